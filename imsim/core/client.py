@@ -1,0 +1,545 @@
+"""The Client machine: what an IM SDK does for an application on one device.
+
+It logs in and comes back after a lost connection, gives each message an answer (stored, or failed for good), shows each
+received message once and in order, and keeps the conversation list with its unread counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+from imsim.core import events, frames
+from imsim.core.model import Code, Flow, Message, Route, Scene, Status, conversation_id
+from imsim.core.policies import Policies
+from imsim.core.timers import Timer, Timers
+from imsim.core.unread import Unread
+
+_OUTGOING = 10_000  # sends that may wait for their answer
+_FAILED = 1_000  # failed sends remembered, in case they prove stored after all
+_AHEAD = 1_000  # messages of one conversation held back behind a gap
+
+
+class Port(Protocol):
+    def connect(self) -> None:
+        """Open a connection; answered by `connected(now)` or `disconnected(now)`."""
+
+    def send(self, frame: frames.FromClient) -> None: ...
+
+    def close(self) -> None:
+        """End the connection; `disconnected` need not follow."""
+
+    def emit(self, event: events.ClientEvent) -> None: ...
+
+
+class State(StrEnum):
+    OFFLINE = "offline"  # not started, or waiting to connect again
+    CONNECTING = "connecting"
+    LOGGING_IN = "logging_in"
+    SYNCING = "syncing"
+    ONLINE = "online"
+    ENDED = "ended"  # refused for good, or stopped
+
+
+@dataclass(slots=True)
+class Conversation:
+    """A line of the conversation list, as this user sees it. `update_time`: ms since 1970."""
+
+    id: str
+    scene: Scene
+    to: str
+    update_time: int
+    unread: int
+    read_seq: int
+    last_msg: Message | None
+
+
+class _Outgoing:
+    """A send without its final answer. `held` means: refused because its predecessor is missing."""
+
+    __slots__ = ("attempts", "conversation", "frame", "held", "timer")
+
+    def __init__(self, conversation: _Conversation, frame: frames.Send) -> None:
+        self.conversation = conversation
+        self.frame = frame
+        self.attempts = 0
+        self.held = False
+        self.timer: Timer | None = None
+
+
+class _Conversation:
+    """`next_seq` is the lowest seq not shown yet, `holes` those below it that were given up, `own` this device's own
+    messages from `next_seq` on, `ahead` what is held back behind a gap."""
+
+    __slots__ = ("ahead", "gap_timer", "holes", "id", "last_msg", "next_seq", "outgoing", "own", "unread")
+
+    def __init__(self, id: str) -> None:
+        self.id = id
+        self.next_seq = 1
+        self.holes: set[int] = set()
+        self.own: set[int] = set()
+        self.ahead: dict[int, tuple[Message, Route]] = {}
+        self.gap_timer: Timer | None = None
+        self.unread = Unread()
+        self.last_msg: Message | None = None
+        self.outgoing: dict[str, _Outgoing] = {}
+
+    @property
+    def cursor(self) -> int:
+        """Everything up to this seq has been seen."""
+        return (min(self.holes) if self.holes else self.next_seq) - 1
+
+
+class Client:
+    """`draw()` gives a uniform number in [0, 1), for the jitter of reconnects."""
+
+    def __init__(
+        self,
+        port: Port,
+        user: str,
+        device: str,
+        token: str,
+        policies: Policies,
+        draw: Callable[[], float],
+    ) -> None:
+        self.user = user
+        self.device = device
+        self.token = token
+        self.state = State.OFFLINE
+        self._port = port
+        self._policies = policies
+        self._draw = draw
+        self._timers = Timers()
+        self._timer: Timer | None = None  # the connection's: reconnect, login, sync or heartbeat
+        self._sent_at = 0.0
+        self._heard_at = 0.0
+        self._failures = 0  # connections in a row that did not get as far as a login
+        self._conversations: dict[str, _Conversation] = {}
+        self._outgoing: dict[str, _Outgoing] = {}
+        self._failed: dict[str, str] = {}  # id_client -> conversation
+        self._handlers: dict[type, Callable[[Any, float], None]] = {
+            frames.Push: self._pushed,
+            frames.Stored: self._stored,
+            frames.Rejected: self._rejected,
+            frames.Received: self._received,
+            frames.Page: self._page,
+            frames.SyncDone: self._sync_done,
+            frames.Marked: self._marked,
+            frames.LoggedIn: self._logged_in,
+            frames.Refused: self._refused,
+            frames.GroupCreated: self._group_created,
+            frames.Pong: self._ponged,
+        }
+
+    def next_deadline(self) -> float | None:
+        return self._timers.next_deadline()
+
+    def handle_timer(self, now: float) -> None:
+        self._timers.handle(now)
+
+    # --- what the application asks for ------------------------------------------------------------------------------
+
+    def start(self, now: float) -> None:
+        """Connect and log in, and stay so until `stop`."""
+        if self.state in (State.OFFLINE, State.ENDED):
+            self._connect(None, now)
+
+    def stop(self, now: float) -> None:
+        """Leave. Unanswered sends are kept, and go out again after the next `start`."""
+        self._port.close()
+        self._lost(now)
+        self.state = State.ENDED
+
+    def send(
+        self,
+        scene: Scene,
+        to: str,
+        content: str,
+        id_client: str,
+        now: float,
+        *,
+        type: str = "text",
+        file: dict[str, object] | None = None,
+        custom: str | None = None,
+    ) -> None:
+        """Send a message; `Acked` or `SendFailed` answers. `id_client` must be new, or that of a send that failed:
+        then this is its manual resend."""
+        conversation = self._conversation(conversation_id(scene, self.user, to))
+        again = self._failed.pop(id_client, None) is not None
+        shown = conversation.next_seq - 1
+        frame = frames.Send(id_client, scene, to, content, type, file, custom, again, None, shown)
+        if len(self._outgoing) >= _OUTGOING:
+            self._fail(id_client, conversation, Code.UNAVAILABLE, "too many messages wait for an answer")
+            return
+        outgoing = _Outgoing(conversation, frame)
+        self._outgoing[id_client] = conversation.outgoing[id_client] = outgoing
+        if self.state in (State.ONLINE, State.SYNCING):
+            self._transmit(outgoing, now)
+
+    def read(self, conversation_id: str, now: float) -> None:
+        """The user has read all that the conversation shows."""
+        conversation = self._conversations.get(conversation_id)
+        if conversation is not None and conversation.unread.read(conversation.next_seq - 1):
+            self._mark_moved(conversation)
+            if self.state == State.ONLINE:
+                self._put(frames.Read(conversation.id, conversation.unread.read_seq), now)
+
+    def create_group(self, name: str, members: list[str], now: float) -> None:
+        """Needs a login; `GroupMade` or `RequestFailed` answers, unless the connection is lost: then ask again."""
+        self._put(frames.CreateGroup(name, members), now)
+
+    def conversations(self) -> list[Conversation]:
+        """The conversation list, the latest first."""
+        views = [self._view(c) for c in self._conversations.values() if c.last_msg or c.next_seq > 1]
+        return sorted(views, key=lambda view: (-view.update_time, view.id))
+
+    def status(self, id_client: str) -> Status:
+        """Of a message that this client has sent: sending, success or fail."""
+        if id_client in self._outgoing:
+            return Status.SENDING
+        return Status.FAIL if id_client in self._failed else Status.SUCCESS
+
+    def _view(self, conversation: _Conversation) -> Conversation:
+        scene, _, rest = conversation.id.partition(":")
+        if scene == Scene.P2P:
+            one, other = rest.split(":")
+            rest = other if one == self.user else one
+        last = conversation.last_msg
+        unread = conversation.unread
+        return Conversation(
+            conversation.id, Scene(scene), rest, last.time if last else 0, unread.count, unread.read_seq, last
+        )
+
+    # --- the connection ---------------------------------------------------------------------------------------------
+
+    def _connect(self, _: None, now: float) -> None:
+        self.state = State.CONNECTING
+        self._arm(now + self._policies.login_timeout, self._gave_up)
+        self._port.connect()
+
+    def connected(self, now: float) -> None:
+        """The connection that `port.connect` asked for is open."""
+        if self.state == State.CONNECTING:
+            self.state = State.LOGGING_IN
+            self._heard_at = now
+            self._arm(now + self._policies.login_timeout, self._gave_up)
+            self._put(frames.Login(self.token, self.device), now)
+
+    def disconnected(self, now: float) -> None:
+        """The connection is lost, or could not be opened: try again later, with full jitter (a uniform share of an
+        exponentially growing wait, so that a crowd that lost its server together does not come back together)."""
+        if self.state not in (State.ENDED, State.OFFLINE):
+            self._reconnect(None, now)
+
+    def _reconnect(self, code: Code | None, now: float) -> None:
+        self._lost(now)
+        self.state = State.OFFLINE
+        ceiling = min(self._policies.reconnect_max, self._policies.reconnect_min * 2.0 ** min(self._failures, 30))
+        self._failures += 1
+        self._arm(now + self._draw() * ceiling, self._connect)
+        self._port.emit(events.Disconnected(code))
+
+    def _lost(self, now: float) -> None:
+        if self._timer:
+            self._timer.cancel()
+        for outgoing in self._outgoing.values():
+            if outgoing.timer:
+                outgoing.timer.cancel()
+
+    def _gave_up(self, _: None, now: float) -> None:
+        self._port.close()
+        self._reconnect(Code.LOGIN_TIMEOUT, now)
+
+    def _arm(self, deadline: float, callback: Callable[[Any, float], None]) -> None:
+        if self._timer:
+            self._timer.cancel()
+        self._timer = self._timers.at(deadline, callback)
+
+    def receive(self, frame: frames.ToClient, now: float) -> None:
+        self._heard_at = now
+        self._handlers[type(frame)](frame, now)
+
+    def _put(self, frame: frames.FromClient, now: float) -> None:
+        self._sent_at = now
+        self._port.send(frame)
+
+    def _logged_in(self, frame: frames.LoggedIn, now: float) -> None:
+        self.state = State.SYNCING
+        self._failures = 0
+        self._sync(None, now)
+        for outgoing in list(self._outgoing.values()):
+            if outgoing.attempts == 0 or not self._spent(outgoing):
+                self._transmit(outgoing, now)
+
+    def _refused(self, frame: frames.Refused, now: float) -> None:
+        self._port.close()
+        if frame.reconnect:
+            self._reconnect(frame.code, now)
+        else:
+            self._lost(now)
+            self.state = State.ENDED
+            self._port.emit(events.Ended(frame.code, frame.text))
+
+    def _sync(self, _: None, now: float) -> None:
+        """Ask for what was missed, and again if no answer comes."""
+        cursors = {c.id: c.cursor for c in self._conversations.values()}
+        self._arm(now + self._policies.send_timeout, self._sync)
+        self._put(frames.Sync(cursors), now)
+
+    def _page(self, frame: frames.Page, now: float) -> None:
+        for message in frame.messages:
+            self._take(message, Route.SYNC, now)
+        for id, seq in frame.cursors.items():
+            conversation = self._conversation(id)
+            if seq >= conversation.next_seq:
+                conversation.next_seq = seq + 1
+                self._show_ahead(conversation)
+        if frame.more:
+            self._sync(None, now)
+
+    def _sync_done(self, frame: frames.SyncDone, now: float) -> None:
+        if self.state != State.SYNCING:
+            return  # the answer to a request that was repeated
+        self.state = State.ONLINE
+        for mark in frame.marks:
+            conversation = self._conversation(mark.conversation_id)
+            if conversation.unread.read_seq > mark.read_seq:  # read while offline
+                self._put(frames.Read(conversation.id, conversation.unread.read_seq), now)
+            elif conversation.unread.read(mark.read_seq):
+                self._mark_moved(conversation)
+        self._arm(now + self._policies.heartbeat, self._beat)
+        self._port.emit(events.Ready())
+
+    def _beat(self, _: None, now: float) -> None:
+        if now - self._heard_at >= self._policies.heartbeat_timeout:
+            self._port.close()
+            self._reconnect(Code.HEARTBEAT, now)
+            return
+        if now - self._sent_at >= self._policies.heartbeat:
+            self._put(frames.Ping(), now)
+        self._arm(now + self._policies.heartbeat, self._beat)
+
+    def _ponged(self, frame: frames.Pong, now: float) -> None:
+        pass  # having been heard is all that it is for
+
+    # --- sending ----------------------------------------------------------------------------------------------------
+
+    def _transmit(self, outgoing: _Outgoing, now: float) -> None:
+        frame, conversation = outgoing.frame, outgoing.conversation
+        outgoing.attempts += 1
+        outgoing.held = False
+        after = None
+        if len(conversation.outgoing) > 1:
+            for id_client in conversation.outgoing:
+                if id_client == frame.id_client:
+                    break
+                after = id_client
+        if outgoing.attempts > 1 or after is not None:
+            resend = frame.resend or outgoing.attempts > 1
+            outgoing.frame = frame = frames.Send(
+                frame.id_client,
+                frame.scene,
+                frame.to,
+                frame.content,
+                frame.type,
+                frame.file,
+                frame.custom,
+                resend,
+                after,
+                frame.shown,
+            )
+        if outgoing.timer:
+            outgoing.timer.cancel()
+        outgoing.timer = self._timers.at(now + self._policies.send_timeout, self._send_overdue, outgoing)
+        self._port.emit(events.Sent(frame.id_client, outgoing.attempts))
+        self._put(frame, now)
+
+    def _spent(self, outgoing: _Outgoing) -> bool:
+        if outgoing.attempts < self._policies.send_attempts:
+            return False
+        self._drop(outgoing)
+        self._fail(outgoing.frame.id_client, outgoing.conversation, Code.TIMEOUT, "no answer after every attempt")
+        return True
+
+    def _send_overdue(self, outgoing: _Outgoing, now: float) -> None:
+        if not self._spent(outgoing):
+            self._transmit(outgoing, now)
+        else:
+            self._release_held(outgoing.conversation, now)
+
+    def _drop(self, outgoing: _Outgoing) -> None:
+        del self._outgoing[outgoing.frame.id_client]
+        del outgoing.conversation.outgoing[outgoing.frame.id_client]
+        if outgoing.timer:
+            outgoing.timer.cancel()
+
+    def _fail(self, id_client: str, conversation: _Conversation, code: Code, text: str) -> None:
+        self._failed[id_client] = conversation.id
+        if len(self._failed) > _FAILED:
+            del self._failed[next(iter(self._failed))]
+        self._port.emit(events.SendFailed(id_client, code, text))
+
+    def _received(self, frame: frames.Received, now: float) -> None:
+        self._port.emit(events.Received(frame.id_client))
+
+    def _stored(self, frame: frames.Stored, now: float) -> None:
+        outgoing = self._outgoing.get(frame.id_client)
+        if outgoing is None and self._failed.pop(frame.id_client, None) is None:
+            return  # answered before
+        conversation = self._conversation(frame.conversation_id)
+        if outgoing is not None:
+            sent = outgoing.frame
+            self._drop(outgoing)
+            if conversation.last_msg is None or frame.seq > conversation.last_msg.seq:
+                conversation.last_msg = Message(
+                    frame.conversation_id,
+                    frame.seq,
+                    frame.id,
+                    frame.id_client,
+                    sent.scene,
+                    sent.type,
+                    self.user,
+                    sent.to,
+                    frame.time,
+                    sent.content,
+                    sent.file,
+                    sent.custom,
+                    sent.resend,
+                )
+            if conversation.unread.read(sent.shown):
+                self._mark_moved(conversation)
+        self._hold_own(conversation, frame.seq)
+        self._port.emit(events.Acked(frame.id_client, frame.conversation_id, frame.seq))
+        self._release_held(conversation, now)
+
+    def _rejected(self, frame: frames.Rejected, now: float) -> None:
+        outgoing = self._outgoing.get(frame.ref)
+        if outgoing is None:
+            if frame.ref not in self._failed:
+                self._port.emit(events.RequestFailed(frame.ref, frame.code, frame.text))
+            return
+        if frame.code == Code.GAP:
+            outgoing.held = True
+            if next(iter(outgoing.conversation.outgoing)) == frame.ref:
+                self._release_held(outgoing.conversation, now)
+        elif not frame.code.retryable:
+            self._drop(outgoing)
+            self._fail(frame.ref, outgoing.conversation, frame.code, frame.text)
+            self._release_held(outgoing.conversation, now)
+        # Otherwise its timer sends it again, a little later, which is what an overloaded server needs.
+
+    def _release_held(self, conversation: _Conversation, now: float) -> None:
+        """The oldest unanswered message of the conversation changed: those held back for it may go again."""
+        for outgoing in list(conversation.outgoing.values()):
+            if not outgoing.held:
+                break
+            if not self._spent(outgoing):
+                self._transmit(outgoing, now)
+
+    # --- receiving --------------------------------------------------------------------------------------------------
+
+    def _pushed(self, frame: frames.Push, now: float) -> None:
+        message = frame.message
+        conversation = self._take(message, Route.PUSH, now)
+        self._put(frames.Delivered(message.conversation_id, conversation.next_seq - 1), now)
+
+    def _take(self, message: Message, route: Route, now: float) -> _Conversation:
+        conversation = self._conversations.get(message.conversation_id)
+        if conversation is None:
+            conversation = self._conversation(message.conversation_id)
+        seq = message.seq
+        if seq == conversation.next_seq:
+            conversation.next_seq = seq + 1
+            self._show(conversation, message, route)
+            if conversation.ahead or conversation.own:
+                self._show_ahead(conversation)
+        elif seq in conversation.holes:
+            conversation.holes.remove(seq)
+            self._show(conversation, message, route)
+        elif seq < conversation.next_seq or seq in conversation.ahead or seq in conversation.own:
+            self._port.emit(events.Repeated(message))
+        elif len(conversation.ahead) < _AHEAD:
+            conversation.ahead[seq] = (message, route)
+            if conversation.gap_timer is None:
+                self._wait_for_gap(conversation, now)
+        return conversation
+
+    def _show(self, conversation: _Conversation, message: Message, route: Route) -> None:
+        last = conversation.last_msg
+        if last is None or message.seq > last.seq:
+            conversation.last_msg = message
+        if message.sender == self.user:
+            outgoing = self._outgoing.get(message.id_client)
+            if outgoing is not None:  # its own message, of which the answer was lost
+                self._drop(outgoing)
+                self._port.emit(events.Acked(message.id_client, conversation.id, message.seq))
+                return
+            self._port.emit(events.Shown(message, Flow.OUT, route))
+        else:
+            if message.countable:
+                conversation.unread.add(message.seq)
+            self._port.emit(events.Shown(message, Flow.IN, route))
+
+    def _hold_own(self, conversation: _Conversation, seq: int) -> None:
+        if seq == conversation.next_seq:
+            conversation.next_seq = seq + 1
+            self._show_ahead(conversation)
+        elif seq > conversation.next_seq:
+            conversation.own.add(seq)
+        else:
+            conversation.holes.discard(seq)
+
+    def _show_ahead(self, conversation: _Conversation) -> None:
+        """Show what stood behind a gap that is closed now."""
+        while True:
+            seq = conversation.next_seq
+            if seq in conversation.own:
+                conversation.own.remove(seq)
+            elif seq in conversation.ahead:
+                message, route = conversation.ahead.pop(seq)
+                self._show(conversation, message, route)
+            else:
+                break
+            conversation.next_seq = seq + 1
+        if not conversation.ahead and conversation.gap_timer is not None:
+            conversation.gap_timer.cancel()
+            conversation.gap_timer = None
+
+    def _wait_for_gap(self, conversation: _Conversation, now: float) -> None:
+        conversation.gap_timer = self._timers.at(now + self._policies.gap_wait, self._gap_overdue, conversation)
+
+    def _gap_overdue(self, conversation: _Conversation, now: float) -> None:
+        """Nobody filled the gap: show what stands behind it. The next login's sync asks for what is missing."""
+        conversation.gap_timer = None
+        if self.state != State.ONLINE:
+            self._wait_for_gap(conversation, now)  # the sync under way will fill it
+            return
+        first = min((*conversation.ahead, *conversation.own))
+        conversation.holes.update(range(conversation.next_seq, first))
+        conversation.next_seq = first
+        self._show_ahead(conversation)
+        self._put(frames.Delivered(conversation.id, conversation.next_seq - 1), now)
+        if conversation.ahead:
+            self._wait_for_gap(conversation, now)
+
+    # --- marks and groups -------------------------------------------------------------------------------------------
+
+    def _marked(self, frame: frames.Marked, now: float) -> None:
+        conversation = self._conversation(frame.mark.conversation_id)
+        if conversation.unread.read(frame.mark.read_seq):
+            self._mark_moved(conversation)
+
+    def _mark_moved(self, conversation: _Conversation) -> None:
+        unread = conversation.unread
+        self._port.emit(events.MarkMoved(conversation.id, unread.read_seq, unread.count))
+
+    def _group_created(self, frame: frames.GroupCreated, now: float) -> None:
+        self._port.emit(events.GroupMade(frame.name, frame.conversation_id))
+
+    def _conversation(self, id: str) -> _Conversation:
+        conversation = self._conversations.get(id)
+        if conversation is None:
+            conversation = self._conversations[id] = _Conversation(id)
+        return conversation

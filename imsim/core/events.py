@@ -1,0 +1,139 @@
+"""What the machines report through `port.emit`: the raw material of rows, and of an application's screen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from imsim.core.model import Code, Flow, Message, Route, Session
+
+# --- from the client ------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Sent:
+    """A send left for the gateway; `attempt` counts from 1."""
+
+    id_client: str
+    attempt: int
+
+
+@dataclass(slots=True)
+class Received:
+    """The router has the message, storage not yet (policy `ack = after_receive`)."""
+
+    id_client: str
+
+
+@dataclass(slots=True)
+class Acked:
+    """The message is stored: status success. May correct an earlier `SendFailed`."""
+
+    id_client: str
+    conversation_id: str
+    seq: int
+
+
+@dataclass(slots=True)
+class SendFailed:
+    """Status fail: rejected (any code), or the retry budget is spent (`timeout`)."""
+
+    id_client: str
+    code: Code
+    text: str
+
+
+@dataclass(slots=True)
+class Shown:
+    """A message reached the screen of this device, the first and only time."""
+
+    message: Message
+    flow: Flow
+    route: Route
+
+
+@dataclass(slots=True)
+class Repeated:
+    """A message came again, and was not shown again."""
+
+    message: Message
+
+
+@dataclass(slots=True)
+class Ready:
+    """Logged in, and everything missed has been fetched."""
+
+
+@dataclass(slots=True)
+class MarkMoved:
+    """The read mark of a conversation, and with it the unread count, changed."""
+
+    conversation_id: str
+    read_seq: int
+    unread: int
+
+
+@dataclass(slots=True)
+class GroupMade:
+    """The group exists with the members asked for."""
+
+    name: str
+    conversation_id: str
+
+
+@dataclass(slots=True)
+class RequestFailed:
+    """A request other than a send was rejected; `ref` is the group's name or the conversation."""
+
+    ref: str
+    code: Code
+    text: str
+
+
+@dataclass(slots=True)
+class Disconnected:
+    """The connection is gone, and the client will connect again by itself."""
+
+    code: Code | None
+
+
+@dataclass(slots=True)
+class Ended:
+    """The server ended the session for good (a refused token, another login of this device): no reconnect."""
+
+    code: Code
+    text: str
+
+
+# --- from the server's machines -------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Committed:
+    """Storage holds the message."""
+
+    message: Message
+
+
+@dataclass(slots=True)
+class Pushed:
+    """A push left for a device; `attempt` counts from 1."""
+
+    session: Session
+    message: Message
+    attempt: int
+
+
+ClientEvent = (
+    Sent
+    | Received
+    | Acked
+    | SendFailed
+    | Shown
+    | Repeated
+    | Ready
+    | MarkMoved
+    | GroupMade
+    | RequestFailed
+    | Disconnected
+    | Ended
+)

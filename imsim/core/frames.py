@@ -1,0 +1,291 @@
+"""What travels: frames between a client and its gateway, and between gateways and routers.
+
+Each class has an `op`, its name on the wire, in scenarios (service times) and in documents. Frames are plain slotted
+dataclasses, made once and then read only: in one process the same object may be seen by many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, get_args
+
+from imsim.core.model import Code, Message, Scene, Session
+
+# --- client -> gateway ----------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Login:
+    """The first frame of a connection."""
+
+    op: ClassVar[str] = "login"
+    token: str
+    device: str
+
+
+@dataclass(slots=True)
+class Ping:
+    """I am still here; answered by `pong`."""
+
+    op: ClassVar[str] = "ping"
+
+
+@dataclass(slots=True)
+class Send:
+    """Store and deliver this. Answered by `stored` or `rejected` (and first by `received` under that ack policy).
+
+    `id_client` identifies the message for ever: sent again unchanged it gets the original answer. `after` is the
+    id_client of this device's previous message in the conversation if that one is still unanswered: the writer refuses
+    a message whose predecessor it does not know, so that a sender's messages keep their order. `shown` is the highest
+    seq of the conversation that the device had shown: sending advances the read mark to it.
+    """
+
+    op: ClassVar[str] = "send"
+    id_client: str
+    scene: Scene
+    to: str
+    content: str = ""
+    type: str = "text"
+    file: dict[str, object] | None = None
+    custom: str | None = None
+    resend: bool = False
+    after: str | None = None
+    shown: int = 0
+
+
+@dataclass(slots=True)
+class Delivered:
+    """This device has shown every message pushed to it up to and including `seq`."""
+
+    op: ClassVar[str] = "delivered"
+    conversation_id: str
+    seq: int
+
+
+@dataclass(slots=True)
+class Read:
+    """The user has read the conversation up to and including `seq`."""
+
+    op: ClassVar[str] = "read"
+    conversation_id: str
+    seq: int
+
+
+@dataclass(slots=True)
+class Sync:
+    """Send what this device misses. `cursors`: conversation -> seq up to which it holds everything (absent: 0).
+
+    Answered by one `page`; a client asks again with the page's cursors while `more` is true, then gets `sync_done`.
+    """
+
+    op: ClassVar[str] = "sync"
+    cursors: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class CreateGroup:
+    """Make a group of these members, the caller among them. Repeating it with the same members is harmless."""
+
+    op: ClassVar[str] = "create_group"
+    name: str
+    members: list[str]
+
+
+# --- gateway -> client ----------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class LoggedIn:
+    """Welcome. `time` is the server's wall time in ms since 1970; `heartbeat` the seconds after which a silent side
+    is taken for lost, so ping a few times within it."""
+
+    op: ClassVar[str] = "logged_in"
+    user: str
+    device: str
+    time: int
+    heartbeat: float
+
+
+@dataclass(slots=True)
+class Refused:
+    """The connection ends now. `reconnect` says whether connecting again may help."""
+
+    op: ClassVar[str] = "refused"
+    code: Code
+    reconnect: bool
+    text: str = ""
+
+
+@dataclass(slots=True)
+class Pong:
+    op: ClassVar[str] = "pong"
+
+
+@dataclass(slots=True)
+class Received:
+    """The router has the message but it is not stored yet (policy `ack = after_receive` only)."""
+
+    op: ClassVar[str] = "received"
+    id_client: str
+
+
+@dataclass(slots=True)
+class Stored:
+    """The message is durable: its place is `seq`, its server id `id`, its `time` wall time in ms since 1970."""
+
+    op: ClassVar[str] = "stored"
+    id_client: str
+    conversation_id: str
+    id: str
+    seq: int
+    time: int
+
+
+@dataclass(slots=True)
+class Rejected:
+    """A request failed. `ref` is the send's id_client or the group's name. Retryable codes: `unavailable`, `gap`."""
+
+    op: ClassVar[str] = "rejected"
+    ref: str
+    code: Code
+    text: str = ""
+
+
+@dataclass(slots=True)
+class Push:
+    """A new message of one of the user's conversations; answer with `delivered`."""
+
+    op: ClassVar[str] = "push"
+    message: Message
+
+
+@dataclass(slots=True)
+class Page:
+    """Messages that the device missed, in seq order within each conversation. Having applied it, the device holds
+    everything up to `cursors`."""
+
+    op: ClassVar[str] = "page"
+    messages: list[Message]
+    cursors: dict[str, int]
+    more: bool
+
+
+@dataclass(slots=True)
+class Mark:
+    """A user's read mark in a conversation, and how many countable messages of others lie beyond it."""
+
+    conversation_id: str
+    read_seq: int
+    unread: int
+
+
+@dataclass(slots=True)
+class SyncDone:
+    op: ClassVar[str] = "sync_done"
+    marks: list[Mark]
+
+
+@dataclass(slots=True)
+class Marked:
+    """The read mark moved (on this device or another of the same user)."""
+
+    op: ClassVar[str] = "marked"
+    mark: Mark
+
+
+@dataclass(slots=True)
+class GroupCreated:
+    op: ClassVar[str] = "group_created"
+    name: str
+    conversation_id: str
+
+
+FromClient = Login | Ping | Send | Delivered | Read | Sync | CreateGroup
+ToClient = LoggedIn | Refused | Pong | Received | Stored | Rejected | Push | Page | SyncDone | Marked | GroupCreated
+
+# --- gateway <-> router ---------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Attach:
+    """gateway -> users: this authenticated device wants a session."""
+
+    op: ClassVar[str] = "attach"
+    user: str
+    device: str
+    gateway: str
+    connection: int
+
+
+@dataclass(slots=True)
+class Attached:
+    """users -> gateway: here is its session, or why there is none."""
+
+    op: ClassVar[str] = "attached"
+    connection: int
+    session: Session | None
+    code: Code | None = None
+
+
+@dataclass(slots=True)
+class Detach:
+    """gateway -> users: the connection of this session is gone."""
+
+    op: ClassVar[str] = "detach"
+    session: Session
+
+
+@dataclass(slots=True)
+class Kick:
+    """users -> gateway: end this session's connection."""
+
+    op: ClassVar[str] = "kick"
+    session: Session
+    code: Code
+
+
+@dataclass(slots=True)
+class Up:
+    """gateway -> conversations or users: a client's frame. `conversation_id` is "" for those meant for users."""
+
+    session: Session
+    frame: Send | CreateGroup | Read | Sync
+    conversation_id: str
+
+    @property
+    def op(self) -> str:
+        return self.frame.op
+
+
+@dataclass(slots=True)
+class Down:
+    """conversations or users -> gateway: a frame for one device, or the same frame for several of one gateway."""
+
+    sessions: Sequence[Session]
+    frame: ToClient
+
+    @property
+    def op(self) -> str:
+        return self.frame.op
+
+
+@dataclass(slots=True)
+class Deliver:
+    """conversations -> users: a stored message, for those `users` (all of one router). The device that sent it
+    (`origin`) needs no push; `shown` moves its user's read mark."""
+
+    op: ClassVar[str] = "deliver"
+    users: Sequence[str]
+    message: Message
+    origin: Session
+    shown: int
+
+
+ToUsers = Attach | Detach | Up | Deliver
+ToGateway = Attached | Kick | Down
+
+# Where service times can be charged, by op: a gateway handles each client frame once, whichever way it goes; a router
+# each frame that reaches it.
+GATEWAY_OPS = frozenset(frame.op for frame in (*get_args(FromClient), *get_args(ToClient)))
+ROUTER_OPS = frozenset(frame.op for frame in (Attach, Detach, Send, CreateGroup, Read, Sync, Deliver))

@@ -1,0 +1,300 @@
+"""The Gateway machine: the access layer. It holds the connections, and knows nothing of conversations.
+
+A connection's life: connected -> `login` -> authenticated -> attached (a session with an epoch) -> live -> gone. What a
+live connection sends goes up to the router that owns the conversation or the user; what comes down goes to the
+connection of that very session, or nowhere. Pushes are repeated until the device has acknowledged them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from imsim.core import events, frames
+from imsim.core.exceptions import BadName
+from imsim.core.model import Code, Message, Session, check_name, conversation_id, group_id
+from imsim.core.policies import Policies
+from imsim.core.timers import Timer, Timers
+
+_LONGEST_PUSH_TIMEOUT = 60.0  # seconds; repeated pushes back off up to this
+
+
+class Port(Protocol):
+    def send(self, connection: int, frame: frames.ToClient) -> None: ...
+
+    def close(self, connection: int) -> None:
+        """End the connection, after what was sent."""
+
+    def authenticate(self, connection: int, token: str) -> None:
+        """Whose token is it? Answered by `authenticated(connection, user or None, code, now)`."""
+
+    def to_conversation(self, frame: frames.Up) -> None:
+        """To the router that owns `frame.conversation_id`."""
+
+    def to_user(self, user: str, frame: frames.ToUsers) -> None:
+        """To the router that owns the user."""
+
+    def emit(self, event: events.Pushed) -> None: ...
+
+
+class _Push:
+    """A push that the device has not acknowledged yet."""
+
+    __slots__ = ("attempts", "connection", "frame", "timer")
+
+    def __init__(self, connection: _Connection, frame: frames.Push) -> None:
+        self.connection = connection
+        self.frame = frame
+        self.attempts = 1
+        self.timer: Timer | None = None
+
+
+class _Connection:
+    __slots__ = ("device", "heard", "id", "session", "timer", "unacknowledged", "unacknowledged_count")
+
+    def __init__(self, id: int, now: float) -> None:
+        self.id = id
+        self.device: str | None = None  # set by the login
+        self.session: Session | None = None  # set once attached
+        self.heard = now
+        self.timer: Timer | None = None  # until logged in: the login's deadline; then: the heartbeat's
+        self.unacknowledged: dict[str, deque[_Push]] = {}  # by conversation, in seq order
+        self.unacknowledged_count = 0
+
+
+class Gateway:
+    """`name` is how routers address this gateway. `epoch`: wall time in seconds since 1970 at which `now` was 0."""
+
+    def __init__(self, port: Port, policies: Policies, name: str = "g0", epoch: float = 0.0) -> None:
+        self._port = port
+        self._policies = policies
+        self._name = name
+        self._epoch = epoch
+        self._timers = Timers()
+        self._connections: dict[int, _Connection] = {}
+        self._handlers: dict[type, Callable[[_Connection, Any, float], None]] = {
+            frames.Send: self._send,
+            frames.Delivered: self._delivered,
+            frames.Ping: self._ping,
+            frames.Read: self._to_own_user,
+            frames.Sync: self._to_own_user,
+            frames.CreateGroup: self._create_group,
+        }
+
+    def next_deadline(self) -> float | None:
+        return self._timers.next_deadline()
+
+    def handle_timer(self, now: float) -> None:
+        self._timers.handle(now)
+
+    # --- connections ------------------------------------------------------------------------------------------------
+
+    def connected(self, connection: int, now: float) -> None:
+        """A connection was accepted; the shell numbers connections, never twice the same."""
+        opened = self._connections[connection] = _Connection(connection, now)
+        opened.timer = self._timers.at(now + self._policies.login_timeout, self._login_overdue, opened)
+
+    def disconnected(self, connection: int, now: float) -> None:
+        """The connection is gone. Harmless if this gateway closed it itself."""
+        gone = self._connections.get(connection)
+        if gone is not None:
+            self._forget(gone)
+
+    def receive(self, connection: int, frame: frames.FromClient, now: float) -> None:
+        source = self._connections.get(connection)
+        if source is None:
+            return  # closed already, and this was still on its way
+        source.heard = now
+        if source.session is not None:
+            handler = self._handlers.get(type(frame))
+            if handler is not None:
+                handler(source, frame, now)
+                return
+            self._end(source, Code.BAD_REQUEST, f"{frame.op} is not expected here")
+        elif isinstance(frame, frames.Login) and source.device is None:
+            self._login(source, frame)
+        elif isinstance(frame, frames.Ping):
+            self._ping(source, frame, now)
+        else:
+            self._end(source, Code.BAD_REQUEST, f"{frame.op} before the login has been answered")
+
+    def refuse(self, connection: int, code: Code, text: str) -> None:
+        """The shell could not make sense of what the client sent: end the connection with this code."""
+        source = self._connections.get(connection)
+        if source is not None:
+            self._end(source, code, text)
+
+    def shut_down(self) -> None:
+        """End every connection, telling the clients to come back."""
+        for connection in list(self._connections.values()):
+            self._end(connection, Code.GOING_AWAY, "the server is going away")
+
+    # --- login ------------------------------------------------------------------------------------------------------
+
+    def _login(self, connection: _Connection, frame: frames.Login) -> None:
+        try:
+            connection.device = check_name("device", frame.device)
+        except BadName as error:
+            self._end(connection, Code.BAD_REQUEST, str(error))
+            return
+        self._port.authenticate(connection.id, frame.token)
+
+    def authenticated(self, connection: int, user: str | None, code: Code | None, now: float) -> None:
+        """The answer to `port.authenticate`: the token's user, or None and why (bad_token, token_expired)."""
+        source = self._connections.get(connection)
+        if source is None or source.device is None or source.session is not None:
+            return
+        if user is None:
+            self._end(source, code or Code.BAD_TOKEN, "get a new token, then log in again")
+        else:
+            self._port.to_user(user, frames.Attach(user, source.device, self._name, connection))
+
+    def _attached(self, frame: frames.Attached, now: float) -> None:
+        connection = self._connections.get(frame.connection)
+        session = frame.session
+        if connection is None:
+            if session is not None:
+                self._port.to_user(session.user, frames.Detach(session))
+        elif session is None:
+            self._end(connection, frame.code or Code.UNAVAILABLE, "no session could be made")
+        else:
+            connection.session = session
+            timeout = self._policies.heartbeat_timeout
+            if connection.timer:
+                connection.timer.cancel()
+            connection.timer = self._timers.at(now + timeout, self._check_heartbeat, connection)
+            time = int((self._epoch + now) * 1000)
+            self._port.send(connection.id, frames.LoggedIn(session.user, session.device, time, timeout))
+
+    def _login_overdue(self, connection: _Connection, now: float) -> None:
+        self._end(connection, Code.LOGIN_TIMEOUT, "no login in time")
+
+    # --- from clients -----------------------------------------------------------------------------------------------
+
+    def _send(self, connection: _Connection, frame: frames.Send, now: float) -> None:
+        session = connection.session
+        assert session is not None
+        limit = self._policies.content_bytes
+        # At most four bytes a character, so only long texts need counting.
+        if len(frame.content) * 4 > limit and len(frame.content.encode()) > limit:
+            self._reject(connection, frame.id_client, Code.TOO_LARGE, f"content: more than {limit} bytes of UTF-8")
+            return
+        try:
+            check_name("to", frame.to)
+            if not 1 <= len(frame.id_client) <= 128:
+                raise BadName("idClient: give it 1 to 128 characters")
+        except BadName as error:
+            self._reject(connection, frame.id_client[:128], Code.BAD_REQUEST, str(error))
+            return
+        self._port.to_conversation(frames.Up(session, frame, conversation_id(frame.scene, session.user, frame.to)))
+
+    def _create_group(self, connection: _Connection, frame: frames.CreateGroup, now: float) -> None:
+        assert connection.session is not None
+        try:
+            check_name("name", frame.name)
+            for member in frame.members:
+                check_name("members", member)
+        except BadName as error:
+            self._reject(connection, frame.name[:128], Code.BAD_REQUEST, str(error))
+            return
+        if len(frame.members) > self._policies.group_size:
+            text = f"members: more than {self._policies.group_size}"
+            self._reject(connection, frame.name, Code.TOO_LARGE, text)
+            return
+        self._port.to_conversation(frames.Up(connection.session, frame, group_id(frame.name)))
+
+    def _to_own_user(self, connection: _Connection, frame: frames.Read | frames.Sync, now: float) -> None:
+        session = connection.session
+        assert session is not None
+        self._port.to_user(session.user, frames.Up(session, frame, ""))
+
+    def _ping(self, connection: _Connection, frame: frames.Ping, now: float) -> None:
+        self._port.send(connection.id, frames.Pong())
+
+    def _delivered(self, connection: _Connection, frame: frames.Delivered, now: float) -> None:
+        pushes = connection.unacknowledged.get(frame.conversation_id)
+        if pushes is None:
+            return
+        while pushes and pushes[0].frame.message.seq <= frame.seq:
+            push = pushes.popleft()
+            connection.unacknowledged_count -= 1
+            if push.timer:
+                push.timer.cancel()
+        if not pushes:
+            del connection.unacknowledged[frame.conversation_id]
+
+    # --- from routers -----------------------------------------------------------------------------------------------
+
+    def receive_from_router(self, frame: frames.ToGateway, now: float) -> None:
+        if type(frame) is frames.Down:
+            down = frame.frame
+            push = down if type(down) is frames.Push else None
+            for session in frame.sessions:
+                connection = self._connections.get(session.connection)
+                if connection is None or connection.session != session:
+                    continue  # gone since: the device's next login brings what it missed
+                if push is not None:
+                    self._push(connection, push, now)
+                else:
+                    self._port.send(connection.id, down)
+        elif isinstance(frame, frames.Attached):
+            self._attached(frame, now)
+        else:
+            assert isinstance(frame, frames.Kick)
+            connection = self._connections.get(frame.session.connection)
+            if connection is not None and connection.session == frame.session:
+                self._end(connection, frame.code, "this device logged in elsewhere")
+
+    def _push(self, connection: _Connection, frame: frames.Push, now: float) -> None:
+        if connection.unacknowledged_count >= self._policies.send_queue:
+            self._end(connection, Code.SLOW_READER, "too many pushes are unacknowledged; log in again to get them")
+            return
+        push = _Push(connection, frame)
+        conversation = frame.message.conversation_id
+        pushes = connection.unacknowledged.get(conversation)
+        if pushes is None:
+            pushes = connection.unacknowledged[conversation] = deque()
+        pushes.append(push)
+        connection.unacknowledged_count += 1
+        push.timer = self._timers.at(now + self._policies.push_timeout, self._push_overdue, push)
+        self._transmit(connection, frame.message, push)
+
+    def _push_overdue(self, push: _Push, now: float) -> None:
+        push.attempts += 1
+        delay = self._policies.push_timeout * self._policies.push_backoff ** (push.attempts - 1)
+        push.timer = self._timers.at(now + min(delay, _LONGEST_PUSH_TIMEOUT), self._push_overdue, push)
+        self._transmit(push.connection, push.frame.message, push)
+
+    def _transmit(self, connection: _Connection, message: Message, push: _Push) -> None:
+        assert connection.session is not None
+        self._port.emit(events.Pushed(connection.session, message, push.attempts))
+        self._port.send(connection.id, push.frame)
+
+    # --- ending -----------------------------------------------------------------------------------------------------
+
+    def _check_heartbeat(self, connection: _Connection, now: float) -> None:
+        deadline = connection.heard + self._policies.heartbeat_timeout
+        if deadline <= now:
+            self._end(connection, Code.HEARTBEAT, "nothing was heard for too long")
+        else:
+            connection.timer = self._timers.at(deadline, self._check_heartbeat, connection)
+
+    def _reject(self, connection: _Connection, ref: str, code: Code, text: str) -> None:
+        self._port.send(connection.id, frames.Rejected(ref, code, text))
+
+    def _end(self, connection: _Connection, code: Code, text: str) -> None:
+        self._port.send(connection.id, frames.Refused(code, code.reconnects, text))
+        self._port.close(connection.id)
+        self._forget(connection)
+
+    def _forget(self, connection: _Connection) -> None:
+        del self._connections[connection.id]
+        if connection.timer:
+            connection.timer.cancel()
+        for pushes in connection.unacknowledged.values():
+            for push in pushes:
+                if push.timer:
+                    push.timer.cancel()
+        if connection.session is not None:
+            self._port.to_user(connection.session.user, frames.Detach(connection.session))

@@ -1,0 +1,170 @@
+"""The data model: users, conversations, messages. Attributes are snake_case here and camelCase on the wire."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from imsim.core.exceptions import BadName
+
+
+class Scene(StrEnum):
+    P2P = "p2p"
+    GROUP = "group"
+    CHATROOM = "chatroom"
+
+
+class MessageType(StrEnum):
+    TEXT = "text"
+    IMAGE = "image"
+    AUDIO = "audio"
+    VIDEO = "video"
+    FILE = "file"
+    GEO = "geo"
+    NOTIFICATION = "notification"
+    CUSTOM = "custom"
+
+
+class Flow(StrEnum):
+    IN = "in"
+    OUT = "out"
+
+
+class Status(StrEnum):
+    """A sent message, as its sender sees it."""
+
+    SENDING = "sending"
+    SUCCESS = "success"
+    FAIL = "fail"
+
+
+class Route(StrEnum):
+    """How a message reached a device."""
+
+    PUSH = "push"
+    SYNC = "sync"
+
+
+class Code(StrEnum):
+    """Why something was refused or a connection ended. `reconnects` says which of them a client may answer by
+    connecting again."""
+
+    BAD_FRAME = "bad_frame"
+    BAD_TOKEN = "bad_token"
+    TOKEN_EXPIRED = "token_expired"
+    LOGIN_TIMEOUT = "login_timeout"
+    REPLACED = "replaced"
+    HEARTBEAT = "heartbeat"
+    SLOW_READER = "slow_reader"
+    GOING_AWAY = "going_away"
+    UNAVAILABLE = "unavailable"
+    BAD_REQUEST = "bad_request"
+    NOT_MEMBER = "not_member"
+    NO_CONVERSATION = "no_conversation"
+    TOO_LARGE = "too_large"
+    CONFLICT = "conflict"
+    GAP = "gap"
+    TIMEOUT = "timeout"
+
+    @property
+    def reconnects(self) -> bool:
+        """Whether a client whose connection ended with this code should connect again by itself."""
+        return self in _RECONNECTS
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same request, sent again unchanged, may succeed."""
+        return self in _RETRYABLE
+
+
+_RECONNECTS = {Code.LOGIN_TIMEOUT, Code.HEARTBEAT, Code.SLOW_READER, Code.GOING_AWAY, Code.UNAVAILABLE}
+_RETRYABLE = {Code.UNAVAILABLE, Code.GAP}
+
+
+@dataclass(slots=True)
+class Message:
+    """A message as it stands in its conversation's log.
+
+    `flow` and `status` are one user's view and so are no part of it: the same object (and on the wire the same
+    bytes) goes to every recipient. The client tells them with each event.
+
+    `time` is wall time in milliseconds since 1970, for display only; order is `seq`, 1, 2, 3 ... in each conversation.
+    """
+
+    conversation_id: str
+    seq: int
+    id: str
+    id_client: str
+    scene: Scene
+    type: str
+    sender: str  # "from" on the wire
+    to: str
+    time: int
+    content: str = ""
+    file: dict[str, object] | None = None
+    custom: str | None = None
+    resend: bool = False
+
+    @property
+    def countable(self) -> bool:
+        """Whether it counts as unread for those who did not send it."""
+        return self.type != MessageType.NOTIFICATION
+
+    def same_body(self, other: Message) -> bool:
+        return (
+            self.content == other.content
+            and self.type == other.type
+            and self.file == other.file
+            and self.custom == other.custom
+        )
+
+
+class Session(NamedTuple):
+    """One logged-in device: what every frame between gateway and router carries.
+
+    `epoch` grows with each login of the user; a frame whose epoch is not the current one is refused.
+    `connection` is the gateway's own number for the connection.
+    """
+
+    user: str
+    device: str
+    epoch: int
+    gateway: str
+    connection: int
+
+
+_NAME = re.compile(r"[A-Za-z0-9_.@+-]{1,64}")
+
+
+def check_name(field: str, name: str) -> str:
+    """`name` if it may name a user, a device or a group.
+
+    Raises: BadName, naming the field. The colon is kept for conversation ids.
+    """
+    if not _NAME.fullmatch(name):
+        raise BadName(f"{field}: {name[:80]!r} is no name; use 1 to 64 of A-Z a-z 0-9 _ . @ + -")
+    return name
+
+
+def p2p_id(one: str, other: str) -> str:
+    """The id of the conversation of two users: the same whoever asks."""
+    return f"p2p:{one}:{other}" if one <= other else f"p2p:{other}:{one}"
+
+
+def group_id(name: str) -> str:
+    return f"group:{name}"
+
+
+def conversation_id(scene: str, user: str, to: str) -> str:
+    """The conversation that `user` means by (`scene`, `to`): `to` is the other user or the group's name."""
+    return p2p_id(user, to) if scene == Scene.P2P else f"{scene}:{to}"
+
+
+def p2p_members(conversation: str) -> tuple[str, ...] | None:
+    """The two users of a p2p conversation (one, for notes to oneself); None where the id is of another scene."""
+    parts = conversation.split(":")
+    if parts[0] != Scene.P2P or len(parts) != 3:
+        return None
+    return (parts[1], parts[2]) if parts[1] != parts[2] else (parts[1],)

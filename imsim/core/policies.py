@@ -1,0 +1,30 @@
+"""The choices that a designer makes, as one value that every machine is built with. Times are seconds.
+
+The scenario's [policies] and [limits] have the same names; what a field means is said there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Policies:
+    ack: str = "after_store"
+    send_timeout: float = 5.0
+    send_attempts: int = 4
+    push_timeout: float = 2.0
+    push_backoff: float = 2.0
+    gap_wait: float = 3.0
+    heartbeat: float = 30.0
+    heartbeat_timeout: float = 75.0
+    reconnect_min: float = 0.5
+    reconnect_max: float = 30.0
+    storage_timeout: float = 10.0
+    login_timeout: float = 10.0
+    # limits
+    content_bytes: int = 16_384
+    send_queue: int = 1_024
+    page: int = 100
+    open_conversations: int = 100_000
+    group_size: int = 5_000

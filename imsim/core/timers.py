@@ -1,0 +1,54 @@
+"""The deadlines of one machine: a heap whose cancelled entries are dropped when they reach its top."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import Any
+
+
+class Timer:
+    """One pending call; `cancel` makes it never happen."""
+
+    __slots__ = ("argument", "callback")
+
+    def __init__(self, callback: Callable[[Any, float], None], argument: Any) -> None:
+        self.callback: Callable[[Any, float], None] | None = callback
+        self.argument = argument
+
+    def cancel(self) -> None:
+        self.callback = None
+        self.argument = None
+
+
+class Timers:
+    """Calls `callback(argument, now)` once the time given to `handle` has reached a timer's deadline; equal deadlines
+    in the order in which they were set."""
+
+    __slots__ = ("_count", "_heap")
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Timer]] = []
+        self._count = 0
+
+    def at(self, deadline: float, callback: Callable[[Any, float], None], argument: Any = None) -> Timer:
+        timer = Timer(callback, argument)
+        self._count += 1
+        heappush(self._heap, (deadline, self._count, timer))
+        return timer
+
+    def next_deadline(self) -> float | None:
+        heap = self._heap
+        while heap:
+            if heap[0][2].callback is not None:
+                return heap[0][0]
+            heappop(heap)
+        return None
+
+    def handle(self, now: float) -> None:
+        heap = self._heap
+        while heap and heap[0][0] <= now:
+            timer = heappop(heap)[2]
+            callback, timer.callback = timer.callback, None
+            if callback is not None:
+                callback(timer.argument, now)

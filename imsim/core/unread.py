@@ -1,0 +1,55 @@
+"""Counting unread messages: one rule, used by the server for a user and by the client for its screen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class Unread:
+    """A read mark and the countable seqs of others beyond it, kept as ascending, disjoint ranges: a group that nobody
+    reads costs one pair of numbers, not one for each message."""
+
+    __slots__ = ("_ranges", "count", "read_seq")
+
+    def __init__(self, read_seq: int = 0, seqs: Iterable[int] = ()) -> None:
+        self.read_seq = read_seq
+        self.count = 0
+        self._ranges: list[list[int]] = []
+        for seq in seqs:
+            self.add(seq)
+
+    def add(self, seq: int) -> None:
+        """Count `seq`, once, unless it has been read already. Any order."""
+        if seq <= self.read_seq:
+            return
+        ranges = self._ranges
+        at = len(ranges)
+        while at and ranges[at - 1][0] > seq:
+            at -= 1
+        if at and seq <= ranges[at - 1][1]:
+            return
+        self.count += 1
+        joins_left = at > 0 and ranges[at - 1][1] == seq - 1
+        joins_right = at < len(ranges) and ranges[at][0] == seq + 1
+        if joins_left and joins_right:
+            ranges[at - 1][1] = ranges.pop(at)[1]
+        elif joins_left:
+            ranges[at - 1][1] = seq
+        elif joins_right:
+            ranges[at][0] = seq
+        else:
+            ranges.insert(at, [seq, seq])
+
+    def read(self, seq: int) -> bool:
+        """Move the mark to `seq`; False, and nothing happens, if it stands there already or beyond."""
+        if seq <= self.read_seq:
+            return False
+        self.read_seq = seq
+        ranges = self._ranges
+        while ranges and ranges[0][1] <= seq:
+            first, last = ranges.pop(0)
+            self.count -= last - first + 1
+        if ranges and ranges[0][0] <= seq:
+            self.count -= seq - ranges[0][0] + 1
+            ranges[0][0] = seq + 1
+        return True

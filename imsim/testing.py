@@ -1,0 +1,209 @@
+"""Tools for testing the core and what is built on it: no socket, no thread, no waiting.
+
+`RecordingPort` is a port for any machine, that records what it was told; `ManualClock` a time that moves when told;
+`Pair` a server and its clients wired directly, with frames as objects and time by hand.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from imsim.core import events, frames, storage
+from imsim.core.client import Client
+from imsim.core.model import Code
+from imsim.core.node import Node
+from imsim.core.policies import Policies
+
+
+class ManualClock:
+    """A monotonic time in seconds that stands still until it is moved."""
+
+    def __init__(self, now: float = 0.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class RecordingPort:
+    """Any port: each call is appended to `calls` as (method, arguments). `take()` returns and forgets them."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, tuple[Any, ...]]] = []
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return lambda *arguments: self.calls.append((name, arguments))
+
+    def take(self, name: str | None = None) -> list[Any]:
+        """All calls recorded so far; with a `name`, only the arguments of that method (the last, if several)."""
+        taken, self.calls = self.calls, []
+        if name is None:
+            return taken
+        return [arguments[-1] if arguments else None for method, arguments in taken if method == name]
+
+
+class Pair:
+    """A `Node` with its storage and any number of clients, wired directly.
+
+    Every token is accepted as the name of its user, unless `tokens` says otherwise. Storage answers at once; a
+    restart keeps nothing else. `lose` drops frames on their way, `advance` moves time through every deadline.
+    """
+
+    def __init__(self, policies: Policies | None = None, tokens: Mapping[str, str | Code] | None = None) -> None:
+        self.policies = policies or Policies()
+        self.clock = ManualClock()
+        self.storage: Any = storage.MemoryStorage()
+        self.server_events: list[Any] = []
+        self.clients: dict[tuple[str, str], DirectClient] = {}
+        self._tokens = tokens
+        self._queue: deque[Callable[[], None]] = deque()
+        self._connections: dict[int, DirectClient] = {}
+        self._last_connection = 0
+        self.up = True
+        self.node = Node(self, self.policies)
+
+    # --- what a test does ---
+
+    def client(self, user: str, device: str = "d0", token: str | None = None) -> DirectClient:
+        """The client of this device, made at the first call; `start()` it to log in."""
+        key = (user, device)
+        if key not in self.clients:
+            self.clients[key] = DirectClient(self, user, device, user if token is None else token)
+        return self.clients[key]
+
+    def settle(self) -> None:
+        """Carry out everything that happens without time passing."""
+        while self._queue:
+            self._queue.popleft()()
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, stopping at every deadline on the way."""
+        self.settle()
+        end = self.clock.now + seconds
+        while True:
+            machines: list[Any] = [client.machine for client in self.clients.values()]
+            if self.up:
+                machines.append(self.node)
+            due = min((d for m in machines if (d := m.next_deadline()) is not None), default=None)
+            if due is None or due > end:
+                break
+            self.clock.now = max(self.clock.now, due)
+            for machine in machines:
+                machine.handle_timer(self.clock.now)
+            self.settle()
+        self.clock.now = end
+
+    def stop_server(self) -> None:
+        """Crash: what is not in storage is gone, what was on its way is lost."""
+        self.up = False
+        self.settle()
+        for connection in list(self._connections):
+            self._cut(connection)
+        self.settle()
+
+    def start_server(self) -> None:
+        self.node = Node(self, self.policies)
+        self.up = True
+
+    # --- the server's port ---
+
+    def send(self, connection: int, frame: frames.ToClient) -> None:
+        client = self._connections.get(connection)
+        if client is not None:
+            self._queue.append(lambda: client.arrive(connection, frame))
+
+    def close(self, connection: int) -> None:
+        self._queue.append(lambda: self._cut(connection))
+
+    def authenticate(self, connection: int, token: str) -> None:
+        verdict: str | Code = token if self._tokens is None else self._tokens.get(token, Code.BAD_TOKEN)
+        user, code = (None, verdict) if isinstance(verdict, Code) else (verdict, None)
+        node = self.node
+        self._queue.append(lambda: node.authenticated(connection, user, code, self.clock.now))
+
+    def store(self, request: storage.Request) -> None:
+        node, result = self.node, self.storage.execute(request)
+        self._queue.append(lambda: node.stored(request, result, self.clock.now) if node is self.node else None)
+
+    def emit(self, event: Any) -> None:
+        self.server_events.append(event)
+
+    # --- the wire ---
+
+    def _cut(self, connection: int) -> None:
+        client = self._connections.pop(connection, None)
+        if client is not None:
+            client.hang_up(connection)
+        if self.up:
+            self.node.disconnected(connection, self.clock.now)
+
+    def _accept(self, client: DirectClient) -> int | None:
+        if not self.up:
+            return None
+        self._last_connection += 1
+        self._connections[self._last_connection] = client
+        self.node.connected(self._last_connection, self.clock.now)
+        return self._last_connection
+
+    def _from_client(self, connection: int, frame: frames.FromClient) -> None:
+        if self.up and connection in self._connections:
+            self.node.receive(connection, frame, self.clock.now)
+
+
+class DirectClient:
+    """One device in a `Pair`: its machine, its events, and a connection that can lose frames or break."""
+
+    def __init__(self, pair: Pair, user: str, device: str, token: str) -> None:
+        self.machine = Client(self, user, device, token, pair.policies, draw=lambda: 0.5)
+        self.events: list[events.ClientEvent] = []
+        self.lose: Callable[[frames.ToClient | frames.FromClient], bool] = lambda frame: False
+        self._pair = pair
+        self._connection: int | None = None
+
+    def start(self) -> None:
+        self.machine.start(self._pair.clock.now)
+        self._pair.settle()
+
+    def break_connection(self) -> None:
+        """The network fails: both sides learn of it, frames on their way are lost."""
+        if self._connection is not None:
+            self._pair._cut(self._connection)
+        self._pair.settle()
+
+    def arrive(self, connection: int, frame: frames.ToClient) -> None:
+        if connection == self._connection and not self.lose(frame):
+            self.machine.receive(frame, self._pair.clock.now)
+
+    def hang_up(self, connection: int) -> None:
+        if connection == self._connection:
+            self._connection = None
+            self.machine.disconnected(self._pair.clock.now)
+
+    # --- the client's port ---
+
+    def connect(self) -> None:
+        def open_connection() -> None:
+            self._connection = self._pair._accept(self)
+            if self._connection is None:
+                self.machine.disconnected(self._pair.clock.now)
+            else:
+                self.machine.connected(self._pair.clock.now)
+
+        self._pair._queue.append(open_connection)
+
+    def send(self, frame: frames.FromClient) -> None:
+        connection = self._connection
+        if connection is not None and not self.lose(frame):
+            self._pair._queue.append(lambda: self._pair._from_client(connection, frame))
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._pair._queue.append(lambda: self._pair._cut(connection))
+
+    def emit(self, event: events.ClientEvent) -> None:
+        self.events.append(event)

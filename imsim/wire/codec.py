@@ -1,0 +1,79 @@
+"""Frames to JSON text and back, by pydantic over the core's own dataclasses.
+
+One frame is one JSON object: `op` says which, the other keys are its fields in camelCase (`sender` is "from"). A field
+that has its default may be absent, both ways; an unknown key is ignored, so that a newer client can talk to an older
+server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast, get_args
+
+import pydantic_core
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.alias_generators import to_camel
+
+from imsim.core import frames
+from imsim.core.model import Message
+
+
+class WireError(ValueError):
+    """A text that is no frame; its message is one line that names the field."""
+
+
+def _alias(name: str) -> str:
+    return "from" if name == "sender" else to_camel(name)
+
+
+# Pydantic's documented hook for the configuration of a standard library dataclass; set from here, because the core
+# knows nothing of pydantic.
+for _class in (*get_args(frames.FromClient), *get_args(frames.ToClient), frames.Mark, Message):
+    _class.__pydantic_config__ = ConfigDict(alias_generator=_alias, extra="ignore")
+
+_ADAPTERS: dict[Any, TypeAdapter[Any]] = {
+    frame: TypeAdapter(frame) for frame in (*get_args(frames.FromClient), *get_args(frames.ToClient))
+}
+_PREFIXES = {frame: b'{"op":"%s"' % frame.op.encode() for frame in _ADAPTERS}
+
+
+def encode(frame: frames.FromClient | frames.ToClient) -> bytes:
+    """The frame as JSON in UTF-8. The same frame gives the same bytes, so encode once for many recipients."""
+    kind = type(frame)
+    body = _ADAPTERS[kind].dump_json(frame, by_alias=True, exclude_defaults=True)
+    if body == b"{}":
+        return _PREFIXES[kind] + b"}"
+    return _PREFIXES[kind] + b"," + body[1:]
+
+
+_Frame = TypeVar("_Frame")
+
+
+def _decoder(direction: _Frame, whose: str) -> Callable[[str | bytes], _Frame]:
+    adapters: Mapping[object, TypeAdapter[Any]] = {frame.op: _ADAPTERS[frame] for frame in get_args(direction)}
+
+    def decode(text: str | bytes) -> _Frame:
+        try:
+            value = pydantic_core.from_json(text)
+        except ValueError as error:
+            raise WireError(f"not JSON: {error}") from None
+        if not isinstance(value, dict):
+            raise WireError("a frame is a JSON object with an op")
+        op = value.get("op")
+        adapter = adapters.get(op) if isinstance(op, str) else None
+        if adapter is None:
+            raise WireError(
+                f"op: {str(op)[:40]!r} is no frame of a {whose}; there are {', '.join(sorted(map(str, adapters)))}"
+            )
+        try:
+            return cast(_Frame, adapter.validate_python(value))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            field = ".".join(str(part) for part in first["loc"]) or "frame"
+            raise WireError(f"{op}.{field}: {first['msg']}") from None
+
+    return decode
+
+
+decode_from_client: Callable[[str | bytes], frames.FromClient] = _decoder(frames.FromClient, "client")  # type: ignore
+decode_from_server: Callable[[str | bytes], frames.ToClient] = _decoder(frames.ToClient, "server")  # type: ignore
