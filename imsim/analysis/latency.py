@@ -1,0 +1,211 @@
+"""How late messages were, and how many never came.
+
+Three rules, kept everywhere:
+
+- Latency counts from `intended_at`, so that a late generator cannot hide waiting.
+- What never came is infinitely late. It takes part in every statistic; one that would be infinite is None.
+- The p-th percentile of n latencies is the ceil(p n / 100)-th smallest (nearest rank, no interpolation): always a
+  latency that was seen, and well defined where some are infinite.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, astuple, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imsim.results import DeliveryOutcome, Outcome, Role, RunData
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_NS_PER_MS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds, to the nanosecond; None where it falls among what never came (or there is nothing at all)."""
+
+    p50: float | None
+    p95: float | None
+    p99: float | None
+    max: float | None
+    mean: float | None
+
+    @classmethod
+    def of(cls, values: NDArray[np.float64]) -> Latency:
+        """Of latencies in ms in ascending order, inf for what never came."""
+        return cls(
+            p50=percentile(values, 50),
+            p95=percentile(values, 95),
+            p99=percentile(values, 99),
+            max=percentile(values, 100),
+            mean=_finite(float(values.mean())) if len(values) else None,
+        )
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Of all rows, those of the warm-up included."""
+
+    messages: int  # intended
+    stored: int
+    deliveries: int  # (stored message, entitled device) pairs
+    delivered: int
+    lost: int  # still pending at the end
+    duplicates: int  # arrivals beyond the first
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `summarize` finds."""
+
+    counts: Counts
+    delivery_ms: Latency
+    ack_ms: Latency
+
+
+def summarize(run: RunData) -> Summary:
+    """Counts over all rows; latencies (see `delivery_latencies`, `ack_latencies`) after the warm-up."""
+    messages, deliveries = run.messages, run.deliveries
+    return Summary(
+        Counts(
+            messages=len(messages),
+            stored=int((messages["outcome"] == Outcome.STORED).sum()),
+            deliveries=len(deliveries),
+            delivered=int((deliveries["outcome"] == DeliveryOutcome.DELIVERED).sum()),
+            lost=int((deliveries["outcome"] == DeliveryOutcome.PENDING).sum()),
+            duplicates=int(deliveries["duplicates"].sum()),
+        ),
+        Latency.of(delivery_latencies(run)),
+        Latency.of(ack_latencies(run)),
+    )
+
+
+def delivery_latencies(run: RunData) -> NDArray[np.float64]:
+    """From intended to shown, in ms, ascending, inf where it never was: for each device of each other member (the
+    sender's own devices excepted) and each stored message that was intended after the warm-up."""
+    intents = run.messages["intent"].to_numpy(np.int64)
+    intended = run.messages["intended_at"].to_numpy(np.int64)
+    rows = run.deliveries[run.deliveries["role"] == Role.RECIPIENT]
+    since = intended[np.searchsorted(intents, rows["intent"].to_numpy(np.int64))]
+    warm = since >= _warmup_ns(run)
+    return _latencies(since[warm], rows["delivered_at"][warm])
+
+
+def ack_latencies(run: RunData) -> NDArray[np.float64]:
+    """From intended to the stored-ack at the sender, in ms, ascending, inf where it never came: for each message that
+    was intended after the warm-up, those never sent included, those rejected excepted (they were answered)."""
+    rows = run.messages[run.messages["outcome"] != Outcome.REJECTED]
+    since = rows["intended_at"].to_numpy(np.int64)
+    warm = since >= _warmup_ns(run)
+    return _latencies(since[warm], rows["acked_at"][warm])
+
+
+def percentile(values: NDArray[np.float64], percent: int) -> float | None:
+    """The nearest-rank percentile of `values` (ascending, inf for what never came); None if infinite or of nothing."""
+    if not len(values):
+        return None
+    rank = -(-percent * len(values) // 100)  # the ceiling, in integers: 0.07 * 100 is not 7
+    return _finite(float(values[max(rank, 1) - 1]))
+
+
+def to_json_dict(run: RunData) -> dict[str, Any]:
+    """What `--json` prints: plain values, None where a statistic is not defined."""
+    summary = summarize(run)
+    counts = summary.counts
+    return {
+        "run": run.id if run.path is None else str(run.path),
+        "world": run.world,
+        "scenario": run.scenario.name,
+        "seed": run.seed,
+        "digest": run.digest,
+        "messages": counts.messages,
+        "deliveries": counts.deliveries,
+        "delivered": counts.delivered,
+        "lost": counts.lost,
+        "duplicates": counts.duplicates,
+        "delivery_ms": asdict(summary.delivery_ms),
+        "ack_ms": asdict(summary.ack_ms),
+    }
+
+
+def summary_table(run: RunData) -> pd.DataFrame:
+    """Rows `delivery` and `ack`; latencies in ms, NaN where not defined.
+
+    `count` is the number of latencies (after the warm-up), `lost` how many of them are infinite.
+    """
+    import pandas as pd
+
+    rows = {}
+    for name, values in (("delivery", delivery_latencies(run)), ("ack", ack_latencies(run))):
+        latency = Latency.of(values)
+        rows[name] = {
+            "count": len(values),
+            "lost": int(np.isinf(values).sum()),
+            "mean": latency.mean,
+            "p50": latency.p50,
+            "p95": latency.p95,
+            "p99": latency.p99,
+            "max": latency.max,
+        }
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    return table.astype(dict.fromkeys(("mean", "p50", "p95", "p99", "max"), float))
+
+
+def compare_table(runs: Sequence[RunData]) -> pd.DataFrame:
+    """Runs side by side, a column each: counts, then latencies in ms, to the microsecond (None where not defined).
+
+    Columns hold objects, so that counts stay whole numbers.
+    """
+    import pandas as pd
+
+    latencies = [f"{name} {field.name} (ms)" for name in ("delivery", "ack") for field in fields(Latency)]
+    columns: dict[str, list[object]] = {}
+    for label, run in zip(labels(runs), runs, strict=True):
+        summary = summarize(run)
+        counts = summary.counts
+        values = [*astuple(summary.delivery_ms), *astuple(summary.ack_ms)]
+        columns[label] = [
+            counts.messages,
+            counts.delivered,
+            counts.lost,
+            counts.duplicates,
+            *(None if value is None else round(value, 3) for value in values),
+        ]
+    index = ["messages", "delivered", "lost", "duplicates", *latencies]
+    return pd.DataFrame(columns, index=index, dtype=object)
+
+
+def labels(runs: Sequence[RunData]) -> list[str]:
+    """A name for each run, no longer than needed to tell them apart."""
+    candidates = (
+        [run.world for run in runs],
+        [f"{run.world} {run.scenario.name}" for run in runs],
+        [f"{run.world} seed {run.seed}" for run in runs],
+        [f"{run.world} {run.scenario.name} seed {run.seed}" for run in runs],
+        [run.id for run in runs],
+    )
+    for names in candidates:
+        if len(set(names)) == len(names):
+            return names
+    return [f"run {number}" for number in range(1, len(runs) + 1)]
+
+
+def _warmup_ns(run: RunData) -> int:
+    warmup: float = run.scenario.warmup
+    return round(warmup * 1e9)
+
+
+def _latencies(since: NDArray[np.int64], until: pd.Series[int]) -> NDArray[np.float64]:
+    """until - since, subtracted as integers, in ms, ascending; inf where `until` is null."""
+    return np.sort((until - since).to_numpy(np.float64, na_value=np.inf) / _NS_PER_MS)
+
+
+def _finite(value: float) -> float | None:
+    """`value`, to the nanosecond where it is in ms; None for infinity."""
+    return round(value, 6) if math.isfinite(value) else None

@@ -1,0 +1,75 @@
+"""`Run`: the rows with everything that can be asked of them, at home in a notebook."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from imsim.analysis import latency
+from imsim.results import RunData
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+
+class Run(RunData):
+    """One run of a scenario, simulated or live: `messages` and `deliveries` (DataFrames), `summary()`, `plot.cdf()`."""
+
+    def summary(self) -> pd.DataFrame:
+        """Rows `delivery` and `ack`: count, lost, mean, p50, p95, p99, max in ms, after the warm-up; NaN where the
+        statistic falls among what never came."""
+        return latency.summary_table(self)
+
+    def to_json_dict(self) -> dict[str, Any]:
+        """What `imsim simulate --json` prints."""
+        return latency.to_json_dict(self)
+
+    @property
+    def plot(self) -> Plots:
+        """Pictures of this run: `run.plot.cdf()`."""
+        return Plots(self)
+
+    def _repr_html_(self) -> str:
+        counts = latency.summarize(self).counts
+        title = f"<b>{escape(self.world)}</b> · {escape(self.scenario.name)} · seed {self.seed}"
+        totals = (
+            f"{counts.messages:,} messages, {counts.deliveries:,} deliveries: {counts.delivered:,} delivered, "
+            f"{counts.lost:,} lost, {counts.duplicates:,} duplicates"
+        )
+        header = ["ms after warm-up", "count", "lost", "mean", "p50", "p95", "p99", "max"]
+        rows = [_row("th", header)]
+        for name, row in self.summary().iterrows():
+            count, lost, *latencies = row
+            cells = [str(name), f"{count:,.0f}", f"{lost:,.0f}", *map(_ms, latencies)]
+            rows.append(_row("td", cells))
+        return (
+            f"<div>{title}<br>{totals}"
+            f"<table>{''.join(rows)}</table>"
+            f"<small>digest <code>{escape(self.digest[:16])}</code> · run <code>{escape(self.id)}</code></small></div>"
+        )
+
+
+class Plots:
+    """The pictures of one run; those of several stand in `imsim.analysis.plots`."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def cdf(self, ax: Axes | None = None) -> Axes:
+        """Delivery and ack latencies as shares of all that were due, in a new figure or in `ax`."""
+        from imsim.analysis import plots
+
+        return plots.cdf(self._run, ax)
+
+
+make_run = Run.make
+open_run = Run.open
+
+
+def _row(tag: str, cells: list[str]) -> str:
+    return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+
+def _ms(value: float) -> str:
+    return "–" if value != value else f"{value:,.3f}"

@@ -1,0 +1,27 @@
+"""Rows: what a run leaves behind, whichever world it ran in.
+
+Read in this order: `schema` (the tables), `recorder` (facts, noted while a world runs), `tables` (facts become rows),
+`run` (rows with their manifest, and the folder that holds them).
+"""
+
+from imsim.results.recorder import Facts, Kind, Recorder, read_facts
+from imsim.results.run import RunData
+from imsim.results.schema import DELIVERIES, MESSAGES, DeliveryOutcome, Outcome, Role, World
+from imsim.results.tables import Tables, assemble, digest
+
+__all__ = [
+    "DELIVERIES",
+    "MESSAGES",
+    "DeliveryOutcome",
+    "Facts",
+    "Kind",
+    "Outcome",
+    "Recorder",
+    "Role",
+    "RunData",
+    "Tables",
+    "World",
+    "assemble",
+    "digest",
+    "read_facts",
+]

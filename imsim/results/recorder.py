@@ -1,0 +1,164 @@
+"""What happened, noted while a world runs: facts of five integers, cheap enough for every event of a million messages.
+
+A fact is (kind, intent, device, at, extra), each int64: `device` is the global device number (user * devices per user
++ device) or -1, `at` nanoseconds from the run's start, `extra` the number of a code or a route. Facts may come in any
+order and from several processes; `imsim.results.tables.assemble` makes rows of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from enum import IntEnum
+from pathlib import Path
+from struct import Struct
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imsim.core.exceptions import UsageError
+from imsim.core.model import Code, Route
+
+
+class Kind(IntEnum):
+    """The first integer of a fact. Only ever append here: spools hold the numbers."""
+
+    SENT = 0
+    STORED = 1
+    ACKED = 2
+    FAILED = 3
+    PUSHED = 4
+    DELIVERED = 5
+    DUPLICATE = 6
+    READ = 7
+
+
+CODES = tuple(Code)
+ROUTES = tuple(Route)
+
+Facts = NDArray[np.int64]
+"""Shape (n, 5): kind, intent, device, at, extra."""
+
+_FACT = Struct("=5q")  # native byte order: a spool is merged on the kind of machine that wrote it
+_SPOOL_BYTES = 4096 * _FACT.size
+_SPOOL_SECONDS = 1.0
+_NO_DEVICE = -1
+
+
+class Recorder:
+    """Notes facts (about 0.3 us each), by methods named after what happened. Times are seconds from the run's start.
+
+    With `spool`, facts go to that new file, by raw appends every few thousand facts or every second of their own time,
+    so that a killed process leaves all but its last moment. One recorder per process, made after any fork.
+
+    Raises: UsageError if the spool exists or cannot be made.
+    """
+
+    def __init__(self, spool: Path | str | None = None) -> None:
+        self._buffer = bytearray()
+        self._path = None if spool is None else Path(spool)
+        self._file: BinaryIO | None = None
+        self._flush_bytes: float = math.inf
+        self._flush_at = math.inf
+        if self._path is not None:
+            # "x": facts appended behind another process's torn tail could not be read back.
+            try:
+                self._file = self._path.open("xb", buffering=0)
+            except OSError as error:
+                raise UsageError(f"cannot make the spool {self._path}: {error.strerror}") from error
+            self._flush_bytes = _SPOOL_BYTES
+            self._flush_at = _SPOOL_SECONDS
+
+    def sent(self, intent: int, at: float) -> None:
+        """The sender's device sent it; noted for each attempt."""
+        self._note(_SENT, intent, _NO_DEVICE, at, 0)
+
+    def stored(self, intent: int, at: float) -> None:
+        """The server's storage holds it."""
+        self._note(_STORED, intent, _NO_DEVICE, at, 0)
+
+    def acked(self, intent: int, at: float) -> None:
+        """The stored-ack reached the sender."""
+        self._note(_ACKED, intent, _NO_DEVICE, at, 0)
+
+    def failed(self, intent: int, at: float, code: Code) -> None:
+        """The sender gave up: rejected for good, or (`timeout`, `unavailable`) without an answer."""
+        self._note(_FAILED, intent, _NO_DEVICE, at, _CODE_NUMBER[code])
+
+    def pushed(self, intent: int, device: int, at: float) -> None:
+        """The server pushed it to the device; noted for each attempt."""
+        self._note(_PUSHED, intent, device, at, 0)
+
+    def delivered(self, intent: int, device: int, at: float, route: Route) -> None:
+        """The device showed it."""
+        self._note(_DELIVERED, intent, device, at, _ROUTE_NUMBER[route])
+
+    def duplicate(self, intent: int, device: int, at: float) -> None:
+        """It came to the device once more."""
+        self._note(_DUPLICATE, intent, device, at, 0)
+
+    def read(self, intent: int, device: int, at: float) -> None:
+        """The device's user read it."""
+        self._note(_READ, intent, device, at, 0)
+
+    def facts(self) -> Facts:
+        """All facts noted so far, shape (n, 5); those of a spool are read back from it."""
+        if self._path is not None:
+            self.flush()
+            return read_facts([self._path])
+        return _decode(bytes(self._buffer))
+
+    def flush(self) -> None:
+        """Append what is buffered to the spool; without one, nothing."""
+        if self._file is not None and self._buffer:
+            rest = memoryview(bytes(self._buffer))
+            while rest:
+                rest = rest[self._file.write(rest) :]
+            self._buffer.clear()
+
+    def close(self) -> None:
+        """Flush and close the spool. Without one, nothing: the facts stay readable."""
+        if self._file is not None:
+            self.flush()
+            self._file.close()
+            self._file = None
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _note(self, kind: int, intent: int, device: int, at: float, extra: int) -> None:
+        # The only place where seconds become nanoseconds.
+        self._buffer += _FACT.pack(kind, intent, device, round(at * 1e9), extra)
+        if at >= self._flush_at or len(self._buffer) >= self._flush_bytes:
+            self._flush_at = max(self._flush_at, at + _SPOOL_SECONDS)
+            self.flush()
+
+
+# Plain integers at hand: looking up an enum's member costs as much as packing the fact.
+_SENT, _STORED, _ACKED, _FAILED, _PUSHED, _DELIVERED, _DUPLICATE, _READ = map(int, Kind)
+_CODE_NUMBER = {code: number for number, code in enumerate(CODES)}
+_ROUTE_NUMBER = {route: number for number, route in enumerate(ROUTES)}
+
+
+def read_facts(paths: Iterable[Path | str]) -> Facts:
+    """The facts of several spools, one after the other, shape (n, 5). A killed process's torn last fact is ignored.
+
+    Raises: UsageError for a spool that is not there.
+    """
+    return np.concatenate([_decode(b""), *(_decode(_read(Path(path))) for path in paths)])
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read the spool {path}: {error.strerror}") from error
+
+
+def _decode(data: bytes) -> Facts:
+    whole = len(data) // _FACT.size
+    return np.frombuffer(data, dtype=np.int64, count=whole * 5).reshape(whole, 5)

@@ -1,0 +1,271 @@
+"""A run: its rows, its scenario and where they come from, in memory or as a folder."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import secrets
+import shutil
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from imsim.core.exceptions import UsageError
+from imsim.results.schema import DELIVERIES, MESSAGES, VERSION, World
+from imsim.results.tables import Tables, digest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from imsim.scenario import Scenario
+
+_MESSAGES_FILE = "messages.parquet"
+_DELIVERIES_FILE = "deliveries.parquet"
+_MANIFEST_FILE = "manifest.json"
+_SCENARIO_FILE = "scenario.toml"
+
+_REQUIRED = {
+    "run": str,
+    "world": str,
+    "started": str,
+    "scenario": str,
+    "seed": int,
+    "digest": str,
+    "stray": int,
+}
+
+
+class RunData:
+    """The rows of one run with their manifest and scenario. What is computed from them stands in `imsim.analysis`,
+    whose `Run` is the class that users meet.
+
+    Built by `make` (from fresh tables) or `open` (from a folder). `path` is the folder, None while there is none.
+    """
+
+    def __init__(self, tables: Tables, scenario: Scenario, manifest: dict[str, Any], path: Path | None = None) -> None:
+        self.tables = tables
+        self.scenario = scenario
+        self.manifest = manifest
+        self.path = path
+
+    @classmethod
+    def make(
+        cls,
+        tables: Tables,
+        scenario: Scenario,
+        *,
+        world: str,
+        seed: int,
+        started: datetime,
+        extra: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """A run that has just ended. `started` is an aware wall time; `extra` adds (JSON) entries to the manifest.
+
+        Raises: ValueError for a naive `started`, a world other than "sim" and "live", an `extra` that redefines an
+        entry.
+        """
+        if started.tzinfo is None:
+            raise ValueError("started must be an aware datetime")
+        started = started.astimezone(UTC)
+        manifest = {
+            "schema": VERSION,
+            "run": _run_id(started, World(world), scenario.name),
+            "world": str(World(world)),
+            "started": started.isoformat(timespec="milliseconds"),
+            "scenario": scenario.name,
+            "seed": seed,
+            "digest": digest(tables),
+            "stray": tables.stray,
+            "imsim": _version(),
+            "commit": _commit(),
+            "machine": {
+                "platform": platform.platform(),
+                "python": platform.python_version(),
+                "cpus": os.cpu_count(),
+            },
+            "scenario_values": scenario.model_dump(mode="json"),
+        }
+        clash = manifest.keys() & (extra or {}).keys()
+        if clash:
+            raise ValueError(f"extra redefines {', '.join(sorted(clash))}")
+        return cls(tables, scenario, manifest | dict(extra or {}))
+
+    @classmethod
+    def open(cls, path: Path | str, *, verify: bool = False) -> Self:
+        """The run in a folder. `verify` recomputes the digest of the rows (about a second for a million).
+
+        Raises: UsageError for a folder or file that is missing or broken, another schema version, another digest.
+        """
+        folder = Path(path)
+        if not folder.is_dir():
+            raise UsageError(f"{folder} is no run folder: there is no such folder")
+        manifest = _read_manifest(folder / _MANIFEST_FILE)
+        scenario = _read_scenario(folder / _SCENARIO_FILE, manifest["scenario"])
+        tables = Tables(
+            _read_table(folder / _MESSAGES_FILE, MESSAGES),
+            _read_table(folder / _DELIVERIES_FILE, DELIVERIES),
+            manifest["stray"],
+        )
+        if verify and digest(tables) != manifest["digest"]:
+            raise UsageError(f"{folder}: the rows are not those that were written; their digest differs")
+        return cls(tables, scenario, manifest, folder)
+
+    def write(self, parent: Path | str) -> Path:
+        """Make the run's folder in `parent` (made if need be) and return it. All of it appears, or nothing.
+
+        Raises: UsageError if the folder is there already or cannot be made.
+        """
+        parent = Path(parent)
+        folder = parent / self.id
+        partial = parent / f".{self.id}.partial"
+        if folder.exists():
+            raise UsageError(f"{folder} is there already; a run is never overwritten")
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            partial.mkdir()
+        except OSError as error:
+            raise UsageError(f"cannot make the run folder {folder}: {error.strerror}") from error
+        try:
+            pq.write_table(self.tables.messages, partial / _MESSAGES_FILE, compression="zstd")
+            pq.write_table(self.tables.deliveries, partial / _DELIVERIES_FILE, compression="zstd")
+            (partial / _SCENARIO_FILE).write_text(self.scenario.to_toml(), encoding="utf-8")
+            manifest = json.dumps(self.manifest, indent=2, ensure_ascii=False)
+            (partial / _MANIFEST_FILE).write_text(manifest + "\n", encoding="utf-8")
+            partial.rename(folder)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        self.path = folder
+        return folder
+
+    @property
+    def id(self) -> str:
+        """`<utc time>-<world>-<scenario>-<random>`, also the folder's name."""
+        return str(self.manifest["run"])
+
+    @property
+    def world(self) -> str:
+        """ "sim" or "live"."""
+        return str(self.manifest["world"])
+
+    @property
+    def seed(self) -> int:
+        return int(self.manifest["seed"])
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the canonical rows: equal digests, equal runs."""
+        return str(self.manifest["digest"])
+
+    @cached_property
+    def messages(self) -> pd.DataFrame:
+        """One row per intended message (schema.MESSAGES); times in ns from the run's start, <NA> where unknown."""
+        return _to_pandas(self.tables.messages)
+
+    @cached_property
+    def deliveries(self) -> pd.DataFrame:
+        """One row per stored message and entitled device (schema.DELIVERIES), to be joined by `intent`."""
+        return _to_pandas(self.tables.deliveries)
+
+    def __repr__(self) -> str:
+        rows = f"{self.tables.messages.num_rows} messages, {self.tables.deliveries.num_rows} deliveries"
+        return f"<{type(self).__name__} {self.id}: {rows}>"
+
+
+def _to_pandas(table: pa.Table) -> pd.DataFrame:
+    import pandas as pd
+
+    # Plain strings, because categories compare and group with surprises; nullable integers, because floats would round
+    # the nanoseconds.
+    plain = [
+        pa.field(field.name, pa.string()) if pa.types.is_dictionary(field.type) else field for field in table.schema
+    ]
+    nullable = {pa.int64(): pd.Int64Dtype(), pa.int32(): pd.Int32Dtype()}
+    frame: pd.DataFrame = table.cast(pa.schema(plain)).to_pandas(types_mapper=nullable.get)
+    return frame
+
+
+def _run_id(started: datetime, world: str, scenario: str) -> str:
+    name = re.sub(r"[^A-Za-z0-9_]+", "-", scenario).strip("-")[:40] or "scenario"
+    return f"{started:%Y%m%dT%H%M%SZ}-{world}-{name}-{secrets.token_hex(3)}"
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path.parent} is no run folder: cannot read {path.name}: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(f"{path} is broken: {error}") from error
+    if not isinstance(manifest, dict) or "schema" not in manifest:
+        raise UsageError(f"{path} is broken: it is no manifest of a run")
+    if manifest["schema"] != VERSION:
+        raise UsageError(
+            f"{path} has schema version {manifest['schema']!r}, but this imsim ({_version()}) reads version {VERSION}; "
+            "use the imsim that wrote it"
+        )
+    for key, kind in _REQUIRED.items():
+        if not isinstance(manifest.get(key), kind):
+            raise UsageError(f"{path} is broken: {key!r} is missing or not of type {kind.__name__}")
+    return manifest
+
+
+def _read_scenario(path: Path, name: str) -> Scenario:
+    from imsim.scenario import Scenario
+
+    try:
+        # A scenario file does not hold its name, and this one's stem is not it.
+        return Scenario.from_toml(path.read_text(encoding="utf-8"), name=name)
+    except OSError as error:
+        raise UsageError(f"{path.parent} is incomplete: cannot read {path.name}: {error.strerror}") from error
+    except (UnicodeDecodeError, UsageError) as error:
+        raise UsageError(f"{path} is broken: {_one_line(error)}") from error
+
+
+def _read_table(path: Path, schema: pa.Schema) -> pa.Table:
+    try:
+        # Not pq.read_table: that would look for partitions in the folder's name.
+        with pq.ParquetFile(path) as file:
+            table = file.read()
+    except FileNotFoundError as error:
+        raise UsageError(f"{path.parent} is incomplete: there is no {path.name}") from error
+    except (pa.ArrowException, OSError) as error:
+        raise UsageError(f"{path} is broken: {_one_line(error)}") from error
+    if not table.schema.equals(schema):
+        raise UsageError(f"{path} is broken: its columns are not those of schema version {VERSION}")
+    return table
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("imsim")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+@functools.cache
+def _commit() -> str | None:
+    """The commit of the checkout that runs, "-dirty" behind it if files have changed; None where there is none."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return result.stdout.strip()

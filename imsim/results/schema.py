@@ -1,0 +1,89 @@
+"""The two tables of a run: their columns, types and vocabularies.
+
+All times are int64 nanoseconds from the run's start, null where something did not happen or could not be known;
+durations are always derived. Arrow types are the contract; pandas gets nullable integers and plain strings.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import pyarrow as pa
+
+VERSION = 1
+"""Raised whenever a column or its meaning changes; a run folder of another version is refused."""
+
+
+class World(StrEnum):
+    SIM = "sim"
+    LIVE = "live"
+
+
+class Outcome(StrEnum):
+    """How an intended message ended."""
+
+    STORED = "stored"
+    REJECTED = "rejected"  # the server refused it for good
+    UNKNOWN = "unknown"  # sent, but whether it is stored nobody can tell
+    UNSENT = "unsent"  # the run ended before it ever left its device
+
+
+class DeliveryOutcome(StrEnum):
+    """How the delivery of a stored message to one device ended."""
+
+    DELIVERED = "delivered"
+    PENDING = "pending"  # not there when the run ended: lost
+    SHED = "shed"  # dropped on purpose (chatrooms only)
+
+
+class Role(StrEnum):
+    """Whose device: another member's, or another one of the sender's own."""
+
+    RECIPIENT = "recipient"
+    OWN = "own"
+
+
+_STRING = pa.dictionary(pa.int32(), pa.string())
+
+
+def _always(name: str, kind: pa.DataType) -> pa.Field:
+    return pa.field(name, kind, nullable=False)
+
+
+MESSAGES = pa.schema(
+    [
+        _always("intent", pa.int64()),  # from the workload: the same in every world
+        _always("sender", _STRING),
+        _always("device", _STRING),
+        _always("conversation", _STRING),
+        _always("scene", _STRING),
+        _always("type", _STRING),
+        _always("size", pa.int32()),  # bytes of content
+        _always("intended_at", pa.int64()),
+        pa.field("sent_at", pa.int64()),  # the first attempt
+        pa.field("stored_at", pa.int64()),  # server time: null in a live run
+        pa.field("acked_at", pa.int64()),
+        _always("attempts", pa.int32()),
+        _always("outcome", _STRING),
+        pa.field("error", _STRING),  # the code of a failure that was not corrected
+    ]
+)
+"""One row per intended message, ordered by intent."""
+
+DELIVERIES = pa.schema(
+    [
+        _always("intent", pa.int64()),
+        _always("recipient", _STRING),
+        _always("device", _STRING),
+        _always("role", _STRING),
+        pa.field("route", _STRING),  # null until delivered
+        pa.field("pushed_at", pa.int64()),  # server time, the first push: null in a live run
+        pa.field("delivered_at", pa.int64()),
+        pa.field("read_at", pa.int64()),
+        pa.field("attempts", pa.int32()),  # pushes; null in a live run
+        _always("duplicates", pa.int32()),
+        _always("outcome", _STRING),
+    ]
+)
+"""One row per stored message and device entitled to it by membership, so that a lost one is a row and not an absence.
+Ordered by intent, then by the recipient's place in the population, then by device."""

@@ -1,0 +1,233 @@
+"""From facts to rows: `assemble` joins what happened with what was intended, `digest` tells whether runs are equal."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from imsim.core.model import Code, MessageType
+from imsim.results.recorder import CODES, ROUTES, Facts, Kind
+from imsim.results.schema import DELIVERIES, MESSAGES, DeliveryOutcome, Outcome, Role
+
+if TYPE_CHECKING:
+    from imsim.scenario import Plan
+
+_NEVER = np.iinfo(np.int64).max  # later than any time: minima stay at it where nothing happened
+_UNANSWERED = [CODES.index(code) for code in (Code.TIMEOUT, Code.UNAVAILABLE)]
+
+_Ints = NDArray[np.integer]
+_Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The rows of a run (schema.MESSAGES, schema.DELIVERIES).
+
+    `stray` counts the (message, device) pairs with facts although the device was not entitled to the message:
+    deliveries to a wrong recipient, which no row can show.
+    """
+
+    messages: pa.Table
+    deliveries: pa.Table
+    stray: int = 0
+
+
+def assemble(plan: Plan, facts: Facts, *, knows_server: bool) -> Tables:
+    """The tables of a run of `plan` in which `facts` (shape (n, 5), any order) were noted.
+
+    `knows_server`: whether pushes were noted at all; where not, a delivery's `attempts` are null instead of 0.
+
+    A message is `stored` as soon as any fact proves it, also after a failure (which is thereby corrected); its error is
+    then null. Of several failures the last one counts. A device that showed a message twice has a duplicate. The
+    sending device is no stray when it sees its own message again, in a login sync.
+    """
+    count = len(plan.at)
+    known = (facts[:, 1] >= 0) & (facts[:, 1] < count)
+    unknown_intents, facts = facts[~known], facts[known]
+
+    messages, is_stored = _messages(plan, facts)
+    deliveries, stray = _deliveries(plan, facts, is_stored, knows_server)
+    return Tables(messages, deliveries, stray + len(np.unique(unknown_intents[:, 1:3], axis=0)))
+
+
+def _messages(plan: Plan, facts: Facts) -> tuple[pa.Table, _Bools]:
+    count = len(plan.at)
+    kind, intent, _, at, _ = facts.T
+
+    sent = kind == Kind.SENT
+    sent_at = _first(intent[sent], at[sent], count)
+    stored_at = _first(intent[kind == Kind.STORED], at[kind == Kind.STORED], count)
+    acked_at = _first(intent[kind == Kind.ACKED], at[kind == Kind.ACKED], count)
+    attempts = np.bincount(intent[sent], minlength=count)
+
+    is_stored = np.zeros(count, bool)
+    is_stored[intent[~sent & (kind != Kind.FAILED)]] = True
+
+    failures = facts[kind == Kind.FAILED]
+    failures = failures[np.lexsort((failures[:, 4], failures[:, 3]))]
+    error = np.full(count, -1)
+    error[failures[:, 1]] = failures[:, 4]  # the last assignment wins: the latest failure
+    error[is_stored] = -1
+
+    is_rejected = (error >= 0) & ~np.isin(error, _UNANSWERED)
+    outcome = _choose(
+        (is_stored, Outcome.STORED),
+        (is_rejected, Outcome.REJECTED),
+        (attempts > 0, Outcome.UNKNOWN),
+        otherwise=Outcome.UNSENT,
+    )
+    scenes = [conversation.scene for conversation in plan.conversations]
+    table = pa.table(
+        [
+            np.arange(count),
+            _strings(plan.sender, plan.users),
+            _strings(plan.device, plan.devices),
+            _strings(plan.conversation, [conversation.id for conversation in plan.conversations]),
+            _strings(plan.conversation, scenes),
+            # The workload has no other type yet.
+            _strings(np.zeros(count, int), [MessageType.TEXT]),
+            pa.array(plan.size, pa.int32()),
+            pa.array(plan.at, pa.int64()),
+            _times(sent_at),
+            _times(stored_at),
+            _times(acked_at),
+            pa.array(attempts, pa.int32()),
+            outcome,
+            _strings(error, CODES),
+        ],
+        schema=MESSAGES,
+    )
+    return table, is_stored
+
+
+def _deliveries(plan: Plan, facts: Facts, is_stored: _Bools, knows_server: bool) -> tuple[pa.Table, int]:
+    per_user = len(plan.devices)
+    all_devices = len(plan.users) * per_user
+
+    intent, device, is_own = (np.asarray(column) for column in plan.entitled())
+    kept = is_stored[intent]
+    intent, device, is_own = intent[kept].astype(np.int64), device[kept].astype(np.int64), is_own[kept]
+    count = len(intent)
+
+    # One number per (intent, device), ascending as the entitlements are: a fact's row is found by bisection.
+    entitled = intent * all_devices + device
+    facts = facts[facts[:, 0] >= Kind.PUSHED]
+    is_device = (facts[:, 2] >= 0) & (facts[:, 2] < all_devices)
+    pair = facts[:, 1] * all_devices + facts[:, 2]
+    row = np.searchsorted(entitled, pair)
+    found = is_device & (row < count)
+    found[found] = entitled[row[found]] == pair[found]
+
+    own_device = plan.sender.astype(np.int64) * per_user + plan.device
+    strays = facts[~found & (facts[:, 2] != own_device[facts[:, 1]])]
+    stray = len(np.unique(strays[:, 1:3], axis=0))
+
+    row = row[found]
+    kind, _, _, at, extra = facts[found].T
+    pushed, delivered = kind == Kind.PUSHED, kind == Kind.DELIVERED
+    delivered_at = _first(row[delivered], at[delivered], count)
+    is_delivered = delivered_at != _NEVER
+
+    winner = delivered & (at == delivered_at[row])
+    route = np.where(is_delivered, _first(row[winner], extra[winner], count), -1)
+
+    arrivals = np.bincount(row[delivered | (kind == Kind.DUPLICATE)], minlength=count)
+    pushes = np.bincount(row[pushed], minlength=count)
+    table = pa.table(
+        [
+            intent,
+            _strings(device // per_user, plan.users),
+            _strings(device % per_user, plan.devices),
+            _strings(is_own.astype(int), [Role.RECIPIENT, Role.OWN]),
+            _strings(route, ROUTES),
+            _times(_first(row[pushed], at[pushed], count)),
+            _times(delivered_at),
+            _times(_first(row[kind == Kind.READ], at[kind == Kind.READ], count)),
+            pa.array(pushes, pa.int32(), mask=np.full(count, not knows_server)),
+            pa.array(arrivals - is_delivered, pa.int32()),
+            _choose((is_delivered, DeliveryOutcome.DELIVERED), otherwise=DeliveryOutcome.PENDING),
+        ],
+        schema=DELIVERIES,
+    )
+    return table, stray
+
+
+def _first(row: _Ints, value: _Ints, count: int) -> NDArray[np.int64]:
+    """The smallest value of each row; _NEVER for a row without one."""
+    first = np.full(count, _NEVER)
+    np.minimum.at(first, row, value)
+    return first
+
+
+def _times(values: NDArray[np.int64]) -> pa.Array:
+    return pa.array(values, pa.int64(), mask=values == _NEVER)
+
+
+def _strings(numbers: _Ints, names: Sequence[str]) -> pa.DictionaryArray:
+    """`names[number]` for each number; null where it is negative."""
+    indices = pa.array(numbers.astype(np.int32), mask=numbers < 0)
+    values = [str(name) for name in names]
+    if len(set(values)) == len(values):
+        return pa.DictionaryArray.from_arrays(indices, pa.array(values, pa.string()))
+    # Arrow wants a dictionary without repetitions (the scenes of all conversations are few).
+    distinct = sorted(set(values))
+    place = np.array([distinct.index(value) for value in values])
+    return _strings(np.where(numbers < 0, -1, place[numbers]), distinct)
+
+
+def _choose(*cases: tuple[_Bools, str], otherwise: str) -> pa.DictionaryArray:
+    """The name of the first condition that holds."""
+    names = [*(name for _, name in cases), otherwise]
+    numbers = np.select([holds for holds, _ in cases], list(range(len(cases))), len(cases))
+    return _strings(numbers, names)
+
+
+def digest(tables: Tables) -> str:
+    """sha256 (hex) over every cell of both tables, by which two runs are "the same".
+
+    Depends on column names, order of rows and values only: not on chunks, the order of dictionaries, integer widths,
+    the versions of Arrow and pandas, or the platform. Different cells give different bytes: each part's length is
+    known from what stands before it.
+    """
+    sha = hashlib.sha256()
+    for table in (tables.messages, tables.deliveries):
+        sha.update(_int(table.num_columns) + _int(table.num_rows))
+        for name in table.column_names:
+            sha.update(_text(name))
+            for part in _canonical(table.column(name)):
+                sha.update(part)
+    return sha.hexdigest()
+
+
+def _canonical(column: pa.ChunkedArray) -> list[bytes]:
+    if pa.types.is_string(column.type):
+        column = column.dictionary_encode()
+    column = column.unify_dictionaries().combine_chunks()
+    if not pa.types.is_dictionary(column.type):
+        valid = np.asarray(column.is_valid())
+        values = np.asarray(column.cast(pa.int64()).fill_null(0))
+        return [b"i", valid.tobytes(), values.astype("<i8").tobytes()]
+
+    # Strings: the used values in order, and each row's place among them (-1: null).
+    numbers = np.asarray(column.indices.cast(pa.int64()).fill_null(-1))
+    names = column.dictionary.to_pylist()
+    used = sorted({names[number] for number in np.unique(numbers) if number >= 0})
+    place = {name: number for number, name in enumerate(used)}
+    # One more at the end, where index -1 finds it.
+    places = np.array([*(place.get(name, -1) for name in names), -1])
+    return [b"s", _int(len(used)), *map(_text, used), places[numbers].astype("<i8").tobytes()]
+
+
+def _int(value: int) -> bytes:
+    return value.to_bytes(8, "little")
+
+
+def _text(value: str) -> bytes:
+    data = value.encode()
+    return _int(len(data)) + data

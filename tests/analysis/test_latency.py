@@ -1,0 +1,166 @@
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imsim.analysis import Counts, Latency, compare_table, summarize
+from imsim.analysis.latency import labels, percentile
+
+MS = 1_000_000
+
+
+# --- percentile -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("count", "percent", "rank"),
+    [(1, 50, 1), (2, 50, 1), (3, 50, 2), (100, 50, 50), (100, 95, 95), (100, 99, 99), (101, 99, 100), (99, 99, 99)],
+)
+def test_a_percentile_is_the_nearest_rank(count, percent, rank):
+    assert percentile(np.arange(1.0, count + 1), percent) == rank
+
+
+@given(st.integers(1, 300), st.integers(1, 100))
+def test_at_least_the_share_is_no_later_and_less_is_earlier(count, percent):
+    value = percentile(np.arange(1.0, count + 1), percent)
+    assert value is not None
+    assert value * 100 >= percent * count > (value - 1) * 100
+
+
+def test_a_percentile_among_what_never_came_is_none():
+    values = np.array([1.0] * 98 + [math.inf] * 2)
+    assert percentile(values, 98) == 1.0
+    assert percentile(values, 99) is None
+    assert percentile(values, 100) is None
+    assert percentile(np.array([]), 50) is None
+
+
+# --- summarize ------------------------------------------------------------------------------------------------------
+
+
+def test_statistics_of_four_latencies(delivered):
+    summary = summarize(delivered(4, 1, 3, 2.5))
+    expected = Latency(p50=2.5, p95=4, p99=4, max=4, mean=2.625)
+    assert summary.delivery_ms == expected
+    assert summary.ack_ms == expected
+
+
+def test_what_never_came_is_never_left_out(delivered):
+    summary = summarize(delivered(1, 2, 3, None))
+    assert summary.delivery_ms == Latency(p50=2, p95=None, p99=None, max=None, mean=None)
+    assert summary.ack_ms == summary.delivery_ms
+    assert summary.counts == Counts(messages=4, stored=4, deliveries=4, delivered=3, lost=1, duplicates=0)
+
+
+def test_one_of_a_thousand_lost_leaves_the_percentiles(delivered):
+    latency = summarize(delivered(*range(1, 1000), None)).delivery_ms
+    assert latency == Latency(p50=500, p95=950, p99=990, max=None, mean=None)
+
+
+def test_a_run_without_messages(build):
+    summary = summarize(build())
+    assert summary.counts == Counts(0, 0, 0, 0, 0, 0)
+    assert summary.delivery_ms == summary.ack_ms == Latency(None, None, None, None, None)
+
+
+def test_latency_counts_from_the_intended_time(build):
+    run = build([{"intended_at": 10 * MS, "sent_at": 90 * MS, "acked_at": 100 * MS}], [{"delivered_at": 110 * MS}])
+    assert summarize(run).ack_ms.max == 90
+    assert summarize(run).delivery_ms.max == 100
+
+
+def test_latencies_are_exact_to_the_nanosecond_after_hours(build):
+    start = 30_000 * 1_000 * MS
+    run = build([{"intended_at": start, "acked_at": start + 1}])
+    assert summarize(run).ack_ms.max == 0.000001
+
+
+def test_the_warm_up_counts_but_has_no_latency(build):
+    times = [0, 999 * MS, 1000 * MS]
+    run = build(
+        [{"intended_at": at, "acked_at": at + MS * (3 - number)} for number, at in enumerate(times)],
+        [{"intent": 2, "delivered_at": times[2] + 7 * MS}, {"intent": 0}],
+        warmup=1.0,
+    )
+    summary = summarize(run)
+    assert summary.ack_ms.max == 1
+    assert summary.delivery_ms.max == 7
+    assert (summary.counts.messages, summary.counts.lost) == (3, 1)
+
+
+def test_own_devices_count_but_have_no_delivery_latency(build):
+    run = build([{}], [{"delivered_at": 5 * MS, "duplicates": 2}, {"recipient": "ann", "device": "d1", "role": "own"}])
+    summary = summarize(run)
+    assert summary.delivery_ms == Latency(5, 5, 5, 5, 5)
+    assert summary.counts == Counts(messages=1, stored=1, deliveries=2, delivered=1, lost=1, duplicates=2)
+
+
+def test_who_counts_as_unanswered(build):
+    """Of rejected, unknown, unsent and stored without an ack, all but the rejected one wait for ever."""
+    outcomes = ["rejected", "unknown", "unsent", "stored"]
+    run = build([{"outcome": outcome} for outcome in outcomes] + [{"acked_at": MS}] * 2)
+    table = run.summary()
+    assert table.loc["ack", "count"] == 5
+    assert table.loc["ack", "lost"] == 3
+    assert summarize(run).counts.stored == 3
+
+
+def test_a_shed_delivery_is_not_lost_but_late_for_ever(build):
+    run = build([{}], [{"outcome": "shed"}])
+    assert summarize(run).counts.lost == 0
+    assert summarize(run).delivery_ms.p50 is None
+
+
+# --- tables ---------------------------------------------------------------------------------------------------------
+
+
+def test_json_has_the_promised_shape(delivered, tmp_path):
+    run = delivered(1, 2, 3, None)
+    statistics = {"p50": 2.0, "p95": None, "p99": None, "max": None, "mean": None}
+    expected = {
+        "run": run.id,
+        "world": "sim",
+        "scenario": "tiny",
+        "seed": 1,
+        "digest": run.digest,
+        "messages": 4,
+        "deliveries": 4,
+        "delivered": 3,
+        "lost": 1,
+        "duplicates": 0,
+        "delivery_ms": statistics,
+        "ack_ms": statistics,
+    }
+    assert json.loads(json.dumps(run.to_json_dict(), allow_nan=False)) == expected
+    folder = run.write(tmp_path)
+    assert run.to_json_dict() == expected | {"run": str(folder)}
+
+
+def test_the_summary_is_a_frame_of_numbers(delivered):
+    table = delivered(1, 2, 3, None).summary()
+    assert list(table.index) == ["delivery", "ack"]
+    assert list(table.columns) == ["count", "lost", "mean", "p50", "p95", "p99", "max"]
+    assert table.loc["delivery", ["count", "lost", "p50"]].tolist() == [4, 1, 2]
+    assert table[["mean", "p95", "p99", "max"]].isna().all(axis=None)
+    assert set(table.dtypes[["mean", "p50", "p95", "p99", "max"]].astype(str)) == {"float64"}
+
+
+def test_worlds_side_by_side(delivered):
+    table = compare_table([delivered(1, 2), delivered(1.23456, None, world="live")])
+    assert list(table.columns) == ["sim", "live"]
+    assert table.loc[["messages", "delivered", "lost", "duplicates"], "live"].tolist() == [2, 1, 1, 0]
+    assert table.loc["delivery p50 (ms)"].tolist() == [1.0, 1.235]
+    assert table.loc["ack max (ms)"].tolist() == [2.0, None]
+    assert len(table) == 4 + 5 + 5
+
+
+def test_labels_say_what_tells_the_runs_apart(delivered):
+    sim, live = delivered(1), delivered(1, world="live")
+    assert labels([sim, live]) == ["sim", "live"]
+    assert labels([sim, delivered(1, seed=2)]) == ["sim seed 1", "sim seed 2"]
+    assert labels([sim, delivered(1, name="big")]) == ["sim tiny", "sim big"]
+    assert labels([sim, delivered(1)])[0] == sim.id
+    assert labels([sim, sim]) == ["run 1", "run 2"]

@@ -1,0 +1,100 @@
+import subprocess
+import sys
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from imsim.analysis import plots
+
+
+@pytest.fixture
+def ax() -> Axes:
+    return Figure().add_subplot()
+
+
+def curve(ax: Axes, number: int = 0):
+    lines = [line for line in ax.lines if not line.get_label().startswith("_")]
+    return lines[number].get_xdata(), lines[number].get_ydata()
+
+
+def legend(ax: Axes) -> list[str]:
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_a_curve_steps_up_at_each_latency(delivered, ax):
+    plots.cdf(delivered(4, 1, 2, 2), ax, what=["delivery"])
+    x, y = curve(ax)
+    assert x[:-1].tolist() == [1, 1, 2, 2, 4]
+    assert x[-1] > 4
+    assert y.tolist() == [0, 0.25, 0.5, 0.75, 1, 1]
+
+
+def test_what_never_came_keeps_the_curve_below_one(delivered, ax):
+    plots.cdf(delivered(1, 2, 3, None), ax, what=["delivery"])
+    assert curve(ax)[1].tolist() == [0, 0.25, 0.5, 0.75, 0.75]
+    assert legend(ax) == ["sim delivery: p50 2 ms, p99 never (1 of 4 never)"]
+
+
+def test_one_run_has_two_curves_and_two_worlds_have_four(delivered, ax):
+    worlds = [delivered(1, 2000), delivered(3, 4, world="live")]
+    assert plots.cdf(worlds, ax) is ax
+    assert legend(ax) == [
+        "sim delivery: p50 1 ms, p99 2 s",
+        "sim ack: p50 1 ms, p99 2 s",
+        "live delivery: p50 3 ms, p99 4 ms",
+        "live ack: p50 3 ms, p99 4 ms",
+    ]
+    other = Figure().add_subplot()
+    plots.cdf(worlds[0], other)
+    assert len(legend(other)) == 2
+    assert ax.get_xscale() == "log"
+
+
+@pytest.mark.parametrize("latencies", [[], [None], [None, None], [0], [-0.001], [3.3] * 5])
+def test_odd_samples_can_be_drawn(delivered, tmp_path, latencies):
+    path = plots.save_cdf(delivered(*latencies), tmp_path / "odd.png")
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_long_run_makes_a_small_picture_with_its_slowest_in_it(delivered, ax, tmp_path):
+    latencies = np.random.default_rng(1).lognormal(size=20_000)
+    run = delivered(*latencies)
+    plots.cdf(run, ax)
+    x, _ = curve(ax)
+    assert len(x) < 1200
+    slowest = np.sort(np.round(latencies * 1e6) / 1e6)[-100:]
+    assert np.isin(slowest.round(6), x.round(6)).all()
+    assert plots.save_cdf(run, tmp_path / "run.svg").stat().st_size < 300_000
+
+
+def test_an_unknown_latency_is_refused(delivered, ax):
+    with pytest.raises(ValueError, match="what: reading is neither of delivery, ack"):
+        plots.cdf(delivered(1), ax, what=["reading"])
+
+
+def test_saving_leaves_pyplot_alone(delivered, tmp_path):
+    run = delivered(1)
+    folder = run.write(tmp_path)
+    code = (
+        "import sys; from imsim.analysis import open_run, plots\n"
+        f"plots.save_cdf(open_run({str(folder)!r}), {str(tmp_path / 'x.png')!r})\n"
+        "print('matplotlib.pyplot' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"
+
+
+def test_a_notebook_gets_a_pyplot_figure(delivered):
+    mpl.use("agg")
+    from matplotlib import pyplot as plt
+
+    try:
+        ax = delivered(1).plot.cdf()
+        assert plt.fignum_exists(ax.figure.number)
+    finally:
+        plt.close("all")
+    own = Figure().add_subplot()
+    assert delivered(1).plot.cdf(own) is own

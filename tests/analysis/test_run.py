@@ -1,0 +1,40 @@
+import subprocess
+import sys
+from datetime import UTC, datetime
+
+from imsim.analysis import Run, make_run, open_run
+from imsim.results import RunData
+
+
+def test_importing_analysis_imports_neither_pandas_nor_matplotlib():
+    code = "import imsim.analysis, sys; print({'pandas', 'matplotlib'} & sys.modules.keys())"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"
+
+
+def test_a_run_is_made_and_opened_as_a_run(delivered, tmp_path):
+    run = delivered(1, 2, None)
+    opened = open_run(run.write(tmp_path), verify=True)
+    assert type(opened) is Run
+    assert opened.to_json_dict() == run.to_json_dict()
+    assert isinstance(opened, RunData)
+    made = make_run(run.tables, run.scenario, world="live", seed=9, started=datetime.now(UTC))
+    assert (type(made), made.world, made.seed, made.digest) == (Run, "live", 9, run.digest)
+
+
+def test_html_says_it_all_in_a_small_table(delivered):
+    html = delivered(1, 2, 3, None)._repr_html_()
+    assert "<b>sim</b> · tiny · seed 1" in html
+    assert "4 messages, 4 deliveries: 3 delivered, 1 lost, 0 duplicates" in html
+    assert "<tr><td>delivery</td><td>4</td><td>1</td><td>–</td><td>2.000</td><td>–</td>" in html
+    assert html.count("<tr>") == html.count("</tr>") == 3
+
+
+def test_html_is_escaped(delivered):
+    html = delivered(1, name="<script>&")._repr_html_()
+    assert "<script>" not in html
+    assert "&lt;script&gt;&amp;" in html
+
+
+def test_html_of_an_empty_run(build):
+    assert "0 messages" in build()._repr_html_()

@@ -1,0 +1,116 @@
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from imsim.core.exceptions import UsageError
+from imsim.core.model import Code, Route
+from imsim.results import Kind, Recorder, read_facts
+from imsim.results.recorder import CODES, ROUTES
+
+
+def note_everything(recorder: Recorder) -> list[list[int]]:
+    recorder.sent(1, 0.5)
+    recorder.stored(1, 1.0)
+    recorder.acked(1, 1.5)
+    recorder.failed(2, 2.0, Code.TIMEOUT)
+    recorder.pushed(1, 7, 2.5)
+    recorder.delivered(1, 7, 3.0, Route.SYNC)
+    recorder.duplicate(1, 7, 3.5)
+    recorder.read(1, 7, 1e-9)
+    return [
+        [Kind.SENT, 1, -1, 500_000_000, 0],
+        [Kind.STORED, 1, -1, 1_000_000_000, 0],
+        [Kind.ACKED, 1, -1, 1_500_000_000, 0],
+        [Kind.FAILED, 2, -1, 2_000_000_000, CODES.index(Code.TIMEOUT)],
+        [Kind.PUSHED, 1, 7, 2_500_000_000, 0],
+        [Kind.DELIVERED, 1, 7, 3_000_000_000, ROUTES.index(Route.SYNC)],
+        [Kind.DUPLICATE, 1, 7, 3_500_000_000, 0],
+        [Kind.READ, 1, 7, 1, 0],
+    ]
+
+
+def test_each_method_notes_one_fact():
+    recorder = Recorder()
+    expected = note_everything(recorder)
+    assert recorder.facts().tolist() == expected
+
+
+def test_facts_can_be_read_while_more_are_noted():
+    recorder = Recorder()
+    recorder.sent(0, 0.0)
+    before = recorder.facts()
+    recorder.sent(1, 0.0)
+    assert len(before) == 1
+    assert len(recorder.facts()) == 2
+
+
+def test_seconds_are_rounded_to_the_nearest_nanosecond():
+    recorder = Recorder()
+    recorder.sent(0, 0.3 - 0.1)  # 0.19999999999999998
+    assert recorder.facts()[0, 3] == 200_000_000
+
+
+def test_a_spool_holds_the_same_facts(tmp_path):
+    with Recorder(tmp_path / "one.facts") as recorder:
+        expected = note_everything(recorder)
+        assert recorder.facts().tolist() == expected
+    assert recorder.facts().tolist() == expected
+    assert read_facts([tmp_path / "one.facts"]).tolist() == expected
+
+
+def test_spools_are_merged_one_after_the_other(tmp_path):
+    paths = [tmp_path / "a", tmp_path / "b", tmp_path / "c"]
+    for number, path in enumerate(paths):
+        with Recorder(path) as recorder:
+            for _ in range(number):
+                recorder.sent(number, 0.0)
+    assert read_facts(paths)[:, 1].tolist() == [1, 2, 2]
+    assert read_facts([]).shape == (0, 5)
+
+
+@pytest.mark.parametrize("torn", [1, 8, 39])
+def test_a_torn_last_fact_is_ignored(tmp_path, torn):
+    with Recorder(tmp_path / "torn") as recorder:
+        recorder.sent(0, 0.0)
+        recorder.sent(1, 0.0)
+    os.truncate(tmp_path / "torn", 80 - torn)
+    with Recorder(tmp_path / "whole") as recorder:
+        recorder.sent(2, 0.0)
+    assert read_facts([tmp_path / "torn", tmp_path / "whole"])[:, 1].tolist() == [0, 2]
+
+
+def test_a_killed_process_leaves_all_but_its_last_moment(tmp_path):
+    code = (
+        "import os, sys; from imsim.results import Recorder\n"
+        "recorder = Recorder(sys.argv[1])\n"
+        "for number in range(100): recorder.sent(number, number / 10)\n"
+        "os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path / "spool"], check=False)
+    intents = read_facts([tmp_path / "spool"])[:, 1]
+    assert intents.tolist() == list(range(len(intents)))
+    assert len(intents) > 80  # ten facts a second, flushed each second
+
+
+def test_many_facts_at_one_moment_are_flushed_by_number(tmp_path):
+    recorder = Recorder(tmp_path / "spool")
+    for number in range(10_000):
+        recorder.sent(number, 0.0)
+    written = len(read_facts([tmp_path / "spool"]))
+    recorder.close()
+    assert 5_000 < written < 10_000
+    assert np.array_equal(read_facts([tmp_path / "spool"])[:, 1], np.arange(10_000))
+
+
+def test_a_spool_is_never_written_by_two(tmp_path):
+    Recorder(tmp_path / "spool").close()
+    with pytest.raises(UsageError, match=r"cannot make the spool .*spool: File exists"):
+        Recorder(tmp_path / "spool")
+
+
+def test_a_missing_spool_is_named(tmp_path):
+    with pytest.raises(UsageError, match=r"cannot read the spool .*gone: No such file"):
+        read_facts([tmp_path / "gone"])

@@ -1,0 +1,214 @@
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta, timezone
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from imsim.core.exceptions import UsageError
+from imsim.results import DELIVERIES, MESSAGES, Recorder, RunData, assemble, digest
+from imsim.scenario import Scenario
+
+
+@pytest.fixture
+def folder(run, tmp_path):
+    return run.write(tmp_path)
+
+
+def test_importing_results_imports_neither_pandas_nor_matplotlib():
+    code = "import imsim.results, sys; print({'pandas', 'matplotlib'} & sys.modules.keys())"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"
+
+
+def test_a_folder_holds_the_run(run, folder, tmp_path):
+    assert folder.parent == tmp_path
+    assert folder.name.startswith("20260203T040506Z-sim-tiny-")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "deliveries.parquet",
+        "manifest.json",
+        "messages.parquet",
+        "scenario.toml",
+    ]
+    assert run.path == folder
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_an_opened_run_is_the_run_that_was_written(run, folder):
+    opened = RunData.open(folder, verify=True)
+    assert opened.tables.messages.equals(run.tables.messages)
+    assert opened.tables.deliveries.equals(run.tables.deliveries)
+    assert opened.tables.stray == run.tables.stray
+    assert opened.manifest == run.manifest
+    assert opened.scenario == run.scenario
+    assert (opened.world, opened.seed, opened.path) == ("sim", 7, folder)
+    assert opened.digest == digest(opened.tables)
+
+
+def test_the_manifest_tells_where_the_rows_come_from(tables, scenario):
+    started = datetime(2026, 2, 3, 5, 5, 6, 7000, tzinfo=timezone(timedelta(hours=1)))
+    run = RunData.make(tables, scenario, world="live", seed=3, started=started, extra={"url": "ws://x"})
+    manifest = dict(run.manifest)
+    assert manifest.pop("run").startswith("20260203T040506Z-live-tiny-")
+    assert manifest.pop("machine").keys() == {"platform", "python", "cpus"}
+    assert isinstance(manifest.pop("imsim"), str)
+    assert isinstance(manifest.pop("commit"), str | None)
+    assert manifest == {
+        "schema": 1,
+        "world": "live",
+        "started": "2026-02-03T04:05:06.007+00:00",
+        "scenario": "tiny",
+        "seed": 3,
+        "digest": digest(tables),
+        "stray": 0,
+        "scenario_values": scenario.model_dump(mode="json"),
+        "url": "ws://x",
+    }
+
+
+def test_what_cannot_be_made(tables, scenario):
+    now = datetime.now(UTC)
+    with pytest.raises(ValueError, match="aware"):
+        RunData.make(tables, scenario, world="sim", seed=1, started=now.replace(tzinfo=None))
+    with pytest.raises(ValueError, match="moon"):
+        RunData.make(tables, scenario, world="moon", seed=1, started=now)
+    with pytest.raises(ValueError, match="extra redefines seed"):
+        RunData.make(tables, scenario, world="sim", seed=1, started=now, extra={"seed": 2})
+
+
+def test_odd_names_make_plain_folders(tables):
+    run = RunData.make(tables, Scenario(name="../Füße = 1/"), world="sim", seed=1, started=datetime.now(UTC))
+    assert run.id.split("-", 2)[2].rsplit("-", 1)[0] == "F-e-1"
+
+
+def test_two_runs_of_one_second_have_two_folders(tables, scenario, tmp_path):
+    started = datetime.now(UTC)
+    paths = {RunData.make(tables, scenario, world="sim", seed=1, started=started).write(tmp_path) for _ in range(3)}
+    assert len(paths) == 3
+
+
+def test_a_run_is_never_overwritten(run, folder, tmp_path):
+    with pytest.raises(UsageError, match="is there already; a run is never overwritten"):
+        run.write(tmp_path)
+
+
+def test_a_failed_write_leaves_nothing(run, tmp_path):
+    run.manifest["odd"] = object()
+    with pytest.raises(TypeError):
+        run.write(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert run.path is None
+
+
+def test_a_parent_that_is_a_file_is_refused(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot make the run folder"):
+        run.write(tmp_path / "file")
+
+
+# --- what open refuses ----------------------------------------------------------------------------------------------
+
+
+def test_a_missing_folder(tmp_path):
+    with pytest.raises(UsageError, match=r"nowhere is no run folder: there is no such folder"):
+        RunData.open(tmp_path / "nowhere")
+
+
+def test_another_folder(tmp_path):
+    with pytest.raises(UsageError, match=r"is no run folder: cannot read manifest\.json: No such file"):
+        RunData.open(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["messages.parquet", "deliveries.parquet", "scenario.toml"])
+def test_a_missing_file(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(UsageError, match=f"is incomplete: .*{name}"):
+        RunData.open(folder)
+
+
+@pytest.mark.parametrize("name", ["messages.parquet", "deliveries.parquet", "scenario.toml", "manifest.json"])
+@pytest.mark.parametrize("content", [b"\xff not this", b"{", b"PAR1"])
+def test_a_broken_file(folder, name, content):
+    (folder / name).write_bytes(content)
+    with pytest.raises(UsageError, match=f"{name} is broken: [^\n]+$"):
+        RunData.open(folder)
+
+
+@pytest.mark.parametrize("name", ["messages.parquet", "deliveries.parquet"])
+def test_a_cut_parquet_file(folder, name):
+    data = (folder / name).read_bytes()
+    (folder / name).write_bytes(data[: len(data) // 2])
+    with pytest.raises(UsageError, match=f"{name} is broken: [^\n]+$"):
+        RunData.open(folder)
+
+
+def test_a_scenario_with_impossible_values(folder):
+    (folder / "scenario.toml").write_text("seed = 'x'\n")
+    with pytest.raises(UsageError, match=r"scenario\.toml is broken: .*seed[^\n]+$"):
+        RunData.open(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema": 99}, r"has schema version 99, but this imsim \(.*\) reads version 1; use the imsim that wrote"),
+        ({"digest": None}, "is broken: 'digest' is missing or not of type str"),
+        ({"seed": "one"}, "is broken: 'seed' is missing or not of type int"),
+    ],
+)
+def test_a_wrong_manifest(folder, change, message):
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UsageError, match=message):
+        RunData.open(folder)
+
+
+def test_a_manifest_of_something_else(folder):
+    (folder / "manifest.json").write_text("[]")
+    with pytest.raises(UsageError, match="is no manifest of a run"):
+        RunData.open(folder)
+
+
+def test_other_columns(folder):
+    path = folder / "messages.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(["error"]), path)
+    with pytest.raises(UsageError, match="its columns are not those of schema version 1"):
+        RunData.open(folder)
+
+
+def test_changed_rows_are_noticed_when_asked(plan, folder):
+    recorder = Recorder()
+    other = assemble(plan, recorder.facts(), knows_server=True)
+    pq.write_table(other.messages, folder / "messages.parquet")
+    RunData.open(folder)
+    with pytest.raises(UsageError, match="their digest differs"):
+        RunData.open(folder, verify=True)
+
+
+# --- pandas ---------------------------------------------------------------------------------------------------------
+
+
+def test_frames_are_exact_and_plain(run):
+    messages, deliveries = run.messages, run.deliveries
+    assert list(messages.columns) == MESSAGES.names
+    assert list(deliveries.columns) == DELIVERIES.names
+    assert messages is run.messages
+    assert messages["acked_at"].dtype == "Int64"
+    assert messages["acked_at"].tolist() == [400, 500, pd.NA]
+    assert messages["attempts"].dtype == "Int32"
+    assert messages["outcome"].tolist() == ["stored", "stored", "rejected"]
+    assert not isinstance(messages["outcome"].dtype, pd.CategoricalDtype)
+    assert deliveries["route"].isna().sum() == 5
+    assert deliveries.groupby("outcome").size().to_dict() == {"delivered": 3, "pending": 5}
+
+
+def test_pandas_reads_the_files_too(folder):
+    frame = pd.read_parquet(folder / "messages.parquet", dtype_backend="numpy_nullable")
+    assert frame["intended_at"].tolist() == [100, 200, 300]
+    assert frame["acked_at"].tolist() == [400, 500, pd.NA]
+
+
+def test_repr_says_what_it_is(run):
+    assert repr(run) == f"<RunData {run.id}: 3 messages, 8 deliveries>"

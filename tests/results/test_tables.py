@@ -1,0 +1,291 @@
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imsim.core.model import Code, Route
+from imsim.results import DELIVERIES, MESSAGES, Recorder, Tables, assemble, digest
+from imsim.scenario import Scenario
+from imsim.scenario import plan as plan_of
+
+
+def rows(table: pa.Table, *columns: str) -> list[tuple]:
+    return list(zip(*(table.column(name).to_pylist() for name in columns), strict=True))
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+def test_what_was_intended_is_there_even_if_nothing_happened(plan, recorder):
+    tables = assemble(plan, recorder.facts(), knows_server=True)
+    assert tables.messages.schema == MESSAGES
+    assert tables.deliveries.schema == DELIVERIES
+    assert tables.deliveries.num_rows == 0
+    assert tables.stray == 0
+    assert tables.messages.to_pylist()[1] == {
+        "intent": 1,
+        "sender": "bob",
+        "device": "d1",
+        "conversation": "group:all",
+        "scene": "group",
+        "type": "text",
+        "size": 20,
+        "intended_at": 200,
+        "sent_at": None,
+        "stored_at": None,
+        "acked_at": None,
+        "attempts": 0,
+        "outcome": "unsent",
+        "error": None,
+    }
+
+
+def test_one_message_all_the_way(plan, recorder):
+    recorder.sent(0, 110e-9)
+    recorder.sent(0, 150e-9)
+    recorder.stored(0, 160e-9)
+    recorder.acked(0, 170e-9)
+    for device in (1, 2, 3):
+        recorder.pushed(0, device, 165e-9)
+    recorder.pushed(0, 2, 265e-9)
+    recorder.delivered(0, 2, 280e-9, Route.PUSH)
+    recorder.duplicate(0, 2, 290e-9)
+    recorder.delivered(0, 3, 300e-9, Route.SYNC)
+    recorder.read(0, 3, 310e-9)
+    tables = assemble(plan, recorder.facts(), knows_server=True)
+
+    columns = ("sent_at", "stored_at", "acked_at", "attempts", "outcome", "error")
+    assert rows(tables.messages, *columns)[0] == (110, 160, 170, 2, "stored", None)
+    assert rows(tables.deliveries, *DELIVERIES.names) == [
+        (0, "ann", "d1", "own", None, 165, None, None, 1, 0, "pending"),
+        (0, "bob", "d0", "recipient", "push", 165, 280, None, 2, 1, "delivered"),
+        (0, "bob", "d1", "recipient", "sync", 165, 300, 310, 1, 0, "delivered"),
+    ]
+
+
+def test_a_live_run_does_not_know_its_pushes(plan, recorder):
+    recorder.acked(0, 1.0)
+    tables = assemble(plan, recorder.facts(), knows_server=False)
+    assert rows(tables.deliveries, "pushed_at", "attempts") == [(None, None)] * 3
+
+
+@pytest.mark.parametrize(
+    ("notes", "outcome", "error"),
+    [
+        ([], "unsent", None),
+        (["sent"], "unknown", None),
+        (["sent", Code.TIMEOUT], "unknown", "timeout"),
+        (["sent", Code.UNAVAILABLE], "unknown", "unavailable"),
+        (["sent", Code.NOT_MEMBER], "rejected", "not_member"),
+        ([Code.TOO_LARGE], "rejected", "too_large"),
+        ([Code.TIMEOUT], "unsent", "timeout"),
+        (["sent", Code.TIMEOUT, Code.CONFLICT], "rejected", "conflict"),
+        (["sent", Code.TIMEOUT, "acked"], "stored", None),
+        (["sent", Code.CONFLICT, "acked"], "stored", None),
+        (["sent", "stored", Code.TIMEOUT], "stored", None),
+        (["sent", "delivered"], "stored", None),
+        (["acked"], "stored", None),
+    ],
+)
+def test_the_outcome_of_a_message(plan, notes, outcome, error):
+    recorder = Recorder()
+    for second, note in enumerate(notes):
+        if isinstance(note, Code):
+            recorder.failed(0, second, note)
+        elif note == "delivered":
+            recorder.delivered(0, 2, second, Route.PUSH)
+        else:
+            getattr(recorder, note)(0, second)
+    tables = assemble(plan, recorder.facts(), knows_server=True)
+    assert rows(tables.messages, "outcome", "error")[0] == (outcome, error)
+    assert tables.deliveries.num_rows == (3 if outcome == "stored" else 0)
+
+
+def test_the_first_showing_wins_and_the_others_are_duplicates(plan, recorder):
+    recorder.delivered(0, 2, 9e-9, Route.PUSH)
+    recorder.delivered(0, 2, 5e-9, Route.SYNC)
+    recorder.duplicate(0, 2, 7e-9)
+    recorder.duplicate(0, 3, 7e-9)
+    tables = assemble(plan, recorder.facts(), knows_server=True)
+    columns = ("device", "route", "delivered_at", "duplicates", "outcome")
+    assert rows(tables.deliveries, *columns)[1:] == [
+        ("d0", "sync", 5, 2, "delivered"),
+        ("d1", None, None, 1, "pending"),
+    ]
+
+
+def test_deliveries_to_those_not_entitled_are_counted(plan, recorder):
+    recorder.delivered(0, 4, 1.0, Route.PUSH)  # cyd is no member: one pair, however many facts
+    recorder.pushed(0, 4, 0.5)
+    recorder.delivered(2, 5, 1.0, Route.PUSH)
+    recorder.delivered(1, 99, 1.0, Route.PUSH)  # no such device
+    recorder.delivered(77, 0, 1.0, Route.PUSH)  # no such message
+    recorder.delivered(0, 0, 1.0, Route.SYNC)  # the sending device meets its own message: no stray
+    tables = assemble(plan, recorder.facts(), knows_server=True)
+    assert tables.stray == 4
+    assert rows(tables.messages, "outcome") == [("stored",)] * 3
+    assert set(tables.deliveries.column("outcome").to_pylist()) == {"pending"}
+
+
+def test_a_device_number_past_the_population_is_not_mistaken_for_the_next_message(plan, recorder):
+    # (intent 0, device 6 + 1) would have the same combined number as (intent 1, device 1), who is entitled.
+    recorder.delivered(0, 7, 1.0, Route.PUSH)
+    recorder.acked(1, 1.0)
+    tables = assemble(plan, recorder.facts(), knows_server=True)
+    assert tables.stray == 1
+    assert "delivered" not in tables.deliveries.column("outcome").to_pylist()
+
+
+@given(data=st.data())
+def test_the_order_of_facts_does_not_matter(plan, data):
+    recorder = Recorder()
+    numbers = st.integers(0, 5)
+    for _ in range(data.draw(st.integers(0, 30))):
+        intent, device, at = data.draw(numbers) % 3, data.draw(numbers), data.draw(numbers) * 1e-9
+        match data.draw(st.integers(0, 6)):
+            case 0:
+                recorder.sent(intent, at)
+            case 1:
+                recorder.acked(intent, at)
+            case 2:
+                recorder.failed(intent, at, data.draw(st.sampled_from(Code)))
+            case 3:
+                recorder.pushed(intent, device, at)
+            case 4:
+                recorder.delivered(intent, device, at, data.draw(st.sampled_from(Route)))
+            case 5:
+                recorder.duplicate(intent, device, at)
+            case 6:
+                recorder.read(intent, device, at)
+    facts = recorder.facts()
+    shuffled = facts[data.draw(st.permutations(range(len(facts))))]
+    one, other = (assemble(plan, some, knows_server=True) for some in (facts, shuffled))
+    assert one.messages.equals(other.messages)
+    assert one.deliveries.equals(other.deliveries)
+    assert one.stray == other.stray
+    assert digest(one) == digest(other)
+    delivered = one.deliveries.column("outcome").to_pylist().count("delivered")
+    assert delivered == len(one.deliveries.column("delivered_at").drop_null())
+
+
+def test_a_million_facts_take_about_a_second():
+    count, users = 250_000, 10_000
+    rng = np.random.default_rng(1)
+    sender = rng.integers(0, users, count).astype(np.int32)
+    receiver = (sender + 1) % users
+    plan = SimpleNamespace(
+        at=np.arange(count) * 1000,
+        sender=sender,
+        device=np.zeros(count, np.int8),
+        conversation=sender,
+        size=np.full(count, 100, np.int32),
+        users=[f"u{number}" for number in range(users)],
+        devices=["d0"],
+        conversations=[SimpleNamespace(id=f"c{number}", scene="p2p") for number in range(users)],
+        entitled=lambda: (np.arange(count), receiver, np.zeros(count, bool)),
+    )
+    intents = np.arange(count)
+    facts = np.concatenate(
+        [
+            np.stack([np.full(count, kind), intents, device, intents * 1000 + kind, np.zeros(count)], axis=1)
+            for kind, device in ((0, -np.ones(count)), (2, -np.ones(count)), (4, receiver), (5, receiver))
+        ]
+    ).astype(np.int64)
+    rng.shuffle(facts)
+    start = time.perf_counter()
+    tables = assemble(plan, facts, knows_server=True)
+    digest(tables)
+    assert time.perf_counter() - start < 10  # about one; generous, for a busy machine
+    assert tables.deliveries.column("outcome").to_pylist().count("delivered") == count
+
+
+def test_a_real_plan(recorder):
+    scenario = Scenario(duration=2.0).with_(
+        {"population.devices": 2, "conversations.groups": 3, "conversations.p2p_share": 0.5}
+    )
+    real = plan_of(scenario)
+    intents, devices, _ = real.entitled()
+    for intent in range(len(real)):
+        recorder.acked(intent, 3.0)
+    for intent, device in zip(intents.tolist(), devices.tolist(), strict=True):
+        recorder.delivered(intent, device, 3.0, Route.PUSH)
+    tables = assemble(real, recorder.facts(), knows_server=True)
+    assert len(real) > 0
+    assert tables.stray == 0
+    assert tables.messages.column("intended_at").to_pylist() == real.at.tolist()
+    assert set(tables.messages.column("scene").to_pylist()) == {"p2p", "group"}
+    assert set(tables.deliveries.column("outcome").to_pylist()) == {"delivered"}
+    assert tables.deliveries.num_rows == len(intents)
+
+
+# --- digest ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_digest_is_a_known_one(tables):
+    # A change here means that runs written before can no longer be compared with runs written after.
+    assert digest(tables) == "70435ee50d247889329d77c2deb0030167515663aa63c16f04ea8b5a1c1ccf50"
+
+
+def test_the_digest_sees_values_only(tables):
+    def chunked(table: pa.Table) -> pa.Table:
+        return pa.concat_tables([table.slice(row, 1) for row in range(table.num_rows)])
+
+    def reencoded(table: pa.Table) -> pa.Table:
+        columns = []
+        for column in table.columns:
+            if pa.types.is_dictionary(column.type):
+                names = [*reversed(column.combine_chunks().dictionary.to_pylist()), "unused"]
+                numbers = [None if name is None else names.index(name) for name in column.to_pylist()]
+                column = pa.DictionaryArray.from_arrays(pa.array(numbers, pa.int8()), pa.array(names))
+            columns.append(column)
+        return pa.table(columns, names=table.column_names)
+
+    def plain(table: pa.Table) -> pa.Table:
+        return pa.Table.from_pylist(table.to_pylist())
+
+    for change in (chunked, reencoded, plain):
+        other = Tables(change(tables.messages), change(tables.deliveries))
+        assert digest(other) == digest(tables), change.__name__
+
+
+CELLS = [(0, name) for name in MESSAGES.names] + [(1, name) for name in DELIVERIES.names]
+
+
+@given(data=st.data())
+def test_any_other_cell_gives_another_digest(plan, data):
+    recorder = Recorder()
+    recorder.sent(0, 1.0)
+    recorder.acked(0, 2.0)
+    recorder.acked(1, 2.0)
+    recorder.failed(2, 3.0, Code.CONFLICT)
+    recorder.delivered(0, 2, 4.0, Route.PUSH)
+    tables = assemble(plan, recorder.facts(), knows_server=True)
+    number, name = data.draw(st.sampled_from(CELLS))
+    table = (tables.messages, tables.deliveries)[number]
+    column = table.schema.get_field_index(name)
+    cells = table.column(name).to_pylist()
+    row = data.draw(st.integers(0, len(cells) - 1))
+    kind = table.schema.field(name).type
+    plain = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if plain == pa.string():
+        other = st.none() | st.text(max_size=5) | st.sampled_from(["ann", "bob", "d0", "d1", "stored", "push"])
+    else:
+        width = kind.bit_width
+        other = st.none() | st.integers(-(2 ** (width - 1)), 2 ** (width - 1) - 1) | st.just(0)
+    cells[row] = data.draw(other.filter(lambda value: value != cells[row]))
+
+    changed = table.set_column(column, name, pa.array(cells, plain))
+    both = [tables.messages, tables.deliveries]
+    both[number] = changed
+    assert digest(Tables(*both)) != digest(tables)
+
+
+def test_rows_in_another_order_are_not_the_same(tables):
+    turned = tables.messages.take(list(reversed(range(tables.messages.num_rows))))
+    assert digest(Tables(turned, tables.deliveries)) != digest(tables)
