@@ -1,0 +1,59 @@
+"""imsim: simulate an instant-messaging system, then load-test the same code over WebSockets, and compare.
+
+    import imsim
+    office = imsim.Scenario.load("office")
+    run = imsim.simulate(office, seed=1)
+    run.summary()
+
+Names are fetched when first used: `import imsim` itself loads no pandas, no matplotlib, no SimPy and no Locust.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from imsim.api import (
+        ImsimError,
+        Run,
+        RunError,
+        Scenario,
+        Served,
+        UsageError,
+        compare,
+        loadtest,
+        open_run,
+        plot_cdf,
+        save_cdf,
+        serve,
+        simulate,
+    )
+
+__all__ = [
+    "ImsimError",
+    "Run",
+    "RunError",
+    "Scenario",
+    "Served",
+    "UsageError",
+    "compare",
+    "loadtest",
+    "open_run",
+    "plot_cdf",
+    "save_cdf",
+    "serve",
+    "simulate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from imsim import api
+
+        value = globals()[name] = getattr(api, name)
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,228 @@
+"""The public face: what `import imsim` offers, for notebooks, scripts and the command line alike.
+
+Heavy libraries are imported inside the functions that need them.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from imsim.analysis import Run, compare_table, open_run
+from imsim.core.exceptions import ImsimError, RunError, UsageError
+from imsim.scenario import Scenario
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+__all__ = [
+    "ImsimError",
+    "Run",
+    "RunError",
+    "Scenario",
+    "Served",
+    "UsageError",
+    "compare",
+    "loadtest",
+    "open_run",
+    "plot_cdf",
+    "save_cdf",
+    "serve",
+    "simulate",
+]
+
+#: The key with which clients get tokens, unless another is given: for trials on one's own machine.
+DEFAULT_KEY = "imsim"
+
+_STOP_SECONDS = 10.0
+
+
+def simulate(
+    scenario: Scenario | str = "office",
+    *,
+    seed: int | None = None,
+    duration: float | None = None,
+    progress: bool = False,
+) -> Run:
+    """Run a scenario in simulated time.
+
+    scenario: a Scenario, a preset's name or a TOML file's path.
+    seed, duration (seconds): in place of the scenario's own. The same seed gives the same rows, everywhere.
+    progress: show a bar while it runs (on a terminal or in a notebook).
+
+    The run is in memory; `run.write("results")` makes a folder of it. Raises: UsageError.
+    """
+    from imsim.sim import simulate as simulate_world
+
+    scenario = _with(_scenario(scenario), seed, duration)
+    started = datetime.now(UTC)
+    with _progress(f"simulating {scenario.name}", progress) as report:
+        tables = simulate_world(scenario, progress=report)
+    return Run.make(tables, scenario, world="sim", seed=scenario.seed, started=started)
+
+
+def loadtest(
+    scenario: Scenario | str,
+    url: str,
+    *,
+    duration: float | None = None,
+    seed: int | None = None,
+    key: str = DEFAULT_KEY,
+    progress: bool = False,
+) -> Run:
+    """Drive real load from the scenario's plan against the server at `url` (ws:// or wss://), with Locust in a
+    process of its own, and return the run once everything has arrived or the scenario's drain is over.
+
+    scenario, duration, seed, progress: as for `simulate`, and the same plan. key: the server's.
+    Raises: UsageError; RunError if there is no such server, or the run failed.
+    """
+    from imsim.load.launch import loadtest as launch
+
+    scenario = _with(_scenario(scenario), seed, duration)
+    return launch(scenario, url, key=key, progress=progress)
+
+
+def serve(
+    scenario: Scenario | str = "office",
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    db: str | Path | None = None,
+    key: str = DEFAULT_KEY,
+) -> Served:
+    """Serve the core over WebSockets, in a process of its own, so that a busy notebook does not stall it.
+
+        with imsim.serve("office") as server:
+            run = imsim.loadtest("office", server.url, duration=10)
+
+    scenario: where policies and limits come from. port: 0 finds a free one. db: a SQLite file (None: in memory only).
+    Raises: UsageError; RunError if the server does not start.
+    """
+    return Served(_scenario(scenario), host, port, db, key)
+
+
+class Served:
+    """A server that runs in its own process: `.url`, `.stop()`, or `with`. It ends with this process, too."""
+
+    def __init__(self, scenario: Scenario, host: str, port: int, db: str | Path | None, key: str) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="imsim-serve-")
+        file = Path(self._folder.name) / f"{scenario.name}.toml"
+        file.write_text(scenario.to_toml(), encoding="utf-8")
+        command = [sys.executable, "-m", "imsim", "serve", str(file), "--host", host, "--port", str(port)]
+        if db is not None:
+            command += ["--db", str(db)]
+        # The server leaves when its standard input ends, and so with whoever started it, however that one ends.
+        self._process = subprocess.Popen(
+            [*command, "--key-from-stdin"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(key + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it has refused to start; its reason follows
+        self.url = ""
+        for line in self._process.stdout:
+            if line.startswith("listening on "):
+                self.url = line.split()[2]
+                return
+        _, errors = self._process.communicate()
+        self._folder.cleanup()
+        lines = errors.strip().splitlines() or [f"exit code {self._process.returncode}"]
+        kind = UsageError if self._process.returncode == 2 else RunError
+        raise kind(f"the server did not start: {lines[-1].removeprefix('imsim: ')}")
+
+    def stop(self) -> None:
+        """End the server: clients are told, storage is written. Harmless when it has ended already."""
+        if self._process.poll() is None:
+            try:
+                self._process.communicate(timeout=_STOP_SECONDS)  # closes its standard input
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.communicate()
+        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if stream is not None and not stream.closed:
+                stream.close()
+        self._folder.cleanup()
+
+    def __enter__(self) -> Served:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        state = "ended" if self._process.poll() is not None else "running"
+        return f"<imsim server at {self.url}, {state}>"
+
+
+def compare(*runs: Run) -> pd.DataFrame:
+    """Runs side by side: what was sent, delivered and lost, and the latencies in ms."""
+    return compare_table(runs)
+
+
+def plot_cdf(*runs: Run, ax: Axes | None = None) -> Axes:
+    """The latency CDFs of several runs in one picture."""
+    from imsim.analysis import plots
+
+    return plots.cdf(list(runs), ax)
+
+
+def save_cdf(runs: Sequence[Run], path: str | Path) -> Path:
+    """The same as a PNG or SVG file."""
+    from imsim.analysis import plots
+
+    return plots.save_cdf(list(runs), Path(path))
+
+
+def _scenario(scenario: Scenario | str) -> Scenario:
+    return scenario if isinstance(scenario, Scenario) else Scenario.load(scenario)
+
+
+def _with(scenario: Scenario, seed: int | None, duration: float | None) -> Scenario:
+    """The scenario as it is run, so that what a run folder holds is what was run."""
+    changes: dict[str, object] = {}
+    if seed is not None:
+        changes["seed"] = seed
+    if duration is not None:
+        changes["duration"] = duration
+        if scenario.warmup >= duration > 0:
+            changes["warmup"] = 0.0
+    return scenario.with_(changes)
+
+
+class _progress:
+    """A progress bar as a context manager, giving a function that takes the share done, or None for silence."""
+
+    def __init__(self, title: str, shown: bool) -> None:
+        self._title = title
+        self._shown = shown
+        self._bar: Any = None
+
+    def __enter__(self) -> Callable[[float], None] | None:
+        if not self._shown:
+            return None
+        from tqdm.auto import tqdm
+
+        form = "{desc}: {percentage:3.0f}% |{bar}| {elapsed}"
+        # disable=None: silent where there is no terminal.
+        self._bar = tqdm(desc=self._title, total=1.0, leave=False, disable=None, bar_format=form)
+        return self._update
+
+    def _update(self, share: float) -> None:
+        self._bar.update(share - self._bar.n)
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()

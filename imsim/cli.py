@@ -1,0 +1,224 @@
+"""The `imsim` command. Each subcommand imports what it needs when it runs, so `imsim --help` is quick."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from imsim.core.exceptions import ImsimError, UsageError
+
+if TYPE_CHECKING:
+    from imsim.analysis import Run
+    from imsim.scenario import Scenario
+
+_FAILURE, _USAGE, _INTERRUPTED = 1, 2, 130
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command and exit: 0, or 2 for what was asked wrongly, 1 for what failed, with one line that says why."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments
+    try:
+        cli.main(args=[a for a in arguments if a != "--debug"], prog_name="imsim", standalone_mode=False)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        _complain("interrupted", _INTERRUPTED)
+    except click.ClickException as error:
+        if debug:
+            raise
+        where = getattr(getattr(error, "ctx", None), "command_path", "imsim")
+        _complain(f"{error.format_message()} ({where} --help shows how)", _USAGE)
+    except ImsimError as error:
+        if debug:
+            raise
+        _complain(str(error), _USAGE if isinstance(error, UsageError) else _FAILURE)
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has left; nothing to add
+        sys.exit(_FAILURE)
+    except Exception as error:
+        if debug:
+            raise
+        _complain(f"internal error: {type(error).__name__}: {error} (--debug shows where; please report it)", _FAILURE)
+
+
+def _complain(text: str, code: int) -> None:
+    click.echo(f"imsim: {text}", err=True)
+    sys.exit(code)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="imsim")
+def cli() -> None:
+    """Simulate an instant-messaging system, then load-test the same code over WebSockets, and compare.
+
+    SCENARIO is a preset's name or a TOML file. --debug, anywhere, shows the traceback of an error.
+    """
+
+
+def _scenario_argument(required: bool = False) -> Any:
+    return click.argument("scenario", required=required, **({} if required else {"default": "office"}))
+
+
+_SET = click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Change a field of the scenario.")
+_SEED = click.option("--seed", type=click.IntRange(min=0), help="In place of the scenario's own.")
+_OUT = click.option("--out", default="results", show_default=True, metavar="DIR", help="Where the run's folder goes.")
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else.")
+_KEY = click.option(
+    "--key", envvar="IMSIM_KEY", default="imsim", metavar="KEY", help="The server's key, for tokens. [env: IMSIM_KEY]"
+)
+
+
+@cli.command()
+@_OUT
+def demo(out: str) -> None:
+    """Simulate and load-test one scenario, and show both worlds side by side (about half a minute)."""
+    from imsim import api
+
+    Path(out).mkdir(parents=True, exist_ok=True)
+    scenario = api.Scenario.load("office")
+    click.echo(f"office: {scenario.title}")
+    click.echo("1. simulating it ...")
+    simulated = api.simulate(scenario, progress=True)
+    simulated_folder = simulated.write(out)
+    db = simulated_folder / "served.sqlite"
+    with api.serve(scenario, db=db) as server:
+        click.echo(f"2. serving the same core at {server.url}, with SQLite, and loading it with Locust ...")
+        live = api.loadtest(scenario, server.url, progress=True)
+    live_folder = live.write(out)
+    db.rename(live_folder / db.name)
+    picture = api.save_cdf([simulated, live], live_folder / "cdf.png")
+
+    click.echo()
+    click.echo(_text(api.compare(simulated, live)))
+    click.echo(f"\nlatency in ms after a warm-up of {scenario.warmup:g} s, from the time each message was intended\n")
+    click.echo(f"picture         {picture}")
+    click.echo(f"simulated run   {simulated_folder}")
+    click.echo(f"live run        {live_folder}")
+    click.echo(
+        "\nnext:\n"
+        "  imsim simulate office --set topology.storage.workers=1     what if storage were slower?\n"
+        "  imsim scenarios office > mine.toml                          a scenario of your own\n"
+        "  imsim serve & imsim load office --url ws://127.0.0.1:8765   the live half, by hand\n"
+        "  jupyter lab notebooks/01_first_look.ipynb                   the same in a notebook"
+    )
+
+
+@cli.command()
+@_scenario_argument()
+@_SEED
+@_SET
+@_OUT
+@_JSON
+def simulate(scenario: str, seed: int | None, overrides: tuple[str, ...], out: str, as_json: bool) -> None:
+    """Run SCENARIO (default: office) in simulated time."""
+    from imsim import api
+
+    run = api.simulate(_load(scenario, overrides, seed), progress=not as_json)
+    run.write(out)
+    _show(run, as_json)
+
+
+@cli.command()
+@_scenario_argument()
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="0 finds a free one.")
+@click.option("--db", type=click.Path(dir_okay=False), help="A SQLite file; without one, nothing outlives the server.")
+@click.option("--sync", type=click.Choice(["full", "normal"]), default="full", show_default=True, help="SQLite's.")
+@_SET
+@_KEY
+@click.option("--key-from-stdin", is_flag=True, hidden=True)
+def serve(
+    scenario: str,
+    host: str,
+    port: int,
+    db: str | None,
+    sync: str,
+    overrides: tuple[str, ...],
+    key: str,
+    key_from_stdin: bool,
+) -> None:
+    """Serve the core over WebSockets, until interrupted. Policies and limits come from SCENARIO."""
+    from imsim.live.run import run_server
+
+    chosen = _load(scenario, overrides, None)
+    if key_from_stdin:
+        key = sys.stdin.readline().rstrip("\n")
+    click.echo(f"not used by a live server: {', '.join(chosen.ignored_live())} (they are the simulation's)")
+    run_server(
+        chosen.core_policies(),
+        host=host,
+        port=port,
+        db=db,
+        synchronous=sync,
+        key=key,
+        token_lifetime=chosen.policies.token_lifetime,
+        until_eof=key_from_stdin,
+        ready=lambda url: click.echo(f"listening on {url} ({'SQLite file ' + db if db else 'in memory only'})"),
+    )
+
+
+@cli.command()
+@_scenario_argument(required=True)
+@click.option("--url", required=True, metavar="ws://...", help="The server's address.")
+@click.option("--duration", type=float, metavar="SECONDS", help="In place of the scenario's own.")
+@_SEED
+@_SET
+@_KEY
+@_OUT
+@_JSON
+def load(
+    scenario: str,
+    url: str,
+    duration: float | None,
+    seed: int | None,
+    overrides: tuple[str, ...],
+    key: str,
+    out: str,
+    as_json: bool,
+) -> None:
+    """Drive SCENARIO as real load against a server, with Locust."""
+    from imsim import api
+
+    run = api.loadtest(_load(scenario, overrides, seed), url, duration=duration, key=key, progress=not as_json)
+    run.write(out)
+    _show(run, as_json)
+
+
+@cli.command()
+@click.argument("name", required=False)
+def scenarios(name: str | None) -> None:
+    """List the presets; with a NAME, print its TOML."""
+    from imsim.scenario import Scenario
+
+    if name:
+        click.echo(Scenario.preset_text(name), nl=False)
+        return
+    presets = Scenario.presets()
+    width = max(map(len, presets))
+    for preset, title in presets.items():
+        click.echo(f"{preset:<{width}}  {title}")
+
+
+def _load(scenario: str, overrides: tuple[str, ...], seed: int | None) -> Scenario:
+    from imsim.scenario import Scenario
+
+    return Scenario.load(scenario, overrides, seed=seed)
+
+
+def _show(run: Run, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(run.to_json_dict()))
+        return
+    from imsim.analysis import compare_table
+
+    click.echo(_text(compare_table([run])))
+    click.echo(f"\nrun     {run.path}\ndigest  {run.digest}")
+
+
+def _text(table: Any) -> str:
+    return str(table.to_string(na_rep="-"))

@@ -1,0 +1,176 @@
+"""The simulated world: a scenario's nodes and links on one clock, its plan carried out, its facts noted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from zlib import crc32
+
+from imsim.core import events, storage
+from imsim.results import Recorder, Tables, assemble
+from imsim.scenario import Draws, Plan, Scenario, Stream, plan
+from imsim.sim.clock import Clock
+from imsim.sim.link import Link
+from imsim.sim.nodes import ClientNode, Connection, GatewayNode, RouterNode, StorageNode
+
+#: The simulation starts this long before time 0, at which the workload starts. In the first half all devices log in,
+#: evenly spread; in the second the queues that this made can empty.
+LEAD = 10.0
+
+Progress = Callable[[float], None]
+
+
+def simulate(
+    scenario: Scenario,
+    *,
+    seed: int | None = None,
+    duration: float | None = None,
+    progress: Progress | None = None,
+) -> Tables:
+    """Carry out the scenario's plan in simulated time and return its rows.
+
+    seed, duration (seconds): in place of the scenario's own. `progress` is told the share done, from 0 to 1.
+    Raises: UsageError if the plan is impossible to hold.
+    """
+    world = World(scenario, plan(scenario, seed, duration), seed=seed)
+    world.run(scenario.duration if duration is None else duration, progress)
+    return assemble(world.plan, world.recorder.facts(), knows_server=True)
+
+
+class World:
+    """All nodes of a scenario, their clock at -`LEAD` seconds. `run` does the rest; or drive the clock by hand."""
+
+    def __init__(self, scenario: Scenario, plan: Plan, *, seed: int | None = None) -> None:
+        self.scenario = scenario
+        self.plan = plan
+        self.seed = seed = scenario.seed if seed is None else seed
+        self.policies = scenario.core_policies()
+        self.clock = Clock(-LEAD)
+        self.recorder = Recorder()
+        self.storage = storage.MemoryStorage()
+        #: Called with every event of a client, after it was recorded: (node, event).
+        self.on_client_event: Callable[[ClientNode, events.ClientEvent], None] | None = None
+
+        self.up_draws = Draws(seed, "link", "up")
+        self.down_draws = Draws(seed, "link", "down")
+        self.jitter_draws = Draws(seed, "reconnect")
+        self._login_draws = Draws(seed, "login")
+        self._backend_draws = Draws(seed, "link", "backend")
+
+        topology = scenario.topology
+        self.storages = [StorageNode(self, index) for index in range(topology.storages)]
+        self.routers = [RouterNode(self, index) for index in range(topology.routers)]
+        self.gateways = [GatewayNode(self, index) for index in range(topology.gateways)]
+        self._connections = 0
+        self._user_numbers = {user: number for number, user in enumerate(plan.users)}
+        # Placement is asked for several times a message, and only once decided for each name.
+        self.router_of: Callable[[str], RouterNode] = cache(lambda name: self.routers[_owner(name, topology.routers)])
+        self._storage_of = cache(lambda name: self.storages[_owner(name, topology.storages)])
+
+        for conversation in plan.conversations:
+            members = tuple(plan.users[number] for number in conversation.members)
+            self.storage.execute(storage.OpenConversation(conversation.id, members))
+        self.clients = [
+            ClientNode(self, plan.device_index(user, device), user_name, device_name)
+            for user, user_name in enumerate(plan.users)
+            for device, device_name in enumerate(plan.devices)
+        ]
+
+    def run(self, duration: float, progress: Progress | None = None) -> None:
+        """Log everybody in, carry out the plan, and let things settle for the scenario's `drain`."""
+        for client in self.clients:
+            at = -LEAD + self._login_draws.at(client.number) * LEAD / 2
+            self.clock.call_at(at, client.act, client.machine.start)
+        if len(self.plan):
+            self.clock.call_at(self.plan.at[0] / 1e9, self._send, 0)
+        end = duration + self.scenario.drain
+        steps = 100 if progress else 1
+        for step in range(1, steps + 1):
+            self.clock.run(until=-LEAD + (end + LEAD) * step / steps)
+            if progress:
+                progress(step / steps)
+
+    def _send(self, intent: int) -> None:
+        """Send one message and schedule the next: the queue never holds the whole plan."""
+        plan = self.plan
+        if intent + 1 < len(plan):
+            self.clock.call_at(plan.at[intent + 1] / 1e9, self._send, intent + 1)
+        sender = int(plan.sender[intent])
+        conversation = plan.conversations[plan.conversation[intent]]
+        content = _text(int(plan.size[intent]))
+        client = self.clients[plan.device_index(sender, int(plan.device[intent]))]
+        client.act(
+            lambda now: client.machine.send(conversation.scene, conversation.to(sender), content, str(intent), now)
+        )
+
+    # --- who is where -----------------------------------------------------------------------------------------------
+
+    def new_connection(self, client: ClientNode) -> Connection:
+        """To the gateway of the device; the next one that is up if that is down, as a load balancer would."""
+        first = client.number % len(self.gateways)
+        gateways = self.gateways[first:] + self.gateways[:first]
+        gateway = next((gateway for gateway in gateways if gateway.machine is not None), gateways[0])
+        self._connections += 1
+        return Connection(self._connections, client, gateway)
+
+    def backend_links(self, source: tuple[str, int], tier: str, count: int) -> list[Link]:
+        """A node's links to all nodes of a tier."""
+        kind, index = source
+        return [
+            Link(self.scenario.network.backend, Stream(self._backend_draws, crc32(f"{kind}{index}>{tier}{n}".encode())))
+            for n in range(count)
+        ]
+
+    def storage_for(self, request: storage.Request) -> StorageNode:
+        if isinstance(request, storage.Append):
+            return self._storage_of(request.message.conversation_id)
+        if isinstance(request, storage.OpenConversation | storage.Find):
+            return self._storage_of(request.conversation_id)
+        return self._storage_of(request.session.user if isinstance(request, storage.Missed) else request.user)
+
+    def by_router(self, users: Sequence[str]) -> Iterable[tuple[int, Sequence[str]]]:
+        """The users split by the router that owns each: (router's index, users)."""
+        if len(self.routers) == 1:
+            return ((0, users),)
+        parts: dict[int, list[str]] = {}
+        for user in users:
+            parts.setdefault(self.router_of(user).index, []).append(user)
+        return parts.items()
+
+    def user_number(self, user: str) -> int:
+        return self._user_numbers[user]
+
+    # --- what happened ----------------------------------------------------------------------------------------------
+
+    def client_event(self, client: ClientNode, event: events.ClientEvent) -> None:
+        recorder, now = self.recorder, client.now
+        if type(event) is events.Shown:
+            recorder.delivered(int(event.message.id_client), client.number, now, event.route)
+        elif type(event) is events.Sent:
+            recorder.sent(int(event.id_client), now)
+        elif type(event) is events.Acked:
+            recorder.acked(int(event.id_client), now)
+        elif type(event) is events.Repeated:
+            recorder.duplicate(int(event.message.id_client), client.number, now)
+        elif type(event) is events.SendFailed:
+            recorder.failed(int(event.id_client), now, event.code)
+        if self.on_client_event is not None:
+            self.on_client_event(client, event)
+
+    def committed(self, event: events.Committed, now: float) -> None:
+        self.recorder.stored(int(event.message.id_client), now)
+
+    def pushed(self, event: events.Pushed, now: float) -> None:
+        session = event.session
+        device = self.plan.device_index(self._user_numbers[session.user], self.plan.devices.index(session.device))
+        self.recorder.pushed(int(event.message.id_client), device, now)
+
+
+def _owner(name: str, nodes: int) -> int:
+    """Which of the nodes owns a conversation or a user: by a hash that is the same in every process."""
+    return crc32(name.encode()) % nodes
+
+
+@cache
+def _text(size: int) -> str:
+    return "x" * size
