@@ -1,0 +1,27 @@
+"""The scenario (who talks to whom, how often, over what) and the plan that follows from it.
+
+Read in this order: `model` (the fields), `distributions` (what varies), `draws` (random numbers by name),
+`workload` (the plan).
+"""
+
+from imsim.scenario.distributions import Constant, Distribution, Exponential, Lognormal, Pareto, Uniform
+from imsim.scenario.draws import Draws, Stream
+from imsim.scenario.model import LIVE_IGNORES, Scenario
+from imsim.scenario.workload import Entitled, Plan, PlannedConversation, plan
+
+__all__ = [
+    "LIVE_IGNORES",
+    "Constant",
+    "Distribution",
+    "Draws",
+    "Entitled",
+    "Exponential",
+    "Lognormal",
+    "Pareto",
+    "Plan",
+    "PlannedConversation",
+    "Scenario",
+    "Stream",
+    "Uniform",
+    "plan",
+]

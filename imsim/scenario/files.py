@@ -1,0 +1,96 @@
+"""Where scenarios come from: presets, files, and `path=value` on a command line."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel
+
+from imsim.core.exceptions import UsageError
+from imsim.scenario.errors import suggestion
+
+Overrides = Mapping[str, object] | Sequence[str]
+
+_PRESETS = resources.files("imsim.scenario") / "presets"
+
+
+def preset_names() -> list[str]:
+    """Sorted."""
+    return sorted(entry.name[:-5] for entry in _PRESETS.iterdir() if entry.name.endswith(".toml"))
+
+
+def preset_text(name: str) -> str:
+    if name not in preset_names():
+        raise _unknown(name, "no such preset")
+    return (_PRESETS / f"{name}.toml").read_text(encoding="utf-8")
+
+
+def read(name_or_path: str | PathLike[str]) -> tuple[str, str]:
+    """A scenario's name and its TOML text. A preset's name wins over a file called the same; ./name is the file."""
+    if isinstance(name_or_path, str) and name_or_path in preset_names():
+        return name_or_path, preset_text(name_or_path)
+    path = Path(name_or_path)
+    try:
+        return path.stem, path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise _unknown(str(name_or_path), "no such preset or file") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"scenario {path}: not a TOML file: it is not UTF-8 text") from None
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"scenario {path}: cannot be read: {reason}") from None
+
+
+def _unknown(name: str, problem: str) -> UsageError:
+    known = preset_names()
+    hint = suggestion(Path(name).stem, known)
+    return UsageError(f"scenario {name}: {problem}{hint}; presets: {', '.join(known)}")
+
+
+def parse(text: str, name: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:  # its text ends with the line and column
+        raise UsageError(f"scenario {name}: not valid TOML: {error}") from None
+
+
+def changes(overrides: Overrides, name: str) -> dict[str, object]:
+    """Overrides as a mapping of dotted paths to values, whichever way they were given."""
+    if isinstance(overrides, Mapping):
+        return dict(overrides)
+    found: dict[str, object] = {}
+    for override in [overrides] if isinstance(overrides, str) else overrides:
+        path, equals, value = override.partition("=")
+        if not equals or not path.strip():
+            raise UsageError(f"scenario {name}: override {override!r}: expected path=value, as in population.users=500")
+        found[path.strip()] = _value(value.strip())
+    return found
+
+
+def _value(text: str) -> object:
+    """What TOML reads there; plain text (5ms, after_store) needs no quotes."""
+    try:
+        table = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return table["value"] if len(table) == 1 else text
+
+
+def put(fields: dict[str, Any], path: str, value: object, name: str) -> None:
+    """Set the value at a dotted path of nested tables. Whether the path means anything is for validation to say."""
+    *tables, last = path.split(".")
+    for depth, part in enumerate(tables, start=1):
+        below = fields.setdefault(part, {})
+        if isinstance(below, BaseModel):  # another override put a whole section here
+            below = fields[part] = below.model_dump()
+        if not isinstance(below, dict):
+            raise UsageError(f"scenario {name}: {path}: unknown field; {'.'.join(tables[:depth])} is no table")
+        fields = below
+    # Sweeps count with numpy; a scenario holds plain numbers.
+    fields[last] = value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,70 @@
+"""Durations as people write them ("250us", "1.5min") and as the code holds them (float seconds)."""
+
+from __future__ import annotations
+
+import math
+import re
+from decimal import Decimal
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, PlainSerializer
+
+# Decimals, so that "0.3ms" is exactly the float that 0.0003 is.
+_UNITS = {
+    "h": Decimal(3600),
+    "min": Decimal(60),
+    "s": Decimal(1),
+    "ms": Decimal("1e-3"),
+    "us": Decimal("1e-6"),
+    "ns": Decimal("1e-9"),
+}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ns|us|ms|s|min|h)")
+
+# Times are counted in int64 nanoseconds, which end at 9.2e9 s.
+_LONGEST = 1e9
+
+DURATION = "a duration such as '250us', '5ms', '2s', '1.5min' or '2h', or a number of seconds"
+
+
+def parse_duration(value: object) -> float:
+    """Seconds from "250us", "5ms", "2s", "1.5min", "2h" or a plain number of seconds; 0 to 1e9.
+
+    Raises: ValueError, one line that says what was expected.
+    """
+    seconds: float = math.nan
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = value
+    elif isinstance(value, str) and (match := _DURATION.fullmatch(value.strip())):
+        seconds = float(Decimal(match[1]) * _UNITS[match[2]])
+    if not 0 <= seconds <= _LONGEST:  # nan as well
+        raise ValueError(f"expected {DURATION}, got {shown(value)}")
+    return float(seconds)
+
+
+def format_duration(seconds: float) -> str | float:
+    """The shortest text that `parse_duration` reads back as the same float; below 1 ns plain seconds."""
+    if seconds == 0:
+        return "0s"
+    numbers = {unit: Decimal(repr(seconds)) / scale for unit, scale in _UNITS.items()}
+    texts = [f"{number.normalize():f}{unit}" for unit, number in numbers.items() if number >= 1]
+    return min((text for text in texts if parse_duration(text) == seconds), key=len, default=seconds)
+
+
+def shown(value: object) -> str:
+    """A value as an error message shows it: one short line."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, list | tuple):
+        return "a list"
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+Seconds = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    PlainSerializer(format_duration, when_used="json"),
+]
+PositiveSeconds = Annotated[Seconds, Field(gt=0)]

@@ -1,0 +1,388 @@
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+
+from imsim.core.exceptions import UsageError
+from imsim.core.frames import GATEWAY_OPS, ROUTER_OPS
+from imsim.core.storage import STORAGE_OPS
+from imsim.scenario import LIVE_IGNORES, Constant, Exponential, Lognormal, Pareto, Scenario, Uniform
+from imsim.scenario.distributions import KINDS
+from imsim.scenario.model import Section
+
+DURATION = "a duration such as '250us', '5ms', '2s', '1.5min' or '2h', or a number of seconds"
+KINDS_TEXT = "a kind of constant, uniform, exponential, lognormal, pareto"
+
+
+def problem(*overrides: str) -> str:
+    """What is said about the preset office with these overrides, without the prefix that each line has."""
+    with pytest.raises(UsageError) as error:
+        Scenario.load("office", overrides)
+    lines = str(error.value).splitlines()
+    assert all(line.startswith("scenario office: ") for line in lines)
+    assert "pydantic" not in str(error.value)
+    assert error.value.__cause__ is None
+    assert error.value.__context__ is None or error.value.__suppress_context__
+    return "\n".join(line.removeprefix("scenario office: ") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        ("policies.ack=never", "policies.ack: expected 'after_store' or 'after_receive', got 'never'"),
+        ("population.users=5.5", "population.users: expected a whole number, got 5.5"),
+        ("population.users=5.0", "population.users: expected a whole number, got 5.0"),
+        ("population.users=many", "population.users: expected a whole number, got 'many'"),
+        ("population.users='500'", "population.users: expected a whole number, got '500'"),
+        ("population.users=1", "population.users: expected at least 2, got 1"),
+        ("population.devices=9", "population.devices: expected at most 8, got 9"),
+        ("population.devices=true", "population.devices: expected a whole number, got true"),
+        ("workload.rate=true", "workload.rate: expected a number, got true"),
+        ("workload.rate=nan", "workload.rate: expected a finite number, got nan"),
+        ("workload.rate=0", "workload.rate: expected at least 1e-09, got 0"),
+        ("workload.rate=inf", "workload.rate: expected a finite number, got inf"),
+        ("network.client.loss=1", "network.client.loss: expected less than 1, got 1"),
+        ("duration=0", "duration: expected more than 0, got 0"),
+        ("duration=true", f"duration: expected {DURATION}, got true"),
+        ("duration=soon", f"duration: expected {DURATION}, got 'soon'"),
+        ("duration=2024-01-01", f"duration: expected {DURATION}, got datetime.date(2024, 1, 1)"),
+        ("seed=-1", "seed: expected at least 0, got -1"),
+        ("seed=", "seed: expected a whole number, got ''"),
+        ("title=3", "title: expected a text, got 3"),
+        ('title="one\\ntwo"', "title: expected one line, got several"),
+        ("network=3", "network: expected a table, got 3"),
+        ("policies=[1]", "policies: expected a table, got a list"),
+        ("warmup=20s", "warmup: expected less than duration (10 s), got 20 s"),
+        (
+            "network.client.latency=5 parsecs",
+            f"network.client.latency: expected {DURATION}, or a table such as {{ kind = 'exponential', mean = '5ms' }},"
+            " got '5 parsecs'",
+        ),
+        ("network.client.latency.median=-1ms", f"network.client.latency.median: expected {DURATION}, got '-1ms'"),
+        ("network.client.latency={kind='x'}", f"network.client.latency.kind: expected {KINDS_TEXT}, got 'x'"),
+        ("network.client.latency={kind=1}", f"network.client.latency.kind: expected {KINDS_TEXT}, got '1'"),
+        (
+            "network.client.latency={mean=1}",
+            f"network.client.latency: expected {KINDS_TEXT}, got a table without 'kind'",
+        ),
+        (
+            "network.client.latency={kind='uniform',low=3,high=1}",
+            "network.client.latency: expected low <= high, got low = 3 and high = 1",
+        ),
+        ("network.client.latency={kind='exponential'}", "network.client.latency.mean: missing"),
+        (
+            "network.client.latency={kind='exponential',mean=0}",
+            "network.client.latency.mean: expected more than 0, got 0.0",
+        ),
+        (
+            "network.client.latency={kind='exponential',mean=1,man=1}",
+            "network.client.latency.man: unknown field (did you mean 'mean'?); known here: kind, mean",
+        ),
+        ("workload.size=5ms", "workload.size: expected plain numbers, 0 or more, got '5ms'"),
+        ("workload.size.median=5ms", "workload.size: expected plain numbers, 0 or more, got '5ms'"),
+        (
+            "workload.size=-1",
+            "workload.size: expected a number, 0 or more, or a table such as { kind = 'uniform', low = 3, high = 20 },"
+            " got -1",
+        ),
+        ("workload.size=0", "workload.size: expected values of 1 or more, got at most 0"),
+        ("workload.size=99999", "workload.size: expected at most limits.content_bytes (16384), got up to 99999"),
+        ("limits.group_size=10", "conversations.group_size: expected at most limits.group_size (10), got up to 20"),
+        ("population.users=5", "conversations.partners: expected fewer than population.users (5), got 5"),
+        (
+            "conversations.groups=0",
+            "conversations.groups: expected at least 1, as p2p_share = 0.7 leaves messages for groups, got 0",
+        ),
+        (
+            "conversations.partners=0",
+            "conversations.partners: expected at least 1, as p2p_share = 0.7 sends to partners, got 0",
+        ),
+        ("policies.heartbeat=75s", "policies.heartbeat_timeout: expected more than heartbeat (75 s), got 75 s"),
+        ("policies.reconnect_max=0.1", "policies.reconnect_max: expected at least reconnect_min (0.5 s), got 0.1 s"),
+        ("topology.storages=0", "topology.storages: expected at least 1, got 0"),
+        ("topology.router.workers=0", "topology.router.workers: expected at least 1, got 0"),
+        ("topology.router.service=3", "topology.router.service: expected a table, got 3"),
+        ("topology.router.service.send=x", f"topology.router.service.send: expected {DURATION}, or a table"),
+        ("populaton.users=5", "populaton: unknown field (did you mean 'population'?); known here: title, seed,"),
+        ("population.user=5", "population.user: unknown field (did you mean 'users'?); known here: users, devices"),
+        ("population.colour=red", "population.colour: unknown field; known here: users, devices"),
+        ("network.moon.latency=1.3s", "network.moon: unknown field; known here: client, backend"),
+        ("duration.x=1", "duration.x: unknown field; duration is no table"),
+        ("seed", "override 'seed': expected path=value, as in population.users=500"),
+        ("=5", "override '=5': expected path=value, as in population.users=500"),
+    ],
+)
+def test_says_what_is_wrong_where_and_what_was_expected(override: str, text: str) -> None:
+    said = problem(override)
+    assert said.startswith(text)
+    assert "\n" not in said
+    if text.count("known here") == 0 and not text.endswith("table"):
+        assert said == text
+
+
+@pytest.mark.parametrize(
+    ("tier", "op", "ops"),
+    [("gateway", "push", GATEWAY_OPS), ("router", "deliver", ROUTER_OPS), ("storage", "append", STORAGE_OPS)],
+)
+def test_an_unknown_operation_is_answered_with_those_that_exist(tier: str, op: str, ops: frozenset[str]) -> None:
+    assert problem(f"topology.{tier}.service.{op}s=1ms") == (
+        f"topology.{tier}.service.{op}s: unknown operation (did you mean {op!r}?); known here: {', '.join(sorted(ops))}"
+    )
+
+
+def test_every_problem_gets_its_line() -> None:
+    assert problem("seed=-1", "policies.ack=never", "network.client.latency={kind='lognormal',p98=1}").splitlines() == [
+        "seed: expected at least 0, got -1",
+        "network.client.latency.median: missing",
+        "network.client.latency.p99: missing",
+        "network.client.latency.p98: unknown field (did you mean 'p99'?); known here: kind, median, p99",
+        "policies.ack: expected 'after_store' or 'after_receive', got 'never'",
+    ]
+
+
+def test_python_arguments_are_checked_alike() -> None:
+    with pytest.raises(UsageError, match=r"^scenario custom: population\.users: expected at least 2, got 0$"):
+        Scenario(population={"users": 0})
+    with pytest.raises(UsageError, match=r"^scenario mine: colour: unknown field; known here: title, seed"):
+        Scenario(name="mine", colour="red")
+    with pytest.raises(UsageError, match=r"^scenario custom: name: expected a text that is not empty, got ''$"):
+        Scenario(name="")
+
+
+# No distribution's name may be a field's: errors.py drops them from paths as levels that the file does not have.
+def test_no_field_is_called_as_a_kind_of_distribution() -> None:
+    assert not set(KINDS) & {name for _, name, _ in _fields(Scenario)}
+    assert not set(KINDS) & (GATEWAY_OPS | ROUTER_OPS | STORAGE_OPS)
+
+
+def _fields(model: type[BaseModel], path: str = ""):
+    for name, field in model.model_fields.items():
+        yield f"{path}{name}", name, field
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _fields(field.annotation, f"{path}{name}.")
+
+
+def test_every_field_is_described() -> None:
+    fields = [*_fields(Scenario), *(entry for kind in KINDS.values() for entry in _fields(kind))]
+    assert len(fields) > 60
+    assert [path for path, name, field in fields if name != "kind" and not field.description] == []
+
+
+# --- loading ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_defaults_are_a_scenario() -> None:
+    scenario = Scenario()
+    assert scenario.name == "custom"
+    assert scenario.population.users == 100
+    assert scenario.policies.token_lifetime == 86400
+    assert scenario.topology.gateway.service == {}
+
+
+def test_a_file_is_named_after_its_stem(tmp_path: Path) -> None:
+    (tmp_path / "rush-hour.toml").write_text("seed = 4\n[network.client]\nloss = 0.01\n[workload]\nsize = 30\n")
+    for path in (tmp_path / "rush-hour.toml", str(tmp_path / "rush-hour.toml")):
+        scenario = Scenario.load(path, {"population.users": 7}, seed=11)
+        assert scenario.name == "rush-hour"
+        assert (scenario.seed, scenario.population.users) == (11, 7)
+        assert scenario.network.client.loss == 0.01
+        assert scenario.network.client.latency == Lognormal(median=0.015, p99=0.06)  # its default stays
+        assert scenario.workload.size == Constant(value=30)
+
+
+def test_overrides_from_a_command_line() -> None:
+    scenario = Scenario.load(
+        "office",
+        [
+            "workload.rate = 2",
+            "policies.ack=after_receive",
+            "policies.gap_wait=5ms",
+            "title=Will it hold = yes?",
+            "network.client.latency={kind='exponential', mean='5ms'}",
+            "network.backend.latency.p99=2ms",
+            "topology.router.service.send=1ms",
+            "topology.storage.service={}",
+        ],
+        seed=3,
+    )
+    assert scenario.workload.rate == 2
+    assert scenario.policies.ack == "after_receive"
+    assert scenario.policies.gap_wait == 0.005
+    assert scenario.title == "Will it hold = yes?"
+    assert scenario.network.client.latency == Exponential(mean=0.005)
+    assert scenario.network.backend.latency == Lognormal(median=0.0003, p99=0.002)
+    assert scenario.topology.router.service["send"] == Constant(value=0.001)
+    assert scenario.topology.router.service["deliver"] == Scenario.load("office").topology.router.service["deliver"]
+    assert scenario.topology.storage.service == {}
+    assert (scenario.name, scenario.seed) == ("office", 3)
+    assert Scenario.load("office", "seed=5").seed == 5
+
+
+def test_an_override_cannot_smuggle_in_a_second_line() -> None:
+    assert problem("seed=1\nduration=3").startswith("seed: expected a whole number, got")
+
+
+def test_with_makes_a_changed_copy() -> None:
+    office = Scenario.load("office")
+    changed = office.with_(
+        {
+            "population.users": np.int64(6),
+            "workload.rate": np.float64(0.5),
+            "network.client.latency": Uniform(low=0, high=1),
+            "policies": office.policies.model_copy(update={"send_attempts": 2}),
+            "policies.push_backoff": 3,
+        }
+    )
+    assert type(changed.population.users) is int
+    assert changed.network.client.latency == Uniform(low=0, high=1)
+    assert (changed.policies.send_attempts, changed.policies.push_backoff) == (2, 3)
+    assert changed.name == "office"
+    assert office == Scenario.load("office")
+    assert office.with_({}) == office == office.with_({"seed": office.seed})
+
+
+def test_frozen_all_the_way_down() -> None:
+    scenario = Scenario()
+    for model, field in [(scenario, "seed"), (scenario.policies, "ack"), (scenario.network.client, "loss")]:
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(model, field, getattr(model, field))
+
+
+def test_survives_pickling() -> None:
+    office = Scenario.load("office")
+    office.network.client.latency.quantile(0.5)
+    assert pickle.loads(pickle.dumps(office)) == office
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("ofice", "scenario ofice: no such preset or file (did you mean 'office'?); presets: hot-group, office"),
+        (
+            "office.tml",
+            "scenario office.tml: no such preset or file (did you mean 'office'?); presets: hot-group, office",
+        ),
+        ("zzz", "scenario zzz: no such preset or file; presets: hot-group, office"),
+        ("", "scenario .: cannot be read: Is a directory"),
+        ("a\0b", "scenario a\0b: cannot be read: embedded null byte"),
+    ],
+)
+def test_no_such_scenario(name: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError) as error:
+        Scenario.load(name)
+    assert str(error.value) == text
+
+
+def test_no_such_preset() -> None:
+    with pytest.raises(
+        UsageError, match=r"^scenario hotgroup: no such preset \(did you mean 'hot-group'\?\); presets: "
+    ):
+        Scenario.preset_text("hotgroup")
+
+
+def test_files_that_are_no_scenarios(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.toml"
+    bad.write_text("seed = 1\n[policies\n")
+    with pytest.raises(UsageError, match=r"^scenario bad: not valid TOML: .*\(at line 2, column 10\)$"):
+        Scenario.load(bad)
+    bad.write_bytes(b"title = '\xff'")
+    with pytest.raises(UsageError, match=r"bad\.toml: not a TOML file: it is not UTF-8 text$"):
+        Scenario.load(bad)
+    bad.write_text("name = 'good'")
+    with pytest.raises(
+        UsageError, match=r"^scenario bad: name: not a field of the file; a scenario is named after its file$"
+    ):
+        Scenario.load(bad)
+    bad.write_text("warmup = '1 day'")
+    with pytest.raises(UsageError, match=r"^scenario bad: warmup: expected a duration"):
+        Scenario.load(bad)
+
+
+def test_the_live_world_ignores_sections_that_exist() -> None:
+    assert Scenario().ignored_live() == list(LIVE_IGNORES) == ["network", "topology"]
+    assert set(LIVE_IGNORES) <= set(Scenario.model_fields)
+
+
+# --- to TOML and back ------------------------------------------------------------------------------------------------
+
+small = st.floats(min_value=1e-9, max_value=1e4)
+distributions = st.one_of(
+    st.builds(Constant, value=st.floats(min_value=0, max_value=1e9)),
+    st.builds(lambda a, b: Uniform(low=min(a, b), high=max(a, b)), small, small),
+    st.builds(Exponential, mean=small),
+    st.builds(lambda a, factor: Lognormal(median=a, p99=a * factor), small, st.floats(1.001, 100)),
+    st.builds(lambda a, alpha: Pareto(minimum=a, alpha=alpha), small, st.floats(1.001, 10)),
+    st.builds(lambda a, alpha: Pareto(minimum=a, alpha=alpha, maximum=2 * a), small, st.floats(0.1, 10)),
+)
+
+
+@settings(max_examples=60)
+@given(
+    latency=distributions,
+    service=st.dictionaries(st.sampled_from(sorted(GATEWAY_OPS)), distributions, max_size=3),
+    size=st.one_of(st.integers(1, 16384), st.builds(Exponential, mean=small)),
+    duration=st.floats(min_value=1.0, max_value=1e9),
+    title=st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"])),
+    rate=st.floats(min_value=1e-9, max_value=1e6),
+)
+def test_reads_back_what_it_writes(latency, service, size, duration, title, rate) -> None:
+    scenario = Scenario().with_(
+        {
+            "network.client.latency": latency,
+            "topology.gateway.service": service,
+            "workload.size": size,
+            "duration": duration,
+            "title": title,
+            "workload.rate": rate,
+        }
+    )
+    assert Scenario.from_toml(scenario.to_toml()) == scenario
+
+
+def test_writes_as_people_do() -> None:
+    text = Scenario().with_({"network.client.latency": 0.0003, "workload.size": 200}).to_toml()
+    assert 'latency = "300us"' in text
+    assert "size = 200\n" in text
+    assert 'token_lifetime = "24h"' in text
+    assert "name" not in text
+
+
+# --- presets ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["office", "hot-group"])
+def test_presets(name: str) -> None:
+    scenario = Scenario.load(name)
+    assert Scenario.presets()[name] == scenario.title
+    assert scenario.title.endswith("?")
+    assert scenario.name == name
+    assert Scenario.from_toml(scenario.to_toml(), name=name) == scenario
+    assert Scenario.from_toml(Scenario.preset_text(name), name=name) == scenario
+    # Each section says what it means.
+    lines = Scenario.preset_text(name).splitlines()
+    for section, above in ((line, lines[i - 1]) for i, line in enumerate(lines) if line.startswith("[")):
+        assert above.startswith("#") or section.endswith(".service]")
+
+
+def test_all_presets_are_listed() -> None:
+    folder = Path(Scenario.load.__func__.__code__.co_filename).parent / "presets"
+    assert sorted(path.stem for path in folder.iterdir()) == list(Scenario.presets()) == ["hot-group", "office"]
+
+
+def test_a_presets_name_wins_over_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("office").write_text("seed = 99")
+    assert Scenario.load("office").seed == 1
+    assert Scenario.load("./office").seed == 99
+
+
+def test_sections_refuse_what_is_unknown_and_guess_nothing() -> None:
+    for section in (Scenario, *Section.__subclasses__()):
+        assert section.model_config["extra"] == "forbid"
+        assert section.model_config["strict"] is True
+        assert section.model_config["frozen"] is True
