@@ -58,7 +58,7 @@ class Pair:
         self.clock = ManualClock()
         self.storage: Any = storage.MemoryStorage()
         self.server_events: list[Any] = []
-        self.clients: dict[tuple[str, str], DirectClient] = {}
+        self.clients: list[DirectClient] = []
         self._tokens = tokens
         self._queue: deque[Callable[[], None]] = deque()
         self._connections: dict[int, DirectClient] = {}
@@ -69,11 +69,10 @@ class Pair:
     # --- what a test does ---
 
     def client(self, user: str, device: str = "d0", token: str | None = None) -> DirectClient:
-        """The client of this device, made at the first call; `start()` it to log in."""
-        key = (user, device)
-        if key not in self.clients:
-            self.clients[key] = DirectClient(self, user, device, user if token is None else token)
-        return self.clients[key]
+        """A new client of this device; `start()` it to log in."""
+        client = DirectClient(self, user, device, user if token is None else token)
+        self.clients.append(client)
+        return client
 
     def settle(self) -> None:
         """Carry out everything that happens without time passing."""
@@ -85,7 +84,7 @@ class Pair:
         self.settle()
         end = self.clock.now + seconds
         while True:
-            machines: list[Any] = [client.machine for client in self.clients.values()]
+            machines: list[Any] = [client.machine for client in self.clients]
             if self.up:
                 machines.append(self.node)
             due = min((d for m in machines if (d := m.next_deadline()) is not None), default=None)

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from imsim.core import events, frames
+from imsim.core.inbox import Inbox, Taken
 from imsim.core.model import Code, Flow, Message, Route, Scene, Status, conversation_id
 from imsim.core.policies import Policies
 from imsim.core.timers import Timer, Timers
@@ -19,7 +20,6 @@ from imsim.core.unread import Unread
 
 _OUTGOING = 10_000  # sends that may wait for their answer
 _FAILED = 1_000  # failed sends remembered, in case they prove stored after all
-_AHEAD = 1_000  # messages of one conversation held back behind a gap
 
 
 class Port(Protocol):
@@ -70,30 +70,37 @@ class _Outgoing:
 
 
 class _Conversation:
-    """`next_seq` is the lowest seq not shown yet, `holes` those below it that were given up, `own` this device's own
-    messages from `next_seq` on, `ahead` what is held back behind a gap."""
-
-    __slots__ = ("ahead", "gap_timer", "holes", "id", "last_msg", "next_seq", "outgoing", "own", "unread")
+    __slots__ = ("gap_timer", "id", "inbox", "last_msg", "outgoing", "unread")
 
     def __init__(self, id: str) -> None:
         self.id = id
-        self.next_seq = 1
-        self.holes: set[int] = set()
-        self.own: set[int] = set()
-        self.ahead: dict[int, tuple[Message, Route]] = {}
+        self.inbox = Inbox()
         self.gap_timer: Timer | None = None
         self.unread = Unread()
         self.last_msg: Message | None = None
-        self.outgoing: dict[str, _Outgoing] = {}
-
-    @property
-    def cursor(self) -> int:
-        """Everything up to this seq has been seen."""
-        return (min(self.holes) if self.holes else self.next_seq) - 1
+        self.outgoing: dict[str, _Outgoing] = {}  # unanswered, in the order of sending
 
 
 class Client:
     """`draw()` gives a uniform number in [0, 1), for the jitter of reconnects."""
+
+    __slots__ = (
+        "_conversations",
+        "_draw",
+        "_failed",
+        "_failures",
+        "_heard_at",
+        "_outgoing",
+        "_policies",
+        "_port",
+        "_sent_at",
+        "_timer",
+        "_timers",
+        "device",
+        "state",
+        "token",
+        "user",
+    )
 
     def __init__(
         self,
@@ -119,19 +126,6 @@ class Client:
         self._conversations: dict[str, _Conversation] = {}
         self._outgoing: dict[str, _Outgoing] = {}
         self._failed: dict[str, str] = {}  # id_client -> conversation
-        self._handlers: dict[type, Callable[[Any, float], None]] = {
-            frames.Push: self._pushed,
-            frames.Stored: self._stored,
-            frames.Rejected: self._rejected,
-            frames.Received: self._received,
-            frames.Page: self._page,
-            frames.SyncDone: self._sync_done,
-            frames.Marked: self._marked,
-            frames.LoggedIn: self._logged_in,
-            frames.Refused: self._refused,
-            frames.GroupCreated: self._group_created,
-            frames.Pong: self._ponged,
-        }
 
     def next_deadline(self) -> float | None:
         return self._timers.next_deadline()
@@ -168,7 +162,7 @@ class Client:
         then this is its manual resend."""
         conversation = self._conversation(conversation_id(scene, self.user, to))
         again = self._failed.pop(id_client, None) is not None
-        shown = conversation.next_seq - 1
+        shown = conversation.inbox.next_seq - 1
         frame = frames.Send(id_client, scene, to, content, type, file, custom, again, None, shown)
         if len(self._outgoing) >= _OUTGOING:
             self._fail(id_client, conversation, Code.UNAVAILABLE, "too many messages wait for an answer")
@@ -181,7 +175,7 @@ class Client:
     def read(self, conversation_id: str, now: float) -> None:
         """The user has read all that the conversation shows."""
         conversation = self._conversations.get(conversation_id)
-        if conversation is not None and conversation.unread.read(conversation.next_seq - 1):
+        if conversation is not None and conversation.unread.read(conversation.inbox.next_seq - 1):
             self._mark_moved(conversation)
             if self.state == State.ONLINE:
                 self._put(frames.Read(conversation.id, conversation.unread.read_seq), now)
@@ -192,7 +186,7 @@ class Client:
 
     def conversations(self) -> list[Conversation]:
         """The conversation list, the latest first."""
-        views = [self._view(c) for c in self._conversations.values() if c.last_msg or c.next_seq > 1]
+        views = [self._view(c) for c in self._conversations.values() if c.last_msg or c.inbox.next_seq > 1]
         return sorted(views, key=lambda view: (-view.update_time, view.id))
 
     def status(self, id_client: str) -> Status:
@@ -259,7 +253,7 @@ class Client:
 
     def receive(self, frame: frames.ToClient, now: float) -> None:
         self._heard_at = now
-        self._handlers[type(frame)](frame, now)
+        _HANDLERS[type(frame)](self, frame, now)
 
     def _put(self, frame: frames.FromClient, now: float) -> None:
         self._sent_at = now
@@ -284,7 +278,7 @@ class Client:
 
     def _sync(self, _: None, now: float) -> None:
         """Ask for what was missed, and again if no answer comes."""
-        cursors = {c.id: c.cursor for c in self._conversations.values()}
+        cursors = {c.id: c.inbox.cursor for c in self._conversations.values()}
         self._arm(now + self._policies.send_timeout, self._sync)
         self._put(frames.Sync(cursors), now)
 
@@ -293,9 +287,8 @@ class Client:
             self._take(message, Route.SYNC, now)
         for id, seq in frame.cursors.items():
             conversation = self._conversation(id)
-            if seq >= conversation.next_seq:
-                conversation.next_seq = seq + 1
-                self._show_ahead(conversation)
+            conversation.inbox.complete_to(seq)
+            self._show_following(conversation)
         if frame.more:
             self._sync(None, now)
 
@@ -410,7 +403,8 @@ class Client:
                 )
             if conversation.unread.read(sent.shown):
                 self._mark_moved(conversation)
-        self._hold_own(conversation, frame.seq)
+        conversation.inbox.place_own(frame.seq)
+        self._show_following(conversation)
         self._port.emit(events.Acked(frame.id_client, frame.conversation_id, frame.seq))
         self._release_held(conversation, now)
 
@@ -443,27 +437,20 @@ class Client:
     def _pushed(self, frame: frames.Push, now: float) -> None:
         message = frame.message
         conversation = self._take(message, Route.PUSH, now)
-        self._put(frames.Delivered(message.conversation_id, conversation.next_seq - 1), now)
+        self._put(frames.Delivered(message.conversation_id, conversation.inbox.next_seq - 1), now)
 
     def _take(self, message: Message, route: Route, now: float) -> _Conversation:
         conversation = self._conversations.get(message.conversation_id)
         if conversation is None:
             conversation = self._conversation(message.conversation_id)
-        seq = message.seq
-        if seq == conversation.next_seq:
-            conversation.next_seq = seq + 1
+        taken = conversation.inbox.take(message, route)
+        if taken is Taken.SHOW:
             self._show(conversation, message, route)
-            if conversation.ahead or conversation.own:
-                self._show_ahead(conversation)
-        elif seq in conversation.holes:
-            conversation.holes.remove(seq)
-            self._show(conversation, message, route)
-        elif seq < conversation.next_seq or seq in conversation.ahead or seq in conversation.own:
+            self._show_following(conversation)
+        elif taken is Taken.REPEATED:
             self._port.emit(events.Repeated(message))
-        elif len(conversation.ahead) < _AHEAD:
-            conversation.ahead[seq] = (message, route)
-            if conversation.gap_timer is None:
-                self._wait_for_gap(conversation, now)
+        elif conversation.gap_timer is None:
+            self._wait_for_gap(conversation, now)
         return conversation
 
     def _show(self, conversation: _Conversation, message: Message, route: Route) -> None:
@@ -482,28 +469,10 @@ class Client:
                 conversation.unread.add(message.seq)
             self._port.emit(events.Shown(message, Flow.IN, route))
 
-    def _hold_own(self, conversation: _Conversation, seq: int) -> None:
-        if seq == conversation.next_seq:
-            conversation.next_seq = seq + 1
-            self._show_ahead(conversation)
-        elif seq > conversation.next_seq:
-            conversation.own.add(seq)
-        else:
-            conversation.holes.discard(seq)
-
-    def _show_ahead(self, conversation: _Conversation) -> None:
-        """Show what stood behind a gap that is closed now."""
-        while True:
-            seq = conversation.next_seq
-            if seq in conversation.own:
-                conversation.own.remove(seq)
-            elif seq in conversation.ahead:
-                message, route = conversation.ahead.pop(seq)
-                self._show(conversation, message, route)
-            else:
-                break
-            conversation.next_seq = seq + 1
-        if not conversation.ahead and conversation.gap_timer is not None:
+    def _show_following(self, conversation: _Conversation) -> None:
+        for message, route in conversation.inbox.following():
+            self._show(conversation, message, route)
+        if conversation.gap_timer is not None and not conversation.inbox.has_gap:
             conversation.gap_timer.cancel()
             conversation.gap_timer = None
 
@@ -516,12 +485,10 @@ class Client:
         if self.state != State.ONLINE:
             self._wait_for_gap(conversation, now)  # the sync under way will fill it
             return
-        first = min((*conversation.ahead, *conversation.own))
-        conversation.holes.update(range(conversation.next_seq, first))
-        conversation.next_seq = first
-        self._show_ahead(conversation)
-        self._put(frames.Delivered(conversation.id, conversation.next_seq - 1), now)
-        if conversation.ahead:
+        conversation.inbox.give_up_gap()
+        self._show_following(conversation)
+        self._put(frames.Delivered(conversation.id, conversation.inbox.next_seq - 1), now)
+        if conversation.inbox.has_gap:
             self._wait_for_gap(conversation, now)
 
     # --- marks and groups -------------------------------------------------------------------------------------------
@@ -543,3 +510,18 @@ class Client:
         if conversation is None:
             conversation = self._conversations[id] = _Conversation(id)
         return conversation
+
+
+_HANDLERS: dict[type, Callable[[Client, Any, float], None]] = {
+    frames.Push: Client._pushed,
+    frames.Stored: Client._stored,
+    frames.Rejected: Client._rejected,
+    frames.Received: Client._received,
+    frames.Page: Client._page,
+    frames.SyncDone: Client._sync_done,
+    frames.Marked: Client._marked,
+    frames.LoggedIn: Client._logged_in,
+    frames.Refused: Client._refused,
+    frames.GroupCreated: Client._group_created,
+    frames.Pong: Client._ponged,
+}

@@ -73,14 +73,6 @@ class Gateway:
         self._epoch = epoch
         self._timers = Timers()
         self._connections: dict[int, _Connection] = {}
-        self._handlers: dict[type, Callable[[_Connection, Any, float], None]] = {
-            frames.Send: self._send,
-            frames.Delivered: self._delivered,
-            frames.Ping: self._ping,
-            frames.Read: self._to_own_user,
-            frames.Sync: self._to_own_user,
-            frames.CreateGroup: self._create_group,
-        }
 
     def next_deadline(self) -> float | None:
         return self._timers.next_deadline()
@@ -107,9 +99,9 @@ class Gateway:
             return  # closed already, and this was still on its way
         source.heard = now
         if source.session is not None:
-            handler = self._handlers.get(type(frame))
+            handler = _HANDLERS.get(type(frame))
             if handler is not None:
-                handler(source, frame, now)
+                handler(self, source, frame, now)
                 return
             self._end(source, Code.BAD_REQUEST, f"{frame.op} is not expected here")
         elif isinstance(frame, frames.Login) and source.device is None:
@@ -298,3 +290,13 @@ class Gateway:
                     push.timer.cancel()
         if connection.session is not None:
             self._port.to_user(connection.session.user, frames.Detach(connection.session))
+
+
+_HANDLERS: dict[type, Callable[[Gateway, _Connection, Any, float], None]] = {
+    frames.Send: Gateway._send,
+    frames.Delivered: Gateway._delivered,
+    frames.Ping: Gateway._ping,
+    frames.Read: Gateway._to_own_user,
+    frames.Sync: Gateway._to_own_user,
+    frames.CreateGroup: Gateway._create_group,
+}

@@ -15,6 +15,7 @@ from imsim.core import events, frames, storage
 from imsim.core.client import Client
 from imsim.core.conversations import Conversations
 from imsim.core.gateway import Gateway
+from imsim.core.model import Code
 from imsim.core.users import Users
 from imsim.scenario import Draws, Stream
 from imsim.scenario.model import Tier
@@ -156,7 +157,7 @@ class ClientNode(_Machines):
 
     __slots__ = ("connection", "down_draws", "lose", "machine", "number", "up_draws")
 
-    def __init__(self, world: World, number: int, user: str, device: str) -> None:
+    def __init__(self, world: World, number: int, user: str, device: str, token: str | None = None) -> None:
         super().__init__(world)
         self.number = number
         self.connection: Connection | None = None
@@ -164,7 +165,8 @@ class ClientNode(_Machines):
         self.down_draws = Stream(world.down_draws, number)
         #: A hook for experiments: a frame for which it is true vanishes at this device, in either direction.
         self.lose: Callable[[Any], bool] | None = None
-        self.machine = Client(self, user, device, user, world.policies, Stream(world.jitter_draws, number).next)
+        jitter = Stream(world.jitter_draws, number)
+        self.machine = Client(self, user, device, user if token is None else token, world.policies, jitter.next)
 
     def next_deadline(self) -> float | None:
         return self.machine.next_deadline()
@@ -301,10 +303,14 @@ class GatewayNode(_Machines):
         # In the simulation a token is the user's own name, and its check costs what `login` costs.
         self.world.clock.call_at(self.now, self._authenticated, (connection, token))
 
-    def _authenticated(self, answer: tuple[int, str]) -> None:
+    def _authenticated(self, asked: tuple[int, str]) -> None:
+        connection, token = asked
         if self.machine is not None:
             self.now = self.world.clock.now
-            self.machine.authenticated(*answer, None, self.now)
+            if self.world.has_user(token):
+                self.machine.authenticated(connection, token, None, self.now)
+            else:
+                self.machine.authenticated(connection, None, Code.BAD_TOKEN, self.now)
             self.arm()
 
     def to_conversation(self, frame: frames.Up) -> None:

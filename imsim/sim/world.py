@@ -137,6 +137,9 @@ class World:
             parts.setdefault(self.router_of(user).index, []).append(user)
         return parts.items()
 
+    def has_user(self, name: str) -> bool:
+        return name in self._user_numbers
+
     def user_number(self, user: str) -> int:
         return self._user_numbers[user]
 

@@ -1,0 +1,89 @@
+"""The order in which a device shows a conversation: each message once, by seq, whatever comes twice or too early."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import Enum, auto
+
+from imsim.core.model import Message, Route
+
+_AHEAD = 1_000  # messages held back behind a gap; more are not kept, and come again as repeated pushes
+
+
+class Taken(Enum):
+    """What becomes of a message that arrived."""
+
+    SHOW = auto()  # now; then what `following` yields
+    REPEATED = auto()  # it was here before
+    AHEAD = auto()  # held back: something before it is missing
+
+
+class Inbox:
+    """`next_seq` is the lowest seq that is neither shown nor given up."""
+
+    __slots__ = ("_ahead", "_holes", "_own", "next_seq")
+
+    def __init__(self) -> None:
+        self.next_seq = 1
+        self._ahead: dict[int, tuple[Message, Route]] = {}
+        self._own: set[int] = set()  # seqs from next_seq on that this device's own sends have got
+        self._holes: set[int] = set()  # seqs below next_seq that were given up
+
+    @property
+    def cursor(self) -> int:
+        """Everything up to this seq has been seen: what a sync starts from."""
+        return (min(self._holes) if self._holes else self.next_seq) - 1
+
+    @property
+    def has_gap(self) -> bool:
+        """Whether anything is held back."""
+        return bool(self._ahead)
+
+    def take(self, message: Message, route: Route) -> Taken:
+        seq = message.seq
+        if seq == self.next_seq:
+            self.next_seq = seq + 1
+            return Taken.SHOW
+        if seq in self._holes:
+            self._holes.remove(seq)
+            return Taken.SHOW
+        if seq < self.next_seq or seq in self._ahead or seq in self._own:
+            return Taken.REPEATED
+        if len(self._ahead) < _AHEAD:
+            self._ahead[seq] = (message, route)
+        return Taken.AHEAD
+
+    def following(self) -> Iterator[tuple[Message, Route]]:
+        """What can be shown now because what was missing before it is not missing any more."""
+        while True:
+            seq = self.next_seq
+            if seq in self._own:
+                self._own.remove(seq)
+                self.next_seq = seq + 1
+            elif seq in self._ahead:
+                self.next_seq = seq + 1
+                yield self._ahead.pop(seq)
+            else:
+                return
+
+    def place_own(self, seq: int) -> None:
+        """A message that this device sent, and so has on its screen, got this seq."""
+        if seq >= self.next_seq:
+            self._own.add(seq)
+            self._ahead.pop(seq, None)
+        else:
+            self._holes.discard(seq)
+
+    def complete_to(self, seq: int) -> None:
+        """A sync has brought everything up to `seq` that this device may see."""
+        while self.next_seq <= seq:
+            self._own.discard(self.next_seq)
+            self._ahead.pop(self.next_seq, None)
+            self.next_seq += 1
+        self._holes = {hole for hole in self._holes if hole > seq}
+
+    def give_up_gap(self) -> None:
+        """Do not wait any longer for what is missing before the first message held back."""
+        first = min((*self._ahead, *self._own))
+        self._holes.update(range(self.next_seq, first))
+        self.next_seq = first

@@ -1,0 +1,166 @@
+"""From the receiver's side: every message of one's conversations, once, in order, on every device."""
+
+from __future__ import annotations
+
+from imsim.core import events
+from imsim.core.client import State
+from imsim.core.model import Code, Flow, Route
+
+
+def test_the_senders_other_devices_see_it_as_their_own(world):
+    one, other = world.device("alice", "d0").start(), world.device("alice", "d1").start()
+    bob = world.device("bob").start()
+    one.send("bob", "hello", "1")
+    (shown,) = other.of(events.Shown)
+    assert (shown.flow, shown.message.content) == (Flow.OUT, "hello")
+    assert one.shown == []
+    assert bob.shown == ["hello"]
+
+
+def test_every_device_of_the_recipient_gets_it(world):
+    alice = world.device("alice").start()
+    bobs = [world.device("bob", "d0").start(), world.device("bob", "d1").start()]
+    alice.send("bob", "hello", "1")
+    assert [bob.shown for bob in bobs] == [["hello"], ["hello"]]
+
+
+def test_a_lost_push_comes_again(world):
+    alice, bob = world.device("alice").start(), world.device("bob").start()
+    bob.lose_next("push")
+    alice.send("bob", "hello", "1")
+    assert bob.shown == []
+    world.advance(2.5)
+    assert bob.shown == ["hello"]
+
+
+def test_a_lost_delivered_ack_brings_a_repetition_that_is_not_shown(world):
+    alice, bob = world.device("alice").start(), world.device("bob").start()
+    bob.lose_next("delivered")
+    alice.send("bob", "hello", "1")
+    world.advance(30)
+    assert bob.shown == ["hello"]
+    assert len(bob.of(events.Repeated)) == 1
+
+
+def test_an_acknowledged_push_does_not_come_again(world):
+    alice, bob = world.device("alice").start(), world.device("bob").start()
+    alice.send("bob", "hello", "1")
+    world.advance(60)
+    assert bob.of(events.Repeated) == []
+
+
+def test_a_message_ahead_of_a_gap_waits_for_it(world):
+    alice, bob = world.device("alice").start(), world.device("bob").start()
+    bob.lose_next("push")
+    alice.send("bob", "one", "1")
+    alice.send("bob", "two", "2")
+    assert bob.shown == []
+    world.advance(2.5)
+    assert bob.shown == ["one", "two"]
+
+
+def test_a_gap_that_nobody_fills_is_passed_and_filled_by_the_next_login(world):
+    alice, bob = world.device("alice").start(), world.device("bob").start()
+    bob.lose(lambda frame: frame.op == "push" and frame.message.content == "one")
+    alice.send("bob", "one", "1")
+    alice.send("bob", "two", "2")
+    world.advance(1)
+    assert bob.shown == []
+    world.advance(3)
+    assert bob.shown == ["two"]
+    alice.send("bob", "three", "3")
+    assert bob.shown == ["two", "three"]
+    bob.lose_nothing()
+    bob.break_connection()
+    world.advance(40)
+    assert bob.shown == ["two", "three", "one"]
+    assert bob.of(events.Shown)[-1].route == Route.SYNC
+
+
+def test_who_was_offline_gets_it_at_login_page_by_page(make_world):
+    world = make_world(page=2)
+    alice, bob = world.device("alice").start(), world.device("bob")
+    carol = world.device("carol").start()
+    for number in range(1, 6):
+        alice.send("bob", f"text {number}", str(number))
+    carol.send("bob", "from carol", "9")
+    bob.start()
+    assert bob.machine.state == State.ONLINE
+    assert sorted(bob.shown) == sorted([f"text {number}" for number in range(1, 6)] + ["from carol"])
+    assert [text for text in bob.shown if text != "from carol"] == [f"text {number}" for number in range(1, 6)]
+    assert {event.route for event in bob.of(events.Shown)} == {Route.SYNC}
+
+
+def test_a_reconnect_brings_what_was_missed_and_nothing_twice(world):
+    alice, bob = world.device("alice").start(), world.device("bob").start()
+    alice.send("bob", "before", "1")
+    bob.break_connection()
+    alice.send("bob", "meanwhile", "2")
+    assert bob.shown == ["before"]
+    world.advance(40)
+    alice.send("bob", "after", "3")
+    assert bob.shown == ["before", "meanwhile", "after"]
+    assert [event.route for event in bob.of(events.Shown)] == [Route.PUSH, Route.SYNC, Route.PUSH]
+
+
+def test_a_push_during_the_login_sync_is_neither_lost_nor_shown_twice(world):
+    alice, bob = world.device("alice").start(), world.device("bob")
+    alice.send("bob", "one", "1")
+    bob.lose_next("sync_done")
+    bob.start()
+    assert bob.machine.state == State.SYNCING
+    alice.send("bob", "two", "2")
+    world.advance(10)
+    assert bob.machine.state == State.ONLINE
+    assert bob.shown == ["one", "two"]
+
+
+def test_a_restart_of_the_server_keeps_the_log(world):
+    alice, bob = world.device("alice").start(), world.device("bob").start()
+    alice.send("bob", "one", "1")
+    world.stop_server()
+    world.advance(5)
+    assert alice.machine.state != State.ONLINE
+    world.start_server()
+    world.advance(40)
+    alice.send("bob", "two", "2")
+    assert bob.shown == ["one", "two"]
+    late = world.device("bob", "d1").start()
+    assert late.shown == ["one", "two"]
+
+
+def test_a_group_reaches_its_members_and_nobody_else(world):
+    alice, bob, carol, dave = (world.device(user).start() for user in ("alice", "bob", "carol", "dave"))
+    alice.create_group("team", "bob", "carol")
+    assert [event.conversation_id for event in alice.of(events.GroupMade)] == ["group:team"]
+    bob.send("#team", "hello all", "1")
+    assert (alice.shown, carol.shown, dave.shown, bob.shown) == (["hello all"], ["hello all"], [], [])
+    dave.send("#team", "let me in", "2")
+    assert [event.code for event in dave.of(events.SendFailed)] == [Code.NOT_MEMBER]
+
+
+def test_making_a_group_again_is_harmless_unless_its_members_differ(world):
+    alice, bob = world.device("alice").start(), world.device("bob").start()
+    alice.create_group("team", "bob")
+    bob.create_group("team", "alice", "bob")
+    assert len(bob.of(events.GroupMade)) == 1
+    alice.create_group("team", "bob", "carol")
+    assert [event.code for event in alice.of(events.RequestFailed)] == [Code.CONFLICT]
+
+
+def test_a_group_that_does_not_exist_rejects(world):
+    alice = world.device("alice").start()
+    alice.send("#nobody", "hello?", "1")
+    assert [event.code for event in alice.of(events.SendFailed)] == [Code.NO_CONVERSATION]
+
+
+def test_a_device_that_acknowledges_nothing_is_cut_off_and_syncs_later(make_world):
+    world = make_world(send_queue=3, push_timeout=1000.0)
+    alice, bob = world.device("alice").start(), world.device("bob").start()
+    bob.lose(lambda frame: frame.op in ("push", "delivered"))
+    for number in range(1, 6):
+        alice.send("bob", f"text {number}", str(number))
+    assert [event.code for event in bob.of(events.Disconnected)] == [Code.SLOW_READER]
+    bob.lose_nothing()
+    world.advance(40)
+    assert bob.shown == [f"text {number}" for number in range(1, 6)]

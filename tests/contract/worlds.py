@@ -1,0 +1,241 @@
+"""The worlds that the contract suite runs over. Each offers the same: devices, a server that can stop and start, time.
+
+A device is driven and observed through the core's Client machine and its events, which are the same class everywhere;
+what differs is everything between that machine and the server's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from imsim.core import events, frames
+from imsim.core.client import Client
+from imsim.core.model import Scene
+from imsim.scenario import Plan, Scenario
+from imsim.scenario.model import Limits
+from imsim.sim import World as SimWorld
+from imsim.sim.nodes import ClientNode
+from imsim.testing import DirectClient, Pair
+
+USERS = ("alice", "bob", "carol", "dave")
+DEVICES = ("d0", "d1")
+
+
+class Device:
+    """What a test does with a device, and sees of it."""
+
+    machine: Client
+    events: list[events.ClientEvent]
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.events = []
+
+    # --- differs from world to world ---
+
+    def act(self, action: Callable[[float], object]) -> None:
+        raise NotImplementedError
+
+    def break_connection(self) -> None:
+        raise NotImplementedError
+
+    def lose(self, predicate: Callable[[Any], bool]) -> None:
+        """From now on frames for which it is true vanish at this device, in either direction."""
+        raise NotImplementedError
+
+    # --- the same everywhere ---
+
+    def start(self) -> Device:
+        self.act(self.machine.start)
+        self.world.settle()
+        return self
+
+    def stop(self) -> None:
+        self.act(self.machine.stop)
+        self.world.settle()
+
+    def send(self, to: str, content: str, id_client: str, *, settle: bool = True) -> None:
+        """To the user or, where `to` starts with "#", to the group. `id_client` is a number, as text."""
+        scene, to = (Scene.GROUP, to[1:]) if to.startswith("#") else (Scene.P2P, to)
+        self.act(lambda now: self.machine.send(scene, to, content, id_client, now))
+        if settle:
+            self.world.settle()
+
+    def read(self, conversation_id: str) -> None:
+        self.act(lambda now: self.machine.read(conversation_id, now))
+        self.world.settle()
+
+    def create_group(self, name: str, *members: str) -> None:
+        self.act(lambda now: self.machine.create_group(name, list(members), now))
+        self.world.settle()
+
+    def lose_next(self, op: str, times: int = 1) -> None:
+        """The next frames of this op get lost."""
+        left = [times]
+
+        def predicate(frame: Any) -> bool:
+            if frame.op == op and left[0]:
+                left[0] -= 1
+                return True
+            return False
+
+        self.lose(predicate)
+
+    def lose_nothing(self) -> None:
+        self.lose(lambda frame: False)
+
+    def of(self, kind: type) -> list[Any]:
+        return [event for event in self.events if type(event) is kind]
+
+    @property
+    def shown(self) -> list[str]:
+        return [event.message.content for event in self.of(events.Shown)]
+
+    @property
+    def seqs(self) -> dict[str, int]:
+        """id_client -> seq of this device's acknowledged sends."""
+        return {event.id_client: event.seq for event in self.of(events.Acked)}
+
+    def unread(self, conversation_id: str) -> int:
+        return {c.id: c.unread for c in self.machine.conversations()}[conversation_id]
+
+
+class World:
+    def device(self, user: str, device: str = "d0", token: str | None = None) -> Device:
+        """A new client of this device; `start()` it to log in."""
+        raise NotImplementedError
+
+    def settle(self) -> None:
+        """Carry out everything that happens without time passing."""
+        raise NotImplementedError
+
+    def advance(self, seconds: float) -> None:
+        raise NotImplementedError
+
+    def stop_server(self) -> None:
+        """A crash: only what is in storage stays."""
+        raise NotImplementedError
+
+    def start_server(self) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        pass
+
+    def restart_server(self) -> None:
+        self.stop_server()
+        self.start_server()
+
+
+def scenario_for(policies: dict[str, Any]) -> Scenario:
+    paths = {f"{'limits' if name in Limits.model_fields else 'policies'}.{name}": v for name, v in policies.items()}
+    zero = {"network.client.latency": 0.0, "network.backend.latency": 0.0}
+    return Scenario().with_(
+        {"population.users": len(USERS), "population.devices": len(DEVICES), "workload.size": 1, **zero, **paths}
+    )
+
+
+# --- machines wired directly ----------------------------------------------------------------------------------------
+
+
+class _WiredDevice(Device):
+    def __init__(self, world: WiredWorld, direct: DirectClient) -> None:
+        super().__init__(world)
+        self.direct = direct
+        self.machine = direct.machine
+        self.events = direct.events
+        self._clock = world.pair.clock
+
+    def act(self, action: Callable[[float], object]) -> None:
+        action(self._clock.now)
+
+    def break_connection(self) -> None:
+        self.direct.break_connection()
+
+    def lose(self, predicate: Callable[[Any], bool]) -> None:
+        self.direct.lose = predicate
+
+
+class WiredWorld(World):
+    def __init__(self, **policies: Any) -> None:
+        tokens = {user: user for user in USERS}
+        self.pair = Pair(scenario_for(policies).core_policies(), tokens)
+
+    def device(self, user: str, device: str = "d0", token: str | None = None) -> Device:
+        return _WiredDevice(self, self.pair.client(user, device, token))
+
+    def settle(self) -> None:
+        self.pair.settle()
+
+    def advance(self, seconds: float) -> None:
+        self.pair.advance(seconds)
+
+    def stop_server(self) -> None:
+        self.pair.stop_server()
+
+    def start_server(self) -> None:
+        self.pair.start_server()
+
+
+# --- the simulation, with two gateways and two routers --------------------------------------------------------------
+
+
+class _SimulatedDevice(Device):
+    def __init__(self, world: SimulatedWorld, node: ClientNode) -> None:
+        super().__init__(world)
+        self.node = node
+        self.machine = node.machine
+
+    def act(self, action: Callable[[float], object]) -> None:
+        self.node.act(action)
+
+    def break_connection(self) -> None:
+        self.node.break_connection()
+        self.world.settle()
+
+    def lose(self, predicate: Callable[[Any], bool]) -> None:
+        self.node.lose = predicate
+
+
+class SimulatedWorld(World):
+    def __init__(self, **policies: Any) -> None:
+        none = np.zeros(0, np.int64)
+        plan = Plan(none, none, none, none, none, list(USERS), list(DEVICES), [])
+        scenario = scenario_for(policies).with_({"topology.gateways": 2, "topology.routers": 2})
+        self.sim = SimWorld(scenario, plan)
+        self.sim.on_client_event = self._note
+        self._devices: dict[int, _SimulatedDevice] = {}
+
+    def _note(self, node: ClientNode, event: events.ClientEvent) -> None:
+        self._devices[id(node)].events.append(event)
+
+    def device(self, user: str, device: str = "d0", token: str | None = None) -> Device:
+        number = self.sim.plan.device_index(USERS.index(user), DEVICES.index(device))
+        node = ClientNode(self.sim, number, user, device, token)
+        made = self._devices[id(node)] = _SimulatedDevice(self, node)
+        return made
+
+    def settle(self) -> None:
+        self.sim.clock.settle()
+
+    def advance(self, seconds: float) -> None:
+        self.settle()
+        self.sim.clock.run(until=self.sim.clock.now + seconds)
+        self.settle()
+
+    def stop_server(self) -> None:
+        for node in (*self.sim.gateways, *self.sim.routers):
+            node.crash()
+        self.settle()
+
+    def start_server(self) -> None:
+        for node in (*self.sim.gateways, *self.sim.routers):
+            node.start()
+
+
+WORLDS: dict[str, type[World]] = {"wired": WiredWorld, "simulated": SimulatedWorld}
+
+__all__ = ["DEVICES", "USERS", "WORLDS", "Device", "World", "frames"]
