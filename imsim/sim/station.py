@@ -16,6 +16,8 @@ class Station:
     __slots__ = ("_free", "_last", "busy", "jobs")
 
     def __init__(self, workers: int = 1) -> None:
+        if workers < 1:
+            raise ValueError(f"a station needs 1 or more workers, got {workers}")
         self._free = [float("-inf")] * workers  # a heap: when each worker will be free
         self._last: dict[Hashable, float] = {}
         self.jobs = 0

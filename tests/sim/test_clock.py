@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import pytest
+import simpy
+
+from imsim.sim import Clock
+
+
+def test_calls_happen_at_their_time_and_in_order():
+    clock, seen = Clock(), []
+    for at, name in ((2.0, "c"), (1.0, "a"), (1.0, "b")):
+        clock.call_at(at, lambda name: seen.append((clock.now, name)), name)
+    clock.run(until=10)
+    assert seen == [(1.0, "a"), (1.0, "b"), (2.0, "c")]
+    assert clock.now == 10
+
+
+def test_calls_and_processes_share_one_order():
+    clock, seen = Clock(), []
+
+    def process():
+        for _ in range(3):
+            yield clock.timeout(1)
+            seen.append(("process", clock.now))
+
+    clock.process(process())
+    clock.call_at(1.5, lambda _: seen.append(("call", clock.now)), None)
+    clock.run(until=2.5)
+    assert seen == [("process", 1.0), ("call", 1.5), ("process", 2.0)]
+
+
+def test_what_is_due_at_the_end_itself_is_left_as_simpy_leaves_it():
+    clock, plain, seen = Clock(), simpy.Environment(), []
+    clock.call_at(5, seen.append, "call")
+    event = plain.timeout(5)
+    clock.run(until=5)
+    plain.run(until=5)
+    assert seen == []
+    assert not event.processed
+    clock.settle()
+    assert seen == ["call"]
+
+
+def test_settle_carries_out_the_present_and_nothing_later():
+    clock, seen = Clock(-3.0), []
+    clock.call_at(-3.0, lambda _: clock.call_at(-3.0, seen.append, "follows"), None)
+    clock.call_at(-2.9, seen.append, "later")
+    clock.settle()
+    assert (seen, clock.now) == (["follows"], -3.0)
+
+
+def test_step_takes_one():
+    clock, seen = Clock(), []
+    clock.call_at(1, seen.append, 1)
+    clock.call_at(2, seen.append, 2)
+    clock.step()
+    assert (seen, clock.now) == ([1], 1)
+
+
+def test_an_empty_clock_is_simpys():
+    with pytest.raises(simpy.core.EmptySchedule):
+        Clock().step()
+    Clock().run()
+
+
+def test_running_backwards_is_refused():
+    clock = Clock(7.0)
+    with pytest.raises(ValueError, match="must be greater"):
+        clock.run(until=7.0)
+
+
+def test_run_until_an_event_and_its_value():
+    clock = Clock()
+    clock.call_at(0.5, lambda _: None, None)
+    assert clock.run(until=clock.timeout(1, value="done")) == "done"
+
+
+def test_a_failing_process_is_heard():
+    clock = Clock()
+
+    def process():
+        yield clock.timeout(1)
+        raise RuntimeError("broken")
+
+    clock.process(process())
+    with pytest.raises(RuntimeError, match="broken"):
+        clock.run(until=2)
+
+
+def test_resources_work():
+    clock, done = Clock(), []
+    server = simpy.Resource(clock, capacity=1)
+
+    def job(name):
+        with server.request() as request:
+            yield request
+            yield clock.timeout(2)
+            done.append((name, clock.now))
+
+    clock.process(job("a"))
+    clock.process(job("b"))
+    clock.run(until=10)
+    assert done == [("a", 2), ("b", 4)]

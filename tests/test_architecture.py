@@ -1,0 +1,77 @@
+"""The architecture as tests that fail: layers, the core's purity, what `import imsim` may not load."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CORE = ROOT / "imsim" / "core"
+
+#: All that the core may use besides itself: the standard library's words for data, and nothing that acts.
+PURE = {
+    "__future__", "collections", "collections.abc", "dataclasses", "enum", "heapq", "re", "typing",
+}  # fmt: skip
+
+
+def imports_of(file: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(("." * node.level) + (node.module or ""))
+    return names
+
+
+@pytest.mark.parametrize("file", sorted(CORE.glob("*.py")), ids=lambda file: file.stem)
+def test_the_core_imports_nothing_that_acts(file):
+    """No clock, no random numbers, no I/O, no threads: not even by a name that is built at run time."""
+    assert {name for name in imports_of(file) if not name.startswith("imsim.core")} <= PURE
+    source = file.read_text()
+    names = {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
+    assert not names & {"open", "print", "input", "exec", "eval", "__import__", "globals", "hash"}
+
+
+def test_the_layers_hold():
+    result = subprocess.run(
+        [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def loaded_by(statement: str) -> set[str]:
+    program = f"{statement}; import sys; print(*sys.modules)"
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    return {name.split(".")[0] for name in output.split()}
+
+
+def test_importing_imsim_is_light():
+    heavy = {"pandas", "numpy", "matplotlib", "pyarrow", "simpy", "locust", "gevent", "websockets", "pydantic", "scipy"}
+    assert not loaded_by("import imsim") & heavy
+
+
+def test_loading_a_scenario_needs_no_plotting_and_no_tables():
+    heavy = {"pandas", "matplotlib", "simpy", "locust", "gevent", "websockets", "scipy"}
+    assert not loaded_by("import imsim; imsim.Scenario.load('office')") & heavy
+
+
+def test_locust_never_enters_this_process():
+    loaded = loaded_by("import imsim.api, imsim.load.launch, imsim.cli; imsim.api.loadtest")
+    assert not loaded & {"locust", "gevent"}
+
+
+def test_the_public_names_exist():
+    import imsim
+
+    assert {name: getattr(imsim, name) for name in imsim.__all__}
+    assert set(imsim.__all__) <= set(dir(imsim))
+    with pytest.raises(AttributeError, match="nonsense"):
+        imsim.nonsense  # noqa: B018
