@@ -6,19 +6,22 @@ what differs is everything between that machine and the server's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import tempfile
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import numpy as np
 
-from imsim.core import events, frames
+from imsim.core import events
 from imsim.core.client import Client
 from imsim.core.model import Scene
+from imsim.live import LiveClient, Server, SqliteStore, Tokens, settle
 from imsim.scenario import Plan, Scenario
 from imsim.scenario.model import Limits
 from imsim.sim import World as SimWorld
 from imsim.sim.nodes import ClientNode
-from imsim.testing import DirectClient, Pair
+from imsim.testing import DirectClient, ManualClock, Pair
 
 USERS = ("alice", "bob", "carol", "dave")
 DEVICES = ("d0", "d1")
@@ -236,6 +239,112 @@ class SimulatedWorld(World):
             node.start()
 
 
-WORLDS: dict[str, type[World]] = {"wired": WiredWorld, "simulated": SimulatedWorld}
+# --- a WebSocket server and clients on loopback, with an SQLite file and a clock moved by hand ----------------------
 
-__all__ = ["DEVICES", "USERS", "WORLDS", "Device", "World", "frames"]
+
+class _LiveDevice(Device):
+    def __init__(self, world: LiveWorld, user: str, device: str, token: str | None) -> None:
+        super().__init__(world)
+        if token is None:
+            token, _ = world.tokens.issue(user, world.clock())
+        self.client = LiveClient(
+            world.server.url,
+            user,
+            device,
+            token=token,
+            policies=world.policies,
+            clock=world.clock,
+            draw=lambda: 0.5,
+            on_event=self.events.append,
+        )
+        self.machine = self.client.machine
+        self._run = world.run
+
+    def act(self, action: Callable[[float], object]) -> None:
+        async def in_the_loop() -> None:
+            action(self.world.clock())
+            self.client._drain()
+
+        self._run(in_the_loop())
+
+    def break_connection(self) -> None:
+        async def in_the_loop() -> None:
+            self.client.break_connection()
+
+        self._run(in_the_loop())
+        self.world.settle()
+
+    def lose(self, predicate: Callable[[Any], bool]) -> None:
+        self.client.lose = predicate
+
+
+class LiveWorld(World):
+    def __init__(self, **policies: Any) -> None:
+        self.policies = scenario_for(policies).core_policies()
+        self.clock = ManualClock(1000.0)
+        self.tokens = Tokens("key", 1e9)
+        self._loop = asyncio.new_event_loop()
+        self._folder = tempfile.TemporaryDirectory()
+        self._port = 0
+        self._up = False
+        self._devices: list[_LiveDevice] = []
+        self.start_server()
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> None:
+        self._loop.run_until_complete(work)
+
+    def device(self, user: str, device: str = "d0", token: str | None = None) -> Device:
+        made = _LiveDevice(self, user, device, token)
+        self._devices.append(made)
+        return made
+
+    def settle(self) -> None:
+        self.run(settle(self.server if self._up else None, self._store, [device.client for device in self._devices]))
+
+    def advance(self, seconds: float) -> None:
+        self.settle()
+        end = self.clock.now + seconds
+        while (due := self._next_deadline()) is not None and due <= end:
+            self.clock.now = max(self.clock.now, due)
+            self.run(self._wake())
+            self.settle()
+        self.clock.now = end
+
+    def _next_deadline(self) -> float | None:
+        machines: list[Any] = [device.machine for device in self._devices]
+        if self._up:
+            machines.append(self.server.node)
+        return min((due for machine in machines if (due := machine.next_deadline()) is not None), default=None)
+
+    async def _wake(self) -> None:
+        for device in self._devices:
+            device.client.wake()
+        if self._up:
+            self.server.wake()
+
+    def stop_server(self) -> None:
+        async def crash() -> None:
+            self.server.abort()
+
+        self.run(crash())
+        self._up = False
+        self.settle()
+        self._store.close()
+
+    def start_server(self) -> None:
+        self._store = SqliteStore(f"{self._folder.name}/log.sqlite", synchronous="NORMAL")
+        self.server = Server(self.policies, self._store, key="key", clock=self.clock, wall=self.clock)
+        self.run(self.server.start(port=self._port))
+        self._port = self.server.port
+        self._up = True
+
+    def close(self) -> None:
+        for device in self._devices:
+            self.run(device.client.stop())
+        self.run(self.server.stop())
+        self._store.close()
+        self._loop.close()
+        self._folder.cleanup()
+
+
+WORLDS: dict[str, type[World]] = {"wired": WiredWorld, "simulated": SimulatedWorld, "live": LiveWorld}
