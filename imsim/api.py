@@ -48,15 +48,17 @@ def simulate(
     *,
     seed: int | None = None,
     duration: float | None = None,
+    out: Path | str | None = None,
     progress: bool = False,
 ) -> Run:
     """Run a scenario in simulated time.
 
     scenario: a Scenario, a preset's name or a TOML file's path.
     seed, duration (seconds): in place of the scenario's own. The same seed gives the same rows, everywhere.
+    out: where to make the run's folder; None: the run is in memory only, until `run.write("results")`.
     progress: show a bar while it runs (on a terminal or in a notebook).
 
-    The run is in memory; `run.write("results")` makes a folder of it. Raises: UsageError.
+    Raises: UsageError.
     """
     from imsim.sim import simulate as simulate_world
 
@@ -64,7 +66,10 @@ def simulate(
     started = datetime.now(UTC)
     with _progress(f"simulating {scenario.name}", progress) as report:
         tables = simulate_world(scenario, progress=report)
-    return Run.make(tables, scenario, world="sim", seed=scenario.seed, started=started)
+    run = Run.make(tables, scenario, world="sim", seed=scenario.seed, started=started)
+    if out is not None:
+        run.write(out)
+    return run
 
 
 def loadtest(
@@ -74,18 +79,19 @@ def loadtest(
     duration: float | None = None,
     seed: int | None = None,
     key: str = DEFAULT_KEY,
+    out: Path | str | None = None,
     progress: bool = False,
 ) -> Run:
     """Drive real load from the scenario's plan against the server at `url` (ws:// or wss://), with Locust in a
     process of its own, and return the run once everything has arrived or the scenario's drain is over.
 
-    scenario, duration, seed, progress: as for `simulate`, and the same plan. key: the server's.
+    scenario, duration, seed, out, progress: as for `simulate`, and the same plan. key: the server's.
     Raises: UsageError; RunError if there is no such server, or the run failed.
     """
     from imsim.load.launch import loadtest as launch
 
     scenario = _with(_scenario(scenario), seed, duration)
-    return launch(scenario, url, key=key, progress=progress)
+    return launch(scenario, url, key=key, out=out, progress=progress)
 
 
 def serve(

@@ -83,22 +83,21 @@ def demo(out: str) -> None:
     scenario = api.Scenario.load("office")
     click.echo(f"office: {scenario.title}")
     click.echo("1. simulating it ...")
-    simulated = api.simulate(scenario, progress=True)
-    simulated_folder = simulated.write(out)
-    db = simulated_folder / "served.sqlite"
+    simulated = api.simulate(scenario, out=out, progress=True)
+    db = Path(out) / "demo.sqlite"
     with api.serve(scenario, db=db) as server:
         click.echo(f"2. serving the same core at {server.url}, with SQLite, and loading it with Locust ...")
-        live = api.loadtest(scenario, server.url, progress=True)
-    live_folder = live.write(out)
-    db.rename(live_folder / db.name)
-    picture = api.save_cdf([simulated, live], live_folder / "cdf.png")
+        live = api.loadtest(scenario, server.url, out=out, progress=True)
+    assert live.path is not None
+    picture = api.save_cdf([simulated, live], live.path / "cdf.png")
 
     click.echo()
     click.echo(_text(api.compare(simulated, live)))
     click.echo(f"\nlatency in ms after a warm-up of {scenario.warmup:g} s, from the time each message was intended\n")
     click.echo(f"picture         {picture}")
-    click.echo(f"simulated run   {simulated_folder}")
-    click.echo(f"live run        {live_folder}")
+    click.echo(f"simulated run   {simulated.path}")
+    click.echo(f"live run        {live.path}")
+    click.echo(f"server's data   {db}")
     click.echo(
         "\nnext:\n"
         "  imsim simulate office --set topology.storage.workers=1     what if storage were slower?\n"
@@ -118,9 +117,7 @@ def simulate(scenario: str, seed: int | None, overrides: tuple[str, ...], out: s
     """Run SCENARIO (default: office) in simulated time."""
     from imsim import api
 
-    run = api.simulate(_load(scenario, overrides, seed), progress=not as_json)
-    run.write(out)
-    _show(run, as_json)
+    _show(api.simulate(_load(scenario, overrides, seed), out=out, progress=not as_json), as_json)
 
 
 @cli.command()
@@ -143,21 +140,21 @@ def serve(
     key_from_stdin: bool,
 ) -> None:
     """Serve the core over WebSockets, until interrupted. Policies and limits come from SCENARIO."""
-    from imsim.live.run import run_server
+    from imsim.live.serve import run_server
 
     chosen = _load(scenario, overrides, None)
     if key_from_stdin:
-        key = sys.stdin.readline().rstrip("\n")
+        key = sys.stdin.buffer.readline().decode().rstrip("\n")
     click.echo(f"not used by a live server: {', '.join(chosen.ignored_live())} (they are the simulation's)")
     run_server(
         chosen.core_policies(),
         host=host,
         port=port,
         db=db,
-        synchronous=sync,
+        synchronous=sync.upper(),
         key=key,
         token_lifetime=chosen.policies.token_lifetime,
-        until_eof=key_from_stdin,
+        until_eof=sys.stdin.fileno() if key_from_stdin else None,
         ready=lambda url: click.echo(f"listening on {url} ({'SQLite file ' + db if db else 'in memory only'})"),
     )
 
@@ -184,8 +181,10 @@ def load(
     """Drive SCENARIO as real load against a server, with Locust."""
     from imsim import api
 
-    run = api.loadtest(_load(scenario, overrides, seed), url, duration=duration, key=key, progress=not as_json)
-    run.write(out)
+    chosen = _load(scenario, overrides, seed)
+    run = api.loadtest(chosen, url, duration=duration, key=key, out=out, progress=not as_json)
+    for warning in run.manifest.get("warnings", ()):
+        click.echo(f"imsim: warning: {warning}", err=True)
     _show(run, as_json)
 
 

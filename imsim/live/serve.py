@@ -1,0 +1,62 @@
+"""A server from start to end, as the `imsim serve` command runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from threading import Thread
+
+from imsim.core.policies import Policies
+from imsim.live.loop import run
+from imsim.live.server import Server
+from imsim.live.stores import SqliteStore
+
+
+def run_server(
+    policies: Policies,
+    *,
+    host: str,
+    port: int,
+    db: str | os.PathLike[str] | None,
+    synchronous: str,
+    key: str,
+    token_lifetime: float,
+    ready: Callable[[str], None],
+    until_eof: int | None = None,
+) -> None:
+    """Serve until SIGINT or SIGTERM, or until the file descriptor `until_eof` is at its end; then stop in good order.
+
+    `ready` is told the URL once connections are accepted. `db`: None keeps everything in memory only.
+    Raises: UsageError, RunError as `Server.start` and `SqliteStore` do.
+    """
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        ended = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with suppress(NotImplementedError):  # an event loop without signals: an interrupt ends it all the same
+                loop.add_signal_handler(number, ended.set)
+        if until_eof is not None:
+            # A thread, because an event loop cannot wait for every kind of file.
+            Thread(target=_wait_for_end, args=(until_eof, loop, ended), daemon=True).start()
+        store = SqliteStore(db or ":memory:", synchronous=synchronous)
+        try:
+            server = Server(policies, store, key=key, token_lifetime=token_lifetime)
+            await server.start(host, port)
+            ready(server.url)
+            await ended.wait()
+            await server.stop()
+        finally:
+            store.close()
+
+    run(main())
+
+
+def _wait_for_end(file: int, loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> None:
+    while os.read(file, 4096):  # not a buffered file's read: it holds a lock that the interpreter wants when it exits
+        pass
+    with suppress(RuntimeError):  # the loop is closed already
+        loop.call_soon_threadsafe(ended.set)

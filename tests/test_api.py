@@ -1,0 +1,158 @@
+"""The public face, and what only both worlds together can show."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+import imsim
+
+OFFICE = imsim.Scenario.load("office").with_({"duration": 4.0, "warmup": 0.0, "workload.rate": 1.0})
+
+#: A server whose gateway never pushes every hundredth message, retries neither.
+FORGETFUL = """
+from imsim.core.gateway import Gateway
+push = Gateway._push
+def forgetful(self, connection, frame, now):
+    if int(frame.message.id_client.rpartition(":")[2]) % 100 != 99:
+        push(self, connection, frame, now)
+Gateway._push = forgetful
+from imsim.cli import main
+main(["serve", "office", "--port", "0"])
+"""
+
+
+@pytest.fixture(scope="module")
+def server():
+    with imsim.serve(OFFICE) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def live(server):
+    return imsim.loadtest(OFFICE, server.url, seed=4)
+
+
+@pytest.fixture(scope="module")
+def simulated():
+    return imsim.simulate(OFFICE, seed=4)
+
+
+def test_one_seed_gives_both_worlds_the_same_messages(simulated, live):
+    for column in ("intent", "sender", "device", "conversation", "scene", "type", "size", "intended_at"):
+        assert simulated.messages[column].equals(live.messages[column]), column
+    for column in ("intent", "recipient", "device", "role"):
+        assert simulated.deliveries[column].equals(live.deliveries[column]), column
+    assert len(live.messages) > 200
+
+
+def test_both_worlds_deliver_everything_once(simulated, live):
+    for run in (simulated, live):
+        assert set(run.messages.outcome) == {"stored"}
+        assert set(run.deliveries.outcome) == {"delivered"}
+        assert run.deliveries.duplicates.sum() == 0
+        assert run.manifest["stray"] == 0
+
+
+def test_times_are_in_the_order_of_the_protocol(simulated, live):
+    messages, deliveries = simulated.messages, simulated.deliveries.join(simulated.messages.stored_at, on="intent")
+    assert (messages.intended_at <= messages.sent_at).all()
+    assert (messages.sent_at < messages.stored_at).all()
+    assert (messages.stored_at < messages.acked_at).all()
+    assert (deliveries.stored_at <= deliveries.pushed_at).all()
+    assert (deliveries.pushed_at < deliveries.delivered_at).all()
+    assert (live.messages.intended_at <= live.messages.sent_at).all()
+    assert (live.messages.sent_at < live.messages.acked_at).all()
+    assert live.messages.stored_at.isna().all(), "server times are not known to the load side"
+
+
+def test_a_server_that_never_pushes_some_messages_loses_exactly_those():
+    with subprocess.Popen(
+        [sys.executable, "-c", FORGETFUL], stdout=subprocess.PIPE, text=True, env=os.environ
+    ) as process:
+        try:
+            url = next(line.split()[2] for line in process.stdout if line.startswith("listening on "))
+            run = imsim.loadtest(OFFICE, url)
+        finally:
+            process.terminate()
+    lost = run.deliveries[run.deliveries.outcome == "pending"]
+    entitled = run.deliveries[run.deliveries.intent % 100 == 99]
+    assert len(lost) > 1
+    assert set(lost.index) == set(entitled.index)
+    assert run.to_json_dict()["lost"] == len(lost)
+
+
+def test_a_second_run_on_one_server_is_new(server, live):
+    again = imsim.loadtest(OFFICE, server.url, seed=4, duration=1)
+    assert set(again.messages.outcome) == {"stored"}
+    assert again.to_json_dict()["duplicates"] == again.to_json_dict()["lost"] == 0
+
+
+def test_a_served_file_outlives_its_server(tmp_path):
+    db = tmp_path / "kept.sqlite"
+    for _ in range(2):
+        with imsim.serve("office", db=db) as server:
+            imsim.loadtest(OFFICE, server.url, duration=1)
+            with urllib.request.urlopen(server.url.replace("ws://", "http://") + "/healthz") as answer:
+                assert json.load(answer)["status"] == "ok"
+    assert db.stat().st_size > 0
+
+
+def test_a_server_ends_with_its_block():
+    with imsim.serve("office") as server:
+        assert "running" in repr(server)
+        url = server.url
+    assert "ended" in repr(server)
+    server.stop()
+    with pytest.raises(imsim.RunError, match="no server at"):
+        imsim.loadtest(OFFICE, url)
+
+
+def test_a_server_that_cannot_start_says_why(tmp_path):
+    with imsim.serve("office") as server, pytest.raises(imsim.RunError, match=r"did not start: port \d+ .*taken"):
+        imsim.serve("office", port=int(server.url.rpartition(":")[2]))
+    with pytest.raises(imsim.UsageError, match="did not start"):
+        imsim.serve("office", db=tmp_path)
+
+
+def test_names_and_scenarios_mean_the_same():
+    assert (
+        imsim.simulate("office", duration=1).digest == imsim.simulate(imsim.Scenario.load("office"), duration=1).digest
+    )
+
+
+def test_a_run_says_what_was_run():
+    run = imsim.simulate("office", seed=9, duration=0.5)
+    assert (run.seed, run.scenario.seed, run.scenario.duration, run.scenario.warmup) == (9, 9, 0.5, 0.0)
+    assert imsim.simulate(run.scenario).digest == run.digest
+
+
+def test_runs_are_compared_and_drawn(simulated, live, tmp_path):
+    table = imsim.compare(simulated, live)
+    assert list(table.columns) == ["sim", "live"]
+    ax = Figure().subplots()
+    assert imsim.plot_cdf(simulated, live, ax=ax) is ax
+    assert isinstance(ax, Axes)
+    assert imsim.save_cdf([simulated, live], tmp_path / "cdf.png").exists()
+
+
+def test_out_makes_a_folder(tmp_path):
+    run = imsim.simulate("office", duration=0.5, out=tmp_path)
+    assert run.path.parent == tmp_path
+    assert imsim.open_run(run.path).digest == run.digest
+
+
+def test_bad_input_names_the_field():
+    with pytest.raises(imsim.UsageError, match="duration"):
+        imsim.simulate("office", duration=0)
+    with pytest.raises(imsim.UsageError, match="ofice"):
+        imsim.serve("ofice")
+    with pytest.raises(imsim.UsageError, match="url"):
+        imsim.loadtest("office", "127.0.0.1:80")

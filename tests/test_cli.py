@@ -1,0 +1,173 @@
+"""The `imsim` command, as a user types it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import imsim
+from imsim.scenario import Scenario
+
+JSON_KEYS = [
+    "run", "world", "scenario", "seed", "digest", "messages", "deliveries", "delivered", "lost", "duplicates",
+    "delivery_ms", "ack_ms",
+]  # fmt: skip
+
+
+@pytest.fixture
+def command(tmp_path):
+    """Runs `imsim ...` in a folder of its own."""
+
+    def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "imsim", *arguments],
+            cwd=tmp_path,
+            env={**os.environ, **variables},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    return run
+
+
+def fails(result: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+    """With this exit code, nothing on stdout, and one line on stderr with these words."""
+    assert (result.returncode, result.stdout) == (code, "")
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+    for word in words:
+        assert word in result.stderr
+
+
+def test_simulate_writes_a_run_and_prints_a_table(command, tmp_path):
+    result = command("simulate", "--set", "duration=2s")
+    assert result.returncode == 0, result.stderr
+    folder = re.search(r"^run +(\S+)$", result.stdout, re.MULTILINE)[1]
+    run = imsim.open_run(tmp_path / folder)
+    assert run.digest in result.stdout
+    assert str(len(run.messages)) in result.stdout
+    assert run.scenario.duration == 2.0
+
+
+def test_json_is_one_object_and_nothing_else(command, tmp_path):
+    result = command("simulate", "office", "--seed", "7", "--set", "duration=2", "--json", "--out", "here")
+    printed = json.loads(result.stdout)
+    assert list(printed) == JSON_KEYS
+    assert list(printed["delivery_ms"]) == list(printed["ack_ms"]) == ["p50", "p95", "p99", "max", "mean"]
+    assert (printed["world"], printed["scenario"], printed["seed"]) == ("sim", "office", 7)
+    assert printed["delivered"] + printed["lost"] == printed["deliveries"]
+    assert (tmp_path / printed["run"] / "messages.parquet").exists()
+    assert Path(printed["run"]).parent == Path("here")
+
+
+def test_the_same_seed_gives_the_same_digest_in_another_process(command):
+    arguments = ("simulate", "hot-group", "--seed", "3", "--set", "duration=2", "--json")
+    one = json.loads(command(*arguments, PYTHONHASHSEED="1").stdout)
+    other = json.loads(command(*arguments, PYTHONHASHSEED="2").stdout)
+    assert one.pop("run") != other.pop("run")
+    assert one == other
+
+
+def test_a_scenario_file_is_named_after_its_file(command, tmp_path):
+    (tmp_path / "mine.toml").write_text('duration = "2s"\n[population]\nusers = 5\n')
+    assert json.loads(command("simulate", "mine.toml", "--json").stdout)["scenario"] == "mine"
+
+
+def test_scenarios_lists_presets_and_prints_one(command, tmp_path):
+    listed = command("scenarios").stdout.splitlines()
+    assert [line.split()[0] for line in listed] == list(Scenario.presets())
+    printed = command("scenarios", "office").stdout
+    (tmp_path / "copy.toml").write_text(printed)
+    assert Scenario.load(tmp_path / "copy.toml") == Scenario.load("office").model_copy(update={"name": "copy"})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["simulate", "ofice"], ["ofice", "office"]),
+        (["simulate", "missing.toml"], ["missing.toml"]),
+        (["simulate", "--set", "policies.ack=never"], ["policies.ack", "after_store", "never"]),
+        (["simulate", "--set", "topology.router=4"], ["topology.router"]),
+        (["simulate", "--set", "nonsense"], ["nonsense"]),
+        (["simulate", "--seed", "minus one"], ["--seed"]),
+        (["simulat"], ["simulat", "simulate"]),
+        (["load", "office"], ["--url"]),
+        (["load", "office", "--url", "http://127.0.0.1:1"], ["ws://"]),
+        (["load", "office", "--url", "ws://127.0.0.1:1", "--duration", "-1"], ["duration"]),
+        (["scenarios", "nothing"], ["nothing", "office"]),
+        (["serve", "--port", "99999"], ["port"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else value,
+)
+def test_what_was_asked_wrongly_is_one_line_and_exit_code_2(command, arguments, words):
+    fails(command(*arguments), 2, *words)
+
+
+def test_a_broken_scenario_file_names_the_line(command, tmp_path):
+    (tmp_path / "broken.toml").write_text("[population]\nusers = \n")
+    fails(command("simulate", "broken.toml"), 2, "broken", "line 2")
+
+
+def test_a_server_that_is_not_there_is_exit_code_1(command):
+    with socket.socket() as taken:  # bound but not listening: nobody else gets the port, nobody answers there
+        taken.bind(("127.0.0.1", 0))
+        url = f"ws://127.0.0.1:{taken.getsockname()[1]}"
+        fails(command("load", "office", "--url", url), 1, url, "imsim serve")
+
+
+def test_a_port_that_is_taken_is_exit_code_1(command):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        result = command("serve", "--port", str(taken.getsockname()[1]))
+    assert result.returncode == 1
+    assert "taken" in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+
+
+def test_a_database_that_is_none_is_exit_code_2(command, tmp_path):
+    (tmp_path / "notes.txt").write_text("not a database, " * 100)
+    result = command("serve", "--port", "0", "--db", "notes.txt")
+    assert result.returncode == 2
+    assert "notes.txt" in result.stderr
+    assert (tmp_path / "notes.txt").read_text().startswith("not a database")
+
+
+def test_a_refused_key_is_exit_code_1(command):
+    with imsim.serve("office", key="right") as server:
+        fails(command("load", "office", "--url", server.url, "--key", "wrong", "--duration", "1"), 1, "key")
+
+
+def test_debug_shows_the_traceback(command):
+    result = command("simulate", "nothing", "--debug")
+    assert result.returncode != 0
+    assert "Traceback" in result.stderr
+
+
+def test_help_is_light():
+    program = "import sys, imsim.cli\ntry: imsim.cli.main(['--help'])\nexcept SystemExit: print(*sys.modules)"
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert not {"pandas", "numpy", "pydantic", "locust", "simpy"} & set(output.split())
+
+
+def test_demo_shows_both_worlds_side_by_side(command, tmp_path):
+    result = command("demo")
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"^ +sim +live$", result.stdout, re.MULTILINE)
+    picture = re.search(r"^picture +(\S+)$", result.stdout, re.MULTILINE)[1]
+    assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
+    simulated, live = (
+        imsim.open_run(tmp_path / re.search(rf"^{which} run +(\S+)$", result.stdout, re.MULTILINE)[1])
+        for which in ("simulated", "live")
+    )
+    planned = ["intent", "sender", "device", "conversation", "scene", "type", "size", "intended_at"]
+    assert simulated.messages[planned].equals(live.messages[planned])
+    for run in (simulated, live):
+        assert run.to_json_dict()["lost"] == 0
