@@ -8,6 +8,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -219,7 +220,9 @@ class _progress:
     def __enter__(self) -> Callable[[float], None] | None:
         if not self._shown:
             return None
-        from tqdm.auto import tqdm
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of tqdm, about notebook widgets that are not installed
+            from tqdm.auto import tqdm
 
         form = "{desc}: {percentage:3.0f}% |{bar}| {elapsed}"
         # disable=None: silent where there is no terminal.

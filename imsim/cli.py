@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from imsim.core.exceptions import ImsimError, UsageError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from imsim.analysis import Run
     from imsim.scenario import Scenario
 
@@ -60,10 +62,6 @@ def cli() -> None:
     """
 
 
-def _scenario_argument(required: bool = False) -> Any:
-    return click.argument("scenario", required=required, **({} if required else {"default": "office"}))
-
-
 _SET = click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Change a field of the scenario.")
 _SEED = click.option("--seed", type=click.IntRange(min=0), help="In place of the scenario's own.")
 _OUT = click.option("--out", default="results", show_default=True, metavar="DIR", help="Where the run's folder goes.")
@@ -108,7 +106,7 @@ def demo(out: str) -> None:
 
 
 @cli.command()
-@_scenario_argument()
+@click.argument("scenario", default="office")
 @_SEED
 @_SET
 @_OUT
@@ -121,7 +119,7 @@ def simulate(scenario: str, seed: int | None, overrides: tuple[str, ...], out: s
 
 
 @cli.command()
-@_scenario_argument()
+@click.argument("scenario", default="office")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="0 finds a free one.")
 @click.option("--db", type=click.Path(dir_okay=False), help="A SQLite file; without one, nothing outlives the server.")
@@ -160,7 +158,7 @@ def serve(
 
 
 @cli.command()
-@_scenario_argument(required=True)
+@click.argument("scenario")
 @click.option("--url", required=True, metavar="ws://...", help="The server's address.")
 @click.option("--duration", type=float, metavar="SECONDS", help="In place of the scenario's own.")
 @_SEED
@@ -219,5 +217,5 @@ def _show(run: Run, as_json: bool) -> None:
     click.echo(f"\nrun     {run.path}\ndigest  {run.digest}")
 
 
-def _text(table: Any) -> str:
-    return str(table.to_string(na_rep="-"))
+def _text(table: pd.DataFrame) -> str:
+    return table.to_string(na_rep="-")

@@ -1,0 +1,173 @@
+"""The parent's side: Locust as a subprocess, and what it leaves behind made into a run.
+
+Works wherever Python runs, in a Jupyter cell too: no Locust, no event loop, no signal handler in this process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import imsim
+from imsim.analysis import Run
+from imsim.core.exceptions import RunError
+from imsim.load.recording import collect, read_status
+from imsim.load.target import Target
+from imsim.scenario import Scenario, plan
+
+_STARTING = 60.0  # seconds that Locust may take to start, and at the end to stop
+_POLL = 0.1  # seconds between two looks at the child
+_PATIENCE = 5.0  # seconds that a child which was told to stop may take
+
+
+def loadtest(
+    scenario: Scenario,
+    url: str,
+    *,
+    duration: float | None = None,
+    seed: int | None = None,
+    key: str = "imsim",
+    out: Path | str | None = None,
+    progress: bool = True,
+) -> Run:
+    """Play the scenario's plan against the server at `url` (ws://... or wss://...) and return the run.
+
+    duration: seconds, in place of the scenario's. seed: in place of the scenario's. key: the server's, for tokens.
+    out: where the run's folder is made, with Locust's log in it; None: nowhere, `run.write` does that later.
+    progress: a bar on stderr, if that is a terminal.
+
+    The run's manifest says by `lateness_ms` how late this side was, and by `warnings` if that is too late to trust it.
+
+    Raises: UsageError for a url or a duration that is none; RunError if there is no server, if it refuses the key, if
+    it goes away, or if Locust fails; the message then says where Locust's log is.
+    """
+    changes = {"duration": duration, "seed": seed}
+    scenario = scenario.with_({path: value for path, value in changes.items() if value is not None})
+    plan(scenario)  # too large a plan is refused here, not in the child
+    target = Target(url)
+    target.check()
+    with tempfile.TemporaryDirectory(prefix="imsim-load-") as name:
+        folder = Path(name)
+        log = folder / "locust.log"
+        try:
+            _run_locust(scenario, target, key, folder, log, progress)
+            status = read_status(folder)
+            if status.get("phase") != "done":
+                raise RunError(status.get("reason") or f"Locust ended without a result: {_last_line(log)}")
+        except RunError as error:
+            raise RunError(f"{error} (log: {_keep(log, out)})") from None
+        run = collect(folder, scenario)
+        if out is not None:
+            shutil.copy(log, run.write(out))
+    return run
+
+
+def _run_locust(scenario: Scenario, target: Target, key: str, folder: Path, log: Path, progress: bool) -> None:
+    """Start Locust and wait until it has ended, by itself or by force."""
+    file = folder / "scenario.toml"
+    file.write_text(scenario.to_toml(), encoding="utf-8")
+    devices = scenario.population.users * scenario.population.devices
+    command = [sys.executable, "-m", "locust", "--locustfile", str(Path(__file__).with_name("locustfile.py"))]
+    command += ["--headless", "--only-summary", "--host", target.url]
+    command += ["--users", str(devices), "--spawn-rate", str(devices)]
+    command += ["--imsim-scenario", str(file), "--imsim-folder", str(folder)]
+    # A hard end, should the child's own bounds fail: logins and groups, the plan, the drain.
+    bound = _STARTING + 2 * (30 + 0.02 * devices) + scenario.duration + scenario.drain
+    with log.open("wb") as output:
+        child = subprocess.Popen(
+            command,
+            cwd=folder,  # where no locust.conf or pyproject.toml can change anything
+            env=_environment(key),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # so that Ctrl-C reaches this process only, which then ends the child
+        )
+        try:
+            with _Progress(scenario, progress) as bar:
+                deadline = time.monotonic() + bound
+                while child.poll() is None:
+                    if time.monotonic() > deadline:
+                        raise RunError(f"Locust did not end within {bound:.0f} s and was stopped")
+                    bar.show(read_status(folder).get("phase"))
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        child.wait(timeout=_POLL)
+        finally:
+            _end(child)
+
+
+def _environment(key: str) -> dict[str, str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("LOCUST_")}
+    environment["IMSIM_KEY"] = key  # not as an argument, which every user of the machine could read
+    package = str(Path(imsim.__file__).parents[1])  # for a checkout that is not installed
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package, environment.get("PYTHONPATH")]))
+    environment["PYTHONUNBUFFERED"] = "1"
+    return environment
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    if child.poll() is not None:
+        return
+    child.terminate()
+    try:
+        child.wait(timeout=_PATIENCE)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def _keep(log: Path, out: Path | str | None) -> Path:
+    """A copy of the log that outlives the temporary folder: beside the runs, or where temporary files are."""
+    parent = Path(tempfile.gettempdir() if out is None else out)
+    kept = parent / f"failed-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(3)}.log"
+    parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(log, kept)
+    return kept
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+
+
+class _Progress:
+    """A bar over the seconds of the plan; nothing is left of it, and without a terminal there is none."""
+
+    def __init__(self, scenario: Scenario, wanted: bool) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of tqdm, about widgets that are not installed
+            from tqdm.auto import tqdm
+        self._duration = scenario.duration
+        self._began: float | None = None
+        self._bar: Any = tqdm(
+            total=round(scenario.duration, 1),
+            unit="s",
+            desc="logging in",
+            leave=False,
+            disable=None if wanted else True,
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s",
+        )
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def show(self, phase: str | None) -> None:
+        if phase == "playing" and self._began is None:
+            self._began = time.monotonic()
+            self._bar.set_description("sending")
+        elif phase == "draining":
+            self._bar.set_description("draining")
+        if self._began is not None:
+            self._bar.update(min(time.monotonic() - self._began, self._duration) - self._bar.n)

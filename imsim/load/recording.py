@@ -1,0 +1,207 @@
+"""What a load run leaves behind: facts, noted while it runs, and from them the run. Neither Locust nor gevent here."""
+
+from __future__ import annotations
+
+import json
+import os
+from array import array
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imsim.analysis import Run, make_run
+from imsim.core.model import Code, Message, Route
+from imsim.results import Recorder, assemble, read_facts
+from imsim.scenario import Plan, Scenario, plan
+
+Report = Callable[[str, float | None, int, str | None], None]
+"""For Locust's statistics: name, latency in ms since the intended time (None: it never came), bytes, what failed."""
+
+SPOOL = "facts.spool"
+_STATUS = "status.json"
+
+_PLANNED, _TOLD, _STORED, _FAILED = range(4)
+
+# A sender this late (ms, p99) no longer plays the plan, but what the machine that it runs on can do.
+_LATE = 50.0
+
+
+class Recording:
+    """The facts of one process. Every `at` is a reading of the caller's clock, in seconds; `begin` says when t = 0 was.
+
+    Also keeps count of what is still under way, so that a drain can end early, and of how late the sender was.
+    """
+
+    def __init__(self, plan: Plan, namespace: str, spool: Path, report: Report) -> None:
+        self._prefix = f"{namespace}:"
+        self._recorder = Recorder(spool)
+        self._report = report
+        self._t0 = 0.0
+        self._intended: list[float] = (plan.at / 1e9).tolist()
+        self._size: list[int] = plan.size.tolist()
+        self._conversation: list[int] = plan.conversation.tolist()
+        self._members = [conversation.members for conversation in plan.conversations]
+        self._member_sets: dict[int, frozenset[int]] = {}
+        self._per_user = len(plan.devices)
+        self._sender: list[int] = (plan.sender.astype(np.int64) * self._per_user + plan.device).tolist()
+        self._missing = [len(self._members[c]) * self._per_user - 1 for c in self._conversation]
+        self._state = bytearray(len(plan))
+        self.under_way = 0
+        """Answers and deliveries that may still come."""
+        self.lateness = array("d")
+        """Seconds from each message's intended time to the moment in which its device was told to send it."""
+        self.foreign = 0
+        """Messages of other runs that were shown here."""
+
+    def id_client(self, intent: int) -> str:
+        return f"{self._prefix}{intent}"
+
+    def begin(self, t0: float) -> None:
+        self._t0 = t0
+
+    def close(self) -> None:
+        """Tell Locust's statistics of what never came, and close the spool."""
+        for intent, state in enumerate(self._state):
+            if state == _TOLD:
+                self._report("send -> stored", None, self._size[intent], "no answer when the run ended")
+            if state in (_TOLD, _STORED):
+                for _ in range(self._missing[intent]):
+                    self._report("send -> delivered", None, self._size[intent], "not delivered when the run ended")
+        self._recorder.close()
+
+    # --- what happened ----------------------------------------------------------------------------------------------
+
+    def told(self, intent: int, late: float) -> None:
+        """The device is being told to send it, `late` seconds after the intended time. It may have to connect first."""
+        self.lateness.append(late)
+        self._move(intent, _TOLD)
+
+    def sent(self, id_client: str, at: float) -> None:
+        self._recorder.sent(self._intent(id_client), at - self._t0)
+
+    def acked(self, id_client: str, at: float) -> None:
+        intent = self._intent(id_client)
+        at -= self._t0
+        self._recorder.acked(intent, at)
+        if self._state[intent] != _STORED:
+            self._move(intent, _STORED)
+            self._report("send -> stored", self._ms(intent, at), self._size[intent], None)
+
+    def failed(self, id_client: str, code: Code, text: str, at: float) -> None:
+        intent = self._intent(id_client)
+        at -= self._t0
+        self._recorder.failed(intent, at, code)
+        self._move(intent, _FAILED)
+        self._report("send -> stored", self._ms(intent, at), self._size[intent], f"{code}: {text}")
+
+    def shown(self, message: Message, device: int, route: Route, at: float) -> None:
+        intent = self._intent(message.id_client)
+        if intent < 0:
+            self.foreign += 1
+            return
+        at -= self._t0
+        self._recorder.delivered(intent, device, at, route)
+        if self._is_entitled(intent, device):
+            self._missing[intent] -= 1
+            if self._state[intent] in (_TOLD, _STORED):
+                self.under_way -= 1
+            self._report("send -> delivered", self._ms(intent, at), self._size[intent], None)
+
+    def repeated(self, message: Message, device: int, at: float) -> None:
+        intent = self._intent(message.id_client)
+        if intent < 0:
+            self.foreign += 1
+        elif device != self._sender[intent]:
+            self._recorder.duplicate(intent, device, at - self._t0)
+
+    def _intent(self, id_client: str) -> int:
+        """-1: not of this run."""
+        intent = id_client.removeprefix(self._prefix)
+        if intent == id_client or not intent.isdecimal():
+            return -1
+        number = int(intent)
+        return number if number < len(self._state) else -1
+
+    def _is_entitled(self, intent: int, device: int) -> bool:
+        conversation = self._conversation[intent]
+        members = self._member_sets.get(conversation)
+        if members is None:
+            members = self._member_sets[conversation] = frozenset(self._members[conversation])
+        return device // self._per_user in members and device != self._sender[intent]
+
+    def _move(self, intent: int, state: int) -> None:
+        self.under_way -= self._expects(intent)
+        self._state[intent] = state
+        self.under_way += self._expects(intent)
+
+    def _expects(self, intent: int) -> int:
+        state = self._state[intent]
+        if state == _TOLD:
+            return 1 + self._missing[intent]
+        return self._missing[intent] if state == _STORED else 0
+
+    def _ms(self, intent: int, at: float) -> float:
+        return (at - self._intended[intent]) * 1e3
+
+
+# --- the folder in which a load process leaves its spool, and how it went -------------------------------------------
+
+
+def write_status(folder: Path, status: Mapping[str, Any]) -> None:
+    """`phase` is login, playing, draining, done or failed (then `reason` says why)."""
+    # Replaced as a whole: the parent reads whenever it likes.
+    new = folder / f"{_STATUS}.new"
+    new.write_text(json.dumps(status), encoding="utf-8")
+    os.replace(new, folder / _STATUS)
+
+
+def read_status(folder: Path) -> dict[str, Any]:
+    """{} if there is none yet."""
+    try:
+        status = json.loads((folder / _STATUS).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    assert isinstance(status, dict)
+    return status
+
+
+def summarize_lateness(lateness: array[float]) -> dict[str, float]:
+    """p50, p99 and max in ms; {} if nothing was sent."""
+    if not lateness:
+        return {}
+    ms = np.frombuffer(lateness) * 1e3
+    p50, p99 = np.percentile(ms, [50, 99])
+    return {"p50": round(float(p50), 3), "p99": round(float(p99), 3), "max": round(float(ms.max()), 3)}
+
+
+def lateness_warnings(lateness: Mapping[str, float]) -> list[str]:
+    if lateness and lateness["p99"] > _LATE:
+        return [
+            f"the sender was late (p99 {lateness['p99']:.0f} ms): Locust or its machine could not keep up, so these"
+            " latencies are partly its own; lower the load, or give it a faster or less busy machine"
+        ]
+    return []
+
+
+def collect(folder: Path, scenario: Scenario) -> Run:
+    """The run whose load process left spool and status in `folder`.
+
+    A run that was stopped early is that of a shorter scenario: a shorter plan is a prefix of a longer one's.
+    Raises: UsageError if the spool is missing.
+    """
+    status = read_status(folder)
+    scenario = cut(scenario, status["played"])
+    tables = assemble(plan(scenario), read_facts([folder / SPOOL]), knows_server=False)
+    started = datetime.fromisoformat(status["started"])
+    return make_run(tables, scenario, world="live", seed=scenario.seed, started=started, extra=status["manifest"])
+
+
+def cut(scenario: Scenario, duration: float) -> Scenario:
+    """The scenario with this duration, in seconds, and without the warm-up if that would not fit into it."""
+    if duration == scenario.duration:
+        return scenario
+    warmup = scenario.warmup if scenario.warmup < duration else 0.0
+    return scenario.with_({"duration": duration, "warmup": warmup})

@@ -1,0 +1,316 @@
+"""One run inside a Locust process: everybody logs in, groups are made, the plan is played, what is under way drains."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import gevent
+from gevent.event import Event
+from gevent.lock import BoundedSemaphore
+
+from imsim.core.exceptions import RunError
+from imsim.core.model import Code
+from imsim.load.devices import Device, now
+from imsim.load.recording import SPOOL, Recording, Report, lateness_warnings, summarize_lateness, write_status
+from imsim.load.target import Target
+from imsim.scenario import Draws, Scenario, Stream, plan
+
+logger = logging.getLogger("imsim.load")
+
+_LOGINS_AT_ONCE = 32  # more only queue up in the server, until they time out
+_GROUPS_AT_ONCE = 200
+_ASK_AGAIN = 5.0  # seconds without an answer after which a group is asked for again
+_HEAD_START = 0.1  # seconds from the last preparation to t = 0
+_WAKE_EARLY = 0.0012  # seconds; the event loop's timers are only good to a millisecond
+_SHORTEST_SLEEP = 1e-6  # gives everybody else a turn; 0 would not let the event loop look for input
+_TEXT = "The quick brown fox jumps over the lazy dog. "
+
+
+def login_allowance(devices: int) -> float:
+    """Seconds that this many devices may take to come online."""
+    return 30 + 0.02 * devices
+
+
+class Session:
+    """One run of `scenario` against `target`. It leaves spool and status in `folder`.
+
+    Users and groups live in a `namespace` of their own, so that a second run on one database is not all duplicates.
+    `report` feeds Locust's statistics; `finished` is called when the plan has been played, or could not be: stop the
+    test then, which calls `end`.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        target: Target,
+        key: str,
+        namespace: str,
+        folder: Path,
+        report: Report,
+        finished: Callable[[], None],
+        manifest: dict[str, Any],
+    ) -> None:
+        self.scenario = scenario
+        self.failure: str | None = None
+        self._target = target
+        self._key = key
+        self._namespace = namespace
+        self._folder = folder
+        self._report = report
+        self._finished = finished
+        self._manifest = manifest | {"url": target.url, "namespace": namespace}
+        self._plan = plan(scenario)
+        self._recording = Recording(self._plan, namespace, folder / SPOOL, report)
+        self._policies = scenario.core_policies()
+        self._text = _TEXT * (scenario.limits.content_bytes // len(_TEXT) + 1)
+        self._devices: list[Device] = []
+        self._expected = len(self._plan.users) * len(self._plan.devices)
+        self._online: set[int] = set()
+        self._gate = BoundedSemaphore(_LOGINS_AT_ONCE)
+        self._groups: set[str] = set()  # still to be made
+        self._changed = Event()  # look again at who is online, at groups, at the failure
+        self._trouble = ""  # the last reason why a device was offline
+        self._warnings: list[str] = []
+        self._t0: float | None = None
+        self._played = 0.0  # seconds of the plan
+        self._cpu = 0.0  # seconds of this process at t = 0
+        self._ending = False
+        self._ended = Event()
+        self._status: dict[str, Any] = {}
+        self._tell(phase="login")
+        self._director = gevent.spawn(self._direct)
+
+    # --- for the Locust users ---------------------------------------------------------------------------------------
+
+    def admit(self) -> Device | None:
+        """The next device of the population, to be logged in; None when all are taken."""
+        number = len(self._devices)
+        if number == self._expected or self._ending:
+            return None
+        user, device = divmod(number, len(self._plan.devices))
+        draw = Stream(Draws(self.scenario.seed, "reconnect"), number).next
+        admitted = Device(
+            number,
+            self._named(self._plan.users[user]),
+            self._plan.devices[device],
+            self._target,
+            self._key,
+            self._policies,
+            draw,
+            self._recording,
+            self,
+        )
+        self._devices.append(admitted)
+        return admitted
+
+    def log_in(self, device: Device) -> None:
+        """Take its turn at the server, and wait until that has answered, for a while. The device goes on trying."""
+        with self._gate:
+            if not self._ending:
+                device.start()
+                device.answered.wait(timeout=self._policies.login_timeout)
+
+    # --- for the devices (the lobby) --------------------------------------------------------------------------------
+
+    def online(self, number: int, after: float) -> None:
+        self._online.add(number)
+        self._report("login", after * 1e3, 0, None)
+        self._changed.set()
+
+    def offline(self, number: int, why: str) -> None:
+        self._online.discard(number)
+        self._trouble = why
+        self._report("login", None, 0, why)
+
+    def ended(self, number: int, why: str) -> None:
+        self._online.discard(number)
+        self._trouble = why
+        self._report("login", None, 0, why)
+        if self._t0 is None:
+            self._fail(why)
+
+    def crashed(self, why: str) -> None:
+        self._fail(f"imsim itself failed: {why}")
+        gevent.spawn(self._finished)
+
+    def group_made(self, name: str) -> None:
+        self._groups.discard(name)
+        self._changed.set()
+
+    def refused(self, ref: str, code: Code, text: str) -> None:
+        if ref in self._groups and not code.retryable:
+            self._fail(f"the server refused to make the group {ref}: {code}: {text}")
+
+    # --- the run, in a greenlet of its own --------------------------------------------------------------------------
+
+    def _direct(self) -> None:
+        try:
+            self._gather()
+            self._make_groups()
+            self._play()
+        except RunError as error:
+            self._fail(str(error))
+        except Exception as error:
+            logger.exception("playing the plan failed")
+            self._fail(f"imsim itself failed: {error!r}")
+        self._finished()
+
+    def _gather(self) -> None:
+        allowance = login_allowance(self._expected)
+        if not self._wait(lambda: len(self._online) == self._expected, allowance):
+            count = f"{len(self._online)} of {self._expected} devices were online after {allowance:.0f} s"
+            text = f"{count} ({self._trouble or 'Locust started no more'})"
+            if not self._online:
+                raise RunError(text)
+            self._warn(text)
+
+    def _make_groups(self) -> None:
+        """Those to which something will be sent."""
+        used = {number for number in set(self._plan.conversation.tolist()) if self._plan.conversations[number].name}
+        groups = [self._plan.conversations[number] for number in sorted(used)]
+        deadline = now() + login_allowance(len(groups))
+        for start in range(0, len(groups), _GROUPS_AT_ONCE):
+            some = groups[start : start + _GROUPS_AT_ONCE]
+            self._groups = {self._named(group.name) for group in some}
+            while self._groups:
+                if now() > deadline:
+                    raise RunError(f"the server did not make the group {min(self._groups)} in time")
+                for group in some:
+                    name, maker = self._named(group.name), self._one_online(group.members)
+                    if maker is None:
+                        self._groups.discard(name)  # nor will anybody send to it
+                    elif name in self._groups:
+                        maker.create_group(name, [self._named(self._plan.users[user]) for user in group.members])
+                self._wait(lambda: not self._groups, _ASK_AGAIN)
+
+    def _one_online(self, users: tuple[int, ...]) -> Device | None:
+        per_user = len(self._plan.devices)
+        numbers = (user * per_user + device for user in users for device in range(per_user))
+        return next((self._devices[number] for number in numbers if number in self._online), None)
+
+    def _play(self) -> None:
+        """Send each message at its intended time, and as soon as possible thereafter if this process is late; whatever
+        is not sent by the end of a drain is left out."""
+        plan, recording, devices = self._plan, self._recording, self._devices
+        per_user = len(plan.devices)
+        gc.collect()
+        gc.freeze()  # what is here by now stays: no pause to look through it again while the plan is played
+        self._cpu = time.process_time()
+        t0 = self._t0 = now() + _HEAD_START
+        recording.begin(t0)
+        started = datetime.now(UTC).timestamp() + _HEAD_START
+        self._tell(phase="playing", started=datetime.fromtimestamp(started, UTC).isoformat())
+
+        give_up = t0 + self.scenario.duration + self.scenario.drain
+        columns = (plan.at, plan.sender, plan.device, plan.conversation, plan.size)
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        for intent, (at, sender, device, conversation, size) in enumerate(rows):
+            due = t0 + at / 1e9
+            _sleep_until(due)
+            if now() > give_up:
+                self._warn(f"{len(plan) - intent} of {len(plan)} messages were never sent: there was no time left")
+                return
+            number = sender * per_user + device
+            if number < len(devices):
+                where = plan.conversations[conversation]
+                recording.told(intent, now() - due)
+                devices[number].send_message(
+                    where.scene, self._named(where.to(sender)), self._text[:size], recording.id_client(intent)
+                )
+        _sleep_until(t0 + self.scenario.duration)
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    def end(self) -> None:
+        """Send no more, wait for what is under way (`drain` seconds at most), and say how it went. The devices stay
+        online until the caller stops them. Whoever calls it once more waits for the first."""
+        if self._ending:
+            self._ended.wait()
+            return
+        self._ending = True
+        try:
+            if self._director is not gevent.getcurrent():
+                self._director.kill()
+            if self.failure is None and self._t0 is not None and now() > self._t0:
+                self._drain(self._t0)
+            elif self.failure is None:
+                self.failure = "stopped before sending began"
+            self._recording.close()
+            self._conclude()
+        finally:
+            gc.unfreeze()
+            self._ended.set()
+
+    def _drain(self, t0: float) -> None:
+        self._played = min(now() - t0, self.scenario.duration)
+        self._tell(phase="draining")
+        deadline = now() + self.scenario.drain
+        while self._recording.under_way > 0 and now() < deadline:
+            gevent.sleep(0.005)
+        if not self._online and self._expected:
+            self.failure = f"the server went away: all {self._expected} devices are offline ({self._trouble})"
+        elif len(self._online) < len(self._devices):
+            count = len(self._devices) - len(self._online)
+            self._warn(f"{count} of {len(self._devices)} devices were offline at the end ({self._trouble})")
+
+    def _conclude(self) -> None:
+        if self.failure is not None:
+            self._tell(phase="failed", reason=self.failure)
+            return
+        lateness = summarize_lateness(self._recording.lateness)
+        for warning in lateness_warnings(lateness):
+            self._warn(warning)
+        self._manifest |= {
+            "lateness_ms": lateness,
+            "foreign": self._recording.foreign,
+            "locust_cpu": round((time.process_time() - self._cpu) / max(now() - (self._t0 or 0.0), 1e-9), 3),
+            "warnings": self._warnings,
+        }
+        self._tell(phase="done", played=self._played, manifest=self._manifest)
+
+    # --- helpers ----------------------------------------------------------------------------------------------------
+
+    def _named(self, name: str) -> str:
+        return f"{self._namespace}.{name}"
+
+    def _tell(self, **status: Any) -> None:
+        self._status |= status
+        write_status(self._folder, self._status)
+
+    def _warn(self, text: str) -> None:
+        logger.warning(text)
+        self._warnings.append(text)
+
+    def _fail(self, reason: str) -> None:
+        if self.failure is None:
+            self.failure = reason
+        self._changed.set()
+
+    def _wait(self, done: Callable[[], bool], seconds: float) -> bool:
+        """Whether it is done within these seconds. Raises: RunError if the run has failed meanwhile."""
+        deadline = now() + seconds
+        while True:
+            self._changed.clear()
+            if self.failure is not None:
+                raise RunError(self.failure)
+            if done():
+                return True
+            if now() >= deadline:
+                return False
+            self._changed.wait(timeout=deadline - now())
+
+
+def _sleep_until(due: float) -> None:
+    # Timers wake up to a millisecond late, which would be counted as the server's latency: the last moment is spent in
+    # turns of the event loop, in which everybody else goes on as usual.
+    if now() >= due:
+        gevent.sleep(_SHORTEST_SLEEP)  # late: but those who receive must have their turn
+        return
+    while (left := due - now()) > 0:
+        gevent.sleep(left - _WAKE_EARLY if left > _WAKE_EARLY else _SHORTEST_SLEEP)

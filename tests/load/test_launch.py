@@ -1,0 +1,171 @@
+"""Whole load runs against the real server: Locust in its own process; this one looks at what comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from imsim.core import events, frames
+from imsim.core.exceptions import RunError, UsageError
+from imsim.load import launch
+from imsim.load.launch import loadtest
+from imsim.results import RunData
+from imsim.scenario import plan
+
+
+@pytest.fixture(autouse=True)
+def own_temporary_folder(tmp_path, monkeypatch):
+    """Logs of failed runs stay there."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def run(tiny, url, tmp_path_factory):
+    return loadtest(tiny, url, out=tmp_path_factory.mktemp("results"), progress=True)
+
+
+def test_the_plan_was_played_column_by_column(run, tiny):
+    the_plan, messages = plan(tiny), run.messages
+    assert np.array_equal(messages.intended_at.to_numpy(np.int64), the_plan.at)
+    assert messages.intent.tolist() == list(range(len(the_plan)))
+    assert messages.sender.tolist() == [the_plan.users[user] for user in the_plan.sender]
+    assert messages.device.tolist() == [the_plan.devices[device] for device in the_plan.device]
+    assert messages.conversation.tolist() == [the_plan.conversations[c].id for c in the_plan.conversation]
+    assert messages["size"].tolist() == the_plan.size.tolist()
+    assert set(messages.scene) == {"p2p", "group"}
+
+
+def test_nothing_was_lost(run, tiny):
+    assert (run.messages.outcome == "stored").all()
+    assert (run.messages.attempts == 1).all()
+    assert len(run.deliveries) == len(plan(tiny).entitled().intent)
+    assert (run.deliveries.outcome == "delivered").all()
+    assert run.deliveries.duplicates.sum() == 0
+    assert (run.manifest["stray"], run.manifest["foreign"]) == (0, 0)
+
+
+def test_times_are_in_order_and_never_early(run):
+    messages = run.messages
+    assert (messages.sent_at >= messages.intended_at).all()
+    assert (messages.acked_at > messages.sent_at).all()
+    assert messages.stored_at.isna().all()
+    sent_at = messages.set_index("intent").sent_at
+    assert (run.deliveries.delivered_at.to_numpy() > sent_at[run.deliveries.intent].to_numpy()).all()
+
+
+def test_the_manifest_says_how_it_was_measured(run, tiny, url):
+    manifest = run.manifest
+    assert (run.world, run.seed, manifest["url"]) == ("live", tiny.seed, url)
+    assert manifest["locust"].startswith("2.")
+    assert manifest["lateness_ms"]["p50"] <= manifest["lateness_ms"]["p99"] <= manifest["lateness_ms"]["max"]
+    assert manifest["namespace"].startswith("r")
+    assert manifest["locust_cpu"] > 0
+
+
+def test_the_run_is_a_folder_with_the_log(run):
+    assert RunData.open(run.path, verify=True).digest == run.digest
+    log = (run.path / "locust.log").read_text()
+    assert "send -> delivered" in log
+    assert "Traceback" not in log
+
+
+def test_a_second_run_on_the_same_server_is_not_all_duplicates(run, tiny, url):
+    again = loadtest(tiny, url, duration=0.5, seed=8, progress=False)
+    assert again.path is None
+    assert (again.seed, again.scenario.duration) == (8, 0.5)
+    assert (again.messages.outcome == "stored").all()
+    assert (again.deliveries.outcome == "delivered").all()
+    assert again.manifest["namespace"] != run.manifest["namespace"]
+
+
+def test_what_the_server_does_not_push_is_lost_and_exactly_that(tiny, server_with, monkeypatch):
+    unlucky = set()
+
+    def send(self, connection, frame):
+        if isinstance(frame, frames.Push) and int(frame.message.id_client.partition(":")[2]) % 5 == 0:
+            unlucky.add(frame.message.id_client)
+        else:
+            send_all(self, connection, frame)
+
+    from imsim.live import server as module
+
+    send_all = module._Port.send
+    monkeypatch.setattr(module._Port, "send", send)
+    with server_with() as server:
+        run = loadtest(tiny.with_({"drain": 0.5, "policies.gap_wait": 0.1}), server.url, progress=False)
+    assert unlucky
+    lost = run.deliveries[run.deliveries.outcome == "pending"]
+    assert set(lost.intent) == {int(id_client.partition(":")[2]) for id_client in unlucky}
+    assert len(lost) == (run.deliveries.intent % 5 == 0).sum()
+    assert (run.messages.outcome == "stored").all()
+
+
+def test_no_server_is_said_before_anything_is_started(tiny, free_port, monkeypatch):
+    monkeypatch.setattr(launch.subprocess, "Popen", None)
+    with pytest.raises(RunError, match="start one with `imsim serve`"):
+        loadtest(tiny, f"ws://127.0.0.1:{free_port}")
+    with pytest.raises(UsageError, match="url: expected ws://"):
+        loadtest(tiny, "http://127.0.0.1")
+    with pytest.raises(UsageError, match="duration"):
+        loadtest(tiny, "ws://127.0.0.1", duration=-1)
+
+
+def test_a_wrong_key_is_one_line_with_the_log_beside(tiny, url, tmp_path):
+    out = tmp_path / "results"
+    with pytest.raises(RunError, match="refused the key: wrong key") as raised:
+        loadtest(tiny, url, key="wrong", out=out, progress=False)
+    assert "\n" not in str(raised.value)
+    (log,) = out.iterdir()
+    assert str(log) in str(raised.value)
+    assert "refused the key" in log.read_text()
+
+
+def test_a_server_that_goes_away_is_one_line(tiny, server_with):
+    """It dies with the tenth message, for good."""
+
+    stored = []
+
+    def die_soon(server, event):
+        if isinstance(event, events.Committed):
+            stored.append(event)
+            if len(stored) == 10:
+                asyncio.get_running_loop().call_soon(server.abort)
+
+    with server_with(die_soon) as server, pytest.raises(RunError, match="the server went away: all 24 devices"):
+        loadtest(tiny.with_({"drain": 0.2}), server.url, progress=False)
+
+
+def test_an_interrupt_ends_the_child(tiny, url, monkeypatch):
+    children, popen = [], launch.subprocess.Popen
+
+    def spy(*arguments, **options):
+        children.append(popen(*arguments, **options))
+        return children[0]
+
+    def interrupt(folder):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launch.subprocess, "Popen", spy)
+    monkeypatch.setattr(launch, "read_status", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        loadtest(tiny, url, progress=False)
+    assert children[0].returncode is not None
+
+
+def test_a_child_that_dies_is_reported_with_its_last_words(tiny, url, monkeypatch):
+    monkeypatch.setattr(launch, "_environment", lambda key: {"PATH": "", "PYTHONHOME": "/nowhere"})
+    with pytest.raises(RunError, match=r"Locust ended without a result: .+ \(log: "):
+        loadtest(tiny, url, progress=False)
+
+
+def test_it_needs_no_main_thread(tiny, url):
+    """As in a notebook's executor: no signal handler, no event loop."""
+    assert threading.current_thread() is threading.main_thread()
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(loadtest, tiny, url, duration=0.3, progress=False).result()
+    assert (run.messages.outcome == "stored").all()

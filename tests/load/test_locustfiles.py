@@ -1,0 +1,112 @@
+"""Locust by hand: `locust -f locustfiles/office.py` with its own options and its own web page."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from urllib.parse import urlencode
+from urllib.request import urlopen
+
+import pytest
+
+from imsim.results import RunData
+from imsim.scenario import Scenario, plan
+
+
+def test_office_headless(locust, url, tmp_path):
+    """-u sets the population; -t says for how long messages are sent, and the run is that of a shorter plan."""
+    result = locust(
+        *("-f", "locustfiles/office.py", "-H", url, "--headless", "-u", "6", "-t", "2s"),
+        *("--imsim-seed", "5", "--imsim-out", str(tmp_path)),
+    )
+    assert result.returncode == 0, result.stderr
+    run = RunData.open(result.stdout.removeprefix("run: ").partition("\n")[0], verify=True)
+    assert run.path.parent == tmp_path
+    assert (run.world, run.seed, run.scenario.population.users) == ("live", 5, 6)
+    assert 1 < run.scenario.duration < 2
+    office = Scenario.load("office", {"population.users": 6}, seed=5)
+    assert run.messages["intended_at"].tolist() == plan(office, duration=run.scenario.duration).at.tolist()
+    assert (run.messages.outcome == "stored").all()
+    assert (run.deliveries.outcome == "delivered").all()
+    assert "send -> delivered" in result.stderr
+
+
+def test_another_scenario_brings_its_own_number_of_devices(locust, url, tiny_file, tmp_path):
+    result = locust(
+        *("-f", "locustfiles/hot_group.py", "-H", url, "--headless", "--only-summary"),
+        *("--imsim-scenario", str(tiny_file), "--imsim-run", "mine", "--imsim-out", str(tmp_path)),
+    )
+    assert result.returncode == 0, result.stderr
+    (folder,) = tmp_path.iterdir()
+    run = RunData.open(folder)
+    assert (run.scenario.population.users, run.scenario.population.devices) == (12, 2)
+    assert run.scenario.duration == 1.0
+    assert run.manifest["namespace"] == "mine"
+
+
+@pytest.mark.parametrize("option", ["--master", "--worker", "--processes=2"])
+def test_distributed_mode_is_refused(locust, url, option):
+    result = locust("-f", "locustfiles/office.py", "-H", url, "--headless", option)
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1].endswith(
+        "imsim runs in one Locust process so far: leave out --master, --worker and --processes"
+    )
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["-H", "ws://127.0.0.1:1"], "no server at ws://127.0.0.1:1: start one with `imsim serve`"),
+        (["-H", "127.0.0.1"], "url: expected ws://host:port or wss://host:port, got '127.0.0.1'"),
+        (["-H", "URL", "--imsim-run", "a:b"], "--imsim-run: 'a:b' is no name"),
+        (["-H", "URL", "-u", "3"], "conversations.partners: expected fewer than population.users (3), got 5"),
+        (["-H", "URL", "--imsim-key", "wrong"], "refused the key"),
+    ],
+)
+def test_what_cannot_be_is_one_line_and_exit_code_1(locust, url, options, reason):
+    options = [url if option == "URL" else option for option in options]
+    result = locust("-f", "locustfiles/office.py", "--headless", *options)
+    assert result.returncode == 1
+    assert reason in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_unknown_scenario_ends_before_the_start(locust, url):
+    result = locust("-f", "locustfiles/office.py", "--headless", "-H", url, "--imsim-scenario", "ofice")
+    assert result.returncode == 1
+    assert "did you mean 'office'?" in result.stderr
+
+
+def test_two_locustfiles_at_once_are_refused(locust, url):
+    result = locust("-f", "locustfiles/office.py,locustfiles/hot_group.py", "--headless", "-H", url)
+    assert result.returncode == 1
+    assert "a run has one user class" in result.stderr
+
+
+def test_each_test_of_the_web_page_is_a_run(url, tiny_file, free_port, tmp_path, environment):
+    command = [sys.executable, "-m", "locust", "-f", "locustfiles/office.py", "-H", url, "--autostart"]
+    command += ["--web-host", "127.0.0.1", "--web-port", str(free_port)]
+    command += ["--imsim-scenario", str(tiny_file), "--imsim-out", str(tmp_path)]
+    with subprocess.Popen(
+        command,
+        **environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as child:
+        try:
+            first = child.stdout.readline()
+            page = f"http://127.0.0.1:{free_port}"
+            form = {"user_count": 24, "spawn_rate": 100, "host": url, "imsim_seed": "9"}
+            with urlopen(f"{page}/swarm", urlencode(form).encode(), timeout=10) as answer:
+                assert b'"success":true' in answer.read().replace(b" ", b"")
+            second = child.stdout.readline()
+            with urlopen(f"{page}/stats/requests", timeout=10) as answer:
+                assert b"send -> delivered" in answer.read()
+        finally:
+            child.terminate()
+    runs = [RunData.open(line.removeprefix("run: ").strip()) for line in (first, second)]
+    assert [run.seed for run in runs] == [7, 9]
+    assert all((run.deliveries.outcome == "delivered").all() for run in runs)

@@ -1,0 +1,157 @@
+"""What is counted as under way, what as foreign, and how facts become a run."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from imsim.core.exceptions import UsageError
+from imsim.core.model import Code, Route
+from imsim.load.recording import (
+    SPOOL,
+    Recording,
+    collect,
+    cut,
+    lateness_warnings,
+    read_status,
+    summarize_lateness,
+    write_status,
+)
+from imsim.scenario import plan
+
+
+@pytest.fixture
+def made(tiny, tmp_path):
+    """A recording with t = 0 at 100 s, its plan, and what it told Locust."""
+    told = []
+    the_plan = plan(tiny)
+    recording = Recording(the_plan, "ns", tmp_path / SPOOL, lambda *report: told.append(report))
+    recording.begin(100.0)
+    yield SimpleNamespace(recording=recording, plan=the_plan, told=told, folder=tmp_path)
+    recording.close()
+
+
+def message(intent: int, namespace: str = "ns") -> SimpleNamespace:
+    return SimpleNamespace(id_client=f"{namespace}:{intent}")
+
+
+def entitled(the_plan, intent: int) -> list[int]:
+    rows = the_plan.entitled()
+    return rows.device[rows.intent == intent].tolist()
+
+
+def test_a_message_is_under_way_until_answered_and_shown_everywhere(made):
+    devices = entitled(made.plan, 0)
+    made.recording.told(0, 0.0)  # perhaps it has to connect first
+    assert made.recording.under_way == 1 + len(devices)
+    made.recording.sent("ns:0", 100.1)
+    made.recording.sent("ns:0", 100.2)  # a retry
+    assert made.recording.under_way == 1 + len(devices)
+    made.recording.acked("ns:0", 100.3)
+    assert made.recording.under_way == len(devices)
+    for device in devices:
+        made.recording.shown(message(0), device, Route.PUSH, 100.4)
+    assert made.recording.under_way == 0
+    made.recording.close()
+    assert [name for name, *_ in made.told] == ["send -> stored"] + ["send -> delivered"] * len(devices)
+    late = 100.3 - 100 - made.plan.at[0] / 1e9
+    assert made.told[0][1] == pytest.approx(late * 1e3)
+
+
+def test_nothing_is_expected_of_a_failed_message_until_it_proves_stored(made):
+    made.recording.told(0, 0.0)
+    made.recording.sent("ns:0", 100.1)
+    made.recording.failed("ns:0", Code.TIMEOUT, "no answer", 100.2)
+    assert made.recording.under_way == 0
+    made.recording.acked("ns:0", 100.3)
+    assert made.recording.under_way == len(entitled(made.plan, 0))
+
+
+def test_a_device_without_a_right_to_it_counts_for_no_other(made):
+    devices = entitled(made.plan, 0)
+    own = made.plan.device_index(int(made.plan.sender[0]), int(made.plan.device[0]))
+    stranger = next(d for d in range(24) if d not in devices and d != own)
+    made.recording.told(0, 0.0)
+    made.recording.sent("ns:0", 100.1)
+    before = made.recording.under_way
+    made.recording.shown(message(0), stranger, Route.PUSH, 100.2)
+    made.recording.shown(message(0), own, Route.SYNC, 100.2)
+    assert made.recording.under_way == before
+
+
+def test_what_never_came_is_told_as_a_failure(made):
+    made.recording.told(0, 0.0)
+    made.recording.sent("ns:0", 100.1)
+    made.recording.acked("ns:0", 100.2)
+    made.recording.told(1, 0.0)
+    made.recording.sent("ns:1", 100.3)
+    made.told.clear()
+    made.recording.close()
+    lost = len(entitled(made.plan, 0)) + len(entitled(made.plan, 1))
+    assert [name for name, *_ in made.told].count("send -> delivered") == lost
+    assert [name for name, *_ in made.told].count("send -> stored") == 1
+    assert all(ms is None and error for _, ms, _, error in made.told)
+
+
+def test_messages_of_other_runs_are_counted_apart(made):
+    for foreign in (message(0, "other"), message(10**9), SimpleNamespace(id_client="ns:x")):
+        made.recording.shown(foreign, 3, Route.PUSH, 100.1)
+        made.recording.repeated(foreign, 3, 100.1)
+    assert made.recording.foreign == 6
+    assert made.told == []
+
+
+def test_the_run_of_a_folder(made, tiny):
+    devices = entitled(made.plan, 0)
+    made.recording.sent("ns:0", 100.1)
+    made.recording.acked("ns:0", 100.2)
+    made.recording.shown(message(0), devices[0], Route.PUSH, 100.3)
+    made.recording.repeated(message(0), devices[0], 100.4)
+    made.recording.close()
+    manifest = {"url": "ws://h:1"}
+    status = {"phase": "done", "played": tiny.duration, "started": "2026-01-02T03:04:05+00:00", "manifest": manifest}
+    write_status(made.folder, status)
+    run = collect(made.folder, tiny)
+    assert run.world == "live"
+    assert run.manifest["url"] == "ws://h:1"
+    assert run.messages.outcome.tolist() == ["stored"] + ["unsent"] * (len(made.plan) - 1)
+    assert run.deliveries.outcome.tolist() == ["delivered"] + ["pending"] * (len(devices) - 1)
+    assert run.deliveries.duplicates.tolist() == [1] + [0] * (len(devices) - 1)
+    assert run.deliveries.attempts.isna().all()
+
+
+def test_a_run_that_was_stopped_is_that_of_a_shorter_plan(made, tiny):
+    made.recording.close()
+    played = float(made.plan.at[10]) / 1e9
+    status = {"phase": "done", "played": played, "started": "2026-01-02T03:04:05+00:00", "manifest": {}}
+    write_status(made.folder, status)
+    run = collect(made.folder, tiny)
+    assert len(run.messages) == 10
+    assert np.array_equal(run.messages.intended_at.to_numpy(np.int64), made.plan.at[:10])
+    assert run.scenario.duration == played
+
+
+def test_a_warm_up_that_does_not_fit_is_left_out(tiny):
+    with_warmup = tiny.with_({"warmup": 0.5})
+    assert cut(with_warmup, 0.7).warmup == 0.5
+    assert cut(with_warmup, 0.5).warmup == 0.0
+    assert cut(with_warmup, tiny.duration) is with_warmup
+
+
+def test_a_spool_that_is_gone(tiny, tmp_path):
+    status = {"played": tiny.duration, "started": "2026-01-02T03:04:05+00:00", "manifest": {}}
+    assert read_status(tmp_path) == {}
+    write_status(tmp_path, status)
+    with pytest.raises(UsageError, match="cannot read the spool"):
+        collect(tmp_path, tiny)
+
+
+def test_a_late_sender_says_so(made):
+    made.recording.lateness.extend([0.001] * 90 + [0.2] * 10)
+    lateness = summarize_lateness(made.recording.lateness)
+    assert lateness == {"p50": 1.0, "p99": 200.0, "max": 200.0}
+    assert "could not keep up" in lateness_warnings(lateness)[0]
+    assert lateness_warnings({"p50": 0.1, "p99": 1.0, "max": 90.0}) == []
+    assert lateness_warnings({}) == []

@@ -1,0 +1,208 @@
+"""The gevent transport, in subprocesses, against websockets' own server in a thread of this one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from websockets.asyncio.server import serve
+
+CERTIFICATE = Path(__file__).with_name("localhost.pem")
+
+PRELUDE = """
+import sys
+import gevent
+from gevent.event import Event
+from imsim.load.target import Target
+from imsim.load.transport import Transport, TransportError
+
+def open_(url, on_text, timeout=5.0):
+    transport = Transport.connect(Target(url), timeout, on_text)
+    return transport, gevent.spawn(transport.read)
+
+url = sys.argv[1]
+"""
+
+ECHO = (
+    PRELUDE
+    + """
+SENDERS, EACH = 20, 50
+got, everything = [], Event()
+
+def on_text(data):
+    got.append(data)
+    if len(got) == SENDERS * EACH:
+        everything.set()
+
+transport, reader = open_(url, on_text)
+
+def sender(me):
+    for number in range(EACH):
+        transport.send(b"%d:%d:" % (me, number) + b"x" * (me * 500))
+        if number % 7 == 0:
+            gevent.sleep(0)
+
+gevent.joinall([gevent.spawn(sender, me) for me in range(SENDERS)], raise_error=True)
+assert everything.wait(timeout=20)
+latest = {}
+for data in got:
+    me, number, filling = data.split(b":")
+    assert len(filling) == int(me) * 500
+    assert int(number) == latest.get(me, -1) + 1
+    latest[me] = int(number)
+transport.close()
+reader.join(timeout=5)
+assert reader.ready()
+print("ok")
+"""
+)
+
+
+@contextmanager
+def serving(handler, **options):
+    """websockets' own server at its url; compression off, as imsim's server has it."""
+    started, addresses = threading.Event(), []
+
+    async def main() -> None:
+        async with serve(handler, "127.0.0.1", 0, compression=None, close_timeout=0.1, **options) as server:
+            addresses.append((server.sockets[0].getsockname()[1], asyncio.get_running_loop(), over := asyncio.Event()))
+            started.set()
+            await over.wait()
+
+    thread = threading.Thread(target=lambda: asyncio.run(main()))
+    thread.start()
+    assert started.wait(timeout=10)
+    port, loop, over = addresses[0]
+    try:
+        yield f"{'wss' if 'ssl' in options else 'ws'}://127.0.0.1:{port}"
+    finally:
+        loop.call_soon_threadsafe(over.set)
+        thread.join()
+
+
+async def echo(connection):
+    async for message in connection:
+        await connection.send(message)
+
+
+def test_many_senders_keep_their_order_and_never_interleave(python):
+    with serving(echo) as url:
+        assert python(ECHO, url) == "ok\n"
+
+
+def test_the_same_over_tls(python):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE)
+    with serving(echo, ssl=context) as url:
+        assert python(ECHO, url, env=os.environ | {"SSL_CERT_FILE": str(CERTIFICATE)}) == "ok\n"
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused(python):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE)
+    script = PRELUDE + "try: open_(url, print)\nexcept TransportError as error: print(error)"
+    with serving(echo, ssl=context) as url:
+        output = python(script, url)
+    assert "certificate verify failed" in output
+    assert output.count("\n") == 1
+
+
+def test_a_server_that_does_not_read_holds_up_nobody_else(python):
+    """8 MB into a connection that nobody reads from return at once, and another connection works on."""
+    script = (
+        PRELUDE
+        + """
+stuck, stuck_reader = open_(sys.argv[2], print)
+for _ in range(80):
+    stuck.send(b"x" * 100_000)
+answered = Event()
+transport, reader = open_(url, lambda data: answered.set())
+transport.send(b"still here?")
+assert answered.wait(timeout=5)
+for _ in range(200):
+    stuck.send(b"x" * 100_000)  # more than is kept: this connection ends
+stuck_reader.join(timeout=5)
+assert stuck_reader.ready()
+stuck.send(b"dropped")
+transport.close()
+reader.join(timeout=5)
+print("ok")
+"""
+    )
+
+    async def deaf(connection):
+        await connection.wait_closed()
+
+    with serving(echo) as url, serving(deaf, max_queue=1) as deaf_url:
+        assert python(script, url, deaf_url) == "ok\n"
+
+
+def test_fragments_are_joined_pings_answered_and_the_end_noticed(python):
+    async def handler(connection):
+        await connection.send(["Gr", "üß", "e"])
+        await (await connection.ping())
+        await connection.send("bye")
+
+    script = (
+        PRELUDE + "_, reader = open_(url, lambda d: print(d.decode()))\nreader.join(timeout=5)\nprint(reader.ready())"
+    )
+    with serving(handler) as url:
+        assert python(script, url, env=os.environ | {"PYTHONIOENCODING": "utf-8"}) == "Grüße\nbye\nTrue\n"
+
+
+def test_nothing_is_handed_out_after_close(python):
+    async def handler(connection):
+        for number in range(100):
+            await connection.send(str(number))
+        await connection.wait_closed()
+
+    script = (
+        PRELUDE
+        + """
+def on_text(data):
+    print(data.decode())
+    if data == b"3":
+        transport.close()
+
+transport, reader = open_(url, on_text)
+reader.join(timeout=5)
+print(reader.ready())
+"""
+    )
+    with serving(handler) as url:
+        assert python(script, url).split() == ["0", "1", "2", "3", "True"]
+
+
+def test_a_server_that_is_none_is_one_clear_line(python, free_port, url):
+    script = (
+        PRELUDE
+        + """
+for url in sys.argv[1:]:
+    try:
+        open_(url, print, timeout=0.3)
+    except TransportError as error:
+        print(error)
+"""
+    )
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        output = python(
+            script,
+            f"ws://127.0.0.1:{free_port}",
+            f"{url}/healthz",
+            f"ws://127.0.0.1:{silent.getsockname()[1]}",
+        )
+    refused, wrong_path, no_answer = output.splitlines()
+    assert "refused" in refused
+    assert "the server answers HTTP 200" in wrong_path
+    assert "no answer in time" in no_answer
+
+
+@pytest.mark.parametrize("module", ["imsim.load", "imsim.load.launch"])
+def test_importing_the_parents_side_imports_neither_locust_nor_gevent(python, module):
+    assert python(f"import sys, {module}; print({{'locust', 'gevent'}} & set(sys.modules))") == "set()\n"
