@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import urllib.request
 
 import pytest
@@ -15,18 +12,6 @@ from matplotlib.figure import Figure
 import imsim
 
 OFFICE = imsim.Scenario.load("office").with_({"duration": 4.0, "warmup": 0.0, "workload.rate": 1.0})
-
-#: A server whose gateway never pushes every hundredth message, retries neither.
-FORGETFUL = """
-from imsim.core.gateway import Gateway
-push = Gateway._push
-def forgetful(self, connection, frame, now):
-    if int(frame.message.id_client.rpartition(":")[2]) % 100 != 99:
-        push(self, connection, frame, now)
-Gateway._push = forgetful
-from imsim.cli import main
-main(["serve", "office", "--port", "0"])
-"""
 
 
 @pytest.fixture(scope="module")
@@ -71,28 +56,6 @@ def test_times_are_in_the_order_of_the_protocol(simulated, live):
     assert (live.messages.intended_at <= live.messages.sent_at).all()
     assert (live.messages.sent_at < live.messages.acked_at).all()
     assert live.messages.stored_at.isna().all(), "server times are not known to the load side"
-
-
-def test_a_server_that_never_pushes_some_messages_loses_exactly_those():
-    with subprocess.Popen(
-        [sys.executable, "-c", FORGETFUL], stdout=subprocess.PIPE, text=True, env=os.environ
-    ) as process:
-        try:
-            url = next(line.split()[2] for line in process.stdout if line.startswith("listening on "))
-            run = imsim.loadtest(OFFICE, url)
-        finally:
-            process.terminate()
-    lost = run.deliveries[run.deliveries.outcome == "pending"]
-    entitled = run.deliveries[run.deliveries.intent % 100 == 99]
-    assert len(lost) > 1
-    assert set(lost.index) == set(entitled.index)
-    assert run.to_json_dict()["lost"] == len(lost)
-
-
-def test_a_second_run_on_one_server_is_new(server, live):
-    again = imsim.loadtest(OFFICE, server.url, seed=4, duration=1)
-    assert set(again.messages.outcome) == {"stored"}
-    assert again.to_json_dict()["duplicates"] == again.to_json_dict()["lost"] == 0
 
 
 def test_a_served_file_outlives_its_server(tmp_path):
