@@ -126,7 +126,9 @@ class Pair:
 
     def store(self, request: storage.Request) -> None:
         node, result = self.node, self.storage.execute(request)
-        self._queue.append(lambda: node.stored(request, result, self.clock.now) if node is self.node else None)
+        self._queue.append(
+            lambda: node.stored(request, result, self.clock.now) if node is self.node and self.up else None
+        )
 
     def emit(self, event: Any) -> None:
         self.server_events.append(event)

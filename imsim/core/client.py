@@ -125,7 +125,7 @@ class Client:
         self._failures = 0  # connections in a row that did not get as far as a login
         self._conversations: dict[str, _Conversation] = {}
         self._outgoing: dict[str, _Outgoing] = {}
-        self._failed: dict[str, str] = {}  # id_client -> conversation
+        self._failed: dict[str, _Outgoing] = {}  # in case they prove stored after all
 
     def next_deadline(self) -> float | None:
         return self._timers.next_deadline()
@@ -164,10 +164,10 @@ class Client:
         again = self._failed.pop(id_client, None) is not None
         shown = conversation.inbox.next_seq - 1
         frame = frames.Send(id_client, scene, to, content, type, file, custom, again, None, shown)
-        if len(self._outgoing) >= _OUTGOING:
-            self._fail(id_client, conversation, Code.UNAVAILABLE, "too many messages wait for an answer")
-            return
         outgoing = _Outgoing(conversation, frame)
+        if len(self._outgoing) >= _OUTGOING:
+            self._fail(outgoing, Code.UNAVAILABLE, "too many messages wait for an answer")
+            return
         self._outgoing[id_client] = conversation.outgoing[id_client] = outgoing
         if self.state in (State.ONLINE, State.SYNCING):
             self._transmit(outgoing, now)
@@ -241,6 +241,10 @@ class Client:
         for outgoing in self._outgoing.values():
             if outgoing.timer:
                 outgoing.timer.cancel()
+        for conversation in self._conversations.values():
+            if conversation.gap_timer:
+                conversation.gap_timer.cancel()
+                conversation.gap_timer = None
 
     def _gave_up(self, _: None, now: float) -> None:
         self._port.close()
@@ -279,8 +283,16 @@ class Client:
     def _sync(self, _: None, now: float) -> None:
         """Ask for what was missed, and again if no answer comes."""
         cursors = {c.id: c.inbox.cursor for c in self._conversations.values()}
-        self._arm(now + self._policies.send_timeout, self._sync)
+        self._arm(now + self._policies.send_timeout, self._sync_overdue)
         self._put(frames.Sync(cursors), now)
+
+    def _sync_overdue(self, _: None, now: float) -> None:
+        if now - self._heard_at >= self._policies.heartbeat_timeout:
+            self._port.close()
+            self._reconnect(Code.HEARTBEAT, now)
+            return
+        self._put(frames.Ping(), now)  # a server whose storage is slow is heard at least
+        self._sync(None, now)
 
     def _page(self, frame: frames.Page, now: float) -> None:
         for message in frame.messages:
@@ -289,7 +301,7 @@ class Client:
             conversation = self._conversation(id)
             conversation.inbox.complete_to(seq)
             self._show_following(conversation)
-        if frame.more:
+        if frame.more and self.state == State.SYNCING:  # not for the late answer to a repeated request
             self._sync(None, now)
 
     def _sync_done(self, frame: frames.SyncDone, now: float) -> None:
@@ -302,6 +314,9 @@ class Client:
                 self._put(frames.Read(conversation.id, conversation.unread.read_seq), now)
             elif conversation.unread.read(mark.read_seq):
                 self._mark_moved(conversation)
+        for conversation in self._conversations.values():
+            if conversation.inbox.has_gap and conversation.gap_timer is None:
+                self._wait_for_gap(conversation, now)
         self._arm(now + self._policies.heartbeat, self._beat)
         self._port.emit(events.Ready())
 
@@ -353,7 +368,7 @@ class Client:
         if outgoing.attempts < self._policies.send_attempts:
             return False
         self._drop(outgoing)
-        self._fail(outgoing.frame.id_client, outgoing.conversation, Code.TIMEOUT, "no answer after every attempt")
+        self._fail(outgoing, Code.TIMEOUT, "no answer after every attempt")
         return True
 
     def _send_overdue(self, outgoing: _Outgoing, now: float) -> None:
@@ -368,8 +383,9 @@ class Client:
         if outgoing.timer:
             outgoing.timer.cancel()
 
-    def _fail(self, id_client: str, conversation: _Conversation, code: Code, text: str) -> None:
-        self._failed[id_client] = conversation.id
+    def _fail(self, outgoing: _Outgoing, code: Code, text: str) -> None:
+        id_client = outgoing.frame.id_client
+        self._failed[id_client] = outgoing
         if len(self._failed) > _FAILED:
             del self._failed[next(iter(self._failed))]
         self._port.emit(events.SendFailed(id_client, code, text))
@@ -378,49 +394,59 @@ class Client:
         self._port.emit(events.Received(frame.id_client))
 
     def _stored(self, frame: frames.Stored, now: float) -> None:
-        outgoing = self._outgoing.get(frame.id_client)
-        if outgoing is None and self._failed.pop(frame.id_client, None) is None:
+        outgoing = self._take_answered(frame.id_client, frame.conversation_id)
+        if outgoing is None:
             return  # answered before
-        conversation = self._conversation(frame.conversation_id)
-        if outgoing is not None:
-            sent = outgoing.frame
-            self._drop(outgoing)
-            if conversation.last_msg is None or frame.seq > conversation.last_msg.seq:
-                conversation.last_msg = Message(
-                    frame.conversation_id,
-                    frame.seq,
-                    frame.id,
-                    frame.id_client,
-                    sent.scene,
-                    sent.type,
-                    self.user,
-                    sent.to,
-                    frame.time,
-                    sent.content,
-                    sent.file,
-                    sent.custom,
-                    sent.resend,
-                )
-            if conversation.unread.read(sent.shown):
-                self._mark_moved(conversation)
+        conversation, sent = outgoing.conversation, outgoing.frame
+        if conversation.last_msg is None or frame.seq > conversation.last_msg.seq:
+            conversation.last_msg = Message(
+                frame.conversation_id,
+                frame.seq,
+                frame.id,
+                frame.id_client,
+                sent.scene,
+                sent.type,
+                self.user,
+                sent.to,
+                frame.time,
+                sent.content,
+                sent.file,
+                sent.custom,
+                sent.resend,
+            )
+        if conversation.unread.read(sent.shown):
+            self._mark_moved(conversation)
         conversation.inbox.place_own(frame.seq)
         self._show_following(conversation)
         self._port.emit(events.Acked(frame.id_client, frame.conversation_id, frame.seq))
         self._release_held(conversation, now)
 
+    def _take_answered(self, id_client: str, conversation: str) -> _Outgoing | None:
+        """The send that proves stored, also if it had failed; it waits for nothing any more."""
+        for sends in (self._outgoing, self._failed):
+            outgoing = sends.get(id_client)
+            if outgoing is not None and outgoing.conversation.id == conversation:
+                if sends is self._outgoing:
+                    self._drop(outgoing)
+                else:
+                    del self._failed[id_client]
+                return outgoing
+        return None
+
     def _rejected(self, frame: frames.Rejected, now: float) -> None:
+        if frame.request != frames.Send.op:
+            self._port.emit(events.RequestFailed(frame.request, frame.ref, frame.code, frame.text))
+            return
         outgoing = self._outgoing.get(frame.ref)
         if outgoing is None:
-            if frame.ref not in self._failed:
-                self._port.emit(events.RequestFailed(frame.ref, frame.code, frame.text))
-            return
+            return  # answered before
         if frame.code == Code.GAP:
             outgoing.held = True
             if next(iter(outgoing.conversation.outgoing)) == frame.ref:
                 self._release_held(outgoing.conversation, now)
         elif not frame.code.retryable:
             self._drop(outgoing)
-            self._fail(frame.ref, outgoing.conversation, frame.code, frame.text)
+            self._fail(outgoing, frame.code, frame.text)
             self._release_held(outgoing.conversation, now)
         # Otherwise its timer sends it again, a little later, which is what an overloaded server needs.
 
@@ -458,9 +484,10 @@ class Client:
         if last is None or message.seq > last.seq:
             conversation.last_msg = message
         if message.sender == self.user:
-            outgoing = self._outgoing.get(message.id_client)
+            outgoing = self._take_answered(message.id_client, conversation.id)
             if outgoing is not None:  # its own message, of which the answer was lost
-                self._drop(outgoing)
+                if conversation.unread.read(outgoing.frame.shown):
+                    self._mark_moved(conversation)
                 self._port.emit(events.Acked(message.id_client, conversation.id, message.seq))
                 return
             self._port.emit(events.Shown(message, Flow.OUT, route))
@@ -483,8 +510,7 @@ class Client:
         """Nobody filled the gap: show what stands behind it. The next login's sync asks for what is missing."""
         conversation.gap_timer = None
         if self.state != State.ONLINE:
-            self._wait_for_gap(conversation, now)  # the sync under way will fill it
-            return
+            return  # the next sync will fill it; if not, its end starts the wait anew
         conversation.inbox.give_up_gap()
         self._show_following(conversation)
         self._put(frames.Delivered(conversation.id, conversation.inbox.next_seq - 1), now)

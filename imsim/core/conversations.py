@@ -95,9 +95,9 @@ class Conversations:
     def receive(self, up: frames.Up, now: float) -> None:
         conversation = self._open.get(up.conversation_id)
         if conversation is None:
-            conversation = self._open[up.conversation_id] = _Conversation(up.conversation_id)
-            if len(self._open) > self._policies.open_conversations:
+            if len(self._open) >= self._policies.open_conversations:
                 self._evict()
+            conversation = self._open[up.conversation_id] = _Conversation(up.conversation_id)
             conversation.waiting.append((up, frozenset()))
             founders = _founders(up) or p2p_members(up.conversation_id)
             self._ask(conversation, storage.OpenConversation(conversation.id, founders), now)
@@ -220,11 +220,11 @@ class Conversations:
             return
         if entry is None and frame.after is not None:
             predecessor = (session.user, frame.after)
-            if predecessor in absent:
-                self._reject(up, Code.GAP, f"the message {frame.after!r} before it has not arrived")
-                return
             if predecessor not in recent:
-                self._find(conversation, up, predecessor, absent, now)
+                if predecessor in absent:
+                    self._reject(up, Code.GAP, f"the message {frame.after!r} before it has not arrived")
+                else:
+                    self._find(conversation, up, predecessor, absent, now)
                 return
         message = Message(
             conversation.id,
@@ -307,7 +307,13 @@ class Conversations:
             if same:
                 self._acknowledge(original, session)
             else:
-                self._refuse(session, original.id_client, Code.CONFLICT, "this idClient was used for another message")
+                self._refuse(
+                    session,
+                    frames.Send.op,
+                    original.id_client,
+                    Code.CONFLICT,
+                    "this idClient was used for another message",
+                )
 
     def _acknowledge(self, message: Message, session: Session) -> None:
         answer = frames.Stored(message.id_client, message.conversation_id, message.id, message.seq, message.time)
@@ -316,10 +322,8 @@ class Conversations:
     def _remember(self, conversation: _Conversation, entry: _Entry) -> None:
         recent = conversation.recent
         recent[entry.message.sender, entry.message.id_client] = entry
-        if len(recent) > _RECENT:
-            oldest = next(iter(recent))
-            if recent[oldest].stored:
-                del recent[oldest]
+        while len(recent) > _RECENT and recent[oldest := next(iter(recent))].stored:
+            del recent[oldest]
 
     # --- groups -----------------------------------------------------------------------------------------------------
 
@@ -343,7 +347,7 @@ class Conversations:
             if entry.timer:
                 entry.timer.cancel()
             for session in entry.sessions:
-                self._refuse(session, entry.message.id_client, Code.UNAVAILABLE, why)
+                self._refuse(session, frames.Send.op, entry.message.id_client, Code.UNAVAILABLE, why)
         for up, _ in conversation.waiting:
             self._reject(up, Code.UNAVAILABLE, why)
 
@@ -356,10 +360,11 @@ class Conversations:
     def _reject(self, up: frames.Up, code: Code, text: str) -> None:
         frame = up.frame
         ref = frame.id_client if isinstance(frame, frames.Send) else frame.name  # type: ignore[union-attr]
-        self._refuse(up.session, ref, code, text)
+        self._refuse(up.session, frame.op, ref, code, text)
 
-    def _refuse(self, session: Session, ref: str, code: Code, text: str) -> None:
-        self._port.to_gateway(session.gateway, frames.Down((session,), frames.Rejected(ref, code, text)))
+    def _refuse(self, session: Session, request: str, ref: str, code: Code, text: str) -> None:
+        answer = frames.Rejected(request, ref, code, text)
+        self._port.to_gateway(session.gateway, frames.Down((session,), answer))
 
 
 def _founders(up: frames.Up) -> tuple[str, ...] | None:

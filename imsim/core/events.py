@@ -82,8 +82,9 @@ class GroupMade:
 
 @dataclass(slots=True)
 class RequestFailed:
-    """A request other than a send was rejected; `ref` is the group's name or the conversation."""
+    """A request other than a send was rejected: its op, and the group's name or the conversation."""
 
+    request: str
     ref: str
     code: Code
     text: str

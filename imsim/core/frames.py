@@ -144,9 +144,11 @@ class Stored:
 
 @dataclass(slots=True)
 class Rejected:
-    """A request failed. `ref` is the send's id_client or the group's name. Retryable codes: `unavailable`, `gap`."""
+    """A request failed. `request` is its op, `ref` which one: a send's id_client, a group's name, the conversation of
+    a read. Retryable codes: `unavailable`, `gap`."""
 
     op: ClassVar[str] = "rejected"
+    request: str
     ref: str
     code: Code
     text: str = ""

@@ -41,12 +41,13 @@ class Port(Protocol):
 class _Push:
     """A push that the device has not acknowledged yet."""
 
-    __slots__ = ("attempts", "connection", "frame", "timer")
+    __slots__ = ("attempts", "connection", "frame", "timer", "wait")
 
-    def __init__(self, connection: _Connection, frame: frames.Push) -> None:
+    def __init__(self, connection: _Connection, frame: frames.Push, wait: float) -> None:
         self.connection = connection
         self.frame = frame
         self.attempts = 1
+        self.wait = wait
         self.timer: Timer | None = None
 
 
@@ -170,14 +171,16 @@ class Gateway:
         limit = self._policies.content_bytes
         # At most four bytes a character, so only long texts need counting.
         if len(frame.content) * 4 > limit and len(frame.content.encode()) > limit:
-            self._reject(connection, frame.id_client, Code.TOO_LARGE, f"content: more than {limit} bytes of UTF-8")
+            self._reject(
+                connection, frame.op, frame.id_client, Code.TOO_LARGE, f"content: more than {limit} bytes of UTF-8"
+            )
             return
         try:
             check_name("to", frame.to)
             if not 1 <= len(frame.id_client) <= 128:
                 raise BadName("idClient: give it 1 to 128 characters")
         except BadName as error:
-            self._reject(connection, frame.id_client[:128], Code.BAD_REQUEST, str(error))
+            self._reject(connection, frame.op, frame.id_client[:128], Code.BAD_REQUEST, str(error))
             return
         self._port.to_conversation(frames.Up(session, frame, conversation_id(frame.scene, session.user, frame.to)))
 
@@ -188,11 +191,11 @@ class Gateway:
             for member in frame.members:
                 check_name("members", member)
         except BadName as error:
-            self._reject(connection, frame.name[:128], Code.BAD_REQUEST, str(error))
+            self._reject(connection, frame.op, frame.name[:128], Code.BAD_REQUEST, str(error))
             return
         if len(frame.members) > self._policies.group_size:
             text = f"members: more than {self._policies.group_size}"
-            self._reject(connection, frame.name, Code.TOO_LARGE, text)
+            self._reject(connection, frame.op, frame.name, Code.TOO_LARGE, text)
             return
         self._port.to_conversation(frames.Up(connection.session, frame, group_id(frame.name)))
 
@@ -242,20 +245,20 @@ class Gateway:
         if connection.unacknowledged_count >= self._policies.send_queue:
             self._end(connection, Code.SLOW_READER, "too many pushes are unacknowledged; log in again to get them")
             return
-        push = _Push(connection, frame)
+        push = _Push(connection, frame, self._policies.push_timeout)
         conversation = frame.message.conversation_id
         pushes = connection.unacknowledged.get(conversation)
         if pushes is None:
             pushes = connection.unacknowledged[conversation] = deque()
         pushes.append(push)
         connection.unacknowledged_count += 1
-        push.timer = self._timers.at(now + self._policies.push_timeout, self._push_overdue, push)
+        push.timer = self._timers.at(now + push.wait, self._push_overdue, push)
         self._transmit(connection, frame.message, push)
 
     def _push_overdue(self, push: _Push, now: float) -> None:
         push.attempts += 1
-        delay = self._policies.push_timeout * self._policies.push_backoff ** (push.attempts - 1)
-        push.timer = self._timers.at(now + min(delay, _LONGEST_PUSH_TIMEOUT), self._push_overdue, push)
+        push.wait = min(push.wait * self._policies.push_backoff, _LONGEST_PUSH_TIMEOUT)
+        push.timer = self._timers.at(now + push.wait, self._push_overdue, push)
         self._transmit(push.connection, push.frame.message, push)
 
     def _transmit(self, connection: _Connection, message: Message, push: _Push) -> None:
@@ -272,8 +275,8 @@ class Gateway:
         else:
             connection.timer = self._timers.at(deadline, self._check_heartbeat, connection)
 
-    def _reject(self, connection: _Connection, ref: str, code: Code, text: str) -> None:
-        self._port.send(connection.id, frames.Rejected(ref, code, text))
+    def _reject(self, connection: _Connection, request: str, ref: str, code: Code, text: str) -> None:
+        self._port.send(connection.id, frames.Rejected(request, ref, code, text))
 
     def _end(self, connection: _Connection, code: Code, text: str) -> None:
         self._port.send(connection.id, frames.Refused(code, code.reconnects, text))

@@ -184,10 +184,9 @@ class Users:
         if place is None:
             place = user.places[message.conversation_id] = _Place(0, Unread())
         own = message.sender == user.id
-        if message.seq > place.max_seq:
-            place.max_seq = message.seq
-            if not own and message.countable:
-                place.unread.add(message.seq)
+        place.max_seq = max(place.max_seq, message.seq)
+        if not own and message.countable:
+            place.unread.add(message.seq)  # once, also if it comes again or after a later one
         if own and frame.shown > place.unread.read_seq:
             self._move_mark(user, message.conversation_id, min(frame.shown, place.max_seq))
         for session in user.sessions.values():
@@ -204,7 +203,7 @@ class Users:
     def _read(self, user: _User, session: Session, frame: frames.Read) -> None:
         place = user.places.get(frame.conversation_id)
         if place is None:
-            answer = frames.Rejected(frame.conversation_id, Code.NO_CONVERSATION, "nothing to read there")
+            answer = frames.Rejected(frame.op, frame.conversation_id, Code.NO_CONVERSATION, "nothing to read there")
             self._port.to_gateway(session.gateway, frames.Down((session,), answer))
             return
         seq = min(frame.seq, place.max_seq)
@@ -233,7 +232,7 @@ class Users:
                 marks = [_mark(conversation, place) for conversation, place in user.places.items()]
                 answers.append(frames.SyncDone(marks))
         else:
-            answers.append(frames.Rejected("sync", Code.UNAVAILABLE, "storage could not be read"))
+            answers.append(frames.Rejected(frames.Sync.op, "", Code.UNAVAILABLE, "storage could not be read"))
         for answer in answers:
             self._to_all((request.session,), answer)
 

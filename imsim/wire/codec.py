@@ -54,7 +54,7 @@ def _decoder(direction: _Frame, whose: str) -> Callable[[str | bytes], _Frame]:
 
     def decode(text: str | bytes) -> _Frame:
         try:
-            value = pydantic_core.from_json(text)
+            value = pydantic_core.from_json(text, allow_inf_nan=False)  # JSON has neither
         except ValueError as error:
             raise WireError(f"not JSON: {error}") from None
         if not isinstance(value, dict):

@@ -139,7 +139,7 @@ def test_a_server_that_never_pushes_some_messages_loses_exactly_those(monkeypatc
 def test_a_message_refused_for_good_is_a_row_that_says_so(monkeypatch):
     def strict(self, connection, frame, now):
         if frame.id_client == "7":
-            self._reject(connection, frame.id_client, Code.TOO_LARGE, "")
+            self._reject(connection, frame.op, frame.id_client, Code.TOO_LARGE, "")
         else:
             Gateway._send(self, connection, frame, now)
 

@@ -1,0 +1,10 @@
+"""The live world: the core behind WebSockets, in real time. `Server` and its stores, and `LiveClient`, the SDK."""
+
+from imsim.live.auth import Tokens
+from imsim.live.client import LiveClient
+from imsim.live.loop import run
+from imsim.live.server import Server
+from imsim.live.settle import settle
+from imsim.live.stores import MemoryStore, SqliteStore, Store
+
+__all__ = ["LiveClient", "MemoryStore", "Server", "SqliteStore", "Store", "Tokens", "run", "settle"]

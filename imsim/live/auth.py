@@ -1,0 +1,102 @@
+"""Who may log in: session tokens, and the HTTP answers beside the WebSocket that hand them out."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from typing import NamedTuple
+from urllib.parse import parse_qs, urlsplit
+
+import jwt
+
+from imsim.core.exceptions import BadName, UsageError
+from imsim.core.model import Code, check_name
+
+_ALGORITHM = "HS256"
+
+
+class Tokens:
+    """Session tokens: JSON Web Tokens (RFC 7519) signed with HMAC-SHA256, with the user as `sub`.
+
+    The signing secret derives from `secret` alone, so a token outlives a restart of the server, and any server with the
+    same secret can verify it. `lifetime` in seconds. Times are wall time in seconds since 1970, and arguments.
+    """
+
+    def __init__(self, secret: str, lifetime: float) -> None:
+        if not secret:
+            raise UsageError("key: an empty key would let everybody in; choose one")
+        self._secret = hmac.digest(secret.encode(), b"imsim session tokens", hashlib.sha256)
+        self._lifetime = lifetime
+
+    def issue(self, user: str, now_wall: float) -> tuple[str, float]:
+        """A token for `user`, and when it expires.
+
+        Raises: BadName.
+        """
+        expires_at = now_wall + self._lifetime
+        claims = {"sub": check_name("user", user), "exp": expires_at}
+        return jwt.encode(claims, self._secret, _ALGORITHM), expires_at
+
+    def verify(self, token: str, now_wall: float) -> tuple[str | None, Code | None]:
+        """The token's user, or None and why: bad_token or token_expired."""
+        try:
+            # PyJWT would compare `exp` with the machine's clock; ours is injected.
+            claims = jwt.decode(
+                token, self._secret, [_ALGORITHM], options={"require": ["sub", "exp"], "verify_exp": False}
+            )
+            user, expires_at = check_name("sub", claims["sub"]), float(claims["exp"])
+        except (jwt.InvalidTokenError, BadName, TypeError, ValueError):
+            return None, Code.BAD_TOKEN
+        return (user, None) if now_wall < expires_at else (None, Code.TOKEN_EXPIRED)
+
+
+class Answer(NamedTuple):
+    """An HTTP response: its status code, its JSON body, and headers beyond the usual."""
+
+    status: int
+    body: bytes
+    headers: dict[str, str]
+
+
+class FrontDesk:
+    """The HTTP side of a server: `GET /token?user=alice` against the key, and `GET /healthz`."""
+
+    def __init__(self, key: str, tokens: Tokens) -> None:
+        self._key = key.encode()
+        self._tokens = tokens
+
+    def answer(self, target: str, authorization: str | None, connections: int, now_wall: float) -> Answer | None:
+        """The response to a GET of `target` (a path with its query); None for `/`, which is the WebSocket's.
+
+        `authorization` is the header of that name, `connections` what /healthz is to report.
+        """
+        url = urlsplit(target)
+        if url.path == "/":
+            return None
+        if url.path == "/token":
+            return self._token(parse_qs(url.query).get("user", [""])[0], authorization or "", now_wall)
+        if url.path == "/healthz":
+            return _json(200, {"status": "ok", "connections": connections})
+        return _error(404, "there are / (the WebSocket), /token?user=NAME and /healthz")
+
+    def _token(self, user: str, authorization: str, now_wall: float) -> Answer:
+        scheme, _, key = authorization.partition(" ")
+        # Header values are bytes that HTTP libraries show as Latin-1.
+        given = key.strip().encode("latin-1", "replace")
+        if scheme.lower() != "bearer" or not hmac.compare_digest(given, self._key):
+            answer = _error(401, "wrong key; send the header 'Authorization: Bearer KEY' with the server's key")
+            return answer._replace(headers={"WWW-Authenticate": "Bearer"})
+        try:
+            token, expires_at = self._tokens.issue(user, now_wall)
+        except BadName as error:
+            return _error(400, str(error))
+        return _json(200, {"token": token, "user": user, "expiresAt": int(expires_at * 1000)})
+
+
+def _json(status: int, value: dict[str, object]) -> Answer:
+    return Answer(status, json.dumps(value).encode(), {})
+
+
+def _error(status: int, text: str) -> Answer:
+    return _json(status, {"error": text})

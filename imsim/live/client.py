@@ -1,0 +1,482 @@
+"""The SDK for asyncio applications: one core Client on one WebSocket after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable
+from ssl import SSLContext, create_default_context
+
+from websockets.client import ClientProtocol
+from websockets.exceptions import InvalidURI
+from websockets.http11 import Response
+from websockets.uri import parse_uri
+
+from imsim import wire
+from imsim.core import events, frames
+from imsim.core.client import Client, Conversation, State
+from imsim.core.exceptions import RunError, UsageError
+from imsim.core.model import Code, Scene, Status, check_name
+from imsim.core.policies import Policies
+from imsim.live.alarm import Alarm
+from imsim.live.credentials import Unauthorized, get_token
+from imsim.live.websocket import LOGGER, WebSocket, text_frame
+
+_LARGEST_FRAME = 64 << 20  # bytes that the server may send in one message: pages are large
+_REMEMBERED = 10_000  # outcomes of sends, and messages that nobody has taken yet
+_OPEN_TIMEOUT = 10.0  # seconds, real ones, for token and handshake
+
+
+class LiveClient:
+    """One device of `user`, in the event loop that calls `start`.
+
+    Give a `token`, or the server's `key`: then each connection begins by asking `GET /token` for one. `clock` is
+    monotonic seconds: under any but `time.monotonic` no deadline fires by itself, and `wake()` runs what is due.
+    `draw()` gives a uniform number in [0, 1). `on_event` sees every event of the core's Client, in order; it may call
+    the client.
+
+    `machine` is the core's Client, `activity` counts calls to it. Tests may set `lose`: frames, in either direction,
+    for which it is true are lost.
+
+    Raises: UsageError for a bad URL, name, or neither token nor key.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        user: str,
+        device: str = "d0",
+        *,
+        token: str | None = None,
+        key: str | None = None,
+        policies: Policies | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        draw: Callable[[], float] = random.random,
+        ssl: SSLContext | None = None,
+        on_event: Callable[[events.ClientEvent], None] | None = None,
+    ) -> None:
+        try:
+            self._uri = parse_uri(url)
+        except (InvalidURI, ValueError):
+            raise UsageError(f"{url!r} is no server's address; give one like ws://127.0.0.1:8765") from None
+        if token is None and key is None:
+            raise UsageError(f"{user}: give a token, or the server's key to get one with")
+        self.url = url
+        self.user = check_name("user", user)
+        self.device = check_name("device", device)
+        self.activity = 0
+        self.lose: Callable[[frames.FromClient | frames.ToClient], bool] = lambda frame: False
+        self.messages = Messages()
+        self.departed: list[object] = []  # local addresses of sockets given up, for `settle`
+        self._policies = policies or Policies()
+        self._key = key
+        self._clock = clock
+        self._ssl = (ssl or create_default_context()) if self._uri.secure else None
+        self._on_event = on_event
+        self.machine = Client(_Port(self), user, device, token or "", self._policies, draw)
+        self._alarm = Alarm(self.machine, clock, self.wake)
+        self._attempt: asyncio.Task[None] | None = None
+        self._socket: _Socket | None = None
+        self._closing: set[_Socket] = set()
+        self._failure = ""  # why the latest attempt to connect failed
+        self._events: deque[events.ClientEvent] = deque()
+        self._watchers: list[tuple[Callable[[events.ClientEvent], bool], asyncio.Future[events.ClientEvent]]] = []
+        self._outcomes: dict[str, events.Acked | events.SendFailed] = {}
+        self._draining = False
+
+    # --- for the application ----------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Connect, log in, fetch what was missed; then stay connected until `stop`.
+
+        Raises: RunError if the first attempt fails: no server, or a refusal.
+        """
+        watch = self._watch(lambda event: isinstance(event, events.Ready | events.Disconnected | events.Ended))
+        self.start_nowait()
+        event = await watch
+        if isinstance(event, events.Ended):
+            raise RunError(f"{self.user} was refused by {self.url}: {event.code}: {event.text}")
+        if isinstance(event, events.Disconnected):
+            await self.stop()
+            if self._failure:
+                raise RunError(f"no server at {self.url}: {self._failure}; start one, or correct the address")
+            raise RunError(f"{self.user} could not log in at {self.url}: {event.code or 'the connection was lost'}")
+
+    def start_nowait(self) -> None:
+        """As `start`, but keeps trying, and tells by events."""
+        self.messages.resume()
+        self.machine.start(self._clock())
+        self._drain()
+
+    async def stop(self) -> None:
+        """Leave. Unanswered sends go out again after the next `start`."""
+        attempt = self._attempt
+        self.machine.stop(self._clock())
+        self._drain()
+        if attempt is not None:
+            await asyncio.wait([attempt])
+        while self._closing:
+            await asyncio.wait([socket.lost for socket in self._closing])
+        self.messages.end()
+
+    @property
+    def state(self) -> State:
+        return self.machine.state
+
+    def send(
+        self,
+        scene: Scene | str,
+        to: str,
+        content: str,
+        id_client: str | None = None,
+        *,
+        type: str = "text",
+        file: dict[str, object] | None = None,
+        custom: str | None = None,
+    ) -> str:
+        """Send a message, now or once online. Returns its idClient, by which `wait_stored` and the events Acked and
+        SendFailed know it; give that of a failed send to try it again."""
+        if id_client is None:
+            id_client = uuid.uuid4().hex
+        self._outcomes.pop(id_client, None)
+        self.machine.send(Scene(scene), to, content, id_client, self._clock(), type=type, file=file, custom=custom)
+        self._drain()
+        return id_client
+
+    async def wait_stored(self, id_client: str) -> events.Acked:
+        """Wait until the message is stored.
+
+        Raises: RunError if it is rejected or every attempt stays unanswered, UsageError if this client knows nothing
+        of it (any more).
+        """
+        outcome: events.ClientEvent | None = self._outcomes.get(id_client)
+        if outcome is None:
+            if self.machine.status(id_client) is not Status.SENDING:
+                raise UsageError(f"idClient {id_client!r}: nothing was sent under it, or too long ago")
+            outcome = await self._watch(
+                lambda event: isinstance(event, events.Acked | events.SendFailed) and event.id_client == id_client
+            )
+        if isinstance(outcome, events.Acked):
+            return outcome
+        assert isinstance(outcome, events.SendFailed)
+        raise RunError(f"message {id_client} was not stored: {outcome.code}: {outcome.text}")
+
+    def read(self, conversation_id: str) -> None:
+        """The user has read all that the conversation shows."""
+        self.machine.read(conversation_id, self._clock())
+        self._drain()
+
+    async def create_group(self, name: str, members: list[str]) -> str:
+        """Make a group of these members and oneself; returns the conversation's id. Repeating it is harmless, and is
+        done while no answer comes.
+
+        Raises: RunError if the server refuses, or does not answer within the attempts of a send.
+        """
+
+        def answers(event: events.ClientEvent) -> bool:
+            return (isinstance(event, events.GroupMade) and event.name == name) or (
+                isinstance(event, events.RequestFailed) and event.request == frames.CreateGroup.op and event.ref == name
+            )
+
+        for _ in range(self._policies.send_attempts):
+            watch = self._watch(answers)
+            self.machine.create_group(name, members, self._clock())
+            self._drain()
+            done, _pending = await asyncio.wait([watch], timeout=self._policies.send_timeout)
+            if not done:
+                watch.cancel()
+                continue
+            event = watch.result()
+            if isinstance(event, events.GroupMade):
+                return event.conversation_id
+            assert isinstance(event, events.RequestFailed)
+            raise RunError(f"group {name} was not made: {event.code}: {event.text}")
+        raise RunError(f"group {name}: no answer from {self.url}")
+
+    def conversations(self) -> list[Conversation]:
+        """The conversation list, the latest first."""
+        return self.machine.conversations()
+
+    # --- for tests --------------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Run every deadline that is due by the clock."""
+        now = self._clock()
+        while (deadline := self.machine.next_deadline()) is not None and deadline <= now:
+            self.machine.handle_timer(now)
+            self._drain()
+
+    def break_connection(self) -> None:
+        """The network fails: what is on its way is lost, and the machine learns of it now."""
+        if self._socket is not None:
+            socket = self._give_up_socket()
+            socket.abort()
+            self.machine.disconnected(self._clock())
+            self._drain()
+
+    @property
+    def connected(self) -> bool:
+        return self._socket is not None
+
+    @property
+    def connecting(self) -> bool:
+        """Whether an attempt to connect is under way."""
+        return self._attempt is not None
+
+    async def attempted(self) -> None:
+        """Returns once no attempt to connect is under way."""
+        while self._attempt is not None:
+            await asyncio.wait([self._attempt])
+
+    async def barrier(self) -> None:
+        """Returns once the server has processed all that was sent, and all that it had sent has been received here;
+        or once the connection is lost."""
+        if self._socket is not None:
+            await self._socket.barrier()
+
+    # --- the connection ---------------------------------------------------------------------------------------------
+
+    def connect(self) -> None:
+        self._failure = ""
+        self._attempt = asyncio.get_running_loop().create_task(self._connect())
+
+    async def _connect(self) -> None:
+        attempt = asyncio.current_task()
+        socket = None
+        try:
+            async with asyncio.timeout(_OPEN_TIMEOUT):
+                if self._key is not None:
+                    self.machine.token = await get_token(self._uri, self.user, self._key, self._ssl)
+                socket = await self._open_socket()
+        except TimeoutError:
+            self._failure = "no answer in time"
+        except OSError as error:
+            self._failure = os.strerror(error.errno) if error.errno else str(error)
+        except EOFError as error:
+            self._failure = str(error)
+        except Unauthorized as error:
+            self._finish(attempt)
+            self._machine_receive(frames.Refused(Code.BAD_TOKEN, False, str(error)))
+            return
+        finally:
+            self._finish(attempt)
+        if socket is None:
+            self.machine.disconnected(self._clock())
+        else:
+            self._socket = socket
+            self.machine.connected(self._clock())
+        self._drain()
+
+    def _finish(self, attempt: asyncio.Task[None] | None) -> None:
+        if self._attempt is attempt:
+            self._attempt = None
+
+    async def _open_socket(self) -> _Socket:
+        loop, uri = asyncio.get_running_loop(), self._uri
+        _, socket = await loop.create_connection(lambda: _Socket(self), uri.host, uri.port, ssl=self._ssl)
+        try:
+            await socket.handshake
+        except BaseException:
+            if not socket.lost.done():
+                self._closing.add(socket)
+                socket.abort()
+            raise
+        if socket.lost.done():
+            raise EOFError("the connection was closed as soon as it was open")
+        return socket
+
+    def close_socket(self) -> None:
+        if self._attempt is not None:
+            self._attempt.cancel()
+            self._attempt = None
+        if self._socket is not None:
+            self._give_up_socket().close()
+
+    def _give_up_socket(self) -> _Socket:
+        socket, self._socket = self._socket, None
+        assert socket is not None
+        self._closing.add(socket)
+        self.departed.append(socket.address("sockname"))
+        return socket
+
+    def socket_lost(self, socket: _Socket) -> None:
+        if socket is self._socket:
+            self._give_up_socket()
+            self.machine.disconnected(self._clock())
+            self._drain()
+        self._closing.discard(socket)
+
+    def transmit(self, frame: frames.FromClient) -> None:
+        if self._socket is not None and not self.lose(frame):
+            self._socket.send(text_frame(wire.encode(frame), mask=True))
+
+    def received(self, socket: _Socket, text: bytes) -> None:
+        if socket is not self._socket:
+            return
+        try:
+            frame = wire.decode_from_server(text)
+        except wire.WireError as error:
+            LOGGER.error("%s sent what is no frame: %s", self.url, error)
+            return
+        if not self.lose(frame):
+            self._machine_receive(frame)
+
+    def _machine_receive(self, frame: frames.ToClient) -> None:
+        self.machine.receive(frame, self._clock())
+        self._drain()
+
+    # --- events -----------------------------------------------------------------------------------------------------
+
+    def note(self, event: events.ClientEvent) -> None:
+        self._events.append(event)
+
+    def _drain(self) -> None:
+        """After every call to the machine: pass its events on. Whoever gets one may call the machine again."""
+        self.activity += 1
+        self._alarm.touch()
+        if self._draining:
+            return
+        self._draining = True
+        try:
+            while self._events:
+                self._dispatch(self._events.popleft())
+        finally:
+            self._draining = False
+
+    def _dispatch(self, event: events.ClientEvent) -> None:
+        if isinstance(event, events.Acked | events.SendFailed):
+            self._outcomes[event.id_client] = event
+            if len(self._outcomes) > _REMEMBERED:
+                del self._outcomes[next(iter(self._outcomes))]
+        elif isinstance(event, events.Shown):
+            self.messages.put(event)
+        elif isinstance(event, events.Ended):
+            self.messages.end()
+        if self._watchers:
+            waiting = []
+            for matches, future in self._watchers:
+                if future.done():
+                    continue
+                if matches(event):
+                    future.set_result(event)
+                else:
+                    waiting.append((matches, future))
+            self._watchers = waiting
+        if self._on_event is not None:
+            try:
+                self._on_event(event)
+            except Exception as error:  # the application's mistake is no reason to lose the connection
+                context = {"message": "on_event failed", "exception": error}
+                asyncio.get_running_loop().call_exception_handler(context)
+
+    def _watch(self, matches: Callable[[events.ClientEvent], bool]) -> asyncio.Future[events.ClientEvent]:
+        """The next event that matches."""
+        future: asyncio.Future[events.ClientEvent] = asyncio.get_running_loop().create_future()
+        self._watchers.append((matches, future))
+        return future
+
+
+class Messages:
+    """What was shown and not taken yet: `async for shown in client.messages`. Ends when the client is stopped or ended
+    by the server. Keeps the latest 10 000; `dropped` counts older ones that nobody took."""
+
+    def __init__(self) -> None:
+        self.dropped = 0
+        self._shown: deque[events.Shown] = deque(maxlen=_REMEMBERED)
+        self._ended = False
+        self._arrived = asyncio.Event()
+
+    def put(self, event: events.Shown) -> None:
+        self.dropped += len(self._shown) == _REMEMBERED
+        self._shown.append(event)
+        self._arrived.set()
+
+    def resume(self) -> None:
+        self._ended = False
+
+    def end(self) -> None:
+        self._ended = True
+        self._arrived.set()
+
+    def __aiter__(self) -> Messages:
+        return self
+
+    async def __anext__(self) -> events.Shown:
+        while not self._shown:
+            if self._ended:
+                raise StopAsyncIteration
+            self._arrived.clear()
+            await self._arrived.wait()
+        return self._shown.popleft()
+
+
+class _Port:
+    """The machine's port."""
+
+    def __init__(self, client: LiveClient) -> None:
+        self.connect = client.connect
+        self.send = client.transmit
+        self.close = client.close_socket
+        self.emit = client.note
+
+
+class _Socket(WebSocket):
+    """`handshake` and `lost` are done when the connection is open and when it is over."""
+
+    __slots__ = ("_client", "_last_ping", "_pings", "handshake", "lost")
+
+    def __init__(self, client: LiveClient) -> None:
+        super().__init__(ClientProtocol(client._uri, max_size=_LARGEST_FRAME, logger=LOGGER))
+        loop = asyncio.get_running_loop()
+        self.handshake: asyncio.Future[None] = loop.create_future()
+        self.lost: asyncio.Future[None] = loop.create_future()
+        self._client = client
+        self._pings: dict[bytes, asyncio.Future[None]] = {}
+        self._last_ping = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.request()
+
+    def on_response(self, response: Response) -> None:
+        if self.handshake.done():
+            return
+        if self.protocol.handshake_exc is None:
+            self.handshake.set_result(None)
+        else:
+            self.handshake.set_exception(EOFError(f"it is no imsim server (HTTP {response.status_code})"))
+
+    def on_text(self, text: bytes) -> None:
+        self._client.received(self, text)
+
+    def on_bad(self, code: Code, text: str) -> None:
+        LOGGER.error("%s broke the WebSocket protocol: %s", self._client.url, text)
+        self.close()
+
+    def on_pong(self, payload: bytes) -> None:
+        waiting = self._pings.pop(payload, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
+
+    def on_lost(self) -> None:
+        if not self.handshake.done():
+            self.handshake.set_exception(EOFError("the connection was closed before it was open"))
+        for waiting in self._pings.values():
+            if not waiting.done():
+                waiting.set_result(None)
+        self._client.socket_lost(self)
+        self.lost.set_result(None)
+
+    async def barrier(self) -> None:
+        if not self.is_open:  # closing
+            await asyncio.wait([self.lost])
+            return
+        self._last_ping += 1
+        payload = b"%d" % self._last_ping
+        waiting = self._pings[payload] = asyncio.get_running_loop().create_future()
+        self.ping(payload)
+        await waiting

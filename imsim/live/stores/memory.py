@@ -1,0 +1,42 @@
+"""A store that keeps everything in memory, as the core's reference storage does: for tests, and for trying out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from imsim.core.storage import MemoryStorage, Request, Result
+
+
+class MemoryStore:
+    """Answers in order, in the next iteration of the event loop."""
+
+    def __init__(self) -> None:
+        self.storage = MemoryStorage()
+        self._deliver: Callable[[list[tuple[Request, Result]]], None] | None = None
+        self._answers: list[tuple[Request, Result]] = []
+
+    def start(self, deliver: Callable[[list[tuple[Request, Result]]], None]) -> None:
+        self._deliver = deliver
+        self._answers = []
+
+    def submit(self, request: Request) -> None:
+        if not self._answers:
+            asyncio.get_running_loop().call_soon(self._answer)
+        self._answers.append((request, self.storage.execute(request)))
+
+    @property
+    def idle(self) -> bool:
+        return not self._answers
+
+    async def flush(self) -> None:
+        while self._answers:
+            await asyncio.sleep(0)
+
+    def close(self) -> None:
+        pass
+
+    def _answer(self) -> None:
+        answers, self._answers = self._answers, []
+        if self._deliver is not None and answers:
+            self._deliver(answers)

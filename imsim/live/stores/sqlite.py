@@ -1,0 +1,121 @@
+"""A store in an SQLite file: one writer thread, and one commit for everything that waits (group commit)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from queue import SimpleQueue
+from threading import Thread
+
+from imsim.core.storage import Failed, Request, Result
+from imsim.live.stores.tables import SqliteStorage
+
+_Deliver = Callable[[list[tuple[Request, Result]]], None]
+_Batch = tuple[_Deliver | None, list[Request]]
+
+_LARGEST_COMMIT = 1_000  # requests; an answer does not wait for more than that
+
+
+class SqliteStore:
+    """`path` may be ":memory:". At most `limit` requests wait; one beyond is answered Failed and not carried out.
+
+    `synchronous` is FULL (what is answered survives a power cut) or NORMAL (it survives the process).
+
+    Raises: UsageError if it is no file of imsim's, RunError if another process has it open.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, synchronous: str = "FULL", limit: int = 100_000) -> None:
+        self.storage = SqliteStorage(path, synchronous=synchronous)
+        self.overloads = 0  # requests that found the queue full
+        self._limit = limit
+        self._deliver: _Deliver | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._gathering: list[Request] = []  # submitted in this iteration of the loop
+        self._submitted = 0
+        self._answered = 0
+        self._flushes: list[tuple[int, asyncio.Future[None]]] = []
+        self._queue: SimpleQueue[_Batch | None] = SimpleQueue()
+        self._thread: Thread | None = Thread(target=self._run, name="imsim-sqlite", daemon=True)
+        self._thread.start()
+
+    def start(self, deliver: _Deliver) -> None:
+        self._hand_over()
+        self._deliver = deliver
+        self._loop = asyncio.get_running_loop()
+
+    def submit(self, request: Request) -> None:
+        loop = self._loop
+        assert loop is not None, "start the store first"
+        self._submitted += 1
+        if self._submitted - self._answered > self._limit:
+            self.overloads += 1
+            answers: list[tuple[Request, Result]] = [(request, Failed("storage is overloaded"))]
+            loop.call_soon(self._answer, self._deliver, answers)
+            return
+        if not self._gathering:
+            loop.call_soon(self._hand_over)
+        self._gathering.append(request)
+
+    @property
+    def idle(self) -> bool:
+        return self._answered == self._submitted
+
+    async def flush(self) -> None:
+        if not self.idle:
+            done = asyncio.get_running_loop().create_future()
+            self._flushes.append((self._submitted, done))
+            await done
+
+    def close(self) -> None:
+        if self._thread is not None:
+            self._hand_over()
+            self._queue.put(None)
+            self._thread.join()
+            self._thread = None
+            self.storage.close()
+
+    # --- in the event loop ------------------------------------------------------------------------------------------
+
+    def _hand_over(self) -> None:
+        # One hand-over an iteration: waking the thread for each request would have both fight for the interpreter.
+        if self._gathering:
+            self._queue.put((self._deliver, self._gathering))
+            self._gathering = []
+
+    def _answer(self, deliver: _Deliver | None, answers: list[tuple[Request, Result]]) -> None:
+        self._answered += len(answers)
+        try:
+            if deliver is not None and deliver == self._deliver:
+                deliver(answers)
+        finally:
+            for target, done in self._flushes:
+                if self._answered >= target and not done.done():
+                    done.set_result(None)
+            self._flushes = [(target, done) for target, done in self._flushes if not done.done()]
+
+    # --- in the writer thread ---------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        queue, going = self._queue, True
+        while going:
+            batches: list[_Batch] = []
+            size = 0
+            while (not batches or not queue.empty()) and size < _LARGEST_COMMIT:
+                taken = queue.get()
+                if taken is None:
+                    going = False
+                    break
+                batches.append(taken)
+                size += len(taken[1])
+            requests = [request for _, batch in batches for request in batch]
+            if requests:
+                results = iter(self.storage.execute_all(requests))
+                for deliver, batch in batches:
+                    self._report(deliver, [(request, next(results)) for request in batch])
+
+    def _report(self, deliver: _Deliver | None, answers: list[tuple[Request, Result]]) -> None:
+        assert self._loop is not None
+        with suppress(RuntimeError):  # the loop has ended, and with it whoever would have listened
+            self._loop.call_soon_threadsafe(self._answer, deliver, answers)

@@ -1,0 +1,332 @@
+"""The core's storage requests over SQLite tables, with exactly the meaning of `MemoryStorage`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from imsim.core import storage
+from imsim.core.exceptions import RunError, UsageError
+from imsim.core.model import Message, Scene
+
+_APPLICATION_ID = 0x696D736D  # "imsm", in the file's header
+_SCHEMA_VERSION = 1
+_CACHED = 100_000  # conversations whose head is kept in memory
+
+_SCHEMA = f"""
+CREATE TABLE conversations (
+    key     INTEGER PRIMARY KEY,    -- in the order of their making
+    id      TEXT NOT NULL UNIQUE,
+    epoch   INTEGER NOT NULL,       -- of the latest writer
+    members TEXT NOT NULL           -- a JSON array
+);
+CREATE TABLE members (
+    user         TEXT NOT NULL,
+    conversation INTEGER NOT NULL REFERENCES conversations,
+    read_seq     INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (user, conversation)
+) WITHOUT ROWID;
+CREATE TABLE messages (
+    conversation INTEGER NOT NULL REFERENCES conversations,
+    seq          INTEGER NOT NULL,
+    id           TEXT NOT NULL,
+    id_client    TEXT NOT NULL,
+    type         TEXT NOT NULL,
+    sender       TEXT NOT NULL,
+    recipient    TEXT NOT NULL,     -- Message.to
+    time         INTEGER NOT NULL,  -- ms since 1970
+    content      TEXT NOT NULL,
+    file         TEXT,              -- JSON
+    custom       TEXT,
+    resend       INTEGER NOT NULL,
+    countable    INTEGER NOT NULL,
+    PRIMARY KEY (conversation, seq),
+    UNIQUE (conversation, sender, id_client)
+) WITHOUT ROWID;
+CREATE TABLE users (
+    id    TEXT PRIMARY KEY,
+    epoch INTEGER NOT NULL
+) WITHOUT ROWID;
+PRAGMA application_id = {_APPLICATION_ID};
+PRAGMA user_version = {_SCHEMA_VERSION};
+"""
+
+_MESSAGE = "seq, id, id_client, type, sender, recipient, time, content, file, custom, resend"
+
+
+@dataclass(slots=True)
+class _Head:
+    """What appending needs to know of a conversation."""
+
+    key: int
+    epoch: int
+    max_seq: int
+    members: tuple[str, ...]
+
+
+class SqliteStorage:
+    """Opens `path`, making it if it is not there; holds it alone until `close`. Not for several threads at a time.
+
+    `synchronous` FULL: what is answered survives a power cut. NORMAL: it survives the process; after a power cut the
+    last moments may be missing.
+
+    Raises: UsageError if it is no file of imsim's, RunError if another process has it open.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, synchronous: str = "FULL") -> None:
+        if synchronous not in ("FULL", "NORMAL"):
+            raise UsageError(f"synchronous: {synchronous!r} is neither FULL nor NORMAL")
+        self._heads: dict[str, _Head] = {}
+        try:
+            self._db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+        except sqlite3.Error as error:
+            raise UsageError(f"{path}: {error}; is there such a folder?") from None
+        try:
+            self._prepare(os.fspath(path), synchronous)
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _prepare(self, path: str, synchronous: str) -> None:
+        db = self._db
+        try:
+            # Exclusive: a second writer would know nothing of the heads kept here. Taken before anything is changed.
+            db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            db.execute("BEGIN EXCLUSIVE")
+            application, version, tables = (
+                db.execute(query).fetchone()[0]
+                for query in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
+            )
+            db.execute("COMMIT")
+            if not tables and not application:
+                db.execute("PRAGMA journal_mode = WAL")
+                db.executescript(f"BEGIN;{_SCHEMA}COMMIT;")
+            elif application != _APPLICATION_ID:
+                raise UsageError(f"{path}: a database of something else; give imsim a file of its own")
+            elif version != _SCHEMA_VERSION:
+                raise UsageError(
+                    f"{path}: written by another version of imsim (schema {version}, here {_SCHEMA_VERSION});"
+                    " use that version, or a new file"
+                )
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute(f"PRAGMA synchronous = {synchronous}")
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error):
+                raise RunError(f"{path}: in use by another process; stop that one, or use another file") from None
+            raise UsageError(f"{path}: {error}") from None
+        except sqlite3.DatabaseError as error:
+            raise UsageError(f"{path}: {error}; give imsim a file of its own") from None
+
+    def close(self) -> None:
+        self._db.close()
+
+    # --- transactions -----------------------------------------------------------------------------------------------
+
+    def execute_all(self, requests: Sequence[storage.Request]) -> list[storage.Result]:
+        """Carry all out, in order, in one transaction. A request that fails is Failed and leaves no trace; if the
+        commit fails, all are."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            results = [self.execute(request) for request in requests]
+        except Exception as error:  # whatever it is, the others must not suffer, nor the writer end
+            self._roll_back()
+            if len(requests) == 1:
+                return [storage.Failed(f"{type(error).__name__}: {error}")]
+            half = len(requests) // 2  # by halves, so that one bad request costs a few more commits, not one each
+            return self.execute_all(requests[:half]) + self.execute_all(requests[half:])
+        try:
+            self._commit()
+        except sqlite3.Error as error:
+            self._roll_back()
+            return [storage.Failed(f"commit: {error}")] * len(requests)
+        return results
+
+    def _commit(self) -> None:
+        self._db.execute("COMMIT")
+
+    def _roll_back(self) -> None:
+        self._heads.clear()
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+
+    # --- requests ---------------------------------------------------------------------------------------------------
+
+    def execute(self, request: storage.Request) -> storage.Result:
+        """Carry one out, within the transaction under way.
+
+        Raises: sqlite3.Error and whatever else a value unfit for the database brings.
+        """
+        kind = type(request)
+        if kind is storage.Append:
+            return self._append(request)  # type: ignore[arg-type]
+        if kind is storage.SaveMark:
+            return self._save_mark(request)  # type: ignore[arg-type]
+        if kind is storage.OpenConversation:
+            return self._open_conversation(request)  # type: ignore[arg-type]
+        if kind is storage.OpenUser:
+            return self._open_user(request)  # type: ignore[arg-type]
+        if kind is storage.Missed:
+            return self._missed(request)  # type: ignore[arg-type]
+        return self._find(request)  # type: ignore[arg-type]
+
+    def _head(self, id: str) -> _Head | None:
+        head = self._heads.get(id)
+        if head is None:
+            row = self._db.execute(
+                "SELECT key, epoch, (SELECT max(seq) FROM messages WHERE conversation = key), members"
+                " FROM conversations WHERE id = ?",
+                (id,),
+            ).fetchone()
+            if row is None:
+                return None
+            if len(self._heads) >= _CACHED:
+                self._heads.clear()
+            key, epoch, max_seq, members = row
+            head = self._heads[id] = _Head(key, epoch, max_seq or 0, tuple(json.loads(members)))
+        return head
+
+    def _open_conversation(self, request: storage.OpenConversation) -> storage.ConversationState | None:
+        head = self._head(request.conversation_id)
+        if head is None:
+            if request.founders is None:
+                return None
+            key = self._db.execute(
+                "INSERT INTO conversations (id, epoch, members) VALUES (?, 0, ?)",
+                (request.conversation_id, json.dumps(request.founders)),
+            ).lastrowid
+            assert key is not None
+            self._db.executemany(
+                "INSERT INTO members (user, conversation) VALUES (?, ?)", [(user, key) for user in request.founders]
+            )
+            head = self._heads[request.conversation_id] = _Head(key, 0, 0, request.founders)
+        self._db.execute("UPDATE conversations SET epoch = epoch + 1 WHERE key = ?", (head.key,))
+        head.epoch += 1
+        return storage.ConversationState(head.epoch, head.max_seq, head.members)
+
+    def _append(self, request: storage.Append) -> storage.Appended | storage.Duplicate | storage.Fenced:
+        message = request.message
+        head = self._head(message.conversation_id)
+        if head is None or request.epoch != head.epoch:
+            return storage.Fenced()
+        if message.seq != head.max_seq + 1:
+            original = self._by_key(head, message.conversation_id, message.sender, message.id_client)
+            return storage.Duplicate(original) if original else storage.Fenced()
+        inserted = self._db.execute(
+            f"INSERT INTO messages (conversation, {_MESSAGE}, countable) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"
+            " ON CONFLICT (conversation, sender, id_client) DO NOTHING",
+            (
+                head.key,
+                message.seq,
+                message.id,
+                message.id_client,
+                message.type,
+                message.sender,
+                message.to,
+                message.time,
+                message.content,
+                None if message.file is None else json.dumps(message.file),
+                message.custom,
+                message.resend,
+                message.countable,
+            ),
+        )
+        if not inserted.rowcount:
+            original = self._by_key(head, message.conversation_id, message.sender, message.id_client)
+            assert original is not None
+            return storage.Duplicate(original)
+        head.max_seq = message.seq
+        if request.shown > 0:
+            self._move_mark(head, message.sender, min(request.shown, message.seq))
+        return storage.Appended()
+
+    def _move_mark(self, head: _Head, user: str, read_seq: int) -> None:
+        self._db.execute(
+            "UPDATE members SET read_seq = ? WHERE user = ? AND conversation = ? AND read_seq < ?",
+            (read_seq, user, head.key, read_seq),
+        )
+
+    def _find(self, request: storage.Find) -> Message | None:
+        head = self._head(request.conversation_id)
+        return self._by_key(head, request.conversation_id, request.sender, request.id_client) if head else None
+
+    def _by_key(self, head: _Head, conversation_id: str, sender: str, id_client: str) -> Message | None:
+        row = self._db.execute(
+            f"SELECT {_MESSAGE} FROM messages WHERE conversation = ? AND sender = ? AND id_client = ?",
+            (head.key, sender, id_client),
+        ).fetchone()
+        return _message(conversation_id, row) if row else None
+
+    def _open_user(self, request: storage.OpenUser) -> storage.UserState:
+        db, user = self._db, request.user
+        db.execute(
+            "INSERT INTO users VALUES (?, 1) ON CONFLICT (id) DO UPDATE SET epoch = epoch + 1",
+            (user,),
+        )
+        (epoch,) = db.execute("SELECT epoch FROM users WHERE id = ?", (user,)).fetchone()
+        marks = {
+            key: storage.StoredMark(id, read_seq, max_seq or 0, [])
+            for key, id, read_seq, max_seq in db.execute(
+                "SELECT key, id, read_seq, (SELECT max(seq) FROM messages WHERE conversation = key)"
+                " FROM members JOIN conversations ON key = conversation WHERE user = ? ORDER BY key",
+                (user,),
+            )
+        }
+        for key, seq in db.execute(
+            "SELECT conversation, seq FROM members JOIN messages USING (conversation)"
+            " WHERE user = ? AND seq > read_seq AND countable AND sender <> user ORDER BY conversation, seq",
+            (user,),
+        ):
+            marks[key].unread_seqs.append(seq)
+        return storage.UserState(epoch, list(marks.values()))
+
+    def _save_mark(self, request: storage.SaveMark) -> storage.Saved:
+        head = self._head(request.conversation_id)
+        if head is not None:
+            self._move_mark(head, request.user, min(request.read_seq, head.max_seq))
+        return storage.Saved()
+
+    def _missed(self, request: storage.Missed) -> storage.MissedPage:
+        messages: list[Message] = []
+        cursors: dict[str, int] = {}
+        conversations = self._db.execute(
+            "SELECT key, id, (SELECT max(seq) FROM messages WHERE conversation = key)"
+            " FROM members JOIN conversations ON key = conversation WHERE user = ? ORDER BY id",
+            (request.session.user,),
+        ).fetchall()
+        for key, id, max_seq in conversations:
+            cursor = cursors[id] = max(0, request.cursors.get(id, 0))
+            if cursor >= (max_seq or 0):
+                continue
+            found = self._db.execute(
+                f"SELECT {_MESSAGE} FROM messages WHERE conversation = ? AND seq > ? ORDER BY seq LIMIT ?",
+                (key, cursor, request.limit - len(messages)),
+            ).fetchall()
+            messages += [_message(id, row) for row in found]
+            if found:
+                cursors[id] = found[-1][0]
+            if cursors[id] < max_seq:
+                return storage.MissedPage(messages, cursors, more=True)
+        return storage.MissedPage(messages, cursors, more=False)
+
+
+def _message(conversation_id: str, row: tuple[Any, ...]) -> Message:
+    seq, id, id_client, type, sender, to, time, content, file, custom, resend = row
+    return Message(
+        conversation_id,
+        seq,
+        id,
+        id_client,
+        Scene(conversation_id.partition(":")[0]),
+        type,
+        sender,
+        to,
+        time,
+        content,
+        None if file is None else json.loads(file),
+        custom,
+        bool(resend),
+    )

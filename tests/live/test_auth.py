@@ -1,0 +1,143 @@
+"""Tokens, and the HTTP side that hands them out."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+
+import jwt
+import pytest
+
+from imsim.core import events
+from imsim.core.exceptions import BadName, RunError, UsageError
+from imsim.core.model import Code
+from imsim.core.policies import Policies
+from imsim.live import LiveClient, MemoryStore, Server, Tokens
+
+
+def test_a_token_names_its_user_until_it_expires():
+    tokens = Tokens("secret", 60.0)
+    token, expires_at = tokens.issue("alice", 1000.0)
+    assert expires_at == 1060.0
+    assert tokens.verify(token, 1059.9) == ("alice", None)
+    assert tokens.verify(token, 1060.0) == (None, Code.TOKEN_EXPIRED)
+
+
+def test_tokens_survive_a_restart_with_the_same_secret_and_no_other():
+    token, _ = Tokens("secret", 60.0).issue("alice", 1000.0)
+    assert Tokens("secret", 5.0).verify(token, 1000.0) == ("alice", None)
+    assert Tokens("Secret", 60.0).verify(token, 1000.0) == (None, Code.BAD_TOKEN)
+
+
+@pytest.mark.parametrize("token", ["", "x", "a.b.c", "ü.ü.ü", "\x00"])
+def test_garbage_is_a_bad_token(token):
+    assert Tokens("secret", 60.0).verify(token, 0.0) == (None, Code.BAD_TOKEN)
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [{"sub": "alice"}, {"exp": 9.0}, {"sub": "a b", "exp": 9.0}, {"sub": 7, "exp": 9.0}, {"sub": "a", "exp": "soon"}],
+)
+def test_a_signed_token_with_other_claims_is_a_bad_token(claims):
+    tokens = Tokens("secret", 60.0)
+    assert tokens.verify(jwt.encode(claims, tokens._secret, "HS256"), 0.0) == (None, Code.BAD_TOKEN)
+
+
+def test_an_unsigned_token_is_a_bad_token():
+    unsigned = jwt.encode({"sub": "alice", "exp": 9.0}, "", "none")
+    assert Tokens("secret", 60.0).verify(unsigned, 0.0) == (None, Code.BAD_TOKEN)
+
+
+def test_bad_names_and_empty_secrets_are_refused():
+    with pytest.raises(BadName, match="user"):
+        Tokens("secret", 60.0).issue("a b", 0.0)
+    with pytest.raises(UsageError, match="key"):
+        Tokens("", 60.0)
+
+
+def get(port: int, path: str, method: str = "GET", **headers: str) -> tuple[int, dict]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request(method, path, headers=headers)
+        response = connection.getresponse()
+        body = response.read()
+        return response.status, json.loads(body) if response.headers["Content-Type"] == "application/json" else {}
+    finally:
+        connection.close()
+
+
+async def test_the_token_endpoint(world, key):
+    async with world() as w:
+        right = {"Authorization": f"Bearer {key}"}
+        status, body = await asyncio.to_thread(get, w.server.port, "/token?user=alice", **right)
+        assert (status, body["user"], body["expiresAt"]) == (200, "alice", 1_700_086_400_000)
+        client = w.client("alice", token=body["token"])
+        await client.start()
+
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {key}"}):
+            status, body = await asyncio.to_thread(get, w.server.port, "/token?user=alice", **headers)
+            assert (status, list(body)) == (401, ["error"])
+        for path in ("/token", "/token?user=", "/token?user=a%20b"):
+            status, body = await asyncio.to_thread(get, w.server.port, path, **right)
+            assert status == 400
+            assert "user" in body["error"]
+
+
+async def test_other_paths(world):
+    async with world() as w:
+        await w.online("alice")
+        port = w.server.port
+        assert await asyncio.to_thread(get, port, "/healthz") == (200, {"status": "ok", "connections": 1})
+        assert (await asyncio.to_thread(get, port, "/elsewhere"))[0] == 404
+        assert (await asyncio.to_thread(get, port, "/"))[0] == 426  # upgrade required
+        assert (await asyncio.to_thread(get, port, "/token", "POST"))[0] >= 400
+
+
+async def test_a_client_with_the_key_gets_its_token_itself(world, key):
+    async with world() as w:
+        client = w.client("alice", key=key)
+        await client.start()
+        client.break_connection()
+        w.wall.now += 1e6  # its first token has expired since
+        await w.advance(1.0)
+        assert client.state == "online"
+
+
+async def test_a_client_with_a_wrong_key_is_told_so_and_stays_away(world):
+    async with world() as w:
+        client = w.client("alice", key="wrong")
+        with pytest.raises(RunError, match=r"alice was refused .*: bad_token: wrong key"):
+            await client.start()
+        await w.advance(100.0)
+        assert client.state == "ended"
+        assert not client.connecting
+
+
+@pytest.mark.parametrize(("late", "code"), [(0.0, Code.BAD_TOKEN), (1e6, Code.TOKEN_EXPIRED)])
+async def test_a_refused_token_is_coded_and_ends_the_client(world, late, code):
+    async with world() as w:
+        client = w.client("alice", token=w.token("alice") if late else "forged")
+        w.wall.now += late
+        with pytest.raises(RunError, match=code):
+            await client.start()
+        ended = [event for event in client.seen if isinstance(event, events.Ended)]
+        assert [event.code for event in ended] == [code]
+        await w.advance(100.0)
+        assert client.state == "ended"
+
+
+async def test_the_real_clock(key):
+    """The default clocks: a login, and a deadline that rings by itself."""
+    policies = Policies(heartbeat=0.05, heartbeat_timeout=0.2)
+    store = MemoryStore()
+    server = Server(policies, store, key=key)
+    await server.start()
+    pongs = asyncio.Queue()
+    client = LiveClient(server.url, "alice", key=key, policies=policies)
+    client.lose = lambda frame: frame.op == "pong" and (pongs.put_nowait(frame) or False)
+    await client.start()
+    await pongs.get()
+    await pongs.get()
+    await client.stop()
+    await server.stop()

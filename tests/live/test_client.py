@@ -1,0 +1,302 @@
+"""Two ends over real sockets: what the SDK does, and what survives lost frames, breaks, crashes and restarts."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from imsim.core import events
+from imsim.core.exceptions import RunError, UsageError
+from imsim.core.model import Code, Flow, Route
+from imsim.core.policies import Policies
+from imsim.live import LiveClient, SqliteStore
+
+
+def codes(client) -> list:
+    return [e.code for e in client.seen if isinstance(e, events.Disconnected | events.Ended | events.SendFailed)]
+
+
+async def test_two_clients_exchange_messages_and_acks(world, shown):
+    async with world() as w:
+        alice, bob = await w.online("alice"), await w.online("bob")
+        acked = await alice.wait_stored(alice.send("p2p", "bob", "hello", "m1"))
+        assert (acked.conversation_id, acked.seq) == ("p2p:alice:bob", 1)
+        assert await alice.wait_stored("m1") == acked  # also afterwards
+        got = await anext(bob.messages)
+        assert (got.message.content, got.flow, got.route) == ("hello", Flow.IN, Route.PUSH)
+        await bob.wait_stored(bob.send("p2p", "alice", "hi", type="custom", custom='{"a":1}', file={"n": [1.5, None]}))
+        answer = (await anext(alice.messages)).message
+        assert (answer.seq, answer.type, answer.custom, answer.file) == (2, "custom", '{"a":1}', {"n": [1.5, None]})
+        await w.settle()
+        assert [(c.id, c.to, c.unread) for c in bob.conversations()] == [("p2p:alice:bob", "alice", 0)]
+        assert [(c.id, c.to, c.unread) for c in alice.conversations()] == [("p2p:alice:bob", "bob", 1)]
+        alice.read("p2p:alice:bob")
+        await w.settle()
+        assert alice.conversations()[0].unread == 0
+
+
+async def test_the_messages_end_when_the_client_stops(world):
+    async with world() as w:
+        alice, bob = await w.online("alice"), await w.online("bob")
+        taking = asyncio.ensure_future(_take_all(bob))
+        alice.send("p2p", "bob", "one")
+        await w.settle()
+        await bob.stop()
+        assert await taking == ["one"]
+
+
+async def _take_all(client: LiveClient) -> list[str]:
+    return [shown.message.content async for shown in client.messages]
+
+
+async def test_a_group_message_reaches_every_device_of_every_member(world, shown):
+    async with world() as w:
+        members = [await w.online(f"u{n}") for n in range(20)]
+        second = await w.online("u0", "d1")
+        outsider = await w.online("outsider")
+        group = await members[0].create_group("g", [f"u{n}" for n in range(20)])
+        assert group == "group:g"
+        assert await members[0].create_group("g", [f"u{n}" for n in range(20)]) == group
+        with pytest.raises(RunError, match="conflict"):
+            await members[0].create_group("g", ["u1"])
+        await members[0].wait_stored(members[0].send("group", "g", "all of you"))
+        await w.settle()
+        for client in [*members[1:], second]:
+            assert shown(client) == ["all of you"]
+        assert shown(outsider) == shown(members[0]) == []
+        with pytest.raises(RunError, match="not_member"):
+            await outsider.wait_stored(outsider.send("group", "g", "me too"))
+
+
+async def test_a_send_after_a_lost_ack_is_not_stored_twice(world, shown):
+    async with world() as w:
+        alice, bob = await w.online("alice"), await w.online("bob")
+        alice.lose = lambda frame: frame.op == "stored"
+        alice.send("p2p", "bob", "once", "m1")
+        await w.settle()
+        alice.lose = lambda frame: False
+        await w.advance(w.policies.send_timeout)
+        assert (await alice.wait_stored("m1")).seq == 1
+        assert [e.attempt for e in alice.seen if isinstance(e, events.Sent)] == [1, 2]
+        assert shown(bob) == ["once"]
+
+
+async def test_a_lost_push_comes_again(world, shown):
+    async with world() as w:
+        alice, bob = await w.online("alice"), await w.online("bob")
+        bob.lose = lambda frame: frame.op == "push"
+        alice.send("p2p", "bob", "again")
+        await w.settle()
+        assert shown(bob) == []
+        bob.lose = lambda frame: False
+        await w.advance(w.policies.push_timeout)
+        assert shown(bob) == ["again"]
+
+
+async def test_a_send_without_answers_fails_in_the_end(world):
+    async with world() as w:
+        alice = await w.online("alice")
+        alice.lose = lambda frame: frame.op == "send"
+        alice.send("p2p", "bob", "nobody hears me", "m1")
+        await w.advance(w.policies.send_timeout * w.policies.send_attempts)
+        with pytest.raises(RunError, match="timeout"):
+            await alice.wait_stored("m1")
+        alice.lose = lambda frame: False
+        assert (await alice.wait_stored(alice.send("p2p", "bob", "nobody hears me", "m1"))).seq == 1
+
+
+async def test_a_broken_connection_comes_back_and_misses_nothing(world, shown):
+    async with world() as w:
+        alice, bob = await w.online("alice"), await w.online("bob")
+        bob.break_connection()
+        assert not bob.connected
+        alice.send("p2p", "bob", "while you were away")
+        await w.settle()
+        assert shown(bob) == []
+        await w.advance(w.policies.reconnect_max)
+        assert bob.state == "online"
+        assert shown(bob) == ["while you were away"]
+        assert [e.route for e in bob.seen if isinstance(e, events.Shown)] == [Route.SYNC]
+
+
+async def test_a_second_login_of_the_device_ends_the_first(world):
+    async with world() as w:
+        first = await w.online("alice")
+        second = await w.online("alice")
+        await w.settle()
+        assert (first.state, second.state) == ("ended", "online")
+        assert codes(first) == [Code.REPLACED]
+
+
+async def test_a_restart_on_the_same_file_keeps_messages_marks_and_idempotency(world, shown, tmp_path):
+    def store() -> SqliteStore:
+        return SqliteStore(tmp_path / "im.db")
+
+    async with world(store=store()) as w:
+        alice, bob = await w.online("alice"), await w.online("bob")
+        await alice.create_group("g", ["bob"])
+        first = await alice.wait_stored(alice.send("p2p", "bob", "one", "m1"))
+        await alice.wait_stored(alice.send("group", "g", "in the group"))
+        await w.settle()
+        bob.read("p2p:alice:bob")
+        await w.settle()
+        alice.lose = lambda frame: frame.op == "stored"
+        alice.send("p2p", "bob", "two", "m2")
+        await w.settle()
+        await w.restart(store)
+        assert not alice.connected
+        alice.lose = lambda frame: False
+        await w.advance(w.policies.reconnect_max)
+        assert (await alice.wait_stored("m2")).seq == 2
+        again = await alice.wait_stored(alice.send("p2p", "bob", "one", "m1"))  # the very same send, long after
+        assert again == first
+        with pytest.raises(RunError, match="conflict"):
+            await alice.wait_stored(alice.send("p2p", "bob", "another", "m1"))
+        await alice.wait_stored(alice.send("p2p", "bob", "three"))
+        await w.settle()
+        assert shown(bob) == ["one", "in the group", "two", "three"]
+        newcomer = await w.online("bob", "d1")
+        assert sorted(shown(newcomer)) == ["in the group", "one", "three", "two"]
+        assert {c.id: c.unread for c in newcomer.conversations()} == {"p2p:alice:bob": 2, "group:g": 1}
+
+
+async def test_a_crash_in_mid_traffic_loses_nothing_acknowledged_and_doubles_nothing(world, shown, tmp_path):
+    def store() -> SqliteStore:
+        return SqliteStore(tmp_path / "im.db", synchronous="NORMAL")
+
+    async with world(store=store()) as w:
+        users = [await w.online(f"u{n}") for n in range(6)]
+        await users[0].create_group("g", [f"u{n}" for n in range(6)])
+        sent = []
+        for crash in range(3):
+            for n in range(20):
+                for client in users:
+                    content = f"{client.user} {crash} {n}"
+                    sent.append((client, client.send("group", "g", content), content))
+                if n == 10:  # some are stored, some on their way, some not yet sent
+                    await asyncio.sleep(0)
+            await w.restart(store)
+            await w.advance(w.policies.reconnect_max)
+        await w.advance(60.0)
+        seqs = sorted([(await client.wait_stored(id_client)).seq for client, id_client, _ in sent])
+        assert seqs == list(range(1, len(sent) + 1))
+        for client in users:
+            others = [content for sender, _, content in sent if sender is not client]
+            assert sorted(shown(client)) == sorted(others)
+            for other in users:
+                if other is not client:  # each sender's messages in the order of sending
+                    mine = [content for sender, _, content in sent if sender is other]
+                    assert [content for content in shown(client) if content in set(mine)] == mine
+
+
+async def test_a_polite_stop_tells_the_clients_to_come_back(world):
+    async with world() as w:
+        alice = await w.online("alice")
+        id_client = alice.send("p2p", "bob", "just in time")
+        await alice.barrier()
+        await w.server.stop()
+        assert (await alice.wait_stored(id_client)).seq == 1
+        await alice.attempted()
+        assert codes(alice) == [Code.GOING_AWAY]
+        await w.restart()
+        await w.advance(w.policies.reconnect_max)
+        assert alice.state == "online"
+
+
+async def test_no_server_is_one_line(world, key):
+    async with world() as w:
+        url = w.url
+    for access in ({"key": key}, {"token": "t"}):
+        client = LiveClient(url, "alice", **access)
+        with pytest.raises(RunError, match=f"no server at {url}: Connection refused"):
+            await client.start()
+        assert client.state == "ended"
+        assert not client.connecting
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", r"no imsim server \(HTTP 404"),
+        (b"", "closed"),
+        (b"SSH-2.0-something\r\n", ""),
+    ],
+)
+async def test_something_else_at_the_address_is_one_line(answer, says):
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as listener:
+        url = f"ws://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+        for access in ({"key": "k"}, {"token": "t"}):
+            with pytest.raises(RunError, match=f"no server at .*{says}"):
+                await LiveClient(url, "alice", **access).start()
+
+
+async def test_stopping_a_client_that_is_still_connecting(world):
+    async with world() as w:
+        client = w.client("alice")
+        client.start_nowait()
+        assert client.connecting
+        await client.stop()
+        assert not client.connecting
+        await client.start()
+        assert client.state == "online"
+
+
+async def test_an_application_may_answer_from_its_event_handler(world, shown):
+    async with world(Policies(gap_wait=1.0)) as w:
+        alice = await w.online("alice")
+
+        def echo(event: events.ClientEvent) -> None:
+            if isinstance(event, events.Shown) and not event.message.content.startswith("re: "):
+                bot.send("p2p", event.message.sender, f"re: {event.message.content}")
+
+        bot = LiveClient(w.url, "bot", token=w.token("bot"), clock=w.clock, on_event=echo)
+        w.clients.append(bot)
+        await bot.start()
+        for n in range(5):
+            alice.send("p2p", "bot", str(n))
+        await w.settle()
+        assert shown(alice) == [f"re: {n}" for n in range(5)]
+
+
+async def test_a_failing_event_handler_does_not_cost_the_connection(world):
+    def fail(event: events.ClientEvent) -> None:
+        raise ValueError("the application's own")
+
+    problems = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: problems.append(context["exception"]))
+    async with world() as w:
+        client = LiveClient(w.url, "alice", token=w.token("alice"), clock=w.clock, on_event=fail)
+        w.clients.append(client)
+        await client.start()
+        assert client.state == "online"
+        assert len(problems) == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "user", "access", "says"),
+    [
+        ("http://127.0.0.1:1", "alice", {"key": "k"}, "ws://"),
+        ("nonsense", "alice", {"key": "k"}, "ws://"),
+        ("ws://127.0.0.1:port", "alice", {"key": "k"}, "ws://"),
+        ("ws://127.0.0.1:1", "a b", {"key": "k"}, "user"),
+        ("ws://127.0.0.1:1", "alice", {}, "token"),
+    ],
+)
+def test_bad_arguments(url, user, access, says):
+    with pytest.raises(UsageError, match=says):
+        LiveClient(url, user, **access)
+
+
+async def test_waiting_for_what_was_never_sent(world):
+    async with world() as w:
+        alice = await w.online("alice")
+        with pytest.raises(UsageError, match="nothing was sent"):
+            await alice.wait_stored("m1")

@@ -1,0 +1,354 @@
+"""The server against peers that are not imsim's own: correct, wrong, silent and slow ones."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import socket
+import struct
+from contextlib import suppress
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from imsim.core import events
+from imsim.core.exceptions import RunError
+from imsim.core.policies import Policies
+from imsim.live import MemoryStore, Server
+
+
+class Foreign:
+    """A client written from the description of the wire alone: JSON text, blocking, no imsim."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self.socket = socket
+
+    def put(self, **frame) -> None:
+        self.socket.send(json.dumps(frame))
+
+    def get(self) -> dict:
+        return json.loads(self.socket.recv(timeout=5))
+
+    def login(self, token: str, device: str = "foreign") -> dict:
+        self.put(op="login", token=token, device=device)
+        return self.get()
+
+    def until(self, op: str) -> dict:
+        while (frame := self.get())["op"] != op:
+            pass
+        return frame
+
+    def end(self) -> int:
+        """Read to the end; the close code."""
+        try:
+            while True:
+                self.socket.recv(timeout=5)
+        except ConnectionClosed:
+            return self.socket.close_code
+
+
+async def with_foreign(w, conversation) -> None:
+    """Run `conversation(foreign)` in a thread."""
+
+    def talk() -> None:
+        with connect(w.url, compression=None, proxy=None, open_timeout=5) as socket:
+            conversation(Foreign(socket))
+
+    await asyncio.to_thread(talk)
+
+
+async def test_a_foreign_client_exchanges_acknowledged_messages(world, shown):
+    async with world() as w:
+        bob = await w.online("bob")
+
+        def conversation(foreign: Foreign) -> None:
+            welcome = foreign.login(w.token("alice"))
+            assert welcome == {
+                "op": "logged_in",
+                "user": "alice",
+                "device": "foreign",
+                "time": 1_700_000_000_000,
+                "heartbeat": 75.0,
+            }
+            foreign.put(op="sync")
+            assert foreign.get() == {"op": "page", "messages": [], "cursors": {}, "more": False}
+            assert foreign.get() == {"op": "sync_done", "marks": []}
+            foreign.put(op="ping")
+            assert foreign.get() == {"op": "pong"}
+            foreign.put(op="send", idClient="f-1", scene="p2p", to="bob", content="grüß dich", aFieldOfTomorrow=1)
+            stored = foreign.get()
+            assert (stored["op"], stored["idClient"], stored["seq"]) == ("stored", "f-1", 1)
+            push = foreign.until("push")["message"]
+            assert (push["from"], push["content"], push["seq"]) == ("bob", "re: grüß dich", 2)
+            foreign.put(op="delivered", conversationId=push["conversationId"], seq=2)
+            foreign.put(op="read", conversationId=push["conversationId"], seq=2)
+            assert foreign.until("marked")["mark"] == {"conversationId": "p2p:alice:bob", "readSeq": 2, "unread": 0}
+
+        async def answer() -> None:
+            async for got in bob.messages:
+                bob.send("p2p", "alice", f"re: {got.message.content}")
+
+        answering = asyncio.ensure_future(answer())
+        await with_foreign(w, conversation)
+        await bob.stop()
+        await answering
+        assert shown(bob) == ["grüß dich"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "code", "says"),
+    [
+        ("{", "bad_frame", "not JSON"),
+        ("[]", "bad_frame", "object"),
+        ('{"op":"fly"}', "bad_frame", "'fly'"),
+        ('{"op":"push","message":{}}', "bad_frame", "no frame of a client"),
+        ('{"op":"login","token":"t"}', "bad_frame", "login.device"),
+        ('{"op":"login","token":"t","device":7}', "bad_frame", "login.device"),
+        ('{"op":"login","token":"t","device":"a b"}', "bad_request", "device"),
+        ('{"op":"sync"}', "bad_request", "before the login"),
+        (b'{"op":"ping"}', "bad_frame", "binary"),
+        (b"\xff", "bad_frame", "binary"),
+    ],
+)
+async def test_a_bad_first_frame_is_refused_with_a_code(world, sent, code, says):
+    def conversation(foreign: Foreign) -> None:
+        foreign.socket.send(sent)
+        refused = foreign.get()
+        assert (refused["op"], refused["code"], refused["reconnect"]) == ("refused", code, False)
+        assert says in refused["text"]
+        assert foreign.end() == 1000
+
+    async with world() as w:
+        await with_foreign(w, conversation)
+
+
+async def test_bad_frames_after_the_login(world):
+    async with world() as w:
+
+        def login_again(foreign: Foreign) -> None:
+            foreign.login(w.token("alice"))
+            foreign.put(op="login", token=w.token("alice"), device="foreign")
+            assert foreign.get()["code"] == "bad_request"
+
+        def invalid_utf8(foreign: Foreign) -> None:
+            foreign.login(w.token("alice"))
+            foreign.socket.send(b'{"op":"\xff"}', text=True)
+            assert foreign.get()["code"] == "bad_frame"
+
+        def oversized(foreign: Foreign) -> None:
+            foreign.login(w.token("alice"))
+            foreign.put(op="send", idClient="m", scene="p2p", to="bob", content="x" * (w.server.max_size + 1))
+            refused = foreign.get()
+            assert (refused["op"], refused["code"], refused["reconnect"]) == ("refused", "too_large", False)
+            assert foreign.end() == 1009
+
+        def too_long_a_content(foreign: Foreign) -> None:
+            foreign.login(w.token("alice"))
+            foreign.put(op="send", idClient="m", scene="p2p", to="bob", content="x" * 20_000)
+            rejected = foreign.get()
+            assert (rejected["op"], rejected["ref"], rejected["code"]) == ("rejected", "m", "too_large")
+            foreign.put(op="ping")
+            assert foreign.get() == {"op": "pong"}  # the connection goes on
+
+        def fragmented(foreign: Foreign) -> None:
+            foreign.socket.send(['{"op":"login",', '"device":"foreign",', f'"token":"{w.token("alice")}"}}'])
+            assert foreign.get()["op"] == "logged_in"
+
+        for conversation in (login_again, invalid_utf8, oversized, too_long_a_content, fragmented):
+            await with_foreign(w, conversation)
+
+
+async def raw(w) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A WebSocket whose frames the test makes itself."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", w.server.port)
+    writer.write(
+        b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
+    return reader, writer
+
+
+def masked(text: bytes) -> bytes:
+    """A text frame of a client, with the mask 0."""
+    assert len(text) < 65_536
+    return struct.pack("!BBH4x", 0x81, 0x80 | 126, len(text)) + text
+
+
+async def end(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_a_breach_of_the_websocket_protocol_is_coded_too(world):
+    async with world() as w:
+        reader, writer = await raw(w)
+        writer.write(b"\x81\x04ping")  # unmasked
+        assert b'"code":"bad_frame"' in await reader.readuntil(b"incorrect masking")
+        await end(writer)
+
+
+async def test_frames_after_a_refusal_are_not_acted_upon(world, shown):
+    async with world() as w:
+        bob = await w.online("bob")
+        reader, writer = await raw(w)
+        login = masked(json.dumps({"op": "login", "token": w.token("alice"), "device": "d0"}).encode())
+        send = masked(b'{"op":"send","idClient":"m","scene":"p2p","to":"bob","content":"too late"}')
+        writer.write(login + masked(b"nonsense") + send)
+        await reader.readuntil(b"bad_frame")
+        await end(writer)
+        await w.settle()
+        assert shown(bob) == []
+
+
+async def test_a_peer_that_says_nothing_is_cut_in_real_time():
+    server = Server(Policies(login_timeout=0.05), MemoryStore(), key="k", clock=lambda: 0.0)
+    await server.start()
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    with suppress(ConnectionResetError):
+        assert await reader.read() == b""
+    await end(writer)
+    await server.stop()
+
+
+async def test_requests_with_a_body_or_no_http_at_all_are_closed(world):
+    async with world() as w:
+        for sent in (b"GET /token HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello", b"\x16\x03\x01 not http\r\n\r\n"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", w.server.port)
+            writer.write(sent)
+            await reader.read()
+            await end(writer)
+
+
+async def test_a_slow_reader_is_disconnected_and_syncs_later(world, shown):
+    policies = Policies(send_queue=100_000)  # so that bytes, not the count of pushes, are the limit
+    async with world(policies, write_limit=200_000) as w:
+        alice = await w.online("alice")
+        with socket.socket() as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            slow.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(slow, ("127.0.0.1", w.server.port))
+            reader, writer = await asyncio.open_connection(sock=slow)
+            writer.write(
+                b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+            )
+            await reader.readuntil(b"\r\n\r\n")
+            login = json.dumps({"op": "login", "token": w.token("bob"), "device": "d0"})
+            writer.write(masked(login.encode()))
+            assert b"logged_in" in await reader.read(300)
+            writer.transport.pause_reading()
+            contents = []
+            for n in range(2_000):
+                contents.append(f"{n} " + "x" * 8_000)
+                await alice.wait_stored(alice.send("p2p", "bob", contents[-1]))
+                if len(w.server._connections) == 1 or _closing(w.server):
+                    break
+            assert n < 1_999, "it was never disconnected"
+            peer = slow.getsockname()
+            await asyncio.wait_for(w.server.left(peer), 5)  # the closing handshake is bounded
+            writer.transport.abort()
+        await w.settle()
+        assert alice.state == "online"  # only the slow one suffers
+        bob = await w.online("bob")
+        await w.settle()
+        assert shown(bob) == contents
+
+
+def _closing(server: Server) -> bool:
+    return any(not connection.is_open for connection in server._connections.values())
+
+
+async def test_silence_ends_a_connection_on_both_sides(world):
+    policies = Policies(heartbeat=10.0, heartbeat_timeout=25.0)
+    async with world(policies) as w:
+        alice, mute = await w.online("alice"), await w.online("mute")
+        mute.lose = lambda frame: frame.op in ("ping", "pong")
+        await w.advance(24.0)
+        assert (alice.state, mute.state) == ("online", "online")
+        await w.advance(12.0)
+        assert alice.state == "online"
+        lost = [event.code for event in mute.seen if isinstance(event, events.Disconnected)]
+        assert lost == ["heartbeat"]
+        assert not any(isinstance(event, events.Disconnected) for event in alice.seen)
+
+
+async def test_the_server_ends_a_client_that_falls_silent(world):
+    policies = Policies(heartbeat=10.0, heartbeat_timeout=25.0, login_timeout=5.0)
+    async with world(policies) as w:
+        readers = []
+        for login in (b"", json.dumps({"op": "login", "token": w.token("alice"), "device": "d0"}).encode()):
+            reader, writer = await raw(w)
+            if login:
+                writer.write(masked(login))
+                await reader.readuntil(b"}")
+            else:
+                writer.write(masked(b'{"op":"ping"}'))  # alive, but no login
+                await reader.readuntil(b"}")
+            readers.append((reader, writer))
+        await w.advance(5.0)
+        await readers[0][0].readuntil(b'"code":"login_timeout","reconnect":true')
+        await w.advance(20.0)
+        await readers[1][0].readuntil(b'"code":"heartbeat","reconnect":true')
+        for _, writer in readers:
+            await end(writer)
+
+
+async def test_many_connections(world, shown):
+    async with world() as w:
+        clients = [w.client(f"u{n}") for n in range(300)]
+        await asyncio.gather(*(client.start() for client in clients))
+        assert len(w.server._connections) == 300
+        for client, other in itertools.pairwise(clients):
+            client.send("p2p", other.user, f"from {client.user}")
+        await w.settle()
+        assert [shown(client) for client in clients[1:]] == [[f"from u{n}"] for n in range(299)]
+        await asyncio.gather(*(client.stop() for client in clients))
+        await w.settle()
+        assert w.server._connections == {}
+        assert w.server._transports == set()
+
+
+async def test_what_the_server_reports(world):
+    seen: list = []
+    async with world(on_event=seen.append) as w:
+        alice, _ = await w.online("alice"), await w.online("bob")
+        await alice.wait_stored(alice.send("p2p", "bob", "hello"))
+        await w.settle()
+    assert [type(event) for event in seen] == [events.Committed, events.Pushed]
+
+
+async def test_nagle_is_off(world):
+    async with world() as w:
+        await w.online("alice")
+        (connection,) = w.server._transports
+        assert connection.address("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+async def test_a_taken_port_and_a_foreign_address_are_one_line(world):
+    async with world() as w:
+        second = Server(Policies(), w.store, key="k")
+        with pytest.raises(RunError, match=f"port {w.server.port} of 127.0.0.1 is taken"):
+            await second.start(port=w.server.port)
+        with pytest.raises(RunError, match="cannot listen on"):
+            await second.start("192.0.2.1")
+        with pytest.raises(RunError, match="cannot listen on"):
+            await second.start("no.such.host.invalid")
+        alice = await w.online("alice")  # the first server still has its store
+        await alice.wait_stored(alice.send("p2p", "bob", "hello"))
+
+
+async def test_stop_ends_peers_that_do_not_close(world):
+    async with world() as w:
+        _, writer = await raw(w)
+        writer.transport.pause_reading()
+        before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else None
+        await w.server.stop()
+        assert w.server._transports == set()
+        if before is not None:
+            assert len(os.listdir("/proc/self/fd")) < before
+        writer.transport.abort()

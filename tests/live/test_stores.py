@@ -1,0 +1,281 @@
+"""SqliteStore means exactly what the core's MemoryStorage means, and loses nothing that it answered."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imsim.core import storage
+from imsim.core.exceptions import RunError, UsageError
+from imsim.core.model import Message, Scene, Session
+from imsim.core.storage import MemoryStorage
+from imsim.live import MemoryStore, SqliteStore
+from imsim.live.stores.tables import SqliteStorage
+
+USERS = ("ann", "bob", "cy")
+CONVERSATIONS = ("p2p:ann:bob", "p2p:bob:cy", "group:g")
+users, conversations = st.sampled_from(USERS), st.sampled_from(CONVERSATIONS)
+small = st.integers(-1, 6)
+
+
+def message(conversation="p2p:ann:bob", seq=1, sender="ann", id_client="m1", **fields) -> Message:
+    scene = Scene(conversation.partition(":")[0])
+    fields = {"type": "text", "content": "hi", **fields}
+    return Message(
+        conversation, seq, f"{conversation}:{seq}", id_client, scene, sender=sender, to="x", time=5, **fields
+    )
+
+
+def session(user: str) -> Session:
+    return Session(user, "d0", 1, "g0", 1)
+
+
+json_values = st.dictionaries(
+    st.text(max_size=3), st.none() | st.booleans() | st.integers() | st.text(max_size=3) | st.lists(st.integers())
+)
+messages = st.builds(
+    message,
+    conversations,
+    small,
+    users,
+    st.sampled_from([f"m{n}" for n in range(5)]),
+    content=st.text(st.characters(exclude_categories=["Cs"]), max_size=5),
+    type=st.sampled_from(("text", "notification")),
+    file=st.none() | json_values,
+    custom=st.none() | st.just("{}"),
+    resend=st.booleans(),
+)
+founders = st.none() | st.lists(users, unique=True).map(tuple)
+appends = st.builds(storage.Append, st.integers(0, 3), messages, small)
+requests = st.one_of(
+    *[appends] * 5,
+    st.builds(storage.OpenConversation, conversations, founders),
+    st.builds(storage.Find, conversations, users, st.sampled_from(("m1", "m2"))),
+    st.builds(storage.OpenUser, users),
+    st.builds(storage.SaveMark, users, conversations, small),
+    st.builds(
+        storage.Missed,
+        users.map(session),
+        st.dictionaries(conversations, small),
+        st.integers(1, 4),
+    ),
+)
+
+
+@st.composite
+def plausible(draw) -> list[storage.Request]:
+    """Requests of which most appends fit, or every sequence would be a list of refusals."""
+    model = MemoryStorage()
+    founded = [storage.OpenConversation(id, draw(founders)) for id in draw(st.permutations(CONVERSATIONS))]
+    sequence: list[storage.Request] = []
+    for request in [*founded, *draw(st.lists(requests, min_size=10, max_size=30))]:
+        if isinstance(request, storage.Append) and draw(st.integers(0, 4)):
+            log = model._logs.get(request.message.conversation_id)
+            if log is not None:
+                request.message.seq = len(log.messages) + 1
+                request = storage.Append(log.epoch, request.message, request.shown)
+        model.execute(request)
+        sequence.append(request)
+    for user in USERS:  # look at everything in the end
+        sequence += [storage.OpenUser(user), storage.Missed(session(user), {}, 5)]
+    return sequence
+
+
+@given(plausible(), st.lists(st.integers(1, 6), min_size=39, max_size=39), st.integers(0, 25))
+@settings(deadline=None, max_examples=100)
+def test_sqlite_means_what_memory_means(tmp_path_factory, sequence, sizes, reopen_at):
+    path = tmp_path_factory.mktemp("store") / "im.db"
+    model, tables = MemoryStorage(), SqliteStorage(path, synchronous="NORMAL")
+    done = 0
+    try:
+        for size in sizes:
+            batch = sequence[done : done + size]
+            assert tables.execute_all(batch) == [model.execute(request) for request in batch]
+            if done <= reopen_at < done + size:
+                tables.close()
+                tables = SqliteStorage(path, synchronous="NORMAL")
+            done += size
+    finally:
+        tables.close()
+
+
+def start(store) -> list:
+    answers: list = []
+    store.start(answers.extend)
+    return answers
+
+
+@pytest.mark.parametrize("make", [MemoryStore, lambda: SqliteStore(":memory:")])
+async def test_answers_come_in_order_and_never_from_within_submit(make):
+    store = make()
+    answers = start(store)
+    assert store.idle
+    asked = [storage.OpenUser(f"u{n}") for n in range(50)]
+    for request in asked:
+        store.submit(request)
+    assert not answers
+    assert not store.idle
+    await store.flush()
+    assert store.idle
+    assert [request for request, _ in answers] == asked
+    assert all(result == storage.UserState(1, []) for _, result in answers)
+    store.close()
+
+
+@pytest.mark.parametrize("make", [MemoryStore, lambda: SqliteStore(":memory:")])
+async def test_a_second_server_does_not_hear_the_answers_of_the_first(make):
+    store = make()
+    first = start(store)
+    store.submit(storage.OpenUser("ann"))
+    second = start(store)
+    store.submit(storage.OpenUser("ann"))
+    await store.flush()
+    assert first == []
+    assert [result.epoch for _, result in second] == [2]  # the first request was carried out all the same
+    store.close()
+
+
+async def test_what_waits_shares_a_commit(monkeypatch):
+    store = SqliteStore(":memory:")
+    answers = start(store)
+    commits = []
+    commit = store.storage._commit
+    monkeypatch.setattr(store.storage, "_commit", lambda: commits.append(len(answers)) or commit())
+    for n in range(500):
+        store.submit(storage.OpenUser(f"u{n}"))
+    await store.flush()
+    assert len(commits) == 1
+    store.close()
+
+
+async def test_one_bad_request_does_not_harm_its_batch():
+    store = SqliteStore(":memory:")
+    answers = start(store)
+    store.submit(storage.OpenConversation("p2p:ann:bob", ("ann", "bob")))
+    store.submit(storage.Append(1, message(seq=1, id_client="m1"), 0))
+    store.submit(storage.Append(1, message(seq=2, id_client="m2", content="\ud800"), 0))
+    store.submit(storage.Append(1, message(seq=2, id_client="m3"), 0))
+    store.submit(storage.Find("p2p:ann:bob", "ann", "m3"))
+    await store.flush()
+    results = [result for _, result in answers]
+    assert results[0] == storage.ConversationState(1, 0, ("ann", "bob"))
+    assert results[1] == storage.Appended()
+    assert isinstance(results[2], storage.Failed)
+    assert results[3] == storage.Appended()
+    assert results[4] == message(seq=2, id_client="m3")
+    store.close()
+
+
+@pytest.mark.parametrize("make", [MemoryStorage, lambda: SqliteStorage(":memory:")])
+def test_a_known_key_is_a_duplicate_whatever_its_seq(make):
+    kept = make()
+    kept.execute(storage.OpenConversation("p2p:ann:bob", ("ann", "bob")))
+    assert kept.execute(storage.Append(1, message(seq=1), 0)) == storage.Appended()
+    for seq in (1, 2, 7):
+        assert kept.execute(storage.Append(1, message(seq=seq, content="other"), 0)) == storage.Duplicate(message())
+    assert kept.execute(storage.Append(1, message(seq=3, id_client="m2"), 0)) == storage.Fenced()
+    assert kept.execute(storage.Append(0, message(), 0)) == storage.Fenced()
+
+
+async def test_a_failed_commit_fails_all_and_leaves_nothing(monkeypatch):
+    store = SqliteStore(":memory:")
+    answers = start(store)
+    store.submit(storage.OpenConversation("p2p:ann:bob", ("ann", "bob")))
+    await store.flush()
+
+    def full() -> None:
+        raise sqlite3.OperationalError("disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.storage, "_commit", full)
+        store.submit(storage.Append(1, message(seq=1, id_client="m1"), 0))
+        store.submit(storage.Append(1, message(seq=2, id_client="m2"), 0))
+        await store.flush()
+    assert [result for _, result in answers[1:]] == [storage.Failed("commit: disk is full")] * 2
+    store.submit(storage.OpenConversation("p2p:ann:bob"))
+    await store.flush()
+    assert answers[-1][1] == storage.ConversationState(2, 0, ("ann", "bob"))
+    store.close()
+
+
+async def test_a_full_queue_is_answered_failed_and_counted():
+    store = SqliteStore(":memory:", limit=3)
+    answers = start(store)
+    for n in range(5):
+        store.submit(storage.OpenUser(f"u{n}"))
+    await store.flush()
+    failed = [request.user for request, result in answers if isinstance(result, storage.Failed)]
+    assert (failed, store.overloads, len(answers)) == (["u3", "u4"], 2, 5)
+    store.submit(storage.OpenUser("u5"))
+    await store.flush()
+    assert answers[-1][1] == storage.UserState(1, [])
+    store.close()
+
+
+async def test_close_carries_out_what_was_submitted(tmp_path):
+    store = SqliteStore(tmp_path / "im.db")
+    start(store)
+    for _ in range(7):
+        store.submit(storage.OpenUser("ann"))
+    store.close()
+    store.close()  # harmless
+    again = SqliteStore(tmp_path / "im.db")
+    answers = start(again)
+    again.submit(storage.OpenUser("ann"))
+    await again.flush()
+    assert answers[0][1].epoch == 8
+    again.close()
+    assert [file.name for file in tmp_path.iterdir()] == ["im.db"]  # the log was folded in
+
+
+def test_a_second_process_is_turned_away_in_one_line(tmp_path):
+    path = tmp_path / "im.db"
+    store = SqliteStore(path)
+    with pytest.raises(RunError, match=r"im\.db: in use by another process"):
+        SqliteStore(path)
+    script = "import sys; from imsim.live import SqliteStore; SqliteStore(sys.argv[1])"
+    other = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=False)
+    assert "RunError" in other.stderr
+    assert "in use by another process" in other.stderr
+    store.close()
+    SqliteStore(path).close()
+
+
+def test_files_of_others_are_refused_untouched(tmp_path):
+    text, other, newer = tmp_path / "notes.txt", tmp_path / "other.db", tmp_path / "newer.db"
+    text.write_text("no database, but long enough to be taken for one" * 20)
+    db = sqlite3.connect(other)
+    db.execute("CREATE TABLE t (x)")
+    db.close()
+    before = other.read_bytes()
+    with pytest.raises(UsageError, match="not a database"):
+        SqliteStore(text)
+    with pytest.raises(UsageError, match="of something else"):
+        SqliteStore(other)
+    assert other.read_bytes() == before
+    SqliteStore(newer).close()
+    db = sqlite3.connect(newer)
+    db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(UsageError, match="schema 99"):
+        SqliteStore(newer)
+    with pytest.raises(UsageError, match="unable to open"):
+        SqliteStore(tmp_path / "no" / "such" / "folder.db")
+    with pytest.raises(UsageError, match="synchronous"):
+        SqliteStore(newer, synchronous="OFF")
+
+
+def test_answers_after_the_loop_are_nobodys(tmp_path):
+    async def main() -> SqliteStore:
+        store = SqliteStore(tmp_path / "im.db")
+        start(store)
+        store.submit(storage.OpenUser("ann"))
+        return store
+
+    asyncio.run(main()).close()
