@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from imsim.core import frames, storage
-from imsim.core.model import Code, Session
+from imsim.core.model import Code, Message, Session
 from imsim.core.policies import Policies
 from imsim.core.timers import Timer, Timers
 from imsim.core.unread import Unread
@@ -178,15 +178,20 @@ class Users:
             for gateway, sessions in by_gateway.items():
                 self._port.to_gateway(gateway, frames.Down(sessions, push))
 
-    def _deliver_one(self, user: _User, frame: frames.Deliver, by_gateway: dict[str, list[Session]]) -> None:
-        message = frame.message
+    def _count(self, user: _User, message: Message) -> _Place:
+        """Take note of a message of one of the user's conversations; again or after a later one does no harm."""
         place = user.places.get(message.conversation_id)
         if place is None:
             place = user.places[message.conversation_id] = _Place(0, Unread())
-        own = message.sender == user.id
         place.max_seq = max(place.max_seq, message.seq)
-        if not own and message.countable:
-            place.unread.add(message.seq)  # once, also if it comes again or after a later one
+        if message.countable and message.sender != user.id:
+            place.unread.add(message.seq)
+        return place
+
+    def _deliver_one(self, user: _User, frame: frames.Deliver, by_gateway: dict[str, list[Session]]) -> None:
+        message = frame.message
+        place = self._count(user, message)
+        own = message.sender == user.id
         if own and frame.shown > place.unread.read_seq:
             self._move_mark(user, message.conversation_id, min(frame.shown, place.max_seq))
         for session in user.sessions.values():
@@ -227,6 +232,9 @@ class Users:
             return
         answers: list[frames.ToClient] = []
         if isinstance(result, storage.MissedPage):
+            # What no writer let out, because its append was never answered, is known from here only.
+            for message in result.messages:
+                self._count(user, message)
             answers.append(frames.Page(result.messages, result.cursors, result.more))
             if not result.more:
                 marks = [_mark(conversation, place) for conversation, place in user.places.items()]

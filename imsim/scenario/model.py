@@ -339,7 +339,7 @@ class Scenario(Section):
         return Scenario(**fields)
 
     def core_policies(self) -> CorePolicies:
-        """[policies] and [limits] as the core's machines take them; how long tokens live is for those who issue them."""
+        """[policies] and [limits] for the core's machines; how long tokens live is for those who issue them."""
         fields = self.policies.model_dump(exclude={"token_lifetime"}) | self.limits.model_dump()
         return CorePolicies(**fields)
 

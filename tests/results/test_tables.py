@@ -1,7 +1,3 @@
-import time
-from types import SimpleNamespace
-
-import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -172,37 +168,6 @@ def test_the_order_of_facts_does_not_matter(plan, data):
     assert digest(one) == digest(other)
     delivered = one.deliveries.column("outcome").to_pylist().count("delivered")
     assert delivered == len(one.deliveries.column("delivered_at").drop_null())
-
-
-def test_a_million_facts_take_about_a_second():
-    count, users = 250_000, 10_000
-    rng = np.random.default_rng(1)
-    sender = rng.integers(0, users, count).astype(np.int32)
-    receiver = (sender + 1) % users
-    plan = SimpleNamespace(
-        at=np.arange(count) * 1000,
-        sender=sender,
-        device=np.zeros(count, np.int8),
-        conversation=sender,
-        size=np.full(count, 100, np.int32),
-        users=[f"u{number}" for number in range(users)],
-        devices=["d0"],
-        conversations=[SimpleNamespace(id=f"c{number}", scene="p2p") for number in range(users)],
-        entitled=lambda: (np.arange(count), receiver, np.zeros(count, bool)),
-    )
-    intents = np.arange(count)
-    facts = np.concatenate(
-        [
-            np.stack([np.full(count, kind), intents, device, intents * 1000 + kind, np.zeros(count)], axis=1)
-            for kind, device in ((0, -np.ones(count)), (2, -np.ones(count)), (4, receiver), (5, receiver))
-        ]
-    ).astype(np.int64)
-    rng.shuffle(facts)
-    start = time.perf_counter()
-    tables = assemble(plan, facts, knows_server=True)
-    digest(tables)
-    assert time.perf_counter() - start < 10  # about one; generous, for a busy machine
-    assert tables.deliveries.column("outcome").to_pylist().count("delivered") == count
 
 
 def test_a_real_plan(recorder):

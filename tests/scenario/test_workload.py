@@ -1,5 +1,4 @@
 import math
-import time
 
 import numpy as np
 import pytest
@@ -238,16 +237,6 @@ def test_an_empty_plan_has_all_its_columns() -> None:
 
 
 # --- size and limits ------------------------------------------------------------------------------------------------
-
-
-def test_a_large_population_is_drawn_side_by_side() -> None:
-    """100,000 users take some 50 ms; one Python step for each would be seconds."""
-    large = OFFICE.with_({"population.users": 100_000, "workload.rate": 0.01, "conversations.groups": 1000})
-    start = time.perf_counter()
-    p = plan(large)
-    p.entitled()
-    assert time.perf_counter() - start < 5
-    assert len(p) == pytest.approx(10_000, rel=0.1)
 
 
 @pytest.mark.parametrize(

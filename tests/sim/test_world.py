@@ -65,7 +65,7 @@ def test_both_designs_meet_the_same_work():
 # --- the queueing theory it must obey -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("station", ["storage.append", "router.send", "gateway.send", "gateway.push"])
+@pytest.mark.parametrize("station", ["storage.append", "gateway.push"])
 def test_mm1_sojourn(station):
     """One random station, all else constant: delivery latency less the two constant links is exponential with rate
     mu - lambda. 95 % t-intervals over replications would miss once in twenty; 99.9 % ones do not in fixed seeds."""
@@ -76,18 +76,18 @@ def test_mm1_sojourn(station):
             **QUICK,
             "population.users": 60,
             "workload.rate": per_second / 60,
-            "duration": 80.0,
+            "duration": 70.0,
             "warmup": 5.0,
             f"topology.{tier}.service": {op: {"kind": "exponential", "mean": mean}},
         }
     )
     means, tails = [], []
-    for seed in range(8):
+    for seed in range(7):
         waits = delivery_seconds(imsim.simulate(scenario, seed=seed)) - 0.002
         means.append(waits.mean())
         tails.append(np.quantile(waits, 0.99))
     theory = mean / (1 - rho)
-    t = 5.408  # 99.9 %, 7 degrees of freedom
+    t = 5.959  # 99.9 %, 6 degrees of freedom
     for values, expected in ((means, theory), (tails, theory * math.log(100))):
         half = t * statistics.stdev(values) / math.sqrt(len(values))
         assert abs(statistics.mean(values) - expected) < half < expected

@@ -1,0 +1,37 @@
+"""What rows cost: `pytest tests/bench --benchmark-enable`."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from imsim.results import assemble
+
+
+def test_assembling_a_million_facts(benchmark):
+    count, users = 250_000, 10_000
+    rng = np.random.default_rng(1)
+    sender = rng.integers(0, users, count).astype(np.int32)
+    receiver = (sender + 1) % users
+    plan = SimpleNamespace(
+        at=np.arange(count) * 1000,
+        sender=sender,
+        device=np.zeros(count, np.int8),
+        conversation=sender,
+        size=np.full(count, 100, np.int32),
+        users=[f"u{number}" for number in range(users)],
+        devices=["d0"],
+        conversations=[SimpleNamespace(id=f"c{number}", scene="p2p") for number in range(users)],
+        entitled=lambda: (np.arange(count), receiver, np.zeros(count, bool)),
+    )
+    intents = np.arange(count)
+    facts = np.concatenate(
+        [
+            np.stack([np.full(count, kind), intents, device, intents * 1000 + kind, np.zeros(count)], axis=1)
+            for kind, device in ((0, -np.ones(count)), (2, -np.ones(count)), (4, receiver), (5, receiver))
+        ]
+    ).astype(np.int64)
+    rng.shuffle(facts)
+    tables = benchmark(lambda: assemble(plan, facts, knows_server=True))
+    assert tables.deliveries.column("outcome").to_pylist().count("delivered") == count

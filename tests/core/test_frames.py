@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from typing import get_args
+
+from core.builders import send, session
+
+from imsim.core import frames, storage
+
+CLIENT = get_args(frames.FromClient)
+SERVER = get_args(frames.ToClient)
+
+
+def test_every_frame_of_the_wire_has_an_op_of_its_own():
+    ops = [frame.op for frame in (*CLIENT, *SERVER)]
+    assert len(ops) == len(set(ops))
+
+
+def test_service_times_can_be_charged_for_every_frame_of_the_wire():
+    assert {frame.op for frame in (*CLIENT, *SERVER)} == frames.GATEWAY_OPS
+
+
+def test_what_goes_up_or_down_is_charged_as_what_it_carries():
+    assert frames.Up(session(), send("1"), "c").op == "send"
+    assert frames.Up(session(), frames.Read("c", 1), "").op == "read"
+    assert frames.Down((), frames.Pong()).op == "pong"
+    routed = {frame.op for frame in (frames.Send, frames.CreateGroup, frames.Read, frames.Sync)}
+    assert routed | {"attach", "detach", "deliver"} == frames.ROUTER_OPS
+
+
+def test_frames_cannot_grow_attributes():
+    """Slots: a misspelled attribute is an error, and a frame stays small."""
+    for frame in (*CLIENT, *SERVER, frames.Attach, frames.Up, frames.Down, frames.Deliver):
+        assert "__dict__" not in dir(frame)
+
+
+def test_every_storage_request_belongs_to_one_machine():
+    requests = get_args(storage.Request)
+    assert {request.op for request in requests} == storage.STORAGE_OPS
+    assert len({request.op for request in requests}) == len(requests)
+    assert set(storage.USERS_REQUESTS) < set(requests)

@@ -1,0 +1,511 @@
+"""Connections: what is expected in which state, who is told what, and that pushes are repeated until acknowledged."""
+
+from __future__ import annotations
+
+import pytest
+from core.builders import AB, TEAM, message, send, session
+
+from imsim.core import events, frames
+from imsim.core.gateway import Gateway
+from imsim.core.model import Code, Scene
+from imsim.core.policies import Policies
+from imsim.testing import ManualClock, RecordingPort
+
+EVERY_CLIENT_FRAME = [
+    frames.Login("token", "d0"),
+    frames.Ping(),
+    send("1"),
+    frames.Delivered(AB, 1),
+    frames.Read(AB, 1),
+    frames.Sync({}),
+    frames.CreateGroup("team", ["bob"]),
+]
+
+
+class Access:
+    """A gateway with what it told its port."""
+
+    def __init__(self, **policies):
+        self.port = RecordingPort()
+        self.policies = Policies(**policies)
+        self.machine = Gateway(self.port, self.policies, name="g7", epoch=1_000.0)
+        self.clock = ManualClock()
+
+    def connect(self, connection=1):
+        self.machine.connected(connection, self.clock.now)
+
+    def live(self, connection=1, user="bob", epoch=1):
+        """A connection that is logged in; returns its session."""
+        self.connect(connection)
+        self.receive(frames.Login("token", "d0"), connection)
+        self.machine.authenticated(connection, user, None, self.clock.now)
+        one = session(user, "d0", epoch, "g7", connection)
+        self.from_router(frames.Attached(connection, one))
+        self.port.take()
+        return one
+
+    def receive(self, frame, connection=1):
+        self.machine.receive(connection, frame, self.clock.now)
+
+    def from_router(self, frame):
+        self.machine.receive_from_router(frame, self.clock.now)
+
+    def push(self, *sessions, seq=1, **fields):
+        self.from_router(frames.Down(sessions, frames.Push(message(seq, **fields))))
+
+    def advance(self, seconds):
+        end = self.clock.now + seconds
+        while (due := self.machine.next_deadline()) is not None and due <= end:
+            self.clock.now = due
+            self.machine.handle_timer(due)
+        self.clock.now = end
+
+    def sent(self):
+        """(connection, frame) of what was sent; other calls are forgotten."""
+        return [arguments for method, arguments in self.port.take() if method == "send"]
+
+    def pushed(self):
+        """(connection, seq, attempt) of the pushes, as reported; they match what was sent."""
+        calls = self.port.take()
+        sent = [(c, f.message.seq) for m, (c, f) in ((m, a) for m, a in calls if m == "send") if type(f) is frames.Push]
+        told = [a[0] for m, a in calls if m == "emit"]
+        assert all(isinstance(event, events.Pushed) for event in told)
+        assert [(event.session.connection, event.message.seq) for event in told] == sent
+        return [(event.session.connection, event.message.seq, event.attempt) for event in told]
+
+
+@pytest.fixture
+def access():
+    return Access()
+
+
+def refused(code, connection=1):
+    """The calls that end a connection that has no session."""
+    return [("send", connection, code, code.reconnects), ("close", connection)]
+
+
+def summary(calls):
+    """Calls without the words of the refusals."""
+    found = []
+    for method, arguments in calls:
+        if method == "send" and isinstance(arguments[1], frames.Refused):
+            found.append((method, arguments[0], arguments[1].code, arguments[1].reconnect))
+        else:
+            found.append((method, *arguments))
+    return found
+
+
+# --- the state machine ----------------------------------------------------------------------------------------------
+
+BAD = "bad"  # the connection ends with bad_request
+
+EXPECTED = {
+    # op: (before the login, while it is being checked, while a session is being made, live)
+    "login": ("authenticate", BAD, BAD, BAD),
+    "ping": ("pong", "pong", "pong", "pong"),
+    "send": (BAD, BAD, BAD, "to_conversation"),
+    "delivered": (BAD, BAD, BAD, None),
+    "read": (BAD, BAD, BAD, "to_user"),
+    "sync": (BAD, BAD, BAD, "to_user"),
+    "create_group": (BAD, BAD, BAD, "to_conversation"),
+}
+
+
+@pytest.mark.parametrize("state", range(4))
+@pytest.mark.parametrize("frame", EVERY_CLIENT_FRAME, ids=lambda frame: frame.op)
+def test_every_frame_in_every_state(access, frame, state):
+    access.connect()
+    if state >= 1:
+        access.receive(frames.Login("token", "d0"))
+    if state >= 2:
+        access.machine.authenticated(1, "bob", None, 0.0)
+    if state >= 3:
+        access.from_router(frames.Attached(1, session("bob", gateway="g7")))
+    access.port.take()
+    access.receive(frame)
+    calls = access.port.take()
+    expected = EXPECTED[frame.op][state]
+    if expected is BAD:
+        detach = [("to_user", "bob", frames.Detach(session("bob", gateway="g7")))] if state == 3 else []
+        assert summary(calls) == refused(Code.BAD_REQUEST) + detach
+        access.receive(frames.Ping())
+        assert access.port.take() == []  # gone
+    elif expected == "pong":
+        assert calls == [("send", (1, frames.Pong()))]
+    else:
+        assert [method for method, _ in calls] == ([expected] if expected else [])
+
+
+def test_every_frame_of_a_client_has_its_row():
+    assert {frame.op for frame in EVERY_CLIENT_FRAME} == set(EXPECTED)
+
+
+@pytest.mark.parametrize("frame", EVERY_CLIENT_FRAME, ids=lambda frame: frame.op)
+def test_frames_of_a_connection_that_is_gone_do_nothing(access, frame):
+    access.live()
+    access.machine.disconnected(1, 0.0)
+    access.port.take()
+    access.receive(frame)
+    access.receive(frame, connection=99)
+    assert access.port.take() == []
+
+
+# --- login ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_login_from_start_to_end(access):
+    access.clock.now = 2.0
+    access.connect()
+    access.receive(frames.Login("token", "d3"))
+    assert access.port.take() == [("authenticate", (1, "token"))]
+    access.machine.authenticated(1, "bob", None, 2.0)
+    assert access.port.take() == [("to_user", ("bob", frames.Attach("bob", "d3", "g7", 1)))]
+    access.from_router(frames.Attached(1, session("bob", "d3", 5, "g7", 1)))
+    assert access.port.take() == [("send", (1, frames.LoggedIn("bob", "d3", 1_002_000, 75.0)))]
+
+
+def test_a_login_must_come_in_time(access):
+    access.connect()
+    access.advance(9.9)
+    assert access.port.take() == []
+    access.advance(0.1)
+    assert summary(access.port.take()) == refused(Code.LOGIN_TIMEOUT)
+    assert access.machine.next_deadline() is None
+
+
+def test_pings_do_not_put_the_login_off(access):
+    access.connect()
+    for _ in range(4):
+        access.receive(frames.Ping())
+        access.advance(2.5)
+    assert access.port.take()[-1] == ("close", (1,))
+
+
+@pytest.mark.parametrize("answered", ["authentication", "attach"])
+def test_a_login_that_nobody_answers_ends_in_time(access, answered):
+    access.connect()
+    access.receive(frames.Login("token", "d0"))
+    if answered == "attach":
+        access.machine.authenticated(1, "bob", None, 0.0)
+    access.port.take()
+    access.advance(10)
+    assert summary(access.port.take()) == refused(Code.LOGIN_TIMEOUT)
+
+
+@pytest.mark.parametrize("device", ["", "a b", "d:0", "x" * 65])
+def test_a_bad_device_name_is_refused_before_the_token_is_looked_at(access, device):
+    access.connect()
+    access.receive(frames.Login("token", device))
+    assert summary(access.port.take()) == refused(Code.BAD_REQUEST)
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [(Code.TOKEN_EXPIRED, Code.TOKEN_EXPIRED), (Code.UNAVAILABLE, Code.UNAVAILABLE), (None, Code.BAD_TOKEN)],
+)
+def test_a_refused_token_ends_the_connection_with_its_code(access, code, told):
+    access.connect()
+    access.receive(frames.Login("token", "d0"))
+    access.port.take()
+    access.machine.authenticated(1, None, code, 0.0)
+    assert summary(access.port.take()) == refused(told)
+    assert access.machine.next_deadline() is None
+
+
+def test_a_session_that_could_not_be_made_ends_the_connection(access):
+    access.connect()
+    access.receive(frames.Login("token", "d0"))
+    access.machine.authenticated(1, "bob", None, 0.0)
+    access.port.take()
+    access.from_router(frames.Attached(1, None, Code.UNAVAILABLE))
+    assert summary(access.port.take()) == refused(Code.UNAVAILABLE)
+
+
+def test_a_session_for_a_connection_that_is_gone_is_given_back(access):
+    access.connect()
+    access.receive(frames.Login("token", "d0"))
+    access.machine.authenticated(1, "bob", None, 0.0)
+    access.machine.disconnected(1, 0.0)
+    access.port.take()
+    one = session("bob", gateway="g7")
+    access.from_router(frames.Attached(1, one))
+    assert access.port.take() == [("to_user", ("bob", frames.Detach(one)))]
+    access.from_router(frames.Attached(1, None, Code.UNAVAILABLE))
+    assert access.port.take() == []
+
+
+def test_an_answer_for_a_connection_that_is_gone_or_never_asked_does_nothing(access):
+    access.machine.authenticated(1, "bob", None, 0.0)
+    access.connect()
+    access.machine.authenticated(1, "bob", None, 0.0)
+    assert access.port.take() == []
+
+
+def test_a_second_answer_to_a_login_does_nothing(access):
+    access.live()
+    access.machine.authenticated(1, "mallory", None, 0.0)
+    assert access.port.take() == []
+
+
+# --- requests -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("scene", "to", "id"), [(Scene.P2P, "alice", AB), (Scene.GROUP, "team", TEAM)])
+def test_a_send_goes_to_the_conversation_that_its_user_means(access, scene, to, id):
+    one = access.live()
+    frame = frames.Send("1", scene, to, "text")
+    access.receive(frame)
+    assert access.port.take() == [("to_conversation", (frames.Up(one, frame, id),))]
+
+
+@pytest.mark.parametrize("frame", [frames.Read(AB, 1), frames.Sync({AB: 1})], ids=lambda frame: frame.op)
+def test_what_is_the_users_own_goes_to_its_user(access, frame):
+    one = access.live()
+    access.receive(frame)
+    assert access.port.take() == [("to_user", ("bob", frames.Up(one, frame, "")))]
+
+
+def test_the_limit_of_a_text_is_in_bytes():
+    access = Access(content_bytes=8)
+    access.live()
+    for content in ("12345678", "äöüß", "123456789", "äöüßx", "😀😀x"):
+        access.receive(send("1", content, to="alice"))
+    methods = [method for method, _ in access.port.calls]
+    assert methods == ["to_conversation"] * 2 + ["send"] * 3
+    assert {frame.code for _, frame in access.sent()} == {Code.TOO_LARGE}
+
+
+@pytest.mark.parametrize(
+    ("frame", "ref", "code"),
+    [
+        (send("1", to="no name"), "1", Code.BAD_REQUEST),
+        (send("1", to=""), "1", Code.BAD_REQUEST),
+        (send("", to="alice"), "", Code.BAD_REQUEST),
+        (send("x" * 129, to="alice"), "x" * 128, Code.BAD_REQUEST),
+        (frames.CreateGroup("no name", []), "no name", Code.BAD_REQUEST),
+        (frames.CreateGroup("team", ["a", "b:c"]), "team", Code.BAD_REQUEST),
+        (frames.CreateGroup("team", ["a", "b", "c", "d"]), "team", Code.TOO_LARGE),
+    ],
+)
+def test_what_can_never_succeed_is_rejected_here_and_the_connection_stays(frame, ref, code):
+    access = Access(group_size=3)
+    access.live()
+    access.receive(frame)
+    ((_, rejected),) = access.sent()
+    assert (rejected.request, rejected.ref, rejected.code) == (frame.op, ref, code)
+    access.receive(frames.Ping())
+    assert access.sent() == [(1, frames.Pong())]
+
+
+def test_the_longest_id_client_and_the_largest_group_pass():
+    access = Access(group_size=3)
+    access.live()
+    access.receive(send("x" * 128, to="alice"))
+    access.receive(frames.CreateGroup("team", ["a", "b", "c"]))
+    assert [method for method, _ in access.port.take()] == ["to_conversation"] * 2
+
+
+# --- pushes ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_push_is_repeated_with_backoff_until_it_is_acknowledged(access):
+    one = access.live()
+    access.push(one)
+    assert access.pushed() == [(1, 1, 1)]
+    for attempt, wait in enumerate((2, 4, 8, 16), 2):
+        access.advance(wait - 0.1)
+        assert access.pushed() == []
+        access.advance(0.1)
+        assert access.pushed() == [(1, 1, attempt)]
+        access.receive(frames.Ping())
+        access.port.take()
+    access.receive(frames.Delivered(AB, 1))
+    access.advance(60)
+    assert access.pushed() == []
+
+
+def test_the_backoff_has_an_upper_bound():
+    access = Access(heartbeat_timeout=1e9, push_backoff=10.0)
+    access.push(access.live())
+    access.advance(2 + 20 + 60 * 5)
+    assert [attempt for _, _, attempt in access.pushed()] == list(range(1, 9))
+
+
+def test_a_device_that_pings_but_never_acknowledges_is_pushed_to_for_ever():
+    """A power of the number of attempts would overflow in the end."""
+    access = Access(heartbeat_timeout=1e9, push_backoff=10.0)
+    access.push(access.live())
+    access.advance(60 * 500)
+    assert access.pushed()[-1][2] > 490
+
+
+def test_an_acknowledgement_covers_all_before_it_in_its_conversation_only(access):
+    one = access.live()
+    for seq in (1, 2, 3):
+        access.push(one, seq=seq)
+    access.push(one, seq=1, conversation_id=TEAM)
+    access.receive(frames.Delivered(AB, 2))
+    access.port.take()
+    access.advance(2)
+    assert access.pushed() == [(1, 3, 2), (1, 1, 2)]
+
+
+def test_an_acknowledgement_of_nothing_or_twice_is_harmless(access):
+    one = access.live()
+    access.push(one, seq=2)
+    access.port.take()
+    for seq in (0, -1, 1):
+        access.receive(frames.Delivered(AB, seq))
+    access.advance(2)
+    assert access.pushed() == [(1, 2, 2)]
+    for _ in range(2):
+        access.receive(frames.Delivered(AB, 2))
+    access.receive(frames.Delivered("p2p:no:such", 7))
+    access.advance(60)
+    assert access.pushed() == []
+
+
+def test_one_frame_for_several_connections(access):
+    one, other = access.live(1), access.live(2, "carol")
+    access.push(one, other)
+    assert access.pushed() == [(1, 1, 1), (2, 1, 1)]
+    access.receive(frames.Delivered(AB, 1), connection=1)
+    access.advance(2)
+    assert access.pushed() == [(2, 1, 2)]
+
+
+def test_the_pushes_of_a_connection_end_with_it(access):
+    access.push(access.live())
+    access.machine.disconnected(1, 0.0)
+    access.port.take()
+    assert access.machine.next_deadline() is None
+
+
+def test_a_slow_reader_is_cut_off_and_told_to_come_back():
+    access = Access(send_queue=3)
+    one = access.live()
+    for seq in (1, 2, 3):
+        access.push(one, seq=seq)
+    access.port.take()
+    access.push(one, seq=4)
+    assert summary(access.port.take()) == [*refused(Code.SLOW_READER), ("to_user", "bob", frames.Detach(one))]
+    assert access.machine.next_deadline() is None
+
+
+def test_acknowledgements_make_room_again():
+    access = Access(send_queue=2)
+    one = access.live()
+    for seq in range(1, 20):
+        access.push(one, seq=seq)
+        access.receive(frames.Delivered(AB, seq - 1))
+    assert len(access.pushed()) == 19
+
+
+def test_a_slow_reader_does_not_keep_others_from_their_push():
+    access = Access(send_queue=1)
+    slow, other = access.live(1), access.live(2, "carol")
+    access.push(slow, seq=1)
+    access.port.take()
+    access.push(slow, other, seq=2)
+    assert access.pushed() == [(2, 2, 1)]
+
+
+# --- from routers ---------------------------------------------------------------------------------------------------
+
+
+def test_what_is_not_a_push_is_sent_once(access):
+    one = access.live()
+    access.from_router(frames.Down((one,), frames.Stored("1", AB, "id", 1, 5)))
+    assert access.sent() == [(1, frames.Stored("1", AB, "id", 1, 5))]
+    access.advance(60)
+    assert access.sent() == []
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_what_comes_down_for_another_session_goes_nowhere(access, epoch):
+    one = access.live(epoch=2)
+    stale = one._replace(epoch=epoch)
+    access.push(stale)
+    access.from_router(frames.Down((stale, one._replace(connection=9)), frames.Pong()))
+    access.from_router(frames.Kick(stale, Code.REPLACED))
+    assert access.port.take() == []
+
+
+def test_nothing_comes_down_before_the_session_is_known(access):
+    access.connect()
+    access.receive(frames.Login("token", "d0"))
+    access.port.take()
+    access.push(session("bob", gateway="g7"))
+    assert access.port.take() == []
+
+
+def test_a_kick_ends_the_connection_with_its_code(access):
+    one = access.live()
+    access.from_router(frames.Kick(one, Code.REPLACED))
+    assert summary(access.port.take()) == [*refused(Code.REPLACED), ("to_user", "bob", frames.Detach(one))]
+
+
+# --- ends -----------------------------------------------------------------------------------------------------------
+
+
+def test_silence_ends_a_connection(access):
+    one = access.live()
+    access.advance(74.9)
+    assert access.port.take() == []
+    access.advance(0.1)
+    assert summary(access.port.take()) == [*refused(Code.HEARTBEAT), ("to_user", "bob", frames.Detach(one))]
+    assert access.machine.next_deadline() is None
+
+
+def test_whatever_is_heard_keeps_a_connection(access):
+    access.live()
+    for frame in (frames.Ping(), frames.Delivered(AB, 0), frames.Sync({})):
+        access.advance(70)
+        access.receive(frame)
+    access.advance(74.9)
+    assert "close" not in [method for method, _ in access.port.take()]
+    access.advance(0.2)
+    assert "close" in [method for method, _ in access.port.take()]
+
+
+def test_what_is_sent_down_does_not_keep_a_silent_connection(access):
+    one = access.live()
+    access.advance(70)
+    access.push(one)
+    access.advance(5)
+    assert "close" in [method for method, _ in access.port.take()]
+
+
+def test_a_lost_connection_is_reported_once(access):
+    one = access.live()
+    for _ in range(2):
+        access.machine.disconnected(1, 0.0)
+    assert access.port.take() == [("to_user", ("bob", frames.Detach(one)))]
+    assert access.machine.next_deadline() is None
+
+
+def test_a_connection_that_ends_before_its_login_concerns_nobody(access):
+    access.connect()
+    access.machine.disconnected(1, 0.0)
+    assert access.port.take() == []
+    assert access.machine.next_deadline() is None
+
+
+def test_the_shell_can_refuse_a_connection(access):
+    one = access.live()
+    access.machine.refuse(1, Code.BAD_FRAME, "not JSON")
+    calls = access.port.take()
+    assert calls[0] == ("send", (1, frames.Refused(Code.BAD_FRAME, False, "not JSON")))
+    assert summary(calls) == [*refused(Code.BAD_FRAME), ("to_user", "bob", frames.Detach(one))]
+    access.machine.refuse(1, Code.BAD_FRAME, "not JSON")
+    assert access.port.take() == []
+
+
+def test_a_shutdown_sends_everybody_away_to_come_back(access):
+    access.live(1)
+    access.live(2, "carol")
+    access.connect(3)
+    access.machine.shut_down()
+    ended = {(c, f.code, f.reconnect) for c, f in access.sent()}
+    assert ended == {(number, Code.GOING_AWAY, True) for number in (1, 2, 3)}
+    assert access.machine.next_deadline() is None

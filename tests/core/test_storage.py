@@ -1,0 +1,288 @@
+"""MemoryStorage: what the requests mean. Every other storage is held to the same."""
+
+from __future__ import annotations
+
+from core.builders import AB, TEAM, message, open_log, session
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from imsim.core import storage
+from imsim.core.model import MessageType
+
+
+def opened(store, conversation=AB, founders=("alice", "bob")):
+    return store.execute(storage.OpenConversation(conversation, founders))
+
+
+def append(store, epoch, one, shown=0):
+    return store.execute(storage.Append(epoch, one, shown))
+
+
+def missed(store, user, cursors=None, limit=100):
+    return store.execute(storage.Missed(session(user), cursors or {}, limit))
+
+
+def marks(store, user):
+    state = store.execute(storage.OpenUser(user))
+    return {mark.conversation_id: mark for mark in state.marks}
+
+
+# --- opening --------------------------------------------------------------------------------------------------------
+
+
+def test_a_conversation_without_founders_is_not_made():
+    store = storage.MemoryStorage()
+    assert opened(store, founders=None) is None
+    assert opened(store, founders=None) is None
+    assert missed(store, "alice").cursors == {}
+
+
+def test_opening_raises_the_epoch_and_keeps_the_first_members():
+    store = storage.MemoryStorage()
+    assert opened(store) == storage.ConversationState(1, 0, ("alice", "bob"))
+    assert opened(store, founders=("mallory",)) == storage.ConversationState(2, 0, ("alice", "bob"))
+    assert opened(store, founders=None).epoch == 3
+    assert missed(store, "mallory").cursors == {}
+
+
+def test_opening_tells_the_highest_seq():
+    store = storage.MemoryStorage()
+    open_log(store, "alice", "bob")
+    assert opened(store).max_seq == 2
+
+
+# --- appending ------------------------------------------------------------------------------------------------------
+
+
+def test_an_append_of_an_earlier_epoch_is_fenced_off():
+    store = storage.MemoryStorage()
+    old = opened(store).epoch
+    new = opened(store).epoch
+    assert append(store, old, message(1)) == storage.Fenced()
+    assert missed(store, "alice").messages == []
+    assert append(store, new, message(1)) == storage.Appended()
+
+
+def test_an_append_to_nothing_is_fenced_off():
+    assert append(storage.MemoryStorage(), 1, message(1)) == storage.Fenced()
+
+
+def test_only_the_next_seq_is_taken():
+    store = storage.MemoryStorage()
+    epoch = opened(store).epoch
+    assert append(store, epoch, message(2)) == storage.Fenced()
+    assert append(store, epoch, message(1)) == storage.Appended()
+    assert append(store, epoch, message(1, id_client="other")) == storage.Fenced()
+    assert append(store, epoch, message(3)) == storage.Fenced()
+
+
+def test_a_key_is_taken_once():
+    store = storage.MemoryStorage()
+    epoch = opened(store).epoch
+    original = message(1, id_client="same")
+    append(store, epoch, original)
+    assert append(store, epoch, message(2, id_client="same", content="other")) == storage.Duplicate(original)
+    assert missed(store, "alice").messages == [original]
+
+
+def test_the_same_key_of_another_sender_is_another_key():
+    store = storage.MemoryStorage()
+    epoch = opened(store).epoch
+    append(store, epoch, message(1, id_client="same"))
+    assert append(store, epoch, message(2, id_client="same", sender="bob")) == storage.Appended()
+
+
+def test_a_fenced_writer_is_not_told_of_duplicates():
+    """It must learn that it is no writer any more, whatever it asks."""
+    store = storage.MemoryStorage()
+    old = opened(store).epoch
+    append(store, old, message(1))
+    opened(store)
+    assert append(store, old, message(2, id_client="i1")) == storage.Fenced()
+
+
+def test_find_tells_what_stands_under_a_key():
+    store = storage.MemoryStorage()
+    append(store, opened(store).epoch, message(1))
+    assert store.execute(storage.Find(AB, "alice", "i1")) == message(1)
+    assert store.execute(storage.Find(AB, "bob", "i1")) is None
+    assert store.execute(storage.Find(AB, "alice", "i2")) is None
+    assert store.execute(storage.Find(TEAM, "alice", "i1")) is None
+
+
+# --- users, marks ---------------------------------------------------------------------------------------------------
+
+
+def test_opening_a_user_raises_its_epoch_alone():
+    store = storage.MemoryStorage()
+    epochs = [store.execute(storage.OpenUser(user)).epoch for user in ("alice", "alice", "bob", "alice")]
+    assert epochs == [1, 2, 1, 3]
+
+
+def test_a_users_place_counts_what_others_sent_after_the_mark():
+    store = storage.MemoryStorage()
+    epoch = opened(store).epoch
+    notice = message(3, type=MessageType.NOTIFICATION)
+    for one in (message(1), message(2, sender="bob"), notice, message(4)):
+        append(store, epoch, one)
+    assert marks(store, "bob")[AB] == storage.StoredMark(AB, 0, 4, [1, 4])
+    assert marks(store, "alice")[AB] == storage.StoredMark(AB, 0, 4, [2])
+    store.execute(storage.SaveMark("bob", AB, 1))
+    assert marks(store, "bob")[AB] == storage.StoredMark(AB, 1, 4, [4])
+
+
+def test_a_mark_moves_forward_only_and_never_beyond_the_log():
+    store = storage.MemoryStorage()
+    open_log(store, "alice", "alice", "alice")
+    for asked, stands in ((2, 2), (1, 2), (99, 3), (-5, 3)):
+        assert store.execute(storage.SaveMark("bob", AB, asked)) == storage.Saved()
+        assert marks(store, "bob")[AB].read_seq == stands
+
+
+def test_who_is_no_member_has_no_mark():
+    store = storage.MemoryStorage()
+    open_log(store, "alice")
+    store.execute(storage.SaveMark("mallory", AB, 1))
+    store.execute(storage.SaveMark("alice", TEAM, 1))
+    assert marks(store, "mallory") == {}
+    assert set(marks(store, "alice")) == {AB}
+
+
+def test_a_send_moves_its_senders_mark():
+    store = storage.MemoryStorage()
+    epoch = opened(store).epoch
+    for seq in (1, 2, 3):
+        append(store, epoch, message(seq))
+    append(store, epoch, message(4, sender="bob"), shown=2)
+    assert marks(store, "bob")[AB] == storage.StoredMark(AB, 2, 4, [3])
+    assert marks(store, "alice")[AB].read_seq == 0
+    append(store, epoch, message(5, sender="bob"), shown=1)
+    assert marks(store, "bob")[AB].read_seq == 2
+    append(store, epoch, message(6, sender="bob"), shown=99)
+    assert marks(store, "bob")[AB].read_seq == 6
+
+
+def test_a_refused_send_moves_no_mark():
+    store = storage.MemoryStorage()
+    epoch = opened(store).epoch
+    append(store, epoch, message(1, sender="bob"))
+    append(store, epoch, message(2, sender="bob", id_client="i1"), shown=1)  # a duplicate
+    append(store, epoch, message(9, sender="bob"), shown=1)
+    assert marks(store, "bob")[AB].read_seq == 0
+
+
+# --- what a device missed -------------------------------------------------------------------------------------------
+
+
+def test_pages_cover_everything_after_the_cursors_once():
+    store = storage.MemoryStorage()
+    open_log(store, "alice", "bob", "alice", "bob", "alice")
+    open_log(store, "alice", "alice", conversation=TEAM)
+    cursors, got, pages = {AB: 2}, [], 0
+    while True:
+        page = missed(store, "bob", cursors, limit=2)
+        got += [(one.conversation_id, one.seq) for one in page.messages]
+        assert len(page.messages) <= 2
+        cursors |= page.cursors
+        pages += 1
+        if not page.more:
+            break
+    assert got == [(TEAM, 1), (TEAM, 2), (AB, 3), (AB, 4), (AB, 5)]
+    assert cursors == {AB: 5, TEAM: 2}
+    assert pages == 3
+
+
+def test_a_page_that_holds_exactly_the_rest_is_the_last():
+    store = storage.MemoryStorage()
+    open_log(store, "alice", "alice")
+    assert not missed(store, "bob", limit=2).more
+    assert missed(store, "bob", limit=1).more
+
+
+def test_cursors_that_cannot_be_do_no_harm():
+    store = storage.MemoryStorage()
+    open_log(store, "alice")
+    page = missed(store, "bob", {AB: -3, "group:unknown": 7})
+    assert [one.seq for one in page.messages] == [1]
+    assert page.cursors == {AB: 1}
+    assert missed(store, "bob", {AB: 50}).messages == []
+
+
+def test_nobody_gets_what_others_talk_about():
+    store = storage.MemoryStorage()
+    open_log(store, "alice")
+    assert missed(store, "mallory", {AB: 0}) == storage.MissedPage([], {}, more=False)
+
+
+# --- whatever is asked, in whatever order ---------------------------------------------------------------------------
+
+
+class StorageInvariants(RuleBasedStateMachine):
+    """Several writers, some of them fenced off, that try all kinds of appends."""
+
+    users = ("alice", "bob")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.store = storage.MemoryStorage()
+        self.epochs = [0]
+        self.acknowledged: dict[int, storage.Message] = {}
+        self.read = dict.fromkeys(self.users, 0)
+        self.user_epochs = dict.fromkeys(self.users, 0)
+
+    @rule()
+    def open(self):
+        state = opened(self.store)
+        assert state.epoch > self.epochs[-1]
+        assert state.max_seq == len(self.acknowledged)
+        self.epochs.append(state.epoch)
+
+    @rule(
+        back=st.integers(0, 1),
+        seq=st.integers(-1, 1),
+        sender=st.sampled_from(users),
+        key=st.integers(0, 9),
+        shown=st.integers(0, 20),
+    )
+    def append(self, back, seq, sender, key, shown):
+        epoch = self.epochs[-1 - min(back, len(self.epochs) - 1)]
+        one = message(len(self.acknowledged) + 1 + seq, sender=sender, id_client=f"k{key}")
+        taken = [m for m in self.acknowledged.values() if (m.sender, m.id_client) == (sender, one.id_client)]
+        result = append(self.store, epoch, one, shown)
+        if epoch == 0 or epoch != self.epochs[-1]:
+            assert result == storage.Fenced()
+        elif taken:
+            assert result == storage.Duplicate(taken[0])
+        elif seq != 0:
+            assert result == storage.Fenced()
+        else:
+            assert result == storage.Appended()
+            self.acknowledged[one.seq] = one
+            self.read[sender] = max(self.read[sender], min(shown, one.seq))
+
+    @rule(user=st.sampled_from(users), seq=st.integers(-2, 20))
+    def save_mark(self, user, seq):
+        self.store.execute(storage.SaveMark(user, AB, seq))
+        self.read[user] = max(self.read[user], min(seq, len(self.acknowledged)))
+
+    @rule(user=st.sampled_from(users))
+    def open_user(self, user):
+        state = self.store.execute(storage.OpenUser(user))
+        assert state.epoch > self.user_epochs[user]
+        self.user_epochs[user] = state.epoch
+        for mark in state.marks:
+            assert 0 <= mark.read_seq <= mark.max_seq == len(self.acknowledged)
+            assert mark.read_seq == self.read[user]
+            assert mark.unread_seqs == [
+                seq for seq, m in self.acknowledged.items() if seq > mark.read_seq and m.sender != user
+            ]
+
+    @invariant()
+    def nothing_acknowledged_is_lost_or_moved(self):
+        log = missed(self.store, "alice").messages
+        assert log == [self.acknowledged[seq] for seq in range(1, len(self.acknowledged) + 1)]
+
+
+StorageInvariants.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestStorageInvariants = StorageInvariants.TestCase

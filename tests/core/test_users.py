@@ -1,0 +1,423 @@
+"""Sessions, read marks and who gets a push."""
+
+from __future__ import annotations
+
+import pytest
+from core.builders import AB, TEAM, Registry, failed, message, open_log, session
+
+from imsim.core import frames, storage
+from imsim.core.model import Code, MessageType
+from imsim.core.policies import Policies
+from imsim.core.users import _WAITING
+
+
+@pytest.fixture
+def registry():
+    store = storage.MemoryStorage()
+    open_log(store, "alice")  # seq 1: bob has one unread
+    return Registry(store)
+
+
+def up(one, frame):
+    return frames.Up(one, frame, "")
+
+
+def marked(registry):
+    """(user, device, read_seq, unread) of the marks told since."""
+    return [(to.user, to.device, f.mark.read_seq, f.mark.unread) for to, f in registry.take(frames.Marked)]
+
+
+def sync(registry, one, cursors=None):
+    registry.receive(up(one, frames.Sync(cursors or {})))
+    registry.answer_all()
+    return [frame for to, frame in registry.take((frames.Page, frames.SyncDone)) if to == one]
+
+
+# --- sessions -------------------------------------------------------------------------------------------------------
+
+
+def test_a_login_gets_a_session(registry):
+    registry.attach("bob", "d3", gateway="g7", connection=42)
+    assert registry.told == []
+    registry.answer()
+    ((gateway, attached),) = registry.told
+    assert (gateway, attached.connection, attached.code) == ("g7", 42, None)
+    assert attached.session == session("bob", "d3", attached.session.epoch, "g7", 42)
+
+
+def test_epochs_grow_with_every_login_of_the_user(registry):
+    epochs = [registry.login("bob", device, connection=n).epoch for n, device in enumerate(("d0", "d1", "d0"))]
+    assert epochs == sorted(set(epochs))
+
+
+def test_epochs_grow_across_restarts(registry):
+    before = [registry.login("bob", connection=n).epoch for n in range(5)]
+    again = Registry(registry.storage)
+    assert again.login("bob").epoch > max(before)
+
+
+def test_epochs_grow_across_log_outs(registry):
+    first = registry.login("bob")
+    registry.receive(frames.Detach(first))
+    assert registry.login("bob").epoch > first.epoch
+
+
+def test_the_same_device_replaces_itself_and_the_old_gateway_is_told(registry):
+    old = registry.login("bob", "d0", gateway="g0", connection=1)
+    registry.told.clear()
+    new = registry.login("bob", "d0", gateway="g1", connection=1)
+    assert registry.told == [
+        ("g0", frames.Kick(old, Code.REPLACED)),
+        ("g1", frames.Attached(1, new)),
+    ]
+    registry.take()
+    registry.deliver(message(2))
+    assert [to for to, _ in registry.take(frames.Push)] == [new]
+
+
+def test_another_device_replaces_nobody(registry):
+    registry.login("bob", "d0")
+    registry.login("bob", "d1", connection=2)
+    assert not [frame for _, frame in registry.told if isinstance(frame, frames.Kick)]
+
+
+def test_two_logins_of_one_device_while_its_user_is_being_opened(registry):
+    registry.attach("bob", connection=1)
+    registry.attach("bob", connection=2)
+    assert len(registry.asked) == 1
+    registry.answer()
+    kinds = [type(frame) for _, frame in registry.told]
+    assert kinds == [frames.Attached, frames.Kick, frames.Attached]
+    assert registry.told[2][1].session.epoch > registry.told[0][1].session.epoch
+
+
+def test_a_stale_detach_is_ignored(registry):
+    old = registry.login("bob", connection=1)
+    new = registry.login("bob", connection=2)
+    registry.receive(frames.Detach(old))
+    registry.take()
+    registry.deliver(message(2))
+    assert [to for to, _ in registry.take(frames.Push)] == [new]
+
+
+def test_a_detached_session_gets_no_more_pushes(registry):
+    registry.receive(frames.Detach(registry.login("bob", "d0")))
+    registry.take()
+    registry.deliver(message(2))
+    assert registry.told == []
+
+
+def test_a_user_without_sessions_costs_nothing(registry):
+    one, other = registry.login("bob", "d0"), registry.login("bob", "d1", connection=2)
+    registry.receive(frames.Detach(one))
+    assert "bob" in registry.machine._users
+    registry.receive(frames.Detach(other))
+    assert registry.machine._users == {}
+    assert registry.machine.next_deadline() is None
+
+
+def test_frames_of_a_replaced_session_do_nothing(registry):
+    old = registry.login("bob", connection=1)
+    registry.login("bob", connection=2)
+    registry.take()
+    registry.receive(up(old, frames.Read(AB, 1)))
+    registry.receive(up(old, frames.Sync({})))
+    assert not registry.asked
+    assert registry.told == []
+
+
+def test_frames_of_a_session_that_a_crash_has_ended_do_nothing(registry):
+    registry.receive(up(session("bob"), frames.Sync({})))
+    registry.receive(frames.Detach(session("bob")))
+    assert not registry.asked
+    assert registry.told == []
+
+
+# --- opening a user -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["failed", "silent"])
+def test_a_login_that_storage_does_not_answer_is_refused_and_the_next_one_may_succeed(registry, how):
+    registry.attach("bob", "d0", connection=1)
+    registry.attach("bob", "d1", connection=2)
+    if how == "failed":
+        registry.answer(result=failed)
+    else:
+        registry.asked.clear()
+        registry.advance(registry.policies.storage_timeout)
+    assert [(f.connection, f.session, f.code) for _, f in registry.told] == [
+        (1, None, Code.UNAVAILABLE),
+        (2, None, Code.UNAVAILABLE),
+    ]
+    registry.told.clear()
+    assert registry.login("bob", connection=3).connection == 3
+    assert registry.machine.next_deadline() is None
+
+
+def test_an_answer_that_comes_after_giving_up_is_ignored(registry):
+    registry.attach("bob", connection=1)
+    late = registry.asked.popleft()
+    registry.advance(10)
+    registry.attach("bob", connection=2)
+    registry.told.clear()
+    registry.machine.stored(late, registry.storage.execute(late), registry.clock.now)
+    registry._collect()
+    assert registry.told == []
+    registry.answer()
+    assert [frame.connection for _, frame in registry.told] == [2]
+
+
+def test_what_is_delivered_while_a_user_is_being_opened_is_pushed_once_it_is(registry):
+    registry.attach("bob")
+    registry.deliver(message(2))
+    assert registry.told == []
+    registry.answer()
+    assert registry.pushes() == [("bob", "d0", 2)]
+
+
+def test_a_message_that_the_opening_saw_is_not_counted_twice(registry):
+    registry.attach("bob")
+    state = registry.storage.execute(storage.OpenConversation(AB))
+    registry.storage.execute(storage.Append(state.epoch, message(2), 0))
+    registry.deliver(message(2))
+    registry.answer()
+    one = next(f.session for _, f in registry.told if isinstance(f, frames.Attached))
+    assert sync(registry, one)[-1] == frames.SyncDone([frames.Mark(AB, 0, 2)])
+
+
+def test_what_waits_for_an_opening_is_bounded(registry):
+    registry.attach("bob", connection=1)
+    for _ in range(_WAITING):
+        registry.deliver(message(2), users=("bob",))
+    registry.attach("bob", connection=2)
+    assert registry.told == [("g0", frames.Attached(2, None, Code.UNAVAILABLE))]
+    registry.told.clear()
+    registry.answer()
+    assert len(registry.pushes()) == _WAITING - 1  # the login's sync brings the others
+
+
+# --- delivery -------------------------------------------------------------------------------------------------------
+
+
+def test_every_device_but_the_one_that_sent_it(registry):
+    origin = registry.login("alice", "d0", connection=1)
+    for number, (user, device) in enumerate((("alice", "d1"), ("bob", "d0"), ("bob", "d1")), 2):
+        registry.login(user, device, connection=number)
+    registry.take()
+    registry.deliver(message(2), origin)
+    assert registry.pushes() == [("alice", "d1", 2), ("bob", "d0", 2), ("bob", "d1", 2)]
+
+
+def test_the_senders_device_gets_none_even_under_a_newer_session(registry):
+    """Its answer tells it the seq, and a device has its own messages."""
+    old = registry.login("alice", "d0", connection=1)
+    registry.login("alice", "d0", connection=2)
+    registry.take()
+    registry.deliver(message(2), old)
+    assert registry.pushes() == []
+
+
+def test_the_same_device_name_of_another_user_is_another_device(registry):
+    origin = registry.login("alice", "d0")
+    registry.login("bob", "d0", connection=2)
+    registry.take()
+    registry.deliver(message(2), origin)
+    assert registry.pushes() == [("bob", "d0", 2)]
+
+
+def test_one_frame_a_gateway(registry):
+    users = [f"u{number}" for number in range(6)]
+    for number, user in enumerate(users):
+        registry.login(user, gateway=f"g{number % 2}", connection=number)
+    registry.told.clear()
+    registry.deliver(message(1, conversation_id=TEAM, sender="x"), users=users)
+    assert [(gateway, [s.user for s in down.sessions]) for gateway, down in registry.told] == [
+        ("g0", ["u0", "u2", "u4"]),
+        ("g1", ["u1", "u3", "u5"]),
+    ]
+    assert registry.told[0][1].frame is registry.told[1][1].frame  # encoded once for all
+
+
+def test_only_those_named_get_it(registry):
+    registry.login("bob")
+    registry.login("carol", connection=2)
+    registry.take()
+    registry.deliver(message(2), users=("carol",))
+    assert registry.pushes() == [("carol", "d0", 2)]
+
+
+def test_who_is_away_costs_nothing(registry):
+    registry.deliver(message(2))
+    assert registry.machine._users == {}
+    assert not registry.asked
+
+
+# --- unread and marks -----------------------------------------------------------------------------------------------
+
+
+def test_unread_goes_on_from_what_storage_knows(registry):
+    one = registry.login("bob")
+    registry.deliver(message(2))
+    registry.deliver(message(3, sender="bob"), session("bob"))
+    registry.deliver(message(4, type=MessageType.NOTIFICATION))
+    assert sync(registry, one)[-1] == frames.SyncDone([frames.Mark(AB, 0, 2)])
+
+
+def test_a_message_delivered_again_is_pushed_again_and_counted_once(registry):
+    one = registry.login("bob")
+    registry.take()
+    registry.deliver(message(2))
+    registry.deliver(message(2))
+    assert registry.pushes() == [("bob", "d0", 2), ("bob", "d0", 2)]
+    assert sync(registry, one)[-1] == frames.SyncDone([frames.Mark(AB, 0, 2)])
+
+
+def test_a_message_delivered_after_a_later_one_counts_too(registry):
+    """Its append "failed" but happened, and its sender's retry came after somebody else's message."""
+    one = registry.login("bob")
+    registry.take()
+    registry.deliver(message(3))
+    registry.deliver(message(2))
+    assert registry.pushes() == [("bob", "d0", 3), ("bob", "d0", 2)]
+    assert sync(registry, one)[-1] == frames.SyncDone([frames.Mark(AB, 0, 3)])
+
+
+def test_a_message_delivered_late_that_was_read_meanwhile_does_not_count(registry):
+    one = registry.login("bob")
+    registry.deliver(message(3))
+    registry.receive(up(one, frames.Read(AB, 3)))
+    registry.answer_all()
+    registry.deliver(message(2))
+    assert sync(registry, one)[-1] == frames.SyncDone([frames.Mark(AB, 3, 0)])
+
+
+def test_reading_is_saved_first_and_then_told_to_every_device(registry):
+    one, _ = registry.login("bob", "d0"), registry.login("bob", "d1", connection=2)
+    registry.take()
+    registry.receive(up(one, frames.Read(AB, 1)))
+    assert list(registry.asked) == [storage.SaveMark("bob", AB, 1)]
+    assert registry.told == []
+    registry.answer()
+    assert marked(registry) == [("bob", "d0", 1, 0), ("bob", "d1", 1, 0)]
+
+
+def test_a_mark_that_could_not_be_saved_does_not_move(registry):
+    one = registry.login("bob")
+    registry.take()
+    registry.receive(up(one, frames.Read(AB, 1)))
+    registry.answer(result=failed)
+    assert registry.told == []
+    assert sync(registry, one)[-1] == frames.SyncDone([frames.Mark(AB, 0, 1)])
+
+
+@pytest.mark.parametrize("seq", [0, -1])
+def test_reading_nothing_new_asks_nothing(registry, seq):
+    one = registry.login("bob")
+    registry.receive(up(one, frames.Read(AB, seq)))
+    assert not registry.asked
+
+
+def test_nobody_reads_beyond_the_log(registry):
+    one = registry.login("bob")
+    registry.receive(up(one, frames.Read(AB, 99)))
+    assert list(registry.asked) == [storage.SaveMark("bob", AB, 1)]
+    registry.answer_all()
+    registry.deliver(message(2))
+    assert sync(registry, one)[-1] == frames.SyncDone([frames.Mark(AB, 1, 1)])
+
+
+def test_answers_out_of_order_never_move_a_mark_back(registry):
+    one = registry.login("bob")
+    registry.deliver(message(2))
+    registry.take()
+    registry.receive(up(one, frames.Read(AB, 1)))
+    registry.receive(up(one, frames.Read(AB, 2)))
+    registry.answer(1, lambda _: storage.Saved())
+    registry.answer(0, lambda _: storage.Saved())
+    assert marked(registry) == [("bob", "d0", 2, 0)]
+
+
+def test_reading_a_conversation_that_one_does_not_have_is_refused(registry):
+    one = registry.login("bob")
+    registry.take()
+    registry.receive(up(one, frames.Read(TEAM, 1)))
+    ((to, frame),) = registry.take()
+    assert (to, frame.request, frame.ref, frame.code) == (one, "read", TEAM, Code.NO_CONVERSATION)
+
+
+def test_a_saved_mark_of_a_user_who_has_left_changes_nothing(registry):
+    one = registry.login("bob")
+    registry.receive(up(one, frames.Read(AB, 1)))
+    registry.receive(frames.Detach(one))
+    registry.take()
+    registry.answer()
+    assert registry.told == []
+
+
+def test_a_send_moves_its_senders_mark_and_nobody_elses(registry):
+    for number, (user, device) in enumerate((("bob", "d0"), ("bob", "d1"), ("alice", "d0"))):
+        registry.login(user, device, connection=number)
+    registry.take()
+    registry.deliver(message(2, sender="bob"), session("bob"), shown=1)
+    assert marked(registry) == [("bob", "d0", 1, 0), ("bob", "d1", 1, 0)]
+
+
+def test_a_send_cannot_claim_to_have_shown_what_does_not_exist(registry):
+    one = registry.login("bob")
+    registry.deliver(message(2, sender="bob"), session("bob"), shown=99)
+    assert sync(registry, one)[-1] == frames.SyncDone([frames.Mark(AB, 2, 0)])
+
+
+# --- login sync -----------------------------------------------------------------------------------------------------
+
+
+def test_a_sync_asks_for_what_the_session_misses(registry):
+    one = registry.login("bob")
+    registry.receive(up(one, frames.Sync({AB: 5})))
+    assert list(registry.asked) == [storage.Missed(one, {AB: 5}, registry.policies.page)]
+
+
+def test_the_last_page_is_followed_by_the_marks():
+    store = storage.MemoryStorage()
+    open_log(store, "alice", "alice", "alice")
+    registry = Registry(store, Policies(page=2))
+    one = registry.login("bob")
+    registry.take()
+    (page,) = sync(registry, one)
+    assert ([m.seq for m in page.messages], page.cursors, page.more) == ([1, 2], {AB: 2}, True)
+    last, done = sync(registry, one, page.cursors)
+    assert ([m.seq for m in last.messages], last.more) == ([3], False)
+    assert done == frames.SyncDone([frames.Mark(AB, 0, 3)])
+
+
+def test_a_sync_that_storage_cannot_answer_is_refused(registry):
+    one = registry.login("bob")
+    registry.take()
+    registry.receive(up(one, frames.Sync({})))
+    registry.answer(result=failed)
+    ((_, frame),) = registry.take()
+    assert (frame.request, frame.code) == ("sync", Code.UNAVAILABLE)
+
+
+def test_a_page_for_a_session_that_was_replaced_meanwhile_goes_nowhere(registry):
+    one = registry.login("bob", connection=1)
+    registry.receive(up(one, frames.Sync({})))
+    late = registry.asked.popleft()
+    registry.login("bob", connection=2)
+    registry.take()
+    registry.machine.stored(late, registry.storage.execute(late), 0.0)
+    registry._collect()
+    assert registry.told == []
+
+
+def test_what_a_device_got_by_a_sync_can_be_read():
+    """Stored, but let out by no writer: its append was never answered, and its sender gave up."""
+    registry = Registry()
+    open_log(registry.storage)
+    registry.login("bob", "d0")  # keeps bob open
+    open_log(registry.storage, "alice")  # stored, and never delivered
+    one = registry.login("bob", "d1", connection=2)
+    registry.take()
+    assert sync(registry, one)[-1] == frames.SyncDone([frames.Mark(AB, 0, 1)])  # unread 0 today
+    registry.receive(up(one, frames.Read(AB, 1)))
+    assert list(registry.asked) == [storage.SaveMark("bob", AB, 1)]  # nothing is saved today
