@@ -387,7 +387,7 @@ def test_an_unanswered_send_is_repeated_and_then_failed(phone):
         phone.advance(4.9)
         assert phone.sends() == []
         phone.advance(0.1)
-        assert phone.sends() == [("1", False, None)]  # nobody has it: no resend
+        assert phone.sends() == [("1", True, None)]
     phone.advance(5)
     assert phone.sends() == []
     assert phone.machine.status("1") == Status.FAIL
