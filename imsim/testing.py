@@ -49,8 +49,8 @@ class RecordingPort:
 class Pair:
     """A `Node` with its storage and any number of clients, wired directly.
 
-    Every token is accepted as the name of its user, unless `tokens` says otherwise. Storage answers at once; a
-    restart keeps nothing else. `lose` drops frames on their way, `advance` moves time through every deadline.
+    `issue` makes a token for a user; `tokens` says what each is worth: a user, or the code with which it is refused.
+    Storage answers at once; a restart keeps nothing else. `advance` moves time through every deadline.
     """
 
     def __init__(self, policies: Policies | None = None, tokens: Mapping[str, str | Code] | None = None) -> None:
@@ -59,7 +59,8 @@ class Pair:
         self.storage: Any = storage.MemoryStorage()
         self.server_events: list[Any] = []
         self.clients: list[DirectClient] = []
-        self._tokens = tokens
+        self.tokens: dict[str, str | Code] = dict(tokens or {})
+        self._issued: dict[str, float] = {}
         self._queue: deque[Callable[[], None]] = deque()
         self._connections: dict[int, DirectClient] = {}
         self._last_connection = 0
@@ -68,9 +69,16 @@ class Pair:
 
     # --- what a test does ---
 
-    def client(self, user: str, device: str = "d0", token: str | None = None) -> DirectClient:
+    def issue(self, user: str) -> str:
+        """A new token for this user."""
+        token = f"token {len(self.tokens)} of {user}"
+        self.tokens[token] = user
+        self._issued[token] = self.clock.now
+        return token
+
+    def client(self, user: str, device: str = "d0", token: str | None = None, kind: str = "") -> DirectClient:
         """A new client of this device; `start()` it to log in."""
-        client = DirectClient(self, user, device, user if token is None else token)
+        client = DirectClient(self, user, device, self.issue(user) if token is None else token, kind)
         self.clients.append(client)
         return client
 
@@ -96,6 +104,11 @@ class Pair:
             self.settle()
         self.clock.now = end
 
+    def revoke(self, user: str) -> None:
+        """Every token of the user that was given out before now is void."""
+        self.node.revoke(user, self.clock.now, self.clock.now)
+        self.settle()
+
     def stop_server(self) -> None:
         """Crash: what is not in storage is gone, what was on its way is lost."""
         self.up = False
@@ -119,10 +132,10 @@ class Pair:
         self._queue.append(lambda: self._cut(connection))
 
     def authenticate(self, connection: int, token: str) -> None:
-        verdict: str | Code = token if self._tokens is None else self._tokens.get(token, Code.BAD_TOKEN)
+        verdict = self.tokens.get(token, Code.BAD_TOKEN)
         user, code = (None, verdict) if isinstance(verdict, Code) else (verdict, None)
-        node = self.node
-        self._queue.append(lambda: node.authenticated(connection, user, code, self.clock.now))
+        node, issued_at = self.node, self._issued.get(token, 0.0)
+        self._queue.append(lambda: node.authenticated(connection, user, code, self.clock.now, issued_at))
 
     def store(self, request: storage.Request) -> None:
         node, result = self.node, self.storage.execute(request)
@@ -158,8 +171,8 @@ class Pair:
 class DirectClient:
     """One device in a `Pair`: its machine, its events, and a connection that can lose frames or break."""
 
-    def __init__(self, pair: Pair, user: str, device: str, token: str) -> None:
-        self.machine = Client(self, user, device, token, pair.policies, draw=lambda: 0.5)
+    def __init__(self, pair: Pair, user: str, device: str, token: str, kind: str) -> None:
+        self.machine = Client(self, user, device, token, pair.policies, lambda: 0.5, kind)
         self.events: list[events.ClientEvent] = []
         self.lose: Callable[[frames.ToClient | frames.FromClient], bool] = lambda frame: False
         self._pair = pair

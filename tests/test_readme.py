@@ -112,7 +112,7 @@ def test_every_frame_has_its_example():
 def test_every_code_is_explained():
     table = README[README.index("| code | in |") : README.index("Names of users")].strip()
     # `timeout` is a client's own word for a send that nobody answered.
-    assert set(re.findall(r"`(\w+)`", table)) == {str(code) for code in Code} - {"timeout"}
+    assert set(re.findall(r"`([a-z_]+)`", table)) == {str(code) for code in Code} - {"timeout"}
     for line in table.splitlines()[2:]:
         codes, where, reconnect, _ = (cell.strip() for cell in line.strip("|").split("|"))
         if where == "refused":

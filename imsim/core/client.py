@@ -94,9 +94,11 @@ class Client:
         "_policies",
         "_port",
         "_sent_at",
+        "_sync_again",
         "_timer",
         "_timers",
         "device",
+        "kind",
         "state",
         "token",
         "user",
@@ -110,8 +112,10 @@ class Client:
         token: str,
         policies: Policies,
         draw: Callable[[], float],
+        kind: str = "",
     ) -> None:
         self.user = user
+        self.kind = kind
         self.device = device
         self.token = token
         self.state = State.OFFLINE
@@ -122,6 +126,7 @@ class Client:
         self._timer: Timer | None = None  # the connection's: reconnect, login, sync or heartbeat
         self._sent_at = 0.0
         self._heard_at = 0.0
+        self._sync_again = False
         self._failures = 0  # connections in a row that did not get as far as a login
         self._conversations: dict[str, _Conversation] = {}
         self._outgoing: dict[str, _Outgoing] = {}
@@ -184,6 +189,10 @@ class Client:
         """Needs a login; `GroupMade` or `RequestFailed` answers, unless the connection is lost: then ask again."""
         self._put(frames.CreateGroup(name, members), now)
 
+    def end_session(self, device: str, now: float) -> None:
+        """Log out another device of this user. Needs a login; `RequestDone` answers, as for `create_group`."""
+        self._put(frames.EndSession(device), now)
+
     def conversations(self) -> list[Conversation]:
         """The conversation list, the latest first."""
         views = [self._view(c) for c in self._conversations.values() if c.last_msg or c.inbox.next_seq > 1]
@@ -219,7 +228,7 @@ class Client:
             self.state = State.LOGGING_IN
             self._heard_at = now
             self._arm(now + self._policies.login_timeout, self._gave_up)
-            self._put(frames.Login(self.token, self.device), now)
+            self._put(frames.Login(self.token, self.device, self.kind), now)
 
     def disconnected(self, now: float) -> None:
         """The connection is lost, or could not be opened: try again later, with full jitter (a uniform share of an
@@ -265,6 +274,7 @@ class Client:
 
     def _logged_in(self, frame: frames.LoggedIn, now: float) -> None:
         self.state = State.SYNCING
+        self._sync_again = False
         self._failures = 0
         self._sync(None, now)
         for outgoing in list(self._outgoing.values()):
@@ -279,6 +289,13 @@ class Client:
             self._lost(now)
             self.state = State.ENDED
             self._port.emit(events.Ended(frame.code, frame.text))
+
+    def _resync(self, frame: frames.Resync, now: float) -> None:
+        if self.state == State.ONLINE:
+            self.state = State.SYNCING
+            self._sync(None, now)
+        else:
+            self._sync_again = True  # the sync under way may have looked too early
 
     def _sync(self, _: None, now: float) -> None:
         """Ask for what was missed, and again if no answer comes."""
@@ -307,6 +324,10 @@ class Client:
     def _sync_done(self, frame: frames.SyncDone, now: float) -> None:
         if self.state != State.SYNCING:
             return  # the answer to a request that was repeated
+        if self._sync_again:
+            self._sync_again = False
+            self._sync(None, now)
+            return
         self.state = State.ONLINE
         for mark in frame.marks:
             conversation = self._conversation(mark.conversation_id)
@@ -444,6 +465,11 @@ class Client:
             outgoing.held = True
             if next(iter(outgoing.conversation.outgoing)) == frame.ref:
                 self._release_held(outgoing.conversation, now)
+        elif frame.code == Code.RATE_LIMITED:
+            outgoing.attempts -= 1  # a refusal that says when to come back is no failed attempt
+            if outgoing.timer:
+                outgoing.timer.cancel()
+            outgoing.timer = self._timers.at(now + frame.retry_after, self._send_overdue, outgoing)
         elif not frame.code.retryable:
             self._drop(outgoing)
             self._fail(outgoing, frame.code, frame.text)
@@ -528,6 +554,9 @@ class Client:
         unread = conversation.unread
         self._port.emit(events.MarkMoved(conversation.id, unread.read_seq, unread.count))
 
+    def _done(self, frame: frames.Done, now: float) -> None:
+        self._port.emit(events.RequestDone(frame.request, frame.ref))
+
     def _group_created(self, frame: frames.GroupCreated, now: float) -> None:
         self._port.emit(events.GroupMade(frame.name, frame.conversation_id))
 
@@ -546,8 +575,10 @@ _HANDLERS: dict[type, Callable[[Client, Any, float], None]] = {
     frames.Page: Client._page,
     frames.SyncDone: Client._sync_done,
     frames.Marked: Client._marked,
+    frames.Resync: Client._resync,
     frames.LoggedIn: Client._logged_in,
     frames.Refused: Client._refused,
     frames.GroupCreated: Client._group_created,
+    frames.Done: Client._done,
     frames.Pong: Client._ponged,
 }

@@ -11,6 +11,7 @@ from collections.abc import Collection
 from typing import Protocol
 
 from imsim.core import events, frames, storage
+from imsim.core.limits import Bucket
 from imsim.core.model import Code, Message, Session, p2p_members
 from imsim.core.policies import Policies
 from imsim.core.timers import Timer, Timers
@@ -48,6 +49,7 @@ class _Conversation:
     """`request` is the one opening or look-up that everything else of this conversation waits for, in `waiting`."""
 
     __slots__ = (
+        "bucket",
         "epoch",
         "epochs",
         "id",
@@ -67,7 +69,8 @@ class _Conversation:
         self.next_seq = 1
         self.members: tuple[str, ...] = ()
         self.member_set: Collection[str] = ()
-        self.epochs: dict[tuple[str, str], int] = {}  # the latest session epoch seen, by (user, device)
+        self.epochs: dict[tuple[str, str], int] = {}  # the latest session epoch seen, by (user, slot)
+        self.bucket: Bucket | None = None  # of a group, where there is a limit
         self.recent: dict[tuple[str, str], _Entry] = {}
         self.pending: deque[_Entry] = deque()
         self.waiting: deque[tuple[frames.Up, frozenset[tuple[str, str]]]] = deque()
@@ -150,6 +153,8 @@ class Conversations:
             conversation.members = result.members
             # A short tuple is searched faster than a set is built and kept.
             conversation.member_set = frozenset(result.members) if len(result.members) > 8 else result.members
+            if self._policies.group_rate and not p2p_members(conversation.id):
+                conversation.bucket = Bucket(self._policies.group_rate, self._policies.group_burst, now)
             self._resume(conversation, now)
         elif result is None:
             while conversation.waiting:
@@ -200,14 +205,14 @@ class Conversations:
     ) -> None:
         """`absent`: idempotency keys just looked up and not found; nothing was written since."""
         frame, session = up.frame, up.session
-        device = (session.user, session.device)
+        slot = (session.user, session.slot)
         epochs = conversation.epochs
-        if epochs.get(device, 0) > session.epoch:
-            return  # a replaced connection can no longer act; its client is told so by its gateway
+        if epochs.get(slot, 0) > session.epoch:
+            return  # a replaced session can no longer act; its client is told so by its gateway
         if session.user not in conversation.member_set:
             self._reject(up, Code.NOT_MEMBER, f"you are no member of {conversation.id}")
             return
-        epochs[device] = session.epoch
+        epochs[slot] = session.epoch
         if type(frame) is not frames.Send:
             self._create_group(conversation, up)
             return
@@ -252,6 +257,9 @@ class Conversations:
 
         if len(conversation.pending) >= _WAITING:
             self._reject(up, Code.UNAVAILABLE, "too many messages of this conversation wait for storage")
+            return
+        if conversation.bucket is not None and (wait := conversation.bucket.take(now)):
+            self._reject(up, Code.RATE_LIMITED, "too many messages in this group", wait)
             return
         conversation.next_seq += 1
         entry = _Entry(message, session, frame.shown)
@@ -357,13 +365,15 @@ class Conversations:
                 del self._open[conversation.id]
                 return
 
-    def _reject(self, up: frames.Up, code: Code, text: str) -> None:
+    def _reject(self, up: frames.Up, code: Code, text: str, retry_after: float = 0.0) -> None:
         frame = up.frame
         ref = frame.id_client if isinstance(frame, frames.Send) else frame.name  # type: ignore[union-attr]
-        self._refuse(up.session, frame.op, ref, code, text)
+        self._refuse(up.session, frame.op, ref, code, text, retry_after)
 
-    def _refuse(self, session: Session, request: str, ref: str, code: Code, text: str) -> None:
-        answer = frames.Rejected(request, ref, code, text)
+    def _refuse(
+        self, session: Session, request: str, ref: str, code: Code, text: str, retry_after: float = 0.0
+    ) -> None:
+        answer = frames.Rejected(request, ref, code, text, retry_after)
         self._port.to_gateway(session.gateway, frames.Down((session,), answer))
 
 

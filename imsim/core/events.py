@@ -81,6 +81,14 @@ class GroupMade:
 
 
 @dataclass(slots=True)
+class RequestDone:
+    """A request was carried out: its op, and which one (the device of an `end_session`)."""
+
+    request: str
+    ref: str
+
+
+@dataclass(slots=True)
 class RequestFailed:
     """A request other than a send was rejected: its op, and the group's name or the conversation."""
 
@@ -134,6 +142,7 @@ ClientEvent = (
     | Ready
     | MarkMoved
     | GroupMade
+    | RequestDone
     | RequestFailed
     | Disconnected
     | Ended

@@ -17,11 +17,13 @@ from imsim.core.model import Code, Message, Scene, Session
 
 @dataclass(slots=True)
 class Login:
-    """The first frame of a connection."""
+    """The first frame of a connection. `kind` of device (phone, desktop, web ...) matters under a policy that allows
+    one session of each."""
 
     op: ClassVar[str] = "login"
     token: str
     device: str
+    kind: str = ""
 
 
 @dataclass(slots=True)
@@ -92,6 +94,14 @@ class CreateGroup:
     members: list[str]
 
 
+@dataclass(slots=True)
+class EndSession:
+    """Log out another device of mine; answered by `done`."""
+
+    op: ClassVar[str] = "end_session"
+    device: str
+
+
 # --- gateway -> client ----------------------------------------------------------------------------------------------
 
 
@@ -145,13 +155,23 @@ class Stored:
 @dataclass(slots=True)
 class Rejected:
     """A request failed. `request` is its op, `ref` which one: a send's id_client, a group's name, the conversation of
-    a read. Retryable codes: `unavailable`, `gap`."""
+    a read. Retryable codes: `unavailable`, `gap`, and `rate_limited`: this one not before `retry_after` seconds."""
 
     op: ClassVar[str] = "rejected"
     request: str
     ref: str
     code: Code
     text: str = ""
+    retry_after: float = 0.0
+
+
+@dataclass(slots=True)
+class Done:
+    """A request that has no answer of its own was carried out: its op, and which one."""
+
+    op: ClassVar[str] = "done"
+    request: str
+    ref: str
 
 
 @dataclass(slots=True)
@@ -197,14 +217,35 @@ class Marked:
 
 
 @dataclass(slots=True)
+class Resync:
+    """Something may not have reached you, because servers lost sight of each other: sync again."""
+
+    op: ClassVar[str] = "resync"
+
+
+@dataclass(slots=True)
 class GroupCreated:
     op: ClassVar[str] = "group_created"
     name: str
     conversation_id: str
 
 
-FromClient = Login | Ping | Send | Delivered | Read | Sync | CreateGroup
-ToClient = LoggedIn | Refused | Pong | Received | Stored | Rejected | Push | Page | SyncDone | Marked | GroupCreated
+FromClient = Login | Ping | Send | Delivered | Read | Sync | CreateGroup | EndSession
+ToClient = (
+    LoggedIn
+    | Refused
+    | Pong
+    | Received
+    | Stored
+    | Rejected
+    | Done
+    | Push
+    | Page
+    | SyncDone
+    | Marked
+    | Resync
+    | GroupCreated
+)
 
 # --- gateway <-> router ---------------------------------------------------------------------------------------------
 
@@ -218,6 +259,8 @@ class Attach:
     device: str
     gateway: str
     connection: int
+    kind: str = ""
+    issued_at: float = 0.0  # wall time, seconds since 1970, of the token
 
 
 @dataclass(slots=True)
@@ -252,7 +295,7 @@ class Up:
     """gateway -> conversations or users: a client's frame. `conversation_id` is "" for those meant for users."""
 
     session: Session
-    frame: Send | CreateGroup | Read | Sync
+    frame: Send | CreateGroup | Read | Sync | EndSession
     conversation_id: str
 
     @property
@@ -290,4 +333,4 @@ ToGateway = Attached | Kick | Down
 # Where service times can be charged, by op: a gateway handles each client frame once, whichever way it goes; a router
 # each frame that reaches it.
 GATEWAY_OPS = frozenset(frame.op for frame in (*get_args(FromClient), *get_args(ToClient)))
-ROUTER_OPS = frozenset(frame.op for frame in (Attach, Detach, Send, CreateGroup, Read, Sync, Deliver))
+ROUTER_OPS = frozenset(frame.op for frame in (Attach, Detach, Send, CreateGroup, Read, Sync, EndSession, Deliver))

@@ -13,11 +13,20 @@ from typing import Any, Protocol
 
 from imsim.core import events, frames
 from imsim.core.exceptions import BadName
+from imsim.core.limits import Bucket
 from imsim.core.model import Code, Message, Session, check_name, conversation_id, group_id
 from imsim.core.policies import Policies
 from imsim.core.timers import Timer, Timers
 
+_BUCKETS = 10_000  # rate limits in use that are kept before the idle ones are dropped
 _LONGEST_PUSH_TIMEOUT = 60.0  # seconds; repeated pushes back off up to this
+
+
+_KICKED = {
+    Code.REPLACED: "this device logged in on another connection",
+    Code.KICKED: "another device of yours took its place, or ended it",
+    Code.TOKEN_REVOKED: "the token was revoked; get a new one",
+}
 
 
 class Port(Protocol):
@@ -52,11 +61,13 @@ class _Push:
 
 
 class _Connection:
-    __slots__ = ("device", "heard", "id", "session", "timer", "unacknowledged", "unacknowledged_count")
+    __slots__ = ("device", "heard", "id", "kind", "session", "timer", "unacknowledged", "unacknowledged_count", "user")
 
     def __init__(self, id: int, now: float) -> None:
         self.id = id
         self.device: str | None = None  # set by the login
+        self.kind = ""
+        self.user: str | None = None  # set once the token is known to be good
         self.session: Session | None = None  # set once attached
         self.heard = now
         self.timer: Timer | None = None  # until logged in: the login's deadline; then: the heartbeat's
@@ -74,6 +85,7 @@ class Gateway:
         self._epoch = epoch
         self._timers = Timers()
         self._connections: dict[int, _Connection] = {}
+        self._buckets: dict[str, Bucket] = {}  # by user
 
     def next_deadline(self) -> float | None:
         return self._timers.next_deadline()
@@ -118,6 +130,13 @@ class Gateway:
         if source is not None:
             self._end(source, code, text)
 
+    def router_lost(self, owns: Callable[[str], bool]) -> None:
+        """The link to a router broke: what either side sent last may be lost. The users whom it `owns` must log in
+        again, so that both sides agree on their sessions, and fetch what they missed."""
+        for connection in list(self._connections.values()):
+            if connection.user is not None and owns(connection.user):
+                self._end(connection, Code.UNAVAILABLE, "a server was lost; log in again")
+
     def shut_down(self) -> None:
         """End every connection, telling the clients to come back."""
         for connection in list(self._connections.values()):
@@ -128,20 +147,25 @@ class Gateway:
     def _login(self, connection: _Connection, frame: frames.Login) -> None:
         try:
             connection.device = check_name("device", frame.device)
+            connection.kind = check_name("kind", frame.kind) if frame.kind else ""
         except BadName as error:
             self._end(connection, Code.BAD_REQUEST, str(error))
             return
         self._port.authenticate(connection.id, frame.token)
 
-    def authenticated(self, connection: int, user: str | None, code: Code | None, now: float) -> None:
-        """The answer to `port.authenticate`: the token's user, or None and why (bad_token, token_expired)."""
+    def authenticated(
+        self, connection: int, user: str | None, code: Code | None, now: float, issued_at: float = 0.0
+    ) -> None:
+        """The answer to `port.authenticate`: the token's user, and the wall time at which it was issued; or None
+        and why (bad_token, token_expired)."""
         source = self._connections.get(connection)
         if source is None or source.device is None or source.session is not None:
             return
         if user is None:
             self._end(source, code or Code.BAD_TOKEN, "get a new token, then log in again")
         else:
-            self._port.to_user(user, frames.Attach(user, source.device, self._name, connection))
+            source.user = user
+            self._port.to_user(user, frames.Attach(user, source.device, self._name, connection, source.kind, issued_at))
 
     def _attached(self, frame: frames.Attached, now: float) -> None:
         connection = self._connections.get(frame.connection)
@@ -182,7 +206,20 @@ class Gateway:
         except BadName as error:
             self._reject(connection, frame.op, frame.id_client[:128], Code.BAD_REQUEST, str(error))
             return
+        if self._policies.user_rate and (wait := self._bucket(session.user, now).take(now)):
+            text = f"more than {self._policies.user_rate:g} messages a second"
+            self._reject(connection, frame.op, frame.id_client, Code.RATE_LIMITED, text, wait)
+            return
         self._port.to_conversation(frames.Up(session, frame, conversation_id(frame.scene, session.user, frame.to)))
+
+    def _bucket(self, user: str, now: float) -> Bucket:
+        """The user's, kept across connections, or reconnecting would refill it."""
+        bucket = self._buckets.get(user)
+        if bucket is None:
+            if len(self._buckets) >= _BUCKETS:
+                self._buckets = {name: kept for name, kept in self._buckets.items() if not kept.is_full(now)}
+            bucket = self._buckets[user] = Bucket(self._policies.user_rate, self._policies.user_burst, now)
+        return bucket
 
     def _create_group(self, connection: _Connection, frame: frames.CreateGroup, now: float) -> None:
         assert connection.session is not None
@@ -199,7 +236,9 @@ class Gateway:
             return
         self._port.to_conversation(frames.Up(connection.session, frame, group_id(frame.name)))
 
-    def _to_own_user(self, connection: _Connection, frame: frames.Read | frames.Sync, now: float) -> None:
+    def _to_own_user(
+        self, connection: _Connection, frame: frames.Read | frames.Sync | frames.EndSession, now: float
+    ) -> None:
         session = connection.session
         assert session is not None
         self._port.to_user(session.user, frames.Up(session, frame, ""))
@@ -239,7 +278,7 @@ class Gateway:
             assert isinstance(frame, frames.Kick)
             connection = self._connections.get(frame.session.connection)
             if connection is not None and connection.session == frame.session:
-                self._end(connection, frame.code, "this device logged in elsewhere")
+                self._end(connection, frame.code, _KICKED[frame.code])
 
     def _push(self, connection: _Connection, frame: frames.Push, now: float) -> None:
         if connection.unacknowledged_count >= self._policies.send_queue:
@@ -275,8 +314,10 @@ class Gateway:
         else:
             connection.timer = self._timers.at(deadline, self._check_heartbeat, connection)
 
-    def _reject(self, connection: _Connection, request: str, ref: str, code: Code, text: str) -> None:
-        self._port.send(connection.id, frames.Rejected(request, ref, code, text))
+    def _reject(
+        self, connection: _Connection, request: str, ref: str, code: Code, text: str, retry_after: float = 0.0
+    ) -> None:
+        self._port.send(connection.id, frames.Rejected(request, ref, code, text, retry_after))
 
     def _end(self, connection: _Connection, code: Code, text: str) -> None:
         self._port.send(connection.id, frames.Refused(code, code.reconnects, text))
@@ -301,5 +342,6 @@ _HANDLERS: dict[type, Callable[[Gateway, _Connection, Any, float], None]] = {
     frames.Ping: Gateway._ping,
     frames.Read: Gateway._to_own_user,
     frames.Sync: Gateway._to_own_user,
+    frames.EndSession: Gateway._to_own_user,
     frames.CreateGroup: Gateway._create_group,
 }

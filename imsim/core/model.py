@@ -55,7 +55,9 @@ class Code(StrEnum):
     BAD_TOKEN = "bad_token"
     TOKEN_EXPIRED = "token_expired"
     LOGIN_TIMEOUT = "login_timeout"
+    TOKEN_REVOKED = "token_revoked"
     REPLACED = "replaced"
+    KICKED = "kicked"
     HEARTBEAT = "heartbeat"
     SLOW_READER = "slow_reader"
     GOING_AWAY = "going_away"
@@ -66,6 +68,7 @@ class Code(StrEnum):
     TOO_LARGE = "too_large"
     CONFLICT = "conflict"
     GAP = "gap"
+    RATE_LIMITED = "rate_limited"
     TIMEOUT = "timeout"
 
     @property
@@ -80,7 +83,7 @@ class Code(StrEnum):
 
 
 _RECONNECTS = {Code.LOGIN_TIMEOUT, Code.HEARTBEAT, Code.SLOW_READER, Code.GOING_AWAY, Code.UNAVAILABLE}
-_RETRYABLE = {Code.UNAVAILABLE, Code.GAP}
+_RETRYABLE = {Code.UNAVAILABLE, Code.GAP, Code.RATE_LIMITED}
 
 
 @dataclass(slots=True)
@@ -124,8 +127,9 @@ class Message:
 class Session(NamedTuple):
     """One logged-in device: what every frame between gateway and router carries.
 
-    `epoch` grows with each login of the user; a frame whose epoch is not the current one is refused.
-    `connection` is the gateway's own number for the connection.
+    `epoch` grows with each login of the user. Of the sessions of a user that share a `slot` (see the policy
+    `sessions`) only the one with the highest epoch may act; a frame of another is refused. `connection` is the
+    gateway's own number for the connection.
     """
 
     user: str
@@ -133,6 +137,7 @@ class Session(NamedTuple):
     epoch: int
     gateway: str
     connection: int
+    slot: str = ""
 
 
 _NAME = re.compile(r"[A-Za-z0-9_.@+-]{1,64}")

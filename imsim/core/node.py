@@ -69,8 +69,10 @@ class Node:
         self._gateway.refuse(connection, code, text)
         self._drain(now)
 
-    def authenticated(self, connection: int, user: str | None, code: Code | None, now: float) -> None:
-        self._gateway.authenticated(connection, user, code, now)
+    def authenticated(
+        self, connection: int, user: str | None, code: Code | None, now: float, issued_at: float = 0.0
+    ) -> None:
+        self._gateway.authenticated(connection, user, code, now, issued_at)
         self._drain(now)
 
     def stored(self, request: storage.Request, result: storage.Result, now: float) -> None:
@@ -78,6 +80,10 @@ class Node:
             self._users.stored(request, result, now)
         else:
             self._conversations.stored(request, result, now)
+        self._drain(now)
+
+    def revoke(self, user: str, before: float, now: float) -> None:
+        self._users.revoke(user, before)
         self._drain(now)
 
     def shut_down(self, now: float) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class Policies:
     ack: str = "after_store"
+    sessions: str = "all"
     send_timeout: float = 5.0
     send_attempts: int = 4
     push_timeout: float = 2.0
@@ -28,3 +29,7 @@ class Policies:
     page: int = 100
     open_conversations: int = 100_000
     group_size: int = 5_000
+    user_rate: float = 0.0
+    user_burst: int = 20
+    group_rate: float = 0.0
+    group_burst: int = 100

@@ -56,6 +56,15 @@ class OpenUser:
 
 
 @dataclass(slots=True)
+class RevokeTokens:
+    """Tokens of the user that were issued before this wall time (seconds since 1970) are void from now on. -> Saved."""
+
+    op: ClassVar[str] = "revoke_tokens"
+    user: str
+    before: float
+
+
+@dataclass(slots=True)
 class SaveMark:
     """Move a read mark forward (never back). -> Saved."""
 
@@ -76,10 +85,10 @@ class Missed:
     limit: int
 
 
-Request = OpenConversation | Append | Find | OpenUser | SaveMark | Missed
+Request = OpenConversation | Append | Find | OpenUser | RevokeTokens | SaveMark | Missed
 
 #: Which requests are the Users machine's; the others are the Conversations machine's.
-USERS_REQUESTS = (OpenUser, SaveMark, Missed)
+USERS_REQUESTS = (OpenUser, RevokeTokens, SaveMark, Missed)
 
 STORAGE_OPS = frozenset(request.op for request in get_args(Request))
 
@@ -124,6 +133,7 @@ class StoredMark:
 class UserState:
     epoch: int
     marks: list[StoredMark]
+    revoked_before: float = 0.0
 
 
 @dataclass(slots=True)
@@ -168,6 +178,7 @@ class MemoryStorage:
         self._logs: dict[str, _Log] = {}
         self._conversations_of: dict[str, list[str]] = {}
         self._user_epochs: dict[str, int] = {}
+        self._revoked_before: dict[str, float] = {}
 
     def execute(self, request: Request) -> Result:
         # One chain of type tests, the most frequent first: in a simulation this runs once for each message.
@@ -180,6 +191,8 @@ class MemoryStorage:
             return self._open_conversation(request)  # type: ignore[arg-type]
         if kind is OpenUser:
             return self._open_user(request)  # type: ignore[arg-type]
+        if kind is RevokeTokens:
+            return self._revoke_tokens(request)  # type: ignore[arg-type]
         if kind is Missed:
             return self._missed(request)  # type: ignore[arg-type]
         return self._find(request)  # type: ignore[arg-type]
@@ -224,7 +237,11 @@ class MemoryStorage:
             read = log.marks.get(request.user, 0)
             unread = [m.seq for m in log.messages[read:] if m.countable and m.sender != request.user]
             marks.append(StoredMark(conversation, read, len(log.messages), unread))
-        return UserState(epoch, marks)
+        return UserState(epoch, marks, self._revoked_before.get(request.user, 0.0))
+
+    def _revoke_tokens(self, request: RevokeTokens) -> Saved:
+        self._revoked_before[request.user] = max(request.before, self._revoked_before.get(request.user, 0.0))
+        return Saved()
 
     def _save_mark(self, request: SaveMark) -> Saved:
         log = self._logs.get(request.conversation_id)

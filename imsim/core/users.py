@@ -38,12 +38,13 @@ class _Place:
 
 
 class _User:
-    __slots__ = ("epoch", "id", "places", "request", "sessions", "timer", "waiting")
+    __slots__ = ("epoch", "id", "places", "request", "revoked_before", "sessions", "timer", "waiting")
 
     def __init__(self, id: str) -> None:
         self.id = id
         self.epoch = 0  # of the latest session
         self.sessions: dict[str, Session] = {}  # by device
+        self.revoked_before = 0.0  # tokens issued before this wall time are void
         self.places: dict[str, _Place] = {}  # by conversation
         self.request: storage.OpenUser | None = None
         self.waiting: deque[frames.ToUsers] = deque()
@@ -97,6 +98,32 @@ class Users:
         elif isinstance(request, storage.Missed):
             self._send_page(request, result)
 
+    def revoke(self, name: str, before: float) -> None:
+        """End all sessions of a user; tokens issued before this wall time (seconds since 1970) open no new one."""
+        self._port.store(storage.RevokeTokens(name, before))
+        user = self._users.get(name)
+        if user is not None:
+            user.revoked_before = max(before, user.revoked_before)
+            for session in list(user.sessions.values()):
+                self._kick(user, session, Code.TOKEN_REVOKED)
+
+    def gateway_lost(self, gateway: str) -> None:
+        """The link to a gateway broke, which has therefore ended all connections of our users."""
+        for user in list(self._users.values()):
+            # An opening goes on: whoever waits for it on another gateway still wants it.
+            user.waiting = deque(
+                frame for frame in user.waiting if not (isinstance(frame, frames.Attach) and frame.gateway == gateway)
+            )
+            for session in list(user.sessions.values()):
+                if session.gateway == gateway:
+                    self._detach(user, session)
+
+    def router_back(self) -> None:
+        """The link to another router, which had broken, is there again: messages of its conversations may not have
+        reached us meanwhile. All of them are in storage, so let the devices look there."""
+        for user in self._users.values():
+            self._to_all(user.sessions.values(), frames.Resync())
+
     # --- sessions ---------------------------------------------------------------------------------------------------
 
     def _opened(self, request: storage.OpenUser, result: storage.Result) -> None:
@@ -110,6 +137,7 @@ class Users:
             return
         user.request = None
         user.epoch = result.epoch * _LOGINS_PER_OPENING
+        user.revoked_before = max(result.revoked_before, user.revoked_before)
         for mark in result.marks:
             unread = Unread(mark.read_seq, mark.unread_seqs)
             user.places[mark.conversation_id] = _Place(mark.max_seq, unread)
@@ -125,8 +153,8 @@ class Users:
             if isinstance(frame, frames.Attach):
                 self._refuse(frame)
 
-    def _refuse(self, frame: frames.Attach) -> None:
-        self._port.to_gateway(frame.gateway, frames.Attached(frame.connection, None, Code.UNAVAILABLE))
+    def _refuse(self, frame: frames.Attach, code: Code = Code.UNAVAILABLE) -> None:
+        self._port.to_gateway(frame.gateway, frames.Attached(frame.connection, None, code))
 
     def _handle(self, user: _User, frame: frames.ToUsers) -> None:
         if isinstance(frame, frames.Deliver):
@@ -140,21 +168,43 @@ class Users:
                 self._detach(user, frame.session)
             elif isinstance(frame.frame, frames.Read):
                 self._read(user, frame.session, frame.frame)
+            elif isinstance(frame.frame, frames.EndSession):
+                self._end_session(user, frame.session, frame.frame)
             elif isinstance(frame.frame, frames.Sync):
                 self._port.store(storage.Missed(frame.session, frame.frame.cursors, self._policies.page))
 
     def _attach(self, user: _User, frame: frames.Attach) -> None:
-        old = user.sessions.get(frame.device)
-        if old is not None:
-            self._port.to_gateway(old.gateway, frames.Kick(old, Code.REPLACED))
+        if frame.issued_at < user.revoked_before:
+            self._refuse(frame, Code.TOKEN_REVOKED)
+            self._forget_if_idle(user)
+            return
+        slot = {"all": frame.device, "one_per_kind": frame.kind, "single": ""}[self._policies.sessions]
+        for other in list(user.sessions.values()):
+            if other.device == frame.device:
+                self._kick(user, other, Code.REPLACED)
+            elif other.slot == slot:
+                self._kick(user, other, Code.KICKED)
         user.epoch += 1
-        session = Session(user.id, frame.device, user.epoch, frame.gateway, frame.connection)
+        session = Session(user.id, frame.device, user.epoch, frame.gateway, frame.connection, slot)
         user.sessions[frame.device] = session
         self._port.to_gateway(frame.gateway, frames.Attached(frame.connection, session))
 
+    def _kick(self, user: _User, session: Session, code: Code) -> None:
+        del user.sessions[session.device]
+        self._port.to_gateway(session.gateway, frames.Kick(session, code))
+
+    def _end_session(self, user: _User, session: Session, frame: frames.EndSession) -> None:
+        other = user.sessions.get(frame.device)
+        if other is not None and other != session:
+            self._kick(user, other, Code.KICKED)
+        self._to_all((session,), frames.Done(frame.op, frame.device))
+
     def _detach(self, user: _User, session: Session) -> None:
         del user.sessions[session.device]
-        if not user.sessions:
+        self._forget_if_idle(user)
+
+    def _forget_if_idle(self, user: _User) -> None:
+        if not user.sessions and user.request is None and not user.waiting and user.id in self._users:
             del self._users[user.id]
 
     # --- delivery ---------------------------------------------------------------------------------------------------

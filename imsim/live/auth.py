@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 import jwt
@@ -35,20 +36,27 @@ class Tokens:
         Raises: BadName.
         """
         expires_at = now_wall + self._lifetime
-        claims = {"sub": check_name("user", user), "exp": expires_at}
+        claims = {"sub": check_name("user", user), "iat": now_wall, "exp": expires_at}
         return jwt.encode(claims, self._secret, _ALGORITHM), expires_at
 
-    def verify(self, token: str, now_wall: float) -> tuple[str | None, Code | None]:
-        """The token's user, or None and why: bad_token or token_expired."""
+    def verify(self, token: str, now_wall: float) -> Verdict:
+        """Whose token it is, or why it is none: bad_token or token_expired."""
         try:
             # PyJWT would compare `exp` with the machine's clock; ours is injected.
-            claims = jwt.decode(
-                token, self._secret, [_ALGORITHM], options={"require": ["sub", "exp"], "verify_exp": False}
-            )
-            user, expires_at = check_name("sub", claims["sub"]), float(claims["exp"])
+            options: Any = {"require": ["sub", "iat", "exp"], "verify_exp": False, "verify_iat": False}
+            claims = jwt.decode(token, self._secret, [_ALGORITHM], options=options)
+            user, issued_at, expires_at = check_name("sub", claims["sub"]), float(claims["iat"]), float(claims["exp"])
         except (jwt.InvalidTokenError, BadName, TypeError, ValueError):
-            return None, Code.BAD_TOKEN
-        return (user, None) if now_wall < expires_at else (None, Code.TOKEN_EXPIRED)
+            return Verdict(None, Code.BAD_TOKEN)
+        return Verdict(user, None, issued_at) if now_wall < expires_at else Verdict(None, Code.TOKEN_EXPIRED)
+
+
+class Verdict(NamedTuple):
+    """`user` or `code` is None; `issued_at` is the token's wall time, seconds since 1970."""
+
+    user: str | None
+    code: Code | None
+    issued_at: float = 0.0
 
 
 class Answer(NamedTuple):
@@ -60,11 +68,13 @@ class Answer(NamedTuple):
 
 
 class FrontDesk:
-    """The HTTP side of a server: `GET /token?user=alice` against the key, and `GET /healthz`."""
+    """The HTTP side of a server: `GET /token?user=alice` and `GET /revoke?user=alice` against the key, and
+    `GET /healthz`. `revoke(user)` is called for what its name says."""
 
-    def __init__(self, key: str, tokens: Tokens) -> None:
+    def __init__(self, key: str, tokens: Tokens, revoke: Callable[[str], None]) -> None:
         self._key = key.encode()
         self._tokens = tokens
+        self._revoke = revoke
 
     def answer(self, target: str, authorization: str | None, connections: int, now_wall: float) -> Answer | None:
         """The response to a GET of `target` (a path with its query); None for `/`, which is the WebSocket's.
@@ -74,13 +84,14 @@ class FrontDesk:
         url = urlsplit(target)
         if url.path == "/":
             return None
-        if url.path == "/token":
-            return self._token(parse_qs(url.query).get("user", [""])[0], authorization or "", now_wall)
+        if url.path in ("/token", "/revoke"):
+            user = parse_qs(url.query).get("user", [""])[0]
+            return self._with_key(url.path, user, authorization or "", now_wall)
         if url.path == "/healthz":
             return _json(200, {"status": "ok", "connections": connections})
-        return _error(404, "there are / (the WebSocket), /token?user=NAME and /healthz")
+        return _error(404, "there are / (the WebSocket), /token?user=NAME, /revoke?user=NAME and /healthz")
 
-    def _token(self, user: str, authorization: str, now_wall: float) -> Answer:
+    def _with_key(self, path: str, user: str, authorization: str, now_wall: float) -> Answer:
         scheme, _, key = authorization.partition(" ")
         # Header values are bytes that HTTP libraries show as Latin-1.
         given = key.strip().encode("latin-1", "replace")
@@ -91,6 +102,9 @@ class FrontDesk:
             token, expires_at = self._tokens.issue(user, now_wall)
         except BadName as error:
             return _error(400, str(error))
+        if path == "/revoke":
+            self._revoke(user)
+            return _json(200, {"revoked": user})
         return _json(200, {"token": token, "user": user, "expiresAt": int(expires_at * 1000)})
 
 

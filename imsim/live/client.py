@@ -32,7 +32,7 @@ _OPEN_TIMEOUT = 10.0  # seconds, real ones, for token and handshake
 
 
 class LiveClient:
-    """One device of `user`, in the event loop that calls `start`.
+    """One device of `user`, of this `kind` (phone, desktop ...), in the event loop that calls `start`.
 
     Give a `token`, or the server's `key`: then each connection begins by asking `GET /token` for one. `clock` is
     monotonic seconds: under any but `time.monotonic` no deadline fires by itself, and `wake()` runs what is due.
@@ -51,6 +51,7 @@ class LiveClient:
         user: str,
         device: str = "d0",
         *,
+        kind: str = "",
         token: str | None = None,
         key: str | None = None,
         policies: Policies | None = None,
@@ -77,7 +78,7 @@ class LiveClient:
         self._clock = clock
         self._ssl = (ssl or create_default_context()) if self._uri.secure else None
         self._on_event = on_event
-        self.machine = Client(_Port(self), user, device, token or "", self._policies, draw)
+        self.machine = Client(_Port(self), user, device, token or "", self._policies, draw, kind)
         self._alarm = Alarm(self.machine, clock, self.wake)
         self._attempt: asyncio.Task[None] | None = None
         self._socket: _Socket | None = None

@@ -63,7 +63,7 @@ class Server:
         self._wall = wall
         self._ssl = ssl
         self._tokens = Tokens(key, token_lifetime)
-        self._desk = FrontDesk(key, self._tokens)
+        self._desk = FrontDesk(key, self._tokens, self.revoke)
         self._connections: dict[int, _Connection] = {}  # WebSockets, by the node's number
         self._transports: set[_Connection] = set()  # these and whatever else is connected
         self._port = _Port(self._connections, store, on_event)
@@ -128,6 +128,11 @@ class Server:
         self._alarm.cancel()
         for connection in list(self._transports):
             connection.abort()
+
+    def revoke(self, user: str) -> None:
+        """End the user's sessions; the tokens issued so far open no new one."""
+        self.node.revoke(user, self._wall(), self._clock())
+        self.settle_machine()
 
     def wake(self) -> None:
         """Run every deadline that is due by the clock."""
@@ -209,8 +214,8 @@ class Server:
         asked = self._port.asked
         while asked:
             connection, token = asked.pop(0)
-            user, code = self._tokens.verify(token, self._wall())
-            self.node.authenticated(connection, user, code, self._clock())
+            verdict = self._tokens.verify(token, self._wall())
+            self.node.authenticated(connection, verdict.user, verdict.code, self._clock(), verdict.issued_at)
         self._alarm.touch()
 
     def _stored(self, answers: list[tuple[storage.Request, storage.Result]]) -> None:

@@ -170,6 +170,11 @@ class Policies(Section):
         default="after_store",
         description="when the sender hears of success: once stored, or (also) once the router has the message",
     )
+    sessions: Literal["all", "one_per_kind", "single"] = Field(
+        default="all",
+        description="which of a user's devices may be logged in together: all, one of each kind, or a single one;"
+        " a new login ends the others",
+    )
     send_timeout: PositiveSeconds = Field(default=5.0, description="a send not answered for this long is sent again")
     send_attempts: int = Field(default=4, ge=1, description="sendings of one message before it fails")
     push_timeout: PositiveSeconds = Field(
@@ -218,6 +223,12 @@ class Limits(Section):
     page: int = Field(default=100, ge=1, description="messages in one page of a sync")
     open_conversations: int = Field(default=100_000, ge=1, description="conversations that a router keeps in memory")
     group_size: int = Field(default=5000, ge=1, description="members of a group")
+    user_rate: float = Field(
+        default=0.0, ge=0, description="messages per second that a user may send through one gateway; 0: any number"
+    )
+    user_burst: int = Field(default=20, ge=1, description="messages at once, after a pause, under user_rate")
+    group_rate: float = Field(default=0.0, ge=0, description="messages per second in one group; 0: any number")
+    group_burst: int = Field(default=100, ge=1, description="messages at once, after a pause, under group_rate")
 
 
 # The one place that says what only the simulation can choose.

@@ -157,7 +157,9 @@ class ClientNode(_Machines):
 
     __slots__ = ("connection", "down_draws", "lose", "machine", "number", "up_draws")
 
-    def __init__(self, world: World, number: int, user: str, device: str, token: str | None = None) -> None:
+    def __init__(
+        self, world: World, number: int, user: str, device: str, token: str | None = None, kind: str = ""
+    ) -> None:
         super().__init__(world)
         self.number = number
         self.connection: Connection | None = None
@@ -166,7 +168,8 @@ class ClientNode(_Machines):
         #: A hook for experiments: a frame for which it is true vanishes at this device, in either direction.
         self.lose: Callable[[Any], bool] | None = None
         jitter = Stream(world.jitter_draws, number)
-        self.machine = Client(self, user, device, user if token is None else token, world.policies, jitter.next)
+        token = world.issue(user) if token is None else token
+        self.machine = Client(self, user, device, token, world.policies, jitter.next, kind)
 
     def next_deadline(self) -> float | None:
         return self.machine.next_deadline()
@@ -236,7 +239,7 @@ class GatewayNode(_Machines):
         self.start()
 
     def start(self) -> None:
-        self.machine = Gateway(self, self.world.policies, self.name)
+        self.machine = Gateway(self, self.world.policies, self.name, self.world.epoch)
 
     def crash(self) -> None:
         """Everything in memory is gone; the clients see their connections break."""
@@ -300,15 +303,16 @@ class GatewayNode(_Machines):
             target.down(self.now, target.lost_by_client, None)
 
     def authenticate(self, connection: int, token: str) -> None:
-        # In the simulation a token is the user's own name, and its check costs what `login` costs.
+        # In the simulation a token is the user's name and when it was issued; its check costs what `login` costs.
         self.world.clock.call_at(self.now, self._authenticated, (connection, token))
 
     def _authenticated(self, asked: tuple[int, str]) -> None:
         connection, token = asked
         if self.machine is not None:
             self.now = self.world.clock.now
-            if self.world.has_user(token):
-                self.machine.authenticated(connection, token, None, self.now)
+            user, _, issued_at = token.partition(" ")
+            if self.world.has_user(user):
+                self.machine.authenticated(connection, user, None, self.now, float(issued_at))
             else:
                 self.machine.authenticated(connection, None, Code.BAD_TOKEN, self.now)
             self.arm()
@@ -353,13 +357,19 @@ class RouterNode(_Machines):
         self.start()
 
     def start(self) -> None:
-        self.conversations = Conversations(self, self.world.policies)
+        self.conversations = Conversations(self, self.world.policies, self.world.epoch)
         self.users = Users(self, self.world.policies)
 
     def crash(self) -> None:
         """Everything in memory is gone, answers from storage included."""
         self.conversations = self.users = None
         self._local.clear()
+
+    def revoke(self, user: str) -> None:
+        if self.users is not None:
+            self.now = self.world.clock.now
+            self.users.revoke(user, self.world.epoch + self.now)
+            self.arm()
 
     def next_deadline(self) -> float | None:
         if self.conversations is None or self.users is None:

@@ -17,6 +17,9 @@ from imsim.sim.nodes import ClientNode, Connection, GatewayNode, RouterNode, Sto
 #: evenly spread; in the second the queues that this made can empty.
 LEAD = 10.0
 
+#: Wall time, seconds since 1970, at which the simulation's time was 0: so that no wall time is negative.
+EPOCH = LEAD
+
 Progress = Callable[[float], None]
 
 
@@ -46,6 +49,7 @@ class World:
         self.seed = seed = scenario.seed if seed is None else seed
         self.policies = scenario.core_policies()
         self.clock = Clock(-LEAD)
+        self.epoch = EPOCH
         self.recorder = Recorder()
         self.storage = storage.MemoryStorage()
         #: Called with every event of a client, after it was recorded: (node, event).
@@ -136,6 +140,14 @@ class World:
         for user in users:
             parts.setdefault(self.router_of(user).index, []).append(user)
         return parts.items()
+
+    def issue(self, user: str) -> str:
+        """A new token for this user."""
+        return f"{user} {EPOCH + self.clock.now!r}"
+
+    def revoke(self, user: str) -> None:
+        """Every token of the user that was given out before now is void."""
+        self.router_of(user).revoke(user)
 
     def has_user(self, name: str) -> bool:
         return name in self._user_numbers

@@ -68,3 +68,76 @@ def test_leaving_and_coming_back(world):
     assert bob.machine.state == State.ENDED
     bob.start()
     assert bob.shown == ["one"]
+
+
+def states(*devices):
+    return [device.machine.state for device in devices]
+
+
+def test_one_per_kind_ends_the_other_of_the_kind(make_world):
+    world = make_world(sessions="one_per_kind")
+    phone = world.device("alice", "d0", kind="phone").start()
+    desktop = world.device("alice", "d1", kind="desktop").start()
+    assert states(phone, desktop) == [State.ONLINE, State.ONLINE]
+    other = world.device("alice", "d2", kind="phone").start()
+    assert [event.code for event in phone.of(events.Ended)] == [Code.KICKED]
+    world.advance(100)
+    assert states(phone, desktop, other) == [State.ENDED, State.ONLINE, State.ONLINE]
+
+
+def test_a_single_session_ends_all_others(make_world):
+    world = make_world(sessions="single")
+    phone = world.device("alice", "d0", kind="phone").start()
+    bob = world.device("bob").start()
+    desktop = world.device("alice", "d1", kind="desktop").start()
+    assert [event.code for event in phone.of(events.Ended)] == [Code.KICKED]
+    assert states(phone, desktop, bob) == [State.ENDED, State.ONLINE, State.ONLINE]
+    bob.send("alice", "where are you?", "1")
+    assert (phone.shown, desktop.shown) == ([], ["where are you?"])
+
+
+def test_a_kicked_device_knows_that_it_was_no_network_loss(make_world):
+    world = make_world(sessions="single")
+    phone, bob = world.device("alice", "d0").start(), world.device("bob").start()
+    bob.break_connection()
+    world.device("alice", "d1").start()
+    assert (len(phone.of(events.Ended)), len(phone.of(events.Disconnected))) == (1, 0)
+    assert (len(bob.of(events.Ended)), len(bob.of(events.Disconnected))) == (0, 1)
+
+
+def test_what_a_kicked_device_had_not_sent_is_sent_after_its_next_login(make_world):
+    world = make_world(sessions="single")
+    phone, bob = world.device("alice", "d0").start(), world.device("bob").start()
+    desktop = world.device("alice", "d1").start()
+    phone.send("bob", "from the pocket", "1")
+    world.advance(60)
+    assert bob.shown == []
+    phone.start()
+    assert bob.shown == ["from the pocket"]
+    assert states(phone, desktop) == [State.ONLINE, State.ENDED]
+
+
+def test_a_device_can_log_out_another(world):
+    one, other = world.device("alice", "d0").start(), world.device("alice", "d1").start()
+    one.end_session("d1")
+    assert [(event.request, event.ref) for event in one.of(events.RequestDone)] == [("end_session", "d1")]
+    assert [event.code for event in other.of(events.Ended)] == [Code.KICKED]
+    one.end_session("d9")  # is logged out as it is
+    assert len(one.of(events.RequestDone)) == 2
+    assert states(one, other) == [State.ONLINE, State.ENDED]
+
+
+def test_a_revoked_token_ends_its_sessions_and_opens_no_new_one(world):
+    world.advance(1)
+    one, bob = world.device("alice").start(), world.device("bob").start()
+    world.advance(1)
+    world.revoke("alice")
+    assert [event.code for event in one.of(events.Ended)] == [Code.TOKEN_REVOKED]
+    one.start()
+    assert [event.code for event in one.of(events.Ended)] == [Code.TOKEN_REVOKED] * 2
+    world.restart_server()
+    world.advance(60)
+    one.start()
+    assert [event.code for event in one.of(events.Ended)] == [Code.TOKEN_REVOKED] * 3
+    assert world.device("alice").start().machine.state == State.ONLINE
+    assert bob.of(events.Ended) == []

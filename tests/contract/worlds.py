@@ -24,7 +24,7 @@ from imsim.sim.nodes import ClientNode
 from imsim.testing import DirectClient, ManualClock, Pair
 
 USERS = ("alice", "bob", "carol", "dave")
-DEVICES = ("d0", "d1")
+DEVICES = ("d0", "d1", "d2")
 
 
 class Device:
@@ -67,6 +67,10 @@ class Device:
         if settle:
             self.world.settle()
 
+    def end_session(self, device: str) -> None:
+        self.act(lambda now: self.machine.end_session(device, now))
+        self.world.settle()
+
     def read(self, conversation_id: str) -> None:
         self.act(lambda now: self.machine.read(conversation_id, now))
         self.world.settle()
@@ -107,8 +111,12 @@ class Device:
 
 
 class World:
-    def device(self, user: str, device: str = "d0", token: str | None = None) -> Device:
-        """A new client of this device; `start()` it to log in."""
+    def device(self, user: str, device: str = "d0", token: str | None = None, kind: str = "") -> Device:
+        """A new client of this device, with a new token unless one is given; `start()` it to log in."""
+        raise NotImplementedError
+
+    def revoke(self, user: str) -> None:
+        """Every token of the user that was given out before now is void."""
         raise NotImplementedError
 
     def settle(self) -> None:
@@ -164,11 +172,13 @@ class _WiredDevice(Device):
 
 class WiredWorld(World):
     def __init__(self, **policies: Any) -> None:
-        tokens = {user: user for user in USERS}
-        self.pair = Pair(scenario_for(policies).core_policies(), tokens)
+        self.pair = Pair(scenario_for(policies).core_policies())
 
-    def device(self, user: str, device: str = "d0", token: str | None = None) -> Device:
-        return _WiredDevice(self, self.pair.client(user, device, token))
+    def device(self, user: str, device: str = "d0", token: str | None = None, kind: str = "") -> Device:
+        return _WiredDevice(self, self.pair.client(user, device, token, kind))
+
+    def revoke(self, user: str) -> None:
+        self.pair.revoke(user)
 
     def settle(self) -> None:
         self.pair.settle()
@@ -215,11 +225,15 @@ class SimulatedWorld(World):
     def _note(self, node: ClientNode, event: events.ClientEvent) -> None:
         self._devices[id(node)].events.append(event)
 
-    def device(self, user: str, device: str = "d0", token: str | None = None) -> Device:
+    def device(self, user: str, device: str = "d0", token: str | None = None, kind: str = "") -> Device:
         number = self.sim.plan.device_index(USERS.index(user), DEVICES.index(device))
-        node = ClientNode(self.sim, number, user, device, token)
+        node = ClientNode(self.sim, number, user, device, token, kind)
         made = self._devices[id(node)] = _SimulatedDevice(self, node)
         return made
+
+    def revoke(self, user: str) -> None:
+        self.sim.revoke(user)
+        self.settle()
 
     def settle(self) -> None:
         self.sim.clock.settle()
@@ -243,7 +257,7 @@ class SimulatedWorld(World):
 
 
 class _LiveDevice(Device):
-    def __init__(self, world: LiveWorld, user: str, device: str, token: str | None) -> None:
+    def __init__(self, world: LiveWorld, user: str, device: str, token: str | None, kind: str) -> None:
         super().__init__(world)
         if token is None:
             token, _ = world.tokens.issue(user, world.clock())
@@ -251,6 +265,7 @@ class _LiveDevice(Device):
             world.server.url,
             user,
             device,
+            kind=kind,
             token=token,
             policies=world.policies,
             clock=world.clock,
@@ -293,10 +308,17 @@ class LiveWorld(World):
     def run(self, work: Coroutine[Any, Any, Any]) -> None:
         self._loop.run_until_complete(work)
 
-    def device(self, user: str, device: str = "d0", token: str | None = None) -> Device:
-        made = _LiveDevice(self, user, device, token)
+    def device(self, user: str, device: str = "d0", token: str | None = None, kind: str = "") -> Device:
+        made = _LiveDevice(self, user, device, token, kind)
         self._devices.append(made)
         return made
+
+    def revoke(self, user: str) -> None:
+        async def in_the_loop() -> None:
+            self.server.revoke(user)
+
+        self.run(in_the_loop())
+        self.settle()
 
     def settle(self) -> None:
         self.run(settle(self.server if self._up else None, self._store, [device.client for device in self._devices]))

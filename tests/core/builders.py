@@ -37,7 +37,7 @@ def message(seq: int = 1, **fields: Any) -> Message:
 def session(
     user: str = "alice", device: str = "d0", epoch: int = 1, gateway: str = "g0", connection: int = 1
 ) -> Session:
-    return Session(user, device, epoch, gateway, connection)
+    return Session(user, device, epoch, gateway, connection, device)
 
 
 def send(id_client: str, content: str = "text", to: str = "bob", **fields: Any) -> frames.Send:

@@ -844,3 +844,35 @@ def test_a_rejection_of_a_send_that_has_failed_already_is_no_request(phone):
     phone.rejected("1", Code.TOO_LARGE)
     assert phone.of(events.RequestFailed) == []
     assert len(phone.of(events.SendFailed)) == 1
+
+
+def test_a_resync_fetches_what_was_missed(phone):
+    phone.collect()
+    phone.get(frames.Resync())
+    assert phone.machine.state == State.SYNCING
+    assert len(phone.sent(frames.Sync)) == 1
+    phone.get(frames.Page([message(1)], {AB: 1}, False))
+    phone.get(frames.SyncDone([]))
+    assert (phone.machine.state, phone.shown) == (State.ONLINE, [1])
+
+
+def test_a_resync_during_a_sync_is_done_after_it(phone):
+    """The sync under way may have read before the message was there."""
+    phone.get(frames.Resync())
+    phone.get(frames.Resync())
+    phone.collect()
+    phone.get(frames.SyncDone([]))
+    assert (phone.machine.state, len(phone.sent(frames.Sync))) == (State.SYNCING, 1)
+    phone.get(frames.SyncDone([]))
+    assert phone.machine.state == State.ONLINE
+
+
+def test_a_rate_limit_costs_no_attempt(phone):
+    phone.send("1")
+    for _ in range(10):
+        phone.get(frames.Rejected("send", "1", Code.RATE_LIMITED, "", 1.5))
+        phone.advance(1.4)
+        assert phone.machine.status("1") == Status.SENDING
+        phone.collect()
+        phone.advance(0.2)
+        assert phone.sends() == [("1", False, None)]  # nobody has it: no resend

@@ -23,7 +23,7 @@ def test_what_goes_up_or_down_is_charged_as_what_it_carries():
     assert frames.Up(session(), send("1"), "c").op == "send"
     assert frames.Up(session(), frames.Read("c", 1), "").op == "read"
     assert frames.Down((), frames.Pong()).op == "pong"
-    routed = {frame.op for frame in (frames.Send, frames.CreateGroup, frames.Read, frames.Sync)}
+    routed = {frame.op for frame in (frames.Send, frames.CreateGroup, frames.Read, frames.Sync, frames.EndSession)}
     assert routed | {"attach", "detach", "deliver"} == frames.ROUTER_OPS
 
 

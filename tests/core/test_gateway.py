@@ -509,3 +509,34 @@ def test_a_shutdown_sends_everybody_away_to_come_back(access):
     ended = {(c, f.code, f.reconnect) for c, f in access.sent()}
     assert ended == {(number, Code.GOING_AWAY, True) for number in (1, 2, 3)}
     assert access.machine.next_deadline() is None
+
+
+def test_a_lost_router_ends_the_connections_of_its_users_only(access):
+    access.live(1, "alice")
+    access.live(2, "bob")
+    access.connect(3)
+    access.receive(frames.Login("token", "d0"), 3)
+    access.machine.authenticated(3, "anna", None, access.clock.now)  # is waiting for her session
+    access.port.take()
+    access.machine.router_lost(lambda user: user.startswith("a"))
+    assert [(c, f.code, f.reconnect) for c, f in access.sent()] == [(c, Code.UNAVAILABLE, True) for c in (1, 3)]
+
+
+def test_how_often_a_user_may_send_is_kept_across_connections():
+    access = Access(user_rate=0.1, user_burst=2)
+    access.live(1)
+    access.live(2, epoch=2)
+    for number, connection in enumerate((1, 2, 1)):
+        access.receive(send(str(number)), connection)
+    (refused,) = [frame for _, frame in access.sent() if isinstance(frame, frames.Rejected)]
+    assert (refused.ref, refused.code, refused.retry_after) == ("2", Code.RATE_LIMITED, pytest.approx(10.0))
+
+
+def test_rate_limits_that_nobody_uses_are_forgotten(monkeypatch):
+    monkeypatch.setattr("imsim.core.gateway._BUCKETS", 3)
+    access = Access(user_rate=1.0, user_burst=1)
+    for number in range(10):
+        access.live(number, f"user{number}")
+        access.receive(send("1"), number)
+        access.clock.now += 1.0
+    assert len(access.machine._buckets) <= 3

@@ -81,11 +81,19 @@ def test_what_the_server_adds_is_not_the_body():
 
 def test_which_ends_of_a_connection_lead_to_a_reconnect():
     """A client that comes back after these would do so for ever, or fight with itself."""
-    for code in (Code.BAD_TOKEN, Code.TOKEN_EXPIRED, Code.REPLACED, Code.BAD_FRAME, Code.BAD_REQUEST):
+    for code in (
+        Code.BAD_TOKEN,
+        Code.TOKEN_EXPIRED,
+        Code.TOKEN_REVOKED,
+        Code.REPLACED,
+        Code.KICKED,
+        Code.BAD_FRAME,
+        Code.BAD_REQUEST,
+    ):
         assert not code.reconnects
     for code in (Code.LOGIN_TIMEOUT, Code.HEARTBEAT, Code.SLOW_READER, Code.GOING_AWAY, Code.UNAVAILABLE):
         assert code.reconnects
 
 
 def test_which_rejections_may_be_retried():
-    assert {code for code in Code if code.retryable} == {Code.UNAVAILABLE, Code.GAP}
+    assert {code for code in Code if code.retryable} == {Code.UNAVAILABLE, Code.GAP, Code.RATE_LIMITED}

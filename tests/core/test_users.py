@@ -421,3 +421,30 @@ def test_what_a_device_got_by_a_sync_can_be_read():
     assert sync(registry, one)[-1] == frames.SyncDone([frames.Mark(AB, 0, 1)])  # unread 0 today
     registry.receive(up(one, frames.Read(AB, 1)))
     assert list(registry.asked) == [storage.SaveMark("bob", AB, 1)]  # nothing is saved today
+
+
+def test_a_lost_gateway_takes_its_sessions_with_it(registry):
+    here = registry.login("bob", "d0", gateway="g1", connection=1)
+    there = registry.login("bob", "d1", gateway="g2", connection=2)
+    registry.machine.gateway_lost("g1")
+    registry.deliver(message(2))
+    assert [to for to, _ in registry.take(frames.Push)] == [there]
+    registry.machine.gateway_lost("g2")
+    registry.receive(up(here, frames.Read(AB, 1)))
+    assert not registry.asked
+
+
+def test_a_login_that_waits_outlives_another_gateways_loss(registry):
+    registry.attach("bob", "d0", gateway="g1", connection=1)
+    registry.attach("bob", "d1", gateway="g2", connection=2)
+    registry.machine.gateway_lost("g1")
+    registry.answer_all()
+    assert [frame.connection for frame in registry.take(frames.Attached)] == [2]
+
+
+def test_when_a_router_is_back_every_device_looks_what_it_missed(registry):
+    sessions = {registry.login("bob", "d0", connection=1), registry.login("carol", "d0", connection=2)}
+    registry.take()
+    registry.machine.router_back()
+    registry._collect()
+    assert {to for to, _ in registry.take(frames.Resync)} == sessions

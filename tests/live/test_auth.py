@@ -20,19 +20,19 @@ def test_a_token_names_its_user_until_it_expires():
     tokens = Tokens("secret", 60.0)
     token, expires_at = tokens.issue("alice", 1000.0)
     assert expires_at == 1060.0
-    assert tokens.verify(token, 1059.9) == ("alice", None)
-    assert tokens.verify(token, 1060.0) == (None, Code.TOKEN_EXPIRED)
+    assert tokens.verify(token, 1059.9)[:2] == ("alice", None)
+    assert tokens.verify(token, 1060.0)[:2] == (None, Code.TOKEN_EXPIRED)
 
 
 def test_tokens_survive_a_restart_with_the_same_secret_and_no_other():
     token, _ = Tokens("secret", 60.0).issue("alice", 1000.0)
-    assert Tokens("secret", 5.0).verify(token, 1000.0) == ("alice", None)
-    assert Tokens("Secret", 60.0).verify(token, 1000.0) == (None, Code.BAD_TOKEN)
+    assert Tokens("secret", 5.0).verify(token, 1000.0)[:2] == ("alice", None)
+    assert Tokens("Secret", 60.0).verify(token, 1000.0)[:2] == (None, Code.BAD_TOKEN)
 
 
 @pytest.mark.parametrize("token", ["", "x", "a.b.c", "ü.ü.ü", "\x00"])
 def test_garbage_is_a_bad_token(token):
-    assert Tokens("secret", 60.0).verify(token, 0.0) == (None, Code.BAD_TOKEN)
+    assert Tokens("secret", 60.0).verify(token, 0.0)[:2] == (None, Code.BAD_TOKEN)
 
 
 @pytest.mark.parametrize(
@@ -41,12 +41,12 @@ def test_garbage_is_a_bad_token(token):
 )
 def test_a_signed_token_with_other_claims_is_a_bad_token(claims):
     tokens = Tokens("secret", 60.0)
-    assert tokens.verify(jwt.encode(claims, tokens._secret, "HS256"), 0.0) == (None, Code.BAD_TOKEN)
+    assert tokens.verify(jwt.encode(claims, tokens._secret, "HS256"), 0.0)[:2] == (None, Code.BAD_TOKEN)
 
 
 def test_an_unsigned_token_is_a_bad_token():
     unsigned = jwt.encode({"sub": "alice", "exp": 9.0}, "", "none")
-    assert Tokens("secret", 60.0).verify(unsigned, 0.0) == (None, Code.BAD_TOKEN)
+    assert Tokens("secret", 60.0).verify(unsigned, 0.0)[:2] == (None, Code.BAD_TOKEN)
 
 
 def test_bad_names_and_empty_secrets_are_refused():

@@ -14,7 +14,7 @@ from imsim.core.exceptions import RunError, UsageError
 from imsim.core.model import Message, Scene
 
 _APPLICATION_ID = 0x696D736D  # "imsm", in the file's header
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _CACHED = 100_000  # conversations whose head is kept in memory
 
 _SCHEMA = f"""
@@ -48,8 +48,9 @@ CREATE TABLE messages (
     UNIQUE (conversation, sender, id_client)
 ) WITHOUT ROWID;
 CREATE TABLE users (
-    id    TEXT PRIMARY KEY,
-    epoch INTEGER NOT NULL
+    id             TEXT PRIMARY KEY,
+    epoch          INTEGER NOT NULL DEFAULT 0,
+    revoked_before REAL NOT NULL DEFAULT 0  -- wall time, seconds since 1970: older tokens are void
 ) WITHOUT ROWID;
 PRAGMA application_id = {_APPLICATION_ID};
 PRAGMA user_version = {_SCHEMA_VERSION};
@@ -169,6 +170,8 @@ class SqliteStorage:
             return self._open_conversation(request)  # type: ignore[arg-type]
         if kind is storage.OpenUser:
             return self._open_user(request)  # type: ignore[arg-type]
+        if kind is storage.RevokeTokens:
+            return self._revoke_tokens(request)  # type: ignore[arg-type]
         if kind is storage.Missed:
             return self._missed(request)  # type: ignore[arg-type]
         return self._find(request)  # type: ignore[arg-type]
@@ -263,10 +266,10 @@ class SqliteStorage:
     def _open_user(self, request: storage.OpenUser) -> storage.UserState:
         db, user = self._db, request.user
         db.execute(
-            "INSERT INTO users VALUES (?, 1) ON CONFLICT (id) DO UPDATE SET epoch = epoch + 1",
+            "INSERT INTO users (id, epoch) VALUES (?, 1) ON CONFLICT (id) DO UPDATE SET epoch = epoch + 1",
             (user,),
         )
-        (epoch,) = db.execute("SELECT epoch FROM users WHERE id = ?", (user,)).fetchone()
+        epoch, revoked = db.execute("SELECT epoch, revoked_before FROM users WHERE id = ?", (user,)).fetchone()
         marks = {
             key: storage.StoredMark(id, read_seq, max_seq or 0, [])
             for key, id, read_seq, max_seq in db.execute(
@@ -281,7 +284,15 @@ class SqliteStorage:
             (user,),
         ):
             marks[key].unread_seqs.append(seq)
-        return storage.UserState(epoch, list(marks.values()))
+        return storage.UserState(epoch, list(marks.values()), revoked)
+
+    def _revoke_tokens(self, request: storage.RevokeTokens) -> storage.Saved:
+        self._db.execute(
+            "INSERT INTO users (id, revoked_before) VALUES (?, ?) ON CONFLICT (id)"
+            " DO UPDATE SET revoked_before = max(revoked_before, excluded.revoked_before)",
+            (request.user, request.before),
+        )
+        return storage.Saved()
 
     def _save_mark(self, request: storage.SaveMark) -> storage.Saved:
         head = self._head(request.conversation_id)

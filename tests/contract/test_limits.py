@@ -1,0 +1,60 @@
+"""How much, and how often: each limit has its code, and loses nothing."""
+
+from __future__ import annotations
+
+from imsim.core import events
+from imsim.core.model import Code, Status
+
+
+def test_who_sends_too_fast_is_told_when_to_go_on_and_everything_arrives_in_order(make_world):
+    world = make_world(user_rate=2.0, user_burst=3, send_attempts=2)
+    alice, bob = world.device("alice").start(), world.device("bob").start()
+    for number in range(1, 8):
+        alice.send("bob", str(number), str(number))
+    assert bob.shown == ["1", "2", "3"]
+    assert alice.machine.status("4") == Status.SENDING
+    world.advance(0.6)
+    assert bob.shown == ["1", "2", "3", "4"]
+    world.advance(20)
+    assert bob.shown == [str(number) for number in range(1, 8)]
+    assert alice.of(events.SendFailed) == []
+
+
+def test_a_limit_on_one_user_is_none_on_another(make_world):
+    world = make_world(user_rate=1.0, user_burst=1)
+    alice, bob = world.device("alice").start(), world.device("bob").start()
+    alice.send("bob", "a", "1")
+    bob.send("alice", "b", "2")
+    assert (alice.shown, bob.shown) == (["b"], ["a"])
+
+
+def test_reconnecting_refills_nothing(make_world):
+    world = make_world(user_rate=0.01, user_burst=1)
+    alice, bob = world.device("alice").start(), world.device("bob").start()
+    alice.send("bob", "a", "1")
+    alice.break_connection()
+    world.advance(5)
+    alice.send("bob", "b", "2")
+    assert bob.shown == ["a"]
+    world.advance(120)
+    assert bob.shown == ["a", "b"]
+
+
+def test_a_group_has_a_limit_of_its_own(make_world):
+    world = make_world(group_rate=1.0, group_burst=2)
+    alice, bob, carol = (world.device(user).start() for user in ("alice", "bob", "carol"))
+    alice.create_group("team", "bob", "carol")
+    alice.send("#team", "1", "1")
+    bob.send("#team", "2", "2")
+    bob.send("#team", "3", "3")
+    alice.send("bob", "aside", "4")
+    assert carol.shown == ["1", "2"]
+    assert bob.shown == ["1", "aside"]
+    world.advance(1.1)
+    assert carol.shown == ["1", "2", "3"]
+
+
+def test_names_are_checked(world):
+    alice = world.device("alice").start()
+    alice.send("no such:name", "hello", "1")
+    assert [event.code for event in alice.of(events.SendFailed)] == [Code.BAD_REQUEST]

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imsim.core.limits import Bucket
+
+
+def test_a_burst_then_the_rate():
+    bucket = Bucket(rate=2.0, burst=3, now=10.0)
+    assert [bucket.take(10.0) for _ in range(3)] == [0.0, 0.0, 0.0]
+    assert bucket.take(10.0) == pytest.approx(0.5)
+    assert bucket.take(10.25) == pytest.approx(0.25)
+    assert bucket.take(10.5) == 0.0
+
+
+def test_it_holds_no_more_than_its_burst():
+    bucket = Bucket(rate=1.0, burst=2, now=0.0)
+    assert [bucket.take(1000.0) == 0.0 for _ in range(3)] == [True, True, False]
+
+
+def test_it_is_full_once_it_has_forgotten():
+    bucket = Bucket(rate=1.0, burst=2, now=0.0)
+    bucket.take(0.0)
+    assert not bucket.is_full(0.5)
+    assert bucket.is_full(1.0)
+
+
+def test_a_clock_that_stands_or_goes_back_gives_nothing():
+    bucket = Bucket(rate=1.0, burst=1, now=5.0)
+    bucket.take(5.0)
+    assert bucket.take(4.0) > 0
+
+
+@given(st.floats(0.1, 50), st.integers(1, 20), st.lists(st.floats(0, 1), max_size=60))
+def test_who_waits_as_told_is_let_through_and_no_interval_gets_more_than_burst_and_rate(rate, burst, gaps):
+    bucket, now, granted = Bucket(rate, burst, 0.0), 0.0, []
+    for gap in gaps:
+        now += gap
+        wait = bucket.take(now)
+        if wait:
+            now += wait * (1 + 1e-9)
+            wait = bucket.take(now)
+        assert wait == pytest.approx(0.0, abs=1e-6)
+        granted.append(now)
+    for first, start in enumerate(granted):
+        for last in range(first, len(granted)):
+            assert last - first + 1 <= burst + rate * (granted[last] - start) + 1e-6
