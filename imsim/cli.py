@@ -123,6 +123,8 @@ def simulate(scenario: str, seed: int | None, overrides: tuple[str, ...], out: s
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="0 finds a free one.")
 @click.option("--db", type=click.Path(dir_okay=False), help="A SQLite file; without one, nothing outlives the server.")
+@click.option("--tls-cert", type=click.Path(dir_okay=False), help="Serve wss:// with this certificate (PEM).")
+@click.option("--tls-key", type=click.Path(dir_okay=False), help="The certificate's private key (PEM).")
 @click.option("--sync", type=click.Choice(["full", "normal"]), default="full", show_default=True, help="SQLite's.")
 @_SET
 @_KEY
@@ -132,6 +134,8 @@ def serve(
     host: str,
     port: int,
     db: str | None,
+    tls_cert: str | None,
+    tls_key: str | None,
     sync: str,
     overrides: tuple[str, ...],
     key: str,
@@ -141,6 +145,8 @@ def serve(
     from imsim.live.serve import run_server
 
     chosen = _load(scenario, overrides, None)
+    if (tls_cert is None) != (tls_key is None):
+        raise UsageError("TLS needs both --tls-cert and --tls-key")
     if key_from_stdin:
         key = sys.stdin.buffer.readline().decode().rstrip("\n")
     click.echo(f"not used by a live server: {', '.join(chosen.ignored_live())} (they are the simulation's)")
@@ -152,6 +158,7 @@ def serve(
         synchronous=sync.upper(),
         key=key,
         token_lifetime=chosen.policies.token_lifetime,
+        tls=(tls_cert, tls_key) if tls_cert and tls_key else None,
         until_eof=sys.stdin.fileno() if key_from_stdin else None,
         ready=lambda url: click.echo(f"listening on {url} ({'SQLite file ' + db if db else 'in memory only'})"),
     )

@@ -145,6 +145,31 @@ def test_a_refused_key_is_exit_code_1(command):
         fails(command("load", "office", "--url", server.url, "--key", "wrong", "--duration", "1"), 1, "key")
 
 
+def test_tls_from_end_to_end(command):
+    """Tokens over https, messages over wss, and nothing for who does not trust the certificate."""
+    certificate = str(Path(__file__).parent / "load" / "localhost.pem")  # holds its key, too
+    arguments = ["serve", "office", "--port", "0", "--tls-cert", certificate, "--tls-key", certificate]
+    with subprocess.Popen([sys.executable, "-m", "imsim", *arguments], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            url = next(line.split()[2] for line in process.stdout if line.startswith("listening on "))
+            assert url.startswith("wss://")
+            load = ("load", "office", "--url", url, "--duration", "1", "--json")
+            loaded = command(*load, SSL_CERT_FILE=certificate)
+            assert (json.loads(loaded.stdout)["lost"], loaded.returncode) == (0, 0)
+            fails(command(*load), 1, url, "certificate")
+        finally:
+            process.terminate()
+    assert process.returncode == 0
+
+
+def test_tls_needs_both_files_and_good_ones(command, tmp_path):
+    (tmp_path / "empty.pem").touch()
+    result = command("serve", "--port", "0", "--tls-cert", "empty.pem")
+    assert (result.returncode, "--tls-key" in result.stderr) == (2, True)
+    result = command("serve", "--port", "0", "--tls-cert", "empty.pem", "--tls-key", "empty.pem")
+    assert (result.returncode, "empty.pem" in result.stderr) == (2, True)
+
+
 def test_debug_shows_the_traceback(command):
     result = command("simulate", "nothing", "--debug")
     assert result.returncode != 0

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from threading import Thread
 
+from imsim.core.exceptions import UsageError
 from imsim.core.policies import Policies
 from imsim.live.loop import run
 from imsim.live.server import Server
@@ -25,13 +27,17 @@ def run_server(
     key: str,
     token_lifetime: float,
     ready: Callable[[str], None],
+    tls: tuple[str, str] | None = None,
     until_eof: int | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM, or until the file descriptor `until_eof` is at its end; then stop in good order.
 
-    `ready` is told the URL once connections are accepted. `db`: None keeps everything in memory only.
+    `ready` is told the URL once connections are accepted. `db`: None keeps everything in memory only. `tls`: the files
+    of the certificate chain and of its key (PEM), for wss:// and https://.
     Raises: UsageError, RunError as `Server.start` and `SqliteStore` do.
     """
+
+    context = _tls_context(*tls) if tls else None
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -44,7 +50,7 @@ def run_server(
             Thread(target=_wait_for_end, args=(until_eof, loop, ended), daemon=True).start()
         store = SqliteStore(db or ":memory:", synchronous=synchronous)
         try:
-            server = Server(policies, store, key=key, token_lifetime=token_lifetime)
+            server = Server(policies, store, key=key, token_lifetime=token_lifetime, ssl=context)
             await server.start(host, port)
             ready(server.url)
             await ended.wait()
@@ -53,6 +59,15 @@ def run_server(
             store.close()
 
     run(main())
+
+
+def _tls_context(certificate: str, key: str) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise UsageError(f"TLS: {certificate} with {key}: {error.strerror or error}; give PEM files that fit") from None
+    return context
 
 
 def _wait_for_end(file: int, loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> None:
