@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Timer
 from typing import TYPE_CHECKING, Any
 
 from imsim.analysis import Run, compare_table, open_run
@@ -41,21 +42,22 @@ __all__ = [
 #: The key with which clients get tokens, unless another is given: for trials on one's own machine.
 DEFAULT_KEY = "imsim"
 
-_STOP_SECONDS = 10.0
+_START_SECONDS = 60.0
+_STOP_SECONDS = 15.0
 
 
 def simulate(
     scenario: Scenario | str = "office",
     *,
     seed: int | None = None,
-    duration: float | None = None,
+    duration: float | str | None = None,
     out: Path | str | None = None,
     progress: bool = False,
 ) -> Run:
     """Run a scenario in simulated time.
 
     scenario: a Scenario, a preset's name or a TOML file's path.
-    seed, duration (seconds): in place of the scenario's own. The same seed gives the same rows, everywhere.
+    seed, duration (seconds, or "5s"): in place of the scenario's own. The same seed gives the same rows, everywhere.
     out: where to make the run's folder; None: the run is in memory only, until `run.write("results")`.
     progress: show a bar while it runs (on a terminal or in a notebook).
 
@@ -77,7 +79,7 @@ def loadtest(
     scenario: Scenario | str,
     url: str,
     *,
-    duration: float | None = None,
+    duration: float | str | None = None,
     seed: int | None = None,
     key: str = DEFAULT_KEY,
     out: Path | str | None = None,
@@ -124,14 +126,17 @@ class Served:
         command = [sys.executable, "-m", "imsim", "serve", str(file), "--host", host, "--port", str(port)]
         if db is not None:
             command += ["--db", str(db)]
-        # The server leaves when its standard input ends, and so with whoever started it, however that one ends.
-        self._process = subprocess.Popen(
-            [*command, "--key-from-stdin"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        self._errors = Path(self._folder.name) / "errors.log"
+        # The server leaves when its standard input ends, and so with whoever started it, however that one ends. Its
+        # complaints go to a file, since a pipe that nobody reads would block it once full.
+        with self._errors.open("w") as errors:
+            self._process = subprocess.Popen(
+                [*command, "--key-from-stdin"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
@@ -140,15 +145,20 @@ class Served:
         except BrokenPipeError:
             pass  # it has refused to start; its reason follows
         self.url = ""
-        for line in self._process.stdout:
-            if line.startswith("listening on "):
-                self.url = line.split()[2]
-                return
-        _, errors = self._process.communicate()
-        self._folder.cleanup()
-        lines = errors.strip().splitlines() or [f"exit code {self._process.returncode}"]
-        kind = UsageError if self._process.returncode == 2 else RunError
-        raise kind(f"the server did not start: {lines[-1].removeprefix('imsim: ')}")
+        patience = Timer(_START_SECONDS, self._process.kill)
+        patience.start()
+        try:
+            for line in self._process.stdout:
+                if line.startswith("listening on "):
+                    self.url = line.split()[2]
+                    return
+        finally:
+            patience.cancel()
+        code = self._process.wait()
+        lines = self._errors.read_text(errors="replace").split("\n")
+        why = next((line for line in reversed(lines) if line.strip()), f"exit code {code}").removeprefix("imsim: ")
+        self.stop()
+        raise (UsageError if code == 2 else RunError)(f"the server did not start: {why}")
 
     def stop(self) -> None:
         """End the server: clients are told, storage is written. Harmless when it has ended already."""
@@ -158,7 +168,7 @@ class Served:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.communicate()
-        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
+        for stream in (self._process.stdin, self._process.stdout):
             if stream is not None and not stream.closed:
                 stream.close()
         self._folder.cleanup()
@@ -197,16 +207,15 @@ def _scenario(scenario: Scenario | str) -> Scenario:
     return scenario if isinstance(scenario, Scenario) else Scenario.load(scenario)
 
 
-def _with(scenario: Scenario, seed: int | None, duration: float | None) -> Scenario:
+def _with(scenario: Scenario, seed: int | None, duration: float | str | None) -> Scenario:
     """The scenario as it is run, so that what a run folder holds is what was run."""
-    changes: dict[str, object] = {}
     if seed is not None:
-        changes["seed"] = seed
+        scenario = scenario.with_({"seed": seed})
     if duration is not None:
-        changes["duration"] = duration
-        if scenario.warmup >= duration > 0:
-            changes["warmup"] = 0.0
-    return scenario.with_(changes)
+        shorter = scenario.with_({"duration": duration, "warmup": 0.0})
+        fits = scenario.warmup < shorter.duration
+        scenario = shorter.with_({"warmup": scenario.warmup}) if fits else shorter
+    return scenario
 
 
 class _progress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import urllib.request
 
 import pytest
@@ -36,6 +37,7 @@ def test_one_seed_gives_both_worlds_the_same_messages(simulated, live):
     for column in ("intent", "recipient", "device", "role"):
         assert simulated.deliveries[column].equals(live.deliveries[column]), column
     assert len(live.messages) > 200
+    assert not {"locust", "gevent"} & set(sys.modules), "a load test must not patch its caller's process"
 
 
 def test_both_worlds_deliver_everything_once(simulated, live):
@@ -110,6 +112,10 @@ def test_out_makes_a_folder(tmp_path):
     run = imsim.simulate("office", duration=0.5, out=tmp_path)
     assert run.path.parent == tmp_path
     assert imsim.open_run(run.path).digest == run.digest
+
+
+def test_durations_are_written_as_in_a_scenario():
+    assert imsim.simulate("office", duration="500ms").digest == imsim.simulate("office", duration=0.5).digest
 
 
 def test_bad_input_names_the_field():

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -170,9 +173,42 @@ def test_tls_needs_both_files_and_good_ones(command, tmp_path):
     assert (result.returncode, "empty.pem" in result.stderr) == (2, True)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_ending_a_load_ends_locust_and_leaves_nothing(number, tmp_path):
+    with imsim.serve("office") as server:
+        command = [sys.executable, "-m", "imsim", "load", "office", "--url", server.url, "--duration", "60"]
+        environment = {**os.environ, "TMPDIR": str(tmp_path)}
+        with subprocess.Popen(command, cwd=tmp_path, env=environment) as process:
+            while connections(server.url) < 100:
+                assert process.poll() is None
+            process.send_signal(number)
+        assert process.returncode == (143 if number == signal.SIGTERM else -number)
+        deadline = time.monotonic() + 30
+        while connections(server.url):
+            assert time.monotonic() < deadline, "Locust goes on loading the server"
+        while list(tmp_path.glob("imsim-load-*")):
+            assert time.monotonic() < deadline, "its folder is left"
+
+
+def connections(url: str) -> int:
+    with urllib.request.urlopen(url.replace("ws://", "http://") + "/healthz", timeout=10) as answer:
+        return json.load(answer)["connections"]
+
+
+def test_alone_it_shows_help(command):
+    result = command()
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "simulate" in result.stdout
+
+
+def test_nothing_to_tell_is_a_dash(command):
+    result = command("simulate", "--set", "workload.rate=1e-6")
+    assert re.search(r"^delivery p50 \(ms\) +-$", result.stdout, re.MULTILINE)
+
+
 def test_debug_shows_the_traceback(command):
     result = command("simulate", "nothing", "--debug")
-    assert result.returncode != 0
+    assert result.returncode == 2
     assert "Traceback" in result.stderr
 
 

@@ -54,7 +54,7 @@ class Counts:
 
     messages: int  # intended
     stored: int
-    deliveries: int  # (stored message, entitled device) pairs
+    deliveries: int  # (message, entitled device) pairs, but for messages that were rejected
     delivered: int
     lost: int  # still pending at the end
     duplicates: int  # arrivals beyond the first
@@ -88,7 +88,7 @@ def summarize(run: RunData) -> Summary:
 
 def delivery_latencies(run: RunData) -> NDArray[np.float64]:
     """From intended to shown, in ms, ascending, inf where it never was: for each device of each other member (the
-    sender's own devices excepted) and each stored message that was intended after the warm-up."""
+    sender's own devices excepted) and each message that was intended after the warm-up, those rejected excepted."""
     intents = run.messages["intent"].to_numpy(np.int64)
     intended = run.messages["intended_at"].to_numpy(np.int64)
     rows = run.deliveries[run.deliveries["role"] == Role.RECIPIENT]

@@ -317,7 +317,7 @@ class Client:
         for id, seq in frame.cursors.items():
             conversation = self._conversation(id)
             conversation.inbox.complete_to(seq)
-            self._show_following(conversation)
+            self._show_following(conversation, now)
         if frame.more and self.state == State.SYNCING:  # not for the late answer to a repeated request
             self._sync(None, now)
 
@@ -336,8 +336,7 @@ class Client:
             elif conversation.unread.read(mark.read_seq):
                 self._mark_moved(conversation)
         for conversation in self._conversations.values():
-            if conversation.inbox.has_gap and conversation.gap_timer is None:
-                self._wait_for_gap(conversation, now)
+            self._wait_for_gap(conversation, now)
         self._arm(now + self._policies.heartbeat, self._beat)
         self._port.emit(events.Ready())
 
@@ -438,7 +437,7 @@ class Client:
         if conversation.unread.read(sent.shown):
             self._mark_moved(conversation)
         conversation.inbox.place_own(frame.seq)
-        self._show_following(conversation)
+        self._show_following(conversation, now)
         self._port.emit(events.Acked(frame.id_client, frame.conversation_id, frame.seq))
         self._release_held(conversation, now)
 
@@ -495,13 +494,13 @@ class Client:
         conversation = self._conversations.get(message.conversation_id)
         if conversation is None:
             conversation = self._conversation(message.conversation_id)
-        taken = conversation.inbox.take(message, route)
+        taken = conversation.inbox.take(message, route, now)
         if taken is Taken.SHOW:
             self._show(conversation, message, route)
-            self._show_following(conversation)
+            self._show_following(conversation, now)
         elif taken is Taken.REPEATED:
             self._port.emit(events.Repeated(message))
-        elif conversation.gap_timer is None:
+        else:
             self._wait_for_gap(conversation, now)
         return conversation
 
@@ -522,15 +521,20 @@ class Client:
                 conversation.unread.add(message.seq)
             self._port.emit(events.Shown(message, Flow.IN, route))
 
-    def _show_following(self, conversation: _Conversation) -> None:
+    def _show_following(self, conversation: _Conversation, now: float) -> None:
         for message, route in conversation.inbox.following():
             self._show(conversation, message, route)
-        if conversation.gap_timer is not None and not conversation.inbox.has_gap:
+        if conversation.gap_timer is not None:
             conversation.gap_timer.cancel()
             conversation.gap_timer = None
+            self._wait_for_gap(conversation, now)
 
     def _wait_for_gap(self, conversation: _Conversation, now: float) -> None:
-        conversation.gap_timer = self._timers.at(now + self._policies.gap_wait, self._gap_overdue, conversation)
+        """No message is held back for longer than `gap_wait`, however many gaps there are before it."""
+        since = conversation.inbox.held_since
+        if since is not None and conversation.gap_timer is None:
+            deadline = max(now, since + self._policies.gap_wait)
+            conversation.gap_timer = self._timers.at(deadline, self._gap_overdue, conversation)
 
     def _gap_overdue(self, conversation: _Conversation, now: float) -> None:
         """Nobody filled the gap: show what stands behind it. The next login's sync asks for what is missing."""
@@ -538,10 +542,9 @@ class Client:
         if self.state != State.ONLINE:
             return  # the next sync will fill it; if not, its end starts the wait anew
         conversation.inbox.give_up_gap()
-        self._show_following(conversation)
+        self._show_following(conversation, now)
         self._put(frames.Delivered(conversation.id, conversation.inbox.next_seq - 1), now)
-        if conversation.inbox.has_gap:
-            self._wait_for_gap(conversation, now)
+        self._wait_for_gap(conversation, now)
 
     # --- marks and groups -------------------------------------------------------------------------------------------
 

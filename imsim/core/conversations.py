@@ -95,15 +95,23 @@ class Conversations:
     def handle_timer(self, now: float) -> None:
         self._timers.handle(now)
 
+    def open(self, conversation_id: str, now: float, founders: tuple[str, ...] | None = None) -> None:
+        """Have the conversation ready for what will come; every conversation is opened at its first use anyway."""
+        if conversation_id not in self._open:
+            self._start_opening(conversation_id, founders, now)
+
+    def _start_opening(self, id: str, founders: tuple[str, ...] | None, now: float) -> _Conversation:
+        if len(self._open) >= self._policies.open_conversations:
+            self._evict()
+        conversation = self._open[id] = _Conversation(id)
+        self._ask(conversation, storage.OpenConversation(id, founders or p2p_members(id)), now)
+        return conversation
+
     def receive(self, up: frames.Up, now: float) -> None:
         conversation = self._open.get(up.conversation_id)
         if conversation is None:
-            if len(self._open) >= self._policies.open_conversations:
-                self._evict()
-            conversation = self._open[up.conversation_id] = _Conversation(up.conversation_id)
+            conversation = self._start_opening(up.conversation_id, _founders(up), now)
             conversation.waiting.append((up, frozenset()))
-            founders = _founders(up) or p2p_members(up.conversation_id)
-            self._ask(conversation, storage.OpenConversation(conversation.id, founders), now)
         elif conversation.request is not None:
             if len(conversation.waiting) < _WAITING:
                 conversation.waiting.append((up, frozenset()))

@@ -25,7 +25,7 @@ class Inbox:
 
     def __init__(self) -> None:
         self.next_seq = 1
-        self._ahead: dict[int, tuple[Message, Route]] = {}
+        self._ahead: dict[int, tuple[Message, Route, float]] = {}  # and when it came
         self._own: set[int] = set()  # seqs from next_seq on that this device's own sends have got
         self._holes: set[int] = set()  # seqs below next_seq that were given up
 
@@ -35,11 +35,11 @@ class Inbox:
         return (min(self._holes) if self._holes else self.next_seq) - 1
 
     @property
-    def has_gap(self) -> bool:
-        """Whether anything is held back."""
-        return bool(self._ahead)
+    def held_since(self) -> float | None:
+        """When the first of the messages held back came; None if there is none."""
+        return self._ahead[min(self._ahead)][2] if self._ahead else None
 
-    def take(self, message: Message, route: Route) -> Taken:
+    def take(self, message: Message, route: Route, now: float) -> Taken:
         seq = message.seq
         if seq == self.next_seq:
             self.next_seq = seq + 1
@@ -50,7 +50,7 @@ class Inbox:
         if seq < self.next_seq or seq in self._ahead or seq in self._own:
             return Taken.REPEATED
         if len(self._ahead) < _AHEAD:
-            self._ahead[seq] = (message, route)
+            self._ahead[seq] = (message, route, now)
         return Taken.AHEAD
 
     def following(self) -> Iterator[tuple[Message, Route]]:
@@ -62,7 +62,8 @@ class Inbox:
                 self.next_seq = seq + 1
             elif seq in self._ahead:
                 self.next_seq = seq + 1
-                yield self._ahead.pop(seq)
+                message, route, _ = self._ahead.pop(seq)
+                yield message, route
             else:
                 return
 

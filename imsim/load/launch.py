@@ -17,7 +17,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import imsim
 from imsim.analysis import Run
 from imsim.core.exceptions import RunError
 from imsim.load.recording import collect, read_status
@@ -87,7 +86,7 @@ def _run_locust(scenario: Scenario, target: Target, key: str, folder: Path, log:
             command,
             cwd=folder,  # where no locust.conf or pyproject.toml can change anything
             env=_environment(key),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # ends when this process does, however it does; then the child leaves, too
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # so that Ctrl-C reaches this process only, which then ends the child
@@ -103,12 +102,14 @@ def _run_locust(scenario: Scenario, target: Target, key: str, folder: Path, log:
                         child.wait(timeout=_POLL)
         finally:
             _end(child)
+            assert child.stdin is not None
+            child.stdin.close()
 
 
 def _environment(key: str) -> dict[str, str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LOCUST_")}
     environment["IMSIM_KEY"] = key  # not as an argument, which every user of the machine could read
-    package = str(Path(imsim.__file__).parents[1])  # for a checkout that is not installed
+    package = str(Path(__file__).parents[2])  # for a checkout that is not installed
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package, environment.get("PYTHONPATH")]))
     environment["PYTHONUNBUFFERED"] = "1"
     return environment

@@ -51,8 +51,8 @@ def assemble(plan: Plan, facts: Facts, *, knows_server: bool) -> Tables:
     known = (facts[:, 1] >= 0) & (facts[:, 1] < count)
     unknown_intents, facts = facts[~known], facts[known]
 
-    messages, is_stored = _messages(plan, facts)
-    deliveries, stray = _deliveries(plan, facts, is_stored, knows_server)
+    messages, is_rejected = _messages(plan, facts)
+    deliveries, stray = _deliveries(plan, facts, ~is_rejected, knows_server)
     return Tables(messages, deliveries, stray + len(np.unique(unknown_intents[:, 1:3], axis=0)))
 
 
@@ -103,15 +103,15 @@ def _messages(plan: Plan, facts: Facts) -> tuple[pa.Table, _Bools]:
         ],
         schema=MESSAGES,
     )
-    return table, is_stored
+    return table, is_rejected & ~is_stored
 
 
-def _deliveries(plan: Plan, facts: Facts, is_stored: _Bools, knows_server: bool) -> tuple[pa.Table, int]:
+def _deliveries(plan: Plan, facts: Facts, is_due: _Bools, knows_server: bool) -> tuple[pa.Table, int]:
     per_user = len(plan.devices)
     all_devices = len(plan.users) * per_user
 
     intent, device, is_own = (np.asarray(column) for column in plan.entitled())
-    kept = is_stored[intent]
+    kept = is_due[intent]
     intent, device, is_own = intent[kept].astype(np.int64), device[kept].astype(np.int64), is_own[kept]
     count = len(intent)
 

@@ -182,7 +182,9 @@ class Policies(Section):
     )
     push_backoff: float = Field(default=2.0, ge=1, description="factor from one push's timeout to the next's")
     gap_wait: Seconds = Field(
-        default=3.0, description="a device waits this long for a gap in a conversation to close before it pulls"
+        default=3.0,
+        description="a device holds a message back for this long at most while one before it is missing (with a drain"
+        " shorter than this, some are held back at the end, and count as lost)",
     )
     heartbeat: PositiveSeconds = Field(default=30.0, description="a client silent for this long pings")
     heartbeat_timeout: PositiveSeconds = Field(

@@ -333,6 +333,7 @@ class RouterNode(_Machines):
     """Holds the conversations and the users that hash to it."""
 
     __slots__ = (
+        "_asked_at_once",
         "_gateway_links",
         "_local",
         "_router_links",
@@ -352,6 +353,7 @@ class RouterNode(_Machines):
         self._router_links = world.backend_links(("router", index), "router", topology.routers)
         self._storage_links = world.backend_links(("router", index), "storage", topology.storages)
         self._local: deque[frames.ToUsers] = deque()
+        self._asked_at_once: list[storage.Request] | None = None
         self.conversations: Conversations | None = None
         self.users: Users | None = None
         self.start()
@@ -359,6 +361,15 @@ class RouterNode(_Machines):
     def start(self) -> None:
         self.conversations = Conversations(self, self.world.policies, self.world.epoch)
         self.users = Users(self, self.world.policies)
+
+    def warm_up(self, conversation_id: str, founders: tuple[str, ...]) -> None:
+        """Have a conversation open, as it would be had the service run for a while; free of charge."""
+        assert self.conversations is not None
+        self._asked_at_once = []
+        self.conversations.open(conversation_id, self.now, founders)
+        asked, self._asked_at_once = self._asked_at_once, None
+        for request in asked:
+            self.conversations.stored(request, self.world.storage.execute(request), self.now)
 
     def crash(self) -> None:
         """Everything in memory is gone, answers from storage included."""
@@ -423,6 +434,9 @@ class RouterNode(_Machines):
     # --- the port of both machines ---
 
     def store(self, request: storage.Request) -> None:
+        if self._asked_at_once is not None:
+            self._asked_at_once.append(request)
+            return
         asker = self.users if isinstance(request, storage.USERS_REQUESTS) else self.conversations
         node = self.world.storage_for(request)
         arrival = self._storage_links[node.index].arrival(self.now)

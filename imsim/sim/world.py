@@ -41,7 +41,8 @@ def simulate(
 
 
 class World:
-    """All nodes of a scenario, their clock at -`LEAD` seconds. `run` does the rest; or drive the clock by hand."""
+    """All nodes of a scenario, their clock at -`LEAD` seconds, the plan's conversations open. `run` does the rest; or
+    drive the clock by hand."""
 
     def __init__(self, scenario: Scenario, plan: Plan, *, seed: int | None = None) -> None:
         self.scenario = scenario
@@ -73,7 +74,7 @@ class World:
 
         for conversation in plan.conversations:
             members = tuple(plan.users[number] for number in conversation.members)
-            self.storage.execute(storage.OpenConversation(conversation.id, members))
+            self.router_of(conversation.id).warm_up(conversation.id, members)
         self.clients = [
             ClientNode(self, plan.device_index(user, device), user_name, device_name)
             for user, user_name in enumerate(plan.users)

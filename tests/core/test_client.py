@@ -653,12 +653,25 @@ def test_a_passed_gap_acknowledges_what_is_shown_behind_it(phone):
     assert phone.sent() == [frames.Delivered(AB, 3)]
 
 
-def test_a_second_gap_is_waited_for_as_well(phone):
+def test_no_message_is_held_back_longer_than_the_wait_however_many_gaps_there_are(phone):
     phone.push(2, 4)
-    phone.advance(3)
-    assert phone.shown == [2]
-    phone.advance(3)
+    phone.advance(1)
+    phone.push(6)
+    phone.advance(2)
     assert phone.shown == [2, 4]
+    phone.advance(1)
+    assert phone.shown == [2, 4, 6]
+
+
+def test_each_gap_is_waited_for_in_full(phone):
+    phone.push(2)
+    phone.advance(2.9)
+    phone.push(4)
+    phone.push(1)
+    phone.advance(2.9)
+    assert phone.shown == [1, 2]
+    phone.advance(0.2)
+    assert phone.shown == [1, 2, 4]
 
 
 def test_a_gap_that_is_filled_in_time_needs_no_passing(phone):
@@ -690,7 +703,7 @@ def test_a_gap_that_the_sync_did_not_fill_is_passed_in_the_end(phone):
     phone.log_in()
     phone.get(frames.Page([], {AB: 0}, False))
     phone.get(frames.SyncDone([]))
-    phone.advance(2.9)
+    phone.advance(2.7)
     assert phone.shown == []
     phone.advance(0.1)
     assert phone.shown == [2]

@@ -23,7 +23,7 @@ def test_office_headless(locust, url, tmp_path):
     run = RunData.open(result.stdout.removeprefix("run: ").partition("\n")[0], verify=True)
     assert run.path.parent == tmp_path
     assert (run.world, run.seed, run.scenario.population.users) == ("live", 5, 6)
-    assert 1 < run.scenario.duration < 2
+    assert 0 < run.scenario.duration < 2  # what was left of -t after the logins
     office = Scenario.load("office", {"population.users": 6}, seed=5)
     assert run.messages["intended_at"].tolist() == plan(office, duration=run.scenario.duration).at.tolist()
     assert (run.messages.outcome == "stored").all()
