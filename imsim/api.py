@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Timer
@@ -67,8 +67,9 @@ def simulate(
 
     scenario = _with(_scenario(scenario), seed, duration)
     started = datetime.now(UTC)
-    with _progress(f"simulating {scenario.name}", progress) as report:
-        tables = simulate_world(scenario, progress=report)
+    _check(out)
+    with _Progress(progress) as bar:
+        tables = simulate_world(scenario, progress=lambda share: bar.show(f"simulating {scenario.name}", share))
     run = Run.make(tables, scenario, world="sim", seed=scenario.seed, started=started)
     if out is not None:
         run.write(out)
@@ -94,7 +95,9 @@ def loadtest(
     from imsim.load.launch import loadtest as launch
 
     scenario = _with(_scenario(scenario), seed, duration)
-    return launch(scenario, url, key=key, out=out, progress=progress)
+    _check(out)
+    with _Progress(progress) as bar:
+        return launch(scenario, url, key=key, out=out, progress=bar.show)
 
 
 def serve(
@@ -218,29 +221,32 @@ def _with(scenario: Scenario, seed: int | None, duration: float | str | None) ->
     return scenario
 
 
-class _progress:
-    """A progress bar as a context manager, giving a function that takes the share done, or None for silence."""
+def _check(out: Path | str | None) -> None:
+    """Better now than when the run is done."""
+    if out is not None:
+        try:
+            Path(out).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"out: cannot make the folder {out}: {error.strerror}") from None
 
-    def __init__(self, title: str, shown: bool) -> None:
-        self._title = title
-        self._shown = shown
-        self._bar: Any = None
 
-    def __enter__(self) -> Callable[[float], None] | None:
-        if not self._shown:
-            return None
+class _Progress:
+    """A progress bar, of which nothing is left; silent unless `shown`, and where there is no terminal."""
+
+    def __init__(self, shown: bool) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of tqdm, about notebook widgets that are not installed
             from tqdm.auto import tqdm
 
         form = "{desc}: {percentage:3.0f}% |{bar}| {elapsed}"
-        # disable=None: silent where there is no terminal.
-        self._bar = tqdm(desc=self._title, total=1.0, leave=False, disable=None, bar_format=form)
-        return self._update
+        self._bar: Any = tqdm(total=1.0, leave=False, disable=None if shown else True, bar_format=form)
 
-    def _update(self, share: float) -> None:
+    def __enter__(self) -> _Progress:
+        return self
+
+    def show(self, what: str, share: float) -> None:
+        self._bar.set_description(what, refresh=False)
         self._bar.update(share - self._bar.n)
 
     def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        self._bar.close()

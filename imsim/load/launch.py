@@ -13,9 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
-import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from imsim.analysis import Run
 from imsim.core.exceptions import RunError
@@ -25,6 +24,7 @@ from imsim.scenario import Scenario, plan
 
 _STARTING = 60.0  # seconds that Locust may take to start, and at the end to stop
 _POLL = 0.1  # seconds between two looks at the child
+_PHASES = {"playing": "sending", "draining": "draining"}
 _PATIENCE = 5.0  # seconds that a child which was told to stop may take
 
 
@@ -32,25 +32,20 @@ def loadtest(
     scenario: Scenario,
     url: str,
     *,
-    duration: float | None = None,
-    seed: int | None = None,
     key: str = "imsim",
     out: Path | str | None = None,
-    progress: bool = True,
+    progress: Callable[[str, float], None] | None = None,
 ) -> Run:
     """Play the scenario's plan against the server at `url` (ws://... or wss://...) and return the run.
 
-    duration: seconds, in place of the scenario's. seed: in place of the scenario's. key: the server's, for tokens.
-    out: where the run's folder is made, with Locust's log in it; None: nowhere, `run.write` does that later.
-    progress: a bar on stderr, if that is a terminal.
+    key: the server's, for tokens. out: where the run's folder is made, with Locust's log; None: nowhere. `progress` is
+    told what is being done and, while messages are sent, which share of them is due (0 to 1).
 
     The run's manifest says by `lateness_ms` how late this side was, and by `warnings` if that is too late to trust it.
 
-    Raises: UsageError for a url or a duration that is none; RunError if there is no server, if it refuses the key, if
-    it goes away, or if Locust fails; the message then says where Locust's log is.
+    Raises: UsageError for a url that is none; RunError if there is no server, if it refuses the key, if it goes away,
+    or if Locust fails; the message then says where Locust's log is.
     """
-    changes = {"duration": duration, "seed": seed}
-    scenario = scenario.with_({path: value for path, value in changes.items() if value is not None})
     plan(scenario)  # too large a plan is refused here, not in the child
     target = Target(url)
     target.check()
@@ -70,7 +65,14 @@ def loadtest(
     return run
 
 
-def _run_locust(scenario: Scenario, target: Target, key: str, folder: Path, log: Path, progress: bool) -> None:
+def _run_locust(
+    scenario: Scenario,
+    target: Target,
+    key: str,
+    folder: Path,
+    log: Path,
+    progress: Callable[[str, float], None] | None,
+) -> None:
     """Start Locust and wait until it has ended, by itself or by force."""
     file = folder / "scenario.toml"
     file.write_text(scenario.to_toml(), encoding="utf-8")
@@ -92,14 +94,20 @@ def _run_locust(scenario: Scenario, target: Target, key: str, folder: Path, log:
             start_new_session=True,  # so that Ctrl-C reaches this process only, which then ends the child
         )
         try:
-            with _Progress(scenario, progress) as bar:
-                deadline = time.monotonic() + bound
-                while child.poll() is None:
-                    if time.monotonic() > deadline:
-                        raise RunError(f"Locust did not end within {bound:.0f} s and was stopped")
-                    bar.show(read_status(folder).get("phase"))
-                    with contextlib.suppress(subprocess.TimeoutExpired):
-                        child.wait(timeout=_POLL)
+            began = None
+            deadline = time.monotonic() + bound
+            while child.poll() is None:
+                now = time.monotonic()
+                if now > deadline:
+                    raise RunError(f"Locust did not end within {bound:.0f} s and was stopped")
+                phase = str(read_status(folder).get("phase"))
+                if began is None and phase == "playing":
+                    began = now
+                if progress:
+                    share = 0.0 if began is None else min((now - began) / scenario.duration, 1.0)
+                    progress(_PHASES.get(phase, "logging in"), share)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(timeout=_POLL)
         finally:
             _end(child)
             assert child.stdin is not None
@@ -138,37 +146,3 @@ def _keep(log: Path, out: Path | str | None) -> Path:
 def _last_line(log: Path) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
-
-
-class _Progress:
-    """A bar over the seconds of the plan; nothing is left of it, and without a terminal there is none."""
-
-    def __init__(self, scenario: Scenario, wanted: bool) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of tqdm, about widgets that are not installed
-            from tqdm.auto import tqdm
-        self._duration = scenario.duration
-        self._began: float | None = None
-        self._bar: Any = tqdm(
-            total=round(scenario.duration, 1),
-            unit="s",
-            desc="logging in",
-            leave=False,
-            disable=None if wanted else True,
-            bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s",
-        )
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def show(self, phase: str | None) -> None:
-        if phase == "playing" and self._began is None:
-            self._began = time.monotonic()
-            self._bar.set_description("sending")
-        elif phase == "draining":
-            self._bar.set_description("draining")
-        if self._began is not None:
-            self._bar.update(min(time.monotonic() - self._began, self._duration) - self._bar.n)
