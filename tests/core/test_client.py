@@ -877,3 +877,136 @@ def test_a_rate_limit_costs_no_attempt(phone):
         phone.collect()
         phone.advance(0.2)
         assert phone.sends() == [("1", False, None)]  # nobody has it: no resend
+
+
+# --- places ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_place_is_noted_whether_it_is_news_or_not(phone):
+    phone.push(1)
+    phone.collect()
+    for version in (3, 3, 2):
+        phone.get(frames.Placed(place(version, pinned=version == 3)))
+    assert phone.sent() == [frames.Noted(AB, 3), frames.Noted(AB, 3), frames.Noted(AB, 2)]
+    assert phone.line().pinned
+    assert phone.of(events.PlaceChanged) == [events.PlaceChanged(AB, True, False, 0, "")]
+
+
+def test_a_sync_goes_on_from_the_version_of_the_last_one(phone):
+    phone = Phone().online([place(3, muted=True), place(4, conversation=TEAM)], version=5)
+    phone.get(frames.Placed(place(7)))  # the one before may be lost: no safe point
+    phone.machine.disconnected(0.0)
+    phone.machine.start(0.0)
+    phone.log_in()
+    assert phone.sent(frames.Sync) == [frames.Sync({AB: 0, TEAM: 0}, 5)]
+
+
+def test_the_pinned_come_first_each_kind_by_its_latest(phone):
+    for number, user in enumerate(("p", "q", "r", "s"), 1):
+        phone.push(1, conversation_id=f"p2p:bob:{user}", sender=user, time=number)
+    for version, user in enumerate(("p", "r"), 1):
+        phone.get(frames.Placed(place(version, conversation=f"p2p:bob:{user}", pinned=True)))
+    assert [line.to for line in phone.machine.conversations()] == ["r", "p", "s", "q"]
+
+
+def test_what_the_user_sets_shows_until_the_servers_answer_and_then_what_the_server_says(phone):
+    phone.push(1)
+    phone.collect()
+    phone.machine.set_conversation(AB, 0.0, pinned=True, custom="x")
+    assert phone.sent() == [frames.SetConversation(AB, True, None, None, "x", 1)]
+    assert (phone.line().pinned, phone.line().custom) == (True, "x")
+    phone.get(frames.Placed(place(1, muted=True)))  # another device's
+    assert (phone.line().pinned, phone.line().muted, phone.line().custom) == (True, True, "x")
+    phone.get(frames.Rejected("set_conversation", AB, Code.TOO_LARGE, "why", number=1))
+    assert (phone.line().pinned, phone.line().muted, phone.line().custom) == (False, True, "")
+    assert [(event.pinned, event.muted) for event in phone.of(events.PlaceChanged)] == [
+        (True, False),
+        (True, True),
+        (False, True),
+    ]
+    assert phone.of(events.RequestFailed) == [events.RequestFailed("set_conversation", AB, Code.TOO_LARGE, "why")]
+
+
+def test_a_refusal_that_may_pass_is_no_failure(phone):
+    phone.push(1)
+    phone.machine.read(AB, 0.0)
+    phone.get(frames.Rejected("read", AB, Code.UNAVAILABLE, "", number=1))
+    phone.collect()
+    phone.advance(5)
+    assert phone.sent(frames.Read) == [frames.Read(AB, 1, 1)]
+    assert phone.of(events.RequestFailed) == []
+    phone.get(frames.Done("read", AB, 1))
+    phone.get(frames.Rejected("read", AB, Code.NO_CONVERSATION, "", number=1))  # to the repetition
+    assert phone.of(events.RequestFailed) == []
+    assert len(phone.of(events.RequestDone)) == 1
+
+
+def test_to_hide_deletes_from_the_list_and_reads_what_was_shown(phone):
+    phone.push(1, 2)
+    phone.push(4)
+    phone.collect()
+    phone.machine.hide(AB, 0.0)
+    assert phone.machine.conversations() == []
+    assert phone.sent() == [frames.SetConversation(AB, hidden_seq=2, number=1)]
+    assert phone.of(events.ReadMoved) == [events.ReadMoved(AB, 2, 0)]
+    phone.push(3)
+    assert (phone.line().unread, phone.line().last_msg.seq) == (2, 4)
+
+
+def test_to_hide_what_is_not_there_does_nothing(phone):
+    phone.machine.hide(TEAM, 0.0)
+    assert phone.methods() == []
+
+
+def test_the_total_of_unread_messages(phone):
+    phone.push(1, 2)
+    phone.push(1, conversation_id=TEAM)
+    phone.get(frames.Placed(place(1, conversation=TEAM, muted=True)))
+    assert (phone.machine.total_unread(), phone.machine.total_unread(include_muted=False)) == (3, 2)
+
+
+def test_the_peers_reading_is_told_and_moves_forward(phone):
+    phone.push(1, 2)
+    for version, seq in ((1, 1), (2, 1), (3, 2)):
+        phone.get(frames.Placed(place(version, peer_read_seq=seq, muted=version == 2)))
+    assert phone.of(events.PeerRead) == [events.PeerRead(AB, 1), events.PeerRead(AB, 2)]
+    assert (phone.line().peer_read_seq, phone.line().unread) == (2, 2)
+
+
+def test_a_resent_message_says_again_what_it_has_read(phone):
+    """Whoever stored it at the first attempt may have died before telling anybody."""
+    phone.push(1)
+    phone.send("1")
+    phone.advance(5)
+    phone.collect()
+    phone.stored("1", 2)
+    assert phone.sent() == [frames.Read(AB, 1, 1)]
+    phone.send("2")
+    phone.stored("2", 3)
+    assert phone.sent(frames.Read) == []
+
+
+def test_a_sync_that_knows_less_reading_than_this_device_is_told(phone):
+    phone.push(1)
+    phone.send("1")
+    phone.stored("1", 2)
+    phone.machine.disconnected(0.0)
+    phone.advance(0.25)
+    phone.log_in()
+    phone.collect()
+    phone.get(frames.SyncDone([], 0))
+    assert phone.sent() == [frames.Read(AB, 1, 1)]
+
+
+def test_how_many_have_read_is_told_once(phone):
+    phone.machine.read_count(TEAM, 4, 0.0)
+    phone.machine.read_count(TEAM, 5, 0.0)
+    assert phone.sent() == [frames.ReadCount(TEAM, 4), frames.ReadCount(TEAM, 5)]
+    for _ in range(2):
+        phone.get(frames.ReadCounted(TEAM, 4, 1, 2))
+    phone.rejected(f"{TEAM}:5", Code.NO_CONVERSATION, "read_count")
+    assert phone.of(events.ReadCounted) == [events.ReadCounted(TEAM, 4, 1, 2)]
+    assert [event.ref for event in phone.of(events.RequestFailed)] == [f"{TEAM}:5"]
+    phone.collect()
+    phone.advance(20)
+    assert phone.sent() == []
