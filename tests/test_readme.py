@@ -155,7 +155,13 @@ def test_a_client_written_from_the_readme_alone_talks_to_the_server(server):
         assert (message["from"], message["content"], message["seq"]) == ("alice", "hi", 1)
         tell(bob, op="delivered", conversationId="p2p:alice:bob", seq=1)
         tell(bob, op="read", conversationId="p2p:alice:bob", seq=1)
-        assert hear(bob, "marked")["mark"] == {"conversationId": "p2p:alice:bob", "readSeq": 1, "unread": 0}
+        place = hear(bob, "placed")["place"]
+        assert place == {"conversationId": "p2p:alice:bob", "version": 1, "readSeq": 1, "unread": 0}
+        tell(bob, op="noted", conversationId="p2p:alice:bob", version=1)
+        assert hear(bob, "done") == {"op": "done", "request": "read", "ref": "p2p:alice:bob"}
+        place = hear(alice, "placed")["place"]
+        assert (place["version"], place["peerReadSeq"]) == (1, 1)
+        tell(alice, op="noted", conversationId="p2p:alice:bob", version=1)
         tell(alice, op="send", idClient="a-1", scene="p2p", to="bob", content="hi", shown=0, resend=True)
         assert hear(alice, "stored") == stored
         tell(alice, op="create_group", name="team", members=["bob"])
@@ -163,6 +169,14 @@ def test_a_client_written_from_the_readme_alone_talks_to_the_server(server):
         tell(bob, op="send", idClient="b-1", scene="group", to="team", content="all?")
         assert hear(bob, "stored")["conversationId"] == "group:team"
         assert hear(alice, "push")["message"]["to"] == "team"
+        tell(alice, op="read_count", conversationId="group:team", seq=1)
+        counted = hear(alice, "read_counted")
+        assert (counted["read"], counted["members"]) == (0, 1)
+        tell(alice, op="set_conversation", conversationId="group:team", pinned=True, hiddenSeq=1, number=7)
+        place = hear(alice, "placed")["place"]
+        assert (place["pinned"], place["hiddenSeq"], place["readSeq"]) == (True, 1, 1)
+        tell(alice, op="noted", conversationId="group:team", version=place["version"])
+        assert hear(alice, "done")["number"] == 7
         tell(alice, op="ping")
         hear(alice, "pong")
         tell(alice, op="nonsense")

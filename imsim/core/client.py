@@ -7,19 +7,17 @@ received message once and in order, and keeps the conversation list with its unr
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
 from imsim.core import events, frames
-from imsim.core.inbox import Inbox, Taken
-from imsim.core.model import Code, Flow, Message, Route, Scene, Status, conversation_id
+from imsim.core.inbox import Taken
+from imsim.core.model import Code, Flow, Message, Place, Route, Scene, Status, conversation_id
+from imsim.core.outbox import Outbox, Outgoing
 from imsim.core.policies import Policies
+from imsim.core.requests import Requests
+from imsim.core.screen import Conversation, LocalConversation
 from imsim.core.timers import Timer, Timers
-from imsim.core.unread import Unread
-
-_OUTGOING = 10_000  # sends that may wait for their answer
-_FAILED = 1_000  # failed sends remembered, in case they prove stored after all
 
 
 class Port(Protocol):
@@ -43,60 +41,23 @@ class State(StrEnum):
     ENDED = "ended"  # refused for good, or stopped
 
 
-@dataclass(slots=True)
-class Conversation:
-    """A line of the conversation list, as this user sees it. `update_time`: ms since 1970."""
-
-    id: str
-    scene: Scene
-    to: str
-    update_time: int
-    unread: int
-    read_seq: int
-    last_msg: Message | None
-
-
-class _Outgoing:
-    """A send without its final answer. `held` means: refused because its predecessor is missing."""
-
-    __slots__ = ("attempts", "conversation", "frame", "held", "timer")
-
-    def __init__(self, conversation: _Conversation, frame: frames.Send) -> None:
-        self.conversation = conversation
-        self.frame = frame
-        self.attempts = 0
-        self.held = False
-        self.timer: Timer | None = None
-
-
-class _Conversation:
-    __slots__ = ("gap_timer", "id", "inbox", "last_msg", "outgoing", "unread")
-
-    def __init__(self, id: str) -> None:
-        self.id = id
-        self.inbox = Inbox()
-        self.gap_timer: Timer | None = None
-        self.unread = Unread()
-        self.last_msg: Message | None = None
-        self.outgoing: dict[str, _Outgoing] = {}  # unanswered, in the order of sending
-
-
 class Client:
     """`draw()` gives a uniform number in [0, 1), for the jitter of reconnects."""
 
     __slots__ = (
         "_conversations",
         "_draw",
-        "_failed",
         "_failures",
         "_heard_at",
-        "_outgoing",
+        "_outbox",
         "_policies",
         "_port",
+        "_requests",
         "_sent_at",
         "_sync_again",
         "_timer",
         "_timers",
+        "_version",
         "device",
         "kind",
         "state",
@@ -128,9 +89,10 @@ class Client:
         self._heard_at = 0.0
         self._sync_again = False
         self._failures = 0  # connections in a row that did not get as far as a login
-        self._conversations: dict[str, _Conversation] = {}
-        self._outgoing: dict[str, _Outgoing] = {}
-        self._failed: dict[str, _Outgoing] = {}  # in case they prove stored after all
+        self._conversations: dict[str, LocalConversation] = {}
+        self._version = 0  # of the user's log, up to which this device has its places for sure
+        self._outbox = Outbox(self._timers, policies, self._put, port.emit)
+        self._requests = Requests(self._timers, policies.send_timeout, self._put)
 
     def next_deadline(self) -> float | None:
         return self._timers.next_deadline()
@@ -146,7 +108,7 @@ class Client:
             self._connect(None, now)
 
     def stop(self, now: float) -> None:
-        """Leave. Unanswered sends are kept, and go out again after the next `start`."""
+        """Leave. Unanswered sends and requests are kept, and go out again after the next `start`."""
         self._port.close()
         self._lost(now)
         self.state = State.ENDED
@@ -166,54 +128,64 @@ class Client:
         """Send a message; `Acked` or `SendFailed` answers. `id_client` must be new, or that of a send that failed:
         then this is its manual resend."""
         conversation = self._conversation(conversation_id(scene, self.user, to))
-        again = self._failed.pop(id_client, None) is not None
         shown = conversation.inbox.next_seq - 1
-        frame = frames.Send(id_client, scene, to, content, type, file, custom, again, None, shown)
-        outgoing = _Outgoing(conversation, frame)
-        if len(self._outgoing) >= _OUTGOING:
-            self._fail(outgoing, Code.UNAVAILABLE, "too many messages wait for an answer")
-            return
-        self._outgoing[id_client] = conversation.outgoing[id_client] = outgoing
-        if self.state in (State.ONLINE, State.SYNCING):
-            self._transmit(outgoing, now)
+        frame = frames.Send(id_client, scene, to, content, type, file, custom, shown=shown)
+        self._outbox.add(conversation.id, frame, now)
 
     def read(self, conversation_id: str, now: float) -> None:
         """The user has read all that the conversation shows."""
         conversation = self._conversations.get(conversation_id)
         if conversation is not None and conversation.unread.read(conversation.inbox.next_seq - 1):
-            self._mark_moved(conversation)
-            if self.state == State.ONLINE:
-                self._put(frames.Read(conversation.id, conversation.unread.read_seq), now)
+            self._read_moved(conversation)
+            self._tell_read(conversation, now)
+
+    def set_conversation(
+        self,
+        conversation_id: str,
+        now: float,
+        *,
+        pinned: bool | None = None,
+        muted: bool | None = None,
+        custom: str | None = None,
+    ) -> None:
+        """Change what is given, on all devices of the user; it shows here at once. `RequestDone` or `RequestFailed`
+        answers, by which time it has come about or shows no more."""
+        self._set(frames.SetConversation(conversation_id, pinned, muted, None, custom), now)
+
+    def hide(self, conversation_id: str, now: float) -> None:
+        """Delete the conversation from the list of all devices, until its next message; what it shows is read by that.
+        Answered as `set_conversation` is."""
+        conversation = self._conversations.get(conversation_id)
+        if conversation is not None:
+            self._set(frames.SetConversation(conversation_id, hidden_seq=conversation.last_seq), now)
+            if conversation.unread.read(conversation.last_seq):
+                self._read_moved(conversation)
+
+    def read_count(self, conversation_id: str, seq: int, now: float) -> None:
+        """How many have read this message? `ReadCounted` or `RequestFailed` answers."""
+        self._requests.ask(frames.ReadCount(conversation_id, seq), now)
 
     def create_group(self, name: str, members: list[str], now: float) -> None:
-        """Needs a login; `GroupMade` or `RequestFailed` answers, unless the connection is lost: then ask again."""
-        self._put(frames.CreateGroup(name, members), now)
+        """`GroupMade` or `RequestFailed` answers."""
+        self._requests.ask(frames.CreateGroup(name, members), now)
 
     def end_session(self, device: str, now: float) -> None:
-        """Log out another device of this user. Needs a login; `RequestDone` answers, as for `create_group`."""
-        self._put(frames.EndSession(device), now)
+        """Log out another device of this user. `RequestDone` answers."""
+        self._requests.ask(frames.EndSession(device), now)
 
     def conversations(self) -> list[Conversation]:
-        """The conversation list, the latest first."""
-        views = [self._view(c) for c in self._conversations.values() if c.last_msg or c.inbox.next_seq > 1]
-        return sorted(views, key=lambda view: (-view.update_time, view.id))
+        """The conversation list: those that are pinned, then the others, the latest first."""
+        wanted = self._requests.wanted
+        lines = [line for c in self._conversations.values() if (line := c.line(self.user, wanted(c.id))) is not None]
+        return sorted(lines, key=lambda line: (not line.pinned, -line.update_time, line.id))
+
+    def total_unread(self, include_muted: bool = True) -> int:
+        """Over the conversation list; what is muted counts or not."""
+        return sum(line.unread for line in self.conversations() if include_muted or not line.muted)
 
     def status(self, id_client: str) -> Status:
         """Of a message that this client has sent: sending, success or fail."""
-        if id_client in self._outgoing:
-            return Status.SENDING
-        return Status.FAIL if id_client in self._failed else Status.SUCCESS
-
-    def _view(self, conversation: _Conversation) -> Conversation:
-        scene, _, rest = conversation.id.partition(":")
-        if scene == Scene.P2P:
-            one, other = rest.split(":")
-            rest = other if one == self.user else one
-        last = conversation.last_msg
-        unread = conversation.unread
-        return Conversation(
-            conversation.id, Scene(scene), rest, last.time if last else 0, unread.count, unread.read_seq, last
-        )
+        return self._outbox.status(id_client)
 
     # --- the connection ---------------------------------------------------------------------------------------------
 
@@ -247,9 +219,8 @@ class Client:
     def _lost(self, now: float) -> None:
         if self._timer:
             self._timer.cancel()
-        for outgoing in self._outgoing.values():
-            if outgoing.timer:
-                outgoing.timer.cancel()
+        self._outbox.lost()
+        self._requests.lost()
         for conversation in self._conversations.values():
             if conversation.gap_timer:
                 conversation.gap_timer.cancel()
@@ -277,9 +248,8 @@ class Client:
         self._sync_again = False
         self._failures = 0
         self._sync(None, now)
-        for outgoing in list(self._outgoing.values()):
-            if outgoing.attempts == 0 or not self._spent(outgoing):
-                self._transmit(outgoing, now)
+        self._outbox.logged_in(now)
+        self._requests.logged_in(now)
 
     def _refused(self, frame: frames.Refused, now: float) -> None:
         self._port.close()
@@ -301,7 +271,7 @@ class Client:
         """Ask for what was missed, and again if no answer comes."""
         cursors = {c.id: c.inbox.cursor for c in self._conversations.values()}
         self._arm(now + self._policies.send_timeout, self._sync_overdue)
-        self._put(frames.Sync(cursors), now)
+        self._put(frames.Sync(cursors, self._version), now)
 
     def _sync_overdue(self, _: None, now: float) -> None:
         if now - self._heard_at >= self._policies.heartbeat_timeout:
@@ -329,13 +299,13 @@ class Client:
             self._sync(None, now)
             return
         self.state = State.ONLINE
-        for mark in frame.marks:
-            conversation = self._conversation(mark.conversation_id)
-            if conversation.unread.read_seq > mark.read_seq:  # read while offline
-                self._put(frames.Read(conversation.id, conversation.unread.read_seq), now)
-            elif conversation.unread.read(mark.read_seq):
-                self._mark_moved(conversation)
+        self._version = frame.version
+        for place in frame.places:
+            self._take_place(place)
         for conversation in self._conversations.values():
+            is_ahead = conversation.unread.read_seq > conversation.place.read_seq
+            if is_ahead and not self._requests.is_waiting(frames.Read.op, conversation.id):
+                self._tell_read(conversation, now)  # a send moved it, and the server lost its senses at that moment
             self._wait_for_gap(conversation, now)
         self._arm(now + self._policies.heartbeat, self._beat)
         self._port.emit(events.Ready())
@@ -354,70 +324,14 @@ class Client:
 
     # --- sending ----------------------------------------------------------------------------------------------------
 
-    def _transmit(self, outgoing: _Outgoing, now: float) -> None:
-        frame, conversation = outgoing.frame, outgoing.conversation
-        outgoing.attempts += 1
-        outgoing.held = False
-        after = None
-        if len(conversation.outgoing) > 1:
-            for id_client in conversation.outgoing:
-                if id_client == frame.id_client:
-                    break
-                after = id_client
-        if outgoing.attempts > 1 or after is not None:
-            resend = frame.resend or outgoing.attempts > 1
-            outgoing.frame = frame = frames.Send(
-                frame.id_client,
-                frame.scene,
-                frame.to,
-                frame.content,
-                frame.type,
-                frame.file,
-                frame.custom,
-                resend,
-                after,
-                frame.shown,
-            )
-        if outgoing.timer:
-            outgoing.timer.cancel()
-        outgoing.timer = self._timers.at(now + self._policies.send_timeout, self._send_overdue, outgoing)
-        self._port.emit(events.Sent(frame.id_client, outgoing.attempts))
-        self._put(frame, now)
-
-    def _spent(self, outgoing: _Outgoing) -> bool:
-        if outgoing.attempts < self._policies.send_attempts:
-            return False
-        self._drop(outgoing)
-        self._fail(outgoing, Code.TIMEOUT, "no answer after every attempt")
-        return True
-
-    def _send_overdue(self, outgoing: _Outgoing, now: float) -> None:
-        if not self._spent(outgoing):
-            self._transmit(outgoing, now)
-        else:
-            self._release_held(outgoing.conversation, now)
-
-    def _drop(self, outgoing: _Outgoing) -> None:
-        del self._outgoing[outgoing.frame.id_client]
-        del outgoing.conversation.outgoing[outgoing.frame.id_client]
-        if outgoing.timer:
-            outgoing.timer.cancel()
-
-    def _fail(self, outgoing: _Outgoing, code: Code, text: str) -> None:
-        id_client = outgoing.frame.id_client
-        self._failed[id_client] = outgoing
-        if len(self._failed) > _FAILED:
-            del self._failed[next(iter(self._failed))]
-        self._port.emit(events.SendFailed(id_client, code, text))
-
     def _received(self, frame: frames.Received, now: float) -> None:
         self._port.emit(events.Received(frame.id_client))
 
     def _stored(self, frame: frames.Stored, now: float) -> None:
-        outgoing = self._take_answered(frame.id_client, frame.conversation_id)
+        outgoing = self._outbox.answered(frame.id_client, frame.conversation_id)
         if outgoing is None:
             return  # answered before
-        conversation, sent = outgoing.conversation, outgoing.frame
+        conversation, sent = self._conversation(frame.conversation_id), outgoing.frame
         if conversation.last_msg is None or frame.seq > conversation.last_msg.seq:
             conversation.last_msg = Message(
                 frame.conversation_id,
@@ -434,54 +348,25 @@ class Client:
                 sent.custom,
                 sent.resend,
             )
-        if conversation.unread.read(sent.shown):
-            self._mark_moved(conversation)
+        self._read_by_send(conversation, outgoing, now)
         conversation.inbox.place_own(frame.seq)
         self._show_following(conversation, now)
         self._port.emit(events.Acked(frame.id_client, frame.conversation_id, frame.seq))
-        self._release_held(conversation, now)
+        self._outbox.release_held(conversation.id, now)
 
-    def _take_answered(self, id_client: str, conversation: str) -> _Outgoing | None:
-        """The send that proves stored, also if it had failed; it waits for nothing any more."""
-        for sends in (self._outgoing, self._failed):
-            outgoing = sends.get(id_client)
-            if outgoing is not None and outgoing.conversation.id == conversation:
-                if sends is self._outgoing:
-                    self._drop(outgoing)
-                else:
-                    del self._failed[id_client]
-                return outgoing
-        return None
+    def _read_by_send(self, conversation: LocalConversation, outgoing: Outgoing, now: float) -> None:
+        """The send is stored, and with it the read mark has moved to what was shown when it was made."""
+        if conversation.unread.read(outgoing.frame.shown):
+            self._read_moved(conversation)
+        if outgoing.attempts > 1 and outgoing.frame.shown > conversation.place.read_seq:
+            # Whoever stored it at an earlier attempt may have died before telling the other devices, and the peer.
+            self._tell_read(conversation, now)
 
     def _rejected(self, frame: frames.Rejected, now: float) -> None:
-        if frame.request != frames.Send.op:
+        if frame.request == frames.Send.op:
+            self._outbox.rejected(frame, now)
+        elif not frame.code.retryable and self._answered(frame):  # else it is repeated
             self._port.emit(events.RequestFailed(frame.request, frame.ref, frame.code, frame.text))
-            return
-        outgoing = self._outgoing.get(frame.ref)
-        if outgoing is None:
-            return  # answered before
-        if frame.code == Code.GAP:
-            outgoing.held = True
-            if next(iter(outgoing.conversation.outgoing)) == frame.ref:
-                self._release_held(outgoing.conversation, now)
-        elif frame.code == Code.RATE_LIMITED:
-            outgoing.attempts -= 1  # a refusal that says when to come back is no failed attempt
-            if outgoing.timer:
-                outgoing.timer.cancel()
-            outgoing.timer = self._timers.at(now + frame.retry_after, self._send_overdue, outgoing)
-        elif not frame.code.retryable:
-            self._drop(outgoing)
-            self._fail(outgoing, frame.code, frame.text)
-            self._release_held(outgoing.conversation, now)
-        # Otherwise its timer sends it again, a little later, which is what an overloaded server needs.
-
-    def _release_held(self, conversation: _Conversation, now: float) -> None:
-        """The oldest unanswered message of the conversation changed: those held back for it may go again."""
-        for outgoing in list(conversation.outgoing.values()):
-            if not outgoing.held:
-                break
-            if not self._spent(outgoing):
-                self._transmit(outgoing, now)
 
     # --- receiving --------------------------------------------------------------------------------------------------
 
@@ -490,13 +375,13 @@ class Client:
         conversation = self._take(message, Route.PUSH, now)
         self._put(frames.Delivered(message.conversation_id, conversation.inbox.next_seq - 1), now)
 
-    def _take(self, message: Message, route: Route, now: float) -> _Conversation:
+    def _take(self, message: Message, route: Route, now: float) -> LocalConversation:
         conversation = self._conversations.get(message.conversation_id)
         if conversation is None:
             conversation = self._conversation(message.conversation_id)
         taken = conversation.inbox.take(message, route, now)
         if taken is Taken.SHOW:
-            self._show(conversation, message, route)
+            self._show(conversation, message, route, now)
             self._show_following(conversation, now)
         elif taken is Taken.REPEATED:
             self._port.emit(events.Repeated(message))
@@ -504,15 +389,14 @@ class Client:
             self._wait_for_gap(conversation, now)
         return conversation
 
-    def _show(self, conversation: _Conversation, message: Message, route: Route) -> None:
+    def _show(self, conversation: LocalConversation, message: Message, route: Route, now: float) -> None:
         last = conversation.last_msg
         if last is None or message.seq > last.seq:
             conversation.last_msg = message
         if message.sender == self.user:
-            outgoing = self._take_answered(message.id_client, conversation.id)
+            outgoing = self._outbox.answered(message.id_client, conversation.id)
             if outgoing is not None:  # its own message, of which the answer was lost
-                if conversation.unread.read(outgoing.frame.shown):
-                    self._mark_moved(conversation)
+                self._read_by_send(conversation, outgoing, now)
                 self._port.emit(events.Acked(message.id_client, conversation.id, message.seq))
                 return
             self._port.emit(events.Shown(message, Flow.OUT, route))
@@ -521,22 +405,22 @@ class Client:
                 conversation.unread.add(message.seq)
             self._port.emit(events.Shown(message, Flow.IN, route))
 
-    def _show_following(self, conversation: _Conversation, now: float) -> None:
+    def _show_following(self, conversation: LocalConversation, now: float) -> None:
         for message, route in conversation.inbox.following():
-            self._show(conversation, message, route)
+            self._show(conversation, message, route, now)
         if conversation.gap_timer is not None:
             conversation.gap_timer.cancel()
             conversation.gap_timer = None
             self._wait_for_gap(conversation, now)
 
-    def _wait_for_gap(self, conversation: _Conversation, now: float) -> None:
+    def _wait_for_gap(self, conversation: LocalConversation, now: float) -> None:
         """No message is held back for longer than `gap_wait`, however many gaps there are before it."""
         since = conversation.inbox.held_since
         if since is not None and conversation.gap_timer is None:
             deadline = max(now, since + self._policies.gap_wait)
             conversation.gap_timer = self._timers.at(deadline, self._gap_overdue, conversation)
 
-    def _gap_overdue(self, conversation: _Conversation, now: float) -> None:
+    def _gap_overdue(self, conversation: LocalConversation, now: float) -> None:
         """Nobody filled the gap: show what stands behind it. The next login's sync asks for what is missing."""
         conversation.gap_timer = None
         if self.state != State.ONLINE:
@@ -546,27 +430,75 @@ class Client:
         self._put(frames.Delivered(conversation.id, conversation.inbox.next_seq - 1), now)
         self._wait_for_gap(conversation, now)
 
-    # --- marks and groups -------------------------------------------------------------------------------------------
+    # --- places and requests ----------------------------------------------------------------------------------------
 
-    def _marked(self, frame: frames.Marked, now: float) -> None:
-        conversation = self._conversation(frame.mark.conversation_id)
-        if conversation.unread.read(frame.mark.read_seq):
-            self._mark_moved(conversation)
+    def _placed(self, frame: frames.Placed, now: float) -> None:
+        self._put(frames.Noted(frame.place.conversation_id, frame.place.version), now)
+        self._take_place(frame.place)
 
-    def _mark_moved(self, conversation: _Conversation) -> None:
+    def _take_place(self, place: Place) -> None:
+        conversation = self._conversation(place.conversation_id)
+        known = conversation.place
+        if place.version <= known.version:
+            return
+        before = self._settings(conversation)
+        conversation.place = place
+        self._settings_changed(conversation, before)
+        if conversation.unread.read(place.read_seq):
+            self._read_moved(conversation)
+        if place.peer_read_seq > known.peer_read_seq:
+            self._port.emit(events.PeerRead(place.conversation_id, place.peer_read_seq))
+
+    def _read_moved(self, conversation: LocalConversation) -> None:
         unread = conversation.unread
-        self._port.emit(events.MarkMoved(conversation.id, unread.read_seq, unread.count))
+        self._port.emit(events.ReadMoved(conversation.id, unread.read_seq, unread.count))
+
+    def _tell_read(self, conversation: LocalConversation, now: float) -> None:
+        self._requests.ask(frames.Read(conversation.id, conversation.unread.read_seq), now)
+
+    def _set(self, frame: frames.SetConversation, now: float) -> None:
+        conversation = self._conversation(frame.conversation_id)
+        before = self._settings(conversation)
+        self._requests.ask(frame, now)
+        self._settings_changed(conversation, before)
+
+    def _settings(self, conversation: LocalConversation) -> events.PlaceChanged:
+        """As they show, whether the server has answered or not."""
+        place = conversation.settings(self._requests.wanted(conversation.id))
+        return events.PlaceChanged(conversation.id, place.pinned, place.muted, place.hidden_seq, place.custom)
+
+    def _settings_changed(self, conversation: LocalConversation, before: events.PlaceChanged) -> None:
+        after = self._settings(conversation)
+        if after != before:
+            self._port.emit(after)
+
+    def _answered(self, frame: frames.Done | frames.Rejected) -> bool:
+        """Whether the request still waited for it. What was wanted of a conversation shows no more: its place does."""
+        if frame.request != frames.SetConversation.op:
+            return self._requests.answered(frame.request, frame.ref, frame.number)
+        conversation = self._conversation(frame.ref)
+        before = self._settings(conversation)
+        answered = self._requests.answered(frame.request, frame.ref, frame.number)
+        self._settings_changed(conversation, before)
+        return answered
 
     def _done(self, frame: frames.Done, now: float) -> None:
-        self._port.emit(events.RequestDone(frame.request, frame.ref))
+        if self._answered(frame):
+            self._port.emit(events.RequestDone(frame.request, frame.ref))
 
     def _group_created(self, frame: frames.GroupCreated, now: float) -> None:
-        self._port.emit(events.GroupMade(frame.name, frame.conversation_id))
+        if self._requests.answered(frames.CreateGroup.op, frame.name):
+            self._port.emit(events.GroupMade(frame.name, frame.conversation_id))
 
-    def _conversation(self, id: str) -> _Conversation:
+    def _read_counted(self, frame: frames.ReadCounted, now: float) -> None:
+        asked = frames.ReadCount(frame.conversation_id, frame.seq)
+        if self._requests.answered(asked.op, asked.ref):
+            self._port.emit(events.ReadCounted(frame.conversation_id, frame.seq, frame.read, frame.members))
+
+    def _conversation(self, id: str) -> LocalConversation:
         conversation = self._conversations.get(id)
         if conversation is None:
-            conversation = self._conversations[id] = _Conversation(id)
+            conversation = self._conversations[id] = LocalConversation(id)
         return conversation
 
 
@@ -577,11 +509,12 @@ _HANDLERS: dict[type, Callable[[Client, Any, float], None]] = {
     frames.Received: Client._received,
     frames.Page: Client._page,
     frames.SyncDone: Client._sync_done,
-    frames.Marked: Client._marked,
+    frames.Placed: Client._placed,
     frames.Resync: Client._resync,
     frames.LoggedIn: Client._logged_in,
     frames.Refused: Client._refused,
     frames.GroupCreated: Client._group_created,
     frames.Done: Client._done,
+    frames.ReadCounted: Client._read_counted,
     frames.Pong: Client._ponged,
 }

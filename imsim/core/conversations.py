@@ -35,12 +35,12 @@ class Port(Protocol):
 class _Entry:
     """A message on its way into the log, or recently in it."""
 
-    __slots__ = ("message", "sessions", "shown", "stored", "timer")
+    __slots__ = ("message", "places", "sessions", "stored", "timer")
 
-    def __init__(self, message: Message, session: Session | None, shown: int) -> None:
+    def __init__(self, message: Message, session: Session | None) -> None:
         self.message = message
         self.sessions = [session] if session else []  # who waits for the answer; more than one if a retry raced
-        self.shown = shown
+        self.places: storage.Places = ()  # that changed with it
         self.stored = False
         self.timer: Timer | None = None
 
@@ -193,12 +193,12 @@ class Conversations:
             up, _ = conversation.waiting.popleft()
             self._reject(up, Code.UNAVAILABLE, "storage could not look the message up")
         elif isinstance(result, Message):
-            entry = _Entry(result, None, 0)
+            entry = _Entry(result, None)
             entry.stored = True
             self._remember(conversation, entry)
             up, _ = conversation.waiting[0]
             if isinstance(up.frame, frames.Send) and up.frame.id_client == result.id_client:
-                self._deliver(conversation, result, up.session, 0)
+                self._deliver(conversation, result, up.session)
         self._resume(conversation, now)
 
     def _resume(self, conversation: _Conversation, now: float) -> None:
@@ -270,7 +270,7 @@ class Conversations:
             self._reject(up, Code.RATE_LIMITED, "too many messages in this group", wait)
             return
         conversation.next_seq += 1
-        entry = _Entry(message, session, frame.shown)
+        entry = _Entry(message, session)
         self._remember(conversation, entry)
         conversation.pending.append(entry)
         entry.timer = self._timers.at(now + self._policies.storage_timeout, self._overdue, conversation)
@@ -282,6 +282,7 @@ class Conversations:
         entry = conversation.recent[message.sender, message.id_client]
         if type(result) is storage.Appended:
             entry.stored = True
+            entry.places = result.places
             # Several workers may answer out of order; what is let out keeps to the log's order.
             pending = conversation.pending
             while pending and pending[0].stored:
@@ -298,13 +299,15 @@ class Conversations:
         self._port.emit(events.Committed(message))
         for session in entry.sessions:
             self._acknowledge(message, session)
-        self._deliver(conversation, message, entry.sessions[0], entry.shown)
-        entry.sessions = []
+        self._deliver(conversation, message, entry.sessions[0], entry.places)
+        entry.sessions, entry.places = [], ()
 
-    def _deliver(self, conversation: _Conversation, message: Message, origin: Session, shown: int) -> None:
+    def _deliver(
+        self, conversation: _Conversation, message: Message, origin: Session, places: storage.Places = ()
+    ) -> None:
         """Also for a message found again in storage: the writer that stored it may have died before letting it out,
         and devices that have it already do not show it twice."""
-        self._port.to_users(frames.Deliver(conversation.members, message, origin, shown))
+        self._port.to_users(frames.Deliver(conversation.members, message, origin, places))
 
     def _was_duplicate(self, conversation: _Conversation, entry: _Entry, original: Message) -> None:
         """Storage knew the key although this writer did not: its seq is free again."""
@@ -318,7 +321,7 @@ class Conversations:
             conversation.next_seq -= 1
         else:
             self._fence(conversation, "a duplicate among the messages in flight")
-        self._deliver(conversation, original, sessions[0], 0)
+        self._deliver(conversation, original, sessions[0])
         for session in sessions:
             if same:
                 self._acknowledge(original, session)
@@ -374,9 +377,7 @@ class Conversations:
                 return
 
     def _reject(self, up: frames.Up, code: Code, text: str, retry_after: float = 0.0) -> None:
-        frame = up.frame
-        ref = frame.id_client if isinstance(frame, frames.Send) else frame.name  # type: ignore[union-attr]
-        self._refuse(up.session, frame.op, ref, code, text, retry_after)
+        self._refuse(up.session, up.frame.op, up.frame.ref, code, text, retry_after)
 
     def _refuse(
         self, session: Session, request: str, ref: str, code: Code, text: str, retry_after: float = 0.0

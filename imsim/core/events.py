@@ -64,12 +64,42 @@ class Ready:
 
 
 @dataclass(slots=True)
-class MarkMoved:
+class ReadMoved:
     """The read mark of a conversation, and with it the unread count, changed."""
 
     conversation_id: str
     read_seq: int
     unread: int
+
+
+@dataclass(slots=True)
+class PlaceChanged:
+    """A conversation was pinned, muted, hidden (up to this seq), or given another custom, or the reverse: on this
+    device, where it shows before the server has answered, or on another."""
+
+    conversation_id: str
+    pinned: bool
+    muted: bool
+    hidden_seq: int
+    custom: str
+
+
+@dataclass(slots=True)
+class PeerRead:
+    """The other user of a p2p conversation has read it up to this seq."""
+
+    conversation_id: str
+    seq: int
+
+
+@dataclass(slots=True)
+class ReadCounted:
+    """`read` of `members` have read the message with this seq; its sender is not counted in either."""
+
+    conversation_id: str
+    seq: int
+    read: int
+    members: int
 
 
 @dataclass(slots=True)
@@ -82,7 +112,7 @@ class GroupMade:
 
 @dataclass(slots=True)
 class RequestDone:
-    """A request was carried out: its op, and which one (the device of an `end_session`)."""
+    """A request was carried out: its op, and which one (a device or a conversation)."""
 
     request: str
     ref: str
@@ -90,7 +120,7 @@ class RequestDone:
 
 @dataclass(slots=True)
 class RequestFailed:
-    """A request other than a send was rejected: its op, and the group's name or the conversation."""
+    """A request other than a send was rejected for good: its op, and which one (a group's name, a conversation ...)."""
 
     request: str
     ref: str
@@ -140,7 +170,10 @@ ClientEvent = (
     | Shown
     | Repeated
     | Ready
-    | MarkMoved
+    | ReadMoved
+    | PlaceChanged
+    | PeerRead
+    | ReadCounted
     | GroupMade
     | RequestDone
     | RequestFailed

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, get_args
 
-from imsim.core.model import Code, Message, Scene, Session
+from imsim.core.model import Code, Message, Place, Scene, Session
 
 # --- client -> gateway ----------------------------------------------------------------------------------------------
 
@@ -55,6 +55,10 @@ class Send:
     after: str | None = None
     shown: int = 0
 
+    @property
+    def ref(self) -> str:
+        return self.id_client
+
 
 @dataclass(slots=True)
 class Delivered:
@@ -66,23 +70,80 @@ class Delivered:
 
 
 @dataclass(slots=True)
-class Read:
-    """The user has read the conversation up to and including `seq`."""
+class Noted:
+    """This device has the place that a `placed` told, in this version."""
 
-    op: ClassVar[str] = "read"
+    op: ClassVar[str] = "noted"
     conversation_id: str
-    seq: int
+    version: int
 
 
 @dataclass(slots=True)
 class Sync:
-    """Send what this device misses. `cursors`: conversation -> seq up to which it holds everything (absent: 0).
+    """Send what this device misses. `cursors`: conversation -> seq up to which it holds everything (absent: 0);
+    `version`: that of its last `sync_done` (0, or absent: it knows of no place).
 
     Answered by one `page`; a client asks again with the page's cursors while `more` is true, then gets `sync_done`.
     """
 
     op: ClassVar[str] = "sync"
     cursors: dict[str, int] = field(default_factory=dict)
+    version: int = 0
+
+    @property
+    def ref(self) -> str:
+        return ""
+
+
+# Requests: whoever gets no answer asks again. Each has a `ref`, that its answer names together with its op. Where a
+# newer one can replace an older one that is still unanswered, `number` tells their answers apart.
+
+
+@dataclass(slots=True)
+class Read:
+    """The user has read the conversation up to and including `seq`. Answered by `done`."""
+
+    op: ClassVar[str] = "read"
+    conversation_id: str
+    seq: int
+    number: int = 0
+
+    @property
+    def ref(self) -> str:
+        return self.conversation_id
+
+
+@dataclass(slots=True)
+class SetConversation:
+    """Change what is given of the user's place in the conversation; answered by `done`.
+
+    `hidden_seq` deletes it from the list up to this seq, which is also read by that, and never moves back.
+    """
+
+    op: ClassVar[str] = "set_conversation"
+    conversation_id: str
+    pinned: bool | None = None
+    muted: bool | None = None
+    hidden_seq: int | None = None
+    custom: str | None = None
+    number: int = 0
+
+    @property
+    def ref(self) -> str:
+        return self.conversation_id
+
+
+@dataclass(slots=True)
+class ReadCount:
+    """How many have read the message with this seq? Answered by `read_counted`."""
+
+    op: ClassVar[str] = "read_count"
+    conversation_id: str
+    seq: int
+
+    @property
+    def ref(self) -> str:
+        return f"{self.conversation_id}:{self.seq}"
 
 
 @dataclass(slots=True)
@@ -93,6 +154,10 @@ class CreateGroup:
     name: str
     members: list[str]
 
+    @property
+    def ref(self) -> str:
+        return self.name
+
 
 @dataclass(slots=True)
 class EndSession:
@@ -100,6 +165,10 @@ class EndSession:
 
     op: ClassVar[str] = "end_session"
     device: str
+
+    @property
+    def ref(self) -> str:
+        return self.device
 
 
 # --- gateway -> client ----------------------------------------------------------------------------------------------
@@ -154,8 +223,9 @@ class Stored:
 
 @dataclass(slots=True)
 class Rejected:
-    """A request failed. `request` is its op, `ref` which one: a send's id_client, a group's name, the conversation of
-    a read. Retryable codes: `unavailable`, `gap`, and `rate_limited`: this one not before `retry_after` seconds."""
+    """A request failed. `request` is its op, `ref` which one: a send's id_client, a group's name, a device, the
+    conversation of a `read` or `set_conversation` (then with its `number`), the message of a `read_count`. Retryable
+    codes: `unavailable`, `gap`, and `rate_limited`: this one not before `retry_after` seconds."""
 
     op: ClassVar[str] = "rejected"
     request: str
@@ -163,15 +233,17 @@ class Rejected:
     code: Code
     text: str = ""
     retry_after: float = 0.0
+    number: int = 0
 
 
 @dataclass(slots=True)
 class Done:
-    """A request that has no answer of its own was carried out: its op, and which one."""
+    """A request that has no answer of its own was carried out: its op, and which one, as in `rejected`."""
 
     op: ClassVar[str] = "done"
     request: str
     ref: str
+    number: int = 0
 
 
 @dataclass(slots=True)
@@ -194,26 +266,33 @@ class Page:
 
 
 @dataclass(slots=True)
-class Mark:
-    """A user's read mark in a conversation, and how many countable messages of others lie beyond it."""
-
-    conversation_id: str
-    read_seq: int
-    unread: int
-
-
-@dataclass(slots=True)
 class SyncDone:
+    """The device holds everything. `places`: those that changed after the version of its `sync`; `version`: where the
+    user's log stood when they were looked up, to be given with the next `sync`."""
+
     op: ClassVar[str] = "sync_done"
-    marks: list[Mark]
+    places: list[Place]
+    version: int
 
 
 @dataclass(slots=True)
-class Marked:
-    """The read mark moved (on this device or another of the same user)."""
+class Placed:
+    """A place of the user changed, by this device or another, or because the other user has read. Whatever is not
+    newer than what the device has of this place is to be ignored; answer with `noted` in any case."""
 
-    op: ClassVar[str] = "marked"
-    mark: Mark
+    op: ClassVar[str] = "placed"
+    place: Place
+
+
+@dataclass(slots=True)
+class ReadCounted:
+    """`read` of `members` have read the message; whoever sent it is not counted in either."""
+
+    op: ClassVar[str] = "read_counted"
+    conversation_id: str
+    seq: int
+    read: int
+    members: int
 
 
 @dataclass(slots=True)
@@ -230,7 +309,8 @@ class GroupCreated:
     conversation_id: str
 
 
-FromClient = Login | Ping | Send | Delivered | Read | Sync | CreateGroup | EndSession
+Asked = Read | SetConversation | ReadCount | CreateGroup | EndSession
+FromClient = Login | Ping | Send | Delivered | Noted | Sync | Asked
 ToClient = (
     LoggedIn
     | Refused
@@ -242,7 +322,8 @@ ToClient = (
     | Push
     | Page
     | SyncDone
-    | Marked
+    | Placed
+    | ReadCounted
     | Resync
     | GroupCreated
 )
@@ -295,7 +376,7 @@ class Up:
     """gateway -> conversations or users: a client's frame. `conversation_id` is "" for those meant for users."""
 
     session: Session
-    frame: Send | CreateGroup | Read | Sync | EndSession
+    frame: Send | Sync | Asked
     conversation_id: str
 
     @property
@@ -318,19 +399,28 @@ class Down:
 @dataclass(slots=True)
 class Deliver:
     """conversations -> users: a stored message, for those `users` (all of one router). The device that sent it
-    (`origin`) needs no push; `shown` moves its user's read mark."""
+    (`origin`) needs no push; `places` are the (user, place) that changed with the message, of any users."""
 
     op: ClassVar[str] = "deliver"
     users: Sequence[str]
     message: Message
     origin: Session
-    shown: int
+    places: Sequence[tuple[str, Place]] = ()
 
 
-ToUsers = Attach | Detach | Up | Deliver
+@dataclass(slots=True)
+class PeerRead:
+    """users -> users: the other user of a p2p conversation has read, which changed this user's place."""
+
+    op: ClassVar[str] = "peer_read"
+    user: str
+    place: Place
+
+
+ToUsers = Attach | Detach | Up | Deliver | PeerRead
 ToGateway = Attached | Kick | Down
 
 # Where service times can be charged, by op: a gateway handles each client frame once, whichever way it goes; a router
 # each frame that reaches it.
 GATEWAY_OPS = frozenset(frame.op for frame in (*get_args(FromClient), *get_args(ToClient)))
-ROUTER_OPS = frozenset(frame.op for frame in (Attach, Detach, Send, CreateGroup, Read, Sync, EndSession, Deliver))
+ROUTER_OPS = frozenset(frame.op for frame in (Attach, Detach, Send, Sync, *get_args(Asked), Deliver, PeerRead))

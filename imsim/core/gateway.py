@@ -2,7 +2,8 @@
 
 A connection's life: connected -> `login` -> authenticated -> attached (a session with an epoch) -> live -> gone. What a
 live connection sends goes up to the router that owns the conversation or the user; what comes down goes to the
-connection of that very session, or nowhere. Pushes are repeated until the device has acknowledged them.
+connection of that very session, or nowhere. Pushes, of messages and of places, are repeated until the device has
+acknowledged them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, Protocol
 from imsim.core import events, frames
 from imsim.core.exceptions import BadName
 from imsim.core.limits import Bucket
-from imsim.core.model import Code, Message, Session, check_name, conversation_id, group_id
+from imsim.core.model import Code, Session, check_name, conversation_id, group_id
 from imsim.core.policies import Policies
 from imsim.core.timers import Timer, Timers
 
@@ -50,18 +51,30 @@ class Port(Protocol):
 class _Push:
     """A push that the device has not acknowledged yet."""
 
-    __slots__ = ("attempts", "connection", "frame", "timer", "wait")
+    __slots__ = ("attempts", "connection", "frame", "number", "timer", "wait")
 
-    def __init__(self, connection: _Connection, frame: frames.Push, wait: float) -> None:
+    def __init__(self, connection: _Connection, frame: frames.Push | frames.Placed, number: int, wait: float) -> None:
         self.connection = connection
         self.frame = frame
+        self.number = number  # a message's seq, a place's version
         self.attempts = 1
         self.wait = wait
         self.timer: Timer | None = None
 
 
 class _Connection:
-    __slots__ = ("device", "heard", "id", "kind", "session", "timer", "unacknowledged", "unacknowledged_count", "user")
+    __slots__ = (
+        "device",
+        "heard",
+        "id",
+        "kind",
+        "places",
+        "session",
+        "timer",
+        "unacknowledged",
+        "unacknowledged_count",
+        "user",
+    )
 
     def __init__(self, id: int, now: float) -> None:
         self.id = id
@@ -72,7 +85,8 @@ class _Connection:
         self.heard = now
         self.timer: Timer | None = None  # until logged in: the login's deadline; then: the heartbeat's
         self.unacknowledged: dict[str, deque[_Push]] = {}  # by conversation, in seq order
-        self.unacknowledged_count = 0
+        self.places: dict[str, _Push] = {}  # the latest unacknowledged `placed`, by conversation
+        self.unacknowledged_count = 0  # of both
 
 
 class Gateway:
@@ -236,9 +250,15 @@ class Gateway:
             return
         self._port.to_conversation(frames.Up(connection.session, frame, group_id(frame.name)))
 
-    def _to_own_user(
-        self, connection: _Connection, frame: frames.Read | frames.Sync | frames.EndSession, now: float
-    ) -> None:
+    def _set_conversation(self, connection: _Connection, frame: frames.SetConversation, now: float) -> None:
+        limit = self._policies.content_bytes
+        if frame.custom is not None and len(frame.custom.encode()) > limit:
+            text = f"custom: more than {limit} bytes of UTF-8"
+            self._reject(connection, frame.op, frame.ref, Code.TOO_LARGE, text, number=frame.number)
+        else:
+            self._to_own_user(connection, frame, now)
+
+    def _to_own_user(self, connection: _Connection, frame: frames.Sync | frames.Asked, now: float) -> None:
         session = connection.session
         assert session is not None
         self._port.to_user(session.user, frames.Up(session, frame, ""))
@@ -250,13 +270,21 @@ class Gateway:
         pushes = connection.unacknowledged.get(frame.conversation_id)
         if pushes is None:
             return
-        while pushes and pushes[0].frame.message.seq <= frame.seq:
-            push = pushes.popleft()
-            connection.unacknowledged_count -= 1
-            if push.timer:
-                push.timer.cancel()
+        while pushes and pushes[0].number <= frame.seq:
+            self._acknowledged(connection, pushes.popleft())
         if not pushes:
             del connection.unacknowledged[frame.conversation_id]
+
+    def _noted(self, connection: _Connection, frame: frames.Noted, now: float) -> None:
+        push = connection.places.get(frame.conversation_id)
+        if push is not None and push.number == frame.version:
+            self._acknowledged(connection, connection.places.pop(frame.conversation_id))
+
+    @staticmethod
+    def _acknowledged(connection: _Connection, push: _Push) -> None:
+        connection.unacknowledged_count -= 1
+        if push.timer:
+            push.timer.cancel()
 
     # --- from routers -----------------------------------------------------------------------------------------------
 
@@ -270,6 +298,8 @@ class Gateway:
                     continue  # gone since: the device's next login brings what it missed
                 if push is not None:
                     self._push(connection, push, now)
+                elif type(down) is frames.Placed:
+                    self._place(connection, down, now)
                 else:
                     self._port.send(connection.id, down)
         elif isinstance(frame, frames.Attached):
@@ -281,29 +311,51 @@ class Gateway:
                 self._end(connection, frame.code, _KICKED[frame.code])
 
     def _push(self, connection: _Connection, frame: frames.Push, now: float) -> None:
+        conversation = frame.message.conversation_id
+        push = self._until_acknowledged(connection, frame, frame.message.seq, now)
+        if push is not None:
+            pushes = connection.unacknowledged.get(conversation)
+            if pushes is None:
+                pushes = connection.unacknowledged[conversation] = deque()
+            pushes.append(push)
+
+    def _place(self, connection: _Connection, frame: frames.Placed, now: float) -> None:
+        """It holds the whole place, so an older one that is unacknowledged need not arrive any more."""
+        conversation = frame.place.conversation_id
+        other = connection.places.get(conversation)
+        if other is not None:
+            if other.number >= frame.place.version:
+                return
+            self._acknowledged(connection, connection.places.pop(conversation))
+        push = self._until_acknowledged(connection, frame, frame.place.version, now)
+        if push is not None:
+            connection.places[conversation] = push
+
+    def _until_acknowledged(
+        self, connection: _Connection, frame: frames.Push | frames.Placed, number: int, now: float
+    ) -> _Push | None:
+        """Send it, now and again; None if too much is unacknowledged already, which is the connection's end."""
         if connection.unacknowledged_count >= self._policies.send_queue:
             self._end(connection, Code.SLOW_READER, "too many pushes are unacknowledged; log in again to get them")
-            return
-        push = _Push(connection, frame, self._policies.push_timeout)
-        conversation = frame.message.conversation_id
-        pushes = connection.unacknowledged.get(conversation)
-        if pushes is None:
-            pushes = connection.unacknowledged[conversation] = deque()
-        pushes.append(push)
+            return None
         connection.unacknowledged_count += 1
+        push = _Push(connection, frame, number, self._policies.push_timeout)
         push.timer = self._timers.at(now + push.wait, self._push_overdue, push)
-        self._transmit(connection, frame.message, push)
+        self._transmit(push)
+        return push
 
     def _push_overdue(self, push: _Push, now: float) -> None:
         push.attempts += 1
         push.wait = min(push.wait * self._policies.push_backoff, _LONGEST_PUSH_TIMEOUT)
         push.timer = self._timers.at(now + push.wait, self._push_overdue, push)
-        self._transmit(push.connection, push.frame.message, push)
+        self._transmit(push)
 
-    def _transmit(self, connection: _Connection, message: Message, push: _Push) -> None:
-        assert connection.session is not None
-        self._port.emit(events.Pushed(connection.session, message, push.attempts))
-        self._port.send(connection.id, push.frame)
+    def _transmit(self, push: _Push) -> None:
+        connection, frame = push.connection, push.frame
+        if type(frame) is frames.Push:
+            assert connection.session is not None
+            self._port.emit(events.Pushed(connection.session, frame.message, push.attempts))
+        self._port.send(connection.id, frame)
 
     # --- ending -----------------------------------------------------------------------------------------------------
 
@@ -315,9 +367,16 @@ class Gateway:
             connection.timer = self._timers.at(deadline, self._check_heartbeat, connection)
 
     def _reject(
-        self, connection: _Connection, request: str, ref: str, code: Code, text: str, retry_after: float = 0.0
+        self,
+        connection: _Connection,
+        request: str,
+        ref: str,
+        code: Code,
+        text: str,
+        retry_after: float = 0.0,
+        number: int = 0,
     ) -> None:
-        self._port.send(connection.id, frames.Rejected(request, ref, code, text, retry_after))
+        self._port.send(connection.id, frames.Rejected(request, ref, code, text, retry_after, number))
 
     def _end(self, connection: _Connection, code: Code, text: str) -> None:
         self._port.send(connection.id, frames.Refused(code, code.reconnects, text))
@@ -328,7 +387,7 @@ class Gateway:
         del self._connections[connection.id]
         if connection.timer:
             connection.timer.cancel()
-        for pushes in connection.unacknowledged.values():
+        for pushes in (*connection.unacknowledged.values(), connection.places.values()):
             for push in pushes:
                 if push.timer:
                     push.timer.cancel()
@@ -339,8 +398,11 @@ class Gateway:
 _HANDLERS: dict[type, Callable[[Gateway, _Connection, Any, float], None]] = {
     frames.Send: Gateway._send,
     frames.Delivered: Gateway._delivered,
+    frames.Noted: Gateway._noted,
     frames.Ping: Gateway._ping,
     frames.Read: Gateway._to_own_user,
+    frames.SetConversation: Gateway._set_conversation,
+    frames.ReadCount: Gateway._to_own_user,
     frames.Sync: Gateway._to_own_user,
     frames.EndSession: Gateway._to_own_user,
     frames.CreateGroup: Gateway._create_group,

@@ -124,6 +124,25 @@ class Message:
         )
 
 
+@dataclass(slots=True)
+class Place:
+    """Where a user stands in a conversation: what belongs to the user and not to the conversation, in its latest state.
+
+    Places make up the user's own log: each change of one gets the log's next number, 1, 2, 3 ..., as its `version` (0:
+    never changed). Read only, like a frame: a change makes a new one.
+    """
+
+    conversation_id: str
+    version: int
+    read_seq: int  # the read mark
+    unread: int  # countable messages of others beyond it; counted by the server's Users machine, 0 in storage
+    pinned: bool = False
+    muted: bool = False
+    hidden_seq: int = 0  # deleted from the list up to this seq; a newer message brings it back
+    custom: str = ""  # the user's own, usually JSON
+    peer_read_seq: int = 0  # p2p: how far the other user has read
+
+
 class Session(NamedTuple):
     """One logged-in device: what every frame between gateway and router carries.
 

@@ -1,4 +1,4 @@
-"""The Users machine: each user's sessions and read marks, on the router node that owns the user.
+"""The Users machine: each user's sessions and places, on the router node that owns the user.
 
 It knows only users who are online. For the others everything follows from storage when they log in, so a message for
 somebody who is away costs nothing here.
@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Protocol
 
 from imsim.core import frames, storage
-from imsim.core.model import Code, Message, Session
+from imsim.core.model import Code, Message, Place, Session
 from imsim.core.policies import Policies
 from imsim.core.timers import Timer, Timers
 from imsim.core.unread import Unread
@@ -26,15 +27,21 @@ class Port(Protocol):
 
     def to_gateway(self, gateway: str, frame: frames.ToGateway) -> None: ...
 
+    def to_user(self, user: str, frame: frames.PeerRead) -> None:
+        """To the router that owns the user, this one or another."""
+
 
 class _Place:
-    """Where a user stands in a conversation."""
+    """A place as storage has it, but for `unread`, which counts here."""
 
-    __slots__ = ("max_seq", "unread")
+    __slots__ = ("stored", "unread")
 
-    def __init__(self, max_seq: int, unread: Unread) -> None:
-        self.max_seq = max_seq
+    def __init__(self, stored: Place, unread: Unread) -> None:
+        self.stored = stored
         self.unread = unread
+
+    def view(self) -> Place:
+        return replace(self.stored, unread=self.unread.count)
 
 
 class _User:
@@ -76,10 +83,10 @@ class Users:
                 user.timer = self._timers.at(now + self._policies.storage_timeout, self._overdue, user)
                 self._port.store(user.request)
         else:
-            assert isinstance(frame, frames.Up | frames.Detach)
-            user = self._users.get(frame.session.user)
+            assert isinstance(frame, frames.Up | frames.Detach | frames.PeerRead)
+            user = self._users.get(frame.user if isinstance(frame, frames.PeerRead) else frame.session.user)
             if user is None:
-                return  # a frame of a session that a crash of this node has ended
+                return  # a frame of a session that a crash of this node has ended; or who would be told is away
         if user.request is None:
             self._handle(user, frame)
         elif len(user.waiting) < _WAITING:
@@ -90,11 +97,10 @@ class Users:
     def stored(self, request: storage.Request, result: storage.Result, now: float) -> None:
         if isinstance(request, storage.OpenUser):
             self._opened(request, result)
-        elif isinstance(request, storage.SaveMark):
-            if isinstance(result, storage.Saved):
-                user = self._users.get(request.user)
-                if user is not None and user.request is None:
-                    self._move_mark(user, request.conversation_id, request.read_seq)
+        elif isinstance(request, storage.SavePlace):
+            self._saved(request, result)
+        elif isinstance(request, storage.CountRead):
+            self._counted(request, result)
         elif isinstance(request, storage.Missed):
             self._send_page(request, result)
 
@@ -138,9 +144,8 @@ class Users:
         user.request = None
         user.epoch = result.epoch * _LOGINS_PER_OPENING
         user.revoked_before = max(result.revoked_before, user.revoked_before)
-        for mark in result.marks:
-            unread = Unread(mark.read_seq, mark.unread_seqs)
-            user.places[mark.conversation_id] = _Place(mark.max_seq, unread)
+        for place, unread_seqs in result.places:
+            user.places[place.conversation_id] = _Place(place, Unread(place.read_seq, unread_seqs))
         while user.waiting:
             self._handle(user, user.waiting.popleft())
 
@@ -163,15 +168,40 @@ class Users:
             self._push(frame, by_gateway)
         elif isinstance(frame, frames.Attach):
             self._attach(user, frame)
+        elif isinstance(frame, frames.PeerRead):
+            self._learn(user, frame.place)
         elif user.sessions.get(frame.session.device) == frame.session:
             if isinstance(frame, frames.Detach):
                 self._detach(user, frame.session)
-            elif isinstance(frame.frame, frames.Read):
-                self._read(user, frame.session, frame.frame)
-            elif isinstance(frame.frame, frames.EndSession):
-                self._end_session(user, frame.session, frame.frame)
-            elif isinstance(frame.frame, frames.Sync):
-                self._port.store(storage.Missed(frame.session, frame.frame.cursors, self._policies.page))
+            else:
+                self._asked(user, frame.session, frame)
+
+    def _asked(self, user: _User, session: Session, up: frames.Up) -> None:
+        frame = up.frame
+        if isinstance(frame, frames.Read):
+            place = user.places.get(frame.conversation_id)
+            if place is not None and frame.seq <= place.unread.read_seq:
+                self._answer(session, frame)
+            else:
+                self._port.store(storage.SavePlace(user.id, frame.conversation_id, frame.seq, asked=up))
+        elif isinstance(frame, frames.SetConversation):
+            self._port.store(
+                storage.SavePlace(
+                    user.id,
+                    frame.conversation_id,
+                    pinned=frame.pinned,
+                    muted=frame.muted,
+                    hidden_seq=frame.hidden_seq,
+                    custom=frame.custom,
+                    asked=up,
+                )
+            )
+        elif isinstance(frame, frames.ReadCount):
+            self._port.store(storage.CountRead(user.id, frame.conversation_id, frame.seq, up))
+        elif isinstance(frame, frames.EndSession):
+            self._end_session(user, session, frame)
+        elif isinstance(frame, frames.Sync):
+            self._port.store(storage.Missed(session, frame.cursors, self._policies.page, frame.version))
 
     def _attach(self, user: _User, frame: frames.Attach) -> None:
         if frame.issued_at < user.revoked_before:
@@ -197,7 +227,7 @@ class Users:
         other = user.sessions.get(frame.device)
         if other is not None and other != session:
             self._kick(user, other, Code.KICKED)
-        self._to_all((session,), frames.Done(frame.op, frame.device))
+        self._answer(session, frame)
 
     def _detach(self, user: _User, session: Session) -> None:
         del user.sessions[session.device]
@@ -228,22 +258,26 @@ class Users:
             for gateway, sessions in by_gateway.items():
                 self._port.to_gateway(gateway, frames.Down(sessions, push))
 
-    def _count(self, user: _User, message: Message) -> _Place:
+    def _count(self, user: _User, message: Message) -> None:
         """Take note of a message of one of the user's conversations; again or after a later one does no harm."""
-        place = user.places.get(message.conversation_id)
-        if place is None:
-            place = user.places[message.conversation_id] = _Place(0, Unread())
-        place.max_seq = max(place.max_seq, message.seq)
+        place = self._place(user, message.conversation_id)
         if message.countable and message.sender != user.id:
             place.unread.add(message.seq)
+
+    @staticmethod
+    def _place(user: _User, conversation_id: str) -> _Place:
+        place = user.places.get(conversation_id)
+        if place is None:
+            place = user.places[conversation_id] = _Place(Place(conversation_id, 0, 0, 0), Unread())
         return place
 
     def _deliver_one(self, user: _User, frame: frames.Deliver, by_gateway: dict[str, list[Session]]) -> None:
         message = frame.message
-        place = self._count(user, message)
+        self._count(user, message)
+        for name, place in frame.places:
+            if name == user.id:
+                self._learn(user, place)
         own = message.sender == user.id
-        if own and frame.shown > place.unread.read_seq:
-            self._move_mark(user, message.conversation_id, min(frame.shown, place.max_seq))
         for session in user.sessions.values():
             if own and session.device == frame.origin.device:
                 continue
@@ -253,22 +287,58 @@ class Users:
             else:
                 sessions.append(session)
 
-    # --- reading ----------------------------------------------------------------------------------------------------
+    # --- places -----------------------------------------------------------------------------------------------------
 
-    def _read(self, user: _User, session: Session, frame: frames.Read) -> None:
-        place = user.places.get(frame.conversation_id)
-        if place is None:
-            answer = frames.Rejected(frame.op, frame.conversation_id, Code.NO_CONVERSATION, "nothing to read there")
-            self._port.to_gateway(session.gateway, frames.Down((session,), answer))
-            return
-        seq = min(frame.seq, place.max_seq)
-        if seq > place.unread.read_seq:
-            self._port.store(storage.SaveMark(user.id, frame.conversation_id, seq))
+    def _saved(self, request: storage.SavePlace, result: storage.Result) -> None:
+        """Tell everybody concerned, whether this very request changed anything or not: an earlier one may have done
+        it, and its answer been lost."""
+        up = request.asked
+        assert isinstance(up, frames.Up)
+        if not isinstance(result, storage.PlacesSaved):
+            self._answer(up.session, up.frame, Code.UNAVAILABLE, "storage could not save it")
+        elif not result.places:
+            self._answer(up.session, up.frame, Code.NO_CONVERSATION, "you have no such conversation")
+        else:
+            (name, place), *others = result.places
+            user = self._users.get(name)
+            if user is not None and user.request is None:
+                self._learn(user, place)
+            for peer, place in others:
+                self._port.to_user(peer, frames.PeerRead(peer, place))
+            self._answer(up.session, up.frame)
 
-    def _move_mark(self, user: _User, conversation_id: str, seq: int) -> None:
-        place = user.places[conversation_id]
-        if place.unread.read(seq):
-            self._to_all(user.sessions.values(), frames.Marked(_mark(conversation_id, place)))
+    def _learn(self, user: _User, stored: Place) -> None:
+        """A place as storage has it, or had it: the higher version is the newer one."""
+        place = self._place(user, stored.conversation_id)
+        if stored.version > place.stored.version:
+            place.stored = stored
+            place.unread.read(stored.read_seq)
+            self._to_all(user.sessions.values(), frames.Placed(place.view()))
+
+    def _counted(self, request: storage.CountRead, result: storage.Result) -> None:
+        up = request.asked
+        assert isinstance(up, frames.Up)
+        if isinstance(result, storage.ReadCount):
+            answer = frames.ReadCounted(request.conversation_id, request.seq, result.read, result.members)
+            self._to_all((up.session,), answer)
+        elif result is None:
+            self._answer(up.session, up.frame, Code.NO_CONVERSATION, "you have no such message")
+        else:
+            self._answer(up.session, up.frame, Code.UNAVAILABLE, "storage could not be read")
+
+    def _answer(
+        self,
+        session: Session,
+        frame: frames.Send | frames.Sync | frames.Asked,
+        code: Code | None = None,
+        text: str = "",
+    ) -> None:
+        """`done`, or with a code `rejected`. The gateway drops what is for a session that has ended."""
+        number = frame.number if isinstance(frame, frames.Read | frames.SetConversation) else 0
+        if code is None:
+            self._to_all((session,), frames.Done(frame.op, frame.ref, number))
+        else:
+            self._to_all((session,), frames.Rejected(frame.op, frame.ref, code, text, 0.0, number))
 
     def _to_all(self, sessions: Iterable[Session], frame: frames.ToClient) -> None:
         for session in sessions:
@@ -280,20 +350,18 @@ class Users:
         user = self._users.get(request.session.user)
         if user is None or user.sessions.get(request.session.device) != request.session:
             return
-        answers: list[frames.ToClient] = []
-        if isinstance(result, storage.MissedPage):
-            # What no writer let out, because its append was never answered, is known from here only.
-            for message in result.messages:
-                self._count(user, message)
-            answers.append(frames.Page(result.messages, result.cursors, result.more))
-            if not result.more:
-                marks = [_mark(conversation, place) for conversation, place in user.places.items()]
-                answers.append(frames.SyncDone(marks))
-        else:
-            answers.append(frames.Rejected(frames.Sync.op, "", Code.UNAVAILABLE, "storage could not be read"))
-        for answer in answers:
-            self._to_all((request.session,), answer)
-
-
-def _mark(conversation_id: str, place: _Place) -> frames.Mark:
-    return frames.Mark(conversation_id, place.unread.read_seq, place.unread.count)
+        asker = (request.session,)
+        if not isinstance(result, storage.MissedPage):
+            answer = frames.Rejected(frames.Sync.op, "", Code.UNAVAILABLE, "storage could not be read")
+            self._to_all(asker, answer)
+            return
+        # What storage did without its answer ever coming back is known from here only: messages that no writer let
+        # out, and changes of places.
+        for message in result.messages:
+            self._count(user, message)
+        for place in result.places:
+            self._learn(user, place)
+        self._to_all(asker, frames.Page(result.messages, result.cursors, result.more))
+        if not result.more:
+            places = [self._place(user, place.conversation_id).view() for place in result.places]
+            self._to_all(asker, frames.SyncDone(places, result.version))

@@ -18,10 +18,11 @@ from websockets.uri import parse_uri
 
 from imsim import wire
 from imsim.core import events, frames
-from imsim.core.client import Client, Conversation, State
+from imsim.core.client import Client, State
 from imsim.core.exceptions import RunError, UsageError
 from imsim.core.model import Code, Scene, Status, check_name
 from imsim.core.policies import Policies
+from imsim.core.screen import Conversation
 from imsim.live.alarm import Alarm
 from imsim.live.credentials import Unauthorized, get_token
 from imsim.live.websocket import LOGGER, WebSocket, text_frame
@@ -172,35 +173,79 @@ class LiveClient:
         self._drain()
 
     async def create_group(self, name: str, members: list[str]) -> str:
-        """Make a group of these members and oneself; returns the conversation's id. Repeating it is harmless, and is
-        done while no answer comes.
+        """Make a group of these members and oneself; returns the conversation's id. Repeating it is harmless.
 
-        Raises: RunError if the server refuses, or does not answer within the attempts of a send.
+        Raises: RunError if the server refuses, or does not answer within the time of a send's attempts; it is asked
+        for all the same then, until there is an answer.
         """
-
-        def answers(event: events.ClientEvent) -> bool:
-            return (isinstance(event, events.GroupMade) and event.name == name) or (
-                isinstance(event, events.RequestFailed) and event.request == frames.CreateGroup.op and event.ref == name
+        watch = self._watch(
+            lambda event: (
+                (isinstance(event, events.GroupMade) and event.name == name)
+                or _failed(event, frames.CreateGroup.op, name)
             )
+        )
+        self.machine.create_group(name, members, self._clock())
+        event = await self._answer(watch, f"group {name}")
+        assert isinstance(event, events.GroupMade)
+        return event.conversation_id
 
-        for _ in range(self._policies.send_attempts):
-            watch = self._watch(answers)
-            self.machine.create_group(name, members, self._clock())
-            self._drain()
-            done, _pending = await asyncio.wait([watch], timeout=self._policies.send_timeout)
-            if not done:
-                watch.cancel()
-                continue
-            event = watch.result()
-            if isinstance(event, events.GroupMade):
-                return event.conversation_id
-            assert isinstance(event, events.RequestFailed)
-            raise RunError(f"group {name} was not made: {event.code}: {event.text}")
-        raise RunError(f"group {name}: no answer from {self.url}")
+    async def end_session(self, device: str) -> None:
+        """Log out another device of this user.
+
+        Raises: as `create_group`.
+        """
+        watch = self._watch(
+            lambda event: (
+                event == events.RequestDone(frames.EndSession.op, device)
+                or _failed(event, frames.EndSession.op, device)
+            )
+        )
+        self.machine.end_session(device, self._clock())
+        await self._answer(watch, f"end of the session of {device}")
+
+    async def read_count(self, conversation_id: str, seq: int) -> events.ReadCounted:
+        """How many members have read this message, and how many there are, its sender aside.
+
+        Raises: as `create_group`.
+        """
+        ref = frames.ReadCount(conversation_id, seq).ref
+        watch = self._watch(
+            lambda event: (
+                (isinstance(event, events.ReadCounted) and f"{event.conversation_id}:{event.seq}" == ref)
+                or _failed(event, frames.ReadCount.op, ref)
+            )
+        )
+        self.machine.read_count(conversation_id, seq, self._clock())
+        event = await self._answer(watch, f"read count of {ref}")
+        assert isinstance(event, events.ReadCounted)
+        return event
+
+    def set_conversation(
+        self,
+        conversation_id: str,
+        *,
+        pinned: bool | None = None,
+        muted: bool | None = None,
+        custom: str | None = None,
+    ) -> None:
+        """Change what is given, on all devices of the user; it shows here at once. A refusal is an event RequestFailed,
+        and what was changed shows no more then."""
+        self.machine.set_conversation(conversation_id, self._clock(), pinned=pinned, muted=muted, custom=custom)
+        self._drain()
+
+    def hide(self, conversation_id: str) -> None:
+        """Delete the conversation from the list of all devices, until its next message; what it shows is read by
+        that."""
+        self.machine.hide(conversation_id, self._clock())
+        self._drain()
 
     def conversations(self) -> list[Conversation]:
-        """The conversation list, the latest first."""
+        """The conversation list: those that are pinned, then the others, the latest first."""
         return self.machine.conversations()
+
+    def total_unread(self, include_muted: bool = True) -> int:
+        """Over the conversation list; what is muted counts or not."""
+        return self.machine.total_unread(include_muted)
 
     # --- for tests --------------------------------------------------------------------------------------------------
 
@@ -374,11 +419,30 @@ class LiveClient:
                 context = {"message": "on_event failed", "exception": error}
                 asyncio.get_running_loop().call_exception_handler(context)
 
+    async def _answer(self, watch: asyncio.Future[events.ClientEvent], what: str) -> events.ClientEvent:
+        """What answers the request just made, which the machine repeats.
+
+        Raises: RunError.
+        """
+        self._drain()
+        done, _ = await asyncio.wait([watch], timeout=self._policies.send_attempts * self._policies.send_timeout)
+        if not done:
+            watch.cancel()
+            raise RunError(f"{what}: no answer from {self.url}")
+        event = watch.result()
+        if isinstance(event, events.RequestFailed):
+            raise RunError(f"{what}: {event.code}: {event.text}")
+        return event
+
     def _watch(self, matches: Callable[[events.ClientEvent], bool]) -> asyncio.Future[events.ClientEvent]:
         """The next event that matches."""
         future: asyncio.Future[events.ClientEvent] = asyncio.get_running_loop().create_future()
         self._watchers.append((matches, future))
         return future
+
+
+def _failed(event: events.ClientEvent, request: str, ref: str) -> bool:
+    return isinstance(event, events.RequestFailed) and (event.request, event.ref) == (request, ref)
 
 
 class Messages:

@@ -451,12 +451,19 @@ class RouterNode(_Machines):
         for index, users in self.world.by_router(frame.users):
             part = frame
             if len(users) < len(frame.users):
-                part = frames.Deliver(users, frame.message, frame.origin, frame.shown)
+                part = frames.Deliver(users, frame.message, frame.origin, frame.places)
             if index == self.index:
                 self._local.append(part)
             else:
                 arrival = self._router_links[index].arrival(self.now)
                 self.world.clock.call_at(arrival, self.world.routers[index].receive, part)
+
+    def to_user(self, user: str, frame: frames.ToUsers) -> None:
+        router = self.world.router_of(user)
+        if router is self:
+            self._local.append(frame)
+        else:
+            self.world.clock.call_at(self._router_links[router.index].arrival(self.now), router.receive, frame)
 
     def emit(self, event: events.Committed) -> None:
         self.world.committed(event, self.now)

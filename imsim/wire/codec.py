@@ -15,7 +15,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 
 from imsim.core import frames
-from imsim.core.model import Message
+from imsim.core.model import Message, Place
 
 
 class WireError(ValueError):
@@ -28,7 +28,7 @@ def _alias(name: str) -> str:
 
 # Pydantic's documented hook for the configuration of a standard library dataclass; set from here, because the core
 # knows nothing of pydantic.
-for _class in (*get_args(frames.FromClient), *get_args(frames.ToClient), frames.Mark, Message):
+for _class in (*get_args(frames.FromClient), *get_args(frames.ToClient), Message, Place):
     _class.__pydantic_config__ = ConfigDict(alias_generator=_alias, extra="ignore")
 
 _ADAPTERS: dict[Any, TypeAdapter[Any]] = {

@@ -16,6 +16,7 @@ import numpy as np
 from imsim.core import events
 from imsim.core.client import Client
 from imsim.core.model import Scene
+from imsim.core.screen import Conversation
 from imsim.live import LiveClient, Server, SqliteStore, Tokens, settle
 from imsim.scenario import Plan, Scenario
 from imsim.scenario.model import Limits
@@ -75,6 +76,19 @@ class Device:
         self.act(lambda now: self.machine.read(conversation_id, now))
         self.world.settle()
 
+    def set_conversation(self, conversation_id: str, *, settle: bool = True, **changes: Any) -> None:
+        self.act(lambda now: self.machine.set_conversation(conversation_id, now, **changes))
+        if settle:
+            self.world.settle()
+
+    def hide(self, conversation_id: str) -> None:
+        self.act(lambda now: self.machine.hide(conversation_id, now))
+        self.world.settle()
+
+    def read_count(self, conversation_id: str, seq: int) -> None:
+        self.act(lambda now: self.machine.read_count(conversation_id, seq, now))
+        self.world.settle()
+
     def create_group(self, name: str, *members: str) -> None:
         self.act(lambda now: self.machine.create_group(name, list(members), now))
         self.world.settle()
@@ -106,8 +120,13 @@ class Device:
         """id_client -> seq of this device's acknowledged sends."""
         return {event.id_client: event.seq for event in self.of(events.Acked)}
 
+    @property
+    def lines(self) -> dict[str, Conversation]:
+        """The conversation list, by id."""
+        return {line.id: line for line in self.machine.conversations()}
+
     def unread(self, conversation_id: str) -> int:
-        return {c.id: c.unread for c in self.machine.conversations()}[conversation_id]
+        return self.lines[conversation_id].unread
 
 
 class World:

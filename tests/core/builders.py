@@ -8,7 +8,7 @@ from typing import Any
 
 from imsim.core import frames, storage
 from imsim.core.conversations import Conversations
-from imsim.core.model import Code, Message, Scene, Session
+from imsim.core.model import Code, Message, Place, Scene, Session
 from imsim.core.policies import Policies
 from imsim.core.users import Users
 from imsim.testing import ManualClock, RecordingPort
@@ -40,6 +40,10 @@ def session(
     return Session(user, device, epoch, gateway, connection, device)
 
 
+def place(version: int, read_seq: int = 0, unread: int = 0, conversation: str = AB, **fields: Any) -> Place:
+    return Place(conversation, version, read_seq, unread, **fields)
+
+
 def send(id_client: str, content: str = "text", to: str = "bob", **fields: Any) -> frames.Send:
     return frames.Send(id_client, Scene.P2P, to, content, **fields)
 
@@ -58,6 +62,7 @@ class _Driven:
         self.asked: deque[Any] = deque()
         self.told: list[tuple[str, Any]] = []  # gateway, frame
         self.delivered: list[frames.Deliver] = []
+        self.told_users: list[tuple[str, Any]] = []  # user, frame
         self.events: list[Any] = []
         self.machine: Any = None
 
@@ -69,6 +74,8 @@ class _Driven:
                 self.told.append(arguments)
             elif method == "to_users":
                 self.delivered.append(arguments[0])
+            elif method == "to_user":
+                self.told_users.append(arguments)
             else:
                 assert method == "emit"
                 self.events.append(arguments[0])
@@ -160,9 +167,9 @@ class Registry(_Driven):
         return next(frame.session for _, frame in reversed(self.told) if isinstance(frame, frames.Attached))
 
     def deliver(
-        self, one: Message, origin: Session | None = None, shown: int = 0, users: Any = ("alice", "bob")
+        self, one: Message, origin: Session | None = None, places: Any = (), users: Any = ("alice", "bob")
     ) -> None:
-        self.receive(frames.Deliver(users, one, origin or session(one.sender), shown))
+        self.receive(frames.Deliver(users, one, origin or session(one.sender), places))
 
     def pushes(self) -> list[tuple[str, str, int]]:
         """(user, device, seq) of the pushes since; other frames are forgotten with them."""

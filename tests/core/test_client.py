@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from core.builders import AB, TEAM, message
+from core.builders import AB, TEAM, message, place
 
-from imsim.core import client as client_module
-from imsim.core import events, frames
+from imsim.core import events, frames, outbox
 from imsim.core.client import Client, State
 from imsim.core.model import Code, Flow, Route, Scene, Status
 from imsim.core.policies import Policies
@@ -27,12 +26,12 @@ class Phone:
         self.log += calls
         return calls
 
-    def online(self, marks=()):
+    def online(self, places=(), version=0):
         """Connect, log in, sync; then forget what was done for it."""
         self.machine.start(self.clock.now)
         self.log_in()
         self.get(frames.Page([], {}, False))
-        self.get(frames.SyncDone(list(marks)))
+        self.get(frames.SyncDone(list(places), version))
         assert self.machine.state == State.ONLINE
         self.collect()
         return self
@@ -106,7 +105,7 @@ def test_the_way_to_online():
     phone.get(frames.LoggedIn("bob", "d0", 0, 75.0))
     assert (phone.machine.state, phone.sent()) == (State.SYNCING, [frames.Sync({})])
     phone.get(frames.Page([], {}, False))
-    phone.get(frames.SyncDone([]))
+    phone.get(frames.SyncDone([], 0))
     assert phone.machine.state == State.ONLINE
     assert phone.of(events.Ready) == [events.Ready()]
 
@@ -276,7 +275,7 @@ def test_pages_are_asked_for_until_there_are_no_more():
     assert phone.sent(frames.Sync) == [frames.Sync({}), frames.Sync({AB: 2})]
     phone.get(frames.Page([message(3)], {AB: 3}, False))
     assert phone.machine.state == State.SYNCING
-    phone.get(frames.SyncDone([]))
+    phone.get(frames.SyncDone([], 0))
     assert phone.machine.state == State.ONLINE
     assert phone.shown == [1, 2, 3]
     assert {event.route for event in phone.of(events.Shown)} == {Route.SYNC}
@@ -295,7 +294,7 @@ def test_a_sync_without_an_answer_is_repeated():
 def test_the_answer_to_a_repeated_sync_changes_nothing():
     phone = Phone().online()
     phone.get(frames.Page([message(1)], {AB: 1}, False))
-    phone.get(frames.SyncDone([frames.Mark(AB, 1, 0)]))
+    phone.get(frames.SyncDone([place(1, 1)], 1))
     assert len(phone.of(events.Ready)) == 1
     assert phone.line().read_seq == 0
 
@@ -337,22 +336,23 @@ def test_a_push_during_the_sync_is_shown_once_and_in_order():
     phone.log_in()
     phone.push(3)
     phone.get(frames.Page([message(1), message(2), message(3)], {AB: 3}, False))
-    phone.get(frames.SyncDone([]))
+    phone.get(frames.SyncDone([], 0))
     assert phone.shown == [1, 2, 3]
 
 
-def test_marks_of_the_server_are_taken_over_and_own_ones_told():
+def test_places_of_the_server_are_taken_over_and_own_reading_told():
     phone = Phone().online()
     phone.push(1, 2)
     phone.push(1, 2, conversation_id=TEAM)
     phone.machine.disconnected(0.0)
     phone.machine.read(AB, 0.0)
     phone.machine.start(0.0)
-    phone.log_in()
-    phone.get(frames.Page([], {}, False))
     phone.collect()
-    phone.get(frames.SyncDone([frames.Mark(AB, 1, 1), frames.Mark(TEAM, 1, 1)]))
-    assert phone.sent(frames.Read) == [frames.Read(AB, 2)]
+    phone.log_in()
+    assert phone.sent(frames.Read) == [frames.Read(AB, 2, 1)]
+    phone.get(frames.Page([], {}, False))
+    phone.get(frames.SyncDone([place(1, 1, 1), place(2, 1, 1, TEAM)], 2))
+    assert phone.sent(frames.Read) == []
     assert (phone.line(AB).unread, phone.line(TEAM).unread) == (0, 1)
 
 
@@ -567,7 +567,7 @@ def test_logins_count_as_attempts():
 
 
 def test_sends_without_an_answer_are_bounded(phone, monkeypatch):
-    monkeypatch.setattr(client_module, "_OUTGOING", 3)
+    monkeypatch.setattr(outbox, "_OUTGOING", 3)
     for number in range(4):
         phone.send(str(number))
     assert [(event.id_client, event.code) for event in phone.of(events.SendFailed)] == [("3", Code.UNAVAILABLE)]
@@ -577,11 +577,11 @@ def test_sends_without_an_answer_are_bounded(phone, monkeypatch):
 
 
 def test_failures_remembered_are_bounded(phone, monkeypatch):
-    monkeypatch.setattr(client_module, "_FAILED", 2)
+    monkeypatch.setattr(outbox, "_FAILED", 2)
     for number in ("1", "2", "3"):
         phone.send(number)
         phone.rejected(number, Code.TOO_LARGE)
-    assert len(phone.machine._failed) == 2
+    assert len(phone.machine._outbox._failed) == 2
 
 
 def test_received_is_reported_and_no_answer(phone):
@@ -692,7 +692,7 @@ def test_no_gap_is_passed_while_a_sync_may_fill_it(phone):
     assert phone.shown == []
     phone.log_in()
     phone.get(frames.Page([message(1), message(2)], {AB: 2}, False))
-    phone.get(frames.SyncDone([]))
+    phone.get(frames.SyncDone([], 0))
     assert phone.shown == [1, 2]
 
 
@@ -702,7 +702,7 @@ def test_a_gap_that_the_sync_did_not_fill_is_passed_in_the_end(phone):
     phone.advance(0.25)
     phone.log_in()
     phone.get(frames.Page([], {AB: 0}, False))
-    phone.get(frames.SyncDone([]))
+    phone.get(frames.SyncDone([], 0))
     phone.advance(2.7)
     assert phone.shown == []
     phone.advance(0.1)
@@ -753,7 +753,7 @@ def test_notes_to_oneself_name_oneself(phone):
 
 
 def test_a_conversation_in_which_nothing_happened_is_not_listed():
-    phone = Phone().online([frames.Mark(TEAM, 0, 0)])
+    phone = Phone().online([place(0, conversation=TEAM)])
     phone.send("1")
     assert phone.machine.conversations() == []
 
@@ -786,8 +786,8 @@ def test_unread_counts_what_others_sent_and_reading_clears_it(phone):
     assert phone.line().unread == 2
     phone.machine.read(AB, 0.0)
     assert phone.line().unread == 0
-    assert phone.sent() == [frames.Read(AB, 4)]
-    assert phone.of(events.MarkMoved) == [events.MarkMoved(AB, 4, 0)]
+    assert phone.sent() == [frames.Read(AB, 4, 1)]
+    assert phone.of(events.ReadMoved) == [events.ReadMoved(AB, 4, 0)]
     phone.machine.read(AB, 0.0)
     assert phone.sent() == []
 
@@ -808,10 +808,10 @@ def test_to_read_what_is_not_there_does_nothing(phone):
 
 def test_reading_elsewhere_clears_here_and_never_backwards(phone):
     phone.push(1, 2, 3)
-    phone.get(frames.Marked(frames.Mark(AB, 2, 1)))
-    phone.get(frames.Marked(frames.Mark(AB, 1, 2)))
+    phone.get(frames.Placed(place(2, 2, 1)))
+    phone.get(frames.Placed(place(1, 1, 2)))
     assert (phone.line().read_seq, phone.line().unread) == (2, 1)
-    assert phone.of(events.MarkMoved) == [events.MarkMoved(AB, 2, 1)]
+    assert phone.of(events.ReadMoved) == [events.ReadMoved(AB, 2, 1)]
 
 
 def test_a_stored_send_reads_what_had_been_shown_when_it_was_sent(phone):
@@ -839,6 +839,7 @@ def test_making_a_group_is_answered(phone):
     phone.machine.create_group("team", ["alice"], 0.0)
     assert phone.sent() == [frames.CreateGroup("team", ["alice"])]
     phone.get(frames.GroupCreated("team", TEAM))
+    phone.machine.create_group("team", ["carol"], 0.0)
     phone.rejected("team", Code.CONFLICT, "create_group")
     assert phone.of(events.GroupMade) == [events.GroupMade("team", TEAM)]
     assert phone.of(events.RequestFailed) == [events.RequestFailed("create_group", "team", Code.CONFLICT, "why")]
@@ -865,7 +866,7 @@ def test_a_resync_fetches_what_was_missed(phone):
     assert phone.machine.state == State.SYNCING
     assert len(phone.sent(frames.Sync)) == 1
     phone.get(frames.Page([message(1)], {AB: 1}, False))
-    phone.get(frames.SyncDone([]))
+    phone.get(frames.SyncDone([], 0))
     assert (phone.machine.state, phone.shown) == (State.ONLINE, [1])
 
 
@@ -874,9 +875,9 @@ def test_a_resync_during_a_sync_is_done_after_it(phone):
     phone.get(frames.Resync())
     phone.get(frames.Resync())
     phone.collect()
-    phone.get(frames.SyncDone([]))
+    phone.get(frames.SyncDone([], 0))
     assert (phone.machine.state, len(phone.sent(frames.Sync))) == (State.SYNCING, 1)
-    phone.get(frames.SyncDone([]))
+    phone.get(frames.SyncDone([], 0))
     assert phone.machine.state == State.ONLINE
 
 
@@ -889,3 +890,136 @@ def test_a_rate_limit_costs_no_attempt(phone):
         phone.collect()
         phone.advance(0.2)
         assert phone.sends() == [("1", False, None)]  # nobody has it: no resend
+
+
+# --- places ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_place_is_noted_whether_it_is_news_or_not(phone):
+    phone.push(1)
+    phone.collect()
+    for version in (3, 3, 2):
+        phone.get(frames.Placed(place(version, pinned=version == 3)))
+    assert phone.sent() == [frames.Noted(AB, 3), frames.Noted(AB, 3), frames.Noted(AB, 2)]
+    assert phone.line().pinned
+    assert phone.of(events.PlaceChanged) == [events.PlaceChanged(AB, True, False, 0, "")]
+
+
+def test_a_sync_goes_on_from_the_version_of_the_last_one(phone):
+    phone = Phone().online([place(3, muted=True), place(4, conversation=TEAM)], version=5)
+    phone.get(frames.Placed(place(7)))  # the one before may be lost: no safe point
+    phone.machine.disconnected(0.0)
+    phone.machine.start(0.0)
+    phone.log_in()
+    assert phone.sent(frames.Sync) == [frames.Sync({AB: 0, TEAM: 0}, 5)]
+
+
+def test_the_pinned_come_first_each_kind_by_its_latest(phone):
+    for number, user in enumerate(("p", "q", "r", "s"), 1):
+        phone.push(1, conversation_id=f"p2p:bob:{user}", sender=user, time=number)
+    for version, user in enumerate(("p", "r"), 1):
+        phone.get(frames.Placed(place(version, conversation=f"p2p:bob:{user}", pinned=True)))
+    assert [line.to for line in phone.machine.conversations()] == ["r", "p", "s", "q"]
+
+
+def test_what_the_user_sets_shows_until_the_servers_answer_and_then_what_the_server_says(phone):
+    phone.push(1)
+    phone.collect()
+    phone.machine.set_conversation(AB, 0.0, pinned=True, custom="x")
+    assert phone.sent() == [frames.SetConversation(AB, True, None, None, "x", 1)]
+    assert (phone.line().pinned, phone.line().custom) == (True, "x")
+    phone.get(frames.Placed(place(1, muted=True)))  # another device's
+    assert (phone.line().pinned, phone.line().muted, phone.line().custom) == (True, True, "x")
+    phone.get(frames.Rejected("set_conversation", AB, Code.TOO_LARGE, "why", number=1))
+    assert (phone.line().pinned, phone.line().muted, phone.line().custom) == (False, True, "")
+    assert [(event.pinned, event.muted) for event in phone.of(events.PlaceChanged)] == [
+        (True, False),
+        (True, True),
+        (False, True),
+    ]
+    assert phone.of(events.RequestFailed) == [events.RequestFailed("set_conversation", AB, Code.TOO_LARGE, "why")]
+
+
+def test_a_refusal_that_may_pass_is_no_failure(phone):
+    phone.push(1)
+    phone.machine.read(AB, 0.0)
+    phone.get(frames.Rejected("read", AB, Code.UNAVAILABLE, "", number=1))
+    phone.collect()
+    phone.advance(5)
+    assert phone.sent(frames.Read) == [frames.Read(AB, 1, 1)]
+    assert phone.of(events.RequestFailed) == []
+    phone.get(frames.Done("read", AB, 1))
+    phone.get(frames.Rejected("read", AB, Code.NO_CONVERSATION, "", number=1))  # to the repetition
+    assert phone.of(events.RequestFailed) == []
+    assert len(phone.of(events.RequestDone)) == 1
+
+
+def test_to_hide_deletes_from_the_list_and_reads_what_was_shown(phone):
+    phone.push(1, 2)
+    phone.push(4)
+    phone.collect()
+    phone.machine.hide(AB, 0.0)
+    assert phone.machine.conversations() == []
+    assert phone.sent() == [frames.SetConversation(AB, hidden_seq=2, number=1)]
+    assert phone.of(events.ReadMoved) == [events.ReadMoved(AB, 2, 0)]
+    phone.push(3)
+    assert (phone.line().unread, phone.line().last_msg.seq) == (2, 4)
+
+
+def test_to_hide_what_is_not_there_does_nothing(phone):
+    phone.machine.hide(TEAM, 0.0)
+    assert phone.methods() == []
+
+
+def test_the_total_of_unread_messages(phone):
+    phone.push(1, 2)
+    phone.push(1, conversation_id=TEAM)
+    phone.get(frames.Placed(place(1, conversation=TEAM, muted=True)))
+    assert (phone.machine.total_unread(), phone.machine.total_unread(include_muted=False)) == (3, 2)
+
+
+def test_the_peers_reading_is_told_and_moves_forward(phone):
+    phone.push(1, 2)
+    for version, seq in ((1, 1), (2, 1), (3, 2)):
+        phone.get(frames.Placed(place(version, peer_read_seq=seq, muted=version == 2)))
+    assert phone.of(events.PeerRead) == [events.PeerRead(AB, 1), events.PeerRead(AB, 2)]
+    assert (phone.line().peer_read_seq, phone.line().unread) == (2, 2)
+
+
+def test_a_resent_message_says_again_what_it_has_read(phone):
+    """Whoever stored it at the first attempt may have died before telling anybody."""
+    phone.push(1)
+    phone.send("1")
+    phone.advance(5)
+    phone.collect()
+    phone.stored("1", 2)
+    assert phone.sent() == [frames.Read(AB, 1, 1)]
+    phone.send("2")
+    phone.stored("2", 3)
+    assert phone.sent(frames.Read) == []
+
+
+def test_a_sync_that_knows_less_reading_than_this_device_is_told(phone):
+    phone.push(1)
+    phone.send("1")
+    phone.stored("1", 2)
+    phone.machine.disconnected(0.0)
+    phone.advance(0.25)
+    phone.log_in()
+    phone.collect()
+    phone.get(frames.SyncDone([], 0))
+    assert phone.sent() == [frames.Read(AB, 1, 1)]
+
+
+def test_how_many_have_read_is_told_once(phone):
+    phone.machine.read_count(TEAM, 4, 0.0)
+    phone.machine.read_count(TEAM, 5, 0.0)
+    assert phone.sent() == [frames.ReadCount(TEAM, 4), frames.ReadCount(TEAM, 5)]
+    for _ in range(2):
+        phone.get(frames.ReadCounted(TEAM, 4, 1, 2))
+    phone.rejected(f"{TEAM}:5", Code.NO_CONVERSATION, "read_count")
+    assert phone.of(events.ReadCounted) == [events.ReadCounted(TEAM, 4, 1, 2)]
+    assert [event.ref for event in phone.of(events.RequestFailed)] == [f"{TEAM}:5"]
+    phone.collect()
+    phone.advance(20)
+    assert phone.sent() == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from core.builders import AB, TEAM, Writer, failed, message, open_log, send, session
+from core.builders import AB, TEAM, Writer, failed, message, open_log, place, send, session
 
 from imsim.core import events, frames, storage
 from imsim.core.conversations import _RECENT, _WAITING
@@ -89,11 +89,14 @@ def test_answers_out_of_order_let_nothing_out_before_what_precedes_it(opened):
     assert opened.acks() == [("4", 5)]
 
 
-def test_shown_goes_to_storage_and_to_the_users(opened):
+def test_shown_goes_to_storage_and_the_places_that_it_moves_to_the_users(opened):
     opened.send("1", shown=1)
     assert opened.asked[0].shown == 1
     opened.answer_all()
-    assert opened.delivered[0].shown == 1
+    assert opened.delivered[0].places == (("alice", place(1, 1)), ("bob", place(1, peer_read_seq=1)))
+    opened.send("2", shown=1)
+    opened.answer_all()
+    assert opened.delivered[1].places == ()
 
 
 def test_each_conversation_is_a_log_of_its_own(opened):
@@ -179,7 +182,7 @@ def test_what_is_found_again_is_delivered_again_and_moves_no_mark(opened):
     again = Writer(opened.storage)
     again.send("0", resend=True, shown=1)
     again.answer_all()
-    assert [(deliver.message.seq, deliver.shown) for deliver in again.delivered] == [(1, 0)]
+    assert [(deliver.message.seq, deliver.places) for deliver in again.delivered] == [(1, ())]
     assert again.events == []  # but it was committed once
 
 

@@ -23,13 +23,13 @@ def test_what_goes_up_or_down_is_charged_as_what_it_carries():
     assert frames.Up(session(), send("1"), "c").op == "send"
     assert frames.Up(session(), frames.Read("c", 1), "").op == "read"
     assert frames.Down((), frames.Pong()).op == "pong"
-    routed = {frame.op for frame in (frames.Send, frames.CreateGroup, frames.Read, frames.Sync, frames.EndSession)}
-    assert routed | {"attach", "detach", "deliver"} == frames.ROUTER_OPS
+    asked = {frame.op for frame in get_args(frames.Asked)}
+    assert asked | {"send", "sync", "attach", "detach", "deliver", "peer_read"} == frames.ROUTER_OPS
 
 
 def test_frames_cannot_grow_attributes():
     """Slots: a misspelled attribute is an error, and a frame stays small."""
-    for frame in (*CLIENT, *SERVER, frames.Attach, frames.Up, frames.Down, frames.Deliver):
+    for frame in (*CLIENT, *SERVER, frames.Attach, frames.Up, frames.Down, frames.Deliver, frames.PeerRead):
         assert "__dict__" not in dir(frame)
 
 

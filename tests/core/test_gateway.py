@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
-from core.builders import AB, TEAM, message, send, session
+from core.builders import AB, TEAM, message, place, send, session
 
 from imsim.core import events, frames
 from imsim.core.gateway import Gateway
@@ -19,6 +21,10 @@ EVERY_CLIENT_FRAME = [
     frames.Read(AB, 1),
     frames.Sync({}),
     frames.CreateGroup("team", ["bob"]),
+    frames.Noted(AB, 1),
+    frames.SetConversation(AB, pinned=True),
+    frames.ReadCount(AB, 1),
+    frames.EndSession("d1"),
 ]
 
 
@@ -108,7 +114,15 @@ EXPECTED = {
     "read": (BAD, BAD, BAD, "to_user"),
     "sync": (BAD, BAD, BAD, "to_user"),
     "create_group": (BAD, BAD, BAD, "to_conversation"),
+    "noted": (BAD, BAD, BAD, None),
+    "set_conversation": (BAD, BAD, BAD, "to_user"),
+    "read_count": (BAD, BAD, BAD, "to_user"),
+    "end_session": (BAD, BAD, BAD, "to_user"),
 }
+
+
+def test_no_frame_is_forgotten_here():
+    assert {type(frame) for frame in EVERY_CLIENT_FRAME} == set(get_args(frames.FromClient))
 
 
 @pytest.mark.parametrize("state", range(4))
@@ -540,3 +554,77 @@ def test_rate_limits_that_nobody_uses_are_forgotten(monkeypatch):
         access.receive(send("1"), number)
         access.clock.now += 1.0
     assert len(access.machine._buckets) <= 3
+
+
+# --- places ---------------------------------------------------------------------------------------------------------
+
+
+def told(access):
+    """Versions of the places sent since."""
+    return [frame.place.version for _, frame in access.sent() if isinstance(frame, frames.Placed)]
+
+
+def tell(access, one, version, conversation=AB):
+    access.from_router(frames.Down((one,), frames.Placed(place(version, conversation=conversation))))
+
+
+def test_a_place_is_told_until_it_is_noted(access):
+    one = access.live()
+    tell(access, one, 1)
+    access.advance(2)
+    access.advance(4)
+    assert told(access) == [1, 1, 1]
+    access.receive(frames.Noted(AB, 1))
+    access.advance(60)
+    assert told(access) == []
+    assert access.machine._connections[1].unacknowledged_count == 0
+
+
+def test_only_the_very_version_is_noted(access):
+    one = access.live()
+    tell(access, one, 5)
+    access.receive(frames.Noted(AB, 4))
+    access.receive(frames.Noted(AB, 6))
+    access.receive(frames.Noted(TEAM, 5))
+    access.advance(2)
+    assert told(access) == [5, 5]
+
+
+def test_a_newer_place_of_the_conversation_takes_the_place_of_an_older_one(access):
+    one = access.live()
+    tell(access, one, 1)
+    tell(access, one, 2, TEAM)
+    tell(access, one, 3)
+    tell(access, one, 2)  # late: the device has been told better
+    assert told(access) == [1, 2, 3]
+    assert access.machine._connections[1].unacknowledged_count == 2
+    access.advance(2)
+    assert told(access) == [2, 3]
+    access.receive(frames.Noted(AB, 1))  # late as well
+    access.advance(4)
+    assert told(access) == [2, 3]
+
+
+def test_places_count_as_pushes_for_the_bound():
+    access = Access(send_queue=2)
+    one = access.live()
+    tell(access, one, 1)
+    access.push(one)
+    tell(access, one, 2)  # in the place of the first
+    access.port.take()
+    tell(access, one, 3, TEAM)
+    assert [frame.code for _, frame in access.sent() if isinstance(frame, frames.Refused)] == [Code.SLOW_READER]
+    access.port.take()
+    access.advance(60)
+    assert told(access) == []  # they end with their connection
+    assert access.machine.next_deadline() is None
+
+
+def test_a_custom_that_is_too_large_is_rejected_with_its_number():
+    access = Access(content_bytes=4)
+    access.live()
+    access.receive(frames.SetConversation(AB, custom="\u00e4\u00e4x", number=3))
+    ((_, frame),) = access.sent()
+    assert (frame.request, frame.ref, frame.code, frame.number) == ("set_conversation", AB, Code.TOO_LARGE, 3)
+    access.receive(frames.SetConversation(AB, custom="\u00e4\u00e4"))
+    assert [method for method, _ in access.port.take()] == ["to_user"]

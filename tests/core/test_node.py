@@ -92,6 +92,8 @@ def test_no_machine_is_ever_re_entered(guarded):
     server.receive(1, frames.CreateGroup("team", ["bob"]))
     server.receive(1, send("1"))
     server.receive(2, frames.Read(AB, 1))
+    server.receive(2, frames.SetConversation(AB, pinned=True))
+    server.receive(2, frames.ReadCount(AB, 1))
     server.login(3, "alice")  # replaces the first
     server.node.handle_timer(5.0)
     server.node.refuse(2, Code.BAD_FRAME, "not JSON", 5.0)
@@ -109,6 +111,17 @@ def test_a_message_goes_all_the_way():
     server.receive(1, send("1", "hello"))
     assert server.ops(1) == ["logged_in", "stored"]
     assert server.ops(2) == ["logged_in", "push"]
+
+
+def test_reading_goes_all_the_way():
+    server = Server()
+    server.login(1, "alice")
+    server.login(2, "bob")
+    server.receive(1, send("1"))
+    server.sent.clear()
+    server.receive(2, frames.Read(AB, 1))
+    assert server.ops(1) == ["placed"]
+    assert server.ops(2) == ["placed", "done"]
 
 
 def test_a_new_login_of_a_device_ends_the_old_one():

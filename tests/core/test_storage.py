@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.builders import AB, TEAM, message, open_log, session
+from core.builders import AB, TEAM, message, open_log, place, session
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -23,9 +23,19 @@ def missed(store, user, cursors=None, limit=100):
     return store.execute(storage.Missed(session(user), cursors or {}, limit))
 
 
-def marks(store, user):
+def places(store, user):
+    """By conversation: (place, unread seqs)."""
     state = store.execute(storage.OpenUser(user))
-    return {mark.conversation_id: mark for mark in state.marks}
+    return {found.conversation_id: (found, unread) for found, unread in state.places}
+
+
+def read_seq(store, user):
+    return places(store, user)[AB][0].read_seq
+
+
+def save(store, user, read_seq=0, conversation=AB, **settings):
+    """user -> place, of those that the answer tells."""
+    return dict(store.execute(storage.SavePlace(user, conversation, read_seq, **settings)).places)
 
 
 # --- opening --------------------------------------------------------------------------------------------------------
@@ -111,7 +121,7 @@ def test_find_tells_what_stands_under_a_key():
     assert store.execute(storage.Find(TEAM, "alice", "i1")) is None
 
 
-# --- users, marks ---------------------------------------------------------------------------------------------------
+# --- users, places --------------------------------------------------------------------------------------------------
 
 
 def test_opening_a_user_raises_its_epoch_alone():
@@ -126,27 +136,111 @@ def test_a_users_place_counts_what_others_sent_after_the_mark():
     notice = message(3, type=MessageType.NOTIFICATION)
     for one in (message(1), message(2, sender="bob"), notice, message(4)):
         append(store, epoch, one)
-    assert marks(store, "bob")[AB] == storage.StoredMark(AB, 0, 4, [1, 4])
-    assert marks(store, "alice")[AB] == storage.StoredMark(AB, 0, 4, [2])
-    store.execute(storage.SaveMark("bob", AB, 1))
-    assert marks(store, "bob")[AB] == storage.StoredMark(AB, 1, 4, [4])
+    assert places(store, "bob")[AB] == (place(0), [1, 4])
+    assert places(store, "alice")[AB] == (place(0), [2])
+    save(store, "bob", 1)
+    assert places(store, "bob")[AB] == (place(1, 1), [4])
 
 
 def test_a_mark_moves_forward_only_and_never_beyond_the_log():
     store = storage.MemoryStorage()
     open_log(store, "alice", "alice", "alice")
     for asked, stands in ((2, 2), (1, 2), (99, 3), (-5, 3)):
-        assert store.execute(storage.SaveMark("bob", AB, asked)) == storage.Saved()
-        assert marks(store, "bob")[AB].read_seq == stands
+        assert save(store, "bob", asked)["bob"].read_seq == stands
+        assert read_seq(store, "bob") == stands
 
 
-def test_who_is_no_member_has_no_mark():
+def test_who_is_no_member_has_no_place():
     store = storage.MemoryStorage()
     open_log(store, "alice")
-    store.execute(storage.SaveMark("mallory", AB, 1))
-    store.execute(storage.SaveMark("alice", TEAM, 1))
-    assert marks(store, "mallory") == {}
-    assert set(marks(store, "alice")) == {AB}
+    assert save(store, "mallory", 1) == save(store, "alice", 1, TEAM) == {}
+    assert append(store, opened(store).epoch, message(2, sender="mallory"), shown=1) == storage.Appended()
+    assert places(store, "mallory") == {}
+    assert set(places(store, "alice")) == {AB}
+
+
+def test_each_change_gets_the_next_version_of_the_users_log_and_no_change_gets_none():
+    store = storage.MemoryStorage()
+    open_log(store, "alice", "alice")
+    open_log(store, "alice", conversation=TEAM)
+    assert save(store, "bob", pinned=True) == {"bob": place(1, pinned=True)}
+    assert save(store, "bob", 1, TEAM) == {"bob": place(2, 1, conversation=TEAM)}
+    assert save(store, "bob", pinned=True) == {"bob": place(1, pinned=True)}
+    assert save(store, "bob", muted=True, custom="{}") == {"bob": place(3, pinned=True, muted=True, custom="{}")}
+    assert save(store, "bob", pinned=False, custom="")["bob"] == place(4, muted=True)
+    assert missed(store, "bob").version == 4
+    assert missed(store, "alice").version == 0
+
+
+def test_who_reads_changes_the_peers_place_as_well():
+    store = storage.MemoryStorage()
+    open_log(store, "alice", "alice")
+    assert save(store, "bob", 1) == {"bob": place(1, 1), "alice": place(1, peer_read_seq=1)}
+    assert save(store, "bob", 1) == {"bob": place(1, 1), "alice": place(1, peer_read_seq=1)}  # again, for who missed it
+    assert set(save(store, "bob", muted=True)) == {"bob"}
+    assert save(store, "alice", 2)["alice"] == place(2, 2, peer_read_seq=1)
+    assert missed(store, "alice").version == missed(store, "bob").version - 1 == 2
+
+
+def test_nobody_is_a_peer_in_a_group_or_of_oneself():
+    store = storage.MemoryStorage()
+    open_log(store, "alice", conversation=TEAM)
+    assert set(save(store, "bob", 1, TEAM)) == {"bob"}
+    notes = "p2p:alice:alice"
+    append(store, opened(store, notes, ("alice",)).epoch, message(1, conversation_id=notes))
+    assert save(store, "alice", 1, notes) == {"alice": place(1, 1, conversation=notes)}
+
+
+def test_to_hide_is_to_read_and_moves_forward_only():
+    store = storage.MemoryStorage()
+    open_log(store, "alice", "alice", "alice")
+    assert save(store, "bob", hidden_seq=2)["bob"] == place(1, 2, hidden_seq=2)
+    assert save(store, "bob", hidden_seq=1)["bob"] == place(1, 2, hidden_seq=2)
+    assert save(store, "bob", 3, hidden_seq=1)["bob"] == place(2, 3, hidden_seq=2)
+    assert save(store, "bob", hidden_seq=99)["bob"] == place(3, 3, hidden_seq=3)
+    assert save(store, "bob", hidden_seq=-1)["bob"] == place(3, 3, hidden_seq=3)
+
+
+def test_only_the_latest_state_of_each_place_that_changed_is_told():
+    store = storage.MemoryStorage()
+    open_log(store, "alice", "alice")
+    open_log(store, "alice", conversation=TEAM)
+    for seq in (1, 2):
+        save(store, "bob", seq)
+    save(store, "bob", 1, TEAM)
+
+    def since(version):
+        page = store.execute(storage.Missed(session("bob"), {}, 100, version))
+        return {found.conversation_id: found.version for found in page.places}, page.version
+
+    assert since(0) == ({AB: 2, TEAM: 3}, 3)
+    assert since(1) == ({AB: 2, TEAM: 3}, 3)
+    assert since(2) == ({TEAM: 3}, 3)
+    assert since(3) == ({}, 3)
+    assert store.execute(storage.Missed(session("bob"), {}, 1)).places == ()  # not before the last page
+
+
+def test_who_knows_of_no_place_is_told_all():
+    store = storage.MemoryStorage()
+    open_log(store, "alice")
+    assert missed(store, "bob").places == (place(0),)
+
+
+def test_how_many_have_read_a_message():
+    store = storage.MemoryStorage()
+    state = opened(store, TEAM, ("alice", "bob", "carol"))
+    for seq, sender in ((1, "alice"), (2, "bob")):
+        append(store, state.epoch, message(seq, conversation_id=TEAM, sender=sender))
+
+    def count(seq, user="alice"):
+        return store.execute(storage.CountRead(user, TEAM, seq))
+
+    assert (count(1), count(2, "carol")) == (storage.ReadCount(0, 2), storage.ReadCount(0, 2))
+    save(store, "bob", 2, TEAM)
+    save(store, "carol", 1, TEAM)
+    assert (count(1), count(2)) == (storage.ReadCount(2, 2), storage.ReadCount(0, 2))
+    assert count(0) is count(3) is count(1, "mallory") is None
+    assert store.execute(storage.CountRead("alice", AB, 1)) is None
 
 
 def test_a_send_moves_its_senders_mark():
@@ -154,13 +248,12 @@ def test_a_send_moves_its_senders_mark():
     epoch = opened(store).epoch
     for seq in (1, 2, 3):
         append(store, epoch, message(seq))
-    append(store, epoch, message(4, sender="bob"), shown=2)
-    assert marks(store, "bob")[AB] == storage.StoredMark(AB, 2, 4, [3])
-    assert marks(store, "alice")[AB].read_seq == 0
-    append(store, epoch, message(5, sender="bob"), shown=1)
-    assert marks(store, "bob")[AB].read_seq == 2
+    moved = append(store, epoch, message(4, sender="bob"), shown=2)
+    assert moved == storage.Appended((("bob", place(1, 2)), ("alice", place(1, peer_read_seq=2))))
+    assert places(store, "bob")[AB] == (place(1, 2), [3])
+    assert append(store, epoch, message(5, sender="bob"), shown=1) == storage.Appended()
     append(store, epoch, message(6, sender="bob"), shown=99)
-    assert marks(store, "bob")[AB].read_seq == 6
+    assert (read_seq(store, "bob"), read_seq(store, "alice")) == (6, 0)
 
 
 def test_a_refused_send_moves_no_mark():
@@ -169,7 +262,7 @@ def test_a_refused_send_moves_no_mark():
     append(store, epoch, message(1, sender="bob"))
     append(store, epoch, message(2, sender="bob", id_client="i1"), shown=1)  # a duplicate
     append(store, epoch, message(9, sender="bob"), shown=1)
-    assert marks(store, "bob")[AB].read_seq == 0
+    assert read_seq(store, "bob") == 0
 
 
 # --- what a device missed -------------------------------------------------------------------------------------------
@@ -230,6 +323,7 @@ class StorageInvariants(RuleBasedStateMachine):
         self.acknowledged: dict[int, storage.Message] = {}
         self.read = dict.fromkeys(self.users, 0)
         self.user_epochs = dict.fromkeys(self.users, 0)
+        self.versions = dict.fromkeys(self.users, 0)
 
     @rule()
     def open(self):
@@ -257,26 +351,41 @@ class StorageInvariants(RuleBasedStateMachine):
         elif seq != 0:
             assert result == storage.Fenced()
         else:
-            assert result == storage.Appended()
             self.acknowledged[one.seq] = one
-            self.read[sender] = max(self.read[sender], min(shown, one.seq))
+            self.check_moved(sender, min(shown, one.seq), dict(result.places))
 
-    @rule(user=st.sampled_from(users), seq=st.integers(-2, 20))
-    def save_mark(self, user, seq):
-        self.store.execute(storage.SaveMark(user, AB, seq))
-        self.read[user] = max(self.read[user], min(seq, len(self.acknowledged)))
+    def check_moved(self, user, seq, told):
+        """Either the mark moved, and both logs with it, or nothing did."""
+        peer = "alice" if user == "bob" else "bob"
+        if seq > self.read[user]:
+            self.read[user] = seq
+            for one in self.users:
+                self.versions[one] += 1
+            assert told == {
+                one: place(self.versions[one], self.read[one], peer_read_seq=self.read[other])
+                for one, other in ((user, peer), (peer, user))
+            }
+        else:
+            assert told == {}
+
+    @rule(user=st.sampled_from(users), seq=st.integers(1, 20))
+    def save_place(self, user, seq):
+        told = save(self.store, user, seq)
+        if self.epochs[-1] == 0:
+            assert told == {}
+        else:
+            moved = min(seq, len(self.acknowledged)) > self.read[user]
+            self.check_moved(user, min(seq, len(self.acknowledged)), told if moved else {})
 
     @rule(user=st.sampled_from(users))
     def open_user(self, user):
         state = self.store.execute(storage.OpenUser(user))
         assert state.epoch > self.user_epochs[user]
         self.user_epochs[user] = state.epoch
-        for mark in state.marks:
-            assert 0 <= mark.read_seq <= mark.max_seq == len(self.acknowledged)
-            assert mark.read_seq == self.read[user]
-            assert mark.unread_seqs == [
-                seq for seq, m in self.acknowledged.items() if seq > mark.read_seq and m.sender != user
-            ]
+        for found, unread in state.places:
+            assert 0 <= found.read_seq <= len(self.acknowledged)
+            assert (found.read_seq, found.version) == (self.read[user], self.versions[user])
+            assert unread == [seq for seq, m in self.acknowledged.items() if seq > found.read_seq and m.sender != user]
 
     @invariant()
     def nothing_acknowledged_is_lost_or_moved(self):

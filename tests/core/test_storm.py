@@ -9,6 +9,7 @@ A gap that nobody fills is passed, and filled by the next login only; so every d
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 
 from core.builders import AB, TEAM
 from hypothesis import Phase, settings
@@ -24,7 +25,7 @@ from imsim.testing import Pair
 DEVICES = (("alice", "d0"), ("alice", "d1"), ("bob", "d0"), ("carol", "d0"))
 MEMBERS = {AB: ("alice", "bob"), "p2p:alice:carol": ("alice", "carol"), TEAM: ("alice", "bob", "carol")}
 LOSABLE = (
-    *("send", "stored", "rejected", "push", "delivered", "read", "marked"),
+    *("send", "stored", "rejected", "push", "delivered", "read", "set_conversation", "done", "placed", "noted"),
     *("logged_in", "sync", "page", "sync_done"),
 )
 TROUBLE = ("failed", "done but failed", "done in silence", "silent")
@@ -101,6 +102,23 @@ class Storm(RuleBasedStateMachine):
     def read(self, number, where):
         self.devices[number].machine.read(where, self.pair.clock.now)
         self.pair.settle()
+
+    @rule(
+        number=numbers,
+        where=st.sampled_from(sorted(MEMBERS)),
+        change=st.sampled_from(
+            ({"pinned": True}, {"pinned": False}, {"muted": True}, {"custom": "a"}, {"custom": "b"}, "hide")
+        ),
+        settle=st.booleans(),
+    )
+    def change_settings(self, number, where, change, settle):
+        machine = self.devices[number].machine
+        if change == "hide":
+            machine.hide(where, self.pair.clock.now)
+        else:
+            machine.set_conversation(where, self.pair.clock.now, **change)
+        if settle:
+            self.pair.settle()
 
     @rule(number=numbers, op=st.sampled_from(LOSABLE))
     def lose_next(self, number, op):
@@ -182,8 +200,10 @@ class Storm(RuleBasedStateMachine):
             for event in device.events:
                 if type(event) is events.Shown and event.message.sender != device.machine.user:
                     counted[event.message.conversation_id].append(event.message.seq)
-            for line in device.machine.conversations():
+            lines = device.machine.conversations()
+            for line in lines:
                 assert line.unread == sum(seq > line.read_seq for seq in counted[line.id])
+            assert device.machine.total_unread() == sum(line.unread for line in lines)
 
     # --- what holds in the end ---
 
@@ -196,7 +216,7 @@ class Storm(RuleBasedStateMachine):
         for device in self.devices:
             self.check_device(device, logs)
         for user in ("alice", "bob", "carol"):
-            self.check_marks(user, logs)
+            self.check_places(user, logs)
 
     def heal(self):
         self.pair.trouble.clear()
@@ -243,14 +263,28 @@ class Storm(RuleBasedStateMachine):
                 assert machine.status(id_client) == (Status.SUCCESS if id_client in stored else Status.FAIL)
                 assert (id_client in own) == (id_client in stored)
 
-    def check_marks(self, user, logs):
-        """Every device of the user, the server and a fresh device count the same."""
+    def check_places(self, user, logs):
+        """Every device of the user, the server and a fresh device have the same, and storage has it too."""
         fresh = self.pair.client(user, "fresh")
         fresh.start()
-        told = {mark.conversation_id: mark for mark in self.told_marks(user)}
+        told = {place.conversation_id: place for place in self.told_places(user)}
         machines = [fresh.machine, *(device.machine for device in self.devices if device.machine.user == user)]
+        stored = {place.conversation_id: place for place in self.stored_places(user)}
+        assert sorted(place.version for place in stored.values() if place.version) == sorted(
+            {place.version for place in stored.values()} - {0}
+        )
         for machine in machines:
+            for id, place in stored.items():
+                known = machine._conversations[id].place if id in machine._conversations else None
+                assert known is None or replace(known, unread=0) == place
+                assert known is not None or not place.version
+                assert not machine._requests.is_waiting("set_conversation", id)
+                if id.startswith("p2p:"):
+                    (peer,) = set(MEMBERS[id]) - {user}
+                    reads = {place.conversation_id: place.read_seq for place in self.stored_places(peer)}
+                    assert place.peer_read_seq == reads[id]
             for line in machine.conversations():
+                assert line.last_msg.seq > stored[line.id].hidden_seq
                 log = logs[line.id]
                 recount = sum(message.sender != user and message.seq > line.read_seq for message in log)
                 assert (line.read_seq, line.unread) == (told[line.id].read_seq, told[line.id].unread)
@@ -259,13 +293,16 @@ class Storm(RuleBasedStateMachine):
                 assert (line.last_msg.seq, line.last_msg.id) == (log[-1].seq, log[-1].id)
                 assert line.last_msg.same_body(log[-1])
 
-    def told_marks(self, user):
-        """The marks as the server tells them to a device that logs in now."""
+    def stored_places(self, user):
+        return self.pair.storage.execute(storage.Missed(self.session(user), {}, 1_000_000)).places
+
+    def told_places(self, user):
+        """The places as the server tells them to a device that logs in now."""
         done = []
         probe = self.pair.client(user, "probe")
         probe.lose = lambda frame: done.append(frame) if frame.op == "sync_done" else False
         probe.start()
-        return done[-1].marks
+        return done[-1].places
 
 
 class ImpatientStorm(Storm):

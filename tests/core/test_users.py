@@ -1,9 +1,9 @@
-"""Sessions, read marks and who gets a push."""
+"""Sessions, places and who gets a push."""
 
 from __future__ import annotations
 
 import pytest
-from core.builders import AB, TEAM, Registry, failed, message, open_log, session
+from core.builders import AB, TEAM, Registry, failed, message, open_log, place, session
 
 from imsim.core import frames, storage
 from imsim.core.model import Code, MessageType
@@ -22,9 +22,19 @@ def up(one, frame):
     return frames.Up(one, frame, "")
 
 
-def marked(registry):
-    """(user, device, read_seq, unread) of the marks told since."""
-    return [(to.user, to.device, f.mark.read_seq, f.mark.unread) for to, f in registry.take(frames.Marked)]
+def placed(registry):
+    """(user, device, read_seq, unread) of the places told since; other frames are forgotten with them."""
+    return [(to.user, to.device, f.place.read_seq, f.place.unread) for to, f in registry.take(frames.Placed)]
+
+
+def done(request="read", ref=AB, number=0):
+    return frames.Done(request, ref, number)
+
+
+def unread(registry, one, conversation=AB):
+    """(read_seq, unread) as a fresh device is told."""
+    told = {found.conversation_id: found for found in sync(registry, one)[-1].places}[conversation]
+    return told.read_seq, told.unread
 
 
 def sync(registry, one, cursors=None):
@@ -182,7 +192,7 @@ def test_a_message_that_the_opening_saw_is_not_counted_twice(registry):
     registry.deliver(message(2))
     registry.answer()
     one = next(f.session for _, f in registry.told if isinstance(f, frames.Attached))
-    assert sync(registry, one)[-1] == frames.SyncDone([frames.Mark(AB, 0, 2)])
+    assert unread(registry, one) == (0, 2)
 
 
 def test_what_waits_for_an_opening_is_bounded(registry):
@@ -260,7 +270,7 @@ def test_unread_goes_on_from_what_storage_knows(registry):
     registry.deliver(message(2))
     registry.deliver(message(3, sender="bob"), session("bob"))
     registry.deliver(message(4, type=MessageType.NOTIFICATION))
-    assert sync(registry, one)[-1] == frames.SyncDone([frames.Mark(AB, 0, 2)])
+    assert unread(registry, one) == (0, 2)
 
 
 def test_a_message_delivered_again_is_pushed_again_and_counted_once(registry):
@@ -269,7 +279,7 @@ def test_a_message_delivered_again_is_pushed_again_and_counted_once(registry):
     registry.deliver(message(2))
     registry.deliver(message(2))
     assert registry.pushes() == [("bob", "d0", 2), ("bob", "d0", 2)]
-    assert sync(registry, one)[-1] == frames.SyncDone([frames.Mark(AB, 0, 2)])
+    assert unread(registry, one) == (0, 2)
 
 
 def test_a_message_delivered_after_a_later_one_counts_too(registry):
@@ -279,93 +289,190 @@ def test_a_message_delivered_after_a_later_one_counts_too(registry):
     registry.deliver(message(3))
     registry.deliver(message(2))
     assert registry.pushes() == [("bob", "d0", 3), ("bob", "d0", 2)]
-    assert sync(registry, one)[-1] == frames.SyncDone([frames.Mark(AB, 0, 3)])
+    assert unread(registry, one) == (0, 3)
 
 
 def test_a_message_delivered_late_that_was_read_meanwhile_does_not_count(registry):
     one = registry.login("bob")
+    open_log(registry.storage, "alice", "alice")
     registry.deliver(message(3))
     registry.receive(up(one, frames.Read(AB, 3)))
     registry.answer_all()
     registry.deliver(message(2))
-    assert sync(registry, one)[-1] == frames.SyncDone([frames.Mark(AB, 3, 0)])
+    assert unread(registry, one) == (3, 0)
 
 
 def test_reading_is_saved_first_and_then_told_to_every_device(registry):
-    one, _ = registry.login("bob", "d0"), registry.login("bob", "d1", connection=2)
+    one, other = registry.login("bob", "d0"), registry.login("bob", "d1", connection=2)
     registry.take()
-    registry.receive(up(one, frames.Read(AB, 1)))
-    assert list(registry.asked) == [storage.SaveMark("bob", AB, 1)]
+    asked = up(one, frames.Read(AB, 1, 7))
+    registry.receive(asked)
+    assert list(registry.asked) == [storage.SavePlace("bob", AB, 1, asked=asked)]
     assert registry.told == []
     registry.answer()
-    assert marked(registry) == [("bob", "d0", 1, 0), ("bob", "d1", 1, 0)]
+    told = frames.Placed(place(1, 1))
+    assert registry.take() == [(one, told), (other, told), (one, done(number=7))]
 
 
-def test_a_mark_that_could_not_be_saved_does_not_move(registry):
+def test_the_peer_is_told_of_the_reading_wherever_it_is(registry):
+    one = registry.login("bob")
+    registry.receive(up(one, frames.Read(AB, 1)))
+    registry.answer()
+    assert registry.told_users == [("alice", frames.PeerRead("alice", place(1, peer_read_seq=1)))]
+
+
+def test_a_device_hears_that_the_peer_has_read(registry):
+    one = registry.login("alice")
+    registry.take()
+    read = frames.PeerRead("alice", place(1, peer_read_seq=1))
+    for _ in range(2):  # repeated, it is no news
+        registry.receive(read)
+    registry.receive(frames.PeerRead("bob", place(1)))  # who is away
+    assert registry.take() == [(one, frames.Placed(read.place))]
+    assert set(registry.machine._users) == {"alice"}
+
+
+def test_what_the_peer_read_while_a_user_is_being_opened_is_told_once_it_is(registry):
+    registry.attach("alice")
+    registry.receive(frames.PeerRead("alice", place(1, peer_read_seq=1)))
+    registry.answer()
+    assert [frame.place.peer_read_seq for _, frame in registry.take(frames.Placed)] == [1]
+
+
+def test_settings_are_saved_and_told(registry):
+    one, other = registry.login("bob", "d0"), registry.login("bob", "d1", connection=2)
+    registry.take()
+    registry.receive(up(one, frames.SetConversation(AB, True, None, 1, "{}", 3)))
+    registry.answer()
+    told = frames.Placed(place(1, 1, pinned=True, hidden_seq=1, custom="{}"))
+    assert registry.take() == [(one, told), (other, told), (one, done("set_conversation", number=3))]
+
+
+def test_a_repeated_request_tells_what_a_lost_answer_would_have(registry):
+    one = registry.login("bob")
+    registry.take()
+    for asked in (frames.SetConversation(AB, pinned=True), frames.Read(AB, 1)):
+        registry.receive(up(one, asked))
+        registry.answer(result=lambda request: (registry.storage.execute(request), failed(request))[1])
+        assert [type(frame) for _, frame in registry.take()] == [frames.Rejected]
+        assert registry.told_users == []
+        registry.receive(up(one, asked))
+        registry.answer()
+        assert [type(frame) for _, frame in registry.take()] == [frames.Placed, frames.Done]
+    assert [user for user, _ in registry.told_users] == ["alice"]
+
+
+def test_a_sync_tells_the_other_devices_as_well_what_a_lost_answer_would_have(registry):
+    registry.login("bob", "d0")
+    registry.storage.execute(storage.SavePlace("bob", AB, 1))
+    one = registry.login("bob", "d1", connection=2)
+    registry.take()
+    registry.receive(up(one, frames.Sync({AB: 1}, 0)))
+    registry.answer()
+    told = registry.take()
+    assert [to.device for to, frame in told if isinstance(frame, frames.Placed)] == ["d0", "d1"]
+    assert told[-1] == (one, frames.SyncDone([place(1, 1)], 1))
+
+
+def test_a_sync_tells_the_places_that_changed_since(registry):
+    one = registry.login("bob")
+    for asked in (frames.Read(AB, 1), frames.SetConversation(AB, muted=True)):
+        registry.receive(up(one, asked))
+    registry.answer_all()
+    for version, places in ((0, [place(2, 1, muted=True)]), (1, [place(2, 1, muted=True)]), (2, [])):
+        registry.take()
+        registry.receive(up(one, frames.Sync({}, version)))
+        registry.answer_all()
+        assert registry.take()[-1] == (one, frames.SyncDone(places, 2))
+
+
+def test_how_many_have_read_is_asked_of_storage(registry):
+    one = registry.login("bob")
+    registry.take()
+    registry.receive(up(one, frames.ReadCount(AB, 1)))
+    registry.receive(up(one, frames.ReadCount(AB, 2)))
+    registry.receive(up(one, frames.ReadCount(AB, 1)))
+    registry.answer()
+    registry.answer()
+    registry.answer(result=failed)
+    counted, unknown, late = (frame for _, frame in registry.take())
+    assert counted == frames.ReadCounted(AB, 1, 0, 1)
+    assert (unknown.request, unknown.ref, unknown.code) == ("read_count", f"{AB}:2", Code.NO_CONVERSATION)
+    assert (late.ref, late.code) == (f"{AB}:1", Code.UNAVAILABLE)
+
+
+def test_a_place_that_could_not_be_saved_does_not_change(registry):
     one = registry.login("bob")
     registry.take()
     registry.receive(up(one, frames.Read(AB, 1)))
     registry.answer(result=failed)
-    assert registry.told == []
-    assert sync(registry, one)[-1] == frames.SyncDone([frames.Mark(AB, 0, 1)])
+    ((to, frame),) = registry.take()
+    assert (to, frame.request, frame.ref, frame.code) == (one, "read", AB, Code.UNAVAILABLE)
+    assert unread(registry, one) == (0, 1)
 
 
 @pytest.mark.parametrize("seq", [0, -1])
 def test_reading_nothing_new_asks_nothing(registry, seq):
     one = registry.login("bob")
+    registry.take()
     registry.receive(up(one, frames.Read(AB, seq)))
     assert not registry.asked
+    assert registry.take() == [(one, done())]
 
 
 def test_nobody_reads_beyond_the_log(registry):
     one = registry.login("bob")
     registry.receive(up(one, frames.Read(AB, 99)))
-    assert list(registry.asked) == [storage.SaveMark("bob", AB, 1)]
     registry.answer_all()
     registry.deliver(message(2))
-    assert sync(registry, one)[-1] == frames.SyncDone([frames.Mark(AB, 1, 1)])
+    assert unread(registry, one) == (1, 1)
 
 
 def test_answers_out_of_order_never_move_a_mark_back(registry):
     one = registry.login("bob")
     registry.deliver(message(2))
     registry.take()
-    registry.receive(up(one, frames.Read(AB, 1)))
-    registry.receive(up(one, frames.Read(AB, 2)))
-    registry.answer(1, lambda _: storage.Saved())
-    registry.answer(0, lambda _: storage.Saved())
-    assert marked(registry) == [("bob", "d0", 2, 0)]
+    for seq in (1, 2):
+        registry.receive(up(one, frames.Read(AB, seq)))
+    registry.answer(1, lambda _: storage.PlacesSaved((("bob", place(2, 2)),)))
+    registry.answer(0, lambda _: storage.PlacesSaved((("bob", place(1, 1)),)))
+    assert placed(registry) == [("bob", "d0", 2, 0)]
 
 
 def test_reading_a_conversation_that_one_does_not_have_is_refused(registry):
     one = registry.login("bob")
     registry.take()
     registry.receive(up(one, frames.Read(TEAM, 1)))
+    registry.answer()
     ((to, frame),) = registry.take()
     assert (to, frame.request, frame.ref, frame.code) == (one, "read", TEAM, Code.NO_CONVERSATION)
 
 
-def test_a_saved_mark_of_a_user_who_has_left_changes_nothing(registry):
+def test_a_saved_place_of_a_user_who_has_left_is_told_to_nobody_but_the_peer(registry):
     one = registry.login("bob")
     registry.receive(up(one, frames.Read(AB, 1)))
     registry.receive(frames.Detach(one))
     registry.take()
     registry.answer()
-    assert registry.told == []
+    assert registry.take() == [(one, done())]  # which its gateway drops
+    assert [user for user, _ in registry.told_users] == ["alice"]
 
 
 def test_a_send_moves_its_senders_mark_and_nobody_elses(registry):
     for number, (user, device) in enumerate((("bob", "d0"), ("bob", "d1"), ("alice", "d0"))):
         registry.login(user, device, connection=number)
     registry.take()
-    registry.deliver(message(2, sender="bob"), session("bob"), shown=1)
-    assert marked(registry) == [("bob", "d0", 1, 0), ("bob", "d1", 1, 0)]
+    moved = (("bob", place(1, 1)), ("alice", place(1, peer_read_seq=1)))
+    registry.deliver(message(2, sender="bob"), session("bob"), moved)
+    assert placed(registry) == [("alice", "d0", 0, 1), ("bob", "d0", 1, 0), ("bob", "d1", 1, 0)]
 
 
-def test_a_send_cannot_claim_to_have_shown_what_does_not_exist(registry):
+def test_a_send_that_moves_no_mark_tells_of_none(registry):
     one = registry.login("bob")
-    registry.deliver(message(2, sender="bob"), session("bob"), shown=99)
-    assert sync(registry, one)[-1] == frames.SyncDone([frames.Mark(AB, 2, 0)])
+    registry.login("alice", connection=2)
+    registry.take()
+    registry.deliver(message(2, sender="bob"), one)
+    assert [type(frame) for _, frame in registry.take()] == [frames.Push]
 
 
 # --- login sync -----------------------------------------------------------------------------------------------------
@@ -373,11 +480,11 @@ def test_a_send_cannot_claim_to_have_shown_what_does_not_exist(registry):
 
 def test_a_sync_asks_for_what_the_session_misses(registry):
     one = registry.login("bob")
-    registry.receive(up(one, frames.Sync({AB: 5})))
-    assert list(registry.asked) == [storage.Missed(one, {AB: 5}, registry.policies.page)]
+    registry.receive(up(one, frames.Sync({AB: 5}, 7)))
+    assert list(registry.asked) == [storage.Missed(one, {AB: 5}, registry.policies.page, 7)]
 
 
-def test_the_last_page_is_followed_by_the_marks():
+def test_the_last_page_is_followed_by_the_places():
     store = storage.MemoryStorage()
     open_log(store, "alice", "alice", "alice")
     registry = Registry(store, Policies(page=2))
@@ -387,7 +494,7 @@ def test_the_last_page_is_followed_by_the_marks():
     assert ([m.seq for m in page.messages], page.cursors, page.more) == ([1, 2], {AB: 2}, True)
     last, done = sync(registry, one, page.cursors)
     assert ([m.seq for m in last.messages], last.more) == ([3], False)
-    assert done == frames.SyncDone([frames.Mark(AB, 0, 3)])
+    assert done == frames.SyncDone([place(0, 0, 3)], 0)
 
 
 def test_a_sync_that_storage_cannot_answer_is_refused(registry):
@@ -418,9 +525,10 @@ def test_what_a_device_got_by_a_sync_can_be_read():
     open_log(registry.storage, "alice")  # stored, and never delivered
     one = registry.login("bob", "d1", connection=2)
     registry.take()
-    assert sync(registry, one)[-1] == frames.SyncDone([frames.Mark(AB, 0, 1)])  # unread 0 today
+    assert unread(registry, one) == (0, 1)
     registry.receive(up(one, frames.Read(AB, 1)))
-    assert list(registry.asked) == [storage.SaveMark("bob", AB, 1)]  # nothing is saved today
+    registry.answer_all()
+    assert unread(registry, one) == (1, 0)
 
 
 def test_a_lost_gateway_takes_its_sessions_with_it(registry):

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from imsim.core import events
+from imsim.core.client import State
 from imsim.core.exceptions import RunError, UsageError
 from imsim.core.model import Code, Flow, Route
 from imsim.core.policies import Policies
@@ -300,3 +301,27 @@ async def test_waiting_for_what_was_never_sent(world):
         alice = await w.online("alice")
         with pytest.raises(UsageError, match="nothing was sent"):
             await alice.wait_stored("m1")
+
+
+async def test_requests_and_settings_of_an_application(world):
+    async with world() as w:
+        alice, bob = await w.online("alice"), await w.online("bob")
+        team = await alice.create_group("team", ["bob"])
+        await alice.wait_stored(alice.send("group", "team", "hello"))
+        await w.settle()
+        counted = await alice.read_count(team, 1)
+        assert (counted.read, counted.members) == (0, 1)
+        assert (bob.total_unread(), bob.conversations()[0].unread) == (1, 1)
+        bob.set_conversation(team, pinned=True, muted=True, custom="{}")
+        line = bob.conversations()[0]
+        assert (line.pinned, line.muted, line.custom, bob.total_unread(include_muted=False)) == (True, True, "{}", 0)
+        bob.hide(team)
+        assert bob.conversations() == []
+        await w.settle()
+        assert (await alice.read_count(team, 1)).read == 1
+        with pytest.raises(RunError, match="read count of group:team:2: no_conversation"):
+            await alice.read_count(team, 2)
+        phone = await w.online("alice", "d1")
+        await alice.end_session("d1")
+        await w.settle()
+        assert phone.state == State.ENDED

@@ -75,17 +75,29 @@ async def test_a_foreign_client_exchanges_acknowledged_messages(world, shown):
             }
             foreign.put(op="sync")
             assert foreign.get() == {"op": "page", "messages": [], "cursors": {}, "more": False}
-            assert foreign.get() == {"op": "sync_done", "marks": []}
+            assert foreign.get() == {"op": "sync_done", "places": [], "version": 0}
             foreign.put(op="ping")
             assert foreign.get() == {"op": "pong"}
             foreign.put(op="send", idClient="f-1", scene="p2p", to="bob", content="grüß dich", aFieldOfTomorrow=1)
             stored = foreign.get()
             assert (stored["op"], stored["idClient"], stored["seq"]) == ("stored", "f-1", 1)
+            by_reply = foreign.until("placed")["place"]  # bob's answer says that he has read
+            assert (by_reply["version"], by_reply["peerReadSeq"]) == (1, 1)
+            foreign.put(op="noted", conversationId="p2p:alice:bob", version=1)
             push = foreign.until("push")["message"]
             assert (push["from"], push["content"], push["seq"]) == ("bob", "re: grüß dich", 2)
             foreign.put(op="delivered", conversationId=push["conversationId"], seq=2)
             foreign.put(op="read", conversationId=push["conversationId"], seq=2)
-            assert foreign.until("marked")["mark"] == {"conversationId": "p2p:alice:bob", "readSeq": 2, "unread": 0}
+            told = foreign.until("placed")["place"]
+            assert told == {
+                "conversationId": "p2p:alice:bob",
+                "version": 2,
+                "readSeq": 2,
+                "unread": 0,
+                "peerReadSeq": 1,
+            }
+            foreign.put(op="noted", conversationId="p2p:alice:bob", version=2)
+            assert foreign.get() == {"op": "done", "request": "read", "ref": "p2p:alice:bob"}
 
         async def answer() -> None:
             async for got in bob.messages:

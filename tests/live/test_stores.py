@@ -58,12 +58,26 @@ requests = st.one_of(
     st.builds(storage.OpenConversation, conversations, founders),
     st.builds(storage.Find, conversations, users, st.sampled_from(("m1", "m2"))),
     st.builds(storage.OpenUser, users),
-    st.builds(storage.SaveMark, users, conversations, small),
+    *[
+        st.builds(
+            storage.SavePlace,
+            users,
+            conversations,
+            small,
+            pinned=st.none() | st.booleans(),
+            muted=st.none() | st.booleans(),
+            hidden_seq=st.none() | small,
+            custom=st.none() | st.sampled_from(("", "{}")),
+        )
+    ]
+    * 2,
+    st.builds(storage.CountRead, users, conversations, small),
     st.builds(
         storage.Missed,
         users.map(session),
         st.dictionaries(conversations, small),
         st.integers(1, 4),
+        st.integers(0, 6),
     ),
 )
 

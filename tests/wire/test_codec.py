@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imsim.core import frames
-from imsim.core.model import Code, Message, Scene
+from imsim.core.model import Code, Message, Place, Scene
 from imsim.wire import WireError, decode_from_client, decode_from_server, encode
 
 CLIENT = typing.get_args(frames.FromClient)
@@ -126,9 +126,11 @@ def example(frame_type: type) -> dict[str, object]:
         list[str]: ["x"],
         dict[str, int]: {"x": 1},
         list[Message]: [],
-        list[frames.Mark]: [],
+        list[Place]: [],
         dict[str, object] | None: {"url": "x"},
         str | None: "x",
+        bool | None: True,
+        int | None: 1,
     }
     found: dict[str, object] = {}
     for name, hint in fields(frame_type).items():
@@ -153,6 +155,8 @@ def wrong_values(hint: object) -> list[object]:
         wrong = ["x", 5, [1]]
     elif hint == str | None:
         wrong = [5, [], {}]
+    elif hint in (bool | None, int | None):
+        wrong = ["x", [], {}]
     elif dataclasses.is_dataclass(hint):
         wrong = ["x", 5, None, [1], {}]
     return wrong

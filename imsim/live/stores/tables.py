@@ -6,15 +6,15 @@ import json
 import os
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from imsim.core import storage
 from imsim.core.exceptions import RunError, UsageError
-from imsim.core.model import Message, Scene
+from imsim.core.model import Message, Place, Scene
 
 _APPLICATION_ID = 0x696D736D  # "imsm", in the file's header
-_SCHEMA_VERSION = 2
+_SCHEMA_VERSION = 3
 _CACHED = 100_000  # conversations whose head is kept in memory
 
 _SCHEMA = f"""
@@ -25,11 +25,18 @@ CREATE TABLE conversations (
     members TEXT NOT NULL           -- a JSON array
 );
 CREATE TABLE members (
-    user         TEXT NOT NULL,
-    conversation INTEGER NOT NULL REFERENCES conversations,
-    read_seq     INTEGER NOT NULL DEFAULT 0,
+    user          TEXT NOT NULL,
+    conversation  INTEGER NOT NULL REFERENCES conversations,
+    version       INTEGER NOT NULL DEFAULT 0,  -- from here on: the user's place
+    read_seq      INTEGER NOT NULL DEFAULT 0,
+    pinned        INTEGER NOT NULL DEFAULT 0,
+    muted         INTEGER NOT NULL DEFAULT 0,
+    hidden_seq    INTEGER NOT NULL DEFAULT 0,
+    custom        TEXT NOT NULL DEFAULT '',
+    peer_read_seq INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (user, conversation)
 ) WITHOUT ROWID;
+CREATE INDEX members_of ON members (conversation);
 CREATE TABLE messages (
     conversation INTEGER NOT NULL REFERENCES conversations,
     seq          INTEGER NOT NULL,
@@ -50,6 +57,7 @@ CREATE TABLE messages (
 CREATE TABLE users (
     id             TEXT PRIMARY KEY,
     epoch          INTEGER NOT NULL DEFAULT 0,
+    version        INTEGER NOT NULL DEFAULT 0,  -- of the latest change of a place
     revoked_before REAL NOT NULL DEFAULT 0  -- wall time, seconds since 1970: older tokens are void
 ) WITHOUT ROWID;
 PRAGMA application_id = {_APPLICATION_ID};
@@ -57,6 +65,7 @@ PRAGMA user_version = {_SCHEMA_VERSION};
 """
 
 _MESSAGE = "seq, id, id_client, type, sender, recipient, time, content, file, custom, resend"
+_PLACE = "version, read_seq, pinned, muted, hidden_seq, custom, peer_read_seq"
 
 
 @dataclass(slots=True)
@@ -164,8 +173,8 @@ class SqliteStorage:
         kind = type(request)
         if kind is storage.Append:
             return self._append(request)  # type: ignore[arg-type]
-        if kind is storage.SaveMark:
-            return self._save_mark(request)  # type: ignore[arg-type]
+        if kind is storage.SavePlace:
+            return self._save_place(request)  # type: ignore[arg-type]
         if kind is storage.OpenConversation:
             return self._open_conversation(request)  # type: ignore[arg-type]
         if kind is storage.OpenUser:
@@ -174,6 +183,8 @@ class SqliteStorage:
             return self._revoke_tokens(request)  # type: ignore[arg-type]
         if kind is storage.Missed:
             return self._missed(request)  # type: ignore[arg-type]
+        if kind is storage.CountRead:
+            return self._count_read(request)  # type: ignore[arg-type]
         return self._find(request)  # type: ignore[arg-type]
 
     def _head(self, id: str) -> _Head | None:
@@ -243,14 +254,9 @@ class SqliteStorage:
             return storage.Duplicate(original)
         head.max_seq = message.seq
         if request.shown > 0:
-            self._move_mark(head, message.sender, min(request.shown, message.seq))
+            change = storage.SavePlace(message.sender, message.conversation_id, request.shown)
+            return storage.Appended(self._change(head, change))
         return storage.Appended()
-
-    def _move_mark(self, head: _Head, user: str, read_seq: int) -> None:
-        self._db.execute(
-            "UPDATE members SET read_seq = ? WHERE user = ? AND conversation = ? AND read_seq < ?",
-            (read_seq, user, head.key, read_seq),
-        )
 
     def _find(self, request: storage.Find) -> Message | None:
         head = self._head(request.conversation_id)
@@ -270,11 +276,11 @@ class SqliteStorage:
             (user,),
         )
         epoch, revoked = db.execute("SELECT epoch, revoked_before FROM users WHERE id = ?", (user,)).fetchone()
-        marks = {
-            key: storage.StoredMark(id, read_seq, max_seq or 0, [])
-            for key, id, read_seq, max_seq in db.execute(
-                "SELECT key, id, read_seq, (SELECT max(seq) FROM messages WHERE conversation = key)"
-                " FROM members JOIN conversations ON key = conversation WHERE user = ? ORDER BY key",
+        places: dict[int, tuple[Place, list[int]]] = {
+            key: (_place(id, row), [])
+            for key, id, *row in db.execute(
+                f"SELECT key, id, {_PLACE} FROM members JOIN conversations ON key = conversation"
+                " WHERE user = ? ORDER BY key",
                 (user,),
             )
         }
@@ -283,8 +289,8 @@ class SqliteStorage:
             " WHERE user = ? AND seq > read_seq AND countable AND sender <> user ORDER BY conversation, seq",
             (user,),
         ):
-            marks[key].unread_seqs.append(seq)
-        return storage.UserState(epoch, list(marks.values()), revoked)
+            places[key][1].append(seq)
+        return storage.UserState(epoch, list(places.values()), revoked)
 
     def _revoke_tokens(self, request: storage.RevokeTokens) -> storage.Saved:
         self._db.execute(
@@ -294,11 +300,66 @@ class SqliteStorage:
         )
         return storage.Saved()
 
-    def _save_mark(self, request: storage.SaveMark) -> storage.Saved:
+    def _save_place(self, request: storage.SavePlace) -> storage.PlacesSaved:
+        head, id, user = self._head(request.conversation_id), request.conversation_id, request.user
+        if head is None or user not in head.members:
+            return storage.PlacesSaved()
+        self._change(head, request)
+        others = storage.peers(id, head.members, user) if request.reads else ()
+        return storage.PlacesSaved(tuple((one, self._place_of(head, id, one)) for one in (user, *others)))
+
+    def _change(self, head: _Head, change: storage.SavePlace) -> storage.Places:
+        """Returns the places that are other than before."""
+        user, id = change.user, change.conversation_id
+        if user not in head.members:
+            return ()
+        old = self._place_of(head, id, user)
+        new = change.applied_to(old, head.max_seq)
+        if new == old:
+            return ()
+        changed = [(user, new)]
+        if new.read_seq > old.read_seq:
+            for peer in storage.peers(id, head.members, user):
+                changed.append((peer, replace(self._place_of(head, id, peer), peer_read_seq=new.read_seq)))
+        for one, place in changed:
+            (place.version,) = self._db.execute(
+                "INSERT INTO users (id, version) VALUES (?, 1) ON CONFLICT (id) DO UPDATE SET version = version + 1"
+                " RETURNING version",
+                (one,),
+            ).fetchone()
+            self._db.execute(
+                f"UPDATE members SET ({_PLACE}) = (?,?,?,?,?,?,?) WHERE user = ? AND conversation = ?",
+                (
+                    place.version,
+                    place.read_seq,
+                    place.pinned,
+                    place.muted,
+                    place.hidden_seq,
+                    place.custom,
+                    place.peer_read_seq,
+                    one,
+                    head.key,
+                ),
+            )
+        return tuple(changed)
+
+    def _place_of(self, head: _Head, conversation_id: str, member: str) -> Place:
+        row = self._db.execute(
+            f"SELECT {_PLACE} FROM members WHERE user = ? AND conversation = ?", (member, head.key)
+        ).fetchone()
+        return _place(conversation_id, row)
+
+    def _count_read(self, request: storage.CountRead) -> storage.ReadCount | None:
         head = self._head(request.conversation_id)
-        if head is not None:
-            self._move_mark(head, request.user, min(request.read_seq, head.max_seq))
-        return storage.Saved()
+        if head is None or request.user not in head.members or not 1 <= request.seq <= head.max_seq:
+            return None
+        return storage.ReadCount(
+            *self._db.execute(
+                "SELECT coalesce(sum(read_seq >= seq), 0), count(*) FROM members JOIN messages USING (conversation)"
+                " WHERE conversation = ? AND seq = ? AND user <> sender",
+                (head.key, request.seq),
+            ).fetchone()
+        )
 
     def _missed(self, request: storage.Missed) -> storage.MissedPage:
         messages: list[Message] = []
@@ -321,7 +382,20 @@ class SqliteStorage:
                 cursors[id] = found[-1][0]
             if cursors[id] < max_seq:
                 return storage.MissedPage(messages, cursors, more=True)
-        return storage.MissedPage(messages, cursors, more=False)
+        user, version = request.session.user, request.version
+        places = self._db.execute(
+            f"SELECT id, {_PLACE} FROM members JOIN conversations ON key = conversation"
+            " WHERE user = ? AND version >= ? ORDER BY id",
+            (user, version + 1 if version else 0),
+        )
+        changed = tuple(_place(id, row) for id, *row in places)
+        stands = self._db.execute("SELECT version FROM users WHERE id = ?", (user,)).fetchone()
+        return storage.MissedPage(messages, cursors, False, changed, stands[0] if stands else 0)
+
+
+def _place(conversation_id: str, row: Sequence[Any]) -> Place:
+    version, read_seq, pinned, muted, hidden_seq, custom, peer_read_seq = row
+    return Place(conversation_id, version, read_seq, 0, bool(pinned), bool(muted), hidden_seq, custom, peer_read_seq)
 
 
 def _message(conversation_id: str, row: tuple[Any, ...]) -> Message:

@@ -1,0 +1,176 @@
+"""The messages that a device sends: repeated until each has its answer, and in order within a conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from imsim.core import events, frames
+from imsim.core.model import Code, Status
+from imsim.core.policies import Policies
+from imsim.core.timers import Timer, Timers
+
+_OUTGOING = 10_000  # sends that may wait for their answer
+_FAILED = 1_000  # failed sends remembered, in case they prove stored after all
+
+
+class Outgoing:
+    """A send without its final answer. `held` means: refused because its predecessor is missing."""
+
+    __slots__ = ("attempts", "conversation_id", "frame", "held", "timer")
+
+    def __init__(self, conversation_id: str, frame: frames.Send) -> None:
+        self.conversation_id = conversation_id
+        self.frame = frame
+        self.attempts = 0
+        self.held = False
+        self.timer: Timer | None = None
+
+
+class Outbox:
+    """`transmit(frame, now)` puts a frame on the connection, `emit` reports to the application."""
+
+    __slots__ = ("_emit", "_failed", "_online", "_policies", "_timers", "_transmit", "_unanswered", "_waiting")
+
+    def __init__(
+        self,
+        timers: Timers,
+        policies: Policies,
+        transmit: Callable[[frames.Send, float], None],
+        emit: Callable[[events.ClientEvent], None],
+    ) -> None:
+        self._timers = timers
+        self._policies = policies
+        self._transmit = transmit
+        self._emit = emit
+        self._online = False
+        self._unanswered: dict[str, Outgoing] = {}  # by id_client
+        self._waiting: dict[str, dict[str, Outgoing]] = {}  # the same by conversation, in the order of sending
+        self._failed: dict[str, Outgoing] = {}  # in case they prove stored after all
+
+    def add(self, conversation_id: str, frame: frames.Send, now: float) -> None:
+        """An id_client that has failed is sent again by this."""
+        frame.resend = self._failed.pop(frame.id_client, None) is not None
+        outgoing = Outgoing(conversation_id, frame)
+        if len(self._unanswered) >= _OUTGOING:
+            self._fail(outgoing, Code.UNAVAILABLE, "too many messages wait for an answer")
+            return
+        self._unanswered[frame.id_client] = outgoing
+        self._waiting.setdefault(conversation_id, {})[frame.id_client] = outgoing
+        if self._online:
+            self._send(outgoing, now)
+
+    def status(self, id_client: str) -> Status:
+        if id_client in self._unanswered:
+            return Status.SENDING
+        return Status.FAIL if id_client in self._failed else Status.SUCCESS
+
+    def logged_in(self, now: float) -> None:
+        self._online = True
+        for outgoing in list(self._unanswered.values()):
+            if outgoing.attempts == 0 or not self._spent(outgoing):
+                self._send(outgoing, now)
+
+    def lost(self) -> None:
+        """The connection is gone."""
+        self._online = False
+        for outgoing in self._unanswered.values():
+            if outgoing.timer:
+                outgoing.timer.cancel()
+
+    def answered(self, id_client: str, conversation_id: str) -> Outgoing | None:
+        """The send that proves stored, also if it had failed; it waits for nothing any more."""
+        for sends in (self._unanswered, self._failed):
+            outgoing = sends.get(id_client)
+            if outgoing is not None and outgoing.conversation_id == conversation_id:
+                if sends is self._unanswered:
+                    self._drop(outgoing)
+                else:
+                    del self._failed[id_client]
+                return outgoing
+        return None
+
+    def rejected(self, frame: frames.Rejected, now: float) -> None:
+        outgoing = self._unanswered.get(frame.ref)
+        if outgoing is None:
+            return  # answered before
+        if frame.code == Code.GAP:
+            outgoing.held = True
+            if next(iter(self._waiting[outgoing.conversation_id])) == frame.ref:
+                self.release_held(outgoing.conversation_id, now)
+        elif frame.code == Code.RATE_LIMITED:
+            outgoing.attempts -= 1  # a refusal that says when to come back is no failed attempt
+            if outgoing.timer:
+                outgoing.timer.cancel()
+            outgoing.timer = self._timers.at(now + frame.retry_after, self._overdue, outgoing)
+        elif not frame.code.retryable:
+            self._drop(outgoing)
+            self._fail(outgoing, frame.code, frame.text)
+            self.release_held(outgoing.conversation_id, now)
+        # Otherwise its timer sends it again, a little later, which is what an overloaded server needs.
+
+    def release_held(self, conversation_id: str, now: float) -> None:
+        """The oldest unanswered message of the conversation changed: those held back for it may go again."""
+        for outgoing in list(self._waiting.get(conversation_id, {}).values()):
+            if not outgoing.held:
+                break
+            if not self._spent(outgoing):
+                self._send(outgoing, now)
+
+    def _send(self, outgoing: Outgoing, now: float) -> None:
+        frame = outgoing.frame
+        outgoing.attempts += 1
+        outgoing.held = False
+        after = None
+        waiting = self._waiting[outgoing.conversation_id]
+        if len(waiting) > 1:
+            for id_client in waiting:
+                if id_client == frame.id_client:
+                    break
+                after = id_client
+        if outgoing.attempts > 1 or after is not None:
+            resend = frame.resend or outgoing.attempts > 1
+            outgoing.frame = frame = frames.Send(
+                frame.id_client,
+                frame.scene,
+                frame.to,
+                frame.content,
+                frame.type,
+                frame.file,
+                frame.custom,
+                resend,
+                after,
+                frame.shown,
+            )
+        if outgoing.timer:
+            outgoing.timer.cancel()
+        outgoing.timer = self._timers.at(now + self._policies.send_timeout, self._overdue, outgoing)
+        self._emit(events.Sent(frame.id_client, outgoing.attempts))
+        self._transmit(frame, now)
+
+    def _spent(self, outgoing: Outgoing) -> bool:
+        if outgoing.attempts < self._policies.send_attempts:
+            return False
+        self._drop(outgoing)
+        self._fail(outgoing, Code.TIMEOUT, "no answer after every attempt")
+        return True
+
+    def _overdue(self, outgoing: Outgoing, now: float) -> None:
+        if not self._spent(outgoing):
+            self._send(outgoing, now)
+        else:
+            self.release_held(outgoing.conversation_id, now)
+
+    def _drop(self, outgoing: Outgoing) -> None:
+        id_client, waiting = outgoing.frame.id_client, self._waiting[outgoing.conversation_id]
+        del self._unanswered[id_client], waiting[id_client]
+        if not waiting:
+            del self._waiting[outgoing.conversation_id]
+        if outgoing.timer:
+            outgoing.timer.cancel()
+
+    def _fail(self, outgoing: Outgoing, code: Code, text: str) -> None:
+        id_client = outgoing.frame.id_client
+        self._failed[id_client] = outgoing
+        if len(self._failed) > _FAILED:
+            del self._failed[next(iter(self._failed))]
+        self._emit(events.SendFailed(id_client, code, text))

@@ -1,0 +1,103 @@
+"""What a client asks until it is answered: requests whose repetition does no harm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from imsim.core import frames
+from imsim.core.timers import Timer, Timers
+
+
+class _Request:
+    __slots__ = ("frame", "timer")
+
+    def __init__(self, frame: frames.Asked) -> None:
+        self.frame = frame
+        self.timer: Timer | None = None
+
+
+class Requests:
+    """At most one of each (op, ref): a newer one takes the place of one that is still unanswered. Each goes out at once
+    while there is a login, every `wait` seconds from then on, and after each login."""
+
+    __slots__ = ("_count", "_online", "_timers", "_transmit", "_unanswered", "_wait")
+
+    def __init__(self, timers: Timers, wait: float, transmit: Callable[[frames.Asked, float], None]) -> None:
+        self._timers = timers
+        self._wait = wait
+        self._transmit = transmit
+        self._online = False
+        self._count = 0
+        self._unanswered: dict[tuple[str, str], _Request] = {}
+
+    def ask(self, frame: frames.Asked, now: float) -> None:
+        if isinstance(frame, frames.Read | frames.SetConversation):
+            # The answer to an older one must not be taken for this one's, which may get lost.
+            self._count += 1
+            frame = replace(frame, number=self._count)
+        if isinstance(frame, frames.SetConversation) and (older := self.wanted(frame.conversation_id)) is not None:
+            frame = _merged(older, frame)
+        key = (frame.op, frame.ref)
+        request = self._unanswered.get(key)
+        if request is None:
+            request = self._unanswered[key] = _Request(frame)
+        request.frame = frame
+        if self._online:
+            self._send(request, now)
+
+    def answered(self, op: str, ref: str, number: int = 0) -> bool:
+        """Whether it was asked for and not answered before; now it is."""
+        request = self._unanswered.get((op, ref))
+        if request is None:
+            return False
+        frame = request.frame
+        if isinstance(frame, frames.Read | frames.SetConversation) and frame.number != number:
+            return False
+        del self._unanswered[op, ref]
+        if request.timer:
+            request.timer.cancel()
+        return True
+
+    def is_waiting(self, op: str, ref: str) -> bool:
+        return (op, ref) in self._unanswered
+
+    def wanted(self, conversation_id: str) -> frames.SetConversation | None:
+        """What the user wants of a conversation and the server has not answered."""
+        if not self._unanswered:
+            return None
+        request = self._unanswered.get((frames.SetConversation.op, conversation_id))
+        if request is None:
+            return None
+        assert isinstance(request.frame, frames.SetConversation)
+        return request.frame
+
+    def logged_in(self, now: float) -> None:
+        self._online = True
+        for request in list(self._unanswered.values()):
+            self._send(request, now)
+
+    def lost(self) -> None:
+        """The connection is gone."""
+        self._online = False
+        for request in self._unanswered.values():
+            if request.timer:
+                request.timer.cancel()
+
+    def _send(self, request: _Request, now: float) -> None:
+        if request.timer:
+            request.timer.cancel()
+        request.timer = self._timers.at(now + self._wait, self._send, request)
+        self._transmit(request.frame, now)
+
+
+def _merged(older: frames.SetConversation, newer: frames.SetConversation) -> frames.SetConversation:
+    hidden = [seq for seq in (older.hidden_seq, newer.hidden_seq) if seq is not None]
+    return frames.SetConversation(
+        newer.conversation_id,
+        older.pinned if newer.pinned is None else newer.pinned,
+        older.muted if newer.muted is None else newer.muted,
+        max(hidden, default=None),
+        older.custom if newer.custom is None else newer.custom,
+        newer.number,
+    )

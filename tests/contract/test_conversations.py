@@ -1,0 +1,374 @@
+"""The conversation list: what belongs to one user, the same on all of the user's devices, and on nobody else's."""
+
+from __future__ import annotations
+
+from imsim.core import events
+from imsim.core.model import Code
+
+AB = "p2p:alice:bob"
+BC = "p2p:bob:carol"
+TEAM = "group:team"
+
+
+def settings(device, conversation=AB):
+    line = device.lines[conversation]
+    return line.pinned, line.muted, line.custom
+
+
+def listed(device):
+    return [line.to for line in device.machine.conversations()]
+
+
+def pair_of_bobs(world):
+    """Alice, and two devices of bob, who has a message of hers and a later one of carol's."""
+    alice, carol = world.device("alice").start(), world.device("carol").start()
+    bobs = world.device("bob", "d0").start(), world.device("bob", "d1").start()
+    alice.send("bob", "hello", "1")
+    world.advance(1)
+    carol.send("bob", "me too", "2")
+    return alice, *bobs
+
+
+# --- settings -------------------------------------------------------------------------------------------------------
+
+
+def test_what_one_device_sets_the_others_see_at_once(world):
+    _, one, other = pair_of_bobs(world)
+    assert listed(one) == listed(other) == ["carol", "alice"]
+    one.set_conversation(AB, pinned=True, muted=True, custom='{"label": "work"}')
+    for bob in (one, other):
+        assert settings(bob) == (True, True, '{"label": "work"}')
+        assert listed(bob) == ["alice", "carol"]
+        assert bob.of(events.PlaceChanged) == [events.PlaceChanged(AB, True, True, 0, '{"label": "work"}')]
+    assert [(event.request, event.ref) for event in one.of(events.RequestDone)] == [("set_conversation", AB)]
+    assert other.of(events.RequestDone) == []
+
+
+def test_what_is_set_can_be_unset_and_the_rest_stays(world):
+    _, one, other = pair_of_bobs(world)
+    one.set_conversation(AB, pinned=True, muted=True, custom="x")
+    other.set_conversation(AB, pinned=False, custom="")
+    assert settings(one) == settings(other) == (False, True, "")
+
+
+def test_who_was_offline_has_the_latest_after_the_login_and_hears_of_it_once(world):
+    _, one, other = pair_of_bobs(world)
+    other.break_connection()
+    for custom in ("a", "b", "c"):
+        one.set_conversation(AB, custom=custom)
+    one.set_conversation(BC, muted=True)
+    world.advance(40)
+    assert (settings(other), settings(other, BC)) == ((False, False, "c"), (False, True, ""))
+    assert len(other.of(events.PlaceChanged)) == 2
+    late = world.device("bob", "d2").start()
+    assert (settings(late), settings(late, BC)) == ((False, False, "c"), (False, True, ""))
+
+
+def test_what_is_set_survives_a_restart_of_the_server(world):
+    alice, one, _ = pair_of_bobs(world)
+    one.set_conversation(AB, pinned=True, muted=True, custom="x")
+    one.hide(BC)
+    one.read(AB)
+    world.restart_server()
+    world.advance(60)
+    late = world.device("bob", "d2").start()
+    assert settings(late) == settings(one) == (True, True, "x")
+    assert listed(late) == listed(one) == ["alice"]
+    assert late.unread(AB) == 0
+    assert alice.lines[AB].peer_read_seq == 1
+    one.set_conversation(AB, muted=False)  # the log goes on where it stood
+    assert settings(late) == (True, False, "x")
+
+
+def test_what_is_set_offline_shows_here_at_once_and_elsewhere_after_the_login(world):
+    _, one, other = pair_of_bobs(world)
+    one.stop()
+    one.set_conversation(AB, pinned=True)
+    one.set_conversation(AB, muted=True)
+    assert (settings(one), settings(other)) == ((True, True, ""), (False, False, ""))
+    one.start()
+    assert settings(one) == settings(other) == (True, True, "")
+
+
+def test_settings_are_nobody_elses(world):
+    alice, one, _ = pair_of_bobs(world)
+    one.set_conversation(AB, pinned=True, muted=True, custom="secret")
+    one.hide(AB)
+    alice.break_connection()
+    world.advance(40)
+    for device in (alice, world.device("alice", "d1").start()):
+        assert settings(device) == (False, False, "")
+        assert device.of(events.PlaceChanged) == []
+
+
+def test_a_race_of_two_devices_ends_the_same_on_both(world):
+    _, one, other = pair_of_bobs(world)
+    one.set_conversation(AB, pinned=True, custom="one", settle=False)
+    other.set_conversation(AB, muted=True, custom="other", settle=False)
+    world.settle()
+    assert settings(one) == settings(other)
+    assert settings(one) in [(True, True, "one"), (True, True, "other")]
+    late = world.device("bob", "d2").start()
+    assert settings(late) == settings(one)
+
+
+def test_settings_of_no_conversation_of_ones_own_are_refused_and_show_no_more(world):
+    alice, bob = world.device("alice").start(), world.device("bob").start()
+    alice.create_group("team")
+    alice.send("#team", "to myself", "1")
+    bob.set_conversation(TEAM, pinned=True)
+    assert [(event.request, event.ref, event.code) for event in bob.of(events.RequestFailed)] == [
+        ("set_conversation", TEAM, Code.NO_CONVERSATION)
+    ]
+    assert [event.pinned for event in bob.of(events.PlaceChanged)] == [True, False]
+    world.advance(20)
+    assert len(bob.of(events.RequestFailed)) == 1
+
+
+def test_a_custom_that_is_too_large_is_refused(make_world):
+    world = make_world(content_bytes=10)
+    _, one, other = pair_of_bobs(world)
+    one.set_conversation(AB, custom="12345678901")
+    assert [event.code for event in one.of(events.RequestFailed)] == [Code.TOO_LARGE]
+    one.set_conversation(AB, custom="1234567890")
+    assert settings(one) == settings(other) == (False, False, "1234567890")
+
+
+def test_a_group_can_be_pinned_before_anything_is_said(world):
+    alice = world.device("alice").start()
+    alice.create_group("team")
+    alice.set_conversation(TEAM, pinned=True)
+    assert alice.of(events.RequestFailed) == []
+    alice.send("#team", "first", "1")
+    assert settings(alice, TEAM) == (True, False, "")
+
+
+# --- deleting from the list -----------------------------------------------------------------------------------------
+
+
+def test_a_hidden_conversation_is_gone_everywhere_and_comes_back_with_the_next_message(world):
+    alice, one, other = pair_of_bobs(world)
+    one.hide(AB)
+    assert listed(one) == listed(other) == ["carol"]
+    assert one.machine.total_unread() == other.machine.total_unread() == 1
+    alice.send("bob", "are you there?", "3")
+    for bob in (one, other):
+        assert listed(bob) == ["alice", "carol"]
+        assert bob.unread(AB) == 1
+    late = world.device("bob", "d2").start()
+    assert late.unread(AB) == 1
+
+
+def test_hidden_while_another_device_was_offline(world):
+    alice, one, other = pair_of_bobs(world)
+    other.stop()
+    one.hide(AB)
+    other.start()
+    assert listed(other) == ["carol"]
+    assert listed(alice) == ["bob"]
+
+
+def test_what_came_before_one_hid_it_and_had_not_shown_is_not_hidden(world):
+    alice, one, other = pair_of_bobs(world)
+    one.stop()
+    alice.send("bob", "wait", "3")
+    one.hide(AB)
+    assert listed(one) == ["carol"]
+    one.start()
+    assert (listed(one), listed(other)) == (["alice", "carol"], ["alice", "carol"])
+    assert (one.unread(AB), other.unread(AB)) == (1, 1)
+
+
+def test_ones_own_next_message_brings_it_back_too(world):
+    _, one, other = pair_of_bobs(world)
+    one.hide(AB)
+    one.send("alice", "one more thing", "3")
+    assert listed(one) == listed(other) == ["alice", "carol"]
+    assert one.unread(AB) == other.unread(AB) == 0
+
+
+# --- unread in all --------------------------------------------------------------------------------------------------
+
+
+def test_the_total_of_unread_messages_with_and_without_the_muted(world):
+    alice, one, other = pair_of_bobs(world)
+    alice.send("bob", "again", "3")
+    one.set_conversation(AB, muted=True)
+    for bob in (one, other):
+        assert (bob.machine.total_unread(), bob.machine.total_unread(include_muted=False)) == (3, 1)
+    one.read(BC)
+    assert (other.machine.total_unread(), other.machine.total_unread(include_muted=False)) == (2, 0)
+
+
+# --- read receipts --------------------------------------------------------------------------------------------------
+
+
+def test_the_sender_sees_that_it_was_read_on_all_devices(world):
+    alice, one, _ = pair_of_bobs(world)
+    other = world.device("alice", "d1").start()
+    assert alice.lines[AB].peer_read_seq == 0
+    one.read(AB)
+    for device in (alice, other):
+        assert device.lines[AB].peer_read_seq == 1
+        assert device.of(events.PeerRead) == [events.PeerRead(AB, 1)]
+    assert alice.lines[AB].read_seq == 0  # which is alice's own
+    assert one.of(events.PeerRead) == []
+
+
+def test_a_sender_who_was_offline_sees_it_after_the_login(world):
+    alice, one, _ = pair_of_bobs(world)
+    alice.break_connection()
+    one.read(AB)
+    assert alice.lines[AB].peer_read_seq == 0
+    world.advance(40)
+    assert alice.lines[AB].peer_read_seq == 1
+    assert alice.of(events.PeerRead) == [events.PeerRead(AB, 1)]
+
+
+def test_an_answer_says_that_its_question_was_read(world):
+    alice, one, _ = pair_of_bobs(world)
+    one.send("alice", "hello yourself", "3")
+    assert alice.of(events.PeerRead) == [events.PeerRead(AB, 1)]
+    assert (alice.lines[AB].peer_read_seq, alice.unread(AB)) == (1, 1)
+
+
+def test_an_answer_whose_ack_was_lost_says_it_too(world):
+    alice, one, other = pair_of_bobs(world)
+    one.lose_next("stored")
+    one.send("alice", "hello yourself", "3")
+    world.restart_server()
+    world.advance(60)
+    assert alice.lines[AB].peer_read_seq == 1
+    assert one.unread(AB) == other.unread(AB) == 0
+
+
+def test_in_a_group_nobody_is_the_peer_but_readers_are_counted(world):
+    alice, bob, carol = (world.device(user).start() for user in ("alice", "bob", "carol"))
+    alice.create_group("team", "bob", "carol")
+    alice.send("#team", "hello all", "1")
+    alice.send("#team", "anybody?", "2")
+    bob.read(TEAM)
+    carol.send("#team", "yes", "3")
+    alice.send("#team", "good", "4")
+    assert alice.of(events.PeerRead) == []
+    for seq in (1, 2, 3, 4):
+        alice.read_count(TEAM, seq)
+    counted = [(event.seq, event.read, event.members) for event in alice.of(events.ReadCounted)]
+    assert counted == [(1, 2, 2), (2, 2, 2), (3, 1, 2), (4, 0, 2)]
+    alice.read_count(TEAM, 5)
+    world.device("dave").start().read_count(TEAM, 1)
+    assert [(event.ref, event.code) for event in alice.of(events.RequestFailed)] == [
+        (f"{TEAM}:5", Code.NO_CONVERSATION)
+    ]
+
+
+def test_how_many_have_read_in_a_group_is_not_for_strangers(world):
+    alice, dave = world.device("alice").start(), world.device("dave").start()
+    alice.create_group("team", "bob")
+    alice.send("#team", "hello", "1")
+    dave.read_count(TEAM, 1)
+    assert [event.code for event in dave.of(events.RequestFailed)] == [Code.NO_CONVERSATION]
+    assert dave.of(events.ReadCounted) == []
+
+
+# --- when single frames get lost ------------------------------------------------------------------------------------
+
+
+def test_a_lost_placed_comes_again(world):
+    alice, one, other = pair_of_bobs(world)
+    other.lose_next("placed")
+    alice.lose_next("placed")
+    one.read(AB)
+    assert (other.unread(AB), alice.lines[AB].peer_read_seq) == (1, 0)
+    world.advance(2.5)
+    assert (other.unread(AB), alice.lines[AB].peer_read_seq) == (0, 1)
+
+
+def test_a_lost_noted_brings_a_repetition_that_changes_nothing(world):
+    _, one, other = pair_of_bobs(world)
+    other.lose_next("noted")
+    one.set_conversation(AB, pinned=True)
+    world.advance(30)
+    assert len(other.of(events.PlaceChanged)) == 1
+
+
+def test_of_two_places_of_a_conversation_the_later_counts_whichever_is_lost(world):
+    _, one, other = pair_of_bobs(world)
+    other.lose_next("placed")
+    one.set_conversation(AB, custom="first")
+    one.set_conversation(AB, custom="second")
+    assert settings(other) == (False, False, "second")
+    world.advance(30)
+    assert settings(other) == (False, False, "second")
+
+
+def test_a_lost_request_is_repeated(world):
+    alice, one, other = pair_of_bobs(world)
+    for op, ask in (
+        ("read", lambda: one.read(AB)),
+        ("set_conversation", lambda: one.set_conversation(AB, pinned=True)),
+        ("read_count", lambda: one.read_count(AB, 1)),
+        ("create_group", lambda: one.create_group("team", "alice")),
+        ("end_session", lambda: one.end_session("d1")),
+    ):
+        one.lose_next(op)
+        before = len(other.events), len(one.events)
+        ask()
+        world.settle()
+        assert len(other.events) == before[0], op
+        world.advance(5.5)
+        assert len(one.events) > before[1], op
+    assert (other.unread(AB), settings(other)) == (0, (True, False, ""))
+    assert alice.lines[AB].peer_read_seq == 1
+    assert [(event.read, event.members) for event in one.of(events.ReadCounted)] == [(1, 1)]
+    assert [event.conversation_id for event in one.of(events.GroupMade)] == [TEAM]
+    assert [event.code for event in other.of(events.Ended)] == [Code.KICKED]
+
+
+def test_a_lost_done_costs_a_repetition_and_no_second_change(world):
+    _, one, other = pair_of_bobs(world)
+    one.lose_next("done")
+    one.set_conversation(AB, pinned=True)
+    world.advance(20)
+    assert len(one.of(events.RequestDone)) == len(other.of(events.PlaceChanged)) == 1
+
+
+def test_the_answer_to_an_older_request_is_not_taken_for_the_newers(world):
+    _, one, other = pair_of_bobs(world)
+    sent = []
+    one.lose(lambda frame: frame.op == "set_conversation" and (sent.append(frame) or len(sent) == 2))
+    one.set_conversation(AB, pinned=True, settle=False)
+    one.set_conversation(AB, custom="x", settle=False)  # lost
+    world.settle()
+    assert settings(other) == (True, False, "")
+    world.advance(5.5)
+    assert settings(one) == settings(other) == (True, False, "x")
+
+
+def test_what_was_asked_before_the_connection_broke_is_asked_again(world):
+    alice, one, other = pair_of_bobs(world)
+    one.lose(lambda frame: frame.op in ("read", "set_conversation"))
+    one.read(AB)
+    one.set_conversation(AB, muted=True)
+    one.break_connection()
+    one.lose_nothing()
+    world.advance(40)
+    assert (other.unread(AB), settings(other)) == (0, (False, True, ""))
+    assert alice.lines[AB].peer_read_seq == 1
+
+
+def test_a_device_that_notes_nothing_is_cut_off_and_syncs_later(make_world):
+    world = make_world(send_queue=3, push_timeout=1000.0)
+    alices = world.device("alice", "d0").start(), world.device("alice", "d1").start()
+    for number, user in enumerate(("bob", "carol", "dave", "alice"), 1):
+        alices[0].send(user, "hello", str(number))
+    alices[1].lose(lambda frame: frame.op in ("placed", "noted"))
+    for user in ("bob", "carol", "dave"):
+        alices[0].set_conversation(f"p2p:alice:{user}", pinned=True)
+    alices[0].set_conversation(AB, muted=True)  # in the place of the one before
+    assert alices[1].of(events.Disconnected) == []
+    alices[0].set_conversation("p2p:alice:alice", pinned=True)
+    assert [event.code for event in alices[1].of(events.Disconnected)] == [Code.SLOW_READER]
+    alices[1].lose_nothing()
+    world.advance(40)
+    assert [line.pinned for line in alices[1].machine.conversations()] == [True] * 4
