@@ -14,6 +14,7 @@ from imsim.sim.faults import KINDS, Fault
 
 USERS = ("alice", "bob", "carol", "dave", "erin")
 GROUPS = ("team", "club")
+EARLIEST = 0.2  # seconds: by then every device has been switched on
 CONTENT_BYTES = 200  # the limit on content: small, so that it is met
 
 # A gap is waited for until it is filled: what a device shows after giving one up is out of order by design.
@@ -131,9 +132,9 @@ def _steps(dice: Dice, users: tuple[str, ...], devices: tuple[str, ...], duratio
     actions = [action for action, weight in weights.items() for _ in range(int(weight * 10))]
     targets = _targets(dice, users, list(groups))
     sent: list[Step] = []
-    at = 0.0
+    at = EARLIEST
     for number in range(dice.whole(15, 70)):
-        at = dice.between(0, duration) if dice.chance(0.5) else min(duration, round(at + dice.between(0, 0.3), 6))
+        at = dice.between(EARLIEST, duration) if dice.chance(0.5) else min(duration, round(at + dice.between(0, 0.3), 6))
         action, device = dice.pick(actions), dice.pick(devices)
         user = device.split("/")[0]
         scene, to = dice.pick(targets[user])

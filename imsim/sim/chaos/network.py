@@ -108,9 +108,18 @@ class Connection:
         }
 
     @property
+    def is_over(self) -> bool:
+        """Neither end holds it, and nothing is on its way."""
+        return not (self.client_open or self.gateway_open or self._wires["up"] or self._wires["down"])
+
+    @property
     def is_quiet(self) -> bool:
-        """Nothing is on its way, and nothing waits for an acknowledgement."""
-        return not (self._wires["up"] or self._wires["down"] or (self.gateway_open and self.unacknowledged))
+        """Both ends hold it, it works, nothing is on its way and nothing waits for an acknowledgement."""
+        return (
+            self.client_open
+            and self.gateway_open
+            and not (self._dead or self.unacknowledged or self._wires["up"] or self._wires["down"])
+        )
 
     def up(self, arrive: Arrive, thing: Any) -> None:
         self._carry("up", arrive, thing)

@@ -199,7 +199,7 @@ class ChaosWorld:
     def _is_calm(self) -> bool:
         if self.storage.waiting or any(len(channel) for channel in self._channels.values()):
             return False
-        self._connections = [c for c in self._connections if c.client_open or c.gateway_open or not c.is_quiet]
+        self._connections = [connection for connection in self._connections if not connection.is_over]
         if not all(connection.is_quiet for connection in self._connections):
             return False
         return all(
