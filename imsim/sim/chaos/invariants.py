@@ -72,14 +72,20 @@ def seqs_are_dense(evidence: Evidence) -> Iterator[str]:
 
 def senders_keep_their_order(evidence: Evidence) -> Iterator[str]:
     """What an instance sent into a conversation stands there in the order of sending. A send that its application was
-    told had failed is no part of that order, also if it was stored after all or sent again."""
+    told had failed is no part of that order, also if it was stored after all or sent again; and where an idClient is
+    shared with another device, whose it is decides who came first."""
+    shared = evidence.shared
     for instance in evidence.world.instances():
         failed = {event.id_client for event in instance.events if type(event) is events.SendFailed}
         places: dict[str, list[tuple[int, str]]] = {}
+        mixed: set[str] = set()
         for id_client, sent in instance.sent.items():
             conversation = conversation_id(sent["scene"], instance.user, sent["to"])
             stored = evidence.ledger.by_key.get((conversation, instance.user, id_client))
-            if stored is not None and id_client not in failed and id_client not in evidence.shared:
+            if id_client in shared:
+                places[conversation] = []
+                mixed.add(conversation)
+            elif stored is not None and id_client not in failed and conversation not in mixed:
                 places.setdefault(conversation, []).append((stored.seq, id_client))
         for conversation, order in places.items():
             for (one, first), (other, second) in pairwise(order):
@@ -232,6 +238,8 @@ def sent_is_stored_or_rejected(evidence: Evidence) -> Iterator[str]:
     limit = evidence.world.case.policies.content_bytes
     for instance in evidence.world.instances():
         codes = {e.id_client: e.code for e in instance.events if type(e) is events.SendFailed}
+        # What another device of the user had sent under this idClient was on the screen before.
+        shown = {e.message.id_client for e in instance.events if type(e) is events.Shown and e.flow == Flow.OUT}
         for id_client, sent in instance.sent.items():
             conversation = conversation_id(sent["scene"], instance.user, sent["to"])
             stored = evidence.ledger.by_key.get((conversation, instance.user, id_client))
@@ -240,7 +248,7 @@ def sent_is_stored_or_rejected(evidence: Evidence) -> Iterator[str]:
             allowed = evidence.ledger.verdict(instance.user, conversation, sent, limit)
             if status == Status.SUCCESS and not same:
                 yield f"{id_client} on {instance.name} has the status success and is not stored so"
-            elif instance.is_live and status != Status.SUCCESS and same:
+            elif instance.is_live and status != Status.SUCCESS and same and id_client not in shown:
                 yield f"{id_client} on {instance.name} has the status {status} and is stored"
             elif instance.is_live and status == Status.SENDING:
                 yield f"{id_client} on {instance.name} is still being sent"

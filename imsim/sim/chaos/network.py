@@ -36,9 +36,10 @@ class Wire:
         self._flying: dict[int, tuple[Arrive, Any]] = {}
         self._count = 0
 
-    def __len__(self) -> int:
-        """How many things are on their way."""
-        return len(self._flying)
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is on its way but heartbeats."""
+        return all(isinstance(thing, frames.Ping | frames.Pong) for _, thing in self._flying.values())
 
     def carry(self, arrive: Arrive, thing: Any, extra: float = 0.0, *, until: float = 0.0, ordered: bool = True) -> None:
         """Have `arrive(thing)` called later: `extra` seconds later than usual, not before `until`; unless `ordered`,
@@ -110,7 +111,7 @@ class Connection:
     @property
     def is_over(self) -> bool:
         """Neither end holds it, and nothing is on its way."""
-        return not (self.client_open or self.gateway_open or self._wires["up"] or self._wires["down"])
+        return not (self.client_open or self.gateway_open) and all(wire.is_idle for wire in self._wires.values())
 
     @property
     def is_quiet(self) -> bool:
@@ -118,7 +119,8 @@ class Connection:
         return (
             self.client_open
             and self.gateway_open
-            and not (self._dead or self.unacknowledged or self._wires["up"] or self._wires["down"])
+            and not (self._dead or self.unacknowledged)
+            and all(wire.is_idle for wire in self._wires.values())
         )
 
     def up(self, arrive: Arrive, thing: Any) -> None:

@@ -197,7 +197,7 @@ class ChaosWorld:
             self.calm = self._is_calm()
 
     def _is_calm(self) -> bool:
-        if self.storage.waiting or any(len(channel) for channel in self._channels.values()):
+        if self.storage.waiting or not all(channel.is_idle for channel in self._channels.values()):
             return False
         self._connections = [connection for connection in self._connections if not connection.is_over]
         if not all(connection.is_quiet for connection in self._connections):
@@ -205,7 +205,7 @@ class ChaosWorld:
         return all(
             instance.machine.state == State.ONLINE
             and not any(instance.machine.status(id) == Status.SENDING for id in instance.sent)
-            for instance in self.instances()
+            for instance in (*self.instances(), *self.probes)
             if instance.is_live
         )
 
