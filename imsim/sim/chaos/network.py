@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 Arrive = Callable[[Any], None]
 
-# A connection begins with these: doubled or overtaken they would be another protocol, not a bad network.
-_HANDSHAKE = (frames.Login, frames.LoggedIn, frames.Refused)
+# A connection begins with these: doubled or overtaken they would be another protocol, not a bad network. Nor are the
+# frames of a sync doubled: each copy of a page makes today's client ask for the next one, so that they multiply.
+_IN_ORDER = (frames.Login, frames.LoggedIn, frames.Refused)
+_SINGLE = (*_IN_ORDER, frames.Sync, frames.Page)
 
 
 class Wire:
@@ -147,15 +149,14 @@ class Connection:
             if windows.strikes("loss"):
                 self._happened("loss", thing)
                 return
-            if not isinstance(thing, _HANDSHAKE):
-                if windows.strikes("duplication"):
-                    self._happened("duplication", thing)
-                    wire.carry(arrive, thing, extra + 0.01, until=until, ordered=False)
-                if window := windows.strikes("reordering"):
-                    self._happened("reordering", thing)
-                    late = window.draw() * window.arguments["up_to"]
-                    wire.carry(arrive, thing, extra + late, until=until, ordered=False)
-                    return
+            if not isinstance(thing, _SINGLE) and windows.strikes("duplication"):
+                self._happened("duplication", thing)
+                wire.carry(arrive, thing, extra + 0.01, until=until, ordered=False)
+            if not isinstance(thing, _IN_ORDER) and (window := windows.strikes("reordering")):
+                self._happened("reordering", thing)
+                late = window.draw() * window.arguments["up_to"]
+                wire.carry(arrive, thing, extra + late, until=until, ordered=False)
+                return
         wire.carry(arrive, thing, extra, until=until)
 
     def _happened(self, kind: str, thing: Any) -> None:

@@ -378,7 +378,10 @@ class ChaosWorld:
             instance.act(instance.machine.start)
 
     def lack(self, instance: Instance) -> str:
-        """In words, what the log holds for this device and the device does not; "" if nothing."""
+        """In words, what the log holds for this device and the device does not; "" if nothing. A send that was given up
+        leaves a gap at its sender, where all its answers were lost: the next login fills it."""
+        if any(instance.machine.status(id_client) == Status.FAIL for id_client in instance.sent):
+            return ""
         held: dict[str, set[int]] = {}
         for event in instance.events:
             if type(event) is events.Shown:
