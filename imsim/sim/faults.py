@@ -222,9 +222,7 @@ KINDS: dict[str, Kind] = {
     ),
     "storage_stall": Kind("storage", lambda d: {"seconds": d.around(0.5, 10)}, _window, deafens=True),
     # Failed: `done` says whether it happened all the same.
-    "storage_fails": Kind(
-        "storage", lambda d: {"done": d.chance(0.5), **_rate_and_seconds(d)}, _window, deafens=True
-    ),
+    "storage_fails": Kind("storage", lambda d: {"done": d.chance(0.5), **_rate_and_seconds(d)}, _window, deafens=True),
     # Answered `by` seconds later than it was done; or, with `silent`, never.
     "storage_late": Kind(
         "storage",

@@ -1,4 +1,4 @@
-"""What a seed stands for: a small world, what its users do, and what goes wrong. All of it data, drawn before the run."""
+"""What a seed stands for: a small world, what its users do, what goes wrong. All of it data, drawn before the run."""
 
 from __future__ import annotations
 
@@ -122,7 +122,9 @@ _COMMON = {"send": 10.0, "burst": 3.0, "read": 5.0}
 _RARE = {"twin": 1.0, "resend": 1.5, "create_group": 0.5, "leave": 1.0, "come": 2.0}
 
 
-def _steps(dice: Dice, users: tuple[str, ...], devices: tuple[str, ...], duration: float, limit: int) -> tuple[Step, ...]:
+def _steps(
+    dice: Dice, users: tuple[str, ...], devices: tuple[str, ...], duration: float, limit: int
+) -> tuple[Step, ...]:
     groups = {name: dice.some(users, dice.whole(1, len(users))) for name in GROUPS[: dice.whole(1, 2)]}
     steps: list[Step] = []
     for name, members in groups.items():
@@ -135,7 +137,9 @@ def _steps(dice: Dice, users: tuple[str, ...], devices: tuple[str, ...], duratio
     sent: list[Step] = []
     at = EARLIEST
     for number in range(dice.whole(15, 70)):
-        at = dice.between(EARLIEST, duration) if dice.chance(0.5) else min(duration, round(at + dice.between(0, 0.3), 6))
+        at = (
+            dice.between(EARLIEST, duration) if dice.chance(0.5) else min(duration, round(at + dice.between(0, 0.3), 6))
+        )
         action, device = dice.pick(actions), dice.pick(devices)
         user = device.split("/")[0]
         scene, to = dice.pick(targets[user])

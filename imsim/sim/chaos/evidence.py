@@ -155,4 +155,3 @@ class Evidence:
             message = request.message
             if (message.conversation_id, message.sender, message.id_client) not in self._rightful:
                 self.found.append(("stale_sessions_do_nothing", f"{message.id} was sent by a session that had ended"))
-

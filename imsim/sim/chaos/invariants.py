@@ -57,8 +57,8 @@ def one_place_for_each_message(evidence: Evidence) -> Iterator[str]:
             yield f"{key[2]} was told as {sorted(answers)}"
     for conversation, log in evidence.world.logs.items():
         keys = [(message.sender, message.id_client) for message in log.messages]
-        for key in {key for key in keys if keys.count(key) > 1}:
-            yield f"{key[1]} stands {keys.count(key)} times in {conversation}"
+        for sender, id_client in sorted({key for key in keys if keys.count(key) > 1}):
+            yield f"{id_client} of {sender} stands {keys.count((sender, id_client))} times in {conversation}"
 
 
 def seqs_are_dense(evidence: Evidence) -> Iterator[str]:
@@ -225,7 +225,7 @@ def status_only_improves(evidence: Evidence) -> Iterator[str]:
     for instance in evidence.world.instances():
         acked: set[str] = set()
         for event in instance.events:
-            if type(event) in (events.Acked, events.SendFailed, events.Sent):
+            if isinstance(event, events.Acked | events.SendFailed | events.Sent):
                 if event.id_client in acked:
                     yield f"{event.id_client} on {instance.name}: {type(event).__name__} after success"
                 if type(event) is events.Acked:
@@ -259,7 +259,9 @@ def sent_is_stored_or_rejected(evidence: Evidence) -> Iterator[str]:
 def groups_are_what_was_asked_for(evidence: Evidence) -> Iterator[str]:
     for instance in evidence.world.instances():
         for event in instance.events:
-            if type(event) is events.GroupMade and instance.user not in evidence.ledger.members_of(event.conversation_id):
+            if type(event) is events.GroupMade and instance.user not in evidence.ledger.members_of(
+                event.conversation_id
+            ):
                 yield f"{event.conversation_id} was made for {instance.name} without its founder"
 
 

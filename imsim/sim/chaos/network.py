@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 Arrive = Callable[[Any], None]
 
 # A connection begins with these: doubled or overtaken they would be another protocol, not a bad network. Nor are the
-# frames of a sync doubled: each copy of a page makes today's client ask for the next one, so that they multiply.
+# frames of a sync doubled: each copy of a page makes today's client ask for the next one, so that they multiply. And a
+# page is not lost: today's client takes the `sync_done` after it for the end of a sync that brought everything.
 _IN_ORDER = (frames.Login, frames.LoggedIn, frames.Refused)
 _SINGLE = (*_IN_ORDER, frames.Sync, frames.Page)
 
@@ -43,7 +44,9 @@ class Wire:
         """Nothing is on its way but heartbeats."""
         return all(isinstance(thing, frames.Ping | frames.Pong) for _, thing in self._flying.values())
 
-    def carry(self, arrive: Arrive, thing: Any, extra: float = 0.0, *, until: float = 0.0, ordered: bool = True) -> None:
+    def carry(
+        self, arrive: Arrive, thing: Any, extra: float = 0.0, *, until: float = 0.0, ordered: bool = True
+    ) -> None:
         """Have `arrive(thing)` called later: `extra` seconds later than usual, not before `until`; unless `ordered`,
         others may overtake it."""
         clock = self._world.clock
@@ -85,6 +88,10 @@ class Channel(Wire):
     def break_off(self) -> None:
         self.broken = True
         self.lose()
+
+    def reconnect(self) -> None:
+        """What is sent from now on is on another connection, and may overtake what is still on its way."""
+        self._last = 0.0
 
     def mend(self) -> None:
         self.broken = False
@@ -146,7 +153,7 @@ class Connection:
             until = window.end
             self._happened("slow_reader", thing)
         if thing is not None:  # a frame; what opens and closes the connection is TCP's, and safe
-            if windows.strikes("loss"):
+            if not isinstance(thing, frames.Page) and windows.strikes("loss"):
                 self._happened("loss", thing)
                 return
             if not isinstance(thing, _SINGLE) and windows.strikes("duplication"):

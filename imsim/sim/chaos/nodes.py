@@ -238,11 +238,13 @@ class RouterNode(Node):
 
     def __init__(self, world: ChaosWorld, name: str) -> None:
         super().__init__(world, name)
+        self.lives = 0
         self._local: deque[frames.ToUsers] = deque()
         self.start()
 
     def start(self) -> None:
         self.up = True
+        self.lives += 1
         self.conversations = Conversations(self, self.world.case.policies)
         self.users = Users(self, self.world.case.policies)
 
@@ -251,6 +253,7 @@ class RouterNode(Node):
         self._local.clear()
         for channel in self.world.channels_from(self.name):
             channel.lose(stream.next())
+            channel.reconnect()
 
     def next_deadline(self) -> float | None:
         if not self.up:
@@ -275,7 +278,7 @@ class RouterNode(Node):
         if type(frame) is frames.Up and frame.conversation_id:
             self.act(lambda now: self.conversations.receive(frame, now))
         else:
-            self.act(lambda now: self.users.receive(frame, now))  # type: ignore[arg-type]
+            self.act(lambda now: self.users.receive(frame, now))
 
     def stored(self, answer: tuple[Conversations | Users, storage.Request, storage.Result]) -> None:
         machine, request, result = answer
@@ -288,7 +291,7 @@ class RouterNode(Node):
     def store(self, request: storage.Request) -> None:
         asker = self.users if isinstance(request, storage.USERS_REQUESTS) else self.conversations
         self.world.note(self.name, "asked", "storage", request)
-        self.world.channel(self.name, "storage").send(self.world.storage.receive, (self, asker, request))
+        self.world.channel(self.name, "storage").send(self.world.storage.receive, (self, self.lives, asker, request))
         self.world.spring(self.name, request, "asked")
 
     def to_gateway(self, gateway: str, frame: frames.ToGateway) -> None:
@@ -311,21 +314,25 @@ class RouterNode(Node):
         pass  # what storage did stands in the trace
 
 
+_Asked = tuple[RouterNode, int, Conversations | Users, storage.Request]  # who, in which of its lives
+
+
 class StorageNode:
     """Storage is never lost; it may be slow, stand still, fail, or not say what it did.
 
-    Requests of one router are carried out in the order in which they came; answers may overtake each other."""
+    Requests of one life of a router are carried out in the order in which they came: one that was restarted may
+    overtake what its earlier life has asked for. Answers overtake each other at all times."""
 
     def __init__(self, world: ChaosWorld, stream: Stream) -> None:
         self.world = world
         self.data = storage.MemoryStorage()
         self.waiting = 0  # requests that are not answered yet
         self._stream = stream
-        self._last: dict[str, float] = {}
+        self._last: dict[tuple[str, int], float] = {}
         self._windows = world.windows["storage"]
 
-    def receive(self, asked: tuple[RouterNode, Conversations | Users, storage.Request]) -> None:
-        router, _, request = asked
+    def receive(self, asked: _Asked) -> None:
+        router, lives, _, request = asked
         at = self.world.clock.now + self._delay()
         if window := self._windows.get("storage_slow"):
             at += window.draw() * window.arguments["up_to"]
@@ -333,12 +340,13 @@ class StorageNode:
         if window := self._windows.get("storage_stall"):
             at = max(at, window.end)
             self._happened("storage_stall", request)
-        at = self._last[router.name] = max(at, self._last.get(router.name, 0.0))
+        life = (router.name, lives)
+        at = self._last[life] = max(at, self._last.get(life, 0.0))
         self.waiting += 1
         self.world.clock.call_at(at, self._execute, asked)
 
-    def _execute(self, asked: tuple[RouterNode, Conversations | Users, storage.Request]) -> None:
-        router, asker, request = asked
+    def _execute(self, asked: _Asked) -> None:
+        router, _, asker, request = asked
         delay, silent = self._delay(), False
         result: storage.Result
         failed, late = self._windows.strikes("storage_fails"), self._windows.strikes("storage_late")
@@ -369,4 +377,3 @@ class StorageNode:
 
     def _happened(self, kind: str, request: storage.Request) -> None:
         self.world.note("storage", "fault", kind, request)
-

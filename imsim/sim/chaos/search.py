@@ -59,7 +59,7 @@ class Failure:
         lines = [
             f"seed {self.seed}: {self.violation}",
             f"smallest: {len(case.faults)} faults, {len(case.steps)} steps",
-            f"  {len(case.users)} users on {', '.join(case.devices)}; gateways: {case.gateways}, routers: {case.routers}",
+            f"  devices: {', '.join(case.devices)}; gateways: {case.gateways}, routers: {case.routers}",
             f"  {case.policies}",
             "faults:",
             *(f"  {fault}" for fault in case.faults),
@@ -95,11 +95,12 @@ class Report:
     met: Counter[str]
     digest: str
     seconds: float
+    drawn: bool = True  # whether the policies were: those of a scenario may leave no room for some situations
 
     @property
     def never(self) -> list[str]:
-        """What had to be met at least once, and was not; only a search long enough is asked."""
-        return [name for name in SOMETIMES if not self.met[name]] if self.count >= ENOUGH else []
+        """What had to be met at least once, and was not; only a search that is long and free enough is asked."""
+        return [name for name in SOMETIMES if not self.met[name]] if self.count >= ENOUGH and self.drawn else []
 
     @property
     def passed(self) -> bool:
@@ -148,12 +149,14 @@ def search(
     jobs: int = 1,
     *,
     scenario: Scenario | None = None,
+    command: str = "imsim chaos",
     progress: Progress | None = None,
 ) -> Report:
     """Try the seeds first, first + 1, ... and shrink what breaks.
 
     jobs: worker processes; the result does not depend on their number. -1: one for each core.
     scenario: gives policies, topology and latencies in place of drawn ones.
+    command: what a failure tells to run, with --replay, to see it again.
     progress: told the share done, from 0 to 1.
 
     Raises: UsageError if there is nothing to search.
@@ -167,9 +170,11 @@ def search(
         found.add(batch)
         if progress:
             progress(number / len(batches))
-    failures = [_failure(seed, scenario) for seed in list(found.broken)[:_FAILURES_KEPT]]
+    failures = [explain(replay(seed, scenario), command) for seed in list(found.broken)[:_FAILURES_KEPT]]
     seconds = time.perf_counter() - started
-    return Report(first, count, found.broken, failures, found.met, found.sha.hexdigest()[:16], seconds)
+    return Report(
+        first, count, found.broken, failures, found.met, found.sha.hexdigest()[:16], seconds, scenario is None
+    )
 
 
 @dataclass
@@ -206,11 +211,7 @@ def _try(seeds: range, scenario: Scenario | None) -> list[tuple[int, str, Counte
     return results
 
 
-def _failure(seed: int, scenario: Scenario | None) -> Failure:
-    return explain(replay(seed, scenario), scenario.name if scenario else "")
-
-
-def explain(outcome: Outcome, scenario: str = "", *, runs: int = _SHRINKING_RUNS) -> Failure:
+def explain(outcome: Outcome, command: str = "imsim chaos", *, runs: int = _SHRINKING_RUNS) -> Failure:
     """The smallest case that breaks the same invariant as this outcome does first, found within so many runs."""
     violation = outcome.violations[0]
 
@@ -221,5 +222,4 @@ def explain(outcome: Outcome, scenario: str = "", *, runs: int = _SHRINKING_RUNS
 
     smallest = run(shrink(outcome.case, breaks, runs))
     smallest.violations.sort(key=lambda found: found.invariant != violation.invariant)
-    command = " ".join(["imsim chaos", *filter(None, [scenario]), f"--replay {outcome.case.seed}"])
-    return Failure(outcome.case.seed, violation, smallest, command)
+    return Failure(outcome.case.seed, violation, smallest, f"{command} --replay {outcome.case.seed}")

@@ -18,13 +18,12 @@ def shrink(case: Case, still_breaks: Callable[[Case], bool], runs: int) -> Case:
         left[0] -= 1
         return still_breaks(candidate)
 
-    while left[0] > 0:
-        before = len(case.faults) + len(case.steps)
-        case = case.with_(faults=_fewer(case.faults, lambda faults: breaks(case.with_(faults=faults)), left))
-        case = case.with_(steps=_fewer(case.steps, lambda steps: breaks(case.with_(steps=steps)), left))
-        if len(case.faults) + len(case.steps) == before:
-            break
-    return case
+    faults, steps, size = case.faults, case.steps, -1
+    while left[0] > 0 and size != len(faults) + len(steps):
+        size = len(faults) + len(steps)
+        faults = _fewer(faults, lambda fewer, steps=steps: breaks(case.with_(faults=fewer, steps=steps)), left)  # type: ignore[misc]
+        steps = _fewer(steps, lambda fewer, faults=faults: breaks(case.with_(faults=faults, steps=fewer)), left)  # type: ignore[misc]
+    return case.with_(faults=faults, steps=steps)
 
 
 def _fewer(parts: tuple[T, ...], breaks: Callable[[tuple[T, ...]], bool], left: Sequence[int]) -> tuple[T, ...]:

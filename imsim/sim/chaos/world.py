@@ -170,7 +170,8 @@ class ChaosWorld:
             windows.close_all()
         for channel in self._channels.values():
             channel.mend()
-        for node in (*self.gateways.values(), *self.routers.values()):
+        nodes: list[GatewayNode | RouterNode] = [*self.gateways.values(), *self.routers.values()]
+        for node in nodes:
             self._restart(node)
         self._bring_back()
 
