@@ -172,8 +172,16 @@ def _clock(world: ChaosWorld, fault: Fault) -> None:
 def _partition(world: ChaosWorld, fault: Fault) -> None:
     """The node and the `others` hear nothing of each other; what was on its way is lost."""
     world.happened(fault)
-    world.partition(fault.target, fault.arguments["others"])
-    world.later(fault.arguments["seconds"], world.mend, fault)
+    for channel in world.channels_between(fault.target, fault.arguments["others"]):
+        channel.break_off()
+        world.later(fault.arguments["seconds"], channel.mend, None)
+
+
+def _lag(world: ChaosWorld, fault: Fault) -> None:
+    """What the node and the `others` send each other takes up to so much longer; it keeps its order."""
+    world.happened(fault)
+    for channel in world.channels_between(fault.target, fault.arguments["others"]):
+        channel.lag(world.stream(fault), fault.arguments["up_to"], fault.arguments["seconds"])
 
 
 # --- all of them -----------------------------------------------------------------------------------------------------
@@ -216,6 +224,7 @@ KINDS: dict[str, Kind] = {
         deafens=True,
     ),
     "clock": Kind("any", lambda d: {"ahead": d.around(0.01, 30), "drift": d.between(-0.05, 0.05)}, _clock),
+    "lag": Kind("nodes", lambda d: {"up_to": d.around(0.01, 2), "seconds": d.around(1, 15)}, _lag),
     "partition": Kind("nodes", lambda d: {"seconds": d.around(0.1, 10)}, _partition, deafens=True),
     "storage_slow": Kind(
         "storage", lambda d: {"up_to": d.around(0.05, 5), "seconds": d.around(0.5, 10)}, _window, deafens=True

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from imsim.core import events, frames
 from imsim.core.client import State
-from imsim.core.model import Code, Flow, Status, conversation_id
+from imsim.core.model import Code, Flow, MessageType, Status, conversation_id
 from imsim.sim.chaos.evidence import Evidence
 from imsim.sim.chaos.nodes import Instance
 
@@ -158,6 +158,30 @@ def everybody_holds_what_is_theirs(evidence: Evidence) -> Iterator[str]:
                 yield f"{instance.name} holds of {conversation} what it was never given"
 
 
+def every_look_is_right(evidence: Evidence) -> Iterator[str]:
+    """Whenever a user looks: unread is what the screen has shown beyond the read mark, lastMsg the highest of it."""
+    for instance in evidence.world.instances():
+        last: dict[str, int] = {}
+        counted: dict[str, list[int]] = {}
+        at = 0
+        for until, views in instance.looks:
+            for event in instance.events[at:until]:
+                if type(event) is events.Shown:
+                    message = event.message
+                    last[message.conversation_id] = max(message.seq, last.get(message.conversation_id, 0))
+                    if event.flow == Flow.IN and message.type != MessageType.NOTIFICATION:
+                        counted.setdefault(message.conversation_id, []).append(message.seq)
+                elif type(event) is events.Acked:
+                    last[event.conversation_id] = max(event.seq, last.get(event.conversation_id, 0))
+            at = until
+            for view in views:
+                unread = sum(seq > view.read_seq for seq in counted.get(view.id, ()))
+                if view.unread != unread:
+                    yield f"{instance.name} counted {view.unread} unread in {view.id}, not {unread}"
+                if (view.last_msg.seq if view.last_msg else 0) != last.get(view.id, 0):
+                    yield f"{instance.name} had {view.last_msg} last in {view.id}, not {last.get(view.id, 0)}"
+
+
 def conversation_lists_are_right(evidence: Evidence) -> Iterator[str]:
     """lastMsg and updateTime follow the highest visible seq; unread is a recount by brute force, for the very mark that
     storage holds; on every device, one without a memory included."""
@@ -238,8 +262,9 @@ def sent_is_stored_or_rejected(evidence: Evidence) -> Iterator[str]:
     limit = evidence.world.case.policies.content_bytes
     for instance in evidence.world.instances():
         codes = {e.id_client: e.code for e in instance.events if type(e) is events.SendFailed}
-        # What another device of the user had sent under this idClient was on the screen before.
+        # What another device of the user had sent under this idClient may have been on the screen before.
         shown = {e.message.id_client for e in instance.events if type(e) is events.Shown and e.flow == Flow.OUT}
+        shown &= evidence.shared
         for id_client, sent in instance.sent.items():
             conversation = conversation_id(sent["scene"], instance.user, sent["to"])
             stored = evidence.ledger.by_key.get((conversation, instance.user, id_client))
@@ -299,8 +324,8 @@ def queues_are_bounded(evidence: Evidence) -> Iterator[str]:
 
 
 def it_comes_to_rest(evidence: Evidence) -> Iterator[str]:
-    if not evidence.world.calm:
-        yield f"the world was still busy at {evidence.world.clock.now:.0f} s, after {len(evidence.world.trace)} entries"
+    for when in evidence.world.restless:
+        yield f"the world was still busy at {when}, after {len(evidence.world.trace)} entries in all"
 
 
 INVARIANTS: tuple[Invariant, ...] = (
@@ -320,6 +345,7 @@ INVARIANTS: tuple[Invariant, ...] = (
     nobody_is_thrown_out,
     everybody_is_online_once,
     everybody_holds_what_is_theirs,
+    every_look_is_right,
     conversation_lists_are_right,
     told_counts_are_right,
     it_comes_to_rest,

@@ -71,30 +71,40 @@ class Wire:
 
 
 class Channel(Wire):
-    """A wire of the backbone. While `broken`, nothing gets on it."""
+    """A wire of the backbone. While it is broken, nothing gets on it."""
 
-    __slots__ = ("broken",)
+    __slots__ = ("_breaks", "_lag")
 
     def __init__(self, world: ChaosWorld, latency: float, stream: Stream) -> None:
         super().__init__(world, latency, stream)
-        self.broken = False
+        self._breaks = 0  # partitions can overlap
+        self._lag: tuple[Stream, float, float] | None = None  # its luck, at most so many seconds, until when
 
     def send(self, arrive: Arrive, thing: Any) -> None:
-        if self.broken:
+        if self._breaks:
             self._world.note("backbone", "lost", "", thing)
-        else:
-            self.carry(arrive, thing)
+            return
+        extra = 0.0
+        if self._lag is not None and self._world.clock.now < self._lag[2]:
+            extra = self._lag[0].next() * self._lag[1]
+        self.carry(arrive, thing, extra)
+
+    def lag(self, stream: Stream, up_to: float, seconds: float) -> None:
+        self._lag = (stream, up_to, self._world.clock.now + seconds)
 
     def break_off(self) -> None:
-        self.broken = True
+        self._breaks += 1
         self.lose()
+
+    def mend(self, _: None) -> None:
+        self._breaks = max(0, self._breaks - 1)
+
+    def heal(self) -> None:
+        self._breaks, self._lag = 0, None
 
     def reconnect(self) -> None:
         """What is sent from now on is on another connection, and may overtake what is still on its way."""
         self._last = 0.0
-
-    def mend(self) -> None:
-        self.broken = False
 
 
 class Connection:

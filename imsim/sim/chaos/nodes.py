@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from imsim.core import events, frames, storage
-from imsim.core.client import Client, State
+from imsim.core.client import Client, Conversation, State
 from imsim.core.conversations import Conversations
 from imsim.core.gateway import Gateway
 from imsim.core.users import Users
@@ -82,6 +82,8 @@ class Instance(Node):
         self.events: list[events.ClientEvent] = []
         self.sent: dict[str, dict[str, Any]] = {}  # by idClient, in order: what the application gave to `send`
         self.connection: Connection | None = None
+        #: What its user has seen of the conversation list, each time with the number of events until then.
+        self.looks: list[tuple[int, list[Conversation]]] = []
         jitter = world.jitter_stream(number)
         self.machine = Client(self, user, device, user, world.case.policies, jitter.next)
 
@@ -89,6 +91,11 @@ class Instance(Node):
     def is_live(self) -> bool:
         """Running, and neither stopped nor ended."""
         return self.up and self.machine.state != State.ENDED
+
+    def look(self) -> None:
+        """The user looks at the conversation list."""
+        if self.up:
+            self.looks.append((len(self.events), self.machine.conversations()))
 
     def kill(self, *, silent: bool) -> None:
         """The application crashes. Its gateway is told, unless `silent`: then only the heartbeat finds out."""

@@ -56,20 +56,23 @@ class App:
         self.current.kill(silent=silent)
 
     def do(self, step: Step) -> None:
-        instance, arguments = self.current, step.arguments
+        live = [instance for instance in self.instances if instance.is_live] or [self.current]
+        instance = live[int(step.time * 1e6) % len(live)]  # one device can be logged in twice, and used twice
+        arguments = step.arguments
         if not instance.up:
             return
+        instance.look()
         machine = instance.machine
         self._world.note(instance.name, "step", step.action, dict(arguments))
         if step.action == "send":
             if machine.state == State.ENDED or arguments["id"] in instance.sent:
                 return
             instance.sent[arguments["id"]] = dict(arguments)
-            self._send(arguments)
+            self._send(instance, arguments)
         elif step.action == "resend":
             failed = [id for id in instance.sent if machine.status(id) == Status.FAIL]
             if failed:
-                self._send(instance.sent[failed[-1]])
+                self._send(instance, instance.sent[failed[-1]])
         elif step.action == "read":
             instance.act(lambda now: machine.read(arguments["conversation"], now))
         elif step.action == "create_group":
@@ -80,10 +83,11 @@ class App:
         else:
             instance.act(machine.start)
 
-    def _send(self, message: Any) -> None:
+    @staticmethod
+    def _send(instance: Instance, message: Any) -> None:
         scene, to, content, id_client = Scene(message["scene"]), message["to"], message["content"], message["id"]
-        machine = self.current.machine
-        self.current.act(lambda now: machine.send(scene, to, content, id_client, now, type=message["type"]))
+        machine = instance.machine
+        instance.act(lambda now: machine.send(scene, to, content, id_client, now, type=message["type"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,7 @@ class ChaosWorld:
         self.trace: list[Entry] = []
         self.longest_queue = 0  # the most pushes that ever waited on one connection
         self.broken: str | None = None  # the traceback of a machine that raised
-        self.calm = False  # whether everything came to rest in the time that it may take
+        self.restless: list[str] = []  # when it did not come to rest in the time that it may take
         #: What each live instance lacked before everybody logged in once more: where that should be nothing.
         self.deaf: list[str] = []
         self.logs: dict[str, StoredLog] = {}
@@ -149,7 +153,9 @@ class ChaosWorld:
         self.clock.run(until=case.duration + 0.01 * len(self.apps))
         self.heal()
         self.settle()
-        if not any(KINDS[fault.kind].deafens for fault in case.faults):
+        if any(KINDS[fault.kind].deafens for fault in case.faults):
+            self.restless.clear()  # a device without what it should get keeps its gateway trying
+        else:
             self.deaf = [self.lack(instance) for instance in self.instances() if instance.is_live]
         for connection in self._connections:
             connection.cut()
@@ -169,7 +175,7 @@ class ChaosWorld:
         for windows in self.windows.values():
             windows.close_all()
         for channel in self._channels.values():
-            channel.mend()
+            channel.heal()
         nodes: list[GatewayNode | RouterNode] = [*self.gateways.values(), *self.routers.values()]
         for node in nodes:
             self._restart(node)
@@ -191,11 +197,15 @@ class ChaosWorld:
         patience = 4 * (policies.heartbeat_timeout + policies.reconnect_max + policies.login_timeout)
         patience += 8 * (policies.send_timeout + policies.storage_timeout) + 3 * _LONGEST_PUSH_TIMEOUT
         end = self.clock.now + patience
-        self.calm = False
-        while not self.calm and self.clock.now < end and len(self.trace) < _MOST_ENTRIES:
+        calm = False
+        while not calm and self.clock.now < end and len(self.trace) < _MOST_ENTRIES:
             self.clock.run(until=self.clock.now + 1.0)
             self._bring_back()
-            self.calm = self._is_calm()
+            calm = self._is_calm()
+        for instance in self.instances():
+            instance.look()
+        if not calm:
+            self.restless.append(f"{self.clock.now:.0f} s")
 
     def _is_calm(self) -> bool:
         if self.storage.waiting or not all(channel.is_idle for channel in self._channels.values()):
@@ -349,17 +359,9 @@ class ChaosWorld:
             return
         self.node(name).set_clock(ahead, drift)
 
-    def partition(self, one: str, others: Iterable[str]) -> None:
-        for other in others:
-            for pair in ((one, other), (other, one)):
-                if pair in self._channels:
-                    self._channels[pair].break_off()
-
-    def mend(self, fault: Fault) -> None:
-        for other in fault.arguments["others"]:
-            for pair in ((fault.target, other), (other, fault.target)):
-                if pair in self._channels:
-                    self._channels[pair].mend()
+    def channels_between(self, one: str, others: Iterable[str]) -> list[Channel]:
+        pairs = [pair for other in others for pair in ((one, other), (other, one))]
+        return [self._channels[pair] for pair in pairs if pair in self._channels]
 
     def refusal(self, instance: Instance) -> Code | None:
         """Why the token of this instance is not taken at present."""
