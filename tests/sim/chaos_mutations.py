@@ -169,6 +169,15 @@ def read_mark_moves_back(patch):
             seq = min(frame.seq, place.max_seq)
             self._port.store(storage.SaveMark(user.id, frame.conversation_id, seq))
 
+    append = MemoryStorage._append
+
+    def lower(self, request):
+        result = append(self, request)
+        if isinstance(result, Appended):
+            self._logs[request.message.conversation_id].marks[request.message.sender] = request.shown
+        return result
+
+    patch.setattr(MemoryStorage, "_append", lower)
     patch.setattr(MemoryStorage, "_save_mark", save)
     patch.setattr(users.Users, "_read", read)
 

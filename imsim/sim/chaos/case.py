@@ -89,10 +89,9 @@ def draw(seed: int, scenario: Scenario | None = None) -> Case:
     faults = _faults(dice, devices, nodes, duration)
     for fault in [fault for fault in faults if fault.kind == "double_login"]:
         steps += _race(dice, fault, targets)
-        if dice.chance(0.5):
-            others = [node for node in nodes if node[0] == "r"]
-            late = {"others": others, "up_to": dice.around(0.1, 2), "seconds": 2.0}
-            faults += (Fault(fault.time, "lag", dice.pick(nodes[:gateways]), late),)
+        if dice.chance(0.7):
+            late = {"others": nodes[gateways:], "up_to": dice.around(0.1, 2), "seconds": 4.0}
+            faults += tuple(Fault(fault.time, "lag", gateway, late) for gateway in nodes[:gateways])
     return Case(
         seed,
         users,
@@ -110,16 +109,12 @@ def draw(seed: int, scenario: Scenario | None = None) -> Case:
 def _race(dice: Dice, fault: Fault, targets: _Targets) -> tuple[Step, ...]:
     """While a device logs in a second time, both of it write into one conversation."""
     scene, to = dice.pick(targets[fault.target.split("/")[0]])
-    times = [round(fault.time + dice.between(0, 1.5), 6) for _ in range(4)]
-    return tuple(
-        Step(
-            at,
-            fault.target,
-            "send",
-            _message(dice, scene, to, f"{fault.target}-{fault.time}{'abcd'[n]}", CONTENT_BYTES),
-        )
-        for n, at in enumerate(times)
-    )
+    at, steps = fault.time, []
+    for number in range(8):
+        at = round(at + dice.between(0, 0.5), 6)
+        message = _message(dice, scene, to, f"{fault.target}-{fault.time}-{number}", CONTENT_BYTES)
+        steps.append(Step(at, fault.target, "send", message))
+    return tuple(steps)
 
 
 def _policies(dice: Dice) -> Policies:
@@ -151,7 +146,7 @@ def _policies(dice: Dice) -> Policies:
 #: what failed last; `leave` stops the client and `come` starts it.
 ACTIONS = ("send", "burst", "twin", "resend", "read", "create_group", "leave", "come")
 
-_COMMON = {"send": 10.0, "burst": 3.0, "read": 5.0}
+_COMMON = {"send": 10.0, "burst": 3.0, "read": 8.0}
 _RARE = {"twin": 1.0, "resend": 1.5, "create_group": 0.5, "leave": 1.0, "come": 2.0}
 
 
@@ -195,6 +190,9 @@ def _steps(
             action = "send"
         elif action == "read":
             arguments = {"conversation": conversation_id(scene, user, to)}
+            if dice.chance(0.5):  # on all devices at once: each says how far it has got
+                others = [other for other in devices if other != device and other.split("/")[0] == user]
+                steps += [Step(round(at + dice.between(0, 0.05), 6), other, action, arguments) for other in others]
         elif action == "create_group":
             name = dice.pick(GROUPS)
             arguments = {"name": name, "members": groups.get(name) if dice.chance(0.5) else dice.some(users, 2)}

@@ -87,6 +87,12 @@ class Evidence:
                 ledger.appended(request.message, request.shown)
         elif isinstance(request, storage.SaveMark):
             ledger.marked(request.user, request.conversation_id, request.read_seq)
+        elif isinstance(request, storage.OpenUser):
+            assert isinstance(result, storage.UserState)
+            for mark in result.marks:
+                told = (mark.read_seq, mark.max_seq, len(mark.unread_seqs))
+                if told != ledger.place(request.user, mark.conversation_id):
+                    self.found.append(("marks_stand", f"{mark.conversation_id} is kept for {request.user} as {mark}"))
 
     def _from_client(self, user: str, frame: frames.FromClient) -> None:
         conversation = ""

@@ -324,8 +324,8 @@ def queues_are_bounded(evidence: Evidence) -> Iterator[str]:
 
 
 def it_comes_to_rest(evidence: Evidence) -> Iterator[str]:
-    for when in evidence.world.restless:
-        yield f"the world was still busy at {when}, after {len(evidence.world.trace)} entries in all"
+    """Once nothing goes wrong any more, everybody gets an answer, in bounded time and with bounded traffic."""
+    yield from evidence.world.restless
 
 
 INVARIANTS: tuple[Invariant, ...] = (

@@ -106,7 +106,7 @@ class ChaosWorld:
         self.trace: list[Entry] = []
         self.longest_queue = 0  # the most pushes that ever waited on one connection
         self.broken: str | None = None  # the traceback of a machine that raised
-        self.restless: list[str] = []  # when it did not come to rest in the time that it may take
+        self.restless: list[str] = []  # who still waited for what when all should have come to rest
         #: What each live instance lacked before everybody logged in once more: where that should be nothing.
         self.deaf: list[str] = []
         self.logs: dict[str, StoredLog] = {}
@@ -152,8 +152,9 @@ class ChaosWorld:
             self.clock.call_at(step.time, lambda step: self.apps[step.device].do(step), step)
         self.clock.run(until=case.duration + 0.01 * len(self.apps))
         self.heal()
+        self._audit()
         self.settle()
-        if any(KINDS[fault.kind].deafens for fault in case.faults):
+        if self._may_be_deaf():
             self.restless.clear()  # a device without what it should get keeps its gateway trying
         else:
             self.deaf = [self.lack(instance) for instance in self.instances() if instance.is_live]
@@ -163,6 +164,16 @@ class ChaosWorld:
         self._last_words()
         self.settle()
         self._look()
+
+    def _may_be_deaf(self) -> bool:
+        """Whether today's core may need another login until everybody has everything: after some kinds of faults, and
+        where a send was given up all of whose answers were lost, which leaves a gap at its sender."""
+        return any(KINDS[fault.kind].deafens for fault in self.case.faults) or any(
+            instance.machine.status(id_client) == Status.FAIL
+            for instance in self.instances()
+            if instance.is_live
+            for id_client in instance.sent
+        )
 
     def _fault(self, fault: Fault) -> None:
         self.note(fault.target, "fault", "planned", str(fault))
@@ -181,6 +192,12 @@ class ChaosWorld:
             self._restart(node)
         self._bring_back()
 
+    def _audit(self) -> None:
+        """Ask storage for everybody's marks, before new logins can put right what went wrong with them."""
+        for user in self.case.users:
+            request = storage.OpenUser(user)
+            self.note("storage", "stored", "audit", (request, self.storage.data.execute(request)))
+
     def _bring_back(self) -> None:
         """Every device has an instance that tries to be online."""
         for app in self.apps.values():
@@ -197,28 +214,35 @@ class ChaosWorld:
         patience = 4 * (policies.heartbeat_timeout + policies.reconnect_max + policies.login_timeout)
         patience += 8 * (policies.send_timeout + policies.storage_timeout) + 3 * _LONGEST_PUSH_TIMEOUT
         end = self.clock.now + patience
-        calm = False
-        while not calm and self.clock.now < end and len(self.trace) < _MOST_ENTRIES:
+        unrest = "the world"
+        while unrest and self.clock.now < end and len(self.trace) < _MOST_ENTRIES:
             self.clock.run(until=self.clock.now + 1.0)
             self._bring_back()
-            calm = self._is_calm()
+            unrest = self._unrest()
         for instance in self.instances():
             instance.look()
-        if not calm:
-            self.restless.append(f"{self.clock.now:.0f} s")
+        if unrest:
+            self.restless.append(f"{unrest} at {self.clock.now:.0f} s")
 
-    def _is_calm(self) -> bool:
-        if self.storage.waiting or not all(channel.is_idle for channel in self._channels.values()):
-            return False
+    def _unrest(self) -> str:
+        """Who still waits for something; "" if nobody does."""
+        if self.storage.waiting:
+            return "storage still has to answer"
+        for (source, target), channel in self._channels.items():
+            if not channel.is_idle:
+                return f"{source} still has something on its way to {target}"
         self._connections = [connection for connection in self._connections if not connection.is_over]
-        if not all(connection.is_quiet for connection in self._connections):
-            return False
-        return all(
-            instance.machine.state == State.ONLINE
-            and not any(instance.machine.status(id) == Status.SENDING for id in instance.sent)
-            for instance in (*self.instances(), *self.probes)
-            if instance.is_live
-        )
+        for connection in self._connections:
+            if not connection.is_quiet:
+                return f"{connection.client.name} still has an unfinished connection to {connection.gateway.name}"
+        for instance in (*self.instances(), *self.probes):
+            if instance.is_live:
+                if instance.machine.state != State.ONLINE:
+                    return f"{instance.name} is still {instance.machine.state}"
+                for id_client in instance.sent:
+                    if instance.machine.status(id_client) == Status.SENDING:
+                        return f"{id_client} is still being sent by {instance.name}"
+        return ""
 
     def _last_words(self) -> None:
         """What works again shows: one message more in each conversation, and one user who has read everything."""
@@ -381,10 +405,7 @@ class ChaosWorld:
             instance.act(instance.machine.start)
 
     def lack(self, instance: Instance) -> str:
-        """In words, what the log holds for this device and the device does not; "" if nothing. A send that was given up
-        leaves a gap at its sender, where all its answers were lost: the next login fills it."""
-        if any(instance.machine.status(id_client) == Status.FAIL for id_client in instance.sent):
-            return ""
+        """In words, what the log holds for this device and the device does not; "" if nothing."""
         held: dict[str, set[int]] = {}
         for event in instance.events:
             if type(event) is events.Shown:
