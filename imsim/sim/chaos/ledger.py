@@ -106,8 +106,9 @@ class Ledger:
             return {"no_conversation"}
         if user not in members:
             return {"not_member", "no_conversation"}  # the group may have been made since
+        # Who asked before a group was there was told so.
+        early = set() if p2p_members(conversation) else {"no_conversation"}
         stored = self.by_key.get((conversation, user, sent["id"]))
         if stored is not None and (stored.content, stored.type) != (sent["content"], sent["type"]):
-            return {"conflict"}
-        # Whoever asked before the group was there was told so; whoever got no answer has given up.
-        return {"stored", "timeout", "unavailable"} | (set() if p2p_members(conversation) else {"no_conversation"})
+            return {"conflict"} | early
+        return {"stored", "timeout", "unavailable"} | early

@@ -135,11 +135,11 @@ class Connection:
 
     @property
     def is_quiet(self) -> bool:
-        """Both ends hold it, it works, nothing is on its way and nothing waits for an acknowledgement."""
+        """Both ends hold it, it works, and nothing is on its way."""
         return (
             self.client_open
             and self.gateway_open
-            and not (self._dead or self.unacknowledged)
+            and not self._dead
             and all(wire.is_idle for wire in self._wires.values())
         )
 
