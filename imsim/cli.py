@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import sys
 import traceback
@@ -212,6 +213,50 @@ def load(
     for warning in run.manifest.get("warnings", ()):
         click.echo(f"imsim: warning: {warning}", err=True)
     _show(run, as_json)
+
+
+@cli.command()
+@click.argument("scenario", required=False)
+@click.option("--seeds", default=200, show_default=True, type=click.IntRange(min=1), help="How many to try.")
+@click.option("--first", default=0, show_default=True, type=click.IntRange(min=0), help="The first of them.")
+@click.option("--jobs", default=-1, metavar="N", help="Processes (default: one for each core). Changes no result.")
+@click.option("--replay", type=click.IntRange(min=0), metavar="SEED", help="Run this one again, and tell all about it.")
+@_SET
+@_JSON
+def chaos(
+    scenario: str | None,
+    seeds: int,
+    first: int,
+    jobs: int,
+    replay: int | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Search for faults that break a promise: small worlds, each with its own random workload and fault plan.
+
+    SCENARIO gives policies, topology and latencies in place of drawn ones. Fails (1) if an invariant broke.
+    """
+    from imsim.sim import chaos as search
+
+    if overrides and not scenario:
+        raise UsageError("chaos: --set changes a field of a scenario; name one")
+    chosen = _load(scenario, overrides, None) if scenario else None
+    again = shlex.join(["imsim", "chaos", *([scenario] if scenario else []), *(f"--set={o}" for o in overrides)])
+    if replay is not None:
+        outcome = search.replay(replay, chosen)
+        failure = search.explain(outcome, again) if outcome.violations else None
+        if as_json:
+            told = {"seed": replay, "digest": outcome.digest, "failure": failure.to_json() if failure else None}
+            click.echo(json.dumps({**told, "case": outcome.case.to_json()}))
+        else:
+            for entry in outcome.trace:
+                click.echo(str(entry))
+            click.echo(f"\n{failure}" if failure else f"\nseed {replay}: every invariant holds")
+            click.echo(f"digest {outcome.digest}")
+        sys.exit(_FAILURE if failure else 0)
+    report = search.search(first, seeds, jobs, scenario=chosen, command=again)
+    click.echo(json.dumps(report.to_json()) if as_json else str(report))
+    sys.exit(0 if report.passed else _FAILURE)
 
 
 @cli.command()

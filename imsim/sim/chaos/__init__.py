@@ -1,0 +1,30 @@
+"""The fault search: many small worlds, each with its own random workload and faults, and what must hold after all.
+
+Read in this order: `case` (what a seed stands for), `world` and `nodes` (where it happens; `network` lies between),
+`evidence` (the trace, sorted), `ledger` (what everybody should see, worked out independently), `invariants`,
+`coverage`, `shrink`, `search`.
+"""
+
+from imsim.sim.chaos.case import Case, Step, draw
+from imsim.sim.chaos.coverage import SOMETIMES
+from imsim.sim.chaos.invariants import INVARIANTS, Violation
+from imsim.sim.chaos.search import Failure, Outcome, Report, explain, replay, run, search
+from imsim.sim.faults import KINDS, Fault
+
+__all__ = [
+    "INVARIANTS",
+    "KINDS",
+    "SOMETIMES",
+    "Case",
+    "Failure",
+    "Fault",
+    "Outcome",
+    "Report",
+    "Step",
+    "Violation",
+    "draw",
+    "explain",
+    "replay",
+    "run",
+    "search",
+]

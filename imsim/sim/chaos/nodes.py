@@ -1,0 +1,386 @@
+"""The nodes of the fault search: the core's own machines, each on a clock of its own.
+
+They are leaner than those of `imsim.sim.nodes`, which model time spent; here an operation takes none, but anything can
+happen between two of them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from imsim.core import events, frames, storage
+from imsim.core.client import Client, Conversation, State
+from imsim.core.conversations import Conversations
+from imsim.core.gateway import Gateway
+from imsim.core.users import Users
+from imsim.scenario import Stream
+from imsim.sim.chaos.network import Connection
+
+if TYPE_CHECKING:
+    from imsim.sim.chaos.world import ChaosWorld
+
+
+class Node:
+    """A clock, and a timer for the machines that it wakes. `now` is the node's own monotonic time in seconds."""
+
+    def __init__(self, world: ChaosWorld, name: str) -> None:
+        self.world = world
+        self.name = name
+        self.up = True
+        self.now = world.clock.now
+        self._base, self._at, self._rate = self.now, world.clock.now, 1.0
+        self._armed = float("inf")
+
+    def set_clock(self, ahead: float, drift: float) -> None:
+        """Jump forward by `ahead` seconds, and be `drift` seconds fast for each second from now on."""
+        self._base, self._at, self._rate = self._tick() + ahead, self.world.clock.now, 1.0 + drift
+        self._armed = float("inf")
+        self.act(lambda now: None)
+
+    def act(self, action: Callable[[float], object]) -> None:
+        """Have the machines do something: `action(now)`."""
+        action(self._tick())
+        self._after()
+
+    def _tick(self) -> float:
+        now = self._base + (self.world.clock.now - self._at) * self._rate
+        if now > self.now:
+            self.now = now
+        return self.now
+
+    def _after(self) -> None:
+        deadline = self.next_deadline()
+        if deadline is not None and deadline < self._armed:
+            self._armed = deadline
+            at = self._at + (deadline - self._base) / self._rate
+            self.world.clock.call_at(max(at, self.world.clock.now), self._wake, deadline)
+
+    def _wake(self, armed: float) -> None:
+        if armed != self._armed:
+            return  # an earlier one took its place
+        self._armed = float("inf")
+        self.now = max(self._tick(), armed)  # rounding must not make it too early
+        self.handle_timer(self.now)
+        self._after()
+
+    def next_deadline(self) -> float | None:
+        raise NotImplementedError
+
+    def handle_timer(self, now: float) -> None:
+        raise NotImplementedError
+
+
+class Instance(Node):
+    """A client, as long as its application runs: a crash ends it, and the device's next start is another instance."""
+
+    def __init__(self, world: ChaosWorld, name: str, user: str, device: str, number: int) -> None:
+        super().__init__(world, name)
+        self.user = user
+        self.device = device
+        self.events: list[events.ClientEvent] = []
+        self.sent: dict[str, dict[str, Any]] = {}  # by idClient, in order: what the application gave to `send`
+        self.connection: Connection | None = None
+        #: What its user has seen of the conversation list, each time with the number of events until then.
+        self.looks: list[tuple[int, list[Conversation]]] = []
+        jitter = world.jitter_stream(number)
+        self.machine = Client(self, user, device, user, world.case.policies, jitter.next)
+
+    @property
+    def is_live(self) -> bool:
+        """Running, and neither stopped nor ended."""
+        return self.up and self.machine.state != State.ENDED
+
+    def look(self) -> None:
+        """The user looks at the conversation list."""
+        if self.up:
+            self.looks.append((len(self.events), self.machine.conversations()))
+
+    def kill(self, *, silent: bool) -> None:
+        """The application crashes. Its gateway is told, unless `silent`: then only the heartbeat finds out."""
+        self.up = False
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.client_open = False
+            if silent:
+                connection.deaden("both")
+            else:
+                connection.up(connection.lost_by_gateway, None)
+
+    def next_deadline(self) -> float | None:
+        return self.machine.next_deadline() if self.up else None
+
+    def handle_timer(self, now: float) -> None:
+        if self.up:
+            self.machine.handle_timer(now)
+
+    def opened(self, connection: Connection) -> None:
+        if connection is self.connection:
+            self.act(self.machine.connected)
+
+    def from_gateway(self, frame: frames.ToClient) -> None:
+        self.world.note(self.name, "<-", "", frame)
+        self.act(lambda now: self.machine.receive(frame, now))
+
+    def lost(self, connection: Connection) -> None:
+        if connection is self.connection:
+            self.connection = None
+            self.act(self.machine.disconnected)
+
+    # --- the client's port ---
+
+    def connect(self) -> None:
+        self.connection = self.world.new_connection(self)
+        self.connection.up(self.connection.accept, None)
+
+    def send(self, frame: frames.FromClient) -> None:
+        if self.connection is not None:
+            self.world.note(self.name, "->", self.connection.gateway.name, frame)
+            self.connection.up(self.connection.to_gateway, frame)
+
+    def close(self) -> None:
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.client_open = False
+            connection.up(connection.lost_by_gateway, None)
+
+    def emit(self, event: events.ClientEvent) -> None:
+        self.events.append(event)
+        self.world.note(self.name, "event", "", event)
+        if type(event) is events.Ended:
+            self.world.ended(self, event.code)
+
+
+class GatewayNode(Node):
+    def __init__(self, world: ChaosWorld, name: str) -> None:
+        super().__init__(world, name)
+        self.connections: dict[int, Connection] = {}
+        self.machine = Gateway(self, world.case.policies, name)
+
+    def start(self) -> None:
+        self.up = True
+        self.machine = Gateway(self, self.world.case.policies, self.name)
+
+    def crash(self, stream: Stream) -> None:
+        self.up = False
+        for channel in self.world.channels_from(self.name):
+            channel.lose(stream.next())
+        connections, self.connections = self.connections, {}
+        for connection in connections.values():
+            connection.gateway_crashed(stream.next())
+
+    def next_deadline(self) -> float | None:
+        return self.machine.next_deadline() if self.up else None
+
+    def handle_timer(self, now: float) -> None:
+        if self.up:
+            self.machine.handle_timer(now)
+
+    def accepted(self, connection: Connection) -> None:
+        self.connections[connection.id] = connection
+        self.act(lambda now: self.machine.connected(connection.id, now))
+
+    def hung_up(self, connection: Connection) -> None:
+        if self.connections.pop(connection.id, None) is not None:
+            self.act(lambda now: self.machine.disconnected(connection.id, now))
+
+    def from_client(self, connection: Connection, frame: frames.FromClient) -> None:
+        self.world.note(self.name, "<-", connection.client.name, frame)
+        if type(frame) is frames.Delivered:
+            acknowledged = connection.unacknowledged
+            acknowledged -= {p for p in acknowledged if p[0] == frame.conversation_id and p[1] <= frame.seq}
+        self.act(lambda now: self.machine.receive(connection.id, frame, now))
+
+    def from_router(self, frame: frames.ToGateway) -> None:
+        if self.up:
+            self.world.note(self.name, "<-", "", frame)
+            self.act(lambda now: self.machine.receive_from_router(frame, now))
+
+    # --- the gateway's port ---
+
+    def send(self, connection: int, frame: frames.ToClient) -> None:
+        target = self.connections.get(connection)
+        if target is None:
+            return
+        self.world.note(self.name, "->", target.client.name, frame)
+        if type(frame) is frames.Push:
+            target.unacknowledged.add((frame.message.conversation_id, frame.message.seq))
+            self.world.longest_queue = max(self.world.longest_queue, len(target.unacknowledged))
+        target.down(target.to_client, frame)
+
+    def close(self, connection: int) -> None:
+        target = self.connections.pop(connection, None)
+        if target is not None:
+            target.gateway_open = False
+            target.down(target.lost_by_client, None)
+
+    def authenticate(self, connection: int, token: str) -> None:
+        machine = self.machine
+        self.world.later(0.0, lambda _: self._authenticated(machine, connection, token), None)
+
+    def _authenticated(self, machine: Gateway, connection: int, token: str) -> None:
+        if not self.up or machine is not self.machine or connection not in self.connections:
+            return
+        code = self.world.refusal(self.connections[connection].client)
+        user = token if code is None else None
+        self.act(lambda now: machine.authenticated(connection, user, code, now))
+
+    def to_conversation(self, frame: frames.Up) -> None:
+        self._to_router(self.world.router_of(frame.conversation_id), frame)
+
+    def to_user(self, user: str, frame: frames.ToUsers) -> None:
+        self._to_router(self.world.router_of(user), frame)
+
+    def _to_router(self, router: RouterNode, frame: frames.Up | frames.ToUsers) -> None:
+        self.world.note(self.name, "->", router.name, frame)
+        self.world.channel(self.name, router.name).send(router.receive, frame)
+
+    def emit(self, event: events.Pushed) -> None:
+        pass  # the push itself stands in the trace
+
+
+class RouterNode(Node):
+    """Holds the conversations and the users that hash to it."""
+
+    def __init__(self, world: ChaosWorld, name: str) -> None:
+        super().__init__(world, name)
+        self.lives = 0
+        self._local: deque[frames.ToUsers] = deque()
+        self.start()
+
+    def start(self) -> None:
+        self.up = True
+        self.lives += 1
+        self.conversations = Conversations(self, self.world.case.policies)
+        self.users = Users(self, self.world.case.policies)
+
+    def crash(self, stream: Stream) -> None:
+        self.up = False
+        self._local.clear()
+        for channel in self.world.channels_from(self.name):
+            channel.lose(stream.next())
+            channel.reconnect()
+
+    def next_deadline(self) -> float | None:
+        if not self.up:
+            return None
+        one, other = self.conversations.next_deadline(), self.users.next_deadline()
+        return one if other is None or (one is not None and one < other) else other
+
+    def handle_timer(self, now: float) -> None:
+        if self.up:
+            self.conversations.handle_timer(now)
+            self.users.handle_timer(now)
+
+    def _after(self) -> None:
+        while self._local:
+            self.users.receive(self._local.popleft(), self.now)
+        super()._after()
+
+    def receive(self, frame: frames.Up | frames.ToUsers) -> None:
+        if not self.up:
+            return
+        self.world.note(self.name, "<-", "", frame)
+        if type(frame) is frames.Up and frame.conversation_id:
+            self.act(lambda now: self.conversations.receive(frame, now))
+        else:
+            self.act(lambda now: self.users.receive(frame, now))
+
+    def stored(self, answer: tuple[Conversations | Users, storage.Request, storage.Result]) -> None:
+        machine, request, result = answer
+        if self.up and machine in (self.conversations, self.users):  # else it has died since it asked
+            self.act(lambda now: machine.stored(request, result, now))
+            self.world.spring(self.name, request, "answered")
+
+    # --- the port of both machines ---
+
+    def store(self, request: storage.Request) -> None:
+        asker = self.users if isinstance(request, storage.USERS_REQUESTS) else self.conversations
+        self.world.note(self.name, "asked", "storage", request)
+        self.world.channel(self.name, "storage").send(self.world.storage.receive, (self, self.lives, asker, request))
+        self.world.spring(self.name, request, "asked")
+
+    def to_gateway(self, gateway: str, frame: frames.ToGateway) -> None:
+        self.world.note(self.name, "->", gateway, frame)
+        self.world.channel(self.name, gateway).send(self.world.gateways[gateway].from_router, frame)
+
+    def to_users(self, frame: frames.Deliver) -> None:
+        parts: dict[str, list[str]] = {}
+        for user in frame.users:
+            parts.setdefault(self.world.router_of(user).name, []).append(user)
+        for name, users in parts.items():
+            part = frames.Deliver(users, frame.message, frame.origin, frame.shown)
+            self.world.note(self.name, "->", name, part)
+            if name == self.name:
+                self._local.append(part)
+            else:
+                self.world.channel(self.name, name).send(self.world.routers[name].receive, part)
+
+    def emit(self, event: events.Committed) -> None:
+        pass  # what storage did stands in the trace
+
+
+_Asked = tuple[RouterNode, int, Conversations | Users, storage.Request]  # who, in which of its lives
+
+
+class StorageNode:
+    """Storage is never lost; it may be slow, stand still, fail, or not say what it did.
+
+    Requests of one life of a router are carried out in the order in which they came: one that was restarted may
+    overtake what its earlier life has asked for. Answers overtake each other at all times."""
+
+    def __init__(self, world: ChaosWorld, stream: Stream) -> None:
+        self.world = world
+        self.data = storage.MemoryStorage()
+        self.waiting = 0  # requests that are not answered yet
+        self._stream = stream
+        self._last: dict[tuple[str, int], float] = {}
+        self._windows = world.windows["storage"]
+
+    def receive(self, asked: _Asked) -> None:
+        router, lives, _, request = asked
+        at = self.world.clock.now + self._delay()
+        if window := self._windows.get("storage_slow"):
+            at += window.draw() * window.arguments["up_to"]
+            self._happened("storage_slow", request)
+        if window := self._windows.get("storage_stall"):
+            at = max(at, window.end)
+            self._happened("storage_stall", request)
+        life = (router.name, lives)
+        at = self._last[life] = max(at, self._last.get(life, 0.0))
+        self.waiting += 1
+        self.world.clock.call_at(at, self._execute, asked)
+
+    def _execute(self, asked: _Asked) -> None:
+        router, _, asker, request = asked
+        delay, silent = self._delay(), False
+        result: storage.Result
+        failed, late = self._windows.strikes("storage_fails"), self._windows.strikes("storage_late")
+        for window in (failed, late):
+            if window is not None:
+                self._happened(window.fault.kind, request)
+        if (failed and not failed.arguments["done"]) or (late and not late.arguments["done"]):
+            result = storage.Failed("nothing was done")
+        else:
+            result = self.data.execute(request)
+            self.world.note("storage", "stored", router.name, (request, result))
+            if failed:
+                result = storage.Failed("who knows")
+        if late:
+            delay += late.arguments["by"]
+            silent = late.arguments["silent"]
+        self.world.clock.call_at(self.world.clock.now + delay, self._answer, (silent, router, asker, request, result))
+        self.world.spring(router.name, request, "done")
+
+    def _answer(self, answer: tuple[bool, RouterNode, Conversations | Users, storage.Request, storage.Result]) -> None:
+        silent, router, asker, request, result = answer
+        self.waiting -= 1
+        if not silent:
+            router.stored((asker, request, result))
+
+    def _delay(self) -> float:
+        return self.world.case.storage_latency * (0.5 + self._stream.next())
+
+    def _happened(self, kind: str, request: storage.Request) -> None:
+        self.world.note("storage", "fault", kind, request)

@@ -1,0 +1,427 @@
+"""A small world to which a case happens: the nodes, what lies between them, and the script that is played on them.
+
+After the last fault all is healed, the world comes to rest, every device logs in once more, everybody writes a last
+word, and a fresh device of each user looks at what there is. What is then to be seen, and the trace, are the evidence.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+from zlib import crc32
+
+from imsim.core import events, storage
+from imsim.core.client import State
+from imsim.core.model import Code, Scene, Session, Status
+from imsim.scenario import Draws, Stream
+from imsim.sim import faults
+from imsim.sim.chaos.case import Case, Step
+from imsim.sim.chaos.network import Channel, Connection
+from imsim.sim.chaos.nodes import GatewayNode, Instance, Node, RouterNode, StorageNode
+from imsim.sim.chaos.trace import Entry
+from imsim.sim.clock import Clock
+from imsim.sim.faults import KINDS, Fault, Windows
+
+_LONGEST_PUSH_TIMEOUT = 60.0  # seconds; the gateway's own
+_MOST_ENTRIES = 200_000  # of a trace: beyond it, machines keep each other busy
+
+# Today's core pushes a message to no session of the device that sent it, also not to one that came later and knows
+# nothing of it (bugs, 5): until the next login that one is forgiven.
+DEVICE_IS_ORIGIN = True
+
+
+class App:
+    """What runs on a device: one instance of the client at a time, or two, if the same device logs in twice."""
+
+    def __init__(self, world: ChaosWorld, key: str, number: int) -> None:
+        self.key = key
+        self.user, self.device = key.split("/")
+        self.instances: list[Instance] = []
+        self._world = world
+        self._number = number
+
+    @property
+    def current(self) -> Instance:
+        return self.instances[-1]
+
+    def start_anew(self, _: None) -> None:
+        """Another instance, which knows nothing."""
+        count = len(self.instances) + 1
+        name = self.key if count == 1 else f"{self.key}.{count}"
+        instance = Instance(self._world, name, self.user, self.device, self._number * 1000 + count)
+        self.instances.append(instance)
+        self._world.note(name, "start", "", None)
+        instance.act(instance.machine.start)
+
+    def crash(self, *, silent: bool) -> None:
+        self._world.note(self.current.name, "crash", "", None)
+        self.current.kill(silent=silent)
+
+    def do(self, step: Step) -> None:
+        live = [instance for instance in self.instances if instance.is_live] or [self.current]
+        instance = live[int(step.time * 1e6) % len(live)]  # one device can be logged in twice, and used twice
+        arguments = step.arguments
+        if not instance.up:
+            return
+        instance.look()
+        machine = instance.machine
+        self._world.note(instance.name, "step", step.action, dict(arguments))
+        if step.action == "send":
+            if machine.state == State.ENDED or arguments["id"] in instance.sent:
+                return
+            instance.sent[arguments["id"]] = dict(arguments)
+            self._send(instance, arguments)
+        elif step.action == "resend":
+            failed = [id for id in instance.sent if machine.status(id) == Status.FAIL]
+            if failed:
+                self._send(instance, instance.sent[failed[-1]])
+        elif step.action == "read":
+            instance.act(lambda now: machine.read(arguments["conversation"], now))
+        elif step.action == "create_group":
+            if machine.state == State.ONLINE:
+                instance.act(lambda now: machine.create_group(arguments["name"], arguments["members"], now))
+        elif step.action == "leave":
+            instance.act(machine.stop)
+        else:
+            instance.act(machine.start)
+
+    @staticmethod
+    def _send(instance: Instance, message: Any) -> None:
+        scene, to, content, id_client = Scene(message["scene"]), message["to"], message["content"], message["id"]
+        machine = instance.machine
+        instance.act(lambda now: machine.send(scene, to, content, id_client, now, type=message["type"]))
+
+
+@dataclass(frozen=True, slots=True)
+class StoredLog:
+    """A conversation as storage holds it in the end."""
+
+    members: tuple[str, ...]
+    messages: list[Any]
+    marks: dict[str, int]  # by user
+
+
+class ChaosWorld:
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.clock = Clock(0.0)
+        self.trace: list[Entry] = []
+        self.longest_queue = 0  # the most pushes that ever waited on one connection
+        self.broken: str | None = None  # the traceback of a machine that raised
+        self.restless: list[str] = []  # who still waited for what when all should have come to rest
+        #: What each live instance lacked before everybody logged in once more: where that should be nothing.
+        self.deaf: list[str] = []
+        self.logs: dict[str, StoredLog] = {}
+        self.probes: list[Instance] = []
+        self._luck = Draws(case.seed, "chaos", "luck")
+        self._jitter = Draws(case.seed, "reconnect")
+        self._links = Draws(case.seed, "chaos", "link")
+        self._ambushes: list[Fault] = []
+        self._connections: list[Connection] = []
+        self._channels: dict[tuple[str, str], Channel] = {}
+        self.windows: dict[str, Windows] = {place: Windows() for place in ("storage", *case.devices)}
+        self.storage = StorageNode(self, Stream(self._links, 0))
+        self.routers = {f"r{n}": RouterNode(self, f"r{n}") for n in range(case.routers)}
+        self.gateways = {f"g{n}": GatewayNode(self, f"g{n}") for n in range(case.gateways)}
+        self.apps = {key: App(self, key, number) for number, key in enumerate(case.devices, 1)}
+        self._make_channels()
+
+    def _make_channels(self) -> None:
+        routers, latency = list(self.routers), self.case.backend_latency
+        pairs = [(one, other) for one in self.gateways for other in routers]
+        pairs += [(other, one) for one, other in pairs] + [(one, other) for one in routers for other in routers]
+        pairs += [(router, "storage") for router in routers]
+        for pair in pairs:
+            name = ">".join(pair)
+            self._channels[pair] = Channel(self, latency, Stream(self._links, crc32(name.encode())))
+
+    # --- the script --------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Play the case to its end. A machine that raises ends it: see `broken`."""
+        try:
+            self._play()
+        except Exception:
+            self.broken = traceback.format_exc(limit=-6)
+
+    def _play(self) -> None:
+        case = self.case
+        for fault in case.faults:
+            self.clock.call_at(fault.time, self._fault, fault)
+        for number, app in enumerate(self.apps.values()):
+            self.clock.call_at(0.01 * number, app.start_anew, None)
+        for step in case.steps:
+            self.clock.call_at(step.time, lambda step: self.apps[step.device].do(step), step)
+        self.clock.run(until=case.duration + 0.01 * len(self.apps))
+        self.heal()
+        self._audit()
+        deaf = any(KINDS[fault.kind].deafens for fault in case.faults)
+        self.settle(deaf)
+        if not (deaf or self._gave_up()):
+            self.deaf = [self.lack(instance) for instance in self.instances() if instance.is_live]
+        for connection in self._connections:
+            connection.cut()
+        self.settle()
+        self._last_words()
+        self.settle()
+        self._look()
+
+    def _gave_up(self) -> bool:
+        """Whether a send was given up all of whose answers may have been lost, which leaves a gap at its sender."""
+        return any(
+            type(event) is events.SendFailed and event.code == Code.TIMEOUT
+            for instance in self.instances()
+            for event in instance.events
+        )
+
+    def _fault(self, fault: Fault) -> None:
+        self.note(fault.target, "fault", "planned", str(fault))
+        faults.apply(fault, self)
+
+    def heal(self) -> None:
+        """Nothing goes wrong from now on; who is down comes back."""
+        self.note("world", "heal", "", None)
+        self._ambushes.clear()
+        for windows in self.windows.values():
+            windows.close_all()
+        for channel in self._channels.values():
+            channel.heal()
+        nodes: list[GatewayNode | RouterNode] = [*self.gateways.values(), *self.routers.values()]
+        for node in nodes:
+            self._restart(node)
+        self._bring_back()
+
+    def _audit(self) -> None:
+        """Ask storage for everybody's marks, before new logins can put right what went wrong with them."""
+        for user in self.case.users:
+            request = storage.OpenUser(user)
+            self.note("storage", "stored", "audit", (request, self.storage.data.execute(request)))
+
+    def _bring_back(self) -> None:
+        """Every device has an instance that tries to be online."""
+        for app in self.apps.values():
+            if any(instance.is_live for instance in app.instances):
+                continue
+            if app.instances and app.current.up:
+                app.current.act(app.current.machine.start)
+            else:
+                app.start_anew(None)
+
+    def settle(self, deaf: bool = False) -> None:
+        """Wait until nothing is on its way and everybody has got an answer: as long as the policies may take.
+
+        deaf: some may have no session any more where their user is, and so neither a sync nor what others sent; then
+        they, and the gateways that go on pushing to them, are not waited for."""
+        policies = self.case.policies
+        patience = 4 * (policies.heartbeat_timeout + policies.reconnect_max + policies.login_timeout)
+        patience += 8 * (policies.send_timeout + policies.storage_timeout) + 3 * _LONGEST_PUSH_TIMEOUT
+        end = self.clock.now + patience
+        unrest = "the world"
+        while unrest and self.clock.now < end and len(self.trace) < _MOST_ENTRIES:
+            self.clock.run(until=self.clock.now + 1.0)
+            self._bring_back()
+            unrest = self._unrest(deaf or self._gave_up())
+        for instance in self.instances():
+            instance.look()
+        if unrest:
+            self.restless.append(f"{unrest} at {self.clock.now:.0f} s")
+
+    def _unrest(self, deaf: bool) -> str:
+        """Who still waits for something; "" if nobody does."""
+        if self.storage.waiting:
+            return "storage still has to answer"
+        for (source, target), channel in self._channels.items():
+            if not channel.is_idle:
+                return f"{source} still has something on its way to {target}"
+        self._connections = [connection for connection in self._connections if not connection.is_over]
+        for connection in self._connections:
+            if not (connection.is_quiet and (deaf or not connection.unacknowledged)):
+                return f"{connection.client.name} still has an unfinished connection to {connection.gateway.name}"
+        for instance in (*self.instances(), *self.probes):
+            if instance.is_live:
+                if instance.machine.state not in ((State.ONLINE, State.SYNCING) if deaf else (State.ONLINE,)):
+                    return f"{instance.name} is still {instance.machine.state}"
+                for id_client in instance.sent:
+                    if instance.machine.status(id_client) == Status.SENDING:
+                        return f"{id_client} is still being sent by {instance.name}"
+        return ""
+
+    def _last_words(self) -> None:
+        """What works again shows: one message more in each conversation, and one user who has read everything."""
+        for app in self.apps.values():
+            live = [instance for instance in app.instances if instance.is_live]
+            if live:
+                for view in live[0].machine.conversations():
+                    id_client = f"{app.key}-last-{view.id}"
+                    live[0].sent[id_client] = {
+                        "scene": str(view.scene), "to": view.to, "id": id_client, "content": "bye", "type": "text"
+                    }  # fmt: skip
+                    self._say(live[0], view.scene, view.to, id_client)
+        self.settle()
+        reader = next((i for i in self.instances() if i.is_live), None)
+        if reader is not None:
+            for view in reader.machine.conversations():
+                self._read(reader, view.id)
+
+    @staticmethod
+    def _say(instance: Instance, scene: Scene, to: str, id_client: str) -> None:
+        instance.act(lambda now: instance.machine.send(scene, to, "bye", id_client, now))
+
+    @staticmethod
+    def _read(instance: Instance, conversation: str) -> None:
+        instance.act(lambda now: instance.machine.read(conversation, now))
+
+    def _look(self) -> None:
+        """What storage holds, and what a device without a memory is shown of it."""
+        for number, user in enumerate(self.case.users):
+            self.windows[f"{user}/probe"] = Windows()
+            probe = Instance(self, f"{user}/probe", user, "probe", number)
+            self.probes.append(probe)
+            probe.act(probe.machine.start)
+        self.settle()
+        execute = self.storage.data.execute
+        messages: dict[str, list[Any]] = {}
+        marks: dict[str, dict[str, int]] = {}
+        for user in self.case.users:
+            page = execute(storage.Missed(Session(user, "autopsy", 0, "", 0), {}, 1 << 30))
+            state = execute(storage.OpenUser(user))
+            assert isinstance(page, storage.MissedPage)
+            assert isinstance(state, storage.UserState)
+            for mark in state.marks:
+                marks.setdefault(mark.conversation_id, {})[user] = mark.read_seq
+                messages[mark.conversation_id] = [m for m in page.messages if m.conversation_id == mark.conversation_id]
+        for conversation, log in messages.items():
+            opened = execute(storage.OpenConversation(conversation))
+            assert isinstance(opened, storage.ConversationState)
+            self.logs[conversation] = StoredLog(opened.members, log, marks[conversation])
+
+    # --- who is where ------------------------------------------------------------------------------------------------
+
+    def instances(self) -> Iterable[Instance]:
+        return (instance for app in self.apps.values() for instance in app.instances)
+
+    def node(self, name: str) -> Node:
+        """A gateway, a router, or the current instance of a device."""
+        return self.gateways.get(name) or self.routers.get(name) or self.apps[name].current
+
+    def router_of(self, name: str) -> RouterNode:
+        return self.routers[f"r{crc32(name.encode()) % len(self.routers)}"]
+
+    def channel(self, source: str, target: str) -> Channel:
+        return self._channels[source, target]
+
+    def channels_from(self, source: str) -> list[Channel]:
+        return [channel for pair, channel in self._channels.items() if pair[0] == source]
+
+    def connections_of(self, device: str) -> list[Connection]:
+        """Those that the device's instances hold."""
+        return [c for instance in self.apps[device].instances if (c := instance.connection) is not None]
+
+    def new_connection(self, client: Instance) -> Connection:
+        """To a gateway that is up, if there is one; another one than last time, as a load balancer would."""
+        number = len(self._connections) + crc32(client.user.encode())
+        gateways = list(self.gateways.values())
+        order = gateways[number % len(gateways) :] + gateways[: number % len(gateways)]
+        gateway = next((gateway for gateway in order if gateway.up), order[0])
+        self._last_connection += 1
+        connection = Connection(self._last_connection, client, gateway, self.windows[f"{client.user}/{client.device}"])
+        self._connections.append(connection)
+        return connection
+
+    _last_connection = 0
+
+    def stream(self, fault: Fault) -> Stream:
+        """The luck of one fault, whatever the others do."""
+        return Stream(self._luck, crc32(str(fault).encode()))
+
+    def link_stream(self, number: int) -> Stream:
+        return Stream(self._links, -1 - number)
+
+    def jitter_stream(self, number: int) -> Stream:
+        return Stream(self._jitter, number)
+
+    # --- what is done to it ------------------------------------------------------------------------------------------
+
+    def note(self, node: str, what: str, peer: str, thing: Any) -> None:
+        self.trace.append(Entry(self.clock.now, node, what, peer, thing))
+
+    def happened(self, fault: Fault) -> None:
+        """The fault found something to befall."""
+        self.note(fault.target, "fault", fault.kind, None)
+
+    def later(self, seconds: float, function: Callable[[Any], object], argument: Any) -> None:
+        self.clock.call_at(self.clock.now + seconds, function, argument)
+
+    def crash(self, name: str, stream: Stream, seconds: float, fault: Fault) -> None:
+        node = self.node(name)
+        assert isinstance(node, GatewayNode | RouterNode)
+        if node.up:
+            self.happened(fault)
+            self.note(name, "crash", "", None)
+            node.crash(stream)
+            self.later(seconds, self._restart, node)
+
+    def _restart(self, node: GatewayNode | RouterNode) -> None:
+        if not node.up:
+            self.note(node.name, "start", "", None)
+            node.start()
+
+    def ambush(self, fault: Fault) -> None:
+        self._ambushes.append(fault)
+
+    def spring(self, router: str, request: storage.Request, moment: str) -> None:
+        """Something of a router happened with storage: is that what an ambush waits for?"""
+        for fault in self._ambushes:
+            arguments = fault.arguments
+            if (fault.target, arguments["op"], arguments["moment"]) == (router, request.op, moment):
+                self._ambushes.remove(fault)
+                self.later(
+                    0.0, lambda fault: self.crash(router, self.stream(fault), fault.arguments["seconds"], fault), fault
+                )
+                return
+
+    def set_clock(self, name: str, ahead: float, drift: float) -> None:
+        if name in self.apps and not self.apps[name].instances:
+            return
+        self.node(name).set_clock(ahead, drift)
+
+    def channels_between(self, one: str, others: Iterable[str]) -> list[Channel]:
+        pairs = [pair for other in others for pair in ((one, other), (other, one))]
+        return [self._channels[pair] for pair in pairs if pair in self._channels]
+
+    def refusal(self, instance: Instance) -> Code | None:
+        """Why the token of this instance is not taken at present."""
+        window = self.windows[f"{instance.user}/{instance.device}"].get("token_refused")
+        if window is None:
+            return None
+        self.note(instance.name, "fault", "token_refused", None)
+        return Code(window.arguments["code"])
+
+    def ended(self, instance: Instance, code: Code) -> None:
+        """The application gets another token, where that is what was wrong."""
+        if code in (Code.BAD_TOKEN, Code.TOKEN_EXPIRED):
+            self.later(1.0, self._log_in_again, instance)
+
+    def _log_in_again(self, instance: Instance) -> None:
+        if instance.up:
+            instance.act(instance.machine.start)
+
+    def lack(self, instance: Instance) -> str:
+        """In words, what the log holds for this device and the device does not; "" if nothing."""
+        held: dict[str, set[int]] = {}
+        for event in instance.events:
+            if type(event) is events.Shown:
+                held.setdefault(event.message.conversation_id, set()).add(event.message.seq)
+            elif type(event) is events.Acked:
+                held.setdefault(event.conversation_id, set()).add(event.seq)
+        page = self.storage.data.execute(storage.Missed(Session(instance.user, "", 0, "", 0), {}, 1 << 30))
+        assert isinstance(page, storage.MissedPage)
+        missing = [m for m in page.messages if m.seq not in held.get(m.conversation_id, ())]
+        if DEVICE_IS_ORIGIN:
+            app = self.apps[f"{instance.user}/{instance.device}"]
+            own = {id_client for other in app.instances for id_client in other.sent}
+            if any(m.sender == instance.user and m.id_client in own for m in missing):
+                return ""  # and what stands behind it waits for it
+        return f"{instance.name} lacks {missing[0].conversation_id}#{missing[0].seq}" if missing else ""

@@ -1,0 +1,242 @@
+"""Faults as data: what goes wrong, when, where, and how badly.
+
+A plan is a list of `Fault`s. It can be read, written as JSON, edited by hand and shrunk: each fault stands for itself,
+draws its luck from a stream of its own, and ends by itself after its `seconds`, so that taking one away leaves the
+others what they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from imsim.core.exceptions import UsageError
+from imsim.scenario import Stream
+
+if TYPE_CHECKING:
+    from imsim.sim.chaos.dice import Dice
+    from imsim.sim.chaos.world import ChaosWorld
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """`time`: seconds from the workload's start. `target`: a device ("alice/d0"), a node ("g0", "r1") or "storage".
+    `arguments`: what the kind says (see `KINDS`); durations in seconds, rates from 0 to 1."""
+
+    time: float
+    kind: str
+    target: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise UsageError(f"fault: unknown kind {self.kind!r}; known: {', '.join(KINDS)}")
+
+    def __str__(self) -> str:
+        arguments = " ".join(f"{name}={value}" for name, value in self.arguments.items())
+        return f"{self.time:9.3f} {self.kind:<14} {self.target:<10} {arguments}".rstrip()
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "arguments": dict(self.arguments)}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Fault:
+        """Raises: UsageError for an unknown kind."""
+        return cls(float(fields["time"]), fields["kind"], fields["target"], fields.get("arguments", {}))
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of fault. `where`: what it can befall (device, gateway, router, node or storage). `draw` gives
+    its arguments. `deafens`: afterwards a device may stay without what it should get until it logs in again."""
+
+    where: str
+    draw: Callable[[Dice], dict[str, Any]]
+    apply: Callable[[ChaosWorld, Fault], None]
+    deafens: bool = False
+
+
+def apply(fault: Fault, world: ChaosWorld) -> None:
+    """Let it happen, now."""
+    KINDS[fault.kind].apply(world, fault)
+
+
+class Windows:
+    """The faults that last for a while at one place, one of each kind (the latest), each with its own luck."""
+
+    __slots__ = ("_open",)
+
+    def __init__(self) -> None:
+        self._open: dict[str, Window] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._open)
+
+    def open(self, fault: Fault, stream: Stream, now: float) -> None:
+        self._open[fault.kind] = Window(fault, stream, now + fault.arguments["seconds"])
+
+    def close(self, fault: Fault) -> None:
+        window = self._open.get(fault.kind)
+        if window is not None and window.fault is fault:
+            del self._open[fault.kind]
+
+    def close_all(self) -> None:
+        self._open.clear()
+
+    def get(self, kind: str) -> Window | None:
+        return self._open.get(kind)
+
+    def strikes(self, kind: str) -> Window | None:
+        """The window of this kind, if it is open and its rate hits now."""
+        window = self._open.get(kind)
+        return window if window is not None and window.draw() < window.arguments["rate"] else None
+
+
+class Window:
+    """`end`: when it closes, in the world's seconds. `draw()`: its luck, uniform in (0, 1)."""
+
+    __slots__ = ("arguments", "draw", "end", "fault")
+
+    def __init__(self, fault: Fault, stream: Stream, end: float) -> None:
+        self.fault = fault
+        self.arguments = fault.arguments
+        self.draw = stream.next
+        self.end = end
+
+
+def _window(world: ChaosWorld, fault: Fault) -> None:
+    windows = world.windows[fault.target]
+    windows.open(fault, world.stream(fault), world.clock.now)
+    world.later(fault.arguments["seconds"], windows.close, fault)
+
+
+# --- connections -----------------------------------------------------------------------------------------------------
+
+
+def _half_open(world: ChaosWorld, fault: Fault) -> None:
+    """One side, or both, silently dead: only heartbeats can find out."""
+    for connection in world.connections_of(fault.target):
+        connection.deaden(fault.arguments["direction"])
+        world.happened(fault)
+
+
+def _break(world: ChaosWorld, fault: Fault) -> None:
+    for connection in world.connections_of(fault.target):
+        connection.cut()
+        world.happened(fault)
+
+
+# --- applications ----------------------------------------------------------------------------------------------------
+
+
+def _app_crash(world: ChaosWorld, fault: Fault) -> None:
+    """The application loses all its memory, and the same device starts anew."""
+    world.happened(fault)
+    world.apps[fault.target].crash(silent=fault.arguments["silent"])
+    world.later(fault.arguments["seconds"], world.apps[fault.target].start_anew, None)
+
+
+def _double_login(world: ChaosWorld, fault: Fault) -> None:
+    """The same device logs in a second time, while the first is still there."""
+    world.happened(fault)
+    world.apps[fault.target].start_anew(None)
+
+
+def _token_refused(world: ChaosWorld, fault: Fault) -> None:
+    """Its token is not taken; the application gets another one, until that helps."""
+    _window(world, fault)
+    for connection in world.connections_of(fault.target):
+        connection.cut()
+
+
+# --- nodes -----------------------------------------------------------------------------------------------------------
+
+
+def _crash(world: ChaosWorld, fault: Fault) -> None:
+    """The node forgets everything; the last of what it sent never left it."""
+    world.crash(fault.target, world.stream(fault), fault.arguments["seconds"], fault)
+
+
+def _crash_on(world: ChaosWorld, fault: Fault) -> None:
+    """The same at the worst time: as the next operation `op` is asked for, is done, or has been answered."""
+    world.ambush(fault)
+
+
+def _clock(world: ChaosWorld, fault: Fault) -> None:
+    """The node's clock jumps `ahead` (seconds; clocks are monotonic, so never back) and then runs off by `drift`."""
+    world.happened(fault)
+    world.set_clock(fault.target, fault.arguments["ahead"], fault.arguments["drift"])
+
+
+def _partition(world: ChaosWorld, fault: Fault) -> None:
+    """The node and the `others` hear nothing of each other; what was on its way is lost."""
+    world.happened(fault)
+    for channel in world.channels_between(fault.target, fault.arguments["others"]):
+        channel.break_off()
+        world.later(fault.arguments["seconds"], channel.mend, None)
+
+
+def _lag(world: ChaosWorld, fault: Fault) -> None:
+    """What the node and the `others` send each other takes up to so much longer; it keeps its order."""
+    world.happened(fault)
+    for channel in world.channels_between(fault.target, fault.arguments["others"]):
+        channel.lag(world.stream(fault), fault.arguments["up_to"], fault.arguments["seconds"])
+
+
+# --- all of them -----------------------------------------------------------------------------------------------------
+
+
+def _crash_arguments(dice: Dice) -> dict[str, Any]:
+    return {"seconds": dice.around(0.01, 5)}
+
+
+def _rate_and_seconds(dice: Dice) -> dict[str, Any]:
+    return {"rate": dice.between(0.05, 0.6), "seconds": dice.around(0.5, 20)}
+
+
+#: What can go wrong, by name.
+KINDS: dict[str, Kind] = {
+    "loss": Kind("device", _rate_and_seconds, _window),
+    "duplication": Kind("device", _rate_and_seconds, _window),
+    "delay": Kind("device", lambda d: {"up_to": d.around(0.05, 5), "seconds": d.around(0.5, 10)}, _window),
+    "reordering": Kind("device", lambda d: {"up_to": d.around(0.05, 3), **_rate_and_seconds(d)}, _window),
+    "slow_reader": Kind("device", lambda d: {"seconds": d.around(1, 20)}, _window),
+    "half_open": Kind("device", lambda d: {"direction": d.pick(("up", "down", "both"))}, _half_open),
+    "break": Kind("device", lambda d: {}, _break),
+    "app_crash": Kind("device", lambda d: {"seconds": d.around(0.01, 5), "silent": d.chance(0.5)}, _app_crash),
+    "double_login": Kind("device", lambda d: {}, _double_login),
+    "token_refused": Kind(
+        "device",
+        lambda d: {"code": d.pick(("bad_token", "token_expired")), "seconds": d.around(0.5, 5)},
+        _token_refused,
+    ),
+    "gateway_crash": Kind("gateway", _crash_arguments, _crash),
+    "router_crash": Kind("router", _crash_arguments, _crash, deafens=True),
+    "crash_on": Kind(
+        "router",
+        lambda d: {
+            "op": d.pick(("append", "append", "append", "find", "open_conversation", "open_user", "save_mark")),
+            "moment": d.pick(("asked", "done", "answered")),
+            **_crash_arguments(d),
+        },
+        _crash_on,
+        deafens=True,
+    ),
+    "clock": Kind("any", lambda d: {"ahead": d.around(0.01, 30), "drift": d.between(-0.05, 0.05)}, _clock),
+    "lag": Kind("nodes", lambda d: {"up_to": d.around(0.01, 2), "seconds": d.around(1, 15)}, _lag),
+    "partition": Kind("nodes", lambda d: {"seconds": d.around(0.1, 10)}, _partition, deafens=True),
+    "storage_slow": Kind(
+        "storage", lambda d: {"up_to": d.around(0.05, 5), "seconds": d.around(0.5, 10)}, _window, deafens=True
+    ),
+    "storage_stall": Kind("storage", lambda d: {"seconds": d.around(0.5, 10)}, _window, deafens=True),
+    # Failed: `done` says whether it happened all the same.
+    "storage_fails": Kind("storage", lambda d: {"done": d.chance(0.5), **_rate_and_seconds(d)}, _window, deafens=True),
+    # Answered `by` seconds later than it was done; or, with `silent`, never.
+    "storage_late": Kind(
+        "storage",
+        lambda d: {"by": d.around(0.1, 10), "silent": d.chance(0.3), "done": d.chance(0.7), **_rate_and_seconds(d)},
+        _window,
+        deafens=True,
+    ),
+}

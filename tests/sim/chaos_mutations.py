@@ -1,0 +1,362 @@
+"""Bugs planted in the core, one function each: what a hurried engineer might have written.
+
+Each is applied by monkeypatch and says in its docstring what is wrong.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from imsim.core import client, conversations, frames, gateway, inbox, storage, unread, users
+from imsim.core.storage import MemoryStorage
+
+Append, Appended = storage.Append, storage.Appended
+
+
+def ack_before_store(patch):
+    """A message is acknowledged when its writer has it."""
+    remember = conversations.Conversations._remember
+
+    def early(self, conversation, entry):
+        remember(self, conversation, entry)
+        if not entry.stored:
+            self._acknowledge(entry.message, entry.sessions[0])
+
+    patch.setattr(conversations.Conversations, "_remember", early)
+
+
+def seq_reused_after_a_crash(patch):
+    """A reopened conversation goes on one seq too early, and storage overwrites."""
+    opened = conversations.Conversations._opened
+
+    def low(self, conversation, request, result, now):
+        if isinstance(result, storage.ConversationState) and result.max_seq:
+            result = replace(result, max_seq=result.max_seq - 1)
+        opened(self, conversation, request, result, now)
+
+    def overwrite(self, request):
+        log, message = self._logs[request.message.conversation_id], request.message
+        del log.messages[message.seq - 1 :]
+        log.messages.append(message)
+        log.by_key[message.sender, message.id_client] = message
+        return Appended()
+
+    patch.setattr(conversations.Conversations, "_opened", low)
+    patch.setattr(MemoryStorage, "_append", overwrite)
+
+
+def dedupe_in_memory_only(patch):
+    """Storage neither finds nor refuses a message that it has."""
+    append = MemoryStorage._append
+
+    def forget(self, request):
+        log = self._logs.get(request.message.conversation_id)
+        if log is not None:
+            log.by_key.pop((request.message.sender, request.message.id_client), None)
+        return append(self, request)
+
+    patch.setattr(MemoryStorage, "_append", forget)
+    patch.setattr(MemoryStorage, "_find", lambda self, request: None)
+
+
+def resend_without_dedupe(patch):
+    """Every copy of a send that storage holds gets a place of its own."""
+    handle = conversations.Conversations._handle
+
+    def again(self, conversation, up, absent, now):
+        key = (up.session.user, getattr(up.frame, "id_client", None))
+        entry = conversation.recent.get(key)
+        if entry is not None and entry.stored:
+            del conversation.recent[key]
+            absent = absent | {key}
+        handle(self, conversation, up, absent, now)
+
+    append = MemoryStorage._append
+
+    def forget(self, request):
+        log = self._logs.get(request.message.conversation_id)
+        if log is not None:
+            log.by_key.pop((request.message.sender, request.message.id_client), None)
+        return append(self, request)
+
+    patch.setattr(conversations.Conversations, "_handle", again)
+    patch.setattr(MemoryStorage, "_append", forget)
+
+
+def unread_decremented_twice(patch):
+    """Reading takes what was read off the count two times."""
+    read = unread.Unread.read
+
+    def twice(self, seq):
+        before = self.count
+        moved = read(self, seq)
+        self.count -= before - self.count
+        return moved
+
+    patch.setattr(unread.Unread, "read", twice)
+
+
+def own_messages_counted(patch):
+    """One's own messages are unread."""
+    count = users.Users._count
+
+    def all_of_them(self, user, message):
+        place = count(self, user, message)
+        place.unread.add(message.seq)
+        return place
+
+    patch.setattr(users.Users, "_count", all_of_them)
+
+
+def push_not_retried(patch):
+    """A push that is not acknowledged is forgotten."""
+    patch.setattr(gateway.Gateway, "_push_overdue", lambda self, push, now: None)
+
+
+def kicked_session_lives_on(patch):
+    """A gateway does not end the connection of a device that has logged in elsewhere."""
+    receive = gateway.Gateway.receive_from_router
+
+    def deaf(self, frame, now):
+        if not isinstance(frame, frames.Kick):
+            receive(self, frame, now)
+
+    patch.setattr(gateway.Gateway, "receive_from_router", deaf)
+
+
+def stale_epoch_accepted(patch):
+    """The writer takes a send of a session that another login has ended."""
+
+    class Forgetful(dict):
+        def get(self, key, default=None):
+            return 0
+
+    make = conversations._Conversation.__init__
+
+    def init(self, id):
+        make(self, id)
+        self.epochs = Forgetful()
+
+    patch.setattr(conversations._Conversation, "__init__", init)
+
+
+def mark_told_before_saved(patch):
+    """A read mark is told to the devices before storage has it."""
+    read = users.Users._read
+
+    def early(self, user, session, frame):
+        place = user.places.get(frame.conversation_id)
+        moves = place is not None and min(frame.seq, place.max_seq) > place.unread.read_seq
+        read(self, user, session, frame)
+        if moves:
+            self._move_mark(user, frame.conversation_id, min(frame.seq, place.max_seq))
+
+    patch.setattr(users.Users, "_read", early)
+
+
+def read_mark_moves_back(patch):
+    """The latest read counts, not the highest."""
+
+    def save(self, request):
+        log = self._logs.get(request.conversation_id)
+        if log is not None and request.user in log.members:
+            log.marks[request.user] = min(request.read_seq, len(log.messages))
+        return storage.Saved()
+
+    def read(self, user, session, frame):
+        place = user.places.get(frame.conversation_id)
+        if place is not None:
+            seq = min(frame.seq, place.max_seq)
+            self._port.store(storage.SaveMark(user.id, frame.conversation_id, seq))
+
+    append = MemoryStorage._append
+
+    def lower(self, request):
+        result = append(self, request)
+        if isinstance(result, Appended):
+            self._logs[request.message.conversation_id].marks[request.message.sender] = request.shown
+        return result
+
+    patch.setattr(MemoryStorage, "_append", lower)
+    patch.setattr(MemoryStorage, "_save_mark", save)
+    patch.setattr(users.Users, "_read", read)
+
+
+def mark_moved_by_others(patch):
+    """A send moves the read marks of all members."""
+    deliver = users.Users._deliver_one
+
+    def everybody(self, user, frame, by_gateway):
+        deliver(self, user, frame, by_gateway)
+        if frame.shown > user.places[frame.message.conversation_id].unread.read_seq:
+            self._move_mark(user, frame.message.conversation_id, frame.shown)
+
+    patch.setattr(users.Users, "_deliver_one", everybody)
+
+
+def fan_out_to_strangers(patch):
+    """Everybody who ever wrote gets the message."""
+    deliver = conversations.Conversations._deliver
+    met = {"alice", "bob"}
+
+    def wide(self, conversation, message, origin, shown):
+        members = conversation.members
+        conversation.members = tuple(sorted({*members, *met}))
+        deliver(self, conversation, message, origin, shown)
+        conversation.members = members
+
+    patch.setattr(conversations.Conversations, "_deliver", wide)
+
+
+def sender_order_not_enforced(patch):
+    """The writer takes a message whose predecessor is missing."""
+    handle = conversations.Conversations._handle
+
+    def careless(self, conversation, up, absent, now):
+        if isinstance(up.frame, frames.Send) and up.frame.after is not None:
+            up = replace(up, frame=replace(up.frame, after=None))
+        handle(self, conversation, up, absent, now)
+
+    patch.setattr(conversations.Conversations, "_handle", careless)
+
+
+def fence_ignored(patch):
+    """Storage appends whatever comes, from whichever writer."""
+
+    def append(self, request):
+        log, message = self._logs[request.message.conversation_id], request.message
+        key = (message.sender, message.id_client)
+        if key in log.by_key:
+            return storage.Duplicate(log.by_key[key])
+        log.messages.append(message)
+        log.by_key[key] = message
+        if request.shown > log.marks.get(message.sender, 0):
+            log.marks[message.sender] = min(request.shown, message.seq)
+        return Appended()
+
+    patch.setattr(MemoryStorage, "_append", append)
+
+
+def shown_as_it_comes(patch):
+    """A device shows what arrives at once, gaps or not."""
+
+    def take(self, message, route):
+        if message.seq < self.next_seq or message.seq in self._own:
+            return inbox.Taken.REPEATED
+        self._holes.update(range(self.next_seq, message.seq))
+        self.next_seq = message.seq + 1
+        return inbox.Taken.SHOW
+
+    patch.setattr(inbox.Inbox, "take", take)
+
+
+def shown_twice(patch):
+    """A device shows a message again that comes again."""
+    take = inbox.Inbox.take
+
+    def naive(self, message, route):
+        taken = take(self, message, route)
+        return inbox.Taken.SHOW if taken is inbox.Taken.REPEATED else taken
+
+    patch.setattr(inbox.Inbox, "take", naive)
+
+
+def sync_skips_one(patch):
+    """The first message that was missed is left out of a sync (an off-by-one in the cursor)."""
+    missed = MemoryStorage._missed
+
+    def skip(self, request):
+        return missed(self, replace(request, cursors={c: seq + 1 for c, seq in request.cursors.items() if seq}))
+
+    patch.setattr(MemoryStorage, "_missed", skip)
+
+
+def failure_never_corrected(patch):
+    """A message that was given up stays failed, though it proves stored."""
+    answered = client.Client._take_answered
+
+    def only_waiting(self, id_client, conversation):
+        return answered(self, id_client, conversation) if id_client in self._outgoing else None
+
+    patch.setattr(client.Client, "_take_answered", only_waiting)
+
+
+def unanswered_not_resent(patch):
+    """A send without an answer is not sent again."""
+
+    def overdue(self, outgoing, now):
+        pass
+
+    patch.setattr(client.Client, "_send_overdue", overdue)
+
+
+def heartbeat_not_checked(patch):
+    """A client never gives a silent server up."""
+
+    def beat(self, _, now):
+        self._put(frames.Ping(), now)
+        self._arm(now + self._policies.heartbeat, self._beat)
+
+    patch.setattr(client.Client, "_beat", beat)
+
+
+def slow_reader_kept(patch):
+    """A gateway's queue of unacknowledged pushes has no bound."""
+    make = gateway.Gateway.__init__
+
+    def init(self, port, policies, name="g0", epoch=0.0):
+        make(self, port, replace(policies, send_queue=1 << 30), name, epoch)
+
+    patch.setattr(gateway.Gateway, "__init__", init)
+
+
+def late_message_becomes_the_last(patch):
+    """lastMsg is what came last, not what stands last."""
+    stored = client.Client._stored
+
+    def overwrite(self, frame, now):
+        outgoing = self._outgoing.get(frame.id_client)
+        if outgoing is not None:
+            outgoing.conversation.last_msg = None
+        stored(self, frame, now)
+
+    patch.setattr(client.Client, "_stored", overwrite)
+    patch.setitem(client._HANDLERS, frames.Stored, overwrite)
+
+
+def append_failure_taken_for_success(patch):
+    """A failed append is treated as done."""
+    appended = conversations.Conversations._appended
+
+    def hopeful(self, conversation, message, result, now):
+        appended(self, conversation, message, Appended() if isinstance(result, storage.Failed) else result, now)
+
+    patch.setattr(conversations.Conversations, "_appended", hopeful)
+
+
+MUTATIONS = (
+    ack_before_store,
+    seq_reused_after_a_crash,
+    dedupe_in_memory_only,
+    resend_without_dedupe,
+    unread_decremented_twice,
+    own_messages_counted,
+    push_not_retried,
+    kicked_session_lives_on,
+    stale_epoch_accepted,
+    mark_told_before_saved,
+    read_mark_moves_back,
+    mark_moved_by_others,
+    fan_out_to_strangers,
+    sender_order_not_enforced,
+    fence_ignored,
+    shown_as_it_comes,
+    shown_twice,
+    sync_skips_one,
+    failure_never_corrected,
+    unanswered_not_resent,
+    heartbeat_not_checked,
+    slow_reader_kept,
+    late_message_becomes_the_last,
+    append_failure_taken_for_success,
+)
