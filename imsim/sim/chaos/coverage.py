@@ -128,8 +128,8 @@ class _Reader:
             seen["duplicate push"] += 1
         elif isinstance(event, events.Received):
             seen["early ack"] += 1
-        elif isinstance(event, events.MarkMoved):
-            seen["mark moved elsewhere"] += isinstance(self._latest.get(node), frames.Marked)
+        elif isinstance(event, events.ReadMoved):
+            seen["mark moved elsewhere"] += isinstance(self._latest.get(node), frames.Placed)
         elif isinstance(event, events.Ready):
             self._ready.add(node)
         elif isinstance(event, events.Disconnected | events.Ended):

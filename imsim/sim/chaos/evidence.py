@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from imsim.core import events, frames, storage
-from imsim.core.model import Message, conversation_id
+from imsim.core.model import Message, Place, conversation_id
 from imsim.sim.chaos.ledger import Key, Ledger
 from imsim.sim.chaos.nodes import Instance
 from imsim.sim.chaos.trace import Entry
@@ -85,14 +85,13 @@ class Evidence:
         elif isinstance(request, storage.Append):
             if isinstance(result, storage.Appended):
                 ledger.appended(request.message, request.shown)
-        elif isinstance(request, storage.SaveMark):
-            ledger.marked(request.user, request.conversation_id, request.read_seq)
+        elif isinstance(request, storage.SavePlace):
+            ledger.marked(request.user, request.conversation_id, max(request.read_seq, request.hidden_seq or 0))
         elif isinstance(request, storage.OpenUser):
             assert isinstance(result, storage.UserState)
-            for mark in result.marks:
-                told = (mark.read_seq, mark.max_seq, len(mark.unread_seqs))
-                if told != ledger.place(request.user, mark.conversation_id):
-                    self.found.append(("marks_stand", f"{mark.conversation_id} is kept for {request.user} as {mark}"))
+            for place, unread_seqs in result.places:
+                if (place.read_seq, len(unread_seqs)) != ledger.place(request.user, place.conversation_id):
+                    self.found.append(("marks_stand", f"kept for {request.user}: {place}, unread {unread_seqs}"))
 
     def _from_client(self, user: str, frame: frames.FromClient) -> None:
         conversation = ""
@@ -124,12 +123,12 @@ class Evidence:
 
     def _told_by_router(self, down: frames.Down) -> None:
         frame = down.frame
-        marks: list[frames.Mark] = []
-        if isinstance(frame, frames.Marked):
-            marks = [frame.mark]
+        places: list[Place] = []
+        if isinstance(frame, frames.Placed):
+            places = [frame.place]
         elif isinstance(frame, frames.SyncDone):
-            marks = frame.marks
-        for mark in marks:
+            places = frame.places
+        for mark in places:
             place = (down.sessions[0].user, mark.conversation_id)
             told, stored = self._told.get(place, 0), self.ledger.marks.get(place, 0)
             self._told[place] = max(told, mark.read_seq)

@@ -209,7 +209,7 @@ def told_counts_are_right(evidence: Evidence) -> Iterator[str]:
     """What the server tells a fresh device of its marks is what storage holds, and counted right."""
     done = {e.node: e.thing for e in evidence.world.trace if e.what == "<-" and isinstance(e.thing, frames.SyncDone)}
     for probe in evidence.world.probes:
-        marks = done[probe.name].marks if probe.name in done else []
+        marks = done[probe.name].places if probe.name in done else []
         for mark in marks:
             stored = evidence.ledger.marks.get((probe.user, mark.conversation_id), 0)
             unread = evidence.ledger.unread(probe.user, mark.conversation_id, stored)
@@ -233,7 +233,7 @@ def marks_only_grow(evidence: Evidence) -> Iterator[str]:
     for instance in evidence.world.instances():
         marks: dict[str, int] = {}
         for event in instance.events:
-            if type(event) is events.MarkMoved:
+            if type(event) is events.ReadMoved:
                 if event.read_seq <= marks.get(event.conversation_id, 0):
                     yield f"{instance.name} moved its mark in {event.conversation_id} back to {event.read_seq}"
                 if event.unread < 0:

@@ -88,10 +88,10 @@ class Ledger:
             for message in self.logs.get(conversation, ())
         )
 
-    def place(self, user: str, conversation: str) -> tuple[int, int, int]:
-        """The user's stored mark, the log's end, and how many count beyond the mark."""
+    def place(self, user: str, conversation: str) -> tuple[int, int]:
+        """The user's stored mark, and how many count beyond it."""
         mark = self.marks.get((user, conversation), 0)
-        return mark, len(self.logs.get(conversation, ())), self.unread(user, conversation, mark)
+        return mark, self.unread(user, conversation, mark)
 
     def line(self, user: str, conversation: str, mark: int) -> Line:
         last = max(self.logs[conversation], key=lambda message: message.seq)

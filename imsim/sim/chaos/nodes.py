@@ -11,9 +11,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from imsim.core import events, frames, storage
-from imsim.core.client import Client, Conversation, State
+from imsim.core.client import Client, State
 from imsim.core.conversations import Conversations
 from imsim.core.gateway import Gateway
+from imsim.core.screen import Conversation
 from imsim.core.users import Users
 from imsim.scenario import Stream
 from imsim.sim.chaos.network import Connection
@@ -305,12 +306,20 @@ class RouterNode(Node):
         self.world.note(self.name, "->", gateway, frame)
         self.world.channel(self.name, gateway).send(self.world.gateways[gateway].from_router, frame)
 
+    def to_user(self, user: str, frame: frames.ToUsers) -> None:
+        router = self.world.router_of(user)
+        self.world.note(self.name, "->", router.name, frame)
+        if router is self:
+            self._local.append(frame)
+        else:
+            self.world.channel(self.name, router.name).send(router.receive, frame)
+
     def to_users(self, frame: frames.Deliver) -> None:
         parts: dict[str, list[str]] = {}
         for user in frame.users:
             parts.setdefault(self.world.router_of(user).name, []).append(user)
         for name, users in parts.items():
-            part = frames.Deliver(users, frame.message, frame.origin, frame.shown)
+            part = frames.Deliver(users, frame.message, frame.origin, frame.places)
             self.world.note(self.name, "->", name, part)
             if name == self.name:
                 self._local.append(part)

@@ -289,9 +289,10 @@ class ChaosWorld:
             state = execute(storage.OpenUser(user))
             assert isinstance(page, storage.MissedPage)
             assert isinstance(state, storage.UserState)
-            for mark in state.marks:
-                marks.setdefault(mark.conversation_id, {})[user] = mark.read_seq
-                messages[mark.conversation_id] = [m for m in page.messages if m.conversation_id == mark.conversation_id]
+            for place, _ in state.places:
+                id = place.conversation_id
+                marks.setdefault(id, {})[user] = place.read_seq
+                messages[id] = [message for message in page.messages if message.conversation_id == id]
         for conversation, log in messages.items():
             opened = execute(storage.OpenConversation(conversation))
             assert isinstance(opened, storage.ConversationState)
