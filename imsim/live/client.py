@@ -11,9 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from ssl import SSLContext, create_default_context
 
-from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidURI
-from websockets.http11 import Response
 from websockets.uri import parse_uri
 
 from imsim import wire
@@ -24,10 +22,10 @@ from imsim.core.model import Code, Scene, Status, check_name
 from imsim.core.policies import Policies
 from imsim.core.screen import Conversation
 from imsim.live.alarm import Alarm
+from imsim.live.client_socket import ClientSocket
 from imsim.live.credentials import Unauthorized, get_token
-from imsim.live.websocket import LOGGER, WebSocket, text_frame
+from imsim.live.websocket import LOGGER, text_frame
 
-_LARGEST_FRAME = 64 << 20  # bytes that the server may send in one message: pages are large
 _REMEMBERED = 10_000  # outcomes of sends, and messages that nobody has taken yet
 _OPEN_TIMEOUT = 10.0  # seconds, real ones, for token and handshake
 
@@ -82,8 +80,8 @@ class LiveClient:
         self.machine = Client(_Port(self), user, device, token or "", self._policies, draw, kind)
         self._alarm = Alarm(self.machine, clock, self.wake)
         self._attempt: asyncio.Task[None] | None = None
-        self._socket: _Socket | None = None
-        self._closing: set[_Socket] = set()
+        self._socket: ClientSocket | None = None
+        self._closing: set[ClientSocket] = set()
         self._failure = ""  # why the latest attempt to connect failed
         self._events: deque[events.ClientEvent] = deque()
         self._watchers: list[tuple[Callable[[events.ClientEvent], bool], asyncio.Future[events.ClientEvent]]] = []
@@ -321,9 +319,9 @@ class LiveClient:
         if self._attempt is attempt:
             self._attempt = None
 
-    async def _open_socket(self) -> _Socket:
+    async def _open_socket(self) -> ClientSocket:
         loop, uri = asyncio.get_running_loop(), self._uri
-        _, socket = await loop.create_connection(lambda: _Socket(self), uri.host, uri.port, ssl=self._ssl)
+        _, socket = await loop.create_connection(lambda: ClientSocket(self, uri), uri.host, uri.port, ssl=self._ssl)
         try:
             await socket.handshake
         except BaseException:
@@ -342,14 +340,14 @@ class LiveClient:
         if self._socket is not None:
             self._give_up_socket().close()
 
-    def _give_up_socket(self) -> _Socket:
+    def _give_up_socket(self) -> ClientSocket:
         socket, self._socket = self._socket, None
         assert socket is not None
         self._closing.add(socket)
         self.departed.append(socket.address("sockname"))
         return socket
 
-    def socket_lost(self, socket: _Socket) -> None:
+    def socket_lost(self, socket: ClientSocket) -> None:
         if socket is self._socket:
             self._give_up_socket()
             self.machine.disconnected(self._clock())
@@ -360,7 +358,7 @@ class LiveClient:
         if self._socket is not None and not self.lose(frame):
             self._socket.send(text_frame(wire.encode(frame), mask=True))
 
-    def received(self, socket: _Socket, text: bytes) -> None:
+    def received(self, socket: ClientSocket, text: bytes) -> None:
         if socket is not self._socket:
             return
         try:
@@ -487,61 +485,3 @@ class _Port:
         self.send = client.transmit
         self.close = client.close_socket
         self.emit = client.note
-
-
-class _Socket(WebSocket):
-    """`handshake` and `lost` are done when the connection is open and when it is over."""
-
-    __slots__ = ("_client", "_last_ping", "_pings", "handshake", "lost")
-
-    def __init__(self, client: LiveClient) -> None:
-        super().__init__(ClientProtocol(client._uri, max_size=_LARGEST_FRAME, logger=LOGGER))
-        loop = asyncio.get_running_loop()
-        self.handshake: asyncio.Future[None] = loop.create_future()
-        self.lost: asyncio.Future[None] = loop.create_future()
-        self._client = client
-        self._pings: dict[bytes, asyncio.Future[None]] = {}
-        self._last_ping = 0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self.request()
-
-    def on_response(self, response: Response) -> None:
-        if self.handshake.done():
-            return
-        if self.protocol.handshake_exc is None:
-            self.handshake.set_result(None)
-        else:
-            self.handshake.set_exception(EOFError(f"it is no imsim server (HTTP {response.status_code})"))
-
-    def on_text(self, text: bytes) -> None:
-        self._client.received(self, text)
-
-    def on_bad(self, code: Code, text: str) -> None:
-        LOGGER.error("%s broke the WebSocket protocol: %s", self._client.url, text)
-        self.close()
-
-    def on_pong(self, payload: bytes) -> None:
-        waiting = self._pings.pop(payload, None)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(None)
-
-    def on_lost(self) -> None:
-        if not self.handshake.done():
-            self.handshake.set_exception(EOFError("the connection was closed before it was open"))
-        for waiting in self._pings.values():
-            if not waiting.done():
-                waiting.set_result(None)
-        self._client.socket_lost(self)
-        self.lost.set_result(None)
-
-    async def barrier(self) -> None:
-        if not self.is_open:  # closing
-            await asyncio.wait([self.lost])
-            return
-        self._last_ping += 1
-        payload = b"%d" % self._last_ping
-        waiting = self._pings[payload] = asyncio.get_running_loop().create_future()
-        self.ping(payload)
-        await waiting

@@ -97,11 +97,11 @@ def plausible(draw) -> list[storage.Request]:
         model.execute(request)
         sequence.append(request)
     for user in USERS:  # look at everything in the end
-        sequence += [storage.OpenUser(user), storage.Missed(session(user), {}, 5)]
+        sequence += [storage.OpenUser(user), *(storage.Missed(session(user), {}, 100, version) for version in range(4))]
     return sequence
 
 
-@given(plausible(), st.lists(st.integers(1, 6), min_size=39, max_size=39), st.integers(0, 25))
+@given(plausible(), st.lists(st.integers(1, 6), min_size=48, max_size=48), st.integers(0, 25))
 @settings(deadline=None, max_examples=100)
 def test_sqlite_means_what_memory_means(tmp_path_factory, sequence, sizes, reopen_at):
     path = tmp_path_factory.mktemp("store") / "im.db"
