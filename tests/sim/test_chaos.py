@@ -11,16 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sim.chaos_mutations import ack_before_store, push_not_retried
+from sim.chaos_regressions import OPEN, REGRESSIONS
 
 import imsim.sim.chaos
 from imsim.cli import main
 from imsim.core.exceptions import UsageError
 from imsim.scenario import Scenario
-from imsim.sim.chaos import KINDS, SOMETIMES, Fault, draw, explain, network, replay, run, search
-from imsim.sim.chaos import case as cases
+from imsim.sim.chaos import KINDS, SOMETIMES, Fault, draw, explain, replay, run, search
 from imsim.sim.chaos.invariants import INVARIANTS
-from sim.chaos_mutations import ack_before_store, push_not_retried
-from sim.chaos_regressions import OPEN, REGRESSIONS
 
 # --- the search ------------------------------------------------------------------------------------------------------
 
@@ -40,7 +39,7 @@ def test_what_once_broke_holds(seed):
 @pytest.mark.parametrize("bug", OPEN, ids=lambda bug: bug.name)
 @pytest.mark.xfail(reason="a bug of the core that the search has found, see the bug's text")
 def test_what_still_breaks(bug, monkeypatch):
-    """A strict xfail: whoever mends the core is told to move the seed to the regressions and to let the fault happen."""
+    """A strict xfail: whoever mends the core is told to make the seed a regression and to let the fault happen."""
     for module, name, value in bug.lets_happen:
         monkeypatch.setattr(module, name, value)
     assert replay(bug.seed).violations == []
@@ -179,6 +178,3 @@ def test_the_command_replays_byte_for_byte(capsys):
 def test_fields_are_changed_of_a_scenario_only(capsys):
     assert command("--set", "policies.ack=after_store") == 2
     assert command("office", "--set", "policies.ack=after_receive", "--seeds", "3", "--jobs", "1") == 0
-
-
-__all__ = ["cases", "network"]
