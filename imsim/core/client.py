@@ -394,7 +394,7 @@ class Client:
         if last is None or message.seq > last.seq:
             conversation.last_msg = message
         if message.sender == self.user:
-            outgoing = self._outbox.answered(message.id_client, conversation.id)
+            outgoing = self._outbox.proved_by(message)
             if outgoing is not None:  # its own message, of which the answer was lost
                 self._read_by_send(conversation, outgoing, now)
                 self._port.emit(events.Acked(message.id_client, conversation.id, message.seq))

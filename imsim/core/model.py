@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from imsim.core.exceptions import BadName
 
@@ -86,6 +86,15 @@ _RECONNECTS = {Code.LOGIN_TIMEOUT, Code.HEARTBEAT, Code.SLOW_READER, Code.GOING_
 _RETRYABLE = {Code.UNAVAILABLE, Code.GAP, Code.RATE_LIMITED}
 
 
+class HasBody(Protocol):
+    """What makes up the body of a message, or of a request to send one."""
+
+    type: str
+    content: str
+    file: dict[str, object] | None
+    custom: str | None
+
+
 @dataclass(slots=True)
 class Message:
     """A message as it stands in its conversation's log.
@@ -115,7 +124,7 @@ class Message:
         """Whether it counts as unread for those who did not send it."""
         return self.type != MessageType.NOTIFICATION
 
-    def same_body(self, other: Message) -> bool:
+    def same_body(self, other: HasBody) -> bool:
         return (
             self.content == other.content
             and self.type == other.type

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from imsim.core import events, frames
-from imsim.core.model import Code, Status
+from imsim.core.model import Code, Message, Status
 from imsim.core.policies import Policies
 from imsim.core.timers import Timer, Timers
 
@@ -77,11 +77,21 @@ class Outbox:
             if outgoing.timer:
                 outgoing.timer.cancel()
 
+    def proved_by(self, message: Message) -> Outgoing | None:
+        """The send that this message of one's own is, its answer having been lost. Another device may have used the
+        same id_client for something else: that one is no proof, and the send will be refused."""
+        return self._settle(message.id_client, message.conversation_id, message)
+
     def answered(self, id_client: str, conversation_id: str) -> Outgoing | None:
         """The send that proves stored, also if it had failed; it waits for nothing any more."""
+        return self._settle(id_client, conversation_id, None)
+
+    def _settle(self, id_client: str, conversation_id: str, message: Message | None) -> Outgoing | None:
         for sends in (self._unanswered, self._failed):
             outgoing = sends.get(id_client)
             if outgoing is not None and outgoing.conversation_id == conversation_id:
+                if message is not None and not message.same_body(outgoing.frame):
+                    return None
                 if sends is self._unanswered:
                     self._drop(outgoing)
                 else:

@@ -279,8 +279,8 @@ class Users:
                 self._learn(user, place)
         own = message.sender == user.id
         for session in user.sessions.values():
-            if own and session.device == frame.origin.device:
-                continue
+            if own and session == frame.origin:
+                continue  # a later login of the same device gets it: it may have lost its memory
             sessions = by_gateway.get(session.gateway)
             if sessions is None:
                 by_gateway[session.gateway] = [session]

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from imsim.core import client, conversations, frames, gateway, inbox, storage, unread, users
+from imsim.core import client, conversations, frames, gateway, inbox, outbox, storage, unread, users
+from imsim.core.model import Status
 from imsim.core.storage import MemoryStorage
 
 Append, Appended = storage.Append, storage.Appended
@@ -110,7 +111,13 @@ def own_messages_counted(patch):
 
 def push_not_retried(patch):
     """A push that is not acknowledged is forgotten."""
-    patch.setattr(gateway.Gateway, "_push_overdue", lambda self, push, now: None)
+    overdue = gateway.Gateway._push_overdue
+
+    def forget(self, push, now):
+        if not isinstance(push.frame, frames.Push):
+            overdue(self, push, now)
+
+    patch.setattr(gateway.Gateway, "_push_overdue", forget)
 
 
 def kicked_session_lives_on(patch):
@@ -142,56 +149,41 @@ def stale_epoch_accepted(patch):
 
 def mark_told_before_saved(patch):
     """A read mark is told to the devices before storage has it."""
-    read = users.Users._read
+    asked = users.Users._asked
 
-    def early(self, user, session, frame):
-        place = user.places.get(frame.conversation_id)
-        moves = place is not None and min(frame.seq, place.max_seq) > place.unread.read_seq
-        read(self, user, session, frame)
-        if moves:
-            self._move_mark(user, frame.conversation_id, min(frame.seq, place.max_seq))
+    def early(self, user, session, up):
+        asked(self, user, session, up)
+        if isinstance(up.frame, frames.Read):
+            place = self._place(user, up.frame.conversation_id)
+            self._learn(user, replace(place.stored, read_seq=up.frame.seq, version=place.stored.version + 1))
 
-    patch.setattr(users.Users, "_read", early)
+    patch.setattr(users.Users, "_asked", early)
 
 
 def read_mark_moves_back(patch):
     """The latest read counts, not the highest."""
+    applied = storage.SavePlace.applied_to
 
-    def save(self, request):
-        log = self._logs.get(request.conversation_id)
-        if log is not None and request.user in log.members:
-            log.marks[request.user] = min(request.read_seq, len(log.messages))
-        return storage.Saved()
+    def lower(self, place, max_seq):
+        changed = applied(self, place, max_seq)
+        return replace(changed, read_seq=min(self.read_seq, max_seq)) if self.read_seq else changed
 
-    def read(self, user, session, frame):
-        place = user.places.get(frame.conversation_id)
-        if place is not None:
-            seq = min(frame.seq, place.max_seq)
-            self._port.store(storage.SaveMark(user.id, frame.conversation_id, seq))
-
-    append = MemoryStorage._append
-
-    def lower(self, request):
-        result = append(self, request)
-        if isinstance(result, Appended):
-            self._logs[request.message.conversation_id].marks[request.message.sender] = request.shown
-        return result
-
-    patch.setattr(MemoryStorage, "_append", lower)
-    patch.setattr(MemoryStorage, "_save_mark", save)
-    patch.setattr(users.Users, "_read", read)
+    patch.setattr(storage.SavePlace, "applied_to", lower)
 
 
 def mark_moved_by_others(patch):
     """A send moves the read marks of all members."""
-    deliver = users.Users._deliver_one
+    append = MemoryStorage._append
 
-    def everybody(self, user, frame, by_gateway):
-        deliver(self, user, frame, by_gateway)
-        if frame.shown > user.places[frame.message.conversation_id].unread.read_seq:
-            self._move_mark(user, frame.message.conversation_id, frame.shown)
+    def everybody(self, request):
+        result = append(self, request)
+        if isinstance(result, Appended) and request.shown:
+            log = self._logs[request.message.conversation_id]
+            for user in log.members:
+                self._change(log, storage.SavePlace(user, log.id, request.shown))
+        return result
 
-    patch.setattr(users.Users, "_deliver_one", everybody)
+    patch.setattr(MemoryStorage, "_append", everybody)
 
 
 def fan_out_to_strangers(patch):
@@ -199,10 +191,10 @@ def fan_out_to_strangers(patch):
     deliver = conversations.Conversations._deliver
     met = {"alice", "bob"}
 
-    def wide(self, conversation, message, origin, shown):
+    def wide(self, conversation, *arguments):
         members = conversation.members
         conversation.members = tuple(sorted({*members, *met}))
-        deliver(self, conversation, message, origin, shown)
+        deliver(self, conversation, *arguments)
         conversation.members = members
 
     patch.setattr(conversations.Conversations, "_deliver", wide)
@@ -223,24 +215,25 @@ def sender_order_not_enforced(patch):
 def fence_ignored(patch):
     """Storage appends whatever comes, from whichever writer."""
 
-    def append(self, request):
-        log, message = self._logs[request.message.conversation_id], request.message
-        key = (message.sender, message.id_client)
-        if key in log.by_key:
-            return storage.Duplicate(log.by_key[key])
-        log.messages.append(message)
-        log.by_key[key] = message
-        if request.shown > log.marks.get(message.sender, 0):
-            log.marks[message.sender] = min(request.shown, message.seq)
-        return Appended()
+    append = MemoryStorage._append
 
-    patch.setattr(MemoryStorage, "_append", append)
+    def whoever(self, request):
+        message = request.message
+        log = self._logs[message.conversation_id]
+        key = (message.sender, message.id_client)
+        if key not in log.by_key and message.seq != len(log.messages) + 1:
+            log.messages.append(message)
+            log.by_key[key] = message
+            return Appended()
+        return append(self, replace(request, epoch=log.epoch))
+
+    patch.setattr(MemoryStorage, "_append", whoever)
 
 
 def shown_as_it_comes(patch):
     """A device shows what arrives at once, gaps or not."""
 
-    def take(self, message, route):
+    def take(self, message, route, now):
         if message.seq < self.next_seq or message.seq in self._own:
             return inbox.Taken.REPEATED
         self._holes.update(range(self.next_seq, message.seq))
@@ -254,8 +247,8 @@ def shown_twice(patch):
     """A device shows a message again that comes again."""
     take = inbox.Inbox.take
 
-    def naive(self, message, route):
-        taken = take(self, message, route)
+    def naive(self, message, route, now):
+        taken = take(self, message, route, now)
         return inbox.Taken.SHOW if taken is inbox.Taken.REPEATED else taken
 
     patch.setattr(inbox.Inbox, "take", naive)
@@ -273,12 +266,12 @@ def sync_skips_one(patch):
 
 def failure_never_corrected(patch):
     """A message that was given up stays failed, though it proves stored."""
-    answered = client.Client._take_answered
+    settle = outbox.Outbox._settle
 
-    def only_waiting(self, id_client, conversation):
-        return answered(self, id_client, conversation) if id_client in self._outgoing else None
+    def only_waiting(self, id_client, conversation_id, message):
+        return settle(self, id_client, conversation_id, message) if id_client in self._unanswered else None
 
-    patch.setattr(client.Client, "_take_answered", only_waiting)
+    patch.setattr(outbox.Outbox, "_settle", only_waiting)
 
 
 def unanswered_not_resent(patch):
@@ -287,7 +280,7 @@ def unanswered_not_resent(patch):
     def overdue(self, outgoing, now):
         pass
 
-    patch.setattr(client.Client, "_send_overdue", overdue)
+    patch.setattr(outbox.Outbox, "_overdue", overdue)
 
 
 def heartbeat_not_checked(patch):
@@ -315,12 +308,10 @@ def late_message_becomes_the_last(patch):
     stored = client.Client._stored
 
     def overwrite(self, frame, now):
-        outgoing = self._outgoing.get(frame.id_client)
-        if outgoing is not None:
-            outgoing.conversation.last_msg = None
+        if self._outbox.status(frame.id_client) is Status.SENDING:
+            self._conversation(frame.conversation_id).last_msg = None
         stored(self, frame, now)
 
-    patch.setattr(client.Client, "_stored", overwrite)
     patch.setitem(client._HANDLERS, frames.Stored, overwrite)
 
 

@@ -10,31 +10,31 @@ from sim.chaos_mutations import MUTATIONS
 
 from imsim.sim.chaos import replay
 
-#: mutation -> in how many of the seeds 0 to 59 it is found, and some of them
+#: mutation -> in how many of the seeds 0 to 59 it is found, and some that find it (later ones where those do not)
 FOUND: dict[str, tuple[int, tuple[int, ...]]] = {
     "ack_before_store": (60, (0, 1)),
     "seq_reused_after_a_crash": (58, (0, 1)),
     "dedupe_in_memory_only": (11, (7, 11)),
-    "resend_without_dedupe": (33, (1, 3)),
+    "resend_without_dedupe": (36, (1, 3)),
     "unread_decremented_twice": (60, (0, 1)),
     "own_messages_counted": (60, (0, 1)),
-    "push_not_retried": (5, (12, 30)),
+    "push_not_retried": (5, (27, 41)),
     "kicked_session_lives_on": (12, (16, 18)),
     "stale_epoch_accepted": (1, (50,)),
     "mark_told_before_saved": (60, (0, 1)),
-    "read_mark_moves_back": (5, (39, 43)),
-    "mark_moved_by_others": (55, (0, 2)),
+    "read_mark_moves_back": (1, (43,)),
+    "mark_moved_by_others": (56, (2, 3)),
     "fan_out_to_strangers": (53, (2, 3)),
-    "sender_order_not_enforced": (8, (7, 12)),
+    "sender_order_not_enforced": (6, (14, 34)),
     "fence_ignored": (2, (6, 11)),
-    "shown_as_it_comes": (14, (7, 11)),
-    "shown_twice": (39, (1, 3)),
+    "shown_as_it_comes": (12, (12, 14)),
+    "shown_twice": (40, (1, 3)),
     "sync_skips_one": (60, (0, 1)),
-    "failure_never_corrected": (1, (58,)),
+    "failure_never_corrected": (0, (72, 122)),
     "unanswered_not_resent": (9, (5, 12)),
-    "heartbeat_not_checked": (6, (5, 17)),
-    "slow_reader_kept": (21, (4, 6)),
-    "late_message_becomes_the_last": (8, (3, 7)),
+    "heartbeat_not_checked": (7, (5, 17)),
+    "slow_reader_kept": (22, (4, 5)),
+    "late_message_becomes_the_last": (6, (3, 11)),
     "append_failure_taken_for_success": (4, (11, 39)),
 }
 
@@ -43,7 +43,11 @@ FOUND: dict[str, tuple[int, tuple[int, ...]]] = {
 def test_a_planted_bug_is_found(mutation, monkeypatch):
     mutation(monkeypatch)
     _, seeds = FOUND[mutation.__name__]
-    assert all(replay(seed).violations for seed in seeds)
+    for seed in seeds:
+        broken = {violation.invariant for violation in replay(seed).violations}
+        # A mutation that only makes a machine raise would be found by anything.
+        assert broken
+        assert broken != {"no_machine_raises"}
 
 
 @pytest.mark.parametrize("seed", sorted({seed for _, seeds in FOUND.values() for seed in seeds}))
@@ -53,7 +57,7 @@ def test_without_it_they_hold(seed):
 
 def test_every_planted_bug_is_recorded():
     assert [mutation.__name__ for mutation in MUTATIONS] == list(FOUND)
-    assert all(count >= len(seeds) >= 1 for count, seeds in FOUND.values())
+    assert all(seeds for _, seeds in FOUND.values())
 
 
 def count() -> None:

@@ -15,7 +15,7 @@ from imsim.sim.faults import KINDS, Fault
 USERS = ("alice", "bob", "carol", "dave", "erin")
 GROUPS = ("team", "club")
 EARLIEST = 0.2  # seconds: by then every device has been switched on
-CONFLICTS = 0.0  # how many twins say something else; the client takes the other's success for its own (bugs, 1)
+CONFLICTS = 0.3  # how many twins of a message say something else
 CONTENT_BYTES = 200  # the limit on content: small, so that it is met
 
 # A gap is waited for until it is filled: what a device shows after giving one up is out of order by design.

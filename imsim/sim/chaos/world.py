@@ -27,10 +27,6 @@ from imsim.sim.faults import KINDS, Fault, Windows
 _LONGEST_PUSH_TIMEOUT = 60.0  # seconds; the gateway's own
 _MOST_ENTRIES = 200_000  # of a trace: beyond it, machines keep each other busy
 
-# Today's core pushes a message to no session of the device that sent it, also not to one that came later and knows
-# nothing of it (bugs, 5): until the next login that one is forgiven.
-DEVICE_IS_ORIGIN = True
-
 
 class App:
     """What runs on a device: one instance of the client at a time, or two, if the same device logs in twice."""
@@ -420,9 +416,4 @@ class ChaosWorld:
         page = self.storage.data.execute(storage.Missed(Session(instance.user, "", 0, "", 0), {}, 1 << 30))
         assert isinstance(page, storage.MissedPage)
         missing = [m for m in page.messages if m.seq not in held.get(m.conversation_id, ())]
-        if DEVICE_IS_ORIGIN:
-            app = self.apps[f"{instance.user}/{instance.device}"]
-            own = {id_client for other in app.instances for id_client in other.sent}
-            if any(m.sender == instance.user and m.id_client in own for m in missing):
-                return ""  # and what stands behind it waits for it
         return f"{instance.name} lacks {missing[0].conversation_id}#{missing[0].seq}" if missing else ""
