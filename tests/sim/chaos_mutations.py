@@ -102,9 +102,9 @@ def own_messages_counted(patch):
     count = users.Users._count
 
     def all_of_them(self, user, message):
-        place = count(self, user, message)
-        place.unread.add(message.seq)
-        return place
+        counted = count(self, user, message)
+        self._place(user, message.conversation_id).unread.add(message.seq)
+        return counted
 
     patch.setattr(users.Users, "_count", all_of_them)
 
