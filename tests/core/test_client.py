@@ -419,7 +419,7 @@ def test_a_failed_send_that_comes_with_a_sync_is_corrected(phone):
     phone.send("1")
     phone.advance(20)
     assert phone.machine.status("1") == Status.FAIL
-    phone.get(frames.Page([message(2, sender="bob", id_client="1")], {AB: 2}, False))
+    phone.get(frames.Page([message(2, sender="bob", id_client="1", content="text")], {AB: 2}, False))
     assert phone.machine.status("1") == Status.SUCCESS
     assert phone.of(events.Acked) == [events.Acked("1", AB, 2)]
     assert phone.shown == [1]  # the other has been on this screen all the time
@@ -597,7 +597,7 @@ def test_an_own_message_whose_answer_was_lost_comes_with_the_sync():
     phone.machine.disconnected(0.0)
     phone.advance(0.25)
     phone.log_in()
-    phone.get(frames.Page([message(1, sender="bob", id_client="1")], {AB: 1}, False))
+    phone.get(frames.Page([message(1, sender="bob", id_client="1", content="hello")], {AB: 1}, False))
     assert phone.of(events.Acked) == [events.Acked("1", AB, 1)]
     assert phone.shown == []
     phone.collect()
@@ -1023,3 +1023,13 @@ def test_how_many_have_read_is_told_once(phone):
     phone.collect()
     phone.advance(20)
     assert phone.sent() == []
+
+
+def test_another_devices_message_with_the_same_id_is_no_proof_of_mine(phone):
+    """Found by the fault search, seed 9: this one will be refused as a conflict."""
+    phone.send("1", "mine")
+    phone.push(1, sender="bob", id_client="1", content="of another device")
+    assert phone.machine.status("1") == Status.SENDING
+    assert phone.shown == [1]
+    phone.rejected("1", Code.CONFLICT)
+    assert phone.machine.status("1") == Status.FAIL
