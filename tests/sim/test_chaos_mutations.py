@@ -18,7 +18,7 @@ FOUND: dict[str, tuple[int, tuple[int, ...]]] = {
     "resend_without_dedupe": (33, (1, 3)),
     "unread_decremented_twice": (60, (0, 1)),
     "own_messages_counted": (60, (0, 1)),
-    "push_not_retried": (5, (12, 30)),
+    "push_not_retried": (3, (12, 30)),
     "kicked_session_lives_on": (12, (16, 18)),
     "stale_epoch_accepted": (1, (50,)),
     "mark_told_before_saved": (60, (0, 1)),
