@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ ENOUGH = 200
 
 _SHRINKING_RUNS = 300
 _BATCH = 25  # seeds that a worker takes at once
+_LINES = 80  # of a message's trace that are printed
 _FAILURES_KEPT = 10  # seeds told in full; the rest are only counted
 
 Progress = Callable[[float], None]
@@ -40,8 +42,10 @@ class Outcome:
     trace: list[Entry]
 
     def about(self, violation: Violation) -> list[Entry]:
-        """The part of the trace that concerns what the violation is about, its first word."""
-        subject = violation.text.split(" ", 1)[0]
+        """The part of the trace that concerns what the violation is about: the message that it names, as
+        conversation#seq, or else its first word."""
+        message = re.search(r"\S+#\d+", violation.text)
+        subject = f"{message[0]}[" if message else violation.text.split(" ", 1)[0]
         return [entry for entry in self.trace if subject in str(entry)]
 
 
@@ -67,7 +71,7 @@ class Failure:
             *(f"  {step}" for step in case.steps),
             f"which breaks {violation}",
             "trace:",
-            *(f"  {entry}" for entry in self.smallest.about(violation)[-60:]),
+            *(f"  {entry}" for entry in self.smallest.about(violation)[:_LINES]),
             f"replay: {self.command}",
         ]
         return "\n".join(lines)
