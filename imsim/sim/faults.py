@@ -155,7 +155,7 @@ def _token_refused(world: ChaosWorld, fault: Fault) -> None:
 
 def _crash(world: ChaosWorld, fault: Fault) -> None:
     """The node forgets everything; the last of what it sent never left it."""
-    world.crash(fault.target, world.stream(fault), fault.arguments["seconds"], fault)
+    world.crash(fault.target, fault)
 
 
 def _crash_on(world: ChaosWorld, fault: Fault) -> None:
@@ -170,17 +170,23 @@ def _clock(world: ChaosWorld, fault: Fault) -> None:
 
 
 def _partition(world: ChaosWorld, fault: Fault) -> None:
-    """The node and the `others` hear nothing of each other; what was on its way is lost."""
+    """The node and the `others` hear nothing of each other; what was on its way is lost. Both ends learn of it after
+    `detect` seconds, or as soon as they hear of each other again."""
     world.happened(fault)
-    for channel in world.channels_between(fault.target, fault.arguments["others"]):
-        channel.break_off()
-        world.later(fault.arguments["seconds"], channel.mend, None)
+    seconds = fault.arguments["seconds"]
+    for other in fault.arguments["others"]:
+        pair = (fault.target, other)
+        for channel in world.channels_between(*pair):
+            channel.break_off()
+            world.later(seconds, channel.mend, None)
+        world.backbone.lost(pair, min(fault.arguments["detect"], seconds))
+        world.later(seconds, world.backbone.back, pair)
 
 
 def _lag(world: ChaosWorld, fault: Fault) -> None:
     """What the node and the `others` send each other takes up to so much longer; it keeps its order."""
     world.happened(fault)
-    for channel in world.channels_between(fault.target, fault.arguments["others"]):
+    for channel in world.channels_between(fault.target, *fault.arguments["others"]):
         channel.lag(world.stream(fault), fault.arguments["up_to"], fault.arguments["seconds"])
 
 
@@ -188,7 +194,7 @@ def _lag(world: ChaosWorld, fault: Fault) -> None:
 
 
 def _crash_arguments(dice: Dice) -> dict[str, Any]:
-    return {"seconds": dice.around(0.01, 5)}
+    return {"seconds": dice.around(0.01, 5), "detect": dice.around(0.01, 3)}
 
 
 def _rate_and_seconds(dice: Dice) -> dict[str, Any]:
@@ -212,7 +218,7 @@ KINDS: dict[str, Kind] = {
         _token_refused,
     ),
     "gateway_crash": Kind("gateway", _crash_arguments, _crash),
-    "router_crash": Kind("router", _crash_arguments, _crash, deafens=True),
+    "router_crash": Kind("router", _crash_arguments, _crash),
     "crash_on": Kind(
         "router",
         lambda d: {
@@ -221,11 +227,10 @@ KINDS: dict[str, Kind] = {
             **_crash_arguments(d),
         },
         _crash_on,
-        deafens=True,
     ),
     "clock": Kind("any", lambda d: {"ahead": d.around(0.01, 30), "drift": d.between(-0.05, 0.05)}, _clock),
     "lag": Kind("nodes", lambda d: {"up_to": d.around(0.01, 2), "seconds": d.around(1, 15)}, _lag),
-    "partition": Kind("nodes", lambda d: {"seconds": d.around(0.1, 10)}, _partition, deafens=True),
+    "partition": Kind("nodes", lambda d: {"seconds": d.around(0.1, 10), "detect": d.around(0.01, 3)}, _partition),
     "storage_slow": Kind(
         "storage", lambda d: {"up_to": d.around(0.05, 5), "seconds": d.around(0.5, 10)}, _window, deafens=True
     ),

@@ -85,7 +85,7 @@ def test_a_plan_survives_json():
 
 
 def test_a_plan_can_be_written_by_hand():
-    case = replace(draw(3), faults=(Fault(5.0, "router_crash", "r0", {"seconds": 1.0}),))
+    case = replace(draw(3), faults=(Fault(5.0, "router_crash", "r0", {"seconds": 1.0, "detect": 0.1}),))
     outcome = run(case)
     assert outcome.violations == []
     assert outcome.met["fault: router_crash"] == 1

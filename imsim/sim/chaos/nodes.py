@@ -171,6 +171,10 @@ class GatewayNode(Node):
         for connection in connections.values():
             connection.gateway_crashed(stream.next())
 
+    def router_lost(self, router: str) -> None:
+        if self.up:
+            self.act(lambda now: self.machine.router_lost(lambda user: self.world.router_of(user).name == router))
+
     def next_deadline(self) -> float | None:
         return self.machine.next_deadline() if self.up else None
 
@@ -262,6 +266,14 @@ class RouterNode(Node):
         for channel in self.world.channels_from(self.name):
             channel.lose(stream.next())
             channel.reconnect()
+
+    def gateway_lost(self, gateway: str) -> None:
+        if self.up:
+            self.act(lambda now: self.users.gateway_lost(gateway))
+
+    def router_back(self) -> None:
+        if self.up:
+            self.act(lambda now: self.users.router_back())
 
     def next_deadline(self) -> float | None:
         if not self.up:

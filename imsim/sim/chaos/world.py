@@ -17,6 +17,7 @@ from imsim.core.client import State
 from imsim.core.model import Code, Scene, Session, Status
 from imsim.scenario import Draws, Stream
 from imsim.sim import faults
+from imsim.sim.chaos.backbone import Backbone
 from imsim.sim.chaos.case import Case, Step
 from imsim.sim.chaos.network import Channel, Connection
 from imsim.sim.chaos.nodes import GatewayNode, Instance, Node, RouterNode, StorageNode
@@ -121,6 +122,7 @@ class ChaosWorld:
         self.storage = StorageNode(self, Stream(self._links, 0))
         self.routers = {f"r{n}": RouterNode(self, f"r{n}") for n in range(case.routers)}
         self.gateways = {f"g{n}": GatewayNode(self, f"g{n}") for n in range(case.gateways)}
+        self.backbone = Backbone(self)
         self.apps = {key: App(self, key, number) for number, key in enumerate(case.devices, 1)}
         self._make_channels()
 
@@ -184,6 +186,7 @@ class ChaosWorld:
             windows.close_all()
         for channel in self._channels.values():
             channel.heal()
+        self.backbone.heal()
         nodes: list[GatewayNode | RouterNode] = [*self.gateways.values(), *self.routers.values()]
         for node in nodes:
             self._restart(node)
@@ -351,19 +354,27 @@ class ChaosWorld:
     def later(self, seconds: float, function: Callable[[Any], object], argument: Any) -> None:
         self.clock.call_at(self.clock.now + seconds, function, argument)
 
-    def crash(self, name: str, stream: Stream, seconds: float, fault: Fault) -> None:
+    def crash(self, name: str, fault: Fault) -> None:
         node = self.node(name)
         assert isinstance(node, GatewayNode | RouterNode)
         if node.up:
             self.happened(fault)
             self.note(name, "crash", "", None)
-            node.crash(stream)
+            node.crash(self.stream(fault))
+            for (_, target), channel in self._channels.items():
+                if target == name:
+                    channel.lose()
+            seconds = fault.arguments["seconds"]
+            for other in (*self.gateways, *self.routers):
+                self.backbone.lost((name, other), min(fault.arguments["detect"], seconds))
             self.later(seconds, self._restart, node)
 
     def _restart(self, node: GatewayNode | RouterNode) -> None:
         if not node.up:
             self.note(node.name, "start", "", None)
             node.start()
+            for other in (*self.gateways, *self.routers):
+                self.backbone.back((node.name, other))
 
     def ambush(self, fault: Fault) -> None:
         self._ambushes.append(fault)
@@ -374,9 +385,7 @@ class ChaosWorld:
             arguments = fault.arguments
             if (fault.target, arguments["op"], arguments["moment"]) == (router, request.op, moment):
                 self._ambushes.remove(fault)
-                self.later(
-                    0.0, lambda fault: self.crash(router, self.stream(fault), fault.arguments["seconds"], fault), fault
-                )
+                self.later(0.0, lambda fault: self.crash(router, fault), fault)
                 return
 
     def set_clock(self, name: str, ahead: float, drift: float) -> None:
@@ -384,7 +393,7 @@ class ChaosWorld:
             return
         self.node(name).set_clock(ahead, drift)
 
-    def channels_between(self, one: str, others: Iterable[str]) -> list[Channel]:
+    def channels_between(self, one: str, *others: str) -> list[Channel]:
         pairs = [pair for other in others for pair in ((one, other), (other, one))]
         return [self._channels[pair] for pair in pairs if pair in self._channels]
 
