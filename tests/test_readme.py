@@ -61,7 +61,9 @@ def test_all_commands_are_tried():
     assert {line.split()[0] for line in COMMANDS} == {"pip", "imsim", "curl", "locust"}
 
 
-@pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith(("imsim simulate", "imsim load", "imsim chaos"))])
+@pytest.mark.parametrize(
+    "line", [line for line in COMMANDS if line.startswith(("imsim simulate", "imsim load", "imsim chaos"))]
+)
 def test_the_commands_run(line, server, tmp_path):
     arguments = shlex.split(line.replace("ws://127.0.0.1:8765", server.url).replace("--duration 10", "--duration 2"))
     result = subprocess.run(
