@@ -362,6 +362,10 @@ class Conversations:
         del self._open[conversation.id]
         if conversation.timer:
             conversation.timer.cancel()
+        # What storage has said it holds waited only for what stands before it: nobody else would ever let it out.
+        for entry in [entry for entry in conversation.pending if entry.stored]:
+            conversation.pending.remove(entry)
+            self._release(conversation, entry)
         for entry in conversation.pending:
             if entry.timer:
                 entry.timer.cancel()
