@@ -255,22 +255,22 @@ class MemoryStorage:
 
     def execute(self, request: Request) -> Result:
         # One chain of type tests, the most frequent first: in a simulation this runs once for each message.
-        kind = type(request)
-        if kind is Append:
-            return self._append(request)  # type: ignore[arg-type]
-        if kind is SavePlace:
-            return self._save_place(request)  # type: ignore[arg-type]
-        if kind is OpenConversation:
-            return self._open_conversation(request)  # type: ignore[arg-type]
-        if kind is OpenUser:
-            return self._open_user(request)  # type: ignore[arg-type]
-        if kind is RevokeTokens:
-            return self._revoke_tokens(request)  # type: ignore[arg-type]
-        if kind is Missed:
-            return self._missed(request)  # type: ignore[arg-type]
-        if kind is CountRead:
-            return self._count_read(request)  # type: ignore[arg-type]
-        return self._find(request)  # type: ignore[arg-type]
+        if type(request) is Append:
+            return self._append(request)
+        if type(request) is SavePlace:
+            return self._save_place(request)
+        if type(request) is OpenConversation:
+            return self._open_conversation(request)
+        if type(request) is OpenUser:
+            return self._open_user(request)
+        if type(request) is RevokeTokens:
+            return self._revoke_tokens(request)
+        if type(request) is Missed:
+            return self._missed(request)
+        if type(request) is CountRead:
+            return self._count_read(request)
+        assert isinstance(request, Find)
+        return self._find(request)
 
     def _open_conversation(self, request: OpenConversation) -> ConversationState | None:
         log = self._logs.get(request.conversation_id)

@@ -170,22 +170,22 @@ class SqliteStorage:
 
         Raises: sqlite3.Error and whatever else a value unfit for the database brings.
         """
-        kind = type(request)
-        if kind is storage.Append:
-            return self._append(request)  # type: ignore[arg-type]
-        if kind is storage.SavePlace:
-            return self._save_place(request)  # type: ignore[arg-type]
-        if kind is storage.OpenConversation:
-            return self._open_conversation(request)  # type: ignore[arg-type]
-        if kind is storage.OpenUser:
-            return self._open_user(request)  # type: ignore[arg-type]
-        if kind is storage.RevokeTokens:
-            return self._revoke_tokens(request)  # type: ignore[arg-type]
-        if kind is storage.Missed:
-            return self._missed(request)  # type: ignore[arg-type]
-        if kind is storage.CountRead:
-            return self._count_read(request)  # type: ignore[arg-type]
-        return self._find(request)  # type: ignore[arg-type]
+        if type(request) is storage.Append:
+            return self._append(request)
+        if type(request) is storage.SavePlace:
+            return self._save_place(request)
+        if type(request) is storage.OpenConversation:
+            return self._open_conversation(request)
+        if type(request) is storage.OpenUser:
+            return self._open_user(request)
+        if type(request) is storage.RevokeTokens:
+            return self._revoke_tokens(request)
+        if type(request) is storage.Missed:
+            return self._missed(request)
+        if type(request) is storage.CountRead:
+            return self._count_read(request)
+        assert isinstance(request, storage.Find)
+        return self._find(request)
 
     def _head(self, id: str) -> _Head | None:
         head = self._heads.get(id)
