@@ -56,7 +56,7 @@ class Pair:
     def __init__(self, policies: Policies | None = None, tokens: Mapping[str, str | Code] | None = None) -> None:
         self.policies = policies or Policies()
         self.clock = ManualClock()
-        self.storage: Any = storage.MemoryStorage()
+        self.storage: Any = storage.MemoryStorage(self.policies.fanout)
         self.server_events: list[Any] = []
         self.clients: list[DirectClient] = []
         self.tokens: dict[str, str | Code] = dict(tokens or {})

@@ -7,61 +7,37 @@ received message once and in order, and keeps the conversation list with its unr
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any
 
 from imsim.core import events, frames
 from imsim.core.inbox import Taken
-from imsim.core.model import Code, Flow, Message, Place, Route, Scene, Status, conversation_id
+from imsim.core.model import Flow, Message, Place, Route, Scene, Status, conversation_id
 from imsim.core.outbox import Outbox, Outgoing
 from imsim.core.policies import Policies
 from imsim.core.requests import Requests
 from imsim.core.screen import Conversation, LocalConversation
 from imsim.core.timers import Timer, Timers
-
-
-class Port(Protocol):
-    def connect(self) -> None:
-        """Open a connection; answered by `connected(now)` or `disconnected(now)`."""
-
-    def send(self, frame: frames.FromClient) -> None: ...
-
-    def close(self) -> None:
-        """End the connection; `disconnected` need not follow."""
-
-    def emit(self, event: events.ClientEvent) -> None: ...
-
-
-class State(StrEnum):
-    OFFLINE = "offline"  # not started, or waiting to connect again
-    CONNECTING = "connecting"
-    LOGGING_IN = "logging_in"
-    SYNCING = "syncing"
-    ONLINE = "online"
-    ENDED = "ended"  # refused for good, or stopped
+from imsim.core.uplink import Port, State, Uplink
 
 
 class Client:
-    """`draw()` gives a uniform number in [0, 1), for the jitter of reconnects."""
+    """`draw()` gives a uniform number in [0, 1), for what must differ between clients: see `Uplink`."""
 
     __slots__ = (
         "_conversations",
-        "_draw",
-        "_failures",
-        "_heard_at",
+        "_inbox",
+        "_looking_back",
         "_outbox",
         "_policies",
         "_port",
         "_requests",
-        "_sent_at",
+        "_resync",
         "_sync_again",
-        "_timer",
+        "_sync_number",
+        "_sync_timer",
         "_timers",
+        "_uplink",
         "_version",
-        "device",
-        "kind",
-        "state",
-        "token",
         "user",
     )
 
@@ -76,23 +52,37 @@ class Client:
         kind: str = "",
     ) -> None:
         self.user = user
-        self.kind = kind
-        self.device = device
-        self.token = token
-        self.state = State.OFFLINE
         self._port = port
         self._policies = policies
-        self._draw = draw
         self._timers = Timers()
-        self._timer: Timer | None = None  # the connection's: reconnect, login, sync or heartbeat
-        self._sent_at = 0.0
-        self._heard_at = 0.0
-        self._sync_again = False
-        self._failures = 0  # connections in a row that did not get as far as a login
         self._conversations: dict[str, LocalConversation] = {}
         self._version = 0  # of the user's log, up to which this device has its places for sure
-        self._outbox = Outbox(self._timers, policies, self._put, port.emit)
-        self._requests = Requests(self._timers, policies.send_timeout, self._put)
+        self._inbox = 0  # up to where the user's inbox has been fetched
+        self._sync_timer: Timer | None = None
+        self._sync_number = 0  # of the latest sync
+        self._sync_again = False
+        self._resync = 0  # the number of the connection's latest `resync`
+        self._looking_back: set[str] = set()  # ranges that the application asked for
+        self._uplink = Uplink(self._timers, policies, port, device, kind, token, draw, self._lost)
+        self._outbox = Outbox(self._timers, policies, self._uplink.put, port.emit)
+        self._requests = Requests(self._timers, policies.send_timeout, self._uplink.put)
+
+    @property
+    def state(self) -> State:
+        return self._uplink.state
+
+    @property
+    def device(self) -> str:
+        return self._uplink.device
+
+    @property
+    def token(self) -> str:
+        """What the next login shows."""
+        return self._uplink.token
+
+    @token.setter
+    def token(self, token: str) -> None:
+        self._uplink.token = token
 
     def next_deadline(self) -> float | None:
         return self._timers.next_deadline()
@@ -104,14 +94,11 @@ class Client:
 
     def start(self, now: float) -> None:
         """Connect and log in, and stay so until `stop`."""
-        if self.state in (State.OFFLINE, State.ENDED):
-            self._connect(None, now)
+        self._uplink.start(now)
 
     def stop(self, now: float) -> None:
         """Leave. Unanswered sends and requests are kept, and go out again after the next `start`."""
-        self._port.close()
-        self._lost(now)
-        self.state = State.ENDED
+        self._uplink.stop()
 
     def send(
         self,
@@ -161,6 +148,12 @@ class Client:
             if conversation.unread.read(conversation.last_seq):
                 self._read_moved(conversation)
 
+    def history(self, conversation_id: str, first: int, last: int, now: float) -> None:
+        """Fetch the messages from seq `first` to `last` again; `History` or `RequestFailed` answers."""
+        frame = frames.History(conversation_id, first, last)
+        self._looking_back.add(frame.ref)
+        self._requests.ask(frame, now)
+
     def read_count(self, conversation_id: str, seq: int, now: float) -> None:
         """How many have read this message? `ReadCounted` or `RequestFailed` answers."""
         self._requests.ask(frames.ReadCount(conversation_id, seq), now)
@@ -189,80 +182,53 @@ class Client:
 
     # --- the connection ---------------------------------------------------------------------------------------------
 
-    def _connect(self, _: None, now: float) -> None:
-        self.state = State.CONNECTING
-        self._arm(now + self._policies.login_timeout, self._gave_up)
-        self._port.connect()
-
     def connected(self, now: float) -> None:
         """The connection that `port.connect` asked for is open."""
-        if self.state == State.CONNECTING:
-            self.state = State.LOGGING_IN
-            self._heard_at = now
-            self._arm(now + self._policies.login_timeout, self._gave_up)
-            self._put(frames.Login(self.token, self.device, self.kind), now)
+        self._uplink.connected(now)
 
     def disconnected(self, now: float) -> None:
-        """The connection is lost, or could not be opened: try again later, with full jitter (a uniform share of an
-        exponentially growing wait, so that a crowd that lost its server together does not come back together)."""
-        if self.state not in (State.ENDED, State.OFFLINE):
-            self._reconnect(None, now)
+        """The connection is lost, or could not be opened: try again later."""
+        self._uplink.disconnected(now)
 
-    def _reconnect(self, code: Code | None, now: float) -> None:
-        self._lost(now)
-        self.state = State.OFFLINE
-        ceiling = min(self._policies.reconnect_max, self._policies.reconnect_min * 2.0 ** min(self._failures, 30))
-        self._failures += 1
-        self._arm(now + self._draw() * ceiling, self._connect)
-        self._port.emit(events.Disconnected(code))
+    def receive(self, frame: frames.ToClient, now: float) -> None:
+        self._uplink.heard(now)
+        _HANDLERS[type(frame)](self, frame, now)
 
-    def _lost(self, now: float) -> None:
-        if self._timer:
-            self._timer.cancel()
+    def _put(self, frame: frames.FromClient, now: float) -> None:
+        self._uplink.put(frame, now)
+
+    def _lost(self) -> None:
         self._outbox.lost()
         self._requests.lost()
+        if self._sync_timer:
+            self._sync_timer.cancel()
         for conversation in self._conversations.values():
             if conversation.gap_timer:
                 conversation.gap_timer.cancel()
                 conversation.gap_timer = None
 
-    def _gave_up(self, _: None, now: float) -> None:
-        self._port.close()
-        self._reconnect(Code.LOGIN_TIMEOUT, now)
-
-    def _arm(self, deadline: float, callback: Callable[[Any, float], None]) -> None:
-        if self._timer:
-            self._timer.cancel()
-        self._timer = self._timers.at(deadline, callback)
-
-    def receive(self, frame: frames.ToClient, now: float) -> None:
-        self._heard_at = now
-        _HANDLERS[type(frame)](self, frame, now)
-
-    def _put(self, frame: frames.FromClient, now: float) -> None:
-        self._sent_at = now
-        self._port.send(frame)
-
     def _logged_in(self, frame: frames.LoggedIn, now: float) -> None:
-        self.state = State.SYNCING
+        self._uplink.logged_in(now)
         self._sync_again = False
-        self._failures = 0
+        self._resync = 0
         self._sync(None, now)
         self._outbox.logged_in(now)
         self._requests.logged_in(now)
 
     def _refused(self, frame: frames.Refused, now: float) -> None:
-        self._port.close()
-        if frame.reconnect:
-            self._reconnect(frame.code, now)
-        else:
-            self._lost(now)
-            self.state = State.ENDED
-            self._port.emit(events.Ended(frame.code, frame.text))
+        self._uplink.refused(frame, now)
 
-    def _resync(self, frame: frames.Resync, now: float) -> None:
+    def _ponged(self, frame: frames.Pong, now: float) -> None:
+        pass  # having been heard is all that it is for
+
+    # --- fetching what was missed -----------------------------------------------------------------------------------
+
+    def _resynced(self, frame: frames.Resync, now: float) -> None:
+        if frame.number <= self._resync:
+            return  # it came again
+        self._resync = frame.number
         if self.state == State.ONLINE:
-            self.state = State.SYNCING
+            self._uplink.state = State.SYNCING
             self._sync(None, now)
         else:
             self._sync_again = True  # the sync under way may have looked too early
@@ -270,57 +236,50 @@ class Client:
     def _sync(self, _: None, now: float) -> None:
         """Ask for what was missed, and again if no answer comes."""
         cursors = {c.id: c.inbox.cursor for c in self._conversations.values()}
-        self._arm(now + self._policies.send_timeout, self._sync_overdue)
-        self._put(frames.Sync(cursors, self._version), now)
+        self._sync_number += 1
+        if self._sync_timer:
+            self._sync_timer.cancel()
+        self._sync_timer = self._timers.at(now + self._policies.send_timeout, self._sync)
+        self._put(frames.Sync(cursors, self._version, self._inbox, self._sync_number, self._resync), now)
 
-    def _sync_overdue(self, _: None, now: float) -> None:
-        if now - self._heard_at >= self._policies.heartbeat_timeout:
-            self._port.close()
-            self._reconnect(Code.HEARTBEAT, now)
-            return
-        self._put(frames.Ping(), now)  # a server whose storage is slow is heard at least
-        self._sync(None, now)
-
-    def _page(self, frame: frames.Page, now: float) -> None:
+    def _take_page(self, frame: frames.Page | frames.SyncDone, now: float) -> bool:
+        """Whether it answers the latest `sync`; what it brings is welcome in any case."""
         for message in frame.messages:
             self._take(message, Route.SYNC, now)
         for id, seq in frame.cursors.items():
             conversation = self._conversation(id)
             conversation.inbox.complete_to(seq)
             self._show_following(conversation, now)
-        if frame.more and self.state == State.SYNCING:  # not for the late answer to a repeated request
+        if self._policies.receipts == "delivered":
+            for id in {message.conversation_id: None for message in frame.messages}:
+                self._tell_delivered(self._conversation(id), now)
+        return self.state == State.SYNCING and frame.number == self._sync_number
+
+    def _page(self, frame: frames.Page, now: float) -> None:
+        if self._take_page(frame, now):
+            self._inbox = frame.inbox
             self._sync(None, now)
 
     def _sync_done(self, frame: frames.SyncDone, now: float) -> None:
-        if self.state != State.SYNCING:
-            return  # the answer to a request that was repeated
+        is_latest = self._take_page(frame, now)
+        for place in frame.places:
+            self._take_place(place)
+        if not is_latest:
+            return
+        self._inbox, self._version = frame.inbox, frame.version
         if self._sync_again:
             self._sync_again = False
             self._sync(None, now)
             return
-        self.state = State.ONLINE
-        self._version = frame.version
-        for place in frame.places:
-            self._take_place(place)
+        self._uplink.state = State.ONLINE
+        if self._sync_timer:
+            self._sync_timer.cancel()
         for conversation in self._conversations.values():
             is_ahead = conversation.unread.read_seq > conversation.place.read_seq
             if is_ahead and not self._requests.is_waiting(frames.Read.op, conversation.id):
                 self._tell_read(conversation, now)  # a send moved it, and the server lost its senses at that moment
-            self._wait_for_gap(conversation, now)
-        self._arm(now + self._policies.heartbeat, self._beat)
+            self._look_for_gap(conversation, now)
         self._port.emit(events.Ready())
-
-    def _beat(self, _: None, now: float) -> None:
-        if now - self._heard_at >= self._policies.heartbeat_timeout:
-            self._port.close()
-            self._reconnect(Code.HEARTBEAT, now)
-            return
-        if now - self._sent_at >= self._policies.heartbeat:
-            self._put(frames.Ping(), now)
-        self._arm(now + self._policies.heartbeat, self._beat)
-
-    def _ponged(self, frame: frames.Pong, now: float) -> None:
-        pass  # having been heard is all that it is for
 
     # --- sending ----------------------------------------------------------------------------------------------------
 
@@ -349,8 +308,9 @@ class Client:
                 sent.resend,
             )
         self._read_by_send(conversation, outgoing, now)
-        conversation.inbox.place_own(frame.seq)
+        conversation.inbox.place_own(frame.seq, now)
         self._show_following(conversation, now)
+        self._look_for_gap(conversation, now)
         self._port.emit(events.Acked(frame.id_client, frame.conversation_id, frame.seq))
         self._outbox.release_held(conversation.id, now)
 
@@ -365,15 +325,29 @@ class Client:
     def _rejected(self, frame: frames.Rejected, now: float) -> None:
         if frame.request == frames.Send.op:
             self._outbox.rejected(frame, now)
-        elif not frame.code.retryable and self._answered(frame):  # else it is repeated
+        elif frame.code.retryable:
+            self._requests.postponed(frame, now)
+        elif self._answered(frame):
+            if frame.request == frames.History.op and not self._is_for_the_user(frame.ref):
+                return
             self._port.emit(events.RequestFailed(frame.request, frame.ref, frame.code, frame.text))
 
     # --- receiving --------------------------------------------------------------------------------------------------
 
     def _pushed(self, frame: frames.Push, now: float) -> None:
         message = frame.message
-        conversation = self._take(message, Route.PUSH, now)
-        self._put(frames.Delivered(message.conversation_id, conversation.inbox.next_seq - 1), now)
+        self._tell_delivered(self._take(message, Route.PUSH, now), now)
+
+    def _notified(self, frame: frames.Notify, now: float) -> None:
+        conversation = self._conversation(frame.conversation_id)
+        conversation.head = max(conversation.head, frame.seq)
+        if conversation.head < conversation.inbox.next_seq:
+            self._tell_delivered(conversation, now)
+        else:
+            self._look_for_gap(conversation, now)
+
+    def _tell_delivered(self, conversation: LocalConversation, now: float) -> None:
+        self._put(frames.Delivered(conversation.id, conversation.inbox.cursor), now)
 
     def _take(self, message: Message, route: Route, now: float) -> LocalConversation:
         conversation = self._conversations.get(message.conversation_id)
@@ -386,7 +360,7 @@ class Client:
         elif taken is Taken.REPEATED:
             self._port.emit(events.Repeated(message))
         else:
-            self._wait_for_gap(conversation, now)
+            self._look_for_gap(conversation, now)
         return conversation
 
     def _show(self, conversation: LocalConversation, message: Message, route: Route, now: float) -> None:
@@ -411,24 +385,56 @@ class Client:
         if conversation.gap_timer is not None:
             conversation.gap_timer.cancel()
             conversation.gap_timer = None
-            self._wait_for_gap(conversation, now)
+            self._look_for_gap(conversation, now)
 
-    def _wait_for_gap(self, conversation: LocalConversation, now: float) -> None:
-        """No message is held back for longer than `gap_wait`, however many gaps there are before it."""
+    def _look_for_gap(self, conversation: LocalConversation, now: float) -> None:
+        """Have what is missing pulled: at once where the device was only notified of it, after `gap_wait` where pushes
+        may still bring it."""
+        if self.state != State.ONLINE or conversation.pull is not None or conversation.gap_timer is not None:
+            return  # the sync will bring it; or it is being pulled
         since = conversation.inbox.held_since
-        if since is not None and conversation.gap_timer is None:
+        if conversation.head >= conversation.inbox.next_seq:
+            self._pull(conversation, now)
+        elif since is not None:
             deadline = max(now, since + self._policies.gap_wait)
-            conversation.gap_timer = self._timers.at(deadline, self._gap_overdue, conversation)
+            conversation.gap_timer = self._timers.at(deadline, self._pull, conversation)
 
-    def _gap_overdue(self, conversation: LocalConversation, now: float) -> None:
-        """Nobody filled the gap: show what stands behind it. The next login's sync asks for what is missing."""
+    def _pull(self, conversation: LocalConversation, now: float) -> None:
         conversation.gap_timer = None
-        if self.state != State.ONLINE:
-            return  # the next sync will fill it; if not, its end starts the wait anew
-        conversation.inbox.give_up_gap()
-        self._show_following(conversation, now)
-        self._put(frames.Delivered(conversation.id, conversation.inbox.next_seq - 1), now)
-        self._wait_for_gap(conversation, now)
+        if self.state == State.ONLINE:
+            first, last = conversation.inbox.gap(conversation.head)
+            last = min(last, first + self._policies.page - 1)
+            conversation.pull = (first, last)
+            self._requests.ask(frames.History(conversation.id, first, last), now)
+
+    def _history_page(self, frame: frames.HistoryPage, now: float) -> None:
+        asked = frames.History(frame.conversation_id, frame.first, frame.last)
+        if not self._requests.answered(asked.op, asked.ref):
+            return
+        conversation = self._conversation(frame.conversation_id)
+        if conversation.pull == (frame.first, frame.last):
+            conversation.pull = None
+            for message in frame.messages:
+                if message.seq >= conversation.inbox.next_seq:  # else it came meanwhile
+                    self._take(message, Route.SYNC, now)
+            if not frame.more:
+                conversation.inbox.complete_to(frame.last)
+                self._show_following(conversation, now)
+            self._tell_delivered(conversation, now)
+            self._look_for_gap(conversation, now)
+        if asked.ref in self._looking_back:
+            self._looking_back.remove(asked.ref)
+            self._port.emit(events.History(frame.conversation_id, frame.first, frame.last, frame.messages, frame.more))
+
+    def _is_for_the_user(self, ref: str) -> bool:
+        """Whether the refused range was asked for by the application; as for a gap, it remains."""
+        for conversation in self._conversations.values():
+            if conversation.pull and frames.History(conversation.id, *conversation.pull).ref == ref:
+                conversation.pull, conversation.head = None, 0
+        if ref not in self._looking_back:
+            return False
+        self._looking_back.remove(ref)
+        return True
 
     # --- places and requests ----------------------------------------------------------------------------------------
 
@@ -446,6 +452,8 @@ class Client:
         self._settings_changed(conversation, before)
         if conversation.unread.read(place.read_seq):
             self._read_moved(conversation)
+        if place.peer_delivered_seq > known.peer_delivered_seq:
+            self._port.emit(events.PeerDelivered(place.conversation_id, place.peer_delivered_seq))
         if place.peer_read_seq > known.peer_read_seq:
             self._port.emit(events.PeerRead(place.conversation_id, place.peer_read_seq))
 
@@ -507,10 +515,12 @@ _HANDLERS: dict[type, Callable[[Client, Any, float], None]] = {
     frames.Stored: Client._stored,
     frames.Rejected: Client._rejected,
     frames.Received: Client._received,
+    frames.Notify: Client._notified,
+    frames.HistoryPage: Client._history_page,
     frames.Page: Client._page,
     frames.SyncDone: Client._sync_done,
     frames.Placed: Client._placed,
-    frames.Resync: Client._resync,
+    frames.Resync: Client._resynced,
     frames.LoggedIn: Client._logged_in,
     frames.Refused: Client._refused,
     frames.GroupCreated: Client._group_created,

@@ -26,7 +26,7 @@ class Port(Protocol):
 
     def to_gateway(self, gateway: str, frame: frames.ToGateway) -> None: ...
 
-    def to_users(self, frame: frames.Deliver) -> None:
+    def to_users(self, frame: frames.Deliver | frames.Opened) -> None:
         """Split `frame.users` by the router that owns each, and send each its part."""
 
     def emit(self, event: events.Committed) -> None: ...
@@ -88,6 +88,8 @@ class Conversations:
         self._early_ack = policies.ack == "after_receive"
         self._timers = Timers()
         self._open: dict[str, _Conversation] = {}
+        #: Conversations that may hold messages that nobody has let out; each is opened again in a while.
+        self._unsettled: dict[str, Timer] = {}
 
     def next_deadline(self) -> float | None:
         return self._timers.next_deadline()
@@ -146,7 +148,7 @@ class Conversations:
         self._port.store(request)
 
     def _overdue(self, conversation: _Conversation, now: float) -> None:
-        self._fence(conversation, "storage did not answer in time")
+        self._fence(conversation, "storage did not answer in time", now)
 
     def _opened(
         self,
@@ -156,6 +158,10 @@ class Conversations:
         now: float,
     ) -> None:
         if isinstance(result, storage.ConversationState):
+            if timer := self._unsettled.pop(conversation.id, None):
+                timer.cancel()
+            if result.max_seq:
+                self._port.to_users(frames.Opened(result.members, conversation.id, result.max_seq))
             conversation.epoch = result.epoch
             conversation.next_seq = result.max_seq + 1
             conversation.members = result.members
@@ -175,7 +181,7 @@ class Conversations:
                 self._reject(up, Code.NO_CONVERSATION, f"there is no {conversation.id}")
             del self._open[conversation.id]
         else:
-            self._fence(conversation, "storage could not open the conversation")
+            self._fence(conversation, "storage could not open the conversation", now)
 
     def _find(
         self,
@@ -196,9 +202,6 @@ class Conversations:
             entry = _Entry(result, None)
             entry.stored = True
             self._remember(conversation, entry)
-            up, _ = conversation.waiting[0]
-            if isinstance(up.frame, frames.Send) and up.frame.id_client == result.id_client:
-                self._deliver(conversation, result, up.session)
         self._resume(conversation, now)
 
     def _resume(self, conversation: _Conversation, now: float) -> None:
@@ -288,9 +291,9 @@ class Conversations:
             while pending and pending[0].stored:
                 self._release(conversation, pending.popleft())
         elif isinstance(result, storage.Duplicate):
-            self._was_duplicate(conversation, entry, result.original)
+            self._was_duplicate(conversation, entry, result.original, now)
         else:
-            self._fence(conversation, "storage refused the message")
+            self._fence(conversation, "storage refused the message", now)
 
     def _release(self, conversation: _Conversation, entry: _Entry) -> None:
         message = entry.message
@@ -299,17 +302,10 @@ class Conversations:
         self._port.emit(events.Committed(message))
         for session in entry.sessions:
             self._acknowledge(message, session)
-        self._deliver(conversation, message, entry.sessions[0], entry.places)
+        self._port.to_users(frames.Deliver(conversation.members, message, entry.sessions[0], entry.places))
         entry.sessions, entry.places = [], ()
 
-    def _deliver(
-        self, conversation: _Conversation, message: Message, origin: Session, places: storage.Places = ()
-    ) -> None:
-        """Also for a message found again in storage: the writer that stored it may have died before letting it out,
-        and devices that have it already do not show it twice."""
-        self._port.to_users(frames.Deliver(conversation.members, message, origin, places))
-
-    def _was_duplicate(self, conversation: _Conversation, entry: _Entry, original: Message) -> None:
+    def _was_duplicate(self, conversation: _Conversation, entry: _Entry, original: Message, now: float) -> None:
         """Storage knew the key although this writer did not: its seq is free again."""
         sessions, same = entry.sessions, original.same_body(entry.message)
         if entry.timer:
@@ -320,8 +316,7 @@ class Conversations:
         if last:
             conversation.next_seq -= 1
         else:
-            self._fence(conversation, "a duplicate among the messages in flight")
-        self._deliver(conversation, original, sessions[0])
+            self._fence(conversation, "a duplicate among the messages in flight", now)
         for session in sessions:
             if same:
                 self._acknowledge(original, session)
@@ -356,7 +351,7 @@ class Conversations:
 
     # --- giving up --------------------------------------------------------------------------------------------------
 
-    def _fence(self, conversation: _Conversation, why: str) -> None:
+    def _fence(self, conversation: _Conversation, why: str, now: float) -> None:
         """Forget everything about the conversation. What was in flight may be stored or not: its senders retry, and
         the next request opens it anew under a higher epoch, which fences off whatever is still on its way."""
         del self._open[conversation.id]
@@ -366,6 +361,8 @@ class Conversations:
         for entry in [entry for entry in conversation.pending if entry.stored]:
             conversation.pending.remove(entry)
             self._release(conversation, entry)
+        if conversation.pending and conversation.id not in self._unsettled:
+            self._settle_later(conversation.id, now)
         for entry in conversation.pending:
             if entry.timer:
                 entry.timer.cancel()
@@ -373,6 +370,14 @@ class Conversations:
                 self._refuse(session, frames.Send.op, entry.message.id_client, Code.UNAVAILABLE, why)
         for up, _ in conversation.waiting:
             self._reject(up, Code.UNAVAILABLE, why)
+
+    def _settle_later(self, id: str, now: float) -> None:
+        self._unsettled[id] = self._timers.at(now + self._policies.storage_timeout, self._settle, id)
+
+    def _settle(self, id: str, now: float) -> None:
+        """Nobody has opened the conversation since: do it for the sake of those who wait for its last messages."""
+        self._settle_later(id, now)
+        self.open(id, now)
 
     def _evict(self) -> None:
         for conversation in self._open.values():

@@ -85,6 +85,14 @@ class PlaceChanged:
 
 
 @dataclass(slots=True)
+class PeerDelivered:
+    """Some device of the other user of a p2p conversation has got it up to this seq."""
+
+    conversation_id: str
+    seq: int
+
+
+@dataclass(slots=True)
 class PeerRead:
     """The other user of a p2p conversation has read it up to this seq."""
 
@@ -100,6 +108,18 @@ class ReadCounted:
     seq: int
     read: int
     members: int
+
+
+@dataclass(slots=True)
+class History:
+    """The messages from `first` to `last`, as asked for; only the latest of them if there are `more` than the server
+    gives at a time."""
+
+    conversation_id: str
+    first: int
+    last: int
+    messages: list[Message]
+    more: bool
 
 
 @dataclass(slots=True)
@@ -172,7 +192,9 @@ ClientEvent = (
     | Ready
     | ReadMoved
     | PlaceChanged
+    | PeerDelivered
     | PeerRead
+    | History
     | ReadCounted
     | GroupMade
     | RequestDone

@@ -18,12 +18,18 @@ from imsim.core.model import Code, Message, Place, Scene, Session
 @dataclass(slots=True)
 class Login:
     """The first frame of a connection. `kind` of device (phone, desktop, web ...) matters under a policy that allows
-    one session of each."""
+    one session of each.
+
+    `instance` is any text that this running copy of the client does not share with another, and `attempt` grows with
+    each of its logins: one that was held up somewhere must not throw out the later one that got ahead of it.
+    """
 
     op: ClassVar[str] = "login"
     token: str
     device: str
     kind: str = ""
+    instance: str = ""
+    attempt: int = 0
 
 
 @dataclass(slots=True)
@@ -44,6 +50,7 @@ class Send:
     """
 
     op: ClassVar[str] = "send"
+    number: ClassVar[int] = 0
     id_client: str
     scene: Scene
     to: str
@@ -62,11 +69,16 @@ class Send:
 
 @dataclass(slots=True)
 class Delivered:
-    """This device has shown every message pushed to it up to and including `seq`."""
+    """This device holds every message of the conversation up to and including `seq`."""
 
     op: ClassVar[str] = "delivered"
+    number: ClassVar[int] = 0
     conversation_id: str
     seq: int
+
+    @property
+    def ref(self) -> str:
+        return self.conversation_id
 
 
 @dataclass(slots=True)
@@ -81,14 +93,19 @@ class Noted:
 @dataclass(slots=True)
 class Sync:
     """Send what this device misses. `cursors`: conversation -> seq up to which it holds everything (absent: 0);
-    `version`: that of its last `sync_done` (0, or absent: it knows of no place).
+    `version`: that of its last `sync_done`, and `inbox` that of its last `page` or `sync_done` (0, or absent: none).
 
-    Answered by one `page`; a client asks again with the page's cursors while `more` is true, then gets `sync_done`.
+    Answered by `page`, upon which the client asks again, with what it holds by then, or by `sync_done`, the last of
+    them. `number` is repeated in the answer: who asks again goes on from the answer to its latest `sync` only. `resync`
+    is the number of the connection's latest `resync`.
     """
 
     op: ClassVar[str] = "sync"
     cursors: dict[str, int] = field(default_factory=dict)
     version: int = 0
+    inbox: int = 0
+    number: int = 0
+    resync: int = 0
 
     @property
     def ref(self) -> str:
@@ -96,7 +113,7 @@ class Sync:
 
 
 # Requests: whoever gets no answer asks again. Each has a `ref`, that its answer names together with its op. Where a
-# newer one can replace an older one that is still unanswered, `number` tells their answers apart.
+# newer one can replace an older one that is still unanswered, `number` tells their answers apart (else it is 0).
 
 
 @dataclass(slots=True)
@@ -134,10 +151,26 @@ class SetConversation:
 
 
 @dataclass(slots=True)
+class History:
+    """The messages from `first` to `last`, both included; answered by `history_page`."""
+
+    op: ClassVar[str] = "history"
+    number: ClassVar[int] = 0
+    conversation_id: str
+    first: int
+    last: int
+
+    @property
+    def ref(self) -> str:
+        return f"{self.conversation_id}:{self.first}-{self.last}"
+
+
+@dataclass(slots=True)
 class ReadCount:
     """How many have read the message with this seq? Answered by `read_counted`."""
 
     op: ClassVar[str] = "read_count"
+    number: ClassVar[int] = 0
     conversation_id: str
     seq: int
 
@@ -151,6 +184,7 @@ class CreateGroup:
     """Make a group of these members, the caller among them. Repeating it with the same members is harmless."""
 
     op: ClassVar[str] = "create_group"
+    number: ClassVar[int] = 0
     name: str
     members: list[str]
 
@@ -164,6 +198,7 @@ class EndSession:
     """Log out another device of mine; answered by `done`."""
 
     op: ClassVar[str] = "end_session"
+    number: ClassVar[int] = 0
     device: str
 
     @property
@@ -224,8 +259,8 @@ class Stored:
 @dataclass(slots=True)
 class Rejected:
     """A request failed. `request` is its op, `ref` which one: a send's id_client, a group's name, a device, the
-    conversation of a `read` or `set_conversation` (then with its `number`), the message of a `read_count`. Retryable
-    codes: `unavailable`, `gap`, and `rate_limited`: this one not before `retry_after` seconds."""
+    conversation of a `read` or `set_conversation` (then with its `number`), the message of a `read_count`, the range of
+    a `history`. Retryable codes: `unavailable`, `gap`, and `rate_limited`: not before `retry_after` seconds."""
 
     op: ClassVar[str] = "rejected"
     request: str
@@ -255,30 +290,58 @@ class Push:
 
 
 @dataclass(slots=True)
+class Notify:
+    """The conversation has messages up to `seq` (in place of pushes, under policy `delivery = notify`): fetch by
+    `history` what you lack, then answer with `delivered`."""
+
+    op: ClassVar[str] = "notify"
+    conversation_id: str
+    seq: int
+
+
+@dataclass(slots=True)
 class Page:
-    """Messages that the device missed, in seq order within each conversation. Having applied it, the device holds
-    everything up to `cursors`."""
+    """Messages that the device missed, in seq order within each conversation: having applied it, the device holds
+    everything up to `cursors`. There is more: `sync` again."""
 
     op: ClassVar[str] = "page"
     messages: list[Message]
     cursors: dict[str, int]
-    more: bool
+    inbox: int = 0
+    number: int = 0
 
 
 @dataclass(slots=True)
 class SyncDone:
-    """The device holds everything. `places`: those that changed after the version of its `sync`; `version`: where the
-    user's log stood when they were looked up, to be given with the next `sync`."""
+    """The last page: having applied it, the device holds everything. `places`: those that changed after the version of
+    its `sync`; `version`: where the user's log stood when they were looked up, to be given with the next `sync`."""
 
     op: ClassVar[str] = "sync_done"
+    messages: list[Message]
+    cursors: dict[str, int]
     places: list[Place]
     version: int
+    inbox: int = 0
+    number: int = 0
+
+
+@dataclass(slots=True)
+class HistoryPage:
+    """The messages that were asked for by `history`, in seq order; where they do not fit into one page, the latest of
+    them, and `more`: ask for those before them."""
+
+    op: ClassVar[str] = "history_page"
+    conversation_id: str
+    first: int
+    last: int
+    messages: list[Message]
+    more: bool = False
 
 
 @dataclass(slots=True)
 class Placed:
-    """A place of the user changed, by this device or another, or because the other user has read. Whatever is not
-    newer than what the device has of this place is to be ignored; answer with `noted` in any case."""
+    """A place of the user changed, by this device or another, or because the other user got or read something. Whatever
+    is not newer than what the device has of this place is to be ignored; answer with `noted` in any case."""
 
     op: ClassVar[str] = "placed"
     place: Place
@@ -297,9 +360,11 @@ class ReadCounted:
 
 @dataclass(slots=True)
 class Resync:
-    """Something may not have reached you, because servers lost sight of each other: sync again."""
+    """Something may not have reached you, because a server was lost or lost sight of another: sync again. It comes
+    again until a `sync` repeats its `number`."""
 
     op: ClassVar[str] = "resync"
+    number: int = 0
 
 
 @dataclass(slots=True)
@@ -309,7 +374,7 @@ class GroupCreated:
     conversation_id: str
 
 
-Asked = Read | SetConversation | ReadCount | CreateGroup | EndSession
+Asked = Read | SetConversation | History | ReadCount | CreateGroup | EndSession
 FromClient = Login | Ping | Send | Delivered | Noted | Sync | Asked
 ToClient = (
     LoggedIn
@@ -320,8 +385,10 @@ ToClient = (
     | Rejected
     | Done
     | Push
+    | Notify
     | Page
     | SyncDone
+    | HistoryPage
     | Placed
     | ReadCounted
     | Resync
@@ -342,6 +409,8 @@ class Attach:
     connection: int
     kind: str = ""
     issued_at: float = 0.0  # wall time, seconds since 1970, of the token
+    instance: str = ""  # these two: of the login
+    attempt: int = 0
 
 
 @dataclass(slots=True)
@@ -376,7 +445,7 @@ class Up:
     """gateway -> conversations or users: a client's frame. `conversation_id` is "" for those meant for users."""
 
     session: Session
-    frame: Send | Sync | Asked
+    frame: Send | Sync | Asked | Delivered
     conversation_id: str
 
     @property
@@ -409,18 +478,31 @@ class Deliver:
 
 
 @dataclass(slots=True)
-class PeerRead:
-    """users -> users: the other user of a p2p conversation has read, which changed this user's place."""
+class Opened:
+    """conversations -> users: a new writer has found the log ending at `seq`. The one before it may have died before
+    it let out the last of what it had stored."""
 
-    op: ClassVar[str] = "peer_read"
+    op: ClassVar[str] = "opened"
+    users: Sequence[str]
+    conversation_id: str
+    seq: int
+
+
+@dataclass(slots=True)
+class PeerMoved:
+    """users -> users: the other user of a p2p conversation got or read something, which changed this user's place."""
+
+    op: ClassVar[str] = "peer_moved"
     user: str
     place: Place
 
 
-ToUsers = Attach | Detach | Up | Deliver | PeerRead
+ToUsers = Attach | Detach | Up | Deliver | Opened | PeerMoved
 ToGateway = Attached | Kick | Down
 
 # Where service times can be charged, by op: a gateway handles each client frame once, whichever way it goes; a router
 # each frame that reaches it.
 GATEWAY_OPS = frozenset(frame.op for frame in (*get_args(FromClient), *get_args(ToClient)))
-ROUTER_OPS = frozenset(frame.op for frame in (Attach, Detach, Send, Sync, *get_args(Asked), Deliver, PeerRead))
+ROUTER_OPS = frozenset(
+    frame.op for frame in (Attach, Detach, Send, Sync, Delivered, *get_args(Asked), Deliver, Opened, PeerMoved)
+)

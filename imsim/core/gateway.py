@@ -2,12 +2,13 @@
 
 A connection's life: connected -> `login` -> authenticated -> attached (a session with an epoch) -> live -> gone. What a
 live connection sends goes up to the router that owns the conversation or the user; what comes down goes to the
-connection of that very session, or nowhere. Pushes, of messages and of places, are repeated until the device has
-acknowledged them.
+connection of that very session, or nowhere. Pushes, of messages, of places and of notices that there is something new,
+are repeated until the device has acknowledged them.
 """
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -15,7 +16,7 @@ from typing import Any, Protocol
 from imsim.core import events, frames
 from imsim.core.exceptions import BadName
 from imsim.core.limits import Bucket
-from imsim.core.model import Code, Session, check_name, conversation_id, group_id
+from imsim.core.model import Code, Scene, Session, check_name, conversation_id, group_id
 from imsim.core.policies import Policies
 from imsim.core.timers import Timer, Timers
 
@@ -48,15 +49,18 @@ class Port(Protocol):
     def emit(self, event: events.Pushed) -> None: ...
 
 
+_Pushed = frames.Push | frames.Placed | frames.Notify | frames.Resync
+
+
 class _Push:
     """A push that the device has not acknowledged yet."""
 
     __slots__ = ("attempts", "connection", "frame", "number", "timer", "wait")
 
-    def __init__(self, connection: _Connection, frame: frames.Push | frames.Placed, number: int, wait: float) -> None:
+    def __init__(self, connection: _Connection, frame: _Pushed, number: int, wait: float) -> None:
         self.connection = connection
         self.frame = frame
-        self.number = number  # a message's seq, a place's version
+        self.number = number  # a message's seq, a place's version, a resync's number
         self.attempts = 1
         self.wait = wait
         self.timer: Timer | None = None
@@ -64,11 +68,11 @@ class _Push:
 
 class _Connection:
     __slots__ = (
-        "device",
         "heard",
         "id",
-        "kind",
-        "places",
+        "latest",
+        "login",
+        "resyncs",
         "session",
         "timer",
         "unacknowledged",
@@ -78,14 +82,15 @@ class _Connection:
 
     def __init__(self, id: int, now: float) -> None:
         self.id = id
-        self.device: str | None = None  # set by the login
-        self.kind = ""
+        self.login: frames.Login | None = None
         self.user: str | None = None  # set once the token is known to be good
         self.session: Session | None = None  # set once attached
         self.heard = now
         self.timer: Timer | None = None  # until logged in: the login's deadline; then: the heartbeat's
         self.unacknowledged: dict[str, deque[_Push]] = {}  # by conversation, in seq order
-        self.places: dict[str, _Push] = {}  # the latest unacknowledged `placed`, by conversation
+        self.resyncs = 0  # how many it was sent
+        #: By op and conversation, where a new one makes those before it needless: `placed`, `notify`, `resync`.
+        self.latest: dict[tuple[str, str], _Push] = {}
         self.unacknowledged_count = 0  # of both
 
 
@@ -99,7 +104,7 @@ class Gateway:
         self._epoch = epoch
         self._timers = Timers()
         self._connections: dict[int, _Connection] = {}
-        self._buckets: dict[str, Bucket] = {}  # by user
+        self._buckets: dict[tuple[str, bool], Bucket] = {}  # by user: for sends, for other requests
 
     def next_deadline(self) -> float | None:
         return self._timers.next_deadline()
@@ -131,7 +136,7 @@ class Gateway:
                 handler(self, source, frame, now)
                 return
             self._end(source, Code.BAD_REQUEST, f"{frame.op} is not expected here")
-        elif isinstance(frame, frames.Login) and source.device is None:
+        elif isinstance(frame, frames.Login) and source.login is None:
             self._login(source, frame)
         elif isinstance(frame, frames.Ping):
             self._ping(source, frame, now)
@@ -160,11 +165,14 @@ class Gateway:
 
     def _login(self, connection: _Connection, frame: frames.Login) -> None:
         try:
-            connection.device = check_name("device", frame.device)
-            connection.kind = check_name("kind", frame.kind) if frame.kind else ""
+            check_name("device", frame.device)
+            for field, name in (("kind", frame.kind), ("instance", frame.instance)):
+                if name:
+                    check_name(field, name)
         except BadName as error:
             self._end(connection, Code.BAD_REQUEST, str(error))
             return
+        connection.login = frame
         self._port.authenticate(connection.id, frame.token)
 
     def authenticated(
@@ -173,13 +181,17 @@ class Gateway:
         """The answer to `port.authenticate`: the token's user, and the wall time at which it was issued; or None
         and why (bad_token, token_expired)."""
         source = self._connections.get(connection)
-        if source is None or source.device is None or source.session is not None:
+        if source is None or source.login is None or source.session is not None:
             return
+        login = source.login
         if user is None:
             self._end(source, code or Code.BAD_TOKEN, "get a new token, then log in again")
         else:
             source.user = user
-            self._port.to_user(user, frames.Attach(user, source.device, self._name, connection, source.kind, issued_at))
+            attach = frames.Attach(
+                user, login.device, self._name, connection, login.kind, issued_at, login.instance, login.attempt
+            )
+            self._port.to_user(user, attach)
 
     def _attached(self, frame: frames.Attached, now: float) -> None:
         connection = self._connections.get(frame.connection)
@@ -206,12 +218,8 @@ class Gateway:
     def _send(self, connection: _Connection, frame: frames.Send, now: float) -> None:
         session = connection.session
         assert session is not None
-        limit = self._policies.content_bytes
-        # At most four bytes a character, so only long texts need counting.
-        if len(frame.content) * 4 > limit and len(frame.content.encode()) > limit:
-            self._reject(
-                connection, frame.op, frame.id_client, Code.TOO_LARGE, f"content: more than {limit} bytes of UTF-8"
-            )
+        if too_large := self._too_large(content=frame.content, custom=frame.custom, file=frame.file):
+            self._reject(connection, frame.op, frame.id_client[:128], Code.TOO_LARGE, too_large)
             return
         try:
             check_name("to", frame.to)
@@ -220,19 +228,41 @@ class Gateway:
         except BadName as error:
             self._reject(connection, frame.op, frame.id_client[:128], Code.BAD_REQUEST, str(error))
             return
-        if self._policies.user_rate and (wait := self._bucket(session.user, now).take(now)):
-            text = f"more than {self._policies.user_rate:g} messages a second"
-            self._reject(connection, frame.op, frame.id_client, Code.RATE_LIMITED, text, wait)
-            return
-        self._port.to_conversation(frames.Up(session, frame, conversation_id(frame.scene, session.user, frame.to)))
+        if not self._is_too_fast(connection, frame, now):
+            self._port.to_conversation(frames.Up(session, frame, conversation_id(frame.scene, session.user, frame.to)))
 
-    def _bucket(self, user: str, now: float) -> Bucket:
+    def _too_large(self, **fields: str | dict[str, object] | None) -> str:
+        """What is wrong with the first of the fields that has too many bytes; "" if none."""
+        limit = self._policies.content_bytes
+        for name, value in fields.items():
+            if not value:
+                continue
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            # At most four bytes a character, so only long texts need counting.
+            if len(text) * 4 > limit and len(text.encode(errors="surrogatepass")) > limit:
+                return f"{name}: more than {limit} bytes of UTF-8"
+        return ""
+
+    def _is_too_fast(self, connection: _Connection, frame: frames.Send | frames.Asked, now: float) -> bool:
+        """Whether it was refused because the user asks for too much; sends and other requests are counted apart."""
+        if not self._policies.user_rate:
+            return False
+        assert connection.session is not None
+        is_send = isinstance(frame, frames.Send)
+        wait = self._bucket((connection.session.user, is_send), now).take(now)
+        if wait:
+            what = "messages" if is_send else "requests"
+            text = f"more than {self._policies.user_rate:g} {what} a second"
+            self._reject(connection, frame.op, frame.ref, Code.RATE_LIMITED, text, wait, frame.number)
+        return wait > 0
+
+    def _bucket(self, whose: tuple[str, bool], now: float) -> Bucket:
         """The user's, kept across connections, or reconnecting would refill it."""
-        bucket = self._buckets.get(user)
+        bucket = self._buckets.get(whose)
         if bucket is None:
             if len(self._buckets) >= _BUCKETS:
                 self._buckets = {name: kept for name, kept in self._buckets.items() if not kept.is_full(now)}
-            bucket = self._buckets[user] = Bucket(self._policies.user_rate, self._policies.user_burst, now)
+            bucket = self._buckets[whose] = Bucket(self._policies.user_rate, self._policies.user_burst, now)
         return bucket
 
     def _create_group(self, connection: _Connection, frame: frames.CreateGroup, now: float) -> None:
@@ -248,17 +278,22 @@ class Gateway:
             text = f"members: more than {self._policies.group_size}"
             self._reject(connection, frame.op, frame.name, Code.TOO_LARGE, text)
             return
-        self._port.to_conversation(frames.Up(connection.session, frame, group_id(frame.name)))
+        if not self._is_too_fast(connection, frame, now):
+            self._port.to_conversation(frames.Up(connection.session, frame, group_id(frame.name)))
 
     def _set_conversation(self, connection: _Connection, frame: frames.SetConversation, now: float) -> None:
-        limit = self._policies.content_bytes
-        if frame.custom is not None and len(frame.custom.encode()) > limit:
-            text = f"custom: more than {limit} bytes of UTF-8"
-            self._reject(connection, frame.op, frame.ref, Code.TOO_LARGE, text, number=frame.number)
+        if too_large := self._too_large(custom=frame.custom):
+            self._reject(connection, frame.op, frame.ref, Code.TOO_LARGE, too_large, number=frame.number)
         else:
+            self._ask_own_user(connection, frame, now)
+
+    def _ask_own_user(self, connection: _Connection, frame: frames.Asked, now: float) -> None:
+        if not self._is_too_fast(connection, frame, now):
             self._to_own_user(connection, frame, now)
 
-    def _to_own_user(self, connection: _Connection, frame: frames.Sync | frames.Asked, now: float) -> None:
+    def _to_own_user(
+        self, connection: _Connection, frame: frames.Sync | frames.Asked | frames.Delivered, now: float
+    ) -> None:
         session = connection.session
         assert session is not None
         self._port.to_user(session.user, frames.Up(session, frame, ""))
@@ -267,18 +302,28 @@ class Gateway:
         self._port.send(connection.id, frames.Pong())
 
     def _delivered(self, connection: _Connection, frame: frames.Delivered, now: float) -> None:
-        pushes = connection.unacknowledged.get(frame.conversation_id)
-        if pushes is None:
-            return
-        while pushes and pushes[0].number <= frame.seq:
-            self._acknowledged(connection, pushes.popleft())
-        if not pushes:
-            del connection.unacknowledged[frame.conversation_id]
+        conversation = frame.conversation_id
+        pushes = connection.unacknowledged.get(conversation)
+        if pushes is not None:
+            while pushes and pushes[0].number <= frame.seq:
+                self._acknowledged(connection, pushes.popleft())
+            if not pushes:
+                del connection.unacknowledged[conversation]
+        self._latest_acknowledged(connection, (frames.Notify.op, conversation), frame.seq)
+        if self._policies.receipts == "delivered" and conversation.startswith(f"{Scene.P2P}:"):
+            self._to_own_user(connection, frame, now)
+
+    def _sync(self, connection: _Connection, frame: frames.Sync, now: float) -> None:
+        self._latest_acknowledged(connection, (frames.Resync.op, ""), frame.resync)
+        self._to_own_user(connection, frame, now)
 
     def _noted(self, connection: _Connection, frame: frames.Noted, now: float) -> None:
-        push = connection.places.get(frame.conversation_id)
-        if push is not None and push.number == frame.version:
-            self._acknowledged(connection, connection.places.pop(frame.conversation_id))
+        self._latest_acknowledged(connection, (frames.Placed.op, frame.conversation_id), frame.version)
+
+    def _latest_acknowledged(self, connection: _Connection, key: tuple[str, str], number: int) -> None:
+        push = connection.latest.get(key)
+        if push is not None and push.number <= number:
+            self._acknowledged(connection, connection.latest.pop(key))
 
     @staticmethod
     def _acknowledged(connection: _Connection, push: _Push) -> None:
@@ -299,7 +344,12 @@ class Gateway:
                 if push is not None:
                     self._push(connection, push, now)
                 elif type(down) is frames.Placed:
-                    self._place(connection, down, now)
+                    self._push_latest(connection, down, down.place.conversation_id, down.place.version, now)
+                elif type(down) is frames.Notify:
+                    self._push_latest(connection, down, down.conversation_id, down.seq, now)
+                elif type(down) is frames.Resync:
+                    connection.resyncs += 1
+                    self._push_latest(connection, frames.Resync(connection.resyncs), "", connection.resyncs, now)
                 else:
                     self._port.send(connection.id, down)
         elif isinstance(frame, frames.Attached):
@@ -319,21 +369,26 @@ class Gateway:
                 pushes = connection.unacknowledged[conversation] = deque()
             pushes.append(push)
 
-    def _place(self, connection: _Connection, frame: frames.Placed, now: float) -> None:
-        """It holds the whole place, so an older one that is unacknowledged need not arrive any more."""
-        conversation = frame.place.conversation_id
-        other = connection.places.get(conversation)
+    def _push_latest(
+        self,
+        connection: _Connection,
+        frame: frames.Placed | frames.Notify | frames.Resync,
+        conversation: str,
+        number: int,
+        now: float,
+    ) -> None:
+        """It says all that one with a lower number says, so that one need not arrive any more."""
+        key = (frame.op, conversation)
+        other = connection.latest.get(key)
         if other is not None:
-            if other.number >= frame.place.version:
+            if other.number >= number:
                 return
-            self._acknowledged(connection, connection.places.pop(conversation))
-        push = self._until_acknowledged(connection, frame, frame.place.version, now)
+            self._acknowledged(connection, connection.latest.pop(key))
+        push = self._until_acknowledged(connection, frame, number, now)
         if push is not None:
-            connection.places[conversation] = push
+            connection.latest[key] = push
 
-    def _until_acknowledged(
-        self, connection: _Connection, frame: frames.Push | frames.Placed, number: int, now: float
-    ) -> _Push | None:
+    def _until_acknowledged(self, connection: _Connection, frame: _Pushed, number: int, now: float) -> _Push | None:
         """Send it, now and again; None if too much is unacknowledged already, which is the connection's end."""
         if connection.unacknowledged_count >= self._policies.send_queue:
             self._end(connection, Code.SLOW_READER, "too many pushes are unacknowledged; log in again to get them")
@@ -387,7 +442,7 @@ class Gateway:
         del self._connections[connection.id]
         if connection.timer:
             connection.timer.cancel()
-        for pushes in (*connection.unacknowledged.values(), connection.places.values()):
+        for pushes in (*connection.unacknowledged.values(), connection.latest.values()):
             for push in pushes:
                 if push.timer:
                     push.timer.cancel()
@@ -400,10 +455,11 @@ _HANDLERS: dict[type, Callable[[Gateway, _Connection, Any, float], None]] = {
     frames.Delivered: Gateway._delivered,
     frames.Noted: Gateway._noted,
     frames.Ping: Gateway._ping,
-    frames.Read: Gateway._to_own_user,
+    frames.Sync: Gateway._sync,
+    frames.Read: Gateway._ask_own_user,
     frames.SetConversation: Gateway._set_conversation,
-    frames.ReadCount: Gateway._to_own_user,
-    frames.Sync: Gateway._to_own_user,
-    frames.EndSession: Gateway._to_own_user,
+    frames.History: Gateway._ask_own_user,
+    frames.ReadCount: Gateway._ask_own_user,
+    frames.EndSession: Gateway._ask_own_user,
     frames.CreateGroup: Gateway._create_group,
 }

@@ -7,7 +7,7 @@ from enum import Enum, auto
 
 from imsim.core.model import Message, Route
 
-_AHEAD = 1_000  # messages held back behind a gap; more are not kept, and come again as repeated pushes
+_AHEAD = 1_000  # messages held back behind a gap; more are not kept, and come again
 
 
 class Taken(Enum):
@@ -19,33 +19,32 @@ class Taken(Enum):
 
 
 class Inbox:
-    """`next_seq` is the lowest seq that is neither shown nor given up."""
+    """`next_seq` is the lowest seq that has not been shown."""
 
-    __slots__ = ("_ahead", "_holes", "_own", "next_seq")
+    __slots__ = ("_ahead", "_own", "next_seq")
 
     def __init__(self) -> None:
         self.next_seq = 1
         self._ahead: dict[int, tuple[Message, Route, float]] = {}  # and when it came
-        self._own: set[int] = set()  # seqs from next_seq on that this device's own sends have got
-        self._holes: set[int] = set()  # seqs below next_seq that were given up
+        self._own: dict[int, float] = {}  # seqs from next_seq on that this device's own sends have got, and when
 
     @property
     def cursor(self) -> int:
         """Everything up to this seq has been seen: what a sync starts from."""
-        return (min(self._holes) if self._holes else self.next_seq) - 1
+        return self.next_seq - 1
 
     @property
     def held_since(self) -> float | None:
         """When the first of the messages held back came; None if there is none."""
-        return self._ahead[min(self._ahead)][2] if self._ahead else None
+        ahead, own = min(self._ahead, default=0), min(self._own, default=0)
+        if ahead and not (own and own < ahead):
+            return self._ahead[ahead][2]
+        return self._own.get(own)
 
     def take(self, message: Message, route: Route, now: float) -> Taken:
         seq = message.seq
         if seq == self.next_seq:
             self.next_seq = seq + 1
-            return Taken.SHOW
-        if seq in self._holes:
-            self._holes.remove(seq)
             return Taken.SHOW
         if seq < self.next_seq or seq in self._ahead or seq in self._own:
             return Taken.REPEATED
@@ -58,7 +57,7 @@ class Inbox:
         while True:
             seq = self.next_seq
             if seq in self._own:
-                self._own.remove(seq)
+                del self._own[seq]
                 self.next_seq = seq + 1
             elif seq in self._ahead:
                 self.next_seq = seq + 1
@@ -67,24 +66,20 @@ class Inbox:
             else:
                 return
 
-    def place_own(self, seq: int) -> None:
+    def place_own(self, seq: int, now: float) -> None:
         """A message that this device sent, and so has on its screen, got this seq."""
         if seq >= self.next_seq:
-            self._own.add(seq)
+            self._own.setdefault(seq, now)
             self._ahead.pop(seq, None)
-        else:
-            self._holes.discard(seq)
 
     def complete_to(self, seq: int) -> None:
         """A sync has brought everything up to `seq` that this device may see."""
         while self.next_seq <= seq:
-            self._own.discard(self.next_seq)
+            self._own.pop(self.next_seq, None)
             self._ahead.pop(self.next_seq, None)
             self.next_seq += 1
-        self._holes = {hole for hole in self._holes if hole > seq}
 
-    def give_up_gap(self) -> None:
-        """Do not wait any longer for what is missing before the first message held back."""
-        first = min((*self._ahead, *self._own))
-        self._holes.update(range(self.next_seq, first))
-        self.next_seq = first
+    def gap(self, head: int) -> tuple[int, int]:
+        """The first and the last seq of what is missing before the first message held back, or else up to `head`."""
+        held = min((*self._ahead, *self._own), default=None)
+        return self.next_seq, head if held is None else held - 1

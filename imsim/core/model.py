@@ -150,6 +150,7 @@ class Place:
     hidden_seq: int = 0  # deleted from the list up to this seq; a newer message brings it back
     custom: str = ""  # the user's own, usually JSON
     peer_read_seq: int = 0  # p2p: how far the other user has read
+    peer_delivered_seq: int = 0  # p2p: how far some device of the other user has got; never below peer_read_seq
 
 
 class Session(NamedTuple):

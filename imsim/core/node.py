@@ -118,7 +118,7 @@ class _Wires:
     def to_user(self, user: str, frame: frames.ToUsers) -> None:
         self._queue.append((self.users.receive, frame))
 
-    def to_users(self, frame: frames.Deliver) -> None:
+    def to_users(self, frame: frames.Deliver | frames.Opened) -> None:
         self._queue.append((self.users.receive, frame))
 
     def to_gateway(self, gateway: str, frame: frames.ToGateway) -> None:

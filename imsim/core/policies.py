@@ -12,6 +12,9 @@ from dataclasses import dataclass
 class Policies:
     ack: str = "after_store"
     sessions: str = "all"
+    fanout: str = "read"
+    delivery: str = "push"
+    receipts: str = "read"
     send_timeout: float = 5.0
     send_attempts: int = 4
     push_timeout: float = 2.0

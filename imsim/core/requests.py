@@ -51,13 +51,18 @@ class Requests:
         request = self._unanswered.get((op, ref))
         if request is None:
             return False
-        frame = request.frame
-        if isinstance(frame, frames.Read | frames.SetConversation) and frame.number != number:
+        if request.frame.number != number:
             return False
         del self._unanswered[op, ref]
         if request.timer:
             request.timer.cancel()
         return True
+
+    def postponed(self, frame: frames.Rejected, now: float) -> None:
+        """It was refused for now, with the time after which to ask again."""
+        request = self._unanswered.get((frame.request, frame.ref))
+        if request is not None and frame.retry_after and request.frame.number == frame.number:
+            self._arm(request, now + frame.retry_after)
 
     def is_waiting(self, op: str, ref: str) -> bool:
         return (op, ref) in self._unanswered
@@ -85,10 +90,13 @@ class Requests:
                 request.timer.cancel()
 
     def _send(self, request: _Request, now: float) -> None:
+        self._arm(request, now + self._wait)
+        self._transmit(request.frame, now)
+
+    def _arm(self, request: _Request, deadline: float) -> None:
         if request.timer:
             request.timer.cancel()
-        request.timer = self._timers.at(now + self._wait, self._send, request)
-        self._transmit(request.frame, now)
+        request.timer = self._timers.at(deadline, self._send, request)
 
 
 def _merged(older: frames.SetConversation, newer: frames.SetConversation) -> frames.SetConversation:

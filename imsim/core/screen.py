@@ -15,8 +15,9 @@ from imsim.core.unread import Unread
 class Conversation:
     """A line of the conversation list, as this user sees it.
 
-    `update_time`: ms since 1970. `custom` is the user's own. `peer_read_seq`, p2p only: the other user has read up to
-    this seq, so the own messages up to it have been read.
+    `update_time`: ms since 1970. `custom` is the user's own. p2p only: the other user has read up to `peer_read_seq`,
+    and some device of the other user holds everything up to `peer_delivered_seq` (policy `receipts = delivered`; else
+    only what was read is known to have been delivered).
     """
 
     id: str
@@ -30,18 +31,22 @@ class Conversation:
     muted: bool = False
     custom: str = ""
     peer_read_seq: int = 0
+    peer_delivered_seq: int = 0
 
 
 class LocalConversation:
     """`place` is the latest from the server. `unread` is this device's own, and ahead of it while a `read` is under
-    way; so is `wanted`, what the user has changed and the server has not answered."""
+    way; so is `wanted`, what the user has changed and the server has not answered. `head`: the latest message that a
+    `notify` told of; `pull`: first and last seq of what is being fetched to fill a gap."""
 
-    __slots__ = ("gap_timer", "id", "inbox", "last_msg", "place", "unread")
+    __slots__ = ("gap_timer", "head", "id", "inbox", "last_msg", "place", "pull", "unread")
 
     def __init__(self, id: str) -> None:
         self.id = id
         self.inbox = Inbox()
         self.gap_timer: Timer | None = None
+        self.head = 0
+        self.pull: tuple[int, int] | None = None
         self.unread = Unread()
         self.last_msg: Message | None = None
         self.place = Place(id, 0, 0, 0)
@@ -86,4 +91,5 @@ class LocalConversation:
             place.muted,
             place.custom,
             place.peer_read_seq,
+            place.peer_delivered_seq,
         )

@@ -9,7 +9,7 @@ Requests of one conversation are carried out in the order in which they were ask
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, get_args
+from typing import ClassVar, NamedTuple, get_args
 
 from imsim.core.model import Message, Place, Scene, Session
 
@@ -70,7 +70,8 @@ class SavePlace:
     only, and not beyond the log; to hide is also to read. -> PlacesSaved.
 
     A change gets the next version of the user's log, with it or not at all; no change, no version. In a p2p
-    conversation the other user's place learns how far was read, and changes likewise. `asked` is the asker's own.
+    conversation the other user's place learns how far was read or `delivered_seq`, and changes likewise. `asked` is the
+    asker's own.
     """
 
     op: ClassVar[str] = "save_place"
@@ -81,11 +82,12 @@ class SavePlace:
     muted: bool | None = None
     hidden_seq: int | None = None
     custom: str | None = None
+    delivered_seq: int = 0
     asked: object = None
 
     @property
-    def reads(self) -> bool:
-        return self.read_seq > 0 or (self.hidden_seq or 0) > 0
+    def concerns_peer(self) -> bool:
+        return self.read_seq > 0 or (self.hidden_seq or 0) > 0 or self.delivered_seq > 0
 
     def applied_to(self, place: Place, max_seq: int) -> Place:
         """What the user's place becomes, its version aside, in a log that ends at `max_seq`."""
@@ -97,6 +99,14 @@ class SavePlace:
             pinned=place.pinned if self.pinned is None else self.pinned,
             muted=place.muted if self.muted is None else self.muted,
             custom=place.custom if self.custom is None else self.custom,
+        )
+
+    def shown_to_peer(self, peer: Place, mine: Place, max_seq: int) -> Place:
+        """What the other user's place becomes with it, `mine` being what this user's has become."""
+        return replace(
+            peer,
+            peer_read_seq=max(peer.peer_read_seq, mine.read_seq),
+            peer_delivered_seq=max(peer.peer_delivered_seq, mine.read_seq, min(self.delivered_seq, max_seq)),
         )
 
 
@@ -114,23 +124,40 @@ class CountRead:
 
 @dataclass(slots=True)
 class Missed:
-    """At most `limit` messages of the session's user's conversations after `cursors` (absent: 0), conversation by
-    conversation, in seq order; and with the last of them the user's places that changed after `version` (after 0: all
-    places, changed or not). -> MissedPage."""
+    """At most `limit` messages of the session's user's conversations after `cursors` (absent: 0), in seq order within
+    each conversation; and with the last of them the user's places that changed after `version` (after 0: all places,
+    changed or not). `inbox`: up to where the user's inbox was looked through before. -> MissedPage."""
 
     op: ClassVar[str] = "missed"
     session: Session
     cursors: dict[str, int]
     limit: int
     version: int = 0
+    inbox: int = 0
+    number: int = 0  # the asker's own
 
 
-Request = OpenConversation | Append | Find | OpenUser | RevokeTokens | SavePlace | CountRead | Missed
+@dataclass(slots=True)
+class Range:
+    """The messages from `first` to `last`, at most `limit` of them, the latest. `asked` is the asker's own.
+    -> RangePage, or None if the user has no such conversation."""
+
+    op: ClassVar[str] = "range"
+    user: str
+    conversation_id: str
+    first: int
+    last: int
+    limit: int
+    asked: object = None
+
+
+Request = OpenConversation | Append | Find | OpenUser | RevokeTokens | SavePlace | CountRead | Missed | Range
 
 #: Which requests are the Users machine's; the others are the Conversations machine's.
-USERS_REQUESTS = (OpenUser, RevokeTokens, SavePlace, CountRead, Missed)
+USERS_REQUESTS = (OpenUser, RevokeTokens, SavePlace, CountRead, Missed, Range)
 
-STORAGE_OPS = frozenset(request.op for request in get_args(Request))
+#: What work storage may have, for service times: `inbox` is one row of an inbox, written with an `append`.
+STORAGE_OPS = frozenset((*(request.op for request in get_args(Request)), "inbox"))
 
 # --- results --------------------------------------------------------------------------------------------------------
 
@@ -147,9 +174,11 @@ Places = tuple[tuple[str, Place], ...]  # (user, place)
 
 @dataclass(slots=True)
 class Appended:
-    """`places` are those that changed: the sender's, and with it the other user's, in their new state."""
+    """`places` are those that changed: the sender's, and with it the other user's, in their new state. `inbox_rows`:
+    how many were written."""
 
     places: Places = ()
+    inbox_rows: int = 0
 
 
 @dataclass(slots=True)
@@ -164,12 +193,22 @@ class Fenced:
     """Another writer opened the conversation since, or `seq` is not the next one: nothing was written."""
 
 
+class PlaceState(NamedTuple):
+    """A user's place with what else is to be known of it: the seqs beyond the read mark that count, ascending, where
+    the log ends, and how far some device of the user is known to have got."""
+
+    place: Place
+    unread_seqs: list[int]
+    max_seq: int
+    delivered_seq: int = 0
+
+
 @dataclass(slots=True)
 class UserState:
-    """`places` has all conversations of the user, each with the seqs beyond the read mark that count, ascending."""
+    """`places` has all conversations of the user."""
 
     epoch: int
-    places: list[tuple[Place, list[int]]]
+    places: list[PlaceState]
     revoked_before: float = 0.0
 
 
@@ -180,8 +219,9 @@ class Saved:
 
 @dataclass(slots=True)
 class PlacesSaved:
-    """The user's place as it stands now, changed or not, and if it was read the other user's; nothing for who is no
-    member. The whole state, so that answers may be lost, repeated or late: the higher version is the newer one."""
+    """The user's place as it stands now, changed or not, and the other user's where it may have changed; nothing for
+    who is no member. The whole state, so that answers may be lost, repeated or late: the higher version is the newer
+    one."""
 
     places: Places = ()
 
@@ -194,13 +234,24 @@ class ReadCount:
 
 @dataclass(slots=True)
 class MissedPage:
-    """`places` and `version`, where the user's log stands, belong to the last page."""
+    """`places` and `version`, where the user's log stands, belong to the last page. `inbox`: up to where the user's
+    inbox was looked through. `reads`: how many places storage had to look at for it."""
 
     messages: list[Message]
     cursors: dict[str, int]
     more: bool
     places: tuple[Place, ...] = ()
     version: int = 0
+    inbox: int = 0
+    reads: int = 1
+
+
+@dataclass(slots=True)
+class RangePage:
+    """In seq order. `more`: before them there are others in the range."""
+
+    messages: list[Message]
+    more: bool = False
 
 
 @dataclass(slots=True)
@@ -221,6 +272,7 @@ Result = (
     | PlacesSaved
     | ReadCount
     | MissedPage
+    | RangePage
     | Failed
     | None
 )
@@ -229,7 +281,7 @@ Result = (
 
 
 class _Log:
-    __slots__ = ("by_key", "epoch", "id", "members", "messages", "places")
+    __slots__ = ("by_key", "delivered", "epoch", "id", "members", "messages", "places")
 
     def __init__(self, id: str, members: tuple[str, ...]) -> None:
         self.id = id
@@ -238,15 +290,22 @@ class _Log:
         self.messages: list[Message] = []
         self.by_key: dict[tuple[str, str], Message] = {}
         self.places: dict[str, Place] = {}  # by user; only those that ever changed
+        self.delivered: dict[str, int] = {}  # by user, p2p: how far some device of the user is known to have got
 
     def place(self, user: str) -> Place:
         return self.places.get(user) or Place(self.id, 0, 0, 0)
 
 
 class MemoryStorage:
-    """What the requests mean, in the fewest words: the simulation's storage and the yardstick for every other."""
+    """What the requests mean, in the fewest words: the simulation's storage and the yardstick for every other.
 
-    def __init__(self) -> None:
+    `fanout`: "read": a message is one row, and a login looks into each of the user's conversations; "write": each
+    message puts a row into the inbox of each member as well, and a login reads through the user's own inbox, from
+    where it stopped the last time. What users see is the same.
+    """
+
+    def __init__(self, fanout: str = "read") -> None:
+        self._inboxes: dict[str, list[Message]] | None = {} if fanout == "write" else None
         self._logs: dict[str, _Log] = {}
         self._conversations_of: dict[str, list[str]] = {}
         self._user_epochs: dict[str, int] = {}
@@ -267,6 +326,8 @@ class MemoryStorage:
             return self._revoke_tokens(request)
         if type(request) is Missed:
             return self._missed(request)
+        if type(request) is Range:
+            return self._range(request)
         if type(request) is CountRead:
             return self._count_read(request)
         assert isinstance(request, Find)
@@ -296,9 +357,14 @@ class MemoryStorage:
             return Fenced()
         log.messages.append(message)
         log.by_key[key] = message
+        appended = Appended()
+        if self._inboxes is not None:
+            appended.inbox_rows = len(log.members)
+            for member in log.members:
+                self._inboxes.setdefault(member, []).append(message)
         if request.shown > log.place(message.sender).read_seq and message.sender in log.members:
-            return Appended(self._change(log, SavePlace(message.sender, log.id, request.shown)))
-        return Appended()
+            appended.places = self._change(log, SavePlace(message.sender, log.id, request.shown))
+        return appended
 
     def _find(self, request: Find) -> Message | None:
         log = self._logs.get(request.conversation_id)
@@ -311,7 +377,7 @@ class MemoryStorage:
             log = self._logs[conversation]
             place = log.place(request.user)
             unread = [m.seq for m in log.messages[place.read_seq :] if m.countable and m.sender != request.user]
-            places.append((place, unread))
+            places.append(PlaceState(place, unread, len(log.messages), log.delivered.get(request.user, 0)))
         return UserState(epoch, places, self._revoked_before.get(request.user, 0.0))
 
     def _revoke_tokens(self, request: RevokeTokens) -> Saved:
@@ -323,20 +389,22 @@ class MemoryStorage:
         if log is None or user not in log.members:
             return PlacesSaved()
         self._change(log, request)
-        others = peers(log.id, log.members, user) if request.reads else ()
+        others = peers(log.id, log.members, user) if request.concerns_peer else ()
         return PlacesSaved(tuple((one, log.place(one)) for one in (user, *others)))
 
     def _change(self, log: _Log, change: SavePlace) -> Places:
         """Returns the places that are other than before."""
-        user = change.user
+        user, max_seq = change.user, len(log.messages)
         old = log.place(user)
-        new = change.applied_to(old, len(log.messages))
-        if new == old:
-            return ()
-        changed = [(user, new)]
-        if new.read_seq > old.read_seq:
+        new = change.applied_to(old, max_seq)
+        changed = [(user, new)] if new != old else []
+        if change.concerns_peer:
             for peer in peers(log.id, log.members, user):
-                changed.append((peer, replace(log.place(peer), peer_read_seq=new.read_seq)))
+                before = log.place(peer)
+                after = change.shown_to_peer(before, new, max_seq)
+                if after != before:
+                    log.delivered[user] = after.peer_delivered_seq
+                    changed.append((peer, after))
         for one, place in changed:
             place.version = self._versions[one] = self._versions.get(one, 0) + 1
             log.places[one] = place
@@ -351,21 +419,52 @@ class MemoryStorage:
         return ReadCount(sum(log.place(member).read_seq >= request.seq for member in others), len(others))
 
     def _missed(self, request: Missed) -> MissedPage:
-        messages: list[Message] = []
-        cursors: dict[str, int] = {}
-        user = request.session.user
-        conversations = sorted(self._conversations_of.get(user, ()))
-        for conversation in conversations:
+        page = self._missed_in_logs(request) if self._inboxes is None else self._missed_in_inbox(request)
+        if not page.more:
+            user = request.session.user
+            places = (self._logs[conversation].place(user) for conversation in self._sorted_conversations(user))
+            page.places = tuple(place for place in places if place.version > request.version or not request.version)
+            page.version = self._versions.get(user, 0)
+        return page
+
+    def _sorted_conversations(self, user: str) -> list[str]:
+        return sorted(self._conversations_of.get(user, ()))
+
+    def _missed_in_logs(self, request: Missed) -> MissedPage:
+        page = MissedPage([], {}, more=False, reads=0)
+        for conversation in self._sorted_conversations(request.session.user):
             log = self._logs[conversation].messages
             cursor = max(0, request.cursors.get(conversation, 0))
-            found = log[cursor : cursor + request.limit - len(messages)]
-            messages += found
-            cursors[conversation] = cursor = max(cursor, found[-1].seq if found else 0)
+            found = log[cursor : cursor + request.limit - len(page.messages)]
+            page.messages += found
+            page.reads += 1
+            page.cursors[conversation] = cursor = max(cursor, found[-1].seq if found else 0)
             if cursor < len(log):
-                return MissedPage(messages, cursors, more=True)
-        places = (self._logs[conversation].place(user) for conversation in conversations)
-        changed = tuple(place for place in places if place.version > request.version or not request.version)
-        return MissedPage(messages, cursors, False, changed, self._versions.get(user, 0))
+                page.more = True
+                break
+        return page
+
+    def _missed_in_inbox(self, request: Missed) -> MissedPage:
+        assert self._inboxes is not None
+        inbox = self._inboxes.get(request.session.user, [])
+        page = MissedPage([], {}, more=False, inbox=min(max(0, request.inbox), len(inbox)))
+        for message in inbox[page.inbox :]:
+            conversation = message.conversation_id
+            if message.seq > request.cursors.get(conversation, 0):  # else the device got it by a push
+                if len(page.messages) == request.limit:
+                    page.more = True
+                    break
+                page.messages.append(message)
+            page.inbox += 1
+            page.cursors[conversation] = max(message.seq, request.cursors.get(conversation, 0))
+        return page
+
+    def _range(self, request: Range) -> RangePage | None:
+        log = self._logs.get(request.conversation_id)
+        if log is None or request.user not in log.members:
+            return None
+        found = log.messages[max(0, request.first - 1) : max(0, request.last)]
+        return RangePage(found[-request.limit :], more=len(found) > request.limit)
 
 
 def peers(conversation_id: str, members: tuple[str, ...], user: str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from imsim.core import frames, storage
-from imsim.core.model import Code, Message, Place, Session
+from imsim.core.model import Code, Message, Place, Session, p2p_members
 from imsim.core.policies import Policies
 from imsim.core.timers import Timer, Timers
 from imsim.core.unread import Unread
@@ -27,30 +27,33 @@ class Port(Protocol):
 
     def to_gateway(self, gateway: str, frame: frames.ToGateway) -> None: ...
 
-    def to_user(self, user: str, frame: frames.PeerRead) -> None:
+    def to_user(self, user: str, frame: frames.PeerMoved) -> None:
         """To the router that owns the user, this one or another."""
 
 
 class _Place:
     """A place as storage has it, but for `unread`, which counts here."""
 
-    __slots__ = ("stored", "unread")
+    __slots__ = ("delivered_seq", "last_seq", "stored", "unread")
 
-    def __init__(self, stored: Place, unread: Unread) -> None:
+    def __init__(self, stored: Place, unread: Unread, last_seq: int = 0, delivered_seq: int = 0) -> None:
         self.stored = stored
         self.unread = unread
+        self.last_seq = last_seq  # the latest message that was let out to the user's devices, or is in a login's sync
+        self.delivered_seq = delivered_seq  # how far some device has got, as the other user is or will be told
 
     def view(self) -> Place:
         return replace(self.stored, unread=self.unread.count)
 
 
 class _User:
-    __slots__ = ("epoch", "id", "places", "request", "revoked_before", "sessions", "timer", "waiting")
+    __slots__ = ("epoch", "id", "logins", "places", "request", "revoked_before", "sessions", "timer", "waiting")
 
     def __init__(self, id: str) -> None:
         self.id = id
         self.epoch = 0  # of the latest session
         self.sessions: dict[str, Session] = {}  # by device
+        self.logins: dict[str, tuple[str, int]] = {}  # of those sessions: which login of which instance
         self.revoked_before = 0.0  # tokens issued before this wall time are void
         self.places: dict[str, _Place] = {}  # by conversation
         self.request: storage.OpenUser | None = None
@@ -75,6 +78,9 @@ class Users:
         if type(frame) is frames.Deliver:
             self._deliver(frame)
             return
+        if type(frame) is frames.Opened:
+            self._compare(frame)
+            return
         if isinstance(frame, frames.Attach):
             user = self._users.get(frame.user)
             if user is None:
@@ -83,8 +89,8 @@ class Users:
                 user.timer = self._timers.at(now + self._policies.storage_timeout, self._overdue, user)
                 self._port.store(user.request)
         else:
-            assert isinstance(frame, frames.Up | frames.Detach | frames.PeerRead)
-            user = self._users.get(frame.user if isinstance(frame, frames.PeerRead) else frame.session.user)
+            assert isinstance(frame, frames.Up | frames.Detach | frames.PeerMoved)
+            user = self._users.get(frame.user if isinstance(frame, frames.PeerMoved) else frame.session.user)
             if user is None:
                 return  # a frame of a session that a crash of this node has ended; or who would be told is away
         if user.request is None:
@@ -103,6 +109,8 @@ class Users:
             self._counted(request, result)
         elif isinstance(request, storage.Missed):
             self._send_page(request, result)
+        elif isinstance(request, storage.Range):
+            self._send_range(request, result)
 
     def revoke(self, name: str, before: float) -> None:
         """End all sessions of a user; tokens issued before this wall time (seconds since 1970) open no new one."""
@@ -128,7 +136,7 @@ class Users:
         """The link to another router, which had broken, is there again: messages of its conversations may not have
         reached us meanwhile. All of them are in storage, so let the devices look there."""
         for user in self._users.values():
-            self._to_all(user.sessions.values(), frames.Resync())
+            self._resync(user)
 
     # --- sessions ---------------------------------------------------------------------------------------------------
 
@@ -144,8 +152,9 @@ class Users:
         user.request = None
         user.epoch = result.epoch * _LOGINS_PER_OPENING
         user.revoked_before = max(result.revoked_before, user.revoked_before)
-        for place, unread_seqs in result.places:
-            user.places[place.conversation_id] = _Place(place, Unread(place.read_seq, unread_seqs))
+        for place, unread_seqs, max_seq, delivered_seq in result.places:
+            unread = Unread(place.read_seq, unread_seqs)
+            user.places[place.conversation_id] = _Place(place, unread, max_seq, delivered_seq)
         while user.waiting:
             self._handle(user, user.waiting.popleft())
 
@@ -166,9 +175,11 @@ class Users:
             by_gateway: dict[str, list[Session]] = {}
             self._deliver_one(user, frame, by_gateway)
             self._push(frame, by_gateway)
+        elif isinstance(frame, frames.Opened):
+            self._compare_one(user, frame)
         elif isinstance(frame, frames.Attach):
             self._attach(user, frame)
-        elif isinstance(frame, frames.PeerRead):
+        elif isinstance(frame, frames.PeerMoved):
             self._learn(user, frame.place)
         elif user.sessions.get(frame.session.device) == frame.session:
             if isinstance(frame, frames.Detach):
@@ -196,18 +207,34 @@ class Users:
                     asked=up,
                 )
             )
+        elif isinstance(frame, frames.Delivered):
+            self._delivered(user, frame.conversation_id, frame.seq)
+        elif isinstance(frame, frames.History):
+            limit = self._policies.page
+            self._port.store(storage.Range(user.id, frame.conversation_id, frame.first, frame.last, limit, up))
         elif isinstance(frame, frames.ReadCount):
             self._port.store(storage.CountRead(user.id, frame.conversation_id, frame.seq, up))
         elif isinstance(frame, frames.EndSession):
             self._end_session(user, session, frame)
         elif isinstance(frame, frames.Sync):
-            self._port.store(storage.Missed(session, frame.cursors, self._policies.page, frame.version))
+            missed = storage.Missed(
+                session, frame.cursors, self._policies.page, frame.version, frame.inbox, frame.number
+            )
+            self._port.store(missed)
+            if self._policies.receipts == "delivered":
+                for conversation, seq in frame.cursors.items():
+                    self._delivered(user, conversation, seq)
 
     def _attach(self, user: _User, frame: frames.Attach) -> None:
         if frame.issued_at < user.revoked_before:
             self._refuse(frame, Code.TOKEN_REVOKED)
             self._forget_if_idle(user)
             return
+        if frame.device in user.sessions:
+            instance, attempt = user.logins[frame.device]
+            if frame.instance and frame.instance == instance and frame.attempt < attempt:
+                self._refuse(frame, Code.REPLACED)  # by a later login of itself that got here before it
+                return
         slot = {"all": frame.device, "one_per_kind": frame.kind, "single": ""}[self._policies.sessions]
         for other in list(user.sessions.values()):
             if other.device == frame.device:
@@ -217,6 +244,7 @@ class Users:
         user.epoch += 1
         session = Session(user.id, frame.device, user.epoch, frame.gateway, frame.connection, slot)
         user.sessions[frame.device] = session
+        user.logins[frame.device] = (frame.instance, frame.attempt)
         self._port.to_gateway(frame.gateway, frames.Attached(frame.connection, session))
 
     def _kick(self, user: _User, session: Session, code: Code) -> None:
@@ -252,17 +280,37 @@ class Users:
                 user.waiting.append(frame)  # past the bound, the device's login sync brings it
         self._push(frame, by_gateway)
 
+    def _compare(self, frame: frames.Opened) -> None:
+        for name in frame.users:
+            user = self._users.get(name)
+            if user is not None and user.request is None:  # else it will ask storage itself
+                self._compare_one(user, frame)
+
+    def _compare_one(self, user: _User, frame: frames.Opened) -> None:
+        place = self._place(user, frame.conversation_id)
+        if frame.seq > place.last_seq:
+            place.last_seq = frame.seq
+            self._resync(user)
+
+    def _resync(self, user: _User) -> None:
+        """Something was stored of which we have not heard; storage knows all, so let the devices look there."""
+        self._to_all(user.sessions.values(), frames.Resync())
+
     def _push(self, frame: frames.Deliver, by_gateway: dict[str, list[Session]]) -> None:
         if by_gateway:
-            push = frames.Push(frame.message)
+            message = frame.message
+            push: frames.Push | frames.Notify = frames.Push(message)
+            if self._policies.delivery == "notify":
+                push = frames.Notify(message.conversation_id, message.seq)
             for gateway, sessions in by_gateway.items():
                 self._port.to_gateway(gateway, frames.Down(sessions, push))
 
-    def _count(self, user: _User, message: Message) -> None:
+    def _count(self, user: _User, message: Message) -> _Place:
         """Take note of a message of one of the user's conversations; again or after a later one does no harm."""
         place = self._place(user, message.conversation_id)
         if message.countable and message.sender != user.id:
             place.unread.add(message.seq)
+        return place
 
     @staticmethod
     def _place(user: _User, conversation_id: str) -> _Place:
@@ -273,7 +321,11 @@ class Users:
 
     def _deliver_one(self, user: _User, frame: frames.Deliver, by_gateway: dict[str, list[Session]]) -> None:
         message = frame.message
-        self._count(user, message)
+        known = self._count(user, message)
+        if message.seq > known.last_seq:
+            if message.seq > known.last_seq + 1:
+                self._resync(user)
+            known.last_seq = message.seq
         for name, place in frame.places:
             if name == user.id:
                 self._learn(user, place)
@@ -293,19 +345,40 @@ class Users:
         """Tell everybody concerned, whether this very request changed anything or not: an earlier one may have done
         it, and its answer been lost."""
         up = request.asked
+        if up is None:
+            self._delivered_saved(request, result)
+            return
         assert isinstance(up, frames.Up)
         if not isinstance(result, storage.PlacesSaved):
             self._answer(up.session, up.frame, Code.UNAVAILABLE, "storage could not save it")
         elif not result.places:
             self._answer(up.session, up.frame, Code.NO_CONVERSATION, "you have no such conversation")
         else:
-            (name, place), *others = result.places
-            user = self._users.get(name)
-            if user is not None and user.request is None:
-                self._learn(user, place)
-            for peer, place in others:
-                self._port.to_user(peer, frames.PeerRead(peer, place))
+            self._tell(result)
             self._answer(up.session, up.frame)
+
+    def _tell(self, saved: storage.PlacesSaved) -> None:
+        (name, own), *others = saved.places
+        user = self._users.get(name)
+        if user is not None and user.request is None:
+            self._learn(user, own)
+        for peer, place in others:
+            self._port.to_user(peer, frames.PeerMoved(peer, place))
+
+    def _delivered(self, user: _User, conversation_id: str, seq: int) -> None:
+        """Some device of the user has everything up to `seq`; the other user of a p2p conversation hears of it."""
+        place = user.places.get(conversation_id)
+        if place is not None and seq > place.delivered_seq and p2p_members(conversation_id):
+            place.delivered_seq = seq
+            self._port.store(storage.SavePlace(user.id, conversation_id, delivered_seq=seq))
+
+    def _delivered_saved(self, request: storage.SavePlace, result: storage.Result) -> None:
+        user = self._users.get(request.user)
+        if isinstance(result, storage.PlacesSaved):
+            if result.places:
+                self._tell(result)
+        elif user is not None and (place := user.places.get(request.conversation_id)) is not None:
+            place.delivered_seq = min(place.delivered_seq, request.delivered_seq - 1)  # the next message says it again
 
     def _learn(self, user: _User, stored: Place) -> None:
         """A place as storage has it, or had it: the higher version is the newer one."""
@@ -329,16 +402,15 @@ class Users:
     def _answer(
         self,
         session: Session,
-        frame: frames.Send | frames.Sync | frames.Asked,
+        frame: frames.Send | frames.Sync | frames.Asked | frames.Delivered,
         code: Code | None = None,
         text: str = "",
     ) -> None:
         """`done`, or with a code `rejected`. The gateway drops what is for a session that has ended."""
-        number = frame.number if isinstance(frame, frames.Read | frames.SetConversation) else 0
         if code is None:
-            self._to_all((session,), frames.Done(frame.op, frame.ref, number))
+            self._to_all((session,), frames.Done(frame.op, frame.ref, frame.number))
         else:
-            self._to_all((session,), frames.Rejected(frame.op, frame.ref, code, text, 0.0, number))
+            self._to_all((session,), frames.Rejected(frame.op, frame.ref, code, text, 0.0, frame.number))
 
     def _to_all(self, sessions: Iterable[Session], frame: frames.ToClient) -> None:
         for session in sessions:
@@ -352,8 +424,10 @@ class Users:
             return
         asker = (request.session,)
         if not isinstance(result, storage.MissedPage):
-            answer = frames.Rejected(frames.Sync.op, "", Code.UNAVAILABLE, "storage could not be read")
-            self._to_all(asker, answer)
+            refusal = frames.Rejected(
+                frames.Sync.op, "", Code.UNAVAILABLE, "storage could not be read", 0.0, request.number
+            )
+            self._to_all(asker, refusal)
             return
         # What storage did without its answer ever coming back is known from here only: messages that no writer let
         # out, and changes of places.
@@ -361,7 +435,24 @@ class Users:
             self._count(user, message)
         for place in result.places:
             self._learn(user, place)
-        self._to_all(asker, frames.Page(result.messages, result.cursors, result.more))
+        messages, cursors, inbox, number = result.messages, result.cursors, result.inbox, request.number
+        answer: frames.Page | frames.SyncDone = frames.Page(messages, cursors, inbox, number)
         if not result.more:
             places = [self._place(user, place.conversation_id).view() for place in result.places]
-            self._to_all(asker, frames.SyncDone(places, result.version))
+            answer = frames.SyncDone(messages, cursors, places, result.version, inbox, number)
+        self._to_all(asker, answer)
+
+    def _send_range(self, request: storage.Range, result: storage.Result) -> None:
+        up = request.asked
+        assert isinstance(up, frames.Up)
+        if isinstance(result, storage.RangePage):
+            user = self._users.get(request.user)
+            if user is not None and user.request is None:
+                for message in result.messages:
+                    self._count(user, message)
+            asked = (request.conversation_id, request.first, request.last)
+            self._to_all((up.session,), frames.HistoryPage(*asked, result.messages, result.more))
+        elif result is None:
+            self._answer(up.session, up.frame, Code.NO_CONVERSATION, "you have no such conversation")
+        else:
+            self._answer(up.session, up.frame, Code.UNAVAILABLE, "storage could not be read")

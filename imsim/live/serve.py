@@ -48,7 +48,7 @@ def run_server(
         if until_eof is not None:
             # A thread, because an event loop cannot wait for every kind of file.
             Thread(target=_wait_for_end, args=(until_eof, loop, ended), daemon=True).start()
-        store = SqliteStore(db or ":memory:", synchronous=synchronous)
+        store = SqliteStore(db or ":memory:", synchronous=synchronous, fanout=policies.fanout)
         try:
             server = Server(policies, store, key=key, token_lifetime=token_lifetime, ssl=context)
             await server.start(host, port)

@@ -175,6 +175,19 @@ class Policies(Section):
         description="which of a user's devices may be logged in together: all, one of each kind, or a single one;"
         " a new login ends the others",
     )
+    fanout: Literal["read", "write"] = Field(
+        default="read",
+        description="what storage keeps of a message: one row, and a login looks into each of its conversations; or"
+        " also a row in the inbox of each member, and a login reads its own inbox",
+    )
+    delivery: Literal["push", "notify"] = Field(
+        default="push",
+        description="what a device is sent of a new message: the message, or a notice upon which it fetches it",
+    )
+    receipts: Literal["read", "delivered"] = Field(
+        default="read",
+        description="what the sender of a p2p message hears of: that it was read, or also that a device has got it",
+    )
     send_timeout: PositiveSeconds = Field(default=5.0, description="a send not answered for this long is sent again")
     send_attempts: int = Field(default=4, ge=1, description="sendings of one message before it fails")
     push_timeout: PositiveSeconds = Field(
@@ -183,8 +196,8 @@ class Policies(Section):
     push_backoff: float = Field(default=2.0, ge=1, description="factor from one push's timeout to the next's")
     gap_wait: Seconds = Field(
         default=3.0,
-        description="a device holds a message back for this long at most while one before it is missing (with a drain"
-        " shorter than this, some are held back at the end, and count as lost)",
+        description="a device that holds a message back because one before it is missing waits for so long, then"
+        " fetches what is missing (with a drain shorter than this, some are held back at the end, and count as lost)",
     )
     heartbeat: PositiveSeconds = Field(default=30.0, description="a client silent for this long pings")
     heartbeat_timeout: PositiveSeconds = Field(
@@ -218,7 +231,12 @@ class Policies(Section):
 class Limits(Section):
     """Every queue and every request has an end."""
 
-    content_bytes: int = Field(default=16384, ge=1, le=2**31 - 1, description="bytes of a message's content")
+    content_bytes: int = Field(
+        default=16384,
+        ge=1,
+        le=2**31 - 1,
+        description="bytes of a message's content, of its custom and of its file, each",
+    )
     send_queue: int = Field(
         default=1024, ge=1, description="unacknowledged pushes of one connection; beyond it a slow reader is closed"
     )
@@ -226,9 +244,12 @@ class Limits(Section):
     open_conversations: int = Field(default=100_000, ge=1, description="conversations that a router keeps in memory")
     group_size: int = Field(default=5000, ge=1, description="members of a group")
     user_rate: float = Field(
-        default=0.0, ge=0, description="messages per second that a user may send through one gateway; 0: any number"
+        default=0.0,
+        ge=0,
+        description="messages per second that a user may send through one gateway, and other requests, each; 0: any"
+        " number",
     )
-    user_burst: int = Field(default=20, ge=1, description="messages at once, after a pause, under user_rate")
+    user_burst: int = Field(default=20, ge=1, description="of them at once, after a pause, under user_rate")
     group_rate: float = Field(default=0.0, ge=0, description="messages per second in one group; 0: any number")
     group_burst: int = Field(default=100, ge=1, description="messages at once, after a pause, under group_rate")
 

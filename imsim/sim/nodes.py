@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from imsim.core import events, frames, storage
@@ -60,6 +61,22 @@ class Work:
         draws = self._draws[op]
         demand = sum(distribution.quantile(draws.at(intent, entity)) for entity in entities)
         return self.station.submit(now, demand, flow)
+
+    def done_with_storage(self, now: float, request: storage.Request, result: storage.Result) -> float:
+        """The same for a request of storage, of which the result says how much work it was."""
+        op, intent = request.op, None
+        if type(request) is storage.Append:
+            intent = int(request.message.id_client)
+            rows = result.inbox_rows if type(result) is storage.Appended else 0
+            if rows and (row := self._service.get("inbox")):
+                append, draws = self._service.get(op), self._draws["inbox"]
+                demand = append.quantile(self._draws[op].at(intent)) if append else 0.0
+                demand += sum(row.quantile(draws.at(intent, number)) for number in range(rows))
+                return self.station.submit(now, demand, None)
+        elif type(result) is storage.MissedPage and result.reads != 1 and (read := self._service.get(op)):
+            stream = self._others[op]
+            return self.station.submit(now, sum(read.quantile(stream.next()) for _ in range(result.reads)), None)
+        return self.done(now, op, None, intent)
 
 
 class _Machines:
@@ -447,11 +464,9 @@ class RouterNode(_Machines):
         arrival = self._gateway_links[index].arrival(self.now)
         self.world.clock.call_at(arrival, self.world.gateways[index].from_router, frame)
 
-    def to_users(self, frame: frames.Deliver) -> None:
+    def to_users(self, frame: frames.Deliver | frames.Opened) -> None:
         for index, users in self.world.by_router(frame.users):
-            part = frame
-            if len(users) < len(frame.users):
-                part = frames.Deliver(users, frame.message, frame.origin, frame.places)
+            part = frame if len(users) == len(frame.users) else replace(frame, users=users)
             if index == self.index:
                 self._local.append(part)
             else:
@@ -483,8 +498,7 @@ class StorageNode:
 
     def receive(self, asked: tuple[RouterNode, Conversations | Users, storage.Request]) -> None:
         router, asker, request = asked
-        intent = int(request.message.id_client) if type(request) is storage.Append else None
-        done = self.work.done(self.world.clock.now, request.op, None, intent)
         result = self.world.storage.execute(request)
+        done = self.work.done_with_storage(self.world.clock.now, request, result)
         arrival = self._links[router.index].arrival(done)
         self.world.clock.call_at(arrival, router.stored, (asker, request, result))

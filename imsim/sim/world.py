@@ -52,7 +52,7 @@ class World:
         self.clock = Clock(-LEAD)
         self.epoch = EPOCH
         self.recorder = Recorder()
-        self.storage = storage.MemoryStorage()
+        self.storage = storage.MemoryStorage(self.policies.fanout)
         #: Called with every event of a client, after it was recorded: (node, event).
         self.on_client_event: Callable[[ClientNode, events.ClientEvent], None] | None = None
 

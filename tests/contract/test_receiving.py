@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from imsim.core import events
-from imsim.core.client import State
 from imsim.core.model import Code, Flow, Route
+from imsim.core.uplink import State
+
+push = pytest.mark.design("push")
 
 
 def test_the_senders_other_devices_see_it_as_their_own(world):
@@ -24,6 +28,7 @@ def test_every_device_of_the_recipient_gets_it(world):
     assert [bob.shown for bob in bobs] == [["hello"], ["hello"]]
 
 
+@push
 def test_a_lost_push_comes_again(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     bob.lose_next("push")
@@ -33,6 +38,7 @@ def test_a_lost_push_comes_again(world):
     assert bob.shown == ["hello"]
 
 
+@push
 def test_a_lost_delivered_ack_brings_a_repetition_that_is_not_shown(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     bob.lose_next("delivered")
@@ -49,6 +55,7 @@ def test_an_acknowledged_push_does_not_come_again(world):
     assert bob.of(events.Repeated) == []
 
 
+@push
 def test_a_message_ahead_of_a_gap_waits_for_it(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     bob.lose_next("push")
@@ -59,22 +66,85 @@ def test_a_message_ahead_of_a_gap_waits_for_it(world):
     assert bob.shown == ["one", "two"]
 
 
-def test_a_gap_that_nobody_fills_is_passed_and_filled_by_the_next_login(world):
+@push
+def test_a_gap_that_no_push_fills_is_fetched(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
-    bob.lose(lambda frame: frame.op == "push" and frame.message.content == "one")
-    alice.send("bob", "one", "1")
-    alice.send("bob", "two", "2")
+    bob.lose(lambda frame: frame.op == "push" and frame.message.content in ("one", "two"))
+    for number, content in enumerate(("one", "two", "three"), 1):
+        alice.send("bob", content, str(number))
     world.advance(1)
     assert bob.shown == []
     world.advance(3)
-    assert bob.shown == ["two"]
+    assert bob.shown == ["one", "two", "three"]
+    assert [event.route for event in bob.of(events.Shown)] == [Route.SYNC, Route.SYNC, Route.PUSH]
+    alice.send("bob", "four", "4")
+    assert bob.shown == ["one", "two", "three", "four"]
+
+
+@push
+def test_a_gap_larger_than_a_page_is_fetched_page_by_page(make_world):
+    world = make_world(page=2)
+    alice, bob = world.device("alice").start(), world.device("bob").start()
+    bob.lose(lambda frame: frame.op == "push" and frame.message.seq < 8)
+    for number in range(1, 9):
+        alice.send("bob", str(number), str(number))
+    world.advance(4)
+    assert bob.shown == [str(number) for number in range(1, 9)]
+
+
+@push
+def test_a_gap_before_ones_own_message_is_fetched_too(world):
+    alice, bob = world.device("alice").start(), world.device("bob").start()
+    bob.lose(lambda frame: frame.op == "push")
+    alice.send("bob", "one", "1")
+    bob.send("alice", "two", "2")
+    assert bob.shown == []
+    world.advance(4)
+    assert bob.shown == ["one"]
+
+
+@push
+def test_what_fills_a_gap_is_asked_for_until_it_comes(world):
+    alice, bob = world.device("alice").start(), world.device("bob").start()
+    lost = []
+
+    def predicate(frame):
+        if frame.op == "history_page":
+            lost.append(frame)
+        return (frame.op == "push" and frame.message.content == "one") or (frame.op == "history_page" and len(lost) < 3)
+
+    bob.lose(predicate)
+    alice.send("bob", "one", "1")
+    alice.send("bob", "two", "2")
+    world.advance(20)
+    assert bob.shown == ["one", "two"]
+    assert len(lost) == 3
+
+
+@pytest.mark.design("notify")
+def test_a_lost_notice_comes_again(world):
+    alice, bob = world.device("alice").start(), world.device("bob").start()
+    bob.lose_next("notify", 2)
+    alice.send("bob", "one", "1")
+    alice.send("bob", "two", "2")
+    assert bob.shown == []
+    world.advance(2.5)
+    assert bob.shown == ["one", "two"]
     alice.send("bob", "three", "3")
-    assert bob.shown == ["two", "three"]
-    bob.lose_nothing()
-    bob.break_connection()
-    world.advance(40)
-    assert bob.shown == ["two", "three", "one"]
-    assert bob.of(events.Shown)[-1].route == Route.SYNC
+    assert bob.shown == ["one", "two", "three"]
+    assert {event.route for event in bob.of(events.Shown)} == {Route.SYNC}
+    world.advance(200)
+    assert bob.of(events.Repeated) == []
+
+
+@pytest.mark.design("notify")
+def test_a_notice_is_not_followed_by_the_message(world):
+    alice, bob = world.device("alice").start(), world.device("bob").start()
+    ops = []
+    bob.lose(lambda frame: ops.append(frame.op) or False)
+    alice.send("bob", "one", "1")
+    assert bob.shown == ["one"]
+    assert ops == ["notify", "history", "history_page", "delivered"]
 
 
 def test_who_was_offline_gets_it_at_login_page_by_page(make_world):
@@ -91,6 +161,7 @@ def test_who_was_offline_gets_it_at_login_page_by_page(make_world):
     assert {event.route for event in bob.of(events.Shown)} == {Route.SYNC}
 
 
+@push
 def test_a_reconnect_brings_what_was_missed_and_nothing_twice(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     alice.send("bob", "before", "1")
@@ -154,6 +225,7 @@ def test_a_group_that_does_not_exist_rejects(world):
     assert [event.code for event in alice.of(events.SendFailed)] == [Code.NO_CONVERSATION]
 
 
+@push
 def test_a_device_that_acknowledges_nothing_is_cut_off_and_syncs_later(make_world):
     world = make_world(send_queue=3, push_timeout=1000.0)
     alice, bob = world.device("alice").start(), world.device("bob").start()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from imsim.core import events
-from imsim.core.client import State
 from imsim.core.model import Code, Flow, Route, Status
+from imsim.core.uplink import State
 
 
+@pytest.mark.design("push")
 def test_a_message_is_stored_acknowledged_and_delivered(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     alice.send("bob", "hello", "1")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 AB = "p2p:alice:bob"
 
 
@@ -44,6 +46,7 @@ def test_sending_reads_what_the_sender_had_shown(world):
     assert (bob.unread(AB), other.unread(AB)) == (1, 1)
 
 
+@pytest.mark.design("push")
 def test_a_send_does_not_read_what_the_sender_had_not_shown(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     bob.lose_next("push")

@@ -85,6 +85,10 @@ class Device:
         self.act(lambda now: self.machine.hide(conversation_id, now))
         self.world.settle()
 
+    def history(self, conversation_id: str, first: int, last: int) -> None:
+        self.act(lambda now: self.machine.history(conversation_id, first, last, now))
+        self.world.settle()
+
     def read_count(self, conversation_id: str, seq: int) -> None:
         self.act(lambda now: self.machine.read_count(conversation_id, seq, now))
         self.world.settle()
@@ -373,7 +377,7 @@ class LiveWorld(World):
         self._store.close()
 
     def start_server(self) -> None:
-        self._store = SqliteStore(f"{self._folder.name}/log.sqlite", synchronous="NORMAL")
+        self._store = SqliteStore(f"{self._folder.name}/log.sqlite", synchronous="NORMAL", fanout=self.policies.fanout)
         self.server = Server(self.policies, self._store, key="key", clock=self.clock, wall=self.clock)
         self.run(self.server.start(port=self._port))
         self._port = self.server.port

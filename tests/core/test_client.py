@@ -6,9 +6,10 @@ import pytest
 from core.builders import AB, TEAM, message, place
 
 from imsim.core import events, frames, outbox
-from imsim.core.client import Client, State
+from imsim.core.client import Client
 from imsim.core.model import Code, Flow, Route, Scene, Status
 from imsim.core.policies import Policies
+from imsim.core.uplink import State
 from imsim.testing import ManualClock, RecordingPort
 
 

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from imsim.core import events, storage
-from imsim.core.client import State
 from imsim.core.model import Scene, Status
 from imsim.core.policies import Policies
+from imsim.core.uplink import State
 from imsim.testing import Pair
 
 DEVICES = (("alice", "d0"), ("alice", "d1"), ("bob", "d0"), ("carol", "d0"))

@@ -11,8 +11,8 @@ from imsim.core.storage import MemoryStorage, Request, Result
 class MemoryStore:
     """Answers in order, in the next iteration of the event loop."""
 
-    def __init__(self) -> None:
-        self.storage = MemoryStorage()
+    def __init__(self, *, fanout: str = "read") -> None:
+        self.storage = MemoryStorage(fanout)
         self._deliver: Callable[[list[tuple[Request, Result]]], None] | None = None
         self._answers: list[tuple[Request, Result]] = []
 

@@ -21,13 +21,21 @@ _LARGEST_COMMIT = 1_000  # requests; an answer does not wait for more than that
 class SqliteStore:
     """`path` may be ":memory:". At most `limit` requests wait; one beyond is answered Failed and not carried out.
 
-    `synchronous` is FULL (what is answered survives a power cut) or NORMAL (it survives the process).
+    `synchronous` is FULL (what is answered survives a power cut) or NORMAL (it survives the process); `fanout` is
+    "read" or "write", see `imsim.core.storage.MemoryStorage`.
 
     Raises: UsageError if it is no file of imsim's, RunError if another process has it open.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, synchronous: str = "FULL", limit: int = 100_000) -> None:
-        self.storage = SqliteStorage(path, synchronous=synchronous)
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        synchronous: str = "FULL",
+        fanout: str = "read",
+        limit: int = 100_000,
+    ) -> None:
+        self.storage = SqliteStorage(path, synchronous=synchronous, fanout=fanout)
         self.overloads = 0  # requests that found the queue full
         self._limit = limit
         self._deliver: _Deliver | None = None

@@ -6,7 +6,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from imsim.core import storage
@@ -14,7 +14,7 @@ from imsim.core.exceptions import RunError, UsageError
 from imsim.core.model import Message, Place, Scene
 
 _APPLICATION_ID = 0x696D736D  # "imsm", in the file's header
-_SCHEMA_VERSION = 3
+_SCHEMA_VERSION = 4
 _CACHED = 100_000  # conversations whose head is kept in memory
 
 _SCHEMA = f"""
@@ -34,6 +34,8 @@ CREATE TABLE members (
     hidden_seq    INTEGER NOT NULL DEFAULT 0,
     custom        TEXT NOT NULL DEFAULT '',
     peer_read_seq INTEGER NOT NULL DEFAULT 0,
+    peer_delivered_seq INTEGER NOT NULL DEFAULT 0,
+    delivered_seq INTEGER NOT NULL DEFAULT 0,  -- p2p: what stands in the other's peer_delivered_seq
     PRIMARY KEY (user, conversation)
 ) WITHOUT ROWID;
 CREATE INDEX members_of ON members (conversation);
@@ -60,12 +62,20 @@ CREATE TABLE users (
     version        INTEGER NOT NULL DEFAULT 0,  -- of the latest change of a place
     revoked_before REAL NOT NULL DEFAULT 0  -- wall time, seconds since 1970: older tokens are void
 ) WITHOUT ROWID;
+CREATE TABLE inboxes (                      -- under fanout = write: each member's copy of what was let in, 1, 2, 3 ...
+    user         TEXT NOT NULL,
+    position     INTEGER NOT NULL,
+    conversation INTEGER NOT NULL REFERENCES conversations,
+    seq          INTEGER NOT NULL,
+    PRIMARY KEY (user, position)
+) WITHOUT ROWID;
+CREATE TABLE settings (fanout TEXT NOT NULL);
 PRAGMA application_id = {_APPLICATION_ID};
 PRAGMA user_version = {_SCHEMA_VERSION};
 """
 
 _MESSAGE = "seq, id, id_client, type, sender, recipient, time, content, file, custom, resend"
-_PLACE = "version, read_seq, pinned, muted, hidden_seq, custom, peer_read_seq"
+_PLACE = "version, read_seq, pinned, muted, hidden_seq, custom, peer_read_seq, peer_delivered_seq"
 
 
 @dataclass(slots=True)
@@ -82,14 +92,18 @@ class SqliteStorage:
     """Opens `path`, making it if it is not there; holds it alone until `close`. Not for several threads at a time.
 
     `synchronous` FULL: what is answered survives a power cut. NORMAL: it survives the process; after a power cut the
-    last moments may be missing.
+    last moments may be missing. `fanout`: "read" or "write", as of `MemoryStorage`; a file keeps the one that it was
+    made with.
 
-    Raises: UsageError if it is no file of imsim's, RunError if another process has it open.
+    Raises: UsageError if it is no file of imsim's, or of the other fan-out; RunError if another process has it open.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, synchronous: str = "FULL") -> None:
+    def __init__(self, path: str | os.PathLike[str], *, synchronous: str = "FULL", fanout: str = "read") -> None:
         if synchronous not in ("FULL", "NORMAL"):
             raise UsageError(f"synchronous: {synchronous!r} is neither FULL nor NORMAL")
+        if fanout not in ("read", "write"):
+            raise UsageError(f"fanout: {fanout!r} is neither read nor write")
+        self._fanout = fanout
         self._heads: dict[str, _Head] = {}
         try:
             self._db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
@@ -114,7 +128,7 @@ class SqliteStorage:
             db.execute("COMMIT")
             if not tables and not application:
                 db.execute("PRAGMA journal_mode = WAL")
-                db.executescript(f"BEGIN;{_SCHEMA}COMMIT;")
+                db.executescript(f"BEGIN;{_SCHEMA}INSERT INTO settings VALUES ('{self._fanout}');COMMIT;")
             elif application != _APPLICATION_ID:
                 raise UsageError(f"{path}: a database of something else; give imsim a file of its own")
             elif version != _SCHEMA_VERSION:
@@ -124,6 +138,11 @@ class SqliteStorage:
                 )
             db.execute("PRAGMA journal_mode = WAL")
             db.execute(f"PRAGMA synchronous = {synchronous}")
+            (fanout,) = db.execute("SELECT fanout FROM settings").fetchone()
+            if fanout != self._fanout:
+                raise UsageError(
+                    f"{path}: made with fanout = {fanout}, which decides what it holds; use that, or a new file"
+                )
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
                 raise RunError(f"{path}: in use by another process; stop that one, or use another file") from None
@@ -182,6 +201,8 @@ class SqliteStorage:
             return self._revoke_tokens(request)
         if type(request) is storage.Missed:
             return self._missed(request)
+        if type(request) is storage.Range:
+            return self._range(request)
         if type(request) is storage.CountRead:
             return self._count_read(request)
         assert isinstance(request, storage.Find)
@@ -253,10 +274,18 @@ class SqliteStorage:
             assert original is not None
             return storage.Duplicate(original)
         head.max_seq = message.seq
+        appended = storage.Appended()
+        if self._fanout == "write":
+            appended.inbox_rows = len(head.members)
+            self._db.executemany(
+                "INSERT INTO inboxes VALUES"
+                " (?1, 1 + coalesce((SELECT max(position) FROM inboxes WHERE user = ?1), 0), ?2, ?3)",
+                [(member, head.key, message.seq) for member in head.members],
+            )
         if request.shown > 0:
             change = storage.SavePlace(message.sender, message.conversation_id, request.shown)
-            return storage.Appended(self._change(head, change))
-        return storage.Appended()
+            appended.places = self._change(head, change)
+        return appended
 
     def _find(self, request: storage.Find) -> Message | None:
         head = self._head(request.conversation_id)
@@ -276,11 +305,11 @@ class SqliteStorage:
             (user,),
         )
         epoch, revoked = db.execute("SELECT epoch, revoked_before FROM users WHERE id = ?", (user,)).fetchone()
-        places: dict[int, tuple[Place, list[int]]] = {
-            key: (_place(id, row), [])
-            for key, id, *row in db.execute(
-                f"SELECT key, id, {_PLACE} FROM members JOIN conversations ON key = conversation"
-                " WHERE user = ? ORDER BY key",
+        places = {
+            key: storage.PlaceState(_place(id, row), [], max_seq or 0, delivered_seq)
+            for key, id, max_seq, delivered_seq, *row in db.execute(
+                "SELECT key, id, (SELECT max(seq) FROM messages WHERE conversation = key), delivered_seq,"
+                f" {_PLACE} FROM members JOIN conversations ON key = conversation WHERE user = ? ORDER BY key",
                 (user,),
             )
         }
@@ -289,7 +318,7 @@ class SqliteStorage:
             " WHERE user = ? AND seq > read_seq AND countable AND sender <> user ORDER BY conversation, seq",
             (user,),
         ):
-            places[key][1].append(seq)
+            places[key].unread_seqs.append(seq)
         return storage.UserState(epoch, list(places.values()), revoked)
 
     def _revoke_tokens(self, request: storage.RevokeTokens) -> storage.Saved:
@@ -305,7 +334,7 @@ class SqliteStorage:
         if head is None or user not in head.members:
             return storage.PlacesSaved()
         self._change(head, request)
-        others = storage.peers(id, head.members, user) if request.reads else ()
+        others = storage.peers(id, head.members, user) if request.concerns_peer else ()
         return storage.PlacesSaved(tuple((one, self._place_of(head, id, one)) for one in (user, *others)))
 
     def _change(self, head: _Head, change: storage.SavePlace) -> storage.Places:
@@ -315,12 +344,17 @@ class SqliteStorage:
             return ()
         old = self._place_of(head, id, user)
         new = change.applied_to(old, head.max_seq)
-        if new == old:
-            return ()
-        changed = [(user, new)]
-        if new.read_seq > old.read_seq:
+        changed = [(user, new)] if new != old else []
+        if change.concerns_peer:
             for peer in storage.peers(id, head.members, user):
-                changed.append((peer, replace(self._place_of(head, id, peer), peer_read_seq=new.read_seq)))
+                before = self._place_of(head, id, peer)
+                after = change.shown_to_peer(before, new, head.max_seq)
+                if after != before:
+                    changed.append((peer, after))
+                    self._db.execute(
+                        "UPDATE members SET delivered_seq = ? WHERE user = ? AND conversation = ?",
+                        (after.peer_delivered_seq, user, head.key),
+                    )
         for one, place in changed:
             (place.version,) = self._db.execute(
                 "INSERT INTO users (id, version) VALUES (?, 1) ON CONFLICT (id) DO UPDATE SET version = version + 1"
@@ -328,7 +362,7 @@ class SqliteStorage:
                 (one,),
             ).fetchone()
             self._db.execute(
-                f"UPDATE members SET ({_PLACE}) = (?,?,?,?,?,?,?) WHERE user = ? AND conversation = ?",
+                f"UPDATE members SET ({_PLACE}) = (?,?,?,?,?,?,?,?) WHERE user = ? AND conversation = ?",
                 (
                     place.version,
                     place.read_seq,
@@ -337,6 +371,7 @@ class SqliteStorage:
                     place.hidden_seq,
                     place.custom,
                     place.peer_read_seq,
+                    place.peer_delivered_seq,
                     one,
                     head.key,
                 ),
@@ -361,15 +396,64 @@ class SqliteStorage:
             ).fetchone()
         )
 
+    def _range(self, request: storage.Range) -> storage.RangePage | None:
+        head = self._head(request.conversation_id)
+        if head is None or request.user not in head.members:
+            return None
+        found = self._db.execute(
+            f"SELECT {_MESSAGE} FROM messages WHERE conversation = ? AND seq BETWEEN ? AND ? ORDER BY seq DESC LIMIT ?",
+            (head.key, _integer(request.first), _integer(request.last), request.limit + 1),
+        ).fetchall()
+        latest = found[: request.limit]
+        return storage.RangePage(
+            [_message(request.conversation_id, row) for row in reversed(latest)], len(found) > request.limit
+        )
+
     def _missed(self, request: storage.Missed) -> storage.MissedPage:
-        messages: list[Message] = []
-        cursors: dict[str, int] = {}
+        page = self._missed_in_logs(request) if self._fanout == "read" else self._missed_in_inbox(request)
+        if not page.more:
+            user, version = request.session.user, _integer(request.version)
+            places = self._db.execute(
+                f"SELECT id, {_PLACE} FROM members JOIN conversations ON key = conversation"
+                " WHERE user = ? AND version >= ? ORDER BY id",
+                (user, version + 1 if version else 0),
+            )
+            page.places = tuple(_place(id, row) for id, *row in places)
+            stands = self._db.execute("SELECT version FROM users WHERE id = ?", (user,)).fetchone()
+            page.version = stands[0] if stands else 0
+        return page
+
+    def _missed_in_inbox(self, request: storage.Missed) -> storage.MissedPage:
+        user, position = request.session.user, max(0, _integer(request.inbox))
+        page = storage.MissedPage([], {}, more=False, inbox=position)
+        rows = self._db.execute(
+            "SELECT position, inboxes.conversation, id, seq FROM inboxes JOIN conversations ON key = conversation"
+            " WHERE user = ? AND position > ? ORDER BY position",
+            (user, position),
+        )
+        for position, key, id, seq in rows:
+            if seq > request.cursors.get(id, 0):  # else the device got it by a push
+                if len(page.messages) == request.limit:
+                    page.more = True
+                    break
+                row = self._db.execute(
+                    f"SELECT {_MESSAGE} FROM messages WHERE conversation = ? AND seq = ?", (key, seq)
+                ).fetchone()
+                page.messages.append(_message(id, row))
+            page.inbox = position
+            page.cursors[id] = max(seq, request.cursors.get(id, 0))
+        return page
+
+    def _missed_in_logs(self, request: storage.Missed) -> storage.MissedPage:
+        page = storage.MissedPage([], {}, more=False, reads=0)
+        messages, cursors = page.messages, page.cursors
         conversations = self._db.execute(
             "SELECT key, id, (SELECT max(seq) FROM messages WHERE conversation = key)"
             " FROM members JOIN conversations ON key = conversation WHERE user = ? ORDER BY id",
             (request.session.user,),
         ).fetchall()
         for key, id, max_seq in conversations:
+            page.reads += 1
             cursor = cursors[id] = max(0, request.cursors.get(id, 0))
             if cursor >= (max_seq or 0):
                 continue
@@ -381,21 +465,19 @@ class SqliteStorage:
             if found:
                 cursors[id] = found[-1][0]
             if cursors[id] < max_seq:
-                return storage.MissedPage(messages, cursors, more=True)
-        user, version = request.session.user, request.version
-        places = self._db.execute(
-            f"SELECT id, {_PLACE} FROM members JOIN conversations ON key = conversation"
-            " WHERE user = ? AND version >= ? ORDER BY id",
-            (user, version + 1 if version else 0),
-        )
-        changed = tuple(_place(id, row) for id, *row in places)
-        stands = self._db.execute("SELECT version FROM users WHERE id = ?", (user,)).fetchone()
-        return storage.MissedPage(messages, cursors, False, changed, stands[0] if stands else 0)
+                page.more = True
+                break
+        return page
+
+
+def _integer(number: int) -> int:
+    """The nearest that the database can hold: clients may ask for any."""
+    return max(-(2**63), min(number, 2**63 - 1))
 
 
 def _place(conversation_id: str, row: Sequence[Any]) -> Place:
-    version, read_seq, pinned, muted, hidden_seq, custom, peer_read_seq = row
-    return Place(conversation_id, version, read_seq, 0, bool(pinned), bool(muted), hidden_seq, custom, peer_read_seq)
+    version, read_seq, pinned, muted, *rest = row
+    return Place(conversation_id, version, read_seq, 0, bool(pinned), bool(muted), *rest)
 
 
 def _message(conversation_id: str, row: tuple[Any, ...]) -> Message:

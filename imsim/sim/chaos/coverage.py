@@ -170,8 +170,8 @@ class _Reader:
             given.add(frame.message.seq)
         elif isinstance(frame, frames.Stored):
             self._given[node, frame.conversation_id].add(frame.seq)
-        elif isinstance(frame, frames.Page):
-            seen["page with more"] += frame.more
+        elif isinstance(frame, frames.Page | frames.SyncDone):
+            seen["page with more"] += isinstance(frame, frames.Page)
             for conversation, seq in frame.cursors.items():
                 self._given[node, conversation].update(range(1, seq + 1))
 

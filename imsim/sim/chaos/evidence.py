@@ -89,7 +89,7 @@ class Evidence:
             ledger.marked(request.user, request.conversation_id, max(request.read_seq, request.hidden_seq or 0))
         elif isinstance(request, storage.OpenUser):
             assert isinstance(result, storage.UserState)
-            for place, unread_seqs in result.places:
+            for place, unread_seqs, *_ in result.places:
                 if (place.read_seq, len(unread_seqs)) != ledger.place(request.user, place.conversation_id):
                     self.found.append(("marks_stand", f"kept for {request.user}: {place}, unread {unread_seqs}"))
 
@@ -111,7 +111,7 @@ class Evidence:
     def _to_client(self, instance: str, frame: frames.ToClient) -> None:
         self.ledger.reached_client(instance, frame)
         messages = [frame.message] if isinstance(frame, frames.Push) else []
-        if isinstance(frame, frames.Page):
+        if isinstance(frame, frames.Page | frames.SyncDone | frames.HistoryPage):
             messages = frame.messages
         for message in messages:
             key = (message.conversation_id, message.sender, message.id_client)

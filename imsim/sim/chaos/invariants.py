@@ -10,8 +10,8 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from imsim.core import events, frames
-from imsim.core.client import State
 from imsim.core.model import Code, Flow, MessageType, Status, conversation_id
+from imsim.core.uplink import State
 from imsim.sim.chaos.evidence import Evidence
 from imsim.sim.chaos.nodes import Instance
 

@@ -64,7 +64,7 @@ class Ledger:
         given = self.given[instance]
         if isinstance(frame, frames.Push):
             given[frame.message.conversation_id].add(frame.message.seq)
-        elif isinstance(frame, frames.Page):
+        elif isinstance(frame, frames.Page | frames.SyncDone | frames.HistoryPage):
             for message in frame.messages:
                 given[message.conversation_id].add(message.seq)
         elif isinstance(frame, frames.Stored):

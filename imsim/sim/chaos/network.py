@@ -19,12 +19,8 @@ if TYPE_CHECKING:
 
 Arrive = Callable[[Any], None]
 
-# A connection begins with these: doubled or overtaken they would be another protocol, not a bad network. Nor are the
-# frames of a sync doubled: each copy of a page makes today's client ask for the next one, so that they multiply. And a
-# page is not lost: today's client takes the `sync_done` after it for the end of a sync that brought everything.
-_NEVER_LOST = (frames.Page,)
+# A connection begins with these: doubled or overtaken they would be another protocol, not a bad network.
 _IN_ORDER = (frames.Login, frames.LoggedIn, frames.Refused)
-_SINGLE = (*_IN_ORDER, frames.Sync, frames.Page)
 
 
 class Wire:
@@ -164,10 +160,10 @@ class Connection:
             until = window.end
             self._happened("slow_reader", thing)
         if thing is not None:  # a frame; what opens and closes the connection is TCP's, and safe
-            if not isinstance(thing, _NEVER_LOST) and windows.strikes("loss"):
+            if windows.strikes("loss"):
                 self._happened("loss", thing)
                 return
-            if not isinstance(thing, _SINGLE) and windows.strikes("duplication"):
+            if not isinstance(thing, _IN_ORDER) and windows.strikes("duplication"):
                 self._happened("duplication", thing)
                 wire.carry(arrive, thing, extra + 0.01, until=until, ordered=False)
             if not isinstance(thing, _IN_ORDER) and (window := windows.strikes("reordering")):

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from imsim.core import events, frames, storage
-from imsim.core.client import Client, State
+from imsim.core.client import Client
 from imsim.core.conversations import Conversations
 from imsim.core.gateway import Gateway
 from imsim.core.screen import Conversation
+from imsim.core.uplink import State
 from imsim.core.users import Users
 from imsim.scenario import Stream
 from imsim.sim.chaos.network import Connection
@@ -326,12 +328,12 @@ class RouterNode(Node):
         else:
             self.world.channel(self.name, router.name).send(router.receive, frame)
 
-    def to_users(self, frame: frames.Deliver) -> None:
+    def to_users(self, frame: frames.Deliver | frames.Opened) -> None:
         parts: dict[str, list[str]] = {}
         for user in frame.users:
             parts.setdefault(self.world.router_of(user).name, []).append(user)
         for name, users in parts.items():
-            part = frames.Deliver(users, frame.message, frame.origin, frame.places)
+            part = replace(frame, users=users)
             self.world.note(self.name, "->", name, part)
             if name == self.name:
                 self._local.append(part)
@@ -353,7 +355,7 @@ class StorageNode:
 
     def __init__(self, world: ChaosWorld, stream: Stream) -> None:
         self.world = world
-        self.data = storage.MemoryStorage()
+        self.data = storage.MemoryStorage(world.case.policies.fanout)
         self.waiting = 0  # requests that are not answered yet
         self._stream = stream
         self._last: dict[tuple[str, int], float] = {}

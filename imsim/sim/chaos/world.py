@@ -13,8 +13,8 @@ from typing import Any
 from zlib import crc32
 
 from imsim.core import events, storage
-from imsim.core.client import State
 from imsim.core.model import Code, Scene, Session, Status
+from imsim.core.uplink import State
 from imsim.scenario import Draws, Stream
 from imsim.sim import faults
 from imsim.sim.chaos.backbone import Backbone
@@ -288,7 +288,7 @@ class ChaosWorld:
             state = execute(storage.OpenUser(user))
             assert isinstance(page, storage.MissedPage)
             assert isinstance(state, storage.UserState)
-            for place, _ in state.places:
+            for place, *_ in state.places:
                 id = place.conversation_id
                 marks.setdefault(id, {})[user] = place.read_seq
                 messages[id] = [message for message in page.messages if message.conversation_id == id]

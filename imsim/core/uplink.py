@@ -1,0 +1,167 @@
+"""A device's connection to the service: opened, logged in, kept alive, and opened again after a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any, Protocol
+
+from imsim.core import events, frames
+from imsim.core.model import Code
+from imsim.core.policies import Policies
+from imsim.core.timers import Timer, Timers
+
+
+class Port(Protocol):
+    def connect(self) -> None:
+        """Open a connection; answered by `connected(now)` or `disconnected(now)`."""
+
+    def send(self, frame: frames.FromClient) -> None: ...
+
+    def close(self) -> None:
+        """End the connection; `disconnected` need not follow."""
+
+    def emit(self, event: events.ClientEvent) -> None: ...
+
+
+class State(StrEnum):
+    OFFLINE = "offline"  # not started, or waiting to connect again
+    CONNECTING = "connecting"
+    LOGGING_IN = "logging_in"
+    SYNCING = "syncing"
+    ONLINE = "online"
+    ENDED = "ended"  # refused for good, or stopped
+
+
+class Uplink:
+    """`lost()` is called whenever there was a connection or an attempt, and is none any more. `draw()` gives a uniform
+    number in [0, 1), for the jitter of reconnects and to name this instance."""
+
+    __slots__ = (
+        "_attempts",
+        "_draw",
+        "_failures",
+        "_heard_at",
+        "_instance",
+        "_lost",
+        "_policies",
+        "_port",
+        "_sent_at",
+        "_timer",
+        "_timers",
+        "device",
+        "kind",
+        "state",
+        "token",
+    )
+
+    def __init__(
+        self,
+        timers: Timers,
+        policies: Policies,
+        port: Port,
+        device: str,
+        kind: str,
+        token: str,
+        draw: Callable[[], float],
+        lost: Callable[[], None],
+    ) -> None:
+        self.device = device
+        self.kind = kind
+        self.token = token
+        self.state = State.OFFLINE
+        self._timers = timers
+        self._policies = policies
+        self._port = port
+        self._draw = draw
+        self._lost = lost
+        self._instance = f"{int(draw() * 2**53):x}"
+        self._attempts = 0
+        self._failures = 0  # connections in a row that did not get as far as a login
+        self._timer: Timer | None = None  # of the reconnect, of the login, or of the heartbeat
+        self._sent_at = 0.0
+        self._heard_at = 0.0
+
+    def start(self, now: float) -> None:
+        if self.state in (State.OFFLINE, State.ENDED):
+            self._connect(None, now)
+
+    def stop(self) -> None:
+        self._port.close()
+        self._end()
+
+    def put(self, frame: frames.FromClient, now: float) -> None:
+        self._sent_at = now
+        self._port.send(frame)
+
+    def heard(self, now: float) -> None:
+        """Something came from the server."""
+        self._heard_at = now
+
+    def connected(self, now: float) -> None:
+        """The connection that `port.connect` asked for is open."""
+        if self.state == State.CONNECTING:
+            self.state = State.LOGGING_IN
+            self._heard_at = now
+            self._attempts += 1
+            self._arm(now + self._policies.login_timeout, self._gave_up)
+            self.put(frames.Login(self.token, self.device, self.kind, self._instance, self._attempts), now)
+
+    def logged_in(self, now: float) -> None:
+        self.state = State.SYNCING
+        self._failures = 0
+        self._arm(now + self._policies.heartbeat, self._beat)
+
+    def refused(self, frame: frames.Refused, now: float) -> None:
+        self._port.close()
+        if frame.reconnect:
+            self._reconnect(frame.code, now)
+        else:
+            self._end()
+            self._port.emit(events.Ended(frame.code, frame.text))
+
+    def disconnected(self, now: float) -> None:
+        """The connection is lost, or could not be opened."""
+        if self.state not in (State.ENDED, State.OFFLINE):
+            self._reconnect(None, now)
+
+    def _connect(self, _: None, now: float) -> None:
+        self.state = State.CONNECTING
+        self._arm(now + self._policies.login_timeout, self._gave_up)
+        self._port.connect()
+
+    def _gave_up(self, _: None, now: float) -> None:
+        self._port.close()
+        self._reconnect(Code.LOGIN_TIMEOUT, now)
+
+    def _reconnect(self, code: Code | None, now: float) -> None:
+        """Try again later, with full jitter: a uniform share of an exponentially growing wait, so that a crowd that
+        lost its server together does not come back together."""
+        self.state = State.OFFLINE
+        self._lost()
+        ceiling = min(self._policies.reconnect_max, self._policies.reconnect_min * 2.0 ** min(self._failures, 30))
+        self._failures += 1
+        self._arm(now + self._draw() * ceiling, self._connect)
+        self._port.emit(events.Disconnected(code))
+
+    def _end(self) -> None:
+        self.state = State.ENDED
+        if self._timer:
+            self._timer.cancel()
+        self._lost()
+
+    def _beat(self, _: None, now: float) -> None:
+        """Ping where one side has been silent: a server that is busy with storage answers that at least."""
+        heartbeat = self._policies.heartbeat
+        if now - self._heard_at >= self._policies.heartbeat_timeout:
+            self._port.close()
+            self._reconnect(Code.HEARTBEAT, now)
+            return
+        if now - self._sent_at >= heartbeat or now - self._heard_at >= heartbeat:
+            self.put(frames.Ping(), now)
+        self._arm(now + heartbeat, self._beat)
+
+    def _arm(self, deadline: float, callback: Callable[[Any, float], None]) -> None:
+        if self._timer:
+            self._timer.cancel()
+        self._timer = self._timers.at(deadline, callback)

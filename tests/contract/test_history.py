@@ -1,0 +1,95 @@
+"""Looking back: any range of a conversation, as often as one likes, and nobody else's."""
+
+from __future__ import annotations
+
+from imsim.core import events
+from imsim.core.model import Code
+
+AB = "p2p:alice:bob"
+
+
+def contents(event):
+    return [message.content for message in event.messages]
+
+
+def with_messages(world, count):
+    alice, bob = world.device("alice").start(), world.device("bob").start()
+    for number in range(1, count + 1):
+        (alice if number % 2 else bob).send("bob" if number % 2 else "alice", str(number), str(number))
+    return alice, bob
+
+
+def history(device, first, last, conversation=AB):
+    before = len(device.of(events.History))
+    device.history(conversation, first, last)
+    (event,) = device.of(events.History)[before:]
+    return event
+
+
+def test_a_range_with_both_ends_in_the_order_of_seq(world):
+    alice, _ = with_messages(world, 6)
+    event = history(alice, 2, 4)
+    assert (contents(event), event.more) == (["2", "3", "4"], False)
+    assert [message.seq for message in event.messages] == [2, 3, 4]
+
+
+def test_ends_beyond_the_log_are_cut(world):
+    alice, _ = with_messages(world, 3)
+    assert contents(history(alice, -5, 10**12)) == ["1", "2", "3"]
+    assert contents(history(alice, 4, 9)) == []
+    assert contents(history(alice, 3, 2)) == []
+
+
+def test_what_does_not_fit_into_a_page_is_had_from_its_end_backwards(make_world):
+    alice, _ = with_messages(make_world(page=2), 5)
+    latest = history(alice, 1, 5)
+    assert (contents(latest), latest.more) == (["4", "5"], True)
+    middle = history(alice, 1, latest.messages[0].seq - 1)
+    assert (contents(middle), middle.more) == (["2", "3"], True)
+    assert contents(history(alice, 1, 1)) == ["1"]
+
+
+def test_looking_back_shows_nothing_again_and_reads_nothing(world):
+    alice, bob = with_messages(world, 3)
+    unread, shown = bob.unread(AB), list(bob.shown)
+    repeated = len(bob.of(events.Repeated))
+    history(bob, 1, 3)
+    assert (bob.unread(AB), bob.shown, len(bob.of(events.Repeated))) == (unread, shown, repeated)
+    alice.send("bob", "more", "9")
+    assert bob.shown[-1] == "more"
+
+
+def test_it_survives_a_restart_of_the_server(world):
+    alice, _ = with_messages(world, 3)
+    world.restart_server()
+    world.advance(40)
+    assert contents(history(alice, 1, 3)) == ["1", "2", "3"]
+
+
+def test_what_is_asked_offline_is_answered_after_the_login(world):
+    alice, _ = with_messages(world, 2)
+    alice.stop()
+    alice.history(AB, 1, 2)
+    assert alice.of(events.History) == []
+    alice.start()
+    assert contents(alice.of(events.History)[-1]) == ["1", "2"]
+
+
+def test_an_answer_that_got_lost_is_asked_for_again(world):
+    alice, _ = with_messages(world, 2)
+    alice.lose_next("history_page")
+    alice.history(AB, 1, 2)
+    assert alice.of(events.History) == []
+    world.advance(6)
+    assert [contents(event) for event in alice.of(events.History)] == [["1", "2"]]
+
+
+def test_nobody_elses_and_none_that_is_not_there(world):
+    with_messages(world, 2)
+    carol = world.device("carol").start()
+    for conversation in (AB, "group:none", "nonsense"):
+        carol.history(conversation, 1, 2)
+    assert [(event.request, event.code) for event in carol.of(events.RequestFailed)] == [
+        ("history", Code.NO_CONVERSATION)
+    ] * 3
+    assert carol.of(events.History) == []
