@@ -137,8 +137,7 @@ def test_a_client_written_from_the_readme_alone_talks_to_the_server(server):
             tell(socket, op="login", token=token, device="phone")
             assert hear(socket, "logged_in")["user"] == user
             tell(socket, op="sync", cursors={})
-            assert hear(socket, "page")["more"] is False
-            hear(socket, "sync_done")
+            assert hear(socket, "sync_done")["messages"] == []
             yield socket
 
     def tell(socket, **frame):
@@ -179,6 +178,9 @@ def test_a_client_written_from_the_readme_alone_talks_to_the_server(server):
         assert (place["pinned"], place["hiddenSeq"], place["readSeq"]) == (True, 1, 1)
         tell(alice, op="noted", conversationId="group:team", version=place["version"])
         assert hear(alice, "done")["number"] == 7
+        tell(alice, op="history", conversationId="p2p:alice:bob", first=1, last=9)
+        page = hear(alice, "history_page")
+        assert [message["content"] for message in page["messages"]] == ["hi"]
         tell(alice, op="ping")
         hear(alice, "pong")
         tell(alice, op="nonsense")

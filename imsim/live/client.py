@@ -219,6 +219,26 @@ class LiveClient:
         assert isinstance(event, events.ReadCounted)
         return event
 
+    async def history(self, conversation_id: str, first: int, last: int) -> events.History:
+        """The messages from seq `first` to `last`; where they do not fit into a page, the latest of them, and `more`.
+
+        Raises: as `create_group`.
+        """
+        ref = frames.History(conversation_id, first, last).ref
+        watch = self._watch(
+            lambda event: (
+                (
+                    isinstance(event, events.History)
+                    and (event.conversation_id, event.first, event.last) == (conversation_id, first, last)
+                )
+                or _failed(event, frames.History.op, ref)
+            )
+        )
+        self.machine.history(conversation_id, first, last, self._clock())
+        event = await self._answer(watch, f"history {ref}")
+        assert isinstance(event, events.History)
+        return event
+
     def set_conversation(
         self,
         conversation_id: str,

@@ -321,6 +321,10 @@ async def test_requests_and_settings_of_an_application(world):
         assert (await alice.read_count(team, 1)).read == 1
         with pytest.raises(RunError, match="read count of group:team:2: no_conversation"):
             await alice.read_count(team, 2)
+        page = await bob.history(team, 1, 5)
+        assert ([message.content for message in page.messages], page.more) == (["hello"], False)
+        with pytest.raises(RunError, match="history group:nobody:1-5: no_conversation"):
+            await bob.history("group:nobody", 1, 5)
         phone = await w.online("alice", "d1")
         await alice.end_session("d1")
         await w.settle()
