@@ -18,6 +18,7 @@ from websockets.sync.client import connect
 
 import imsim
 from imsim import wire
+from imsim.core.attachments import ATTACHMENTS
 from imsim.core.model import Code
 from imsim.scenario import Scenario
 
@@ -121,6 +122,19 @@ def test_every_code_is_explained():
             assert {Code(code).reconnects for code in re.findall(r"\w+", codes)} == {reconnect == "yes"}
         elif where == "rejected" and "again" in line:
             assert all(Code(code).retryable for code in re.findall(r"\w+", codes))
+
+
+def test_every_type_of_message_is_explained_with_its_attachment():
+    table = README[README.index("| type | `file` has |") :].split("\n\n")[0]
+    explained = {}
+    for line in table.splitlines()[2:]:
+        types, has = line.strip("|").split("|")
+        fields = set(re.findall(r"`(\w+)`", has))
+        explained |= {type: fields for type in re.findall(r"`(\w+)`", types)}
+    assert set(explained) == set(ATTACHMENTS)
+    for type, fields in ATTACHMENTS.items():
+        assert set(fields) <= explained[type]
+        assert bool(fields) == (not explained[type] <= {"content", "custom"})
 
 
 def test_a_client_written_from_the_readme_alone_talks_to_the_server(server):
