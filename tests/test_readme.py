@@ -12,6 +12,7 @@ import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
+import jsonschema
 import matplotlib
 import pytest
 from websockets.sync.client import connect
@@ -106,6 +107,14 @@ def test_the_frames_are_frames(line):
     assert json.loads(wire.encode(frame)) == json.loads(line[2:])
 
 
+@pytest.mark.parametrize("line", FRAMES, ids=lambda line: json.loads(line[2:])["op"])
+def test_the_frames_are_what_the_schema_says(line):
+    schema = imsim.schema()
+    direction = "FromClient" if line[0] == "C" else "ToClient"
+    jsonschema.validate(json.loads(line[2:]), {"$ref": f"#/$defs/{direction}", "$defs": schema["$defs"]})
+    jsonschema.validate(json.loads(line[2:]), schema)
+
+
 def test_every_frame_has_its_example():
     from imsim.core.frames import GATEWAY_OPS
 
@@ -130,7 +139,7 @@ def test_every_type_of_message_is_explained_with_its_attachment():
     for line in table.splitlines()[2:]:
         types, has = line.strip("|").split("|")
         fields = set(re.findall(r"`(\w+)`", has))
-        explained |= {type: fields for type in re.findall(r"`(\w+)`", types)}
+        explained |= dict.fromkeys(re.findall(r"`(\w+)`", types), fields)
     assert set(explained) == set(ATTACHMENTS)
     for type, fields in ATTACHMENTS.items():
         assert set(fields) <= explained[type]
