@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         open_run,
         plot_cdf,
         save_cdf,
+        schema,
         serve,
         simulate,
     )
@@ -41,6 +42,7 @@ __all__ = [
     "open_run",
     "plot_cdf",
     "save_cdf",
+    "schema",
     "serve",
     "simulate",
 ]

@@ -35,6 +35,7 @@ __all__ = [
     "open_run",
     "plot_cdf",
     "save_cdf",
+    "schema",
     "serve",
     "simulate",
 ]
@@ -204,6 +205,14 @@ def save_cdf(runs: Sequence[Run], path: str | Path) -> Path:
     from imsim.analysis import plots
 
     return plots.save_cdf(list(runs), Path(path))
+
+
+def schema(*, asyncapi: bool = False) -> dict[str, Any]:
+    """The wire protocol, for programs in other languages: the JSON Schema (2020-12) of every frame between clients and
+    server, or the server's AsyncAPI (3.0) document."""
+    from imsim.wire import schema as documents
+
+    return documents.asyncapi() if asyncapi else documents.json_schema()
 
 
 def _scenario(scenario: Scenario | str) -> Scenario:

@@ -260,6 +260,23 @@ def chaos(
 
 
 @cli.command()
+@click.option("--asyncapi", is_flag=True, help="An AsyncAPI 3.0 document instead, of the whole server.")
+@click.option("--out", metavar="FILE", help="Write it there, not to the terminal.")
+def schema(asyncapi: bool, out: str | None) -> None:
+    """Print the wire protocol as JSON Schema: every frame between clients and server."""
+    from imsim import api
+
+    text = json.dumps(api.schema(asyncapi=asyncapi), indent=2)
+    if out is None:
+        click.echo(text)
+        return
+    try:
+        Path(out).write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"out: cannot write {out}: {error.strerror}") from None
+
+
+@cli.command()
 @click.argument("name", required=False)
 def scenarios(name: str | None) -> None:
     """List the presets; with a NAME, print its TOML."""

@@ -91,9 +91,18 @@ def test_scenarios_lists_presets_and_prints_one(command, tmp_path):
     assert Scenario.load(tmp_path / "copy.toml") == Scenario.load("office").model_copy(update={"name": "copy"})
 
 
+def test_schema_prints_the_protocol_or_writes_it(command, tmp_path):
+    assert json.loads(command("schema").stdout) == imsim.schema()
+    assert json.loads(command("schema", "--asyncapi").stdout) == imsim.schema(asyncapi=True)
+    result = command("schema", "--out", "wire.json")
+    assert (result.returncode, result.stdout) == (0, "")
+    assert json.loads((tmp_path / "wire.json").read_text()) == imsim.schema()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["schema", "--out", "no/such/folder/wire.json"], ["out", "no/such/folder/wire.json"]),
         (["simulate", "ofice"], ["ofice", "office"]),
         (["simulate", "missing.toml"], ["missing.toml"]),
         (["simulate", "--set", "policies.ack=never"], ["policies.ack", "after_store", "never"]),

@@ -12,12 +12,14 @@ import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
+import jsonschema
 import matplotlib
 import pytest
 from websockets.sync.client import connect
 
 import imsim
 from imsim import wire
+from imsim.core.attachments import ATTACHMENTS
 from imsim.core.model import Code
 from imsim.scenario import Scenario
 
@@ -105,6 +107,14 @@ def test_the_frames_are_frames(line):
     assert json.loads(wire.encode(frame)) == json.loads(line[2:])
 
 
+@pytest.mark.parametrize("line", FRAMES, ids=lambda line: json.loads(line[2:])["op"])
+def test_the_frames_are_what_the_schema_says(line):
+    schema = imsim.schema()
+    direction = "FromClient" if line[0] == "C" else "ToClient"
+    jsonschema.validate(json.loads(line[2:]), {"$ref": f"#/$defs/{direction}", "$defs": schema["$defs"]})
+    jsonschema.validate(json.loads(line[2:]), schema)
+
+
 def test_every_frame_has_its_example():
     from imsim.core.frames import GATEWAY_OPS
 
@@ -121,6 +131,19 @@ def test_every_code_is_explained():
             assert {Code(code).reconnects for code in re.findall(r"\w+", codes)} == {reconnect == "yes"}
         elif where == "rejected" and "again" in line:
             assert all(Code(code).retryable for code in re.findall(r"\w+", codes))
+
+
+def test_every_type_of_message_is_explained_with_its_attachment():
+    table = README[README.index("| type | `file` has |") :].split("\n\n")[0]
+    explained = {}
+    for line in table.splitlines()[2:]:
+        types, has = line.strip("|").split("|")
+        fields = set(re.findall(r"`(\w+)`", has))
+        explained |= dict.fromkeys(re.findall(r"`(\w+)`", types), fields)
+    assert set(explained) == set(ATTACHMENTS)
+    for type, fields in ATTACHMENTS.items():
+        assert set(fields) <= explained[type]
+        assert bool(fields) == (not explained[type] <= {"content", "custom"})
 
 
 def test_a_client_written_from_the_readme_alone_talks_to_the_server(server):

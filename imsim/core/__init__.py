@@ -1,8 +1,8 @@
 """The IM core: protocol machines that do no I/O, read no clock and draw no random number.
 
-Read in this order: `model` (the data), `frames` (what travels), `conversations` (the writer of a log), `users`
-(sessions, places), `gateway` (connections), `client` (the SDK's brain; with it `inbox`, `outbox`, `requests` and
-`screen`), `storage` (requests and their meaning).
+Read in this order: `model` (the data), `attachments` (what a message's file may be), `frames` (what travels),
+`conversations` (the writer of a log), `users` (sessions, places), `gateway` (connections), `client` (the SDK's brain;
+with it `inbox`, `outbox`, `requests` and `screen`), `storage` (requests and their meaning).
 
 Every machine has the same shape: it is built with a *port*, is told things (`receive`, `stored`, `handle_timer`, always
 with `now`) and acts through the port's methods, which only note what is to be done and never call back. `now` is

@@ -2,7 +2,8 @@
 
 ImsimError
 |-- UsageError          what was asked for cannot be: a bad scenario, a missing file (the CLI exits with 2)
-|   `-- BadName         a user, device or group name with other characters
+|   |-- BadName         a user, device or group name with other characters
+|   `-- BadAttachment   a message whose file is not what its type has
 `-- RunError            it was right to ask, but it failed: no server, a refused token (the CLI exits with 1)
 
 Each message is one line that says what is wrong and what to do.
@@ -21,6 +22,10 @@ class UsageError(ImsimError):
 
 class BadName(UsageError):
     """A name with characters that names may not have."""
+
+
+class BadAttachment(UsageError):
+    """A message with an attachment that its type does not have, or without the one that it must have."""
 
 
 class RunError(ImsimError):

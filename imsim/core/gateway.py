@@ -14,7 +14,8 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from imsim.core import events, frames
-from imsim.core.exceptions import BadName
+from imsim.core.attachments import check_attachment
+from imsim.core.exceptions import BadAttachment, BadName
 from imsim.core.limits import Bucket
 from imsim.core.model import Code, Scene, Session, check_name, conversation_id, group_id
 from imsim.core.policies import Policies
@@ -225,7 +226,8 @@ class Gateway:
             check_name("to", frame.to)
             if not 1 <= len(frame.id_client) <= 128:
                 raise BadName("idClient: give it 1 to 128 characters")
-        except BadName as error:
+            check_attachment(frame.type, frame.file)
+        except (BadName, BadAttachment) as error:
             self._reject(connection, frame.op, frame.id_client[:128], Code.BAD_REQUEST, str(error))
             return
         if not self._is_too_fast(connection, frame, now):

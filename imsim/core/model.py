@@ -111,7 +111,7 @@ class Message:
     id_client: str
     scene: Scene
     type: str
-    sender: str  # "from" on the wire
+    sender: str  # the user who sent it; "from" on the wire
     to: str
     time: int
     content: str = ""

@@ -22,25 +22,25 @@ class WireError(ValueError):
     """A text that is no frame; its message is one line that names the field."""
 
 
-def _alias(name: str) -> str:
+def alias(name: str) -> str:
     return "from" if name == "sender" else to_camel(name)
 
 
 # Pydantic's documented hook for the configuration of a standard library dataclass; set from here, because the core
 # knows nothing of pydantic.
 for _class in (*get_args(frames.FromClient), *get_args(frames.ToClient), Message, Place):
-    _class.__pydantic_config__ = ConfigDict(alias_generator=_alias, extra="ignore")
+    _class.__pydantic_config__ = ConfigDict(alias_generator=alias, extra="ignore")
 
-_ADAPTERS: dict[Any, TypeAdapter[Any]] = {
+ADAPTERS: dict[Any, TypeAdapter[Any]] = {
     frame: TypeAdapter(frame) for frame in (*get_args(frames.FromClient), *get_args(frames.ToClient))
 }
-_PREFIXES = {frame: b'{"op":"%s"' % frame.op.encode() for frame in _ADAPTERS}
+_PREFIXES = {frame: b'{"op":"%s"' % frame.op.encode() for frame in ADAPTERS}
 
 
 def encode(frame: frames.FromClient | frames.ToClient) -> bytes:
     """The frame as JSON in UTF-8. The same frame gives the same bytes, so encode once for many recipients."""
     kind = type(frame)
-    body = _ADAPTERS[kind].dump_json(frame, by_alias=True, exclude_defaults=True)
+    body = ADAPTERS[kind].dump_json(frame, by_alias=True, exclude_defaults=True)
     if body == b"{}":
         return _PREFIXES[kind] + b"}"
     return _PREFIXES[kind] + b"," + body[1:]
@@ -50,7 +50,7 @@ _Frame = TypeVar("_Frame")
 
 
 def _decoder(direction: _Frame, whose: str) -> Callable[[str | bytes], _Frame]:
-    adapters: Mapping[object, TypeAdapter[Any]] = {frame.op: _ADAPTERS[frame] for frame in get_args(direction)}
+    adapters: Mapping[object, TypeAdapter[Any]] = {frame.op: ADAPTERS[frame] for frame in get_args(direction)}
 
     def decode(text: str | bytes) -> _Frame:
         try:

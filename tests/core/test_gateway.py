@@ -296,6 +296,8 @@ def test_the_limit_of_a_text_is_in_bytes():
         (send("1", to=""), "1", Code.BAD_REQUEST),
         (send("", to="alice"), "", Code.BAD_REQUEST),
         (send("x" * 129, to="alice"), "x" * 128, Code.BAD_REQUEST),
+        (send("1", to="alice", type="image"), "1", Code.BAD_REQUEST),
+        (send("1", to="alice", file={"url": "x"}), "1", Code.BAD_REQUEST),
         (frames.CreateGroup("no name", []), "no name", Code.BAD_REQUEST),
         (frames.CreateGroup("team", ["a", "b:c"]), "team", Code.BAD_REQUEST),
         (frames.CreateGroup("team", ["a", "b", "c", "d"]), "team", Code.TOO_LARGE),
@@ -309,6 +311,14 @@ def test_what_can_never_succeed_is_rejected_here_and_the_connection_stays(frame,
     assert (rejected.request, rejected.ref, rejected.code) == (frame.op, ref, code)
     access.receive(frames.Ping())
     assert access.sent() == [(1, frames.Pong())]
+
+
+def test_a_rejected_attachment_is_told_by_its_field():
+    access = Access()
+    access.live()
+    access.receive(send("1", to="alice", type="geo", file={"title": "", "longitude": 181, "latitude": 0}))
+    ((_, rejected),) = access.sent()
+    assert rejected.text == "file.longitude: expected a number of degrees from -180 to 180, got 181"
 
 
 def test_the_longest_id_client_and_the_largest_group_pass():

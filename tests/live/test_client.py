@@ -26,9 +26,10 @@ async def test_two_clients_exchange_messages_and_acks(world, shown):
         assert await alice.wait_stored("m1") == acked  # also afterwards
         got = await anext(bob.messages)
         assert (got.message.content, got.flow, got.route) == ("hello", Flow.IN, Route.PUSH)
-        await bob.wait_stored(bob.send("p2p", "alice", "hi", type="custom", custom='{"a":1}', file={"n": [1.5, None]}))
+        file = {"url": "x", "size": 3, "format": "pdf", "n": [1.5, None]}
+        await bob.wait_stored(bob.send("p2p", "alice", "hi", type="file", custom='{"a":1}', file=file))
         answer = (await anext(alice.messages)).message
-        assert (answer.seq, answer.type, answer.custom, answer.file) == (2, "custom", '{"a":1}', {"n": [1.5, None]})
+        assert (answer.seq, answer.type, answer.custom, answer.file) == (2, "file", '{"a":1}', file)
         await w.settle()
         assert [(c.id, c.to, c.unread) for c in bob.conversations()] == [("p2p:alice:bob", "alice", 0)]
         assert [(c.id, c.to, c.unread) for c in alice.conversations()] == [("p2p:alice:bob", "bob", 1)]

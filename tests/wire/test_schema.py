@@ -1,0 +1,265 @@
+"""The documents of the protocol: every frame is in them, and they take and refuse what the codec does."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import typing
+
+import jsonschema
+import pytest
+from core.test_attachments import FIELDS, GOOD
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from wire.test_codec import CLIENT, FRAMES, SERVER, WRONG, camel, example, fields, required_fields, values
+
+from imsim.core import frames
+from imsim.core.attachments import ATTACHMENTS, check_attachment
+from imsim.core.exceptions import BadAttachment
+from imsim.core.model import Code, Message, Scene
+from imsim.wire import decode_from_client, encode
+from imsim.wire.schema import asyncapi, json_schema
+
+SCHEMA = json_schema()
+ASYNCAPI = asyncapi()
+
+
+def validator(name: str) -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator({"$ref": f"#/$defs/{name}", "$defs": SCHEMA["$defs"]})
+
+
+OF = {name: validator(name) for name in SCHEMA["$defs"]}
+ANY = jsonschema.Draft202012Validator(SCHEMA)
+
+
+def direction(frame_type: type) -> str:
+    return "FromClient" if frame_type in CLIENT else "ToClient"
+
+
+def carries_attachments(frame_type: type) -> bool:
+    return frame_type in CLIENT and {"type", "file"} <= fields(frame_type).keys()
+
+
+def whole(frame_type: type) -> dict[str, object]:
+    """A frame with every field; its `type` is one that any attachment goes with."""
+    any_type = {"type": "sticker"} if carries_attachments(frame_type) else {}
+    return {"op": frame_type.op, **example(frame_type), **any_type}
+
+
+every_frame = pytest.mark.parametrize("frame_type", FRAMES, ids=lambda frame: frame.op)
+
+
+# --- JSON Schema ----------------------------------------------------------------------------------------------------
+
+
+def test_it_is_a_schema():
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    assert SCHEMA["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert json.loads(json.dumps(SCHEMA)) == SCHEMA
+
+
+def test_every_frame_is_there_under_its_direction_and_no_other():
+    for name, kinds in (("FromClient", CLIENT), ("ToClient", SERVER)):
+        schema = SCHEMA["$defs"][name]
+        assert schema["oneOf"] == [{"$ref": f"#/$defs/{kind.__name__}"} for kind in kinds]
+        assert schema["discriminator"]["mapping"] == {kind.op: f"#/$defs/{kind.__name__}" for kind in kinds}
+
+
+@every_frame
+@settings(max_examples=25)
+@given(data=st.data())
+def test_what_the_codec_writes_is_valid(frame_type, data):
+    frame = data.draw(values(frame_type))
+    if carries_attachments(frame_type):  # which have tests of their own
+        frame = dataclasses.replace(frame, type="sticker")
+    written = json.loads(encode(frame))
+    for schema in (OF[frame_type.__name__], OF[direction(frame_type)], ANY):
+        schema.validate(written)
+
+
+@every_frame
+def test_every_field_is_there_and_is_required_unless_it_has_a_default(frame_type):
+    schema = SCHEMA["$defs"][frame_type.__name__]
+    assert list(schema["properties"]) == ["op", *map(camel, fields(frame_type))]
+    assert schema["required"] == ["op", *map(camel, required_fields(frame_type))]
+    assert schema["properties"]["op"]["const"] == frame_type.op
+    for field in dataclasses.fields(frame_type):
+        if camel(field.name) not in schema["required"]:
+            default = frame_type(**dict.fromkeys(required_fields(frame_type)))
+            assert schema["properties"][camel(field.name)]["default"] == getattr(default, field.name)
+
+
+@every_frame
+def test_a_frame_without_a_required_field_is_refused(frame_type):
+    OF[frame_type.__name__].validate(whole(frame_type))
+    for name in SCHEMA["$defs"][frame_type.__name__]["required"]:
+        less = {key: value for key, value in whole(frame_type).items() if key != name}
+        assert not OF[frame_type.__name__].is_valid(less)
+        assert not ANY.is_valid(less)
+
+
+@pytest.mark.parametrize(("frame_type", "name", "value"), WRONG)
+def test_a_wrong_type_is_refused(frame_type, name, value):
+    written = {**whole(frame_type), camel(name): value}
+    assert not OF[frame_type.__name__].is_valid(written)
+    assert not OF[direction(frame_type)].is_valid(written)
+
+
+@every_frame
+def test_an_unknown_key_is_allowed_and_an_unknown_op_is_not(frame_type):
+    assert ANY.is_valid({**whole(frame_type), "someNewField": {"deep": [1]}})
+    assert not ANY.is_valid({**whole(frame_type), "op": "nonsense"})
+
+
+@every_frame
+def test_a_frame_of_the_other_side_is_refused(frame_type):
+    sides = {name for name in ("FromClient", "ToClient") if OF[name].is_valid(whole(frame_type))}
+    assert sides == {direction(frame_type)}
+
+
+def test_codes_tell_what_a_client_may_do():
+    schema = SCHEMA["$defs"]["Code"]
+    assert schema["enum"] == [str(code) for code in Code]
+    assert schema["x-codes"] == {
+        str(code): {"reconnects": code.reconnects, "retryable": code.retryable} for code in Code
+    }
+
+
+def test_everything_is_described_in_the_words_of_the_wire():
+    names = {name for kind in (*FRAMES, Message) for name in fields(kind) if "_" in name} - frames.GATEWAY_OPS
+    assert all(SCHEMA["$defs"][kind.__name__]["description"] for kind in FRAMES)
+    described = dict(SCHEMA["$defs"])
+    described |= {f"{n}.{p}": about for n, d in described.items() for p, about in d.get("properties", {}).items()}
+    for name, schema in described.items():
+        text = schema.get("description", "")
+        assert "\n" not in text
+        assert not names & set(re.findall(r"\w+", text)), f"{name}: {text}"
+
+
+def test_fields_are_described_where_the_code_says_something():
+    about = SCHEMA["$defs"]
+    assert about["Send"]["description"].startswith("Store and deliver this. Answered by `stored`")
+    assert about["Send"]["properties"]["idClient"]["description"].startswith("`idClient` identifies the message")
+    assert about["Refused"]["properties"]["reconnect"]["description"].endswith("connecting again may help.")
+    assert about["Place"]["properties"]["readSeq"]["description"] == "the read mark."
+
+
+# --- attachments ----------------------------------------------------------------------------------------------------
+
+# Two things a schema cannot say as the server does: that 1.0 is no whole number, and that there is no NaN.
+odd_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=70) | st.floats(-1e6, 1e6).filter(lambda x: x % 1),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def agree(type: str, file: dict[str, object] | None) -> bool:
+    """Whether the server takes it, and the schema is of the same opinion."""
+    frame = frames.Send("1", Scene.P2P, "bob", "", type, file)
+    try:
+        check_attachment(type, file)
+    except BadAttachment:
+        taken = False
+    else:
+        taken = True
+    written = json.loads(encode(frame))
+    assert OF["Send"].is_valid(written) == taken
+    assert OF["FromClient"].is_valid({**written, "type": type, "file": file}) == taken  # defaults written out
+    return taken
+
+
+@pytest.mark.parametrize("type", [*ATTACHMENTS, "sticker"])
+def test_attachments_are_taken_and_refused_as_by_the_server(type):
+    for file in (None, {}, {"url": "x"}, *GOOD.values()):
+        agree(type, file)
+    assert agree(type, GOOD.get(type))
+    for name in GOOD.get(type, {}):
+        assert not agree(type, {key: value for key, value in GOOD[type].items() if key != name})
+
+
+@given(st.sampled_from(FIELDS), odd_values)
+def test_one_strange_value_is_judged_as_by_the_server(field, value):
+    type, name = field
+    agree(type, {**GOOD[type], name: value})
+
+
+def test_a_stored_message_may_have_any_attachment():
+    """It may be older than the rules."""
+    OF["Message"].validate({**example(Message), "type": "image", "file": None})
+
+
+def test_the_codec_leaves_attachments_to_the_server():
+    text = '{"op":"send","idClient":"1","scene":"p2p","to":"bob","type":"image"}'
+    assert typing.cast(frames.Send, decode_from_client(text)).file is None
+    assert not ANY.is_valid(json.loads(text))
+
+
+# --- AsyncAPI -------------------------------------------------------------------------------------------------------
+# Its official schema (0.4 MB, npm @asyncapi/specs) comes with no Python package: what it asks for is checked by hand.
+
+
+def referred(node: object) -> list[str]:
+    if isinstance(node, list):
+        return [ref for one in node for ref in referred(one)]
+    if isinstance(node, dict):
+        own = [node["$ref"]] if isinstance(node.get("$ref"), str) else []
+        return own + [ref for one in node.values() for ref in referred(one)]
+    return []
+
+
+def resolve(reference: str) -> typing.Any:
+    node: typing.Any = ASYNCAPI
+    for part in reference.removeprefix("#/").split("/"):
+        node = node[part]
+    return node
+
+
+def test_the_document_has_the_parts_of_asyncapi_3():
+    assert ASYNCAPI["asyncapi"] == "3.0.0"
+    assert set(ASYNCAPI) == {
+        "asyncapi", "info", "defaultContentType", "servers", "channels", "operations", "components",
+    }  # fmt: skip
+    assert {"title", "version"} <= set(ASYNCAPI["info"])
+    assert "GET /token" in ASYNCAPI["info"]["description"]
+    assert [(s["host"], s["protocol"]) for s in ASYNCAPI["servers"].values()] == [("127.0.0.1:8765", "ws")]
+    assert [channel["address"] for channel in ASYNCAPI["channels"].values()] == ["/"]
+    assert json.loads(json.dumps(ASYNCAPI)) == ASYNCAPI
+
+
+def test_every_reference_leads_somewhere():
+    references = referred(ASYNCAPI)
+    assert len(references) > 3 * len(FRAMES)
+    for reference in references:
+        assert isinstance(resolve(reference), dict)
+
+
+def test_the_server_receives_what_clients_send_and_sends_what_they_receive():
+    by_action = {operation["action"]: operation for operation in ASYNCAPI["operations"].values()}
+    for action, kinds in (("receive", CLIENT), ("send", SERVER)):
+        messages = [resolve(resolve(ref["$ref"])["$ref"]) for ref in by_action[action]["messages"]]
+        assert [message["name"] for message in messages] == [kind.op for kind in kinds]
+        assert all(ref["$ref"].startswith("#/channels/frames/messages/") for ref in by_action[action]["messages"])
+
+
+@every_frame
+def test_a_payload_is_the_frame_also_for_readers_of_draft_7(frame_type):
+    """In which AsyncAPI 3.0 writes its schemas: a `$ref` stands alone there."""
+    message = ASYNCAPI["components"]["messages"][frame_type.__name__]
+    schema = {"components": ASYNCAPI["components"], **message["payload"]}
+    jsonschema.Draft7Validator.check_schema(schema)
+    judge = jsonschema.Draft7Validator(schema)
+    judge.validate(whole(frame_type))
+    assert not judge.is_valid({**whole(frame_type), "op": "nonsense"})
+    for reference in _siblings(ASYNCAPI["components"]["schemas"]):
+        assert set(reference) == {"$ref"}
+
+
+def _siblings(node: object) -> list[dict[str, object]]:
+    """Every object with a `$ref`."""
+    if isinstance(node, list):
+        return [found for one in node for found in _siblings(one)]
+    if isinstance(node, dict):
+        return [node] * ("$ref" in node) + [found for one in node.values() for found in _siblings(one)]
+    return []
