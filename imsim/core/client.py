@@ -6,18 +6,21 @@ received message once and in order, and keeps the conversation list with its unr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from imsim.core import events, frames
+from imsim.core import amendments, events, frames
+from imsim.core.changes import SILENT, event_of, is_from_outside, is_visible
 from imsim.core.inbox import Taken
-from imsim.core.model import Flow, Message, Place, Route, Scene, Status, conversation_id
+from imsim.core.model import Flow, Message, MessageType, Place, Route, Scene, Status, conversation_id
 from imsim.core.outbox import Outbox, Outgoing
 from imsim.core.policies import Policies
 from imsim.core.requests import Requests
 from imsim.core.screen import Conversation, LocalConversation
 from imsim.core.timers import Timer, Timers
 from imsim.core.uplink import Port, State, Uplink
+
+_LOOKBACK = 20  # messages fetched at a time to find the last one that is left
 
 
 class Client:
@@ -32,6 +35,7 @@ class Client:
         "_port",
         "_requests",
         "_resync",
+        "_rooms",
         "_sync_again",
         "_sync_number",
         "_sync_timer",
@@ -63,6 +67,7 @@ class Client:
         self._sync_again = False
         self._resync = 0  # the number of the connection's latest `resync`
         self._looking_back: set[str] = set()  # ranges that the application asked for
+        self._rooms: dict[str, int] = {}  # chatrooms to be in, and the latest seq shown of each
         self._uplink = Uplink(self._timers, policies, port, device, kind, token, draw, self._lost)
         self._outbox = Outbox(self._timers, policies, self._uplink.put, port.emit)
         self._requests = Requests(self._timers, policies.send_timeout, self._uplink.put)
@@ -134,10 +139,11 @@ class Client:
         pinned: bool | None = None,
         muted: bool | None = None,
         custom: str | None = None,
+        blocked: bool | None = None,
     ) -> None:
         """Change what is given, on all devices of the user; it shows here at once. `RequestDone` or `RequestFailed`
         answers, by which time it has come about or shows no more."""
-        self._set(frames.SetConversation(conversation_id, pinned, muted, None, custom), now)
+        self._set(frames.SetConversation(conversation_id, pinned, muted, None, custom, blocked=blocked), now)
 
     def hide(self, conversation_id: str, now: float) -> None:
         """Delete the conversation from the list of all devices, until its next message; what it shows is read by that.
@@ -158,9 +164,45 @@ class Client:
         """How many have read this message? `ReadCounted` or `RequestFailed` answers."""
         self._requests.ask(frames.ReadCount(conversation_id, seq), now)
 
-    def create_group(self, name: str, members: list[str], now: float) -> None:
-        """`GroupMade` or `RequestFailed` answers."""
-        self._requests.ask(frames.CreateGroup(name, members), now)
+    def change(
+        self,
+        scene: Scene,
+        to: str,
+        event: str,
+        id_client: str,
+        now: float,
+        *,
+        targets: Iterable[str] = (),
+        data: dict[str, object] | None = None,
+    ) -> None:
+        """Change the conversation: see `groups`, `friends` and `amendments` for the events, what they need, and who
+        may. `Acked` or `SendFailed` answers, as for any message; its consequences come with further events."""
+        file: dict[str, object] = {
+            "event": event,
+            "operator": self.user,
+            "targets": list(targets),
+            "data": data or {},
+        }
+        self.send(scene, to, "", id_client, now, type=MessageType.NOTIFICATION, file=file)
+
+    def create_group(self, name: str, members: Iterable[str], now: float, id_client: str = "") -> None:
+        """Make a group of these members and oneself; to do it again is harmless. Answered as `change` is."""
+        self.change(Scene.GROUP, name, "create", id_client or f"create:{name}", now, targets=members)
+
+    def enter(self, name: str, now: float, recent: int = 0) -> None:
+        """Enter a chatroom, and again after each login until `leave`; `Entered` or `RequestFailed` answers."""
+        self._rooms[name] = self._rooms.get(name, 0)
+        self._requests.ask(frames.Enter(name, recent), now)
+
+    def leave(self, name: str, now: float) -> None:
+        """Leave a chatroom. `RequestDone` answers."""
+        self._rooms.pop(name, None)
+        self._requests.ask(frames.Leave(name), now)
+
+    def typing(self, conversation_id: str, now: float) -> None:
+        """Hint to the other user of a p2p conversation that this one is writing, if there is a connection."""
+        if self.state == State.ONLINE:
+            self._put(frames.Typing(conversation_id), now)
 
     def end_session(self, device: str, now: float) -> None:
         """Log out another device of this user. `RequestDone` answers."""
@@ -214,6 +256,9 @@ class Client:
         self._sync(None, now)
         self._outbox.logged_in(now)
         self._requests.logged_in(now)
+        for name in self._rooms:
+            if not self._requests.is_waiting(frames.Enter.op, name):
+                self._requests.ask(frames.Enter(name), now)
 
     def _refused(self, frame: frames.Refused, now: float) -> None:
         self._uplink.refused(frame, now)
@@ -285,14 +330,16 @@ class Client:
 
     def _received(self, frame: frames.Received, now: float) -> None:
         self._port.emit(events.Received(frame.id_client))
+        self._outbox.said(frame.id_client)
 
     def _stored(self, frame: frames.Stored, now: float) -> None:
         outgoing = self._outbox.answered(frame.id_client, frame.conversation_id)
         if outgoing is None:
             return  # answered before
         conversation, sent = self._conversation(frame.conversation_id), outgoing.frame
-        if conversation.last_msg is None or frame.seq > conversation.last_msg.seq:
-            conversation.last_msg = Message(
+        self._port.emit(events.Acked(frame.id_client, frame.conversation_id, frame.seq))
+        if not is_from_outside(sent):
+            message = Message(
                 frame.conversation_id,
                 frame.seq,
                 frame.id,
@@ -307,11 +354,12 @@ class Client:
                 sent.custom,
                 sent.resend,
             )
-        self._read_by_send(conversation, outgoing, now)
-        conversation.inbox.place_own(frame.seq, now)
-        self._show_following(conversation, now)
-        self._look_for_gap(conversation, now)
-        self._port.emit(events.Acked(frame.id_client, frame.conversation_id, frame.seq))
+            self._read_by_send(conversation, outgoing, now)
+            conversation.may_be_last(message)
+            self._apply(conversation, message, now)
+            conversation.inbox.place_own(frame.seq, now)
+            self._show_following(conversation, now)
+            self._look_for_gap(conversation, now)
         self._outbox.release_held(conversation.id, now)
 
     def _read_by_send(self, conversation: LocalConversation, outgoing: Outgoing, now: float) -> None:
@@ -328,6 +376,8 @@ class Client:
         elif frame.code.retryable:
             self._requests.postponed(frame, now)
         elif self._answered(frame):
+            if frame.request == frames.Enter.op:
+                self._rooms.pop(frame.ref, None)
             if frame.request == frames.History.op and not self._is_for_the_user(frame.ref):
                 return
             self._port.emit(events.RequestFailed(frame.request, frame.ref, frame.code, frame.text))
@@ -336,7 +386,29 @@ class Client:
 
     def _pushed(self, frame: frames.Push, now: float) -> None:
         message = frame.message
+        if message.scene == Scene.CHATROOM:
+            self._heard_in_room(message)
+            return
         self._tell_delivered(self._take(message, Route.PUSH, now), now)
+
+    def _heard_in_room(self, message: Message) -> None:
+        """Show it if it is later than all before it; what comes late or twice is of no interest there."""
+        if message.seq > self._rooms.get(message.to, message.seq):
+            self._rooms[message.to] = message.seq
+            flow = Flow.OUT if message.sender == self.user else Flow.IN
+            self._port.emit(events.Shown(message, flow, Route.PUSH))
+
+    def _entered(self, frame: frames.Entered, now: float) -> None:
+        if self._requests.answered(frames.Enter.op, frame.name):
+            self._port.emit(events.Entered(frame.name, frame.users))
+            for message in frame.messages:
+                self._heard_in_room(message)
+
+    def _is_typing(self, frame: frames.IsTyping, now: float) -> None:
+        self._port.emit(events.Typing(frame.conversation_id))
+
+    def _presence(self, frame: frames.Presence, now: float) -> None:
+        self._port.emit(events.Presence(frame.user, frame.online))
 
     def _notified(self, frame: frames.Notify, now: float) -> None:
         conversation = self._conversation(frame.conversation_id)
@@ -364,20 +436,50 @@ class Client:
         return conversation
 
     def _show(self, conversation: LocalConversation, message: Message, route: Route, now: float) -> None:
-        last = conversation.last_msg
-        if last is None or message.seq > last.seq:
-            conversation.last_msg = message
+        conversation.may_be_last(message)
+        self._apply(conversation, message, now)
         if message.sender == self.user:
             outgoing = self._outbox.proved_by(message)
             if outgoing is not None:  # its own message, of which the answer was lost
                 self._read_by_send(conversation, outgoing, now)
                 self._port.emit(events.Acked(message.id_client, conversation.id, message.seq))
                 return
-            self._port.emit(events.Shown(message, Flow.OUT, route))
+        elif message.countable:
+            conversation.unread.add(message.seq)
+        if is_visible(message):
+            flow = Flow.OUT if message.sender == self.user else Flow.IN
+            self._port.emit(events.Shown(message, flow, route))
+
+    def _apply(self, conversation: LocalConversation, entry: Message, now: float) -> None:
+        """What an entry of the log changes on this device."""
+        event = event_of(entry)
+        if event not in SILENT or entry.file is None:
+            return
+        data, targets, last = entry.file["data"], entry.file["targets"], conversation.last_msg
+        assert isinstance(data, dict)
+        assert isinstance(targets, list)
+        if event == "recall":
+            seq = data["seq"]
+            conversation.unread.remove(seq)
+            self._port.emit(events.Recalled(conversation.id, seq))
+            if last is not None and last.seq == seq:
+                conversation.last_msg = None
+                self._look_back(conversation, seq, now)
+        elif event == "edit":
+            seq, content = data["seq"], data["content"]
+            if last is not None and last.seq == seq and last.amended < entry.seq:
+                conversation.last_msg = amendments.edited(last, content, entry.seq)
+            self._port.emit(events.Edited(conversation.id, seq, content))
+        elif event == "settle":
+            self._port.emit(events.Settled(targets[0], data["state"]))
         else:
-            if message.countable:
-                conversation.unread.add(message.seq)
-            self._port.emit(events.Shown(message, Flow.IN, route))
+            self._port.emit(events.Changed(entry))
+
+    def _look_back(self, conversation: LocalConversation, seq: int, now: float) -> None:
+        """Find the last message before this one, which was it and is none any more."""
+        if seq > 1:
+            conversation.lookback = (max(1, seq - _LOOKBACK), seq - 1)
+            self._requests.ask(frames.History(conversation.id, *conversation.lookback), now)
 
     def _show_following(self, conversation: LocalConversation, now: float) -> None:
         for message, route in conversation.inbox.following():
@@ -393,7 +495,9 @@ class Client:
         if self.state != State.ONLINE or conversation.pull is not None or conversation.gap_timer is not None:
             return  # the sync will bring it; or it is being pulled
         since = conversation.inbox.held_since
-        if conversation.head >= conversation.inbox.next_seq:
+        if since is not None and conversation.inbox.next_seq == 1:
+            self._pull(conversation, now)  # it may have begun before this user came, and so nothing else will come
+        elif conversation.head >= conversation.inbox.next_seq:
             self._pull(conversation, now)
         elif since is not None:
             deadline = max(now, since + self._policies.gap_wait)
@@ -412,14 +516,20 @@ class Client:
         if not self._requests.answered(asked.op, asked.ref):
             return
         conversation = self._conversation(frame.conversation_id)
+        if conversation.lookback == (frame.first, frame.last):
+            conversation.lookback = None
+            for message in frame.messages:
+                conversation.may_be_last(message)
+            if conversation.last_msg is None:
+                self._look_back(conversation, frame.first, now)
         if conversation.pull == (frame.first, frame.last):
-            conversation.pull = None
             for message in frame.messages:
                 if message.seq >= conversation.inbox.next_seq:  # else it came meanwhile
                     self._take(message, Route.SYNC, now)
             if not frame.more:
                 conversation.inbox.complete_to(frame.last)
                 self._show_following(conversation, now)
+            conversation.pull = None
             self._tell_delivered(conversation, now)
             self._look_for_gap(conversation, now)
         if asked.ref in self._looking_back:
@@ -431,6 +541,8 @@ class Client:
         for conversation in self._conversations.values():
             if conversation.pull and frames.History(conversation.id, *conversation.pull).ref == ref:
                 conversation.pull, conversation.head = None, 0
+            if conversation.lookback and frames.History(conversation.id, *conversation.lookback).ref == ref:
+                conversation.lookback = None
         if ref not in self._looking_back:
             return False
         self._looking_back.remove(ref)
@@ -473,7 +585,9 @@ class Client:
     def _settings(self, conversation: LocalConversation) -> events.PlaceChanged:
         """As they show, whether the server has answered or not."""
         place = conversation.settings(self._requests.wanted(conversation.id))
-        return events.PlaceChanged(conversation.id, place.pinned, place.muted, place.hidden_seq, place.custom)
+        return events.PlaceChanged(
+            conversation.id, place.pinned, place.muted, place.hidden_seq, place.custom, place.blocked
+        )
 
     def _settings_changed(self, conversation: LocalConversation, before: events.PlaceChanged) -> None:
         after = self._settings(conversation)
@@ -493,10 +607,6 @@ class Client:
     def _done(self, frame: frames.Done, now: float) -> None:
         if self._answered(frame):
             self._port.emit(events.RequestDone(frame.request, frame.ref))
-
-    def _group_created(self, frame: frames.GroupCreated, now: float) -> None:
-        if self._requests.answered(frames.CreateGroup.op, frame.name):
-            self._port.emit(events.GroupMade(frame.name, frame.conversation_id))
 
     def _read_counted(self, frame: frames.ReadCounted, now: float) -> None:
         asked = frames.ReadCount(frame.conversation_id, frame.seq)
@@ -523,8 +633,10 @@ _HANDLERS: dict[type, Callable[[Client, Any, float], None]] = {
     frames.Resync: Client._resynced,
     frames.LoggedIn: Client._logged_in,
     frames.Refused: Client._refused,
-    frames.GroupCreated: Client._group_created,
     frames.Done: Client._done,
     frames.ReadCounted: Client._read_counted,
+    frames.Entered: Client._entered,
+    frames.IsTyping: Client._is_typing,
+    frames.Presence: Client._presence,
     frames.Pong: Client._ponged,
 }

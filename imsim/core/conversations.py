@@ -1,18 +1,20 @@
 """The Conversations machine: the single writer of each conversation's log.
 
-It runs on the router node that owns the conversation. For each send it decides: allowed? seen before? in order? Then it
+It runs on the router node that owns the conversation. For each send it decides: seen before? in order? allowed? Then it
 gives the message the next seq, has storage append it, and only once that is answered acknowledges it and lets it out.
+What a notification changes, and what follows from it, is decided by the rules of `groups`, `friends`, `amendments`.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection
-from typing import Protocol
+from typing import Any, Protocol
 
-from imsim.core import events, frames, storage
+from imsim.core import amendments, changes, events, frames, friends, groups, storage
+from imsim.core.changes import Change, Decision, Refused
 from imsim.core.limits import Bucket
-from imsim.core.model import Code, Message, Session, p2p_members
+from imsim.core.model import Code, Message, MessageType, Scene, Session, conversation_id, p2p_members
 from imsim.core.policies import Policies
 from imsim.core.timers import Timer, Timers
 
@@ -35,14 +37,21 @@ class Port(Protocol):
 class _Entry:
     """A message on its way into the log, or recently in it."""
 
-    __slots__ = ("message", "places", "sessions", "stored", "timer")
+    __slots__ = ("audience", "message", "notes", "places", "sessions", "stored", "timer")
 
-    def __init__(self, message: Message, session: Session | None) -> None:
+    def __init__(self, message: Message, session: Session | None, audience: tuple[str, ...] = ()) -> None:
         self.message = message
+        self.audience = audience  # who may see it
+        self.notes: tuple[Message, ...] = ()  # for the system logs of users
         self.sessions = [session] if session else []  # who waits for the answer; more than one if a retry raced
         self.places: storage.Places = ()  # that changed with it
         self.stored = False
         self.timer: Timer | None = None
+
+
+#: What was looked up in storage for a request: by (sender, idClient) or by seq; None: not there.
+_Known = dict[tuple[str, str] | int, Message | None]
+_NOTHING: _Known = {}
 
 
 class _Conversation:
@@ -59,6 +68,7 @@ class _Conversation:
         "pending",
         "recent",
         "request",
+        "state",
         "timer",
         "waiting",
     )
@@ -69,13 +79,19 @@ class _Conversation:
         self.next_seq = 1
         self.members: tuple[str, ...] = ()
         self.member_set: Collection[str] = ()
+        self.state: dict[str, Any] | None = None  # a group's, or two users'; see their rules
         self.epochs: dict[tuple[str, str], int] = {}  # the latest session epoch seen, by (user, slot)
         self.bucket: Bucket | None = None  # of a group, where there is a limit
         self.recent: dict[tuple[str, str], _Entry] = {}
         self.pending: deque[_Entry] = deque()
-        self.waiting: deque[tuple[frames.Up, frozenset[tuple[str, str]]]] = deque()
-        self.request: storage.OpenConversation | storage.Find | None = None
+        self.waiting: deque[tuple[frames.Up, _Known]] = deque()
+        self.request: storage.OpenConversation | storage.Find | storage.Get | None = None
         self.timer: Timer | None = None
+
+    def has_members(self, members: tuple[str, ...]) -> None:
+        self.members = members
+        # A short tuple is searched faster than a set is built and kept.
+        self.member_set = frozenset(members) if len(members) > 8 else members
 
 
 class Conversations:
@@ -106,21 +122,21 @@ class Conversations:
         if len(self._open) >= self._policies.open_conversations:
             self._evict()
         conversation = self._open[id] = _Conversation(id)
-        self._ask(conversation, storage.OpenConversation(id, founders or p2p_members(id)), now)
+        self._ask(conversation, storage.OpenConversation(id, founders or _born_with(id)), now)
         return conversation
 
     def receive(self, up: frames.Up, now: float) -> None:
         conversation = self._open.get(up.conversation_id)
         if conversation is None:
-            conversation = self._start_opening(up.conversation_id, _founders(up), now)
-            conversation.waiting.append((up, frozenset()))
+            conversation = self._start_opening(up.conversation_id, None, now)
+            conversation.waiting.append((up, _NOTHING))
         elif conversation.request is not None:
             if len(conversation.waiting) < _WAITING:
-                conversation.waiting.append((up, frozenset()))
+                conversation.waiting.append((up, _NOTHING))
             else:
                 self._reject(up, Code.UNAVAILABLE, "too many requests wait for this conversation")
         else:
-            self._handle(conversation, up, frozenset(), now)
+            self._handle(conversation, up, _NOTHING, now)
 
     def stored(self, request: storage.Request, result: storage.Result, now: float) -> None:
         if type(request) is storage.Append:
@@ -128,7 +144,7 @@ class Conversations:
             if conversation is not None and request.epoch == conversation.epoch:
                 self._appended(conversation, request.message, result, now)
             return
-        assert isinstance(request, storage.OpenConversation | storage.Find)
+        assert isinstance(request, storage.OpenConversation | storage.Find | storage.Get)
         conversation = self._open.get(request.conversation_id)
         if conversation is None or conversation.request is not request:
             return  # the answer to a question that was given up
@@ -138,11 +154,16 @@ class Conversations:
         if isinstance(request, storage.OpenConversation):
             self._opened(conversation, request, result, now)
         else:
-            self._found(conversation, request, result, now)
+            self._looked_up(conversation, request, result, now)
 
     # --- opening, looking up ----------------------------------------------------------------------------------------
 
-    def _ask(self, conversation: _Conversation, request: storage.OpenConversation | storage.Find, now: float) -> None:
+    def _ask(
+        self,
+        conversation: _Conversation,
+        request: storage.OpenConversation | storage.Find | storage.Get,
+        now: float,
+    ) -> None:
         conversation.request = request
         conversation.timer = self._timers.at(now + self._policies.storage_timeout, self._overdue, conversation)
         self._port.store(request)
@@ -162,20 +183,20 @@ class Conversations:
                 timer.cancel()
             if result.max_seq:
                 self._port.to_users(frames.Opened(result.members, conversation.id, result.max_seq))
+            for user, seq in result.noted:
+                self._port.to_users(frames.Opened((user,), _system_log(user), seq))
             conversation.epoch = result.epoch
             conversation.next_seq = result.max_seq + 1
-            conversation.members = result.members
-            # A short tuple is searched faster than a set is built and kept.
-            conversation.member_set = frozenset(result.members) if len(result.members) > 8 else result.members
+            conversation.has_members(result.members)
+            conversation.state = result.state
             if self._policies.group_rate and not p2p_members(conversation.id):
                 conversation.bucket = Bucket(self._policies.group_rate, self._policies.group_burst, now)
             self._resume(conversation, now)
         elif result is None:
             while conversation.waiting:
                 up, _ = conversation.waiting[0]
-                founders = _founders(up)
-                if founders is not None:
-                    self._ask(conversation, storage.OpenConversation(conversation.id, founders), now)
+                if isinstance(up.frame, frames.Send) and changes.event_of(up.frame) == "create":
+                    self._ask(conversation, storage.OpenConversation(conversation.id, ()), now)
                     return
                 conversation.waiting.popleft()
                 self._reject(up, Code.NO_CONVERSATION, f"there is no {conversation.id}")
@@ -183,65 +204,103 @@ class Conversations:
         else:
             self._fence(conversation, "storage could not open the conversation", now)
 
-    def _find(
+    def _look_up(
         self,
         conversation: _Conversation,
         up: frames.Up,
-        key: tuple[str, str],
-        absent: frozenset[tuple[str, str]],
+        known: _Known,
+        request: storage.Find | storage.Get,
         now: float,
     ) -> None:
-        conversation.waiting.appendleft((up, absent | {key}))
-        self._ask(conversation, storage.Find(conversation.id, *key), now)
+        conversation.waiting.appendleft((up, known))
+        self._ask(conversation, request, now)
 
-    def _found(self, conversation: _Conversation, request: storage.Find, result: storage.Result, now: float) -> None:
+    def _looked_up(
+        self, conversation: _Conversation, request: storage.Find | storage.Get, result: storage.Result, now: float
+    ) -> None:
+        up, known = conversation.waiting.popleft()
         if isinstance(result, storage.Failed):
-            up, _ = conversation.waiting.popleft()
             self._reject(up, Code.UNAVAILABLE, "storage could not look the message up")
-        elif isinstance(result, Message):
-            entry = _Entry(result, None)
-            entry.stored = True
-            self._remember(conversation, entry)
+        else:
+            assert result is None or isinstance(result, Message)
+            if isinstance(request, storage.Get):
+                known = {**known, request.seq: result}
+            else:
+                known = {**known, (request.sender, request.id_client): result}
+                if result is not None:
+                    entry = _Entry(result, None)
+                    entry.stored = True
+                    self._remember(conversation, entry)
+            conversation.waiting.appendleft((up, known))
         self._resume(conversation, now)
 
     def _resume(self, conversation: _Conversation, now: float) -> None:
         while conversation.waiting and conversation.request is None:
-            up, absent = conversation.waiting.popleft()
-            self._handle(conversation, up, absent, now)
+            up, known = conversation.waiting.popleft()
+            self._handle(conversation, up, known, now)
 
     # --- sending ----------------------------------------------------------------------------------------------------
 
-    def _handle(
-        self, conversation: _Conversation, up: frames.Up, absent: frozenset[tuple[str, str]], now: float
-    ) -> None:
-        """`absent`: idempotency keys just looked up and not found; nothing was written since."""
+    def _handle(self, conversation: _Conversation, up: frames.Up, known: _Known, now: float) -> None:
+        """`known`: what was just looked up for it; nothing was written since."""
         frame, session = up.frame, up.session
+        assert isinstance(frame, frames.Send)
         slot = (session.user, session.slot)
         epochs = conversation.epochs
         if epochs.get(slot, 0) > session.epoch:
             return  # a replaced session can no longer act; its client is told so by its gateway
-        if session.user not in conversation.member_set:
-            self._reject(up, Code.NOT_MEMBER, f"you are no member of {conversation.id}")
-            return
         epochs[slot] = session.epoch
-        if type(frame) is not frames.Send:
-            self._create_group(conversation, up)
-            return
 
         key = (session.user, frame.id_client)
         recent = conversation.recent
         entry = recent.get(key)
-        if entry is None and frame.resend and key not in absent:
-            self._find(conversation, up, key, absent, now)
+        if entry is None and frame.resend and key not in known:
+            self._look_up(conversation, up, known, storage.Find(conversation.id, *key), now)
             return
-        if entry is None and frame.after is not None:
+        if entry is not None:
+            self._again(up, entry)
+            return
+        if frame.after is not None:
             predecessor = (session.user, frame.after)
             if predecessor not in recent:
-                if predecessor in absent:
+                if predecessor in known:
                     self._reject(up, Code.GAP, f"the message {frame.after!r} before it has not arrived")
                 else:
-                    self._find(conversation, up, predecessor, absent, now)
+                    self._look_up(conversation, up, known, storage.Find(conversation.id, *predecessor), now)
                 return
+        event = changes.event_of(frame) if frame.type == MessageType.NOTIFICATION else ""
+        decision: Decision | None = None
+        try:
+            if event:
+                change = self._change(conversation, session, frame, event, now)
+                if event in amendments.EVENTS:
+                    seq = amendments.target_seq(change)
+                    if seq not in known:
+                        self._check_member(conversation, session.user)
+                        self._look_up(conversation, up, known, storage.Get(conversation.id, seq), now)
+                        return
+                decision = self._decide(conversation, change, known)
+            else:
+                self._check_may_send(conversation, session, frame)
+        except Refused as refused:
+            self._reject(up, refused.code, refused.text)
+            return
+        if len(conversation.pending) >= _WAITING:
+            self._reject(up, Code.UNAVAILABLE, "too many messages of this conversation wait for storage")
+            return
+        if conversation.bucket is not None and (wait := conversation.bucket.take(now)):
+            self._reject(up, Code.RATE_LIMITED, "too many messages in this group", wait)
+            return
+        self._append(conversation, session, frame, decision, now)
+
+    def _append(
+        self,
+        conversation: _Conversation,
+        session: Session,
+        frame: frames.Send,
+        decision: Decision | None,
+        now: float,
+    ) -> None:
         message = Message(
             conversation.id,
             conversation.next_seq,
@@ -257,41 +316,103 @@ class Conversations:
             frame.custom,
             frame.resend,
         )
-        if entry is not None:
-            if not entry.message.same_body(message):
-                self._reject(up, Code.CONFLICT, "this idClient was used for another message")
-            elif entry.stored:
-                self._acknowledge(entry.message, session)
-            else:
-                entry.sessions.append(session)  # the retry races the original: one answer for both
-            return
-
-        if len(conversation.pending) >= _WAITING:
-            self._reject(up, Code.UNAVAILABLE, "too many messages of this conversation wait for storage")
-            return
-        if conversation.bucket is not None and (wait := conversation.bucket.take(now)):
-            self._reject(up, Code.RATE_LIMITED, "too many messages in this group", wait)
-            return
+        effects, audience = None, conversation.members
+        if decision is not None:
+            effects = _effects(message, decision)
+            audience = (*audience, *decision.joined)
+            if decision.joined or decision.left:
+                conversation.has_members(tuple(member for member in audience if member not in decision.left))
+            if decision.state is not None:
+                conversation.state = decision.state
         conversation.next_seq += 1
-        entry = _Entry(message, session)
+        entry = _Entry(message, session, audience)
         self._remember(conversation, entry)
         conversation.pending.append(entry)
         entry.timer = self._timers.at(now + self._policies.storage_timeout, self._overdue, conversation)
         if self._early_ack:
             self._port.to_gateway(session.gateway, frames.Down((session,), frames.Received(frame.id_client)))
-        self._port.store(storage.Append(conversation.epoch, message, frame.shown))
+        self._port.store(storage.Append(conversation.epoch, message, frame.shown, effects))
+
+    def _again(self, up: frames.Up, entry: _Entry) -> None:
+        """The idempotency key is known: it is the same message, or nothing."""
+        assert isinstance(up.frame, frames.Send)
+        if not entry.message.came_from(up.frame):
+            self._reject(up, Code.CONFLICT, "this idClient was used for another message")
+        elif entry.stored:
+            self._acknowledge(entry.message, up.session)
+        else:
+            entry.sessions.append(up.session)  # the retry races the original: one answer for both
+
+    # --- what is allowed ----------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _check_member(conversation: _Conversation, user: str) -> None:
+        if user not in conversation.member_set:
+            raise Refused(Code.NOT_MEMBER, f"you are no member of {conversation.id}")
+
+    def _check_may_send(self, conversation: _Conversation, session: Session, frame: frames.Send) -> None:
+        if frame.scene == Scene.SYSTEM:
+            if frame.type != MessageType.CUSTOM:
+                raise Refused(Code.BAD_REQUEST, "type: users send each other system messages of type custom only")
+            return
+        self._check_member(conversation, session.user)
+        if frame.scene == Scene.P2P:
+            if self._policies.strangers == "refuse" and len(conversation.members) == 2:
+                if not friends.are_friends(conversation.state):
+                    raise Refused(Code.NOT_FRIENDS, "you are no friends; send a friend_request")
+        elif groups.is_silenced(conversation.state, session.user):
+            raise Refused(Code.MUTED, "you are muted in this group, or everybody is")
+
+    def _change(
+        self, conversation: _Conversation, session: Session, frame: frames.Send, event: str, now: float
+    ) -> Change:
+        file = frame.file or {}
+        if file.get("operator") != session.user:
+            raise Refused(Code.BAD_REQUEST, "file.operator: expected your own name")
+        time = int((self._epoch + now) * 1000)
+        targets, data = file["targets"], file["data"]
+        assert isinstance(targets, list)
+        assert isinstance(data, dict)
+        return Change(conversation.id, conversation.next_seq, time, event, session.user, tuple(targets), data)
+
+    def _decide(self, conversation: _Conversation, change: Change, known: _Known) -> Decision:
+        scene, policies = conversation.id.partition(":")[0], self._policies
+        lifetime = int(policies.request_lifetime * 1000)
+        if change.event in amendments.EVENTS:
+            target = known.get(amendments.target_seq(change))
+            if target is None:
+                raise Refused(Code.BAD_REQUEST, "file.data.seq: there is no such message")
+            rank = 0
+            if scene == Scene.GROUP:
+                rank = groups.Group.of(conversation.state, conversation.members).rank(change.operator)
+            return amendments.decide(
+                change,
+                target,
+                rank=rank,
+                recall_window=int(policies.recall_window * 1000),
+                edit_window=int(policies.edit_window * 1000),
+            )
+        if scene == Scene.GROUP:
+            limits = groups.Limits(policies.group_size, lifetime)
+            return groups.decide(conversation.state, conversation.members, change, limits)
+        if scene == Scene.P2P:
+            self._check_member(conversation, change.operator)
+            return friends.decide(conversation.state, conversation.members, change, lifetime)
+        raise Refused(Code.BAD_REQUEST, f"scene: nothing can be changed in a {scene} conversation")
+
+    # --- storing, letting out -----------------------------------------------------------------------------------------
 
     def _appended(self, conversation: _Conversation, message: Message, result: storage.Result, now: float) -> None:
         entry = conversation.recent[message.sender, message.id_client]
         if type(result) is storage.Appended:
             entry.stored = True
-            entry.places = result.places
+            entry.places, entry.notes = result.places, result.notes
             # Several workers may answer out of order; what is let out keeps to the log's order.
             pending = conversation.pending
             while pending and pending[0].stored:
                 self._release(conversation, pending.popleft())
-        elif isinstance(result, storage.Duplicate):
-            self._was_duplicate(conversation, entry, result.original, now)
+        elif isinstance(result, storage.Duplicate | storage.Blocked):
+            self._not_appended(conversation, entry, result, now)
         else:
             self._fence(conversation, "storage refused the message", now)
 
@@ -302,32 +423,39 @@ class Conversations:
         self._port.emit(events.Committed(message))
         for session in entry.sessions:
             self._acknowledge(message, session)
-        self._port.to_users(frames.Deliver(conversation.members, message, entry.sessions[0], entry.places))
-        entry.sessions, entry.places = [], ()
+        self._port.to_users(frames.Deliver(entry.audience, message, entry.sessions[0], entry.places))
+        for note in entry.notes:
+            self._port.to_users(frames.Deliver((note.to,), note))
+        entry.sessions, entry.places, entry.notes, entry.audience = [], (), (), ()
 
-    def _was_duplicate(self, conversation: _Conversation, entry: _Entry, original: Message, now: float) -> None:
-        """Storage knew the key although this writer did not: its seq is free again."""
-        sessions, same = entry.sessions, original.same_body(entry.message)
+    def _not_appended(
+        self, conversation: _Conversation, entry: _Entry, result: storage.Duplicate | storage.Blocked, now: float
+    ) -> None:
+        """Storage knew the key although this writer did not, or somebody has blocked the sender: the seq is free
+        again."""
+        sessions, id_client = entry.sessions, entry.message.id_client
         if entry.timer:
             entry.timer.cancel()
         last = conversation.pending[-1] is entry
         conversation.pending.remove(entry)
-        entry.message, entry.stored, entry.sessions = original, True, []
+        entry.sessions = []
+        if isinstance(result, storage.Duplicate):
+            code, text = Code.CONFLICT, "this idClient was used for another message"
+            original, sent = result.original, entry.message
+            entry.message, entry.stored = original, True
+            if original.came_from(sent):
+                for session in sessions:
+                    self._acknowledge(original, session)
+                sessions = []
+        else:
+            code, text = Code.BLOCKED, "the other user does not take messages from you"
+            del conversation.recent[entry.message.sender, id_client]
+        for session in sessions:
+            self._refuse(session, frames.Send.op, id_client, code, text)
         if last:
             conversation.next_seq -= 1
         else:
-            self._fence(conversation, "a duplicate among the messages in flight", now)
-        for session in sessions:
-            if same:
-                self._acknowledge(original, session)
-            else:
-                self._refuse(
-                    session,
-                    frames.Send.op,
-                    original.id_client,
-                    Code.CONFLICT,
-                    "this idClient was used for another message",
-                )
+            self._fence(conversation, "the place of a message among those in flight came free", now)
 
     def _acknowledge(self, message: Message, session: Session) -> None:
         answer = frames.Stored(message.id_client, message.conversation_id, message.id, message.seq, message.time)
@@ -338,16 +466,6 @@ class Conversations:
         recent[entry.message.sender, entry.message.id_client] = entry
         while len(recent) > _RECENT and recent[oldest := next(iter(recent))].stored:
             del recent[oldest]
-
-    # --- groups -----------------------------------------------------------------------------------------------------
-
-    def _create_group(self, conversation: _Conversation, up: frames.Up) -> None:
-        assert isinstance(up.frame, frames.CreateGroup)
-        if set(_founders(up) or ()) == set(conversation.members):
-            answer = frames.GroupCreated(up.frame.name, conversation.id)
-            self._port.to_gateway(up.session.gateway, frames.Down((up.session,), answer))
-        else:
-            self._reject(up, Code.CONFLICT, "a group of this name has other members")
 
     # --- giving up --------------------------------------------------------------------------------------------------
 
@@ -395,7 +513,28 @@ class Conversations:
         self._port.to_gateway(session.gateway, frames.Down((session,), answer))
 
 
-def _founders(up: frames.Up) -> tuple[str, ...] | None:
-    if isinstance(up.frame, frames.CreateGroup):
-        return tuple(sorted({*up.frame.members, up.session.user}))
-    return None
+def _born_with(id: str) -> tuple[str, ...] | None:
+    """The members of a conversation that is there without having been made."""
+    scene, _, name = id.partition(":")
+    return (name,) if scene == Scene.SYSTEM else p2p_members(id)
+
+
+def _system_log(user: str) -> str:
+    return conversation_id(Scene.SYSTEM, user, user)
+
+
+def _effects(message: Message, decision: Decision) -> storage.Effects:
+    notes = tuple(_system_message(message, note) for note in decision.notes)
+    return storage.Effects(decision.state, decision.joined, decision.left, decision.amended, notes)
+
+
+def _system_message(message: Message, note: changes.Note) -> Message:
+    """A note as it will stand in its user's system log. Its idClient is that of the change, for which a user gets one
+    note; with more, for the settling of each other."""
+    id, type = message.id, note.type
+    file: dict[str, object] = {"conversationId": message.conversation_id, **note.data}
+    if note.settles:
+        id, type = f"{id}>{note.settles}", MessageType.NOTIFICATION
+        file = {"event": "settle", "operator": message.sender, "targets": [note.settles], "data": dict(note.data)}
+    log = _system_log(note.user)
+    return Message(log, 0, "", id, Scene.SYSTEM, type, message.sender, note.user, message.time, "", file)

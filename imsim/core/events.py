@@ -74,14 +74,70 @@ class ReadMoved:
 
 @dataclass(slots=True)
 class PlaceChanged:
-    """A conversation was pinned, muted, hidden (up to this seq), or given another custom, or the reverse: on this
-    device, where it shows before the server has answered, or on another."""
+    """A conversation was pinned, muted, hidden (up to this seq), given another custom, or blocked, or the reverse: on
+    this device, where it shows before the server has answered, or on another."""
 
     conversation_id: str
     pinned: bool
     muted: bool
     hidden_seq: int
     custom: str
+    blocked: bool = False
+
+
+@dataclass(slots=True)
+class Recalled:
+    """The message with this seq was taken back: it is not to be shown any more."""
+
+    conversation_id: str
+    seq: int
+
+
+@dataclass(slots=True)
+class Edited:
+    """The message with this seq says something else now."""
+
+    conversation_id: str
+    seq: int
+    content: str
+
+
+@dataclass(slots=True)
+class Settled:
+    """The request that the system message with this idClient told of has its answer: passed, rejected or expired."""
+
+    id: str
+    state: str
+
+
+@dataclass(slots=True)
+class Changed:
+    """A change that is not shown as a message came about, as its `file` says: two users became friends ..."""
+
+    message: Message
+
+
+@dataclass(slots=True)
+class Entered:
+    """In a chatroom, again after each login until `leave`; `users` are there."""
+
+    name: str
+    users: int
+
+
+@dataclass(slots=True)
+class Typing:
+    """The other user of a p2p conversation is writing."""
+
+    conversation_id: str
+
+
+@dataclass(slots=True)
+class Presence:
+    """A friend came online or went offline."""
+
+    user: str
+    online: bool
 
 
 @dataclass(slots=True)
@@ -120,14 +176,6 @@ class History:
     last: int
     messages: list[Message]
     more: bool
-
-
-@dataclass(slots=True)
-class GroupMade:
-    """The group exists with the members asked for."""
-
-    name: str
-    conversation_id: str
 
 
 @dataclass(slots=True)
@@ -174,6 +222,14 @@ class Committed:
 
 
 @dataclass(slots=True)
+class Shed:
+    """A chatroom's message was not sent to a device, which gets too many."""
+
+    session: Session
+    message: Message
+
+
+@dataclass(slots=True)
 class Pushed:
     """A push left for a device; `attempt` counts from 1."""
 
@@ -181,6 +237,8 @@ class Pushed:
     message: Message
     attempt: int
 
+
+ServerEvent = Committed | Pushed | Shed
 
 ClientEvent = (
     Sent
@@ -196,7 +254,13 @@ ClientEvent = (
     | PeerRead
     | History
     | ReadCounted
-    | GroupMade
+    | Recalled
+    | Edited
+    | Settled
+    | Changed
+    | Entered
+    | Typing
+    | Presence
     | RequestDone
     | RequestFailed
     | Disconnected

@@ -82,6 +82,19 @@ class Delivered:
 
 
 @dataclass(slots=True)
+class Typing:
+    """The user is writing to the other user of this p2p conversation. A hint: it may get lost, and is never answered."""
+
+    op: ClassVar[str] = "typing"
+    number: ClassVar[int] = 0
+    conversation_id: str
+
+    @property
+    def ref(self) -> str:
+        return self.conversation_id
+
+
+@dataclass(slots=True)
 class Noted:
     """This device has the place that a `placed` told, in this version."""
 
@@ -134,7 +147,8 @@ class Read:
 class SetConversation:
     """Change what is given of the user's place in the conversation; answered by `done`.
 
-    `hidden_seq` deletes it from the list up to this seq, which is also read by that, and never moves back.
+    `hidden_seq` deletes it from the list up to this seq, which is also read by that, and never moves back. `blocked`,
+    p2p only: take no more messages from the other user.
     """
 
     op: ClassVar[str] = "set_conversation"
@@ -144,6 +158,7 @@ class SetConversation:
     hidden_seq: int | None = None
     custom: str | None = None
     number: int = 0
+    blocked: bool | None = None
 
     @property
     def ref(self) -> str:
@@ -180,13 +195,27 @@ class ReadCount:
 
 
 @dataclass(slots=True)
-class CreateGroup:
-    """Make a group of these members, the caller among them. Repeating it with the same members is harmless."""
+class Enter:
+    """Enter a chatroom, and get up to `recent` of its latest messages; answered by `entered`. It ends with the
+    connection: enter again after a new login."""
 
-    op: ClassVar[str] = "create_group"
+    op: ClassVar[str] = "enter"
     number: ClassVar[int] = 0
     name: str
-    members: list[str]
+    recent: int = 0
+
+    @property
+    def ref(self) -> str:
+        return self.name
+
+
+@dataclass(slots=True)
+class Leave:
+    """Leave a chatroom; answered by `done`."""
+
+    op: ClassVar[str] = "leave"
+    number: ClassVar[int] = 0
+    name: str
 
     @property
     def ref(self) -> str:
@@ -258,7 +287,7 @@ class Stored:
 
 @dataclass(slots=True)
 class Rejected:
-    """A request failed. `request` is its op, `ref` which one: a send's id_client, a group's name, a device, the
+    """A request failed. `request` is its op, `ref` which one: a send's id_client, a device, a chatroom, the
     conversation of a `read` or `set_conversation` (then with its `number`), the message of a `read_count`, the range of
     a `history`. Retryable codes: `unavailable`, `gap`, and `rate_limited`: not before `retry_after` seconds."""
 
@@ -359,6 +388,33 @@ class ReadCounted:
 
 
 @dataclass(slots=True)
+class Entered:
+    """You are in the chatroom, with so many `users`; `messages` are the latest that were asked for."""
+
+    op: ClassVar[str] = "entered"
+    name: str
+    users: int
+    messages: list[Message]
+
+
+@dataclass(slots=True)
+class IsTyping:
+    """The other user is writing. A hint that may get lost."""
+
+    op: ClassVar[str] = "is_typing"
+    conversation_id: str
+
+
+@dataclass(slots=True)
+class Presence:
+    """A friend came online on a first device, or went offline on the last. A hint that may get lost."""
+
+    op: ClassVar[str] = "presence"
+    user: str
+    online: bool
+
+
+@dataclass(slots=True)
 class Resync:
     """Something may not have reached you, because a server was lost or lost sight of another: sync again. It comes
     again until a `sync` repeats its `number`."""
@@ -367,15 +423,9 @@ class Resync:
     number: int = 0
 
 
-@dataclass(slots=True)
-class GroupCreated:
-    op: ClassVar[str] = "group_created"
-    name: str
-    conversation_id: str
-
-
-Asked = Read | SetConversation | History | ReadCount | CreateGroup | EndSession
-FromClient = Login | Ping | Send | Delivered | Noted | Sync | Asked
+Asked = Read | SetConversation | History | ReadCount | Enter | Leave | EndSession
+Routed = Send | Sync | Asked | Delivered | Typing  # what a gateway passes on
+FromClient = Login | Ping | Send | Delivered | Noted | Typing | Sync | Asked
 ToClient = (
     LoggedIn
     | Refused
@@ -391,8 +441,10 @@ ToClient = (
     | HistoryPage
     | Placed
     | ReadCounted
+    | Entered
+    | IsTyping
+    | Presence
     | Resync
-    | GroupCreated
 )
 
 # --- gateway <-> router ---------------------------------------------------------------------------------------------
@@ -445,7 +497,7 @@ class Up:
     """gateway -> conversations or users: a client's frame. `conversation_id` is "" for those meant for users."""
 
     session: Session
-    frame: Send | Sync | Asked | Delivered
+    frame: Routed
     conversation_id: str
 
     @property
@@ -468,12 +520,13 @@ class Down:
 @dataclass(slots=True)
 class Deliver:
     """conversations -> users: a stored message, for those `users` (all of one router). The device that sent it
-    (`origin`) needs no push; `places` are the (user, place) that changed with the message, of any users."""
+    (`origin`; None: the service itself) needs no push; `places` are the (user, place) that changed with the message, of
+    any users."""
 
     op: ClassVar[str] = "deliver"
     users: Sequence[str]
     message: Message
-    origin: Session
+    origin: Session | None = None
     places: Sequence[tuple[str, Place]] = ()
 
 
@@ -497,12 +550,24 @@ class PeerMoved:
     place: Place
 
 
-ToUsers = Attach | Detach | Up | Deliver | Opened | PeerMoved
+@dataclass(slots=True)
+class Hint:
+    """users -> users: something about another user that `user` may like to know, if online. With `asks`, of the one
+    whom it is about, to be told the same of `user`."""
+
+    op: ClassVar[str] = "hint"
+    user: str
+    frame: IsTyping | Presence
+    asks: bool = False
+
+
+ToUsers = Attach | Detach | Up | Deliver | Opened | PeerMoved | Hint
 ToGateway = Attached | Kick | Down
 
 # Where service times can be charged, by op: a gateway handles each client frame once, whichever way it goes; a router
 # each frame that reaches it.
 GATEWAY_OPS = frozenset(frame.op for frame in (*get_args(FromClient), *get_args(ToClient)))
 ROUTER_OPS = frozenset(
-    frame.op for frame in (Attach, Detach, Send, Sync, Delivered, *get_args(Asked), Deliver, Opened, PeerMoved)
+    frame.op
+    for frame in (Attach, Detach, Send, Sync, Delivered, Typing, *get_args(Asked), Deliver, Opened, PeerMoved, Hint)
 )

@@ -11,13 +11,13 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from imsim.core import events, frames
 from imsim.core.attachments import check_attachment
 from imsim.core.exceptions import BadAttachment, BadName
 from imsim.core.limits import Bucket
-from imsim.core.model import Code, Scene, Session, check_name, conversation_id, group_id
+from imsim.core.model import Code, Scene, Session, check_name, conversation_id
 from imsim.core.policies import Policies
 from imsim.core.timers import Timer, Timers
 
@@ -47,7 +47,7 @@ class Port(Protocol):
     def to_user(self, user: str, frame: frames.ToUsers) -> None:
         """To the router that owns the user."""
 
-    def emit(self, event: events.Pushed) -> None: ...
+    def emit(self, event: events.Pushed | events.Shed) -> None: ...
 
 
 _Pushed = frames.Push | frames.Placed | frames.Notify | frames.Resync
@@ -74,6 +74,8 @@ class _Connection:
         "latest",
         "login",
         "resyncs",
+        "room_bucket",
+        "rooms",
         "session",
         "timer",
         "unacknowledged",
@@ -90,6 +92,8 @@ class _Connection:
         self.timer: Timer | None = None  # until logged in: the login's deadline; then: the heartbeat's
         self.unacknowledged: dict[str, deque[_Push]] = {}  # by conversation, in seq order
         self.resyncs = 0  # how many it was sent
+        self.rooms: set[str] = set()  # conversation ids of the chatrooms that it is in
+        self.room_bucket: Bucket | None = None  # what it is sent of chatrooms, where there is a limit
         #: By op and conversation, where a new one makes those before it needless: `placed`, `notify`, `resync`.
         self.latest: dict[tuple[str, str], _Push] = {}
         self.unacknowledged_count = 0  # of both
@@ -106,6 +110,7 @@ class Gateway:
         self._timers = Timers()
         self._connections: dict[int, _Connection] = {}
         self._buckets: dict[tuple[str, bool], Bucket] = {}  # by user: for sends, for other requests
+        self._hint_buckets: dict[str, Bucket] = {}  # by user
 
     def next_deadline(self) -> float | None:
         return self._timers.next_deadline()
@@ -154,7 +159,7 @@ class Gateway:
         """The link to a router broke: what either side sent last may be lost. The users whom it `owns` must log in
         again, so that both sides agree on their sessions, and fetch what they missed."""
         for connection in list(self._connections.values()):
-            if connection.user is not None and owns(connection.user):
+            if connection.user is not None and (owns(connection.user) or any(map(owns, connection.rooms))):
                 self._end(connection, Code.UNAVAILABLE, "a server was lost; log in again")
 
     def shut_down(self) -> None:
@@ -262,26 +267,9 @@ class Gateway:
         """The user's, kept across connections, or reconnecting would refill it."""
         bucket = self._buckets.get(whose)
         if bucket is None:
-            if len(self._buckets) >= _BUCKETS:
-                self._buckets = {name: kept for name, kept in self._buckets.items() if not kept.is_full(now)}
+            self._buckets = _idle_dropped(self._buckets, now)
             bucket = self._buckets[whose] = Bucket(self._policies.user_rate, self._policies.user_burst, now)
         return bucket
-
-    def _create_group(self, connection: _Connection, frame: frames.CreateGroup, now: float) -> None:
-        assert connection.session is not None
-        try:
-            check_name("name", frame.name)
-            for member in frame.members:
-                check_name("members", member)
-        except BadName as error:
-            self._reject(connection, frame.op, frame.name[:128], Code.BAD_REQUEST, str(error))
-            return
-        if len(frame.members) > self._policies.group_size:
-            text = f"members: more than {self._policies.group_size}"
-            self._reject(connection, frame.op, frame.name, Code.TOO_LARGE, text)
-            return
-        if not self._is_too_fast(connection, frame, now):
-            self._port.to_conversation(frames.Up(connection.session, frame, group_id(frame.name)))
 
     def _set_conversation(self, connection: _Connection, frame: frames.SetConversation, now: float) -> None:
         if too_large := self._too_large(custom=frame.custom):
@@ -294,11 +282,47 @@ class Gateway:
             self._to_own_user(connection, frame, now)
 
     def _to_own_user(
-        self, connection: _Connection, frame: frames.Sync | frames.Asked | frames.Delivered, now: float
+        self,
+        connection: _Connection,
+        frame: frames.Sync | frames.Asked | frames.Delivered | frames.Typing,
+        now: float,
     ) -> None:
         session = connection.session
         assert session is not None
         self._port.to_user(session.user, frames.Up(session, frame, ""))
+
+    def _enter(self, connection: _Connection, frame: frames.Enter, now: float) -> None:
+        self._to_room(connection, frame, now)
+        connection.rooms.add(conversation_id(Scene.CHATROOM, "", frame.name))
+
+    def _leave(self, connection: _Connection, frame: frames.Leave, now: float) -> None:
+        self._to_room(connection, frame, now)
+        connection.rooms.discard(conversation_id(Scene.CHATROOM, "", frame.name))
+
+    def _to_room(self, connection: _Connection, frame: frames.Enter | frames.Leave, now: float) -> None:
+        assert connection.session is not None
+        try:
+            check_name("name", frame.name)
+        except BadName as error:
+            self._reject(connection, frame.op, frame.ref[:128], Code.BAD_REQUEST, str(error))
+            return
+        if not self._is_too_fast(connection, frame, now):
+            room = conversation_id(Scene.CHATROOM, "", frame.name)
+            self._port.to_conversation(frames.Up(connection.session, frame, room))
+
+    def _typing(self, connection: _Connection, frame: frames.Typing, now: float) -> None:
+        """Hints have a budget of their own, and end here beyond it, or where there is none."""
+        session, policies = connection.session, self._policies
+        assert session is not None
+        if policies.hint_rate and not self._hints(session.user, now).take(now):
+            self._to_own_user(connection, frame, now)
+
+    def _hints(self, user: str, now: float) -> Bucket:
+        bucket = self._hint_buckets.get(user)
+        if bucket is None:
+            self._hint_buckets = _idle_dropped(self._hint_buckets, now)
+            bucket = self._hint_buckets[user] = Bucket(self._policies.hint_rate, self._policies.hint_burst, now)
+        return bucket
 
     def _ping(self, connection: _Connection, frame: frames.Ping, now: float) -> None:
         self._port.send(connection.id, frames.Pong())
@@ -364,12 +388,28 @@ class Gateway:
 
     def _push(self, connection: _Connection, frame: frames.Push, now: float) -> None:
         conversation = frame.message.conversation_id
+        if frame.message.scene == Scene.CHATROOM:
+            self._push_once(connection, frame, now)
+            return
         push = self._until_acknowledged(connection, frame, frame.message.seq, now)
         if push is not None:
             pushes = connection.unacknowledged.get(conversation)
             if pushes is None:
                 pushes = connection.unacknowledged[conversation] = deque()
             pushes.append(push)
+
+    def _push_once(self, connection: _Connection, frame: frames.Push, now: float) -> None:
+        """A chatroom's message: it is shed where this connection gets too many."""
+        policies, session = self._policies, connection.session
+        assert session is not None
+        if policies.room_rate:
+            if connection.room_bucket is None:
+                connection.room_bucket = Bucket(policies.room_rate, policies.room_burst, now)
+            if connection.room_bucket.take(now):
+                self._port.emit(events.Shed(session, frame.message))
+                return
+        self._port.emit(events.Pushed(session, frame.message, 1))
+        self._port.send(connection.id, frame)
 
     def _push_latest(
         self,
@@ -449,7 +489,20 @@ class Gateway:
                 if push.timer:
                     push.timer.cancel()
         if connection.session is not None:
+            for room in sorted(connection.rooms):
+                leave = frames.Leave(room.partition(":")[2])
+                self._port.to_conversation(frames.Up(connection.session, leave, room))
             self._port.to_user(connection.session.user, frames.Detach(connection.session))
+
+
+_Key = TypeVar("_Key")
+
+
+def _idle_dropped(buckets: dict[_Key, Bucket], now: float) -> dict[_Key, Bucket]:
+    """The same; where they are many, without those that have forgotten everything."""
+    if len(buckets) < _BUCKETS:
+        return buckets
+    return {whose: bucket for whose, bucket in buckets.items() if not bucket.is_full(now)}
 
 
 _HANDLERS: dict[type, Callable[[Gateway, _Connection, Any, float], None]] = {
@@ -463,5 +516,7 @@ _HANDLERS: dict[type, Callable[[Gateway, _Connection, Any, float], None]] = {
     frames.History: Gateway._ask_own_user,
     frames.ReadCount: Gateway._ask_own_user,
     frames.EndSession: Gateway._ask_own_user,
-    frames.CreateGroup: Gateway._create_group,
+    frames.Enter: Gateway._enter,
+    frames.Leave: Gateway._leave,
+    frames.Typing: Gateway._typing,
 }

@@ -14,6 +14,7 @@ class Scene(StrEnum):
     P2P = "p2p"
     GROUP = "group"
     CHATROOM = "chatroom"
+    SYSTEM = "system"  # what the service has to say to one user: system:<user>
 
 
 class MessageType(StrEnum):
@@ -67,6 +68,11 @@ class Code(StrEnum):
     NO_CONVERSATION = "no_conversation"
     TOO_LARGE = "too_large"
     CONFLICT = "conflict"
+    FORBIDDEN = "forbidden"
+    MUTED = "muted"
+    BLOCKED = "blocked"
+    NOT_FRIENDS = "not_friends"
+    EXPIRED = "expired"
     GAP = "gap"
     RATE_LIMITED = "rate_limited"
     TIMEOUT = "timeout"
@@ -118,11 +124,17 @@ class Message:
     file: dict[str, object] | None = None
     custom: str | None = None
     resend: bool = False
+    recalled: bool = False  # then nothing else of it is left than where it stood
+    amended: int = 0  # seq of the entry that recalled it, or edited it last
 
     @property
     def countable(self) -> bool:
         """Whether it counts as unread for those who did not send it."""
-        return self.type != MessageType.NOTIFICATION
+        return self.type != MessageType.NOTIFICATION and not self.recalled
+
+    def came_from(self, other: HasBody) -> bool:
+        """Whether it is what `other` asked to send. What was amended since cannot be compared any more."""
+        return bool(self.amended) or self.same_body(other)
 
     def same_body(self, other: HasBody) -> bool:
         return (
@@ -151,6 +163,7 @@ class Place:
     custom: str = ""  # the user's own, usually JSON
     peer_read_seq: int = 0  # p2p: how far the other user has read
     peer_delivered_seq: int = 0  # p2p: how far some device of the other user has got; never below peer_read_seq
+    blocked: bool = False  # p2p: what the other user sends is refused
 
 
 class Session(NamedTuple):
@@ -194,6 +207,10 @@ def group_id(name: str) -> str:
 def conversation_id(scene: str, user: str, to: str) -> str:
     """The conversation that `user` means by (`scene`, `to`): `to` is the other user or the group's name."""
     return p2p_id(user, to) if scene == Scene.P2P else f"{scene}:{to}"
+
+
+def is_chatroom(conversation_id: str) -> bool:
+    return conversation_id.startswith(f"{Scene.CHATROOM}:")
 
 
 def p2p_members(conversation: str) -> tuple[str, ...] | None:

@@ -1,4 +1,4 @@
-"""A whole server in one process: a gateway, the conversations and the users, wired directly.
+"""A whole server in one process: a gateway, the conversations, the chatrooms and the users, wired directly.
 
 It is a machine like those that it holds: give it a port, tell it things, carry out what it notes. The simulation does
 not use it, since there the roles stand on nodes of their own with links between them.
@@ -11,9 +11,10 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from imsim.core import events, frames, storage
+from imsim.core.chatrooms import Chatrooms
 from imsim.core.conversations import Conversations
 from imsim.core.gateway import Gateway
-from imsim.core.model import Code
+from imsim.core.model import Code, is_chatroom
 from imsim.core.policies import Policies
 from imsim.core.users import Users
 
@@ -27,7 +28,7 @@ class Port(Protocol):
 
     def store(self, request: storage.Request) -> None: ...
 
-    def emit(self, event: events.Committed | events.Pushed) -> None: ...
+    def emit(self, event: events.ServerEvent) -> None: ...
 
 
 class Node:
@@ -38,8 +39,10 @@ class Node:
         wires = _Wires(port, self._queue)
         self._gateway = Gateway(wires, policies, epoch=epoch)
         self._conversations = Conversations(wires, policies, epoch)
+        self._chatrooms = Chatrooms(wires, policies, epoch)
         self._users = Users(wires, policies)
-        wires.gateway, wires.conversations, wires.users = self._gateway, self._conversations, self._users
+        wires.gateway, wires.conversations = self._gateway, self._conversations
+        wires.chatrooms, wires.users = self._chatrooms, self._users
 
     def next_deadline(self) -> float | None:
         deadlines = [
@@ -102,6 +105,7 @@ class _Wires:
 
     gateway: Gateway
     conversations: Conversations
+    chatrooms: Chatrooms
     users: Users
 
     def __init__(self, port: Port, queue: deque[tuple[Callable[[Any, float], None], Any]]) -> None:
@@ -113,7 +117,8 @@ class _Wires:
         self._queue = queue
 
     def to_conversation(self, frame: frames.Up) -> None:
-        self._queue.append((self.conversations.receive, frame))
+        machine = self.chatrooms if is_chatroom(frame.conversation_id) else self.conversations
+        self._queue.append((machine.receive, frame))
 
     def to_user(self, user: str, frame: frames.ToUsers) -> None:
         self._queue.append((self.users.receive, frame))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from imsim.core import events, frames
-from imsim.core.model import Code, Message, Status
+from imsim.core.model import Code, Message, Scene, Status
 from imsim.core.policies import Policies
 from imsim.core.timers import Timer, Timers
 
@@ -76,6 +76,12 @@ class Outbox:
         for outgoing in self._unanswered.values():
             if outgoing.timer:
                 outgoing.timer.cancel()
+
+    def said(self, id_client: str) -> None:
+        """The router has it, which in a chatroom is all that is to be had."""
+        outgoing = self._unanswered.get(id_client)
+        if outgoing is not None and outgoing.frame.scene == Scene.CHATROOM:
+            self._drop(outgoing)
 
     def proved_by(self, message: Message) -> Outgoing | None:
         """The send that this message of one's own is, its answer having been lost. Another device may have used the

@@ -15,6 +15,8 @@ class Policies:
     fanout: str = "read"
     delivery: str = "push"
     receipts: str = "read"
+    strangers: str = "allow"
+    presence: str = "off"
     send_timeout: float = 5.0
     send_attempts: int = 4
     push_timeout: float = 2.0
@@ -26,6 +28,9 @@ class Policies:
     reconnect_max: float = 30.0
     storage_timeout: float = 10.0
     login_timeout: float = 10.0
+    recall_window: float = 120.0
+    edit_window: float = 900.0
+    request_lifetime: float = 604_800.0
     # limits
     content_bytes: int = 16_384
     send_queue: int = 1_024
@@ -36,3 +41,9 @@ class Policies:
     user_burst: int = 20
     group_rate: float = 0.0
     group_burst: int = 100
+    room_size: int = 100_000
+    room_recent: int = 20
+    room_rate: float = 0.0
+    room_burst: int = 50
+    hint_rate: float = 0.0
+    hint_burst: int = 5

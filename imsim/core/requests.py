@@ -108,4 +108,5 @@ def _merged(older: frames.SetConversation, newer: frames.SetConversation) -> fra
         max(hidden, default=None),
         older.custom if newer.custom is None else newer.custom,
         newer.number,
+        older.blocked if newer.blocked is None else newer.blocked,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from imsim.core import frames
+from imsim.core.changes import is_visible
 from imsim.core.inbox import Inbox
 from imsim.core.model import Message, Place, Scene
 from imsim.core.timers import Timer
@@ -17,7 +18,7 @@ class Conversation:
 
     `update_time`: ms since 1970. `custom` is the user's own. p2p only: the other user has read up to `peer_read_seq`,
     and some device of the other user holds everything up to `peer_delivered_seq` (policy `receipts = delivered`; else
-    only what was read is known to have been delivered).
+    only what was read is known to have been delivered); what the other user sends is refused if `blocked`.
     """
 
     id: str
@@ -26,20 +27,22 @@ class Conversation:
     update_time: int
     unread: int
     read_seq: int
-    last_msg: Message | None
+    last_msg: Message
     pinned: bool = False
     muted: bool = False
     custom: str = ""
     peer_read_seq: int = 0
     peer_delivered_seq: int = 0
+    blocked: bool = False
 
 
 class LocalConversation:
     """`place` is the latest from the server. `unread` is this device's own, and ahead of it while a `read` is under
     way; so is `wanted`, what the user has changed and the server has not answered. `head`: the latest message that a
-    `notify` told of; `pull`: first and last seq of what is being fetched to fill a gap."""
+    `notify` told of; `pull`: first and last seq of what is being fetched to fill a gap; `lookback`: of what is being
+    fetched to find the last message, the one that was it having been recalled."""
 
-    __slots__ = ("gap_timer", "head", "id", "inbox", "last_msg", "place", "pull", "unread")
+    __slots__ = ("gap_timer", "head", "id", "inbox", "last_msg", "lookback", "place", "pull", "unread")
 
     def __init__(self, id: str) -> None:
         self.id = id
@@ -47,15 +50,21 @@ class LocalConversation:
         self.gap_timer: Timer | None = None
         self.head = 0
         self.pull: tuple[int, int] | None = None
+        self.lookback: tuple[int, int] | None = None
         self.unread = Unread()
         self.last_msg: Message | None = None
         self.place = Place(id, 0, 0, 0)
 
     @property
     def last_seq(self) -> int:
-        """Of the latest message on the screen."""
+        """Of the latest entry of the log that is known here."""
         shown = self.inbox.next_seq - 1
         return max(shown, self.last_msg.seq) if self.last_msg else shown
+
+    def may_be_last(self, message: Message) -> None:
+        """The highest visible seq is the last message, whenever it came."""
+        if (self.last_msg is None or message.seq > self.last_msg.seq) and is_visible(message):
+            self.last_msg = message
 
     def settings(self, wanted: frames.SetConversation | None) -> Place:
         place = self.place
@@ -67,23 +76,24 @@ class LocalConversation:
             muted=place.muted if wanted.muted is None else wanted.muted,
             hidden_seq=max(place.hidden_seq, wanted.hidden_seq or 0),
             custom=place.custom if wanted.custom is None else wanted.custom,
+            blocked=place.blocked if wanted.blocked is None else wanted.blocked,
         )
 
     def line(self, user: str, wanted: frames.SetConversation | None) -> Conversation | None:
-        """None if it is not to be listed: nothing has happened in it, at all or since it was hidden."""
-        place = self.settings(wanted)
-        if self.last_seq <= place.hidden_seq:
-            return None
+        """None if it is not to be listed: there is nothing to be seen, at all or since it was hidden; or it is no
+        conversation but what the service has to say."""
+        place, last, unread = self.settings(wanted), self.last_msg, self.unread
         scene, _, to = self.id.partition(":")
+        if last is None or last.seq <= place.hidden_seq or scene == Scene.SYSTEM:
+            return None
         if scene == Scene.P2P:
             one, other = to.split(":")
             to = other if one == user else one
-        last, unread = self.last_msg, self.unread
         return Conversation(
             self.id,
             Scene(scene),
             to,
-            last.time if last else 0,
+            last.time,
             unread.count,
             unread.read_seq,
             last,
@@ -92,4 +102,5 @@ class LocalConversation:
             place.custom,
             place.peer_read_seq,
             place.peer_delivered_seq,
+            place.blocked,
         )

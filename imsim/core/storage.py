@@ -8,10 +8,12 @@ Requests of one conversation are carried out in the order in which they were ask
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple, get_args
+from itertools import islice, takewhile
+from typing import Any, ClassVar, NamedTuple, get_args
 
-from imsim.core.model import Message, Place, Scene, Session
+from imsim.core.model import Message, Place, Scene, Session, p2p_members
 
 # --- requests -------------------------------------------------------------------------------------------------------
 
@@ -27,14 +29,29 @@ class OpenConversation:
 
 
 @dataclass(slots=True)
+class Effects:
+    """What an entry of the log changes. `state`: the conversation's own from now on, a JSON object (None: as before).
+    Who `joined` sees the log from this entry on, who `left` sees this one as the last. `amended` takes the place of the
+    entry with its seq. `notes` go to the end of the log system:<to> each, where they get their seq and id."""
+
+    state: dict[str, Any] | None = None
+    joined: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+    amended: Message | None = None
+    notes: tuple[Message, ...] = ()
+
+
+@dataclass(slots=True)
 class Append:
-    """Add `message` at `message.seq`, and move its sender's read mark to `shown` as `SavePlace` does, both or neither.
-    -> Appended, Duplicate or Fenced."""
+    """Add `message` at `message.seq`, move its sender's read mark to `shown` as `SavePlace` does, and carry out the
+    `effects`: all or nothing. -> Appended, Duplicate, Fenced, or Blocked where the other user of a p2p conversation has
+    blocked the sender."""
 
     op: ClassVar[str] = "append"
     epoch: int
     message: Message
     shown: int
+    effects: Effects | None = None
 
 
 @dataclass(slots=True)
@@ -45,6 +62,15 @@ class Find:
     conversation_id: str
     sender: str
     id_client: str
+
+
+@dataclass(slots=True)
+class Get:
+    """The message at `seq`. -> Message or None."""
+
+    op: ClassVar[str] = "get"
+    conversation_id: str
+    seq: int
 
 
 @dataclass(slots=True)
@@ -83,6 +109,7 @@ class SavePlace:
     hidden_seq: int | None = None
     custom: str | None = None
     delivered_seq: int = 0
+    blocked: bool | None = None
     asked: object = None
 
     @property
@@ -99,6 +126,7 @@ class SavePlace:
             pinned=place.pinned if self.pinned is None else self.pinned,
             muted=place.muted if self.muted is None else self.muted,
             custom=place.custom if self.custom is None else self.custom,
+            blocked=place.blocked if self.blocked is None else self.blocked,
         )
 
     def shown_to_peer(self, peer: Place, mine: Place, max_seq: int) -> Place:
@@ -151,7 +179,7 @@ class Range:
     asked: object = None
 
 
-Request = OpenConversation | Append | Find | OpenUser | RevokeTokens | SavePlace | CountRead | Missed | Range
+Request = OpenConversation | Append | Find | Get | OpenUser | RevokeTokens | SavePlace | CountRead | Missed | Range
 
 #: Which requests are the Users machine's; the others are the Conversations machine's.
 USERS_REQUESTS = (OpenUser, RevokeTokens, SavePlace, CountRead, Missed, Range)
@@ -164,9 +192,13 @@ STORAGE_OPS = frozenset((*(request.op for request in get_args(Request)), "inbox"
 
 @dataclass(slots=True)
 class ConversationState:
+    """`noted`: whose system logs the latest entries with notes wrote to, and up to which seq."""
+
     epoch: int
     max_seq: int
     members: tuple[str, ...]
+    state: dict[str, Any] | None = None
+    noted: tuple[tuple[str, int], ...] = ()
 
 
 Places = tuple[tuple[str, Place], ...]  # (user, place)
@@ -174,10 +206,11 @@ Places = tuple[tuple[str, Place], ...]  # (user, place)
 
 @dataclass(slots=True)
 class Appended:
-    """`places` are those that changed: the sender's, and with it the other user's, in their new state. `inbox_rows`:
-    how many were written."""
+    """`places` are those that changed: the sender's, and with it the other user's, in their new state. `notes`, as
+    they stand in their logs. `inbox_rows`: how many were written."""
 
     places: Places = ()
+    notes: tuple[Message, ...] = ()
     inbox_rows: int = 0
 
 
@@ -189,18 +222,24 @@ class Duplicate:
 
 
 @dataclass(slots=True)
+class Blocked:
+    """Nothing was written."""
+
+
+@dataclass(slots=True)
 class Fenced:
     """Another writer opened the conversation since, or `seq` is not the next one: nothing was written."""
 
 
 class PlaceState(NamedTuple):
     """A user's place with what else is to be known of it: the seqs beyond the read mark that count, ascending, where
-    the log ends, and how far some device of the user is known to have got."""
+    the log ends, how far some device of the user is known to have got, and the conversation's state if it is p2p."""
 
     place: Place
     unread_seqs: list[int]
     max_seq: int
     delivered_seq: int = 0
+    state: dict[str, Any] | None = None
 
 
 @dataclass(slots=True)
@@ -265,6 +304,7 @@ Result = (
     ConversationState
     | Appended
     | Duplicate
+    | Blocked
     | Fenced
     | Message
     | UserState
@@ -280,13 +320,21 @@ Result = (
 # --- the meaning ----------------------------------------------------------------------------------------------------
 
 
+#: How many of the latest notes a conversation remembers: more than its writer has under way at a time.
+NOTED = 64
+
+
 class _Log:
-    __slots__ = ("by_key", "delivered", "epoch", "id", "members", "messages", "places")
+    __slots__ = ("by_key", "delivered", "epoch", "id", "members", "messages", "noted", "places", "state", "stays")
 
     def __init__(self, id: str, members: tuple[str, ...]) -> None:
         self.id = id
         self.epoch = 0
         self.members = members
+        self.state: dict[str, Any] | None = None
+        self.noted: tuple[tuple[str, int], ...] = ()
+        #: By user, first and last seq of each time as a member; the last one is 0 for who still is.
+        self.stays: dict[str, list[list[int]]] = {member: [[1, 0]] for member in members}
         self.messages: list[Message] = []
         self.by_key: dict[tuple[str, str], Message] = {}
         self.places: dict[str, Place] = {}  # by user; only those that ever changed
@@ -294,6 +342,16 @@ class _Log:
 
     def place(self, user: str) -> Place:
         return self.places.get(user) or Place(self.id, 0, 0, 0)
+
+    def seen_by(self, user: str, after: int = 0) -> Iterator[Message]:
+        """What the user may see, beyond this seq."""
+        for first, last in self.stays.get(user, ()):
+            yield from self.messages[max(first - 1, after) : last or None]
+
+    def end_for(self, user: str) -> int:
+        """Where the log ends for this user."""
+        stays = self.stays.get(user)
+        return (stays[-1][1] or len(self.messages)) if stays else 0
 
 
 class MemoryStorage:
@@ -330,6 +388,8 @@ class MemoryStorage:
             return self._range(request)
         if type(request) is CountRead:
             return self._count_read(request)
+        if type(request) is Get:
+            return self._get(request)
         assert isinstance(request, Find)
         return self._find(request)
 
@@ -338,13 +398,17 @@ class MemoryStorage:
         if log is None:
             if request.founders is None:
                 return None
-            log = self._logs[request.conversation_id] = _Log(request.conversation_id, request.founders)
-            for user in request.founders:
-                self._conversations_of.setdefault(user, []).append(request.conversation_id)
+            log = self._make(request.conversation_id, request.founders)
         log.epoch += 1
-        return ConversationState(log.epoch, len(log.messages), log.members)
+        return ConversationState(log.epoch, len(log.messages), log.members, log.state, log.noted)
 
-    def _append(self, request: Append) -> Appended | Duplicate | Fenced:
+    def _make(self, id: str, members: tuple[str, ...]) -> _Log:
+        log = self._logs[id] = _Log(id, members)
+        for user in members:
+            self._conversations_of.setdefault(user, []).append(id)
+        return log
+
+    def _append(self, request: Append) -> Appended | Duplicate | Blocked | Fenced:
         message = request.message
         log = self._logs.get(message.conversation_id)
         if log is None or request.epoch != log.epoch:
@@ -355,20 +419,55 @@ class MemoryStorage:
             return Duplicate(original)
         if message.seq != len(log.messages) + 1:
             return Fenced()
-        log.messages.append(message)
-        log.by_key[key] = message
+        if any(log.place(peer).blocked for peer in peers(log.id, log.members, message.sender)):
+            return Blocked()
         appended = Appended()
-        if self._inboxes is not None:
-            appended.inbox_rows = len(log.members)
-            for member in log.members:
-                self._inboxes.setdefault(member, []).append(message)
+        if request.effects is not None:
+            self._change_log(log, message.seq, request.effects)
+        self._add(log, message, appended)
+        if request.effects is not None:
+            log.members = tuple(member for member in log.members if member not in request.effects.left)
+            appended.notes = tuple(self._note(note, appended) for note in request.effects.notes)
+            log.noted = (*log.noted, *((note.to, note.seq) for note in appended.notes))[-NOTED:]
         if request.shown > log.place(message.sender).read_seq and message.sender in log.members:
             appended.places = self._change(log, SavePlace(message.sender, log.id, request.shown))
         return appended
 
+    def _add(self, log: _Log, message: Message, appended: Appended) -> None:
+        log.messages.append(message)
+        log.by_key[message.sender, message.id_client] = message
+        if self._inboxes is not None:
+            appended.inbox_rows += len(log.members)
+            for member in log.members:
+                self._inboxes.setdefault(member, []).append(message)
+
+    def _change_log(self, log: _Log, seq: int, effects: Effects) -> None:
+        if effects.state is not None:
+            log.state = effects.state
+        for user in effects.joined:
+            if user not in log.stays:
+                self._conversations_of.setdefault(user, []).append(log.id)
+            log.stays.setdefault(user, []).append([seq, 0])
+        for user in effects.left:
+            log.stays[user][-1][1] = seq
+        log.members += effects.joined
+        if (amended := effects.amended) is not None:
+            log.messages[amended.seq - 1] = log.by_key[amended.sender, amended.id_client] = amended
+
+    def _note(self, note: Message, appended: Appended) -> Message:
+        log = self._logs.get(note.conversation_id) or self._make(note.conversation_id, (note.to,))
+        seq = len(log.messages) + 1
+        note = replace(note, seq=seq, id=f"{log.id}:{seq}")
+        self._add(log, note, appended)
+        return note
+
     def _find(self, request: Find) -> Message | None:
         log = self._logs.get(request.conversation_id)
         return log.by_key.get((request.sender, request.id_client)) if log else None
+
+    def _get(self, request: Get) -> Message | None:
+        log = self._logs.get(request.conversation_id)
+        return log.messages[request.seq - 1] if log and 1 <= request.seq <= len(log.messages) else None
 
     def _open_user(self, request: OpenUser) -> UserState:
         epoch = self._user_epochs[request.user] = self._user_epochs.get(request.user, 0) + 1
@@ -376,8 +475,11 @@ class MemoryStorage:
         for conversation in self._conversations_of.get(request.user, ()):
             log = self._logs[conversation]
             place = log.place(request.user)
-            unread = [m.seq for m in log.messages[place.read_seq :] if m.countable and m.sender != request.user]
-            places.append(PlaceState(place, unread, len(log.messages), log.delivered.get(request.user, 0)))
+            seen = log.seen_by(request.user, place.read_seq)
+            unread = [m.seq for m in seen if m.countable and m.sender != request.user]
+            delivered = log.delivered.get(request.user, 0)
+            state = log.state if log.id.startswith(f"{Scene.P2P}:") else None
+            places.append(PlaceState(place, unread, log.end_for(request.user), delivered, state))
         return UserState(epoch, places, self._revoked_before.get(request.user, 0.0))
 
     def _revoke_tokens(self, request: RevokeTokens) -> Saved:
@@ -385,8 +487,10 @@ class MemoryStorage:
         return Saved()
 
     def _save_place(self, request: SavePlace) -> PlacesSaved:
-        log, user = self._logs.get(request.conversation_id), request.user
-        if log is None or user not in log.members:
+        log, user, id = self._logs.get(request.conversation_id), request.user, request.conversation_id
+        if log is None and request.blocked is not None and user in (members := p2p_members(id) or ()):
+            log = self._make(id, members)  # one may block whom one has never heard of
+        if log is None or user not in log.stays:
             return PlacesSaved()
         self._change(log, request)
         others = peers(log.id, log.members, user) if request.concerns_peer else ()
@@ -412,10 +516,14 @@ class MemoryStorage:
 
     def _count_read(self, request: CountRead) -> ReadCount | None:
         log = self._logs.get(request.conversation_id)
-        if log is None or request.user not in log.members or not 1 <= request.seq <= len(log.messages):
+        if log is None or not any(message.seq == request.seq for message in log.seen_by(request.user)):
             return None
         sender = log.messages[request.seq - 1].sender
-        others = [member for member in log.members if member != sender]
+        others = [
+            user
+            for user, stays in log.stays.items()
+            if user != sender and any(first <= request.seq <= (last or request.seq) for first, last in stays)
+        ]
         return ReadCount(sum(log.place(member).read_seq >= request.seq for member in others), len(others))
 
     def _missed(self, request: Missed) -> MissedPage:
@@ -433,23 +541,26 @@ class MemoryStorage:
     def _missed_in_logs(self, request: Missed) -> MissedPage:
         page = MissedPage([], {}, more=False, reads=0)
         for conversation in self._sorted_conversations(request.session.user):
-            log = self._logs[conversation].messages
+            log, user = self._logs[conversation], request.session.user
             cursor = max(0, request.cursors.get(conversation, 0))
-            found = log[cursor : cursor + request.limit - len(page.messages)]
-            page.messages += found
+            room = request.limit - len(page.messages)
+            found = list(islice(log.seen_by(user, cursor), room + 1))
+            page.messages += found[:room]
             page.reads += 1
-            page.cursors[conversation] = cursor = max(cursor, found[-1].seq if found else 0)
-            if cursor < len(log):
+            if len(found) > room:
                 page.more = True
+                page.cursors[conversation] = found[room - 1].seq if room else cursor
                 break
+            page.cursors[conversation] = max(cursor, log.end_for(user))
         return page
 
     def _missed_in_inbox(self, request: Missed) -> MissedPage:
         assert self._inboxes is not None
         inbox = self._inboxes.get(request.session.user, [])
         page = MissedPage([], {}, more=False, inbox=min(max(0, request.inbox), len(inbox)))
-        for message in inbox[page.inbox :]:
-            conversation = message.conversation_id
+        for row in islice(inbox, page.inbox, None):
+            conversation = row.conversation_id
+            message = self._logs[conversation].messages[row.seq - 1]  # as it is by now
             if message.seq > request.cursors.get(conversation, 0):  # else the device got it by a push
                 if len(page.messages) == request.limit:
                     page.more = True
@@ -461,9 +572,10 @@ class MemoryStorage:
 
     def _range(self, request: Range) -> RangePage | None:
         log = self._logs.get(request.conversation_id)
-        if log is None or request.user not in log.members:
+        if log is None or request.user not in log.stays:
             return None
-        found = log.messages[max(0, request.first - 1) : max(0, request.last)]
+        seen = log.seen_by(request.user, max(0, request.first - 1))
+        found = list(takewhile(lambda message: message.seq <= request.last, seen))
         return RangePage(found[-request.limit :], more=len(found) > request.limit)
 
 

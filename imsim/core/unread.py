@@ -9,18 +9,19 @@ class Unread:
     """A read mark and the countable seqs of others beyond it, kept as ascending, disjoint ranges: a group that nobody
     reads costs one pair of numbers, not one for each message."""
 
-    __slots__ = ("_ranges", "count", "read_seq")
+    __slots__ = ("_ranges", "_removed", "count", "read_seq")
 
     def __init__(self, read_seq: int = 0, seqs: Iterable[int] = ()) -> None:
         self.read_seq = read_seq
         self.count = 0
         self._ranges: list[list[int]] = []
+        self._removed: set[int] | None = None  # beyond the mark; whoever counts one of them later does not know better
         for seq in seqs:
             self.add(seq)
 
     def add(self, seq: int) -> None:
-        """Count `seq`, once, unless it has been read already. Any order."""
-        if seq <= self.read_seq:
+        """Count `seq`, once, unless it has been read already, or removed. Any order."""
+        if seq <= self.read_seq or (self._removed and seq in self._removed):
             return
         ranges = self._ranges
         at = len(ranges)
@@ -40,11 +41,23 @@ class Unread:
         else:
             ranges.insert(at, [seq, seq])
 
+    def remove(self, seq: int) -> None:
+        """It does not count, now or later."""
+        if seq > self.read_seq:
+            self._removed = {*(self._removed or ()), seq}
+        for at, (first, last) in enumerate(self._ranges):
+            if first <= seq <= last:
+                self.count -= 1
+                self._ranges[at : at + 1] = [part for part in ([first, seq - 1], [seq + 1, last]) if part[0] <= part[1]]
+                return
+
     def read(self, seq: int) -> bool:
         """Move the mark to `seq`; False, and nothing happens, if it stands there already or beyond."""
         if seq <= self.read_seq:
             return False
         self.read_seq = seq
+        if self._removed:
+            self._removed = {removed for removed in self._removed if removed > seq} or None
         ranges = self._ranges
         while ranges and ranges[0][1] <= seq:
             first, last = ranges.pop(0)

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Protocol
 
-from imsim.core import frames, storage
+from imsim.core import amendments, frames, friends, storage
 from imsim.core.model import Code, Message, Place, Session, p2p_members
 from imsim.core.policies import Policies
 from imsim.core.timers import Timer, Timers
@@ -27,19 +27,20 @@ class Port(Protocol):
 
     def to_gateway(self, gateway: str, frame: frames.ToGateway) -> None: ...
 
-    def to_user(self, user: str, frame: frames.PeerMoved) -> None:
+    def to_user(self, user: str, frame: frames.PeerMoved | frames.Hint) -> None:
         """To the router that owns the user, this one or another."""
 
 
 class _Place:
     """A place as storage has it, but for `unread`, which counts here."""
 
-    __slots__ = ("delivered_seq", "last_seq", "stored", "unread")
+    __slots__ = ("delivered_seq", "friends", "last_seq", "stored", "unread")
 
     def __init__(self, stored: Place, unread: Unread, last_seq: int = 0, delivered_seq: int = 0) -> None:
         self.stored = stored
         self.unread = unread
         self.last_seq = last_seq  # the latest message that was let out to the user's devices, or is in a login's sync
+        self.friends = False
         self.delivered_seq = delivered_seq  # how far some device has got, as the other user is or will be told
 
     def view(self) -> Place:
@@ -89,8 +90,9 @@ class Users:
                 user.timer = self._timers.at(now + self._policies.storage_timeout, self._overdue, user)
                 self._port.store(user.request)
         else:
-            assert isinstance(frame, frames.Up | frames.Detach | frames.PeerMoved)
-            user = self._users.get(frame.user if isinstance(frame, frames.PeerMoved) else frame.session.user)
+            assert isinstance(frame, frames.Up | frames.Detach | frames.PeerMoved | frames.Hint)
+            has_user = isinstance(frame, frames.PeerMoved | frames.Hint)
+            user = self._users.get(frame.user if has_user else frame.session.user)
             if user is None:
                 return  # a frame of a session that a crash of this node has ended; or who would be told is away
         if user.request is None:
@@ -152,9 +154,10 @@ class Users:
         user.request = None
         user.epoch = result.epoch * _LOGINS_PER_OPENING
         user.revoked_before = max(result.revoked_before, user.revoked_before)
-        for place, unread_seqs, max_seq, delivered_seq in result.places:
-            unread = Unread(place.read_seq, unread_seqs)
-            user.places[place.conversation_id] = _Place(place, unread, max_seq, delivered_seq)
+        for stored, unread_seqs, max_seq, delivered_seq, state in result.places:
+            unread = Unread(stored.read_seq, unread_seqs)
+            place = user.places[stored.conversation_id] = _Place(stored, unread, max_seq, delivered_seq)
+            place.friends = friends.are_friends(state)
         while user.waiting:
             self._handle(user, user.waiting.popleft())
 
@@ -181,6 +184,8 @@ class Users:
             self._attach(user, frame)
         elif isinstance(frame, frames.PeerMoved):
             self._learn(user, frame.place)
+        elif isinstance(frame, frames.Hint):
+            self._hinted(user, frame)
         elif user.sessions.get(frame.session.device) == frame.session:
             if isinstance(frame, frames.Detach):
                 self._detach(user, frame.session)
@@ -204,9 +209,14 @@ class Users:
                     muted=frame.muted,
                     hidden_seq=frame.hidden_seq,
                     custom=frame.custom,
+                    blocked=frame.blocked,
                     asked=up,
                 )
             )
+        elif isinstance(frame, frames.Typing):
+            for peer in storage.peers(frame.conversation_id, p2p_members(frame.conversation_id) or (), user.id):
+                if frame.conversation_id in user.places:
+                    self._port.to_user(peer, frames.Hint(peer, frames.IsTyping(frame.conversation_id)))
         elif isinstance(frame, frames.Delivered):
             self._delivered(user, frame.conversation_id, frame.seq)
         elif isinstance(frame, frames.History):
@@ -246,6 +256,8 @@ class Users:
         user.sessions[frame.device] = session
         user.logins[frame.device] = (frame.instance, frame.attempt)
         self._port.to_gateway(frame.gateway, frames.Attached(frame.connection, session))
+        if len(user.sessions) == 1:
+            self._tell_friends(user, online=True)
 
     def _kick(self, user: _User, session: Session, code: Code) -> None:
         del user.sessions[session.device]
@@ -263,7 +275,25 @@ class Users:
 
     def _forget_if_idle(self, user: _User) -> None:
         if not user.sessions and user.request is None and not user.waiting and user.id in self._users:
+            self._tell_friends(user, online=False)
             del self._users[user.id]
+
+    # --- presence: hints, which may get lost --------------------------------------------------------------------------
+
+    def _tell_friends(self, user: _User, *, online: bool) -> None:
+        if self._policies.presence == "friends":
+            for conversation_id, place in user.places.items():
+                if place.friends:
+                    for peer in storage.peers(conversation_id, p2p_members(conversation_id) or (), user.id):
+                        hint = frames.Hint(peer, frames.Presence(user.id, online), asks=online)
+                        self._port.to_user(peer, hint)
+
+    def _hinted(self, user: _User, hint: frames.Hint) -> None:
+        frame = hint.frame
+        if user.sessions:
+            self._to_all(user.sessions.values(), frame)
+            if hint.asks and isinstance(frame, frames.Presence):
+                self._port.to_user(frame.user, frames.Hint(frame.user, frames.Presence(user.id, True)))
 
     # --- delivery ---------------------------------------------------------------------------------------------------
 
@@ -310,6 +340,8 @@ class Users:
         place = self._place(user, message.conversation_id)
         if message.countable and message.sender != user.id:
             place.unread.add(message.seq)
+        elif (recalled := amendments.recalled_seq(message)) is not None:
+            place.unread.remove(recalled)
         return place
 
     @staticmethod
@@ -322,6 +354,7 @@ class Users:
     def _deliver_one(self, user: _User, frame: frames.Deliver, by_gateway: dict[str, list[Session]]) -> None:
         message = frame.message
         known = self._count(user, message)
+        known.friends = friends.after(message, known.friends)
         if message.seq > known.last_seq:
             if message.seq > known.last_seq + 1:
                 self._resync(user)
@@ -402,7 +435,7 @@ class Users:
     def _answer(
         self,
         session: Session,
-        frame: frames.Send | frames.Sync | frames.Asked | frames.Delivered,
+        frame: frames.Routed,
         code: Code | None = None,
         text: str = "",
     ) -> None:

@@ -1,0 +1,132 @@
+"""The Chatrooms machine: rooms that hold whoever is in them now, on the router node that owns the room.
+
+A room is there while somebody is in it. Nothing is stored and nothing comes again: a message goes once to each session in
+the room, without acknowledgement, and under load the gateways shed what is too much for a connection, and count it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Protocol
+
+from imsim.core import events, frames
+from imsim.core.limits import Bucket
+from imsim.core.model import Code, Message, Session
+from imsim.core.policies import Policies
+
+_KEYS = 1_000  # idClients that a room remembers, so that a repeated send is not said twice
+
+
+class Port(Protocol):
+    def to_gateway(self, gateway: str, frame: frames.ToGateway) -> None: ...
+
+    def emit(self, event: events.Committed) -> None: ...
+
+
+class _Room:
+    def __init__(self, id: str, next_seq: int) -> None:
+        self.id = id
+        self.next_seq = next_seq
+        self.sessions: dict[str, dict[Session, None]] = {}  # by gateway
+        self.users: dict[str, int] = {}  # who is there, and on how many devices
+        self.recent: deque[Message] = deque()
+        self.keys: dict[tuple[str, str], None] = {}
+        self.bucket: Bucket | None = None
+
+
+class Chatrooms:
+    """`epoch` is the wall time in seconds since 1970 at which this node's `now` was 0."""
+
+    def __init__(self, port: Port, policies: Policies, epoch: float = 0.0) -> None:
+        self._port = port
+        self._policies = policies
+        self._epoch = epoch
+        self._rooms: dict[str, _Room] = {}
+
+    def receive(self, up: frames.Up, now: float) -> None:
+        frame = up.frame
+        if isinstance(frame, frames.Enter):
+            self._enter(up, frame, now)
+        elif isinstance(frame, frames.Leave):
+            self._leave(up.session, up.conversation_id)
+            self._answer(up, frames.Done(frame.op, frame.ref))
+        elif isinstance(frame, frames.Send):
+            self._send(up, frame, now)
+
+    def gateway_lost(self, gateway: str) -> None:
+        """The link to a gateway broke, which has therefore ended the connections of those who were here."""
+        for room in list(self._rooms.values()):
+            for session in list(room.sessions.get(gateway, ())):
+                self._leave(session, room.id)
+
+    def _enter(self, up: frames.Up, frame: frames.Enter, now: float) -> None:
+        session, room = up.session, self._rooms.get(up.conversation_id)
+        if room is None:
+            # Numbers go on from the time, so that those of a room that was lost are not used again.
+            room = self._rooms[up.conversation_id] = _Room(up.conversation_id, int((self._epoch + now) * 1e6) + 1)
+            if self._policies.group_rate:
+                room.bucket = Bucket(self._policies.group_rate, self._policies.group_burst, now)
+        here = room.sessions.setdefault(session.gateway, {})
+        if session not in here:
+            if len(room.users) >= self._policies.room_size and session.user not in room.users:
+                self._answer(up, frames.Rejected(frame.op, frame.ref, Code.TOO_LARGE, "the room is full"))
+                self._tidy(room, session.gateway)
+                return
+            here[session] = None
+            room.users[session.user] = room.users.get(session.user, 0) + 1
+        recent = list(room.recent)[-frame.recent :] if frame.recent > 0 else []
+        self._answer(up, frames.Entered(frame.name, len(room.users), recent))
+
+    def _leave(self, session: Session, id: str) -> None:
+        room = self._rooms.get(id)
+        if room is None or session not in room.sessions.get(session.gateway, ()):
+            return
+        del room.sessions[session.gateway][session]
+        room.users[session.user] -= 1
+        if not room.users[session.user]:
+            del room.users[session.user]
+        self._tidy(room, session.gateway)
+
+    def _tidy(self, room: _Room, gateway: str) -> None:
+        if not room.sessions.get(gateway):
+            room.sessions.pop(gateway, None)
+        if not room.sessions:
+            del self._rooms[room.id]
+
+    def _send(self, up: frames.Up, frame: frames.Send, now: float) -> None:
+        session, room = up.session, self._rooms.get(up.conversation_id)
+        if room is None or session not in room.sessions.get(session.gateway, ()):
+            self._answer(up, frames.Rejected(frame.op, frame.ref, Code.NOT_MEMBER, "enter the room first"))
+            return
+        key = (session.user, frame.id_client)
+        if key not in room.keys:
+            if room.bucket is not None and (wait := room.bucket.take(now)):
+                text = "too many messages in this room"
+                self._answer(up, frames.Rejected(frame.op, frame.ref, Code.RATE_LIMITED, text, wait))
+                return
+            room.keys[key] = None
+            if len(room.keys) > _KEYS:
+                del room.keys[next(iter(room.keys))]
+            self._say(room, session, frame, now)
+        self._answer(up, frames.Received(frame.id_client))
+
+    def _say(self, room: _Room, session: Session, frame: frames.Send, now: float) -> None:
+        seq, time = room.next_seq, int((self._epoch + now) * 1000)
+        room.next_seq += 1
+        message = Message(
+            room.id, seq, f"{room.id}:{seq}", frame.id_client, frame.scene, frame.type, session.user, frame.to, time,
+            frame.content, frame.file, frame.custom,
+        )  # fmt: skip
+        if self._policies.room_recent:
+            room.recent.append(message)
+            if len(room.recent) > self._policies.room_recent:
+                room.recent.popleft()
+        self._port.emit(events.Committed(message))
+        push = frames.Push(message)
+        for gateway, sessions in room.sessions.items():
+            others = [one for one in sessions if one != session]
+            if others:
+                self._port.to_gateway(gateway, frames.Down(others, push))
+
+    def _answer(self, up: frames.Up, frame: frames.ToClient) -> None:
+        self._port.to_gateway(up.session.gateway, frames.Down((up.session,), frame))

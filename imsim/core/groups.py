@@ -1,0 +1,308 @@
+"""The rules of groups: who may change what, and what follows.
+
+The owner may do everything, admins all but what concerns the owner and other admins, members little. A group's `join`
+says how one gets in: "open" (whoever likes), "approval" (whoever applies and is accepted by an admin), "invite" (only
+whom an admin invites; with the other two every member may invite). With `consent`, who is invited must accept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from imsim.core.changes import Change, Decision, Note, Refused, settled
+from imsim.core.exceptions import BadName
+from imsim.core.model import Code, check_name
+
+_JOIN = ("open", "approval", "invite")
+_TITLE = 256  # characters
+
+
+@dataclass(slots=True)
+class Pending:
+    """An application, or an invitation, without an answer. `seq`: of the change that it was; `noted`: who heard."""
+
+    kind: str  # apply | invite
+    by: str
+    seq: int
+    expires: int  # wall time, ms since 1970
+    noted: list[str]
+
+
+@dataclass(slots=True)
+class Group:
+    owner: str = ""
+    title: str = ""
+    join: str = "invite"
+    consent: bool = False
+    admins: list[str] = field(default_factory=list)
+    muted: list[str] = field(default_factory=list)
+    muted_all: bool = False
+    pending: dict[str, Pending] = field(default_factory=dict)  # by who wants, or is wanted, to join
+
+    @classmethod
+    def of(cls, state: dict[str, Any] | None, members: Collection[str]) -> Group:
+        """As it stands in storage. One that was founded with its members and nothing else belongs to the first."""
+        if state is None:
+            return cls(owner=min(members, default=""))
+        pending = {user: Pending(**fields) for user, fields in state["pending"].items()}
+        return cls(**{**state, "pending": pending})
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def rank(self, user: str) -> int:
+        """2: owner, 1: admin, 0: anybody else."""
+        return 2 if user == self.owner else int(user in self.admins)
+
+
+def is_silenced(state: dict[str, Any] | None, user: str) -> bool:
+    """Whether this member may not send at present."""
+    if state is None or not (state["muted_all"] or user in state["muted"]):
+        return False
+    return Group.of(state, ()).rank(user) == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    size: int  # members
+    request_lifetime: int  # ms after which an application or an invitation has no effect any more
+
+
+def decide(state: dict[str, Any] | None, members: Collection[str], change: Change, limits: Limits) -> Decision:
+    """What becomes of a change in a group with these members. Raises: Refused."""
+    rule = _RULES.get(change.event)
+    if rule is None:
+        raise Refused(
+            Code.BAD_REQUEST, f"file.event: {change.event!r} is none of a group; there are {', '.join(_RULES)}"
+        )
+    group = Group.of(state, members)
+    if not members and change.event != "create":
+        raise Refused(Code.NO_CONVERSATION, f"there is no {change.conversation_id}")
+    try:
+        for target in change.targets:
+            check_name("file.targets", target)
+    except BadName as error:
+        raise Refused(Code.BAD_REQUEST, str(error)) from None
+    decision = rule(group, members, change, limits)
+    for user in (*decision.joined, *decision.left):
+        group.pending.pop(user, None)
+    for user in decision.left:
+        group.admins = [admin for admin in group.admins if admin != user]
+        group.muted = [muted for muted in group.muted if muted != user]
+    if len(members) + len(decision.joined) - len(decision.left) > limits.size:
+        raise Refused(Code.TOO_LARGE, f"a group has at most {limits.size} members")
+    decision.state = group.to_dict()
+    return decision
+
+
+# --- the rules: each changes `group`, and says who joins or leaves and who is told ------------------------------------
+
+_Rule = Callable[[Group, Collection[str], Change, Limits], Decision]
+
+
+def _create(group: Group, members: Collection[str], change: Change, limits: Limits) -> Decision:
+    if members:
+        raise Refused(Code.CONFLICT, f"{change.conversation_id} exists already")
+    group.owner = change.operator
+    _set(group, change)
+    return Decision(joined=tuple(dict.fromkeys((change.operator, *change.targets))))
+
+
+def _configure(group: Group, members: Collection[str], change: Change, limits: Limits) -> Decision:
+    _need(group, members, change, rank=1)
+    if not change.data:
+        raise Refused(Code.BAD_REQUEST, "file.data: give title, join or consent")
+    _set(group, change)
+    return Decision()
+
+
+def _set(group: Group, change: Change) -> None:
+    title, join, consent = (change.data.get(name, old) for name, old in _settings(group).items())
+    if not isinstance(title, str) or len(title) > _TITLE:
+        raise Refused(Code.BAD_REQUEST, f"file.data.title: expected text of at most {_TITLE} characters")
+    if join not in _JOIN:
+        raise Refused(Code.BAD_REQUEST, f"file.data.join: expected one of {', '.join(_JOIN)}")
+    if not isinstance(consent, bool):
+        raise Refused(Code.BAD_REQUEST, "file.data.consent: expected true or false")
+    group.title, group.join, group.consent = title, join, consent
+
+
+def _settings(group: Group) -> dict[str, object]:
+    return {"title": group.title, "join": group.join, "consent": group.consent}
+
+
+def _invite(group: Group, members: Collection[str], change: Change, limits: Limits) -> Decision:
+    _need(group, members, change, rank=1 if group.join == "invite" else 0)
+    new = _targets(change, lambda user: user not in members, "all are members already")
+    if not group.consent:
+        applied = tuple(note for user in new for note in _answer(group, change, user, "passed"))
+        return Decision(joined=new, notes=applied + tuple(Note(user, "group_invite", _about(group)) for user in new))
+    expires = change.time + limits.request_lifetime
+    notes: list[Note] = []
+    for user in new:
+        notes += _answer(group, change, user, "expired")
+        group.pending[user] = Pending("invite", change.operator, change.seq, expires, [user])
+        notes.append(Note(user, "group_invite", {**_about(group), "state": "init", "expires": expires}))
+    return Decision(notes=tuple(notes))
+
+
+def _apply(group: Group, members: Collection[str], change: Change, limits: Limits) -> Decision:
+    user = change.operator
+    if user in members:
+        raise Refused(Code.CONFLICT, "you are a member already")
+    if group.join == "invite":
+        raise Refused(Code.FORBIDDEN, "this group takes only whom it invites")
+    if group.join == "open":
+        raise Refused(Code.CONFLICT, "this group is open: join it")
+    expires, admins = change.time + limits.request_lifetime, [group.owner, *group.admins]
+    replaced = _answer(group, change, user, "expired")
+    group.pending[user] = Pending("apply", user, change.seq, expires, admins)
+    data = {**_about(group), "state": "init", "expires": expires}
+    return Decision(notes=(*replaced, *(Note(admin, "group_apply", data) for admin in admins)))
+
+
+def _join(group: Group, members: Collection[str], change: Change, limits: Limits) -> Decision:
+    if group.join != "open":
+        raise Refused(Code.FORBIDDEN, "apply, or be invited: this group is not open")
+    if change.operator in members:
+        raise Refused(Code.CONFLICT, "you are a member already")
+    return Decision(joined=(change.operator,))
+
+
+def _accept(group: Group, members: Collection[str], change: Change, limits: Limits) -> Decision:
+    user, pending = _answered(group, members, change)
+    told = user if pending.kind == "apply" else pending.by
+    notes = (*_answer(group, change, user, "passed"), Note(told, "group_accepted", _about(group)))
+    return Decision(joined=(user,), notes=notes)
+
+
+def _reject(group: Group, members: Collection[str], change: Change, limits: Limits) -> Decision:
+    user, pending = _answered(group, members, change)
+    told = user if pending.kind == "apply" else pending.by
+    notes = (*_answer(group, change, user, "rejected"), Note(told, "group_rejected", _about(group)))
+    return Decision(notes=notes)
+
+
+def _leave(group: Group, members: Collection[str], change: Change, limits: Limits) -> Decision:
+    _need(group, members, change)
+    if change.operator == group.owner:
+        raise Refused(Code.FORBIDDEN, "you own this group: transfer it to another member, or dismiss it")
+    return Decision(left=(change.operator,))
+
+
+def _kick(group: Group, members: Collection[str], change: Change, limits: Limits) -> Decision:
+    _need(group, members, change, rank=1)
+    gone = _targets(change, lambda user: user in members, "none of them is a member")
+    _outrank(group, change, gone)
+    return Decision(left=gone, notes=tuple(Note(user, "group_kicked", _about(group)) for user in gone))
+
+
+def _dismiss(group: Group, members: Collection[str], change: Change, limits: Limits) -> Decision:
+    _need(group, members, change, rank=2)
+    users = tuple(members)
+    ended = tuple(note for user in list(group.pending) for note in _answer(group, change, user, "expired"))
+    told = tuple(Note(user, "group_dismissed", _about(group)) for user in users if user != change.operator)
+    return Decision(left=users, notes=ended + told)
+
+
+def _transfer(group: Group, members: Collection[str], change: Change, limits: Limits) -> Decision:
+    _need(group, members, change, rank=2)
+    (heir,) = _targets(change, lambda user: user in members and user != group.owner, "no other member", most=1)
+    group.admins = [admin for admin in group.admins if admin != heir]
+    group.owner = heir
+    return Decision()
+
+
+def _role(group: Group, members: Collection[str], change: Change, limits: Limits) -> Decision:
+    _need(group, members, change, rank=2)
+    role = change.data.get("role")
+    if role not in ("admin", "member"):
+        raise Refused(Code.BAD_REQUEST, "file.data.role: expected admin or member")
+    users = _targets(change, lambda user: user in members and user != group.owner, "no other member")
+    group.admins = [admin for admin in group.admins if admin not in users]
+    if role == "admin":
+        group.admins += users
+    return Decision()
+
+
+def _mute(group: Group, members: Collection[str], change: Change, limits: Limits) -> Decision:
+    _need(group, members, change, rank=1)
+    muted = change.event == "mute"
+    if not change.targets:
+        group.muted_all = muted
+        return Decision()
+    users = _targets(change, lambda user: user in members, "none of them is a member")
+    _outrank(group, change, users)
+    group.muted = [user for user in group.muted if user not in users] + (list(users) if muted else [])
+    return Decision()
+
+
+_RULES: dict[str, _Rule] = {
+    "create": _create,
+    "configure": _configure,
+    "invite": _invite,
+    "apply": _apply,
+    "join": _join,
+    "accept": _accept,
+    "reject": _reject,
+    "leave": _leave,
+    "kick": _kick,
+    "dismiss": _dismiss,
+    "transfer": _transfer,
+    "role": _role,
+    "mute": _mute,
+    "unmute": _mute,
+}
+
+# --- what they share -------------------------------------------------------------------------------------------------
+
+
+def _about(group: Group) -> dict[str, Any]:
+    return {"title": group.title}
+
+
+def _need(group: Group, members: Collection[str], change: Change, rank: int = 0) -> None:
+    if change.operator not in members:
+        raise Refused(Code.NOT_MEMBER, f"you are no member of {change.conversation_id}")
+    if group.rank(change.operator) < rank:
+        raise Refused(Code.FORBIDDEN, "only the owner may do this" if rank == 2 else "only the owner and admins may")
+
+
+def _outrank(group: Group, change: Change, users: tuple[str, ...]) -> None:
+    if any(group.rank(user) >= group.rank(change.operator) for user in users):
+        raise Refused(Code.FORBIDDEN, "not with the owner, and not with an admin unless you own the group")
+
+
+def _targets(change: Change, fits: Callable[[str], bool], otherwise: str, most: int = 1 << 30) -> tuple[str, ...]:
+    """Those of the targets that it concerns, each once."""
+    if not change.targets:
+        raise Refused(Code.BAD_REQUEST, "file.targets: name somebody")
+    users = tuple(user for user in dict.fromkeys(change.targets) if fits(user))
+    if not users or len(users) > most:
+        raise Refused(Code.CONFLICT if not users else Code.BAD_REQUEST, f"file.targets: {otherwise}")
+    return users
+
+
+def _answered(group: Group, members: Collection[str], change: Change) -> tuple[str, Pending]:
+    """Whose application or invitation it is that the operator answers: without targets, the operator's own invitation;
+    else the application of the one target."""
+    if change.targets:
+        _need(group, members, change, rank=1)
+        (user,) = _targets(change, lambda user: True, "name one", most=1)
+        kind = "apply"
+    else:
+        user, kind = change.operator, "invite"
+    pending = group.pending.get(user)
+    if pending is None or pending.kind != kind:
+        raise Refused(Code.CONFLICT, "there is nothing to answer, or somebody has answered it")
+    if change.time >= pending.expires:
+        raise Refused(Code.EXPIRED, "it was asked too long ago")
+    return user, pending
+
+
+def _answer(group: Group, change: Change, user: str, state: str) -> tuple[Note, ...]:
+    """The user's request, if there is one, is one no more: tell those who have it."""
+    pending = group.pending.pop(user, None)
+    return settled(pending.noted, f"{change.conversation_id}:{pending.seq}", state) if pending else ()
