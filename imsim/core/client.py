@@ -495,8 +495,8 @@ class Client:
         if self.state != State.ONLINE or conversation.pull is not None or conversation.gap_timer is not None:
             return  # the sync will bring it; or it is being pulled
         since = conversation.inbox.held_since
-        if since is not None and conversation.inbox.next_seq == 1:
-            self._pull(conversation, now)  # it may have begun before this user came, and so nothing else will come
+        if since is not None and conversation.inbox.next_seq == 1 and conversation.is_group:
+            self._pull(conversation, now)  # what it began with was before this user's time, and is not coming
         elif conversation.head >= conversation.inbox.next_seq:
             self._pull(conversation, now)
         elif since is not None:

@@ -53,6 +53,9 @@ class _Entry:
 _Known = dict[tuple[str, str] | int, Message | None]
 _NOTHING: _Known = {}
 
+#: Events that the rules know. Others are notices that change nothing here, and may to a newer client.
+_RULED = frozenset((*groups.EVENTS, *friends.EVENTS, *amendments.EVENTS, "settle"))
+
 
 class _Conversation:
     """`request` is the one opening or look-up that everything else of this conversation waits for, in `waiting`."""
@@ -273,6 +276,7 @@ class Conversations:
         try:
             if event:
                 change = self._change(conversation, session, frame, event, now)
+            if event in _RULED:
                 if event in amendments.EVENTS:
                     seq = amendments.target_seq(change)
                     if seq not in known:

@@ -77,3 +77,5 @@ _RULES: dict[str, Callable[[dict[str, Any], str, Change, int], Decision]] = {
     "friend_reject": _reject,
     "friend_delete": _delete,
 }
+
+EVENTS = tuple(_RULES)

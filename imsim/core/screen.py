@@ -56,6 +56,10 @@ class LocalConversation:
         self.place = Place(id, 0, 0, 0)
 
     @property
+    def is_group(self) -> bool:
+        return self.id.startswith(f"{Scene.GROUP}:")
+
+    @property
     def last_seq(self) -> int:
         """Of the latest entry of the log that is known here."""
         shown = self.inbox.next_seq - 1

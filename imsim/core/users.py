@@ -91,8 +91,7 @@ class Users:
                 self._port.store(user.request)
         else:
             assert isinstance(frame, frames.Up | frames.Detach | frames.PeerMoved | frames.Hint)
-            has_user = isinstance(frame, frames.PeerMoved | frames.Hint)
-            user = self._users.get(frame.user if has_user else frame.session.user)
+            user = self._users.get(frame.session.user if isinstance(frame, frames.Detach | frames.Up) else frame.user)
             if user is None:
                 return  # a frame of a session that a crash of this node has ended; or who would be told is away
         if user.request is None:

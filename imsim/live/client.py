@@ -8,7 +8,7 @@ import random
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from ssl import SSLContext, create_default_context
 
 from websockets.exceptions import InvalidURI
@@ -174,19 +174,55 @@ class LiveClient:
     async def create_group(self, name: str, members: list[str]) -> str:
         """Make a group of these members and oneself; returns the conversation's id. Repeating it is harmless.
 
-        Raises: RunError if the server refuses, or does not answer within the time of a send's attempts; it is asked
-        for all the same then, until there is an answer.
+        Raises: RunError if the server refuses, or does not answer within the time of a send's attempts.
+        """
+        id_client = f"create:{name}"
+        self._outcomes.pop(id_client, None)
+        self.machine.create_group(name, members, self._clock(), id_client)
+        self._drain()
+        return (await self.wait_stored(id_client)).conversation_id
+
+    async def change(
+        self,
+        scene: Scene | str,
+        to: str,
+        event: str,
+        targets: Iterable[str] = (),
+        data: dict[str, object] | None = None,
+        id_client: str | None = None,
+    ) -> events.Acked:
+        """Change a group, a friendship or a message; see the README for the events. Returns once it has come about.
+
+        Raises: as `create_group`.
+        """
+        id_client = id_client or uuid.uuid4().hex
+        self.machine.change(Scene(scene), to, event, id_client, self._clock(), targets=targets, data=data)
+        self._drain()
+        return await self.wait_stored(id_client)
+
+    async def enter(self, room: str, recent: int = 0) -> events.Entered:
+        """Enter a chatroom; and again by itself after each login, until `leave`.
+
+        Raises: as `create_group`.
         """
         watch = self._watch(
             lambda event: (
-                (isinstance(event, events.GroupMade) and event.name == name)
-                or _failed(event, frames.CreateGroup.op, name)
+                (isinstance(event, events.Entered) and event.name == room) or _failed(event, frames.Enter.op, room)
             )
         )
-        self.machine.create_group(name, members, self._clock())
-        event = await self._answer(watch, f"group {name}")
-        assert isinstance(event, events.GroupMade)
-        return event.conversation_id
+        self.machine.enter(room, self._clock(), recent)
+        event = await self._answer(watch, f"entry of chatroom {room}")
+        assert isinstance(event, events.Entered)
+        return event
+
+    def leave(self, room: str) -> None:
+        self.machine.leave(room, self._clock())
+        self._drain()
+
+    def typing(self, conversation_id: str) -> None:
+        """Hint to the other user that this one is writing."""
+        self.machine.typing(conversation_id, self._clock())
+        self._drain()
 
     async def end_session(self, device: str) -> None:
         """Log out another device of this user.
@@ -246,10 +282,11 @@ class LiveClient:
         pinned: bool | None = None,
         muted: bool | None = None,
         custom: str | None = None,
+        blocked: bool | None = None,
     ) -> None:
         """Change what is given, on all devices of the user; it shows here at once. A refusal is an event RequestFailed,
         and what was changed shows no more then."""
-        self.machine.set_conversation(conversation_id, self._clock(), pinned=pinned, muted=muted, custom=custom)
+        self.machine.set_conversation(conversation_id, self._clock(), pinned=pinned, muted=muted, custom=custom, blocked=blocked)
         self._drain()
 
     def hide(self, conversation_id: str) -> None:

@@ -37,7 +37,7 @@ class Server:
     `key` lets a caller have tokens for any user, valid for `token_lifetime` seconds. `clock` is monotonic seconds:
     under any but `time.monotonic` no deadline fires by itself, and `wake()` runs what is due. `wall` is seconds since
     1970. `write_limit`: bytes that may wait for a client that does not read before it is disconnected (slow_reader).
-    `on_event` sees each Committed and Pushed; it must not call back into the server.
+    `on_event` sees each Committed, Pushed and Shed; it must not call back into the server.
 
     `node` is the machine, `activity` counts calls to it, `url` and `port` are known once started.
     """
@@ -53,7 +53,7 @@ class Server:
         token_lifetime: float = 86_400.0,
         write_limit: int | None = None,
         ssl: SSLContext | None = None,
-        on_event: Callable[[events.Committed | events.Pushed], None] | None = None,
+        on_event: Callable[[events.ServerEvent], None] | None = None,
     ) -> None:
         self.activity = 0
         self.url = ""
@@ -248,7 +248,7 @@ class _Port:
         self,
         connections: dict[int, _Connection],
         store: Store,
-        on_event: Callable[[events.Committed | events.Pushed], None] | None,
+        on_event: Callable[[events.ServerEvent], None] | None,
     ) -> None:
         self._connection = connections.get
         self.store = store.submit
@@ -273,7 +273,7 @@ class _Port:
         self.asked.append((connection, token))
 
 
-def _ignore(event: events.Committed | events.Pushed) -> None:
+def _ignore(event: events.ServerEvent) -> None:
     pass
 
 

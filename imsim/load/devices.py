@@ -200,7 +200,5 @@ class Device:
         elif kind is events.Ended:
             self._lobby.ended(self.number, f"{e.code}: {e.text}")
             self.answered.set()
-        elif kind is events.GroupMade:
-            self._lobby.group_made(e.name)
         elif kind is events.RequestFailed:
             self._lobby.refused(e.ref, e.code, e.text)

@@ -188,6 +188,19 @@ class Policies(Section):
         default="read",
         description="what the sender of a p2p message hears of: that it was read, or also that a device has got it",
     )
+    strangers: Literal["allow", "refuse"] = Field(
+        default="allow", description="whether users who are no friends may send each other p2p messages"
+    )
+    presence: Literal["off", "friends"] = Field(
+        default="off", description="whether friends hear of each other when they come online and go offline"
+    )
+    recall_window: Seconds = Field(
+        default=120.0, description="for so long a sender may recall a message; a group's admins may at any time"
+    )
+    edit_window: Seconds = Field(default=900.0, description="for so long a sender may edit a message")
+    request_lifetime: PositiveSeconds = Field(
+        default=604_800.0, description="friend requests, applications and invitations can be answered for so long"
+    )
     send_timeout: PositiveSeconds = Field(default=5.0, description="a send not answered for this long is sent again")
     send_attempts: int = Field(default=4, ge=1, description="sendings of one message before it fails")
     push_timeout: PositiveSeconds = Field(
@@ -252,6 +265,19 @@ class Limits(Section):
     user_burst: int = Field(default=20, ge=1, description="of them at once, after a pause, under user_rate")
     group_rate: float = Field(default=0.0, ge=0, description="messages per second in one group; 0: any number")
     group_burst: int = Field(default=100, ge=1, description="messages at once, after a pause, under group_rate")
+    room_size: int = Field(default=100_000, ge=1, description="users in a chatroom")
+    room_recent: int = Field(default=20, ge=0, description="messages that a chatroom remembers for who enters")
+    room_rate: float = Field(
+        default=0.0,
+        ge=0,
+        description="messages per second of chatrooms that a connection is sent; more are shed, and counted; 0: any"
+        " number",
+    )
+    room_burst: int = Field(default=50, ge=1, description="of them at once, after a pause, under room_rate")
+    hint_rate: float = Field(
+        default=0.0, ge=0, description="typing hints per second that a user may give; the rest is dropped; 0: none"
+    )
+    hint_burst: int = Field(default=5, ge=1, description="of them at once, after a pause, under hint_rate")
 
 
 # The one place that says what only the simulation can choose.

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from imsim.core import events, frames, storage
 from imsim.core.client import Client
+from imsim.core.chatrooms import Chatrooms
 from imsim.core.conversations import Conversations
 from imsim.core.gateway import Gateway
-from imsim.core.model import Code
+from imsim.core.model import Code, is_chatroom
 from imsim.core.users import Users
 from imsim.scenario import Draws, Stream
 from imsim.scenario.model import Tier
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
 
 _NEVER = float("inf")
 _OTHERS = 1 << 40  # draws for operations without a message are numbered from here, those of messages by intent
+
+
+def intent_of(id_client: str) -> int | None:
+    """The number in the plan of the message with this idClient; None for what the plan does not know."""
+    return int(id_client) if id_client.isdigit() else None
 
 
 class Work:
@@ -66,9 +72,9 @@ class Work:
         """The same for a request of storage, of which the result says how much work it was."""
         op, intent = request.op, None
         if type(request) is storage.Append:
-            intent = int(request.message.id_client)
+            intent = intent_of(request.message.id_client)
             rows = result.inbox_rows if type(result) is storage.Appended else 0
-            if rows and (row := self._service.get("inbox")):
+            if rows and intent is not None and (row := self._service.get("inbox")):
                 append, draws = self._service.get(op), self._draws["inbox"]
                 demand = append.quantile(self._draws[op].at(intent)) if append else 0.0
                 demand += sum(row.quantile(draws.at(intent, number)) for number in range(rows))
@@ -288,7 +294,7 @@ class GatewayNode(_Machines):
 
     def from_client(self, connection: Connection, frame: frames.FromClient) -> None:
         assert self.machine is not None
-        intent = int(frame.id_client) if type(frame) is frames.Send else None
+        intent = intent_of(frame.id_client) if type(frame) is frames.Send else None
         now = self.world.clock.now
         self.now = self.work.done(now, frame.op, connection.id, intent, connection.client.number)
         self.machine.receive(connection.id, frame, self.now)
@@ -307,9 +313,9 @@ class GatewayNode(_Machines):
         if target is None:
             return
         if type(frame) is frames.Push:
-            intent: int | None = int(frame.message.id_client)
+            intent = intent_of(frame.message.id_client)
         else:
-            intent = int(frame.id_client) if type(frame) is frames.Stored else None
+            intent = intent_of(frame.id_client) if type(frame) is frames.Stored else None
         leaves = self.work.done(self.now, frame.op, connection, intent, target.client.number)
         target.down(leaves, target.to_client, frame)
 
@@ -342,7 +348,7 @@ class GatewayNode(_Machines):
         router = self.world.router_of(user)
         self.world.clock.call_at(self._links[router.index].arrival(self.now), router.receive, frame)
 
-    def emit(self, event: events.Pushed) -> None:
+    def emit(self, event: events.Pushed | events.Shed) -> None:
         self.world.pushed(event, self.now)
 
 
@@ -355,6 +361,7 @@ class RouterNode(_Machines):
         "_local",
         "_router_links",
         "_storage_links",
+        "chatrooms",
         "conversations",
         "index",
         "users",
@@ -372,11 +379,13 @@ class RouterNode(_Machines):
         self._local: deque[frames.ToUsers] = deque()
         self._asked_at_once: list[storage.Request] | None = None
         self.conversations: Conversations | None = None
+        self.chatrooms: Chatrooms | None = None
         self.users: Users | None = None
         self.start()
 
     def start(self) -> None:
         self.conversations = Conversations(self, self.world.policies, self.world.epoch)
+        self.chatrooms = Chatrooms(self, self.world.policies, self.world.epoch)
         self.users = Users(self, self.world.policies)
 
     def warm_up(self, conversation_id: str, founders: tuple[str, ...]) -> None:
@@ -390,7 +399,7 @@ class RouterNode(_Machines):
 
     def crash(self) -> None:
         """Everything in memory is gone, answers from storage included."""
-        self.conversations = self.users = None
+        self.conversations = self.chatrooms = self.users = None
         self._local.clear()
 
     def revoke(self, user: str) -> None:
@@ -412,14 +421,15 @@ class RouterNode(_Machines):
             self._drain()
 
     def receive(self, frame: frames.Up | frames.ToUsers) -> None:
-        if self.conversations is None or self.users is None:
+        if self.conversations is None or self.chatrooms is None or self.users is None:
             return
         now = self.world.clock.now
         if type(frame) is frames.Up and frame.conversation_id:
             request = frame.frame
-            intent = int(request.id_client) if type(request) is frames.Send else None
+            intent = intent_of(request.id_client) if type(request) is frames.Send else None
             self.now = self.work.done(now, request.op, frame.conversation_id, intent)
-            self.conversations.receive(frame, self.now)
+            machine = self.chatrooms if is_chatroom(frame.conversation_id) else self.conversations
+            machine.receive(frame, self.now)
         else:
             self._to_users(frame, now)
         self._drain()
@@ -430,7 +440,11 @@ class RouterNode(_Machines):
         if type(frame) is frames.Deliver:
             message = frame.message
             numbers = [self.world.user_number(user) for user in frame.users]
-            self.now = self.work.done_for_each(now, frame.op, message.conversation_id, int(message.id_client), numbers)
+            intent = intent_of(message.id_client)
+            if intent is None:
+                self.now = self.work.done(now, frame.op, message.conversation_id)
+            else:
+                self.now = self.work.done_for_each(now, frame.op, message.conversation_id, intent, numbers)
         else:
             self.now = self.work.done(now, frame.op, None)
         self.users.receive(frame, self.now)

@@ -11,7 +11,7 @@ from imsim.results import Recorder, Tables, assemble
 from imsim.scenario import Draws, Plan, Scenario, Stream, plan
 from imsim.sim.clock import Clock
 from imsim.sim.link import Link
-from imsim.sim.nodes import ClientNode, Connection, GatewayNode, RouterNode, StorageNode
+from imsim.sim.nodes import ClientNode, Connection, GatewayNode, RouterNode, StorageNode, intent_of
 
 #: The simulation starts this long before time 0, at which the workload starts. In the first half all devices log in,
 #: evenly spread; in the second the queues that this made can empty.
@@ -129,7 +129,7 @@ class World:
     def storage_for(self, request: storage.Request) -> StorageNode:
         if isinstance(request, storage.Append):
             return self._storage_of(request.message.conversation_id)
-        if isinstance(request, storage.OpenConversation | storage.Find):
+        if isinstance(request, storage.OpenConversation | storage.Find | storage.Get):
             return self._storage_of(request.conversation_id)
         return self._storage_of(request.session.user if isinstance(request, storage.Missed) else request.user)
 
@@ -159,27 +159,43 @@ class World:
     # --- what happened ----------------------------------------------------------------------------------------------
 
     def client_event(self, client: ClientNode, event: events.ClientEvent) -> None:
-        recorder, now = self.recorder, client.now
-        if type(event) is events.Shown:
-            recorder.delivered(int(event.message.id_client), client.number, now, event.route)
-        elif type(event) is events.Sent:
-            recorder.sent(int(event.id_client), now)
-        elif type(event) is events.Acked:
-            recorder.acked(int(event.id_client), now)
-        elif type(event) is events.Repeated:
-            recorder.duplicate(int(event.message.id_client), client.number, now)
-        elif type(event) is events.SendFailed:
-            recorder.failed(int(event.id_client), now, event.code)
+        self._record(client, event)
         if self.on_client_event is not None:
             self.on_client_event(client, event)
 
-    def committed(self, event: events.Committed, now: float) -> None:
-        self.recorder.stored(int(event.message.id_client), now)
+    def _record(self, client: ClientNode, event: events.ClientEvent) -> None:
+        recorder, now = self.recorder, client.now
+        if isinstance(event, events.Shown | events.Repeated):
+            intent = intent_of(event.message.id_client)
+            if intent is None:
+                pass
+            elif type(event) is events.Shown:
+                recorder.delivered(intent, client.number, now, event.route)
+            else:
+                recorder.duplicate(intent, client.number, now)
+        elif isinstance(event, events.Sent | events.Acked | events.SendFailed | events.Received):
+            intent = intent_of(event.id_client)
+            if intent is None:
+                pass
+            elif type(event) is events.Sent:
+                recorder.sent(intent, now)
+            elif type(event) is events.Acked:
+                recorder.acked(intent, now)
+            elif type(event) is events.SendFailed:
+                recorder.failed(intent, now, event.code)
 
-    def pushed(self, event: events.Pushed, now: float) -> None:
-        session = event.session
+    def committed(self, event: events.Committed, now: float) -> None:
+        intent = intent_of(event.message.id_client)
+        if intent is not None:
+            self.recorder.stored(intent, now)
+
+    def pushed(self, event: events.Pushed | events.Shed, now: float) -> None:
+        session, intent = event.session, intent_of(event.message.id_client)
+        if intent is None:
+            return
         device = self.plan.device_index(self._user_numbers[session.user], self.plan.devices.index(session.device))
-        self.recorder.pushed(int(event.message.id_client), device, now)
+        if type(event) is events.Pushed:
+            self.recorder.pushed(intent, device, now)
 
 
 def _owner(name: str, nodes: int) -> int:

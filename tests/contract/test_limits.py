@@ -41,7 +41,7 @@ def test_reconnecting_refills_nothing(make_world):
 
 
 def test_a_group_has_a_limit_of_its_own(make_world):
-    world = make_world(group_rate=1.0, group_burst=2)
+    world = make_world(group_rate=1.0, group_burst=3)  # of which making the group is one
     alice, bob, carol = (world.device(user).start() for user in ("alice", "bob", "carol"))
     alice.create_group("team", "bob", "carol")
     alice.send("#team", "1", "1")

@@ -203,7 +203,7 @@ def test_a_restart_of_the_server_keeps_the_log(world):
 def test_a_group_reaches_its_members_and_nobody_else(world):
     alice, bob, carol, dave = (world.device(user).start() for user in ("alice", "bob", "carol", "dave"))
     alice.create_group("team", "bob", "carol")
-    assert [event.conversation_id for event in alice.of(events.GroupMade)] == ["group:team"]
+    assert [event.conversation_id for event in alice.of(events.Acked)] == ["group:team"]
     bob.send("#team", "hello all", "1")
     assert (alice.shown, carol.shown, dave.shown, bob.shown) == (["hello all"], ["hello all"], [], [])
     dave.send("#team", "let me in", "2")
@@ -213,10 +213,13 @@ def test_a_group_reaches_its_members_and_nobody_else(world):
 def test_making_a_group_again_is_harmless_unless_its_members_differ(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     alice.create_group("team", "bob")
-    bob.create_group("team", "alice", "bob")
-    assert len(bob.of(events.GroupMade)) == 1
-    alice.create_group("team", "bob", "carol")
-    assert [event.code for event in alice.of(events.RequestFailed)] == [Code.CONFLICT]
+    again = world.device("alice", "d1").start()
+    again.create_group("team", "bob")
+    assert again.seqs == {"create:team": 1}
+    other = world.device("alice", "d2").start()
+    other.create_group("team", "bob", "carol")
+    bob.create_group("team", "alice")
+    assert [event.code for event in (*other.of(events.SendFailed), *bob.of(events.SendFailed))] == [Code.CONFLICT] * 2
 
 
 def test_a_group_that_does_not_exist_rejects(world):

@@ -15,7 +15,7 @@ import numpy as np
 
 from imsim.core import events
 from imsim.core.client import Client
-from imsim.core.model import Scene
+from imsim.core.model import MessageType, Scene
 from imsim.core.screen import Conversation
 from imsim.live import LiveClient, Server, SqliteStore, Tokens, settle
 from imsim.scenario import Plan, Scenario
@@ -94,8 +94,23 @@ class Device:
         self.world.settle()
 
     def create_group(self, name: str, *members: str) -> None:
-        self.act(lambda now: self.machine.create_group(name, list(members), now))
+        self.act(lambda now: self.machine.create_group(name, members, now))
         self.world.settle()
+
+    def change(
+        self,
+        to: str,
+        event: str,
+        id_client: str,
+        *targets: str,
+        settle: bool = True,
+        **data: Any,
+    ) -> None:
+        """To the user or, where `to` starts with "#", to the group."""
+        scene, to = (Scene.GROUP, to[1:]) if to.startswith("#") else (Scene.P2P, to)
+        self.act(lambda now: self.machine.change(scene, to, event, id_client, now, targets=targets, data=data))
+        if settle:
+            self.world.settle()
 
     def lose_next(self, op: str, times: int = 1) -> None:
         """The next frames of this op get lost."""
@@ -117,7 +132,9 @@ class Device:
 
     @property
     def shown(self) -> list[str]:
-        return [event.message.content for event in self.of(events.Shown)]
+        """What was said, as it was when it was shown; without the notices of what changed."""
+        shown = (event.message for event in self.of(events.Shown))
+        return [message.content for message in shown if message.type != MessageType.NOTIFICATION]
 
     @property
     def seqs(self) -> dict[str, int]:
