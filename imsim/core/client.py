@@ -218,6 +218,10 @@ class Client:
         """Over the conversation list; what is muted counts or not."""
         return sum(line.unread for line in self.conversations() if include_muted or not line.muted)
 
+    def system_unread(self) -> int:
+        """How many system messages have not been read; `read` them as the conversation system:<user>."""
+        return self._conversation(conversation_id(Scene.SYSTEM, self.user, self.user)).unread.count
+
     def status(self, id_client: str) -> Status:
         """Of a message that this client has sent: sending, success or fail."""
         return self._outbox.status(id_client)

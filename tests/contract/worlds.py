@@ -112,6 +112,30 @@ class Device:
         if settle:
             self.world.settle()
 
+    def notify(self, to: str, id_client: str, *, custom: str) -> None:
+        """A system message to the user."""
+        self.act(
+            lambda now: self.machine.send(Scene.SYSTEM, to, "", id_client, now, type=MessageType.CUSTOM, custom=custom)
+        )
+        self.world.settle()
+
+    def enter(self, room: str, recent: int = 0) -> None:
+        self.act(lambda now: self.machine.enter(room, now, recent))
+        self.world.settle()
+
+    def leave(self, room: str) -> None:
+        self.act(lambda now: self.machine.leave(room, now))
+        self.world.settle()
+
+    def say(self, room: str, content: str, id_client: str) -> None:
+        """In the chatroom."""
+        self.act(lambda now: self.machine.send(Scene.CHATROOM, room, content, id_client, now))
+        self.world.settle()
+
+    def typing(self, conversation_id: str) -> None:
+        self.act(lambda now: self.machine.typing(conversation_id, now))
+        self.world.settle()
+
     def lose_next(self, op: str, times: int = 1) -> None:
         """The next frames of this op get lost."""
         left = [times]
@@ -132,9 +156,9 @@ class Device:
 
     @property
     def shown(self) -> list[str]:
-        """What was said, as it was when it was shown; without the notices of what changed."""
+        """What users said, as it was when it was shown; without notices, and without what the system had to say."""
         shown = (event.message for event in self.of(events.Shown))
-        return [message.content for message in shown if message.type != MessageType.NOTIFICATION]
+        return [m.content for m in shown if m.type != MessageType.NOTIFICATION and m.scene != Scene.SYSTEM]
 
     @property
     def seqs(self) -> dict[str, int]:

@@ -1,0 +1,160 @@
+"""Taking back and editing: what was said is no longer there, on any device, whenever it looks."""
+
+from __future__ import annotations
+
+import pytest
+
+from imsim.core import events
+from imsim.core.model import Code
+
+AB = "p2p:alice:bob"
+TEAM = "group:team"
+
+
+def failures(device):
+    return [event.code for event in device.of(events.SendFailed)]
+
+
+def talk(world, count=3):
+    alice, bob = world.device("alice").start(), world.device("bob").start()
+    for number in range(1, count + 1):
+        alice.send("bob", f"text {number}", str(number))
+    return alice, bob
+
+
+def test_a_recalled_message_is_gone_everywhere(world):
+    alice, bob = talk(world)
+    alice.change("bob", "recall", "9", seq=3)
+    for device in (alice, bob):
+        assert device.of(events.Recalled) == [events.Recalled(AB, 3)]
+        assert device.lines[AB].last_msg.content == "text 2"
+    assert bob.unread(AB) == 2
+    late = world.device("bob", "d1").start()
+    assert late.shown == ["text 1", "text 2"]
+    assert late.lines[AB].last_msg.content == "text 2"
+    assert late.unread(AB) == 2
+    late.history(AB, 3, 3)
+    (message,) = late.of(events.History)[-1].messages
+    assert (message.recalled, message.content) == (True, "")
+
+
+def test_all_may_be_recalled(world):
+    alice, bob = talk(world)
+    for number in (2, 3, 1):
+        alice.change("bob", "recall", f"9{number}", seq=number)
+    assert bob.machine.conversations() == alice.machine.conversations() == []
+    assert bob.machine.total_unread() == 0
+    alice.send("bob", "never mind", "10")
+    assert bob.unread(AB) == 1
+    assert world.device("bob", "d1").start().shown == ["never mind"]
+
+
+def test_who_was_offline_does_not_see_it_and_who_saw_it_hears(world):
+    alice, bob = talk(world)
+    bob.stop()
+    alice.send("bob", "oops", "4")
+    alice.change("bob", "recall", "5", seq=4)
+    alice.change("bob", "recall", "6", seq=1)
+    bob.start()
+    assert bob.shown == ["text 1", "text 2", "text 3"]
+    assert events.Recalled(AB, 1) in bob.of(events.Recalled)
+    assert (bob.unread(AB), bob.lines[AB].last_msg.content) == (2, "text 3")
+
+
+def test_an_edit_shows_everywhere(world):
+    alice, bob = talk(world)
+    alice.change("bob", "edit", "9", seq=3, content="text three")
+    alice.change("bob", "edit", "10", seq=3, content="text III")
+    for device in (alice, bob):
+        assert [event.content for event in device.of(events.Edited)] == ["text three", "text III"]
+        assert device.lines[AB].last_msg.content == "text III"
+    assert bob.unread(AB) == 3
+    late = world.device("bob", "d1").start()
+    assert late.shown == ["text 1", "text 2", "text III"]
+    assert late.lines[AB].last_msg.content == "text III"
+    world.restart_server()
+    world.advance(60)
+    alice.change("bob", "recall", "11", seq=3)
+    assert bob.lines[AB].last_msg.content == "text 2"
+
+
+@pytest.mark.parametrize(
+    ("who", "event", "data", "code"),
+    [
+        ("bob", "recall", {"seq": 1}, Code.FORBIDDEN),
+        ("bob", "edit", {"seq": 1, "content": "x"}, Code.FORBIDDEN),
+        ("alice", "edit", {"seq": 1, "content": ""}, Code.BAD_REQUEST),
+        ("alice", "edit", {"seq": 1}, Code.BAD_REQUEST),
+        ("alice", "recall", {"seq": 99}, Code.BAD_REQUEST),
+        ("alice", "recall", {"seq": 0}, Code.BAD_REQUEST),
+        ("alice", "recall", {"seq": "1"}, Code.BAD_REQUEST),
+        ("alice", "recall", {}, Code.BAD_REQUEST),
+    ],
+)
+def test_what_is_not_allowed_changes_nothing(world, who, event, data, code):
+    devices = dict(zip(("alice", "bob"), talk(world), strict=True))
+    devices[who].change("bob" if who == "alice" else "alice", event, "9", **data)
+    assert failures(devices[who]) == [code]
+    assert world.device("bob", "d1").start().shown == ["text 1", "text 2", "text 3"]
+
+
+def test_only_for_a_while(make_world):
+    world = make_world(recall_window=10.0, edit_window=20.0)
+    alice, _ = talk(world)
+    world.advance(15)
+    alice.change("bob", "recall", "8", seq=1)
+    alice.change("bob", "edit", "9", seq=1, content="x")
+    world.advance(10)
+    alice.change("bob", "edit", "10", seq=1, content="y")
+    assert failures(alice) == [Code.EXPIRED] * 2
+
+
+def test_twice_is_once(world):
+    alice, bob = talk(world)
+    alice.lose_next("stored")
+    alice.change("bob", "recall", "9", seq=1)
+    world.advance(10)
+    assert alice.of(events.Recalled) == bob.of(events.Recalled) == [events.Recalled(AB, 1)]
+    other = world.device("alice", "d1").start()
+    other.change("bob", "recall", "10", seq=1)
+    other.change("bob", "edit", "11", seq=1, content="x")
+    other.change("bob", "recall", "12", seq=4)  # the recall itself
+    assert failures(other) == [Code.CONFLICT, Code.CONFLICT, Code.BAD_REQUEST]
+
+
+def test_a_retry_of_what_was_recalled_meanwhile_gets_its_answer(world):
+    alice, bob = world.device("alice").start(), world.device("bob").start()
+    other = world.device("alice", "d1").start()
+    alice.lose_next("stored")
+    alice.send("bob", "oops", "1")
+    other.change("bob", "recall", "2", seq=1)
+    world.restart_server()
+    world.advance(60)
+    assert failures(alice) == []
+    assert alice.seqs["1"] == 1
+    assert bob.machine.conversations() == []
+
+
+def test_admins_of_a_group_recall_what_others_said_at_any_time(make_world):
+    world = make_world(recall_window=10.0)
+    alice, bob, carol = (world.device(user).start() for user in ("alice", "bob", "carol"))
+    alice.create_group("team", "bob", "carol")
+    bob.send("#team", "rude", "1")
+    carol.send("#team", "ruder", "2")
+    world.advance(100)
+    bob.change("#team", "recall", "3", seq=3)
+    alice.change("#team", "recall", "4", seq=2)
+    assert failures(bob) == [Code.FORBIDDEN]
+    assert carol.of(events.Recalled) == bob.of(events.Recalled) == [events.Recalled(TEAM, 2)]
+    alice.change("#team", "edit", "5", seq=3, content="polite")
+    assert failures(alice) == [Code.FORBIDDEN]
+
+
+def test_a_far_back_last_message_is_found(world):
+    alice, bob = talk(world, 1)
+    for number in range(2, 50):
+        alice.send("bob", f"text {number}", str(number))
+    for number in range(49, 1, -1):
+        alice.change("bob", "recall", str(100 + number), seq=number)
+    assert bob.lines[AB].last_msg.content == alice.lines[AB].last_msg.content == "text 1"
+    assert bob.unread(AB) == 1

@@ -1,0 +1,118 @@
+"""Chatrooms: for those who are in, and nobody else; nothing is kept."""
+
+from __future__ import annotations
+
+from imsim.core import events
+from imsim.core.model import Code
+
+
+def failures(device):
+    return [event.code for event in device.of(events.SendFailed)]
+
+
+def inside(world, *users, **names):
+    devices = [world.device(user).start() for user in users]
+    for device in devices:
+        device.enter("lounge")
+    return devices
+
+
+def test_who_is_in_hears_and_who_is_not_does_not(world):
+    alice, bob = inside(world, "alice", "bob")
+    carol = world.device("carol").start()
+    alice.say("lounge", "hello", "1")
+    assert (bob.shown, carol.shown, alice.shown) == (["hello"], [], [])
+    assert [event.users for event in (*alice.of(events.Entered), *bob.of(events.Entered))] == [1, 2]
+    bob.leave("lounge")
+    alice.say("lounge", "gone?", "2")
+    assert bob.shown == ["hello"]
+    carol.say("lounge", "let me in", "3")
+    assert failures(carol) == [Code.NOT_MEMBER]
+
+
+def test_own_other_devices_hear_too_and_a_user_counts_once(world):
+    alice, bob = inside(world, "alice", "bob")
+    other = world.device("alice", "d1").start()
+    other.enter("lounge")
+    assert other.of(events.Entered) == [events.Entered("lounge", 2)]
+    alice.say("lounge", "hello", "1")
+    assert (other.shown, bob.shown) == (["hello"], ["hello"])
+
+
+def test_nothing_is_stored_counted_or_listed(world):
+    alice, bob = inside(world, "alice", "bob")
+    alice.say("lounge", "hello", "1")
+    assert alice.machine.conversations() == bob.machine.conversations() == []
+    assert bob.machine.total_unread() == 0
+    bob.break_connection()
+    alice.say("lounge", "missed", "2")
+    world.advance(40)
+    alice.say("lounge", "back", "3")
+    assert bob.shown == ["hello", "back"]  # it has entered again by itself
+    assert len(bob.of(events.Entered)) == 2
+
+
+def test_the_latest_on_entry_for_who_asks(make_world):
+    world = make_world(room_recent=2)
+    (alice,) = inside(world, "alice")
+    for number in range(1, 5):
+        alice.say("lounge", str(number), str(number))
+    bob, carol = world.device("bob").start(), world.device("carol").start()
+    bob.enter("lounge", recent=10)
+    carol.enter("lounge")
+    assert (bob.shown, carol.shown) == (["3", "4"], [])
+    alice.say("lounge", "5", "5")
+    assert (bob.shown, carol.shown) == (["3", "4", "5"], ["5"])
+
+
+def test_a_lost_answer_says_nothing_twice(world):
+    alice, bob = inside(world, "alice", "bob")
+    alice.lose_next("received")
+    alice.say("lounge", "hello", "1")
+    world.advance(20)
+    assert bob.shown == ["hello"]
+    assert failures(alice) == []
+    assert alice.machine.status("1") == "success"
+
+
+def test_a_lost_message_is_lost(world):
+    alice, bob = inside(world, "alice", "bob")
+    bob.lose_next("push")
+    alice.say("lounge", "one", "1")
+    alice.say("lounge", "two", "2")
+    world.advance(60)
+    assert bob.shown == ["two"]
+
+
+def test_load_is_shed(make_world):
+    world = make_world(room_rate=1.0, room_burst=2)
+    alice, bob = inside(world, "alice", "bob")
+    for number in range(1, 6):
+        alice.say("lounge", str(number), str(number))
+    world.advance(5)
+    alice.say("lounge", "later", "9")
+    assert bob.shown == ["1", "2", "later"]
+    alice.send("bob", "no chatroom", "10")
+    assert bob.shown[-1] == "no chatroom"
+
+
+def test_a_room_can_be_full_and_limit_what_is_said(make_world):
+    world = make_world(room_size=2, group_rate=1.0, group_burst=1)
+    alice, _ = inside(world, "alice", "bob")
+    carol = world.device("carol").start()
+    carol.enter("lounge")
+    assert [event.code for event in carol.of(events.RequestFailed)] == [Code.TOO_LARGE]
+    alice.say("lounge", "1", "1")
+    alice.say("lounge", "2", "2")
+    assert alice.machine.status("2") == "sending"
+    world.advance(2)
+    assert alice.machine.status("2") == "success"
+
+
+def test_a_restart_of_the_server_empties_the_rooms_and_those_who_were_in_come_back(world):
+    alice, bob = inside(world, "alice", "bob")
+    alice.say("lounge", "before", "1")
+    world.restart_server()
+    world.advance(60)
+    alice.say("lounge", "after", "2")
+    assert bob.shown == ["before", "after"]

@@ -1,0 +1,150 @@
+"""Between two users: friends or not, and who takes whose messages."""
+
+from __future__ import annotations
+
+from imsim.core import events
+from imsim.core.model import Code
+
+AB = "p2p:alice:bob"
+
+
+def system(device):
+    shown = [event.message for event in device.of(events.Shown) if event.message.scene == "system"]
+    return [(message.type, message.sender) for message in shown]
+
+
+def failures(device):
+    return [event.code for event in device.of(events.SendFailed)]
+
+
+def changed(device):
+    return [event.message.file["event"] for event in device.of(events.Changed)]
+
+
+def test_a_request_that_is_accepted(world):
+    alice, bob, other = (world.device(*names).start() for names in (("alice",), ("bob",), ("bob", "d1")))
+    alice.change("bob", "friend_request", "1")
+    assert system(bob) == system(other) == [("friend_request", "alice")]
+    request = bob.of(events.Shown)[0].message
+    assert request.file["state"] == "init"
+    bob.change("alice", "friend_accept", "2")
+    assert system(alice) == [("friend_accepted", "bob")]
+    for device in (bob, other):
+        assert device.of(events.Settled) == [events.Settled(request.id_client, "passed")]
+    assert changed(other) == changed(alice) == ["friend_request", "friend_accept"]
+    assert bob.machine.conversations() == []  # nothing was said
+
+
+def test_a_request_that_is_rejected_and_one_that_is_repeated(world):
+    alice, bob = world.device("alice").start(), world.device("bob").start()
+    alice.change("bob", "friend_request", "1")
+    bob.change("alice", "friend_reject", "2")
+    assert system(alice) == [("friend_rejected", "bob")]
+    bob.change("alice", "friend_accept", "3")
+    assert failures(bob) == [Code.CONFLICT]
+    alice.change("bob", "friend_request", "4")
+    alice.change("bob", "friend_request", "5")
+    assert [event.state for event in bob.of(events.Settled)] == ["rejected", "expired"]
+    alice.change("bob", "friend_accept", "6")
+    assert failures(alice) == [Code.CONFLICT]  # one's own request
+
+
+def test_two_devices_that_answer_at_once(world):
+    alice, one, other = (world.device(*names).start() for names in (("alice",), ("bob",), ("bob", "d1")))
+    alice.change("bob", "friend_request", "1")
+    one.change("alice", "friend_accept", "2", settle=False)
+    other.change("alice", "friend_reject", "3", settle=False)
+    world.settle()
+    assert sorted(failures(one) + failures(other)) == [Code.CONFLICT]
+    states = {event.state for device in (one, other) for event in device.of(events.Settled)}
+    assert len(states) == 1
+    assert len(system(alice)) == 1
+
+
+def test_two_who_ask_each_other(world):
+    alice, bob = world.device("alice").start(), world.device("bob").start()
+    alice.change("bob", "friend_request", "1", settle=False)
+    bob.change("alice", "friend_request", "2", settle=False)
+    world.settle()
+    assert sorted(failures(alice) + failures(bob)) == [Code.CONFLICT]
+    (asked,) = [device for device in (alice, bob) if system(device)]
+    asked.change("alice" if asked is bob else "bob", "friend_accept", "3")
+    assert failures(asked)[1:] == []
+
+
+def test_a_request_waits_for_who_is_away(world):
+    alice, bob = world.device("alice").start(), world.device("bob")
+    alice.change("bob", "friend_request", "1")
+    bob.start()
+    assert system(bob) == [("friend_request", "alice")]
+    bob.break_connection()
+    world.advance(40)
+    assert system(bob) == [("friend_request", "alice")]
+    world.restart_server()
+    world.advance(60)
+    assert system(bob) == [("friend_request", "alice")]
+    assert world.device("bob", "d1").start().of(events.Shown)[0].message.type == "friend_request"
+
+
+def test_strangers_are_refused_where_the_policy_says_so(make_world):
+    world = make_world(strangers="refuse")
+    alice, bob = world.device("alice").start(), world.device("bob").start()
+    alice.send("bob", "hello", "1")
+    alice.send("alice", "note", "2")
+    assert failures(alice) == [Code.NOT_FRIENDS]
+    assert alice.seqs == {"2": 1}
+    alice.change("bob", "friend_request", "3")
+    bob.change("alice", "friend_accept", "4")
+    alice.send("bob", "hello", "5")
+    assert bob.shown == ["hello"]
+    bob.change("alice", "friend_delete", "6")
+    assert system(alice)[-1] == ("friend_deleted", "bob")
+    alice.send("bob", "still there?", "7")
+    assert failures(alice) == [Code.NOT_FRIENDS] * 2
+
+
+def test_who_is_blocked_is_refused_and_does_not_hear_why(world):
+    alice, bob, other = (world.device(*names).start() for names in (("alice",), ("bob",), ("bob", "d1")))
+    bob.set_conversation(AB, blocked=True)  # before a word was said
+    alice.send("bob", "hello", "1")
+    assert failures(alice) == [Code.BLOCKED]
+    assert alice.of(events.PlaceChanged) == []
+    assert [event.blocked for event in other.of(events.PlaceChanged)] == [True]
+    bob.send("alice", "but I may", "2")
+    assert alice.shown == ["but I may"]
+    alice.change("bob", "friend_request", "3")
+    assert failures(alice) == [Code.BLOCKED] * 2
+    assert system(bob) == []
+    world.restart_server()
+    world.advance(60)
+    alice.send("bob", "and now?", "4")
+    assert failures(alice) == [Code.BLOCKED] * 3
+    other.set_conversation(AB, blocked=False)
+    alice.send("bob", "thanks", "5")
+    assert bob.shown == other.shown[-1:] == ["thanks"]
+
+
+def test_what_was_refused_leaves_no_gap_for_what_follows(world):
+    alice, bob = world.device("alice").start(), world.device("bob").start()
+    bob.set_conversation(AB, blocked=True)
+    for number in range(3):
+        alice.send("bob", "hello", str(number), settle=False)
+    bob.send("alice", "one", "10", settle=False)
+    bob.send("alice", "two", "11", settle=False)
+    world.advance(30)
+    assert alice.shown == ["one", "two"]
+    assert failures(alice) == [Code.BLOCKED] * 3
+
+
+def test_users_may_send_each_other_system_messages(world):
+    alice, bob = world.device("alice").start(), world.device("bob")
+    alice.notify("bob", "1", custom='{"order": 5}')
+    bob.start()
+    (event,) = bob.of(events.Shown)
+    message = event.message
+    assert (message.scene, message.type, message.sender, message.custom) == ("system", "custom", "alice", '{"order": 5}')
+    assert bob.machine.system_unread() == 1
+    bob.read("system:bob")
+    assert bob.machine.system_unread() == 0
+    assert bob.machine.conversations() == []
+    assert alice.seqs == {"1": 1}

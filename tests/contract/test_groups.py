@@ -1,0 +1,304 @@
+"""Groups: who is in, who may what, what everybody sees of it, and what follows for the single user."""
+
+from __future__ import annotations
+
+import pytest
+
+from imsim.core import events
+from imsim.core.model import Code
+
+TEAM = "group:team"
+
+
+def notices(device):
+    """(event, operator, targets) of the changes that were shown."""
+    files = [event.message.file for event in device.of(events.Shown) if event.message.type == "notification"]
+    return [(file["event"], file["operator"], file["targets"]) for file in files]
+
+
+def system(device):
+    """(type, sender, idClient) of the system messages."""
+    shown = [event.message for event in device.of(events.Shown) if event.message.scene == "system"]
+    return [(message.type, message.sender) for message in shown]
+
+
+def failures(device):
+    return [event.code for event in device.of(events.SendFailed)]
+
+
+def make_team(world, *users, **settings):
+    """A group of alice's with these users in it; all of them, and dave, are online."""
+    devices = {user: world.device(user).start() for user in ("alice", "bob", "carol", "dave")}
+    devices["alice"].change("#team", "create", "create", *users, **settings)
+    return tuple(devices.values())
+
+
+def test_everybody_in_a_group_sees_how_it_began(world):
+    alice, bob, carol, dave = make_team(world, "bob", "carol", title="The team")
+    assert notices(bob) == notices(carol) == [("create", "alice", ["bob", "carol"])]
+    assert notices(dave) == []
+    assert alice.seqs == {"create": 1}
+    assert bob.of(events.Shown)[0].message.file["data"] == {"title": "The team"}
+    assert bob.lines[TEAM].last_msg.type == "notification"
+
+
+def test_notices_are_not_counted_as_unread(world):
+    alice, bob, *_ = make_team(world, "bob")
+    alice.change("#team", "configure", "2", title="new")
+    assert bob.unread(TEAM) == 0
+    alice.send("#team", "hello", "3")
+    assert bob.unread(TEAM) == 1
+
+
+def test_a_member_sees_from_joining_to_leaving(world):
+    alice, bob, carol, _ = make_team(world, "bob")
+    alice.send("#team", "before", "1")
+    alice.change("#team", "invite", "2", "carol")
+    alice.send("#team", "while", "3")
+    alice.change("#team", "kick", "4", "carol")
+    alice.send("#team", "after", "5")
+    assert carol.shown == ["while"]
+    assert notices(carol) == [("invite", "alice", ["carol"]), ("kick", "alice", ["carol"])]
+    assert bob.shown == ["before", "while", "after"]
+    carol.send("#team", "let me in", "6")
+    assert failures(carol) == [Code.NOT_MEMBER]
+    late = world.device("carol", "d1").start()
+    assert late.shown == ["while"]
+    assert notices(late) == notices(carol)
+    late.history(TEAM, 1, 100)
+    assert [message.content for message in late.of(events.History)[0].messages] == ["", "while", ""]
+    assert late.unread(TEAM) == carol.unread(TEAM) == 1
+    world.restart_server()
+    world.advance(60)
+    assert world.device("carol", "d2").start().shown == ["while"]
+
+
+def test_who_comes_back_misses_what_was_said_meanwhile(world):
+    alice, bob, *_ = make_team(world, "bob")
+    bob.change("#team", "leave", "1")
+    alice.send("#team", "without bob", "2")
+    alice.change("#team", "invite", "3", "bob")
+    alice.send("#team", "with bob", "4")
+    assert bob.shown == ["with bob"]
+    late = world.device("bob", "d1").start()
+    assert late.shown == ["with bob"]
+    assert notices(late) == [("create", "alice", ["bob"]), ("leave", "bob", []), ("invite", "alice", ["bob"])]
+
+
+def test_what_is_said_while_one_is_offline_counts_only_while_a_member(world):
+    alice, bob, carol, _ = make_team(world, "bob", "carol")
+    carol.stop()
+    alice.send("#team", "one", "1")
+    alice.change("#team", "kick", "2", "carol")
+    alice.send("#team", "two", "3")
+    carol.start()
+    assert carol.shown == ["one"]
+    assert carol.unread(TEAM) == 1
+    assert system(carol) == [("group_kicked", "alice")]
+
+
+@pytest.mark.parametrize(
+    ("who", "event", "targets", "data", "code"),
+    [
+        ("bob", "kick", ["carol"], {}, Code.FORBIDDEN),
+        ("bob", "configure", [], {"title": "x"}, Code.FORBIDDEN),
+        ("bob", "dismiss", [], {}, Code.FORBIDDEN),
+        ("bob", "transfer", ["carol"], {}, Code.FORBIDDEN),
+        ("bob", "mute", [], {}, Code.FORBIDDEN),
+        ("bob", "role", ["carol"], {"role": "admin"}, Code.FORBIDDEN),
+        ("bob", "invite", ["dave"], {}, Code.FORBIDDEN),
+        ("alice", "leave", [], {}, Code.FORBIDDEN),
+        ("alice", "kick", ["alice"], {}, Code.FORBIDDEN),
+        ("alice", "kick", ["dave"], {}, Code.CONFLICT),
+        ("alice", "kick", [], {}, Code.BAD_REQUEST),
+        ("alice", "invite", ["bob"], {}, Code.CONFLICT),
+        ("alice", "invite", ["no:name"], {}, Code.BAD_REQUEST),
+        ("alice", "configure", [], {"join": "sometimes"}, Code.BAD_REQUEST),
+        ("alice", "configure", [], {"title": 7}, Code.BAD_REQUEST),
+        ("alice", "configure", [], {}, Code.BAD_REQUEST),
+        ("alice", "role", ["bob"], {"role": "king"}, Code.BAD_REQUEST),
+        ("alice", "transfer", ["dave"], {}, Code.CONFLICT),
+        ("alice", "create", ["bob"], {}, Code.CONFLICT),
+        ("alice", "friend_request", [], {}, Code.BAD_REQUEST),
+        ("alice", "settle", ["x"], {}, Code.BAD_REQUEST),
+        ("dave", "kick", ["bob"], {}, Code.NOT_MEMBER),
+        ("dave", "leave", [], {}, Code.NOT_MEMBER),
+        ("dave", "join", [], {}, Code.FORBIDDEN),
+        ("dave", "apply", [], {}, Code.FORBIDDEN),
+        ("dave", "accept", [], {}, Code.CONFLICT),
+    ],
+)
+def test_what_is_not_allowed_is_refused_and_changes_nothing(world, who, event, targets, data, code):
+    devices = dict(zip(("alice", "bob", "carol", "dave"), make_team(world, "bob", "carol"), strict=True))
+    devices[who].change("#team", event, "9", *targets, **data)
+    assert failures(devices[who]) == [code]
+    devices["alice"].send("#team", "still here", "10")
+    assert devices["alice"].seqs["10"] == 2
+    assert devices["bob"].shown == devices["carol"].shown == ["still here"]
+    assert devices["dave"].shown == []
+
+
+def test_admins_do_what_members_may_not(world):
+    alice, bob, carol, dave = make_team(world, "bob", "carol")
+    alice.change("#team", "role", "1", "bob", role="admin")
+    bob.change("#team", "invite", "2", "dave")
+    bob.change("#team", "kick", "3", "carol")
+    bob.change("#team", "configure", "4", title="bob's")
+    assert failures(bob) == []
+    assert notices(dave)[-1][0] == "configure"
+    bob.change("#team", "kick", "5", "alice")
+    bob.change("#team", "dismiss", "6")
+    assert failures(bob) == [Code.FORBIDDEN] * 2
+    alice.change("#team", "role", "7", "bob", role="member")
+    bob.change("#team", "kick", "8", "dave")
+    assert failures(bob)[2:] == [Code.FORBIDDEN]
+    assert carol.shown == []
+
+
+def test_the_owner_hands_over_and_may_leave(world):
+    alice, bob, carol, _ = make_team(world, "bob", "carol")
+    alice.change("#team", "transfer", "1", "bob")
+    alice.change("#team", "leave", "2")
+    assert failures(alice) == []
+    bob.change("#team", "dismiss", "3")
+    assert failures(bob) == []
+    assert system(carol) == [("group_dismissed", "bob")]
+    carol.send("#team", "hello?", "4")
+    assert failures(carol) == [Code.NOT_MEMBER]
+    assert notices(carol)[-1] == ("dismiss", "bob", [])
+
+
+def test_the_muted_are_heard_again_when_they_may(world):
+    alice, bob, carol, _ = make_team(world, "bob", "carol")
+    alice.change("#team", "mute", "1", "bob")
+    bob.send("#team", "mmm", "2")
+    carol.send("#team", "fine", "3")
+    alice.change("#team", "mute", "4")
+    carol.send("#team", "mmm", "5")
+    alice.send("#team", "silence", "6")
+    alice.change("#team", "unmute", "7")
+    alice.change("#team", "unmute", "8", "bob")
+    bob.send("#team", "thanks", "9")
+    assert failures(bob) == failures(carol) == [Code.MUTED]
+    assert alice.shown == ["fine", "thanks"]
+    assert carol.shown == ["silence", "thanks"]
+
+
+def test_an_open_group_is_joined_by_whoever_likes(world):
+    alice, bob, _, dave = make_team(world, "bob", join="open")
+    alice.send("#team", "before", "1")
+    dave.change("#team", "join", "2")
+    bob.send("#team", "welcome", "3")
+    assert dave.shown == ["welcome"]
+    assert ("join", "dave", []) in notices(alice)
+    late = world.device("dave", "d1").start()
+    assert late.shown == ["welcome"]
+    assert notices(late) == [("join", "dave", [])]
+
+
+def test_an_application_is_accepted_by_one_admin_and_settled_for_all(world):
+    alice, bob, _, dave = make_team(world, "bob", join="approval")
+    alice.change("#team", "role", "1", "bob", role="admin")
+    dave.change("#team", "apply", "2")
+    assert system(alice) == system(bob) == [("group_apply", "dave")]
+    (applied,) = (event.message for event in alice.of(events.Shown) if event.message.scene == "system")
+    assert applied.file["conversationId"] == TEAM
+    assert applied.file["state"] == "init"
+    bob.change("#team", "accept", "3", "dave")
+    alice.change("#team", "accept", "4", "dave")
+    assert failures(alice) == [Code.CONFLICT]
+    for device in (alice, bob):
+        assert device.of(events.Settled) == [events.Settled(applied.id_client, "passed")]
+    assert system(dave) == [("group_accepted", "bob")]
+    alice.send("#team", "welcome", "5")
+    assert dave.shown == ["welcome"]
+    assert notices(dave) == [("accept", "bob", ["dave"])]
+
+
+def test_a_rejected_applicant_stays_out_and_may_apply_again(world):
+    alice, _, _, dave = make_team(world, join="approval")
+    dave.change("#team", "apply", "1")
+    alice.change("#team", "reject", "2", "dave")
+    assert system(dave) == [("group_rejected", "alice")]
+    dave.change("#team", "apply", "3")
+    dave.change("#team", "apply", "4")
+    assert [event.state for event in alice.of(events.Settled)] == ["rejected", "expired"]
+    alice.change("#team", "accept", "5", "dave")
+    assert [event.state for event in alice.of(events.Settled)] == ["rejected", "expired", "passed"]
+    alice.send("#team", "welcome", "6")
+    assert dave.shown == ["welcome"]
+
+
+def test_with_consent_an_invitation_must_be_accepted(world):
+    alice, bob, carol, dave = make_team(world, "bob", consent=True)
+    alice.change("#team", "invite", "1", "carol", "dave")
+    alice.send("#team", "not yet", "2")
+    assert system(carol) == system(dave) == [("group_invite", "alice")]
+    carol.change("#team", "accept", "3")
+    dave.change("#team", "reject", "4")
+    alice.send("#team", "welcome", "5")
+    assert (carol.shown, dave.shown) == (["welcome"], [])
+    assert system(alice) == [("group_accepted", "carol"), ("group_rejected", "dave")]
+    assert [event.state for event in (*carol.of(events.Settled), *dave.of(events.Settled))] == ["passed", "rejected"]
+    dave.change("#team", "accept", "6")
+    assert failures(dave) == [Code.CONFLICT]
+
+
+def test_what_was_asked_too_long_ago_is_answered_no_more(make_world):
+    world = make_world(request_lifetime=100.0)
+    alice, _, _, dave = make_team(world, join="approval")
+    dave.change("#team", "apply", "1")
+    world.advance(101)
+    alice.change("#team", "accept", "2", "dave")
+    assert failures(alice) == [Code.EXPIRED]
+    dave.change("#team", "apply", "3")
+    alice.change("#team", "accept", "4", "dave")
+    assert failures(alice) == [Code.EXPIRED]
+    assert [event.state for event in alice.of(events.Settled)] == ["expired", "passed"]
+
+
+def test_a_change_whose_answer_was_lost_is_made_once(world):
+    alice, bob, carol, _ = make_team(world, "bob")
+    alice.lose_next("stored", 2)
+    alice.change("#team", "invite", "1", "carol")
+    world.advance(20)
+    bob.change("#team", "leave", "2")
+    assert failures(alice) == []
+    assert [event for event, *_ in notices(carol)] == ["invite", "leave"]
+    bob.lose_next("stored")
+    alice.change("#team", "invite", "3", "bob")
+    bob.lose_next("stored")
+    bob.change("#team", "leave", "4")
+    world.advance(20)
+    assert failures(bob) == []
+    assert bob.seqs["4"] == 5
+
+
+def test_a_group_has_no_more_members_than_allowed(make_world):
+    world = make_world(group_size=2)
+    alice, *_ = make_team(world, "bob")
+    alice.change("#team", "invite", "1", "carol")
+    alice.change("#club", "create", "2", "bob", "carol")
+    assert failures(alice) == [Code.TOO_LARGE] * 2
+    alice.change("#club", "create", "3", "bob")
+    assert failures(alice) == [Code.TOO_LARGE] * 2
+
+
+def test_changes_survive_a_restart_of_the_server(world):
+    alice, bob, carol, dave = make_team(world, "bob", "carol", join="approval")
+    alice.change("#team", "role", "1", "bob", role="admin")
+    alice.change("#team", "mute", "2", "carol")
+    dave.change("#team", "apply", "3")
+    world.restart_server()
+    world.advance(60)
+    carol.send("#team", "mmm", "4")
+    bob.change("#team", "accept", "5", "dave")
+    assert failures(carol) == [Code.MUTED]
+    assert failures(bob) == []
+    assert system(dave) == [("group_accepted", "bob")]
+
+
+def test_a_notice_of_a_kind_unknown_here_is_carried(world):
+    alice, bob, *_ = make_team(world, "bob")
+    alice.change("#team", "theme_changed", "1", colour="red")
+    assert notices(bob)[-1] == ("theme_changed", "alice", [])

@@ -1,0 +1,64 @@
+"""Typing and presence: hints that are off by default, have a budget, and are missed by nobody's unread count."""
+
+from __future__ import annotations
+
+from imsim.core import events
+
+AB = "p2p:alice:bob"
+
+
+def befriend(world):
+    alice, bob = world.device("alice").start(), world.device("bob").start()
+    alice.change("bob", "friend_request", "f1")
+    bob.change("alice", "friend_accept", "f2")
+    return alice, bob
+
+
+def test_by_default_there_are_none(world):
+    alice, bob = befriend(world)
+    alice.typing(AB)
+    bob.break_connection()
+    world.advance(40)
+    assert bob.of(events.Typing) == alice.of(events.Presence) == []
+
+
+def test_typing_reaches_the_other_user_within_its_budget(make_world):
+    world = make_world(hint_rate=1.0, hint_burst=2)
+    alice, bob = befriend(world)
+    other = world.device("bob", "d1").start()
+    for _ in range(5):
+        alice.typing(AB)
+    assert len(bob.of(events.Typing)) == len(other.of(events.Typing)) == 2
+    world.advance(3)
+    alice.typing(AB)
+    assert bob.of(events.Typing)[2:] == [events.Typing(AB)]
+    assert alice.of(events.Typing) == []
+
+
+def test_typing_to_whom_one_has_no_conversation_with_goes_nowhere(make_world):
+    world = make_world(hint_rate=1.0)
+    _, bob = befriend(world)
+    carol = world.device("carol").start()
+    carol.typing(AB)
+    carol.typing("p2p:bob:carol")
+    carol.typing("group:none")
+    assert bob.of(events.Typing) == []
+
+
+def test_friends_hear_who_comes_and_goes(make_world):
+    world = make_world(presence="friends")
+    alice, bob = befriend(world)
+    carol = world.device("carol").start()
+    bob.stop()
+    assert alice.of(events.Presence)[-1] == events.Presence("bob", False)
+    bob.start()
+    assert alice.of(events.Presence)[-1] == events.Presence("bob", True)
+    assert bob.of(events.Presence)[-1] == events.Presence("alice", True)  # who is there already
+    other = world.device("bob", "d1").start()
+    before = len(alice.of(events.Presence))
+    other.stop()
+    assert len(alice.of(events.Presence)) == before  # one device of several
+    assert carol.of(events.Presence) == []
+    alice.change("bob", "friend_delete", "f3")
+    bob.stop()
+    assert len(alice.of(events.Presence)) == before
