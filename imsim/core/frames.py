@@ -552,13 +552,14 @@ class PeerMoved:
 
 @dataclass(slots=True)
 class Hint:
-    """users -> users: something about another user that `user` may like to know, if online. With `asks`, of the one
-    whom it is about, to be told the same of `user`."""
+    """users -> users: something about another user that `user` may like to know, if online; `asks`: a device that would
+    like to be told whether `user` is; `tells`: the one device whom it is for (None: all of the user's)."""
 
     op: ClassVar[str] = "hint"
     user: str
-    frame: IsTyping | Presence
-    asks: bool = False
+    frame: IsTyping | Presence | None
+    asks: Session | None = None
+    tells: Session | None = None
 
 
 ToUsers = Attach | Detach | Up | Deliver | Opened | PeerMoved | Hint

@@ -244,6 +244,7 @@ class Users:
             if frame.instance and frame.instance == instance and frame.attempt < attempt:
                 self._refuse(frame, Code.REPLACED)  # by a later login of itself that got here before it
                 return
+        was_online = bool(user.sessions)
         slot = {"all": frame.device, "one_per_kind": frame.kind, "single": ""}[self._policies.sessions]
         for other in list(user.sessions.values()):
             if other.device == frame.device:
@@ -255,8 +256,7 @@ class Users:
         user.sessions[frame.device] = session
         user.logins[frame.device] = (frame.instance, frame.attempt)
         self._port.to_gateway(frame.gateway, frames.Attached(frame.connection, session))
-        if len(user.sessions) == 1:
-            self._tell_friends(user, online=True)
+        self._tell_friends(user, None if was_online else frames.Presence(user.id, True), session)
 
     def _kick(self, user: _User, session: Session, code: Code) -> None:
         del user.sessions[session.device]
@@ -274,25 +274,25 @@ class Users:
 
     def _forget_if_idle(self, user: _User) -> None:
         if not user.sessions and user.request is None and not user.waiting and user.id in self._users:
-            self._tell_friends(user, online=False)
+            self._tell_friends(user, frames.Presence(user.id, False))
             del self._users[user.id]
 
     # --- presence: hints, which may get lost --------------------------------------------------------------------------
 
-    def _tell_friends(self, user: _User, *, online: bool) -> None:
+    def _tell_friends(self, user: _User, news: frames.Presence | None, asks: Session | None = None) -> None:
         if self._policies.presence == "friends":
             for conversation_id, place in user.places.items():
                 if place.friends:
                     for peer in storage.peers(conversation_id, p2p_members(conversation_id) or (), user.id):
-                        hint = frames.Hint(peer, frames.Presence(user.id, online), asks=online)
-                        self._port.to_user(peer, hint)
+                        self._port.to_user(peer, frames.Hint(peer, news, asks))
 
     def _hinted(self, user: _User, hint: frames.Hint) -> None:
-        frame = hint.frame
-        if user.sessions:
-            self._to_all(user.sessions.values(), frame)
-            if hint.asks and isinstance(frame, frames.Presence):
-                self._port.to_user(frame.user, frames.Hint(frame.user, frames.Presence(user.id, True)))
+        if hint.frame is not None:
+            sessions = user.sessions.values()
+            self._to_all([s for s in sessions if hint.tells in (None, s)], hint.frame)
+        if hint.asks is not None and user.sessions:
+            answer = frames.Presence(user.id, True)
+            self._port.to_user(hint.asks.user, frames.Hint(hint.asks.user, answer, tells=hint.asks))
 
     # --- delivery ---------------------------------------------------------------------------------------------------
 
@@ -352,10 +352,11 @@ class Users:
 
     def _deliver_one(self, user: _User, frame: frames.Deliver, by_gateway: dict[str, list[Session]]) -> None:
         message = frame.message
+        is_new = message.conversation_id not in user.places  # then it begins for this user here
         known = self._count(user, message)
         known.friends = friends.after(message, known.friends)
         if message.seq > known.last_seq:
-            if message.seq > known.last_seq + 1:
+            if message.seq > known.last_seq + 1 and not is_new:
                 self._resync(user)
             known.last_seq = message.seq
         for name, place in frame.places:
