@@ -1,8 +1,8 @@
 """PROTOCOL.md as a script: its ``im`` blocks are played, in order, over real WebSockets against a real server.
 
-A line `alice -> {...}` is sent by alice's connection, which opens with her first; a line `alice <- {...}` must be the next
-frame that comes to her. `alice/tablet` is another connection of the same user. Words behind ```` ```im ```` are settings
-of a scenario (`policies.delivery=notify`) with which a new server begins; without any, the one before goes on.
+A line `alice -> {...}` is sent by alice's connection, which opens with her first; a line `alice <- {...}` must be the
+next frame that comes to her. `alice/tablet` is another connection of the same user. Words behind ```` ```im ```` are
+settings of a scenario (`policies.delivery=notify`) with which a new server begins; without any, the one before goes on.
 
     PYTHONPATH=tests python -m protocol_script     writes what the server says into PROTOCOL.md
 """
