@@ -5,9 +5,10 @@ Read in this order: `case` (what a seed stands for), `world` and `nodes` (where 
 `coverage`, `shrink`, `search`.
 """
 
-from imsim.sim.chaos.case import Case, Step, draw
+from imsim.sim.chaos.case import Case, Step
 from imsim.sim.chaos.coverage import SOMETIMES
 from imsim.sim.chaos.invariants import INVARIANTS, Violation
+from imsim.sim.chaos.plan import draw
 from imsim.sim.chaos.search import Failure, Outcome, Report, explain, replay, run, search
 from imsim.sim.faults import KINDS, Fault
 

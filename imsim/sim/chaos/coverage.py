@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 
 from imsim.core import events, frames, storage
 from imsim.core.model import Code, Flow, Route
-from imsim.sim.chaos.case import CONFLICTS
+from imsim.sim.chaos.workload import CONFLICTS
 from imsim.sim.chaos.world import ChaosWorld
 from imsim.sim.faults import KINDS
 
