@@ -233,6 +233,11 @@ class ChaosWorld:
             self.probes.append(probe)
             probe.start()
         self.settle()
+        for probe in self.probes:
+            if not probe.is_live:
+                # One that was there had just lost its connection, and came back before it was told to go.
+                probe.start()
+                self.settle()
         execute = self.storage.data.execute
         messages: dict[str, list[Message]] = {}
         places: dict[str, dict[str, Place]] = {}
