@@ -152,15 +152,16 @@ def _token_refused(world: ChaosWorld, fault: Fault) -> None:
 
 
 def _revoke(world: ChaosWorld, fault: Fault) -> None:
-    """All of a user's tokens are revoked but the youngest. Where connections were `cut` just before, the devices that
-    come back race with it."""
-    user, arguments = fault.target, fault.arguments
-    if arguments["cut"]:
+    """All of a user's tokens are revoked, but for the youngest. With `race`, their connections break first, and it
+    happens as the first device comes back."""
+    if fault.arguments["race"]:
         for app in world.apps.values():
-            if app.user == user:
+            if app.user == fault.target:
                 for connection in world.connections_of(app.key):
                     connection.cut()
-    world.later(arguments["after"], lambda fault: world.revoke(fault, user, arguments["ago"]), fault)
+        world.revoke_at_login(fault)
+    else:
+        world.revoke(fault)
 
 
 # --- nodes -----------------------------------------------------------------------------------------------------------
@@ -232,11 +233,7 @@ KINDS: dict[str, Kind] = {
     ),
     "revoke": Kind(
         "user",
-        lambda d: {
-            "cut": d.chance(0.5),
-            "after": d.around(0.001, 1),
-            "ago": d.around(0.01, 10) if d.chance(0.3) else 0.0,
-        },
+        lambda d: {"race": d.chance(0.5), "spare": d.around(0.01, 10) if d.chance(0.3) else 0.0},
         _revoke,
     ),
     "gateway_crash": Kind("gateway", _crash_arguments, _crash),

@@ -67,7 +67,8 @@ class Places:
 
 @dataclass(slots=True)
 class _Pending:
-    """A request since it was made: with what it may be refused, and what of it storage has carried out."""
+    """A request since it was made: with what it may be refused, and whether storage has carried it out. Of a change,
+    what a newer one wants otherwise is struck out."""
 
     wanted: frames.Asked
     refusals: set[str]
@@ -91,7 +92,11 @@ class Requests:
         pending = _Pending(wanted, ledger.refusals(instance.user, wanted, self._limit))
         if isinstance(wanted, frames.ReadCount) and not pending.refusals:
             pending.readers, _ = ledger.readers(wanted.conversation_id, wanted.seq)
-        self._pending[instance.name].setdefault((wanted.op, wanted.ref), []).append(pending)
+        all_pending = self._pending[instance.name].setdefault((wanted.op, wanted.ref), [])
+        for older in all_pending:
+            if isinstance(older.wanted, frames.SetConversation) and isinstance(wanted, frames.SetConversation):
+                older.wanted = _without(older.wanted, wanted)
+        all_pending.append(pending)
 
     def saved(self, request: storage.SavePlace) -> None:
         """Storage has carried this out: which of the wishes for it have come true?"""
@@ -124,15 +129,21 @@ class Requests:
         event: Answer,
         pending: list[_Pending],
     ) -> None:
-        ledger, newest = self._ledger, pending[-1]
-        saved = newest.saved or not isinstance(newest.wanted, frames.SetConversation)
-        asked = pending if isinstance(newest.wanted, _UNNUMBERED) else pending[-1:]
-        if not (saved and any(ledger.is_so(instance.user, one.wanted, self._limit) for one in asked)):
+        ledger = self._ledger
+        so = [ledger.is_so(instance.user, one.wanted, self._limit) and self._is_saved(one) for one in pending]
+        if not (any(so) if isinstance(pending[0].wanted, _UNNUMBERED) else all(so)):
             self._tell("done_is_done", instance, event)
         elif isinstance(event, events.ReadCounted):
             readers, members = ledger.readers(event.conversation_id, event.seq)
             if event.members != members or not pending[0].readers <= event.read <= readers:
                 self._tell("read_counts_are_right", instance, event)
+
+    @staticmethod
+    def _is_saved(pending: _Pending) -> bool:
+        wanted = pending.wanted
+        if not isinstance(wanted, frames.SetConversation):
+            return True
+        return pending.saved or wanted == frames.SetConversation(wanted.conversation_id)
 
     def _peer_read(self, instance: Instance, event: events.PeerRead) -> None:
         for peer in p2p_members(event.conversation_id) or ():
@@ -142,6 +153,16 @@ class Requests:
 
     def _tell(self, invariant: str, instance: Instance, event: object) -> None:
         self._found.append((invariant, f"{instance.name} was told {event}"))
+
+
+def _without(older: frames.SetConversation, newer: frames.SetConversation) -> frames.SetConversation:
+    return frames.SetConversation(
+        older.conversation_id,
+        older.pinned if newer.pinned is None else None,
+        older.muted if newer.muted is None else None,
+        older.hidden_seq if newer.hidden_seq is None else None,
+        older.custom if newer.custom is None else None,
+    )
 
 
 def _includes(request: storage.SavePlace, wanted: frames.SetConversation) -> bool:

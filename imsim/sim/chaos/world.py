@@ -50,6 +50,8 @@ class ChaosWorld:
         #: What each live instance lacked before everybody logged in once more: where that should be nothing.
         self.deaf: list[str] = []
         self.logs: dict[str, StoredLog] = {}
+        #: Who was logged in with which token when all had come to rest, before and after another login.
+        self.in_use: list[tuple[str, str]] = []
         self.finalists: list[Instance] = []  # who is there in the end, before the probes come
         self.online: set[str] = set()  # which of them were logged in then
         self.probes: list[Instance] = []
@@ -58,6 +60,7 @@ class ChaosWorld:
         self._jitter = Draws(case.seed, "reconnect")
         self._links = Draws(case.seed, "chaos", "link")
         self._ambushes: list[Fault] = []
+        self._at_login: dict[str, Fault] = {}  # revocations that wait for a user to log in
         self._connections: list[Connection] = []
         self._channels: dict[tuple[str, str], Channel] = {}
         self.windows: dict[str, Windows] = {place: Windows() for place in ("storage", *case.devices)}
@@ -101,12 +104,18 @@ class ChaosWorld:
         self.settle(deaf)
         if not (deaf or self._gave_up()):
             self.deaf = [self.lack(instance) for instance in self.instances() if instance.is_live]
+        self._note_tokens()
         for connection in self._connections:
             connection.cut()
         self.settle()
+        self._note_tokens()
         self._last_words()
         self.settle()
         self._look()
+
+    def _note_tokens(self) -> None:
+        there = (State.SYNCING, State.ONLINE)
+        self.in_use += [(i.name, i.machine.token) for i in self.instances() if i.is_live and i.machine.state in there]
 
     def _gave_up(self) -> bool:
         """Whether a send was given up all of whose answers may have been lost, which leaves a gap at its sender."""
@@ -124,6 +133,7 @@ class ChaosWorld:
         """Nothing goes wrong from now on; who is down comes back."""
         self.note("world", "heal", "", None)
         self._ambushes.clear()
+        self._at_login.clear()
         for windows in self.windows.values():
             windows.close_all()
         for channel in self._channels.values():
@@ -340,6 +350,8 @@ class ChaosWorld:
 
     def spring(self, router: str, request: storage.Request, moment: str) -> None:
         """Something of a router happened with storage: is that what an ambush waits for?"""
+        if moment == "asked" and isinstance(request, storage.OpenUser) and request.user in self._at_login:
+            self.later(0.0, self.revoke, self._at_login.pop(request.user))
         for fault in self._ambushes:
             arguments = fault.arguments
             if (fault.target, arguments["op"], arguments["moment"]) == (router, request.op, moment):
@@ -368,14 +380,18 @@ class ChaosWorld:
         """Good for this user, from now on."""
         return f"{user}@{self.clock.now!r}"
 
-    def revoke(self, fault: Fault, user: str, ago: float) -> None:
-        """The user's tokens that were issued more than so many seconds ago are void; if somebody is there to say so."""
-        router = self.router_of(user)
+    def revoke(self, fault: Fault) -> None:
+        """A user's tokens are void that are older than `spare` seconds; if anybody is there to be told so."""
+        user, router = fault.target, self.router_of(fault.target)
         if router.up:
-            before = self.clock.now - ago
+            before = self.clock.now - fault.arguments["spare"]
             self.happened(fault)
             self.note(user, "revoke", router.name, before)
             router.revoke(user, before)
+
+    def revoke_at_login(self, fault: Fault) -> None:
+        """The same, as storage is asked for the user's state."""
+        self._at_login[fault.target] = fault
 
     def ended(self, instance: Instance, code: Code) -> None:
         app = self.apps.get(instance.key)
@@ -393,4 +409,14 @@ class ChaosWorld:
         page = self.storage.data.execute(storage.Missed(Session(instance.user, "", 0, "", 0), {}, 1 << 30))
         assert isinstance(page, storage.MissedPage)
         missing = [m for m in page.messages if m.seq not in held.get(m.conversation_id, ())]
-        return f"{instance.name} lacks {missing[0].conversation_id}#{missing[0].seq}" if missing else ""
+        if missing:
+            return f"{instance.name} lacks {missing[0].conversation_id}#{missing[0].seq}"
+        places = {place.conversation_id: place for place in page.places}
+        for view in instance.machine.conversations():
+            place = places[view.id]
+            # Left out: its own mark may be ahead, where the answer to its send was that of another device's twin.
+            mark = max(view.read_seq, place.read_seq)
+            told = (view.pinned, view.muted, view.custom, view.peer_read_seq, view.read_seq)
+            if told != (place.pinned, place.muted, place.custom, place.peer_read_seq, mark):
+                return f"{instance.name} lacks the place {place}"
+        return ""

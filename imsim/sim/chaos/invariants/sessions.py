@@ -36,11 +36,11 @@ def one_more_login_takes_its_slot(evidence: Evidence) -> Iterator[str]:
 
 
 def the_revoked_stay_out(evidence: Evidence) -> Iterator[str]:
-    """Who is logged in in the end is so with a token that storage knows to be good."""
-    for instance in evidence.world.finalists:
-        issued, before = instance.machine.token.split("@")[1], evidence.ledger.revoked.get(instance.user, 0.0)
-        if float(issued) < before:
-            yield f"{instance.name} is there with a token of {issued}, before {before}"
+    """Who is logged in when all has come to rest is so with a token that storage knows to be good."""
+    for name, token in evidence.world.in_use:
+        user, issued = token.split("@")
+        if float(issued) < evidence.ledger.revoked.get(user, 0.0):
+            yield f"{name} is there with a token of {issued}, before {evidence.ledger.revoked[user]}"
 
 
 def queues_are_bounded(evidence: Evidence) -> Iterator[str]:
