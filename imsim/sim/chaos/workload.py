@@ -88,7 +88,7 @@ class _Writer:
         weights |= {action: weight * dice.around(0.3, 3) for action, weight in _RARE.items() if dice.chance(0.7)}
         actions = [action for action, weight in weights.items() for _ in range(int(weight * 10))]
         at = EARLIEST
-        for number in range(dice.whole(15, 70)):
+        for number in range(dice.whole(20, 100)):
             if dice.chance(0.5):
                 at = dice.between(EARLIEST, self._duration)
             else:

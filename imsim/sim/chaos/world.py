@@ -413,7 +413,9 @@ class ChaosWorld:
             return f"{instance.name} lacks {missing[0].conversation_id}#{missing[0].seq}"
         places = {place.conversation_id: place for place in page.places}
         for view in instance.machine.conversations():
-            place = places[view.id]
+            place = places.get(view.id)
+            if place is None:
+                return f"{instance.name} lists {view.id}, which is none of theirs,"
             # Left out: its own mark may be ahead, where the answer to its send was that of another device's twin.
             mark = max(view.read_seq, place.read_seq)
             told = (view.pinned, view.muted, view.custom, view.peer_read_seq, view.read_seq)
