@@ -302,4 +302,4 @@ def open_log(store: storage.MemoryStorage, *senders: str, conversation: str = AB
     for sender in senders:
         state.max_seq += 1
         one = message(state.max_seq, conversation_id=conversation, sender=sender)
-        assert store.execute(storage.Append(state.epoch, one, 0)) == storage.Appended()
+        assert isinstance(store.execute(storage.Append(state.epoch, one, 0)), storage.Appended)
