@@ -411,8 +411,7 @@ class Client:
 
     def _history_page(self, frame: frames.HistoryPage, now: float) -> None:
         asked = frames.History(frame.conversation_id, frame.first, frame.last)
-        if not self._requests.answered(asked.op, asked.ref):
-            return
+        self._requests.answered(asked.op, asked.ref)
         conversation = self._conversation(frame.conversation_id)
         if conversation.pull == (frame.first, frame.last):
             conversation.pull = None
