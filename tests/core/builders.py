@@ -160,9 +160,7 @@ class Registry(_Driven):
         super().__init__(store, policies)
         self.machine = Users(self.port, self.policies)
 
-    def attach(
-        self, user: str, device: str = "d0", gateway: str = "g0", connection: int = 1, **fields: Any
-    ) -> None:
+    def attach(self, user: str, device: str = "d0", gateway: str = "g0", connection: int = 1, **fields: Any) -> None:
         self.receive(frames.Attach(user, device, gateway, connection, **fields))
 
     def login(self, user: str, device: str = "d0", gateway: str = "g0", connection: int = 1) -> Session:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from core.builders import AB, TEAM, Phone, message, place
+from core.builders import AB, TEAM, Phone, place
 
 from imsim.core import events, frames
 from imsim.core.model import Code, Scene
+
 
 def test_the_list_has_the_latest_first_and_names_the_other_side(phone):
     phone.push(1, time=5)

@@ -240,6 +240,29 @@ def test_the_application_and_a_gap_may_ask_for_the_same(phone):
     assert [event.messages for event in phone.of(events.History)] == [[message(1), message(2)]]
 
 
+def test_an_answer_to_the_application_does_not_end_a_pull_of_another_range(phone):
+    phone.push(4)
+    phone.advance(3)
+    phone.machine.history(AB, 1, 2, phone.clock.now)
+    phone.pulled(1, 2)
+    assert phone.shown == []
+    phone.collect()
+    phone.advance(20)
+    assert set(phone.pulls()) == {(1, 3)}
+    phone.pulled(1, 3)
+    assert phone.shown == [1, 2, 3, 4]
+
+
+def test_what_the_application_was_refused_is_not_told_it_later(phone):
+    phone.machine.history(AB, 1, 1, 0.0)
+    phone.rejected(f"{AB}:1-1", Code.NO_CONVERSATION, "history")
+    phone.push(2)
+    phone.advance(3)
+    phone.pulled(1, 1)
+    assert phone.shown == [1, 2]
+    assert phone.of(events.History) == []
+
+
 def test_a_refused_pull_is_no_failure_of_the_applications(phone):
     phone.push(2)
     phone.advance(3)
@@ -279,6 +302,7 @@ def test_no_gap_is_pulled_while_a_sync_may_fill_it(phone):
     phone.log_in_again()
     phone.push(3)
     phone.collect()
+    assert phone.machine.next_deadline() == 5.0  # when the sync is asked for again
     phone.advance(4.9)
     assert phone.pulls() == []
     phone.synced(message(1), message(2))

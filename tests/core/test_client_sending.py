@@ -8,6 +8,7 @@ from core.builders import AB, TEAM, Phone, message
 from imsim.core import events, frames, outbox
 from imsim.core.model import Code, Scene, Status
 
+
 def test_a_send_is_answered_once(phone):
     phone.send("1", "hello")
     (frame,) = phone.sent(frames.Send)

@@ -43,6 +43,7 @@ def test_a_request_says_to_what_its_answer_refers():
     ):
         assert (frame.ref, frame.number) == expected
 
+
 def test_frames_cannot_grow_attributes():
     """Slots: a misspelled attribute is an error, and a frame stays small."""
     for frame in (*CLIENT, *SERVER, frames.Down, *get_args(frames.ToUsers)):

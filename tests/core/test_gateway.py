@@ -311,6 +311,13 @@ def test_the_limit_of_an_attachment_is_that_of_its_json():
     assert {frame.text for _, frame in access.sent()} == {"file: more than 15 bytes of UTF-8"}
 
 
+def test_what_is_not_there_has_no_size():
+    access = Access(content_bytes=1)
+    access.live()
+    access.receive(send("1", "x", to="alice", file={}))
+    assert [method for method, _ in access.port.take()] == ["to_conversation"]
+
+
 def test_each_part_of_a_message_has_the_limit_for_itself():
     access = Access(content_bytes=8)
     access.live()

@@ -48,7 +48,7 @@ class Screen:
         self.follow()
 
     def fetch(self, top: int) -> None:
-        """A page with everything from the cursor to `top`, latest first: the order in which it is taken is no matter."""
+        """All from the cursor to `top`, the latest first: in which order it is taken is no matter."""
         for seq in range(top, self.inbox.cursor, -1):
             if seq not in self.hidden:
                 self.take(seq, Route.SYNC)
@@ -180,8 +180,11 @@ def test_a_late_answer_to_an_old_sync_changes_nothing():
     inbox = Inbox()
     for top in (3, 2):
         inbox.complete_to(top)
-        assert list(inbox.following()) == []
-        assert inbox.cursor == 3
+    assert list(inbox.following()) == []
+    assert inbox.cursor == 3
+    inbox.complete_to(1)
+    assert list(inbox.following()) == []
+    assert inbox.cursor == 3
 
 
 def test_what_is_held_back_is_bounded():

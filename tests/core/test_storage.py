@@ -11,7 +11,6 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from imsim.core import storage
 from imsim.core.model import MessageType
 
-
 FANOUTS = ("read", "write")
 
 
@@ -397,7 +396,7 @@ def test_both_fan_outs_bring_the_same(appends, have, limits, later, pushed):
     """Whatever was appended, whatever the device holds and however large the pages: at the first sync, and at one that
     goes on from it, of which pushes brought some conversations already."""
     stores = [storage.MemoryStorage(fanout) for fanout in FANOUTS]
-    logs = {id: 0 for id in MEMBERS}
+    logs = dict.fromkeys(MEMBERS, 0)
 
     def append_all(where):
         for id, sender in where:

@@ -301,3 +301,11 @@ def test_silence_counts_from_the_opening_of_the_connection():
     assert wire.port.take() == [PING, PING]
     wire.advance(1)
     assert wire.port.take() == left(Code.HEARTBEAT)
+
+
+def test_a_server_is_given_the_time_of_the_policy():
+    wire = Wire(heartbeat=40.0, heartbeat_timeout=80.0).up()
+    wire.advance(79.9)
+    assert wire.port.take() == [PING]
+    wire.advance(0.1)
+    assert wire.port.take() == left(Code.HEARTBEAT)

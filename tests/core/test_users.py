@@ -603,6 +603,7 @@ def test_a_writer_tells_all_members_that_it_names(two):
 def test_who_is_being_opened_will_look_anyway(registry):
     registry.attach("bob")
     registry.receive(frames.Opened(("bob",), AB, 5))
+    assert registry.machine._users["bob"].places == {}
     registry.answer()
     assert [type(frame) for _, frame in registry.told] == [frames.Attached]
 
@@ -789,6 +790,7 @@ def test_a_range_for_who_has_left_is_answered_to_the_session_that_asked(registry
     registry.take()
     registry.answer()
     assert registry.take() == [(one, frames.HistoryPage(AB, 1, 1, [message(1)]))]  # which its gateway drops
+    assert registry.machine._users["bob"].places == {}  # storage will say
 
 
 # --- login sync -----------------------------------------------------------------------------------------------------

@@ -129,6 +129,25 @@ def test_sqlite_means_what_memory_means(tmp_path_factory, fanout, sequence, size
         tables.close()
 
 
+@pytest.mark.parametrize("fanout", ["read", "write"])
+def test_receipts_and_ranges_mean_the_same(fanout):
+    """By hand, what a random sequence comes upon only now and then."""
+    id, group = "p2p:ann:bob", "group:g"
+    asked: list[storage.Request] = [storage.OpenConversation(one, ("ann", "bob")) for one in (id, group)]
+    asked += [storage.Append(1, message(one, seq, id_client=f"m{seq}"), 0) for seq in (1, 2, 3) for one in (id, group)]
+    for change in ({"delivered_seq": 2}, {"read_seq": 1}, {"delivered_seq": 9}, {"delivered_seq": 1}):
+        asked += [storage.SavePlace("bob", one, **change) for one in (id, group)]
+        asked += [storage.OpenUser(user) for user in ("ann", "bob")]
+        asked += [storage.Missed(session(user), {}, 9, 0) for user in ("ann", "bob")]
+    for first, last, limit in ((1, 3, 2), (1, 3, 3), (1, 2, 2), (2, 9, 1), (-(2**70), 2**70, 2), (3, 2, 1)):
+        asked += [storage.Range(user, id, first, last, limit) for user in ("ann", "cy")]
+    asked.append(storage.Range("ann", "group:none", 1, 2, 3))
+    model, tables = MemoryStorage(fanout), SqliteStorage(":memory:", fanout=fanout)
+    for request in asked:
+        assert tables.execute_all([request]) == [model.execute(request)], request
+    tables.close()
+
+
 @pytest.mark.parametrize(("made", "other"), [("read", "write"), ("write", "read")])
 def test_a_file_keeps_the_fan_out_that_it_was_made_with(tmp_path, made, other):
     """Under the other one its inboxes would be missing, or grow stale."""
