@@ -390,12 +390,14 @@ class Client:
     def _look_for_gap(self, conversation: LocalConversation, now: float) -> None:
         """Have what is missing pulled: at once where the device was only notified of it, after `gap_wait` where pushes
         may still bring it."""
-        if self.state != State.ONLINE or conversation.pull is not None or conversation.gap_timer is not None:
+        if self.state != State.ONLINE or conversation.pull is not None:
             return  # the sync will bring it; or it is being pulled
         since = conversation.inbox.held_since
         if conversation.head >= conversation.inbox.next_seq:
+            if conversation.gap_timer is not None:
+                conversation.gap_timer.cancel()
             self._pull(conversation, now)
-        elif since is not None:
+        elif since is not None and conversation.gap_timer is None:
             deadline = max(now, since + self._policies.gap_wait)
             conversation.gap_timer = self._timers.at(deadline, self._pull, conversation)
 
@@ -409,8 +411,7 @@ class Client:
 
     def _history_page(self, frame: frames.HistoryPage, now: float) -> None:
         asked = frames.History(frame.conversation_id, frame.first, frame.last)
-        if not self._requests.answered(asked.op, asked.ref):
-            return
+        self._requests.answered(asked.op, asked.ref)
         conversation = self._conversation(frame.conversation_id)
         if conversation.pull == (frame.first, frame.last):
             conversation.pull = None

@@ -21,11 +21,12 @@ class Taken(Enum):
 class Inbox:
     """`next_seq` is the lowest seq that has not been shown."""
 
-    __slots__ = ("_ahead", "_own", "next_seq")
+    __slots__ = ("_ahead", "_complete", "_own", "next_seq")
 
     def __init__(self) -> None:
         self.next_seq = 1
         self._ahead: dict[int, tuple[Message, Route, float]] = {}  # and when it came
+        self._complete = 0  # up to here nothing is missing that this device may see
         self._own: dict[int, float] = {}  # seqs from next_seq on that this device's own sends have got, and when
 
     @property
@@ -63,6 +64,8 @@ class Inbox:
                 self.next_seq = seq + 1
                 message, route, _ = self._ahead.pop(seq)
                 yield message, route
+            elif seq <= self._complete:
+                self.next_seq = seq + 1
             else:
                 return
 
@@ -73,11 +76,8 @@ class Inbox:
             self._ahead.pop(seq, None)
 
     def complete_to(self, seq: int) -> None:
-        """A sync has brought everything up to `seq` that this device may see."""
-        while self.next_seq <= seq:
-            self._own.pop(self.next_seq, None)
-            self._ahead.pop(self.next_seq, None)
-            self.next_seq += 1
+        """Everything up to `seq` that this device may see has been brought: `following` passes what is not there."""
+        self._complete = max(self._complete, seq)
 
     def gap(self, head: int) -> tuple[int, int]:
         """The first and the last seq of what is missing before the first message held back, or else up to `head`."""
