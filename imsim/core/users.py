@@ -368,7 +368,11 @@ class Users:
     def _delivered(self, user: _User, conversation_id: str, seq: int) -> None:
         """Some device of the user has everything up to `seq`; the other user of a p2p conversation hears of it."""
         place = user.places.get(conversation_id)
-        if place is not None and seq > place.delivered_seq and p2p_members(conversation_id):
+        if (
+            place is not None
+            and seq > place.delivered_seq
+            and storage.peers(conversation_id, p2p_members(conversation_id) or (), user.id)
+        ):
             place.delivered_seq = seq
             self._port.store(storage.SavePlace(user.id, conversation_id, delivered_seq=seq))
 

@@ -305,7 +305,7 @@ def test_the_limit_of_an_attachment_is_that_of_its_json():
     access = Access(content_bytes=15)
     access.live()
     for file in ({"url": "1234"}, {"url": "ää"}, {}, None, {"url": "12345"}, {"url": "ääx"}, {"n": {"m": 1234}}):
-        access.receive(send("1", to="alice", file=file))
+        access.receive(send("1", to="alice", type="other", file=file))
     methods = [method for method, _ in access.port.calls]
     assert methods == ["to_conversation"] * 4 + ["send"] * 3
     assert {frame.text for _, frame in access.sent()} == {"file: more than 15 bytes of UTF-8"}
@@ -314,14 +314,14 @@ def test_the_limit_of_an_attachment_is_that_of_its_json():
 def test_what_is_not_there_has_no_size():
     access = Access(content_bytes=1)
     access.live()
-    access.receive(send("1", "x", to="alice", file={}))
+    access.receive(send("1", "x", to="alice", type="other", file={}))
     assert [method for method, _ in access.port.take()] == ["to_conversation"]
 
 
 def test_each_part_of_a_message_has_the_limit_for_itself():
     access = Access(content_bytes=8)
     access.live()
-    access.receive(send("1", "12345678", to="alice", custom="12345678", file={"a": 1}))
+    access.receive(send("1", "12345678", to="alice", custom="12345678", type="other", file={"a": 1}))
     assert [method for method, _ in access.port.take()] == ["to_conversation"]
 
 
