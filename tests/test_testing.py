@@ -13,7 +13,7 @@ from imsim.testing import ManualClock, Pair, RecordingPort
 
 
 def hello(client, id_client="1", to="bob"):
-    client.machine.send(Scene.P2P, to, "hello", id_client, client.machine._sent_at)
+    client.machine.send(Scene.P2P, to, "hello", id_client, client._pair.clock.now)
 
 
 def shown(client):

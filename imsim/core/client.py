@@ -496,14 +496,16 @@ class Client:
     def _look_for_gap(self, conversation: LocalConversation, now: float) -> None:
         """Have what is missing pulled: at once where the device was only notified of it, after `gap_wait` where pushes
         may still bring it."""
-        if self.state != State.ONLINE or conversation.pull is not None or conversation.gap_timer is not None:
+        if self.state != State.ONLINE or conversation.pull is not None:
             return  # the sync will bring it; or it is being pulled
         since = conversation.inbox.held_since
-        if since is not None and conversation.inbox.next_seq == 1 and conversation.is_group:
-            self._pull(conversation, now)  # what it began with was before this user's time, and is not coming
-        elif conversation.head >= conversation.inbox.next_seq:
+        # What a group began with was before this user's time, and is not coming.
+        begins_here = since is not None and conversation.inbox.next_seq == 1 and conversation.is_group
+        if begins_here or conversation.head >= conversation.inbox.next_seq:
+            if conversation.gap_timer is not None:
+                conversation.gap_timer.cancel()
             self._pull(conversation, now)
-        elif since is not None:
+        elif since is not None and conversation.gap_timer is None:
             deadline = max(now, since + self._policies.gap_wait)
             conversation.gap_timer = self._timers.at(deadline, self._pull, conversation)
 
@@ -517,8 +519,7 @@ class Client:
 
     def _history_page(self, frame: frames.HistoryPage, now: float) -> None:
         asked = frames.History(frame.conversation_id, frame.first, frame.last)
-        if not self._requests.answered(asked.op, asked.ref):
-            return
+        self._requests.answered(asked.op, asked.ref)
         conversation = self._conversation(frame.conversation_id)
         if conversation.lookback == (frame.first, frame.last):
             conversation.lookback = None

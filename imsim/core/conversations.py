@@ -483,7 +483,7 @@ class Conversations:
         for entry in [entry for entry in conversation.pending if entry.stored]:
             conversation.pending.remove(entry)
             self._release(conversation, entry)
-        if conversation.pending and conversation.id not in self._unsettled:
+        if conversation.pending:
             self._settle_later(conversation.id, now)
         for entry in conversation.pending:
             if entry.timer:

@@ -25,8 +25,8 @@ class Inbox:
 
     def __init__(self) -> None:
         self.next_seq = 1
-        self._complete = 0  # what is missing up to this seq is not for this device
         self._ahead: dict[int, tuple[Message, Route, float]] = {}  # and when it came
+        self._complete = 0  # up to here nothing is missing that this device may see
         self._own: dict[int, float] = {}  # seqs from next_seq on that this device's own sends have got, and when
 
     @property
@@ -77,7 +77,7 @@ class Inbox:
             self._ahead.pop(seq, None)
 
     def complete_to(self, seq: int) -> None:
-        """Everything up to `seq` that this device may see is here: see `following`."""
+        """Everything up to `seq` that this device may see has been brought: `following` passes what is not there."""
         self._complete = max(self._complete, seq)
 
     def gap(self, head: int) -> tuple[int, int]:

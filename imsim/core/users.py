@@ -20,6 +20,8 @@ from imsim.core.unread import Unread
 _WAITING = 10_000  # frames that may wait for one user to be opened
 _LOGINS_PER_OPENING = 1 << 20  # session epochs that one opening of a user may hand out
 
+_ToOne = frames.Attach | frames.Detach | frames.Up | frames.Deliver | frames.PeerMoved  # what may wait for an opening
+
 
 class Port(Protocol):
     def store(self, request: storage.Request) -> None:
@@ -58,7 +60,7 @@ class _User:
         self.revoked_before = 0.0  # tokens issued before this wall time are void
         self.places: dict[str, _Place] = {}  # by conversation
         self.request: storage.OpenUser | None = None
-        self.waiting: deque[frames.ToUsers] = deque()
+        self.waiting: deque[_ToOne] = deque()
         self.timer: Timer | None = None
 
 
@@ -172,13 +174,11 @@ class Users:
     def _refuse(self, frame: frames.Attach, code: Code = Code.UNAVAILABLE) -> None:
         self._port.to_gateway(frame.gateway, frames.Attached(frame.connection, None, code))
 
-    def _handle(self, user: _User, frame: frames.ToUsers) -> None:
+    def _handle(self, user: _User, frame: _ToOne) -> None:
         if isinstance(frame, frames.Deliver):
             by_gateway: dict[str, list[Session]] = {}
             self._deliver_one(user, frame, by_gateway)
             self._push(frame, by_gateway)
-        elif isinstance(frame, frames.Opened):
-            self._compare_one(user, frame)
         elif isinstance(frame, frames.Attach):
             self._attach(user, frame)
         elif isinstance(frame, frames.PeerMoved):
@@ -401,7 +401,11 @@ class Users:
     def _delivered(self, user: _User, conversation_id: str, seq: int) -> None:
         """Some device of the user has everything up to `seq`; the other user of a p2p conversation hears of it."""
         place = user.places.get(conversation_id)
-        if place is not None and seq > place.delivered_seq and p2p_members(conversation_id):
+        if (
+            place is not None
+            and seq > place.delivered_seq
+            and storage.peers(conversation_id, p2p_members(conversation_id) or (), user.id)
+        ):
             place.delivered_seq = seq
             self._port.store(storage.SavePlace(user.id, conversation_id, delivered_seq=seq))
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`time`: seconds from the workload's start. `target`: a device ("alice/d0"), a node ("g0", "r1") or "storage".
+    """`time`: seconds from the workload's start. `target`: a device ("alice/d0"), a user, a node ("g0") or "storage".
     `arguments`: what the kind says (see `KINDS`); durations in seconds, rates from 0 to 1."""
 
     time: float
@@ -48,8 +48,9 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of fault. `where`: what it can befall (device, gateway, router, node or storage). `draw` gives
-    its arguments. `deafens`: afterwards a device may stay without what it should get until it logs in again."""
+    """A kind of fault. `where`: what it can befall (device, user, gateway, router, nodes, storage; or any: a device or
+    a node). `draw` gives its arguments. `deafens`: afterwards a device may stay without what it should get until it
+    logs in again."""
 
     where: str
     draw: Callable[[Dice], dict[str, Any]]
@@ -150,6 +151,19 @@ def _token_refused(world: ChaosWorld, fault: Fault) -> None:
         connection.cut()
 
 
+def _revoke(world: ChaosWorld, fault: Fault) -> None:
+    """All of a user's tokens are revoked, but for the youngest. With `race`, their connections break first, and it
+    happens as the first device comes back."""
+    if fault.arguments["race"]:
+        for app in world.apps.values():
+            if app.user == fault.target:
+                for connection in world.connections_of(app.key):
+                    connection.cut()
+        world.revoke_at_login(fault)
+    else:
+        world.revoke(fault)
+
+
 # --- nodes -----------------------------------------------------------------------------------------------------------
 
 
@@ -217,12 +231,17 @@ KINDS: dict[str, Kind] = {
         lambda d: {"code": d.pick(("bad_token", "token_expired")), "seconds": d.around(0.5, 5)},
         _token_refused,
     ),
+    "revoke": Kind(
+        "user",
+        lambda d: {"race": d.chance(0.5), "spare": d.around(0.01, 10) if d.chance(0.3) else 0.0},
+        _revoke,
+    ),
     "gateway_crash": Kind("gateway", _crash_arguments, _crash),
     "router_crash": Kind("router", _crash_arguments, _crash),
     "crash_on": Kind(
         "router",
         lambda d: {
-            "op": d.pick(("append", "append", "append", "find", "open_conversation", "open_user", "save_mark")),
+            "op": d.pick(("append", "append", "append", "find", "open_conversation", "open_user", "save_place")),
             "moment": d.pick(("asked", "done", "answered")),
             **_crash_arguments(d),
         },

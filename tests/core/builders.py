@@ -6,10 +6,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from imsim.core import frames, storage
+from imsim.core import events, frames, storage
+from imsim.core.client import Client
 from imsim.core.conversations import Conversations
 from imsim.core.model import Code, Message, Place, Scene, Session
 from imsim.core.policies import Policies
+from imsim.core.uplink import State
 from imsim.core.users import Users
 from imsim.testing import ManualClock, RecordingPort
 
@@ -57,11 +59,12 @@ class _Driven:
     def __init__(self, store: storage.MemoryStorage | None, policies: Policies | None) -> None:
         self.port = RecordingPort()
         self.clock = ManualClock()
-        self.storage = store or storage.MemoryStorage()
         self.policies = policies or Policies()
+        self.storage = store or storage.MemoryStorage(self.policies.fanout)
         self.asked: deque[Any] = deque()
         self.told: list[tuple[str, Any]] = []  # gateway, frame
         self.delivered: list[frames.Deliver] = []
+        self.opened: list[frames.Opened] = []
         self.told_users: list[tuple[str, Any]] = []  # user, frame
         self.events: list[Any] = []
         self.machine: Any = None
@@ -73,7 +76,7 @@ class _Driven:
             elif method == "to_gateway":
                 self.told.append(arguments)
             elif method == "to_users":
-                self.delivered.append(arguments[0])
+                (self.opened if isinstance(arguments[0], frames.Opened) else self.delivered).append(arguments[0])
             elif method == "to_user":
                 self.told_users.append(arguments)
             else:
@@ -157,8 +160,8 @@ class Registry(_Driven):
         super().__init__(store, policies)
         self.machine = Users(self.port, self.policies)
 
-    def attach(self, user: str, device: str = "d0", gateway: str = "g0", connection: int = 1) -> None:
-        self.receive(frames.Attach(user, device, gateway, connection))
+    def attach(self, user: str, device: str = "d0", gateway: str = "g0", connection: int = 1, **fields: Any) -> None:
+        self.receive(frames.Attach(user, device, gateway, connection, **fields))
 
     def login(self, user: str, device: str = "d0", gateway: str = "g0", connection: int = 1) -> Session:
         """Attach, answer whatever storage is asked, and return the session."""
@@ -176,6 +179,120 @@ class Registry(_Driven):
         return [(to.user, to.device, frame.message.seq) for to, frame in self.take(frames.Push)]
 
 
+class Phone:
+    """Bob's client, with what it did."""
+
+    def __init__(self, draw: Callable[[], float] = lambda: 0.5, **policies: Any) -> None:
+        self.port = RecordingPort()
+        self.machine = Client(self.port, "bob", "d0", "token", Policies(**policies), draw)
+        self.clock = ManualClock()
+        self._log: list[tuple[str, Any]] = []  # every call of the port
+        self._collected = 0  # how many of them
+
+    @property
+    def log(self) -> list[tuple[str, Any]]:
+        self._log += self.port.take()
+        return self._log
+
+    def collect(self) -> list[tuple[str, Any]]:
+        """The calls of the port since the last time."""
+        calls = self.log[self._collected :]
+        self._collected += len(calls)
+        return calls
+
+    @property
+    def sync(self) -> frames.Sync:
+        """The latest that it asked for."""
+        return next(a[0] for m, a in reversed(self.log) if m == "send" and isinstance(a[0], frames.Sync))
+
+    def online(self, places: Any = (), version: int = 0) -> Phone:
+        """Connect, log in, sync; then forget what was done for it."""
+        self.machine.start(self.clock.now)
+        self.log_in()
+        self.synced(places=places, version=version)
+        assert self.machine.state == State.ONLINE
+        self.collect()
+        return self
+
+    def log_in(self) -> None:
+        self.machine.connected(self.clock.now)
+        self.get(frames.LoggedIn("bob", "d0", 0, 75.0))
+
+    def log_in_again(self) -> None:
+        """The connection breaks, and the next one gets as far as the sync; then forget what was done for it."""
+        self.machine.disconnected(self.clock.now)
+        self.machine.start(self.clock.now)
+        self.log_in()
+        self.collect()
+
+    def page(self, *messages: Message, inbox: int = 0) -> None:
+        """An answer to the latest sync, after which there is more."""
+        self.get(frames.Page(list(messages), _cursors(messages), inbox, self.sync.number))
+
+    def synced(self, *messages: Message, places: Any = (), version: int = 0, inbox: int = 0) -> None:
+        """The answer to the latest sync, with all that is missing."""
+        done = frames.SyncDone(list(messages), _cursors(messages), list(places), version, inbox, self.sync.number)
+        self.get(done)
+
+    def get(self, frame: frames.ToClient) -> None:
+        self.machine.receive(frame, self.clock.now)
+
+    def push(self, *seqs: int, **fields: Any) -> None:
+        for seq in seqs:
+            self.get(frames.Push(message(seq, **fields)))
+
+    def pulled(self, first: int, last: int, *seqs: int, more: bool = False, conversation: str = AB) -> None:
+        """The answer to a `history`; all of the range unless `seqs` are given."""
+        found = [message(seq, conversation_id=conversation) for seq in seqs or range(first, last + 1)]
+        self.get(frames.HistoryPage(conversation, first, last, found, more))
+
+    def send(self, id_client: str, content: str = "text", to: str = "alice") -> None:
+        self.machine.send(Scene.P2P, to, content, id_client, self.clock.now)
+
+    def stored(self, id_client: str, seq: int, conversation: str = AB) -> None:
+        self.get(frames.Stored(id_client, conversation, f"{conversation}:{seq}", seq, 1_000 * seq))
+
+    def rejected(self, ref: str, code: Code, request: str = "send") -> None:
+        self.get(frames.Rejected(request, ref, code, "why"))
+
+    def advance(self, seconds: float) -> None:
+        end = self.clock.now + seconds
+        while (due := self.machine.next_deadline()) is not None and due <= end:
+            self.clock.now = max(due, self.clock.now)
+            self.machine.handle_timer(self.clock.now)
+        self.clock.now = end
+
+    def methods(self) -> list[str]:
+        return [method for method, _ in self.collect()]
+
+    def sent(self, kind: type | None = None) -> list[Any]:
+        found = [arguments[0] for method, arguments in self.collect() if method == "send"]
+        return found if kind is None else [frame for frame in found if isinstance(frame, kind)]
+
+    def sends(self) -> list[tuple[str, bool, str | None]]:
+        """(idClient, resend, after) of the sends since."""
+        return [(frame.id_client, frame.resend, frame.after) for frame in self.sent(frames.Send)]
+
+    def pulls(self) -> list[tuple[int, int]]:
+        """(first, last) of the ranges asked for since."""
+        return [(frame.first, frame.last) for frame in self.sent(frames.History)]
+
+    def of(self, kind: type) -> list[Any]:
+        """Every event of this kind, ever."""
+        return [arguments[0] for method, arguments in self.log if method == "emit" and type(arguments[0]) is kind]
+
+    @property
+    def shown(self) -> list[int]:
+        return [event.message.seq for event in self.of(events.Shown)]
+
+    def line(self, id: str = AB) -> Any:
+        return {line.id: line for line in self.machine.conversations()}[id]
+
+
+def _cursors(messages: Any) -> dict[str, int]:
+    return {one.conversation_id: one.seq for one in messages}
+
+
 def open_log(store: storage.MemoryStorage, *senders: str, conversation: str = AB) -> None:
     """A conversation of alice and bob with one message from each of `senders`."""
     state = store.execute(storage.OpenConversation(conversation, ("alice", "bob")))
@@ -183,4 +300,4 @@ def open_log(store: storage.MemoryStorage, *senders: str, conversation: str = AB
     for sender in senders:
         state.max_seq += 1
         one = message(state.max_seq, conversation_id=conversation, sender=sender)
-        assert store.execute(storage.Append(state.epoch, one, 0)) == storage.Appended()
+        assert isinstance(store.execute(storage.Append(state.epoch, one, 0)), storage.Appended)

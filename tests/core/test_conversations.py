@@ -23,6 +23,7 @@ def opened(writer):
     writer.answer_all()
     writer.take()
     writer.delivered.clear()
+    assert writer.opened == []  # a log without a message is nothing to be told of
     return writer
 
 
@@ -93,7 +94,8 @@ def test_shown_goes_to_storage_and_the_places_that_it_moves_to_the_users(opened)
     opened.send("1", shown=1)
     assert opened.asked[0].shown == 1
     opened.answer_all()
-    assert opened.delivered[0].places == (("alice", place(1, 1)), ("bob", place(1, peer_read_seq=1)))
+    moved = place(1, peer_read_seq=1, peer_delivered_seq=1)
+    assert opened.delivered[0].places == (("alice", place(1, 1)), ("bob", moved))
     opened.send("2", shown=1)
     opened.answer_all()
     assert opened.delivered[1].places == ()
@@ -177,22 +179,23 @@ def test_a_retry_that_memory_does_not_know_is_looked_up(opened):
     assert not again.asked
 
 
-def test_what_is_found_again_is_delivered_again_and_moves_no_mark(opened):
-    """The writer that stored it may have died before it let it out."""
+def test_what_is_found_again_is_answered_only(opened):
+    """The members are told of it by the opening, with whatever else the writer before this one did not let out."""
     again = Writer(opened.storage)
     again.send("0", resend=True, shown=1)
     again.answer_all()
-    assert [(deliver.message.seq, deliver.places) for deliver in again.delivered] == [(1, ())]
-    assert again.events == []  # but it was committed once
+    assert again.acks() == [("0", 1)]
+    assert (again.delivered, again.events) == ([], [])
+    assert again.opened == [frames.Opened(("alice", "bob"), AB, 1)]
 
 
 def test_what_was_found_once_is_known(opened):
     again = Writer(opened.storage)
-    for _ in range(2):
-        again.send("0", resend=True)
-        again.answer_all()
+    again.send("0", resend=True)
+    again.answer_all()
+    again.send("0", resend=True)
+    assert not again.asked
     assert again.acks() == [("0", 1), ("0", 1)]
-    assert len(again.delivered) == 1
 
 
 def test_a_retry_found_with_another_body_is_a_conflict(opened):
@@ -308,7 +311,6 @@ def test_a_predecessor_that_memory_has_forgotten_is_looked_up(opened):
     again.send("1", after="0")
     again.answer_all()
     assert again.acks() == [("1", 2)]
-    # The predecessor was no retry, nobody waits for it: it is not delivered again.
     assert [deliver.message.id_client for deliver in again.delivered] == ["1"]
 
 
@@ -356,7 +358,8 @@ def test_an_append_that_failed_but_happened_is_found_by_the_retry(opened):
     opened.send("1", resend=True)
     opened.answer_all()
     assert opened.acks() == [("1", 2)]
-    assert [deliver.message.id_client for deliver in opened.delivered] == ["1"]
+    assert opened.delivered == []
+    assert opened.opened == [frames.Opened(("alice", "bob"), AB, 2)]  # who misses it looks for it
     assert opened.log() == ["0", "1"]
 
 
@@ -505,6 +508,123 @@ def test_a_split_brain_in_mid_flight_acknowledges_what_is_stored_and_no_more(ope
     opened.send("2", resend=True)
     opened.answer_all()
     assert opened.acks() == [("2", 4)]
+
+
+# --- a new writer ---------------------------------------------------------------------------------------------------
+
+
+def test_a_new_writer_tells_the_members_how_far_the_log_goes(writer):
+    open_log(writer.storage, "alice", "bob")
+    writer.send("1")
+    assert writer.opened == []
+    writer.answer()
+    assert writer.opened == [frames.Opened(("alice", "bob"), AB, 2)]
+    writer.answer_all()
+    writer.send("2")
+    writer.answer_all()
+    assert len(writer.opened) == 1
+
+
+def test_a_large_group_is_told_by_its_members_not_by_a_set_of_them(writer):
+    members = tuple(f"u{number:02}" for number in range(20))
+    state = writer.storage.execute(storage.OpenConversation(TEAM, members))
+    writer.storage.execute(storage.Append(state.epoch, message(1, conversation_id=TEAM, sender="u03"), 0))
+    writer.receive(frames.Up(session("u03"), send("1", to="team"), TEAM))
+    writer.answer()
+    assert writer.opened == [frames.Opened(members, TEAM, 1)]
+
+
+def test_a_writer_that_gave_up_with_something_in_flight_opens_again_by_itself(opened):
+    """Its senders may be gone; but others wait for what was stored."""
+    opened.send("1")
+    late = opened.asked.popleft()
+    opened.advance(10)  # storage is silent
+    assert opened.refusals() == [("1", Code.UNAVAILABLE)]
+    opened.storage.execute(late)
+    opened.advance(9.9)
+    assert not opened.asked
+    opened.advance(0.1)
+    assert list(opened.asked) == [storage.OpenConversation(AB, ("alice", "bob"))]
+    assert opened.opened == []
+    opened.answer()
+    assert opened.opened == [frames.Opened(("alice", "bob"), AB, 2)]
+    assert opened.machine.next_deadline() is None
+    opened.advance(100)
+    assert not opened.asked
+
+
+@pytest.mark.parametrize(("how", "every"), [("failed", 10), ("silent", 20)])
+def test_it_tries_until_storage_answers(opened, how, every):
+    opened.send("1")
+    opened.answer(result=failed)
+    opened.advance(10)
+    for _ in range(5):
+        assert [request.op for request in opened.asked] == ["open_conversation"]
+        if how == "failed":
+            opened.answer(result=failed)
+        else:
+            opened.asked.clear()
+        opened.advance(every - 0.1)
+        assert not opened.asked
+        opened.advance(0.1)
+    opened.answer()
+    assert opened.opened == [frames.Opened(("alice", "bob"), AB, 1)]
+    opened.advance(100)
+    assert not opened.asked
+    assert opened.machine.next_deadline() is None
+
+
+def test_whoever_opens_it_first_settles_it(opened):
+    opened.send("1")
+    opened.answer(result=failed)
+    opened.advance(5)
+    opened.send("2")
+    opened.answer_all()
+    assert len(opened.opened) == 1
+    assert opened.machine.next_deadline() is None
+
+
+def test_what_is_being_opened_already_when_the_time_comes_is_opened_once(opened):
+    opened.send("1")
+    opened.answer(result=failed)
+    opened.advance(9)
+    opened.send("2")
+    opened.advance(1)
+    assert [request.op for request in opened.asked] == ["open_conversation"]
+    opened.answer_all()
+    assert opened.machine.next_deadline() is None
+
+
+def test_giving_up_again_does_not_put_the_settling_off(opened):
+    """However often its senders try in vain."""
+    opened.send("1")
+    opened.answer(result=failed)
+    opened.advance(6)
+    opened.send("1", resend=True)
+    opened.answer(result=failed)  # the opening
+    opened.advance(3.9)
+    assert not opened.asked
+    opened.advance(0.1)
+    assert [request.op for request in opened.asked] == ["open_conversation"]
+
+
+def test_a_writer_that_gave_up_with_nothing_in_flight_leaves_it_at_that(opened):
+    again = Writer(opened.storage)
+    again.send("1")
+    again.answer(result=failed)  # the opening
+    assert again.machine.next_deadline() is None
+    opened.send("1", resend=True)
+    opened.asked.clear()
+    opened.advance(10)  # a look-up without an answer
+    assert opened.machine.next_deadline() is None
+    opened.send("2")
+    opened.send("3")
+    opened.answer_all()
+    opened.send("4")
+    opened.send("5")
+    opened.answer(1, lambda request: storage.Appended())
+    opened.answer(0, lambda request: storage.Duplicate(message(2, id_client="4", content="text")))
+    assert opened.machine.next_deadline() is None  # all that was in flight is known to be stored
 
 
 # --- sessions -------------------------------------------------------------------------------------------------------

@@ -24,17 +24,34 @@ def test_what_goes_up_or_down_is_charged_as_what_it_carries():
     assert frames.Up(session(), frames.Read("c", 1), "").op == "read"
     assert frames.Down((), frames.Pong()).op == "pong"
     asked = {frame.op for frame in get_args(frames.Asked)}
-    assert asked | {"send", "sync", "attach", "detach", "deliver", "peer_read"} == frames.ROUTER_OPS
+    others = {"send", "sync", "delivered", "attach", "detach", "deliver", "opened", "peer_moved"}
+    assert asked | others == frames.ROUTER_OPS
+
+
+def test_a_request_says_to_what_its_answer_refers():
+    """Its ref, and where a newer one can take its place, its number."""
+    for frame, expected in (
+        (frames.Read("c", 3, 5), ("c", 5)),
+        (frames.SetConversation("c", number=6), ("c", 6)),
+        (frames.History("c", 2, 9), ("c:2-9", 0)),
+        (frames.ReadCount("c", 4), ("c:4", 0)),
+        (frames.CreateGroup("team", []), ("team", 0)),
+        (frames.EndSession("d1"), ("d1", 0)),
+        (frames.Sync({"c": 1}, number=7), ("", 7)),
+        (frames.Delivered("c", 1), ("c", 0)),
+        (send("1"), ("1", 0)),
+    ):
+        assert (frame.ref, frame.number) == expected
 
 
 def test_frames_cannot_grow_attributes():
     """Slots: a misspelled attribute is an error, and a frame stays small."""
-    for frame in (*CLIENT, *SERVER, frames.Attach, frames.Up, frames.Down, frames.Deliver, frames.PeerRead):
+    for frame in (*CLIENT, *SERVER, frames.Down, *get_args(frames.ToUsers)):
         assert "__dict__" not in dir(frame)
 
 
 def test_every_storage_request_belongs_to_one_machine():
     requests = get_args(storage.Request)
-    assert {request.op for request in requests} == storage.STORAGE_OPS
+    assert {request.op for request in requests} | {"inbox"} == storage.STORAGE_OPS
     assert len({request.op for request in requests}) == len(requests)
     assert set(storage.USERS_REQUESTS) < set(requests)

@@ -23,6 +23,7 @@ EVERY_CLIENT_FRAME = [
     frames.CreateGroup("team", ["bob"]),
     frames.Noted(AB, 1),
     frames.SetConversation(AB, pinned=True),
+    frames.History(AB, 1, 2),
     frames.ReadCount(AB, 1),
     frames.EndSession("d1"),
 ]
@@ -116,6 +117,7 @@ EXPECTED = {
     "create_group": (BAD, BAD, BAD, "to_conversation"),
     "noted": (BAD, BAD, BAD, None),
     "set_conversation": (BAD, BAD, BAD, "to_user"),
+    "history": (BAD, BAD, BAD, "to_user"),
     "read_count": (BAD, BAD, BAD, "to_user"),
     "end_session": (BAD, BAD, BAD, "to_user"),
 }
@@ -170,10 +172,11 @@ def test_frames_of_a_connection_that_is_gone_do_nothing(access, frame):
 def test_a_login_from_start_to_end(access):
     access.clock.now = 2.0
     access.connect()
-    access.receive(frames.Login("token", "d3"))
+    access.receive(frames.Login("token", "d3", "phone", "x1", 4))
     assert access.port.take() == [("authenticate", (1, "token"))]
-    access.machine.authenticated(1, "bob", None, 2.0)
-    assert access.port.take() == [("to_user", ("bob", frames.Attach("bob", "d3", "g7", 1)))]
+    access.machine.authenticated(1, "bob", None, 2.0, 900.0)
+    attach = frames.Attach("bob", "d3", "g7", 1, "phone", 900.0, "x1", 4)
+    assert access.port.take() == [("to_user", ("bob", attach))]
     access.from_router(frames.Attached(1, session("bob", "d3", 5, "g7", 1)))
     assert access.port.take() == [("send", (1, frames.LoggedIn("bob", "d3", 1_002_000, 75.0)))]
 
@@ -206,11 +209,17 @@ def test_a_login_that_nobody_answers_ends_in_time(access, answered):
     assert summary(access.port.take()) == refused(Code.LOGIN_TIMEOUT)
 
 
-@pytest.mark.parametrize("device", ["", "a b", "d:0", "x" * 65])
-def test_a_bad_device_name_is_refused_before_the_token_is_looked_at(access, device):
+@pytest.mark.parametrize("name", ["", "a b", "d:0", "x" * 65])
+@pytest.mark.parametrize("field", ["device", "kind", "instance"])
+def test_a_bad_name_is_refused_before_the_token_is_looked_at(access, field, name):
     access.connect()
-    access.receive(frames.Login("token", device))
-    assert summary(access.port.take()) == refused(Code.BAD_REQUEST)
+    access.receive(frames.Login(**{"token": "token", "device": "d0", field: name}))
+    calls = access.port.take()
+    if name or field == "device":
+        assert summary(calls) == refused(Code.BAD_REQUEST)
+        assert calls[0][1][1].text.startswith(f"{field}: ")
+    else:
+        assert calls == [("authenticate", (1, "token"))]  # not every client has one
 
 
 @pytest.mark.parametrize(
@@ -279,14 +288,49 @@ def test_what_is_the_users_own_goes_to_its_user(access, frame):
     assert access.port.take() == [("to_user", ("bob", frames.Up(one, frame, "")))]
 
 
-def test_the_limit_of_a_text_is_in_bytes():
+@pytest.mark.parametrize("field", ["content", "custom"])
+def test_the_limit_of_a_text_is_in_bytes(field):
     access = Access(content_bytes=8)
     access.live()
-    for content in ("12345678", "äöüß", "123456789", "äöüßx", "😀😀x"):
-        access.receive(send("1", content, to="alice"))
+    for text in ("12345678", "äöüß", "😀😀", "", "123456789", "äöüßx", "😀😀x", "\ud800" * 3):
+        access.receive(send("1", **{"to": "alice", "content": "", field: text}))
     methods = [method for method, _ in access.port.calls]
-    assert methods == ["to_conversation"] * 2 + ["send"] * 3
-    assert {frame.code for _, frame in access.sent()} == {Code.TOO_LARGE}
+    assert methods == ["to_conversation"] * 4 + ["send"] * 4
+    rejected = [frame for _, frame in access.sent()]
+    assert {(frame.request, frame.ref, frame.code) for frame in rejected} == {("send", "1", Code.TOO_LARGE)}
+    assert {frame.text for frame in rejected} == {f"{field}: more than 8 bytes of UTF-8"}
+
+
+def test_the_limit_of_an_attachment_is_that_of_its_json():
+    access = Access(content_bytes=15)
+    access.live()
+    for file in ({"url": "1234"}, {"url": "ää"}, {}, None, {"url": "12345"}, {"url": "ääx"}, {"n": {"m": 1234}}):
+        access.receive(send("1", to="alice", type="other", file=file))
+    methods = [method for method, _ in access.port.calls]
+    assert methods == ["to_conversation"] * 4 + ["send"] * 3
+    assert {frame.text for _, frame in access.sent()} == {"file: more than 15 bytes of UTF-8"}
+
+
+def test_what_is_not_there_has_no_size():
+    access = Access(content_bytes=1)
+    access.live()
+    access.receive(send("1", "x", to="alice", type="other", file={}))
+    assert [method for method, _ in access.port.take()] == ["to_conversation"]
+
+
+def test_each_part_of_a_message_has_the_limit_for_itself():
+    access = Access(content_bytes=8)
+    access.live()
+    access.receive(send("1", "12345678", to="alice", custom="12345678", type="other", file={"a": 1}))
+    assert [method for method, _ in access.port.take()] == ["to_conversation"]
+
+
+def test_what_is_too_large_is_refused_with_a_short_reference():
+    access = Access(content_bytes=4)
+    access.live()
+    access.receive(send("x" * 1_000, "12345", to="alice"))
+    ((_, frame),) = access.sent()
+    assert (frame.ref, frame.code) == ("x" * 128, Code.TOO_LARGE)
 
 
 @pytest.mark.parametrize(
@@ -556,6 +600,76 @@ def test_how_often_a_user_may_send_is_kept_across_connections():
     assert (refused.ref, refused.code, refused.retry_after) == ("2", Code.RATE_LIMITED, pytest.approx(10.0))
 
 
+def rejections(access):
+    return [(f.request, f.ref, f.number) for _, f in access.sent() if isinstance(f, frames.Rejected)]
+
+
+REQUESTS = [
+    frames.Read(AB, 1, 7),
+    frames.SetConversation(AB, pinned=True, number=8),
+    frames.History(AB, 1, 2),
+    frames.ReadCount(AB, 1),
+    frames.CreateGroup("team", ["bob"]),
+    frames.EndSession("d1"),
+]
+
+
+@pytest.mark.parametrize("request_", REQUESTS, ids=lambda frame: frame.op)
+def test_every_request_counts_for_the_rate_and_is_refused_with_its_number(request_):
+    access = Access(user_rate=0.5, user_burst=1)
+    access.live()
+    access.receive(request_)
+    assert [method for method, _ in access.port.take()] in (["to_user"], ["to_conversation"])
+    access.receive(request_)
+    ((_, frame),) = access.sent()
+    assert (frame.request, frame.ref, frame.number) == (request_.op, request_.ref, request_.number)
+    assert (frame.code, frame.retry_after, frame.text) == (Code.RATE_LIMITED, 2.0, "more than 0.5 requests a second")
+
+
+def test_sends_and_other_requests_are_counted_apart():
+    access = Access(user_rate=0.5, user_burst=2)
+    access.live()
+    for frame in (send("1"), frames.EndSession("d1"), send("2"), frames.ReadCount(AB, 1)):
+        access.receive(frame)
+    assert "send" not in [method for method, _ in access.port.take()]
+    access.receive(send("3"))
+    access.receive(frames.EndSession("d1"))
+    texts = [(frame.ref, frame.text) for _, frame in access.sent()]
+    assert texts == [("3", "more than 0.5 messages a second"), ("d1", "more than 0.5 requests a second")]
+
+
+def test_what_keeps_a_device_going_is_not_limited():
+    """Acknowledgements, pings and syncs: to refuse them would make more work, not less."""
+    access = Access(user_rate=0.1, user_burst=1)
+    access.live()
+    for _ in range(5):
+        for frame in (frames.Ping(), frames.Delivered(AB, 1), frames.Noted(AB, 1), frames.Sync({})):
+            access.receive(frame)
+    assert rejections(access) == []
+
+
+def test_what_can_never_succeed_does_not_count_for_the_rate():
+    access = Access(user_rate=0.1, user_burst=1, content_bytes=4, group_size=1)
+    access.live()
+    access.receive(send("1", "12345"))
+    access.receive(send("1", "x", to="no name"))
+    access.receive(frames.SetConversation(AB, custom="12345"))
+    access.receive(frames.CreateGroup("no name", []))
+    access.receive(frames.CreateGroup("team", ["a", "b"]))
+    access.port.take()
+    access.receive(send("1", "1234"))
+    access.receive(frames.CreateGroup("team", ["a"]))
+    assert [method for method, _ in access.port.take()] == ["to_conversation"] * 2
+
+
+def test_without_a_limit_nobody_is_counted(access):
+    access.live()
+    for _ in range(100):
+        access.receive(frames.EndSession("d1"))
+    assert access.sent() == []
+    assert access.machine._buckets == {}
+
+
 def test_rate_limits_that_nobody_uses_are_forgotten(monkeypatch):
     monkeypatch.setattr("imsim.core.gateway._BUCKETS", 3)
     access = Access(user_rate=1.0, user_burst=1)
@@ -590,14 +704,17 @@ def test_a_place_is_told_until_it_is_noted(access):
     assert access.machine._connections[1].unacknowledged_count == 0
 
 
-def test_only_the_very_version_is_noted(access):
+def test_an_older_version_is_not_what_must_be_noted_and_a_newer_one_covers_it(access):
     one = access.live()
     tell(access, one, 5)
     access.receive(frames.Noted(AB, 4))
-    access.receive(frames.Noted(AB, 6))
     access.receive(frames.Noted(TEAM, 5))
     access.advance(2)
     assert told(access) == [5, 5]
+    access.receive(frames.Noted(AB, 6))
+    access.advance(60)
+    assert told(access) == []
+    assert access.machine._connections[1].unacknowledged_count == 0
 
 
 def test_a_newer_place_of_the_conversation_takes_the_place_of_an_older_one(access):
@@ -638,3 +755,139 @@ def test_a_custom_that_is_too_large_is_rejected_with_its_number():
     assert (frame.request, frame.ref, frame.code, frame.number) == ("set_conversation", AB, Code.TOO_LARGE, 3)
     access.receive(frames.SetConversation(AB, custom="\u00e4\u00e4"))
     assert [method for method, _ in access.port.take()] == ["to_user"]
+
+
+# --- notices --------------------------------------------------------------------------------------------------------
+
+
+def notify(access, seq, *sessions, conversation=AB):
+    access.from_router(frames.Down(sessions, frames.Notify(conversation, seq)))
+
+
+def notices(access):
+    """(conversation, seq) of the notices since."""
+    return [(f.conversation_id, f.seq) for _, f in access.sent() if isinstance(f, frames.Notify)]
+
+
+def test_a_notice_is_repeated_until_the_device_has_what_it_tells_of(access):
+    one = access.live()
+    notify(access, 3, one)
+    access.advance(2)
+    assert notices(access) == [(AB, 3)] * 2
+    access.receive(frames.Delivered(AB, 2))
+    access.receive(frames.Delivered(TEAM, 9))
+    access.receive(frames.Noted(AB, 9))
+    access.advance(4)
+    assert notices(access) == [(AB, 3)]
+    access.receive(frames.Delivered(AB, 4))
+    access.advance(60)
+    assert notices(access) == []
+    assert access.machine._connections[1].unacknowledged_count == 0
+
+
+def test_only_the_latest_notice_of_a_conversation_is_repeated(access):
+    one = access.live()
+    notify(access, 1, one)
+    notify(access, 2, one)
+    notify(access, 1, one)  # late
+    notify(access, 2, one)  # again
+    notify(access, 1, one, conversation=TEAM)
+    assert notices(access) == [(AB, 1), (AB, 2), (TEAM, 1)]
+    access.advance(2)
+    assert notices(access) == [(AB, 2), (TEAM, 1)]
+    assert access.machine._connections[1].unacknowledged_count == 2
+
+
+def test_a_notice_is_no_push_in_the_trace(access):
+    notify(access, 1, access.live())
+    assert [method for method, _ in access.port.take()] == ["send"]
+
+
+def test_notices_of_many_conversations_are_bounded_and_those_of_one_are_not():
+    access = Access(send_queue=2)
+    one = access.live()
+    for seq in range(1, 10):
+        notify(access, seq, one)
+    notify(access, 1, one, conversation=TEAM)
+    access.port.take()
+    notify(access, 1, one, conversation="group:other")
+    assert summary(access.port.take()) == [*refused(Code.SLOW_READER), ("to_user", "bob", frames.Detach(one))]
+    assert access.machine.next_deadline() is None
+
+
+def test_a_notice_and_a_place_of_a_conversation_do_not_take_each_others_place(access):
+    one = access.live()
+    notify(access, 3, one)
+    tell(access, one, 3)
+    access.receive(frames.Delivered(AB, 3))
+    access.advance(2)
+    assert [type(frame) for _, frame in access.sent()] == [frames.Notify, frames.Placed, frames.Placed]
+
+
+# --- resyncs --------------------------------------------------------------------------------------------------------
+
+
+def resync(access, *sessions):
+    access.from_router(frames.Down(sessions, frames.Resync()))
+
+
+def resyncs(access):
+    return [(to, frame.number) for to, frame in access.sent() if isinstance(frame, frames.Resync)]
+
+
+def test_a_resync_is_repeated_until_a_sync_has_its_number(access):
+    one = access.live()
+    resync(access, one)
+    access.advance(2)
+    assert resyncs(access) == [(1, 1), (1, 1)]
+    access.receive(frames.Sync({}))  # was on its way already: it may have looked too early
+    assert access.port.take() == [("to_user", ("bob", frames.Up(one, frames.Sync({}), "")))]
+    access.advance(4)
+    assert resyncs(access) == [(1, 1)]
+    access.receive(frames.Sync({}, resync=1))
+    access.port.take()
+    access.advance(60)
+    assert resyncs(access) == []
+    assert access.machine._connections[1].unacknowledged_count == 0
+
+
+def test_a_later_resync_takes_the_place_of_an_earlier_one(access):
+    one = access.live()
+    resync(access, one)
+    resync(access, one)
+    access.receive(frames.Sync({}, resync=1))
+    access.advance(2)
+    assert resyncs(access) == [(1, 1), (1, 2), (1, 2)]
+    assert access.machine._connections[1].unacknowledged_count == 1
+
+
+def test_each_connection_counts_its_own_resyncs(access):
+    one, other = access.live(1), access.live(2, "carol")
+    resync(access, one)
+    resync(access, one, other)
+    assert resyncs(access) == [(1, 1), (1, 2), (2, 1)]
+
+
+def test_what_waits_for_an_acknowledgement_ends_with_its_connection(access):
+    one = access.live()
+    resync(access, one)
+    notify(access, 1, one)
+    tell(access, one, 1)
+    access.push(one)
+    access.machine.disconnected(1, 0.0)
+    assert access.machine.next_deadline() is None
+
+
+# --- delivered receipts ---------------------------------------------------------------------------------------------
+
+
+def test_what_a_device_has_got_of_a_p2p_conversation_goes_to_its_user_if_somebody_wants_to_know():
+    access = Access(receipts="delivered")
+    one = access.live()
+    access.push(one)
+    access.port.take()
+    for id in (AB, TEAM, "p2pish:x"):
+        access.receive(frames.Delivered(id, 1))
+    assert access.port.take() == [("to_user", ("bob", frames.Up(one, frames.Delivered(AB, 1), "")))]
+    access.advance(10)
+    assert access.pushed() == []  # it is an acknowledgement all the same

@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import pytest
 from core.builders import AB, TEAM, message, open_log, place, session
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from imsim.core import storage
 from imsim.core.model import MessageType
+
+FANOUTS = ("read", "write")
+
+
+@pytest.fixture(params=FANOUTS)
+def store(request):
+    return storage.MemoryStorage(request.param)
+
+
+@pytest.fixture
+def by_read():
+    return storage.MemoryStorage("read")
+
+
+@pytest.fixture
+def by_write():
+    return storage.MemoryStorage("write")
 
 
 def opened(store, conversation=AB, founders=("alice", "bob")):
@@ -16,17 +34,21 @@ def opened(store, conversation=AB, founders=("alice", "bob")):
 
 
 def append(store, epoch, one, shown=0):
-    return store.execute(storage.Append(epoch, one, shown))
+    """Its result; how much work it was is looked at elsewhere."""
+    result = store.execute(storage.Append(epoch, one, shown))
+    if isinstance(result, storage.Appended):
+        result.inbox_rows = 0
+    return result
 
 
-def missed(store, user, cursors=None, limit=100):
-    return store.execute(storage.Missed(session(user), cursors or {}, limit))
+def missed(store, user, cursors=None, limit=100, inbox=0):
+    return store.execute(storage.Missed(session(user), cursors or {}, limit, inbox=inbox))
 
 
 def places(store, user):
     """By conversation: (place, unread seqs)."""
     state = store.execute(storage.OpenUser(user))
-    return {found.conversation_id: (found, unread) for found, unread in state.places}
+    return {found.conversation_id: (found, unread) for found, unread, *_ in state.places}
 
 
 def read_seq(store, user):
@@ -41,23 +63,20 @@ def save(store, user, read_seq=0, conversation=AB, **settings):
 # --- opening --------------------------------------------------------------------------------------------------------
 
 
-def test_a_conversation_without_founders_is_not_made():
-    store = storage.MemoryStorage()
+def test_a_conversation_without_founders_is_not_made(store):
     assert opened(store, founders=None) is None
     assert opened(store, founders=None) is None
     assert missed(store, "alice").cursors == {}
 
 
-def test_opening_raises_the_epoch_and_keeps_the_first_members():
-    store = storage.MemoryStorage()
+def test_opening_raises_the_epoch_and_keeps_the_first_members(store):
     assert opened(store) == storage.ConversationState(1, 0, ("alice", "bob"))
     assert opened(store, founders=("mallory",)) == storage.ConversationState(2, 0, ("alice", "bob"))
     assert opened(store, founders=None).epoch == 3
-    assert missed(store, "mallory").cursors == {}
+    assert store.execute(storage.OpenUser("mallory")).places == []
 
 
-def test_opening_tells_the_highest_seq():
-    store = storage.MemoryStorage()
+def test_opening_tells_the_highest_seq(store):
     open_log(store, "alice", "bob")
     assert opened(store).max_seq == 2
 
@@ -65,8 +84,7 @@ def test_opening_tells_the_highest_seq():
 # --- appending ------------------------------------------------------------------------------------------------------
 
 
-def test_an_append_of_an_earlier_epoch_is_fenced_off():
-    store = storage.MemoryStorage()
+def test_an_append_of_an_earlier_epoch_is_fenced_off(store):
     old = opened(store).epoch
     new = opened(store).epoch
     assert append(store, old, message(1)) == storage.Fenced()
@@ -74,12 +92,11 @@ def test_an_append_of_an_earlier_epoch_is_fenced_off():
     assert append(store, new, message(1)) == storage.Appended()
 
 
-def test_an_append_to_nothing_is_fenced_off():
-    assert append(storage.MemoryStorage(), 1, message(1)) == storage.Fenced()
+def test_an_append_to_nothing_is_fenced_off(store):
+    assert append(store, 1, message(1)) == storage.Fenced()
 
 
-def test_only_the_next_seq_is_taken():
-    store = storage.MemoryStorage()
+def test_only_the_next_seq_is_taken(store):
     epoch = opened(store).epoch
     assert append(store, epoch, message(2)) == storage.Fenced()
     assert append(store, epoch, message(1)) == storage.Appended()
@@ -87,8 +104,7 @@ def test_only_the_next_seq_is_taken():
     assert append(store, epoch, message(3)) == storage.Fenced()
 
 
-def test_a_key_is_taken_once():
-    store = storage.MemoryStorage()
+def test_a_key_is_taken_once(store):
     epoch = opened(store).epoch
     original = message(1, id_client="same")
     append(store, epoch, original)
@@ -96,24 +112,21 @@ def test_a_key_is_taken_once():
     assert missed(store, "alice").messages == [original]
 
 
-def test_the_same_key_of_another_sender_is_another_key():
-    store = storage.MemoryStorage()
+def test_the_same_key_of_another_sender_is_another_key(store):
     epoch = opened(store).epoch
     append(store, epoch, message(1, id_client="same"))
     assert append(store, epoch, message(2, id_client="same", sender="bob")) == storage.Appended()
 
 
-def test_a_fenced_writer_is_not_told_of_duplicates():
+def test_a_fenced_writer_is_not_told_of_duplicates(store):
     """It must learn that it is no writer any more, whatever it asks."""
-    store = storage.MemoryStorage()
     old = opened(store).epoch
     append(store, old, message(1))
     opened(store)
     assert append(store, old, message(2, id_client="i1")) == storage.Fenced()
 
 
-def test_find_tells_what_stands_under_a_key():
-    store = storage.MemoryStorage()
+def test_find_tells_what_stands_under_a_key(store):
     append(store, opened(store).epoch, message(1))
     assert store.execute(storage.Find(AB, "alice", "i1")) == message(1)
     assert store.execute(storage.Find(AB, "bob", "i1")) is None
@@ -124,14 +137,12 @@ def test_find_tells_what_stands_under_a_key():
 # --- users, places --------------------------------------------------------------------------------------------------
 
 
-def test_opening_a_user_raises_its_epoch_alone():
-    store = storage.MemoryStorage()
+def test_opening_a_user_raises_its_epoch_alone(store):
     epochs = [store.execute(storage.OpenUser(user)).epoch for user in ("alice", "alice", "bob", "alice")]
     assert epochs == [1, 2, 1, 3]
 
 
-def test_a_users_place_counts_what_others_sent_after_the_mark():
-    store = storage.MemoryStorage()
+def test_a_users_place_counts_what_others_sent_after_the_mark(store):
     epoch = opened(store).epoch
     notice = message(3, type=MessageType.NOTIFICATION)
     for one in (message(1), message(2, sender="bob"), notice, message(4)):
@@ -142,16 +153,14 @@ def test_a_users_place_counts_what_others_sent_after_the_mark():
     assert places(store, "bob")[AB] == (place(1, 1), [4])
 
 
-def test_a_mark_moves_forward_only_and_never_beyond_the_log():
-    store = storage.MemoryStorage()
+def test_a_mark_moves_forward_only_and_never_beyond_the_log(store):
     open_log(store, "alice", "alice", "alice")
     for asked, stands in ((2, 2), (1, 2), (99, 3), (-5, 3)):
         assert save(store, "bob", asked)["bob"].read_seq == stands
         assert read_seq(store, "bob") == stands
 
 
-def test_who_is_no_member_has_no_place():
-    store = storage.MemoryStorage()
+def test_who_is_no_member_has_no_place(store):
     open_log(store, "alice")
     assert save(store, "mallory", 1) == save(store, "alice", 1, TEAM) == {}
     assert append(store, opened(store).epoch, message(2, sender="mallory"), shown=1) == storage.Appended()
@@ -159,8 +168,7 @@ def test_who_is_no_member_has_no_place():
     assert set(places(store, "alice")) == {AB}
 
 
-def test_each_change_gets_the_next_version_of_the_users_log_and_no_change_gets_none():
-    store = storage.MemoryStorage()
+def test_each_change_gets_the_next_version_of_the_users_log_and_no_change_gets_none(store):
     open_log(store, "alice", "alice")
     open_log(store, "alice", conversation=TEAM)
     assert save(store, "bob", pinned=True) == {"bob": place(1, pinned=True)}
@@ -172,18 +180,17 @@ def test_each_change_gets_the_next_version_of_the_users_log_and_no_change_gets_n
     assert missed(store, "alice").version == 0
 
 
-def test_who_reads_changes_the_peers_place_as_well():
-    store = storage.MemoryStorage()
+def test_who_reads_changes_the_peers_place_as_well(store):
     open_log(store, "alice", "alice")
-    assert save(store, "bob", 1) == {"bob": place(1, 1), "alice": place(1, peer_read_seq=1)}
-    assert save(store, "bob", 1) == {"bob": place(1, 1), "alice": place(1, peer_read_seq=1)}  # again, for who missed it
+    told = {"bob": place(1, 1), "alice": place(1, peer_read_seq=1, peer_delivered_seq=1)}  # what is read was delivered
+    assert save(store, "bob", 1) == told
+    assert save(store, "bob", 1) == told  # again, for who missed it
     assert set(save(store, "bob", muted=True)) == {"bob"}
-    assert save(store, "alice", 2)["alice"] == place(2, 2, peer_read_seq=1)
+    assert save(store, "alice", 2)["alice"] == place(2, 2, peer_read_seq=1, peer_delivered_seq=1)
     assert missed(store, "alice").version == missed(store, "bob").version - 1 == 2
 
 
-def test_nobody_is_a_peer_in_a_group_or_of_oneself():
-    store = storage.MemoryStorage()
+def test_nobody_is_a_peer_in_a_group_or_of_oneself(store):
     open_log(store, "alice", conversation=TEAM)
     assert set(save(store, "bob", 1, TEAM)) == {"bob"}
     notes = "p2p:alice:alice"
@@ -191,8 +198,7 @@ def test_nobody_is_a_peer_in_a_group_or_of_oneself():
     assert save(store, "alice", 1, notes) == {"alice": place(1, 1, conversation=notes)}
 
 
-def test_to_hide_is_to_read_and_moves_forward_only():
-    store = storage.MemoryStorage()
+def test_to_hide_is_to_read_and_moves_forward_only(store):
     open_log(store, "alice", "alice", "alice")
     assert save(store, "bob", hidden_seq=2)["bob"] == place(1, 2, hidden_seq=2)
     assert save(store, "bob", hidden_seq=1)["bob"] == place(1, 2, hidden_seq=2)
@@ -201,8 +207,7 @@ def test_to_hide_is_to_read_and_moves_forward_only():
     assert save(store, "bob", hidden_seq=-1)["bob"] == place(3, 3, hidden_seq=3)
 
 
-def test_only_the_latest_state_of_each_place_that_changed_is_told():
-    store = storage.MemoryStorage()
+def test_only_the_latest_state_of_each_place_that_changed_is_told(store):
     open_log(store, "alice", "alice")
     open_log(store, "alice", conversation=TEAM)
     for seq in (1, 2):
@@ -220,14 +225,12 @@ def test_only_the_latest_state_of_each_place_that_changed_is_told():
     assert store.execute(storage.Missed(session("bob"), {}, 1)).places == ()  # not before the last page
 
 
-def test_who_knows_of_no_place_is_told_all():
-    store = storage.MemoryStorage()
+def test_who_knows_of_no_place_is_told_all(store):
     open_log(store, "alice")
     assert missed(store, "bob").places == (place(0),)
 
 
-def test_how_many_have_read_a_message():
-    store = storage.MemoryStorage()
+def test_how_many_have_read_a_message(store):
     state = opened(store, TEAM, ("alice", "bob", "carol"))
     for seq, sender in ((1, "alice"), (2, "bob")):
         append(store, state.epoch, message(seq, conversation_id=TEAM, sender=sender))
@@ -243,21 +246,20 @@ def test_how_many_have_read_a_message():
     assert store.execute(storage.CountRead("alice", AB, 1)) is None
 
 
-def test_a_send_moves_its_senders_mark():
-    store = storage.MemoryStorage()
+def test_a_send_moves_its_senders_mark(store):
     epoch = opened(store).epoch
     for seq in (1, 2, 3):
         append(store, epoch, message(seq))
     moved = append(store, epoch, message(4, sender="bob"), shown=2)
-    assert moved == storage.Appended((("bob", place(1, 2)), ("alice", place(1, peer_read_seq=2))))
+    peer = place(1, peer_read_seq=2, peer_delivered_seq=2)
+    assert moved == storage.Appended((("bob", place(1, 2)), ("alice", peer)))
     assert places(store, "bob")[AB] == (place(1, 2), [3])
     assert append(store, epoch, message(5, sender="bob"), shown=1) == storage.Appended()
     append(store, epoch, message(6, sender="bob"), shown=99)
     assert (read_seq(store, "bob"), read_seq(store, "alice")) == (6, 0)
 
 
-def test_a_refused_send_moves_no_mark():
-    store = storage.MemoryStorage()
+def test_a_refused_send_moves_no_mark(store):
     epoch = opened(store).epoch
     append(store, epoch, message(1, sender="bob"))
     append(store, epoch, message(2, sender="bob", id_client="i1"), shown=1)  # a duplicate
@@ -268,33 +270,47 @@ def test_a_refused_send_moves_no_mark():
 # --- what a device missed -------------------------------------------------------------------------------------------
 
 
-def test_pages_cover_everything_after_the_cursors_once():
-    store = storage.MemoryStorage()
-    open_log(store, "alice", "bob", "alice", "bob", "alice")
-    open_log(store, "alice", "alice", conversation=TEAM)
-    cursors, got, pages = {AB: 2}, [], 0
+def read_all(store, user, cursors=None, limit=100, inbox=0):
+    """(conversation, seq) of all that the pages bring, with how many pages it took."""
+    cursors, got, pages = dict(cursors or {}), [], 0
     while True:
-        page = missed(store, "bob", cursors, limit=2)
+        page = missed(store, user, cursors, limit, inbox)
         got += [(one.conversation_id, one.seq) for one in page.messages]
-        assert len(page.messages) <= 2
+        assert len(page.messages) <= limit
         cursors |= page.cursors
+        inbox = page.inbox
         pages += 1
         if not page.more:
-            break
-    assert got == [(TEAM, 1), (TEAM, 2), (AB, 3), (AB, 4), (AB, 5)]
+            return got, cursors, pages
+        assert page.messages
+        assert (page.places, page.version) == ((), 0)
+
+
+def test_pages_cover_everything_after_the_cursors_once(store):
+    open_log(store, "alice", "bob", "alice", "bob", "alice")
+    open_log(store, "alice", "alice", conversation=TEAM)
+    got, cursors, pages = read_all(store, "bob", {AB: 2}, limit=2)
+    assert sorted(got) == [(TEAM, 1), (TEAM, 2), (AB, 3), (AB, 4), (AB, 5)]
     assert cursors == {AB: 5, TEAM: 2}
     assert pages == 3
 
 
-def test_a_page_that_holds_exactly_the_rest_is_the_last():
-    store = storage.MemoryStorage()
+def test_a_read_fan_out_goes_through_the_conversations_and_a_write_fan_out_through_the_inbox(by_read, by_write):
+    for store in (by_read, by_write):
+        open_log(store, "alice", "bob")
+        open_log(store, "alice", conversation=TEAM)
+        open_log(store, "alice")
+    assert read_all(by_read, "bob")[0] == [(TEAM, 1), (AB, 1), (AB, 2), (AB, 3)]
+    assert read_all(by_write, "bob")[0] == [(AB, 1), (AB, 2), (TEAM, 1), (AB, 3)]
+
+
+def test_a_page_that_holds_exactly_the_rest_is_the_last(store):
     open_log(store, "alice", "alice")
     assert not missed(store, "bob", limit=2).more
     assert missed(store, "bob", limit=1).more
 
 
-def test_cursors_that_cannot_be_do_no_harm():
-    store = storage.MemoryStorage()
+def test_cursors_that_cannot_be_do_no_harm(store):
     open_log(store, "alice")
     page = missed(store, "bob", {AB: -3, "group:unknown": 7})
     assert [one.seq for one in page.messages] == [1]
@@ -302,10 +318,202 @@ def test_cursors_that_cannot_be_do_no_harm():
     assert missed(store, "bob", {AB: 50}).messages == []
 
 
-def test_nobody_gets_what_others_talk_about():
-    store = storage.MemoryStorage()
+def test_nobody_gets_what_others_talk_about(store):
     open_log(store, "alice")
-    assert missed(store, "mallory", {AB: 0}) == storage.MissedPage([], {}, more=False)
+    page = missed(store, "mallory", {AB: 0})
+    assert (page.messages, page.cursors, page.more, page.inbox) == ([], {}, False, 0)
+
+
+def test_an_append_puts_a_row_into_the_inbox_of_each_member_under_fan_out_on_write(by_read, by_write):
+    for store, rows in ((by_read, 0), (by_write, 3)):
+        epoch = opened(store, TEAM, ("alice", "bob", "carol")).epoch
+        one = message(1, conversation_id=TEAM)
+        assert store.execute(storage.Append(epoch, one, 0)).inbox_rows == rows
+        for user in ("alice", "bob", "carol"):
+            assert missed(store, user).messages == [one]
+        store.execute(storage.Append(epoch, one, 0))  # a duplicate
+        store.execute(storage.Append(epoch, message(3, conversation_id=TEAM), 0))  # fenced
+        assert [m.seq for m in missed(store, "bob").messages] == [1]
+        assert missed(store, "bob").inbox == bool(rows)
+
+
+def test_a_login_looks_into_each_conversation_or_into_one_inbox(by_read, by_write):
+    for store in (by_read, by_write):
+        for user in ("bob", "carol", "dave"):
+            opened(store, f"p2p:alice:{user}", ("alice", user))
+    assert [missed(by_read, user).reads for user in ("alice", "bob", "mallory")] == [3, 1, 0]
+    assert [missed(by_write, user).reads for user in ("alice", "bob", "mallory")] == [1, 1, 1]
+    open_log(by_read, "alice", "alice", conversation="p2p:alice:carol")
+    assert missed(by_read, "alice", limit=1).reads == 2  # up to where the page was full
+
+
+def test_an_inbox_is_read_from_where_it_was_left(by_write):
+    open_log(by_write, "alice", "alice", "alice")
+    page = missed(by_write, "bob", limit=2)
+    assert (page.inbox, page.more) == (2, True)
+    rest = missed(by_write, "bob", {AB: 2}, inbox=page.inbox)
+    assert ([m.seq for m in rest.messages], rest.inbox, rest.more) == ([3], 3, False)
+    again = missed(by_write, "bob", {AB: 3}, inbox=rest.inbox)
+    assert (again.messages, again.cursors, again.inbox) == ([], {}, 3)
+
+
+def test_what_a_device_got_by_a_push_is_passed_in_the_inbox(by_write):
+    """And costs no place in the page."""
+    open_log(by_write, *["alice"] * 5)
+    open_log(by_write, "alice", conversation=TEAM)
+    page = missed(by_write, "bob", {AB: 4}, limit=2)
+    assert [(m.conversation_id, m.seq) for m in page.messages] == [(AB, 5), (TEAM, 1)]
+    assert (page.cursors, page.inbox, page.more) == ({AB: 5, TEAM: 1}, 6, False)
+    full = missed(by_write, "bob", {AB: 4}, limit=1)
+    assert (full.cursors, full.inbox, full.more) == ({AB: 5}, 5, True)
+    assert missed(by_write, "bob", {AB: 9}).cursors == {AB: 9, TEAM: 1}
+
+
+@pytest.mark.parametrize(("inbox", "stands", "seqs"), [(-5, 2, [1, 2]), (99, 2, []), (10**30, 2, []), (1, 2, [2])])
+def test_a_place_in_the_inbox_that_cannot_be_does_no_harm(by_write, inbox, stands, seqs):
+    open_log(by_write, "alice", "alice")
+    page = missed(by_write, "bob", inbox=inbox)
+    assert (page.inbox, [m.seq for m in page.messages]) == (stands, seqs)
+
+
+def test_under_fan_out_on_read_there_is_no_inbox(by_read):
+    open_log(by_read, "alice")
+    page = missed(by_read, "bob", inbox=7)
+    assert ([m.seq for m in page.messages], page.inbox) == ([1], 0)
+
+
+MEMBERS = {AB: ("alice", "bob"), "p2p:bob:carol": ("bob", "carol"), TEAM: ("alice", "bob", "carol")}
+
+
+@given(
+    appends=st.lists(st.tuples(st.sampled_from(sorted(MEMBERS)), st.integers(0, 2)), max_size=25),
+    have=st.dictionaries(st.sampled_from(sorted(MEMBERS)), st.integers(-1, 12)),
+    limits=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    later=st.lists(st.sampled_from(sorted(MEMBERS)), max_size=10),
+    pushed=st.sets(st.sampled_from(sorted(MEMBERS))),
+)
+def test_both_fan_outs_bring_the_same(appends, have, limits, later, pushed):
+    """Whatever was appended, whatever the device holds and however large the pages: at the first sync, and at one that
+    goes on from it, of which pushes brought some conversations already."""
+    stores = [storage.MemoryStorage(fanout) for fanout in FANOUTS]
+    logs = dict.fromkeys(MEMBERS, 0)
+
+    def append_all(where):
+        for id, sender in where:
+            logs[id] += 1
+            for store in stores:
+                epoch = opened(store, id, MEMBERS[id]).epoch
+                one = message(logs[id], conversation_id=id, sender=MEMBERS[id][sender % len(MEMBERS[id])])
+                assert append(store, epoch, one) == storage.Appended()
+
+    for id in MEMBERS:
+        for store in stores:
+            opened(store, id, MEMBERS[id])
+    append_all(appends)
+    for user in ("alice", "bob", "carol"):
+        mine = {id for id in MEMBERS if user in MEMBERS[id]}
+        expected = {(id, seq) for id in mine for seq in range(max(0, have.get(id, 0)) + 1, logs[id] + 1)}
+        for store, limit in zip(stores, limits, strict=True):
+            got, cursors, pages = read_all(store, user, have, limit)
+            assert len(got) == len(set(got))
+            assert set(got) == expected
+            assert pages == max(1, -(-len(got) // limit))
+            for id in mine:
+                seqs = [seq for one, seq in got if one == id]
+                assert seqs == sorted(seqs)
+                assert max(0, cursors.get(id, 0)) == max(logs[id], have.get(id, 0), 0)
+    before = dict(logs)
+    marks = [missed(store, "bob", {}, 1_000).inbox for store in stores]
+    append_all([(id, 0) for id in later])
+    cursors = {id: logs[id] if id in pushed else before[id] for id in MEMBERS}
+    expected = {(id, seq) for id in set(MEMBERS) - pushed for seq in range(before[id] + 1, logs[id] + 1)}
+    for store, mark, limit in zip(stores, marks, limits, strict=True):
+        assert set(read_all(store, "bob", cursors, limit, mark)[0]) == expected
+
+
+# --- ranges ---------------------------------------------------------------------------------------------------------
+
+
+def find_range(store, first, last, limit=100, user="bob", conversation=AB):
+    page = store.execute(storage.Range(user, conversation, first, last, limit))
+    return None if page is None else ([one.seq for one in page.messages], page.more)
+
+
+def test_a_range_has_both_its_ends(store):
+    open_log(store, *["alice"] * 5)
+    assert find_range(store, 2, 4) == ([2, 3, 4], False)
+    assert find_range(store, 3, 3) == ([3], False)
+    assert store.execute(storage.Range("alice", AB, 1, 1, 1)) == storage.RangePage([message(1)])
+
+
+def test_the_latest_of_a_range_that_is_too_long(store):
+    open_log(store, *["alice"] * 5)
+    assert find_range(store, 1, 4, limit=2) == ([3, 4], True)
+    assert find_range(store, 1, 2, limit=2) == ([1, 2], False)
+    assert find_range(store, 1, 99, limit=1) == ([5], True)
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "seqs"),
+    [(-9, 2, [1, 2]), (0, 1, [1]), (2, 10**30, [2, 3]), (3, 2, []), (4, 9, []), (-3, 0, []), (-3, -1, [])],
+)
+def test_a_range_that_cannot_be_is_cut(store, first, last, seqs):
+    open_log(store, *["alice"] * 3)
+    assert find_range(store, first, last) == (seqs, False)
+
+
+def test_a_range_is_for_members(store):
+    open_log(store, "alice")
+    assert find_range(store, 1, 1, user="mallory") is None
+    assert find_range(store, 1, 1, conversation=TEAM) is None
+
+
+# --- what was delivered ---------------------------------------------------------------------------------------------
+
+
+def test_who_got_it_changes_the_peers_place_only(store):
+    open_log(store, "alice", "alice")
+    told = {"bob": place(0), "alice": place(1, peer_delivered_seq=1)}
+    assert save(store, "bob", delivered_seq=1) == told
+    assert save(store, "bob", delivered_seq=1) == told
+    assert (missed(store, "alice").version, missed(store, "bob").version) == (1, 0)
+
+
+def test_delivered_moves_forward_only_not_beyond_the_log_and_never_behind_what_was_read(store):
+    open_log(store, "alice", "alice", "alice")
+
+    def delivered(**change):
+        return save(store, "bob", **change)["alice"]
+
+    assert delivered(delivered_seq=2) == place(1, peer_delivered_seq=2)
+    assert delivered(delivered_seq=1) == place(1, peer_delivered_seq=2)
+    assert delivered(read_seq=1) == place(2, peer_read_seq=1, peer_delivered_seq=2)
+    assert delivered(hidden_seq=3) == place(3, peer_read_seq=3, peer_delivered_seq=3)
+    open_log(store, "alice", "alice")
+    assert delivered(delivered_seq=99) == place(4, peer_read_seq=3, peer_delivered_seq=5)
+    assert set(save(store, "bob", delivered_seq=-1)) == {"bob"}
+
+
+def test_opening_a_user_tells_where_the_log_ends_and_what_was_delivered(store):
+    open_log(store, "alice", "alice", "bob")
+    open_log(store, "alice", conversation=TEAM)
+    save(store, "bob", delivered_seq=2)
+    save(store, "alice", delivered_seq=1)
+    ab, team = store.execute(storage.OpenUser("bob")).places
+    assert ab == (place(1, peer_delivered_seq=1), [1, 2], 3, 2)
+    assert team == (place(0, conversation=TEAM), [1], 1, 0)
+    save(store, "bob", 3)
+    assert store.execute(storage.OpenUser("bob")).places[0].delivered_seq == 3
+    assert store.execute(storage.OpenUser("alice")).places[0].delivered_seq == 1
+
+
+def test_groups_and_notes_to_oneself_know_nothing_of_what_was_delivered(store):
+    open_log(store, "alice", conversation=TEAM)
+    assert save(store, "bob", conversation=TEAM, delivered_seq=1) == {"bob": place(0, conversation=TEAM)}
+    notes = "p2p:alice:alice"
+    append(store, opened(store, notes, ("alice",)).epoch, message(1, conversation_id=notes))
+    assert save(store, "alice", conversation=notes, delivered_seq=1) == {"alice": place(0, conversation=notes)}
+    assert [found.delivered_seq for found in store.execute(storage.OpenUser("alice")).places] == [0, 0]
 
 
 # --- whatever is asked, in whatever order ---------------------------------------------------------------------------
@@ -315,10 +523,11 @@ class StorageInvariants(RuleBasedStateMachine):
     """Several writers, some of them fenced off, that try all kinds of appends."""
 
     users = ("alice", "bob")
+    fanout = "read"
 
     def __init__(self) -> None:
         super().__init__()
-        self.store = storage.MemoryStorage()
+        self.store = storage.MemoryStorage(self.fanout)
         self.epochs = [0]
         self.acknowledged: dict[int, storage.Message] = {}
         self.read = dict.fromkeys(self.users, 0)
@@ -362,7 +571,12 @@ class StorageInvariants(RuleBasedStateMachine):
             for one in self.users:
                 self.versions[one] += 1
             assert told == {
-                one: place(self.versions[one], self.read[one], peer_read_seq=self.read[other])
+                one: place(
+                    self.versions[one],
+                    self.read[one],
+                    peer_read_seq=self.read[other],
+                    peer_delivered_seq=self.read[other],
+                )
                 for one, other in ((user, peer), (peer, user))
             }
         else:
@@ -382,7 +596,8 @@ class StorageInvariants(RuleBasedStateMachine):
         state = self.store.execute(storage.OpenUser(user))
         assert state.epoch > self.user_epochs[user]
         self.user_epochs[user] = state.epoch
-        for found, unread in state.places:
+        for found, unread, max_seq, delivered_seq in state.places:
+            assert (max_seq, delivered_seq) == (len(self.acknowledged), self.read[user])
             assert 0 <= found.read_seq <= len(self.acknowledged)
             assert (found.read_seq, found.version) == (self.read[user], self.versions[user])
             assert unread == [seq for seq, m in self.acknowledged.items() if seq > found.read_seq and m.sender != user]
@@ -393,5 +608,12 @@ class StorageInvariants(RuleBasedStateMachine):
         assert log == [self.acknowledged[seq] for seq in range(1, len(self.acknowledged) + 1)]
 
 
-StorageInvariants.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+class InboxInvariants(StorageInvariants):
+    fanout = "write"
+
+
+StorageInvariants.TestCase.settings = InboxInvariants.TestCase.settings = settings(
+    max_examples=60, stateful_step_count=30, deadline=None
+)
 TestStorageInvariants = StorageInvariants.TestCase
+TestInboxInvariants = InboxInvariants.TestCase

@@ -37,8 +37,8 @@ def unread(registry, one, conversation=AB):
     return told.read_seq, told.unread
 
 
-def sync(registry, one, cursors=None):
-    registry.receive(up(one, frames.Sync(cursors or {})))
+def sync(registry, one, cursors=None, number=0):
+    registry.receive(up(one, frames.Sync(cursors or {}, number=number)))
     registry.answer_all()
     return [frame for to, frame in registry.take((frames.Page, frames.SyncDone)) if to == one]
 
@@ -141,6 +141,64 @@ def test_frames_of_a_session_that_a_crash_has_ended_do_nothing(registry):
     registry.receive(frames.Detach(session("bob")))
     assert not registry.asked
     assert registry.told == []
+
+
+# --- a login that overtakes another ---------------------------------------------------------------------------------
+
+
+def attach(registry, connection, instance, attempt):
+    registry.take()
+    registry.attach("bob", connection=connection, instance=instance, attempt=attempt)
+    return [(type(frame), getattr(frame, "code", None)) for frame in registry.take()]
+
+
+IN = (frames.Attached, None)
+OUT = (frames.Kick, Code.REPLACED)
+LATE = (frames.Attached, Code.REPLACED)
+
+
+def test_a_late_login_does_not_throw_out_the_one_that_overtook_it(registry):
+    registry.login("alice", connection=9)
+    registry.attach("bob", connection=2, instance="x", attempt=2)
+    registry.answer_all()
+    current = next(frame.session for _, frame in registry.told if getattr(frame, "connection", 0) == 2)
+    registry.told.clear()
+    registry.attach("bob", connection=1, instance="x", attempt=1)
+    assert registry.told == [("g0", frames.Attached(1, None, Code.REPLACED))]
+    registry.take()
+    registry.deliver(message(2))
+    assert [to for to, _ in registry.take(frames.Push) if to.user == "bob"] == [current]
+
+
+def test_only_an_earlier_attempt_of_the_same_instance_is_late(registry):
+    registry.attach("bob", connection=1, instance="x", attempt=5)
+    registry.answer_all()
+    assert attach(registry, 2, "x", 5) == [OUT, IN]
+    assert attach(registry, 3, "x", 6) == [OUT, IN]
+    assert attach(registry, 4, "x", 5) == [LATE]
+    assert attach(registry, 5, "y", 1) == [OUT, IN]  # another copy, started since
+    assert attach(registry, 6, "x", 9) == [OUT, IN]
+    assert attach(registry, 7, "y", 1) == [OUT, IN]  # of which nothing is known any more: the last one wins
+    assert attach(registry, 8, "", 0) == [OUT, IN]  # a client that tells nothing
+    assert attach(registry, 9, "", 0) == [OUT, IN]
+    assert attach(registry, 9, "", -1) == [OUT, IN]
+
+
+def test_a_late_login_of_another_device_is_another_matter(registry):
+    registry.attach("bob", "d0", connection=1, instance="x", attempt=2)
+    registry.answer_all()
+    registry.take()
+    registry.attach("bob", "d1", connection=2, instance="x", attempt=1)
+    assert [frame.session.device for frame in registry.take()] == ["d1"]
+
+
+def test_the_attempts_of_a_session_that_has_ended_do_not_count(registry):
+    other = registry.login("bob", "d1")  # keeps bob open
+    registry.attach("bob", connection=2, instance="x", attempt=2)
+    (attached,) = [frame for frame in registry.take() if frame.connection == 2]
+    registry.receive(frames.Detach(attached.session))
+    assert attach(registry, 3, "x", 1) == [IN]
+    assert other.device == "d1"
 
 
 # --- opening a user -------------------------------------------------------------------------------------------------
@@ -318,23 +376,24 @@ def test_the_peer_is_told_of_the_reading_wherever_it_is(registry):
     one = registry.login("bob")
     registry.receive(up(one, frames.Read(AB, 1)))
     registry.answer()
-    assert registry.told_users == [("alice", frames.PeerRead("alice", place(1, peer_read_seq=1)))]
+    moved = place(1, peer_read_seq=1, peer_delivered_seq=1)
+    assert registry.told_users == [("alice", frames.PeerMoved("alice", moved))]
 
 
 def test_a_device_hears_that_the_peer_has_read(registry):
     one = registry.login("alice")
     registry.take()
-    read = frames.PeerRead("alice", place(1, peer_read_seq=1))
+    read = frames.PeerMoved("alice", place(1, peer_read_seq=1))
     for _ in range(2):  # repeated, it is no news
         registry.receive(read)
-    registry.receive(frames.PeerRead("bob", place(1)))  # who is away
+    registry.receive(frames.PeerMoved("bob", place(1)))  # who is away
     assert registry.take() == [(one, frames.Placed(read.place))]
     assert set(registry.machine._users) == {"alice"}
 
 
 def test_what_the_peer_read_while_a_user_is_being_opened_is_told_once_it_is(registry):
     registry.attach("alice")
-    registry.receive(frames.PeerRead("alice", place(1, peer_read_seq=1)))
+    registry.receive(frames.PeerMoved("alice", place(1, peer_read_seq=1)))
     registry.answer()
     assert [frame.place.peer_read_seq for _, frame in registry.take(frames.Placed)] == [1]
 
@@ -371,7 +430,7 @@ def test_a_sync_tells_the_other_devices_as_well_what_a_lost_answer_would_have(re
     registry.answer()
     told = registry.take()
     assert [to.device for to, frame in told if isinstance(frame, frames.Placed)] == ["d0", "d1"]
-    assert told[-1] == (one, frames.SyncDone([place(1, 1)], 1))
+    assert told[-1] == (one, frames.SyncDone([], {AB: 1}, [place(1, 1)], 1))
 
 
 def test_a_sync_tells_the_places_that_changed_since(registry):
@@ -381,9 +440,9 @@ def test_a_sync_tells_the_places_that_changed_since(registry):
     registry.answer_all()
     for version, places in ((0, [place(2, 1, muted=True)]), (1, [place(2, 1, muted=True)]), (2, [])):
         registry.take()
-        registry.receive(up(one, frames.Sync({}, version)))
+        registry.receive(up(one, frames.Sync({AB: 1}, version)))
         registry.answer_all()
-        assert registry.take()[-1] == (one, frames.SyncDone(places, 2))
+        assert registry.take()[-1] == (one, frames.SyncDone([], {AB: 1}, places, 2))
 
 
 def test_how_many_have_read_is_asked_of_storage(registry):
@@ -475,35 +534,296 @@ def test_a_send_that_moves_no_mark_tells_of_none(registry):
     assert [type(frame) for _, frame in registry.take()] == [frames.Push]
 
 
+# --- what was not heard of ------------------------------------------------------------------------------------------
+
+
+def resynced(registry):
+    """(user, device) of those told to sync again; other frames are forgotten with them."""
+    return [(to.user, to.device) for to, _ in registry.take(frames.Resync)]
+
+
+@pytest.fixture
+def two(registry):
+    """Bob on two devices, alice on one; the log has one message."""
+    for number, (user, device) in enumerate((("bob", "d0"), ("bob", "d1"), ("alice", "d0"))):
+        registry.login(user, device, connection=number)
+    registry.take()
+    return registry
+
+
+BOTH = [("bob", "d0"), ("bob", "d1")]
+
+
+def test_a_jump_in_what_is_delivered_sends_every_device_to_look(two):
+    two.deliver(message(2), users=("bob",))
+    assert resynced(two) == []
+    two.deliver(message(4), users=("bob",))
+    assert [(type(frame), to.device) for to, frame in two.take()] == [
+        *((frames.Resync, device) for device in ("d0", "d1")),
+        *((frames.Push, device) for device in ("d0", "d1")),
+    ]
+    for seq in (3, 4, 5):  # late, again, the next
+        two.deliver(message(seq), users=("bob",))
+    assert resynced(two) == []
+    two.deliver(message(7), users=("bob",))
+    assert resynced(two) == BOTH
+
+
+def test_what_is_behind_does_not_move_back_what_was_heard(two):
+    for seq in (2, 3, 2, 4):
+        two.deliver(message(seq), users=("bob",))
+    assert resynced(two) == []
+
+
+def test_a_conversation_that_is_new_to_the_user_starts_at_nothing(two):
+    two.deliver(message(1, conversation_id=TEAM), users=("bob",))
+    assert resynced(two) == []
+    two.deliver(message(2, conversation_id="group:other"), users=("bob",))
+    assert resynced(two) == BOTH
+
+
+@pytest.mark.parametrize(("seq", "told"), [(1, []), (0, []), (2, BOTH), (9, BOTH)])
+def test_a_writer_that_found_more_than_was_heard_of_sends_every_device_to_look(two, seq, told):
+    two.receive(frames.Opened(("bob", "carol"), AB, seq))
+    assert resynced(two) == told
+    two.receive(frames.Opened(("bob", "carol"), AB, seq))
+    assert resynced(two) == []
+    two.deliver(message(max(seq, 1) + 1), users=("bob",))
+    assert resynced(two) == []  # no jump: it is known to have been there
+    assert set(two.machine._users) == {"alice", "bob"}
+
+
+def test_a_writer_tells_all_members_that_it_names(two):
+    two.receive(frames.Opened(("alice", "bob"), AB, 2))
+    assert resynced(two) == [("alice", "d0"), *BOTH]
+    two.receive(frames.Opened(("alice",), TEAM, 1))
+    assert resynced(two) == [("alice", "d0")]
+
+
+def test_who_is_being_opened_will_look_anyway(registry):
+    registry.attach("bob")
+    registry.receive(frames.Opened(("bob",), AB, 5))
+    assert registry.machine._users["bob"].places == {}
+    registry.answer()
+    assert [type(frame) for _, frame in registry.told] == [frames.Attached]
+
+
+def test_a_sync_of_one_device_is_not_what_the_others_have_heard(two):
+    """Stored, and let out by nobody: one device comes upon it, the others still wait for it."""
+    open_log(two.storage, "alice")
+    one = two.login("bob", "d2", connection=5)
+    two.take()
+    assert [m.seq for m in sync(two, one)[0].messages] == [1, 2]
+    two.receive(frames.Opened(("bob",), AB, 2))
+    assert resynced(two) == [*BOTH, ("bob", "d2")]
+
+
+# --- notices --------------------------------------------------------------------------------------------------------
+
+
+def test_under_notify_each_device_is_told_how_far_the_log_goes():
+    registry = Registry(policies=Policies(delivery="notify"))
+    for number, (user, device) in enumerate((("alice", "d0"), ("alice", "d1"), ("bob", "d0"))):
+        registry.login(user, device, connection=number)
+    (origin, other), (one,) = (registry.machine._users[user].sessions.values() for user in ("alice", "bob"))
+    registry.take()
+    registry.deliver(message(1), origin)
+    assert registry.take() == [(other, frames.Notify(AB, 1)), (one, frames.Notify(AB, 1))]
+    assert registry.machine._users["bob"].places[AB].view().unread == 1  # counted all the same
+
+
+# --- delivered receipts ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def receipts(registry):
+    """Bob online under `receipts = delivered`; the log has one message."""
+    made = Registry(registry.storage, Policies(receipts="delivered"))
+    made.bob = made.login("bob")
+    made.take()
+    return made
+
+
+def delivered(registry, seq, conversation=AB, one=None):
+    registry.receive(up(one or registry.bob, frames.Delivered(conversation, seq)))
+
+
+def test_what_a_device_has_got_is_saved_and_the_peer_told(receipts):
+    delivered(receipts, 1)
+    assert list(receipts.asked) == [storage.SavePlace("bob", AB, delivered_seq=1)]
+    receipts.answer()
+    assert receipts.told_users == [("alice", frames.PeerMoved("alice", place(1, peer_delivered_seq=1)))]
+    assert receipts.told == []  # it is no news for bob, and nobody asked
+
+
+def test_what_some_device_has_got_before_is_not_saved_again(receipts):
+    other = receipts.login("bob", "d1", connection=2)
+    for one in (receipts.bob, other, receipts.bob):
+        delivered(receipts, 1, one=one)
+    delivered(receipts, 0)
+    assert len(receipts.asked) == 1
+    receipts.deliver(message(2))
+    delivered(receipts, 2, one=other)
+    assert [request.delivered_seq for request in receipts.asked] == [1, 2]
+
+
+def test_what_was_saved_before_the_user_was_opened_is_known(receipts):
+    delivered(receipts, 1)
+    receipts.answer_all()
+    again = Registry(receipts.storage, receipts.policies)
+    again.bob = again.login("bob")
+    delivered(again, 1)
+    assert not again.asked
+
+
+@pytest.mark.parametrize("id", ["group:none", "p2p:bob:carol", "nonsense"])
+def test_what_is_delivered_of_no_conversation_of_the_users_does_nothing(receipts, id):
+    delivered(receipts, 1, id)
+    assert not receipts.asked
+    assert set(receipts.machine._users["bob"].places) == {AB}
+
+
+def test_groups_have_no_delivered_receipts(receipts):
+    receipts.deliver(message(1, conversation_id=TEAM))
+    delivered(receipts, 1, TEAM)
+    assert not receipts.asked
+
+
+def test_a_receipt_that_was_not_saved_is_saved_with_the_next(receipts):
+    delivered(receipts, 1)
+    receipts.answer(result=failed)
+    assert (receipts.told, receipts.told_users) == ([], [])
+    delivered(receipts, 1)
+    assert len(receipts.asked) == 1
+    receipts.answer()
+    assert len(receipts.told_users) == 1
+    delivered(receipts, 1)
+    assert not receipts.asked
+
+
+def test_the_failure_of_an_older_receipt_leaves_no_doubt(receipts):
+    receipts.deliver(message(2))
+    delivered(receipts, 1)
+    delivered(receipts, 2)
+    receipts.answer(0, failed)
+    receipts.answer()
+    delivered(receipts, 2)
+    assert len(receipts.asked) == 1  # it is said again, which does no harm
+
+
+def test_a_receipt_that_storage_has_no_place_for_tells_nobody(receipts):
+    delivered(receipts, 1)
+    receipts.answer(result=lambda request: storage.PlacesSaved())
+    assert (receipts.told, receipts.told_users) == ([], [])
+
+
+@pytest.mark.parametrize("result", [failed, None], ids=["failed", "saved"])
+def test_a_receipt_of_who_has_left_is_told_to_the_peer_at_most(receipts, result):
+    delivered(receipts, 1)
+    receipts.receive(frames.Detach(receipts.bob))
+    receipts.answer(result=result)
+    assert (receipts.told, len(receipts.told_users)) == ([], 0 if result else 1)
+
+
+def test_the_cursors_of_a_sync_are_receipts_too(receipts):
+    receipts.receive(up(receipts.bob, frames.Sync({AB: 1, "group:none": 3})))
+    assert [request.op for request in receipts.asked] == ["missed", "save_place"]
+    receipts.answer_all()
+    assert [user for user, _ in receipts.told_users] == ["alice"]
+
+
+def test_without_the_policy_a_sync_is_no_receipt(registry):
+    one = registry.login("bob")
+    registry.receive(up(one, frames.Sync({AB: 1})))
+    assert [request.op for request in registry.asked] == ["missed"]
+
+
+# --- looking back ---------------------------------------------------------------------------------------------------
+
+
+def test_a_range_is_asked_of_storage_a_page_at_most():
+    store = storage.MemoryStorage()
+    open_log(store, "alice", "alice", "alice")
+    registry = Registry(store, Policies(page=2))
+    one, other = registry.login("bob"), registry.login("bob", "d1", connection=2)
+    registry.take()
+    asked = up(one, frames.History(AB, 1, 3))
+    registry.receive(asked)
+    assert list(registry.asked) == [storage.Range("bob", AB, 1, 3, 2, asked)]
+    registry.answer()
+    registry.receive(up(other, frames.History(AB, 1, 1)))
+    registry.answer()
+    assert registry.take() == [
+        (one, frames.HistoryPage(AB, 1, 3, [message(2), message(3)], True)),
+        (other, frames.HistoryPage(AB, 1, 1, [message(1)], False)),
+    ]
+
+
+def test_what_a_range_brings_for_the_first_time_counts(registry):
+    """Stored, but let out by no writer: whoever pulled it has it unread."""
+    one = registry.login("bob")
+    open_log(registry.storage, "alice")
+    registry.receive(up(one, frames.History(AB, 2, 2)))
+    registry.answer()
+    assert registry.machine._users["bob"].places[AB].view().unread == 2
+
+
+def test_a_range_that_cannot_be_had_is_refused(registry):
+    one = registry.login("bob")
+    registry.take()
+    registry.receive(up(one, frames.History(TEAM, 1, 3)))
+    registry.answer()
+    registry.receive(up(one, frames.History(AB, 1, 3)))
+    registry.answer(result=failed)
+    refusals = [(to, f.request, f.ref, f.code) for to, f in registry.take()]
+    assert refusals == [
+        (one, "history", f"{TEAM}:1-3", Code.NO_CONVERSATION),
+        (one, "history", f"{AB}:1-3", Code.UNAVAILABLE),
+    ]
+
+
+def test_a_range_for_who_has_left_is_answered_to_the_session_that_asked(registry):
+    one = registry.login("bob")
+    registry.receive(up(one, frames.History(AB, 1, 1)))
+    registry.receive(frames.Detach(one))
+    registry.attach("bob", connection=2)  # and is being opened again
+    registry.take()
+    registry.answer()
+    assert registry.take() == [(one, frames.HistoryPage(AB, 1, 1, [message(1)]))]  # which its gateway drops
+    assert registry.machine._users["bob"].places == {}  # storage will say
+
+
 # --- login sync -----------------------------------------------------------------------------------------------------
 
 
 def test_a_sync_asks_for_what_the_session_misses(registry):
     one = registry.login("bob")
-    registry.receive(up(one, frames.Sync({AB: 5}, 7)))
-    assert list(registry.asked) == [storage.Missed(one, {AB: 5}, registry.policies.page, 7)]
+    registry.receive(up(one, frames.Sync({AB: 5}, 7, 8, 9, 10)))
+    assert list(registry.asked) == [storage.Missed(one, {AB: 5}, registry.policies.page, 7, 8, 9)]
 
 
-def test_the_last_page_is_followed_by_the_places():
-    store = storage.MemoryStorage()
+@pytest.mark.parametrize("fanout", ["read", "write"])
+def test_the_places_come_with_the_last_page(fanout):
+    store = storage.MemoryStorage(fanout)
     open_log(store, "alice", "alice", "alice")
     registry = Registry(store, Policies(page=2))
     one = registry.login("bob")
     registry.take()
-    (page,) = sync(registry, one)
-    assert ([m.seq for m in page.messages], page.cursors, page.more) == ([1, 2], {AB: 2}, True)
-    last, done = sync(registry, one, page.cursors)
-    assert ([m.seq for m in last.messages], last.more) == ([3], False)
-    assert done == frames.SyncDone([place(0, 0, 3)], 0)
+    inbox = 2 if fanout == "write" else 0
+    (page,) = sync(registry, one, number=4)
+    assert page == frames.Page([message(1), message(2)], {AB: 2}, inbox, 4)
+    (last,) = sync(registry, one, page.cursors, number=5)
+    inbox = 3 if fanout == "write" else 0
+    assert last == frames.SyncDone([message(3)], {AB: 3}, [place(0, 0, 3)], 0, inbox, 5)
 
 
 def test_a_sync_that_storage_cannot_answer_is_refused(registry):
     one = registry.login("bob")
     registry.take()
-    registry.receive(up(one, frames.Sync({})))
+    registry.receive(up(one, frames.Sync({}, number=6)))
     registry.answer(result=failed)
-    ((_, frame),) = registry.take()
-    assert (frame.request, frame.code) == ("sync", Code.UNAVAILABLE)
+    ((to, frame),) = registry.take()
+    assert (to, frame.request, frame.ref, frame.code, frame.number) == (one, "sync", "", Code.UNAVAILABLE, 6)
 
 
 def test_a_page_for_a_session_that_was_replaced_meanwhile_goes_nowhere(registry):

@@ -22,6 +22,7 @@ USERS = ("ann", "bob", "cy")
 CONVERSATIONS = ("p2p:ann:bob", "p2p:bob:cy", "group:g")
 users, conversations = st.sampled_from(USERS), st.sampled_from(CONVERSATIONS)
 small = st.integers(-1, 6)
+ends = small | st.sampled_from((-(2**70), 2**70))  # clients may ask for any
 
 
 def message(conversation="p2p:ann:bob", seq=1, sender="ann", id_client="m1", **fields) -> Message:
@@ -68,17 +69,23 @@ requests = st.one_of(
             muted=st.none() | st.booleans(),
             hidden_seq=st.none() | small,
             custom=st.none() | st.sampled_from(("", "{}")),
+            delivered_seq=small,
         )
     ]
     * 2,
     st.builds(storage.CountRead, users, conversations, small),
-    st.builds(
-        storage.Missed,
-        users.map(session),
-        st.dictionaries(conversations, small),
-        st.integers(1, 4),
-        st.integers(0, 6),
-    ),
+    *[
+        st.builds(
+            storage.Missed,
+            users.map(session),
+            st.dictionaries(conversations, ends),
+            st.integers(1, 4),
+            st.integers(0, 6),
+            ends,
+        )
+    ]
+    * 2,
+    st.builds(storage.Range, users, conversations, ends, ends, st.integers(1, 4)),
 )
 
 
@@ -98,25 +105,93 @@ def plausible(draw) -> list[storage.Request]:
         sequence.append(request)
     for user in USERS:  # look at everything in the end
         sequence += [storage.OpenUser(user), *(storage.Missed(session(user), {}, 100, version) for version in range(4))]
+        sequence += [storage.Missed(session(user), {}, 2, 0, inbox) for inbox in range(6)]
+        sequence += [storage.Range(user, id, 1, 100, 100) for id in CONVERSATIONS]
     return sequence
 
 
-@given(plausible(), st.lists(st.integers(1, 6), min_size=48, max_size=48), st.integers(0, 25))
+@pytest.mark.parametrize("fanout", ["read", "write"])
+@given(plausible(), st.lists(st.integers(1, 6), min_size=12, max_size=12), st.integers(0, 25))
 @settings(deadline=None, max_examples=100)
-def test_sqlite_means_what_memory_means(tmp_path_factory, sequence, sizes, reopen_at):
+def test_sqlite_means_what_memory_means(tmp_path_factory, fanout, sequence, sizes, reopen_at):
     path = tmp_path_factory.mktemp("store") / "im.db"
-    model, tables = MemoryStorage(), SqliteStorage(path, synchronous="NORMAL")
+    model, tables = MemoryStorage(fanout), SqliteStorage(path, synchronous="NORMAL", fanout=fanout)
     done = 0
     try:
-        for size in sizes:
+        for size in (*sizes, len(sequence)):
             batch = sequence[done : done + size]
             assert tables.execute_all(batch) == [model.execute(request) for request in batch]
             if done <= reopen_at < done + size:
                 tables.close()
-                tables = SqliteStorage(path, synchronous="NORMAL")
+                tables = SqliteStorage(path, synchronous="NORMAL", fanout=fanout)
             done += size
     finally:
         tables.close()
+
+
+@pytest.mark.parametrize("fanout", ["read", "write"])
+def test_receipts_and_ranges_mean_the_same(fanout):
+    """By hand, what a random sequence comes upon only now and then."""
+    id, group = "p2p:ann:bob", "group:g"
+    asked: list[storage.Request] = [storage.OpenConversation(one, ("ann", "bob")) for one in (id, group)]
+    asked += [storage.Append(1, message(one, seq, id_client=f"m{seq}"), 0) for seq in (1, 2, 3) for one in (id, group)]
+    for change in ({"delivered_seq": 2}, {"read_seq": 1}, {"delivered_seq": 9}, {"delivered_seq": 1}):
+        asked += [storage.SavePlace("bob", one, **change) for one in (id, group)]
+        asked += [storage.OpenUser(user) for user in ("ann", "bob")]
+        asked += [storage.Missed(session(user), {}, 9, 0) for user in ("ann", "bob")]
+    for first, last, limit in ((1, 3, 2), (1, 3, 3), (1, 2, 2), (2, 9, 1), (-(2**70), 2**70, 2), (3, 2, 1)):
+        asked += [storage.Range(user, id, first, last, limit) for user in ("ann", "cy")]
+    asked.append(storage.Range("ann", "group:none", 1, 2, 3))
+    model, tables = MemoryStorage(fanout), SqliteStorage(":memory:", fanout=fanout)
+    for request in asked:
+        assert tables.execute_all([request]) == [model.execute(request)], request
+    tables.close()
+
+
+@pytest.mark.parametrize(("made", "other"), [("read", "write"), ("write", "read")])
+def test_a_file_keeps_the_fan_out_that_it_was_made_with(tmp_path, made, other):
+    """Under the other one its inboxes would be missing, or grow stale."""
+    path = tmp_path / "im.db"
+    SqliteStore(path, fanout=made).close()
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match=rf"im\.db: made with fanout = {made}, which .* use that, or a new file"):
+        SqliteStore(path, fanout=other)
+    assert path.read_bytes() == before
+    SqliteStore(path, fanout=made).close()
+
+
+def test_a_fan_out_is_read_or_write(tmp_path):
+    with pytest.raises(UsageError, match="fanout: 'push' is neither read nor write"):
+        SqliteStore(tmp_path / "im.db", fanout="push")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("fanout", ["read", "write"])
+async def test_a_store_has_the_fan_out_that_it_was_given(fanout):
+    for store in (MemoryStore(fanout=fanout), SqliteStore(":memory:", fanout=fanout)):
+        answers = start(store)
+        store.submit(storage.OpenConversation("p2p:ann:bob", ("ann", "bob")))
+        store.submit(storage.Append(1, message(), 0))
+        await store.flush()
+        assert answers[-1][1].inbox_rows == (2 if fanout == "write" else 0)
+        store.close()
+
+
+def test_an_inbox_survives_what_is_rolled_back():
+    """A bad request in a batch must not leave a row, nor a hole, in anybody's inbox."""
+    tables = SqliteStorage(":memory:", fanout="write")
+    results = tables.execute_all(
+        [
+            storage.OpenConversation("p2p:ann:bob", ("ann", "bob")),
+            storage.Append(1, message(seq=1, id_client="m1"), 0),
+            storage.Append(1, message(seq=2, id_client="m2", content="\ud800"), 0),
+            storage.Append(1, message(seq=2, id_client="m3"), 0),
+            storage.Missed(session("bob"), {}, 10),
+        ]
+    )
+    page = results[-1]
+    assert ([one.id_client for one in page.messages], page.inbox) == (["m1", "m3"], 2)
+    tables.close()
 
 
 def start(store) -> list:

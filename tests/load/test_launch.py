@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import threading
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from itertools import compress
 
 import numpy as np
 import pytest
@@ -83,26 +85,44 @@ def test_a_second_run_on_the_same_server_is_not_all_duplicates(run, tiny, url):
     assert again.manifest["namespace"] != run.manifest["namespace"]
 
 
-def test_what_the_server_does_not_push_is_lost_and_exactly_that(tiny, server_with, monkeypatch):
-    unlucky = set()
+def test_what_the_server_does_not_push_is_fetched_if_something_follows_and_lost_if_not(tiny, server_with, monkeypatch):
+    places = {}  # intent -> (conversation, seq)
+
+    def unlucky(intent):
+        return intent % 5 == 0
 
     def send(self, connection, frame):
-        if isinstance(frame, frames.Push) and int(frame.message.id_client.partition(":")[2]) % 5 == 0:
-            unlucky.add(frame.message.id_client)
-        else:
+        if not (isinstance(frame, frames.Push) and unlucky(intent_of(frame.message))):
             send_all(self, connection, frame)
+
+    def intent_of(message):
+        return int(message.id_client.partition(":")[2])
+
+    def note(server, event):
+        if isinstance(event, events.Committed):
+            places[intent_of(event.message)] = event.message.conversation_id, event.message.seq
 
     from imsim.live import server as module
 
     send_all = module._Port.send
     monkeypatch.setattr(module._Port, "send", send)
-    with server_with() as server:
-        run = loadtest(tiny.with_({"drain": 0.5, "policies.gap_wait": 0.1}), server.url)
-    assert unlucky
-    lost = run.deliveries[run.deliveries.outcome == "pending"]
-    assert set(lost.intent) == {int(id_client.partition(":")[2]) for id_client in unlucky}
-    assert len(lost) == (run.deliveries.intent % 5 == 0).sum()
+    with server_with(note) as server:
+        run = loadtest(tiny.with_({"drain": 2.0, "policies.gap_wait": 0.1}), server.url)
     assert (run.messages.outcome == "stored").all()
+    # Of each conversation a device has what was pushed to it, and what it sent itself.
+    reached = defaultdict(int)
+    has = [*zip(run.messages.intent, run.messages.sender, run.messages.device, strict=True)]
+    wants = [*zip(run.deliveries.intent, run.deliveries.recipient, run.deliveries.device, strict=True)]
+    for intent, user, device in (*has, *(one for one in wants if not unlucky(one[0]))):
+        conversation, seq = places[intent]
+        reached[user, device, conversation] = max(seq, reached[user, device, conversation])
+    withheld = [one for one in wants if unlucky(one[0])]
+    follows = [places[i][1] < reached[user, device, places[i][0]] for i, user, device in withheld]
+    rows = run.deliveries.set_index(["intent", "recipient", "device"])
+    assert set(rows[rows.outcome == "pending"].index) == set(compress(withheld, (not one for one in follows)))
+    assert set(rows[rows.route == "sync"].index) == set(compress(withheld, follows))
+    assert sum(follows) > 5
+    assert len(follows) - sum(follows) > 5
 
 
 def test_no_server_is_said_before_anything_is_started(tiny, free_port, monkeypatch):

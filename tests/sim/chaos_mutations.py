@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from imsim.core import client, conversations, frames, gateway, inbox, outbox, storage, unread, users
-from imsim.core.model import Status
+from imsim.core import client, conversations, frames, gateway, inbox, outbox, requests, screen, storage, unread, users
+from imsim.core.model import Code, Status
 from imsim.core.storage import MemoryStorage
 
 Append, Appended = storage.Append, storage.Appended
@@ -325,6 +325,258 @@ def append_failure_taken_for_success(patch):
     patch.setattr(conversations.Conversations, "_appended", hopeful)
 
 
+# --- places ----------------------------------------------------------------------------------------------------------
+
+
+def hiding_does_not_read(patch):
+    """What is hidden stays unread, and counts when the conversation comes back."""
+    applied = storage.SavePlace.applied_to
+
+    def keep(self, place, max_seq):
+        changed = applied(self, place, max_seq)
+        return replace(changed, read_seq=place.read_seq) if self.hidden_seq else changed
+
+    patch.setattr(storage.SavePlace, "applied_to", keep)
+
+
+def hidden_for_ever(patch):
+    """A hidden conversation does not come back with its next message."""
+    line = screen.LocalConversation.line
+
+    def gone(self, user, wanted):
+        return None if self.settings(wanted).hidden_seq else line(self, user, wanted)
+
+    patch.setattr(screen.LocalConversation, "line", gone)
+
+
+def a_setting_is_dropped(patch):
+    """The server forgets to save whether a conversation is muted."""
+    original = users.Users._asked
+
+    def asked(self, user, session, up):
+        with_settings = isinstance(up.frame, frames.SetConversation)
+        original(self, user, session, replace(up, frame=replace(up.frame, muted=None)) if with_settings else up)
+
+    patch.setattr(users.Users, "_asked", asked)
+
+
+def version_not_advanced(patch):
+    """A change of settings keeps the place's version."""
+    change = MemoryStorage._change
+
+    def same(self, log, wanted):
+        before = log.place(wanted.user)
+        changed = change(self, log, wanted)
+        place = log.place(wanted.user)
+        if changed and place.read_seq == before.read_seq:
+            place.version = self._versions[wanted.user] = before.version
+        return changed
+
+    patch.setattr(MemoryStorage, "_change", same)
+
+
+def placed_not_repeated(patch):
+    """A place that a device has not noted is not told again."""
+    overdue = gateway.Gateway._push_overdue
+
+    def forget(self, push, now):
+        if not isinstance(push.frame, frames.Placed):
+            overdue(self, push, now)
+
+    patch.setattr(gateway.Gateway, "_push_overdue", forget)
+
+
+def older_place_taken(patch):
+    """A device takes every place for the latest."""
+    take = client.Client._take_place
+
+    def latest(self, place):
+        conversation = self._conversation(place.conversation_id)
+        if conversation.place.version > place.version:
+            conversation.place = replace(conversation.place, version=place.version - 1)
+        take(self, place)
+
+    patch.setattr(client.Client, "_take_place", latest)
+
+
+def other_devices_not_told(patch):
+    """A changed place is told to the device that asked for it only."""
+    learn = users.Users._learn
+
+    def one(self, user, stored):
+        sessions = user.sessions
+        user.sessions = dict(list(sessions.items())[:1])
+        learn(self, user, stored)
+        user.sessions = sessions
+
+    patch.setattr(users.Users, "_learn", one)
+
+
+def old_answer_taken_for_new(patch):
+    """The answer to a change that a newer one has replaced ends the newer one."""
+    answered = requests.Requests.answered
+
+    def whichever(self, op, ref, number=0):
+        request = self._unanswered.get((op, ref))
+        return answered(self, op, ref, getattr(request.frame, "number", 0) if request else 0)
+
+    patch.setattr(requests.Requests, "answered", whichever)
+
+
+def wishes_not_merged(patch):
+    """A change takes the place of an older, unanswered one, and what only that one wanted is forgotten."""
+    patch.setattr(requests, "_merged", lambda older, newer: newer)
+
+
+def receipt_moves_back(patch):
+    """The latest read of the other counts, not the highest."""
+    change = MemoryStorage._change
+
+    def lower(self, log, wanted):
+        changed = change(self, log, wanted)
+        for user, place in changed:
+            if user != wanted.user:
+                place.peer_read_seq = wanted.read_seq
+        return changed
+
+    patch.setattr(MemoryStorage, "_change", lower)
+
+
+def receipt_not_told(patch):
+    """How far the other has read is learnt at the next login only."""
+    handle = users.Users._handle
+
+    def deaf(self, user, frame):
+        if not isinstance(frame, frames.PeerRead):
+            handle(self, user, frame)
+
+    patch.setattr(users.Users, "_handle", deaf)
+
+
+def sender_counted_as_reader(patch):
+    """Whoever wrote a message is among those who have read it."""
+    count = MemoryStorage._count_read
+
+    def everybody(self, request):
+        counted = count(self, request)
+        return replace(counted, read=counted.read + 1, members=counted.members + 1) if counted else counted
+
+    patch.setattr(MemoryStorage, "_count_read", everybody)
+
+
+# --- sessions --------------------------------------------------------------------------------------------------------
+
+
+def kick_policy_ignored_across_gateways(patch):
+    """A login ends only those other devices of its slot that are on the same gateway."""
+    kick = users.Users._kick
+
+    def near(self, user, session, code):
+        if code != Code.KICKED or session.gateway == self._attaching:
+            kick(self, user, session, code)
+
+    attach = users.Users._attach
+
+    def note(self, user, frame):
+        self._attaching = frame.gateway
+        attach(self, user, frame)
+
+    patch.setattr(users.Users, "_kick", near)
+    patch.setattr(users.Users, "_attach", note)
+
+
+def kinds_are_not_told_apart(patch):
+    """One session of each kind is taken for one session."""
+    attach = users.Users._attach
+    patch.setattr(users.Users, "_attach", lambda self, user, frame: attach(self, user, replace(frame, kind="")))
+
+
+def kicked_client_comes_back(patch):
+    """A client takes being kicked for a lost connection."""
+    refused = client.Client._refused
+
+    def stubborn(self, frame, now):
+        refused(self, replace(frame, reconnect=frame.reconnect or frame.code == Code.KICKED), now)
+
+    patch.setitem(client._HANDLERS, frames.Refused, stubborn)
+
+
+def every_other_session_ended(patch):
+    """To log one other device out ends all the others."""
+    end = users.Users._end_session
+
+    def all_of_them(self, user, session, frame):
+        for device in [device for device in user.sessions if device not in (session.device, frame.device)]:
+            self._kick(user, user.sessions[device], Code.KICKED)
+        end(self, user, session, frame)
+
+    patch.setattr(users.Users, "_end_session", all_of_them)
+
+
+def revocation_forgotten(patch):
+    """A revocation is kept in the router's memory only."""
+    opened = users.Users._opened
+
+    def fresh(self, request, result):
+        opened(self, request, replace(result, revoked_before=0.0) if isinstance(result, storage.UserState) else result)
+
+    patch.setattr(users.Users, "_opened", fresh)
+
+
+def revocation_misses_who_logs_in(patch):
+    """Tokens that are revoked while their user's state is being read stay good."""
+    revoke = users.Users.revoke
+
+    def too_late(self, name, before):
+        user = self._users.get(name)
+        old = user.revoked_before if user else 0.0
+        revoke(self, name, before)
+        if user is not None and user.request is not None:
+            user.revoked_before = old
+
+    patch.setattr(users.Users, "revoke", too_late)
+
+
+def young_tokens_revoked(patch):
+    """A revocation voids tokens that were issued after it, for a while."""
+    attach = users.Users._attach
+
+    def strict(self, user, frame):
+        attach(self, user, replace(frame, issued_at=frame.issued_at - 5.0))
+
+    patch.setattr(users.Users, "_attach", strict)
+
+
+# --- limits ----------------------------------------------------------------------------------------------------------
+
+
+def limit_taken_for_a_refusal(patch):
+    """A send that has to wait is given up."""
+    rejected = outbox.Outbox.rejected
+
+    def final(self, frame, now):
+        limited = frame.code == Code.RATE_LIMITED
+        rejected(self, replace(frame, code=Code.TOO_LARGE) if limited else frame, now)
+
+    patch.setattr(outbox.Outbox, "rejected", final)
+
+
+def limited_send_swallowed(patch):
+    """A gateway does not answer a send that has to wait."""
+    reject = gateway.Gateway._reject
+
+    def silent(self, connection, request, ref, code, *rest, **more):
+        if code != Code.RATE_LIMITED:
+            reject(self, connection, request, ref, code, *rest, **more)
+
+    patch.setattr(gateway.Gateway, "_reject", silent)
+
+
+def limit_of_groups_ignored(patch):
+    """A group takes as much as comes."""
+    patch.setattr(conversations.Bucket, "take", lambda self, now: 0.0)
+
+
 MUTATIONS = (
     ack_before_store,
     seq_reused_after_a_crash,
@@ -350,4 +602,26 @@ MUTATIONS = (
     slow_reader_kept,
     late_message_becomes_the_last,
     append_failure_taken_for_success,
+    hiding_does_not_read,
+    hidden_for_ever,
+    a_setting_is_dropped,
+    version_not_advanced,
+    placed_not_repeated,
+    older_place_taken,
+    other_devices_not_told,
+    old_answer_taken_for_new,
+    wishes_not_merged,
+    receipt_moves_back,
+    receipt_not_told,
+    sender_counted_as_reader,
+    kick_policy_ignored_across_gateways,
+    kinds_are_not_told_apart,
+    kicked_client_comes_back,
+    every_other_session_ended,
+    revocation_forgotten,
+    revocation_misses_who_logs_in,
+    young_tokens_revoked,
+    limit_taken_for_a_refusal,
+    limited_send_swallowed,
+    limit_of_groups_ignored,
 )

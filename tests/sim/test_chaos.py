@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 from sim.chaos_mutations import ack_before_store
-from sim.chaos_regressions import REGRESSIONS
+from sim.chaos_regressions import OPEN, REGRESSIONS, case_of
 
 import imsim.sim.chaos
 from imsim.cli import main
 from imsim.core.exceptions import UsageError
 from imsim.scenario import Scenario
-from imsim.sim.chaos import KINDS, SOMETIMES, Fault, draw, explain, replay, run, search
+from imsim.sim.chaos import KINDS, SOMETIMES, Case, Fault, draw, explain, replay, run, search
 from imsim.sim.chaos.invariants import INVARIANTS
 
 # --- the search ------------------------------------------------------------------------------------------------------
@@ -30,10 +30,13 @@ def test_two_hundred_seeds_hold_and_meet_everything():
     assert all(report.met[name] for name in SOMETIMES)
 
 
-@pytest.mark.parametrize("seed", REGRESSIONS, ids=str)
-def test_what_once_broke_holds(seed):
-    outcome = replay(seed)
-    assert outcome.violations == [], REGRESSIONS[seed]
+def _marked(name):
+    return pytest.param(name, marks=[pytest.mark.xfail(reason=OPEN[name], strict=True)] if name in OPEN else [])
+
+
+@pytest.mark.parametrize("name", [_marked(name) for name in REGRESSIONS])
+def test_what_once_broke_holds(name):
+    assert run(case_of(name)).violations == [], REGRESSIONS[name]["broke"]
 
 
 def test_the_number_of_jobs_changes_nothing():
@@ -79,9 +82,7 @@ def test_an_empty_search_is_refused():
 
 def test_a_plan_survives_json():
     case = draw(3)
-    told = json.loads(json.dumps(case.to_json()))
-    assert tuple(Fault.from_json(fault) for fault in told["faults"]) == case.faults
-    assert [step["action"] for step in told["steps"]] == [step.action for step in case.steps]
+    assert Case.from_json(json.loads(json.dumps(case.to_json()))) == case
 
 
 def test_a_plan_can_be_written_by_hand():

@@ -8,12 +8,14 @@ import os
 import statistics
 import subprocess
 import sys
+from collections import defaultdict
 
 import numpy as np
 import pytest
 
 import imsim
 from imsim.core import frames, gateway
+from imsim.core.client import Client
 from imsim.core.gateway import Gateway
 from imsim.core.model import Code
 from imsim.results import digest
@@ -119,38 +121,78 @@ def test_latency_without_randomness_is_the_sum_of_the_hops():
 # --- what the rows say when something is wrong ----------------------------------------------------------------------
 
 
-def test_a_server_that_never_pushes_some_messages_loses_exactly_those(monkeypatch):
-    push = Gateway._push
+class Forgetful:
+    """Gateways that never make the pushes for which `forgets(message)`; knows what each device can come by."""
 
-    def forgetful(self, connection, frame, now):
-        if int(frame.message.id_client) % 100 != 99:
-            push(self, connection, frame, now)
+    def __init__(self, monkeypatch, forgets):
+        self.withheld = []  # (intent, user, conversation, seq)
+        self.reached = defaultdict(int)  # (user, conversation): the highest seq that the device was given by itself
+        push, receive = Gateway._push, Gateway.receive_from_router
 
-    monkeypatch.setattr(Gateway, "_push", forgetful)
-    run = imsim.simulate(Scenario.load("office", {"duration": 20.0}))
-    lost = run.deliveries[run.deliveries.outcome == "pending"]
-    entitled = run.deliveries[run.deliveries.intent % 100 == 99]
-    assert len(lost) > 3
-    assert set(lost.index) == set(entitled.index)
-    assert run.to_json_dict()["lost"] == len(lost)
+        def push_or_not(gateway, connection, frame, now):
+            message, user = frame.message, connection.session.user
+            if forgets(message):
+                self.withheld.append((int(message.id_client), user, message.conversation_id, message.seq))
+            else:
+                self.reach(user, message.conversation_id, message.seq)
+                push(gateway, connection, frame, now)
+
+        def watch(gateway, frame, now):
+            if isinstance(frame, frames.Down) and isinstance(frame.frame, frames.Stored):
+                for session in frame.sessions:
+                    self.reach(session.user, frame.frame.conversation_id, frame.frame.seq)
+            receive(gateway, frame, now)
+
+        monkeypatch.setattr(Gateway, "_push", push_or_not)
+        monkeypatch.setattr(Gateway, "receive_from_router", watch)
+
+    def reach(self, user, conversation, seq):
+        self.reached[user, conversation] = max(self.reached[user, conversation], seq)
+
+    def check(self, run):
+        """What was withheld is fetched where the device came to hold a later message of its conversation, or sent one;
+        else it is lost. All other messages were pushed."""
+        fetched = {(i, user) for i, user, where, seq in self.withheld if seq < self.reached[user, where]}
+        lost = {(i, user) for i, user, where, seq in self.withheld if seq > self.reached[user, where]}
+        assert len(fetched) + len(lost) == len(self.withheld)
+        rows = run.deliveries.set_index(["intent", "recipient"])
+        pending, by_sync = rows[rows.outcome == "pending"], rows[rows.route == "sync"]
+        assert set(pending.index) == lost
+        assert run.to_json_dict()["lost"] == len(lost)
+        assert set(by_sync.index) == fetched
+        assert (by_sync.outcome == "delivered").all()
+        assert by_sync.pushed_at.isna().all()
+        assert (rows.drop(pending.index).drop(by_sync.index).route == "push").all()
+        intended_at = run.messages.set_index("intent").intended_at
+        waited = by_sync.delivered_at - intended_at[by_sync.index.get_level_values("intent")].to_numpy()
+        assert (waited > run.scenario.policies.gap_wait * 1e9).all()
+        return len(fetched), len(lost)
 
 
-@pytest.mark.parametrize("preset", ["office", "hot-group"])
-def test_every_hundredth_push_that_is_never_made_is_lost_and_no_other(preset, monkeypatch):
+def test_what_a_server_never_pushes_is_fetched_if_something_follows_and_lost_if_not(monkeypatch):
+    forgetful = Forgetful(monkeypatch, lambda message: int(message.id_client) % 20 == 19)
+    fetched, lost = forgetful.check(imsim.simulate(Scenario.load("office", {"duration": 20.0})))
+    assert (fetched > 20, lost > 10) == (True, True)
+
+
+@pytest.mark.parametrize(("preset", "every"), [("office", 10), ("hot-group", 100)])
+def test_each_so_many_eth_push_that_is_never_made_is_fetched_or_lost_and_no_other(preset, every, monkeypatch):
     """By a counter, so that one device can miss several in a row: what waits behind those gaps still arrives."""
-    push, pushes, withheld = Gateway._push, itertools.count(1), set()
+    pushes = itertools.count(1)
+    forgetful = Forgetful(monkeypatch, lambda message: next(pushes) % every == 0)
+    fetched, lost = forgetful.check(imsim.simulate(preset))
+    assert (fetched > 20, lost > 3) == (True, True)
 
-    def forgetful(self, connection, frame, now):
-        if next(pushes) % 100 == 0:
-            withheld.add((int(frame.message.id_client), connection.session.user))
-        else:
-            push(self, connection, frame, now)
 
-    monkeypatch.setattr(Gateway, "_push", forgetful)
-    run = imsim.simulate(preset)
-    lost = run.deliveries[run.deliveries.outcome == "pending"]
-    assert len(withheld) >= 4
-    assert set(zip(lost.intent, lost.recipient, strict=True)) == withheld
+def test_what_is_never_pushed_is_lost_where_no_gap_is_ever_pulled(monkeypatch):
+    """So that it is the pull, and nothing else, that brings it."""
+    monkeypatch.setattr(Client, "_pull", lambda *arguments: None)
+    forgetful = Forgetful(monkeypatch, lambda message: int(message.id_client) % 20 == 19)
+    run = imsim.simulate(Scenario.load("office", {"duration": 20.0}))
+    pending = run.deliveries[run.deliveries.outcome == "pending"]
+    missing = {(intent, user) for intent, user, _, _ in forgetful.withheld}
+    assert missing < set(zip(pending.intent, pending.recipient, strict=True))  # and what is held back behind it
+    assert (run.deliveries.route.dropna() == "push").all()
 
 
 def test_what_an_overloaded_service_has_not_even_stored_is_lost_too():

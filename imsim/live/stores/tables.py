@@ -424,12 +424,13 @@ class SqliteStorage:
         return page
 
     def _missed_in_inbox(self, request: storage.Missed) -> storage.MissedPage:
-        user, position = request.session.user, max(0, _integer(request.inbox))
-        page = storage.MissedPage([], {}, more=False, inbox=position)
+        user = request.session.user
+        (end,) = self._db.execute("SELECT coalesce(max(position), 0) FROM inboxes WHERE user = ?", (user,)).fetchone()
+        page = storage.MissedPage([], {}, more=False, inbox=min(max(0, request.inbox), end))
         rows = self._db.execute(
             "SELECT position, inboxes.conversation, id, seq FROM inboxes JOIN conversations ON key = conversation"
             " WHERE user = ? AND position > ? ORDER BY position",
-            (user, position),
+            (user, page.inbox),
         )
         for position, key, id, seq in rows:
             if seq > request.cursors.get(id, 0):  # else the device got it by a push

@@ -1,13 +1,16 @@
 """The fault search: many small worlds, each with its own random workload and faults, and what must hold after all.
 
-Read in this order: `case` (what a seed stands for), `world` and `nodes` (where it happens; `network` lies between),
-`evidence` (the trace, sorted), `ledger` (what everybody should see, worked out independently), `invariants`,
-`coverage`, `shrink`, `search`.
+Read in this order: `case` (what a seed stands for), `plan` and `workload` (how it is drawn), `world`, `app` and `nodes`
+(where it happens; `network` lies between), `ledger` (what everybody should see, worked out independently), `evidence`
+(the trace, told to the ledger and to the `witnesses`), `invariants`, `coverage`, `shrink`, `search`.
+
+What the core is known not to keep yet is left out at one place each: look for "Left out".
 """
 
-from imsim.sim.chaos.case import Case, Step, draw
+from imsim.sim.chaos.case import Case, Step
 from imsim.sim.chaos.coverage import SOMETIMES
 from imsim.sim.chaos.invariants import INVARIANTS, Violation
+from imsim.sim.chaos.plan import draw
 from imsim.sim.chaos.search import Failure, Outcome, Report, explain, replay, run, search
 from imsim.sim.faults import KINDS, Fault
 

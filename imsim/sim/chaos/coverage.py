@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 
 from imsim.core import events, frames, storage
 from imsim.core.model import Code, Flow, Route
-from imsim.sim.chaos.case import CONFLICTS
+from imsim.sim.chaos.workload import CONFLICTS
 from imsim.sim.chaos.world import ChaosWorld
 from imsim.sim.faults import KINDS
 
@@ -45,6 +45,27 @@ SITUATIONS = {
     "storage failed": "a request failed",
     "user unavailable": "a login was refused because storage did not answer",
     "memory lost": "a router opened a conversation again",
+    "settings raced": "two changes of one place waited for storage",
+    "wish replaced": "a change was asked for while an older one was unanswered",
+    "set while offline": "a change was asked for again after a login",
+    "set elsewhere": "a device learnt of a change that another had made",
+    "hidden": "a conversation left the list",
+    "came back": "a hidden conversation had a new message",
+    "place told again": "a place was repeated because its device had not noted it",
+    "old place ignored": "a place came a second time, or after a newer one",
+    "place refused": "a change was asked for where the user has no place",
+    "setting too large": "a custom beyond the limit",
+    "peer read": "a device learnt how far the other had read",
+    "readers counted": "how many have read a message",
+    "nothing to count": "the readers of a message that is not there",
+    "session ended by hand": "a device was logged out by another",
+    "slot taken": "a device was ended because another one of its slot had logged in",
+    "kicked across gateways": "the login that ended a session came over another gateway",
+    "revoked": "a session was ended because its user's tokens were revoked",
+    "old token refused": "a login with a token from before a revocation",
+    "revoked while opening": "tokens were revoked while a login waited for storage",
+    "user had to wait": "a user's limit was met",
+    "group had to wait": "a group's limit was met",
 }
 if CONFLICTS:
     SITUATIONS["conflict"] = "an idClient was used for another message"
@@ -55,9 +76,17 @@ _CODES = {
     Code.NOT_MEMBER: "not a member",
     Code.TOO_LARGE: "too large",
     Code.CONFLICT: "conflict",
+    Code.RATE_LIMITED: "had to wait",
+}
+_REQUESTS = {
+    ("set_conversation", Code.NO_CONVERSATION): "place refused",
+    ("set_conversation", Code.TOO_LARGE): "setting too large",
+    ("read_count", Code.NO_CONVERSATION): "nothing to count",
 }
 _ENDS = {
     Code.REPLACED: "kicked",
+    Code.KICKED: "kicked by another device",
+    Code.TOKEN_REVOKED: "token revoked",
     Code.SLOW_READER: "slow reader cut off",
     Code.HEARTBEAT: "heartbeat missed",
     Code.LOGIN_TIMEOUT: "login timed out",
@@ -88,6 +117,12 @@ class _Reader:
         self._ready: set[str] = set()
         self._latest: dict[str, object] = {}  # the latest frame that reached a node
         self._given: dict[tuple[str, str], set[int]] = defaultdict(set)  # seqs by instance and conversation
+        self._saving: Counter[tuple[str, str]] = Counter()  # changes of a place that storage has not answered
+        self._opening: Counter[str] = Counter()  # users
+        self._wishes: set[tuple[str, str]] = set()  # (instance, conversation) of changes that are unanswered
+        self._hidden: dict[tuple[str, str], int] = {}  # (instance, conversation) -> up to where
+        self._versions: dict[tuple[str, str], int] = {}  # (instance, conversation) -> the latest told
+        self._told: dict[tuple[str, str, str], int] = {}  # (instance, gateway, conversation) -> the latest told
         for _, node, what, peer, thing in world.trace:
             if what == "event":
                 self._event(node, thing)
@@ -96,13 +131,16 @@ class _Reader:
             elif what == "<-":
                 self._received(node, thing)
             elif what == "->":
-                self._sent(node, thing)
+                self._sent(node, peer, thing)
             elif what == "fault":
                 if peer != "planned":
                     self.seen[f"fault: {peer}"] += 1
-            elif what == "asked" and isinstance(thing, storage.Append):
-                message = thing.message
-                self._appending.add((message.conversation_id, message.sender, message.id_client))
+            elif what == "asked":
+                self._asked(thing)
+            elif what == "asks":
+                self._wished(node, thing)
+            elif what == "revoke":
+                self.seen["revoked while opening"] += self._opening[node] > 0
         shared = Counter(id_client for acked in self._acked.values() for id_client in acked)
         self.seen["same idClient from two devices"] += sum(count > 1 for count in shared.values())
 
@@ -112,6 +150,7 @@ class _Reader:
             seen["shown by sync"] += event.route == Route.SYNC
             seen["own message from another device"] += event.flow == Flow.OUT
             seen["not countable"] += not event.message.countable
+            seen["came back"] += self._hidden.pop((node, event.message.conversation_id), 0) > 0
             latest = self._latest.get(node)
             seen["message held back shown"] += isinstance(latest, frames.Push) and latest.message is not event.message
             seen["push during sync"] += event.route == Route.PUSH and node not in self._ready
@@ -130,11 +169,42 @@ class _Reader:
             seen["early ack"] += 1
         elif isinstance(event, events.ReadMoved):
             seen["mark moved elsewhere"] += isinstance(self._latest.get(node), frames.Placed)
+        elif isinstance(event, events.PlaceChanged):
+            seen["set elsewhere"] += isinstance(self._latest.get(node), frames.Placed | frames.SyncDone)
+            key = (node, event.conversation_id)
+            seen["hidden"] += event.hidden_seq > self._hidden.get(key, 0)
+            self._hidden[key] = event.hidden_seq
+        elif isinstance(event, events.PeerRead):
+            seen["peer read"] += 1
+        elif isinstance(event, events.ReadCounted):
+            seen["readers counted"] += 1
+        elif isinstance(event, events.RequestDone | events.RequestFailed):
+            if event.request == frames.SetConversation.op:
+                self._wishes.discard((node, event.ref))
+            if isinstance(event, events.RequestFailed):
+                seen[_REQUESTS.get((event.request, event.code), "request failed")] += 1
         elif isinstance(event, events.Ready):
             self._ready.add(node)
         elif isinstance(event, events.Disconnected | events.Ended):
             self._ready.discard(node)
             seen[_ENDS.get(event.code, "connection lost") if event.code else "connection lost"] += 1
+
+    def _asked(self, request: storage.Request) -> None:
+        if isinstance(request, storage.Append):
+            message = request.message
+            self._appending.add((message.conversation_id, message.sender, message.id_client))
+        elif isinstance(request, storage.SavePlace):
+            key = (request.user, request.conversation_id)
+            self._saving[key] += 1
+            self.seen["settings raced"] += self._saving[key] > 1 and request.read_seq == 0
+        elif isinstance(request, storage.OpenUser):
+            self._opening[request.user] += 1
+
+    def _wished(self, node: str, wanted: frames.Asked) -> None:
+        if isinstance(wanted, frames.SetConversation):
+            key = (node, wanted.conversation_id)
+            self.seen["wish replaced"] += key in self._wishes
+            self._wishes.add(key)
 
     def _stored(self, request: storage.Request, result: storage.Result) -> None:
         seen = self.seen
@@ -144,6 +214,10 @@ class _Reader:
             seen["fenced writer"] += isinstance(result, storage.Fenced)
             seen["duplicate refused by storage"] += isinstance(result, storage.Duplicate)
             seen["mark moved by sending"] += request.shown > 0
+        elif isinstance(request, storage.SavePlace):
+            self._saving[request.user, request.conversation_id] -= 1
+        elif isinstance(request, storage.OpenUser):
+            self._opening[request.user] -= 1
         elif isinstance(request, storage.Find):
             seen["resend answered from storage"] += result is not None
         elif isinstance(request, storage.OpenConversation):
@@ -159,11 +233,17 @@ class _Reader:
             self._epochs[place] = max(frame.session.epoch, self._epochs.get(place, 0))
             key = (frame.conversation_id, frame.session.user, frame.frame.id_client)
             seen["coalesced retry"] += key in self._appending
+        elif isinstance(frame, frames.Placed):
+            where, version = (node, frame.place.conversation_id), frame.place.version
+            seen["old place ignored"] += version <= self._versions.get(where, 0)
+            self._versions[where] = max(version, self._versions.get(where, 0))
         elif isinstance(frame, frames.Refused):
             seen[_ENDS.get(frame.code, "refused")] += 1
         elif isinstance(frame, frames.Rejected):
             seen[_CODES.get(frame.code, "refused")] += 1
             seen["storage failed"] += frame.code == Code.UNAVAILABLE
+            seen["user had to wait"] += frame.code == Code.RATE_LIMITED and "a second" in frame.text
+            seen["group had to wait"] += frame.code == Code.RATE_LIMITED and "group" in frame.text
         elif isinstance(frame, frames.Push):
             given = self._given[node, frame.message.conversation_id]
             seen["gap waited for"] += frame.message.seq > 1 and frame.message.seq - 1 not in given
@@ -175,6 +255,30 @@ class _Reader:
             for conversation, seq in frame.cursors.items():
                 self._given[node, conversation].update(range(1, seq + 1))
 
-    def _sent(self, node: str, frame: object) -> None:
-        if isinstance(frame, frames.Read) and isinstance(self._latest.get(node), frames.SyncDone):
-            self.seen["read while offline"] += node not in self._ready
+    def _sent(self, node: str, peer: str, frame: object) -> None:
+        seen = self.seen
+        if isinstance(frame, frames.Read):
+            seen["read while offline"] += node not in self._ready and self._has_got(node, frames.SyncDone)
+        elif isinstance(frame, frames.SetConversation):
+            seen["set while offline"] += self._has_got(node, frames.LoggedIn)
+        elif isinstance(frame, frames.Placed):
+            told = (peer, node, frame.place.conversation_id)
+            seen["place told again"] += self._told.get(told) == frame.place.version
+            self._told[told] = frame.place.version
+        elif isinstance(frame, frames.Attached):
+            seen["old token refused"] += frame.code == Code.TOKEN_REVOKED
+        elif isinstance(frame, frames.Kick):
+            self._kicked(node, peer, frame)
+
+    def _kicked(self, router: str, gateway: str, kick: frames.Kick) -> None:
+        seen, latest = self.seen, self._latest.get(router)
+        seen["revoked"] += kick.code == Code.TOKEN_REVOKED
+        if isinstance(latest, frames.Attach) and latest.user == kick.session.user:
+            seen["slot taken"] += kick.code == Code.KICKED
+            seen["kicked across gateways"] += latest.gateway != gateway
+        elif isinstance(latest, frames.Up) and isinstance(latest.frame, frames.EndSession):
+            seen["session ended by hand"] += kick.code == Code.KICKED
+
+    def _has_got(self, node: str, kind: type) -> bool:
+        """Whether a frame of this kind is the latest that the node has got."""
+        return isinstance(self._latest.get(node), kind)

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from imsim.core import events, frames, storage
-from imsim.core.model import Message, Place, conversation_id
+from imsim.core.model import Message, conversation_id
 from imsim.sim.chaos.ledger import Key, Ledger
 from imsim.sim.chaos.nodes import Instance
 from imsim.sim.chaos.trace import Entry
+from imsim.sim.chaos.witnesses import Limits, Logins, Places, Requests
 from imsim.sim.chaos.world import ChaosWorld
 
 
@@ -23,11 +24,15 @@ class Evidence:
         self.ledger = Ledger()
         self.found: list[tuple[str, str]] = []
         self.answers: dict[Key, set[tuple[str, int, int]]] = defaultdict(set)  # every (id, seq, time) ever told
-        self._users = {instance.name: instance.user for instance in [*world.instances(), *world.probes]}
-        self._told: dict[tuple[str, str], int] = {}  # (user, conversation) -> the latest mark told
-        self._epochs: dict[tuple[str, str, str], int] = {}  # (conversation, user, device) -> the latest seen
+        self._instances = {instance.name: instance for instance in [*world.instances(), *world.probes]}
+        self._users = {name: instance.user for name, instance in self._instances.items()}
+        self._epochs: dict[tuple[str, str, str], int] = {}  # (conversation, user, slot) -> the latest seen
         self._rightful: set[Key] = set()  # sends that a session has asked for while it was the latest
         self._last_up: dict[str, Key] = {}  # by conversation
+        self._logins = Logins(world, self.found)
+        self._places = Places(self.ledger, self.found)
+        self._requests = Requests(self.ledger, world.case.policies.content_bytes, self.found)
+        self._limits = Limits(world, self._instances, self.found)
         for entry in world.trace:
             self._take(entry)
 
@@ -42,7 +47,7 @@ class Evidence:
     @property
     def live(self) -> list[Instance]:
         """The instances that are there in the end, those who only look included."""
-        return [*(i for i in self.world.instances() if i.is_live), *self.world.probes]
+        return [*self.world.finalists, *self.world.probes]
 
     def shown(self, instance: Instance) -> dict[str, list[Message]]:
         """What reached the screen from elsewhere, in order, by conversation."""
@@ -58,24 +63,43 @@ class Evidence:
     # --- the trace ---
 
     def _take(self, entry: Entry) -> None:
-        what, thing = entry.what, entry.thing
-        if what == "stored":
-            request, result = thing
-            self._storage(request, result)
-        elif what == "->":
-            if isinstance(thing, frames.Down):
-                self._told_by_router(thing)
-            elif entry.node in self._users:
-                self._from_client(self._users[entry.node], thing)
-            elif isinstance(thing, frames.Stored):
-                self._acknowledged(self._users[entry.peer], thing)
+        _, node, what, peer, thing = entry
+        if what == "->":
+            if node in self._users:
+                self._from_client(node, thing)
+            elif type(thing) is frames.Down:
+                self._places.told(thing)
+            elif type(thing) is frames.Stored:
+                self._acknowledged(self._users[peer], thing)
+            elif type(thing) is frames.Up or type(thing) is frames.Rejected:
+                self._limits.left_gateway(node, peer, thing)
         elif what == "<-":
-            if entry.node in self._users:
-                self._to_client(entry.node, thing)
-            elif isinstance(thing, frames.Up) and entry.node in self.world.routers and thing.conversation_id:
-                self._up(thing)
+            if node in self._users:
+                self._to_client(node, thing)
+            elif type(thing) is frames.Up:
+                if node in self.world.routers:
+                    self._up(thing)
+            elif type(thing) is frames.Send:
+                self._limits.reached_gateway(node, thing)
+            elif type(thing) is frames.Attach:
+                self._logins.arrived(thing)
+        elif what == "stored":
+            self._storage(*thing)
         elif what == "asked":
             self._asked(thing)
+        elif what == "event":
+            if type(thing) is events.Ended:
+                self._logins.ended(self._instances[node], thing)
+            else:
+                self._requests.event(self._instances[node], thing)
+        elif what == "asks":
+            self._requests.asked(self._instances[node], thing)
+        elif what == "start":
+            self._logins.started(node)
+        elif what == "revoke":
+            self._logins.revoked(node, thing)
+        elif what == "fault" and peer == "token_refused":
+            self._logins.token_refused(node)
 
     def _storage(self, request: storage.Request, result: storage.Result) -> None:
         ledger = self.ledger
@@ -85,21 +109,48 @@ class Evidence:
         elif isinstance(request, storage.Append):
             if isinstance(result, storage.Appended):
                 ledger.appended(request.message, request.shown)
+                self._limits.appended(request)
+                self._kept(result.places)
         elif isinstance(request, storage.SavePlace):
-            ledger.marked(request.user, request.conversation_id, max(request.read_seq, request.hidden_seq or 0))
+            ledger.changed(
+                request.user,
+                request.conversation_id,
+                read=request.read_seq,
+                hidden=request.hidden_seq or 0,
+                pinned=request.pinned,
+                muted=request.muted,
+                custom=request.custom,
+            )
+            self._requests.saved(request)
+            if isinstance(result, storage.PlacesSaved):
+                self._kept(result.places)
+        elif isinstance(request, storage.Missed):
+            if isinstance(result, storage.MissedPage):
+                self._kept((request.session.user, place) for place in result.places)
+        elif isinstance(request, storage.RevokeTokens):
+            ledger.revoke(request.user, request.before)
         elif isinstance(request, storage.OpenUser):
             assert isinstance(result, storage.UserState)
+            self._kept((request.user, place) for place, *_ in result.places)
             for place, unread_seqs, *_ in result.places:
-                if (place.read_seq, len(unread_seqs)) != ledger.place(request.user, place.conversation_id):
-                    self.found.append(("marks_stand", f"kept for {request.user}: {place}, unread {unread_seqs}"))
+                unread = ledger.unread(request.user, place.conversation_id)
+                if len(unread_seqs) != unread:
+                    self.found.append(("places_are_kept", f"kept for {request.user}: unread {unread_seqs} of {place}"))
 
-    def _from_client(self, user: str, frame: frames.FromClient) -> None:
-        conversation = ""
+    def _kept(self, places: Any) -> None:
+        for user, place in places:
+            kept = self.ledger.place(user, place.conversation_id)
+            if place != kept:
+                self.found.append(("places_are_kept", f"kept for {user}: {place}, not {kept}"))
+
+    def _from_client(self, instance: str, frame: frames.FromClient) -> None:
+        user = self._users[instance]
         if isinstance(frame, frames.Send):
-            conversation = conversation_id(frame.scene, user, frame.to)
-        elif isinstance(frame, frames.Read):
-            conversation = frame.conversation_id
-        self.ledger.left_client(user, frame, conversation)
+            self.ledger.left_client(user, frame, conversation_id(frame.scene, user, frame.to))
+        elif isinstance(frame, frames.Read | frames.SetConversation):
+            self.ledger.left_client(user, frame, frame.conversation_id)
+        elif isinstance(frame, frames.Login):
+            self._logins.asked(instance, frame)
 
     def _acknowledged(self, user: str, frame: frames.Stored) -> None:
         """A gateway tells a sender that its message is safe: at this moment it must be."""
@@ -121,29 +172,15 @@ class Evidence:
             if self.ledger.by_key.get(key) is None:
                 self.found.append(("only_what_is_stored_is_let_out", f"{instance} was given {message.id}"))
 
-    def _told_by_router(self, down: frames.Down) -> None:
-        frame = down.frame
-        places: list[Place] = []
-        if isinstance(frame, frames.Placed):
-            places = [frame.place]
-        elif isinstance(frame, frames.SyncDone):
-            places = frame.places
-        for mark in places:
-            place = (down.sessions[0].user, mark.conversation_id)
-            told, stored = self._told.get(place, 0), self.ledger.marks.get(place, 0)
-            self._told[place] = max(told, mark.read_seq)
-            if mark.unread < 0:
-                self.found.append(("unread_is_a_recount", f"{place} was told of {mark.unread} unread"))
-            if mark.read_seq < told:
-                self.found.append(("marks_only_grow", f"{place} was told {mark.read_seq} after {told}"))
-            if mark.read_seq > stored:
-                self.found.append(("marks_only_grow", f"{place} was told {mark.read_seq}, but {stored} is stored"))
-
     # --- sessions: who may act is decided by epochs, for as long as one writer lasts ---
 
     def _up(self, up: frames.Up) -> None:
         session, frame = up.session, up.frame
-        place = (up.conversation_id, session.user, session.device)
+        if type(frame) is frames.EndSession:
+            self._logins.asked_to_end(session.user, frame.device)
+        if not up.conversation_id:
+            return
+        place = (up.conversation_id, *self.world.case.slot(f"{session.user}/{session.device}"))
         latest = self._epochs[place] = max(session.epoch, self._epochs.get(place, 0))
         if isinstance(frame, frames.Send):
             key = self._last_up[up.conversation_id] = (up.conversation_id, session.user, frame.id_client)

@@ -114,8 +114,10 @@ class Connection:
         self.gateway = gateway
         self.client_open = True
         self.gateway_open = False
-        #: Pushes that left on it and are not acknowledged: (conversation, seq).
-        self.unacknowledged: set[tuple[str, int]] = set()
+        #: What left on it and is not acknowledged: (conversation, seq) of messages, and by conversation the version of
+        #: its place.
+        self._messages: set[tuple[str, int]] = set()
+        self._places: dict[str, int] = {}
         self._world = world
         self._windows = windows
         self._dead: set[str] = set()
@@ -138,6 +140,25 @@ class Connection:
             and not self._dead
             and all(wire.is_idle for wire in self._wires.values())
         )
+
+    @property
+    def unacknowledged(self) -> int:
+        return len(self._messages) + len(self._places)
+
+    def left(self, frame: frames.Push | frames.Placed) -> int:
+        """The gateway has sent this; returns how much is not acknowledged."""
+        if isinstance(frame, frames.Push):
+            self._messages.add((frame.message.conversation_id, frame.message.seq))
+        else:
+            self._places[frame.place.conversation_id] = frame.place.version
+        return self.unacknowledged
+
+    def acknowledged(self, frame: frames.FromClient) -> None:
+        """This has reached the gateway."""
+        if type(frame) is frames.Delivered:
+            self._messages -= {m for m in self._messages if m[0] == frame.conversation_id and m[1] <= frame.seq}
+        elif type(frame) is frames.Noted and self._places.get(frame.conversation_id) == frame.version:
+            del self._places[frame.conversation_id]
 
     def up(self, arrive: Arrive, thing: Any) -> None:
         self._carry("up", arrive, thing)

@@ -75,25 +75,51 @@ class Node:
         raise NotImplementedError
 
 
+Answer = events.RequestDone | events.RequestFailed | events.GroupMade | events.ReadCounted
+
+
+def answered(event: Answer) -> tuple[str, str]:
+    """The request that this answers, as (op, ref)."""
+    if isinstance(event, events.GroupMade):
+        return frames.CreateGroup.op, event.name
+    if isinstance(event, events.ReadCounted):
+        return frames.ReadCount.op, f"{event.conversation_id}:{event.seq}"
+    return event.request, event.ref
+
+
 class Instance(Node):
     """A client, as long as its application runs: a crash ends it, and the device's next start is another instance."""
 
-    def __init__(self, world: ChaosWorld, name: str, user: str, device: str, number: int) -> None:
+    def __init__(self, world: ChaosWorld, name: str, device: str, token: str, number: int) -> None:
+        """`device`: "alice/d0"."""
         super().__init__(world, name)
-        self.user = user
-        self.device = device
+        self.key = device
+        self.user, self.device = device.split("/")
         self.events: list[events.ClientEvent] = []
         self.sent: dict[str, dict[str, Any]] = {}  # by idClient, in order: what the application gave to `send`
+        self.asked: set[tuple[str, str]] = set()  # (op, ref) of the requests that its user waits for
         self.connection: Connection | None = None
         #: What its user has seen of the conversation list, each time with the number of events until then.
         self.looks: list[tuple[int, list[Conversation]]] = []
         jitter = world.jitter_stream(number)
-        self.machine = Client(self, user, device, user, world.case.policies, jitter.next)
+        kind = world.case.kind(device)
+        self.machine = Client(self, self.user, self.device, token, world.case.policies, jitter.next, kind)
 
     @property
     def is_live(self) -> bool:
         """Running, and neither stopped nor ended."""
         return self.up and self.machine.state != State.ENDED
+
+    def start(self) -> None:
+        """Its application has it log in."""
+        self.world.note(self.name, "start", "", None)
+        self.act(self.machine.start)
+
+    def ask(self, wanted: frames.Asked, action: Callable[[float], object]) -> None:
+        """Its user asks for what this request says, by that action."""
+        self.world.note(self.name, "asks", wanted.op, wanted)
+        self.asked.add((wanted.op, wanted.ref))
+        self.act(action)
 
     def look(self) -> None:
         """The user looks at the conversation list."""
@@ -153,6 +179,8 @@ class Instance(Node):
         self.world.note(self.name, "event", "", event)
         if type(event) is events.Ended:
             self.world.ended(self, event.code)
+        elif isinstance(event, Answer):
+            self.asked.discard(answered(event))
 
 
 class GatewayNode(Node):
@@ -194,9 +222,7 @@ class GatewayNode(Node):
 
     def from_client(self, connection: Connection, frame: frames.FromClient) -> None:
         self.world.note(self.name, "<-", connection.client.name, frame)
-        if type(frame) is frames.Delivered:
-            acknowledged = connection.unacknowledged
-            acknowledged -= {p for p in acknowledged if p[0] == frame.conversation_id and p[1] <= frame.seq}
+        connection.acknowledged(frame)
         self.act(lambda now: self.machine.receive(connection.id, frame, now))
 
     def from_router(self, frame: frames.ToGateway) -> None:
@@ -211,9 +237,8 @@ class GatewayNode(Node):
         if target is None:
             return
         self.world.note(self.name, "->", target.client.name, frame)
-        if type(frame) is frames.Push:
-            target.unacknowledged.add((frame.message.conversation_id, frame.message.seq))
-            self.world.longest_queue = max(self.world.longest_queue, len(target.unacknowledged))
+        if isinstance(frame, frames.Push | frames.Placed):
+            self.world.longest_queue = max(self.world.longest_queue, target.left(frame))
         target.down(target.to_client, frame)
 
     def close(self, connection: int) -> None:
@@ -230,8 +255,9 @@ class GatewayNode(Node):
         if not self.up or machine is not self.machine or connection not in self.connections:
             return
         code = self.world.refusal(self.connections[connection].client)
-        user = token if code is None else None
-        self.act(lambda now: machine.authenticated(connection, user, code, now))
+        user, issued_at = token.split("@")
+        name = user if code is None else None
+        self.act(lambda now: machine.authenticated(connection, name, code, now, float(issued_at)))
 
     def to_conversation(self, frame: frames.Up) -> None:
         self._to_router(self.world.router_of(frame.conversation_id), frame)
@@ -276,6 +302,10 @@ class RouterNode(Node):
     def router_back(self) -> None:
         if self.up:
             self.act(lambda now: self.users.router_back())
+
+    def revoke(self, user: str, before: float) -> None:
+        if self.up:
+            self.act(lambda now: self.users.revoke(user, before))
 
     def next_deadline(self) -> float | None:
         if not self.up:

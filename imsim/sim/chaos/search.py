@@ -12,10 +12,11 @@ from typing import Any
 
 from imsim.core.exceptions import UsageError
 from imsim.scenario import Scenario
-from imsim.sim.chaos.case import Case, draw
+from imsim.sim.chaos.case import Case
 from imsim.sim.chaos.coverage import SOMETIMES, met
 from imsim.sim.chaos.evidence import Evidence
 from imsim.sim.chaos.invariants import Violation, check
+from imsim.sim.chaos.plan import draw
 from imsim.sim.chaos.shrink import shrink
 from imsim.sim.chaos.trace import Entry, digest
 from imsim.sim.chaos.world import ChaosWorld

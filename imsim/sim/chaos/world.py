@@ -13,12 +13,13 @@ from typing import Any
 from zlib import crc32
 
 from imsim.core import events, storage
-from imsim.core.model import Code, Scene, Session, Status
+from imsim.core.model import Code, Message, Place, Scene, Session, Status
 from imsim.core.uplink import State
 from imsim.scenario import Draws, Stream
 from imsim.sim import faults
+from imsim.sim.chaos.app import App
 from imsim.sim.chaos.backbone import Backbone
-from imsim.sim.chaos.case import Case, Step
+from imsim.sim.chaos.case import PROBE, Case
 from imsim.sim.chaos.network import Channel, Connection
 from imsim.sim.chaos.nodes import GatewayNode, Instance, Node, RouterNode, StorageNode
 from imsim.sim.chaos.trace import Entry
@@ -29,75 +30,13 @@ _LONGEST_PUSH_TIMEOUT = 60.0  # seconds; the gateway's own
 _MOST_ENTRIES = 200_000  # of a trace: beyond it, machines keep each other busy
 
 
-class App:
-    """What runs on a device: one instance of the client at a time, or two, if the same device logs in twice."""
-
-    def __init__(self, world: ChaosWorld, key: str, number: int) -> None:
-        self.key = key
-        self.user, self.device = key.split("/")
-        self.instances: list[Instance] = []
-        self._world = world
-        self._number = number
-
-    @property
-    def current(self) -> Instance:
-        return self.instances[-1]
-
-    def start_anew(self, _: None) -> None:
-        """Another instance, which knows nothing."""
-        count = len(self.instances) + 1
-        name = self.key if count == 1 else f"{self.key}.{count}"
-        instance = Instance(self._world, name, self.user, self.device, self._number * 1000 + count)
-        self.instances.append(instance)
-        self._world.note(name, "start", "", None)
-        instance.act(instance.machine.start)
-
-    def crash(self, *, silent: bool) -> None:
-        self._world.note(self.current.name, "crash", "", None)
-        self.current.kill(silent=silent)
-
-    def do(self, step: Step) -> None:
-        live = [instance for instance in self.instances if instance.is_live] or [self.current]
-        instance = live[int(step.time * 1e6) % len(live)]  # one device can be logged in twice, and used twice
-        arguments = step.arguments
-        if not instance.up:
-            return
-        instance.look()
-        machine = instance.machine
-        self._world.note(instance.name, "step", step.action, dict(arguments))
-        if step.action == "send":
-            if machine.state == State.ENDED or arguments["id"] in instance.sent:
-                return
-            instance.sent[arguments["id"]] = dict(arguments)
-            self._send(instance, arguments)
-        elif step.action == "resend":
-            failed = [id for id in instance.sent if machine.status(id) == Status.FAIL]
-            if failed:
-                self._send(instance, instance.sent[failed[-1]])
-        elif step.action == "read":
-            instance.act(lambda now: machine.read(arguments["conversation"], now))
-        elif step.action == "create_group":
-            if machine.state == State.ONLINE:
-                instance.act(lambda now: machine.create_group(arguments["name"], arguments["members"], now))
-        elif step.action == "leave":
-            instance.act(machine.stop)
-        else:
-            instance.act(machine.start)
-
-    @staticmethod
-    def _send(instance: Instance, message: Any) -> None:
-        scene, to, content, id_client = Scene(message["scene"]), message["to"], message["content"], message["id"]
-        machine = instance.machine
-        instance.act(lambda now: machine.send(scene, to, content, id_client, now, type=message["type"]))
-
-
 @dataclass(frozen=True, slots=True)
 class StoredLog:
     """A conversation as storage holds it in the end."""
 
     members: tuple[str, ...]
-    messages: list[Any]
-    marks: dict[str, int]  # by user
+    messages: list[Message]
+    places: dict[str, Place]  # by user
 
 
 class ChaosWorld:
@@ -111,11 +50,17 @@ class ChaosWorld:
         #: What each live instance lacked before everybody logged in once more: where that should be nothing.
         self.deaf: list[str] = []
         self.logs: dict[str, StoredLog] = {}
+        #: Who was logged in with which token when all had come to rest, before and after another login.
+        self.in_use: list[tuple[str, str]] = []
+        self.finalists: list[Instance] = []  # who is there in the end, before the probes come
+        self.online: set[str] = set()  # which of them were logged in then
         self.probes: list[Instance] = []
+        self.owners: dict[int, str] = {}  # connection -> the instance that opened it
         self._luck = Draws(case.seed, "chaos", "luck")
         self._jitter = Draws(case.seed, "reconnect")
         self._links = Draws(case.seed, "chaos", "link")
         self._ambushes: list[Fault] = []
+        self._at_login: dict[str, Fault] = {}  # revocations that wait for a user to log in
         self._connections: list[Connection] = []
         self._channels: dict[tuple[str, str], Channel] = {}
         self.windows: dict[str, Windows] = {place: Windows() for place in ("storage", *case.devices)}
@@ -159,12 +104,18 @@ class ChaosWorld:
         self.settle(deaf)
         if not (deaf or self._gave_up()):
             self.deaf = [self.lack(instance) for instance in self.instances() if instance.is_live]
+        self._note_tokens()
         for connection in self._connections:
             connection.cut()
         self.settle()
+        self._note_tokens()
         self._last_words()
         self.settle()
         self._look()
+
+    def _note_tokens(self) -> None:
+        there = (State.SYNCING, State.ONLINE)
+        self.in_use += [(i.name, i.machine.token) for i in self.instances() if i.is_live and i.machine.state in there]
 
     def _gave_up(self) -> bool:
         """Whether a send was given up all of whose answers may have been lost, which leaves a gap at its sender."""
@@ -182,6 +133,7 @@ class ChaosWorld:
         """Nothing goes wrong from now on; who is down comes back."""
         self.note("world", "heal", "", None)
         self._ambushes.clear()
+        self._at_login.clear()
         for windows in self.windows.values():
             windows.close_all()
         for channel in self._channels.values():
@@ -199,12 +151,16 @@ class ChaosWorld:
             self.note("storage", "stored", "audit", (request, self.storage.data.execute(request)))
 
     def _bring_back(self) -> None:
-        """Every device has an instance that tries to be online."""
+        """Every device has an instance that tries to be online; of those that may not be so at once, one."""
+        there = (*self.instances(), *self.probes)
+        taken = {self.case.slot(instance.key) for instance in there if instance.is_live}
         for app in self.apps.values():
-            if any(instance.is_live for instance in app.instances):
+            slot = self.case.slot(app.key)
+            if slot in taken:
                 continue
+            taken.add(slot)
             if app.instances and app.current.up:
-                app.current.act(app.current.machine.start)
+                app.current.start()
             else:
                 app.start_anew(None)
 
@@ -216,6 +172,7 @@ class ChaosWorld:
         policies = self.case.policies
         patience = 4 * (policies.heartbeat_timeout + policies.reconnect_max + policies.login_timeout)
         patience += 8 * (policies.send_timeout + policies.storage_timeout) + 3 * _LONGEST_PUSH_TIMEOUT
+        patience += sum(len(self.case.steps) / rate for rate in (policies.user_rate, policies.group_rate) if rate)
         end = self.clock.now + patience
         unrest = "the world"
         while unrest and self.clock.now < end and len(self.trace) < _MOST_ENTRIES:
@@ -245,6 +202,8 @@ class ChaosWorld:
                 for id_client in instance.sent:
                     if instance.machine.status(id_client) == Status.SENDING:
                         return f"{id_client} is still being sent by {instance.name}"
+                for op, ref in instance.asked:
+                    return f"{instance.name} still waits for the answer to its {op} {ref}"
         return ""
 
     def _last_words(self) -> None:
@@ -263,6 +222,9 @@ class ChaosWorld:
         if reader is not None:
             for view in reader.machine.conversations():
                 self._read(reader, view.id)
+        self.settle()
+        self.finalists = [instance for instance in self.instances() if instance.is_live]
+        self.online = {instance.name for instance in self.finalists if instance.machine.state == State.ONLINE}
 
     @staticmethod
     def _say(instance: Instance, scene: Scene, to: str, id_client: str) -> None:
@@ -275,14 +237,20 @@ class ChaosWorld:
     def _look(self) -> None:
         """What storage holds, and what a device without a memory is shown of it."""
         for number, user in enumerate(self.case.users):
-            self.windows[f"{user}/probe"] = Windows()
-            probe = Instance(self, f"{user}/probe", user, "probe", number)
+            key = f"{user}/{PROBE}"
+            self.windows[key] = Windows()
+            probe = Instance(self, key, key, self.new_token(user), number)
             self.probes.append(probe)
-            probe.act(probe.machine.start)
+            probe.start()
         self.settle()
+        for probe in self.probes:
+            if not probe.is_live:
+                # One that was there had just lost its connection, and came back before it was told to go.
+                probe.start()
+                self.settle()
         execute = self.storage.data.execute
-        messages: dict[str, list[Any]] = {}
-        marks: dict[str, dict[str, int]] = {}
+        messages: dict[str, list[Message]] = {}
+        places: dict[str, dict[str, Place]] = {}
         for user in self.case.users:
             page = execute(storage.Missed(Session(user, "autopsy", 0, "", 0), {}, 1 << 30))
             state = execute(storage.OpenUser(user))
@@ -290,12 +258,12 @@ class ChaosWorld:
             assert isinstance(state, storage.UserState)
             for place, *_ in state.places:
                 id = place.conversation_id
-                marks.setdefault(id, {})[user] = place.read_seq
+                places.setdefault(id, {})[user] = place
                 messages[id] = [message for message in page.messages if message.conversation_id == id]
         for conversation, log in messages.items():
             opened = execute(storage.OpenConversation(conversation))
             assert isinstance(opened, storage.ConversationState)
-            self.logs[conversation] = StoredLog(opened.members, log, marks[conversation])
+            self.logs[conversation] = StoredLog(opened.members, log, places[conversation])
 
     # --- who is where ------------------------------------------------------------------------------------------------
 
@@ -326,8 +294,9 @@ class ChaosWorld:
         order = gateways[number % len(gateways) :] + gateways[: number % len(gateways)]
         gateway = next((gateway for gateway in order if gateway.up), order[0])
         self._last_connection += 1
-        connection = Connection(self._last_connection, client, gateway, self.windows[f"{client.user}/{client.device}"])
+        connection = Connection(self._last_connection, client, gateway, self.windows[client.key])
         self._connections.append(connection)
+        self.owners[connection.id] = client.name
         return connection
 
     _last_connection = 0
@@ -381,6 +350,8 @@ class ChaosWorld:
 
     def spring(self, router: str, request: storage.Request, moment: str) -> None:
         """Something of a router happened with storage: is that what an ambush waits for?"""
+        if moment == "asked" and isinstance(request, storage.OpenUser) and request.user in self._at_login:
+            self.later(0.0, self.revoke, self._at_login.pop(request.user))
         for fault in self._ambushes:
             arguments = fault.arguments
             if (fault.target, arguments["op"], arguments["moment"]) == (router, request.op, moment):
@@ -399,20 +370,33 @@ class ChaosWorld:
 
     def refusal(self, instance: Instance) -> Code | None:
         """Why the token of this instance is not taken at present."""
-        window = self.windows[f"{instance.user}/{instance.device}"].get("token_refused")
+        window = self.windows[instance.key].get("token_refused")
         if window is None:
             return None
         self.note(instance.name, "fault", "token_refused", None)
         return Code(window.arguments["code"])
 
-    def ended(self, instance: Instance, code: Code) -> None:
-        """The application gets another token, where that is what was wrong."""
-        if code in (Code.BAD_TOKEN, Code.TOKEN_EXPIRED):
-            self.later(1.0, self._log_in_again, instance)
+    def new_token(self, user: str) -> str:
+        """Good for this user, from now on."""
+        return f"{user}@{self.clock.now!r}"
 
-    def _log_in_again(self, instance: Instance) -> None:
-        if instance.up:
-            instance.act(instance.machine.start)
+    def revoke(self, fault: Fault) -> None:
+        """A user's tokens are void that are older than `spare` seconds; if anybody is there to be told so."""
+        user, router = fault.target, self.router_of(fault.target)
+        if router.up:
+            before = self.clock.now - fault.arguments["spare"]
+            self.happened(fault)
+            self.note(user, "revoke", router.name, before)
+            router.revoke(user, before)
+
+    def revoke_at_login(self, fault: Fault) -> None:
+        """The same, as storage is asked for the user's state."""
+        self._at_login[fault.target] = fault
+
+    def ended(self, instance: Instance, code: Code) -> None:
+        app = self.apps.get(instance.key)
+        if app is not None:
+            app.ended(instance, code)
 
     def lack(self, instance: Instance) -> str:
         """In words, what the log holds for this device and the device does not; "" if nothing."""
@@ -425,4 +409,16 @@ class ChaosWorld:
         page = self.storage.data.execute(storage.Missed(Session(instance.user, "", 0, "", 0), {}, 1 << 30))
         assert isinstance(page, storage.MissedPage)
         missing = [m for m in page.messages if m.seq not in held.get(m.conversation_id, ())]
-        return f"{instance.name} lacks {missing[0].conversation_id}#{missing[0].seq}" if missing else ""
+        if missing:
+            return f"{instance.name} lacks {missing[0].conversation_id}#{missing[0].seq}"
+        places = {place.conversation_id: place for place in page.places}
+        for view in instance.machine.conversations():
+            place = places.get(view.id)
+            if place is None:
+                return f"{instance.name} lists {view.id}, which is none of theirs,"
+            # Left out: its own mark may be ahead, where the answer to its send was that of another device's twin.
+            mark = max(view.read_seq, place.read_seq)
+            told = (view.pinned, view.muted, view.custom, view.peer_read_seq, view.read_seq)
+            if told != (place.pinned, place.muted, place.custom, place.peer_read_seq, mark):
+                return f"{instance.name} lacks the place {place}"
+        return ""

@@ -1,0 +1,58 @@
+"""What must hold after every run, each as a small function over the evidence that yields what is wrong, in words.
+
+In each text the first thing named is the message, the conversation or the instance that it is about. What only one
+moment shows is found by the `witnesses`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from imsim.sim.chaos.evidence import Evidence
+from imsim.sim.chaos.invariants import log, places, screens, senders, sessions
+
+Invariant = Callable[[Evidence], Iterator[str]]
+
+
+class Violation(NamedTuple):
+    invariant: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.invariant}: {self.text}"
+
+
+INVARIANTS: tuple[Invariant, ...] = (
+    log.acks_survive,
+    log.one_place_for_each_message,
+    log.seqs_are_dense,
+    log.senders_keep_their_order,
+    log.nothing_is_made_up,
+    screens.screens_are_in_order,
+    screens.screens_agree_with_the_log,
+    senders.status_only_improves,
+    senders.sent_is_stored_or_rejected,
+    senders.requests_are_answered,
+    senders.groups_are_what_was_asked_for,
+    places.places_stand,
+    places.marks_only_grow,
+    sessions.queues_are_bounded,
+    sessions.everybody_is_online_once,
+    sessions.one_more_login_takes_its_slot,
+    sessions.the_revoked_stay_out,
+    screens.everybody_holds_what_is_theirs,
+    screens.every_look_is_right,
+    places.conversation_lists_are_right,
+    places.totals_are_sums,
+    places.told_counts_are_right,
+    sessions.it_comes_to_rest,
+)
+
+
+def check(evidence: Evidence) -> list[Violation]:
+    """Everything that does not hold; empty if all is well."""
+    if evidence.world.broken is not None:
+        return [Violation("no_machine_raises", evidence.world.broken)]
+    found = [Violation(*found) for found in evidence.found]
+    return found + [Violation(one.__name__, text) for one in INVARIANTS for text in one(evidence)]

@@ -1,0 +1,54 @@
+"""Sessions and queues: who is logged in, and whether it all comes to rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from imsim.core import events
+from imsim.core.model import Code
+from imsim.core.uplink import State
+from imsim.sim.chaos.evidence import Evidence
+
+
+def everybody_is_online_once(evidence: Evidence) -> Iterator[str]:
+    """In the end one device of each slot is logged in, and only one."""
+    world = evidence.world
+    online = [world.case.slot(instance.key) for instance in world.finalists if instance.name in world.online]
+    for slot in sorted({world.case.slot(device) for device in world.case.devices}):
+        if online.count(slot) != 1:
+            yield f"{'/'.join(slot)} is online {online.count(slot)} times"
+    yield from (f"{instance.name} is not online" for instance in world.finalists if instance.name not in world.online)
+
+
+def one_more_login_takes_its_slot(evidence: Evidence) -> Iterator[str]:
+    """Everybody gets in who has a token, and whoever may not be there beside them is told to go."""
+    world = evidence.world
+    yield from (f"{p.name} does not get online" for p in world.probes if p.machine.state != State.ONLINE)
+    taken = {world.case.slot(probe.key) for probe in world.probes}
+    for instance in world.finalists:
+        kicked = [event.code for event in instance.events if type(event) is events.Ended][-1:] == [Code.KICKED]
+        state = instance.machine.state
+        if world.case.slot(instance.key) in taken:
+            if not (state == State.ENDED and kicked):
+                yield f"{instance.name} is {state} although another device took its place"
+        elif state != State.ONLINE:
+            yield f"{instance.name} is {state} in the end"
+
+
+def the_revoked_stay_out(evidence: Evidence) -> Iterator[str]:
+    """Who is logged in when all has come to rest is so with a token that storage knows to be good."""
+    for name, token in evidence.world.in_use:
+        user, issued = token.split("@")
+        if float(issued) < evidence.ledger.revoked.get(user, 0.0):
+            yield f"{name} is there with a token of {issued}, before {evidence.ledger.revoked[user]}"
+
+
+def queues_are_bounded(evidence: Evidence) -> Iterator[str]:
+    longest, limit = evidence.world.longest_queue, evidence.world.case.policies.send_queue
+    if longest > limit:
+        yield f"a connection had {longest} unacknowledged pushes, more than {limit}"
+
+
+def it_comes_to_rest(evidence: Evidence) -> Iterator[str]:
+    """Once nothing goes wrong any more, everybody gets an answer, in bounded time and with bounded traffic."""
+    yield from evidence.world.restless

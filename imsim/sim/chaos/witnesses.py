@@ -1,0 +1,291 @@
+"""Those who watch a run go by, each one thing, and say what was wrong at the moment when it was so.
+
+What each finds is named as an invariant is, and told in words.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from imsim.core import events, frames, storage
+from imsim.core.model import Code, p2p_members
+from imsim.sim.chaos.ledger import Ledger
+from imsim.sim.chaos.nodes import Answer, answered
+
+if TYPE_CHECKING:
+    from imsim.sim.chaos.nodes import Instance
+    from imsim.sim.chaos.world import ChaosWorld
+
+Found = list[tuple[str, str]]  # (invariant, text)
+
+# Left out: a request to make a group has no number, so that the answer to an older one of the same name is taken for
+# that to a newer one with other members.
+_UNNUMBERED = (frames.CreateGroup,)
+
+# Left out: a login that is overtaken by the same client's next one ends that one when it arrives. The router cannot
+# tell that it is the older of the two.
+_OVERTAKEN_LOGINS_REPLACE = True
+
+
+class Places:
+    """What routers tell of places: only what storage held at some time, and to one session never an older state."""
+
+    def __init__(self, ledger: Ledger, found: Found) -> None:
+        self._ledger = ledger
+        self._found = found
+        self._versions: dict[tuple[object, str], int] = {}  # (session, conversation) -> told
+
+    def told(self, down: frames.Down) -> None:
+        frame, ledger = down.frame, self._ledger
+        if type(frame) is frames.Placed:
+            places = [frame.place]
+        elif type(frame) is frames.SyncDone:
+            places = frame.places
+        else:
+            return
+        for session in down.sessions:
+            for place in places:
+                key = (session, place.conversation_id)
+                if place.version < self._versions.get(key, 0):
+                    self._tell("versions_grow", session.user, f"{place} after version {self._versions[key]}")
+                self._versions[key] = place.version
+                held = ledger.history.get((session.user, place.conversation_id, place.version))
+                if held is None and place.version == 0:
+                    held = replace(ledger.place("", place.conversation_id))
+                if held is None or replace(place, unread=0) != held:
+                    self._tell("only_what_is_stored_is_told", session.user, f"{place}, stored was {held}")
+                if place.unread < 0:
+                    self._tell("unread_is_a_recount", session.user, str(place))
+            if type(frame) is frames.SyncDone and frame.version > ledger.versions.get(session.user, 0):
+                self._tell("only_what_is_stored_is_told", session.user, f"the version {frame.version}")
+
+    def _tell(self, invariant: str, user: str, text: str) -> None:
+        self._found.append((invariant, f"{user} was told {text}"))
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A request since it was made: with what it may be refused, and whether storage has carried it out. Of a change,
+    what a newer one wants otherwise is struck out."""
+
+    wanted: frames.Asked
+    refusals: set[str]
+    readers: int = 0  # of the message that it asks about, when it was made
+    saved: bool = False
+
+
+class Requests:
+    """A request is answered by what is true, and refused only for a reason.
+
+    One that is made while another of its kind is unanswered takes its place, and both have one answer."""
+
+    def __init__(self, ledger: Ledger, limit: int, found: Found) -> None:
+        self._ledger = ledger
+        self._limit = limit
+        self._found = found
+        self._pending: dict[str, dict[tuple[str, str], list[_Pending]]] = defaultdict(dict)  # by instance
+
+    def asked(self, instance: Instance, wanted: frames.Asked) -> None:
+        ledger = self._ledger
+        pending = _Pending(wanted, ledger.refusals(instance.user, wanted, self._limit))
+        if isinstance(wanted, frames.ReadCount) and not pending.refusals:
+            pending.readers, _ = ledger.readers(wanted.conversation_id, wanted.seq)
+        all_pending = self._pending[instance.name].setdefault((wanted.op, wanted.ref), [])
+        for older in all_pending:
+            if isinstance(older.wanted, frames.SetConversation) and isinstance(wanted, frames.SetConversation):
+                older.wanted = _without(older.wanted, wanted)
+        all_pending.append(pending)
+
+    def saved(self, request: storage.SavePlace) -> None:
+        """Storage has carried this out: which of the wishes for it have come true?"""
+        up = request.asked
+        if not isinstance(up, frames.Up) or not isinstance(up.frame, frames.SetConversation):
+            return
+        for instance, requests in self._pending.items():
+            if instance.startswith(f"{request.user}/"):
+                for pending in requests.get((frames.SetConversation.op, request.conversation_id), ()):
+                    assert isinstance(pending.wanted, frames.SetConversation)
+                    pending.saved |= _includes(request, pending.wanted)
+
+    def event(self, instance: Instance, event: events.ClientEvent) -> None:
+        if isinstance(event, Answer):
+            all_pending = self._pending[instance.name].pop(answered(event), [])
+            if isinstance(event, events.RequestFailed):
+                self._refused(instance, event, all_pending)
+            elif all_pending:
+                self._done(instance, event, all_pending)
+        elif isinstance(event, events.PeerRead):
+            self._peer_read(instance, event)
+
+    def _refused(self, instance: Instance, event: events.RequestFailed, pending: list[_Pending]) -> None:
+        if not any(event.code in one.refusals for one in pending):
+            self._tell("refusals_have_a_reason", instance, event)
+
+    def _done(
+        self,
+        instance: Instance,
+        event: Answer,
+        pending: list[_Pending],
+    ) -> None:
+        ledger = self._ledger
+        so = [ledger.is_so(instance.user, one.wanted, self._limit) and self._is_saved(one) for one in pending]
+        if not (any(so) if isinstance(pending[0].wanted, _UNNUMBERED) else all(so)):
+            self._tell("done_is_done", instance, event)
+        elif isinstance(event, events.ReadCounted):
+            readers, members = ledger.readers(event.conversation_id, event.seq)
+            if event.members != members or not pending[0].readers <= event.read <= readers:
+                self._tell("read_counts_are_right", instance, event)
+
+    @staticmethod
+    def _is_saved(pending: _Pending) -> bool:
+        wanted = pending.wanted
+        if not isinstance(wanted, frames.SetConversation):
+            return True
+        return pending.saved or wanted == frames.SetConversation(wanted.conversation_id)
+
+    def _peer_read(self, instance: Instance, event: events.PeerRead) -> None:
+        for peer in p2p_members(event.conversation_id) or ():
+            mark = self._ledger.place(peer, event.conversation_id).read_seq
+            if peer != instance.user and event.seq > mark:
+                self._tell("receipts_are_true", instance, event)
+
+    def _tell(self, invariant: str, instance: Instance, event: object) -> None:
+        self._found.append((invariant, f"{instance.name} was told {event}"))
+
+
+def _without(older: frames.SetConversation, newer: frames.SetConversation) -> frames.SetConversation:
+    return frames.SetConversation(
+        older.conversation_id,
+        older.pinned if newer.pinned is None else None,
+        older.muted if newer.muted is None else None,
+        older.hidden_seq if newer.hidden_seq is None else None,
+        older.custom if newer.custom is None else None,
+    )
+
+
+def _includes(request: storage.SavePlace, wanted: frames.SetConversation) -> bool:
+    """Whether what storage was asked to do is all of that, or more."""
+    return (
+        wanted.pinned in (None, request.pinned)
+        and wanted.muted in (None, request.muted)
+        and wanted.custom in (None, request.custom)
+        and (wanted.hidden_seq or 0) <= (request.hidden_seq or 0)
+    )
+
+
+class Logins:
+    """A session ends for good only for a reason; then the device stays away until somebody has it log in again."""
+
+    def __init__(self, world: ChaosWorld, found: Found) -> None:
+        self._world = world
+        self._found = found
+        self._moment = 0
+        self._asked: dict[str, tuple[int, float]] = {}  # instance -> its last login: when, and its token's time
+        self._ended: set[str] = set()  # instances
+        self._refused: set[str] = set()  # instances whose token was not taken
+        self._arrived: dict[str, list[tuple[int, frames.Attach]]] = defaultdict(list)  # by user
+        self._ends: dict[str, list[tuple[int, str]]] = defaultdict(list)  # user -> the device that was to be ended
+        self._revoked: dict[str, list[tuple[int, float]]] = defaultdict(list)  # user -> tokens issued before
+
+    def asked(self, instance: str, login: frames.Login) -> None:
+        self._asked[instance] = (self._next(), float(login.token.split("@")[1]))
+        if instance in self._ended:
+            self._found.append(("who_was_ended_stays_away", f"{instance} logged in by itself"))
+
+    def arrived(self, attach: frames.Attach) -> None:
+        self._arrived[attach.user].append((self._next(), attach))
+
+    def asked_to_end(self, user: str, device: str) -> None:
+        self._ends[user].append((self._next(), device))
+
+    def revoked(self, user: str, before: float) -> None:
+        self._revoked[user].append((self._next(), before))
+
+    def token_refused(self, instance: str) -> None:
+        self._refused.add(instance)
+
+    def started(self, instance: str) -> None:
+        self._ended.discard(instance)
+
+    def ended(self, instance: Instance, event: events.Ended) -> None:
+        self._ended.add(instance.name)
+        if not self._has_reason(instance, event.code):
+            self._found.append(("nobody_is_thrown_out", f"{instance.name} was ended: {event.code} {event.text}"))
+
+    def _next(self) -> int:
+        self._moment += 1
+        return self._moment
+
+    def _has_reason(self, instance: Instance, code: Code) -> bool:
+        user, (since, issued) = instance.user, self._asked[instance.name]
+        if code in (Code.BAD_TOKEN, Code.TOKEN_EXPIRED):
+            return instance.name in self._refused
+        if code == Code.TOKEN_REVOKED:
+            return any(at > since or issued < before for at, before in self._revoked[user])
+        if code == Code.REPLACED:
+            logins = [a for at, a in self._arrived[user] if at > since and a.device == instance.device]
+            own = [attach for attach in logins if self._world.owners[attach.connection] == instance.name]
+            return len(logins) > len(own) or (_OVERTAKEN_LOGINS_REPLACE and len(own) > 1)
+        return code == Code.KICKED and (
+            any(at > since and device == instance.device for at, device in self._ends[user])
+            or any(at > since and self._takes_the_slot(attach, instance) for at, attach in self._arrived[user])
+        )
+
+    def _takes_the_slot(self, attach: frames.Attach, instance: Instance) -> bool:
+        slot = self._world.case.slot
+        return attach.device != instance.device and slot(f"{attach.user}/{attach.device}") == slot(instance.key)
+
+
+class Limits:
+    """Who is told to wait has to; nobody waits where there is no limit; and no send is swallowed."""
+
+    def __init__(self, world: ChaosWorld, instances: dict[str, Instance], found: Found) -> None:
+        self._policies = world.case.policies
+        self._instances = instances
+        self._found = found
+        self._open: dict[str, frames.Send] = {}  # gateway -> the send that it has to do something with
+        self._buckets: dict[tuple[str, int], tuple[float, float]] = {}  # a writer's group -> tokens, and when
+
+    def reached_gateway(self, gateway: str, frame: frames.Send) -> None:
+        self._swallowed(gateway)
+        self._open[gateway] = frame
+
+    def left_gateway(self, node: str, peer: str, frame: frames.Up | frames.Rejected) -> None:
+        if type(frame) is frames.Up:
+            if self._open.get(node) is frame.frame:
+                del self._open[node]
+            return
+        assert isinstance(frame, frames.Rejected)
+        if frame.request == frames.Send.op:
+            open = self._open.get(node)
+            if open is not None and open.id_client == frame.ref:
+                del self._open[node]
+            if frame.code == Code.RATE_LIMITED:
+                self._told_to_wait(self._instances[peer], frame)
+
+    def _swallowed(self, gateway: str) -> None:
+        if (swallowed := self._open.pop(gateway, None)) is not None:
+            self._found.append(("no_send_is_swallowed", f"{swallowed.id_client} went no further than {gateway}"))
+
+    def _told_to_wait(self, instance: Instance, frame: frames.Rejected) -> None:
+        policies = self._policies
+        rates = [policies.user_rate]
+        if instance.sent[frame.ref]["scene"] != "p2p":
+            rates.append(policies.group_rate)
+        if not any(rate and 0 < frame.retry_after <= 1 / rate + 1e-6 for rate in rates):
+            text = f"{frame.ref} of {instance.name} was to wait for {frame.retry_after} s"
+            self._found.append(("limits_are_what_was_set", text))
+
+    def appended(self, request: storage.Append) -> None:
+        """A writer of a group lets in what flows into its bucket, by its own clock, and no more."""
+        policies, message = self._policies, request.message
+        if not policies.group_rate or p2p_members(message.conversation_id):
+            return
+        writer, now = (message.conversation_id, request.epoch), message.time / 1000
+        tokens, at = self._buckets.get(writer, (float(policies.group_burst), now))
+        tokens = min(policies.group_burst, tokens + (now - at) * policies.group_rate) - 1
+        self._buckets[writer] = (tokens, now)
+        if tokens < -0.01 - 0.002 * policies.group_rate:
+            self._found.append(("limits_are_what_was_set", f"{message.id} came too soon"))

@@ -1,0 +1,162 @@
+"""Drawing what the users do with their devices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from imsim.core.model import Scene, conversation_id
+from imsim.sim.chaos.case import EARLIEST, Step
+from imsim.sim.chaos.dice import Dice
+
+GROUPS = ("team", "club")
+CONFLICTS = 0.3  # how many twins of a message say something else
+
+#: What a step can be. `twin` sends with an idClient that another device of the user has used; `resend` sends again
+#: what failed last; `leave` stops the client and `come` starts it.
+ACTIONS = (
+    "send", "burst", "twin", "resend",
+    "read", "set_conversation", "hide", "read_count",
+    "create_group", "end_session", "leave", "come",
+)  # fmt: skip
+
+_COMMON = {"send": 10.0, "burst": 3.0, "read": 8.0, "set_conversation": 4.0}
+_RARE = {
+    "twin": 1.0, "resend": 1.5, "hide": 2.0, "read_count": 2.0,
+    "create_group": 0.5, "end_session": 0.7, "leave": 1.0, "come": 2.0,
+}  # fmt: skip
+
+Targets = dict[str, list[tuple[Scene, str]]]  # user -> whom they write to, the frequent ones several times
+
+
+def targets_of(dice: Dice, users: tuple[str, ...]) -> Targets:
+    """Whom each user writes to: a few, so that they meet; at times oneself, or a group that is none of theirs."""
+    partner = dice.pick(users)
+    targets: Targets = {}
+    for user in users:
+        other = partner if partner != user else users[(users.index(user) + 1) % len(users)]
+        mine = [(Scene.P2P, other)] * 4 + [(Scene.GROUP, GROUPS[0])] * 3
+        if dice.chance(0.3):
+            mine.append((Scene.P2P, user))
+        if dice.chance(0.6):
+            mine += [(Scene.GROUP, GROUPS[1])] * dice.whole(1, 3)
+        targets[user] = mine
+    return targets
+
+
+def message(dice: Dice, scene: Scene, to: str, id_client: str, limit: int) -> dict[str, Any]:
+    content = f"text of {id_client}"
+    if dice.chance(0.02):
+        content += "." * limit
+    type = "notification" if dice.chance(0.1) else "text"
+    return {"scene": str(scene), "to": to, "id": id_client, "content": content, "type": type}
+
+
+def steps_of(
+    dice: Dice, users: tuple[str, ...], devices: tuple[str, ...], targets: Targets, duration: float, limit: int
+) -> tuple[Step, ...]:
+    return _Writer(dice, users, devices, targets, duration, limit).write()
+
+
+class _Writer:
+    """The steps in the making: what was drawn first is built upon."""
+
+    def __init__(
+        self,
+        dice: Dice,
+        users: tuple[str, ...],
+        devices: tuple[str, ...],
+        targets: Targets,
+        duration: float,
+        limit: int,
+    ) -> None:
+        self._dice = dice
+        self._users = users
+        self._devices = devices
+        self._targets = targets
+        self._duration = duration
+        self._limit = limit
+        self._steps: list[Step] = []
+        self._sent: list[Step] = []
+        self._groups = {name: dice.some(users, dice.whole(1, len(users))) for name in GROUPS[: dice.whole(1, 2)]}
+
+    def write(self) -> tuple[Step, ...]:
+        dice = self._dice
+        for name, members in self._groups.items():
+            founder = dice.pick([device for device in self._devices if device.split("/")[0] in members])
+            self._add(dice.between(0.5, 3), founder, "create_group", {"name": name, "members": members})
+        weights = {action: weight * dice.around(0.3, 3) for action, weight in _COMMON.items()}
+        weights |= {action: weight * dice.around(0.3, 3) for action, weight in _RARE.items() if dice.chance(0.7)}
+        actions = [action for action, weight in weights.items() for _ in range(int(weight * 10))]
+        at = EARLIEST
+        for number in range(dice.whole(20, 100)):
+            if dice.chance(0.5):
+                at = dice.between(EARLIEST, self._duration)
+            else:
+                at = min(self._duration, round(at + dice.between(0, 0.3), 6))
+            self._step(number, at, dice.pick(actions), dice.pick(self._devices))
+        return tuple(sorted(self._steps, key=lambda step: step.time))
+
+    def _add(self, at: float, device: str, action: str, arguments: dict[str, Any]) -> Step:
+        self._steps.append(Step(at, device, action, arguments))
+        return self._steps[-1]
+
+    def _others(self, device: str) -> list[str]:
+        """The user's other devices."""
+        user = device.split("/")[0]
+        return [other for other in self._devices if other != device and other.split("/")[0] == user]
+
+    def _soon(self, at: float) -> float:
+        return round(at + self._dice.between(0, 0.05), 6)
+
+    def _step(self, number: int, at: float, action: str, device: str) -> None:
+        dice, user = self._dice, device.split("/")[0]
+        scene, to = dice.pick(self._targets[user])
+        conversation = conversation_id(scene, user, to)
+        if action in ("send", "burst"):
+            for part in range(2 if action == "burst" else 1):
+                sent = message(dice, scene, to, f"{device}-{number}{'ab'[part]}", self._limit)
+                self._sent.append(self._add(at, device, "send", sent))
+        elif action == "twin":
+            self._twin(at, device)
+        elif action in ("read", "hide"):
+            self._add(at, device, action, {"conversation": conversation})
+            if dice.chance(0.5):  # on all devices at once: each says how far it has got
+                for other in self._others(device):
+                    self._add(self._soon(at), other, action, {"conversation": conversation})
+        elif action == "set_conversation":
+            self._add(at, device, action, {"conversation": conversation, **self._settings(number)})
+            for other in (device, *self._others(device)):  # a race
+                if dice.chance(0.3):
+                    settings = self._settings(number + 100)
+                    self._add(self._soon(at), other, action, {"conversation": conversation, **settings})
+        elif action == "read_count":
+            self._add(at, device, action, {"conversation": conversation, "seq": dice.whole(1, 6)})
+        elif action == "end_session":
+            others = self._others(device)
+            self._add(at, device, action, {"other": dice.pick(others or [device]).split("/")[1]})
+        elif action == "create_group":
+            name = dice.pick(GROUPS)
+            members = self._groups.get(name) if dice.chance(0.5) else dice.some(self._users, 2)
+            self._add(at, device, action, {"name": name, "members": members or [user]})
+        else:
+            self._add(at, device, action, {})
+
+    def _twin(self, at: float, device: str) -> None:
+        dice = self._dice
+        twins = [step for step in self._sent if step.device in self._others(device)]
+        if twins:
+            arguments = dict(dice.pick(twins).arguments)
+            if dice.chance(CONFLICTS):
+                arguments["content"] += " changed"
+            self._add(at, device, "send", arguments)
+
+    def _settings(self, number: int) -> dict[str, Any]:
+        """One or two of a conversation's settings, other than they are or not."""
+        dice = self._dice
+        settings: dict[str, Any] = {}
+        for name in dice.some(("pinned", "muted", "custom"), dice.whole(1, 2)):
+            if name == "custom":
+                settings[name] = f"note {number}" + ("." * self._limit if dice.chance(0.05) else "")
+            else:
+                settings[name] = dice.chance(0.6)
+        return settings
