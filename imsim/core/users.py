@@ -20,7 +20,8 @@ from imsim.core.unread import Unread
 _WAITING = 10_000  # frames that may wait for one user to be opened
 _LOGINS_PER_OPENING = 1 << 20  # session epochs that one opening of a user may hand out
 
-_ToOne = frames.Attach | frames.Detach | frames.Up | frames.Deliver | frames.PeerMoved  # what may wait for an opening
+#: What may wait for an opening.
+_ToOne = frames.Attach | frames.Detach | frames.Up | frames.Deliver | frames.PeerMoved | frames.Hint
 
 
 class Port(Protocol):
