@@ -259,7 +259,9 @@ class Conversations:
         )
         if entry is not None:
             if not entry.message.same_body(message):
-                self._reject(up, Code.CONFLICT, "this idClient was used for another message")
+                # Storage may know better what this idClient was used for first, until it has answered.
+                code = Code.CONFLICT if entry.stored else Code.UNAVAILABLE
+                self._reject(up, code, "this idClient was used for another message")
             elif entry.stored:
                 self._acknowledge(entry.message, session)
             else:
