@@ -341,7 +341,9 @@ class Conversations:
         """The idempotency key is known: it is the same message, or nothing."""
         assert isinstance(up.frame, frames.Send)
         if not entry.message.came_from(up.frame):
-            self._reject(up, Code.CONFLICT, "this idClient was used for another message")
+            # Storage may know better what this idClient was used for first, until it has answered.
+            code = Code.CONFLICT if entry.stored else Code.UNAVAILABLE
+            self._reject(up, code, "this idClient was used for another message")
         elif entry.stored:
             self._acknowledge(entry.message, up.session)
         else:

@@ -45,7 +45,7 @@ class Group:
     def of(cls, state: dict[str, Any] | None, members: Collection[str]) -> Group:
         """As it stands in storage. One that was founded with its members and nothing else belongs to the first."""
         if state is None:
-            return cls(owner=min(members, default=""))
+            return cls(owner=next(iter(members), ""))
         pending = {user: Pending(**fields) for user, fields in state["pending"].items()}
         return cls(**{**state, "pending": pending})
 

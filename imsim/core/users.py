@@ -115,6 +115,11 @@ class Users:
             self._send_page(request, result)
         elif isinstance(request, storage.Range):
             self._send_range(request, result)
+        elif isinstance(request, storage.RevokeTokens) and isinstance(result, storage.Failed):
+            self._timers.at(now + self._policies.storage_timeout, self._revoke_again, request)
+
+    def _revoke_again(self, request: storage.RevokeTokens, now: float) -> None:
+        self._port.store(request)
 
     def revoke(self, name: str, before: float) -> None:
         """End all sessions of a user; tokens issued before this wall time (seconds since 1970) open no new one."""

@@ -876,3 +876,13 @@ def test_when_a_router_is_back_every_device_looks_what_it_missed(registry):
     registry.machine.router_back()
     registry._collect()
     assert {to for to, _ in registry.take(frames.Resync)} == sessions
+
+
+def test_a_revocation_that_storage_failed_to_keep_is_kept_after_all(registry):
+    registry.machine.revoke("bob", 5.0)
+    registry._collect()
+    registry.answer(result=lambda request: storage.Failed("full"))
+    assert list(registry.asked) == []
+    registry.advance(registry.policies.storage_timeout)
+    registry.answer_all()
+    assert registry.storage.execute(storage.OpenUser("bob")).revoked_before == 5.0
