@@ -1,16 +1,17 @@
 """The scenario (who talks to whom, how often, over what) and the plan that follows from it.
 
 Read in this order: `model` (the fields), `distributions` (what varies), `draws` (random numbers by name),
-`workload` (the plan).
+`workload` (the plan), `script` (how a user's client carries it out).
 """
 
 from imsim.scenario.distributions import Constant, Distribution, Exponential, Lognormal, Pareto, Uniform
 from imsim.scenario.draws import Draws, Stream
 from imsim.scenario.model import LIVE_IGNORES, Scenario
-from imsim.scenario.workload import Entitled, Plan, PlannedConversation, plan
+from imsim.scenario.workload import Action, Entitled, Plan, PlannedConversation, plan
 
 __all__ = [
     "LIVE_IGNORES",
+    "Action",
     "Constant",
     "Distribution",
     "Draws",

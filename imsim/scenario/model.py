@@ -16,10 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from imsim.core.exceptions import UsageError
 from imsim.core.frames import GATEWAY_OPS, ROUTER_OPS
+from imsim.core.model import MessageType
 from imsim.core.policies import Policies as CorePolicies
 from imsim.core.storage import STORAGE_OPS
 from imsim.scenario import files
-from imsim.scenario.distributions import Constant, Lognormal, NumberDistribution, SecondsDistribution
+from imsim.scenario.distributions import Constant, Exponential, Lognormal, NumberDistribution, SecondsDistribution
 from imsim.scenario.errors import FieldError, explain, suggestion
 from imsim.scenario.quantities import PositiveSeconds, Seconds
 
@@ -44,8 +45,11 @@ class Conversations(Section):
         default=1.0,
         ge=0,
         le=1,
-        description="share of the messages that go to one partner (0 to 1); the rest goes to groups."
-        " A user who is in no group sends to partners only",
+        description="share of the messages that go to one partner (0 to 1); the rest goes to groups and chatrooms."
+        " A user who is in none of them sends to partners only",
+    )
+    room_share: float = Field(
+        default=0.0, ge=0, le=1, description="share of the messages that go to chatrooms, for users who are in one"
     )
     partners: int = Field(default=1, ge=0, description="p2p partners that each user writes to")
     groups: int = Field(default=0, ge=0, le=10_000_000, description="how many groups there are")
@@ -54,17 +58,47 @@ class Conversations(Section):
         description="members of a group: rounded, at least 1, at most population.users and limits.group_size",
     )
 
+    rooms: int = Field(default=0, ge=0, le=1_000_000, description="how many chatrooms there are")
+    room_size: NumberDistribution = Field(
+        default=Constant(value=50),
+        description="audience of a chatroom: rounded, at least 1, at most population.users and limits.room_size",
+    )
+    churn: float = Field(
+        default=0.0,
+        ge=0,
+        le=1e3,
+        description="changes of membership per second and group: users of none of its messages are invited, and leave",
+    )
+    friend_requests: float = Field(
+        default=0.0, ge=0, le=1e3, description="friend requests per second and user, to anybody; all are accepted"
+    )
+
     @model_validator(mode="after")
     def _somebody_to_write_to(self) -> Conversations:
-        if self.p2p_share < 1 and self.groups == 0:
+        if self.p2p_share + self.room_share > 1:
+            raise FieldError(
+                "room_share",
+                f"expected at most 1 together with p2p_share = {self.p2p_share:g}, got {self.room_share:g}",
+            )
+        if self.p2p_share + self.room_share < 1 and self.groups == 0:
             raise FieldError(
                 "groups", f"expected at least 1, as p2p_share = {self.p2p_share:g} leaves messages for groups, got 0"
+            )
+        if self.room_share > 0 and self.rooms == 0:
+            raise FieldError(
+                "rooms", f"expected at least 1, as room_share = {self.room_share:g} sends to chatrooms, got 0"
             )
         if self.p2p_share > 0 and self.partners == 0:
             raise FieldError(
                 "partners", f"expected at least 1, as p2p_share = {self.p2p_share:g} sends to partners, got 0"
             )
+        if self.churn > 0 and self.groups == 0:
+            raise FieldError("groups", f"expected at least 1, as churn = {self.churn:g} changes groups, got 0")
         return self
+
+
+#: What users send: a notification is a change, see [conversations].
+_TYPES = tuple(str(type) for type in MessageType if type != MessageType.NOTIFICATION)
 
 
 class Workload(Section):
@@ -79,8 +113,29 @@ class Workload(Section):
     )
     size: NumberDistribution = Field(
         default=Constant(value=100),
-        description="bytes of content: rounded, at least 1, at most limits.content_bytes",
+        description="bytes of content: rounded, at least 1, at most limits.content_bytes; of the attachment, or of"
+        " custom, where the type has that",
     )
+    types: dict[str, float] = Field(
+        default={"text": 1.0}, description="type of message -> its share, in any unit: text, image, audio, video ..."
+    )
+    recalls: float = Field(default=0.0, ge=0, le=1, description="share of the messages that are taken back")
+    edits: float = Field(default=0.0, ge=0, le=1, description="share of the messages that are edited, if text")
+    amended_after: SecondsDistribution = Field(
+        default=Exponential(mean=5.0), description="how long after sending that is, seconds or a duration"
+    )
+
+    @field_validator("types")
+    @classmethod
+    def _known_types(cls, types: dict[str, float]) -> dict[str, float]:
+        for type, share in types.items():
+            if type not in _TYPES:
+                raise FieldError(type, f"unknown type{suggestion(type, _TYPES)}; there are {', '.join(_TYPES)}")
+            if not 0 <= share < math.inf:
+                raise FieldError(type, f"expected a share of 0 or more, got {share:g}")
+        if not any(types.values()):
+            raise FieldError("", "expected at least one type with a share above 0")
+        return types
 
 
 class Link(Section):
@@ -349,6 +404,9 @@ class Scenario(Section):
                 "limits.group_size",
                 limits.group_size,
             )
+        if talk.rooms:
+            largest = min(talk.room_size.upper, users) if math.isfinite(talk.room_size.upper) else math.inf
+            _check_fits("conversations.room_size", largest, "limits.room_size", limits.room_size)
         return self
 
     @classmethod

@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from imsim.core.exceptions import UsageError
-from imsim.core.model import Scene, group_id, p2p_id
+from imsim.core.model import Scene, p2p_id
+from imsim.scenario.distributions import Distribution
 from imsim.scenario.draws import Draws
 from imsim.scenario.model import Scenario
 from imsim.scenario.quantities import parse_duration
@@ -42,11 +43,26 @@ class PlannedConversation:
     members: tuple[int, ...]
 
     def to(self, sender: int) -> str:
-        """The `to` of a message that user number `sender` sends here: the partner's name, or the group's."""
+        """The `to` of a message that user number `sender` sends here: the partner's name, or the group's or room's."""
         if self.scene is not Scene.P2P:
             return self.name
         one, other = self.members
         return user_name(other if sender == one else one)
+
+
+class Action(NamedTuple):
+    """Something that a user does besides writing, at `at` (ns from the run's start), on the first device.
+
+    kind: recall or edit (of the own message number `intent`), invite (of user `other` into group `conversation`), leave
+    (it), friend_request (to user `other`).
+    """
+
+    at: int
+    kind: str
+    user: int
+    intent: int = -1
+    conversation: int = -1
+    other: int = -1
 
 
 class Entitled(NamedTuple):
@@ -61,8 +77,8 @@ class Entitled(NamedTuple):
 class Plan:
     """What will be sent. The columns have one entry for each message; its index is the message's `intent`.
 
-    They are sorted by (at, sender). `conversations` starts with all groups; p2p conversations follow in the order of
-    their first message, so a shorter plan's list is a prefix too.
+    They are sorted by (at, sender). `conversations` starts with all groups, then has all chatrooms; p2p conversations
+    follow in the order of their first message, so a shorter plan's list is a prefix too. `actions` are sorted by time.
     """
 
     at: Int64s  # intended time, ns from the run's start
@@ -70,9 +86,12 @@ class Plan:
     device: Int8s  # which of the sender's devices sends
     conversation: Int32s  # index into conversations
     size: Int32s  # bytes of content
+    type: Int8s  # index into types
     users: list[str]
     devices: list[str]  # the names that each user's devices have
     conversations: list[PlannedConversation]
+    types: tuple[str, ...] = ("text",)
+    actions: tuple[Action, ...] = ()
 
     def __len__(self) -> int:
         return len(self.at)
@@ -80,6 +99,20 @@ class Plan:
     def device_index(self, user: int, device: int) -> int:
         """The number of a user's device among all devices."""
         return user * len(self.devices) + device
+
+    def rooms_of(self, user: int) -> list[int]:
+        """The numbers of the chatrooms of whose audience the user is."""
+        return [n for n, c in enumerate(self.conversations) if c.scene is Scene.CHATROOM and user in c.members]
+
+    @property
+    def amended(self) -> frozenset[int]:
+        """The messages that will be recalled or edited."""
+        return frozenset(action.intent for action in self.actions if action.intent >= 0)
+
+    @property
+    def guests(self) -> frozenset[tuple[int, int]]:
+        """(conversation, user) of those who come into groups and leave again: what they get there is nobody's due."""
+        return frozenset((a.conversation, a.other) for a in self.actions if a.kind == "invite")
 
     def entitled(self) -> Entitled:
         """Who is to get what: all devices of all members, but for the one that sends."""
@@ -106,8 +139,9 @@ def user_name(index: int) -> str:
 def plan(scenario: Scenario, seed: int | None = None, duration: float | None = None) -> Plan:
     """Draw the messages of a scenario.
 
-    A message goes to one of the sender's partners with chance `p2p_share`, else to one of the sender's groups, each as
-    likely as the other. A sender who is in no group writes to partners only; one who has neither writes nothing.
+    A message goes to one of the sender's partners with chance `p2p_share`, with chance `room_share` to one of the
+    sender's chatrooms, else to one of the sender's groups, each as likely as the other. A sender who is in no chatroom
+    writes to groups instead, one who is in no group to partners; one who has none of them writes nothing.
 
     seed, duration (seconds): in place of the scenario's own.
     Raises: UsageError if the plan would be too large to hold, or the duration is none.
@@ -124,24 +158,29 @@ def plan(scenario: Scenario, seed: int | None = None, duration: float | None = N
         )
 
     sender, nth, at = _arrivals(Draws(seed, "gap"), users, rate, duration)
-    groups = _Groups.drawn(scenario, seed)
-    to_group = Draws(seed, "scene").array(sender, nth) >= scenario.conversations.p2p_share
-    to_group &= groups.count_of(sender) > 0
-    if scenario.conversations.partners == 0 and not to_group.all():
-        sender, nth, at, to_group = sender[to_group], nth[to_group], at[to_group], to_group[to_group]
+    talk = scenario.conversations
+    groups = _Groups.drawn(seed, "group", talk.groups, talk.group_size, users, scenario.limits.group_size)
+    rooms = _Groups.drawn(seed, "room", talk.rooms, talk.room_size, users, scenario.limits.room_size)
+    scene = Draws(seed, "scene").array(sender, nth)
+    to_room = (scene >= 1 - talk.room_share) & (rooms.count_of(sender) > 0)
+    to_group = (scene >= talk.p2p_share) & ~to_room & (groups.count_of(sender) > 0)
+    if talk.partners == 0 and not (to_group | to_room).all():
+        kept = to_group | to_room
+        sender, nth, at, to_group, to_room = sender[kept], nth[kept], at[kept], to_group[kept], to_room[kept]
 
     conversation = np.empty(len(sender), np.int64)
     pick = Draws(seed, "conversation").array(sender, nth)
     conversation[to_group] = groups.picked(sender[to_group], pick[to_group])
-    conversations = groups.conversations()
-    if not to_group.all():
-        private = ~to_group
+    conversation[to_room] = rooms.picked(sender[to_room], pick[to_room]) + talk.groups
+    conversations = groups.conversations(Scene.GROUP, "g") + rooms.conversations(Scene.CHATROOM, "r")
+    private = ~(to_group | to_room)
+    if private.any():
         partner = _partners(scenario, seed, sender[private], pick[private])
         conversation[private], pairs = _numbered_pairs(sender[private], partner)
         conversation[private] += len(conversations)
         conversations += [_p2p(one, other) for one, other in pairs]
 
-    devices = scenario.population.devices
+    devices, types = scenario.population.devices, scenario.workload.types
     sizes = scenario.workload.size.quantiles(Draws(seed, "size").array(sender, nth))
     return Plan(
         at=at,
@@ -151,8 +190,77 @@ def plan(scenario: Scenario, seed: int | None = None, duration: float | None = N
         size=np.clip(np.rint(sizes), 1, scenario.limits.content_bytes).astype(np.int32),
         users=[user_name(user) for user in range(users)],
         devices=[f"d{device}" for device in range(devices)],
+        type=np.searchsorted(_cumulated(types), Draws(seed, "type").array(sender, nth), side="right").astype(np.int8),
         conversations=conversations,
+        types=tuple(types),
+        actions=_actions(scenario, seed, duration, sender, nth, at, to_room, groups),
     )
+
+
+def _cumulated(shares: dict[str, float]) -> npt.NDArray[np.float64]:
+    """Where each type's part of the unit interval ends, but for the last."""
+    weights = np.fromiter(shares.values(), float)
+    return np.asarray(np.cumsum(weights)[:-1] / weights.sum())
+
+
+def _actions(
+    scenario: Scenario,
+    seed: int,
+    duration: float,
+    sender: Int64s,
+    nth: Int64s,
+    at: Int64s,
+    to_room: Bools,
+    groups: _Groups,
+) -> tuple[Action, ...]:
+    actions = _amendments(scenario, seed, sender, nth, at, to_room)
+    talk, users = scenario.conversations, scenario.population.users
+    if talk.friend_requests:
+        user, number, when = _arrivals(Draws(seed, "friend gap"), users, talk.friend_requests, duration)
+        others = (Draws(seed, "friend").array(user, number) * (users - 1)).astype(np.int64)
+        others += others >= user
+        rows = zip(when.tolist(), user.tolist(), others.tolist(), strict=True)
+        actions += [Action(ns, "friend_request", one, other=other) for ns, one, other in rows]
+    if talk.churn:
+        actions += _churn(scenario, seed, duration, groups)
+    return tuple(sorted(actions))
+
+
+def _amendments(scenario: Scenario, seed: int, sender: Int64s, nth: Int64s, at: Int64s, to_room: Bools) -> list[Action]:
+    work = scenario.workload
+    if not (work.recalls or work.edits):
+        return []
+    kind = Draws(seed, "amendment").array(sender, nth)
+    delay = work.amended_after.quantiles(Draws(seed, "amendment delay").array(sender, nth))
+    chosen = np.nonzero((kind < work.recalls + work.edits) & ~to_room)[0]
+    return [
+        Action(
+            int(at[intent] + round(delay[intent] * 1e9)),
+            "recall" if kind[intent] < work.recalls else "edit",
+            int(sender[intent]),
+            intent=int(intent),
+        )
+        for intent in chosen.tolist()
+    ]
+
+
+def _churn(scenario: Scenario, seed: int, duration: float, groups: _Groups) -> list[Action]:
+    """Guests, one after the other: the owner invites one, who leaves at the next change."""
+    talk, users = scenario.conversations, scenario.population.users
+    group, number, when = _arrivals(Draws(seed, "churn gap"), talk.groups, talk.churn, duration)
+    pick = Draws(seed, "churn").array(group, number // 2)
+    actions = []
+    for which, nth, ns, u in zip(group.tolist(), number.tolist(), when.tolist(), pick.tolist(), strict=True):
+        members = groups.members[groups.first[which] : groups.first[which + 1]]
+        if len(members) == users:
+            continue  # there is nobody to invite
+        guest = int(u * (users - len(members)))  # its number among those who are no members
+        for member in members.tolist():
+            guest += guest >= member
+        invite = nth % 2 == 0
+        kind, user = ("invite", int(members[0])) if invite else ("leave", guest)
+        actions.append(Action(ns, kind, user, conversation=which, other=guest))
+    return actions
 
 
 def _checked(duration: float) -> float:
@@ -192,7 +300,7 @@ def _arrivals(draws: Draws, users: int, rate: float, duration: float) -> tuple[I
 
 @dataclass(frozen=True)
 class _Groups:
-    """Who is in which group: the same pairs (group, user), sorted by group and sorted by user."""
+    """Who is in which group or chatroom: the same pairs (group, user), sorted by group and sorted by user."""
 
     first: Int64s  # of each group, into members; one more entry at the end
     members: Int64s
@@ -200,12 +308,11 @@ class _Groups:
     groups_of: Int64s
 
     @classmethod
-    def drawn(cls, scenario: Scenario, seed: int) -> _Groups:
-        talk, users = scenario.conversations, scenario.population.users
-        number = np.arange(talk.groups)
-        sizes = np.rint(talk.group_size.quantiles(Draws(seed, "group size").array(number)))
-        sizes = np.clip(sizes, 1, min(users, scenario.limits.group_size)).astype(np.int64)
-        members = _chosen(Draws(seed, "group members"), number, sizes, np.full(talk.groups, users))
+    def drawn(cls, seed: int, what: str, count: int, size: Distribution, users: int, limit: int) -> _Groups:
+        number = np.arange(count)
+        sizes = np.rint(size.quantiles(Draws(seed, f"{what} size").array(number)))
+        sizes = np.clip(sizes, 1, min(users, limit)).astype(np.int64)
+        members = _chosen(Draws(seed, f"{what} members"), number, sizes, np.full(count, users))
         group = np.repeat(number, sizes)
         by_group = np.lexsort((members, group))
         by_user = np.lexsort((group, members))
@@ -223,10 +330,10 @@ class _Groups:
         """One of the user's groups, each as likely as the other."""
         return self.groups_of[self.first_of[user] + (u * self.count_of(user)).astype(np.int64)]
 
-    def conversations(self) -> list[PlannedConversation]:
+    def conversations(self, scene: Scene, prefix: str) -> list[PlannedConversation]:
         members, first = self.members.tolist(), self.first.tolist()
         return [
-            PlannedConversation(group_id(f"g{g}"), Scene.GROUP, f"g{g}", tuple(members[first[g] : first[g + 1]]))
+            PlannedConversation(f"{scene}:{prefix}{g}", scene, f"{prefix}{g}", tuple(members[first[g] : first[g + 1]]))
             for g in range(len(first) - 1)
         ]
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
+from functools import cache, partial
 from zlib import crc32
 
 from imsim.core import events, storage
+from imsim.core.model import Scene
 from imsim.results import Recorder, Tables, assemble
-from imsim.scenario import Draws, Plan, Scenario, Stream, plan
+from imsim.scenario import Draws, Plan, PlannedConversation, Scenario, Stream, plan, script
 from imsim.sim.clock import Clock
 from imsim.sim.link import Link
 from imsim.sim.nodes import ClientNode, Connection, GatewayNode, RouterNode, StorageNode, intent_of
@@ -67,14 +68,19 @@ class World:
         self.routers = [RouterNode(self, index) for index in range(topology.routers)]
         self.gateways = [GatewayNode(self, index) for index in range(topology.gateways)]
         self._connections = 0
+        self._amended = plan.amended
+        self._seqs: dict[int, int] = {}  # of those messages
+        self._has_requests = any(action.kind == "friend_request" for action in plan.actions)
+        self._to_room = [conversation.scene is Scene.CHATROOM for conversation in plan.conversations]
         self._user_numbers = {user: number for number, user in enumerate(plan.users)}
         # Placement is asked for several times a message, and only once decided for each name.
         self.router_of: Callable[[str], RouterNode] = cache(lambda name: self.routers[_owner(name, topology.routers)])
         self._storage_of = cache(lambda name: self.storages[_owner(name, topology.storages)])
 
         for conversation in plan.conversations:
-            members = tuple(plan.users[number] for number in conversation.members)
-            self.router_of(conversation.id).warm_up(conversation.id, members)
+            if conversation.scene is not Scene.CHATROOM:
+                members = tuple(plan.users[number] for number in conversation.members)
+                self.router_of(conversation.id).warm_up(conversation.id, members)
         self.clients = [
             ClientNode(self, plan.device_index(user, device), user_name, device_name)
             for user, user_name in enumerate(plan.users)
@@ -86,6 +92,11 @@ class World:
         for client in self.clients:
             at = -LEAD + self._login_draws.at(client.number) * LEAD / 2
             self.clock.call_at(at, client.act, client.machine.start)
+        for conversation in self.plan.conversations:
+            if conversation.scene is Scene.CHATROOM:
+                self._fill(conversation)
+        if self.plan.actions:
+            self.clock.call_at(self.plan.actions[0].at / 1e9, self._act, 0)
         if len(self.plan):
             self.clock.call_at(self.plan.at[0] / 1e9, self._send, 0)
         end = duration + self.scenario.drain
@@ -100,13 +111,25 @@ class World:
         plan = self.plan
         if intent + 1 < len(plan):
             self.clock.call_at(plan.at[intent + 1] / 1e9, self._send, intent + 1)
-        sender = int(plan.sender[intent])
-        conversation = plan.conversations[plan.conversation[intent]]
-        content = _text(int(plan.size[intent]))
-        client = self.clients[plan.device_index(sender, int(plan.device[intent]))]
-        client.act(
-            lambda now: client.machine.send(conversation.scene, conversation.to(sender), content, str(intent), now)
-        )
+        client = self.clients[plan.device_index(int(plan.sender[intent]), int(plan.device[intent]))]
+        client.act(lambda now: script.send(client.machine, plan, intent, str, str(intent), now))
+
+    def _act(self, number: int) -> None:
+        """The same for what users do besides."""
+        plan = self.plan
+        if number + 1 < len(plan.actions):
+            self.clock.call_at(plan.actions[number + 1].at / 1e9, self._act, number + 1)
+        action = plan.actions[number]
+        client = self.clients[plan.device_index(action.user, 0)]
+        client.act(lambda now: script.act(client.machine, plan, action, self._seqs.get, str, f"action {number}", now))
+
+    def _fill(self, room: PlannedConversation) -> None:
+        """Everybody enters, once logged in."""
+        for user in room.members:
+            for device in range(len(self.plan.devices)):
+                client = self.clients[self.plan.device_index(user, device)]
+                at = -LEAD + (1 + self._login_draws.at(client.number)) * LEAD / 2
+                self.clock.call_at(at, client.act, partial(client.machine.enter, room.name))
 
     # --- who is where -----------------------------------------------------------------------------------------------
 
@@ -160,8 +183,14 @@ class World:
 
     def client_event(self, client: ClientNode, event: events.ClientEvent) -> None:
         self._record(client, event)
+        if self._has_requests and client.number % len(self.plan.devices) == 0 and script.calls_for_action(event):
+            self.clock.call_at(self.clock.now, self._react, (client, event))
         if self.on_client_event is not None:
             self.on_client_event(client, event)
+
+    def _react(self, told: tuple[ClientNode, events.ClientEvent]) -> None:
+        client, event = told
+        client.act(lambda now: script.react(client.machine, event, now))
 
     def _record(self, client: ClientNode, event: events.ClientEvent) -> None:
         recorder, now = self.recorder, client.now
@@ -180,6 +209,10 @@ class World:
             elif type(event) is events.Sent:
                 recorder.sent(intent, now)
             elif type(event) is events.Acked:
+                recorder.acked(intent, now)
+                if intent in self._amended:
+                    self._seqs[intent] = event.seq
+            elif type(event) is events.Received and self._to_room[self.plan.conversation[intent]]:
                 recorder.acked(intent, now)
             elif type(event) is events.SendFailed:
                 recorder.failed(intent, now, event.code)
@@ -201,8 +234,3 @@ class World:
 def _owner(name: str, nodes: int) -> int:
     """Which of the nodes owns a conversation or a user: by a hash that is the same in every process."""
     return crc32(name.encode()) % nodes
-
-
-@cache
-def _text(size: int) -> str:
-    return "x" * size
