@@ -1,7 +1,7 @@
 """The Chatrooms machine: rooms that hold whoever is in them now, on the router node that owns the room.
 
-A room is there while somebody is in it. Nothing is stored and nothing comes again: a message goes once to each session in
-the room, without acknowledgement, and under load the gateways shed what is too much for a connection, and count it.
+A room is there while somebody is in it. Nothing is stored and nothing comes again: a message goes once to each session
+in the room, without acknowledgement, and under load the gateways shed what is too much for a connection, and count it.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ class Delivered:
 
 @dataclass(slots=True)
 class Typing:
-    """The user is writing to the other user of this p2p conversation. A hint: it may get lost, and is never answered."""
+    """The user is writing to the other user of this p2p conversation. A hint: it may get lost, and has no answer."""
 
     op: ClassVar[str] = "typing"
     number: ClassVar[int] = 0

@@ -286,7 +286,9 @@ class LiveClient:
     ) -> None:
         """Change what is given, on all devices of the user; it shows here at once. A refusal is an event RequestFailed,
         and what was changed shows no more then."""
-        self.machine.set_conversation(conversation_id, self._clock(), pinned=pinned, muted=muted, custom=custom, blocked=blocked)
+        self.machine.set_conversation(
+            conversation_id, self._clock(), pinned=pinned, muted=muted, custom=custom, blocked=blocked
+        )
         self._drain()
 
     def hide(self, conversation_id: str) -> None:

@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from imsim.core import events, frames, storage
-from imsim.core.client import Client
 from imsim.core.chatrooms import Chatrooms
+from imsim.core.client import Client
 from imsim.core.conversations import Conversations
 from imsim.core.gateway import Gateway
 from imsim.core.model import Code, is_chatroom

@@ -7,6 +7,7 @@ from functools import cache
 from zlib import crc32
 
 from imsim.core import events, storage
+from imsim.core.memory import MemoryStorage
 from imsim.results import Recorder, Tables, assemble
 from imsim.scenario import Draws, Plan, Scenario, Stream, plan
 from imsim.sim.clock import Clock
@@ -52,7 +53,7 @@ class World:
         self.clock = Clock(-LEAD)
         self.epoch = EPOCH
         self.recorder = Recorder()
-        self.storage = storage.MemoryStorage(self.policies.fanout)
+        self.storage = MemoryStorage(self.policies.fanout)
         #: Called with every event of a client, after it was recorded: (node, event).
         self.on_client_event: Callable[[ClientNode, events.ClientEvent], None] | None = None
 

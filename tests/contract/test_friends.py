@@ -142,7 +142,12 @@ def test_users_may_send_each_other_system_messages(world):
     bob.start()
     (event,) = bob.of(events.Shown)
     message = event.message
-    assert (message.scene, message.type, message.sender, message.custom) == ("system", "custom", "alice", '{"order": 5}')
+    assert (message.scene, message.type, message.sender, message.custom) == (
+        "system",
+        "custom",
+        "alice",
+        '{"order": 5}',
+    )
     assert bob.machine.system_unread() == 1
     bob.read("system:bob")
     assert bob.machine.system_unread() == 0

@@ -86,7 +86,7 @@ def test_who_comes_back_misses_what_was_said_meanwhile(world):
 
 
 def test_what_is_said_while_one_is_offline_counts_only_while_a_member(world):
-    alice, bob, carol, _ = make_team(world, "bob", "carol")
+    alice, _bob, carol, _ = make_team(world, "bob", "carol")
     carol.stop()
     alice.send("#team", "one", "1")
     alice.change("#team", "kick", "2", "carol")
@@ -230,7 +230,7 @@ def test_a_rejected_applicant_stays_out_and_may_apply_again(world):
 
 
 def test_with_consent_an_invitation_must_be_accepted(world):
-    alice, bob, carol, dave = make_team(world, "bob", consent=True)
+    alice, _bob, carol, dave = make_team(world, "bob", consent=True)
     alice.change("#team", "invite", "1", "carol", "dave")
     alice.send("#team", "not yet", "2")
     assert system(carol) == system(dave) == [("group_invite", "alice")]

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from imsim.core import storage
+from imsim.core.memory import MemoryStorage
 from imsim.core.model import MessageType
 
 
@@ -42,14 +43,14 @@ def save(store, user, read_seq=0, conversation=AB, **settings):
 
 
 def test_a_conversation_without_founders_is_not_made():
-    store = storage.MemoryStorage()
+    store = MemoryStorage()
     assert opened(store, founders=None) is None
     assert opened(store, founders=None) is None
     assert missed(store, "alice").cursors == {}
 
 
 def test_opening_raises_the_epoch_and_keeps_the_first_members():
-    store = storage.MemoryStorage()
+    store = MemoryStorage()
     assert opened(store) == storage.ConversationState(1, 0, ("alice", "bob"))
     assert opened(store, founders=("mallory",)) == storage.ConversationState(2, 0, ("alice", "bob"))
     assert opened(store, founders=None).epoch == 3
@@ -57,7 +58,7 @@ def test_opening_raises_the_epoch_and_keeps_the_first_members():
 
 
 def test_opening_tells_the_highest_seq():
-    store = storage.MemoryStorage()
+    store = MemoryStorage()
     open_log(store, "alice", "bob")
     assert opened(store).max_seq == 2
 
@@ -66,7 +67,7 @@ def test_opening_tells_the_highest_seq():
 
 
 def test_an_append_of_an_earlier_epoch_is_fenced_off():
-    store = storage.MemoryStorage()
+    store = MemoryStorage()
     old = opened(store).epoch
     new = opened(store).epoch
     assert append(store, old, message(1)) == storage.Fenced()
@@ -75,11 +76,11 @@ def test_an_append_of_an_earlier_epoch_is_fenced_off():
 
 
 def test_an_append_to_nothing_is_fenced_off():
-    assert append(storage.MemoryStorage(), 1, message(1)) == storage.Fenced()
+    assert append(MemoryStorage(), 1, message(1)) == storage.Fenced()
 
 
 def test_only_the_next_seq_is_taken():
-    store = storage.MemoryStorage()
+    store = MemoryStorage()
     epoch = opened(store).epoch
     assert append(store, epoch, message(2)) == storage.Fenced()
     assert append(store, epoch, message(1)) == storage.Appended()
@@ -88,7 +89,7 @@ def test_only_the_next_seq_is_taken():
 
 
 def test_a_key_is_taken_once():
-    store = storage.MemoryStorage()
+    store = MemoryStorage()
     epoch = opened(store).epoch
     original = message(1, id_client="same")
     append(store, epoch, original)
@@ -97,7 +98,7 @@ def test_a_key_is_taken_once():
 
 
 def test_the_same_key_of_another_sender_is_another_key():
-    store = storage.MemoryStorage()
+    store = MemoryStorage()
     epoch = opened(store).epoch
     append(store, epoch, message(1, id_client="same"))
     assert append(store, epoch, message(2, id_client="same", sender="bob")) == storage.Appended()
@@ -105,7 +106,7 @@ def test_the_same_key_of_another_sender_is_another_key():
 
 def test_a_fenced_writer_is_not_told_of_duplicates():
     """It must learn that it is no writer any more, whatever it asks."""
-    store = storage.MemoryStorage()
+    store = MemoryStorage()
     old = opened(store).epoch
     append(store, old, message(1))
     opened(store)
@@ -113,7 +114,7 @@ def test_a_fenced_writer_is_not_told_of_duplicates():
 
 
 def test_find_tells_what_stands_under_a_key():
-    store = storage.MemoryStorage()
+    store = MemoryStorage()
     append(store, opened(store).epoch, message(1))
     assert store.execute(storage.Find(AB, "alice", "i1")) == message(1)
     assert store.execute(storage.Find(AB, "bob", "i1")) is None
@@ -125,13 +126,13 @@ def test_find_tells_what_stands_under_a_key():
 
 
 def test_opening_a_user_raises_its_epoch_alone():
-    store = storage.MemoryStorage()
+    store = MemoryStorage()
     epochs = [store.execute(storage.OpenUser(user)).epoch for user in ("alice", "alice", "bob", "alice")]
     assert epochs == [1, 2, 1, 3]
 
 
 def test_a_users_place_counts_what_others_sent_after_the_mark():
-    store = storage.MemoryStorage()
+    store = MemoryStorage()
     epoch = opened(store).epoch
     notice = message(3, type=MessageType.NOTIFICATION)
     for one in (message(1), message(2, sender="bob"), notice, message(4)):
@@ -143,7 +144,7 @@ def test_a_users_place_counts_what_others_sent_after_the_mark():
 
 
 def test_a_mark_moves_forward_only_and_never_beyond_the_log():
-    store = storage.MemoryStorage()
+    store = MemoryStorage()
     open_log(store, "alice", "alice", "alice")
     for asked, stands in ((2, 2), (1, 2), (99, 3), (-5, 3)):
         assert save(store, "bob", asked)["bob"].read_seq == stands
@@ -151,7 +152,7 @@ def test_a_mark_moves_forward_only_and_never_beyond_the_log():
 
 
 def test_who_is_no_member_has_no_place():
-    store = storage.MemoryStorage()
+    store = MemoryStorage()
     open_log(store, "alice")
     assert save(store, "mallory", 1) == save(store, "alice", 1, TEAM) == {}
     assert append(store, opened(store).epoch, message(2, sender="mallory"), shown=1) == storage.Appended()
@@ -160,7 +161,7 @@ def test_who_is_no_member_has_no_place():
 
 
 def test_each_change_gets_the_next_version_of_the_users_log_and_no_change_gets_none():
-    store = storage.MemoryStorage()
+    store = MemoryStorage()
     open_log(store, "alice", "alice")
     open_log(store, "alice", conversation=TEAM)
     assert save(store, "bob", pinned=True) == {"bob": place(1, pinned=True)}
@@ -173,7 +174,7 @@ def test_each_change_gets_the_next_version_of_the_users_log_and_no_change_gets_n
 
 
 def test_who_reads_changes_the_peers_place_as_well():
-    store = storage.MemoryStorage()
+    store = MemoryStorage()
     open_log(store, "alice", "alice")
     assert save(store, "bob", 1) == {"bob": place(1, 1), "alice": place(1, peer_read_seq=1)}
     assert save(store, "bob", 1) == {"bob": place(1, 1), "alice": place(1, peer_read_seq=1)}  # again, for who missed it
@@ -183,7 +184,7 @@ def test_who_reads_changes_the_peers_place_as_well():
 
 
 def test_nobody_is_a_peer_in_a_group_or_of_oneself():
-    store = storage.MemoryStorage()
+    store = MemoryStorage()
     open_log(store, "alice", conversation=TEAM)
     assert set(save(store, "bob", 1, TEAM)) == {"bob"}
     notes = "p2p:alice:alice"
@@ -192,7 +193,7 @@ def test_nobody_is_a_peer_in_a_group_or_of_oneself():
 
 
 def test_to_hide_is_to_read_and_moves_forward_only():
-    store = storage.MemoryStorage()
+    store = MemoryStorage()
     open_log(store, "alice", "alice", "alice")
     assert save(store, "bob", hidden_seq=2)["bob"] == place(1, 2, hidden_seq=2)
     assert save(store, "bob", hidden_seq=1)["bob"] == place(1, 2, hidden_seq=2)
@@ -202,7 +203,7 @@ def test_to_hide_is_to_read_and_moves_forward_only():
 
 
 def test_only_the_latest_state_of_each_place_that_changed_is_told():
-    store = storage.MemoryStorage()
+    store = MemoryStorage()
     open_log(store, "alice", "alice")
     open_log(store, "alice", conversation=TEAM)
     for seq in (1, 2):
@@ -221,13 +222,13 @@ def test_only_the_latest_state_of_each_place_that_changed_is_told():
 
 
 def test_who_knows_of_no_place_is_told_all():
-    store = storage.MemoryStorage()
+    store = MemoryStorage()
     open_log(store, "alice")
     assert missed(store, "bob").places == (place(0),)
 
 
 def test_how_many_have_read_a_message():
-    store = storage.MemoryStorage()
+    store = MemoryStorage()
     state = opened(store, TEAM, ("alice", "bob", "carol"))
     for seq, sender in ((1, "alice"), (2, "bob")):
         append(store, state.epoch, message(seq, conversation_id=TEAM, sender=sender))
@@ -244,7 +245,7 @@ def test_how_many_have_read_a_message():
 
 
 def test_a_send_moves_its_senders_mark():
-    store = storage.MemoryStorage()
+    store = MemoryStorage()
     epoch = opened(store).epoch
     for seq in (1, 2, 3):
         append(store, epoch, message(seq))
@@ -257,7 +258,7 @@ def test_a_send_moves_its_senders_mark():
 
 
 def test_a_refused_send_moves_no_mark():
-    store = storage.MemoryStorage()
+    store = MemoryStorage()
     epoch = opened(store).epoch
     append(store, epoch, message(1, sender="bob"))
     append(store, epoch, message(2, sender="bob", id_client="i1"), shown=1)  # a duplicate
@@ -269,7 +270,7 @@ def test_a_refused_send_moves_no_mark():
 
 
 def test_pages_cover_everything_after_the_cursors_once():
-    store = storage.MemoryStorage()
+    store = MemoryStorage()
     open_log(store, "alice", "bob", "alice", "bob", "alice")
     open_log(store, "alice", "alice", conversation=TEAM)
     cursors, got, pages = {AB: 2}, [], 0
@@ -287,14 +288,14 @@ def test_pages_cover_everything_after_the_cursors_once():
 
 
 def test_a_page_that_holds_exactly_the_rest_is_the_last():
-    store = storage.MemoryStorage()
+    store = MemoryStorage()
     open_log(store, "alice", "alice")
     assert not missed(store, "bob", limit=2).more
     assert missed(store, "bob", limit=1).more
 
 
 def test_cursors_that_cannot_be_do_no_harm():
-    store = storage.MemoryStorage()
+    store = MemoryStorage()
     open_log(store, "alice")
     page = missed(store, "bob", {AB: -3, "group:unknown": 7})
     assert [one.seq for one in page.messages] == [1]
@@ -303,7 +304,7 @@ def test_cursors_that_cannot_be_do_no_harm():
 
 
 def test_nobody_gets_what_others_talk_about():
-    store = storage.MemoryStorage()
+    store = MemoryStorage()
     open_log(store, "alice")
     assert missed(store, "mallory", {AB: 0}) == storage.MissedPage([], {}, more=False)
 
@@ -318,7 +319,7 @@ class StorageInvariants(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.store = storage.MemoryStorage()
+        self.store = MemoryStorage()
         self.epochs = [0]
         self.acknowledged: dict[int, storage.Message] = {}
         self.read = dict.fromkeys(self.users, 0)

@@ -6,6 +6,7 @@ import pytest
 from core.builders import AB, TEAM, Registry, failed, message, open_log, place, session
 
 from imsim.core import frames, storage
+from imsim.core.memory import MemoryStorage
 from imsim.core.model import Code, MessageType
 from imsim.core.policies import Policies
 from imsim.core.users import _WAITING
@@ -13,7 +14,7 @@ from imsim.core.users import _WAITING
 
 @pytest.fixture
 def registry():
-    store = storage.MemoryStorage()
+    store = MemoryStorage()
     open_log(store, "alice")  # seq 1: bob has one unread
     return Registry(store)
 
@@ -485,7 +486,7 @@ def test_a_sync_asks_for_what_the_session_misses(registry):
 
 
 def test_the_last_page_is_followed_by_the_places():
-    store = storage.MemoryStorage()
+    store = MemoryStorage()
     open_log(store, "alice", "alice", "alice")
     registry = Registry(store, Policies(page=2))
     one = registry.login("bob")

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from imsim.core import storage
 from imsim.core.exceptions import RunError, UsageError
+from imsim.core.memory import MemoryStorage
 from imsim.core.model import Message, Scene, Session
-from imsim.core.storage import MemoryStorage
 from imsim.live import MemoryStore, SqliteStore
 from imsim.live.stores.tables import SqliteStorage
 
