@@ -361,8 +361,8 @@ class Conversations:
             return
         self._check_member(conversation, session.user)
         if frame.scene == Scene.P2P:
-            strangers = len(conversation.members) == 2 and not friends.are_friends(conversation.state)
-            if strangers and self._policies.strangers == "refuse":
+            refuses = self._policies.strangers == "refuse"
+            if refuses and len(conversation.members) == 2 and not friends.are_friends(conversation.state):
                 raise Refused(Code.NOT_FRIENDS, "you are no friends; send a friend_request")
         elif groups.is_silenced(conversation.state, session.user):
             raise Refused(Code.MUTED, "you are muted in this group, or everybody is")

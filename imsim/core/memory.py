@@ -142,7 +142,8 @@ class MemoryStorage:
         self._add(log, message, appended)
         if request.effects is not None:
             log.members = tuple(member for member in log.members if member not in request.effects.left)
-            appended.notes = tuple(self._note(note, appended) for note in request.effects.notes)
+            notes = (self._note(note, appended) for note in request.effects.notes)
+            appended.notes = tuple(note for note in notes if note is not None)
             log.noted = (*log.noted, *((note.to, note.seq) for note in appended.notes))[-NOTED:]
         if request.shown > log.place(message.sender).read_seq and message.sender in log.members:
             appended.places = self._change(log, SavePlace(message.sender, log.id, request.shown))
@@ -169,8 +170,10 @@ class MemoryStorage:
         if (amended := effects.amended) is not None:
             log.messages[amended.seq - 1] = log.by_key[amended.sender, amended.id_client] = amended
 
-    def _note(self, note: Message, appended: Appended) -> Message:
+    def _note(self, note: Message, appended: Appended) -> Message | None:
         log = self._logs.get(note.conversation_id) or self._make(note.conversation_id, (note.to,))
+        if (note.sender, note.id_client) in log.by_key:
+            return None
         seq = len(log.messages) + 1
         note = replace(note, seq=seq, id=f"{log.id}:{seq}")
         self._add(log, note, appended)
@@ -187,7 +190,7 @@ class MemoryStorage:
     def _open_user(self, request: OpenUser) -> UserState:
         epoch = self._user_epochs[request.user] = self._user_epochs.get(request.user, 0) + 1
         places = []
-        for conversation in self._conversations_of.get(request.user, ()):
+        for conversation in self._sorted_conversations(request.user):
             log = self._logs[conversation]
             place = log.place(request.user)
             seen = log.seen_by(request.user, place.read_seq)

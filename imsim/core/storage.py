@@ -30,7 +30,8 @@ class OpenConversation:
 class Effects:
     """What an entry of the log changes. `state`: the conversation's own from now on, a JSON object (None: as before).
     Who `joined` sees the log from this entry on, who `left` sees this one as the last. `amended` takes the place of the
-    entry with its seq. `notes` go to the end of the log system:<to> each, where they get their seq and id."""
+    entry with its seq. `notes` go to the end of the log system:<to> each, where they get their seq and id; one whose
+    idempotency key is taken there is left out."""
 
     state: dict[str, Any] | None = None
     joined: tuple[str, ...] = ()
@@ -242,7 +243,7 @@ class PlaceState(NamedTuple):
 
 @dataclass(slots=True)
 class UserState:
-    """`places` has all conversations of the user."""
+    """`places` has all conversations that the user is or was a member of, by id."""
 
     epoch: int
     places: list[PlaceState]
