@@ -151,7 +151,11 @@ def _deliveries(plan: Plan, facts: Facts, is_due: _Bools, knows_server: bool) ->
             _times(_first(row[kind == Kind.READ], at[kind == Kind.READ], count)),
             pa.array(pushes, pa.int32(), mask=np.full(count, not knows_server)),
             pa.array(arrivals - is_delivered, pa.int32()),
-            _choose((is_delivered, DeliveryOutcome.DELIVERED), otherwise=DeliveryOutcome.PENDING),
+            _choose(
+                (is_delivered, DeliveryOutcome.DELIVERED),
+                (np.bincount(row[kind == Kind.SHED], minlength=count) > 0, DeliveryOutcome.SHED),
+                otherwise=DeliveryOutcome.PENDING,
+            ),
         ],
         schema=DELIVERIES,
     )

@@ -197,6 +197,8 @@ class World:
         device = self.plan.device_index(self._user_numbers[session.user], self.plan.devices.index(session.device))
         if type(event) is events.Pushed:
             self.recorder.pushed(intent, device, now)
+        else:
+            self.recorder.shed(intent, device, now)
 
 
 def _owner(name: str, nodes: int) -> int:

@@ -6,6 +6,7 @@ import asyncio
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -83,12 +84,18 @@ def test_a_second_run_on_the_same_server_is_not_all_duplicates(run, tiny, url):
     assert again.manifest["namespace"] != run.manifest["namespace"]
 
 
-def test_what_the_server_does_not_push_is_lost_and_exactly_that(tiny, server_with, monkeypatch):
+def test_what_the_server_does_not_hand_out_is_lost_and_exactly_that(tiny, server_with, monkeypatch):
     unlucky = set()
 
+    def is_unlucky(message):
+        return message.type == "text" and int(message.id_client.partition(":")[2]) % 5 == 0
+
     def send(self, connection, frame):
-        if isinstance(frame, frames.Push) and int(frame.message.id_client.partition(":")[2]) % 5 == 0:
+        if isinstance(frame, frames.Push) and is_unlucky(frame.message):
             unlucky.add(frame.message.id_client)
+        elif isinstance(frame, frames.HistoryPage):
+            lucky = [message for message in frame.messages if not is_unlucky(message)]
+            send_all(self, connection, replace(frame, messages=lucky))
         else:
             send_all(self, connection, frame)
 
