@@ -7,91 +7,13 @@ import os
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from imsim.core import storage
 from imsim.core.exceptions import RunError, UsageError
 from imsim.core.model import Message, Place, Scene, p2p_members
+from imsim.live.stores import schema
 
-_APPLICATION_ID = 0x696D736D  # "imsm", in the file's header
-_SCHEMA_VERSION = 5
 _CACHED = 100_000  # conversations whose head is kept in memory
-_OPEN = 2**63 - 1  # the last seq of a stay that has not ended
-
-_SCHEMA = f"""
-CREATE TABLE conversations (
-    key     INTEGER PRIMARY KEY,    -- in the order of their making
-    id      TEXT NOT NULL UNIQUE,
-    epoch   INTEGER NOT NULL,       -- of the latest writer
-    state   TEXT,                   -- JSON
-    noted   TEXT NOT NULL DEFAULT '[]'  -- JSON: user and seq of the latest notes, the last of them last
-);
-CREATE TABLE members (                      -- whoever is or was one
-    user          TEXT NOT NULL,
-    conversation  INTEGER NOT NULL REFERENCES conversations,
-    version       INTEGER NOT NULL DEFAULT 0,  -- from here on: the user's place
-    read_seq      INTEGER NOT NULL DEFAULT 0,
-    pinned        INTEGER NOT NULL DEFAULT 0,
-    muted         INTEGER NOT NULL DEFAULT 0,
-    hidden_seq    INTEGER NOT NULL DEFAULT 0,
-    custom        TEXT NOT NULL DEFAULT '',
-    peer_read_seq INTEGER NOT NULL DEFAULT 0,
-    peer_delivered_seq INTEGER NOT NULL DEFAULT 0,
-    blocked       INTEGER NOT NULL DEFAULT 0,
-    delivered_seq INTEGER NOT NULL DEFAULT 0,  -- p2p: what stands in the other's peer_delivered_seq
-    PRIMARY KEY (user, conversation)
-) WITHOUT ROWID;
-CREATE INDEX members_of ON members (conversation);
-CREATE INDEX blocked_in ON members (conversation) WHERE blocked;
-CREATE TABLE stays (                        -- each time as a member
-    user         TEXT NOT NULL,
-    conversation INTEGER NOT NULL REFERENCES conversations,
-    first        INTEGER NOT NULL,  -- seq of the first entry that the user sees
-    last         INTEGER NOT NULL DEFAULT {_OPEN},  -- and of the last
-    place        INTEGER NOT NULL,  -- among those who joined with this entry
-    PRIMARY KEY (user, conversation, first)
-) WITHOUT ROWID;
-CREATE INDEX present ON stays (conversation, first, place) WHERE last = {_OPEN};
-CREATE TABLE messages (
-    conversation INTEGER NOT NULL REFERENCES conversations,
-    seq          INTEGER NOT NULL,
-    id           TEXT NOT NULL,
-    id_client    TEXT NOT NULL,
-    type         TEXT NOT NULL,
-    sender       TEXT NOT NULL,
-    recipient    TEXT NOT NULL,     -- Message.to
-    time         INTEGER NOT NULL,  -- ms since 1970
-    content      TEXT NOT NULL,
-    file         TEXT,              -- JSON
-    custom       TEXT,
-    resend       INTEGER NOT NULL,
-    recalled     INTEGER NOT NULL,
-    amended      INTEGER NOT NULL,  -- seq of the entry that changed it last
-    countable    INTEGER NOT NULL,
-    PRIMARY KEY (conversation, seq),
-    UNIQUE (conversation, sender, id_client)
-) WITHOUT ROWID;
-CREATE TABLE users (
-    id             TEXT PRIMARY KEY,
-    epoch          INTEGER NOT NULL DEFAULT 0,
-    version        INTEGER NOT NULL DEFAULT 0,  -- of the latest change of a place
-    revoked_before REAL NOT NULL DEFAULT 0  -- wall time, seconds since 1970: older tokens are void
-) WITHOUT ROWID;
-CREATE TABLE inboxes (                      -- under fanout = write: each member's copy of what was let in, 1, 2, 3 ...
-    user         TEXT NOT NULL,
-    position     INTEGER NOT NULL,
-    conversation INTEGER NOT NULL REFERENCES conversations,
-    seq          INTEGER NOT NULL,
-    PRIMARY KEY (user, position)
-) WITHOUT ROWID;
-CREATE TABLE settings (fanout TEXT NOT NULL);
-PRAGMA application_id = {_APPLICATION_ID};
-PRAGMA user_version = {_SCHEMA_VERSION};
-"""
-
-_MESSAGE = "seq, id, id_client, type, sender, recipient, time, content, file, custom, resend, recalled, amended"
-_VALUES = ",".join("?" * 15)  # conversation, _MESSAGE, countable
-_PLACE = "version, read_seq, pinned, muted, hidden_seq, custom, peer_read_seq, peer_delivered_seq, blocked"
 
 
 @dataclass(slots=True)
@@ -145,12 +67,12 @@ class SqliteStorage:
             db.execute("COMMIT")
             if not tables and not application:
                 db.execute("PRAGMA journal_mode = WAL")
-                db.executescript(f"BEGIN;{_SCHEMA}INSERT INTO settings VALUES ('{self._fanout}');COMMIT;")
-            elif application != _APPLICATION_ID:
+                db.executescript(f"BEGIN;{schema.SCHEMA}INSERT INTO settings VALUES ('{self._fanout}');COMMIT;")
+            elif application != schema.APPLICATION_ID:
                 raise UsageError(f"{path}: a database of something else; give imsim a file of its own")
-            elif version != _SCHEMA_VERSION:
+            elif version != schema.SCHEMA_VERSION:
                 raise UsageError(
-                    f"{path}: written by another version of imsim (schema {version}, here {_SCHEMA_VERSION});"
+                    f"{path}: written by another version of imsim (schema {version}, here {schema.SCHEMA_VERSION});"
                     " use that version, or a new file"
                 )
             db.execute("PRAGMA journal_mode = WAL")
@@ -249,7 +171,7 @@ class SqliteStorage:
 
     def _members(self, key: int) -> tuple[str, ...]:
         rows = self._db.execute(
-            f"SELECT user FROM stays WHERE conversation = ? AND last = {_OPEN} ORDER BY first, place", (key,)
+            f"SELECT user FROM stays WHERE conversation = ? AND last = {schema.OPEN} ORDER BY first, place", (key,)
         )
         return tuple(user for (user,) in rows)
 
@@ -273,24 +195,24 @@ class SqliteStorage:
             head.epoch,
             head.max_seq,
             head.members,
-            _json(state),
+            schema.json_or_none(state),
             tuple((user, seq) for user, seq in json.loads(noted)),
         )
 
     def _make(self, id: str, members: tuple[str, ...]) -> _Head:
         key = self._db.execute("INSERT INTO conversations (id, epoch) VALUES (?, 0)", (id,)).lastrowid
         assert key is not None
-        self._join(key, members, 1)
+        self._join(key, members, 1, 0)
         return self._keep_head(id, _Head(key, 0, 0, members, frozenset()))
 
-    def _join(self, key: int, users: tuple[str, ...], seq: int) -> None:
+    def _join(self, key: int, users: tuple[str, ...], seq: int, before: int) -> None:
         self._db.executemany(
             "INSERT INTO members (user, conversation) VALUES (?, ?) ON CONFLICT DO NOTHING",
             [(user, key) for user in users],
         )
         self._db.executemany(
             "INSERT INTO stays (user, conversation, first, place) VALUES (?, ?, ?, ?)",
-            [(user, key, seq, place) for place, user in enumerate(users)],
+            [(user, key, seq, place) for place, user in enumerate(users, before)],
         )
 
     def _append(
@@ -327,9 +249,9 @@ class SqliteStorage:
         """Whether its key was free; else nothing is written."""
         return bool(
             self._db.execute(
-                f"INSERT INTO messages (conversation, {_MESSAGE}, countable) VALUES ({_VALUES})"
+                f"INSERT INTO messages (conversation, {schema.MESSAGE}, countable) VALUES ({schema.VALUES})"
                 " ON CONFLICT (conversation, sender, id_client) DO NOTHING",
-                _row(head.key, message),
+                schema.row_of(head.key, message),
             ).rowcount
         )
 
@@ -348,18 +270,18 @@ class SqliteStorage:
         if effects.state is not None:
             db.execute("UPDATE conversations SET state = ? WHERE key = ?", (json.dumps(effects.state), key))
         if effects.joined:
-            self._join(key, effects.joined, seq)
+            self._join(key, effects.joined, seq, len(head.members))
         if effects.left:
             db.executemany(
-                f"UPDATE stays SET last = ? WHERE user = ? AND conversation = ? AND last = {_OPEN}",
+                f"UPDATE stays SET last = ? WHERE user = ? AND conversation = ? AND last = {schema.OPEN}",
                 [(seq, user, key) for user in effects.left],
             )
         if effects.joined or effects.left:
             head.members = tuple(user for user in (*head.members, *effects.joined) if user not in effects.left)
         if effects.amended is not None:
             db.execute(
-                f"REPLACE INTO messages (conversation, {_MESSAGE}, countable) VALUES ({_VALUES})",
-                _row(key, effects.amended),
+                f"REPLACE INTO messages (conversation, {schema.MESSAGE}, countable) VALUES ({schema.VALUES})",
+                schema.row_of(key, effects.amended),
             )
         if effects.notes:
             notes = (self._note(note, appended) for note in effects.notes)
@@ -383,19 +305,19 @@ class SqliteStorage:
 
     def _by_key(self, head: _Head, conversation_id: str, sender: str, id_client: str) -> Message | None:
         row = self._db.execute(
-            f"SELECT {_MESSAGE} FROM messages WHERE conversation = ? AND sender = ? AND id_client = ?",
+            f"SELECT {schema.MESSAGE} FROM messages WHERE conversation = ? AND sender = ? AND id_client = ?",
             (head.key, sender, id_client),
         ).fetchone()
-        return _message(conversation_id, row) if row else None
+        return schema.message(conversation_id, row) if row else None
 
     def _get(self, request: storage.Get) -> Message | None:
         head = self._head(request.conversation_id)
         if head is None or not 1 <= request.seq <= head.max_seq:
             return None
         row = self._db.execute(
-            f"SELECT {_MESSAGE} FROM messages WHERE conversation = ? AND seq = ?", (head.key, request.seq)
+            f"SELECT {schema.MESSAGE} FROM messages WHERE conversation = ? AND seq = ?", (head.key, request.seq)
         ).fetchone()
-        return _message(request.conversation_id, row)
+        return schema.message(request.conversation_id, row)
 
     def _open_user(self, request: storage.OpenUser) -> storage.UserState:
         db, user = self._db, request.user
@@ -406,13 +328,13 @@ class SqliteStorage:
         ).fetchone()
         places = {}
         for key, id, end, delivered_seq, state, *row in db.execute(
-            f"SELECT key, id, {_END}, delivered_seq, state, {_PLACE}"
+            f"SELECT key, id, {schema.END}, delivered_seq, state, {schema.PLACE}"
             " FROM members JOIN conversations ON key = conversation WHERE user = ? ORDER BY id",
             (user,),
         ):
-            state = _json(state) if id.startswith(f"{Scene.P2P}:") else None
-            places[key] = storage.PlaceState(_place(id, row), [], end, delivered_seq, state)
-        for key, seq in db.execute(_UNREAD, (user,)):
+            state = schema.json_or_none(state) if id.startswith(f"{Scene.P2P}:") else None
+            places[key] = storage.PlaceState(schema.place(id, row), [], end, delivered_seq, state)
+        for key, seq in db.execute(schema.UNREAD, (user,)):
             places[key].unread_seqs.append(seq)
         return storage.UserState(epoch, list(places.values()), revoked)
 
@@ -464,7 +386,7 @@ class SqliteStorage:
                 (one,),
             ).fetchone()
             self._db.execute(
-                f"UPDATE members SET ({_PLACE}) = (?,?,?,?,?,?,?,?,?) WHERE user = ? AND conversation = ?",
+                f"UPDATE members SET ({schema.PLACE}) = (?,?,?,?,?,?,?,?,?) WHERE user = ? AND conversation = ?",
                 (
                     place.version,
                     place.read_seq,
@@ -484,9 +406,9 @@ class SqliteStorage:
     def _place_of(self, head: _Head, conversation_id: str, user: str) -> Place | None:
         """None for who never was a member."""
         row = self._db.execute(
-            f"SELECT {_PLACE} FROM members WHERE user = ? AND conversation = ?", (user, head.key)
+            f"SELECT {schema.PLACE} FROM members WHERE user = ? AND conversation = ?", (user, head.key)
         ).fetchone()
-        return _place(conversation_id, row) if row else None
+        return schema.place(conversation_id, row) if row else None
 
     def _count_read(self, request: storage.CountRead) -> storage.ReadCount | None:
         head = self._head(request.conversation_id)
@@ -498,33 +420,33 @@ class SqliteStorage:
         )
         if seen.fetchone() is None:
             return None
-        return storage.ReadCount(*self._db.execute(_COUNT_READ, (head.key, request.seq)).fetchone())
+        return storage.ReadCount(*self._db.execute(schema.COUNT_READ, (head.key, request.seq)).fetchone())
 
     def _range(self, request: storage.Range) -> storage.RangePage | None:
         head, user = self._head(request.conversation_id), request.user
         if head is None or self._place_of(head, request.conversation_id, user) is None:
             return None
-        first, last, limit = _integer(request.first), _integer(request.last), request.limit
-        found = self._db.execute(_RANGE, (user, head.key, first, last, limit + 1)).fetchall()
-        messages = [_message(request.conversation_id, row) for row in reversed(found[:limit])]
+        first, last, limit = schema.integer(request.first), schema.integer(request.last), request.limit
+        found = self._db.execute(schema.RANGE, (user, head.key, first, last, limit + 1)).fetchall()
+        messages = [schema.message(request.conversation_id, row) for row in reversed(found[:limit])]
         return storage.RangePage(messages, len(found) > limit)
 
     def _missed(self, request: storage.Missed) -> storage.MissedPage:
         page = self._missed_in_logs(request) if self._fanout == "read" else self._missed_in_inbox(request)
         if not page.more:
-            user, version = request.session.user, _integer(request.version)
+            user, version = request.session.user, schema.integer(request.version)
             places = self._db.execute(
-                f"SELECT id, {_PLACE} FROM members JOIN conversations ON key = conversation"
+                f"SELECT id, {schema.PLACE} FROM members JOIN conversations ON key = conversation"
                 " WHERE user = ? AND version >= ? ORDER BY id",
                 (user, version + 1 if version else 0),
             )
-            page.places = tuple(_place(id, row) for id, *row in places)
+            page.places = tuple(schema.place(id, row) for id, *row in places)
             stands = self._db.execute("SELECT version FROM users WHERE id = ?", (user,)).fetchone()
             page.version = stands[0] if stands else 0
         return page
 
     def _missed_in_inbox(self, request: storage.Missed) -> storage.MissedPage:
-        user, position = request.session.user, max(0, _integer(request.inbox))
+        user, position = request.session.user, max(0, schema.integer(request.inbox))
         page = storage.MissedPage([], {}, more=False, inbox=position)
         rows = self._db.execute(
             "SELECT position, inboxes.conversation, id, seq FROM inboxes JOIN conversations ON key = conversation"
@@ -539,9 +461,9 @@ class SqliteStorage:
                     page.more = True
                     break
                 row = self._db.execute(
-                    f"SELECT {_MESSAGE} FROM messages WHERE conversation = ? AND seq = ?", (key, seq)
+                    f"SELECT {schema.MESSAGE} FROM messages WHERE conversation = ? AND seq = ?", (key, seq)
                 ).fetchone()
-                page.messages.append(_message(id, row))
+                page.messages.append(schema.message(id, row))
             page.inbox = position
             page.cursors[id] = max(seq, request.cursors.get(id, 0))
         if empty and position:
@@ -553,7 +475,8 @@ class SqliteStorage:
         page = storage.MissedPage([], {}, more=False, reads=0)
         messages, cursors, user = page.messages, page.cursors, request.session.user
         conversations = self._db.execute(
-            f"SELECT key, id, {_END} FROM members JOIN conversations ON key = conversation WHERE user = ? ORDER BY id",
+            f"SELECT key, id, {schema.END} FROM members JOIN conversations ON key = conversation"
+            " WHERE user = ? ORDER BY id",
             (user,),
         ).fetchall()
         for key, id, end in conversations:
@@ -561,103 +484,11 @@ class SqliteStorage:
             cursor = max(0, request.cursors.get(id, 0))
             if cursor < end:
                 room = request.limit - len(messages)
-                found = self._db.execute(_AFTER, (user, key, cursor, room + 1)).fetchall()
-                messages += [_message(id, row) for row in found[:room]]
+                found = self._db.execute(schema.AFTER, (user, key, cursor, room + 1)).fetchall()
+                messages += [schema.message(id, row) for row in found[:room]]
                 if len(found) > room:
                     page.more = True
                     cursors[id] = found[room - 1][0] if room else cursor
                     break
             cursors[id] = max(cursor, end)
         return page
-
-
-#: Where the log ends for the member: of the last stay, at its end or at the log's.
-_END = (
-    "min((SELECT last FROM stays WHERE stays.user = members.user AND stays.conversation = key"
-    " ORDER BY first DESC LIMIT 1), coalesce((SELECT max(seq) FROM messages WHERE conversation = key), 0))"
-)
-
-_UNREAD = """
-SELECT members.conversation, seq FROM members
-    JOIN stays ON stays.user = members.user AND stays.conversation = members.conversation
-    JOIN messages ON messages.conversation = members.conversation AND seq BETWEEN max(first, read_seq + 1) AND last
-WHERE members.user = ? AND countable AND sender <> members.user
-ORDER BY members.conversation, seq"""
-
-#: Of a user and a conversation: what is to be seen after a seq, at most so many.
-_AFTER = f"""
-SELECT {_MESSAGE} FROM stays
-    JOIN messages ON messages.conversation = stays.conversation AND seq BETWEEN max(first, ?3 + 1) AND last
-WHERE user = ?1 AND stays.conversation = ?2
-ORDER BY first, seq LIMIT ?4"""
-
-#: Of a user and a conversation: what is to be seen from one seq to another, the latest first, at most so many.
-_RANGE = f"""
-SELECT {_MESSAGE} FROM stays
-    JOIN messages ON messages.conversation = stays.conversation AND seq BETWEEN max(first, ?3) AND min(last, ?4)
-WHERE user = ?1 AND stays.conversation = ?2
-ORDER BY first DESC, seq DESC LIMIT ?5"""
-
-_COUNT_READ = """
-SELECT coalesce(sum(read_seq >= ?2), 0), count(*) FROM members
-WHERE conversation = ?1 AND user <> (SELECT sender FROM messages WHERE conversation = ?1 AND seq = ?2)
-    AND EXISTS (
-        SELECT 1 FROM stays
-        WHERE stays.user = members.user AND stays.conversation = ?1 AND ?2 BETWEEN first AND last
-    )"""
-
-
-def _integer(number: int) -> int:
-    """The nearest that the database can hold: clients may ask for any."""
-    return max(-(2**63), min(number, 2**63 - 1))
-
-
-def _place(conversation_id: str, row: Sequence[Any]) -> Place:
-    version, read_seq, pinned, muted, *rest, blocked = row
-    return Place(conversation_id, version, read_seq, 0, bool(pinned), bool(muted), *rest, bool(blocked))
-
-
-def _json(text: str | None) -> dict[str, Any] | None:
-    return None if text is None else json.loads(text)
-
-
-def _row(key: int, message: Message) -> tuple[object, ...]:
-    """What stands in `messages`: conversation, _MESSAGE, countable."""
-    return (
-        key,
-        message.seq,
-        message.id,
-        message.id_client,
-        message.type,
-        message.sender,
-        message.to,
-        message.time,
-        message.content,
-        None if message.file is None else json.dumps(message.file),
-        message.custom,
-        message.resend,
-        message.recalled,
-        message.amended,
-        message.countable,
-    )
-
-
-def _message(conversation_id: str, row: tuple[Any, ...]) -> Message:
-    seq, id, id_client, type, sender, to, time, content, file, custom, resend, recalled, amended = row
-    return Message(
-        conversation_id,
-        seq,
-        id,
-        id_client,
-        Scene(conversation_id.partition(":")[0]),
-        type,
-        sender,
-        to,
-        time,
-        content,
-        _json(file),
-        custom,
-        bool(resend),
-        bool(recalled),
-        amended,
-    )
