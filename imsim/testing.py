@@ -12,6 +12,7 @@ from typing import Any
 
 from imsim.core import events, frames, storage
 from imsim.core.client import Client
+from imsim.core.memory import MemoryStorage
 from imsim.core.model import Code
 from imsim.core.node import Node
 from imsim.core.policies import Policies
@@ -56,7 +57,7 @@ class Pair:
     def __init__(self, policies: Policies | None = None, tokens: Mapping[str, str | Code] | None = None) -> None:
         self.policies = policies or Policies()
         self.clock = ManualClock()
-        self.storage: Any = storage.MemoryStorage(self.policies.fanout)
+        self.storage: Any = MemoryStorage(self.policies.fanout)
         self.server_events: list[Any] = []
         self.clients: list[DirectClient] = []
         self.tokens: dict[str, str | Code] = dict(tokens or {})

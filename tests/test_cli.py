@@ -19,7 +19,7 @@ import imsim
 from imsim.scenario import Scenario
 
 JSON_KEYS = [
-    "run", "world", "scenario", "seed", "digest", "messages", "deliveries", "delivered", "lost", "duplicates",
+    "run", "world", "scenario", "seed", "digest", "messages", "deliveries", "delivered", "lost", "shed", "duplicates",
     "delivery_ms", "ack_ms",
 ]  # fmt: skip
 

@@ -58,6 +58,7 @@ class Counts:
     delivered: int
     lost: int  # still pending at the end
     duplicates: int  # arrivals beyond the first
+    shed: int = 0  # left out on purpose by a server under load (chatrooms only); not among the lost
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ def summarize(run: RunData) -> Summary:
             delivered=int((deliveries["outcome"] == DeliveryOutcome.DELIVERED).sum()),
             lost=int((deliveries["outcome"] == DeliveryOutcome.PENDING).sum()),
             duplicates=int(deliveries["duplicates"].sum()),
+            shed=int((deliveries["outcome"] == DeliveryOutcome.SHED).sum()),
         ),
         Latency.of(delivery_latencies(run)),
         Latency.of(ack_latencies(run)),
@@ -128,6 +130,7 @@ def to_json_dict(run: RunData) -> dict[str, Any]:
         "deliveries": counts.deliveries,
         "delivered": counts.delivered,
         "lost": counts.lost,
+        "shed": counts.shed,
         "duplicates": counts.duplicates,
         "delivery_ms": asdict(summary.delivery_ms),
         "ack_ms": asdict(summary.ack_ms),
@@ -137,7 +140,8 @@ def to_json_dict(run: RunData) -> dict[str, Any]:
 def summary_table(run: RunData) -> pd.DataFrame:
     """Rows `delivery` and `ack`; latencies in ms, NaN where not defined.
 
-    `count` is the number of latencies (after the warm-up), `lost` how many of them are infinite.
+    `count` is the number of latencies (after the warm-up), `lost` how many of them are infinite (for a delivery
+    that was shed, too).
     """
     import pandas as pd
 
@@ -160,7 +164,7 @@ def summary_table(run: RunData) -> pd.DataFrame:
 def compare_table(runs: Sequence[RunData]) -> pd.DataFrame:
     """Runs side by side, a column each: counts, then latencies in ms, to the microsecond (None where not defined).
 
-    Columns hold objects, so that counts stay whole numbers.
+    Columns hold objects, so that counts stay whole numbers. There is a row `shed` where anything was.
     """
     import pandas as pd
 
@@ -174,11 +178,13 @@ def compare_table(runs: Sequence[RunData]) -> pd.DataFrame:
             counts.messages,
             counts.delivered,
             counts.lost,
+            counts.shed,
             counts.duplicates,
             *(None if value is None else round(value, 3) for value in values),
         ]
-    index = ["messages", "delivered", "lost", "duplicates", *latencies]
-    return pd.DataFrame(columns, index=index, dtype=object)
+    index = ["messages", "delivered", "lost", "shed", "duplicates", *latencies]
+    table = pd.DataFrame(columns, index=index, dtype=object)
+    return table if table.loc["shed"].any() else table.drop(index="shed")
 
 
 def labels(runs: Sequence[RunData]) -> list[str]:

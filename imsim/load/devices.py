@@ -14,7 +14,7 @@ from gevent.event import Event
 from imsim.core import events, frames
 from imsim.core.client import Client
 from imsim.core.exceptions import RunError
-from imsim.core.model import Code, Scene
+from imsim.core.model import Code, MessageType, Scene
 from imsim.core.policies import Policies
 from imsim.load.recording import Recording
 from imsim.load.target import Target
@@ -41,8 +41,8 @@ class Lobby(Protocol):
 
     def group_made(self, name: str) -> None: ...
 
-    def refused(self, ref: str, code: Code, text: str) -> None:
-        """A request other than a message; `ref` is the group's name."""
+    def group_failed(self, name: str, code: Code, text: str) -> None:
+        """Refused, or without an answer after every attempt."""
 
 
 class Device:
@@ -68,6 +68,7 @@ class Device:
         self._timeout = policies.login_timeout
         self._recording = recording
         self._lobby = lobby
+        self._making: dict[str, str] = {}  # names of the groups that are being made, by the idClient of the change
         self._now = 0.0  # when what is being handled happened
         self._connection: Greenlet[..., None] | None = None  # the one that counts; a closed one may still linger
         self._transport: Transport | None = None
@@ -96,8 +97,12 @@ class Device:
         self._arm()
 
     def create_group(self, name: str, members: list[str]) -> None:
+        """Make it; the lobby hears how that ended. To do it again is harmless."""
         self._now = now()
-        self.client.create_group(name, members, self._now)
+        id_client = f"create:{name}"
+        self._making[id_client] = name
+        self.client.create_group(name, members, self._now, id_client)
+        self._arm()
 
     def _do(self, step: Callable[[float], None]) -> None:
         self._now = now()
@@ -181,15 +186,23 @@ class Device:
         kind, at = type(event), self._now
         e: Any = event
         if kind is events.Shown:
-            self._recording.shown(e.message, self.number, e.route, at)
+            if e.message.type != MessageType.NOTIFICATION:  # a group was made
+                self._recording.shown(e.message, self.number, e.route, at)
         elif kind is events.Sent:
             self._recording.sent(e.id_client, at)
         elif kind is events.Acked:
-            self._recording.acked(e.id_client, at)
+            if e.id_client in self._making:
+                self._lobby.group_made(self._making.pop(e.id_client))
+            else:
+                self._recording.acked(e.id_client, at)
         elif kind is events.SendFailed:
-            self._recording.failed(e.id_client, e.code, e.text, at)
+            if e.id_client in self._making:
+                self._lobby.group_failed(self._making[e.id_client], e.code, e.text)
+            else:
+                self._recording.failed(e.id_client, e.code, e.text, at)
         elif kind is events.Repeated:
-            self._recording.repeated(e.message, self.number, at)
+            if e.message.type != MessageType.NOTIFICATION:
+                self._recording.repeated(e.message, self.number, at)
         elif kind is events.Ready:
             self._lobby.online(self.number, at - self._tries_since)
             self.answered.set()
@@ -200,5 +213,3 @@ class Device:
         elif kind is events.Ended:
             self._lobby.ended(self.number, f"{e.code}: {e.text}")
             self.answered.set()
-        elif kind is events.RequestFailed:
-            self._lobby.refused(e.ref, e.code, e.text)

@@ -31,6 +31,7 @@ _LATE = 50.0
 
 class Recording:
     """The facts of one process. Every `at` is a reading of the caller's clock, in seconds; `begin` says when t = 0 was.
+    What is not of the plan leaves none.
 
     Also keeps count of what is still under way, so that a drain can end early, and of how late the sender was.
     """
@@ -80,10 +81,14 @@ class Recording:
         self._move(intent, _TOLD)
 
     def sent(self, id_client: str, at: float) -> None:
-        self._recorder.sent(self._intent(id_client), at - self._t0)
+        intent = self._intent(id_client)
+        if intent >= 0:
+            self._recorder.sent(intent, at - self._t0)
 
     def acked(self, id_client: str, at: float) -> None:
         intent = self._intent(id_client)
+        if intent < 0:
+            return
         at -= self._t0
         self._recorder.acked(intent, at)
         if self._state[intent] != _STORED:
@@ -92,6 +97,8 @@ class Recording:
 
     def failed(self, id_client: str, code: Code, text: str, at: float) -> None:
         intent = self._intent(id_client)
+        if intent < 0:
+            return
         at -= self._t0
         self._recorder.failed(intent, at, code)
         self._move(intent, _FAILED)

@@ -25,7 +25,6 @@ logger = logging.getLogger("imsim.load")
 
 _LOGINS_AT_ONCE = 32  # more only queue up in the server, until they time out
 _GROUPS_AT_ONCE = 200
-_ASK_AGAIN = 5.0  # seconds without an answer after which a group is asked for again
 _HEAD_START = 0.1  # seconds from the last preparation to t = 0
 _WAKE_EARLY = 0.0012  # seconds; the event loop's timers are only good to a millisecond
 _SHORTEST_SLEEP = 1e-6  # gives everybody else a turn; 0 would not let the event loop look for input
@@ -143,9 +142,11 @@ class Session:
         self._groups.discard(name)
         self._changed.set()
 
-    def refused(self, ref: str, code: Code, text: str) -> None:
-        if ref in self._groups and not code.retryable:
-            self._fail(f"the server refused to make the group {ref}: {code}: {text}")
+    def group_failed(self, name: str, code: Code, text: str) -> None:
+        if code == Code.TIMEOUT:
+            self._fail(f"the server did not make the group {name} in time")
+        else:
+            self._fail(f"the server refused to make the group {name}: {code}: {text}")
 
     # --- the run, in a greenlet of its own --------------------------------------------------------------------------
 
@@ -171,23 +172,18 @@ class Session:
             self._warn(text)
 
     def _make_groups(self) -> None:
-        """Those to which something will be sent."""
+        """Those to which something will be sent, each by one of its members, whose client repeats what was lost."""
         used = {number for number in set(self._plan.conversation.tolist()) if self._plan.conversations[number].name}
         groups = [self._plan.conversations[number] for number in sorted(used)]
         deadline = now() + login_allowance(len(groups))
         for start in range(0, len(groups), _GROUPS_AT_ONCE):
-            some = groups[start : start + _GROUPS_AT_ONCE]
-            self._groups = {self._named(group.name) for group in some}
-            while self._groups:
-                if now() > deadline:
-                    raise RunError(f"the server did not make the group {min(self._groups)} in time")
-                for group in some:
-                    name, maker = self._named(group.name), self._one_online(group.members)
-                    if maker is None:
-                        self._groups.discard(name)  # nor will anybody send to it
-                    elif name in self._groups:
-                        maker.create_group(name, [self._named(self._plan.users[user]) for user in group.members])
-                self._wait(lambda: not self._groups, _ASK_AGAIN)
+            for group in groups[start : start + _GROUPS_AT_ONCE]:
+                name, maker = self._named(group.name), self._one_online(group.members)
+                if maker is not None:  # else nobody will send to it
+                    self._groups.add(name)
+                    maker.create_group(name, [self._named(self._plan.users[user]) for user in group.members])
+            if not self._wait(lambda: not self._groups, deadline - now()):
+                raise RunError(f"the server did not make the group {min(self._groups)} in time")
 
     def _one_online(self, users: tuple[int, ...]) -> Device | None:
         per_user = len(self._plan.devices)

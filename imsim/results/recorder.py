@@ -32,6 +32,7 @@ class Kind(IntEnum):
     DELIVERED = 5
     DUPLICATE = 6
     READ = 7
+    SHED = 8
 
 
 CODES = tuple(Code)
@@ -102,6 +103,10 @@ class Recorder:
         """The device's user read it."""
         self._note(_READ, intent, device, at, 0)
 
+    def shed(self, intent: int, device: int, at: float) -> None:
+        """The server left the device out, which got too much (chatrooms only)."""
+        self._note(_SHED, intent, device, at, 0)
+
     def facts(self) -> Facts:
         """All facts noted so far, shape (n, 5); those of a spool are read back from it."""
         if self._path is not None:
@@ -139,7 +144,7 @@ class Recorder:
 
 
 # Plain integers at hand: looking up an enum's member costs as much as packing the fact.
-_SENT, _STORED, _ACKED, _FAILED, _PUSHED, _DELIVERED, _DUPLICATE, _READ = map(int, Kind)
+_SENT, _STORED, _ACKED, _FAILED, _PUSHED, _DELIVERED, _DUPLICATE, _READ, _SHED = map(int, Kind)
 _CODE_NUMBER = {code: number for number, code in enumerate(CODES)}
 _ROUTE_NUMBER = {route: number for number, route in enumerate(ROUTES)}
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from imsim.core.model import Code, MessageType
+from imsim.core.model import Code
 from imsim.results.recorder import CODES, ROUTES, Facts, Kind
 from imsim.results.schema import DELIVERIES, MESSAGES, DeliveryOutcome, Outcome, Role
 
@@ -90,8 +90,7 @@ def _messages(plan: Plan, facts: Facts) -> tuple[pa.Table, _Bools]:
             _strings(plan.device, plan.devices),
             _strings(plan.conversation, [conversation.id for conversation in plan.conversations]),
             _strings(plan.conversation, scenes),
-            # The workload has no other type yet.
-            _strings(np.zeros(count, int), [MessageType.TEXT]),
+            _strings(plan.type, plan.types),
             pa.array(plan.size, pa.int32()),
             pa.array(plan.at, pa.int64()),
             _times(sent_at),
@@ -124,8 +123,12 @@ def _deliveries(plan: Plan, facts: Facts, is_due: _Bools, knows_server: bool) ->
     found = is_device & (row < count)
     found[found] = entitled[row[found]] == pair[found]
 
+    # What guests of a group get is nobody's due, and no mistake.
+    guests = np.array([c * len(plan.users) + user for c, user in plan.guests], np.int64)
+    conversation = plan.conversation.astype(np.int64)[facts[:, 1]]
+    is_guest = np.isin(conversation * len(plan.users) + facts[:, 2] // per_user, guests)
     own_device = plan.sender.astype(np.int64) * per_user + plan.device
-    strays = facts[~found & (facts[:, 2] != own_device[facts[:, 1]])]
+    strays = facts[~found & ~is_guest & (facts[:, 2] != own_device[facts[:, 1]])]
     stray = len(np.unique(strays[:, 1:3], axis=0))
 
     row = row[found]
@@ -151,7 +154,11 @@ def _deliveries(plan: Plan, facts: Facts, is_due: _Bools, knows_server: bool) ->
             _times(_first(row[kind == Kind.READ], at[kind == Kind.READ], count)),
             pa.array(pushes, pa.int32(), mask=np.full(count, not knows_server)),
             pa.array(arrivals - is_delivered, pa.int32()),
-            _choose((is_delivered, DeliveryOutcome.DELIVERED), otherwise=DeliveryOutcome.PENDING),
+            _choose(
+                (is_delivered, DeliveryOutcome.DELIVERED),
+                (np.bincount(row[kind == Kind.SHED], minlength=count) > 0, DeliveryOutcome.SHED),
+                otherwise=DeliveryOutcome.PENDING,
+            ),
         ],
         schema=DELIVERIES,
     )

@@ -63,8 +63,8 @@ def enter_rooms(client: Client, plan: Plan, user: int, named: Named, now: float)
 
 
 def body(type: str, size: int) -> tuple[str, dict[str, object] | None, str | None]:
-    """(content, file, custom) of a message of this type: `size` bytes of text or payload, or telling of an attachment of
-    so many."""
+    """(content, file, custom) of a message of this type: `size` bytes of text or payload, or telling of an attachment
+    of so many."""
     attachment: dict[str, object] = {"url": "https://example.com/1", "size": size}
     if type == MessageType.TEXT:
         return _text(size), None, None

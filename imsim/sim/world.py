@@ -7,6 +7,7 @@ from functools import cache, partial
 from zlib import crc32
 
 from imsim.core import events, storage
+from imsim.core.memory import MemoryStorage
 from imsim.core.model import Scene
 from imsim.results import Recorder, Tables, assemble
 from imsim.scenario import Draws, Plan, PlannedConversation, Scenario, Stream, plan, script
@@ -53,7 +54,7 @@ class World:
         self.clock = Clock(-LEAD)
         self.epoch = EPOCH
         self.recorder = Recorder()
-        self.storage = storage.MemoryStorage(self.policies.fanout)
+        self.storage = MemoryStorage(self.policies.fanout)
         #: Called with every event of a client, after it was recorded: (node, event).
         self.on_client_event: Callable[[ClientNode, events.ClientEvent], None] | None = None
 
@@ -71,7 +72,6 @@ class World:
         self._amended = plan.amended
         self._seqs: dict[int, int] = {}  # of those messages
         self._has_requests = any(action.kind == "friend_request" for action in plan.actions)
-        self._to_room = [conversation.scene is Scene.CHATROOM for conversation in plan.conversations]
         self._user_numbers = {user: number for number, user in enumerate(plan.users)}
         # Placement is asked for several times a message, and only once decided for each name.
         self.router_of: Callable[[str], RouterNode] = cache(lambda name: self.routers[_owner(name, topology.routers)])
@@ -212,10 +212,13 @@ class World:
                 recorder.acked(intent, now)
                 if intent in self._amended:
                     self._seqs[intent] = event.seq
-            elif type(event) is events.Received and self._to_room[self.plan.conversation[intent]]:
+            elif type(event) is events.Received and intent < len(self.plan) and self._is_to_room(intent):
                 recorder.acked(intent, now)
             elif type(event) is events.SendFailed:
                 recorder.failed(intent, now, event.code)
+
+    def _is_to_room(self, intent: int) -> bool:
+        return self.plan.conversations[self.plan.conversation[intent]].scene is Scene.CHATROOM
 
     def committed(self, event: events.Committed, now: float) -> None:
         intent = intent_of(event.message.id_client)
@@ -229,6 +232,8 @@ class World:
         device = self.plan.device_index(self._user_numbers[session.user], self.plan.devices.index(session.device))
         if type(event) is events.Pushed:
             self.recorder.pushed(intent, device, now)
+        else:
+            self.recorder.shed(intent, device, now)
 
 
 def _owner(name: str, nodes: int) -> int:

@@ -109,9 +109,13 @@ def test_who_counts_as_unanswered(build):
 
 
 def test_a_shed_delivery_is_not_lost_but_late_for_ever(build):
-    run = build([{}], [{"outcome": "shed"}])
-    assert summarize(run).counts.lost == 0
+    run = build([{}], [{"outcome": "shed"}, {"recipient": "cyd"}])
+    counts = summarize(run).counts
+    assert (counts.deliveries, counts.delivered, counts.lost, counts.shed) == (2, 0, 1, 1)
     assert summarize(run).delivery_ms.p50 is None
+    assert run.to_json_dict()["shed"] == 1
+    assert "0 delivered, 1 lost, 1 shed, 0 duplicates" in run._repr_html_()
+    assert compare_table([run]).loc[["lost", "shed"], "sim"].tolist() == [1, 1]
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------
@@ -130,6 +134,7 @@ def test_json_has_the_promised_shape(delivered, tmp_path):
         "deliveries": 4,
         "delivered": 3,
         "lost": 1,
+        "shed": 0,
         "duplicates": 0,
         "delivery_ms": statistics,
         "ack_ms": statistics,

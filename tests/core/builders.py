@@ -9,6 +9,7 @@ from typing import Any
 from imsim.core import events, frames, storage
 from imsim.core.client import Client
 from imsim.core.conversations import Conversations
+from imsim.core.memory import MemoryStorage
 from imsim.core.model import Code, Message, Place, Scene, Session
 from imsim.core.policies import Policies
 from imsim.core.uplink import State
@@ -56,11 +57,11 @@ class _Driven:
     `asked` are the requests without an answer, the oldest first; what the machine told others is kept in lists.
     """
 
-    def __init__(self, store: storage.MemoryStorage | None, policies: Policies | None) -> None:
+    def __init__(self, store: MemoryStorage | None, policies: Policies | None) -> None:
         self.port = RecordingPort()
         self.clock = ManualClock()
         self.policies = policies or Policies()
-        self.storage = store or storage.MemoryStorage(self.policies.fanout)
+        self.storage = store or MemoryStorage(self.policies.fanout)
         self.asked: deque[Any] = deque()
         self.told: list[tuple[str, Any]] = []  # gateway, frame
         self.delivered: list[frames.Deliver] = []
@@ -128,7 +129,7 @@ def failed(request: storage.Request) -> storage.Failed:
 class Writer(_Driven):
     """A `Conversations` machine."""
 
-    def __init__(self, store: storage.MemoryStorage | None = None, policies: Policies | None = None) -> None:
+    def __init__(self, store: MemoryStorage | None = None, policies: Policies | None = None) -> None:
         super().__init__(store, policies)
         self.machine = Conversations(self.port, self.policies, epoch=1_000.0)
 
@@ -156,7 +157,7 @@ class Writer(_Driven):
 class Registry(_Driven):
     """A `Users` machine."""
 
-    def __init__(self, store: storage.MemoryStorage | None = None, policies: Policies | None = None) -> None:
+    def __init__(self, store: MemoryStorage | None = None, policies: Policies | None = None) -> None:
         super().__init__(store, policies)
         self.machine = Users(self.port, self.policies)
 
@@ -293,7 +294,7 @@ def _cursors(messages: Any) -> dict[str, int]:
     return {one.conversation_id: one.seq for one in messages}
 
 
-def open_log(store: storage.MemoryStorage, *senders: str, conversation: str = AB) -> None:
+def open_log(store: MemoryStorage, *senders: str, conversation: str = AB) -> None:
     """A conversation of alice and bob with one message from each of `senders`."""
     state = store.execute(storage.OpenConversation(conversation, ("alice", "bob")))
     assert isinstance(state, storage.ConversationState)

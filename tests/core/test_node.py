@@ -7,9 +7,10 @@ import functools
 import pytest
 from core.builders import AB, send
 
-from imsim.core import frames, storage
+from imsim.core import frames
 from imsim.core.conversations import Conversations
 from imsim.core.gateway import Gateway
+from imsim.core.memory import MemoryStorage
 from imsim.core.model import Code
 from imsim.core.node import Node
 from imsim.core.policies import Policies
@@ -53,7 +54,7 @@ class Server:
     def __init__(self, **policies):
         self.port = RecordingPort()
         self.node = Node(self.port, Policies(**policies), epoch=1_000.0)
-        self.storage = storage.MemoryStorage()
+        self.storage = MemoryStorage()
         self.sent = []
         self.closed = []
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from imsim.core import storage
+from imsim.core.memory import MemoryStorage
 from imsim.core.model import MessageType
 
 FANOUTS = ("read", "write")
@@ -16,17 +17,17 @@ FANOUTS = ("read", "write")
 
 @pytest.fixture(params=FANOUTS)
 def store(request):
-    return storage.MemoryStorage(request.param)
+    return MemoryStorage(request.param)
 
 
 @pytest.fixture
 def by_read():
-    return storage.MemoryStorage("read")
+    return MemoryStorage("read")
 
 
 @pytest.fixture
 def by_write():
-    return storage.MemoryStorage("write")
+    return MemoryStorage("write")
 
 
 def opened(store, conversation=AB, founders=("alice", "bob")):
@@ -395,7 +396,7 @@ MEMBERS = {AB: ("alice", "bob"), "p2p:bob:carol": ("bob", "carol"), TEAM: ("alic
 def test_both_fan_outs_bring_the_same(appends, have, limits, later, pushed):
     """Whatever was appended, whatever the device holds and however large the pages: at the first sync, and at one that
     goes on from it, of which pushes brought some conversations already."""
-    stores = [storage.MemoryStorage(fanout) for fanout in FANOUTS]
+    stores = [MemoryStorage(fanout) for fanout in FANOUTS]
     logs = dict.fromkeys(MEMBERS, 0)
 
     def append_all(where):
@@ -527,7 +528,7 @@ class StorageInvariants(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.store = storage.MemoryStorage(self.fanout)
+        self.store = MemoryStorage(self.fanout)
         self.epochs = [0]
         self.acknowledged: dict[int, storage.Message] = {}
         self.read = dict.fromkeys(self.users, 0)

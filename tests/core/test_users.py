@@ -6,6 +6,7 @@ import pytest
 from core.builders import AB, TEAM, Registry, failed, message, open_log, place, session
 
 from imsim.core import frames, storage
+from imsim.core.memory import MemoryStorage
 from imsim.core.model import Code, MessageType
 from imsim.core.policies import Policies
 from imsim.core.users import _WAITING
@@ -13,7 +14,7 @@ from imsim.core.users import _WAITING
 
 @pytest.fixture
 def registry():
-    store = storage.MemoryStorage()
+    store = MemoryStorage()
     open_log(store, "alice")  # seq 1: bob has one unread
     return Registry(store)
 
@@ -742,7 +743,7 @@ def test_without_the_policy_a_sync_is_no_receipt(registry):
 
 
 def test_a_range_is_asked_of_storage_a_page_at_most():
-    store = storage.MemoryStorage()
+    store = MemoryStorage()
     open_log(store, "alice", "alice", "alice")
     registry = Registry(store, Policies(page=2))
     one, other = registry.login("bob"), registry.login("bob", "d1", connection=2)
@@ -804,7 +805,7 @@ def test_a_sync_asks_for_what_the_session_misses(registry):
 
 @pytest.mark.parametrize("fanout", ["read", "write"])
 def test_the_places_come_with_the_last_page(fanout):
-    store = storage.MemoryStorage(fanout)
+    store = MemoryStorage(fanout)
     open_log(store, "alice", "alice", "alice")
     registry = Registry(store, Policies(page=2))
     one = registry.login("bob")

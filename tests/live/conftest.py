@@ -126,8 +126,13 @@ def world() -> type[World]:
 
 @pytest.fixture
 def shown() -> Callable[[LiveClient], list[str]]:
-    """The contents that a client of a World has shown, in order."""
-    return lambda client: [e.message.content for e in client.seen if isinstance(e, events.Shown)]  # type: ignore
+    """The contents that a client of a World has shown, in order; without notices."""
+
+    def contents(client: LiveClient) -> list[str]:
+        shown = (e.message for e in client.seen if isinstance(e, events.Shown))  # type: ignore
+        return [message.content for message in shown if message.type != "notification"]
+
+    return contents
 
 
 @pytest.fixture

@@ -6,15 +6,19 @@ import asyncio
 import sqlite3
 import subprocess
 import sys
+from collections import deque
+from dataclasses import dataclass, replace
+from itertools import count, cycle
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imsim.core import storage
+from imsim.core import amendments, memory, storage
 from imsim.core.exceptions import RunError, UsageError
+from imsim.core.memory import MemoryStorage
 from imsim.core.model import Message, Scene, Session
-from imsim.core.storage import MemoryStorage
 from imsim.live import MemoryStore, SqliteStore
 from imsim.live.stores.tables import SqliteStorage
 
@@ -53,39 +57,84 @@ messages = st.builds(
     resend=st.booleans(),
 )
 founders = st.none() | st.lists(users, unique=True).map(tuple)
+everywhere = st.sampled_from((*CONVERSATIONS, *(f"system:{user}" for user in USERS)))
+
+
+def note(to: str, id_client: str, file: dict | None) -> Message:
+    return Message(f"system:{to}", 0, "", id_client, Scene.SYSTEM, "group_invite", "ann", to, 5, "", file)
+
+
+@dataclass
+class Wish:
+    """For an append that fits: what it may change, once the log is known that it goes to."""
+
+    append: storage.Append
+    state: dict | None
+    joiners: list[str]
+    leavers: list[str]
+    amends: int
+    recalls: bool
+    notes: list[Message]
+
+    def fitting(self, model: MemoryStorage) -> storage.Append | None:
+        message = self.append.message
+        log = model._logs.get(message.conversation_id)
+        if log is None:
+            return None
+        joined = tuple(user for user in self.joiners if user not in log.members)
+        left = tuple(user for user in self.leavers if user in (*log.members, *joined))
+        amended = None
+        if 0 < self.amends <= len(log.messages):
+            target, by = log.messages[self.amends - 1], len(log.messages) + 1
+            amended = amendments.recalled(target, by) if self.recalls else amendments.edited(target, "edited", by)
+        notes = tuple(replace(note, sender=message.sender) for note in self.notes)
+        effects = storage.Effects(self.state, joined, left, amended, notes)
+        message = replace(message, seq=len(log.messages) + 1)
+        return storage.Append(log.epoch, message, self.append.shown, effects)
+
+
+def saves(**fields):
+    return st.builds(storage.SavePlace, users, conversations, small, **fields)
+
+
 appends = st.builds(storage.Append, st.integers(0, 3), messages, small)
+some_users = st.just([]) | st.lists(users, unique=True, max_size=2)
+wishes = st.builds(
+    Wish,
+    appends,
+    st.none() | json_values,
+    some_users,
+    some_users,
+    small,
+    st.booleans(),
+    st.lists(st.builds(note, users, st.sampled_from(("n1", "n2", "n3", "n4")), st.none() | json_values), max_size=2),
+)
 requests = st.one_of(
-    *[appends] * 5,
-    st.builds(storage.OpenConversation, conversations, founders),
-    st.builds(storage.Find, conversations, users, st.sampled_from(("m1", "m2"))),
+    *[appends] * 4,
+    *[wishes] * 4,
+    st.builds(storage.OpenConversation, everywhere, founders),
+    st.builds(storage.Find, everywhere, users, st.sampled_from(("m1", "m2", "n1"))),
+    st.builds(storage.Get, everywhere, small),
     st.builds(storage.OpenUser, users),
-    *[
-        st.builds(
-            storage.SavePlace,
-            users,
-            conversations,
-            small,
-            pinned=st.none() | st.booleans(),
-            muted=st.none() | st.booleans(),
-            hidden_seq=st.none() | small,
-            custom=st.none() | st.sampled_from(("", "{}")),
-            delivered_seq=small,
-        )
-    ]
-    * 2,
-    st.builds(storage.CountRead, users, conversations, small),
-    *[
-        st.builds(
-            storage.Missed,
-            users.map(session),
-            st.dictionaries(conversations, ends),
-            st.integers(1, 4),
-            st.integers(0, 6),
-            ends,
-        )
-    ]
-    * 2,
-    st.builds(storage.Range, users, conversations, ends, ends, st.integers(1, 4)),
+    st.builds(storage.RevokeTokens, users, st.floats(0, 9)),
+    saves(
+        pinned=st.none() | st.booleans(),
+        muted=st.none() | st.booleans(),
+        hidden_seq=st.none() | small,
+        custom=st.none() | st.sampled_from(("", "{}")),
+        delivered_seq=small,
+    ),
+    saves(blocked=st.booleans()),
+    st.builds(storage.CountRead, users, everywhere, small),
+    st.builds(storage.Range, users, everywhere, small, small, st.integers(1, 4)),
+    st.builds(
+        storage.Missed,
+        users.map(session),
+        st.dictionaries(everywhere, small),
+        st.integers(1, 4),
+        st.integers(0, 6),
+        small,
+    ),
 )
 
 
@@ -93,38 +142,44 @@ requests = st.one_of(
 def plausible(draw) -> list[storage.Request]:
     """Requests of which most appends fit, or every sequence would be a list of refusals."""
     model = MemoryStorage()
-    founded = [storage.OpenConversation(id, draw(founders)) for id in draw(st.permutations(CONVERSATIONS))]
+    absent = draw(st.none() | conversations)  # to be made by who blocks somebody, or never
+    founded = [storage.OpenConversation(id, draw(founders)) for id in CONVERSATIONS if id != absent]
     sequence: list[storage.Request] = []
     for request in [*founded, *draw(st.lists(requests, min_size=10, max_size=30))]:
-        if isinstance(request, storage.Append) and draw(st.integers(0, 4)):
+        if isinstance(request, Wish):
+            request = request.fitting(model) or request.append
+        elif isinstance(request, storage.Append) and draw(st.integers(0, 4)):
             log = model._logs.get(request.message.conversation_id)
             if log is not None:
-                request.message.seq = len(log.messages) + 1
-                request = storage.Append(log.epoch, request.message, request.shown)
+                message = replace(request.message, seq=len(log.messages) + 1)
+                request = storage.Append(log.epoch, message, request.shown)
         model.execute(request)
         sequence.append(request)
     for user in USERS:  # look at everything in the end
         sequence += [storage.OpenUser(user), *(storage.Missed(session(user), {}, 100, version) for version in range(4))]
-        sequence += [storage.Missed(session(user), {}, 2, 0, inbox) for inbox in range(6)]
-        sequence += [storage.Range(user, id, 1, 100, 100) for id in CONVERSATIONS]
-    return sequence
+        for id in model._logs:
+            sequence += [storage.Range(user, id, 0, 100, 100), storage.Missed(session(user), {id: 2}, 2, 0, 1)]
+            sequence += [storage.CountRead(user, id, seq) for seq in range(4)]
+    return [*sequence, *(storage.OpenConversation(id) for id in model._logs)]
 
 
 @pytest.mark.parametrize("fanout", ["read", "write"])
-@given(plausible(), st.lists(st.integers(1, 6), min_size=12, max_size=12), st.integers(0, 25))
+@given(plausible(), st.lists(st.integers(1, 6), min_size=8, max_size=8), st.sets(st.integers(0, 40), max_size=3))
 @settings(deadline=None, max_examples=100)
-def test_sqlite_means_what_memory_means(tmp_path_factory, fanout, sequence, sizes, reopen_at):
+def test_sqlite_means_what_memory_means(tmp_path_factory, fanout, sequence, sizes, restarts):
     path = tmp_path_factory.mktemp("store") / "im.db"
     model, tables = MemoryStorage(fanout), SqliteStorage(path, synchronous="NORMAL", fanout=fanout)
-    done = 0
+    waiting, sizes = deque(sequence), cycle(sizes)
     try:
-        for size in (*sizes, len(sequence)):
-            batch = sequence[done : done + size]
-            assert tables.execute_all(batch) == [model.execute(request) for request in batch]
-            if done <= reopen_at < done + size:
-                tables.close()
-                tables = SqliteStorage(path, synchronous="NORMAL", fanout=fanout)
-            done += size
+        with patch.object(storage, "NOTED", 3), patch.object(memory, "NOTED", 3):
+            for number in count():
+                batch = [waiting.popleft() for _ in range(min(next(sizes), len(waiting)))]
+                assert tables.execute_all(batch) == [model.execute(request) for request in batch]
+                if number in restarts:
+                    tables.close()
+                    tables = SqliteStorage(path, synchronous="NORMAL", fanout=fanout)
+                if not waiting:
+                    break
     finally:
         tables.close()
 

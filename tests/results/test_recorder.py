@@ -20,6 +20,7 @@ def note_everything(recorder: Recorder) -> list[list[int]]:
     recorder.delivered(1, 7, 3.0, Route.SYNC)
     recorder.duplicate(1, 7, 3.5)
     recorder.read(1, 7, 1e-9)
+    recorder.shed(1, 8, 4.0)
     return [
         [Kind.SENT, 1, -1, 500_000_000, 0],
         [Kind.STORED, 1, -1, 1_000_000_000, 0],
@@ -29,6 +30,7 @@ def note_everything(recorder: Recorder) -> list[list[int]]:
         [Kind.DELIVERED, 1, 7, 3_000_000_000, ROUTES.index(Route.SYNC)],
         [Kind.DUPLICATE, 1, 7, 3_500_000_000, 0],
         [Kind.READ, 1, 7, 1, 0],
+        [Kind.SHED, 1, 8, 4_000_000_000, 0],
     ]
 
 

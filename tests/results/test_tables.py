@@ -120,6 +120,20 @@ def test_the_first_showing_wins_and_the_others_are_duplicates(plan, recorder):
     ]
 
 
+def test_what_was_shed_is_not_pending_unless_it_came_after_all(plan, recorder):
+    recorder.shed(0, 2, 5e-9)
+    recorder.shed(0, 3, 5e-9)
+    recorder.delivered(0, 3, 9e-9, Route.PUSH)
+    tables = assemble(plan, recorder.facts(), knows_server=True)
+    columns = ("device", "pushed_at", "delivered_at", "attempts", "outcome")
+    assert rows(tables.deliveries, *columns)[:3] == [
+        ("d1", None, None, 0, "pending"),
+        ("d0", None, None, 0, "shed"),
+        ("d1", None, 9, 0, "delivered"),
+    ]
+    assert tables.stray == 0
+
+
 def test_deliveries_to_those_not_entitled_are_counted(plan, recorder):
     recorder.delivered(0, 4, 1.0, Route.PUSH)  # cyd is no member: one pair, however many facts
     recorder.pushed(0, 4, 0.5)
@@ -148,7 +162,7 @@ def test_the_order_of_facts_does_not_matter(plan, data):
     numbers = st.integers(0, 5)
     for _ in range(data.draw(st.integers(0, 30))):
         intent, device, at = data.draw(numbers) % 3, data.draw(numbers), data.draw(numbers) * 1e-9
-        match data.draw(st.integers(0, 6)):
+        match data.draw(st.integers(0, 7)):
             case 0:
                 recorder.sent(intent, at)
             case 1:
@@ -163,6 +177,8 @@ def test_the_order_of_facts_does_not_matter(plan, data):
                 recorder.duplicate(intent, device, at)
             case 6:
                 recorder.read(intent, device, at)
+            case 7:
+                recorder.shed(intent, device, at)
     facts = recorder.facts()
     shuffled = facts[data.draw(st.permutations(range(len(facts))))]
     one, other = (assemble(plan, some, knows_server=True) for some in (facts, shuffled))

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from imsim.core import client, conversations, frames, gateway, inbox, outbox, requests, screen, storage, unread, users
+from imsim.core.memory import MemoryStorage
 from imsim.core.model import Code, Status
-from imsim.core.storage import MemoryStorage
 
 Append, Appended = storage.Append, storage.Appended
 

@@ -17,10 +17,10 @@ import imsim
 from imsim.core import frames, gateway
 from imsim.core.client import Client
 from imsim.core.gateway import Gateway
-from imsim.core.model import Code
-from imsim.results import digest
-from imsim.scenario import Scenario
-from imsim.sim import simulate
+from imsim.core.model import Code, Scene
+from imsim.results import Kind, digest
+from imsim.scenario import Scenario, plan
+from imsim.sim import World, simulate
 
 # What a message meets between the devices, one router: four backend links, and two of the clients.
 CONSTANT = {"network.client.latency": "1ms", "network.backend.latency": "2ms"}
@@ -249,3 +249,23 @@ def test_progress_is_told_from_nothing_to_all():
     simulate(Scenario.load("office", {"duration": 2.0}), progress=shares.append)
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
+
+
+def test_what_a_gateway_sheds_is_noted():
+    scenario = Scenario().with_({"population.users": 2, "limits.room_rate": 0.001, "limits.room_burst": 2})
+    world = World(scenario, plan(scenario))
+    ann, bob = world.clients
+    for client in world.clients:
+        client.act(client.machine.start)
+    world.clock.run(until=-5.0)
+    for client in world.clients:
+        client.act(lambda now, client=client: client.machine.enter("lobby", now))
+    world.clock.run(until=-4.0)
+    for intent in range(3):
+        ann.act(lambda now, intent=intent: ann.machine.send(Scene.CHATROOM, "lobby", "hi", str(intent), now))
+    world.clock.run(until=-3.0)
+    facts = world.recorder.facts().tolist()
+    noted = {kind: [(intent, device) for k, intent, device, *_ in facts if k == kind] for kind in Kind}
+    assert noted[Kind.STORED] == [(0, -1), (1, -1), (2, -1)]
+    assert noted[Kind.DELIVERED] == [(0, bob.number), (1, bob.number)]
+    assert noted[Kind.SHED] == [(2, bob.number)]

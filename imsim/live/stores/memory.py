@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from imsim.core.storage import MemoryStorage, Request, Result
+from imsim.core.memory import MemoryStorage
+from imsim.core.storage import Request, Result
 
 
 class MemoryStore:

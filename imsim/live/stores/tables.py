@@ -6,76 +6,14 @@ import json
 import os
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 from imsim.core import storage
 from imsim.core.exceptions import RunError, UsageError
-from imsim.core.model import Message, Place, Scene
+from imsim.core.model import Message, Place, Scene, p2p_members
+from imsim.live.stores import schema
 
-_APPLICATION_ID = 0x696D736D  # "imsm", in the file's header
-_SCHEMA_VERSION = 4
 _CACHED = 100_000  # conversations whose head is kept in memory
-
-_SCHEMA = f"""
-CREATE TABLE conversations (
-    key     INTEGER PRIMARY KEY,    -- in the order of their making
-    id      TEXT NOT NULL UNIQUE,
-    epoch   INTEGER NOT NULL,       -- of the latest writer
-    members TEXT NOT NULL           -- a JSON array
-);
-CREATE TABLE members (
-    user          TEXT NOT NULL,
-    conversation  INTEGER NOT NULL REFERENCES conversations,
-    version       INTEGER NOT NULL DEFAULT 0,  -- from here on: the user's place
-    read_seq      INTEGER NOT NULL DEFAULT 0,
-    pinned        INTEGER NOT NULL DEFAULT 0,
-    muted         INTEGER NOT NULL DEFAULT 0,
-    hidden_seq    INTEGER NOT NULL DEFAULT 0,
-    custom        TEXT NOT NULL DEFAULT '',
-    peer_read_seq INTEGER NOT NULL DEFAULT 0,
-    peer_delivered_seq INTEGER NOT NULL DEFAULT 0,
-    delivered_seq INTEGER NOT NULL DEFAULT 0,  -- p2p: what stands in the other's peer_delivered_seq
-    PRIMARY KEY (user, conversation)
-) WITHOUT ROWID;
-CREATE INDEX members_of ON members (conversation);
-CREATE TABLE messages (
-    conversation INTEGER NOT NULL REFERENCES conversations,
-    seq          INTEGER NOT NULL,
-    id           TEXT NOT NULL,
-    id_client    TEXT NOT NULL,
-    type         TEXT NOT NULL,
-    sender       TEXT NOT NULL,
-    recipient    TEXT NOT NULL,     -- Message.to
-    time         INTEGER NOT NULL,  -- ms since 1970
-    content      TEXT NOT NULL,
-    file         TEXT,              -- JSON
-    custom       TEXT,
-    resend       INTEGER NOT NULL,
-    countable    INTEGER NOT NULL,
-    PRIMARY KEY (conversation, seq),
-    UNIQUE (conversation, sender, id_client)
-) WITHOUT ROWID;
-CREATE TABLE users (
-    id             TEXT PRIMARY KEY,
-    epoch          INTEGER NOT NULL DEFAULT 0,
-    version        INTEGER NOT NULL DEFAULT 0,  -- of the latest change of a place
-    revoked_before REAL NOT NULL DEFAULT 0  -- wall time, seconds since 1970: older tokens are void
-) WITHOUT ROWID;
-CREATE TABLE inboxes (                      -- under fanout = write: each member's copy of what was let in, 1, 2, 3 ...
-    user         TEXT NOT NULL,
-    position     INTEGER NOT NULL,
-    conversation INTEGER NOT NULL REFERENCES conversations,
-    seq          INTEGER NOT NULL,
-    PRIMARY KEY (user, position)
-) WITHOUT ROWID;
-CREATE TABLE settings (fanout TEXT NOT NULL);
-PRAGMA application_id = {_APPLICATION_ID};
-PRAGMA user_version = {_SCHEMA_VERSION};
-"""
-
-_MESSAGE = "seq, id, id_client, type, sender, recipient, time, content, file, custom, resend"
-_PLACE = "version, read_seq, pinned, muted, hidden_seq, custom, peer_read_seq, peer_delivered_seq"
 
 
 @dataclass(slots=True)
@@ -86,6 +24,7 @@ class _Head:
     epoch: int
     max_seq: int
     members: tuple[str, ...]
+    blocked: frozenset[str]  # p2p: who takes nothing from the other
 
 
 class SqliteStorage:
@@ -128,12 +67,12 @@ class SqliteStorage:
             db.execute("COMMIT")
             if not tables and not application:
                 db.execute("PRAGMA journal_mode = WAL")
-                db.executescript(f"BEGIN;{_SCHEMA}INSERT INTO settings VALUES ('{self._fanout}');COMMIT;")
-            elif application != _APPLICATION_ID:
+                db.executescript(f"BEGIN;{schema.SCHEMA}INSERT INTO settings VALUES ('{self._fanout}');COMMIT;")
+            elif application != schema.APPLICATION_ID:
                 raise UsageError(f"{path}: a database of something else; give imsim a file of its own")
-            elif version != _SCHEMA_VERSION:
+            elif version != schema.SCHEMA_VERSION:
                 raise UsageError(
-                    f"{path}: written by another version of imsim (schema {version}, here {_SCHEMA_VERSION});"
+                    f"{path}: written by another version of imsim (schema {version}, here {schema.SCHEMA_VERSION});"
                     " use that version, or a new file"
                 )
             db.execute("PRAGMA journal_mode = WAL")
@@ -205,6 +144,8 @@ class SqliteStorage:
             return self._range(request)
         if type(request) is storage.CountRead:
             return self._count_read(request)
+        if type(request) is storage.Get:
+            return self._get(request)
         assert isinstance(request, storage.Find)
         return self._find(request)
 
@@ -212,80 +153,151 @@ class SqliteStorage:
         head = self._heads.get(id)
         if head is None:
             row = self._db.execute(
-                "SELECT key, epoch, (SELECT max(seq) FROM messages WHERE conversation = key), members"
+                "SELECT key, epoch, (SELECT max(seq) FROM messages WHERE conversation = key)"
                 " FROM conversations WHERE id = ?",
                 (id,),
             ).fetchone()
             if row is None:
                 return None
-            if len(self._heads) >= _CACHED:
-                self._heads.clear()
-            key, epoch, max_seq, members = row
-            head = self._heads[id] = _Head(key, epoch, max_seq or 0, tuple(json.loads(members)))
+            key, epoch, max_seq = row
+            head = self._keep_head(id, _Head(key, epoch, max_seq or 0, self._members(key), self._blocked(id, key)))
         return head
+
+    def _keep_head(self, id: str, head: _Head) -> _Head:
+        if len(self._heads) >= _CACHED:
+            self._heads.clear()
+        self._heads[id] = head
+        return head
+
+    def _members(self, key: int) -> tuple[str, ...]:
+        rows = self._db.execute(
+            f"SELECT user FROM stays WHERE conversation = ? AND last = {schema.OPEN} ORDER BY first, place", (key,)
+        )
+        return tuple(user for (user,) in rows)
+
+    def _blocked(self, id: str, key: int) -> frozenset[str]:
+        if not id.startswith(f"{Scene.P2P}:"):
+            return frozenset()
+        rows = self._db.execute("SELECT user FROM members WHERE conversation = ? AND blocked", (key,))
+        return frozenset(user for (user,) in rows)
 
     def _open_conversation(self, request: storage.OpenConversation) -> storage.ConversationState | None:
         head = self._head(request.conversation_id)
         if head is None:
             if request.founders is None:
                 return None
-            key = self._db.execute(
-                "INSERT INTO conversations (id, epoch, members) VALUES (?, 0, ?)",
-                (request.conversation_id, json.dumps(request.founders)),
-            ).lastrowid
-            assert key is not None
-            self._db.executemany(
-                "INSERT INTO members (user, conversation) VALUES (?, ?)", [(user, key) for user in request.founders]
-            )
-            head = self._heads[request.conversation_id] = _Head(key, 0, 0, request.founders)
-        self._db.execute("UPDATE conversations SET epoch = epoch + 1 WHERE key = ?", (head.key,))
+            head = self._make(request.conversation_id, request.founders)
+        state, noted = self._db.execute(
+            "UPDATE conversations SET epoch = epoch + 1 WHERE key = ? RETURNING state, noted", (head.key,)
+        ).fetchone()
         head.epoch += 1
-        return storage.ConversationState(head.epoch, head.max_seq, head.members)
+        return storage.ConversationState(
+            head.epoch,
+            head.max_seq,
+            head.members,
+            schema.json_or_none(state),
+            tuple((user, seq) for user, seq in json.loads(noted)),
+        )
 
-    def _append(self, request: storage.Append) -> storage.Appended | storage.Duplicate | storage.Fenced:
-        message = request.message
-        head = self._head(message.conversation_id)
+    def _make(self, id: str, members: tuple[str, ...]) -> _Head:
+        key = self._db.execute("INSERT INTO conversations (id, epoch) VALUES (?, 0)", (id,)).lastrowid
+        assert key is not None
+        self._join(key, members, 1, 0)
+        return self._keep_head(id, _Head(key, 0, 0, members, frozenset()))
+
+    def _join(self, key: int, users: tuple[str, ...], seq: int, before: int) -> None:
+        self._db.executemany(
+            "INSERT INTO members (user, conversation) VALUES (?, ?) ON CONFLICT DO NOTHING",
+            [(user, key) for user in users],
+        )
+        self._db.executemany(
+            "INSERT INTO stays (user, conversation, first, place) VALUES (?, ?, ?, ?)",
+            [(user, key, seq, place) for place, user in enumerate(users, before)],
+        )
+
+    def _append(
+        self, request: storage.Append
+    ) -> storage.Appended | storage.Duplicate | storage.Blocked | storage.Fenced:
+        message, effects = request.message, request.effects
+        id, sender = message.conversation_id, message.sender
+        head = self._head(id)
         if head is None or request.epoch != head.epoch:
             return storage.Fenced()
         if message.seq != head.max_seq + 1:
-            original = self._by_key(head, message.conversation_id, message.sender, message.id_client)
+            original = self._by_key(head, id, sender, message.id_client)
             return storage.Duplicate(original) if original else storage.Fenced()
-        inserted = self._db.execute(
-            f"INSERT INTO messages (conversation, {_MESSAGE}, countable) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"
-            " ON CONFLICT (conversation, sender, id_client) DO NOTHING",
-            (
-                head.key,
-                message.seq,
-                message.id,
-                message.id_client,
-                message.type,
-                message.sender,
-                message.to,
-                message.time,
-                message.content,
-                None if message.file is None else json.dumps(message.file),
-                message.custom,
-                message.resend,
-                message.countable,
-            ),
-        )
-        if not inserted.rowcount:
-            original = self._by_key(head, message.conversation_id, message.sender, message.id_client)
+        if head.blocked and not head.blocked.isdisjoint(storage.peers(id, head.members, sender)):
+            original = self._by_key(head, id, sender, message.id_client)
+            return storage.Duplicate(original) if original else storage.Blocked()
+        if not self._insert(head, message):
+            original = self._by_key(head, id, sender, message.id_client)
             assert original is not None
             return storage.Duplicate(original)
-        head.max_seq = message.seq
         appended = storage.Appended()
+        if effects is None:
+            self._added(head, message.seq, head.members, appended)
+        else:
+            self._added(head, message.seq, (*head.members, *effects.joined), appended)
+            self._carry_out(head, message.seq, effects, appended)
+        if request.shown > 0 and sender in head.members:
+            old = self._place_of(head, id, sender)
+            if old is not None and request.shown > old.read_seq:
+                appended.places = self._change(head, storage.SavePlace(sender, id, request.shown), old)
+        return appended
+
+    def _insert(self, head: _Head, message: Message) -> bool:
+        """Whether its key was free; else nothing is written."""
+        return bool(
+            self._db.execute(
+                f"INSERT INTO messages (conversation, {schema.MESSAGE}, countable) VALUES ({schema.VALUES})"
+                " ON CONFLICT (conversation, sender, id_client) DO NOTHING",
+                schema.row_of(head.key, message),
+            ).rowcount
+        )
+
+    def _added(self, head: _Head, seq: int, members: tuple[str, ...], appended: storage.Appended) -> None:
+        head.max_seq = seq
         if self._fanout == "write":
-            appended.inbox_rows = len(head.members)
+            appended.inbox_rows += len(members)
             self._db.executemany(
                 "INSERT INTO inboxes VALUES"
                 " (?1, 1 + coalesce((SELECT max(position) FROM inboxes WHERE user = ?1), 0), ?2, ?3)",
-                [(member, head.key, message.seq) for member in head.members],
+                [(member, head.key, seq) for member in members],
             )
-        if request.shown > 0:
-            change = storage.SavePlace(message.sender, message.conversation_id, request.shown)
-            appended.places = self._change(head, change)
-        return appended
+
+    def _carry_out(self, head: _Head, seq: int, effects: storage.Effects, appended: storage.Appended) -> None:
+        db, key = self._db, head.key
+        if effects.state is not None:
+            db.execute("UPDATE conversations SET state = ? WHERE key = ?", (json.dumps(effects.state), key))
+        if effects.joined:
+            self._join(key, effects.joined, seq, len(head.members))
+        if effects.left:
+            db.executemany(
+                f"UPDATE stays SET last = ? WHERE user = ? AND conversation = ? AND last = {schema.OPEN}",
+                [(seq, user, key) for user in effects.left],
+            )
+        if effects.joined or effects.left:
+            head.members = tuple(user for user in (*head.members, *effects.joined) if user not in effects.left)
+        if effects.amended is not None:
+            db.execute(
+                f"REPLACE INTO messages (conversation, {schema.MESSAGE}, countable) VALUES ({schema.VALUES})",
+                schema.row_of(key, effects.amended),
+            )
+        if effects.notes:
+            notes = (self._note(note, appended) for note in effects.notes)
+            appended.notes = tuple(note for note in notes if note is not None)
+            (noted,) = db.execute("SELECT noted FROM conversations WHERE key = ?", (key,)).fetchone()
+            noted = [*json.loads(noted), *((note.to, note.seq) for note in appended.notes)][-storage.NOTED :]
+            db.execute("UPDATE conversations SET noted = ? WHERE key = ?", (json.dumps(noted), key))
+
+    def _note(self, note: Message, appended: storage.Appended) -> Message | None:
+        head = self._head(note.conversation_id) or self._make(note.conversation_id, (note.to,))
+        seq = head.max_seq + 1
+        note = replace(note, seq=seq, id=f"{note.conversation_id}:{seq}")
+        if not self._insert(head, note):
+            return None
+        self._added(head, seq, head.members, appended)
+        return note
 
     def _find(self, request: storage.Find) -> Message | None:
         head = self._head(request.conversation_id)
@@ -293,31 +305,36 @@ class SqliteStorage:
 
     def _by_key(self, head: _Head, conversation_id: str, sender: str, id_client: str) -> Message | None:
         row = self._db.execute(
-            f"SELECT {_MESSAGE} FROM messages WHERE conversation = ? AND sender = ? AND id_client = ?",
+            f"SELECT {schema.MESSAGE} FROM messages WHERE conversation = ? AND sender = ? AND id_client = ?",
             (head.key, sender, id_client),
         ).fetchone()
-        return _message(conversation_id, row) if row else None
+        return schema.message(conversation_id, row) if row else None
+
+    def _get(self, request: storage.Get) -> Message | None:
+        head = self._head(request.conversation_id)
+        if head is None or not 1 <= request.seq <= head.max_seq:
+            return None
+        row = self._db.execute(
+            f"SELECT {schema.MESSAGE} FROM messages WHERE conversation = ? AND seq = ?", (head.key, request.seq)
+        ).fetchone()
+        return schema.message(request.conversation_id, row)
 
     def _open_user(self, request: storage.OpenUser) -> storage.UserState:
         db, user = self._db, request.user
-        db.execute(
-            "INSERT INTO users (id, epoch) VALUES (?, 1) ON CONFLICT (id) DO UPDATE SET epoch = epoch + 1",
+        epoch, revoked = db.execute(
+            "INSERT INTO users (id, epoch) VALUES (?, 1) ON CONFLICT (id) DO UPDATE SET epoch = epoch + 1"
+            " RETURNING epoch, revoked_before",
             (user,),
-        )
-        epoch, revoked = db.execute("SELECT epoch, revoked_before FROM users WHERE id = ?", (user,)).fetchone()
-        places = {
-            key: storage.PlaceState(_place(id, row), [], max_seq or 0, delivered_seq)
-            for key, id, max_seq, delivered_seq, *row in db.execute(
-                "SELECT key, id, (SELECT max(seq) FROM messages WHERE conversation = key), delivered_seq,"
-                f" {_PLACE} FROM members JOIN conversations ON key = conversation WHERE user = ? ORDER BY key",
-                (user,),
-            )
-        }
-        for key, seq in db.execute(
-            "SELECT conversation, seq FROM members JOIN messages USING (conversation)"
-            " WHERE user = ? AND seq > read_seq AND countable AND sender <> user ORDER BY conversation, seq",
+        ).fetchone()
+        places = {}
+        for key, id, end, delivered_seq, state, *row in db.execute(
+            f"SELECT key, id, {schema.END}, delivered_seq, state, {schema.PLACE}"
+            " FROM members JOIN conversations ON key = conversation WHERE user = ? ORDER BY id",
             (user,),
         ):
+            state = schema.json_or_none(state) if id.startswith(f"{Scene.P2P}:") else None
+            places[key] = storage.PlaceState(schema.place(id, row), [], end, delivered_seq, state)
+        for key, seq in db.execute(schema.UNREAD, (user,)):
             places[key].unread_seqs.append(seq)
         return storage.UserState(epoch, list(places.values()), revoked)
 
@@ -331,23 +348,30 @@ class SqliteStorage:
 
     def _save_place(self, request: storage.SavePlace) -> storage.PlacesSaved:
         head, id, user = self._head(request.conversation_id), request.conversation_id, request.user
-        if head is None or user not in head.members:
+        if head is None and request.blocked is not None and user in (members := p2p_members(id) or ()):
+            head = self._make(id, members)  # one may block whom one has never heard of
+        old = self._place_of(head, id, user) if head else None
+        if head is None or old is None:
             return storage.PlacesSaved()
-        self._change(head, request)
-        others = storage.peers(id, head.members, user) if request.concerns_peer else ()
-        return storage.PlacesSaved(tuple((one, self._place_of(head, id, one)) for one in (user, *others)))
+        changed = dict(self._change(head, request, old))
+        saved = [(user, changed.get(user, old))]
+        for peer in storage.peers(id, head.members, user) if request.concerns_peer else ():
+            place = changed.get(peer) or self._place_of(head, id, peer)
+            assert place is not None
+            saved.append((peer, place))
+        return storage.PlacesSaved(tuple(saved))
 
-    def _change(self, head: _Head, change: storage.SavePlace) -> storage.Places:
-        """Returns the places that are other than before."""
+    def _change(self, head: _Head, change: storage.SavePlace, old: Place) -> storage.Places:
+        """`old`: the place as it stands. Returns the places that are other than before."""
         user, id = change.user, change.conversation_id
-        if user not in head.members:
-            return ()
-        old = self._place_of(head, id, user)
         new = change.applied_to(old, head.max_seq)
         changed = [(user, new)] if new != old else []
+        if new.blocked != old.blocked and id.startswith(f"{Scene.P2P}:"):
+            head.blocked = head.blocked | {user} if new.blocked else head.blocked - {user}
         if change.concerns_peer:
             for peer in storage.peers(id, head.members, user):
                 before = self._place_of(head, id, peer)
+                assert before is not None
                 after = change.shown_to_peer(before, new, head.max_seq)
                 if after != before:
                     changed.append((peer, after))
@@ -362,7 +386,7 @@ class SqliteStorage:
                 (one,),
             ).fetchone()
             self._db.execute(
-                f"UPDATE members SET ({_PLACE}) = (?,?,?,?,?,?,?,?) WHERE user = ? AND conversation = ?",
+                f"UPDATE members SET ({schema.PLACE}) = (?,?,?,?,?,?,?,?,?) WHERE user = ? AND conversation = ?",
                 (
                     place.version,
                     place.read_seq,
@@ -372,129 +396,99 @@ class SqliteStorage:
                     place.custom,
                     place.peer_read_seq,
                     place.peer_delivered_seq,
+                    place.blocked,
                     one,
                     head.key,
                 ),
             )
         return tuple(changed)
 
-    def _place_of(self, head: _Head, conversation_id: str, member: str) -> Place:
+    def _place_of(self, head: _Head, conversation_id: str, user: str) -> Place | None:
+        """None for who never was a member."""
         row = self._db.execute(
-            f"SELECT {_PLACE} FROM members WHERE user = ? AND conversation = ?", (member, head.key)
+            f"SELECT {schema.PLACE} FROM members WHERE user = ? AND conversation = ?", (user, head.key)
         ).fetchone()
-        return _place(conversation_id, row)
+        return schema.place(conversation_id, row) if row else None
 
     def _count_read(self, request: storage.CountRead) -> storage.ReadCount | None:
         head = self._head(request.conversation_id)
-        if head is None or request.user not in head.members or not 1 <= request.seq <= head.max_seq:
+        if head is None or not 1 <= request.seq <= head.max_seq:
             return None
-        return storage.ReadCount(
-            *self._db.execute(
-                "SELECT coalesce(sum(read_seq >= seq), 0), count(*) FROM members JOIN messages USING (conversation)"
-                " WHERE conversation = ? AND seq = ? AND user <> sender",
-                (head.key, request.seq),
-            ).fetchone()
+        seen = self._db.execute(
+            "SELECT 1 FROM stays WHERE user = ? AND conversation = ? AND ? BETWEEN first AND last",
+            (request.user, head.key, request.seq),
         )
+        if seen.fetchone() is None:
+            return None
+        return storage.ReadCount(*self._db.execute(schema.COUNT_READ, (head.key, request.seq)).fetchone())
 
     def _range(self, request: storage.Range) -> storage.RangePage | None:
-        head = self._head(request.conversation_id)
-        if head is None or request.user not in head.members:
+        head, user = self._head(request.conversation_id), request.user
+        if head is None or self._place_of(head, request.conversation_id, user) is None:
             return None
-        found = self._db.execute(
-            f"SELECT {_MESSAGE} FROM messages WHERE conversation = ? AND seq BETWEEN ? AND ? ORDER BY seq DESC LIMIT ?",
-            (head.key, _integer(request.first), _integer(request.last), request.limit + 1),
-        ).fetchall()
-        latest = found[: request.limit]
-        return storage.RangePage(
-            [_message(request.conversation_id, row) for row in reversed(latest)], len(found) > request.limit
-        )
+        first, last, limit = schema.integer(request.first), schema.integer(request.last), request.limit
+        found = self._db.execute(schema.RANGE, (user, head.key, first, last, limit + 1)).fetchall()
+        messages = [schema.message(request.conversation_id, row) for row in reversed(found[:limit])]
+        return storage.RangePage(messages, len(found) > limit)
 
     def _missed(self, request: storage.Missed) -> storage.MissedPage:
         page = self._missed_in_logs(request) if self._fanout == "read" else self._missed_in_inbox(request)
         if not page.more:
-            user, version = request.session.user, _integer(request.version)
+            user, version = request.session.user, schema.integer(request.version)
             places = self._db.execute(
-                f"SELECT id, {_PLACE} FROM members JOIN conversations ON key = conversation"
+                f"SELECT id, {schema.PLACE} FROM members JOIN conversations ON key = conversation"
                 " WHERE user = ? AND version >= ? ORDER BY id",
                 (user, version + 1 if version else 0),
             )
-            page.places = tuple(_place(id, row) for id, *row in places)
+            page.places = tuple(schema.place(id, row) for id, *row in places)
             stands = self._db.execute("SELECT version FROM users WHERE id = ?", (user,)).fetchone()
             page.version = stands[0] if stands else 0
         return page
 
     def _missed_in_inbox(self, request: storage.Missed) -> storage.MissedPage:
-        user = request.session.user
-        (end,) = self._db.execute("SELECT coalesce(max(position), 0) FROM inboxes WHERE user = ?", (user,)).fetchone()
-        page = storage.MissedPage([], {}, more=False, inbox=min(max(0, request.inbox), end))
+        user, position = request.session.user, max(0, schema.integer(request.inbox))
+        page = storage.MissedPage([], {}, more=False, inbox=position)
         rows = self._db.execute(
             "SELECT position, inboxes.conversation, id, seq FROM inboxes JOIN conversations ON key = conversation"
             " WHERE user = ? AND position > ? ORDER BY position",
             (user, page.inbox),
         )
+        empty = True
         for position, key, id, seq in rows:
+            empty = False
             if seq > request.cursors.get(id, 0):  # else the device got it by a push
                 if len(page.messages) == request.limit:
                     page.more = True
                     break
                 row = self._db.execute(
-                    f"SELECT {_MESSAGE} FROM messages WHERE conversation = ? AND seq = ?", (key, seq)
+                    f"SELECT {schema.MESSAGE} FROM messages WHERE conversation = ? AND seq = ?", (key, seq)
                 ).fetchone()
-                page.messages.append(_message(id, row))
+                page.messages.append(schema.message(id, row))
             page.inbox = position
             page.cursors[id] = max(seq, request.cursors.get(id, 0))
+        if empty and position:
+            (end,) = self._db.execute("SELECT max(position) FROM inboxes WHERE user = ?", (user,)).fetchone()
+            page.inbox = min(position, end or 0)
         return page
 
     def _missed_in_logs(self, request: storage.Missed) -> storage.MissedPage:
         page = storage.MissedPage([], {}, more=False, reads=0)
-        messages, cursors = page.messages, page.cursors
+        messages, cursors, user = page.messages, page.cursors, request.session.user
         conversations = self._db.execute(
-            "SELECT key, id, (SELECT max(seq) FROM messages WHERE conversation = key)"
-            " FROM members JOIN conversations ON key = conversation WHERE user = ? ORDER BY id",
-            (request.session.user,),
+            f"SELECT key, id, {schema.END} FROM members JOIN conversations ON key = conversation"
+            " WHERE user = ? ORDER BY id",
+            (user,),
         ).fetchall()
-        for key, id, max_seq in conversations:
+        for key, id, end in conversations:
             page.reads += 1
-            cursor = cursors[id] = max(0, request.cursors.get(id, 0))
-            if cursor >= (max_seq or 0):
-                continue
-            found = self._db.execute(
-                f"SELECT {_MESSAGE} FROM messages WHERE conversation = ? AND seq > ? ORDER BY seq LIMIT ?",
-                (key, cursor, request.limit - len(messages)),
-            ).fetchall()
-            messages += [_message(id, row) for row in found]
-            if found:
-                cursors[id] = found[-1][0]
-            if cursors[id] < max_seq:
-                page.more = True
-                break
+            cursor = max(0, request.cursors.get(id, 0))
+            if cursor < end:
+                room = request.limit - len(messages)
+                found = self._db.execute(schema.AFTER, (user, key, cursor, room + 1)).fetchall()
+                messages += [schema.message(id, row) for row in found[:room]]
+                if len(found) > room:
+                    page.more = True
+                    cursors[id] = found[room - 1][0] if room else cursor
+                    break
+            cursors[id] = max(cursor, end)
         return page
-
-
-def _integer(number: int) -> int:
-    """The nearest that the database can hold: clients may ask for any."""
-    return max(-(2**63), min(number, 2**63 - 1))
-
-
-def _place(conversation_id: str, row: Sequence[Any]) -> Place:
-    version, read_seq, pinned, muted, *rest = row
-    return Place(conversation_id, version, read_seq, 0, bool(pinned), bool(muted), *rest)
-
-
-def _message(conversation_id: str, row: tuple[Any, ...]) -> Message:
-    seq, id, id_client, type, sender, to, time, content, file, custom, resend = row
-    return Message(
-        conversation_id,
-        seq,
-        id,
-        id_client,
-        Scene(conversation_id.partition(":")[0]),
-        type,
-        sender,
-        to,
-        time,
-        content,
-        None if file is None else json.loads(file),
-        custom,
-        bool(resend),
-    )

@@ -15,6 +15,7 @@ from imsim.core import events, frames, storage
 from imsim.core.client import Client
 from imsim.core.conversations import Conversations
 from imsim.core.gateway import Gateway
+from imsim.core.memory import MemoryStorage
 from imsim.core.screen import Conversation
 from imsim.core.uplink import State
 from imsim.core.users import Users
@@ -385,7 +386,7 @@ class StorageNode:
 
     def __init__(self, world: ChaosWorld, stream: Stream) -> None:
         self.world = world
-        self.data = storage.MemoryStorage(world.case.policies.fanout)
+        self.data = MemoryStorage(world.case.policies.fanout)
         self.waiting = 0  # requests that are not answered yet
         self._stream = stream
         self._last: dict[tuple[str, int], float] = {}

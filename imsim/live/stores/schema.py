@@ -1,0 +1,192 @@
+"""The tables of an SQLite store: what stands where, the longer queries, and rows to and from the core's objects."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from imsim.core.model import Message, Place, Scene
+
+APPLICATION_ID = 0x696D736D  # "imsm", in the file's header
+SCHEMA_VERSION = 5
+OPEN = 2**63 - 1  # the last seq of a stay that has not ended
+
+SCHEMA = f"""
+CREATE TABLE conversations (
+    key     INTEGER PRIMARY KEY,    -- in the order of their making
+    id      TEXT NOT NULL UNIQUE,
+    epoch   INTEGER NOT NULL,       -- of the latest writer
+    state   TEXT,                   -- JSON
+    noted   TEXT NOT NULL DEFAULT '[]'  -- JSON: user and seq of the latest notes, the last of them last
+);
+CREATE TABLE members (                      -- whoever is or was one
+    user          TEXT NOT NULL,
+    conversation  INTEGER NOT NULL REFERENCES conversations,
+    version       INTEGER NOT NULL DEFAULT 0,  -- from here on: the user's place
+    read_seq      INTEGER NOT NULL DEFAULT 0,
+    pinned        INTEGER NOT NULL DEFAULT 0,
+    muted         INTEGER NOT NULL DEFAULT 0,
+    hidden_seq    INTEGER NOT NULL DEFAULT 0,
+    custom        TEXT NOT NULL DEFAULT '',
+    peer_read_seq INTEGER NOT NULL DEFAULT 0,
+    peer_delivered_seq INTEGER NOT NULL DEFAULT 0,
+    blocked       INTEGER NOT NULL DEFAULT 0,
+    delivered_seq INTEGER NOT NULL DEFAULT 0,  -- p2p: what stands in the other's peer_delivered_seq
+    PRIMARY KEY (user, conversation)
+) WITHOUT ROWID;
+CREATE INDEX members_of ON members (conversation);
+CREATE INDEX blocked_in ON members (conversation) WHERE blocked;
+CREATE TABLE stays (                        -- each time as a member
+    user         TEXT NOT NULL,
+    conversation INTEGER NOT NULL REFERENCES conversations,
+    first        INTEGER NOT NULL,  -- seq of the first entry that the user sees
+    last         INTEGER NOT NULL DEFAULT {OPEN},  -- and of the last
+    place        INTEGER NOT NULL,  -- how many members came before: among those of one entry
+    PRIMARY KEY (user, conversation, first)
+) WITHOUT ROWID;
+CREATE INDEX present ON stays (conversation, first, place) WHERE last = {OPEN};
+CREATE TABLE messages (
+    conversation INTEGER NOT NULL REFERENCES conversations,
+    seq          INTEGER NOT NULL,
+    id           TEXT NOT NULL,
+    id_client    TEXT NOT NULL,
+    type         TEXT NOT NULL,
+    sender       TEXT NOT NULL,
+    recipient    TEXT NOT NULL,     -- Message.to
+    time         INTEGER NOT NULL,  -- ms since 1970
+    content      TEXT NOT NULL,
+    file         TEXT,              -- JSON
+    custom       TEXT,
+    resend       INTEGER NOT NULL,
+    recalled     INTEGER NOT NULL,
+    amended      INTEGER NOT NULL,  -- seq of the entry that changed it last
+    countable    INTEGER NOT NULL,
+    PRIMARY KEY (conversation, seq),
+    UNIQUE (conversation, sender, id_client)
+) WITHOUT ROWID;
+CREATE TABLE users (
+    id             TEXT PRIMARY KEY,
+    epoch          INTEGER NOT NULL DEFAULT 0,
+    version        INTEGER NOT NULL DEFAULT 0,  -- of the latest change of a place
+    revoked_before REAL NOT NULL DEFAULT 0  -- wall time, seconds since 1970: older tokens are void
+) WITHOUT ROWID;
+CREATE TABLE inboxes (                      -- under fanout = write: each member's copy of what was let in, 1, 2, 3 ...
+    user         TEXT NOT NULL,
+    position     INTEGER NOT NULL,
+    conversation INTEGER NOT NULL REFERENCES conversations,
+    seq          INTEGER NOT NULL,
+    PRIMARY KEY (user, position)
+) WITHOUT ROWID;
+CREATE TABLE settings (fanout TEXT NOT NULL);
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {SCHEMA_VERSION};
+"""
+
+MESSAGE = "seq, id, id_client, type, sender, recipient, time, content, file, custom, resend, recalled, amended"
+VALUES = ",".join("?" * 15)  # conversation, MESSAGE, countable
+PLACE = "version, read_seq, pinned, muted, hidden_seq, custom, peer_read_seq, peer_delivered_seq, blocked"
+
+
+#: Where the log ends for the member: of the last stay, at its end or at the log's.
+END = (
+    "min((SELECT last FROM stays WHERE stays.user = members.user AND stays.conversation = key"
+    " ORDER BY first DESC LIMIT 1), coalesce((SELECT max(seq) FROM messages WHERE conversation = key), 0))"
+)
+
+UNREAD = """
+SELECT members.conversation, seq FROM members
+    JOIN stays ON stays.user = members.user AND stays.conversation = members.conversation
+    JOIN messages ON messages.conversation = members.conversation AND seq BETWEEN max(first, read_seq + 1) AND last
+WHERE members.user = ? AND countable AND sender <> members.user
+ORDER BY stays.conversation, first, seq"""
+
+#: Of a user and a conversation: what is to be seen after a seq, at most so many.
+AFTER = f"""
+SELECT {MESSAGE} FROM stays
+    JOIN messages ON messages.conversation = stays.conversation AND seq BETWEEN max(first, ?3 + 1) AND last
+WHERE user = ?1 AND stays.conversation = ?2
+ORDER BY first, seq LIMIT ?4"""
+
+#: Of a user and a conversation: what is to be seen from one seq to another, the latest first, at most so many.
+RANGE = f"""
+SELECT {MESSAGE} FROM stays
+    JOIN messages ON messages.conversation = stays.conversation AND seq BETWEEN max(first, ?3) AND min(last, ?4)
+WHERE user = ?1 AND stays.conversation = ?2
+ORDER BY first DESC, seq DESC LIMIT ?5"""
+
+COUNT_READ = """
+SELECT coalesce(sum(read_seq >= ?2), 0), count(*) FROM members
+WHERE conversation = ?1 AND user <> (SELECT sender FROM messages WHERE conversation = ?1 AND seq = ?2)
+    AND EXISTS (
+        SELECT 1 FROM stays
+        WHERE stays.user = members.user AND stays.conversation = ?1 AND ?2 BETWEEN first AND last
+    )"""
+
+
+def integer(number: int) -> int:
+    """The nearest that the database can hold: clients may ask for any."""
+    return max(-(2**63), min(number, 2**63 - 1))
+
+
+def place(conversation_id: str, row: Sequence[Any]) -> Place:
+    version, read_seq, pinned, muted, hidden_seq, custom, peer_read_seq, peer_delivered_seq, blocked = row
+    return Place(
+        conversation_id,
+        version,
+        read_seq,
+        0,
+        bool(pinned),
+        bool(muted),
+        hidden_seq,
+        custom,
+        peer_read_seq,
+        peer_delivered_seq,
+        bool(blocked),
+    )
+
+
+def json_or_none(text: str | None) -> dict[str, Any] | None:
+    return None if text is None else json.loads(text)
+
+
+def row_of(key: int, message: Message) -> tuple[object, ...]:
+    """What stands in `messages`: conversation, MESSAGE, countable."""
+    return (
+        key,
+        message.seq,
+        message.id,
+        message.id_client,
+        message.type,
+        message.sender,
+        message.to,
+        message.time,
+        message.content,
+        None if message.file is None else json.dumps(message.file),
+        message.custom,
+        message.resend,
+        message.recalled,
+        message.amended,
+        message.countable,
+    )
+
+
+def message(conversation_id: str, row: tuple[Any, ...]) -> Message:
+    seq, id, id_client, type, sender, to, time, content, file, custom, resend, recalled, amended = row
+    return Message(
+        conversation_id,
+        seq,
+        id,
+        id_client,
+        Scene(conversation_id.partition(":")[0]),
+        type,
+        sender,
+        to,
+        time,
+        content,
+        json_or_none(file),
+        custom,
+        bool(resend),
+        bool(recalled),
+        amended,
+    )
