@@ -20,6 +20,7 @@ from imsim.core.exceptions import RunError, UsageError
 from imsim.core.memory import MemoryStorage
 from imsim.core.model import Message, Scene, Session
 from imsim.live import MemoryStore, SqliteStore
+from imsim.live.stores import schema
 from imsim.live.stores.tables import SqliteStorage
 
 USERS = ("ann", "bob", "cy")
@@ -181,6 +182,29 @@ def test_sqlite_means_what_memory_means(tmp_path_factory, fanout, sequence, size
                     break
     finally:
         tables.close()
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        schema.UNREAD,
+        schema.AFTER,
+        schema.RANGE,
+        schema.COUNT_READ,
+        f"SELECT {schema.END} FROM members JOIN conversations ON key = conversation WHERE user = ?",
+        f"SELECT user FROM stays WHERE conversation = ? AND last = {schema.OPEN} ORDER BY first, place",
+        "SELECT user FROM members WHERE conversation = ? AND blocked",
+        "SELECT max(position) FROM inboxes WHERE user = ?",
+    ],
+)
+def test_nothing_is_searched_from_end_to_end_or_sorted(query):
+    kept = SqliteStorage(":memory:")
+    parameters = max((n for n in range(1, 6) if f"?{n}" in query), default=1)
+    rows = kept._db.execute(f"EXPLAIN QUERY PLAN {query}", (1,) * parameters)
+    plan = [detail for *_, detail in rows]
+    assert plan
+    assert not [step for step in plan if step.startswith("SCAN") or "TEMP B-TREE" in step]
+    kept.close()
 
 
 def start(store) -> list:
