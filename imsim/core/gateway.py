@@ -17,7 +17,7 @@ from imsim.core import events, frames
 from imsim.core.attachments import check_attachment
 from imsim.core.exceptions import BadAttachment, BadName
 from imsim.core.limits import Bucket
-from imsim.core.model import Code, Scene, Session, check_name, conversation_id
+from imsim.core.model import Code, MessageType, Scene, Session, check_name, conversation_id
 from imsim.core.policies import Policies
 from imsim.core.timers import Timer, Timers
 
@@ -224,7 +224,7 @@ class Gateway:
     def _send(self, connection: _Connection, frame: frames.Send, now: float) -> None:
         session = connection.session
         assert session is not None
-        if too_large := self._too_large(content=frame.content, custom=frame.custom, file=frame.file):
+        if too_large := self._too_large(content=frame.content, custom=frame.custom, file=self._weighed(frame)):
             self._reject(connection, frame.op, frame.id_client[:128], Code.TOO_LARGE, too_large)
             return
         try:
@@ -237,6 +237,15 @@ class Gateway:
             return
         if not self._is_too_fast(connection, frame, now):
             self._port.to_conversation(frames.Up(session, frame, conversation_id(frame.scene, session.user, frame.to)))
+
+    def _weighed(self, frame: frames.Send) -> dict[str, object] | None:
+        """What of the attachment counts by its bytes: not the users whom a change names, of whom there may be as many
+        as a group has members."""
+        if frame.file is not None and frame.type == MessageType.NOTIFICATION:
+            targets = frame.file.get("targets")
+            if isinstance(targets, list) and len(targets) <= self._policies.group_size:
+                return {**frame.file, "targets": None}
+        return frame.file
 
     def _too_large(self, **fields: str | dict[str, object] | None) -> str:
         """What is wrong with the first of the fields that has too many bytes; "" if none."""

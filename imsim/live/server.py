@@ -74,9 +74,9 @@ class Server:
         self._down = False
         self.login_timeout = policies.login_timeout
         self.write_limit = write_limit or max(1 << 20, 2 * policies.page * policies.content_bytes)
-        # The largest frames that a client may have cause to send: JSON can take six bytes for one; a sync names every
-        # conversation that the device knows.
-        self.max_size = (1 << 20) + max(6 * policies.content_bytes, 70 * policies.group_size)
+        # The largest frames that a client may have cause to send: JSON can take six bytes for one; content, file and
+        # custom may be as long each; a change names all members of a group, a sync every conversation of the device.
+        self.max_size = (1 << 20) + 18 * policies.content_bytes + 70 * policies.group_size
 
     # --- for the caller ---------------------------------------------------------------------------------------------
 

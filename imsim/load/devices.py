@@ -14,11 +14,12 @@ from gevent.event import Event
 from imsim.core import events, frames
 from imsim.core.client import Client
 from imsim.core.exceptions import RunError
-from imsim.core.model import Code, MessageType, Scene
+from imsim.core.model import Code, Message, MessageType, Scene
 from imsim.core.policies import Policies
 from imsim.load.recording import Recording
 from imsim.load.target import Target
 from imsim.load.transport import Transport
+from imsim.scenario import script
 from imsim.wire.codec import WireError, decode_from_server, encode
 
 now = time.perf_counter
@@ -40,6 +41,8 @@ class Lobby(Protocol):
         """A mistake in imsim: nothing that was measured can be trusted."""
 
     def group_made(self, name: str) -> None: ...
+
+    def room_entered(self, number: int, name: str) -> None: ...
 
     def group_failed(self, name: str, code: Code, text: str) -> None:
         """Refused, or without an answer after every attempt."""
@@ -80,34 +83,32 @@ class Device:
     def start(self) -> None:
         """Log in, and stay logged in until `stop`."""
         self._tries_since = now()
-        self._do(self.client.start)
+        self.do(self.client.start)
 
     def stop(self) -> None:
         """Leave, and wait until the connection has ended (a second at most)."""
         connection = self._connection
-        self._do(self.client.stop)
+        self.do(self.client.stop)
         if self._timer is not None:
             self._timer.kill(block=False)
         if connection is not None:
             connection.join(timeout=2.0)
 
-    def send_message(self, scene: Scene, to: str, content: str, id_client: str) -> None:
-        self._now = now()
-        self.client.send(scene, to, content, id_client, self._now)
-        self._arm()
-
-    def create_group(self, name: str, members: list[str]) -> None:
-        """Make it; the lobby hears how that ended. To do it again is harmless."""
-        self._now = now()
-        id_client = f"create:{name}"
-        self._making[id_client] = name
-        self.client.create_group(name, members, self._now, id_client)
-        self._arm()
-
-    def _do(self, step: Callable[[float], None]) -> None:
+    def do(self, step: Callable[[float], None]) -> None:
+        """Have the client do something: `step(now)`."""
         self._now = now()
         step(self._now)
         self._arm()
+
+    def enter(self, room: str) -> None:
+        """Enter the chatroom, and again after each login; the lobby hears of the first time."""
+        self.do(lambda now: self.client.enter(room, now))
+
+    def create_group(self, name: str, members: list[str]) -> None:
+        """Make it; the lobby hears how that ended. To do it again is harmless."""
+        id_client = f"create:{name}"
+        self._making[id_client] = name
+        self.do(lambda now: self.client.create_group(name, members, now, id_client))
 
     # --- time -------------------------------------------------------------------------------------------------------
 
@@ -124,7 +125,7 @@ class Device:
 
     def _tick(self) -> None:
         self._timer, self._timer_at = None, inf
-        self._do(self.client.handle_timer)
+        self.do(self.client.handle_timer)
 
     # --- the connection ---------------------------------------------------------------------------------------------
 
@@ -158,11 +159,11 @@ class Device:
                 transport.close()
             else:
                 self._transport = transport
-                self._do(self.client.connected)
+                self.do(self.client.connected)
             transport.read()
         if self._connection is me:
             self._connection = self._transport = None
-            self._do(self.client.disconnected)
+            self.do(self.client.disconnected)
 
     def _receive(self, data: bytes) -> None:
         self._now = now()
@@ -176,7 +177,7 @@ class Device:
         self._lobby.crashed(repr(greenlet.exception))
 
     def _end(self, why: str) -> None:
-        self._do(self.client.stop)
+        self.do(self.client.stop)
         self._lobby.ended(self.number, why)
         self.answered.set()
 
@@ -186,7 +187,9 @@ class Device:
         kind, at = type(event), self._now
         e: Any = event
         if kind is events.Shown:
-            if e.message.type != MessageType.NOTIFICATION:  # a group was made
+            if script.calls_for_action(e):
+                gevent.spawn(self.do, lambda now: script.react(self.client, e, now)).link_exception(self._crash)
+            elif _is_said(e.message):
                 self._recording.shown(e.message, self.number, e.route, at)
         elif kind is events.Sent:
             self._recording.sent(e.id_client, at)
@@ -194,14 +197,18 @@ class Device:
             if e.id_client in self._making:
                 self._lobby.group_made(self._making.pop(e.id_client))
             else:
-                self._recording.acked(e.id_client, at)
+                self._recording.acked(e.id_client, at, e.seq)
+        elif kind is events.Received:
+            self._recording.received(e.id_client, at)
+        elif kind is events.Entered:
+            self._lobby.room_entered(self.number, e.name)
         elif kind is events.SendFailed:
             if e.id_client in self._making:
                 self._lobby.group_failed(self._making[e.id_client], e.code, e.text)
             else:
                 self._recording.failed(e.id_client, e.code, e.text, at)
         elif kind is events.Repeated:
-            if e.message.type != MessageType.NOTIFICATION:
+            if _is_said(e.message):
                 self._recording.repeated(e.message, self.number, at)
         elif kind is events.Ready:
             self._lobby.online(self.number, at - self._tries_since)
@@ -213,3 +220,8 @@ class Device:
         elif kind is events.Ended:
             self._lobby.ended(self.number, f"{e.code}: {e.text}")
             self.answered.set()
+
+
+def _is_said(message: Message) -> bool:
+    """Whether a user said it: no notice of a change, and nothing that the service has to say."""
+    return message.type != MessageType.NOTIFICATION and message.scene != Scene.SYSTEM

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from imsim.analysis import Run, make_run
-from imsim.core.model import Code, Message, Route
+from imsim.core.model import Code, Message, Route, Scene
 from imsim.results import Recorder, assemble, read_facts
 from imsim.scenario import Plan, Scenario, plan
 
@@ -54,6 +54,10 @@ class Recording:
         """Answers and deliveries that may still come."""
         self.lateness = array("d")
         """Seconds from each message's intended time to the moment in which its device was told to send it."""
+        self._amended = plan.amended
+        self._is_to_room = [conversation.scene is Scene.CHATROOM for conversation in plan.conversations]
+        self.seqs: dict[int, int] = {}
+        """By intent, of those that the plan will have recalled or edited: the seq that they got."""
         self.foreign = 0
         """Messages of other runs that were shown here."""
 
@@ -85,10 +89,21 @@ class Recording:
         if intent >= 0:
             self._recorder.sent(intent, at - self._t0)
 
-    def acked(self, id_client: str, at: float) -> None:
+    def received(self, id_client: str, at: float) -> None:
+        """The router has it: in a chatroom, that is all there is to be had."""
+        intent = self._intent(id_client)
+        if intent >= 0 and self._is_to_room[self._conversation[intent]]:
+            self._taken(intent, at)
+
+    def acked(self, id_client: str, at: float, seq: int) -> None:
         intent = self._intent(id_client)
         if intent < 0:
             return
+        if intent in self._amended:
+            self.seqs[intent] = seq
+        self._taken(intent, at)
+
+    def _taken(self, intent: int, at: float) -> None:
         at -= self._t0
         self._recorder.acked(intent, at)
         if self._state[intent] != _STORED:

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 
 from imsim.core.exceptions import RunError
-from imsim.core.model import Code
+from imsim.core.model import Code, Scene
 from imsim.load.devices import Device, now
 from imsim.load.recording import SPOOL, Recording, Report, lateness_warnings, summarize_lateness, write_status
 from imsim.load.target import Target
-from imsim.scenario import Draws, Scenario, Stream, plan
+from imsim.scenario import Draws, Scenario, Stream, plan, script
 
 logger = logging.getLogger("imsim.load")
 
@@ -28,7 +29,6 @@ _GROUPS_AT_ONCE = 200
 _HEAD_START = 0.1  # seconds from the last preparation to t = 0
 _WAKE_EARLY = 0.0012  # seconds; the event loop's timers are only good to a millisecond
 _SHORTEST_SLEEP = 1e-6  # gives everybody else a turn; 0 would not let the event loop look for input
-_TEXT = "The quick brown fox jumps over the lazy dog. "
 
 
 def login_allowance(devices: int) -> float:
@@ -67,12 +67,12 @@ class Session:
         self._plan = plan(scenario)
         self._recording = Recording(self._plan, namespace, folder / SPOOL, report)
         self._policies = scenario.core_policies()
-        self._text = _TEXT * (scenario.limits.content_bytes // len(_TEXT) + 1)
         self._devices: list[Device] = []
         self._expected = len(self._plan.users) * len(self._plan.devices)
         self._online: set[int] = set()
         self._gate = BoundedSemaphore(_LOGINS_AT_ONCE)
         self._groups: set[str] = set()  # still to be made
+        self._rooms: set[tuple[int, str]] = set()  # still to be entered, by device
         self._changed = Event()  # look again at who is online, at groups, at the failure
         self._trouble = ""  # the last reason why a device was offline
         self._warnings: list[str] = []
@@ -142,6 +142,10 @@ class Session:
         self._groups.discard(name)
         self._changed.set()
 
+    def room_entered(self, number: int, name: str) -> None:
+        self._rooms.discard((number, name))
+        self._changed.set()
+
     def group_failed(self, name: str, code: Code, text: str) -> None:
         if code == Code.TIMEOUT:
             self._fail(f"the server did not make the group {name} in time")
@@ -154,6 +158,7 @@ class Session:
         try:
             self._gather()
             self._make_groups()
+            self._fill_rooms()
             self._play()
         except RunError as error:
             self._fail(str(error))
@@ -173,8 +178,9 @@ class Session:
 
     def _make_groups(self) -> None:
         """Those to which something will be sent, each by one of its members, whose client repeats what was lost."""
-        used = {number for number in set(self._plan.conversation.tolist()) if self._plan.conversations[number].name}
-        groups = [self._plan.conversations[number] for number in sorted(used)]
+        used = set(self._plan.conversation.tolist()) | {action.conversation for action in self._plan.actions}
+        named = [self._plan.conversations[number] for number in sorted(used - {-1})]
+        groups = [conversation for conversation in named if conversation.scene is Scene.GROUP]
         deadline = now() + login_allowance(len(groups))
         for start in range(0, len(groups), _GROUPS_AT_ONCE):
             for group in groups[start : start + _GROUPS_AT_ONCE]:
@@ -185,6 +191,17 @@ class Session:
             if not self._wait(lambda: not self._groups, deadline - now()):
                 raise RunError(f"the server did not make the group {min(self._groups)} in time")
 
+    def _fill_rooms(self) -> None:
+        """Everybody enters the chatrooms of whose audience they are."""
+        per_user = len(self._plan.devices)
+        for number in sorted(self._online):
+            for room in self._plan.rooms_of(number // per_user):
+                name = self._named(self._plan.conversations[room].name)
+                self._rooms.add((number, name))
+                self._devices[number].enter(name)
+        if not self._wait(lambda: not self._rooms, login_allowance(len(self._rooms))):
+            raise RunError(f"the server did not let everybody into the chatroom {min(self._rooms)[1]} in time")
+
     def _one_online(self, users: tuple[int, ...]) -> Device | None:
         per_user = len(self._plan.devices)
         numbers = (user * per_user + device for user in users for device in range(per_user))
@@ -194,7 +211,6 @@ class Session:
         """Send each message at its intended time, and as soon as possible thereafter if this process is late; whatever
         is not sent by the end of a drain is left out."""
         plan, recording, devices = self._plan, self._recording, self._devices
-        per_user = len(plan.devices)
         gc.collect()
         gc.freeze()  # what is here by now stays: no pause to look through it again while the plan is played
         self._cpu = time.process_time()
@@ -204,22 +220,35 @@ class Session:
         self._tell(phase="playing", started=datetime.fromtimestamp(started, UTC).isoformat())
 
         give_up = t0 + self.scenario.duration + self.scenario.drain
-        columns = (plan.at, plan.sender, plan.device, plan.conversation, plan.size)
-        rows = zip(*(column.tolist() for column in columns), strict=True)
-        for intent, (at, sender, device, conversation, size) in enumerate(rows):
+        acting = gevent.spawn(self._act, t0)
+        for intent, (at, number) in enumerate(zip(plan.at.tolist(), self._senders(), strict=True)):
             due = t0 + at / 1e9
             _sleep_until(due)
             if now() > give_up:
                 self._warn(f"{len(plan) - intent} of {len(plan)} messages were never sent: there was no time left")
-                return
-            number = sender * per_user + device
+                break
             if number < len(devices):
-                where = plan.conversations[conversation]
                 recording.told(intent, now() - due)
-                devices[number].send_message(
-                    where.scene, self._named(where.to(sender)), self._text[:size], recording.id_client(intent)
-                )
+                device, id_client = devices[number], recording.id_client(intent)
+                device.do(partial(script.send, device.client, plan, intent, self._named, id_client))
+        acting.join()
         _sleep_until(t0 + self.scenario.duration)
+
+    def _senders(self) -> list[int]:
+        """The number of the device that sends each message."""
+        plan = self._plan
+        return (plan.sender.astype(int) * len(plan.devices) + plan.device).tolist()
+
+    def _act(self, t0: float) -> None:
+        """What users do besides writing; that nothing depends on its exact moment is why it has no part in `_play`."""
+        plan, per_user = self._plan, len(self._plan.devices)
+        for number, action in enumerate(plan.actions):
+            gevent.sleep(max(0.0, t0 + action.at / 1e9 - now()))
+            device = action.user * per_user
+            if device < len(self._devices):
+                client, id_client = self._devices[device].client, f"{self._namespace}:action {number}"
+                step = partial(script.act, client, plan, action, self._recording.seqs.get, self._named, id_client)
+                self._devices[device].do(step)
 
     # --- the end ----------------------------------------------------------------------------------------------------
 

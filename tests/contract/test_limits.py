@@ -58,3 +58,13 @@ def test_names_are_checked(world):
     alice = world.device("alice").start()
     alice.send("no such:name", "hello", "1")
     assert [event.code for event in alice.of(events.SendFailed)] == [Code.BAD_REQUEST]
+
+
+def test_a_group_may_be_made_of_as_many_as_it_may_have_however_long_their_names(make_world):
+    world = make_world(content_bytes=80, group_size=3)
+    alice = world.device("alice").start()
+    alice.create_group("team", "bob", "carol", "carol")
+    alice.create_group("crowd", "bob", "carol", "dave")
+    alice.create_group("horde", *["bob"] * 4)
+    assert list(alice.seqs) == ["create:team"]
+    assert [event.code for event in alice.of(events.SendFailed)] == [Code.TOO_LARGE] * 2

@@ -20,6 +20,7 @@ from imsim.core.exceptions import RunError, UsageError
 from imsim.core.memory import MemoryStorage
 from imsim.core.model import Message, Scene, Session
 from imsim.live import MemoryStore, SqliteStore
+from imsim.live.stores import schema
 from imsim.live.stores.tables import SqliteStorage
 
 USERS = ("ann", "bob", "cy")
@@ -184,69 +185,27 @@ def test_sqlite_means_what_memory_means(tmp_path_factory, fanout, sequence, size
         tables.close()
 
 
-@pytest.mark.parametrize("fanout", ["read", "write"])
-def test_receipts_and_ranges_mean_the_same(fanout):
-    """By hand, what a random sequence comes upon only now and then."""
-    id, group = "p2p:ann:bob", "group:g"
-    asked: list[storage.Request] = [storage.OpenConversation(one, ("ann", "bob")) for one in (id, group)]
-    asked += [storage.Append(1, message(one, seq, id_client=f"m{seq}"), 0) for seq in (1, 2, 3) for one in (id, group)]
-    for change in ({"delivered_seq": 2}, {"read_seq": 1}, {"delivered_seq": 9}, {"delivered_seq": 1}):
-        asked += [storage.SavePlace("bob", one, **change) for one in (id, group)]
-        asked += [storage.OpenUser(user) for user in ("ann", "bob")]
-        asked += [storage.Missed(session(user), {}, 9, 0) for user in ("ann", "bob")]
-    for first, last, limit in ((1, 3, 2), (1, 3, 3), (1, 2, 2), (2, 9, 1), (-(2**70), 2**70, 2), (3, 2, 1)):
-        asked += [storage.Range(user, id, first, last, limit) for user in ("ann", "cy")]
-    asked.append(storage.Range("ann", "group:none", 1, 2, 3))
-    model, tables = MemoryStorage(fanout), SqliteStorage(":memory:", fanout=fanout)
-    for request in asked:
-        assert tables.execute_all([request]) == [model.execute(request)], request
-    tables.close()
-
-
-@pytest.mark.parametrize(("made", "other"), [("read", "write"), ("write", "read")])
-def test_a_file_keeps_the_fan_out_that_it_was_made_with(tmp_path, made, other):
-    """Under the other one its inboxes would be missing, or grow stale."""
-    path = tmp_path / "im.db"
-    SqliteStore(path, fanout=made).close()
-    before = path.read_bytes()
-    with pytest.raises(UsageError, match=rf"im\.db: made with fanout = {made}, which .* use that, or a new file"):
-        SqliteStore(path, fanout=other)
-    assert path.read_bytes() == before
-    SqliteStore(path, fanout=made).close()
-
-
-def test_a_fan_out_is_read_or_write(tmp_path):
-    with pytest.raises(UsageError, match="fanout: 'push' is neither read nor write"):
-        SqliteStore(tmp_path / "im.db", fanout="push")
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("fanout", ["read", "write"])
-async def test_a_store_has_the_fan_out_that_it_was_given(fanout):
-    for store in (MemoryStore(fanout=fanout), SqliteStore(":memory:", fanout=fanout)):
-        answers = start(store)
-        store.submit(storage.OpenConversation("p2p:ann:bob", ("ann", "bob")))
-        store.submit(storage.Append(1, message(), 0))
-        await store.flush()
-        assert answers[-1][1].inbox_rows == (2 if fanout == "write" else 0)
-        store.close()
-
-
-def test_an_inbox_survives_what_is_rolled_back():
-    """A bad request in a batch must not leave a row, nor a hole, in anybody's inbox."""
-    tables = SqliteStorage(":memory:", fanout="write")
-    results = tables.execute_all(
-        [
-            storage.OpenConversation("p2p:ann:bob", ("ann", "bob")),
-            storage.Append(1, message(seq=1, id_client="m1"), 0),
-            storage.Append(1, message(seq=2, id_client="m2", content="\ud800"), 0),
-            storage.Append(1, message(seq=2, id_client="m3"), 0),
-            storage.Missed(session("bob"), {}, 10),
-        ]
-    )
-    page = results[-1]
-    assert ([one.id_client for one in page.messages], page.inbox) == (["m1", "m3"], 2)
-    tables.close()
+@pytest.mark.parametrize(
+    "query",
+    [
+        schema.UNREAD,
+        schema.AFTER,
+        schema.RANGE,
+        schema.COUNT_READ,
+        f"SELECT {schema.END} FROM members JOIN conversations ON key = conversation WHERE user = ?",
+        f"SELECT user FROM stays WHERE conversation = ? AND last = {schema.OPEN} ORDER BY first, place",
+        "SELECT user FROM members WHERE conversation = ? AND blocked",
+        "SELECT max(position) FROM inboxes WHERE user = ?",
+    ],
+)
+def test_nothing_is_searched_from_end_to_end_or_sorted(query):
+    kept = SqliteStorage(":memory:")
+    parameters = max((n for n in range(1, 6) if f"?{n}" in query), default=1)
+    rows = kept._db.execute(f"EXPLAIN QUERY PLAN {query}", (1,) * parameters)
+    plan = [detail for *_, detail in rows]
+    assert plan
+    assert not [step for step in plan if step.startswith("SCAN") or "TEMP B-TREE" in step]
+    kept.close()
 
 
 def start(store) -> list:
