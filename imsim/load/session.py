@@ -237,7 +237,8 @@ class Session:
     def _senders(self) -> list[int]:
         """The number of the device that sends each message."""
         plan = self._plan
-        return (plan.sender.astype(int) * len(plan.devices) + plan.device).tolist()
+        numbers: list[int] = (plan.sender.astype(int) * len(plan.devices) + plan.device).tolist()
+        return numbers
 
     def _act(self, t0: float) -> None:
         """What users do besides writing; that nothing depends on its exact moment is why it has no part in `_play`."""
