@@ -192,13 +192,15 @@ STORAGE_OPS = frozenset((*(request.op for request in get_args(Request)), "inbox"
 
 @dataclass(slots=True)
 class ConversationState:
-    """`noted`: whose system logs the latest entries with notes wrote to, and up to which seq."""
+    """`noted`: whose system logs the latest entries with notes wrote to, and up to which seq. `left`: who is no member
+    since one of the latest `NOTED` entries, and which."""
 
     epoch: int
     max_seq: int
     members: tuple[str, ...]
     state: dict[str, Any] | None = None
     noted: tuple[tuple[str, int], ...] = ()
+    left: tuple[tuple[str, int], ...] = ()
 
 
 Places = tuple[tuple[str, Place], ...]  # (user, place)
@@ -320,7 +322,8 @@ Result = (
 # --- the meaning ----------------------------------------------------------------------------------------------------
 
 
-#: How many of the latest notes a conversation remembers: more than its writer has under way at a time.
+#: How many of the latest notes a conversation remembers, and how far back it tells who left: more than its writer has
+#: under way at a time.
 NOTED = 64
 
 
@@ -352,6 +355,10 @@ class _Log:
         """Where the log ends for this user."""
         stays = self.stays.get(user)
         return (stays[-1][1] or len(self.messages)) if stays else 0
+
+    def left_lately(self) -> tuple[tuple[str, int], ...]:
+        ends = ((user, stays[-1][1]) for user, stays in self.stays.items())
+        return tuple((user, end) for user, end in ends if end > len(self.messages) - NOTED and end)
 
 
 class MemoryStorage:
@@ -400,7 +407,7 @@ class MemoryStorage:
                 return None
             log = self._make(request.conversation_id, request.founders)
         log.epoch += 1
-        return ConversationState(log.epoch, len(log.messages), log.members, log.state, log.noted)
+        return ConversationState(log.epoch, len(log.messages), log.members, log.state, log.noted, log.left_lately())
 
     def _make(self, id: str, members: tuple[str, ...]) -> _Log:
         log = self._logs[id] = _Log(id, members)
@@ -429,7 +436,7 @@ class MemoryStorage:
             log.members = tuple(member for member in log.members if member not in request.effects.left)
             appended.notes = tuple(self._note(note, appended) for note in request.effects.notes)
             log.noted = (*log.noted, *((note.to, note.seq) for note in appended.notes))[-NOTED:]
-        if request.shown > log.place(message.sender).read_seq and message.sender in log.members:
+        if request.shown > log.place(message.sender).read_seq and message.sender in log.stays:
             appended.places = self._change(log, SavePlace(message.sender, log.id, request.shown))
         return appended
 
