@@ -64,7 +64,7 @@ def change(
     return frames.Send(id_client, scene, to, type=MessageType.NOTIFICATION, file=file)
 
 
-def entry(seq: int, event: str, *targets: str, by: str = "alice", **fields: Any) -> Message:
+def entry(seq: int, event: str, /, *targets: str, by: str = "alice", **fields: Any) -> Message:
     """A change as it stands in the log of AB, or of the conversation in `fields`; what else is given is its data."""
     given = {name: fields.pop(name) for name in ("conversation_id", "scene", "to", "id_client") if name in fields}
     file: dict[str, object] = {"event": event, "operator": by, "targets": list(targets), "data": fields}
