@@ -50,6 +50,14 @@ def recalled_seq(entry: Message) -> int | None:
     return data["seq"] if isinstance(data, dict) else None
 
 
+def amended(message: Message, entry: Message) -> Message:
+    """As it is after this entry of the log, which recalls or edits it."""
+    data = entry.file["data"] if entry.file else None
+    if event_of(entry) == "edit" and isinstance(data, dict):
+        return edited(message, data["content"], entry.seq)
+    return recalled(message, entry.seq)
+
+
 def recalled(message: Message, seq: int) -> Message:
     return replace(message, content="", file=None, custom=None, recalled=True, amended=seq)
 

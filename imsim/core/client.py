@@ -190,13 +190,16 @@ class Client:
         self.change(Scene.GROUP, name, "create", id_client or f"create:{name}", now, targets=members)
 
     def enter(self, name: str, now: float, recent: int = 0) -> None:
-        """Enter a chatroom, and again after each login until `leave`; `Entered` or `RequestFailed` answers."""
+        """Enter a chatroom, and again after each login until `leave`; `Entered` or `RequestFailed` answers. A `leave`
+        without an answer gets none any more."""
         self._rooms[name] = self._rooms.get(name, 0)
+        self._requests.answered(frames.Leave.op, name)  # or it would be repeated
         self._requests.ask(frames.Enter(name, recent), now)
 
     def leave(self, name: str, now: float) -> None:
-        """Leave a chatroom. `RequestDone` answers."""
+        """Leave a chatroom. `RequestDone` answers; and nothing any more an `enter` without an answer."""
         self._rooms.pop(name, None)
+        self._requests.answered(frames.Enter.op, name)
         self._requests.ask(frames.Leave(name), now)
 
     def typing(self, conversation_id: str, now: float) -> None:
@@ -359,11 +362,13 @@ class Client:
                 sent.resend,
             )
             self._read_by_send(conversation, outgoing, now)
-            conversation.may_be_last(message)
-            self._apply(conversation, message, now)
-            conversation.inbox.place_own(frame.seq, now)
-            self._show_following(conversation, now)
-            self._look_for_gap(conversation, now)
+            if event_of(sent) in SILENT:
+                self._take(message, Route.PUSH, now)  # what it changes, it changes when its turn comes
+            else:
+                conversation.may_be_last(message)
+                conversation.inbox.place_own(frame.seq, now)
+                self._show_following(conversation, now)
+                self._look_for_gap(conversation, now)
         self._outbox.release_held(conversation.id, now)
 
     def _read_by_send(self, conversation: LocalConversation, outgoing: Outgoing, now: float) -> None:
@@ -462,6 +467,8 @@ class Client:
         data, targets, last = entry.file["data"], entry.file["targets"], conversation.last_msg
         assert isinstance(data, dict)
         assert isinstance(targets, list)
+        if event in amendments.EVENTS:
+            conversation.amend(data["seq"], entry)
         if event == "recall":
             seq = data["seq"]
             conversation.unread.remove(seq)
@@ -471,18 +478,18 @@ class Client:
                 self._look_back(conversation, seq, now)
         elif event == "edit":
             seq, content = data["seq"], data["content"]
-            if last is not None and last.seq == seq and last.amended < entry.seq:
-                conversation.last_msg = amendments.edited(last, content, entry.seq)
+            if last is not None and last.seq == seq:
+                conversation.last_msg = conversation.amended(last)
             self._port.emit(events.Edited(conversation.id, seq, content))
         elif event == "settle":
             self._port.emit(events.Settled(targets[0], data["state"]))
         else:
             self._port.emit(events.Changed(entry))
 
-    def _look_back(self, conversation: LocalConversation, seq: int, now: float) -> None:
+    def _look_back(self, conversation: LocalConversation, seq: int, now: float, far: int = _LOOKBACK) -> None:
         """Find the last message before this one, which was it and is none any more."""
         if seq > 1:
-            conversation.lookback = (max(1, seq - _LOOKBACK), seq - 1)
+            conversation.lookback = (max(1, seq - far), seq - 1)
             self._requests.ask(frames.History(conversation.id, *conversation.lookback), now)
 
     def _show_following(self, conversation: LocalConversation, now: float) -> None:
@@ -500,7 +507,7 @@ class Client:
             return  # the sync will bring it; or it is being pulled
         since = conversation.inbox.held_since
         # What a group began with was before this user's time, and is not coming.
-        begins_here = since is not None and conversation.inbox.next_seq == 1 and conversation.is_group
+        begins_here = since is not None and conversation.may_begin_later
         if begins_here or conversation.head >= conversation.inbox.next_seq:
             if conversation.gap_timer is not None:
                 conversation.gap_timer.cancel()
@@ -513,7 +520,8 @@ class Client:
         conversation.gap_timer = None
         if self.state == State.ONLINE:
             first, last = conversation.inbox.gap(conversation.head)
-            last = min(last, first + self._policies.page - 1)
+            if conversation.has_begun or not conversation.may_begin_later:
+                last = min(last, first + self._policies.page - 1)
             conversation.pull = (first, last)
             self._requests.ask(frames.History(conversation.id, first, last), now)
 
@@ -524,9 +532,11 @@ class Client:
         if conversation.lookback == (frame.first, frame.last):
             conversation.lookback = None
             for message in frame.messages:
-                conversation.may_be_last(message)
-            if conversation.last_msg is None:
-                self._look_back(conversation, frame.first, now)
+                conversation.may_be_last(conversation.amended(message))
+            if conversation.last_msg is None and frame.messages:
+                self._look_back(conversation, frame.messages[0].seq if frame.more else frame.first, now)
+            elif conversation.last_msg is None:  # a group has gaps, for who was away, or came late
+                self._look_back(conversation, frame.first, now, 2 * (frame.last - frame.first + 1))
         if conversation.pull == (frame.first, frame.last):
             for message in frame.messages:
                 if message.seq >= conversation.inbox.next_seq:  # else it came meanwhile
@@ -534,7 +544,7 @@ class Client:
             if not frame.more:
                 conversation.inbox.complete_to(frame.last)
                 self._show_following(conversation, now)
-            conversation.pull = None
+            conversation.pull, conversation.has_begun = None, True
             self._tell_delivered(conversation, now)
             self._look_for_gap(conversation, now)
         if asked.ref in self._looking_back:

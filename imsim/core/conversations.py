@@ -37,7 +37,7 @@ class Port(Protocol):
 class _Entry:
     """A message on its way into the log, or recently in it."""
 
-    __slots__ = ("audience", "message", "notes", "places", "sessions", "stored", "timer")
+    __slots__ = ("audience", "is_change", "message", "notes", "places", "refused", "sessions", "stored", "timer")
 
     def __init__(self, message: Message, session: Session | None, audience: tuple[str, ...] = ()) -> None:
         self.message = message
@@ -46,6 +46,8 @@ class _Entry:
         self.sessions = [session] if session else []  # who waits for the answer; more than one if a retry raced
         self.places: storage.Places = ()  # that changed with it
         self.stored = False
+        self.is_change = False  # members or state, which the writer has changed in memory already
+        self.refused: list[tuple[frames.Up, Refused]] = []  # what may not be any more, if this comes to be stored
         self.timer: Timer | None = None
 
 
@@ -186,6 +188,8 @@ class Conversations:
                 timer.cancel()
             if result.max_seq:
                 self._port.to_users(frames.Opened(result.members, conversation.id, result.max_seq))
+            for user, seq in result.left:
+                self._port.to_users(frames.Opened((user,), conversation.id, seq))
             for user, seq in result.noted:
                 self._port.to_users(frames.Opened((user,), _system_log(user), seq))
             conversation.epoch = result.epoch
@@ -252,7 +256,8 @@ class Conversations:
         epochs = conversation.epochs
         if epochs.get(slot, 0) > session.epoch:
             return  # a replaced session can no longer act; its client is told so by its gateway
-        epochs[slot] = session.epoch
+        if session.user in conversation.member_set:
+            epochs[slot] = session.epoch
 
         key = (session.user, frame.id_client)
         recent = conversation.recent
@@ -279,6 +284,8 @@ class Conversations:
             if event in _RULED:
                 if event in amendments.EVENTS:
                     seq = amendments.target_seq(change)
+                    if event == "edit":
+                        self._check_may_send(conversation, session, frame)
                     if seq not in known:
                         self._check_member(conversation, session.user)
                         self._look_up(conversation, up, known, storage.Get(conversation.id, seq), now)
@@ -287,6 +294,11 @@ class Conversations:
             else:
                 self._check_may_send(conversation, session, frame)
         except Refused as refused:
+            # What it rests on may be a change that is not stored, and never will be: then it was no answer.
+            for entry in reversed(conversation.pending):
+                if entry.is_change:
+                    entry.refused.append((up, refused))
+                    return
             self._reject(up, refused.code, refused.text)
             return
         if len(conversation.pending) >= _WAITING:
@@ -320,6 +332,7 @@ class Conversations:
             frame.custom,
             frame.resend,
         )
+        conversation.epochs[session.user, session.slot] = session.epoch
         effects, audience = None, conversation.members
         if decision is not None:
             effects = _effects(message, decision)
@@ -330,6 +343,7 @@ class Conversations:
                 conversation.state = decision.state
         conversation.next_seq += 1
         entry = _Entry(message, session, audience)
+        entry.is_change = bool(decision and (decision.state is not None or decision.joined or decision.left))
         self._remember(conversation, entry)
         conversation.pending.append(entry)
         entry.timer = self._timers.at(now + self._policies.storage_timeout, self._overdue, conversation)
@@ -432,7 +446,9 @@ class Conversations:
         self._port.to_users(frames.Deliver(entry.audience, message, entry.sessions[0], entry.places))
         for note in entry.notes:
             self._port.to_users(frames.Deliver((note.to,), note))
-        entry.sessions, entry.places, entry.notes, entry.audience = [], (), (), ()
+        for up, refused in entry.refused:
+            self._reject(up, refused.code, refused.text)
+        entry.sessions, entry.places, entry.notes, entry.audience, entry.refused = [], (), (), (), []
 
     def _not_appended(
         self, conversation: _Conversation, entry: _Entry, result: storage.Duplicate | storage.Blocked, now: float
@@ -442,7 +458,7 @@ class Conversations:
         sessions, id_client = entry.sessions, entry.message.id_client
         if entry.timer:
             entry.timer.cancel()
-        last = conversation.pending[-1] is entry
+        is_all = conversation.pending[-1] is entry and not entry.is_change
         conversation.pending.remove(entry)
         entry.sessions = []
         if isinstance(result, storage.Duplicate):
@@ -458,10 +474,13 @@ class Conversations:
             del conversation.recent[entry.message.sender, id_client]
         for session in sessions:
             self._refuse(session, frames.Send.op, id_client, code, text)
-        if last:
+        if is_all:
             conversation.next_seq -= 1
-        else:
-            self._fence(conversation, "the place of a message among those in flight came free", now)
+            return
+        why = "the place of a message among those in flight came free"
+        for up, _ in entry.refused:
+            self._reject(up, Code.UNAVAILABLE, why)
+        self._fence(conversation, why, now)
 
     def _acknowledge(self, message: Message, session: Session) -> None:
         answer = frames.Stored(message.id_client, message.conversation_id, message.id, message.seq, message.time)
@@ -492,6 +511,8 @@ class Conversations:
                 entry.timer.cancel()
             for session in entry.sessions:
                 self._refuse(session, frames.Send.op, entry.message.id_client, Code.UNAVAILABLE, why)
+            for up, _ in entry.refused:
+                self._reject(up, Code.UNAVAILABLE, why)
         for up, _ in conversation.waiting:
             self._reject(up, Code.UNAVAILABLE, why)
 

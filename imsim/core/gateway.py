@@ -17,7 +17,7 @@ from imsim.core import events, frames
 from imsim.core.attachments import check_attachment
 from imsim.core.exceptions import BadAttachment, BadName
 from imsim.core.limits import Bucket
-from imsim.core.model import Code, MessageType, Scene, Session, check_name, conversation_id
+from imsim.core.model import Code, MessageType, Scene, Session, check_name, conversation_id, peer_in
 from imsim.core.policies import Policies
 from imsim.core.timers import Timer, Timers
 
@@ -281,8 +281,12 @@ class Gateway:
         return bucket
 
     def _set_conversation(self, connection: _Connection, frame: frames.SetConversation, now: float) -> None:
+        assert connection.session is not None
         if too_large := self._too_large(custom=frame.custom):
             self._reject(connection, frame.op, frame.ref, Code.TOO_LARGE, too_large, number=frame.number)
+        elif frame.blocked is not None and not peer_in(frame.conversation_id, connection.session.user):
+            text = "conversationId: there is nobody to be blocked in it"
+            self._reject(connection, frame.op, frame.ref[:256], Code.BAD_REQUEST, text, number=frame.number)
         else:
             self._ask_own_user(connection, frame, now)
 
@@ -301,23 +305,26 @@ class Gateway:
         self._port.to_user(session.user, frames.Up(session, frame, ""))
 
     def _enter(self, connection: _Connection, frame: frames.Enter, now: float) -> None:
-        self._to_room(connection, frame, now)
-        connection.rooms.add(conversation_id(Scene.CHATROOM, "", frame.name))
+        if self._to_room(connection, frame, now):
+            connection.rooms.add(conversation_id(Scene.CHATROOM, "", frame.name))
 
     def _leave(self, connection: _Connection, frame: frames.Leave, now: float) -> None:
-        self._to_room(connection, frame, now)
-        connection.rooms.discard(conversation_id(Scene.CHATROOM, "", frame.name))
+        if self._to_room(connection, frame, now):
+            connection.rooms.discard(conversation_id(Scene.CHATROOM, "", frame.name))
 
-    def _to_room(self, connection: _Connection, frame: frames.Enter | frames.Leave, now: float) -> None:
+    def _to_room(self, connection: _Connection, frame: frames.Enter | frames.Leave, now: float) -> bool:
+        """Whether it went there."""
         assert connection.session is not None
         try:
             check_name("name", frame.name)
         except BadName as error:
             self._reject(connection, frame.op, frame.ref[:128], Code.BAD_REQUEST, str(error))
-            return
-        if not self._is_too_fast(connection, frame, now):
-            room = conversation_id(Scene.CHATROOM, "", frame.name)
-            self._port.to_conversation(frames.Up(connection.session, frame, room))
+            return False
+        if self._is_too_fast(connection, frame, now):
+            return False
+        room = conversation_id(Scene.CHATROOM, "", frame.name)
+        self._port.to_conversation(frames.Up(connection.session, frame, room))
+        return True
 
     def _typing(self, connection: _Connection, frame: frames.Typing, now: float) -> None:
         """Hints have a budget of their own, and end here beyond it, or where there is none."""

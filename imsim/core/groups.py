@@ -77,7 +77,7 @@ def decide(state: dict[str, Any] | None, members: Collection[str], change: Chang
         raise Refused(
             Code.BAD_REQUEST, f"file.event: {change.event!r} is none of a group; there are {', '.join(_RULES)}"
         )
-    group = Group.of(state, members)
+    group = Group.of(state, members) if members else Group()  # one that is made again starts anew
     if not members and change.event != "create":
         raise Refused(Code.NO_CONVERSATION, f"there is no {change.conversation_id}")
     try:
@@ -91,7 +91,7 @@ def decide(state: dict[str, Any] | None, members: Collection[str], change: Chang
     for user in decision.left:
         group.admins = [admin for admin in group.admins if admin != user]
         group.muted = [muted for muted in group.muted if muted != user]
-    if len(members) + len(decision.joined) - len(decision.left) > limits.size:
+    if decision.joined and len(members) + len(decision.joined) > limits.size:
         raise Refused(Code.TOO_LARGE, f"a group has at most {limits.size} members")
     decision.state = group.to_dict()
     return decision
@@ -168,7 +168,7 @@ def _join(group: Group, members: Collection[str], change: Change, limits: Limits
         raise Refused(Code.FORBIDDEN, "apply, or be invited: this group is not open")
     if change.operator in members:
         raise Refused(Code.CONFLICT, "you are a member already")
-    return Decision(joined=(change.operator,))
+    return Decision(joined=(change.operator,), notes=_answer(group, change, change.operator, "passed"))
 
 
 def _accept(group: Group, members: Collection[str], change: Change, limits: Limits) -> Decision:

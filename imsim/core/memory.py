@@ -65,6 +65,10 @@ class _Log:
         for first, last in self.stays.get(user, ()):
             yield from self.messages[max(first - 1, after) : last or None]
 
+    def left_lately(self) -> tuple[tuple[str, int], ...]:
+        ends = sorted((user, stays[-1][1]) for user, stays in self.stays.items())
+        return tuple((user, end) for user, end in ends if end > len(self.messages) - NOTED and end)
+
     def end_for(self, user: str) -> int:
         """Where the log ends for this user."""
         stays = self.stays.get(user)
@@ -115,7 +119,7 @@ class MemoryStorage:
                 return None
             log = self._make(request.conversation_id, request.founders)
         log.epoch += 1
-        return ConversationState(log.epoch, len(log.messages), log.members, log.state, log.noted)
+        return ConversationState(log.epoch, len(log.messages), log.members, log.state, log.noted, log.left_lately())
 
     def _make(self, id: str, members: tuple[str, ...]) -> _Log:
         log = self._logs[id] = _Log(id, members)

@@ -219,3 +219,10 @@ def p2p_members(conversation: str) -> tuple[str, ...] | None:
     if parts[0] != Scene.P2P or len(parts) != 3:
         return None
     return (parts[1], parts[2]) if parts[1] != parts[2] else (parts[1],)
+
+
+def peer_in(conversation: str, user: str) -> str:
+    """With whom `user` has this p2p conversation; "" where the id is none of the user's, or of notes to oneself."""
+    members = p2p_members(conversation) or ()
+    others = [member for member in members if member != user and _NAME.fullmatch(member)]
+    return others[0] if len(others) == 1 and conversation == p2p_id(user, others[0]) else ""

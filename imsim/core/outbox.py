@@ -85,7 +85,8 @@ class Outbox:
 
     def proved_by(self, message: Message) -> Outgoing | None:
         """The send that this message of one's own is, its answer having been lost. Another device may have used the
-        same id_client for something else: that one is no proof, and the send will be refused."""
+        same id_client for something else: that one is no proof, and the send will be refused. (Unless it was amended
+        since: then nobody can tell, and the send would be answered as if it were it.)"""
         return self._settle(message.id_client, message.conversation_id, message)
 
     def answered(self, id_client: str, conversation_id: str) -> Outgoing | None:
@@ -96,7 +97,7 @@ class Outbox:
         for sends in (self._unanswered, self._failed):
             outgoing = sends.get(id_client)
             if outgoing is not None and outgoing.conversation_id == conversation_id:
-                if message is not None and not message.same_body(outgoing.frame):
+                if message is not None and not message.came_from(outgoing.frame):
                     return None
                 if sends is self._unanswered:
                     self._drop(outgoing)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from imsim.core import frames
+from imsim.core import amendments, frames
 from imsim.core.changes import is_visible
 from imsim.core.inbox import Inbox
 from imsim.core.model import Message, Place, Scene
 from imsim.core.timers import Timer
 from imsim.core.unread import Unread
+
+_AMENDED = 100  # messages that a page from before their amendment may still bring
 
 
 @dataclass(slots=True)
@@ -42,7 +44,19 @@ class LocalConversation:
     `notify` told of; `pull`: first and last seq of what is being fetched to fill a gap; `lookback`: of what is being
     fetched to find the last message, the one that was it having been recalled."""
 
-    __slots__ = ("gap_timer", "head", "id", "inbox", "last_msg", "lookback", "place", "pull", "unread")
+    __slots__ = (
+        "_amending",
+        "gap_timer",
+        "has_begun",
+        "head",
+        "id",
+        "inbox",
+        "last_msg",
+        "lookback",
+        "place",
+        "pull",
+        "unread",
+    )
 
     def __init__(self, id: str) -> None:
         self.id = id
@@ -51,13 +65,29 @@ class LocalConversation:
         self.head = 0
         self.pull: tuple[int, int] | None = None
         self.lookback: tuple[int, int] | None = None
+        self.has_begun = False  # something was pulled
+        self._amending: dict[int, Message] | None = None  # by seq: the latest change of that message
         self.unread = Unread()
         self.last_msg: Message | None = None
         self.place = Place(id, 0, 0, 0)
 
     @property
-    def is_group(self) -> bool:
-        return self.id.startswith(f"{Scene.GROUP}:")
+    def may_begin_later(self) -> bool:
+        """Whether what is missing before the first message may have been before this user's time in the group."""
+        return self.inbox.next_seq == 1 and self.id.startswith(f"{Scene.GROUP}:")
+
+    def amend(self, seq: int, entry: Message) -> None:
+        """The message was recalled, or edited: whatever page brings it may be older than that."""
+        self._amending = self._amending or {}
+        self._amending.pop(seq, None)
+        self._amending[seq] = entry
+        if len(self._amending) > _AMENDED:
+            del self._amending[next(iter(self._amending))]
+
+    def amended(self, message: Message) -> Message:
+        """As it is by now."""
+        entry = self._amending.get(message.seq) if self._amending else None
+        return message if entry is None or message.amended >= entry.seq else amendments.amended(message, entry)
 
     @property
     def last_seq(self) -> int:

@@ -191,13 +191,15 @@ STORAGE_OPS = frozenset((*(request.op for request in get_args(Request)), "inbox"
 
 @dataclass(slots=True)
 class ConversationState:
-    """`noted`: whose system logs the latest entries with notes wrote to, and up to which seq."""
+    """`noted`: whose system logs the latest entries with notes wrote to, and up to which seq. `left`: who is no member
+    since one of the latest `NOTED` entries, and which."""
 
     epoch: int
     max_seq: int
     members: tuple[str, ...]
     state: dict[str, Any] | None = None
     noted: tuple[tuple[str, int], ...] = ()
+    left: tuple[tuple[str, int], ...] = ()
 
 
 Places = tuple[tuple[str, Place], ...]  # (user, place)
@@ -318,7 +320,8 @@ Result = (
 
 # --- what every implementation shares ---------------------------------------------------------------------------------
 
-#: How many of the latest notes a conversation remembers: more than its writer has under way at a time.
+#: How many of the latest notes a conversation remembers, and how far back it tells who left: more than its writer has
+#: under way at a time.
 NOTED = 64
 
 

@@ -293,12 +293,17 @@ class Users:
                         self._port.to_user(peer, frames.Hint(peer, news, asks))
 
     def _hinted(self, user: _User, hint: frames.Hint) -> None:
-        if hint.frame is not None:
+        if hint.frame is not None and not self._is_blocked(user, hint.frame):
             sessions = user.sessions.values()
             self._to_all([s for s in sessions if hint.tells in (None, s)], hint.frame)
         if hint.asks is not None and user.sessions:
             answer = frames.Presence(user.id, True)
             self._port.to_user(hint.asks.user, frames.Hint(hint.asks.user, answer, tells=hint.asks))
+
+    @staticmethod
+    def _is_blocked(user: _User, frame: frames.IsTyping | frames.Presence) -> bool:
+        place = user.places.get(frame.conversation_id) if isinstance(frame, frames.IsTyping) else None
+        return place is not None and place.stored.blocked
 
     # --- delivery ---------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from imsim.core import events, frames, storage
 from imsim.core.client import Client
 from imsim.core.conversations import Conversations
 from imsim.core.memory import MemoryStorage
-from imsim.core.model import Code, Message, Place, Scene, Session
+from imsim.core.model import Code, Message, MessageType, Place, Scene, Session
 from imsim.core.policies import Policies
 from imsim.core.uplink import State
 from imsim.core.users import Users
@@ -49,6 +49,27 @@ def place(version: int, read_seq: int = 0, unread: int = 0, conversation: str = 
 
 def send(id_client: str, content: str = "text", to: str = "bob", **fields: Any) -> frames.Send:
     return frames.Send(id_client, Scene.P2P, to, content, **fields)
+
+
+def change(
+    id_client: str,
+    event: str,
+    *targets: str,
+    by: str = "alice",
+    scene: Scene = Scene.GROUP,
+    to: str = "team",
+    **data: Any,
+) -> frames.Send:
+    """The send that asks for it."""
+    file: dict[str, object] = {"event": event, "operator": by, "targets": list(targets), "data": data}
+    return frames.Send(id_client, scene, to, type=MessageType.NOTIFICATION, file=file)
+
+
+def entry(seq: int, event: str, /, *targets: str, by: str = "alice", **fields: Any) -> Message:
+    """A change as it stands in the log of AB, or of the conversation in `fields`; what else is given is its data."""
+    given = {name: fields.pop(name) for name in ("conversation_id", "scene", "to", "id_client") if name in fields}
+    file: dict[str, object] = {"event": event, "operator": by, "targets": list(targets), "data": fields}
+    return message(seq, type=MessageType.NOTIFICATION, sender=by, content="", file=file, **given)
 
 
 class _Driven:
@@ -136,8 +157,16 @@ class Writer(_Driven):
     def send(self, id_client: str, content: str = "text", by: Session | None = None, **fields: Any) -> None:
         self.receive(frames.Up(by or session(), send(id_client, content, **fields), AB))
 
-    def create(self, name: str, *members: str, by: Session | None = None) -> None:
-        self.receive(frames.Up(by or session(), frames.CreateGroup(name, list(members)), f"group:{name}"))
+    def to(self, conversation: str, frame: frames.Send, by: Session | None = None) -> None:
+        self.receive(frames.Up(by or session(), frame, conversation))
+
+    def change(self, id_client: str, event: str, *targets: str, by: str = "alice", **data: Any) -> None:
+        """In the group TEAM."""
+        self.to(TEAM, change(id_client, event, *targets, by=by, **data), session(by))
+
+    def say(self, id_client: str, by: str = "alice", **fields: Any) -> None:
+        """In the group TEAM."""
+        self.to(TEAM, frames.Send(id_client, Scene.GROUP, "team", "text", **fields), session(by))
 
     def acks(self) -> list[tuple[str, int]]:
         """(idClient, seq) of the answers `stored` since; other answers are forgotten with them."""

@@ -6,7 +6,7 @@ Its other sides have files of their own: `test_client_sending`, `test_client_rec
 from __future__ import annotations
 
 import pytest
-from core.builders import AB, TEAM, Phone, message, place
+from core.builders import AB, TEAM, Phone, change, message, place
 
 from imsim.core import events, frames
 from imsim.core.model import Code, Route, Status
@@ -288,20 +288,21 @@ def test_each_connection_counts_its_resyncs_anew(phone):
 # --- groups, requests -----------------------------------------------------------------------------------------------
 
 
-def test_making_a_group_is_answered(phone):
+def test_making_a_group_is_a_change_like_any_other(phone):
     phone.machine.create_group("team", ["alice"], 0.0)
-    assert phone.sent() == [frames.CreateGroup("team", ["alice"])]
-    phone.get(frames.GroupCreated("team", TEAM))
-    phone.machine.create_group("team", ["carol"], 0.0)
-    phone.rejected("team", Code.CONFLICT, "create_group")
-    assert phone.of(events.GroupMade) == [events.GroupMade("team", TEAM)]
-    assert phone.of(events.RequestFailed) == [events.RequestFailed("create_group", "team", Code.CONFLICT, "why")]
+    assert phone.sent(frames.Send) == [change("create:team", "create", "alice", by="bob")]
+    phone.stored("create:team", 1, TEAM)
+    assert phone.of(events.Acked) == [events.Acked("create:team", TEAM, 1)]
+    assert phone.line(TEAM).last_msg.file["event"] == "create"
+    phone.machine.create_group("team", ["carol"], 0.0, "again")
+    phone.rejected("again", Code.CONFLICT)
+    assert [(event.id_client, event.code) for event in phone.of(events.SendFailed)] == [("again", Code.CONFLICT)]
 
 
-def test_a_rejected_group_is_not_taken_for_a_send_of_the_same_name(phone):
+def test_a_rejected_request_is_not_taken_for_a_send_of_the_same_name(phone):
     phone.send("team")
-    phone.machine.create_group("team", ["alice"], 0.0)
-    phone.rejected("team", Code.CONFLICT, "create_group")
+    phone.machine.enter("team", 0.0)
+    phone.rejected("team", Code.TOO_LARGE, "enter")
     assert phone.machine.status("team") == Status.SENDING
 
 

@@ -194,13 +194,13 @@ def test_a_pull_is_asked_for_until_it_is_answered(phone):
 def test_conversations_are_pulled_apart(phone):
     phone.push(2)
     phone.advance(1)
-    phone.push(3, conversation_id=TEAM)
+    phone.push(3, conversation_id="p2p:bob:carol")
     phone.collect()
     phone.advance(2)
     assert phone.sent() == [frames.History(AB, 1, 1)]
     phone.advance(1)
-    assert phone.sent() == [frames.History(TEAM, 1, 2)]
-    phone.pulled(1, 2, conversation=TEAM)
+    assert phone.sent() == [frames.History("p2p:bob:carol", 1, 2)]
+    phone.pulled(1, 2, conversation="p2p:bob:carol")
     assert phone.shown == [1, 2, 3]
     phone.pulled(1, 1)
     assert phone.shown == [1, 2, 3, 1, 2]

@@ -115,14 +115,14 @@ def test_who_is_no_member_is_rejected(opened):
 
 
 def test_members_of_a_large_group_are_known(writer):
-    writer.create("team", *(f"u{number}" for number in range(20)))
+    writer.change("0", "create", *(f"u{number}" for number in range(20)))
     writer.answer_all()
-    writer.receive(frames.Up(session("u19"), send("1", to="team"), TEAM))
-    writer.receive(frames.Up(session("u20"), send("2", to="team"), TEAM))
+    writer.take()
+    writer.say("1", by="u19")
+    writer.say("2", by="u20")
     writer.answer_all()
-    answers = [frame for _, frame in writer.take() if not isinstance(frame, frames.GroupCreated)]
-    assert [type(frame) for frame in answers] == [frames.Rejected, frames.Stored]
-    assert len(writer.delivered[0].users) == 21
+    assert [type(frame) for _, frame in writer.take()] == [frames.Rejected, frames.Stored]
+    assert [len(deliver.users) for deliver in writer.delivered] == [21, 21]
 
 
 def test_received_comes_first_under_after_receive():
@@ -664,53 +664,63 @@ def test_who_is_rejected_as_no_member_leaves_no_trace(opened):
 
 
 def test_a_group_is_made_of_its_members_and_its_maker(writer):
-    writer.create("team", "bob", "carol", "bob")
-    assert writer.asked[0] == storage.OpenConversation(TEAM, ("alice", "bob", "carol"))
+    writer.change("1", "create", "bob", "carol", "bob", "alice")
+    assert writer.answer() == storage.OpenConversation(TEAM, None)
+    assert writer.answer() == storage.OpenConversation(TEAM, ())
+    assert writer.asked[0].effects.joined == ("alice", "bob", "carol")
     writer.answer_all()
-    assert [frame for _, frame in writer.take()] == [frames.GroupCreated("team", TEAM)]
+    assert writer.acks() == [("1", 1)]
+    assert [deliver.users for deliver in writer.delivered] == [("alice", "bob", "carol")]
 
 
 def test_a_group_made_again_is_the_same_group_unless_its_members_differ(writer):
-    writer.create("team", "bob")
-    writer.create("team", "alice", "bob", by=session("bob"))
-    writer.create("team", "bob", "carol")
+    writer.change("1", "create", "bob")
+    writer.change("1", "create", "bob")
+    writer.change("1", "create", "bob", "carol")
+    writer.change("2", "create", "bob")
+    writer.change("1", "create", "alice", by="bob")
     writer.answer_all()
-    answers = [frame for _, frame in writer.take()]
-    assert answers[:2] == [frames.GroupCreated("team", TEAM)] * 2
-    assert (answers[2].ref, answers[2].code) == ("team", Code.CONFLICT)
+    told = writer.take()
+    assert [(f.id_client, f.seq) for _, f in told if isinstance(f, frames.Stored)] == [("1", 1)] * 2
+    assert [(f.ref, f.code) for _, f in told if isinstance(f, frames.Rejected)] == [
+        (ref, Code.CONFLICT) for ref in ("1", "2", "1")
+    ]
 
 
 def test_a_group_that_exists_cannot_be_joined_by_making_it(writer):
-    writer.create("team", "bob")
-    writer.create("team", "alice", "bob", by=session("mallory"))
+    writer.change("1", "create", "bob")
+    writer.change("2", "create", "alice", "bob", by="mallory")
     writer.answer_all()
-    assert isinstance(writer.take()[-1][1], frames.Rejected)
+    assert writer.refusals() == [("2", Code.CONFLICT)]
     assert writer.storage.execute(storage.OpenConversation(TEAM)).members == ("alice", "bob")
 
 
 def test_a_group_that_nobody_made_rejects(writer):
-    writer.receive(frames.Up(session(), send("1", to="team"), TEAM))
+    writer.say("1")
     writer.answer_all()
     assert writer.refusals() == [("1", Code.NO_CONVERSATION)]
     assert writer.machine.next_deadline() is None
 
 
 def test_a_group_made_while_a_send_to_it_waits_is_made(writer):
-    writer.receive(frames.Up(session(), send("1", to="team"), TEAM))
-    writer.create("team", "bob")
-    writer.receive(frames.Up(session(), send("2", to="team"), TEAM))
+    writer.say("1")
+    writer.change("2", "create", "bob")
+    writer.say("3")
     writer.answer_all()
     kinds = [(type(frame), getattr(frame, "ref", None)) for _, frame in writer.take()]
-    assert kinds == [(frames.Rejected, "1"), (frames.GroupCreated, None), (frames.Stored, None)]
+    assert kinds == [(frames.Rejected, "1"), (frames.Stored, None), (frames.Stored, None)]
 
 
-def test_making_a_group_fails_with_storage_and_may_be_repeated(writer):
-    writer.create("team", "bob")
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_making_a_group_fails_with_storage_and_may_be_repeated(writer, at):
+    writer.change("1", "create", "bob")
+    for _ in range(at):
+        writer.answer()
     writer.answer(result=failed)
-    assert writer.refusals() == [("team", Code.UNAVAILABLE)]
-    writer.create("team", "bob")
+    assert writer.refusals() == [("1", Code.UNAVAILABLE)]
+    writer.change("1", "create", "bob")
     writer.answer_all()
-    assert [type(frame) for _, frame in writer.take()] == [frames.GroupCreated]
+    assert writer.acks() == [("1", 1)]
 
 
 # --- bounds ---------------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ def test_what_goes_up_or_down_is_charged_as_what_it_carries():
     assert frames.Up(session(), frames.Read("c", 1), "").op == "read"
     assert frames.Down((), frames.Pong()).op == "pong"
     asked = {frame.op for frame in get_args(frames.Asked)}
-    others = {"send", "sync", "delivered", "attach", "detach", "deliver", "opened", "peer_moved"}
+    others = {"send", "sync", "delivered", "typing", "attach", "detach", "deliver", "opened", "peer_moved", "hint"}
     assert asked | others == frames.ROUTER_OPS
 
 
@@ -35,7 +35,9 @@ def test_a_request_says_to_what_its_answer_refers():
         (frames.SetConversation("c", number=6), ("c", 6)),
         (frames.History("c", 2, 9), ("c:2-9", 0)),
         (frames.ReadCount("c", 4), ("c:4", 0)),
-        (frames.CreateGroup("team", []), ("team", 0)),
+        (frames.Enter("lounge"), ("lounge", 0)),
+        (frames.Leave("lounge"), ("lounge", 0)),
+        (frames.Typing("c"), ("c", 0)),
         (frames.EndSession("d1"), ("d1", 0)),
         (frames.Sync({"c": 1}, number=7), ("", 7)),
         (frames.Delivered("c", 1), ("c", 0)),

@@ -20,7 +20,9 @@ EVERY_CLIENT_FRAME = [
     frames.Delivered(AB, 1),
     frames.Read(AB, 1),
     frames.Sync({}),
-    frames.CreateGroup("team", ["bob"]),
+    frames.Enter("lounge"),
+    frames.Leave("lounge"),
+    frames.Typing(AB),
     frames.Noted(AB, 1),
     frames.SetConversation(AB, pinned=True),
     frames.History(AB, 1, 2),
@@ -114,7 +116,9 @@ EXPECTED = {
     "delivered": (BAD, BAD, BAD, None),
     "read": (BAD, BAD, BAD, "to_user"),
     "sync": (BAD, BAD, BAD, "to_user"),
-    "create_group": (BAD, BAD, BAD, "to_conversation"),
+    "enter": (BAD, BAD, BAD, "to_conversation"),
+    "leave": (BAD, BAD, BAD, "to_conversation"),
+    "typing": (BAD, BAD, BAD, None),
     "noted": (BAD, BAD, BAD, None),
     "set_conversation": (BAD, BAD, BAD, "to_user"),
     "history": (BAD, BAD, BAD, "to_user"),
@@ -342,13 +346,12 @@ def test_what_is_too_large_is_refused_with_a_short_reference():
         (send("x" * 129, to="alice"), "x" * 128, Code.BAD_REQUEST),
         (send("1", to="alice", type="image"), "1", Code.BAD_REQUEST),
         (send("1", to="alice", file={"url": "x"}), "1", Code.BAD_REQUEST),
-        (frames.CreateGroup("no name", []), "no name", Code.BAD_REQUEST),
-        (frames.CreateGroup("team", ["a", "b:c"]), "team", Code.BAD_REQUEST),
-        (frames.CreateGroup("team", ["a", "b", "c", "d"]), "team", Code.TOO_LARGE),
+        (frames.Enter("no name"), "no name", Code.BAD_REQUEST),
+        (frames.Leave("x" * 200), "x" * 128, Code.BAD_REQUEST),
     ],
 )
 def test_what_can_never_succeed_is_rejected_here_and_the_connection_stays(frame, ref, code):
-    access = Access(group_size=3)
+    access = Access()
     access.live()
     access.receive(frame)
     ((_, rejected),) = access.sent()
@@ -365,11 +368,11 @@ def test_a_rejected_attachment_is_told_by_its_field():
     assert rejected.text == "file.longitude: expected a number of degrees from -180 to 180, got 181"
 
 
-def test_the_longest_id_client_and_the_largest_group_pass():
-    access = Access(group_size=3)
+def test_the_longest_names_pass():
+    access = Access()
     access.live()
     access.receive(send("x" * 128, to="alice"))
-    access.receive(frames.CreateGroup("team", ["a", "b", "c"]))
+    access.receive(frames.Enter("x" * 64))
     assert [method for method, _ in access.port.take()] == ["to_conversation"] * 2
 
 
@@ -609,7 +612,8 @@ REQUESTS = [
     frames.SetConversation(AB, pinned=True, number=8),
     frames.History(AB, 1, 2),
     frames.ReadCount(AB, 1),
-    frames.CreateGroup("team", ["bob"]),
+    frames.Enter("lounge"),
+    frames.Leave("lounge"),
     frames.EndSession("d1"),
 ]
 
@@ -649,16 +653,15 @@ def test_what_keeps_a_device_going_is_not_limited():
 
 
 def test_what_can_never_succeed_does_not_count_for_the_rate():
-    access = Access(user_rate=0.1, user_burst=1, content_bytes=4, group_size=1)
+    access = Access(user_rate=0.1, user_burst=1, content_bytes=4)
     access.live()
     access.receive(send("1", "12345"))
     access.receive(send("1", "x", to="no name"))
     access.receive(frames.SetConversation(AB, custom="12345"))
-    access.receive(frames.CreateGroup("no name", []))
-    access.receive(frames.CreateGroup("team", ["a", "b"]))
+    access.receive(frames.Enter("no name"))
     access.port.take()
     access.receive(send("1", "1234"))
-    access.receive(frames.CreateGroup("team", ["a"]))
+    access.receive(frames.Enter("lounge"))
     assert [method for method, _ in access.port.take()] == ["to_conversation"] * 2
 
 

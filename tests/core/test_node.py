@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 
 import pytest
-from core.builders import AB, send
+from core.builders import AB, change, send
 
 from imsim.core import frames
+from imsim.core.chatrooms import Chatrooms
 from imsim.core.conversations import Conversations
 from imsim.core.gateway import Gateway
 from imsim.core.memory import MemoryStorage
@@ -20,6 +21,7 @@ from imsim.testing import RecordingPort
 ENTRANCES = {
     Gateway: ("connected", "disconnected", "receive", "receive_from_router", "authenticated", "refuse", "shut_down"),
     Conversations: ("receive", "stored"),
+    Chatrooms: ("receive",),
     Users: ("receive", "stored"),
 }
 
@@ -43,7 +45,7 @@ def guarded(monkeypatch):
         return call
 
     for machine, names in ENTRANCES.items():
-        for name in (*names, "handle_timer"):
+        for name in (*names, *(["handle_timer"] if hasattr(machine, "handle_timer") else [])):
             monkeypatch.setattr(machine, name, guard(getattr(machine, name)))
     return entered
 
@@ -90,7 +92,9 @@ def test_no_machine_is_ever_re_entered(guarded):
     server.login(1, "alice")
     server.login(2, "bob")
     server.receive(1, frames.Sync({}))
-    server.receive(1, frames.CreateGroup("team", ["bob"]))
+    server.receive(1, change("1", "create", "bob"))
+    server.receive(1, frames.Enter("lounge"))
+    server.receive(1, frames.Send("1", "chatroom", "lounge", "hello"))
     server.receive(1, send("1"))
     server.receive(2, frames.Read(AB, 1))
     server.receive(2, frames.SetConversation(AB, pinned=True))
@@ -101,7 +105,7 @@ def test_no_machine_is_ever_re_entered(guarded):
     server.node.disconnected(2, 5.0)
     server.node.shut_down(6.0)
     server.run()
-    assert guarded == {Gateway, Conversations, Users}
+    assert guarded == {Gateway, Conversations, Chatrooms, Users}
     assert server.closed == [1, 2, 3]
 
 

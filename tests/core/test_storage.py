@@ -501,8 +501,8 @@ def test_opening_a_user_tells_where_the_log_ends_and_what_was_delivered(store):
     save(store, "bob", delivered_seq=2)
     save(store, "alice", delivered_seq=1)
     ab, team = store.execute(storage.OpenUser("bob")).places
-    assert ab == (place(1, peer_delivered_seq=1), [1, 2], 3, 2)
-    assert team == (place(0, conversation=TEAM), [1], 1, 0)
+    assert ab == (place(1, peer_delivered_seq=1), [1, 2], 3, 2, None)
+    assert team == (place(0, conversation=TEAM), [1], 1, 0, None)
     save(store, "bob", 3)
     assert store.execute(storage.OpenUser("bob")).places[0].delivered_seq == 3
     assert store.execute(storage.OpenUser("alice")).places[0].delivered_seq == 1
@@ -597,7 +597,7 @@ class StorageInvariants(RuleBasedStateMachine):
         state = self.store.execute(storage.OpenUser(user))
         assert state.epoch > self.user_epochs[user]
         self.user_epochs[user] = state.epoch
-        for found, unread, max_seq, delivered_seq in state.places:
+        for found, unread, max_seq, delivered_seq, _ in state.places:
             assert (max_seq, delivered_seq) == (len(self.acknowledged), self.read[user])
             assert 0 <= found.read_seq <= len(self.acknowledged)
             assert (found.read_seq, found.version) == (self.read[user], self.versions[user])

@@ -18,13 +18,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from imsim.core import events, storage
-from imsim.core.model import Scene, Status
+from imsim.core.changes import event_of, is_visible
+from imsim.core.model import Code, Scene, Status
 from imsim.core.policies import Policies
 from imsim.core.uplink import State
 from imsim.testing import Pair
 
 DEVICES = (("alice", "d0"), ("alice", "d1"), ("bob", "d0"), ("carol", "d0"))
 MEMBERS = {AB: ("alice", "bob"), "p2p:alice:carol": ("alice", "carol"), TEAM: ("alice", "bob", "carol")}
+USERS = ("alice", "bob", "carol")
+LOGS = (*MEMBERS, *(f"system:{user}" for user in USERS))
 LOSABLE = (
     *("send", "stored", "rejected", "push", "delivered", "read", "set_conversation", "done", "placed", "noted"),
     *("logged_in", "sync", "page", "sync_done", "notify", "resync", "history", "history_page"),
@@ -67,7 +70,9 @@ class Storm(RuleBasedStateMachine):
         self.devices = [self.pair.client(user, device) for user, device in DEVICES]
         for device in self.devices:
             device.start()
-        self.devices[0].machine.create_group("team", ["bob", "carol"], 0.0)
+        self.devices[0].machine.change(
+            Scene.GROUP, "team", "create", "create", 0.0, targets=["bob", "carol"], data={"join": "open"}
+        )
         self.pair.settle()
         self.sent = {device: defaultdict(list) for device in self.devices}  # conversation -> idClients
         self.losing = {device: [] for device in self.devices}  # ops of which the next frame gets lost
@@ -89,19 +94,60 @@ class Storm(RuleBasedStateMachine):
     @rule(number=numbers, where=st.sampled_from(sorted(MEMBERS)), settle=st.booleans())
     def send(self, number, where, settle):
         device = self.devices[number]
+        if device.machine.user in MEMBERS[where]:
+            scene, to, id_client = self.address(device, where)
+            device.machine.send(scene, to, f"text of {id_client}", id_client, self.pair.clock.now)
+            if settle:
+                self.pair.settle()
+
+    def address(self, device, where):
         user = device.machine.user
-        if user not in MEMBERS[where]:
-            return
         self.count += 1
         id_client = f"{user}-{device.machine.device}-{self.count}"
-        if where == TEAM:
-            scene, to = Scene.GROUP, "team"
-        else:
-            scene, to = Scene.P2P, next(member for member in MEMBERS[where] if member != user)
-        device.machine.send(scene, to, f"text of {id_client}", id_client, self.pair.clock.now)
         self.sent[device][where].append(id_client)
-        if settle:
-            self.pair.settle()
+        if where == TEAM:
+            return Scene.GROUP, "team", id_client
+        return Scene.P2P, next(member for member in MEMBERS[where] if member != user), id_client
+
+    def change(self, number, where, event, settle, *targets, **data):
+        device = self.devices[number]
+        if device.machine.user in MEMBERS[where]:
+            scene, to, id_client = self.address(device, where)
+            device.machine.change(scene, to, event, id_client, self.pair.clock.now, targets=targets, data=data)
+            if settle:
+                self.pair.settle()
+
+    @rule(
+        number=numbers,
+        event=st.sampled_from(("invite", "kick", "leave", "join")),
+        whom=st.sampled_from(USERS),
+        settle=st.booleans(),
+    )
+    def change_group(self, number, event, whom, settle):
+        self.change(number, TEAM, event, settle, *([whom] if event in ("invite", "kick") else []))
+
+    @rule(
+        number=numbers,
+        where=st.sampled_from(sorted(set(MEMBERS) - {TEAM})),
+        event=st.sampled_from(("friend_request", "friend_accept", "friend_reject", "friend_delete")),
+        settle=st.booleans(),
+    )
+    def change_friends(self, number, where, event, settle):
+        self.change(number, where, event, settle)
+
+    @rule(
+        number=numbers,
+        where=st.sampled_from(sorted(MEMBERS)),
+        seq=st.integers(1, 12),
+        back=st.booleans(),
+        content=st.none() | st.sampled_from("xyz"),
+        settle=st.booleans(),
+    )
+    def amend(self, number, where, seq, back, content, settle):
+        if back:
+            seq = max(1, len(self.log(where)) + 1 - seq)
+        data = {"seq": seq} if content is None else {"seq": seq, "content": content}
+        self.change(number, where, "recall" if content is None else "edit", settle, **data)
 
     @rule(number=numbers, where=st.sampled_from(sorted(MEMBERS)))
     def read(self, number, where):
@@ -112,17 +158,26 @@ class Storm(RuleBasedStateMachine):
         number=numbers,
         where=st.sampled_from(sorted(MEMBERS)),
         change=st.sampled_from(
-            ({"pinned": True}, {"pinned": False}, {"muted": True}, {"custom": "a"}, {"custom": "b"}, "hide")
+            ({"pinned": True}, {"pinned": False}, {"muted": True}, {"custom": "a"}, {"blocked": False}, "hide")
         ),
         settle=st.booleans(),
     )
     def change_settings(self, number, where, change, settle):
         machine = self.devices[number].machine
+        if "blocked" in change and (where == TEAM or machine.user not in MEMBERS[where]):
+            return
         if change == "hide":
             machine.hide(where, self.pair.clock.now)
         else:
             machine.set_conversation(where, self.pair.clock.now, **change)
         if settle:
+            self.pair.settle()
+
+    @rule(number=numbers, where=st.sampled_from(sorted(set(MEMBERS) - {TEAM})))
+    def block(self, number, where):
+        machine = self.devices[number].machine
+        if machine.user in MEMBERS[where]:
+            machine.set_conversation(where, self.pair.clock.now, blocked=True)
             self.pair.settle()
 
     @rule(number=numbers, op=st.sampled_from(LOSABLE))
@@ -163,11 +218,38 @@ class Storm(RuleBasedStateMachine):
     def advance(self, seconds):
         self.pair.advance(seconds)
 
-    # --- what holds always ---
+    # --- what there is, by brute force ---
 
     def log(self, where):
-        page = self.pair.storage.execute(storage.Missed(self.session(MEMBERS[where][0]), {}, 1_000_000))
-        return [message for message in page.messages if message.conversation_id == where]
+        found = self.pair.storage._logs.get(where)
+        return list(found.messages) if found else []
+
+    def visible(self, user, where):
+        """The seqs that the user may see: of a group, what was said from joining to leaving."""
+        log = self.log(where)
+        if where != TEAM:
+            return {message.seq for message in log if user in MEMBERS.get(where, where.split(":"))}
+        seen, members = set(), set()
+        for message in log:
+            before = set(members)
+            targets = message.file["targets"] if message.file else []
+            event = event_of(message)
+            if event in ("create", "join"):
+                members.add(message.sender)
+            if event in ("create", "invite"):
+                members |= set(targets)
+            if event == "leave":
+                members.discard(message.sender)
+            if event == "kick":
+                members -= set(targets)
+            if user in before | members:
+                seen.add(message.seq)
+        return seen
+
+    def is_out_of_sight(self, user, where):
+        """Something that the user saw was changed after the user had left: nobody tells the devices that had it."""
+        visible = self.visible(user, where)
+        return any(message.seq in visible and message.amended not in {0, *visible} for message in self.log(where))
 
     @staticmethod
     def session(user):
@@ -183,6 +265,8 @@ class Storm(RuleBasedStateMachine):
             if type(event) is events.Shown and event.message.conversation_id == where
         ]
 
+    # --- what holds always ---
+
     @invariant()
     def what_is_acknowledged_is_in_the_log(self):
         logs = {where: self.log(where) for where in MEMBERS}
@@ -194,27 +278,34 @@ class Storm(RuleBasedStateMachine):
     @invariant()
     def all_is_shown_in_order_and_nothing_twice(self):
         for device in self.devices:
-            for where in MEMBERS:
+            for where in LOGS:
                 shown = self.shown(device, where)
                 assert shown == sorted(set(shown))
 
     @invariant()
     def nothing_is_passed_over(self):
-        """What stands below the cursor is on the screen, or was sent from it."""
+        """What stands below the cursor is on the screen, or was sent from it, or is not for it."""
         for device in self.devices:
             acked = self.acked(device)
             for id, conversation in device.machine._conversations.items():
                 mine = [ack.seq for ack in acked if ack.conversation_id == id]
-                seen = {*self.shown(device, id), *(seq for seq in mine if seq <= conversation.inbox.cursor)}
-                assert seen == set(range(1, conversation.inbox.cursor + 1))
+                cursor = conversation.inbox.cursor
+                seen = {*self.shown(device, id), *(seq for seq in mine if seq <= cursor)}
+                visible = self.visible(device.machine.user, id)
+                assert seen <= visible
+                below = [m for m in self.log(id) if m.seq <= cursor and m.seq in visible and is_visible(m)]
+                assert seen >= {message.seq for message in below}
 
     @invariant()
     def unread_is_what_the_screen_says(self):
         for device in self.devices:
-            counted = defaultdict(list)
+            counted = defaultdict(set)
             for event in device.events:
                 if type(event) is events.Shown and event.message.sender != device.machine.user:
-                    counted[event.message.conversation_id].append(event.message.seq)
+                    if event.message.countable:
+                        counted[event.message.conversation_id].add(event.message.seq)
+                elif type(event) is events.Recalled:
+                    counted[event.conversation_id].discard(event.seq)
             lines = device.machine.conversations()
             for line in lines:
                 assert line.unread == sum(seq > line.read_seq for seq in counted[line.id])
@@ -230,7 +321,8 @@ class Storm(RuleBasedStateMachine):
         self.check_logs(logs)
         for device in self.devices:
             self.check_device(device, logs)
-        for user in ("alice", "bob", "carol"):
+        self.check_system()
+        for user in USERS:
             self.check_places(user, logs)
 
     def heal(self):
@@ -250,10 +342,34 @@ class Storm(RuleBasedStateMachine):
         """Every device has all of its conversations, whatever it was told of them and when."""
         for device in self.devices:
             assert device.machine.state == State.ONLINE
-            for where, members in MEMBERS.items():
-                mine = [ack.seq for ack in self.acked(device) if ack.conversation_id == where]
-                expected = len(self.log(where)) if device.machine.user in members else 0
-                assert sorted(self.shown(device, where) + mine) == list(range(1, expected + 1))
+            for where in LOGS:
+                self.check_screen(device, where)
+
+    def check_screen(self, device, where):
+        user, log = device.machine.user, self.log(where)
+        mine = [ack.seq for ack in self.acked(device) if ack.conversation_id == where]
+        got, visible = self.shown(device, where) + mine, self.visible(user, where)
+        assert len(got) == len(set(got))
+        assert {message.seq for message in log if message.seq in visible and is_visible(message)} <= set(got) <= visible
+        texts = self.texts(device, where)
+        for message in log:
+            if message.seq in visible and event_of(message) == "" and message.amended in {0, *visible}:
+                assert texts.get(message.seq) == (None if message.recalled else message.content)
+
+    def texts(self, device, where):
+        """seq -> what the screen says by now."""
+        found = {}
+        for event in device.events:
+            if type(event) is events.Shown and event.message.conversation_id == where:
+                found[event.message.seq] = event.message.content
+            elif type(event) is events.Acked and event.conversation_id == where:
+                found[event.seq] = f"text of {event.id_client}"
+        for event in device.events:  # an own message may be changed before its answer comes
+            if type(event) is events.Recalled and event.conversation_id == where:
+                found.pop(event.seq, None)
+            elif type(event) is events.Edited and event.conversation_id == where and event.seq in found:
+                found[event.seq] = event.content
+        return found
 
     def log_in_again(self):
         """All together: every user is opened anew, and counted by storage."""
@@ -273,20 +389,50 @@ class Storm(RuleBasedStateMachine):
                 # what it sent, in the order in which it sent it, and all of it unless it gave up
                 stored = [key for _, key in keys if key in sent[where]]
                 assert stored == [key for key in sent[where] if key in stored]
-                assert self.gives_up or stored == sent[where]
+        for device, sent in self.sent.items():
+            failed = {event.id_client: event.code for event in device.events if type(event) is events.SendFailed}
+            assert self.gives_up or Code.TIMEOUT not in failed.values()
+            for where, log in logs.items():
+                stored = {message.id_client for message in log if message.sender == device.machine.user}
+                assert all(key in stored or key in failed for key in sent[where])
 
     def check_device(self, device, logs):
         machine = device.machine
         own = {ack.id_client: (ack.conversation_id, ack.seq) for ack in self.acked(device)}
         assert len(own) == len(self.acked(device))
         for where, log in logs.items():
-            mine = [seq for conversation, seq in own.values() if conversation == where]
-            expected = [message.seq for message in log] if machine.user in MEMBERS[where] else []
-            assert sorted(self.shown(device, where) + mine) == expected
+            self.check_screen(device, where)
             stored = {message.id_client for message in log}
             for id_client in self.sent[device][where]:
                 assert machine.status(id_client) == (Status.SUCCESS if id_client in stored else Status.FAIL)
                 assert (id_client in own) == (id_client in stored)
+
+    def check_system(self):
+        """Each user's system log is what follows from the other logs, once, and every device has it."""
+        expected = {user: set() for user in USERS}
+        for where in MEMBERS:
+            for message in self.log(where):
+                event, other = event_of(message), next((u for u in MEMBERS[where] if u != message.sender), "")
+                if event == "kick":
+                    expected[message.file["targets"][0]].add(("group_kicked", message.id))
+                elif event == "invite":
+                    expected[message.file["targets"][0]].add(("group_invite", message.id))
+                elif event.startswith("friend_"):
+                    kind = {"friend_request": event, "friend_delete": "friend_deleted"}.get(event, f"{event}ed")
+                    expected[other].add((kind, message.id))
+        for user in USERS:
+            log = self.log(f"system:{user}")
+            assert [message.seq for message in log] == list(range(1, len(log) + 1))
+            notes = [(message.type, message.id_client) for message in log if event_of(message) == ""]
+            assert len(notes) == len(set(notes))
+            assert set(notes) == expected[user]
+            settled = [(m.file["targets"][0], m.file["data"]["state"]) for m in log if event_of(m) == "settle"]
+            assert len({id for id, _ in settled}) == len(settled)
+            assert {id for id, _ in settled} <= {id for kind, id in notes if kind == "friend_request"}
+            for device in self.devices:
+                if device.machine.user == user:
+                    heard = [(event.id, event.state) for event in device.events if type(event) is events.Settled]
+                    assert heard == settled
 
     def check_places(self, user, logs):
         """Every device of the user, the server and a fresh device have the same, and storage has it too."""
@@ -312,15 +458,23 @@ class Storm(RuleBasedStateMachine):
                         assert place.peer_delivered_seq == reads[id]
                     else:  # everybody is online and has it all
                         assert place.peer_delivered_seq == len(logs[id])
-            for line in machine.conversations():
-                assert line.last_msg.seq > stored[line.id].hidden_seq
-                log = logs[line.id]
-                recount = sum(message.sender != user and message.seq > line.read_seq for message in log)
+            lines = {line.id: line for line in machine.conversations()}
+            for id, log in logs.items():
+                if self.is_out_of_sight(user, id):
+                    continue
+                visible = self.visible(user, id)
+                seen = [message for message in log if message.seq in visible and is_visible(message)]
+                if id not in lines:
+                    assert not seen or id not in stored or seen[-1].seq <= stored[id].hidden_seq
+                    continue
+                line = lines[id]
+                assert line.last_msg.seq > stored[id].hidden_seq
+                recount = sum(m.countable and m.sender != user and m.seq > line.read_seq for m in seen)
                 assert (line.read_seq, line.unread) == (told[line.id].read_seq, told[line.id].unread)
                 assert line.unread == recount
                 assert 0 <= line.read_seq <= len(log)
-                assert (line.last_msg.seq, line.last_msg.id) == (log[-1].seq, log[-1].id)
-                assert line.last_msg.same_body(log[-1])
+                assert (line.last_msg.seq, line.last_msg.id) == (seen[-1].seq, seen[-1].id)
+                assert line.last_msg.content == seen[-1].content
 
     def stored_places(self, user):
         return self.pair.storage.execute(storage.Missed(self.session(user), {}, 1_000_000)).places

@@ -577,9 +577,11 @@ def test_what_is_behind_does_not_move_back_what_was_heard(two):
 
 
 def test_a_conversation_that_is_new_to_the_user_starts_at_nothing(two):
+    """Or wherever: who is new in a group has nothing of what was before."""
     two.deliver(message(1, conversation_id=TEAM), users=("bob",))
+    two.deliver(message(7, conversation_id="group:other"), users=("bob",))
     assert resynced(two) == []
-    two.deliver(message(2, conversation_id="group:other"), users=("bob",))
+    two.deliver(message(9, conversation_id="group:other"), users=("bob",))
     assert resynced(two) == BOTH
 
 

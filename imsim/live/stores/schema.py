@@ -46,6 +46,7 @@ CREATE TABLE stays (                        -- each time as a member
     PRIMARY KEY (user, conversation, first)
 ) WITHOUT ROWID;
 CREATE INDEX present ON stays (conversation, first, place) WHERE last = {OPEN};
+CREATE INDEX past ON stays (conversation, last) WHERE last < {OPEN};
 CREATE TABLE messages (
     conversation INTEGER NOT NULL REFERENCES conversations,
     seq          INTEGER NOT NULL,
@@ -109,6 +110,15 @@ WHERE user = ?1 AND stays.conversation = ?2
 ORDER BY first, seq LIMIT ?4"""
 
 #: Of a user and a conversation: what is to be seen from one seq to another, the latest first, at most so many.
+#: Who is no member any more since an entry beyond the given seq, and which.
+LEFT_LATELY = f"""
+SELECT user, last FROM stays AS ended
+WHERE conversation = ? AND last < {OPEN} AND last > ? AND NOT EXISTS (
+    SELECT 1 FROM stays
+    WHERE stays.user = ended.user AND stays.conversation = ended.conversation AND stays.first > ended.first
+)
+ORDER BY user"""
+
 RANGE = f"""
 SELECT {MESSAGE} FROM stays
     JOIN messages ON messages.conversation = stays.conversation AND seq BETWEEN max(first, ?3) AND min(last, ?4)

@@ -197,6 +197,7 @@ class SqliteStorage:
             head.members,
             schema.json_or_none(state),
             tuple((user, seq) for user, seq in json.loads(noted)),
+            tuple(self._db.execute(schema.LEFT_LATELY, (head.key, head.max_seq - storage.NOTED))),
         )
 
     def _make(self, id: str, members: tuple[str, ...]) -> _Head:

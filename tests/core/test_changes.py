@@ -1,0 +1,72 @@
+"""What is a change, and what it is to those who see it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from core.builders import AB, change, entry, message
+
+from imsim.core import amendments, friends, groups
+from imsim.core.changes import SILENT, Change, Note, Refused, event_of, is_from_outside, is_visible, settled
+from imsim.core.model import Code, MessageType, Scene
+
+
+def test_only_notifications_have_an_event():
+    assert event_of(entry(1, "kick")) == "kick"
+    assert event_of(change("1", "kick")) == "kick"
+    assert event_of(message(1)) == ""
+    assert event_of(message(1, type=MessageType.NOTIFICATION)) == ""
+    assert event_of(message(1, type=MessageType.FILE, file={"event": "kick"})) == ""
+    assert event_of(message(1, type=MessageType.NOTIFICATION, file={})) == ""
+
+
+@pytest.mark.parametrize(
+    ("scene", "event", "targets", "outside"),
+    [
+        (Scene.GROUP, "apply", (), True),
+        (Scene.GROUP, "reject", (), True),
+        (Scene.GROUP, "reject", ("carol",), False),
+        (Scene.P2P, "reject", (), False),
+        (Scene.GROUP, "accept", (), False),
+        (Scene.GROUP, "join", (), False),
+        (Scene.GROUP, "leave", (), False),
+        (Scene.P2P, "friend_reject", (), False),
+        (Scene.SYSTEM, "", (), True),
+    ],
+)
+def test_who_sends_from_outside(scene, event, targets, outside):
+    assert is_from_outside(change("1", event, *targets, scene=scene)) is outside
+
+
+def test_a_plain_message_is_from_outside_only_in_anothers_system_log():
+    assert is_from_outside(message(1, scene=Scene.SYSTEM))
+    assert not is_from_outside(message(1))
+    assert not is_from_outside(message(1, type=MessageType.NOTIFICATION, scene=Scene.GROUP))
+
+
+def test_what_devices_show():
+    assert is_visible(message(1))
+    assert is_visible(entry(1, "kick"))
+    assert is_visible(entry(1, "heard_of_later"))
+    assert not is_visible(replace(message(1), recalled=True))
+    assert not any(is_visible(entry(1, event)) for event in SILENT)
+
+
+def test_what_is_silent_is_known_to_the_rules():
+    """Whoever applies a silent entry relies on what was checked."""
+    assert SILENT - {"settle"} <= {*groups.EVENTS, *friends.EVENTS, *amendments.EVENTS}
+    assert not {*friends.EVENTS, *amendments.EVENTS} - SILENT
+
+
+def test_a_change_gives_its_id_to_what_follows():
+    assert Change(AB, 7, 0, "kick", "alice", (), {}).id == f"{AB}:7"
+
+
+def test_news_of_an_answer():
+    assert settled(["a", "b"], "x", "passed") == tuple(Note(u, "settle", {"state": "passed"}, "x") for u in "ab")
+
+
+def test_a_refusal_says_why():
+    refused = Refused(Code.MUTED, "hush")
+    assert (refused.code, refused.text, str(refused)) == (Code.MUTED, "hush", "hush")
