@@ -500,12 +500,12 @@ def test_opening_a_user_tells_where_the_log_ends_and_what_was_delivered(store):
     open_log(store, "alice", conversation=TEAM)
     save(store, "bob", delivered_seq=2)
     save(store, "alice", delivered_seq=1)
-    ab, team = store.execute(storage.OpenUser("bob")).places
+    team, ab = store.execute(storage.OpenUser("bob")).places
     assert ab == (place(1, peer_delivered_seq=1), [1, 2], 3, 2, None)
     assert team == (place(0, conversation=TEAM), [1], 1, 0, None)
     save(store, "bob", 3)
-    assert store.execute(storage.OpenUser("bob")).places[0].delivered_seq == 3
-    assert store.execute(storage.OpenUser("alice")).places[0].delivered_seq == 1
+    assert store.execute(storage.OpenUser("bob")).places[1].delivered_seq == 3
+    assert store.execute(storage.OpenUser("alice")).places[1].delivered_seq == 1
 
 
 def test_groups_and_notes_to_oneself_know_nothing_of_what_was_delivered(store):
