@@ -19,7 +19,7 @@ from imsim.core.screen import Conversation
 from imsim.core.uplink import State
 from imsim.core.users import Users
 from imsim.scenario import Stream
-from imsim.sim.chaos.network import Connection
+from imsim.sim.chaos.network import Connection, Pushed
 
 if TYPE_CHECKING:
     from imsim.sim.chaos.world import ChaosWorld
@@ -237,7 +237,7 @@ class GatewayNode(Node):
         if target is None:
             return
         self.world.note(self.name, "->", target.client.name, frame)
-        if isinstance(frame, frames.Push | frames.Placed):
+        if isinstance(frame, Pushed):
             self.world.longest_queue = max(self.world.longest_queue, target.left(frame))
         target.down(target.to_client, frame)
 

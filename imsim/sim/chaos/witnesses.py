@@ -118,6 +118,8 @@ class Requests:
                 self._done(instance, event, all_pending)
         elif isinstance(event, events.PeerRead):
             self._peer_read(instance, event)
+        elif isinstance(event, events.PeerDelivered):
+            self._peer_delivered(instance, event)
 
     def _refused(self, instance: Instance, event: events.RequestFailed, pending: list[_Pending]) -> None:
         if not any(event.code in one.refusals for one in pending):
@@ -150,6 +152,10 @@ class Requests:
             mark = self._ledger.place(peer, event.conversation_id).read_seq
             if peer != instance.user and event.seq > mark:
                 self._tell("receipts_are_true", instance, event)
+
+    def _peer_delivered(self, instance: Instance, event: events.PeerDelivered) -> None:
+        if event.seq > self._ledger.place(instance.user, event.conversation_id).peer_delivered_seq:
+            self._tell("receipts_are_true", instance, event)
 
     def _tell(self, invariant: str, instance: Instance, event: object) -> None:
         self._found.append((invariant, f"{instance.name} was told {event}"))
