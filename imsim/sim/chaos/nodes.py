@@ -87,6 +87,23 @@ def answered(event: Answer) -> tuple[str, str]:
     return event.request, event.ref
 
 
+def _refused(frame: frames.Rejected) -> tuple[str, str] | None:
+    return None if frame.code.retryable else (frame.request, frame.ref)
+
+
+#: What answers a request for good, and which one, as (op, ref).
+_ANSWERED: dict[type, Callable[[Any], tuple[str, str] | None]] = {
+    frames.Done: lambda frame: (frame.request, frame.ref),
+    frames.Rejected: _refused,
+    frames.GroupCreated: lambda frame: (frames.CreateGroup.op, frame.name),
+    frames.ReadCounted: lambda frame: (frames.ReadCount.op, f"{frame.conversation_id}:{frame.seq}"),
+    frames.HistoryPage: lambda frame: (
+        frames.History.op,
+        frames.History(frame.conversation_id, frame.first, frame.last).ref,
+    ),
+}
+
+
 class Instance(Node):
     """A client, as long as its application runs: a crash ends it, and the device's next start is another instance."""
 
@@ -98,6 +115,7 @@ class Instance(Node):
         self.events: list[events.ClientEvent] = []
         self.sent: dict[str, dict[str, Any]] = {}  # by idClient, in order: what the application gave to `send`
         self.asked: set[tuple[str, str]] = set()  # (op, ref) of the requests that its user waits for
+        self.unanswered: dict[tuple[str, str], int] = {}  # the same of all that it has asked, with the latest number
         self.connection: Connection | None = None
         #: What its user has seen of the conversation list, each time with the number of events until then.
         self.looks: list[tuple[int, list[Conversation]]] = []
@@ -150,6 +168,11 @@ class Instance(Node):
 
     def from_gateway(self, frame: frames.ToClient) -> None:
         self.world.note(self.name, "<-", "", frame)
+        answer = _ANSWERED.get(type(frame))
+        if answer is not None:
+            request = answer(frame)
+            if request is not None and self.unanswered.get(request) == getattr(frame, "number", 0):
+                del self.unanswered[request]
         self.act(lambda now: self.machine.receive(frame, now))
 
     def lost(self, connection: Connection) -> None:
@@ -166,6 +189,8 @@ class Instance(Node):
     def send(self, frame: frames.FromClient) -> None:
         if self.connection is not None:
             self.world.note(self.name, "->", self.connection.gateway.name, frame)
+            if isinstance(frame, frames.Asked):
+                self.unanswered[frame.op, frame.ref] = frame.number
             self.connection.up(self.connection.to_gateway, frame)
 
     def close(self) -> None:

@@ -189,7 +189,7 @@ class ChaosWorld:
                 for id_client in instance.sent:
                     if instance.machine.status(id_client) == Status.SENDING:
                         return f"{id_client} is still being sent by {instance.name}"
-                for op, ref in instance.asked:
+                for op, ref in (*instance.asked, *instance.unanswered):
                     return f"{instance.name} still waits for the answer to its {op} {ref}"
         return ""
 
