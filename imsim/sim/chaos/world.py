@@ -100,7 +100,7 @@ class ChaosWorld:
         self.clock.run(until=case.duration + 0.01 * len(self.apps))
         self.heal()
         self._audit()
-        self.settle()
+        self.settle(1.1 * case.policies.storage_timeout)
         self.deaf = [self.lack(instance) for instance in self.instances() if instance.is_live]
         self._note_tokens()
         for connection in self._connections:
@@ -154,18 +154,23 @@ class ChaosWorld:
             else:
                 app.start_anew(None)
 
-    def settle(self) -> None:
-        """Wait until nothing is on its way and everybody has got an answer: as long as the policies may take."""
+    def settle(self, calm: float = 0.0) -> None:
+        """Wait until nothing is on its way and everybody has got an answer, as long as the policies may take; and until
+        it has been so for some time: routers look again at what storage has not answered."""
         policies = self.case.policies
         patience = 4 * (policies.heartbeat_timeout + policies.reconnect_max + policies.login_timeout)
         patience += 8 * (policies.send_timeout + policies.storage_timeout) + 3 * _LONGEST_PUSH_TIMEOUT
         patience += sum(3 * len(self.case.steps) / rate for rate in (policies.user_rate, policies.group_rate) if rate)
         end = self.clock.now + patience
-        unrest = "the world"
-        while unrest and self.clock.now < end and len(self.trace) < _MOST_ENTRIES:
+        unrest, since = "the world", self.clock.now
+        while self.clock.now < end and len(self.trace) < _MOST_ENTRIES:
             self.clock.run(until=self.clock.now + 1.0)
             self._bring_back()
             unrest = self._unrest()
+            if unrest:
+                since = self.clock.now
+            elif self.clock.now - since >= calm:
+                break
         for instance in self.instances():
             instance.look()
         if unrest:
