@@ -151,15 +151,17 @@ class Uplink:
         self._lost()
 
     def _beat(self, _: None, now: float) -> None:
-        """Ping where one side has been silent: a server that is busy with storage answers that at least."""
+        """Ping once one side has been silent for a heartbeat: a server busy with storage answers that at least."""
         heartbeat = self._policies.heartbeat
         if now - self._heard_at >= self._policies.heartbeat_timeout:
             self._port.close()
             self._reconnect(Code.HEARTBEAT, now)
             return
-        if now - self._sent_at >= heartbeat or now - self._heard_at >= heartbeat:
+        due = min(self._sent_at, self._heard_at) + heartbeat
+        if due <= now:
             self.put(frames.Ping(), now)
-        self._arm(now + heartbeat, self._beat)
+            due = now + heartbeat
+        self._arm(due, self._beat)
 
     def _arm(self, deadline: float, callback: Callable[[Any, float], None]) -> None:
         if self._timer:

@@ -67,8 +67,8 @@ class Users:
         self._policies = policies
         self._timers = Timers()
         self._users: dict[str, _User] = {}
-        #: Changes of places that storage has not answered well, by (user, conversation): the latest of them, what can be
-        #: asked for again of them all, and when that will be.
+        #: Changes of places that storage has not answered well, by (user, conversation): the latest of them, what
+        #: can be asked for again of them all, and when that will be.
         self._unsaved: dict[tuple[str, str], tuple[storage.SavePlace, storage.SavePlace, Timer]] = {}
 
     def next_deadline(self) -> float | None:

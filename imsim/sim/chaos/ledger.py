@@ -72,8 +72,8 @@ class Ledger:
         delivered: int = 0,
     ) -> None:
         """Storage was told to change a user's place. Marks move forward only, and not beyond the log; what is hidden is
-        read; how far one user of a p2p conversation has got it, and has read, is part of the other's place; and what was
-        read had been got."""
+        read; how far one user of a p2p conversation has got it, and has read, is part of the other's place; and what
+        was read had been got."""
         if user not in self.members.get(conversation, ()):
             return
         end, old = len(self.logs.get(conversation, ())), self.place(user, conversation)

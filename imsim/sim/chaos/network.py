@@ -115,8 +115,8 @@ class Connection:
         self.gateway = gateway
         self.client_open = True
         self.gateway_open = False
-        #: What left on it and is not acknowledged: (conversation, seq) of messages; and of that of which the latest says
-        #: all, by what it is and about which conversation, its number.
+        #: What left on it and is not acknowledged: (conversation, seq) of messages; and of that of which the latest
+        #: says all, by what it is and about which conversation, its number.
         self._messages: set[tuple[str, int]] = set()
         self._latest: dict[tuple[str, str], int] = {}
         self._world = world

@@ -100,7 +100,7 @@ class ChaosWorld:
         self.clock.run(until=case.duration + 0.01 * len(self.apps))
         self.heal()
         self._audit()
-        self.settle(1.1 * case.policies.storage_timeout)
+        self.settle(2.2 * case.policies.storage_timeout)
         self.deaf = [self.lack(instance) for instance in self.instances() if instance.is_live]
         self._note_tokens()
         for connection in self._connections:
