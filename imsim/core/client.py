@@ -409,7 +409,7 @@ class Client:
 
     def _history_page(self, frame: frames.HistoryPage, now: float) -> None:
         asked = frames.History(frame.conversation_id, frame.first, frame.last)
-        if not self._requests.answered(asked.op, asked.ref):
+        if not self._requests.answered(asked.op, asked.ref, frame.number):
             return
         conversation = self._conversation(frame.conversation_id)
         if conversation.pull == (frame.first, frame.last):
@@ -495,12 +495,12 @@ class Client:
             self._port.emit(events.RequestDone(frame.request, frame.ref))
 
     def _group_created(self, frame: frames.GroupCreated, now: float) -> None:
-        if self._requests.answered(frames.CreateGroup.op, frame.name):
+        if self._requests.answered(frames.CreateGroup.op, frame.name, frame.number):
             self._port.emit(events.GroupMade(frame.name, frame.conversation_id))
 
     def _read_counted(self, frame: frames.ReadCounted, now: float) -> None:
         asked = frames.ReadCount(frame.conversation_id, frame.seq)
-        if self._requests.answered(asked.op, asked.ref):
+        if self._requests.answered(asked.op, asked.ref, frame.number):
             self._port.emit(events.ReadCounted(frame.conversation_id, frame.seq, frame.read, frame.members))
 
     def _conversation(self, id: str) -> LocalConversation:

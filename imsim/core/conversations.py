@@ -259,7 +259,10 @@ class Conversations:
         )
         if entry is not None:
             if not entry.message.same_body(message):
-                self._reject(up, Code.CONFLICT, "this idClient was used for another message")
+                if entry.stored:
+                    self._reject(up, Code.CONFLICT, "this idClient was used for another message")
+                else:  # storage may hold this very message, and refuse the other one for its sake
+                    self._reject(up, Code.UNAVAILABLE, "another message with this idClient waits for storage")
             elif entry.stored:
                 self._acknowledge(entry.message, session)
             else:
@@ -344,7 +347,7 @@ class Conversations:
     def _create_group(self, conversation: _Conversation, up: frames.Up) -> None:
         assert isinstance(up.frame, frames.CreateGroup)
         if set(_founders(up) or ()) == set(conversation.members):
-            answer = frames.GroupCreated(up.frame.name, conversation.id)
+            answer = frames.GroupCreated(up.frame.name, conversation.id, up.frame.number)
             self._port.to_gateway(up.session.gateway, frames.Down((up.session,), answer))
         else:
             self._reject(up, Code.CONFLICT, "a group of this name has other members")
@@ -386,12 +389,20 @@ class Conversations:
                 return
 
     def _reject(self, up: frames.Up, code: Code, text: str, retry_after: float = 0.0) -> None:
-        self._refuse(up.session, up.frame.op, up.frame.ref, code, text, retry_after)
+        frame = up.frame
+        self._refuse(up.session, frame.op, frame.ref, code, text, retry_after, frame.number)
 
     def _refuse(
-        self, session: Session, request: str, ref: str, code: Code, text: str, retry_after: float = 0.0
+        self,
+        session: Session,
+        request: str,
+        ref: str,
+        code: Code,
+        text: str,
+        retry_after: float = 0.0,
+        number: int = 0,
     ) -> None:
-        answer = frames.Rejected(request, ref, code, text, retry_after)
+        answer = frames.Rejected(request, ref, code, text, retry_after, number)
         self._port.to_gateway(session.gateway, frames.Down((session,), answer))
 
 

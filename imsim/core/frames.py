@@ -112,8 +112,8 @@ class Sync:
         return ""
 
 
-# Requests: whoever gets no answer asks again. Each has a `ref`, that its answer names together with its op. Where a
-# newer one can replace an older one that is still unanswered, `number` tells their answers apart (else it is 0).
+# Requests: whoever gets no answer asks again. Each has a `ref`, that its answer names together with its op; `number`
+# tells the answer to the latest of them from a late one to an earlier one.
 
 
 @dataclass(slots=True)
@@ -155,10 +155,10 @@ class History:
     """The messages from `first` to `last`, both included; answered by `history_page`."""
 
     op: ClassVar[str] = "history"
-    number: ClassVar[int] = 0
     conversation_id: str
     first: int
     last: int
+    number: int = 0
 
     @property
     def ref(self) -> str:
@@ -170,9 +170,9 @@ class ReadCount:
     """How many have read the message with this seq? Answered by `read_counted`."""
 
     op: ClassVar[str] = "read_count"
-    number: ClassVar[int] = 0
     conversation_id: str
     seq: int
+    number: int = 0
 
     @property
     def ref(self) -> str:
@@ -184,9 +184,9 @@ class CreateGroup:
     """Make a group of these members, the caller among them. Repeating it with the same members is harmless."""
 
     op: ClassVar[str] = "create_group"
-    number: ClassVar[int] = 0
     name: str
     members: list[str]
+    number: int = 0
 
     @property
     def ref(self) -> str:
@@ -198,8 +198,8 @@ class EndSession:
     """Log out another device of mine; answered by `done`."""
 
     op: ClassVar[str] = "end_session"
-    number: ClassVar[int] = 0
     device: str
+    number: int = 0
 
     @property
     def ref(self) -> str:
@@ -259,8 +259,8 @@ class Stored:
 @dataclass(slots=True)
 class Rejected:
     """A request failed. `request` is its op, `ref` which one: a send's id_client, a group's name, a device, the
-    conversation of a `read` or `set_conversation` (then with its `number`), the message of a `read_count`, the range of
-    a `history`. Retryable codes: `unavailable`, `gap`, and `rate_limited`: not before `retry_after` seconds."""
+    conversation of a `read` or `set_conversation`, the message of a `read_count`, the range of a `history`; with its
+    `number`. Retryable codes: `unavailable`, `gap`, and `rate_limited`: not before `retry_after` seconds."""
 
     op: ClassVar[str] = "rejected"
     request: str
@@ -336,6 +336,7 @@ class HistoryPage:
     last: int
     messages: list[Message]
     more: bool = False
+    number: int = 0
 
 
 @dataclass(slots=True)
@@ -356,6 +357,7 @@ class ReadCounted:
     seq: int
     read: int
     members: int
+    number: int = 0
 
 
 @dataclass(slots=True)
@@ -372,6 +374,7 @@ class GroupCreated:
     op: ClassVar[str] = "group_created"
     name: str
     conversation_id: str
+    number: int = 0
 
 
 Asked = Read | SetConversation | History | ReadCount | CreateGroup | EndSession

@@ -274,11 +274,11 @@ class Gateway:
             for member in frame.members:
                 check_name("members", member)
         except BadName as error:
-            self._reject(connection, frame.op, frame.name[:128], Code.BAD_REQUEST, str(error))
+            self._reject(connection, frame.op, frame.name[:128], Code.BAD_REQUEST, str(error), number=frame.number)
             return
         if len(frame.members) > self._policies.group_size:
             text = f"members: more than {self._policies.group_size}"
-            self._reject(connection, frame.op, frame.name, Code.TOO_LARGE, text)
+            self._reject(connection, frame.op, frame.name, Code.TOO_LARGE, text, number=frame.number)
             return
         if not self._is_too_fast(connection, frame, now):
             self._port.to_conversation(frames.Up(connection.session, frame, group_id(frame.name)))

@@ -422,7 +422,9 @@ class Users:
         up = request.asked
         assert isinstance(up, frames.Up)
         if isinstance(result, storage.ReadCount):
-            answer = frames.ReadCounted(request.conversation_id, request.seq, result.read, result.members)
+            answer = frames.ReadCounted(
+                request.conversation_id, request.seq, result.read, result.members, up.frame.number
+            )
             self._to_all((up.session,), answer)
         elif result is None:
             self._answer(up.session, up.frame, Code.NO_CONVERSATION, "you have no such message")
@@ -481,7 +483,7 @@ class Users:
                 for message in result.messages:
                     self._count(user, message)
             asked = (request.conversation_id, request.first, request.last)
-            self._to_all((up.session,), frames.HistoryPage(*asked, result.messages, result.more))
+            self._to_all((up.session,), frames.HistoryPage(*asked, result.messages, result.more, up.frame.number))
         elif result is None:
             self._answer(up.session, up.frame, Code.NO_CONVERSATION, "you have no such conversation")
         else:

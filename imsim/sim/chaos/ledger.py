@@ -196,6 +196,8 @@ class Ledger:
             if len((wanted.custom or "").encode()) > limit:
                 return {"too_large"}
             return set() if user in self.members.get(wanted.conversation_id, ()) else {"no_conversation"}
+        if isinstance(wanted, frames.History):
+            return set() if user in self.members.get(wanted.conversation_id, ()) else {"no_conversation"}
         if isinstance(wanted, frames.ReadCount):
             there = len(self.logs.get(wanted.conversation_id, ())) if self.may_see(user, wanted.conversation_id) else 0
             return set() if 1 <= wanted.seq <= there else {"no_conversation"}

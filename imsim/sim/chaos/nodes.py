@@ -75,7 +75,7 @@ class Node:
         raise NotImplementedError
 
 
-Answer = events.RequestDone | events.RequestFailed | events.GroupMade | events.ReadCounted
+Answer = events.RequestDone | events.RequestFailed | events.GroupMade | events.ReadCounted | events.History
 
 
 def answered(event: Answer) -> tuple[str, str]:
@@ -84,6 +84,8 @@ def answered(event: Answer) -> tuple[str, str]:
         return frames.CreateGroup.op, event.name
     if isinstance(event, events.ReadCounted):
         return frames.ReadCount.op, f"{event.conversation_id}:{event.seq}"
+    if isinstance(event, events.History):
+        return frames.History.op, frames.History(event.conversation_id, event.first, event.last).ref
     return event.request, event.ref
 
 

@@ -39,6 +39,8 @@ def draw(seed: int, scenario: Scenario | None = None) -> Case:
         if dice.chance(0.7):
             late = {"others": nodes[gateways:], "up_to": dice.around(0.1, 2), "seconds": 4.0}
             faults += tuple(Fault(fault.time, "lag", gateway, late) for gateway in nodes[:gateways])
+    if gateways > 1 and dice.chance(0.15):
+        faults += _overtaken(dice, dice.pick(devices), nodes[:gateways], nodes[gateways:], duration)
     return Case(
         seed,
         users,
@@ -63,6 +65,13 @@ def _race(dice: Dice, fault: Fault, targets: Targets) -> tuple[Step, ...]:
         sent = message(dice, scene, to, f"{fault.target}-{fault.time}-{number}", CONTENT_BYTES)
         steps.append(Step(at, fault.target, "send", sent))
     return tuple(steps)
+
+
+def _overtaken(dice: Dice, device: str, gateways: list[str], routers: list[str], duration: float) -> tuple[Fault, ...]:
+    """A device loses its connection again and again, while what one gateway says takes long to arrive."""
+    at = dice.between(EARLIEST, duration)
+    late = Fault(at, "lag", dice.pick(gateways), {"others": routers, "up_to": dice.around(1, 5), "seconds": 6.0})
+    return (late, *(Fault(round(at + dice.between(0, 5), 6), "break", device, {}) for _ in range(8)))
 
 
 def _policies(dice: Dice) -> Policies:
