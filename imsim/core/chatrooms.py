@@ -49,7 +49,7 @@ class Chatrooms:
             self._enter(up, frame, now)
         elif isinstance(frame, frames.Leave):
             self._leave(up.session, up.conversation_id)
-            self._answer(up, frames.Done(frame.op, frame.ref))
+            self._answer(up, frames.Done(frame.op, frame.ref, frame.number))
         elif isinstance(frame, frames.Send):
             self._send(up, frame, now)
 
@@ -69,13 +69,13 @@ class Chatrooms:
         here = room.sessions.setdefault(session.gateway, {})
         if session not in here:
             if len(room.users) >= self._policies.room_size and session.user not in room.users:
-                self._answer(up, frames.Rejected(frame.op, frame.ref, Code.TOO_LARGE, "the room is full"))
+                self._refuse(up, Code.TOO_LARGE, "the room is full")
                 self._tidy(room, session.gateway)
                 return
             here[session] = None
             room.users[session.user] = room.users.get(session.user, 0) + 1
         recent = list(room.recent)[-frame.recent :] if frame.recent > 0 else []
-        self._answer(up, frames.Entered(frame.name, len(room.users), recent))
+        self._answer(up, frames.Entered(frame.name, len(room.users), recent, frame.number))
 
     def _leave(self, session: Session, id: str) -> None:
         room = self._rooms.get(id)
@@ -96,13 +96,12 @@ class Chatrooms:
     def _send(self, up: frames.Up, frame: frames.Send, now: float) -> None:
         session, room = up.session, self._rooms.get(up.conversation_id)
         if room is None or session not in room.sessions.get(session.gateway, ()):
-            self._answer(up, frames.Rejected(frame.op, frame.ref, Code.NOT_MEMBER, "enter the room first"))
+            self._refuse(up, Code.NOT_MEMBER, "enter the room first")
             return
         key = (session.user, frame.id_client)
         if key not in room.keys:
             if room.bucket is not None and (wait := room.bucket.take(now)):
-                text = "too many messages in this room"
-                self._answer(up, frames.Rejected(frame.op, frame.ref, Code.RATE_LIMITED, text, wait))
+                self._refuse(up, Code.RATE_LIMITED, "too many messages in this room", wait)
                 return
             room.keys[key] = None
             if len(room.keys) > _KEYS:
@@ -127,6 +126,9 @@ class Chatrooms:
             others = [one for one in sessions if one != session]
             if others:
                 self._port.to_gateway(gateway, frames.Down(others, push))
+
+    def _refuse(self, up: frames.Up, code: Code, text: str, retry_after: float = 0.0) -> None:
+        self._answer(up, frames.Rejected(up.frame.op, up.frame.ref, code, text, retry_after, up.frame.number))
 
     def _answer(self, up: frames.Up, frame: frames.ToClient) -> None:
         self._port.to_gateway(up.session.gateway, frames.Down((up.session,), frame))

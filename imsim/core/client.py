@@ -193,13 +193,13 @@ class Client:
         """Enter a chatroom, and again after each login until `leave`; `Entered` or `RequestFailed` answers. A `leave`
         without an answer gets none any more."""
         self._rooms[name] = self._rooms.get(name, 0)
-        self._requests.answered(frames.Leave.op, name)  # or it would be repeated
+        self._requests.forget(frames.Leave.op, name)  # or it would be repeated
         self._requests.ask(frames.Enter(name, recent), now)
 
     def leave(self, name: str, now: float) -> None:
         """Leave a chatroom. `RequestDone` answers; and nothing any more an `enter` without an answer."""
         self._rooms.pop(name, None)
-        self._requests.answered(frames.Enter.op, name)
+        self._requests.forget(frames.Enter.op, name)
         self._requests.ask(frames.Leave(name), now)
 
     def typing(self, conversation_id: str, now: float) -> None:
@@ -408,7 +408,7 @@ class Client:
             self._port.emit(events.Shown(message, flow, Route.PUSH))
 
     def _entered(self, frame: frames.Entered, now: float) -> None:
-        if self._requests.answered(frames.Enter.op, frame.name):
+        if self._requests.answered(frames.Enter.op, frame.name, frame.number):
             self._port.emit(events.Entered(frame.name, frame.users))
             for message in frame.messages:
                 self._heard_in_room(message)
@@ -527,7 +527,8 @@ class Client:
 
     def _history_page(self, frame: frames.HistoryPage, now: float) -> None:
         asked = frames.History(frame.conversation_id, frame.first, frame.last)
-        self._requests.answered(asked.op, asked.ref)
+        if not self._requests.answered(asked.op, asked.ref, frame.number):
+            return
         conversation = self._conversation(frame.conversation_id)
         if conversation.lookback == (frame.first, frame.last):
             conversation.lookback = None
@@ -625,7 +626,7 @@ class Client:
 
     def _read_counted(self, frame: frames.ReadCounted, now: float) -> None:
         asked = frames.ReadCount(frame.conversation_id, frame.seq)
-        if self._requests.answered(asked.op, asked.ref):
+        if self._requests.answered(asked.op, asked.ref, frame.number):
             self._port.emit(events.ReadCounted(frame.conversation_id, frame.seq, frame.read, frame.members))
 
     def _conversation(self, id: str) -> LocalConversation:

@@ -531,12 +531,20 @@ class Conversations:
                 return
 
     def _reject(self, up: frames.Up, code: Code, text: str, retry_after: float = 0.0) -> None:
-        self._refuse(up.session, up.frame.op, up.frame.ref, code, text, retry_after)
+        frame = up.frame
+        self._refuse(up.session, frame.op, frame.ref, code, text, retry_after, frame.number)
 
     def _refuse(
-        self, session: Session, request: str, ref: str, code: Code, text: str, retry_after: float = 0.0
+        self,
+        session: Session,
+        request: str,
+        ref: str,
+        code: Code,
+        text: str,
+        retry_after: float = 0.0,
+        number: int = 0,
     ) -> None:
-        answer = frames.Rejected(request, ref, code, text, retry_after)
+        answer = frames.Rejected(request, ref, code, text, retry_after, number)
         self._port.to_gateway(session.gateway, frames.Down((session,), answer))
 
 

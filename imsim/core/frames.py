@@ -125,8 +125,8 @@ class Sync:
         return ""
 
 
-# Requests: whoever gets no answer asks again. Each has a `ref`, that its answer names together with its op. Where a
-# newer one can replace an older one that is still unanswered, `number` tells their answers apart (else it is 0).
+# Requests: whoever gets no answer asks again. Each has a `ref`, that its answer names together with its op; `number`
+# tells the answer to the latest of them from a late one to an earlier one.
 
 
 @dataclass(slots=True)
@@ -170,10 +170,10 @@ class History:
     """The messages from `first` to `last`, both included; answered by `history_page`."""
 
     op: ClassVar[str] = "history"
-    number: ClassVar[int] = 0
     conversation_id: str
     first: int
     last: int
+    number: int = 0
 
     @property
     def ref(self) -> str:
@@ -185,9 +185,9 @@ class ReadCount:
     """How many have read the message with this seq? Answered by `read_counted`."""
 
     op: ClassVar[str] = "read_count"
-    number: ClassVar[int] = 0
     conversation_id: str
     seq: int
+    number: int = 0
 
     @property
     def ref(self) -> str:
@@ -200,9 +200,9 @@ class Enter:
     connection: enter again after a new login."""
 
     op: ClassVar[str] = "enter"
-    number: ClassVar[int] = 0
     name: str
     recent: int = 0
+    number: int = 0
 
     @property
     def ref(self) -> str:
@@ -214,8 +214,8 @@ class Leave:
     """Leave a chatroom; answered by `done`."""
 
     op: ClassVar[str] = "leave"
-    number: ClassVar[int] = 0
     name: str
+    number: int = 0
 
     @property
     def ref(self) -> str:
@@ -227,8 +227,8 @@ class EndSession:
     """Log out another device of mine; answered by `done`."""
 
     op: ClassVar[str] = "end_session"
-    number: ClassVar[int] = 0
     device: str
+    number: int = 0
 
     @property
     def ref(self) -> str:
@@ -288,8 +288,8 @@ class Stored:
 @dataclass(slots=True)
 class Rejected:
     """A request failed. `request` is its op, `ref` which one: a send's id_client, a device, a chatroom, the
-    conversation of a `read` or `set_conversation` (then with its `number`), the message of a `read_count`, the range of
-    a `history`. Retryable codes: `unavailable`, `gap`, and `rate_limited`: not before `retry_after` seconds."""
+    conversation of a `read` or `set_conversation`, the message of a `read_count`, the range of a `history`; with its
+    `number`. Retryable codes: `unavailable`, `gap`, and `rate_limited`: not before `retry_after` seconds."""
 
     op: ClassVar[str] = "rejected"
     request: str
@@ -365,6 +365,7 @@ class HistoryPage:
     last: int
     messages: list[Message]
     more: bool = False
+    number: int = 0
 
 
 @dataclass(slots=True)
@@ -385,6 +386,7 @@ class ReadCounted:
     seq: int
     read: int
     members: int
+    number: int = 0
 
 
 @dataclass(slots=True)
@@ -395,6 +397,7 @@ class Entered:
     name: str
     users: int
     messages: list[Message]
+    number: int = 0
 
 
 @dataclass(slots=True)

@@ -32,10 +32,9 @@ class Requests:
         self._unanswered: dict[tuple[str, str], _Request] = {}
 
     def ask(self, frame: frames.Asked, now: float) -> None:
-        if isinstance(frame, frames.Read | frames.SetConversation):
-            # The answer to an older one must not be taken for this one's, which may get lost.
-            self._count += 1
-            frame = replace(frame, number=self._count)
+        # A late answer to an older one must not be taken for this one's.
+        self._count += 1
+        frame = replace(frame, number=self._count)
         if isinstance(frame, frames.SetConversation) and (older := self.wanted(frame.conversation_id)) is not None:
             frame = _merged(older, frame)
         key = (frame.op, frame.ref)
@@ -57,6 +56,12 @@ class Requests:
         if request.timer:
             request.timer.cancel()
         return True
+
+    def forget(self, op: str, ref: str) -> None:
+        """It is not wanted any more."""
+        request = self._unanswered.pop((op, ref), None)
+        if request is not None and request.timer:
+            request.timer.cancel()
 
     def postponed(self, frame: frames.Rejected, now: float) -> None:
         """It was refused for now, with the time after which to ask again."""

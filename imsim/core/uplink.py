@@ -151,7 +151,7 @@ class Uplink:
         self._lost()
 
     def _beat(self, _: None, now: float) -> None:
-        """Ping where one side has been silent: a server that is busy with storage answers that at least."""
+        """Ping once one side has been silent for a heartbeat: a server busy with storage answers that at least."""
         heartbeat = self._policies.heartbeat
         due = min(self._sent_at, self._heard_at) + heartbeat
         if now - self._heard_at >= self._policies.heartbeat_timeout:

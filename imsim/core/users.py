@@ -71,6 +71,9 @@ class Users:
         self._policies = policies
         self._timers = Timers()
         self._users: dict[str, _User] = {}
+        #: Changes of places that storage has not answered well, by (user, conversation): the latest of them, what
+        #: can be asked for again of them all, and when that will be.
+        self._unsaved: dict[tuple[str, str], tuple[storage.SavePlace, storage.SavePlace, Timer]] = {}
 
     def next_deadline(self) -> float | None:
         return self._timers.next_deadline()
@@ -98,7 +101,7 @@ class Users:
             if user is None:
                 return  # a frame of a session that a crash of this node has ended; or who would be told is away
         if user.request is None:
-            self._handle(user, frame)
+            self._handle(user, frame, now)
         elif len(user.waiting) < _WAITING:
             user.waiting.append(frame)
         elif isinstance(frame, frames.Attach):
@@ -106,7 +109,7 @@ class Users:
 
     def stored(self, request: storage.Request, result: storage.Result, now: float) -> None:
         if isinstance(request, storage.OpenUser):
-            self._opened(request, result)
+            self._opened(request, result, now)
         elif isinstance(request, storage.SavePlace):
             self._saved(request, result)
         elif isinstance(request, storage.CountRead):
@@ -149,7 +152,7 @@ class Users:
 
     # --- sessions ---------------------------------------------------------------------------------------------------
 
-    def _opened(self, request: storage.OpenUser, result: storage.Result) -> None:
+    def _opened(self, request: storage.OpenUser, result: storage.Result, now: float) -> None:
         user = self._users.get(request.user)
         if user is None or user.request is not request:
             return  # the answer to a question that was given up
@@ -166,7 +169,7 @@ class Users:
             place = user.places[stored.conversation_id] = _Place(stored, unread, max_seq, delivered_seq)
             place.friends = friends.are_friends(state)
         while user.waiting:
-            self._handle(user, user.waiting.popleft())
+            self._handle(user, user.waiting.popleft(), now)
 
     def _overdue(self, user: _User, now: float) -> None:
         self._give_up(user)
@@ -180,7 +183,7 @@ class Users:
     def _refuse(self, frame: frames.Attach, code: Code = Code.UNAVAILABLE) -> None:
         self._port.to_gateway(frame.gateway, frames.Attached(frame.connection, None, code))
 
-    def _handle(self, user: _User, frame: _ToOne) -> None:
+    def _handle(self, user: _User, frame: _ToOne, now: float) -> None:
         if isinstance(frame, frames.Deliver):
             by_gateway: dict[str, list[Session]] = {}
             self._deliver_one(user, frame, by_gateway)
@@ -195,18 +198,18 @@ class Users:
             if isinstance(frame, frames.Detach):
                 self._detach(user, frame.session)
             else:
-                self._asked(user, frame.session, frame)
+                self._asked(user, frame.session, frame, now)
 
-    def _asked(self, user: _User, session: Session, up: frames.Up) -> None:
+    def _asked(self, user: _User, session: Session, up: frames.Up, now: float) -> None:
         frame = up.frame
         if isinstance(frame, frames.Read):
             place = user.places.get(frame.conversation_id)
             if place is not None and frame.seq <= place.unread.read_seq:
                 self._answer(session, frame)
             else:
-                self._port.store(storage.SavePlace(user.id, frame.conversation_id, frame.seq, asked=up))
+                self._save(storage.SavePlace(user.id, frame.conversation_id, frame.seq, asked=up), now)
         elif isinstance(frame, frames.SetConversation):
-            self._port.store(
+            self._save(
                 storage.SavePlace(
                     user.id,
                     frame.conversation_id,
@@ -216,14 +219,15 @@ class Users:
                     custom=frame.custom,
                     blocked=frame.blocked,
                     asked=up,
-                )
+                ),
+                now,
             )
         elif isinstance(frame, frames.Typing):
             for peer in storage.peers(frame.conversation_id, p2p_members(frame.conversation_id) or (), user.id):
                 if frame.conversation_id in user.places:
                     self._port.to_user(peer, frames.Hint(peer, frames.IsTyping(frame.conversation_id)))
         elif isinstance(frame, frames.Delivered):
-            self._delivered(user, frame.conversation_id, frame.seq)
+            self._delivered(user, frame.conversation_id, frame.seq, now)
         elif isinstance(frame, frames.History):
             limit = self._policies.page
             self._port.store(storage.Range(user.id, frame.conversation_id, frame.first, frame.last, limit, up))
@@ -238,7 +242,7 @@ class Users:
             self._port.store(missed)
             if self._policies.receipts == "delivered":
                 for conversation, seq in frame.cursors.items():
-                    self._delivered(user, conversation, seq)
+                    self._delivered(user, conversation, seq, now)
 
     def _attach(self, user: _User, frame: frames.Attach) -> None:
         if frame.issued_at < user.revoked_before:
@@ -385,21 +389,55 @@ class Users:
 
     # --- places -----------------------------------------------------------------------------------------------------
 
+    def _save(self, request: storage.SavePlace, now: float) -> None:
+        """Without a good answer it may have been done all the same, and who asked for it may be gone: its marks, which
+        only move forward, are saved again, for the sake of those who are to be told."""
+        whose = (request.user, request.conversation_id)
+        marks = storage.SavePlace(
+            *whose, request.read_seq, hidden_seq=request.hidden_seq, delivered_seq=request.delivered_seq
+        )
+        if whose in self._unsaved:
+            _, older, timer = self._unsaved[whose]
+            timer.cancel()
+            marks.read_seq = max(marks.read_seq, older.read_seq)
+            marks.hidden_seq = max(marks.hidden_seq or 0, older.hidden_seq or 0)
+            marks.delivered_seq = max(marks.delivered_seq, older.delivered_seq)
+        again = self._timers.at(now + self._policies.storage_timeout, self._save, marks)
+        self._unsaved[whose] = request, marks, again
+        self._port.store(request)
+
     def _saved(self, request: storage.SavePlace, result: storage.Result) -> None:
         """Tell everybody concerned, whether this very request changed anything or not: an earlier one may have done
         it, and its answer been lost."""
         up = request.asked
-        if up is None:
-            self._delivered_saved(request, result)
-            return
-        assert isinstance(up, frames.Up)
+        assert up is None or isinstance(up, frames.Up)
         if not isinstance(result, storage.PlacesSaved):
-            self._answer(up.session, up.frame, Code.UNAVAILABLE, "storage could not save it")
-        elif not result.places:
-            self._answer(up.session, up.frame, Code.NO_CONVERSATION, "you have no such conversation")
-        else:
+            if up is not None:
+                self._answer(up.session, up.frame, Code.UNAVAILABLE, "storage could not save it")
+            return
+        self._settle(request)
+        if result.places:
             self._tell(result)
-            self._answer(up.session, up.frame)
+        if up is not None:
+            if result.places:
+                self._answer(up.session, up.frame)
+            else:
+                self._answer(up.session, up.frame, Code.NO_CONVERSATION, "you have no such conversation")
+
+    def _settle(self, request: storage.SavePlace) -> None:
+        whose = (request.user, request.conversation_id)
+        latest, marks, timer = self._unsaved.get(whose, (None, None, None))
+        if latest is not request:
+            return  # storage does one after the other, and the answer to the latest tells what they have all done
+        assert marks is not None
+        assert timer is not None
+        if (marks.read_seq, marks.hidden_seq or 0, marks.delivered_seq) == (
+            request.read_seq,
+            request.hidden_seq or 0,
+            request.delivered_seq,
+        ):
+            timer.cancel()
+            del self._unsaved[whose]
 
     def _tell(self, saved: storage.PlacesSaved) -> None:
         (name, own), *others = saved.places
@@ -409,7 +447,7 @@ class Users:
         for peer, place in others:
             self._port.to_user(peer, frames.PeerMoved(peer, place))
 
-    def _delivered(self, user: _User, conversation_id: str, seq: int) -> None:
+    def _delivered(self, user: _User, conversation_id: str, seq: int, now: float) -> None:
         """Some device of the user has everything up to `seq`; the other user of a p2p conversation hears of it."""
         place = user.places.get(conversation_id)
         if (
@@ -418,15 +456,7 @@ class Users:
             and storage.peers(conversation_id, p2p_members(conversation_id) or (), user.id)
         ):
             place.delivered_seq = seq
-            self._port.store(storage.SavePlace(user.id, conversation_id, delivered_seq=seq))
-
-    def _delivered_saved(self, request: storage.SavePlace, result: storage.Result) -> None:
-        user = self._users.get(request.user)
-        if isinstance(result, storage.PlacesSaved):
-            if result.places:
-                self._tell(result)
-        elif user is not None and (place := user.places.get(request.conversation_id)) is not None:
-            place.delivered_seq = min(place.delivered_seq, request.delivered_seq - 1)  # the next message says it again
+            self._save(storage.SavePlace(user.id, conversation_id, delivered_seq=seq), now)
 
     def _learn(self, user: _User, stored: Place) -> None:
         """A place as storage has it, or had it: the higher version is the newer one."""
@@ -440,7 +470,9 @@ class Users:
         up = request.asked
         assert isinstance(up, frames.Up)
         if isinstance(result, storage.ReadCount):
-            answer = frames.ReadCounted(request.conversation_id, request.seq, result.read, result.members)
+            answer = frames.ReadCounted(
+                request.conversation_id, request.seq, result.read, result.members, up.frame.number
+            )
             self._to_all((up.session,), answer)
         elif result is None:
             self._answer(up.session, up.frame, Code.NO_CONVERSATION, "you have no such message")
@@ -499,7 +531,7 @@ class Users:
                 for message in result.messages:
                     self._count(user, message)
             asked = (request.conversation_id, request.first, request.last)
-            self._to_all((up.session,), frames.HistoryPage(*asked, result.messages, result.more))
+            self._to_all((up.session,), frames.HistoryPage(*asked, result.messages, result.more, up.frame.number))
         elif result is None:
             self._answer(up.session, up.frame, Code.NO_CONVERSATION, "you have no such conversation")
         else:

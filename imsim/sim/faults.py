@@ -49,13 +49,11 @@ class Fault:
 @dataclass(frozen=True, slots=True)
 class Kind:
     """A kind of fault. `where`: what it can befall (device, user, gateway, router, nodes, storage; or any: a device or
-    a node). `draw` gives its arguments. `deafens`: afterwards a device may stay without what it should get until it
-    logs in again."""
+    a node). `draw` gives its arguments."""
 
     where: str
     draw: Callable[[Dice], dict[str, Any]]
     apply: Callable[[ChaosWorld, Fault], None]
-    deafens: bool = False
 
 
 def apply(fault: Fault, world: ChaosWorld) -> None:
@@ -250,17 +248,14 @@ KINDS: dict[str, Kind] = {
     "clock": Kind("any", lambda d: {"ahead": d.around(0.01, 30), "drift": d.between(-0.05, 0.05)}, _clock),
     "lag": Kind("nodes", lambda d: {"up_to": d.around(0.01, 2), "seconds": d.around(1, 15)}, _lag),
     "partition": Kind("nodes", lambda d: {"seconds": d.around(0.1, 10), "detect": d.around(0.01, 3)}, _partition),
-    "storage_slow": Kind(
-        "storage", lambda d: {"up_to": d.around(0.05, 5), "seconds": d.around(0.5, 10)}, _window, deafens=True
-    ),
-    "storage_stall": Kind("storage", lambda d: {"seconds": d.around(0.5, 10)}, _window, deafens=True),
+    "storage_slow": Kind("storage", lambda d: {"up_to": d.around(0.05, 5), "seconds": d.around(0.5, 10)}, _window),
+    "storage_stall": Kind("storage", lambda d: {"seconds": d.around(0.5, 10)}, _window),
     # Failed: `done` says whether it happened all the same.
-    "storage_fails": Kind("storage", lambda d: {"done": d.chance(0.5), **_rate_and_seconds(d)}, _window, deafens=True),
+    "storage_fails": Kind("storage", lambda d: {"done": d.chance(0.5), **_rate_and_seconds(d)}, _window),
     # Answered `by` seconds later than it was done; or, with `silent`, never.
     "storage_late": Kind(
         "storage",
         lambda d: {"by": d.around(0.1, 10), "silent": d.chance(0.3), "done": d.chance(0.7), **_rate_and_seconds(d)},
         _window,
-        deafens=True,
     ),
 }

@@ -274,7 +274,7 @@ class Phone:
     def pulled(self, first: int, last: int, *seqs: int, more: bool = False, conversation: str = AB) -> None:
         """The answer to a `history`; all of the range unless `seqs` are given."""
         found = [message(seq, conversation_id=conversation) for seq in seqs or range(first, last + 1)]
-        self.get(frames.HistoryPage(conversation, first, last, found, more))
+        self.get(frames.HistoryPage(conversation, first, last, found, more, self.number("history")))
 
     def send(self, id_client: str, content: str = "text", to: str = "alice") -> None:
         self.machine.send(Scene.P2P, to, content, id_client, self.clock.now)
@@ -283,7 +283,12 @@ class Phone:
         self.get(frames.Stored(id_client, conversation, f"{conversation}:{seq}", seq, 1_000 * seq))
 
     def rejected(self, ref: str, code: Code, request: str = "send") -> None:
-        self.get(frames.Rejected(request, ref, code, "why"))
+        self.get(frames.Rejected(request, ref, code, "why", 0.0, self.number(request, ref)))
+
+    def number(self, op: str, ref: str | None = None) -> int:
+        """That of the latest request of this op, and with a `ref` of that one; 0 if there is none."""
+        asked = (a[0] for m, a in reversed(self.log) if m == "send" and a[0].op == op)
+        return next((frame.number for frame in asked if ref in (None, frame.ref)), 0)
 
     def advance(self, seconds: float) -> None:
         end = self.clock.now + seconds

@@ -121,6 +121,12 @@ def _read_count(instance: Instance, asked: Any) -> None:
     instance.ask(wanted, lambda now: instance.machine.read_count(conversation, seq, now))
 
 
+def _history(instance: Instance, asked: Any) -> None:
+    wanted = frames.History(asked["conversation"], asked["first"], asked["last"])
+    machine = instance.machine
+    instance.ask(wanted, lambda now: machine.history(wanted.conversation_id, wanted.first, wanted.last, now))
+
+
 def _create_group(instance: Instance, asked: Any) -> None:
     name, members = asked["name"], asked["members"]
     if instance.machine.state == State.ONLINE:
@@ -140,6 +146,7 @@ _ACTIONS = {
     "set_conversation": _set_conversation,
     "hide": _hide,
     "read_count": _read_count,
+    "history": _history,
     "create_group": _create_group,
     "end_session": _end_session,
 }

@@ -66,6 +66,21 @@ SITUATIONS = {
     "revoked while opening": "tokens were revoked while a login waited for storage",
     "user had to wait": "a user's limit was met",
     "group had to wait": "a group's limit was met",
+    "gap pulled": "a device showed what it had fetched to fill a gap",
+    "notified": "a device was told that there is something new",
+    "notified again": "that was repeated because it had not been acknowledged",
+    "resync": "a device was told to look at storage",
+    "resync repeated": "it was told again because it had not asked",
+    "found by a new writer": "users had not heard of the last of what a new writer found",
+    "late login refused": "a login came after a later one of the same instance",
+    "sync past what was pushed": "an inbox was read past messages that the device had got",
+    "delivered mark told": "a device learnt that the other had got what it had not read",
+    "history looked at": "a range of messages was fetched again",
+    "history with more": "the range did not fit into one page",
+    "no such history": "a range of a conversation that is not theirs",
+    "reopened by itself": "a writer that had given up looked at what was stored",
+    "place saved again": "a change of a place that storage had not answered was asked for again",
+    "conflict put off": "an idClient was used for another message while its twin waited for storage",
 }
 if CONFLICTS:
     SITUATIONS["conflict"] = "an idClient was used for another message"
@@ -82,6 +97,7 @@ _REQUESTS = {
     ("set_conversation", Code.NO_CONVERSATION): "place refused",
     ("set_conversation", Code.TOO_LARGE): "setting too large",
     ("read_count", Code.NO_CONVERSATION): "nothing to count",
+    ("history", Code.NO_CONVERSATION): "no such history",
 }
 _ENDS = {
     Code.REPLACED: "kicked",
@@ -122,13 +138,16 @@ class _Reader:
         self._wishes: set[tuple[str, str]] = set()  # (instance, conversation) of changes that are unanswered
         self._hidden: dict[tuple[str, str], int] = {}  # (instance, conversation) -> up to where
         self._versions: dict[tuple[str, str], int] = {}  # (instance, conversation) -> the latest told
-        self._told: dict[tuple[str, str, str], int] = {}  # (instance, gateway, conversation) -> the latest told
-        for _, node, what, peer, thing in world.trace:
+        #: (instance, gateway, what, conversation) -> the number of the latest told
+        self._told: dict[tuple[str, str, str, str], int] = {}
+        self._heard: dict[str, float] = {}  # when something last reached a node
+        for at, node, what, peer, thing in world.trace:
             if what == "event":
                 self._event(node, thing)
             elif what == "stored":
                 self._stored(*thing)
             elif what == "<-":
+                self._heard[node] = at
                 self._received(node, thing)
             elif what == "->":
                 self._sent(node, peer, thing)
@@ -137,6 +156,9 @@ class _Reader:
                     self.seen[f"fault: {peer}"] += 1
             elif what == "asked":
                 self._asked(thing)
+                if isinstance(thing, storage.OpenConversation):
+                    by_itself = self._heard.get(node) != at and thing.conversation_id in self._opened
+                    self.seen["reopened by itself"] += by_itself
             elif what == "asks":
                 self._wished(node, thing)
             elif what == "revoke":
@@ -152,6 +174,7 @@ class _Reader:
             seen["not countable"] += not event.message.countable
             seen["came back"] += self._hidden.pop((node, event.message.conversation_id), 0) > 0
             latest = self._latest.get(node)
+            seen["gap pulled"] += isinstance(latest, frames.HistoryPage)
             seen["message held back shown"] += isinstance(latest, frames.Push) and latest.message is not event.message
             seen["push during sync"] += event.route == Route.PUSH and node not in self._ready
         elif isinstance(event, events.Sent):
@@ -176,8 +199,14 @@ class _Reader:
             self._hidden[key] = event.hidden_seq
         elif isinstance(event, events.PeerRead):
             seen["peer read"] += 1
+        elif isinstance(event, events.PeerDelivered):
+            latest = self._latest.get(node)
+            seen["delivered mark told"] += isinstance(latest, frames.Placed) and event.seq > latest.place.peer_read_seq
         elif isinstance(event, events.ReadCounted):
             seen["readers counted"] += 1
+        elif isinstance(event, events.History):
+            seen["history looked at"] += bool(event.messages)
+            seen["history with more"] += event.more
         elif isinstance(event, events.RequestDone | events.RequestFailed):
             if event.request == frames.SetConversation.op:
                 self._wishes.discard((node, event.ref))
@@ -197,6 +226,7 @@ class _Reader:
             key = (request.user, request.conversation_id)
             self._saving[key] += 1
             self.seen["settings raced"] += self._saving[key] > 1 and request.read_seq == 0
+            self.seen["place saved again"] += request.asked is None and request.delivered_seq == 0
         elif isinstance(request, storage.OpenUser):
             self._opening[request.user] += 1
 
@@ -218,6 +248,9 @@ class _Reader:
             self._saving[request.user, request.conversation_id] -= 1
         elif isinstance(request, storage.OpenUser):
             self._opening[request.user] -= 1
+        elif isinstance(request, storage.Missed):
+            assert isinstance(result, storage.MissedPage)
+            seen["sync past what was pushed"] += result.inbox - request.inbox > len(result.messages)
         elif isinstance(request, storage.Find):
             seen["resend answered from storage"] += result is not None
         elif isinstance(request, storage.OpenConversation):
@@ -237,11 +270,16 @@ class _Reader:
             where, version = (node, frame.place.conversation_id), frame.place.version
             seen["old place ignored"] += version <= self._versions.get(where, 0)
             self._versions[where] = max(version, self._versions.get(where, 0))
+        elif isinstance(frame, frames.Notify):
+            seen["notified"] += 1
+        elif isinstance(frame, frames.Resync):
+            seen["resync"] += 1
         elif isinstance(frame, frames.Refused):
             seen[_ENDS.get(frame.code, "refused")] += 1
         elif isinstance(frame, frames.Rejected):
             seen[_CODES.get(frame.code, "refused")] += 1
             seen["storage failed"] += frame.code == Code.UNAVAILABLE
+            seen["conflict put off"] += frame.code == Code.UNAVAILABLE and "another message" in frame.text
             seen["user had to wait"] += frame.code == Code.RATE_LIMITED and "a second" in frame.text
             seen["group had to wait"] += frame.code == Code.RATE_LIMITED and "group" in frame.text
         elif isinstance(frame, frames.Push):
@@ -262,13 +300,25 @@ class _Reader:
         elif isinstance(frame, frames.SetConversation):
             seen["set while offline"] += self._has_got(node, frames.LoggedIn)
         elif isinstance(frame, frames.Placed):
-            told = (peer, node, frame.place.conversation_id)
-            seen["place told again"] += self._told.get(told) == frame.place.version
-            self._told[told] = frame.place.version
+            self._again("place told again", (peer, node, frame.op, frame.place.conversation_id), frame.place.version)
+        elif isinstance(frame, frames.Notify):
+            self._again("notified again", (peer, node, frame.op, frame.conversation_id), frame.seq)
+        elif isinstance(frame, frames.Resync):
+            self._again("resync repeated", (peer, node, frame.op, ""), frame.number)
+        elif isinstance(frame, frames.Down):
+            found = isinstance(frame.frame, frames.Resync) and isinstance(self._latest.get(node), frames.Opened)
+            seen["found by a new writer"] += found
+        elif isinstance(frame, frames.LoggedIn):
+            self._told.pop((peer, node, frames.Resync.op, ""), None)
         elif isinstance(frame, frames.Attached):
             seen["old token refused"] += frame.code == Code.TOKEN_REVOKED
+            seen["late login refused"] += frame.code == Code.REPLACED
         elif isinstance(frame, frames.Kick):
             self._kicked(node, peer, frame)
+
+    def _again(self, situation: str, told: tuple[str, str, str, str], number: int) -> None:
+        self.seen[situation] += self._told.get(told) == number
+        self._told[told] = number
 
     def _kicked(self, router: str, gateway: str, kick: frames.Kick) -> None:
         seen, latest = self.seen, self._latest.get(router)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from imsim.core import events, frames, storage
-from imsim.core.model import Message, conversation_id
+from imsim.core.model import Message, conversation_id, p2p_members
 from imsim.sim.chaos.ledger import Key, Ledger
 from imsim.sim.chaos.nodes import Instance
 from imsim.sim.chaos.trace import Entry
@@ -31,7 +31,7 @@ class Evidence:
         self._last_up: dict[str, Key] = {}  # by conversation
         self._logins = Logins(world, self.found)
         self._places = Places(self.ledger, self.found)
-        self._requests = Requests(self.ledger, world.case.policies.content_bytes, self.found)
+        self._requests = Requests(self.ledger, world.case.policies.content_bytes, world.case.policies.page, self.found)
         self._limits = Limits(world, self._instances, self.found)
         for entry in world.trace:
             self._take(entry)
@@ -43,6 +43,11 @@ class Evidence:
         """idClients that more than one instance has sent."""
         counts = Counter(id_client for instance in self.world.instances() for id_client in instance.sent)
         return {id_client for id_client, count in counts.items() if count > 1}
+
+    @property
+    def acknowledges(self) -> bool:
+        """Whether what a device has got is told to the other user, or only what was read."""
+        return self.world.case.policies.receipts == "delivered"
 
     @property
     def live(self) -> list[Instance]:
@@ -81,6 +86,8 @@ class Evidence:
                     self._up(thing)
             elif type(thing) is frames.Send:
                 self._limits.reached_gateway(node, thing)
+            elif type(thing) is frames.Delivered:
+                self.ledger.was_heard(peer, thing.conversation_id, thing.seq)
             elif type(thing) is frames.Attach:
                 self._logins.arrived(thing)
         elif what == "stored":
@@ -120,6 +127,7 @@ class Evidence:
                 pinned=request.pinned,
                 muted=request.muted,
                 custom=request.custom,
+                delivered=request.delivered_seq,
             )
             self._requests.saved(request)
             if isinstance(result, storage.PlacesSaved):
@@ -132,10 +140,16 @@ class Evidence:
         elif isinstance(request, storage.OpenUser):
             assert isinstance(result, storage.UserState)
             self._kept((request.user, place) for place, *_ in result.places)
-            for place, unread_seqs, *_ in result.places:
-                unread = ledger.unread(request.user, place.conversation_id)
-                if len(unread_seqs) != unread:
-                    self.found.append(("places_are_kept", f"kept for {request.user}: unread {unread_seqs} of {place}"))
+            for state in result.places:
+                self._state_kept(request.user, state)
+
+    def _state_kept(self, user: str, state: storage.PlaceState) -> None:
+        ledger, conversation = self.ledger, state.place.conversation_id
+        got = [ledger.place(peer, conversation).peer_delivered_seq for peer in p2p_members(conversation) or ()]
+        other = [seq for peer, seq in zip(p2p_members(conversation) or (), got, strict=True) if peer != user]
+        kept = (len(state.unread_seqs), state.max_seq, [state.delivered_seq] if other else [])
+        if kept != (ledger.unread(user, conversation), len(ledger.logs.get(conversation, ())), other):
+            self.found.append(("places_are_kept", f"kept for {user}: {state}"))
 
     def _kept(self, places: Any) -> None:
         for user, place in places:
@@ -149,6 +163,11 @@ class Evidence:
             self.ledger.left_client(user, frame, conversation_id(frame.scene, user, frame.to))
         elif isinstance(frame, frames.Read | frames.SetConversation):
             self.ledger.left_client(user, frame, frame.conversation_id)
+        elif isinstance(frame, frames.Delivered):
+            self.ledger.holds(user, frame.conversation_id, frame.seq)
+        elif isinstance(frame, frames.Sync):
+            for conversation, seq in frame.cursors.items():
+                self.ledger.holds(user, conversation, seq)
         elif isinstance(frame, frames.Login):
             self._logins.asked(instance, frame)
 

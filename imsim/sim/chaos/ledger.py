@@ -41,8 +41,11 @@ class Ledger:
     history: dict[tuple[str, str, int], Place] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)  # of each user's log of places
     revoked: dict[str, float] = field(default_factory=dict)  # user -> tokens issued before are void
-    #: the highest seq that any device of the user said it had read or shown
+    #: the highest seq that any device of the user said it had read or shown; up to which it said it held everything
     claimed: dict[Whose, int] = field(default_factory=dict)
+    held: dict[Whose, int] = field(default_factory=dict)
+    #: of each instance, the same as its gateway heard it (of a sync: its router)
+    heard: dict[Whose, int] = field(default_factory=dict)
     #: what each instance has been given: instance -> conversation -> seqs
     given: dict[str, dict[str, set[int]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(set)))
 
@@ -66,9 +69,11 @@ class Ledger:
         pinned: bool | None = None,
         muted: bool | None = None,
         custom: str | None = None,
+        delivered: int = 0,
     ) -> None:
         """Storage was told to change a user's place. Marks move forward only, and not beyond the log; what is hidden is
-        read; and how far one user of a p2p conversation has read is part of the other's place."""
+        read; how far one user of a p2p conversation has got it, and has read, is part of the other's place; and what
+        was read had been got."""
         if user not in self.members.get(conversation, ()):
             return
         end, old = len(self.logs.get(conversation, ())), self.place(user, conversation)
@@ -77,12 +82,15 @@ class Ledger:
         new.pinned = new.pinned if pinned is None else pinned
         new.muted = new.muted if muted is None else muted
         new.custom = new.custom if custom is None else custom
-        if new == old:
-            return
-        self._keep(user, new)
+        if new != old:
+            self._keep(user, new)
         for peer in p2p_members(conversation) or ():
-            if peer != user and new.read_seq > old.read_seq:
-                self._keep(peer, replace(self.place(peer, conversation), peer_read_seq=new.read_seq))
+            if peer != user:
+                known = self.place(peer, conversation)
+                got = max(known.peer_delivered_seq, new.read_seq, min(delivered, end))
+                told = replace(known, peer_read_seq=new.read_seq, peer_delivered_seq=got)
+                if told != known:
+                    self._keep(peer, told)
 
     def _keep(self, user: str, place: Place) -> None:
         self.versions[user] = place.version = self.versions.get(user, 0) + 1
@@ -102,8 +110,15 @@ class Ledger:
             seq = frame.seq
         elif isinstance(frame, frames.SetConversation):
             seq = frame.hidden_seq or 0
-        if seq > self.claimed.get((user, conversation), 0):
-            self.claimed[user, conversation] = seq
+        _raise(self.claimed, (user, conversation), seq)
+
+    def holds(self, user: str, conversation: str, seq: int) -> None:
+        """A device of the user says that it has everything up to `seq`."""
+        _raise(self.held, (user, conversation), seq)
+
+    def was_heard(self, instance: str, conversation: str, seq: int) -> None:
+        """That it said so has reached those who are to tell the other user."""
+        _raise(self.heard, (instance, conversation), seq)
 
     def reached_client(self, instance: str, frame: frames.ToClient) -> None:
         given = self.given[instance]
@@ -181,6 +196,8 @@ class Ledger:
             if len((wanted.custom or "").encode()) > limit:
                 return {"too_large"}
             return set() if user in self.members.get(wanted.conversation_id, ()) else {"no_conversation"}
+        if isinstance(wanted, frames.History):
+            return set() if user in self.members.get(wanted.conversation_id, ()) else {"no_conversation"}
         if isinstance(wanted, frames.ReadCount):
             there = len(self.logs.get(wanted.conversation_id, ())) if self.may_see(user, wanted.conversation_id) else 0
             return set() if 1 <= wanted.seq <= there else {"no_conversation"}
@@ -193,3 +210,8 @@ class Ledger:
         if isinstance(wanted, frames.SetConversation):
             return user in self.members.get(wanted.conversation_id, ()) and len((wanted.custom or "").encode()) <= limit
         return True
+
+
+def _raise(marks: dict[Whose, int], whose: Whose, seq: int) -> None:
+    if seq > marks.get(whose, 0):
+        marks[whose] = seq

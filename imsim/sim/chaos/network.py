@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from imsim.sim.chaos.world import ChaosWorld
 
 Arrive = Callable[[Any], None]
+Pushed = frames.Push | frames.Placed | frames.Notify | frames.Resync  # what is repeated until it is acknowledged
 
 # A connection begins with these: doubled or overtaken they would be another protocol, not a bad network.
 _IN_ORDER = (frames.Login, frames.LoggedIn, frames.Refused)
@@ -114,10 +115,10 @@ class Connection:
         self.gateway = gateway
         self.client_open = True
         self.gateway_open = False
-        #: What left on it and is not acknowledged: (conversation, seq) of messages, and by conversation the version of
-        #: its place.
+        #: What left on it and is not acknowledged: (conversation, seq) of messages; and of that of which the latest
+        #: says all, by what it is and about which conversation, its number.
         self._messages: set[tuple[str, int]] = set()
-        self._places: dict[str, int] = {}
+        self._latest: dict[tuple[str, str], int] = {}
         self._world = world
         self._windows = windows
         self._dead: set[str] = set()
@@ -143,22 +144,33 @@ class Connection:
 
     @property
     def unacknowledged(self) -> int:
-        return len(self._messages) + len(self._places)
+        return len(self._messages) + len(self._latest)
 
-    def left(self, frame: frames.Push | frames.Placed) -> int:
+    def left(self, frame: Pushed) -> int:
         """The gateway has sent this; returns how much is not acknowledged."""
         if isinstance(frame, frames.Push):
             self._messages.add((frame.message.conversation_id, frame.message.seq))
+        elif isinstance(frame, frames.Placed):
+            self._latest[frame.op, frame.place.conversation_id] = frame.place.version
+        elif isinstance(frame, frames.Notify):
+            self._latest[frame.op, frame.conversation_id] = frame.seq
         else:
-            self._places[frame.place.conversation_id] = frame.place.version
+            self._latest[frame.op, ""] = frame.number
         return self.unacknowledged
 
     def acknowledged(self, frame: frames.FromClient) -> None:
         """This has reached the gateway."""
         if type(frame) is frames.Delivered:
             self._messages -= {m for m in self._messages if m[0] == frame.conversation_id and m[1] <= frame.seq}
-        elif type(frame) is frames.Noted and self._places.get(frame.conversation_id) == frame.version:
-            del self._places[frame.conversation_id]
+            self._settled((frames.Notify.op, frame.conversation_id), frame.seq)
+        elif type(frame) is frames.Noted:
+            self._settled((frames.Placed.op, frame.conversation_id), frame.version)
+        elif type(frame) is frames.Sync:
+            self._settled((frames.Resync.op, ""), frame.resync)
+
+    def _settled(self, what: tuple[str, str], number: int) -> None:
+        if self._latest.get(what, number + 1) <= number:
+            del self._latest[what]
 
     def up(self, arrive: Arrive, thing: Any) -> None:
         self._carry("up", arrive, thing)

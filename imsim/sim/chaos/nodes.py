@@ -20,7 +20,7 @@ from imsim.core.screen import Conversation
 from imsim.core.uplink import State
 from imsim.core.users import Users
 from imsim.scenario import Stream
-from imsim.sim.chaos.network import Connection
+from imsim.sim.chaos.network import Connection, Pushed
 
 if TYPE_CHECKING:
     from imsim.sim.chaos.world import ChaosWorld
@@ -76,7 +76,7 @@ class Node:
         raise NotImplementedError
 
 
-Answer = events.RequestDone | events.RequestFailed | events.GroupMade | events.ReadCounted
+Answer = events.RequestDone | events.RequestFailed | events.GroupMade | events.ReadCounted | events.History
 
 
 def answered(event: Answer) -> tuple[str, str]:
@@ -85,7 +85,26 @@ def answered(event: Answer) -> tuple[str, str]:
         return frames.CreateGroup.op, event.name
     if isinstance(event, events.ReadCounted):
         return frames.ReadCount.op, f"{event.conversation_id}:{event.seq}"
+    if isinstance(event, events.History):
+        return frames.History.op, frames.History(event.conversation_id, event.first, event.last).ref
     return event.request, event.ref
+
+
+def _refused(frame: frames.Rejected) -> tuple[str, str] | None:
+    return None if frame.code.retryable else (frame.request, frame.ref)
+
+
+#: What answers a request for good, and which one, as (op, ref).
+_ANSWERED: dict[type, Callable[[Any], tuple[str, str] | None]] = {
+    frames.Done: lambda frame: (frame.request, frame.ref),
+    frames.Rejected: _refused,
+    frames.GroupCreated: lambda frame: (frames.CreateGroup.op, frame.name),
+    frames.ReadCounted: lambda frame: (frames.ReadCount.op, f"{frame.conversation_id}:{frame.seq}"),
+    frames.HistoryPage: lambda frame: (
+        frames.History.op,
+        frames.History(frame.conversation_id, frame.first, frame.last).ref,
+    ),
+}
 
 
 class Instance(Node):
@@ -99,6 +118,7 @@ class Instance(Node):
         self.events: list[events.ClientEvent] = []
         self.sent: dict[str, dict[str, Any]] = {}  # by idClient, in order: what the application gave to `send`
         self.asked: set[tuple[str, str]] = set()  # (op, ref) of the requests that its user waits for
+        self.unanswered: dict[tuple[str, str], int] = {}  # the same of all that it has asked, with the latest number
         self.connection: Connection | None = None
         #: What its user has seen of the conversation list, each time with the number of events until then.
         self.looks: list[tuple[int, list[Conversation]]] = []
@@ -151,6 +171,11 @@ class Instance(Node):
 
     def from_gateway(self, frame: frames.ToClient) -> None:
         self.world.note(self.name, "<-", "", frame)
+        answer = _ANSWERED.get(type(frame))
+        if answer is not None:
+            request = answer(frame)
+            if request is not None and self.unanswered.get(request) == getattr(frame, "number", 0):
+                del self.unanswered[request]
         self.act(lambda now: self.machine.receive(frame, now))
 
     def lost(self, connection: Connection) -> None:
@@ -167,6 +192,8 @@ class Instance(Node):
     def send(self, frame: frames.FromClient) -> None:
         if self.connection is not None:
             self.world.note(self.name, "->", self.connection.gateway.name, frame)
+            if isinstance(frame, frames.Asked):
+                self.unanswered[frame.op, frame.ref] = frame.number
             self.connection.up(self.connection.to_gateway, frame)
 
     def close(self) -> None:
@@ -238,7 +265,7 @@ class GatewayNode(Node):
         if target is None:
             return
         self.world.note(self.name, "->", target.client.name, frame)
-        if isinstance(frame, frames.Push | frames.Placed):
+        if isinstance(frame, Pushed):
             self.world.longest_queue = max(self.world.longest_queue, target.left(frame))
         target.down(target.to_client, frame)
 

@@ -20,14 +20,6 @@ if TYPE_CHECKING:
 
 Found = list[tuple[str, str]]  # (invariant, text)
 
-# Left out: a request to make a group has no number, so that the answer to an older one of the same name is taken for
-# that to a newer one with other members.
-_UNNUMBERED = (frames.CreateGroup,)
-
-# Left out: a login that is overtaken by the same client's next one ends that one when it arrives. The router cannot
-# tell that it is the older of the two.
-_OVERTAKEN_LOGINS_REPLACE = True
-
 
 class Places:
     """What routers tell of places: only what storage held at some time, and to one session never an older state."""
@@ -73,6 +65,7 @@ class _Pending:
     wanted: frames.Asked
     refusals: set[str]
     readers: int = 0  # of the message that it asks about, when it was made
+    there: int = 0  # how many messages there were then in the conversation that it asks about
     saved: bool = False
 
 
@@ -81,15 +74,18 @@ class Requests:
 
     One that is made while another of its kind is unanswered takes its place, and both have one answer."""
 
-    def __init__(self, ledger: Ledger, limit: int, found: Found) -> None:
+    def __init__(self, ledger: Ledger, limit: int, page: int, found: Found) -> None:
         self._ledger = ledger
         self._limit = limit
+        self._page = page
         self._found = found
         self._pending: dict[str, dict[tuple[str, str], list[_Pending]]] = defaultdict(dict)  # by instance
 
     def asked(self, instance: Instance, wanted: frames.Asked) -> None:
         ledger = self._ledger
         pending = _Pending(wanted, ledger.refusals(instance.user, wanted, self._limit))
+        if isinstance(wanted, frames.History):
+            pending.there = len(ledger.logs.get(wanted.conversation_id, ()))
         if isinstance(wanted, frames.ReadCount) and not pending.refusals:
             pending.readers, _ = ledger.readers(wanted.conversation_id, wanted.seq)
         all_pending = self._pending[instance.name].setdefault((wanted.op, wanted.ref), [])
@@ -118,6 +114,8 @@ class Requests:
                 self._done(instance, event, all_pending)
         elif isinstance(event, events.PeerRead):
             self._peer_read(instance, event)
+        elif isinstance(event, events.PeerDelivered):
+            self._peer_delivered(instance, event)
 
     def _refused(self, instance: Instance, event: events.RequestFailed, pending: list[_Pending]) -> None:
         if not any(event.code in one.refusals for one in pending):
@@ -131,12 +129,24 @@ class Requests:
     ) -> None:
         ledger = self._ledger
         so = [ledger.is_so(instance.user, one.wanted, self._limit) and self._is_saved(one) for one in pending]
-        if not (any(so) if isinstance(pending[0].wanted, _UNNUMBERED) else all(so)):
+        if not (so[-1] if isinstance(pending[0].wanted, frames.CreateGroup) else all(so)):
             self._tell("done_is_done", instance, event)
         elif isinstance(event, events.ReadCounted):
             readers, members = ledger.readers(event.conversation_id, event.seq)
             if event.members != members or not pending[0].readers <= event.read <= readers:
                 self._tell("read_counts_are_right", instance, event)
+        elif isinstance(event, events.History):
+            self._looked_back(instance, event, pending[-1].there)
+
+    def _looked_back(self, instance: Instance, event: events.History, there: int) -> None:
+        """The range as it was when it was asked for or, where it grew meanwhile, a little later."""
+        log, found = self._ledger.logs.get(event.conversation_id, []), []
+        for end in range(there, len(log) + 1):
+            found = log[max(0, event.first - 1) : max(0, min(event.last, end))]
+            if (event.messages, event.more) == (found[-self._page :], len(found) > self._page):
+                return
+        seqs = [message.seq for message in found]
+        self._tell("history_is_right", instance, f"{event}, not {seqs} or what was there when it asked")
 
     @staticmethod
     def _is_saved(pending: _Pending) -> bool:
@@ -150,6 +160,10 @@ class Requests:
             mark = self._ledger.place(peer, event.conversation_id).read_seq
             if peer != instance.user and event.seq > mark:
                 self._tell("receipts_are_true", instance, event)
+
+    def _peer_delivered(self, instance: Instance, event: events.PeerDelivered) -> None:
+        if event.seq > self._ledger.place(instance.user, event.conversation_id).peer_delivered_seq:
+            self._tell("receipts_are_true", instance, event)
 
     def _tell(self, invariant: str, instance: Instance, event: object) -> None:
         self._found.append((invariant, f"{instance.name} was told {event}"))
@@ -227,7 +241,7 @@ class Logins:
         if code == Code.REPLACED:
             logins = [a for at, a in self._arrived[user] if at > since and a.device == instance.device]
             own = [attach for attach in logins if self._world.owners[attach.connection] == instance.name]
-            return len(logins) > len(own) or (_OVERTAKEN_LOGINS_REPLACE and len(own) > 1)
+            return len(logins) > len(own)
         return code == Code.KICKED and (
             any(at > since and device == instance.device for at, device in self._ends[user])
             or any(at > since and self._takes_the_slot(attach, instance) for at, attach in self._arrived[user])

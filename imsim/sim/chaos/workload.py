@@ -15,13 +15,13 @@ CONFLICTS = 0.3  # how many twins of a message say something else
 #: what failed last; `leave` stops the client and `come` starts it.
 ACTIONS = (
     "send", "burst", "twin", "resend",
-    "read", "set_conversation", "hide", "read_count",
+    "read", "set_conversation", "hide", "read_count", "history",
     "create_group", "end_session", "leave", "come",
 )  # fmt: skip
 
 _COMMON = {"send": 10.0, "burst": 3.0, "read": 8.0, "set_conversation": 4.0}
 _RARE = {
-    "twin": 1.0, "resend": 1.5, "hide": 2.0, "read_count": 2.0,
+    "twin": 1.0, "resend": 1.5, "hide": 2.0, "read_count": 2.0, "history": 2.0,
     "create_group": 0.5, "end_session": 0.7, "leave": 1.0, "come": 2.0,
 }  # fmt: skip
 
@@ -131,6 +131,10 @@ class _Writer:
                     self._add(self._soon(at), other, action, {"conversation": conversation, **settings})
         elif action == "read_count":
             self._add(at, device, action, {"conversation": conversation, "seq": dice.whole(1, 6)})
+        elif action == "history":
+            first = dice.whole(1, 12)
+            last = first + dice.whole(-1, 8)
+            self._add(at, device, action, {"conversation": conversation, "first": first, "last": last})
         elif action == "end_session":
             others = self._others(device)
             self._add(at, device, action, {"other": dice.pick(others or [device]).split("/")[1]})
@@ -145,10 +149,12 @@ class _Writer:
         dice = self._dice
         twins = [step for step in self._sent if step.device in self._others(device)]
         if twins:
-            arguments = dict(dice.pick(twins).arguments)
+            twin = dice.pick(twins)
+            arguments = dict(twin.arguments)
             if dice.chance(CONFLICTS):
                 arguments["content"] += " changed"
-            self._add(at, device, "send", arguments)
+            race = dice.chance(0.5)
+            self._add(self._soon(twin.time) if race else at, device, "send", arguments)
 
     def _settings(self, number: int) -> dict[str, Any]:
         """One or two of a conversation's settings, other than they are or not."""

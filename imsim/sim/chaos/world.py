@@ -24,7 +24,7 @@ from imsim.sim.chaos.network import Channel, Connection
 from imsim.sim.chaos.nodes import GatewayNode, Instance, Node, RouterNode, StorageNode
 from imsim.sim.chaos.trace import Entry
 from imsim.sim.clock import Clock
-from imsim.sim.faults import KINDS, Fault, Windows
+from imsim.sim.faults import Fault, Windows
 
 _LONGEST_PUSH_TIMEOUT = 60.0  # seconds; the gateway's own
 _MOST_ENTRIES = 200_000  # of a trace: beyond it, machines keep each other busy
@@ -47,7 +47,7 @@ class ChaosWorld:
         self.longest_queue = 0  # the most pushes that ever waited on one connection
         self.broken: str | None = None  # the traceback of a machine that raised
         self.restless: list[str] = []  # who still waited for what when all should have come to rest
-        #: What each live instance lacked before everybody logged in once more: where that should be nothing.
+        #: What each live instance lacked before everybody logged in once more, which should be nothing.
         self.deaf: list[str] = []
         self.logs: dict[str, StoredLog] = {}
         #: Who was logged in with which token when all had come to rest, before and after another login.
@@ -100,10 +100,8 @@ class ChaosWorld:
         self.clock.run(until=case.duration + 0.01 * len(self.apps))
         self.heal()
         self._audit()
-        deaf = any(KINDS[fault.kind].deafens for fault in case.faults)
-        self.settle(deaf)
-        if not (deaf or self._gave_up()):
-            self.deaf = [self.lack(instance) for instance in self.instances() if instance.is_live]
+        self.settle(2.2 * case.policies.storage_timeout)
+        self.deaf = [self.lack(instance) for instance in self.instances() if instance.is_live]
         self._note_tokens()
         for connection in self._connections:
             connection.cut()
@@ -116,14 +114,6 @@ class ChaosWorld:
     def _note_tokens(self) -> None:
         there = (State.SYNCING, State.ONLINE)
         self.in_use += [(i.name, i.machine.token) for i in self.instances() if i.is_live and i.machine.state in there]
-
-    def _gave_up(self) -> bool:
-        """Whether a send was given up all of whose answers may have been lost, which leaves a gap at its sender."""
-        return any(
-            type(event) is events.SendFailed and event.code == Code.TIMEOUT
-            for instance in self.instances()
-            for event in instance.events
-        )
 
     def _fault(self, fault: Fault) -> None:
         self.note(fault.target, "fault", "planned", str(fault))
@@ -164,27 +154,29 @@ class ChaosWorld:
             else:
                 app.start_anew(None)
 
-    def settle(self, deaf: bool = False) -> None:
-        """Wait until nothing is on its way and everybody has got an answer: as long as the policies may take.
-
-        deaf: some may have no session any more where their user is, and so neither a sync nor what others sent; then
-        they, and the gateways that go on pushing to them, are not waited for."""
+    def settle(self, calm: float = 0.0) -> None:
+        """Wait until nothing is on its way and everybody has got an answer, as long as the policies may take; and until
+        it has been so for some time: routers look again at what storage has not answered."""
         policies = self.case.policies
         patience = 4 * (policies.heartbeat_timeout + policies.reconnect_max + policies.login_timeout)
         patience += 8 * (policies.send_timeout + policies.storage_timeout) + 3 * _LONGEST_PUSH_TIMEOUT
-        patience += sum(len(self.case.steps) / rate for rate in (policies.user_rate, policies.group_rate) if rate)
+        patience += sum(3 * len(self.case.steps) / rate for rate in (policies.user_rate, policies.group_rate) if rate)
         end = self.clock.now + patience
-        unrest = "the world"
-        while unrest and self.clock.now < end and len(self.trace) < _MOST_ENTRIES:
+        unrest, since = "the world", self.clock.now
+        while self.clock.now < end and len(self.trace) < _MOST_ENTRIES:
             self.clock.run(until=self.clock.now + 1.0)
             self._bring_back()
-            unrest = self._unrest(deaf or self._gave_up())
+            unrest = self._unrest()
+            if unrest:
+                since = self.clock.now
+            elif self.clock.now - since >= calm:
+                break
         for instance in self.instances():
             instance.look()
         if unrest:
             self.restless.append(f"{unrest} at {self.clock.now:.0f} s")
 
-    def _unrest(self, deaf: bool) -> str:
+    def _unrest(self) -> str:
         """Who still waits for something; "" if nobody does."""
         if self.storage.waiting:
             return "storage still has to answer"
@@ -193,16 +185,16 @@ class ChaosWorld:
                 return f"{source} still has something on its way to {target}"
         self._connections = [connection for connection in self._connections if not connection.is_over]
         for connection in self._connections:
-            if not (connection.is_quiet and (deaf or not connection.unacknowledged)):
+            if not connection.is_quiet or connection.unacknowledged:
                 return f"{connection.client.name} still has an unfinished connection to {connection.gateway.name}"
         for instance in (*self.instances(), *self.probes):
             if instance.is_live:
-                if instance.machine.state not in ((State.ONLINE, State.SYNCING) if deaf else (State.ONLINE,)):
+                if instance.machine.state != State.ONLINE:
                     return f"{instance.name} is still {instance.machine.state}"
                 for id_client in instance.sent:
                     if instance.machine.status(id_client) == Status.SENDING:
                         return f"{id_client} is still being sent by {instance.name}"
-                for op, ref in instance.asked:
+                for op, ref in (*instance.asked, *instance.unanswered):
                     return f"{instance.name} still waits for the answer to its {op} {ref}"
         return ""
 
@@ -418,7 +410,8 @@ class ChaosWorld:
                 return f"{instance.name} lists {view.id}, which is none of theirs,"
             # Left out: its own mark may be ahead, where the answer to its send was that of another device's twin.
             mark = max(view.read_seq, place.read_seq)
-            told = (view.pinned, view.muted, view.custom, view.peer_read_seq, view.read_seq)
-            if told != (place.pinned, place.muted, place.custom, place.peer_read_seq, mark):
+            told = (view.pinned, view.muted, view.custom, view.peer_read_seq, view.peer_delivered_seq, view.read_seq)
+            peer = (place.peer_read_seq, place.peer_delivered_seq)
+            if told != (place.pinned, place.muted, place.custom, *peer, mark):
                 return f"{instance.name} lacks the place {place}"
         return ""

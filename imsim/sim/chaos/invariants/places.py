@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from imsim.core import events, frames
+from imsim.core.model import Place
 from imsim.core.screen import Conversation
 from imsim.sim.chaos.evidence import Evidence
 from imsim.sim.chaos.ledger import Line
@@ -21,7 +23,10 @@ def conversation_lists_are_right(evidence: Evidence) -> Iterator[str]:
             yield f"{instance.name} lists {sorted(views)}, not {sorted(lines)}"
             continue
         for conversation, view in views.items():
-            yield from (f"{instance.name} has {wrong}" for wrong in _differences(view, lines[conversation]))
+            line = lines[conversation]
+            if not instance.is_live:  # it was ended by a probe, which has told its peers since what it got
+                line.place = replace(line.place, peer_delivered_seq=view.peer_delivered_seq)
+            yield from (f"{instance.name} has {wrong}" for wrong in _differences(view, line))
 
 
 def _differences(view: Conversation, line: Line) -> Iterator[str]:
@@ -34,7 +39,7 @@ def _differences(view: Conversation, line: Line) -> Iterator[str]:
         yield f"read {view.id} up to {view.read_seq}, storage says {place.read_seq}"
     elif view.unread != line.unread:
         yield f"{view.unread} unread in {view.id}, not {line.unread}"
-    for name in ("pinned", "muted", "custom", "peer_read_seq"):
+    for name in ("pinned", "muted", "custom", "peer_read_seq", "peer_delivered_seq"):
         if getattr(view, name) != getattr(place, name):
             yield f"{name} {getattr(view, name)!r} for {view.id}, not {getattr(place, name)!r}"
 
@@ -77,6 +82,21 @@ def places_stand(evidence: Evidence) -> Iterator[str]:
                 peers = [log.places[peer] for peer in log.members if peer != user]
                 if place.peer_read_seq != sum(peer.read_seq for peer in peers):
                     yield f"{conversation} is told to {user} as read up to {place.peer_read_seq} by {peers}"
+                yield from _wrongly_delivered(evidence, conversation, user, place, len(log.messages))
+
+
+def _wrongly_delivered(evidence: Evidence, conversation: str, user: str, place: Place, end: int) -> Iterator[str]:
+    """What one user is told that the other has got: no more than a device of the other said, and what one said who is
+    still there."""
+    ledger, got = evidence.ledger, place.peer_delivered_seq
+    least = most = place.peer_read_seq
+    if evidence.acknowledges:
+        peers = [peer for peer in ledger.members_of(conversation) if peer != user]
+        most = max([place.peer_read_seq, *(min(end, ledger.held.get((peer, conversation), 0)) for peer in peers)])
+        heard = (ledger.heard.get((i.name, conversation), 0) for i in evidence.world.finalists if i.user in peers)
+        least = max([least, *heard])
+    if not least <= got <= most:
+        yield f"{conversation} is told to {user} as delivered up to {got}, not {least} to {most}"
 
 
 def marks_only_grow(evidence: Evidence) -> Iterator[str]:
@@ -84,7 +104,7 @@ def marks_only_grow(evidence: Evidence) -> Iterator[str]:
     for instance in evidence.world.instances():
         marks: dict[tuple[type, str], int] = {}
         for event in instance.events:
-            if isinstance(event, events.ReadMoved | events.PeerRead):
+            if isinstance(event, events.ReadMoved | events.PeerRead | events.PeerDelivered):
                 seq = event.read_seq if isinstance(event, events.ReadMoved) else event.seq
                 key = (type(event), event.conversation_id)
                 if seq <= marks.get(key, 0):

@@ -8,10 +8,6 @@ from imsim.core import events
 from imsim.core.model import Flow, Status, conversation_id
 from imsim.sim.chaos.evidence import Evidence
 
-# Left out: a send is refused for a conflict with a twin that only waits for storage, although storage may then refuse
-# the twin because it holds this one. Its sender is told that it failed, and is corrected later, or never.
-_CONFLICTS_WITH_WHAT_WAITS = True
-
 
 def status_only_improves(evidence: Evidence) -> Iterator[str]:
     """sending, then success for ever; or fail, until it is sent again or proves stored after all."""
@@ -41,8 +37,6 @@ def sent_is_stored_or_rejected(evidence: Evidence) -> Iterator[str]:
             status = instance.machine.status(id_client)
             is_there = instance in evidence.world.finalists
             allowed = evidence.ledger.verdict(instance.user, conversation, sent, limit)
-            if _CONFLICTS_WITH_WHAT_WAITS and id_client in evidence.shared:
-                allowed |= {"conflict"}
             if status == Status.SUCCESS and not same:
                 yield f"{id_client} on {instance.name} has the status success and is not stored so"
             elif is_there and status != Status.SUCCESS and same and id_client not in shown:
