@@ -294,6 +294,10 @@ class Conversations:
             else:
                 self._check_may_send(conversation, session, frame)
         except Refused as refused:
+            if refused.code == Code.CONFLICT and key not in known:
+                # It may be so because of this very change, made long ago.
+                self._look_up(conversation, up, known, storage.Find(conversation.id, *key), now)
+                return
             # What it rests on may be a change that is not stored, and never will be: then it was no answer.
             for entry in reversed(conversation.pending):
                 if entry.is_change:

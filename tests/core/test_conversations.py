@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from core.builders import AB, TEAM, Writer, failed, message, open_log, place, send, session
+from core.builders import AB, TEAM, Writer, change, failed, message, open_log, place, send, session
 
 from imsim.core import events, frames, storage
 from imsim.core.conversations import _RECENT, _WAITING
-from imsim.core.model import Code
+from imsim.core.model import Code, Scene
 from imsim.core.policies import Policies
 
 
@@ -722,6 +722,393 @@ def test_making_a_group_fails_with_storage_and_may_be_repeated(writer, at):
     writer.change("1", "create", "bob")
     writer.answer_all()
     assert writer.acks() == [("1", 1)]
+
+
+# --- changes --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def team(writer):
+    """A writer of an open group of alice's with bob."""
+    writer.change("0", "create", "bob", join="open")
+    writer.answer_all()
+    writer.take()
+    writer.delivered.clear()
+    writer.events.clear()
+    return writer
+
+
+def answers(writer):
+    """(idClient, seq or code) of the answers to sends since, in their order."""
+    told = [frame for _, frame in writer.take((frames.Stored, frames.Rejected))]
+    return [(f.id_client, f.seq) if isinstance(f, frames.Stored) else (f.ref, f.code) for f in told]
+
+
+def audiences(writer):
+    """(seq, users) of what was let out of the group's log since."""
+    found = [(deliver.message.seq, deliver.users) for deliver in writer.delivered if deliver.message.scene == "group"]
+    writer.delivered.clear()
+    return found
+
+
+def test_each_entry_goes_to_those_who_are_members_when_it_is_committed(team):
+    """However many are under way."""
+    team.say("1")
+    team.change("2", "join", by="carol")
+    team.say("3", by="carol")
+    team.change("4", "kick", "bob")
+    team.say("5", by="bob")
+    team.say("6")
+    team.change("7", "leave", by="carol")
+    team.say("8")
+    assert (answers(team), audiences(team)) == ([], [])
+    team.answer_all()
+    assert audiences(team) == [
+        (2, ("alice", "bob")),
+        *((seq, ("alice", "bob", "carol")) for seq in (3, 4, 5)),
+        *((seq, ("alice", "carol")) for seq in (6, 7)),
+        (8, ("alice",)),
+    ]
+    assert [number for number, _ in answers(team)] == ["1", "2", "3", "4", "5", "6", "7", "8"]
+
+
+def test_a_refusal_that_rests_on_a_change_waits_until_that_is_stored(team):
+    team.change("1", "kick", "bob")
+    team.say("2", by="bob")
+    team.say("3")
+    assert answers(team) == []
+    team.answer()
+    assert answers(team) == [("1", 2), ("2", Code.NOT_MEMBER)]
+    team.say("4", by="bob")
+    assert answers(team) == [("4", Code.NOT_MEMBER)]  # that rests on nothing that is under way
+
+
+def test_a_refusal_waits_for_the_latest_change_and_for_no_other_message(team):
+    team.change("1", "mute", "bob")
+    team.change("2", "mute")
+    team.say("3")
+    team.say("4", by="bob")
+    team.answer()
+    assert answers(team) == [("1", 2)]
+    team.answer()
+    assert answers(team) == [("2", 3), ("4", Code.MUTED)]
+
+
+@pytest.mark.parametrize("how", ["failed", "fenced", "silent"])
+def test_a_change_that_was_not_stored_refuses_nobody(team, how):
+    team.change("1", "kick", "bob")
+    team.say("2", by="bob")
+    if how == "silent":
+        team.asked.clear()
+        team.advance(10)
+    else:
+        team.answer(result=failed if how == "failed" else lambda _: storage.Fenced())
+    assert answers(team) == [("1", Code.UNAVAILABLE), ("2", Code.UNAVAILABLE)]
+    team.say("2", by="bob", resend=True)
+    team.answer_all()
+    assert answers(team) == [("2", 2)]
+
+
+def test_a_change_that_was_done_though_storage_said_otherwise_is_found(team):
+    team.change("1", "kick", "bob")
+    team.say("2", by="bob")
+    team.storage.execute(team.asked[0])
+    team.answer(result=failed)
+    team.take()
+    team.opened.clear()
+    team.change("1", "kick", "bob")  # no resend: another device of hers
+    team.say("2", by="bob")
+    team.answer_all()
+    assert answers(team) == [("1", 2), ("2", Code.NOT_MEMBER)]
+    assert team.opened == [
+        frames.Opened(("alice",), TEAM, 2),
+        frames.Opened(("bob",), TEAM, 2),  # who saw this as the last
+        frames.Opened(("bob",), "system:bob", 1),
+    ]
+
+
+def test_a_change_that_proves_a_duplicate_is_undone_in_memory(team):
+    """Another device did the same long ago, and it was undone since."""
+    for number, event in (("1", "leave"), ("2", "join")):
+        team.change(number, event, by="bob")
+    team.answer_all()
+    again = Writer(team.storage)
+    again.change("3", "join", by="carol")
+    again.answer_all()
+    again.take()
+    again.change("1", "leave", by="bob")  # no resend: it is not looked up
+    again.say("4", by="bob")
+    again.answer_all()
+    assert answers(again) == [("1", 2), ("4", Code.UNAVAILABLE)]
+    again.say("4", by="bob")
+    again.answer_all()
+    assert answers(again) == [("4", 5)]
+    assert set(audiences(again)[-1][1]) == {"alice", "bob", "carol"}
+
+
+def ask(writer, id_client, event, by="alice", to="bob", **data):
+    writer.to(AB, change(id_client, event, by=by, scene=Scene.P2P, to=to, **data), session(by))
+
+
+def test_a_request_of_who_is_blocked_was_never_made(opened):
+    opened.storage.execute(storage.SavePlace("bob", AB, blocked=True))
+    ask(opened, "1", "friend_request")
+    ask(opened, "2", "friend_accept", "bob", "alice")
+    opened.answer_all()
+    assert answers(opened) == [("1", Code.BLOCKED), ("2", Code.UNAVAILABLE)]
+    ask(opened, "2", "friend_accept", "bob", "alice")
+    opened.answer_all()
+    assert answers(opened) == [("2", Code.CONFLICT)]
+    assert [deliver.message.seq for deliver in opened.delivered] == []
+
+
+def test_a_message_of_who_is_blocked_gives_its_place_back(opened):
+    opened.storage.execute(storage.SavePlace("bob", AB, blocked=True))
+    opened.send("1")
+    opened.answer()
+    assert answers(opened) == [("1", Code.BLOCKED)]
+    opened.send("2", by=session("bob"))
+    opened.answer()
+    assert answers(opened) == [("2", 2)]
+    opened.storage.execute(storage.SavePlace("bob", AB, blocked=False))
+    opened.send("1")  # it was not taken for a repetition
+    opened.answer()
+    assert answers(opened) == [("1", 3)]
+
+
+def test_what_was_sent_behind_a_blocked_message_is_sent_again(opened):
+    opened.storage.execute(storage.SavePlace("bob", AB, blocked=True))
+    opened.send("1")
+    opened.send("2", by=session("bob"))
+    opened.answer_all()
+    assert answers(opened) == [("1", Code.BLOCKED), ("2", Code.UNAVAILABLE)]
+    assert opened.machine.next_deadline() is not None  # whatever "2" became, it is looked after
+
+
+def test_a_retry_of_a_change_that_was_undone_since_gets_its_answer(team):
+    team.change("1", "leave", by="bob")
+    team.change("2", "invite", "bob")
+    team.answer_all()
+    again = Writer(team.storage)
+    for writer in (team, again):
+        writer.take()
+        frame = change("1", "leave", by="bob")
+        frame.resend = True
+        writer.to(TEAM, frame, session("bob"))
+        writer.answer_all()
+        assert answers(writer) == [("1", 2)]
+    assert again.machine._open[TEAM].members == ("alice", "bob")
+
+
+def test_consequences_go_to_those_whom_they_concern_once_they_are_stored(team):
+    team.change("1", "kick", "bob")
+    team.clock.now = 5.0
+    assert team.delivered == []
+    team.answer()
+    kick, told = team.delivered
+    assert (kick.message.seq, kick.origin) == (2, session())
+    assert (told.users, told.origin) == (("bob",), None)
+    one = told.message
+    assert (one.conversation_id, one.seq, one.id, one.id_client) == ("system:bob", 1, "system:bob:1", "group:team:2")
+    assert (one.scene, one.type, one.sender, one.to) == ("system", "group_kicked", "alice", "bob")
+    assert one.file == {"conversationId": TEAM, "title": ""}
+    assert one.time == kick.message.time
+
+
+def test_news_of_an_answer_name_what_was_answered(opened):
+    ask(opened, "1", "friend_request")
+    ask(opened, "2", "friend_accept", "bob", "alice")
+    opened.answer_all()
+    settle = opened.delivered[-2].message
+    assert (settle.conversation_id, settle.type, settle.id_client) == ("system:bob", "notification", f"{AB}:3>{AB}:2")
+    assert settle.file == {"event": "settle", "operator": "bob", "targets": [f"{AB}:2"], "data": {"state": "passed"}}
+    assert opened.delivered[-1].message.type == "friend_accepted"
+
+
+def test_a_new_writer_tells_whose_system_logs_were_written_to(opened):
+    ask(opened, "1", "friend_request")
+    opened.answer_all()
+    again = Writer(opened.storage)
+    again.send("2")
+    again.answer_all()
+    assert again.opened == [frames.Opened(("alice", "bob"), AB, 2), frames.Opened(("bob",), "system:bob", 1)]
+
+
+@pytest.mark.parametrize("operator", ["bob", "", None])
+def test_nobody_acts_in_anothers_name(team, operator):
+    frame = change("1", "configure", title="x")
+    frame.file["operator"] = operator
+    team.to(TEAM, frame)
+    assert answers(team) == [("1", Code.BAD_REQUEST)]
+    frame.file["event"] = "unheard of"
+    team.to(TEAM, frame)
+    assert answers(team) == [("1", Code.BAD_REQUEST)]
+
+
+def test_a_notice_that_changes_nothing_is_a_message_like_any_other(team):
+    team.change("1", "theme", colour="red")
+    assert team.asked[0].effects is None
+    team.change("2", "theme", by="mallory")
+    team.change("3", "mute", "bob")
+    team.change("4", "theme", by="bob")
+    team.answer_all()
+    assert answers(team) == [("2", Code.NOT_MEMBER), ("1", 2), ("3", 3), ("4", Code.MUTED)]
+
+
+@pytest.mark.parametrize(
+    ("conversation", "frame", "code"),
+    [
+        (AB, change("1", "kick", "bob", scene=Scene.P2P, to="bob"), Code.BAD_REQUEST),
+        (AB, change("1", "settle", "x", scene=Scene.P2P, to="bob"), Code.BAD_REQUEST),
+        (AB, change("1", "friend_accept", scene=Scene.P2P, to="bob"), Code.CONFLICT),
+        ("system:bob", change("1", "settle", "x", scene=Scene.SYSTEM, to="bob"), Code.BAD_REQUEST),
+        ("system:bob", change("1", "create", scene=Scene.SYSTEM, to="bob"), Code.BAD_REQUEST),
+        ("system:bob", change("1", "theme", scene=Scene.SYSTEM, to="bob"), Code.BAD_REQUEST),
+        ("system:bob", change("1", "recall", scene=Scene.SYSTEM, to="bob", seq=1), Code.BAD_REQUEST),
+        ("system:bob", frames.Send("1", Scene.SYSTEM, "bob", "hi"), Code.BAD_REQUEST),
+        ("p2p:alice:alice", change("1", "friend_request", scene=Scene.P2P, to="alice"), Code.BAD_REQUEST),
+    ],
+)
+def test_what_can_be_changed_nowhere_there(writer, conversation, frame, code):
+    writer.to(conversation, frame)
+    writer.answer_all()
+    assert answers(writer) == [("1", code)]
+
+
+def test_users_send_each_other_system_messages_of_one_type(writer):
+    writer.to("system:bob", frames.Send("1", Scene.SYSTEM, "bob", "", "custom", custom="{}"))
+    writer.answer_all()
+    assert answers(writer) == [("1", 1)]
+    assert [deliver.users for deliver in writer.delivered] == [("bob",)]
+    writer.to("system:bob", change("2", "recall", scene=Scene.SYSTEM, to="bob", seq=1))
+    writer.answer_all()
+    assert answers(writer) == [("2", Code.NOT_MEMBER)]
+
+
+def test_a_writer_of_a_system_log_that_a_note_overtook_starts_again(writer):
+    said = frames.Send("1", Scene.SYSTEM, "bob", "", "custom", custom="{}")
+    writer.to("system:bob", said)
+    writer.answer()
+    ask(writer, "2", "friend_request")
+    writer.answer(-1)
+    writer.answer(-1)
+    writer.answer_all()
+    assert answers(writer) == [("2", 1), ("1", Code.UNAVAILABLE)]
+    writer.to("system:bob", said)
+    writer.answer_all()
+    assert answers(writer) == [("1", 2)]
+
+
+# --- recall, edit ---------------------------------------------------------------------------------------------------
+
+
+def test_what_is_recalled_is_looked_up_behind_all_that_is_under_way(opened):
+    opened.send("1")
+    ask(opened, "2", "recall", seq=2)
+    assert [request.op for request in opened.asked] == ["append", "get"]
+    opened.send("3")
+    opened.answer_all()
+    assert answers(opened) == [("1", 2), ("2", 3), ("3", 4)]
+    gone = opened.storage.execute(storage.Get(AB, 2))
+    assert (gone.recalled, gone.content, gone.amended) == (True, "", 3)
+
+
+def test_one_of_two_amendments_that_race_finds_what_the_other_did(opened):
+    ask(opened, "1", "recall", seq=1)
+    ask(opened, "2", "edit", seq=1, content="x")
+    ask(opened, "3", "recall", seq=1)
+    opened.answer_all()
+    assert answers(opened) == [("1", 2), ("2", Code.CONFLICT), ("3", Code.CONFLICT)]
+    opened.send("4")
+    opened.answer_all()
+    ask(opened, "5", "edit", seq=3, content="x")
+    ask(opened, "6", "edit", seq=3, content="y")
+    opened.answer_all()
+    assert opened.storage.execute(storage.Get(AB, 3)).content == "y"
+    assert opened.storage.execute(storage.Get(AB, 3)).amended == 5
+
+
+def test_what_cannot_be_looked_up_is_asked_again(opened):
+    ask(opened, "1", "recall", seq=1)
+    opened.answer(result=failed)
+    assert answers(opened) == [("1", Code.UNAVAILABLE)]
+    ask(opened, "1", "recall", seq=1)
+    opened.asked.clear()
+    opened.advance(10)
+    assert answers(opened) == [("1", Code.UNAVAILABLE)]
+    ask(opened, "1", "recall", seq=1)
+    opened.answer_all()
+    assert answers(opened) == [("1", 2)]
+
+
+def test_who_is_no_member_is_not_even_looked_up(opened):
+    opened.to(AB, change("1", "recall", by="mallory", scene=Scene.P2P, to="bob", seq=1), session("mallory"))
+    assert not opened.asked
+    assert answers(opened) == [("1", Code.NOT_MEMBER)]
+
+
+def test_an_edit_says_something_so_who_may_not_speak_may_not_edit(team):
+    team.say("1", by="bob")
+    team.change("2", "mute", "bob")
+    team.answer_all()
+    team.take()
+    team.change("3", "edit", by="bob", seq=2, content="let me speak")
+    assert answers(team) == [("3", Code.MUTED)]
+    team.change("4", "recall", by="bob", seq=2)
+    team.answer_all()
+    assert answers(team) == [("4", 4)]
+
+
+def test_strangers_edit_nothing_where_they_may_not_speak():
+    writer = Writer(policies=Policies(strangers="refuse"))
+    ask(writer, "1", "friend_request")
+    ask(writer, "2", "friend_accept", "bob", "alice")
+    writer.send("3")
+    ask(writer, "4", "friend_delete", "bob", "alice")
+    ask(writer, "5", "edit", seq=3, content="please")
+    writer.answer_all()
+    assert answers(writer)[-1] == ("5", Code.NOT_FRIENDS)
+    writer.to("p2p:alice:alice", send("1", to="alice"))
+    writer.answer_all()
+    assert answers(writer) == [("1", 1)]  # nobody is a stranger to oneself
+
+
+def test_windows_are_measured_from_the_messages_own_time():
+    writer = Writer(policies=Policies(recall_window=10.0, edit_window=20.0))
+    writer.clock.now = 100.0
+    writer.send("0")
+    writer.answer_all()
+    writer.clock.now = 110.5
+    ask(writer, "1", "recall", seq=1)
+    ask(writer, "2", "edit", seq=1, content="x")
+    writer.answer_all()
+    assert answers(writer) == [("0", 1), ("1", Code.EXPIRED), ("2", 2)]
+
+
+def test_requests_live_as_long_as_the_policy_says():
+    writer = Writer(policies=Policies(request_lifetime=10.0))
+    ask(writer, "1", "friend_request")
+    writer.answer_all()
+    assert writer.delivered[1].message.file["expires"] == 1_010_000
+    writer.clock.now = 10.0
+    ask(writer, "2", "friend_accept", "bob", "alice")
+    assert answers(writer)[-1] == ("2", Code.EXPIRED)
+
+
+def test_changes_count_for_the_rate_of_the_group():
+    writer = Writer(policies=Policies(group_rate=1.0, group_burst=1))
+    writer.change("1", "create", "bob")
+    writer.answer_all()
+    writer.change("2", "mute")
+    assert answers(writer) == [("1", 1), ("2", Code.RATE_LIMITED)]
+    assert writer.machine._open[TEAM].state["muted_all"] is False
+
+
+def test_a_replaced_session_changes_nothing_even_from_outside(team):
+    team.to(TEAM, change("1", "join", by="carol"), session("carol", epoch=5))
+    team.to(TEAM, change("2", "leave", by="carol"), session("carol", epoch=4))
+    team.answer_all()
+    assert answers(team) == [("1", 2)]
 
 
 # --- bounds ---------------------------------------------------------------------------------------------------------

@@ -517,6 +517,289 @@ def test_groups_and_notes_to_oneself_know_nothing_of_what_was_delivered(store):
     assert [found.delivered_seq for found in store.execute(storage.OpenUser("alice")).places] == [0, 0]
 
 
+# --- what an entry changes ------------------------------------------------------------------------------------------
+
+
+class Team:
+    """A group whose log is written with effects."""
+
+    def __init__(self, store, members=("alice", "bob")):
+        self.store, self.seq = store, 0
+        self.epoch = opened(store, TEAM, ()).epoch
+        self.add(joined=members)
+
+    def add(self, sender="alice", shown=0, message_=None, **effects):
+        one = message_ or message(self.seq + 1, conversation_id=TEAM, sender=sender)
+        result = self.store.execute(storage.Append(self.epoch, one, shown, storage.Effects(**effects)))
+        if isinstance(result, storage.Appended):
+            self.seq += 1
+        return result
+
+    def seen(self, user):
+        return [one.seq for one in read_log(self.store, user)]
+
+
+def read_log(store, user, conversation=TEAM):
+    return [one for one in missed(store, user, limit=1_000).messages if one.conversation_id == conversation]
+
+
+def note(to="carol", id_client="n1", **fields):
+    log = f"system:{to}"
+    return message(0, id="", conversation_id=log, id_client=id_client, scene="system", to=to, **fields)
+
+
+def test_a_member_sees_from_joining_to_leaving_each_time(store):
+    team = Team(store)
+    team.add()
+    team.add(joined=("carol",))
+    team.add()
+    team.add(left=("carol",))
+    team.add()
+    assert team.seen("carol") == [3, 4, 5]
+    assert missed(store, "carol").cursors == {TEAM: 5}
+    team.add(joined=("carol",))
+    team.add()
+    assert team.seen("carol") == [3, 4, 5, 7, 8]
+    assert missed(store, "carol").cursors == {TEAM: 8}
+    assert missed(store, "carol", {TEAM: 5}).messages[0].seq == 7
+    assert [one.seq for one in missed(store, "carol", {TEAM: 7}).messages] == [8]
+    assert team.seen("bob") == list(range(1, 9))
+    assert team.seen("dave") == []
+    assert opened(store, TEAM, None).members == ("alice", "bob", "carol")
+
+
+def test_a_range_has_only_what_may_be_seen(store):
+    team = Team(store)
+    for effects in ({}, {"joined": ("carol",)}, {}, {"left": ("carol",)}, {}, {"joined": ("carol",)}):
+        team.add(**effects)
+    assert find_range(store, 1, 99, user="carol", conversation=TEAM) == ([3, 4, 5, 7], False)
+    assert find_range(store, 4, 6, user="carol", conversation=TEAM) == ([4, 5], False)
+    assert find_range(store, 1, 2, user="carol", conversation=TEAM) == ([], False)
+    assert find_range(store, 1, 9, 2, user="carol", conversation=TEAM) == ([5, 7], True)
+
+
+def test_only_what_may_be_seen_counts_as_unread(store):
+    team = Team(store)
+    for effects in ({}, {"joined": ("carol",)}, {}, {"left": ("carol",)}, {}):
+        team.add(**effects)
+    (found,) = store.execute(storage.OpenUser("carol")).places
+    assert (found.unread_seqs, found.max_seq) == ([3, 4, 5], 5)
+    save(store, "carol", 4, TEAM)
+    assert places(store, "carol")[TEAM][1] == [5]
+    team.add(joined=("carol",))
+    (found,) = store.execute(storage.OpenUser("carol")).places
+    assert (found.unread_seqs, found.max_seq) == ([5, 7], 7)
+
+
+def test_those_count_as_readers_who_were_members_then(store):
+    team = Team(store)
+    team.add(joined=("carol",))
+    team.add(left=("carol",))
+    team.add(joined=("dave",))
+
+    def count(seq, user="alice"):
+        return store.execute(storage.CountRead(user, TEAM, seq))
+
+    assert [count(seq).members for seq in (1, 2, 3, 4)] == [1, 2, 2, 2]
+    save(store, "carol", 3, TEAM)
+    save(store, "bob", 4, TEAM)
+    assert [count(seq).read for seq in (1, 2, 3, 4)] == [1, 2, 2, 1]
+    assert count(4, "carol") is count(1, "carol") is count(3, "dave") is None
+    assert count(3, "carol") == storage.ReadCount(2, 2)
+
+
+def test_who_leaves_reads_by_it_and_who_never_was_there_does_not(store):
+    team = Team(store)
+    team.add()
+    moved = team.add("bob", shown=2, left=("bob",))
+    assert moved.places == (("bob", place(1, 2, conversation=TEAM)),)
+    assert team.add("mallory", shown=2).places == ()
+
+
+def test_rows_go_to_those_who_join_and_to_those_who_leave(by_write):
+    team = Team(by_write)
+    assert team.add(joined=("carol",)).inbox_rows == 3
+    assert team.add(left=("carol", "bob")).inbox_rows == 3
+    assert team.add(notes=(note(), note("dave"))).inbox_rows == 3
+
+
+def test_the_state_is_what_the_latest_entry_says(store):
+    team = Team(store)
+    team.add(state={"title": "one"})
+    team.add()
+    assert opened(store, TEAM, None).state == {"title": "one"}
+
+
+def test_an_amended_message_is_found_as_such_everywhere(store):
+    epoch = opened(store).epoch
+    for seq in (1, 2):
+        append(store, epoch, message(seq))
+    gone = message(1, content="", recalled=True, amended=3)
+    assert store.execute(storage.Append(epoch, message(3), 0, storage.Effects(amended=gone))) == storage.Appended(
+        inbox_rows=2 * (store._inboxes is not None)
+    )
+    assert read_log(store, "bob", AB) == [gone, message(2), message(3)]
+    assert store.execute(storage.Find(AB, "alice", "i1")) == gone
+    assert store.execute(storage.Get(AB, 1)) == gone
+    assert store.execute(storage.Range("bob", AB, 1, 1, 9)).messages == [gone]
+    assert places(store, "bob")[AB][1] == [2, 3]
+    assert append(store, epoch, message(4, id_client="i1")) == storage.Duplicate(gone)
+
+
+def test_get_finds_what_is_there(store):
+    open_log(store, "alice", "alice")
+    assert [store.execute(storage.Get(AB, seq)) for seq in (1, 2)] == [message(1), message(2)]
+    assert [store.execute(storage.Get(AB, seq)) for seq in (-1, 0, 3)] == [None] * 3
+    assert store.execute(storage.Get(TEAM, 1)) is None
+
+
+def test_notes_get_a_place_in_the_log_of_their_user(store):
+    team = Team(store)
+    first = team.add(notes=(note(id_client="n1"), note("dave"), note(id_client="n2")))
+    assert [(one.conversation_id, one.seq, one.id) for one in first.notes] == [
+        ("system:carol", 1, "system:carol:1"),
+        ("system:dave", 1, "system:dave:1"),
+        ("system:carol", 2, "system:carol:2"),
+    ]
+    assert team.add(notes=(note(id_client="n3"),)).notes[0].seq == 3
+    assert read_log(store, "carol", "system:carol") == [*first.notes[::2], *team_notes(store, "carol", 3)]
+    assert opened(store, TEAM, None).noted == (*(("carol", 1), ("dave", 1), ("carol", 2), ("carol", 3)),)
+    assert places(store, "carol")["system:carol"][1] == [1, 2, 3]
+    assert missed(store, "alice").cursors.keys() == {TEAM}
+
+
+def team_notes(store, user, seq):
+    return store.execute(storage.Range(user, f"system:{user}", seq, seq, 1)).messages
+
+
+def test_only_the_latest_notes_are_remembered(store):
+    team = Team(store)
+    for number in range(storage.NOTED + 3):
+        team.add(notes=(note(id_client=str(number)),))
+    noted = opened(store, TEAM, None).noted
+    assert noted == tuple(("carol", seq) for seq in range(4, storage.NOTED + 4))
+
+
+def test_who_left_of_late_is_remembered(store):
+    team = Team(store)
+    team.add(joined=("carol", "dave"))
+    assert opened(store, TEAM, None).left == ()
+    team.epoch += 1
+    team.add(left=("carol", "dave"))
+    team.add(joined=("dave",))
+    assert opened(store, TEAM, None).left == (("carol", 3),)
+    team.epoch += 1
+    for _ in range(storage.NOTED - 2):
+        team.add()
+    assert opened(store, TEAM, None).left == (("carol", 3),)
+    team.epoch += 1
+    team.add()
+    assert opened(store, TEAM, None).left == ()
+
+
+def test_a_writer_of_a_system_log_that_a_note_overtook_is_fenced(store):
+    team = Team(store)
+    epoch = opened(store, "system:carol", ("carol",)).epoch
+    team.add(notes=(note(),))
+    one = message(1, conversation_id="system:carol")
+    assert append(store, epoch, one) == storage.Fenced()
+    assert append(store, epoch, message(2, conversation_id="system:carol")) == storage.Appended()
+
+
+@pytest.mark.parametrize(
+    ("epoch", "one"),
+    [
+        (0, message(2, conversation_id=TEAM)),
+        (1, message(9, conversation_id=TEAM)),
+        (1, message(1, conversation_id=TEAM)),
+    ],
+    ids=["fenced", "not the next", "a duplicate"],
+)
+def test_what_is_not_appended_changes_nothing(store, epoch, one):
+    team = Team(store)
+    team.epoch = epoch
+    before = message(1, conversation_id=TEAM)
+    result = team.add(
+        message_=one, state={}, joined=("carol",), left=("bob",), amended=message(1, content="x"), notes=(note(),)
+    )
+    assert not isinstance(result, storage.Appended)
+    state = opened(store, TEAM, None)
+    assert (state.members, state.state, state.noted, state.max_seq) == (("alice", "bob"), None, (), 1)
+    assert read_log(store, "alice") == [before]
+    assert missed(store, "carol").cursors == {}
+
+
+# --- who is blocked -------------------------------------------------------------------------------------------------
+
+
+def test_what_the_blocked_send_is_not_appended(store):
+    epoch = opened(store).epoch
+    append(store, epoch, message(1))
+    save(store, "bob", blocked=True)
+    effects = storage.Effects(state={"friends": True}, notes=(note("bob"),))
+    assert store.execute(storage.Append(epoch, message(2), 1, effects)) == storage.Blocked()
+    assert append(store, epoch, message(2, sender="bob")) == storage.Appended()
+    assert append(store, epoch, message(3, id_client="i1")) == storage.Duplicate(message(1))  # was stored before
+    assert append(store, 0, message(3)) == storage.Fenced()
+    assert opened(store).state is None
+    assert places(store, "bob").keys() == {AB}
+    assert read_seq(store, "alice") == 0
+    epoch += 1
+    save(store, "bob", blocked=False)
+    assert append(store, epoch, message(3)) == storage.Appended()
+
+
+def test_one_may_block_whom_one_has_never_heard_of(store):
+    assert save(store, "bob", blocked=True) == {"bob": place(1, blocked=True)}
+    assert append(store, opened(store).epoch, message(1)) == storage.Blocked()
+    assert places(store, "alice")[AB] == (place(0), [])
+    assert missed(store, "alice").version == 0
+    for user, id in (("carol", AB), ("bob", TEAM), ("bob", "system:bob")):
+        assert save(store, user, conversation=id, blocked=True) == {}
+    assert save(store, "bob", conversation="p2p:bob:carol", pinned=True) == {}
+
+
+def test_a_group_knows_no_blocking_and_a_state_is_told_of_two_users_only(store):
+    team = Team(store)
+    save(store, "bob", conversation=TEAM, blocked=True)
+    assert isinstance(team.add(state={"title": "x"}), storage.Appended)
+    epoch = opened(store).epoch
+    store.execute(storage.Append(epoch, message(1), 0, storage.Effects(state={"friends": True})))
+    told = {found.place.conversation_id: found.state for found in store.execute(storage.OpenUser("bob")).places}
+    assert told == {TEAM: None, AB: {"friends": True}}
+
+
+MEMBERSHIP = st.lists(
+    st.tuples(st.sampled_from(("join", "leave", "say")), st.sampled_from(("alice", "bob", "carol"))), max_size=30
+)
+
+
+@given(MEMBERSHIP, st.integers(1, 4), st.integers(0, 10))
+def test_both_fan_outs_show_members_the_same_as_a_model(actions, limit, cursor):
+    stores = [storage.MemoryStorage(fanout) for fanout in FANOUTS]
+    teams = [Team(store) for store in stores]
+    members = {"alice", "bob"}
+    seen = {"alice": [1], "bob": [1], "carol": []}
+    for number, (event, user) in enumerate(actions, 2):
+        joined = (user,) if event == "join" and user not in members else ()
+        left = (user,) if event == "leave" and user in members else ()
+        for team in teams:
+            team.add(joined=joined, left=left)
+        for one in members | {*joined}:
+            seen[one].append(number)
+        members = (members | {*joined}) - {*left}
+    for store in stores:
+        for user, seqs in seen.items():
+            got, cursors, _ = read_all(store, user, {TEAM: cursor}, limit)
+            assert [seq for _, seq in got] == [seq for seq in seqs if seq > cursor]
+            assert cursors[TEAM] == max(cursor, *seqs[-1:] or [0])
+            state = store.execute(storage.OpenUser(user))
+            assert [found.unread_seqs for found in state.places] == (
+                [seqs] if seqs and user != "alice" else [[]] * bool(seqs)
+            )
+        assert set(opened(store, TEAM, None).members) == members
+
+
 # --- whatever is asked, in whatever order ---------------------------------------------------------------------------
 
 

@@ -46,3 +46,51 @@ def test_reading_beyond_everything_counts_nothing_below_later():
     unread.add(7)
     unread.add(11)
     assert unread.count == 1
+
+
+# --- what was taken back --------------------------------------------------------------------------------------------
+
+
+recalls = st.lists(st.tuples(st.sampled_from(["add", "remove", "read"]), st.integers(0, 15)), max_size=60)
+
+
+@given(recalls)
+def test_what_was_removed_does_not_count_now_or_later(actions):
+    unread, mark = Unread(), 0
+    counted, removed = set(), set()
+    for action, seq in actions:
+        if action == "add":
+            unread.add(seq)
+            counted.add(seq)
+        elif action == "remove":
+            unread.remove(seq)
+            if seq > mark:  # what was read before does not count anyway
+                removed.add(seq)
+        else:
+            unread.read(seq)
+            mark = max(mark, seq)
+        assert unread.count == len({seq for seq in counted - removed if seq > mark})
+        assert unread.count == sum(last - first + 1 for first, last in unread._ranges)
+
+
+def test_removing_splits_a_range_and_adding_again_does_not_mend_it():
+    unread = Unread(0, range(1, 6))
+    unread.remove(3)
+    unread.add(3)
+    assert (unread.count, unread._ranges) == (4, [[1, 2], [4, 5]])
+    for seq in (1, 2, 5, 9):
+        unread.remove(seq)
+    unread.add(9)
+    assert (unread.count, unread._ranges) == (1, [[4, 4]])
+
+
+def test_removals_are_remembered_until_they_are_read_only():
+    unread = Unread(2)
+    unread.remove(2)
+    assert unread._removed is None
+    unread.remove(5)
+    unread.remove(7)
+    unread.read(5)
+    assert unread._removed == {7}
+    unread.read(7)
+    assert unread._removed is None
