@@ -155,10 +155,11 @@ def test_a_retry_that_races_the_original_shares_its_answer(opened):
     assert len(opened.delivered) == 1
 
 
-def test_another_body_under_the_same_key_is_a_conflict_also_in_flight(opened):
+def test_another_body_under_the_same_key_is_a_conflict_once_it_is_stored(opened):
+    """Until then storage may refuse the first, because it holds the second: then that one is right."""
     opened.send("1", "text")
     opened.send("1", "other")
-    assert opened.refusals() == [("1", Code.CONFLICT)]
+    assert opened.refusals() == [("1", Code.UNAVAILABLE)]
     opened.answer_all()
     opened.send("1", "other")
     assert opened.refusals() == [("1", Code.CONFLICT)]
