@@ -39,7 +39,7 @@ def asking():
     return made
 
 
-END = frames.EndSession("d1")
+END = frames.EndSession("d1", 1)  # as it goes out
 
 
 def test_a_request_goes_out_at_once_and_again_until_it_is_answered(asking):
@@ -49,9 +49,9 @@ def test_a_request_goes_out_at_once_and_again_until_it_is_answered(asking):
     assert asking.take() == []
     asking.advance(10)
     assert asking.take() == [END, END]
-    assert asking.requests.answered("end_session", "d1")
+    assert asking.requests.answered("end_session", "d1", 1)
     assert asking.timers.next_deadline() is None
-    assert not asking.requests.answered("end_session", "d1")
+    assert not asking.requests.answered("end_session", "d1", 1)
 
 
 def test_an_answer_to_something_else_answers_nothing(asking):
@@ -101,3 +101,12 @@ def test_settings_are_merged_the_newer_field_counts(asking):
     assert asking.requests.wanted(AB) is None
     asking.ask(frames.SetConversation(AB, pinned=False))
     assert asking.take() == [frames.SetConversation(AB, pinned=False, number=3)]
+
+
+def test_a_late_answer_to_an_older_request_does_not_answer_a_newer_one(asking):
+    """It would tell what was there before the newer one was made: of a range to fill a gap, less than was asked for."""
+    asking.ask(frames.History(AB, 5, 8))
+    assert asking.requests.answered("history", f"{AB}:5-8", 1)
+    asking.ask(frames.History(AB, 5, 8))
+    assert not asking.requests.answered("history", f"{AB}:5-8", 1)
+    assert asking.requests.answered("history", f"{AB}:5-8", 2)

@@ -776,7 +776,7 @@ MEMBERSHIP = st.lists(
 
 @given(MEMBERSHIP, st.integers(1, 4), st.integers(0, 10))
 def test_both_fan_outs_show_members_the_same_as_a_model(actions, limit, cursor):
-    stores = [storage.MemoryStorage(fanout) for fanout in FANOUTS]
+    stores = [MemoryStorage(fanout) for fanout in FANOUTS]
     teams = [Team(store) for store in stores]
     members = {"alice", "bob"}
     seen = {"alice": [1], "bob": [1], "carol": []}

@@ -889,3 +889,32 @@ def test_a_revocation_that_storage_failed_to_keep_is_kept_after_all(registry):
     registry.advance(registry.policies.storage_timeout)
     registry.answer_all()
     assert registry.storage.execute(storage.OpenUser("bob")).revoked_before == 5.0
+
+
+# --- changes that storage has not answered well ---------------------------------------------------------------------
+
+
+def test_a_mark_that_storage_did_not_answer_for_is_saved_again_and_told_to_the_other_user(registry):
+    """Whoever asked for it may be gone, or may have been answered from what a sync of another device had brought."""
+    bob = registry.login("bob")
+    registry.receive(up(bob, frames.Read(AB, 1)))
+    registry.answer(result=lambda request: registry.storage.execute(request) and failed(request))
+    sync(registry, registry.login("bob", "d1", connection=2))
+    registry.receive(up(bob, frames.Read(AB, 1)))
+    assert registry.told_users == []
+    registry.advance(registry.policies.storage_timeout)
+    registry.answer_all()
+    ((user, moved),) = registry.told_users
+    assert (user, moved.place.peer_read_seq) == ("alice", 1)
+    registry.advance(60)
+    assert not registry.asked
+    assert registry.machine.next_deadline() is None
+
+
+def test_it_is_saved_again_until_storage_answers(registry):
+    registry.receive(up(registry.login("bob"), frames.Read(AB, 1)))
+    for _ in range(3):
+        assert registry.answer(result=failed).read_seq == 1
+        registry.advance(registry.policies.storage_timeout)
+    registry.answer_all()
+    assert registry.machine.next_deadline() is None

@@ -7,7 +7,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from imsim.core import client, conversations, frames, gateway, inbox, outbox, requests, screen, storage, unread, users
+from imsim.core import (
+    client,
+    conversations,
+    frames,
+    gateway,
+    inbox,
+    outbox,
+    requests,
+    screen,
+    storage,
+    unread,
+    uplink,
+    users,
+)
 from imsim.core.memory import MemoryStorage
 from imsim.core.model import Code, Status
 
@@ -151,8 +164,8 @@ def mark_told_before_saved(patch):
     """A read mark is told to the devices before storage has it."""
     asked = users.Users._asked
 
-    def early(self, user, session, up):
-        asked(self, user, session, up)
+    def early(self, user, session, up, now):
+        asked(self, user, session, up, now)
         if isinstance(up.frame, frames.Read):
             place = self._place(user, up.frame.conversation_id)
             self._learn(user, replace(place.stored, read_seq=up.frame.seq, version=place.stored.version + 1))
@@ -188,16 +201,16 @@ def mark_moved_by_others(patch):
 
 def fan_out_to_strangers(patch):
     """Everybody who ever wrote gets the message."""
-    deliver = conversations.Conversations._deliver
+    release = conversations.Conversations._release
     met = {"alice", "bob"}
 
     def wide(self, conversation, *arguments):
         members = conversation.members
         conversation.members = tuple(sorted({*members, *met}))
-        deliver(self, conversation, *arguments)
+        release(self, conversation, *arguments)
         conversation.members = members
 
-    patch.setattr(conversations.Conversations, "_deliver", wide)
+    patch.setattr(conversations.Conversations, "_release", wide)
 
 
 def sender_order_not_enforced(patch):
@@ -287,10 +300,10 @@ def heartbeat_not_checked(patch):
     """A client never gives a silent server up."""
 
     def beat(self, _, now):
-        self._put(frames.Ping(), now)
+        self.put(frames.Ping(), now)
         self._arm(now + self._policies.heartbeat, self._beat)
 
-    patch.setattr(client.Client, "_beat", beat)
+    patch.setattr(uplink.Uplink, "_beat", beat)
 
 
 def slow_reader_kept(patch):
@@ -353,9 +366,9 @@ def a_setting_is_dropped(patch):
     """The server forgets to save whether a conversation is muted."""
     original = users.Users._asked
 
-    def asked(self, user, session, up):
+    def asked(self, user, session, up, now):
         with_settings = isinstance(up.frame, frames.SetConversation)
-        original(self, user, session, replace(up, frame=replace(up.frame, muted=None)) if with_settings else up)
+        original(self, user, session, replace(up, frame=replace(up.frame, muted=None)) if with_settings else up, now)
 
     patch.setattr(users.Users, "_asked", asked)
 
@@ -446,9 +459,9 @@ def receipt_not_told(patch):
     """How far the other has read is learnt at the next login only."""
     handle = users.Users._handle
 
-    def deaf(self, user, frame):
-        if not isinstance(frame, frames.PeerRead):
-            handle(self, user, frame)
+    def deaf(self, user, frame, now):
+        if not isinstance(frame, frames.PeerMoved):
+            handle(self, user, frame, now)
 
     patch.setattr(users.Users, "_handle", deaf)
 
@@ -517,8 +530,9 @@ def revocation_forgotten(patch):
     """A revocation is kept in the router's memory only."""
     opened = users.Users._opened
 
-    def fresh(self, request, result):
-        opened(self, request, replace(result, revoked_before=0.0) if isinstance(result, storage.UserState) else result)
+    def fresh(self, request, result, now):
+        known = replace(result, revoked_before=0.0) if isinstance(result, storage.UserState) else result
+        opened(self, request, known, now)
 
     patch.setattr(users.Users, "_opened", fresh)
 
@@ -577,6 +591,205 @@ def limit_of_groups_ignored(patch):
     patch.setattr(conversations.Bucket, "take", lambda self, now: 0.0)
 
 
+# --- gaps, resyncs, receipts -----------------------------------------------------------------------------------------
+
+
+def opened_not_told(patch):
+    """Nobody hears what a new writer has found."""
+    patch.setattr(users.Users, "_compare", lambda self, frame: None)
+
+
+def reopening_not_armed(patch):
+    """A writer that has given up waits for somebody who asks for something."""
+    patch.setattr(conversations.Conversations, "_settle_later", lambda self, id, now: None)
+
+
+def resync_not_repeated(patch):
+    """A device that has not heard that it should look at storage is not told again."""
+    _not_repeated(patch, frames.Resync)
+
+
+def notify_not_repeated(patch):
+    """A device that has not heard of new messages is not told again."""
+    _not_repeated(patch, frames.Notify)
+
+
+def _not_repeated(patch, kind):
+    overdue = gateway.Gateway._push_overdue
+
+    def forget(self, push, now):
+        if not isinstance(push.frame, kind):
+            overdue(self, push, now)
+
+    patch.setattr(gateway.Gateway, "_push_overdue", forget)
+
+
+def resync_taken_for_an_old_one(patch):
+    """A device that is synchronizing takes no notice of being told to do so again."""
+    resynced = client.Client._resynced
+
+    def busy(self, frame, now):
+        resynced(self, frame, now)
+        self._sync_again = False
+
+    patch.setitem(client._HANDLERS, frames.Resync, busy)
+
+
+def sync_number_ignored(patch):
+    """Any answer to a sync is taken for that to the latest."""
+    take = client.Client._take_page
+
+    def any_of_them(self, frame, now):
+        return take(self, replace(frame, number=self._sync_number), now)
+
+    patch.setattr(client.Client, "_take_page", any_of_them)
+
+
+def gap_not_pulled(patch):
+    """What is missing is waited for."""
+    patch.setattr(client.Client, "_pull", lambda self, conversation, now: None)
+
+
+def pull_ignores_more(patch):
+    """The first page of what fills a gap is taken for all of it."""
+    page = client.Client._history_page
+    patch.setitem(
+        client._HANDLERS,
+        frames.HistoryPage,
+        lambda self, frame, now: page(self, replace(frame, messages=frame.messages[-1:], more=False), now),
+    )
+
+
+def pull_given_up_on(patch):
+    """A gap is taken for filled when it was asked for."""
+    pull = client.Client._pull
+
+    def hopeful(self, conversation, now):
+        pull(self, conversation, now)
+        if conversation.pull is not None:
+            conversation.inbox.complete_to(conversation.pull[0])
+
+    patch.setattr(client.Client, "_pull", hopeful)
+
+
+def oldest_of_a_range(patch):
+    """Of a range that is too long the first messages are given."""
+
+    def oldest(self, request):
+        log = self._logs.get(request.conversation_id)
+        if log is None or request.user not in log.members:
+            return None
+        found = log.messages[max(0, request.first - 1) : max(0, request.last)]
+        return storage.RangePage(found[: request.limit], more=len(found) > request.limit)
+
+    patch.setattr(MemoryStorage, "_range", oldest)
+
+
+def range_of_anybody(patch):
+    """Who asks for messages need not be a member."""
+    range_ = MemoryStorage._range
+
+    def anybody(self, request):
+        log = self._logs.get(request.conversation_id)
+        return range_(self, replace(request, user=log.members[0]) if log else request)
+
+    patch.setattr(MemoryStorage, "_range", anybody)
+
+
+def inbox_read_one_too_far(patch):
+    """The first message that does not fit into a page is taken for given."""
+    missed = MemoryStorage._missed_in_inbox
+
+    def skip(self, request):
+        page = missed(self, request)
+        page.inbox += page.more
+        return page
+
+    patch.setattr(MemoryStorage, "_missed_in_inbox", skip)
+
+
+def inbox_cursor_of_the_asker_kept(patch):
+    """An inbox has been read as far as was asked before, whether the answer arrived or not."""
+    sync = client.Client._sync
+
+    def early(self, _, now):
+        sync(self, _, now)
+        self._inbox += 1
+
+    patch.setattr(client.Client, "_sync", early)
+
+
+def delivered_one_too_far(patch):
+    """A device is taken to have the next message as well."""
+    delivered = users.Users._delivered
+
+    def generous(self, user, conversation_id, seq, now):
+        delivered(self, user, conversation_id, seq + 1, now)
+
+    patch.setattr(users.Users, "_delivered", generous)
+
+
+def delivered_beyond_the_log(patch):
+    """A delivered mark is taken as it was told, and told so."""
+    shown = storage.SavePlace.shown_to_peer
+
+    def beyond(self, peer, mine, max_seq):
+        return shown(
+            replace(self, delivered_seq=self.delivered_seq and self.delivered_seq + 1), peer, mine, max_seq + 1
+        )
+
+    patch.setattr(storage.SavePlace, "shown_to_peer", beyond)
+
+
+def delivered_mark_moves_back(patch):
+    """The latest device counts, not the one that has got furthest."""
+
+    def latest(self, peer, mine, max_seq):
+        read = max(peer.peer_read_seq, mine.read_seq)
+        delivered = max(read, min(self.delivered_seq, max_seq)) if self.delivered_seq else peer.peer_delivered_seq
+        return replace(peer, peer_read_seq=read, peer_delivered_seq=max(read, delivered))
+
+    patch.setattr(storage.SavePlace, "shown_to_peer", latest)
+
+
+def unsaved_place_forgotten(patch):
+    """A change of a place that storage has not answered is left to whoever asked for it."""
+    patch.setattr(users.Users, "_save", lambda self, request, now: self._port.store(request))
+
+
+def attempts_not_compared(patch):
+    """A login that was held up ends the later one of the same instance."""
+    attach = users.Users._attach
+    patch.setattr(users.Users, "_attach", lambda self, user, frame: attach(self, user, replace(frame, instance="")))
+
+
+def conflict_with_what_waits(patch):
+    """A send is refused for the sake of another that is not stored, and may never be."""
+    reject = conversations.Conversations._reject
+
+    def final(self, up, code, text, *rest):
+        waits = "another message with" in text
+        reject(self, up, Code.CONFLICT if waits else code, text, *rest)
+
+    patch.setattr(conversations.Conversations, "_reject", final)
+
+
+def beats_at_fixed_times(patch):
+    """A client looks once in a heartbeat whether it has been silent for one, and so may be silent for almost two."""
+
+    def beat(self, _, now):
+        heartbeat = self._policies.heartbeat
+        if now - self._heard_at >= self._policies.heartbeat_timeout:
+            self._port.close()
+            self._reconnect(Code.HEARTBEAT, now)
+            return
+        if now - self._sent_at >= heartbeat or now - self._heard_at >= heartbeat:
+            self.put(frames.Ping(), now)
+        self._arm(now + heartbeat, self._beat)
+
+    patch.setattr(uplink.Uplink, "_beat", beat)
+
+
 MUTATIONS = (
     ack_before_store,
     seq_reused_after_a_crash,
@@ -624,4 +837,24 @@ MUTATIONS = (
     limit_taken_for_a_refusal,
     limited_send_swallowed,
     limit_of_groups_ignored,
+    opened_not_told,
+    reopening_not_armed,
+    resync_not_repeated,
+    notify_not_repeated,
+    resync_taken_for_an_old_one,
+    sync_number_ignored,
+    gap_not_pulled,
+    pull_ignores_more,
+    pull_given_up_on,
+    oldest_of_a_range,
+    range_of_anybody,
+    inbox_read_one_too_far,
+    inbox_cursor_of_the_asker_kept,
+    delivered_one_too_far,
+    delivered_beyond_the_log,
+    delivered_mark_moves_back,
+    unsaved_place_forgotten,
+    attempts_not_compared,
+    conflict_with_what_waits,
+    beats_at_fixed_times,
 )
