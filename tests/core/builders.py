@@ -274,7 +274,11 @@ class Phone:
     def pulled(self, first: int, last: int, *seqs: int, more: bool = False, conversation: str = AB) -> None:
         """The answer to a `history`; all of the range unless `seqs` are given."""
         found = [message(seq, conversation_id=conversation) for seq in seqs or range(first, last + 1)]
-        self.get(frames.HistoryPage(conversation, first, last, found, more, self.number("history")))
+        self.get(
+            frames.HistoryPage(
+                conversation, first, last, found, more, self.number("history", f"{conversation}:{first}-{last}")
+            )
+        )
 
     def send(self, id_client: str, content: str = "text", to: str = "alice") -> None:
         self.machine.send(Scene.P2P, to, content, id_client, self.clock.now)

@@ -178,7 +178,9 @@ def test_devices_that_hear_of_it_late_or_not_at_all_agree_with_storage(actions, 
         for screen, pages in zip(screens, waiting, strict=True):
             if pages and data.draw(st.booleans()):
                 asked, found = pages.pop(data.draw(st.integers(0, len(pages) - 1)))
-                screen.phone.get(frames.HistoryPage(AB, asked.first, asked.last, found.messages, found.more))
+                screen.phone.get(
+                    frames.HistoryPage(AB, asked.first, asked.last, found.messages, found.more, asked.number)
+                )
             if data.draw(st.booleans()):
                 screen.phone.advance(1.0)
         collect()
@@ -186,7 +188,7 @@ def test_devices_that_hear_of_it_late_or_not_at_all_agree_with_storage(actions, 
     expected = {one.seq: one.content for one in log if is_visible(one)}
     for screen, pages in zip(screens, waiting, strict=True):
         for asked, found in pages:  # late
-            screen.phone.get(frames.HistoryPage(AB, asked.first, asked.last, found.messages, found.more))
+            screen.phone.get(frames.HistoryPage(AB, asked.first, asked.last, found.messages, found.more, asked.number))
         if log:
             screen.phone.get(frames.Notify(AB, len(log)))
         for _ in range(100):
@@ -196,7 +198,9 @@ def test_devices_that_hear_of_it_late_or_not_at_all_agree_with_storage(actions, 
                 asked_now = screen.phone.sent(frames.History)
             for asked in asked_now:
                 found = range_of(asked)
-                screen.phone.get(frames.HistoryPage(AB, asked.first, asked.last, found.messages, found.more))
+                screen.phone.get(
+                    frames.HistoryPage(AB, asked.first, asked.last, found.messages, found.more, asked.number)
+                )
         assert screen.texts == expected
         lines = {line.id: line for line in screen.phone.machine.conversations()}
         if expected:

@@ -308,9 +308,9 @@ def test_a_rejected_request_is_not_taken_for_a_send_of_the_same_name(phone):
 
 def test_to_end_another_session_is_answered(phone):
     phone.machine.end_session("d1", 0.0)
-    assert phone.sent() == [frames.EndSession("d1")]
+    assert phone.sent() == [frames.EndSession("d1", 1)]
     for _ in range(2):
-        phone.get(frames.Done("end_session", "d1"))
+        phone.get(frames.Done("end_session", "d1", 1))
     assert phone.of(events.RequestDone) == [events.RequestDone("end_session", "d1")]
 
 
@@ -330,7 +330,7 @@ def test_a_refusal_that_may_pass_is_no_failure(phone):
 
 def test_a_rate_limit_says_when_to_ask_again(phone):
     phone.machine.history(AB, 1, 2, 0.0)
-    phone.get(frames.Rejected("history", f"{AB}:1-2", Code.RATE_LIMITED, "", 7.5))
+    phone.get(frames.Rejected("history", f"{AB}:1-2", Code.RATE_LIMITED, "", 7.5, 1))
     phone.collect()
     phone.advance(7.4)
     assert phone.pulls() == []
@@ -342,9 +342,9 @@ def test_a_rate_limit_says_when_to_ask_again(phone):
 def test_how_many_have_read_is_told_once(phone):
     phone.machine.read_count(TEAM, 4, 0.0)
     phone.machine.read_count(TEAM, 5, 0.0)
-    assert phone.sent() == [frames.ReadCount(TEAM, 4), frames.ReadCount(TEAM, 5)]
+    assert phone.sent() == [frames.ReadCount(TEAM, 4, 1), frames.ReadCount(TEAM, 5, 2)]
     for _ in range(2):
-        phone.get(frames.ReadCounted(TEAM, 4, 1, 2))
+        phone.get(frames.ReadCounted(TEAM, 4, 1, 2, 1))
     phone.rejected(f"{TEAM}:5", Code.NO_CONVERSATION, "read_count")
     assert phone.of(events.ReadCounted) == [events.ReadCounted(TEAM, 4, 1, 2)]
     assert [event.ref for event in phone.of(events.RequestFailed)] == [f"{TEAM}:5"]
@@ -360,7 +360,7 @@ def test_looking_back_is_answered_once_and_shows_nothing(phone):
     phone.push(1)
     phone.collect()
     phone.machine.history(AB, 1, 3, 0.0)
-    assert phone.sent() == [frames.History(AB, 1, 3)]
+    assert phone.sent() == [frames.History(AB, 1, 3, 1)]
     for _ in range(2):
         phone.pulled(1, 3, 2, 3, more=True)
     assert phone.of(events.History) == [events.History(AB, 1, 3, [message(2), message(3)], True)]

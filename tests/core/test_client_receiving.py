@@ -60,7 +60,7 @@ def test_a_gap_is_pulled_when_no_push_has_filled_it_in_time(phone):
     phone.advance(2.9)
     assert (phone.sent(), phone.shown) == ([], [1])
     phone.advance(0.1)
-    assert phone.sent() == [frames.History(AB, 2, 3)]
+    assert phone.sent() == [frames.History(AB, 2, 3, 1)]
     assert phone.shown == [1]  # never passed over
     phone.pulled(2, 3)
     assert phone.shown == [1, 2, 3, 4]
@@ -197,9 +197,9 @@ def test_conversations_are_pulled_apart(phone):
     phone.push(3, conversation_id="p2p:bob:carol")
     phone.collect()
     phone.advance(2)
-    assert phone.sent() == [frames.History(AB, 1, 1)]
+    assert phone.sent() == [frames.History(AB, 1, 1, 1)]
     phone.advance(1)
-    assert phone.sent() == [frames.History("p2p:bob:carol", 1, 2)]
+    assert phone.sent() == [frames.History("p2p:bob:carol", 1, 2, 2)]
     phone.pulled(1, 2, conversation="p2p:bob:carol")
     assert phone.shown == [1, 2, 3]
     phone.pulled(1, 1)
@@ -364,7 +364,7 @@ def notified():
 
 def test_what_a_notice_tells_of_is_pulled_at_once_and_then_acknowledged(notified):
     notified.get(frames.Notify(AB, 3))
-    assert notified.sent() == [frames.History(AB, 1, 3)]
+    assert notified.sent() == [frames.History(AB, 1, 3, 1)]
     notified.pulled(1, 3)
     assert notified.sent() == [frames.Delivered(AB, 3)]
     assert notified.shown == [1, 2, 3]
@@ -389,7 +389,7 @@ def test_notices_during_a_pull_are_pulled_after_it_as_one(notified):
         notified.get(frames.Notify(AB, seq))
     assert notified.sent() == []
     notified.pulled(1, 1)
-    assert notified.sent() == [frames.Delivered(AB, 1), frames.History(AB, 2, 4)]
+    assert notified.sent() == [frames.Delivered(AB, 1), frames.History(AB, 2, 4, 2)]
 
 
 def test_a_notice_of_more_than_a_page_is_pulled_page_by_page():
@@ -406,7 +406,7 @@ def test_a_notice_during_a_sync_is_pulled_after_it_if_the_sync_did_not_bring_it(
     notified.get(frames.Notify(TEAM, 1))
     assert notified.sent() == []
     notified.synced(message(1), message(2))
-    assert notified.sent() == [frames.History(TEAM, 1, 1)]
+    assert notified.sent() == [frames.History(TEAM, 1, 1, 1)]
 
 
 def test_a_notice_does_not_wait_for_the_gap_before_an_own_message(notified):
@@ -416,7 +416,7 @@ def test_a_notice_does_not_wait_for_the_gap_before_an_own_message(notified):
     notified.collect()
     notified.advance(0.1)
     notified.get(frames.Notify(AB, 1))
-    assert notified.sent() == [frames.History(AB, 1, 1)]
+    assert notified.sent() == [frames.History(AB, 1, 1, 1)]
     notified.pulled(1, 1)
     assert notified.shown == [1]
     notified.collect()

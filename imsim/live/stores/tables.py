@@ -240,7 +240,7 @@ class SqliteStorage:
         else:
             self._added(head, message.seq, (*head.members, *effects.joined), appended)
             self._carry_out(head, message.seq, effects, appended)
-        if request.shown > 0 and sender in head.members:
+        if request.shown > 0:
             old = self._place_of(head, id, sender)
             if old is not None and request.shown > old.read_seq:
                 appended.places = self._change(head, storage.SavePlace(sender, id, request.shown), old)
