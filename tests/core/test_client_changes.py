@@ -316,6 +316,13 @@ def test_rooms_are_entered_again_after_each_login_until_they_are_left(phone):
     assert phone.machine._requests.is_waiting("enter", "lounge")
 
 
+def test_what_was_asked_for_on_entry_is_asked_for_once_logged_in():
+    phone = Phone()
+    phone.machine.enter("lounge", 0.0, recent=5)
+    phone.online()
+    assert [a[0] for m, a in phone.log if m == "send" and a[0].op == "enter"] == [frames.Enter("lounge", 5)]
+
+
 def test_the_later_of_entering_and_leaving_counts_whatever_answer_is_lost(phone):
     in_room(phone)
     phone.machine.leave("lounge", 0.0)
@@ -329,7 +336,6 @@ def test_the_later_of_entering_and_leaving_counts_whatever_answer_is_lost(phone)
     phone.get(frames.Done("leave", "lounge"))
     phone.collect()
     phone.advance(20)
-    phone.log_in_again()
     assert phone.sent((frames.Leave, frames.Enter)) == []
     assert phone.of(events.RequestDone) == [events.RequestDone("leave", "lounge")]
 
