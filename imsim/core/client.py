@@ -186,7 +186,8 @@ class Client:
         self.send(scene, to, "", id_client, now, type=MessageType.NOTIFICATION, file=file)
 
     def create_group(self, name: str, members: Iterable[str], now: float, id_client: str = "") -> None:
-        """Make a group of these members and oneself; to do it again is harmless. Answered as `change` is."""
+        """Make a group of these members and oneself; to do it again is harmless. Answered as `change` is. Where there
+        was one of this user's by that name that was dismissed, give an `id_client`, or this is its repetition."""
         self.change(Scene.GROUP, name, "create", id_client or f"create:{name}", now, targets=members)
 
     def enter(self, name: str, now: float, recent: int = 0) -> None:

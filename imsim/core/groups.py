@@ -86,8 +86,6 @@ def decide(state: dict[str, Any] | None, members: Collection[str], change: Chang
     except BadName as error:
         raise Refused(Code.BAD_REQUEST, str(error)) from None
     decision = rule(group, members, change, limits)
-    for user in (*decision.joined, *decision.left):
-        group.pending.pop(user, None)
     for user in decision.left:
         group.admins = [admin for admin in group.admins if admin != user]
         group.muted = [muted for muted in group.muted if muted != user]

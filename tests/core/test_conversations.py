@@ -999,6 +999,14 @@ def test_a_writer_of_a_system_log_that_a_note_overtook_starts_again(writer):
     assert answers(writer) == [("1", 2)]
 
 
+def test_nobody_else_changes_anything_between_two(opened):
+    for number, event in enumerate(("friend_request", "friend_accept", "recall", "theme")):
+        frame = change(str(number), event, by="mallory", scene=Scene.P2P, to="bob", seq=1)
+        opened.to(AB, frame, session("mallory"))
+    opened.answer_all()
+    assert answers(opened) == [(str(number), Code.NOT_MEMBER) for number in range(4)]
+
+
 # --- recall, edit ---------------------------------------------------------------------------------------------------
 
 
@@ -1026,6 +1034,15 @@ def test_one_of_two_amendments_that_race_finds_what_the_other_did(opened):
     opened.answer_all()
     assert opened.storage.execute(storage.Get(AB, 3)).content == "y"
     assert opened.storage.execute(storage.Get(AB, 3)).amended == 5
+
+
+def test_the_rank_in_the_group_counts(team):
+    team.say("1", by="bob")
+    team.change("2", "recall", by="alice", seq=2)
+    team.say("3")
+    team.change("4", "recall", by="bob", seq=4)
+    team.answer_all()
+    assert answers(team) == [("1", 2), ("2", 3), ("3", 4), ("4", Code.FORBIDDEN)]
 
 
 def test_what_cannot_be_looked_up_is_asked_again(opened):

@@ -894,3 +894,138 @@ def test_what_a_device_has_got_of_a_p2p_conversation_goes_to_its_user_if_somebod
     assert access.port.take() == [("to_user", ("bob", frames.Up(one, frames.Delivered(AB, 1), "")))]
     access.advance(10)
     assert access.pushed() == []  # it is an acknowledgement all the same
+
+
+# --- chatrooms, hints, whom one blocks ------------------------------------------------------------------------------
+
+LOUNGE = "chatroom:lounge"
+
+
+def ups(access):
+    """(frame, conversation) of what went to routers since; other calls are forgotten."""
+    found = []
+    for method, arguments in access.port.take():
+        if method == "to_conversation":
+            found.append((arguments[0].frame, arguments[0].conversation_id))
+        elif method == "to_user" and isinstance(arguments[1], frames.Up):
+            found.append((arguments[1].frame, arguments[0]))
+    return found
+
+
+def test_who_is_gone_leaves_the_rooms_that_are_not_left_yet(access):
+    access.live()
+    for frame in (frames.Enter("lounge", 3), frames.Enter("bar"), frames.Enter("bar"), frames.Leave("lounge")):
+        access.receive(frame)
+    assert [conversation for _, conversation in ups(access)] == [LOUNGE, "chatroom:bar", "chatroom:bar", LOUNGE]
+    access.machine.disconnected(1, 0.0)
+    assert ups(access) == [(frames.Leave("bar"), "chatroom:bar")]
+
+
+def test_a_room_is_left_when_the_leave_was_too_much_for_the_moment():
+    access = Access(user_rate=0.1, user_burst=1)
+    access.live()
+    access.receive(frames.Enter("lounge"))
+    access.receive(frames.Leave("lounge"))  # refused
+    access.receive(frames.Enter("bar"))  # refused
+    access.port.take()
+    access.machine.disconnected(1, 0.0)
+    assert ups(access) == [(frames.Leave("lounge"), LOUNGE)]
+
+
+def test_a_room_with_no_name_is_none(access):
+    access.live()
+    access.receive(frames.Enter("no name"))
+    access.machine.disconnected(1, 0.0)
+    assert ups(access) == []
+
+
+def test_who_was_in_a_room_of_a_lost_router_must_log_in_again(access):
+    access.live(1)
+    access.live(2, "carol")
+    access.receive(frames.Enter("lounge"), 1)
+    access.port.take()
+    access.machine.router_lost(lambda id: id == LOUNGE)
+    assert [arguments[0] for method, arguments in access.port.take() if method == "close"] == [1]
+
+
+def test_a_push_of_a_room_is_sent_once_and_not_waited_for(access):
+    one = access.live()
+    access.push(one, conversation_id=LOUNGE, scene=Scene.CHATROOM)
+    assert access.pushed() == [(1, 1, 1)]
+    access.advance(60)
+    assert access.pushed() == []
+    assert access.machine._connections[1].unacknowledged_count == 0
+
+
+def test_what_is_too_much_of_rooms_for_a_connection_is_shed_and_told():
+    access = Access(room_rate=1.0, room_burst=2)
+    one, other = access.live(1), access.live(2, "carol")
+    for seq in (1, 2, 3):
+        access.push(one, seq=seq, conversation_id=f"chatroom:{seq}", scene=Scene.CHATROOM)
+    access.push(other, seq=3, conversation_id=LOUNGE, scene=Scene.CHATROOM)
+    calls = access.port.take()
+    sent = [(arguments[0], arguments[1].message.seq) for method, arguments in calls if method == "send"]
+    assert sent == [(1, 1), (1, 2), (2, 3)]
+    told = [arguments[0] for method, arguments in calls if method == "emit"]
+    assert [(type(event), event.session, event.message.seq) for event in told] == [
+        *((events.Pushed, one, seq) for seq in (1, 2)),
+        (events.Shed, one, 3),
+        (events.Pushed, other, 3),
+    ]
+    access.clock.now = 1.0
+    access.push(one, seq=4, conversation_id=LOUNGE, scene=Scene.CHATROOM)
+    assert access.pushed() == [(1, 4, 1)]
+
+
+def test_hints_pass_within_their_budget_only():
+    access = Access(hint_rate=1.0, hint_burst=2)
+    access.live(1)
+    access.live(2, epoch=2)
+    for connection in (1, 2, 1):
+        access.receive(frames.Typing(AB), connection)
+    assert ups(access) == [(frames.Typing(AB), "bob")] * 2
+    assert access.sent() == []  # nobody is told that it was too much
+    access.clock.now = 1.0
+    access.receive(frames.Typing(AB))
+    assert len(ups(access)) == 1
+
+
+def test_hints_are_off_by_default_and_cost_no_memory(access):
+    access.live()
+    access.receive(frames.Typing(AB))
+    assert access.port.take() == []
+    assert access.machine._hint_buckets == {}
+
+
+@pytest.mark.parametrize(
+    "id",
+    [
+        "group:team",
+        "system:bob",
+        "p2p:bob:bob",
+        "p2p:alice:carol",
+        "p2p:zoe:bob",
+        "p2p::bob",
+        "p2p:bob:no name",
+        "",
+        "p2p:bob",
+    ],
+)
+def test_only_the_other_user_of_a_conversation_can_be_blocked(access, id):
+    access.live()
+    for blocked in (True, False):
+        access.receive(frames.SetConversation(id, blocked=blocked, number=4))
+        ((_, rejected),) = access.sent()
+        assert (rejected.request, rejected.ref, rejected.code, rejected.number) == (
+            *("set_conversation", id, Code.BAD_REQUEST, 4),
+        )
+    access.receive(frames.SetConversation(id, pinned=True))
+    assert len(ups(access)) == 1
+
+
+def test_blocking_goes_to_ones_own_user(access):
+    access.live()
+    for id in (AB, "p2p:bob:zoe"):
+        frame = frames.SetConversation(id, blocked=True)
+        access.receive(frame)
+        assert ups(access) == [(frame, "bob")]

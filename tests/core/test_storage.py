@@ -754,8 +754,9 @@ def test_one_may_block_whom_one_has_never_heard_of(store):
     assert append(store, opened(store).epoch, message(1)) == storage.Blocked()
     assert places(store, "alice")[AB] == (place(0), [])
     assert missed(store, "alice").version == 0
-    for user, id in (("carol", AB), ("bob", TEAM), ("bob", "system:bob")):
+    for user, id in (("carol", "p2p:alice:dave"), ("carol", AB), ("bob", TEAM), ("bob", "system:bob")):
         assert save(store, user, conversation=id, blocked=True) == {}
+    assert opened(store, "p2p:alice:dave", None) is opened(store, TEAM, None) is None
     assert save(store, "bob", conversation="p2p:bob:carol", pinned=True) == {}
 
 

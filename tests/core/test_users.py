@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from core.builders import AB, TEAM, Registry, failed, message, open_log, place, session
+from core.builders import AB, TEAM, Registry, entry, failed, message, open_log, place, session
 
 from imsim.core import frames, storage
 from imsim.core.memory import MemoryStorage
@@ -909,3 +909,131 @@ def test_it_is_saved_again_until_storage_answers(registry):
         registry.advance(registry.policies.storage_timeout)
     registry.answer_all()
     assert registry.machine.next_deadline() is None
+
+
+# --- recalls, friends, hints ----------------------------------------------------------------------------------------
+
+
+def test_what_is_recalled_counts_no_more_whatever_comes_later(registry):
+    bob = registry.login("bob")
+    registry.deliver(message(2))
+    registry.deliver(entry(3, "recall", seq=2))
+    assert unread(registry, bob) == (0, 1)
+    registry.deliver(message(2))  # again, or late
+    assert unread(registry, bob) == (0, 1)
+    registry.deliver(entry(4, "recall", seq=5))  # what it is about comes later
+    registry.deliver(message(5))
+    assert unread(registry, bob) == (0, 1)
+
+
+def test_a_page_from_before_a_recall_counts_nothing_again(registry):
+    bob = registry.login("bob")
+    registry.receive(up(bob, frames.History(AB, 1, 1)))
+    request = registry.asked.popleft()
+    result = registry.storage.execute(request)
+    registry.deliver(entry(2, "recall", seq=1))
+    registry.machine.stored(request, result, 0.0)
+    assert registry.machine._users["bob"].places[AB].unread.count == 0
+
+
+def friends_of(registry, **policies):
+    return Registry(registry.storage, Policies(presence="friends", **policies))
+
+
+def test_friends_are_told_who_comes_and_goes(registry):
+    state = registry.storage.execute(storage.OpenConversation(AB))
+    effects = storage.Effects(state={"friends": True, "request": None})
+    registry.storage.execute(storage.Append(state.epoch, message(2), 0, effects))
+    open_log(registry.storage, "alice", conversation="p2p:bob:carol")
+    friendly = friends_of(registry)
+    bob = friendly.login("bob")
+    assert friendly.told_users == [("alice", frames.Hint("alice", frames.Presence("bob", True), bob))]
+    friendly.told_users.clear()
+    other = friendly.login("bob", "d1", connection=2)
+    assert friendly.told_users == [("alice", frames.Hint("alice", None, other))]  # it asks only
+    friendly.told_users.clear()
+    friendly.receive(frames.Detach(bob))
+    assert friendly.told_users == []
+    friendly.receive(frames.Detach(other))
+    assert friendly.told_users == [("alice", frames.Hint("alice", frames.Presence("bob", False)))]
+
+
+def test_friendship_follows_the_log(registry):
+    friendly = friends_of(registry)
+    bob = friendly.login("bob")
+    friendly.deliver(entry(2, "friend_accept"))
+    friendly.receive(frames.Detach(bob))
+    assert [user for user, _ in friendly.told_users] == ["alice"]
+    friendly.told_users.clear()
+    bob = friendly.login("bob")
+    friendly.deliver(entry(3, "friend_accept"))
+    friendly.deliver(entry(4, "friend_delete"))
+    friendly.receive(frames.Detach(bob))
+    assert friendly.told_users == []
+
+
+def test_presence_is_off_by_default(registry):
+    bob = registry.login("bob")
+    registry.deliver(entry(2, "friend_accept"))
+    registry.receive(frames.Detach(bob))
+    assert registry.told_users == []
+
+
+def hinted(registry, hint):
+    registry.take()
+    registry.receive(hint)
+    return [(to.user, to.device, frame) for to, frame in registry.take()]
+
+
+def test_a_hint_reaches_whom_it_is_for(registry):
+    one = registry.login("bob")
+    registry.login("bob", "d1", connection=2)
+    news, typing = frames.Presence("alice", True), frames.IsTyping(AB)
+    assert hinted(registry, frames.Hint("bob", typing)) == [("bob", "d0", typing), ("bob", "d1", typing)]
+    assert hinted(registry, frames.Hint("bob", news, tells=one)) == [("bob", "d0", news)]
+    assert hinted(registry, frames.Hint("carol", news)) == []
+    assert registry.told_users == []
+    alice = session("alice", epoch=9)
+    assert len(hinted(registry, frames.Hint("bob", news, asks=alice))) == 2
+    assert registry.told_users == [("alice", frames.Hint("alice", frames.Presence("bob", True), tells=alice))]
+
+
+def test_who_is_blocked_is_not_seen_writing(registry):
+    registry.storage.execute(storage.SavePlace("bob", AB, blocked=True))
+    registry.login("bob")
+    other = frames.IsTyping("p2p:bob:carol")
+    assert hinted(registry, frames.Hint("bob", frames.IsTyping(AB))) == []
+    assert hinted(registry, frames.Hint("bob", other)) == [("bob", "d0", other)]
+
+
+def test_a_blocked_place_is_told_to_the_users_devices_only(registry):
+    bob = registry.login("bob")
+    registry.take()
+    registry.receive(up(bob, frames.SetConversation(AB, blocked=True, number=3)))
+    registry.answer_all()
+    assert [(to, f.place.blocked) for to, f in registry.take(frames.Placed)] == [(bob, True)]
+    assert registry.told_users == []
+
+
+def test_what_an_ex_member_asks_is_about_what_the_member_saw(registry):
+    state = registry.storage.execute(storage.OpenConversation(TEAM, ("alice", "bob")))
+    for seq, left in ((1, ()), (2, ("bob",)), (3, ())):
+        one = message(seq, conversation_id=TEAM)
+        registry.storage.execute(storage.Append(state.epoch, one, 0, storage.Effects(left=left)))
+    bob = registry.login("bob")
+    assert unread(registry, bob, TEAM) == (0, 2)
+    for frame in (frames.History(TEAM, 1, 9), frames.ReadCount(TEAM, 3), frames.Read(TEAM, 2, 1)):
+        registry.receive(up(bob, frame))
+    registry.receive(up(bob, frames.SetConversation(TEAM, pinned=True, number=2)))
+    registry.answer_all()
+    told = [frame for _, frame in registry.take() if not isinstance(frame, frames.Placed)]
+    assert [one.seq for one in told[0].messages] == [1, 2]
+    assert told[1].code == Code.NO_CONVERSATION
+    assert told[2:] == [done("read", TEAM, 1), done("set_conversation", TEAM, 2)]
+
+
+def test_typing_goes_to_the_other_user_of_ones_own_conversation(registry):
+    bob = registry.login("bob")
+    for id in (AB, "p2p:alice:carol", "p2p:bob:carol", TEAM, "nonsense"):
+        registry.receive(up(bob, frames.Typing(id)))
+    assert registry.told_users == [("alice", frames.Hint("alice", frames.IsTyping(AB)))]
