@@ -129,6 +129,8 @@ class Evidence:
                 custom=request.custom,
                 delivered=request.delivered_seq,
             )
+            if request.delivered_seq > ledger.held.get((request.user, request.conversation_id), 0):
+                self.found.append(("receipts_are_true", f"{request.user} is said to have got {request}"))
             self._requests.saved(request)
             if isinstance(result, storage.PlacesSaved):
                 self._kept(result.places)
