@@ -77,6 +77,10 @@ class Recording:
                     self._report("send -> delivered", None, self._size[intent], "not delivered when the run ended")
         self._recorder.close()
 
+    def missing_in_rooms(self) -> int:
+        """Deliveries that chatrooms owe still."""
+        return sum(self._missing[intent] for intent in np.flatnonzero(self._to_room) if self._state[intent] == _STORED)
+
     # --- what happened ----------------------------------------------------------------------------------------------
 
     def told(self, intent: int, late: float) -> None:

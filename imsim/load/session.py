@@ -301,6 +301,10 @@ class Session:
         if self.failure is not None:
             self._tell(phase="failed", reason=self.failure)
             return
+        if missing := self._recording.missing_in_rooms():
+            self._warn(
+                f"{missing} deliveries of chatrooms never came: lost, or shed by the server; clients cannot tell"
+            )
         lateness = summarize_lateness(self._recording.lateness)
         for warning in lateness_warnings(lateness):
             self._warn(warning)
