@@ -153,7 +153,7 @@ class Session:
         self._changed.set()
 
     def room_failed(self, name: str, code: Code, text: str) -> None:
-        self._fail(f"the server let a device not into the chatroom {name}: {code}: {text}")
+        self._fail(f"the server did not let a device into the chatroom {name}: {code}: {text}")
 
     # --- the run, in a greenlet of its own --------------------------------------------------------------------------
 
