@@ -43,11 +43,13 @@ def test_the_python_runs(tmp_path, monkeypatch):
     assert names["live"].path.parent == Path("results")
 
 
-def test_the_scenario_is_one(tmp_path):
-    (text,) = blocks("toml")
+@pytest.mark.parametrize("text", blocks("toml"))
+def test_the_scenarios_are_some(text, tmp_path):
     file = tmp_path / "readme.toml"
     file.write_text(text)
-    assert len(imsim.simulate(Scenario.load(file, {"duration": 6.0})).messages)
+    run = imsim.simulate(Scenario.load(file, {"duration": 6.0}))
+    assert len(run.messages)
+    assert set(run.deliveries.outcome) == {"delivered"}
 
 
 def test_all_commands_are_tried():

@@ -42,10 +42,13 @@ class Lobby(Protocol):
 
     def group_made(self, name: str) -> None: ...
 
-    def room_entered(self, number: int, name: str) -> None: ...
-
     def group_failed(self, name: str, code: Code, text: str) -> None:
         """Refused, or without an answer after every attempt."""
+
+    def room_entered(self, number: int, name: str) -> None: ...
+
+    def room_failed(self, name: str, code: Code, text: str) -> None:
+        """Refused."""
 
 
 class Device:
@@ -101,7 +104,7 @@ class Device:
         self._arm()
 
     def enter(self, room: str) -> None:
-        """Enter the chatroom, and again after each login; the lobby hears of the first time."""
+        """Enter the chatroom, and again after each login; the lobby hears how that ended."""
         self.do(lambda now: self.client.enter(room, now))
 
     def create_group(self, name: str, members: list[str]) -> None:
@@ -187,8 +190,8 @@ class Device:
         kind, at = type(event), self._now
         e: Any = event
         if kind is events.Shown:
-            if script.calls_for_action(e):
-                gevent.spawn(self.do, lambda now: script.react(self.client, e, now)).link_exception(self._crash)
+            if script.wants_answer(self.client, e):
+                gevent.spawn(self.do, lambda now: script.answer(self.client, e, now)).link_exception(self._crash)
             elif _is_said(e.message):
                 self._recording.shown(e.message, self.number, e.route, at)
         elif kind is events.Sent:
@@ -202,6 +205,9 @@ class Device:
             self._recording.received(e.id_client, at)
         elif kind is events.Entered:
             self._lobby.room_entered(self.number, e.name)
+        elif kind is events.RequestFailed:
+            if e.request == frames.Enter.op:
+                self._lobby.room_failed(e.ref, e.code, e.text)
         elif kind is events.SendFailed:
             if e.id_client in self._making:
                 self._lobby.group_failed(self._making[e.id_client], e.code, e.text)

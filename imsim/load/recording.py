@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from imsim.analysis import Run, make_run
-from imsim.core.model import Code, Message, Route, Scene
+from imsim.core.model import Code, Message, Route
 from imsim.results import Recorder, assemble, read_facts
 from imsim.scenario import Plan, Scenario, plan
 
@@ -55,9 +55,9 @@ class Recording:
         self.lateness = array("d")
         """Seconds from each message's intended time to the moment in which its device was told to send it."""
         self._amended = plan.amended
-        self._is_to_room = [conversation.scene is Scene.CHATROOM for conversation in plan.conversations]
+        self._to_room = plan.to_room
         self.seqs: dict[int, int] = {}
-        """By intent, of those that the plan will have recalled or edited: the seq that they got."""
+        """By intent, of those that are to be recalled or edited, and are stored: their seq."""
         self.foreign = 0
         """Messages of other runs that were shown here."""
 
@@ -77,6 +77,10 @@ class Recording:
                     self._report("send -> delivered", None, self._size[intent], "not delivered when the run ended")
         self._recorder.close()
 
+    def missing_in_rooms(self) -> int:
+        """Deliveries that chatrooms owe still."""
+        return sum(self._missing[intent] for intent in np.flatnonzero(self._to_room) if self._state[intent] == _STORED)
+
     # --- what happened ----------------------------------------------------------------------------------------------
 
     def told(self, intent: int, late: float) -> None:
@@ -90,20 +94,21 @@ class Recording:
             self._recorder.sent(intent, at - self._t0)
 
     def received(self, id_client: str, at: float) -> None:
-        """The router has it: in a chatroom, that is all there is to be had."""
+        """The router has it. A chatroom has no other answer; elsewhere this is none."""
         intent = self._intent(id_client)
-        if intent >= 0 and self._is_to_room[self._conversation[intent]]:
-            self._taken(intent, at)
+        if intent >= 0 and self._to_room[intent]:
+            self._answered(intent, at)
 
     def acked(self, id_client: str, at: float, seq: int) -> None:
+        """It is stored, with this seq in its conversation."""
         intent = self._intent(id_client)
         if intent < 0:
             return
         if intent in self._amended:
             self.seqs[intent] = seq
-        self._taken(intent, at)
+        self._answered(intent, at)
 
-    def _taken(self, intent: int, at: float) -> None:
+    def _answered(self, intent: int, at: float) -> None:
         at -= self._t0
         self._recorder.acked(intent, at)
         if self._state[intent] != _STORED:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -142,15 +142,18 @@ class Session:
         self._groups.discard(name)
         self._changed.set()
 
-    def room_entered(self, number: int, name: str) -> None:
-        self._rooms.discard((number, name))
-        self._changed.set()
-
     def group_failed(self, name: str, code: Code, text: str) -> None:
         if code == Code.TIMEOUT:
             self._fail(f"the server did not make the group {name} in time")
         else:
             self._fail(f"the server refused to make the group {name}: {code}: {text}")
+
+    def room_entered(self, number: int, name: str) -> None:
+        self._rooms.discard((number, name))
+        self._changed.set()
+
+    def room_failed(self, name: str, code: Code, text: str) -> None:
+        self._fail(f"the server did not let a device into the chatroom {name}: {code}: {text}")
 
     # --- the run, in a greenlet of its own --------------------------------------------------------------------------
 
@@ -177,14 +180,15 @@ class Session:
             self._warn(text)
 
     def _make_groups(self) -> None:
-        """Those to which something will be sent, each by one of its members, whose client repeats what was lost."""
-        used = set(self._plan.conversation.tolist()) | {action.conversation for action in self._plan.actions}
-        named = [self._plan.conversations[number] for number in sorted(used - {-1})]
-        groups = [conversation for conversation in named if conversation.scene is Scene.GROUP]
+        """Those to which something will be sent, or that will change, each by the first of its members who is there (so
+        it is the owner), whose client repeats what was lost."""
+        plan = self._plan
+        used = set(plan.conversation.tolist()) | {action.conversation for action in plan.actions}
+        groups = [c for number, c in enumerate(plan.conversations) if number in used and c.scene is Scene.GROUP]
         deadline = now() + login_allowance(len(groups))
         for start in range(0, len(groups), _GROUPS_AT_ONCE):
             for group in groups[start : start + _GROUPS_AT_ONCE]:
-                name, maker = self._named(group.name), self._one_online(group.members)
+                name, maker = self._named(group.name), next(self._online_of(group.members), None)
                 if maker is not None:  # else nobody will send to it
                     self._groups.add(name)
                     maker.create_group(name, [self._named(self._plan.users[user]) for user in group.members])
@@ -193,34 +197,45 @@ class Session:
 
     def _fill_rooms(self) -> None:
         """Everybody enters the chatrooms of whose audience they are."""
-        per_user = len(self._plan.devices)
-        for number in sorted(self._online):
-            for room in self._plan.rooms_of(number // per_user):
-                name = self._named(self._plan.conversations[room].name)
-                self._rooms.add((number, name))
-                self._devices[number].enter(name)
+        for room in self._plan.rooms:
+            name = self._named(room.name)
+            for device in self._online_of(room.members):
+                self._rooms.add((device.number, name))
+                device.enter(name)
         if not self._wait(lambda: not self._rooms, login_allowance(len(self._rooms))):
             raise RunError(f"the server did not let everybody into the chatroom {min(self._rooms)[1]} in time")
 
-    def _one_online(self, users: tuple[int, ...]) -> Device | None:
-        per_user = len(self._plan.devices)
-        numbers = (user * per_user + device for user in users for device in range(per_user))
-        return next((self._devices[number] for number in numbers if number in self._online), None)
+    def _online_of(self, users: tuple[int, ...]) -> Iterator[Device]:
+        """The devices of these users that are online, in the users' order."""
+        for user in users:
+            for device in range(len(self._plan.devices)):
+                number = self._plan.device_index(user, device)
+                if number in self._online:
+                    yield self._devices[number]
 
     def _play(self) -> None:
-        """Send each message at its intended time, and as soon as possible thereafter if this process is late; whatever
-        is not sent by the end of a drain is left out."""
-        plan, recording, devices = self._plan, self._recording, self._devices
+        """Have users do what the plan says, for the scenario's duration."""
         gc.collect()
         gc.freeze()  # what is here by now stays: no pause to look through it again while the plan is played
         self._cpu = time.process_time()
         t0 = self._t0 = now() + _HEAD_START
-        recording.begin(t0)
+        self._recording.begin(t0)
         started = datetime.now(UTC).timestamp() + _HEAD_START
         self._tell(phase="playing", started=datetime.fromtimestamp(started, UTC).isoformat())
 
         give_up = t0 + self.scenario.duration + self.scenario.drain
         acting = gevent.spawn(self._act, t0)
+        try:
+            self._write(t0, give_up)
+            acting.get()
+        finally:
+            acting.kill()
+        _sleep_until(t0 + self.scenario.duration)
+
+    def _write(self, t0: float, give_up: float) -> None:
+        """Send each message at its intended time, and as soon as possible thereafter if this process is late; whatever
+        is not sent by `give_up` is left out."""
+        plan, recording, devices = self._plan, self._recording, self._devices
         for intent, (at, number) in enumerate(zip(plan.at.tolist(), self._senders(), strict=True)):
             due = t0 + at / 1e9
             _sleep_until(due)
@@ -231,8 +246,6 @@ class Session:
                 recording.told(intent, now() - due)
                 device, id_client = devices[number], recording.id_client(intent)
                 device.do(partial(script.send, device.client, plan, intent, self._named, id_client))
-        acting.join()
-        _sleep_until(t0 + self.scenario.duration)
 
     def _senders(self) -> list[int]:
         """The number of the device that sends each message."""
@@ -241,15 +254,14 @@ class Session:
         return numbers
 
     def _act(self, t0: float) -> None:
-        """What users do besides writing; that nothing depends on its exact moment is why it has no part in `_play`."""
-        plan, per_user = self._plan, len(self._plan.devices)
+        """Have users do what they do besides writing. A millisecond late does no harm: no latency counts from it."""
+        plan, seq_of = self._plan, self._recording.seqs.get
         for number, action in enumerate(plan.actions):
             gevent.sleep(max(0.0, t0 + action.at / 1e9 - now()))
-            device = action.user * per_user
-            if device < len(self._devices):
-                client, id_client = self._devices[device].client, f"{self._namespace}:action {number}"
-                step = partial(script.act, client, plan, action, self._recording.seqs.get, self._named, id_client)
-                self._devices[device].do(step)
+            first = plan.device_index(action.user, 0)
+            if first < len(self._devices):
+                device, id_client = self._devices[first], f"{self._namespace}:action {number}"
+                device.do(partial(script.act, device.client, plan, action, seq_of, self._named, id_client))
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
@@ -289,6 +301,10 @@ class Session:
         if self.failure is not None:
             self._tell(phase="failed", reason=self.failure)
             return
+        if missing := self._recording.missing_in_rooms():
+            self._warn(
+                f"{missing} deliveries of chatrooms never came: lost, or shed by the server; clients cannot tell"
+            )
         lateness = summarize_lateness(self._recording.lateness)
         for warning in lateness_warnings(lateness):
             self._warn(warning)

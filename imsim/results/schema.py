@@ -22,7 +22,7 @@ class World(StrEnum):
 class Outcome(StrEnum):
     """How an intended message ended."""
 
-    STORED = "stored"
+    STORED = "stored"  # or, in a chatroom, which stores nothing: taken by the room
     REJECTED = "rejected"  # the server refused it for good
     UNKNOWN = "unknown"  # sent, but whether it is stored nobody can tell
     UNSENT = "unsent"  # the run ended before it ever left its device
@@ -33,7 +33,7 @@ class DeliveryOutcome(StrEnum):
 
     DELIVERED = "delivered"
     PENDING = "pending"  # not there when the run ended: lost
-    SHED = "shed"  # dropped on purpose (chatrooms only)
+    SHED = "shed"  # left out on purpose (chatrooms only); in a live run, whose clients cannot tell, it is pending
 
 
 class Role(StrEnum):
@@ -58,11 +58,11 @@ MESSAGES = pa.schema(
         _always("conversation", _STRING),
         _always("scene", _STRING),
         _always("type", _STRING),
-        _always("size", pa.int32()),  # bytes of content
+        _always("size", pa.int32()),  # bytes: of content, of custom, or of what the attachment tells of
         _always("intended_at", pa.int64()),
         pa.field("sent_at", pa.int64()),  # the first attempt
-        pa.field("stored_at", pa.int64()),  # server time: null in a live run
-        pa.field("acked_at", pa.int64()),
+        pa.field("stored_at", pa.int64()),  # server time: null in a live run; in a chatroom, when the room took it
+        pa.field("acked_at", pa.int64()),  # in a chatroom: when the sender knew that the room took it
         _always("attempts", pa.int32()),
         _always("outcome", _STRING),
         pa.field("error", _STRING),  # the code of a failure that was not corrected

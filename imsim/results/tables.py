@@ -123,12 +123,9 @@ def _deliveries(plan: Plan, facts: Facts, is_due: _Bools, knows_server: bool) ->
     found = is_device & (row < count)
     found[found] = entitled[row[found]] == pair[found]
 
-    # What guests of a group get is nobody's due, and no mistake.
-    guests = np.array([c * len(plan.users) + user for c, user in plan.guests], np.int64)
-    conversation = plan.conversation.astype(np.int64)[facts[:, 1]]
-    is_guest = np.isin(conversation * len(plan.users) + facts[:, 2] // per_user, guests)
     own_device = plan.sender.astype(np.int64) * per_user + plan.device
-    strays = facts[~found & ~is_guest & (facts[:, 2] != own_device[facts[:, 1]])]
+    strays = facts[~found & (facts[:, 2] != own_device[facts[:, 1]])]
+    strays = strays[~_is_of_guest(plan, strays)]
     stray = len(np.unique(strays[:, 1:3], axis=0))
 
     row = row[found]
@@ -163,6 +160,14 @@ def _deliveries(plan: Plan, facts: Facts, is_due: _Bools, knows_server: bool) ->
         schema=DELIVERIES,
     )
     return table, stray
+
+
+def _is_of_guest(plan: Plan, facts: Facts) -> _Bools:
+    """Of each fact, whether it is about a guest of the message's group: nobody's due, and no mistake."""
+    users = len(plan.users)
+    guests = np.array([conversation * users + user for conversation, user in plan.guests], np.int64)
+    conversation, user = plan.conversation.astype(np.int64)[facts[:, 1]], facts[:, 2] // len(plan.devices)
+    return np.isin(conversation * users + user, guests) & (user >= 0) & (user < users)
 
 
 def _first(row: _Ints, value: _Ints, count: int) -> NDArray[np.int64]:

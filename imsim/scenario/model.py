@@ -45,11 +45,14 @@ class Conversations(Section):
         default=1.0,
         ge=0,
         le=1,
-        description="share of the messages that go to one partner (0 to 1); the rest goes to groups and chatrooms."
-        " A user who is in none of them sends to partners only",
+        description="share of the messages that go to one partner (0 to 1). What room_share leaves of the rest goes to"
+        " groups; a user who is in none sends to partners instead",
     )
     room_share: float = Field(
-        default=0.0, ge=0, le=1, description="share of the messages that go to chatrooms, for users who are in one"
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of the messages that go to chatrooms (0 to 1); who is in none sends to groups instead",
     )
     partners: int = Field(default=1, ge=0, description="p2p partners that each user writes to")
     groups: int = Field(default=0, ge=0, le=10_000_000, description="how many groups there are")
@@ -57,7 +60,6 @@ class Conversations(Section):
         default=Constant(value=10),
         description="members of a group: rounded, at least 1, at most population.users and limits.group_size",
     )
-
     rooms: int = Field(default=0, ge=0, le=1_000_000, description="how many chatrooms there are")
     room_size: NumberDistribution = Field(
         default=Constant(value=50),
@@ -67,10 +69,14 @@ class Conversations(Section):
         default=0.0,
         ge=0,
         le=1e3,
-        description="changes of membership per second and group: users of none of its messages are invited, and leave",
+        description="changes of membership per second and group, a Poisson process: in turn its owner invites a guest"
+        " from outside, who only listens, and the guest leaves",
     )
     friend_requests: float = Field(
-        default=0.0, ge=0, le=1e3, description="friend requests per second and user, to anybody; all are accepted"
+        default=0.0,
+        ge=0,
+        le=1e3,
+        description="friend requests per second and user, a Poisson process: to anybody, who accepts at once",
     )
 
     @model_validator(mode="after")
@@ -81,9 +87,11 @@ class Conversations(Section):
                 f"expected at most 1 together with p2p_share = {self.p2p_share:g}, got {self.room_share:g}",
             )
         if self.p2p_share + self.room_share < 1 and self.groups == 0:
-            raise FieldError(
-                "groups", f"expected at least 1, as p2p_share = {self.p2p_share:g} leaves messages for groups, got 0"
-            )
+            shares = f"p2p_share = {self.p2p_share:g}"
+            if self.room_share:
+                shares += f" and room_share = {self.room_share:g}"
+            leaves = "leave" if self.room_share else "leaves"
+            raise FieldError("groups", f"expected at least 1, as {shares} {leaves} messages for groups, got 0")
         if self.room_share > 0 and self.rooms == 0:
             raise FieldError(
                 "rooms", f"expected at least 1, as room_share = {self.room_share:g} sends to chatrooms, got 0"
@@ -97,8 +105,9 @@ class Conversations(Section):
         return self
 
 
-#: What users send: a notification is a change, see [conversations].
+#: What users send. (A notification is no message of theirs, but a change that they make.)
 _TYPES = tuple(str(type) for type in MessageType if type != MessageType.NOTIFICATION)
+_MOST_SHARE = 1e9
 
 
 class Workload(Section):
@@ -117,25 +126,49 @@ class Workload(Section):
         " custom, where the type has that",
     )
     types: dict[str, float] = Field(
-        default={"text": 1.0}, description="type of message -> its share, in any unit: text, image, audio, video ..."
+        default={"text": 1.0},
+        description=f"type of message -> its share of the messages, in any unit; types are {', '.join(_TYPES)}",
     )
-    recalls: float = Field(default=0.0, ge=0, le=1, description="share of the messages that are taken back")
-    edits: float = Field(default=0.0, ge=0, le=1, description="share of the messages that are edited, if text")
+    recalls: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of the messages that their senders take back (0 to 1), but for those to chatrooms, which"
+        " keep none",
+    )
+    edits: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of the messages that their senders edit (0 to 1), but for those to chatrooms and those that"
+        " are no text",
+    )
     amended_after: SecondsDistribution = Field(
-        default=Exponential(mean=5.0), description="how long after sending that is, seconds or a duration"
+        default=Exponential(mean=5.0),
+        description="how long after sending they are taken back or edited, seconds or a duration; what would come after"
+        " the end of the run's duration is left out",
     )
 
     @field_validator("types")
     @classmethod
-    def _known_types(cls, types: dict[str, float]) -> dict[str, float]:
+    def _in_one_order(cls, types: dict[str, float]) -> dict[str, float]:
         for type, share in types.items():
             if type not in _TYPES:
-                raise FieldError(type, f"unknown type{suggestion(type, _TYPES)}; there are {', '.join(_TYPES)}")
-            if not 0 <= share < math.inf:
-                raise FieldError(type, f"expected a share of 0 or more, got {share:g}")
+                raise FieldError(type, f"unknown type{suggestion(type, _TYPES)}; known here: {', '.join(_TYPES)}")
+            if not 0 <= share <= _MOST_SHARE:
+                raise FieldError(type, f"expected a share from 0 to {_MOST_SHARE:g}, got {share:g}")
         if not any(types.values()):
-            raise FieldError("", "expected at least one type with a share above 0")
-        return types
+            raise ValueError("expected at least one type with a share above 0")
+        # Scenarios are equal in whatever order their types stand, so their plans have to be.
+        return {type: types[type] for type in _TYPES if type in types}
+
+    @model_validator(mode="after")
+    def _amended_once(self) -> Workload:
+        if self.recalls + self.edits > 1:
+            raise FieldError(
+                "edits", f"expected at most 1 together with recalls = {self.recalls:g}, got {self.edits:g}"
+            )
+        return self
 
 
 class Link(Section):
@@ -396,17 +429,13 @@ class Scenario(Section):
                 f"expected fewer than population.users ({users}), got {talk.partners}",
             )
         _check_fits("workload.size", self.workload.size.upper, "limits.content_bytes", limits.content_bytes)
-        if talk.groups:
-            largest = talk.group_size.upper
-            _check_fits(
-                "conversations.group_size",
-                min(largest, users) if math.isfinite(largest) else largest,
-                "limits.group_size",
-                limits.group_size,
-            )
-        if talk.rooms:
-            largest = min(talk.room_size.upper, users) if math.isfinite(talk.room_size.upper) else math.inf
-            _check_fits("conversations.room_size", largest, "limits.room_size", limits.room_size)
+        for what, count, size, limit in (
+            ("group_size", talk.groups, talk.group_size, limits.group_size),
+            ("room_size", talk.rooms, talk.room_size, limits.room_size),
+        ):
+            if count:
+                largest = min(size.upper, users) if math.isfinite(size.upper) else size.upper
+                _check_fits(f"conversations.{what}", largest, f"limits.{what}", limit)
         return self
 
     @classmethod

@@ -1,89 +1,92 @@
-"""What the users of a plan do with their clients besides writing, the same in every world: a thin layer between the
-plan's numbers and the core's Client."""
+"""What the users of a plan do with their clients, the same in every world: a thin layer between the plan's numbers and
+the core's Client. A world says when, on which client, and under which names.
+
+Besides writing, a user does everything on the first device.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 from imsim.core import events
 from imsim.core.client import Client
 from imsim.core.model import MessageType, Scene
-from imsim.scenario.workload import Action, Plan
+from imsim.scenario.workload import Action, Plan, device_name
 
 #: Of a message by its number in the plan, the seq that it got; None as long as its sender does not know.
 SeqOf = Callable[[int], int | None]
+
+#: Of a user, group or chatroom by its name in the plan, its name in this world.
 Named = Callable[[str], str]
+
+_FIRST_DEVICE = device_name(0)
 
 
 def send(client: Client, plan: Plan, intent: int, named: Named, id_client: str, now: float) -> None:
-    """Send message number `intent` of the plan. `named` gives the name that a user or group has in this world."""
+    """Send message number `intent` of the plan."""
     conversation = plan.conversations[plan.conversation[intent]]
     to = named(conversation.to(int(plan.sender[intent])))
-    content, file, custom = body(plan.types[plan.type[intent]], int(plan.size[intent]))
     type = plan.types[plan.type[intent]]
+    content, file, custom = body(type, int(plan.size[intent]))
     client.send(conversation.scene, to, content, id_client, now, type=type, file=file, custom=custom)
 
 
 def act(client: Client, plan: Plan, action: Action, seq_of: SeqOf, named: Named, id_client: str, now: float) -> None:
-    """Do it with the client of the action's device. What it needs to be stored first and is not, is left out."""
+    """Carry out the action. A message that its sender does not know to be stored is neither recalled nor edited."""
     if action.kind in ("recall", "edit"):
         seq = seq_of(action.intent)
-        if seq is not None:
-            conversation = plan.conversations[plan.conversation[action.intent]]
-            data: dict[str, object] = {"seq": seq}
-            if action.kind == "edit":
-                data["content"] = "edited"
-            client.change(
-                conversation.scene, named(conversation.to(action.user)), action.kind, id_client, now, data=data
-            )
-    elif action.kind in ("invite", "leave"):
-        conversation = plan.conversations[action.conversation]
-        targets = [named(plan.users[action.other])] if action.kind == "invite" else []
-        client.change(conversation.scene, named(conversation.name), action.kind, id_client, now, targets=targets)
-    else:
+        if seq is None:
+            return
+        conversation = plan.conversations[plan.conversation[action.intent]]
+        data: dict[str, object] = {"seq": seq}
+        if action.kind == "edit":
+            data["content"] = _text(int(plan.size[action.intent]), "e")
+        client.change(conversation.scene, named(conversation.to(action.user)), action.kind, id_client, now, data=data)
+    elif action.kind == "friend_request":
         client.change(Scene.P2P, named(plan.users[action.other]), action.kind, id_client, now)
+    else:
+        group = named(plan.conversations[action.conversation].name)
+        targets = [named(plan.users[action.other])] if action.kind == "invite" else []
+        client.change(Scene.GROUP, group, action.kind, id_client, now, targets=targets)
 
 
-def calls_for_action(event: events.ClientEvent) -> bool:
-    """Whether `react` would do something."""
-    return type(event) is events.Shown and event.message.type == "friend_request"
+def wants_answer(client: Client, event: events.ClientEvent) -> bool:
+    """Whether the user answers what happened on this client: `answer` does it."""
+    return (
+        type(event) is events.Shown
+        and event.message.type == "friend_request"
+        and event.message.scene == Scene.SYSTEM
+        and client.device == _FIRST_DEVICE
+    )
 
 
-def react(client: Client, event: events.ClientEvent, now: float) -> None:
-    """Friend requests are accepted by whoever gets them."""
-    if type(event) is events.Shown and calls_for_action(event):
-        message = event.message
-        client.change(Scene.P2P, message.sender, "friend_accept", f"accept {message.id}", now)
-
-
-def enter_rooms(client: Client, plan: Plan, user: int, named: Named, now: float) -> None:
-    """At the start: into the chatrooms of whose audience the user is."""
-    for number in plan.rooms_of(user):
-        client.enter(named(plan.conversations[number].name), now)
+def answer(client: Client, event: events.Shown, now: float) -> None:
+    """Accept the friend request that the event tells of."""
+    client.change(Scene.P2P, event.message.sender, "friend_accept", f"accept {event.message.id}", now)
 
 
 def body(type: str, size: int) -> tuple[str, dict[str, object] | None, str | None]:
-    """(content, file, custom) of a message of this type: `size` bytes of text or payload, or telling of an attachment
-    of so many."""
-    attachment: dict[str, object] = {"url": "https://example.com/1", "size": size}
+    """(content, file, custom) of a message of this type: a text or a payload of `size` bytes, or an attachment that
+    tells of as many. (A place on the map has no size.)"""
     if type == MessageType.TEXT:
-        return _text(size), None, None
+        return _text(size, "x"), None, None
     if type == MessageType.CUSTOM:
-        return "", None, _text(size)
+        return "", None, f'"{_text(size - 2, "x")}"' if size > 1 else "0"
     if type == MessageType.GEO:
         return "", {"title": "here", "longitude": 0.0, "latitude": 0.0}, None
-    if type == MessageType.IMAGE:
-        return "", {**attachment, "width": 640, "height": 480}, None
-    if type == MessageType.FILE:
-        return "", {**attachment, "format": "pdf"}, None
-    return "", {**attachment, "duration": 1.0, "format": "mp4"}, None
+    return "", {"url": "https://example.com/1", "size": size, **_ABOUT[type]}, None
 
 
-_TEXTS: dict[int, str] = {}
+_ABOUT: dict[str, dict[str, object]] = {
+    MessageType.IMAGE: {"width": 640, "height": 480},
+    MessageType.AUDIO: {"duration": 1.0, "format": "m4a"},
+    MessageType.VIDEO: {"duration": 1.0, "format": "mp4"},
+    MessageType.FILE: {"format": "pdf"},
+}
 
 
-def _text(size: int) -> str:
-    text = _TEXTS.get(size)
-    if text is None:
-        text = _TEXTS[size] = "x" * size
-    return text
+@lru_cache(maxsize=1024)
+def _text(size: int, letter: str) -> str:
+    """One and the same for many messages: a simulation keeps all that it sent in memory."""
+    return letter * size

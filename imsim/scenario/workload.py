@@ -1,8 +1,13 @@
-"""The plan: everything that will be sent, by whom, to whom and when, drawn before the run. Both worlds carry it out.
+"""The plan: everything that users will do, who, to whom and when, drawn before the run. Both worlds carry it out.
 
-Each number is drawn for (user, purpose) or (group, purpose), never from one stream. So under one seed a shorter run has
-a prefix of a longer one's messages, another rate leaves everybody's partners as they are, and another user leaves
-everybody's times, sizes and (but for the few who now talk to the newcomer) partners and groups as they were.
+Each number is drawn for (user, purpose) or (group, purpose), never from one stream. So under one seed
+
+- a shorter run has a prefix of a longer one's messages, and of its actions;
+- another rate leaves everybody's partners, groups and chatrooms as they are;
+- chatrooms, other types, recalls, edits, churn and friend requests leave everybody's times, sizes, partners and groups
+  as they were (but for the messages that now go to chatrooms, and to groups no more), and each other;
+- another user leaves everybody's times, sizes and (but for the few who now talk to the newcomer) partners, groups and
+  chatrooms as they were. (Who is asked to be a friend, or invited as a guest, is another then.)
 """
 
 from __future__ import annotations
@@ -10,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from typing import NamedTuple
 
@@ -17,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imsim.core.exceptions import UsageError
-from imsim.core.model import Scene, p2p_id
+from imsim.core.model import MessageType, Scene, p2p_id
 from imsim.scenario.distributions import Distribution
 from imsim.scenario.draws import Draws
 from imsim.scenario.model import Scenario
@@ -28,14 +34,17 @@ Int32s = npt.NDArray[np.int32]
 Int8s = npt.NDArray[np.int8]
 Bools = npt.NDArray[np.bool_]
 
+_LATEST = 1e9  # seconds: what comes later than any run is as good as never, and its nanoseconds are whole numbers
 # Numbers drawn at a time: bounds the memory, not the plan.
 _BLOCK = 1 << 21
 _MOST_MESSAGES = 200_000_000
+_MOST_ACTIONS = 20_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedConversation:
-    """`members` are user indexes, ascending; `name` is the group's, and "" in a p2p conversation."""
+    """`members` are user indexes, ascending (a chatroom's: its audience); `name` is the group's or chatroom's, and ""
+    in a p2p conversation."""
 
     id: str
     scene: Scene
@@ -51,13 +60,13 @@ class PlannedConversation:
 
 
 class Action(NamedTuple):
-    """Something that a user does besides writing, at `at` (ns from the run's start), on the first device.
+    """Something that a user does besides writing, on the first device.
 
-    kind: recall or edit (of the own message number `intent`), invite (of user `other` into group `conversation`), leave
-    (it), friend_request (to user `other`).
+    kind: recall or edit (the own message number `intent`), invite (the guest `other` into the own group
+    `conversation`), leave (as its guest), friend_request (to user `other`). What a kind does not need is -1.
     """
 
-    at: int
+    at: int  # ns from the run's start
     kind: str
     user: int
     intent: int = -1
@@ -78,20 +87,20 @@ class Plan:
     """What will be sent. The columns have one entry for each message; its index is the message's `intent`.
 
     They are sorted by (at, sender). `conversations` starts with all groups, then has all chatrooms; p2p conversations
-    follow in the order of their first message, so a shorter plan's list is a prefix too. `actions` are sorted by time.
+    follow in the order of their first message, so a shorter plan's list is a prefix too. `actions` are sorted.
     """
 
     at: Int64s  # intended time, ns from the run's start
     sender: Int32s  # user index
     device: Int8s  # which of the sender's devices sends
     conversation: Int32s  # index into conversations
-    size: Int32s  # bytes of content
     type: Int8s  # index into types
+    size: Int32s  # bytes: of content, of custom, or of what the attachment tells of, as the type has it
     users: list[str]
     devices: list[str]  # the names that each user's devices have
+    types: list[str]
     conversations: list[PlannedConversation]
-    types: tuple[str, ...] = ("text",)
-    actions: tuple[Action, ...] = ()
+    actions: list[Action]
 
     def __len__(self) -> int:
         return len(self.at)
@@ -100,19 +109,27 @@ class Plan:
         """The number of a user's device among all devices."""
         return user * len(self.devices) + device
 
-    def rooms_of(self, user: int) -> list[int]:
-        """The numbers of the chatrooms of whose audience the user is."""
-        return [n for n, c in enumerate(self.conversations) if c.scene is Scene.CHATROOM and user in c.members]
+    @cached_property
+    def rooms(self) -> list[PlannedConversation]:
+        """The chatrooms."""
+        return [conversation for conversation in self.conversations if conversation.scene is Scene.CHATROOM]
 
-    @property
+    @cached_property
+    def to_room(self) -> Bools:
+        """Of each message, whether it goes to a chatroom."""
+        is_room = np.array([conversation.scene is Scene.CHATROOM for conversation in self.conversations], bool)
+        return is_room[self.conversation]
+
+    @cached_property
     def amended(self) -> frozenset[int]:
         """The messages that will be recalled or edited."""
         return frozenset(action.intent for action in self.actions if action.intent >= 0)
 
-    @property
+    @cached_property
     def guests(self) -> frozenset[tuple[int, int]]:
-        """(conversation, user) of those who come into groups and leave again: what they get there is nobody's due."""
-        return frozenset((a.conversation, a.other) for a in self.actions if a.kind == "invite")
+        """(conversation, user) of those who come into a group and leave again. When exactly they do, and so what they
+        get there, no plan can tell: it is nobody's due."""
+        return frozenset((action.conversation, action.other) for action in self.actions if action.kind == "invite")
 
     def entitled(self) -> Entitled:
         """Who is to get what: all devices of all members, but for the one that sends."""
@@ -136,8 +153,12 @@ def user_name(index: int) -> str:
     return f"u{index}"
 
 
+def device_name(index: int) -> str:
+    return f"d{index}"
+
+
 def plan(scenario: Scenario, seed: int | None = None, duration: float | None = None) -> Plan:
-    """Draw the messages of a scenario.
+    """Draw the messages of a scenario, and what users do besides.
 
     A message goes to one of the sender's partners with chance `p2p_share`, with chance `room_share` to one of the
     sender's chatrooms, else to one of the sender's groups, each as likely as the other. A sender who is in no chatroom
@@ -150,13 +171,9 @@ def plan(scenario: Scenario, seed: int | None = None, duration: float | None = N
     duration = scenario.duration if duration is None else _checked(duration)
     if seed < 0:
         raise UsageError(f"seed: expected at least 0, got {seed}")
-    users, rate = scenario.population.users, scenario.workload.rate
-    if (expected := users * rate * duration) > _MOST_MESSAGES:
-        raise UsageError(
-            f"scenario {scenario.name}: {expected:.2g} messages are too many for one run;"
-            " lower workload.rate, duration or population.users"
-        )
+    _check_size(scenario, duration)
 
+    users, rate = scenario.population.users, scenario.workload.rate
     sender, nth, at = _arrivals(Draws(seed, "gap"), users, rate, duration)
     talk = scenario.conversations
     groups = _Groups.drawn(seed, "group", talk.groups, talk.group_size, users, scenario.limits.group_size)
@@ -180,87 +197,95 @@ def plan(scenario: Scenario, seed: int | None = None, duration: float | None = N
         conversation[private] += len(conversations)
         conversations += [_p2p(one, other) for one, other in pairs]
 
-    devices, types = scenario.population.devices, scenario.workload.types
-    sizes = scenario.workload.size.quantiles(Draws(seed, "size").array(sender, nth))
+    devices, work = scenario.population.devices, scenario.workload
+    types, ends = list(work.types), np.cumsum(list(work.types.values()))
+    type = np.searchsorted(ends[:-1] / ends[-1], Draws(seed, "type").array(sender, nth), side="right")
+    sizes = work.size.quantiles(Draws(seed, "size").array(sender, nth))
+    actions = _amendments(scenario, seed, sender, nth, at, ~to_room, np.array(types)[type] == MessageType.TEXT)
+    actions += _friend_requests(scenario, seed, duration)
+    actions += _churn(scenario, seed, duration, groups)
     return Plan(
         at=at,
         sender=sender.astype(np.int32),
         device=(Draws(seed, "device").array(sender, nth) * devices).astype(np.int8),
         conversation=conversation.astype(np.int32),
+        type=type.astype(np.int8),
         size=np.clip(np.rint(sizes), 1, scenario.limits.content_bytes).astype(np.int32),
         users=[user_name(user) for user in range(users)],
-        devices=[f"d{device}" for device in range(devices)],
-        type=np.searchsorted(_cumulated(types), Draws(seed, "type").array(sender, nth), side="right").astype(np.int8),
+        devices=[device_name(device) for device in range(devices)],
+        types=types,
         conversations=conversations,
-        types=tuple(types),
-        actions=_actions(scenario, seed, duration, sender, nth, at, to_room, groups),
+        actions=sorted(action for action in actions if action.at < round(duration * 1e9)),
     )
 
 
-def _cumulated(shares: dict[str, float]) -> npt.NDArray[np.float64]:
-    """Where each type's part of the unit interval ends, but for the last."""
-    weights = np.fromiter(shares.values(), float)
-    return np.asarray(np.cumsum(weights)[:-1] / weights.sum())
-
-
-def _actions(
-    scenario: Scenario,
-    seed: int,
-    duration: float,
-    sender: Int64s,
-    nth: Int64s,
-    at: Int64s,
-    to_room: Bools,
-    groups: _Groups,
-) -> tuple[Action, ...]:
-    actions = _amendments(scenario, seed, sender, nth, at, to_room)
-    talk, users = scenario.conversations, scenario.population.users
-    if talk.friend_requests:
-        user, number, when = _arrivals(Draws(seed, "friend gap"), users, talk.friend_requests, duration)
-        others = (Draws(seed, "friend").array(user, number) * (users - 1)).astype(np.int64)
-        others += others >= user
-        rows = zip(when.tolist(), user.tolist(), others.tolist(), strict=True)
-        actions += [Action(ns, "friend_request", one, other=other) for ns, one, other in rows]
-    if talk.churn:
-        actions += _churn(scenario, seed, duration, groups)
-    return tuple(sorted(actions))
-
-
-def _amendments(scenario: Scenario, seed: int, sender: Int64s, nth: Int64s, at: Int64s, to_room: Bools) -> list[Action]:
+def _amendments(
+    scenario: Scenario, seed: int, sender: Int64s, nth: Int64s, at: Int64s, is_kept: Bools, is_text: Bools
+) -> list[Action]:
     work = scenario.workload
     if not (work.recalls or work.edits):
         return []
-    kind = Draws(seed, "amendment").array(sender, nth)
-    delay = work.amended_after.quantiles(Draws(seed, "amendment delay").array(sender, nth))
-    chosen = np.nonzero((kind < work.recalls + work.edits) & ~to_room)[0]
-    return [
-        Action(
-            int(at[intent] + round(delay[intent] * 1e9)),
-            "recall" if kind[intent] < work.recalls else "edit",
-            int(sender[intent]),
-            intent=int(intent),
-        )
-        for intent in chosen.tolist()
-    ]
+    # Recalls from below, edits from above: more of the ones leave the others as they are.
+    u = Draws(seed, "amendment").array(sender, nth)
+    is_recall, is_edit = is_kept & (u < work.recalls), is_kept & is_text & (u >= 1 - work.edits)
+    (intent,) = np.nonzero(is_recall | is_edit)
+    after = work.amended_after.quantiles(Draws(seed, "amendment delay").array(sender[intent], nth[intent]))
+    when = at[intent] + np.rint(np.minimum(after, _LATEST) * 1e9).astype(np.int64)
+    rows = zip(when.tolist(), is_recall[intent].tolist(), sender[intent].tolist(), intent.tolist(), strict=True)
+    return [Action(ns, "recall" if recall else "edit", user, intent=number) for ns, recall, user, number in rows]
+
+
+def _friend_requests(scenario: Scenario, seed: int, duration: float) -> list[Action]:
+    users, rate = scenario.population.users, scenario.conversations.friend_requests
+    if not rate:
+        return []
+    user, nth, at = _arrivals(Draws(seed, "friend gap"), users, rate, duration)
+    other = (Draws(seed, "friend").array(user, nth) * (users - 1)).astype(np.int64)
+    other += other >= user  # a number among the others: skip oneself
+    rows = zip(at.tolist(), user.tolist(), other.tolist(), strict=True)
+    return [Action(ns, "friend_request", one, other=another) for ns, one, another in rows]
 
 
 def _churn(scenario: Scenario, seed: int, duration: float, groups: _Groups) -> list[Action]:
-    """Guests, one after the other: the owner invites one, who leaves at the next change."""
-    talk, users = scenario.conversations, scenario.population.users
-    group, number, when = _arrivals(Draws(seed, "churn gap"), talk.groups, talk.churn, duration)
-    pick = Draws(seed, "churn").array(group, number // 2)
+    """One guest after the other: the group's owner (its first member) invites, and the guest leaves at the next change.
+    A group that nobody else is there for, or that is full, has no guests."""
+    users, rate = scenario.population.users, scenario.conversations.churn
+    if not rate:
+        return []
+    group, nth, at = _arrivals(Draws(seed, "churn gap"), scenario.conversations.groups, rate, duration)
+    pick = Draws(seed, "churn").array(group, nth // 2)  # both changes are about the same guest
+    most = min(users, scenario.limits.group_size)
     actions = []
-    for which, nth, ns, u in zip(group.tolist(), number.tolist(), when.tolist(), pick.tolist(), strict=True):
-        members = groups.members[groups.first[which] : groups.first[which + 1]]
-        if len(members) == users:
-            continue  # there is nobody to invite
-        guest = int(u * (users - len(members)))  # its number among those who are no members
-        for member in members.tolist():
-            guest += guest >= member
-        invite = nth % 2 == 0
-        kind, user = ("invite", int(members[0])) if invite else ("leave", guest)
-        actions.append(Action(ns, kind, user, conversation=which, other=guest))
+    for number, is_leave, ns, u in zip(group.tolist(), (nth % 2).tolist(), at.tolist(), pick.tolist(), strict=True):
+        members = groups.members[groups.first[number] : groups.first[number + 1]]
+        if len(members) < most:
+            guest = int(u * (users - len(members)))  # a number among those outside: skip the members before it
+            guest += int(np.searchsorted(members - np.arange(len(members)), guest, side="right"))
+            kind, user = ("leave", guest) if is_leave else ("invite", int(members[0]))
+            actions.append(Action(ns, kind, user, conversation=number, other=guest))
     return actions
+
+
+def _check_size(scenario: Scenario, duration: float) -> None:
+    """Raises: UsageError where a plan would be too large to hold."""
+    talk, work, users = scenario.conversations, scenario.workload, scenario.population.users
+    messages = users * work.rate * duration
+    if messages > _MOST_MESSAGES:
+        raise UsageError(
+            f"scenario {scenario.name}: {messages:.2g} messages are too many for one run;"
+            " lower workload.rate, duration or population.users"
+        )
+    actions = {
+        "workload.recalls and workload.edits": messages * (work.recalls + work.edits),
+        "conversations.friend_requests": users * talk.friend_requests * duration,
+        "conversations.churn": talk.groups * talk.churn * duration,
+    }
+    if (total := sum(actions.values())) > _MOST_ACTIONS:
+        what = max(actions, key=lambda name: actions[name])
+        raise UsageError(
+            f"scenario {scenario.name}: {total:.2g} recalls, edits, friend requests and changes of groups are too many"
+            f" for one run; lower {what}"
+        )
 
 
 def _checked(duration: float) -> float:

@@ -8,7 +8,7 @@ its arrival. Operations without a service time do not queue: they pass by those 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -59,14 +59,11 @@ class Work:
             draw = self._draws[op].at(intent, entity)
         return self.station.submit(now, distribution.quantile(draw), flow)
 
-    def done_for_each(self, now: float, op: str, flow: Any, intent: int, entities: list[int]) -> float:
+    def done_for_each(self, now: float, op: str, flow: Any, intent: int | None, entities: Iterable[int]) -> float:
         """The same for an operation that costs its service time once for each of `entities`."""
-        distribution = self._service.get(op)
-        if distribution is None:
+        if op not in self._service:
             return now
-        draws = self._draws[op]
-        demand = sum(distribution.quantile(draws.at(intent, entity)) for entity in entities)
-        return self.station.submit(now, demand, flow)
+        return self.station.submit(now, self._demand(op, intent, entities), flow)
 
     def done_with_storage(self, now: float, request: storage.Request, result: storage.Result) -> float:
         """The same for a request of storage, of which the result says how much work it was."""
@@ -74,15 +71,22 @@ class Work:
         if type(request) is storage.Append:
             intent = intent_of(request.message.id_client)
             rows = result.inbox_rows if type(result) is storage.Appended else 0
-            if rows and intent is not None and (row := self._service.get("inbox")):
-                append, draws = self._service.get(op), self._draws["inbox"]
-                demand = append.quantile(self._draws[op].at(intent)) if append else 0.0
-                demand += sum(row.quantile(draws.at(intent, number)) for number in range(rows))
+            if rows and "inbox" in self._service:
+                demand = self._demand(op, intent, (0,)) + self._demand("inbox", intent, range(rows))
                 return self.station.submit(now, demand, None)
-        elif type(result) is storage.MissedPage and result.reads != 1 and (read := self._service.get(op)):
-            stream = self._others[op]
-            return self.station.submit(now, sum(read.quantile(stream.next()) for _ in range(result.reads)), None)
+        elif type(result) is storage.MissedPage and result.reads != 1:
+            return self.done_for_each(now, op, None, None, range(result.reads))
         return self.done(now, op, None, intent)
+
+    def _demand(self, op: str, intent: int | None, entities: Iterable[int]) -> float:
+        distribution = self._service.get(op)
+        if distribution is None:
+            return 0.0
+        if intent is None:
+            others = self._others[op]
+            return sum(distribution.quantile(others.next()) for _ in entities)
+        draws = self._draws[op]
+        return sum(distribution.quantile(draws.at(intent, entity)) for entity in entities)
 
 
 class _Machines:
@@ -441,10 +445,7 @@ class RouterNode(_Machines):
             message = frame.message
             numbers = [self.world.user_number(user) for user in frame.users]
             intent = intent_of(message.id_client)
-            if intent is None:
-                self.now = self.work.done(now, frame.op, message.conversation_id)
-            else:
-                self.now = self.work.done_for_each(now, frame.op, message.conversation_id, intent, numbers)
+            self.now = self.work.done_for_each(now, frame.op, message.conversation_id, intent, numbers)
         else:
             self.now = self.work.done(now, frame.op, None)
         self.users.receive(frame, self.now)

@@ -70,8 +70,8 @@ class World:
         self.gateways = [GatewayNode(self, index) for index in range(topology.gateways)]
         self._connections = 0
         self._amended = plan.amended
-        self._seqs: dict[int, int] = {}  # of those messages
-        self._has_requests = any(action.kind == "friend_request" for action in plan.actions)
+        self._seqs: dict[int, int] = {}  # of the amended ones that are stored
+        self._has_requests = scenario.conversations.friend_requests > 0
         self._user_numbers = {user: number for number, user in enumerate(plan.users)}
         # Placement is asked for several times a message, and only once decided for each name.
         self.router_of: Callable[[str], RouterNode] = cache(lambda name: self.routers[_owner(name, topology.routers)])
@@ -92,9 +92,8 @@ class World:
         for client in self.clients:
             at = -LEAD + self._login_draws.at(client.number) * LEAD / 2
             self.clock.call_at(at, client.act, client.machine.start)
-        for conversation in self.plan.conversations:
-            if conversation.scene is Scene.CHATROOM:
-                self._fill(conversation)
+        for room in self.plan.rooms:
+            self._fill(room)
         if self.plan.actions:
             self.clock.call_at(self.plan.actions[0].at / 1e9, self._act, 0)
         if len(self.plan):
@@ -115,7 +114,7 @@ class World:
         client.act(lambda now: script.send(client.machine, plan, intent, str, str(intent), now))
 
     def _act(self, number: int) -> None:
-        """The same for what users do besides."""
+        """The same for what users do besides writing."""
         plan = self.plan
         if number + 1 < len(plan.actions):
             self.clock.call_at(plan.actions[number + 1].at / 1e9, self._act, number + 1)
@@ -183,14 +182,14 @@ class World:
 
     def client_event(self, client: ClientNode, event: events.ClientEvent) -> None:
         self._record(client, event)
-        if self._has_requests and client.number % len(self.plan.devices) == 0 and script.calls_for_action(event):
-            self.clock.call_at(self.clock.now, self._react, (client, event))
+        if self._has_requests and script.wants_answer(client.machine, event):
+            self.clock.call_at(self.clock.now, self._answer, (client, event))
         if self.on_client_event is not None:
             self.on_client_event(client, event)
 
-    def _react(self, told: tuple[ClientNode, events.ClientEvent]) -> None:
+    def _answer(self, told: tuple[ClientNode, events.Shown]) -> None:
         client, event = told
-        client.act(lambda now: script.react(client.machine, event, now))
+        client.act(lambda now: script.answer(client.machine, event, now))
 
     def _record(self, client: ClientNode, event: events.ClientEvent) -> None:
         recorder, now = self.recorder, client.now
@@ -212,13 +211,11 @@ class World:
                 recorder.acked(intent, now)
                 if intent in self._amended:
                     self._seqs[intent] = event.seq
-            elif type(event) is events.Received and intent < len(self.plan) and self._is_to_room(intent):
-                recorder.acked(intent, now)
+            elif type(event) is events.Received:
+                if intent < len(self.plan) and self.plan.to_room[intent]:
+                    recorder.acked(intent, now)  # a chatroom has no other answer
             elif type(event) is events.SendFailed:
                 recorder.failed(intent, now, event.code)
-
-    def _is_to_room(self, intent: int) -> bool:
-        return self.plan.conversations[self.plan.conversation[intent]].scene is Scene.CHATROOM
 
     def committed(self, event: events.Committed, now: float) -> None:
         intent = intent_of(event.message.id_client)

@@ -53,12 +53,16 @@ def tiny_file(tmp_path_factory) -> Path:
 
 
 @contextmanager
-def serving(on_event: Callable[[Server, object], None] = lambda server, event: None) -> Iterator[Server]:
-    """A server in a thread of its own; `on_event` sees, in that thread, each Committed and Pushed."""
+def serving(
+    on_event: Callable[[Server, object], None] = lambda server, event: None, policies: Policies | None = None
+) -> Iterator[Server]:
+    """A server in a thread of its own; `on_event` sees, in that thread, each Committed, Pushed and Shed."""
     started: Future[tuple[Server, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
     async def main() -> None:
-        server = Server(Policies(), MemoryStore(), key="imsim", on_event=lambda event: on_event(server, event))
+        server = Server(
+            policies or Policies(), MemoryStore(), key="imsim", on_event=lambda event: on_event(server, event)
+        )
         await server.start()
         over = asyncio.Event()
         started.set_result((server, asyncio.get_running_loop(), over))
@@ -75,9 +79,9 @@ def serving(on_event: Callable[[Server, object], None] = lambda server, event: N
         thread.join()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def server_with():
-    """`with server_with(on_event) as server`: one that the test may break."""
+    """`with server_with(on_event, policies) as server`: one that the test may break."""
     return serving
 
 

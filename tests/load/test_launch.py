@@ -11,9 +11,11 @@ from itertools import compress
 
 import numpy as np
 import pytest
+from mixed_workload import SCENARIO, check_storage
 
 from imsim.core import events, frames
 from imsim.core.exceptions import RunError, UsageError
+from imsim.core.policies import Policies
 from imsim.load import launch
 from imsim.load.launch import loadtest
 from imsim.results import RunData
@@ -74,6 +76,54 @@ def test_the_run_is_a_folder_with_the_log(run):
     log = (run.path / "locust.log").read_text()
     assert "send -> delivered" in log
     assert "Traceback" not in log
+
+
+@pytest.fixture(scope="module")
+def mixed(server_with, tmp_path_factory):
+    """A run of everything that users can do, and its server's storage."""
+    with server_with() as server:
+        run = loadtest(SCENARIO, server.url, out=tmp_path_factory.mktemp("results"))
+        yield run, server._store.storage
+
+
+def test_all_that_users_do_comes_about(mixed):
+    run, storage = mixed
+    namespace = run.manifest["namespace"]
+    check_storage(plan(SCENARIO), storage, lambda name: f"{namespace}.{name}", lambda intent: f"{namespace}:{intent}")
+
+
+def test_every_message_of_a_mixed_run_arrives(mixed):
+    run, _ = mixed
+    assert set(run.messages.scene) == {"p2p", "group", "chatroom"}
+    assert set(run.messages.type) == set(SCENARIO.workload.types)
+    assert (run.messages.outcome == "stored").all()
+    assert (run.messages.acked_at > run.messages.sent_at).all()
+    assert (run.deliveries.outcome == "delivered").all()
+    assert run.deliveries.duplicates.sum() == 0
+    assert (run.manifest["stray"], run.manifest["foreign"], run.manifest["warnings"]) == (0, 0, [])
+    assert "Traceback" not in (run.path / "locust.log").read_text()
+
+
+def test_what_a_chatroom_sheds_is_pending_and_a_warning(server_with):
+    """As a client cannot tell; all else arrives."""
+    shed = []
+    policies = Policies(room_rate=1.0, room_burst=1)
+    with server_with(lambda server, event: shed.append(event), policies) as server:
+        run = loadtest(SCENARIO.with_({"drain": 1.0}), server.url)
+    shed = [event for event in shed if isinstance(event, events.Shed)]
+    pending = run.deliveries[run.deliveries.outcome == "pending"]
+    assert len(pending) == len(shed) > 10
+    assert set(run.messages.scene[pending.intent]) == {"chatroom"}
+    (warning,) = run.manifest["warnings"]
+    assert warning.startswith(f"{len(shed)} deliveries of chatrooms never came: lost, or shed")
+
+
+def test_a_chatroom_that_is_full_is_one_line(server_with):
+    with (
+        server_with(policies=Policies(room_size=3)) as server,
+        pytest.raises(RunError, match=r"did not let a device into the chatroom r\w+\.r\d: too_large: the room is full"),
+    ):
+        loadtest(SCENARIO, server.url)
 
 
 def test_a_second_run_on_the_same_server_is_not_all_duplicates(run, tiny, url):

@@ -19,14 +19,20 @@ from imsim.load.recording import (
     summarize_lateness,
     write_status,
 )
-from imsim.scenario import plan
+from imsim.results import Kind, read_facts
+from imsim.scenario import Scenario, plan
 
 
 @pytest.fixture
-def made(tiny, tmp_path):
+def scenario(tiny):
+    return tiny
+
+
+@pytest.fixture
+def made(scenario, tmp_path):
     """A recording with t = 0 at 100 s, its plan, and what it told Locust."""
     told = []
-    the_plan = plan(tiny)
+    the_plan = plan(scenario)
     recording = Recording(the_plan, "ns", tmp_path / SPOOL, lambda *report: told.append(report))
     recording.begin(100.0)
     yield SimpleNamespace(recording=recording, plan=the_plan, told=told, folder=tmp_path)
@@ -49,7 +55,7 @@ def test_a_message_is_under_way_until_answered_and_shown_everywhere(made):
     made.recording.sent("ns:0", 100.1)
     made.recording.sent("ns:0", 100.2)  # a retry
     assert made.recording.under_way == 1 + len(devices)
-    made.recording.acked("ns:0", 100.3)
+    made.recording.acked("ns:0", 100.3, 1)
     assert made.recording.under_way == len(devices)
     for device in devices:
         made.recording.shown(message(0), device, Route.PUSH, 100.4)
@@ -65,7 +71,7 @@ def test_nothing_is_expected_of_a_failed_message_until_it_proves_stored(made):
     made.recording.sent("ns:0", 100.1)
     made.recording.failed("ns:0", Code.TIMEOUT, "no answer", 100.2)
     assert made.recording.under_way == 0
-    made.recording.acked("ns:0", 100.3)
+    made.recording.acked("ns:0", 100.3, 1)
     assert made.recording.under_way == len(entitled(made.plan, 0))
 
 
@@ -84,7 +90,7 @@ def test_a_device_without_a_right_to_it_counts_for_no_other(made):
 def test_what_never_came_is_told_as_a_failure(made):
     made.recording.told(0, 0.0)
     made.recording.sent("ns:0", 100.1)
-    made.recording.acked("ns:0", 100.2)
+    made.recording.acked("ns:0", 100.2, 1)
     made.recording.told(1, 0.0)
     made.recording.sent("ns:1", 100.3)
     made.told.clear()
@@ -93,6 +99,50 @@ def test_what_never_came_is_told_as_a_failure(made):
     assert [name for name, *_ in made.told].count("send -> delivered") == lost
     assert [name for name, *_ in made.told].count("send -> stored") == 1
     assert all(ms is None and error for _, ms, _, error in made.told)
+
+
+mixed = pytest.mark.parametrize(
+    "scenario",
+    [
+        Scenario.load(
+            "social",
+            {"population.users": 20, "workload.rate": 5, "conversations.room_size": 9, "workload.recalls": 0.5},
+        )
+    ],
+)
+
+
+@mixed
+def test_in_a_chatroom_received_is_the_answer_and_elsewhere_it_is_none(made):
+    recording, to_room = made.recording, made.plan.to_room
+    room, other = int(np.flatnonzero(to_room)[0]), int(np.flatnonzero(~to_room)[0])
+    for intent in (room, other):
+        recording.told(intent, 0.0)
+        recording.sent(f"ns:{intent}", 100.1)
+        recording.received(f"ns:{intent}", 100.2)
+    recording.received("ns:action 1", 100.2)
+    recording.received("else:0", 100.2)
+    devices = len(entitled(made.plan, room))
+    assert recording.under_way == devices + 1 + len(entitled(made.plan, other))
+    assert [name for name, *_ in made.told] == ["send -> stored"]
+    assert recording.missing_in_rooms() == devices
+    recording.shown(message(room), entitled(made.plan, room)[0], Route.PUSH, 100.3)
+    assert recording.missing_in_rooms() == devices - 1
+    recording.close()
+    facts = read_facts([made.folder / SPOOL])
+    assert facts[facts[:, 0] == Kind.ACKED][:, 1:4].tolist() == [[room, -1, 200_000_000]]
+
+
+@mixed
+def test_the_seq_is_kept_of_what_will_be_recalled_or_edited(made):
+    recording, amended = made.recording, made.plan.amended
+    for intent in range(len(made.plan)):
+        recording.acked(f"ns:{intent}", 100.2, 7 + intent)
+    assert 10 < len(amended) < len(made.plan)
+    assert recording.seqs == {intent: 7 + intent for intent in amended}
+    recording.acked("ns:action 1", 100.2, 3)
+    recording.acked("ns:accept system:u1:1", 100.2, 3)
+    assert len(recording.seqs) == len(amended)
 
 
 def test_messages_of_other_runs_are_counted_apart(made):
@@ -106,7 +156,7 @@ def test_messages_of_other_runs_are_counted_apart(made):
 def test_the_run_of_a_folder(made, tiny):
     devices = entitled(made.plan, 0)
     made.recording.sent("ns:0", 100.1)
-    made.recording.acked("ns:0", 100.2)
+    made.recording.acked("ns:0", 100.2, 1)
     made.recording.shown(message(0), devices[0], Route.PUSH, 100.3)
     made.recording.repeated(message(0), devices[0], 100.4)
     made.recording.close()

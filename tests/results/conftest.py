@@ -22,6 +22,9 @@ class FakePlan:
     device: np.ndarray = field(default_factory=lambda: np.array([0, 1, 1], np.int8))
     conversation: np.ndarray = field(default_factory=lambda: np.array([0, 1, 0], np.int32))
     size: np.ndarray = field(default_factory=lambda: np.array([10, 20, 30], np.int32))
+    type: np.ndarray = field(default_factory=lambda: np.zeros(3, np.int8))
+    types: list[str] = field(default_factory=lambda: ["text"])
+    guests: frozenset[tuple[int, int]] = frozenset()
     users: list[str] = field(default_factory=lambda: ["ann", "bob", "cyd"])
     devices: list[str] = field(default_factory=lambda: ["d0", "d1"])
     conversations: list = field(

@@ -1,3 +1,6 @@
+from dataclasses import replace
+
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -105,6 +108,44 @@ def test_the_outcome_of_a_message(plan, notes, outcome, error):
     assert len(due) == (0 if outcome == "rejected" else 3), "a message without an answer is due all the same"
     if outcome != "stored":
         assert {state for _, state in due} <= {"pending"}
+
+
+def test_what_guests_of_a_group_get_is_no_row_and_no_stray(plan, recorder):
+    """Cyd is a guest of Ann and Bob's conversation, but not of any other."""
+    with_guest = replace(plan, guests=frozenset({(0, 2)}))
+    cyd, nobody = 4, 6
+    for intent in (0, 2):
+        recorder.pushed(intent, cyd, 1.0)
+        recorder.delivered(intent, cyd, 2.0, Route.PUSH)
+        recorder.duplicate(intent, cyd, 3.0)
+    tables = assemble(with_guest, recorder.facts(), knows_server=True)
+    assert (tables.stray, tables.deliveries.num_rows) == (0, 3 + 5 + 3)
+    assert set(rows(tables.deliveries, "outcome")) == {("pending",)}
+    recorder.delivered(0, nobody, 2.0, Route.PUSH)
+    recorder.delivered(0, -1, 2.0, Route.PUSH)
+    assert assemble(with_guest, recorder.facts(), knows_server=True).stray == 2
+    assert assemble(plan, recorder.facts(), knows_server=True).stray == 4
+
+
+def test_each_message_has_its_type(plan, recorder):
+    with_types = replace(plan, types=["text", "image", "geo"], type=np.array([1, 0, 2], np.int8))
+    tables = assemble(with_types, recorder.facts(), knows_server=True)
+    assert rows(tables.messages, "type") == [("image",), ("text",), ("geo",)]
+    assert digest(tables) != digest(assemble(plan, recorder.facts(), knows_server=True))
+
+
+def test_what_was_shed_is_not_pending_unless_it_came_all_the_same(plan, recorder):
+    recorder.acked(0, 1.0)
+    for device in (1, 2):
+        recorder.shed(0, device, 2.0)
+    recorder.delivered(0, 2, 3.0, Route.PUSH)
+    tables = assemble(plan, recorder.facts(), knows_server=True)
+    assert rows(tables.deliveries, "outcome", "pushed_at", "attempts")[:3] == [
+        ("shed", None, 0),
+        ("delivered", None, 0),
+        ("pending", None, 0),
+    ]
+    assert tables.stray == 0
 
 
 def test_the_first_showing_wins_and_the_others_are_duplicates(plan, recorder):

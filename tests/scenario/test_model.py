@@ -101,6 +101,53 @@ def problem(*overrides: str) -> str:
             "conversations.partners=0",
             "conversations.partners: expected at least 1, as p2p_share = 0.7 sends to partners, got 0",
         ),
+        (
+            "conversations.room_share=0.4",
+            "conversations.room_share: expected at most 1 together with p2p_share = 0.7, got 0.4",
+        ),
+        ("conversations.room_share=-0.1", "conversations.room_share: expected at least 0, got -0.1"),
+        ("conversations.room_share=2", "conversations.room_share: expected at most 1, got 2"),
+        (
+            "conversations.room_share=0.3",
+            "conversations.rooms: expected at least 1, as room_share = 0.3 sends to chatrooms, got 0",
+        ),
+        (
+            "conversations={p2p_share=0.5,room_share=0.2,rooms=1}",
+            "conversations.groups: expected at least 1, as p2p_share = 0.5 and room_share = 0.2 leave messages for"
+            " groups, got 0",
+        ),
+        ("conversations={churn=1}", "conversations.groups: expected at least 1, as churn = 1 changes groups, got 0"),
+        ("conversations.rooms=-1", "conversations.rooms: expected at least 0, got -1"),
+        ("conversations.rooms=2000000", "conversations.rooms: expected at most 1e+06, got 2000000"),
+        (
+            "conversations={rooms=1,room_size=0}",
+            "conversations.room_size: expected values of 1 or more, got at most 0",
+        ),
+        ("conversations.churn=-1", "conversations.churn: expected at least 0, got -1"),
+        ("conversations.churn=1e4", "conversations.churn: expected at most 1000, got 10000.0"),
+        ("conversations.friend_requests=-1", "conversations.friend_requests: expected at least 0, got -1"),
+        ("conversations.friend_requests=1e4", "conversations.friend_requests: expected at most 1000, got 10000.0"),
+        ("workload.recalls=1.5", "workload.recalls: expected at most 1, got 1.5"),
+        ("workload.recalls=-1", "workload.recalls: expected at least 0, got -1"),
+        ("workload.edits=1.5", "workload.edits: expected at most 1, got 1.5"),
+        (
+            "workload={recalls=0.6,edits=0.5}",
+            "workload.edits: expected at most 1 together with recalls = 0.6, got 0.5",
+        ),
+        ("workload.amended_after=-1s", f"workload.amended_after: expected {DURATION}, or a table"),
+        (
+            "workload.types.txt=1",
+            "workload.types.txt: unknown type (did you mean 'text'?); known here: text, image, audio, video, file, geo,"
+            " custom",
+        ),
+        ("workload.types.notification=1", "workload.types.notification: unknown type; known here: text,"),
+        ("workload.types.image=-1", "workload.types.image: expected a share from 0 to 1e+09, got -1"),
+        ("workload.types.image=1e10", "workload.types.image: expected a share from 0 to 1e+09, got 1e+10"),
+        ("workload.types.image=inf", "workload.types.image: expected a finite number, got inf"),
+        ("workload.types.image=true", "workload.types.image: expected a number, got true"),
+        ("workload.types.text=0", "workload.types: expected at least one type with a share above 0"),
+        ("workload.types={}", "workload.types: expected at least one type with a share above 0"),
+        ("workload.types=text", "workload.types: expected a table, got 'text'"),
         ("policies.heartbeat=75s", "policies.heartbeat_timeout: expected more than heartbeat (75 s), got 75 s"),
         ("policies.reconnect_max=0.1", "policies.reconnect_max: expected at least reconnect_min (0.5 s), got 0.1 s"),
         ("topology.storages=0", "topology.storages: expected at least 1, got 0"),
@@ -226,6 +273,36 @@ def test_an_override_cannot_smuggle_in_a_second_line() -> None:
     assert problem("seed=1\nduration=3").startswith("seed: expected a whole number, got")
 
 
+def test_what_users_do_is_read_and_written() -> None:
+    scenario = Scenario.load(
+        "office",
+        [
+            "workload.types={image = 2, text = 8}",
+            "workload.types.geo=1",
+            "workload.amended_after=300ms",
+            "conversations.room_size={kind='uniform', low=3, high=9}",
+            "conversations.room_share=0.3",
+            "conversations.rooms=2",
+        ],
+    )
+    assert list(scenario.workload.types.items()) == [("text", 8), ("image", 2), ("geo", 1)]
+    assert scenario.workload.amended_after == Constant(value=0.3)
+    assert scenario.conversations.room_size == Uniform(low=3, high=9)
+    assert Scenario.from_toml(scenario.to_toml(), name="office") == scenario
+    assert Scenario.load("office").workload.types == {"text": 1}
+
+
+def test_a_chatroom_may_be_as_large_as_the_population_or_the_limit() -> None:
+    rooms = {"conversations.rooms": 1, "conversations.room_share": 0.3, "conversations.room_size": 90}
+    Scenario.load("office", {**rooms, "limits.room_size": 90})
+    with pytest.raises(
+        UsageError, match=r"conversations.room_size: expected at most limits.room_size \(89\), got up to 90"
+    ):
+        Scenario.load("office", {**rooms, "limits.room_size": 89})
+    Scenario.load("office", {**rooms, "population.users": 80, "limits.room_size": 80})  # nobody else is there
+    Scenario.load("office", {"limits.room_size": 1})  # there are no rooms
+
+
 def test_with_makes_a_changed_copy() -> None:
     office = Scenario.load("office")
     changed = office.with_(
@@ -261,12 +338,15 @@ def test_survives_pickling() -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("ofice", "scenario ofice: no such preset or file (did you mean 'office'?); presets: hot-group, office"),
+        (
+            "ofice",
+            "scenario ofice: no such preset or file (did you mean 'office'?); presets: hot-group, office, social",
+        ),
         (
             "office.tml",
-            "scenario office.tml: no such preset or file (did you mean 'office'?); presets: hot-group, office",
+            "scenario office.tml: no such preset or file (did you mean 'office'?); presets: hot-group, office, social",
         ),
-        ("zzz", "scenario zzz: no such preset or file; presets: hot-group, office"),
+        ("zzz", "scenario zzz: no such preset or file; presets: hot-group, office, social"),
         ("", "scenario .: cannot be read: Is a directory"),
         ("a\0b", "scenario a\0b: cannot be read: embedded null byte"),
     ],
@@ -355,7 +435,7 @@ def test_writes_as_people_do() -> None:
 # --- presets ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["office", "hot-group"])
+@pytest.mark.parametrize("name", ["office", "hot-group", "social"])
 def test_presets(name: str) -> None:
     scenario = Scenario.load(name)
     assert Scenario.presets()[name] == scenario.title
@@ -371,7 +451,9 @@ def test_presets(name: str) -> None:
 
 def test_all_presets_are_listed() -> None:
     folder = Path(Scenario.load.__func__.__code__.co_filename).parent / "presets"
-    assert sorted(path.stem for path in folder.iterdir()) == list(Scenario.presets()) == ["hot-group", "office"]
+    assert (
+        sorted(path.stem for path in folder.iterdir()) == list(Scenario.presets()) == ["hot-group", "office", "social"]
+    )
 
 
 def test_a_presets_name_wins_over_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,5 @@
 import math
+from collections import defaultdict
 
 import numpy as np
 import pytest
@@ -9,9 +10,20 @@ from imsim.core.model import conversation_id
 from imsim.scenario import Constant, Draws, Pareto, Plan, Scenario, plan
 from imsim.scenario.workload import _chosen
 
-COLUMNS = ("at", "sender", "device", "conversation", "size")
+COLUMNS = ("at", "sender", "device", "conversation", "type", "size")
+DTYPES = [np.int64, np.int32, np.int8, np.int32, np.int8, np.int32]
 OFFICE = Scenario.load("office")
 BUSY = OFFICE.with_({"workload.rate": 3.0, "population.devices": 3})
+SOCIAL = {
+    "conversations.churn": 0.5,
+    "conversations.friend_requests": 0.2,
+    "workload.types": {"text": 6, "image": 3, "geo": 1},
+    "workload.recalls": 0.1,
+    "workload.edits": 0.2,
+    "workload.amended_after": {"kind": "exponential", "mean": "500ms"},
+}
+ROOMS = {"conversations.rooms": 3, "conversations.room_size": 60, "conversations.room_share": 0.2}
+MIXED = BUSY.with_({**SOCIAL, **ROOMS})
 
 
 def same(one: Plan, other: Plan, upto: int | None = None) -> bool:
@@ -23,7 +35,7 @@ def same(one: Plan, other: Plan, upto: int | None = None) -> bool:
 
 def test_columns() -> None:
     p = plan(BUSY)
-    assert [getattr(p, column).dtype for column in COLUMNS] == [np.int64, np.int32, np.int8, np.int32, np.int32]
+    assert [getattr(p, column).dtype for column in COLUMNS] == DTYPES
     assert {len(getattr(p, column)) for column in COLUMNS} == {len(p)}
     assert p.users == [f"u{i}" for i in range(100)]
     assert p.devices == ["d0", "d1", "d2"]
@@ -161,23 +173,165 @@ def test_every_subset_is_as_likely(size: int) -> None:
     assert stats.chisquare(np.bincount(subsets[:, 0], minlength=8)).pvalue > 1e-4 or size > 1
 
 
+# --- what kinds of messages, and where to ---------------------------------------------------------------------------
+
+
+def test_types_have_their_shares() -> None:
+    shares = {"text": 5, "image": 0, "video": 3, "custom": 2}
+    p = plan(BUSY.with_({"workload.rate": 10.0, "workload.types": shares}))
+    assert p.types == ["text", "image", "video", "custom"]
+    often = np.bincount(p.type, minlength=4)
+    assert often[1] == 0
+    assert stats.chisquare(often[[0, 2, 3]], np.array([0.5, 0.3, 0.2]) * len(p)).pvalue > 1e-4
+    assert plan(BUSY).types == ["text"]
+    last_is_none = plan(BUSY.with_({"workload.types": {"text": 0.1, "image": 0.2, "custom": 0}}))
+    assert set(last_is_none.type) == {0, 1}
+
+
+def test_equal_scenarios_have_equal_plans_in_whatever_order_their_types_stand() -> None:
+    one = Scenario.from_toml("workload = { types = { text = 1, image = 2, geo = 3 } }")
+    other = Scenario.from_toml("workload = { types = { geo = 3, image = 2, text = 1 } }")
+    assert one == other
+    assert same(plan(one), plan(other))
+    assert plan(one).types == plan(other).types
+
+
+def test_chatrooms_have_their_share_and_their_sizes() -> None:
+    everybody = BUSY.with_({**ROOMS, "workload.rate": 10.0, "conversations.room_size": 100})
+    p = plan(everybody)
+    assert p.to_room.mean() == pytest.approx(0.2, abs=5 * math.sqrt(0.2 * 0.8 / len(p)))
+    assert stats.chisquare(np.bincount(p.conversation[p.to_room] - 20)).pvalue > 1e-4
+    assert {len(room.members) for room in p.rooms} == {100}
+    p = plan(everybody.with_({"conversations.room_size": Constant(value=60)}))
+    assert (
+        [c.id for c in p.conversations[20:23]] == [room.id for room in p.rooms] == [f"chatroom:r{i}" for i in range(3)]
+    )
+    assert {len(room.members) for room in p.rooms} == {60}
+    assert p.rooms[0].members != p.rooms[1].members
+    for intent in np.flatnonzero(p.to_room):
+        room = p.conversations[p.conversation[intent]]
+        assert room.scene == "chatroom"
+        assert p.sender[intent] in room.members
+        assert room.to(p.sender[intent]) == room.name
+    heavy = BUSY.with_({**ROOMS, "conversations.room_size": Pareto(minimum=5, alpha=1.01), "limits.room_size": 30})
+    assert max(len(room.members) for room in plan(heavy.with_({"conversations.rooms": 50})).rooms) == 30
+
+
+def test_who_is_in_no_chatroom_writes_to_groups_and_then_to_partners() -> None:
+    only_rooms = BUSY.with_({**ROOMS, "conversations.p2p_share": 0.0, "conversations.room_share": 1.0})
+    p = plan(only_rooms)
+    audience = {user for room in p.rooms for user in room.members}
+    grouped = {user for group in p.conversations[:20] for user in group.members}
+    scenes = defaultdict(set)
+    for sender, number in zip(p.sender.tolist(), p.conversation.tolist(), strict=True):
+        scenes[sender in audience, sender in grouped].add(str(p.conversations[number].scene))
+    assert scenes == {
+        (True, True): {"chatroom"},
+        (True, False): {"chatroom"},
+        (False, True): {"group"},
+        (False, False): {"p2p"},
+    }
+    p = plan(only_rooms.with_({"conversations.partners": 0, "conversations.groups": 0}))
+    assert set(p.sender) == audience
+    assert p.to_room.all()
+
+
+# --- what users do besides writing ----------------------------------------------------------------------------------
+
+
+def test_recalls_and_edits_have_their_shares_and_delays() -> None:
+    p = plan(MIXED.with_({"workload.rate": 10.0, "duration": 20.0}))
+    end, mean = 20e9, 0.5e9
+    early = (p.at < end - 20 * mean) & ~p.to_room
+    is_text = np.array(p.types)[p.type] == "text"
+    for kind, share, of in (("recall", 0.1, early), ("edit", 0.2, early & is_text)):
+        actions = [action for action in p.actions if action.kind == kind]
+        mine = [action for action in actions if of[action.intent]]
+        assert len(mine) / of.sum() == pytest.approx(share, abs=5 * math.sqrt(share / of.sum()))
+        assert all(action.user == p.sender[action.intent] and not p.to_room[action.intent] for action in actions)
+        delays = [action.at - p.at[action.intent] for action in mine]
+        assert stats.kstest(delays, "expon", args=(0, mean)).pvalue > 1e-4
+        assert kind == "recall" or all(is_text[action.intent] for action in actions)
+    assert len({action.intent for action in p.actions if action.intent >= 0}) == len(p.amended)
+    assert p.amended == {action.intent for action in p.actions if action.kind in ("recall", "edit")}
+
+
+def test_every_message_can_be_amended_and_a_delay_beyond_any_run_is_none() -> None:
+    p = plan(BUSY.with_({"workload.recalls": 1, "workload.amended_after": 0}))
+    assert p.amended == set(range(len(p)))
+    p = plan(BUSY.with_({"workload.edits": 1, "workload.amended_after": 0}))
+    assert {(action.kind, action.at) for action in p.actions} == {("edit", at) for at in p.at.tolist()}
+    never = Pareto(minimum=1e8, alpha=1.001)  # reaches beyond what nanoseconds can hold
+    assert plan(BUSY.with_({"workload.recalls": 1, "workload.amended_after": never})).actions == []
+
+
+def test_actions_come_in_order_and_end_with_the_run() -> None:
+    p = plan(MIXED)
+    assert {action.kind for action in p.actions} == {"recall", "edit", "invite", "leave", "friend_request"}
+    assert p.actions == sorted(p.actions)
+    assert p.actions[0].at >= 0
+    assert p.actions[-1].at < 10e9
+
+
+def test_friend_requests_go_to_anybody_else() -> None:
+    p = plan(Scenario().with_({"population.users": 20, "conversations.friend_requests": 5.0, "duration": 100.0}))
+    asked = [(action.user, action.other) for action in p.actions]
+    assert len(asked) == pytest.approx(10_000, abs=4 * math.sqrt(10_000))
+    often = np.zeros((20, 20))
+    np.add.at(often, tuple(np.array(asked).T), 1)
+    assert (often.diagonal() == 0).all()
+    assert stats.chisquare(often[~np.eye(20, dtype=bool)]).pvalue > 1e-4
+    assert stats.kstest([action.at for action in p.actions], "uniform", args=(0, 100e9)).pvalue > 1e-4
+
+
+def test_guests_are_invited_by_the_owner_from_outside_and_leave_again() -> None:
+    p = plan(OFFICE.with_({"conversations.churn": 2.0, "duration": 200.0, "workload.rate": 1e-9}))
+    by_group = defaultdict(list)
+    for action in p.actions:
+        by_group[action.conversation].append(action)
+    assert len(by_group) == 20
+    assert len(p.actions) == pytest.approx(20 * 2 * 200, abs=4 * math.sqrt(8000))
+    for number, actions in by_group.items():
+        members = p.conversations[number].members
+        assert [action.kind for action in actions] == [("invite", "leave")[i % 2] for i in range(len(actions))]
+        for invite, leave in zip(actions[::2], actions[1::2], strict=False):
+            assert invite.user == members[0]
+            assert invite.other == leave.other == leave.user
+            assert invite.other not in members
+    assert p.guests == {(action.conversation, action.other) for action in p.actions}
+    # Everybody outside is as likely as the other.
+    members = p.conversations[0].members
+    guests = np.bincount([action.other for action in by_group[0][::2]], minlength=100)
+    assert stats.chisquare(np.delete(guests, members)).pvalue > 1e-4
+
+
+def test_a_group_of_everybody_or_a_full_one_has_no_guests() -> None:
+    everybody = Scenario.load("hot-group").with_({"conversations.churn": 10.0})
+    assert plan(everybody).actions == []
+    full = OFFICE.with_({"conversations.churn": 10.0, "conversations.group_size": 7, "limits.group_size": 7})
+    assert plan(full).actions == []
+    assert plan(full.with_({"limits.group_size": 8})).actions
+
+
 # --- common random numbers ------------------------------------------------------------------------------------------
 
 
 def test_same_seed_same_plan_and_another_seed_another() -> None:
-    assert same(plan(BUSY), plan(BUSY))
-    assert plan(BUSY).conversations == plan(BUSY).conversations
+    assert same(plan(MIXED), plan(MIXED))
+    assert plan(MIXED).conversations == plan(MIXED).conversations
+    assert plan(MIXED).actions == plan(MIXED).actions != plan(MIXED, seed=7).actions
     assert same(plan(BUSY, seed=7), plan(BUSY.with_({"seed": 7})))
     assert not same(plan(BUSY), plan(BUSY, seed=7))
 
 
 @pytest.mark.parametrize("duration", [0.001, 0.1, 1, 9.99])
 def test_a_shorter_plan_is_a_prefix(duration: float) -> None:
-    long, short = plan(BUSY), plan(BUSY, duration=duration)
+    long, short = plan(MIXED), plan(MIXED, duration=duration)
     assert len(short) == np.searchsorted(long.at, duration * 1e9)
     assert same(short, long, len(short))
     assert short.conversations == long.conversations[: len(short.conversations)]
-    assert same(short, plan(BUSY.with_({"duration": duration, "warmup": 0})))
+    assert short.actions == [action for action in long.actions if action.at < duration * 1e9]
+    assert same(short, plan(MIXED.with_({"duration": duration, "warmup": 0})))
 
 
 def test_how_many_are_drawn_at_a_time_does_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +353,55 @@ def test_more_users_leave_the_others_nearly_as_they_were() -> None:
         assert len(set(one.members) - set(other.members)) <= 1
 
 
-def test_another_rate_leaves_partners_and_groups() -> None:
+@pytest.mark.parametrize("field", SOCIAL)
+def test_what_users_do_besides_leaves_their_messages_as_they_were(field: str) -> None:
+    before, after = plan(BUSY), plan(BUSY.with_({field: SOCIAL[field]}))
+    assert before.conversations == after.conversations
+    for column in set(COLUMNS) - {"type"}:
+        assert np.array_equal(getattr(before, column), getattr(after, column)), column
+    assert np.array_equal(before.type, after.type) == (field != "workload.types")
+
+
+@pytest.mark.parametrize(
+    ("changes", "kinds"),
+    [
+        ({"workload.recalls": 0.3}, {"edit", "invite", "leave", "friend_request"}),
+        ({"workload.edits": 0.5}, {"recall", "invite", "leave", "friend_request"}),
+        ({"conversations.churn": 2.0}, {"recall", "edit", "friend_request"}),
+        ({"conversations.friend_requests": 2.0}, {"recall", "edit", "invite", "leave"}),
+        ({"workload.amended_after": 0.1}, {"invite", "leave", "friend_request"}),
+    ],
+)
+def test_more_of_one_kind_of_action_leaves_the_others_as_they_were(changes, kinds: set[str]) -> None:
+    def others(p: Plan) -> list:
+        return [action for action in p.actions if action.kind in kinds]
+
+    few, many = plan(MIXED), plan(MIXED.with_(changes))
+    assert others(few) == others(many)
+    assert few.actions != many.actions
+
+
+def test_chatrooms_leave_what_does_not_go_to_them_as_it_was() -> None:
+    without, with_rooms = plan(BUSY), plan(BUSY.with_(ROOMS))
+    for column in ("at", "sender", "device", "size", "type"):
+        assert np.array_equal(getattr(without, column), getattr(with_rooms, column)), column
+    assert with_rooms.conversations[:20] == without.conversations[:20]
+    before = [without.conversations[c] for c in without.conversation]
+    after = [with_rooms.conversations[c] for c in with_rooms.conversation]
+    moved = [(one.scene, other.scene) for one, other in zip(before, after, strict=True) if one != other]
+    assert len(moved) == with_rooms.to_room.sum() > 300
+    assert {scene for _, scene in moved} == {"chatroom"}
+    assert {scene for scene, _ in moved} == {"group", "p2p"}  # p2p: of those who are in no group
+
+
+def test_more_chatrooms_and_larger_ones_leave_the_first_nearly_as_they_were() -> None:
+    few, many = plan(MIXED), plan(MIXED.with_({"conversations.rooms": 9}))
+    assert few.rooms == many.rooms[:3]
+    assert [action for action in few.actions if action.intent < 0] == [a for a in many.actions if a.intent < 0]
+
+
+def test_another_rate_leaves_partners_groups_and_chatrooms() -> None:
+    assert plan(MIXED).rooms == plan(MIXED.with_({"workload.rate": 6.0})).rooms
     slow, fast = plan(BUSY), plan(BUSY.with_({"workload.rate": 6.0}))
     assert slow.conversations[:20] == fast.conversations[:20]
     assert {c.id for c in slow.conversations} <= {c.id for c in fast.conversations}
@@ -228,12 +430,13 @@ def test_entitled_are_all_devices_of_all_members_but_the_sending_one(devices: in
 
 
 def test_an_empty_plan_has_all_its_columns() -> None:
-    for scenario in (Scenario(), OFFICE, Scenario.load("hot-group")):
+    for scenario in (Scenario(), OFFICE, Scenario.load("hot-group"), Scenario.load("social")):
         p = plan(scenario, duration=1e-9)
         assert len(p) == 0
-        assert [getattr(p, column).dtype for column in COLUMNS] == [np.int64, np.int32, np.int8, np.int32, np.int32]
+        assert [getattr(p, column).dtype for column in COLUMNS] == DTYPES
         assert len(p.entitled().intent) == 0
-        assert len(p.conversations) == scenario.conversations.groups
+        assert len(p.to_room) == len(p.actions) == 0
+        assert len(p.conversations) == scenario.conversations.groups + scenario.conversations.rooms
 
 
 # --- size and limits ------------------------------------------------------------------------------------------------
@@ -251,6 +454,19 @@ def test_an_empty_plan_has_all_its_columns() -> None:
 def test_impossible_plans_are_refused(arguments, text: str) -> None:
     with pytest.raises(UsageError, match=text):
         plan(BUSY, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"workload.rate": 1e3, "workload.recalls": 0.5, "workload.edits": 0.5}, "workload.recalls and workload.edits"),
+        ({"conversations.friend_requests": 1e3}, "conversations.friend_requests"),
+        ({"conversations.churn": 1e3, "conversations.groups": 1000}, "conversations.churn"),
+    ],
+)
+def test_too_many_actions_are_refused_by_the_field_that_makes_them(changes, field: str) -> None:
+    with pytest.raises(UsageError, match=rf"^scenario office: .* are too many for one run; lower {field}$"):
+        plan(OFFICE.with_(changes), duration=1000)
 
 
 def test_messages_of_one_nanosecond_stand_in_their_senders_order() -> None:
