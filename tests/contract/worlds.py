@@ -280,7 +280,7 @@ class _SimulatedDevice(Device):
 class SimulatedWorld(World):
     def __init__(self, **policies: Any) -> None:
         none = np.zeros(0, np.int64)
-        plan = Plan(none, none, none, none, none, none, list(USERS), list(DEVICES), [])
+        plan = Plan(none, none, none, none, none, none, list(USERS), list(DEVICES), ["text"], [], [])
         scenario = scenario_for(policies).with_({"topology.gateways": 2, "topology.routers": 2})
         self.sim = SimWorld(scenario, plan)
         self.sim.on_client_event = self._note

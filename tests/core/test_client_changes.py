@@ -18,7 +18,8 @@ def pushed(phone, *entries):
 
 
 def page(phone, first, last, *messages, more=False, conversation=AB):
-    phone.get(frames.HistoryPage(conversation, first, last, list(messages), more))
+    number = phone.number("history", f"{conversation}:{first}-{last}")
+    phone.get(frames.HistoryPage(conversation, first, last, list(messages), more, number))
 
 
 def last(phone, id=AB):
@@ -273,7 +274,7 @@ def test_nobody_comes_late_to_a_conversation_of_two(phone):
 
 def in_room(phone, name="lounge"):
     phone.machine.enter(name, phone.clock.now)
-    phone.get(frames.Entered(name, 1, []))
+    phone.get(frames.Entered(name, 1, [], phone.number("enter", name)))
     phone.collect()
 
 
@@ -294,10 +295,12 @@ def test_in_a_room_what_is_late_or_repeated_is_not_shown_and_nothing_is_acknowle
 
 def test_the_latest_of_a_room_come_with_the_answer_once(phone):
     phone.machine.enter("lounge", 0.0, recent=2)
-    assert phone.sent() == [frames.Enter("lounge", 2)]
+    assert phone.sent() == [frames.Enter("lounge", 2, 1)]
     pushed(phone, said(3))
     for _ in range(2):
-        phone.get(frames.Entered("lounge", 4, [said(2), said(3), said(4, sender="bob")]))
+        phone.get(
+            frames.Entered("lounge", 4, [said(2), said(3), said(4, sender="bob")], phone.number("enter", "lounge"))
+        )
     assert phone.shown == [3, 4]
     assert phone.of(events.Entered) == [events.Entered("lounge", 4)]
 
@@ -306,12 +309,12 @@ def test_rooms_are_entered_again_after_each_login_until_they_are_left(phone):
     in_room(phone)
     in_room(phone, "bar")
     phone.machine.leave("bar", 0.0)
-    phone.get(frames.Done("leave", "bar"))
+    phone.get(frames.Done("leave", "bar", phone.number("leave", "bar")))
     phone.machine.disconnected(0.0)
     phone.machine.start(0.0)
     phone.collect()
     phone.log_in()
-    assert phone.sent(frames.Enter) == [frames.Enter("lounge")]
+    assert phone.sent(frames.Enter) == [frames.Enter("lounge", 0, 4)]
     phone.log_in_again()  # the answer was lost
     assert phone.machine._requests.is_waiting("enter", "lounge")
 
@@ -320,20 +323,20 @@ def test_what_was_asked_for_on_entry_is_asked_for_once_logged_in():
     phone = Phone()
     phone.machine.enter("lounge", 0.0, recent=5)
     phone.online()
-    assert [a[0] for m, a in phone.log if m == "send" and a[0].op == "enter"] == [frames.Enter("lounge", 5)]
+    assert [a[0] for m, a in phone.log if m == "send" and a[0].op == "enter"] == [frames.Enter("lounge", 5, 1)]
 
 
 def test_the_later_of_entering_and_leaving_counts_whatever_answer_is_lost(phone):
     in_room(phone)
     phone.machine.leave("lounge", 0.0)
     phone.machine.enter("lounge", 0.0)
-    phone.get(frames.Entered("lounge", 1, []))
+    phone.get(frames.Entered("lounge", 1, [], phone.number("enter", "lounge")))
     phone.collect()
     phone.advance(20)
     assert phone.sent((frames.Leave, frames.Enter)) == []
     phone.machine.enter("lounge", 0.0)
     phone.machine.leave("lounge", 0.0)
-    phone.get(frames.Done("leave", "lounge"))
+    phone.get(frames.Done("leave", "lounge", phone.number("leave", "lounge")))
     phone.collect()
     phone.advance(20)
     assert phone.sent((frames.Leave, frames.Enter)) == []
