@@ -111,7 +111,7 @@ def _policies(dice: Dice) -> Policies:
         group_size=dice.pick((5_000, 5_000, 5_000, 3)),
         room_size=dice.pick((100_000, 100_000, 2)),
         room_recent=dice.pick((0, 2, 20)),
-        room_rate=dice.around(0.2, 2) if dice.chance(0.15) else 0.0,
+        room_rate=dice.around(0.2, 2) if dice.chance(0.3) else 0.0,
         room_burst=dice.whole(1, 3),
     )
 

@@ -167,8 +167,10 @@ class _Writer:
             recent = {"recent": dice.pick((0, 0, 3))} if action == "enter" else {}
             self._add(at, device, action, {"name": dice.pick(ROOMS), **recent})
         elif action == "say":
-            sent = message(dice, Scene.CHATROOM, dice.pick(ROOMS), f"{device}-{number}", self._limit)
-            self._add(at, device, "send", sent)
+            room = dice.pick(ROOMS)
+            for letter in "abcd"[: dice.pick((1, 1, 4))]:
+                sent = message(dice, Scene.CHATROOM, room, f"{device}-{number}{letter}", self._limit)
+                self._add(at, device, "send", sent)
         elif action == "typing":
             self._add(at, device, action, {"conversation": conversation})
         else:
@@ -228,6 +230,16 @@ class _Writer:
             data = {"role": dice.pick(("admin", "member"))}
         wish = {"scene": "group", "to": name, "id": id, "event": event, "targets": targets, "data": data}
         self._add(at, device, "change", wish)
+        if event in ("leave", "kick") and dice.chance(0.7):
+            # And comes back, one way or another.
+            other = dice.pick(self._devices)
+            for number, (again, by) in enumerate((("join", device), ("invite", other))):
+                back = {"scene": "group", "to": name, "id": f"{id}back{number}", "event": again, "targets": targets}
+                if event == "leave":
+                    back["targets"] = [device.split("/")[0]]
+                elif again == "join":
+                    continue
+                self._add(self._later(self._later(at)), by, "change", back)
         answering: list[tuple[str, list[str]]] = []
         if event == "apply":
             answering = [(other, [device.split("/")[0]]) for other in dice.some(self._devices, 3)]

@@ -213,7 +213,9 @@ class ChaosWorld:
                         "scene": str(view.scene), "to": view.to, "id": id_client, "content": "bye", "type": "text"
                     }  # fmt: skip
                     self._say(live[0], view.scene, view.to, id_client)
-            for instance in live:
+        self.settle()
+        for instance in self.instances():  # now, as nobody is cut off any more for being slow
+            if instance.is_live:
                 for room in sorted(instance.rooms):
                     self._say_in_room(instance, room)
         self.settle()
