@@ -102,6 +102,9 @@ class _Writer:
                 self._add(round(at + dice.between(0, 2), 6), founder, "change", {**admin, "data": {"role": "admin"}})
         if dice.chance(0.6):
             self._befriend()
+        if dice.chance(0.4):
+            for device in self._devices:
+                self._add(dice.between(0.3, 4), device, "enter", {"name": ROOMS[0], "recent": 0})
         weights = {action: weight * dice.around(0.3, 3) for action, weight in _COMMON.items()}
         weights |= {action: weight * dice.around(0.3, 3) for action, weight in _RARE.items() if dice.chance(0.7)}
         actions = [action for action, weight in weights.items() for _ in range(int(weight * 10))]
@@ -168,7 +171,7 @@ class _Writer:
             self._add(at, device, action, {"name": dice.pick(ROOMS), **recent})
         elif action == "say":
             room = dice.pick(ROOMS)
-            for letter in "abcd"[: dice.pick((1, 1, 4))]:
+            for letter in "abcd"[: dice.pick((1, 2, 4))]:
                 sent = message(dice, Scene.CHATROOM, room, f"{device}-{number}{letter}", self._limit)
                 self._add(at, device, "send", sent)
         elif action == "typing":
