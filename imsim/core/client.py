@@ -262,11 +262,11 @@ class Client:
         self._sync_again = False
         self._resync = 0
         self._sync(None, now)
-        self._outbox.logged_in(now)
         self._requests.logged_in(now)
         for name in self._rooms:
             if not self._requests.is_waiting(frames.Enter.op, name):
                 self._requests.ask(frames.Enter(name), now)
+        self._outbox.logged_in(now)  # after the rooms that it speaks in
 
     def _refused(self, frame: frames.Refused, now: float) -> None:
         self._uplink.refused(frame, now)

@@ -71,6 +71,7 @@ class Users:
         self._policies = policies
         self._timers = Timers()
         self._users: dict[str, _User] = {}
+        self._revoking: dict[str, float] = {}  # user -> `before` of revocations that storage has not answered well
         #: Changes of places that storage has not answered well, by (user, conversation): the latest of them, what
         #: can be asked for again of them all, and when that will be.
         self._unsaved: dict[tuple[str, str], tuple[storage.SavePlace, storage.SavePlace, Timer]] = {}
@@ -92,6 +93,7 @@ class Users:
             user = self._users.get(frame.user)
             if user is None:
                 user = self._users[frame.user] = _User(frame.user)
+                user.revoked_before = self._revoking.get(user.id, 0.0)
                 user.request = storage.OpenUser(user.id)
                 user.timer = self._timers.at(now + self._policies.storage_timeout, self._overdue, user)
                 self._port.store(user.request)
@@ -118,14 +120,18 @@ class Users:
             self._send_page(request, result)
         elif isinstance(request, storage.Range):
             self._send_range(request, result)
-        elif isinstance(request, storage.RevokeTokens) and isinstance(result, storage.Failed):
-            self._timers.at(now + self._policies.storage_timeout, self._revoke_again, request)
+        elif isinstance(request, storage.RevokeTokens):
+            if isinstance(result, storage.Failed):
+                self._timers.at(now + self._policies.storage_timeout, self._revoke_again, request)
+            elif self._revoking.get(request.user) == request.before:
+                del self._revoking[request.user]
 
     def _revoke_again(self, request: storage.RevokeTokens, now: float) -> None:
         self._port.store(request)
 
     def revoke(self, name: str, before: float) -> None:
         """End all sessions of a user; tokens issued before this wall time (seconds since 1970) open no new one."""
+        self._revoking[name] = max(before, self._revoking.get(name, 0.0))
         self._port.store(storage.RevokeTokens(name, before))
         user = self._users.get(name)
         if user is not None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from imsim.core import frames
-from imsim.core.model import Code, Scene, Status
-from imsim.core.uplink import State
+from imsim.core import events, frames
+from imsim.core.model import Code, Scene, Status, conversation_id
 from imsim.sim.chaos.nodes import Instance
 
 if TYPE_CHECKING:
@@ -87,8 +86,8 @@ def _resend(instance: Instance, _: Any) -> None:
 
 def _transmit(instance: Instance, message: Any) -> None:
     scene, to, content, id_client = Scene(message["scene"]), message["to"], message["content"], message["id"]
-    machine = instance.machine
-    instance.act(lambda now: machine.send(scene, to, content, id_client, now, type=message["type"]))
+    machine, rest = instance.machine, {name: message[name] for name in ("type", "file", "custom") if name in message}
+    instance.act(lambda now: machine.send(scene, to, content, id_client, now, **rest))
 
 
 def _read(instance: Instance, asked: Any) -> None:
@@ -106,7 +105,7 @@ def _hide(instance: Instance, asked: Any) -> None:
     conversation, machine = asked["conversation"], instance.machine
     for view in machine.conversations():
         if view.id == conversation:
-            seen = view.last_msg.seq if view.last_msg else 0
+            seen = view.last_msg.seq
             wanted = frames.SetConversation(conversation, hidden_seq=seen)
             instance.ask(wanted, lambda now: machine.hide(conversation, now))
 
@@ -115,7 +114,7 @@ def _read_count(instance: Instance, asked: Any) -> None:
     """The user points at one of the latest messages; where there is none, at what may be there one day."""
     conversation, seq = asked["conversation"], asked["seq"]
     for view in instance.machine.conversations():
-        if view.id == conversation and view.last_msg:
+        if view.id == conversation:
             seq = max(1, view.last_msg.seq + 1 - seq)
     wanted = frames.ReadCount(conversation, seq)
     instance.ask(wanted, lambda now: instance.machine.read_count(conversation, seq, now))
@@ -128,10 +127,57 @@ def _history(instance: Instance, asked: Any) -> None:
 
 
 def _create_group(instance: Instance, asked: Any) -> None:
-    name, members = asked["name"], asked["members"]
-    if instance.machine.state == State.ONLINE:
-        wanted = frames.CreateGroup(name, members)
-        instance.ask(wanted, lambda now: instance.machine.create_group(name, members, now))
+    """Each user does it under one idClient, whatever the device, as long as it is the same that is asked for."""
+    name, members, data = asked["name"], asked["members"], asked.get("data", {})
+    id_client = f"create:{name}"
+    wanted = _notice(instance, "group", name, id_client, "create", members, data)
+    if instance.sent.get(id_client, wanted) != wanted:
+        wanted["id"] = f"create:{name}:{'+'.join(members)}"
+    _send(instance, wanted)
+
+
+def _notice(
+    instance: Instance, scene: str, to: str, id: str, event: str, targets: list[str], data: dict[str, Any]
+) -> dict[str, Any]:
+    file = {"event": event, "operator": instance.user, "targets": list(targets), "data": dict(data)}
+    return {"scene": scene, "to": to, "id": id, "content": "", "type": "notification", "file": file}
+
+
+def _change(instance: Instance, asked: Any) -> None:
+    where = (asked["scene"], asked["to"], asked["id"], asked["event"])
+    _send(instance, _notice(instance, *where, asked.get("targets", []), asked.get("data", {})))
+
+
+def _amend(instance: Instance, asked: Any) -> None:
+    """The user points at one of the latest messages, of this device's own or of all; where there is none, at what may
+    be there one day."""
+    scene, to, seq = Scene(asked["scene"]), asked["to"], asked["back"]
+    conversation = conversation_id(scene, instance.user, to)
+    if asked["own"]:
+        own = [e.seq for e in instance.events if type(e) is events.Acked and e.conversation_id == conversation]
+        seq = own[-min(seq, len(own))] if own else seq
+    else:
+        for view in instance.machine.conversations():
+            if view.id == conversation:
+                seq = max(1, view.last_msg.seq + 1 - seq)
+    data = {"seq": seq} if asked["event"] == "recall" else {"seq": seq, "content": asked["content"]}
+    _send(instance, _notice(instance, scene, to, asked["id"], asked["event"], [], data))
+
+
+def _enter(instance: Instance, asked: Any) -> None:
+    name, recent, machine = asked["name"], asked["recent"], instance.machine
+    instance.rooms.add(name)
+    instance.ask(frames.Enter(name, recent), lambda now: machine.enter(name, now, recent))
+
+
+def _leave_room(instance: Instance, asked: Any) -> None:
+    name, machine = asked["name"], instance.machine
+    instance.rooms.discard(name)
+    instance.ask(frames.Leave(name), lambda now: machine.leave(name, now))
+
+
+def _typing(instance: Instance, asked: Any) -> None:
+    instance.act(lambda now: instance.machine.typing(asked["conversation"], now))
 
 
 def _end_session(instance: Instance, asked: Any) -> None:
@@ -148,5 +194,10 @@ _ACTIONS = {
     "read_count": _read_count,
     "history": _history,
     "create_group": _create_group,
+    "change": _change,
+    "amend": _amend,
+    "enter": _enter,
+    "leave_room": _leave_room,
+    "typing": _typing,
     "end_session": _end_session,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 
 from imsim.core import events, frames, storage
-from imsim.core.model import Code, Flow, Route
+from imsim.core.model import Code, Flow, Route, Scene, is_chatroom
 from imsim.sim.chaos.workload import CONFLICTS
 from imsim.sim.chaos.world import ChaosWorld
 from imsim.sim.faults import KINDS
@@ -80,6 +80,42 @@ SITUATIONS = {
     "no such history": "a range of a conversation that is not theirs",
     "reopened by itself": "a writer that had given up looked at what was stored",
     "place saved again": "a change of a place that storage had not answered was asked for again",
+    "member came": "somebody joined a group that was there",
+    "member came back": "somebody joined who had left",
+    "member left": "somebody left, or was put out",
+    "group dismissed": "its owner ended it",
+    "group made again": "after it was dismissed",
+    "owner changed": "a group was transferred",
+    "application": "the admins of a group were asked",
+    "invitation to be accepted": "somebody was asked to join",
+    "answer passed": "a request was accepted, and all who had it were told",
+    "answer rejected": "it was not",
+    "request expired": "it came to nothing in another way",
+    "answered before": "a second answer to a request was refused",
+    "answered too late": "an answer, recall or edit was refused because its time was over",
+    "muted": "a send was refused because its sender is muted",
+    "not allowed": "a change was refused because only others may make it",
+    "change in flight": "a refusal waited for the change that it rests on",
+    "recalled": "a device took a message back",
+    "recalled unread": "one that counted as unread",
+    "recalled by an admin": "a message of somebody else",
+    "last message recalled": "a device looked for the one before it",
+    "fetched recalled": "a device was given what had been recalled before",
+    "edited": "a device changed a message",
+    "friends": "two users became friends",
+    "friends no more": "a friendship ended",
+    "strangers refused": "a send between two who are no friends",
+    "blocked": "a send was refused because its sender is blocked",
+    "news": "a custom system message was stored",
+    "system message while away": "one was shown by a sync",
+    "room entered": "a device came into a chatroom",
+    "room full": "it was refused because there is no place",
+    "room entered again": "after a new login, by itself",
+    "room heard": "a device was shown what was said in a chatroom",
+    "room told what was said": "a device was shown what had been said before it came",
+    "said from outside": "a send into a room that the device is not in",
+    "room shed": "a device was not sent what was too much for it",
+    "presence told": "a device heard that a friend came or went",
     "conflict put off": "an idClient was used for another message while its twin waited for storage",
 }
 if CONFLICTS:
@@ -92,12 +128,18 @@ _CODES = {
     Code.TOO_LARGE: "too large",
     Code.CONFLICT: "conflict",
     Code.RATE_LIMITED: "had to wait",
+    Code.MUTED: "muted",
+    Code.FORBIDDEN: "not allowed",
+    Code.BLOCKED: "blocked",
+    Code.NOT_FRIENDS: "strangers refused",
+    Code.EXPIRED: "answered too late",
 }
 _REQUESTS = {
     ("set_conversation", Code.NO_CONVERSATION): "place refused",
     ("set_conversation", Code.TOO_LARGE): "setting too large",
     ("read_count", Code.NO_CONVERSATION): "nothing to count",
     ("history", Code.NO_CONVERSATION): "no such history",
+    ("enter", Code.TOO_LARGE): "room full",
 }
 _ENDS = {
     Code.REPLACED: "kicked",
@@ -125,6 +167,7 @@ class _Reader:
 
     def __init__(self, world: ChaosWorld) -> None:
         self.seen: Counter[str] = Counter()
+        self._now = 0.0
         self._appending: set[tuple[str, str, str]] = set()
         self._opened: set[str] = set()
         self._epochs: dict[tuple[str, str, str], int] = {}
@@ -133,6 +176,11 @@ class _Reader:
         self._ready: set[str] = set()
         self._latest: dict[str, object] = {}  # the latest frame that reached a node
         self._given: dict[tuple[str, str], set[int]] = defaultdict(set)  # seqs by instance and conversation
+        self._left: dict[str, set[str]] = defaultdict(set)  # who was a member, by group
+        self._unread: dict[tuple[str, str], set[int]] = defaultdict(set)  # countable seqs, as self._marks is kept
+        self._marks: dict[tuple[str, str], int] = {}  # read marks by instance and conversation
+        self._recalled: events.Recalled | None = None  # the latest
+        self._entered: set[tuple[str, str]] = set()  # (instance, chatroom)
         self._saving: Counter[tuple[str, str]] = Counter()  # changes of a place that storage has not answered
         self._opening: Counter[str] = Counter()  # users
         self._wishes: set[tuple[str, str]] = set()  # (instance, conversation) of changes that are unanswered
@@ -142,6 +190,7 @@ class _Reader:
         self._told: dict[tuple[str, str, str, str], int] = {}
         self._heard: dict[str, float] = {}  # when something last reached a node
         for at, node, what, peer, thing in world.trace:
+            self._now = at
             if what == "event":
                 self._event(node, thing)
             elif what == "stored":
@@ -159,6 +208,8 @@ class _Reader:
                 if isinstance(thing, storage.OpenConversation):
                     by_itself = self._heard.get(node) != at and thing.conversation_id in self._opened
                     self.seen["reopened by itself"] += by_itself
+            elif what == "shed":
+                self.seen["room shed"] += 1
             elif what == "asks":
                 self._wished(node, thing)
             elif what == "revoke":
@@ -168,7 +219,14 @@ class _Reader:
 
     def _event(self, node: str, event: events.ClientEvent) -> None:
         seen = self.seen
-        if isinstance(event, events.Shown):
+        if isinstance(event, events.Shown) and is_chatroom(event.message.conversation_id):
+            seen["room heard"] += 1
+            seen["room told what was said"] += isinstance(self._latest.get(node), frames.Entered)
+        elif isinstance(event, events.Shown):
+            if event.flow == Flow.IN and event.message.countable:
+                self._unread[node, event.message.conversation_id].add(event.message.seq)
+            is_system = event.message.conversation_id.startswith(f"{Scene.SYSTEM}:")
+            seen["system message while away"] += is_system and event.route == Route.SYNC
             seen["shown by sync"] += event.route == Route.SYNC
             seen["own message from another device"] += event.flow == Flow.OUT
             seen["not countable"] += not event.message.countable
@@ -183,6 +241,8 @@ class _Reader:
             self._failed.add((node, event.id_client))
             seen["send gave up"] += event.code == Code.TIMEOUT
             seen[_CODES.get(event.code, "refused")] += 1
+            seen["answered before"] += "nothing to answer" in event.text or "no request to answer" in event.text
+            seen["said from outside"] += "enter the room" in event.text
         elif isinstance(event, events.Acked):
             self._acked[node].add(event.id_client)
             seen["ack lost"] += (node, event.id_client) in self._failed
@@ -190,7 +250,23 @@ class _Reader:
             seen["duplicate push"] += 1
         elif isinstance(event, events.Received):
             seen["early ack"] += 1
+        elif isinstance(event, events.Recalled):
+            self._recalled = event
+            seen["recalled"] += 1
+            marks = self._marks.get((node, event.conversation_id), 0)
+            unread = self._unread[node, event.conversation_id]
+            seen["recalled unread"] += event.seq in unread and event.seq > marks
+        elif isinstance(event, events.Edited):
+            seen["edited"] += 1
+        elif isinstance(event, events.Entered):
+            seen["room entered"] += 1
+            asked = (node, event.name)
+            seen["room entered again"] += asked in self._entered
+            self._entered.add(asked)
+        elif isinstance(event, events.Presence):
+            seen["presence told"] += 1
         elif isinstance(event, events.ReadMoved):
+            self._marks[node, event.conversation_id] = event.read_seq
             seen["mark moved elsewhere"] += isinstance(self._latest.get(node), frames.Placed)
         elif isinstance(event, events.PlaceChanged):
             seen["set elsewhere"] += isinstance(self._latest.get(node), frames.Placed | frames.SyncDone)
@@ -241,6 +317,8 @@ class _Reader:
         if isinstance(request, storage.Append):
             message = request.message
             self._appending.discard((message.conversation_id, message.sender, message.id_client))
+            if isinstance(result, storage.Appended):
+                self._changed(request)
             seen["fenced writer"] += isinstance(result, storage.Fenced)
             seen["duplicate refused by storage"] += isinstance(result, storage.Duplicate)
             seen["mark moved by sending"] += request.shown > 0
@@ -256,6 +334,35 @@ class _Reader:
         elif isinstance(request, storage.OpenConversation):
             seen["memory lost"] += request.conversation_id in self._opened
             self._opened.add(request.conversation_id)
+
+    def _changed(self, request: storage.Append) -> None:
+        """What became of a change that is stored."""
+        seen, message, effects = self.seen, request.message, request.effects
+        seen["news"] += message.scene == Scene.SYSTEM
+        if effects is None:
+            return
+        conversation, file = message.conversation_id, message.file or {}
+        event, left = file.get("event"), self._left[conversation]
+        seen["member came"] += bool(effects.joined) and event != "create"
+        seen["member came back"] += bool(left & set(effects.joined)) and event != "create"
+        seen["member left"] += event in ("leave", "kick")
+        seen["group dismissed"] += event == "dismiss"
+        seen["group made again"] += event == "create" and bool(left)
+        seen["owner changed"] += event == "transfer"
+        seen["recalled by an admin"] += (
+            event == "recall" and effects.amended is not None and effects.amended.sender != message.sender
+        )
+        seen["friends"] += event == "friend_accept"
+        seen["friends no more"] += event == "friend_delete"
+        left.update(effects.left)
+        for note in effects.notes:
+            data = (note.file or {}).get("data")
+            state = data["state"] if isinstance(data, dict) else (note.file or {}).get("state")
+            seen["answer passed"] += state == "passed"
+            seen["answer rejected"] += state == "rejected"
+            seen["request expired"] += state == "expired"
+            seen["application"] += state == "init" and note.type == "group_apply"
+            seen["invitation to be accepted"] += state == "init" and note.type == "group_invite"
 
     def _received(self, node: str, frame: object) -> None:
         seen = self.seen
@@ -290,11 +397,18 @@ class _Reader:
             self._given[node, frame.conversation_id].add(frame.seq)
         elif isinstance(frame, frames.Page | frames.SyncDone):
             seen["page with more"] += isinstance(frame, frames.Page)
+            seen["fetched recalled"] += any(message.recalled for message in frame.messages)
             for conversation, seq in frame.cursors.items():
                 self._given[node, conversation].update(range(1, seq + 1))
 
     def _sent(self, node: str, peer: str, frame: object) -> None:
         seen = self.seen
+        if isinstance(frame, frames.History):
+            seen["last message recalled"] += (
+                self._recalled is not None
+                and frame.conversation_id == self._recalled.conversation_id
+                and frame.last == self._recalled.seq - 1
+            )
         if isinstance(frame, frames.Read):
             seen["read while offline"] += node not in self._ready and self._has_got(node, frames.SyncDone)
         elif isinstance(frame, frames.SetConversation):
@@ -308,6 +422,9 @@ class _Reader:
         elif isinstance(frame, frames.Down):
             found = isinstance(frame.frame, frames.Resync) and isinstance(self._latest.get(node), frames.Opened)
             seen["found by a new writer"] += found
+            # Answered without having asked anything at this moment: with the storage's answer to something else.
+            refused = isinstance(frame.frame, frames.Rejected) and frame.frame.request == frames.Send.op
+            seen["change in flight"] += refused and self._heard.get(node) != self._now and self._is_ruled(frame.frame)
         elif isinstance(frame, frames.LoggedIn):
             self._told.pop((peer, node, frames.Resync.op, ""), None)
         elif isinstance(frame, frames.Attached):
@@ -315,6 +432,11 @@ class _Reader:
             seen["late login refused"] += frame.code == Code.REPLACED
         elif isinstance(frame, frames.Kick):
             self._kicked(node, peer, frame)
+
+    @staticmethod
+    def _is_ruled(frame: object) -> bool:
+        rules = (Code.NOT_MEMBER, Code.FORBIDDEN, Code.MUTED)
+        return isinstance(frame, frames.Rejected) and frame.code in rules
 
     def _again(self, situation: str, told: tuple[str, str, str, str], number: int) -> None:
         self.seen[situation] += self._told.get(told) == number

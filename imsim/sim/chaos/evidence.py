@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from imsim.core import events, frames, storage
-from imsim.core.model import Message, conversation_id, p2p_members
+from imsim.core.model import Message, conversation_id, is_chatroom, p2p_members
 from imsim.sim.chaos.ledger import Key, Ledger
 from imsim.sim.chaos.nodes import Instance
+from imsim.sim.chaos.rules import Laws, Outcome
+from imsim.sim.chaos.screen import Screen
 from imsim.sim.chaos.trace import Entry
-from imsim.sim.chaos.witnesses import Limits, Logins, Places, Requests
+from imsim.sim.chaos.witnesses import Limits, Logins, Places, Requests, Rooms, Senders
 from imsim.sim.chaos.world import ChaosWorld
 
 
@@ -21,7 +23,11 @@ class Evidence:
 
     def __init__(self, world: ChaosWorld) -> None:
         self.world = world
-        self.ledger = Ledger()
+        policies = world.case.policies
+        windows = (int(1000 * t) for t in (policies.recall_window, policies.edit_window, policies.request_lifetime))
+        self.ledger = Ledger(Laws(policies.strangers == "allow", policies.group_size, *windows))
+        self.shed: set[tuple[str, str]] = set()  # chatroom messages that a device was not sent: (device, id)
+        self._screens: dict[str, Screen] = {}
         self.found: list[tuple[str, str]] = []
         self.answers: dict[Key, set[tuple[str, int, int]]] = defaultdict(set)  # every (id, seq, time) ever told
         self._instances = {instance.name: instance for instance in [*world.instances(), *world.probes]}
@@ -33,6 +39,8 @@ class Evidence:
         self._places = Places(self.ledger, self.found)
         self._requests = Requests(self.ledger, world.case.policies.content_bytes, world.case.policies.page, self.found)
         self._limits = Limits(world, self._instances, self.found)
+        self._rooms = Rooms(self.found)
+        self.senders = Senders(self.ledger, world.case.policies.content_bytes, self.found)
         for entry in world.trace:
             self._take(entry)
 
@@ -54,13 +62,11 @@ class Evidence:
         """The instances that are there in the end, those who only look included."""
         return [*self.world.finalists, *self.world.probes]
 
-    def shown(self, instance: Instance) -> dict[str, list[Message]]:
-        """What reached the screen from elsewhere, in order, by conversation."""
-        shown: dict[str, list[Message]] = defaultdict(list)
-        for event in instance.events:
-            if type(event) is events.Shown:
-                shown[event.message.conversation_id].append(event.message)
-        return shown
+    def screen(self, instance: Instance) -> Screen:
+        """What its events have made of the instance's screen."""
+        if instance.name not in self._screens:
+            self._screens[instance.name] = Screen.of(instance)
+        return self._screens[instance.name]
 
     def acked(self, instance: Instance) -> Iterator[events.Acked]:
         return (event for event in instance.events if type(event) is events.Acked)
@@ -70,6 +76,8 @@ class Evidence:
     def _take(self, entry: Entry) -> None:
         _, node, what, peer, thing = entry
         if what == "->":
+            if node in self.world.gateways:
+                self._rooms.left_gateway(peer, thing)
             if node in self._users:
                 self._from_client(node, thing)
             elif type(thing) is frames.Down:
@@ -79,6 +87,8 @@ class Evidence:
             elif type(thing) is frames.Up or type(thing) is frames.Rejected:
                 self._limits.left_gateway(node, peer, thing)
         elif what == "<-":
+            if node in self.world.gateways:
+                self._rooms.reached_gateway(peer, thing)
             if node in self._users:
                 self._to_client(node, thing)
             elif type(thing) is frames.Up:
@@ -99,8 +109,14 @@ class Evidence:
                 self._logins.ended(self._instances[node], thing)
             else:
                 self._requests.event(self._instances[node], thing)
+                if type(thing) is events.SendFailed:
+                    self.senders.failed(self._instances[node], thing)
         elif what == "asks":
             self._requests.asked(self._instances[node], thing)
+        elif what == "said":
+            self._rooms.said(thing)
+        elif what == "shed":
+            self.shed.add((peer, thing.id))
         elif what == "start":
             self._logins.started(node)
         elif what == "revoke":
@@ -114,10 +130,17 @@ class Evidence:
             if isinstance(result, storage.ConversationState):
                 ledger.founded(request.conversation_id, result.members)
         elif isinstance(request, storage.Append):
+            message = request.message
             if isinstance(result, storage.Appended):
-                ledger.appended(request.message, request.shown)
+                if any(ledger.place(p, message.conversation_id).blocked for p in self._peers(message)):
+                    self.found.append(("nobody_who_is_blocked_is_heard", f"{message.id} was stored"))
+                self._follows(request, ledger.appended(message, request.shown), result)
                 self._limits.appended(request)
                 self._kept(result.places)
+            elif isinstance(result, storage.Blocked):
+                self.senders.blocked.add((message.conversation_id, message.sender, message.id_client))
+                if not any(ledger.place(p, message.conversation_id).blocked for p in self._peers(message)):
+                    self.found.append(("refusals_have_a_reason", f"{message.id} was taken for blocked"))
         elif isinstance(request, storage.SavePlace):
             ledger.changed(
                 request.user,
@@ -128,6 +151,7 @@ class Evidence:
                 muted=request.muted,
                 custom=request.custom,
                 delivered=request.delivered_seq,
+                blocked=request.blocked,
             )
             if request.delivered_seq > ledger.held.get((request.user, request.conversation_id), 0):
                 self.found.append(("receipts_are_true", f"{request.user} is said to have got {request}"))
@@ -145,12 +169,34 @@ class Evidence:
             for state in result.places:
                 self._state_kept(request.user, state)
 
+    @staticmethod
+    def _peers(message: Message) -> list[str]:
+        return [one for one in p2p_members(message.conversation_id) or () if one != message.sender]
+
+    def _follows(self, request: storage.Append, outcome: Outcome, result: storage.Appended) -> None:
+        """What was stored may stand there, and changed what it should, all of it and nothing else."""
+        ledger, message, effects = self.ledger, request.message, request.effects or storage.Effects()
+        if outcome.reasons:
+            text = f"{message.id} of {message.sender}, a {message.type} {message.file or ''}: {sorted(outcome.reasons)}"
+            self.found.append(("only_what_is_allowed_is_stored", text))
+            return
+        if (set(effects.joined), set(effects.left)) != (set(outcome.joined), set(outcome.left)):
+            text = f"{message.id} let in {effects.joined} and out {effects.left}, not {outcome.joined}, {outcome.left}"
+            self.found.append(("changes_do_what_they_say", text))
+        if effects.amended != outcome.amended:
+            self.found.append(("changes_do_what_they_say", f"{message.id} left {effects.amended}"))
+        told = sorted((note.to, note.type, *_settling(note)) for note in result.notes)
+        if told != sorted(outcome.notes):
+            self.found.append(("all_concerned_are_told", f"{message.id} told {told}, not {sorted(outcome.notes)}"))
+        for note in result.notes:
+            ledger.noted(note)
+
     def _state_kept(self, user: str, state: storage.PlaceState) -> None:
         ledger, conversation = self.ledger, state.place.conversation_id
         got = [ledger.place(peer, conversation).peer_delivered_seq for peer in p2p_members(conversation) or ()]
         other = [seq for peer, seq in zip(p2p_members(conversation) or (), got, strict=True) if peer != user]
         kept = (len(state.unread_seqs), state.max_seq, [state.delivered_seq] if other else [])
-        if kept != (ledger.unread(user, conversation), len(ledger.logs.get(conversation, ())), other):
+        if kept != (ledger.unread(user, conversation), ledger.end_for(user, conversation), other):
             self.found.append(("places_are_kept", f"kept for {user}: {state}"))
 
     def _kept(self, places: Any) -> None:
@@ -162,6 +208,7 @@ class Evidence:
     def _from_client(self, instance: str, frame: frames.FromClient) -> None:
         user = self._users[instance]
         if isinstance(frame, frames.Send):
+            self.senders.asked(instance, user, frame)
             self.ledger.left_client(user, frame, conversation_id(frame.scene, user, frame.to))
         elif isinstance(frame, frames.Read | frames.SetConversation):
             self.ledger.left_client(user, frame, frame.conversation_id)
@@ -186,12 +233,14 @@ class Evidence:
         if isinstance(frame, frames.Page | frames.SyncDone | frames.HistoryPage):
             messages = frame.messages
         for message in messages:
+            if is_chatroom(message.conversation_id):
+                continue  # see `Rooms`
             key = (message.conversation_id, message.sender, message.id_client)
             self.answers[key].add((message.id, message.seq, message.time))
-            if not self.ledger.may_see(self._users[instance], message.conversation_id):
+            if not self.ledger.may_see(self._users[instance], message.conversation_id, message.seq):
                 self.found.append(("nobody_sees_what_is_not_theirs", f"{instance} was given {message.id}"))
-            if self.ledger.by_key.get(key) is None:
-                self.found.append(("only_what_is_stored_is_let_out", f"{instance} was given {message.id}"))
+            if message not in self.ledger.forms[message.conversation_id, message.seq]:
+                self.found.append(("only_what_is_stored_is_let_out", f"{instance} was given {message}"))
 
     # --- sessions: who may act is decided by epochs, for as long as one writer lasts ---
 
@@ -199,7 +248,7 @@ class Evidence:
         session, frame = up.session, up.frame
         if type(frame) is frames.EndSession:
             self._logins.asked_to_end(session.user, frame.device)
-        if not up.conversation_id:
+        if not up.conversation_id or is_chatroom(up.conversation_id):
             return
         place = (up.conversation_id, *self.world.case.slot(f"{session.user}/{session.device}"))
         latest = self._epochs[place] = max(session.epoch, self._epochs.get(place, 0))
@@ -209,6 +258,8 @@ class Evidence:
                 self._rightful.add(key)
 
     def _asked(self, request: Any) -> None:
+        if is_chatroom(getattr(request, "conversation_id", "")):
+            self.found.append(("nothing_of_rooms_is_stored", f"{request} was asked for"))
         if isinstance(request, storage.OpenConversation):
             for place in [place for place in self._epochs if place[0] == request.conversation_id]:
                 del self._epochs[place]
@@ -216,5 +267,16 @@ class Evidence:
                 self._rightful.add(key)  # for its sake a new writer starts, which knows of no later session
         elif isinstance(request, storage.Append):
             message = request.message
-            if (message.conversation_id, message.sender, message.id_client) not in self._rightful:
+            # Left out: a writer knows the sessions of members only.
+            is_member = message.sender in self.ledger.members_of(message.conversation_id)
+            is_rightful = (message.conversation_id, message.sender, message.id_client) in self._rightful
+            if is_member and not is_rightful:
                 self.found.append(("stale_sessions_do_nothing", f"{message.id} was sent by a session that had ended"))
+
+
+def _settling(note: Message) -> tuple[str, str]:
+    """Which request a system message settles, and the state that it tells."""
+    file: dict[str, Any] = note.file or {}
+    if file.get("event") == "settle":
+        return file["targets"][0], file["data"]["state"]
+    return "", file.get("state", "")

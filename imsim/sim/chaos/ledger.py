@@ -1,7 +1,8 @@
 """What each user should see, worked out by brute force.
 
 It knows the frames and the words of the data model, and nothing else of the core: it is told what storage took in and
-what went over the edges, keeps everything, and recounts from the start whenever it is asked.
+what went over the edges, keeps everything, and recounts from the start whenever it is asked. What may be said, and what
+follows from it, it knows by `rules` of its own.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from imsim.core import frames
-from imsim.core.model import Message, MessageType, Place, group_id, p2p_members
+from imsim.core.model import Message, MessageType, Place, Scene, p2p_members
+from imsim.sim.chaos.rules import Laws, Outcome, State, Wish, is_shown, judge
 
 Key = tuple[str, str, str]  # conversation, sender, idClient
 Whose = tuple[str, str]  # user, conversation
@@ -33,8 +35,15 @@ class Line:
 class Ledger:
     """Places are kept without their unread count, which is recounted."""
 
-    logs: dict[str, list[Message]] = field(default_factory=lambda: defaultdict(list))
-    members: dict[str, tuple[str, ...]] = field(default_factory=dict)  # of what storage has been told to found
+    laws: Laws = field(default_factory=Laws)
+    logs: dict[str, list[Message]] = field(default_factory=lambda: defaultdict(list))  # as they are by now
+    #: every form that an entry of a log ever had, by conversation and seq; the first is as it was stored
+    forms: dict[tuple[str, int], list[Message]] = field(default_factory=lambda: defaultdict(list))
+    #: by conversation that storage was told to found, and user: first and last seq (0: open) of each stay
+    stays: dict[str, dict[str, list[list[int]]]] = field(default_factory=dict)
+    notes: set[tuple[str, int]] = field(default_factory=set)  # of system logs, what followed from changes
+    #: by conversation, what the rules have made of it: before its first entry, and after each
+    states: dict[str, list[State]] = field(default_factory=dict)
     by_key: dict[Key, Message] = field(default_factory=dict)
     places: dict[Whose, Place] = field(default_factory=dict)
     #: every state that a place was ever in, by version
@@ -52,12 +61,39 @@ class Ledger:
     # --- what storage took in ---
 
     def founded(self, conversation: str, members: tuple[str, ...]) -> None:
-        self.members.setdefault(conversation, members)
+        if conversation not in self.stays:
+            self.stays[conversation] = {member: [[1, 0]] for member in members}
+            self.states[conversation] = [State(members)]
 
-    def appended(self, message: Message, shown: int) -> None:
+    def appended(self, message: Message, shown: int) -> Outcome:
+        """Storage took it in. Returns what follows from it by the rules, and why it should not have been."""
+        conversation, wish = message.conversation_id, wish_of(message)
+        log, stays = self.logs[conversation], self.stays[conversation]
+        outcome = judge(self.states[conversation][-1], wish, log, self.laws)
+        self._add(message)
+        self.states[conversation].append(outcome.state)
+        for user in outcome.joined:
+            stays.setdefault(user, []).append([message.seq, 0])
+        for user in outcome.left:
+            stays[user][-1][1] = message.seq
+        if (amended := outcome.amended) is not None and not outcome.reasons:
+            log[amended.seq - 1] = amended
+            self.forms[conversation, amended.seq].append(amended)
+        if message.sender in outcome.state.members:
+            self.changed(message.sender, conversation, read=shown)
+        return outcome
+
+    def noted(self, note: Message) -> None:
+        """Storage put it at the end of a system log."""
+        self.founded(note.conversation_id, (note.to,))
+        self._add(note)
+        self.notes.add((note.conversation_id, note.seq))
+        self.states[note.conversation_id].append(self.states[note.conversation_id][-1])
+
+    def _add(self, message: Message) -> None:
         self.logs[message.conversation_id].append(message)
+        self.forms[message.conversation_id, message.seq].append(message)
         self.by_key[message.conversation_id, message.sender, message.id_client] = message
-        self.changed(message.sender, message.conversation_id, read=shown)
 
     def changed(
         self,
@@ -70,11 +106,14 @@ class Ledger:
         muted: bool | None = None,
         custom: str | None = None,
         delivered: int = 0,
+        blocked: bool | None = None,
     ) -> None:
         """Storage was told to change a user's place. Marks move forward only, and not beyond the log; what is hidden is
         read; how far one user of a p2p conversation has got it, and has read, is part of the other's place; and what
         was read had been got."""
-        if user not in self.members.get(conversation, ()):
+        if blocked is not None and user in (p2p_members(conversation) or ()):
+            self.founded(conversation, p2p_members(conversation) or ())
+        if user not in self.stays.get(conversation, ()):
             return
         end, old = len(self.logs.get(conversation, ())), self.place(user, conversation)
         new = replace(old, hidden_seq=max(old.hidden_seq, min(hidden, end)))
@@ -82,6 +121,7 @@ class Ledger:
         new.pinned = new.pinned if pinned is None else pinned
         new.muted = new.muted if muted is None else muted
         new.custom = new.custom if custom is None else custom
+        new.blocked = new.blocked if blocked is None else blocked
         if new != old:
             self._keep(user, new)
         for peer in p2p_members(conversation) or ():
@@ -132,15 +172,35 @@ class Ledger:
 
     # --- what follows ---
 
-    def may_see(self, user: str, conversation: str) -> bool:
-        return user in self.members_of(conversation)
+    def may_see(self, user: str, conversation: str, seq: int) -> bool:
+        return any(first <= seq and (seq <= last or not last) for first, last in self._stays(user, conversation))
+
+    def _stays(self, user: str, conversation: str) -> list[list[int]]:
+        return self.stays.get(conversation, {}).get(user, [])
 
     def members_of(self, conversation: str) -> tuple[str, ...]:
-        return self.members.get(conversation) or p2p_members(conversation) or ()
+        states = self.states.get(conversation)
+        return states[-1].members if states else p2p_members(conversation) or ()
+
+    def end_for(self, user: str, conversation: str) -> int:
+        """Where the log ends for this user."""
+        stays = self._stays(user, conversation)
+        return (stays[-1][1] or len(self.logs.get(conversation, ()))) if stays else 0
+
+    def view(self, user: str, conversation: str) -> list[Message]:
+        """What the user may see of it."""
+        return [m for m in self.logs.get(conversation, ()) if self.may_see(user, conversation, m.seq)]
 
     def seen_by(self, user: str) -> dict[str, list[Message]]:
         """Every conversation of the user with all that it holds."""
-        return {conversation: log for conversation, log in self.logs.items() if self.may_see(user, conversation)}
+        return {conversation: view for conversation in self.logs if (view := self.view(user, conversation))}
+
+    def is_torn(self, user: str, conversation: str) -> bool:
+        """Whether something that the user may see was amended while the user was no member.
+
+        Left out: who has left a group is not told of it. A device that has the message keeps it as it was, one that
+        fetches it gets it as it is."""
+        return any(m.amended and not self.may_see(user, conversation, m.amended) for m in self.view(user, conversation))
 
     def place(self, user: str, conversation: str) -> Place:
         return self.places.get((user, conversation)) or Place(conversation, 0, 0, 0)
@@ -148,68 +208,95 @@ class Ledger:
     def unread(self, user: str, conversation: str) -> int:
         mark = self.place(user, conversation).read_seq
         return sum(
-            message.seq > mark and message.sender != user and message.type != MessageType.NOTIFICATION
-            for message in self.logs.get(conversation, ())
+            message.seq > mark
+            and message.sender != user
+            and message.type != MessageType.NOTIFICATION
+            and not message.recalled
+            for message in self.view(user, conversation)
         )
 
     def listed(self, user: str) -> dict[str, Line]:
         """The conversation list: where something has happened since it was hidden."""
         lines = {}
-        for conversation, log in self.seen_by(user).items():
-            place, last = self.place(user, conversation), max(log, key=lambda message: message.seq)
-            if last.seq > place.hidden_seq:
-                unread = self.unread(user, conversation)
+        for conversation, view in self.seen_by(user).items():
+            place, shown = self.place(user, conversation), [message for message in view if is_shown(message)]
+            if shown and shown[-1].seq > place.hidden_seq and not conversation.startswith(f"{Scene.SYSTEM}:"):
+                last, unread = shown[-1], self.unread(user, conversation)
                 lines[conversation] = Line(last.seq, last.id, last.time, unread, place)
         return lines
 
     def readers(self, conversation: str, seq: int) -> tuple[int, int]:
-        """How many have read this message, of how many; its sender aside."""
+        """How many have read this message, of how many who may see it; its sender aside."""
         sender = self.logs[conversation][seq - 1].sender
-        others = [user for user in self.members_of(conversation) if user != sender]
+        others = [user for user in self.stays[conversation] if user != sender and self.may_see(user, conversation, seq)]
         return sum(self.place(user, conversation).read_seq >= seq for user in others), len(others)
 
-    def verdict(self, user: str, conversation: str, sent: Mapping[str, Any], limit: int) -> set[str]:
-        """What may be the end of this send: "stored", or the codes with which it may be refused for good."""
-        members = self.members_of(conversation)
+    def first(self, conversation: str, user: str, id_client: str) -> Message | None:
+        """The message with this key, as it was stored."""
+        stored = self.by_key.get((conversation, user, id_client))
+        return self.forms[conversation, stored.seq][0] if stored else None
+
+    def age(self, conversation: str) -> int:
+        """How many entries its log has."""
+        return len(self.logs.get(conversation, ()))
+
+    def verdict(self, user: str, conversation: str, sent: Mapping[str, Any], limit: int, since: int) -> set[str]:
+        """The codes with which this send, made when the log was so old, may have been refused for good by now."""
         if len(sent["content"].encode()) > limit:
-            return {"too_large"}
-        if not members:
-            return {"no_conversation"}
-        if user not in members:
-            return {"not_member", "no_conversation"}  # the group may have been made since
-        # Who asked before a group was there was told so.
-        early = set() if p2p_members(conversation) else {"no_conversation"}
-        stored = self.by_key.get((conversation, user, sent["id"]))
-        if stored is not None and (stored.content, stored.type) != (sent["content"], sent["type"]):
-            return {"conflict"} | early
-        return {"stored", "timeout", "unavailable"} | early
+            return {"too_large", "timeout"}
+        file = sent.get("file") or {}
+        codes: set[str] = set()
+        for state in self.states.get(conversation, [State(p2p_members(conversation) or ())])[since:]:
+            for time in (0, 1 << 60):  # what the time is where it is decided, nobody knows
+                wish = Wish(user, sent["scene"], sent["type"], file, time=time)
+                codes |= judge(state, wish, self.logs.get(conversation, ()), self.laws).reasons
+        stored = self.first(conversation, user, sent["id"])
+        if stored is not None and not same_words(stored, sent):
+            codes.add("conflict")
+        return codes | {"timeout", "unavailable"}
 
     def refusals(self, user: str, wanted: frames.Asked, limit: int) -> set[str]:
         """The codes with which a request that is made now may be refused for good."""
-        if isinstance(wanted, frames.CreateGroup):
-            if group_id(wanted.name) not in self.members:
-                return {"conflict", "not_member"}  # somebody else may make it first
-            if self.is_so(user, wanted, limit):
-                return set()
-            return {"conflict"} if user in self.members[group_id(wanted.name)] else {"not_member"}
         if isinstance(wanted, frames.SetConversation):
             if len((wanted.custom or "").encode()) > limit:
                 return {"too_large"}
-            return set() if user in self.members.get(wanted.conversation_id, ()) else {"no_conversation"}
+            others = [one for one in p2p_members(wanted.conversation_id) or () if one != user]
+            if wanted.blocked is not None:
+                return set() if len(others) == 1 else {"bad_request"}
+            return set() if user in self.stays.get(wanted.conversation_id, ()) else {"no_conversation"}
         if isinstance(wanted, frames.History):
-            return set() if user in self.members.get(wanted.conversation_id, ()) else {"no_conversation"}
+            return set() if user in self.stays.get(wanted.conversation_id, ()) else {"no_conversation"}
         if isinstance(wanted, frames.ReadCount):
-            there = len(self.logs.get(wanted.conversation_id, ())) if self.may_see(user, wanted.conversation_id) else 0
-            return set() if 1 <= wanted.seq <= there else {"no_conversation"}
-        return set()
+            return set() if self._is_there(user, wanted) else {"no_conversation"}
+        return {"too_large"} if isinstance(wanted, frames.Enter) else set()
+
+    def _is_there(self, user: str, wanted: frames.ReadCount) -> bool:
+        there = 1 <= wanted.seq <= self.age(wanted.conversation_id)
+        return there and self.may_see(user, wanted.conversation_id, wanted.seq)
 
     def is_so(self, user: str, wanted: frames.Asked, limit: int) -> bool:
         """Whether that request can have been carried out by now."""
-        if isinstance(wanted, frames.CreateGroup):
-            return set(self.members.get(group_id(wanted.name), ())) == {*wanted.members, user}
         if isinstance(wanted, frames.SetConversation):
-            return user in self.members.get(wanted.conversation_id, ()) and len((wanted.custom or "").encode()) <= limit
+            return user in self.stays.get(wanted.conversation_id, ()) and len((wanted.custom or "").encode()) <= limit
         return True
+
+
+def wish_of(message: Message) -> Wish:
+    return Wish(
+        message.sender,
+        message.scene,
+        message.type,
+        message.file or {},
+        message.seq,
+        message.time,
+        message.conversation_id,
+    )
+
+
+def same_words(message: Message, sent: Mapping[str, Any]) -> bool:
+    """Whether the message is what was given to `send`."""
+    said = (message.content, message.type, message.file, message.custom)
+    return said == (sent["content"], sent["type"], sent.get("file"), sent.get("custom"))
 
 
 def _raise(marks: dict[Whose, int], whose: Whose, seq: int) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from imsim.core import frames
+from imsim.core.model import is_chatroom
 from imsim.scenario import Stream
 from imsim.sim.faults import Windows
 
@@ -149,6 +150,8 @@ class Connection:
     def left(self, frame: Pushed) -> int:
         """The gateway has sent this; returns how much is not acknowledged."""
         if isinstance(frame, frames.Push):
+            if is_chatroom(frame.message.conversation_id):
+                return self.unacknowledged  # it goes once
             self._messages.add((frame.message.conversation_id, frame.message.seq))
         elif isinstance(frame, frames.Placed):
             self._latest[frame.op, frame.place.conversation_id] = frame.place.version

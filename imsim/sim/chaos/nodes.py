@@ -12,10 +12,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from imsim.core import events, frames, storage
+from imsim.core.chatrooms import Chatrooms
 from imsim.core.client import Client
 from imsim.core.conversations import Conversations
 from imsim.core.gateway import Gateway
 from imsim.core.memory import MemoryStorage
+from imsim.core.model import is_chatroom
 from imsim.core.screen import Conversation
 from imsim.core.uplink import State
 from imsim.core.users import Users
@@ -76,13 +78,13 @@ class Node:
         raise NotImplementedError
 
 
-Answer = events.RequestDone | events.RequestFailed | events.GroupMade | events.ReadCounted | events.History
+Answer = events.RequestDone | events.RequestFailed | events.Entered | events.ReadCounted | events.History
 
 
 def answered(event: Answer) -> tuple[str, str]:
     """The request that this answers, as (op, ref)."""
-    if isinstance(event, events.GroupMade):
-        return frames.CreateGroup.op, event.name
+    if isinstance(event, events.Entered):
+        return frames.Enter.op, event.name
     if isinstance(event, events.ReadCounted):
         return frames.ReadCount.op, f"{event.conversation_id}:{event.seq}"
     if isinstance(event, events.History):
@@ -98,7 +100,7 @@ def _refused(frame: frames.Rejected) -> tuple[str, str] | None:
 _ANSWERED: dict[type, Callable[[Any], tuple[str, str] | None]] = {
     frames.Done: lambda frame: (frame.request, frame.ref),
     frames.Rejected: _refused,
-    frames.GroupCreated: lambda frame: (frames.CreateGroup.op, frame.name),
+    frames.Entered: lambda frame: (frames.Enter.op, frame.name),
     frames.ReadCounted: lambda frame: (frames.ReadCount.op, f"{frame.conversation_id}:{frame.seq}"),
     frames.HistoryPage: lambda frame: (
         frames.History.op,
@@ -117,6 +119,7 @@ class Instance(Node):
         self.user, self.device = device.split("/")
         self.events: list[events.ClientEvent] = []
         self.sent: dict[str, dict[str, Any]] = {}  # by idClient, in order: what the application gave to `send`
+        self.rooms: set[str] = set()  # chatrooms that its user has entered, and not left
         self.asked: set[tuple[str, str]] = set()  # (op, ref) of the requests that its user waits for
         self.unanswered: dict[tuple[str, str], int] = {}  # the same of all that it has asked, with the latest number
         self.connection: Connection | None = None
@@ -139,6 +142,10 @@ class Instance(Node):
     def ask(self, wanted: frames.Asked, action: Callable[[float], object]) -> None:
         """Its user asks for what this request says, by that action."""
         self.world.note(self.name, "asks", wanted.op, wanted)
+        if isinstance(wanted, frames.Enter | frames.Leave):
+            other = frames.Leave if isinstance(wanted, frames.Enter) else frames.Enter
+            self.asked.discard((other.op, wanted.ref))  # which is not wanted any more
+            self.unanswered.pop((other.op, wanted.ref), None)
         self.asked.add((wanted.op, wanted.ref))
         self.act(action)
 
@@ -209,6 +216,8 @@ class Instance(Node):
             self.world.ended(self, event.code)
         elif isinstance(event, Answer):
             self.asked.discard(answered(event))
+            if isinstance(event, events.RequestFailed) and event.request == frames.Enter.op:
+                self.rooms.discard(event.ref)
 
 
 class GatewayNode(Node):
@@ -297,8 +306,9 @@ class GatewayNode(Node):
         self.world.note(self.name, "->", router.name, frame)
         self.world.channel(self.name, router.name).send(router.receive, frame)
 
-    def emit(self, event: events.Pushed) -> None:
-        pass  # the push itself stands in the trace
+    def emit(self, event: events.Pushed | events.Shed) -> None:
+        if isinstance(event, events.Shed):  # a push itself stands in the trace
+            self.world.note(self.name, "shed", f"{event.session.user}/{event.session.device}", event.message)
 
 
 class RouterNode(Node):
@@ -314,6 +324,7 @@ class RouterNode(Node):
         self.up = True
         self.lives += 1
         self.conversations = Conversations(self, self.world.case.policies)
+        self.chatrooms = Chatrooms(self, self.world.case.policies)
         self.users = Users(self, self.world.case.policies)
 
     def crash(self, stream: Stream) -> None:
@@ -326,6 +337,7 @@ class RouterNode(Node):
     def gateway_lost(self, gateway: str) -> None:
         if self.up:
             self.act(lambda now: self.users.gateway_lost(gateway))
+            self.act(lambda now: self.chatrooms.gateway_lost(gateway))
 
     def router_back(self) -> None:
         if self.up:
@@ -356,7 +368,8 @@ class RouterNode(Node):
             return
         self.world.note(self.name, "<-", "", frame)
         if type(frame) is frames.Up and frame.conversation_id:
-            self.act(lambda now: self.conversations.receive(frame, now))
+            machine = self.chatrooms if is_chatroom(frame.conversation_id) else self.conversations
+            self.act(lambda now: machine.receive(frame, now))
         else:
             self.act(lambda now: self.users.receive(frame, now))
 
@@ -366,7 +379,7 @@ class RouterNode(Node):
             self.act(lambda now: machine.stored(request, result, now))
             self.world.spring(self.name, request, "answered")
 
-    # --- the port of both machines ---
+    # --- the port of its machines ---
 
     def store(self, request: storage.Request) -> None:
         asker = self.users if isinstance(request, storage.USERS_REQUESTS) else self.conversations
@@ -399,7 +412,8 @@ class RouterNode(Node):
                 self.world.channel(self.name, name).send(self.world.routers[name].receive, part)
 
     def emit(self, event: events.Committed) -> None:
-        pass  # what storage did stands in the trace
+        if is_chatroom(event.message.conversation_id):  # what storage did stands in the trace
+            self.world.note(self.name, "said", "", event.message)
 
 
 _Asked = tuple[RouterNode, int, Conversations | Users, storage.Request]  # who, in which of its lives

@@ -102,6 +102,17 @@ def _policies(dice: Dice) -> Policies:
         user_burst=dice.whole(1, 5),
         group_rate=dice.around(0.5, 10) if dice.chance(0.12) else 0.0,
         group_burst=dice.whole(1, 5),
+        strangers="refuse" if dice.chance(0.15) else "allow",
+        presence=dice.pick(("off", "friends")),
+        hint_rate=dice.pick((0.0, 1.0)),
+        recall_window=dice.pick((120.0, 120.0, 3.0)),
+        edit_window=dice.pick((900.0, 5.0)),
+        request_lifetime=dice.pick((604_800.0, 604_800.0, 2.0)),
+        group_size=dice.pick((5_000, 5_000, 5_000, 3)),
+        room_size=dice.pick((100_000, 100_000, 2)),
+        room_recent=dice.pick((0, 2, 20)),
+        room_rate=dice.around(0.2, 2) if dice.chance(0.3) else 0.0,
+        room_burst=dice.whole(1, 3),
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from imsim.core import events, frames, storage
-from imsim.core.model import Code, p2p_members
+from imsim.core.model import Code, Message, conversation_id, is_chatroom, p2p_members
 from imsim.sim.chaos.ledger import Ledger
 from imsim.sim.chaos.nodes import Answer, answered
 
@@ -85,9 +85,12 @@ class Requests:
         ledger = self._ledger
         pending = _Pending(wanted, ledger.refusals(instance.user, wanted, self._limit))
         if isinstance(wanted, frames.History):
-            pending.there = len(ledger.logs.get(wanted.conversation_id, ()))
+            pending.there = ledger.age(wanted.conversation_id)
         if isinstance(wanted, frames.ReadCount) and not pending.refusals:
             pending.readers, _ = ledger.readers(wanted.conversation_id, wanted.seq)
+        if isinstance(wanted, frames.Enter | frames.Leave):
+            other = frames.Leave if isinstance(wanted, frames.Enter) else frames.Enter
+            self._pending[instance.name].pop((other.op, wanted.ref), None)
         all_pending = self._pending[instance.name].setdefault((wanted.op, wanted.ref), [])
         for older in all_pending:
             if isinstance(older.wanted, frames.SetConversation) and isinstance(wanted, frames.SetConversation):
@@ -118,6 +121,8 @@ class Requests:
             self._peer_delivered(instance, event)
 
     def _refused(self, instance: Instance, event: events.RequestFailed, pending: list[_Pending]) -> None:
+        if event.request == frames.Enter.op and event.code == Code.TOO_LARGE:
+            return  # the room is full, also for who comes back
         if not any(event.code in one.refusals for one in pending):
             self._tell("refusals_have_a_reason", instance, event)
 
@@ -129,7 +134,7 @@ class Requests:
     ) -> None:
         ledger = self._ledger
         so = [ledger.is_so(instance.user, one.wanted, self._limit) and self._is_saved(one) for one in pending]
-        if not (so[-1] if isinstance(pending[0].wanted, frames.CreateGroup) else all(so)):
+        if not all(so):
             self._tell("done_is_done", instance, event)
         elif isinstance(event, events.ReadCounted):
             readers, members = ledger.readers(event.conversation_id, event.seq)
@@ -140,13 +145,18 @@ class Requests:
 
     def _looked_back(self, instance: Instance, event: events.History, there: int) -> None:
         """The range as it was when it was asked for or, where it grew meanwhile, a little later."""
-        log, found = self._ledger.logs.get(event.conversation_id, []), []
-        for end in range(there, len(log) + 1):
-            found = log[max(0, event.first - 1) : max(0, min(event.last, end))]
-            if (event.messages, event.more) == (found[-self._page :], len(found) > self._page):
-                return
-        seqs = [message.seq for message in found]
-        self._tell("history_is_right", instance, f"{event}, not {seqs} or what was there when it asked")
+        ledger, found = self._ledger, [0]
+        seqs = [message.seq for message in event.messages]
+        view = [m.seq for m in ledger.view(instance.user, event.conversation_id) if event.first <= m.seq <= event.last]
+        for end in range(there, ledger.age(event.conversation_id) + 1):
+            found = [seq for seq in view if seq <= end]
+            if (seqs, event.more) == (found[-self._page :], len(found) > self._page):
+                break
+        else:
+            self._tell("history_is_right", instance, f"{event}, not {found} or what was there when it asked")
+        for message in event.messages:
+            if message not in ledger.forms[message.conversation_id, message.seq]:
+                self._tell("history_is_right", instance, f"{message}, which never stood there")
 
     @staticmethod
     def _is_saved(pending: _Pending) -> bool:
@@ -176,6 +186,7 @@ def _without(older: frames.SetConversation, newer: frames.SetConversation) -> fr
         older.muted if newer.muted is None else None,
         older.hidden_seq if newer.hidden_seq is None else None,
         older.custom if newer.custom is None else None,
+        blocked=older.blocked if newer.blocked is None else None,
     )
 
 
@@ -185,6 +196,7 @@ def _includes(request: storage.SavePlace, wanted: frames.SetConversation) -> boo
         wanted.pinned in (None, request.pinned)
         and wanted.muted in (None, request.muted)
         and wanted.custom in (None, request.custom)
+        and wanted.blocked in (None, request.blocked)
         and (wanted.hidden_seq or 0) <= (request.hidden_seq or 0)
     )
 
@@ -303,3 +315,77 @@ class Limits:
         self._buckets[writer] = (tokens, now)
         if tokens < -0.01 - 0.002 * policies.group_rate:
             self._found.append(("limits_are_what_was_set", f"{message.id} came too soon"))
+
+
+class Senders:
+    """Who is refused for good has broken a rule: that of the conversation as it was at some time since it was asked."""
+
+    def __init__(self, ledger: Ledger, limit: int, found: Found) -> None:
+        self.blocked: set[tuple[str, str, str]] = set()  # (conversation, sender, idClient) that storage refused
+        self._ledger = ledger
+        self._limit = limit
+        self._found = found
+        self._since: dict[tuple[str, str], int] = {}  # (instance, idClient) -> how old the log was then
+
+    def asked(self, instance: str, user: str, frame: frames.Send) -> None:
+        conversation = conversation_id(frame.scene, user, frame.to)
+        self._since.setdefault((instance, frame.id_client), self._ledger.age(conversation))
+
+    def failed(self, instance: Instance, event: events.SendFailed) -> None:
+        sent = instance.sent[event.id_client]
+        conversation = conversation_id(sent["scene"], instance.user, sent["to"])
+        if is_chatroom(conversation):
+            allowed = {"not_member", "timeout", "unavailable"}
+            if len(sent["content"].encode()) > self._limit:
+                allowed = {"too_large", "timeout"}
+        else:
+            since = self._since.get((instance.name, event.id_client), 0)
+            allowed = self._ledger.verdict(instance.user, conversation, sent, self._limit, since)
+            if (conversation, instance.user, event.id_client) in self.blocked:
+                allowed.add("blocked")
+        if event.code not in allowed:
+            text = f"{event.id_client} on {instance.name} was refused: {event.code}, not {sorted(allowed)}"
+            self._found.append(("refusals_have_a_reason", text))
+
+
+class Rooms:
+    """A chatroom is heard only by those who are in it, and nothing of it comes again."""
+
+    def __init__(self, found: Found) -> None:
+        self.spoken: dict[str, Message] = {}  # by id
+        self._found = found
+        self._inside: set[tuple[str, str]] = set()  # (instance, room) of those who may hear it, as gateways see it
+        self._asked: dict[tuple[str, str], int] = {}  # the number of the latest `enter`
+        self._sent: set[tuple[str, str]] = set()  # (instance, id)
+        self._latest: dict[str, int] = {}  # by room, the highest seq
+
+    def reached_gateway(self, instance: str, frame: object) -> None:
+        if isinstance(frame, frames.Enter):
+            self._inside.add((instance, frame.name))
+            self._asked[instance, frame.name] = frame.number
+        elif isinstance(frame, frames.Login):
+            self._inside = {one for one in self._inside if one[0] != instance}
+
+    def left_gateway(self, instance: str, frame: object) -> None:
+        if isinstance(frame, frames.Done) and frame.request == frames.Leave.op:
+            if frame.number > self._asked.get((instance, frame.ref), 0):
+                self._inside.discard((instance, frame.ref))
+        elif isinstance(frame, frames.Push) and is_chatroom(frame.message.conversation_id):
+            message = frame.message
+            if (instance, message.to) not in self._inside:
+                self._tell("rooms_are_for_those_inside", f"{message.id} went to {instance}")
+            if (instance, message.id) in self._sent:
+                self._tell("rooms_say_it_once", f"{message.id} went to {instance} again")
+            if self.spoken.get(message.id) != message:
+                self._tell("rooms_say_it_once", f"{message.id} went to {instance} and was never said so")
+            self._sent.add((instance, message.id))
+
+    def said(self, message: Message) -> None:
+        self.spoken[message.id] = message
+        room = message.conversation_id
+        if message.seq <= self._latest.get(room, 0):
+            self._tell("rooms_count_upwards", f"{message.id} came after {self._latest[room]}")
+        self._latest[room] = message.seq
+
+    def _tell(self, invariant: str, text: str) -> None:
+        self._found.append((invariant, text))

@@ -9,21 +9,33 @@ from imsim.sim.chaos.case import EARLIEST, Step
 from imsim.sim.chaos.dice import Dice
 
 GROUPS = ("team", "club")
+ROOMS = ("hall", "bar")
 CONFLICTS = 0.3  # how many twins of a message say something else
 
 #: What a step can be. `twin` sends with an idClient that another device of the user has used; `resend` sends again
-#: what failed last; `leave` stops the client and `come` starts it.
+#: what failed last; `leave` stops the client and `come` starts it. `change` is one of a group or between two users,
+#: `amend` recalls or edits, `say` is for a chatroom that was entered or not.
 ACTIONS = (
     "send", "burst", "twin", "resend",
     "read", "set_conversation", "hide", "read_count", "history",
     "create_group", "end_session", "leave", "come",
+    "change", "befriend", "block", "amend", "tell", "enter", "say", "leave_room", "typing",
 )  # fmt: skip
 
 _COMMON = {"send": 10.0, "burst": 3.0, "read": 8.0, "set_conversation": 4.0}
 _RARE = {
     "twin": 1.0, "resend": 1.5, "hide": 2.0, "read_count": 2.0, "history": 2.0,
     "create_group": 0.5, "end_session": 0.7, "leave": 1.0, "come": 2.0,
+    "change": 7.0, "befriend": 2.0, "block": 0.7, "amend": 4.0, "tell": 1.0, "enter": 2.0, "say": 3.0,
+    "leave_room": 0.7, "typing": 0.3,
 }  # fmt: skip
+
+#: What is wanted of groups, the frequent several times.
+_CHANGES = (
+    "configure", "invite", "invite", "invite", "apply", "apply", "join", "join", "accept", "reject", "leave", "leave",
+    "kick", "kick", "transfer", "role", "role", "mute", "unmute", "unmute", "create", "dismiss", "settle", "gossip",
+)  # fmt: skip
+_AIMED = ("invite", "kick", "transfer", "role", "mute", "unmute", "create", "settle")
 
 Targets = dict[str, list[tuple[Scene, str]]]  # user -> whom they write to, the frequent ones several times
 
@@ -83,7 +95,16 @@ class _Writer:
         dice = self._dice
         for name, members in self._groups.items():
             founder = dice.pick([device for device in self._devices if device.split("/")[0] in members])
-            self._add(dice.between(0.5, 3), founder, "create_group", {"name": name, "members": members})
+            at, data = dice.between(0.5, 3), self._group_settings()
+            self._add(at, founder, "create_group", {"name": name, "members": members, "data": data})
+            if dice.chance(0.5):
+                admin = {"scene": "group", "to": name, "id": f"{name}-admins", "event": "role", "targets": members}
+                self._add(round(at + dice.between(0, 2), 6), founder, "change", {**admin, "data": {"role": "admin"}})
+        if dice.chance(0.6):
+            self._befriend()
+        if dice.chance(0.4):
+            for device in self._devices:
+                self._add(dice.between(0.3, 4), device, "enter", {"name": ROOMS[0], "recent": 0})
         weights = {action: weight * dice.around(0.3, 3) for action, weight in _COMMON.items()}
         weights |= {action: weight * dice.around(0.3, 3) for action, weight in _RARE.items() if dice.chance(0.7)}
         actions = [action for action, weight in weights.items() for _ in range(int(weight * 10))]
@@ -141,9 +162,99 @@ class _Writer:
         elif action == "create_group":
             name = dice.pick(GROUPS)
             members = self._groups.get(name) if dice.chance(0.5) else dice.some(self._users, 2)
-            self._add(at, device, action, {"name": name, "members": members or [user]})
+            data = {} if dice.chance(0.5) else self._group_settings()
+            self._add(at, device, action, {"name": name, "members": members or [user], "data": data})
+        elif action in ("change", "befriend", "block", "amend", "tell"):
+            self._change(f"{device}-{number}", at, action, device, (scene, to))
+        elif action in ("enter", "leave_room"):
+            recent = {"recent": dice.pick((0, 0, 3))} if action == "enter" else {}
+            self._add(at, device, action, {"name": dice.pick(ROOMS), **recent})
+        elif action == "say":
+            room = dice.pick(ROOMS)
+            for letter in "abcd"[: dice.pick((1, 2, 4))]:
+                sent = message(dice, Scene.CHATROOM, room, f"{device}-{number}{letter}", self._limit)
+                self._add(at, device, "send", sent)
+        elif action == "typing":
+            self._add(at, device, action, {"conversation": conversation})
         else:
             self._add(at, device, action, {})
+
+    def _group_settings(self) -> dict[str, Any]:
+        return {"join": self._dice.pick(("open", "approval", "invite")), "consent": self._dice.chance(0.4)}
+
+    def _befriend(self) -> None:
+        """Those who write to each other ask each other early on."""
+        dice = self._dice
+        for user in self._users:
+            other = next(to for scene, to in self._targets[user] if scene == Scene.P2P)
+            mine, theirs = ([d for d in self._devices if d.split("/")[0] == one] for one in (user, other))
+            at = dice.between(0.3, 2)
+            for device, event, later in ((mine[0], "friend_request", 0.0), (theirs[-1], "friend_accept", 2.0)):
+                to = other if device is mine[0] else user
+                wish = {"scene": "p2p", "to": to, "id": f"{event}-{user}-{other}", "event": event}
+                self._add(round(at + later * dice.between(0.2, 1), 6), device, "change", wish)
+
+    def _change(self, id: str, at: float, action: str, device: str, to: tuple[Scene, str]) -> None:
+        dice, user = self._dice, device.split("/")[0]
+        if action == "amend":
+            event = dice.pick(("recall", "recall", "edit"))
+            wish = {"scene": str(to[0]), "to": to[1], "id": id, "event": event, "own": dice.chance(0.7)}
+            self._add(at, device, action, {**wish, "back": dice.whole(1, 4), "content": f"edited by {id}"})
+        elif action == "tell":
+            other = dice.pick(self._users)
+            sent = {"scene": "system", "to": other, "id": id, "content": "", "type": "custom", "custom": f"news {id}"}
+            self._add(at, device, "send", sent)
+        elif action == "block":
+            other = dice.pick(self._users)
+            arguments = {"conversation": conversation_id(Scene.P2P, user, other), "blocked": dice.chance(0.6)}
+            self._add(at, device, "set_conversation", arguments)
+        elif action == "befriend":
+            event = dice.pick(("friend_request", "friend_request", "friend_accept", "friend_reject", "friend_delete"))
+            other = next(to for scene, to in self._targets[user] if scene == Scene.P2P)
+            self._add(at, device, "change", {"scene": "p2p", "to": other, "id": id, "event": event})
+            if dice.chance(0.5):
+                theirs = [d for d in self._devices if d.split("/")[0] == other]
+                for number, device in enumerate(dice.some(theirs, 2)):
+                    wish = {"scene": "p2p", "to": user, "id": f"{id}{number}"}
+                    answer = dice.pick(("friend_accept", "friend_reject"))
+                    self._add(self._later(at), device, "change", {**wish, "event": answer})
+        else:
+            self._change_group(id, at, device)
+
+    def _change_group(self, id: str, at: float, device: str) -> None:
+        """Anything by anybody; or one asks, and several answer."""
+        dice, name = self._dice, self._dice.pick(GROUPS)
+        event = dice.pick(_CHANGES)
+        targets = dice.some(self._users, dice.whole(1, 2)) if event in _AIMED and dice.chance(0.9) else []
+        data: dict[str, Any] = {}
+        if event == "configure":
+            data = self._group_settings()
+        elif event == "role":
+            data = {"role": dice.pick(("admin", "member"))}
+        wish = {"scene": "group", "to": name, "id": id, "event": event, "targets": targets, "data": data}
+        self._add(at, device, "change", wish)
+        if event in ("leave", "kick") and dice.chance(0.7):
+            # And comes back, one way or another.
+            other = dice.pick(self._devices)
+            for number, (again, by) in enumerate((("join", device), ("invite", other))):
+                back = {"scene": "group", "to": name, "id": f"{id}back{number}", "event": again, "targets": targets}
+                if event == "leave":
+                    back["targets"] = [device.split("/")[0]]
+                elif again == "join":
+                    continue
+                self._add(self._later(self._later(at)), by, "change", back)
+        answering: list[tuple[str, list[str]]] = []
+        if event == "apply":
+            answering = [(other, [device.split("/")[0]]) for other in dice.some(self._devices, 3)]
+        elif event == "invite":
+            answering += [(other, []) for other in self._devices if other.split("/")[0] in targets][:3]
+        for number, (other, about) in enumerate(answering):
+            answer = dice.pick(("accept", "accept", "reject"))
+            wish = {"scene": "group", "to": name, "id": f"{id}{number}", "event": answer, "targets": about}
+            self._add(self._later(at), other, "change", wish)
+
+    def _later(self, at: float) -> float:
+        return min(self._duration, round(at + self._dice.around(0.05, 3), 6))
 
     def _twin(self, at: float, device: str) -> None:
         dice = self._dice

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from zlib import crc32
 
-from imsim.core import events, storage
+from imsim.core import storage
 from imsim.core.model import Code, Message, Place, Scene, Session, Status
 from imsim.core.uplink import State
 from imsim.scenario import Draws, Stream
@@ -22,6 +22,7 @@ from imsim.sim.chaos.backbone import Backbone
 from imsim.sim.chaos.case import PROBE, Case
 from imsim.sim.chaos.network import Channel, Connection
 from imsim.sim.chaos.nodes import GatewayNode, Instance, Node, RouterNode, StorageNode
+from imsim.sim.chaos.screen import Screen
 from imsim.sim.chaos.trace import Entry
 from imsim.sim.clock import Clock
 from imsim.sim.faults import Fault, Windows
@@ -37,6 +38,8 @@ class StoredLog:
     members: tuple[str, ...]
     messages: list[Message]
     places: dict[str, Place]  # by user
+    seen: dict[str, list[int]]  # by user, the seqs of what is shown to a device without a memory
+    state: dict[str, Any] | None
 
 
 class ChaosWorld:
@@ -55,6 +58,7 @@ class ChaosWorld:
         self.finalists: list[Instance] = []  # who is there in the end, before the probes come
         self.online: set[str] = set()  # which of them were logged in then
         self.probes: list[Instance] = []
+        self.last_in_rooms: dict[str, list[tuple[str, str]]] = {}  # chatroom -> (instance, idClient)
         self.owners: dict[int, str] = {}  # connection -> the instance that opened it
         self._luck = Draws(case.seed, "chaos", "luck")
         self._jitter = Draws(case.seed, "reconnect")
@@ -210,6 +214,11 @@ class ChaosWorld:
                     }  # fmt: skip
                     self._say(live[0], view.scene, view.to, id_client)
         self.settle()
+        for instance in self.instances():  # now, as nobody is cut off any more for being slow
+            if instance.is_live:
+                for room in sorted(instance.rooms):
+                    self._say_in_room(instance, room)
+        self.settle()
         reader = next((i for i in self.instances() if i.is_live), None)
         if reader is not None:
             for view in reader.machine.conversations():
@@ -217,6 +226,14 @@ class ChaosWorld:
         self.settle()
         self.finalists = [instance for instance in self.instances() if instance.is_live]
         self.online = {instance.name for instance in self.finalists if instance.machine.state == State.ONLINE}
+
+    def _say_in_room(self, instance: Instance, room: str) -> None:
+        id_client = f"{instance.name}-last-{room}"
+        self.last_in_rooms.setdefault(room, []).append((instance.name, id_client))
+        instance.sent[id_client] = {
+            "scene": "chatroom", "to": room, "id": id_client, "content": "bye", "type": "text"
+        }  # fmt: skip
+        self._say(instance, Scene.CHATROOM, room, id_client)
 
     @staticmethod
     def _say(instance: Instance, scene: Scene, to: str, id_client: str) -> None:
@@ -241,7 +258,7 @@ class ChaosWorld:
                 probe.start()
                 self.settle()
         execute = self.storage.data.execute
-        messages: dict[str, list[Message]] = {}
+        seen: dict[str, dict[str, list[int]]] = {}
         places: dict[str, dict[str, Place]] = {}
         for user in self.case.users:
             page = execute(storage.Missed(Session(user, "autopsy", 0, "", 0), {}, 1 << 30))
@@ -251,11 +268,15 @@ class ChaosWorld:
             for place, *_ in state.places:
                 id = place.conversation_id
                 places.setdefault(id, {})[user] = place
-                messages[id] = [message for message in page.messages if message.conversation_id == id]
-        for conversation, log in messages.items():
+                seen.setdefault(id, {})[user] = [m.seq for m in page.messages if m.conversation_id == id]
+        for conversation in places:
             opened = execute(storage.OpenConversation(conversation))
             assert isinstance(opened, storage.ConversationState)
-            self.logs[conversation] = StoredLog(opened.members, log, places[conversation])
+            found = [execute(storage.Get(conversation, seq)) for seq in range(1, opened.max_seq + 1)]
+            log = [message for message in found if isinstance(message, Message)]
+            self.logs[conversation] = StoredLog(
+                opened.members, log, places[conversation], seen[conversation], opened.state
+            )
 
     # --- who is where ------------------------------------------------------------------------------------------------
 
@@ -392,15 +413,10 @@ class ChaosWorld:
 
     def lack(self, instance: Instance) -> str:
         """In words, what the log holds for this device and the device does not; "" if nothing."""
-        held: dict[str, set[int]] = {}
-        for event in instance.events:
-            if type(event) is events.Shown:
-                held.setdefault(event.message.conversation_id, set()).add(event.message.seq)
-            elif type(event) is events.Acked:
-                held.setdefault(event.conversation_id, set()).add(event.seq)
+        screen = Screen.of(instance)
         page = self.storage.data.execute(storage.Missed(Session(instance.user, "", 0, "", 0), {}, 1 << 30))
         assert isinstance(page, storage.MissedPage)
-        missing = [m for m in page.messages if m.seq not in held.get(m.conversation_id, ())]
+        missing = [m for m in page.messages if not screen.has(m)]
         if missing:
             return f"{instance.name} lacks {missing[0].conversation_id}#{missing[0].seq}"
         places = {place.conversation_id: place for place in page.places}
@@ -410,8 +426,11 @@ class ChaosWorld:
                 return f"{instance.name} lists {view.id}, which is none of theirs,"
             # Left out: its own mark may be ahead, where the answer to its send was that of another device's twin.
             mark = max(view.read_seq, place.read_seq)
-            told = (view.pinned, view.muted, view.custom, view.peer_read_seq, view.peer_delivered_seq, view.read_seq)
-            peer = (place.peer_read_seq, place.peer_delivered_seq)
-            if told != (place.pinned, place.muted, place.custom, *peer, mark):
+            told = (view.pinned, view.muted, view.custom, view.blocked, view.read_seq)
+            peer = (view.peer_read_seq, view.peer_delivered_seq)
+            if (told, peer) != (
+                (place.pinned, place.muted, place.custom, place.blocked, mark),
+                (place.peer_read_seq, place.peer_delivered_seq),
+            ):
                 return f"{instance.name} lacks the place {place}"
         return ""

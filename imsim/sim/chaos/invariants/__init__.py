@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from imsim.sim.chaos.evidence import Evidence
-from imsim.sim.chaos.invariants import log, places, screens, senders, sessions
+from imsim.sim.chaos.invariants import log, places, screens, senders, sessions, social
 
 Invariant = Callable[[Evidence], Iterator[str]]
 
@@ -34,7 +34,10 @@ INVARIANTS: tuple[Invariant, ...] = (
     senders.status_only_improves,
     senders.sent_is_stored_or_rejected,
     senders.requests_are_answered,
-    senders.groups_are_what_was_asked_for,
+    senders.said_in_rooms_is_heard_or_refused,
+    social.members_are_what_the_log_says,
+    social.every_group_has_one_owner,
+    social.friends_are_what_the_log_says,
     places.places_stand,
     places.marks_only_grow,
     sessions.queues_are_bounded,
@@ -42,6 +45,8 @@ INVARIANTS: tuple[Invariant, ...] = (
     sessions.one_more_login_takes_its_slot,
     sessions.the_revoked_stay_out,
     screens.everybody_holds_what_is_theirs,
+    screens.amendments_show,
+    screens.system_messages_come_once,
     screens.every_look_is_right,
     places.conversation_lists_are_right,
     places.totals_are_sums,

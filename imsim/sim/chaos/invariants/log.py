@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from itertools import pairwise
 
 from imsim.core import events
 from imsim.core.model import conversation_id
 from imsim.sim.chaos.evidence import Evidence
+from imsim.sim.chaos.ledger import same_words
 
 
 def acks_survive(evidence: Evidence) -> Iterator[str]:
@@ -67,15 +69,18 @@ def senders_keep_their_order(evidence: Evidence) -> Iterator[str]:
 
 
 def nothing_is_made_up(evidence: Evidence) -> Iterator[str]:
-    """What is stored was sent, in these words, by a user who might."""
-    sent = {
-        (conversation_id(m["scene"], i.user, m["to"]), i.user, id, m["content"], m["type"])
-        for i in evidence.world.instances()
-        for id, m in i.sent.items()
-    }
-    for conversation, log in evidence.ledger.logs.items():
+    """What is stored was sent, in these words; or is a system message that follows from what was. (Whether it might be
+    sent is judged when it is stored.)"""
+    ledger = evidence.ledger
+    sent = defaultdict(list)
+    for instance in evidence.world.instances():
+        for id, given in instance.sent.items():
+            key = (conversation_id(given["scene"], instance.user, given["to"]), instance.user, id)
+            sent[key].append(given)
+    for conversation, log in ledger.logs.items():
         for message in log:
-            if (conversation, message.sender, message.id_client, message.content, message.type) not in sent:
+            if (conversation, message.seq) in ledger.notes:
+                continue
+            first = ledger.forms[conversation, message.seq][0]
+            if not any(same_words(first, one) for one in sent[conversation, message.sender, message.id_client]):
                 yield f"{message.id_client} in {conversation} was never sent so"
-            if not evidence.ledger.may_see(message.sender, conversation):
-                yield f"{message.id_client} in {conversation} is by {message.sender}, who is no member"

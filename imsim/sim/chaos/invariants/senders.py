@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from imsim.core import events
-from imsim.core.model import Flow, Status, conversation_id
+from imsim.core.model import Flow, Status, is_chatroom
 from imsim.sim.chaos.evidence import Evidence
+from imsim.sim.chaos.ledger import same_words
+from imsim.sim.chaos.nodes import Instance
+from imsim.sim.chaos.rules import SILENT, event_of
+from imsim.sim.chaos.screen import conversation_of
 
 
 def status_only_improves(evidence: Evidence) -> Iterator[str]:
@@ -23,37 +27,65 @@ def status_only_improves(evidence: Evidence) -> Iterator[str]:
 
 def sent_is_stored_or_rejected(evidence: Evidence) -> Iterator[str]:
     """sent = stored + rejected + unknown, where unknown is only what died with its application: success exactly where
-    it is stored in these words, and a refusal only for a reason."""
-    limit = evidence.world.case.policies.content_bytes
+    it is stored in these words. (Whether a refusal has a reason is judged when it is told.)"""
     for instance in evidence.world.instances():
-        codes = {e.id_client: e.code for e in instance.events if type(e) is events.SendFailed}
         # What another device of the user had sent under this idClient may have been on the screen before.
         shown = {e.message.id_client for e in instance.events if type(e) is events.Shown and e.flow == Flow.OUT}
         shown &= evidence.shared
+        is_there = instance in evidence.world.finalists
         for id_client, sent in instance.sent.items():
-            conversation = conversation_id(sent["scene"], instance.user, sent["to"])
-            stored = evidence.ledger.by_key.get((conversation, instance.user, id_client))
-            same = stored is not None and (stored.content, stored.type) == (sent["content"], sent["type"])
+            conversation = conversation_of(instance, sent)
+            if is_chatroom(conversation):
+                continue
+            stored = evidence.ledger.first(conversation, instance.user, id_client)
+            same = stored is not None and same_words(stored, sent)
             status = instance.machine.status(id_client)
-            is_there = instance in evidence.world.finalists
-            allowed = evidence.ledger.verdict(instance.user, conversation, sent, limit)
-            if status == Status.SUCCESS and not same:
-                yield f"{id_client} on {instance.name} has the status success and is not stored so"
-            elif is_there and status != Status.SUCCESS and same and id_client not in shown:
-                yield f"{id_client} on {instance.name} has the status {status} and is stored"
-            elif is_there and status == Status.SENDING:
+            if is_there and status == Status.SENDING:
                 yield f"{id_client} on {instance.name} is still being sent"
-            if id_client in codes and codes[id_client] not in allowed | {"timeout"}:
-                yield f"{id_client} on {instance.name} was refused: {codes[id_client]}, not {sorted(allowed)}"
+            if status == Status.SUCCESS and not same:
+                # What was amended cannot be compared any more.
+                amended = stored and evidence.ledger.logs[conversation][stored.seq - 1].amended
+                if not amended:
+                    yield f"{id_client} on {instance.name} has the status success and is not stored so"
+            elif is_there and status != Status.SUCCESS and same and id_client not in shown:
+                if _may_not_know(evidence, instance, conversation, id_client):
+                    continue
+                yield f"{id_client} on {instance.name} has the status {status} and is stored"
 
 
-def groups_are_what_was_asked_for(evidence: Evidence) -> Iterator[str]:
+def _may_not_know(evidence: Evidence, instance: Instance, conversation: str, id_client: str) -> bool:
+    """Whether it is stored where its sender does not see it, and the answers to all attempts were lost."""
+    stored = evidence.ledger.by_key[conversation, instance.user, id_client]
+    silent = event_of(stored) in SILENT and id_client in evidence.shared
+    return silent or not evidence.ledger.may_see(instance.user, conversation, stored.seq)
+
+
+def said_in_rooms_is_heard_or_refused(evidence: Evidence) -> Iterator[str]:
+    """What is sent into a chatroom is received or failed; after rest, who is in a room hears a last word once."""
+    heard: dict[str, list[str]] = {}
     for instance in evidence.world.instances():
-        for event in instance.events:
-            if type(event) is events.GroupMade and instance.user not in evidence.ledger.members_of(
-                event.conversation_id
-            ):
-                yield f"{event.conversation_id} was made for {instance.name} without its founder"
+        received = {event.id_client for event in instance.events if type(event) is events.Received}
+        shown = [e.message for e in instance.events if type(e) is events.Shown]
+        heard[instance.name] = [m.id_client for m in shown if is_chatroom(m.conversation_id)]
+        for id_client, sent in instance.sent.items():
+            if is_chatroom(conversation_of(instance, sent)):
+                status = instance.machine.status(id_client)
+                if status == Status.SUCCESS and id_client not in received:
+                    yield f"{id_client} on {instance.name} has the status success and nobody has received it"
+                if status == Status.SENDING and instance in evidence.world.finalists:
+                    yield f"{id_client} on {instance.name} is still being sent"
+    for room, last_words in evidence.world.last_in_rooms.items():
+        for speaker, id_client in last_words:
+            for instance in evidence.world.finalists:
+                is_inside = instance.name != speaker and room in instance.rooms
+                count = heard[instance.name].count(id_client)
+                if count != int(is_inside) and not _is_shed(evidence, instance, id_client):
+                    yield f"{id_client} in {room} was heard {count} times by {instance.name}"
+
+
+def _is_shed(evidence: Evidence, instance: Instance, id_client: str) -> bool:
+    policies = evidence.world.case.policies
+    return policies.room_rate > 0 and any(device == instance.key for device, _ in evidence.shed)
 
 
 def requests_are_answered(evidence: Evidence) -> Iterator[str]:

@@ -1,0 +1,345 @@
+"""The rules of groups, friends and amendments once more, in few words: what may be stored, and what follows from it.
+
+Written from the protocol, and with nothing of the core but the words of the data model, so that it may judge the core.
+A wish has all the reasons that speak against it, whichever of them the core names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from imsim.core.model import Message, MessageType, Scene
+
+#: What no device shows as a message.
+SILENT = frozenset(
+    {
+        "recall", "edit", "settle", "apply", "reject",
+        "friend_request", "friend_accept", "friend_reject", "friend_delete",
+    }
+)  # fmt: skip
+AMENDMENTS = frozenset({"recall", "edit"})
+GROUPS = frozenset(
+    {
+        "create", "configure", "invite", "apply", "join", "accept", "reject", "leave", "kick", "dismiss",
+        "transfer", "role", "mute", "unmute",
+    }
+)  # fmt: skip
+FRIENDS = frozenset(event for event in SILENT if event.startswith("friend_"))
+_RULED = AMENDMENTS | GROUPS | FRIENDS | {"settle"}
+
+
+@dataclass(frozen=True, slots=True)
+class Laws:
+    """What the policies say of it. Times: ms."""
+
+    strangers: bool = True
+    group_size: int = 5_000
+    recall_window: int = 120_000
+    edit_window: int = 900_000
+    lifetime: int = 604_800_000
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Somebody applied, was invited, or wants to be friends: who has heard of it as `id`, until when it counts."""
+
+    kind: str
+    by: str
+    id: str
+    expires: int
+    told: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Of one conversation. `requests`: by who wants, or is wanted, to join; between two users: by who asked."""
+
+    members: tuple[str, ...] = ()
+    owner: str = ""
+    admins: frozenset[str] = frozenset()
+    muted: frozenset[str] = frozenset()
+    all_muted: bool = False
+    join: str = "invite"
+    consent: bool = False
+    friends: bool = False
+    requests: dict[str, Request] = field(default_factory=dict)
+
+    def rank(self, user: str) -> int:
+        return 2 if user == self.owner else int(user in self.admins)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What somebody wants to have said, as which entry of the log, and when (ms)."""
+
+    user: str
+    scene: str
+    type: str
+    file: dict[str, Any]
+    seq: int = 1 << 40
+    time: int = 0
+    conversation: str = ""
+
+    @property
+    def event(self) -> str:
+        return str(self.file.get("event", "")) if self.type == MessageType.NOTIFICATION else ""
+
+    @property
+    def targets(self) -> list[str]:
+        return list(dict.fromkeys(self.file.get("targets", ())))
+
+    @property
+    def data(self) -> dict[str, Any]:
+        data: dict[str, Any] = self.file.get("data", {})
+        return data
+
+
+Told = tuple[str, str, str, str]  # whom, type of the system message, which request it settles, its state
+
+
+@dataclass(slots=True)
+class Outcome:
+    reasons: set[str]
+    state: State
+    joined: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+    notes: list[Told] = field(default_factory=list)
+    amended: Message | None = None
+
+
+def event_of(message: Message) -> str:
+    return Wish("", "", message.type, message.file or {}).event
+
+
+def is_shown(message: Message) -> bool:
+    """Whether devices show it, as a message."""
+    return not message.recalled and event_of(message) not in SILENT
+
+
+def comes_from_outside(sent: Wish) -> bool:
+    """Whether who sends it need not see it."""
+    if sent.scene == Scene.SYSTEM or sent.event == "apply":
+        return True
+    return sent.event == "reject" and sent.scene == Scene.GROUP and not sent.targets
+
+
+def judge(state: State, wish: Wish, log: Sequence[Message], laws: Laws) -> Outcome:
+    out = Outcome(set(), state)
+    if wish.event in AMENDMENTS:
+        _amend(out, wish, log, laws)
+    elif wish.event not in _RULED:
+        _speak(out, wish, laws)
+    elif wish.scene == Scene.GROUP and wish.event in GROUPS:
+        _change_group(out, wish, laws)
+    elif wish.scene == Scene.P2P and wish.event in FRIENDS:
+        _change_friends(out, wish, laws)
+    else:
+        out.reasons |= {"bad_request", "not_member", "no_conversation"}
+    return out
+
+
+def _speak(out: Outcome, wish: Wish, laws: Laws) -> None:
+    state, user = out.state, wish.user
+    if wish.scene == Scene.SYSTEM:
+        if wish.type != MessageType.CUSTOM:
+            out.reasons.add("bad_request")
+        return
+    if user not in state.members:
+        out.reasons |= {"not_member"} if state.members else {"not_member", "no_conversation"}
+    if wish.scene == Scene.P2P and len(state.members) == 2 and not laws.strangers and not state.friends:
+        out.reasons.add("not_friends")
+    if (state.all_muted or user in state.muted) and not state.rank(user):
+        out.reasons.add("muted")
+
+
+def _amend(out: Outcome, wish: Wish, log: Sequence[Message], laws: Laws) -> None:
+    state, seq = out.state, wish.data.get("seq", 0)
+    if wish.event == "edit":
+        _speak(out, wish, laws)
+    if wish.user not in state.members:
+        out.reasons |= {"not_member"} if state.members else {"not_member", "no_conversation"}
+    if not 1 <= seq <= len(log):
+        out.reasons.add("bad_request")
+        return
+    target = log[seq - 1]
+    if target.recalled:
+        out.reasons.add("conflict")
+    if event_of(target):
+        out.reasons.add("bad_request")
+    own = target.sender == wish.user
+    window = laws.recall_window if wish.event == "recall" else laws.edit_window
+    above = wish.event == "recall" and wish.scene == Scene.GROUP and state.rank(wish.user) > 0
+    if not above and not (own and wish.time - target.time <= window):
+        out.reasons.add("expired" if own else "forbidden")
+    if wish.event == "recall":
+        out.amended = replace(target, content="", file=None, custom=None, recalled=True, amended=wish.seq)
+        return
+    content = wish.data.get("content")
+    if target.type != MessageType.TEXT or not content:
+        out.reasons.add("bad_request")
+    out.amended = replace(target, content=str(content), amended=wish.seq)
+
+
+def _change_friends(out: Outcome, wish: Wish, laws: Laws) -> None:
+    state, user, event = out.state, wish.user, wish.event
+    others = [member for member in state.members if member != user]
+    if user not in state.members:
+        out.reasons.add("not_member")
+    if len(others) != 1:
+        out.reasons.add("bad_request")
+        return
+    other, asked = others[0], state.requests.get(others[0])
+    id = f"{wish.conversation}:{wish.seq}"
+    if event == "friend_delete":
+        if not state.friends:
+            out.reasons.add("conflict")
+        out.state = replace(state, friends=False)
+        out.notes = [(other, "friend_deleted", "", "")]
+    elif event == "friend_request":
+        if state.friends or (asked and wish.time < asked.expires):
+            out.reasons.add("conflict")
+        out.notes = [*_settled(state.requests.values(), "expired"), (other, event, "", "init")]
+        request = Request("friend", user, id, wish.time + laws.lifetime, (other,))
+        out.state = replace(state, requests={user: request})
+    else:
+        if asked is None:
+            out.reasons.add("conflict")
+            return
+        if wish.time >= asked.expires:
+            out.reasons.add("expired")
+        answer = "accepted" if event == "friend_accept" else "rejected"
+        settled = "passed" if event == "friend_accept" else "rejected"
+        out.notes = [*_settled([asked], settled), (other, f"friend_{answer}", "", "")]
+        out.state = replace(state, friends=state.friends or event == "friend_accept", requests={})
+
+
+def _settled(requests: Iterable[Request], state: str) -> list[Told]:
+    return [(user, "notification", request.id, state) for request in requests for user in request.told]
+
+
+def _change_group(out: Outcome, wish: Wish, laws: Laws) -> None:
+    state, user, event, targets = out.state, wish.user, wish.event, wish.targets
+    if not state.members:
+        state = State()  # one that is made again starts anew
+    no, rank = out.reasons.add, state.rank(user) if user in state.members else -1
+    named = [target for target in targets if target in state.members]
+    settings = {name: value for name, value in wish.data.items() if name in ("join", "consent")}
+    closed: tuple[str, ...] = ()  # whose requests are answered by it
+    answer = "passed"
+
+    def needs(least: int) -> None:
+        if rank < 0:
+            no("not_member")
+        if rank < least:
+            no("forbidden")
+
+    def outranks() -> None:
+        if any(state.rank(target) >= rank for target in named):
+            no("forbidden")
+
+    if event == "create":
+        if state.members:
+            no("conflict")
+        out.joined = tuple(dict.fromkeys((user, *targets)))
+        state = replace(state, owner=user, **settings)
+    elif not state.members:
+        no("no_conversation")
+    elif event == "configure":
+        needs(1)
+        if not wish.data:
+            no("bad_request")
+        state = replace(state, **settings)
+    elif event == "invite":
+        needs(1 if state.join == "invite" else 0)
+        new = tuple(target for target in targets if target not in state.members)
+        if not new:
+            no("conflict" if targets else "bad_request")
+        closed = new
+        if not state.consent:
+            out.joined = new
+            out.notes = [(one, "group_invite", "", "") for one in new]
+        else:
+            answer = "expired"
+            out.notes = [(one, "group_invite", "", "init") for one in new]
+    elif event == "apply":
+        if rank >= 0 or state.join == "open":
+            no("conflict")
+        if state.join == "invite":
+            no("forbidden")
+        closed, answer = (user,), "expired"
+        out.notes = [(admin, "group_apply", "", "init") for admin in (state.owner, *sorted(state.admins))]
+    elif event == "join":
+        if state.join != "open":
+            no("forbidden")
+        if rank >= 0:
+            no("conflict")
+        out.joined = closed = (user,)
+    elif event in ("accept", "reject"):
+        whose = targets[0] if targets else user
+        if targets:
+            needs(1)
+        if len(targets) > 1:
+            no("bad_request")
+        request = state.requests.get(whose)
+        if request is None or request.kind != ("apply" if targets else "invite"):
+            no("conflict")
+            return
+        if wish.time >= request.expires:
+            no("expired")
+        closed, answer = (whose,), "passed" if event == "accept" else "rejected"
+        out.joined = closed if event == "accept" else ()
+        out.notes = [(whose if targets else request.by, f"group_{event}ed", "", "")]
+    elif event == "leave":
+        needs(0)
+        if rank == 2:
+            no("forbidden")
+        out.left = (user,)
+    elif event == "kick":
+        needs(1)
+        if not named:
+            no("conflict" if targets else "bad_request")
+        outranks()
+        out.left = tuple(named)
+        out.notes = [(one, "group_kicked", "", "") for one in named]
+    elif event == "dismiss":
+        needs(2)
+        out.left, closed, answer = state.members, tuple(state.requests), "expired"
+        out.notes = [(one, "group_dismissed", "", "") for one in state.members if one != user]
+    elif event in ("transfer", "role"):
+        needs(2)
+        others = [one for one in named if one != state.owner]
+        if not others:
+            no("conflict" if targets else "bad_request")
+        elif event == "transfer":
+            if len(others) > 1:
+                no("bad_request")
+            state = replace(state, owner=others[0], admins=state.admins - {others[0]})
+        else:
+            admins = state.admins | set(others) if wish.data.get("role") == "admin" else state.admins - set(others)
+            state = replace(state, admins=admins)
+    else:
+        needs(1)
+        outranks()
+        if targets and not named:
+            no("conflict")
+        if not targets:
+            state = replace(state, all_muted=event == "mute")
+        else:
+            state = replace(state, muted=state.muted | set(named) if event == "mute" else state.muted - set(named))
+
+    out.notes += _settled([state.requests[one] for one in closed if one in state.requests], answer)
+    over = {*closed, *out.joined, *out.left}
+    requests = {whose: request for whose, request in state.requests.items() if whose not in over}
+    asks = [note[0] for note in out.notes if note[3] == "init"]
+    if asks:
+        id, expires = f"{wish.conversation}:{wish.seq}", wish.time + laws.lifetime
+        for whose in (user,) if event == "apply" else asks:
+            told = tuple(asks) if event == "apply" else (whose,)
+            requests[whose] = Request(event, user, id, expires, told)
+    members = tuple(one for one in (*state.members, *out.joined) if one not in out.left)
+    if out.joined and len(members) > laws.group_size:
+        no("too_large")
+    gone = set(out.left)
+    out.state = replace(state, members=members, admins=state.admins - gone, muted=state.muted - gone, requests=requests)
