@@ -634,16 +634,6 @@ def resync_taken_for_an_old_one(patch):
     patch.setitem(client._HANDLERS, frames.Resync, busy)
 
 
-def sync_number_ignored(patch):
-    """Any answer to a sync is taken for that to the latest."""
-    take = client.Client._take_page
-
-    def any_of_them(self, frame, now):
-        return take(self, replace(frame, number=self._sync_number), now)
-
-    patch.setattr(client.Client, "_take_page", any_of_them)
-
-
 def gap_not_pulled(patch):
     """What is missing is waited for."""
     patch.setattr(client.Client, "_pull", lambda self, conversation, now: None)
@@ -769,17 +759,6 @@ def attempts_not_compared(patch):
     patch.setattr(users.Users, "_attach", lambda self, user, frame: attach(self, user, replace(frame, instance="")))
 
 
-def conflict_with_what_waits(patch):
-    """A send is refused for the sake of another that is not stored, and may never be."""
-    reject = conversations.Conversations._reject
-
-    def final(self, up, code, text, *rest):
-        waits = "another message with" in text
-        reject(self, up, Code.CONFLICT if waits else code, text, *rest)
-
-    patch.setattr(conversations.Conversations, "_reject", final)
-
-
 def beats_at_fixed_times(patch):
     """A client looks once in a heartbeat whether it has been silent for one, and so may be silent for almost two."""
 
@@ -848,7 +827,6 @@ MUTATIONS = (
     resync_not_repeated,
     notify_not_repeated,
     resync_taken_for_an_old_one,
-    sync_number_ignored,
     gap_not_pulled,
     pull_ignores_more,
     pull_given_up_on,
@@ -861,6 +839,5 @@ MUTATIONS = (
     delivered_mark_moves_back,
     unsaved_place_forgotten,
     attempts_not_compared,
-    conflict_with_what_waits,
     beats_at_fixed_times,
 )

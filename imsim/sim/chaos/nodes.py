@@ -423,7 +423,11 @@ class StorageNode:
     """Storage is never lost; it may be slow, stand still, fail, or not say what it did.
 
     Requests of one life of a router are carried out in the order in which they came: one that was restarted may
-    overtake what its earlier life has asked for. Answers overtake each other at all times."""
+    overtake what its earlier life has asked for. Answers overtake each other at all times.
+
+    Left out of what the core keeps: what is done for a life that has ended, after everybody has looked at storage, is
+    known to nobody until they look again. It takes a slow storage, a crash, and a sender who does not come back, so
+    that hardly any seed meets it; see `done_after_its_asker_died` in the tests."""
 
     def __init__(self, world: ChaosWorld, stream: Stream) -> None:
         self.world = world
