@@ -29,6 +29,7 @@ class Client:
     __slots__ = (
         "_conversations",
         "_inbox",
+        "_is_ready",
         "_looking_back",
         "_outbox",
         "_policies",
@@ -65,11 +66,12 @@ class Client:
         self._sync_timer: Timer | None = None
         self._sync_number = 0  # of the latest sync
         self._sync_again = False
+        self._is_ready = False  # whether the first sync since the login is done
         self._resync = 0  # the number of the connection's latest `resync`
         self._looking_back: set[str] = set()  # ranges that the application asked for
         self._rooms: dict[str, int] = {}  # chatrooms to be in, and the latest seq shown of each
         self._uplink = Uplink(self._timers, policies, port, device, kind, token, draw, self._lost)
-        self._outbox = Outbox(self._timers, policies, self._uplink.put, port.emit)
+        self._outbox = Outbox(self._timers, policies, self._uplink.put, port.emit, self._look_again)
         self._requests = Requests(self._timers, policies.send_timeout, self._uplink.put)
 
     @property
@@ -259,7 +261,7 @@ class Client:
 
     def _logged_in(self, frame: frames.LoggedIn, now: float) -> None:
         self._uplink.logged_in(now)
-        self._sync_again = False
+        self._sync_again = self._is_ready = False
         self._resync = 0
         self._sync(None, now)
         self._requests.logged_in(now)
@@ -280,6 +282,10 @@ class Client:
         if frame.number <= self._resync:
             return  # it came again
         self._resync = frame.number
+        self._look_again(now)
+
+    def _look_again(self, now: float) -> None:
+        """There may be more in storage than this device knows of."""
         if self.state == State.ONLINE:
             self._uplink.state = State.SYNCING
             self._sync(None, now)
@@ -332,7 +338,9 @@ class Client:
             if is_ahead and not self._requests.is_waiting(frames.Read.op, conversation.id):
                 self._tell_read(conversation, now)  # a send moved it, and the server lost its senses at that moment
             self._look_for_gap(conversation, now)
-        self._port.emit(events.Ready())
+        if not self._is_ready:
+            self._is_ready = True
+            self._port.emit(events.Ready())
 
     # --- sending ----------------------------------------------------------------------------------------------------
 

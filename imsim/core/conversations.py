@@ -447,7 +447,10 @@ class Conversations:
         self._port.emit(events.Committed(message))
         for session in entry.sessions:
             self._acknowledge(message, session)
-        self._port.to_users(frames.Deliver(entry.audience, message, entry.sessions[0], entry.places))
+        # Whoever has had to wait, and to ask again, may have given up: then the answer is not enough.
+        is_prompt = len(entry.sessions) == 1 and not message.resend
+        origin = entry.sessions[0] if is_prompt else None
+        self._port.to_users(frames.Deliver(entry.audience, message, origin, entry.places))
         for note in entry.notes:
             self._port.to_users(frames.Deliver((note.to,), note))
         for up, refused in entry.refused:

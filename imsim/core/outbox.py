@@ -27,9 +27,20 @@ class Outgoing:
 
 
 class Outbox:
-    """`transmit(frame, now)` puts a frame on the connection, `emit` reports to the application."""
+    """`transmit(frame, now)` puts a frame on the connection, `emit` reports to the application; `gave_up(now)` is
+    called when a send has failed for want of an answer: it may be stored all the same."""
 
-    __slots__ = ("_emit", "_failed", "_online", "_policies", "_timers", "_transmit", "_unanswered", "_waiting")
+    __slots__ = (
+        "_emit",
+        "_failed",
+        "_gave_up",
+        "_online",
+        "_policies",
+        "_timers",
+        "_transmit",
+        "_unanswered",
+        "_waiting",
+    )
 
     def __init__(
         self,
@@ -37,7 +48,9 @@ class Outbox:
         policies: Policies,
         transmit: Callable[[frames.Send, float], None],
         emit: Callable[[events.ClientEvent], None],
+        gave_up: Callable[[float], None],
     ) -> None:
+        self._gave_up = gave_up
         self._timers = timers
         self._policies = policies
         self._transmit = transmit
@@ -67,7 +80,7 @@ class Outbox:
     def logged_in(self, now: float) -> None:
         self._online = True
         for outgoing in list(self._unanswered.values()):
-            if outgoing.attempts == 0 or not self._spent(outgoing):
+            if outgoing.attempts == 0 or not self._spent(outgoing, now):
                 self._send(outgoing, now)
 
     def lost(self) -> None:
@@ -130,7 +143,7 @@ class Outbox:
         for outgoing in list(self._waiting.get(conversation_id, {}).values()):
             if not outgoing.held:
                 break
-            if not self._spent(outgoing):
+            if not self._spent(outgoing, now):
                 self._send(outgoing, now)
 
     def _send(self, outgoing: Outgoing, now: float) -> None:
@@ -164,15 +177,16 @@ class Outbox:
         self._emit(events.Sent(frame.id_client, outgoing.attempts))
         self._transmit(frame, now)
 
-    def _spent(self, outgoing: Outgoing) -> bool:
+    def _spent(self, outgoing: Outgoing, now: float) -> bool:
         if outgoing.attempts < self._policies.send_attempts:
             return False
         self._drop(outgoing)
         self._fail(outgoing, Code.TIMEOUT, "no answer after every attempt")
+        self._gave_up(now)
         return True
 
     def _overdue(self, outgoing: Outgoing, now: float) -> None:
-        if not self._spent(outgoing):
+        if not self._spent(outgoing, now):
             self._send(outgoing, now)
         else:
             self.release_held(outgoing.conversation_id, now)

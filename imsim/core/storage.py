@@ -3,7 +3,8 @@
 A machine calls `port.store(request)`; its shell carries the request out when and how it likes and answers
 `machine.stored(request, result, now)`. Whatever went wrong, also "no idea whether it happened", is `Failed`.
 
-Requests of one conversation are carried out in the order in which they were asked.
+Requests of one conversation are carried out in the order in which they were asked. What was asked by a machine that
+has died since is carried out within policies.storage_timeout, or never.
 """
 
 from __future__ import annotations

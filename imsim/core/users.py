@@ -150,9 +150,18 @@ class Users:
                 if session.gateway == gateway:
                     self._detach(user, session)
 
-    def router_back(self) -> None:
+    def router_back(self, now: float) -> None:
         """The link to another router, which had broken, is there again: messages of its conversations may not have
-        reached us meanwhile. All of them are in storage, so let the devices look there."""
+        reached us meanwhile. All of them are in storage, so let the devices look there; and once more when whatever the
+        other had asked of storage before it died is done, or never will be."""
+        self._resync_all(None, now)
+        self._timers.at(now + self._policies.storage_timeout, self._resync_all)
+
+    def restarted(self, now: float) -> None:
+        """There was another machine in the place of this one, which died: the same as for `router_back`."""
+        self._timers.at(now + self._policies.storage_timeout, self._resync_all)
+
+    def _resync_all(self, _: None, now: float) -> None:
         for user in self._users.values():
             self._resync(user)
 

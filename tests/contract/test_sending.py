@@ -117,7 +117,7 @@ def test_the_same_key_with_another_body_is_a_conflict(world):
 def test_a_spent_retry_budget_fails_and_a_late_proof_corrects_it(make_world):
     world = make_world(send_attempts=3)
     alice, bob = world.device("alice").start(), world.device("bob").start()
-    alice.lose(lambda frame: frame.op == "stored")
+    alice.lose(lambda frame: frame.op in ("stored", "sync_done"))
     alice.send("bob", "hello", "1")
     world.advance(16)
     assert alice.machine.status("1") == Status.FAIL
@@ -128,6 +128,18 @@ def test_a_spent_retry_budget_fails_and_a_late_proof_corrects_it(make_world):
     assert alice.machine.status("1") == Status.SUCCESS
     assert alice.seqs == {"1": 1}
     assert bob.shown == ["hello"]
+
+
+def test_who_gives_up_looks_whether_it_is_stored_after_all(make_world):
+    world = make_world(send_attempts=2)
+    alice, bob = world.device("alice").start(), world.device("bob").start()
+    alice.lose(lambda frame: frame.op == "stored")
+    alice.send("bob", "hello", "1")
+    world.advance(11)
+    assert [event.code for event in alice.of(events.SendFailed)] == [Code.TIMEOUT]
+    assert alice.machine.status("1") == Status.SUCCESS
+    assert (alice.seqs, bob.shown) == ({"1": 1}, ["hello"])
+    assert len(alice.of(events.Ready)) == 1  # nobody is told of a second login
 
 
 def test_sends_made_offline_go_out_after_the_login(world):

@@ -867,7 +867,7 @@ def test_a_login_that_waits_outlives_another_gateways_loss(registry):
 def test_when_a_router_is_back_every_device_looks_what_it_missed(registry):
     sessions = {registry.login("bob", "d0", connection=1), registry.login("carol", "d0", connection=2)}
     registry.take()
-    registry.machine.router_back()
+    registry.machine.router_back(registry.clock.now)
     registry._collect()
     assert {to for to, _ in registry.take(frames.Resync)} == sessions
 

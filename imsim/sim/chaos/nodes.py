@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from imsim.sim.chaos.world import ChaosWorld
 
 
+_NEVER = float("inf")
+
+
 class Node:
     """A clock, and a timer for the machines that it wakes. `now` is the node's own monotonic time in seconds."""
 
@@ -317,6 +320,7 @@ class RouterNode(Node):
     def __init__(self, world: ChaosWorld, name: str) -> None:
         super().__init__(world, name)
         self.lives = 0
+        self.died: dict[int, float] = {}  # which life, and when
         self._local: deque[frames.ToUsers] = deque()
         self.start()
 
@@ -326,9 +330,12 @@ class RouterNode(Node):
         self.conversations = Conversations(self, self.world.case.policies)
         self.chatrooms = Chatrooms(self, self.world.case.policies)
         self.users = Users(self, self.world.case.policies)
+        if self.lives > 1:
+            self.act(self.users.restarted)
 
     def crash(self, stream: Stream) -> None:
         self.up = False
+        self.died[self.lives] = self.world.clock.now
         self._local.clear()
         for channel in self.world.channels_from(self.name):
             channel.lose(stream.next())
@@ -341,7 +348,7 @@ class RouterNode(Node):
 
     def router_back(self) -> None:
         if self.up:
-            self.act(lambda now: self.users.router_back())
+            self.act(lambda now: self.users.router_back(now))
 
     def revoke(self, user: str, before: float) -> None:
         if self.up:
@@ -425,9 +432,7 @@ class StorageNode:
     Requests of one life of a router are carried out in the order in which they came: one that was restarted may
     overtake what its earlier life has asked for. Answers overtake each other at all times.
 
-    Left out of what the core keeps: what is done for a life that has ended, after everybody has looked at storage, is
-    known to nobody until they look again. It takes a slow storage, a crash, and a sender who does not come back, so
-    that hardly any seed meets it; see `done_after_its_asker_died` in the tests."""
+    What a life that has ended had asked is carried out within the policy `storage_timeout`, or never."""
 
     def __init__(self, world: ChaosWorld, stream: Stream) -> None:
         self.world = world
@@ -452,7 +457,10 @@ class StorageNode:
         self.world.clock.call_at(at, self._execute, asked)
 
     def _execute(self, asked: _Asked) -> None:
-        router, _, asker, request = asked
+        router, life, asker, request = asked
+        if self.world.clock.now > router.died.get(life, _NEVER) + self.world.case.policies.storage_timeout:
+            self.waiting -= 1
+            return  # whoever asked has been gone for too long
         delay, silent = self._delay(), False
         result: storage.Result
         failed, late = self._windows.strikes("storage_fails"), self._windows.strikes("storage_late")
