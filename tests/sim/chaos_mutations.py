@@ -8,10 +8,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from imsim.core import (
+    amendments,
+    changes,
+    chatrooms,
     client,
     conversations,
     frames,
+    friends,
     gateway,
+    groups,
     inbox,
     outbox,
     requests,
@@ -82,7 +87,7 @@ def resend_without_dedupe(patch):
         entry = conversation.recent.get(key)
         if entry is not None and entry.stored:
             del conversation.recent[key]
-            absent = absent | {key}
+            absent = {**absent, key: None}
         handle(self, conversation, up, absent, now)
 
     append = MemoryStorage._append
@@ -204,11 +209,9 @@ def fan_out_to_strangers(patch):
     release = conversations.Conversations._release
     met = {"alice", "bob"}
 
-    def wide(self, conversation, *arguments):
-        members = conversation.members
-        conversation.members = tuple(sorted({*members, *met}))
-        release(self, conversation, *arguments)
-        conversation.members = members
+    def wide(self, conversation, entry):
+        entry.audience = tuple(sorted({*entry.audience, *met}))
+        release(self, conversation, entry)
 
     patch.setattr(conversations.Conversations, "_release", wide)
 
@@ -775,6 +778,230 @@ def beats_at_fixed_times(patch):
     patch.setattr(uplink.Uplink, "_beat", beat)
 
 
+# --- groups, friends, amendments, chatrooms ---------------------------------------------------------------------------
+
+
+def answers_before_commit(patch):
+    """A refusal that rests on a change goes out before the change is stored, which it may never be."""
+    append = conversations.Conversations._append
+
+    def at_once(self, conversation, *arguments):
+        append(self, conversation, *arguments)
+        conversation.pending[-1].is_change = False
+
+    patch.setattr(conversations.Conversations, "_append", at_once)
+
+
+def audience_without_the_leaver(patch):
+    """Who leaves, or is put out, is not told."""
+    append = conversations.Conversations._append
+
+    def narrow(self, conversation, *arguments):
+        append(self, conversation, *arguments)
+        conversation.pending[-1].audience = conversation.members
+
+    patch.setattr(conversations.Conversations, "_append", narrow)
+
+
+def audience_without_who_comes(patch):
+    """The entry by which somebody joins goes to those who were there before."""
+    append = conversations.Conversations._append
+
+    def narrow(self, conversation, *arguments):
+        members = conversation.members
+        append(self, conversation, *arguments)
+        conversation.pending[-1].audience = members or conversation.members
+
+    patch.setattr(conversations.Conversations, "_append", narrow)
+
+
+def stays_forgotten(patch):
+    """Once a conversation is opened again, its members see it from the beginning."""
+    opened = MemoryStorage._open_conversation
+
+    def forget(self, request):
+        log = self._logs.get(request.conversation_id)
+        if log is not None:
+            log.stays.update({user: [[1, 0]] for user in log.members})
+        return opened(self, request)
+
+    patch.setattr(MemoryStorage, "_open_conversation", forget)
+
+
+def recall_not_stored(patch):
+    """What was recalled stands in storage as it was."""
+    change = MemoryStorage._change_log
+
+    def keep(self, log, seq, effects):
+        is_recall = effects.amended is not None and effects.amended.recalled
+        change(self, log, seq, replace(effects, amended=None) if is_recall else effects)
+
+    patch.setattr(MemoryStorage, "_change_log", keep)
+
+
+def first_edit_wins(patch):
+    """A message that was edited stays so."""
+    change = MemoryStorage._change_log
+
+    def keep(self, log, seq, effects):
+        amended = effects.amended
+        if amended is not None and not amended.recalled and log.messages[amended.seq - 1].amended:
+            effects = replace(effects, amended=None)
+        change(self, log, seq, effects)
+
+    patch.setattr(MemoryStorage, "_change_log", keep)
+
+
+def edit_not_shown(patch):
+    """A device that has shown a message does not take up its edit, where it is not the last."""
+    apply = client.Client._apply
+
+    def late(self, conversation, entry, now):
+        last = conversation.last_msg
+        if entry.file and entry.file.get("event") == "edit" and last and last.seq != entry.file["data"]["seq"]:
+            return
+        apply(self, conversation, entry, now)
+
+    patch.setattr(client.Client, "_apply", late)
+
+
+def recalled_still_counts(patch):
+    """What is recalled stays unread."""
+    patch.setattr(unread.Unread, "remove", lambda self, seq: None)
+
+
+def last_message_not_looked_for(patch):
+    """Where the last message was recalled there is none, until the next."""
+    patch.setattr(client.Client, "_look_back", lambda self, *arguments: None)
+
+
+def recalled_is_shown(patch):
+    """A device shows what was left of a recalled message."""
+    for module in (client, screen):
+        patch.setattr(module, "is_visible", lambda message: changes.event_of(message) not in changes.SILENT)
+
+
+def anybody_may_recall(patch):
+    """Every member of a group is an admin when it comes to recalling."""
+    decide = amendments.decide
+    patch.setattr(amendments, "decide", lambda *arguments, **rest: decide(*arguments, **{**rest, "rank": 1}))
+
+
+def settled_not_told(patch):
+    """Who has a request does not hear that somebody else has answered it."""
+    for module in (groups, friends):
+        patch.setattr(module, "settled", lambda users, id, state: ())
+
+
+def two_answers_win(patch):
+    """An answer to a request to be friends leaves the request where it is."""
+    rule = friends._RULES["friend_reject"]
+
+    def again(state, other, change, lifetime):
+        return replace(rule(state, other, change, lifetime), state=state)
+
+    patch.setitem(friends._RULES, "friend_reject", again)
+
+
+def expired_answers_count(patch):
+    """An application can be accepted whenever it was made."""
+    answered = groups._answered
+    patch.setattr(groups, "_answered", lambda group, members, change: answered(group, members, replace(change, time=0)))
+
+
+def block_forgotten(patch):
+    """The second writer of a conversation does not know who is blocked."""
+    append = MemoryStorage._append
+
+    def forget(self, request):
+        result = append(self, request)
+        if not isinstance(result, storage.Blocked) or request.epoch < 2:
+            return result
+        log = self._logs[request.message.conversation_id]
+        places, log.places = log.places, {}
+        result = append(self, replace(request, shown=0))
+        log.places = places
+        return result
+
+    patch.setattr(MemoryStorage, "_append", forget)
+
+
+def strangers_may_write(patch):
+    """Everybody is a friend."""
+    patch.setattr(friends, "are_friends", lambda state: True)
+
+
+def notes_lost_with_the_writer(patch):
+    """A new writer does not look whom the one before it had something to tell."""
+    _opened_without(patch, noted=())
+
+
+def leaver_lost_with_the_writer(patch):
+    """A new writer does not look who has left lately."""
+    _opened_without(patch, left=())
+
+
+def _opened_without(patch, **fields):
+    opened = conversations.Conversations._opened
+
+    def blind(self, conversation, request, result, now):
+        if isinstance(result, storage.ConversationState):
+            result = replace(result, **fields)
+        opened(self, conversation, request, result, now)
+
+    patch.setattr(conversations.Conversations, "_opened", blind)
+
+
+def muted_may_send(patch):
+    """Who is muted is heard."""
+    patch.setattr(groups, "is_silenced", lambda state, user: False)
+
+
+def owner_may_leave(patch):
+    """A group can lose its owner."""
+
+    def leave(group, members, change, limits):
+        groups._need(group, members, change)
+        return changes.Decision(left=(change.operator,))
+
+    patch.setitem(groups._RULES, "leave", leave)
+
+
+def rank_ignored(patch):
+    """An admin may put out the owner."""
+    patch.setattr(groups, "_outrank", lambda group, change, users: None)
+
+
+def joined_twice(patch):
+    """Who is a member joins again."""
+    patch.setitem(
+        groups._RULES, "join", lambda group, members, change, limits: changes.Decision((), (change.operator,))
+    )
+
+
+def room_hears_who_left(patch):
+    """A chatroom does not forget who has left it."""
+    patch.setattr(chatrooms.Chatrooms, "_leave", lambda self, session, id: None)
+
+
+def room_not_entered_again(patch):
+    """A device is in no chatroom any more after a new login."""
+    logged_in = client.Client._logged_in
+
+    def outside(self, frame, now):
+        rooms, self._rooms = self._rooms, {}
+        logged_in(self, frame, now)
+        self._rooms = rooms
+
+    patch.setitem(client._HANDLERS, frames.LoggedIn, outside)
+
+
+def room_counts_anew(patch):
+    """A chatroom that is made again begins with 1."""
+    init = chatrooms._Room.__init__
+    patch.setattr(chatrooms._Room, "__init__", lambda self, id, next_seq: init(self, id, 1))
+
+
 MUTATIONS = (
     ack_before_store,
     seq_reused_after_a_crash,
@@ -840,4 +1067,29 @@ MUTATIONS = (
     unsaved_place_forgotten,
     attempts_not_compared,
     beats_at_fixed_times,
+    answers_before_commit,
+    audience_without_the_leaver,
+    audience_without_who_comes,
+    stays_forgotten,
+    recall_not_stored,
+    first_edit_wins,
+    edit_not_shown,
+    recalled_still_counts,
+    last_message_not_looked_for,
+    recalled_is_shown,
+    anybody_may_recall,
+    settled_not_told,
+    two_answers_win,
+    expired_answers_count,
+    block_forgotten,
+    strangers_may_write,
+    notes_lost_with_the_writer,
+    leaver_lost_with_the_writer,
+    muted_may_send,
+    owner_may_leave,
+    rank_ignored,
+    joined_twice,
+    room_hears_who_left,
+    room_not_entered_again,
+    room_counts_anew,
 )

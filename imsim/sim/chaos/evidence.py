@@ -34,6 +34,8 @@ class Evidence:
         self._users = {name: instance.user for name, instance in self._instances.items()}
         self._epochs: dict[tuple[str, str, str], int] = {}  # (conversation, user, slot) -> the latest seen
         self._rightful: set[Key] = set()  # sends that a session has asked for while it was the latest
+        self._asked_in: dict[int, tuple[str, int]] = {}  # request -> its router, and which of its lives asked
+        self._crashes: Counter[str] = Counter()
         self._last_up: dict[str, Key] = {}  # by conversation
         self._logins = Logins(world, self.found)
         self._places = Places(self.ledger, self.found)
@@ -103,6 +105,7 @@ class Evidence:
         elif what == "stored":
             self._storage(*thing)
         elif what == "asked":
+            self._asked_in[id(thing)] = (node, self._crashes[node])
             self._asked(thing)
         elif what == "event":
             if type(thing) is events.Ended:
@@ -115,6 +118,8 @@ class Evidence:
             self._requests.asked(self._instances[node], thing)
         elif what == "said":
             self._rooms.said(thing)
+        elif what == "crash":
+            self._crashes[node] += 1
         elif what == "shed":
             self.shed.add((peer, thing.id))
         elif what == "start":
@@ -162,7 +167,10 @@ class Evidence:
             if isinstance(result, storage.MissedPage):
                 self._kept((request.session.user, place) for place in result.places)
         elif isinstance(request, storage.RevokeTokens):
-            ledger.revoke(request.user, request.before)
+            # Left out: a router that died before storage had done it cannot see to those whom its next life has let in.
+            router, crashes = self._asked_in[id(request)]
+            if crashes == self._crashes[router]:
+                ledger.revoke(request.user, request.before)
         elif isinstance(request, storage.OpenUser):
             assert isinstance(result, storage.UserState)
             self._kept((request.user, place) for place, *_ in result.places)

@@ -14,7 +14,7 @@ from typing import Any
 
 from imsim.core import frames
 from imsim.core.model import Message, MessageType, Place, Scene, p2p_members
-from imsim.sim.chaos.rules import Laws, Outcome, State, Wish, is_shown, judge
+from imsim.sim.chaos.rules import AMENDMENTS, Laws, Outcome, State, Wish, is_shown, judge
 
 Key = tuple[str, str, str]  # conversation, sender, idClient
 Whose = tuple[str, str]  # user, conversation
@@ -253,6 +253,8 @@ class Ledger:
         stored = self.first(conversation, user, sent["id"])
         if stored is not None and not same_words(stored, sent):
             codes.add("conflict")
+        if file.get("event") in AMENDMENTS and file["data"]["seq"] > since:
+            codes.add("bad_request")  # there was no such message yet
         return codes | {"timeout", "unavailable"}
 
     def refusals(self, user: str, wanted: frames.Asked, limit: int) -> set[str]:
