@@ -149,7 +149,8 @@ class MemoryStorage:
             notes = (self._note(note, appended) for note in request.effects.notes)
             appended.notes = tuple(note for note in notes if note is not None)
             log.noted = (*log.noted, *((note.to, note.seq) for note in appended.notes))[-NOTED:]
-        if request.shown > log.place(message.sender).read_seq and message.sender in log.stays:
+        sees_it = message.sender in log.members or (request.effects and message.sender in request.effects.left)
+        if sees_it and request.shown > log.place(message.sender).read_seq:
             appended.places = self._change(log, SavePlace(message.sender, log.id, request.shown))
         return appended
 

@@ -21,12 +21,7 @@ REGRESSIONS: dict[str, dict[str, Any]] = {
 }
 
 #: What is not mended yet: name -> what would do it. Whoever mends it takes the name away.
-OPEN: dict[str, str] = {
-    "done_after_its_asker_died": "a storage that does nothing more for a router once that has come back, or a router "
-    "that knows what it had asked for before it crashed",
-    "given_up_and_stored": "a client that looks at storage once it has given up a send, and a push to that very "
-    "session of what was stored later still",
-}
+OPEN: dict[str, str] = {}
 
 
 def case_of(name: str) -> Case:

@@ -240,7 +240,8 @@ class SqliteStorage:
         else:
             self._added(head, message.seq, (*head.members, *effects.joined), appended)
             self._carry_out(head, message.seq, effects, appended)
-        if request.shown > 0:
+        sees_it = sender in head.members or (effects is not None and sender in effects.left)
+        if request.shown > 0 and sees_it:
             old = self._place_of(head, id, sender)
             if old is not None and request.shown > old.read_seq:
                 appended.places = self._change(head, storage.SavePlace(sender, id, request.shown), old)

@@ -79,7 +79,7 @@ class Ledger:
         if (amended := outcome.amended) is not None and not outcome.reasons:
             log[amended.seq - 1] = amended
             self.forms[conversation, amended.seq].append(amended)
-        if message.sender in stays:  # or was, and saw so much
+        if message.sender in (*outcome.state.members, *outcome.left):
             self.changed(message.sender, conversation, read=shown)
         return outcome
 

@@ -416,10 +416,7 @@ class ChaosWorld:
         screen = Screen.of(instance)
         page = self.storage.data.execute(storage.Missed(Session(instance.user, "", 0, "", 0), {}, 1 << 30))
         assert isinstance(page, storage.MissedPage)
-        # Left out: what it has given up on, and was stored without its hearing of it, it gets with its next login.
-        failed = {id for id in instance.sent if instance.machine.status(id) == Status.FAIL}
-        held = (m for m in page.messages if not (m.sender == instance.user and m.id_client in failed))
-        missing = [m for m in held if not screen.has(m)]
+        missing = [m for m in page.messages if not screen.has(m)]
         if missing:
             return f"{instance.name} lacks {missing[0].conversation_id}#{missing[0].seq}"
         places = {place.conversation_id: place for place in page.places}
