@@ -207,7 +207,18 @@ def test_what_a_stopped_client_was_sending_goes_out_after_the_next_start(phone):
     assert phone.machine.next_deadline() is None
     phone.machine.start(0.0)
     phone.log_in()
-    assert [frame.op for frame in phone.sent()] == ["login", "sync", "send", "read_count"]
+    assert [frame.op for frame in phone.sent()] == ["login", "sync", "read_count", "send"]
+
+
+def test_rooms_are_entered_again_before_anything_is_said_in_them(phone):
+    phone.machine.enter("lounge", 0.0)
+    phone.get(frames.Entered("lounge", 1, [], 1))
+    phone.machine.send(Scene.CHATROOM, "lounge", "hello", "1", 0.0)
+    phone.machine.disconnected(0.0)
+    phone.collect()
+    phone.machine.start(0.0)
+    phone.log_in()
+    assert [frame.op for frame in phone.sent()] == ["login", "sync", "enter", "send"]
 
 
 def test_a_lost_connection_stops_the_clocks_of_its_sends(phone):
