@@ -252,7 +252,6 @@ def shown_as_it_comes(patch):
     def take(self, message, route, now):
         if message.seq < self.next_seq or message.seq in self._own:
             return inbox.Taken.REPEATED
-        self._holes.update(range(self.next_seq, message.seq))
         self.next_seq = message.seq + 1
         return inbox.Taken.SHOW
 
