@@ -354,7 +354,8 @@ class Client:
             return  # answered before
         conversation, sent = self._conversation(frame.conversation_id), outgoing.frame
         self._port.emit(events.Acked(frame.id_client, frame.conversation_id, frame.seq))
-        if not is_from_outside(sent):
+        to_oneself = frame.conversation_id == conversation_id(Scene.SYSTEM, self.user, self.user)
+        if to_oneself or not is_from_outside(sent):
             message = Message(
                 frame.conversation_id,
                 frame.seq,
@@ -374,7 +375,7 @@ class Client:
             if event_of(sent) in SILENT:
                 self._take(message, Route.PUSH, now)  # what it changes, it changes when its turn comes
             else:
-                conversation.may_be_last(message)
+                conversation.may_be_last(conversation.amended(message))
                 conversation.inbox.place_own(frame.seq, now)
                 self._show_following(conversation, now)
                 self._look_for_gap(conversation, now)

@@ -210,6 +210,17 @@ def test_what_a_stopped_client_was_sending_goes_out_after_the_next_start(phone):
     assert [frame.op for frame in phone.sent()] == ["login", "sync", "read_count", "send"]
 
 
+def test_rooms_are_entered_again_before_anything_is_said_in_them(phone):
+    phone.machine.enter("lounge", 0.0)
+    phone.get(frames.Entered("lounge", 1, [], 1))
+    phone.machine.send(Scene.CHATROOM, "lounge", "hello", "1", 0.0)
+    phone.machine.disconnected(0.0)
+    phone.collect()
+    phone.machine.start(0.0)
+    phone.log_in()
+    assert [frame.op for frame in phone.sent()] == ["login", "sync", "enter", "send"]
+
+
 def test_a_lost_connection_stops_the_clocks_of_its_sends(phone):
     phone.send("1")
     phone.machine.disconnected(0.0)
@@ -305,3 +316,21 @@ def test_another_devices_message_with_the_same_id_is_no_proof_of_mine(phone):
     assert phone.shown == [1]
     phone.rejected("1", Code.CONFLICT)
     assert phone.machine.status("1") == Status.FAIL
+
+
+def test_what_was_recalled_under_the_same_idclient_is_not_the_last_message(phone):
+    """Another device had used it for other words; once they are recalled, nobody can tell."""
+    phone.send("1", "other words")
+    phone.get(frames.Push(message(1, sender="bob", to="alice", id_client="1")))
+    recall = {"event": "recall", "operator": "bob", "targets": [], "data": {"seq": 1}}
+    phone.get(frames.Push(message(2, sender="bob", to="alice", type="notification", content="", file=recall)))
+    phone.stored("1", 1)
+    assert phone.machine.conversations() == []
+
+
+def test_a_system_message_to_oneself_leaves_no_gap(phone):
+    phone.machine.send(Scene.SYSTEM, "bob", "", "1", 0.0, type="custom", custom="{}")
+    phone.stored("1", 1, "system:bob")
+    news = message(2, conversation_id="system:bob", scene=Scene.SYSTEM, type="custom", to="bob", custom="{}")
+    phone.get(frames.Push(news))
+    assert [event.message for event in phone.of(events.Shown)] == [news]

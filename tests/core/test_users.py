@@ -882,6 +882,18 @@ def test_a_revocation_that_storage_failed_to_keep_is_kept_after_all(registry):
     assert registry.storage.execute(storage.OpenUser("bob")).revoked_before == 5.0
 
 
+def test_a_revocation_that_is_not_kept_yet_outlives_what_is_known_of_the_user(registry):
+    registry.machine.revoke("bob", 5.0)
+    registry._collect()
+    registry.answer(result=lambda request: storage.Failed("full"))
+    registry.attach("bob", issued_at=1.0)
+    registry.answer_all()
+    assert [frame.code for frame in registry.take(frames.Attached)] == [Code.TOKEN_REVOKED]
+    registry.advance(registry.policies.storage_timeout)
+    registry.answer_all()
+    assert registry.machine._revoking == {}
+
+
 # --- changes that storage has not answered well ---------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from imsim.core import events
-from imsim.core.model import Flow, Message, Scene, is_chatroom
+from imsim.core.model import Flow, Message, is_chatroom
 from imsim.sim.chaos.evidence import Evidence
 from imsim.sim.chaos.rules import event_of, is_shown
 from imsim.sim.chaos.screen import Screen
@@ -23,8 +23,7 @@ def screens_are_in_order(evidence: Evidence) -> Iterator[str]:
             own = {ack.id_client for ack in evidence.acked(instance) if ack.conversation_id == conversation}
             own -= evidence.shared  # there the other device's may be shown before this one sends its own
             for message in messages:
-                # What one says to oneself by the service's voice comes back from it.
-                if message.sender == instance.user and message.id_client in own and message.scene != Scene.SYSTEM:
+                if message.sender == instance.user and message.id_client in own:
                     yield f"{message.id_client} is both shown and acknowledged on {instance.name}"
 
 
