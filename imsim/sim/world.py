@@ -123,11 +123,11 @@ class World:
         client.act(lambda now: script.act(client.machine, plan, action, self._seqs.get, str, f"action {number}", now))
 
     def _fill(self, room: PlannedConversation) -> None:
-        """Everybody enters, once logged in."""
+        """Everybody enters, once logged in and well before anybody speaks."""
         for user in room.members:
             for device in range(len(self.plan.devices)):
                 client = self.clients[self.plan.device_index(user, device)]
-                at = -LEAD + (1 + self._login_draws.at(client.number)) * LEAD / 2
+                at = -LEAD + (2 + self._login_draws.at(client.number)) * LEAD / 4
                 self.clock.call_at(at, client.act, partial(client.machine.enter, room.name))
 
     # --- who is where -----------------------------------------------------------------------------------------------

@@ -385,3 +385,24 @@ def test_what_a_gateway_sheds_is_noted():
     assert noted[Kind.STORED] == [(0, -1), (1, -1), (2, -1)]
     assert noted[Kind.DELIVERED] == [(0, bob.number), (1, bob.number)]
     assert noted[Kind.SHED] == [(2, bob.number)]
+
+
+def test_a_live_broadcast_reaches_a_chatroom_of_thousands_or_says_what_was_shed():
+    scenario = Scenario(duration=3.0).with_(
+        {
+            "population.users": 1500,
+            "conversations.p2p_share": 0.0,
+            "conversations.room_share": 1.0,
+            "conversations.partners": 0,
+            "conversations.rooms": 1,
+            "conversations.room_size": 1500,
+            "workload.rate": 0.004,
+        }
+    )
+    everything = simulate(scenario).deliveries.column("outcome").to_pylist()
+    assert set(everything) == {"delivered"}
+    limited = simulate(scenario.with_({"limits.room_rate": 2.0, "limits.room_burst": 3}))
+    outcomes = limited.deliveries.column("outcome").to_pylist()
+    assert len(outcomes) == len(everything)
+    assert set(outcomes) == {"delivered", "shed"}
+    assert outcomes.count("delivered") > 3 * 1499
