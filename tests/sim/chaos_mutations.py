@@ -1107,8 +1107,8 @@ MUTATIONS = (
     sync_number_ignored,
 )
 
-#: Left out: found in none of the first 338 seeds (delivered_mark_moves_back: of some 700) since the workload has groups,
-#: friends and chatrooms; which later ones find them has not been counted.
+#: Left out: found in none of the first 338 seeds (delivered_mark_moves_back: of some 700) since the workload has
+#: groups, friends and chatrooms; which later ones find them has not been counted.
 RARE = (
     delivered_mark_moves_back,
     delivered_one_too_far,
