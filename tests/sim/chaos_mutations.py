@@ -1088,15 +1088,15 @@ MUTATIONS = (
     room_hears_who_left,
     room_not_entered_again,
     room_counts_anew,
-)
-
-#: Found in none of the first 338 seeds since the workload has groups, friends and chatrooms: left out until it has been
-#: counted which later ones find them.
-RARE = (
-    delivered_mark_moves_back,
+    leaver_lost_with_the_writer,
     unsaved_place_forgotten,
     sync_number_ignored,
+)
+
+#: Left out: found in none of the first 338 seeds (delivered_mark_moves_back: of some 700) since the workload has
+#: groups, friends and chatrooms; which later ones find them has not been counted.
+RARE = (
+    delivered_mark_moves_back,
     delivered_one_too_far,
     conflict_with_what_waits,
-    leaver_lost_with_the_writer,
 )

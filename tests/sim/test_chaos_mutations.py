@@ -99,6 +99,9 @@ FOUND: dict[str, tuple[int, tuple[int, ...]]] = {
     "room_hears_who_left": (0, (38, 57)),
     "room_not_entered_again": (12, (1, 9)),
     "room_counts_anew": (5, (1, 9)),
+    "leaver_lost_with_the_writer": (0, (587,)),
+    "unsaved_place_forgotten": (0, (828,)),
+    "sync_number_ignored": (0, (343,)),
 }
 
 

@@ -128,12 +128,16 @@ class Forgetful:
 
     def __init__(self, monkeypatch, forgets):
         self.withheld = []  # (intent, user, conversation, seq)
+        self.beginnings = set()  # (intent, user) of those in a group of which the device had been given nothing
         self.reached = defaultdict(int)  # (user, conversation): the highest seq that the device was given by itself
         push, receive = Gateway._push, Gateway.receive_from_router
 
         def push_or_not(gateway, connection, frame, now):
             message, user = frame.message, connection.session.user
             if forgets(message):
+                where = message.conversation_id
+                if where.startswith("group:") and not self.reached[user, where]:
+                    self.beginnings.add((int(message.id_client), user))
                 self.withheld.append((int(message.id_client), user, message.conversation_id, message.seq))
             else:
                 self.reach(user, message.conversation_id, message.seq)
