@@ -37,7 +37,18 @@ class Port(Protocol):
 class _Entry:
     """A message on its way into the log, or recently in it."""
 
-    __slots__ = ("audience", "is_change", "message", "notes", "places", "refused", "sessions", "stored", "timer")
+    __slots__ = (
+        "audience",
+        "frame",
+        "is_change",
+        "message",
+        "notes",
+        "places",
+        "refused",
+        "sessions",
+        "stored",
+        "timer",
+    )
 
     def __init__(self, message: Message, session: Session | None, audience: tuple[str, ...] = ()) -> None:
         self.message = message
@@ -46,6 +57,7 @@ class _Entry:
         self.sessions = [session] if session else []  # who waits for the answer; more than one if a retry raced
         self.places: storage.Places = ()  # that changed with it
         self.stored = False
+        self.frame: frames.Send | None = None  # what asked for it, where it changes nothing but the log
         self.is_change = False  # members or state, which the writer has changed in memory already
         self.refused: list[tuple[frames.Up, Refused]] = []  # what may not be any more, if this comes to be stored
         self.timer: Timer | None = None
@@ -347,6 +359,7 @@ class Conversations:
                 conversation.state = decision.state
         conversation.next_seq += 1
         entry = _Entry(message, session, audience)
+        entry.frame = frame if decision is None else None
         entry.is_change = bool(decision and (decision.state is not None or decision.joined or decision.left))
         self._remember(conversation, entry)
         conversation.pending.append(entry)
@@ -427,7 +440,9 @@ class Conversations:
     # --- storing, letting out -----------------------------------------------------------------------------------------
 
     def _appended(self, conversation: _Conversation, message: Message, result: storage.Result, now: float) -> None:
-        entry = conversation.recent[message.sender, message.id_client]
+        entry = conversation.recent.get((message.sender, message.id_client))
+        if entry is None or entry.message is not message:
+            return  # it has got another place since
         if type(result) is storage.Appended:
             entry.stored = True
             entry.places, entry.notes = result.places, result.notes
@@ -461,11 +476,11 @@ class Conversations:
         self, conversation: _Conversation, entry: _Entry, result: storage.Duplicate | storage.Blocked, now: float
     ) -> None:
         """Storage knew the key although this writer did not, or somebody has blocked the sender: the seq is free
-        again."""
-        sessions, id_client = entry.sessions, entry.message.id_client
+        again, and those behind it move up."""
+        sessions, id_client, seq = entry.sessions, entry.message.id_client, entry.message.seq
         if entry.timer:
             entry.timer.cancel()
-        is_all = conversation.pending[-1] is entry and not entry.is_change
+        behind = [other for other in conversation.pending if other.message.seq > seq]
         conversation.pending.remove(entry)
         entry.sessions = []
         if isinstance(result, storage.Duplicate):
@@ -481,13 +496,25 @@ class Conversations:
             del conversation.recent[entry.message.sender, id_client]
         for session in sessions:
             self._refuse(session, frames.Send.op, id_client, code, text)
-        if is_all:
-            conversation.next_seq -= 1
+        if not entry.is_change and all(other.frame is not None and not other.stored for other in behind):
+            conversation.next_seq = seq
+            for other in behind:
+                self._move_up(conversation, other, now)
             return
         why = "the place of a message among those in flight came free"
         for up, _ in entry.refused:
             self._reject(up, Code.UNAVAILABLE, why)
         self._fence(conversation, why, now)
+
+    def _move_up(self, conversation: _Conversation, entry: _Entry, now: float) -> None:
+        """Append it once more, at the next seq: at its old one storage refuses it."""
+        assert entry.frame is not None
+        if entry.timer:
+            entry.timer.cancel()
+        conversation.pending.remove(entry)
+        first, *others = entry.sessions
+        self._append(conversation, first, entry.frame, None, now)
+        conversation.pending[-1].sessions += others
 
     def _acknowledge(self, message: Message, session: Session) -> None:
         answer = frames.Stored(message.id_client, message.conversation_id, message.id, message.seq, message.time)

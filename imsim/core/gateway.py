@@ -231,6 +231,10 @@ class Gateway:
             check_name("to", frame.to)
             if not 1 <= len(frame.id_client) <= 128:
                 raise BadName("idClient: give it 1 to 128 characters")
+            if not 1 <= len(frame.type) <= 64:
+                raise BadName("type: give it 1 to 64 characters")
+            if frame.after is not None and len(frame.after) > 128:
+                raise BadName("after: an idClient has at most 128 characters")
             check_attachment(frame.type, frame.file)
         except (BadName, BadAttachment) as error:
             self._reject(connection, frame.op, frame.id_client[:128], Code.BAD_REQUEST, str(error))

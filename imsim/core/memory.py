@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import islice, takewhile
 from typing import Any
 
-from imsim.core.model import Message, Place, Scene, p2p_members
+from imsim.core.model import Message, Place, Scene, p2p_id, p2p_members
 from imsim.core.storage import (
     NOTED,
     Append,
@@ -138,7 +138,7 @@ class MemoryStorage:
             return Duplicate(original)
         if message.seq != len(log.messages) + 1:
             return Fenced()
-        if any(log.place(peer).blocked for peer in peers(log.id, log.members, message.sender)):
+        if self._is_blocked(log, message):
             return Blocked()
         appended = Appended()
         if request.effects is not None:
@@ -153,6 +153,14 @@ class MemoryStorage:
         if sees_it and request.shown > log.place(message.sender).read_seq:
             appended.places = self._change(log, SavePlace(message.sender, log.id, request.shown))
         return appended
+
+    def _is_blocked(self, log: _Log, message: Message) -> bool:
+        """Whether who would read it has blocked its sender, in the conversation of the two."""
+        sender = message.sender
+        if message.scene == Scene.SYSTEM and sender != message.to:
+            between = self._logs.get(p2p_id(sender, message.to))
+            return between is not None and between.place(message.to).blocked
+        return any(log.place(peer).blocked for peer in peers(log.id, log.members, sender))
 
     def _add(self, log: _Log, message: Message, appended: Appended) -> None:
         log.messages.append(message)

@@ -460,6 +460,8 @@ class Users:
         if user is not None and user.request is None:
             self._learn(user, own)
         for peer, place in others:
+            if user is not None and (mine := user.places.get(place.conversation_id)) is not None:
+                mine.delivered_seq = place.peer_delivered_seq  # a device may say that it has more than there is
             self._port.to_user(peer, frames.PeerMoved(peer, place))
 
     def _delivered(self, user: _User, conversation_id: str, seq: int, now: float) -> None:

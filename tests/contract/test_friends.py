@@ -163,3 +163,14 @@ def test_a_request_comes_about_though_its_notice_has_no_place(world):
     assert alice.seqs["1"] == 1
     bob.change("alice", "friend_accept", "2")
     assert bob.seqs["2"] == 2
+
+
+def test_who_is_blocked_cannot_speak_with_the_voice_of_the_system_either(world):
+    alice, bob = world.device("alice").start(), world.device("bob").start()
+    bob.set_conversation(AB, blocked=True)
+    alice.notify("bob", "1", custom="{}")
+    assert failures(alice) == [Code.BLOCKED]
+    assert bob.of(events.Shown) == []
+    bob.set_conversation(AB, blocked=False)
+    alice.notify("bob", "2", custom="{}")
+    assert len(bob.of(events.Shown)) == 1

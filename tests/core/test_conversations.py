@@ -264,7 +264,7 @@ def test_a_duplicate_with_another_body_is_a_conflict(opened):
     assert again.acks() == [("1", 2)]
 
 
-def test_a_duplicate_among_others_in_flight_makes_those_retry(opened):
+def test_a_duplicate_among_others_in_flight_makes_those_move_up(opened):
     again = Writer(opened.storage)
     again.send("9")
     again.answer_all()
@@ -273,11 +273,8 @@ def test_a_duplicate_among_others_in_flight_makes_those_retry(opened):
     again.send("1")
     again.answer_all()
     told = again.take()
-    assert [(frame.id_client, frame.seq) for _, frame in told if isinstance(frame, frames.Stored)] == [("0", 1)]
-    assert [(f.ref, f.code) for _, f in told if isinstance(f, frames.Rejected)] == [("1", Code.UNAVAILABLE)]
-    again.send("1", resend=True)
-    again.answer_all()
-    assert again.acks() == [("1", 3)]
+    assert [(f.id_client, f.seq) for _, f in told if isinstance(f, frames.Stored)] == [("0", 1), ("1", 3)]
+    assert [frame for _, frame in told if isinstance(frame, frames.Rejected)] == []
     assert again.log() == ["0", "9", "1"]
 
 
@@ -876,13 +873,12 @@ def test_a_message_of_who_is_blocked_gives_its_place_back(opened):
     assert answers(opened) == [("1", 3)]
 
 
-def test_what_was_sent_behind_a_blocked_message_is_sent_again(opened):
+def test_what_was_sent_behind_a_blocked_message_takes_its_place(opened):
     opened.storage.execute(storage.SavePlace("bob", AB, blocked=True))
     opened.send("1")
     opened.send("2", by=session("bob"))
     opened.answer_all()
-    assert answers(opened) == [("1", Code.BLOCKED), ("2", Code.UNAVAILABLE)]
-    assert opened.machine.next_deadline() is not None  # whatever "2" became, it is looked after
+    assert answers(opened) == [("1", Code.BLOCKED), ("2", 2)]
 
 
 def test_a_retry_of_a_change_that_was_undone_since_gets_its_answer(team):
@@ -1213,3 +1209,21 @@ def test_what_is_known_to_be_stored_is_let_out_before_the_writer_gives_up(opened
     assert [frame.id_client for _, frame in told if isinstance(frame, frames.Stored)] == ["2"]
     refused = [(frame.ref, frame.code) for _, frame in told if isinstance(frame, frames.Rejected)]
     assert refused == [("1", Code.UNAVAILABLE)]
+
+
+def test_an_old_key_among_messages_in_flight_rejects_nobody(opened):
+    """Whoever forgets to say that it is a repetition must not stop the others."""
+    opened.send("old")
+    opened.answer_all()
+    opened.machine._open[AB].recent.clear()
+    opened.send("1")
+    opened.send("old")
+    opened.send("2", by=session("bob"))
+    opened.send("3")
+    opened.send("3")  # a retry that races it
+    opened.answer_all()
+    told = [frame for _, frame in opened.take()]
+    assert [frame for frame in told if isinstance(frame, frames.Rejected)] == []
+    log = opened.storage.execute(storage.Range("alice", AB, 1, 100, 100)).messages
+    assert [message.id_client for message in log[-4:]] == ["old", "1", "2", "3"]
+    assert [frame.id_client for frame in told if isinstance(frame, frames.Stored)] == ["old", "1", "old", "2", "3", "3"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from imsim.core import storage
 from imsim.core.exceptions import RunError, UsageError
-from imsim.core.model import Message, Place, Scene, p2p_members
+from imsim.core.model import Message, Place, Scene, p2p_id, p2p_members
 from imsim.live.stores import schema
 
 _CACHED = 100_000  # conversations whose head is kept in memory
@@ -227,7 +227,7 @@ class SqliteStorage:
         if message.seq != head.max_seq + 1:
             original = self._by_key(head, id, sender, message.id_client)
             return storage.Duplicate(original) if original else storage.Fenced()
-        if head.blocked and not head.blocked.isdisjoint(storage.peers(id, head.members, sender)):
+        if self._is_blocked(head, message):
             original = self._by_key(head, id, sender, message.id_client)
             return storage.Duplicate(original) if original else storage.Blocked()
         if not self._insert(head, message):
@@ -246,6 +246,13 @@ class SqliteStorage:
             if old is not None and request.shown > old.read_seq:
                 appended.places = self._change(head, storage.SavePlace(sender, id, request.shown), old)
         return appended
+
+    def _is_blocked(self, head: _Head, message: Message) -> bool:
+        id, sender = message.conversation_id, message.sender
+        if message.scene == Scene.SYSTEM and sender != message.to:
+            between = self._head(p2p_id(sender, message.to))
+            return between is not None and message.to in between.blocked
+        return bool(head.blocked) and not head.blocked.isdisjoint(storage.peers(id, head.members, sender))
 
     def _insert(self, head: _Head, message: Message) -> bool:
         """Whether its key was free; else nothing is written."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from imsim.core import events, frames, storage
-from imsim.core.model import Message, conversation_id, is_chatroom, p2p_members
+from imsim.core.model import Message, Scene, conversation_id, is_chatroom, p2p_id, p2p_members
 from imsim.sim.chaos.ledger import Key, Ledger
 from imsim.sim.chaos.nodes import Instance
 from imsim.sim.chaos.rules import Laws, Outcome
@@ -137,14 +137,14 @@ class Evidence:
         elif isinstance(request, storage.Append):
             message = request.message
             if isinstance(result, storage.Appended):
-                if any(ledger.place(p, message.conversation_id).blocked for p in self._peers(message)):
+                if self._is_blocked(message):
                     self.found.append(("nobody_who_is_blocked_is_heard", f"{message.id} was stored"))
                 self._follows(request, ledger.appended(message, request.shown), result)
                 self._limits.appended(request)
                 self._kept(result.places)
             elif isinstance(result, storage.Blocked):
                 self.senders.blocked.add((message.conversation_id, message.sender, message.id_client))
-                if not any(ledger.place(p, message.conversation_id).blocked for p in self._peers(message)):
+                if not self._is_blocked(message):
                     self.found.append(("refusals_have_a_reason", f"{message.id} was taken for blocked"))
         elif isinstance(request, storage.SavePlace):
             ledger.changed(
@@ -176,6 +176,13 @@ class Evidence:
             self._kept((request.user, place) for place, *_ in result.places)
             for state in result.places:
                 self._state_kept(request.user, state)
+
+    def _is_blocked(self, message: Message) -> bool:
+        """Whether who would read it has blocked its sender: between two users, and in what one tells the other by the
+        system's voice."""
+        if message.scene == Scene.SYSTEM and message.sender != message.to:
+            return self.ledger.place(message.to, p2p_id(message.sender, message.to)).blocked
+        return any(self.ledger.place(peer, message.conversation_id).blocked for peer in self._peers(message))
 
     @staticmethod
     def _peers(message: Message) -> list[str]:
