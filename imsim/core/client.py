@@ -346,7 +346,7 @@ class Client:
 
     def _received(self, frame: frames.Received, now: float) -> None:
         self._port.emit(events.Received(frame.id_client))
-        self._outbox.said(frame.id_client)
+        self._outbox.said(frame.id_client, now)
 
     def _stored(self, frame: frames.Stored, now: float) -> None:
         outgoing = self._outbox.answered(frame.id_client, frame.conversation_id)

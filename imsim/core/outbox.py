@@ -90,11 +90,12 @@ class Outbox:
             if outgoing.timer:
                 outgoing.timer.cancel()
 
-    def said(self, id_client: str) -> None:
+    def said(self, id_client: str, now: float) -> None:
         """The router has it, which in a chatroom is all that is to be had."""
         outgoing = self._unanswered.get(id_client)
         if outgoing is not None and outgoing.frame.scene == Scene.CHATROOM:
             self._drop(outgoing)
+            self.release_held(outgoing.conversation_id, now)
 
     def proved_by(self, message: Message) -> Outgoing | None:
         """The send that this message of one's own is, its answer having been lost. Another device may have used the
@@ -131,7 +132,11 @@ class Outbox:
             outgoing.attempts -= 1  # a refusal that says when to come back is no failed attempt
             if outgoing.timer:
                 outgoing.timer.cancel()
-            outgoing.timer = self._timers.at(now + frame.retry_after, self._overdue, outgoing)
+            wait = frame.retry_after
+            if next(iter(self._waiting[outgoing.conversation_id])) != frame.ref:
+                outgoing.held = True  # what it would be granted is its predecessor's, without which it is refused
+                wait += self._policies.send_timeout
+            outgoing.timer = self._timers.at(now + wait, self._overdue, outgoing)
         elif not frame.code.retryable:
             self._drop(outgoing)
             self._fail(outgoing, frame.code, frame.text)

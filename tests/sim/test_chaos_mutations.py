@@ -24,7 +24,7 @@ FOUND: dict[str, tuple[int, tuple[int, ...]]] = {
     "kicked_session_lives_on": (18, (1, 2)),
     "stale_epoch_accepted": (1, (26,)),
     "mark_told_before_saved": (28, (0, 1)),
-    "read_mark_moves_back": (2, (7, 21)),
+    "read_mark_moves_back": (1, (7,)),
     "mark_moved_by_others": (28, (0, 1)),
     "fan_out_to_strangers": (25, (0, 1)),
     "sender_order_not_enforced": (3, (1, 2)),
