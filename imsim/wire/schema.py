@@ -143,6 +143,7 @@ def _ref(template: str, model: str) -> dict[str, Any]:
 def _definitions(template: str) -> dict[str, Any]:
     """The schemas of all frames and of what they hold, by name."""
     adapters = [(kind, "validation", adapter) for kind, adapter in ADAPTERS.items()]
+    # Pydantic's stub wants one type for all adapters; each has its own.
     _, found = TypeAdapter.json_schemas(adapters, ref_template=template, schema_generator=_Generator)  # type: ignore[arg-type]
     definitions: dict[str, Any] = found["$defs"]
     for definition in definitions.values():

@@ -20,9 +20,6 @@ REGRESSIONS: dict[str, dict[str, Any]] = {
     path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))
 }
 
-#: What is not mended yet: name -> what would do it. Whoever mends it takes the name away.
-OPEN: dict[str, str] = {}
-
 
 def case_of(name: str) -> Case:
     return Case.from_json(REGRESSIONS[name]["case"])

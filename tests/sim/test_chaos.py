@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from sim.chaos_mutations import ack_before_store
-from sim.chaos_regressions import OPEN, REGRESSIONS, case_of
+from sim.chaos_regressions import REGRESSIONS, case_of
 
 import imsim.sim.chaos
 from imsim.cli import main
@@ -30,11 +30,7 @@ def test_two_hundred_seeds_hold_and_meet_everything():
     assert all(report.met[name] for name in SOMETIMES)
 
 
-def _marked(name):
-    return pytest.param(name, marks=[pytest.mark.xfail(reason=OPEN[name], strict=True)] if name in OPEN else [])
-
-
-@pytest.mark.parametrize("name", [_marked(name) for name in REGRESSIONS])
+@pytest.mark.parametrize("name", REGRESSIONS)
 def test_what_once_broke_holds(name):
     assert run(case_of(name)).violations == [], REGRESSIONS[name]["broke"]
 
