@@ -90,7 +90,7 @@ def test_every_change_is_explained():
 
 
 def test_the_limits_are_as_they_stand_there():
-    from imsim.scenario.model import Limits
+    from imsim.scenario.sections import Limits
 
     for name, default, _ in table("| limit | by default |"):
         numbers = re.findall(r"\d+", default)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from imsim.scenario import Stream
-from imsim.scenario.model import Link as LinkFields
+from imsim.scenario.sections import Link as LinkFields
 
 
 class Link:

@@ -19,7 +19,7 @@ from imsim.core.model import MessageType, Scene
 from imsim.core.screen import Conversation
 from imsim.live import LiveClient, Server, SqliteStore, Tokens, settle
 from imsim.scenario import Plan, Scenario
-from imsim.scenario.model import Limits
+from imsim.scenario.sections import Limits
 from imsim.sim import World as SimWorld
 from imsim.sim.nodes import ClientNode
 from imsim.testing import DirectClient, ManualClock, Pair

@@ -12,7 +12,7 @@ from imsim.core.frames import GATEWAY_OPS, ROUTER_OPS
 from imsim.core.storage import STORAGE_OPS
 from imsim.scenario import LIVE_IGNORES, Constant, Exponential, Lognormal, Pareto, Scenario, Uniform
 from imsim.scenario.distributions import KINDS
-from imsim.scenario.model import Section
+from imsim.scenario.sections import Section
 
 DURATION = "a duration such as '250us', '5ms', '2s', '1.5min' or '2h', or a number of seconds"
 KINDS_TEXT = "a kind of constant, uniform, exponential, lognormal, pareto"

@@ -5,7 +5,7 @@ import statistics
 import pytest
 
 from imsim.scenario import Draws, Stream
-from imsim.scenario.model import Link as LinkFields
+from imsim.scenario.sections import Link as LinkFields
 from imsim.sim import Link
 
 

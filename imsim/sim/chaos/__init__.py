@@ -10,10 +10,10 @@ What the core is known not to keep yet is left out at one place each: look for "
 
 from imsim.sim.chaos.case import Case, Step
 from imsim.sim.chaos.coverage import SOMETIMES
+from imsim.sim.chaos.faults import KINDS, Fault
 from imsim.sim.chaos.invariants import INVARIANTS, Violation
 from imsim.sim.chaos.plan import draw
 from imsim.sim.chaos.search import Failure, Outcome, Report, explain, replay, run, search
-from imsim.sim.faults import KINDS, Fault
 
 __all__ = [
     "INVARIANTS",

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from imsim.core.policies import Policies
-from imsim.sim.faults import Fault
+from imsim.sim.chaos.faults import Fault
 
 PROBE = "probe"  # the device, and its kind, with which each user looks in the end
 EARLIEST = 0.2  # seconds: by then every device has been switched on

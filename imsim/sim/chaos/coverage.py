@@ -6,9 +6,9 @@ from collections import Counter, defaultdict
 
 from imsim.core import events, frames, storage
 from imsim.core.model import Code, Flow, Route, Scene, is_chatroom
+from imsim.sim.chaos.faults import KINDS
 from imsim.sim.chaos.workload import CONFLICTS
 from imsim.sim.chaos.world import ChaosWorld
-from imsim.sim.faults import KINDS
 
 #: Situations of the protocol, by name: what each means.
 SITUATIONS = {

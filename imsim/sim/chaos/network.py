@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from imsim.core import frames
 from imsim.core.model import is_chatroom
 from imsim.scenario import Stream
-from imsim.sim.faults import Windows
+from imsim.sim.chaos.faults import Windows
 
 if TYPE_CHECKING:
     from imsim.sim.chaos.nodes import GatewayNode, Instance

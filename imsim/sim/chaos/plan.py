@@ -6,8 +6,8 @@ from imsim.core.policies import Policies
 from imsim.scenario import Draws, Scenario, Stream
 from imsim.sim.chaos.case import EARLIEST, Case, Step
 from imsim.sim.chaos.dice import Dice
+from imsim.sim.chaos.faults import KINDS, Fault
 from imsim.sim.chaos.workload import Targets, message, steps_of, targets_of
-from imsim.sim.faults import KINDS, Fault
 
 USERS = ("alice", "bob", "carol", "dave", "erin")
 DEVICE_KINDS = ("phone", "phone", "desktop", "")

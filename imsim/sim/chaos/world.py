@@ -16,16 +16,16 @@ from imsim.core import storage
 from imsim.core.model import Code, Message, Place, Scene, Session, Status
 from imsim.core.uplink import State
 from imsim.scenario import Draws, Stream
-from imsim.sim import faults
+from imsim.sim.chaos import faults
 from imsim.sim.chaos.app import App
 from imsim.sim.chaos.backbone import Backbone
 from imsim.sim.chaos.case import PROBE, Case
+from imsim.sim.chaos.faults import Fault, Windows
 from imsim.sim.chaos.network import Channel, Connection
 from imsim.sim.chaos.nodes import GatewayNode, Instance, Node, RouterNode, StorageNode
 from imsim.sim.chaos.screen import Screen
 from imsim.sim.chaos.trace import Entry
 from imsim.sim.clock import Clock
-from imsim.sim.faults import Fault, Windows
 
 _LONGEST_PUSH_TIMEOUT = 60.0  # seconds; the gateway's own
 _MOST_ENTRIES = 200_000  # of a trace: beyond it, machines keep each other busy

@@ -1,0 +1,70 @@
+"""The connection between a client and its gateway."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from imsim.core import frames
+from imsim.sim.link import Link
+
+if TYPE_CHECKING:
+    from imsim.sim.nodes.client import ClientNode
+    from imsim.sim.nodes.gateway import GatewayNode
+
+
+class Connection:
+    """Between a client and its gateway: two links, and whether each end still holds it open."""
+
+    __slots__ = ("_down", "_up", "client", "client_open", "clock", "gateway", "gateway_open", "id")
+
+    def __init__(self, id: int, client: ClientNode, gateway: GatewayNode) -> None:
+        self.id = id
+        self.client = client
+        self.gateway = gateway
+        self.clock = client.world.clock
+        self.client_open = True
+        self.gateway_open = False
+        fields = client.world.scenario.network.client
+        self._up = Link(fields, client.up_draws)
+        self._down = Link(fields, client.down_draws)
+
+    def up(self, at: float, arrive: Callable[[Any], None], frame: Any) -> None:
+        self.clock.call_at(self._up.arrival(at), arrive, frame)
+
+    def down(self, at: float, arrive: Callable[[Any], None], frame: Any) -> None:
+        self.clock.call_at(self._down.arrival(at), arrive, frame)
+
+    # --- at the gateway ---
+
+    def accept(self, _: None) -> None:
+        if self.gateway.machine is None:
+            self.down(self.clock.now, self.lost_by_client, None)
+        elif self.client_open:
+            self.gateway_open = True
+            self.gateway.accepted(self)
+            self.down(self.clock.now, self.opened, None)
+
+    def to_gateway(self, frame: frames.FromClient) -> None:
+        if self.gateway_open:
+            self.gateway.from_client(self, frame)
+
+    def lost_by_gateway(self, _: None) -> None:
+        if self.gateway_open:
+            self.gateway_open = False
+            self.gateway.hung_up(self)
+
+    # --- at the client ---
+
+    def opened(self, _: None) -> None:
+        if self.client_open:
+            self.client.connection_opened()
+
+    def to_client(self, frame: frames.ToClient) -> None:
+        if self.client_open:
+            self.client.from_gateway(frame)
+
+    def lost_by_client(self, _: None) -> None:
+        if self.client_open:
+            self.client_open = False
+            self.client.connection_lost(self)

@@ -1,0 +1,118 @@
+"""A gateway's node."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from imsim.core import events, frames
+from imsim.core.gateway import Gateway
+from imsim.core.model import Code
+from imsim.sim.nodes.connection import Connection
+from imsim.sim.nodes.machines import Machines
+from imsim.sim.nodes.work import Work, intent_of
+
+if TYPE_CHECKING:
+    from imsim.sim.world import World
+
+
+class GatewayNode(Machines):
+    __slots__ = ("_connections", "_links", "machine", "name", "work")
+
+    def __init__(self, world: World, index: int) -> None:
+        super().__init__(world)
+        self.name = f"g{index}"
+        self.work = Work(world.scenario.topology.gateway, world.seed, "gateway", index)
+        self._links = world.backend_links(("gateway", index), "router", world.scenario.topology.routers)
+        self._connections: dict[int, Connection] = {}
+        self.machine: Gateway | None = None
+        self.start()
+
+    def start(self) -> None:
+        self.machine = Gateway(self, self.world.policies, self.name, self.world.epoch)
+
+    def crash(self) -> None:
+        """Everything in memory is gone; the clients see their connections break."""
+        self.machine = None
+        connections, self._connections = self._connections, {}
+        for connection in connections.values():
+            connection.gateway_open = False
+            connection.down(self.world.clock.now, connection.lost_by_client, None)
+
+    def next_deadline(self) -> float | None:
+        return self.machine.next_deadline() if self.machine else None
+
+    def handle_timer(self, now: float) -> None:
+        if self.machine:
+            self.machine.handle_timer(now)
+
+    def accepted(self, connection: Connection) -> None:
+        assert self.machine is not None
+        self._connections[connection.id] = connection
+        self.now = self.world.clock.now
+        self.machine.connected(connection.id, self.now)
+        self.arm()
+
+    def hung_up(self, connection: Connection) -> None:
+        if self.machine is not None and self._connections.pop(connection.id, None) is not None:
+            self.now = self.world.clock.now
+            self.machine.disconnected(connection.id, self.now)
+            self.arm()
+
+    def from_client(self, connection: Connection, frame: frames.FromClient) -> None:
+        assert self.machine is not None
+        intent = intent_of(frame.id_client) if type(frame) is frames.Send else None
+        now = self.world.clock.now
+        self.now = self.work.done(now, frame.op, connection.id, intent, connection.client.number)
+        self.machine.receive(connection.id, frame, self.now)
+        self.arm()
+
+    def from_router(self, frame: frames.ToGateway) -> None:
+        if self.machine is not None:
+            self.now = self.world.clock.now
+            self.machine.receive_from_router(frame, self.now)
+            self.arm()
+
+    # --- the gateway's port ---
+
+    def send(self, connection: int, frame: frames.ToClient) -> None:
+        target = self._connections.get(connection)
+        if target is None:
+            return
+        if type(frame) is frames.Push:
+            intent = intent_of(frame.message.id_client)
+        else:
+            intent = intent_of(frame.id_client) if type(frame) is frames.Stored else None
+        leaves = self.work.done(self.now, frame.op, connection, intent, target.client.number)
+        target.down(leaves, target.to_client, frame)
+
+    def close(self, connection: int) -> None:
+        target = self._connections.pop(connection, None)
+        if target is not None:
+            target.gateway_open = False
+            target.down(self.now, target.lost_by_client, None)
+
+    def authenticate(self, connection: int, token: str) -> None:
+        # In the simulation a token is the user's name and when it was issued; its check costs what `login` costs.
+        self.world.clock.call_at(self.now, self._authenticated, (connection, token))
+
+    def _authenticated(self, asked: tuple[int, str]) -> None:
+        connection, token = asked
+        if self.machine is not None:
+            self.now = self.world.clock.now
+            user, _, issued_at = token.partition(" ")
+            if self.world.has_user(user):
+                self.machine.authenticated(connection, user, None, self.now, float(issued_at))
+            else:
+                self.machine.authenticated(connection, None, Code.BAD_TOKEN, self.now)
+            self.arm()
+
+    def to_conversation(self, frame: frames.Up) -> None:
+        router = self.world.router_of(frame.conversation_id)
+        self.world.clock.call_at(self._links[router.index].arrival(self.now), router.receive, frame)
+
+    def to_user(self, user: str, frame: frames.ToUsers) -> None:
+        router = self.world.router_of(user)
+        self.world.clock.call_at(self._links[router.index].arrival(self.now), router.receive, frame)
+
+    def emit(self, event: events.Pushed | events.Shed) -> None:
+        self.world.pushed(event, self.now)

@@ -1,0 +1,161 @@
+"""A router's node."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from imsim.core import events, frames, storage
+from imsim.core.chatrooms import Chatrooms
+from imsim.core.conversations import Conversations
+from imsim.core.model import is_chatroom
+from imsim.core.users import Users
+from imsim.sim.nodes.machines import Machines
+from imsim.sim.nodes.work import Work, intent_of
+
+if TYPE_CHECKING:
+    from imsim.sim.world import World
+
+
+class RouterNode(Machines):
+    """Holds the conversations and the users that hash to it."""
+
+    __slots__ = (
+        "_asked_at_once",
+        "_gateway_links",
+        "_local",
+        "_router_links",
+        "_storage_links",
+        "chatrooms",
+        "conversations",
+        "index",
+        "users",
+        "work",
+    )
+
+    def __init__(self, world: World, index: int) -> None:
+        super().__init__(world)
+        topology = world.scenario.topology
+        self.index = index
+        self.work = Work(topology.router, world.seed, "router", index)
+        self._gateway_links = world.backend_links(("router", index), "gateway", topology.gateways)
+        self._router_links = world.backend_links(("router", index), "router", topology.routers)
+        self._storage_links = world.backend_links(("router", index), "storage", topology.storages)
+        self._local: deque[frames.ToUsers] = deque()
+        self._asked_at_once: list[storage.Request] | None = None
+        self.conversations: Conversations | None = None
+        self.chatrooms: Chatrooms | None = None
+        self.users: Users | None = None
+        self.start()
+
+    def start(self) -> None:
+        self.conversations = Conversations(self, self.world.policies, self.world.epoch)
+        self.chatrooms = Chatrooms(self, self.world.policies, self.world.epoch)
+        self.users = Users(self, self.world.policies)
+
+    def warm_up(self, conversation_id: str, founders: tuple[str, ...]) -> None:
+        """Have a conversation open, as it would be had the service run for a while; free of charge."""
+        assert self.conversations is not None
+        self._asked_at_once = []
+        self.conversations.open(conversation_id, self.now, founders)
+        asked, self._asked_at_once = self._asked_at_once, None
+        for request in asked:
+            self.conversations.stored(request, self.world.storage.execute(request), self.now)
+
+    def crash(self) -> None:
+        """Everything in memory is gone, answers from storage included."""
+        self.conversations = self.chatrooms = self.users = None
+        self._local.clear()
+
+    def revoke(self, user: str) -> None:
+        if self.users is not None:
+            self.now = self.world.clock.now
+            self.users.revoke(user, self.world.epoch + self.now)
+            self.arm()
+
+    def next_deadline(self) -> float | None:
+        if self.conversations is None or self.users is None:
+            return None
+        one, other = self.conversations.next_deadline(), self.users.next_deadline()
+        return one if other is None or (one is not None and one < other) else other
+
+    def handle_timer(self, now: float) -> None:
+        if self.conversations is not None and self.users is not None:
+            self.conversations.handle_timer(now)
+            self.users.handle_timer(now)
+            self._drain()
+
+    def receive(self, frame: frames.Up | frames.ToUsers) -> None:
+        if self.conversations is None or self.chatrooms is None or self.users is None:
+            return
+        now = self.world.clock.now
+        if type(frame) is frames.Up and frame.conversation_id:
+            request = frame.frame
+            intent = intent_of(request.id_client) if type(request) is frames.Send else None
+            self.now = self.work.done(now, request.op, frame.conversation_id, intent)
+            machine = self.chatrooms if is_chatroom(frame.conversation_id) else self.conversations
+            machine.receive(frame, self.now)
+        else:
+            self._to_users(frame, now)
+        self._drain()
+        self.arm()
+
+    def _to_users(self, frame: frames.ToUsers, now: float) -> None:
+        assert self.users is not None
+        if type(frame) is frames.Deliver:
+            message = frame.message
+            numbers = [self.world.user_number(user) for user in frame.users]
+            intent = intent_of(message.id_client)
+            self.now = self.work.done_for_each(now, frame.op, message.conversation_id, intent, numbers)
+        else:
+            self.now = self.work.done(now, frame.op, None)
+        self.users.receive(frame, self.now)
+
+    def _drain(self) -> None:
+        """What the conversations had for users of this same router, once they are done."""
+        while self._local:
+            self._to_users(self._local.popleft(), self.now)
+
+    def stored(self, answer: tuple[Conversations | Users, storage.Request, storage.Result]) -> None:
+        machine, request, result = answer
+        if machine is self.conversations or machine is self.users:  # else it has died since it asked
+            self.now = self.world.clock.now
+            machine.stored(request, result, self.now)
+            self._drain()
+            self.arm()
+
+    # --- the port of both machines ---
+
+    def store(self, request: storage.Request) -> None:
+        if self._asked_at_once is not None:
+            self._asked_at_once.append(request)
+            return
+        asker = self.users if isinstance(request, storage.USERS_REQUESTS) else self.conversations
+        node = self.world.storage_for(request)
+        arrival = self._storage_links[node.index].arrival(self.now)
+        self.world.clock.call_at(arrival, node.receive, (self, asker, request))
+
+    def to_gateway(self, gateway: str, frame: frames.ToGateway) -> None:
+        index = int(gateway[1:])
+        arrival = self._gateway_links[index].arrival(self.now)
+        self.world.clock.call_at(arrival, self.world.gateways[index].from_router, frame)
+
+    def to_users(self, frame: frames.Deliver | frames.Opened) -> None:
+        for index, users in self.world.by_router(frame.users):
+            part = frame if len(users) == len(frame.users) else replace(frame, users=users)
+            if index == self.index:
+                self._local.append(part)
+            else:
+                arrival = self._router_links[index].arrival(self.now)
+                self.world.clock.call_at(arrival, self.world.routers[index].receive, part)
+
+    def to_user(self, user: str, frame: frames.ToUsers) -> None:
+        router = self.world.router_of(user)
+        if router is self:
+            self._local.append(frame)
+        else:
+            self.world.clock.call_at(self._router_links[router.index].arrival(self.now), router.receive, frame)
+
+    def emit(self, event: events.Committed) -> None:
+        self.world.committed(event, self.now)
