@@ -8,7 +8,7 @@ import types
 import typing
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imsim.core import frames
@@ -64,11 +64,15 @@ def camel(name: str) -> str:
     return "from" if name == "sender" else head + "".join(part.title() for part in rest)
 
 
+#: Of each frame: there are many, and much alike.
+few = settings(max_examples=25)
+
 every_frame = pytest.mark.parametrize("frame_type", FRAMES, ids=lambda frame: frame.op)
 
 
 @every_frame
 @given(data=st.data())
+@few
 def test_every_frame_comes_back_as_it_was(frame_type, data):
     frame = data.draw(values(frame_type))
     text = encode(frame)
@@ -79,6 +83,7 @@ def test_every_frame_comes_back_as_it_was(frame_type, data):
 
 @every_frame
 @given(data=st.data())
+@few
 def test_the_text_is_an_object_with_an_op_and_camel_case_keys_and_no_defaults(frame_type, data):
     frame = data.draw(values(frame_type))
     keys = list(json.loads(encode(frame)))
@@ -95,6 +100,7 @@ def test_the_text_is_an_object_with_an_op_and_camel_case_keys_and_no_defaults(fr
 
 @every_frame
 @given(data=st.data())
+@few
 def test_a_default_may_be_absent_and_an_unknown_key_is_ignored(frame_type, data):
     required = {
         field.name: data.draw(values(fields(frame_type)[field.name]))
