@@ -12,7 +12,7 @@ from typing import Any
 from imsim.core import amendments, events, frames
 from imsim.core.changes import SILENT, event_of, is_from_outside, is_visible
 from imsim.core.inbox import Taken
-from imsim.core.model import Flow, Message, MessageType, Place, Route, Scene, Status, conversation_id
+from imsim.core.model import Code, Flow, Message, MessageType, Place, Route, Scene, Status, conversation_id
 from imsim.core.outbox import Outbox, Outgoing
 from imsim.core.policies import Policies
 from imsim.core.requests import Requests
@@ -30,6 +30,7 @@ class Client:
         "_conversations",
         "_inbox",
         "_is_ready",
+        "_log",
         "_looking_back",
         "_outbox",
         "_policies",
@@ -61,6 +62,7 @@ class Client:
         self._policies = policies
         self._timers = Timers()
         self._conversations: dict[str, LocalConversation] = {}
+        self._log: str | None = None  # which log of the server's this device has got things from
         self._version = 0  # of the user's log, up to which this device has its places for sure
         self._inbox = 0  # up to where the user's inbox has been fetched
         self._sync_timer: Timer | None = None
@@ -254,6 +256,9 @@ class Client:
         self._requests.lost()
         if self._sync_timer:
             self._sync_timer.cancel()
+        self._forget_gaps()
+
+    def _forget_gaps(self) -> None:
         for conversation in self._conversations.values():
             if conversation.gap_timer:
                 conversation.gap_timer.cancel()
@@ -261,6 +266,9 @@ class Client:
 
     def _logged_in(self, frame: frames.LoggedIn, now: float) -> None:
         self._uplink.logged_in(now)
+        if self._log not in (None, frame.log):
+            self._reset()
+        self._log = frame.log
         self._sync_again = self._is_ready = False
         self._resync = 0
         self._sync(None, now)
@@ -269,6 +277,18 @@ class Client:
             if not self._requests.is_waiting(frames.Enter.op, name):
                 self._requests.ask(frames.Enter(name), now)
         self._outbox.logged_in(now)  # after the rooms that it speaks in
+
+    def _reset(self) -> None:
+        """What this device has got is of a log that is no more: an old seq, or version, says nothing about the new one.
+        What the user wants is kept, as far as it does not speak of a seq."""
+        self._forget_gaps()
+        self._conversations.clear()
+        self._looking_back.clear()
+        self._version = self._inbox = 0
+        self._outbox.forget_seqs()
+        self._port.emit(events.Reset())
+        for frame in self._requests.forget_seqs():
+            self._port.emit(events.RequestFailed(frame.op, frame.ref, Code.AHEAD, "the server's log is another one"))
 
     def _refused(self, frame: frames.Refused, now: float) -> None:
         self._uplink.refused(frame, now)
@@ -295,11 +315,18 @@ class Client:
     def _sync(self, _: None, now: float) -> None:
         """Ask for what was missed, and again if no answer comes."""
         cursors = {c.id: c.inbox.cursor for c in self._conversations.values()}
+        places = max((c.place.version for c in self._conversations.values()), default=0)
         self._sync_number += 1
         if self._sync_timer:
             self._sync_timer.cancel()
         self._sync_timer = self._timers.at(now + self._policies.send_timeout, self._sync)
-        self._put(frames.Sync(cursors, self._version, self._inbox, self._sync_number, self._resync), now)
+        self._put(frames.Sync(cursors, self._version, self._inbox, self._sync_number, self._resync, places), now)
+
+    def _sync_rejected(self, frame: frames.Rejected, now: float) -> None:
+        if self.state == State.SYNCING and frame.number == self._sync_number and frame.code == Code.AHEAD:
+            self._reset()
+            self._sync(None, now)
+        # Otherwise its timer asks again.
 
     def _take_page(self, frame: frames.Page | frames.SyncDone, now: float) -> bool:
         """Whether it answers the latest `sync`; what it brings is welcome in any case."""
@@ -392,6 +419,8 @@ class Client:
     def _rejected(self, frame: frames.Rejected, now: float) -> None:
         if frame.request == frames.Send.op:
             self._outbox.rejected(frame, now)
+        elif frame.request == frames.Sync.op:
+            self._sync_rejected(frame, now)
         elif frame.code.retryable:
             self._requests.postponed(frame, now)
         elif self._answered(frame):

@@ -214,7 +214,7 @@ class Gateway:
                 connection.timer.cancel()
             connection.timer = self._timers.at(now + timeout, self._check_heartbeat, connection)
             time = int((self._epoch + now) * 1000)
-            self._port.send(connection.id, frames.LoggedIn(session.user, session.device, time, timeout))
+            self._port.send(connection.id, frames.LoggedIn(session.user, session.device, time, timeout, frame.log))
 
     def _login_overdue(self, connection: _Connection, now: float) -> None:
         self._end(connection, Code.LOGIN_TIMEOUT, "no login in time")

@@ -51,11 +51,12 @@ class _Place:
 
 
 class _User:
-    __slots__ = ("epoch", "id", "logins", "places", "request", "revoked_before", "sessions", "timer", "waiting")
+    __slots__ = ("epoch", "id", "log", "logins", "places", "request", "revoked_before", "sessions", "timer", "waiting")
 
     def __init__(self, id: str) -> None:
         self.id = id
         self.epoch = 0  # of the latest session
+        self.log = ""  # that of storage
         self.sessions: dict[str, Session] = {}  # by device
         self.logins: dict[str, tuple[str, int]] = {}  # of those sessions: which login of which instance
         self.revoked_before = 0.0  # tokens issued before this wall time are void
@@ -178,6 +179,7 @@ class Users:
             return
         user.request = None
         user.epoch = result.epoch * _LOGINS_PER_OPENING
+        user.log = result.log
         user.revoked_before = max(result.revoked_before, user.revoked_before)
         for stored, unread_seqs, max_seq, delivered_seq, state in result.places:
             unread = Unread(stored.read_seq, unread_seqs)
@@ -251,10 +253,7 @@ class Users:
         elif isinstance(frame, frames.EndSession):
             self._end_session(user, session, frame)
         elif isinstance(frame, frames.Sync):
-            missed = storage.Missed(
-                session, frame.cursors, self._policies.page, frame.version, frame.inbox, frame.number
-            )
-            self._port.store(missed)
+            self._sync(user, session, frame)
             if self._policies.receipts == "delivered":
                 for conversation, seq in frame.cursors.items():
                     self._delivered(user, conversation, seq, now)
@@ -280,7 +279,7 @@ class Users:
         session = Session(user.id, frame.device, user.epoch, frame.gateway, frame.connection, slot)
         user.sessions[frame.device] = session
         user.logins[frame.device] = (frame.instance, frame.attempt)
-        self._port.to_gateway(frame.gateway, frames.Attached(frame.connection, session))
+        self._port.to_gateway(frame.gateway, frames.Attached(frame.connection, session, None, user.log))
         self._tell_friends(user, None if was_online else frames.Presence(user.id, True), session)
 
     def _kick(self, user: _User, session: Session, code: Code) -> None:
@@ -515,16 +514,29 @@ class Users:
 
     # --- login sync -------------------------------------------------------------------------------------------------
 
+    def _sync(self, user: _User, session: Session, frame: frames.Sync) -> None:
+        # What a device has got is in storage, and mostly known here. A device that has more may be so because we have
+        # not heard of it, or because storage has lost it: storage is to tell.
+        doubted = any(
+            seq > (place.last_seq if (place := user.places.get(id)) else 0) for id, seq in frame.cursors.items()
+        )
+        page, places = self._policies.page, frame.place_version
+        self._port.store(
+            storage.Missed(
+                session, frame.cursors, page, frame.version, frame.inbox, frame.number, places, doubted=doubted
+            )
+        )
+
     def _send_page(self, request: storage.Missed, result: storage.Result) -> None:
         user = self._users.get(request.session.user)
         if user is None or user.sessions.get(request.session.device) != request.session:
             return
         asker = (request.session,)
         if not isinstance(result, storage.MissedPage):
-            refusal = frames.Rejected(
-                frames.Sync.op, "", Code.UNAVAILABLE, "storage could not be read", 0.0, request.number
-            )
-            self._to_all(asker, refusal)
+            code, text = Code.UNAVAILABLE, "storage could not be read"
+            if isinstance(result, storage.Ahead):
+                code, text = Code.AHEAD, "the log was set back: forget what you have, and sync as a new device does"
+            self._to_all(asker, frames.Rejected(frames.Sync.op, "", code, text, 0.0, request.number))
             return
         # What storage did without its answer ever coming back is known from here only: messages that no writer let
         # out, and changes of places.

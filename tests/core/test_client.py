@@ -160,7 +160,9 @@ def test_an_answer_to_another_sync_brings_what_it_brings_and_no_more(number, las
     phone.get(frame)
     assert (phone.shown, phone.machine.state, phone.sent()) == ([1], State.SYNCING, [])
     phone.advance(5)
-    assert phone.sent() == [frames.Sync({AB: 1}, 0, 0, 3)]  # neither the inbox nor the version is to be relied on
+    assert phone.sent() == [
+        frames.Sync({AB: 1}, 0, 0, 3, place_version=int(last))
+    ]  # neither the inbox nor the version is to be relied on
     phone.synced(version=2)
     assert (phone.machine.state, phone.line().pinned) == (State.ONLINE, last)
 
@@ -229,7 +231,7 @@ def test_a_sync_goes_on_from_the_version_of_the_last_one():
     phone.machine.disconnected(0.0)
     phone.machine.start(0.0)
     phone.log_in()
-    assert phone.sent(frames.Sync) == [frames.Sync({AB: 0, TEAM: 0}, 5, number=2)]
+    assert phone.sent(frames.Sync) == [frames.Sync({AB: 0, TEAM: 0}, 5, number=2, place_version=7)]
 
 
 def test_a_sync_that_knows_less_reading_than_this_device_is_told(phone):
