@@ -413,7 +413,7 @@ class LiveWorld(World):
 
     def revoke(self, user: str) -> None:
         async def in_the_loop() -> None:
-            self.server.revoke(user)
+            assert await self.server.revoke(user)
 
         self.run(in_the_loop())
         self.settle()
