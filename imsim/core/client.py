@@ -323,10 +323,19 @@ class Client:
         self._put(frames.Sync(cursors, self._version, self._inbox, self._sync_number, self._resync, places), now)
 
     def _sync_rejected(self, frame: frames.Rejected, now: float) -> None:
-        if self.state == State.SYNCING and frame.number == self._sync_number and frame.code == Code.AHEAD:
+        if self.state != State.SYNCING or frame.number != self._sync_number:
+            return
+        assert self._sync_timer is not None
+        if frame.code == Code.AHEAD:
             self._reset()
             self._sync(None, now)
-        # Otherwise its timer asks again.
+        elif frame.retry_after:
+            self._sync_timer.cancel()
+            self._sync_timer = self._timers.at(now + frame.retry_after, self._sync)
+        elif not frame.code.retryable:
+            self._sync_timer.cancel()
+            self._port.emit(events.RequestFailed(frame.request, frame.ref, frame.code, frame.text))
+        # Otherwise its timer asks again, a little later.
 
     def _take_page(self, frame: frames.Page | frames.SyncDone, now: float) -> bool:
         """Whether it answers the latest `sync`; what it brings is welcome in any case."""

@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 from imsim.core import events, frames
 from imsim.core.attachments import check_attachment
 from imsim.core.exceptions import BadAttachment, BadName
-from imsim.core.limits import Bucket
+from imsim.core.limits import CURSORS, Bucket
 from imsim.core.model import Code, MessageType, Scene, Session, check_name, conversation_id, peer_in
 from imsim.core.policies import Policies
 from imsim.core.timers import Timer, Timers
@@ -73,6 +73,8 @@ class _Connection:
         "id",
         "latest",
         "login",
+        "marks",
+        "marks_timer",
         "resyncs",
         "room_bucket",
         "rooms",
@@ -97,6 +99,9 @@ class _Connection:
         #: By op and conversation, where a new one makes those before it needless: `placed`, `notify`, `resync`.
         self.latest: dict[tuple[str, str], _Push] = {}
         self.unacknowledged_count = 0  # of both
+        #: By conversation, what it has `delivered` that is still to be passed on, where there is a limit.
+        self.marks: dict[str, frames.Delivered] = {}
+        self.marks_timer: Timer | None = None
 
 
 class Gateway:
@@ -109,7 +114,7 @@ class Gateway:
         self._epoch = epoch
         self._timers = Timers()
         self._connections: dict[int, _Connection] = {}
-        self._buckets: dict[tuple[str, bool], Bucket] = {}  # by user: for sends, for other requests
+        self._buckets: dict[tuple[str, str], Bucket] = {}  # by user, and what of
         self._hint_buckets: dict[str, Bucket] = {}  # by user
 
     def next_deadline(self) -> float | None:
@@ -263,20 +268,26 @@ class Gateway:
                 return f"{name}: more than {limit} bytes of UTF-8"
         return ""
 
-    def _is_too_fast(self, connection: _Connection, frame: frames.Send | frames.Asked, now: float) -> bool:
-        """Whether it was refused because the user asks for too much; sends and other requests are counted apart."""
-        if not self._policies.user_rate:
-            return False
-        assert connection.session is not None
-        is_send = isinstance(frame, frames.Send)
-        wait = self._bucket((connection.session.user, is_send), now).take(now)
+    def _is_too_fast(
+        self, connection: _Connection, frame: frames.Send | frames.Sync | frames.Asked, now: float
+    ) -> bool:
+        """Whether it was refused because the user asks for too much. Messages, syncs and other requests are counted
+        apart: what of one kind is too much holds up no other."""
+        what = {frames.Send: "messages", frames.Sync: "syncs"}.get(type(frame), "requests")
+        wait = self._wait(connection, what, now)
         if wait:
-            what = "messages" if is_send else "requests"
             text = f"more than {self._policies.user_rate:g} {what} a second"
             self._reject(connection, frame.op, frame.ref, Code.RATE_LIMITED, text, wait, frame.number)
         return wait > 0
 
-    def _bucket(self, whose: tuple[str, bool], now: float) -> Bucket:
+    def _wait(self, connection: _Connection, what: str, now: float) -> float:
+        """Seconds until the user may do so; 0: now, and it counts."""
+        if not self._policies.user_rate:
+            return 0.0
+        assert connection.session is not None
+        return self._bucket((connection.session.user, what), now).take(now)
+
+    def _bucket(self, whose: tuple[str, str], now: float) -> Bucket:
         """The user's, kept across connections, or reconnecting would refill it."""
         bucket = self._buckets.get(whose)
         if bucket is None:
@@ -357,11 +368,40 @@ class Gateway:
                 del connection.unacknowledged[conversation]
         self._latest_acknowledged(connection, (frames.Notify.op, conversation), frame.seq)
         if self._policies.receipts == "delivered" and conversation.startswith(f"{Scene.P2P}:"):
-            self._to_own_user(connection, frame, now)
+            self._pass_on(connection, frame, now)
+
+    def _pass_on(self, connection: _Connection, mark: frames.Delivered, now: float) -> None:
+        """An acknowledgement is never refused, for nobody would repeat it. Beyond the rate it waits, and the latest of
+        its conversation says all that those before it said; if the connection ends first, the next sync says it."""
+        marks, id = connection.marks, mark.conversation_id
+        wait = 0.0 if marks else self._wait(connection, "marks", now)
+        if not marks and not wait:
+            self._to_own_user(connection, mark, now)
+        elif id in marks or len(marks) < CURSORS:
+            if id not in marks or marks[id].seq < mark.seq:
+                marks[id] = mark
+            if connection.marks_timer is None:
+                connection.marks_timer = self._timers.at(now + wait, self._pass_marks_on, connection)
+        else:
+            self._end(connection, Code.BAD_REQUEST, f"conversationId: a device has at most {CURSORS} conversations")
+
+    def _pass_marks_on(self, connection: _Connection, now: float) -> None:
+        marks, wait = connection.marks, 0.0
+        while marks and not wait:
+            wait = self._wait(connection, "marks", now)
+            if not wait:
+                self._to_own_user(connection, marks.pop(next(iter(marks))), now)
+        connection.marks_timer = None
+        if marks:  # not at this very moment, which rounding might make of it
+            connection.marks_timer = self._timers.at(now + max(wait, 0.001), self._pass_marks_on, connection)
 
     def _sync(self, connection: _Connection, frame: frames.Sync, now: float) -> None:
         self._latest_acknowledged(connection, (frames.Resync.op, ""), frame.resync)
-        self._to_own_user(connection, frame, now)
+        if len(frame.cursors) > CURSORS:
+            text = f"cursors: of at most {CURSORS} conversations"
+            self._reject(connection, frame.op, frame.ref, Code.BAD_REQUEST, text, number=frame.number)
+        elif not self._is_too_fast(connection, frame, now):
+            self._to_own_user(connection, frame, now)
 
     def _noted(self, connection: _Connection, frame: frames.Noted, now: float) -> None:
         self._latest_acknowledged(connection, (frames.Placed.op, frame.conversation_id), frame.version)
@@ -502,8 +542,9 @@ class Gateway:
 
     def _forget(self, connection: _Connection) -> None:
         del self._connections[connection.id]
-        if connection.timer:
-            connection.timer.cancel()
+        for timer in (connection.timer, connection.marks_timer):
+            if timer:
+                timer.cancel()
         for pushes in (*connection.unacknowledged.values(), connection.latest.values()):
             for push in pushes:
                 if push.timer:

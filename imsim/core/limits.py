@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+#: Conversations that one sync may speak of, and so that a device may have.
+CURSORS = 10_000
+
 
 class Bucket:
     """`rate` tokens a second flow in, up to `burst`, which is also what there is to begin with."""

@@ -20,6 +20,7 @@ from websockets.server import ServerProtocol
 from imsim import wire
 from imsim.core import events, frames, storage
 from imsim.core.exceptions import RunError
+from imsim.core.limits import CURSORS
 from imsim.core.model import Code
 from imsim.core.node import Node
 from imsim.core.policies import Policies
@@ -78,8 +79,9 @@ class Server:
         self._storage_timeout = policies.storage_timeout
         self.write_limit = write_limit or max(1 << 20, 2 * policies.page * policies.content_bytes)
         # The largest frames that a client may have cause to send: JSON can take six bytes for one; content, file and
-        # custom may be as long each; a change names all members of a group, a sync every conversation of the device.
-        self.max_size = (1 << 20) + 18 * policies.content_bytes + 70 * policies.group_size
+        # custom may be as long each; a change names all members of a group, a sync every conversation of the device, in
+        # up to 160 bytes each.
+        self.max_size = (1 << 16) + 18 * policies.content_bytes + 70 * policies.group_size + 160 * CURSORS
 
     # --- for the caller ---------------------------------------------------------------------------------------------
 

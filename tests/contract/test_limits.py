@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from imsim.core import events
 from imsim.core.model import Code, Status
 
@@ -52,6 +54,35 @@ def test_a_group_has_a_limit_of_its_own(make_world):
     assert bob.shown == ["1", "aside"]
     world.advance(1.1)
     assert carol.shown == ["1", "2", "3"]
+
+
+def test_who_syncs_too_fast_waits_for_each_page_and_misses_nothing(make_world):
+    world = make_world(user_rate=2.0, user_burst=1, page=2)
+    alice, bob = world.device("alice").start(), world.device("bob").start()
+    bob.stop()
+    for number in range(1, 8):
+        alice.send("bob", str(number), str(number))
+        world.advance(1)
+    bob.start()
+    assert bob.shown == ["1", "2"]
+    world.advance(0.6)
+    assert bob.shown == ["1", "2", "3", "4"]
+    world.advance(1.5)
+    assert bob.shown == [str(number) for number in range(1, 8)]
+    assert len(bob.of(events.Ready)) == 2
+
+
+@pytest.mark.design("notify")
+def test_receipts_beyond_the_rate_come_late_but_come(make_world):
+    world = make_world(user_rate=1.0, user_burst=1)
+    alice, bob, carol = (world.device(user).start() for user in ("alice", "bob", "carol"))
+    for number in range(1, 4):
+        alice.send("bob", str(number), f"1{number}", settle=False)
+        carol.send("bob", str(number), f"2{number}", settle=False)
+        world.advance(1)
+    world.advance(20)
+    assert alice.of(events.PeerDelivered)[-1] == events.PeerDelivered("p2p:alice:bob", 3)
+    assert carol.of(events.PeerDelivered)[-1] == events.PeerDelivered("p2p:bob:carol", 3)
 
 
 def test_names_are_checked(world):
