@@ -160,6 +160,17 @@ class Gateway:
         if source is not None:
             self._end(source, code, text)
 
+    def reject(self, connection: int, frame: frames.FromClient, text: str, now: float) -> None:
+        """The shell could make sense of this frame but for a value in it that cannot be: so much for this request. What
+        gets no answer anyway is ignored."""
+        source = self._connections.get(connection)
+        if source is not None and source.session is None:
+            self._end(source, Code.BAD_REQUEST, text)
+        elif source is not None:
+            source.heard = now
+            if isinstance(frame, frames.Send | frames.Sync | frames.Asked):
+                self._reject(source, frame.op, frame.ref, Code.BAD_REQUEST, text, number=frame.number)
+
     def router_lost(self, owns: Callable[[str], bool]) -> None:
         """The link to a router broke: what either side sent last may be lost. The users whom it `owns` must log in
         again, so that both sides agree on their sessions, and fetch what they missed."""
@@ -229,8 +240,8 @@ class Gateway:
     def _send(self, connection: _Connection, frame: frames.Send, now: float) -> None:
         session = connection.session
         assert session is not None
-        if too_large := self._too_large(content=frame.content, custom=frame.custom, file=self._weighed(frame)):
-            self._reject(connection, frame.op, frame.id_client[:128], Code.TOO_LARGE, too_large)
+        if unfit := self._unfit(content=frame.content, custom=frame.custom, file=self._weighed(frame)):
+            self._reject(connection, frame.op, frame.id_client[:128], *unfit)
             return
         try:
             check_name("to", frame.to)
@@ -256,17 +267,19 @@ class Gateway:
                 return {**frame.file, "targets": None}
         return frame.file
 
-    def _too_large(self, **fields: str | dict[str, object] | None) -> str:
-        """What is wrong with the first of the fields that has too many bytes; "" if none."""
+    def _unfit(self, **fields: str | dict[str, object] | None) -> tuple[Code, str] | None:
+        """What is wrong with the first of the fields that has too many bytes, or is no text; None if all are well."""
         limit = self._policies.content_bytes
         for name, value in fields.items():
             if not value:
                 continue
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            # At most four bytes a character, so only long texts need counting.
-            if len(text) * 4 > limit and len(text.encode(errors="surrogatepass")) > limit:
-                return f"{name}: more than {limit} bytes of UTF-8"
-        return ""
+            try:
+                if (len(text) if text.isascii() else len(text.encode())) > limit:
+                    return Code.TOO_LARGE, f"{name}: more than {limit} bytes of UTF-8"
+            except UnicodeEncodeError:  # a client in this process; from any other the shell refuses it
+                return Code.BAD_REQUEST, f"{name}: half a surrogate pair is no character"
+        return None
 
     def _is_too_fast(
         self, connection: _Connection, frame: frames.Send | frames.Sync | frames.Asked, now: float
@@ -297,8 +310,8 @@ class Gateway:
 
     def _set_conversation(self, connection: _Connection, frame: frames.SetConversation, now: float) -> None:
         assert connection.session is not None
-        if too_large := self._too_large(custom=frame.custom):
-            self._reject(connection, frame.op, frame.ref, Code.TOO_LARGE, too_large, number=frame.number)
+        if unfit := self._unfit(custom=frame.custom):
+            self._reject(connection, frame.op, frame.ref, *unfit, number=frame.number)
         elif frame.blocked is not None and not peer_in(frame.conversation_id, connection.session.user):
             text = "conversationId: there is nobody to be blocked in it"
             self._reject(connection, frame.op, frame.ref[:256], Code.BAD_REQUEST, text, number=frame.number)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from http import HTTPStatus
 from ssl import SSLContext
+from typing import cast
 
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
@@ -197,6 +198,10 @@ class Server:
             return
         try:
             frame = wire.decode_from_client(text)
+        except wire.LoneSurrogate as error:
+            self.node.reject(id, cast(frames.FromClient, error.frame), str(error), self._clock())
+            self.settle_machine()
+            return
         except wire.WireError as error:
             self.refuse(id, Code.BAD_FRAME, str(error))
             return

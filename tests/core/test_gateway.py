@@ -297,13 +297,40 @@ def test_what_is_the_users_own_goes_to_its_user(access, frame):
 def test_the_limit_of_a_text_is_in_bytes(field):
     access = Access(content_bytes=8)
     access.live()
-    for text in ("12345678", "äöüß", "😀😀", "", "123456789", "äöüßx", "😀😀x", "\ud800" * 3):
+    for text in ("12345678", "äöüß", "😀😀", "", "123456789", "äöüßx", "😀😀x"):
         access.receive(send("1", **{"to": "alice", "content": "", field: text}))
     methods = [method for method, _ in access.port.calls]
-    assert methods == ["to_conversation"] * 4 + ["send"] * 4
+    assert methods == ["to_conversation"] * 4 + ["send"] * 3
     rejected = [frame for _, frame in access.sent()]
     assert {(frame.request, frame.ref, frame.code) for frame in rejected} == {("send", "1", Code.TOO_LARGE)}
     assert {frame.text for frame in rejected} == {f"{field}: more than 8 bytes of UTF-8"}
+
+
+@pytest.mark.parametrize("fields", [{"content": "\ud800"}, {"custom": "\udfff"}, {"file": {"x": "\ud800"}}])
+def test_half_a_surrogate_pair_is_no_text(access, fields):
+    access.live()
+    access.receive(send("1", **{"to": "alice", "content": "", **fields}))
+    ((_, frame),) = access.sent()
+    assert (frame.ref, frame.code) == ("1", Code.BAD_REQUEST)
+    assert frame.text.startswith(f"{next(iter(fields))}: ")
+
+
+def test_what_the_shell_finds_wrong_with_a_value_is_told_to_who_asked_and_no_more(access):
+    access.live()
+    for frame in (send("1"), frames.ReadCount(AB, 1, 5), frames.Sync({}, number=3)):
+        access.machine.reject(1, frame, "why", 0.0)
+    answers = [(frame.request, frame.ref, frame.number, frame.code) for _, frame in access.sent()]
+    assert answers == [
+        ("send", "1", 0, Code.BAD_REQUEST),
+        ("read_count", f"{AB}:1", 5, Code.BAD_REQUEST),
+        ("sync", "", 3, Code.BAD_REQUEST),
+    ]
+    access.machine.reject(1, frames.Delivered(AB, 1), "why", 0.0)
+    access.machine.reject(7, send("1"), "why", 0.0)  # a connection that is gone
+    assert access.port.take() == []
+    access.connect(2)
+    access.machine.reject(2, frames.Login("token", "d0"), "why", 0.0)
+    assert [frame.code for _, frame in access.sent()] == [Code.BAD_REQUEST]
 
 
 def test_the_limit_of_an_attachment_is_that_of_its_json():
