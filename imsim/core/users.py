@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from imsim.core import amendments, frames, friends, storage
-from imsim.core.model import Code, Message, Place, Session, p2p_members
+from imsim.core.model import Code, Message, Place, Session, p2p_id, p2p_members
 from imsim.core.policies import Policies
 from imsim.core.timers import Timer, Timers
 from imsim.core.unread import Unread
@@ -240,8 +240,9 @@ class Users:
                 now,
             )
         elif isinstance(frame, frames.Typing):
-            for peer in storage.peers(frame.conversation_id, p2p_members(frame.conversation_id) or (), user.id):
-                if frame.conversation_id in user.places:
+            place = user.places.get(frame.conversation_id)
+            if place is not None and not place.stored.blocked:
+                for peer in _peers(user, frame.conversation_id):
                     self._port.to_user(peer, frames.Hint(peer, frames.IsTyping(frame.conversation_id)))
         elif isinstance(frame, frames.Delivered):
             self._delivered(user, frame.conversation_id, frame.seq, now)
@@ -301,27 +302,40 @@ class Users:
             self._tell_friends(user, frames.Presence(user.id, False))
             del self._users[user.id]
 
-    # --- presence: hints, which may get lost --------------------------------------------------------------------------
+    # --- presence and typing: hints, which may get lost -------------------------------------------------------------
+    # Whom a user has blocked neither hears of the user nor is heard of, as if either were away. The user's own place
+    # says so, so both are seen to here.
 
     def _tell_friends(self, user: _User, news: frames.Presence | None, asks: Session | None = None) -> None:
         if self._policies.presence == "friends":
             for conversation_id, place in user.places.items():
-                if place.friends:
-                    for peer in storage.peers(conversation_id, p2p_members(conversation_id) or (), user.id):
+                if place.friends and not place.stored.blocked:
+                    for peer in _peers(user, conversation_id):
                         self._port.to_user(peer, frames.Hint(peer, news, asks))
 
     def _hinted(self, user: _User, hint: frames.Hint) -> None:
-        if hint.frame is not None and not self._is_blocked(user, hint.frame):
+        place = user.places.get(_about(hint))
+        if place is not None and place.stored.blocked:
+            return
+        if hint.frame is not None:
             sessions = user.sessions.values()
             self._to_all([s for s in sessions if hint.tells in (None, s)], hint.frame)
         if hint.asks is not None and user.sessions:
             answer = frames.Presence(user.id, True)
             self._port.to_user(hint.asks.user, frames.Hint(hint.asks.user, answer, tells=hint.asks))
 
-    @staticmethod
-    def _is_blocked(user: _User, frame: frames.IsTyping | frames.Presence) -> bool:
-        place = user.places.get(frame.conversation_id) if isinstance(frame, frames.IsTyping) else None
-        return place is not None and place.stored.blocked
+    def _blocked_or_not(self, user: _User, place: _Place) -> None:
+        """The user has just begun or ceased to block a friend: each goes away for the other, or comes back."""
+        if self._policies.presence != "friends" or not place.friends or not user.sessions:
+            return
+        blocked = place.stored.blocked
+        for peer in _peers(user, place.stored.conversation_id):
+            self._port.to_user(peer, frames.Hint(peer, frames.Presence(user.id, not blocked)))
+            if blocked:
+                self._to_all(user.sessions.values(), frames.Presence(peer, False))
+            else:
+                for session in user.sessions.values():
+                    self._port.to_user(peer, frames.Hint(peer, None, session))
 
     # --- delivery ---------------------------------------------------------------------------------------------------
 
@@ -466,11 +480,7 @@ class Users:
     def _delivered(self, user: _User, conversation_id: str, seq: int, now: float) -> None:
         """Some device of the user has everything up to `seq`; the other user of a p2p conversation hears of it."""
         place = user.places.get(conversation_id)
-        if (
-            place is not None
-            and seq > place.delivered_seq
-            and storage.peers(conversation_id, p2p_members(conversation_id) or (), user.id)
-        ):
+        if place is not None and seq > place.delivered_seq and _peers(user, conversation_id):
             place.delivered_seq = seq
             self._save(storage.SavePlace(user.id, conversation_id, delivered_seq=seq), now)
 
@@ -478,9 +488,11 @@ class Users:
         """A place as storage has it, or had it: the higher version is the newer one."""
         place = self._place(user, stored.conversation_id)
         if stored.version > place.stored.version:
-            place.stored = stored
+            was_blocked, place.stored = place.stored.blocked, stored
             place.unread.read(stored.read_seq)
             self._to_all(user.sessions.values(), frames.Placed(place.view()))
+            if stored.blocked != was_blocked:
+                self._blocked_or_not(user, place)
 
     def _counted(self, request: storage.CountRead, result: storage.Result) -> None:
         up = request.asked
@@ -565,3 +577,17 @@ class Users:
             self._answer(up.session, up.frame, Code.NO_CONVERSATION, "you have no such conversation")
         else:
             self._answer(up.session, up.frame, Code.UNAVAILABLE, "storage could not be read")
+
+
+def _peers(user: _User, conversation_id: str) -> tuple[str, ...]:
+    """The other user of a p2p conversation; nobody in any other, or in one's notes to oneself."""
+    return storage.peers(conversation_id, p2p_members(conversation_id) or (), user.id)
+
+
+def _about(hint: frames.Hint) -> str:
+    """The conversation with whom it is about."""
+    if isinstance(hint.frame, frames.IsTyping):
+        return hint.frame.conversation_id
+    if hint.frame is not None:
+        return p2p_id(hint.user, hint.frame.user)
+    return p2p_id(hint.user, hint.asks.user) if hint.asks is not None else ""
