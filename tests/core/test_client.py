@@ -369,7 +369,7 @@ def test_looking_back_is_answered_once_and_shows_nothing(phone):
     assert phone.shown == [1]
     assert phone.of(events.Repeated) == []
     assert phone.sent() == []
-    assert phone.machine._conversations[AB].inbox.next_seq == 2
+    assert phone.machine._reader.conversations[AB].inbox.next_seq == 2
 
 
 def test_ranges_are_told_apart(phone):
