@@ -18,9 +18,11 @@ from imsim.core import (
     gateway,
     groups,
     inbox,
+    online,
     outbox,
     reader,
     requests,
+    saving,
     screen,
     storage,
     unread,
@@ -118,14 +120,14 @@ def unread_decremented_twice(patch):
 
 def own_messages_counted(patch):
     """One's own messages are unread."""
-    count = users.Users._count
+    count = online.User.count
 
-    def all_of_them(self, user, message):
-        counted = count(self, user, message)
-        self._place(user, message.conversation_id).unread.add(message.seq)
+    def all_of_them(self, message):
+        counted = count(self, message)
+        self.place(message.conversation_id).unread.add(message.seq)
         return counted
 
-    patch.setattr(users.Users, "_count", all_of_them)
+    patch.setattr(online.User, "count", all_of_them)
 
 
 def push_not_retried(patch):
@@ -173,7 +175,7 @@ def mark_told_before_saved(patch):
     def early(self, user, session, up, now):
         asked(self, user, session, up, now)
         if isinstance(up.frame, frames.Read):
-            place = self._place(user, up.frame.conversation_id)
+            place = user.place(up.frame.conversation_id)
             self._learn(user, replace(place.stored, read_seq=up.frame.seq, version=place.stored.version + 1))
 
     patch.setattr(users.Users, "_asked", early)
@@ -745,7 +747,7 @@ def delivered_mark_moves_back(patch):
     delivered = users.Users._delivered
 
     def always(self, user, conversation_id, seq, now):
-        self._place(user, conversation_id).delivered_seq = 0
+        user.place(conversation_id).delivered_seq = 0
         delivered(self, user, conversation_id, seq, now)
 
     patch.setattr(storage.SavePlace, "shown_to_peer", latest)
@@ -754,7 +756,7 @@ def delivered_mark_moves_back(patch):
 
 def unsaved_place_forgotten(patch):
     """A change of a place that storage has not answered is left to whoever asked for it."""
-    patch.setattr(users.Users, "_save", lambda self, request, now: self._port.store(request))
+    patch.setattr(saving.Saving, "save", lambda self, request, now: self._store(request))
 
 
 def attempts_not_compared(patch):
