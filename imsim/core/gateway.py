@@ -8,20 +8,17 @@ are repeated until the device has acknowledged them.
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
-from imsim.core import events, frames
-from imsim.core.attachments import check_attachment
-from imsim.core.exceptions import BadAttachment, BadName
-from imsim.core.limits import CURSORS, Bucket
-from imsim.core.model import Code, MessageType, Scene, Session, check_name, conversation_id, peer_in
+from imsim.core import admission, events, frames
+from imsim.core.exceptions import BadName
+from imsim.core.limits import CURSORS, Bucket, Buckets
+from imsim.core.model import Code, Scene, Session, check_name, conversation_id
 from imsim.core.policies import Policies
 from imsim.core.timers import Timer, Timers
 
-_BUCKETS = 10_000  # rate limits in use that are kept before the idle ones are dropped
 _LONGEST_PUSH_TIMEOUT = 60.0  # seconds; repeated pushes back off up to this
 
 
@@ -114,8 +111,9 @@ class Gateway:
         self._epoch = epoch
         self._timers = Timers()
         self._connections: dict[int, _Connection] = {}
-        self._buckets: dict[tuple[str, str], Bucket] = {}  # by user, and what of
-        self._hint_buckets: dict[str, Bucket] = {}  # by user
+        # By user, kept across connections, or reconnecting would refill them; the first also by what it is of.
+        self._rates: Buckets[tuple[str, str]] = Buckets(policies.user_rate, policies.user_burst)
+        self._hints: Buckets[str] = Buckets(policies.hint_rate, policies.hint_burst)
 
     def next_deadline(self) -> float | None:
         return self._timers.next_deadline()
@@ -240,46 +238,11 @@ class Gateway:
     def _send(self, connection: _Connection, frame: frames.Send, now: float) -> None:
         session = connection.session
         assert session is not None
-        if unfit := self._unfit(content=frame.content, custom=frame.custom, file=self._weighed(frame)):
+        if unfit := admission.of_send(frame, self._policies):
             self._reject(connection, frame.op, frame.id_client[:128], *unfit)
-            return
-        try:
-            check_name("to", frame.to)
-            if not 1 <= len(frame.id_client) <= 128:
-                raise BadName("idClient: give it 1 to 128 characters")
-            if not 1 <= len(frame.type) <= 64:
-                raise BadName("type: give it 1 to 64 characters")
-            if frame.after is not None and len(frame.after) > 128:
-                raise BadName("after: an idClient has at most 128 characters")
-            check_attachment(frame.type, frame.file)
-        except (BadName, BadAttachment) as error:
-            self._reject(connection, frame.op, frame.id_client[:128], Code.BAD_REQUEST, str(error))
             return
         if not self._is_too_fast(connection, frame, now):
             self._port.to_conversation(frames.Up(session, frame, conversation_id(frame.scene, session.user, frame.to)))
-
-    def _weighed(self, frame: frames.Send) -> dict[str, object] | None:
-        """What of the attachment counts by its bytes: not the users whom a change names, of whom there may be as many
-        as a group has members."""
-        if frame.file is not None and frame.type == MessageType.NOTIFICATION:
-            targets = frame.file.get("targets")
-            if isinstance(targets, list) and len(targets) <= self._policies.group_size:
-                return {**frame.file, "targets": None}
-        return frame.file
-
-    def _unfit(self, **fields: str | dict[str, object] | None) -> tuple[Code, str] | None:
-        """What is wrong with the first of the fields that has too many bytes, or is no text; None if all are well."""
-        limit = self._policies.content_bytes
-        for name, value in fields.items():
-            if not value:
-                continue
-            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            try:
-                if (len(text) if text.isascii() else len(text.encode())) > limit:
-                    return Code.TOO_LARGE, f"{name}: more than {limit} bytes of UTF-8"
-            except UnicodeEncodeError:  # a client in this process; from any other the shell refuses it
-                return Code.BAD_REQUEST, f"{name}: half a surrogate pair is no character"
-        return None
 
     def _is_too_fast(
         self, connection: _Connection, frame: frames.Send | frames.Sync | frames.Asked, now: float
@@ -295,26 +258,13 @@ class Gateway:
 
     def _wait(self, connection: _Connection, what: str, now: float) -> float:
         """Seconds until the user may do so; 0: now, and it counts."""
-        if not self._policies.user_rate:
-            return 0.0
         assert connection.session is not None
-        return self._bucket((connection.session.user, what), now).take(now)
-
-    def _bucket(self, whose: tuple[str, str], now: float) -> Bucket:
-        """The user's, kept across connections, or reconnecting would refill it."""
-        bucket = self._buckets.get(whose)
-        if bucket is None:
-            self._buckets = _idle_dropped(self._buckets, now)
-            bucket = self._buckets[whose] = Bucket(self._policies.user_rate, self._policies.user_burst, now)
-        return bucket
+        return self._rates.take((connection.session.user, what), now)
 
     def _set_conversation(self, connection: _Connection, frame: frames.SetConversation, now: float) -> None:
         assert connection.session is not None
-        if unfit := self._unfit(custom=frame.custom):
-            self._reject(connection, frame.op, frame.ref, *unfit, number=frame.number)
-        elif frame.blocked is not None and not peer_in(frame.conversation_id, connection.session.user):
-            text = "conversationId: there is nobody to be blocked in it"
-            self._reject(connection, frame.op, frame.ref[:256], Code.BAD_REQUEST, text, number=frame.number)
+        if unfit := admission.of_setting(frame, connection.session.user, self._policies):
+            self._reject(connection, frame.op, frame.ref[:256], *unfit, number=frame.number)
         else:
             self._ask_own_user(connection, frame, now)
 
@@ -358,15 +308,8 @@ class Gateway:
         """Hints have a budget of their own, and end here beyond it, or where there is none."""
         session, policies = connection.session, self._policies
         assert session is not None
-        if policies.hint_rate and not self._hints(session.user, now).take(now):
+        if policies.hint_rate and not self._hints.take(session.user, now):
             self._to_own_user(connection, frame, now)
-
-    def _hints(self, user: str, now: float) -> Bucket:
-        bucket = self._hint_buckets.get(user)
-        if bucket is None:
-            self._hint_buckets = _idle_dropped(self._hint_buckets, now)
-            bucket = self._hint_buckets[user] = Bucket(self._policies.hint_rate, self._policies.hint_burst, now)
-        return bucket
 
     def _ping(self, connection: _Connection, frame: frames.Ping, now: float) -> None:
         self._port.send(connection.id, frames.Pong())
@@ -567,16 +510,6 @@ class Gateway:
                 leave = frames.Leave(room.partition(":")[2])
                 self._port.to_conversation(frames.Up(connection.session, leave, room))
             self._port.to_user(connection.session.user, frames.Detach(connection.session))
-
-
-_Key = TypeVar("_Key")
-
-
-def _idle_dropped(buckets: dict[_Key, Bucket], now: float) -> dict[_Key, Bucket]:
-    """The same; where they are many, without those that have forgotten everything."""
-    if len(buckets) < _BUCKETS:
-        return buckets
-    return {whose: bucket for whose, bucket in buckets.items() if not bucket.is_full(now)}
 
 
 _HANDLERS: dict[type, Callable[[Gateway, _Connection, Any, float], None]] = {

@@ -759,17 +759,17 @@ def test_without_a_limit_nobody_is_counted(access):
     for _ in range(100):
         access.receive(frames.EndSession("d1"))
     assert access.sent() == []
-    assert access.machine._buckets == {}
+    assert len(access.machine._rates) == 0
 
 
 def test_rate_limits_that_nobody_uses_are_forgotten(monkeypatch):
-    monkeypatch.setattr("imsim.core.gateway._BUCKETS", 3)
+    monkeypatch.setattr("imsim.core.limits._BUCKETS", 3)
     access = Access(user_rate=1.0, user_burst=1)
     for number in range(10):
         access.live(number, f"user{number}")
         access.receive(send("1"), number)
         access.clock.now += 1.0
-    assert len(access.machine._buckets) <= 3
+    assert len(access.machine._rates) <= 3
 
 
 # --- places ---------------------------------------------------------------------------------------------------------
@@ -1083,7 +1083,7 @@ def test_hints_are_off_by_default_and_cost_no_memory(access):
     access.live()
     access.receive(frames.Typing(AB))
     assert access.port.take() == []
-    assert access.machine._hint_buckets == {}
+    assert len(access.machine._hints) == 0
 
 
 @pytest.mark.parametrize(
