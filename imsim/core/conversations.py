@@ -2,7 +2,7 @@
 
 It runs on the router node that owns the conversation. For each send it decides: seen before? in order? allowed? Then it
 gives the message the next seq, has storage append it, and only once that is answered acknowledges it and lets it out.
-What a notification changes, and what follows from it, is decided by the rules of `groups`, `friends`, `amendments`.
+Whether it may, and what follows from it, the `rules` say.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections import deque
 from collections.abc import Collection
 from typing import Any, Protocol
 
-from imsim.core import amendments, changes, events, frames, friends, groups, storage
-from imsim.core.changes import Change, Decision, Refused
+from imsim.core import changes, events, frames, rules, storage
+from imsim.core.changes import Decision, Refused
 from imsim.core.limits import Bucket
-from imsim.core.model import Code, Message, MessageType, Scene, Session, conversation_id, p2p_members
+from imsim.core.model import Code, Message, Scene, Session, p2p_members
 from imsim.core.policies import Policies
 from imsim.core.timers import Timer, Timers
 
@@ -63,12 +63,7 @@ class _Entry:
         self.timer: Timer | None = None
 
 
-#: What was looked up in storage for a request: by (sender, idClient) or by seq; None: not there.
-_Known = dict[tuple[str, str] | int, Message | None]
-_NOTHING: _Known = {}
-
-#: Events that the rules know. Others are notices that change nothing here, and may to a newer client.
-_RULED = frozenset((*groups.EVENTS, *friends.EVENTS, *amendments.EVENTS, "settle"))
+_NOTHING: rules.Known = {}
 
 
 class _Conversation:
@@ -101,7 +96,7 @@ class _Conversation:
         self.bucket: Bucket | None = None  # of a group, where there is a limit
         self.recent: dict[tuple[str, str], _Entry] = {}
         self.pending: deque[_Entry] = deque()
-        self.waiting: deque[tuple[frames.Up, _Known]] = deque()
+        self.waiting: deque[tuple[frames.Up, rules.Known]] = deque()
         self.request: storage.OpenConversation | storage.Find | storage.Get | None = None
         self.timer: Timer | None = None
 
@@ -203,7 +198,7 @@ class Conversations:
             for user, seq in result.left:
                 self._port.to_users(frames.Opened((user,), conversation.id, seq))
             for user, seq in result.noted:
-                self._port.to_users(frames.Opened((user,), _system_log(user), seq))
+                self._port.to_users(frames.Opened((user,), rules.system_log(user), seq))
             conversation.epoch = result.epoch
             conversation.next_seq = result.max_seq + 1
             conversation.has_members(result.members)
@@ -227,7 +222,7 @@ class Conversations:
         self,
         conversation: _Conversation,
         up: frames.Up,
-        known: _Known,
+        known: rules.Known,
         request: storage.Find | storage.Get,
         now: float,
     ) -> None:
@@ -260,7 +255,7 @@ class Conversations:
 
     # --- sending ----------------------------------------------------------------------------------------------------
 
-    def _handle(self, conversation: _Conversation, up: frames.Up, known: _Known, now: float) -> None:
+    def _handle(self, conversation: _Conversation, up: frames.Up, known: rules.Known, now: float) -> None:
         """`known`: what was just looked up for it; nothing was written since."""
         frame, session = up.frame, up.session
         assert isinstance(frame, frames.Send)
@@ -272,39 +267,22 @@ class Conversations:
             epochs[slot] = session.epoch
 
         key = (session.user, frame.id_client)
-        recent = conversation.recent
-        entry = recent.get(key)
-        if entry is None and frame.resend and key not in known:
-            self._look_up(conversation, up, known, storage.Find(conversation.id, *key), now)
-            return
+        entry = conversation.recent.get(key)
         if entry is not None:
             self._again(up, entry)
             return
-        if frame.after is not None:
-            predecessor = (session.user, frame.after)
-            if predecessor not in recent:
-                if predecessor in known:
-                    self._reject(up, Code.GAP, f"the message {frame.after!r} before it has not arrived")
-                else:
-                    self._look_up(conversation, up, known, storage.Find(conversation.id, *predecessor), now)
-                return
-        event = changes.event_of(frame) if frame.type == MessageType.NOTIFICATION else ""
-        decision: Decision | None = None
         try:
-            if event:
-                change = self._change(conversation, session, frame, event, now)
-            if event in _RULED:
-                if event in amendments.EVENTS:
-                    seq = amendments.target_seq(change)
-                    if event == "edit":
-                        self._check_may_send(conversation, session, frame)
-                    if seq not in known:
-                        self._check_member(conversation, session.user)
-                        self._look_up(conversation, up, known, storage.Get(conversation.id, seq), now)
-                        return
-                decision = self._decide(conversation, change, known)
-            else:
-                self._check_may_send(conversation, session, frame)
+            if frame.resend:
+                rules.find(known, conversation.id, *key)  # if it is there, it is in `recent` now
+            if frame.after is not None and not self._has(conversation, known, session.user, frame.after):
+                self._reject(up, Code.GAP, f"the message {frame.after!r} before it has not arrived")
+                return
+            time = int((self._epoch + now) * 1000)
+            change = changes.asked_for(frame, session.user, conversation.id, conversation.next_seq, time)
+            decision = rules.decide(conversation, session.user, frame, change, known, self._policies)
+        except rules.LookUp as needed:
+            self._look_up(conversation, up, known, needed.request, now)
+            return
         except Refused as refused:
             if refused.code == Code.CONFLICT and key not in known:
                 # It may be so because of this very change, made long ago.
@@ -324,6 +302,13 @@ class Conversations:
             self._reject(up, Code.RATE_LIMITED, "too many messages in this group", wait)
             return
         self._append(conversation, session, frame, decision, now)
+
+    @staticmethod
+    def _has(conversation: _Conversation, known: rules.Known, sender: str, id_client: str) -> bool:
+        """Raises: LookUp."""
+        if (sender, id_client) in conversation.recent:
+            return True
+        return rules.find(known, conversation.id, sender, id_client) is not None
 
     def _append(
         self,
@@ -351,7 +336,7 @@ class Conversations:
         conversation.epochs[session.user, session.slot] = session.epoch
         effects, audience = None, conversation.members
         if decision is not None:
-            effects = _effects(message, decision)
+            effects = rules.effects(message, decision)
             audience = (*audience, *decision.joined)
             if decision.joined or decision.left:
                 conversation.has_members(tuple(member for member in audience if member not in decision.left))
@@ -379,63 +364,6 @@ class Conversations:
             self._acknowledge(entry.message, up.session)
         else:
             entry.sessions.append(up.session)  # the retry races the original: one answer for both
-
-    # --- what is allowed ----------------------------------------------------------------------------------------------
-
-    @staticmethod
-    def _check_member(conversation: _Conversation, user: str) -> None:
-        if user not in conversation.member_set:
-            raise Refused(Code.NOT_MEMBER, f"you are no member of {conversation.id}")
-
-    def _check_may_send(self, conversation: _Conversation, session: Session, frame: frames.Send) -> None:
-        if frame.scene == Scene.SYSTEM:
-            if frame.type != MessageType.CUSTOM:
-                raise Refused(Code.BAD_REQUEST, "type: users send each other system messages of type custom only")
-            return
-        self._check_member(conversation, session.user)
-        if frame.scene == Scene.P2P:
-            are_strangers = len(conversation.members) == 2 and not friends.are_friends(conversation.state)
-            if self._policies.strangers == "refuse" and are_strangers:
-                raise Refused(Code.NOT_FRIENDS, "you are no friends; send a friend_request")
-        elif groups.is_silenced(conversation.state, session.user):
-            raise Refused(Code.MUTED, "you are muted in this group, or everybody is")
-
-    def _change(
-        self, conversation: _Conversation, session: Session, frame: frames.Send, event: str, now: float
-    ) -> Change:
-        file = frame.file or {}
-        if file.get("operator") != session.user:
-            raise Refused(Code.BAD_REQUEST, "file.operator: expected your own name")
-        time = int((self._epoch + now) * 1000)
-        targets, data = file["targets"], file["data"]
-        assert isinstance(targets, list)
-        assert isinstance(data, dict)
-        return Change(conversation.id, conversation.next_seq, time, event, session.user, tuple(targets), data)
-
-    def _decide(self, conversation: _Conversation, change: Change, known: _Known) -> Decision:
-        scene, policies = conversation.id.partition(":")[0], self._policies
-        lifetime = int(policies.request_lifetime * 1000)
-        if change.event in amendments.EVENTS:
-            target = known.get(amendments.target_seq(change))
-            if target is None:
-                raise Refused(Code.BAD_REQUEST, "file.data.seq: there is no such message")
-            rank = 0
-            if scene == Scene.GROUP:
-                rank = groups.Group.of(conversation.state, conversation.members).rank(change.operator)
-            return amendments.decide(
-                change,
-                target,
-                rank=rank,
-                recall_window=int(policies.recall_window * 1000),
-                edit_window=int(policies.edit_window * 1000),
-            )
-        if scene == Scene.GROUP:
-            limits = groups.Limits(policies.group_size, lifetime)
-            return groups.decide(conversation.state, conversation.members, change, limits)
-        if scene == Scene.P2P:
-            self._check_member(conversation, change.operator)
-            return friends.decide(conversation.state, conversation.members, change, lifetime)
-        raise Refused(Code.BAD_REQUEST, f"scene: nothing can be changed in a {scene} conversation")
 
     # --- storing, letting out -----------------------------------------------------------------------------------------
 
@@ -586,24 +514,3 @@ def _born_with(id: str) -> tuple[str, ...] | None:
     """The members of a conversation that is there without having been made."""
     scene, _, name = id.partition(":")
     return (name,) if scene == Scene.SYSTEM else p2p_members(id)
-
-
-def _system_log(user: str) -> str:
-    return conversation_id(Scene.SYSTEM, user, user)
-
-
-def _effects(message: Message, decision: Decision) -> storage.Effects:
-    notes = tuple(_system_message(message, note) for note in decision.notes)
-    return storage.Effects(decision.state, decision.joined, decision.left, decision.amended, notes)
-
-
-def _system_message(message: Message, note: changes.Note) -> Message:
-    """A note as it will stand in its user's system log. Its idClient is that of the change, for which a user gets one
-    note; with more, for the settling of each other."""
-    id, type = message.id, note.type
-    file: dict[str, object] = {"conversationId": message.conversation_id, **note.data}
-    if note.settles:
-        id, type = f"{id}>{note.settles}", MessageType.NOTIFICATION
-        file = {"event": "settle", "operator": message.sender, "targets": [note.settles], "data": dict(note.data)}
-    log = _system_log(note.user)
-    return Message(log, 0, "", id, Scene.SYSTEM, type, message.sender, note.user, message.time, "", file)
