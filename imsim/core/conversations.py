@@ -19,6 +19,7 @@ from imsim.core.policies import Policies
 from imsim.core.timers import Timer, Timers
 
 _RECENT = 64  # idempotency keys kept in memory per conversation; older ones are looked up in storage
+_SESSIONS = 10_000  # the latest that acted in a conversation: none may act that was replaced by one of them
 _WAITING = 10_000  # requests of one conversation that may wait for storage
 
 
@@ -92,7 +93,7 @@ class _Conversation:
         self.members: tuple[str, ...] = ()
         self.member_set: Collection[str] = ()
         self.state: dict[str, Any] | None = None  # a group's, or two users'; see their rules
-        self.epochs: dict[tuple[str, str], int] = {}  # the latest session epoch seen, by (user, slot)
+        self.epochs: dict[tuple[str, str], int] = {}  # of the latest session by (user, slot), the last last
         self.bucket: Bucket | None = None  # of a group, where there is a limit
         self.recent: dict[tuple[str, str], _Entry] = {}
         self.pending: deque[_Entry] = deque()
@@ -259,12 +260,8 @@ class Conversations:
         """`known`: what was just looked up for it; nothing was written since."""
         frame, session = up.frame, up.session
         assert isinstance(frame, frames.Send)
-        slot = (session.user, session.slot)
-        epochs = conversation.epochs
-        if epochs.get(slot, 0) > session.epoch:
+        if not self._is_latest(conversation, session):
             return  # a replaced session can no longer act; its client is told so by its gateway
-        if session.user in conversation.member_set:
-            epochs[slot] = session.epoch
 
         key = (session.user, frame.id_client)
         entry = conversation.recent.get(key)
@@ -304,6 +301,18 @@ class Conversations:
         self._append(conversation, session, frame, decision, now)
 
     @staticmethod
+    def _is_latest(conversation: _Conversation, session: Session) -> bool:
+        """Of those of its slot, as far as this writer knows; whoever is no member is known as well."""
+        slot, epochs = (session.user, session.slot), conversation.epochs
+        if epochs.get(slot, 0) > session.epoch:
+            return False
+        epochs.pop(slot, None)
+        epochs[slot] = session.epoch
+        if len(epochs) > _SESSIONS:
+            del epochs[next(iter(epochs))]
+        return True
+
+    @staticmethod
     def _has(conversation: _Conversation, known: rules.Known, sender: str, id_client: str) -> bool:
         """Raises: LookUp."""
         if (sender, id_client) in conversation.recent:
@@ -333,7 +342,6 @@ class Conversations:
             frame.custom,
             frame.resend,
         )
-        conversation.epochs[session.user, session.slot] = session.epoch
         effects, audience = None, conversation.members
         if decision is not None:
             effects = rules.effects(message, decision)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from core.builders import AB, TEAM, Writer, change, failed, message, open_log, place, send, session
 
@@ -650,11 +652,28 @@ def test_a_stale_session_that_waited_is_ignored_too(writer):
     assert writer.acks() == [("1", 1)]
 
 
-def test_who_is_rejected_as_no_member_leaves_no_trace(opened):
-    """Otherwise strangers could fill the memory of the writer."""
+def test_a_replaced_session_of_who_is_no_member_can_no_longer_act_either(writer):
+    writer.change("0", "create", "bob", join="approval")
+    writer.answer_all()
+    writer.take()
+    writer.to(TEAM, change("1", "leave", by="carol"), session("carol", epoch=5))
+    writer.to(TEAM, change("2", "apply", by="carol"), session("carol", epoch=4))
+    news = frames.Send("3", Scene.SYSTEM, "bob", type="custom")
+    writer.to("system:bob", news, session("carol", epoch=5))
+    writer.to("system:bob", replace(news, id_client="4"), session("carol", epoch=4))
+    writer.answer_all()
+    assert [(answer.ref, answer.code) for _, answer in writer.take(frames.Rejected)] == [("1", Code.NOT_MEMBER)]
+    assert writer.log("system:bob") == ["3"]
+    assert writer.machine._open[TEAM].next_seq == 2
+
+
+def test_so_many_sessions_are_remembered_the_latest(opened, monkeypatch):
+    monkeypatch.setattr("imsim.core.conversations._SESSIONS", 3)
     for number in range(5):
-        opened.send("1", by=session(f"mallory{number}"))
-    assert set(opened.machine._open[AB].epochs) == {("alice", "d0")}
+        opened.send(str(number + 1), by=session(device=f"d{number}", epoch=number + 2))
+        opened.send(f"again{number}", by=session(device="d0", epoch=9))
+    epochs = opened.machine._open[AB].epochs
+    assert epochs == {("alice", "d3"): 5, ("alice", "d4"): 6, ("alice", "d0"): 9}
 
 
 # --- groups ---------------------------------------------------------------------------------------------------------

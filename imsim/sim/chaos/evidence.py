@@ -282,10 +282,7 @@ class Evidence:
                 self._rightful.add(key)  # for its sake a new writer starts, which knows of no later session
         elif isinstance(request, storage.Append):
             message = request.message
-            # Left out: a writer knows the sessions of members only.
-            is_member = message.sender in self.ledger.members_of(message.conversation_id)
-            is_rightful = (message.conversation_id, message.sender, message.id_client) in self._rightful
-            if is_member and not is_rightful:
+            if (message.conversation_id, message.sender, message.id_client) not in self._rightful:
                 self.found.append(("stale_sessions_do_nothing", f"{message.id} was sent by a session that had ended"))
 
 
