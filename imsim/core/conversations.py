@@ -39,32 +39,29 @@ class _Entry:
     """A message on its way into the log, or recently in it."""
 
     __slots__ = (
+        "asked",
         "audience",
-        "frame",
+        "before",
         "is_change",
         "message",
         "notes",
         "places",
         "refused",
-        "sessions",
         "stored",
         "timer",
     )
 
-    def __init__(self, message: Message, session: Session | None, audience: tuple[str, ...] = ()) -> None:
+    def __init__(self, message: Message, asked: frames.Up | None = None) -> None:
         self.message = message
-        self.audience = audience  # who may see it
+        self.asked = [asked] if asked else []  # who waits for the answer; more than one if a retry raced
+        self.stored = asked is None
+        self.audience: tuple[str, ...] = ()  # who may see it
         self.notes: tuple[Message, ...] = ()  # for the system logs of users
-        self.sessions = [session] if session else []  # who waits for the answer; more than one if a retry raced
         self.places: storage.Places = ()  # that changed with it
-        self.stored = False
-        self.frame: frames.Send | None = None  # what asked for it, where it changes nothing but the log
-        self.is_change = False  # members or state, which the writer has changed in memory already
+        self.before: tuple[tuple[str, ...], dict[str, Any] | None] = ((), None)  # members and state
+        self.is_change = False  # of members or state, which the writer has changed in memory already
         self.refused: list[tuple[frames.Up, Refused]] = []  # what may not be any more, if this comes to be stored
         self.timer: Timer | None = None
-
-
-_NOTHING: rules.Known = {}
 
 
 class _Conversation:
@@ -98,7 +95,7 @@ class _Conversation:
         self.recent: dict[tuple[str, str], _Entry] = {}
         self.pending: deque[_Entry] = deque()
         self.waiting: deque[tuple[frames.Up, rules.Known]] = deque()
-        self.request: storage.OpenConversation | storage.Find | storage.Get | None = None
+        self.request: storage.OpenConversation | storage.LookUp | None = None
         self.timer: Timer | None = None
 
     def has_members(self, members: tuple[str, ...]) -> None:
@@ -142,14 +139,14 @@ class Conversations:
         conversation = self._open.get(up.conversation_id)
         if conversation is None:
             conversation = self._start_opening(up.conversation_id, None, now)
-            conversation.waiting.append((up, _NOTHING))
+            conversation.waiting.append((up, rules.Known()))
         elif conversation.request is not None:
             if len(conversation.waiting) < _WAITING:
-                conversation.waiting.append((up, _NOTHING))
+                conversation.waiting.append((up, rules.Known()))
             else:
                 self._reject(up, Code.UNAVAILABLE, "too many requests wait for this conversation")
         else:
-            self._handle(conversation, up, _NOTHING, now)
+            self._handle(conversation, up, rules.Known(), now)
 
     def stored(self, request: storage.Request, result: storage.Result, now: float) -> None:
         if type(request) is storage.Append:
@@ -157,7 +154,7 @@ class Conversations:
             if conversation is not None and request.epoch == conversation.epoch:
                 self._appended(conversation, request.message, result, now)
             return
-        assert isinstance(request, storage.OpenConversation | storage.Find | storage.Get)
+        assert isinstance(request, storage.OpenConversation | storage.LookUp)
         conversation = self._open.get(request.conversation_id)
         if conversation is None or conversation.request is not request:
             return  # the answer to a question that was given up
@@ -174,7 +171,7 @@ class Conversations:
     def _ask(
         self,
         conversation: _Conversation,
-        request: storage.OpenConversation | storage.Find | storage.Get,
+        request: storage.OpenConversation | storage.LookUp,
         now: float,
     ) -> None:
         conversation.request = request
@@ -224,28 +221,22 @@ class Conversations:
         conversation: _Conversation,
         up: frames.Up,
         known: rules.Known,
-        request: storage.Find | storage.Get,
+        request: storage.LookUp,
         now: float,
     ) -> None:
         conversation.waiting.appendleft((up, known))
         self._ask(conversation, request, now)
 
     def _looked_up(
-        self, conversation: _Conversation, request: storage.Find | storage.Get, result: storage.Result, now: float
+        self, conversation: _Conversation, request: storage.LookUp, result: storage.Result, now: float
     ) -> None:
         up, known = conversation.waiting.popleft()
         if isinstance(result, storage.Failed):
             self._reject(up, Code.UNAVAILABLE, "storage could not look the message up")
         else:
-            assert result is None or isinstance(result, Message)
-            if isinstance(request, storage.Get):
-                known = {**known, request.seq: result}
-            else:
-                known = {**known, (request.sender, request.id_client): result}
-                if result is not None:
-                    entry = _Entry(result, None)
-                    entry.stored = True
-                    self._remember(conversation, entry)
+            known.learn(request, result)
+            if isinstance(request, storage.Find) and isinstance(result, Message):
+                self._remember(conversation, _Entry(result))
             conversation.waiting.appendleft((up, known))
         self._resume(conversation, now)
 
@@ -265,12 +256,14 @@ class Conversations:
 
         key = (session.user, frame.id_client)
         entry = conversation.recent.get(key)
-        if entry is not None:
-            self._again(up, entry)
-            return
         try:
-            if frame.resend:
-                rules.find(known, conversation.id, *key)  # if it is there, it is in `recent` now
+            # A change is looked up though it may be new: it changes what those behind it are decided by.
+            if entry is None and (frame.resend or changes.event_of(frame) in rules.RULED):
+                original = known.find(conversation.id, *key)
+                entry = _Entry(original) if original else None
+            if entry is not None:
+                self._again(up, entry)
+                return
             if frame.after is not None and not self._has(conversation, known, session.user, frame.after):
                 self._reject(up, Code.GAP, f"the message {frame.after!r} before it has not arrived")
                 return
@@ -281,10 +274,6 @@ class Conversations:
             self._look_up(conversation, up, known, needed.request, now)
             return
         except Refused as refused:
-            if refused.code == Code.CONFLICT and key not in known:
-                # It may be so because of this very change, made long ago.
-                self._look_up(conversation, up, known, storage.Find(conversation.id, *key), now)
-                return
             # What it rests on may be a change that is not stored, and never will be: then it was no answer.
             for entry in reversed(conversation.pending):
                 if entry.is_change:
@@ -298,7 +287,7 @@ class Conversations:
         if conversation.bucket is not None and (wait := conversation.bucket.take(now)):
             self._reject(up, Code.RATE_LIMITED, "too many messages in this group", wait)
             return
-        self._append(conversation, session, frame, decision, now)
+        self._append(conversation, up, decision, now)
 
     @staticmethod
     def _is_latest(conversation: _Conversation, session: Session) -> bool:
@@ -317,16 +306,17 @@ class Conversations:
         """Raises: LookUp."""
         if (sender, id_client) in conversation.recent:
             return True
-        return rules.find(known, conversation.id, sender, id_client) is not None
+        return known.find(conversation.id, sender, id_client) is not None
 
     def _append(
         self,
         conversation: _Conversation,
-        session: Session,
-        frame: frames.Send,
+        up: frames.Up,
         decision: Decision | None,
         now: float,
     ) -> None:
+        frame, session = up.frame, up.session
+        assert isinstance(frame, frames.Send)
         message = Message(
             conversation.id,
             conversation.next_seq,
@@ -342,6 +332,8 @@ class Conversations:
             frame.custom,
             frame.resend,
         )
+        entry = _Entry(message, up)
+        entry.before = (conversation.members, conversation.state)
         effects, audience = None, conversation.members
         if decision is not None:
             effects = rules.effects(message, decision)
@@ -351,8 +343,7 @@ class Conversations:
             if decision.state is not None:
                 conversation.state = decision.state
         conversation.next_seq += 1
-        entry = _Entry(message, session, audience)
-        entry.frame = frame if decision is None else None
+        entry.audience = audience
         entry.is_change = bool(decision and (decision.state is not None or decision.joined or decision.left))
         self._remember(conversation, entry)
         conversation.pending.append(entry)
@@ -365,13 +356,15 @@ class Conversations:
         """The idempotency key is known: it is the same message, or nothing."""
         assert isinstance(up.frame, frames.Send)
         if not entry.message.came_from(up.frame):
-            # Storage may know better what this idClient was used for first, until it has answered.
-            code = Code.CONFLICT if entry.stored else Code.UNAVAILABLE
-            self._reject(up, code, "this idClient was used for another message")
+            conflict = Refused(Code.CONFLICT, "this idClient was used for another message")
+            if entry.stored:
+                self._reject(up, conflict.code, conflict.text)
+            else:
+                entry.refused.append((up, conflict))  # storage may know better what was said under it first
         elif entry.stored:
             self._acknowledge(entry.message, up.session)
         else:
-            entry.sessions.append(up.session)  # the retry races the original: one answer for both
+            entry.asked.append(up)  # the retry races the original: one answer for both
 
     # --- storing, letting out -----------------------------------------------------------------------------------------
 
@@ -388,6 +381,8 @@ class Conversations:
                 self._release(conversation, pending.popleft())
         elif isinstance(result, storage.Duplicate | storage.Blocked):
             self._not_appended(conversation, entry, result, now)
+        elif isinstance(result, storage.Fenced) and message.scene == Scene.SYSTEM:
+            self._overtaken(conversation, now)
         else:
             self._fence(conversation, "storage refused the message", now)
 
@@ -396,61 +391,65 @@ class Conversations:
         if entry.timer:
             entry.timer.cancel()
         self._port.emit(events.Committed(message))
-        for session in entry.sessions:
-            self._acknowledge(message, session)
+        for up in entry.asked:
+            self._acknowledge(message, up.session)
         # Whoever has had to wait, and to ask again, may have given up: then the answer is not enough.
-        is_prompt = len(entry.sessions) == 1 and not message.resend
-        origin = entry.sessions[0] if is_prompt else None
+        is_prompt = len(entry.asked) == 1 and not message.resend
+        origin = entry.asked[0].session if is_prompt else None
         self._port.to_users(frames.Deliver(entry.audience, message, origin, entry.places))
         for note in entry.notes:
             self._port.to_users(frames.Deliver((note.to,), note))
         for up, refused in entry.refused:
             self._reject(up, refused.code, refused.text)
-        entry.sessions, entry.places, entry.notes, entry.audience, entry.refused = [], (), (), (), []
+        entry.asked, entry.places, entry.notes, entry.audience, entry.refused = [], (), (), (), []
+        entry.before = ((), None)
 
     def _not_appended(
         self, conversation: _Conversation, entry: _Entry, result: storage.Duplicate | storage.Blocked, now: float
     ) -> None:
         """Storage knew the key although this writer did not, or somebody has blocked the sender: the seq is free
-        again, and those behind it move up."""
-        sessions, id_client, seq = entry.sessions, entry.message.id_client, entry.message.seq
-        if entry.timer:
-            entry.timer.cancel()
-        behind = [other for other in conversation.pending if other.message.seq > seq]
-        conversation.pending.remove(entry)
-        entry.sessions = []
+        again. Those behind it, which storage refuses at theirs, are decided anew, as if it had never been there."""
+        blocked = entry.asked if isinstance(result, storage.Blocked) else []
+        for up in blocked:
+            self._reject(up, Code.BLOCKED, "the other user does not take messages from you")
+        anew = [up for up in self._take_back(conversation, entry) if up not in blocked]
         if isinstance(result, storage.Duplicate):
-            code, text = Code.CONFLICT, "this idClient was used for another message"
-            original, sent = result.original, entry.message
-            entry.message, entry.stored = original, True
-            if original.came_from(sent):
-                for session in sessions:
-                    self._acknowledge(original, session)
-                sessions = []
-        else:
-            code, text = Code.BLOCKED, "the other user does not take messages from you"
-            del conversation.recent[entry.message.sender, id_client]
-        for session in sessions:
-            self._refuse(session, frames.Send.op, id_client, code, text)
-        if not entry.is_change and all(other.frame is not None and not other.stored for other in behind):
-            conversation.next_seq = seq
-            for other in behind:
-                self._move_up(conversation, other, now)
-            return
-        why = "the place of a message among those in flight came free"
-        for up, _ in entry.refused:
-            self._reject(up, Code.UNAVAILABLE, why)
-        self._fence(conversation, why, now)
+            self._remember(conversation, _Entry(result.original))
+        self._wait_again(conversation, anew)
+        self._resume(conversation, now)
 
-    def _move_up(self, conversation: _Conversation, entry: _Entry, now: float) -> None:
-        """Append it once more, at the next seq: at its old one storage refuses it."""
-        assert entry.frame is not None
-        if entry.timer:
-            entry.timer.cancel()
-        conversation.pending.remove(entry)
-        first, *others = entry.sessions
-        self._append(conversation, first, entry.frame, None, now)
-        conversation.pending[-1].sessions += others
+    def _overtaken(self, conversation: _Conversation, now: float) -> None:
+        """A system log has other writers beside this one: what follows from changes elsewhere stands there as well. So
+        look where it ends by now, and go on from there."""
+        self._release_stored(conversation)
+        anew = self._take_back(conversation, conversation.pending[0])
+        self._wait_again(conversation, anew)
+        self._ask(conversation, storage.OpenConversation(conversation.id, _born_with(conversation.id)), now)
+
+    @staticmethod
+    def _take_back(conversation: _Conversation, entry: _Entry) -> list[frames.Up]:
+        """Have it, and all behind it, be nothing again but what was asked for; returns that."""
+        conversation.next_seq = entry.message.seq
+        members, conversation.state = entry.before
+        if members is not conversation.members:
+            conversation.has_members(members)
+        asked: list[frames.Up] = []
+        for other in [other for other in conversation.pending if other.message.seq >= entry.message.seq]:
+            if other.timer:
+                other.timer.cancel()
+            conversation.pending.remove(other)
+            del conversation.recent[other.message.sender, other.message.id_client]
+            asked += [*other.asked, *(up for up, _ in other.refused)]
+        return asked
+
+    @staticmethod
+    def _wait_again(conversation: _Conversation, ups: list[frames.Up]) -> None:
+        """Before all others that wait; what is being looked up for one of those is asked again."""
+        conversation.request = None
+        if conversation.timer:
+            conversation.timer.cancel()
+        later = (up for up, _ in conversation.waiting)
+        conversation.waiting = deque((up, rules.Known()) for up in (*ups, *later))
 
     def _acknowledge(self, message: Message, session: Session) -> None:
         answer = frames.Stored(message.id_client, message.conversation_id, message.id, message.seq, message.time)
@@ -470,21 +469,22 @@ class Conversations:
         del self._open[conversation.id]
         if conversation.timer:
             conversation.timer.cancel()
-        # What storage has said it holds waited only for what stands before it: nobody else would ever let it out.
-        for entry in [entry for entry in conversation.pending if entry.stored]:
-            conversation.pending.remove(entry)
-            self._release(conversation, entry)
+        self._release_stored(conversation)
         if conversation.pending:
             self._settle_later(conversation.id, now)
         for entry in conversation.pending:
             if entry.timer:
                 entry.timer.cancel()
-            for session in entry.sessions:
-                self._refuse(session, frames.Send.op, entry.message.id_client, Code.UNAVAILABLE, why)
-            for up, _ in entry.refused:
+            for up in (*entry.asked, *(up for up, _ in entry.refused)):
                 self._reject(up, Code.UNAVAILABLE, why)
         for up, _ in conversation.waiting:
             self._reject(up, Code.UNAVAILABLE, why)
+
+    def _release_stored(self, conversation: _Conversation) -> None:
+        """What storage has said it holds waited only for what stands before it: nobody else would ever let it out."""
+        for entry in [entry for entry in conversation.pending if entry.stored]:
+            conversation.pending.remove(entry)
+            self._release(conversation, entry)
 
     def _settle_later(self, id: str, now: float) -> None:
         self._unsettled[id] = self._timers.at(now + self._policies.storage_timeout, self._settle, id)
@@ -502,20 +502,8 @@ class Conversations:
 
     def _reject(self, up: frames.Up, code: Code, text: str, retry_after: float = 0.0) -> None:
         frame = up.frame
-        self._refuse(up.session, frame.op, frame.ref, code, text, retry_after, frame.number)
-
-    def _refuse(
-        self,
-        session: Session,
-        request: str,
-        ref: str,
-        code: Code,
-        text: str,
-        retry_after: float = 0.0,
-        number: int = 0,
-    ) -> None:
-        answer = frames.Rejected(request, ref, code, text, retry_after, number)
-        self._port.to_gateway(session.gateway, frames.Down((session,), answer))
+        answer = frames.Rejected(frame.op, frame.ref, code, text, retry_after, frame.number)
+        self._port.to_gateway(up.session.gateway, frames.Down((up.session,), answer))
 
 
 def _born_with(id: str) -> tuple[str, ...] | None:
