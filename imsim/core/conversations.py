@@ -42,6 +42,7 @@ class _Entry:
         "asked",
         "audience",
         "before",
+        "fenced",
         "is_change",
         "message",
         "notes",
@@ -55,6 +56,7 @@ class _Entry:
         self.message = message
         self.asked = [asked] if asked else []  # who waits for the answer; more than one if a retry raced
         self.stored = asked is None
+        self.fenced = False  # storage refused it at its seq
         self.audience: tuple[str, ...] = ()  # who may see it
         self.notes: tuple[Message, ...] = ()  # for the system logs of users
         self.places: storage.Places = ()  # that changed with it
@@ -379,9 +381,20 @@ class Conversations:
             pending = conversation.pending
             while pending and pending[0].stored:
                 self._release(conversation, pending.popleft())
+            if pending and pending[0].fenced:
+                self._fenced(conversation, now)
         elif isinstance(result, storage.Duplicate | storage.Blocked):
             self._not_appended(conversation, entry, result, now)
-        elif isinstance(result, storage.Fenced) and message.scene == Scene.SYSTEM:
+        elif isinstance(result, storage.Fenced):
+            entry.fenced = True
+            if conversation.pending[0] is entry:  # else it may be only that one before it was not appended
+                self._fenced(conversation, now)
+        else:
+            self._fence(conversation, "storage failed to store the message", now)
+
+    def _fenced(self, conversation: _Conversation, now: float) -> None:
+        """Storage has taken in more than this writer knows of."""
+        if conversation.pending[0].message.scene == Scene.SYSTEM:
             self._overtaken(conversation, now)
         else:
             self._fence(conversation, "storage refused the message", now)

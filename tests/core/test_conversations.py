@@ -889,6 +889,28 @@ def test_who_is_blocked_may_take_back_and_end_but_not_ask_or_say_anything(opened
     assert answers(opened) == [("6", 4), ("7", 5)]
 
 
+def test_a_refusal_because_of_its_seq_waits_for_those_before_it(opened):
+    """Answers may overtake each other: that the seq before it came free may be heard later."""
+    opened.storage.execute(storage.SavePlace("bob", AB, blocked=True))
+    opened.send("1")
+    opened.send("2", by=session("bob"))
+    first, second = (opened.storage.execute(request) for request in opened.asked)
+    assert (first, second) == (storage.Blocked(), storage.Fenced())
+    opened.answer(1, lambda request: second)
+    assert answers(opened) == []
+    opened.answer(0, lambda request: first)
+    opened.answer_all()
+    assert answers(opened) == [("1", Code.BLOCKED), ("2", 2)]
+
+
+def test_who_is_fenced_off_is_so_once_those_before_it_are_stored(opened):
+    opened.send("1")
+    opened.send("2")
+    opened.answer(1, lambda request: storage.Fenced())
+    opened.answer()
+    assert answers(opened) == [("1", 2), ("2", Code.UNAVAILABLE)]
+
+
 def test_what_stands_behind_a_message_that_is_blocked_is_decided_anew(opened):
     """Also a change, for which its seq matters, and what was refused because of it."""
     opened.storage.execute(storage.SavePlace("bob", AB, blocked=True))
