@@ -42,7 +42,7 @@ def ack_before_store(patch):
     def early(self, conversation, entry):
         remember(self, conversation, entry)
         if not entry.stored:
-            self._acknowledge(entry.message, entry.sessions[0])
+            self._acknowledge(entry.message, entry.asked[0].session)
 
     patch.setattr(conversations.Conversations, "_remember", early)
 
@@ -85,13 +85,13 @@ def resend_without_dedupe(patch):
     """Every copy of a send that storage holds gets a place of its own."""
     handle = conversations.Conversations._handle
 
-    def again(self, conversation, up, absent, now):
+    def again(self, conversation, up, known, now):
         key = (up.session.user, getattr(up.frame, "id_client", None))
         entry = conversation.recent.get(key)
         if entry is not None and entry.stored:
             del conversation.recent[key]
-            absent = {**absent, key: None}
-        handle(self, conversation, up, absent, now)
+            known.messages[key] = None
+        handle(self, conversation, up, known, now)
 
     append = MemoryStorage._append
 

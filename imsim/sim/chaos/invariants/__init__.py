@@ -34,6 +34,7 @@ INVARIANTS: tuple[Invariant, ...] = (
     senders.status_only_improves,
     senders.sent_is_stored_or_rejected,
     senders.requests_are_answered,
+    senders.nothing_is_unavailable_without_a_fault,
     senders.said_in_rooms_is_heard_or_refused,
     social.members_are_what_the_log_says,
     social.every_group_has_one_owner,
