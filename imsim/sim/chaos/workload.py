@@ -184,7 +184,9 @@ class _Writer:
                 event = dice.pick(("recall", "recall", "edit"))
                 wish = {"scene": "chatroom", "to": room, "id": f"{device}-{number}z", "event": event}
                 about = {"own": dice.chance(0.8), "back": dice.whole(1, 3), "content": f"edited by {device}-{number}z"}
-                self._add(self._later(at), device, "amend", {**wish, **about})
+                amended = self._later(at)
+                self._add(amended, device, "amend", {**wish, **about})
+                self._add(self._later(amended), dice.pick(self._devices), "enter", {"name": room, "recent": 3})
         elif action == "typing":
             self._add(at, device, action, {"conversation": conversation})
         else:
@@ -210,7 +212,12 @@ class _Writer:
         if action == "amend":
             event = dice.pick(("recall", "recall", "edit"))
             wish = {"scene": str(to[0]), "to": to[1], "id": id, "event": event, "own": dice.chance(0.7)}
-            self._add(at, device, action, {**wish, "back": dice.whole(1, 4), "content": f"edited by {id}"})
+            back = dice.whole(1, 4)
+            self._add(at, device, action, {**wish, "back": back, "content": f"edited by {id}"})
+            if event == "edit" and dice.chance(0.5):  # and think better of it; one's own latest is the edit by then
+                back += int(bool(wish["own"]))
+                recall = {**wish, "id": f"{id}r", "event": "recall", "back": back, "content": ""}
+                self._add(self._later(at), device, action, recall)
         elif action == "tell":
             other = dice.pick(self._users)
             sent = {"scene": "system", "to": other, "id": id, "content": "", "type": "custom", "custom": f"news {id}"}

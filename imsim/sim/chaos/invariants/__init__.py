@@ -29,6 +29,7 @@ INVARIANTS: tuple[Invariant, ...] = (
     log.seqs_are_dense,
     log.senders_keep_their_order,
     log.nothing_is_made_up,
+    log.what_was_amended_stands_so,
     screens.screens_are_in_order,
     screens.screens_agree_with_the_log,
     senders.status_only_improves,
