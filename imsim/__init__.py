@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from imsim.api import (
+        Empirical,
         ImsimError,
+        OwnDistribution,
         Run,
         RunError,
         Scenario,
@@ -31,7 +33,9 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Empirical",
     "ImsimError",
+    "OwnDistribution",
     "Run",
     "RunError",
     "Scenario",

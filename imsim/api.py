@@ -17,14 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 from imsim.analysis import Run, compare_table, open_run
 from imsim.core.exceptions import ImsimError, RunError, UsageError
-from imsim.scenario import Scenario
+from imsim.scenario import Empirical, OwnDistribution, Scenario
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
 __all__ = [
+    "Empirical",
     "ImsimError",
+    "OwnDistribution",
     "Run",
     "RunError",
     "Scenario",

@@ -15,7 +15,7 @@ from imsim.scenario.distributions import KINDS
 from imsim.scenario.sections import Section
 
 DURATION = "a duration such as '250us', '5ms', '2s', '1.5min' or '2h', or a number of seconds"
-KINDS_TEXT = "a kind of constant, uniform, exponential, lognormal, pareto"
+KINDS_TEXT = "a kind of constant, uniform, exponential, lognormal, pareto, empirical"
 
 
 def problem(*overrides: str) -> str:
