@@ -13,6 +13,7 @@ from collections import defaultdict
 import numpy as np
 import pytest
 from mixed_workload import SCENARIO, check_storage
+from run_rows import delivery_seconds
 
 import imsim
 from imsim.core import events, frames, gateway
@@ -26,14 +27,6 @@ from imsim.sim import World, simulate
 # What a message meets between the devices, one router: four backend links, and two of the clients.
 CONSTANT = {"network.client.latency": "1ms", "network.backend.latency": "2ms"}
 LINKS = 2 * 0.001 + 4 * 0.002
-
-
-def delivery_seconds(run: imsim.Run) -> np.ndarray:
-    """Latency of each delivery to a recipient after the warm-up, straight from the rows."""
-    rows = run.deliveries.merge(run.messages[["intent", "intended_at"]], on="intent")
-    rows = rows[(rows.role == "recipient") & (rows.intended_at >= run.scenario.warmup * 1e9)]
-    assert rows.delivered_at.notna().all()
-    return (rows.delivered_at - rows.intended_at).to_numpy(float) / 1e9
 
 
 # --- the same seed gives the same rows ------------------------------------------------------------------------------
