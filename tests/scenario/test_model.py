@@ -173,7 +173,11 @@ def test_says_what_is_wrong_where_and_what_was_expected(override: str, text: str
 
 @pytest.mark.parametrize(
     ("tier", "op", "ops"),
-    [("gateway", "push", GATEWAY_OPS), ("router", "deliver", ROUTER_OPS), ("storage", "append", STORAGE_OPS)],
+    [
+        ("gateway", "push", GATEWAY_OPS),
+        ("router", "deliver", ROUTER_OPS),
+        ("storage", "append", STORAGE_OPS | {"commit"}),
+    ],
 )
 def test_an_unknown_operation_is_answered_with_those_that_exist(tier: str, op: str, ops: frozenset[str]) -> None:
     assert problem(f"topology.{tier}.service.{op}s=1ms") == (

@@ -27,6 +27,27 @@ def _own(value: object) -> object:
 OwnStation = Annotated[Callable[[Any], Any], BeforeValidator(_own), PlainSerializer(reference, when_used="json")]
 
 
+PLACEMENTS = ("hash", "rendezvous", "spread")
+
+
+def _placement(value: object) -> object:
+    if callable(value):
+        return value
+    refuse_reference(value)
+    if value not in PLACEMENTS:
+        expected = ", ".join(map(repr, PLACEMENTS))
+        raise ValueError(f"expected {expected} or a function of your own, got {shown(value)}")
+    return value
+
+
+#: `placement(name, nodes)` is the number, from 0, of the node that owns the conversation or user of this name.
+Placement = Annotated[
+    str | Callable[[str, int], int],
+    BeforeValidator(_placement),
+    PlainSerializer(lambda value: value if isinstance(value, str) else reference(value), when_used="json"),
+]
+
+
 class Tier(Section):
     """The nodes of one kind: each has a queue, and workers that take from it."""
 
@@ -126,8 +147,14 @@ class Topology(Section):
     """What the service consists of. Simulated only: a live server is one process."""
 
     gateways: int = Field(default=1, ge=1, description="how many gateways")
-    routers: int = Field(default=1, ge=1, description="how many routers; conversations and users are spread by hash")
-    storages: int = Field(default=1, ge=1, description="how many storages; conversations are spread by hash")
+    routers: int = Field(default=1, ge=1, description="how many routers, which own conversations and users")
+    storages: int = Field(default=1, ge=1, description="how many storages, which own conversations and users")
+    placement: Placement = Field(
+        default="hash",
+        description="which router and storage owns a conversation or a user: 'hash' (even, but another number of nodes"
+        " moves nearly all), 'rendezvous' (even, and a new node takes only its share), 'spread' (by size, so that large"
+        " groups do not meet), or in Python your own function(name, nodes) -> number of the node, from 0",
+    )
     gateway: GatewayTier = Field(default=GatewayTier(), description="each gateway")
     router: RouterTier = Field(default=RouterTier(), description="each router")
     storage: StorageTier = Field(default=StorageTier(), description="each storage")
