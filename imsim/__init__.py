@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         schema,
         serve,
         simulate,
+        theory,
     )
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "schema",
     "serve",
     "simulate",
+    "theory",
 ]
 
 

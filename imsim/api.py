@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import Timer
 from typing import TYPE_CHECKING, Any
 
-from imsim.analysis import Run, compare_table, open_run
+from imsim.analysis import Run, compare_table, open_run, theory
 from imsim.core.exceptions import ImsimError, RunError, UsageError
 from imsim.scenario import Empirical, OwnDistribution, Scenario
 
@@ -40,6 +40,7 @@ __all__ = [
     "schema",
     "serve",
     "simulate",
+    "theory",
 ]
 
 #: The key with which clients get tokens, unless another is given: for trials on one's own machine.
