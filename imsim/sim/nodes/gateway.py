@@ -108,11 +108,11 @@ class GatewayNode(Machines):
 
     def to_conversation(self, frame: frames.Up) -> None:
         router = self.world.router_of(frame.conversation_id)
-        self.world.clock.call_at(self._links[router.index].arrival(self.now), router.receive, frame)
+        self._links[router.index].carry(self.now, router.receive, frame)
 
     def to_user(self, user: str, frame: frames.ToUsers) -> None:
         router = self.world.router_of(user)
-        self.world.clock.call_at(self._links[router.index].arrival(self.now), router.receive, frame)
+        self._links[router.index].carry(self.now, router.receive, frame)
 
     def emit(self, event: events.Pushed | events.Shed) -> None:
         self.world.pushed(event, self.now)

@@ -133,13 +133,11 @@ class RouterNode(Machines):
             return
         asker = self.users if isinstance(request, storage.USERS_REQUESTS) else self.conversations
         node = self.world.storage_for(request)
-        arrival = self._storage_links[node.index].arrival(self.now)
-        self.world.clock.call_at(arrival, node.receive, (self, asker, request))
+        self._storage_links[node.index].carry(self.now, node.receive, (self, asker, request))
 
     def to_gateway(self, gateway: str, frame: frames.ToGateway) -> None:
         index = int(gateway[1:])
-        arrival = self._gateway_links[index].arrival(self.now)
-        self.world.clock.call_at(arrival, self.world.gateways[index].from_router, frame)
+        self._gateway_links[index].carry(self.now, self.world.gateways[index].from_router, frame)
 
     def to_users(self, frame: frames.Deliver | frames.Opened) -> None:
         for index, users in self.world.by_router(frame.users):
@@ -147,15 +145,14 @@ class RouterNode(Machines):
             if index == self.index:
                 self._local.append(part)
             else:
-                arrival = self._router_links[index].arrival(self.now)
-                self.world.clock.call_at(arrival, self.world.routers[index].receive, part)
+                self._router_links[index].carry(self.now, self.world.routers[index].receive, part)
 
     def to_user(self, user: str, frame: frames.ToUsers) -> None:
         router = self.world.router_of(user)
         if router is self:
             self._local.append(frame)
         else:
-            self.world.clock.call_at(self._router_links[router.index].arrival(self.now), router.receive, frame)
+            self._router_links[router.index].carry(self.now, router.receive, frame)
 
     def emit(self, event: events.Committed) -> None:
         self.world.committed(event, self.now)
