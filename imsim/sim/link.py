@@ -89,10 +89,14 @@ class Link:
         self._constant: float | None = None
         self.settle()
 
-    def settle(self, *, plain: bool = True) -> None:
-        """Choose the short way where nothing but the latency counts, unless not `plain`."""
-        self._is_plain = plain and not (self.loss or self._jitter or self._bandwidth)
+    def settle(self) -> None:
+        """Choose the short way where nothing but the latency counts."""
+        self._is_plain = not (self.loss or self._jitter or self._bandwidth)
         self._constant = self._fields.latency.constant if self._is_plain else None
+
+    def forget(self) -> None:
+        """What is still to leave will not: nothing waits for it."""
+        self._free = self._last = -math.inf
 
     def carry(self, leaves: float, arrive: Callable[[Any], object], frame: Any) -> None:
         """Have `arrive(frame)` called when a frame arrives that leaves at the time `leaves`, in seconds."""

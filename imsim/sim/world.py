@@ -13,6 +13,7 @@ from imsim.results import Recorder, Tables, assemble
 from imsim.scenario import Draws, Plan, PlannedConversation, Scenario, Stream, plan, script
 from imsim.scenario.sections import ClientLink
 from imsim.sim.clock import Clock
+from imsim.sim.faults import CuttableLink, Faults, PausableConnection
 from imsim.sim.link import BackboneLink
 from imsim.sim.nodes import ClientNode, Connection, GatewayNode, RouterNode, StorageNode, intent_of
 
@@ -69,6 +70,8 @@ class World:
         network = scenario.network
         self._networks = [link for _, link in network.of_users(seed, len(plan.users))] if network.clients else None
 
+        self.faults = Faults(self, scenario.faults)
+        self._connection_class = PausableConnection if self.faults.pauses_devices else Connection
         topology = scenario.topology
         self.storages = [StorageNode(self, index) for index in range(topology.storages)]
         self.routers = [RouterNode(self, index) for index in range(topology.routers)]
@@ -101,6 +104,7 @@ class World:
             self._fill(room)
         if self.plan.actions:
             self.clock.call_at(self.plan.actions[0].at / 1e9, self._act, 0)
+        self.faults.schedule()
         if len(self.plan):
             self.clock.call_at(self.plan.at[0] / 1e9, self._send, 0)
         end = duration + self.scenario.drain
@@ -143,13 +147,20 @@ class World:
         gateways = self.gateways[first:] + self.gateways[:first]
         gateway = next((gateway for gateway in gateways if gateway.machine is not None), gateways[0])
         self._connections += 1
-        return Connection(self._connections, client, gateway)
+        return self._connection_class(self._connections, client, gateway)
 
     def backend_links(self, source: tuple[str, int], tier: str, count: int) -> list[BackboneLink]:
         """A node's links to all nodes of a tier."""
         kind, index = source
         fields = self.scenario.network.between(kind, tier)
         streams = [Stream(self._backend_draws, crc32(f"{kind}{index}>{tier}{n}".encode())) for n in range(count)]
+        if self.faults.cuts_links:
+            return [
+                CuttableLink(fields, stream, self.clock, self.link_luck, fields.bandwidth).between(
+                    self.faults, source, (tier, n)
+                )
+                for n, stream in enumerate(streams)
+            ]
         return [BackboneLink(fields, stream, self.clock, self.link_luck, fields.bandwidth) for stream in streams]
 
     def network_of(self, number: int) -> ClientLink:

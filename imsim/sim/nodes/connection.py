@@ -38,6 +38,18 @@ class Connection:
     def down(self, at: float, arrive: Callable[[Any], None], frame: Any) -> None:
         self._down.carry(at, arrive, frame)
 
+    def lose(self, loss: float) -> None:
+        """From now on so many of its transmissions are lost."""
+        for link in (self._up, self._down):
+            link.loss = loss
+            link.settle()
+
+    def gateway_crashed(self) -> None:
+        """The client sees it break; what the gateway had not sent it never will."""
+        self.gateway_open = False
+        self._down.forget()
+        self.down(self.clock.now, self.lost_by_client, None)
+
     def _given_up(self, at: float) -> None:
         """At that time it breaks, and both ends learn of it. (Whether the other end could, TCP does not say; without
         it, it would by its heartbeat.)"""

@@ -67,6 +67,31 @@ class RouterNode(Machines):
         """Everything in memory is gone, answers from storage included."""
         self.conversations = self.chatrooms = self.users = None
         self._local.clear()
+        self.work.station.forget()
+
+    def start_anew(self) -> None:
+        self.start()
+        assert self.users is not None
+        self.now = self.world.clock.now
+        self.users.restarted(self.now)
+        self.arm()
+
+    def gateway_lost(self, gateway: str) -> None:
+        """The link to it broke."""
+        if self.users is not None and self.chatrooms is not None:
+            self.now = self.world.clock.now
+            self.users.gateway_lost(gateway)
+            self.chatrooms.gateway_lost(gateway)
+            self._drain()
+            self.arm()
+
+    def router_back(self) -> None:
+        """The link to another router is there again."""
+        if self.users is not None:
+            self.now = self.world.clock.now
+            self.users.router_back(self.now)
+            self._drain()
+            self.arm()
 
     def revoke(self, user: str) -> None:
         if self.users is not None:

@@ -20,18 +20,35 @@ class StorageNode:
     request means does not depend on the server that carries it out. It is carried out when it comes; so what reads a
     message that is still being made durable is answered no earlier than that is."""
 
-    __slots__ = ("_links", "index", "work", "world")
+    __slots__ = ("_links", "index", "is_up", "stalled_until", "work", "world")
 
     def __init__(self, world: World, index: int) -> None:
         self.world = world
         self.index = index
+        self.is_up = True
+        self.stalled_until = world.clock.now
         self.work = Work(world.scenario.topology.storage, world.seed, "storage", index)
         self._links = world.backend_links(("storage", index), "router", world.scenario.topology.routers)
 
+    def crash(self) -> None:
+        """What it holds, stays; what it was asked and has not answered, it never will."""
+        self.is_up = False
+        self.work.station.forget()
+
+    def start_anew(self) -> None:
+        self.is_up = True
+
     def receive(self, asked: tuple[RouterNode, Conversations | Users, storage.Request]) -> None:
         router, asker, request = asked
+        now = self.world.clock.now
+        if now < self.stalled_until:
+            self.world.clock.call_at(self.stalled_until, self.receive, asked)
+            return
+        if not self.is_up:
+            self._links[router.index].carry(now, router.stored, (asker, request, storage.Failed("it is down")))
+            return
         result = self.world.storage.execute(request)
-        done = self.work.done_with_storage(self.world.clock.now, request, result)
+        done = self.work.done_with_storage(now, request, result)
         durable = self.world.durable
         if type(result) is storage.Appended:
             assert type(request) is storage.Append
