@@ -76,7 +76,7 @@ SPANS = pa.schema(
         _always("recipient", _STRING),
         _always("device", _STRING),
         _always("number", pa.int32()),  # from 0
-        _always("kind", _STRING),  # see imsim.sim.spans.KINDS
+        _always("kind", _STRING),  # see imsim.results.spans.KINDS
         _always("where", _STRING),  # a node (router0), a link (uplink, gateway-router), or client
         _always("op", _STRING),  # the operation, where there is one
         _always("start", pa.int64()),

@@ -17,11 +17,10 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import pyarrow as pa
 
 from imsim.core import events, frames, storage
 from imsim.core.model import Message
-from imsim.results import NODES, SPANS
+from imsim.results.spans import KINDS, node_table, span_table
 from imsim.scenario import Plan, Scenario, Stream
 from imsim.scenario.sections import Link as LinkFields
 from imsim.scenario.sections import Tier
@@ -31,17 +30,9 @@ from imsim.sim.nodes import ClientNode, GatewayNode, RouterNode, intent_of
 from imsim.sim.nodes.work import Work
 from imsim.sim.world import World
 
-#: What a span can be.
-KINDS = (
-    "offline",  # the device was not logged in, or not yet
-    "link",  # on its way over a link: sending and latency
-    "link_queue",  # waiting for frames before it on the link
-    "retransmit",  # lost on the way, and sent again
-    "queue",  # waiting for a worker
-    "service",  # being worked at
-    "retry",  # until it was sent or pushed again, for want of an answer
-    "hold",  # kept by somebody: until its turn in the log, until what is before it is there, until somebody asks for it
-)
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 _OFFLINE, _LINK, _LINK_QUEUE, _RETRANSMIT, _QUEUE, _SERVICE, _RETRY, _HOLD = range(len(KINDS))
 
 
@@ -162,36 +153,7 @@ class Tracer:
 
     def table(self, deliveries: pa.Table) -> pa.Table:
         """The spans of these deliveries."""
-        plan = self._plan
-        rows = np.frombuffer(self._rows, np.int64).reshape(-1, 8) if self._rows else np.empty((0, 8), np.int64)
-        per_user = len(plan.devices)
-        users = {name: number for number, name in enumerate(plan.users)}
-        devices = {name: number for number, name in enumerate(plan.devices)}
-        device = np.array([users[name] for name in deliveries["recipient"].to_pylist()], np.int64) * per_user
-        device += np.array([devices[name] for name in deliveries["device"].to_pylist()], np.int64)
-        total = len(plan.users) * per_user
-        due = np.asarray(deliveries["intent"]) * total + device
-        mine = rows[:, 0] * total + rows[:, 1]
-        rows = rows[np.isin(mine, due)]
-        rows = rows[np.lexsort((rows[:, 2], rows[:, 1], rows[:, 0]))]
-        intent, device, number, kind, where, op, start, end = rows.T
-        names = list(self._names)
-        columns = [
-            pa.array(intent),
-            _named(device // per_user, plan.users),
-            _named(device % per_user, plan.devices),
-            pa.array(number, pa.int32()),
-            _named(kind, KINDS),
-            _named(where, names),
-            _named(op, names),
-            pa.array(start),
-            pa.array(end),
-        ]
-        return pa.table(columns, schema=SPANS)
-
-
-def _named(numbers: Any, names: Iterable[str]) -> pa.DictionaryArray:
-    return pa.DictionaryArray.from_arrays(pa.array(np.asarray(numbers, np.int32)), pa.array(list(names), pa.string()))
+        return span_table(self._plan, np.array(self._rows, np.int64).reshape(-1, 8), list(self._names), deliveries)
 
 
 class TracingClock(Clock):
@@ -470,13 +432,13 @@ class TracedWorld(World):
         """From time 0 to `end`, in so many parts: how busy each node was, how many jobs waited, came, were dropped."""
         edges = np.linspace(0.0, end, buckets + 1)
         width = end / buckets
-        rows: list[list[Any]] = [[] for _ in NODES]
+        columns: list[list[Any]] = [[] for _ in range(7)]
         topology = self.scenario.topology
         for work in self.works:
             tier = work.name.rstrip("0123456789")
             came, began, done = np.array(work.jobs_of).reshape(-1, 3).T
             workers = getattr(topology, tier).workers
-            columns = (
+            parts = (
                 [work.name] * buckets,
                 [tier] * buckets,
                 np.rint(edges[:-1] * 1e9).astype(np.int64),
@@ -485,9 +447,9 @@ class TracedWorld(World):
                 np.histogram(came, edges)[0],
                 np.zeros(buckets, np.int64),
             )
-            for column, values in zip(rows, columns, strict=True):
+            for column, values in zip(columns, parts, strict=True):
                 column.extend(values)
-        return pa.table([pa.array(column, field.type) for column, field in zip(rows, NODES, strict=True)], schema=NODES)
+        return node_table(columns)
 
 
 def _covered(begin: Any, end: Any, edges: Any) -> Any:
