@@ -413,17 +413,19 @@ class TracedStorage(StorageNode):
 
     world: TracedWorld
 
-    def _committed(self, asked: Asked, result: storage.Result) -> Answer:
-        tracer = self.world.tracer
-        tracer.carried_out(asked[2], result)
-        chain, answer = tracer.current, super()._committed(asked, result)
+    def _committed(self, asked: Asked) -> Answer:
+        tracer, clock = self.world.tracer, self.world.clock
+        chain, answer = tracer.current, super()._committed(asked)
         where = f"storage{self.index}"
 
-        def answered(begins: float, done: float | None) -> None:
-            tracer.current = chain
-            if chain is not None and done is not None:
-                tracer.current = chain.until(begins, _QUEUE, where, "commit").until(done, _SERVICE, where, "commit")
-            answer(begins, done)
+        def answered(result: storage.Result, begins: float, done: float | None) -> None:
+            if chain is not None:
+                tracer.current = chain.until(clock.now, _QUEUE, where, "commit")
+                tracer.carried_out(asked[2], result)
+                if done is not None:
+                    begun = tracer.current.until(begins, _QUEUE, where, "commit")
+                    tracer.current = begun.until(done, _SERVICE, where, "commit")
+            answer(result, begins, done)
 
         return answered
 

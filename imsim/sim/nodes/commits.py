@@ -11,28 +11,31 @@ from imsim.scenario.sections.topology import Commit
 from imsim.sim.clock import Clock
 from imsim.sim.nodes.work import Work
 
-#: Called when it is known when the commit of an append begins and will be done, or (None) that it was dropped.
-Answer = Callable[[float, float | None], None]
+#: Called when an append was carried out, with its result, and when its commit begins and will be done (None: dropped).
+Answer = Callable[[storage.Result, float, float | None], None]
 
 
 class _Waiting(NamedTuple):
     since: float
     request: storage.Append
-    demand: float
     answer: Answer
 
 
 class GroupCommit:
     """Appends wait for one commit. It starts when the one before it is done and either `batch` appends wait or the
     first of them has waited for `linger`; takes the first `batch` of those that wait; and keeps one worker for the
-    commit's own service time and that of each append in it. All of them are done when it is."""
+    commit's own service time and that of each append in it. They are carried out when it starts, so that nobody can
+    read what no commit has taken, and are done when it is."""
 
-    __slots__ = ("_clock", "_fields", "_under_way", "_waiting", "_work")
+    __slots__ = ("_clock", "_execute", "_fields", "_under_way", "_waiting", "_work")
 
-    def __init__(self, fields: Commit, work: Work, clock: Clock) -> None:
+    def __init__(
+        self, fields: Commit, work: Work, clock: Clock, execute: Callable[[storage.Request], storage.Result]
+    ) -> None:
         self._fields = fields
         self._work = work
         self._clock = clock
+        self._execute = execute
         self._waiting: deque[_Waiting] = deque()
         self._under_way = False
 
@@ -43,10 +46,10 @@ class GroupCommit:
     def forget(self) -> GroupCommit:
         """The node crashes: who waits is never answered. What takes the place of this one, which is of no use now."""
         self._waiting.clear()
-        return GroupCommit(self._fields, self._work, self._clock)
+        return GroupCommit(self._fields, self._work, self._clock, self._execute)
 
-    def add(self, request: storage.Append, demand: float, answer: Answer) -> None:
-        self._waiting.append(_Waiting(self._clock.now, request, demand, answer))
+    def add(self, request: storage.Append, answer: Answer) -> None:
+        self._waiting.append(_Waiting(self._clock.now, request, answer))
         if not self._under_way:
             self._start_or_wait(len(self._waiting) == 1)
 
@@ -66,12 +69,14 @@ class GroupCommit:
 
     def _start(self) -> None:
         taken = [self._waiting.popleft() for _ in range(min(self._fields.batch, len(self._waiting)))]
-        begins, done = self._work.commit(self._clock.now, taken[0].request, [one.demand for one in taken])
+        results = [self._execute(one.request) for one in taken]
+        demands = [self._work.append_demand(one.request, result) for one, result in zip(taken, results, strict=True)]
+        begins, done = self._work.commit(self._clock.now, taken[0].request, demands)
         self._under_way = done is not None
         if done is not None:
             self._clock.call_at(done, self._done, None)
-        for one in taken:
-            one.answer(begins, done)
+        for one, result in zip(taken, results, strict=True):
+            one.answer(result, begins, done)
 
     def _done(self, _: None) -> None:
         self._under_way = False

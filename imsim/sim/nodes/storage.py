@@ -21,9 +21,9 @@ class StorageNode:
     """One storage server: requests take their time here, but all servers keep their data in one place, because what a
     request means does not depend on the server that carries it out.
 
-    A request is carried out when it comes and answered when the work for it is done; so what reads a message that is
-    still being made durable is answered no earlier than that is. One that finds the queue full is not carried out: it
-    fails at once.
+    A request is carried out when it comes (an append under group commit: when its commit starts) and answered when the
+    work for it is done; so what reads a message that is still being made durable is answered no earlier than that is.
+    One that finds the queue full is not carried out: it fails at once.
     """
 
     __slots__ = ("_commits", "_drops", "_links", "index", "is_up", "stalled_until", "work", "world")
@@ -36,7 +36,9 @@ class StorageNode:
         tier = world.scenario.topology.storage
         self.work = world.new_work(tier, "storage", index)
         self._drops = tier.queue is not None or tier.station is not None
-        self._commits = GroupCommit(tier.commit, self.work, world.clock) if tier.commit else None
+        self._commits = None
+        if tier.commit:
+            self._commits = GroupCommit(tier.commit, self.work, world.clock, world.storage.execute)
         self._links = world.backend_links(("storage", index), "router", world.scenario.topology.routers)
 
     def crash(self) -> None:
@@ -61,10 +63,10 @@ class StorageNode:
             self.work.station.drops += 1
             self._answer(asked, storage.Failed("the queue is full"), now)
             return
-        result = self.world.storage.execute(request)
         if self._commits is not None and type(request) is storage.Append:
-            self._commits.add(request, self.work.append_demand(request, result), self._committed(asked, result))
+            self._commits.add(request, self._committed(asked))
         else:
+            result = self.world.storage.execute(request)
             self._answer(asked, result, self.work.done_with_storage(now, request, result))
 
     def _is_full(self, request: storage.Request, now: float) -> bool:
@@ -72,8 +74,8 @@ class StorageNode:
         commits = self._commits is not None and type(request) is storage.Append
         return (commits or self.work.takes(request.op)) and self.work.station.full(now, waiting)
 
-    def _committed(self, asked: Asked, result: storage.Result) -> Answer:
-        return lambda begins, done: self._answer(asked, result, done)
+    def _committed(self, asked: Asked) -> Answer:
+        return lambda result, begins, done: self._answer(asked, result, done)
 
     def _answer(self, asked: Asked, result: storage.Result, done: float | None) -> None:
         router, asker, request = asked
