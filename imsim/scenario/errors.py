@@ -8,11 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
+from imsim.scenario.arrivals import ARRIVALS
 from imsim.scenario.distributions import KINDS
 from imsim.scenario.quantities import shown
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
+
+
+# What pydantic puts into paths for the branch taken in a union.
+_BRANCHES = KINDS | ARRIVALS
 
 
 class FieldError(ValueError):
@@ -57,7 +62,7 @@ _EXPECTED = {
 def _line(details: ErrorDetails, model: type[BaseModel]) -> str:
     kind, context = details["type"], details.get("ctx", {})
     # pydantic names the branch taken in a union; in the file there is no such level.
-    path = [str(part) for part in details["loc"] if part not in KINDS]
+    path = [str(part) for part in details["loc"] if part not in _BRANCHES]
     if kind == "value_error":
         problem: Any = context["error"]
         if isinstance(problem, FieldError):
@@ -83,8 +88,8 @@ def _line(details: ErrorDetails, model: type[BaseModel]) -> str:
 def _fields_at(model: type[BaseModel], location: Iterable[str | int]) -> list[str]:
     """The fields that exist at a location."""
     for part in location:
-        if part in KINDS:
-            model = KINDS[str(part)]
+        if part in _BRANCHES:
+            model = _BRANCHES[str(part)]
         elif (field := model.model_fields.get(str(part))) is not None:
             below = field.annotation
             if isinstance(below, type) and issubclass(below, BaseModel):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, field_validator, model_validator
 
 from imsim.core.model import MessageType
+from imsim.scenario.arrivals import ArrivalsField, Poisson
 from imsim.scenario.distributions import Constant, Exponential, NumberDistribution, SecondsDistribution
 from imsim.scenario.errors import FieldError, suggestion
 from imsim.scenario.sections.base import Section
@@ -96,8 +97,13 @@ class Workload(Section):
         default=0.1,
         ge=1e-9,
         le=1e6,
-        description="messages per second and user; the times between them are exponential (a Poisson process), and no"
-        " user waits for an answer before the next (open model)",
+        description="messages per second and user, on average; nobody waits for an answer before the next (open model)",
+    )
+    arrivals: ArrivalsField = Field(
+        default=Poisson(),
+        description="how the rate varies over time, a table of a kind: poisson (steady, random moments), bursts"
+        " (everybody at once, now and then), curve (a day's), ramp (from one rate to another), or replay (moments of a"
+        " run, a file or a list, in place of the rate)",
     )
     size: NumberDistribution = Field(
         default=Constant(value=100),

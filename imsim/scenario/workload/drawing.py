@@ -3,7 +3,8 @@
 Each number is drawn for (user, purpose) or (group, purpose), never from one stream. So under one seed
 
 - a shorter run has a prefix of a longer one's messages, and of its actions;
-- another rate leaves everybody's partners, groups and chatrooms as they are;
+- another rate leaves everybody's partners, groups and chatrooms as they are; other arrivals (bursts, a day's curve)
+  leave everything but the times, also of each message that there is under both;
 - chatrooms, other types, recalls, edits, churn and friend requests leave everybody's times, sizes, partners and groups
   as they were (but for the messages that now go to chatrooms, and to groups no more), and each other;
 - another user leaves everybody's times, sizes and (but for the few who now talk to the newcomer) partners, groups and
@@ -20,7 +21,7 @@ from imsim.scenario.draws import Draws
 from imsim.scenario.model import Scenario
 from imsim.scenario.quantities import parse_duration
 from imsim.scenario.workload.actions import amendments, churn, friend_requests
-from imsim.scenario.workload.arrivals import arrivals
+from imsim.scenario.workload.arrivals import expected, writing
 from imsim.scenario.workload.planned import Plan, device_name, user_name
 from imsim.scenario.workload.talk import Groups, numbered_pairs, p2p, partners
 
@@ -42,10 +43,10 @@ def plan(scenario: Scenario, seed: int | None = None, duration: float | None = N
     duration = scenario.duration if duration is None else _checked(duration)
     if seed < 0:
         raise UsageError(f"seed: expected at least 0, got {seed}")
-    _check_size(scenario, duration)
+    _check_size(scenario, seed, duration)
 
-    users, rate = scenario.population.users, scenario.workload.rate
-    sender, nth, at = arrivals(Draws(seed, "gap"), users, rate, duration)
+    users = scenario.population.users
+    sender, nth, at = writing(scenario, seed, duration)
     talk = scenario.conversations
     groups = Groups.drawn(seed, "group", talk.groups, talk.group_size, users, scenario.limits.group_size)
     rooms = Groups.drawn(seed, "room", talk.rooms, talk.room_size, users, scenario.limits.room_size)
@@ -90,10 +91,10 @@ def plan(scenario: Scenario, seed: int | None = None, duration: float | None = N
     )
 
 
-def _check_size(scenario: Scenario, duration: float) -> None:
+def _check_size(scenario: Scenario, seed: int, duration: float) -> None:
     """Raises: UsageError where a plan would be too large to hold."""
     talk, work, users = scenario.conversations, scenario.workload, scenario.population.users
-    messages = users * work.rate * duration
+    messages = expected(scenario, seed, duration)
     if messages > _MOST_MESSAGES:
         raise UsageError(
             f"scenario {scenario.name}: {messages:.2g} messages are too many for one run;"
