@@ -48,6 +48,23 @@ def test_one_seed_gives_both_worlds_the_same_mixed_messages(mixed_live):
     assert simulated.digest == imsim.simulate(SCENARIO).digest != imsim.simulate(SCENARIO, seed=5).digest
 
 
+def test_devices_come_and_leave_in_both_worlds(server):
+    """Bursts, skewed partners and users, chatrooms, two devices: whatever the plan has, both worlds carry out."""
+    sessions = {"online": {"kind": "exponential", "mean": "1s"}, "offline": "600ms"}
+    changes = {"population.sessions": sessions, "duration": 4.0, "workload.rate": 5.0, "workload.recalls": 0.0}
+    scenario = SCENARIO.with_(
+        {**changes, "workload.edits": 0.0, "workload.arrivals": {"kind": "ramp", "start": 0, "end": 1, "over": "2s"}}
+    )
+    simulated, live = imsim.simulate(scenario), imsim.loadtest(scenario, server.url)
+    test_one_seed_gives_both_worlds_the_same_messages(simulated, live)
+    for run in (simulated, live):
+        assert set(run.deliveries.outcome) == {"delivered", "absent"}
+        assert set(run.deliveries.route.dropna()) == {"push", "sync"}
+        assert run.manifest["stray"] == 0
+        assert 0 < run.summary().loc["delivery", "p50"] < 500
+    assert not [warning for warning in live.manifest["warnings"] if "offline" in warning]
+
+
 def test_one_seed_gives_both_worlds_the_same_messages(simulated, live):
     for column in ("intent", "sender", "device", "conversation", "scene", "type", "size", "intended_at"):
         assert simulated.messages[column].equals(live.messages[column]), column

@@ -7,7 +7,7 @@ numbers by name), `workload` (the plan), `script` (how a user's client carries i
 from imsim.scenario.distributions import Constant, Distribution, Exponential, Lognormal, Pareto, Uniform
 from imsim.scenario.draws import Draws, Stream
 from imsim.scenario.model import LIVE_IGNORES, Scenario
-from imsim.scenario.workload import Action, Entitled, Plan, PlannedConversation, plan
+from imsim.scenario.workload import Action, Entitled, Plan, PlannedConversation, Spells, plan
 
 __all__ = [
     "LIVE_IGNORES",
@@ -22,6 +22,7 @@ __all__ = [
     "Plan",
     "PlannedConversation",
     "Scenario",
+    "Spells",
     "Stream",
     "Uniform",
     "plan",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -91,7 +91,8 @@ def _fields_at(model: type[BaseModel], location: Iterable[str | int]) -> list[st
         if part in _BRANCHES:
             model = _BRANCHES[str(part)]
         elif (field := model.model_fields.get(str(part))) is not None:
-            below = field.annotation
-            if isinstance(below, type) and issubclass(below, BaseModel):
-                model = below
+            for below in (field.annotation, *get_args(field.annotation)):  # a section, or one that may be absent
+                if isinstance(below, type) and issubclass(below, BaseModel):
+                    model = below
+                    break
     return [name for name, field in model.model_fields.items() if field.exclude is not True]

@@ -11,11 +11,37 @@ from imsim.scenario.errors import FieldError, suggestion
 from imsim.scenario.sections.base import Section
 
 
+class Sessions(Section):
+    """Devices come and leave, each for itself and again and again: in turn online and offline for a drawn time."""
+
+    online: SecondsDistribution = Field(description="how long a device stays online, seconds or a duration")
+    offline: SecondsDistribution = Field(description="how long it is away then, seconds or a duration")
+    start: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="share of the devices that are online when messages begin (0 to 1), each at the beginning of its"
+        " time, be it online or offline; absent: as if it had been going on for ever",
+    )
+
+    @model_validator(mode="after")
+    def _take_time(self) -> Sessions:
+        for name, length in (("online", self.online), ("offline", self.offline)):
+            if length.mean <= 0:
+                raise FieldError(name, "expected more than 0 s on average, got 0 s")
+        return self
+
+
 class Population(Section):
     """Who is there."""
 
     users: int = Field(default=100, ge=2, le=10_000_000, description="how many users")
-    devices: int = Field(default=1, ge=1, le=8, description="devices of each user, all online")
+    devices: int = Field(default=1, ge=1, le=8, description="devices of each user")
+    sessions: Sessions | None = Field(
+        default=None,
+        description="how devices come and leave; users write only while one of theirs is online, and what they missed"
+        " is fetched when they are back. Absent: all are online all the time",
+    )
 
 
 class Conversations(Section):
@@ -97,7 +123,8 @@ class Workload(Section):
         default=0.1,
         ge=1e-9,
         le=1e6,
-        description="messages per second and user, on average; nobody waits for an answer before the next (open model)",
+        description="messages per second and user (while online), on average; nobody waits for an answer before the"
+        " next (open model)",
     )
     arrivals: ArrivalsField = Field(
         default=Poisson(),

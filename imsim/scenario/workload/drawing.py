@@ -5,6 +5,7 @@ Each number is drawn for (user, purpose) or (group, purpose), never from one str
 - a shorter run has a prefix of a longer one's messages, and of its actions;
 - another rate leaves everybody's partners, groups and chatrooms as they are; other arrivals (bursts, a day's curve)
   leave everything but the times, also of each message that there is under both;
+- sessions leave the messages that are written all the same;
 - chatrooms, other types, recalls, edits, churn and friend requests leave everybody's times, sizes, partners and groups
   as they were (but for the messages that now go to chatrooms, and to groups no more), and each other;
 - another user leaves everybody's times, sizes and (but for the few who now talk to the newcomer) partners, groups and
@@ -22,7 +23,9 @@ from imsim.scenario.model import Scenario
 from imsim.scenario.quantities import parse_duration
 from imsim.scenario.workload.actions import amendments, churn, friend_requests
 from imsim.scenario.workload.arrivals import expected, writing
+from imsim.scenario.workload.columns import Bools, Int8s, Int64s
 from imsim.scenario.workload.planned import Plan, device_name, user_name
+from imsim.scenario.workload.spells import Spells
 from imsim.scenario.workload.talk import Groups, numbered_pairs, p2p, partners
 
 _MOST_MESSAGES = 200_000_000
@@ -34,7 +37,8 @@ def plan(scenario: Scenario, seed: int | None = None, duration: float | None = N
 
     A message goes to one of the sender's partners with chance `p2p_share`, with chance `room_share` to one of the
     sender's chatrooms, else to one of the sender's groups, each as likely as the other. A sender who is in no chatroom
-    writes to groups instead, one who is in no group to partners; one who has none of them writes nothing.
+    writes to groups instead, one who is in no group to partners; one who has none of them writes nothing. And nobody
+    writes while offline.
 
     seed, duration (seconds): in place of the scenario's own.
     Raises: UsageError if the plan would be too large to hold, or the duration is none.
@@ -47,6 +51,10 @@ def plan(scenario: Scenario, seed: int | None = None, duration: float | None = N
 
     users = scenario.population.users
     sender, nth, at = writing(scenario, seed, duration)
+    spells = Spells.drawn(scenario, seed, duration)
+    if spells is not None:
+        can_write = _online(spells, sender, scenario.population.devices, at).any(axis=1)
+        sender, nth, at = sender[can_write], nth[can_write], at[can_write]
     talk = scenario.conversations
     groups = Groups.drawn(seed, "group", talk.groups, talk.group_size, users, scenario.limits.group_size)
     rooms = Groups.drawn(seed, "room", talk.rooms, talk.room_size, users, scenario.limits.room_size)
@@ -79,7 +87,7 @@ def plan(scenario: Scenario, seed: int | None = None, duration: float | None = N
     return Plan(
         at=at,
         sender=sender.astype(np.int32),
-        device=(Draws(seed, "device").array(sender, nth) * devices).astype(np.int8),
+        device=_devices(seed, sender, nth, at, devices, spells),
         conversation=conversation.astype(np.int32),
         type=type.astype(np.int8),
         size=np.clip(np.rint(sizes), 1, scenario.limits.content_bytes).astype(np.int32),
@@ -88,7 +96,26 @@ def plan(scenario: Scenario, seed: int | None = None, duration: float | None = N
         types=types,
         conversations=conversations,
         actions=sorted(action for action in actions if action.at < round(duration * 1e9)),
+        spells=spells,
+        room_patience=round(scenario.policies.send_timeout * 1e9),
     )
+
+
+def _devices(seed: int, sender: Int64s, nth: Int64s, at: Int64s, devices: int, spells: Spells | None) -> Int8s:
+    """On which device each message is written: any of those that are online."""
+    u = Draws(seed, "device").array(sender, nth)
+    if spells is None:
+        return (u * devices).astype(np.int8)
+    online = _online(spells, sender, devices, at)
+    chosen = (u * online.sum(axis=1)).astype(np.int8)
+    is_chosen = np.equal(np.cumsum(online, axis=1), chosen[:, None] + 1)
+    number: Int8s = is_chosen.argmax(axis=1).astype(np.int8)
+    return number
+
+
+def _online(spells: Spells, user: Int64s, devices: int, at: Int64s) -> Bools:
+    """Of each user, a row that tells which devices are online then."""
+    return spells.is_online(user[:, None] * devices + np.arange(devices), at[:, None])
 
 
 def _check_size(scenario: Scenario, seed: int, duration: float) -> None:

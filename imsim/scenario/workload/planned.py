@@ -11,6 +11,7 @@ import numpy as np
 
 from imsim.core.model import Scene
 from imsim.scenario.workload.columns import Bools, Int8s, Int32s, Int64s, places
+from imsim.scenario.workload.spells import Spells
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,8 @@ class Plan:
     types: list[str]
     conversations: list[PlannedConversation]
     actions: list[Action]
+    spells: Spells | None = None  # of the devices; None: all are online all the time
+    room_patience: int = 0  # ns that a device may take to be in its chatrooms again, or for a message to come
 
     def __len__(self) -> int:
         return len(self.at)
@@ -102,6 +105,18 @@ class Plan:
         """(conversation, user) of those who come into a group and leave again. When exactly they do, and so what they
         get there, no plan can tell: it is nobody's due."""
         return frozenset((action.conversation, action.other) for action in self.actions if action.kind == "invite")
+
+    def is_excused(self, intent: Int64s, device: Int64s, is_stored: Bools) -> Bools:
+        """Of each message and device, whether it is nobody's fault that it did not come: the device was away at the
+        end; or its sender's was, and the message still there; or, in a chatroom, which keeps nothing for the absent,
+        the device was away around that time."""
+        if self.spells is None:
+            return np.zeros(len(intent), bool)
+        own = self.sender.astype(np.int64) * len(self.devices) + self.device
+        is_kept_back = ~is_stored & ~self.spells.is_online_at_end(own)
+        at = self.at[intent]
+        was_there = self.spells.is_online_throughout(device, at - self.room_patience, at + self.room_patience)
+        return ~self.spells.is_online_at_end(device) | is_kept_back[intent] | (self.to_room[intent] & ~was_there)
 
     def entitled(self) -> Entitled:
         """Who is to get what: all devices of all members, but for the one that sends."""
