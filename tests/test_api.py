@@ -49,11 +49,18 @@ def test_one_seed_gives_both_worlds_the_same_mixed_messages(mixed_live):
 
 
 def test_devices_come_and_leave_in_both_worlds(server):
-    """Bursts, skewed partners and users, chatrooms, two devices: whatever the plan has, both worlds carry out."""
+    """With a ramp, skews, sizes, chatrooms and two devices: whatever the plan has, both worlds carry out."""
     sessions = {"online": {"kind": "exponential", "mean": "1s"}, "offline": "600ms"}
     changes = {"population.sessions": sessions, "duration": 4.0, "workload.rate": 5.0, "workload.recalls": 0.0}
+    skews = {"conversations.partner_skew": 1.0, "conversations.group_skew": 1.0, "workload.sizes.image": 200_000}
     scenario = SCENARIO.with_(
-        {**changes, "workload.edits": 0.0, "workload.arrivals": {"kind": "ramp", "start": 0, "end": 1, "over": "2s"}}
+        {
+            **changes,
+            **skews,
+            "workload.edits": 0.0,
+            "workload.activity": {"kind": "pareto", "minimum": 1, "alpha": 1.5},
+            "workload.arrivals": {"kind": "ramp", "start": 0, "end": 1, "over": "2s"},
+        }
     )
     simulated, live = imsim.simulate(scenario), imsim.loadtest(scenario, server.url)
     test_one_seed_gives_both_worlds_the_same_messages(simulated, live)

@@ -20,6 +20,7 @@ from imsim.scenario import files
 from imsim.scenario.errors import FieldError, explain
 from imsim.scenario.quantities import PositiveSeconds, Seconds
 from imsim.scenario.sections import Conversations, Limits, Network, Policies, Population, Section, Topology, Workload
+from imsim.scenario.sections.people import CARRIED, MOST_BYTES
 
 # The one place that says what only the simulation can choose.
 LIVE_IGNORES = ("network", "topology")
@@ -82,6 +83,9 @@ class Scenario(Section):
                 f"expected fewer than population.users ({users}), got {talk.partners}",
             )
         _check_fits("workload.size", self.workload.size.upper, "limits.content_bytes", limits.content_bytes)
+        for type, size in self.workload.sizes.items():
+            limit = limits.content_bytes if type in CARRIED else MOST_BYTES
+            _check_fits(f"workload.sizes.{type}", size.upper, "limits.content_bytes", limit)
         for what, count, size, limit in (
             ("group_size", talk.groups, talk.group_size, limits.group_size),
             ("room_size", talk.rooms, talk.room_size, limits.room_size),

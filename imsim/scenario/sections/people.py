@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 from pydantic import Field, field_validator, model_validator
 
 from imsim.core.model import MessageType
 from imsim.scenario.arrivals import ArrivalsField, Poisson
-from imsim.scenario.distributions import Constant, Exponential, NumberDistribution, SecondsDistribution
+from imsim.scenario.distributions import Constant, Distribution, Exponential, NumberDistribution, SecondsDistribution
 from imsim.scenario.errors import FieldError, suggestion
 from imsim.scenario.sections.base import Section
 
@@ -61,10 +63,24 @@ class Conversations(Section):
         description="share of the messages that go to chatrooms (0 to 1); who is in none sends to groups instead",
     )
     partners: int = Field(default=1, ge=0, description="p2p partners that each user writes to")
+    partner_skew: float = Field(
+        default=0.0,
+        ge=0,
+        le=10,
+        description="how much closer the first partner is than the second, and so on: the k-th gets messages in"
+        " proportion to 1 / k ** partner_skew (Zipf); 0: all alike",
+    )
     groups: int = Field(default=0, ge=0, le=10_000_000, description="how many groups there are")
     group_size: NumberDistribution = Field(
         default=Constant(value=10),
         description="members of a group: rounded, at least 1, at most population.users and limits.group_size",
+    )
+    group_skew: float = Field(
+        default=0.0,
+        ge=0,
+        le=10,
+        description="how much more popular the first group is than the second, and so on: among the sender's own, group"
+        " g0, g1, ... gets messages in proportion to 1 / (number + 1) ** group_skew (Zipf); 0: all alike",
     )
     rooms: int = Field(default=0, ge=0, le=1_000_000, description="how many chatrooms there are")
     room_size: NumberDistribution = Field(
@@ -115,6 +131,10 @@ class Conversations(Section):
 _TYPES = tuple(str(type) for type in MessageType if type != MessageType.NOTIFICATION)
 _MOST_SHARE = 1e9
 
+#: Types that are carried as they are, not told of by an attachment: limits.content_bytes is for these.
+CARRIED = ("text", "custom")
+MOST_BYTES = 2**31 - 1
+
 
 class Workload(Section):
     """How often, and how much."""
@@ -132,6 +152,11 @@ class Workload(Section):
         " (everybody at once, now and then), curve (a day's), ramp (from one rate to another), or replay (moments of a"
         " run, a file or a list, in place of the rate)",
     )
+    activity: NumberDistribution = Field(
+        default=Constant(value=1),
+        description="how much of the rate each user has, in any unit (it is divided by the mean): with a heavy tail few"
+        " users write most of all",
+    )
     size: NumberDistribution = Field(
         default=Constant(value=100),
         description="bytes of content: rounded, at least 1, at most limits.content_bytes; of the attachment, or of"
@@ -140,6 +165,11 @@ class Workload(Section):
     types: dict[str, float] = Field(
         default={"text": 1.0},
         description=f"type of message -> its share of the messages, in any unit; types are {', '.join(_TYPES)}",
+    )
+    sizes: dict[str, NumberDistribution] = Field(
+        default={},
+        description="type of message -> its size in bytes, in place of size; what an attachment tells of may have up to"
+        " 2 GB",
     )
     recalls: float = Field(
         default=0.0,
@@ -173,6 +203,23 @@ class Workload(Section):
             raise ValueError("expected at least one type with a share above 0")
         # Scenarios are equal in whatever order their types stand, so their plans have to be.
         return {type: types[type] for type in _TYPES if type in types}
+
+    @field_validator("sizes")
+    @classmethod
+    def _of_types(cls, sizes: dict[str, Distribution]) -> dict[str, Distribution]:
+        for type, size in sizes.items():
+            if type not in _TYPES:
+                raise FieldError(type, f"unknown type{suggestion(type, _TYPES)}; known here: {', '.join(_TYPES)}")
+            if type not in CARRIED and MOST_BYTES < size.upper < math.inf:
+                raise FieldError(type, f"expected at most {MOST_BYTES} bytes, got up to {size.upper:g}")
+        return sizes
+
+    @field_validator("activity")
+    @classmethod
+    def _of_some(cls, activity: Distribution) -> Distribution:
+        if activity.mean <= 0:
+            raise ValueError("expected more than 0 on average, got 0")
+        return activity
 
     @model_validator(mode="after")
     def _amended_once(self) -> Workload:

@@ -34,7 +34,7 @@ def friend_requests(scenario: Scenario, seed: int, duration: float) -> list[Acti
     users, rate = scenario.population.users, scenario.conversations.friend_requests
     if not rate:
         return []
-    user, nth, at = arrivals(Draws(seed, "friend gap"), users, rate, duration)
+    user, nth, at = arrivals(Draws(seed, "friend gap"), np.full(users, rate), duration)
     other = (Draws(seed, "friend").array(user, nth) * (users - 1)).astype(np.int64)
     other += other >= user  # a number among the others: skip oneself
     rows = zip(at.tolist(), user.tolist(), other.tolist(), strict=True)
@@ -47,7 +47,7 @@ def churn(scenario: Scenario, seed: int, duration: float, groups: Groups) -> lis
     users, rate = scenario.population.users, scenario.conversations.churn
     if not rate:
         return []
-    group, nth, at = arrivals(Draws(seed, "churn gap"), scenario.conversations.groups, rate, duration)
+    group, nth, at = arrivals(Draws(seed, "churn gap"), np.full(scenario.conversations.groups, rate), duration)
     pick = Draws(seed, "churn").array(group, nth // 2)  # both changes are about the same guest
     most = min(users, scenario.limits.group_size)
     actions = []

@@ -3,6 +3,7 @@
 Each number is drawn for (user, purpose) or (group, purpose), never from one stream. So under one seed
 
 - a shorter run has a prefix of a longer one's messages, and of its actions;
+- other sizes and skews leave everybody's times, and each other; so does another activity but for the times;
 - another rate leaves everybody's partners, groups and chatrooms as they are; other arrivals (bursts, a day's curve)
   leave everything but the times, also of each message that there is under both;
 - sessions leave the messages that are written all the same;
@@ -21,9 +22,10 @@ from imsim.core.model import MessageType, Scene
 from imsim.scenario.draws import Draws
 from imsim.scenario.model import Scenario
 from imsim.scenario.quantities import parse_duration
+from imsim.scenario.sections.people import CARRIED, MOST_BYTES
 from imsim.scenario.workload.actions import amendments, churn, friend_requests
 from imsim.scenario.workload.arrivals import expected, writing
-from imsim.scenario.workload.columns import Bools, Int8s, Int64s
+from imsim.scenario.workload.columns import Bools, Floats, Int8s, Int32s, Int64s
 from imsim.scenario.workload.planned import Plan, device_name, user_name
 from imsim.scenario.workload.spells import Spells
 from imsim.scenario.workload.talk import Groups, numbered_pairs, p2p, partners
@@ -36,9 +38,9 @@ def plan(scenario: Scenario, seed: int | None = None, duration: float | None = N
     """Draw the messages of a scenario, and what users do besides.
 
     A message goes to one of the sender's partners with chance `p2p_share`, with chance `room_share` to one of the
-    sender's chatrooms, else to one of the sender's groups, each as likely as the other. A sender who is in no chatroom
-    writes to groups instead, one who is in no group to partners; one who has none of them writes nothing. And nobody
-    writes while offline.
+    sender's chatrooms, else to one of the sender's groups, each as likely as the other (unless there is a skew). A
+    sender who is in no chatroom writes to groups instead, one who is in no group to partners; one who has none of them
+    writes nothing, and nobody writes while offline.
 
     seed, duration (seconds): in place of the scenario's own.
     Raises: UsageError if the plan would be too large to hold, or the duration is none.
@@ -67,7 +69,7 @@ def plan(scenario: Scenario, seed: int | None = None, duration: float | None = N
 
     conversation = np.empty(len(sender), np.int64)
     pick = Draws(seed, "conversation").array(sender, nth)
-    conversation[to_group] = groups.picked(sender[to_group], pick[to_group])
+    conversation[to_group] = groups.picked(sender[to_group], pick[to_group], talk.group_skew)
     conversation[to_room] = rooms.picked(sender[to_room], pick[to_room]) + talk.groups
     conversations = groups.conversations(Scene.GROUP, "g") + rooms.conversations(Scene.CHATROOM, "r")
     private = ~(to_group | to_room)
@@ -80,7 +82,6 @@ def plan(scenario: Scenario, seed: int | None = None, duration: float | None = N
     devices, work = scenario.population.devices, scenario.workload
     types, ends = list(work.types), np.cumsum(list(work.types.values()))
     type = np.searchsorted(ends[:-1] / ends[-1], Draws(seed, "type").array(sender, nth), side="right")
-    sizes = work.size.quantiles(Draws(seed, "size").array(sender, nth))
     actions = amendments(scenario, seed, sender, nth, at, ~to_room, np.array(types)[type] == MessageType.TEXT)
     actions += friend_requests(scenario, seed, duration)
     actions += churn(scenario, seed, duration, groups)
@@ -90,7 +91,7 @@ def plan(scenario: Scenario, seed: int | None = None, duration: float | None = N
         device=_devices(seed, sender, nth, at, devices, spells),
         conversation=conversation.astype(np.int32),
         type=type.astype(np.int8),
-        size=np.clip(np.rint(sizes), 1, scenario.limits.content_bytes).astype(np.int32),
+        size=_sizes(scenario, types, type, Draws(seed, "size").array(sender, nth)),
         users=[user_name(user) for user in range(users)],
         devices=[device_name(device) for device in range(devices)],
         types=types,
@@ -111,6 +112,18 @@ def _devices(seed: int, sender: Int64s, nth: Int64s, at: Int64s, devices: int, s
     is_chosen = np.equal(np.cumsum(online, axis=1), chosen[:, None] + 1)
     number: Int8s = is_chosen.argmax(axis=1).astype(np.int8)
     return number
+
+
+def _sizes(scenario: Scenario, types: list[str], type: Int64s, u: Floats) -> Int32s:
+    """Of each message; where its type has sizes of its own, of these."""
+    work, limit = scenario.workload, scenario.limits.content_bytes
+    sizes = np.clip(np.rint(work.size.quantiles(u)), 1, limit)
+    for name, distribution in work.sizes.items():
+        if name in types:
+            is_it = type == types.index(name)
+            largest = limit if name in CARRIED else MOST_BYTES
+            sizes[is_it] = np.clip(np.rint(distribution.quantiles(u[is_it])), 1, largest)
+    return sizes.astype(np.int32)
 
 
 def _online(spells: Spells, user: Int64s, devices: int, at: Int64s) -> Bools:

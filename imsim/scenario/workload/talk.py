@@ -43,9 +43,17 @@ class Groups:
     def count_of(self, user: Int64s) -> Int64s:
         return self.first_of[user + 1] - self.first_of[user]
 
-    def picked(self, user: Int64s, u: Floats) -> Int64s:
-        """One of the user's groups, each as likely as the other."""
-        return self.groups_of[self.first_of[user] + (u * self.count_of(user)).astype(np.int64)]
+    def picked(self, user: Int64s, u: Floats, skew: float = 0.0) -> Int64s:
+        """One of the user's groups: each as likely as the other, or (Zipf) group number g in proportion to
+        1 / (g + 1) ** skew."""
+        if skew == 0:
+            return self.groups_of[self.first_of[user] + (u * self.count_of(user)).astype(np.int64)]
+        through = np.concatenate(([0.0], np.cumsum((self.groups_of + 1.0) ** -skew)))
+        first, end = self.first_of[user], self.first_of[user + 1]
+        weight = through[first] + u * (through[end] - through[first])
+        place = np.searchsorted(through, weight, side="right") - 1
+        number: Int64s = self.groups_of[np.clip(place, first, end - 1)]  # it may be rounded into the neighbour's
+        return number
 
     def conversations(self, scene: Scene, prefix: str) -> list[PlannedConversation]:
         members, first = self.members.tolist(), self.first.tolist()
@@ -56,13 +64,21 @@ class Groups:
 
 
 def partners(scenario: Scenario, seed: int, sender: Int64s, u: Floats) -> Int64s:
-    """One of each sender's partners, each as likely as the other. Only those who send have theirs drawn."""
-    many = scenario.conversations.partners
+    """One of each sender's partners: each as likely as the other, or (Zipf) the k-th closest in proportion to
+    1 / k ** partner_skew. Only those who send have theirs drawn."""
+    many, skew = scenario.conversations.partners, scenario.conversations.partner_skew
     row, place = np.unique(sender, return_inverse=True)
     others = np.full(len(row), scenario.population.users - 1)
     table = chosen(Draws(seed, "partners"), row, np.full(len(row), many), others).reshape(-1, many)
     table += table >= row[:, None]  # numbers among the others: skip oneself
-    return table[place, (u * many).astype(np.int64)]
+    if skew == 0:
+        return table[place, (u * many).astype(np.int64)]
+    shares = np.cumsum(np.arange(1.0, many + 1) ** -skew)
+    closeness = np.searchsorted(shares[:-1] / shares[-1], u, side="right")
+    # Who is the closest is drawn, too: small numbers stand in the first columns more often than in others.
+    closest = (Draws(seed, "closest partner").array(row) * many).astype(np.int64)
+    partner: Int64s = table[place, (closest[place] + closeness) % many]
+    return partner
 
 
 def numbered_pairs(sender: Int64s, partner: Int64s) -> tuple[Int64s, Iterator[tuple[int, int]]]:
