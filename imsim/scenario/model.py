@@ -84,8 +84,8 @@ class Scenario(Section):
             )
         _check_fits("workload.size", self.workload.size.upper, "limits.content_bytes", limits.content_bytes)
         for type, size in self.workload.sizes.items():
-            limit = limits.content_bytes if type in CARRIED else MOST_BYTES
-            _check_fits(f"workload.sizes.{type}", size.upper, "limits.content_bytes", limit)
+            name, limit = ("limits.content_bytes", limits.content_bytes) if type in CARRIED else ("2 GB", MOST_BYTES)
+            _check_fits(f"workload.sizes.{type}", size.upper, name, limit)
         for what, count, size, limit in (
             ("group_size", talk.groups, talk.group_size, limits.group_size),
             ("room_size", talk.rooms, talk.room_size, limits.room_size),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from pydantic import Field, field_validator, model_validator
 
 from imsim.core.model import MessageType
@@ -207,11 +205,9 @@ class Workload(Section):
     @field_validator("sizes")
     @classmethod
     def _of_types(cls, sizes: dict[str, Distribution]) -> dict[str, Distribution]:
-        for type, size in sizes.items():
+        for type in sizes:
             if type not in _TYPES:
                 raise FieldError(type, f"unknown type{suggestion(type, _TYPES)}; known here: {', '.join(_TYPES)}")
-            if type not in CARRIED and MOST_BYTES < size.upper < math.inf:
-                raise FieldError(type, f"expected at most {MOST_BYTES} bytes, got up to {size.upper:g}")
         return sizes
 
     @field_validator("activity")
