@@ -16,10 +16,6 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 
-# What pydantic puts into paths for the branch taken in a union.
-_BRANCHES = KINDS | ARRIVALS
-
-
 class FieldError(ValueError):
     """Raised by a validator about one field below it: `path` is relative to where the validator stands."""
 
@@ -39,6 +35,9 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
+#: Names of the branches of unions: they stand in pydantic's paths, and not in the file. Of faults: see their module.
+BRANCHES: dict[str, type[BaseModel]] = KINDS | ARRIVALS
+
 # What pydantic calls the mistake -> what was expected, with pydantic's own parameters of it.
 _EXPECTED = {
     "int_type": "a whole number",
@@ -55,14 +54,17 @@ _EXPECTED = {
     "greater_than_equal": "at least {ge:g}",
     "less_than": "less than {lt:g}",
     "less_than_equal": "at most {le:g}",
-    "union_tag_invalid": "a kind of " + ", ".join(KINDS),
+    "union_tag_invalid": "a kind of {kinds}",
+    "list_type": "a list",
 }
 
 
 def _line(details: ErrorDetails, model: type[BaseModel]) -> str:
     kind, context = details["type"], details.get("ctx", {})
     # pydantic names the branch taken in a union; in the file there is no such level.
-    path = [str(part) for part in details["loc"] if part not in _BRANCHES]
+    path = [str(part) for part in details["loc"] if part not in BRANCHES]
+    is_fault = details["loc"][:1] == ("faults",)
+    kinds = [kind for kind in BRANCHES if kind not in ARRIVALS and (kind in KINDS) != is_fault]
     if kind == "value_error":
         problem: Any = context["error"]
         if isinstance(problem, FieldError):
@@ -75,24 +77,27 @@ def _line(details: ErrorDetails, model: type[BaseModel]) -> str:
     elif kind == "missing":
         text = "missing"
     elif kind == "union_tag_not_found":
-        text = f"expected a kind of {', '.join(KINDS)}, got a table without 'kind'"
+        text = f"expected a kind of {', '.join(kinds)}, got a table without 'kind'"
     else:
         found = details["input"]
         if kind == "union_tag_invalid":
             found = context["tag"]
             path.append("kind")
-        text = f"expected {_EXPECTED.get(kind, 'another value').format(**context)}, got {shown(found)}"
+        expected = _EXPECTED.get(kind, "another value").format(**context, kinds=", ".join(kinds))
+        text = f"expected {expected}, got {shown(found)}"
     return f"{'.'.join(path)}: {text}" if path else text
 
 
 def _fields_at(model: type[BaseModel], location: Iterable[str | int]) -> list[str]:
     """The fields that exist at a location."""
     for part in location:
-        if part in _BRANCHES:
-            model = _BRANCHES[str(part)]
+        if part in BRANCHES:
+            model = BRANCHES[str(part)]
         elif (field := model.model_fields.get(str(part))) is not None:
-            for below in (field.annotation, *get_args(field.annotation)):  # a section, or one that may be absent
+            for below in (
+                field.annotation,
+                *get_args(field.annotation),
+            ):  # of a table, or if present
                 if isinstance(below, type) and issubclass(below, BaseModel):
                     model = below
-                    break
     return [name for name, field in model.model_fields.items() if field.exclude is not True]

@@ -88,6 +88,15 @@ def put(fields: dict[str, Any], path: str, value: object, name: str) -> None:
     for depth, part in enumerate(tables, start=1):
         if (below := fields.get(part)) is None:  # a table that may be absent, too
             below = fields[part] = {}
+        if isinstance(below, list):
+            # The entries of a list are numbered from 0: faults.0.at
+            entries = {str(number): entry for number, entry in enumerate(below)}
+            place = path.split(".")[depth]
+            if place not in entries:
+                raise UsageError(f"scenario {name}: {path}: there is no entry {place}; there are {len(below)}")
+            put(entries, path.split(".", depth)[depth], value, name)
+            below[:] = entries.values()
+            return
         if isinstance(below, BaseModel):  # another override put a whole section here
             below = fields[part] = below.model_dump()
         if not isinstance(below, dict):

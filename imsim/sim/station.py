@@ -23,6 +23,11 @@ class Station:
         self.jobs = 0
         self.busy = 0.0  # seconds of work taken on, all workers together
 
+    def forget(self) -> None:
+        """All jobs are gone: the workers are free. (What was taken on stays counted.)"""
+        self._free = [float("-inf")] * len(self._free)
+        self._last.clear()
+
     def submit(self, now: float, demand: float, flow: Hashable = None) -> float:
         """When a job that comes now and needs `demand` seconds of work will leave. Calls in the order of arrival.
 

@@ -11,8 +11,10 @@ from imsim.core.memory import MemoryStorage
 from imsim.core.model import Scene
 from imsim.results import Recorder, Tables, assemble
 from imsim.scenario import Draws, Plan, PlannedConversation, Scenario, Spells, Stream, plan, script
+from imsim.scenario.sections import ClientLink
 from imsim.sim.clock import Clock
-from imsim.sim.link import Link
+from imsim.sim.faults import CuttableLink, Faults, PausableConnection
+from imsim.sim.link import BackboneLink
 from imsim.sim.nodes import ClientNode, Connection, GatewayNode, RouterNode, StorageNode, intent_of
 
 #: The simulation starts this long before time 0, at which the workload starts. In the first half all devices log in,
@@ -55,6 +57,7 @@ class World:
         self.epoch = EPOCH
         self.recorder = Recorder()
         self.storage = MemoryStorage(self.policies.fanout)
+        self.durable: dict[str, float] = {}  # conversation -> when all that storage has of it by now is safe
         #: Called with every event of a client, after it was recorded: (node, event).
         self.on_client_event: Callable[[ClientNode, events.ClientEvent], None] | None = None
 
@@ -63,7 +66,12 @@ class World:
         self.jitter_draws = Draws(seed, "reconnect")
         self._login_draws = Draws(seed, "login")
         self._backend_draws = Draws(seed, "link", "backend")
+        self.link_luck = Draws(seed, "link", "luck")
+        network = scenario.network
+        self._networks = [link for _, link in network.of_users(seed, len(plan.users))] if network.clients else None
 
+        self.faults = Faults(self, scenario.faults)
+        self._connection_class = PausableConnection if self.faults.pauses_devices else Connection
         topology = scenario.topology
         self.storages = [StorageNode(self, index) for index in range(topology.storages)]
         self.routers = [RouterNode(self, index) for index in range(topology.routers)]
@@ -98,6 +106,7 @@ class World:
             self._begin_spells(self.plan.spells)
         if self.plan.actions:
             self.clock.call_at(self.plan.actions[0].at / 1e9, self._act, 0)
+        self.faults.schedule()
         if len(self.plan):
             self.clock.call_at(self.plan.at[0] / 1e9, self._send, 0)
         end = duration + self.scenario.drain
@@ -156,15 +165,26 @@ class World:
         gateways = self.gateways[first:] + self.gateways[:first]
         gateway = next((gateway for gateway in gateways if gateway.machine is not None), gateways[0])
         self._connections += 1
-        return Connection(self._connections, client, gateway)
+        return self._connection_class(self._connections, client, gateway)
 
-    def backend_links(self, source: tuple[str, int], tier: str, count: int) -> list[Link]:
+    def backend_links(self, source: tuple[str, int], tier: str, count: int) -> list[BackboneLink]:
         """A node's links to all nodes of a tier."""
         kind, index = source
-        return [
-            Link(self.scenario.network.backend, Stream(self._backend_draws, crc32(f"{kind}{index}>{tier}{n}".encode())))
-            for n in range(count)
-        ]
+        fields = self.scenario.network.between(kind, tier)
+        streams = [Stream(self._backend_draws, crc32(f"{kind}{index}>{tier}{n}".encode())) for n in range(count)]
+        if self.faults.cuts_links:
+            return [
+                CuttableLink(fields, stream, self.clock, self.link_luck, fields.bandwidth).between(
+                    self.faults, source, (tier, n)
+                )
+                for n, stream in enumerate(streams)
+            ]
+        return [BackboneLink(fields, stream, self.clock, self.link_luck, fields.bandwidth) for stream in streams]
+
+    def network_of(self, number: int) -> ClientLink:
+        """The network of a device, which is its user's."""
+        networks = self._networks
+        return networks[number // len(self.plan.devices)] if networks else self.scenario.network.client
 
     def storage_for(self, request: storage.Request) -> StorageNode:
         if isinstance(request, storage.Append):

@@ -12,6 +12,7 @@ from imsim.sim.nodes.machines import Machines
 from imsim.sim.nodes.work import Work, intent_of
 
 if TYPE_CHECKING:
+    from imsim.sim.nodes.router import RouterNode
     from imsim.sim.world import World
 
 
@@ -33,10 +34,20 @@ class GatewayNode(Machines):
     def crash(self) -> None:
         """Everything in memory is gone; the clients see their connections break."""
         self.machine = None
+        self.work.station.forget()
         connections, self._connections = self._connections, {}
         for connection in connections.values():
-            connection.gateway_open = False
-            connection.down(self.world.clock.now, connection.lost_by_client, None)
+            connection.gateway_crashed()
+
+    def start_anew(self) -> None:
+        self.start()
+
+    def router_lost(self, router: RouterNode) -> None:
+        """The link to it broke."""
+        if self.machine is not None:
+            self.now = self.world.clock.now
+            self.machine.router_lost(lambda name: self.world.router_of(name) is router)
+            self.arm()
 
     def next_deadline(self) -> float | None:
         return self.machine.next_deadline() if self.machine else None
@@ -108,11 +119,11 @@ class GatewayNode(Machines):
 
     def to_conversation(self, frame: frames.Up) -> None:
         router = self.world.router_of(frame.conversation_id)
-        self.world.clock.call_at(self._links[router.index].arrival(self.now), router.receive, frame)
+        self._links[router.index].carry(self.now, router.receive, frame)
 
     def to_user(self, user: str, frame: frames.ToUsers) -> None:
         router = self.world.router_of(user)
-        self.world.clock.call_at(self._links[router.index].arrival(self.now), router.receive, frame)
+        self._links[router.index].carry(self.now, router.receive, frame)
 
     def emit(self, event: events.Pushed | events.Shed) -> None:
         self.world.pushed(event, self.now)

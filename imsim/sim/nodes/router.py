@@ -67,6 +67,31 @@ class RouterNode(Machines):
         """Everything in memory is gone, answers from storage included."""
         self.conversations = self.chatrooms = self.users = None
         self._local.clear()
+        self.work.station.forget()
+
+    def start_anew(self) -> None:
+        self.start()
+        assert self.users is not None
+        self.now = self.world.clock.now
+        self.users.restarted(self.now)
+        self.arm()
+
+    def gateway_lost(self, gateway: str) -> None:
+        """The link to it broke."""
+        if self.users is not None and self.chatrooms is not None:
+            self.now = self.world.clock.now
+            self.users.gateway_lost(gateway)
+            self.chatrooms.gateway_lost(gateway)
+            self._drain()
+            self.arm()
+
+    def router_back(self) -> None:
+        """The link to another router is there again."""
+        if self.users is not None:
+            self.now = self.world.clock.now
+            self.users.router_back(self.now)
+            self._drain()
+            self.arm()
 
     def revoke(self, user: str) -> None:
         if self.users is not None:
@@ -133,13 +158,11 @@ class RouterNode(Machines):
             return
         asker = self.users if isinstance(request, storage.USERS_REQUESTS) else self.conversations
         node = self.world.storage_for(request)
-        arrival = self._storage_links[node.index].arrival(self.now)
-        self.world.clock.call_at(arrival, node.receive, (self, asker, request))
+        self._storage_links[node.index].carry(self.now, node.receive, (self, asker, request))
 
     def to_gateway(self, gateway: str, frame: frames.ToGateway) -> None:
         index = int(gateway[1:])
-        arrival = self._gateway_links[index].arrival(self.now)
-        self.world.clock.call_at(arrival, self.world.gateways[index].from_router, frame)
+        self._gateway_links[index].carry(self.now, self.world.gateways[index].from_router, frame)
 
     def to_users(self, frame: frames.Deliver | frames.Opened) -> None:
         for index, users in self.world.by_router(frame.users):
@@ -147,15 +170,14 @@ class RouterNode(Machines):
             if index == self.index:
                 self._local.append(part)
             else:
-                arrival = self._router_links[index].arrival(self.now)
-                self.world.clock.call_at(arrival, self.world.routers[index].receive, part)
+                self._router_links[index].carry(self.now, self.world.routers[index].receive, part)
 
     def to_user(self, user: str, frame: frames.ToUsers) -> None:
         router = self.world.router_of(user)
         if router is self:
             self._local.append(frame)
         else:
-            self.world.clock.call_at(self._router_links[router.index].arrival(self.now), router.receive, frame)
+            self._router_links[router.index].carry(self.now, router.receive, frame)
 
     def emit(self, event: events.Committed) -> None:
         self.world.committed(event, self.now)
