@@ -60,6 +60,7 @@ class Link:
         "_most",
         "_quantile",
         "_stream",
+        "is_measured",
         "loss",
         "on_broken",
         "parts",
@@ -81,6 +82,7 @@ class Link:
         self._free = -math.inf  # when the last frame is sent
         self._last = -math.inf  # when the last frame arrives
         self.loss = fields.loss
+        self.is_measured = False  # whether somebody wants to know the `parts`, which takes the long way
         #: Called with the time at which the sender gives the connection up; from then on nothing is carried.
         self.on_broken: Callable[[float], object] | None = None
         #: Of the latest frame: when it began to be sent, when it would have come without loss, and when with it.
@@ -91,7 +93,7 @@ class Link:
 
     def settle(self) -> None:
         """Choose the short way where nothing but the latency counts."""
-        self._is_plain = not (self.loss or self._jitter or self._bandwidth)
+        self._is_plain = not (self.is_measured or self.loss or self._jitter or self._bandwidth)
         self._constant = self._fields.latency.constant if self._is_plain else None
 
     def forget(self) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cache, partial
+from typing import TypeVar
 from zlib import crc32
 
 from imsim.core import events, storage
@@ -11,11 +13,13 @@ from imsim.core.memory import MemoryStorage
 from imsim.core.model import Scene
 from imsim.results import Recorder, Tables, assemble
 from imsim.scenario import Draws, Plan, PlannedConversation, Scenario, Spells, Stream, plan, script
-from imsim.scenario.sections import ClientLink
+from imsim.scenario.sections import ClientLink, Tier
+from imsim.scenario.sections import Link as LinkFields
 from imsim.sim.clock import Clock
 from imsim.sim.faults import CuttableLink, Faults, PausableConnection
-from imsim.sim.link import BackboneLink
+from imsim.sim.link import BackboneLink, Link
 from imsim.sim.nodes import ClientNode, Connection, GatewayNode, RouterNode, StorageNode, intent_of
+from imsim.sim.nodes.work import Work
 
 #: The simulation starts this long before time 0, at which the workload starts. In the first half all devices log in,
 #: evenly spread; in the second the queues that this made can empty.
@@ -24,6 +28,7 @@ LEAD = 10.0
 #: Wall time, seconds since 1970, at which the simulation's time was 0: so that no wall time is negative.
 EPOCH = LEAD
 
+_L = TypeVar("_L", bound=Link)
 Progress = Callable[[float], None]
 
 
@@ -33,15 +38,26 @@ def simulate(
     seed: int | None = None,
     duration: float | None = None,
     progress: Progress | None = None,
+    spans: bool = False,
 ) -> Tables:
     """Carry out the scenario's plan in simulated time and return its rows.
 
     seed, duration (seconds): in place of the scenario's own. `progress` is told the share done, from 0 to 1.
+    spans: record also where the time went, and how busy the nodes were; the other rows are the same.
     Raises: UsageError if the plan is impossible to hold.
     """
+    duration = scenario.duration if duration is None else duration
+    if spans:
+        from imsim.sim.spans import TracedWorld
+
+        traced = TracedWorld(scenario, plan(scenario, seed, duration), seed=seed)
+        traced.run(duration, progress)
+        tables = traced.tables()
+        series = traced.node_series(duration + scenario.drain)
+        return replace(tables, spans=traced.tracer.table(tables.deliveries), nodes=series)
     world = World(scenario, plan(scenario, seed, duration), seed=seed)
-    world.run(scenario.duration if duration is None else duration, progress)
-    return assemble(world.plan, world.recorder.facts(), knows_server=True)
+    world.run(duration, progress)
+    return world.tables()
 
 
 class World:
@@ -53,7 +69,7 @@ class World:
         self.plan = plan
         self.seed = seed = scenario.seed if seed is None else seed
         self.policies = scenario.core_policies()
-        self.clock = Clock(-LEAD)
+        self.clock = self.new_clock(-LEAD)
         self.epoch = EPOCH
         self.recorder = Recorder()
         self.storage = MemoryStorage(self.policies.fanout)
@@ -74,8 +90,8 @@ class World:
         self._connection_class = PausableConnection if self.faults.pauses_devices else Connection
         topology = scenario.topology
         self.storages = [StorageNode(self, index) for index in range(topology.storages)]
-        self.routers = [RouterNode(self, index) for index in range(topology.routers)]
-        self.gateways = [GatewayNode(self, index) for index in range(topology.gateways)]
+        self.routers = [self.router_class(self, index) for index in range(topology.routers)]
+        self.gateways = [self.gateway_class(self, index) for index in range(topology.gateways)]
         self._connections = 0
         self._amended = plan.amended
         self._seqs: dict[int, int] = {}  # of the amended ones that are stored
@@ -90,7 +106,7 @@ class World:
                 members = tuple(plan.users[number] for number in conversation.members)
                 self.router_of(conversation.id).warm_up(conversation.id, members)
         self.clients = [
-            ClientNode(self, plan.device_index(user, device), user_name, device_name)
+            self.client_class(self, plan.device_index(user, device), user_name, device_name)
             for user, user_name in enumerate(plan.users)
             for device, device_name in enumerate(plan.devices)
         ]
@@ -115,6 +131,24 @@ class World:
             self.clock.run(until=-LEAD + (end + LEAD) * step / steps)
             if progress:
                 progress(step / steps)
+
+    def tables(self) -> Tables:
+        """The rows of what has happened so far."""
+        tables = assemble(self.plan, self.recorder.facts(), knows_server=True)
+        return replace(tables, busy=self._busy())
+
+    def _busy(self) -> dict[str, float]:
+        topology, seconds = self.scenario.topology, self.clock.now + LEAD
+        found = {}
+        for name, works, tier in (
+            ("gateway", [node.work for node in self.gateways], topology.gateway),
+            ("router", [node.work for node in self.routers], topology.router),
+            ("storage", [node.work for node in self.storages], topology.storage),
+        ):
+            for number, work in enumerate(works):
+                taken_on = work.station.busy  # where it is overloaded, more than it could do
+                found[f"{name}{number}"] = round(min(taken_on / (seconds * tier.workers), 1.0), 6)
+        return found
 
     def _send(self, intent: int) -> None:
         """Send one message and schedule the next: the queue never holds the whole plan."""
@@ -157,6 +191,21 @@ class World:
                 at = -LEAD + (2 + self._login_draws.at(client.number)) * LEAD / 4
                 self.clock.call_at(at, client.act, partial(client.machine.enter, room.name))
 
+    # --- what it is made of: another kind of world has others -------------------------------------------------------
+
+    client_class = ClientNode
+    gateway_class = GatewayNode
+    router_class = RouterNode
+
+    def new_clock(self, at: float) -> Clock:
+        return Clock(at)
+
+    def new_link(self, kind: type[_L], fields: LinkFields, stream: Stream, where: str, bandwidth: float | None) -> _L:
+        return kind(fields, stream, self.clock, self.link_luck, bandwidth)
+
+    def new_work(self, tier: Tier, kind: str, index: int) -> Work:
+        return Work(tier, self.seed, kind, index)
+
     # --- who is where -----------------------------------------------------------------------------------------------
 
     def new_connection(self, client: ClientNode) -> Connection:
@@ -172,14 +221,12 @@ class World:
         kind, index = source
         fields = self.scenario.network.between(kind, tier)
         streams = [Stream(self._backend_draws, crc32(f"{kind}{index}>{tier}{n}".encode())) for n in range(count)]
-        if self.faults.cuts_links:
-            return [
-                CuttableLink(fields, stream, self.clock, self.link_luck, fields.bandwidth).between(
-                    self.faults, source, (tier, n)
-                )
-                for n, stream in enumerate(streams)
-            ]
-        return [BackboneLink(fields, stream, self.clock, self.link_luck, fields.bandwidth) for stream in streams]
+        link_class = CuttableLink if self.faults.cuts_links else BackboneLink
+        links = [self.new_link(link_class, fields, stream, f"{kind}-{tier}", fields.bandwidth) for stream in streams]
+        for number, link in enumerate(links):
+            if isinstance(link, CuttableLink):
+                link.between(self.faults, source, (tier, number))
+        return links
 
     def network_of(self, number: int) -> ClientLink:
         """The network of a device, which is its user's."""

@@ -27,8 +27,8 @@ class Connection:
         self.gateway_open = False
         world, fields = client.world, client.network
         upload = fields.bandwidth if fields.upload is None else fields.upload
-        self._up = Link(fields, client.up_draws, world.clock, world.link_luck, upload)
-        self._down = Link(fields, client.down_draws, world.clock, world.link_luck, fields.bandwidth)
+        self._up = world.new_link(Link, fields, client.up_draws, "uplink", upload)
+        self._down = world.new_link(Link, fields, client.down_draws, "downlink", fields.bandwidth)
         if fields.max_retransmits is not None:
             self._up.on_broken = self._down.on_broken = self._given_up
 

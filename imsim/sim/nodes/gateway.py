@@ -9,7 +9,7 @@ from imsim.core.gateway import Gateway
 from imsim.core.model import Code
 from imsim.sim.nodes.connection import Connection
 from imsim.sim.nodes.machines import Machines
-from imsim.sim.nodes.work import Work, intent_of
+from imsim.sim.nodes.work import intent_of
 
 if TYPE_CHECKING:
     from imsim.sim.nodes.router import RouterNode
@@ -22,7 +22,7 @@ class GatewayNode(Machines):
     def __init__(self, world: World, index: int) -> None:
         super().__init__(world)
         self.name = f"g{index}"
-        self.work = Work(world.scenario.topology.gateway, world.seed, "gateway", index)
+        self.work = world.new_work(world.scenario.topology.gateway, "gateway", index)
         self._links = world.backend_links(("gateway", index), "router", world.scenario.topology.routers)
         self._connections: dict[int, Connection] = {}
         self.machine: Gateway | None = None

@@ -12,7 +12,7 @@ from imsim.core.conversations import Conversations
 from imsim.core.model import is_chatroom
 from imsim.core.users import Users
 from imsim.sim.nodes.machines import Machines
-from imsim.sim.nodes.work import Work, intent_of
+from imsim.sim.nodes.work import intent_of
 
 if TYPE_CHECKING:
     from imsim.sim.world import World
@@ -38,7 +38,7 @@ class RouterNode(Machines):
         super().__init__(world)
         topology = world.scenario.topology
         self.index = index
-        self.work = Work(topology.router, world.seed, "router", index)
+        self.work = world.new_work(topology.router, "router", index)
         self._gateway_links = world.backend_links(("router", index), "gateway", topology.gateways)
         self._router_links = world.backend_links(("router", index), "router", topology.routers)
         self._storage_links = world.backend_links(("router", index), "storage", topology.storages)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from imsim.core import storage
 from imsim.core.conversations import Conversations
 from imsim.core.users import Users
-from imsim.sim.nodes.work import Work
 
 if TYPE_CHECKING:
     from imsim.sim.nodes.router import RouterNode
@@ -27,7 +26,7 @@ class StorageNode:
         self.index = index
         self.is_up = True
         self.stalled_until = world.clock.now
-        self.work = Work(world.scenario.topology.storage, world.seed, "storage", index)
+        self.work = world.new_work(world.scenario.topology.storage, "storage", index)
         self._links = world.backend_links(("storage", index), "router", world.scenario.topology.routers)
 
     def crash(self) -> None:
