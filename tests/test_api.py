@@ -48,6 +48,30 @@ def test_one_seed_gives_both_worlds_the_same_mixed_messages(mixed_live):
     assert simulated.digest == imsim.simulate(SCENARIO).digest != imsim.simulate(SCENARIO, seed=5).digest
 
 
+def test_devices_come_and_leave_in_both_worlds(server):
+    """With a ramp, skews, sizes, chatrooms and two devices: whatever the plan has, both worlds carry out."""
+    sessions = {"online": {"kind": "exponential", "mean": "1s"}, "offline": "600ms"}
+    changes = {"population.sessions": sessions, "duration": 4.0, "workload.rate": 5.0, "workload.recalls": 0.0}
+    skews = {"conversations.partner_skew": 1.0, "conversations.group_skew": 1.0, "workload.sizes.image": 200_000}
+    scenario = SCENARIO.with_(
+        {
+            **changes,
+            **skews,
+            "workload.edits": 0.0,
+            "workload.activity": {"kind": "pareto", "minimum": 1, "alpha": 1.5},
+            "workload.arrivals": {"kind": "ramp", "start": 0, "end": 1, "over": "2s"},
+        }
+    )
+    simulated, live = imsim.simulate(scenario), imsim.loadtest(scenario, server.url)
+    test_one_seed_gives_both_worlds_the_same_messages(simulated, live)
+    for run in (simulated, live):
+        assert set(run.deliveries.outcome) == {"delivered", "absent"}
+        assert set(run.deliveries.route.dropna()) == {"push", "sync"}
+        assert run.manifest["stray"] == 0
+        assert 0 < run.summary().loc["delivery", "p50"] < 500
+    assert not [warning for warning in live.manifest["warnings"] if "offline" in warning]
+
+
 def test_one_seed_gives_both_worlds_the_same_messages(simulated, live):
     for column in ("intent", "sender", "device", "conversation", "scene", "type", "size", "intended_at"):
         assert simulated.messages[column].equals(live.messages[column]), column

@@ -49,7 +49,7 @@ def test_the_scenarios_are_some(text, tmp_path):
     file.write_text(text)
     run = imsim.simulate(Scenario.load(file, {"duration": 6.0}))
     assert len(run.messages)
-    assert set(run.deliveries.outcome) == {"delivered"}
+    assert set(run.deliveries.outcome) - {"absent"} == {"delivered"}
 
 
 def test_all_commands_are_tried():

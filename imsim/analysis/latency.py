@@ -2,7 +2,8 @@
 
 Three rules, kept everywhere:
 
-- Latency counts from `intended_at`, so that a late generator cannot hide waiting.
+- Latency counts from `intended_at`, so that a late generator cannot hide waiting. A device that was offline then, by
+  plan, waits from its return on; one that is offline at the end for nothing (outcome absent).
 - What never came is infinitely late. It takes part in every statistic; one that would be infinite is None.
 - The p-th percentile of n latencies is the ceil(p n / 100)-th smallest (nearest rank, no interpolation): always a
   latency that was seen, and well defined where some are infinite.
@@ -18,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from imsim.analysis.away import waits_since, was_away_at_end
+from imsim.core.model import Route
 from imsim.results import DeliveryOutcome, Outcome, Role, RunData
 
 if TYPE_CHECKING:
@@ -58,6 +61,7 @@ class Counts:
     delivered: int
     lost: int  # still pending at the end
     duplicates: int  # arrivals beyond the first
+    absent: int = 0  # not there as a device was offline when the run ended; neither lost nor late
     shed: int = 0  # left out on purpose by a server under load (chatrooms only); not among the lost
 
 
@@ -81,6 +85,7 @@ def summarize(run: RunData) -> Summary:
             delivered=int((deliveries["outcome"] == DeliveryOutcome.DELIVERED).sum()),
             lost=int((deliveries["outcome"] == DeliveryOutcome.PENDING).sum()),
             duplicates=int(deliveries["duplicates"].sum()),
+            absent=int((deliveries["outcome"] == DeliveryOutcome.ABSENT).sum()),
             shed=int((deliveries["outcome"] == DeliveryOutcome.SHED).sum()),
         ),
         Latency.of(delivery_latencies(run)),
@@ -88,21 +93,29 @@ def summarize(run: RunData) -> Summary:
     )
 
 
-def delivery_latencies(run: RunData) -> NDArray[np.float64]:
+def delivery_latencies(run: RunData, route: str | None = None) -> NDArray[np.float64]:
     """From intended to shown, in ms, ascending, inf where it never was: for each device of each other member (the
-    sender's own devices excepted) and each message that was intended after the warm-up, those rejected excepted."""
+    sender's own devices excepted) and each message that was intended after the warm-up, those rejected excepted.
+
+    A device that was offline at the intended time waits from its return on, and one that was offline at the end for
+    nothing. `route`: only what came by push, or by sync."""
     intents = run.messages["intent"].to_numpy(np.int64)
     intended = run.messages["intended_at"].to_numpy(np.int64)
-    rows = run.deliveries[run.deliveries["role"] == Role.RECIPIENT]
+    kept = (run.deliveries["role"] == Role.RECIPIENT) & (run.deliveries["outcome"] != DeliveryOutcome.ABSENT)
+    if route is not None:
+        kept &= (run.deliveries["route"] == route).fillna(False)
+    rows = run.deliveries[kept]
     since = intended[np.searchsorted(intents, rows["intent"].to_numpy(np.int64))]
     warm = since >= _warmup_ns(run)
-    return _latencies(since[warm], rows["delivered_at"][warm])
+    return _latencies(waits_since(run, rows, since)[warm], rows["delivered_at"][warm])
 
 
 def ack_latencies(run: RunData) -> NDArray[np.float64]:
     """From intended to the stored-ack at the sender, in ms, ascending, inf where it never came: for each message that
-    was intended after the warm-up, those never sent included, those rejected excepted (they were answered)."""
+    was intended after the warm-up, those never sent included, those rejected excepted (they were answered), and those
+    without an answer whose sender was offline at the end."""
     rows = run.messages[run.messages["outcome"] != Outcome.REJECTED]
+    rows = rows[rows["acked_at"].notna() | ~was_away_at_end(run, rows)]
     since = rows["intended_at"].to_numpy(np.int64)
     warm = since >= _warmup_ns(run)
     return _latencies(since[warm], rows["acked_at"][warm])
@@ -130,6 +143,7 @@ def to_json_dict(run: RunData) -> dict[str, Any]:
         "deliveries": counts.deliveries,
         "delivered": counts.delivered,
         "lost": counts.lost,
+        "absent": counts.absent,
         "shed": counts.shed,
         "duplicates": counts.duplicates,
         "delivery_ms": asdict(summary.delivery_ms),
@@ -141,12 +155,15 @@ def summary_table(run: RunData) -> pd.DataFrame:
     """Rows `delivery` and `ack`; latencies in ms, NaN where not defined.
 
     `count` is the number of latencies (after the warm-up), `lost` how many of them are infinite (for a delivery
-    that was shed, too).
+    that was shed, too). Where devices come and leave, what came by push and by sync has rows of its own.
     """
     import pandas as pd
 
     rows = {}
-    for name, values in (("delivery", delivery_latencies(run)), ("ack", ack_latencies(run))):
+    parts = [("delivery", delivery_latencies(run))]
+    if run.scenario.population.sessions is not None:
+        parts += [(f"delivery by {route}", delivery_latencies(run, route)) for route in Route]
+    for name, values in (*parts, ("ack", ack_latencies(run))):
         latency = Latency.of(values)
         rows[name] = {
             "count": len(values),
@@ -164,7 +181,8 @@ def summary_table(run: RunData) -> pd.DataFrame:
 def compare_table(runs: Sequence[RunData]) -> pd.DataFrame:
     """Runs side by side, a column each: counts, then latencies in ms, to the microsecond (None where not defined).
 
-    Columns hold objects, so that counts stay whole numbers. There is a row `shed` where anything was.
+    Columns hold objects, so that counts stay whole numbers. There is a row `absent`, or `shed`, where
+    anything was.
     """
     import pandas as pd
 
@@ -178,13 +196,14 @@ def compare_table(runs: Sequence[RunData]) -> pd.DataFrame:
             counts.messages,
             counts.delivered,
             counts.lost,
+            counts.absent,
             counts.shed,
             counts.duplicates,
             *(None if value is None else round(value, 3) for value in values),
         ]
-    index = ["messages", "delivered", "lost", "shed", "duplicates", *latencies]
+    index = ["messages", "delivered", "lost", "absent", "shed", "duplicates", *latencies]
     table = pd.DataFrame(columns, index=index, dtype=object)
-    return table if table.loc["shed"].any() else table.drop(index="shed")
+    return table.drop(index=[name for name in ("absent", "shed") if not table.loc[name].any()])
 
 
 def labels(runs: Sequence[RunData]) -> list[str]:

@@ -44,7 +44,8 @@ class Run(RunData):
         title = f"<b>{escape(self.world)}</b> · {escape(self.scenario.name)} · seed {self.seed}"
         totals = (
             f"{counts.messages:,} messages, {counts.deliveries:,} deliveries: {counts.delivered:,} delivered, "
-            f"{counts.lost:,} lost, {f'{counts.shed:,} shed, ' if counts.shed else ''}{counts.duplicates:,} duplicates"
+            f"{counts.lost:,} lost, {f'{counts.absent:,} absent, ' if counts.absent else ''}"
+            f"{f'{counts.shed:,} shed, ' if counts.shed else ''}{counts.duplicates:,} duplicates"
         )
         header = ["ms after warm-up", "count", "lost", "mean", "p50", "p95", "p99", "max"]
         rows = [_row("th", header)]

@@ -97,6 +97,10 @@ class Device:
         if connection is not None:
             connection.join(timeout=2.0)
 
+    def leave(self) -> None:
+        """Go offline, until the next `start`."""
+        self.do(self.client.stop)
+
     def do(self, step: Callable[[float], None]) -> None:
         """Have the client do something: `step(now)`."""
         self._now = now()

@@ -49,6 +49,10 @@ class Recording:
         self._per_user = len(plan.devices)
         self._sender: list[int] = (plan.sender.astype(np.int64) * self._per_user + plan.device).tolist()
         self._missing = [len(self._members[c]) * self._per_user - 1 for c in self._conversation]
+        self._awaited = _awaited(plan)
+        if self._awaited is not None:
+            intents = [intent for intent, _ in self._awaited]
+            self._missing = np.bincount(np.array(intents, np.int64), minlength=len(plan)).tolist()
         self._state = bytearray(len(plan))
         self.under_way = 0
         """Answers and deliveries that may still come."""
@@ -131,7 +135,7 @@ class Recording:
             return
         at -= self._t0
         self._recorder.delivered(intent, device, at, route)
-        if self._is_entitled(intent, device):
+        if self._is_awaited(intent, device):
             self._missing[intent] -= 1
             if self._state[intent] in (_TOLD, _STORED):
                 self.under_way -= 1
@@ -152,7 +156,9 @@ class Recording:
         number = int(intent)
         return number if number < len(self._state) else -1
 
-    def _is_entitled(self, intent: int, device: int) -> bool:
+    def _is_awaited(self, intent: int, device: int) -> bool:
+        if self._awaited is not None:
+            return (intent, device) in self._awaited
         conversation = self._conversation[intent]
         members = self._member_sets.get(conversation)
         if members is None:
@@ -172,6 +178,15 @@ class Recording:
 
     def _ms(self, intent: int, at: float) -> float:
         return (at - self._intended[intent]) * 1e3
+
+
+def _awaited(plan: Plan) -> frozenset[tuple[int, int]] | None:
+    """(intent, device) of what the end of the run waits for: all but what no absent device will get. None: all."""
+    if plan.spells is None:
+        return None
+    intent, device, _ = (column.astype(np.int64) for column in plan.entitled())
+    is_awaited = ~plan.is_excused(intent, device, np.ones(len(plan), bool))
+    return frozenset(zip(intent[is_awaited].tolist(), device[is_awaited].tolist(), strict=True))
 
 
 # --- the folder in which a load process leaves its spool, and how it went -------------------------------------------

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import gevent
+import numpy as np
 from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 
@@ -215,6 +216,7 @@ class Session:
 
     def _play(self) -> None:
         """Have users do what the plan says, for the scenario's duration."""
+        self._empty()
         gc.collect()
         gc.freeze()  # what is here by now stays: no pause to look through it again while the plan is played
         self._cpu = time.process_time()
@@ -224,12 +226,12 @@ class Session:
         self._tell(phase="playing", started=datetime.fromtimestamp(started, UTC).isoformat())
 
         give_up = t0 + self.scenario.duration + self.scenario.drain
-        acting = gevent.spawn(self._act, t0)
+        others = [gevent.spawn(self._act, t0), gevent.spawn(self._come_and_leave, t0)]
         try:
             self._write(t0, give_up)
-            acting.get()
+            gevent.joinall(others, raise_error=True)
         finally:
-            acting.kill()
+            gevent.killall(others)
         _sleep_until(t0 + self.scenario.duration)
 
     def _write(self, t0: float, give_up: float) -> None:
@@ -263,6 +265,25 @@ class Session:
                 device, id_client = self._devices[first], f"{self._namespace}:action {number}"
                 device.do(partial(script.act, device.client, plan, action, seq_of, self._named, id_client))
 
+    def _empty(self) -> None:
+        """Who is to be away when the plan begins leaves."""
+        if self._plan.spells is not None:
+            for device in self._devices:
+                if not self._plan.spells.is_online_first[device.number]:
+                    self._leave(device)
+                    gevent.sleep(0)
+
+    def _come_and_leave(self, t0: float) -> None:
+        for ns, number, comes in self._plan.spells.changes() if self._plan.spells is not None else ():
+            gevent.sleep(max(0.0, t0 + ns / 1e9 - now()))
+            if number < len(self._devices):
+                device = self._devices[number]
+                device.start() if comes else self._leave(device)
+
+    def _leave(self, device: Device) -> None:
+        self._online.discard(device.number)
+        device.leave()
+
     # --- the end ----------------------------------------------------------------------------------------------------
 
     def end(self) -> None:
@@ -291,10 +312,12 @@ class Session:
         deadline = now() + self.scenario.drain
         while self._recording.under_way > 0 and now() < deadline:
             gevent.sleep(0.005)
-        if not self._online and self._expected:
+        spells, numbers = self._plan.spells, np.arange(len(self._devices))
+        there = len(numbers) if spells is None else int(spells.is_online(numbers, round(self._played * 1e9)).sum())
+        if not self._online and there:
             self.failure = f"the server went away: all {self._expected} devices are offline ({self._trouble})"
-        elif len(self._online) < len(self._devices):
-            count = len(self._devices) - len(self._online)
+        elif len(self._online) < there:
+            count = there - len(self._online)
             self._warn(f"{count} of {len(self._devices)} devices were offline at the end ({self._trouble})")
 
     def _conclude(self) -> None:

@@ -33,6 +33,7 @@ class DeliveryOutcome(StrEnum):
 
     DELIVERED = "delivered"
     PENDING = "pending"  # not there when the run ended: lost
+    ABSENT = "absent"  # not there, but nobody's fault: the device, or the sender's with the message, was offline
     SHED = "shed"  # left out on purpose (chatrooms only); in a live run, whose clients cannot tell, it is pending
 
 

@@ -54,12 +54,12 @@ def assemble(plan: Plan, facts: Facts, *, knows_server: bool) -> Tables:
     known = (facts[:, 1] >= 0) & (facts[:, 1] < count)
     unknown_intents, facts = facts[~known], facts[known]
 
-    messages, is_rejected = _messages(plan, facts)
-    deliveries, stray = _deliveries(plan, facts, ~is_rejected, knows_server)
+    messages, is_stored, is_rejected = _messages(plan, facts)
+    deliveries, stray = _deliveries(plan, facts, is_stored, ~is_rejected, knows_server)
     return Tables(messages, deliveries, stray + len(np.unique(unknown_intents[:, 1:3], axis=0)))
 
 
-def _messages(plan: Plan, facts: Facts) -> tuple[pa.Table, _Bools]:
+def _messages(plan: Plan, facts: Facts) -> tuple[pa.Table, _Bools, _Bools]:
     count = len(plan.at)
     kind, intent, _, at, _ = facts.T
 
@@ -105,10 +105,12 @@ def _messages(plan: Plan, facts: Facts) -> tuple[pa.Table, _Bools]:
         ],
         schema=MESSAGES,
     )
-    return table, is_rejected & ~is_stored
+    return table, is_stored, is_rejected & ~is_stored
 
 
-def _deliveries(plan: Plan, facts: Facts, is_due: _Bools, knows_server: bool) -> tuple[pa.Table, int]:
+def _deliveries(
+    plan: Plan, facts: Facts, is_stored: _Bools, is_due: _Bools, knows_server: bool
+) -> tuple[pa.Table, int]:
     per_user = len(plan.devices)
     all_devices = len(plan.users) * per_user
 
@@ -157,6 +159,7 @@ def _deliveries(plan: Plan, facts: Facts, is_due: _Bools, knows_server: bool) ->
             _choose(
                 (is_delivered, DeliveryOutcome.DELIVERED),
                 (np.bincount(row[kind == Kind.SHED], minlength=count) > 0, DeliveryOutcome.SHED),
+                (plan.is_excused(intent, device, is_stored), DeliveryOutcome.ABSENT),
                 otherwise=DeliveryOutcome.PENDING,
             ),
         ],

@@ -1,7 +1,7 @@
 """The scenario (who talks to whom, how often, over what) and the plan that follows from it.
 
-Read in this order: `model` (the scenario) and `sections` (its fields), `distributions` (what varies), `draws` (random
-numbers by name), `workload` (the plan), `script` (how a user's client carries it out).
+Read in this order: `model` (the scenario) and `sections` (its fields), `distributions` (what varies), `arrivals` (when
+messages come), `draws` (random numbers by name), `workload` (the plan), `script` (how a user's client carries it out).
 """
 
 from imsim.scenario.distributions import (
@@ -16,7 +16,7 @@ from imsim.scenario.distributions import (
 )
 from imsim.scenario.draws import Draws, Stream
 from imsim.scenario.model import LIVE_IGNORES, Scenario
-from imsim.scenario.workload import Action, Entitled, Plan, PlannedConversation, plan
+from imsim.scenario.workload import Action, Entitled, Plan, PlannedConversation, Spells, plan
 
 __all__ = [
     "LIVE_IGNORES",
@@ -33,6 +33,7 @@ __all__ = [
     "Plan",
     "PlannedConversation",
     "Scenario",
+    "Spells",
     "Stream",
     "Uniform",
     "plan",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from imsim.scenario.arrivals import ARRIVALS
 from imsim.scenario.distributions import KINDS
 from imsim.scenario.quantities import shown
 
@@ -35,7 +36,7 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 
 #: Names of the branches of unions: they stand in pydantic's paths, and not in the file. Of faults: see their module.
-BRANCHES: dict[str, type[BaseModel]] = dict(KINDS)
+BRANCHES: dict[str, type[BaseModel]] = KINDS | ARRIVALS
 
 # What pydantic calls the mistake -> what was expected, with pydantic's own parameters of it.
 _EXPECTED = {
@@ -62,7 +63,8 @@ def _line(details: ErrorDetails, model: type[BaseModel]) -> str:
     kind, context = details["type"], details.get("ctx", {})
     # pydantic names the branch taken in a union; in the file there is no such level.
     path = [str(part) for part in details["loc"] if part not in BRANCHES]
-    kinds = [kind for kind in BRANCHES if (kind in KINDS) != (details["loc"][:1] == ("faults",))]
+    is_fault = details["loc"][:1] == ("faults",)
+    kinds = [kind for kind in BRANCHES if kind not in ARRIVALS and (kind in KINDS) != is_fault]
     if kind == "value_error":
         problem: Any = context["error"]
         if isinstance(problem, FieldError):
@@ -92,7 +94,10 @@ def _fields_at(model: type[BaseModel], location: Iterable[str | int]) -> list[st
         if part in BRANCHES:
             model = BRANCHES[str(part)]
         elif (field := model.model_fields.get(str(part))) is not None:
-            for below in (field.annotation, *get_args(field.annotation)):  # the values of a table, too
+            for below in (
+                field.annotation,
+                *get_args(field.annotation),
+            ):  # of a table, or if present
                 if isinstance(below, type) and issubclass(below, BaseModel):
                     model = below
     return [name for name, field in model.model_fields.items() if field.exclude is not True]

@@ -96,7 +96,8 @@ def put(fields: dict[str, Any], path: str, value: object, name: str) -> None:
     """Set the value at a dotted path of nested tables. Whether the path means anything is for validation to say."""
     *tables, last = path.split(".")
     for depth, part in enumerate(tables, start=1):
-        below = fields.setdefault(part, {})
+        if (below := fields.get(part)) is None:  # a table that may be absent, too
+            below = fields[part] = {}
         if isinstance(below, list):
             # The entries of a list are numbered from 0: faults.0.at
             entries = {str(number): entry for number, entry in enumerate(below)}

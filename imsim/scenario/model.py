@@ -40,6 +40,7 @@ from imsim.scenario.sections.faults import (
     StorageStall,
     nodes_of,
 )
+from imsim.scenario.sections.people import CARRIED, MOST_BYTES
 
 #: Tiers that send each other anything.
 _JOINED = ({"gateway", "router"}, {"router"}, {"router", "storage"})
@@ -106,6 +107,9 @@ class Scenario(Section):
                 f"expected fewer than population.users ({users}), got {talk.partners}",
             )
         _check_fits("workload.size", self.workload.size.upper, "limits.content_bytes", limits.content_bytes)
+        for type, size in self.workload.sizes.items():
+            name, limit = ("limits.content_bytes", limits.content_bytes) if type in CARRIED else ("2 GB", MOST_BYTES)
+            _check_fits(f"workload.sizes.{type}", size.upper, name, limit)
         for what, count, size, limit in (
             ("group_size", talk.groups, talk.group_size, limits.group_size),
             ("room_size", talk.rooms, talk.room_size, limits.room_size),

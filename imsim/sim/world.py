@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from typing import TypeVar
@@ -12,7 +12,7 @@ from imsim.core import events, storage
 from imsim.core.memory import MemoryStorage
 from imsim.core.model import Scene
 from imsim.results import Recorder, Tables, assemble
-from imsim.scenario import Draws, Plan, PlannedConversation, Scenario, Stream, plan, script
+from imsim.scenario import Draws, Plan, PlannedConversation, Scenario, Spells, Stream, plan, script
 from imsim.scenario.sections import ClientLink, Tier
 from imsim.scenario.sections import Link as LinkFields
 from imsim.sim.clock import Clock
@@ -120,6 +120,8 @@ class World:
             self.clock.call_at(at, client.act, client.machine.start)
         for room in self.plan.rooms:
             self._fill(room)
+        if self.plan.spells is not None:
+            self._begin_spells(self.plan.spells)
         if self.plan.actions:
             self.clock.call_at(self.plan.actions[0].at / 1e9, self._act, 0)
         self.faults.schedule()
@@ -166,6 +168,22 @@ class World:
         action = plan.actions[number]
         client = self.clients[plan.device_index(action.user, 0)]
         client.act(lambda now: script.act(client.machine, plan, action, self._seqs.get, str, f"action {number}", now))
+
+    def _begin_spells(self, spells: Spells) -> None:
+        """Everybody has logged in once; who is to be away when the workload starts leaves before it does."""
+        for client in self.clients:
+            if not spells.is_online_first[client.number]:
+                at = -LEAD + (6 + self._login_draws.at(client.number)) * LEAD / 8
+                self.clock.call_at(at, client.act, client.machine.stop)
+        self._come_or_leave(spells.changes())
+
+    def _come_or_leave(self, changes: Iterator[tuple[int, int, bool]]) -> None:
+        """Have the next device come or leave in time, and so on: the queue never holds all of them."""
+        for ns, number, comes in changes:
+            machine = self.clients[number].machine
+            self.clock.call_at(ns / 1e9, self.clients[number].act, machine.start if comes else machine.stop)
+            self.clock.call_at(ns / 1e9, self._come_or_leave, changes)
+            break
 
     def _fill(self, room: PlannedConversation) -> None:
         """Everybody enters, once logged in and well before anybody speaks."""

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imsim.analysis import Counts, Latency, compare_table, summarize
-from imsim.analysis.latency import labels, percentile
+from imsim.analysis.latency import ack_latencies, delivery_latencies, labels, percentile
+from imsim.scenario import Spells
 
 MS = 1_000_000
 
@@ -118,6 +119,63 @@ def test_a_shed_delivery_is_not_lost_but_late_for_ever(build):
     assert compare_table([run]).loc[["lost", "shed"], "sim"].tolist() == [1, 1]
 
 
+# --- devices that come and leave ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def coming_and_leaving(build, monkeypatch):
+    """u0 is always there; u1's device is away from 10 to 20 ms; u2's leaves at 30 ms for good."""
+    spells = Spells(
+        end=100 * MS,
+        is_online_first=np.array([True, True, True]),
+        first=np.array([0, 0, 2, 3]),
+        at=np.array([10 * MS, 20 * MS, 30 * MS]),
+    )
+    monkeypatch.setattr("imsim.analysis.away.Spells.drawn", lambda scenario, seed, duration: spells)
+    sessions = {"online": "1s", "offline": "1s"}
+
+    def run(messages, deliveries):
+        users = [{"sender": "u0"} | row for row in messages]
+        return build(users, deliveries, population={"users": 3, "sessions": sessions})
+
+    return run
+
+
+def test_a_device_that_was_away_waits_from_its_return(coming_and_leaving):
+    messages = [{"intended_at": at * MS, "acked_at": (at + 1) * MS} for at in (5, 12, 8)]
+    deliveries = [
+        {"intent": 0, "recipient": "u1", "delivered_at": 7 * MS, "route": "push"},
+        {"intent": 1, "recipient": "u1", "delivered_at": 23 * MS, "route": "sync"},  # back at 20
+        {"intent": 1, "recipient": "u2", "delivered_at": 13 * MS, "route": "push"},
+        {"intent": 2, "recipient": "u1", "delivered_at": 28 * MS, "route": "sync"},  # it was still there at 8
+    ]
+    run = coming_and_leaving(messages, deliveries)
+    assert delivery_latencies(run).tolist() == [1, 2, 3, 20]
+    table = run.summary()
+    assert list(table.index) == ["delivery", "delivery by push", "delivery by sync", "ack"]
+    assert table["count"].tolist() == [4, 2, 2, 3]
+    # A live device may be a moment late in leaving.
+    deliveries[1] |= {"delivered_at": 13 * MS}
+    assert delivery_latencies(coming_and_leaving(messages, deliveries)).tolist() == [1, 1, 2, 20]
+
+
+def test_what_an_absent_device_does_not_get_is_neither_lost_nor_late(coming_and_leaving):
+    messages = [{"intended_at": 40 * MS}, {"intended_at": 29 * MS, "sender": "u2", "acked_at": None}]
+    deliveries = [
+        {"intent": 0, "recipient": "u1", "delivered_at": 42 * MS, "route": "push"},
+        {"intent": 0, "recipient": "u2", "outcome": "absent"},
+        {"intent": 1, "recipient": "u1"},
+    ]
+    run = coming_and_leaving(messages, deliveries)
+    counts = summarize(run).counts
+    assert (counts.deliveries, counts.delivered, counts.lost, counts.absent) == (3, 1, 1, 1)
+    assert delivery_latencies(run).tolist() == [2, math.inf]
+    assert ack_latencies(run).tolist() == [math.inf], "the other sender is not there to be told"
+    assert run.to_json_dict()["absent"] == 1
+    assert compare_table([run]).loc[["lost", "absent"], "sim"].tolist() == [1, 1]
+    assert "absent" in run._repr_html_()
+
+
 # --- tables ---------------------------------------------------------------------------------------------------------
 
 
@@ -134,6 +192,7 @@ def test_json_has_the_promised_shape(delivered, tmp_path):
         "deliveries": 4,
         "delivered": 3,
         "lost": 1,
+        "absent": 0,
         "shed": 0,
         "duplicates": 0,
         "delivery_ms": statistics,

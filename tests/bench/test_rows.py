@@ -26,6 +26,7 @@ def test_assembling_a_million_facts(benchmark):
         users=[f"u{number}" for number in range(users)],
         devices=["d0"],
         conversations=[SimpleNamespace(id=f"c{number}", scene="p2p") for number in range(users)],
+        is_excused=lambda intent, device, is_stored: np.zeros(len(intent), bool),
         entitled=lambda: (np.arange(count), receiver, np.zeros(count, bool)),
     )
     intents = np.arange(count)

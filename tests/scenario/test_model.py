@@ -17,6 +17,8 @@ from imsim.scenario.sections import Section
 DURATION = "a duration such as '250us', '5ms', '2s', '1.5min' or '2h', or a number of seconds"
 KINDS_TEXT = "a kind of constant, uniform, exponential, lognormal, pareto, empirical"
 
+PRESETS = "capacity, chatroom, hot-group, mobile, night-sync, office, reconnect-storm, social"
+
 
 def problem(*overrides: str) -> str:
     """What is said about the preset office with these overrides, without the prefix that each line has."""
@@ -344,13 +346,13 @@ def test_survives_pickling() -> None:
     [
         (
             "ofice",
-            "scenario ofice: no such preset or file (did you mean 'office'?); presets: hot-group, office, social",
+            f"scenario ofice: no such preset or file (did you mean 'office'?); presets: {PRESETS}",
         ),
         (
             "office.tml",
-            "scenario office.tml: no such preset or file (did you mean 'office'?); presets: hot-group, office, social",
+            f"scenario office.tml: no such preset or file (did you mean 'office'?); presets: {PRESETS}",
         ),
-        ("zzz", "scenario zzz: no such preset or file; presets: hot-group, office, social"),
+        ("zzz", f"scenario zzz: no such preset or file; presets: {PRESETS}"),
         ("", "scenario .: cannot be read: Is a directory"),
         ("a\0b", "scenario a\0b: cannot be read: embedded null byte"),
     ],
@@ -439,7 +441,7 @@ def test_writes_as_people_do() -> None:
 # --- presets ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["office", "hot-group", "social"])
+@pytest.mark.parametrize("name", PRESETS.split(", "))
 def test_presets(name: str) -> None:
     scenario = Scenario.load(name)
     assert Scenario.presets()[name] == scenario.title
@@ -455,9 +457,7 @@ def test_presets(name: str) -> None:
 
 def test_all_presets_are_listed() -> None:
     folder = Path(Scenario.load.__func__.__code__.co_filename).parent / "presets"
-    assert (
-        sorted(path.stem for path in folder.iterdir()) == list(Scenario.presets()) == ["hot-group", "office", "social"]
-    )
+    assert sorted(path.stem for path in folder.iterdir()) == list(Scenario.presets()) == PRESETS.split(", ")
 
 
 def test_a_presets_name_wins_over_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 from imsim.scenario.sections.base import Section
 from imsim.scenario.sections.faults import AnyFault, Fault
 from imsim.scenario.sections.network import PROFILES, BackendLink, ClientLink, Link, Network
-from imsim.scenario.sections.people import Conversations, Population, Workload
+from imsim.scenario.sections.people import Conversations, Population, Sessions, Workload
 from imsim.scenario.sections.policies import Limits, Policies
 from imsim.scenario.sections.topology import Tier, Topology
 
@@ -20,6 +20,7 @@ __all__ = [
     "Policies",
     "Population",
     "Section",
+    "Sessions",
     "Tier",
     "Topology",
     "Workload",

@@ -1,0 +1,46 @@
+"""Devices that were away by plan: what that means for latencies. The rows do not tell; the plan's spells, which follow
+from scenario and seed, do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imsim.results import RunData
+from imsim.scenario import Spells
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def waits_since(run: RunData, deliveries: pd.DataFrame, intended: NDArray[np.int64]) -> NDArray[np.int64]:
+    """From when on each delivery's device waited for it: from the intended time or, if it was away then, from its
+    return."""
+    spells = _spells(run)
+    if spells is None:
+        return intended
+    back = spells.online_from(_devices(run, deliveries["recipient"], deliveries["device"]), intended)
+    # A live device may leave a moment later than planned: what it gets in that moment it has not waited for.
+    is_early = deliveries["delivered_at"].to_numpy(np.float64, na_value=np.inf) < back
+    return np.where(is_early, intended, back)
+
+
+def was_away_at_end(run: RunData, messages: pd.DataFrame) -> NDArray[np.bool_]:
+    """Whether each message's sending device was away when the run ended, where no answer can reach it."""
+    spells = _spells(run)
+    if spells is None:
+        return np.zeros(len(messages), bool)
+    return ~spells.is_online_at_end(_devices(run, messages["sender"], messages["device"]))
+
+
+def _spells(run: RunData) -> Spells | None:
+    return Spells.drawn(run.scenario, run.seed, run.scenario.duration)
+
+
+def _devices(run: RunData, users: pd.Series[str], devices: pd.Series[str]) -> NDArray[np.int64]:
+    """The plan's number of each device: users are u0, u1 ... and their devices d0, d1 ..."""
+    user, device = (names.str[1:].astype(int).to_numpy(np.int64) for names in (users, devices))
+    numbers: NDArray[np.int64] = user * run.scenario.population.devices + device
+    return numbers

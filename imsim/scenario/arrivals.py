@@ -1,0 +1,257 @@
+"""When messages come: the shape of their rate over time, or moments that were seen elsewhere.
+
+Every user writes by a Poisson process, whatever the shape: the process is drawn at a steady rate, and the shape only
+moves its moments, to where as many messages were to be expected (a change of time). So two shapes compared under one
+seed have the same messages, of the same sizes and to the same partners, at other times. A shape is common to all
+users: a burst is a moment in which everybody writes more.
+
+In TOML: `arrivals = { kind = "bursts", factor = 10, every = "60s", lasting = "2s" }`, or `arrivals = "poisson"`.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from imsim.core.exceptions import UsageError
+from imsim.scenario.draws import Draws
+from imsim.scenario.quantities import PositiveSeconds, Seconds, shown
+
+Floats = npt.NDArray[np.float64]
+_MOST_BURSTS = 10_000_000
+
+
+class Shape:
+    """A rate over time, in straight lines: line i runs from level `left[i]` at `start[i]` to `right[i]` where the next
+    one starts. The first starts at 0; the last one keeps its level for ever, or ends with the `period`, after which all
+    begins anew."""
+
+    def __init__(self, start: Floats, left: Floats, right: Floats, period: float = math.inf) -> None:
+        length = np.diff(start, append=period)
+        self._start, self._left, self._period = start, left, period
+        self._slope = (right - left) / length
+        through = np.cumsum(length[:-1] * (left + right)[:-1] / 2)
+        self._before = np.concatenate(([0.0], through))  # expected before each line
+        self._of_period = math.inf
+        if math.isfinite(period):
+            self._of_period = float(self._before[-1] + length[-1] * (left[-1] + right[-1]) / 2)
+
+    def expected(self, at: float) -> float:
+        """The integral of the rate from 0 to the time `at`: how much is to be expected until then."""
+        if at == math.inf:
+            return math.inf
+        periods, rest = divmod(at, self._period)
+        line = np.searchsorted(self._start, rest, side="right") - 1
+        along = rest - self._start[line]
+        within = self._before[line] + along * (self._left[line] + along * self._slope[line] / 2)
+        return float(within + (periods * self._of_period if periods else 0.0))
+
+    def when(self, expected: Floats) -> Floats:
+        """The inverse: the time until which so much is expected; inf where it never is."""
+        periods, rest = np.divmod(expected, self._of_period)
+        line = np.searchsorted(self._before, rest, side="right") - 1
+        missing, level = rest - self._before[line], self._left[line]
+        level_then = np.sqrt(np.maximum(level**2 + 2 * self._slope[line] * missing, 0.0))
+        along = np.where(missing > 0, math.inf, 0.0)
+        np.divide(2 * missing, level + level_then, out=along, where=level + level_then > 0)
+        whole = periods * self._period if math.isfinite(self._period) else 0.0
+        at: Floats = whole + self._start[line] + along
+        return at
+
+
+class _Arrivals(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    def shape(self, seed: int, duration: float) -> Shape | None:
+        """The rate up to `duration` and a while beyond, in multiples of workload.rate; None: steady."""
+        return None
+
+
+class Poisson(_Arrivals):
+    """A steady rate; messages come at random moments."""
+
+    kind: Literal["poisson"] = "poisson"
+
+
+class Bursts(_Arrivals):
+    """Quiet times and bursts in turn, each of random (exponential) length: a Markov-modulated Poisson process."""
+
+    kind: Literal["bursts"] = "bursts"
+    factor: float = Field(gt=1, le=1e6, description="how many times the quiet rate the rate in a burst is")
+    every: PositiveSeconds = Field(description="mean time from one burst's start to the next one's")
+    lasting: PositiveSeconds = Field(description="mean length of a burst, less than every")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Bursts:
+        if self.lasting >= self.every:
+            raise ValueError(f"expected lasting < every, got lasting = {self.lasting:g} s and every = {self.every:g} s")
+        return self
+
+    def shape(self, seed: int, duration: float) -> Shape:
+        draws, share = Draws(seed, "bursts"), self.lasting / self.every
+        quiet = 1 / (1 + (self.factor - 1) * share)
+        levels = [quiet, quiet * self.factor]
+        if draws.at(0) < share:  # in the middle of a burst: it has been going on for ever
+            levels.reverse()
+        means = np.where(np.array(levels) > quiet, self.lasting, self.every - self.lasting)
+        pairs = math.ceil(duration / self.every) + 1
+        if pairs > _MOST_BURSTS:
+            raise UsageError(f"workload.arrivals: {pairs:.2g} bursts are too many for one run; raise every")
+        while True:
+            length = -np.log1p(-draws.array(np.arange(1, 2 * pairs + 1))) * np.tile(means, pairs)
+            start = np.concatenate(([0.0], np.cumsum(length)))  # strictly one after another: more leave these alone
+            if start[-1] > duration:
+                break
+            pairs *= 2
+        level = np.append(np.tile(levels, pairs), levels[0])
+        return Shape(start, level, level)
+
+
+class Curve(_Arrivals):
+    """A day's curve: straight lines between the points, again and again. Its mean is workload.rate."""
+
+    kind: Literal["curve"] = "curve"
+    points: tuple[tuple[Seconds, float], ...] = Field(
+        description="[time, level] pairs in the order of time, levels in any unit; two of one time are a step"
+    )
+    period: PositiveSeconds = Field(default=86_400.0, description="after which it begins anew")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _paired(cls, fields: Any) -> Any:
+        """Lists, as TOML has them, are tuples here."""
+        if isinstance(fields, dict) and isinstance(points := fields.get("points"), list | tuple):
+            pairs = [tuple(point) if isinstance(point, list) else point for point in points]
+            for pair in pairs:
+                if not (isinstance(pair, tuple) and len(pair) == 2 and _is_number(pair[1]) and 0 <= pair[1] <= 1e9):
+                    raise ValueError(f"expected points such as ['12h', 1.0], with levels from 0 to 1e9, got {pair!r}")
+            return fields | {"points": tuple((time, float(level)) for time, level in pairs)}
+        return fields
+
+    @model_validator(mode="after")
+    def _possible(self) -> Curve:
+        times = [time for time, _ in self.points]
+        if not times or times != sorted(times) or times[-1] > self.period:
+            raise ValueError(f"expected points in the order of time, from 0 to the period ({self.period:g} s)")
+        if not any(level for _, level in self.points):
+            raise ValueError("expected at least one point with a level above 0")
+        return self
+
+    def shape(self, seed: int, duration: float) -> Shape:
+        times, levels = np.array(self.points).T
+        # From the last point the line goes on to the first one of the next period.
+        at_the_turn = np.interp(self.period, [times[-1], times[0] + self.period], [levels[-1], levels[0]])
+        if times[0] > 0:
+            times, levels = np.append(0.0, times), np.append(at_the_turn, levels)
+        if times[-1] < self.period:
+            times, levels = np.append(times, self.period), np.append(levels, at_the_turn)
+        is_line = np.diff(times) > 0
+        start, left, right = times[:-1][is_line], levels[:-1][is_line], levels[1:][is_line]
+        mean = (np.diff(times)[is_line] * (left + right) / 2).sum() / self.period
+        return Shape(start, left / mean, right / mean, self.period)
+
+
+class Ramp(_Arrivals):
+    """From one rate to another in a straight line, and there it stays: how much load until it breaks?"""
+
+    kind: Literal["ramp"] = "ramp"
+    start: float = Field(ge=0, le=1e6, description="of the rate at the beginning, in multiples of workload.rate")
+    end: float = Field(ge=0, le=1e6, description="of the rate from `over` on, in multiples of workload.rate")
+    over: PositiveSeconds = Field(description="how long it takes from the one to the other")
+
+    @model_validator(mode="after")
+    def _possible(self) -> Ramp:
+        if self.start == self.end == 0:
+            raise ValueError("expected start or end above 0")
+        return self
+
+    def shape(self, seed: int, duration: float) -> Shape:
+        end = self.end
+        return Shape(np.array([0.0, self.over]), np.array([self.start, end]), np.array([end, end]))
+
+
+class Replay(_Arrivals):
+    """Moments that were seen: of a run's messages, or from a log. Each is a message of a user who is drawn anew."""
+
+    kind: Literal["replay"] = "replay"
+    at: tuple[float, ...] = Field(description="seconds from the start")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, fields: Any) -> Any:
+        """`run` (a run's folder) and `file` (a text with one number of seconds a line) are read here and now, so that a
+        scenario holds all that it needs."""
+        if not isinstance(fields, dict):
+            return fields
+        given = [name for name in ("at", "run", "file") if name in fields]
+        if len(given) != 1:
+            raise ValueError("expected one of at (seconds), run (a run's folder) and file (one number a line)")
+        fields = dict(fields)
+        source = fields.pop(given[0])
+        if given != ["at"]:
+            if not isinstance(source, str | Path):
+                raise ValueError(f"expected the path of a {given[0]}, got {shown(source)}")
+            source = _intended_in(Path(source)) if given == ["run"] else _numbers_in(Path(source))
+        return fields | {"at": _moments(source)}
+
+
+Arrivals = Poisson | Bursts | Curve | Ramp | Replay
+ARRIVALS: dict[str, type[BaseModel]] = {kind.model_fields["kind"].default: kind for kind in get_args(Arrivals)}
+
+
+def _intended_in(folder: Path) -> Floats:
+    import pandas as pd
+
+    try:
+        intended = pd.read_parquet(folder / "messages.parquet", columns=["intended_at"])["intended_at"]
+    except (OSError, ValueError) as error:
+        raise ValueError(f"expected a run's folder, but {folder} has no table of messages ({error})") from None
+    return intended.to_numpy(np.float64) / 1e9
+
+
+def _numbers_in(file: Path) -> list[float]:
+    try:
+        return [float(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise ValueError(f"expected a text with one number of seconds a line, but {file}: {error}") from None
+
+
+def _moments(source: Any) -> tuple[float, ...]:
+    try:
+        at = np.sort(np.asarray(source, np.float64), axis=None)
+    except (TypeError, ValueError):
+        raise ValueError(f"expected numbers of seconds, got {shown(source)}") from None
+    if not (len(at) and at[0] >= 0 and at[-1] <= 1e9):  # nan is sorted last
+        raise ValueError("expected at least one moment, each from 0 to 1e9 seconds")
+    return tuple(at.tolist())
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+_EXPECTED = f"a kind of {', '.join(ARRIVALS)}"
+
+
+def _shorthand(value: object) -> object:
+    """A bare kind is a table of it; a list or an array are moments."""
+    if isinstance(value, str):
+        value = {"kind": value}
+    elif not isinstance(value, dict | _Arrivals) and hasattr(value, "__len__"):
+        value = {"kind": "replay", "at": value}
+    if isinstance(value, dict):
+        if "kind" not in value:
+            raise ValueError(f"expected {_EXPECTED}, got a table without 'kind'")
+        if value["kind"] not in ARRIVALS:
+            raise ValueError(f"expected {_EXPECTED}, got {shown(value['kind'])}")
+    elif not isinstance(value, _Arrivals):
+        raise ValueError(f"expected {_EXPECTED}, got {shown(value)}")
+    return value
+
+
+ArrivalsField = Annotated[Arrivals, Field(discriminator="kind"), BeforeValidator(_shorthand)]

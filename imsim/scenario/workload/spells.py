@@ -1,0 +1,125 @@
+"""Which devices are online when: in turn online and offline, each for itself (an alternating renewal process)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from imsim.core.exceptions import UsageError
+from imsim.scenario.distributions import Distribution
+from imsim.scenario.draws import Draws
+from imsim.scenario.model import Scenario
+from imsim.scenario.workload.columns import Bools, Floats, Int64s, starts
+
+_MOST = 20_000_000
+_BLOCK = 1 << 21  # numbers drawn at a time
+_QUANTILES = (np.arange(4096) + 0.5) / 4096
+
+#: Later than any time.
+NEVER = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True, eq=False)
+class Spells:
+    """Of each device, when it comes or leaves until `end`, upon which it stays as it is. Times are ns."""
+
+    end: int
+    is_online_first: Bools  # of each device, at 0
+    first: Int64s  # of each device, into at; one more entry at the end
+    at: Int64s  # of each change, by device and then time
+
+    @classmethod
+    def drawn(cls, scenario: Scenario, seed: int, duration: float) -> Spells | None:
+        """None: everybody is online all the time.
+
+        Raises: UsageError if there are too many.
+        """
+        sessions = scenario.population.sessions
+        if sessions is None:
+            return None
+        devices = scenario.population.users * scenario.population.devices
+        lengths = [sessions.offline, sessions.online]
+        mean = lengths[0].mean + lengths[1].mean
+        if (many := 2 * devices * duration / mean) > _MOST:
+            raise UsageError(
+                f"scenario {scenario.name}: {many:.2g} times a device comes or leaves; raise population.sessions.online"
+            )
+        share = lengths[1].mean / mean if sessions.start is None else sessions.start
+        is_online_first = Draws(seed, "online").array(np.arange(devices)) < share
+
+        end = round(duration * 1e9)
+        draws, residual = Draws(seed, "spell"), Draws(seed, "spell under way")
+        found: list[tuple[Int64s, Int64s]] = []
+        for is_online in (False, True):
+            active = np.flatnonzero(is_online_first == is_online)
+            now = np.zeros(len(active))
+            done = 0
+            while len(active):
+                pairs = max(1, min(math.ceil(1.5 * duration / mean), _BLOCK // len(active) // 2))
+                u = draws.array(active[:, None], np.arange(done, done + 2 * pairs))
+                times = np.empty(u.shape)
+                times[:, 0::2] = lengths[is_online].quantiles(u[:, 0::2])
+                times[:, 1::2] = lengths[not is_online].quantiles(u[:, 1::2])
+                if done == 0 and sessions.start is None:
+                    times[:, 0] = _under_way(lengths[is_online], u[:, 0], residual.array(active))
+                times[:, 0] += now
+                np.cumsum(times, axis=1, out=times)  # strictly one after another, whatever is drawn at a time
+                ns = np.rint(times * 1e9)
+                row, column = np.nonzero(ns < end)
+                found.append((active[row], ns[row, column].astype(np.int64)))
+                going_on = times[:, -1] < duration
+                active, now, done = active[going_on], times[going_on, -1], done + 2 * pairs
+        device, at = (np.concatenate(column) for column in zip(*found, strict=True))
+        order = np.argsort(device, kind="stable")  # each device's own are in order
+        return cls(end, is_online_first, starts(np.bincount(device, minlength=devices)), at[order])
+
+    def is_online(self, device: Int64s, at: Int64s | int) -> Bools:
+        online: Bools = self.is_online_first[device] ^ (self._changes(device, at) % 2 == 1)
+        return online
+
+    def is_online_at_end(self, device: Int64s) -> Bools:
+        return self.is_online(device, self.end)
+
+    def is_online_throughout(self, device: Int64s, since: Int64s, until: Int64s) -> Bools:
+        is_same = np.equal(self._changes(device, since), self._changes(device, until))
+        return self.is_online(device, since) & is_same
+
+    def online_from(self, device: Int64s, at: Int64s) -> Int64s:
+        """From when on it is online: `at`, or when it comes back, which may be NEVER."""
+        following = self.first[device] + self._changes(device, at)
+        has_following = following < self.first[device + 1]
+        back = np.where(has_following, np.append(self.at, NEVER)[np.where(has_following, following, -1)], NEVER)
+        return np.where(self.is_online(device, at), at, back)
+
+    def changes(self) -> Iterator[tuple[int, int, bool]]:
+        """(ns, device, whether it comes), in the order of time."""
+        counts = np.diff(self.first)
+        device = np.repeat(np.arange(len(counts)), counts)
+        nth = np.arange(len(self.at)) - np.repeat(self.first[:-1], counts)
+        comes = self.is_online_first[device] ^ (nth % 2 == 0)
+        order = np.lexsort((device, self.at))
+        return zip(self.at[order].tolist(), device[order].tolist(), comes[order].tolist(), strict=True)
+
+    def _changes(self, device: Int64s, at: Int64s | int) -> Int64s:
+        """How often each device has come or left up to its time: bisection, for all side by side."""
+        device = np.asarray(device)
+        low, high = self.first[device], self.first[device + 1]
+        times = np.append(self.at, NEVER)
+        while (low < high).any():
+            middle = (low + high) // 2
+            is_past = (times[middle] <= at) & (low < high)
+            low, high = np.where(is_past, middle + 1, low), np.where(is_past, high, np.minimum(high, middle))
+        return low - self.first[device]
+
+
+def _under_way(length: Distribution, u: Floats, v: Floats) -> Floats:
+    """What is left of a spell that began at any time before 0: long ones are met more often, at any point of them. (Of
+    4,096 lengths, so the very end of a heavy tail is missing.)"""
+    lengths = length.quantiles(_QUANTILES)
+    chances = np.cumsum(lengths)
+    met = lengths[np.minimum(np.searchsorted(chances / chances[-1], u), len(lengths) - 1)]
+    left: Floats = met * v
+    return left

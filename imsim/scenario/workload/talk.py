@@ -1,0 +1,122 @@
+"""Who talks to whom: groups, chatrooms and partners."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from imsim.core.model import Scene, p2p_id
+from imsim.scenario.distributions import Distribution
+from imsim.scenario.draws import Draws
+from imsim.scenario.model import Scenario
+from imsim.scenario.workload.columns import Floats, Int64s, places, starts
+from imsim.scenario.workload.planned import PlannedConversation, user_name
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Who is in which group or chatroom: the same pairs (group, user), sorted by group and sorted by user."""
+
+    first: Int64s  # of each group, into members; one more entry at the end
+    members: Int64s
+    first_of: Int64s  # of each user, into groups_of; one more entry at the end
+    groups_of: Int64s
+
+    @classmethod
+    def drawn(cls, seed: int, what: str, count: int, size: Distribution, users: int, limit: int) -> Groups:
+        number = np.arange(count)
+        sizes = np.rint(size.quantiles(Draws(seed, f"{what} size").array(number)))
+        sizes = np.clip(sizes, 1, min(users, limit)).astype(np.int64)
+        members = chosen(Draws(seed, f"{what} members"), number, sizes, np.full(count, users))
+        group = np.repeat(number, sizes)
+        by_group = np.lexsort((members, group))
+        by_user = np.lexsort((group, members))
+        return cls(
+            first=starts(sizes),
+            members=members[by_group],
+            first_of=starts(np.bincount(members, minlength=users)),
+            groups_of=group[by_user],
+        )
+
+    def count_of(self, user: Int64s) -> Int64s:
+        return self.first_of[user + 1] - self.first_of[user]
+
+    def picked(self, user: Int64s, u: Floats, skew: float = 0.0) -> Int64s:
+        """One of the user's groups: each as likely as the other, or (Zipf) group number g in proportion to
+        1 / (g + 1) ** skew."""
+        if skew == 0:
+            return self.groups_of[self.first_of[user] + (u * self.count_of(user)).astype(np.int64)]
+        through = np.concatenate(([0.0], np.cumsum((self.groups_of + 1.0) ** -skew)))
+        first, end = self.first_of[user], self.first_of[user + 1]
+        weight = through[first] + u * (through[end] - through[first])
+        place = np.searchsorted(through, weight, side="right") - 1
+        number: Int64s = self.groups_of[np.clip(place, first, end - 1)]  # it may be rounded into the neighbour's
+        return number
+
+    def conversations(self, scene: Scene, prefix: str) -> list[PlannedConversation]:
+        members, first = self.members.tolist(), self.first.tolist()
+        return [
+            PlannedConversation(f"{scene}:{prefix}{g}", scene, f"{prefix}{g}", tuple(members[first[g] : first[g + 1]]))
+            for g in range(len(first) - 1)
+        ]
+
+
+def partners(scenario: Scenario, seed: int, sender: Int64s, u: Floats) -> Int64s:
+    """One of each sender's partners: each as likely as the other, or (Zipf) the k-th closest in proportion to
+    1 / k ** partner_skew. Only those who send have theirs drawn."""
+    many, skew = scenario.conversations.partners, scenario.conversations.partner_skew
+    row, place = np.unique(sender, return_inverse=True)
+    others = np.full(len(row), scenario.population.users - 1)
+    table = chosen(Draws(seed, "partners"), row, np.full(len(row), many), others).reshape(-1, many)
+    table += table >= row[:, None]  # numbers among the others: skip oneself
+    if skew == 0:
+        return table[place, (u * many).astype(np.int64)]
+    shares = np.cumsum(np.arange(1.0, many + 1) ** -skew)
+    closeness = np.searchsorted(shares[:-1] / shares[-1], u, side="right")
+    # Who is the closest is drawn, too: small numbers stand in the first columns more often than in others.
+    closest = (Draws(seed, "closest partner").array(row) * many).astype(np.int64)
+    partner: Int64s = table[place, (closest[place] + closeness) % many]
+    return partner
+
+
+def numbered_pairs(sender: Int64s, partner: Int64s) -> tuple[Int64s, Iterator[tuple[int, int]]]:
+    """The number of each message's pair of users, counted by first appearance; and the pairs, smaller index first."""
+    one, other = np.minimum(sender, partner), np.maximum(sender, partner)
+    _, first, place = np.unique((one << 32) | other, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    return rank[place], zip(one[first[order]].tolist(), other[first[order]].tolist(), strict=True)
+
+
+def p2p(one: int, other: int) -> PlannedConversation:
+    return PlannedConversation(p2p_id(user_name(one), user_name(other)), Scene.P2P, "", (one, other))
+
+
+def chosen(draws: Draws, rows: Int64s, sizes: Int64s, populations: Int64s) -> Int64s:
+    """For each row a random subset of `sizes` numbers out of range(population); concatenated, row by row.
+
+    Reservoir sampling (Li's algorithm L, 1994), all rows side by side: a new number in the population enters a subset
+    with its fair chance and replaces one member, so a larger population leaves nearly all subsets as they were. The
+    work is about size * ln(population / size) steps for the largest row.
+    """
+    first = np.cumsum(sizes) - sizes
+    chosen = places(sizes)  # to begin with the first numbers
+    active = np.arange(len(rows))
+    latest = sizes - 1.0  # the last number that each row has looked at
+    log_w = np.zeros(len(rows))  # log of the chance that a number enters
+    step = 0
+    while True:
+        log_w = log_w + np.log(draws.array(rows[active], 3 * step)) / sizes[active]
+        with np.errstate(divide="ignore"):  # a chance that rounds to 1 skips none
+            skipped = np.floor(np.log(draws.array(rows[active], 3 * step + 1)) / np.log(-np.expm1(log_w)))
+        latest = latest + skipped + 1
+        going_on = latest < populations[active]
+        active, latest, log_w = active[going_on], latest[going_on], log_w[going_on]
+        if not len(active):
+            return chosen
+        slot = (draws.array(rows[active], 3 * step + 2) * sizes[active]).astype(np.int64)
+        chosen[first[active] + slot] = latest.astype(np.int64)
+        step += 1

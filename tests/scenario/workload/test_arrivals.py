@@ -1,0 +1,229 @@
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scenario.workload.plans import BUSY, MIXED, OFFICE, same
+from scipy import stats
+
+from imsim.core.exceptions import UsageError
+from imsim.scenario import Plan, Scenario, plan
+
+BURSTS = {"kind": "bursts", "factor": 10, "every": "3s", "lasting": "500ms"}
+CURVE = {"kind": "curve", "points": [["0s", 0.2], ["1s", 1.0], ["2s", 1.0], ["2s", 0.5]], "period": "4s"}
+RAMP = {"kind": "ramp", "start": 0.0, "end": 2.0, "over": "5s"}
+REPLAY = {"kind": "replay", "at": [0.25, 0.25, 9.0, 3.5, 11.0]}
+SHAPES = [BURSTS, CURVE, RAMP]
+
+
+def shaped(arrivals: object, **changes: object) -> Scenario:
+    return BUSY.with_({"workload.arrivals": arrivals} | changes)
+
+
+def by_sender(p: Plan) -> list[tuple[int, ...]]:
+    """The messages but for their times, each sender's in order."""
+    order = np.argsort(p.sender, kind="stable")
+    columns = (p.sender, p.device, p.type, p.size)
+    who = [p.conversations[number].id for number in p.conversation[order]]
+    return list(zip(*(column[order].tolist() for column in columns), who, strict=True))
+
+
+def test_arrivals_are_a_poisson_process_of_each_user() -> None:
+    p = plan(Scenario().with_({"population.users": 400, "workload.rate": 2.0, "duration": 100.0}))
+    counts = np.bincount(p.sender, minlength=400)
+    assert counts.mean() == pytest.approx(200, abs=4 * math.sqrt(200 / 400))
+    dispersion = counts.var(ddof=1) / counts.mean() * 399
+    assert 1e-4 < stats.chi2.cdf(dispersion, 399) < 1 - 1e-4
+    assert stats.kstest(p.at, "uniform", args=(0, 100e9)).pvalue > 1e-4
+    gaps = np.concatenate([np.diff(p.at[p.sender == user]) for user in range(400)])
+    assert stats.kstest(gaps[gaps < 3e9] / 1e9, stats.truncexpon(6, scale=0.5).cdf).pvalue > 1e-4
+
+
+def test_how_many_are_drawn_at_a_time_does_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = plan(BUSY)
+    monkeypatch.setattr("imsim.scenario.workload.arrivals._BLOCK", 700)
+    assert same(whole, plan(BUSY))
+
+
+def test_messages_of_one_nanosecond_stand_in_their_senders_order() -> None:
+    crowded = plan(Scenario().with_({"workload.rate": 1e6}), duration=1e-4)
+    assert (np.diff(crowded.at) == 0).sum() > 100
+    assert (np.lexsort((crowded.sender, crowded.at)) == np.arange(len(crowded))).all()
+
+
+# --- shapes of the rate ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arrivals", SHAPES)
+def test_a_shape_keeps_the_messages_and_moves_them(arrivals: object) -> None:
+    """The same changes of time for everybody, so under one seed it is the same work at other moments."""
+    steady, moved = plan(BUSY), plan(shaped(arrivals))
+    for user in range(100):
+        one, other = (np.flatnonzero(p.sender == user) for p in (steady, moved))
+        both = min(len(one), len(other))
+        assert both > 10
+        for column in ("device", "size", "type"):
+            assert (getattr(steady, column)[one[:both]] == getattr(moved, column)[other[:both]]).all()
+    assert not np.array_equal(steady.at, moved.at)
+
+
+@pytest.mark.parametrize("arrivals", [*SHAPES, REPLAY])
+@pytest.mark.parametrize("duration", [0.3, 2.0, 9.0])
+def test_with_any_arrivals_a_shorter_plan_is_a_prefix(arrivals: object, duration: float) -> None:
+    scenario = MIXED.with_({"workload.arrivals": arrivals})
+    long, short = plan(scenario), plan(scenario, duration=duration)
+    assert len(short) == np.searchsorted(long.at, duration * 1e9)
+    assert same(short, long, len(short))
+
+
+@pytest.mark.parametrize("arrivals", SHAPES)
+def test_the_width_of_a_block_does_not_show_in_a_shape(arrivals: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = plan(shaped(arrivals))
+    monkeypatch.setattr("imsim.scenario.workload.arrivals._BLOCK", 700)
+    assert same(whole, plan(shaped(arrivals)))
+
+
+def test_bursts_are_so_much_busier_and_take_their_share_of_the_time() -> None:
+    arrivals = {"kind": "bursts", "factor": 20, "every": "10s", "lasting": "1s"}
+    p = plan(shaped(arrivals, duration=2000.0, **{"workload.rate": 0.2}))
+    assert len(p) == pytest.approx(0.2 * 100 * 2000, rel=0.1)  # the bursts themselves are random, some 200 of them
+    often = np.bincount((p.at // 100_000_000).astype(int), minlength=20_000)  # in tenths of a second
+    quiet = 20 * 0.1 / (1 + 19 * 0.1)  # a tenth of the time at 20 times the rate
+    is_burst = often > 4 * quiet + 2
+    assert is_burst.mean() == pytest.approx(0.1, rel=0.3)
+    assert often[is_burst].mean() == pytest.approx(20 * quiet, rel=0.2)
+    assert often[~is_burst].mean() == pytest.approx(quiet, rel=0.2)
+    starts = np.flatnonzero(np.diff(is_burst.astype(int)) == 1)
+    assert len(starts) == pytest.approx(200, rel=0.3)
+    assert stats.variation(np.diff(starts)) == pytest.approx(1, abs=0.25)  # exponential, nearly
+
+
+def test_a_curve_has_its_levels_and_its_mean_is_the_rate() -> None:
+    p = plan(shaped(CURVE, duration=400.0, **{"workload.rate": 1.0}))
+    assert len(p) == pytest.approx(40_000, abs=5 * 200)
+    # By hand: 0.2 -> 1 in a second, a second at 1, then from 0.5 back to 0.2 in two.
+    areas = np.array([0.6, 1.0, (0.5 + 0.35) / 2, (0.35 + 0.2) / 2])
+    often = np.bincount((p.at // 1_000_000_000 % 4).astype(int))
+    assert stats.chisquare(often, areas / areas.sum() * len(p)).pvalue > 1e-4
+    within = (p.at % 4_000_000_000) / 1e9
+    rising = within[within < 1]
+    assert stats.kstest(rising, lambda x: (0.2 * x + 0.4 * x**2) / 0.6).pvalue > 1e-4
+
+
+def test_a_curve_of_one_point_is_steady_and_a_gap_is_empty() -> None:
+    steady = plan(BUSY)
+    assert np.abs(plan(shaped({"kind": "curve", "points": [["1h", 7]]})).at - steady.at).max() <= 1
+    gap = {"kind": "curve", "points": [[0, 1], [1, 1], [1, 0], [3, 0], [3, 1]], "period": 4}
+    p = plan(shaped(gap))
+    assert len(p) > 1000
+    assert set((p.at // 1_000_000_000 % 4).tolist()) == {0, 3}
+
+
+def test_a_ramp_rises_and_then_stays() -> None:
+    p = plan(shaped(RAMP, duration=20.0, **{"workload.rate": 20.0}))
+    seconds = p.at / 1e9
+    rising, steady = seconds[seconds < 5], seconds[seconds >= 5]
+    assert len(rising) == pytest.approx(10_000, abs=500)
+    assert len(steady) == pytest.approx(60_000, abs=1250)
+    assert stats.kstest(rising, lambda x: x**2 / 25).pvalue > 1e-4
+    assert stats.kstest(steady, "uniform", args=(5, 15)).pvalue > 1e-4
+    silent = plan(shaped({"kind": "ramp", "start": 1, "end": 0, "over": 2}))
+    assert silent.at[-1] < 2e9
+
+
+@pytest.mark.parametrize("arrivals", SHAPES)
+def test_a_shape_says_when_as_much_was_to_be_expected(arrivals: object) -> None:
+    shape = shaped(arrivals).workload.arrivals.shape(seed=3, duration=20.0)
+    times = np.linspace(0.001, 19.9, 997)
+    expected = np.array([shape.expected(time) for time in times])
+    assert (np.diff(expected) > 0).all()
+    assert shape.when(expected) == pytest.approx(times, abs=1e-9)
+    assert shape.expected(0.0) == 0
+
+
+# --- moments that were seen -----------------------------------------------------------------------------------------
+
+
+def test_moments_are_replayed_by_anybody() -> None:
+    p = plan(shaped(REPLAY))
+    assert p.at.tolist() == [250_000_000, 250_000_000, 3_500_000_000, 9_000_000_000]
+    many = plan(shaped(np.linspace(0, 9.9, 5000)))
+    assert stats.chisquare(np.bincount(many.sender, minlength=100)).pvalue > 1e-4
+    assert np.median(many.size) == pytest.approx(60, rel=0.1)
+    assert len({many.conversations[c].id for c in many.conversation[many.sender == 7]}) == 5
+    assert len(plan(shaped([5.0]), duration=1.0)) == 0
+
+
+def test_a_runs_moments_are_replayed(tmp_path) -> None:
+    intended = np.arange(40) * 100_000_000
+    pd.DataFrame({"intended_at": intended}).to_parquet(tmp_path / "messages.parquet")
+    from_run = OFFICE.with_({"workload.arrivals": {"kind": "replay", "run": str(tmp_path)}})
+    assert plan(from_run).at.tolist() == intended.tolist()
+    (tmp_path / "log.txt").write_text("".join(f"{ns / 1e9}\n" for ns in intended) + "\n")
+    assert from_run == OFFICE.with_({"workload.arrivals": {"kind": "replay", "file": str(tmp_path / "log.txt")}})
+    assert from_run == OFFICE.with_({"workload.arrivals": pd.Series(intended) / 1e9})
+    assert from_run == OFFICE.with_({"workload.arrivals": (intended / 1e9).tolist()})
+    # Nothing of it lies elsewhere.
+    assert Scenario.from_toml(from_run.to_toml(), name="office") == from_run
+
+
+# --- as fields ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arrivals", ["poisson", *SHAPES, REPLAY])
+def test_reads_back_what_it_writes(arrivals: object) -> None:
+    scenario = shaped(arrivals)
+    assert Scenario.from_toml(scenario.to_toml(), name="office") == scenario
+    assert scenario.with_({"seed": 2}).workload.arrivals == scenario.workload.arrivals
+
+
+def test_one_kind_takes_the_place_of_another() -> None:
+    assert shaped(CURVE).with_({"workload.arrivals": RAMP}) == shaped(RAMP)
+    assert shaped(CURVE).with_({"workload.arrivals": "poisson"}) == BUSY
+    assert shaped(RAMP).with_({"workload.arrivals.over": "1min"}).workload.arrivals.over == 60
+
+
+KINDS = "a kind of poisson, bursts, curve, ramp, replay"
+
+
+@pytest.mark.parametrize(
+    ("arrivals", "text"),
+    [
+        ("sometimes", f"workload.arrivals: expected {KINDS}, got 'sometimes'"),
+        (3, f"workload.arrivals: expected {KINDS}, got 3"),
+        ({"factor": 3}, f"workload.arrivals: expected {KINDS}, got a table without 'kind'"),
+        (BURSTS | {"factor": 1}, "workload.arrivals.factor: expected more than 1, got 1"),
+        (BURSTS | {"lasting": "3s"}, "workload.arrivals: expected lasting < every, got lasting = 3 s and every = 3 s"),
+        (BURSTS | {"ever": 3}, r"workload.arrivals.ever: unknown field \(did you mean 'every'\?\); known here: kind, "),
+        ("bursts", "workload.arrivals.factor: missing"),
+        (CURVE | {"points": []}, "workload.arrivals: expected points in the order of time, from 0 to the period"),
+        (CURVE | {"points": [[1, 1], [0, 1]]}, "workload.arrivals: expected points in the order of time"),
+        (CURVE | {"points": [[5, 1]]}, r"workload.arrivals: expected points .*, from 0 to the period \(4 s\)"),
+        (CURVE | {"points": [[1, 0]]}, "workload.arrivals: expected at least one point with a level above 0"),
+        (CURVE | {"points": [[1, -1]]}, "workload.arrivals: expected points such as .* got .1, -1."),
+        (CURVE | {"points": [1, 2]}, "workload.arrivals: expected points such as .* got 1$"),
+        (CURVE | {"points": [["noon", 2]]}, "workload.arrivals.points.0.0: expected a duration"),
+        (RAMP | {"end": 0}, "workload.arrivals: expected start or end above 0"),
+        (RAMP | {"end": -1}, "workload.arrivals.end: expected at least 0, got -1"),
+        ([], "workload.arrivals: expected at least one moment, each from 0 to 1e9 seconds"),
+        ([-1], "workload.arrivals: expected at least one moment, each from 0 to 1e9 seconds"),
+        ([math.nan], "workload.arrivals: expected at least one moment, each from 0 to 1e9 seconds"),
+        (["now"], "workload.arrivals: expected numbers of seconds, got a list"),
+        ("replay", r"workload.arrivals: expected one of at \(seconds\), run \(a run's folder\) and file"),
+        (REPLAY | {"run": "x"}, "workload.arrivals: expected one of at"),
+        ({"kind": "replay", "run": "nowhere"}, "workload.arrivals: expected a run's folder, but nowhere has no table"),
+        ({"kind": "replay", "file": "nowhere"}, "workload.arrivals: expected a text with one number of seconds a line"),
+        ({"kind": "replay", "file": 3}, "workload.arrivals: expected the path of a file, got 3"),
+    ],
+)
+def test_mistakes(arrivals: object, text: str) -> None:
+    with pytest.raises(UsageError, match=f"^scenario office: {text}") as error:
+        shaped(arrivals)
+    assert len(str(error.value).splitlines()) == 1 or arrivals == "bursts"
+
+
+def test_too_many_are_refused() -> None:
+    with pytest.raises(UsageError, match="too many for one run"):
+        plan(shaped({"kind": "ramp", "start": 0, "end": 1e6, "over": "1s"}), duration=1000)
+    with pytest.raises(UsageError, match=r"bursts are too many for one run; raise every"):
+        plan(shaped(BURSTS | {"every": "1us", "lasting": "1ns"}), duration=1000)

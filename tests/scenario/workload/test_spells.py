@@ -1,0 +1,179 @@
+"""Who is online when."""
+
+import numpy as np
+import pytest
+from scenario.workload.plans import BUSY, MIXED, same
+from scipy import stats
+
+from imsim.core.exceptions import UsageError
+from imsim.scenario import Plan, Scenario, Spells, plan
+from imsim.scenario.workload.spells import NEVER
+
+ONLINE, OFFLINE = {"kind": "exponential", "mean": "4s"}, {"kind": "uniform", "low": "1s", "high": "3s"}
+SESSIONS = {"online": ONLINE, "offline": OFFLINE}
+
+
+def coming_and_leaving(**changes: object) -> Scenario:
+    return MIXED.with_({"population.sessions": SESSIONS | changes})
+
+
+def spells(seed: int = 1, duration: float = 200.0, devices: int = 300, **changes: object) -> Spells:
+    scenario = Scenario().with_({"population.users": devices, "population.sessions": SESSIONS | changes})
+    drawn = Spells.drawn(scenario, seed, duration)
+    assert drawn is not None
+    return drawn
+
+
+def lengths(s: Spells) -> dict[bool, np.ndarray]:
+    """Of all spells that are neither the first nor the last of their device."""
+    found: dict[bool, list[float]] = {False: [], True: []}
+    for device, online in enumerate(s.is_online_first.tolist()):
+        at = s.at[s.first[device] : s.first[device + 1]] / 1e9
+        for nth, length in enumerate(np.diff(at)):
+            found[online ^ (nth % 2 == 0)].append(length)
+    return {online: np.array(some) for online, some in found.items()}
+
+
+def test_everybody_is_online_all_the_time_unless_it_is_said() -> None:
+    assert plan(BUSY).spells is None
+
+
+def test_the_lengths_are_as_the_scenario_says() -> None:
+    drawn = lengths(spells(duration=1000.0))
+    # Long ones are cut by the end a little more often: of 1,000 s none is a fiftieth.
+    assert stats.kstest(drawn[True], "expon", args=(0, 4)).pvalue > 1e-4
+    assert stats.kstest(drawn[False], "uniform", args=(1, 2)).pvalue > 1e-4
+
+
+def test_without_a_start_it_has_been_going_on_for_ever() -> None:
+    """Two thirds are online at any time, the first moment included, and who is offline is anywhere in it."""
+    s = spells(devices=6000)
+    everybody = np.arange(6000)
+    for at in (0, 10**9, 10**11):
+        assert s.is_online(everybody, at).mean() == pytest.approx(2 / 3, abs=5 * np.sqrt(2 / 9 / 6000))
+    offline = everybody[~s.is_online_first]
+    left = s.online_from(offline, np.zeros(len(offline), np.int64)) / 1e9
+    # The residual of uniform(1, 3): flat up to 1, then falling to 0 at 3.
+    assert stats.kstest(left, lambda x: np.where(x < 1, x / 2, 1 - (3 - x) ** 2 / 8)).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_with_a_start_each_is_at_the_beginning_of_its_time(share: float) -> None:
+    s = spells(start=share, devices=2000)
+    assert s.is_online_first.mean() == pytest.approx(share, abs=0.05)
+    assert s.is_online_first.mean() == share or 0 < share < 1
+    offline = np.flatnonzero(~s.is_online_first)
+    back = s.online_from(offline, np.zeros(len(offline), np.int64)) / 1e9
+    if len(offline):
+        assert stats.kstest(back, "uniform", args=(1, 2)).pvalue > 1e-4
+
+
+def test_a_device_is_asked_for_at_any_time() -> None:
+    s = Spells(
+        end=100, is_online_first=np.array([True, False]), first=np.array([0, 3, 4]), at=np.array([10, 20, 90, 50])
+    )
+    ask = lambda device, *at: s.is_online(np.full(len(at), device), np.array(at)).tolist()  # noqa: E731
+    assert ask(0, 0, 9, 10, 19, 20, 89, 90, 100) == [True, True, False, False, True, True, False, False]
+    assert ask(1, 0, 49, 50, 99) == [False, False, True, True]
+    device, at = np.array([0, 0, 0, 0, 1, 1]), np.array([5, 10, 30, 95, 7, 60])
+    assert s.online_from(device, at).tolist() == [5, 20, 30, NEVER, 50, 60]
+    assert s.is_online_at_end(np.array([0, 1])).tolist() == [False, True]
+    assert s.is_online_throughout(device, at, at + 5).tolist() == [False, False, True, False, False, True]
+    assert list(s.changes()) == [(10, 0, False), (20, 0, True), (50, 1, True), (90, 0, False)]
+
+
+def test_nobody_writes_while_offline_and_who_has_one_device_online_writes_on_that() -> None:
+    p = plan(coming_and_leaving())
+    device = p.sender.astype(np.int64) * 3 + p.device
+    assert p.spells.is_online(device, p.at).all()
+    without = plan(MIXED)
+    assert len(without) * 0.9 < len(p) < len(without)  # of three devices all are offline once in 27 times
+    often = np.bincount(p.device, minlength=3)
+    assert stats.chisquare(often).pvalue > 1e-4
+
+
+def test_sessions_leave_what_is_written_all_the_same_as_it_was() -> None:
+    before, after = plan(MIXED), plan(coming_and_leaving())
+    there = np.isin(before.at, after.at)
+    assert there.sum() == len(after)
+    for column in ("at", "sender", "type", "size"):
+        assert np.array_equal(getattr(before, column)[there], getattr(after, column)), column
+    ids = [[p.conversations[c].id for c in p.conversation] for p in (before, after)]
+    assert [id for id, kept in zip(ids[0], there.tolist(), strict=True) if kept] == ids[1]
+
+
+@pytest.mark.parametrize("duration", [0.5, 3.0, 9.9])
+def test_a_shorter_plan_is_still_a_prefix(duration: float) -> None:
+    long, short = plan(coming_and_leaving()), plan(coming_and_leaving(), duration=duration)
+    assert same(short, long, len(short))
+    assert len(short) == np.searchsorted(long.at, duration * 1e9)
+    assert list(short.spells.changes()) == [change for change in long.spells.changes() if change[0] < duration * 1e9]
+
+
+def test_how_many_are_drawn_at_a_time_does_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = spells()
+    monkeypatch.setattr("imsim.scenario.workload.spells._BLOCK", 700)
+    assert list(spells().changes()) == list(whole.changes())
+
+
+def test_more_devices_leave_the_others_as_they_were() -> None:
+    few, many = list(spells(devices=100).changes()), list(spells(devices=101).changes())
+    assert few == [change for change in many if change[1] < 100]
+
+
+def excused(p: Plan, is_stored: bool = True) -> dict[tuple[int, int], bool]:
+    intent, device, _ = (column.astype(np.int64) for column in p.entitled())
+    found = p.is_excused(intent, device, np.full(len(p), is_stored))
+    return dict(zip(zip(intent.tolist(), device.tolist(), strict=True), found.tolist(), strict=True))
+
+
+def test_excused_is_who_is_away_at_the_end_and_in_chatrooms_who_was_not_there() -> None:
+    p = plan(coming_and_leaving().with_({"workload.rate": 0.1}), duration=30.0)
+    away = ~p.spells.is_online_at_end(np.arange(300))
+    assert 50 < away.sum() < 150
+    patience = 5_000_000_000
+    some = excused(p)
+    for (intent, device), is_excused in some.items():
+        if not p.to_room[intent]:
+            assert is_excused == away[device]
+        else:
+            at = int(p.at[intent])
+            changes = p.spells.at[p.spells.first[device] : p.spells.first[device + 1]]
+            calm = not ((changes > at - patience) & (changes <= at + patience)).any()
+            assert is_excused == (away[device] or not calm or not p.spells.is_online(np.array([device]), at)[0])
+    own = p.sender.astype(int) * 3 + p.device
+    kept_back = excused(p, is_stored=False)
+    assert all(kept_back[key] == (some[key] or away[own[key[0]]]) for key in some)
+    assert not any(excused(plan(MIXED)).values())
+
+
+def test_reads_back_what_it_writes_and_takes_single_fields() -> None:
+    scenario = coming_and_leaving(start=0.5)
+    assert Scenario.from_toml(scenario.to_toml(), name="office") == scenario
+    assert "population.sessions" not in BUSY.to_toml()
+    at_once = BUSY.with_({"population.sessions.online": "4s", "population.sessions.offline": "2s"})
+    assert at_once.population.sessions.offline.value == 2
+    assert at_once.with_({"population.sessions": None}) == BUSY
+
+
+@pytest.mark.parametrize(
+    ("sessions", "text"),
+    [
+        ({"online": "4s"}, "population.sessions.offline: missing"),
+        ({"online": "4s", "offline": 0}, "population.sessions.offline: expected more than 0 s on average, got 0 s"),
+        (SESSIONS | {"start": 1.5}, "population.sessions.start: expected at most 1, got 1.5"),
+        (
+            SESSIONS | {"stat": 1},
+            r"population.sessions.stat: unknown field \(did you mean 'start'\?\); known here: online, ",
+        ),
+        (3, "population.sessions: expected a table, got 3"),
+    ],
+)
+def test_mistakes(sessions: object, text: str) -> None:
+    with pytest.raises(UsageError, match=f"^scenario office: {text}"):
+        BUSY.with_({"population.sessions": sessions})
+
+
+def test_too_many_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"times a device comes or leaves; raise population\.sessions\.online$"):
+        spells(online="1us", offline="1us", duration=1000.0)

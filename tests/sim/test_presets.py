@@ -1,0 +1,74 @@
+"""Each preset, made small where that is all the same, answers the question that it is there for."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+import imsim
+
+
+def late(run: imsim.Run, since: float, until: float) -> pd.Series:
+    """Latencies in ms of what was intended between these seconds, None for what never came."""
+    rows = run.deliveries.merge(run.messages[["intent", "intended_at"]], on="intent")
+    rows = rows[rows.intended_at.between(since * 1e9, until * 1e9)]
+    return (rows.delivered_at - rows.intended_at) / 1e6
+
+
+@pytest.mark.parametrize("name", imsim.Scenario.presets())
+def test_each_says_what_it_asks_and_runs(name):
+    preset = imsim.Scenario.load(name)
+    run = imsim.simulate(preset.with_({"population.users": 100, "workload.rate": 2.0}), duration=3)
+    assert preset.title.endswith("?")
+    assert len(run.deliveries)
+    assert run.manifest["stray"] == 0
+    assert "pending" not in set(run.deliveries.outcome)
+
+
+def test_mobile_what_comes_by_sync_comes_later():
+    run = imsim.simulate("mobile", duration=30)
+    summary = run.summary()
+    assert set(run.deliveries.outcome) == {"delivered", "absent"}
+    assert summary.loc["delivery by sync", "p50"] > 1.5 * summary.loc["delivery by push", "p50"]
+    assert summary.loc["delivery by sync", "count"] > 0.2 * summary.loc["delivery", "count"]
+
+
+def test_reconnect_storm_the_storm_holds_up_what_falls_into_it():
+    storm = imsim.Scenario.load("reconnect-storm").with_({"population.users": 800, "workload.rate": 0.1})
+    run = imsim.simulate(storm, duration=13)
+    assert set(run.deliveries.outcome) == {"delivered"}
+    assert late(run, 1, 9).quantile(0.99) < 200
+    assert late(run, 10.0, 10.3).median() > 200
+    assert late(run, 12, 13).quantile(0.9) < 200, "it is over"
+
+
+def test_chatroom_a_goal_is_more_than_anybody_reads():
+    smaller = {"population.users": 300, "conversations.room_size": 300, "workload.rate": 0.013}
+    run = imsim.simulate(imsim.Scenario.load("chatroom").with_(smaller))
+    assert set(run.deliveries.outcome) == {"delivered", "shed"}
+    assert late(run, 0, 10).notna().mean() > 0.99
+    assert 0.2 < late(run, 10, 12).isna().mean() < 0.8
+
+
+def test_night_sync_the_morning_is_quicker_where_the_night_has_paid():
+    fewer = {"population.sessions.offline": "30s", "population.users": 150, "topology.storage.workers": 1}
+    night = imsim.Scenario.load("night-sync").with_(fewer)
+    read, write = (imsim.simulate(night.with_({"policies.fanout": fanout})).summary() for fanout in ("read", "write"))
+    assert write.loc["delivery by sync", "p95"] < 0.7 * read.loc["delivery by sync", "p95"]
+    assert write.loc["delivery by push", "p50"] > read.loc["delivery by push", "p50"]
+
+
+def test_capacity_breaks_where_the_sum_says():
+    """Half the load and half the storage."""
+    half = {"workload.rate": 0.3125, "topology.storage.workers": 1}
+    run = imsim.simulate(imsim.Scenario.load("capacity").with_(half))
+    assert late(run, 0, 30).quantile(0.95) < 150
+    assert late(run, 55, 60).median() > 500
+    assert set(run.deliveries.outcome) == {"delivered"}
+
+
+def test_hot_group_holds_everybody():
+    hot = imsim.Scenario.load("hot-group")
+    for members in (2, 30):
+        run = imsim.simulate(hot.with_({"population.users": members, "workload.rate": 10 / members}), duration=2)
+        assert len(run.deliveries) == len(run.messages) * (members - 1)
