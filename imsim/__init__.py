@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from imsim.api import (
         ImsimError,
+        Replications,
         Run,
         RunError,
         Scenario,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ImsimError",
+    "Replications",
     "Run",
     "RunError",
     "Scenario",

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Timer
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
-from imsim.analysis import Run, compare_table, open_run
+from imsim.analysis import Metrics, Replications, Run, compare_table, default_metrics, open_run
 from imsim.core.exceptions import ImsimError, RunError, UsageError
 from imsim.scenario import Scenario
 
@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+    from imsim.designs import Precision
+
 __all__ = [
     "ImsimError",
+    "Replications",
     "Run",
     "RunError",
     "Scenario",
@@ -47,6 +50,48 @@ _START_SECONDS = 60.0
 _STOP_SECONDS = 15.0
 
 
+@overload
+def simulate(
+    scenario: Scenario | str = ...,
+    *,
+    seed: int | None = ...,
+    duration: float | str | None = ...,
+    out: Path | str | None = ...,
+    progress: bool = ...,
+) -> Run: ...
+
+
+@overload
+def simulate(
+    scenario: Scenario | str = ...,
+    *,
+    seed: int | None = ...,
+    duration: float | str | None = ...,
+    progress: bool = ...,
+    replications: int,
+    precision: Precision | None = ...,
+    max_replications: int | None = ...,
+    jobs: int = ...,
+    metrics: Metrics = ...,
+    keep: Literal["summary", "runs"] = ...,
+) -> Replications: ...
+
+
+@overload
+def simulate(
+    scenario: Scenario | str = ...,
+    *,
+    seed: int | None = ...,
+    duration: float | str | None = ...,
+    progress: bool = ...,
+    precision: Precision,
+    max_replications: int | None = ...,
+    jobs: int = ...,
+    metrics: Metrics = ...,
+    keep: Literal["summary", "runs"] = ...,
+) -> Replications: ...
+
+
 def simulate(
     scenario: Scenario | str = "office",
     *,
@@ -54,19 +99,53 @@ def simulate(
     duration: float | str | None = None,
     out: Path | str | None = None,
     progress: bool = False,
-) -> Run:
-    """Run a scenario in simulated time.
+    replications: int | None = None,
+    precision: Precision | None = None,
+    max_replications: int | None = None,
+    jobs: int = -1,
+    metrics: Metrics = (),
+    keep: Literal["summary", "runs"] = "summary",
+) -> Run | Replications:
+    """Run a scenario in simulated time, once or, with `replications` or `precision`, several times under other seeds.
 
     scenario: a Scenario, a preset's name or a TOML file's path.
     seed, duration (seconds, or "5s"): in place of the scenario's own. The same seed gives the same rows, everywhere.
     out: where to make the run's folder; None: the run is in memory only, until `run.write("results")`.
     progress: show a bar while it runs (on a terminal or in a notebook).
 
+    replications: run it so often, and return what all of them say, with intervals. The first has `seed` itself, the
+    others
+        seeds that follow from it.
+    precision: 0.05 goes on until delivery.p99 is known to 5 %, {"ack.p95": 0.02} until ack.p95 is to 2 %, or there
+        are `max_replications` (200): the sequential procedure of Law and Kelton (see `imsim.analysis.intervals`), which
+        starts with `replications` (20).
+    jobs: processes, -1 for one on each core. Changes no result. `with joblib.parallel_config("dask"):` runs it
+    elsewhere.
+    metrics: what to measure besides latencies and counts: names ("delivery.p99.9"), or functions of a run of your own.
+    keep: "runs" keeps all rows of all replications in memory, "summary" only what was measured.
+
     Raises: UsageError.
     """
     from imsim.sim import simulate as simulate_world
 
     scenario = _with(_scenario(scenario), seed, duration)
+    if replications is not None or precision is not None:
+        from imsim.designs import Asked, replicate
+
+        if out is not None:
+            raise UsageError("out: replications make no folders; keep='runs' keeps the runs, and each can be written")
+        asked = Asked.of(
+            metrics,
+            also=default_metrics(scenario),
+            replications=replications,
+            precision=precision,
+            most=max_replications,
+            jobs=jobs,
+            keep=keep,
+            series=True,
+        )
+        with _Progress(progress) as bar:
+            return replicate([scenario], asked, progress=bar.show)[0]
     started = datetime.now(UTC)
     _check(out)
     with _Progress(progress) as bar:

@@ -84,6 +84,23 @@ _SET = click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", h
 _SEED = click.option("--seed", type=click.IntRange(min=0), help="In place of the scenario's own.")
 _OUT = click.option("--out", default="results", show_default=True, metavar="DIR", help="Where the run's folder goes.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else.")
+_REPLICATIONS = click.option(
+    "--replications",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Run it so often, under seeds that follow from --seed.",
+)
+_PRECISION = click.option(
+    "--precision",
+    multiple=True,
+    metavar="SHARE",
+    help="Go on until delivery.p99 is known to this share, as in 0.05; or another metric: ack.p95=0.02.",
+)
+_MOST = click.option("--max-replications", type=click.IntRange(min=1), metavar="N", help="Not more than so many.")
+_METRIC = click.option("--metric", "metrics", multiple=True, metavar="NAME", help="Measure this, too: delivery.p99.9.")
+_JOBS = click.option(
+    "--jobs", default=-1, metavar="N", help="Processes (default: one for each core). Changes no result."
+)
 _KEY = click.option(
     "--key", envvar="IMSIM_KEY", default="imsim", metavar="KEY", help="The server's key, for tokens. [env: IMSIM_KEY]"
 )
@@ -132,12 +149,48 @@ def demo(out: str) -> None:
 @_SEED
 @_SET
 @_OUT
+@_REPLICATIONS
+@_PRECISION
+@_MOST
+@_METRIC
+@_JOBS
 @_JSON
-def simulate(scenario: str, seed: int | None, overrides: tuple[str, ...], out: str, as_json: bool) -> None:
-    """Run SCENARIO (default: office) in simulated time."""
+def simulate(
+    scenario: str,
+    seed: int | None,
+    overrides: tuple[str, ...],
+    out: str,
+    replications: int | None,
+    precision: tuple[str, ...],
+    max_replications: int | None,
+    metrics: tuple[str, ...],
+    jobs: int,
+    as_json: bool,
+) -> None:
+    """Run SCENARIO (default: office) in simulated time.
+
+    Once, into a folder of its own; or, with --replications or --precision, several times in parallel, of which no rows
+    are
+    kept: then each number comes with its 95 % interval over the replications.
+    """
     from imsim import api
 
-    _show(api.simulate(_load(scenario, overrides, seed), out=out, progress=not as_json), as_json)
+    chosen = _load(scenario, overrides, seed)
+    if replications is None and not precision:
+        if metrics or max_replications:
+            raise UsageError("--metric and --max-replications go with --replications or --precision")
+        _show(api.simulate(chosen, out=out, progress=not as_json), as_json)
+        return
+    found = api.simulate(
+        chosen,
+        replications=replications or 20,
+        precision=_precision(precision),
+        max_replications=max_replications,
+        metrics=metrics,
+        jobs=jobs,
+        progress=not as_json,
+    )
+    click.echo(json.dumps(found.to_json_dict()) if as_json else str(found))
 
 
 @cli.command()
@@ -295,6 +348,20 @@ def _load(scenario: str, overrides: tuple[str, ...], seed: int | None) -> Scenar
     from imsim.scenario import Scenario
 
     return Scenario.load(scenario, overrides, seed=seed)
+
+
+def _precision(texts: tuple[str, ...]) -> dict[str, float] | None:
+    """From `0.05` or `ack.p95=0.02`, several times."""
+    from imsim.designs import PRECISE
+
+    wanted = {}
+    for text in texts:
+        metric, equals, share = text.rpartition("=")
+        try:
+            wanted[metric if equals else PRECISE] = float(share)
+        except ValueError:
+            raise UsageError(f"--precision {text}: expected a share, as in 0.05, or ack.p95=0.02") from None
+    return wanted or None
 
 
 def _show(run: Run, as_json: bool) -> None:

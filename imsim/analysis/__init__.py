@@ -1,17 +1,28 @@
 """What the rows say: latencies, tables and pictures. `Run` is the class that users meet.
 
-Importing this imports neither pandas nor matplotlib; they come when first used.
+Importing this imports neither pandas nor matplotlib nor scipy; they come when first used.
 """
 
+from imsim.analysis.cost import Cost
+from imsim.analysis.intervals import Estimate
 from imsim.analysis.latency import Counts, Latency, Summary, compare_table, summarize
+from imsim.analysis.metrics import Measures, Metrics, default_metrics
+from imsim.analysis.replications import Replications, Sample
 from imsim.analysis.run import Run, make_run, open_run
 
 __all__ = [
+    "Cost",
     "Counts",
+    "Estimate",
     "Latency",
+    "Measures",
+    "Metrics",
+    "Replications",
     "Run",
+    "Sample",
     "Summary",
     "compare_table",
+    "default_metrics",
     "make_run",
     "open_run",
     "summarize",

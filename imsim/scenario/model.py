@@ -19,10 +19,20 @@ from imsim.core.policies import Policies as CorePolicies
 from imsim.scenario import files
 from imsim.scenario.errors import FieldError, explain
 from imsim.scenario.quantities import PositiveSeconds, Seconds
-from imsim.scenario.sections import Conversations, Limits, Network, Policies, Population, Section, Topology, Workload
+from imsim.scenario.sections import (
+    Conversations,
+    Cost,
+    Limits,
+    Network,
+    Policies,
+    Population,
+    Section,
+    Topology,
+    Workload,
+)
 
 # The one place that says what only the simulation can choose.
-LIVE_IGNORES = ("network", "topology")
+LIVE_IGNORES = ("network", "topology", "cost")
 
 
 class Scenario(Section):
@@ -56,6 +66,7 @@ class Scenario(Section):
     topology: Topology = Field(default=Topology(), description="what the service consists of (simulated only)")
     policies: Policies = Field(default=Policies(), description="how client and server behave")
     limits: Limits = Field(default=Limits(), description="where queues and requests end")
+    cost: Cost = Field(default=Cost(), description="what the service costs to run (simulated only)")
 
     def __init__(self, **fields: Any) -> None:
         try:

@@ -1,6 +1,7 @@
 """The tables of a scenario's file, one module for each side of the system that they describe."""
 
 from imsim.scenario.sections.base import Section
+from imsim.scenario.sections.cost import Cost
 from imsim.scenario.sections.network import Link, Network
 from imsim.scenario.sections.people import Conversations, Population, Workload
 from imsim.scenario.sections.policies import Limits, Policies
@@ -8,6 +9,7 @@ from imsim.scenario.sections.topology import Tier, Topology
 
 __all__ = [
     "Conversations",
+    "Cost",
     "Limits",
     "Link",
     "Network",
