@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from imsim.api import (
+        Budget,
+        Comparison,
         ImsimError,
         Replications,
         Run,
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Budget",
+    "Comparison",
     "ImsimError",
     "Replications",
     "Run",

@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import Timer
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from imsim.analysis import Metrics, Replications, Run, compare_table, default_metrics, open_run
+from imsim.analysis import Budget, Comparison, Metrics, Replications, Run, compare_table, default_metrics, open_run
 from imsim.core.exceptions import ImsimError, RunError, UsageError
 from imsim.scenario import Scenario
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from imsim.designs import Precision
 
 __all__ = [
+    "Budget",
+    "Comparison",
     "ImsimError",
     "Replications",
     "Run",
@@ -267,9 +269,71 @@ class Served:
         return f"<imsim server at {self.url}, {state}>"
 
 
-def compare(*runs: Run) -> pd.DataFrame:
-    """Runs side by side: what was sent, delivered and lost, and the latencies in ms."""
-    return compare_table(runs)
+@overload
+def compare(*what: Run) -> pd.DataFrame: ...
+
+
+@overload
+def compare(
+    *what: Scenario | str | Replications,
+    replications: int | None = ...,
+    precision: Precision | None = ...,
+    max_replications: int | None = ...,
+    metrics: Metrics = ...,
+    seed: int | None = ...,
+    jobs: int = ...,
+    progress: bool = ...,
+) -> Comparison: ...
+
+
+def compare(
+    *what: Run | Scenario | str | Replications,
+    replications: int | None = None,
+    precision: Precision | None = None,
+    max_replications: int | None = None,
+    metrics: Metrics = (),
+    seed: int | None = None,
+    jobs: int = -1,
+    progress: bool = False,
+) -> pd.DataFrame | Comparison:
+    """By how much one design beats another; or, of runs, what they say side by side.
+
+    Two scenarios (or names, or files), or the `Replications` of two: a `Comparison`, which holds the two replication by
+    replication under the same seeds, with the interval of the paired difference. Scenarios are simulated for it:
+    `replications` (20), `precision` (of each design), `metrics`, `jobs` as for `simulate`; `seed` in place of both's
+    own.
+
+    Runs, simulated or live: a table of what was sent, delivered and lost, and the latencies in ms. One run each tells
+    nothing about chance.
+
+    Raises: UsageError, also if the two were not run under the same seeds.
+    """
+    runs = [one for one in what if isinstance(one, Run)]
+    if len(runs) == len(what):
+        return compare_table(runs)
+    given = [one for one in what if isinstance(one, Replications)]
+    if runs or len(what) != 2 or len(given) == 1:
+        raise UsageError("compare: expected two scenarios, or two Replications, or runs alone")
+    if given:
+        return Comparison(*given)
+
+    from imsim.designs import Asked, replicate
+
+    designs = [_with(_scenario(one), seed, None) for one in what if isinstance(one, Scenario | str)]
+    if designs[0].seed != designs[1].seed:
+        raise UsageError(
+            f"compare: the scenarios have different seeds ({designs[0].seed}, {designs[1].seed}); give seed=, for both"
+        )
+    asked = Asked.of(
+        metrics,
+        also=_default_metrics(designs),
+        replications=replications,
+        precision=precision,
+        most=max_replications,
+        jobs=jobs,
+    )
+    with _Progress(progress) as bar:
+        return Comparison(*replicate(designs, asked, progress=bar.show))
 
 
 def plot_cdf(*runs: Run, ax: Axes | None = None) -> Axes:
@@ -292,6 +356,12 @@ def schema(*, asyncapi: bool = False) -> dict[str, Any]:
     from imsim.wire import schema as documents
 
     return documents.asyncapi() if asyncapi else documents.json_schema()
+
+
+def _default_metrics(designs: Sequence[Scenario]) -> tuple[str, ...]:
+    """Those that all of the designs have: what they cost only if all have prices."""
+    common = [default_metrics(design) for design in designs]
+    return tuple(name for name in common[0] if all(name in names for names in common))
 
 
 def _scenario(scenario: Scenario | str) -> Scenario:

@@ -194,6 +194,64 @@ def simulate(
 
 
 @cli.command()
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="[B]", required=False)
+@click.option("--set-a", multiple=True, metavar="PATH=VALUE", help="Change a field of A only.")
+@click.option("--set-b", multiple=True, metavar="PATH=VALUE", help="Change a field of B only.")
+@_SET
+@_SEED
+@_REPLICATIONS
+@_PRECISION
+@_MOST
+@_METRIC
+@_JOBS
+@_JSON
+def compare(
+    a: str,
+    b: str | None,
+    set_a: tuple[str, ...],
+    set_b: tuple[str, ...],
+    overrides: tuple[str, ...],
+    seed: int | None,
+    replications: int | None,
+    precision: tuple[str, ...],
+    max_replications: int | None,
+    metrics: tuple[str, ...],
+    jobs: int,
+    as_json: bool,
+) -> None:
+    """By how much one design beats another: A and B are scenarios, which are simulated under the same seeds.
+
+    Without B, it is A with other values: imsim compare office --set-b topology.routers=4. Two run folders are shown
+    side by side.
+    """
+    from imsim import api
+
+    if b is None:
+        if not (set_a or set_b):
+            raise UsageError("compare: expected two scenarios or run folders, or one and --set-b PATH=VALUE")
+        b = a
+    folders = [one for one in (a, b) if (Path(one) / "manifest.json").exists()]
+    if len(folders) == 1:
+        raise UsageError(f"compare: {folders[0]} is a run; the other one is a scenario. Give two of one kind")
+    if folders:
+        runs = [api.open_run(one) for one in folders]
+        click.echo(json.dumps([run.to_json_dict() for run in runs]) if as_json else _text(api.compare(*runs)))
+        return
+    found = api.compare(
+        _load(a, (*overrides, *set_a), seed),
+        _load(b, (*overrides, *set_b), seed),
+        replications=replications,
+        precision=_precision(precision),
+        max_replications=max_replications,
+        metrics=metrics,
+        jobs=jobs,
+        progress=not as_json,
+    )
+    click.echo(json.dumps(found.to_json_dict()) if as_json else str(found))
+
+
+@cli.command()
 @click.argument("scenario", default="office")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="0 finds a free one.")

@@ -70,26 +70,6 @@ def test_json_is_one_object_and_nothing_else(command, tmp_path):
     assert Path(printed["run"]).parent == Path("here")
 
 
-def test_replications_come_with_intervals(command, tmp_path):
-    arguments = ("simulate", "--set", "duration=2s", "--replications", "2", "--metric", "delivery.p99.9")
-    table = command(*arguments)
-    assert table.returncode == 0, table.stderr
-    assert re.search(r"^ +mean +low +high +relative", table.stdout)
-    assert "note: an interval from 2 replications" in table.stdout
-    printed = json.loads(command(*arguments, "--jobs", "1", "--json").stdout)
-    assert (printed["replications"], len(printed["digests"]), printed["precise"]) == (2, 2, None)
-    found = printed["metrics"]["delivery.p99.9"]
-    assert found["low"] < found["mean"] < found["high"]
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_precision_is_of_the_p99_or_of_what_is_named(command):
-    arguments = ("simulate", "--set", "duration=2s", "--replications", "2", "--max-replications", "2", "--json")
-    assert json.loads(command(*arguments, "--precision", "0.9").stdout)["precise"] is True
-    assert json.loads(command(*arguments, "--precision", "lost=0.1").stdout)["precise"] is True
-    assert json.loads(command(*arguments, "--precision", "delivery.max=0.001").stdout)["precise"] is False
-
-
 def test_the_same_seed_gives_the_same_digest_in_another_process(command):
     arguments = ("simulate", "hot-group", "--seed", "3", "--set", "duration=2", "--json")
     one = json.loads(command(*arguments, PYTHONHASHSEED="1").stdout)
@@ -130,9 +110,6 @@ def test_schema_prints_the_protocol_or_writes_it(command, tmp_path):
         (["simulate", "--set", "nonsense"], ["nonsense"]),
         (["simulate", "--seed", "minus one"], ["--seed"]),
         (["simulate", "--precision", "high"], ["--precision", "high", "0.05"]),
-        (["simulate", "--precision", "ack.p95=2"], ["ack.p95", "0.05"]),
-        (["simulate", "--metric", "lost"], ["--replications"]),
-        (["simulate", "--replications", "2", "--metric", "latency"], ["latency", "delivery.p50"]),
         (["simulat"], ["simulat", "simulate"]),
         (["load", "office"], ["--url"]),
         (["load", "office", "--url", "http://127.0.0.1:1"], ["ws://"]),

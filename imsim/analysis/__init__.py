@@ -3,6 +3,8 @@
 Importing this imports neither pandas nor matplotlib nor scipy; they come when first used.
 """
 
+from imsim.analysis.budgets import Budget
+from imsim.analysis.comparison import Comparison, Difference
 from imsim.analysis.cost import Cost
 from imsim.analysis.intervals import Estimate
 from imsim.analysis.latency import Counts, Latency, Summary, compare_table, summarize
@@ -11,8 +13,11 @@ from imsim.analysis.replications import Replications, Sample
 from imsim.analysis.run import Run, make_run, open_run
 
 __all__ = [
+    "Budget",
+    "Comparison",
     "Cost",
     "Counts",
+    "Difference",
     "Estimate",
     "Latency",
     "Measures",
