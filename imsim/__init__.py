@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         RunError,
         Scenario,
         Served,
+        Sweep,
         UsageError,
         compare,
         loadtest,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         schema,
         serve,
         simulate,
+        sweep,
     )
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "RunError",
     "Scenario",
     "Served",
+    "Sweep",
     "UsageError",
     "compare",
     "loadtest",
@@ -51,6 +54,7 @@ __all__ = [
     "schema",
     "serve",
     "simulate",
+    "sweep",
 ]
 
 

@@ -15,7 +15,17 @@ from pathlib import Path
 from threading import Timer
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from imsim.analysis import Budget, Comparison, Metrics, Replications, Run, compare_table, default_metrics, open_run
+from imsim.analysis import (
+    Budget,
+    Comparison,
+    Metrics,
+    Replications,
+    Run,
+    Sweep,
+    compare_table,
+    default_metrics,
+    open_run,
+)
 from imsim.core.exceptions import ImsimError, RunError, UsageError
 from imsim.scenario import Scenario
 
@@ -23,7 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-    from imsim.designs import Precision
+    from imsim.designs import Over, Precision
 
 __all__ = [
     "Budget",
@@ -34,6 +44,7 @@ __all__ = [
     "RunError",
     "Scenario",
     "Served",
+    "Sweep",
     "UsageError",
     "compare",
     "loadtest",
@@ -43,10 +54,14 @@ __all__ = [
     "schema",
     "serve",
     "simulate",
+    "sweep",
 ]
 
 #: The key with which clients get tokens, unless another is given: for trials on one's own machine.
 DEFAULT_KEY = "imsim"
+
+#: What a sweep measures of each design, besides what is asked for.
+SWEPT = ("delivery.p50", "delivery.p95", "delivery.p99", "ack.p99", "lost")
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 15.0
@@ -334,6 +349,61 @@ def compare(
     )
     with _Progress(progress) as bar:
         return Comparison(*replicate(designs, asked, progress=bar.show))
+
+
+def sweep(
+    scenario: Scenario | str,
+    over: Over,
+    *,
+    replications: int | None = None,
+    precision: Precision | None = None,
+    max_replications: int | None = None,
+    metrics: Metrics = (),
+    seed: int | None = None,
+    jobs: int = -1,
+    out: Path | str | None = None,
+    progress: bool = True,
+) -> Sweep:
+    """Many designs under the same luck: a row for each, with intervals.
+
+        sweep = imsim.sweep("office", {"topology.routers": [1, 2, 4], "workload.rate": [0.3, 3.0]},
+        out="results/routers") sweep.frame
+        sweep.plot()
+
+    over: dotted paths with their values, of which every combination is a design. Values may be Python objects; a
+    mapping
+        gives them names: {"topology.storage.service.append": {"fast": "1ms", "slow": "5ms"}}. Or a list of designs,
+        each a mapping of paths to values, a scenario, or a function that makes a scenario from `scenario`.
+    replications (20), precision (of each design), max_replications, metrics, jobs: as for `simulate`.
+    seed: in place of the scenario's own; all designs have the same.
+    out: a folder in which each replication of each design is kept as soon as it is finished: a sweep that was
+    interrupted, or
+        has grown, runs only what is missing. Another program, design or seed is not mixed up with it. At the end,
+        `sweep.csv` there is the frame.
+    progress: show a bar (on a terminal or in a notebook).
+
+    Raises: UsageError, before anything is run.
+    """
+    from imsim.designs import Asked, FolderStore, points, replicate
+
+    base = _with(_scenario(scenario), seed, None)
+    found = points(base, over)
+    designs = [point.scenario for point in found]
+    costs = [name for name in _default_metrics(designs) if name.startswith("cost.")]
+    asked = Asked.of(
+        metrics,
+        also=(*SWEPT, *costs),
+        replications=replications,
+        precision=precision,
+        most=max_replications,
+        jobs=jobs,
+    )
+    store = None if out is None else FolderStore(Path(out), asked.measures)
+    with _Progress(progress) as bar:
+        told = Sweep(base, [point.labels for point in found], replicate(designs, asked, store=store, progress=bar.show))
+    if out is not None:
+        told.frame.to_csv(Path(out) / "sweep.csv", index=False)
+    return told
 
 
 def plot_cdf(*runs: Run, ax: Axes | None = None) -> Axes:

@@ -252,6 +252,62 @@ def compare(
 
 
 @cli.command()
+@click.argument("scenario")
+@click.option("--vary", multiple=True, required=True, metavar="PATH=V1,V2,...", help="A field, and its values.")
+@click.option("--out", metavar="DIR", help="What is finished is kept there.  [default: results/sweep-SCENARIO]")
+@click.option("--plot", type=click.Path(dir_okay=False), metavar="FILE", help="The picture, as .png or .svg.")
+@click.option("-x", metavar="NAME", help="The picture's x axis: a metric, or a field.  [default: cost or first field]")
+@click.option("-y", default="delivery.p99", show_default=True, metavar="METRIC", help="The picture's y axis.")
+@_SET
+@_SEED
+@_REPLICATIONS
+@_PRECISION
+@_MOST
+@_METRIC
+@_JOBS
+@_JSON
+def sweep(
+    scenario: str,
+    vary: tuple[str, ...],
+    out: str | None,
+    plot: str | None,
+    x: str | None,
+    y: str,
+    overrides: tuple[str, ...],
+    seed: int | None,
+    replications: int | None,
+    precision: tuple[str, ...],
+    max_replications: int | None,
+    metrics: tuple[str, ...],
+    jobs: int,
+    as_json: bool,
+) -> None:
+    """Simulate SCENARIO with every combination of some values, each several times under the same seeds.
+
+    imsim sweep office --vary topology.routers=1,2,4 --vary workload.rate=1,3. Interrupted, and run again, it goes on
+    where it was.
+    """
+    from imsim import api
+    from imsim.scenario import files
+
+    chosen = _load(scenario, overrides, seed)
+    found = api.sweep(
+        chosen,
+        files.choices(vary, chosen.name),
+        out=out or f"results/sweep-{chosen.name}",
+        replications=replications,
+        precision=_precision(precision),
+        max_replications=max_replications,
+        metrics=metrics,
+        jobs=jobs,
+        progress=not as_json,
+    )
+    if plot:
+        found.save_plot(plot, x, y)
+    click.echo(json.dumps(found.to_json_dict()) if as_json else str(found))
+
+
+@cli.command()
 @click.argument("scenario", default="office")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="0 finds a free one.")

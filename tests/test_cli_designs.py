@@ -60,12 +60,25 @@ def test_runs_are_shown_side_by_side(command):
         command("compare", runs[0], "office")
 
 
+def test_a_sweep_is_a_table_a_picture_and_a_folder(command, tmp_path):
+    arguments = ("sweep", "office", *SHORT, "--vary", "topology.routers=1,2", "--replications", "2")
+    told = command(*arguments, "--plot", "routers.svg")
+    assert re.search(r"^1 +2 +[\d.]+ \[", told, re.MULTILINE)
+    assert (tmp_path / "routers.svg").exists()
+    kept = (tmp_path / "results" / "sweep-office" / "finished.jsonl").read_text()
+    printed = json.loads(command(*arguments, "--json"))
+    assert [point["values"] for point in printed["points"]] == [{"topology.routers": 1}, {"topology.routers": 2}]
+    assert (tmp_path / "results" / "sweep-office" / "finished.jsonl").read_text() == kept
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["simulate", "--precision", "ack.p95=2"], r"ack\.p95.*0\.05"),
         (["simulate", "--metric", "lost"], "--replications"),
         (["simulate", "--replications", "2", "--metric", "latency"], r"latency.*delivery\.p50"),
+        (["sweep", "office", "--vary", "topology.routers"], "topology.routers=1,2,4"),
+        (["sweep", "office", "--vary", "topology.router=1"], "topology.router"),
         (["compare", "office"], "--set-b"),
         (["compare", "office", "ofice"], "ofice.*office"),
     ],

@@ -11,6 +11,7 @@ from imsim.analysis.latency import Counts, Latency, Summary, compare_table, summ
 from imsim.analysis.metrics import Measures, Metrics, default_metrics
 from imsim.analysis.replications import Replications, Sample
 from imsim.analysis.run import Run, make_run, open_run
+from imsim.analysis.sweep import Sweep
 
 __all__ = [
     "Budget",
@@ -26,6 +27,7 @@ __all__ = [
     "Run",
     "Sample",
     "Summary",
+    "Sweep",
     "compare_table",
     "default_metrics",
     "make_run",

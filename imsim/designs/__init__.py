@@ -5,6 +5,8 @@ All of them go through `replicate`, which runs (design, replication) pairs in pa
 worked out in `imsim.analysis`.
 """
 
+from imsim.designs.points import Over, points
 from imsim.designs.replicate import PRECISE, Asked, Precision, replicate, replication_seed
+from imsim.designs.store import FolderStore
 
-__all__ = ["PRECISE", "Asked", "Precision", "replicate", "replication_seed"]
+__all__ = ["PRECISE", "Asked", "FolderStore", "Over", "Precision", "points", "replicate", "replication_seed"]

@@ -73,8 +73,8 @@ class Asked:
         if count < 1:
             raise UsageError(f"replications: expected 1 or more, got {count}")
         wanted = _precision(precision)
-        functions = metrics if isinstance(metrics, Mapping) else ()
-        measures = Measures.of(metrics, also=(*also, *(name for name in wanted if name not in functions)))
+        own = Measures.of(metrics).all
+        measures = Measures.of(metrics, also=(*also, *(name for name in wanted if name not in own)))
         if wanted and count < 2:
             raise UsageError("replications: a precision needs two or more to begin with; better leave it out (20)")
         if most is not None and most < count:
