@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from imsim.api import (
         Budget,
+        Capacity,
         Comparison,
         ImsimError,
         Replications,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         Served,
         Sweep,
         UsageError,
+        capacity,
         compare,
         loadtest,
         open_run,
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Budget",
+    "Capacity",
     "Comparison",
     "ImsimError",
     "Replications",
@@ -46,6 +49,7 @@ __all__ = [
     "Served",
     "Sweep",
     "UsageError",
+    "capacity",
     "compare",
     "loadtest",
     "open_run",

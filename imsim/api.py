@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from imsim.analysis import (
     Budget,
+    Capacity,
     Comparison,
     Metrics,
     Replications,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Budget",
+    "Capacity",
     "Comparison",
     "ImsimError",
     "Replications",
@@ -46,6 +48,7 @@ __all__ = [
     "Served",
     "Sweep",
     "UsageError",
+    "capacity",
     "compare",
     "loadtest",
     "open_run",
@@ -404,6 +407,65 @@ def sweep(
     if out is not None:
         told.frame.to_csv(Path(out) / "sweep.csv", index=False)
     return told
+
+
+def capacity(
+    scenario: Scenario | str,
+    budget: Budget | str,
+    *,
+    over: str = "workload.rate",
+    low: float | None = None,
+    high: float | None = None,
+    tolerance: float = 0.05,
+    replications: int | None = None,
+    max_replications: int | None = None,
+    metrics: Metrics = (),
+    seed: int | None = None,
+    jobs: int = -1,
+    out: Path | str | None = None,
+    progress: bool = True,
+) -> Capacity:
+    """The highest load that keeps a budget: imsim.capacity("office", "delivery.p99 < 200ms").
+
+    It starts at the scenario's own load, doubles or halves it until the budget is kept at one load and broken at
+    another (not beyond `low` and `high`, or 64 times either way), and bisects until they are `tolerance` apart. More
+    load is taken to be never better. At each load there are `replications` (5) at first, and up to `max_replications`
+    (40) where the interval of their mean does not tell whether the budget is kept; where it still does not, the load is
+    reported as undecided.
+
+    budget: a `Budget` or its text; its metric may be one of your own `metrics`.
+    over: the dotted path of the load.
+    seed, jobs, out, progress: as for `sweep`.
+
+    Raises: UsageError.
+    """
+    from imsim.designs import Asked, FolderStore
+    from imsim.designs import capacity as searching
+
+    chosen = Budget(budget) if isinstance(budget, str) else budget
+    base = _with(_scenario(scenario), seed, None)
+    asked = Asked.of(
+        metrics,
+        needs=(chosen.metric,),
+        replications=searching.FIRST if replications is None else replications,
+        most=max(searching.MOST, replications or 0) if max_replications is None else max_replications,
+        jobs=jobs,
+    )
+    if asked.most < 2:
+        raise UsageError("max_replications: a budget is judged by an interval, which takes two or more")
+    store = None if out is None else FolderStore(Path(out), asked.measures)
+    with _Progress(progress) as bar:
+        return searching.capacity(
+            base,
+            chosen,
+            over,
+            asked,
+            tolerance=tolerance,
+            lowest=low,
+            highest=high,
+            store=store,
+            progress=bar.show,
+        )
 
 
 def plot_cdf(*runs: Run, ax: Axes | None = None) -> Axes:

@@ -71,6 +71,13 @@ def test_a_sweep_is_a_table_a_picture_and_a_folder(command, tmp_path):
     assert (tmp_path / "results" / "sweep-office" / "finished.jsonl").read_text() == kept
 
 
+def test_a_capacity_is_a_bracket(command):
+    arguments = ("capacity", "office", *SHORT, "--budget", "delivery.p99 < 1s", "--high", "0.5", "--replications", "2")
+    assert "is kept up to workload.rate = 0.5 at least" in command(*arguments)
+    printed = json.loads(command(*arguments, "--json"))
+    assert (printed["keeps"], printed["breaks"]) == (0.5, None)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -79,6 +86,8 @@ def test_a_sweep_is_a_table_a_picture_and_a_folder(command, tmp_path):
         (["simulate", "--replications", "2", "--metric", "latency"], r"latency.*delivery\.p50"),
         (["sweep", "office", "--vary", "topology.routers"], "topology.routers=1,2,4"),
         (["sweep", "office", "--vary", "topology.router=1"], "topology.router"),
+        (["capacity", "office", "--budget", "delivery.p99 < 200"], "200ms"),
+        (["capacity", "office", "--budget", "lost <= 0", "--over", "policies.ack"], r"policies\.ack"),
         (["compare", "office"], "--set-b"),
         (["compare", "office", "ofice"], "ofice.*office"),
     ],

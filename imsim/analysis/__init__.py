@@ -4,6 +4,7 @@ Importing this imports neither pandas nor matplotlib nor scipy; they come when f
 """
 
 from imsim.analysis.budgets import Budget
+from imsim.analysis.capacity import Capacity
 from imsim.analysis.comparison import Comparison, Difference
 from imsim.analysis.cost import Cost
 from imsim.analysis.intervals import Estimate
@@ -15,6 +16,7 @@ from imsim.analysis.sweep import Sweep
 
 __all__ = [
     "Budget",
+    "Capacity",
     "Comparison",
     "Cost",
     "Counts",

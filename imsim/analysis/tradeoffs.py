@@ -9,12 +9,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from imsim.analysis.metrics import is_latency
 from imsim.analysis.plots import COLORS, GREY, SIZE, new_axes
 from imsim.core.exceptions import UsageError
 
 if TYPE_CHECKING:
+    from imsim.analysis.capacity import Capacity
     from imsim.analysis.sweep import Sweep
 
 
@@ -60,6 +62,55 @@ def save(sweep: Sweep, x: str, y: str, hue: str | None, path: Path) -> Path:
     except (OSError, ValueError) as error:
         raise UsageError(f"plot: cannot write {path}: {error}") from None
     return path
+
+
+def draw_capacity(capacity: Capacity, ax: Axes | None) -> Axes:
+    """See `Capacity.plot`."""
+    ax = new_axes() if ax is None else ax
+    budget, over = capacity.budget, capacity.over
+    frame = capacity.frame.rename(columns={"low": f"{budget.metric}.low", "high": f"{budget.metric}.high"})
+    drawn = frame.dropna(subset=[budget.metric])
+    colors = {"keeps": COLORS[2], "undecided": COLORS[4], "breaks": COLORS[1]}
+    for verdict, color in colors.items():
+        rows = drawn[drawn["budget"] == verdict]
+        if len(rows):
+            errors = _errors(rows, budget.metric)
+            ax.errorbar(
+                rows[over],
+                rows[budget.metric],
+                yerr=errors,
+                fmt="o",
+                markersize=5,
+                capsize=2,
+                color=color,
+                label=verdict,
+            )
+    ax.axhline(budget.bound, color=GREY, linewidth=1, linestyle=":", label=str(budget))
+    if capacity.keeps is not None and capacity.breaks is not None:
+        ax.axvspan(
+            capacity.keeps, capacity.breaks, color="#bbbbbb", alpha=0.5, linewidth=0, label="the capacity is in here"
+        )
+    # What broke it at many times the load would press all else to the floor.
+    if budget.bound and len(drawn) and drawn[budget.metric].max() > 5 * budget.bound:
+        ax.set_yscale("log")
+    else:
+        ax.set_ylim(bottom=0)
+    if frame[over].max() >= 10 * frame[over].min():
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_title(f"{capacity.scenario.name}:\n{capacity.verdict}", loc="left", fontsize=11)
+    if len(drawn) < len(frame):
+        ax.set_xlabel(f"{over}   ({len(frame) - len(drawn)} loads not drawn: {budget.metric} is null there)")
+    else:
+        ax.set_xlabel(over)
+    ax.set_ylabel(f"{budget.metric} (ms)" if is_latency(budget.metric) else budget.metric)
+    ax.grid(color="#dddddd", linewidth=0.6)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=5, frameon=False, fontsize=9)
+    return ax
 
 
 def _points(ax: Axes, rows: pd.DataFrame, x: str, y: str, color: str, label: str | None) -> None:

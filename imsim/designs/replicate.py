@@ -61,6 +61,7 @@ class Asked:
         metrics: Metrics = (),
         *,
         also: Sequence[str] = (),
+        needs: Sequence[str] = (),
         replications: int | None = None,
         precision: Precision | None = None,
         most: int | None = None,
@@ -68,13 +69,13 @@ class Asked:
         keep: str = "summary",
         series: bool = False,
     ) -> Asked:
-        """metrics: what the user wants measured besides `also`. Raises: UsageError."""
+        """metrics: what the user wants measured besides `also`; `needs` may be among these. Raises: UsageError."""
         count = FIRST if replications is None else replications
         if count < 1:
             raise UsageError(f"replications: expected 1 or more, got {count}")
         wanted = _precision(precision)
         own = Measures.of(metrics).all
-        measures = Measures.of(metrics, also=(*also, *(name for name in wanted if name not in own)))
+        measures = Measures.of(metrics, also=(*also, *(name for name in (*wanted, *needs) if name not in own)))
         if wanted and count < 2:
             raise UsageError("replications: a precision needs two or more to begin with; better leave it out (20)")
         if most is not None and most < count:
@@ -85,6 +86,13 @@ class Asked:
             raise UsageError(f"keep: expected 'summary' or 'runs', got {keep!r}")
         kept: Literal["summary", "runs"] = "runs" if keep == "runs" else "summary"
         return cls(count, measures, wanted, max(MOST, count) if most is None else most, jobs, kept, series)
+
+    def wants_more(self, samples: Sequence[Sample]) -> bool:
+        """Whether the precision is not reached yet, but may be."""
+        known = [
+            (estimate([sample.values[name] for sample in samples]), share) for name, share in self.precision.items()
+        ]
+        return not any(found.undefined for found, _ in known) and not all(is_precise(*one) for one in known)
 
 
 def replication_seed(seed: int, replication: int) -> int:
@@ -100,6 +108,7 @@ def replicate(
     designs: Sequence[Scenario],
     asked: Asked,
     *,
+    wants_more: Callable[[Sequence[Sample]], bool] | None = None,
     store: Store | None = None,
     progress: Progress | None = None,
 ) -> list[Replications]:
@@ -109,8 +118,10 @@ def replicate(
     same messages and the same luck (common random numbers), and are compared pair by pair.
 
     With a precision, a design gets more replications, in steps that are the same everywhere, until it is reached, or
-    `asked.most` is, or a replication shows that it never can be (a number that is null).
+    `asked.most` is, or a replication shows that it never can be (a number that is null). `wants_more` is another such
+    rule, in place of the precision's.
     """
+    wants_more = wants_more or asked.wants_more
     found: list[dict[int, Sample]] = [{} for _ in designs]
     counts = [asked.replications] * len(designs)
     while True:
@@ -123,7 +134,10 @@ def replicate(
         if not pairs:
             break
         _run(designs, pairs, asked, found, store, progress)
-        counts = [_wanted(found[number], count, asked) for number, count in enumerate(counts)]
+        counts = [
+            next_count(count, asked.most) if wants_more(list(samples.values())) else count
+            for samples, count in zip(found, counts, strict=True)
+        ]
     return [
         Replications(design, [samples[replication] for replication in sorted(samples)], asked.precision)
         for design, samples in zip(designs, found, strict=True)
@@ -184,17 +198,6 @@ def _one(number: int, design: Scenario, replication: int, asked: Asked) -> tuple
         Run(run.tables, scenario, run.manifest) if asked.keep == "runs" else None,
     )
     return number, sample
-
-
-def _wanted(samples: Mapping[int, Sample], count: int, asked: Asked) -> int:
-    """How many replications a design shall have that has `count`."""
-    for metric, precision in asked.precision.items():
-        known = estimate([sample.values[metric] for sample in samples.values()])
-        if known.undefined:
-            return count
-        if not is_precise(known, precision):
-            return next_count(count, asked.most)
-    return count
 
 
 def _precision(precision: Precision | None) -> dict[str, float]:

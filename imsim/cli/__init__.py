@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from imsim.cli.designs import capacity, compare, sweep
+from imsim.cli.options import JOBS, JSON, KEY, METRIC, MOST, OUT, PRECISION, REPLICATIONS, SEED, SET, precision_of, text
+from imsim.cli.options import load as load_scenario
 from imsim.core.exceptions import ImsimError, UsageError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from imsim.analysis import Run
-    from imsim.scenario import Scenario
 
 _FAILURE, _USAGE, _INTERRUPTED, _TERMINATED = 1, 2, 130, 143
 
@@ -80,34 +80,8 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-_SET = click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Change a field of the scenario.")
-_SEED = click.option("--seed", type=click.IntRange(min=0), help="In place of the scenario's own.")
-_OUT = click.option("--out", default="results", show_default=True, metavar="DIR", help="Where the run's folder goes.")
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else.")
-_REPLICATIONS = click.option(
-    "--replications",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Run it so often, under seeds that follow from --seed.",
-)
-_PRECISION = click.option(
-    "--precision",
-    multiple=True,
-    metavar="SHARE",
-    help="Go on until delivery.p99 is known to this share, as in 0.05; or another metric: ack.p95=0.02.",
-)
-_MOST = click.option("--max-replications", type=click.IntRange(min=1), metavar="N", help="Not more than so many.")
-_METRIC = click.option("--metric", "metrics", multiple=True, metavar="NAME", help="Measure this, too: delivery.p99.9.")
-_JOBS = click.option(
-    "--jobs", default=-1, metavar="N", help="Processes (default: one for each core). Changes no result."
-)
-_KEY = click.option(
-    "--key", envvar="IMSIM_KEY", default="imsim", metavar="KEY", help="The server's key, for tokens. [env: IMSIM_KEY]"
-)
-
-
 @cli.command()
-@_OUT
+@OUT
 def demo(out: str) -> None:
     """Simulate and load-test one scenario, and show both worlds side by side (about half a minute)."""
     from imsim import api
@@ -125,7 +99,7 @@ def demo(out: str) -> None:
     picture = api.save_cdf([simulated, live], live.path / "cdf.png")
 
     click.echo()
-    click.echo(_text(api.compare(simulated, live)))
+    click.echo(text(api.compare(simulated, live)))
     click.echo(
         f"\nlatency in ms after a warm-up of {scenario.warmup:g} s, from the time each message was intended.\n"
         "The simulated office is on Wi-Fi, 15 ms from its servers; the live one is on this machine's loopback.\n"
@@ -146,15 +120,15 @@ def demo(out: str) -> None:
 
 @cli.command()
 @click.argument("scenario", default="office")
-@_SEED
-@_SET
-@_OUT
-@_REPLICATIONS
-@_PRECISION
-@_MOST
-@_METRIC
-@_JOBS
-@_JSON
+@SEED
+@SET
+@OUT
+@REPLICATIONS
+@PRECISION
+@MOST
+@METRIC
+@JOBS
+@JSON
 def simulate(
     scenario: str,
     seed: int | None,
@@ -175,7 +149,7 @@ def simulate(
     """
     from imsim import api
 
-    chosen = _load(scenario, overrides, seed)
+    chosen = load_scenario(scenario, overrides, seed)
     if replications is None and not precision:
         if metrics or max_replications:
             raise UsageError("--metric and --max-replications go with --replications or --precision")
@@ -184,126 +158,12 @@ def simulate(
     found = api.simulate(
         chosen,
         replications=replications or 20,
-        precision=_precision(precision),
+        precision=precision_of(precision),
         max_replications=max_replications,
         metrics=metrics,
         jobs=jobs,
         progress=not as_json,
     )
-    click.echo(json.dumps(found.to_json_dict()) if as_json else str(found))
-
-
-@cli.command()
-@click.argument("a", metavar="A")
-@click.argument("b", metavar="[B]", required=False)
-@click.option("--set-a", multiple=True, metavar="PATH=VALUE", help="Change a field of A only.")
-@click.option("--set-b", multiple=True, metavar="PATH=VALUE", help="Change a field of B only.")
-@_SET
-@_SEED
-@_REPLICATIONS
-@_PRECISION
-@_MOST
-@_METRIC
-@_JOBS
-@_JSON
-def compare(
-    a: str,
-    b: str | None,
-    set_a: tuple[str, ...],
-    set_b: tuple[str, ...],
-    overrides: tuple[str, ...],
-    seed: int | None,
-    replications: int | None,
-    precision: tuple[str, ...],
-    max_replications: int | None,
-    metrics: tuple[str, ...],
-    jobs: int,
-    as_json: bool,
-) -> None:
-    """By how much one design beats another: A and B are scenarios, which are simulated under the same seeds.
-
-    Without B, it is A with other values: imsim compare office --set-b topology.routers=4. Two run folders are shown
-    side by side.
-    """
-    from imsim import api
-
-    if b is None:
-        if not (set_a or set_b):
-            raise UsageError("compare: expected two scenarios or run folders, or one and --set-b PATH=VALUE")
-        b = a
-    folders = [one for one in (a, b) if (Path(one) / "manifest.json").exists()]
-    if len(folders) == 1:
-        raise UsageError(f"compare: {folders[0]} is a run; the other one is a scenario. Give two of one kind")
-    if folders:
-        runs = [api.open_run(one) for one in folders]
-        click.echo(json.dumps([run.to_json_dict() for run in runs]) if as_json else _text(api.compare(*runs)))
-        return
-    found = api.compare(
-        _load(a, (*overrides, *set_a), seed),
-        _load(b, (*overrides, *set_b), seed),
-        replications=replications,
-        precision=_precision(precision),
-        max_replications=max_replications,
-        metrics=metrics,
-        jobs=jobs,
-        progress=not as_json,
-    )
-    click.echo(json.dumps(found.to_json_dict()) if as_json else str(found))
-
-
-@cli.command()
-@click.argument("scenario")
-@click.option("--vary", multiple=True, required=True, metavar="PATH=V1,V2,...", help="A field, and its values.")
-@click.option("--out", metavar="DIR", help="What is finished is kept there.  [default: results/sweep-SCENARIO]")
-@click.option("--plot", type=click.Path(dir_okay=False), metavar="FILE", help="The picture, as .png or .svg.")
-@click.option("-x", metavar="NAME", help="The picture's x axis: a metric, or a field.  [default: cost or first field]")
-@click.option("-y", default="delivery.p99", show_default=True, metavar="METRIC", help="The picture's y axis.")
-@_SET
-@_SEED
-@_REPLICATIONS
-@_PRECISION
-@_MOST
-@_METRIC
-@_JOBS
-@_JSON
-def sweep(
-    scenario: str,
-    vary: tuple[str, ...],
-    out: str | None,
-    plot: str | None,
-    x: str | None,
-    y: str,
-    overrides: tuple[str, ...],
-    seed: int | None,
-    replications: int | None,
-    precision: tuple[str, ...],
-    max_replications: int | None,
-    metrics: tuple[str, ...],
-    jobs: int,
-    as_json: bool,
-) -> None:
-    """Simulate SCENARIO with every combination of some values, each several times under the same seeds.
-
-    imsim sweep office --vary topology.routers=1,2,4 --vary workload.rate=1,3. Interrupted, and run again, it goes on
-    where it was.
-    """
-    from imsim import api
-    from imsim.scenario import files
-
-    chosen = _load(scenario, overrides, seed)
-    found = api.sweep(
-        chosen,
-        files.choices(vary, chosen.name),
-        out=out or f"results/sweep-{chosen.name}",
-        replications=replications,
-        precision=_precision(precision),
-        max_replications=max_replications,
-        metrics=metrics,
-        jobs=jobs,
-        progress=not as_json,
-    )
-    if plot:
-        found.save_plot(plot, x, y)
     click.echo(json.dumps(found.to_json_dict()) if as_json else str(found))
 
 
@@ -315,8 +175,8 @@ def sweep(
 @click.option("--tls-cert", type=click.Path(dir_okay=False), help="Serve wss:// with this certificate (PEM).")
 @click.option("--tls-key", type=click.Path(dir_okay=False), help="The certificate's private key (PEM).")
 @click.option("--sync", type=click.Choice(["full", "normal"]), default="full", show_default=True, help="SQLite's.")
-@_SET
-@_KEY
+@SET
+@KEY
 @click.option("--key-from-stdin", is_flag=True, hidden=True)
 def serve(
     scenario: str,
@@ -333,7 +193,7 @@ def serve(
     """Serve the core over WebSockets, until interrupted. Policies and limits come from SCENARIO."""
     from imsim.live.serve import run_server
 
-    chosen = _load(scenario, overrides, None)
+    chosen = load_scenario(scenario, overrides, None)
     if (tls_cert is None) != (tls_key is None):
         raise UsageError("TLS needs both --tls-cert and --tls-key")
     if key_from_stdin:
@@ -357,11 +217,11 @@ def serve(
 @click.argument("scenario")
 @click.option("--url", required=True, metavar="ws://...", help="The server's address.")
 @click.option("--duration", type=float, metavar="SECONDS", help="In place of the scenario's own.")
-@_SEED
-@_SET
-@_KEY
-@_OUT
-@_JSON
+@SEED
+@SET
+@KEY
+@OUT
+@JSON
 def load(
     scenario: str,
     url: str,
@@ -375,7 +235,7 @@ def load(
     """Drive SCENARIO as real load against a server, with Locust."""
     from imsim import api
 
-    chosen = _load(scenario, overrides, seed)
+    chosen = load_scenario(scenario, overrides, seed)
     run = api.loadtest(chosen, url, duration=duration, key=key, out=out, progress=not as_json)
     for warning in run.manifest.get("warnings", ()):
         click.echo(f"imsim: warning: {warning}", err=True)
@@ -388,8 +248,8 @@ def load(
 @click.option("--first", default=0, show_default=True, type=click.IntRange(min=0), help="The first of them.")
 @click.option("--jobs", default=-1, metavar="N", help="Processes (default: one for each core). Changes no result.")
 @click.option("--replay", type=click.IntRange(min=0), metavar="SEED", help="Run this one again, and tell all about it.")
-@_SET
-@_JSON
+@SET
+@JSON
 def chaos(
     scenario: str | None,
     seeds: int,
@@ -407,7 +267,7 @@ def chaos(
 
     if overrides and not scenario:
         raise UsageError("chaos: --set changes a field of a scenario; name one")
-    chosen = _load(scenario, overrides, None) if scenario else None
+    chosen = load_scenario(scenario, overrides, None) if scenario else None
     again = shlex.join(["imsim", "chaos", *([scenario] if scenario else []), *(f"--set={o}" for o in overrides)])
     if replay is not None:
         outcome = search.replay(replay, chosen)
@@ -458,35 +318,15 @@ def scenarios(name: str | None) -> None:
         click.echo(f"{preset:<{width}}  {title}")
 
 
-def _load(scenario: str, overrides: tuple[str, ...], seed: int | None) -> Scenario:
-    from imsim.scenario import Scenario
-
-    return Scenario.load(scenario, overrides, seed=seed)
-
-
-def _precision(texts: tuple[str, ...]) -> dict[str, float] | None:
-    """From `0.05` or `ack.p95=0.02`, several times."""
-    from imsim.designs import PRECISE
-
-    wanted = {}
-    for text in texts:
-        metric, equals, share = text.rpartition("=")
-        try:
-            wanted[metric if equals else PRECISE] = float(share)
-        except ValueError:
-            raise UsageError(f"--precision {text}: expected a share, as in 0.05, or ack.p95=0.02") from None
-    return wanted or None
-
-
 def _show(run: Run, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(run.to_json_dict()))
         return
     from imsim.analysis import compare_table
 
-    click.echo(_text(compare_table([run])))
+    click.echo(text(compare_table([run])))
     click.echo(f"\nrun     {run.path}\ndigest  {run.digest}")
 
 
-def _text(table: pd.DataFrame) -> str:
-    return table.astype(object).where(table.notna(), "-").to_string()
+for command in (compare, sweep, capacity):
+    cli.add_command(command)
