@@ -33,7 +33,7 @@ def draw(sweep: Sweep, x: str, y: str, hue: str | None, ax: Axes | None) -> Axes
         if is_objective:
             _points(ax, rows, x, y, color, label)
         else:
-            _line(ax, frame, rows, x, y, color, label)
+            _line(ax, frame, rows, x, y, color, label, aside=(number - (len(groups) - 1) / 2) * 0.012)
     if is_objective:
         _front(ax, sweep, x, y)
     missing = len(frame) - len(drawn)
@@ -139,12 +139,16 @@ def _front(ax: Axes, sweep: Sweep, x: str, y: str) -> None:
         ax.plot([], [], " ", label=f"{letter}: {text}")
 
 
-def _line(ax: Axes, frame: pd.DataFrame, rows: pd.DataFrame, x: str, y: str, color: str, label: str | None) -> None:
+def _line(
+    ax: Axes, frame: pd.DataFrame, rows: pd.DataFrame, x: str, y: str, color: str, label: str | None, aside: float
+) -> None:
+    """`aside` is a share of the axis: intervals at one value stand side by side, not on each other."""
     values = list(frame[x].unique())
     is_number = all(isinstance(value, int | float | np.number) for value in values)
     # What is no number stands side by side in the order in which it was given.
     place = rows[x] if is_number else rows[x].map({value: number for number, value in enumerate(values)})
-    rows = rows.assign(at=place).sort_values("at")
+    ends = [float(value) for value in values] if is_number else [0.0, len(values) - 1.0]
+    rows = rows.assign(at=place + aside * (max(ends) - min(ends))).sort_values("at")
     ax.errorbar(
         rows["at"],
         rows[y],
