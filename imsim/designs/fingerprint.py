@@ -63,37 +63,49 @@ def _plain(value: Any) -> object:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, set | frozenset):
-        return sorted((_plain(item) for item in value), key=repr)
+        return ["set", *sorted((_plain(item) for item in value), key=repr)]
+    if inspect.iscode(value):
+        return ["code", value.co_code.hex(), list(value.co_names), _plain(value.co_consts)]
     if isinstance(value, functools.partial):
         return ["partial", _plain(value.func), _plain(value.args), _plain(value.keywords)]
     if isinstance(value, type):
-        return ["class", *_source(value)]
+        return _class(value)
     if inspect.ismethod(value):
         return ["method", _plain(value.__self__), value.__name__]
     if inspect.isfunction(value):
-        closed = [_plain(cell.cell_contents) for cell in value.__closure__ or ()]
-        return ["function", *_source(value), _plain(value.__defaults__), _plain(value.__kwdefaults__), closed]
+        cells = [cell.cell_contents for cell in value.__closure__ or ()]
+        closed = [_plain(item) for item in cells if item is not value]  # it may call itself
+        return ["function", *_function(value), _plain(value.__defaults__), _plain(value.__kwdefaults__), closed]
     kind = type(value)
     if isinstance(value, BaseModel):
         fields = {name: _plain(getattr(value, name)) for name in kind.model_fields}
-        return [*_source(kind), fields]
+        return [*_class(kind), fields]
     if hasattr(value, "__dict__"):
-        return [*_source(kind), _plain(vars(value))]
+        return [*_class(kind), _plain(vars(value))]
     return [kind.__qualname__, repr(value)]
 
 
-def _source(one: Any) -> list[object]:
-    """What imsim defines is covered by `program`; anything else by its source, or its bytecode where there is none."""
-    name = f"{one.__module__}.{one.__qualname__}"
-    if str(one.__module__).partition(".")[0] == "imsim":
-        return [name]
+def _is_ours(one: Any) -> bool:
+    """What imsim defines is covered by `program`."""
+    return str(one.__module__).partition(".")[0] == "imsim"
+
+
+def _function(one: Any) -> list[object]:
+    # By the code, not the source: of two lambdas in one line that is the same.
+    return [f"{one.__module__}.{one.__qualname__}"] if _is_ours(one) else [one.__qualname__, _plain(one.__code__)]
+
+
+def _class(one: type) -> list[object]:
+    """By the source, and that of its bases; by the code of its functions where there is no source."""
+    if _is_ours(one) or one.__module__ == "builtins":
+        return ["class", f"{one.__module__}.{one.__qualname__}"]
     try:
-        return [one.__qualname__, inspect.getsource(one)]
+        source: object = inspect.getsource(one)
     except (OSError, TypeError):
-        code = getattr(one, "__code__", None)
-        return [one.__qualname__, *(_code(code) if code else sorted(map(repr, vars(one))))]
-
-
-def _code(code: Any) -> list[object]:
-    constants = [_code(item) if inspect.iscode(item) else repr(item) for item in code.co_consts]
-    return [code.co_code.hex(), list(code.co_names), constants]
+        # As in a notebook: its functions, and its plain values.
+        source = [
+            [name, _function(item) if inspect.isfunction(item) else _plain(item)]
+            for name, item in sorted(vars(one).items())
+            if inspect.isfunction(item) or (isinstance(item, bool | int | float | str) and not name.startswith("__"))
+        ]
+    return ["class", one.__qualname__, source, *(_class(base) for base in one.__bases__)]

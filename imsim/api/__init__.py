@@ -5,14 +5,9 @@ Heavy libraries are imported inside the functions that need them.
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import tempfile
-import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from threading import Timer
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from imsim.analysis import (
@@ -27,6 +22,8 @@ from imsim.analysis import (
     default_metrics,
     open_run,
 )
+from imsim.api.progress import Progress
+from imsim.api.served import Served
 from imsim.core.exceptions import ImsimError, RunError, UsageError
 from imsim.scenario import Scenario
 
@@ -65,9 +62,6 @@ DEFAULT_KEY = "imsim"
 
 #: What a sweep measures of each design, besides what is asked for.
 SWEPT = ("delivery.p50", "delivery.p95", "delivery.p99", "ack.p99", "lost")
-
-_START_SECONDS = 60.0
-_STOP_SECONDS = 15.0
 
 
 @overload
@@ -164,11 +158,11 @@ def simulate(
             keep=keep,
             series=True,
         )
-        with _Progress(progress) as bar:
+        with Progress(progress) as bar:
             return replicate([scenario], asked, progress=bar.show)[0]
     started = datetime.now(UTC)
     _check(out)
-    with _Progress(progress) as bar:
+    with Progress(progress) as bar:
         tables = simulate_world(scenario, progress=lambda share: bar.show(f"simulating {scenario.name}", share))
     run = Run.make(tables, scenario, world="sim", seed=scenario.seed, started=started)
     if out is not None:
@@ -196,7 +190,7 @@ def loadtest(
 
     scenario = _with(_scenario(scenario), seed, duration)
     _check(out)
-    with _Progress(progress) as bar:
+    with Progress(progress) as bar:
         return launch(scenario, url, key=key, out=out, progress=bar.show)
 
 
@@ -217,74 +211,6 @@ def serve(
     Raises: UsageError; RunError if the server does not start.
     """
     return Served(_scenario(scenario), host, port, db, key)
-
-
-class Served:
-    """A server that runs in its own process: `.url`, `.stop()`, or `with`. It ends with this process, too."""
-
-    def __init__(self, scenario: Scenario, host: str, port: int, db: str | Path | None, key: str) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="imsim-serve-")
-        file = Path(self._folder.name) / f"{scenario.name}.toml"
-        file.write_text(scenario.to_toml(), encoding="utf-8")
-        command = [sys.executable, "-m", "imsim", "serve", str(file), "--host", host, "--port", str(port)]
-        if db is not None:
-            command += ["--db", str(db)]
-        self._errors = Path(self._folder.name) / "errors.log"
-        # The server leaves when its standard input ends, and so with whoever started it, however that one ends. Its
-        # complaints go to a file, since a pipe that nobody reads would block it once full.
-        with self._errors.open("w") as errors:
-            self._process = subprocess.Popen(
-                [*command, "--key-from-stdin"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-            )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        try:
-            self._process.stdin.write(key + "\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it has refused to start; its reason follows
-        self.url = ""
-        patience = Timer(_START_SECONDS, self._process.kill)
-        patience.start()
-        try:
-            for line in self._process.stdout:
-                if line.startswith("listening on "):
-                    self.url = line.split()[2]
-                    return
-        finally:
-            patience.cancel()
-        code = self._process.wait()
-        lines = self._errors.read_text(errors="replace").split("\n")
-        why = next((line for line in reversed(lines) if line.strip()), f"exit code {code}").removeprefix("imsim: ")
-        self.stop()
-        raise (UsageError if code == 2 else RunError)(f"the server did not start: {why}")
-
-    def stop(self) -> None:
-        """End the server: clients are told, storage is written. Harmless when it has ended already."""
-        if self._process.poll() is None:
-            try:
-                self._process.communicate(timeout=_STOP_SECONDS)  # closes its standard input
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.communicate()
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None and not stream.closed:
-                stream.close()
-        self._folder.cleanup()
-
-    def __enter__(self) -> Served:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def __repr__(self) -> str:
-        state = "ended" if self._process.poll() is not None else "running"
-        return f"<imsim server at {self.url}, {state}>"
 
 
 @overload
@@ -350,7 +276,7 @@ def compare(
         most=max_replications,
         jobs=jobs,
     )
-    with _Progress(progress) as bar:
+    with Progress(progress) as bar:
         return Comparison(*replicate(designs, asked, progress=bar.show))
 
 
@@ -402,7 +328,7 @@ def sweep(
         jobs=jobs,
     )
     store = None if out is None else FolderStore(Path(out), asked.measures)
-    with _Progress(progress) as bar:
+    with Progress(progress) as bar:
         told = Sweep(base, [point.labels for point in found], replicate(designs, asked, store=store, progress=bar.show))
     if out is not None:
         told.frame.to_csv(Path(out) / "sweep.csv", index=False)
@@ -454,7 +380,7 @@ def capacity(
     if asked.most < 2:
         raise UsageError("max_replications: a budget is judged by an interval, which takes two or more")
     store = None if out is None else FolderStore(Path(out), asked.measures)
-    with _Progress(progress) as bar:
+    with Progress(progress) as bar:
         return searching.capacity(
             base,
             chosen,
@@ -518,25 +444,3 @@ def _check(out: Path | str | None) -> None:
             Path(out).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"out: cannot make the folder {out}: {error.strerror}") from None
-
-
-class _Progress:
-    """A progress bar, of which nothing is left; silent unless `shown`, and where there is no terminal."""
-
-    def __init__(self, shown: bool) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of tqdm, about notebook widgets that are not installed
-            from tqdm.auto import tqdm
-
-        form = "{desc}: {percentage:3.0f}% |{bar}| {elapsed}"
-        self._bar: Any = tqdm(total=1.0, leave=False, disable=None if shown else True, bar_format=form)
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def show(self, what: str, share: float) -> None:
-        self._bar.set_description(what, refresh=False)
-        self._bar.update(share - self._bar.n)
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
