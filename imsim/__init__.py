@@ -14,14 +14,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from imsim.api import (
+        Budget,
+        Capacity,
+        Comparison,
         Empirical,
         ImsimError,
         OwnDistribution,
+        Replications,
         Run,
         RunError,
         Scenario,
         Served,
+        Sweep,
         UsageError,
+        capacity,
         compare,
         loadtest,
         open_run,
@@ -30,18 +36,25 @@ if TYPE_CHECKING:
         schema,
         serve,
         simulate,
+        sweep,
         theory,
     )
 
 __all__ = [
+    "Budget",
+    "Capacity",
+    "Comparison",
     "Empirical",
     "ImsimError",
     "OwnDistribution",
+    "Replications",
     "Run",
     "RunError",
     "Scenario",
     "Served",
+    "Sweep",
     "UsageError",
+    "capacity",
     "compare",
     "loadtest",
     "open_run",
@@ -50,6 +63,7 @@ __all__ = [
     "schema",
     "serve",
     "simulate",
+    "sweep",
     "theory",
 ]
 

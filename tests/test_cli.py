@@ -109,6 +109,7 @@ def test_schema_prints_the_protocol_or_writes_it(command, tmp_path):
         (["simulate", "--set", "topology.router=4"], ["topology.router"]),
         (["simulate", "--set", "nonsense"], ["nonsense"]),
         (["simulate", "--seed", "minus one"], ["--seed"]),
+        (["simulate", "--precision", "high"], ["--precision", "high", "0.05"]),
         (["simulat"], ["simulat", "simulate"]),
         (["load", "office"], ["--url"]),
         (["load", "office", "--url", "http://127.0.0.1:1"], ["ws://"]),

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from imsim.analysis.latency import ack_latencies, delivery_latencies, labels, percentile
 from imsim.results import RunData
 
-_SIZE = (8.0, 4.8)  # inches
-_COLORS = (
+SIZE = (8.0, 4.8)  # inches
+COLORS = (
     "#0072B2",
     "#D55E00",
     "#009E73",
@@ -26,7 +26,7 @@ _COLORS = (
 _LATENCIES = {"delivery": delivery_latencies, "ack": ack_latencies}
 _STYLES = {"delivery": "-", "ack": (0, (4, 1.6))}
 _GUIDES = (50, 99)
-_GREY = "#555555"
+GREY = "#555555"
 _SHORTEST_MS = 0.001  # a logarithmic axis has no zero
 _POINTS = 1000  # of a curve: more cannot be seen, and would make an SVG of megabytes
 
@@ -48,13 +48,11 @@ def cdf(
     if unknown:
         raise ValueError(f"what: {', '.join(sorted(unknown))} is neither of {', '.join(_LATENCIES)}")
     if ax is None:
-        from matplotlib import pyplot as plt
-
-        _, ax = plt.subplots(figsize=_SIZE, layout="constrained")
+        ax = new_axes()
 
     names = labels(runs)
     curves = [
-        (f"{name} {kind}", _COLORS[number % len(_COLORS)], kind, _LATENCIES[kind](run))
+        (f"{name} {kind}", COLORS[number % len(COLORS)], kind, _LATENCIES[kind](run))
         for number, (name, run) in enumerate(zip(names, runs, strict=True))
         for kind in what
     ]
@@ -71,10 +69,18 @@ def save_cdf(runs: RunData | Sequence[RunData], path: Path | str) -> Path:
 
     Raises: ValueError for a suffix that matplotlib does not know, OSError if the file cannot be written.
     """
-    figure = Figure(figsize=_SIZE, layout="constrained")
+    figure = Figure(figsize=SIZE, layout="constrained")
     cdf(runs, figure.add_subplot())
     figure.savefig(path, dpi=150)
     return Path(path)
+
+
+def new_axes() -> Axes:
+    """In a new pyplot figure."""
+    from matplotlib import pyplot as plt
+
+    _, ax = plt.subplots(figsize=SIZE, layout="constrained")
+    return ax
 
 
 def _curve(ax: Axes, values: NDArray[np.float64], right: float, *, label: str, color: str, style: object) -> None:
@@ -139,7 +145,7 @@ def _decorate(ax: Axes, right: float) -> None:
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.grid(color="#dddddd", linewidth=0.6)
     for percent in _GUIDES:
-        ax.axhline(percent / 100, color=_GREY, linewidth=0.8, linestyle=":", zorder=1)
+        ax.axhline(percent / 100, color=GREY, linewidth=0.8, linestyle=":", zorder=1)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
     # Below the axes: inside, it would cover a curve sooner or later.

@@ -6,6 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from imsim.analysis import breakdown, latency
+from imsim.analysis.cost import Cost, cost_of
 from imsim.results import RunData
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ class Run(RunData):
     def to_json_dict(self) -> dict[str, Any]:
         """What `imsim simulate --json` prints."""
         return latency.to_json_dict(self)
+
+    def cost(self) -> Cost:
+        """What the service costs at this load, by the prices of the scenario's section `cost`."""
+        return cost_of(self)
 
     @property
     def plot(self) -> Plots:

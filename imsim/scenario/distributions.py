@@ -348,6 +348,13 @@ Distribution = Named | OwnDistribution
 KINDS: dict[str, type[BaseModel]] = {kind.model_fields["kind"].default: kind for kind in get_args(Named)}
 
 
+def mean_of(distribution: Distribution) -> float:
+    """Exact, but of an own distribution: there the mean of its quantiles at ten thousand even steps."""
+    if isinstance(distribution, OwnDistribution):
+        return float(distribution.quantiles((np.arange(10_000) + 0.5) / 10_000).mean())
+    return distribution.mean
+
+
 # --- as fields of a scenario ----------------------------------------------------------------------------------------
 
 

@@ -74,6 +74,20 @@ def changes(overrides: Overrides, name: str) -> dict[str, object]:
     return found
 
 
+def choices(texts: Sequence[str], name: str) -> dict[str, list[object]]:
+    """Fields and the values that they shall have, from `path=1,2,4` texts: TOML values, or plain texts, with commas."""
+    found: dict[str, list[object]] = {}
+    for text in texts:
+        path, equals, values = text.partition("=")
+        if not equals or not path.strip() or not values.strip():
+            raise UsageError(f"scenario {name}: {text!r}: expected path=value,value,..., as in topology.routers=1,2,4")
+        try:
+            found[path.strip()] = tomllib.loads(f"value = [{values}]")["value"]
+        except tomllib.TOMLDecodeError:
+            found[path.strip()] = [_value(value.strip()) for value in values.split(",")]
+    return found
+
+
 def _value(text: str) -> object:
     """What TOML reads there; plain text (5ms, after_store) needs no quotes."""
     try:

@@ -22,6 +22,7 @@ from imsim.scenario.quantities import PositiveSeconds, Seconds
 from imsim.scenario.sections import (
     AnyFault,
     Conversations,
+    Cost,
     Fault,
     Limits,
     Network,
@@ -46,7 +47,7 @@ from imsim.scenario.sections.people import CARRIED, MOST_BYTES
 _JOINED = ({"gateway", "router"}, {"router"}, {"router", "storage"})
 
 # The one place that says what only the simulation can choose.
-LIVE_IGNORES = ("network", "topology", "faults")
+LIVE_IGNORES = ("network", "topology", "faults", "cost")
 
 
 class Scenario(Section):
@@ -81,6 +82,7 @@ class Scenario(Section):
     faults: list[AnyFault] = Field(default=[], description="what goes wrong, and when (simulated only)")
     policies: Policies = Field(default=Policies(), description="how client and server behave")
     limits: Limits = Field(default=Limits(), description="where queues and requests end")
+    cost: Cost = Field(default=Cost(), description="what the service costs to run (simulated only)")
 
     def __init__(self, **fields: Any) -> None:
         try:

@@ -19,6 +19,7 @@ from imsim.scenario import (
     Scenario,
     Uniform,
 )
+from imsim.scenario.distributions import mean_of
 
 Z99 = stats.norm.ppf(0.99)
 
@@ -233,6 +234,8 @@ def test_what_is_known_of_an_own_distribution_may_be_said() -> None:
             return 2 * self.mean * u
 
     assert Bimodal(fast=1, slow=11).upper == float("inf")
+    assert mean_of(Bimodal(fast=1, slow=11)) == pytest.approx(2)
+    assert mean_of(Known(mean=3)) == pytest.approx(3)
     with pytest.raises(
         UsageError, match=r"workload.size: expected at most limits.content_bytes \(16384\), got up to 4"
     ):

@@ -390,7 +390,7 @@ def test_files_that_are_no_scenarios(tmp_path: Path) -> None:
 
 
 def test_the_live_world_ignores_sections_that_exist() -> None:
-    assert Scenario().ignored_live() == list(LIVE_IGNORES) == ["network", "topology", "faults"]
+    assert Scenario().ignored_live() == list(LIVE_IGNORES) == ["network", "topology", "faults", "cost"]
     assert set(LIVE_IGNORES) <= set(Scenario.model_fields)
 
 

@@ -1,6 +1,7 @@
 """The tables of a scenario's file, one module for each side of the system that they describe."""
 
 from imsim.scenario.sections.base import Section
+from imsim.scenario.sections.cost import Cost
 from imsim.scenario.sections.faults import AnyFault, Fault
 from imsim.scenario.sections.network import PROFILES, BackendLink, ClientLink, Link, Network
 from imsim.scenario.sections.people import Conversations, Population, Sessions, Workload
@@ -13,6 +14,7 @@ __all__ = [
     "BackendLink",
     "ClientLink",
     "Conversations",
+    "Cost",
     "Fault",
     "Limits",
     "Link",

@@ -6,7 +6,14 @@ from pydantic import Field, field_validator, model_validator
 
 from imsim.core.model import MessageType
 from imsim.scenario.arrivals import ArrivalsField, Poisson
-from imsim.scenario.distributions import Constant, Distribution, Exponential, NumberDistribution, SecondsDistribution
+from imsim.scenario.distributions import (
+    Constant,
+    Distribution,
+    Exponential,
+    NumberDistribution,
+    SecondsDistribution,
+    mean_of,
+)
 from imsim.scenario.errors import FieldError, suggestion
 from imsim.scenario.sections.base import Section
 
@@ -27,7 +34,7 @@ class Sessions(Section):
     @model_validator(mode="after")
     def _take_time(self) -> Sessions:
         for name, length in (("online", self.online), ("offline", self.offline)):
-            if length.mean <= 0:
+            if mean_of(length) <= 0:
                 raise FieldError(name, "expected more than 0 s on average, got 0 s")
         return self
 
@@ -213,7 +220,7 @@ class Workload(Section):
     @field_validator("activity")
     @classmethod
     def _of_some(cls, activity: Distribution) -> Distribution:
-        if activity.mean <= 0:
+        if mean_of(activity) <= 0:
             raise ValueError("expected more than 0 on average, got 0")
         return activity
 

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from imsim.scenario.arrivals import Replay, Shape
+from imsim.scenario.distributions import mean_of
 from imsim.scenario.draws import Draws
 from imsim.scenario.model import Scenario
 from imsim.scenario.workload.columns import Floats, Int64s, places
@@ -39,7 +40,7 @@ def _activity(scenario: Scenario, seed: int) -> Floats:
     activity, users = scenario.workload.activity, np.arange(scenario.population.users)
     if activity.constant is not None:
         return np.ones(len(users))
-    return activity.quantiles(Draws(seed, "activity").array(users)) / activity.mean
+    return activity.quantiles(Draws(seed, "activity").array(users)) / mean_of(activity)
 
 
 def arrivals(draws: Draws, rates: Floats, duration: float, shape: Shape | None = None) -> tuple[Int64s, Int64s, Int64s]:

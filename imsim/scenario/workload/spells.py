@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from imsim.core.exceptions import UsageError
-from imsim.scenario.distributions import Distribution
+from imsim.scenario.distributions import Distribution, mean_of
 from imsim.scenario.draws import Draws
 from imsim.scenario.model import Scenario
 from imsim.scenario.workload.columns import Bools, Floats, Int64s, starts
@@ -42,12 +42,12 @@ class Spells:
             return None
         devices = scenario.population.users * scenario.population.devices
         lengths = [sessions.offline, sessions.online]
-        mean = lengths[0].mean + lengths[1].mean
+        mean = mean_of(lengths[0]) + mean_of(lengths[1])
         if (many := 2 * devices * duration / mean) > _MOST:
             raise UsageError(
                 f"scenario {scenario.name}: {many:.2g} times a device comes or leaves; raise population.sessions.online"
             )
-        share = lengths[1].mean / mean if sessions.start is None else sessions.start
+        share = mean_of(lengths[1]) / mean if sessions.start is None else sessions.start
         is_online_first = Draws(seed, "online").array(np.arange(devices)) < share
 
         end = round(duration * 1e9)

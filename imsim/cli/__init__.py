@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from imsim.cli.designs import capacity, compare, sweep
+from imsim.cli.options import JOBS, JSON, KEY, METRIC, MOST, OUT, PRECISION, REPLICATIONS, SEED, SET, precision_of, text
+from imsim.cli.options import load as load_scenario
 from imsim.core.exceptions import ImsimError, UsageError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from imsim.analysis import Run
-    from imsim.scenario import Scenario
 
 _FAILURE, _USAGE, _INTERRUPTED, _TERMINATED = 1, 2, 130, 143
 
@@ -80,17 +80,8 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-_SET = click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Change a field of the scenario.")
-_SEED = click.option("--seed", type=click.IntRange(min=0), help="In place of the scenario's own.")
-_OUT = click.option("--out", default="results", show_default=True, metavar="DIR", help="Where the run's folder goes.")
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else.")
-_KEY = click.option(
-    "--key", envvar="IMSIM_KEY", default="imsim", metavar="KEY", help="The server's key, for tokens. [env: IMSIM_KEY]"
-)
-
-
 @cli.command()
-@_OUT
+@OUT
 def demo(out: str) -> None:
     """Simulate and load-test one scenario, and show both worlds side by side (about half a minute)."""
     from imsim import api
@@ -108,7 +99,7 @@ def demo(out: str) -> None:
     picture = api.save_cdf([simulated, live], live.path / "cdf.png")
 
     click.echo()
-    click.echo(_text(api.compare(simulated, live)))
+    click.echo(text(api.compare(simulated, live)))
     click.echo(
         f"\nlatency in ms after a warm-up of {scenario.warmup:g} s, from the time each message was intended.\n"
         "The simulated office is on Wi-Fi, 15 ms from its servers; the live one is on this machine's loopback.\n"
@@ -129,15 +120,51 @@ def demo(out: str) -> None:
 
 @cli.command()
 @click.argument("scenario", default="office")
-@_SEED
-@_SET
-@_OUT
-@_JSON
-def simulate(scenario: str, seed: int | None, overrides: tuple[str, ...], out: str, as_json: bool) -> None:
-    """Run SCENARIO (default: office) in simulated time."""
+@SEED
+@SET
+@OUT
+@REPLICATIONS
+@PRECISION
+@MOST
+@METRIC
+@JOBS
+@JSON
+def simulate(
+    scenario: str,
+    seed: int | None,
+    overrides: tuple[str, ...],
+    out: str,
+    replications: int | None,
+    precision: tuple[str, ...],
+    max_replications: int | None,
+    metrics: tuple[str, ...],
+    jobs: int,
+    as_json: bool,
+) -> None:
+    """Run SCENARIO (default: office) in simulated time.
+
+    Once, into a folder of its own; or, with --replications or --precision, several times in parallel, of which no rows
+    are
+    kept: then each number comes with its 95 % interval over the replications.
+    """
     from imsim import api
 
-    _show(api.simulate(_load(scenario, overrides, seed), out=out, progress=not as_json), as_json)
+    chosen = load_scenario(scenario, overrides, seed)
+    if replications is None and not precision:
+        if metrics or max_replications:
+            raise UsageError("--metric and --max-replications go with --replications or --precision")
+        _show(api.simulate(chosen, out=out, progress=not as_json), as_json)
+        return
+    found = api.simulate(
+        chosen,
+        replications=replications or 20,
+        precision=precision_of(precision),
+        max_replications=max_replications,
+        metrics=metrics,
+        jobs=jobs,
+        progress=not as_json,
+    )
+    click.echo(json.dumps(found.to_json_dict()) if as_json else str(found))
 
 
 @cli.command()
@@ -148,8 +175,8 @@ def simulate(scenario: str, seed: int | None, overrides: tuple[str, ...], out: s
 @click.option("--tls-cert", type=click.Path(dir_okay=False), help="Serve wss:// with this certificate (PEM).")
 @click.option("--tls-key", type=click.Path(dir_okay=False), help="The certificate's private key (PEM).")
 @click.option("--sync", type=click.Choice(["full", "normal"]), default="full", show_default=True, help="SQLite's.")
-@_SET
-@_KEY
+@SET
+@KEY
 @click.option("--key-from-stdin", is_flag=True, hidden=True)
 def serve(
     scenario: str,
@@ -166,7 +193,7 @@ def serve(
     """Serve the core over WebSockets, until interrupted. Policies and limits come from SCENARIO."""
     from imsim.live.serve import run_server
 
-    chosen = _load(scenario, overrides, None)
+    chosen = load_scenario(scenario, overrides, None)
     if (tls_cert is None) != (tls_key is None):
         raise UsageError("TLS needs both --tls-cert and --tls-key")
     if key_from_stdin:
@@ -190,11 +217,11 @@ def serve(
 @click.argument("scenario")
 @click.option("--url", required=True, metavar="ws://...", help="The server's address.")
 @click.option("--duration", type=float, metavar="SECONDS", help="In place of the scenario's own.")
-@_SEED
-@_SET
-@_KEY
-@_OUT
-@_JSON
+@SEED
+@SET
+@KEY
+@OUT
+@JSON
 def load(
     scenario: str,
     url: str,
@@ -208,7 +235,7 @@ def load(
     """Drive SCENARIO as real load against a server, with Locust."""
     from imsim import api
 
-    chosen = _load(scenario, overrides, seed)
+    chosen = load_scenario(scenario, overrides, seed)
     run = api.loadtest(chosen, url, duration=duration, key=key, out=out, progress=not as_json)
     for warning in run.manifest.get("warnings", ()):
         click.echo(f"imsim: warning: {warning}", err=True)
@@ -221,8 +248,8 @@ def load(
 @click.option("--first", default=0, show_default=True, type=click.IntRange(min=0), help="The first of them.")
 @click.option("--jobs", default=-1, metavar="N", help="Processes (default: one for each core). Changes no result.")
 @click.option("--replay", type=click.IntRange(min=0), metavar="SEED", help="Run this one again, and tell all about it.")
-@_SET
-@_JSON
+@SET
+@JSON
 def chaos(
     scenario: str | None,
     seeds: int,
@@ -240,7 +267,7 @@ def chaos(
 
     if overrides and not scenario:
         raise UsageError("chaos: --set changes a field of a scenario; name one")
-    chosen = _load(scenario, overrides, None) if scenario else None
+    chosen = load_scenario(scenario, overrides, None) if scenario else None
     again = shlex.join(["imsim", "chaos", *([scenario] if scenario else []), *(f"--set={o}" for o in overrides)])
     if replay is not None:
         outcome = search.replay(replay, chosen)
@@ -291,21 +318,15 @@ def scenarios(name: str | None) -> None:
         click.echo(f"{preset:<{width}}  {title}")
 
 
-def _load(scenario: str, overrides: tuple[str, ...], seed: int | None) -> Scenario:
-    from imsim.scenario import Scenario
-
-    return Scenario.load(scenario, overrides, seed=seed)
-
-
 def _show(run: Run, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(run.to_json_dict()))
         return
     from imsim.analysis import compare_table
 
-    click.echo(_text(compare_table([run])))
+    click.echo(text(compare_table([run])))
     click.echo(f"\nrun     {run.path}\ndigest  {run.digest}")
 
 
-def _text(table: pd.DataFrame) -> str:
-    return table.astype(object).where(table.notna(), "-").to_string()
+for command in (compare, sweep, capacity):
+    cli.add_command(command)

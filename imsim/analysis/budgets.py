@@ -1,0 +1,104 @@
+"""What must hold: `Budget("delivery.p99 < 200ms")`."""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from imsim.analysis.intervals import estimate
+from imsim.analysis.metrics import is_latency, value_of
+from imsim.analysis.replications import Replications
+from imsim.analysis.run import Run
+from imsim.core.exceptions import UsageError
+from imsim.scenario.quantities import parse_duration
+
+Verdict = Literal["keeps", "breaks", "undecided"]
+
+_BUDGET = re.compile(r"\s*([^<>=]*?)\s*(<=|>=|<|>)\s*(\S+(?: \w+)?)\s*")
+_OPERATORS: dict[str, Callable[[float, float], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+_EXAMPLES = "'delivery.p99 < 200ms', 'ack.p95 <= 50ms' or 'lost <= 0'"
+
+
+class Budget:
+    """A metric and the bound that it must keep, as a text: 'delivery.p99 < 200ms', 'ack.p95 <= 50ms', 'lost <= 0'.
+
+    `metric` is its name, `bound` in ms where that is a latency. `fails(run)` says what is wrong, or None.
+    Raises: UsageError for a text that is none.
+    """
+
+    def __init__(self, text: str) -> None:
+        match = _BUDGET.fullmatch(text)
+        if not match or not match[1]:
+            raise UsageError(f"budget {text!r}: expected a metric, one of < <= > >=, and a bound, as in {_EXAMPLES}")
+        self.metric, self._operator, bound = match.groups()
+        self.bound = self._bound(text, bound)
+        self.text = f"{self.metric} {self._operator} {bound}"
+
+    def _bound(self, text: str, bound: str) -> float:
+        if is_latency(self.metric):
+            try:
+                float(bound)
+            except ValueError:
+                try:
+                    return parse_duration(bound) * 1000
+                except ValueError:
+                    pass
+            raise UsageError(f"budget {text!r}: expected a duration with its unit, as in 200ms, got {bound!r}")
+        try:
+            return float(bound)
+        except ValueError:
+            raise UsageError(f"budget {text!r}: expected a plain number, got {bound!r}") from None
+
+    def is_kept_by(self, value: float) -> bool:
+        """By one number; what never came (infinity) keeps no upper bound, and nothing at all (nan) keeps none."""
+        return _OPERATORS[self._operator](value, self.bound)
+
+    def judge(self, values: Sequence[float]) -> Verdict:
+        """By one number of each replication: whether the *mean over replications* keeps the bound, as far as its 95 %
+        interval can tell; undecided where the bound lies within it.
+
+        A number that never came in any replication breaks an upper bound. Numbers are never negative, so one above 0 is
+        proof enough that the mean is.
+        """
+        if any(map(math.isnan, values)):
+            return "undecided"
+        if any(map(math.isinf, values)):
+            return "keeps" if self.is_kept_by(math.inf) else "breaks"
+        if self.bound == 0 and any(values):
+            return "keeps" if self.is_kept_by(max(values)) else "breaks"
+        found = estimate(values)
+        if found.low is None or found.high is None:
+            return "undecided"
+        ends = {self.is_kept_by(found.low), self.is_kept_by(found.high)}
+        return "undecided" if len(ends) == 2 else "keeps" if ends == {True} else "breaks"
+
+    def fails(self, subject: Run | Replications) -> str | None:
+        """One line that says by how much the budget is broken; None if it is kept, or, of replications, if their
+        interval does not tell."""
+        if isinstance(subject, Replications):
+            if self.judge(subject.values(self.metric)) != "breaks":
+                return None
+            return f"{self.text}: it is {subject[self.metric]}{self._unit} over {len(subject)} replications"
+        value = value_of(subject, self.metric)
+        if self.is_kept_by(value):
+            return None
+        told = f"{value:.4g}{self._unit}" if math.isfinite(value) else "null: what it falls among never came"
+        return f"{self.text}: it is {told if not math.isnan(value) else 'null: there is nothing to measure'}"
+
+    @property
+    def _unit(self) -> str:
+        return " ms" if is_latency(self.metric) else ""
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return f"Budget({self.text!r})"

@@ -1,0 +1,186 @@
+"""What a sweep found: one row for each design, its numbers with their intervals, and what is traded for what."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from imsim.analysis.intervals import CONFIDENCE
+from imsim.analysis.replications import Replications, to_json
+from imsim.core.exceptions import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+    from imsim.scenario import Scenario
+
+_COLOURS = 6  # that can be told apart
+_COST = "cost.per_hour"
+_LATENCY = "delivery.p99"
+
+
+class Sweep:
+    """`frame`: a row for each design; `samples`: a row for each replication of each; `plot()`: what is traded for what;
+    `sweep[3]`: all that is known of the fourth.
+    """
+
+    def __init__(self, base: Scenario, labels: Sequence[dict[str, object]], found: Sequence[Replications]) -> None:
+        self.base = base
+        self.labels = list(labels)
+        self.replications = list(found)
+
+    def __len__(self) -> int:
+        return len(self.replications)
+
+    def __getitem__(self, number: int) -> Replications:
+        return self.replications[number]
+
+    @property
+    def varied(self) -> list[str]:
+        """The columns that tell the designs apart."""
+        return list(dict.fromkeys(column for labels in self.labels for column in labels))
+
+    @property
+    def metrics(self) -> list[str]:
+        return self.replications[0].metrics
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """A row for each design: what was varied, each metric's mean over the replications with the ends of its 95 %
+        interval (`delivery.p99`, `delivery.p99.low`, `delivery.p99.high`), how many `replications` there were, and in
+        how many some number is `null`: that number has no mean then."""
+        import pandas as pd
+
+        rows = []
+        for labels, one in zip(self.labels, self.replications, strict=True):
+            row: dict[str, object] = {column: labels.get(column) for column in self.varied}
+            null = 0
+            for metric in self.metrics:
+                found = one[metric]
+                row |= {metric: found.value, f"{metric}.low": found.low, f"{metric}.high": found.high}
+                null = max(null, found.undefined)
+            rows.append({**row, "replications": len(one), "null": null})
+        numbers = [f"{metric}{end}" for metric in self.metrics for end in ("", ".low", ".high")]
+        return pd.DataFrame(rows).astype(dict.fromkeys(numbers, float))
+
+    @cached_property
+    def samples(self) -> pd.DataFrame:
+        """A row for each replication of each design: what was varied, then as in `Replications.frame`."""
+        import pandas as pd
+
+        parts = []
+        for labels, one in zip(self.labels, self.replications, strict=True):
+            part = one.frame.copy()
+            for place, column in enumerate(self.varied):
+                part.insert(place, column, [labels.get(column)] * len(part))
+            parts.append(part)
+        return pd.concat(parts, ignore_index=True)
+
+    def pareto(self, x: str = _COST, y: str = _LATENCY) -> pd.DataFrame:
+        """The rows of `frame` that no other beats: none has less of both `x` and `y`. By the means; of two rows whose
+        intervals overlap the sweep does not tell which is better."""
+        for metric in (x, y):
+            self._check(metric, self.metrics)
+        kept = self.frame.dropna(subset=[x, y]).sort_values([x, y])
+        best = math.inf
+        front = []
+        for place, value in kept[y].items():
+            if value < best:
+                best = value
+                front.append(place)
+        return kept.loc[front]
+
+    def plot(self, x: str | None = None, y: str = _LATENCY, hue: str | None = None, ax: Axes | None = None) -> Axes:
+        """What is traded for what.
+
+        x: a metric (what it costs, if there are prices): a point for each design, with intervals and the Pareto front.
+        Or
+            what was varied: lines. hue: what else was varied, by colour. y: a metric.
+        """
+        from imsim.analysis import tradeoffs
+
+        return tradeoffs.draw(self, *self._axes(x, y, hue), ax)
+
+    def save_plot(self, path: str | Path, x: str | None = None, y: str = _LATENCY, hue: str | None = None) -> Path:
+        """The same as a PNG or SVG file."""
+        from imsim.analysis import tradeoffs
+
+        return tradeoffs.save(self, *self._axes(x, y, hue), Path(path))
+
+    def _axes(self, x: str | None, y: str, hue: str | None) -> tuple[str, str, str | None]:
+        x = x or (_COST if _COST in self.metrics else self.varied[0])
+        self._check(x, [*self.varied, *self.metrics])
+        self._check(y, self.metrics)
+        if hue is None:
+            others = [column for column in self.varied if column != x and 1 < self.frame[column].nunique() <= _COLOURS]
+            hue = others[0] if others else None
+        else:
+            self._check(hue, self.varied)
+        return x, y, hue
+
+    def _check(self, column: str, known: Sequence[str]) -> None:
+        if column not in known:
+            raise UsageError(f"sweep: there is no {column!r} here; known: {', '.join(known)}")
+
+    def to_json_dict(self) -> dict[str, Any]:
+        """What `imsim sweep --json` prints."""
+        return {
+            "scenario": self.base.name,
+            "seed": self.base.seed,
+            "confidence": CONFIDENCE,
+            "points": [
+                {
+                    "values": labels,
+                    "replications": len(one),
+                    "metrics": {metric: to_json(one[metric]) for metric in self.metrics},
+                }
+                for labels, one in zip(self.labels, self.replications, strict=True)
+            ],
+            "notes": self.notes,
+        }
+
+    @property
+    def notes(self) -> list[str]:
+        """What to know before these numbers are used, each once."""
+        notes: dict[str, list[int]] = {}
+        for number, one in enumerate(self.replications):
+            for note in one.notes:
+                notes.setdefault(note, []).append(number)
+        return [
+            note if len(numbers) == len(self) else f"{note} (in row {', '.join(map(str, numbers))})"
+            for note, numbers in notes.items()
+        ]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The frame for reading: each number with its interval in one cell."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            [
+                {
+                    **{column: labels.get(column, "") for column in self.varied},
+                    **{metric: str(one[metric]) for metric in self.metrics},
+                    "replications": len(one),
+                }
+                for labels, one in zip(self.labels, self.replications, strict=True)
+            ]
+        )
+
+    def __str__(self) -> str:
+        text: str = self.table.to_string()
+        return "\n".join([text, *(f"note: {note}" for note in self.notes)])
+
+    def __repr__(self) -> str:
+        return f"<Sweep of {self.base.name} over {', '.join(self.varied)}: {len(self)} designs>"
+
+    def _repr_html_(self) -> str:
+        html = self.table.to_html(border=0)
+        notes = "".join(f"<br><small>{escape(note)}</small>" for note in self.notes)
+        title = f"<b>{escape(self.base.name)}</b> · {len(self)} designs from seed {self.base.seed}"
+        return f"<div>{title}{html}<small>means over replications, with their 95 % intervals</small>{notes}</div>"

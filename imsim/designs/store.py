@@ -1,0 +1,83 @@
+"""What has been run is kept: one line of JSON for each (design, replication), written as soon as it is finished."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from imsim.analysis.metrics import Measures
+from imsim.analysis.replications import Sample
+from imsim.core.exceptions import UsageError
+from imsim.designs import fingerprint
+from imsim.designs.replicate import replication_seed
+from imsim.scenario import Scenario
+
+FILE = "finished.jsonl"
+
+
+class FolderStore:
+    """In a folder's `finished.jsonl`. A line counts for whoever asks for the same design, seed and program again, and
+    for no one else; so one folder may serve several sweeps, and one that has grown.
+
+    A process that is killed leaves at most its last line unfinished, which is then run again.
+    Raises: UsageError if the folder cannot be made or written.
+    """
+
+    def __init__(self, folder: Path, measures: Measures) -> None:
+        self._names = measures.all
+        self._functions = {name: fingerprint.function(one) for name, one in measures.functions.items()}
+        self._path = folder / FILE
+        self._designs: dict[int, tuple[Scenario, str]] = {}
+        self._kept: dict[str, dict[str, Any]] = {}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._path.touch()
+            text = self._path.read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise UsageError(f"out: cannot keep anything in {folder}: {error.strerror}") from None
+        for line in text.split("\n"):
+            self._take(line)
+        self._begin = "" if not text or text.endswith("\n") else "\n"
+
+    def _take(self, line: str) -> None:
+        try:
+            entry = json.loads(line)
+            before = self._kept.get(entry["key"], {})
+            values = before.get("values", {}) | entry["values"]
+            functions = before.get("functions", {}) | entry["functions"]
+            self._kept[entry["key"]] = entry | {"values": values, "functions": functions}
+        except (ValueError, TypeError, KeyError):
+            pass  # torn: as if it were not there
+
+    def get(self, scenario: Scenario, replication: int) -> Sample | None:
+        """What is known of this replication, if everything that is measured is."""
+        seed = replication_seed(scenario.seed, replication)
+        entry = self._kept.get(self._key(scenario, seed))
+        if entry is None or not all(name in entry["values"] for name in self._names):
+            return None
+        if any(entry["functions"].get(name) != source for name, source in self._functions.items()):
+            return None
+        return Sample(replication, seed, entry["digest"], {name: entry["values"][name] for name in self._names})
+
+    def put(self, scenario: Scenario, sample: Sample) -> None:
+        entry = {
+            "key": self._key(scenario, sample.seed),
+            "seed": sample.seed,
+            "digest": sample.digest,
+            "values": sample.values,
+            "functions": self._functions,
+        }
+        # One write, so that lines of two processes do not mix.
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(f"{self._begin}{json.dumps(entry)}\n")
+        self._begin = ""
+
+    def _key(self, scenario: Scenario, seed: int) -> str:
+        known = self._designs.get(id(scenario))
+        if known is None:
+            known = self._designs[id(scenario)] = (
+                scenario,
+                fingerprint.design(scenario),
+            )  # held, so that its id is its own
+        return f"{known[1]}:{seed}:{fingerprint.program()}"

@@ -1,0 +1,83 @@
+import math
+
+import pytest
+
+from imsim import Budget, UsageError
+from imsim.analysis.replications import Replications, Sample
+from imsim.scenario import Scenario
+
+
+@pytest.mark.parametrize(
+    ("text", "metric", "bound", "again"),
+    [
+        ("delivery.p99 < 200ms", "delivery.p99", 200, "delivery.p99 < 200ms"),
+        ("ack.p95<=0.05s", "ack.p95", 50, "ack.p95 <= 0.05s"),
+        (" delivery.p99.9 <= 1.5 s ", "delivery.p99.9", 1500, "delivery.p99.9 <= 1.5 s"),
+        ("lost <= 0", "lost", 0, "lost <= 0"),
+        ("delivered >= 1e3", "delivered", 1000, "delivered >= 1e3"),
+        ("mine > 0.5", "mine", 0.5, "mine > 0.5"),
+    ],
+)
+def test_a_budget_is_a_text(text, metric, bound, again):
+    budget = Budget(text)
+    assert (budget.metric, budget.bound, str(budget)) == (metric, bound, again)
+    assert repr(budget) == f"Budget({again!r})"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "expected a metric"),
+        ("delivery.p99", "delivery.p99 < 200ms"),
+        ("< 5", "expected a metric"),
+        ("delivery.p99 = 5ms", "one of"),
+        ("delivery.p99 < 200", "unit, as in 200ms"),
+        ("delivery.p99 < 0", "unit, as in 200ms"),
+        ("delivery.p99 < fast", "'fast'"),
+        ("lost <= 2ms", "a plain number, got '2ms'"),
+    ],
+)
+def test_what_is_none_is_refused(text, words):
+    with pytest.raises(UsageError, match=words):
+        Budget(text)
+
+
+def test_a_run_keeps_it_or_fails_with_a_message(delivered):
+    run = delivered(100, 200)
+    assert Budget("delivery.max <= 200ms").fails(run) is None
+    assert Budget("delivery.max < 200ms").fails(run) == "delivery.max < 200ms: it is 200 ms"
+    assert Budget("lost <= 0").fails(run) is None
+    assert "never came" in Budget("ack.p99 < 1s").fails(delivered(1, None))
+    assert "nothing to measure" in Budget("ack.p99 < 1s").fails(delivered())
+    with pytest.raises(UsageError, match="none of this name"):
+        Budget("mine < 3").fails(run)
+
+
+def test_replications_are_judged_by_the_interval_of_their_mean():
+    budget = Budget("delivery.p99 < 10ms")
+    assert budget.judge([8.0, 8.1, 8.2]) == "keeps"
+    assert budget.judge([11.8, 12.1, 12.2]) == "breaks"
+    assert budget.judge([8.0, 11.0, 9.0]) == "undecided"
+    assert budget.judge([8.0]) == "undecided"
+    assert Budget("delivered > 10").judge([12.0, 12.1, 12.2]) == "keeps"
+
+
+def test_what_never_came_breaks_it_in_whichever_replication():
+    assert Budget("delivery.p99 < 10ms").judge([8.0, math.inf]) == "breaks"
+    assert Budget("delivery.p99 < 10ms").judge([8.0, math.nan]) == "undecided"
+
+
+def test_one_that_is_lost_proves_that_the_mean_is_above_zero():
+    assert Budget("lost <= 0").judge([0.0, 0.0, 1.0]) == "breaks"
+    assert Budget("lost < 0").judge([0.0, 0.0]) == "breaks"
+    assert Budget("lost <= 0").judge([0.0, 0.0]) == "keeps"
+    assert Budget("lost > 0").judge([0.0, 1.0]) == "keeps"
+
+
+def test_replications_fail_where_their_interval_says_so():
+    def make(*values):
+        return Replications(Scenario(), [Sample(r, r, "", {"ack.p50": v}) for r, v in enumerate(values)])
+
+    assert Budget("ack.p50 < 10ms").fails(make(8.0, 11.0)) is None
+    message = Budget("ack.p50 < 10ms").fails(make(12.0, 12.2))
+    assert message == "ack.p50 < 10ms: it is 12.1 [10.83, 13.37] ms over 2 replications"

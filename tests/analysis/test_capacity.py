@@ -1,0 +1,109 @@
+import math
+
+import pytest
+from matplotlib.figure import Figure
+
+import imsim
+from imsim.analysis.budgets import Budget
+from imsim.analysis.capacity import Bracket, Capacity, load_of, search
+from imsim.analysis.replications import Replications, Sample
+from imsim.scenario import Scenario
+
+
+def judge(limit, blur=0.0):
+    """A design that bears `limit`, of which nothing can be told within `blur` of it; counts how often it is asked."""
+
+    def judged(load):
+        judged.asked.append(load)
+        if abs(load - limit) <= blur:
+            return "undecided"
+        return "keeps" if load < limit else "breaks"
+
+    judged.asked = []
+    return judged
+
+
+@pytest.mark.parametrize("limit", [0.02, 0.9, 1.0001, 7.3, 60.0])
+def test_the_limit_is_bracketed_as_closely_as_asked(limit):
+    asked = judge(limit)
+    bracket = search(asked, 1.0, tolerance=0.05)
+    assert bracket.keeps < limit <= bracket.breaks <= bracket.keeps * 1.05
+    assert bracket.undecided == []
+    assert len(asked.asked) == len(set(asked.asked)) < 15
+
+
+def test_what_is_undecided_lies_inside_the_bracket():
+    bracket = search(judge(3.0, blur=0.2), 1.0, tolerance=0.05)
+    first, last = bracket.undecided[0], bracket.undecided[-1]
+    assert bracket.keeps < 2.8 <= first <= last <= 3.2 < bracket.breaks
+    assert first <= bracket.keeps * 1.05
+    assert bracket.breaks <= last * 1.05
+
+
+def test_whole_loads_are_whole():
+    bracket = search(judge(13.5), 5.0, tolerance=0.01, whole=True)
+    assert (bracket.keeps, bracket.breaks) == (13, 14)
+    bracket = search(judge(0.5), 5.0, tolerance=0.01, whole=True)
+    assert (bracket.keeps, bracket.breaks) == (None, 1)
+
+
+def test_it_gives_up_where_told_to():
+    assert search(judge(1e9), 1.0, tolerance=0.05).keeps == 64
+    assert search(judge(0.0), 1.0, tolerance=0.05).keeps is None
+    bracket = search(judge(100.0), 1.0, tolerance=0.05, highest=7.0)
+    assert (bracket.keeps, bracket.breaks) == (7, None)
+    bracket = search(judge(0.1), 1.0, tolerance=0.05, lowest=0.3)
+    assert (bracket.keeps, min(bracket.verdicts)) == (None, 0.3)
+
+
+def test_what_is_not_monotone_is_seen():
+    bracket = Bracket({1.0: "keeps", 2.0: "breaks", 4.0: "keeps"})
+    assert (bracket.keeps, bracket.breaks, bracket.is_monotone) == (1, 2, False)
+
+
+def make(verdicts, budget="delivery.p99 < 200ms"):
+    budget = Budget(budget)
+    tried = {
+        load: Replications(Scenario(), [Sample(r, r, "", {budget.metric: value + r}) for r in range(3)])
+        for load, (_, value) in verdicts.items()
+    }
+    bracket = Bracket({load: verdict for load, (verdict, _) in verdicts.items()})
+    return Capacity(Scenario(name="tiny"), budget, "workload.rate", bracket, tried)
+
+
+FOUND = make({2.0: ("breaks", 500.0), 1.0: ("keeps", 50.0), 1.5: ("undecided", 199.0), 4.0: ("breaks", math.inf)})
+
+
+def test_it_tells_what_was_tried_and_what_that_means():
+    assert (FOUND.keeps, FOUND.breaks) == (1.0, 2.0)
+    assert FOUND.frame["workload.rate"].tolist() == [1.0, 1.5, 2.0, 4.0]
+    assert FOUND.frame["budget"].tolist() == ["keeps", "undecided", "breaks", "breaks"]
+    assert FOUND.frame["null"].tolist() == [0, 0, 0, 3]
+    text = str(FOUND)
+    assert "delivery.p99 < 200ms is kept up to workload.rate = 1, and broken from 2 on" in text
+    assert "not told apart from the budget by 3 replications: 1.5" in text
+    assert "never better" in text
+    assert FOUND.to_json_dict()["undecided"] == [1.5]
+    assert "<b>tiny</b>" in FOUND._repr_html_()
+    assert repr(FOUND).startswith("<Capacity of tiny: ")
+
+
+def test_what_was_not_found_is_said():
+    assert "no load was found that keeps" in str(make({1.0: ("breaks", 500.0)}))
+    assert "is kept up to workload.rate = 1 at least" in str(make({1.0: ("keeps", 50.0)}))
+    assert "more load is not always worse" in str(make({1.0: ("breaks", 500.0), 2.0: ("keeps", 50.0)}))
+
+
+def test_it_is_drawn_with_the_budget_and_the_bracket():
+    ax = FOUND.plot(ax=Figure().subplots())
+    labels = ax.get_legend_handles_labels()[1]
+    assert set(labels) == {"keeps", "undecided", "breaks", "delivery.p99 < 200ms", "the capacity is in here"}
+    assert "1 loads not drawn" in ax.get_xlabel()
+
+
+def test_a_load_is_a_number_of_the_scenario():
+    assert load_of(Scenario(), "population.users") == (Scenario().population.users, True)
+    assert load_of(Scenario(), "workload.rate") == (Scenario().workload.rate, False)
+    for path in ("workload.rat", "policies.ack", "network", "conversations.churn"):
+        with pytest.raises(imsim.UsageError, match=r"as in workload\.rate"):
+            load_of(Scenario(), path)

@@ -1,0 +1,105 @@
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import imsim
+from imsim.analysis.comparison import Comparison, changes, difference
+from imsim.analysis.replications import Replications, Sample
+from imsim.scenario import Scenario
+
+
+def make(*values, first=0, metric="delivery.p99", name="tiny", **fields):
+    samples = [Sample(r, 100 + r, "", {metric: value}) for r, value in enumerate(values, start=first)]
+    return Replications(Scenario(name=name).with_(fields), samples)
+
+
+def test_the_interval_is_that_of_the_paired_differences():
+    rng = np.random.default_rng(1)
+    luck = rng.normal(100, 20, 30)
+    a, b = luck.tolist(), (luck + 3 + rng.normal(0, 1, 30)).tolist()
+    found = difference("delivery.p99", a, b)
+    paired = stats.ttest_rel(b, a).confidence_interval(0.95)
+    assert (found.absolute.low, found.absolute.high) == pytest.approx((paired.low, paired.high))
+    unpaired = stats.ttest_ind(b, a).confidence_interval(0.95)
+    assert unpaired.low < 0 < unpaired.high, "which would have told nothing"
+    assert found.better == "A"
+    variances = np.var(a, ddof=1) + np.var(b, ddof=1)
+    assert found.saved == pytest.approx(variances / np.var(np.subtract(b, a), ddof=1))
+    assert found.saved > 400
+
+
+def test_intervals_cover_the_differences_that_are_true():
+    """Both the absolute (3) and the relative one (10 %), with noise that both designs share and noise that they do
+    not."""
+    rng = np.random.default_rng(2)
+    absolute = relative = 0
+    for _ in range(400):
+        luck = rng.exponential(10, (20, 5)).mean(axis=1) + 20  # of mean 30
+        found = difference("m", luck.tolist(), (luck * 1.1 + rng.normal(0, 0.5, 20)).tolist())
+        absolute += found.absolute.low < 3 < found.absolute.high
+        relative += found.relative.low < 0.1 < found.relative.high
+    assert 0.92 < absolute / 400 < 0.98
+    assert 0.92 < relative / 400 < 0.98
+
+
+def test_better_is_lower_where_that_means_something():
+    assert difference("delivery.p99", [5.0, 6.0, 7.0], [1.0, 2.1, 3.0]).better == "B"
+    assert difference("delivery.p99", [5.0, 6.0, 7.0], [5.0, 6.0, 7.0]).better == "="
+    assert difference("delivery.p99", [5.0, 6.0, 7.0], [7.0, 6.0, 5.0]).better == "?"
+    assert difference("delivery.p99", [5.0], [7.0]).better == "?"
+    assert difference("messages", [5.0, 6.0, 7.0], [1.0, 2.0, 3.0]).better == ""
+
+
+def test_what_is_null_on_one_side_has_no_difference():
+    found = difference("delivery.p99", [1.0, 2.0, math.inf], [1.0, 2.0, 3.0])
+    assert (found.absolute.value, found.relative.value, found.saved, found.better) == (None, None, None, "")
+    assert "null in 1 of 3" in str(found)
+    told = Comparison(make(1.0, math.inf), make(1.0, 2.0))
+    assert "delivery.p99" in told.notes[-1]
+    assert told.table.loc["delivery.p99", "null"] == 1
+
+
+def test_texts_say_who_is_better_by_how_much_and_why():
+    told = Comparison(make(10.0, 12.0, 11.0), make(8.0, 9.1, 9.0, **{"topology.routers": 4}))
+    text = str(told)
+    assert "B: tiny, which differs in topology.routers: 1 -> 4" in text
+    assert "delivery.p99: B - A is -2.3 ms [-3.591, -1.009], -20.9% [-28.9%, -12.9%]: B is better" in text
+    assert "3 pairs" in told.notes[0]
+    assert "<div>A: tiny" in told._repr_html_()
+    printed = told.to_json_dict()
+    assert printed["changes"] == {"topology.routers": ["1", "4"]}
+    assert printed["metrics"]["delivery.p99"]["better"] == "B"
+    assert repr(told) == "<Comparison of tiny and tiny: 3 pairs>"
+
+
+def test_replications_without_a_partner_are_left_out_and_counted():
+    told = Comparison(make(1.0, 2.0, 3.0, 4.0), make(2.0, 4.0))
+    assert (told.pairs, told.left_out) == (2, 2)
+    assert told["delivery.p99"].absolute.value == 1.5
+    assert "2 replications are without a partner" in " ".join(told.notes)
+
+
+def test_other_seeds_are_no_pairs():
+    other = Replications(Scenario(), [Sample(0, 7, "", {"delivery.p99": 1.0})])
+    with pytest.raises(imsim.UsageError, match="same seeds"):
+        Comparison(make(1.0), other)
+    with pytest.raises(imsim.UsageError, match="same seeds"):
+        Comparison(make(1.0), make(1.0, first=1))
+    with pytest.raises(imsim.UsageError, match=r"'lost'.*delivery\.p99"):
+        Comparison(make(1.0), make(1.0))["lost"]
+
+
+def test_what_scenarios_differ_in():
+    office = Scenario.load("office")
+    changed = {
+        "topology.routers": 4,
+        "topology.storage.service.append": {"kind": "exponential", "mean": "5ms"},
+        "title": "another",
+        "workload.rate": 3.0,
+    }
+    found = changes(office, office.with_(changed))
+    assert sorted(found) == ["topology.routers", "topology.storage.service.append", "workload.rate"]
+    assert found["topology.routers"] == (2, 4)
+    assert changes(office, office) == {}

@@ -1,0 +1,61 @@
+import math
+
+import pytest
+
+from imsim import UsageError
+from imsim.analysis.metrics import LATENCY_METRICS, Measures, default_metrics, value_of
+from imsim.scenario import Scenario
+
+
+def test_latencies_are_those_of_the_summary(delivered):
+    run = delivered(*range(1, 301))
+    told = run.to_json_dict()
+    for name in LATENCY_METRICS:
+        what, statistic = name.split(".")
+        assert value_of(run, name) == told[f"{what}_ms"][statistic]
+    for name in ("messages", "deliveries", "delivered", "lost", "shed", "duplicates"):
+        assert value_of(run, name) == told[name]
+
+
+def test_percentiles_have_fractions(delivered):
+    run = delivered(*range(1, 1001))
+    assert value_of(run, "delivery.p99.9") == 999
+    assert value_of(run, "delivery.p7") == 70
+    assert value_of(run, "ack.p99.95") == 1000
+
+
+def test_what_never_came_is_infinite_and_nothing_at_all_is_nan(delivered, build):
+    run = delivered(1, 2, None)
+    assert [value_of(run, f"delivery.{name}") for name in ("p50", "p99", "mean")] == [2, math.inf, math.inf]
+    assert math.isnan(value_of(build(), "delivery.p99"))
+
+
+@pytest.mark.parametrize("name", ["delivery", "delivery.p100", "delivery.p", "latency.p99", "cost.per_year", "lots"])
+def test_an_unknown_name_is_refused_with_those_that_there_are(name):
+    with pytest.raises(UsageError, match=r"delivery\.p50.*lost.*cost\.per_hour"):
+        Measures.of([name])
+
+
+def test_own_functions_are_metrics(delivered):
+    def slow(run):
+        return (run.deliveries.delivered_at > 2_000_000).sum()
+
+    measures = Measures.of(["lost", slow, "lost"])
+    assert measures.all == ("lost", "slow")
+    assert measures(delivered(1, 2, 3)) == {"lost": 0.0, "slow": 1.0}
+    assert Measures.of({"mine": lambda run: 7}, also=["lost"])(delivered(1)) == {"lost": 0.0, "mine": 7.0}
+    assert math.isnan(Measures.of({"mine": lambda run: None})(delivered(1))["mine"])
+
+
+def test_own_functions_are_checked(delivered):
+    with pytest.raises(UsageError, match=r"'mine'.*expected a number.*'soon'"):
+        Measures.of({"mine": lambda run: "soon"})(delivered(1))
+    with pytest.raises(UsageError, match="already"):
+        Measures.of({"lost": len}, also=["lost"])
+    with pytest.raises(UsageError, match="function"):
+        Measures.of({"mine": 3})
+
+
+def test_costs_are_measured_where_there_are_prices():
+    assert "cost.per_hour" not in default_metrics(Scenario())
+    assert "cost.per_million" in default_metrics(Scenario().with_({"cost.router": 0.1}))

@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+
+from imsim.analysis import warmup
+from imsim.analysis.warmup import Series, mser5
+
+
+def test_a_steady_series_is_not_cut():
+    rng = np.random.default_rng(1)
+    cuts = [mser5(rng.normal(10, 1, 500)) for _ in range(20)]
+    assert np.median([cut for cut in cuts if cut is not None]) <= 50
+
+
+def test_a_beginning_that_differs_is_cut():
+    rng = np.random.default_rng(2)
+    values = rng.normal(10, 1, 500)
+    values[:100] -= np.linspace(8, 0, 100)  # fills up
+    assert 60 <= mser5(values) <= 120
+    values = rng.normal(10, 1, 500)
+    values[:100] += 5
+    assert mser5(values) in (100, 105, 110)
+
+
+def test_what_never_becomes_steady_is_not_cut_at_all():
+    assert mser5(np.arange(500.0)) is None
+    assert mser5(np.arange(5.0)) is None
+
+
+def test_the_best_cut_is_that_of_the_definition():
+    rng = np.random.default_rng(3)
+    values = rng.exponential(1, 200) + np.exp(-np.arange(200) / 20)
+    batches = values.reshape(-1, 5).mean(axis=1)
+    n = len(batches)
+    errors = [((batches[d:] - batches[d:].mean()) ** 2).sum() / (n - d) ** 2 for d in range(n - 5)]
+    assert mser5(values) == 5 * int(np.argmin(errors))
+
+
+def test_a_runs_series_counts_by_intended_time(build):
+    run = build(
+        [{"intended_at": at} for at in (0, 3_000_000_000, 3_000_000_000, 9_999_999_999)],
+        [{"intent": i, "delivered_at": at} for i, at in enumerate((5_000_000, 3_001_000_000, 3_003_000_000))]
+        + [{"intent": 3}],
+        duration=10.0,
+    )
+    series = Series.of(run)
+    assert (series.sums[0], series.counts[0]) == (5.0, 1)
+    assert (series.sums[150], series.counts[150]) == (4.0, 2)
+    assert series.counts.sum() == 3  # what never came is in no mean
+
+
+def test_seconds_are_suggested_from_the_mean_over_replications():
+    rng = np.random.default_rng(4)
+    replications = []
+    for _ in range(20):
+        values = rng.exponential(10, 500)
+        values[:50] += 15
+        replications.append(Series(20.0, values, np.ones(500)))
+    assert warmup.suggest(replications) == pytest.approx(2.0)
+    replications = [Series(20.0, np.arange(500.0), np.ones(500))]
+    assert warmup.suggest(replications) is None
+    assert warmup.suggest([Series(20.0, np.zeros(500), np.zeros(500))]) is None

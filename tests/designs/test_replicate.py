@@ -1,0 +1,131 @@
+"""Replications: what they are, and that neither workers nor backends change them."""
+
+from __future__ import annotations
+
+import joblib
+import pytest
+from joblib._parallel_backends import SequentialBackend, ThreadingBackend
+
+import imsim
+from imsim.designs import replication_seed
+
+OFFICE = imsim.Scenario.load("office").with_(
+    {"duration": 1.0, "warmup": 0.0, "drain": 1.0, "population.users": 30, "workload.rate": 1.0}
+)
+
+
+@pytest.fixture(scope="module")
+def four():
+    return imsim.simulate(OFFICE, seed=3, replications=4, jobs=1)
+
+
+def test_each_replication_is_the_run_of_its_seed(four):
+    assert four.frame.seed[0] == 3
+    assert four.frame.seed.is_unique
+    for replication in (0, 3):
+        run = imsim.simulate(OFFICE, seed=int(four.frame.seed[replication]))
+        assert run.digest == four.frame.digest[replication]
+        assert run.to_json_dict()["delivery_ms"]["p99"] == four.frame["delivery.p99"][replication]
+
+
+def test_the_number_of_workers_changes_nothing(four):
+    assert imsim.simulate(OFFICE, seed=3, replications=4, jobs=2).frame.equals(four.frame)
+    assert imsim.simulate(OFFICE, seed=3, replications=4).summary().equals(four.summary())
+
+
+def test_fewer_are_the_first_of_more(four):
+    assert imsim.simulate(OFFICE, seed=3, replications=2, jobs=1).frame.equals(four.frame[:2])
+
+
+def test_seeds_follow_from_the_seed_and_fit_json():
+    seeds = [replication_seed(seed, replication) for seed in (1, 2) for replication in range(500)]
+    assert len(set(seeds)) == 1000
+    assert max(seeds) < 2**53
+    assert replication_seed(1, 1) == 1822839599862734  # on every machine
+
+
+def test_functions_of_ones_own_are_measured_in_other_processes():
+    few = imsim.simulate(OFFICE, replications=2, jobs=2, metrics={"senders": lambda run: run.messages.sender.nunique()})
+    assert 1 < few["senders"].value < 30
+
+
+def test_joblibs_own_switch_chooses_another_backend(four):
+    class Elsewhere(ThreadingBackend):
+        tasks = 0
+
+        def submit(self, *arguments, **options):
+            Elsewhere.tasks += 1
+            return super().submit(*arguments, **options)
+
+    assert not issubclass(Elsewhere, SequentialBackend)
+    joblib.register_parallel_backend("elsewhere", Elsewhere)
+    with joblib.parallel_config("elsewhere"):
+        assert imsim.simulate(OFFICE, seed=3, replications=4, jobs=2).frame.equals(four.frame)
+    assert Elsewhere.tasks == 4
+
+
+def test_a_precision_adds_replications_until_it_is_reached_or_there_are_too_many():
+    options = {"replications": 5, "metrics": {"messages each": lambda run: len(run.messages)}}
+    rough = imsim.simulate(OFFICE, precision={"messages each": 0.8}, jobs=1, **options)
+    assert (len(rough), rough.is_precise) == (5, True)
+    fine = imsim.simulate(OFFICE, precision={"messages each": 0.13}, jobs=1, **options)
+    assert fine.is_precise
+    assert len(fine) > 5
+    assert fine.frame[:5].equals(rough.frame)
+    assert imsim.simulate(OFFICE, precision={"messages each": 0.13}, jobs=2, **options).frame.equals(fine.frame)
+    never = imsim.simulate(OFFICE, precision=0.0001, max_replications=7, jobs=1, **options)
+    assert (len(never), never.is_precise) == (7, False)
+
+
+def test_a_number_that_is_null_ends_the_search_for_precision():
+    dead = OFFICE.with_({"topology.storage.service": {"append": "1h"}})
+    found = imsim.simulate(dead, replications=2, precision=0.05, jobs=1)
+    assert len(found) == 2
+    assert not found.is_precise
+    assert found["delivery.p99"].undefined == 2
+
+
+def test_runs_are_kept_where_asked(four):
+    kept = imsim.simulate(OFFICE, seed=3, replications=2, jobs=2, keep="runs")
+    assert [run.digest for run in kept] == [run.digest for run in kept.runs] == four.frame.digest[:2].tolist()
+    assert kept.runs[1].seed == kept.runs[1].scenario.seed == four.frame.seed[1]
+
+
+def test_a_warm_up_is_suggested_where_a_service_starts_cold():
+    """Everybody sends at once after an idle start: the queue needs a while to fill up to what it stays at."""
+    busy = imsim.Scenario().with_(
+        {
+            "duration": 12.0,
+            "drain": 5.0,
+            "population.users": 50,
+            "workload.rate": 1.0,
+            "topology.storage.service": {"append": {"kind": "exponential", "mean": "19ms"}},
+        }
+    )
+    seconds = imsim.simulate(busy, replications=4, jobs=1).suggest_warmup()
+    assert 0.1 < seconds < 6
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"replications": 0}, "replications: expected 1 or more"),
+        ({"replications": 30, "max_replications": 20}, "max_replications"),
+        ({"replications": 2, "jobs": 0}, "jobs"),
+        ({"replications": 2, "keep": "rows"}, "keep.*'rows'"),
+        ({"replications": 2, "out": "results"}, "out.*keep='runs'"),
+        ({"precision": 5}, "delivery.p99 between 0 and 1"),
+        ({"precision": 0.1, "replications": 1}, "two or more"),
+        ({"precision": {"delivery.p0x": 0.1}}, "delivery.p0x"),
+        ({"replications": 2, "metrics": ["nonsense"]}, "nonsense"),
+    ],
+)
+def test_bad_input_says_what_was_expected(options, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(imsim.UsageError, match=words):
+        imsim.simulate(OFFICE, **options)
+
+
+def test_a_mistake_in_ones_own_function_comes_back():
+    with pytest.raises(ZeroDivisionError):
+        imsim.simulate(OFFICE, replications=2, jobs=2, metrics={"mine": lambda run: 1 / 0})

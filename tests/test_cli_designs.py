@@ -1,0 +1,98 @@
+"""The commands that ask about designs, in this process: what they print, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+import imsim
+from imsim.cli import cli
+
+SHORT = ("--set", "duration=1", "--set", "warmup=0", "--set", "drain=1", "--jobs", "1")
+
+
+@pytest.fixture
+def command(capsys, tmp_path, monkeypatch):
+    """Runs `imsim ...` in a folder of its own and returns what it prints."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> str:
+        cli.main(args=[*map(str, arguments)], prog_name="imsim", standalone_mode=False)
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_replications_come_with_intervals(command, tmp_path):
+    arguments = ("simulate", *SHORT, "--replications", "2", "--metric", "delivery.p99.9")
+    table = command(*arguments)
+    assert re.search(r"^ +mean +low +high +relative", table)
+    assert "note: an interval from 2 replications" in table
+    printed = json.loads(command(*arguments, "--json"))
+    assert (printed["replications"], len(printed["digests"]), printed["precise"]) == (2, 2, None)
+    found = printed["metrics"]["delivery.p99.9"]
+    assert found["low"] < found["mean"] < found["high"]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("precision", "reached"), [("lost=0.1", True), ("delivery.max=0.001", False), ("1e-9", False)])
+def test_a_precision_is_of_the_p99_or_of_what_is_named(command, precision, reached):
+    limits = ("--replications", "2", "--max-replications", "2")
+    assert json.loads(command("simulate", *SHORT, *limits, "--precision", precision, "--json"))["precise"] is reached
+
+
+def test_designs_are_compared(command):
+    arguments = ("compare", "office", *SHORT, "--set-b", "topology.routers=4", "--replications", "2")
+    told = command(*arguments)
+    assert told.splitlines()[1] == "B: office, which differs in topology.routers: 2 -> 4"
+    printed = json.loads(command(*arguments, "--json"))
+    assert printed["changes"] == {"topology.routers": ["2", "4"]}
+    assert printed["metrics"]["messages"]["difference"]["mean"] == 0
+
+
+def test_runs_are_shown_side_by_side(command):
+    runs = [imsim.simulate("office", seed=seed, duration=0.5, out="results").path for seed in (1, 2)]
+    assert re.search("^ +sim seed 1 +sim seed 2$", command("compare", *runs), re.MULTILINE)
+    assert [run["seed"] for run in json.loads(command("compare", *runs, "--json"))] == [1, 2]
+    with pytest.raises(imsim.UsageError, match="is a run; the other"):
+        command("compare", runs[0], "office")
+
+
+def test_a_sweep_is_a_table_a_picture_and_a_folder(command, tmp_path):
+    arguments = ("sweep", "office", *SHORT, "--vary", "topology.routers=1,2", "--replications", "2")
+    told = command(*arguments, "--plot", "routers.svg")
+    assert re.search(r"^1 +2 +[\d.]+ \[", told, re.MULTILINE)
+    assert (tmp_path / "routers.svg").exists()
+    kept = (tmp_path / "results" / "sweep-office" / "finished.jsonl").read_text()
+    printed = json.loads(command(*arguments, "--json"))
+    assert [point["values"] for point in printed["points"]] == [{"topology.routers": 1}, {"topology.routers": 2}]
+    assert (tmp_path / "results" / "sweep-office" / "finished.jsonl").read_text() == kept
+
+
+def test_a_capacity_is_a_bracket(command):
+    arguments = ("capacity", "office", *SHORT, "--budget", "delivery.p99 < 1s", "--high", "0.5", "--replications", "2")
+    assert "is kept up to workload.rate = 0.5 at least" in command(*arguments)
+    printed = json.loads(command(*arguments, "--json"))
+    assert (printed["keeps"], printed["breaks"]) == (0.5, None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["simulate", "--precision", "ack.p95=2"], r"ack\.p95.*0\.05"),
+        (["simulate", "--metric", "lost"], "--replications"),
+        (["simulate", "--replications", "2", "--metric", "latency"], r"latency.*delivery\.p50"),
+        (["sweep", "office", "--vary", "topology.routers"], "topology.routers=1,2,4"),
+        (["sweep", "office", "--vary", "topology.router=1"], "topology.router"),
+        (["capacity", "office", "--budget", "delivery.p99 < 200"], "200ms"),
+        (["capacity", "office", "--budget", "lost <= 0", "--over", "policies.ack"], r"policies\.ack"),
+        (["compare", "office"], "--set-b"),
+        (["compare", "office", "ofice"], "ofice.*office"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_was_asked_wrongly_is_said(command, arguments, words):
+    with pytest.raises(imsim.UsageError, match=words):
+        command(*arguments)
