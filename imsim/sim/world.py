@@ -6,12 +6,16 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
 from zlib import crc32
 
-from imsim.core import events, storage
+import numpy as np
+import numpy.typing as npt
+
+from imsim.core import events, frames, storage
 from imsim.core.memory import MemoryStorage
 from imsim.core.model import Scene
 from imsim.results import Recorder, Tables, assemble
 from imsim.scenario import Draws, Plan, PlannedConversation, Scenario, Stream, plan, script
 from imsim.sim.clock import Clock
+from imsim.sim.idle import Heartbeats, busy_users
 from imsim.sim.link import Link
 from imsim.sim.nodes import ClientNode, Connection, GatewayNode, RouterNode, StorageNode, intent_of
 
@@ -81,15 +85,19 @@ class World:
             if conversation.scene is not Scene.CHATROOM:
                 members = tuple(plan.users[number] for number in conversation.members)
                 self.router_of(conversation.id).warm_up(conversation.id, members)
-        self.clients = [
-            ClientNode(self, plan.device_index(user, device), user_name, device_name)
-            for user, user_name in enumerate(plan.users)
-            for device, device_name in enumerate(plan.devices)
-        ]
+        is_busy = busy_users(scenario, plan)
+        #: By device number; without those that are idle for the whole run, see `imsim.sim.idle`.
+        self.clients = {
+            number: ClientNode(self, number, plan.users[user], name)
+            for user in np.nonzero(is_busy)[0].tolist()
+            for device, name in enumerate(plan.devices)
+            for number in (plan.device_index(user, device),)
+        }
+        self._keep_idle_ones_alive(np.repeat(~is_busy, len(plan.devices)))
 
     def run(self, duration: float, progress: Progress | None = None) -> None:
         """Log everybody in, carry out the plan, and let things settle for the scenario's `drain`."""
-        for client in self.clients:
+        for client in self.clients.values():
             at = -LEAD + self._login_draws.at(client.number) * LEAD / 2
             self.clock.call_at(at, client.act, client.machine.start)
         for room in self.plan.rooms:
@@ -104,6 +112,13 @@ class World:
             self.clock.run(until=-LEAD + (end + LEAD) * step / steps)
             if progress:
                 progress(step / steps)
+
+    def _keep_idle_ones_alive(self, is_idle: npt.NDArray[np.bool_]) -> None:
+        """is_idle: of each device."""
+        if {frames.Ping.op, frames.Pong.op} & self.scenario.topology.gateway.service.keys():
+            for index, gateway in enumerate(self.gateways):
+                if many := int(is_idle[index :: len(self.gateways)].sum()):
+                    Heartbeats(self.clock, gateway, many, self.policies.heartbeat)
 
     def _send(self, intent: int) -> None:
         """Send one message and schedule the next: the queue never holds the whole plan."""

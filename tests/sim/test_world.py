@@ -374,11 +374,11 @@ def test_what_users_do_besides_is_charged_as_messages_are():
 def test_what_a_gateway_sheds_is_noted():
     scenario = Scenario().with_({"population.users": 2, "limits.room_rate": 0.001, "limits.room_burst": 2})
     world = World(scenario, plan(scenario))
-    ann, bob = world.clients
-    for client in world.clients:
+    ann, bob = world.clients.values()
+    for client in world.clients.values():
         client.act(client.machine.start)
     world.clock.run(until=-5.0)
-    for client in world.clients:
+    for client in world.clients.values():
         client.act(lambda now, client=client: client.machine.enter("lobby", now))
     world.clock.run(until=-4.0)
     for intent in range(3):
