@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import math
 import os
@@ -410,3 +411,18 @@ def test_a_live_broadcast_reaches_a_chatroom_of_thousands_or_says_what_was_shed(
     assert len(outcomes) == len(everything)
     assert set(outcomes) == {"delivered", "shed"}
     assert outcomes.count("delivered") > 3 * 1499
+
+
+# --- garbage --------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_no_cycles_behind():
+    """For it is carried out without the garbage collector."""
+    world = World(SCENARIO, plan(SCENARIO))
+    gc.collect()
+    gc.disable()
+    try:
+        world.run(SCENARIO.duration)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
