@@ -91,6 +91,11 @@ class Client:
     def token(self, token: str) -> None:
         self._uplink.token = token
 
+    @property
+    def timers(self) -> Timers:
+        """What `next_deadline` is about, for a shell that has no time to ask after each call."""
+        return self._timers
+
     def next_deadline(self) -> float | None:
         return self._timers.next_deadline()
 

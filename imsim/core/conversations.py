@@ -124,6 +124,11 @@ class Conversations:
         #: Conversations that may hold messages that nobody has let out; each is opened again in a while.
         self._unsettled: dict[str, Timer] = {}
 
+    @property
+    def timers(self) -> Timers:
+        """What `next_deadline` is about, for a shell that has no time to ask after each call."""
+        return self._timers
+
     def next_deadline(self) -> float | None:
         return self._timers.next_deadline()
 

@@ -112,6 +112,11 @@ class Gateway:
         self._buckets: dict[tuple[str, bool], Bucket] = {}  # by user: for sends, for other requests
         self._hint_buckets: dict[str, Bucket] = {}  # by user
 
+    @property
+    def timers(self) -> Timers:
+        """What `next_deadline` is about, for a shell that has no time to ask after each call."""
+        return self._timers
+
     def next_deadline(self) -> float | None:
         return self._timers.next_deadline()
 

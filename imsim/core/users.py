@@ -76,6 +76,11 @@ class Users:
         #: can be asked for again of them all, and when that will be.
         self._unsaved: dict[tuple[str, str], tuple[storage.SavePlace, storage.SavePlace, Timer]] = {}
 
+    @property
+    def timers(self) -> Timers:
+        """What `next_deadline` is about, for a shell that has no time to ask after each call."""
+        return self._timers
+
     def next_deadline(self) -> float | None:
         return self._timers.next_deadline()
 

@@ -6,6 +6,7 @@ import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -148,7 +149,9 @@ class World:
         if intent + 1 < len(plan):
             self.clock.call_at(plan.at[intent + 1] / 1e9, self._send, intent + 1)
         client = self.clients[plan.device_index(int(plan.sender[intent]), int(plan.device[intent]))]
-        client.act(lambda now: script.send(client.machine, plan, intent, str, str(intent), now))
+        client.now = now = self.clock.now
+        script.send(client.machine, plan, intent, str, str(intent), now)
+        client.arm()
 
     def _act(self, number: int) -> None:
         """The same for what users do besides writing."""
@@ -229,30 +232,41 @@ class World:
         client.act(lambda now: script.answer(client.machine, event, now))
 
     def _record(self, client: ClientNode, event: events.ClientEvent) -> None:
-        recorder, now = self.recorder, client.now
-        if isinstance(event, events.Shown | events.Repeated):
-            intent = intent_of(event.message.id_client)
-            if intent is None:
-                pass
-            elif type(event) is events.Shown:
-                recorder.delivered(intent, client.number, now, event.route)
-            else:
-                recorder.duplicate(intent, client.number, now)
-        elif isinstance(event, events.Sent | events.Acked | events.SendFailed | events.Received):
-            intent = intent_of(event.id_client)
-            if intent is None:
-                pass
-            elif type(event) is events.Sent:
-                recorder.sent(intent, now)
-            elif type(event) is events.Acked:
-                recorder.acked(intent, now)
-                if intent in self._amended:
-                    self._seqs[intent] = event.seq
-            elif type(event) is events.Received:
-                if intent < len(self.plan) and self.plan.to_room[intent]:
-                    recorder.acked(intent, now)  # a chatroom has no other answer
-            elif type(event) is events.SendFailed:
-                recorder.failed(intent, now, event.code)
+        note = _NOTES.get(type(event))
+        if note is not None:
+            note(self, client, event)
+
+    def _shown(self, client: ClientNode, event: events.Shown) -> None:
+        intent = intent_of(event.message.id_client)
+        if intent is not None:
+            self.recorder.delivered(intent, client.number, client.now, event.route)
+
+    def _repeated(self, client: ClientNode, event: events.Repeated) -> None:
+        intent = intent_of(event.message.id_client)
+        if intent is not None:
+            self.recorder.duplicate(intent, client.number, client.now)
+
+    def _sent(self, client: ClientNode, event: events.Sent) -> None:
+        intent = intent_of(event.id_client)
+        if intent is not None:
+            self.recorder.sent(intent, client.now)
+
+    def _acked(self, client: ClientNode, event: events.Acked) -> None:
+        intent = intent_of(event.id_client)
+        if intent is not None:
+            self.recorder.acked(intent, client.now)
+            if intent in self._amended:
+                self._seqs[intent] = event.seq
+
+    def _received(self, client: ClientNode, event: events.Received) -> None:
+        intent = intent_of(event.id_client)
+        if intent is not None and intent < len(self.plan) and self.plan.to_room[intent]:
+            self.recorder.acked(intent, client.now)  # a chatroom has no other answer
+
+    def _failed(self, client: ClientNode, event: events.SendFailed) -> None:
+        intent = intent_of(event.id_client)
+        if intent is not None:
+            self.recorder.failed(intent, client.now, event.code)
 
     def committed(self, event: events.Committed, now: float) -> None:
         intent = intent_of(event.message.id_client)
@@ -273,3 +287,13 @@ class World:
 def _owner(name: str, nodes: int) -> int:
     """Which of the nodes owns a conversation or a user: by a hash that is the same in every process."""
     return crc32(name.encode()) % nodes
+
+
+_NOTES: dict[type, Callable[[World, ClientNode, Any], None]] = {
+    events.Shown: World._shown,
+    events.Repeated: World._repeated,
+    events.Sent: World._sent,
+    events.Acked: World._acked,
+    events.Received: World._received,
+    events.SendFailed: World._failed,
+}

@@ -53,6 +53,7 @@ class RouterNode(Machines):
         self.conversations = Conversations(self, self.world.policies, self.world.epoch)
         self.chatrooms = Chatrooms(self, self.world.policies, self.world.epoch)
         self.users = Users(self, self.world.policies)
+        self._timers = (self.conversations.timers, self.users.timers)
 
     def warm_up(self, conversation_id: str, founders: tuple[str, ...]) -> None:
         """Have a conversation open, as it would be had the service run for a while; free of charge."""
@@ -66,19 +67,14 @@ class RouterNode(Machines):
     def crash(self) -> None:
         """Everything in memory is gone, answers from storage included."""
         self.conversations = self.chatrooms = self.users = None
+        self._timers = ()
         self._local.clear()
 
     def revoke(self, user: str) -> None:
         if self.users is not None:
-            self.now = self.world.clock.now
+            self.now = self.clock.now
             self.users.revoke(user, self.world.epoch + self.now)
             self.arm()
-
-    def next_deadline(self) -> float | None:
-        if self.conversations is None or self.users is None:
-            return None
-        one, other = self.conversations.next_deadline(), self.users.next_deadline()
-        return one if other is None or (one is not None and one < other) else other
 
     def handle_timer(self, now: float) -> None:
         if self.conversations is not None and self.users is not None:
@@ -89,7 +85,7 @@ class RouterNode(Machines):
     def receive(self, frame: frames.Up | frames.ToUsers) -> None:
         if self.conversations is None or self.chatrooms is None or self.users is None:
             return
-        now = self.world.clock.now
+        now = self.clock.now
         if type(frame) is frames.Up and frame.conversation_id:
             request = frame.frame
             intent = intent_of(request.id_client) if type(request) is frames.Send else None
@@ -120,7 +116,7 @@ class RouterNode(Machines):
     def stored(self, answer: tuple[Conversations | Users, storage.Request, storage.Result]) -> None:
         machine, request, result = answer
         if machine is self.conversations or machine is self.users:  # else it has died since it asked
-            self.now = self.world.clock.now
+            self.now = self.clock.now
             machine.stored(request, result, self.now)
             self._drain()
             self.arm()
@@ -134,12 +130,12 @@ class RouterNode(Machines):
         asker = self.users if isinstance(request, storage.USERS_REQUESTS) else self.conversations
         node = self.world.storage_for(request)
         arrival = self._storage_links[node.index].arrival(self.now)
-        self.world.clock.call_at(arrival, node.receive, (self, asker, request))
+        self.clock.call_at(arrival, node.receive, (self, asker, request))
 
     def to_gateway(self, gateway: str, frame: frames.ToGateway) -> None:
         index = int(gateway[1:])
         arrival = self._gateway_links[index].arrival(self.now)
-        self.world.clock.call_at(arrival, self.world.gateways[index].from_router, frame)
+        self.clock.call_at(arrival, self.world.gateways[index].from_router, frame)
 
     def to_users(self, frame: frames.Deliver | frames.Opened) -> None:
         for index, users in self.world.by_router(frame.users):
@@ -148,14 +144,14 @@ class RouterNode(Machines):
                 self._local.append(part)
             else:
                 arrival = self._router_links[index].arrival(self.now)
-                self.world.clock.call_at(arrival, self.world.routers[index].receive, part)
+                self.clock.call_at(arrival, self.world.routers[index].receive, part)
 
     def to_user(self, user: str, frame: frames.ToUsers) -> None:
         router = self.world.router_of(user)
         if router is self:
             self._local.append(frame)
         else:
-            self.world.clock.call_at(self._router_links[router.index].arrival(self.now), router.receive, frame)
+            self.clock.call_at(self._router_links[router.index].arrival(self.now), router.receive, frame)
 
     def emit(self, event: events.Committed) -> None:
         self.world.committed(event, self.now)
