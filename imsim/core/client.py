@@ -20,6 +20,7 @@ from imsim.core.screen import Conversation, LocalConversation
 from imsim.core.timers import Timer, Timers
 from imsim.core.uplink import Port, State, Uplink
 
+_CHATROOM, _IN, _OUT, _ONLINE = Scene.CHATROOM, Flow.IN, Flow.OUT, State.ONLINE  # asked for with every message
 _LOOKBACK = 20  # messages fetched at a time to find the last one that is left
 
 
@@ -128,7 +129,7 @@ class Client:
         then this is its manual resend."""
         conversation = self._conversation(conversation_id(scene, self.user, to))
         shown = conversation.inbox.next_seq - 1
-        frame = frames.Send(id_client, scene, to, content, type, file, custom, shown=shown)
+        frame = frames.Send(id_client, scene, to, content, type, file, custom, False, None, shown)
         self._outbox.add(conversation.id, frame, now)
 
     def read(self, conversation_id: str, now: float) -> None:
@@ -359,8 +360,7 @@ class Client:
             return  # answered before
         conversation, sent = self._conversation(frame.conversation_id), outgoing.frame
         self._port.emit(events.Acked(frame.id_client, frame.conversation_id, frame.seq))
-        to_oneself = frame.conversation_id == conversation_id(Scene.SYSTEM, self.user, self.user)
-        if to_oneself or not is_from_outside(sent):
+        if not is_from_outside(sent) or conversation.id == conversation_id(Scene.SYSTEM, self.user, self.user):
             message = Message(
                 frame.conversation_id,
                 frame.seq,
@@ -410,7 +410,7 @@ class Client:
 
     def _pushed(self, frame: frames.Push, now: float) -> None:
         message = frame.message
-        if message.scene == Scene.CHATROOM:
+        if message.scene == _CHATROOM:
             self._heard_in_room(message)
             return
         self._tell_delivered(self._take(message, Route.PUSH, now), now)
@@ -471,7 +471,7 @@ class Client:
         elif message.countable:
             conversation.unread.add(message.seq)
         if is_visible(message):
-            flow = Flow.OUT if message.sender == self.user else Flow.IN
+            flow = _OUT if message.sender == self.user else _IN
             self._port.emit(events.Shown(message, flow, route))
 
     def _apply(self, conversation: LocalConversation, entry: Message, now: float) -> None:
@@ -508,8 +508,9 @@ class Client:
             self._requests.ask(frames.History(conversation.id, *conversation.lookback), now)
 
     def _show_following(self, conversation: LocalConversation, now: float) -> None:
-        for message, route in conversation.inbox.following():
-            self._show(conversation, message, route, now)
+        if not conversation.inbox.is_caught_up:
+            for message, route in conversation.inbox.following():
+                self._show(conversation, message, route, now)
         if conversation.gap_timer is not None:
             conversation.gap_timer.cancel()
             conversation.gap_timer = None
@@ -518,7 +519,7 @@ class Client:
     def _look_for_gap(self, conversation: LocalConversation, now: float) -> None:
         """Have what is missing pulled: at once where the device was only notified of it, after `gap_wait` where pushes
         may still bring it."""
-        if self.state != State.ONLINE or conversation.pull is not None:
+        if self._uplink.state != _ONLINE or conversation.pull is not None:
             return  # the sync will bring it; or it is being pulled
         since = conversation.inbox.held_since
         # What a group began with was before this user's time, and is not coming.

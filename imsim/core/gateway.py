@@ -17,10 +17,11 @@ from imsim.core import events, frames
 from imsim.core.attachments import check_attachment
 from imsim.core.exceptions import BadAttachment, BadName
 from imsim.core.limits import Bucket
-from imsim.core.model import Code, MessageType, Scene, Session, check_name, conversation_id, peer_in
+from imsim.core.model import Code, MessageType, Scene, Session, check_name, conversation_id, is_p2p, peer_in
 from imsim.core.policies import Policies
 from imsim.core.timers import Timer, Timers
 
+_CHATROOM = Scene.CHATROOM  # asked for with every push
 _BUCKETS = 10_000  # rate limits in use that are kept before the idle ones are dropped
 _LONGEST_PUSH_TIMEOUT = 60.0  # seconds; repeated pushes back off up to this
 
@@ -229,7 +230,10 @@ class Gateway:
     def _send(self, connection: _Connection, frame: frames.Send, now: float) -> None:
         session = connection.session
         assert session is not None
-        if too_large := self._too_large(content=frame.content, custom=frame.custom, file=self._weighed(frame)):
+        is_short_text = len(frame.content) * 4 <= self._policies.content_bytes and not (frame.custom or frame.file)
+        if not is_short_text and (
+            too_large := self._too_large(content=frame.content, custom=frame.custom, file=self._weighed(frame))
+        ):
             self._reject(connection, frame.op, frame.id_client[:128], Code.TOO_LARGE, too_large)
             return
         try:
@@ -360,8 +364,9 @@ class Gateway:
                 self._acknowledged(connection, pushes.popleft())
             if not pushes:
                 del connection.unacknowledged[conversation]
-        self._latest_acknowledged(connection, (frames.Notify.op, conversation), frame.seq)
-        if self._policies.receipts == "delivered" and conversation.startswith(f"{Scene.P2P}:"):
+        if connection.latest:
+            self._latest_acknowledged(connection, (frames.Notify.op, conversation), frame.seq)
+        if self._policies.receipts == "delivered" and is_p2p(conversation):
             self._to_own_user(connection, frame, now)
 
     def _sync(self, connection: _Connection, frame: frames.Sync, now: float) -> None:
@@ -413,7 +418,7 @@ class Gateway:
 
     def _push(self, connection: _Connection, frame: frames.Push, now: float) -> None:
         conversation = frame.message.conversation_id
-        if frame.message.scene == Scene.CHATROOM:
+        if frame.message.scene == _CHATROOM:
             self._push_once(connection, frame, now)
             return
         push = self._until_acknowledged(connection, frame, frame.message.seq, now)

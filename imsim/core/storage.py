@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, get_args
 
-from imsim.core.model import Message, Place, Scene, Session
+from imsim.core.model import Message, Place, Session, is_p2p
 
 # --- requests -------------------------------------------------------------------------------------------------------
 
@@ -328,6 +328,6 @@ NOTED = 64
 
 def peers(conversation_id: str, members: tuple[str, ...], user: str) -> tuple[str, ...]:
     """The other user of a p2p conversation; nobody in any other."""
-    if not conversation_id.startswith(f"{Scene.P2P}:"):
+    if not is_p2p(conversation_id):
         return ()
-    return tuple(member for member in members if member != user)
+    return tuple([member for member in members if member != user])

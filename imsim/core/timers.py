@@ -6,7 +6,6 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any
 
-
 _NEVER = float("inf")
 
 

@@ -14,7 +14,6 @@ from typing import Any
 import simpy
 from simpy.events import NORMAL, Event
 
-
 _BEFORE_ALL, _AFTER_ALL = -1.0, float("inf")  # priorities; those of SimPy are 0 and 1
 
 
