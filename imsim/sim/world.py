@@ -221,7 +221,9 @@ class World:
     # --- what happened ----------------------------------------------------------------------------------------------
 
     def client_event(self, client: ClientNode, event: events.ClientEvent) -> None:
-        self._record(client, event)
+        note = _NOTES.get(type(event))
+        if note is not None:
+            note(self, client, event)
         if self._has_requests and script.wants_answer(client.machine, event):
             self.clock.call_at(self.clock.now, self._answer, (client, event))
         if self.on_client_event is not None:
@@ -230,11 +232,6 @@ class World:
     def _answer(self, told: tuple[ClientNode, events.Shown]) -> None:
         client, event = told
         client.act(lambda now: script.answer(client.machine, event, now))
-
-    def _record(self, client: ClientNode, event: events.ClientEvent) -> None:
-        note = _NOTES.get(type(event))
-        if note is not None:
-            note(self, client, event)
 
     def _shown(self, client: ClientNode, event: events.Shown) -> None:
         intent = intent_of(event.message.id_client)
@@ -273,11 +270,10 @@ class World:
         if intent is not None:
             self.recorder.stored(intent, now)
 
-    def pushed(self, event: events.Pushed | events.Shed, now: float) -> None:
-        session, intent = event.session, intent_of(event.message.id_client)
+    def pushed(self, event: events.Pushed | events.Shed, device: int, now: float) -> None:
+        intent = intent_of(event.message.id_client)
         if intent is None:
             return
-        device = self.plan.device_index(self._user_numbers[session.user], self.plan.devices.index(session.device))
         if type(event) is events.Pushed:
             self.recorder.pushed(intent, device, now)
         else:

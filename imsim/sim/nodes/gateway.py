@@ -114,4 +114,4 @@ class GatewayNode(Machines):
         self.clock.call_at(self._links[router.index].arrival(self.now), router.receive, frame)
 
     def emit(self, event: events.Pushed | events.Shed) -> None:
-        self.world.pushed(event, self.now)
+        self.world.pushed(event, self._connections[event.session.connection].client.number, self.now)
