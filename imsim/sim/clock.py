@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
+from math import floor
 from typing import Any
 
 import simpy
-from simpy.events import NORMAL, Event
+from simpy.events import NORMAL, URGENT, Event
 
+_SLOT = 0.25  # seconds
 _BEFORE_ALL, _AFTER_ALL = -1.0, float("inf")  # priorities; those of SimPy are 0 and 1
 
 
@@ -28,9 +30,13 @@ def _end(_: None) -> None:
 class Clock(simpy.Environment):
     """Time in seconds. Starts at `initial_time`, which may be negative."""
 
-    __slots__ = ("now",)  # read far more often than anything else here: no property, as in SimPy
+    __slots__ = ("_alarms", "now")  # `now` is read far more often than anything else: no property, as in SimPy
 
     now: float
+
+    def __init__(self, initial_time: float = 0.0) -> None:
+        super().__init__(initial_time)
+        self._alarms: dict[int, list[Any]] = {}  # by the slot of time that they lie in
 
     @property
     def _now(self) -> float:  # what SimPy calls it
@@ -45,6 +51,23 @@ class Clock(simpy.Environment):
         order, also among SimPy's events."""
         queue: list[Any] = self._queue
         heappush(queue, (at, NORMAL, next(self._eid), function, argument))
+
+    def alarm_at(self, at: float, function: Callable[[Any], object], argument: Any) -> None:
+        """The same for what is far off, and likely to have come to nothing by then, such as a retry: until shortly
+        before, it does not stand in the queue, which is the faster the shorter it is."""
+        slot = floor(at / _SLOT)
+        entry = (at, NORMAL, next(self._eid), function, argument)
+        if slot * _SLOT <= self.now:
+            heappush(self._queue, entry)  # type: ignore[misc]
+        elif slot in self._alarms:
+            self._alarms[slot].append(entry)
+        else:
+            self._alarms[slot] = [entry]
+            heappush(self._queue, (slot * _SLOT, URGENT, next(self._eid), self._come_near, slot))  # type: ignore[misc]
+
+    def _come_near(self, slot: int) -> None:
+        for entry in self._alarms.pop(slot):
+            heappush(self._queue, entry)
 
     def step(self) -> None:
         """The next call or the next event of SimPy."""

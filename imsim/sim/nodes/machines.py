@@ -35,7 +35,7 @@ class Machines:
                 if deadline is not None and deadline < self._armed:
                     clock = self.clock
                     self._armed = deadline if deadline > clock.now else clock.now
-                    clock.call_at(self._armed, self._wake, self._armed)
+                    clock.alarm_at(self._armed, self._wake, self._armed)
 
     def _wake(self, armed: float) -> None:
         if armed != self._armed:
