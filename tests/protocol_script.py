@@ -30,7 +30,13 @@ _BLOCK = re.compile(r"^```im([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _LINE = re.compile(r"^([a-z]+(?:/[a-z]+)?) (->|<-) (.*)$")
 
 #: What is another at each time of playing, with what stands for it in the document.
-_SAMPLES = {"time": 1767222000000, "expires": 1767826800000, "retryAfter": 0.2, "token": "eyJhbGciOi..."}
+_SAMPLES = {
+    "time": 1767222000000,
+    "expires": 1767826800000,
+    "retryAfter": 0.2,
+    "token": "eyJhbGciOi...",
+    "log": "8c1f0e6d...",
+}
 
 
 def blocks(text: str) -> Iterator[tuple[str, list[str]]]:

@@ -9,32 +9,31 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from imsim.core import amendments, events, frames
-from imsim.core.changes import SILENT, event_of, is_from_outside, is_visible
-from imsim.core.inbox import Taken
-from imsim.core.model import Flow, Message, MessageType, Place, Route, Scene, Status, conversation_id
-from imsim.core.outbox import Outbox, Outgoing
+from imsim.core import events, frames
+from imsim.core.changes import SILENT, event_of, is_from_outside
+from imsim.core.model import Code, Flow, Message, MessageType, Place, Route, Scene, Status, conversation_id
+from imsim.core.outbox import Outbox
 from imsim.core.policies import Policies
+from imsim.core.reader import Reader
 from imsim.core.requests import Requests
 from imsim.core.screen import Conversation, LocalConversation
 from imsim.core.timers import Timer, Timers
 from imsim.core.uplink import Port, State, Uplink
 
-_CHATROOM, _IN, _OUT, _ONLINE = Scene.CHATROOM, Flow.IN, Flow.OUT, State.ONLINE  # asked for with every message
-_LOOKBACK = 20  # messages fetched at a time to find the last one that is left
+_CHATROOM = Scene.CHATROOM  # asked for with every push
 
 
 class Client:
     """`draw()` gives a uniform number in [0, 1), for what must differ between clients: see `Uplink`."""
 
     __slots__ = (
-        "_conversations",
         "_inbox",
         "_is_ready",
-        "_looking_back",
+        "_log",
         "_outbox",
         "_policies",
         "_port",
+        "_reader",
         "_requests",
         "_resync",
         "_rooms",
@@ -61,7 +60,7 @@ class Client:
         self._port = port
         self._policies = policies
         self._timers = Timers()
-        self._conversations: dict[str, LocalConversation] = {}
+        self._log: str | None = None  # which log of the server's this device has got things from
         self._version = 0  # of the user's log, up to which this device has its places for sure
         self._inbox = 0  # up to where the user's inbox has been fetched
         self._sync_timer: Timer | None = None
@@ -69,11 +68,11 @@ class Client:
         self._sync_again = False
         self._is_ready = False  # whether the first sync since the login is done
         self._resync = 0  # the number of the connection's latest `resync`
-        self._looking_back: set[str] = set()  # ranges that the application asked for
         self._rooms: dict[str, int] = {}  # chatrooms to be in, and the latest seq shown of each
         self._uplink = Uplink(self._timers, policies, port, device, kind, token, draw, self._lost)
         self._outbox = Outbox(self._timers, policies, self._uplink.put, port.emit, self._look_again)
         self._requests = Requests(self._timers, policies.send_timeout, self._uplink.put)
+        self._reader = Reader(user, self._timers, policies, self._uplink, self._outbox, self._requests, port.emit)
 
     @property
     def state(self) -> State:
@@ -127,17 +126,17 @@ class Client:
     ) -> None:
         """Send a message; `Acked` or `SendFailed` answers. `id_client` must be new, or that of a send that failed:
         then this is its manual resend."""
-        conversation = self._conversation(conversation_id(scene, self.user, to))
+        conversation = self._reader.conversation(conversation_id(scene, self.user, to))
         shown = conversation.inbox.next_seq - 1
         frame = frames.Send(id_client, scene, to, content, type, file, custom, False, None, shown)
         self._outbox.add(conversation.id, frame, now)
 
     def read(self, conversation_id: str, now: float) -> None:
         """The user has read all that the conversation shows."""
-        conversation = self._conversations.get(conversation_id)
+        conversation = self._reader.conversations.get(conversation_id)
         if conversation is not None and conversation.unread.read(conversation.inbox.next_seq - 1):
-            self._read_moved(conversation)
-            self._tell_read(conversation, now)
+            self._reader.read_moved(conversation)
+            self._reader.tell_read(conversation, now)
 
     def set_conversation(
         self,
@@ -156,17 +155,15 @@ class Client:
     def hide(self, conversation_id: str, now: float) -> None:
         """Delete the conversation from the list of all devices, until its next message; what it shows is read by that.
         Answered as `set_conversation` is."""
-        conversation = self._conversations.get(conversation_id)
+        conversation = self._reader.conversations.get(conversation_id)
         if conversation is not None:
             self._set(frames.SetConversation(conversation_id, hidden_seq=conversation.last_seq), now)
             if conversation.unread.read(conversation.last_seq):
-                self._read_moved(conversation)
+                self._reader.read_moved(conversation)
 
     def history(self, conversation_id: str, first: int, last: int, now: float) -> None:
         """Fetch the messages from seq `first` to `last` again; `History` or `RequestFailed` answers."""
-        frame = frames.History(conversation_id, first, last)
-        self._looking_back.add(frame.ref)
-        self._requests.ask(frame, now)
+        self._reader.history(conversation_id, first, last, now)
 
     def read_count(self, conversation_id: str, seq: int, now: float) -> None:
         """How many have read this message? `ReadCounted` or `RequestFailed` answers."""
@@ -223,7 +220,8 @@ class Client:
     def conversations(self) -> list[Conversation]:
         """The conversation list: those that are pinned, then the others, the latest first."""
         wanted = self._requests.wanted
-        lines = [line for c in self._conversations.values() if (line := c.line(self.user, wanted(c.id))) is not None]
+        known = self._reader.conversations.values()
+        lines = [line for c in known if (line := c.line(self.user, wanted(c.id))) is not None]
         return sorted(lines, key=lambda line: (not line.pinned, -line.update_time, line.id))
 
     def total_unread(self, include_muted: bool = True) -> int:
@@ -232,7 +230,7 @@ class Client:
 
     def system_unread(self) -> int:
         """How many system messages have not been read; `read` them as the conversation system:<user>."""
-        return self._conversation(conversation_id(Scene.SYSTEM, self.user, self.user)).unread.count
+        return self._reader.conversation(conversation_id(Scene.SYSTEM, self.user, self.user)).unread.count
 
     def status(self, id_client: str) -> Status:
         """Of a message that this client has sent: sending, success or fail."""
@@ -260,13 +258,13 @@ class Client:
         self._requests.lost()
         if self._sync_timer:
             self._sync_timer.cancel()
-        for conversation in self._conversations.values():
-            if conversation.gap_timer:
-                conversation.gap_timer.cancel()
-                conversation.gap_timer = None
+        self._reader.forget_gaps()
 
     def _logged_in(self, frame: frames.LoggedIn, now: float) -> None:
         self._uplink.logged_in(now)
+        if self._log not in (None, frame.log):
+            self._reset()
+        self._log = frame.log
         self._sync_again = self._is_ready = False
         self._resync = 0
         self._sync(None, now)
@@ -275,6 +273,16 @@ class Client:
             if not self._requests.is_waiting(frames.Enter.op, name):
                 self._requests.ask(frames.Enter(name), now)
         self._outbox.logged_in(now)  # after the rooms that it speaks in
+
+    def _reset(self) -> None:
+        """What this device has got is of a log that is no more: an old seq, or version, says nothing about the new one.
+        What the user wants is kept, as far as it does not speak of a seq."""
+        self._reader.reset()
+        self._version = self._inbox = 0
+        self._outbox.forget_seqs()
+        self._port.emit(events.Reset())
+        for frame in self._requests.forget_seqs():
+            self._port.emit(events.RequestFailed(frame.op, frame.ref, Code.AHEAD, "the server's log is another one"))
 
     def _refused(self, frame: frames.Refused, now: float) -> None:
         self._uplink.refused(frame, now)
@@ -300,24 +308,38 @@ class Client:
 
     def _sync(self, _: None, now: float) -> None:
         """Ask for what was missed, and again if no answer comes."""
-        cursors = {c.id: c.inbox.cursor for c in self._conversations.values()}
+        cursors = {c.id: c.inbox.cursor for c in self._reader.conversations.values()}
+        places = max((c.place.version for c in self._reader.conversations.values()), default=0)
         self._sync_number += 1
         if self._sync_timer:
             self._sync_timer.cancel()
         self._sync_timer = self._timers.at(now + self._policies.send_timeout, self._sync)
-        self._put(frames.Sync(cursors, self._version, self._inbox, self._sync_number, self._resync), now)
+        self._put(frames.Sync(cursors, self._version, self._inbox, self._sync_number, self._resync, places), now)
+
+    def _sync_rejected(self, frame: frames.Rejected, now: float) -> None:
+        if self.state != State.SYNCING or frame.number != self._sync_number:
+            return
+        assert self._sync_timer is not None
+        if frame.code == Code.AHEAD:
+            self._reset()
+            self._sync(None, now)
+        elif frame.retry_after:
+            self._sync_timer.cancel()
+            self._sync_timer = self._timers.at(now + frame.retry_after, self._sync)
+        elif not frame.code.retryable:
+            self._sync_timer.cancel()
+            self._port.emit(events.RequestFailed(frame.request, frame.ref, frame.code, frame.text))
+        # Otherwise its timer asks again, a little later.
 
     def _take_page(self, frame: frames.Page | frames.SyncDone, now: float) -> bool:
         """Whether it answers the latest `sync`; what it brings is welcome in any case."""
         for message in frame.messages:
-            self._take(message, Route.SYNC, now)
+            self._reader.take(message, Route.SYNC, now)
         for id, seq in frame.cursors.items():
-            conversation = self._conversation(id)
-            conversation.inbox.complete_to(seq)
-            self._show_following(conversation, now)
+            self._reader.complete_to(id, seq, now)
         if self._policies.receipts == "delivered":
             for id in {message.conversation_id: None for message in frame.messages}:
-                self._tell_delivered(self._conversation(id), now)
+                self._reader.tell_delivered(self._reader.conversation(id), now)
         return self.state == State.SYNCING and frame.number == self._sync_number
 
     def _page(self, frame: frames.Page, now: float) -> None:
@@ -339,11 +361,12 @@ class Client:
         self._uplink.state = State.ONLINE
         if self._sync_timer:
             self._sync_timer.cancel()
-        for conversation in self._conversations.values():
+        for conversation in self._reader.conversations.values():
             is_ahead = conversation.unread.read_seq > conversation.place.read_seq
             if is_ahead and not self._requests.is_waiting(frames.Read.op, conversation.id):
-                self._tell_read(conversation, now)  # a send moved it, and the server lost its senses at that moment
-            self._look_for_gap(conversation, now)
+                # A send moved it, and the server lost its senses at that moment.
+                self._reader.tell_read(conversation, now)
+            self._reader.look_for_gap(conversation, now)
         if not self._is_ready:
             self._is_ready = True
             self._port.emit(events.Ready())
@@ -358,7 +381,7 @@ class Client:
         outgoing = self._outbox.answered(frame.id_client, frame.conversation_id)
         if outgoing is None:
             return  # answered before
-        conversation, sent = self._conversation(frame.conversation_id), outgoing.frame
+        conversation, sent = self._reader.conversation(frame.conversation_id), outgoing.frame
         self._port.emit(events.Acked(frame.id_client, frame.conversation_id, frame.seq))
         if not is_from_outside(sent) or conversation.id == conversation_id(Scene.SYSTEM, self.user, self.user):
             message = Message(
@@ -376,33 +399,24 @@ class Client:
                 sent.custom,
                 sent.resend,
             )
-            self._read_by_send(conversation, outgoing, now)
+            self._reader.read_by_send(conversation, outgoing, now)
             if event_of(sent) in SILENT:
-                self._take(message, Route.PUSH, now)  # what it changes, it changes when its turn comes
+                self._reader.take(message, Route.PUSH, now)  # what it changes, it changes when its turn comes
             else:
-                conversation.may_be_last(conversation.amended(message))
-                conversation.inbox.place_own(frame.seq, now)
-                self._show_following(conversation, now)
-                self._look_for_gap(conversation, now)
+                self._reader.place_own(conversation, message, now)
         self._outbox.release_held(conversation.id, now)
-
-    def _read_by_send(self, conversation: LocalConversation, outgoing: Outgoing, now: float) -> None:
-        """The send is stored, and with it the read mark has moved to what was shown when it was made."""
-        if conversation.unread.read(outgoing.frame.shown):
-            self._read_moved(conversation)
-        if outgoing.attempts > 1 and outgoing.frame.shown > conversation.place.read_seq:
-            # Whoever stored it at an earlier attempt may have died before telling the other devices, and the peer.
-            self._tell_read(conversation, now)
 
     def _rejected(self, frame: frames.Rejected, now: float) -> None:
         if frame.request == frames.Send.op:
             self._outbox.rejected(frame, now)
+        elif frame.request == frames.Sync.op:
+            self._sync_rejected(frame, now)
         elif frame.code.retryable:
             self._requests.postponed(frame, now)
         elif self._answered(frame):
             if frame.request == frames.Enter.op:
                 self._rooms.pop(frame.ref, None)
-            if frame.request == frames.History.op and not self._is_for_the_user(frame.ref):
+            if frame.request == frames.History.op and not self._reader.history_refused(frame.ref):
                 return
             self._port.emit(events.RequestFailed(frame.request, frame.ref, frame.code, frame.text))
 
@@ -413,7 +427,7 @@ class Client:
         if message.scene == _CHATROOM:
             self._heard_in_room(message)
             return
-        self._tell_delivered(self._take(message, Route.PUSH, now), now)
+        self._reader.tell_delivered(self._reader.take(message, Route.PUSH, now), now)
 
     def _heard_in_room(self, message: Message) -> None:
         """Show it if it is later than all before it; what comes late or twice is of no interest there."""
@@ -435,150 +449,10 @@ class Client:
         self._port.emit(events.Presence(frame.user, frame.online))
 
     def _notified(self, frame: frames.Notify, now: float) -> None:
-        conversation = self._conversation(frame.conversation_id)
-        conversation.head = max(conversation.head, frame.seq)
-        if conversation.head < conversation.inbox.next_seq:
-            self._tell_delivered(conversation, now)
-        else:
-            self._look_for_gap(conversation, now)
-
-    def _tell_delivered(self, conversation: LocalConversation, now: float) -> None:
-        self._put(frames.Delivered(conversation.id, conversation.inbox.cursor), now)
-
-    def _take(self, message: Message, route: Route, now: float) -> LocalConversation:
-        conversation = self._conversations.get(message.conversation_id)
-        if conversation is None:
-            conversation = self._conversation(message.conversation_id)
-        taken = conversation.inbox.take(message, route, now)
-        if taken is Taken.SHOW:
-            self._show(conversation, message, route, now)
-            self._show_following(conversation, now)
-        elif taken is Taken.REPEATED:
-            self._port.emit(events.Repeated(message))
-        else:
-            self._look_for_gap(conversation, now)
-        return conversation
-
-    def _show(self, conversation: LocalConversation, message: Message, route: Route, now: float) -> None:
-        conversation.may_be_last(message)
-        self._apply(conversation, message, now)
-        if message.sender == self.user:
-            outgoing = self._outbox.proved_by(message)
-            if outgoing is not None:  # its own message, of which the answer was lost
-                self._read_by_send(conversation, outgoing, now)
-                self._port.emit(events.Acked(message.id_client, conversation.id, message.seq))
-                return
-        elif message.countable:
-            conversation.unread.add(message.seq)
-        if is_visible(message):
-            flow = _OUT if message.sender == self.user else _IN
-            self._port.emit(events.Shown(message, flow, route))
-
-    def _apply(self, conversation: LocalConversation, entry: Message, now: float) -> None:
-        """What an entry of the log changes on this device."""
-        event = event_of(entry)
-        if event not in SILENT or entry.file is None:
-            return
-        data, targets, last = entry.file["data"], entry.file["targets"], conversation.last_msg
-        assert isinstance(data, dict)
-        assert isinstance(targets, list)
-        if event in amendments.EVENTS:
-            conversation.amend(data["seq"], entry)
-        if event == "recall":
-            seq = data["seq"]
-            conversation.unread.remove(seq)
-            self._port.emit(events.Recalled(conversation.id, seq))
-            if last is not None and last.seq == seq:
-                conversation.last_msg = None
-                self._look_back(conversation, seq, now)
-        elif event == "edit":
-            seq, content = data["seq"], data["content"]
-            if last is not None and last.seq == seq:
-                conversation.last_msg = conversation.amended(last)
-            self._port.emit(events.Edited(conversation.id, seq, content))
-        elif event == "settle":
-            self._port.emit(events.Settled(targets[0], data["state"]))
-        else:
-            self._port.emit(events.Changed(entry))
-
-    def _look_back(self, conversation: LocalConversation, seq: int, now: float, far: int = _LOOKBACK) -> None:
-        """Find the last message before this one, which was it and is none any more."""
-        if seq > 1:
-            conversation.lookback = (max(1, seq - far), seq - 1)
-            self._requests.ask(frames.History(conversation.id, *conversation.lookback), now)
-
-    def _show_following(self, conversation: LocalConversation, now: float) -> None:
-        if not conversation.inbox.is_caught_up:
-            for message, route in conversation.inbox.following():
-                self._show(conversation, message, route, now)
-        if conversation.gap_timer is not None:
-            conversation.gap_timer.cancel()
-            conversation.gap_timer = None
-            self._look_for_gap(conversation, now)
-
-    def _look_for_gap(self, conversation: LocalConversation, now: float) -> None:
-        """Have what is missing pulled: at once where the device was only notified of it, after `gap_wait` where pushes
-        may still bring it."""
-        if self._uplink.state != _ONLINE or conversation.pull is not None:
-            return  # the sync will bring it; or it is being pulled
-        since = conversation.inbox.held_since
-        # What a group began with was before this user's time, and is not coming.
-        begins_here = since is not None and conversation.may_begin_later
-        if begins_here or conversation.head >= conversation.inbox.next_seq:
-            if conversation.gap_timer is not None:
-                conversation.gap_timer.cancel()
-            self._pull(conversation, now)
-        elif since is not None and conversation.gap_timer is None:
-            deadline = max(now, since + self._policies.gap_wait)
-            conversation.gap_timer = self._timers.at(deadline, self._pull, conversation)
-
-    def _pull(self, conversation: LocalConversation, now: float) -> None:
-        conversation.gap_timer = None
-        if self.state == State.ONLINE:
-            first, last = conversation.inbox.gap(conversation.head)
-            if conversation.has_begun or not conversation.may_begin_later:
-                last = min(last, first + self._policies.page - 1)
-            conversation.pull = (first, last)
-            self._requests.ask(frames.History(conversation.id, first, last), now)
+        self._reader.notified(frame.conversation_id, frame.seq, now)
 
     def _history_page(self, frame: frames.HistoryPage, now: float) -> None:
-        asked = frames.History(frame.conversation_id, frame.first, frame.last)
-        if not self._requests.answered(asked.op, asked.ref, frame.number):
-            return
-        conversation = self._conversation(frame.conversation_id)
-        if conversation.lookback == (frame.first, frame.last):
-            conversation.lookback = None
-            for message in frame.messages:
-                conversation.may_be_last(conversation.amended(message))
-            if conversation.last_msg is None and frame.messages:
-                self._look_back(conversation, frame.messages[0].seq if frame.more else frame.first, now)
-            elif conversation.last_msg is None:  # a group has gaps, for who was away, or came late
-                self._look_back(conversation, frame.first, now, 2 * (frame.last - frame.first + 1))
-        if conversation.pull == (frame.first, frame.last):
-            for message in frame.messages:
-                if message.seq >= conversation.inbox.next_seq:  # else it came meanwhile
-                    self._take(message, Route.SYNC, now)
-            if not frame.more:
-                conversation.inbox.complete_to(frame.last)
-                self._show_following(conversation, now)
-            conversation.pull, conversation.has_begun = None, True
-            self._tell_delivered(conversation, now)
-            self._look_for_gap(conversation, now)
-        if asked.ref in self._looking_back:
-            self._looking_back.remove(asked.ref)
-            self._port.emit(events.History(frame.conversation_id, frame.first, frame.last, frame.messages, frame.more))
-
-    def _is_for_the_user(self, ref: str) -> bool:
-        """Whether the refused range was asked for by the application; as for a gap, it remains."""
-        for conversation in self._conversations.values():
-            if conversation.pull and frames.History(conversation.id, *conversation.pull).ref == ref:
-                conversation.pull, conversation.head = None, 0
-            if conversation.lookback and frames.History(conversation.id, *conversation.lookback).ref == ref:
-                conversation.lookback = None
-        if ref not in self._looking_back:
-            return False
-        self._looking_back.remove(ref)
-        return True
+        self._reader.history_page(frame, now)
 
     # --- places and requests ----------------------------------------------------------------------------------------
 
@@ -587,7 +461,7 @@ class Client:
         self._take_place(frame.place)
 
     def _take_place(self, place: Place) -> None:
-        conversation = self._conversation(place.conversation_id)
+        conversation = self._reader.conversation(place.conversation_id)
         known = conversation.place
         if place.version <= known.version:
             return
@@ -595,21 +469,14 @@ class Client:
         conversation.place = place
         self._settings_changed(conversation, before)
         if conversation.unread.read(place.read_seq):
-            self._read_moved(conversation)
+            self._reader.read_moved(conversation)
         if place.peer_delivered_seq > known.peer_delivered_seq:
             self._port.emit(events.PeerDelivered(place.conversation_id, place.peer_delivered_seq))
         if place.peer_read_seq > known.peer_read_seq:
             self._port.emit(events.PeerRead(place.conversation_id, place.peer_read_seq))
 
-    def _read_moved(self, conversation: LocalConversation) -> None:
-        unread = conversation.unread
-        self._port.emit(events.ReadMoved(conversation.id, unread.read_seq, unread.count))
-
-    def _tell_read(self, conversation: LocalConversation, now: float) -> None:
-        self._requests.ask(frames.Read(conversation.id, conversation.unread.read_seq), now)
-
     def _set(self, frame: frames.SetConversation, now: float) -> None:
-        conversation = self._conversation(frame.conversation_id)
+        conversation = self._reader.conversation(frame.conversation_id)
         before = self._settings(conversation)
         self._requests.ask(frame, now)
         self._settings_changed(conversation, before)
@@ -630,7 +497,7 @@ class Client:
         """Whether the request still waited for it. What was wanted of a conversation shows no more: its place does."""
         if frame.request != frames.SetConversation.op:
             return self._requests.answered(frame.request, frame.ref, frame.number)
-        conversation = self._conversation(frame.ref)
+        conversation = self._reader.conversation(frame.ref)
         before = self._settings(conversation)
         answered = self._requests.answered(frame.request, frame.ref, frame.number)
         self._settings_changed(conversation, before)
@@ -644,12 +511,6 @@ class Client:
         asked = frames.ReadCount(frame.conversation_id, frame.seq)
         if self._requests.answered(asked.op, asked.ref, frame.number):
             self._port.emit(events.ReadCounted(frame.conversation_id, frame.seq, frame.read, frame.members))
-
-    def _conversation(self, id: str) -> LocalConversation:
-        conversation = self._conversations.get(id)
-        if conversation is None:
-            conversation = self._conversations[id] = LocalConversation(id)
-        return conversation
 
 
 _HANDLERS: dict[type, Callable[[Client, Any, float], None]] = {

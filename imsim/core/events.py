@@ -64,6 +64,12 @@ class Ready:
 
 
 @dataclass(slots=True)
+class Reset:
+    """The server's log is not the one that this device has known, or was set back: whatever was told of conversations
+    before this is void, and what there is comes anew."""
+
+
+@dataclass(slots=True)
 class ReadMoved:
     """The read mark of a conversation, and with it the unread count, changed."""
 
@@ -248,6 +254,7 @@ ClientEvent = (
     | Shown
     | Repeated
     | Ready
+    | Reset
     | ReadMoved
     | PlaceChanged
     | PeerDelivered

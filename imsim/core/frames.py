@@ -106,11 +106,13 @@ class Noted:
 @dataclass(slots=True)
 class Sync:
     """Send what this device misses. `cursors`: conversation -> seq up to which it holds everything (absent: 0);
-    `version`: that of its last `sync_done`, and `inbox` that of its last `page` or `sync_done` (0, or absent: none).
+    `version`: that of its last `sync_done`, and `inbox` that of its last `page` or `sync_done` (0, or absent: none);
+    `place_version`: that of the newest place it has, however it came.
 
     Answered by `page`, upon which the client asks again, with what it holds by then, or by `sync_done`, the last of
-    them. `number` is repeated in the answer: who asks again goes on from the answer to its latest `sync` only. `resync`
-    is the number of the connection's latest `resync`.
+    them; or rejected with `ahead`: the client has more than there is, and is to forget it all and begin anew. `number`
+    is repeated in the answer: who asks again goes on from the answer to its latest `sync` only. `resync` is the number
+    of the connection's latest `resync`.
     """
 
     op: ClassVar[str] = "sync"
@@ -119,6 +121,7 @@ class Sync:
     inbox: int = 0
     number: int = 0
     resync: int = 0
+    place_version: int = 0
 
     @property
     def ref(self) -> str:
@@ -241,13 +244,15 @@ class EndSession:
 @dataclass(slots=True)
 class LoggedIn:
     """Welcome. `time` is the server's wall time in ms since 1970; `heartbeat` the seconds after which a silent side
-    is taken for lost, so ping a few times within it."""
+    is taken for lost, so ping a few times within it. `log` names all that the server has stored: to a client that has
+    known another, whatever it has got by now means nothing any more."""
 
     op: ClassVar[str] = "logged_in"
     user: str
     device: str
     time: int
     heartbeat: float
+    log: str = ""
 
 
 @dataclass(slots=True)
@@ -476,6 +481,7 @@ class Attached:
     connection: int
     session: Session | None
     code: Code | None = None
+    log: str = ""
 
 
 @dataclass(slots=True)

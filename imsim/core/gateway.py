@@ -8,21 +8,18 @@ are repeated until the device has acknowledged them.
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
-from imsim.core import events, frames
-from imsim.core.attachments import check_attachment
-from imsim.core.exceptions import BadAttachment, BadName
-from imsim.core.limits import Bucket
-from imsim.core.model import Code, MessageType, Scene, Session, check_name, conversation_id, is_p2p, peer_in
+from imsim.core import admission, events, frames
+from imsim.core.exceptions import BadName
+from imsim.core.limits import CURSORS, Bucket, Buckets
+from imsim.core.model import Code, Scene, Session, check_name, conversation_id, is_p2p
 from imsim.core.policies import Policies
 from imsim.core.timers import Timer, Timers
 
 _CHATROOM = Scene.CHATROOM  # asked for with every push
-_BUCKETS = 10_000  # rate limits in use that are kept before the idle ones are dropped
 _LONGEST_PUSH_TIMEOUT = 60.0  # seconds; repeated pushes back off up to this
 
 
@@ -74,6 +71,8 @@ class _Connection:
         "id",
         "latest",
         "login",
+        "marks",
+        "marks_timer",
         "resyncs",
         "room_bucket",
         "rooms",
@@ -98,6 +97,9 @@ class _Connection:
         #: By op and conversation, where a new one makes those before it needless: `placed`, `notify`, `resync`.
         self.latest: dict[tuple[str, str], _Push] = {}
         self.unacknowledged_count = 0  # of both
+        #: By conversation, what it has `delivered` that is still to be passed on, where there is a limit.
+        self.marks: dict[str, frames.Delivered] = {}
+        self.marks_timer: Timer | None = None
 
 
 class Gateway:
@@ -110,8 +112,9 @@ class Gateway:
         self._epoch = epoch
         self._timers = Timers()
         self._connections: dict[int, _Connection] = {}
-        self._buckets: dict[tuple[str, bool], Bucket] = {}  # by user: for sends, for other requests
-        self._hint_buckets: dict[str, Bucket] = {}  # by user
+        # By user, kept across connections, or reconnecting would refill them; the first also by what it is of.
+        self._rates: Buckets[tuple[str, str]] = Buckets(policies.user_rate, policies.user_burst)
+        self._hints: Buckets[str] = Buckets(policies.hint_rate, policies.hint_burst)
 
     @property
     def timers(self) -> Timers:
@@ -160,6 +163,17 @@ class Gateway:
         source = self._connections.get(connection)
         if source is not None:
             self._end(source, code, text)
+
+    def reject(self, connection: int, frame: frames.FromClient, text: str, now: float) -> None:
+        """The shell could make sense of this frame but for a value in it that cannot be: so much for this request. What
+        gets no answer anyway is ignored."""
+        source = self._connections.get(connection)
+        if source is not None and source.session is None:
+            self._end(source, Code.BAD_REQUEST, text)
+        elif source is not None:
+            source.heard = now
+            if isinstance(frame, frames.Send | frames.Sync | frames.Asked):
+                self._reject(source, frame.op, frame.ref, Code.BAD_REQUEST, text, number=frame.number)
 
     def router_lost(self, owns: Callable[[str], bool]) -> None:
         """The link to a router broke: what either side sent last may be lost. The users whom it `owns` must log in
@@ -220,7 +234,7 @@ class Gateway:
                 connection.timer.cancel()
             connection.timer = self._timers.at(now + timeout, self._check_heartbeat, connection)
             time = int((self._epoch + now) * 1000)
-            self._port.send(connection.id, frames.LoggedIn(session.user, session.device, time, timeout))
+            self._port.send(connection.id, frames.LoggedIn(session.user, session.device, time, timeout, frame.log))
 
     def _login_overdue(self, connection: _Connection, now: float) -> None:
         self._end(connection, Code.LOGIN_TIMEOUT, "no login in time")
@@ -230,76 +244,35 @@ class Gateway:
     def _send(self, connection: _Connection, frame: frames.Send, now: float) -> None:
         session = connection.session
         assert session is not None
-        is_short_text = len(frame.content) * 4 <= self._policies.content_bytes and not (frame.custom or frame.file)
-        if not is_short_text and (
-            too_large := self._too_large(content=frame.content, custom=frame.custom, file=self._weighed(frame))
-        ):
-            self._reject(connection, frame.op, frame.id_client[:128], Code.TOO_LARGE, too_large)
-            return
-        try:
-            check_name("to", frame.to)
-            if not 1 <= len(frame.id_client) <= 128:
-                raise BadName("idClient: give it 1 to 128 characters")
-            if not 1 <= len(frame.type) <= 64:
-                raise BadName("type: give it 1 to 64 characters")
-            if frame.after is not None and len(frame.after) > 128:
-                raise BadName("after: an idClient has at most 128 characters")
-            check_attachment(frame.type, frame.file)
-        except (BadName, BadAttachment) as error:
-            self._reject(connection, frame.op, frame.id_client[:128], Code.BAD_REQUEST, str(error))
+        if unfit := admission.of_send(frame, self._policies):
+            self._reject(connection, frame.op, frame.id_client[:128], *unfit)
             return
         if not self._is_too_fast(connection, frame, now):
             self._port.to_conversation(frames.Up(session, frame, conversation_id(frame.scene, session.user, frame.to)))
 
-    def _weighed(self, frame: frames.Send) -> dict[str, object] | None:
-        """What of the attachment counts by its bytes: not the users whom a change names, of whom there may be as many
-        as a group has members."""
-        if frame.file is not None and frame.type == MessageType.NOTIFICATION:
-            targets = frame.file.get("targets")
-            if isinstance(targets, list) and len(targets) <= self._policies.group_size:
-                return {**frame.file, "targets": None}
-        return frame.file
-
-    def _too_large(self, **fields: str | dict[str, object] | None) -> str:
-        """What is wrong with the first of the fields that has too many bytes; "" if none."""
-        limit = self._policies.content_bytes
-        for name, value in fields.items():
-            if not value:
-                continue
-            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            # At most four bytes a character, so only long texts need counting.
-            if len(text) * 4 > limit and len(text.encode(errors="surrogatepass")) > limit:
-                return f"{name}: more than {limit} bytes of UTF-8"
-        return ""
-
-    def _is_too_fast(self, connection: _Connection, frame: frames.Send | frames.Asked, now: float) -> bool:
-        """Whether it was refused because the user asks for too much; sends and other requests are counted apart."""
+    def _is_too_fast(
+        self, connection: _Connection, frame: frames.Send | frames.Sync | frames.Asked, now: float
+    ) -> bool:
+        """Whether it was refused because the user asks for too much. Messages, syncs and other requests are counted
+        apart: what of one kind is too much holds up no other."""
         if not self._policies.user_rate:
             return False
-        assert connection.session is not None
-        is_send = isinstance(frame, frames.Send)
-        wait = self._bucket((connection.session.user, is_send), now).take(now)
+        what = {frames.Send: "messages", frames.Sync: "syncs"}.get(type(frame), "requests")
+        wait = self._wait(connection, what, now)
         if wait:
-            what = "messages" if is_send else "requests"
             text = f"more than {self._policies.user_rate:g} {what} a second"
             self._reject(connection, frame.op, frame.ref, Code.RATE_LIMITED, text, wait, frame.number)
         return wait > 0
 
-    def _bucket(self, whose: tuple[str, bool], now: float) -> Bucket:
-        """The user's, kept across connections, or reconnecting would refill it."""
-        bucket = self._buckets.get(whose)
-        if bucket is None:
-            self._buckets = _idle_dropped(self._buckets, now)
-            bucket = self._buckets[whose] = Bucket(self._policies.user_rate, self._policies.user_burst, now)
-        return bucket
+    def _wait(self, connection: _Connection, what: str, now: float) -> float:
+        """Seconds until the user may do so; 0: now, and it counts."""
+        assert connection.session is not None
+        return self._rates.take((connection.session.user, what), now)
 
     def _set_conversation(self, connection: _Connection, frame: frames.SetConversation, now: float) -> None:
         assert connection.session is not None
-        if too_large := self._too_large(custom=frame.custom):
-            self._reject(connection, frame.op, frame.ref, Code.TOO_LARGE, too_large, number=frame.number)
-        elif frame.blocked is not None and not peer_in(frame.conversation_id, connection.session.user):
-            text = "conversationId: there is nobody to be blocked in it"
-            self._reject(connection, frame.op, frame.ref[:256], Code.BAD_REQUEST, text, number=frame.number)
+        if unfit := admission.of_setting(frame, connection.session.user, self._policies):
+            self._reject(connection, frame.op, frame.ref[:256], *unfit, number=frame.number)
         else:
             self._ask_own_user(connection, frame, now)
 
@@ -343,15 +316,8 @@ class Gateway:
         """Hints have a budget of their own, and end here beyond it, or where there is none."""
         session, policies = connection.session, self._policies
         assert session is not None
-        if policies.hint_rate and not self._hints(session.user, now).take(now):
+        if policies.hint_rate and not self._hints.take(session.user, now):
             self._to_own_user(connection, frame, now)
-
-    def _hints(self, user: str, now: float) -> Bucket:
-        bucket = self._hint_buckets.get(user)
-        if bucket is None:
-            self._hint_buckets = _idle_dropped(self._hint_buckets, now)
-            bucket = self._hint_buckets[user] = Bucket(self._policies.hint_rate, self._policies.hint_burst, now)
-        return bucket
 
     def _ping(self, connection: _Connection, frame: frames.Ping, now: float) -> None:
         self._port.send(connection.id, frames.Pong())
@@ -367,11 +333,40 @@ class Gateway:
         if connection.latest:
             self._latest_acknowledged(connection, (frames.Notify.op, conversation), frame.seq)
         if self._policies.receipts == "delivered" and is_p2p(conversation):
-            self._to_own_user(connection, frame, now)
+            self._pass_on(connection, frame, now)
+
+    def _pass_on(self, connection: _Connection, mark: frames.Delivered, now: float) -> None:
+        """An acknowledgement is never refused, for nobody would repeat it. Beyond the rate it waits, and the latest of
+        its conversation says all that those before it said; if the connection ends first, the next sync says it."""
+        marks, id = connection.marks, mark.conversation_id
+        wait = 0.0 if marks else self._wait(connection, "marks", now)
+        if not marks and not wait:
+            self._to_own_user(connection, mark, now)
+        elif id in marks or len(marks) < CURSORS:
+            if id not in marks or marks[id].seq < mark.seq:
+                marks[id] = mark
+            if connection.marks_timer is None:
+                connection.marks_timer = self._timers.at(now + wait, self._pass_marks_on, connection)
+        else:
+            self._end(connection, Code.BAD_REQUEST, f"conversationId: a device has at most {CURSORS} conversations")
+
+    def _pass_marks_on(self, connection: _Connection, now: float) -> None:
+        marks, wait = connection.marks, 0.0
+        while marks and not wait:
+            wait = self._wait(connection, "marks", now)
+            if not wait:
+                self._to_own_user(connection, marks.pop(next(iter(marks))), now)
+        connection.marks_timer = None
+        if marks:  # not at this very moment, which rounding might make of it
+            connection.marks_timer = self._timers.at(now + max(wait, 0.001), self._pass_marks_on, connection)
 
     def _sync(self, connection: _Connection, frame: frames.Sync, now: float) -> None:
         self._latest_acknowledged(connection, (frames.Resync.op, ""), frame.resync)
-        self._to_own_user(connection, frame, now)
+        if len(frame.cursors) > CURSORS:
+            text = f"cursors: of at most {CURSORS} conversations"
+            self._reject(connection, frame.op, frame.ref, Code.BAD_REQUEST, text, number=frame.number)
+        elif not self._is_too_fast(connection, frame, now):
+            self._to_own_user(connection, frame, now)
 
     def _noted(self, connection: _Connection, frame: frames.Noted, now: float) -> None:
         self._latest_acknowledged(connection, (frames.Placed.op, frame.conversation_id), frame.version)
@@ -512,8 +507,9 @@ class Gateway:
 
     def _forget(self, connection: _Connection) -> None:
         del self._connections[connection.id]
-        if connection.timer:
-            connection.timer.cancel()
+        for timer in (connection.timer, connection.marks_timer):
+            if timer:
+                timer.cancel()
         for pushes in (*connection.unacknowledged.values(), connection.latest.values()):
             for push in pushes:
                 if push.timer:
@@ -523,16 +519,6 @@ class Gateway:
                 leave = frames.Leave(room.partition(":")[2])
                 self._port.to_conversation(frames.Up(connection.session, leave, room))
             self._port.to_user(connection.session.user, frames.Detach(connection.session))
-
-
-_Key = TypeVar("_Key")
-
-
-def _idle_dropped(buckets: dict[_Key, Bucket], now: float) -> dict[_Key, Bucket]:
-    """The same; where they are many, without those that have forgotten everything."""
-    if len(buckets) < _BUCKETS:
-        return buckets
-    return {whose: bucket for whose, bucket in buckets.items() if not bucket.is_full(now)}
 
 
 _HANDLERS: dict[type, Callable[[Gateway, _Connection, Any, float], None]] = {

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+_BUCKETS = 10_000  # buckets in use that are kept before the idle ones are dropped
+
+#: Conversations that one sync may speak of, and so that a device may have.
+CURSORS = 10_000
+
 
 class Bucket:
     """`rate` tokens a second flow in, up to `burst`, which is also what there is to begin with."""
@@ -31,3 +39,31 @@ class Bucket:
         if now > self._at:
             self._tokens = min(float(self._burst), self._tokens + (now - self._at) * self._rate)
             self._at = now
+
+
+_Key = TypeVar("_Key", bound=Hashable)
+
+
+class Buckets(Generic[_Key]):
+    """A bucket for each of many, all alike. `rate` 0: there is always something in it."""
+
+    __slots__ = ("_buckets", "_burst", "_rate")
+
+    def __init__(self, rate: float, burst: int) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._buckets: dict[_Key, Bucket] = {}
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def take(self, whose: _Key, now: float) -> float:
+        """As `Bucket.take`."""
+        if not self._rate:
+            return 0.0
+        bucket = self._buckets.get(whose)
+        if bucket is None:
+            if len(self._buckets) >= _BUCKETS:
+                self._buckets = {key: one for key, one in self._buckets.items() if not one.is_full(now)}
+            bucket = self._buckets[whose] = Bucket(self._rate, self._burst, now)
+        return bucket.take(now)

@@ -11,6 +11,7 @@ from typing import Any
 from imsim.core.model import Message, Place, Scene, p2p_id, p2p_members
 from imsim.core.storage import (
     NOTED,
+    Ahead,
     Append,
     Appended,
     Blocked,
@@ -80,10 +81,11 @@ class _Log:
 class MemoryStorage:
     """`fanout`: "read": a message is one row, and a login looks into each of the user's conversations; "write": each
     message puts a row into the inbox of each member as well, and a login reads through the user's own inbox, from
-    where it stopped the last time. What users see is the same.
+    where it stopped the last time. What users see is the same. `log` names what is stored here, and nothing else.
     """
 
-    def __init__(self, fanout: str = "read") -> None:
+    def __init__(self, fanout: str = "read", log: str = "") -> None:
+        self.log = log
         self._inboxes: dict[str, list[Message]] | None = {} if fanout == "write" else None
         self._logs: dict[str, _Log] = {}
         self._conversations_of: dict[str, list[str]] = {}
@@ -218,7 +220,7 @@ class MemoryStorage:
             delivered = log.delivered.get(request.user, 0)
             state = log.state if log.id.startswith(f"{Scene.P2P}:") else None
             places.append(PlaceState(place, unread, log.end_for(request.user), delivered, state))
-        return UserState(epoch, places, self._revoked_before.get(request.user, 0.0))
+        return UserState(epoch, places, self._revoked_before.get(request.user, 0.0), self.log)
 
     def _revoke_tokens(self, request: RevokeTokens) -> Saved:
         self._revoked_before[request.user] = max(request.before, self._revoked_before.get(request.user, 0.0))
@@ -264,7 +266,9 @@ class MemoryStorage:
         ]
         return ReadCount(sum(log.place(member).read_seq >= request.seq for member in others), len(others))
 
-    def _missed(self, request: Missed) -> MissedPage:
+    def _missed(self, request: Missed) -> MissedPage | Ahead:
+        if self._is_ahead(request):
+            return Ahead()
         page = self._missed_in_logs(request) if self._inboxes is None else self._missed_in_inbox(request)
         if not page.more:
             user = request.session.user
@@ -272,6 +276,16 @@ class MemoryStorage:
             page.places = tuple(place for place in places if place.version > request.version or not request.version)
             page.version = self._versions.get(user, 0)
         return page
+
+    def _is_ahead(self, request: Missed) -> bool:
+        user = request.session.user
+        inbox = 0 if self._inboxes is None else len(self._inboxes.get(user, ()))
+        if request.inbox > inbox or max(request.version, request.place_version) > self._versions.get(user, 0):
+            return True
+        logs = self._logs
+        return request.doubted and any(
+            seq > (logs[id].end_for(user) if id in logs else 0) for id, seq in request.cursors.items()
+        )
 
     def _sorted_conversations(self, user: str) -> list[str]:
         return sorted(self._conversations_of.get(user, ()))
@@ -295,7 +309,7 @@ class MemoryStorage:
     def _missed_in_inbox(self, request: Missed) -> MissedPage:
         assert self._inboxes is not None
         inbox = self._inboxes.get(request.session.user, [])
-        page = MissedPage([], {}, more=False, inbox=min(max(0, request.inbox), len(inbox)))
+        page = MissedPage([], {}, more=False, inbox=max(0, request.inbox))
         for row in islice(inbox, page.inbox, None):
             conversation = row.conversation_id
             message = self._logs[conversation].messages[row.seq - 1]  # as it is by now

@@ -74,6 +74,7 @@ class Code(StrEnum):
     NOT_FRIENDS = "not_friends"
     EXPIRED = "expired"
     GAP = "gap"
+    AHEAD = "ahead"
     RATE_LIMITED = "rate_limited"
     TIMEOUT = "timeout"
 

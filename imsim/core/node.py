@@ -72,6 +72,10 @@ class Node:
         self._gateway.refuse(connection, code, text)
         self._drain(now)
 
+    def reject(self, connection: int, frame: frames.FromClient, text: str, now: float) -> None:
+        self._gateway.reject(connection, frame, text, now)
+        self._drain(now)
+
     def authenticated(
         self, connection: int, user: str | None, code: Code | None, now: float, issued_at: float = 0.0
     ) -> None:

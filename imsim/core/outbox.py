@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from imsim.core import events, frames
 from imsim.core.model import Code, Message, Scene, Status
@@ -89,6 +90,11 @@ class Outbox:
         for outgoing in self._unanswered.values():
             if outgoing.timer:
                 outgoing.timer.cancel()
+
+    def forget_seqs(self) -> None:
+        """The log is another one: what was shown of the old one is not read in the new."""
+        for outgoing in self._unanswered.values():
+            outgoing.frame = replace(outgoing.frame, shown=0)
 
     def said(self, id_client: str, now: float) -> None:
         """The router has it, which in a chatroom is all that is to be had."""

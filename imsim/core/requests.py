@@ -63,6 +63,18 @@ class Requests:
         if request is not None and request.timer:
             request.timer.cancel()
 
+    def forget_seqs(self) -> list[frames.Asked]:
+        """The log is another one. Returns the requests about a seq of the old one, which are given up."""
+        given_up: list[frames.Asked] = []
+        for (op, ref), request in list(self._unanswered.items()):
+            frame = request.frame
+            if isinstance(frame, frames.Read | frames.History | frames.ReadCount):
+                self.forget(op, ref)
+                given_up.append(frame)
+            elif isinstance(frame, frames.SetConversation):
+                request.frame = replace(frame, hidden_seq=None)
+        return given_up
+
     def postponed(self, frame: frames.Rejected, now: float) -> None:
         """It was refused for now, with the time after which to ask again."""
         request = self._unanswered.get((frame.request, frame.ref))

@@ -154,7 +154,9 @@ class CountRead:
 class Missed:
     """At most `limit` messages of the session's user's conversations after `cursors` (absent: 0), in seq order within
     each conversation; and with the last of them the user's places that changed after `version` (after 0: all places,
-    changed or not). `inbox`: up to where the user's inbox was looked through before. -> MissedPage."""
+    changed or not). `inbox`: up to where the user's inbox was looked through before; `place_version`: that of the
+    newest place that is known. -> MissedPage, or Ahead where one of these is beyond what there is: of the cursors this
+    is looked up only if `doubted`, as it takes a read for each."""
 
     op: ClassVar[str] = "missed"
     session: Session
@@ -163,6 +165,8 @@ class Missed:
     version: int = 0
     inbox: int = 0
     number: int = 0  # the asker's own
+    place_version: int = 0
+    doubted: bool = False
 
 
 @dataclass(slots=True)
@@ -246,11 +250,13 @@ class PlaceState(NamedTuple):
 
 @dataclass(slots=True)
 class UserState:
-    """`places` has all conversations that the user is or was a member of, by id."""
+    """`places` has all conversations that the user is or was a member of, by id. `log` names what is stored here, all
+    of it: another storage, or this one after it was emptied, has another."""
 
     epoch: int
     places: list[PlaceState]
     revoked_before: float = 0.0
+    log: str = ""
 
 
 @dataclass(slots=True)
@@ -288,6 +294,11 @@ class MissedPage:
 
 
 @dataclass(slots=True)
+class Ahead:
+    """Whoever asks knows of more than there is: this storage was set back, to a backup for instance."""
+
+
+@dataclass(slots=True)
 class RangePage:
     """In seq order. `more`: before them there are others in the range."""
 
@@ -314,6 +325,7 @@ Result = (
     | PlacesSaved
     | ReadCount
     | MissedPage
+    | Ahead
     | RangePage
     | Failed
     | None

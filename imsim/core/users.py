@@ -8,20 +8,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Protocol
 
-from imsim.core import amendments, frames, friends, storage
-from imsim.core.model import Code, Message, Place, Session, p2p_members
+from imsim.core import frames, friends, storage
+from imsim.core.hints import Hints
+from imsim.core.model import Code, Place, Session
+from imsim.core.online import OnlinePlace, ToOne, User
 from imsim.core.policies import Policies
-from imsim.core.timers import Timer, Timers
+from imsim.core.saving import Saving
+from imsim.core.timers import Timers
 from imsim.core.unread import Unread
 
 _WAITING = 10_000  # frames that may wait for one user to be opened
 _LOGINS_PER_OPENING = 1 << 20  # session epochs that one opening of a user may hand out
-
-#: What may wait for an opening.
-_ToOne = frames.Attach | frames.Detach | frames.Up | frames.Deliver | frames.PeerMoved | frames.Hint
 
 
 class Port(Protocol):
@@ -34,47 +33,15 @@ class Port(Protocol):
         """To the router that owns the user, this one or another."""
 
 
-class _Place:
-    """A place as storage has it, but for `unread`, which counts here."""
-
-    __slots__ = ("delivered_seq", "friends", "last_seq", "stored", "unread")
-
-    def __init__(self, stored: Place, unread: Unread, last_seq: int = 0, delivered_seq: int = 0) -> None:
-        self.stored = stored
-        self.unread = unread
-        self.last_seq = last_seq  # the latest message that was let out to the user's devices, or is in a login's sync
-        self.friends = False
-        self.delivered_seq = delivered_seq  # how far some device has got, as the other user is or will be told
-
-    def view(self) -> Place:
-        return replace(self.stored, unread=self.unread.count)
-
-
-class _User:
-    __slots__ = ("epoch", "id", "logins", "places", "request", "revoked_before", "sessions", "timer", "waiting")
-
-    def __init__(self, id: str) -> None:
-        self.id = id
-        self.epoch = 0  # of the latest session
-        self.sessions: dict[str, Session] = {}  # by device
-        self.logins: dict[str, tuple[str, int]] = {}  # of those sessions: which login of which instance
-        self.revoked_before = 0.0  # tokens issued before this wall time are void
-        self.places: dict[str, _Place] = {}  # by conversation
-        self.request: storage.OpenUser | None = None
-        self.waiting: deque[_ToOne] = deque()
-        self.timer: Timer | None = None
-
-
 class Users:
     def __init__(self, port: Port, policies: Policies) -> None:
         self._port = port
         self._policies = policies
         self._timers = Timers()
-        self._users: dict[str, _User] = {}
+        self._users: dict[str, User] = {}
         self._revoking: dict[str, float] = {}  # user -> `before` of revocations that storage has not answered well
-        #: Changes of places that storage has not answered well, by (user, conversation): the latest of them, what
-        #: can be asked for again of them all, and when that will be.
-        self._unsaved: dict[tuple[str, str], tuple[storage.SavePlace, storage.SavePlace, Timer]] = {}
+        self._saving = Saving(self._timers, policies.storage_timeout, port.store)
+        self._hints = Hints(port, presence=policies.presence == "friends")
 
     @property
     def timers(self) -> Timers:
@@ -97,7 +64,7 @@ class Users:
         if isinstance(frame, frames.Attach):
             user = self._users.get(frame.user)
             if user is None:
-                user = self._users[frame.user] = _User(frame.user)
+                user = self._users[frame.user] = User(frame.user)
                 user.revoked_before = self._revoking.get(user.id, 0.0)
                 user.request = storage.OpenUser(user.id)
                 user.timer = self._timers.at(now + self._policies.storage_timeout, self._overdue, user)
@@ -183,18 +150,19 @@ class Users:
             return
         user.request = None
         user.epoch = result.epoch * _LOGINS_PER_OPENING
+        user.log = result.log
         user.revoked_before = max(result.revoked_before, user.revoked_before)
         for stored, unread_seqs, max_seq, delivered_seq, state in result.places:
             unread = Unread(stored.read_seq, unread_seqs)
-            place = user.places[stored.conversation_id] = _Place(stored, unread, max_seq, delivered_seq)
+            place = user.places[stored.conversation_id] = OnlinePlace(stored, unread, max_seq, delivered_seq)
             place.friends = friends.are_friends(state)
         while user.waiting:
             self._handle(user, user.waiting.popleft(), now)
 
-    def _overdue(self, user: _User, now: float) -> None:
+    def _overdue(self, user: User, now: float) -> None:
         self._give_up(user)
 
-    def _give_up(self, user: _User) -> None:
+    def _give_up(self, user: User) -> None:
         del self._users[user.id]
         for frame in user.waiting:
             if isinstance(frame, frames.Attach):
@@ -203,7 +171,7 @@ class Users:
     def _refuse(self, frame: frames.Attach, code: Code = Code.UNAVAILABLE) -> None:
         self._port.to_gateway(frame.gateway, frames.Attached(frame.connection, None, code))
 
-    def _handle(self, user: _User, frame: _ToOne, now: float) -> None:
+    def _handle(self, user: User, frame: ToOne, now: float) -> None:
         if isinstance(frame, frames.Deliver):
             by_gateway: dict[str, list[Session]] = {}
             self._deliver_one(user, frame, by_gateway)
@@ -213,23 +181,23 @@ class Users:
         elif isinstance(frame, frames.PeerMoved):
             self._learn(user, frame.place)
         elif isinstance(frame, frames.Hint):
-            self._hinted(user, frame)
+            self._hints.hinted(user, frame)
         elif user.sessions.get(frame.session.device) == frame.session:
             if isinstance(frame, frames.Detach):
                 self._detach(user, frame.session)
             else:
                 self._asked(user, frame.session, frame, now)
 
-    def _asked(self, user: _User, session: Session, up: frames.Up, now: float) -> None:
+    def _asked(self, user: User, session: Session, up: frames.Up, now: float) -> None:
         frame = up.frame
         if isinstance(frame, frames.Read):
             place = user.places.get(frame.conversation_id)
             if place is not None and frame.seq <= place.unread.read_seq:
                 self._answer(session, frame)
             else:
-                self._save(storage.SavePlace(user.id, frame.conversation_id, frame.seq, asked=up), now)
+                self._saving.save(storage.SavePlace(user.id, frame.conversation_id, frame.seq, asked=up), now)
         elif isinstance(frame, frames.SetConversation):
-            self._save(
+            self._saving.save(
                 storage.SavePlace(
                     user.id,
                     frame.conversation_id,
@@ -243,9 +211,7 @@ class Users:
                 now,
             )
         elif isinstance(frame, frames.Typing):
-            for peer in storage.peers(frame.conversation_id, p2p_members(frame.conversation_id) or (), user.id):
-                if frame.conversation_id in user.places:
-                    self._port.to_user(peer, frames.Hint(peer, frames.IsTyping(frame.conversation_id)))
+            self._hints.typing(user, frame.conversation_id)
         elif isinstance(frame, frames.Delivered):
             self._delivered(user, frame.conversation_id, frame.seq, now)
         elif isinstance(frame, frames.History):
@@ -256,15 +222,12 @@ class Users:
         elif isinstance(frame, frames.EndSession):
             self._end_session(user, session, frame)
         elif isinstance(frame, frames.Sync):
-            missed = storage.Missed(
-                session, frame.cursors, self._policies.page, frame.version, frame.inbox, frame.number
-            )
-            self._port.store(missed)
+            self._sync(user, session, frame)
             if self._policies.receipts == "delivered":
                 for conversation, seq in frame.cursors.items():
                     self._delivered(user, conversation, seq, now)
 
-    def _attach(self, user: _User, frame: frames.Attach) -> None:
+    def _attach(self, user: User, frame: frames.Attach) -> None:
         if frame.issued_at < user.revoked_before:
             self._refuse(frame, Code.TOKEN_REVOKED)
             self._forget_if_idle(user)
@@ -285,49 +248,27 @@ class Users:
         session = Session(user.id, frame.device, user.epoch, frame.gateway, frame.connection, slot)
         user.sessions[frame.device] = session
         user.logins[frame.device] = (frame.instance, frame.attempt)
-        self._port.to_gateway(frame.gateway, frames.Attached(frame.connection, session))
-        self._tell_friends(user, None if was_online else frames.Presence(user.id, True), session)
+        self._port.to_gateway(frame.gateway, frames.Attached(frame.connection, session, None, user.log))
+        self._hints.tell_friends(user, None if was_online else frames.Presence(user.id, True), session)
 
-    def _kick(self, user: _User, session: Session, code: Code) -> None:
+    def _kick(self, user: User, session: Session, code: Code) -> None:
         del user.sessions[session.device]
         self._port.to_gateway(session.gateway, frames.Kick(session, code))
 
-    def _end_session(self, user: _User, session: Session, frame: frames.EndSession) -> None:
+    def _end_session(self, user: User, session: Session, frame: frames.EndSession) -> None:
         other = user.sessions.get(frame.device)
         if other is not None and other != session:
             self._kick(user, other, Code.KICKED)
         self._answer(session, frame)
 
-    def _detach(self, user: _User, session: Session) -> None:
+    def _detach(self, user: User, session: Session) -> None:
         del user.sessions[session.device]
         self._forget_if_idle(user)
 
-    def _forget_if_idle(self, user: _User) -> None:
+    def _forget_if_idle(self, user: User) -> None:
         if not user.sessions and user.request is None and not user.waiting and user.id in self._users:
-            self._tell_friends(user, frames.Presence(user.id, False))
+            self._hints.tell_friends(user, frames.Presence(user.id, False))
             del self._users[user.id]
-
-    # --- presence: hints, which may get lost --------------------------------------------------------------------------
-
-    def _tell_friends(self, user: _User, news: frames.Presence | None, asks: Session | None = None) -> None:
-        if self._policies.presence == "friends":
-            for conversation_id, place in user.places.items():
-                if place.friends:
-                    for peer in storage.peers(conversation_id, p2p_members(conversation_id) or (), user.id):
-                        self._port.to_user(peer, frames.Hint(peer, news, asks))
-
-    def _hinted(self, user: _User, hint: frames.Hint) -> None:
-        if hint.frame is not None and not self._is_blocked(user, hint.frame):
-            sessions = user.sessions.values()
-            self._to_all([s for s in sessions if hint.tells in (None, s)], hint.frame)
-        if hint.asks is not None and user.sessions:
-            answer = frames.Presence(user.id, True)
-            self._port.to_user(hint.asks.user, frames.Hint(hint.asks.user, answer, tells=hint.asks))
-
-    @staticmethod
-    def _is_blocked(user: _User, frame: frames.IsTyping | frames.Presence) -> bool:
-        place = user.places.get(frame.conversation_id) if isinstance(frame, frames.IsTyping) else None
-        return place is not None and place.stored.blocked
 
     # --- delivery ---------------------------------------------------------------------------------------------------
 
@@ -350,13 +291,13 @@ class Users:
             if user is not None and user.request is None:  # else it will ask storage itself
                 self._compare_one(user, frame)
 
-    def _compare_one(self, user: _User, frame: frames.Opened) -> None:
-        place = self._place(user, frame.conversation_id)
+    def _compare_one(self, user: User, frame: frames.Opened) -> None:
+        place = user.place(frame.conversation_id)
         if frame.seq > place.last_seq:
             place.last_seq = frame.seq
             self._resync(user)
 
-    def _resync(self, user: _User) -> None:
+    def _resync(self, user: User) -> None:
         """Something was stored of which we have not heard; storage knows all, so let the devices look there."""
         self._to_all(user.sessions.values(), frames.Resync())
 
@@ -369,26 +310,10 @@ class Users:
             for gateway, sessions in by_gateway.items():
                 self._port.to_gateway(gateway, frames.Down(sessions, push))
 
-    def _count(self, user: _User, message: Message) -> _Place:
-        """Take note of a message of one of the user's conversations; again or after a later one does no harm."""
-        place = self._place(user, message.conversation_id)
-        if message.countable and message.sender != user.id:
-            place.unread.add(message.seq)
-        elif (recalled := amendments.recalled_seq(message)) is not None:
-            place.unread.remove(recalled)
-        return place
-
-    @staticmethod
-    def _place(user: _User, conversation_id: str) -> _Place:
-        place = user.places.get(conversation_id)
-        if place is None:
-            place = user.places[conversation_id] = _Place(Place(conversation_id, 0, 0, 0), Unread())
-        return place
-
-    def _deliver_one(self, user: _User, frame: frames.Deliver, by_gateway: dict[str, list[Session]]) -> None:
+    def _deliver_one(self, user: User, frame: frames.Deliver, by_gateway: dict[str, list[Session]]) -> None:
         message = frame.message
         is_new = message.conversation_id not in user.places  # then it begins for this user here
-        known = self._count(user, message)
+        known = user.count(message)
         known.friends = friends.after(message, known.friends)
         if message.seq > known.last_seq:
             if message.seq > known.last_seq + 1 and not is_new:
@@ -409,23 +334,6 @@ class Users:
 
     # --- places -----------------------------------------------------------------------------------------------------
 
-    def _save(self, request: storage.SavePlace, now: float) -> None:
-        """Without a good answer it may have been done all the same, and who asked for it may be gone: its marks, which
-        only move forward, are saved again, for the sake of those who are to be told."""
-        whose = (request.user, request.conversation_id)
-        marks = storage.SavePlace(
-            *whose, request.read_seq, hidden_seq=request.hidden_seq, delivered_seq=request.delivered_seq
-        )
-        if whose in self._unsaved:
-            _, older, timer = self._unsaved[whose]
-            timer.cancel()
-            marks.read_seq = max(marks.read_seq, older.read_seq)
-            marks.hidden_seq = max(marks.hidden_seq or 0, older.hidden_seq or 0)
-            marks.delivered_seq = max(marks.delivered_seq, older.delivered_seq)
-        again = self._timers.at(now + self._policies.storage_timeout, self._save, marks)
-        self._unsaved[whose] = request, marks, again
-        self._port.store(request)
-
     def _saved(self, request: storage.SavePlace, result: storage.Result) -> None:
         """Tell everybody concerned, whether this very request changed anything or not: an earlier one may have done
         it, and its answer been lost."""
@@ -435,7 +343,7 @@ class Users:
             if up is not None:
                 self._answer(up.session, up.frame, Code.UNAVAILABLE, "storage could not save it")
             return
-        self._settle(request)
+        self._saving.saved(request)
         if result.places:
             self._tell(result)
         if up is not None:
@@ -443,21 +351,6 @@ class Users:
                 self._answer(up.session, up.frame)
             else:
                 self._answer(up.session, up.frame, Code.NO_CONVERSATION, "you have no such conversation")
-
-    def _settle(self, request: storage.SavePlace) -> None:
-        whose = (request.user, request.conversation_id)
-        latest, marks, timer = self._unsaved.get(whose, (None, None, None))
-        if latest is not request:
-            return  # storage does one after the other, and the answer to the latest tells what they have all done
-        assert marks is not None
-        assert timer is not None
-        if (marks.read_seq, marks.hidden_seq or 0, marks.delivered_seq) == (
-            request.read_seq,
-            request.hidden_seq or 0,
-            request.delivered_seq,
-        ):
-            timer.cancel()
-            del self._unsaved[whose]
 
     def _tell(self, saved: storage.PlacesSaved) -> None:
         (name, own), *others = saved.places
@@ -469,24 +362,22 @@ class Users:
                 mine.delivered_seq = place.peer_delivered_seq  # a device may say that it has more than there is
             self._port.to_user(peer, frames.PeerMoved(peer, place))
 
-    def _delivered(self, user: _User, conversation_id: str, seq: int, now: float) -> None:
+    def _delivered(self, user: User, conversation_id: str, seq: int, now: float) -> None:
         """Some device of the user has everything up to `seq`; the other user of a p2p conversation hears of it."""
         place = user.places.get(conversation_id)
-        if (
-            place is not None
-            and seq > place.delivered_seq
-            and storage.peers(conversation_id, p2p_members(conversation_id) or (), user.id)
-        ):
+        if place is not None and seq > place.delivered_seq and user.peers(conversation_id):
             place.delivered_seq = seq
-            self._save(storage.SavePlace(user.id, conversation_id, delivered_seq=seq), now)
+            self._saving.save(storage.SavePlace(user.id, conversation_id, delivered_seq=seq), now)
 
-    def _learn(self, user: _User, stored: Place) -> None:
+    def _learn(self, user: User, stored: Place) -> None:
         """A place as storage has it, or had it: the higher version is the newer one."""
-        place = self._place(user, stored.conversation_id)
+        place = user.place(stored.conversation_id)
         if stored.version > place.stored.version:
-            place.stored = stored
+            was_blocked, place.stored = place.stored.blocked, stored
             place.unread.read(stored.read_seq)
             self._to_all(user.sessions.values(), frames.Placed(place.view()))
+            if stored.blocked != was_blocked:
+                self._hints.blocked_or_not(user, place)
 
     def _counted(self, request: storage.CountRead, result: storage.Result) -> None:
         up = request.asked
@@ -520,27 +411,40 @@ class Users:
 
     # --- login sync -------------------------------------------------------------------------------------------------
 
+    def _sync(self, user: User, session: Session, frame: frames.Sync) -> None:
+        # What a device has got is in storage, and mostly known here. A device that has more may be so because we have
+        # not heard of it, or because storage has lost it: storage is to tell.
+        doubted = any(
+            seq > (place.last_seq if (place := user.places.get(id)) else 0) for id, seq in frame.cursors.items()
+        )
+        page, places = self._policies.page, frame.place_version
+        self._port.store(
+            storage.Missed(
+                session, frame.cursors, page, frame.version, frame.inbox, frame.number, places, doubted=doubted
+            )
+        )
+
     def _send_page(self, request: storage.Missed, result: storage.Result) -> None:
         user = self._users.get(request.session.user)
         if user is None or user.sessions.get(request.session.device) != request.session:
             return
         asker = (request.session,)
         if not isinstance(result, storage.MissedPage):
-            refusal = frames.Rejected(
-                frames.Sync.op, "", Code.UNAVAILABLE, "storage could not be read", 0.0, request.number
-            )
-            self._to_all(asker, refusal)
+            code, text = Code.UNAVAILABLE, "storage could not be read"
+            if isinstance(result, storage.Ahead):
+                code, text = Code.AHEAD, "the log was set back: forget what you have, and sync as a new device does"
+            self._to_all(asker, frames.Rejected(frames.Sync.op, "", code, text, 0.0, request.number))
             return
         # What storage did without its answer ever coming back is known from here only: messages that no writer let
         # out, and changes of places.
         for message in result.messages:
-            self._count(user, message)
+            user.count(message)
         for place in result.places:
             self._learn(user, place)
         messages, cursors, inbox, number = result.messages, result.cursors, result.inbox, request.number
         answer: frames.Page | frames.SyncDone = frames.Page(messages, cursors, inbox, number)
         if not result.more:
-            places = [self._place(user, place.conversation_id).view() for place in result.places]
+            places = [user.place(place.conversation_id).view() for place in result.places]
             answer = frames.SyncDone(messages, cursors, places, result.version, inbox, number)
         self._to_all(asker, answer)
 
@@ -551,7 +455,7 @@ class Users:
             user = self._users.get(request.user)
             if user is not None and user.request is None:
                 for message in result.messages:
-                    self._count(user, message)
+                    user.count(message)
             asked = (request.conversation_id, request.first, request.last)
             self._to_all((up.session,), frames.HistoryPage(*asked, result.messages, result.more, up.frame.number))
         elif result is None:

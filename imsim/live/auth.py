@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Callable
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
@@ -67,31 +66,51 @@ class Answer(NamedTuple):
     headers: dict[str, str]
 
 
-class FrontDesk:
-    """The HTTP side of a server: `GET /token?user=alice` and `GET /revoke?user=alice` against the key, and
-    `GET /healthz`. `revoke(user)` is called for what its name says."""
+class Revocation(NamedTuple):
+    """What was asked is to revoke the tokens of this user; `revoked` is the answer, once it is known."""
 
-    def __init__(self, key: str, tokens: Tokens, revoke: Callable[[str], None]) -> None:
+    user: str
+
+    def revoked(self, *, kept: bool) -> Answer:
+        if kept:
+            return _json(200, {"revoked": self.user})
+        text = "the sessions have ended, but storage has not said that it keeps the revocation; ask again"
+        return _error(503, text)
+
+
+_METHODS = {"/token": "GET", "/revoke": "POST", "/healthz": "GET"}
+
+
+class FrontDesk:
+    """The HTTP side of a server: `GET /token?user=alice` and `POST /revoke?user=alice` against the key, and
+    `GET /healthz`."""
+
+    def __init__(self, key: str, tokens: Tokens) -> None:
         self._key = key.encode()
         self._tokens = tokens
-        self._revoke = revoke
 
-    def answer(self, target: str, authorization: str | None, connections: int, now_wall: float) -> Answer | None:
-        """The response to a GET of `target` (a path with its query); None for `/`, which is the WebSocket's.
+    def answer(
+        self, method: str, target: str, authorization: str | None, connections: int, now_wall: float
+    ) -> Answer | Revocation | None:
+        """The response to a request of `target` (a path with its query), or what is to be done first; None for `/`,
+        which is the WebSocket's.
 
         `authorization` is the header of that name, `connections` what /healthz is to report.
         """
         url = urlsplit(target)
         if url.path == "/":
             return None
-        if url.path in ("/token", "/revoke"):
-            user = parse_qs(url.query).get("user", [""])[0]
-            return self._with_key(url.path, user, authorization or "", now_wall)
+        if url.path not in _METHODS:
+            return _error(404, "there are / (the WebSocket), /token?user=NAME, /revoke?user=NAME and /healthz")
+        if method != _METHODS[url.path]:
+            allowed = _METHODS[url.path]
+            return _error(405, f"{url.path}: use {allowed}")._replace(headers={"Allow": allowed})
         if url.path == "/healthz":
             return _json(200, {"status": "ok", "connections": connections})
-        return _error(404, "there are / (the WebSocket), /token?user=NAME, /revoke?user=NAME and /healthz")
+        user = parse_qs(url.query).get("user", [""])[0]
+        return self._with_key(url.path, user, authorization or "", now_wall)
 
-    def _with_key(self, path: str, user: str, authorization: str, now_wall: float) -> Answer:
+    def _with_key(self, path: str, user: str, authorization: str, now_wall: float) -> Answer | Revocation:
         scheme, _, key = authorization.partition(" ")
         # Header values are bytes that HTTP libraries show as Latin-1.
         given = key.strip().encode("latin-1", "replace")
@@ -103,8 +122,7 @@ class FrontDesk:
         except BadName as error:
             return _error(400, str(error))
         if path == "/revoke":
-            self._revoke(user)
-            return _json(200, {"revoked": user})
+            return Revocation(user)
         return _json(200, {"token": token, "user": user, "expiresAt": int(expires_at * 1000)})
 
 

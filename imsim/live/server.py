@@ -11,19 +11,22 @@ import time
 from collections.abc import Callable
 from http import HTTPStatus
 from ssl import SSLContext
+from typing import cast
 
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
+from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from imsim import wire
 from imsim.core import events, frames, storage
 from imsim.core.exceptions import RunError
+from imsim.core.limits import CURSORS
 from imsim.core.model import Code
 from imsim.core.node import Node
 from imsim.core.policies import Policies
 from imsim.live.alarm import Alarm
-from imsim.live.auth import FrontDesk, Tokens
+from imsim.live.auth import Answer, FrontDesk, Revocation, Tokens
 from imsim.live.stores import Store
 from imsim.live.websocket import CLOSE_TIMEOUT, LOGGER, WebSocket, text_frame
 
@@ -63,7 +66,8 @@ class Server:
         self._wall = wall
         self._ssl = ssl
         self._tokens = Tokens(key, token_lifetime)
-        self._desk = FrontDesk(key, self._tokens, self.revoke)
+        self._desk = FrontDesk(key, self._tokens)
+        self._revoking: dict[tuple[str, float], asyncio.Future[bool]] = {}  # (user, before) -> whether it was kept
         self._connections: dict[int, _Connection] = {}  # WebSockets, by the node's number
         self._transports: set[_Connection] = set()  # these and whatever else is connected
         self._port = _Port(self._connections, store, on_event)
@@ -73,10 +77,12 @@ class Server:
         self._last_connection = 0
         self._down = False
         self.login_timeout = policies.login_timeout
+        self._storage_timeout = policies.storage_timeout
         self.write_limit = write_limit or max(1 << 20, 2 * policies.page * policies.content_bytes)
         # The largest frames that a client may have cause to send: JSON can take six bytes for one; content, file and
-        # custom may be as long each; a change names all members of a group, a sync every conversation of the device.
-        self.max_size = (1 << 20) + 18 * policies.content_bytes + 70 * policies.group_size
+        # custom may be as long each; a change names all members of a group, a sync every conversation of the device, in
+        # up to 160 bytes each.
+        self.max_size = (1 << 16) + 18 * policies.content_bytes + 70 * policies.group_size + 160 * CURSORS
 
     # --- for the caller ---------------------------------------------------------------------------------------------
 
@@ -129,10 +135,16 @@ class Server:
         for connection in list(self._transports):
             connection.abort()
 
-    def revoke(self, user: str) -> None:
-        """End the user's sessions; the tokens issued so far open no new one."""
-        self.node.revoke(user, self._wall(), self._clock())
+    async def revoke(self, user: str) -> bool:
+        """End the user's sessions; the tokens issued so far open no new one. Returns whether storage has kept that, so
+        that it will be so after a restart, too; if not, it goes on trying."""
+        before = self._wall()
+        kept = self._revoking.setdefault((user, before), asyncio.get_running_loop().create_future())
+        self.node.revoke(user, before, self._clock())
         self.settle_machine()
+        done, _ = await asyncio.wait([kept], timeout=self._storage_timeout)
+        self._revoking.pop((user, before), None)
+        return bool(done) and kept.result()
 
     def wake(self) -> None:
         """Run every deadline that is due by the clock."""
@@ -156,14 +168,13 @@ class Server:
         if self._down:
             connection.abort()
 
-    def answer(self, request: Request) -> Response | None:
-        """What an HTTP request gets; None: a WebSocket."""
-        if getattr(request, "method", "GET") != "GET":  # websockets before 16 parses no other
-            return None
+    def answer(self, request: Request) -> Answer | Revocation | None:
+        """What an HTTP request gets, or what is to be done first; None: a WebSocket."""
         authorization = ", ".join(request.headers.get_all("Authorization"))
-        answer = self._desk.answer(request.path, authorization, len(self._connections), self._wall())
-        if answer is None:
-            return None
+        return self._desk.answer(request.method, request.path, authorization, len(self._connections), self._wall())
+
+    @staticmethod
+    def response(answer: Answer) -> Response:
         headers = Headers(
             {
                 "Content-Type": "application/json",
@@ -187,6 +198,10 @@ class Server:
             return
         try:
             frame = wire.decode_from_client(text)
+        except wire.LoneSurrogate as error:
+            self.node.reject(id, cast(frames.FromClient, error.frame), str(error), self._clock())
+            self.settle_machine()
+            return
         except wire.WireError as error:
             self.refuse(id, Code.BAD_FRAME, str(error))
             return
@@ -224,6 +239,10 @@ class Server:
         node, now = self.node, self._clock()
         for request, result in answers:
             node.stored(request, result, now)
+            if isinstance(request, storage.RevokeTokens):
+                kept = self._revoking.pop((request.user, request.before), None)
+                if kept is not None:
+                    kept.set_result(isinstance(result, storage.Saved))
         self.settle_machine()
 
     # --- ending -----------------------------------------------------------------------------------------------------
@@ -280,12 +299,13 @@ def _ignore(event: events.ServerEvent) -> None:
 class _Connection(WebSocket):
     """A client's connection; `id` is 0 until it is a WebSocket."""
 
-    __slots__ = ("_handshake_timer", "_lost", "_server", "id")
+    __slots__ = ("_handshake_timer", "_lost", "_revoking", "_server", "id")
 
     def __init__(self, server: Server) -> None:
         super().__init__(ServerProtocol(max_size=server.max_size, logger=LOGGER), server.write_limit)
         self.id = 0
         self._server = server
+        self._revoking: asyncio.Task[None] | None = None  # the loop itself keeps no hold of it
         self._lost: asyncio.Future[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -299,10 +319,20 @@ class _Connection(WebSocket):
         self._handshake_timer.cancel()
         if self.protocol.parser_exc is not None:
             return  # a body, which a GET has not: the protocol has ended the connection already
-        response = self._server.answer(request) or self.protocol.accept(request)  # type: ignore[union-attr]
-        self.respond(response)
-        if self.is_open:
-            self.id = self._server.opened(self)
+        answer = self._server.answer(request)
+        if isinstance(answer, Revocation):
+            self._revoking = asyncio.get_running_loop().create_task(self._revoke(answer))
+        elif answer is not None:
+            self.respond(self._server.response(answer))
+        else:
+            self.respond(self.protocol.accept(request))  # type: ignore[union-attr]
+            if self.is_open:
+                self.id = self._server.opened(self)
+
+    async def _revoke(self, asked: Revocation) -> None:
+        answer = asked.revoked(kept=await self._server.revoke(asked.user))
+        if self.protocol.state is State.CONNECTING:  # else nobody waits for it any more
+            self.respond(self._server.response(answer))
 
     def on_text(self, text: bytes) -> None:
         self._server.received(self.id, text)

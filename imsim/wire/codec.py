@@ -7,6 +7,7 @@ server.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast, get_args
 
@@ -20,6 +21,15 @@ from imsim.core.model import Message, Place
 
 class WireError(ValueError):
     """A text that is no frame; its message is one line that names the field."""
+
+
+class LoneSurrogate(WireError):
+    """A text in the frame has half a surrogate pair (JSON can write it: "\\ud800"), which is no character, and has no
+    UTF-8. `frame` is the frame with U+FFFD in its place."""
+
+    def __init__(self, frame: frames.FromClient | frames.ToClient, field: str) -> None:
+        super().__init__(f"{field}: half a surrogate pair is no character")
+        self.frame = frame
 
 
 def alias(name: str) -> str:
@@ -40,7 +50,11 @@ _PREFIXES = {frame: b'{"op":"%s"' % frame.op.encode() for frame in ADAPTERS}
 def encode(frame: frames.FromClient | frames.ToClient) -> bytes:
     """The frame as JSON in UTF-8. The same frame gives the same bytes, so encode once for many recipients."""
     kind = type(frame)
-    body = ADAPTERS[kind].dump_json(frame, by_alias=True, exclude_defaults=True)
+    adapter = ADAPTERS[kind]
+    try:
+        body = adapter.dump_json(frame, by_alias=True, exclude_defaults=True)
+    except pydantic_core.PydanticSerializationError:  # a lone surrogate: the other side is to refuse it
+        body = json.dumps(adapter.dump_python(frame, by_alias=True, exclude_defaults=True)).encode()
     if body == b"{}":
         return _PREFIXES[kind] + b"}"
     return _PREFIXES[kind] + b"," + body[1:]
@@ -56,7 +70,10 @@ def _decoder(direction: _Frame, whose: str) -> Callable[[str | bytes], _Frame]:
         try:
             value = pydantic_core.from_json(text, allow_inf_nan=False)  # JSON has neither
         except ValueError as error:
-            raise WireError(f"not JSON: {error}") from None
+            mended, field = _without_halves(text)
+            if not field:
+                raise WireError(f"not JSON: {error}") from None
+            raise LoneSurrogate(cast(Any, decode(mended)), field) from None
         if not isinstance(value, dict):
             raise WireError("a frame is a JSON object with an op")
         op = value.get("op")
@@ -73,6 +90,23 @@ def _decoder(direction: _Frame, whose: str) -> Callable[[str | bytes], _Frame]:
             raise WireError(f"{op}.{field}: {first['msg']}") from None
 
     return decode
+
+
+def _without_halves(text: str | bytes) -> tuple[str, str]:
+    """The JSON with U+FFFD for each half of a surrogate pair that stands alone, and the first key whose value has one;
+    "" if none has, or it is no JSON object at all."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return "", ""
+    for key, part in value.items() if isinstance(value, dict) else ():
+        if _mended(written := json.dumps([key, part], ensure_ascii=False)) != written:
+            return _mended(json.dumps(value, ensure_ascii=False)), str(key)
+    return "", ""
+
+
+def _mended(text: str) -> str:
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 decode_from_client: Callable[[str | bytes], frames.FromClient] = _decoder(frames.FromClient, "client")  # type: ignore

@@ -62,3 +62,35 @@ def test_friends_hear_who_comes_and_goes(make_world):
     alice.change("bob", "friend_delete", "f3")
     bob.stop()
     assert len(alice.of(events.Presence)) == before
+
+
+def test_who_is_blocked_is_away_for_the_other_and_the_other_way_round(make_world):
+    world = make_world(presence="friends", hint_rate=100.0)
+    alice, bob = befriend(world)
+    tablet = world.device("bob", "d1").start()
+    before = [list(device.of(events.Presence)) for device in (alice, bob, tablet)]
+    bob.set_conversation(AB, blocked=True)
+    for device, seen, other in zip((alice, bob, tablet), before, ("bob", "alice", "alice"), strict=True):
+        assert device.of(events.Presence) == [*seen, events.Presence(other, False)]
+    del alice.events[:], bob.events[:], tablet.events[:]
+    alice.typing(AB)
+    bob.typing(AB)
+    for device in (alice, bob, tablet):
+        device.stop()
+        device.start()
+    assert alice.of(events.Presence) == bob.of(events.Presence) == tablet.of(events.Presence) == []
+    assert alice.of(events.Typing) == bob.of(events.Typing) == []
+    tablet.set_conversation(AB, blocked=False)
+    assert alice.of(events.Presence) == [events.Presence("bob", True)]
+    assert bob.of(events.Presence) == tablet.of(events.Presence) == [events.Presence("alice", True)]
+    alice.typing(AB)
+    assert bob.of(events.Typing) == [events.Typing(AB)]
+
+
+def test_to_block_a_stranger_tells_nobody_who_is_there(make_world):
+    world = make_world(presence="friends")
+    alice, bob = world.device("alice").start(), world.device("bob").start()
+    alice.send("bob", "hello", "1")
+    bob.set_conversation(AB, blocked=True)
+    bob.set_conversation(AB, blocked=False)
+    assert alice.of(events.Presence) == bob.of(events.Presence) == []

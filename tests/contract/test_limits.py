@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from imsim.core import events
-from imsim.core.model import Code, Status
+from imsim.core.model import Code, Scene, Status
 
 
 def test_who_sends_too_fast_is_told_when_to_go_on_and_everything_arrives_in_order(make_world):
@@ -54,10 +56,55 @@ def test_a_group_has_a_limit_of_its_own(make_world):
     assert carol.shown == ["1", "2", "3"]
 
 
+def test_who_syncs_too_fast_waits_for_each_page_and_misses_nothing(make_world):
+    world = make_world(user_rate=2.0, user_burst=1, page=2)
+    alice, bob = world.device("alice").start(), world.device("bob").start()
+    bob.stop()
+    for number in range(1, 8):
+        alice.send("bob", str(number), str(number))
+        world.advance(1)
+    bob.start()
+    assert bob.shown == ["1", "2"]
+    world.advance(0.6)
+    assert bob.shown == ["1", "2", "3", "4"]
+    world.advance(1.5)
+    assert bob.shown == [str(number) for number in range(1, 8)]
+    assert len(bob.of(events.Ready)) == 2
+
+
+@pytest.mark.design("notify")
+def test_receipts_beyond_the_rate_come_late_but_come(make_world):
+    world = make_world(user_rate=1.0, user_burst=1)
+    alice, _, carol = (world.device(user).start() for user in ("alice", "bob", "carol"))
+    for number in range(1, 4):
+        alice.send("bob", str(number), f"1{number}", settle=False)
+        carol.send("bob", str(number), f"2{number}", settle=False)
+        world.advance(1)
+    world.advance(20)
+    assert alice.of(events.PeerDelivered)[-1] == events.PeerDelivered("p2p:alice:bob", 3)
+    assert carol.of(events.PeerDelivered)[-1] == events.PeerDelivered("p2p:bob:carol", 3)
+
+
 def test_names_are_checked(world):
     alice = world.device("alice").start()
     alice.send("no such:name", "hello", "1")
     assert [event.code for event in alice.of(events.SendFailed)] == [Code.BAD_REQUEST]
+
+
+@pytest.mark.parametrize("fields", [{"content": "\ud800"}, {"custom": "{\udfff}"}], ids=["content", "custom"])
+def test_what_is_no_text_is_refused_and_nothing_else_suffers(world, fields):
+    alice, bob = world.device("alice").start(), world.device("bob").start()
+    given = {"content": "hello", **fields}
+    alice.act(lambda now: alice.machine.send(Scene.P2P, "bob", id_client="1", now=now, **given))
+    world.settle()
+    (failed,) = alice.of(events.SendFailed)
+    assert (failed.code, failed.text) == (
+        Code.BAD_REQUEST,
+        f"{next(iter(fields))}: half a surrogate pair is no character",
+    )
+    alice.send("bob", "hello", "2")
+    assert bob.shown == ["hello"]
+    assert alice.of(events.Disconnected) == []
 
 
 def test_a_group_may_be_made_of_as_many_as_it_may_have_however_long_their_names(make_world):

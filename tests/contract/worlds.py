@@ -7,14 +7,18 @@ what differs is everything between that machine and the server's.
 from __future__ import annotations
 
 import asyncio
+import shutil
 import tempfile
 from collections.abc import Callable, Coroutine
+from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from imsim.core import events
 from imsim.core.client import Client
+from imsim.core.memory import MemoryStorage
 from imsim.core.model import MessageType, Scene
 from imsim.core.screen import Conversation
 from imsim.live import LiveClient, Server, SqliteStore, Tokens, settle
@@ -197,6 +201,18 @@ class World:
     def start_server(self) -> None:
         raise NotImplementedError
 
+    def lose_storage(self) -> None:
+        """While the server is stopped: all that was stored is gone."""
+        raise NotImplementedError
+
+    def back_up(self) -> None:
+        """While the server is stopped: keep a copy of what is stored."""
+        raise NotImplementedError
+
+    def restore(self) -> None:
+        """While the server is stopped: put the copy in its place."""
+        raise NotImplementedError
+
     def close(self) -> None:
         pass
 
@@ -255,6 +271,15 @@ class WiredWorld(World):
 
     def start_server(self) -> None:
         self.pair.start_server()
+
+    def lose_storage(self) -> None:
+        self.pair.storage = MemoryStorage(self.pair.policies.fanout, "another log")
+
+    def back_up(self) -> None:
+        self._copy = deepcopy(self.pair.storage)
+
+    def restore(self) -> None:
+        self.pair.storage = self._copy
 
 
 # --- the simulation, with two gateways and two routers --------------------------------------------------------------
@@ -315,6 +340,15 @@ class SimulatedWorld(World):
     def start_server(self) -> None:
         for node in (*self.sim.gateways, *self.sim.routers):
             node.start()
+
+    def lose_storage(self) -> None:
+        self.sim.storage = MemoryStorage(self.sim.policies.fanout, "another log")
+
+    def back_up(self) -> None:
+        self._copy = deepcopy(self.sim.storage)
+
+    def restore(self) -> None:
+        self.sim.storage = self._copy
 
 
 # --- a WebSocket server and clients on loopback, with an SQLite file and a clock moved by hand ----------------------
@@ -379,7 +413,7 @@ class LiveWorld(World):
 
     def revoke(self, user: str) -> None:
         async def in_the_loop() -> None:
-            self.server.revoke(user)
+            assert await self.server.revoke(user)
 
         self.run(in_the_loop())
         self.settle()
@@ -423,6 +457,17 @@ class LiveWorld(World):
         self.run(self.server.start(port=self._port))
         self._port = self.server.port
         self._up = True
+
+    def lose_storage(self) -> None:
+        for file in Path(self._folder.name).glob("log.sqlite*"):
+            file.unlink()
+
+    def back_up(self) -> None:
+        shutil.copy(f"{self._folder.name}/log.sqlite", f"{self._folder.name}/backup")
+
+    def restore(self) -> None:
+        self.lose_storage()
+        shutil.copy(f"{self._folder.name}/backup", f"{self._folder.name}/log.sqlite")
 
     def close(self) -> None:
         for device in self._devices:

@@ -160,7 +160,9 @@ def test_an_answer_to_another_sync_brings_what_it_brings_and_no_more(number, las
     phone.get(frame)
     assert (phone.shown, phone.machine.state, phone.sent()) == ([1], State.SYNCING, [])
     phone.advance(5)
-    assert phone.sent() == [frames.Sync({AB: 1}, 0, 0, 3)]  # neither the inbox nor the version is to be relied on
+    assert phone.sent() == [
+        frames.Sync({AB: 1}, 0, 0, 3, place_version=int(last))
+    ]  # neither the inbox nor the version is to be relied on
     phone.synced(version=2)
     assert (phone.machine.state, phone.line().pinned) == (State.ONLINE, last)
 
@@ -229,7 +231,7 @@ def test_a_sync_goes_on_from_the_version_of_the_last_one():
     phone.machine.disconnected(0.0)
     phone.machine.start(0.0)
     phone.log_in()
-    assert phone.sent(frames.Sync) == [frames.Sync({AB: 0, TEAM: 0}, 5, number=2)]
+    assert phone.sent(frames.Sync) == [frames.Sync({AB: 0, TEAM: 0}, 5, number=2, place_version=7)]
 
 
 def test_a_sync_that_knows_less_reading_than_this_device_is_told(phone):
@@ -367,7 +369,7 @@ def test_looking_back_is_answered_once_and_shows_nothing(phone):
     assert phone.shown == [1]
     assert phone.of(events.Repeated) == []
     assert phone.sent() == []
-    assert phone.machine._conversations[AB].inbox.next_seq == 2
+    assert phone.machine._reader.conversations[AB].inbox.next_seq == 2
 
 
 def test_ranges_are_told_apart(phone):
@@ -393,3 +395,57 @@ def test_a_refused_look_back_is_a_failure_once(phone):
     phone.machine.history(AB, 1, 2, 0.0)
     phone.pulled(1, 2)
     assert len(phone.of(events.History)) == 1
+
+
+def test_a_sync_that_came_too_fast_is_asked_again_when_it_is_time():
+    phone = syncing()
+    phone.get(frames.Rejected("sync", "", Code.RATE_LIMITED, "why", 0.5, phone.sync.number))
+    phone.collect()
+    phone.advance(0.4)
+    assert phone.sent() == []
+    phone.advance(0.2)
+    assert [frame.number for frame in phone.sent(frames.Sync)] == [2]
+    phone.get(frames.Rejected("sync", "", Code.RATE_LIMITED, "why", 0.5, 1))  # a late answer to the first
+    phone.advance(1.0)
+    assert phone.sent() == []
+
+
+def test_a_sync_that_is_refused_for_good_is_reported_and_not_repeated():
+    phone = syncing()
+    phone.get(frames.Rejected("sync", "", Code.BAD_REQUEST, "why", 0.0, phone.sync.number))
+    assert phone.of(events.RequestFailed) == [events.RequestFailed("sync", "", Code.BAD_REQUEST, "why")]
+    phone.collect()
+    phone.advance(20.0)
+    assert phone.sent(frames.Sync) == []
+
+
+@pytest.mark.parametrize("how", ["another log", "ahead"])
+def test_a_log_that_is_another_one_takes_everything_with_it_but_what_the_user_wants(phone, how):
+    phone.push(1, 3)  # with a gap that is waited for
+    phone.send("1")
+    phone.machine.read(AB, 0.0)
+    phone.machine.history(AB, 1, 1, 0.0)
+    phone.machine.set_conversation(AB, 0.0, pinned=True)
+    phone.machine.hide(AB, 0.0)
+    if how == "ahead":
+        phone.log_in_again()
+        phone.get(frames.Rejected("sync", "", Code.AHEAD, "why", 0.0, phone.sync.number))
+    else:
+        phone.machine.disconnected(0.0)
+        phone.machine.start(0.0)
+        phone.machine.connected(0.0)
+        phone.collect()
+        phone.get(frames.LoggedIn("bob", "d0", 0, 75.0, "another"))
+    assert phone.of(events.Reset) == [events.Reset()]
+    failed = [(event.request, event.code) for event in phone.of(events.RequestFailed)]
+    assert failed == [("read", Code.AHEAD), ("history", Code.AHEAD)]
+    sync = phone.sync
+    assert (sync.cursors, sync.version, sync.inbox, sync.place_version) == ({}, 0, 0, 0)
+    phone.collect()
+    phone.advance(5.0)
+    again = phone.sent()
+    assert [frame.shown for frame in again if isinstance(frame, frames.Send)] == [0]
+    wanted = [frame for frame in again if isinstance(frame, frames.SetConversation)]
+    assert [(frame.pinned, frame.hidden_seq) for frame in wanted] == [(True, None)]
+    phone.synced(message(1, content="of the new log"))
+    assert [event.message.content for event in phone.of(events.Shown)] == ["text 1", "of the new log"]

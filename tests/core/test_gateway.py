@@ -9,6 +9,7 @@ from core.builders import AB, TEAM, message, place, send, session
 
 from imsim.core import events, frames
 from imsim.core.gateway import Gateway
+from imsim.core.limits import CURSORS
 from imsim.core.model import Code, Scene
 from imsim.core.policies import Policies
 from imsim.testing import ManualClock, RecordingPort
@@ -296,13 +297,40 @@ def test_what_is_the_users_own_goes_to_its_user(access, frame):
 def test_the_limit_of_a_text_is_in_bytes(field):
     access = Access(content_bytes=8)
     access.live()
-    for text in ("12345678", "äöüß", "😀😀", "", "123456789", "äöüßx", "😀😀x", "\ud800" * 3):
+    for text in ("12345678", "äöüß", "😀😀", "", "123456789", "äöüßx", "😀😀x"):
         access.receive(send("1", **{"to": "alice", "content": "", field: text}))
     methods = [method for method, _ in access.port.calls]
-    assert methods == ["to_conversation"] * 4 + ["send"] * 4
+    assert methods == ["to_conversation"] * 4 + ["send"] * 3
     rejected = [frame for _, frame in access.sent()]
     assert {(frame.request, frame.ref, frame.code) for frame in rejected} == {("send", "1", Code.TOO_LARGE)}
     assert {frame.text for frame in rejected} == {f"{field}: more than 8 bytes of UTF-8"}
+
+
+@pytest.mark.parametrize("fields", [{"content": "\ud800"}, {"custom": "\udfff"}, {"file": {"x": "\ud800"}}])
+def test_half_a_surrogate_pair_is_no_text(access, fields):
+    access.live()
+    access.receive(send("1", **{"to": "alice", "content": "", **fields}))
+    ((_, frame),) = access.sent()
+    assert (frame.ref, frame.code) == ("1", Code.BAD_REQUEST)
+    assert frame.text.startswith(f"{next(iter(fields))}: ")
+
+
+def test_what_the_shell_finds_wrong_with_a_value_is_told_to_who_asked_and_no_more(access):
+    access.live()
+    for frame in (send("1"), frames.ReadCount(AB, 1, 5), frames.Sync({}, number=3)):
+        access.machine.reject(1, frame, "why", 0.0)
+    answers = [(frame.request, frame.ref, frame.number, frame.code) for _, frame in access.sent()]
+    assert answers == [
+        ("send", "1", 0, Code.BAD_REQUEST),
+        ("read_count", f"{AB}:1", 5, Code.BAD_REQUEST),
+        ("sync", "", 3, Code.BAD_REQUEST),
+    ]
+    access.machine.reject(1, frames.Delivered(AB, 1), "why", 0.0)
+    access.machine.reject(7, send("1"), "why", 0.0)  # a connection that is gone
+    assert access.port.take() == []
+    access.connect(2)
+    access.machine.reject(2, frames.Login("token", "d0"), "why", 0.0)
+    assert [frame.code for _, frame in access.sent()] == [Code.BAD_REQUEST]
 
 
 def test_the_limit_of_an_attachment_is_that_of_its_json():
@@ -643,13 +671,74 @@ def test_sends_and_other_requests_are_counted_apart():
 
 
 def test_what_keeps_a_device_going_is_not_limited():
-    """Acknowledgements, pings and syncs: to refuse them would make more work, not less."""
+    """Acknowledgements and pings: to refuse them would make more work, not less."""
     access = Access(user_rate=0.1, user_burst=1)
     access.live()
     for _ in range(5):
-        for frame in (frames.Ping(), frames.Delivered(AB, 1), frames.Noted(AB, 1), frames.Sync({})):
+        for frame in (frames.Ping(), frames.Delivered(AB, 1), frames.Noted(AB, 1)):
             access.receive(frame)
     assert rejections(access) == []
+
+
+def test_syncs_have_a_limit_of_their_own_and_acknowledge_all_the_same():
+    access = Access(user_rate=0.5, user_burst=1)
+    one = access.live()
+    access.receive(send("1"))
+    access.receive(frames.Sync({}, number=1))
+    access.from_router(frames.Down((one,), frames.Resync()))
+    access.port.take()
+    access.receive(frames.Sync({}, number=2, resync=1))
+    ((method, (_, frame)),) = access.port.take()
+    assert (method, frame.request, frame.number, frame.code) == ("send", "sync", 2, Code.RATE_LIMITED)
+    assert (frame.retry_after, frame.text) == (2.0, "more than 0.5 syncs a second")
+    access.advance(10.0)
+    assert access.sent() == []  # no resync comes again
+
+
+def test_a_sync_speaks_of_so_many_conversations_and_no_more(access):
+    access.live()
+    cursors = {f"p2p:alice:{number}": 1 for number in range(CURSORS)}
+    access.receive(frames.Sync(cursors))
+    assert [method for method, _ in access.port.take()] == ["to_user"]
+    access.receive(frames.Sync({**cursors, "group:one": 1}, number=3))
+    ((_, frame),) = access.sent()
+    assert (frame.request, frame.number, frame.code) == ("sync", 3, Code.BAD_REQUEST)
+
+
+def marks(access):
+    """What was passed on of `delivered` since: (conversation, seq)."""
+    told = [arguments[1].frame for method, arguments in access.port.take() if method == "to_user"]
+    return [(frame.conversation_id, frame.seq) for frame in told]
+
+
+def test_acknowledgements_beyond_the_rate_are_passed_on_later_the_latest_of_each_conversation():
+    access = Access(user_rate=0.5, user_burst=1, receipts="delivered")
+    access.live()
+    for conversation, seq in ((AB, 1), (AB, 2), ("p2p:alice:carol", 7), (AB, 5), (AB, 4)):
+        access.receive(frames.Delivered(conversation, seq))
+    assert marks(access) == [(AB, 1)]
+    access.advance(2.1)
+    assert marks(access) == [(AB, 5)]
+    access.receive(frames.Delivered(AB, 6))
+    access.advance(10.0)
+    assert marks(access) == [("p2p:alice:carol", 7), (AB, 6)]
+    access.receive(frames.Delivered(AB, 8))
+    access.receive(frames.Delivered(AB, 9))
+    assert marks(access) == [(AB, 8)]
+    access.machine.disconnected(1, access.clock.now)
+    access.port.take()
+    access.advance(10.0)
+    assert marks(access) == []
+
+
+def test_who_acknowledges_in_more_conversations_than_there_can_be_is_sent_away():
+    access = Access(user_rate=0.01, user_burst=1, receipts="delivered")
+    access.live()
+    for number in range(CURSORS + 1):
+        access.receive(frames.Delivered(f"p2p:alice:{number}", 1))
+    access.port.take()
+    access.receive(frames.Delivered("p2p:alice:one", 1))
+    assert [frame.code for _, frame in access.sent()] == [Code.BAD_REQUEST]
 
 
 def test_what_can_never_succeed_does_not_count_for_the_rate():
@@ -670,17 +759,17 @@ def test_without_a_limit_nobody_is_counted(access):
     for _ in range(100):
         access.receive(frames.EndSession("d1"))
     assert access.sent() == []
-    assert access.machine._buckets == {}
+    assert len(access.machine._rates) == 0
 
 
 def test_rate_limits_that_nobody_uses_are_forgotten(monkeypatch):
-    monkeypatch.setattr("imsim.core.gateway._BUCKETS", 3)
+    monkeypatch.setattr("imsim.core.limits._BUCKETS", 3)
     access = Access(user_rate=1.0, user_burst=1)
     for number in range(10):
         access.live(number, f"user{number}")
         access.receive(send("1"), number)
         access.clock.now += 1.0
-    assert len(access.machine._buckets) <= 3
+    assert len(access.machine._rates) <= 3
 
 
 # --- places ---------------------------------------------------------------------------------------------------------
@@ -994,7 +1083,7 @@ def test_hints_are_off_by_default_and_cost_no_memory(access):
     access.live()
     access.receive(frames.Typing(AB))
     assert access.port.take() == []
-    assert access.machine._hint_buckets == {}
+    assert len(access.machine._hints) == 0
 
 
 @pytest.mark.parametrize(

@@ -370,7 +370,7 @@ def test_what_a_device_got_by_a_push_is_passed_in_the_inbox(by_write):
     assert missed(by_write, "bob", {AB: 9}).cursors == {AB: 9, TEAM: 1}
 
 
-@pytest.mark.parametrize(("inbox", "stands", "seqs"), [(-5, 2, [1, 2]), (99, 2, []), (10**30, 2, []), (1, 2, [2])])
+@pytest.mark.parametrize(("inbox", "stands", "seqs"), [(-5, 2, [1, 2]), (2, 2, []), (1, 2, [2])])
 def test_a_place_in_the_inbox_that_cannot_be_does_no_harm(by_write, inbox, stands, seqs):
     open_log(by_write, "alice", "alice")
     page = missed(by_write, "bob", inbox=inbox)
@@ -379,8 +379,43 @@ def test_a_place_in_the_inbox_that_cannot_be_does_no_harm(by_write, inbox, stand
 
 def test_under_fan_out_on_read_there_is_no_inbox(by_read):
     open_log(by_read, "alice")
-    page = missed(by_read, "bob", inbox=7)
+    page = missed(by_read, "bob")
     assert ([m.seq for m in page.messages], page.inbox) == ([1], 0)
+    assert missed(by_read, "bob", inbox=1) == storage.Ahead()
+
+
+@pytest.mark.parametrize("inbox", [3, 10**30])
+def test_who_has_read_further_in_the_inbox_than_it_goes_is_ahead(by_write, inbox):
+    open_log(by_write, "alice", "alice")
+    assert missed(by_write, "bob", inbox=inbox) == storage.Ahead()
+
+
+def test_who_has_a_later_change_of_a_place_than_there_is_is_ahead(store):
+    open_log(store, "alice")
+    save(store, "bob", 1)
+
+    def ask(version=0, place_version=0):
+        return store.execute(storage.Missed(session("bob"), {}, 10, version, place_version=place_version))
+
+    assert ask(1, 1).version == 1
+    assert ask(version=2) == ask(place_version=2) == storage.Ahead()
+
+
+def test_who_has_more_of_a_conversation_than_there_is_is_ahead_if_it_is_doubted(store):
+    open_log(store, "alice", "alice")
+    epoch = opened(store, TEAM, ("alice", "bob")).epoch
+    effects = storage.Effects(left=("bob",))
+    store.execute(storage.Append(epoch, message(1, conversation_id=TEAM), 0, effects))
+    store.execute(storage.Append(epoch, message(2, conversation_id=TEAM), 0))
+
+    def ask(cursors, *, doubted=True):
+        return store.execute(storage.Missed(session("bob"), cursors, 10, doubted=doubted))
+
+    for cursors in ({AB: 2, TEAM: 1}, {AB: -5}, {"group:none": 0}):
+        assert isinstance(ask(cursors), storage.MissedPage)
+    for cursors in ({AB: 3}, {TEAM: 2}, {"group:none": 1}, {AB: 10**30}):
+        assert ask(cursors) == storage.Ahead()
+        assert isinstance(ask(cursors, doubted=False), storage.MissedPage)
 
 
 MEMBERS = {AB: ("alice", "bob"), "p2p:bob:carol": ("bob", "carol"), TEAM: ("alice", "bob", "carol")}

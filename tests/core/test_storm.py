@@ -287,7 +287,7 @@ class Storm(RuleBasedStateMachine):
         """What stands below the cursor is on the screen, or was sent from it, or is not for it."""
         for device in self.devices:
             acked = self.acked(device)
-            for id, conversation in device.machine._conversations.items():
+            for id, conversation in device.machine._reader.conversations.items():
                 mine = [ack.seq for ack in acked if ack.conversation_id == id]
                 cursor = conversation.inbox.cursor
                 seen = {*self.shown(device, id), *(seq for seq in mine if seq <= cursor)}
@@ -446,7 +446,7 @@ class Storm(RuleBasedStateMachine):
         )
         for machine in machines:
             for id, place in stored.items():
-                known = machine._conversations[id].place if id in machine._conversations else None
+                known = machine._reader.conversations[id].place if id in machine._reader.conversations else None
                 assert known is None or replace(known, unread=0) == place
                 assert known is not None or not place.version
                 assert not machine._requests.is_waiting("set_conversation", id)

@@ -792,8 +792,31 @@ def test_a_range_for_who_has_left_is_answered_to_the_session_that_asked(registry
 
 def test_a_sync_asks_for_what_the_session_misses(registry):
     one = registry.login("bob")
-    registry.receive(up(one, frames.Sync({AB: 5}, 7, 8, 9, 10)))
-    assert list(registry.asked) == [storage.Missed(one, {AB: 5}, registry.policies.page, 7, 8, 9)]
+    registry.deliver(message(5))
+    registry.receive(up(one, frames.Sync({AB: 5}, 7, 8, 9, 10, 11)))
+    assert list(registry.asked) == [storage.Missed(one, {AB: 5}, registry.policies.page, 7, 8, 9, 11)]
+
+
+def test_a_cursor_beyond_what_was_heard_of_is_doubted_but_may_be_right(registry):
+    one = registry.login("bob")
+    open_log(registry.storage, "alice")  # of which nobody has told this machine
+    for cursors, doubted, answer in (({AB: 1}, False, frames.SyncDone), ({AB: 2}, True, frames.SyncDone)):
+        registry.receive(up(one, frames.Sync(cursors)))
+        assert registry.asked[0].doubted == doubted
+        registry.answer()
+        assert len(registry.take(answer)) == 1
+    for cursors in ({AB: 3}, {AB: 2, TEAM: 1}):
+        registry.receive(up(one, frames.Sync(cursors, number=4)))
+        registry.answer()
+        ((_, refusal),) = registry.take(frames.Rejected)
+        assert (refusal.request, refusal.code, refusal.number) == ("sync", Code.AHEAD, 4)
+
+
+def test_a_login_is_told_which_log_it_is():
+    registry = Registry(MemoryStorage(log="the log"))
+    registry.attach("bob")
+    registry.answer()
+    assert registry.told[-1][1].log == "the log"
 
 
 @pytest.mark.parametrize("fanout", ["read", "write"])

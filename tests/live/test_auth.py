@@ -9,7 +9,7 @@ import json
 import jwt
 import pytest
 
-from imsim.core import events
+from imsim.core import events, storage
 from imsim.core.exceptions import BadName, RunError, UsageError
 from imsim.core.model import Code
 from imsim.core.policies import Policies
@@ -56,6 +56,28 @@ def test_bad_names_and_empty_secrets_are_refused():
         Tokens("", 60.0)
 
 
+class Stalled(MemoryStore):
+    """It can keep its answers about revocations, or fail to carry them out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stalled = self.failing = False
+        self.held: list = []
+
+    def submit(self, request) -> None:
+        if isinstance(request, storage.RevokeTokens) and self.stalled:
+            self.held.append(request)
+        elif isinstance(request, storage.RevokeTokens) and self.failing:
+            asyncio.get_running_loop().call_soon(self._deliver, [(request, storage.Failed("for a test"))])
+        else:
+            super().submit(request)
+
+    def go_on(self) -> None:
+        self.stalled = False
+        for request in self.held:
+            self.submit(request)
+
+
 def get(port: int, path: str, method: str = "GET", **headers: str) -> tuple[int, dict]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
@@ -82,6 +104,58 @@ async def test_the_token_endpoint(world, key):
             status, body = await asyncio.to_thread(get, w.server.port, path, **right)
             assert status == 400
             assert "user" in body["error"]
+
+
+async def test_revoke_answers_once_storage_has_kept_it(world, key):
+    right = {"Authorization": f"Bearer {key}"}
+    async with world(store=Stalled()) as w:
+        alice = await w.online("alice")
+        token = w.token("alice")
+        w.wall.now += 1.0
+        w.store.stalled = True
+        asked = asyncio.create_task(asyncio.to_thread(get, w.server.port, "/revoke?user=alice", "POST", **right))
+        while not w.store.held:
+            await asyncio.sleep(0.001)
+        await w.settle()
+        assert alice.state == "ended"
+        assert not asked.done()
+        w.store.go_on()
+        assert await asked == (200, {"revoked": "alice"})
+        await w.restart()
+        with pytest.raises(RunError, match="token_revoked"):
+            await w.client("alice", token=token).start()
+
+
+async def test_revoke_says_so_where_storage_fails(world, key):
+    right = {"Authorization": f"Bearer {key}"}
+    async with world(store=Stalled()) as w:
+        alice = await w.online("alice")
+        w.store.failing = True
+        status, body = await asyncio.to_thread(get, w.server.port, "/revoke?user=alice", "POST", **right)
+        assert (status, list(body)) == (503, ["error"])
+        await w.settle()
+        assert alice.state == "ended"
+        assert w.server._revoking == {}
+
+
+async def test_revoke_says_so_where_storage_is_silent(world, key):
+    right = {"Authorization": f"Bearer {key}"}
+    async with world(Policies(storage_timeout=0.05), Stalled()) as w:
+        w.store.stalled = True
+        status, body = await asyncio.to_thread(get, w.server.port, "/revoke?user=alice", "POST", **right)
+        assert (status, list(body)) == (503, ["error"])
+        w.store.go_on()
+
+
+async def test_revoke_is_for_who_has_the_key_and_no_get(world, key):
+    right = {"Authorization": f"Bearer {key}"}
+    async with world() as w:
+        alice = await w.online("alice")
+        for method, headers, status in (("GET", right, 405), ("POST", {}, 401)):
+            assert (await asyncio.to_thread(get, w.server.port, "/revoke?user=alice", method, **headers))[0] == status
+        assert (await asyncio.to_thread(get, w.server.port, "/revoke?user=", "POST", **right))[0] == 400
+        await w.settle()
+        assert alice.state == "online"
 
 
 async def test_other_paths(world):

@@ -72,6 +72,7 @@ async def test_a_foreign_client_exchanges_acknowledged_messages(world, shown):
                 "device": "foreign",
                 "time": 1_700_000_000_000,
                 "heartbeat": 75.0,
+                "log": welcome["log"],
             }
             foreign.put(op="sync")
             assert foreign.get() == {"op": "sync_done", "messages": [], "cursors": {}, "places": [], "version": 0}

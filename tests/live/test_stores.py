@@ -135,6 +135,8 @@ requests = st.one_of(
         st.integers(1, 4),
         st.integers(0, 6),
         small,
+        place_version=small,
+        doubted=st.booleans(),
     ),
 )
 
@@ -158,8 +160,8 @@ def plausible(draw) -> list[storage.Request]:
         sequence.append(request)
     for user in USERS:  # look at everything in the end
         sequence += [storage.OpenUser(user), *(storage.Missed(session(user), {}, 100, version) for version in range(4))]
-        for id in model._logs:
-            sequence += [storage.Range(user, id, 0, 100, 100), storage.Missed(session(user), {id: 2}, 2, 0, 1)]
+        for id, inbox in zip(model._logs, cycle((0, 1)), strict=False):
+            sequence += [storage.Range(user, id, 0, 100, 100), storage.Missed(session(user), {id: 2}, 2, 0, inbox)]
             sequence += [storage.CountRead(user, id, seq) for seq in range(4)]
     return [*sequence, *(storage.OpenConversation(id) for id in model._logs)]
 
@@ -169,7 +171,8 @@ def plausible(draw) -> list[storage.Request]:
 @settings(deadline=None, max_examples=100)
 def test_sqlite_means_what_memory_means(tmp_path_factory, fanout, sequence, sizes, restarts):
     path = tmp_path_factory.mktemp("store") / "im.db"
-    model, tables = MemoryStorage(fanout), SqliteStorage(path, synchronous="NORMAL", fanout=fanout)
+    tables = SqliteStorage(path, synchronous="NORMAL", fanout=fanout)
+    model = MemoryStorage(fanout, tables.log)
     waiting, sizes = deque(sequence), cycle(sizes)
     try:
         with patch.object(storage, "NOTED", 3), patch.object(memory, "NOTED", 3):
@@ -227,7 +230,7 @@ async def test_answers_come_in_order_and_never_from_within_submit(make):
     await store.flush()
     assert store.idle
     assert [request for request, _ in answers] == asked
-    assert all(result == storage.UserState(1, []) for _, result in answers)
+    assert all(result == storage.UserState(1, [], log=store.storage.log) for _, result in answers)
     store.close()
 
 
@@ -317,7 +320,7 @@ async def test_a_full_queue_is_answered_failed_and_counted():
     assert (failed, store.overloads, len(answers)) == (["u3", "u4"], 2, 5)
     store.submit(storage.OpenUser("u5"))
     await store.flush()
-    assert answers[-1][1] == storage.UserState(1, [])
+    assert answers[-1][1] == storage.UserState(1, [], log=store.storage.log)
     store.close()
 
 
@@ -382,3 +385,14 @@ def test_answers_after_the_loop_are_nobodys(tmp_path):
         return store
 
     asyncio.run(main()).close()
+
+
+def test_a_file_keeps_its_log_and_another_has_another(tmp_path):
+    logs = []
+    for name in ("one", "one", "other"):
+        store = SqliteStorage(tmp_path / name)
+        logs.append(store.log)
+        store.close()
+    logs += [MemoryStore().storage.log, MemoryStore().storage.log]
+    assert logs[0] == logs[1]
+    assert len(set(logs)) == 4

@@ -18,8 +18,11 @@ from imsim.core import (
     gateway,
     groups,
     inbox,
+    online,
     outbox,
+    reader,
     requests,
+    saving,
     screen,
     storage,
     unread,
@@ -117,14 +120,14 @@ def unread_decremented_twice(patch):
 
 def own_messages_counted(patch):
     """One's own messages are unread."""
-    count = users.Users._count
+    count = online.User.count
 
-    def all_of_them(self, user, message):
-        counted = count(self, user, message)
-        self._place(user, message.conversation_id).unread.add(message.seq)
+    def all_of_them(self, message):
+        counted = count(self, message)
+        self.place(message.conversation_id).unread.add(message.seq)
         return counted
 
-    patch.setattr(users.Users, "_count", all_of_them)
+    patch.setattr(online.User, "count", all_of_them)
 
 
 def push_not_retried(patch):
@@ -172,7 +175,7 @@ def mark_told_before_saved(patch):
     def early(self, user, session, up, now):
         asked(self, user, session, up, now)
         if isinstance(up.frame, frames.Read):
-            place = self._place(user, up.frame.conversation_id)
+            place = user.place(up.frame.conversation_id)
             self._learn(user, replace(place.stored, read_seq=up.frame.seq, version=place.stored.version + 1))
 
     patch.setattr(users.Users, "_asked", early)
@@ -324,7 +327,7 @@ def late_message_becomes_the_last(patch):
 
     def overwrite(self, frame, now):
         if self._outbox.status(frame.id_client) is Status.SENDING:
-            self._conversation(frame.conversation_id).last_msg = None
+            self._reader.conversation(frame.conversation_id).last_msg = None
         stored(self, frame, now)
 
     patch.setitem(client._HANDLERS, frames.Stored, overwrite)
@@ -406,7 +409,7 @@ def older_place_taken(patch):
     take = client.Client._take_place
 
     def latest(self, place):
-        conversation = self._conversation(place.conversation_id)
+        conversation = self._reader.conversation(place.conversation_id)
         if conversation.place.version > place.version:
             conversation.place = replace(conversation.place, version=place.version - 1)
         take(self, place)
@@ -639,7 +642,7 @@ def resync_taken_for_an_old_one(patch):
 
 def gap_not_pulled(patch):
     """What is missing is waited for."""
-    patch.setattr(client.Client, "_pull", lambda self, conversation, now: None)
+    patch.setattr(reader.Reader, "_pull", lambda self, conversation, now: None)
 
 
 def pull_ignores_more(patch):
@@ -654,14 +657,14 @@ def pull_ignores_more(patch):
 
 def pull_given_up_on(patch):
     """A gap is taken for filled when it was asked for."""
-    pull = client.Client._pull
+    pull = reader.Reader._pull
 
     def hopeful(self, conversation, now):
         pull(self, conversation, now)
         if conversation.pull is not None:
             conversation.inbox.complete_to(conversation.pull[0])
 
-    patch.setattr(client.Client, "_pull", hopeful)
+    patch.setattr(reader.Reader, "_pull", hopeful)
 
 
 def oldest_of_a_range(patch):
@@ -744,7 +747,7 @@ def delivered_mark_moves_back(patch):
     delivered = users.Users._delivered
 
     def always(self, user, conversation_id, seq, now):
-        self._place(user, conversation_id).delivered_seq = 0
+        user.place(conversation_id).delivered_seq = 0
         delivered(self, user, conversation_id, seq, now)
 
     patch.setattr(storage.SavePlace, "shown_to_peer", latest)
@@ -753,7 +756,7 @@ def delivered_mark_moves_back(patch):
 
 def unsaved_place_forgotten(patch):
     """A change of a place that storage has not answered is left to whoever asked for it."""
-    patch.setattr(users.Users, "_save", lambda self, request, now: self._port.store(request))
+    patch.setattr(saving.Saving, "save", lambda self, request, now: self._store(request))
 
 
 def attempts_not_compared(patch):
@@ -854,7 +857,7 @@ def first_edit_wins(patch):
 
 def edit_not_shown(patch):
     """A device that has shown a message does not take up its edit, where it is not the last."""
-    apply = client.Client._apply
+    apply = reader.Reader._apply
 
     def late(self, conversation, entry, now):
         last = conversation.last_msg
@@ -862,7 +865,7 @@ def edit_not_shown(patch):
             return
         apply(self, conversation, entry, now)
 
-    patch.setattr(client.Client, "_apply", late)
+    patch.setattr(reader.Reader, "_apply", late)
 
 
 def recalled_still_counts(patch):
@@ -872,12 +875,12 @@ def recalled_still_counts(patch):
 
 def last_message_not_looked_for(patch):
     """Where the last message was recalled there is none, until the next."""
-    patch.setattr(client.Client, "_look_back", lambda self, *arguments: None)
+    patch.setattr(reader.Reader, "_look_back", lambda self, *arguments: None)
 
 
 def recalled_is_shown(patch):
     """A device shows what was left of a recalled message."""
-    for module in (client, screen):
+    for module in (reader, screen):
         patch.setattr(module, "is_visible", lambda message: changes.event_of(message) not in changes.SILENT)
 
 

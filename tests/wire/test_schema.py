@@ -99,11 +99,12 @@ def test_a_frame_without_a_required_field_is_refused(frame_type):
         assert not ANY.is_valid(less)
 
 
-@pytest.mark.parametrize(("frame_type", "name", "value"), WRONG)
-def test_a_wrong_type_is_refused(frame_type, name, value):
-    written = {**whole(frame_type), camel(name): value}
-    assert not OF[frame_type.__name__].is_valid(written)
-    assert not OF[direction(frame_type)].is_valid(written)
+@every_frame
+def test_a_wrong_type_is_refused(frame_type):
+    for name, value in WRONG[frame_type]:
+        written = {**whole(frame_type), camel(name): value}
+        assert not OF[frame_type.__name__].is_valid(written), (name, value)
+        assert not OF[direction(frame_type)].is_valid(written), (name, value)
 
 
 @every_frame

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Callable
 
 from imsim.core.memory import MemoryStorage
@@ -13,7 +14,7 @@ class MemoryStore:
     """Answers in order, in the next iteration of the event loop."""
 
     def __init__(self, *, fanout: str = "read") -> None:
-        self.storage = MemoryStorage(fanout)
+        self.storage = MemoryStorage(fanout, log=uuid.uuid4().hex)
         self._deliver: Callable[[list[tuple[Request, Result]]], None] | None = None
         self._answers: list[tuple[Request, Result]] = []
 

@@ -9,7 +9,7 @@ from typing import Any
 from imsim.core.model import Message, Place, Scene
 
 APPLICATION_ID = 0x696D736D  # "imsm", in the file's header
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 OPEN = 2**63 - 1  # the last seq of a stay that has not ended
 
 SCHEMA = f"""
@@ -79,7 +79,7 @@ CREATE TABLE inboxes (                      -- under fanout = write: each member
     seq          INTEGER NOT NULL,
     PRIMARY KEY (user, position)
 ) WITHOUT ROWID;
-CREATE TABLE settings (fanout TEXT NOT NULL);
+CREATE TABLE settings (fanout TEXT NOT NULL, log TEXT NOT NULL);
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -67,7 +68,8 @@ class SqliteStorage:
             db.execute("COMMIT")
             if not tables and not application:
                 db.execute("PRAGMA journal_mode = WAL")
-                db.executescript(f"BEGIN;{schema.SCHEMA}INSERT INTO settings VALUES ('{self._fanout}');COMMIT;")
+                settings = f"INSERT INTO settings VALUES ('{self._fanout}', '{uuid.uuid4().hex}');"
+                db.executescript(f"BEGIN;{schema.SCHEMA}{settings}COMMIT;")
             elif application != schema.APPLICATION_ID:
                 raise UsageError(f"{path}: a database of something else; give imsim a file of its own")
             elif version != schema.SCHEMA_VERSION:
@@ -77,7 +79,7 @@ class SqliteStorage:
                 )
             db.execute("PRAGMA journal_mode = WAL")
             db.execute(f"PRAGMA synchronous = {synchronous}")
-            (fanout,) = db.execute("SELECT fanout FROM settings").fetchone()
+            fanout, self.log = db.execute("SELECT fanout, log FROM settings").fetchone()
             if fanout != self._fanout:
                 raise UsageError(
                     f"{path}: made with fanout = {fanout}, which decides what it holds; use that, or a new file"
@@ -345,7 +347,7 @@ class SqliteStorage:
             places[key] = storage.PlaceState(schema.place(id, row), [], end, delivered_seq, state)
         for key, seq in db.execute(schema.UNREAD, (user,)):
             places[key].unread_seqs.append(seq)
-        return storage.UserState(epoch, list(places.values()), revoked)
+        return storage.UserState(epoch, list(places.values()), revoked, self.log)
 
     def _revoke_tokens(self, request: storage.RevokeTokens) -> storage.Saved:
         self._db.execute(
@@ -440,31 +442,49 @@ class SqliteStorage:
         messages = [schema.message(request.conversation_id, row) for row in reversed(found[:limit])]
         return storage.RangePage(messages, len(found) > limit)
 
-    def _missed(self, request: storage.Missed) -> storage.MissedPage:
+    def _missed(self, request: storage.Missed) -> storage.MissedPage | storage.Ahead:
+        user = request.session.user
+        stands = self._db.execute("SELECT version FROM users WHERE id = ?", (user,)).fetchone()
+        user_version = stands[0] if stands else 0
+        if max(request.version, request.place_version) > user_version or self._is_ahead(request):
+            return storage.Ahead()
         page = self._missed_in_logs(request) if self._fanout == "read" else self._missed_in_inbox(request)
         if not page.more:
-            user, version = request.session.user, schema.integer(request.version)
+            version = schema.integer(request.version)
             places = self._db.execute(
                 f"SELECT id, {schema.PLACE} FROM members JOIN conversations ON key = conversation"
                 " WHERE user = ? AND version >= ? ORDER BY id",
                 (user, version + 1 if version else 0),
             )
             page.places = tuple(schema.place(id, row) for id, *row in places)
-            stands = self._db.execute("SELECT version FROM users WHERE id = ?", (user,)).fetchone()
-            page.version = stands[0] if stands else 0
+            page.version = user_version
         return page
 
+    def _is_ahead(self, request: storage.Missed) -> bool:
+        """Whether the asker has more of the inbox, or where it is `doubted` of a conversation, than there is."""
+        user = request.session.user
+        if request.inbox > 0:
+            (end,) = self._db.execute("SELECT max(position) FROM inboxes WHERE user = ?", (user,)).fetchone()
+            if request.inbox > (end or 0):
+                return True
+        if not request.doubted:
+            return False
+        ends = dict(
+            self._db.execute(
+                f"SELECT id, {schema.END} FROM members JOIN conversations ON key = conversation WHERE user = ?", (user,)
+            )
+        )
+        return any(seq > ends.get(id, 0) for id, seq in request.cursors.items())
+
     def _missed_in_inbox(self, request: storage.Missed) -> storage.MissedPage:
-        user, position = request.session.user, max(0, schema.integer(request.inbox))
-        page = storage.MissedPage([], {}, more=False, inbox=position)
+        user = request.session.user
+        page = storage.MissedPage([], {}, more=False, inbox=max(0, request.inbox))
         rows = self._db.execute(
             "SELECT position, inboxes.conversation, id, seq FROM inboxes JOIN conversations ON key = conversation"
             " WHERE user = ? AND position > ? ORDER BY position",
             (user, page.inbox),
         )
-        empty = True
         for position, key, id, seq in rows:
-            empty = False
             if seq > request.cursors.get(id, 0):  # else the device got it by a push
                 if len(page.messages) == request.limit:
                     page.more = True
@@ -475,9 +495,6 @@ class SqliteStorage:
                 page.messages.append(schema.message(id, row))
             page.inbox = position
             page.cursors[id] = max(seq, request.cursors.get(id, 0))
-        if empty and position:
-            (end,) = self._db.execute("SELECT max(position) FROM inboxes WHERE user = ?", (user,)).fetchone()
-            page.inbox = min(position, end or 0)
         return page
 
     def _missed_in_logs(self, request: storage.Missed) -> storage.MissedPage:

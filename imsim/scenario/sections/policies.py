@@ -107,8 +107,8 @@ class Limits(Section):
     user_rate: float = Field(
         default=0.0,
         ge=0,
-        description="messages per second that a user may send through one gateway, and other requests, each; 0: any"
-        " number",
+        description="messages per second that a user may send through one gateway, and syncs, and other requests, each;"
+        " 0: any number",
     )
     user_burst: int = Field(default=20, ge=1, description="of them at once, after a pause, under user_rate")
     group_rate: float = Field(default=0.0, ge=0, description="messages per second in one group; 0: any number")

@@ -326,8 +326,7 @@ class _Reader:
             self._saving[request.user, request.conversation_id] -= 1
         elif isinstance(request, storage.OpenUser):
             self._opening[request.user] -= 1
-        elif isinstance(request, storage.Missed):
-            assert isinstance(result, storage.MissedPage)
+        elif isinstance(request, storage.Missed) and isinstance(result, storage.MissedPage):
             seen["sync past what was pushed"] += result.inbox - request.inbox > len(result.messages)
         elif isinstance(request, storage.Find):
             seen["resend answered from storage"] += result is not None

@@ -166,6 +166,9 @@ class Evidence:
         elif isinstance(request, storage.Missed):
             if isinstance(result, storage.MissedPage):
                 self._kept((request.session.user, place) for place in result.places)
+            elif isinstance(result, storage.Ahead):  # storage loses nothing here
+                text = f"{request.session.user}/{request.session.device} has more than there is: {request}"
+                self.found.append(("nobody_is_ahead_of_storage", text))
         elif isinstance(request, storage.RevokeTokens):
             # Left out: a router that died before storage had done it cannot see to those whom its next life has let in.
             router, crashes = self._asked_in[id(request)]

@@ -1,0 +1,115 @@
+"""A server whose storage was emptied, or set back to a backup: its devices notice, and begin anew."""
+
+from __future__ import annotations
+
+from imsim.core import events
+
+AB = "p2p:alice:bob"
+
+
+def talk(world, *contents):
+    """Alice to bob, one message each; both are there."""
+    alice, bob = world.device("alice").start(), world.device("bob").start()
+    for number, content in enumerate(contents, 1):
+        alice.send("bob", content, str(number))
+    return alice, bob
+
+
+def set_back(world, change):
+    world.stop_server()
+    change()
+    world.start_server()
+    world.advance(40)
+
+
+def test_a_restart_of_the_same_storage_resets_nobody(world):
+    alice, bob = talk(world, "one", "two")
+    bob.read(AB)
+    set_back(world, lambda: None)
+    assert alice.of(events.Reset) == bob.of(events.Reset) == []
+    alice.send("bob", "three", "3")
+    assert bob.shown == ["one", "two", "three"]
+
+
+def test_after_storage_was_lost_devices_begin_anew(world):
+    alice, bob = talk(world, "one", "two", "three")
+    bob.read(AB)
+    bob.set_conversation(AB, pinned=True)
+    set_back(world, world.lose_storage)
+    assert [device.of(events.Reset) for device in (alice, bob)] == [[events.Reset()]] * 2
+    assert alice.lines == bob.lines == {}
+    alice.send("bob", "new", "4")
+    bob.send("alice", "answer", "5")
+    assert (bob.shown, alice.shown) == (["one", "two", "three", "new"], ["answer"])
+    assert (bob.unread(AB), bob.lines[AB].pinned) == (0, False)  # the answer read it
+    assert alice.unread(AB) == 1
+
+
+def test_after_a_restored_backup_devices_have_what_it_has(world):
+    alice, bob = talk(world, "one", "two")
+    world.stop_server()
+    world.back_up()
+    world.start_server()
+    world.advance(40)
+    alice.send("bob", "three", "3")
+    alice.send("bob", "four", "4")
+    bob.read(AB)
+    del bob.events[:]
+    set_back(world, world.restore)
+    assert bob.of(events.Reset) == [events.Reset()]
+    assert bob.shown == ["one", "two"]
+    assert bob.unread(AB) == 2
+    alice.send("bob", "another three", "5")
+    assert bob.shown == ["one", "two", "another three"]
+    assert (bob.unread(AB), bob.lines[AB].last_msg.seq) == (3, 3)
+
+
+def test_the_conversations_that_grew_again_are_begun_anew_with_the_others(world):
+    """Of one that is longer by now nobody can tell that it is another, but of one that is shorter."""
+    alice, bob = talk(world, "one")
+    carol = world.device("carol").start()
+    world.stop_server()
+    world.back_up()
+    world.start_server()
+    world.advance(40)
+    alice.send("bob", "lost", "2")
+    carol.send("bob", "lost, too", "3")
+    bob.stop()
+    set_back(world, world.restore)
+    carol.send("bob", "hello", "4")
+    carol.send("bob", "are you there?", "5")
+    del bob.events[:]
+    bob.start()
+    assert sorted(bob.shown) == ["are you there?", "hello", "one"]
+
+
+def test_a_change_of_a_place_that_was_lost_shows_no_more(world):
+    _, bob = talk(world, "one")
+    world.stop_server()
+    world.back_up()
+    world.start_server()
+    world.advance(40)
+    bob.set_conversation(AB, pinned=True)
+    set_back(world, world.restore)
+    assert bob.of(events.Reset) == [events.Reset()]
+    assert not bob.lines[AB].pinned
+    bob.set_conversation(AB, muted=True)
+    assert bob.lines[AB].muted
+
+
+def test_what_the_user_wants_is_kept_but_for_what_was_read(world):
+    alice, bob = talk(world, "one", "two", "three")
+    world.stop_server()
+    bob.send("alice", "waits", "4", settle=False)  # having read three
+    bob.read(AB)
+    bob.set_conversation(AB, pinned=True, settle=False)
+    world.lose_storage()
+    world.start_server()
+    bob.stop()
+    world.advance(40)
+    for number in range(3):
+        alice.send("bob", str(number), f"1{number}")
+    bob.start()
+    world.advance(10)
+    assert alice.shown == ["waits"]
+    assert (bob.unread(AB), bob.lines[AB].pinned) == (3, True)
