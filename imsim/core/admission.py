@@ -16,9 +16,11 @@ Unfit = tuple[Code, str]  # with which it is rejected
 def of_send(frame: frames.Send, policies: Policies) -> Unfit | None:
     """None: nothing is wrong with it."""
     content, limit = frame.content, policies.content_bytes
-    if frame.custom or frame.file or not content.isascii() or len(content) > limit:  # else nothing is to be counted
-        if unfit := _of_texts(limit, content=content, custom=frame.custom, file=_weighed(frame, policies)):
-            return unfit
+    is_short_text = not (frame.custom or frame.file) and content.isascii() and len(content) <= limit
+    if not is_short_text and (
+        unfit := _of_texts(limit, content=content, custom=frame.custom, file=_weighed(frame, policies))
+    ):
+        return unfit
     try:
         check_name("to", frame.to)
         if not 1 <= len(frame.id_client) <= 128:

@@ -465,9 +465,12 @@ class Client:
         known = conversation.place
         if place.version <= known.version:
             return
-        before = self._settings(conversation)
-        conversation.place = place
-        self._settings_changed(conversation, before)
+        if place.has_settings_of(known):
+            conversation.place = place
+        else:
+            before = self._settings(conversation)
+            conversation.place = place
+            self._settings_changed(conversation, before)
         if conversation.unread.read(place.read_seq):
             self._reader.read_moved(conversation)
         if place.peer_delivered_seq > known.peer_delivered_seq:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import replace
 
 from imsim.core import amendments, frames, storage
 from imsim.core.model import Message, Place, Session, p2p_members
@@ -27,7 +26,9 @@ class OnlinePlace:
         self.delivered_seq = delivered_seq  # how far some device has got, as the other user is or will be told
 
     def view(self) -> Place:
-        return replace(self.stored, unread=self.unread.count)
+        place = self.stored.copy()
+        place.unread = self.unread.count
+        return place
 
 
 class User:

@@ -9,7 +9,7 @@ has died since is carried out within policies.storage_timeout, or never.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, get_args
 
 from imsim.core.model import Message, Place, Session, is_p2p
@@ -119,23 +119,25 @@ class SavePlace:
     def applied_to(self, place: Place, max_seq: int) -> Place:
         """What the user's place becomes, its version aside, in a log that ends at `max_seq`."""
         hidden_seq = self.hidden_seq or 0
-        return replace(
-            place,
-            read_seq=max(place.read_seq, min(max(self.read_seq, hidden_seq), max_seq)),
-            hidden_seq=max(place.hidden_seq, min(hidden_seq, max_seq)),
-            pinned=place.pinned if self.pinned is None else self.pinned,
-            muted=place.muted if self.muted is None else self.muted,
-            custom=place.custom if self.custom is None else self.custom,
-            blocked=place.blocked if self.blocked is None else self.blocked,
-        )
+        place = place.copy()
+        place.read_seq = max(place.read_seq, min(max(self.read_seq, hidden_seq), max_seq))
+        place.hidden_seq = max(place.hidden_seq, min(hidden_seq, max_seq))
+        if self.pinned is not None:
+            place.pinned = self.pinned
+        if self.muted is not None:
+            place.muted = self.muted
+        if self.custom is not None:
+            place.custom = self.custom
+        if self.blocked is not None:
+            place.blocked = self.blocked
+        return place
 
     def shown_to_peer(self, peer: Place, mine: Place, max_seq: int) -> Place:
         """What the other user's place becomes with it, `mine` being what this user's has become."""
-        return replace(
-            peer,
-            peer_read_seq=max(peer.peer_read_seq, mine.read_seq),
-            peer_delivered_seq=max(peer.peer_delivered_seq, mine.read_seq, min(self.delivered_seq, max_seq)),
-        )
+        peer = peer.copy()
+        peer.peer_read_seq = max(peer.peer_read_seq, mine.read_seq)
+        peer.peer_delivered_seq = max(peer.peer_delivered_seq, mine.read_seq, min(self.delivered_seq, max_seq))
+        return peer
 
 
 @dataclass(slots=True)
