@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from imsim.api import (
+        Empirical,
         ImsimError,
+        OwnDistribution,
         Run,
         RunError,
         Scenario,
@@ -28,10 +30,13 @@ if TYPE_CHECKING:
         schema,
         serve,
         simulate,
+        theory,
     )
 
 __all__ = [
+    "Empirical",
     "ImsimError",
+    "OwnDistribution",
     "Run",
     "RunError",
     "Scenario",
@@ -45,6 +50,7 @@ __all__ = [
     "schema",
     "serve",
     "simulate",
+    "theory",
 ]
 
 

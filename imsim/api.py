@@ -15,16 +15,18 @@ from pathlib import Path
 from threading import Timer
 from typing import TYPE_CHECKING, Any
 
-from imsim.analysis import Run, compare_table, open_run
+from imsim.analysis import Run, compare_table, open_run, theory
 from imsim.core.exceptions import ImsimError, RunError, UsageError
-from imsim.scenario import Scenario
+from imsim.scenario import Empirical, OwnDistribution, Scenario
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
 __all__ = [
+    "Empirical",
     "ImsimError",
+    "OwnDistribution",
     "Run",
     "RunError",
     "Scenario",
@@ -38,6 +40,7 @@ __all__ = [
     "schema",
     "serve",
     "simulate",
+    "theory",
 ]
 
 #: The key with which clients get tokens, unless another is given: for trials on one's own machine.

@@ -39,6 +39,11 @@ _SAMPLES = {
 }
 
 
+#: The first seq of a chatroom, which begins with the time in microseconds; those after it follow by one.
+_ROOM_SEQ = 1767222000000001
+_ROOM_SEQS = re.compile(r"\b1\d{15}\b")
+
+
 def blocks(text: str) -> Iterator[tuple[str, list[str]]]:
     """(settings, lines) of each block."""
     for settings, body in _BLOCK.findall(text):
@@ -63,6 +68,7 @@ class Stage:
         self._thread.start()
         self._connections: dict[str, ClientConnection] = {}
         self._stack = ExitStack()
+        self._room_seq = 0  # the first in truth
         self._call(self._start())
 
     def _call(self, work):
@@ -75,21 +81,27 @@ class Stage:
     def send(self, who: str, text: str) -> None:
         if who not in self._connections:
             self._connections[who] = self._stack.enter_context(connect(self._server.url))
-        frame = json.loads(text)
+        frame = json.loads(_ROOM_SEQS.sub(lambda seq: str(int(seq[0]) - _ROOM_SEQ + self._room_seq), text))
         if "token" in frame:
             token, _ = self._server._tokens.issue(who.split("/")[0], self._server._wall())
             frame["token"] = token if frame["token"] == _SAMPLES["token"] else frame["token"]
         self._connections[who].send(json.dumps(frame))
 
     def next(self, who: str) -> object:
-        return sample(json.loads(self._connections[who].recv(timeout=10)))
+        return self._sampled(self._connections[who].recv(timeout=10))
+
+    def _sampled(self, text: str | bytes) -> object:
+        text = str(text)
+        if not self._room_seq and (found := _ROOM_SEQS.search(text)):
+            self._room_seq = int(found[0])
+        return sample(json.loads(_ROOM_SEQS.sub(lambda seq: str(int(seq[0]) - self._room_seq + _ROOM_SEQ), text)))
 
     def unread(self) -> dict[str, object]:
         """What came and nobody read, by connection."""
         left = {}
         for who, connection in self._connections.items():
             with suppress(TimeoutError, ConnectionClosed):
-                left[who] = sample(json.loads(connection.recv(timeout=0.05)))
+                left[who] = self._sampled(connection.recv(timeout=0.05))
         return left
 
     def close(self) -> None:

@@ -50,6 +50,12 @@ def recalled_seq(entry: Message) -> int | None:
     return data["seq"] if isinstance(data, dict) else None
 
 
+def edits(entry: Message, seq: int) -> bool:
+    """Whether this entry of the log edits the message at `seq`."""
+    data = entry.file["data"] if event_of(entry) == "edit" and entry.file else None
+    return isinstance(data, dict) and data["seq"] == seq
+
+
 def amended(message: Message, entry: Message) -> Message:
     """As it is after this entry of the log, which recalls or edits it."""
     data = entry.file["data"] if entry.file else None

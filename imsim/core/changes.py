@@ -85,6 +85,22 @@ class HasPlace(HasBody, Protocol):
     scene: Scene
 
 
+def asked_for(message: HasBody, user: str, conversation_id: str, seq: int, time: int) -> Change | None:
+    """The change that `user` wants who sends this, where it would stand at `seq`; None if it is none.
+
+    Raises: Refused, where it bears the name of somebody else: everybody takes `operator` for who did it."""
+    event = event_of(message)
+    if not event:
+        return None
+    file = message.file or {}
+    if file.get("operator") != user:
+        raise Refused(Code.BAD_REQUEST, "file.operator: expected your own name")
+    targets, data = file["targets"], file["data"]
+    assert isinstance(targets, list)
+    assert isinstance(data, dict)
+    return Change(conversation_id, seq, time, event, user, tuple(targets), data)
+
+
 def event_of(message: HasBody) -> str:
     """The event of a notification; "" for any other message, and for a notice that is only text."""
     if message.type != _NOTIFICATION or message.file is None:

@@ -2,19 +2,21 @@
 
 A room is there while somebody is in it. Nothing is stored and nothing comes again: a message goes once to each session
 in the room, without acknowledgement, and under load the gateways shed what is too much for a connection, and count it.
+What a room remembers of its latest messages is for repeated sends, for recalls and edits, and for who enters.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from itertools import islice
 from typing import Protocol
 
-from imsim.core import events, frames
+from imsim.core import amendments, events, frames, rules
+from imsim.core.changes import Refused, asked_for
 from imsim.core.limits import Bucket
 from imsim.core.model import Code, Message, Session
 from imsim.core.policies import Policies
 
-_KEYS = 1_000  # idClients that a room remembers, so that a repeated send is not said twice
+_REMEMBERED = 1_000  # messages: so far back a repeated send is not said twice, and can be taken back what was said
 
 
 class Port(Protocol):
@@ -29,8 +31,8 @@ class _Room:
         self.next_seq = next_seq
         self.sessions: dict[str, dict[Session, None]] = {}  # by gateway
         self.users: dict[str, int] = {}  # who is there, and on how many devices
-        self.recent: deque[Message] = deque()
-        self.keys: dict[tuple[str, str], None] = {}
+        self.messages: dict[int, Message] = {}  # the latest, by seq, as they are by now
+        self.seqs: dict[tuple[str, str], int] = {}  # of those, by (sender, idClient)
         self.bucket: Bucket | None = None
 
 
@@ -74,7 +76,8 @@ class Chatrooms:
                 return
             here[session] = None
             room.users[session.user] = room.users.get(session.user, 0) + 1
-        recent = list(room.recent)[-frame.recent :] if frame.recent > 0 else []
+        count = max(0, min(frame.recent, self._policies.room_recent))
+        recent = list(islice(reversed(room.messages.values()), count))[::-1]
         self._answer(up, frames.Entered(frame.name, len(room.users), recent, frame.number))
 
     def _leave(self, session: Session, id: str) -> None:
@@ -98,34 +101,62 @@ class Chatrooms:
         if room is None or session not in room.sessions.get(session.gateway, ()):
             self._refuse(up, Code.NOT_MEMBER, "enter the room first")
             return
-        key = (session.user, frame.id_client)
-        if key not in room.keys:
+        seq = room.seqs.get((session.user, frame.id_client))
+        if seq is None:
+            try:
+                amended = self._amended(room, session, frame, now)
+            except Refused as refused:
+                self._refuse(up, refused.code, refused.text)
+                return
             if room.bucket is not None and (wait := room.bucket.take(now)):
                 self._refuse(up, Code.RATE_LIMITED, "too many messages in this room", wait)
                 return
-            room.keys[key] = None
-            if len(room.keys) > _KEYS:
-                del room.keys[next(iter(room.keys))]
-            self._say(room, session, frame, now)
-        self._answer(up, frames.Received(frame.id_client))
+            if amended is not None:
+                room.messages[amended.seq] = amended
+                if amended.recalled:  # and with it what it was edited to
+                    edits = [one for one in room.messages.values() if amendments.edits(one, amended.seq)]
+                    room.messages.update((one.seq, amendments.recalled(one, amended.amended)) for one in edits)
+            seq = self._say(room, session, frame, now)
+        elif not room.messages[seq].came_from(frame):
+            self._refuse(up, Code.CONFLICT, "this idClient was used for another message")
+            return
+        self._answer(up, frames.Received(frame.id_client, seq))
 
-    def _say(self, room: _Room, session: Session, frame: frames.Send, now: float) -> None:
+    def _amended(self, room: _Room, session: Session, frame: frames.Send, now: float) -> Message | None:
+        """What one of the messages becomes if this recalls or edits it. Nothing else can be changed in a room, where
+        nobody is more than the others. Raises: Refused."""
+        change = asked_for(frame, session.user, room.id, room.next_seq, int((self._epoch + now) * 1000))
+        if change is None or change.event not in rules.RULED:
+            return None
+        if change.event not in amendments.EVENTS:
+            raise Refused(Code.BAD_REQUEST, f"file.event: {change.event!r} is nothing in a chatroom")
+        target = room.messages.get(amendments.target_seq(change))
+        if target is None:
+            raise Refused(Code.BAD_REQUEST, "file.data.seq: the room remembers no such message")
+        return rules.amend(change, target, 0, self._policies).amended
+
+    def _say(self, room: _Room, session: Session, frame: frames.Send, now: float) -> int:
         seq, time = room.next_seq, int((self._epoch + now) * 1000)
         room.next_seq += 1
         message = Message(
             room.id, seq, f"{room.id}:{seq}", frame.id_client, frame.scene, frame.type, session.user, frame.to, time,
             frame.content, frame.file, frame.custom,
         )  # fmt: skip
-        if self._policies.room_recent:
-            room.recent.append(message)
-            if len(room.recent) > self._policies.room_recent:
-                room.recent.popleft()
+        self._remember(room, message)
         self._port.emit(events.Committed(message))
         push = frames.Push(message)
         for gateway, sessions in room.sessions.items():
             others = [one for one in sessions if one != session]
             if others:
                 self._port.to_gateway(gateway, frames.Down(others, push))
+        return seq
+
+    def _remember(self, room: _Room, message: Message) -> None:
+        room.messages[message.seq] = message
+        room.seqs[message.sender, message.id_client] = message.seq
+        if len(room.messages) > max(_REMEMBERED, self._policies.room_recent):
+            oldest = room.messages.pop(next(iter(room.messages)))
+            del room.seqs[oldest.sender, oldest.id_client]
 
     def _refuse(self, up: frames.Up, code: Code, text: str, retry_after: float = 0.0) -> None:
         self._answer(up, frames.Rejected(up.frame.op, up.frame.ref, code, text, retry_after, up.frame.number))

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from imsim.core import events, frames
-from imsim.core.changes import SILENT, event_of, is_from_outside
-from imsim.core.model import Code, Flow, Message, MessageType, Place, Route, Scene, Status, conversation_id
+from imsim.core import amendments, events, frames
+from imsim.core.changes import SILENT, event_of, is_from_outside, is_visible
+from imsim.core.model import Code, Flow, HasBody, Message, MessageType, Place, Route, Scene, Status, conversation_id
 from imsim.core.outbox import Outbox
 from imsim.core.policies import Policies
 from imsim.core.reader import Reader
@@ -374,8 +374,10 @@ class Client:
     # --- sending ----------------------------------------------------------------------------------------------------
 
     def _received(self, frame: frames.Received, now: float) -> None:
-        self._port.emit(events.Received(frame.id_client))
-        self._outbox.said(frame.id_client, now)
+        self._port.emit(events.Received(frame.id_client, frame.seq))
+        said = self._outbox.said(frame.id_client, now)
+        if said is not None:
+            self._amended_in_room(said.conversation_id, said.frame)
 
     def _stored(self, frame: frames.Stored, now: float) -> None:
         outgoing = self._outbox.answered(frame.id_client, frame.conversation_id)
@@ -433,8 +435,20 @@ class Client:
         """Show it if it is later than all before it; what comes late or twice is of no interest there."""
         if message.seq > self._rooms.get(message.to, message.seq):
             self._rooms[message.to] = message.seq
-            flow = Flow.OUT if message.sender == self.user else Flow.IN
-            self._port.emit(events.Shown(message, flow, Route.PUSH))
+            self._amended_in_room(message.conversation_id, message)
+            if is_visible(message):
+                flow = Flow.OUT if message.sender == self.user else Flow.IN
+                self._port.emit(events.Shown(message, flow, Route.PUSH))
+
+    def _amended_in_room(self, room: str, entry: HasBody) -> None:
+        """What a recall or an edit in a chatroom changes: only what the application shows, for nothing else is kept."""
+        event, data = event_of(entry), entry.file["data"] if entry.file else None
+        if event in amendments.EVENTS:
+            assert isinstance(data, dict)
+            if event == "recall":
+                self._port.emit(events.Recalled(room, data["seq"]))
+            else:
+                self._port.emit(events.Edited(room, data["seq"], data["content"]))
 
     def _entered(self, frame: frames.Entered, now: float) -> None:
         if self._requests.answered(frames.Enter.op, frame.name, frame.number):

@@ -2,7 +2,7 @@
 
 It runs on the router node that owns the conversation. For each send it decides: seen before? in order? allowed? Then it
 gives the message the next seq, has storage append it, and only once that is answered acknowledges it and lets it out.
-What a notification changes, and what follows from it, is decided by the rules of `groups`, `friends`, `amendments`.
+Whether it may, and what follows from it, the `rules` say.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from collections import deque
 from collections.abc import Collection
 from typing import Any, Protocol
 
-from imsim.core import amendments, changes, events, frames, friends, groups, storage
-from imsim.core.changes import Change, Decision, Refused
+from imsim.core import changes, events, frames, rules, storage
+from imsim.core.changes import Decision, Refused
 from imsim.core.limits import Bucket
-from imsim.core.model import Code, Message, MessageType, Scene, Session, conversation_id, p2p_members
+from imsim.core.model import Code, Message, Scene, Session, p2p_members
 from imsim.core.policies import Policies
 from imsim.core.timers import Timer, Timers
 
 _RECENT = 64  # idempotency keys kept in memory per conversation; older ones are looked up in storage
+_SESSIONS = 10_000  # the latest that acted in a conversation: none may act that was replaced by one of them
 _WAITING = 10_000  # requests of one conversation that may wait for storage
 
 
@@ -38,37 +39,31 @@ class _Entry:
     """A message on its way into the log, or recently in it."""
 
     __slots__ = (
+        "asked",
         "audience",
-        "frame",
+        "before",
+        "fenced",
         "is_change",
         "message",
         "notes",
         "places",
         "refused",
-        "sessions",
         "stored",
         "timer",
     )
 
-    def __init__(self, message: Message, session: Session | None, audience: tuple[str, ...] = ()) -> None:
+    def __init__(self, message: Message, asked: frames.Up | None = None) -> None:
         self.message = message
-        self.audience = audience  # who may see it
+        self.asked = [asked] if asked else []  # who waits for the answer; more than one if a retry raced
+        self.stored = asked is None
+        self.fenced = False  # storage refused it at its seq
+        self.audience: tuple[str, ...] = ()  # who may see it
         self.notes: tuple[Message, ...] = ()  # for the system logs of users
-        self.sessions = [session] if session else []  # who waits for the answer; more than one if a retry raced
         self.places: storage.Places = ()  # that changed with it
-        self.stored = False
-        self.frame: frames.Send | None = None  # what asked for it, where it changes nothing but the log
-        self.is_change = False  # members or state, which the writer has changed in memory already
+        self.before: tuple[tuple[str, ...], dict[str, Any] | None] = ((), None)  # members and state
+        self.is_change = False  # of members or state, which the writer has changed in memory already
         self.refused: list[tuple[frames.Up, Refused]] = []  # what may not be any more, if this comes to be stored
         self.timer: Timer | None = None
-
-
-#: What was looked up in storage for a request: by (sender, idClient) or by seq; None: not there.
-_Known = dict[tuple[str, str] | int, Message | None]
-_NOTHING: _Known = {}
-
-#: Events that the rules know. Others are notices that change nothing here, and may to a newer client.
-_RULED = frozenset((*groups.EVENTS, *friends.EVENTS, *amendments.EVENTS, "settle"))
 
 
 class _Conversation:
@@ -97,12 +92,12 @@ class _Conversation:
         self.members: tuple[str, ...] = ()
         self.member_set: Collection[str] = ()
         self.state: dict[str, Any] | None = None  # a group's, or two users'; see their rules
-        self.epochs: dict[tuple[str, str], int] = {}  # the latest session epoch seen, by (user, slot)
+        self.epochs: dict[tuple[str, str], int] = {}  # of the latest session by (user, slot), the last last
         self.bucket: Bucket | None = None  # of a group, where there is a limit
         self.recent: dict[tuple[str, str], _Entry] = {}
         self.pending: deque[_Entry] = deque()
-        self.waiting: deque[tuple[frames.Up, _Known]] = deque()
-        self.request: storage.OpenConversation | storage.Find | storage.Get | None = None
+        self.waiting: deque[tuple[frames.Up, rules.Known]] = deque()
+        self.request: storage.OpenConversation | storage.LookUp | None = None
         self.timer: Timer | None = None
 
     def has_members(self, members: tuple[str, ...]) -> None:
@@ -151,14 +146,14 @@ class Conversations:
         conversation = self._open.get(up.conversation_id)
         if conversation is None:
             conversation = self._start_opening(up.conversation_id, None, now)
-            conversation.waiting.append((up, _NOTHING))
+            conversation.waiting.append((up, rules.Known()))
         elif conversation.request is not None:
             if len(conversation.waiting) < _WAITING:
-                conversation.waiting.append((up, _NOTHING))
+                conversation.waiting.append((up, rules.Known()))
             else:
                 self._reject(up, Code.UNAVAILABLE, "too many requests wait for this conversation")
         else:
-            self._handle(conversation, up, _NOTHING, now)
+            self._handle(conversation, up, rules.Known(), now)
 
     def stored(self, request: storage.Request, result: storage.Result, now: float) -> None:
         if type(request) is storage.Append:
@@ -166,7 +161,7 @@ class Conversations:
             if conversation is not None and request.epoch == conversation.epoch:
                 self._appended(conversation, request.message, result, now)
             return
-        assert isinstance(request, storage.OpenConversation | storage.Find | storage.Get)
+        assert isinstance(request, storage.OpenConversation | storage.LookUp)
         conversation = self._open.get(request.conversation_id)
         if conversation is None or conversation.request is not request:
             return  # the answer to a question that was given up
@@ -183,7 +178,7 @@ class Conversations:
     def _ask(
         self,
         conversation: _Conversation,
-        request: storage.OpenConversation | storage.Find | storage.Get,
+        request: storage.OpenConversation | storage.LookUp,
         now: float,
     ) -> None:
         conversation.request = request
@@ -208,7 +203,7 @@ class Conversations:
             for user, seq in result.left:
                 self._port.to_users(frames.Opened((user,), conversation.id, seq))
             for user, seq in result.noted:
-                self._port.to_users(frames.Opened((user,), _system_log(user), seq))
+                self._port.to_users(frames.Opened((user,), rules.system_log(user), seq))
             conversation.epoch = result.epoch
             conversation.next_seq = result.max_seq + 1
             conversation.has_members(result.members)
@@ -232,29 +227,23 @@ class Conversations:
         self,
         conversation: _Conversation,
         up: frames.Up,
-        known: _Known,
-        request: storage.Find | storage.Get,
+        known: rules.Known,
+        request: storage.LookUp,
         now: float,
     ) -> None:
         conversation.waiting.appendleft((up, known))
         self._ask(conversation, request, now)
 
     def _looked_up(
-        self, conversation: _Conversation, request: storage.Find | storage.Get, result: storage.Result, now: float
+        self, conversation: _Conversation, request: storage.LookUp, result: storage.Result, now: float
     ) -> None:
         up, known = conversation.waiting.popleft()
         if isinstance(result, storage.Failed):
             self._reject(up, Code.UNAVAILABLE, "storage could not look the message up")
         else:
-            assert result is None or isinstance(result, Message)
-            if isinstance(request, storage.Get):
-                known = {**known, request.seq: result}
-            else:
-                known = {**known, (request.sender, request.id_client): result}
-                if result is not None:
-                    entry = _Entry(result, None)
-                    entry.stored = True
-                    self._remember(conversation, entry)
+            known.learn(request, result)
+            if isinstance(request, storage.Find) and isinstance(result, Message):
+                self._remember(conversation, _Entry(result))
             conversation.waiting.appendleft((up, known))
         self._resume(conversation, now)
 
@@ -265,56 +254,33 @@ class Conversations:
 
     # --- sending ----------------------------------------------------------------------------------------------------
 
-    def _handle(self, conversation: _Conversation, up: frames.Up, known: _Known, now: float) -> None:
+    def _handle(self, conversation: _Conversation, up: frames.Up, known: rules.Known, now: float) -> None:
         """`known`: what was just looked up for it; nothing was written since."""
         frame, session = up.frame, up.session
         assert isinstance(frame, frames.Send)
-        slot = (session.user, session.slot)
-        epochs = conversation.epochs
-        if epochs.get(slot, 0) > session.epoch:
+        if not self._is_latest(conversation, session):
             return  # a replaced session can no longer act; its client is told so by its gateway
-        if session.user in conversation.member_set:
-            epochs[slot] = session.epoch
 
         key = (session.user, frame.id_client)
-        recent = conversation.recent
-        entry = recent.get(key)
-        if entry is None and frame.resend and key not in known:
-            self._look_up(conversation, up, known, storage.Find(conversation.id, *key), now)
-            return
-        if entry is not None:
-            self._again(up, entry)
-            return
-        if frame.after is not None:
-            predecessor = (session.user, frame.after)
-            if predecessor not in recent:
-                if predecessor in known:
-                    self._reject(up, Code.GAP, f"the message {frame.after!r} before it has not arrived")
-                else:
-                    self._look_up(conversation, up, known, storage.Find(conversation.id, *predecessor), now)
-                return
-        event = changes.event_of(frame) if frame.type == MessageType.NOTIFICATION else ""
-        decision: Decision | None = None
+        entry = conversation.recent.get(key)
         try:
-            if event:
-                change = self._change(conversation, session, frame, event, now)
-            if event in _RULED:
-                if event in amendments.EVENTS:
-                    seq = amendments.target_seq(change)
-                    if event == "edit":
-                        self._check_may_send(conversation, session, frame)
-                    if seq not in known:
-                        self._check_member(conversation, session.user)
-                        self._look_up(conversation, up, known, storage.Get(conversation.id, seq), now)
-                        return
-                decision = self._decide(conversation, change, known)
-            else:
-                self._check_may_send(conversation, session, frame)
-        except Refused as refused:
-            if refused.code == Code.CONFLICT and key not in known:
-                # It may be so because of this very change, made long ago.
-                self._look_up(conversation, up, known, storage.Find(conversation.id, *key), now)
+            # A change is looked up though it may be new: it changes what those behind it are decided by.
+            if entry is None and (frame.resend or changes.event_of(frame) in rules.RULED):
+                original = known.find(conversation.id, *key)
+                entry = _Entry(original) if original else None
+            if entry is not None:
+                self._again(up, entry)
                 return
+            if frame.after is not None and not self._has(conversation, known, session.user, frame.after):
+                self._reject(up, Code.GAP, f"the message {frame.after!r} before it has not arrived")
+                return
+            time = int((self._epoch + now) * 1000)
+            change = changes.asked_for(frame, session.user, conversation.id, conversation.next_seq, time)
+            decision = rules.decide(conversation, session.user, frame, change, known, self._policies)
+        except rules.LookUp as needed:
+            self._look_up(conversation, up, known, needed.request, now)
+            return
+        except Refused as refused:
             # What it rests on may be a change that is not stored, and never will be: then it was no answer.
             for entry in reversed(conversation.pending):
                 if entry.is_change:
@@ -328,16 +294,36 @@ class Conversations:
         if conversation.bucket is not None and (wait := conversation.bucket.take(now)):
             self._reject(up, Code.RATE_LIMITED, "too many messages in this group", wait)
             return
-        self._append(conversation, session, frame, decision, now)
+        self._append(conversation, up, decision, now)
+
+    @staticmethod
+    def _is_latest(conversation: _Conversation, session: Session) -> bool:
+        """Of those of its slot, as far as this writer knows; whoever is no member is known as well."""
+        slot, epochs = (session.user, session.slot), conversation.epochs
+        if epochs.get(slot, 0) > session.epoch:
+            return False
+        epochs.pop(slot, None)
+        epochs[slot] = session.epoch
+        if len(epochs) > _SESSIONS:
+            del epochs[next(iter(epochs))]
+        return True
+
+    @staticmethod
+    def _has(conversation: _Conversation, known: rules.Known, sender: str, id_client: str) -> bool:
+        """Raises: LookUp."""
+        if (sender, id_client) in conversation.recent:
+            return True
+        return known.find(conversation.id, sender, id_client) is not None
 
     def _append(
         self,
         conversation: _Conversation,
-        session: Session,
-        frame: frames.Send,
+        up: frames.Up,
         decision: Decision | None,
         now: float,
     ) -> None:
+        frame, session = up.frame, up.session
+        assert isinstance(frame, frames.Send)
         message = Message(
             conversation.id,
             conversation.next_seq,
@@ -353,18 +339,18 @@ class Conversations:
             frame.custom,
             frame.resend,
         )
-        conversation.epochs[session.user, session.slot] = session.epoch
+        entry = _Entry(message, up)
+        entry.before = (conversation.members, conversation.state)
         effects, audience = None, conversation.members
         if decision is not None:
-            effects = _effects(message, decision)
+            effects = rules.effects(message, decision)
             audience = (*audience, *decision.joined)
             if decision.joined or decision.left:
                 conversation.has_members(tuple(member for member in audience if member not in decision.left))
             if decision.state is not None:
                 conversation.state = decision.state
         conversation.next_seq += 1
-        entry = _Entry(message, session, audience)
-        entry.frame = frame if decision is None else None
+        entry.audience = audience
         entry.is_change = bool(decision and (decision.state is not None or decision.joined or decision.left))
         self._remember(conversation, entry)
         conversation.pending.append(entry)
@@ -377,70 +363,15 @@ class Conversations:
         """The idempotency key is known: it is the same message, or nothing."""
         assert isinstance(up.frame, frames.Send)
         if not entry.message.came_from(up.frame):
-            # Storage may know better what this idClient was used for first, until it has answered.
-            code = Code.CONFLICT if entry.stored else Code.UNAVAILABLE
-            self._reject(up, code, "this idClient was used for another message")
+            conflict = Refused(Code.CONFLICT, "this idClient was used for another message")
+            if entry.stored:
+                self._reject(up, conflict.code, conflict.text)
+            else:
+                entry.refused.append((up, conflict))  # storage may know better what was said under it first
         elif entry.stored:
             self._acknowledge(entry.message, up.session)
         else:
-            entry.sessions.append(up.session)  # the retry races the original: one answer for both
-
-    # --- what is allowed ----------------------------------------------------------------------------------------------
-
-    @staticmethod
-    def _check_member(conversation: _Conversation, user: str) -> None:
-        if user not in conversation.member_set:
-            raise Refused(Code.NOT_MEMBER, f"you are no member of {conversation.id}")
-
-    def _check_may_send(self, conversation: _Conversation, session: Session, frame: frames.Send) -> None:
-        if frame.scene == Scene.SYSTEM:
-            if frame.type != MessageType.CUSTOM:
-                raise Refused(Code.BAD_REQUEST, "type: users send each other system messages of type custom only")
-            return
-        self._check_member(conversation, session.user)
-        if frame.scene == Scene.P2P:
-            are_strangers = len(conversation.members) == 2 and not friends.are_friends(conversation.state)
-            if self._policies.strangers == "refuse" and are_strangers:
-                raise Refused(Code.NOT_FRIENDS, "you are no friends; send a friend_request")
-        elif groups.is_silenced(conversation.state, session.user):
-            raise Refused(Code.MUTED, "you are muted in this group, or everybody is")
-
-    def _change(
-        self, conversation: _Conversation, session: Session, frame: frames.Send, event: str, now: float
-    ) -> Change:
-        file = frame.file or {}
-        if file.get("operator") != session.user:
-            raise Refused(Code.BAD_REQUEST, "file.operator: expected your own name")
-        time = int((self._epoch + now) * 1000)
-        targets, data = file["targets"], file["data"]
-        assert isinstance(targets, list)
-        assert isinstance(data, dict)
-        return Change(conversation.id, conversation.next_seq, time, event, session.user, tuple(targets), data)
-
-    def _decide(self, conversation: _Conversation, change: Change, known: _Known) -> Decision:
-        scene, policies = conversation.id.partition(":")[0], self._policies
-        lifetime = int(policies.request_lifetime * 1000)
-        if change.event in amendments.EVENTS:
-            target = known.get(amendments.target_seq(change))
-            if target is None:
-                raise Refused(Code.BAD_REQUEST, "file.data.seq: there is no such message")
-            rank = 0
-            if scene == Scene.GROUP:
-                rank = groups.Group.of(conversation.state, conversation.members).rank(change.operator)
-            return amendments.decide(
-                change,
-                target,
-                rank=rank,
-                recall_window=int(policies.recall_window * 1000),
-                edit_window=int(policies.edit_window * 1000),
-            )
-        if scene == Scene.GROUP:
-            limits = groups.Limits(policies.group_size, lifetime)
-            return groups.decide(conversation.state, conversation.members, change, limits)
-        if scene == Scene.P2P:
-            self._check_member(conversation, change.operator)
-            return friends.decide(conversation.state, conversation.members, change, lifetime)
-        raise Refused(Code.BAD_REQUEST, f"scene: nothing can be changed in a {scene} conversation")
+            entry.asked.append(up)  # the retry races the original: one answer for both
 
     # --- storing, letting out -----------------------------------------------------------------------------------------
 
@@ -455,8 +386,21 @@ class Conversations:
             pending = conversation.pending
             while pending and pending[0].stored:
                 self._release(conversation, pending.popleft())
+            if pending and pending[0].fenced:
+                self._fenced(conversation, now)
         elif isinstance(result, storage.Duplicate | storage.Blocked):
             self._not_appended(conversation, entry, result, now)
+        elif isinstance(result, storage.Fenced):
+            entry.fenced = True
+            if conversation.pending[0] is entry:  # else it may be only that one before it was not appended
+                self._fenced(conversation, now)
+        else:
+            self._fence(conversation, "storage failed to store the message", now)
+
+    def _fenced(self, conversation: _Conversation, now: float) -> None:
+        """Storage has taken in more than this writer knows of."""
+        if conversation.pending[0].message.scene == Scene.SYSTEM:
+            self._overtaken(conversation, now)
         else:
             self._fence(conversation, "storage refused the message", now)
 
@@ -465,61 +409,65 @@ class Conversations:
         if entry.timer:
             entry.timer.cancel()
         self._port.emit(events.Committed(message))
-        for session in entry.sessions:
-            self._acknowledge(message, session)
+        for up in entry.asked:
+            self._acknowledge(message, up.session)
         # Whoever has had to wait, and to ask again, may have given up: then the answer is not enough.
-        is_prompt = len(entry.sessions) == 1 and not message.resend
-        origin = entry.sessions[0] if is_prompt else None
+        is_prompt = len(entry.asked) == 1 and not message.resend
+        origin = entry.asked[0].session if is_prompt else None
         self._port.to_users(frames.Deliver(entry.audience, message, origin, entry.places))
         for note in entry.notes:
             self._port.to_users(frames.Deliver((note.to,), note))
         for up, refused in entry.refused:
             self._reject(up, refused.code, refused.text)
-        entry.sessions, entry.places, entry.notes, entry.audience, entry.refused = [], (), (), (), []
+        entry.asked, entry.places, entry.notes, entry.audience, entry.refused = [], (), (), (), []
+        entry.before = ((), None)
 
     def _not_appended(
         self, conversation: _Conversation, entry: _Entry, result: storage.Duplicate | storage.Blocked, now: float
     ) -> None:
         """Storage knew the key although this writer did not, or somebody has blocked the sender: the seq is free
-        again, and those behind it move up."""
-        sessions, id_client, seq = entry.sessions, entry.message.id_client, entry.message.seq
-        if entry.timer:
-            entry.timer.cancel()
-        behind = [other for other in conversation.pending if other.message.seq > seq]
-        conversation.pending.remove(entry)
-        entry.sessions = []
+        again. Those behind it, which storage refuses at theirs, are decided anew, as if it had never been there."""
+        blocked = entry.asked if isinstance(result, storage.Blocked) else []
+        for up in blocked:
+            self._reject(up, Code.BLOCKED, "the other user does not take messages from you")
+        anew = [up for up in self._take_back(conversation, entry) if up not in blocked]
         if isinstance(result, storage.Duplicate):
-            code, text = Code.CONFLICT, "this idClient was used for another message"
-            original, sent = result.original, entry.message
-            entry.message, entry.stored = original, True
-            if original.came_from(sent):
-                for session in sessions:
-                    self._acknowledge(original, session)
-                sessions = []
-        else:
-            code, text = Code.BLOCKED, "the other user does not take messages from you"
-            del conversation.recent[entry.message.sender, id_client]
-        for session in sessions:
-            self._refuse(session, frames.Send.op, id_client, code, text)
-        if not entry.is_change and all(other.frame is not None and not other.stored for other in behind):
-            conversation.next_seq = seq
-            for other in behind:
-                self._move_up(conversation, other, now)
-            return
-        why = "the place of a message among those in flight came free"
-        for up, _ in entry.refused:
-            self._reject(up, Code.UNAVAILABLE, why)
-        self._fence(conversation, why, now)
+            self._remember(conversation, _Entry(result.original))
+        self._wait_again(conversation, anew)
+        self._resume(conversation, now)
 
-    def _move_up(self, conversation: _Conversation, entry: _Entry, now: float) -> None:
-        """Append it once more, at the next seq: at its old one storage refuses it."""
-        assert entry.frame is not None
-        if entry.timer:
-            entry.timer.cancel()
-        conversation.pending.remove(entry)
-        first, *others = entry.sessions
-        self._append(conversation, first, entry.frame, None, now)
-        conversation.pending[-1].sessions += others
+    def _overtaken(self, conversation: _Conversation, now: float) -> None:
+        """A system log has other writers beside this one: what follows from changes elsewhere stands there as well. So
+        look where it ends by now, and go on from there."""
+        self._release_stored(conversation)
+        anew = self._take_back(conversation, conversation.pending[0])
+        self._wait_again(conversation, anew)
+        self._ask(conversation, storage.OpenConversation(conversation.id, _born_with(conversation.id)), now)
+
+    @staticmethod
+    def _take_back(conversation: _Conversation, entry: _Entry) -> list[frames.Up]:
+        """Have it, and all behind it, be nothing again but what was asked for; returns that."""
+        conversation.next_seq = entry.message.seq
+        members, conversation.state = entry.before
+        if members is not conversation.members:
+            conversation.has_members(members)
+        asked: list[frames.Up] = []
+        for other in [other for other in conversation.pending if other.message.seq >= entry.message.seq]:
+            if other.timer:
+                other.timer.cancel()
+            conversation.pending.remove(other)
+            del conversation.recent[other.message.sender, other.message.id_client]
+            asked += [*other.asked, *(up for up, _ in other.refused)]
+        return asked
+
+    @staticmethod
+    def _wait_again(conversation: _Conversation, ups: list[frames.Up]) -> None:
+        """Before all others that wait; what is being looked up for one of those is asked again."""
+        conversation.request = None
+        if conversation.timer:
+            conversation.timer.cancel()
+        later = (up for up, _ in conversation.waiting)
+        conversation.waiting = deque((up, rules.Known()) for up in (*ups, *later))
 
     def _acknowledge(self, message: Message, session: Session) -> None:
         answer = frames.Stored(message.id_client, message.conversation_id, message.id, message.seq, message.time)
@@ -539,21 +487,22 @@ class Conversations:
         del self._open[conversation.id]
         if conversation.timer:
             conversation.timer.cancel()
-        # What storage has said it holds waited only for what stands before it: nobody else would ever let it out.
-        for entry in [entry for entry in conversation.pending if entry.stored]:
-            conversation.pending.remove(entry)
-            self._release(conversation, entry)
+        self._release_stored(conversation)
         if conversation.pending:
             self._settle_later(conversation.id, now)
         for entry in conversation.pending:
             if entry.timer:
                 entry.timer.cancel()
-            for session in entry.sessions:
-                self._refuse(session, frames.Send.op, entry.message.id_client, Code.UNAVAILABLE, why)
-            for up, _ in entry.refused:
+            for up in (*entry.asked, *(up for up, _ in entry.refused)):
                 self._reject(up, Code.UNAVAILABLE, why)
         for up, _ in conversation.waiting:
             self._reject(up, Code.UNAVAILABLE, why)
+
+    def _release_stored(self, conversation: _Conversation) -> None:
+        """What storage has said it holds waited only for what stands before it: nobody else would ever let it out."""
+        for entry in [entry for entry in conversation.pending if entry.stored]:
+            conversation.pending.remove(entry)
+            self._release(conversation, entry)
 
     def _settle_later(self, id: str, now: float) -> None:
         self._unsettled[id] = self._timers.at(now + self._policies.storage_timeout, self._settle, id)
@@ -571,44 +520,11 @@ class Conversations:
 
     def _reject(self, up: frames.Up, code: Code, text: str, retry_after: float = 0.0) -> None:
         frame = up.frame
-        self._refuse(up.session, frame.op, frame.ref, code, text, retry_after, frame.number)
-
-    def _refuse(
-        self,
-        session: Session,
-        request: str,
-        ref: str,
-        code: Code,
-        text: str,
-        retry_after: float = 0.0,
-        number: int = 0,
-    ) -> None:
-        answer = frames.Rejected(request, ref, code, text, retry_after, number)
-        self._port.to_gateway(session.gateway, frames.Down((session,), answer))
+        answer = frames.Rejected(frame.op, frame.ref, code, text, retry_after, frame.number)
+        self._port.to_gateway(up.session.gateway, frames.Down((up.session,), answer))
 
 
 def _born_with(id: str) -> tuple[str, ...] | None:
     """The members of a conversation that is there without having been made."""
     scene, _, name = id.partition(":")
     return (name,) if scene == Scene.SYSTEM else p2p_members(id)
-
-
-def _system_log(user: str) -> str:
-    return conversation_id(Scene.SYSTEM, user, user)
-
-
-def _effects(message: Message, decision: Decision) -> storage.Effects:
-    notes = tuple(_system_message(message, note) for note in decision.notes)
-    return storage.Effects(decision.state, decision.joined, decision.left, decision.amended, notes)
-
-
-def _system_message(message: Message, note: changes.Note) -> Message:
-    """A note as it will stand in its user's system log. Its idClient is that of the change, for which a user gets one
-    note; with more, for the settling of each other."""
-    id, type = message.id, note.type
-    file: dict[str, object] = {"conversationId": message.conversation_id, **note.data}
-    if note.settles:
-        id, type = f"{id}>{note.settles}", MessageType.NOTIFICATION
-        file = {"event": "settle", "operator": message.sender, "targets": [note.settles], "data": dict(note.data)}
-    log = _system_log(note.user)
-    return Message(log, 0, "", id, Scene.SYSTEM, type, message.sender, note.user, message.time, "", file)

@@ -19,9 +19,11 @@ class Sent:
 
 @dataclass(slots=True)
 class Received:
-    """The router has the message, storage not yet (policy `ack = after_receive`)."""
+    """The router has the message, storage not yet (policy `ack = after_receive`). Or it was said in a chatroom, as
+    `seq`."""
 
     id_client: str
+    seq: int = 0
 
 
 @dataclass(slots=True)

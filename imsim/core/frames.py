@@ -272,10 +272,12 @@ class Pong:
 
 @dataclass(slots=True)
 class Received:
-    """The router has the message but it is not stored yet (policy `ack = after_receive` only)."""
+    """The router has the message but it is not stored yet (policy `ack = after_receive` only). In a chatroom: it was
+    said, as `seq`."""
 
     op: ClassVar[str] = "received"
     id_client: str
+    seq: int = 0
 
 
 @dataclass(slots=True)

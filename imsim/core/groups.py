@@ -2,7 +2,8 @@
 
 The owner may do everything, admins all but what concerns the owner and other admins, members little. A group's `join`
 says how one gets in: "open" (whoever likes), "approval" (whoever applies and is accepted by an admin), "invite" (only
-whom an admin invites; with the other two every member may invite). With `consent`, who is invited must accept.
+whom an admin invites; with the other two every member may invite). With `consent`, who is invited must accept, also
+who is named when the group is made.
 """
 
 from __future__ import annotations
@@ -85,7 +86,10 @@ def decide(state: dict[str, Any] | None, members: Collection[str], change: Chang
             check_name("file.targets", target)
     except BadName as error:
         raise Refused(Code.BAD_REQUEST, str(error)) from None
+    requests = len(group.pending)
     decision = rule(group, members, change, limits)
+    if len(group.pending) > max(requests, limits.size):
+        raise Refused(Code.TOO_LARGE, f"a group has at most {limits.size} requests without an answer")
     for user in decision.left:
         group.admins = [admin for admin in group.admins if admin != user]
         group.muted = [muted for muted in group.muted if muted != user]
@@ -105,7 +109,10 @@ def _create(group: Group, members: Collection[str], change: Change, limits: Limi
         raise Refused(Code.CONFLICT, f"{change.conversation_id} exists already")
     group.owner = change.operator
     _set(group, change)
-    return Decision(joined=tuple(dict.fromkeys((change.operator, *change.targets))))
+    others = tuple(user for user in dict.fromkeys(change.targets) if user != change.operator)
+    if group.consent:
+        return Decision(joined=(change.operator,), notes=_ask(group, change, others, limits))
+    return Decision(joined=(change.operator, *others))
 
 
 def _configure(group: Group, members: Collection[str], change: Change, limits: Limits) -> Decision:
@@ -134,16 +141,23 @@ def _settings(group: Group) -> dict[str, object]:
 def _invite(group: Group, members: Collection[str], change: Change, limits: Limits) -> Decision:
     _need(group, members, change, rank=1 if group.join == "invite" else 0)
     new = _targets(change, lambda user: user not in members, "all are members already")
-    if not group.consent:
-        applied = tuple(note for user in new for note in _answer(group, change, user, "passed"))
-        return Decision(joined=new, notes=applied + tuple(Note(user, "group_invite", _about(group)) for user in new))
+    swept = _sweep(group, change)
+    if group.consent:
+        return Decision(notes=swept + _ask(group, change, new, limits))
+    applied = tuple(note for user in new for note in _answer(group, change, user, "passed"))
+    invited = tuple(Note(user, "group_invite", _about(group)) for user in new)
+    return Decision(joined=new, notes=swept + applied + invited)
+
+
+def _ask(group: Group, change: Change, users: tuple[str, ...], limits: Limits) -> tuple[Note, ...]:
+    """Each of them whether to be a member."""
     expires = change.time + limits.request_lifetime
     notes: list[Note] = []
-    for user in new:
+    for user in users:
         notes += _answer(group, change, user, "expired")
         group.pending[user] = Pending("invite", change.operator, change.seq, expires, [user])
         notes.append(Note(user, "group_invite", {**_about(group), "state": "init", "expires": expires}))
-    return Decision(notes=tuple(notes))
+    return tuple(notes)
 
 
 def _apply(group: Group, members: Collection[str], change: Change, limits: Limits) -> Decision:
@@ -155,7 +169,7 @@ def _apply(group: Group, members: Collection[str], change: Change, limits: Limit
     if group.join == "open":
         raise Refused(Code.CONFLICT, "this group is open: join it")
     expires, admins = change.time + limits.request_lifetime, [group.owner, *group.admins]
-    replaced = _answer(group, change, user, "expired")
+    replaced = (*_sweep(group, change), *_answer(group, change, user, "expired"))
     group.pending[user] = Pending("apply", user, change.seq, expires, admins)
     data = {**_about(group), "state": "init", "expires": expires}
     return Decision(notes=(*replaced, *(Note(admin, "group_apply", data) for admin in admins)))
@@ -300,6 +314,12 @@ def _answered(group: Group, members: Collection[str], change: Change) -> tuple[s
     if change.time >= pending.expires:
         raise Refused(Code.EXPIRED, "it was asked too long ago")
     return user, pending
+
+
+def _sweep(group: Group, change: Change) -> tuple[Note, ...]:
+    """Requests whose time is over are none any more: where new ones come, the old must go."""
+    over = [user for user, pending in group.pending.items() if change.time >= pending.expires]
+    return tuple(note for user in over for note in _answer(group, change, user, "expired"))
 
 
 def _answer(group: Group, change: Change, user: str, state: str) -> tuple[Note, ...]:

@@ -8,12 +8,15 @@ from dataclasses import replace
 from itertools import islice, takewhile
 from typing import Any
 
+from imsim.core import amendments
+from imsim.core.friends import are_friends
 from imsim.core.model import Message, Place, Scene, p2p_id, p2p_members
 from imsim.core.storage import (
     NOTED,
     Ahead,
     Append,
     Appended,
+    Between,
     Blocked,
     ConversationState,
     CountRead,
@@ -32,6 +35,7 @@ from imsim.core.storage import (
     Range,
     RangePage,
     ReadCount,
+    Relations,
     Request,
     Result,
     RevokeTokens,
@@ -113,6 +117,8 @@ class MemoryStorage:
             return self._count_read(request)
         if type(request) is Get:
             return self._get(request)
+        if type(request) is Between:
+            return self._between(request)
         assert isinstance(request, Find)
         return self._find(request)
 
@@ -142,7 +148,7 @@ class MemoryStorage:
             return Duplicate(original)
         if message.seq != len(log.messages) + 1:
             return Fenced()
-        if self._is_blocked(log, message):
+        if request.effects is None and self._is_blocked(log, message):
             return Blocked()
         appended = Appended()
         if request.effects is not None:
@@ -190,7 +196,10 @@ class MemoryStorage:
             log.stays[user][-1][1] = seq
         log.members += effects.joined
         if (amended := effects.amended) is not None:
-            log.messages[amended.seq - 1] = log.by_key[amended.sender, amended.id_client] = amended
+            since = log.messages[amended.seq : log.messages[amended.seq - 1].amended] if amended.recalled else []
+            edits = (entry for entry in since if amendments.edits(entry, amended.seq))
+            for entry in (amended, *(amendments.recalled(edit, seq) for edit in edits)):
+                log.messages[entry.seq - 1] = log.by_key[entry.sender, entry.id_client] = entry
 
     def _note(self, note: Message, appended: Appended) -> Message | None:
         log = self._logs.get(note.conversation_id) or self._make(note.conversation_id, (note.to,))
@@ -208,6 +217,13 @@ class MemoryStorage:
     def _get(self, request: Get) -> Message | None:
         log = self._logs.get(request.conversation_id)
         return log.messages[request.seq - 1] if log and 1 <= request.seq <= len(log.messages) else None
+
+    def _between(self, request: Between) -> Relations:
+        logs = {other: self._logs.get(p2p_id(request.user, other)) for other in request.others}
+        return Relations(
+            frozenset(other for other, log in logs.items() if log and log.place(other).blocked),
+            frozenset(other for other, log in logs.items() if log and are_friends(log.state)),
+        )
 
     def _open_user(self, request: OpenUser) -> UserState:
         epoch = self._user_epochs[request.user] = self._user_epochs.get(request.user, 0) + 1

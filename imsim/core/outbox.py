@@ -96,12 +96,14 @@ class Outbox:
         for outgoing in self._unanswered.values():
             outgoing.frame = replace(outgoing.frame, shown=0)
 
-    def said(self, id_client: str, now: float) -> None:
-        """The router has it, which in a chatroom is all that is to be had."""
+    def said(self, id_client: str, now: float) -> Outgoing | None:
+        """The router has it, which in a chatroom is all that is to be had: then this is the send that it was."""
         outgoing = self._unanswered.get(id_client)
-        if outgoing is not None and outgoing.frame.scene == Scene.CHATROOM:
-            self._drop(outgoing)
-            self.release_held(outgoing.conversation_id, now)
+        if outgoing is None or outgoing.frame.scene != Scene.CHATROOM:
+            return None
+        self._drop(outgoing)
+        self.release_held(outgoing.conversation_id, now)
+        return outgoing
 
     def proved_by(self, message: Message) -> Outgoing | None:
         """The send that this message of one's own is, its answer having been lost. Another device may have used the

@@ -31,8 +31,9 @@ class OpenConversation:
 class Effects:
     """What an entry of the log changes. `state`: the conversation's own from now on, a JSON object (None: as before).
     Who `joined` sees the log from this entry on, who `left` sees this one as the last. `amended` takes the place of the
-    entry with its seq. `notes` go to the end of the log system:<to> each, where they get their seq and id; one whose
-    idempotency key is taken there is left out."""
+    entry with its seq; if it is recalled, so are the entries that have edited it (see `amendments.edits`). `notes` go
+    to the end of the log system:<to> each, where they get their seq and id; one whose idempotency key is taken there
+    is left out."""
 
     state: dict[str, Any] | None = None
     joined: tuple[str, ...] = ()
@@ -44,8 +45,8 @@ class Effects:
 @dataclass(slots=True)
 class Append:
     """Add `message` at `message.seq`, move its sender's read mark to `shown` as `SavePlace` does, and carry out the
-    `effects`: all or nothing. -> Appended, Duplicate, Fenced, or Blocked where the other user of a p2p conversation has
-    blocked the sender."""
+    `effects`: all or nothing. -> Appended, Duplicate, Fenced, or Blocked where the other user of a p2p conversation, or
+    of a system message, has blocked the sender and it has no effects: of those that have, the rules decide."""
 
     op: ClassVar[str] = "append"
     epoch: int
@@ -71,6 +72,16 @@ class Get:
     op: ClassVar[str] = "get"
     conversation_id: str
     seq: int
+
+
+@dataclass(slots=True)
+class Between:
+    """How `others` stand to `user`, for the sake of something in that conversation. -> Relations."""
+
+    op: ClassVar[str] = "between"
+    conversation_id: str
+    user: str
+    others: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -185,7 +196,8 @@ class Range:
     asked: object = None
 
 
-Request = OpenConversation | Append | Find | Get | OpenUser | RevokeTokens | SavePlace | CountRead | Missed | Range
+LookUp = Find | Get | Between
+Request = OpenConversation | Append | LookUp | OpenUser | RevokeTokens | SavePlace | CountRead | Missed | Range
 
 #: Which requests are the Users machine's; the others are the Conversations machine's.
 USERS_REQUESTS = (OpenUser, RevokeTokens, SavePlace, CountRead, Missed, Range)
@@ -237,6 +249,14 @@ class Blocked:
 @dataclass(slots=True)
 class Fenced:
     """Another writer opened the conversation since, or `seq` is not the next one: nothing was written."""
+
+
+@dataclass(slots=True)
+class Relations:
+    """Which of those who were asked about have blocked the user, and which are friends."""
+
+    blocking: frozenset[str]
+    friends: frozenset[str]
 
 
 class PlaceState(NamedTuple):
@@ -321,6 +341,7 @@ Result = (
     | Duplicate
     | Blocked
     | Fenced
+    | Relations
     | Message
     | UserState
     | Saved

@@ -4,7 +4,16 @@ Read in this order: `model` (the scenario) and `sections` (its fields), `distrib
 numbers by name), `workload` (the plan), `script` (how a user's client carries it out).
 """
 
-from imsim.scenario.distributions import Constant, Distribution, Exponential, Lognormal, Pareto, Uniform
+from imsim.scenario.distributions import (
+    Constant,
+    Distribution,
+    Empirical,
+    Exponential,
+    Lognormal,
+    OwnDistribution,
+    Pareto,
+    Uniform,
+)
 from imsim.scenario.draws import Draws, Stream
 from imsim.scenario.model import LIVE_IGNORES, Scenario
 from imsim.scenario.workload import Action, Entitled, Plan, PlannedConversation, plan
@@ -15,9 +24,11 @@ __all__ = [
     "Constant",
     "Distribution",
     "Draws",
+    "Empirical",
     "Entitled",
     "Exponential",
     "Lognormal",
+    "OwnDistribution",
     "Pareto",
     "Plan",
     "PlannedConversation",

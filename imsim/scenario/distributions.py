@@ -9,15 +9,27 @@ In TOML: `latency = { kind = "lognormal", median = "15ms", p99 = "60ms" }`, or `
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable
 from functools import cached_property
+from itertools import pairwise
 from statistics import NormalDist
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    PlainSerializer,
+    model_validator,
+)
+from pydantic_core import CoreSchema, core_schema
 
+from imsim.scenario.own import reference, refuse_reference
 from imsim.scenario.quantities import DURATION, format_duration, parse_duration, shown
 
 Floats = npt.NDArray[np.float64]
@@ -200,8 +212,140 @@ class Pareto(_Distribution):
         return self.minimum * (1 - u * self._kept) ** self._exponent
 
 
-Distribution = Constant | Uniform | Exponential | Lognormal | Pareto
-KINDS: dict[str, type[BaseModel]] = {kind.model_fields["kind"].default: kind for kind in get_args(Distribution)}
+def _tuple(value: object) -> object:
+    """TOML has lists."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _percentile(value: object) -> object:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise ValueError(f"expected a percentile and its value, as in [99, '8ms'], got {shown(value)}")
+    return tuple(value)
+
+
+class Empirical(_Distribution):
+    """What was measured: the `values` themselves, each as likely as any other, or their `percentiles`, as pairs of a
+    percentile and its value, with straight lines between them.
+
+        { kind = "empirical", values = ["1ms", "1.2ms", "9ms"] }
+        { kind = "empirical", percentiles = [[0, "1ms"], [50, "2ms"], [99, "9ms"], [100, "30ms"]] }
+
+    `Empirical.of` makes one from an array.
+    """
+
+    kind: Literal["empirical"] = "empirical"
+    values: Annotated[tuple[Quantity, ...], BeforeValidator(_tuple)] = Field(
+        default=(), description="each is as likely as any other; a value that stands twice is twice as likely"
+    )
+    percentiles: Annotated[
+        tuple[Annotated[tuple[float, Quantity], BeforeValidator(_percentile)], ...], BeforeValidator(_tuple)
+    ] = Field(
+        default=(),
+        description="pairs of a percentile and its value, from [0, smallest] to [100, largest]; linear in between",
+    )
+
+    @classmethod
+    def of(cls, samples: npt.ArrayLike, most: int = 1000) -> Empirical:
+        """The distribution of the samples (seconds or bytes). More than `most` of them become so many percentiles."""
+        values = np.sort(np.asarray(samples, np.float64).ravel())
+        if len(values) <= most:
+            return cls(values=tuple(values.tolist()))
+        percent = np.linspace(0, 100, most)
+        return cls(percentiles=tuple(zip(percent.tolist(), np.percentile(values, percent).tolist(), strict=True)))
+
+    @model_validator(mode="after")
+    def _possible(self) -> Empirical:
+        if bool(self.values) == bool(self.percentiles):
+            raise ValueError("expected values or percentiles, one of the two and not empty")
+        if self.percentiles:
+            percents, values = zip(*self.percentiles, strict=True)
+            if percents[0] != 0 or percents[-1] != 100:
+                raise ValueError("expected percentiles from [0, smallest value] to [100, largest value]")
+            if any(low >= high for low, high in pairwise(percents)):
+                raise ValueError("expected percentiles in ascending order, each once")
+            if any(low > high for low, high in pairwise(values)):
+                raise ValueError("expected values that do not fall from one percentile to the next")
+        return self
+
+    @cached_property
+    def _sorted(self) -> list[float]:
+        return sorted(self.values) if self.values else [value for _, value in self.percentiles]
+
+    @cached_property
+    def _shares(self) -> list[float]:
+        return [percent / 100 for percent, _ in self.percentiles]
+
+    @property
+    def constant(self) -> float | None:
+        return self._sorted[0] if self._sorted[0] == self._sorted[-1] else None
+
+    @property
+    def upper(self) -> float:
+        return self._sorted[-1]
+
+    @property
+    def mean(self) -> float:
+        if self.values:
+            return math.fsum(self.values) / len(self.values)
+        points = list(zip(self._shares, self._sorted, strict=True))
+        return math.fsum((q - p) * (low + high) / 2 for (p, low), (q, high) in pairwise(points))
+
+    def quantile(self, u: float) -> float:
+        ordered = self._sorted
+        if self.values:
+            return ordered[int(u * len(ordered))]
+        shares = self._shares
+        at = bisect_right(shares, u) - 1
+        low, share = ordered[at], shares[at]
+        return low + (ordered[at + 1] - low) * ((u - share) / (shares[at + 1] - share))
+
+    def quantiles(self, u: Floats) -> Floats:
+        ordered, u = np.array(self._sorted), np.asarray(u, np.float64)
+        if self.values:
+            return ordered[(u * len(ordered)).astype(np.int64)]
+        shares = np.array(self._shares)
+        at = np.searchsorted(shares, u, side="right") - 1
+        low, share = ordered[at], shares[at]
+        values: Floats = low + (ordered[at + 1] - low) * ((u - share) / (shares[at + 1] - share))
+        return values
+
+
+class OwnDistribution(_Distribution):
+    """The base class of an own distribution, for a notebook cell or a module of yours:
+
+        class Bimodal(imsim.OwnDistribution):
+            fast: float
+            slow: float
+
+            def quantile(self, u):
+                return self.fast if u < 0.9 else self.slow
+
+        office.with_({"topology.storage.service.append": Bimodal(fast=0.001, slow=0.02)})
+
+    `quantile(u)` is all it needs: the value below which the share `u` of all values lies, seconds or whatever the
+    field counts in; 0 or more. Where a largest value is known, a property `upper` tells it, so that it is held against
+    the limits before a run; `quantiles`, for whole arrays, may be given where it can be faster.
+    """
+
+    def quantile(self, u: float) -> float:
+        raise NotImplementedError
+
+    def quantiles(self, u: Floats) -> Floats:
+        u = np.asarray(u, np.float64)
+        return np.fromiter(map(self.quantile, u.ravel().tolist()), np.float64, u.size).reshape(u.shape)
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        for u in (0.001, 0.5, 0.999):
+            value = self.quantile(u)
+            if not isinstance(value, int | float | np.number) or not 0 <= value < math.inf:
+                raise ValueError(f"expected {type(self).__name__}.quantile({u}) to be 0 or more, got {shown(value)}")
+        return self
+
+
+Named = Constant | Uniform | Exponential | Lognormal | Pareto | Empirical
+Distribution = Named | OwnDistribution
+KINDS: dict[str, type[BaseModel]] = {kind.model_fields["kind"].default: kind for kind in get_args(Named)}
 
 
 # --- as fields of a scenario ----------------------------------------------------------------------------------------
@@ -213,6 +357,7 @@ def _shorthand(expected: str) -> Callable[[object], object]:
     def read(value: object) -> object:
         if isinstance(value, dict | _Distribution):
             return value
+        refuse_reference(value)
         try:
             return Constant(value=parse_duration(value))
         except ValueError:
@@ -223,18 +368,28 @@ def _shorthand(expected: str) -> Callable[[object], object]:
 
 def _unitless(value: object) -> object:
     """Counts and bytes are plain numbers: "5ms" bytes is a mistake, not 0.005."""
-    texts = [value] if isinstance(value, str) else []
-    if isinstance(value, dict):
-        texts = [v for k, v in value.items() if k != "kind" and isinstance(v, str)]
-    if texts:
-        raise ValueError(f"expected plain numbers, 0 or more, got {shown(texts[0])}")
+    refuse_reference(value)
+    given = [v for k, v in value.items() if k != "kind"] if isinstance(value, dict) else [value]
+    while given:
+        one = given.pop()
+        if isinstance(one, str):
+            raise ValueError(f"expected plain numbers, 0 or more, got {shown(one)}")
+        if isinstance(one, list | tuple):
+            given += one
     return value
 
 
 def _dump(write: Callable[[float], object]) -> Callable[[Distribution], object]:
     def dump(distribution: Distribution) -> object:
+        if isinstance(distribution, OwnDistribution):
+            return reference(distribution)
         if isinstance(distribution, Constant):
             return write(distribution.value)
+        if isinstance(distribution, Empirical):
+            if distribution.values:
+                return {"kind": "empirical", "values": [write(value) for value in distribution.values]}
+            pairs = [[_plain(percent), write(value)] for percent, value in distribution.percentiles]
+            return {"kind": "empirical", "percentiles": pairs}
         # alpha is the one parameter without the value's unit.
         values = distribution.model_dump(exclude_none=True)
         return {k: v if k in ("kind", "alpha") else write(v) for k, v in values.items()}
@@ -246,7 +401,17 @@ def _plain(value: float) -> Any:
     return int(value) if value.is_integer() else value
 
 
-_Any = Annotated[Distribution, Field(discriminator="kind")]
+class _NamedOrOwn:
+    """Tables are told apart by their `kind`; an object of an own class is taken as it is."""
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        named = handler.generate_schema(Annotated[Named, Field(discriminator="kind")])
+        return core_schema.no_info_wrap_validator_function(
+            lambda value, read: value if isinstance(value, OwnDistribution) else read(value), named
+        )
+
+
+_Any = Annotated[Distribution, _NamedOrOwn()]
 
 SecondsDistribution = Annotated[
     _Any,

@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from imsim.core.exceptions import UsageError
+from imsim.scenario.distributions import OwnDistribution
 from imsim.scenario.errors import suggestion
 
 Overrides = Mapping[str, object] | Sequence[str]
@@ -82,13 +83,22 @@ def _value(text: str) -> object:
     return table["value"] if len(table) == 1 else text
 
 
+def as_tables(value: Any) -> Any:
+    """A model as the nested tables that it would be read from; own parts, which no table describes, stay objects."""
+    if isinstance(value, BaseModel) and not isinstance(value, OwnDistribution):
+        return {name: as_tables(below) for name, below in value}
+    if isinstance(value, dict):
+        return {name: as_tables(below) for name, below in value.items()}
+    return value
+
+
 def put(fields: dict[str, Any], path: str, value: object, name: str) -> None:
     """Set the value at a dotted path of nested tables. Whether the path means anything is for validation to say."""
     *tables, last = path.split(".")
     for depth, part in enumerate(tables, start=1):
         below = fields.setdefault(part, {})
         if isinstance(below, BaseModel):  # another override put a whole section here
-            below = fields[part] = below.model_dump()
+            below = fields[part] = as_tables(below)
         if not isinstance(below, dict):
             raise UsageError(f"scenario {name}: {path}: unknown field; {'.'.join(tables[:depth])} is no table")
         fields = below

@@ -133,7 +133,7 @@ class Scenario(Section):
         """
         if not overrides:
             return self
-        fields = {"name": self.name, **self.model_dump()}
+        fields = files.as_tables(self)
         for path, value in overrides.items():
             files.put(fields, path, value, self.name)
         return Scenario(**fields)

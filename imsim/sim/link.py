@@ -19,12 +19,13 @@ class Link:
         self._last = float("-inf")
 
     def arrival(self, now: float) -> float:
-        """When a frame that leaves now, in seconds, will arrive. Calls in the order of leaving."""
-        latency = self._constant
-        if latency is None:
-            latency = self._fields.latency.quantile(self._stream.next())
-            while self._fields.loss and self._stream.next() < self._fields.loss:
-                latency += self._fields.retransmit
+        """When a frame that leaves now, in seconds, will arrive. Calls in the order of leaving, unless the latency is
+        constant: then nobody can get ahead of anybody, whatever the order of the calls."""
+        if self._constant is not None:
+            return now + self._constant
+        latency = self._fields.latency.quantile(self._stream.next())
+        while self._fields.loss and self._stream.next() < self._fields.loss:
+            latency += self._fields.retransmit
         at = now + latency
         if at < self._last:
             at = self._last

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right, insort
 from collections.abc import Hashable
 from heapq import heapreplace
+from typing import Any
+
+from imsim.core.exceptions import UsageError
+from imsim.scenario.sections import Tier
+from imsim.sim.clock import Clock
 
 
 class Station:
@@ -13,18 +20,24 @@ class Station:
     event is needed for its waiting, its start or its end. Exact for any arrivals and demands, feedback included.
     """
 
-    __slots__ = ("_free", "_last", "busy", "jobs")
+    __slots__ = ("_free", "_last", "busy", "drops", "jobs")
 
     def __init__(self, workers: int = 1) -> None:
         if workers < 1:
             raise ValueError(f"a station needs 1 or more workers, got {workers}")
         self._free = [float("-inf")] * workers  # a heap: when each worker will be free
         self._last: dict[Hashable, float] = {}
-        self.jobs = 0
+        self.jobs = 0  # taken on so far
         self.busy = 0.0  # seconds of work taken on, all workers together
+        self.drops = 0  # jobs that did not fit into the queue
 
-    def submit(self, now: float, demand: float, flow: Hashable = None) -> float:
-        """When a job that comes now and needs `demand` seconds of work will leave. Calls in the order of arrival.
+    def full(self, now: float, besides: int = 0) -> bool:
+        """Whether a job that comes now would be dropped. `besides`: jobs that wait at the node and not here."""
+        return False
+
+    def submit(self, now: float, demand: float, flow: Hashable = None, jobs: int = 1) -> float | None:
+        """When a job that comes now and needs `demand` seconds of work will leave; None: it is dropped. Calls in the
+        order of arrival. `jobs`: as how many it counts, if several are done as one.
 
         With several workers a short job can overtake a long one; jobs of one `flow` (a connection, a conversation)
         still leave in order: the one that is done early is held, while its worker goes on to the next job.
@@ -34,7 +47,7 @@ class Station:
         if start < now:
             start = now
         done = start + demand
-        self.jobs += 1
+        self.jobs += jobs
         self.busy += demand
         if len(free) == 1:
             free[0] = done
@@ -46,3 +59,88 @@ class Station:
                 done = last
             self._last[flow] = done
         return done
+
+
+class BoundedStation(Station):
+    """The same with room for `room` jobs, waiting or in service; what comes when it is full is dropped.
+
+    A node may know of a job before it comes: the answer to a frame in service comes when the service ends. So jobs
+    count from their arrival to their departure, whatever the order of the calls, and what has left by the clock's time
+    can be forgotten.
+    """
+
+    __slots__ = ("_arrivals", "_clock", "_departures", "_prune_at", "room")
+
+    def __init__(self, workers: int, room: int, clock: Clock) -> None:
+        super().__init__(workers)
+        self.room = room
+        self._clock = clock
+        self._arrivals: list[float] = []  # both sorted
+        self._departures: list[float] = []
+        self._prune_at = 2 * room + 16
+
+    def inside(self, now: float) -> int:
+        """How many jobs wait or are in service."""
+        return bisect_right(self._arrivals, now) - bisect_right(self._departures, now)
+
+    def full(self, now: float, besides: int = 0) -> bool:
+        return self.inside(now) + besides >= self.room
+
+    def submit(self, now: float, demand: float, flow: Hashable = None, jobs: int = 1) -> float | None:
+        if self.inside(now) + jobs > self.room:
+            self.drops += jobs
+            return None
+        done = super().submit(now, demand, flow, jobs)
+        assert done is not None
+        for _ in range(jobs):
+            insort(self._arrivals, now)
+            insort(self._departures, done)
+        if len(self._departures) > self._prune_at:
+            # As many arrivals as departures: for the time from now on they cancel out.
+            left = bisect_right(self._departures, self._clock.now)
+            del self._departures[:left], self._arrivals[:left]
+            self._prune_at = 2 * len(self._departures) + 16
+        return done
+
+
+class OwnStation(Station):
+    """An own station (`topology.<tier>.station`), with the counters that every station has.
+
+    `own` needs one method, `submit(now, demand, flow)`, called once for each operation in the order of arrival, that
+    answers when it will be done (not before `now`) or None: dropped. `flow` is what must stay in order among itself.
+    A method `full(now)`, if there is one, is asked by a storage before it carries out a request, so that what is
+    dropped is not carried out.
+    """
+
+    __slots__ = ("_full", "_own")
+
+    def __init__(self, own: Any) -> None:
+        super().__init__()
+        self._own = own
+        self._full = getattr(own, "full", None)
+
+    def full(self, now: float, besides: int = 0) -> bool:
+        return self._full is not None and bool(self._full(now))
+
+    def submit(self, now: float, demand: float, flow: Hashable = None, jobs: int = 1) -> float | None:
+        done = self._own.submit(now, demand, flow)
+        if done is None:
+            self.drops += jobs
+            return None
+        if not now <= done < math.inf:
+            name = type(self._own).__name__
+            raise UsageError(
+                f"own station {name}: submit({now:g}, {demand:g}, ...): expected a time from then on, or None"
+            )
+        self.jobs += jobs
+        self.busy += demand
+        return float(done)
+
+
+def station_of(tier: Tier, clock: Clock) -> Station:
+    """The station of a node of this tier: the simplest that does what the tier asks for."""
+    if tier.station is not None:
+        return OwnStation(tier.station(tier))
+    if tier.queue is not None:
+        return BoundedStation(tier.workers, tier.queue, clock)
+    return Station(tier.workers)

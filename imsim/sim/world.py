@@ -21,6 +21,7 @@ from imsim.sim.clock import Clock
 from imsim.sim.idle import Heartbeats, busy_users
 from imsim.sim.link import Link
 from imsim.sim.nodes import ClientNode, Connection, GatewayNode, RouterNode, StorageNode, intent_of
+from imsim.sim.placement import placement
 
 #: The simulation starts this long before time 0, at which the workload starts. In the first half all devices log in,
 #: evenly spread; in the second the queues that this made can empty.
@@ -95,8 +96,9 @@ class World:
         self._has_requests = scenario.conversations.friend_requests > 0
         self._user_numbers = {user: number for number, user in enumerate(plan.users)}
         # Placement is asked for several times a message, and only once decided for each name.
-        self.router_of: Callable[[str], RouterNode] = cache(lambda name: self.routers[_owner(name, topology.routers)])
-        self._storage_of = cache(lambda name: self.storages[_owner(name, topology.storages)])
+        place = placement(topology.placement, plan)
+        self.router_of: Callable[[str], RouterNode] = cache(lambda name: self.routers[place(name, topology.routers)])
+        self._storage_of = cache(lambda name: self.storages[place(name, topology.storages)])
 
         for conversation in plan.conversations:
             if conversation.scene is not Scene.CHATROOM:
@@ -278,11 +280,6 @@ class World:
             self.recorder.pushed(intent, device, now)
         else:
             self.recorder.shed(intent, device, now)
-
-
-def _owner(name: str, nodes: int) -> int:
-    """Which of the nodes owns a conversation or a user: by a hash that is the same in every process."""
-    return crc32(name.encode()) % nodes
 
 
 _NOTES: dict[type, Callable[[World, ClientNode, Any], None]] = {

@@ -158,3 +158,22 @@ def test_a_far_back_last_message_is_found(world):
         alice.change("bob", "recall", str(100 + number), seq=number)
     assert bob.lines[AB].last_msg.content == alice.lines[AB].last_msg.content == "text 1"
     assert bob.unread(AB) == 1
+
+
+def test_what_a_message_was_edited_to_goes_with_it_when_it_is_recalled(world):
+    alice, bob = talk(world)
+    alice.change("bob", "edit", "9", seq=2, content="secret")
+    alice.change("bob", "edit", "10", seq=3, content="not about it")
+    alice.change("bob", "edit", "11", seq=2, content="another secret")
+    alice.change("bob", "recall", "12", seq=2)
+    late = world.device("bob", "d1").start()
+    late.history(AB, 1, 100)
+    (page,) = late.of(events.History)
+    assert "secret" not in str(page.messages)
+    assert [message.seq for message in page.messages if message.recalled] == [2, 4, 6]
+    assert [event.content for event in late.of(events.Edited)] == ["not about it"]
+    for device in (alice, bob, late):
+        assert device.lines[AB].last_msg.content == "not about it"
+    other = world.device("alice", "d1").start()
+    other.change("bob", "edit", "9", seq=2, content="secret")  # which was made, and is no more to be compared
+    assert failures(other) == []

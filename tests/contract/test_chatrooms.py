@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from imsim.core import events
-from imsim.core.model import Code
+from imsim.core.model import Code, Scene
 
 
 def failures(device):
@@ -73,6 +75,100 @@ def test_a_lost_answer_says_nothing_twice(world):
     assert bob.shown == ["hello"]
     assert failures(alice) == []
     assert alice.machine.status("1") == "success"
+
+
+def test_the_same_id_client_with_something_else_is_a_conflict(world):
+    alice, bob = inside(world, "alice", "bob")
+    twin = world.device("alice", "d1").start()
+    twin.enter("lounge")
+    alice.say("lounge", "hello", "1")
+    twin.say("lounge", "something else", "1")
+    assert failures(twin) == [Code.CONFLICT]
+    assert bob.shown == ["hello"]
+
+
+def test_what_was_said_can_be_taken_back_and_edited(make_world):
+    world = make_world(room_recent=10)
+    alice, bob = inside(world, "alice", "bob")
+    for number in (1, 2, 3):
+        alice.say("lounge", f"text {number}", str(number))
+    one, two, _ = (event.seq for event in alice.of(events.Received))
+    assert [event.message.seq for event in bob.of(events.Shown)][:2] == [one, two]
+    alice.change("*lounge", "edit", "4", seq=one, content="secret")
+    alice.change("*lounge", "edit", "5", seq=two, content="text two")
+    alice.change("*lounge", "recall", "6", seq=one)
+    for device in (alice, bob):
+        edited = [events.Edited("chatroom:lounge", one, "secret"), events.Edited("chatroom:lounge", two, "text two")]
+        assert device.of(events.Edited) == edited
+        assert device.of(events.Recalled) == [events.Recalled("chatroom:lounge", one)]
+    assert bob.shown == ["text 1", "text 2", "text 3"]  # as it was when it came
+    carol = world.device("carol").start()
+    carol.enter("lounge", recent=10)
+    assert carol.shown == ["text two", "text 3"]
+    assert carol.of(events.Edited) == [events.Edited("chatroom:lounge", two, "text two")]
+    assert failures(alice) == []
+
+
+def test_who_comes_back_hears_that_it_was_taken_back(make_world):
+    world = make_world(room_recent=10)
+    alice, bob = inside(world, "alice", "bob")
+    alice.say("lounge", "oops", "1")
+    bob.leave("lounge")
+    (said,) = alice.of(events.Received)
+    alice.change("*lounge", "recall", "2", seq=said.seq)
+    bob.enter("lounge", recent=10)
+    assert bob.of(events.Recalled) == [events.Recalled("chatroom:lounge", said.seq)]
+    assert bob.shown == ["oops"]  # not again
+
+
+@pytest.mark.parametrize(
+    ("who", "event", "data", "code"),
+    [
+        (1, "recall", {}, Code.FORBIDDEN),
+        (1, "edit", {"content": "x"}, Code.FORBIDDEN),
+        (0, "edit", {"content": ""}, Code.BAD_REQUEST),
+        (0, "recall", {"seq": 0}, Code.BAD_REQUEST),
+        (0, "recall", {"seq": "1"}, Code.BAD_REQUEST),
+        (0, "kick", {}, Code.BAD_REQUEST),
+        (0, "settle", {}, Code.BAD_REQUEST),
+    ],
+)
+def test_what_is_not_allowed_in_a_room_is_said_to_nobody(world, who, event, data, code):
+    devices = inside(world, "alice", "bob")
+    devices[0].say("lounge", "hello", "1")
+    (said,) = devices[0].of(events.Received)
+    devices[who].change("*lounge", event, "2", **{"seq": said.seq, **data})
+    assert failures(devices[who]) == [code]
+    assert devices[1].of(events.Recalled) == devices[1].of(events.Edited) == []
+    assert devices[1].shown == ["hello"]
+
+
+def test_in_a_room_too_only_for_a_while(make_world):
+    world = make_world(recall_window=10.0, edit_window=20.0)
+    alice, _ = inside(world, "alice", "bob")
+    alice.say("lounge", "hello", "1")
+    (said,) = alice.of(events.Received)
+    world.advance(15)
+    alice.change("*lounge", "recall", "2", seq=said.seq)
+    alice.change("*lounge", "edit", "3", seq=said.seq, content="still")
+    world.advance(10)
+    alice.change("*lounge", "edit", "4", seq=said.seq, content="too late")
+    assert failures(alice) == [Code.EXPIRED] * 2
+
+
+def test_nobody_speaks_in_the_name_of_another(world):
+    """An application may have notices of its own, which say who did it."""
+    alice, bob = inside(world, "alice", "bob")
+    for number, operator in enumerate(("bob", "alice")):
+        file = {"event": "gift", "operator": operator, "targets": [], "data": {}}
+
+        def give(now, id_client=str(number), file=file):
+            alice.machine.send(Scene.CHATROOM, "lounge", "", id_client, now, type="notification", file=file)
+
+        alice.act(give)
+        world.settle()
+    assert failures(alice) == [Code.BAD_REQUEST]
+    assert [event.message.file["operator"] for event in bob.of(events.Shown)] == ["alice"]
 
 
 def test_a_lost_message_is_lost(world):

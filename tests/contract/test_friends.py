@@ -174,3 +174,32 @@ def test_who_is_blocked_cannot_speak_with_the_voice_of_the_system_either(world):
     bob.set_conversation(AB, blocked=False)
     alice.notify("bob", "2", custom="{}")
     assert len(bob.of(events.Shown)) == 1
+
+
+def test_system_messages_of_strangers_are_refused_where_the_policy_says_so(make_world):
+    world = make_world(strangers="refuse")
+    alice, bob = world.device("alice").start(), world.device("bob").start()
+    alice.notify("bob", "1", custom="{}")
+    assert failures(alice) == [Code.NOT_FRIENDS]
+    alice.notify("alice", "2", custom="{}")  # to oneself
+    alice.change("bob", "friend_request", "3")
+    bob.change("alice", "friend_accept", "4")
+    alice.notify("bob", "5", custom="{}")
+    assert failures(alice) == [Code.NOT_FRIENDS]
+    assert [event.message.id_client for event in bob.of(events.Shown) if event.message.type == "custom"] == ["5"]
+
+
+def test_who_is_blocked_may_take_back_and_end_a_friendship(world):
+    alice, bob = world.device("alice").start(), world.device("bob").start()
+    alice.change("bob", "friend_request", "1")
+    bob.change("alice", "friend_accept", "2")
+    alice.send("bob", "oops", "3")
+    bob.set_conversation(AB, blocked=True)
+    alice.change("bob", "edit", "4", seq=3, content="listen")
+    assert failures(alice) == [Code.BLOCKED]
+    alice.change("bob", "recall", "5", seq=3)
+    alice.change("bob", "friend_delete", "6")
+    assert failures(alice) == [Code.BLOCKED]
+    assert bob.of(events.Recalled) == [events.Recalled(AB, 3)]
+    alice.change("bob", "friend_request", "7")
+    assert failures(alice) == [Code.BLOCKED] * 2

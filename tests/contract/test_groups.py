@@ -302,3 +302,65 @@ def test_a_notice_of_a_kind_unknown_here_is_carried(world):
     alice, bob, *_ = make_team(world, "bob")
     alice.change("#team", "theme_changed", "1", colour="red")
     assert notices(bob)[-1] == ("theme_changed", "alice", [])
+
+
+def test_nobody_is_brought_into_a_group_by_whom_they_have_blocked(world):
+    devices = {user: world.device(user).start() for user in ("alice", "bob", "carol")}
+    alice, bob = devices["alice"], devices["bob"]
+    bob.set_conversation("p2p:alice:bob", blocked=True)
+    alice.change("#team", "create", "1", "bob", "carol")
+    assert failures(alice) == [Code.BLOCKED]
+    alice.change("#team", "create", "2", "carol")
+    alice.change("#team", "invite", "3", "bob")
+    alice.change("#team", "configure", "4", consent=True)
+    alice.change("#team", "invite", "5", "bob")  # nor asked
+    assert failures(alice) == [Code.BLOCKED] * 3
+    assert (notices(bob), system(bob)) == ([], [])
+    devices["carol"].change("#team", "leave", "6")
+    bob.set_conversation("p2p:alice:bob", blocked=False)
+    alice.change("#team", "invite", "7", "bob")
+    assert system(bob) == [("group_invite", "alice")]
+
+
+def test_where_strangers_are_refused_only_friends_are_members_without_being_asked(make_world):
+    world = make_world(strangers="refuse")
+    devices = {user: world.device(user).start() for user in ("alice", "bob", "carol")}
+    alice, bob, carol = devices.values()
+    alice.change("bob", "friend_request", "1")
+    bob.change("alice", "friend_accept", "2")
+    alice.change("#team", "create", "3", "bob", "carol")
+    alice.change("#team", "create", "4", "bob")
+    alice.change("#team", "invite", "5", "carol")
+    assert failures(alice) == [Code.NOT_FRIENDS] * 2
+    alice.change("#team", "configure", "6", consent=True)
+    alice.change("#team", "invite", "7", "carol")
+    assert system(carol) == [("group_invite", "alice")]
+    carol.change("#team", "accept", "8")
+    carol.send("#team", "hello", "9")
+    assert bob.shown == ["hello"]
+
+
+def test_a_group_that_asks_consent_asks_those_with_whom_it_is_made(world):
+    alice, bob, carol, _ = make_team(world, "bob", "carol", consent=True)
+    assert system(bob) == system(carol) == [("group_invite", "alice")]
+    assert notices(bob) == []
+    bob.change("#team", "accept", "1")
+    carol.change("#team", "reject", "2")
+    alice.send("#team", "hello", "3")
+    assert (bob.shown, carol.shown) == (["hello"], [])
+
+
+def test_an_old_change_that_comes_again_disturbs_nobody(world):
+    """Another device, which knows nothing of it, uses the same idClient; others write at that moment."""
+    alice, bob, *_ = make_team(world, "bob")
+    alice.change("#team", "mute", "1", "bob")
+    alice.change("#team", "unmute", "2", "bob")
+    world.restart_server()
+    world.advance(60)
+    other = world.device("alice", "d1").start()
+    bob.send("#team", "one", "3", settle=False)
+    other.change("#team", "mute", "1", "bob", settle=False)
+    bob.send("#team", "two", "4")
+    assert other.seqs["1"] == alice.seqs["1"]
+    assert (bob.seqs["3"], bob.seqs["4"]) == (4, 5)
+    assert [event.attempt for event in bob.of(events.Sent) if event.id_client in "34"] == [1, 1]

@@ -110,8 +110,9 @@ class Device:
         settle: bool = True,
         **data: Any,
     ) -> None:
-        """To the user or, where `to` starts with "#", to the group."""
-        scene, to = (Scene.GROUP, to[1:]) if to.startswith("#") else (Scene.P2P, to)
+        """To the user or, where `to` starts with "#", to the group; with "*", to the chatroom."""
+        scene = {"#": Scene.GROUP, "*": Scene.CHATROOM}.get(to[0], Scene.P2P)
+        to = to.lstrip("#*")
         self.act(lambda now: self.machine.change(scene, to, event, id_client, now, targets=targets, data=data))
         if settle:
             self.world.settle()

@@ -163,6 +163,12 @@ class Writer(_Driven):
     def change(self, id_client: str, event: str, *targets: str, by: str = "alice", **data: Any) -> None:
         """In the group TEAM."""
         self.to(TEAM, change(id_client, event, *targets, by=by, **data), session(by))
+        self.look_up()
+
+    def look_up(self) -> None:
+        """Have storage answer whether a change is new, and how others stand to who wants it."""
+        while found := [n for n, one in enumerate(self.asked) if isinstance(one, storage.Find | storage.Between)]:
+            self.answer(found[0])
 
     def say(self, id_client: str, by: str = "alice", **fields: Any) -> None:
         """In the group TEAM."""

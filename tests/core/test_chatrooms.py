@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from core.builders import session
+from core.builders import change, session
 
 from imsim.core import events, frames
-from imsim.core.chatrooms import _KEYS, Chatrooms
+from imsim.core.chatrooms import _REMEMBERED, Chatrooms
 from imsim.core.model import Code, Scene
 from imsim.core.policies import Policies
 from imsim.testing import RecordingPort
@@ -72,9 +72,10 @@ def test_who_is_in_is_counted_by_users(lounge):
 def test_a_message_goes_once_to_each_other_device(lounge):
     lounge.enter(ALICE, OTHER, BOB)
     lounge.now = 2.5
-    assert lounge.say(ALICE, "1", "hi") == [frames.Received("1")]
+    (received,) = lounge.say(ALICE, "1", "hi")
     assert sorted(lounge.heard) == [("alice", "d1", "hi"), ("bob", "d0", "hi")]
     (one,) = lounge.committed
+    assert received == frames.Received("1", one.seq)
     assert (one.conversation_id, one.id, one.sender, one.to) == (LOUNGE, f"{LOUNGE}:{one.seq}", "alice", "lounge")
     assert (one.scene, one.time) == (Scene.CHATROOM, 1_002_500)
     lounge.say(BOB, "1")
@@ -83,12 +84,14 @@ def test_a_message_goes_once_to_each_other_device(lounge):
 
 def test_the_same_send_again_is_answered_and_not_said(lounge):
     lounge.enter(ALICE, BOB)
-    lounge.say(ALICE, "1")
-    assert lounge.say(ALICE, "1") == [frames.Received("1")]
+    first = lounge.say(ALICE, "1")
+    assert lounge.say(ALICE, "1") == first
+    assert (lounge.heard, lounge.committed) == ([], [])
+    assert codes(lounge.say(ALICE, "1", "other")) == [("1", Code.CONFLICT)]
     assert (lounge.heard, lounge.committed) == ([], [])
     lounge.say(BOB, "1")
     assert len(lounge.heard) == 1
-    for number in range(2, _KEYS + 1):
+    for number in range(2, _REMEMBERED + 1):
         lounge.say(ALICE, str(number))
     lounge.say(ALICE, "2")
     assert lounge.heard == []
@@ -103,7 +106,7 @@ def test_who_is_not_in_is_refused_even_if_another_device_is(lounge):
     assert codes(lounge.say(session("alice", epoch=9), "1")) == [("1", Code.NOT_MEMBER)]
     assert lounge.leave(BOB) == [frames.Done("leave", "lounge")]
     assert lounge.leave(OTHER) == [frames.Done("leave", "lounge")]
-    assert lounge.say(ALICE, "2") == [frames.Received("2")]
+    assert codes(lounge.say(ALICE, "2")) == []
 
 
 def test_nothing_is_left_of_an_empty_room(lounge):
@@ -164,12 +167,11 @@ def test_the_latest_as_many_as_asked_and_kept():
 def test_what_is_said_in_a_room_is_limited_and_a_repetition_costs_nothing():
     lounge = Lounge(group_rate=0.5, group_burst=1)
     lounge.enter(ALICE)
-    lounge.say(ALICE, "1")
-    assert lounge.say(ALICE, "1") == [frames.Received("1")]
+    assert lounge.say(ALICE, "1") == lounge.say(ALICE, "1")
     (refused,) = lounge.say(ALICE, "2")
     assert (refused.code, refused.retry_after) == (Code.RATE_LIMITED, 2.0)
     lounge.now = 2.0
-    assert lounge.say(ALICE, "2") == [frames.Received("2")]
+    assert codes(lounge.say(ALICE, "2")) == []
 
 
 def test_a_lost_gateway_takes_those_who_were_there_with_it(lounge):
@@ -187,3 +189,34 @@ def test_rooms_are_apart(lounge):
     lounge.up(BOB, frames.Enter("bar"), "chatroom:bar")
     lounge.say(ALICE, "1")
     assert lounge.heard == []
+
+
+def amend(lounge, one, id_client, event, **data):
+    return lounge.up(one, change(id_client, event, by=one.user, scene=Scene.CHATROOM, to="lounge", **data))
+
+
+def test_a_recall_goes_to_who_is_there_and_changes_what_others_get_on_entry(lounge):
+    lounge.enter(ALICE, BOB)
+    (said,) = lounge.say(ALICE, "1", "oops")
+    amend(lounge, ALICE, "2", "edit", seq=said.seq, content="draft")
+    (recalled,) = amend(lounge, ALICE, "3", "recall", seq=said.seq)
+    assert isinstance(recalled, frames.Received)
+    assert lounge.heard == [("bob", "d0", "")]
+    assert amend(lounge, ALICE, "3", "recall", seq=said.seq) == [recalled]
+    assert lounge.heard == []
+    assert codes(amend(lounge, ALICE, "4", "recall", seq=said.seq)) == [("4", Code.CONFLICT)]
+    (entered,) = lounge.enter(CAROL, recent=9)
+    assert [message.recalled for message in entered.messages] == [True, True, False]
+    assert "draft" not in str(entered)
+    assert "oops" not in str(entered)
+
+
+def test_what_the_room_does_not_remember_cannot_be_taken_back(lounge):
+    lounge.enter(ALICE)
+    (said,) = lounge.say(ALICE, "0")
+    for number in range(1, _REMEMBERED):
+        lounge.say(ALICE, str(number))
+    assert codes(amend(lounge, ALICE, "r1", "recall", seq=said.seq)) == []
+    assert codes(amend(lounge, ALICE, "r2", "edit", seq=said.seq, content="x")) == [("r2", Code.BAD_REQUEST)]
+    room = lounge.machine._rooms[LOUNGE]
+    assert len(room.messages) == len(room.seqs) == _REMEMBERED

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from core.builders import AB, TEAM, Writer, change, failed, message, open_log, place, send, session
 
@@ -160,8 +162,9 @@ def test_a_retry_that_races_the_original_shares_its_answer(opened):
 def test_another_body_under_the_same_key_is_a_conflict_once_storage_has_answered(opened):
     opened.send("1", "text")
     opened.send("1", "other")  # storage may know that this one was first
-    assert opened.refusals() == [("1", Code.UNAVAILABLE)]
+    assert opened.refusals() == []
     opened.answer_all()
+    assert [type(frame) for _, frame in opened.take()] == [frames.Stored, frames.Rejected]
     opened.send("1", "other")
     assert opened.refusals() == [("1", Code.CONFLICT)]
     opened.send("1", "text")
@@ -617,11 +620,7 @@ def test_a_writer_that_gave_up_with_nothing_in_flight_leaves_it_at_that(opened):
     opened.send("2")
     opened.send("3")
     opened.answer_all()
-    opened.send("4")
-    opened.send("5")
-    opened.answer(1, lambda request: storage.Appended())
-    opened.answer(0, lambda request: storage.Duplicate(message(2, id_client="4", content="text")))
-    assert opened.machine.next_deadline() is None  # all that was in flight is known to be stored
+    assert opened.machine.next_deadline() is None
 
 
 # --- sessions -------------------------------------------------------------------------------------------------------
@@ -650,11 +649,28 @@ def test_a_stale_session_that_waited_is_ignored_too(writer):
     assert writer.acks() == [("1", 1)]
 
 
-def test_who_is_rejected_as_no_member_leaves_no_trace(opened):
-    """Otherwise strangers could fill the memory of the writer."""
+def test_a_replaced_session_of_who_is_no_member_can_no_longer_act_either(writer):
+    writer.change("0", "create", "bob", join="approval")
+    writer.answer_all()
+    writer.take()
+    writer.to(TEAM, change("1", "leave", by="carol"), session("carol", epoch=5))
+    writer.to(TEAM, change("2", "apply", by="carol"), session("carol", epoch=4))
+    news = frames.Send("3", Scene.SYSTEM, "bob", type="custom")
+    writer.to("system:bob", news, session("carol", epoch=5))
+    writer.to("system:bob", replace(news, id_client="4"), session("carol", epoch=4))
+    writer.answer_all()
+    assert [(answer.ref, answer.code) for _, answer in writer.take(frames.Rejected)] == [("1", Code.NOT_MEMBER)]
+    assert writer.log("system:bob") == ["3"]
+    assert writer.machine._open[TEAM].next_seq == 2
+
+
+def test_so_many_sessions_are_remembered_the_latest(opened, monkeypatch):
+    monkeypatch.setattr("imsim.core.conversations._SESSIONS", 3)
     for number in range(5):
-        opened.send("1", by=session(f"mallory{number}"))
-    assert set(opened.machine._open[AB].epochs) == {("alice", "d0")}
+        opened.send(str(number + 1), by=session(device=f"d{number}", epoch=number + 2))
+        opened.send(f"again{number}", by=session(device="d0", epoch=9))
+    epochs = opened.machine._open[AB].epochs
+    assert epochs == {("alice", "d3"): 5, ("alice", "d4"): 6, ("alice", "d0"): 9}
 
 
 # --- groups ---------------------------------------------------------------------------------------------------------
@@ -664,6 +680,7 @@ def test_a_group_is_made_of_its_members_and_its_maker(writer):
     writer.change("1", "create", "bob", "carol", "bob", "alice")
     assert writer.answer() == storage.OpenConversation(TEAM, None)
     assert writer.answer() == storage.OpenConversation(TEAM, ())
+    writer.look_up()
     assert writer.asked[0].effects.joined == ("alice", "bob", "carol")
     writer.answer_all()
     assert writer.acks() == [("1", 1)]
@@ -833,18 +850,16 @@ def test_a_change_that_proves_a_duplicate_is_undone_in_memory(team):
     again.change("3", "join", by="carol")
     again.answer_all()
     again.take()
-    again.change("1", "leave", by="bob")  # no resend: it is not looked up
+    again.change("1", "leave", by="bob")  # looked up, though no resend
     again.say("4", by="bob")
     again.answer_all()
-    assert answers(again) == [("1", 2), ("4", Code.UNAVAILABLE)]
-    again.say("4", by="bob")
-    again.answer_all()
-    assert answers(again) == [("4", 5)]
+    assert answers(again) == [("1", 2), ("4", 5)]
     assert set(audiences(again)[-1][1]) == {"alice", "bob", "carol"}
 
 
 def ask(writer, id_client, event, by="alice", to="bob", **data):
     writer.to(AB, change(id_client, event, by=by, scene=Scene.P2P, to=to, **data), session(by))
+    writer.look_up()
 
 
 def test_a_request_of_who_is_blocked_was_never_made(opened):
@@ -852,11 +867,61 @@ def test_a_request_of_who_is_blocked_was_never_made(opened):
     ask(opened, "1", "friend_request")
     ask(opened, "2", "friend_accept", "bob", "alice")
     opened.answer_all()
-    assert answers(opened) == [("1", Code.BLOCKED), ("2", Code.UNAVAILABLE)]
-    ask(opened, "2", "friend_accept", "bob", "alice")
+    assert answers(opened) == [("1", Code.BLOCKED), ("2", Code.CONFLICT)]
+    assert opened.delivered == []
+
+
+def test_who_is_blocked_may_take_back_and_end_but_not_ask_or_say_anything(opened):
+    ask(opened, "1", "friend_request", "bob", "alice")
+    opened.send("2", "hello")
     opened.answer_all()
-    assert answers(opened) == [("2", Code.CONFLICT)]
-    assert [deliver.message.seq for deliver in opened.delivered] == []
+    opened.storage.execute(storage.SavePlace("bob", AB, blocked=True))
+    opened.take()
+    ask(opened, "3", "friend_accept")
+    opened.send("4", "let me")
+    opened.answer_all()
+    ask(opened, "5", "edit", seq=3, content="let me")
+    opened.answer_all()
+    assert answers(opened) == [(id_client, Code.BLOCKED) for id_client in ("3", "4", "5")]
+    ask(opened, "6", "recall", seq=3)
+    ask(opened, "7", "friend_reject")
+    opened.answer_all()
+    assert answers(opened) == [("6", 4), ("7", 5)]
+
+
+def test_a_refusal_because_of_its_seq_waits_for_those_before_it(opened):
+    """Answers may overtake each other: that the seq before it came free may be heard later."""
+    opened.storage.execute(storage.SavePlace("bob", AB, blocked=True))
+    opened.send("1")
+    opened.send("2", by=session("bob"))
+    first, second = (opened.storage.execute(request) for request in opened.asked)
+    assert (first, second) == (storage.Blocked(), storage.Fenced())
+    opened.answer(1, lambda request: second)
+    assert answers(opened) == []
+    opened.answer(0, lambda request: first)
+    opened.answer_all()
+    assert answers(opened) == [("1", Code.BLOCKED), ("2", 2)]
+
+
+def test_who_is_fenced_off_is_so_once_those_before_it_are_stored(opened):
+    opened.send("1")
+    opened.send("2")
+    opened.answer(1, lambda request: storage.Fenced())
+    opened.answer()
+    assert answers(opened) == [("1", 2), ("2", Code.UNAVAILABLE)]
+
+
+def test_what_stands_behind_a_message_that_is_blocked_is_decided_anew(opened):
+    """Also a change, for which its seq matters, and what was refused because of it."""
+    opened.storage.execute(storage.SavePlace("bob", AB, blocked=True))
+    opened.send("1")
+    ask(opened, "2", "friend_request", "bob", "alice")
+    ask(opened, "3", "friend_request", "bob", "alice", late=1)
+    opened.answer_all()
+    assert answers(opened) == [("1", Code.BLOCKED), ("2", 2), ("3", 3)]
+    assert opened.delivered[1].message.id_client == f"{AB}:2"
+    state = opened.machine._open[AB].state
+    assert state["request"]["id"] == f"{AB}:3"
 
 
 def test_a_message_of_who_is_blocked_gives_its_place_back(opened):
@@ -935,6 +1000,7 @@ def test_nobody_acts_in_anothers_name(team, operator):
     frame = change("1", "configure", title="x")
     frame.file["operator"] = operator
     team.to(TEAM, frame)
+    team.look_up()
     assert answers(team) == [("1", Code.BAD_REQUEST)]
     frame.file["event"] = "unheard of"
     team.to(TEAM, frame)
@@ -981,18 +1047,16 @@ def test_users_send_each_other_system_messages_of_one_type(writer):
     assert answers(writer) == [("2", Code.NOT_MEMBER)]
 
 
-def test_a_writer_of_a_system_log_that_a_note_overtook_starts_again(writer):
+def test_a_writer_of_a_system_log_that_a_note_overtook_goes_on_behind_it(writer):
     said = frames.Send("1", Scene.SYSTEM, "bob", "", "custom", custom="{}")
     writer.to("system:bob", said)
     writer.answer()
     ask(writer, "2", "friend_request")
     writer.answer(-1)
+    writer.look_up()
     writer.answer(-1)
     writer.answer_all()
-    assert answers(writer) == [("2", 1), ("1", Code.UNAVAILABLE)]
-    writer.to("system:bob", said)
-    writer.answer_all()
-    assert answers(writer) == [("1", 2)]
+    assert answers(writer) == [("2", 1), ("1", 2)]
 
 
 def test_nobody_else_changes_anything_between_two(opened):
@@ -1056,6 +1120,7 @@ def test_what_cannot_be_looked_up_is_asked_again(opened):
 
 def test_who_is_no_member_is_not_even_looked_up(opened):
     opened.to(AB, change("1", "recall", by="mallory", scene=Scene.P2P, to="bob", seq=1), session("mallory"))
+    opened.look_up()  # of its idClient
     assert not opened.asked
     assert answers(opened) == [("1", Code.NOT_MEMBER)]
 

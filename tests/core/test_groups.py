@@ -70,7 +70,8 @@ class Team:
 def team(join="invite", consent=False):
     """With somebody in every role, and an invitation and an application that wait for their answer."""
     one = Team()
-    one.do("create", OWNER, ADMIN, MEMBER, OTHER, FORMER, join="approval", consent=True, title="T")
+    one.do("create", OWNER, ADMIN, MEMBER, OTHER, FORMER, join="approval", title="T")
+    one.do("configure", OWNER, consent=True)
     one.do("role", OWNER, ADMIN, role="admin")
     one.do("leave", FORMER)
     one.do("invite", OWNER, INVITED)
@@ -384,6 +385,27 @@ USERS = [f"u{number}" for number in range(6)]
 some = st.lists(st.sampled_from(USERS), max_size=3)
 
 
+def test_who_is_named_when_it_is_made_is_asked_where_the_group_asks_consent():
+    one = Team()
+    one.do("create", OWNER, MEMBER, OTHER, OWNER, consent=True)
+    assert one.members == (OWNER,)
+    assert one.told() == [(MEMBER, "group_invite", "init"), (OTHER, "group_invite", "init")]
+    one.do("accept", MEMBER)
+    assert one.members == (OWNER, MEMBER)
+
+
+def test_old_requests_go_where_new_ones_come_and_there_are_no_more_than_members_may_be():
+    one = Team(Limits(size=2, request_lifetime=10))
+    one.do("create", OWNER, join="approval")
+    for user in (MEMBER, OTHER):
+        one.do("apply", user)
+    assert one.try_("apply", APPLICANT) == Code.TOO_LARGE
+    one.now = 10
+    one.do("apply", APPLICANT)
+    assert one.told() == [(OWNER, "settle", "expired"), (OWNER, "settle", "expired"), (OWNER, "group_apply", "init")]
+    assert list(one.group.pending) == [APPLICANT]
+
+
 class GroupStorm(RuleBasedStateMachine):
     """Whatever is tried by whomever. The model has members, an owner and admins, and who is asked; no rules of its own
     but those that it checks on what was decided."""
@@ -393,6 +415,7 @@ class GroupStorm(RuleBasedStateMachine):
         self.team = Team(Limits(4, 10))
         self.team.do("create", USERS[0], USERS[1], join=join, consent=consent)
         self.asked = {}  # id of a system message -> who has it, and without an answer
+        self.follow_notes()
 
     @rule(
         event=st.sampled_from(groups.EVENTS),

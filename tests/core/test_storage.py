@@ -771,8 +771,7 @@ def test_what_the_blocked_send_is_not_appended(store):
     epoch = opened(store).epoch
     append(store, epoch, message(1))
     save(store, "bob", blocked=True)
-    effects = storage.Effects(state={"friends": True}, notes=(note("bob"),))
-    assert store.execute(storage.Append(epoch, message(2), 1, effects)) == storage.Blocked()
+    assert store.execute(storage.Append(epoch, message(2), 1)) == storage.Blocked()
     assert append(store, epoch, message(2, sender="bob")) == storage.Appended()
     assert append(store, epoch, message(3, id_client="i1")) == storage.Duplicate(message(1))  # was stored before
     assert append(store, 0, message(3)) == storage.Fenced()
@@ -782,6 +781,16 @@ def test_what_the_blocked_send_is_not_appended(store):
     epoch += 1
     save(store, "bob", blocked=False)
     assert append(store, epoch, message(3)) == storage.Appended()
+
+
+def test_of_changes_the_rules_decide_who_is_blocked(store):
+    epoch = opened(store).epoch
+    save(store, "bob", blocked=True)
+    effects = storage.Effects(state={"friends": True}, notes=(note("bob"),))
+    assert isinstance(store.execute(storage.Append(epoch, message(1), 0, effects)), storage.Appended)
+    between = storage.Between(TEAM, "alice", ("bob", "carol"))
+    assert store.execute(between) == storage.Relations(frozenset({"bob"}), frozenset({"bob"}))
+    assert store.execute(storage.Between(TEAM, "bob", ("alice",))).blocking == frozenset()
 
 
 def test_one_may_block_whom_one_has_never_heard_of(store):

@@ -6,7 +6,19 @@ import pytest
 from pydantic import ValidationError
 from scipy import stats
 
-from imsim.scenario import Constant, Distribution, Draws, Exponential, Lognormal, Pareto, Uniform
+from imsim.core.exceptions import UsageError
+from imsim.scenario import (
+    Constant,
+    Distribution,
+    Draws,
+    Empirical,
+    Exponential,
+    Lognormal,
+    OwnDistribution,
+    Pareto,
+    Scenario,
+    Uniform,
+)
 
 Z99 = stats.norm.ppf(0.99)
 
@@ -20,7 +32,23 @@ CASES: list[tuple[Distribution, object]] = [
     (Pareto(minimum=3, alpha=1, maximum=20), stats.truncpareto(1.0, 20 / 3, scale=3)),
     (Pareto(minimum=3, alpha=0.5, maximum=20), stats.truncpareto(0.5, 20 / 3, scale=3)),
 ]
-ALL = [Constant(value=7), *(ours for ours, _ in CASES)]
+MEASURED = [
+    Empirical(values=(3, 1, 1, 8)),
+    Empirical(percentiles=((0, 1), (50, 2), (99, 10), (100, 20))),
+]
+
+
+class Bimodal(OwnDistribution):
+    """As an architect would define it in a notebook."""
+
+    fast: float
+    slow: float
+
+    def quantile(self, u):
+        return self.fast if u < 0.9 else self.slow
+
+
+ALL = [Constant(value=7), *(ours for ours, _ in CASES), *MEASURED, Bimodal(fast=1, slow=7)]
 U = np.array([1e-15, 1e-6, 0.01, 0.25, 0.5, 0.75, 0.99, 1 - 1e-6, 1 - 2**-53])
 
 
@@ -43,7 +71,7 @@ def test_scalar_and_array_agree_and_stay_in_bounds(distribution: Distribution) -
     assert distribution.quantiles(np.full((2, 3), 0.5)).shape == (2, 3)
 
 
-@pytest.mark.parametrize("distribution", ALL, ids=repr)
+@pytest.mark.parametrize("distribution", [one for one in ALL if hasattr(one, "mean")], ids=repr)
 def test_the_mean_is_what_draws_average_to(distribution: Distribution) -> None:
     drawn = distribution.quantiles(Draws(5, "mean").array(np.arange(200_000)))
     assert drawn.mean() == pytest.approx(distribution.mean, abs=5 * drawn.std() / 200_000**0.5 + 1e-12)
@@ -61,7 +89,7 @@ def test_a_truncated_tail_does_not_pile_up_at_the_maximum() -> None:
 
 
 def test_what_is_constant_says_so() -> None:
-    assert [d.constant for d in ALL] == [7, *[None] * len(CASES)]
+    assert [d.constant for d in ALL] == [7, *[None] * len(CASES), *[None] * len(MEASURED), None]
     assert Uniform(low=2, high=2).constant == 2
 
 
@@ -90,6 +118,13 @@ def test_survives_pickling_and_copying_after_use(distribution: Distribution) -> 
         (Pareto, {"minimum": 1, "alpha": 0, "maximum": 2}),
         (Pareto, {"minimum": 2, "alpha": 2, "maximum": 2}),
         (Pareto, {"minimum": 2, "alpha": "2"}),
+        (Empirical, {}),
+        (Empirical, {"values": [1], "percentiles": [[0, 1], [100, 2]]}),
+        (Empirical, {"values": [1, -1]}),
+        (Empirical, {"percentiles": [[0, 1], [99, 2]]}),
+        (Empirical, {"percentiles": [[0, 1], [60, 2], [60, 3], [100, 4]]}),
+        (Empirical, {"percentiles": [[0, 1], [50, 3], [100, 2]]}),
+        (Empirical, {"percentiles": [[0, 1], [100]]}),
     ],
 )
 def test_the_impossible_is_refused(kind, parameters) -> None:
@@ -100,3 +135,105 @@ def test_the_impossible_is_refused(kind, parameters) -> None:
 def test_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Exponential(mean=1).mean = 2  # type: ignore[misc]
+
+
+# --- what was measured ----------------------------------------------------------------------------------------------
+
+
+def test_measured_values_come_as_often_as_they_were_seen() -> None:
+    seen = Empirical(values=(0.3, 0.1, 0.1, 0.8))
+    drawn = seen.quantiles(np.linspace(0.001, 0.999, 1000))
+    assert dict(zip(*np.unique(drawn, return_counts=True), strict=True)) == {0.1: 500, 0.3: 250, 0.8: 250}
+    assert (seen.upper, seen.constant, Empirical(values=(2, 2)).constant) == (0.8, None, 2)
+
+
+def test_between_percentiles_lies_a_straight_line() -> None:
+    table = Empirical(percentiles=((0, 0.001), (50, 0.002), (90, 0.01), (100, 0.03)))
+    assert [table.quantile(u) for u in (0.25, 0.5, 0.7, 0.95)] == pytest.approx([0.0015, 0.002, 0.006, 0.02])
+    assert table.mean == pytest.approx(0.5 * 0.0015 + 0.4 * 0.006 + 0.1 * 0.02)
+    assert table.upper == 0.03
+
+
+@pytest.mark.parametrize("count", [300, 30_000])
+def test_an_array_becomes_a_distribution_like_it(count) -> None:
+    samples = Lognormal(median=0.015, p99=0.06).quantiles(Draws(3).array(np.arange(count)))
+    ours = Empirical.of(samples)
+    assert max(len(ours.values), len(ours.percentiles)) <= 1000
+    assert ours.mean == pytest.approx(samples.mean(), rel=0.01)
+    for u in (0.1, 0.5, 0.9):
+        assert ours.quantile(u) == pytest.approx(np.quantile(samples, u), rel=0.05)
+
+
+def test_what_was_measured_is_read_and_written() -> None:
+    scenario = Scenario.from_toml(
+        """
+        workload.size = { kind = "empirical", values = [20, 100, 100, 4000] }
+        topology.storage.service.append = { kind = "empirical", values = ["1ms", 0.002] }
+        topology.router.service.send = { kind = "empirical", percentiles = [[0, "1ms"], [99.9, "2ms"], [100, "8ms"]] }
+        """
+    )
+    assert scenario.topology.storage.service["append"] == Empirical(values=(0.001, 0.002))
+    text = scenario.to_toml()
+    assert '"1ms"' in text
+    assert "99.9" in text
+    assert Scenario.from_toml(text) == scenario == scenario.with_({"title": ""})
+    with pytest.raises(UsageError, match=r"workload.size: expected plain numbers, 0 or more, got '5ms'$"):
+        Scenario().with_({"workload.size": {"kind": "empirical", "values": [3, "5ms"]}})
+    with pytest.raises(UsageError, match=r"append.percentiles.1: expected a percentile and its value, as in \[99,"):
+        Scenario().with_({"topology.storage.service.append": {"kind": "empirical", "percentiles": [[0, 1], [100]]}})
+
+
+# --- own distributions ----------------------------------------------------------------------------------------------
+
+
+def test_an_own_distribution_stands_where_a_named_one_does() -> None:
+    own = Bimodal(fast=0.001, slow=0.02)
+    scenario = Scenario().with_({"topology.storage.service.append": own, "workload.size": Bimodal(fast=10, slow=900)})
+    for copied in (
+        scenario.with_({"seed": 2, "topology.storage.service.get": "1ms"}),
+        scenario.with_({"topology.storage": scenario.topology.storage, "topology.storage.service.get": "1ms"}),
+        pickle.loads(pickle.dumps(scenario)),
+        scenario.model_copy(),
+    ):
+        assert copied.topology.storage.service["append"] == own
+        assert copied.workload.size.quantile(0.5) == 10
+    assert pickle.loads(pickle.dumps(scenario)) == scenario != scenario.with_({"workload.size": 10})
+
+
+def test_a_file_names_an_own_distribution_and_refuses_to_read_it() -> None:
+    scenario = Scenario().with_({"topology.storage.service.append": Bimodal(fast=0.001, slow=0.02)})
+    text = scenario.to_toml()
+    assert 'append = "own part Bimodal(fast=0.001, slow=0.02)"' in text
+    with pytest.raises(UsageError) as error:
+        Scenario.from_toml(text)
+    assert str(error.value) == (
+        "scenario custom: topology.storage.service.append: own part Bimodal(fast=0.001, slow=0.02) exists only in"
+        " Python, not in a file: put the object here, by Scenario.with_"
+    )
+    with pytest.raises(UsageError, match=r"workload.size: own part Bimodal\(\) exists only"):
+        Scenario().with_({"workload.size": "own part Bimodal()"})
+
+
+def test_an_own_distribution_that_cannot_be_is_refused_when_it_is_made() -> None:
+    with pytest.raises(ValidationError, match=r"expected Bimodal.quantile\(0.001\) to be 0 or more, got -1"):
+        Bimodal(fast=-1, slow=1)
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        Bimodal(fast=1, slow=1, medium=1)
+
+
+def test_what_is_known_of_an_own_distribution_may_be_said() -> None:
+    class Known(OwnDistribution):
+        mean: float  # a parameter may have any name
+
+        @property
+        def upper(self) -> float:
+            return 2 * self.mean
+
+        def quantile(self, u):
+            return 2 * self.mean * u
+
+    assert Bimodal(fast=1, slow=11).upper == float("inf")
+    with pytest.raises(
+        UsageError, match=r"workload.size: expected at most limits.content_bytes \(16384\), got up to 4"
+    ):
+        Scenario().with_({"workload.size": Known(mean=20_000)})

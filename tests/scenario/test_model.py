@@ -15,7 +15,7 @@ from imsim.scenario.distributions import KINDS
 from imsim.scenario.sections import Section
 
 DURATION = "a duration such as '250us', '5ms', '2s', '1.5min' or '2h', or a number of seconds"
-KINDS_TEXT = "a kind of constant, uniform, exponential, lognormal, pareto"
+KINDS_TEXT = "a kind of constant, uniform, exponential, lognormal, pareto, empirical"
 
 
 def problem(*overrides: str) -> str:
@@ -173,7 +173,11 @@ def test_says_what_is_wrong_where_and_what_was_expected(override: str, text: str
 
 @pytest.mark.parametrize(
     ("tier", "op", "ops"),
-    [("gateway", "push", GATEWAY_OPS), ("router", "deliver", ROUTER_OPS), ("storage", "append", STORAGE_OPS)],
+    [
+        ("gateway", "push", GATEWAY_OPS),
+        ("router", "deliver", ROUTER_OPS),
+        ("storage", "append", STORAGE_OPS | {"commit"}),
+    ],
 )
 def test_an_unknown_operation_is_answered_with_those_that_exist(tier: str, op: str, ops: frozenset[str]) -> None:
     assert problem(f"topology.{tier}.service.{op}s=1ms") == (

@@ -22,6 +22,7 @@ from imsim.core import (
     outbox,
     reader,
     requests,
+    rules,
     saving,
     screen,
     storage,
@@ -42,7 +43,7 @@ def ack_before_store(patch):
     def early(self, conversation, entry):
         remember(self, conversation, entry)
         if not entry.stored:
-            self._acknowledge(entry.message, entry.sessions[0])
+            self._acknowledge(entry.message, entry.asked[0].session)
 
     patch.setattr(conversations.Conversations, "_remember", early)
 
@@ -85,13 +86,13 @@ def resend_without_dedupe(patch):
     """Every copy of a send that storage holds gets a place of its own."""
     handle = conversations.Conversations._handle
 
-    def again(self, conversation, up, absent, now):
+    def again(self, conversation, up, known, now):
         key = (up.session.user, getattr(up.frame, "id_client", None))
         entry = conversation.recent.get(key)
         if entry is not None and entry.stored:
             del conversation.recent[key]
-            absent = {**absent, key: None}
-        handle(self, conversation, up, absent, now)
+            known.messages[key] = None
+        handle(self, conversation, up, known, now)
 
     append = MemoryStorage._append
 
@@ -1005,6 +1006,51 @@ def room_counts_anew(patch):
     patch.setattr(chatrooms._Room, "__init__", lambda self, id, next_seq: init(self, id, 1))
 
 
+def room_repetition_not_compared(patch):
+    """In a chatroom an idClient is taken for a repetition, whatever is said under it."""
+    rooms = chatrooms.Chatrooms
+    send = rooms._send
+
+    def same(self, up, frame, now):
+        room = self._rooms.get(up.conversation_id)
+        seq = room.seqs.get((up.session.user, frame.id_client)) if room else None
+        if seq is not None:
+            said = room.messages[seq]
+            frame = replace(frame, content=said.content, type=said.type, file=said.file, custom=said.custom)
+        send(self, up, frame, now)
+
+    patch.setattr(rooms, "_send", same)
+
+
+def room_recall_not_remembered(patch):
+    """Who comes into a chatroom is shown what was taken back before."""
+    amended = chatrooms.Chatrooms._amended
+
+    def forget(self, *arguments):
+        amended(self, *arguments)
+
+    patch.setattr(chatrooms.Chatrooms, "_amended", forget)
+
+
+def draft_of_a_recalled_message_kept(patch):
+    """What a message was edited to stays in the log when the message is recalled."""
+    patch.setattr(amendments, "edits", lambda entry, seq: False)
+
+
+def blocked_may_invite(patch):
+    """Nobody asks whether those who are brought into a group have blocked who brings them."""
+    patch.setattr(rules, "_check_may_bring", lambda *arguments: None)
+
+
+def place_that_came_free_fences(patch):
+    """A message that is blocked, or a repetition, has all others in flight sent away."""
+
+    def fence(self, conversation, entry, result, now):
+        self._fence(conversation, "its place came free", now)
+
+    patch.setattr(conversations.Conversations, "_not_appended", fence)
+
+
 MUTATIONS = (
     ack_before_store,
     seq_reused_after_a_crash,
@@ -1091,6 +1137,11 @@ MUTATIONS = (
     room_not_entered_again,
     room_counts_anew,
     leaver_lost_with_the_writer,
+    room_repetition_not_compared,
+    room_recall_not_remembered,
+    draft_of_a_recalled_message_kept,
+    blocked_may_invite,
+    place_that_came_free_fences,
 )
 
 #: Left out: found in none of the first 338 seeds (delivered_mark_moves_back: of some 700) since the workload has

@@ -99,6 +99,11 @@ FOUND: dict[str, tuple[int, tuple[int, ...]]] = {
     "room_not_entered_again": (12, (1, 9)),
     "room_counts_anew": (5, (1, 9)),
     "leaver_lost_with_the_writer": (0, (587,)),
+    "room_repetition_not_compared": (0, (35,)),
+    "room_recall_not_remembered": (2, (17, 28)),
+    "draft_of_a_recalled_message_kept": (0, (140,)),
+    "blocked_may_invite": (3, (15, 17)),
+    "place_that_came_free_fences": (1, (1,)),
 }
 
 

@@ -1,23 +1,31 @@
 from __future__ import annotations
 
+import math
+from types import SimpleNamespace
+
 import pytest
 import simpy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imsim.sim import Station
+from imsim.core.exceptions import UsageError
+from imsim.scenario.sections.topology import RouterTier
+from imsim.sim import Clock, Station
+from imsim.sim.station import BoundedStation, OwnStation, station_of
 
 _JOBS = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 30)), min_size=1, max_size=60)
 
 
-def _by_simpy(jobs: list[tuple[int, int]], workers: int) -> list[int]:
+def _by_simpy(jobs: list[tuple[float, float]], workers: int, room: float = math.inf) -> list[float | None]:
     """The departures of the textbook model: a Resource, and one process for each job."""
     env = simpy.Environment()
     resource = simpy.Resource(env, capacity=workers)
-    departures = [0] * len(jobs)
+    departures: list[float | None] = [None] * len(jobs)
 
-    def job(number: int, arrival: int, demand: int):
+    def job(number: int, arrival: float, demand: float):
         yield env.timeout(arrival)
+        if resource.count + len(resource.queue) >= room:
+            return
         with resource.request() as request:
             yield request
             yield env.timeout(demand)
@@ -35,6 +43,57 @@ def test_departures_equal_those_of_a_simpy_resource(jobs, workers):
     station = Station(workers)
     departures = [station.submit(float(arrival), float(demand)) for arrival, demand in jobs]
     assert departures == _by_simpy(jobs, workers)
+
+
+@given(_JOBS, st.integers(1, 4), st.integers(1, 8))
+def test_what_does_not_fit_is_dropped_as_in_the_textbook_model(jobs, workers, room):
+    # Some 128ths on top, so that no departure falls together with an arrival.
+    jobs = [(float(arrival), demand + 1 / 128) for arrival, demand in sorted(jobs)]
+    clock = SimpleNamespace(now=0.0)
+    station = BoundedStation(workers, room, clock)
+    departures = []
+    for arrival, demand in jobs:
+        clock.now = arrival
+        assert station.full(arrival) == (station.inside(arrival) >= room)
+        departures.append(station.submit(arrival, demand))
+    assert departures == _by_simpy(jobs, workers, room)
+    assert (station.jobs, station.drops) == (len(jobs) - departures.count(None), departures.count(None))
+
+
+@given(_JOBS, st.integers(1, 3), st.integers(1, 5), st.data())
+def test_a_job_known_of_in_advance_takes_no_room_before_it_comes(jobs, workers, room, data):
+    """As the answer to a frame in service, which follows when that is done."""
+    clock = SimpleNamespace(now=0.0)
+    station = BoundedStation(workers, room, clock)
+    times: list[tuple[float, float]] = []
+    for arrival, demand in sorted(jobs):
+        clock.now = float(arrival)
+        known = arrival + data.draw(st.sampled_from([0, 0, 5]))
+        inside = sum(came <= known < left for came, left in times)
+        assert station.inside(known) == inside
+        left = station.submit(float(known), demand + 0.5)
+        assert (left is None) == (inside >= room)
+        if left is not None:
+            times.append((known, left))
+
+
+def test_a_bounded_station_forgets_who_has_left():
+    clock = SimpleNamespace(now=0.0)
+    station = BoundedStation(1, 3, clock)
+    for number in range(1000):
+        clock.now = float(number)
+        station.submit(clock.now, 0.9)
+    assert (station.jobs, station.drops) == (1000, 0)
+    assert len(station._departures) < 40
+
+
+def test_what_counts_as_several_needs_room_for_several():
+    station = BoundedStation(1, 3, Clock())
+    assert station.submit(0.0, 1.0, None, 2) == 1.0
+    assert station.submit(0.0, 1.0, None, 2) is None
+    assert station.full(0.0) is False
+    assert station.full(0.0, besides=1) is True
+    assert (station.jobs, station.drops) == (2, 2)
 
 
 @given(_JOBS, st.integers(2, 4), st.randoms())
@@ -59,3 +118,40 @@ def test_it_knows_how_busy_it_was():
 def test_there_is_always_a_worker():
     with pytest.raises(ValueError, match="workers"):
         Station(0)
+
+
+# --- own stations ---------------------------------------------------------------------------------------------------
+
+
+class Nightly:
+    """Closed until a time; then as fast as can be, but takes three jobs only."""
+
+    def __init__(self, tier):
+        self.workers, self.left = tier.workers, 3
+
+    def submit(self, now, demand, flow):
+        self.left -= 1
+        return None if self.left < 0 else max(now, 10.0) + demand / self.workers
+
+
+def test_an_own_station_is_asked_and_counted():
+    station = station_of(RouterTier(workers=2, station=Nightly), Clock())
+    assert [station.submit(float(now), 4.0, "flow") for now in (1, 11, 12, 13)] == [12.0, 13.0, 14.0, None]
+    assert (station.jobs, station.busy, station.drops) == (3, 12.0, 1)
+    assert station.full(0.0) is False
+
+
+@pytest.mark.parametrize("answer", [0.5, math.nan, math.inf])
+def test_an_own_station_cannot_turn_back_time(answer):
+    class Wrong:
+        def submit(self, now, demand, flow):
+            return answer
+
+    with pytest.raises(UsageError, match="own station Wrong: submit"):
+        OwnStation(Wrong()).submit(1.0, 1.0)
+
+
+def test_the_simplest_station_that_will_do():
+    assert type(station_of(RouterTier(workers=3), Clock())) is Station
+    assert type(station_of(RouterTier(queue=3), Clock())) is BoundedStation
+    assert type(station_of(RouterTier(queue=3, station=Nightly), Clock())) is OwnStation

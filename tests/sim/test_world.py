@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
-import math
 import os
-import statistics
 import subprocess
 import sys
 from collections import defaultdict
@@ -14,6 +12,7 @@ from collections import defaultdict
 import numpy as np
 import pytest
 from mixed_workload import SCENARIO, check_storage
+from run_rows import delivery_seconds
 
 import imsim
 from imsim.core import events, frames, gateway
@@ -27,14 +26,6 @@ from imsim.sim import World, simulate
 # What a message meets between the devices, one router: four backend links, and two of the clients.
 CONSTANT = {"network.client.latency": "1ms", "network.backend.latency": "2ms"}
 LINKS = 2 * 0.001 + 4 * 0.002
-
-
-def delivery_seconds(run: imsim.Run) -> np.ndarray:
-    """Latency of each delivery to a recipient after the warm-up, straight from the rows."""
-    rows = run.deliveries.merge(run.messages[["intent", "intended_at"]], on="intent")
-    rows = rows[(rows.role == "recipient") & (rows.intended_at >= run.scenario.warmup * 1e9)]
-    assert rows.delivered_at.notna().all()
-    return (rows.delivered_at - rows.intended_at).to_numpy(float) / 1e9
 
 
 # --- the same seed gives the same rows ------------------------------------------------------------------------------
@@ -70,35 +61,7 @@ def test_both_designs_meet_the_same_work():
     assert one.digest != four.digest
 
 
-# --- the queueing theory it must obey -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("station", ["storage.append", "gateway.push"])
-def test_mm1_sojourn(station):
-    """One random station, all else constant: delivery latency less the two constant links is exponential with rate
-    mu - lambda. 95 % t-intervals over replications would miss once in twenty; 99.9 % ones do not in fixed seeds."""
-    tier, op = station.split(".")
-    mean, per_second, rho = 0.01, 60, 0.6
-    scenario = Scenario().with_(
-        {
-            **CONSTANT,
-            "population.users": 60,
-            "workload.rate": per_second / 60,
-            "duration": 70.0,
-            "warmup": 5.0,
-            f"topology.{tier}.service": {op: {"kind": "exponential", "mean": mean}},
-        }
-    )
-    means, tails = [], []
-    for seed in range(7):
-        waits = delivery_seconds(imsim.simulate(scenario, seed=seed)) - LINKS
-        means.append(waits.mean())
-        tails.append(np.quantile(waits, 0.99))
-    theory = mean / (1 - rho)
-    t = 5.959  # 99.9 %, 6 degrees of freedom
-    for values, expected in ((means, theory), (tails, theory * math.log(100))):
-        half = t * statistics.stdev(values) / math.sqrt(len(values))
-        assert abs(statistics.mean(values) - expected) < half < expected
+# --- where the time goes (queueing theory: test_theory.py) ----------------------------------------------------------
 
 
 def test_latency_without_randomness_is_the_sum_of_the_hops():

@@ -9,8 +9,9 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from imsim.core import storage
+from imsim.core import amendments, storage
 from imsim.core.exceptions import RunError, UsageError
+from imsim.core.friends import are_friends
 from imsim.core.model import Message, Place, Scene, p2p_id, p2p_members
 from imsim.live.stores import schema
 
@@ -148,6 +149,8 @@ class SqliteStorage:
             return self._count_read(request)
         if type(request) is storage.Get:
             return self._get(request)
+        if type(request) is storage.Between:
+            return self._between(request)
         assert isinstance(request, storage.Find)
         return self._find(request)
 
@@ -229,7 +232,7 @@ class SqliteStorage:
         if message.seq != head.max_seq + 1:
             original = self._by_key(head, id, sender, message.id_client)
             return storage.Duplicate(original) if original else storage.Fenced()
-        if self._is_blocked(head, message):
+        if effects is None and self._is_blocked(head, message):
             original = self._by_key(head, id, sender, message.id_client)
             return storage.Duplicate(original) if original else storage.Blocked()
         if not self._insert(head, message):
@@ -289,10 +292,11 @@ class SqliteStorage:
             )
         if effects.joined or effects.left:
             head.members = tuple(user for user in (*head.members, *effects.joined) if user not in effects.left)
-        if effects.amended is not None:
-            db.execute(
+        if (amended := effects.amended) is not None:
+            edits = self._edits(key, amended) if amended.recalled else []
+            db.executemany(
                 f"REPLACE INTO messages (conversation, {schema.MESSAGE}, countable) VALUES ({schema.VALUES})",
-                schema.row_of(key, effects.amended),
+                [schema.row_of(key, one) for one in (amended, *(amendments.recalled(edit, seq) for edit in edits))],
             )
         if effects.notes:
             notes = (self._note(note, appended) for note in effects.notes)
@@ -300,6 +304,16 @@ class SqliteStorage:
             (noted,) = db.execute("SELECT noted FROM conversations WHERE key = ?", (key,)).fetchone()
             noted = [*json.loads(noted), *((note.to, note.seq) for note in appended.notes)][-storage.NOTED :]
             db.execute("UPDATE conversations SET noted = ? WHERE key = ?", (json.dumps(noted), key))
+
+    def _edits(self, key: int, message: Message) -> list[Message]:
+        """The entries of the log that have edited it."""
+        rows = self._db.execute(
+            f"SELECT {schema.MESSAGE} FROM messages WHERE conversation = ?1 AND type = 'notification'"
+            " AND seq > ?2 AND seq <= (SELECT amended FROM messages WHERE conversation = ?1 AND seq = ?2)",
+            (key, message.seq),
+        )
+        entries = (schema.message(message.conversation_id, row) for row in rows.fetchall())
+        return [entry for entry in entries if amendments.edits(entry, message.seq)]
 
     def _note(self, note: Message, appended: storage.Appended) -> Message | None:
         head = self._head(note.conversation_id) or self._make(note.conversation_id, (note.to,))
@@ -329,6 +343,22 @@ class SqliteStorage:
             f"SELECT {schema.MESSAGE} FROM messages WHERE conversation = ? AND seq = ?", (head.key, request.seq)
         ).fetchone()
         return schema.message(request.conversation_id, row)
+
+    def _between(self, request: storage.Between) -> storage.Relations:
+        blocking, friends = set(), set()
+        for other in request.others:
+            row = self._db.execute(
+                "SELECT state, (SELECT blocked FROM members WHERE user = ? AND conversation = key)"
+                " FROM conversations WHERE id = ?",
+                (other, p2p_id(request.user, other)),
+            ).fetchone()
+            if row is not None:
+                state, blocked = row
+                if blocked:
+                    blocking.add(other)
+                if are_friends(schema.json_or_none(state)):
+                    friends.add(other)
+        return storage.Relations(frozenset(blocking), frozenset(friends))
 
     def _open_user(self, request: storage.OpenUser) -> storage.UserState:
         db, user = self._db, request.user

@@ -153,7 +153,14 @@ def _amend(instance: Instance, asked: Any) -> None:
     be there one day."""
     scene, to, seq = Scene(asked["scene"]), asked["to"], asked["back"]
     conversation = conversation_id(scene, instance.user, to)
-    if asked["own"]:
+    if scene == Scene.CHATROOM:
+        said = [i for i, sent in instance.sent.items() if (sent["scene"], sent["to"]) == (scene, to)]
+        seqs = [e.seq for e in instance.events if type(e) is events.Received and e.seq and e.id_client in said]
+        if not asked["own"]:
+            heard = (e.message for e in instance.events if type(e) is events.Shown)
+            seqs = [message.seq for message in heard if message.conversation_id == conversation]
+        seq = seqs[-min(seq, len(seqs))] if seqs else seq
+    elif asked["own"]:
         own = [e.seq for e in instance.events if type(e) is events.Acked and e.conversation_id == conversation]
         seq = own[-min(seq, len(own))] if own else seq
     else:

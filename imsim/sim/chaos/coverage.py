@@ -114,6 +114,9 @@ SITUATIONS = {
     "room heard": "a device was shown what was said in a chatroom",
     "room told what was said": "a device was shown what had been said before it came",
     "said from outside": "a send into a room that the device is not in",
+    "room took back": "a device was told that something said in a chatroom was recalled",
+    "room edited": "the same of an edit",
+    "nothing went wrong": "a run without a fault",
     "room shed": "a device was not sent what was too much for it",
     "presence told": "a device heard that a friend came or went",
     "conflict put off": "an idClient was used for another message while its twin waited for storage",
@@ -188,6 +191,7 @@ class _Reader:
         self._versions: dict[tuple[str, str], int] = {}  # (instance, conversation) -> the latest told
         #: (instance, gateway, what, conversation) -> the number of the latest told
         self._told: dict[tuple[str, str, str, str], int] = {}
+        self._let_out = ("", 0.0, "")  # the latest that a writer let out: which, when, idClient
         self._heard: dict[str, float] = {}  # when something last reached a node
         for at, node, what, peer, thing in world.trace:
             self._now = at
@@ -214,6 +218,7 @@ class _Reader:
                 self._wished(node, thing)
             elif what == "revoke":
                 self.seen["revoked while opening"] += self._opening[node] > 0
+        self.seen["nothing went wrong"] += not world.case.faults
         shared = Counter(id_client for acked in self._acked.values() for id_client in acked)
         self.seen["same idClient from two devices"] += sum(count > 1 for count in shared.values())
 
@@ -251,13 +256,16 @@ class _Reader:
         elif isinstance(event, events.Received):
             seen["early ack"] += 1
         elif isinstance(event, events.Recalled):
+            if is_chatroom(event.conversation_id):
+                seen["room took back"] += 1
+                return
             self._recalled = event
             seen["recalled"] += 1
             marks = self._marks.get((node, event.conversation_id), 0)
             unread = self._unread[node, event.conversation_id]
             seen["recalled unread"] += event.seq in unread and event.seq > marks
         elif isinstance(event, events.Edited):
-            seen["edited"] += 1
+            seen["room edited" if is_chatroom(event.conversation_id) else "edited"] += 1
         elif isinstance(event, events.Entered):
             seen["room entered"] += 1
             asked = (node, event.name)
@@ -385,7 +393,6 @@ class _Reader:
         elif isinstance(frame, frames.Rejected):
             seen[_CODES.get(frame.code, "refused")] += 1
             seen["storage failed"] += frame.code == Code.UNAVAILABLE
-            seen["conflict put off"] += frame.code == Code.UNAVAILABLE and "another message" in frame.text
             seen["user had to wait"] += frame.code == Code.RATE_LIMITED and "a second" in frame.text
             seen["group had to wait"] += frame.code == Code.RATE_LIMITED and "group" in frame.text
         elif isinstance(frame, frames.Push):
@@ -421,9 +428,13 @@ class _Reader:
         elif isinstance(frame, frames.Down):
             found = isinstance(frame.frame, frames.Resync) and isinstance(self._latest.get(node), frames.Opened)
             seen["found by a new writer"] += found
-            # Answered without having asked anything at this moment: with the storage's answer to something else.
-            refused = isinstance(frame.frame, frames.Rejected) and frame.frame.request == frames.Send.op
-            seen["change in flight"] += refused and self._heard.get(node) != self._now and self._is_ruled(frame.frame)
+            if isinstance(frame.frame, frames.Stored):
+                self._let_out = (node, self._now, frame.frame.id_client)
+            # Answered in the moment in which something else was let out: for that it has waited.
+            refusal, (writer, at, id_client) = frame.frame, self._let_out
+            if isinstance(refusal, frames.Rejected) and (writer, at) == (node, self._now):
+                seen["change in flight"] += self._heard.get(node) != self._now and self._is_ruled(refusal)
+                seen["conflict put off"] += refusal.code == Code.CONFLICT and refusal.ref == id_client
         elif isinstance(frame, frames.LoggedIn):
             self._told.pop((peer, node, frames.Resync.op, ""), None)
         elif isinstance(frame, frames.Attached):

@@ -8,9 +8,9 @@ from typing import Any
 
 from imsim.core import events, frames, storage
 from imsim.core.model import Message, Scene, conversation_id, is_chatroom, p2p_id, p2p_members
-from imsim.sim.chaos.ledger import Key, Ledger
+from imsim.sim.chaos.ledger import Key, Ledger, wish_of
 from imsim.sim.chaos.nodes import Instance
-from imsim.sim.chaos.rules import Laws, Outcome
+from imsim.sim.chaos.rules import Laws, Outcome, Relations, is_change
 from imsim.sim.chaos.screen import Screen
 from imsim.sim.chaos.trace import Entry
 from imsim.sim.chaos.witnesses import Limits, Logins, Places, Requests, Rooms, Senders
@@ -36,13 +36,14 @@ class Evidence:
         self._rightful: set[Key] = set()  # sends that a session has asked for while it was the latest
         self._asked_in: dict[int, tuple[str, int]] = {}  # request -> its router, and which of its lives asked
         self._crashes: Counter[str] = Counter()
+        self._told: dict[tuple[str, str], Relations] = {}  # (conversation, user) -> what its writer was told of others
         self._last_up: dict[str, Key] = {}  # by conversation
         self._logins = Logins(world, self.found)
         self._places = Places(self.ledger, self.found)
         self._requests = Requests(self.ledger, world.case.policies.content_bytes, world.case.policies.page, self.found)
         self._limits = Limits(world, self._instances, self.found)
-        self._rooms = Rooms(self.found)
-        self.senders = Senders(self.ledger, world.case.policies.content_bytes, self.found)
+        self._rooms = Rooms(self.ledger.laws, self._instances, self.found)
+        self.senders = Senders(self.ledger, world.case.policies.content_bytes, self._rooms, self.found)
         for entry in world.trace:
             self._take(entry)
 
@@ -84,6 +85,7 @@ class Evidence:
                 self._from_client(node, thing)
             elif type(thing) is frames.Down:
                 self._places.told(thing)
+                self._rooms.told(thing)
             elif type(thing) is frames.Stored:
                 self._acknowledged(self._users[peer], thing)
             elif type(thing) is frames.Up or type(thing) is frames.Rejected:
@@ -137,15 +139,24 @@ class Evidence:
         elif isinstance(request, storage.Append):
             message = request.message
             if isinstance(result, storage.Appended):
-                if self._is_blocked(message):
+                if not is_change(wish_of(message)) and self._is_blocked(message):
                     self.found.append(("nobody_who_is_blocked_is_heard", f"{message.id} was stored"))
-                self._follows(request, ledger.appended(message, request.shown), result)
+                told = self._told.pop((message.conversation_id, message.sender), None)
+                relations = told or ledger.relations(message.sender, self.world.case.users)
+                self._follows(request, ledger.appended(message, request.shown, relations), result)
                 self._limits.appended(request)
                 self._kept(result.places)
             elif isinstance(result, storage.Blocked):
                 self.senders.blocked.add((message.conversation_id, message.sender, message.id_client))
                 if not self._is_blocked(message):
                     self.found.append(("refusals_have_a_reason", f"{message.id} was taken for blocked"))
+        elif isinstance(request, storage.Between):
+            if isinstance(result, storage.Relations):
+                told = Relations(result.blocking, result.friends)
+                self._told[request.conversation_id, request.user] = told
+                self.senders.told(request, told)
+                if told != (known := ledger.relations(request.user, request.others)):
+                    self.found.append(("relations_are_true", f"{request.conversation_id}: {told}, not {known}"))
         elif isinstance(request, storage.SavePlace):
             ledger.changed(
                 request.user,
@@ -285,10 +296,7 @@ class Evidence:
                 self._rightful.add(key)  # for its sake a new writer starts, which knows of no later session
         elif isinstance(request, storage.Append):
             message = request.message
-            # Left out: a writer knows the sessions of members only.
-            is_member = message.sender in self.ledger.members_of(message.conversation_id)
-            is_rightful = (message.conversation_id, message.sender, message.id_client) in self._rightful
-            if is_member and not is_rightful:
+            if (message.conversation_id, message.sender, message.id_client) not in self._rightful:
                 self.found.append(("stale_sessions_do_nothing", f"{message.id} was sent by a session that had ended"))
 
 

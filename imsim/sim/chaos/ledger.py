@@ -8,13 +8,13 @@ follows from it, it knows by `rules` of its own.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from imsim.core import frames
-from imsim.core.model import Message, MessageType, Place, Scene, p2p_members
-from imsim.sim.chaos.rules import AMENDMENTS, Laws, Outcome, State, Wish, is_shown, judge
+from imsim.core.model import Message, MessageType, Place, Scene, p2p_id, p2p_members
+from imsim.sim.chaos.rules import AMENDMENTS, Laws, Outcome, Relations, State, Wish, amended, is_shown, judge
 
 Key = tuple[str, str, str]  # conversation, sender, idClient
 Whose = tuple[str, str]  # user, conversation
@@ -65,20 +65,22 @@ class Ledger:
             self.stays[conversation] = {member: [[1, 0]] for member in members}
             self.states[conversation] = [State(members)]
 
-    def appended(self, message: Message, shown: int) -> Outcome:
-        """Storage took it in. Returns what follows from it by the rules, and why it should not have been."""
+    def appended(self, message: Message, shown: int, relations: Relations) -> Outcome:
+        """Storage took it in. Returns what follows from it by the rules, and why it should not have been. `relations`:
+        of its sender, when that was decided."""
         conversation, wish = message.conversation_id, wish_of(message)
         log, stays = self.logs[conversation], self.stays[conversation]
-        outcome = judge(self.states[conversation][-1], wish, log, self.laws)
+        outcome = judge(self.states[conversation][-1], wish, log, self.laws, relations)
         self._add(message)
         self.states[conversation].append(outcome.state)
         for user in outcome.joined:
             stays.setdefault(user, []).append([message.seq, 0])
         for user in outcome.left:
             stays[user][-1][1] = message.seq
-        if (amended := outcome.amended) is not None and not outcome.reasons:
-            log[amended.seq - 1] = amended
-            self.forms[conversation, amended.seq].append(amended)
+        if (one := outcome.amended) is not None and not outcome.reasons:
+            for entry in amended(log, one, message.seq):
+                log[entry.seq - 1] = entry
+                self.forms[conversation, entry.seq].append(entry)
         if message.sender in (*outcome.state.members, *outcome.left):
             self.changed(message.sender, conversation, read=shown)
         return outcome
@@ -171,6 +173,11 @@ class Ledger:
             given[frame.conversation_id].add(frame.seq)
 
     # --- what follows ---
+
+    def relations(self, user: str, others: Iterable[str]) -> Relations:
+        blocking = (one for one in others if self.place(one, p2p_id(user, one)).blocked)
+        friends = (one for one in others if (states := self.states.get(p2p_id(user, one))) and states[-1].friends)
+        return Relations(frozenset(blocking), frozenset(friends))
 
     def may_see(self, user: str, conversation: str, seq: int) -> bool:
         return any(first <= seq and (seq <= last or not last) for first, last in self._stays(user, conversation))

@@ -53,6 +53,14 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class Relations:
+    """Who has blocked whoever wants something, and who is a friend."""
+
+    blocking: frozenset[str] = frozenset()
+    friends: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """Of one conversation. `requests`: by who wants, or is wanted, to join; between two users: by who asked."""
 
@@ -125,10 +133,31 @@ def comes_from_outside(sent: Wish) -> bool:
     return sent.event == "reject" and sent.scene == Scene.GROUP and not sent.targets
 
 
-def judge(state: State, wish: Wish, log: Sequence[Message], laws: Laws) -> Outcome:
+def is_change(wish: Wish) -> bool:
+    return wish.event in _RULED
+
+
+def edits(entry: Message, seq: int) -> bool:
+    """Whether this entry of a log edits the message at `seq`."""
+    return event_of(entry) == "edit" and Wish("", "", entry.type, entry.file or {}).data["seq"] == seq
+
+
+def amended(log: Iterable[Message], amended: Message, seq: int) -> list[Message]:
+    """All that is another since the entry `seq` has amended one message: with a recalled one goes what edited it."""
+    edited = [entry for entry in log if amended.recalled and edits(entry, amended.seq)]
+    return [amended, *(_blank(entry, seq) for entry in edited)]
+
+
+def _blank(message: Message, seq: int) -> Message:
+    return replace(message, content="", file=None, custom=None, recalled=True, amended=seq)
+
+
+def judge(state: State, wish: Wish, log: Sequence[Message], laws: Laws, relations: Relations | None = None) -> Outcome:
+    """`relations`: of who wishes it; None: nobody knows."""
     out = Outcome(set(), state)
     if wish.event in AMENDMENTS:
-        _amend(out, wish, log, laws)
+        seq = wish.data.get("seq", 0)
+        _amend(out, wish, log[seq - 1] if 1 <= seq <= len(log) else None, laws)
     elif wish.event not in _RULED:
         _speak(out, wish, laws)
     elif wish.scene == Scene.GROUP and wish.event in GROUPS:
@@ -137,7 +166,36 @@ def judge(state: State, wish: Wish, log: Sequence[Message], laws: Laws) -> Outco
         _change_friends(out, wish, laws)
     else:
         out.reasons |= {"bad_request", "not_member", "no_conversation"}
+    if relations is not None:
+        _reach(out, wish, laws, relations)
     return out
+
+
+def judge_in_room(wish: Wish, target: Message | None, laws: Laws) -> Outcome:
+    """What is said in a chatroom by one who is in it; `target`: the message that it is about."""
+    out = Outcome(set(), State((wish.user,)))
+    if wish.event in AMENDMENTS:
+        _amend(out, wish, target, laws)
+    elif wish.event in _RULED:
+        out.reasons.add("bad_request")
+    return out
+
+
+def _reach(out: Outcome, wish: Wish, laws: Laws, relations: Relations) -> None:
+    """Those who may not want it: to be friends, to hear more, to be in a group."""
+    if wish.scene == Scene.SYSTEM:
+        to = wish.conversation.partition(":")[2]
+        if not laws.strangers and to not in (wish.user, *relations.friends):
+            out.reasons.add("not_friends")
+    elif wish.scene == Scene.P2P and wish.event in ("edit", "friend_request", "friend_accept"):
+        if any(member in relations.blocking for member in out.state.members if member != wish.user):
+            out.reasons.add("blocked")
+    elif wish.scene == Scene.GROUP and wish.event in ("create", "invite"):
+        asked = {whom for whom, type, _, _ in out.notes if type == "group_invite"}
+        if relations.blocking & {*out.joined, *asked}:
+            out.reasons.add("blocked")
+        if not laws.strangers and not {*out.joined} - {wish.user} <= relations.friends:
+            out.reasons.add("not_friends")
 
 
 def _speak(out: Outcome, wish: Wish, laws: Laws) -> None:
@@ -154,16 +212,15 @@ def _speak(out: Outcome, wish: Wish, laws: Laws) -> None:
         out.reasons.add("muted")
 
 
-def _amend(out: Outcome, wish: Wish, log: Sequence[Message], laws: Laws) -> None:
-    state, seq = out.state, wish.data.get("seq", 0)
+def _amend(out: Outcome, wish: Wish, target: Message | None, laws: Laws) -> None:
+    state = out.state
     if wish.event == "edit":
         _speak(out, wish, laws)
     if wish.user not in state.members:
         out.reasons |= {"not_member"} if state.members else {"not_member", "no_conversation"}
-    if not 1 <= seq <= len(log):
+    if target is None:
         out.reasons.add("bad_request")
         return
-    target = log[seq - 1]
     if target.recalled:
         out.reasons.add("conflict")
     if event_of(target):
@@ -174,7 +231,7 @@ def _amend(out: Outcome, wish: Wish, log: Sequence[Message], laws: Laws) -> None
     if not above and not (own and wish.time - target.time <= window):
         out.reasons.add("expired" if own else "forbidden")
     if wish.event == "recall":
-        out.amended = replace(target, content="", file=None, custom=None, recalled=True, amended=wish.seq)
+        out.amended = _blank(target, wish.seq)
         return
     content = wish.data.get("content")
     if target.type != MessageType.TEXT or not content:
@@ -228,6 +285,10 @@ def _change_group(out: Outcome, wish: Wish, laws: Laws) -> None:
     settings = {name: value for name, value in wish.data.items() if name in ("join", "consent")}
     closed: tuple[str, ...] = ()  # whose requests are answered by it
     answer = "passed"
+    if event in ("invite", "apply"):  # where new requests come, the old go
+        over = {whose: request for whose, request in state.requests.items() if wish.time >= request.expires}
+        out.notes += _settled(over.values(), "expired")
+        state = replace(state, requests={w: r for w, r in state.requests.items() if w not in over})
 
     def needs(least: int) -> None:
         if rank < 0:
@@ -242,8 +303,10 @@ def _change_group(out: Outcome, wish: Wish, laws: Laws) -> None:
     if event == "create":
         if state.members:
             no("conflict")
-        out.joined = tuple(dict.fromkeys((user, *targets)))
+        others = [one for one in targets if one != user]
         state = replace(state, owner=user, **settings)
+        out.joined = (user,) if state.consent else (user, *others)
+        out.notes = [(one, "group_invite", "", "init") for one in others] if state.consent else []
     elif not state.members:
         no("no_conversation")
     elif event == "configure":
@@ -259,17 +322,17 @@ def _change_group(out: Outcome, wish: Wish, laws: Laws) -> None:
         closed = new
         if not state.consent:
             out.joined = new
-            out.notes = [(one, "group_invite", "", "") for one in new]
+            out.notes += [(one, "group_invite", "", "") for one in new]
         else:
             answer = "expired"
-            out.notes = [(one, "group_invite", "", "init") for one in new]
+            out.notes += [(one, "group_invite", "", "init") for one in new]
     elif event == "apply":
         if rank >= 0 or state.join == "open":
             no("conflict")
         if state.join == "invite":
             no("forbidden")
         closed, answer = (user,), "expired"
-        out.notes = [(admin, "group_apply", "", "init") for admin in (state.owner, *sorted(state.admins))]
+        out.notes += [(admin, "group_apply", "", "init") for admin in (state.owner, *sorted(state.admins))]
     elif event == "join":
         if state.join != "open":
             no("forbidden")
@@ -330,14 +393,16 @@ def _change_group(out: Outcome, wish: Wish, laws: Laws) -> None:
             state = replace(state, muted=state.muted | set(named) if event == "mute" else state.muted - set(named))
 
     out.notes += _settled([state.requests[one] for one in closed if one in state.requests], answer)
-    over = {*closed, *out.joined, *out.left}
-    requests = {whose: request for whose, request in state.requests.items() if whose not in over}
+    ended = {*closed, *out.joined, *out.left}
+    requests = {whose: request for whose, request in state.requests.items() if whose not in ended}
     asks = [note[0] for note in out.notes if note[3] == "init"]
     if asks:
         id, expires = f"{wish.conversation}:{wish.seq}", wish.time + laws.lifetime
         for whose in (user,) if event == "apply" else asks:
             told = tuple(asks) if event == "apply" else (whose,)
-            requests[whose] = Request(event, user, id, expires, told)
+            requests[whose] = Request("apply" if event == "apply" else "invite", user, id, expires, told)
+        if len(requests) > max(laws.group_size, len(out.state.requests)):
+            no("too_large")
     members = tuple(one for one in (*state.members, *out.joined) if one not in out.left)
     if out.joined and len(members) > laws.group_size:
         no("too_large")

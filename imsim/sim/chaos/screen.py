@@ -55,6 +55,8 @@ class Screen:
                 return
             if event.seq not in self.recalled[id]:
                 self.texts[id].setdefault(event.seq, sent["content"])
+        elif isinstance(event, events.Recalled | events.Edited) and is_chatroom(event.conversation_id):
+            return
         elif isinstance(event, events.Recalled):
             id = event.conversation_id
             self.recalled[id].append(event.seq)

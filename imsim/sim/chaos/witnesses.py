@@ -6,17 +6,22 @@ What each finds is named as an invariant is, and told in words.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from imsim.core import events, frames, storage
-from imsim.core.model import Code, Message, conversation_id, is_chatroom, p2p_members
-from imsim.sim.chaos.ledger import Ledger
+from imsim.core.model import Code, Message, Scene, conversation_id, is_chatroom, p2p_members
+from imsim.sim.chaos.ledger import Ledger, same_words, wish_of
 from imsim.sim.chaos.nodes import Answer, answered
+from imsim.sim.chaos.rules import Laws, Relations, amended, is_change, judge_in_room
+from imsim.sim.chaos.screen import wish_to_send
 
 if TYPE_CHECKING:
     from imsim.sim.chaos.nodes import Instance
     from imsim.sim.chaos.world import ChaosWorld
+
+_ADDRESSED = ("create", "invite", "edit", "friend_request", "friend_accept")  # what others may not want
 
 Found = list[tuple[str, str]]  # (invariant, text)
 
@@ -320,12 +325,20 @@ class Limits:
 class Senders:
     """Who is refused for good has broken a rule: that of the conversation as it was at some time since it was asked."""
 
-    def __init__(self, ledger: Ledger, limit: int, found: Found) -> None:
+    def __init__(self, ledger: Ledger, limit: int, rooms: Rooms, found: Found) -> None:
         self.blocked: set[tuple[str, str, str]] = set()  # (conversation, sender, idClient) that storage refused
+        self._told: dict[tuple[str, str], set[str]] = defaultdict(set)  # (conversation, user) -> codes
+        self._rooms = rooms
         self._ledger = ledger
         self._limit = limit
         self._found = found
         self._since: dict[tuple[str, str], int] = {}  # (instance, idClient) -> how old the log was then
+
+    def told(self, request: storage.Between, relations: Relations) -> None:
+        """A writer has looked up how others stand to one who wants something."""
+        codes = self._told[request.conversation_id, request.user]
+        codes |= {"blocked"} if relations.blocking else set()
+        codes |= {"not_friends"} if not relations.friends >= set(request.others) else set()
 
     def asked(self, instance: str, user: str, frame: frames.Send) -> None:
         conversation = conversation_id(frame.scene, user, frame.to)
@@ -335,7 +348,7 @@ class Senders:
         sent = instance.sent[event.id_client]
         conversation = conversation_id(sent["scene"], instance.user, sent["to"])
         if is_chatroom(conversation):
-            allowed = {"not_member", "timeout", "unavailable"}
+            allowed = {"not_member", "timeout", "unavailable"} | self._rooms.refusals(instance.user, conversation, sent)
             if len(sent["content"].encode()) > self._limit:
                 allowed = {"too_large", "timeout"}
         else:
@@ -343,16 +356,22 @@ class Senders:
             allowed = self._ledger.verdict(instance.user, conversation, sent, self._limit, since)
             if (conversation, instance.user, event.id_client) in self.blocked:
                 allowed.add("blocked")
+            if wish_to_send(instance.user, sent).event in _ADDRESSED or sent["scene"] == Scene.SYSTEM:
+                allowed |= self._told[conversation, instance.user]
         if event.code not in allowed:
             text = f"{event.id_client} on {instance.name} was refused: {event.code}, not {sorted(allowed)}"
             self._found.append(("refusals_have_a_reason", text))
 
 
 class Rooms:
-    """A chatroom is heard only by those who are in it, and nothing of it comes again."""
+    """A chatroom is heard only by those who are in it, and nothing of it comes again; what is taken back or edited is
+    so for whoever comes later; and a send is answered for what was said by it."""
 
-    def __init__(self, found: Found) -> None:
-        self.spoken: dict[str, Message] = {}  # by id
+    def __init__(self, laws: Laws, instances: dict[str, Instance], found: Found) -> None:
+        self.spoken: dict[str, Message] = {}  # by id, as it was said
+        self._now: dict[str, dict[int, Message]] = defaultdict(dict)  # by room and seq, as it is by now
+        self._laws = laws
+        self._instances = instances
         self._found = found
         self._inside: set[tuple[str, str]] = set()  # (instance, room) of those who may hear it, as gateways see it
         self._asked: dict[tuple[str, str], int] = {}  # the number of the latest `enter`
@@ -370,6 +389,12 @@ class Rooms:
         if isinstance(frame, frames.Done) and frame.request == frames.Leave.op:
             if frame.number > self._asked.get((instance, frame.ref), 0):
                 self._inside.discard((instance, frame.ref))
+        elif isinstance(frame, frames.Received) and frame.seq:
+            sent = self._instances[instance].sent[frame.id_client]
+            room = conversation_id(sent["scene"], "", sent["to"])
+            said = self.spoken[f"{room}:{frame.seq}"]
+            if said.id_client != frame.id_client or not (self._now[room][frame.seq].amended or same_words(said, sent)):
+                self._tell("rooms_answer_for_what_was_said", f"{frame.id_client} on {instance} was answered for {said}")
         elif isinstance(frame, frames.Push) and is_chatroom(frame.message.conversation_id):
             message = frame.message
             if (instance, message.to) not in self._inside:
@@ -380,9 +405,36 @@ class Rooms:
                 self._tell("rooms_say_it_once", f"{message.id} went to {instance} and was never said so")
             self._sent.add((instance, message.id))
 
+    def told(self, down: frames.Down) -> None:
+        """A router lets somebody in: what it shows is what there is."""
+        if isinstance(down.frame, frames.Entered):
+            for message in down.frame.messages:
+                if message != self._now[message.conversation_id].get(message.seq):
+                    self._tell("rooms_show_what_is_left", f"{message.id} was shown as {message}")
+
+    def refusals(self, user: str, room: str, sent: Mapping[str, Any]) -> set[str]:
+        """The codes with which this send may have been refused by now."""
+        wish, codes = wish_to_send(user, dict(sent)), set()
+        if is_change(wish):
+            codes.add("bad_request")  # the room need not remember it, nor be the one that it was
+            target = self._now[room].get(wish.data.get("seq", 0))
+            for time in (0, 1 << 60) if target else ():
+                codes |= judge_in_room(replace(wish, time=time), target, self._laws).reasons
+        for said in self.spoken.values():
+            if (said.conversation_id, said.sender, said.id_client) == (room, user, sent["id"]):
+                codes |= set() if same_words(said, sent) else {"conflict"}
+        return codes
+
     def said(self, message: Message) -> None:
         self.spoken[message.id] = message
-        room = message.conversation_id
+        room, wish = message.conversation_id, wish_of(message)
+        there = self._now[room]
+        outcome = judge_in_room(wish, there.get(wish.data.get("seq", 0)), self._laws)
+        if outcome.reasons:
+            self._tell("only_what_is_allowed_is_said", f"{message.id} of {message.sender}: {sorted(outcome.reasons)}")
+        if outcome.amended is not None:
+            there.update((one.seq, one) for one in amended(list(there.values()), outcome.amended, message.seq))
+        there[message.seq] = message
         if message.seq <= self._latest.get(room, 0):
             self._tell("rooms_count_upwards", f"{message.id} came after {self._latest[room]}")
         self._latest[room] = message.seq

@@ -10,24 +10,25 @@ from imsim.sim.chaos.dice import Dice
 
 GROUPS = ("team", "club")
 ROOMS = ("hall", "bar")
-CONFLICTS = 0.3  # how many twins of a message say something else
+CONFLICTS = 0.4  # how many twins of a message say something else
 
-#: What a step can be. `twin` sends with an idClient that another device of the user has used; `resend` sends again
-#: what failed last; `leave` stops the client and `come` starts it. `change` is one of a group or between two users,
-#: `amend` recalls or edits, `say` is for a chatroom that was entered or not.
+#: What a step can be. `twin` sends with an idClient that another device of the user has used, and `again` does so long
+#: after, amid what others say; `resend` sends again what failed last; `leave` stops the client and `come` starts it.
+#: `change` is one of a group or between two users, `amend` recalls or edits, `say` is for a chatroom that was entered
+#: or not.
 ACTIONS = (
     "send", "burst", "twin", "resend",
     "read", "set_conversation", "hide", "read_count", "history",
     "create_group", "end_session", "leave", "come",
-    "change", "befriend", "block", "amend", "tell", "enter", "say", "leave_room", "typing",
+    "change", "befriend", "block", "amend", "tell", "enter", "say", "leave_room", "typing", "again",
 )  # fmt: skip
 
 _COMMON = {"send": 10.0, "burst": 3.0, "read": 8.0, "set_conversation": 4.0}
 _RARE = {
-    "twin": 1.0, "resend": 1.5, "hide": 2.0, "read_count": 2.0, "history": 2.0,
+    "twin": 1.5, "resend": 1.5, "hide": 2.0, "read_count": 2.0, "history": 2.0,
     "create_group": 0.5, "end_session": 0.7, "leave": 1.0, "come": 2.0,
     "change": 7.0, "befriend": 2.0, "block": 0.7, "amend": 4.0, "tell": 1.0, "enter": 2.0, "say": 3.0,
-    "leave_room": 0.7, "typing": 0.3,
+    "leave_room": 0.7, "typing": 0.3, "again": 1.0,
 }  # fmt: skip
 
 #: What is wanted of groups, the frequent several times.
@@ -139,6 +140,8 @@ class _Writer:
                 self._sent.append(self._add(at, device, "send", sent))
         elif action == "twin":
             self._twin(at, device)
+        elif action == "again":
+            self._again(number, at, device)
         elif action in ("read", "hide"):
             self._add(at, device, action, {"conversation": conversation})
             if dice.chance(0.5):  # on all devices at once: each says how far it has got
@@ -174,6 +177,16 @@ class _Writer:
             for letter in "abcd"[: dice.pick((1, 2, 4))]:
                 sent = message(dice, Scene.CHATROOM, room, f"{device}-{number}{letter}", self._limit)
                 self._add(at, device, "send", sent)
+                if dice.chance(0.1) and self._others(device):
+                    other = dice.pick(self._others(device))
+                    self._add(self._later(at), other, "send", {**sent, "content": f"not {sent['content']}"})
+            if dice.chance(0.3):
+                event = dice.pick(("recall", "recall", "edit"))
+                wish = {"scene": "chatroom", "to": room, "id": f"{device}-{number}z", "event": event}
+                about = {"own": dice.chance(0.8), "back": dice.whole(1, 3), "content": f"edited by {device}-{number}z"}
+                amended = self._later(at)
+                self._add(amended, device, "amend", {**wish, **about})
+                self._add(self._later(amended), dice.pick(self._devices), "enter", {"name": room, "recent": 3})
         elif action == "typing":
             self._add(at, device, action, {"conversation": conversation})
         else:
@@ -199,7 +212,12 @@ class _Writer:
         if action == "amend":
             event = dice.pick(("recall", "recall", "edit"))
             wish = {"scene": str(to[0]), "to": to[1], "id": id, "event": event, "own": dice.chance(0.7)}
-            self._add(at, device, action, {**wish, "back": dice.whole(1, 4), "content": f"edited by {id}"})
+            back = dice.whole(1, 4)
+            self._add(at, device, action, {**wish, "back": back, "content": f"edited by {id}"})
+            if event == "edit" and dice.chance(0.5):  # and think better of it; one's own latest is the edit by then
+                back += int(bool(wish["own"]))
+                recall = {**wish, "id": f"{id}r", "event": "recall", "back": back, "content": ""}
+                self._add(self._later(at), device, action, recall)
         elif action == "tell":
             other = dice.pick(self._users)
             sent = {"scene": "system", "to": other, "id": id, "content": "", "type": "custom", "custom": f"news {id}"}
@@ -264,8 +282,24 @@ class _Writer:
             arguments = dict(twin.arguments)
             if dice.chance(CONFLICTS):
                 arguments["content"] += " changed"
-            race = dice.chance(0.5)
-            self._add(self._soon(twin.time) if race else at, device, "send", arguments)
+            race = round(twin.time + dice.between(0, 0.02), 6)
+            self._add(race if dice.chance(0.6) else at, device, "send", arguments)
+
+    def _again(self, number: int, at: float, device: str) -> None:
+        """An idClient of another device comes again, and no word that it is a repetition, amid what others say."""
+        twins = [step for step in self._sent if step.device in self._others(device) and step.time < at]
+        if twins:
+            twin = dict(self._dice.pick(twins).arguments)
+            scene, to = Scene(twin["scene"]), twin["to"]
+            for letter in "uv":
+                before = message(self._dice, scene, to, f"{device}-{number}{letter}", self._limit)
+                self._add(at, device, "send", before)
+            self._add(at, device, "send", twin)
+            for other in self._devices:
+                whom = (scene, device.split("/")[0] if scene == Scene.P2P else to)
+                if whom in self._targets[other.split("/")[0]]:
+                    said = message(self._dice, *whom, f"{other}-{number}w", self._limit)
+                    self._add(at, other, "send", said)
 
     def _settings(self, number: int) -> dict[str, Any]:
         """One or two of a conversation's settings, other than they are or not."""

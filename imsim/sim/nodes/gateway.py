@@ -21,7 +21,7 @@ class GatewayNode(Machines):
     def __init__(self, world: World, index: int) -> None:
         super().__init__(world)
         self.name = f"g{index}"
-        self.work = Work(world.scenario.topology.gateway, world.seed, "gateway", index)
+        self.work = Work(world.scenario.topology.gateway, world.seed, "gateway", index, world.clock)
         self._links = world.backend_links(("gateway", index), "router", world.scenario.topology.routers)
         self._connections: dict[int, Connection] = {}
         self.machine: Gateway | None = None
@@ -61,7 +61,10 @@ class GatewayNode(Machines):
         assert self.machine is not None
         intent = intent_of(frame.id_client) if type(frame) is frames.Send else None
         now = self.clock.now
-        self.now = self.work.done(now, frame.op, connection.id, intent, connection.client.number)
+        done = self.work.done(now, frame.op, connection.id, intent, connection.client.number, frame)
+        if done is None:
+            return  # no room: the frame vanishes, and the client repeats what matters
+        self.now = done
         self.machine.receive(connection.id, frame, self.now)
         self.arm()
 
@@ -81,8 +84,9 @@ class GatewayNode(Machines):
             intent = intent_of(frame.message.id_client)
         else:
             intent = intent_of(frame.id_client) if type(frame) is frames.Stored else None
-        leaves = self.work.done(self.now, frame.op, connection, intent, target.client.number)
-        target.down(leaves, target.to_client, frame)
+        leaves = self.work.done(self.now, frame.op, connection, intent, target.client.number, frame)
+        if leaves is not None:
+            target.down(leaves, target.to_client, frame)
 
     def close(self, connection: int) -> None:
         target = self._connections.pop(connection, None)

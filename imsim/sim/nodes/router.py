@@ -38,7 +38,7 @@ class RouterNode(Machines):
         super().__init__(world)
         topology = world.scenario.topology
         self.index = index
-        self.work = Work(topology.router, world.seed, "router", index)
+        self.work = Work(topology.router, world.seed, "router", index, world.clock)
         self._gateway_links = world.backend_links(("router", index), "gateway", topology.gateways)
         self._router_links = world.backend_links(("router", index), "router", topology.routers)
         self._storage_links = world.backend_links(("router", index), "storage", topology.storages)
@@ -89,7 +89,10 @@ class RouterNode(Machines):
         if type(frame) is frames.Up and frame.conversation_id:
             request = frame.frame
             intent = intent_of(request.id_client) if type(request) is frames.Send else None
-            self.now = self.work.done(now, request.op, frame.conversation_id, intent)
+            done = self.work.done(now, request.op, frame.conversation_id, intent, 0, request)
+            if done is None:
+                return  # no room: the frame vanishes
+            self.now = done
             machine = self.chatrooms if is_chatroom(frame.conversation_id) else self.conversations
             machine.receive(frame, self.now)
         else:
@@ -103,9 +106,12 @@ class RouterNode(Machines):
             message = frame.message
             numbers = [self.world.user_number(user) for user in frame.users]
             intent = intent_of(message.id_client)
-            self.now = self.work.done_for_each(now, frame.op, message.conversation_id, intent, numbers)
+            done = self.work.done_for_each(now, frame.op, message.conversation_id, intent, numbers, frame)
         else:
-            self.now = self.work.done(now, frame.op, None)
+            done = self.work.done(now, frame.op, None, None, 0, frame)
+        if done is None:
+            return
+        self.now = done
         self.users.receive(frame, self.now)
 
     def _drain(self) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from imsim.core import storage
-from imsim.scenario import Draws, Stream
+from imsim.scenario import Constant, Distribution, Draws, Stream
 from imsim.scenario.sections import Tier
-from imsim.sim.station import Station
+from imsim.sim.clock import Clock
+from imsim.sim.sizes import carried_bytes
+from imsim.sim.station import station_of
 
 _OTHERS = 1 << 40  # draws for operations without a message are numbered from here, those of messages by intent
 
@@ -19,19 +21,29 @@ def intent_of(id_client: str) -> int | None:
 
 
 class Work:
-    """A node's station with the service times of its tier."""
+    """A node's station with the service times of its tier. Whatever asks when an operation will be done is told None if
+    there is no room for it in the queue."""
 
-    __slots__ = ("_draws", "_others", "_service", "station")
+    __slots__ = ("_append_is_all", "_draws", "_others", "_per_byte", "_service", "station")
 
-    def __init__(self, tier: Tier, seed: int, kind: str, index: int) -> None:
-        self.station = Station(tier.workers)
-        self._service = tier.service
-        self._draws = {op: Draws(seed, "service", kind, op) for op in tier.service}
+    def __init__(self, tier: Tier, seed: int, kind: str, index: int, clock: Clock) -> None:
+        self.station = station_of(tier, clock)
+        self._per_byte = {op: seconds for op, seconds in tier.per_byte.items() if seconds}
+        self._service: dict[str, Distribution] = dict.fromkeys(self._per_byte, Constant(value=0.0)) | tier.service
+        #: Whether an append costs its own service time and nothing else, as it mostly does.
+        self._append_is_all = not self._per_byte and not {"inbox", "commit"} & self._service.keys()
+        self._draws = {op: Draws(seed, "service", kind, op) for op in self._service}
         self._others = {op: Stream(draws, _OTHERS + index) for op, draws in self._draws.items()}
 
-    def done(self, now: float, op: str, flow: Any, intent: int | None = None, entity: int = 0) -> float:
+    def takes(self, op: str) -> bool:
+        """Whether the operation takes time: if not, it does not queue."""
+        return op in self._service
+
+    def done(
+        self, now: float, op: str, flow: Any, intent: int | None = None, entity: int = 0, carrier: Any = None
+    ) -> float | None:
         """When a worker will be done with an operation that comes now. Its demand is a property of (message, entity),
-        whatever else happens, so that other designs meet the same."""
+        whatever else happens, so that other designs meet the same. `carrier`: the frame whose bytes count."""
         distribution = self._service.get(op)
         if distribution is None:
             return now
@@ -39,26 +51,49 @@ class Work:
             draw = self._others[op].next()
         else:
             draw = self._draws[op].at(intent, entity)
-        return self.station.submit(now, distribution.quantile(draw), flow)
+        demand = distribution.quantile(draw)
+        if self._per_byte:
+            demand += self._bytes_demand(op, carrier)
+        return self.station.submit(now, demand, flow)
 
-    def done_for_each(self, now: float, op: str, flow: Any, intent: int | None, entities: Iterable[int]) -> float:
-        """The same for an operation that costs its service time once for each of `entities`."""
+    def done_for_each(
+        self, now: float, op: str, flow: Any, intent: int | None, entities: Collection[int], carrier: Any = None
+    ) -> float | None:
+        """The same for an operation that costs its service time, and its bytes, once for each of `entities`."""
         if op not in self._service:
             return now
-        return self.station.submit(now, self._demand(op, intent, entities), flow)
+        demand = self._demand(op, intent, entities)
+        if self._per_byte:
+            demand += self._bytes_demand(op, carrier) * len(entities)
+        return self.station.submit(now, demand, flow)
 
-    def done_with_storage(self, now: float, request: storage.Request, result: storage.Result) -> float:
+    def done_with_storage(self, now: float, request: storage.Request, result: storage.Result) -> float | None:
         """The same for a request of storage, of which the result says how much work it was."""
-        op, intent = request.op, None
+        op = request.op
         if type(request) is storage.Append:
-            intent = intent_of(request.message.id_client)
-            rows = result.inbox_rows if type(result) is storage.Appended else 0
-            if rows and "inbox" in self._service:
-                demand = self._demand(op, intent, (0,)) + self._demand("inbox", intent, range(rows))
-                return self.station.submit(now, demand, None)
-        elif type(result) is storage.MissedPage and result.reads != 1:
-            return self.done_for_each(now, op, None, None, range(result.reads))
-        return self.done(now, op, None, intent)
+            if self._append_is_all:
+                return self.done(now, op, None, intent_of(request.message.id_client))
+            demand = self.append_demand(request, result) + self.commit_demand(request)
+            return self.station.submit(now, demand, None) if demand else now
+        if op not in self._service:
+            return now
+        reads = result.reads if type(result) is storage.MissedPage else 1
+        demand = self._demand(op, None, range(reads)) + self._bytes_demand(op, result)
+        return self.station.submit(now, demand, None)
+
+    def append_demand(self, request: storage.Append, result: storage.Result) -> float:
+        """What an append costs, its inbox rows included and its commit not."""
+        message = request.message
+        intent = intent_of(message.id_client)
+        demand = self._demand("append", intent, (0,)) + self._bytes_demand("append", message)
+        rows = result.inbox_rows if type(result) is storage.Appended else 0
+        if rows and "inbox" in self._service:
+            demand += self._demand("inbox", intent, range(rows)) + self._bytes_demand("inbox", message) * rows
+        return demand
+
+    def commit_demand(self, first: storage.Append) -> float:
+        """What a commit costs of which this is the first append."""
+        return self._demand("commit", intent_of(first.message.id_client), (0,))
 
     def _demand(self, op: str, intent: int | None, entities: Iterable[int]) -> float:
         distribution = self._service.get(op)
@@ -69,3 +104,7 @@ class Work:
             return sum(distribution.quantile(others.next()) for _ in entities)
         draws = self._draws[op]
         return sum(distribution.quantile(draws.at(intent, entity)) for entity in entities)
+
+    def _bytes_demand(self, op: str, carrier: Any) -> float:
+        seconds = self._per_byte.get(op)
+        return seconds * carried_bytes(carrier) if seconds else 0.0

@@ -68,6 +68,14 @@ def senders_keep_their_order(evidence: Evidence) -> Iterator[str]:
                     yield f"{second} was sent after {first} and stands before it in {conversation}"
 
 
+def what_was_amended_stands_so(evidence: Evidence) -> Iterator[str]:
+    """In the end storage holds each entry as it became, and nothing of what was taken back."""
+    for conversation, log in evidence.world.logs.items():
+        for message, known in zip(log.messages, evidence.ledger.logs[conversation], strict=False):
+            if message != known:
+                yield f"{message.id} stands as {message}, not {known}"
+
+
 def nothing_is_made_up(evidence: Evidence) -> Iterator[str]:
     """What is stored was sent, in these words; or is a system message that follows from what was. (Whether it might be
     sent is judged when it is stored.)"""

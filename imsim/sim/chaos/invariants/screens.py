@@ -74,13 +74,15 @@ def amendments_show(evidence: Evidence) -> Iterator[str]:
     for instance in evidence.live:
         screen = evidence.screen(instance)
         for conversation, view in evidence.ledger.seen_by(instance.user).items():
-            yield from (f"{instance.name} shows {wrong} in {conversation}" for wrong in _amended(screen, view))
+            log = evidence.ledger.logs[conversation]
+            yield from (f"{instance.name} shows {wrong} in {conversation}" for wrong in _amended(screen, view, log))
             settled = [_settles(entry) for entry in view if event_of(entry) == "settle"]
             if conversation.startswith("system:") and screen.settled != settled:
                 yield f"{instance.name} has settled {screen.settled}, not {settled}"
 
 
-def _amended(screen: Screen, view: list[Message]) -> Iterator[str]:
+def _amended(screen: Screen, view: list[Message], log: list[Message]) -> Iterator[str]:
+    """What a message was edited to before it was recalled is nobody's to see, and may have been seen."""
     conversation = view[0].conversation_id
     recalled, edited, changed = [], [], []
     for entry in view:
@@ -93,8 +95,9 @@ def _amended(screen: Screen, view: list[Message]) -> Iterator[str]:
             changed.append(entry.seq)
     if screen.recalled[conversation] != recalled:
         yield f"recalled {screen.recalled[conversation]}, not {recalled},"
-    if screen.edited[conversation] != edited:
-        yield f"edited {screen.edited[conversation]}, not {edited},"
+    shown = [(seq, content) for seq, content in screen.edited[conversation] if not log[seq - 1].recalled]
+    if shown != edited:
+        yield f"edited {shown}, not {edited},"
     if screen.changed[conversation] != changed:
         yield f"changes {screen.changed[conversation]}, not {changed},"
 

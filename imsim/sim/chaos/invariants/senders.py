@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from imsim.core import events
-from imsim.core.model import Flow, Status, is_chatroom
+from imsim.core import events, frames
+from imsim.core.model import Code, Flow, Status, is_chatroom
 from imsim.sim.chaos.evidence import Evidence
 from imsim.sim.chaos.ledger import same_words
 from imsim.sim.chaos.nodes import Instance
@@ -86,6 +86,16 @@ def said_in_rooms_is_heard_or_refused(evidence: Evidence) -> Iterator[str]:
 def _is_shed(evidence: Evidence, instance: Instance, id_client: str) -> bool:
     policies = evidence.world.case.policies
     return policies.room_rate > 0 and any(device == instance.key for device, _ in evidence.shed)
+
+
+def nothing_is_unavailable_without_a_fault(evidence: Evidence) -> Iterator[str]:
+    """To be sent away until later takes a reason: something that broke, or was slow."""
+    if evidence.world.case.faults:
+        return
+    for entry in evidence.world.trace:
+        refusal = entry.thing if entry.what == "->" else None
+        if isinstance(refusal, frames.Rejected | frames.Refused) and refusal.code == Code.UNAVAILABLE:
+            yield f"{entry.peer} was told {refusal}"
 
 
 def requests_are_answered(evidence: Evidence) -> Iterator[str]:

@@ -1,0 +1,75 @@
+"""Group commit: a storage makes many appends durable at once."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from imsim.core import storage
+from imsim.scenario.sections.topology import Commit
+from imsim.sim.clock import Clock
+from imsim.sim.nodes.work import Work
+
+#: Called when it is known when an append will be done, or (None) that it was dropped.
+Answer = Callable[[float | None], None]
+
+
+class _Waiting(NamedTuple):
+    since: float
+    request: storage.Append
+    demand: float
+    answer: Answer
+
+
+class GroupCommit:
+    """Appends wait for one commit. It starts when the one before it is done and either `batch` appends wait or the
+    first of them has waited for `linger`; takes the first `batch` of those that wait; and keeps one worker for the
+    commit's own service time and that of each append in it. All of them are done when it is."""
+
+    __slots__ = ("_batch", "_clock", "_linger", "_under_way", "_waiting", "_work")
+
+    def __init__(self, fields: Commit, work: Work, clock: Clock) -> None:
+        self._batch = fields.batch
+        self._linger = fields.linger
+        self._work = work
+        self._clock = clock
+        self._waiting: deque[_Waiting] = deque()
+        self._under_way = False
+
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
+
+    def add(self, request: storage.Append, demand: float, answer: Answer) -> None:
+        self._waiting.append(_Waiting(self._clock.now, request, demand, answer))
+        if not self._under_way:
+            self._start_or_wait(len(self._waiting) == 1)
+
+    def _start_or_wait(self, is_new: bool) -> None:
+        """`is_new`: nobody has set the alarm yet for the append that is the first now."""
+        if not self._waiting:
+            return
+        due = self._waiting[0].since + self._linger
+        if len(self._waiting) >= self._batch or self._clock.now >= due:
+            self._start()
+        elif is_new:
+            self._clock.call_at(due, self._lingered, None)
+
+    def _lingered(self, _: None) -> None:
+        if not self._under_way:
+            self._start_or_wait(is_new=False)
+
+    def _start(self) -> None:
+        taken = [self._waiting.popleft() for _ in range(min(self._batch, len(self._waiting)))]
+        demand = self._work.commit_demand(taken[0].request) + sum(one.demand for one in taken)
+        done = self._work.station.submit(self._clock.now, demand, None, len(taken))
+        self._under_way = done is not None
+        if done is not None:
+            self._clock.call_at(done, self._done, None)
+        for one in taken:
+            one.answer(done)
+
+    def _done(self, _: None) -> None:
+        self._under_way = False
+        self._start_or_wait(is_new=True)

@@ -1,0 +1,203 @@
+"""What a node's operations cost, through the rows of runs."""
+
+from __future__ import annotations
+
+import pytest
+from run_rows import delivery_seconds
+
+import imsim
+from imsim.core import frames, storage
+from imsim.core.model import Message, Scene, Session
+from imsim.scenario import Scenario, plan
+from imsim.sim import World
+from imsim.sim.sizes import body_bytes, carried_bytes
+
+QUIET = Scenario().with_(
+    {
+        "network.client.latency": "1ms",
+        "network.backend.latency": "2ms",
+        "population.users": 40,
+        "workload.rate": 0.02,
+        "duration": 20.0,
+        "topology.gateway.service": {"send": "100us"},
+    }
+)
+CONSTANT = 2 * 0.001 + 4 * 0.002 + 0.0001
+
+
+# --- the part for each byte -----------------------------------------------------------------------------------------
+
+MESSAGE = Message("p2p:ann:bob", 1, "", "0", Scene.P2P, "text", "ann", "bob", 0, "grüß", None, '"x"')
+
+
+def test_bytes_are_those_of_the_content_the_attachment_and_custom():
+    assert body_bytes(MESSAGE) == 6 + 3
+    assert body_bytes(frames.Send("0", Scene.P2P, "bob", "", "geo", {"title": "hier"})) == len('{"title":"hier"}')
+
+
+@pytest.mark.parametrize(
+    ("carrier", "messages"),
+    [
+        (MESSAGE, 1),
+        (frames.Push(MESSAGE), 1),
+        (frames.Deliver(("bob",), MESSAGE), 1),
+        (frames.Down((), frames.Push(MESSAGE)), 1),
+        (frames.Up(Session("ann", "d", 1, "g0", 1), frames.Send("0", Scene.P2P, "bob", "123456789"), "p2p:ann:bob"), 1),
+        (frames.SyncDone([MESSAGE, MESSAGE], {}, [], 0), 2),
+        (storage.Append(1, MESSAGE, 0), 1),
+        (storage.MissedPage([MESSAGE] * 3, {}, False), 3),
+        (storage.RangePage([]), 0),
+        (frames.Ping(), 0),
+        (None, 0),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_frame_carries_the_bytes_of_its_messages(carrier, messages):
+    assert carried_bytes(carrier) == 9 * messages
+
+
+@pytest.mark.parametrize(
+    ("path", "charges"),
+    [
+        ("gateway.per_byte.send", 1),
+        ("gateway.per_byte.push", 1),
+        ("router.per_byte.send", 1),
+        ("router.per_byte.deliver", 2),  # once for each of the two members
+        ("storage.per_byte.append", 1),
+    ],
+)
+def test_each_byte_of_a_message_costs_its_time(path, charges):
+    run = imsim.simulate(
+        QUIET.with_({f"topology.{path}": "100ns", "workload.size": {"kind": "uniform", "low": 1, "high": 9000}})
+    )
+    rows = run.deliveries.merge(run.messages[["intent", "size"]], on="intent")
+    assert rows["size"].nunique() > 5
+    assert delivery_seconds(run) == pytest.approx(CONSTANT + charges * 1e-7 * rows["size"].to_numpy(), abs=1e-8)
+
+
+def test_inbox_rows_cost_by_the_byte_too():
+    design = {"policies.fanout": "write", "topology.storage.per_byte": {"inbox": "1us"}, "workload.size": 1000}
+    assert delivery_seconds(imsim.simulate(QUIET.with_(design))) == pytest.approx(CONSTANT + 2 * 0.001, abs=1e-8)
+
+
+def test_only_what_carries_messages_has_a_part_for_each_byte():
+    with pytest.raises(imsim.UsageError) as error:
+        QUIET.with_({"topology.gateway.per_byte": {"pusch": "1us"}})
+    assert str(error.value) == (
+        "scenario custom: topology.gateway.per_byte.pusch: expected an operation that carries messages"
+        " (did you mean 'push'?): entered, history_page, page, push, send, sync_done"
+    )
+    with pytest.raises(imsim.UsageError, match=r"per_byte.ping: expected an operation that carries messages:"):
+        QUIET.with_({"topology.gateway.per_byte.ping": "1us"})
+    assert Scenario.from_toml(QUIET.with_({"topology.storage.per_byte.append": "10ns"}).to_toml()) == QUIET.with_(
+        {"topology.storage.per_byte.append": "10ns"}
+    )
+
+
+# --- bounded queues -------------------------------------------------------------------------------------------------
+
+BUSY = QUIET.with_({"workload.rate": 4.0, "duration": 4.0, "drain": 30.0})  # 160 messages a second
+
+
+def drops(scenario: Scenario, tier: str) -> int:
+    world = World(scenario, plan(scenario))
+    world.run(scenario.duration)
+    nodes = {"gateway": world.gateways, "router": world.routers, "storage": world.storages}[tier]
+    return sum(node.work.station.drops for node in nodes)
+
+
+@pytest.mark.parametrize(
+    ("tier", "op"),
+    [("gateway", "send"), ("gateway", "push"), ("router", "send"), ("router", "deliver"), ("storage", "append")],
+)
+def test_what_a_full_queue_drops_is_counted_and_repeated_until_it_is_through(tier, op):
+    """What was dropped comes again by the timers of those who sent it, and each message is shown, once."""
+    scenario = BUSY.with_(
+        {
+            "workload.rate": 2.0,
+            f"topology.{tier}.service": {op: "5ms"},
+            f"topology.{tier}.queue": 2,
+            "policies.send_attempts": 99,
+            "policies.send_timeout": 0.5,
+        }
+    )
+    assert drops(scenario, tier) > 10
+    run = imsim.simulate(scenario)
+    assert run.manifest["stray"] == 0
+    counts = run.to_json_dict()
+    assert counts["messages"] == len(run.messages)
+    assert counts["delivered"] + counts["lost"] == counts["deliveries"] == len(run.messages)
+    assert (run.messages.outcome == "stored").all()
+    # A `deliver` that vanished is repeated by nobody; the next message of the conversation uncovers the gap.
+    assert counts["lost"] == 0 or op == "deliver"
+    assert run.digest == imsim.simulate(scenario).digest
+
+
+def test_what_fits_is_not_dropped_and_a_wide_queue_changes_no_row():
+    scenario = BUSY.with_({"topology.gateway.service": {"send": "2ms"}, "topology.storage.service": {"append": "3ms"}})
+    wide = scenario.with_({"topology.gateway.queue": 1000, "topology.storage.queue": 1000})
+    assert imsim.simulate(wide).digest == imsim.simulate(scenario).digest
+    assert drops(wide, "storage") == 0
+
+
+def test_what_takes_no_time_does_not_queue_and_is_not_dropped():
+    scenario = BUSY.with_({"topology.storage.service": {"save_place": "1h"}, "topology.storage.queue": 1})
+    assert set(imsim.simulate(scenario.with_({"duration": 1.0})).messages.outcome) == {"stored"}
+
+
+# --- own stations ---------------------------------------------------------------------------------------------------
+
+
+class Paused:
+    """One worker who takes a break: between 1 s and 1.5 s nothing is begun."""
+
+    def __init__(self, tier):
+        self.free = float("-inf")
+
+    def submit(self, now, demand, flow):
+        start = max(now, self.free)
+        if 1.0 <= start < 1.5:
+            start = 1.5
+        self.free = start + demand
+        return self.free
+
+
+class Picky(Paused):
+    """Takes every other job."""
+
+    odd = False
+
+    def submit(self, now, demand, flow):
+        self.odd = not self.odd
+        return super().submit(now, demand, flow) if self.odd else None
+
+
+def test_an_own_station_serves_a_node():
+    design = BUSY.with_({"topology.storage.service": {"append": "1ms"}, "duration": 2.0})
+    run = imsim.simulate(design.with_({"topology.storage.station": Paused}))
+    waits = delivery_seconds(run)
+    assert 0.4 < waits.max() < 0.6
+    assert run.digest == imsim.simulate(run.scenario).digest != imsim.simulate(design).digest
+
+
+@pytest.mark.parametrize("tier", ["gateway", "router", "storage"])
+def test_what_an_own_station_drops_is_dropped(tier):
+    service = {"gateway": "send", "router": "send", "storage": "append"}
+    scenario = QUIET.with_({f"topology.{tier}.service": {service[tier]: "1ms"}, f"topology.{tier}.station": Picky})
+    scenario = scenario.with_({"policies.send_timeout": 0.5, "topology.gateway.workers": 2})
+    run = imsim.simulate(scenario)
+    assert drops(scenario, tier) > 5
+    assert run.messages.attempts.max() > 1
+    assert (run.messages.outcome == "stored").all()
+    assert (run.deliveries.duplicates == 0).all()
+
+
+def test_a_file_names_an_own_station_and_refuses_to_read_it():
+    scenario = QUIET.with_({"topology.storage.station": Paused})
+    assert scenario.with_({"seed": 3}).topology.storage.station is Paused
+    text = scenario.to_toml()
+    assert 'station = "own part Paused"' in text
+    with pytest.raises(imsim.UsageError, match=r"topology.storage.station: own part Paused exists only in Python"):
+        Scenario.from_toml(text)
+    with pytest.raises(imsim.UsageError, match=r"topology.storage.station: expected a class or a function of your own"):
+        Scenario().with_({"topology.storage.station": 3})
