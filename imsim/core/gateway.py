@@ -8,7 +8,6 @@ are repeated until the device has acknowledged them.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -90,7 +89,7 @@ class _Connection:
         self.session: Session | None = None  # set once attached
         self.heard = now
         self.timer: Timer | None = None  # until logged in: the login's deadline; then: the heartbeat's
-        self.unacknowledged: dict[str, deque[_Push]] = {}  # by conversation, in seq order
+        self.unacknowledged: dict[str, list[_Push]] = {}  # by conversation, in seq order
         self.resyncs = 0  # how many it was sent
         self.rooms: set[str] = set()  # conversation ids of the chatrooms that it is in
         self.room_bucket: Bucket | None = None  # what it is sent of chatrooms, where there is a limit
@@ -327,7 +326,7 @@ class Gateway:
         pushes = connection.unacknowledged.get(conversation)
         if pushes is not None:
             while pushes and pushes[0].number <= frame.seq:
-                self._acknowledged(connection, pushes.popleft())
+                self._acknowledged(connection, pushes.pop(0))
             if not pushes:
                 del connection.unacknowledged[conversation]
         if connection.latest:
@@ -420,7 +419,7 @@ class Gateway:
         if push is not None:
             pushes = connection.unacknowledged.get(conversation)
             if pushes is None:
-                pushes = connection.unacknowledged[conversation] = deque()
+                pushes = connection.unacknowledged[conversation] = []
             pushes.append(push)
 
     def _push_once(self, connection: _Connection, frame: frames.Push, now: float) -> None:

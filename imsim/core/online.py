@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 from imsim.core import amendments, frames, storage
 from imsim.core.model import Message, Place, Session, p2p_members
 from imsim.core.timers import Timer
@@ -43,7 +41,7 @@ class User:
         self.revoked_before = 0.0  # tokens issued before this wall time are void
         self.places: dict[str, OnlinePlace] = {}  # by conversation
         self.request: storage.OpenUser | None = None
-        self.waiting: deque[ToOne] = deque()
+        self.waiting: list[ToOne] = []  # a deque takes ten times the memory, and this is empty as a rule
         self.timer: Timer | None = None
 
     def place(self, conversation_id: str) -> OnlinePlace:

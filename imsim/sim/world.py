@@ -91,6 +91,8 @@ class World:
         self.routers = [RouterNode(self, index) for index in range(topology.routers)]
         self.gateways = [GatewayNode(self, index) for index in range(topology.gateways)]
         self._connections = 0
+        # One number at a time is taken from a memoryview three times as fast as from an array.
+        self._at, self._sender, self._device = plan.at.data, plan.sender.data, plan.device.data
         self._amended = plan.amended
         self._seqs: dict[int, int] = {}  # of the amended ones that are stored
         self._has_requests = scenario.conversations.friend_requests > 0
@@ -148,9 +150,9 @@ class World:
     def _send(self, intent: int) -> None:
         """Send one message and schedule the next: the queue never holds the whole plan."""
         plan = self.plan
-        if intent + 1 < len(plan):
-            self.clock.call_at(plan.at[intent + 1] / 1e9, self._send, intent + 1)
-        client = self.clients[plan.device_index(int(plan.sender[intent]), int(plan.device[intent]))]
+        if intent + 1 < len(self._at):
+            self.clock.call_at(self._at[intent + 1] / 1e9, self._send, intent + 1)
+        client = self.clients[self._sender[intent] * len(plan.devices) + self._device[intent]]
         client.now = now = self.clock.now
         script.send(client.machine, plan, intent, str, str(intent), now)
         client.arm()

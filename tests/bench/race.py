@@ -35,7 +35,7 @@ def cpu(function: Callable[[], object]) -> float:
 
 
 def race(
-    benchmark: Any, subject: Callable[[], float], reference: Callable[[], float], rounds: int = 7
+    benchmark: Any, subject: Callable[[], float], reference: Callable[[], float], rounds: int = 5
 ) -> tuple[float, float]:
     """Medians of what the two return, taken in turns; once each where benchmarks are disabled."""
     times: list[tuple[float, float]] = []
