@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from imsim.analysis import latency
+from imsim.analysis import breakdown, latency
 from imsim.results import RunData
 
 if TYPE_CHECKING:
@@ -20,6 +20,15 @@ class Run(RunData):
         """Rows `delivery` and `ack`: count, lost, mean, p50, p95, p99, max in ms, after the warm-up; NaN where the
         statistic falls among what never came."""
         return latency.summary_table(self)
+
+    def breakdown(self, by: str = "where") -> pd.DataFrame:
+        """Where the time of deliveries went: mean, p50, p99, max (ms) and share, for each kind of span and place. Needs
+        `simulate(..., spans=True)`; see `imsim.analysis.breakdown`."""
+        return breakdown.breakdown(self, by)
+
+    def utilisation(self) -> pd.DataFrame:
+        """How busy each node of a simulated run was; with `simulate(..., spans=True)` also its queue and its peak."""
+        return breakdown.utilisation(self)
 
     def to_json_dict(self) -> dict[str, Any]:
         """What `imsim simulate --json` prints."""
@@ -61,6 +70,14 @@ class Plots:
         from imsim.analysis import plots
 
         return plots.cdf(self._run, ax)
+
+    def breakdown(self, ax: Axes | None = None) -> Axes:
+        """Where the time of deliveries went, as stacked bars: all, the middle half, the slowest hundredth."""
+        return breakdown.plot_breakdown(self._run, ax)
+
+    def nodes(self, ax: Axes | None = None) -> Axes:
+        """How busy the nodes were over time."""
+        return breakdown.plot_nodes(self._run, ax)
 
 
 make_run = Run.make

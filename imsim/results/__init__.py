@@ -6,12 +6,14 @@ Read in this order: `schema` (the tables), `recorder` (facts, noted while a worl
 
 from imsim.results.recorder import Facts, Kind, Recorder, read_facts
 from imsim.results.run import RunData
-from imsim.results.schema import DELIVERIES, MESSAGES, DeliveryOutcome, Outcome, Role, World
+from imsim.results.schema import DELIVERIES, MESSAGES, NODES, SPANS, DeliveryOutcome, Outcome, Role, World
 from imsim.results.tables import Tables, assemble, digest
 
 __all__ = [
     "DELIVERIES",
     "MESSAGES",
+    "NODES",
+    "SPANS",
     "DeliveryOutcome",
     "Facts",
     "Kind",

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from imsim.core.exceptions import UsageError
-from imsim.results.schema import DELIVERIES, MESSAGES, VERSION, World
+from imsim.results.schema import DELIVERIES, MESSAGES, NODES, SPANS, VERSION, World
 from imsim.results.tables import Tables, digest
 
 if TYPE_CHECKING:
@@ -31,8 +31,13 @@ if TYPE_CHECKING:
 
 _MESSAGES_FILE = "messages.parquet"
 _DELIVERIES_FILE = "deliveries.parquet"
+_SPANS_FILE = "spans.parquet"
+_NODES_FILE = "nodes.parquet"
 _MANIFEST_FILE = "manifest.json"
 _SCENARIO_FILE = "scenario.toml"
+
+#: Where they were recorded.
+_OPTIONAL = ((_SPANS_FILE, SPANS), (_NODES_FILE, NODES))
 
 _REQUIRED = {
     "run": str,
@@ -95,6 +100,8 @@ class RunData:
             },
             "scenario_values": scenario.model_dump(mode="json"),
         }
+        if tables.busy is not None:
+            manifest["busy"] = tables.busy
         clash = manifest.keys() & (extra or {}).keys()
         if clash:
             raise ValueError(f"extra redefines {', '.join(sorted(clash))}")
@@ -115,6 +122,7 @@ class RunData:
             _read_table(folder / _MESSAGES_FILE, MESSAGES),
             _read_table(folder / _DELIVERIES_FILE, DELIVERIES),
             manifest["stray"],
+            *(_read_table(folder / name, schema) if (folder / name).exists() else None for name, schema in _OPTIONAL),
         )
         if verify and digest(tables) != manifest["digest"]:
             raise UsageError(f"{folder}: the rows are not those that were written; their digest differs")
@@ -138,6 +146,9 @@ class RunData:
         try:
             pq.write_table(self.tables.messages, partial / _MESSAGES_FILE, compression="zstd")
             pq.write_table(self.tables.deliveries, partial / _DELIVERIES_FILE, compression="zstd")
+            for (name, _), table in zip(_OPTIONAL, (self.tables.spans, self.tables.nodes), strict=True):
+                if table is not None:
+                    pq.write_table(table, partial / name, compression="zstd")
             (partial / _SCENARIO_FILE).write_text(self.scenario.to_toml(), encoding="utf-8")
             manifest = json.dumps(self.manifest, indent=2, ensure_ascii=False)
             (partial / _MANIFEST_FILE).write_text(manifest + "\n", encoding="utf-8")
@@ -176,6 +187,27 @@ class RunData:
     def deliveries(self) -> pd.DataFrame:
         """One row per stored message and entitled device (schema.DELIVERIES), to be joined by `intent`."""
         return _to_pandas(self.tables.deliveries)
+
+    @cached_property
+    def spans(self) -> pd.DataFrame:
+        """Where the time of each delivery went (schema.SPANS), one row per span, in ns from the run's start.
+
+        Raises: UsageError if it was not recorded.
+        """
+        return self._recorded(self.tables.spans)
+
+    @cached_property
+    def nodes(self) -> pd.DataFrame:
+        """How busy the nodes were (schema.NODES): one row per node and bucket of time.
+
+        Raises: UsageError if it was not recorded.
+        """
+        return self._recorded(self.tables.nodes)
+
+    def _recorded(self, table: pa.Table | None) -> pd.DataFrame:
+        if table is None:
+            raise UsageError(f"run {self.id} has no spans: record them by simulate(..., spans=True)")
+        return _to_pandas(table)
 
     def __repr__(self) -> str:
         rows = f"{self.tables.messages.num_rows} messages, {self.tables.deliveries.num_rows} deliveries"

@@ -70,6 +70,35 @@ MESSAGES = pa.schema(
 )
 """One row per intended message, ordered by intent."""
 
+SPANS = pa.schema(
+    [
+        _always("intent", pa.int64()),
+        _always("recipient", _STRING),
+        _always("device", _STRING),
+        _always("number", pa.int32()),  # from 0
+        _always("kind", _STRING),  # see imsim.results.spans.KINDS
+        _always("where", _STRING),  # a node (router0), a link (uplink, gateway-router), or client
+        _always("op", _STRING),  # the operation, where there is one
+        _always("start", pa.int64()),
+        _always("end", pa.int64()),
+    ]
+)
+"""Where the time of each delivery went: one span begins where the one before it ended, the first at the message's
+intended_at, and the last ends at delivered_at. Ordered as the deliveries are, then by number."""
+
+NODES = pa.schema(
+    [
+        _always("node", _STRING),
+        _always("tier", _STRING),
+        _always("at", pa.int64()),  # where the bucket begins
+        _always("busy", pa.float64()),  # share of the workers' time, 0 to 1
+        _always("queue", pa.float64()),  # jobs that waited, on average
+        _always("jobs", pa.int64()),  # that came
+        _always("drops", pa.int64()),  # that were dropped
+    ]
+)
+"""How busy the nodes were: one row per node and bucket of time."""
+
 DELIVERIES = pa.schema(
     [
         _always("intent", pa.int64()),

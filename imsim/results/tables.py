@@ -36,6 +36,9 @@ class Tables:
     messages: pa.Table
     deliveries: pa.Table
     stray: int = 0
+    spans: pa.Table | None = None  # schema.SPANS, where they were recorded
+    nodes: pa.Table | None = None  # schema.NODES, likewise
+    busy: dict[str, float] | None = None  # node -> share of its workers' time, in a simulated run
 
 
 def assemble(plan: Plan, facts: Facts, *, knows_server: bool) -> Tables:

@@ -73,6 +73,11 @@ class Stream:
     def __init__(self, draws: Draws, entity: int) -> None:
         self._state = draws.key + entity * _I
 
+    @property
+    def place(self) -> int:
+        """A number that stands for what `next` will give: to draw, from a `Draws`, more about the same thing."""
+        return self._state & _MASK
+
     def next(self) -> float:
         """The next number, uniform in (0, 1), both ends excluded."""
         z = self._state & _MASK

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -34,6 +34,9 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
+#: Names of the branches of unions: they stand in pydantic's paths, and not in the file. Of faults: see their module.
+BRANCHES: dict[str, type[BaseModel]] = dict(KINDS)
+
 # What pydantic calls the mistake -> what was expected, with pydantic's own parameters of it.
 _EXPECTED = {
     "int_type": "a whole number",
@@ -50,14 +53,16 @@ _EXPECTED = {
     "greater_than_equal": "at least {ge:g}",
     "less_than": "less than {lt:g}",
     "less_than_equal": "at most {le:g}",
-    "union_tag_invalid": "a kind of " + ", ".join(KINDS),
+    "union_tag_invalid": "a kind of {kinds}",
+    "list_type": "a list",
 }
 
 
 def _line(details: ErrorDetails, model: type[BaseModel]) -> str:
     kind, context = details["type"], details.get("ctx", {})
     # pydantic names the branch taken in a union; in the file there is no such level.
-    path = [str(part) for part in details["loc"] if part not in KINDS]
+    path = [str(part) for part in details["loc"] if part not in BRANCHES]
+    kinds = [kind for kind in BRANCHES if (kind in KINDS) != (details["loc"][:1] == ("faults",))]
     if kind == "value_error":
         problem: Any = context["error"]
         if isinstance(problem, FieldError):
@@ -70,23 +75,24 @@ def _line(details: ErrorDetails, model: type[BaseModel]) -> str:
     elif kind == "missing":
         text = "missing"
     elif kind == "union_tag_not_found":
-        text = f"expected a kind of {', '.join(KINDS)}, got a table without 'kind'"
+        text = f"expected a kind of {', '.join(kinds)}, got a table without 'kind'"
     else:
         found = details["input"]
         if kind == "union_tag_invalid":
             found = context["tag"]
             path.append("kind")
-        text = f"expected {_EXPECTED.get(kind, 'another value').format(**context)}, got {shown(found)}"
+        expected = _EXPECTED.get(kind, "another value").format(**context, kinds=", ".join(kinds))
+        text = f"expected {expected}, got {shown(found)}"
     return f"{'.'.join(path)}: {text}" if path else text
 
 
 def _fields_at(model: type[BaseModel], location: Iterable[str | int]) -> list[str]:
     """The fields that exist at a location."""
     for part in location:
-        if part in KINDS:
-            model = KINDS[str(part)]
+        if part in BRANCHES:
+            model = BRANCHES[str(part)]
         elif (field := model.model_fields.get(str(part))) is not None:
-            below = field.annotation
-            if isinstance(below, type) and issubclass(below, BaseModel):
-                model = below
+            for below in (field.annotation, *get_args(field.annotation)):  # the values of a table, too
+                if isinstance(below, type) and issubclass(below, BaseModel):
+                    model = below
     return [name for name, field in model.model_fields.items() if field.exclude is not True]

@@ -97,6 +97,15 @@ def put(fields: dict[str, Any], path: str, value: object, name: str) -> None:
     *tables, last = path.split(".")
     for depth, part in enumerate(tables, start=1):
         below = fields.setdefault(part, {})
+        if isinstance(below, list):
+            # The entries of a list are numbered from 0: faults.0.at
+            entries = {str(number): entry for number, entry in enumerate(below)}
+            place = path.split(".")[depth]
+            if place not in entries:
+                raise UsageError(f"scenario {name}: {path}: there is no entry {place}; there are {len(below)}")
+            put(entries, path.split(".", depth)[depth], value, name)
+            below[:] = entries.values()
+            return
         if isinstance(below, BaseModel):  # another override put a whole section here
             below = fields[part] = as_tables(below)
         if not isinstance(below, dict):

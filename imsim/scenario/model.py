@@ -17,12 +17,35 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from imsim.core.exceptions import UsageError
 from imsim.core.policies import Policies as CorePolicies
 from imsim.scenario import files
-from imsim.scenario.errors import FieldError, explain
+from imsim.scenario.errors import FieldError, explain, suggestion
 from imsim.scenario.quantities import PositiveSeconds, Seconds
-from imsim.scenario.sections import Conversations, Limits, Network, Policies, Population, Section, Topology, Workload
+from imsim.scenario.sections import (
+    AnyFault,
+    Conversations,
+    Fault,
+    Limits,
+    Network,
+    Policies,
+    Population,
+    Section,
+    Topology,
+    Workload,
+)
+from imsim.scenario.sections.faults import (
+    TIERS,
+    LossBurst,
+    MassReconnect,
+    Partition,
+    SlowReader,
+    StorageStall,
+    nodes_of,
+)
+
+#: Tiers that send each other anything.
+_JOINED = ({"gateway", "router"}, {"router"}, {"router", "storage"})
 
 # The one place that says what only the simulation can choose.
-LIVE_IGNORES = ("network", "topology")
+LIVE_IGNORES = ("network", "topology", "faults")
 
 
 class Scenario(Section):
@@ -54,6 +77,7 @@ class Scenario(Section):
     workload: Workload = Field(default=Workload(), description="how often, and how much")
     network: Network = Field(default=Network(), description="what lies between the nodes (simulated only)")
     topology: Topology = Field(default=Topology(), description="what the service consists of (simulated only)")
+    faults: list[AnyFault] = Field(default=[], description="what goes wrong, and when (simulated only)")
     policies: Policies = Field(default=Policies(), description="how client and server behave")
     limits: Limits = Field(default=Limits(), description="where queues and requests end")
 
@@ -89,6 +113,8 @@ class Scenario(Section):
             if count:
                 largest = min(size.upper, users) if math.isfinite(size.upper) else size.upper
                 _check_fits(f"conversations.{what}", largest, f"limits.{what}", limit)
+        for number, fault in enumerate(self.faults):
+            _check_fault(f"faults.{number}", fault, self.topology)
         return self
 
     @classmethod
@@ -156,6 +182,28 @@ class Scenario(Section):
     def preset_text(name: str) -> str:
         """A preset as it stands in its file, comments included. Raises: UsageError if there is none of this name."""
         return files.preset_text(name)
+
+
+def _check_fault(path: str, fault: Fault, topology: Topology) -> None:
+    """Whoever it befalls must be there."""
+    if isinstance(fault, LossBurst | SlowReader | MassReconnect):
+        return
+    counts = {"gateway": topology.gateways, "router": topology.routers, "storage": topology.storages}
+    sides = []
+    for field in ("target", "other") if isinstance(fault, Partition) else ("target",):
+        target = getattr(fault, field)
+        nodes = nodes_of(target, counts)
+        if isinstance(fault, StorageStall) and not target.startswith("storage"):
+            nodes = None
+        if nodes is None:
+            tiers = ["storage"] if isinstance(fault, StorageStall) else TIERS
+            known = [*tiers, *(f"{tier}{n}" for tier in tiers for n in range(counts[tier]))]
+            listed = ", ".join(known if len(known) <= 12 else [*known[:11], "..."])
+            raise FieldError(f"{path}.{field}", f"there is no {target}{suggestion(target, known)}; there are {listed}")
+        sides.append({tier for tier, _ in nodes})
+    if len(sides) == 2 and not any({one, other} in _JOINED for one in sides[0] for other in sides[1]):
+        assert isinstance(fault, Partition)
+        raise FieldError(f"{path}.other", f"nothing that could be cut off goes from {fault.target} to {fault.other}")
 
 
 def _check_fits(path: str, largest: float, limit_path: str, limit: int) -> None:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 def busy_users(scenario: Scenario, plan: Plan) -> npt.NDArray[np.bool_]:
     """Of each user, whether the plan has anything for the user's devices to do, be it to show a message."""
-    if scenario.policies.presence != "off":
-        return np.ones(len(plan.users), bool)  # a friend's device is told who comes and goes
+    if scenario.faults or scenario.policies.presence != "off":
+        return np.ones(len(plan.users), bool)  # all may lose their connections, or are told which friends come and go
     # The audience of a chatroom enters it, spoken in or not.
     is_used = np.array([conversation.scene is Scene.CHATROOM for conversation in plan.conversations], bool)
     is_used[plan.conversation] = True
@@ -56,4 +56,4 @@ class Heartbeats:
         if self._gateway.machine is not None:
             for op in (frames.Ping.op, frames.Pong.op):
                 self._gateway.work.done(now, op, None)
-        self._clock.call_at(now + self._gap, self._beat, None)
+        self._clock.alarm_at(now + self._gap, self._beat, None)  # which is no consequence of this one

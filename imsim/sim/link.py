@@ -1,33 +1,193 @@
-"""A link: one direction of a connection between two nodes."""
+"""A link: one direction of a connection between two nodes. Delay lives here."""
 
 from __future__ import annotations
 
-from imsim.scenario import Stream
+import math
+from bisect import bisect_right
+from collections.abc import Callable
+from typing import Any
+
+from imsim.core.model import Message
+from imsim.scenario import Draws, Stream
+from imsim.scenario.sections import ClientLink
 from imsim.scenario.sections import Link as LinkFields
+from imsim.sim.clock import Clock
+
+#: What a frame weighs besides its content, in bytes. The wire's JSON around the content has 13 (ping) to 218 (push); a
+#: WebSocket header 2 to 8, a TLS 1.3 record 22, TCP and IP 40 more: 80 to 290, most frames in the upper half.
+FRAME_OVERHEAD = 200
+
+_MANY = 32  # frames of a link that are remembered before it looks which can be forgotten
+_JITTER, _LOSS = 0, 1  # what is drawn for a frame besides its latency
+
+
+def frame_bytes(thing: Any) -> int:
+    """The bytes of a frame: its overhead, and the content and custom of each message in it. Of what travels as a tuple
+    (who asked, who is to be told ...) it is the last part that is a frame."""
+    while type(thing) is tuple:
+        thing = thing[-1]
+    thing = getattr(thing, "frame", thing)  # what a gateway passes on, or is to pass on
+    messages = getattr(thing, "messages", None)
+    if messages is not None:
+        return FRAME_OVERHEAD + sum(FRAME_OVERHEAD + _content(message) for message in messages)
+    return FRAME_OVERHEAD + _content(getattr(thing, "message", thing))
+
+
+def _content(message: Message | Any) -> int:
+    content, custom = getattr(message, "content", ""), getattr(message, "custom", None)
+    return len(content) + (len(custom) if isinstance(custom, str) else 0)
 
 
 class Link:
-    """Delay lives here: latency, and what lost transmissions add. Frames keep their order, as TCP keeps it: one that
-    is late holds up those behind it."""
+    """Between a device and its gateway. Frames keep the order in which `carry` is called, as TCP keeps it: one that is
+    late holds up those behind it.
 
-    __slots__ = ("_constant", "_fields", "_last", "_stream")
+    `luck` is for what befalls single frames (jitter, loss); what is drawn of it goes by the place in `stream`, which is
+    the latencies', so that more of the one leaves the other as it was. `bandwidth`: bytes per second; absent, without
+    end.
+    """
 
-    def __init__(self, fields: LinkFields, stream: Stream) -> None:
+    __slots__ = (
+        "_bandwidth",
+        "_clock",
+        "_constant",
+        "_fields",
+        "_free",
+        "_is_plain",
+        "_jitter",
+        "_last",
+        "_luck",
+        "_most",
+        "_quantile",
+        "_stream",
+        "is_measured",
+        "loss",
+        "on_broken",
+        "parts",
+    )
+
+    def __init__(
+        self, fields: LinkFields, stream: Stream, clock: Clock, luck: Draws, bandwidth: float | None = None
+    ) -> None:
+        jitter = fields.jitter
         self._fields = fields
-        self._constant = fields.latency.constant if fields.loss == 0 else None
         self._stream = stream
-        self._last = float("-inf")
+        self._clock = clock
+        self._luck = luck
+        self._quantile = fields.latency.quantile
+        self._jitter = None if jitter.constant == 0 else jitter
+        self._bandwidth = bandwidth
+        most = fields.max_retransmits if isinstance(fields, ClientLink) else None
+        self._most = math.inf if most is None else most
+        self._free = -math.inf  # when the last frame is sent
+        self._last = -math.inf  # when the last frame arrives
+        self.loss = fields.loss
+        self.is_measured = False  # whether somebody wants to know the `parts`, which takes the long way
+        #: Called with the time at which the sender gives the connection up; from then on nothing is carried.
+        self.on_broken: Callable[[float], object] | None = None
+        #: Of the latest frame: when it began to be sent, when it would have come without loss, and when with it.
+        self.parts = (0.0, 0.0, 0.0)
+        self._is_plain = False
+        self._constant: float | None = None
+        self.settle()
 
-    def arrival(self, now: float) -> float:
-        """When a frame that leaves now, in seconds, will arrive. Calls in the order of leaving, unless the latency is
-        constant: then nobody can get ahead of anybody, whatever the order of the calls."""
+    def settle(self) -> None:
+        """Choose the short way where nothing but the latency counts."""
+        self._is_plain = not (self.is_measured or self.loss or self._jitter or self._bandwidth)
+        self._constant = self._fields.latency.constant if self._is_plain else None
+
+    def forget(self) -> None:
+        """What is still to leave will not: nothing waits for it."""
+        self._free = self._last = -math.inf
+
+    def carry(self, leaves: float, arrive: Callable[[Any], object], frame: Any) -> None:
+        """Have `arrive(frame)` called when a frame arrives that leaves at the time `leaves`, in seconds."""
         if self._constant is not None:
-            return now + self._constant
-        latency = self._fields.latency.quantile(self._stream.next())
-        while self._fields.loss and self._stream.next() < self._fields.loss:
-            latency += self._fields.retransmit
-        at = now + latency
+            # Nobody can get ahead of anybody, whatever the order of the calls.
+            self._clock.call_at(leaves + self._constant, arrive, frame)
+            return
+        if self._is_plain:
+            at = leaves + self._quantile(self._stream.next())
+        else:
+            at = self._with_everything(leaves, frame)
+            if at == math.inf:
+                return
         if at < self._last:
             at = self._last
         self._last = at
+        self._clock.call_at(at, arrive, frame)
+
+    def _with_everything(self, leaves: float, frame: Any) -> float:
+        """When it would arrive if none were before it; infinity where the connection breaks."""
+        begins = sent = leaves
+        if self._bandwidth is not None:
+            begins = max(leaves, self._free)
+            self._free = sent = begins + frame_bytes(frame) / self._bandwidth
+        name = self._stream.place
+        at = sent + self._quantile(self._stream.next())
+        if self._jitter is not None:
+            at += self._jitter.quantile(self._luck.at(name, _JITTER))
+        unspoilt = at
+        if self.loss and (u := self._luck.at(name, _LOSS)) < self.loss:
+            lost = int(math.log(u) / math.log(self.loss))  # geometric: each transmission is lost with this chance
+            if lost > self._most:
+                if self.on_broken is not None:
+                    self.on_broken(sent + (self._most + 1) * self._fields.retransmit)
+                return math.inf
+            at += lost * self._fields.retransmit
+        self.parts = (begins, unspoilt, at)
+        return at
+
+
+class BackboneLink(Link):
+    """Between two servers, which send to each other over one lasting connection. Frames keep the order in which they
+    leave, which need not be that of the calls: where several workers are at it, what came later may be done earlier."""
+
+    __slots__ = ("_latest", "_left", "_passed")
+
+    def __init__(
+        self, fields: LinkFields, stream: Stream, clock: Clock, luck: Draws, bandwidth: float | None = None
+    ) -> None:
+        super().__init__(fields, stream, clock, luck, bandwidth)
+        self._left = -math.inf  # when the last of them leaves
+        #: (leaves, before when none that leaves later arrives), ascending: those that may not have left yet.
+        self._latest: list[tuple[float, float]] = []
+        self._passed = -math.inf  # the same of those that have left, and are forgotten
+
+    def carry(self, leaves: float, arrive: Callable[[Any], object], frame: Any) -> None:
+        if self._constant is not None:
+            self._clock.call_at(leaves + self._constant, arrive, frame)  # in order by itself
+            return
+        if self._is_plain:
+            at = leaves + self._quantile(self._stream.next())
+        else:
+            at = self._with_everything(leaves, frame)
+        if leaves >= self._left:
+            if at < self._last:
+                at = self._last
+            self._left, self._last = leaves, at
+            self._latest.append((leaves, at))
+            if len(self._latest) > _MANY:
+                self._forget()
+        else:
+            at = self._among_others(leaves, at)
+        self._clock.call_at(at, arrive, frame)
+
+    def _forget(self) -> None:
+        gone = bisect_right(self._latest, (self._clock.now, math.inf))
+        if gone:
+            self._passed = self._latest[gone - 1][1]
+            del self._latest[:gone]
+
+    def _among_others(self, leaves: float, at: float) -> float:
+        """The same for one that leaves before others that were announced earlier."""
+        latest = self._latest
+        place = bisect_right(latest, (leaves, math.inf))
+        at = max(at, latest[place - 1][1] if place else self._passed)
+        latest.insert(place, (leaves, at))
+        for later in range(place + 1, len(latest)):
+            if latest[later][1] >= at:
+                return at
+            latest[later] = (latest[later][0], at)  # too late for that one, but not for those behind it
+        self._last = max(self._last, at)
         return at

@@ -35,6 +35,11 @@ class Station:
         """Whether a job that comes now would be dropped. `besides`: jobs that wait at the node and not here."""
         return False
 
+    def forget(self) -> None:
+        """All jobs are gone: the workers are free. (What was taken on stays counted.)"""
+        self._free = [float("-inf")] * len(self._free)
+        self._last.clear()
+
     def submit(self, now: float, demand: float, flow: Hashable = None, jobs: int = 1) -> float | None:
         """When a job that comes now and needs `demand` seconds of work will leave; None: it is dropped. Calls in the
         order of arrival. `jobs`: as how many it counts, if several are done as one.
@@ -86,6 +91,11 @@ class BoundedStation(Station):
     def full(self, now: float, besides: int = 0) -> bool:
         return self.inside(now) + besides >= self.room
 
+    def forget(self) -> None:
+        super().forget()
+        self._arrivals.clear()
+        self._departures.clear()
+
     def submit(self, now: float, demand: float, flow: Hashable = None, jobs: int = 1) -> float | None:
         if self.inside(now) + jobs > self.room:
             self.drops += jobs
@@ -109,7 +119,7 @@ class OwnStation(Station):
     `own` needs one method, `submit(now, demand, flow)`, called once for each operation in the order of arrival, that
     answers when it will be done (not before `now`) or None: dropped. `flow` is what must stay in order among itself.
     A method `full(now)`, if there is one, is asked by a storage before it carries out a request, so that what is
-    dropped is not carried out.
+    dropped is not carried out. A method `forget()`, if there is one, is called when the node crashes.
     """
 
     __slots__ = ("_full", "_own")
@@ -121,6 +131,11 @@ class OwnStation(Station):
 
     def full(self, now: float, besides: int = 0) -> bool:
         return self._full is not None and bool(self._full(now))
+
+    def forget(self) -> None:
+        forget = getattr(self._own, "forget", None)
+        if forget is not None:
+            forget()
 
     def submit(self, now: float, demand: float, flow: Hashable = None, jobs: int = 1) -> float | None:
         done = self._own.submit(now, demand, flow)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache, partial
-from typing import Any
+from typing import Any, TypeVar
 from zlib import crc32
 
 import numpy as np
@@ -17,10 +18,14 @@ from imsim.core.memory import MemoryStorage
 from imsim.core.model import Scene
 from imsim.results import Recorder, Tables, assemble
 from imsim.scenario import Draws, Plan, PlannedConversation, Scenario, Stream, plan, script
+from imsim.scenario.sections import ClientLink, Tier
+from imsim.scenario.sections import Link as LinkFields
 from imsim.sim.clock import Clock
+from imsim.sim.faults import CuttableLink, Faults, PausableConnection
 from imsim.sim.idle import Heartbeats, busy_users
-from imsim.sim.link import Link
+from imsim.sim.link import BackboneLink, Link
 from imsim.sim.nodes import ClientNode, Connection, GatewayNode, RouterNode, StorageNode, intent_of
+from imsim.sim.nodes.work import Work
 from imsim.sim.placement import placement
 
 #: The simulation starts this long before time 0, at which the workload starts. In the first half all devices log in,
@@ -30,6 +35,7 @@ LEAD = 10.0
 #: Wall time, seconds since 1970, at which the simulation's time was 0: so that no wall time is negative.
 EPOCH = LEAD
 
+_L = TypeVar("_L", bound=Link)
 Progress = Callable[[float], None]
 
 
@@ -39,16 +45,27 @@ def simulate(
     seed: int | None = None,
     duration: float | None = None,
     progress: Progress | None = None,
+    spans: bool = False,
 ) -> Tables:
     """Carry out the scenario's plan in simulated time and return its rows.
 
     seed, duration (seconds): in place of the scenario's own. `progress` is told the share done, from 0 to 1.
+    spans: record also where the time went, and how busy the nodes were; the other rows are the same.
     Raises: UsageError if the plan is impossible to hold.
     """
+    duration = scenario.duration if duration is None else duration
     with _no_garbage_collection():
+        if spans:
+            from imsim.sim.spans import TracedWorld
+
+            traced = TracedWorld(scenario, plan(scenario, seed, duration), seed=seed)
+            traced.run(duration, progress)
+            tables = traced.tables()
+            series = traced.node_series(duration + scenario.drain)
+            return replace(tables, spans=traced.tracer.table(tables.deliveries), nodes=series)
         world = World(scenario, plan(scenario, seed, duration), seed=seed)
-        world.run(scenario.duration if duration is None else duration, progress)
-        return assemble(world.plan, world.recorder.facts(), knows_server=True)
+        world.run(duration, progress)
+        return world.tables()
 
 
 @contextmanager
@@ -73,10 +90,11 @@ class World:
         self.plan = plan
         self.seed = seed = scenario.seed if seed is None else seed
         self.policies = scenario.core_policies()
-        self.clock = Clock(-LEAD)
+        self.clock = self.new_clock(-LEAD)
         self.epoch = EPOCH
         self.recorder = Recorder()
         self.storage = MemoryStorage(self.policies.fanout)
+        self.durable: dict[str, float] = {}  # conversation -> when all that storage has of it by now is safe
         #: Called with every event of a client, after it was recorded: (node, event).
         self.on_client_event: Callable[[ClientNode, events.ClientEvent], None] | None = None
 
@@ -85,11 +103,16 @@ class World:
         self.jitter_draws = Draws(seed, "reconnect")
         self._login_draws = Draws(seed, "login")
         self._backend_draws = Draws(seed, "link", "backend")
+        self.link_luck = Draws(seed, "link", "luck")
+        network = scenario.network
+        self._networks = [link for _, link in network.of_users(seed, len(plan.users))] if network.clients else None
 
+        self.faults = Faults(self, scenario.faults)
+        self._connection_class = PausableConnection if self.faults.pauses_devices else Connection
         topology = scenario.topology
-        self.storages = [StorageNode(self, index) for index in range(topology.storages)]
-        self.routers = [RouterNode(self, index) for index in range(topology.routers)]
-        self.gateways = [GatewayNode(self, index) for index in range(topology.gateways)]
+        self.storages = [self.storage_class(self, index) for index in range(topology.storages)]
+        self.routers = [self.router_class(self, index) for index in range(topology.routers)]
+        self.gateways = [self.gateway_class(self, index) for index in range(topology.gateways)]
         self._connections = 0
         # One number at a time is taken from a memoryview three times as fast as from an array.
         self._at, self._sender, self._device = plan.at.data, plan.sender.data, plan.device.data
@@ -109,7 +132,7 @@ class World:
         is_busy = busy_users(scenario, plan)
         #: By device number; without those that are idle for the whole run, see `imsim.sim.idle`.
         self.clients = {
-            number: ClientNode(self, number, plan.users[user], name)
+            number: self.client_class(self, number, plan.users[user], name)
             for user in np.nonzero(is_busy)[0].tolist()
             for device, name in enumerate(plan.devices)
             for number in (plan.device_index(user, device),)
@@ -122,6 +145,7 @@ class World:
             self.log_in()
         if self.plan.actions:
             self.clock.call_at(self.plan.actions[0].at / 1e9, self._act, 0)
+        self.faults.schedule()
         if len(self.plan):
             self.clock.call_at(self.plan.at[0] / 1e9, self._send, 0)
         end = duration + self.scenario.drain
@@ -146,6 +170,24 @@ class World:
             for index, gateway in enumerate(self.gateways):
                 if many := int(is_idle[index :: len(self.gateways)].sum()):
                     Heartbeats(self.clock, gateway, many, self.policies.heartbeat)
+
+    def tables(self) -> Tables:
+        """The rows of what has happened so far."""
+        tables = assemble(self.plan, self.recorder.facts(), knows_server=True)
+        return replace(tables, busy=self._busy())
+
+    def _busy(self) -> dict[str, float]:
+        topology, seconds = self.scenario.topology, self.clock.now + LEAD
+        found = {}
+        for name, works, tier in (
+            ("gateway", [node.work for node in self.gateways], topology.gateway),
+            ("router", [node.work for node in self.routers], topology.router),
+            ("storage", [node.work for node in self.storages], topology.storage),
+        ):
+            for number, work in enumerate(works):
+                taken_on = work.station.busy  # where it is overloaded, more than it could do
+                found[f"{name}{number}"] = round(min(taken_on / (seconds * tier.workers), 1.0), 6)
+        return found
 
     def _send(self, intent: int) -> None:
         """Send one message and schedule the next: the queue never holds the whole plan."""
@@ -174,6 +216,22 @@ class World:
                 at = -LEAD + (2 + self._login_draws.at(client.number)) * LEAD / 4
                 self.clock.call_at(at, client.act, partial(client.machine.enter, room.name))
 
+    # --- what it is made of: another kind of world has others -------------------------------------------------------
+
+    client_class = ClientNode
+    gateway_class = GatewayNode
+    router_class = RouterNode
+    storage_class = StorageNode
+
+    def new_clock(self, at: float) -> Clock:
+        return Clock(at)
+
+    def new_link(self, kind: type[_L], fields: LinkFields, stream: Stream, where: str, bandwidth: float | None) -> _L:
+        return kind(fields, stream, self.clock, self.link_luck, bandwidth)
+
+    def new_work(self, tier: Tier, kind: str, index: int) -> Work:
+        return Work(tier, self.seed, kind, index, self.clock)
+
     # --- who is where -----------------------------------------------------------------------------------------------
 
     def new_connection(self, client: ClientNode) -> Connection:
@@ -182,15 +240,24 @@ class World:
         gateways = self.gateways[first:] + self.gateways[:first]
         gateway = next((gateway for gateway in gateways if gateway.machine is not None), gateways[0])
         self._connections += 1
-        return Connection(self._connections, client, gateway)
+        return self._connection_class(self._connections, client, gateway)
 
-    def backend_links(self, source: tuple[str, int], tier: str, count: int) -> list[Link]:
+    def backend_links(self, source: tuple[str, int], tier: str, count: int) -> list[BackboneLink]:
         """A node's links to all nodes of a tier."""
         kind, index = source
-        return [
-            Link(self.scenario.network.backend, Stream(self._backend_draws, crc32(f"{kind}{index}>{tier}{n}".encode())))
-            for n in range(count)
-        ]
+        fields = self.scenario.network.between(kind, tier)
+        streams = [Stream(self._backend_draws, crc32(f"{kind}{index}>{tier}{n}".encode())) for n in range(count)]
+        link_class = CuttableLink if self.faults.cuts_links else BackboneLink
+        links = [self.new_link(link_class, fields, stream, f"{kind}-{tier}", fields.bandwidth) for stream in streams]
+        for number, link in enumerate(links):
+            if isinstance(link, CuttableLink):
+                link.between(self.faults, source, (tier, number))
+        return links
+
+    def network_of(self, number: int) -> ClientLink:
+        """The network of a device, which is its user's."""
+        networks = self._networks
+        return networks[number // len(self.plan.devices)] if networks else self.scenario.network.client
 
     def storage_for(self, request: storage.Request) -> StorageNode:
         if isinstance(request, storage.Append):

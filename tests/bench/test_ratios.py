@@ -2,8 +2,8 @@
 
     python -m pytest tests/bench/test_ratios.py --benchmark-enable -n0 -p no:randomly
 
-prints the measures against their goals (about three minutes of CPU time). In the ordinary suite each runs once, tiny, to see that it
-works, and that what is compared is the same.
+prints the measures against their goals (about three minutes of CPU time). In the ordinary suite each runs once, tiny,
+to see that it works, and that what is compared is the same.
 """
 
 from __future__ import annotations

@@ -157,7 +157,7 @@ def problem(*overrides: str) -> str:
         ("populaton.users=5", "populaton: unknown field (did you mean 'population'?); known here: title, seed,"),
         ("population.user=5", "population.user: unknown field (did you mean 'users'?); known here: users, devices"),
         ("population.colour=red", "population.colour: unknown field; known here: users, devices"),
-        ("network.moon.latency=1.3s", "network.moon: unknown field; known here: client, backend"),
+        ("network.moon.latency=1.3s", "network.moon: unknown field; known here: client, clients,"),
         ("duration.x=1", "duration.x: unknown field; duration is no table"),
         ("seed", "override 'seed': expected path=value, as in population.users=500"),
         ("=5", "override '=5': expected path=value, as in population.users=500"),
@@ -388,7 +388,7 @@ def test_files_that_are_no_scenarios(tmp_path: Path) -> None:
 
 
 def test_the_live_world_ignores_sections_that_exist() -> None:
-    assert Scenario().ignored_live() == list(LIVE_IGNORES) == ["network", "topology"]
+    assert Scenario().ignored_live() == list(LIVE_IGNORES) == ["network", "topology", "faults"]
     assert set(LIVE_IGNORES) <= set(Scenario.model_fields)
 
 

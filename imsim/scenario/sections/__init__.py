@@ -1,13 +1,19 @@
 """The tables of a scenario's file, one module for each side of the system that they describe."""
 
 from imsim.scenario.sections.base import Section
-from imsim.scenario.sections.network import Link, Network
+from imsim.scenario.sections.faults import AnyFault, Fault
+from imsim.scenario.sections.network import PROFILES, BackendLink, ClientLink, Link, Network
 from imsim.scenario.sections.people import Conversations, Population, Workload
 from imsim.scenario.sections.policies import Limits, Policies
 from imsim.scenario.sections.topology import Tier, Topology
 
 __all__ = [
+    "PROFILES",
+    "AnyFault",
+    "BackendLink",
+    "ClientLink",
     "Conversations",
+    "Fault",
     "Limits",
     "Link",
     "Network",

@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 class ClientNode(Machines):
     """A device. `number` is its device number in the plan."""
 
-    __slots__ = ("connection", "down_draws", "lose", "machine", "number", "up_draws")
+    __slots__ = ("connection", "down_draws", "lose", "machine", "network", "number", "up_draws")
 
     def __init__(
         self, world: World, number: int, user: str, device: str, token: str | None = None, kind: str = ""
     ) -> None:
         super().__init__(world)
         self.number = number
+        self.network = world.network_of(number)
         self.connection: Connection | None = None
         self.up_draws = Stream(world.up_draws, number)
         self.down_draws = Stream(world.down_draws, number)
@@ -61,10 +62,8 @@ class ClientNode(Machines):
 
     def break_connection(self) -> None:
         """The network between this device and its gateway fails: both ends learn of it, frames on their way vanish."""
-        connection = self.connection
-        if connection is not None:
-            connection.lost_by_gateway(None)
-            connection.lost_by_client(None)
+        if self.connection is not None:
+            self.connection.cut(None)
 
     # --- the client's port ---
 

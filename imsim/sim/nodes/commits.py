@@ -11,8 +11,8 @@ from imsim.scenario.sections.topology import Commit
 from imsim.sim.clock import Clock
 from imsim.sim.nodes.work import Work
 
-#: Called when it is known when an append will be done, or (None) that it was dropped.
-Answer = Callable[[float | None], None]
+#: Called when it is known when the commit of an append begins and will be done, or (None) that it was dropped.
+Answer = Callable[[float, float | None], None]
 
 
 class _Waiting(NamedTuple):
@@ -27,11 +27,10 @@ class GroupCommit:
     first of them has waited for `linger`; takes the first `batch` of those that wait; and keeps one worker for the
     commit's own service time and that of each append in it. All of them are done when it is."""
 
-    __slots__ = ("_batch", "_clock", "_linger", "_under_way", "_waiting", "_work")
+    __slots__ = ("_clock", "_fields", "_under_way", "_waiting", "_work")
 
     def __init__(self, fields: Commit, work: Work, clock: Clock) -> None:
-        self._batch = fields.batch
-        self._linger = fields.linger
+        self._fields = fields
         self._work = work
         self._clock = clock
         self._waiting: deque[_Waiting] = deque()
@@ -40,6 +39,11 @@ class GroupCommit:
     def __len__(self) -> int:
         """How many wait."""
         return len(self._waiting)
+
+    def forget(self) -> GroupCommit:
+        """The node crashes: who waits is never answered. What takes the place of this one, which is of no use now."""
+        self._waiting.clear()
+        return GroupCommit(self._fields, self._work, self._clock)
 
     def add(self, request: storage.Append, demand: float, answer: Answer) -> None:
         self._waiting.append(_Waiting(self._clock.now, request, demand, answer))
@@ -50,8 +54,8 @@ class GroupCommit:
         """`is_new`: nobody has set the alarm yet for the append that is the first now."""
         if not self._waiting:
             return
-        due = self._waiting[0].since + self._linger
-        if len(self._waiting) >= self._batch or self._clock.now >= due:
+        due = self._waiting[0].since + self._fields.linger
+        if len(self._waiting) >= self._fields.batch or self._clock.now >= due:
             self._start()
         elif is_new:
             self._clock.call_at(due, self._lingered, None)
@@ -61,14 +65,13 @@ class GroupCommit:
             self._start_or_wait(is_new=False)
 
     def _start(self) -> None:
-        taken = [self._waiting.popleft() for _ in range(min(self._batch, len(self._waiting)))]
-        demand = self._work.commit_demand(taken[0].request) + sum(one.demand for one in taken)
-        done = self._work.station.submit(self._clock.now, demand, None, len(taken))
+        taken = [self._waiting.popleft() for _ in range(min(self._fields.batch, len(self._waiting)))]
+        begins, done = self._work.commit(self._clock.now, taken[0].request, [one.demand for one in taken])
         self._under_way = done is not None
         if done is not None:
             self._clock.call_at(done, self._done, None)
         for one in taken:
-            one.answer(done)
+            one.answer(begins, done)
 
     def _done(self, _: None) -> None:
         self._under_way = False

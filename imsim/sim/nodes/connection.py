@@ -25,15 +25,40 @@ class Connection:
         self.clock = client.world.clock
         self.client_open = True
         self.gateway_open = False
-        fields = client.world.scenario.network.client
-        self._up = Link(fields, client.up_draws)
-        self._down = Link(fields, client.down_draws)
+        world, fields = client.world, client.network
+        upload = fields.bandwidth if fields.upload is None else fields.upload
+        self._up = world.new_link(Link, fields, client.up_draws, "uplink", upload)
+        self._down = world.new_link(Link, fields, client.down_draws, "downlink", fields.bandwidth)
+        if fields.max_retransmits is not None:
+            self._up.on_broken = self._down.on_broken = self._given_up
 
     def up(self, at: float, arrive: Callable[[Any], None], frame: Any) -> None:
-        self.clock.call_at(self._up.arrival(at), arrive, frame)
+        self._up.carry(at, arrive, frame)
 
     def down(self, at: float, arrive: Callable[[Any], None], frame: Any) -> None:
-        self.clock.call_at(self._down.arrival(at), arrive, frame)
+        self._down.carry(at, arrive, frame)
+
+    def lose(self, loss: float) -> None:
+        """From now on so many of its transmissions are lost."""
+        for link in (self._up, self._down):
+            link.loss = loss
+            link.settle()
+
+    def gateway_crashed(self) -> None:
+        """The client sees it break; what the gateway had not sent it never will."""
+        self.gateway_open = False
+        self._down.forget()
+        self.down(self.clock.now, self.lost_by_client, None)
+
+    def _given_up(self, at: float) -> None:
+        """At that time it breaks, and both ends learn of it. (Whether the other end could, TCP does not say; without
+        it, it would by its heartbeat.)"""
+        self.clock.call_at(at, self.cut, None)
+
+    def cut(self, _: None) -> None:
+        """It breaks, both ends learn of it, and what is on its way vanishes."""
+        self.lost_by_gateway(None)
+        self.lost_by_client(None)
 
     # --- at the gateway ---
 

@@ -9,9 +9,10 @@ from imsim.core.gateway import Gateway
 from imsim.core.model import Code
 from imsim.sim.nodes.connection import Connection
 from imsim.sim.nodes.machines import Machines
-from imsim.sim.nodes.work import Work, intent_of
+from imsim.sim.nodes.work import intent_of
 
 if TYPE_CHECKING:
+    from imsim.sim.nodes.router import RouterNode
     from imsim.sim.world import World
 
 
@@ -21,7 +22,7 @@ class GatewayNode(Machines):
     def __init__(self, world: World, index: int) -> None:
         super().__init__(world)
         self.name = f"g{index}"
-        self.work = Work(world.scenario.topology.gateway, world.seed, "gateway", index, world.clock)
+        self.work = world.new_work(world.scenario.topology.gateway, "gateway", index)
         self._links = world.backend_links(("gateway", index), "router", world.scenario.topology.routers)
         self._connections: dict[int, Connection] = {}
         self.machine: Gateway | None = None
@@ -35,10 +36,20 @@ class GatewayNode(Machines):
         """Everything in memory is gone; the clients see their connections break."""
         self.machine = None
         self._timers = ()
+        self.work.station.forget()
         connections, self._connections = self._connections, {}
         for connection in connections.values():
-            connection.gateway_open = False
-            connection.down(self.clock.now, connection.lost_by_client, None)
+            connection.gateway_crashed()
+
+    def start_anew(self) -> None:
+        self.start()
+
+    def router_lost(self, router: RouterNode) -> None:
+        """The link to it broke."""
+        if self.machine is not None:
+            self.now = self.clock.now
+            self.machine.router_lost(lambda name: self.world.router_of(name) is router)
+            self.arm()
 
     def handle_timer(self, now: float) -> None:
         if self.machine:
@@ -111,11 +122,11 @@ class GatewayNode(Machines):
 
     def to_conversation(self, frame: frames.Up) -> None:
         router = self.world.router_of(frame.conversation_id)
-        self.clock.call_at(self._links[router.index].arrival(self.now), router.receive, frame)
+        self._links[router.index].carry(self.now, router.receive, frame)
 
     def to_user(self, user: str, frame: frames.ToUsers) -> None:
         router = self.world.router_of(user)
-        self.clock.call_at(self._links[router.index].arrival(self.now), router.receive, frame)
+        self._links[router.index].carry(self.now, router.receive, frame)
 
     def emit(self, event: events.Pushed | events.Shed) -> None:
         self.world.pushed(event, self._connections[event.session.connection].client.number, self.now)

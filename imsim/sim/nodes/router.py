@@ -12,7 +12,7 @@ from imsim.core.conversations import Conversations
 from imsim.core.model import is_chatroom
 from imsim.core.users import Users
 from imsim.sim.nodes.machines import Machines
-from imsim.sim.nodes.work import Work, intent_of
+from imsim.sim.nodes.work import intent_of
 
 if TYPE_CHECKING:
     from imsim.sim.world import World
@@ -38,7 +38,7 @@ class RouterNode(Machines):
         super().__init__(world)
         topology = world.scenario.topology
         self.index = index
-        self.work = Work(topology.router, world.seed, "router", index, world.clock)
+        self.work = world.new_work(topology.router, "router", index)
         self._gateway_links = world.backend_links(("router", index), "gateway", topology.gateways)
         self._router_links = world.backend_links(("router", index), "router", topology.routers)
         self._storage_links = world.backend_links(("router", index), "storage", topology.storages)
@@ -69,6 +69,31 @@ class RouterNode(Machines):
         self.conversations = self.chatrooms = self.users = None
         self._timers = ()
         self._local.clear()
+        self.work.station.forget()
+
+    def start_anew(self) -> None:
+        self.start()
+        assert self.users is not None
+        self.now = self.clock.now
+        self.users.restarted(self.now)
+        self.arm()
+
+    def gateway_lost(self, gateway: str) -> None:
+        """The link to it broke."""
+        if self.users is not None and self.chatrooms is not None:
+            self.now = self.clock.now
+            self.users.gateway_lost(gateway)
+            self.chatrooms.gateway_lost(gateway)
+            self._drain()
+            self.arm()
+
+    def router_back(self) -> None:
+        """The link to another router is there again."""
+        if self.users is not None:
+            self.now = self.clock.now
+            self.users.router_back(self.now)
+            self._drain()
+            self.arm()
 
     def revoke(self, user: str) -> None:
         if self.users is not None:
@@ -135,13 +160,11 @@ class RouterNode(Machines):
             return
         asker = self.users if isinstance(request, storage.USERS_REQUESTS) else self.conversations
         node = self.world.storage_for(request)
-        arrival = self._storage_links[node.index].arrival(self.now)
-        self.clock.call_at(arrival, node.receive, (self, asker, request))
+        self._storage_links[node.index].carry(self.now, node.receive, (self, asker, request))
 
     def to_gateway(self, gateway: str, frame: frames.ToGateway) -> None:
         index = int(gateway[1:])
-        arrival = self._gateway_links[index].arrival(self.now)
-        self.clock.call_at(arrival, self.world.gateways[index].from_router, frame)
+        self._gateway_links[index].carry(self.now, self.world.gateways[index].from_router, frame)
 
     def to_users(self, frame: frames.Deliver | frames.Opened) -> None:
         for index, users in self.world.by_router(frame.users):
@@ -149,15 +172,14 @@ class RouterNode(Machines):
             if index == self.index:
                 self._local.append(part)
             else:
-                arrival = self._router_links[index].arrival(self.now)
-                self.clock.call_at(arrival, self.world.routers[index].receive, part)
+                self._router_links[index].carry(self.now, self.world.routers[index].receive, part)
 
     def to_user(self, user: str, frame: frames.ToUsers) -> None:
         router = self.world.router_of(user)
         if router is self:
             self._local.append(frame)
         else:
-            self.clock.call_at(self._router_links[router.index].arrival(self.now), router.receive, frame)
+            self._router_links[router.index].carry(self.now, router.receive, frame)
 
     def emit(self, event: events.Committed) -> None:
         self.world.committed(event, self.now)

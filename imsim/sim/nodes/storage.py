@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from imsim.core import storage
 from imsim.core.conversations import Conversations
 from imsim.core.users import Users
-from imsim.sim.nodes.commits import GroupCommit
-from imsim.sim.nodes.work import Work
+from imsim.sim.nodes.commits import Answer, GroupCommit
 
 if TYPE_CHECKING:
     from imsim.sim.nodes.router import RouterNode
@@ -21,31 +21,49 @@ class StorageNode:
     """One storage server: requests take their time here, but all servers keep their data in one place, because what a
     request means does not depend on the server that carries it out.
 
-    A request is carried out when it comes and answered when the work for it is done. One that finds the queue full is
-    not carried out: it fails at once.
+    A request is carried out when it comes and answered when the work for it is done; so what reads a message that is
+    still being made durable is answered no earlier than that is. One that finds the queue full is not carried out: it
+    fails at once.
     """
 
-    __slots__ = ("_commits", "_drops", "_links", "index", "work", "world")
+    __slots__ = ("_commits", "_drops", "_links", "index", "is_up", "stalled_until", "work", "world")
 
     def __init__(self, world: World, index: int) -> None:
         self.world = world
         self.index = index
+        self.is_up = True
+        self.stalled_until = world.clock.now
         tier = world.scenario.topology.storage
-        self.work = Work(tier, world.seed, "storage", index, world.clock)
+        self.work = world.new_work(tier, "storage", index)
         self._drops = tier.queue is not None or tier.station is not None
         self._commits = GroupCommit(tier.commit, self.work, world.clock) if tier.commit else None
         self._links = world.backend_links(("storage", index), "router", world.scenario.topology.routers)
 
+    def crash(self) -> None:
+        """What it holds, stays; what it was asked and has not answered, it never will."""
+        self.is_up = False
+        self.work.station.forget()
+        if self._commits is not None:
+            self._commits = self._commits.forget()
+
+    def start_anew(self) -> None:
+        self.is_up = True
+
     def receive(self, asked: Asked) -> None:
         request, now = asked[2], self.world.clock.now
+        if now < self.stalled_until:
+            self.world.clock.call_at(self.stalled_until, self.receive, asked)
+            return
+        if not self.is_up:
+            self._answer(asked, storage.Failed("it is down"), now)
+            return
         if self._drops and self._is_full(request, now):
             self.work.station.drops += 1
             self._answer(asked, storage.Failed("the queue is full"), now)
             return
         result = self.world.storage.execute(request)
         if self._commits is not None and type(request) is storage.Append:
-            demand = self.work.append_demand(request, result)
-            self._commits.add(request, demand, lambda done: self._answer(asked, result, done))
+            self._commits.add(request, self.work.append_demand(request, result), self._committed(asked, result))
         else:
             self._answer(asked, result, self.work.done_with_storage(now, request, result))
 
@@ -54,8 +72,26 @@ class StorageNode:
         commits = self._commits is not None and type(request) is storage.Append
         return (commits or self.work.takes(request.op)) and self.work.station.full(now, waiting)
 
+    def _committed(self, asked: Asked, result: storage.Result) -> Answer:
+        return lambda begins, done: self._answer(asked, result, done)
+
     def _answer(self, asked: Asked, result: storage.Result, done: float | None) -> None:
+        router, asker, request = asked
         if done is None:  # an own station's decision, after all
             result, done = storage.Failed("dropped"), self.world.clock.now
-        router, asker, request = asked
-        self.world.clock.call_at(self._links[router.index].arrival(done), router.stored, (asker, request, result))
+        durable = self.world.durable
+        if type(result) is storage.Appended:
+            assert type(request) is storage.Append
+            durable[request.message.conversation_id] = done
+        elif type(result) is not storage.Failed:
+            done = max([done, *(durable[id] for id in _read(request, result) if id in durable)])
+        self._links[router.index].carry(done, router.stored, (asker, request, result))
+
+
+def _read(request: storage.Request, result: storage.Result) -> Iterable[str]:
+    """The conversations of which the result tells something."""
+    if isinstance(result, storage.MissedPage | storage.RangePage):
+        return {message.conversation_id for message in result.messages}
+    if isinstance(request, storage.OpenConversation | storage.Find | storage.Get):
+        return (request.conversation_id,)
+    return ()

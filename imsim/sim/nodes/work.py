@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from imsim.core import storage
@@ -73,7 +73,7 @@ class Work:
         if type(request) is storage.Append:
             if self._append_is_all:
                 return self.done(now, op, None, intent_of(request.message.id_client))
-            demand = self.append_demand(request, result) + self.commit_demand(request)
+            demand = self.append_demand(request, result) + self._commit_demand(request)
             return self.station.submit(now, demand, None) if demand else now
         if op not in self._service:
             return now
@@ -91,7 +91,14 @@ class Work:
             demand += self._demand("inbox", intent, range(rows)) + self._bytes_demand("inbox", message) * rows
         return demand
 
-    def commit_demand(self, first: storage.Append) -> float:
+    def commit(self, now: float, first: storage.Append, demands: Sequence[float]) -> tuple[float, float | None]:
+        """When a worker begins a commit of appends with these demands, of which `first` is the first, and when it is
+        done with it."""
+        demand = self._commit_demand(first) + sum(demands)
+        done = self.station.submit(now, demand, None, len(demands))
+        return now if done is None else max(now, done - demand), done
+
+    def _commit_demand(self, first: storage.Append) -> float:
         """What a commit costs of which this is the first append."""
         return self._demand("commit", intent_of(first.message.id_client), (0,))
 

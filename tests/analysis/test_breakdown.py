@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+import imsim
+from imsim.analysis.latency import delivery_latencies
+
+
+@pytest.fixture(scope="module")
+def run() -> imsim.Run:
+    scenario = imsim.Scenario.load("office", {"duration": "6s", "faults": [{"kind": "storage_stall", "at": "2s"}]})
+    return imsim.simulate(scenario, spans=True)
+
+
+@pytest.mark.parametrize("by", ["where", "node", "op"])
+def test_the_means_add_up_to_the_mean_latency(run, by):
+    table = run.breakdown(by)
+    assert table["mean"].sum() == pytest.approx(delivery_latencies(run).mean(), rel=1e-12)
+    assert table["share"].sum() == pytest.approx(1)
+    assert (table["mean"].diff().dropna() <= 0).all()
+    assert (table.p50 <= table.p99).all()
+    assert (table.p99 <= table["max"]).all()
+    assert table.index.names == ["kind", "where", *(["op"] if by == "op" else [])]
+
+
+def test_the_wait_of_a_stall_is_seen(run):
+    table = run.breakdown()
+    assert table.loc[("hold", "storage"), "p99"] > 500
+    assert table.loc[("hold", "storage"), "p50"] == 0
+
+
+def test_it_is_kept_in_the_run_folder(run, tmp_path):
+    again = imsim.open_run(run.write(tmp_path), verify=True)
+    assert again.breakdown().equals(run.breakdown())
+    assert again.nodes.equals(run.nodes)
+
+
+def test_a_run_without_spans_says_how_to_have_them():
+    run = imsim.simulate("office", duration=1)
+    for ask in (run.breakdown, run.plot.breakdown, run.plot.nodes, lambda: run.nodes):
+        with pytest.raises(imsim.UsageError, match=r"has no spans: record them by simulate\(..., spans=True\)"):
+            ask()
+
+
+def test_an_unknown_word_is_refused(run):
+    with pytest.raises(ValueError, match="by: expected"):
+        run.breakdown("colour")
+
+
+def test_the_pictures_show_all_of_it(run):
+    mpl.use("agg")
+    ax = run.plot.breakdown(Figure().add_subplot())
+    widths = {}
+    for bar in ax.patches:
+        widths[round(bar.get_y(), 3)] = widths.get(round(bar.get_y(), 3), 0.0) + bar.get_width()
+    assert list(widths.values()) == pytest.approx([1.0, 1.0, 1.0])
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["slowest 1 %", "middle half", "all"]
+    mean = delivery_latencies(run).mean()
+    assert f"{mean:.3g} ms" in [text.get_text().strip() for text in ax.texts]
+    ax = run.plot.nodes(Figure().add_subplot())
+    lines = [line for line in ax.lines if line.get_drawstyle() == "steps-post"]
+    assert len(lines) == 5
+    assert max(np.max(line.get_ydata()) for line in lines) == pytest.approx(run.nodes.busy.max())
+    assert "storage stall" in [text.get_text() for text in ax.texts]

@@ -1,0 +1,184 @@
+"""Faults of the scenario, through the rows of whole runs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import imsim
+from imsim.core import frames
+from imsim.core.model import Code
+from imsim.scenario import Scenario, plan
+from imsim.sim import World
+from imsim.sim.nodes import ClientNode
+
+OFFICE = Scenario.load(
+    "office",
+    {
+        "topology.routers": 3,
+        "topology.gateways": 3,
+        "topology.storages": 2,
+        "duration": "12s",
+        "warmup": 0,
+        "drain": "60s",
+    },
+)
+
+CASES = {
+    "one gateway": {"kind": "node_crash", "target": "gateway0", "duration": "3s"},
+    "all gateways": {"kind": "node_crash", "target": "gateway", "duration": "3s"},
+    "one router": {"kind": "node_crash", "target": "router1", "duration": "3s"},
+    "all routers": {"kind": "node_crash", "target": "router", "duration": "3s"},
+    "a router, noticed when it is back": {"kind": "node_crash", "target": "router0", "duration": "1s", "detect": "9s"},
+    "a storage": {"kind": "node_crash", "target": "storage0", "duration": "3s"},
+    "a gateway from a router": {"kind": "partition", "target": "gateway0", "other": "router1"},
+    "a router from the others": {"kind": "partition", "target": "router0", "other": "router"},
+    "a router from storage": {"kind": "partition", "target": "router0", "other": "storage"},
+    "bad networks": {"kind": "loss_burst", "share": 0.5, "loss": 0.6},
+    "storage stands still": {"kind": "storage_stall", "duration": "2s"},
+    "slow readers": {"kind": "slow_reader", "share": 0.3, "duration": "6s"},
+    "connections break": {"kind": "mass_reconnect", "share": 0.8},
+}
+
+
+def with_fault(scenario: Scenario = OFFICE, **fault) -> Scenario:
+    return scenario.with_({"faults": [{"at": "5s", **fault}]})
+
+
+def joined(run: imsim.Run):
+    rows = run.deliveries.merge(run.messages[["intent", "intended_at", "conversation"]], on="intent")
+    return rows.assign(seconds=(rows.delivered_at - rows.intended_at).astype(float) / 1e9)
+
+
+@pytest.fixture(scope="module")
+def calm() -> imsim.Run:
+    return imsim.simulate(OFFICE)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_after_a_fault_the_system_comes_to_rest_and_nothing_is_lost(case, calm):
+    scenario = with_fault(**CASES[case])
+    run = imsim.simulate(scenario)
+    assert (run.messages.outcome == "stored").all()
+    assert (run.deliveries.outcome == "delivered").all()
+    assert run.manifest["stray"] == 0
+    assert run.digest == imsim.simulate(scenario).digest
+    # The workload is the same, and so is all that was over before it.
+    rows, usual = joined(run), joined(calm)
+    before = (rows.intended_at < 4.5e9) & (usual.delivered_at < 5e9)
+    assert before.sum() > 100
+    assert rows[before].equals(usual[before])
+    assert rows.seconds.max() > usual.seconds.max()
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_two_faults_at_a_time(devices):
+    faults = [
+        {"kind": "node_crash", "at": "3s", "target": "router0", "duration": "4s"},
+        {"kind": "partition", "at": "4s", "target": "router", "other": "gateway", "duration": "2s"},
+        {"kind": "node_crash", "at": "5s", "target": "router1", "duration": "1s"},
+        {"kind": "node_crash", "at": "5s", "target": "gateway", "duration": "1s"},
+        {"kind": "loss_burst", "at": "2s", "loss": 0.3, "duration": "4s"},
+        {"kind": "loss_burst", "at": "4s", "loss": 0.5, "duration": "4s"},
+        {"kind": "storage_stall", "at": "4s", "duration": "2s"},
+    ]
+    run = imsim.simulate(OFFICE.with_({"faults": faults, "population.devices": devices, "drain": "120s"}))
+    assert (run.deliveries.outcome == "delivered").all()
+
+
+def test_a_storage_that_stands_still_stores_nothing():
+    run = imsim.simulate(with_fault(kind="storage_stall", duration="2s"))
+    stored = run.messages.stored_at.to_numpy(float) / 1e9
+    assert not ((stored > 5.1) & (stored < 7.0)).any()
+    assert ((stored > 7.0) & (stored < 7.1)).sum() > 30, "and then all at once"
+
+
+def test_one_of_two_storages_stands_still():
+    run = imsim.simulate(with_fault(kind="storage_stall", target="storage1", duration="2s"))
+    stored = run.messages.stored_at.to_numpy(float) / 1e9
+    usual = imsim.simulate(OFFICE).messages.stored_at.to_numpy(float) / 1e9
+    held = (usual > 5.1) & (usual < 6.9)
+    assert 0.2 < (stored[held] > 7.0).mean() < 0.8
+
+
+def test_a_router_that_is_gone_orders_nothing():
+    run = imsim.simulate(with_fault(kind="node_crash", target="router", duration="3s"))
+    stored = run.messages.stored_at.to_numpy(float) / 1e9
+    assert not ((stored > 5.1) & (stored < 8.0)).any()
+
+
+def test_devices_of_a_gateway_that_is_gone_move_to_the_next():
+    run = imsim.simulate(with_fault(kind="node_crash", target="gateway0", duration="6s"))
+    rows = joined(run)
+    number = rows.recipient.str[1:].astype(int)
+    hit = (number % 3 == 0) & (rows.intended_at > 6e9) & (rows.intended_at < 10e9)
+    assert hit.sum() > 30
+    assert rows[hit].seconds.median() < 0.2, "they do not wait until it is back"
+
+
+def test_a_share_of_the_users_is_hit_and_the_others_are_not():
+    fault = {"kind": "loss_burst", "share": 0.4, "loss": 0.8, "duration": "3s"}
+    scenario = with_fault(**fault)
+    world = World(scenario, plan(scenario))
+    world.faults.schedule()
+    usual = scenario.network.client
+    world.clock.run(until=5.5)
+    assert np.mean([client.network is not usual for client in world.clients.values()]) == pytest.approx(0.4, abs=0.2)
+    world.clock.run(until=8.5)
+    assert all(client.network is usual for client in world.clients.values())
+
+
+def test_a_slow_reader_is_cut_off_and_gets_the_rest_by_a_sync(monkeypatch):
+    refused = []
+    from_gateway = ClientNode.from_gateway
+
+    def watch(self, frame):
+        if isinstance(frame, frames.Refused):
+            refused.append(frame.code)
+        from_gateway(self, frame)
+
+    monkeypatch.setattr(ClientNode, "from_gateway", watch)
+    busy = OFFICE.with_({"limits.send_queue": 3, "workload.rate": 1.0})
+    run = imsim.simulate(with_fault(busy, kind="slow_reader", share=0.3, duration="6s"))
+    assert refused.count(Code.SLOW_READER) > 10
+    assert (run.deliveries.route == "sync").sum() > 50
+    assert (run.deliveries.outcome == "delivered").all()
+
+
+def test_a_fault_after_the_end_changes_nothing(calm):
+    assert imsim.simulate(OFFICE.with_({"faults": [{"kind": "mass_reconnect", "at": "1h"}]})).digest == calm.digest
+
+
+@pytest.mark.parametrize(
+    ("fault", "problem"),
+    [
+        (
+            {"kind": "node_crash", "target": "router9"},
+            "faults.0.target: there is no router9 (did you mean 'router'?); there are gateway, router, storage, ",
+        ),
+        ({"kind": "partition", "target": "gateway", "other": "storage"}, "faults.0.other: nothing that could be cut"),
+        ({"kind": "storage_stall", "target": "router0"}, "faults.0.target: there is no router0; there are storage, "),
+        ({"kind": "crash"}, "faults.0.kind: expected a kind of node_crash, partition, loss_burst, storage_stall, "),
+        ({"target": "router0"}, "faults.0: expected a kind of node_crash, "),
+        ({"kind": "loss_burst", "share": 2}, "faults.0.share: expected at most 1, got 2"),
+        ({"kind": "node_crash", "tagret": "router0", "target": "router0"}, "faults.0.tagret: unknown field (did you"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(fault, problem):
+    with pytest.raises(imsim.UsageError) as error:
+        with_fault(**fault)
+    assert problem in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_faults_are_written_and_changed_by_their_number():
+    scenario = with_fault(**CASES["one router"])
+    assert Scenario.from_toml(scenario.to_toml()).faults == scenario.faults
+    assert scenario.with_({"faults.0.duration": "7s"}).faults[0].duration == 7.0
+    assert scenario.faults[0].duration == 3.0
+    with pytest.raises(imsim.UsageError, match="there is no entry 1; there are 1"):
+        scenario.with_({"faults.1.duration": "7s"})
+
+
+def test_a_live_server_says_that_it_ignores_them():
+    assert "faults" in OFFICE.ignored_live()

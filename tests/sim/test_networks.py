@@ -1,0 +1,110 @@
+"""What lies between the nodes, through the rows of whole runs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import imsim
+from imsim.scenario import Scenario, plan
+from imsim.scenario.sections import PROFILES
+from imsim.sim import World
+from imsim.sim.link import FRAME_OVERHEAD
+
+CONSTANT = {"network.client.latency": "10ms", "network.backend.latency": "1ms", "workload.rate": 0.02, "duration": 60.0}
+
+
+def delivery_seconds(run: imsim.Run) -> np.ndarray:
+    rows = run.deliveries.merge(run.messages[["intent", "intended_at", "size"]], on="intent")
+    rows = rows[rows.role == "recipient"]
+    assert rows.delivered_at.notna().all()
+    return (rows.delivered_at - rows.intended_at).to_numpy(float) / 1e9
+
+
+def test_up_and_down_have_bandwidths_of_their_own():
+    scenario = Scenario().with_(
+        CONSTANT | {"network.client.bandwidth": 10_000.0, "network.client.upload": 1_000.0, "workload.size": 300}
+    )
+    frame = FRAME_OVERHEAD + 300
+    expected = 0.010 + frame / 1_000 + 4 * 0.001 + frame / 10_000 + 0.010
+    seconds = delivery_seconds(imsim.simulate(scenario))
+    assert np.median(seconds) == pytest.approx(expected, abs=1e-8)
+    assert seconds.min() == pytest.approx(expected, abs=1e-8), "and some waited for a frame before them"
+    both = delivery_seconds(imsim.simulate(scenario.with_({"network.client.upload": None})))
+    assert np.median(both) == pytest.approx(0.024 + 2 * frame / 10_000, abs=1e-8)
+
+
+def test_a_pair_of_tiers_has_a_link_of_its_own():
+    scenario = Scenario().with_(CONSTANT | {"network.links": {"router-storage": {"latency": "20ms"}}})
+    assert delivery_seconds(imsim.simulate(scenario)) == pytest.approx(0.020 + 2 * 0.001 + 2 * 0.020, abs=1e-8)
+
+
+def test_users_are_spread_over_the_networks_by_their_shares():
+    scenario = Scenario().with_({"population.users": 2000, "network.clients": {"wifi": 6, "4g": 3, "mine": 1},
+                                 "network.profiles": {"mine": {"latency": "1ms"}}})  # fmt: skip
+    names = [name for name, _ in scenario.network.of_users(1, 2000)]
+    shares = [names.count(name) / 2000 for name in ("wifi", "4g", "mine")]
+    assert shares == pytest.approx([0.6, 0.3, 0.1], abs=4 * 0.011)
+    # One user more, and another order of the names, leave everybody's network as it was.
+    other = scenario.with_({"network.clients": {"mine": 1, "4g": 3, "wifi": 6}})
+    assert [name for name, _ in other.network.of_users(1, 2001)][:2000] == names
+    assert dict(scenario.network.of_users(1, 2000))["mine"].latency.constant == 0.001
+    assert Scenario.from_toml(scenario.to_toml()).network == scenario.network
+
+
+def test_all_devices_of_a_user_are_on_the_users_network():
+    scenario = Scenario().with_({"population.devices": 2, "network.clients": {"wired": 1, "3g": 1}})
+    world = World(scenario, plan(scenario))
+    networks = [client.network for client in world.clients.values()]
+    assert networks[::2] == networks[1::2]
+    assert set(map(id, networks)) == {id(PROFILES["wired"]), id(PROFILES["3g"])}
+
+
+@pytest.mark.parametrize("name", sorted(PROFILES))
+def test_a_run_over_each_network_delivers_everything(name):
+    scenario = Scenario().with_({"network.clients": {name: 1}, "duration": 20.0, "drain": 60.0})
+    run = imsim.simulate(scenario)
+    assert (run.deliveries.outcome == "delivered").all()
+    link = PROFILES[name]
+    least = 2 * link.latency.constant
+    assert least < delivery_seconds(run).min() < least + 0.2
+
+
+def test_connections_that_lose_too_much_break_and_nothing_is_lost():
+    scenario = Scenario().with_(
+        {
+            "population.users": 40,
+            "workload.rate": 0.5,
+            "duration": 20.0,
+            "drain": 90.0,
+            "network.client": {"latency": "20ms", "loss": 0.3, "retransmit": "200ms", "max_retransmits": 2},
+        }
+    )
+    run = imsim.simulate(scenario)
+    assert (run.deliveries.outcome == "delivered").all()
+    assert (run.deliveries.route == "sync").sum() > 10, "many came by the sync after a new login"
+    assert (run.messages.outcome == "stored").all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        (
+            {"network.clients": {"wify": 1}},
+            "network.clients.wify: unknown network (did you mean 'wifi'?); known here: ",
+        ),
+        ({"network.clients": {"wifi": -1}}, "network.clients.wifi: expected a share from 0 to 1e+09, got -1"),
+        ({"network.clients": {"wifi": 0}}, "network.clients: expected at least one network with a share above 0"),
+        ({"network.links": {"storage-router": {}}}, "network.links.storage-router: no two tiers (did you mean"),
+        ({"network.client.bandwidth": 0}, "network.client.bandwidth: expected more than 0, got 0"),
+        (
+            {"network.profiles": {"x": {"latncy": 1}}},
+            "network.profiles.x.latncy: unknown field (did you mean 'latency'?); known here: latency",
+        ),
+    ],
+)
+def test_mistakes_are_told_in_one_line(changes, problem):
+    with pytest.raises(imsim.UsageError) as error:
+        Scenario().with_(changes)
+    assert problem in str(error.value)
+    assert len(str(error.value).splitlines()) == 1

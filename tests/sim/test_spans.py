@@ -1,0 +1,155 @@
+"""Where the time went: exact, whatever happens, and the rows are those of any other run."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+import imsim
+from imsim.results import digest
+from imsim.scenario import Scenario
+from imsim.sim import simulate
+
+OFFICE = Scenario.load(
+    "office", {"topology.routers": 3, "topology.storages": 2, "duration": "5s", "warmup": 0, "drain": "45s"}
+)
+LOSSY = {"latency": "20ms", "loss": 0.3, "retransmit": "200ms", "max_retransmits": 2}
+CASES: dict[str, dict] = {
+    "plain": {},
+    "overload": {"topology.storage.workers": 1, "topology.storage.service.append": "60ms", "drain": "5s"},
+    "several devices, several networks": {"population.devices": 2, "network.clients": {"3g": 1, "4g": 1, "wifi": 1}},
+    "notify": {"policies.delivery": "notify", "population.devices": 2},
+    "connections that break": {"network.client": LOSSY},
+    "a late gap": {"network.client": LOSSY, "policies.gap_wait": "100ms", "policies.push_timeout": "300ms"},
+    "storage that answers too late": {"policies.storage_timeout": "3ms", "drain": "90s"},
+    "sends that are repeated": {"policies.send_timeout": "38ms", "policies.send_attempts": 50},
+    "crash of all routers": {"faults": [{"kind": "node_crash", "at": "2s", "target": "router", "duration": "2s"}]},
+    "the same, notified": {
+        "policies.delivery": "notify",
+        "faults": [{"kind": "node_crash", "at": "2s", "target": "router", "duration": "2s"}],
+    },
+    "crash of a gateway": {"faults": [{"kind": "node_crash", "at": "2s", "target": "gateway0", "duration": "2s"}]},
+    "crash of a storage": {"faults": [{"kind": "node_crash", "at": "2s", "target": "storage0", "duration": "2s"}]},
+    "partition": {"faults": [{"kind": "partition", "at": "2s", "target": "router0", "other": "router"}]},
+    "stall": {"faults": [{"kind": "storage_stall", "at": "2s"}]},
+    "slow readers": {
+        "limits.send_queue": 2,
+        "faults": [{"kind": "slow_reader", "at": "1s", "share": 0.5, "duration": "3s"}],
+    },
+    "reconnects, inboxes": {"policies.fanout": "write", "faults": [{"kind": "mass_reconnect", "at": "2s"}]},
+}
+
+
+def check(tables) -> pd.DataFrame:
+    """The spans, with `ms`; after they were found to be consecutive and exact."""
+    spans, deliveries = tables.spans.to_pandas(), tables.deliveries.to_pandas()
+    due = deliveries[deliveries.delivered_at.notna()].merge(tables.messages.to_pandas()[["intent", "intended_at"]])
+    key = ["intent", "recipient", "device"]
+    ends = spans.groupby(key, observed=True).agg(start=("start", "first"), end=("end", "last"), n=("number", "last"))
+    both = due.merge(ends.reset_index(), on=key, how="outer")
+    assert (both.start == both.intended_at).all()
+    assert (both.end == both.delivered_at).all()
+    follows = spans.number > 0
+    assert (spans.start[follows].to_numpy() == spans.end[follows.shift(-1, fill_value=False)].to_numpy()).all()
+    assert (spans.number.diff()[follows] == 1).all()
+    assert (spans.end > spans.start).all()
+    spans["ms"] = (spans.end - spans.start) / 1e6
+    return spans.astype({"kind": str, "where": str, "op": str})
+
+
+def seconds(spans: pd.DataFrame, kind: str, where: str = "") -> float:
+    return float(spans.ms[(spans.kind == kind) & spans["where"].str.startswith(where)].sum()) / 1000
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_spans_are_exact_and_change_nothing(case):
+    scenario = OFFICE.with_(CASES[case])
+    plain, tables = simulate(scenario), simulate(scenario, spans=True)
+    assert plain.spans is plain.nodes is None
+    assert digest(tables) == digest(plain)
+    assert len(check(tables)) > 1000
+
+
+@pytest.mark.parametrize(("preset", "seconds"), [("social", 3.0), ("hot-group", 1.0)])
+def test_presets_too(preset, seconds):
+    tables = simulate(Scenario.load(preset), duration=seconds, spans=True)
+    assert digest(tables) == digest(simulate(Scenario.load(preset), duration=seconds))
+    check(tables)
+
+
+def test_each_part_is_what_it_should_be():
+    """All constant, and one message at a time."""
+    scenario = Scenario().with_(
+        {
+            "network.client": {"latency": "10ms", "bandwidth": 20_000.0},
+            "network.backend.latency": "1ms",
+            "workload.rate": 0.01,
+            "workload.size": 200,
+            "duration": 20.0,
+            "topology.gateway.service": {"send": "100us", "push": "200us"},
+            "topology.router.service": {"send": "300us", "deliver": "50us"},
+            "topology.storage.service": {"append": "2ms"},
+        }
+    )
+    spans = check(simulate(scenario, spans=True))
+    found = spans[spans.intent == 3]
+    assert [(s.kind, s["where"], s.op, round(s.ms, 3)) for _, s in found.iterrows()] == [
+        ("link", "uplink", "", 30.0),
+        ("service", "gateway0", "send", 0.1),
+        ("link", "gateway-router", "", 1.0),
+        ("service", "router0", "send", 0.3),
+        ("link", "router-storage", "", 1.0),
+        ("service", "storage0", "append", 2.0),
+        ("link", "storage-router", "", 1.0),
+        ("service", "router0", "deliver", 0.1),
+        ("link", "router-gateway", "", 1.0),
+        ("service", "gateway0", "push", 0.2),
+        ("link", "downlink", "", 30.0),
+    ]
+
+
+def test_time_goes_where_it_was_lost():
+    """Each trouble shows as its own kind, and it is what tells the run from the usual one."""
+    usual = check(simulate(OFFICE, spans=True))
+
+    def more(kind: str, where: str, **changes) -> float:
+        return seconds(check(simulate(OFFICE.with_(changes), spans=True)), kind, where) - seconds(usual, kind, where)
+
+    assert more("queue", "storage", **CASES["overload"]) > 20
+    assert more("retransmit", "uplink", **{"network.client.loss": 0.2}) > 5
+    assert more("link_queue", "uplink", **{"network.client.upload": 400.0}) > 5
+    assert more("offline", "client", **CASES["crash of all routers"]) > 50
+    assert more("retry", "client", **CASES["crash of a storage"]) > 50
+    assert more("hold", "storage", **CASES["stall"]) > 5
+    assert more("link", "router-storage", **{"network.links": {"router-storage": {"latency": "50ms"}}}) > 5
+
+
+# --- nodes ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_series_of_the_nodes_adds_up():
+    scenario = OFFICE.with_({"topology.storage.workers": 2, "topology.storage.service": {"append": "30ms"}})
+    run = imsim.simulate(scenario, spans=True)
+    nodes = run.nodes
+    assert list(nodes.groupby("node").size().unique()) == [100]
+    assert nodes["at"].max() < 50e9
+    assert nodes.busy.between(0, 1 + 1e-9).all()
+    storage = nodes[nodes.tier == "storage"]
+    assert storage.jobs.sum() == len(run.messages), "the conversations were opened before"
+    assert (storage.busy.sum() * 2 * 0.5) == pytest.approx(0.03 * len(run.messages), rel=1e-6)
+    # Little's law: the queue's integral is the time that the messages waited.
+    once = run.spans[(run.spans.kind == "queue") & run.spans["where"].str.startswith("storage")]
+    once = once.drop_duplicates("intent")
+    assert storage.queue.sum() * 0.5 == pytest.approx((once.end - once.start).sum() / 1e9, rel=1e-6)
+    table = run.utilisation()
+    assert list(table.index) == ["gateway0", "gateway1", "router0", "router1", "router2", "storage0", "storage1"]
+    assert (table.peak >= table.busy).all()
+
+
+def test_utilisation_is_told_without_spans_too():
+    run = imsim.simulate(OFFICE.with_({"topology.storage.workers": 2, "topology.storage.service": {"append": "30ms"}}))
+    table = run.utilisation()
+    assert list(table.columns) == ["tier", "busy"]
+    # From the first login on: over the lead of 10 s, too.
+    assert table.busy[table.tier == "storage"].sum() * 60 * 2 == pytest.approx(0.03 * len(run.messages), rel=1e-3)
+    assert (table.busy > 0).all()
