@@ -15,8 +15,11 @@ Unfit = tuple[Code, str]  # with which it is rejected
 
 def of_send(frame: frames.Send, policies: Policies) -> Unfit | None:
     """None: nothing is wrong with it."""
-    file = _weighed(frame, policies)
-    if unfit := _of_texts(policies.content_bytes, content=frame.content, custom=frame.custom, file=file):
+    content, limit = frame.content, policies.content_bytes
+    is_short_text = not (frame.custom or frame.file) and content.isascii() and len(content) <= limit
+    if not is_short_text and (
+        unfit := _of_texts(limit, content=content, custom=frame.custom, file=_weighed(frame, policies))
+    ):
         return unfit
     try:
         check_name("to", frame.to)

@@ -23,6 +23,9 @@ SILENT = frozenset(
 )  # fmt: skip
 
 
+_SYSTEM, _NOTIFICATION = Scene.SYSTEM, MessageType.NOTIFICATION  # asked for with every message
+
+
 class Refused(Exception):
     """The rules forbid it: with this code, for this reason."""
 
@@ -100,7 +103,7 @@ def asked_for(message: HasBody, user: str, conversation_id: str, seq: int, time:
 
 def event_of(message: HasBody) -> str:
     """The event of a notification; "" for any other message, and for a notice that is only text."""
-    if message.type != MessageType.NOTIFICATION or message.file is None:
+    if message.type != _NOTIFICATION or message.file is None:
         return ""
     return str(message.file.get("event", ""))
 
@@ -108,7 +111,7 @@ def event_of(message: HasBody) -> str:
 def is_from_outside(message: HasPlace) -> bool:
     """Whether its sender may not see the log that it goes to: an application, the refusal of an invitation, or what is
     said to another user by the service's voice."""
-    if message.scene == Scene.SYSTEM:
+    if message.scene == _SYSTEM:
         return True
     event = event_of(message)
     return event == "apply" or (event == "reject" and message.scene == Scene.GROUP and not _targets(message))

@@ -20,6 +20,8 @@ from imsim.core.screen import Conversation, LocalConversation
 from imsim.core.timers import Timer, Timers
 from imsim.core.uplink import Port, State, Uplink
 
+_CHATROOM = Scene.CHATROOM  # asked for with every push
+
 
 class Client:
     """`draw()` gives a uniform number in [0, 1), for what must differ between clients: see `Uplink`."""
@@ -89,6 +91,11 @@ class Client:
     def token(self, token: str) -> None:
         self._uplink.token = token
 
+    @property
+    def timers(self) -> Timers:
+        """What `next_deadline` is about, for a shell that has no time to ask after each call."""
+        return self._timers
+
     def next_deadline(self) -> float | None:
         return self._timers.next_deadline()
 
@@ -121,7 +128,7 @@ class Client:
         then this is its manual resend."""
         conversation = self._reader.conversation(conversation_id(scene, self.user, to))
         shown = conversation.inbox.next_seq - 1
-        frame = frames.Send(id_client, scene, to, content, type, file, custom, shown=shown)
+        frame = frames.Send(id_client, scene, to, content, type, file, custom, False, None, shown)
         self._outbox.add(conversation.id, frame, now)
 
     def read(self, conversation_id: str, now: float) -> None:
@@ -378,8 +385,7 @@ class Client:
             return  # answered before
         conversation, sent = self._reader.conversation(frame.conversation_id), outgoing.frame
         self._port.emit(events.Acked(frame.id_client, frame.conversation_id, frame.seq))
-        to_oneself = frame.conversation_id == conversation_id(Scene.SYSTEM, self.user, self.user)
-        if to_oneself or not is_from_outside(sent):
+        if not is_from_outside(sent) or conversation.id == conversation_id(Scene.SYSTEM, self.user, self.user):
             message = Message(
                 frame.conversation_id,
                 frame.seq,
@@ -420,7 +426,7 @@ class Client:
 
     def _pushed(self, frame: frames.Push, now: float) -> None:
         message = frame.message
-        if message.scene == Scene.CHATROOM:
+        if message.scene == _CHATROOM:
             self._heard_in_room(message)
             return
         self._reader.tell_delivered(self._reader.take(message, Route.PUSH, now), now)
@@ -475,9 +481,12 @@ class Client:
         known = conversation.place
         if place.version <= known.version:
             return
-        before = self._settings(conversation)
-        conversation.place = place
-        self._settings_changed(conversation, before)
+        if place.has_settings_of(known):
+            conversation.place = place
+        else:
+            before = self._settings(conversation)
+            conversation.place = place
+            self._settings_changed(conversation, before)
         if conversation.unread.read(place.read_seq):
             self._reader.read_moved(conversation)
         if place.peer_delivered_seq > known.peer_delivered_seq:

@@ -7,7 +7,6 @@ Whether it may, and what follows from it, the `rules` say.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Collection
 from typing import Any, Protocol
 
@@ -95,8 +94,9 @@ class _Conversation:
         self.epochs: dict[tuple[str, str], int] = {}  # of the latest session by (user, slot), the last last
         self.bucket: Bucket | None = None  # of a group, where there is a limit
         self.recent: dict[tuple[str, str], _Entry] = {}
-        self.pending: deque[_Entry] = deque()
-        self.waiting: deque[tuple[frames.Up, rules.Known]] = deque()
+        # Lists, for they are empty or short as a rule, and an empty deque takes ten times the memory of one.
+        self.pending: list[_Entry] = []
+        self.waiting: list[tuple[frames.Up, rules.Known]] = []
         self.request: storage.OpenConversation | storage.LookUp | None = None
         self.timer: Timer | None = None
 
@@ -118,6 +118,11 @@ class Conversations:
         self._open: dict[str, _Conversation] = {}
         #: Conversations that may hold messages that nobody has let out; each is opened again in a while.
         self._unsettled: dict[str, Timer] = {}
+
+    @property
+    def timers(self) -> Timers:
+        """What `next_deadline` is about, for a shell that has no time to ask after each call."""
+        return self._timers
 
     def next_deadline(self) -> float | None:
         return self._timers.next_deadline()
@@ -212,7 +217,7 @@ class Conversations:
                 if isinstance(up.frame, frames.Send) and changes.event_of(up.frame) == "create":
                     self._ask(conversation, storage.OpenConversation(conversation.id, ()), now)
                     return
-                conversation.waiting.popleft()
+                conversation.waiting.pop(0)
                 self._reject(up, Code.NO_CONVERSATION, f"there is no {conversation.id}")
             del self._open[conversation.id]
         else:
@@ -226,25 +231,25 @@ class Conversations:
         request: storage.LookUp,
         now: float,
     ) -> None:
-        conversation.waiting.appendleft((up, known))
+        conversation.waiting.insert(0, (up, known))
         self._ask(conversation, request, now)
 
     def _looked_up(
         self, conversation: _Conversation, request: storage.LookUp, result: storage.Result, now: float
     ) -> None:
-        up, known = conversation.waiting.popleft()
+        up, known = conversation.waiting.pop(0)
         if isinstance(result, storage.Failed):
             self._reject(up, Code.UNAVAILABLE, "storage could not look the message up")
         else:
             known.learn(request, result)
             if isinstance(request, storage.Find) and isinstance(result, Message):
                 self._remember(conversation, _Entry(result))
-            conversation.waiting.appendleft((up, known))
+            conversation.waiting.insert(0, (up, known))
         self._resume(conversation, now)
 
     def _resume(self, conversation: _Conversation, now: float) -> None:
         while conversation.waiting and conversation.request is None:
-            up, known = conversation.waiting.popleft()
+            up, known = conversation.waiting.pop(0)
             self._handle(conversation, up, known, now)
 
     # --- sending ----------------------------------------------------------------------------------------------------
@@ -380,7 +385,7 @@ class Conversations:
             # Several workers may answer out of order; what is let out keeps to the log's order.
             pending = conversation.pending
             while pending and pending[0].stored:
-                self._release(conversation, pending.popleft())
+                self._release(conversation, pending.pop(0))
             if pending and pending[0].fenced:
                 self._fenced(conversation, now)
         elif isinstance(result, storage.Duplicate | storage.Blocked):
@@ -462,7 +467,7 @@ class Conversations:
         if conversation.timer:
             conversation.timer.cancel()
         later = (up for up, _ in conversation.waiting)
-        conversation.waiting = deque((up, rules.Known()) for up in (*ups, *later))
+        conversation.waiting = [(up, rules.Known()) for up in (*ups, *later)]
 
     def _acknowledge(self, message: Message, session: Session) -> None:
         answer = frames.Stored(message.id_client, message.conversation_id, message.id, message.seq, message.time)

@@ -9,6 +9,8 @@ from typing import Any
 from imsim.core.changes import Change, Decision, Note, Refused, event_of, settled
 from imsim.core.model import Code, Message
 
+_AFTER = {"friend_accept": True, "friend_delete": False}
+
 
 def are_friends(state: dict[str, Any] | None) -> bool:
     return state is not None and bool(state["friends"])
@@ -16,7 +18,7 @@ def are_friends(state: dict[str, Any] | None) -> bool:
 
 def after(entry: Message, before: bool) -> bool:
     """Whether they are friends after this entry of their log."""
-    return {"friend_accept": True, "friend_delete": False}.get(event_of(entry), before)
+    return _AFTER.get(event_of(entry), before)
 
 
 def decide(state: dict[str, Any] | None, members: tuple[str, ...], change: Change, lifetime: int) -> Decision:

@@ -8,17 +8,17 @@ are repeated until the device has acknowledged them.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from imsim.core import admission, events, frames
 from imsim.core.exceptions import BadName
 from imsim.core.limits import CURSORS, Bucket, Buckets
-from imsim.core.model import Code, Scene, Session, check_name, conversation_id
+from imsim.core.model import Code, Scene, Session, check_name, conversation_id, is_p2p
 from imsim.core.policies import Policies
 from imsim.core.timers import Timer, Timers
 
+_CHATROOM = Scene.CHATROOM  # asked for with every push
 _LONGEST_PUSH_TIMEOUT = 60.0  # seconds; repeated pushes back off up to this
 
 
@@ -89,7 +89,7 @@ class _Connection:
         self.session: Session | None = None  # set once attached
         self.heard = now
         self.timer: Timer | None = None  # until logged in: the login's deadline; then: the heartbeat's
-        self.unacknowledged: dict[str, deque[_Push]] = {}  # by conversation, in seq order
+        self.unacknowledged: dict[str, list[_Push]] = {}  # by conversation, in seq order
         self.resyncs = 0  # how many it was sent
         self.rooms: set[str] = set()  # conversation ids of the chatrooms that it is in
         self.room_bucket: Bucket | None = None  # what it is sent of chatrooms, where there is a limit
@@ -114,6 +114,11 @@ class Gateway:
         # By user, kept across connections, or reconnecting would refill them; the first also by what it is of.
         self._rates: Buckets[tuple[str, str]] = Buckets(policies.user_rate, policies.user_burst)
         self._hints: Buckets[str] = Buckets(policies.hint_rate, policies.hint_burst)
+
+    @property
+    def timers(self) -> Timers:
+        """What `next_deadline` is about, for a shell that has no time to ask after each call."""
+        return self._timers
 
     def next_deadline(self) -> float | None:
         return self._timers.next_deadline()
@@ -249,6 +254,8 @@ class Gateway:
     ) -> bool:
         """Whether it was refused because the user asks for too much. Messages, syncs and other requests are counted
         apart: what of one kind is too much holds up no other."""
+        if not self._policies.user_rate:
+            return False
         what = {frames.Send: "messages", frames.Sync: "syncs"}.get(type(frame), "requests")
         wait = self._wait(connection, what, now)
         if wait:
@@ -319,11 +326,12 @@ class Gateway:
         pushes = connection.unacknowledged.get(conversation)
         if pushes is not None:
             while pushes and pushes[0].number <= frame.seq:
-                self._acknowledged(connection, pushes.popleft())
+                self._acknowledged(connection, pushes.pop(0))
             if not pushes:
                 del connection.unacknowledged[conversation]
-        self._latest_acknowledged(connection, (frames.Notify.op, conversation), frame.seq)
-        if self._policies.receipts == "delivered" and conversation.startswith(f"{Scene.P2P}:"):
+        if connection.latest:
+            self._latest_acknowledged(connection, (frames.Notify.op, conversation), frame.seq)
+        if self._policies.receipts == "delivered" and is_p2p(conversation):
             self._pass_on(connection, frame, now)
 
     def _pass_on(self, connection: _Connection, mark: frames.Delivered, now: float) -> None:
@@ -404,14 +412,14 @@ class Gateway:
 
     def _push(self, connection: _Connection, frame: frames.Push, now: float) -> None:
         conversation = frame.message.conversation_id
-        if frame.message.scene == Scene.CHATROOM:
+        if frame.message.scene == _CHATROOM:
             self._push_once(connection, frame, now)
             return
         push = self._until_acknowledged(connection, frame, frame.message.seq, now)
         if push is not None:
             pushes = connection.unacknowledged.get(conversation)
             if pushes is None:
-                pushes = connection.unacknowledged[conversation] = deque()
+                pushes = connection.unacknowledged[conversation] = []
             pushes.append(push)
 
     def _push_once(self, connection: _Connection, frame: frames.Push, now: float) -> None:

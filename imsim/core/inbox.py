@@ -37,6 +37,8 @@ class Inbox:
     @property
     def held_since(self) -> float | None:
         """When the first of the messages held back came; None if there is none."""
+        if not self._ahead and not self._own:
+            return None
         ahead, own = min(self._ahead, default=0), min(self._own, default=0)
         if ahead and not (own and own < ahead):
             return self._ahead[ahead][2]
@@ -69,6 +71,11 @@ class Inbox:
                 self.next_seq = min(held, self._complete + 1)
             else:
                 return
+
+    @property
+    def is_caught_up(self) -> bool:
+        """Whether nothing is held back: then `following` yields nothing, as nearly always."""
+        return not self._ahead and not self._own and self._complete < self.next_seq
 
     def place_own(self, seq: int, now: float) -> None:
         """A message that this device sent, and so has on its screen, got this seq."""

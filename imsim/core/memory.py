@@ -45,6 +45,8 @@ from imsim.core.storage import (
     peers,
 )
 
+_SYSTEM = Scene.SYSTEM
+
 
 class _Log:
     __slots__ = ("by_key", "delivered", "epoch", "id", "members", "messages", "noted", "places", "state", "stays")
@@ -157,18 +159,23 @@ class MemoryStorage:
             notes = (self._note(note, appended) for note in request.effects.notes)
             appended.notes = tuple(note for note in notes if note is not None)
             log.noted = (*log.noted, *((note.to, note.seq) for note in appended.notes))[-NOTED:]
-        sees_it = message.sender in log.members or (request.effects and message.sender in request.effects.left)
-        if sees_it and request.shown > log.place(message.sender).read_seq:
+        if request.shown and request.shown > log.place(message.sender).read_seq and self._sees_it(log, request):
             appended.places = self._change(log, SavePlace(message.sender, log.id, request.shown))
         return appended
+
+    @staticmethod
+    def _sees_it(log: _Log, request: Append) -> bool:
+        """Whether the sender of the entry is, or was until then, a member."""
+        sender = request.message.sender
+        return sender in log.members or (request.effects is not None and sender in request.effects.left)
 
     def _is_blocked(self, log: _Log, message: Message) -> bool:
         """Whether who would read it has blocked its sender, in the conversation of the two."""
         sender = message.sender
-        if message.scene == Scene.SYSTEM and sender != message.to:
+        if message.scene == _SYSTEM and sender != message.to:
             between = self._logs.get(p2p_id(sender, message.to))
             return between is not None and between.place(message.to).blocked
-        return any(log.place(peer).blocked for peer in peers(log.id, log.members, sender))
+        return bool(log.places) and any(log.place(peer).blocked for peer in peers(log.id, log.members, sender))
 
     def _add(self, log: _Log, message: Message, appended: Appended) -> None:
         log.messages.append(message)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import replace
-
 from imsim.core import amendments, frames, storage
 from imsim.core.model import Message, Place, Session, p2p_members
 from imsim.core.timers import Timer
@@ -27,7 +24,9 @@ class OnlinePlace:
         self.delivered_seq = delivered_seq  # how far some device has got, as the other user is or will be told
 
     def view(self) -> Place:
-        return replace(self.stored, unread=self.unread.count)
+        place = self.stored.copy()
+        place.unread = self.unread.count
+        return place
 
 
 class User:
@@ -42,7 +41,7 @@ class User:
         self.revoked_before = 0.0  # tokens issued before this wall time are void
         self.places: dict[str, OnlinePlace] = {}  # by conversation
         self.request: storage.OpenUser | None = None
-        self.waiting: deque[ToOne] = deque()
+        self.waiting: list[ToOne] = []  # a deque takes ten times the memory, and this is empty as a rule
         self.timer: Timer | None = None
 
     def place(self, conversation_id: str) -> OnlinePlace:

@@ -16,6 +16,7 @@ from imsim.core.screen import LocalConversation
 from imsim.core.timers import Timers
 from imsim.core.uplink import State, Uplink
 
+_IN, _OUT, _ONLINE = Flow.IN, Flow.OUT, State.ONLINE  # asked for with every message
 _LOOKBACK = 20  # messages fetched at a time to find the last one that is left
 
 
@@ -95,7 +96,7 @@ class Reader:
         elif message.countable:
             conversation.unread.add(message.seq)
         if is_visible(message):
-            flow = Flow.OUT if message.sender == self._user else Flow.IN
+            flow = _OUT if message.sender == self._user else _IN
             self._emit(events.Shown(message, flow, route))
 
     def _apply(self, conversation: LocalConversation, entry: Message, now: float) -> None:
@@ -132,8 +133,9 @@ class Reader:
             self._requests.ask(frames.History(conversation.id, *conversation.lookback), now)
 
     def show_following(self, conversation: LocalConversation, now: float) -> None:
-        for message, route in conversation.inbox.following():
-            self._show(conversation, message, route, now)
+        if not conversation.inbox.is_caught_up:
+            for message, route in conversation.inbox.following():
+                self._show(conversation, message, route, now)
         if conversation.gap_timer is not None:
             conversation.gap_timer.cancel()
             conversation.gap_timer = None
@@ -186,7 +188,7 @@ class Reader:
     def look_for_gap(self, conversation: LocalConversation, now: float) -> None:
         """Have what is missing pulled: at once where the device was only notified of it, after `gap_wait` where pushes
         may still bring it."""
-        if self._uplink.state != State.ONLINE or conversation.pull is not None:
+        if self._uplink.state != _ONLINE or conversation.pull is not None:
             return  # the sync will bring it; or it is being pulled
         since = conversation.inbox.held_since
         # What a group began with was before this user's time, and is not coming.

@@ -9,10 +9,10 @@ has died since is carried out within policies.storage_timeout, or never.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, get_args
 
-from imsim.core.model import Message, Place, Scene, Session
+from imsim.core.model import Message, Place, Session, is_p2p
 
 # --- requests -------------------------------------------------------------------------------------------------------
 
@@ -130,23 +130,25 @@ class SavePlace:
     def applied_to(self, place: Place, max_seq: int) -> Place:
         """What the user's place becomes, its version aside, in a log that ends at `max_seq`."""
         hidden_seq = self.hidden_seq or 0
-        return replace(
-            place,
-            read_seq=max(place.read_seq, min(max(self.read_seq, hidden_seq), max_seq)),
-            hidden_seq=max(place.hidden_seq, min(hidden_seq, max_seq)),
-            pinned=place.pinned if self.pinned is None else self.pinned,
-            muted=place.muted if self.muted is None else self.muted,
-            custom=place.custom if self.custom is None else self.custom,
-            blocked=place.blocked if self.blocked is None else self.blocked,
-        )
+        place = place.copy()
+        place.read_seq = max(place.read_seq, min(max(self.read_seq, hidden_seq), max_seq))
+        place.hidden_seq = max(place.hidden_seq, min(hidden_seq, max_seq))
+        if self.pinned is not None:
+            place.pinned = self.pinned
+        if self.muted is not None:
+            place.muted = self.muted
+        if self.custom is not None:
+            place.custom = self.custom
+        if self.blocked is not None:
+            place.blocked = self.blocked
+        return place
 
     def shown_to_peer(self, peer: Place, mine: Place, max_seq: int) -> Place:
         """What the other user's place becomes with it, `mine` being what this user's has become."""
-        return replace(
-            peer,
-            peer_read_seq=max(peer.peer_read_seq, mine.read_seq),
-            peer_delivered_seq=max(peer.peer_delivered_seq, mine.read_seq, min(self.delivered_seq, max_seq)),
-        )
+        peer = peer.copy()
+        peer.peer_read_seq = max(peer.peer_read_seq, mine.read_seq)
+        peer.peer_delivered_seq = max(peer.peer_delivered_seq, mine.read_seq, min(self.delivered_seq, max_seq))
+        return peer
 
 
 @dataclass(slots=True)
@@ -361,6 +363,6 @@ NOTED = 64
 
 def peers(conversation_id: str, members: tuple[str, ...], user: str) -> tuple[str, ...]:
     """The other user of a p2p conversation; nobody in any other."""
-    if not conversation_id.startswith(f"{Scene.P2P}:"):
+    if not is_p2p(conversation_id):
         return ()
-    return tuple(member for member in members if member != user)
+    return tuple([member for member in members if member != user])

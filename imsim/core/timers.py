@@ -6,6 +6,8 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any
 
+_NEVER = float("inf")
+
 
 class Timer:
     """One pending call; `cancel` makes it never happen."""
@@ -23,26 +25,34 @@ class Timer:
 
 class Timers:
     """Calls `callback(argument, now)` once the time given to `handle` has reached a timer's deadline; equal deadlines
-    in the order in which they were set."""
+    in the order in which they were set.
 
-    __slots__ = ("_count", "_heap")
+    No deadline is before `soonest`: whoever is to be woken no earlier than that need not ask for the next deadline.
+    """
+
+    __slots__ = ("_count", "_heap", "soonest")
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Timer]] = []
         self._count = 0
+        self.soonest = _NEVER
 
     def at(self, deadline: float, callback: Callable[[Any, float], None], argument: Any = None) -> Timer:
         timer = Timer(callback, argument)
         self._count += 1
         heappush(self._heap, (deadline, self._count, timer))
+        if deadline < self.soonest:
+            self.soonest = deadline
         return timer
 
     def next_deadline(self) -> float | None:
         heap = self._heap
         while heap:
             if heap[0][2].callback is not None:
-                return heap[0][0]
+                self.soonest = deadline = heap[0][0]
+                return deadline
             heappop(heap)
+        self.soonest = _NEVER
         return None
 
     def handle(self, now: float) -> None:
@@ -52,3 +62,4 @@ class Timers:
             callback, timer.callback = timer.callback, None
             if callback is not None:
                 callback(timer.argument, now)
+        self.soonest = heap[0][0] if heap else _NEVER

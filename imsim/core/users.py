@@ -6,7 +6,6 @@ somebody who is away costs nothing here.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -42,6 +41,11 @@ class Users:
         self._revoking: dict[str, float] = {}  # user -> `before` of revocations that storage has not answered well
         self._saving = Saving(self._timers, policies.storage_timeout, port.store)
         self._hints = Hints(port, presence=policies.presence == "friends")
+
+    @property
+    def timers(self) -> Timers:
+        """What `next_deadline` is about, for a shell that has no time to ask after each call."""
+        return self._timers
 
     def next_deadline(self) -> float | None:
         return self._timers.next_deadline()
@@ -110,9 +114,9 @@ class Users:
         """The link to a gateway broke, which has therefore ended all connections of our users."""
         for user in list(self._users.values()):
             # An opening goes on: whoever waits for it on another gateway still wants it.
-            user.waiting = deque(
+            user.waiting = [
                 frame for frame in user.waiting if not (isinstance(frame, frames.Attach) and frame.gateway == gateway)
-            )
+            ]
             for session in list(user.sessions.values()):
                 if session.gateway == gateway:
                     self._detach(user, session)
@@ -152,7 +156,7 @@ class Users:
             place = user.places[stored.conversation_id] = OnlinePlace(stored, unread, max_seq, delivered_seq)
             place.friends = friends.are_friends(state)
         while user.waiting:
-            self._handle(user, user.waiting.popleft(), now)
+            self._handle(user, user.waiting.pop(0), now)
 
     def _overdue(self, user: User, now: float) -> None:
         self._give_up(user)

@@ -8,15 +8,43 @@ parts, are left to SimPy: processes, resources and `run(until=event)` work as ev
 from __future__ import annotations
 
 from collections.abc import Callable
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
+from math import floor
 from typing import Any
 
 import simpy
-from simpy.events import NORMAL, Event
+from simpy.events import NORMAL, URGENT, Event
+
+_SLOT = 0.25  # seconds
+_BEFORE_ALL, _AFTER_ALL = -1.0, float("inf")  # priorities; those of SimPy are 0 and 1
+
+
+class _End(Exception):
+    """The end of a run has come."""
+
+
+def _end(_: None) -> None:
+    raise _End
 
 
 class Clock(simpy.Environment):
     """Time in seconds. Starts at `initial_time`, which may be negative."""
+
+    __slots__ = ("_alarms", "now")  # `now` is read far more often than anything else: no property, as in SimPy
+
+    now: float
+
+    def __init__(self, initial_time: float = 0.0) -> None:
+        super().__init__(initial_time)
+        self._alarms: dict[int, list[Any]] = {}  # by the slot of time that they lie in
+
+    @property
+    def _now(self) -> float:  # what SimPy calls it
+        return self.now
+
+    @_now.setter
+    def _now(self, now: float) -> None:
+        self.now = now
 
     def call_at(self, at: float, function: Callable[[Any], object], argument: Any) -> None:
         """Call `function(argument)` at the time `at`, which must not have passed; calls for one time keep their
@@ -24,13 +52,30 @@ class Clock(simpy.Environment):
         queue: list[Any] = self._queue
         heappush(queue, (at, NORMAL, next(self._eid), function, argument))
 
+    def alarm_at(self, at: float, function: Callable[[Any], object], argument: Any) -> None:
+        """The same for what is far off, and likely to have come to nothing by then, such as a retry: until shortly
+        before, it does not stand in the queue, which is the faster the shorter it is."""
+        slot = floor(at / _SLOT)
+        entry = (at, NORMAL, next(self._eid), function, argument)
+        if slot * _SLOT <= self.now:
+            heappush(self._queue, entry)  # type: ignore[misc]
+        elif slot in self._alarms:
+            self._alarms[slot].append(entry)
+        else:
+            self._alarms[slot] = [entry]
+            heappush(self._queue, (slot * _SLOT, URGENT, next(self._eid), self._come_near, slot))  # type: ignore[misc]
+
+    def _come_near(self, slot: int) -> None:
+        for entry in self._alarms.pop(slot):
+            heappush(self._queue, entry)
+
     def step(self) -> None:
         """The next call or the next event of SimPy."""
         queue: list[Any] = self._queue
         if not queue or len(queue[0]) == 4:
             super().step()
         else:
-            self._now, _, _, function, argument = heappop(queue)
+            self.now, _, _, function, argument = heappop(queue)
             function(argument)
 
     def run(self, until: float | Event | None = None) -> Any:
@@ -38,21 +83,32 @@ class Clock(simpy.Environment):
         if until is None or isinstance(until, Event):
             return super().run(until)
         end = float(until)
-        if end <= self._now:
+        if end <= self.now:
             raise ValueError(f"until ({end}) must be greater than the current simulation time")
-        self._run(end, inclusive=False)
-        self._now = end
+        self._run(end, _BEFORE_ALL)
         return None
 
     def settle(self) -> None:
         """Everything that is to happen at the present time, and nothing later."""
-        self._run(self._now, inclusive=True)
+        self._run(self.now, _AFTER_ALL)
 
-    def _run(self, end: float, inclusive: bool) -> None:
+    def _run(self, end: float, priority: float) -> None:
+        """Until the end, which is a call in the queue like any other: so none of them has to be compared with it."""
         queue: list[Any] = self._queue
-        while queue and (queue[0][0] < end or (inclusive and queue[0][0] == end)):
-            if len(queue[0]) == 5:
-                self._now, _, _, function, argument = heappop(queue)
-                function(argument)
-            else:
-                super().step()
+        last = (end, priority, next(self._eid), _end, None)
+        heappush(queue, last)
+        try:
+            while True:
+                entry = heappop(queue)
+                if len(entry) == 5:
+                    self.now, _, _, function, argument = entry
+                    function(argument)
+                else:
+                    heappush(queue, entry)
+                    super().step()
+        except _End:
+            return
+        except BaseException:
+            queue.remove(last)  # the run broke off: nothing may end by it later
+            heapify(queue)
+            raise

@@ -133,7 +133,7 @@ class Faults:
             self._later(fault.duration, self._clear, burst)
         else:
             draws = Draws(world.seed, "fault", number)
-            for client in world.clients:
+            for client in world.clients.values():
                 if draws.at(client.number) < fault.share:
                     if isinstance(fault, SlowReader):
                         until = world.clock.now + fault.duration
@@ -235,7 +235,7 @@ class Faults:
     def _weather(self, users: set[int]) -> None:
         """Give the devices of these users the networks that they have now."""
         world = self._world
-        for client in world.clients:
+        for client in world.clients.values():
             user = client.number // len(world.plan.devices)
             if user in users:
                 usual = world.network_of(client.number)

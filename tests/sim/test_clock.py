@@ -101,3 +101,24 @@ def test_resources_work():
     clock.process(job("b"))
     clock.run(until=10)
     assert done == [("a", 2), ("b", 4)]
+
+
+def test_alarms_stand_in_line_with_calls():
+    clock, seen = Clock(-1.0), []
+    times = [5.0, 0.1, 0.25, 5.0, -0.9, 5.1, 0.25, 300.0, 4.99]
+    for number, at in enumerate(times):
+        (clock.alarm_at if number % 2 else clock.call_at)(at, lambda n: seen.append((clock.now, n)), number)
+    clock.run(until=1.0)
+    clock.alarm_at(5.0, lambda n: seen.append((clock.now, n)), len(times))
+    clock.run()
+    assert seen == sorted((at, number) for number, at in enumerate([*times, 5.0]))
+
+
+def test_a_run_that_breaks_off_can_go_on():
+    clock, seen = Clock(), []
+    clock.call_at(1, lambda _: 1 / 0, None)
+    clock.call_at(3, seen.append, "later")
+    with pytest.raises(ZeroDivisionError):
+        clock.run(until=2)
+    clock.run()
+    assert seen == ["later"]

@@ -123,9 +123,9 @@ def test_a_share_of_the_users_is_hit_and_the_others_are_not():
     world.faults.schedule()
     usual = scenario.network.client
     world.clock.run(until=5.5)
-    assert np.mean([client.network is not usual for client in world.clients]) == pytest.approx(0.4, abs=0.2)
+    assert np.mean([client.network is not usual for client in world.clients.values()]) == pytest.approx(0.4, abs=0.2)
     world.clock.run(until=8.5)
-    assert all(client.network is usual for client in world.clients)
+    assert all(client.network is usual for client in world.clients.values())
 
 
 def test_a_slow_reader_is_cut_off_and_gets_the_rest_by_a_sync(monkeypatch):

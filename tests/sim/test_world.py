@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import subprocess
@@ -340,11 +341,11 @@ def test_what_users_do_besides_is_charged_as_messages_are():
 def test_what_a_gateway_sheds_is_noted():
     scenario = Scenario().with_({"population.users": 2, "limits.room_rate": 0.001, "limits.room_burst": 2})
     world = World(scenario, plan(scenario))
-    ann, bob = world.clients
-    for client in world.clients:
+    ann, bob = world.clients.values()
+    for client in world.clients.values():
         client.act(client.machine.start)
     world.clock.run(until=-5.0)
-    for client in world.clients:
+    for client in world.clients.values():
         client.act(lambda now, client=client: client.machine.enter("lobby", now))
     world.clock.run(until=-4.0)
     for intent in range(3):
@@ -376,3 +377,18 @@ def test_a_live_broadcast_reaches_a_chatroom_of_thousands_or_says_what_was_shed(
     assert len(outcomes) == len(everything)
     assert set(outcomes) == {"delivered", "shed"}
     assert outcomes.count("delivered") > 3 * 1499
+
+
+# --- garbage --------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_no_cycles_behind():
+    """For it is carried out without the garbage collector."""
+    world = World(SCENARIO, plan(SCENARIO))
+    gc.collect()
+    gc.disable()
+    try:
+        world.run(SCENARIO.duration)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()

@@ -34,23 +34,21 @@ class ClientNode(Machines):
         jitter = Stream(world.jitter_draws, number)
         token = world.issue(user) if token is None else token
         self.machine = Client(self, user, device, token, world.policies, jitter.next, kind)
-
-    def next_deadline(self) -> float | None:
-        return self.machine.next_deadline()
+        self._timers = (self.machine.timers,)
 
     def handle_timer(self, now: float) -> None:
         self.machine.handle_timer(now)
 
     def act(self, action: Callable[[float], object]) -> None:
         """Have the machine do something on the application's behalf: `action(now)`."""
-        self.now = self.world.clock.now
+        self.now = self.clock.now
         action(self.now)
         self.arm()
 
     def from_gateway(self, frame: frames.ToClient) -> None:
         if self.lose is not None and self.lose(frame):
             return
-        self.now = now = self.world.clock.now
+        self.now = now = self.clock.now
         self.machine.receive(frame, now)
         self.arm()
 

@@ -30,10 +30,12 @@ class GatewayNode(Machines):
 
     def start(self) -> None:
         self.machine = Gateway(self, self.world.policies, self.name, self.world.epoch)
+        self._timers = (self.machine.timers,)
 
     def crash(self) -> None:
         """Everything in memory is gone; the clients see their connections break."""
         self.machine = None
+        self._timers = ()
         self.work.station.forget()
         connections, self._connections = self._connections, {}
         for connection in connections.values():
@@ -45,12 +47,9 @@ class GatewayNode(Machines):
     def router_lost(self, router: RouterNode) -> None:
         """The link to it broke."""
         if self.machine is not None:
-            self.now = self.world.clock.now
+            self.now = self.clock.now
             self.machine.router_lost(lambda name: self.world.router_of(name) is router)
             self.arm()
-
-    def next_deadline(self) -> float | None:
-        return self.machine.next_deadline() if self.machine else None
 
     def handle_timer(self, now: float) -> None:
         if self.machine:
@@ -59,20 +58,20 @@ class GatewayNode(Machines):
     def accepted(self, connection: Connection) -> None:
         assert self.machine is not None
         self._connections[connection.id] = connection
-        self.now = self.world.clock.now
+        self.now = self.clock.now
         self.machine.connected(connection.id, self.now)
         self.arm()
 
     def hung_up(self, connection: Connection) -> None:
         if self.machine is not None and self._connections.pop(connection.id, None) is not None:
-            self.now = self.world.clock.now
+            self.now = self.clock.now
             self.machine.disconnected(connection.id, self.now)
             self.arm()
 
     def from_client(self, connection: Connection, frame: frames.FromClient) -> None:
         assert self.machine is not None
         intent = intent_of(frame.id_client) if type(frame) is frames.Send else None
-        now = self.world.clock.now
+        now = self.clock.now
         done = self.work.done(now, frame.op, connection.id, intent, connection.client.number, frame)
         if done is None:
             return  # no room: the frame vanishes, and the client repeats what matters
@@ -82,7 +81,7 @@ class GatewayNode(Machines):
 
     def from_router(self, frame: frames.ToGateway) -> None:
         if self.machine is not None:
-            self.now = self.world.clock.now
+            self.now = self.clock.now
             self.machine.receive_from_router(frame, self.now)
             self.arm()
 
@@ -108,12 +107,12 @@ class GatewayNode(Machines):
 
     def authenticate(self, connection: int, token: str) -> None:
         # In the simulation a token is the user's name and when it was issued; its check costs what `login` costs.
-        self.world.clock.call_at(self.now, self._authenticated, (connection, token))
+        self.clock.call_at(self.now, self._authenticated, (connection, token))
 
     def _authenticated(self, asked: tuple[int, str]) -> None:
         connection, token = asked
         if self.machine is not None:
-            self.now = self.world.clock.now
+            self.now = self.clock.now
             user, _, issued_at = token.partition(" ")
             if self.world.has_user(user):
                 self.machine.authenticated(connection, user, None, self.now, float(issued_at))
@@ -130,4 +129,4 @@ class GatewayNode(Machines):
         self._links[router.index].carry(self.now, router.receive, frame)
 
     def emit(self, event: events.Pushed | events.Shed) -> None:
-        self.world.pushed(event, self.now)
+        self.world.pushed(event, self._connections[event.session.connection].client.number, self.now)

@@ -53,6 +53,7 @@ class RouterNode(Machines):
         self.conversations = Conversations(self, self.world.policies, self.world.epoch)
         self.chatrooms = Chatrooms(self, self.world.policies, self.world.epoch)
         self.users = Users(self, self.world.policies)
+        self._timers = (self.conversations.timers, self.users.timers)
 
     def warm_up(self, conversation_id: str, founders: tuple[str, ...]) -> None:
         """Have a conversation open, as it would be had the service run for a while; free of charge."""
@@ -66,20 +67,21 @@ class RouterNode(Machines):
     def crash(self) -> None:
         """Everything in memory is gone, answers from storage included."""
         self.conversations = self.chatrooms = self.users = None
+        self._timers = ()
         self._local.clear()
         self.work.station.forget()
 
     def start_anew(self) -> None:
         self.start()
         assert self.users is not None
-        self.now = self.world.clock.now
+        self.now = self.clock.now
         self.users.restarted(self.now)
         self.arm()
 
     def gateway_lost(self, gateway: str) -> None:
         """The link to it broke."""
         if self.users is not None and self.chatrooms is not None:
-            self.now = self.world.clock.now
+            self.now = self.clock.now
             self.users.gateway_lost(gateway)
             self.chatrooms.gateway_lost(gateway)
             self._drain()
@@ -88,22 +90,16 @@ class RouterNode(Machines):
     def router_back(self) -> None:
         """The link to another router is there again."""
         if self.users is not None:
-            self.now = self.world.clock.now
+            self.now = self.clock.now
             self.users.router_back(self.now)
             self._drain()
             self.arm()
 
     def revoke(self, user: str) -> None:
         if self.users is not None:
-            self.now = self.world.clock.now
+            self.now = self.clock.now
             self.users.revoke(user, self.world.epoch + self.now)
             self.arm()
-
-    def next_deadline(self) -> float | None:
-        if self.conversations is None or self.users is None:
-            return None
-        one, other = self.conversations.next_deadline(), self.users.next_deadline()
-        return one if other is None or (one is not None and one < other) else other
 
     def handle_timer(self, now: float) -> None:
         if self.conversations is not None and self.users is not None:
@@ -114,7 +110,7 @@ class RouterNode(Machines):
     def receive(self, frame: frames.Up | frames.ToUsers) -> None:
         if self.conversations is None or self.chatrooms is None or self.users is None:
             return
-        now = self.world.clock.now
+        now = self.clock.now
         if type(frame) is frames.Up and frame.conversation_id:
             request = frame.frame
             intent = intent_of(request.id_client) if type(request) is frames.Send else None
@@ -151,7 +147,7 @@ class RouterNode(Machines):
     def stored(self, answer: tuple[Conversations | Users, storage.Request, storage.Result]) -> None:
         machine, request, result = answer
         if machine is self.conversations or machine is self.users:  # else it has died since it asked
-            self.now = self.world.clock.now
+            self.now = self.clock.now
             machine.stored(request, result, self.now)
             self._drain()
             self.arm()

@@ -94,6 +94,6 @@ def _read(request: storage.Request, result: storage.Result) -> Iterable[str]:
     """The conversations of which the result tells something."""
     if isinstance(result, storage.MissedPage | storage.RangePage):
         return {message.conversation_id for message in result.messages}
-    if isinstance(request, storage.OpenConversation | storage.Find | storage.Get):
+    if isinstance(request, storage.OpenConversation | storage.LookUp):
         return (request.conversation_id,)
     return ()

@@ -1,0 +1,172 @@
+"""Fast and large: imsim against other simulators and against itself, always as a ratio of CPU times taken in turns.
+
+    python -m pytest tests/bench/test_ratios.py --benchmark-enable -n0 -p no:randomly
+
+prints the measures against their goals (about three minutes of CPU time). In the ordinary suite each runs once, tiny,
+to see that it works, and that what is compared is the same.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from bench.race import cpu, note, race
+from bench.tandem import Work, in_ciw, in_imsim, in_simpy
+from bench.worlds import group, private
+from joblib import Parallel, delayed
+
+import imsim
+from imsim.results import digest
+from imsim.scenario import Scenario, plan
+from imsim.sim import World, simulate
+
+
+def size(benchmark, large: int, small: int) -> int:
+    return large if benchmark.enabled else small
+
+
+# --- stations only ----------------------------------------------------------------------------------------------------
+
+
+def test_a_tandem_against_simpy(benchmark):
+    work = Work(size(benchmark, 30_000, 500))
+    assert in_imsim(work) == pytest.approx(in_simpy(work), rel=1e-12)  # the same sample path, message by message
+    ours, theirs = race(benchmark, lambda: cpu(lambda: in_imsim(work)), lambda: cpu(lambda: in_simpy(work)))
+    rates = f"{len(work.gaps) / ours:,.0f} against {len(work.gaps) / theirs:,.0f} messages/s"
+    note(benchmark, "stations only, against idiomatic SimPy", theirs / ours, "x", least=8, detail=rates)
+
+
+def test_a_tandem_against_ciw(benchmark):
+    work = Work(size(benchmark, 20_000, 500))
+    assert len(in_ciw(work)) == pytest.approx(len(work.gaps), rel=0.1)  # Ciw stops with the last arrival
+    ours, theirs = race(benchmark, lambda: cpu(lambda: in_imsim(work)), lambda: cpu(lambda: in_ciw(work)))
+    rates = f"{len(work.gaps) / ours:,.0f} against {len(work.gaps) / theirs:,.0f} messages/s"
+    note(benchmark, "stations only, against Ciw", theirs / ours, "x", least=16, detail=rates)
+
+
+# --- the whole protocol -----------------------------------------------------------------------------------------------
+
+
+def against_simpy(benchmark, measure: str, scenario: Scenario) -> None:
+    """What a message costs in a whole run, logins and tables included, against SimPy's tandem without any protocol."""
+    messages = len(simulate(scenario).messages)
+    work = Work(messages)
+    ours, theirs = race(benchmark, lambda: cpu(lambda: imsim.simulate(scenario)), lambda: cpu(lambda: in_simpy(work)))
+    rates = f"{messages / ours:,.0f} against {messages / theirs:,.0f} messages/s"
+    note(benchmark, measure, theirs / ours, "x", least=1, detail=rates)
+
+
+def test_the_protocol_against_a_tandem_without_one(benchmark):
+    """Partners enough that nearly every message is the first of its conversation: send, store, ack, push, delivered."""
+    scenario = private(size(benchmark, 10_000, 100), **{"conversations.partners": 200})
+    against_simpy(benchmark, "whole protocol, against SimPy's tandem", scenario)
+
+
+def test_the_protocol_with_read_marks_against_a_tandem_without_one(benchmark):
+    """One partner each: nearly every send moves a read mark, of which the devices of both users are told."""
+    scenario = private(size(benchmark, 10_000, 100), **{"conversations.partners": 1})
+    against_simpy(benchmark, "the same, where sends move read marks", scenario)
+
+
+def test_a_delivery_in_a_group_of_a_thousand(benchmark):
+    """What a message more costs, so that logins are in neither."""
+    members = size(benchmark, 1000, 20)
+    some, more = group(10, members), group(size(benchmark, 40, 15), members)
+    few, many = private(size(benchmark, 2000, 20), members), private(size(benchmark, 12_000, 50), members)
+    deliveries = (len(simulate(more).deliveries) - len(simulate(some).deliveries)) or 1
+    messages = len(simulate(many).messages) - len(simulate(few).messages)
+    in_group, in_private = race(
+        benchmark,
+        lambda: (cpu(lambda: simulate(more)) - cpu(lambda: simulate(some))) / deliveries,
+        lambda: (cpu(lambda: simulate(many)) - cpu(lambda: simulate(few))) / messages,
+    )
+    detail = f"{in_group * 1e6:.1f} us a delivery against {in_private * 1e6:.1f} us a p2p message"
+    note(benchmark, "a delivery in a group of 1,000, against p2p", in_group / in_private, "x", most=0.5, detail=detail)
+
+
+# --- large ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_message_among_a_million_users(benchmark):
+    """As many messages a second, from a thousand users, all active, or from one in a hundred of a million. What is
+    measured is the run from time 0 on: to make a million users and log in those who are not idle is done once."""
+    million, messages = size(benchmark, 1_000_000, 2000), size(benchmark, 10_000, 100)
+
+    def message(users: int) -> float:
+        scenario = private(messages, users)
+        planned = plan(scenario)
+        world = World(scenario, planned)
+        world.log_in()
+        return cpu(lambda: world.run(scenario.duration)) / len(planned)
+
+    large, small = race(benchmark, lambda: message(million), lambda: message(1000), rounds=3)
+    detail = f"{large * 1e6:.0f} us against {small * 1e6:.0f} us"
+    note(benchmark, "a message among 1,000,000 users, against 1,000", large / small, "x", most=1.3, detail=detail)
+
+
+PROGRAM = """
+import resource, sys
+sys.path[:0] = {paths!r}
+from bench.worlds import private
+from imsim.scenario import plan
+from imsim.sim import World, simulate
+
+def resident():
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * resource.getpagesize()
+
+simulate(private(20, 20))  # so that what is imported late is no user's
+before = resident()
+scenario = private({messages}, {users})
+world = World(scenario, plan(scenario))
+world.run(scenario.duration)
+print(resident() - before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, world.recorder.facts().shape[0])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the resident memory from /proc")
+def test_the_memory_of_an_idle_user(benchmark):
+    """In a process of its own: a million users online, of whom a hundred write one message."""
+    users = size(benchmark, 1_000_000, 2000)
+    program = PROGRAM.format(paths=sys.path, messages=100, users=users)
+    sizes: list[str] = []
+
+    def run() -> None:
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        sizes[:] = done.stdout.split()
+
+    benchmark.pedantic(run, rounds=1, iterations=1)
+    used, most, facts = map(int, sizes)
+    assert facts >= 4 * 50
+    detail = f"the whole run at most {most / 2**30:.1f} GiB"
+    note(benchmark, "memory per idle user of 1,000,000", used / users / 1024, "KiB", most=1, detail=detail)
+
+
+# --- parallel ---------------------------------------------------------------------------------------------------------
+
+
+def test_replications_on_two_cores(benchmark):
+    """Wall time, the one measure for which CPU time says nothing: on a busy machine it shows how busy that is."""
+    scenario = private(size(benchmark, 10_000, 100))
+    many = size(benchmark, 4, 2)
+
+    def wall(jobs: int) -> float:
+        before = time.perf_counter()
+        replicate(scenario, many, jobs)
+        return time.perf_counter() - before
+
+    assert replicate(scenario, many, 2) == replicate(scenario, many, 1)  # and the workers are there
+    two, one = race(benchmark, lambda: wall(2), lambda: wall(1), rounds=3)
+    detail = f"{two:.1f} s against {one:.1f} s, at {os.getloadavg()[0]:.1f} load"
+    note(benchmark, "replications on 2 cores, against 1", one / two, "x", least=1.7, detail=detail)
+
+
+def replicate(scenario: Scenario, many: int, jobs: int) -> list[str]:
+    def one(seed: int) -> str:  # inside, so that it goes to the workers by value: they cannot import this file
+        return digest(simulate(scenario, seed=seed))
+
+    return Parallel(n_jobs=jobs)(delayed(one)(seed) for seed in range(many))
