@@ -221,8 +221,8 @@ class MemoryStorage:
     def _between(self, request: Between) -> Relations:
         logs = {other: self._logs.get(p2p_id(request.user, other)) for other in request.others}
         return Relations(
-            frozenset(other for other, log in logs.items() if log and log.place(other).blocked),
-            frozenset(other for other, log in logs.items() if log and are_friends(log.state)),
+            tuple(other for other, log in logs.items() if log and log.place(other).blocked),
+            tuple(other for other, log in logs.items() if log and are_friends(log.state)),
         )
 
     def _open_user(self, request: OpenUser) -> UserState:

@@ -113,15 +113,16 @@ def _check_may_bring(
     if not others:
         return
     relations = known.between(conversation.id, change.operator, others)
-    if blocking := [user for user in others if user in relations.blocking]:
-        raise Refused(Code.BLOCKED, f"file.targets: {_named(blocking)} let you not invite them")
+    if relations.blocking:
+        raise Refused(Code.BLOCKED, f"file.targets: {_named(relations.blocking)} let you not invite them")
     if policies.strangers == "refuse":
-        added = [user for user in decision.joined if user in others and user not in relations.friends]
+        known_to_them = {change.operator, *relations.friends}
+        added = tuple(user for user in decision.joined if user not in known_to_them)
         if added:
             raise Refused(Code.NOT_FRIENDS, f"file.targets: no friends of yours, {_named(added)}; ask their consent")
 
 
-def _named(users: list[str]) -> str:
+def _named(users: tuple[str, ...]) -> str:
     return ", ".join(users[:3]) + (" ..." if len(users) > 3 else "")
 
 

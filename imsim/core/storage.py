@@ -253,10 +253,10 @@ class Fenced:
 
 @dataclass(slots=True)
 class Relations:
-    """Which of those who were asked about have blocked the user, and which are friends."""
+    """Which of those who were asked about have blocked the user, and which are friends, in the order asked."""
 
-    blocking: frozenset[str]
-    friends: frozenset[str]
+    blocking: tuple[str, ...]
+    friends: tuple[str, ...]
 
 
 class PlaceState(NamedTuple):

@@ -109,6 +109,15 @@ def test_what_was_said_can_be_taken_back_and_edited(make_world):
     assert failures(alice) == []
 
 
+def test_all_types_are_heard_in_a_room(world):
+    alice, bob = inside(world, "alice", "bob")
+    place = {"title": "North Pole", "longitude": 0, "latitude": 90}
+    alice.act(lambda now: alice.machine.send(Scene.CHATROOM, "lounge", "", "1", now, type="geo", file=place))
+    world.settle()
+    assert [event.message.file for event in bob.of(events.Shown)] == [place]
+    assert alice.machine.status("1") == "success"
+
+
 def test_who_comes_back_hears_that_it_was_taken_back(make_world):
     world = make_world(room_recent=10)
     alice, bob = inside(world, "alice", "bob")

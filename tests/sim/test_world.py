@@ -318,7 +318,8 @@ def test_what_is_taken_back_before_a_device_has_fetched_it_is_never_shown_there(
 
 
 def test_what_users_do_besides_is_charged_as_messages_are():
-    """An invitation is delivered to each member, and each of these deliveries costs its time."""
+    """An invitation is looked up in storage, whether it is new and whether it is welcome; and it is delivered to each
+    member, and each of these deliveries costs its time."""
     base = {
         **CONSTANT,
         "population.users": 10,

@@ -345,7 +345,8 @@ class SqliteStorage:
         return schema.message(request.conversation_id, row)
 
     def _between(self, request: storage.Between) -> storage.Relations:
-        blocking, friends = set(), set()
+        blocking: list[str] = []
+        friends: list[str] = []
         for other in request.others:
             row = self._db.execute(
                 "SELECT state, (SELECT blocked FROM members WHERE user = ? AND conversation = key)"
@@ -355,10 +356,10 @@ class SqliteStorage:
             if row is not None:
                 state, blocked = row
                 if blocked:
-                    blocking.add(other)
+                    blocking.append(other)
                 if are_friends(schema.json_or_none(state)):
-                    friends.add(other)
-        return storage.Relations(frozenset(blocking), frozenset(friends))
+                    friends.append(other)
+        return storage.Relations(tuple(blocking), tuple(friends))
 
     def _open_user(self, request: storage.OpenUser) -> storage.UserState:
         db, user = self._db, request.user

@@ -152,7 +152,7 @@ class Evidence:
                     self.found.append(("refusals_have_a_reason", f"{message.id} was taken for blocked"))
         elif isinstance(request, storage.Between):
             if isinstance(result, storage.Relations):
-                told = Relations(result.blocking, result.friends)
+                told = Relations(frozenset(result.blocking), frozenset(result.friends))
                 self._told[request.conversation_id, request.user] = told
                 self.senders.told(request, told)
                 if told != (known := ledger.relations(request.user, request.others)):

@@ -34,7 +34,8 @@ _RARE = {
 #: What is wanted of groups, the frequent several times.
 _CHANGES = (
     "configure", "invite", "invite", "invite", "apply", "apply", "join", "join", "accept", "reject", "leave", "leave",
-    "kick", "kick", "transfer", "role", "role", "mute", "unmute", "unmute", "create", "dismiss", "settle", "gossip",
+    "kick", "kick", "transfer", "transfer", "role", "role", "mute", "mute", "unmute", "unmute", "create", "dismiss",
+    "dismiss", "settle", "gossip",
 )  # fmt: skip
 _AIMED = ("invite", "kick", "transfer", "role", "mute", "unmute", "create", "settle")
 
@@ -101,6 +102,15 @@ class _Writer:
             if dice.chance(0.5):
                 admin = {"scene": "group", "to": name, "id": f"{name}-admins", "event": "role", "targets": members}
                 self._add(round(at + dice.between(0, 2), 6), founder, "change", {**admin, "data": {"role": "admin"}})
+            if dice.chance(0.15):
+                heir = {
+                    "scene": "group",
+                    "to": name,
+                    "id": f"{name}-heir",
+                    "event": "transfer",
+                    "targets": members[-1:],
+                }
+                self._add(self._later(at), founder, "change", heir)
         if dice.chance(0.6):
             self._befriend()
         if dice.chance(0.4):
@@ -251,6 +261,14 @@ class _Writer:
             data = {"role": dice.pick(("admin", "member"))}
         wish = {"scene": "group", "to": name, "id": id, "event": event, "targets": targets, "data": data}
         self._add(at, device, "change", wish)
+        if event == "mute":  # who then has something to say
+            for other in dice.some(self._devices, 2):
+                self._add(
+                    self._later(at), other, "send", message(dice, Scene.GROUP, name, f"{other}-{id}", self._limit)
+                )
+        if event == "dismiss" and dice.chance(0.7):
+            anew = {"scene": "group", "to": name, "id": f"{id}again", "event": "create"}
+            self._add(self._later(at), dice.pick(self._devices), "change", anew)
         if event in ("leave", "kick") and dice.chance(0.7):
             # And comes back, one way or another.
             other = dice.pick(self._devices)
