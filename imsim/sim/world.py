@@ -18,7 +18,7 @@ from imsim.scenario.sections import Link as LinkFields
 from imsim.sim.clock import Clock
 from imsim.sim.faults import CuttableLink, Faults, PausableConnection
 from imsim.sim.link import BackboneLink, Link
-from imsim.sim.nodes import ClientNode, Connection, GatewayNode, RouterNode, StorageNode, intent_of
+from imsim.sim.nodes import BatchingGatewayNode, ClientNode, Connection, GatewayNode, RouterNode, StorageNode, intent_of
 from imsim.sim.nodes.work import Work
 
 #: The simulation starts this long before time 0, at which the workload starts. In the first half all devices log in,
@@ -89,9 +89,10 @@ class World:
         self.faults = Faults(self, scenario.faults)
         self._connection_class = PausableConnection if self.faults.pauses_devices else Connection
         topology = scenario.topology
+        gateway_class = self.batching_gateway_class if topology.gateway.batch_interval else self.gateway_class
         self.storages = [StorageNode(self, index) for index in range(topology.storages)]
         self.routers = [self.router_class(self, index) for index in range(topology.routers)]
-        self.gateways = [self.gateway_class(self, index) for index in range(topology.gateways)]
+        self.gateways = [gateway_class(self, index) for index in range(topology.gateways)]
         self._connections = 0
         self._amended = plan.amended
         self._seqs: dict[int, int] = {}  # of the amended ones that are stored
@@ -177,6 +178,7 @@ class World:
 
     client_class = ClientNode
     gateway_class = GatewayNode
+    batching_gateway_class: type[GatewayNode] = BatchingGatewayNode
     router_class = RouterNode
 
     def new_clock(self, at: float) -> Clock:

@@ -10,6 +10,7 @@ from imsim.core.frames import GATEWAY_OPS, ROUTER_OPS
 from imsim.core.storage import STORAGE_OPS
 from imsim.scenario.distributions import SecondsDistribution
 from imsim.scenario.errors import FieldError, suggestion
+from imsim.scenario.quantities import Seconds
 from imsim.scenario.sections.base import Section
 
 
@@ -39,6 +40,12 @@ class GatewayTier(Tier):
     """Gateways hold the connections: each frame of a client, whichever way it goes, is one operation."""
 
     ops = GATEWAY_OPS
+
+    batch_interval: Seconds = Field(
+        default=0.0,
+        description="pushes to one connection wait so long for each other and then go as one operation; 0: none waits."
+        " Keep it well below policies.push_timeout. (Simulated only: the live server has no such thing.)",
+    )
 
 
 class RouterTier(Tier):
