@@ -33,6 +33,8 @@ def carried_bytes(carrier: Any) -> int:
         return carried_bytes(carrier.frame)
     if isinstance(carrier, _WITH_MESSAGES):
         return sum(map(body_bytes, carrier.messages))
+    if isinstance(carrier, list):  # of pushes that go as one
+        return sum(map(carried_bytes, carrier))
     return 0
 
 

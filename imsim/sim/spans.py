@@ -26,7 +26,15 @@ from imsim.scenario.sections import Link as LinkFields
 from imsim.scenario.sections import Tier
 from imsim.sim.clock import Clock
 from imsim.sim.link import Link
-from imsim.sim.nodes import ClientNode, GatewayNode, RouterNode, StorageNode, intent_of
+from imsim.sim.nodes import (
+    BatchingGatewayNode,
+    ClientNode,
+    Connection,
+    GatewayNode,
+    RouterNode,
+    StorageNode,
+    intent_of,
+)
 from imsim.sim.nodes.commits import Answer
 from imsim.sim.nodes.storage import Asked
 from imsim.sim.nodes.work import Work
@@ -334,6 +342,24 @@ class TracedGateway(GatewayNode):
         return f"gateway{self.name[1:]}"
 
 
+class TracedBatchingGateway(TracedGateway, BatchingGatewayNode):
+    __slots__ = ()
+
+    def _context(self) -> Span | None:
+        return self.world.tracer.current
+
+    def _leave(self, target: Connection, leaves: float, frame: frames.Push, context: Span | None) -> None:
+        """All of them waited until now, and then for the same operation."""
+        tracer, now, name = self.world.tracer, self.world.clock.now, self.name_of_node
+        done = tracer.current
+        if context is not None:
+            begins = done.parent.end if done is not None and done.parent is not None and done.kind == _SERVICE else now
+            waited = context.until(now, _HOLD, name, frame.op).until(begins, _QUEUE, name, frame.op)
+            tracer.current = waited.until(leaves, _SERVICE, name, frame.op)
+        super()._leave(target, leaves, frame, context)
+        tracer.current = done
+
+
 class TracedRouter(RouterNode):
     __slots__ = ("_chains",)
 
@@ -433,6 +459,7 @@ class TracedStorage(StorageNode):
 class TracedWorld(World):
     client_class = TracedClient
     gateway_class = TracedGateway
+    batching_gateway_class = TracedBatchingGateway
     router_class = TracedRouter
     storage_class = TracedStorage
 

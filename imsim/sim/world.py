@@ -24,7 +24,7 @@ from imsim.sim.clock import Clock
 from imsim.sim.faults import CuttableLink, Faults, PausableConnection
 from imsim.sim.idle import Heartbeats, busy_users
 from imsim.sim.link import BackboneLink, Link
-from imsim.sim.nodes import ClientNode, Connection, GatewayNode, RouterNode, StorageNode, intent_of
+from imsim.sim.nodes import BatchingGatewayNode, ClientNode, Connection, GatewayNode, RouterNode, StorageNode, intent_of
 from imsim.sim.nodes.work import Work
 from imsim.sim.placement import placement
 
@@ -110,9 +110,10 @@ class World:
         self.faults = Faults(self, scenario.faults)
         self._connection_class = PausableConnection if self.faults.pauses_devices else Connection
         topology = scenario.topology
+        gateway_class = self.batching_gateway_class if topology.gateway.batch_interval else self.gateway_class
         self.storages = [self.storage_class(self, index) for index in range(topology.storages)]
         self.routers = [self.router_class(self, index) for index in range(topology.routers)]
-        self.gateways = [self.gateway_class(self, index) for index in range(topology.gateways)]
+        self.gateways = [gateway_class(self, index) for index in range(topology.gateways)]
         self._connections = 0
         # One number at a time is taken from a memoryview three times as fast as from an array.
         self._at, self._sender, self._device = plan.at.data, plan.sender.data, plan.device.data
@@ -239,6 +240,7 @@ class World:
 
     client_class = ClientNode
     gateway_class = GatewayNode
+    batching_gateway_class: type[GatewayNode] = BatchingGatewayNode
     router_class = RouterNode
     storage_class = StorageNode
 

@@ -86,6 +86,29 @@ def test_connections_that_lose_too_much_break_and_nothing_is_lost():
     assert (run.messages.outcome == "stored").all()
 
 
+def test_a_push_waits_for_others_and_they_go_as_one_operation():
+    hot = {
+        "network.client.latency": "10ms",
+        "network.backend.latency": "1ms",
+        "population.users": 4,
+        "conversations": {"p2p_share": 0, "partners": 0, "groups": 1, "group_size": 4},
+        "workload.rate": 10.0,
+        "topology.gateway.service": {"push": "1us"},
+    }
+    scenario = Scenario().with_(hot | {"topology.gateway.batch_interval": "100ms"})
+    alone, batched = imsim.simulate(Scenario().with_(hot), spans=True), imsim.simulate(scenario, spans=True)
+    usual = 2 * 0.010 + 4 * 0.001
+    assert delivery_seconds(alone).max() < usual + 0.001
+    seconds = delivery_seconds(batched)
+    assert len(seconds) == len(delivery_seconds(alone))
+    assert usual <= seconds.min()
+    assert seconds.max() == pytest.approx(usual + 0.1, abs=1e-3)
+    pushes = [int(run.utilisation().jobs["gateway0"]) for run in (alone, batched)]
+    # Each device is sent 30 messages a second: a batch is the first, and the three of the next 100 ms.
+    assert pushes[0] == len(seconds)
+    assert pushes[0] / pushes[1] == pytest.approx(4, rel=0.15)
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [

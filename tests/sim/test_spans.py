@@ -31,6 +31,7 @@ CASES: dict[str, dict] = {
     "crash of a gateway": {"faults": [{"kind": "node_crash", "at": "2s", "target": "gateway0", "duration": "2s"}]},
     "crash of a storage": {"faults": [{"kind": "node_crash", "at": "2s", "target": "storage0", "duration": "2s"}]},
     "partition": {"faults": [{"kind": "partition", "at": "2s", "target": "router0", "other": "router"}]},
+    "batches": {"topology.gateway.batch_interval": "100ms", "workload.rate": 2.0},
     "stall": {"faults": [{"kind": "storage_stall", "at": "2s"}]},
     "slow readers": {
         "limits.send_queue": 2,

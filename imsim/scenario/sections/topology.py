@@ -116,6 +116,12 @@ class GatewayTier(Tier):
     ops = GATEWAY_OPS
     carriers = frozenset({"send", "push", "page", "sync_done", "history_page", "entered"})
 
+    batch_interval: Seconds = Field(
+        default=0.0,
+        description="pushes to one connection wait so long for each other and then go as one operation; 0: none waits."
+        " Keep it well below policies.push_timeout. (Simulated only: the live server has no such thing.)",
+    )
+
 
 class RouterTier(Tier):
     """Routers order conversations and know where users are: each frame that reaches one is one operation."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from imsim.core import events, frames
 from imsim.core.gateway import Gateway
@@ -130,3 +130,44 @@ class GatewayNode(Machines):
 
     def emit(self, event: events.Pushed | events.Shed) -> None:
         self.world.pushed(event, self._connections[event.session.connection].client.number, self.now)
+
+
+class BatchingGatewayNode(GatewayNode):
+    """One where pushes to a connection wait for each other, and go as one operation."""
+
+    __slots__ = ("_interval", "_waiting")
+
+    def __init__(self, world: World, index: int) -> None:
+        self._interval = world.scenario.topology.gateway.batch_interval
+        self._waiting: dict[int, list[tuple[frames.Push, Any]]] = {}  # by connection
+        super().__init__(world, index)
+
+    def crash(self) -> None:
+        super().crash()
+        self._waiting.clear()
+
+    def send(self, connection: int, frame: frames.ToClient) -> None:
+        if type(frame) is not frames.Push:
+            super().send(connection, frame)
+        elif connection in self._connections:
+            waiting = self._waiting.get(connection)
+            if waiting is None:
+                waiting = self._waiting[connection] = []
+                self.clock.call_at(self.now + self._interval, self._flush, connection)
+            waiting.append((frame, self._context()))
+
+    def _context(self) -> Any:
+        """What is to be remembered of a push that waits; for those who follow it."""
+
+    def _flush(self, connection: int) -> None:
+        waiting, target = self._waiting.pop(connection, []), self._connections.get(connection)
+        if waiting and target is not None:
+            intent = intent_of(waiting[0][0].message.id_client)
+            pushes = [frame for frame, _ in waiting]
+            leaves = self.work.done(self.clock.now, frames.Push.op, connection, intent, target.client.number, pushes)
+            if leaves is not None:
+                for frame, context in waiting:
+                    self._leave(target, leaves, frame, context)
+
+    def _leave(self, target: Connection, leaves: float, frame: frames.Push, context: Any) -> None:
+        target.down(leaves, target.to_client, frame)
