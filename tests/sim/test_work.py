@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from run_rows import delivery_seconds
 
@@ -201,3 +204,35 @@ def test_a_file_names_an_own_station_and_refuses_to_read_it():
         Scenario.from_toml(text)
     with pytest.raises(imsim.UsageError, match=r"topology.storage.station: expected a class or a function of your own"):
         Scenario().with_({"topology.storage.station": 3})
+
+
+NOTEBOOK = """
+import joblib, imsim
+
+class Bimodal(imsim.OwnDistribution):
+    fast: float
+    slow: float
+
+    def quantile(self, u):
+        return self.fast if u < 0.9 else self.slow
+
+class Plain:
+    def __init__(self, tier):
+        self.free = 0.0
+
+    def submit(self, now, demand, flow):
+        self.free = max(now, self.free) + demand
+        return self.free
+
+storage = {"station": Plain, "service": {"append": Bimodal(fast=0.001, slow=0.02)}}
+design = imsim.Scenario.load("office").with_({"duration": 1.0, "topology.routers": 2, "topology.storage": storage})
+own = design.with_({"topology.placement": lambda name, nodes: len(name) % nodes})
+digest = lambda scenario: imsim.simulate(scenario).digest
+there = joblib.Parallel(n_jobs=2)(joblib.delayed(digest)(own.with_({"seed": seed})) for seed in (1, 2))
+print(there == [digest(own.with_({"seed": seed})) for seed in (1, 2)])
+"""
+
+
+def test_own_parts_of_a_notebook_go_to_other_processes():
+    output = subprocess.run([sys.executable, "-c", NOTEBOOK], capture_output=True, text=True, check=True).stdout
+    assert output == "True\n"
