@@ -61,7 +61,7 @@ def by_first_letter(name: str, nodes: int) -> int:
     return ord(name[0]) % nodes
 
 
-@pytest.mark.parametrize("strategy", ["rendezvous", "spread", by_first_letter], ids=str)
+@pytest.mark.parametrize("strategy", ["rendezvous", "spread", by_first_letter], ids=["rendezvous", "spread", "own"])
 def test_a_strategy_moves_the_work_and_nothing_else(strategy):
     scenario = GROUPS.with_({"topology.placement": strategy})
     world = World(scenario, PLAN)
