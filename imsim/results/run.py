@@ -254,10 +254,12 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 def _read_scenario(path: Path, name: str) -> Scenario:
     from imsim.scenario import Scenario
+    from imsim.scenario.own import names_only
 
     try:
         # A scenario file does not hold its name, and this one's stem is not it.
-        return Scenario.from_toml(path.read_text(encoding="utf-8"), name=name)
+        with names_only():
+            return Scenario.from_toml(path.read_text(encoding="utf-8"), name=name)
     except OSError as error:
         raise UsageError(f"{path.parent} is incomplete: cannot read {path.name}: {error.strerror}") from error
     except (UnicodeDecodeError, UsageError) as error:

@@ -29,7 +29,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from imsim.scenario.own import reference, refuse_reference
+from imsim.scenario.own import is_reference, not_here, reference, resolved
 from imsim.scenario.quantities import DURATION, format_duration, parse_duration, shown
 
 Floats = npt.NDArray[np.float64]
@@ -343,6 +343,23 @@ class OwnDistribution(_Distribution):
         return self
 
 
+class AbsentDistribution(OwnDistribution):
+    """An own distribution of which only the name is known."""
+
+    reference: str
+
+    @classmethod
+    def named(cls, reference: str) -> AbsentDistribution:
+        return cls(reference=reference)
+
+    def quantile(self, u: float) -> float:
+        not_here(self.reference)
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        return self
+
+
 Named = Constant | Uniform | Exponential | Lognormal | Pareto | Empirical
 Distribution = Named | OwnDistribution
 KINDS: dict[str, type[BaseModel]] = {kind.model_fields["kind"].default: kind for kind in get_args(Named)}
@@ -362,9 +379,9 @@ def _shorthand(expected: str) -> Callable[[object], object]:
     """A bare quantity stands for the constant distribution."""
 
     def read(value: object) -> object:
+        value = resolved(value, AbsentDistribution.named)
         if isinstance(value, dict | _Distribution):
             return value
-        refuse_reference(value)
         try:
             return Constant(value=parse_duration(value))
         except ValueError:
@@ -375,7 +392,8 @@ def _shorthand(expected: str) -> Callable[[object], object]:
 
 def _unitless(value: object) -> object:
     """Counts and bytes are plain numbers: "5ms" bytes is a mistake, not 0.005."""
-    refuse_reference(value)
+    if is_reference(value):
+        return value
     given = [v for k, v in value.items() if k != "kind"] if isinstance(value, dict) else [value]
     while given:
         one = given.pop()

@@ -1,24 +1,71 @@
 """Own parts: Python objects in the places of a scenario's named ones, such as a distribution or a station.
 
 A scenario with own parts works as any other (`with_`, comparing, copies in other processes), but a file can only name
-them: `to_toml` writes a reference, and what reads a file refuses it, because the part itself is not there.
+them: `to_toml` writes a reference, and what reads a file refuses it, because the part itself is not there. Only who
+reads what was run, and not to run it again, may leave it at the name: see `names_only`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
 from pydantic import BaseModel
 
+from imsim.core.exceptions import UsageError
+
 _MARK = "own part "
+_names_only = ContextVar("own parts by their names only", default=False)
 
 
 def reference(part: object) -> str:
     """What a file says of an own part: `own part Bimodal(fast=0.001, slow=0.02)`."""
+    known = getattr(part, "reference", None)
+    if isinstance(known, str):
+        return known
     if isinstance(part, BaseModel):
         return f"{_MARK}{part!r}"
     return _MARK + str(getattr(part, "__name__", type(part).__name__))
 
 
-def refuse_reference(value: object) -> None:
-    """Raises: ValueError for a reference, with what to do."""
-    if isinstance(value, str) and value.startswith(_MARK):
-        raise ValueError(f"{value} exists only in Python, not in a file: put the object here, by Scenario.with_")
+def is_reference(value: object) -> bool:
+    return isinstance(value, str) and value.startswith(_MARK)
+
+
+def resolved(value: Any, absent: Callable[[str], object]) -> Any:
+    """The value; for a reference, what `absent` makes of it where names are enough.
+
+    Raises: ValueError for a reference anywhere else, with what to do.
+    """
+    if not is_reference(value):
+        return value
+    if _names_only.get():
+        return absent(value)
+    raise ValueError(f"{value} exists only in Python, not in a file: put the object here, by Scenario.with_")
+
+
+@contextmanager
+def names_only() -> Iterator[None]:
+    """Within it a file may name own parts. They can be compared and written again; whoever uses one is told off."""
+    token = _names_only.set(True)
+    try:
+        yield
+    finally:
+        _names_only.reset(token)
+
+
+def not_here(reference: str) -> NoReturn:
+    raise UsageError(f"{reference} is not here: a file only names it; put the object in its place, by Scenario.with_")
+
+
+@dataclass(frozen=True)
+class AbsentPart:
+    """In the place of an own class or function of which only the name is known."""
+
+    reference: str
+
+    def __call__(self, *arguments: object) -> NoReturn:
+        not_here(self.reference)

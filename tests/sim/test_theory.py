@@ -28,12 +28,13 @@ RUNS = 8
 
 
 def design(rate: float, seconds: float, **topology: object) -> Scenario:
-    """Poisson arrivals of `rate` messages a second, of hundreds of users, so that hardly ever two of one connection
-    meet; no links."""
+    """Poisson arrivals of `rate` messages a second, of hundreds of users who write to all others, so that hardly ever
+    two of one connection or one conversation meet; no links."""
     users = 300
     return Scenario().with_(
         {
             "population.users": users,
+            "conversations.partners": users - 1,
             "workload.rate": rate / users,
             "duration": seconds,
             "warmup": 1.0,

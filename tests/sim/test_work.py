@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from run_rows import delivery_seconds
 
@@ -201,3 +204,64 @@ def test_a_file_names_an_own_station_and_refuses_to_read_it():
         Scenario.from_toml(text)
     with pytest.raises(imsim.UsageError, match=r"topology.storage.station: expected a class or a function of your own"):
         Scenario().with_({"topology.storage.station": 3})
+
+
+NOTEBOOK = """
+import imsim
+from joblib.externals.loky import get_reusable_executor
+
+class Bimodal(imsim.OwnDistribution):
+    fast: float
+    slow: float
+
+    def quantile(self, u):
+        return self.fast if u < 0.9 else self.slow
+
+class Plain:
+    def __init__(self, tier):
+        self.free = 0.0
+
+    def submit(self, now, demand, flow):
+        self.free = max(now, self.free) + demand
+        return self.free
+
+storage = {"station": Plain, "service": {"append": Bimodal(fast=0.001, slow=0.02)}}
+design = imsim.Scenario.load("office").with_({"duration": 2.0, "topology.routers": 2, "topology.storage": storage})
+own = design.with_({"topology.placement": lambda name, nodes: len(name) % nodes})
+digest = lambda scenario: imsim.simulate(scenario).digest
+there = get_reusable_executor(max_workers=1).submit(digest, own).result()
+print(there == digest(own))
+"""
+
+
+def test_own_parts_of_a_notebook_go_to_other_processes():
+    """As joblib's Parallel sends them."""
+    output = subprocess.run([sys.executable, "-c", NOTEBOOK], capture_output=True, text=True, check=True).stdout
+    assert output == "True\n"
+
+
+def test_a_run_with_own_parts_is_kept_and_opened_but_not_run_again(tmp_path):
+    class Bimodal(imsim.OwnDistribution):
+        fast: float
+
+        def quantile(self, u):
+            return self.fast
+
+    parts = {
+        "topology.storage.service.append": Bimodal(fast=0.001),
+        "topology.storage.station": Paused,
+        "topology.placement": lambda name, nodes: 0,
+    }
+    run = imsim.simulate(QUIET.with_({**parts, "duration": 2.0}))
+    again = imsim.open_run(run.write(tmp_path))
+    assert again.digest == run.digest
+    assert again.scenario.to_toml() == run.scenario.to_toml()
+    assert again.scenario != run.scenario
+    assert again.scenario == imsim.open_run(again.path).scenario == again.scenario.with_({"seed": again.seed})
+    told = "own part .* is not here: a file only names it; put the object in its place"
+    with pytest.raises(imsim.UsageError, match=told):
+        imsim.simulate(again.scenario)
+    only_latency = again.scenario.with_({"topology.placement": "hash", "topology.storage.station": None})
+    with pytest.raises(imsim.UsageError, match=told):
+        imsim.simulate(only_latency)
+    assert imsim.simulate(again.scenario.with_(parts)).digest == run.digest

@@ -11,13 +11,13 @@ from imsim.core.frames import GATEWAY_OPS, ROUTER_OPS
 from imsim.core.storage import STORAGE_OPS
 from imsim.scenario.distributions import SecondsDistribution
 from imsim.scenario.errors import FieldError, suggestion
-from imsim.scenario.own import reference, refuse_reference
+from imsim.scenario.own import AbsentPart, reference, resolved
 from imsim.scenario.quantities import Seconds, shown
 from imsim.scenario.sections.base import Section
 
 
 def _own(value: object) -> object:
-    refuse_reference(value)
+    value = resolved(value, AbsentPart)
     if value is not None and not callable(value):
         raise ValueError(f"expected a class or a function of your own, got {shown(value)}")
     return value
@@ -31,10 +31,8 @@ PLACEMENTS = ("hash", "rendezvous", "spread")
 
 
 def _placement(value: object) -> object:
-    if callable(value):
-        return value
-    refuse_reference(value)
-    if value not in PLACEMENTS:
+    value = resolved(value, AbsentPart)
+    if not callable(value) and value not in PLACEMENTS:
         expected = ", ".join(map(repr, PLACEMENTS))
         raise ValueError(f"expected {expected} or a function of your own, got {shown(value)}")
     return value
