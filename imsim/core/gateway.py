@@ -20,7 +20,7 @@ from imsim.core.policies import Policies
 from imsim.core.timers import Timer, Timers
 
 _LONGEST_PUSH_TIMEOUT = 60.0  # seconds; repeated pushes back off up to this
-
+_LONGEST_REF = 256  # characters of the ref of a bad request that its refusal repeats
 
 _KICKED = {
     Code.REPLACED: "this device logged in on another connection",
@@ -158,16 +158,14 @@ class Gateway:
         if source is not None:
             self._end(source, code, text)
 
-    def reject(self, connection: int, frame: frames.FromClient, text: str, now: float) -> None:
-        """The shell could make sense of this frame but for a value in it that cannot be: so much for this request. What
-        gets no answer anyway is ignored."""
+    def reject(self, connection: int, op: str, ref: str, number: int, text: str, now: float) -> None:
+        """The shell could make sense of this request but for a value in it that cannot be: so much for the request."""
         source = self._connections.get(connection)
         if source is not None and source.session is None:
             self._end(source, Code.BAD_REQUEST, text)
         elif source is not None:
             source.heard = now
-            if isinstance(frame, frames.Send | frames.Sync | frames.Asked):
-                self._reject(source, frame.op, frame.ref, Code.BAD_REQUEST, text, number=frame.number)
+            self._reject(source, op, ref[:_LONGEST_REF], Code.BAD_REQUEST, text, number=number)
 
     def router_lost(self, owns: Callable[[str], bool]) -> None:
         """The link to a router broke: what either side sent last may be lost. The users whom it `owns` must log in
@@ -239,14 +237,12 @@ class Gateway:
         session = connection.session
         assert session is not None
         if unfit := admission.of_send(frame, self._policies):
-            self._reject(connection, frame.op, frame.id_client[:128], *unfit)
+            self._reject(connection, frame.op, frame.ref[:_LONGEST_REF], *unfit)
             return
         if not self._is_too_fast(connection, frame, now):
             self._port.to_conversation(frames.Up(session, frame, conversation_id(frame.scene, session.user, frame.to)))
 
-    def _is_too_fast(
-        self, connection: _Connection, frame: frames.Send | frames.Sync | frames.Asked, now: float
-    ) -> bool:
+    def _is_too_fast(self, connection: _Connection, frame: frames.Request, now: float) -> bool:
         """Whether it was refused because the user asks for too much. Messages, syncs and other requests are counted
         apart: what of one kind is too much holds up no other."""
         what = {frames.Send: "messages", frames.Sync: "syncs"}.get(type(frame), "requests")
@@ -264,7 +260,7 @@ class Gateway:
     def _set_conversation(self, connection: _Connection, frame: frames.SetConversation, now: float) -> None:
         assert connection.session is not None
         if unfit := admission.of_setting(frame, connection.session.user, self._policies):
-            self._reject(connection, frame.op, frame.ref[:256], *unfit, number=frame.number)
+            self._reject(connection, frame.op, frame.ref[:_LONGEST_REF], *unfit, number=frame.number)
         else:
             self._ask_own_user(connection, frame, now)
 
@@ -296,7 +292,9 @@ class Gateway:
         try:
             check_name("name", frame.name)
         except BadName as error:
-            self._reject(connection, frame.op, frame.ref[:128], Code.BAD_REQUEST, str(error))
+            self._reject(
+                connection, frame.op, frame.ref[:_LONGEST_REF], Code.BAD_REQUEST, str(error), number=frame.number
+            )
             return False
         if self._is_too_fast(connection, frame, now):
             return False

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from http import HTTPStatus
 from ssl import SSLContext
-from typing import cast
 
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
@@ -198,8 +197,8 @@ class Server:
             return
         try:
             frame = wire.decode_from_client(text)
-        except wire.LoneSurrogate as error:
-            self.node.reject(id, cast(frames.FromClient, error.frame), str(error), self._clock())
+        except wire.BadRequest as bad:
+            self.node.reject(id, bad.op, bad.ref, bad.number, bad.text, self._clock())
             self.settle_machine()
             return
         except wire.WireError as error:

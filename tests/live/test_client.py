@@ -12,6 +12,7 @@ from imsim.core.model import Code, Flow, Route
 from imsim.core.policies import Policies
 from imsim.core.uplink import State
 from imsim.live import LiveClient, SqliteStore
+from imsim.live.websocket import text_frame
 
 
 def codes(client) -> list:
@@ -330,3 +331,22 @@ async def test_requests_and_settings_of_an_application(world):
         await alice.end_session("d1")
         await w.settle()
         assert phone.state == State.ENDED
+
+
+async def test_a_frame_that_cannot_be_read_is_the_end_and_the_application_hears_why(world):
+    async with world() as w:
+        alice = await w.online("alice")
+        (connection,) = w.server._transports
+        connection.send(text_frame(b'{"op":"of_the_future","x":1}', mask=False))
+        await w.settle()
+        assert alice.state == State.ONLINE
+        connection.send(text_frame(b'{"op":"page","messages":[{"seq":1}],"cursors":{}}', mask=False))
+        await w.settle()
+        assert alice.state == State.ENDED
+        (ended,) = (event for event in alice.seen if isinstance(event, events.Ended))
+        assert ended.code == Code.BAD_FRAME
+        assert "cannot read: page.messages.0.conversationId: " in ended.text
+        async for _ in alice.messages:
+            raise AssertionError
+        await alice.start()  # once it is mended
+        assert alice.state == State.ONLINE

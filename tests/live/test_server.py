@@ -311,6 +311,33 @@ async def test_the_server_ends_a_client_that_falls_silent(world):
             await end(writer)
 
 
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ('"type":"zz","file":{"a":' + "[" * 199 + "]" * 199 + "}", "file: nested too deep"),
+        ('"type":"zz","file":{"a":' + "[" * 100 + "]" * 100 + "}", "file: nested too deep"),
+        ('"type":"zz","file":{"a":1e999}', "file: JSON has no number that is infinite"),
+        ('"type":"zz","file":[1]', "file: "),
+        ('"custom":{}', "custom: "),
+        ('"content":"\\ud800"', "content: half a surrogate pair"),
+        ('"shown":"x"', "shown: "),
+    ],
+)
+async def test_what_is_wrong_in_a_send_is_told_and_ends_nothing(world, fields, says):
+    def conversation(foreign: Foreign) -> None:
+        foreign.login(token)
+        foreign.socket.send('{"op":"send","idClient":"a","scene":"p2p","to":"bob",' + fields + "}")
+        rejected = foreign.until("rejected")
+        assert (rejected["request"], rejected["ref"], rejected["code"]) == ("send", "a", "bad_request")
+        assert rejected["text"].startswith(says)
+        foreign.put(op="send", idClient="b", scene="p2p", to="bob", content="hello")
+        assert foreign.until("stored")["seq"] == 1
+
+    async with world() as w:
+        token = w.token("alice")
+        await with_foreign(w, conversation)
+
+
 async def test_many_connections(world, shown):
     async with world() as w:
         clients = [w.client(f"u{n}") for n in range(300)]
