@@ -103,8 +103,10 @@ class Users:
         user = self._users.get(name)
         if user is not None:
             user.revoked_before = max(before, user.revoked_before)
-            for session in list(user.sessions.values()):
-                self._kick(user, session, Code.TOKEN_REVOKED)
+            if user.sessions:
+                for session in list(user.sessions.values()):
+                    self._kick(user, session, Code.TOKEN_REVOKED)
+                self._left(user)
 
     def gateway_lost(self, gateway: str) -> None:
         """The link to a gateway broke, which has therefore ended all connections of our users."""
@@ -258,11 +260,16 @@ class Users:
 
     def _detach(self, user: User, session: Session) -> None:
         del user.sessions[session.device]
+        if not user.sessions:
+            self._left(user)
+
+    def _left(self, user: User) -> None:
+        """The last session of the user has ended."""
+        self._hints.tell_friends(user, frames.Presence(user.id, False))
         self._forget_if_idle(user)
 
     def _forget_if_idle(self, user: User) -> None:
         if not user.sessions and user.request is None and not user.waiting and user.id in self._users:
-            self._hints.tell_friends(user, frames.Presence(user.id, False))
             del self._users[user.id]
 
     # --- delivery ---------------------------------------------------------------------------------------------------

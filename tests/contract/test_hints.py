@@ -94,3 +94,17 @@ def test_to_block_a_stranger_tells_nobody_who_is_there(make_world):
     bob.set_conversation(AB, blocked=True)
     bob.set_conversation(AB, blocked=False)
     assert alice.of(events.Presence) == bob.of(events.Presence) == []
+
+
+def test_whose_tokens_are_revoked_is_away_for_friends(make_world):
+    world = make_world(presence="friends")
+    alice, bob = befriend(world)
+    world.device("bob", "d1").start()
+    del alice.events[:]
+    world.revoke("bob")
+    assert alice.of(events.Presence) == [events.Presence("bob", False)]
+    assert bob.machine.state == "ended"
+    alice.send("bob", "anybody?", "1")  # which reaches nobody
+    world.advance(1)
+    world.device("bob", "d2").start()
+    assert alice.of(events.Presence)[1:] == [events.Presence("bob", True)]

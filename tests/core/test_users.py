@@ -975,10 +975,15 @@ def friends_of(registry, **policies):
     return Registry(registry.storage, Policies(presence="friends", **policies))
 
 
-def test_friends_are_told_who_comes_and_goes(registry):
+def befriended(registry):
+    """Alice and bob, in storage."""
     state = registry.storage.execute(storage.OpenConversation(AB))
     effects = storage.Effects(state={"friends": True, "request": None})
     registry.storage.execute(storage.Append(state.epoch, message(2), 0, effects))
+
+
+def test_friends_are_told_who_comes_and_goes(registry):
+    befriended(registry)
     open_log(registry.storage, "alice", conversation="p2p:bob:carol")
     friendly = friends_of(registry)
     bob = friendly.login("bob")
@@ -1072,3 +1077,27 @@ def test_typing_goes_to_the_other_user_of_ones_own_conversation(registry):
     for id in (AB, "p2p:alice:carol", "p2p:bob:carol", TEAM, "nonsense"):
         registry.receive(up(bob, frames.Typing(id)))
     assert registry.told_users == [("alice", frames.Hint("alice", frames.IsTyping(AB)))]
+
+
+def test_who_was_never_there_has_not_gone(registry):
+    befriended(registry)
+    friendly = friends_of(registry)
+    friendly.machine.revoke("bob", 5.0)
+    friendly._collect()
+    friendly.attach("bob", issued_at=1.0)
+    friendly.answer_all()
+    assert [frame.code for frame in friendly.take(frames.Attached)] == [Code.TOKEN_REVOKED]
+    assert friendly.told_users == []
+    assert friendly.machine._users == {}
+
+
+def test_whose_tokens_are_revoked_has_gone_and_is_forgotten(registry):
+    befriended(registry)
+    friendly = friends_of(registry)
+    bob = friendly.login("bob")
+    friendly.told_users.clear()
+    friendly.machine.revoke("bob", 5.0)
+    friendly._collect()
+    friendly.receive(frames.Detach(bob))  # as the gateway answers the kick
+    assert friendly.told_users == [("alice", frames.Hint("alice", frames.Presence("bob", False)))]
+    assert friendly.machine._users == {}
