@@ -90,7 +90,7 @@ class Node:
         self._drain(now)
 
     def revoke(self, user: str, before: float, now: float) -> None:
-        self._users.revoke(user, before)
+        self._users.revoke(user, before, now)
         self._drain(now)
 
     def shut_down(self, now: float) -> None:

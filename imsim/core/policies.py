@@ -47,3 +47,5 @@ class Policies:
     room_burst: int = 50
     hint_rate: float = 0.0
     hint_burst: int = 5
+    presence_rate: float = 1.0
+    presence_burst: int = 5

@@ -126,3 +126,10 @@ class Limits(Section):
         default=0.0, ge=0, description="typing hints per second that a user may give; the rest is dropped; 0: none"
     )
     hint_burst: int = Field(default=5, ge=1, description="of them at once, after a pause, under hint_rate")
+    presence_rate: float = Field(
+        default=1.0,
+        ge=0,
+        description="times per second that friends are told whether a user is there; more wait, and of those only the"
+        " last is told; 0: any number",
+    )
+    presence_burst: int = Field(default=5, ge=1, description="of them at once, after a pause, under presence_rate")

@@ -71,7 +71,7 @@ class RouterNode(Machines):
     def revoke(self, user: str) -> None:
         if self.users is not None:
             self.now = self.world.clock.now
-            self.users.revoke(user, self.world.epoch + self.now)
+            self.users.revoke(user, self.world.epoch + self.now, self.now)
             self.arm()
 
     def next_deadline(self) -> float | None:
