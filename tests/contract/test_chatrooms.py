@@ -212,3 +212,13 @@ def test_a_restart_of_the_server_empties_the_rooms_and_those_who_were_in_come_ba
     world.advance(60)
     alice.say("lounge", "after", "2")
     assert bob.shown == ["before", "after"]
+
+
+def test_an_image_is_heard_like_anything(world):
+    alice, bob = inside(world, "alice", "bob")
+    file = {"url": "https://x/y.png", "width": 1, "height": 1, "size": 1}
+    alice.act(lambda now: alice.machine.send(Scene.CHATROOM, "lounge", "look", "1", now, type="image", file=file))
+    world.settle()
+    (shown,) = bob.of(events.Shown)
+    assert (shown.message.type, shown.message.file) == ("image", file)
+    assert alice.machine.status("1") == "success"
