@@ -171,6 +171,11 @@ def serve(
         raise UsageError("TLS needs both --tls-cert and --tls-key")
     if key_from_stdin:
         key = sys.stdin.buffer.readline().decode().rstrip("\n")
+
+    def ended(shed: int) -> None:
+        if shed:
+            click.echo(f"{shed} messages of chatrooms were shed (limits.room_rate)")
+
     click.echo(f"not used by a live server: {', '.join(chosen.ignored_live())} (they are the simulation's)")
     run_server(
         chosen.core_policies(),
@@ -182,6 +187,7 @@ def serve(
         token_lifetime=chosen.policies.token_lifetime,
         tls=(tls_cert, tls_key) if tls_cert and tls_key else None,
         until_eof=sys.stdin.fileno() if key_from_stdin else None,
+        ended=ended,
         ready=lambda url: click.echo(f"listening on {url} ({'SQLite file ' + db if db else 'in memory only'})"),
     )
 

@@ -11,7 +11,9 @@ import struct
 from contextlib import suppress
 
 import pytest
+from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request
 from websockets.sync.client import ClientConnection, connect
 
 from imsim.core import events
@@ -360,6 +362,18 @@ async def test_what_the_server_reports(world):
         await alice.wait_stored(alice.send("p2p", "bob", "hello"))
         await w.settle()
     assert [type(event) for event in seen] == [events.Committed, events.Pushed]
+
+
+async def test_what_is_shed_is_counted(world):
+    async with world(Policies(room_rate=1.0, room_burst=2)) as w:
+        alice, bob = await w.online("alice"), await w.online("bob")
+        await alice.enter("lounge")
+        await bob.enter("lounge")
+        for number in range(5):
+            alice.send("chatroom", "lounge", str(number))
+        await w.settle()
+        assert w.server.shed == 3
+        assert w.server.answer(Request("/healthz", Headers())).body == b'{"status": "ok", "connections": 2, "shed": 3}'
 
 
 async def test_nagle_is_off(world):
