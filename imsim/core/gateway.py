@@ -91,7 +91,7 @@ class _Connection:
         self.timer: Timer | None = None  # until logged in: the login's deadline; then: the heartbeat's
         self.unacknowledged: dict[str, deque[_Push]] = {}  # by conversation, in seq order
         self.resyncs = 0  # how many it was sent
-        self.rooms: set[str] = set()  # conversation ids of the chatrooms that it is in
+        self.rooms: set[str] = set()  # conversation ids of the chatrooms that it asked to enter
         self.room_bucket: Bucket | None = None  # what it is sent of chatrooms, where there is a limit
         #: By op and conversation, where a new one makes those before it needless: `placed`, `notify`, `resync`.
         self.latest: dict[tuple[str, str], _Push] = {}
@@ -279,8 +279,12 @@ class Gateway:
         self._port.to_user(session.user, frames.Up(session, frame, ""))
 
     def _enter(self, connection: _Connection, frame: frames.Enter, now: float) -> None:
-        if self._to_room(connection, frame, now):
-            connection.rooms.add(conversation_id(Scene.CHATROOM, "", frame.name))
+        room, most = conversation_id(Scene.CHATROOM, "", frame.name), self._policies.rooms
+        if room not in connection.rooms and len(connection.rooms) >= most:
+            text = f"more than {most} chatrooms on one connection; leave one first"
+            self._reject(connection, frame.op, frame.ref[:_LONGEST_REF], Code.TOO_LARGE, text, number=frame.number)
+        elif self._to_room(connection, frame, now):
+            connection.rooms.add(room)
 
     def _leave(self, connection: _Connection, frame: frames.Leave, now: float) -> None:
         if self._to_room(connection, frame, now):

@@ -41,6 +41,7 @@ class Policies:
     user_burst: int = 20
     group_rate: float = 0.0
     group_burst: int = 100
+    rooms: int = 100
     room_size: int = 100_000
     room_recent: int = 20
     room_rate: float = 0.0

@@ -222,3 +222,15 @@ def test_an_image_is_heard_like_anything(world):
     (shown,) = bob.of(events.Shown)
     assert (shown.message.type, shown.message.file) == ("image", file)
     assert alice.machine.status("1") == "success"
+
+
+def test_a_connection_is_in_so_many_rooms_and_no_more(make_world):
+    world = make_world(rooms=2)
+    alice = world.device("alice").start()
+    for room in ("one", "two", "one", "three"):
+        alice.enter(room)
+    assert [event.name for event in alice.of(events.Entered)] == ["one", "two", "one"]
+    assert [(event.ref, event.code) for event in alice.of(events.RequestFailed)] == [("three", Code.TOO_LARGE)]
+    alice.leave("one")
+    alice.enter("three")
+    assert alice.of(events.Entered)[-1].name == "three"
