@@ -8,7 +8,7 @@ import math
 from imsim.core import frames
 from imsim.core.attachments import check_attachment
 from imsim.core.exceptions import BadAttachment, BadName
-from imsim.core.model import Code, MessageType, check_name, peer_in
+from imsim.core.model import LONGEST_ID_CLIENT, LONGEST_TYPE, Code, MessageType, check_name, peer_in
 from imsim.core.policies import Policies
 
 Unfit = tuple[Code, str]  # with which it is rejected
@@ -26,12 +26,12 @@ def of_send(frame: frames.Send, policies: Policies) -> Unfit | None:
         return unfit
     try:
         check_name("to", frame.to)
-        if not 1 <= len(frame.id_client) <= 128:
-            raise BadName("idClient: give it 1 to 128 characters")
-        if not 1 <= len(frame.type) <= 64:
-            raise BadName("type: give it 1 to 64 characters")
-        if frame.after is not None and len(frame.after) > 128:
-            raise BadName("after: an idClient has at most 128 characters")
+        if not 1 <= len(frame.id_client) <= LONGEST_ID_CLIENT:
+            raise BadName(f"idClient: give it 1 to {LONGEST_ID_CLIENT} characters")
+        if not 1 <= len(frame.type) <= LONGEST_TYPE:
+            raise BadName(f"type: give it 1 to {LONGEST_TYPE} characters")
+        if frame.after is not None and len(frame.after) > LONGEST_ID_CLIENT:
+            raise BadName(f"after: an idClient has at most {LONGEST_ID_CLIENT} characters")
         check_attachment(frame.type, frame.file)
     except (BadName, BadAttachment) as error:
         return Code.BAD_REQUEST, str(error)
