@@ -89,6 +89,9 @@ _KEY = click.option(
 )
 
 
+_ANY_WORKLOAD = ("conversations.group_size=1", "conversations.room_size=1", "workload.size=1")
+
+
 @cli.command()
 @_OUT
 def demo(out: str) -> None:
@@ -166,7 +169,8 @@ def serve(
     """Serve the core over WebSockets, until interrupted. Policies and limits come from SCENARIO."""
     from imsim.live.serve import run_server
 
-    chosen = _load(scenario, overrides, None)
+    # Its workload is none of a server's business, and need not fit these limits.
+    chosen = _load(scenario, (*overrides, *_ANY_WORKLOAD), None)
     if (tls_cert is None) != (tls_key is None):
         raise UsageError("TLS needs both --tls-cert and --tls-key")
     if key_from_stdin:

@@ -305,6 +305,10 @@ class LiveClient:
         """Over the conversation list; what is muted counts or not."""
         return self.machine.total_unread(include_muted)
 
+    def system_unread(self) -> int:
+        """How many system messages have not been read; `read` them as the conversation system:<user>."""
+        return self.machine.system_unread()
+
     # --- for tests --------------------------------------------------------------------------------------------------
 
     def wake(self) -> None:

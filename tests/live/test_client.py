@@ -327,6 +327,11 @@ async def test_requests_and_settings_of_an_application(world):
         assert ([message.content for message in page.messages], page.more) == (["", "hello"], False)
         with pytest.raises(RunError, match="history group:nobody:1-5: no_conversation"):
             await bob.history("group:nobody", 1, 5)
+        await alice.change("p2p", "bob", "friend_request")
+        await w.settle()
+        assert (alice.system_unread(), bob.system_unread()) == (0, 1)
+        bob.read("system:bob")
+        assert bob.system_unread() == 0
         phone = await w.online("alice", "d1")
         await alice.end_session("d1")
         await w.settle()
