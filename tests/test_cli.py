@@ -153,6 +153,13 @@ def test_a_database_that_is_none_is_exit_code_2(command, tmp_path):
     assert (tmp_path / "notes.txt").read_text().startswith("not a database")
 
 
+def test_a_server_has_limits_whatever_the_workload(command):
+    """The office has groups of more than two; a server has none until somebody makes one."""
+    result = command("serve", "--port", "0", "--db", "notes.txt/x", "--set", "limits.group_size=2")
+    assert "group_size" not in result.stderr
+    assert "notes.txt" in result.stderr  # it got as far as that
+
+
 def test_a_refused_key_is_exit_code_1(command):
     with imsim.serve("office", key="right") as server:
         fails(command("load", "office", "--url", server.url, "--key", "wrong", "--duration", "1"), 1, "key")

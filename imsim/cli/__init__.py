@@ -80,6 +80,9 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
+_ANY_WORKLOAD = ("conversations.group_size=1", "conversations.room_size=1", "workload.size=1")
+
+
 @cli.command()
 @OUT
 def demo(out: str) -> None:
@@ -193,11 +196,17 @@ def serve(
     """Serve the core over WebSockets, until interrupted. Policies and limits come from SCENARIO."""
     from imsim.live.serve import run_server
 
-    chosen = load_scenario(scenario, overrides, None)
+    # Its workload is none of a server's business, and need not fit these limits.
+    chosen = load_scenario(scenario, (*overrides, *_ANY_WORKLOAD), None)
     if (tls_cert is None) != (tls_key is None):
         raise UsageError("TLS needs both --tls-cert and --tls-key")
     if key_from_stdin:
         key = sys.stdin.buffer.readline().decode().rstrip("\n")
+
+    def ended(shed: int) -> None:
+        if shed:
+            click.echo(f"{shed} messages of chatrooms were shed (limits.room_rate)")
+
     click.echo(f"not used by a live server: {', '.join(chosen.ignored_live())} (they are the simulation's)")
     run_server(
         chosen.core_policies(),
@@ -209,6 +218,7 @@ def serve(
         token_lifetime=chosen.policies.token_lifetime,
         tls=(tls_cert, tls_key) if tls_cert and tls_key else None,
         until_eof=sys.stdin.fileno() if key_from_stdin else None,
+        ended=ended,
         ready=lambda url: click.echo(f"listening on {url} ({'SQLite file ' + db if db else 'in memory only'})"),
     )
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 
 from imsim.core import frames
 from imsim.core.attachments import check_attachment
 from imsim.core.exceptions import BadAttachment, BadName
-from imsim.core.model import Code, MessageType, check_name, peer_in
+from imsim.core.model import LONGEST_ID_CLIENT, LONGEST_TYPE, Code, MessageType, check_name, peer_in
 from imsim.core.policies import Policies
 
 Unfit = tuple[Code, str]  # with which it is rejected
+
+#: Levels of lists and objects in an attachment. Whoever carries a message on wraps it into more of them, and readers of
+#: JSON have limits of their own (200 is common): a message beyond one could be fetched by nobody any more, nor whatever
+#: shares a page with it.
+DEEPEST = 32
 
 
 def of_send(frame: frames.Send, policies: Policies) -> Unfit | None:
@@ -23,12 +29,12 @@ def of_send(frame: frames.Send, policies: Policies) -> Unfit | None:
         return unfit
     try:
         check_name("to", frame.to)
-        if not 1 <= len(frame.id_client) <= 128:
-            raise BadName("idClient: give it 1 to 128 characters")
-        if not 1 <= len(frame.type) <= 64:
-            raise BadName("type: give it 1 to 64 characters")
-        if frame.after is not None and len(frame.after) > 128:
-            raise BadName("after: an idClient has at most 128 characters")
+        if not 1 <= len(frame.id_client) <= LONGEST_ID_CLIENT:
+            raise BadName(f"idClient: give it 1 to {LONGEST_ID_CLIENT} characters")
+        if not 1 <= len(frame.type) <= LONGEST_TYPE:
+            raise BadName(f"type: give it 1 to {LONGEST_TYPE} characters")
+        if frame.after is not None and len(frame.after) > LONGEST_ID_CLIENT:
+            raise BadName(f"after: an idClient has at most {LONGEST_ID_CLIENT} characters")
         check_attachment(frame.type, frame.file)
     except (BadName, BadAttachment) as error:
         return Code.BAD_REQUEST, str(error)
@@ -55,14 +61,36 @@ def _weighed(frame: frames.Send, policies: Policies) -> dict[str, object] | None
 
 
 def _of_texts(limit: int, **fields: str | dict[str, object] | None) -> Unfit | None:
-    """The first of the fields that has too many bytes, or is no text."""
+    """The first of the fields that cannot be carried, or has too many bytes."""
     for name, value in fields.items():
         if not value:
             continue
+        if fault := json_fault(value):
+            return Code.BAD_REQUEST, f"{name}: {fault}"
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        try:
-            if (len(text) if text.isascii() else len(text.encode())) > limit:
-                return Code.TOO_LARGE, f"{name}: more than {limit} bytes of UTF-8"
-        except UnicodeEncodeError:  # a client in this process; from any other the shell refuses it
-            return Code.BAD_REQUEST, f"{name}: half a surrogate pair is no character"
+        if (len(text) if text.isascii() else len(text.encode())) > limit:
+            return Code.TOO_LARGE, f"{name}: more than {limit} bytes of UTF-8"
     return None
+
+
+def json_fault(value: object, levels: int = DEEPEST) -> str:
+    """Why the value cannot be carried as JSON; "" if it can. What came as JSON can hold all of these but the last: a
+    number may be too large, and "\\ud800" is half of a character."""
+    if isinstance(value, str):
+        if value.isascii():
+            return ""
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return "half a surrogate pair is no character"
+        return ""
+    if value is None or isinstance(value, int):
+        return ""
+    if isinstance(value, float):
+        return "" if math.isfinite(value) else "JSON has no number that is infinite, or none"
+    if isinstance(value, dict | list):
+        if not levels:
+            return f"nested too deep: lists and objects have at most {DEEPEST} levels"
+        parts = (*value, *value.values()) if isinstance(value, dict) else value
+        return next((fault for part in parts if (fault := json_fault(part, levels - 1))), "")
+    return f"{type(value).__name__} is nothing that JSON has"

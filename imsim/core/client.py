@@ -443,8 +443,7 @@ class Client:
     def _amended_in_room(self, room: str, entry: HasBody) -> None:
         """What a recall or an edit in a chatroom changes: only what the application shows, for nothing else is kept."""
         event = event_of(entry)
-        if event in amendments.EVENTS:
-            assert entry.file is not None
+        if event in amendments.EVENTS and entry.file is not None:
             data = entry.file["data"]
             assert isinstance(data, dict)
             if event == "recall":

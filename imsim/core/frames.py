@@ -434,7 +434,8 @@ class Resync:
 
 
 Asked = Read | SetConversation | History | ReadCount | Enter | Leave | EndSession
-Routed = Send | Sync | Asked | Delivered | Typing  # what a gateway passes on
+Request = Send | Sync | Asked  # what is answered, by `rejected` at least
+Routed = Request | Delivered | Typing  # what a gateway passes on
 FromClient = Login | Ping | Send | Delivered | Noted | Typing | Sync | Asked
 ToClient = (
     LoggedIn

@@ -20,7 +20,7 @@ from imsim.core.timers import Timer, Timers
 
 _CHATROOM = Scene.CHATROOM  # asked for with every push
 _LONGEST_PUSH_TIMEOUT = 60.0  # seconds; repeated pushes back off up to this
-
+_LONGEST_REF = 256  # characters of the ref of a bad request that its refusal repeats
 
 _KICKED = {
     Code.REPLACED: "this device logged in on another connection",
@@ -91,7 +91,7 @@ class _Connection:
         self.timer: Timer | None = None  # until logged in: the login's deadline; then: the heartbeat's
         self.unacknowledged: dict[str, list[_Push]] = {}  # by conversation, in seq order
         self.resyncs = 0  # how many it was sent
-        self.rooms: set[str] = set()  # conversation ids of the chatrooms that it is in
+        self.rooms: set[str] = set()  # conversation ids of the chatrooms that it asked to enter
         self.room_bucket: Bucket | None = None  # what it is sent of chatrooms, where there is a limit
         #: By op and conversation, where a new one makes those before it needless: `placed`, `notify`, `resync`.
         self.latest: dict[tuple[str, str], _Push] = {}
@@ -163,16 +163,14 @@ class Gateway:
         if source is not None:
             self._end(source, code, text)
 
-    def reject(self, connection: int, frame: frames.FromClient, text: str, now: float) -> None:
-        """The shell could make sense of this frame but for a value in it that cannot be: so much for this request. What
-        gets no answer anyway is ignored."""
+    def reject(self, connection: int, op: str, ref: str, number: int, text: str, now: float) -> None:
+        """The shell could make sense of this request but for a value in it that cannot be: so much for the request."""
         source = self._connections.get(connection)
         if source is not None and source.session is None:
             self._end(source, Code.BAD_REQUEST, text)
         elif source is not None:
             source.heard = now
-            if isinstance(frame, frames.Send | frames.Sync | frames.Asked):
-                self._reject(source, frame.op, frame.ref, Code.BAD_REQUEST, text, number=frame.number)
+            self._reject(source, op, ref[:_LONGEST_REF], Code.BAD_REQUEST, text, number=number)
 
     def router_lost(self, owns: Callable[[str], bool]) -> None:
         """The link to a router broke: what either side sent last may be lost. The users whom it `owns` must log in
@@ -244,14 +242,12 @@ class Gateway:
         session = connection.session
         assert session is not None
         if unfit := admission.of_send(frame, self._policies):
-            self._reject(connection, frame.op, frame.id_client[:128], *unfit)
+            self._reject(connection, frame.op, frame.ref[:_LONGEST_REF], *unfit)
             return
         if not self._is_too_fast(connection, frame, now):
             self._port.to_conversation(frames.Up(session, frame, conversation_id(frame.scene, session.user, frame.to)))
 
-    def _is_too_fast(
-        self, connection: _Connection, frame: frames.Send | frames.Sync | frames.Asked, now: float
-    ) -> bool:
+    def _is_too_fast(self, connection: _Connection, frame: frames.Request, now: float) -> bool:
         """Whether it was refused because the user asks for too much. Messages, syncs and other requests are counted
         apart: what of one kind is too much holds up no other."""
         if not self._policies.user_rate:
@@ -271,7 +267,7 @@ class Gateway:
     def _set_conversation(self, connection: _Connection, frame: frames.SetConversation, now: float) -> None:
         assert connection.session is not None
         if unfit := admission.of_setting(frame, connection.session.user, self._policies):
-            self._reject(connection, frame.op, frame.ref[:256], *unfit, number=frame.number)
+            self._reject(connection, frame.op, frame.ref[:_LONGEST_REF], *unfit, number=frame.number)
         else:
             self._ask_own_user(connection, frame, now)
 
@@ -290,8 +286,12 @@ class Gateway:
         self._port.to_user(session.user, frames.Up(session, frame, ""))
 
     def _enter(self, connection: _Connection, frame: frames.Enter, now: float) -> None:
-        if self._to_room(connection, frame, now):
-            connection.rooms.add(conversation_id(Scene.CHATROOM, "", frame.name))
+        room, most = conversation_id(Scene.CHATROOM, "", frame.name), self._policies.rooms
+        if room not in connection.rooms and len(connection.rooms) >= most:
+            text = f"more than {most} chatrooms on one connection; leave one first"
+            self._reject(connection, frame.op, frame.ref[:_LONGEST_REF], Code.TOO_LARGE, text, number=frame.number)
+        elif self._to_room(connection, frame, now):
+            connection.rooms.add(room)
 
     def _leave(self, connection: _Connection, frame: frames.Leave, now: float) -> None:
         if self._to_room(connection, frame, now):
@@ -303,7 +303,9 @@ class Gateway:
         try:
             check_name("name", frame.name)
         except BadName as error:
-            self._reject(connection, frame.op, frame.ref[:128], Code.BAD_REQUEST, str(error))
+            self._reject(
+                connection, frame.op, frame.ref[:_LONGEST_REF], Code.BAD_REQUEST, str(error), number=frame.number
+            )
             return False
         if self._is_too_fast(connection, frame, now):
             return False

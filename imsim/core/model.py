@@ -214,13 +214,19 @@ class Session(NamedTuple):
     slot: str = ""
 
 
-_NAME = re.compile(r"[A-Za-z0-9_.@+-]{1,64}")
+#: What names users, devices, groups and chatrooms, as a regular expression. The colon is kept for conversation ids.
+NAME = r"[A-Za-z0-9_.@+-]{1,64}"
+_NAME = re.compile(NAME)
+
+#: Characters of an idClient, and of a message's type; each has one at least.
+LONGEST_ID_CLIENT = 128
+LONGEST_TYPE = 64
 
 
 def check_name(field: str, name: str) -> str:
     """`name` if it may name a user, a device or a group.
 
-    Raises: BadName, naming the field. The colon is kept for conversation ids.
+    Raises: BadName, naming the field.
     """
     if not _NAME.fullmatch(name):
         raise BadName(f"{field}: {name[:80]!r} is no name; use 1 to 64 of A-Z a-z 0-9 _ . @ + -")

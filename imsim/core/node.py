@@ -72,8 +72,8 @@ class Node:
         self._gateway.refuse(connection, code, text)
         self._drain(now)
 
-    def reject(self, connection: int, frame: frames.FromClient, text: str, now: float) -> None:
-        self._gateway.reject(connection, frame, text, now)
+    def reject(self, connection: int, op: str, ref: str, number: int, text: str, now: float) -> None:
+        self._gateway.reject(connection, op, ref, number, text, now)
         self._drain(now)
 
     def authenticated(
@@ -90,7 +90,7 @@ class Node:
         self._drain(now)
 
     def revoke(self, user: str, before: float, now: float) -> None:
-        self._users.revoke(user, before)
+        self._users.revoke(user, before, now)
         self._drain(now)
 
     def shut_down(self, now: float) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from imsim.core import events, frames
+from imsim.core.admission import json_fault
 from imsim.core.model import Code, Message, Scene, Status
 from imsim.core.policies import Policies
 from imsim.core.timers import Timer, Timers
@@ -67,6 +68,9 @@ class Outbox:
         outgoing = Outgoing(conversation_id, frame)
         if len(self._unanswered) >= _OUTGOING:
             self._fail(outgoing, Code.UNAVAILABLE, "too many messages wait for an answer")
+            return
+        if fault := json_fault(frame.file):  # it might not even leave, or leave as something else
+            self._fail(outgoing, Code.BAD_REQUEST, f"file: {fault}")
             return
         self._unanswered[frame.id_client] = outgoing
         self._waiting.setdefault(conversation_id, {})[frame.id_client] = outgoing

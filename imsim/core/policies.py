@@ -41,9 +41,12 @@ class Policies:
     user_burst: int = 20
     group_rate: float = 0.0
     group_burst: int = 100
+    rooms: int = 100
     room_size: int = 100_000
     room_recent: int = 20
     room_rate: float = 0.0
     room_burst: int = 50
     hint_rate: float = 0.0
     hint_burst: int = 5
+    presence_rate: float = 1.0
+    presence_burst: int = 5

@@ -40,7 +40,7 @@ class Users:
         self._users: dict[str, User] = {}
         self._revoking: dict[str, float] = {}  # user -> `before` of revocations that storage has not answered well
         self._saving = Saving(self._timers, policies.storage_timeout, port.store)
-        self._hints = Hints(port, presence=policies.presence == "friends")
+        self._hints = Hints(port, self._timers, policies)
 
     @property
     def timers(self) -> Timers:
@@ -55,7 +55,7 @@ class Users:
 
     def receive(self, frame: frames.ToUsers, now: float) -> None:
         if type(frame) is frames.Deliver:
-            self._deliver(frame)
+            self._deliver(frame, now)
             return
         if type(frame) is frames.Opened:
             self._compare(frame)
@@ -84,11 +84,11 @@ class Users:
         if isinstance(request, storage.OpenUser):
             self._opened(request, result, now)
         elif isinstance(request, storage.SavePlace):
-            self._saved(request, result)
+            self._saved(request, result, now)
         elif isinstance(request, storage.CountRead):
             self._counted(request, result)
         elif isinstance(request, storage.Missed):
-            self._send_page(request, result)
+            self._send_page(request, result, now)
         elif isinstance(request, storage.Range):
             self._send_range(request, result)
         elif isinstance(request, storage.RevokeTokens):
@@ -100,17 +100,19 @@ class Users:
     def _revoke_again(self, request: storage.RevokeTokens, now: float) -> None:
         self._port.store(request)
 
-    def revoke(self, name: str, before: float) -> None:
+    def revoke(self, name: str, before: float, now: float) -> None:
         """End all sessions of a user; tokens issued before this wall time (seconds since 1970) open no new one."""
         self._revoking[name] = max(before, self._revoking.get(name, 0.0))
         self._port.store(storage.RevokeTokens(name, before))
         user = self._users.get(name)
         if user is not None:
             user.revoked_before = max(before, user.revoked_before)
-            for session in list(user.sessions.values()):
-                self._kick(user, session, Code.TOKEN_REVOKED)
+            if user.sessions:
+                for session in list(user.sessions.values()):
+                    self._kick(user, session, Code.TOKEN_REVOKED)
+                self._left(user, now)
 
-    def gateway_lost(self, gateway: str) -> None:
+    def gateway_lost(self, gateway: str, now: float) -> None:
         """The link to a gateway broke, which has therefore ended all connections of our users."""
         for user in list(self._users.values()):
             # An opening goes on: whoever waits for it on another gateway still wants it.
@@ -119,7 +121,7 @@ class Users:
             ]
             for session in list(user.sessions.values()):
                 if session.gateway == gateway:
-                    self._detach(user, session)
+                    self._detach(user, session, now)
 
     def router_back(self, now: float) -> None:
         """The link to another router, which had broken, is there again: messages of its conversations may not have
@@ -173,17 +175,17 @@ class Users:
     def _handle(self, user: User, frame: ToOne, now: float) -> None:
         if isinstance(frame, frames.Deliver):
             by_gateway: dict[str, list[Session]] = {}
-            self._deliver_one(user, frame, by_gateway)
+            self._deliver_one(user, frame, by_gateway, now)
             self._push(frame, by_gateway)
         elif isinstance(frame, frames.Attach):
-            self._attach(user, frame)
+            self._attach(user, frame, now)
         elif isinstance(frame, frames.PeerMoved):
-            self._learn(user, frame.place)
+            self._learn(user, frame.place, now)
         elif isinstance(frame, frames.Hint):
             self._hints.hinted(user, frame)
         elif user.sessions.get(frame.session.device) == frame.session:
             if isinstance(frame, frames.Detach):
-                self._detach(user, frame.session)
+                self._detach(user, frame.session, now)
             else:
                 self._asked(user, frame.session, frame, now)
 
@@ -226,7 +228,7 @@ class Users:
                 for conversation, seq in frame.cursors.items():
                     self._delivered(user, conversation, seq, now)
 
-    def _attach(self, user: User, frame: frames.Attach) -> None:
+    def _attach(self, user: User, frame: frames.Attach, now: float) -> None:
         if frame.issued_at < user.revoked_before:
             self._refuse(frame, Code.TOKEN_REVOKED)
             self._forget_if_idle(user)
@@ -236,7 +238,7 @@ class Users:
             if frame.instance and frame.instance == instance and frame.attempt < attempt:
                 self._refuse(frame, Code.REPLACED)  # by a later login of itself that got here before it
                 return
-        was_online = bool(user.sessions)
+        is_first = not user.sessions
         slot = {"all": frame.device, "one_per_kind": frame.kind, "single": ""}[self._policies.sessions]
         for other in list(user.sessions.values()):
             if other.device == frame.device:
@@ -248,7 +250,7 @@ class Users:
         user.sessions[frame.device] = session
         user.logins[frame.device] = (frame.instance, frame.attempt)
         self._port.to_gateway(frame.gateway, frames.Attached(frame.connection, session, None, user.log))
-        self._hints.tell_friends(user, None if was_online else frames.Presence(user.id, True), session)
+        self._hints.came(user, session, now, is_first=is_first)
 
     def _kick(self, user: User, session: Session, code: Code) -> None:
         del user.sessions[session.device]
@@ -260,18 +262,23 @@ class Users:
             self._kick(user, other, Code.KICKED)
         self._answer(session, frame)
 
-    def _detach(self, user: User, session: Session) -> None:
+    def _detach(self, user: User, session: Session, now: float) -> None:
         del user.sessions[session.device]
+        if not user.sessions:
+            self._left(user, now)
+
+    def _left(self, user: User, now: float) -> None:
+        """The last session of the user has ended."""
+        self._hints.went(user, now)
         self._forget_if_idle(user)
 
     def _forget_if_idle(self, user: User) -> None:
         if not user.sessions and user.request is None and not user.waiting and user.id in self._users:
-            self._hints.tell_friends(user, frames.Presence(user.id, False))
             del self._users[user.id]
 
     # --- delivery ---------------------------------------------------------------------------------------------------
 
-    def _deliver(self, frame: frames.Deliver) -> None:
+    def _deliver(self, frame: frames.Deliver, now: float) -> None:
         by_gateway: dict[str, list[Session]] = {}
         users = self._users
         for name in frame.users:
@@ -279,7 +286,7 @@ class Users:
             if user is None:
                 continue
             if user.request is None:
-                self._deliver_one(user, frame, by_gateway)
+                self._deliver_one(user, frame, by_gateway, now)
             elif len(user.waiting) < _WAITING:
                 user.waiting.append(frame)  # past the bound, the device's login sync brings it
         self._push(frame, by_gateway)
@@ -309,18 +316,20 @@ class Users:
             for gateway, sessions in by_gateway.items():
                 self._port.to_gateway(gateway, frames.Down(sessions, push))
 
-    def _deliver_one(self, user: User, frame: frames.Deliver, by_gateway: dict[str, list[Session]]) -> None:
+    def _deliver_one(self, user: User, frame: frames.Deliver, by_gateway: dict[str, list[Session]], now: float) -> None:
         message = frame.message
         is_new = message.conversation_id not in user.places  # then it begins for this user here
         known = user.count(message)
-        known.friends = friends.after(message, known.friends)
+        if friends.after(message, known.friends) != known.friends:
+            known.friends = not known.friends
+            self._hints.friends_or_not(user, known, now)
         if message.seq > known.last_seq:
             if message.seq > known.last_seq + 1 and not is_new:
                 self._resync(user)
             known.last_seq = message.seq
         for name, place in frame.places:
             if name == user.id:
-                self._learn(user, place)
+                self._learn(user, place, now)
         own = message.sender == user.id
         for session in user.sessions.values():
             if own and session == frame.origin:
@@ -333,7 +342,7 @@ class Users:
 
     # --- places -----------------------------------------------------------------------------------------------------
 
-    def _saved(self, request: storage.SavePlace, result: storage.Result) -> None:
+    def _saved(self, request: storage.SavePlace, result: storage.Result, now: float) -> None:
         """Tell everybody concerned, whether this very request changed anything or not: an earlier one may have done
         it, and its answer been lost."""
         up = request.asked
@@ -344,18 +353,18 @@ class Users:
             return
         self._saving.saved(request)
         if result.places:
-            self._tell(result)
+            self._tell(result, now)
         if up is not None:
             if result.places:
                 self._answer(up.session, up.frame)
             else:
                 self._answer(up.session, up.frame, Code.NO_CONVERSATION, "you have no such conversation")
 
-    def _tell(self, saved: storage.PlacesSaved) -> None:
+    def _tell(self, saved: storage.PlacesSaved, now: float) -> None:
         (name, own), *others = saved.places
         user = self._users.get(name)
         if user is not None and user.request is None:
-            self._learn(user, own)
+            self._learn(user, own, now)
         for peer, place in others:
             if user is not None and (mine := user.places.get(place.conversation_id)) is not None:
                 mine.delivered_seq = place.peer_delivered_seq  # a device may say that it has more than there is
@@ -368,7 +377,7 @@ class Users:
             place.delivered_seq = seq
             self._saving.save(storage.SavePlace(user.id, conversation_id, delivered_seq=seq), now)
 
-    def _learn(self, user: User, stored: Place) -> None:
+    def _learn(self, user: User, stored: Place, now: float) -> None:
         """A place as storage has it, or had it: the higher version is the newer one."""
         place = user.place(stored.conversation_id)
         if stored.version > place.stored.version:
@@ -376,7 +385,7 @@ class Users:
             place.unread.read(stored.read_seq)
             self._to_all(user.sessions.values(), frames.Placed(place.view()))
             if stored.blocked != was_blocked:
-                self._hints.blocked_or_not(user, place)
+                self._hints.blocked_or_not(user, place, now)
 
     def _counted(self, request: storage.CountRead, result: storage.Result) -> None:
         up = request.asked
@@ -423,7 +432,7 @@ class Users:
             )
         )
 
-    def _send_page(self, request: storage.Missed, result: storage.Result) -> None:
+    def _send_page(self, request: storage.Missed, result: storage.Result, now: float) -> None:
         user = self._users.get(request.session.user)
         if user is None or user.sessions.get(request.session.device) != request.session:
             return
@@ -439,7 +448,7 @@ class Users:
         for message in result.messages:
             user.count(message)
         for place in result.places:
-            self._learn(user, place)
+            self._learn(user, place, now)
         messages, cursors, inbox, number = result.messages, result.cursors, result.inbox, request.number
         answer: frames.Page | frames.SyncDone = frames.Page(messages, cursors, inbox, number)
         if not result.more:

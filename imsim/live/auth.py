@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
@@ -90,12 +91,12 @@ class FrontDesk:
         self._tokens = tokens
 
     def answer(
-        self, method: str, target: str, authorization: str | None, connections: int, now_wall: float
+        self, method: str, target: str, authorization: str | None, health: Mapping[str, int], now_wall: float
     ) -> Answer | Revocation | None:
         """The response to a request of `target` (a path with its query), or what is to be done first; None for `/`,
         which is the WebSocket's.
 
-        `authorization` is the header of that name, `connections` what /healthz is to report.
+        `authorization` is the header of that name, `health` what /healthz is to report.
         """
         url = urlsplit(target)
         if url.path == "/":
@@ -106,7 +107,7 @@ class FrontDesk:
             allowed = _METHODS[url.path]
             return _error(405, f"{url.path}: use {allowed}")._replace(headers={"Allow": allowed})
         if url.path == "/healthz":
-            return _json(200, {"status": "ok", "connections": connections})
+            return _json(200, {"status": "ok", **health})
         user = parse_qs(url.query).get("user", [""])[0]
         return self._with_key(url.path, user, authorization or "", now_wall)
 

@@ -25,7 +25,7 @@ from imsim.core.uplink import State
 from imsim.live.alarm import Alarm
 from imsim.live.client_socket import ClientSocket
 from imsim.live.credentials import Unauthorized, get_token
-from imsim.live.websocket import LOGGER, text_frame
+from imsim.live.websocket import text_frame
 
 _REMEMBERED = 10_000  # outcomes of sends, and messages that nobody has taken yet
 _OPEN_TIMEOUT = 10.0  # seconds, real ones, for token and handshake
@@ -305,6 +305,10 @@ class LiveClient:
         """Over the conversation list; what is muted counts or not."""
         return self.machine.total_unread(include_muted)
 
+    def system_unread(self) -> int:
+        """How many system messages have not been read; `read` them as the conversation system:<user>."""
+        return self.machine.system_unread()
+
     # --- for tests --------------------------------------------------------------------------------------------------
 
     def wake(self) -> None:
@@ -423,8 +427,12 @@ class LiveClient:
             return
         try:
             frame = wire.decode_from_server(text)
+        except wire.UnknownOp:
+            return  # a newer server's
         except wire.WireError as error:
-            LOGGER.error("%s sent what is no frame: %s", self.url, error)
+            # It would come again, or be missed for ever: better an end that the application hears of.
+            why = f"the server sent what this client cannot read: {error}"
+            self._machine_receive(frames.Refused(Code.BAD_FRAME, False, why))
             return
         if not self.lose(frame):
             self._machine_receive(frame)

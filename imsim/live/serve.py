@@ -27,13 +27,15 @@ def run_server(
     key: str,
     token_lifetime: float,
     ready: Callable[[str], None],
+    ended: Callable[[int], None],
     tls: tuple[str, str] | None = None,
     until_eof: int | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM, or until the file descriptor `until_eof` is at its end; then stop in good order.
 
-    `ready` is told the URL once connections are accepted. `db`: None keeps everything in memory only. `tls`: the files
-    of the certificate chain and of its key (PEM), for wss:// and https://.
+    `ready` is told the URL once connections are accepted, and `ended` how many messages of chatrooms were shed. `db`:
+    None keeps everything in memory only. `tls`: the files of the certificate chain and of its key (PEM), for wss:// and
+    https://.
     Raises: UsageError, RunError as `Server.start` and `SqliteStore` do.
     """
 
@@ -41,20 +43,21 @@ def run_server(
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        ended = asyncio.Event()
+        asked_to_end = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             with suppress(NotImplementedError):  # an event loop without signals: an interrupt ends it all the same
-                loop.add_signal_handler(number, ended.set)
+                loop.add_signal_handler(number, asked_to_end.set)
         if until_eof is not None:
             # A thread, because an event loop cannot wait for every kind of file.
-            Thread(target=_wait_for_end, args=(until_eof, loop, ended), daemon=True).start()
+            Thread(target=_wait_for_end, args=(until_eof, loop, asked_to_end), daemon=True).start()
         store = SqliteStore(db or ":memory:", synchronous=synchronous, fanout=policies.fanout)
         try:
             server = Server(policies, store, key=key, token_lifetime=token_lifetime, ssl=context)
             await server.start(host, port)
             ready(server.url)
-            await ended.wait()
+            await asked_to_end.wait()
             await server.stop()
+            ended(server.shed)
         finally:
             store.close()
 

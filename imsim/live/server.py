@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from http import HTTPStatus
 from ssl import SSLContext
-from typing import cast
 
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
@@ -135,6 +134,11 @@ class Server:
         for connection in list(self._transports):
             connection.abort()
 
+    @property
+    def shed(self) -> int:
+        """How many messages of chatrooms were not sent to a connection, which was getting too many."""
+        return self._port.shed
+
     async def revoke(self, user: str) -> bool:
         """End the user's sessions; the tokens issued so far open no new one. Returns whether storage has kept that, so
         that it will be so after a restart, too; if not, it goes on trying."""
@@ -171,7 +175,8 @@ class Server:
     def answer(self, request: Request) -> Answer | Revocation | None:
         """What an HTTP request gets, or what is to be done first; None: a WebSocket."""
         authorization = ", ".join(request.headers.get_all("Authorization"))
-        return self._desk.answer(request.method, request.path, authorization, len(self._connections), self._wall())
+        health = {"connections": len(self._connections), "shed": self.shed}
+        return self._desk.answer(request.method, request.path, authorization, health, self._wall())
 
     @staticmethod
     def response(answer: Answer) -> Response:
@@ -198,8 +203,8 @@ class Server:
             return
         try:
             frame = wire.decode_from_client(text)
-        except wire.LoneSurrogate as error:
-            self.node.reject(id, cast(frames.FromClient, error.frame), str(error), self._clock())
+        except wire.BadRequest as bad:
+            self.node.reject(id, bad.op, bad.ref, bad.number, bad.text, self._clock())
             self.settle_machine()
             return
         except wire.WireError as error:
@@ -271,7 +276,8 @@ class _Port:
     ) -> None:
         self._connection = connections.get
         self.store = store.submit
-        self.emit = on_event or _ignore
+        self._on_event = on_event
+        self.shed = 0
         self.asked: list[tuple[int, str]] = []
         self._frame: frames.ToClient | None = None
         self._wire = b""
@@ -291,9 +297,11 @@ class _Port:
     def authenticate(self, connection: int, token: str) -> None:
         self.asked.append((connection, token))
 
-
-def _ignore(event: events.ServerEvent) -> None:
-    pass
+    def emit(self, event: events.ServerEvent) -> None:
+        if type(event) is events.Shed:
+            self.shed += 1
+        if self._on_event is not None:
+            self._on_event(event)
 
 
 class _Connection(WebSocket):

@@ -41,14 +41,15 @@ def loadtest(
     key: the server's, for tokens. out: where the run's folder is made, with Locust's log; None: nowhere. `progress` is
     told what is being done and, while messages are sent, which share of them is due (0 to 1).
 
-    The run's manifest says by `lateness_ms` how late this side was, and by `warnings` if that is too late to trust it.
+    The run's manifest says by `lateness_ms` how late this side was, and by `warnings` if that is too late to trust it;
+    by `shed`, how many messages of chatrooms the server kept from a device meanwhile.
 
     Raises: UsageError for a url that is none; RunError if there is no server, if it refuses the key, if it goes away,
     or if Locust fails; the message then says where Locust's log is.
     """
     plan(scenario)  # too large a plan is refused here, not in the child
     target = Target(url)
-    target.check()
+    shed_before = target.check()
     with tempfile.TemporaryDirectory(prefix="imsim-load-") as name:
         folder = Path(name)
         log = folder / "locust.log"
@@ -59,7 +60,10 @@ def loadtest(
                 raise RunError(status.get("reason") or f"Locust ended without a result: {_last_line(log)}")
         except RunError as error:
             raise RunError(f"{error} (log: {_keep(log, out)})") from None
-        run = collect(folder, scenario)
+        shed = None
+        with contextlib.suppress(RunError):  # a server that has gone since tells nothing more
+            shed = max(0, target.check() - shed_before)
+        run = collect(folder, scenario, shed)
         if out is not None:
             shutil.copy(log, run.write(out))
     return run

@@ -228,8 +228,9 @@ def lateness_warnings(lateness: Mapping[str, float]) -> list[str]:
     return []
 
 
-def collect(folder: Path, scenario: Scenario) -> Run:
-    """The run whose load process left spool and status in `folder`.
+def collect(folder: Path, scenario: Scenario, shed: int | None = None) -> Run:
+    """The run whose load process left spool and status in `folder`. `shed`: how many deliveries in chatrooms the server
+    says that it kept back meanwhile, for the manifest; None: it has not said.
 
     A run that was stopped early is that of a shorter scenario: a shorter plan is a prefix of a longer one's.
     Raises: UsageError if the spool is missing.
@@ -237,8 +238,9 @@ def collect(folder: Path, scenario: Scenario) -> Run:
     status = read_status(folder)
     scenario = cut(scenario, status["played"])
     tables = assemble(plan(scenario), read_facts([folder / SPOOL]), knows_server=False)
+    manifest = status["manifest"] if shed is None else {**status["manifest"], "shed": shed}
     started = datetime.fromisoformat(status["started"])
-    return make_run(tables, scenario, world="live", seed=scenario.seed, started=started, extra=status["manifest"])
+    return make_run(tables, scenario, world="live", seed=scenario.seed, started=started, extra=manifest)
 
 
 def cut(scenario: Scenario, duration: float) -> Scenario:

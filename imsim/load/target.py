@@ -35,17 +35,23 @@ class Target:
         self.port = port or (443 if self.secure else 80)
         self._path = parts.path.rstrip("/")
 
-    def check(self, timeout: float = 5.0) -> None:
-        """Raises: RunError if no server answers within `timeout` seconds."""
+    def check(self, timeout: float = 5.0) -> int:
+        """How many messages of chatrooms the server says that it has shed by now.
+
+        Raises: RunError if no server answers within `timeout` seconds."""
         missing = f"no server at {self.url}: start one with `imsim serve`"
         try:
-            status, _ = self._get("/healthz", {}, timeout)
+            status, body = self._get("/healthz", {}, timeout)
         except TimeoutError:
             raise RunError(f"{missing} (no answer within {timeout:g} s)") from None
         except (OSError, http.client.HTTPException) as error:
             raise RunError(f"{missing} ({_reason(error)})") from None
         if status != 200:
             raise RunError(f"the server at {self.url} is not well, or no imsim server: /healthz answers {status}")
+        try:
+            return int(json.loads(body).get("shed", 0))
+        except (ValueError, TypeError, AttributeError):
+            return 0  # another implementation's
 
     def token(self, user: str, key: str, timeout: float) -> str:
         """A token for `user`, by the server's `key`.

@@ -1,5 +1,5 @@
 """The wire: frames as JSON text, validated at the edge. The core's dataclasses are the only definition of a frame."""
 
-from imsim.wire.codec import LoneSurrogate, WireError, decode_from_client, decode_from_server, encode
+from imsim.wire.codec import BadRequest, UnknownOp, WireError, decode_from_client, decode_from_server, encode
 
-__all__ = ["LoneSurrogate", "WireError", "decode_from_client", "decode_from_server", "encode"]
+__all__ = ["BadRequest", "UnknownOp", "WireError", "decode_from_client", "decode_from_server", "encode"]

@@ -7,6 +7,7 @@ server.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast, get_args
@@ -16,6 +17,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 
 from imsim.core import frames
+from imsim.core.admission import json_fault
 from imsim.core.model import Message, Place
 
 
@@ -23,13 +25,19 @@ class WireError(ValueError):
     """A text that is no frame; its message is one line that names the field."""
 
 
-class LoneSurrogate(WireError):
-    """A text in the frame has half a surrogate pair (JSON can write it: "\\ud800"), which is no character, and has no
-    UTF-8. `frame` is the frame with U+FFFD in its place."""
+class UnknownOp(WireError):
+    """A frame of another version of the protocol, perhaps: to be ignored."""
 
-    def __init__(self, frame: frames.FromClient | frames.ToClient, field: str) -> None:
-        super().__init__(f"{field}: half a surrogate pair is no character")
-        self.frame = frame
+
+class BadRequest(WireError):
+    """A request with something wrong in it, of which can be told at least which one it is. `text` names the field."""
+
+    def __init__(self, op: str, ref: str, number: int, text: str) -> None:
+        super().__init__(f"{op}.{text}")
+        self.op = op
+        self.ref = ref
+        self.number = number
+        self.text = text
 
 
 def alias(name: str) -> str:
@@ -64,48 +72,70 @@ _Frame = TypeVar("_Frame")
 
 
 def _decoder(direction: _Frame, whose: str) -> Callable[[str | bytes], _Frame]:
-    adapters: Mapping[object, TypeAdapter[Any]] = {frame.op: ADAPTERS[frame] for frame in get_args(direction)}
+    adapters: Mapping[object, tuple[type, TypeAdapter[Any]]] = {
+        frame.op: (frame, ADAPTERS[frame]) for frame in get_args(direction)
+    }
 
     def decode(text: str | bytes) -> _Frame:
-        try:
-            value = pydantic_core.from_json(text, allow_inf_nan=False)  # JSON has neither
-        except ValueError as error:
-            mended, field = _without_halves(text)
-            if not field:
-                raise WireError(f"not JSON: {error}") from None
-            raise LoneSurrogate(cast(Any, decode(mended)), field) from None
+        value, is_plain = _from_json(text)
         if not isinstance(value, dict):
             raise WireError("a frame is a JSON object with an op")
         op = value.get("op")
-        adapter = adapters.get(op) if isinstance(op, str) else None
-        if adapter is None:
-            raise WireError(
+        kind, adapter = adapters.get(op, (None, None)) if isinstance(op, str) else (None, None)
+        if kind is None or adapter is None:
+            raise UnknownOp(
                 f"op: {str(op)[:40]!r} is no frame of a {whose}; there are {', '.join(sorted(map(str, adapters)))}"
             )
+        if not is_plain and kind in _REQUESTS:  # what a server sends may be read as far as it can be
+            for key, part in value.items():
+                if fault := json_fault(key) or json_fault(part):
+                    raise _wrong(kind, value, f"{_mended(key[:80])}: {fault}")
         try:
             return cast(_Frame, adapter.validate_python(value))
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            field = ".".join(str(part) for part in first["loc"]) or "frame"
-            raise WireError(f"{op}.{field}: {first['msg']}") from None
+            field = ".".join(str(part)[:80] for part in first["loc"]) or "frame"
+            raise _wrong(kind, value, f"{field}: {first['msg']}") from None
 
     return decode
 
 
-def _without_halves(text: str | bytes) -> tuple[str, str]:
-    """The JSON with U+FFFD for each half of a surrogate pair that stands alone, and the first key whose value has one;
-    "" if none has, or it is no JSON object at all."""
+_REQUESTS = frozenset(get_args(frames.Request))
+
+
+def _from_json(text: str | bytes) -> tuple[Any, bool]:
+    """What the text says; and whether it is plain. It is not where it has half a surrogate pair, NaN, or hundreds of
+    levels, all of which JSON can write and no reader need take."""
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return "", ""
-    for key, part in value.items() if isinstance(value, dict) else ():
-        if _mended(written := json.dumps([key, part], ensure_ascii=False)) != written:
-            return _mended(json.dumps(value, ensure_ascii=False)), str(key)
-    return "", ""
+        return pydantic_core.from_json(text, allow_inf_nan=False), True
+    except ValueError as error:
+        try:
+            return json.loads(text if isinstance(text, str) else text.decode()), False
+        except (ValueError, RecursionError):
+            raise WireError(f"not JSON: {error}") from None
+
+
+def _wrong(kind: type, value: Mapping[str, Any], text: str) -> WireError:
+    """Of a frame with something wrong in it: a BadRequest, if it says which request it is."""
+    op = str(vars(kind)["op"])
+    if kind in _REQUESTS:
+        frame: Any = object.__new__(kind)
+        for field in dataclasses.fields(kind):
+            if (name := alias(field.name)) in value:
+                setattr(frame, field.name, value[name])
+            elif field.default is not dataclasses.MISSING:
+                setattr(frame, field.name, field.default)
+        try:
+            ref, number = frame.ref, frame.number
+        except AttributeError:  # it lacks what would tell
+            return WireError(f"{op}.{text}")
+        if isinstance(ref, str) and type(number) is int:
+            return BadRequest(op, _mended(ref), number, text)
+    return WireError(f"{op}.{text}")
 
 
 def _mended(text: str) -> str:
+    """With U+FFFD for each half of a surrogate pair that stands alone: such a text has no UTF-8."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 

@@ -39,6 +39,24 @@ _TOKEN = (
 )
 
 
+_NAMED = {"pattern": f"^{model.NAME}$"}
+_NAMED_OR_NOT = {"pattern": f"^({model.NAME})?$"}
+_ID_CLIENT = {"minLength": 1, "maxLength": model.LONGEST_ID_CLIENT}
+
+#: What the gateway asks of a text, by frame and field.
+_BOUNDS: Mapping[tuple[type, str], Mapping[str, Any]] = {
+    (frames.Login, "device"): _NAMED,
+    (frames.Login, "kind"): _NAMED_OR_NOT,
+    (frames.Login, "instance"): _NAMED_OR_NOT,
+    (frames.Send, "id_client"): _ID_CLIENT,
+    (frames.Send, "to"): _NAMED,
+    (frames.Send, "type"): {"minLength": 1, "maxLength": model.LONGEST_TYPE},
+    (frames.Send, "after"): {"maxLength": model.LONGEST_ID_CLIENT},
+    (frames.Enter, "name"): _NAMED,
+    (frames.Leave, "name"): _NAMED,
+}
+
+
 def json_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of every frame between a client and its gateway, told apart by `op`.
 
@@ -187,6 +205,7 @@ class _Generator(GenerateJsonSchema):
                 if "$ref" in about:  # which older readers take alone
                     about = properties[alias(field.name)] = {"allOf": [about]}
                 about["description"] = meanings[field.name]
+            about.update(_BOUNDS.get((kind, field.name), {}))
         if "op" in vars(kind):
             made["properties"] = {"op": {"const": _op(kind), "type": "string"}, **properties}
             made["required"] = ["op", *made.get("required", ())]

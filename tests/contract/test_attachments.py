@@ -99,3 +99,28 @@ def test_a_bad_one_is_refused_by_its_field_and_nothing_else_suffers(world, pair,
     assert failed.text.startswith(f"{field}: ")
     assert alice.seqs == {"2": 1}
     assert bob.shown == ["and text"]
+
+
+@pytest.mark.parametrize(
+    ("deepest", "says"),
+    [
+        ([[[1]]], ""),
+        (1e999, "file: JSON has no number that is infinite, or none"),
+        ("[" * 40, "file: nested too deep: lists and objects have at most 32 levels"),
+        ("[" * 3_000, "file: nested too deep: lists and objects have at most 32 levels"),
+    ],
+    ids=["fits", "infinite", "deep", "deeper than any reader"],
+)
+def test_what_could_not_be_carried_on_is_refused_and_the_conversation_lives(world, pair, deepest, says):
+    alice, bob = pair
+    if isinstance(deepest, str):
+        levels, deepest = len(deepest), []
+        for _ in range(levels):
+            deepest = [deepest]
+    send(alice, "sticker", {"a": deepest}, id_client="1")
+    alice.send("bob", "and text", "2")
+    world.advance(6)
+    assert [event.text for event in alice.of(events.SendFailed)] == ([says] if says else [])
+    late = world.device("bob", "d1").start()
+    assert late.machine.state == "online"
+    assert bob.shown == ["a sticker", "and text"][bool(says) :] == late.shown

@@ -221,3 +221,25 @@ def test_a_restart_of_the_server_empties_the_rooms_and_those_who_were_in_come_ba
     world.advance(60)
     alice.say("lounge", "after", "2")
     assert bob.shown == ["before", "after"]
+
+
+def test_an_image_is_heard_like_anything(world):
+    alice, bob = inside(world, "alice", "bob")
+    file = {"url": "https://x/y.png", "width": 1, "height": 1, "size": 1}
+    alice.act(lambda now: alice.machine.send(Scene.CHATROOM, "lounge", "look", "1", now, type="image", file=file))
+    world.settle()
+    (shown,) = bob.of(events.Shown)
+    assert (shown.message.type, shown.message.file) == ("image", file)
+    assert alice.machine.status("1") == "success"
+
+
+def test_a_connection_is_in_so_many_rooms_and_no_more(make_world):
+    world = make_world(rooms=2)
+    alice = world.device("alice").start()
+    for room in ("one", "two", "one", "three"):
+        alice.enter(room)
+    assert [event.name for event in alice.of(events.Entered)] == ["one", "two", "one"]
+    assert [(event.ref, event.code) for event in alice.of(events.RequestFailed)] == [("three", Code.TOO_LARGE)]
+    alice.leave("one")
+    alice.enter("three")
+    assert alice.of(events.Entered)[-1].name == "three"

@@ -94,3 +94,40 @@ def test_to_block_a_stranger_tells_nobody_who_is_there(make_world):
     bob.set_conversation(AB, blocked=True)
     bob.set_conversation(AB, blocked=False)
     assert alice.of(events.Presence) == bob.of(events.Presence) == []
+
+
+def test_whose_tokens_are_revoked_is_away_for_friends(make_world):
+    world = make_world(presence="friends")
+    alice, bob = befriend(world)
+    world.device("bob", "d1").start()
+    del alice.events[:]
+    world.revoke("bob")
+    assert alice.of(events.Presence) == [events.Presence("bob", False)]
+    assert bob.machine.state == "ended"
+    alice.send("bob", "anybody?", "1")  # which reaches nobody
+    world.advance(1)
+    world.device("bob", "d2").start()
+    assert alice.of(events.Presence)[1:] == [events.Presence("bob", True)]
+
+
+def test_new_friends_hear_at_once_that_the_other_is_there(make_world):
+    world = make_world(presence="friends")
+    alice, bob = befriend(world)
+    assert alice.of(events.Presence) == [events.Presence("bob", True)]
+    assert bob.of(events.Presence) == [events.Presence("alice", True)]
+
+
+def test_who_comes_and_goes_all_the_time_is_told_within_a_budget_and_how_it_ended(make_world):
+    world = make_world(presence="friends", presence_rate=1.0, presence_burst=3, reconnect_min=0.01)
+    alice, bob = befriend(world)
+    del alice.events[:]
+    for _ in range(20):
+        bob.stop()
+        bob.start()
+    bob.stop()
+    assert len(alice.of(events.Presence)) <= 3
+    world.advance(3)
+    assert alice.of(events.Presence)[-1] == events.Presence("bob", False)
+    assert len(alice.of(events.Presence)) <= 4
+    bob.start()
+    assert alice.of(events.Presence)[-1] == events.Presence("bob", True)

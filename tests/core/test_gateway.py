@@ -315,21 +315,49 @@ def test_half_a_surrogate_pair_is_no_text(access, fields):
     assert frame.text.startswith(f"{next(iter(fields))}: ")
 
 
+def nested(levels: int) -> dict[str, object]:
+    inner: list[object] = []
+    for _ in range(levels - 2):
+        inner = [inner]
+    return {"a": inner}
+
+
+@pytest.mark.parametrize(
+    ("file", "says"),
+    [
+        (nested(32), None),
+        (nested(33), "file: nested too deep: lists and objects have at most 32 levels"),
+        (nested(5_000), "file: nested too deep: lists and objects have at most 32 levels"),
+        ({"a": [1e999]}, "file: JSON has no number that is infinite, or none"),
+        ({"a": -1e999}, "file: JSON has no number that is infinite, or none"),
+        ({"a": float("nan")}, "file: JSON has no number that is infinite, or none"),
+        ({"a": {1, 2}}, "file: set is nothing that JSON has"),
+        ({5: "a"}, None),  # json.dumps makes a text of it, as any client's library does
+    ],
+    ids=["fits", "deep", "deeper than Python", "infinite", "minus infinite", "no number", "a set", "a number as key"],
+)
+def test_what_could_not_be_carried_on_is_refused(access, file, says):
+    access.live()
+    access.receive(send("1", to="alice", type="other", file=file))
+    if says is None:
+        assert access.sent() == []
+    else:
+        assert [(frame.ref, frame.code, frame.text) for _, frame in access.sent()] == [("1", Code.BAD_REQUEST, says)]
+
+
 def test_what_the_shell_finds_wrong_with_a_value_is_told_to_who_asked_and_no_more(access):
     access.live()
-    for frame in (send("1"), frames.ReadCount(AB, 1, 5), frames.Sync({}, number=3)):
-        access.machine.reject(1, frame, "why", 0.0)
+    access.machine.reject(1, "send", "1" * 1_000, 0, "why", 0.0)
+    access.machine.reject(1, "read_count", f"{AB}:1", 5, "why", 0.0)
     answers = [(frame.request, frame.ref, frame.number, frame.code) for _, frame in access.sent()]
     assert answers == [
-        ("send", "1", 0, Code.BAD_REQUEST),
+        ("send", "1" * 256, 0, Code.BAD_REQUEST),
         ("read_count", f"{AB}:1", 5, Code.BAD_REQUEST),
-        ("sync", "", 3, Code.BAD_REQUEST),
     ]
-    access.machine.reject(1, frames.Delivered(AB, 1), "why", 0.0)
-    access.machine.reject(7, send("1"), "why", 0.0)  # a connection that is gone
+    access.machine.reject(7, "send", "1", 0, "why", 0.0)  # a connection that is gone
     assert access.port.take() == []
     access.connect(2)
-    access.machine.reject(2, frames.Login("token", "d0"), "why", 0.0)
+    access.machine.reject(2, "send", "1", 0, "why", 0.0)
     assert [frame.code for _, frame in access.sent()] == [Code.BAD_REQUEST]
 
 
@@ -362,7 +390,7 @@ def test_what_is_too_large_is_refused_with_a_short_reference():
     access.live()
     access.receive(send("x" * 1_000, "12345", to="alice"))
     ((_, frame),) = access.sent()
-    assert (frame.ref, frame.code) == ("x" * 128, Code.TOO_LARGE)
+    assert (frame.ref, frame.code) == ("x" * 256, Code.TOO_LARGE)
 
 
 @pytest.mark.parametrize(
@@ -371,11 +399,11 @@ def test_what_is_too_large_is_refused_with_a_short_reference():
         (send("1", to="no name"), "1", Code.BAD_REQUEST),
         (send("1", to=""), "1", Code.BAD_REQUEST),
         (send("", to="alice"), "", Code.BAD_REQUEST),
-        (send("x" * 129, to="alice"), "x" * 128, Code.BAD_REQUEST),
+        (send("x" * 129, to="alice"), "x" * 129, Code.BAD_REQUEST),
         (send("1", to="alice", type="image"), "1", Code.BAD_REQUEST),
         (send("1", to="alice", file={"url": "x"}), "1", Code.BAD_REQUEST),
         (frames.Enter("no name"), "no name", Code.BAD_REQUEST),
-        (frames.Leave("x" * 200), "x" * 128, Code.BAD_REQUEST),
+        (frames.Leave("x" * 300), "x" * 256, Code.BAD_REQUEST),
     ],
 )
 def test_what_can_never_succeed_is_rejected_here_and_the_connection_stays(frame, ref, code):

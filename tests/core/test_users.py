@@ -871,10 +871,10 @@ def test_what_a_device_got_by_a_sync_can_be_read():
 def test_a_lost_gateway_takes_its_sessions_with_it(registry):
     here = registry.login("bob", "d0", gateway="g1", connection=1)
     there = registry.login("bob", "d1", gateway="g2", connection=2)
-    registry.machine.gateway_lost("g1")
+    registry.machine.gateway_lost("g1", 0.0)
     registry.deliver(message(2))
     assert [to for to, _ in registry.take(frames.Push)] == [there]
-    registry.machine.gateway_lost("g2")
+    registry.machine.gateway_lost("g2", 0.0)
     registry.receive(up(here, frames.Read(AB, 1)))
     assert not registry.asked
 
@@ -882,7 +882,7 @@ def test_a_lost_gateway_takes_its_sessions_with_it(registry):
 def test_a_login_that_waits_outlives_another_gateways_loss(registry):
     registry.attach("bob", "d0", gateway="g1", connection=1)
     registry.attach("bob", "d1", gateway="g2", connection=2)
-    registry.machine.gateway_lost("g1")
+    registry.machine.gateway_lost("g1", 0.0)
     registry.answer_all()
     assert [frame.connection for frame in registry.take(frames.Attached)] == [2]
 
@@ -896,7 +896,7 @@ def test_when_a_router_is_back_every_device_looks_what_it_missed(registry):
 
 
 def test_a_revocation_that_storage_failed_to_keep_is_kept_after_all(registry):
-    registry.machine.revoke("bob", 5.0)
+    registry.machine.revoke("bob", 5.0, 0.0)
     registry._collect()
     registry.answer(result=lambda request: storage.Failed("full"))
     assert list(registry.asked) == []
@@ -906,7 +906,7 @@ def test_a_revocation_that_storage_failed_to_keep_is_kept_after_all(registry):
 
 
 def test_a_revocation_that_is_not_kept_yet_outlives_what_is_known_of_the_user(registry):
-    registry.machine.revoke("bob", 5.0)
+    registry.machine.revoke("bob", 5.0, 0.0)
     registry._collect()
     registry.answer(result=lambda request: storage.Failed("full"))
     registry.attach("bob", issued_at=1.0)
@@ -975,10 +975,15 @@ def friends_of(registry, **policies):
     return Registry(registry.storage, Policies(presence="friends", **policies))
 
 
-def test_friends_are_told_who_comes_and_goes(registry):
+def befriended(registry):
+    """Alice and bob, in storage."""
     state = registry.storage.execute(storage.OpenConversation(AB))
     effects = storage.Effects(state={"friends": True, "request": None})
     registry.storage.execute(storage.Append(state.epoch, message(2), 0, effects))
+
+
+def test_friends_are_told_who_comes_and_goes(registry):
+    befriended(registry)
     open_log(registry.storage, "alice", conversation="p2p:bob:carol")
     friendly = friends_of(registry)
     bob = friendly.login("bob")
@@ -997,12 +1002,15 @@ def test_friendship_follows_the_log(registry):
     friendly = friends_of(registry)
     bob = friendly.login("bob")
     friendly.deliver(entry(2, "friend_accept"))
+    friendly.deliver(entry(2, "friend_accept"))
     friendly.receive(frames.Detach(bob))
-    assert [user for user, _ in friendly.told_users] == ["alice"]
+    told = [("alice", frames.Hint("alice", frames.Presence("bob", online))) for online in (True, False)]
+    assert friendly.told_users == told
     friendly.told_users.clear()
     bob = friendly.login("bob")
     friendly.deliver(entry(3, "friend_accept"))
     friendly.deliver(entry(4, "friend_delete"))
+    friendly.told_users.clear()
     friendly.receive(frames.Detach(bob))
     assert friendly.told_users == []
 
@@ -1072,3 +1080,56 @@ def test_typing_goes_to_the_other_user_of_ones_own_conversation(registry):
     for id in (AB, "p2p:alice:carol", "p2p:bob:carol", TEAM, "nonsense"):
         registry.receive(up(bob, frames.Typing(id)))
     assert registry.told_users == [("alice", frames.Hint("alice", frames.IsTyping(AB)))]
+
+
+def test_who_was_never_there_has_not_gone(registry):
+    befriended(registry)
+    friendly = friends_of(registry)
+    friendly.machine.revoke("bob", 5.0, 0.0)
+    friendly._collect()
+    friendly.attach("bob", issued_at=1.0)
+    friendly.answer_all()
+    assert [frame.code for frame in friendly.take(frames.Attached)] == [Code.TOKEN_REVOKED]
+    assert friendly.told_users == []
+    assert friendly.machine._users == {}
+
+
+def test_whose_tokens_are_revoked_has_gone_and_is_forgotten(registry):
+    befriended(registry)
+    friendly = friends_of(registry)
+    bob = friendly.login("bob")
+    friendly.told_users.clear()
+    friendly.machine.revoke("bob", 5.0, 0.0)
+    friendly._collect()
+    friendly.receive(frames.Detach(bob))  # as the gateway answers the kick
+    assert friendly.told_users == [("alice", frames.Hint("alice", frames.Presence("bob", False)))]
+    assert friendly.machine._users == {}
+
+
+def test_news_beyond_the_budget_wait_and_only_the_last_is_told(registry):
+    befriended(registry)
+    friendly = friends_of(registry, presence_rate=0.5, presence_burst=1)
+
+    def told():
+        news, friendly.told_users = friendly.told_users, []
+        return [(to, hint.frame.online) for to, hint in news if hint.frame is not None]
+
+    friendly.receive(frames.Detach(friendly.login("bob")))
+    friendly.receive(frames.Detach(friendly.login("bob")))
+    assert told() == [("alice", True)]
+    assert friendly.machine._users == {}  # whoever is away waits for nothing in memory
+    friendly.advance(1.9)
+    assert told() == []
+    friendly.advance(0.2)
+    assert told() == [("alice", False)]
+    bob = friendly.login("bob")
+    friendly.receive(up(bob, frames.SetConversation(AB, blocked=True, number=1)))
+    friendly.answer_all()
+    friendly.advance(3)
+    assert told() == [("alice", False)]
+    friendly.receive(up(bob, frames.SetConversation(AB, blocked=False, number=2)))
+    friendly.answer_all()
+    friendly.deliver(entry(3, "friend_delete"))
+    friendly.advance(3)
+    assert told() == []
+    assert friendly.machine.next_deadline() is None

@@ -162,7 +162,7 @@ async def test_other_paths(world):
     async with world() as w:
         await w.online("alice")
         port = w.server.port
-        assert await asyncio.to_thread(get, port, "/healthz") == (200, {"status": "ok", "connections": 1})
+        assert await asyncio.to_thread(get, port, "/healthz") == (200, {"status": "ok", "connections": 1, "shed": 0})
         assert (await asyncio.to_thread(get, port, "/elsewhere"))[0] == 404
         assert (await asyncio.to_thread(get, port, "/"))[0] == 426  # upgrade required
         assert (await asyncio.to_thread(get, port, "/token", "POST"))[0] >= 400

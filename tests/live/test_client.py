@@ -12,6 +12,7 @@ from imsim.core.model import Code, Flow, Route
 from imsim.core.policies import Policies
 from imsim.core.uplink import State
 from imsim.live import LiveClient, SqliteStore
+from imsim.live.websocket import text_frame
 
 
 def codes(client) -> list:
@@ -326,7 +327,31 @@ async def test_requests_and_settings_of_an_application(world):
         assert ([message.content for message in page.messages], page.more) == (["", "hello"], False)
         with pytest.raises(RunError, match="history group:nobody:1-5: no_conversation"):
             await bob.history("group:nobody", 1, 5)
+        await alice.change("p2p", "bob", "friend_request")
+        await w.settle()
+        assert (alice.system_unread(), bob.system_unread()) == (0, 1)
+        bob.read("system:bob")
+        assert bob.system_unread() == 0
         phone = await w.online("alice", "d1")
         await alice.end_session("d1")
         await w.settle()
         assert phone.state == State.ENDED
+
+
+async def test_a_frame_that_cannot_be_read_is_the_end_and_the_application_hears_why(world):
+    async with world() as w:
+        alice = await w.online("alice")
+        (connection,) = w.server._transports
+        connection.send(text_frame(b'{"op":"of_the_future","x":1}', mask=False))
+        await w.settle()
+        assert alice.state == State.ONLINE
+        connection.send(text_frame(b'{"op":"page","messages":[{"seq":1}],"cursors":{}}', mask=False))
+        await w.settle()
+        assert alice.state == State.ENDED
+        (ended,) = (event for event in alice.seen if isinstance(event, events.Ended))
+        assert ended.code == Code.BAD_FRAME
+        assert "cannot read: page.messages.0.conversationId: " in ended.text
+        async for _ in alice.messages:
+            raise AssertionError
+        await alice.start()  # once it is mended
+        assert alice.state == State.ONLINE

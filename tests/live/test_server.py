@@ -11,7 +11,9 @@ import struct
 from contextlib import suppress
 
 import pytest
+from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request
 from websockets.sync.client import ClientConnection, connect
 
 from imsim.core import events
@@ -311,6 +313,33 @@ async def test_the_server_ends_a_client_that_falls_silent(world):
             await end(writer)
 
 
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ('"type":"zz","file":{"a":' + "[" * 199 + "]" * 199 + "}", "file: nested too deep"),
+        ('"type":"zz","file":{"a":' + "[" * 100 + "]" * 100 + "}", "file: nested too deep"),
+        ('"type":"zz","file":{"a":1e999}', "file: JSON has no number that is infinite"),
+        ('"type":"zz","file":[1]', "file: "),
+        ('"custom":{}', "custom: "),
+        ('"content":"\\ud800"', "content: half a surrogate pair"),
+        ('"shown":"x"', "shown: "),
+    ],
+)
+async def test_what_is_wrong_in_a_send_is_told_and_ends_nothing(world, fields, says):
+    def conversation(foreign: Foreign) -> None:
+        foreign.login(token)
+        foreign.socket.send('{"op":"send","idClient":"a","scene":"p2p","to":"bob",' + fields + "}")
+        rejected = foreign.until("rejected")
+        assert (rejected["request"], rejected["ref"], rejected["code"]) == ("send", "a", "bad_request")
+        assert rejected["text"].startswith(says)
+        foreign.put(op="send", idClient="b", scene="p2p", to="bob", content="hello")
+        assert foreign.until("stored")["seq"] == 1
+
+    async with world() as w:
+        token = w.token("alice")
+        await with_foreign(w, conversation)
+
+
 async def test_many_connections(world, shown):
     async with world() as w:
         clients = [w.client(f"u{n}") for n in range(300)]
@@ -333,6 +362,18 @@ async def test_what_the_server_reports(world):
         await alice.wait_stored(alice.send("p2p", "bob", "hello"))
         await w.settle()
     assert [type(event) for event in seen] == [events.Committed, events.Pushed]
+
+
+async def test_what_is_shed_is_counted(world):
+    async with world(Policies(room_rate=1.0, room_burst=2)) as w:
+        alice, bob = await w.online("alice"), await w.online("bob")
+        await alice.enter("lounge")
+        await bob.enter("lounge")
+        for number in range(5):
+            alice.send("chatroom", "lounge", str(number))
+        await w.settle()
+        assert w.server.shed == 3
+        assert w.server.answer(Request("/healthz", Headers())).body == b'{"status": "ok", "connections": 2, "shed": 3}'
 
 
 async def test_nagle_is_off(world):

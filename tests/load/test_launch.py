@@ -101,6 +101,7 @@ def test_every_message_of_a_mixed_run_arrives(mixed):
     assert (run.deliveries.outcome == "delivered").all()
     assert run.deliveries.duplicates.sum() == 0
     assert (run.manifest["stray"], run.manifest["foreign"], run.manifest["warnings"]) == (0, 0, [])
+    assert run.manifest["shed"] == 0
     assert "Traceback" not in (run.path / "locust.log").read_text()
 
 
@@ -112,7 +113,7 @@ def test_what_a_chatroom_sheds_is_pending_and_a_warning(server_with):
         run = loadtest(SCENARIO.with_({"drain": 1.0}), server.url)
     shed = [event for event in shed if isinstance(event, events.Shed)]
     pending = run.deliveries[run.deliveries.outcome == "pending"]
-    assert len(pending) == len(shed) > 10
+    assert len(pending) == len(shed) == run.manifest["shed"] > 10
     assert set(run.messages.scene[pending.intent]) == {"chatroom"}
     (warning,) = run.manifest["warnings"]
     assert warning.startswith(f"{len(shed)} deliveries of chatrooms never came: lost, or shed")

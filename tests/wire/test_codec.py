@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from imsim.core import frames
 from imsim.core.model import Code, Message, Place, Scene
-from imsim.wire import LoneSurrogate, WireError, decode_from_client, decode_from_server, encode
+from imsim.wire import BadRequest, UnknownOp, WireError, decode_from_client, decode_from_server, encode
 
 CLIENT = typing.get_args(frames.FromClient)
 SERVER = typing.get_args(frames.ToClient)
@@ -262,7 +262,7 @@ def test_what_is_no_frame_is_refused(text):
 
 
 def test_a_frame_of_the_other_side_is_no_frame():
-    with pytest.raises(WireError, match="no frame of a client"):
+    with pytest.raises(UnknownOp, match="no frame of a client"):
         decode_from_client(encode(frames.Pong()))
     with pytest.raises(WireError, match="no frame of a server"):
         decode_from_server(encode(frames.Ping()))
@@ -279,35 +279,61 @@ def test_the_bytes_of_a_send():
     assert encode(frame) == expected.encode()
 
 
+DEEP = "[" * 300 + "]" * 300
+SEND = '{"op":"send","idClient":"1","scene":"p2p","to":"bob",'
+
+
 @pytest.mark.parametrize(
-    ("text", "field", "frame"),
+    ("text", "says", "which"),
     [
-        (
-            '{"op":"send","idClient":"1","scene":"p2p","to":"bob","content":"a\\ud83db"}',
-            "content",
-            frames.Send("1", Scene.P2P, "bob", "a\ufffdb"),
-        ),
-        (
-            '{"op":"send","idClient":"1","scene":"p2p","to":"bob","file":{"x":["\\udc00"]}}',
-            "file",
-            frames.Send("1", Scene.P2P, "bob", file={"x": ["\ufffd"]}),
-        ),
-        ('{"op":"end_session","device":"\\ud800","number":3}', "device", frames.EndSession("\ufffd", 3)),
-        ('{"op":"ping","\\ud800":1}', "\ud800", frames.Ping()),
+        (SEND + '"content":"a\\ud83db"}', "content: half a surrogate pair", ("send", "1", 0)),
+        (SEND + '"file":{"x":["\\udc00"]}}', "file: half a surrogate pair", ("send", "1", 0)),
+        (SEND + '"file":{"x":NaN}}', "file: JSON has no number", ("send", "1", 0)),
+        (SEND + '"file":{"x":' + DEEP + "}}", "file: nested too deep", ("send", "1", 0)),
+        (SEND + '"unknown":' + DEEP + "}", "unknown: nested too deep", ("send", "1", 0)),
+        (SEND + '"file":[1]}', "file: Input should be", ("send", "1", 0)),
+        (SEND + '"custom":{}}', "custom: Input should be", ("send", "1", 0)),
+        ('{"op":"send","idClient":"1","scene":"party"}', "scene: Input should be", ("send", "1", 0)),
+        ('{"op":"end_session","device":"\\ud800","number":3}', "device: half", ("end_session", "\ufffd", 3)),
+        ('{"op":"read","conversationId":"c","seq":"x","number":2}', "seq: Input", ("read", "c", 2)),
+        ('{"op":"sync","cursors":{"c":"x"},"number":4}', "cursors.c: Input", ("sync", "", 4)),
+        ('{"op":"history","conversationId":"c","first":1,"last":{}}', "last: Input", ("history", "c:1-{}", 0)),
     ],
 )
-def test_half_a_surrogate_pair_is_told_with_the_frame_that_has_it(text, field, frame):
-    with pytest.raises(LoneSurrogate, match="half a surrogate pair") as caught:
+def test_what_is_wrong_in_a_request_is_told_with_which_request_it_is(text, says, which):
+    with pytest.raises(BadRequest) as caught:
         decode_from_client(text)
-    assert caught.value.frame == frame
-    assert str(caught.value).startswith(field)
+    bad = caught.value
+    assert (bad.op, bad.ref, bad.number) == which
+    assert bad.text.startswith(says)
+    assert "\n" not in bad.text
 
 
-@pytest.mark.parametrize("text", ['["\\ud800"]', '{"op":"pong","x":"\\ud800"}', '{"op":"read","x":"\\ud800"}'])
-def test_what_would_be_no_frame_anyway_is_none(text):
+@pytest.mark.parametrize(
+    "text",
+    [
+        '["\\ud800"]',
+        '{"op":"pong","x":"\\ud800"}',
+        '{"op":"read","x":"\\ud800"}',  # which one?
+        '{"op":"read","conversationId":5,"seq":1}',
+        '{"op":"read","conversationId":"c","seq":1,"number":"x"}',
+        '{"op":"delivered","conversationId":"c","seq":"x"}',  # no request
+        SEND + '"file":' + "[" * 100_000,
+        SEND.encode("utf-16") + b"}",
+    ],
+)
+def test_what_is_no_request_to_be_named_is_no_frame(text):
     with pytest.raises(WireError) as caught:
         decode_from_client(text)
-    assert not isinstance(caught.value, LoneSurrogate)
+    assert not isinstance(caught.value, BadRequest)
+
+
+def test_what_a_server_has_stored_is_read_however_deep_it_is():
+    file: dict[str, object] = {}
+    for _ in range(250):
+        file = {"a": file}
+    push = {"op": "push", "message": {**example(Message), "file": file}}
+    assert decode_from_server(json.dumps(push)).message.file == file
 
 
 def test_whole_pairs_are_characters():

@@ -66,6 +66,45 @@ def test_every_frame_is_there_under_its_direction_and_no_other():
         assert schema["discriminator"]["mapping"] == {kind.op: f"#/$defs/{kind.__name__}" for kind in kinds}
 
 
+#: Texts that are not any: the gateway wants a name, or some length.
+BOUNDED = {
+    frames.Login: {"device": "d0", "kind": "", "instance": "5f@0.c+-_"},
+    frames.Send: {"id_client": "x" * 128, "to": "b" * 64, "after": None},
+    frames.Enter: {"name": "lounge"},
+    frames.Leave: {"name": "lounge"},
+}
+
+
+@pytest.mark.parametrize(
+    ("frame_type", "key", "wrong"),
+    [
+        (frames.Login, "device", ["", "a b", "a:b", "x" * 65]),
+        (frames.Login, "kind", ["a b"]),
+        (frames.Login, "instance", ["a b"]),
+        (frames.Send, "idClient", ["", "x" * 129]),
+        (frames.Send, "to", ["", "#team", "ü"]),
+        (frames.Send, "type", ["", "x" * 65]),
+        (frames.Send, "after", ["x" * 129]),
+        (frames.Enter, "name", ["", "a b"]),
+        (frames.Leave, "name", ["", "a b"]),
+    ],
+)
+def test_a_text_that_the_gateway_would_refuse_is_not_valid(frame_type, key, wrong):
+    frame = dataclasses.replace(frame_type(**MADE[frame_type]), **BOUNDED[frame_type])
+    written = json.loads(encode(frame))
+    OF[frame_type.__name__].validate(written)
+    for value in wrong:
+        assert not OF[frame_type.__name__].is_valid({**written, key: value})
+
+
+MADE = {
+    frames.Login: {"token": "t", "device": "d0"},
+    frames.Send: {"id_client": "1", "scene": Scene.P2P, "to": "bob", "type": "sticker"},
+    frames.Enter: {"name": "lounge"},
+    frames.Leave: {"name": "lounge"},
+}
+
+
 @every_frame
 @settings(max_examples=25)
 @given(data=st.data())
@@ -73,6 +112,7 @@ def test_what_the_codec_writes_is_valid(frame_type, data):
     frame = data.draw(values(frame_type))
     if carries_attachments(frame_type):  # which have tests of their own
         frame = dataclasses.replace(frame, type="sticker")
+    frame = dataclasses.replace(frame, **BOUNDED.get(frame_type, {}))
     written = json.loads(encode(frame))
     for schema in (OF[frame_type.__name__], OF[direction(frame_type)], ANY):
         schema.validate(written)

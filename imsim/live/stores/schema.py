@@ -109,7 +109,6 @@ SELECT {MESSAGE} FROM stays
 WHERE user = ?1 AND stays.conversation = ?2
 ORDER BY first, seq LIMIT ?4"""
 
-#: Of a user and a conversation: what is to be seen from one seq to another, the latest first, at most so many.
 #: Who is no member any more since an entry beyond the given seq, and which.
 LEFT_LATELY = f"""
 SELECT user, last FROM stays AS ended
@@ -119,6 +118,7 @@ WHERE conversation = ? AND last < {OPEN} AND last > ? AND NOT EXISTS (
 )
 ORDER BY user"""
 
+#: Of a user and a conversation: what is to be seen from one seq to another, the latest first, at most so many.
 RANGE = f"""
 SELECT {MESSAGE} FROM stays
     JOIN messages ON messages.conversation = stays.conversation AND seq BETWEEN max(first, ?3) AND min(last, ?4)

@@ -113,6 +113,7 @@ class Limits(Section):
     user_burst: int = Field(default=20, ge=1, description="of them at once, after a pause, under user_rate")
     group_rate: float = Field(default=0.0, ge=0, description="messages per second in one group; 0: any number")
     group_burst: int = Field(default=100, ge=1, description="messages at once, after a pause, under group_rate")
+    rooms: int = Field(default=100, ge=1, description="chatrooms that a connection may be in")
     room_size: int = Field(default=100_000, ge=1, description="users in a chatroom")
     room_recent: int = Field(default=20, ge=0, description="messages that a chatroom remembers for who enters")
     room_rate: float = Field(
@@ -126,3 +127,10 @@ class Limits(Section):
         default=0.0, ge=0, description="typing hints per second that a user may give; the rest is dropped; 0: none"
     )
     hint_burst: int = Field(default=5, ge=1, description="of them at once, after a pause, under hint_rate")
+    presence_rate: float = Field(
+        default=1.0,
+        ge=0,
+        description="times per second that friends are told whether a user is there; more wait, and of those only the"
+        " last is told; 0: any number",
+    )
+    presence_burst: int = Field(default=5, ge=1, description="of them at once, after a pause, under presence_rate")

@@ -343,7 +343,7 @@ class RouterNode(Node):
 
     def gateway_lost(self, gateway: str) -> None:
         if self.up:
-            self.act(lambda now: self.users.gateway_lost(gateway))
+            self.act(lambda now: self.users.gateway_lost(gateway, now))
             self.act(lambda now: self.chatrooms.gateway_lost(gateway))
 
     def router_back(self) -> None:
@@ -352,7 +352,7 @@ class RouterNode(Node):
 
     def revoke(self, user: str, before: float) -> None:
         if self.up:
-            self.act(lambda now: self.users.revoke(user, before))
+            self.act(lambda now: self.users.revoke(user, before, now))
 
     def next_deadline(self) -> float | None:
         if not self.up:

@@ -98,7 +98,7 @@ class RouterNode(Machines):
     def revoke(self, user: str) -> None:
         if self.users is not None:
             self.now = self.clock.now
-            self.users.revoke(user, self.world.epoch + self.now)
+            self.users.revoke(user, self.world.epoch + self.now, self.now)
             self.arm()
 
     def handle_timer(self, now: float) -> None:
