@@ -82,7 +82,7 @@ class RouterNode(Machines):
         """The link to it broke."""
         if self.users is not None and self.chatrooms is not None:
             self.now = self.clock.now
-            self.users.gateway_lost(gateway)
+            self.users.gateway_lost(gateway, self.now)
             self.chatrooms.gateway_lost(gateway)
             self._drain()
             self.arm()
