@@ -103,6 +103,8 @@ def as_tables(value: Any) -> Any:
         return {name: as_tables(below) for name, below in value}
     if isinstance(value, dict):
         return {name: as_tables(below) for name, below in value.items()}
+    if isinstance(value, list):
+        return [as_tables(below) for below in value]
     return value
 
 
