@@ -87,7 +87,7 @@ def json_fault(value: object, levels: int = DEEPEST) -> str:
     if value is None or isinstance(value, int):
         return ""
     if isinstance(value, float):
-        return "" if math.isfinite(value) else "JSON has no number that is infinite, or none"
+        return "" if math.isfinite(value) else "JSON has neither infinity nor NaN"
     if isinstance(value, dict | list):
         if not levels:
             return f"nested too deep: lists and objects have at most {DEEPEST} levels"

@@ -105,7 +105,7 @@ def test_a_bad_one_is_refused_by_its_field_and_nothing_else_suffers(world, pair,
     ("deepest", "says"),
     [
         ([[[1]]], ""),
-        (1e999, "file: JSON has no number that is infinite, or none"),
+        (1e999, "file: JSON has neither infinity nor NaN"),
         ("[" * 40, "file: nested too deep: lists and objects have at most 32 levels"),
         ("[" * 3_000, "file: nested too deep: lists and objects have at most 32 levels"),
     ],

@@ -328,9 +328,9 @@ def nested(levels: int) -> dict[str, object]:
         (nested(32), None),
         (nested(33), "file: nested too deep: lists and objects have at most 32 levels"),
         (nested(5_000), "file: nested too deep: lists and objects have at most 32 levels"),
-        ({"a": [1e999]}, "file: JSON has no number that is infinite, or none"),
-        ({"a": -1e999}, "file: JSON has no number that is infinite, or none"),
-        ({"a": float("nan")}, "file: JSON has no number that is infinite, or none"),
+        ({"a": [1e999]}, "file: JSON has neither infinity nor NaN"),
+        ({"a": -1e999}, "file: JSON has neither infinity nor NaN"),
+        ({"a": float("nan")}, "file: JSON has neither infinity nor NaN"),
         ({"a": {1, 2}}, "file: set is nothing that JSON has"),
         ({5: "a"}, None),  # json.dumps makes a text of it, as any client's library does
     ],

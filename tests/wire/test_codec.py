@@ -288,7 +288,7 @@ SEND = '{"op":"send","idClient":"1","scene":"p2p","to":"bob",'
     [
         (SEND + '"content":"a\\ud83db"}', "content: half a surrogate pair", ("send", "1", 0)),
         (SEND + '"file":{"x":["\\udc00"]}}', "file: half a surrogate pair", ("send", "1", 0)),
-        (SEND + '"file":{"x":NaN}}', "file: JSON has no number", ("send", "1", 0)),
+        (SEND + '"file":{"x":NaN}}', "file: JSON has neither infinity", ("send", "1", 0)),
         (SEND + '"file":{"x":' + DEEP + "}}", "file: nested too deep", ("send", "1", 0)),
         (SEND + '"unknown":' + DEEP + "}", "unknown: nested too deep", ("send", "1", 0)),
         (SEND + '"file":[1]}', "file: Input should be", ("send", "1", 0)),

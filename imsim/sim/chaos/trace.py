@@ -53,6 +53,8 @@ def describe(thing: Any) -> str:
         return f"{thing.user}/{thing.device}@{thing.epoch}:{thing.gateway}:{thing.connection}"
     if kind in (list, tuple):
         return f"({', '.join([describe(part) for part in thing])})"
+    if kind is frozenset:  # of names, in an order of their own in each process
+        return f"{{{', '.join(sorted(thing))}}}"
     if kind is dict:
         return f"{{{', '.join([f'{key}: {describe(value)}' for key, value in thing.items()])}}}"
     names = _names.get(kind)
