@@ -62,13 +62,13 @@ def against_simpy(benchmark, measure: str, scenario: Scenario) -> None:
 
 def test_the_protocol_against_a_tandem_without_one(benchmark):
     """Partners enough that nearly every message is the first of its conversation: send, store, ack, push, delivered."""
-    scenario = private(size(benchmark, 10_000, 100), **{"conversations.partners": 200})
+    scenario = private(size(benchmark, 30_000, 100), **{"conversations.partners": 200})
     against_simpy(benchmark, "whole protocol, against SimPy's tandem", scenario)
 
 
 def test_the_protocol_with_read_marks_against_a_tandem_without_one(benchmark):
     """One partner each: nearly every send moves a read mark, of which the devices of both users are told."""
-    scenario = private(size(benchmark, 10_000, 100), **{"conversations.partners": 1})
+    scenario = private(size(benchmark, 30_000, 100), **{"conversations.partners": 1})
     against_simpy(benchmark, "the same, where sends move read marks", scenario)
 
 
