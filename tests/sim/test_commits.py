@@ -27,12 +27,11 @@ def commits_at(arrivals: list[int], fields: Commit, commit: float, each: float, 
     clock = Clock()
     tier = StorageTier(workers=workers, service={"append": each, "commit": commit}, commit=fields)
     work = Work(tier, 1, "storage", 0, clock)
-    group = GroupCommit(fields, work, clock)
+    group = GroupCommit(fields, work, clock, lambda request: storage.Appended())
     done: dict[int, float] = {}
 
     def come(number: int) -> None:
-        request = append(number)
-        group.add(request, work.append_demand(request, storage.Appended()), lambda at: done.__setitem__(number, at))
+        group.add(append(number), lambda result, begins, at: done.__setitem__(number, at))
 
     for number, arrival in enumerate(arrivals):
         clock.call_at(float(arrival), come, number)

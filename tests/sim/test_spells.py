@@ -72,7 +72,7 @@ def test_devices_are_online_when_the_plan_says_so():
     spells, seen = world.plan.spells, []
 
     def look(at: float) -> None:
-        online = np.array([client.machine.state != State.ENDED for client in world.clients])
+        online = np.array([client.machine.state != State.ENDED for client in world.clients.values()])
         seen.append((online == spells.is_online(np.arange(40), round(at * 1e9))).all())
 
     for at in (-1e-6, 0.0005, 5.0, 12.0, 19.9, 24.0):
