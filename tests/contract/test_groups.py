@@ -284,6 +284,25 @@ def test_a_group_has_no_more_members_than_allowed(make_world):
     assert failures(alice) == [Code.TOO_LARGE] * 2
 
 
+def test_who_waits_for_an_answer_takes_a_place_that_the_size_leaves(make_world):
+    world = make_world(group_size=3)
+    alice, bob, carol, dave = make_team(world, "bob", join="approval")
+    carol.change("#team", "apply", "1")
+    dave.change("#team", "apply", "2")  # beside two members and an application
+    carol.change("#team", "apply", "3")  # in the place of the first
+    alice.change("#team", "configure", "4", consent=True)
+    alice.change("#team", "invite", "5", "dave")
+    alice.change("#team", "reject", "6", "carol")
+    alice.change("#team", "invite", "7", "dave")
+    alice.change("#crowd", "create", "8", "bob", "carol", "dave", consent=True)
+    assert failures(dave) == [Code.TOO_LARGE]
+    assert failures(alice) == [Code.TOO_LARGE] * 2
+    assert (failures(bob), failures(carol)) == ([], [])
+    dave.change("#team", "accept", "9")
+    dave.send("#team", "here", "10")
+    assert bob.shown == ["here"]
+
+
 def test_changes_survive_a_restart_of_the_server(world):
     alice, bob, carol, dave = make_team(world, "bob", "carol", join="approval")
     alice.change("#team", "role", "1", "bob", role="admin")

@@ -401,7 +401,8 @@ def _change_group(out: Outcome, wish: Wish, laws: Laws) -> None:
         for whose in (user,) if event == "apply" else asks:
             told = tuple(asks) if event == "apply" else (whose,)
             requests[whose] = Request("apply" if event == "apply" else "invite", user, id, expires, told)
-        if len(requests) > max(laws.group_size, len(out.state.requests)):
+        there = len(state.members) + len(out.joined) + len(requests)
+        if len(requests) > len(out.state.requests) and there > laws.group_size:
             no("too_large")
     members = tuple(one for one in (*state.members, *out.joined) if one not in out.left)
     if out.joined and len(members) > laws.group_size:
