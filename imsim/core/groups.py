@@ -12,9 +12,9 @@ from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from imsim.core.changes import Change, Decision, Note, Refused, settled
+from imsim.core.changes import Change, Decision, Note, Refused, event_of, settled
 from imsim.core.exceptions import BadName
-from imsim.core.model import Code, check_name
+from imsim.core.model import Code, Message, check_name
 
 _JOIN = ("open", "approval", "invite")
 _TITLE = 256  # characters
@@ -72,6 +72,17 @@ def is_silenced(state: dict[str, Any] | None, user: str) -> bool:
     if state is None or not (state["muted_all"] or user in state["muted"]):
         return False
     return user != state["owner"] and user not in state["admins"]
+
+
+def is_left_with(entry: Message, user: str) -> bool:
+    """Whether the user, who sees this entry of the log, is a member no more from there on."""
+    event = event_of(entry)
+    if event == "leave":
+        return entry.sender == user
+    if event == "kick" and entry.file is not None:
+        targets = entry.file["targets"]
+        return isinstance(targets, list) and user in targets
+    return event == "dismiss"
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,8 +30,10 @@ class OpenConversation:
 @dataclass(slots=True)
 class Effects:
     """What an entry of the log changes. `state`: the conversation's own from now on, a JSON object (None: as before).
-    Who `joined` sees the log from this entry on, who `left` sees this one as the last. `amended` takes the place of the
-    entry with its seq; if it is recalled, so are the entries that have edited it (see `amendments.edits`). `notes` go
+    Who `joined` sees the log from this entry on, who `left` sees this one as the last. Who joins again sees of the
+    entries since, from now on, those that have recalled or edited what was seen before (see `amendments.concerning`).
+    `amended` takes the place of the entry with its seq; if it is recalled, so are the entries that have edited it (see
+    `amendments.edits`). An edit is not for those who have left: they see the entry as it was when they did. `notes` go
     to the end of the log system:<to> each, where they get their seq and id; one whose idempotency key is taken there
     is left out."""
 
@@ -260,14 +262,16 @@ class Relations:
 
 
 class PlaceState(NamedTuple):
-    """A user's place with what else is to be known of it: the seqs beyond the read mark that count, ascending, where
-    the log ends, how far some device of the user is known to have got, and the conversation's state if it is p2p."""
+    """A user's place with what else is to be known of it: the seqs beyond the read mark that count, ascending, which
+    are those since the user became a member; where the log ends, how far some device of the user is known to have got,
+    and the conversation's state if it is p2p; and where the time before the user became a member ended."""
 
     place: Place
     unread_seqs: list[int]
     max_seq: int
     delivered_seq: int = 0
     state: dict[str, Any] | None = None
+    ended: int = 0
 
 
 @dataclass(slots=True)

@@ -142,6 +142,22 @@ def edits(entry: Message, seq: int) -> bool:
     return event_of(entry) == "edit" and Wish("", "", entry.type, entry.file or {}).data["seq"] == seq
 
 
+def leaves(entry: Message, user: str) -> bool:
+    """Whether this entry of a group's log ends the stay of a user who sees it."""
+    wish = Wish(entry.sender, "", entry.type, entry.file or {})
+    return (
+        wish.event == "dismiss"
+        or (wish.event, user) == ("leave", entry.sender)
+        or (wish.event == "kick" and user in wish.targets)
+    )
+
+
+def about(entry: Message) -> int:
+    """The seq of what this entry of a log recalls or edits; 0: it does nothing of the kind."""
+    wish = Wish("", "", entry.type, entry.file or {})
+    return int(wish.data["seq"]) if wish.event in AMENDMENTS else 0
+
+
 def amended(log: Iterable[Message], amended: Message, seq: int) -> list[Message]:
     """All that is another since the entry `seq` has amended one message: with a recalled one goes what edited it."""
     edited = [entry for entry in log if amended.recalled and edits(entry, amended.seq)]
