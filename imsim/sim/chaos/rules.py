@@ -133,6 +133,11 @@ def comes_from_outside(sent: Wish) -> bool:
     return sent.event == "reject" and sent.scene == Scene.GROUP and not sent.targets
 
 
+def is_of_a_stranger(wish: Wish) -> bool:
+    """Whether who says it into a group is no member then."""
+    return wish.event in ("create", "apply", "join") or (wish.event in ("accept", "reject") and not wish.targets)
+
+
 def is_change(wish: Wish) -> bool:
     return wish.event in _RULED
 
