@@ -8,7 +8,7 @@ import math
 from imsim.core import frames
 from imsim.core.attachments import check_attachment
 from imsim.core.exceptions import BadAttachment, BadName
-from imsim.core.model import LONGEST_ID_CLIENT, LONGEST_TYPE, Code, MessageType, check_name, peer_in
+from imsim.core.model import LONGEST_ID_CLIENT, LONGEST_TYPE, Code, MessageType, Scene, check_name, peer_in
 from imsim.core.policies import Policies
 
 Unfit = tuple[Code, str]  # with which it is rejected
@@ -17,6 +17,11 @@ Unfit = tuple[Code, str]  # with which it is rejected
 #: JSON have limits of their own (200 is common): a message beyond one could be fetched by nobody any more, nor whatever
 #: shares a page with it.
 DEEPEST = 32
+
+
+#: How the idClients of system messages begin that follow from changes: with the conversation. Who took the next one in
+#: advance would have it left out, as one that is there already.
+_NOTES = (f"{Scene.P2P}:", f"{Scene.GROUP}:")
 
 
 def of_send(frame: frames.Send, policies: Policies) -> Unfit | None:
@@ -31,6 +36,8 @@ def of_send(frame: frames.Send, policies: Policies) -> Unfit | None:
         check_name("to", frame.to)
         if not 1 <= len(frame.id_client) <= LONGEST_ID_CLIENT:
             raise BadName(f"idClient: give it 1 to {LONGEST_ID_CLIENT} characters")
+        if frame.scene == Scene.SYSTEM and frame.id_client.startswith(_NOTES):
+            raise BadName(f"idClient: one that begins with {' or '.join(_NOTES)} is for what the service says itself")
         if not 1 <= len(frame.type) <= LONGEST_TYPE:
             raise BadName(f"type: give it 1 to {LONGEST_TYPE} characters")
         if frame.after is not None and len(frame.after) > LONGEST_ID_CLIENT:

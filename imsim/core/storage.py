@@ -35,7 +35,7 @@ class Effects:
     `amended` takes the place of the entry with its seq; if it is recalled, so are the entries that have edited it (see
     `amendments.edits`). An edit is not for those who have left: they see the entry as it was when they did. `notes` go
     to the end of the log system:<to> each, where they get their seq and id; one whose idempotency key is taken there
-    is left out."""
+    (no user's send can have it, see `admission`) is left out."""
 
     state: dict[str, Any] | None = None
     joined: tuple[str, ...] = ()
