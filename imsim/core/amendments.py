@@ -28,8 +28,6 @@ def decide(change: Change, target: Message, *, rank: int, recall_window: int, ed
     ms after its time within which its sender may. Raises: Refused."""
     if target.recalled:
         raise Refused(Code.CONFLICT, "the message was recalled")
-    if event_of(target):
-        raise Refused(Code.BAD_REQUEST, "file.data.seq: a change cannot be taken back")
     own, age = target.sender == change.operator, change.time - target.time
     if change.event == "recall":
         if not (rank or (own and age <= recall_window)):

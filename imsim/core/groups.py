@@ -38,7 +38,7 @@ class Group:
     join: str = "invite"
     consent: bool = False
     admins: list[str] = field(default_factory=list)
-    muted: list[str] = field(default_factory=list)
+    muted: list[str] = field(default_factory=list)  # also who has left, and would come back to speak
     muted_all: bool = False
     #: By who wants, or is wanted, to join: the fields of a `Pending`. A rule looks at one or two of what may be
     #: thousands, so they are kept as they stand in storage.
@@ -113,7 +113,6 @@ def decide(state: dict[str, Any] | None, members: Collection[str], change: Chang
         raise Refused(Code.TOO_LARGE, f"a group has at most {limits.size} members and requests without an answer")
     for user in decision.left:
         group.admins = [admin for admin in group.admins if admin != user]
-        group.muted = [muted for muted in group.muted if muted != user]
     if decision.joined and there > limits.size:
         raise Refused(Code.TOO_LARGE, f"a group has at most {limits.size} members")
     decision.state = group.to_dict()
@@ -138,8 +137,9 @@ def _create(group: Group, members: Collection[str], change: Change, limits: Limi
 
 def _configure(group: Group, members: Collection[str], change: Change, limits: Limits) -> Decision:
     _need(group, members, change, rank=1)
-    if not change.data:
-        raise Refused(Code.BAD_REQUEST, "file.data: give title, join or consent")
+    if not _settings(group).keys() & change.data.keys():
+        unknown = f"; there is no {', '.join(sorted(change.data))[:80]}" if change.data else ""
+        raise Refused(Code.BAD_REQUEST, f"file.data: give title, join or consent{unknown}")
     _set(group, change)
     return Decision()
 
@@ -163,11 +163,11 @@ def _invite(group: Group, members: Collection[str], change: Change, limits: Limi
     _need(group, members, change, rank=1 if group.join == "invite" else 0)
     new = _targets(change, lambda user: user not in members, "all are members already")
     swept = _sweep(group, change)
-    if group.consent:
-        return Decision(notes=swept + _ask(group, change, new, limits))
-    applied = tuple(note for user in new for note in _answer(group, change, user, "passed"))
-    invited = tuple(Note(user, "group_invite", _about(group)) for user in new)
-    return Decision(joined=new, notes=swept + applied + invited)
+    joined = tuple(user for user in new if not group.consent or _has(group, "apply", user))
+    applied = tuple(note for user in joined for note in _answer(group, change, user, "passed"))
+    invited = tuple(Note(user, "group_invite", _about(group)) for user in joined)
+    asked = _ask(group, change, tuple(user for user in new if user not in joined), limits)
+    return Decision(joined=joined, notes=swept + applied + invited + asked)
 
 
 def _ask(group: Group, change: Change, users: tuple[str, ...], limits: Limits) -> tuple[Note, ...]:
@@ -190,7 +190,10 @@ def _apply(group: Group, members: Collection[str], change: Change, limits: Limit
     if group.join == "open":
         raise Refused(Code.CONFLICT, "this group is open: join it")
     expires, admins = change.time + limits.request_lifetime, [group.owner, *group.admins]
-    replaced = (*_sweep(group, change), *_answer(group, change, user, "expired"))
+    swept = _sweep(group, change)
+    if _has(group, "invite", user):
+        raise Refused(Code.CONFLICT, "you are invited: accept")
+    replaced = (*swept, *_answer(group, change, user, "expired"))
     group.ask(user, Pending("apply", user, change.seq, expires, admins))
     data = {**_about(group), "state": "init", "expires": expires}
     return Decision(notes=(*replaced, *(Note(admin, "group_apply", data) for admin in admins)))
@@ -266,9 +269,13 @@ def _mute(group: Group, members: Collection[str], change: Change, limits: Limits
     if not change.targets:
         group.muted_all = muted
         return Decision()
-    users = _targets(change, lambda user: user in members, "none of them is a member")
+    users = _targets(
+        change, lambda user: user in members or (not muted and user in group.muted), "none of them is a member"
+    )
     _outrank(group, change, users)
     group.muted = [user for user in group.muted if user not in users] + (list(users) if muted else [])
+    if muted and len(group.muted) > limits.size:
+        raise Refused(Code.TOO_LARGE, f"a group mutes at most {limits.size} users, those who have left included")
     return Decision()
 
 
@@ -335,6 +342,12 @@ def _answered(group: Group, members: Collection[str], change: Change) -> tuple[s
     if change.time >= pending.expires:
         raise Refused(Code.EXPIRED, "it was asked too long ago")
     return user, pending
+
+
+def _has(group: Group, kind: str, user: str) -> bool:
+    """Whether there is such a request: the other side wants the same."""
+    pending = group.pending.get(user)
+    return pending is not None and pending["kind"] == kind
 
 
 def _sweep(group: Group, change: Change) -> tuple[Note, ...]:

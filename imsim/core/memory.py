@@ -42,10 +42,9 @@ from imsim.core.storage import (
     Saved,
     SavePlace,
     UserState,
+    may_have_blocked,
     peers,
 )
-
-_SYSTEM = Scene.SYSTEM
 
 
 class _Log:
@@ -200,12 +199,10 @@ class MemoryStorage:
         return sender in log.members or (request.effects is not None and sender in request.effects.left)
 
     def _is_blocked(self, log: _Log, message: Message) -> bool:
-        """Whether who would read it has blocked its sender, in the conversation of the two."""
-        sender = message.sender
-        if message.scene == _SYSTEM and sender != message.to:
-            between = self._logs.get(p2p_id(sender, message.to))
-            return between is not None and between.place(message.to).blocked
-        return bool(log.places) and any(log.place(peer).blocked for peer in peers(log.id, log.members, sender))
+        """Whether who would read it has blocked its sender."""
+        id, users = may_have_blocked(message, log.members)
+        between = log if id == log.id else self._logs.get(id)
+        return bool(users) and between is not None and any(between.place(user).blocked for user in users)
 
     def _add(self, log: _Log, message: Message, appended: Appended) -> None:
         log.messages.append(message)

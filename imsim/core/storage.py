@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, get_args
 
-from imsim.core.model import Message, Place, Session, is_p2p
+from imsim.core.model import Message, Place, Scene, Session, is_p2p, p2p_id
 
 # --- requests -------------------------------------------------------------------------------------------------------
 
@@ -363,6 +363,15 @@ Result = (
 #: How many of the latest notes a conversation remembers, and how far back it tells who left: more than its writer has
 #: under way at a time.
 NOTED = 64
+
+
+def may_have_blocked(message: Message, members: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """Whose place, and in which conversation, says whether the sender of this is blocked: it is that of the two, also
+    for what one of them sends into the other's system log."""
+    sender = message.sender
+    if message.scene == Scene.SYSTEM and sender != message.to:
+        return p2p_id(sender, message.to), (message.to,)
+    return message.conversation_id, peers(message.conversation_id, members, sender)
 
 
 def peers(conversation_id: str, members: tuple[str, ...], user: str) -> tuple[str, ...]:

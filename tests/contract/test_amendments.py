@@ -98,6 +98,27 @@ def test_what_is_not_allowed_changes_nothing(world, who, event, data, code):
     assert world.device("bob", "d1").start().shown == ["text 1", "text 2", "text 3"]
 
 
+def test_an_edit_may_be_as_long_as_a_message(make_world):
+    world = make_world(content_bytes=300)
+    alice, bob = talk(world)
+    alice.change("bob", "edit", "9", seq=1, content="x" * 300)
+    alice.change("bob", "edit", "10", seq=1, content="x" * 301)
+    alice.change("bob", "edit", "11", seq=1, content="short", more="x" * 300)
+    assert [len(event.content) for event in bob.of(events.Edited)] == [300]
+    assert failures(alice) == [Code.TOO_LARGE] * 2
+
+
+def test_a_notice_that_changed_nothing_can_be_taken_back_like_any_message(world):
+    alice, bob = talk(world, 1)
+    alice.change("bob", "theme_changed", "2", colour="red")
+    assert bob.lines[AB].last_msg.seq == 2
+    bob.change("alice", "recall", "3", seq=2)
+    alice.change("bob", "recall", "4", seq=2)
+    assert (failures(alice), failures(bob)) == ([], [Code.FORBIDDEN])
+    assert bob.lines[AB].last_msg.content == "text 1"
+    assert bob.unread(AB) == 1
+
+
 def test_only_for_a_while(make_world):
     world = make_world(recall_window=10.0, edit_window=20.0)
     alice, _ = talk(world)

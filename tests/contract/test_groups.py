@@ -116,6 +116,7 @@ def test_what_is_said_while_one_is_offline_counts_only_while_a_member(world):
         ("alice", "configure", [], {"join": "sometimes"}, Code.BAD_REQUEST),
         ("alice", "configure", [], {"title": 7}, Code.BAD_REQUEST),
         ("alice", "configure", [], {}, Code.BAD_REQUEST),
+        ("alice", "configure", [], {"foo": 1}, Code.BAD_REQUEST),
         ("alice", "role", ["bob"], {"role": "king"}, Code.BAD_REQUEST),
         ("alice", "transfer", ["dave"], {}, Code.CONFLICT),
         ("alice", "create", ["bob"], {}, Code.CONFLICT),
@@ -182,6 +183,42 @@ def test_the_muted_are_heard_again_when_they_may(world):
     assert failures(bob) == failures(carol) == [Code.MUTED]
     assert alice.shown == ["fine", "thanks"]
     assert carol.shown == ["silence", "thanks"]
+
+
+def test_who_was_muted_is_so_after_coming_back(world):
+    alice, bob, carol, _ = make_team(world, "bob", "carol", join="open")
+    alice.change("#team", "mute", "1", "bob", "carol")
+    bob.change("#team", "leave", "2")
+    alice.change("#team", "kick", "3", "carol")
+    bob.change("#team", "join", "4")
+    bob.send("#team", "mmm", "5")
+    alice.change("#team", "unmute", "6", "bob", "carol")
+    carol.change("#team", "join", "7")
+    bob.send("#team", "bob", "8")
+    carol.send("#team", "carol", "9")
+    assert failures(bob) == [Code.MUTED]
+    assert alice.shown == ["bob", "carol"]
+    alice.change("#team", "mute", "10", "bob")
+    alice.change("#team", "dismiss", "11")
+    carol.change("#team", "create", "12", "bob")
+    bob.send("#team", "another group", "13")
+    assert carol.shown[-1] == "another group"
+
+
+def test_who_applied_and_is_invited_is_a_member_and_who_is_invited_need_not_apply(world):
+    alice, bob, carol, dave = make_team(world, "bob", join="approval")
+    alice.change("#team", "configure", "1", consent=True)
+    dave.change("#team", "apply", "2")
+    bob.change("#team", "invite", "3", "carol", "dave")
+    dave.send("#team", "here", "4")
+    assert alice.shown == bob.shown == ["here"]
+    assert [event.state for event in alice.of(events.Settled)] == ["passed"]
+    carol.change("#team", "apply", "5")
+    assert failures(carol) == [Code.CONFLICT]
+    assert carol.of(events.Settled) == []
+    carol.change("#team", "accept", "6")
+    carol.send("#team", "here too", "7")
+    assert bob.shown == ["here", "here too"]
 
 
 def test_an_open_group_is_joined_by_whoever_likes(world):

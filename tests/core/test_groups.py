@@ -103,7 +103,7 @@ TABLE = [
         ("apply", (), {}),
         {
             "invite": (CONFLICT,) * 3 + (NO,) * 4,
-            "approval": (CONFLICT,) * 3 + (OK,) * 4,
+            "approval": (*(CONFLICT,) * 3, OK, OK, CONFLICT, OK),  # who is invited need only accept
             "open": (CONFLICT,) * 7,
         },
     ),
@@ -299,7 +299,21 @@ def test_the_kicked_are_told_and_lose_what_they_were():
     assert one.decision.left == (ADMIN, OTHER)
     assert one.told() == [(ADMIN, "group_kicked", ""), (OTHER, "group_kicked", "")]
     one.do("invite", OWNER, ADMIN, OTHER)
-    assert one.group.admins == one.group.muted == []
+    assert (one.group.admins, one.group.muted) == ([], [OTHER])  # or one would come back to speak
+    one.do("kick", OWNER, OTHER)
+    one.do("unmute", OWNER, OTHER)
+    assert one.group.muted == []
+
+
+def test_no_more_are_muted_by_name_than_members_may_be_coming_and_going():
+    one = Team(Limits(size=2, request_lifetime=10))
+    one.do("create", OWNER)
+    for user in (MEMBER, OTHER):
+        one.do("invite", OWNER, user)
+        one.do("mute", OWNER, user)
+        one.do("kick", OWNER, user)
+    one.do("invite", OWNER, ADMIN)
+    assert one.try_("mute", OWNER, ADMIN) == Code.TOO_LARGE
 
 
 def test_a_dismissal_ends_everything():

@@ -255,11 +255,9 @@ class SqliteStorage:
         return appended
 
     def _is_blocked(self, head: _Head, message: Message) -> bool:
-        id, sender = message.conversation_id, message.sender
-        if message.scene == Scene.SYSTEM and sender != message.to:
-            between = self._head(p2p_id(sender, message.to))
-            return between is not None and message.to in between.blocked
-        return bool(head.blocked) and not head.blocked.isdisjoint(storage.peers(id, head.members, sender))
+        id, users = storage.may_have_blocked(message, head.members)
+        between = head if id == message.conversation_id else self._head(id)
+        return between is not None and not between.blocked.isdisjoint(users)
 
     def _insert(self, head: _Head, message: Message) -> bool:
         """Whether its key was free; else nothing is written."""
