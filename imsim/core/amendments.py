@@ -6,6 +6,7 @@ the later one goes to everybody, so that who has it already takes it back. Both 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from imsim.core.changes import Change, Decision, Refused, event_of
@@ -27,8 +28,6 @@ def decide(change: Change, target: Message, *, rank: int, recall_window: int, ed
     ms after its time within which its sender may. Raises: Refused."""
     if target.recalled:
         raise Refused(Code.CONFLICT, "the message was recalled")
-    if event_of(target):
-        raise Refused(Code.BAD_REQUEST, "file.data.seq: a change cannot be taken back")
     own, age = target.sender == change.operator, change.time - target.time
     if change.event == "recall":
         if not (rank or (own and age <= recall_window)):
@@ -54,6 +53,16 @@ def edits(entry: Message, seq: int) -> bool:
     """Whether this entry of the log edits the message at `seq`."""
     data = entry.file["data"] if event_of(entry) == "edit" and entry.file else None
     return isinstance(data, dict) and data["seq"] == seq
+
+
+def concerning(entries: Iterable[Message], stays: Sequence[Sequence[int]]) -> list[Message]:
+    """Those of the entries that recall or edit what was said in one of these stays (first and last seq)."""
+    found = []
+    for entry in entries:
+        data = entry.file["data"] if event_of(entry) in EVENTS and entry.file else None
+        if isinstance(data, dict) and any(first <= data["seq"] <= last for first, last in stays):
+            found.append(entry)
+    return found
 
 
 def amended(message: Message, entry: Message) -> Message:

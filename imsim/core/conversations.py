@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from imsim.core import changes, events, frames, rules, storage
 from imsim.core.changes import Decision, Refused
 from imsim.core.limits import Bucket
-from imsim.core.model import Code, Message, Scene, Session, p2p_members
+from imsim.core.model import Code, Message, Scene, Session, is_group, p2p_members
 from imsim.core.policies import Policies
 from imsim.core.timers import Timer, Timers
 
@@ -208,7 +208,7 @@ class Conversations:
             conversation.next_seq = result.max_seq + 1
             conversation.has_members(result.members)
             conversation.state = result.state
-            if self._policies.group_rate and not p2p_members(conversation.id):
+            if self._policies.group_rate and is_group(conversation.id):
                 conversation.bucket = Bucket(self._policies.group_rate, self._policies.group_burst, now)
             self._resume(conversation, now)
         elif result is None:
@@ -291,7 +291,9 @@ class Conversations:
         if len(conversation.pending) >= _WAITING:
             self._reject(up, Code.UNAVAILABLE, "too many messages of this conversation wait for storage")
             return
-        if conversation.bucket is not None and (wait := conversation.bucket.take(now)):
+        # The budget is the members': whoever comes, or wants to, has only that of a user, and uses up nobody else's.
+        bucket = conversation.bucket
+        if bucket is not None and session.user in conversation.member_set and (wait := bucket.take(now)):
             self._reject(up, Code.RATE_LIMITED, "too many messages in this group", wait)
             return
         self._append(conversation, up, decision, now)

@@ -9,12 +9,12 @@ who is named when the group is made.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from imsim.core.changes import Change, Decision, Note, Refused, settled
+from imsim.core.changes import Change, Decision, Note, Refused, event_of, settled
 from imsim.core.exceptions import BadName
-from imsim.core.model import Code, check_name
+from imsim.core.model import Code, Message, check_name
 
 _JOIN = ("open", "approval", "invite")
 _TITLE = 256  # characters
@@ -38,20 +38,29 @@ class Group:
     join: str = "invite"
     consent: bool = False
     admins: list[str] = field(default_factory=list)
-    muted: list[str] = field(default_factory=list)
+    muted: list[str] = field(default_factory=list)  # also who has left, and would come back to speak
     muted_all: bool = False
-    pending: dict[str, Pending] = field(default_factory=dict)  # by who wants, or is wanted, to join
+    #: By who wants, or is wanted, to join: the fields of a `Pending`. A rule looks at one or two of what may be
+    #: thousands, so they are kept as they stand in storage.
+    pending: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, state: dict[str, Any] | None, members: Collection[str]) -> Group:
         """As it stands in storage. One that was founded with its members and nothing else belongs to the first."""
         if state is None:
             return cls(owner=next(iter(members), ""))
-        pending = {user: Pending(**fields) for user, fields in state["pending"].items()}
-        return cls(**{**state, "pending": pending})
+        return cls(**{**state, "pending": dict(state["pending"])})
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Shares its lists, and each pending request: the rules put others in their place, and change none."""
+        return {part.name: getattr(self, part.name) for part in fields(self)}
+
+    def ask(self, user: str, pending: Pending) -> None:
+        self.pending[user] = asdict(pending)
+
+    def asked(self, user: str) -> Pending | None:
+        pending = self.pending.get(user)
+        return None if pending is None else Pending(**pending)
 
     def rank(self, user: str) -> int:
         """2: owner, 1: admin, 0: anybody else."""
@@ -62,7 +71,18 @@ def is_silenced(state: dict[str, Any] | None, user: str) -> bool:
     """Whether this member may not send at present."""
     if state is None or not (state["muted_all"] or user in state["muted"]):
         return False
-    return Group.of(state, ()).rank(user) == 0
+    return user != state["owner"] and user not in state["admins"]
+
+
+def is_left_with(entry: Message, user: str) -> bool:
+    """Whether the user, who sees this entry of the log, is a member no more from there on."""
+    event = event_of(entry)
+    if event == "leave":
+        return entry.sender == user
+    if event == "kick" and entry.file is not None:
+        targets = entry.file["targets"]
+        return isinstance(targets, list) and user in targets
+    return event == "dismiss"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +108,12 @@ def decide(state: dict[str, Any] | None, members: Collection[str], change: Chang
         raise Refused(Code.BAD_REQUEST, str(error)) from None
     requests = len(group.pending)
     decision = rule(group, members, change, limits)
-    if len(group.pending) > max(requests, limits.size):
-        raise Refused(Code.TOO_LARGE, f"a group has at most {limits.size} requests without an answer")
+    there = len(members) + len(decision.joined)
+    if len(group.pending) > requests and there + len(group.pending) > limits.size:
+        raise Refused(Code.TOO_LARGE, f"a group has at most {limits.size} members and requests without an answer")
     for user in decision.left:
         group.admins = [admin for admin in group.admins if admin != user]
-        group.muted = [muted for muted in group.muted if muted != user]
-    if decision.joined and len(members) + len(decision.joined) > limits.size:
+    if decision.joined and there > limits.size:
         raise Refused(Code.TOO_LARGE, f"a group has at most {limits.size} members")
     decision.state = group.to_dict()
     return decision
@@ -117,8 +137,9 @@ def _create(group: Group, members: Collection[str], change: Change, limits: Limi
 
 def _configure(group: Group, members: Collection[str], change: Change, limits: Limits) -> Decision:
     _need(group, members, change, rank=1)
-    if not change.data:
-        raise Refused(Code.BAD_REQUEST, "file.data: give title, join or consent")
+    if not _settings(group).keys() & change.data.keys():
+        unknown = f"; there is no {', '.join(sorted(change.data))[:80]}" if change.data else ""
+        raise Refused(Code.BAD_REQUEST, f"file.data: give title, join or consent{unknown}")
     _set(group, change)
     return Decision()
 
@@ -142,11 +163,11 @@ def _invite(group: Group, members: Collection[str], change: Change, limits: Limi
     _need(group, members, change, rank=1 if group.join == "invite" else 0)
     new = _targets(change, lambda user: user not in members, "all are members already")
     swept = _sweep(group, change)
-    if group.consent:
-        return Decision(notes=swept + _ask(group, change, new, limits))
-    applied = tuple(note for user in new for note in _answer(group, change, user, "passed"))
-    invited = tuple(Note(user, "group_invite", _about(group)) for user in new)
-    return Decision(joined=new, notes=swept + applied + invited)
+    joined = tuple(user for user in new if not group.consent or _has(group, "apply", user))
+    applied = tuple(note for user in joined for note in _answer(group, change, user, "passed"))
+    invited = tuple(Note(user, "group_invite", _about(group)) for user in joined)
+    asked = _ask(group, change, tuple(user for user in new if user not in joined), limits)
+    return Decision(joined=joined, notes=swept + applied + invited + asked)
 
 
 def _ask(group: Group, change: Change, users: tuple[str, ...], limits: Limits) -> tuple[Note, ...]:
@@ -155,7 +176,7 @@ def _ask(group: Group, change: Change, users: tuple[str, ...], limits: Limits) -
     notes: list[Note] = []
     for user in users:
         notes += _answer(group, change, user, "expired")
-        group.pending[user] = Pending("invite", change.operator, change.seq, expires, [user])
+        group.ask(user, Pending("invite", change.operator, change.seq, expires, [user]))
         notes.append(Note(user, "group_invite", {**_about(group), "state": "init", "expires": expires}))
     return tuple(notes)
 
@@ -169,8 +190,11 @@ def _apply(group: Group, members: Collection[str], change: Change, limits: Limit
     if group.join == "open":
         raise Refused(Code.CONFLICT, "this group is open: join it")
     expires, admins = change.time + limits.request_lifetime, [group.owner, *group.admins]
-    replaced = (*_sweep(group, change), *_answer(group, change, user, "expired"))
-    group.pending[user] = Pending("apply", user, change.seq, expires, admins)
+    swept = _sweep(group, change)
+    if _has(group, "invite", user):
+        raise Refused(Code.CONFLICT, "you are invited: accept")
+    replaced = (*swept, *_answer(group, change, user, "expired"))
+    group.ask(user, Pending("apply", user, change.seq, expires, admins))
     data = {**_about(group), "state": "init", "expires": expires}
     return Decision(notes=(*replaced, *(Note(admin, "group_apply", data) for admin in admins)))
 
@@ -245,9 +269,13 @@ def _mute(group: Group, members: Collection[str], change: Change, limits: Limits
     if not change.targets:
         group.muted_all = muted
         return Decision()
-    users = _targets(change, lambda user: user in members, "none of them is a member")
+    users = _targets(
+        change, lambda user: user in members or (not muted and user in group.muted), "none of them is a member"
+    )
     _outrank(group, change, users)
     group.muted = [user for user in group.muted if user not in users] + (list(users) if muted else [])
+    if muted and len(group.muted) > limits.size:
+        raise Refused(Code.TOO_LARGE, f"a group mutes at most {limits.size} users, those who have left included")
     return Decision()
 
 
@@ -308,7 +336,7 @@ def _answered(group: Group, members: Collection[str], change: Change) -> tuple[s
         kind = "apply"
     else:
         user, kind = change.operator, "invite"
-    pending = group.pending.get(user)
+    pending = group.asked(user)
     if pending is None or pending.kind != kind:
         raise Refused(Code.CONFLICT, "there is nothing to answer, or somebody has answered it")
     if change.time >= pending.expires:
@@ -316,13 +344,20 @@ def _answered(group: Group, members: Collection[str], change: Change) -> tuple[s
     return user, pending
 
 
+def _has(group: Group, kind: str, user: str) -> bool:
+    """Whether there is such a request: the other side wants the same."""
+    pending = group.pending.get(user)
+    return pending is not None and pending["kind"] == kind
+
+
 def _sweep(group: Group, change: Change) -> tuple[Note, ...]:
     """Requests whose time is over are none any more: where new ones come, the old must go."""
-    over = [user for user, pending in group.pending.items() if change.time >= pending.expires]
+    over = [user for user, pending in group.pending.items() if change.time >= pending["expires"]]
     return tuple(note for user in over for note in _answer(group, change, user, "expired"))
 
 
 def _answer(group: Group, change: Change, user: str, state: str) -> tuple[Note, ...]:
     """The user's request, if there is one, is one no more: tell those who have it."""
-    pending = group.pending.pop(user, None)
+    pending = group.asked(user)
+    group.pending.pop(user, None)
     return settled(pending.noted, f"{change.conversation_id}:{pending.seq}", state) if pending else ()

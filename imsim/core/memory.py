@@ -42,14 +42,25 @@ from imsim.core.storage import (
     Saved,
     SavePlace,
     UserState,
+    may_have_blocked,
     peers,
 )
 
-_SYSTEM = Scene.SYSTEM
-
 
 class _Log:
-    __slots__ = ("by_key", "delivered", "epoch", "id", "members", "messages", "noted", "places", "state", "stays")
+    __slots__ = (
+        "by_key",
+        "delivered",
+        "earlier",
+        "epoch",
+        "id",
+        "members",
+        "messages",
+        "noted",
+        "places",
+        "state",
+        "stays",
+    )
 
     def __init__(self, id: str, members: tuple[str, ...]) -> None:
         self.id = id
@@ -57,9 +68,11 @@ class _Log:
         self.members = members
         self.state: dict[str, Any] | None = None
         self.noted: tuple[tuple[str, int], ...] = ()
-        #: By user, first and last seq of each time as a member; the last one is 0 for who still is.
+        #: By user, first and last seq of each time as a member; the last one is 0 for who still is. Between two of
+        #: them, each entry that the user sees of the time between, as a stay of its own.
         self.stays: dict[str, list[list[int]]] = {member: [[1, 0]] for member in members}
         self.messages: list[Message] = []
+        self.earlier: dict[int, list[Message]] = {}  # by seq: what an edited message was before, the oldest first
         self.by_key: dict[tuple[str, str], Message] = {}
         self.places: dict[str, Place] = {}  # by user; only those that ever changed
         self.delivered: dict[str, int] = {}  # by user, p2p: how far some device of the user is known to have got
@@ -70,7 +83,23 @@ class _Log:
     def seen_by(self, user: str, after: int = 0) -> Iterator[Message]:
         """What the user may see, beyond this seq."""
         for first, last in self.stays.get(user, ()):
-            yield from self.messages[max(first - 1, after) : last or None]
+            for message in self.messages[max(first - 1, after) : last or None]:
+                yield self.as_seen_by(user, message)
+
+    def as_seen_by(self, user: str, message: Message) -> Message:
+        """Who has left sees it as it was then, or that it was recalled."""
+        if not message.amended or message.recalled or message.amended <= (end := self.end_for(user)):
+            return message
+        return [form for form in self.earlier[message.seq] if form.amended <= end][-1]
+
+    def ended_for(self, user: str) -> int:
+        """The end of the last stay that has ended."""
+        return max((last for _, last in self.stays.get(user, ())), default=0)
+
+    def missed_by(self, user: str) -> list[int]:
+        """Of the entries since the user left, those that recall or edit what the user has seen."""
+        stays = self.stays[user]
+        return [entry.seq for entry in amendments.concerning(self.messages[stays[-1][1] :], stays)]
 
     def left_lately(self) -> tuple[tuple[str, int], ...]:
         ends = sorted((user, stays[-1][1]) for user, stays in self.stays.items())
@@ -152,7 +181,7 @@ class MemoryStorage:
             return Blocked()
         appended = Appended()
         if request.effects is not None:
-            self._change_log(log, message.seq, request.effects)
+            self._change_log(log, message.seq, request.effects, appended)
         self._add(log, message, appended)
         if request.effects is not None:
             log.members = tuple(member for member in log.members if member not in request.effects.left)
@@ -170,12 +199,10 @@ class MemoryStorage:
         return sender in log.members or (request.effects is not None and sender in request.effects.left)
 
     def _is_blocked(self, log: _Log, message: Message) -> bool:
-        """Whether who would read it has blocked its sender, in the conversation of the two."""
-        sender = message.sender
-        if message.scene == _SYSTEM and sender != message.to:
-            between = self._logs.get(p2p_id(sender, message.to))
-            return between is not None and between.place(message.to).blocked
-        return bool(log.places) and any(log.place(peer).blocked for peer in peers(log.id, log.members, sender))
+        """Whether who would read it has blocked its sender."""
+        id, users = may_have_blocked(message, log.members)
+        between = log if id == log.id else self._logs.get(id)
+        return bool(users) and between is not None and any(between.place(user).blocked for user in users)
 
     def _add(self, log: _Log, message: Message, appended: Appended) -> None:
         log.messages.append(message)
@@ -185,12 +212,14 @@ class MemoryStorage:
             for member in log.members:
                 self._inboxes.setdefault(member, []).append(message)
 
-    def _change_log(self, log: _Log, seq: int, effects: Effects) -> None:
+    def _change_log(self, log: _Log, seq: int, effects: Effects, appended: Appended) -> None:
         if effects.state is not None:
             log.state = effects.state
         for user in effects.joined:
             if user not in log.stays:
                 self._conversations_of.setdefault(user, []).append(log.id)
+            else:
+                self._catch_up(log, user, appended)
             log.stays.setdefault(user, []).append([seq, 0])
         for user in effects.left:
             log.stays[user][-1][1] = seq
@@ -198,8 +227,20 @@ class MemoryStorage:
         if (amended := effects.amended) is not None:
             since = log.messages[amended.seq : log.messages[amended.seq - 1].amended] if amended.recalled else []
             edits = (entry for entry in since if amendments.edits(entry, amended.seq))
+            if amended.recalled:
+                log.earlier.pop(amended.seq, None)
+            else:
+                log.earlier.setdefault(amended.seq, []).append(log.messages[amended.seq - 1])
             for entry in (amended, *(amendments.recalled(edit, seq) for edit in edits)):
                 log.messages[entry.seq - 1] = log.by_key[entry.sender, entry.id_client] = entry
+
+    def _catch_up(self, log: _Log, user: str, appended: Appended) -> None:
+        """Who comes back sees what became meanwhile of what was there before."""
+        for seq in log.missed_by(user):
+            log.stays[user].append([seq, seq])
+            if self._inboxes is not None:
+                appended.inbox_rows += 1
+                self._inboxes.setdefault(user, []).append(log.messages[seq - 1])
 
     def _note(self, note: Message, appended: Appended) -> Message | None:
         log = self._logs.get(note.conversation_id) or self._make(note.conversation_id, (note.to,))
@@ -231,11 +272,12 @@ class MemoryStorage:
         for conversation in self._sorted_conversations(request.user):
             log = self._logs[conversation]
             place = log.place(request.user)
-            seen = log.seen_by(request.user, place.read_seq)
+            ended = log.ended_for(request.user)
+            seen = log.seen_by(request.user, max(ended, place.read_seq))
             unread = [m.seq for m in seen if m.countable and m.sender != request.user]
             delivered = log.delivered.get(request.user, 0)
             state = log.state if log.id.startswith(f"{Scene.P2P}:") else None
-            places.append(PlaceState(place, unread, log.end_for(request.user), delivered, state))
+            places.append(PlaceState(place, unread, log.end_for(request.user), delivered, state, ended))
         return UserState(epoch, places, self._revoked_before.get(request.user, 0.0), self.log)
 
     def _revoke_tokens(self, request: RevokeTokens) -> Saved:
@@ -328,7 +370,8 @@ class MemoryStorage:
         page = MissedPage([], {}, more=False, inbox=max(0, request.inbox))
         for row in islice(inbox, page.inbox, None):
             conversation = row.conversation_id
-            message = self._logs[conversation].messages[row.seq - 1]  # as it is by now
+            log = self._logs[conversation]
+            message = log.as_seen_by(request.session.user, log.messages[row.seq - 1])  # as it is by now
             if message.seq > request.cursors.get(conversation, 0):  # else the device got it by a push
                 if len(page.messages) == request.limit:
                     page.more = True

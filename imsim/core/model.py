@@ -91,7 +91,7 @@ class Code(StrEnum):
 
 # Names for what is asked for several times a message: to look up an enum's member takes longer than to compare it.
 _P2P, _NOTIFICATION = Scene.P2P, MessageType.NOTIFICATION
-_P2P_PREFIX, _CHATROOM_PREFIX = f"{Scene.P2P}:", f"{Scene.CHATROOM}:"
+_P2P_PREFIX, _GROUP_PREFIX, _CHATROOM_PREFIX = f"{Scene.P2P}:", f"{Scene.GROUP}:", f"{Scene.CHATROOM}:"
 
 _RECONNECTS = {Code.LOGIN_TIMEOUT, Code.HEARTBEAT, Code.SLOW_READER, Code.GOING_AWAY, Code.UNAVAILABLE}
 _RETRYABLE = {Code.UNAVAILABLE, Code.GAP, Code.RATE_LIMITED}
@@ -249,6 +249,10 @@ def conversation_id(scene: str, user: str, to: str) -> str:
 
 def is_chatroom(conversation_id: str) -> bool:
     return conversation_id.startswith(_CHATROOM_PREFIX)
+
+
+def is_group(conversation_id: str) -> bool:
+    return conversation_id.startswith(_GROUP_PREFIX)
 
 
 def is_p2p(conversation_id: str) -> bool:

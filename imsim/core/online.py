@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from imsim.core import amendments, frames, storage
+from imsim.core import amendments, frames, groups, storage
 from imsim.core.model import Message, Place, Session, p2p_members
 from imsim.core.timers import Timer
 from imsim.core.unread import Unread
@@ -57,6 +57,8 @@ class User:
             place.unread.add(message.seq)
         elif (recalled := amendments.recalled_seq(message)) is not None:
             place.unread.remove(recalled)
+        elif groups.is_left_with(message, self.id):
+            place.unread.end(message.seq)
         return place
 
     def peers(self, conversation_id: str) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from imsim.core import amendments, events, frames
+from imsim.core import amendments, events, frames, groups
 from imsim.core.changes import SILENT, event_of, is_visible
 from imsim.core.inbox import Taken
 from imsim.core.model import Flow, Message, Route
@@ -87,6 +87,7 @@ class Reader:
     def _show(self, conversation: LocalConversation, message: Message, route: Route, now: float) -> None:
         conversation.may_be_last(message)
         self._apply(conversation, message, now)
+        self._may_end(conversation, message)
         if message.sender == self._user:
             outgoing = self._outbox.proved_by(message)
             if outgoing is not None:  # its own message, of which the answer was lost
@@ -98,6 +99,10 @@ class Reader:
         if is_visible(message):
             flow = _OUT if message.sender == self._user else _IN
             self._emit(events.Shown(message, flow, route))
+
+    def _may_end(self, conversation: LocalConversation, entry: Message) -> None:
+        if groups.is_left_with(entry, self._user):
+            conversation.unread.end(entry.seq)
 
     def _apply(self, conversation: LocalConversation, entry: Message, now: float) -> None:
         """What an entry of the log changes on this device."""
@@ -150,6 +155,7 @@ class Reader:
     def place_own(self, conversation: LocalConversation, message: Message, now: float) -> None:
         """A message that this device sent, and so has on its screen, is stored."""
         conversation.may_be_last(conversation.amended(message))
+        self._may_end(conversation, message)
         conversation.inbox.place_own(message.seq, now)
         self.show_following(conversation, now)
         self.look_for_gap(conversation, now)

@@ -171,6 +171,8 @@ def _amend(
 
 def amend(change: Change, target: Message, rank: int, policies: Policies) -> Decision:
     """What follows from recalling or editing `target`. `rank`: the operator's in a group. Raises: Refused."""
+    if changes.event_of(target) in RULED:
+        raise Refused(Code.BAD_REQUEST, "file.data.seq: a change cannot be taken back")
     recall_window, edit_window = int(policies.recall_window * 1000), int(policies.edit_window * 1000)
     return amendments.decide(change, target, rank=rank, recall_window=recall_window, edit_window=edit_window)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, get_args
 
-from imsim.core.model import Message, Place, Session, is_p2p
+from imsim.core.model import Message, Place, Scene, Session, is_p2p, p2p_id
 
 # --- requests -------------------------------------------------------------------------------------------------------
 
@@ -30,10 +30,12 @@ class OpenConversation:
 @dataclass(slots=True)
 class Effects:
     """What an entry of the log changes. `state`: the conversation's own from now on, a JSON object (None: as before).
-    Who `joined` sees the log from this entry on, who `left` sees this one as the last. `amended` takes the place of the
-    entry with its seq; if it is recalled, so are the entries that have edited it (see `amendments.edits`). `notes` go
+    Who `joined` sees the log from this entry on, who `left` sees this one as the last. Who joins again sees of the
+    entries since, from now on, those that have recalled or edited what was seen before (see `amendments.concerning`).
+    `amended` takes the place of the entry with its seq; if it is recalled, so are the entries that have edited it (see
+    `amendments.edits`). An edit is not for those who have left: they see the entry as it was when they did. `notes` go
     to the end of the log system:<to> each, where they get their seq and id; one whose idempotency key is taken there
-    is left out."""
+    (no user's send can have it, see `admission`) is left out."""
 
     state: dict[str, Any] | None = None
     joined: tuple[str, ...] = ()
@@ -260,14 +262,16 @@ class Relations:
 
 
 class PlaceState(NamedTuple):
-    """A user's place with what else is to be known of it: the seqs beyond the read mark that count, ascending, where
-    the log ends, how far some device of the user is known to have got, and the conversation's state if it is p2p."""
+    """A user's place with what else is to be known of it: the seqs beyond the read mark that count, ascending, which
+    are those since the user became a member; where the log ends, how far some device of the user is known to have got,
+    and the conversation's state if it is p2p; and where the time before the user became a member ended."""
 
     place: Place
     unread_seqs: list[int]
     max_seq: int
     delivered_seq: int = 0
     state: dict[str, Any] | None = None
+    ended: int = 0
 
 
 @dataclass(slots=True)
@@ -359,6 +363,15 @@ Result = (
 #: How many of the latest notes a conversation remembers, and how far back it tells who left: more than its writer has
 #: under way at a time.
 NOTED = 64
+
+
+def may_have_blocked(message: Message, members: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """Whose place, and in which conversation, says whether the sender of this is blocked: it is that of the two, also
+    for what one of them sends into the other's system log."""
+    sender = message.sender
+    if message.scene == Scene.SYSTEM and sender != message.to:
+        return p2p_id(sender, message.to), (message.to,)
+    return message.conversation_id, peers(message.conversation_id, members, sender)
 
 
 def peers(conversation_id: str, members: tuple[str, ...], user: str) -> tuple[str, ...]:

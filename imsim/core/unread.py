@@ -9,11 +9,12 @@ class Unread:
     """A read mark and the countable seqs of others beyond it, kept as ascending, disjoint ranges: a group that nobody
     reads costs one pair of numbers, not one for each message."""
 
-    __slots__ = ("_ranges", "_removed", "count", "read_seq")
+    __slots__ = ("_floor", "_ranges", "_removed", "count", "read_seq")
 
-    def __init__(self, read_seq: int = 0, seqs: Iterable[int] = ()) -> None:
+    def __init__(self, read_seq: int = 0, seqs: Iterable[int] = (), ended: int = 0) -> None:
         self.read_seq = read_seq
         self.count = 0
+        self._floor = max(read_seq, ended)  # nothing up to here counts
         self._ranges: list[list[int]] = []
         self._removed: set[int] | None = None  # beyond the mark; whoever counts one of them later does not know better
         for seq in seqs:
@@ -21,7 +22,7 @@ class Unread:
 
     def add(self, seq: int) -> None:
         """Count `seq`, once, unless it has been read already, or removed. Any order."""
-        if seq <= self.read_seq or (self._removed and seq in self._removed):
+        if seq <= self._floor or (self._removed and seq in self._removed):
             return
         ranges = self._ranges
         at = len(ranges)
@@ -43,7 +44,7 @@ class Unread:
 
     def remove(self, seq: int) -> None:
         """It does not count, now or later."""
-        if seq > self.read_seq:
+        if seq > self._floor:
             self._removed = {*(self._removed or ()), seq}
         for at, (first, last) in enumerate(self._ranges):
             if first <= seq <= last:
@@ -56,6 +57,14 @@ class Unread:
         if seq <= self.read_seq:
             return False
         self.read_seq = seq
+        self.end(seq)
+        return True
+
+    def end(self, seq: int) -> None:
+        """The user is a member no more since `seq`: what was said until then does not count, read or not."""
+        if seq <= self._floor:
+            return
+        self._floor = seq
         if self._removed:
             self._removed = {removed for removed in self._removed if removed > seq} or None
         ranges = self._ranges
@@ -65,4 +74,3 @@ class Unread:
         if ranges and ranges[0][0] <= seq:
             self.count -= seq - ranges[0][0] + 1
             ranges[0][0] = seq + 1
-        return True

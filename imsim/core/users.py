@@ -153,8 +153,8 @@ class Users:
         user.epoch = result.epoch * _LOGINS_PER_OPENING
         user.log = result.log
         user.revoked_before = max(result.revoked_before, user.revoked_before)
-        for stored, unread_seqs, max_seq, delivered_seq, state in result.places:
-            unread = Unread(stored.read_seq, unread_seqs)
+        for stored, unread_seqs, max_seq, delivered_seq, state, ended in result.places:
+            unread = Unread(stored.read_seq, unread_seqs, ended)
             place = user.places[stored.conversation_id] = OnlinePlace(stored, unread, max_seq, delivered_seq)
             place.friends = friends.are_friends(state)
         while user.waiting:

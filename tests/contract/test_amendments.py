@@ -98,6 +98,27 @@ def test_what_is_not_allowed_changes_nothing(world, who, event, data, code):
     assert world.device("bob", "d1").start().shown == ["text 1", "text 2", "text 3"]
 
 
+def test_an_edit_may_be_as_long_as_a_message(make_world):
+    world = make_world(content_bytes=300)
+    alice, bob = talk(world)
+    alice.change("bob", "edit", "9", seq=1, content="x" * 300)
+    alice.change("bob", "edit", "10", seq=1, content="x" * 301)
+    alice.change("bob", "edit", "11", seq=1, content="short", more="x" * 300)
+    assert [len(event.content) for event in bob.of(events.Edited)] == [300]
+    assert failures(alice) == [Code.TOO_LARGE] * 2
+
+
+def test_a_notice_that_changed_nothing_can_be_taken_back_like_any_message(world):
+    alice, bob = talk(world, 1)
+    alice.change("bob", "theme_changed", "2", colour="red")
+    assert bob.lines[AB].last_msg.seq == 2
+    bob.change("alice", "recall", "3", seq=2)
+    alice.change("bob", "recall", "4", seq=2)
+    assert (failures(alice), failures(bob)) == ([], [Code.FORBIDDEN])
+    assert bob.lines[AB].last_msg.content == "text 1"
+    assert bob.unread(AB) == 1
+
+
 def test_only_for_a_while(make_world):
     world = make_world(recall_window=10.0, edit_window=20.0)
     alice, _ = talk(world)
@@ -148,6 +169,115 @@ def test_admins_of_a_group_recall_what_others_said_at_any_time(make_world):
     assert carol.of(events.Recalled) == bob.of(events.Recalled) == [events.Recalled(TEAM, 2)]
     alice.change("#team", "edit", "5", seq=3, content="polite")
     assert failures(alice) == [Code.FORBIDDEN]
+
+
+def away(world, join="open"):
+    """A group of alice's, where bob was, has read nothing, and is no more."""
+    alice, bob = world.device("alice").start(), world.device("bob").start()
+    alice.change("#team", "create", "create", "bob", join=join)
+    for number in range(2, 5):
+        alice.send("#team", f"text {number}", str(number))
+    bob.change("#team", "leave", "leave")
+    return alice, bob
+
+
+def test_who_comes_back_hears_what_became_of_what_was_there_before(world):
+    alice, bob = away(world)
+    alice.send("#team", "in the absence", "6")
+    alice.change("#team", "recall", "7", seq=4)
+    alice.change("#team", "edit", "8", seq=3, content="text III")
+    alice.change("#team", "edit", "9", seq=6, content="nothing to bob")
+    bob.change("#team", "join", "10")
+    late = world.device("bob", "d1").start()
+    for device, before in ((bob, ["text 2", "text 3", "text 4"]), (late, ["text 2", "text III"])):
+        assert device.shown == before
+        assert device.of(events.Recalled) == [events.Recalled(TEAM, 4)]
+        assert device.of(events.Edited) == [events.Edited(TEAM, 3, "text III")]
+        assert device.unread(TEAM) == 0
+        assert device.lines[TEAM].last_msg.seq == 10
+        device.history(TEAM, 1, 100)
+        assert [message.seq for message in device.of(events.History)[0].messages] == [1, 2, 3, 4, 5, 7, 8, 10]
+    alice.send("#team", "welcome", "11")
+    assert bob.unread(TEAM) == late.unread(TEAM) == 1
+    world.restart_server()
+    world.advance(60)
+    assert world.device("bob", "d2").start().unread(TEAM) == 1
+
+
+def test_who_was_away_and_offline_as_well_hears_of_it_in_the_order_of_the_log(world):
+    alice, bob = away(world)
+    bob.stop()
+    alice.change("#team", "edit", "6", seq=2, content="one")
+    alice.change("#team", "edit", "7", seq=2, content="two")
+    alice.change("#team", "configure", "8", consent=False)
+    alice.change("#team", "invite", "9", "bob")
+    alice.change("#team", "kick", "10", "bob")
+    alice.change("#team", "edit", "11", seq=2, content="three")
+    alice.change("#team", "recall", "12", seq=3)
+    alice.change("#team", "invite", "13", "bob")
+    bob.start()
+    assert [event.content for event in bob.of(events.Edited)] == ["one", "two", "three"]
+    assert bob.of(events.Recalled) == [events.Recalled(TEAM, 3)]
+    late = world.device("bob", "d1").start()
+    assert late.shown == ["three", "text 4"]
+    assert bob.lines[TEAM].last_msg == late.lines[TEAM].last_msg
+
+
+def test_who_has_left_sees_the_words_of_then_and_nothing_that_was_recalled(world):
+    alice, bob = away(world)
+    alice.change("#team", "edit", "6", seq=2, content="a secret")
+    alice.change("#team", "edit", "7", seq=2, content="a greater secret")
+    alice.change("#team", "recall", "8", seq=3)
+    late = world.device("bob", "d1").start()
+    assert late.shown == ["text 2", "text 4"]
+    bob.history(TEAM, 1, 100)
+    late.history(TEAM, 2, 2)
+    for device, messages in ((bob, 5), (late, 1)):
+        page = device.of(events.History)[0].messages
+        assert (len(page), "secret" in str(page)) == (messages, False)
+        assert "text 2" in str(page)
+    assert bob.of(events.Edited) == bob.of(events.Recalled) == []
+    bob.change("#team", "join", "9")
+    for device in (bob, late):
+        assert [event.content for event in device.of(events.Edited)] == ["a secret", "a greater secret"]
+        assert device.of(events.Recalled) == [events.Recalled(TEAM, 3)]
+    assert world.device("bob", "d2").start().shown == ["a greater secret", "text 4"]
+
+
+def test_what_was_edited_before_one_left_and_after_it_is_as_it_was_when_one_left(world):
+    alice, bob = world.device("alice").start(), world.device("bob").start()
+    alice.create_group("team", "bob")
+    alice.send("#team", "text 2", "2")
+    alice.change("#team", "edit", "3", seq=2, content="text II")
+    alice.change("#team", "kick", "4", "bob")
+    alice.change("#team", "edit", "5", seq=2, content="text two")
+    late = world.device("bob", "d1").start()
+    assert late.shown == ["text II"]
+    alice.change("#team", "recall", "6", seq=2)
+    assert world.device("bob", "d2").start().shown == []
+    bob.history(TEAM, 2, 3)
+    assert [message.recalled for message in bob.of(events.History)[0].messages] == [True, True]
+
+
+def test_who_is_sent_away_has_nothing_unread_there_whatever_is_recalled_later(world):
+    alice, bob = world.device("alice").start(), world.device("bob").start()
+    offline = world.device("bob", "d1").start()
+    offline.stop()
+    alice.create_group("team", "bob")
+    alice.send("#team", "text 2", "2")
+    alice.send("#team", "text 3", "3")
+    assert bob.unread(TEAM) == 2
+    alice.change("#team", "kick", "4", "bob")
+    alice.change("#team", "recall", "5", seq=3)
+    bob.history(TEAM, 1, 4)  # which counts nothing again
+    offline.start()
+    devices = [bob, offline, world.device("bob", "d2").start()]
+    alice.change("#team", "invite", "6", "bob")
+    alice.send("#team", "text 7", "7")
+    assert [device.unread(TEAM) for device in devices] == [1, 1, 1]
+    assert [device.machine.total_unread() for device in devices] == [1, 1, 1]
+    alice.change("#team", "dismiss", "8")
+    assert [device.unread(TEAM) for device in devices] == [0, 0, 0]
 
 
 def test_a_far_back_last_message_is_found(world):

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from imsim.core import events
-from imsim.core.model import Code
+from imsim.core.model import Code, Scene
 
 AB = "p2p:alice:bob"
+
+
+def test_nobody_takes_the_id_of_a_request_in_advance_to_keep_it_from_the_other(world):
+    alice, bob = world.device("alice").start(), world.device("bob").start()
+    for number in (1, 2):
+        id = f"p2p:alice:bob:{number}"
+        alice.act(lambda now, id=id: alice.machine.send(Scene.SYSTEM, "bob", "", type="custom", id_client=id, now=now))
+    world.settle()
+    assert [event.code for event in alice.of(events.SendFailed)] == [Code.BAD_REQUEST] * 2
+    alice.change("bob", "friend_request", "1")
+    shown = [event.message.type for event in bob.of(events.Shown) if event.message.scene == Scene.SYSTEM]
+    assert shown == ["friend_request"]
 
 
 def system(device):

@@ -67,7 +67,7 @@ def test_a_member_sees_from_joining_to_leaving(world):
     assert notices(late) == notices(carol)
     late.history(TEAM, 1, 100)
     assert [message.content for message in late.of(events.History)[0].messages] == ["", "while", ""]
-    assert late.unread(TEAM) == carol.unread(TEAM) == 1
+    assert late.unread(TEAM) == carol.unread(TEAM) == 0  # who has left has nothing to read there
     world.restart_server()
     world.advance(60)
     assert world.device("carol", "d2").start().shown == ["while"]
@@ -93,7 +93,7 @@ def test_what_is_said_while_one_is_offline_counts_only_while_a_member(world):
     alice.send("#team", "two", "3")
     carol.start()
     assert carol.shown == ["one"]
-    assert carol.unread(TEAM) == 1
+    assert carol.unread(TEAM) == 0
     assert system(carol) == [("group_kicked", "alice")]
 
 
@@ -116,6 +116,7 @@ def test_what_is_said_while_one_is_offline_counts_only_while_a_member(world):
         ("alice", "configure", [], {"join": "sometimes"}, Code.BAD_REQUEST),
         ("alice", "configure", [], {"title": 7}, Code.BAD_REQUEST),
         ("alice", "configure", [], {}, Code.BAD_REQUEST),
+        ("alice", "configure", [], {"foo": 1}, Code.BAD_REQUEST),
         ("alice", "role", ["bob"], {"role": "king"}, Code.BAD_REQUEST),
         ("alice", "transfer", ["dave"], {}, Code.CONFLICT),
         ("alice", "create", ["bob"], {}, Code.CONFLICT),
@@ -182,6 +183,42 @@ def test_the_muted_are_heard_again_when_they_may(world):
     assert failures(bob) == failures(carol) == [Code.MUTED]
     assert alice.shown == ["fine", "thanks"]
     assert carol.shown == ["silence", "thanks"]
+
+
+def test_who_was_muted_is_so_after_coming_back(world):
+    alice, bob, carol, _ = make_team(world, "bob", "carol", join="open")
+    alice.change("#team", "mute", "1", "bob", "carol")
+    bob.change("#team", "leave", "2")
+    alice.change("#team", "kick", "3", "carol")
+    bob.change("#team", "join", "4")
+    bob.send("#team", "mmm", "5")
+    alice.change("#team", "unmute", "6", "bob", "carol")
+    carol.change("#team", "join", "7")
+    bob.send("#team", "bob", "8")
+    carol.send("#team", "carol", "9")
+    assert failures(bob) == [Code.MUTED]
+    assert alice.shown == ["bob", "carol"]
+    alice.change("#team", "mute", "10", "bob")
+    alice.change("#team", "dismiss", "11")
+    carol.change("#team", "create", "12", "bob")
+    bob.send("#team", "another group", "13")
+    assert carol.shown[-1] == "another group"
+
+
+def test_who_applied_and_is_invited_is_a_member_and_who_is_invited_need_not_apply(world):
+    alice, bob, carol, dave = make_team(world, "bob", join="approval")
+    alice.change("#team", "configure", "1", consent=True)
+    dave.change("#team", "apply", "2")
+    bob.change("#team", "invite", "3", "carol", "dave")
+    dave.send("#team", "here", "4")
+    assert alice.shown == bob.shown == ["here"]
+    assert [event.state for event in alice.of(events.Settled)] == ["passed"]
+    carol.change("#team", "apply", "5")
+    assert failures(carol) == [Code.CONFLICT]
+    assert carol.of(events.Settled) == []
+    carol.change("#team", "accept", "6")
+    carol.send("#team", "here too", "7")
+    assert bob.shown == ["here", "here too"]
 
 
 def test_an_open_group_is_joined_by_whoever_likes(world):
@@ -282,6 +319,25 @@ def test_a_group_has_no_more_members_than_allowed(make_world):
     assert failures(alice) == [Code.TOO_LARGE] * 2
     alice.change("#club", "create", "3", "bob")
     assert failures(alice) == [Code.TOO_LARGE] * 2
+
+
+def test_who_waits_for_an_answer_takes_a_place_that_the_size_leaves(make_world):
+    world = make_world(group_size=3)
+    alice, bob, carol, dave = make_team(world, "bob", join="approval")
+    carol.change("#team", "apply", "1")
+    dave.change("#team", "apply", "2")  # beside two members and an application
+    carol.change("#team", "apply", "3")  # in the place of the first
+    alice.change("#team", "configure", "4", consent=True)
+    alice.change("#team", "invite", "5", "dave")
+    alice.change("#team", "reject", "6", "carol")
+    alice.change("#team", "invite", "7", "dave")
+    alice.change("#crowd", "create", "8", "bob", "carol", "dave", consent=True)
+    assert failures(dave) == [Code.TOO_LARGE]
+    assert failures(alice) == [Code.TOO_LARGE] * 2
+    assert (failures(bob), failures(carol)) == ([], [])
+    dave.change("#team", "accept", "9")
+    dave.send("#team", "here", "10")
+    assert bob.shown == ["here"]
 
 
 def test_changes_survive_a_restart_of_the_server(world):

@@ -43,7 +43,7 @@ def test_reconnecting_refills_nothing(make_world):
 
 
 def test_a_group_has_a_limit_of_its_own(make_world):
-    world = make_world(group_rate=1.0, group_burst=3)  # of which making the group is one
+    world = make_world(group_rate=1.0, group_burst=2)
     alice, bob, carol = (world.device(user).start() for user in ("alice", "bob", "carol"))
     alice.create_group("team", "bob", "carol")
     alice.send("#team", "1", "1")
@@ -54,6 +54,26 @@ def test_a_group_has_a_limit_of_its_own(make_world):
     assert bob.shown == ["1", "aside"]
     world.advance(1.1)
     assert carol.shown == ["1", "2", "3"]
+
+
+def test_the_limit_of_a_group_is_for_its_members_and_nobody_else_uses_it_up(make_world):
+    world = make_world(group_rate=0.1, group_burst=1)
+    alice, bob, carol, dave = (world.device(user).start() for user in ("alice", "bob", "carol", "dave"))
+    alice.change("#team", "create", "create", "bob", join="approval")
+    for number in range(5):
+        carol.change("#team", "apply", f"apply {number}")
+    bob.send("#team", "for us", "1")
+    assert alice.shown == ["for us"]
+    for number in range(5):
+        send_system(carol, "bob", f"note {number}")
+    send_system(dave, "bob", "mine")
+    assert list(dave.seqs) == ["mine"]
+    assert len(carol.seqs) == 10
+
+
+def send_system(device, to, id):
+    device.act(lambda now: device.machine.send(Scene.SYSTEM, to, "", type="custom", custom="{}", id_client=id, now=now))
+    device.world.settle()
 
 
 def test_who_syncs_too_fast_waits_for_each_page_and_misses_nothing(make_world):

@@ -9,9 +9,10 @@ from core.builders import AB, Phone, Writer, entry, message, session
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imsim.core import amendments, events, frames, storage
+from imsim.core import amendments, events, frames, rules, storage
 from imsim.core.changes import Change, Refused, is_visible
 from imsim.core.model import Code, MessageType, Scene
+from imsim.core.policies import Policies
 
 OK = "ok"
 
@@ -20,7 +21,7 @@ def decide(event, operator, target, rank=0, age=0, **data):
     """What becomes of the target, or the code."""
     change = Change(AB, 9, target.time + age, event, operator, (), {"seq": target.seq, **data})
     try:
-        decision = amendments.decide(change, target, rank=rank, recall_window=10, edit_window=20)
+        decision = rules.amend(change, target, rank, Policies(recall_window=0.01, edit_window=0.02))
     except Refused as refused:
         return refused.code
     assert (decision.state, decision.joined, decision.left, decision.notes) == (None, (), (), ())
@@ -91,6 +92,7 @@ def test_what_was_recalled_or_is_a_change_is_left_alone():
     for event in amendments.EVENTS:
         assert decide(event, "alice", replace(TEXT, recalled=True), 2, content="x") == Code.CONFLICT
         assert decide(event, "alice", entry(3, "kick"), 2, content="x") == Code.BAD_REQUEST
+    assert decide("recall", "alice", entry(3, "unheard_of")).recalled
     assert decide("recall", "alice", message(3, type=MessageType.NOTIFICATION)).recalled
 
 

@@ -1177,8 +1177,10 @@ def test_changes_count_for_the_rate_of_the_group():
     writer = Writer(policies=Policies(group_rate=1.0, group_burst=1))
     writer.change("1", "create", "bob")
     writer.answer_all()
-    writer.change("2", "mute")
-    assert answers(writer) == [("1", 1), ("2", Code.RATE_LIMITED)]
+    writer.change("2", "configure", title="taken")
+    writer.answer_all()
+    writer.change("3", "mute")
+    assert answers(writer) == [("1", 1), ("2", 2), ("3", Code.RATE_LIMITED)]
     assert writer.machine._open[TEAM].state["muted_all"] is False
 
 

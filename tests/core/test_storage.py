@@ -536,8 +536,8 @@ def test_opening_a_user_tells_where_the_log_ends_and_what_was_delivered(store):
     save(store, "bob", delivered_seq=2)
     save(store, "alice", delivered_seq=1)
     team, ab = store.execute(storage.OpenUser("bob")).places
-    assert ab == (place(1, peer_delivered_seq=1), [1, 2], 3, 2, None)
-    assert team == (place(0, conversation=TEAM), [1], 1, 0, None)
+    assert ab == (place(1, peer_delivered_seq=1), [1, 2], 3, 2, None, 0)
+    assert team == (place(0, conversation=TEAM), [1], 1, 0, None, 0)
     save(store, "bob", 3)
     assert store.execute(storage.OpenUser("bob")).places[1].delivered_seq == 3
     assert store.execute(storage.OpenUser("alice")).places[1].delivered_seq == 1
@@ -615,15 +615,19 @@ def test_a_range_has_only_what_may_be_seen(store):
 
 def test_only_what_may_be_seen_counts_as_unread(store):
     team = Team(store)
-    for effects in ({}, {"joined": ("carol",)}, {}, {"left": ("carol",)}, {}):
+    for effects in ({}, {"joined": ("carol",)}, {}):
         team.add(**effects)
     (found,) = store.execute(storage.OpenUser("carol")).places
-    assert (found.unread_seqs, found.max_seq) == ([3, 4, 5], 5)
-    save(store, "carol", 4, TEAM)
-    assert places(store, "carol")[TEAM][1] == [5]
+    assert (found.unread_seqs, found.max_seq, found.ended) == ([3, 4], 4, 0)
+    save(store, "carol", 3, TEAM)
+    assert places(store, "carol")[TEAM][1] == [4]
+    team.add(left=("carol",))
+    team.add()
+    (found,) = store.execute(storage.OpenUser("carol")).places
+    assert (found.unread_seqs, found.max_seq, found.ended) == ([], 5, 5)
     team.add(joined=("carol",))
     (found,) = store.execute(storage.OpenUser("carol")).places
-    assert (found.unread_seqs, found.max_seq) == ([5, 7], 7)
+    assert (found.unread_seqs, found.max_seq, found.ended) == ([7], 7, 5)
 
 
 def test_those_count_as_readers_who_were_members_then(store):
@@ -825,6 +829,7 @@ def test_both_fan_outs_show_members_the_same_as_a_model(actions, limit, cursor):
     teams = [Team(store) for store in stores]
     members = {"alice", "bob"}
     seen = {"alice": [1], "bob": [1], "carol": []}
+    since = dict.fromkeys(seen, 1)
     for number, (event, user) in enumerate(actions, 2):
         joined = (user,) if event == "join" and user not in members else ()
         left = (user,) if event == "leave" and user in members else ()
@@ -832,6 +837,7 @@ def test_both_fan_outs_show_members_the_same_as_a_model(actions, limit, cursor):
             team.add(joined=joined, left=left)
         for one in members | {*joined}:
             seen[one].append(number)
+        since.update(dict.fromkeys(joined, number))
         members = (members | {*joined}) - {*left}
     for store in stores:
         for user, seqs in seen.items():
@@ -839,9 +845,8 @@ def test_both_fan_outs_show_members_the_same_as_a_model(actions, limit, cursor):
             assert [seq for _, seq in got] == [seq for seq in seqs if seq > cursor]
             assert cursors[TEAM] == max(cursor, *seqs[-1:] or [0])
             state = store.execute(storage.OpenUser(user))
-            assert [found.unread_seqs for found in state.places] == (
-                [seqs] if seqs and user != "alice" else [[]] * bool(seqs)
-            )
+            unread = [seq for seq in seqs if user in members and user != "alice" and seq >= since[user]]
+            assert [found.unread_seqs for found in state.places] == [unread] * bool(seqs)
         assert set(opened(store, TEAM, None).members) == members
 
 
@@ -925,7 +930,7 @@ class StorageInvariants(RuleBasedStateMachine):
         state = self.store.execute(storage.OpenUser(user))
         assert state.epoch > self.user_epochs[user]
         self.user_epochs[user] = state.epoch
-        for found, unread, max_seq, delivered_seq, _ in state.places:
+        for found, unread, max_seq, delivered_seq, _, _ in state.places:
             assert (max_seq, delivered_seq) == (len(self.acknowledged), self.read[user])
             assert 0 <= found.read_seq <= len(self.acknowledged)
             assert (found.read_seq, found.version) == (self.read[user], self.versions[user])

@@ -1064,7 +1064,7 @@ def test_what_an_ex_member_asks_is_about_what_the_member_saw(registry):
         one = message(seq, conversation_id=TEAM)
         registry.storage.execute(storage.Append(state.epoch, one, 0, storage.Effects(left=left)))
     bob = registry.login("bob")
-    assert unread(registry, bob, TEAM) == (0, 2)
+    assert unread(registry, bob, TEAM) == (0, 0)
     for frame in (frames.History(TEAM, 1, 9), frames.ReadCount(TEAM, 3), frames.Read(TEAM, 2, 1)):
         registry.receive(up(bob, frame))
     registry.receive(up(bob, frames.SetConversation(TEAM, pinned=True, number=2)))

@@ -9,7 +9,7 @@ from typing import Any
 from imsim.core.model import Message, Place, Scene
 
 APPLICATION_ID = 0x696D736D  # "imsm", in the file's header
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 OPEN = 2**63 - 1  # the last seq of a stay that has not ended
 
 SCHEMA = f"""
@@ -37,7 +37,7 @@ CREATE TABLE members (                      -- whoever is or was one
 ) WITHOUT ROWID;
 CREATE INDEX members_of ON members (conversation);
 CREATE INDEX blocked_in ON members (conversation) WHERE blocked;
-CREATE TABLE stays (                        -- each time as a member
+CREATE TABLE stays (    -- each time as a member; between two, each entry that the user sees of the time between
     user         TEXT NOT NULL,
     conversation INTEGER NOT NULL REFERENCES conversations,
     first        INTEGER NOT NULL,  -- seq of the first entry that the user sees
@@ -65,6 +65,13 @@ CREATE TABLE messages (
     countable    INTEGER NOT NULL,
     PRIMARY KEY (conversation, seq),
     UNIQUE (conversation, sender, id_client)
+) WITHOUT ROWID;
+CREATE TABLE earlier (                      -- what an edited message was before
+    conversation INTEGER NOT NULL REFERENCES conversations,
+    seq          INTEGER NOT NULL,
+    amended      INTEGER NOT NULL,  -- messages.amended of then
+    content      TEXT NOT NULL,
+    PRIMARY KEY (conversation, seq, amended)
 ) WITHOUT ROWID;
 CREATE TABLE users (
     id             TEXT PRIMARY KEY,
@@ -95,11 +102,17 @@ END = (
     " ORDER BY first DESC LIMIT 1), coalesce((SELECT max(seq) FROM messages WHERE conversation = key), 0))"
 )
 
-UNREAD = """
+#: The end of the member's last stay that has ended.
+ENDED = (
+    "coalesce((SELECT max(last) FROM stays"
+    f" WHERE stays.user = members.user AND stays.conversation = key AND last < {OPEN}), 0)"
+)
+
+UNREAD = f"""
 SELECT members.conversation, seq FROM members
     JOIN stays ON stays.user = members.user AND stays.conversation = members.conversation
     JOIN messages ON messages.conversation = members.conversation AND seq BETWEEN max(first, read_seq + 1) AND last
-WHERE members.user = ? AND countable AND sender <> members.user
+WHERE members.user = ? AND last = {OPEN} AND countable AND sender <> members.user
 ORDER BY stays.conversation, first, seq"""
 
 #: Of a user and a conversation: what is to be seen after a seq, at most so many.

@@ -243,6 +243,8 @@ class SqliteStorage:
         if effects is None:
             self._added(head, message.seq, head.members, appended)
         else:
+            if effects.joined:
+                self._catch_up(head, id, effects.joined, appended)
             self._added(head, message.seq, (*head.members, *effects.joined), appended)
             self._carry_out(head, message.seq, effects, appended)
         sees_it = sender in head.members or (effects is not None and sender in effects.left)
@@ -253,11 +255,9 @@ class SqliteStorage:
         return appended
 
     def _is_blocked(self, head: _Head, message: Message) -> bool:
-        id, sender = message.conversation_id, message.sender
-        if message.scene == Scene.SYSTEM and sender != message.to:
-            between = self._head(p2p_id(sender, message.to))
-            return between is not None and message.to in between.blocked
-        return bool(head.blocked) and not head.blocked.isdisjoint(storage.peers(id, head.members, sender))
+        id, users = storage.may_have_blocked(message, head.members)
+        between = head if id == message.conversation_id else self._head(id)
+        return between is not None and not between.blocked.isdisjoint(users)
 
     def _insert(self, head: _Head, message: Message) -> bool:
         """Whether its key was free; else nothing is written."""
@@ -271,6 +271,9 @@ class SqliteStorage:
 
     def _added(self, head: _Head, seq: int, members: tuple[str, ...], appended: storage.Appended) -> None:
         head.max_seq = seq
+        self._to_inboxes(head, seq, members, appended)
+
+    def _to_inboxes(self, head: _Head, seq: int, members: tuple[str, ...], appended: storage.Appended) -> None:
         if self._fanout == "write":
             appended.inbox_rows += len(members)
             self._db.executemany(
@@ -294,6 +297,14 @@ class SqliteStorage:
             head.members = tuple(user for user in (*head.members, *effects.joined) if user not in effects.left)
         if (amended := effects.amended) is not None:
             edits = self._edits(key, amended) if amended.recalled else []
+            if amended.recalled:
+                db.execute("DELETE FROM earlier WHERE conversation = ? AND seq = ?", (key, amended.seq))
+            else:
+                db.execute(
+                    "INSERT INTO earlier SELECT conversation, seq, amended, content FROM messages"
+                    " WHERE conversation = ? AND seq = ?",
+                    (key, amended.seq),
+                )
             db.executemany(
                 f"REPLACE INTO messages (conversation, {schema.MESSAGE}, countable) VALUES ({schema.VALUES})",
                 [schema.row_of(key, one) for one in (amended, *(amendments.recalled(edit, seq) for edit in edits))],
@@ -304,6 +315,25 @@ class SqliteStorage:
             (noted,) = db.execute("SELECT noted FROM conversations WHERE key = ?", (key,)).fetchone()
             noted = [*json.loads(noted), *((note.to, note.seq) for note in appended.notes)][-storage.NOTED :]
             db.execute("UPDATE conversations SET noted = ? WHERE key = ?", (json.dumps(noted), key))
+
+    def _catch_up(self, head: _Head, id: str, users: tuple[str, ...], appended: storage.Appended) -> None:
+        """Who comes back sees what became meanwhile of what was there before."""
+        query = "SELECT first, last FROM stays WHERE user = ? AND conversation = ? ORDER BY first"
+        stays = {user: self._db.execute(query, (user, head.key)).fetchall() for user in users}
+        ends = [before[-1][1] for before in stays.values() if before]
+        if not ends:
+            return
+        rows = self._db.execute(
+            f"SELECT {schema.MESSAGE} FROM messages"
+            " WHERE conversation = ? AND seq > ? AND type = 'notification' AND NOT recalled",
+            (head.key, min(ends)),
+        )
+        entries = [schema.message(id, row) for row in rows]
+        for user, before in stays.items():
+            for entry in amendments.concerning(entries, before):
+                if entry.seq > before[-1][1]:
+                    self._db.execute("INSERT INTO stays VALUES (?1, ?2, ?3, ?3, 0)", (user, head.key, entry.seq))
+                    self._to_inboxes(head, entry.seq, (user,), appended)
 
     def _edits(self, key: int, message: Message) -> list[Message]:
         """The entries of the log that have edited it."""
@@ -369,13 +399,13 @@ class SqliteStorage:
             (user,),
         ).fetchone()
         places = {}
-        for key, id, end, delivered_seq, state, *row in db.execute(
-            f"SELECT key, id, {schema.END}, delivered_seq, state, {schema.PLACE}"
+        for key, id, end, ended, delivered_seq, state, *row in db.execute(
+            f"SELECT key, id, {schema.END}, {schema.ENDED}, delivered_seq, state, {schema.PLACE}"
             " FROM members JOIN conversations ON key = conversation WHERE user = ? ORDER BY id",
             (user,),
         ):
             state = schema.json_or_none(state) if id.startswith(f"{Scene.P2P}:") else None
-            places[key] = storage.PlaceState(schema.place(id, row), [], end, delivered_seq, state)
+            places[key] = storage.PlaceState(schema.place(id, row), [], end, delivered_seq, state, ended)
         for key, seq in db.execute(schema.UNREAD, (user,)):
             places[key].unread_seqs.append(seq)
         return storage.UserState(epoch, list(places.values()), revoked, self.log)
@@ -470,8 +500,25 @@ class SqliteStorage:
             return None
         first, last, limit = schema.integer(request.first), schema.integer(request.last), request.limit
         found = self._db.execute(schema.RANGE, (user, head.key, first, last, limit + 1)).fetchall()
-        messages = [schema.message(request.conversation_id, row) for row in reversed(found[:limit])]
+        rows = reversed(found[:limit])
+        messages = [self._as_seen_by(user, head.key, schema.message(request.conversation_id, row)) for row in rows]
         return storage.RangePage(messages, len(found) > limit)
+
+    def _as_seen_by(self, user: str, key: int, message: Message) -> Message:
+        """Who has left sees it as it was then, or that it was recalled."""
+        if not message.amended or message.recalled:
+            return message
+        (end,) = self._db.execute(
+            "SELECT max(last) FROM stays WHERE user = ? AND conversation = ?", (user, key)
+        ).fetchone()
+        if message.amended <= end:
+            return message
+        content, amended = self._db.execute(
+            "SELECT content, amended FROM earlier WHERE conversation = ? AND seq = ? AND amended <= ?"
+            " ORDER BY amended DESC LIMIT 1",
+            (key, message.seq, end),
+        ).fetchone()
+        return replace(message, content=content, amended=amended)
 
     def _missed(self, request: storage.Missed) -> storage.MissedPage | storage.Ahead:
         user = request.session.user
@@ -523,7 +570,7 @@ class SqliteStorage:
                 row = self._db.execute(
                     f"SELECT {schema.MESSAGE} FROM messages WHERE conversation = ? AND seq = ?", (key, seq)
                 ).fetchone()
-                page.messages.append(schema.message(id, row))
+                page.messages.append(self._as_seen_by(user, key, schema.message(id, row)))
             page.inbox = position
             page.cursors[id] = max(seq, request.cursors.get(id, 0))
         return page
@@ -542,7 +589,7 @@ class SqliteStorage:
             if cursor < end:
                 room = request.limit - len(messages)
                 found = self._db.execute(schema.AFTER, (user, key, cursor, room + 1)).fetchall()
-                messages += [schema.message(id, row) for row in found[:room]]
+                messages += [self._as_seen_by(user, key, schema.message(id, row)) for row in found[:room]]
                 if len(found) > room:
                     page.more = True
                     cursors[id] = found[room - 1][0] if room else cursor

@@ -111,7 +111,7 @@ class Limits(Section):
         " 0: any number",
     )
     user_burst: int = Field(default=20, ge=1, description="of them at once, after a pause, under user_rate")
-    group_rate: float = Field(default=0.0, ge=0, description="messages per second in one group; 0: any number")
+    group_rate: float = Field(default=0.0, ge=0, description="messages per second of a group's members; 0: any number")
     group_burst: int = Field(default=100, ge=1, description="messages at once, after a pause, under group_rate")
     rooms: int = Field(default=100, ge=1, description="chatrooms that a connection may be in")
     room_size: int = Field(default=100_000, ge=1, description="users in a chatroom")

@@ -268,6 +268,9 @@ class Evidence:
             self.answers[key].add((message.id, message.seq, message.time))
             if not self.ledger.may_see(self._users[instance], message.conversation_id, message.seq):
                 self.found.append(("nobody_sees_what_is_not_theirs", f"{instance} was given {message.id}"))
+            if self.ledger.is_new_to(self._users[instance], message):
+                text = f"{instance} was given the words of {message.id} of when its user had left"
+                self.found.append(("nobody_sees_what_is_not_theirs", text))
             if message not in self.ledger.forms[message.conversation_id, message.seq]:
                 self.found.append(("only_what_is_stored_is_let_out", f"{instance} was given {message}"))
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from imsim.core import frames
 from imsim.core.model import Message, MessageType, Place, Scene, p2p_id, p2p_members
-from imsim.sim.chaos.rules import AMENDMENTS, Laws, Outcome, Relations, State, Wish, amended, is_shown, judge
+from imsim.sim.chaos.rules import AMENDMENTS, Laws, Outcome, Relations, State, Wish, about, amended, is_shown, judge
 
 Key = tuple[str, str, str]  # conversation, sender, idClient
 Whose = tuple[str, str]  # user, conversation
@@ -39,7 +39,8 @@ class Ledger:
     logs: dict[str, list[Message]] = field(default_factory=lambda: defaultdict(list))  # as they are by now
     #: every form that an entry of a log ever had, by conversation and seq; the first is as it was stored
     forms: dict[tuple[str, int], list[Message]] = field(default_factory=lambda: defaultdict(list))
-    #: by conversation that storage was told to found, and user: first and last seq (0: open) of each stay
+    #: by conversation that storage was told to found, and user: first and last seq (0: open) of each stay; and of each
+    #: absence what was recalled and edited in it, of what had been seen
     stays: dict[str, dict[str, list[list[int]]]] = field(default_factory=dict)
     notes: set[tuple[str, int]] = field(default_factory=set)  # of system logs, what followed from changes
     #: by conversation, what the rules have made of it: before its first entry, and after each
@@ -74,7 +75,11 @@ class Ledger:
         self._add(message)
         self.states[conversation].append(outcome.state)
         for user in outcome.joined:
-            stays.setdefault(user, []).append([message.seq, 0])
+            before = [*stays.setdefault(user, [])]
+            for entry in log[before[-1][1] :] if before else ():
+                if any(first <= about(entry) <= last for first, last in before):
+                    stays[user].append([entry.seq, entry.seq])
+            stays[user].append([message.seq, 0])
         for user in outcome.left:
             stays[user][-1][1] = message.seq
         if (one := outcome.amended) is not None and not outcome.reasons:
@@ -195,27 +200,40 @@ class Ledger:
         return (stays[-1][1] or len(self.logs.get(conversation, ()))) if stays else 0
 
     def view(self, user: str, conversation: str) -> list[Message]:
-        """What the user may see of it."""
-        return [m for m in self.logs.get(conversation, ()) if self.may_see(user, conversation, m.seq)]
+        """What the user may see of it; who has left, as it was then, or that it was recalled."""
+        end, view = self.end_for(user, conversation), []
+        for message in self.logs.get(conversation, ()):
+            if self.may_see(user, conversation, message.seq):
+                forms = [form for form in self.forms[conversation, message.seq] if form.amended <= end]
+                view.append(message if message.recalled else forms[-1])
+        return view
+
+    def is_new_to(self, user: str, message: Message) -> bool:
+        """Whether it has words that it got when the user had left."""
+        return not message.recalled and message.amended > self.end_for(user, message.conversation_id)
 
     def seen_by(self, user: str) -> dict[str, list[Message]]:
         """Every conversation of the user with all that it holds."""
         return {conversation: view for conversation in self.logs if (view := self.view(user, conversation))}
 
     def is_torn(self, user: str, conversation: str) -> bool:
-        """Whether something that the user may see was amended while the user was no member.
+        """Whether something that the user, who has left, has seen was recalled since.
 
-        Left out: who has left a group is not told of it. A device that has the message keeps it as it was, one that
-        fetches it gets it as it is."""
-        return any(m.amended and not self.may_see(user, conversation, m.amended) for m in self.view(user, conversation))
+        Who has left a group is not told of it until they come back. A device that has the message keeps it, to one
+        that fetches it it is recalled."""
+        return any(m.amended > self.end_for(user, conversation) for m in self.view(user, conversation))
 
     def place(self, user: str, conversation: str) -> Place:
         return self.places.get((user, conversation)) or Place(conversation, 0, 0, 0)
 
     def unread(self, user: str, conversation: str) -> int:
-        mark = self.place(user, conversation).read_seq
+        """Of what was said since the user is a member."""
+        stays = self._stays(user, conversation)
+        if not stays or stays[-1][1]:
+            return 0
+        since = max(self.place(user, conversation).read_seq, stays[-1][0] - 1)
         return sum(
-            message.seq > mark
+            message.seq > since
             and message.sender != user
             and message.type != MessageType.NOTIFICATION
             and not message.recalled

@@ -133,6 +133,11 @@ def comes_from_outside(sent: Wish) -> bool:
     return sent.event == "reject" and sent.scene == Scene.GROUP and not sent.targets
 
 
+def is_of_a_stranger(wish: Wish) -> bool:
+    """Whether who says it into a group is no member then."""
+    return wish.event in ("create", "apply", "join") or (wish.event in ("accept", "reject") and not wish.targets)
+
+
 def is_change(wish: Wish) -> bool:
     return wish.event in _RULED
 
@@ -140,6 +145,22 @@ def is_change(wish: Wish) -> bool:
 def edits(entry: Message, seq: int) -> bool:
     """Whether this entry of a log edits the message at `seq`."""
     return event_of(entry) == "edit" and Wish("", "", entry.type, entry.file or {}).data["seq"] == seq
+
+
+def leaves(entry: Message, user: str) -> bool:
+    """Whether this entry of a group's log ends the stay of a user who sees it."""
+    wish = Wish(entry.sender, "", entry.type, entry.file or {})
+    return (
+        wish.event == "dismiss"
+        or (wish.event, user) == ("leave", entry.sender)
+        or (wish.event == "kick" and user in wish.targets)
+    )
+
+
+def about(entry: Message) -> int:
+    """The seq of what this entry of a log recalls or edits; 0: it does nothing of the kind."""
+    wish = Wish("", "", entry.type, entry.file or {})
+    return int(wish.data["seq"]) if wish.event in AMENDMENTS else 0
 
 
 def amended(log: Iterable[Message], amended: Message, seq: int) -> list[Message]:
@@ -223,7 +244,7 @@ def _amend(out: Outcome, wish: Wish, target: Message | None, laws: Laws) -> None
         return
     if target.recalled:
         out.reasons.add("conflict")
-    if event_of(target):
+    if event_of(target) in _RULED:
         out.reasons.add("bad_request")
     own = target.sender == wish.user
     window = laws.recall_window if wish.event == "recall" else laws.edit_window
@@ -311,7 +332,7 @@ def _change_group(out: Outcome, wish: Wish, laws: Laws) -> None:
         no("no_conversation")
     elif event == "configure":
         needs(1)
-        if not wish.data:
+        if not wish.data.keys() & {"title", "join", "consent"}:
             no("bad_request")
         state = replace(state, **settings)
     elif event == "invite":
@@ -319,18 +340,18 @@ def _change_group(out: Outcome, wish: Wish, laws: Laws) -> None:
         new = tuple(target for target in targets if target not in state.members)
         if not new:
             no("conflict" if targets else "bad_request")
-        closed = new
-        if not state.consent:
-            out.joined = new
-            out.notes += [(one, "group_invite", "", "") for one in new]
-        else:
-            answer = "expired"
-            out.notes += [(one, "group_invite", "", "init") for one in new]
+        applied = {whose for whose, request in state.requests.items() if request.kind == "apply"}
+        out.joined = closed = tuple(one for one in new if not state.consent or one in applied)
+        asked = [one for one in new if one not in out.joined]
+        out.notes += _settled([state.requests[one] for one in asked if one in state.requests], "expired")
+        out.notes += [(one, "group_invite", "", "init" if one in asked else "") for one in new]
     elif event == "apply":
         if rank >= 0 or state.join == "open":
             no("conflict")
         if state.join == "invite":
             no("forbidden")
+        if user in state.requests and state.requests[user].kind == "invite":
+            no("conflict")
         closed, answer = (user,), "expired"
         out.notes += [(admin, "group_apply", "", "init") for admin in (state.owner, *sorted(state.admins))]
     elif event == "join":
@@ -384,9 +405,12 @@ def _change_group(out: Outcome, wish: Wish, laws: Laws) -> None:
             state = replace(state, admins=admins)
     else:
         needs(1)
+        named += [one for one in targets if event == "unmute" and one in state.muted - set(named)]
         outranks()
         if targets and not named:
             no("conflict")
+        if event == "mute" and len(state.muted | set(named)) > laws.group_size and targets:
+            no("too_large")
         if not targets:
             state = replace(state, all_muted=event == "mute")
         else:
@@ -401,10 +425,11 @@ def _change_group(out: Outcome, wish: Wish, laws: Laws) -> None:
         for whose in (user,) if event == "apply" else asks:
             told = tuple(asks) if event == "apply" else (whose,)
             requests[whose] = Request("apply" if event == "apply" else "invite", user, id, expires, told)
-        if len(requests) > max(laws.group_size, len(out.state.requests)):
+        there = len(state.members) + len(out.joined) + len(requests)
+        if len(requests) > len(out.state.requests) and there > laws.group_size:
             no("too_large")
     members = tuple(one for one in (*state.members, *out.joined) if one not in out.left)
     if out.joined and len(members) > laws.group_size:
         no("too_large")
     gone = set(out.left)
-    out.state = replace(state, members=members, admins=state.admins - gone, muted=state.muted - gone, requests=requests)
+    out.state = replace(state, members=members, admins=state.admins - gone, requests=requests)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from imsim.core import events
 from imsim.core.model import Flow, Message, MessageType, Scene, conversation_id, is_chatroom
-from imsim.sim.chaos.rules import SILENT, Wish, comes_from_outside
+from imsim.sim.chaos.rules import SILENT, Wish, comes_from_outside, leaves
 
 if TYPE_CHECKING:
     from imsim.sim.chaos.nodes import Instance
@@ -21,11 +21,13 @@ def wish_to_send(user: str, sent: dict[str, Any]) -> Wish:
 @dataclass(slots=True)
 class Screen:
     """By conversation: `shown`, what reached it from elsewhere, in order; `texts`, what stands there now, by seq, its
-    user's own included; `counted`, the seqs that may be unread; what was recalled and edited, in order."""
+    user's own included; `counted`, the seqs that may be unread; `ended`, where its user's last stay did; what was
+    recalled and edited, in order."""
 
     shown: dict[str, list[Message]] = field(default_factory=lambda: defaultdict(list))
     texts: dict[str, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
     counted: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+    ended: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     recalled: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     edited: dict[str, list[tuple[int, str]]] = field(default_factory=lambda: defaultdict(list))
     settled: list[tuple[str, str]] = field(default_factory=list)
@@ -45,14 +47,18 @@ class Screen:
                 return
             self.shown[id].append(message)
             self.texts[id][message.seq] = message.content
-            if event.flow == Flow.IN and message.type != MessageType.NOTIFICATION:
+            if event.flow == Flow.IN and message.type != MessageType.NOTIFICATION and message.seq > self.ended[id]:
                 self.counted[id].add(message.seq)
+            if leaves(message, instance.user):
+                self._end(id, message.seq)
         elif isinstance(event, events.Acked):
             sent, id = instance.sent.get(event.id_client), event.conversation_id
             wish = wish_to_send(instance.user, sent or {"scene": "", "type": ""})
             to_oneself = sent is not None and sent["scene"] == Scene.SYSTEM and sent["to"] == instance.user
             if sent is None or wish.event in SILENT or (comes_from_outside(wish) and not to_oneself):
                 return
+            if wish.event in ("leave", "dismiss"):
+                self._end(id, event.seq)
             if event.seq not in self.recalled[id]:
                 self.texts[id].setdefault(event.seq, sent["content"])
         elif isinstance(event, events.Recalled | events.Edited) and is_chatroom(event.conversation_id):
@@ -71,6 +77,11 @@ class Screen:
             self.settled.append((event.id, event.state))
         elif isinstance(event, events.Changed):
             self.changed[event.message.conversation_id].append(event.message.seq)
+
+    def _end(self, id: str, seq: int) -> None:
+        """Nothing up to there counts as unread."""
+        self.ended[id] = max(seq, self.ended[id])
+        self.counted[id] = {one for one in self.counted[id] if one > self.ended[id]}
 
     def has(self, entry: Message) -> bool:
         """Whether this entry of a log, as it is by now, shows."""

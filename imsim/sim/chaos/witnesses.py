@@ -14,7 +14,7 @@ from imsim.core import events, frames, storage
 from imsim.core.model import Code, Message, Scene, conversation_id, is_chatroom, p2p_members
 from imsim.sim.chaos.ledger import Ledger, same_words, wish_of
 from imsim.sim.chaos.nodes import Answer, answered
-from imsim.sim.chaos.rules import Laws, Relations, amended, is_change, judge_in_room
+from imsim.sim.chaos.rules import Laws, Relations, amended, is_change, is_of_a_stranger, judge_in_room
 from imsim.sim.chaos.screen import wish_to_send
 
 if TYPE_CHECKING:
@@ -303,16 +303,16 @@ class Limits:
     def _told_to_wait(self, instance: Instance, frame: frames.Rejected) -> None:
         policies = self._policies
         rates = [policies.user_rate]
-        if instance.sent[frame.ref]["scene"] != "p2p":
+        if instance.sent[frame.ref]["scene"] in (Scene.GROUP, Scene.CHATROOM):
             rates.append(policies.group_rate)
         if not any(rate and 0 < frame.retry_after <= 1 / rate + 1e-6 for rate in rates):
             text = f"{frame.ref} of {instance.name} was to wait for {frame.retry_after} s"
             self._found.append(("limits_are_what_was_set", text))
 
     def appended(self, request: storage.Append) -> None:
-        """A writer of a group lets in what flows into its bucket, by its own clock, and no more."""
+        """A writer of a group lets in of its members what flows into its bucket, by its own clock, and no more."""
         policies, message = self._policies, request.message
-        if not policies.group_rate or p2p_members(message.conversation_id):
+        if not policies.group_rate or message.scene != Scene.GROUP or is_of_a_stranger(wish_of(message)):
             return
         writer, now = (message.conversation_id, request.epoch), message.time / 1000
         tokens, at = self._buckets.get(writer, (float(policies.group_burst), now))
