@@ -37,6 +37,19 @@ def test_replications_come_with_intervals(command, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_spans_of_one_run_are_kept_and_shown(command):
+    arguments = ("simulate", *SHORT[:-2], "--spans")
+    printed = command(*arguments)
+    assert "where the time of deliveries went (ms; means add up)" in printed
+    assert re.search(r"^ *link +uplink( +\d+\.\d+){5}$", printed, re.MULTILINE)
+    run = imsim.open_run(json.loads(command(*arguments, "--json"))["run"])
+    assert len(run.spans) > len(run.deliveries)
+    assert run.digest in printed
+    for option in (("--replications", "2"), ("--precision", "0.1")):
+        with pytest.raises(imsim.UsageError, match=r"^--spans is of one run; leave --replications"):
+            command(*arguments, *option)
+
+
 @pytest.mark.parametrize(("precision", "reached"), [("lost=0.1", True), ("delivery.max=0.001", False), ("1e-9", False)])
 def test_a_precision_is_of_the_p99_or_of_what_is_named(command, precision, reached):
     limits = ("--replications", "2", "--max-replications", "2")

@@ -40,7 +40,8 @@ def breakdown(run: RunData, by: str = "where") -> pd.DataFrame:
 
     `by`: "where" (tiers and links), "node" (each node by itself) or "op" (tiers, by operation). Columns: `mean`, `p50`,
     `p99` and `max` in ms over all these deliveries, those that had none of it included; `share` of all their time. The
-    means add up to the mean latency of what was delivered; percentiles do not add up. Ordered by the mean.
+    means add up to the mean from the intended time to delivery; percentiles do not add up. That includes `offline`,
+    also of devices that were away by plan, which the latencies of `summary()` leave out. Ordered by the mean.
 
     Raises: UsageError if the run recorded no spans; ValueError for another `by`.
     """

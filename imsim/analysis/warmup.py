@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from imsim.analysis.away import waits_since
 from imsim.results import Role, RunData
 
 _BINS = 500
@@ -23,7 +24,7 @@ _BATCH = 5
 @dataclass(frozen=True)
 class Series:
     """A run's delivery latencies over the time at which they were intended, warm-up included: sums (ms) and counts in
-    equal bins of `duration`. What never came is left out."""
+    equal bins of `duration`. What never came is left out, and so is the time that a device was away by plan."""
 
     duration: float
     sums: NDArray[np.float64]
@@ -34,7 +35,7 @@ class Series:
         duration = run.scenario.duration
         rows = run.deliveries[(run.deliveries["role"] == Role.RECIPIENT) & run.deliveries["delivered_at"].notna()]
         intended = run.messages["intended_at"].to_numpy(np.int64)[rows["intent"].to_numpy(np.int64)]
-        latency = (rows["delivered_at"].to_numpy(np.int64) - intended) / 1e6
+        latency = (rows["delivered_at"].to_numpy(np.int64) - waits_since(run, rows, intended)) / 1e6
         bins = np.minimum((intended * (_BINS / (duration * 1e9))).astype(np.int64), _BINS - 1)
         counts = np.bincount(bins, minlength=_BINS).astype(np.float64)
         sums = np.asarray(np.bincount(bins, latency, _BINS), np.float64)

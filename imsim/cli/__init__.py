@@ -131,6 +131,7 @@ def demo(out: str) -> None:
 @MOST
 @METRIC
 @JOBS
+@click.option("--spans", is_flag=True, help="Record where the time of each delivery went, and show it.")
 @JSON
 def simulate(
     scenario: str,
@@ -142,13 +143,14 @@ def simulate(
     max_replications: int | None,
     metrics: tuple[str, ...],
     jobs: int,
+    spans: bool,
     as_json: bool,
 ) -> None:
     """Run SCENARIO (default: office) in simulated time.
 
     Once, into a folder of its own; or, with --replications or --precision, several times in parallel, of which no rows
-    are
-    kept: then each number comes with its 95 % interval over the replications.
+    are kept: then each number comes with its 95 % interval over the replications. With --spans, one run also tells
+    where the time of its deliveries went.
     """
     from imsim import api
 
@@ -156,8 +158,14 @@ def simulate(
     if replications is None and not precision:
         if metrics or max_replications:
             raise UsageError("--metric and --max-replications go with --replications or --precision")
-        _show(api.simulate(chosen, out=out, progress=not as_json), as_json)
+        run = api.simulate(chosen, out=out, progress=not as_json, spans=spans)
+        _show(run, as_json)
+        if spans and not as_json:
+            table = run.breakdown().round(3).reset_index().to_string(index=False)
+            click.echo(f"\nwhere the time of deliveries went (ms; means add up)\n{table}")
         return
+    if spans:
+        raise UsageError("--spans is of one run; leave --replications and --precision out")
     found = api.simulate(
         chosen,
         replications=replications or 20,

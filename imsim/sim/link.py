@@ -7,35 +7,14 @@ from bisect import bisect_right
 from collections.abc import Callable
 from typing import Any
 
-from imsim.core.model import Message
 from imsim.scenario import Draws, Stream
 from imsim.scenario.sections import ClientLink
 from imsim.scenario.sections import Link as LinkFields
 from imsim.sim.clock import Clock
-
-#: What a frame weighs besides its content, in bytes. The wire's JSON around the content has 13 (ping) to 218 (push); a
-#: WebSocket header 2 to 8, a TLS 1.3 record 22, TCP and IP 40 more: 80 to 290, most frames in the upper half.
-FRAME_OVERHEAD = 200
+from imsim.sim.sizes import frame_bytes
 
 _MANY = 32  # frames of a link that are remembered before it looks which can be forgotten
 _JITTER, _LOSS = 0, 1  # what is drawn for a frame besides its latency
-
-
-def frame_bytes(thing: Any) -> int:
-    """The bytes of a frame: its overhead, and the content and custom of each message in it. Of what travels as a tuple
-    (who asked, who is to be told ...) it is the last part that is a frame."""
-    while type(thing) is tuple:
-        thing = thing[-1]
-    thing = getattr(thing, "frame", thing)  # what a gateway passes on, or is to pass on
-    messages = getattr(thing, "messages", None)
-    if messages is not None:
-        return FRAME_OVERHEAD + sum(FRAME_OVERHEAD + _content(message) for message in messages)
-    return FRAME_OVERHEAD + _content(getattr(thing, "message", thing))
-
-
-def _content(message: Message | Any) -> int:
-    content, custom = getattr(message, "content", ""), getattr(message, "custom", None)
-    return len(content) + (len(custom) if isinstance(custom, str) else 0)
 
 
 class Link:

@@ -228,15 +228,17 @@ def _traced(kind: Any) -> Any:
 
 
 class TracedWork(Work):
-    """A node's station; `jobs_of` has for each job when it came, when it began and when it was done."""
+    """A node's station; `jobs_of` has for each job when it came, when it began and when it was done; `drops_at` when
+    one came that was dropped."""
 
-    __slots__ = ("_noted", "delivers", "jobs_of", "name", "sends", "tracer")
+    __slots__ = ("_noted", "delivers", "drops_at", "jobs_of", "name", "sends", "tracer")
 
     def __init__(self, tier: Tier, seed: int, kind: str, index: int, clock: Clock, tracer: Tracer) -> None:
         super().__init__(tier, seed, kind, index, clock)
         self.name = f"{kind}{index}"
         self.tracer = tracer
         self.jobs_of = array("d")
+        self.drops_at = array("d")
         self._noted = 0  # jobs of the station; one of the methods below may call another
         self.sends: dict[int, Span] = {}  # of messages that came to a router and are not in the log, up to then
         self.delivers: dict[int, Span] = {}  # of messages that came to the router of their recipients
@@ -270,14 +272,25 @@ class TracedWork(Work):
 
     def commit(self, now: float, first: storage.Append, demands: Sequence[float]) -> tuple[float, float | None]:
         begins, done = super().commit(now, first, demands)
-        if done is not None:
+        if done is None:
+            self._note_drops(now)
+        else:
             self._noted = self.station.jobs
             self.jobs_of.extend((now, begins, done))
         return begins, done
 
+    def turn_away(self, now: float) -> None:
+        super().turn_away(now)
+        self._note_drops(now)
+
+    def _note_drops(self, now: float) -> None:
+        self.drops_at.extend([now] * (self.station.drops - len(self.drops_at)))
+
     def _worked(self, now: float, op: str, done: float | None, busy: float) -> None:
         """What the station took on since then was for this job."""
-        if done is not None and self.station.jobs > self._noted:
+        if done is None:
+            self._note_drops(now)
+        elif self.station.jobs > self._noted:
             self._noted = self.station.jobs
             begins = max(now, done - (self.station.busy - busy))
             self.jobs_of.extend((now, begins, done))
@@ -510,7 +523,7 @@ class TracedWorld(World):
                 _covered(began, done, edges) / (width * workers),
                 _covered(came, began, edges) / width,
                 np.histogram(came, edges)[0],
-                np.zeros(buckets, np.int64),
+                np.histogram(work.drops_at, edges)[0],
             )
             for column, values in zip(columns, parts, strict=True):
                 column.extend(values)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from imsim.analysis import Counts, Latency, compare_table, summarize
 from imsim.analysis.latency import ack_latencies, delivery_latencies, labels, percentile
+from imsim.analysis.warmup import Series
 from imsim.scenario import Spells
 
 MS = 1_000_000
@@ -157,6 +158,15 @@ def test_a_device_that_was_away_waits_from_its_return(coming_and_leaving):
     # A live device may be a moment late in leaving.
     deliveries[1] |= {"delivered_at": 13 * MS}
     assert delivery_latencies(coming_and_leaving(messages, deliveries)).tolist() == [1, 1, 2, 20]
+
+
+def test_the_series_for_the_warm_up_leaves_out_the_time_away(coming_and_leaving):
+    deliveries = [
+        {"intent": 0, "recipient": "u1", "delivered_at": 23 * MS, "route": "sync"},  # back at 20
+        {"intent": 0, "recipient": "u2", "delivered_at": 13 * MS, "route": "push"},
+    ]
+    series = Series.of(coming_and_leaving([{"intended_at": 12 * MS}], deliveries))
+    assert (series.sums.sum(), series.counts.sum()) == (3 + 1, 2)
 
 
 def test_what_an_absent_device_does_not_get_is_neither_lost_nor_late(coming_and_leaving):

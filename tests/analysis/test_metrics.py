@@ -13,7 +13,7 @@ def test_latencies_are_those_of_the_summary(delivered):
     for name in LATENCY_METRICS:
         what, statistic = name.split(".")
         assert value_of(run, name) == told[f"{what}_ms"][statistic]
-    for name in ("messages", "deliveries", "delivered", "lost", "shed", "duplicates"):
+    for name in ("messages", "deliveries", "delivered", "lost", "absent", "shed", "duplicates"):
         assert value_of(run, name) == told[name]
 
 

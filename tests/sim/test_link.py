@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from imsim.core import frames
-from imsim.core.model import Message, Scene
+from imsim.core.model import Scene
 from imsim.scenario import Draws, Stream
 from imsim.scenario.sections import BackendLink, ClientLink
 from imsim.sim import Clock, Link
-from imsim.sim.link import FRAME_OVERHEAD, BackboneLink, frame_bytes
+from imsim.sim.link import BackboneLink
+from imsim.sim.sizes import FRAME_OVERHEAD
 
 
 class Wire:
@@ -107,16 +108,6 @@ def test_a_frame_starts_when_the_one_before_it_is_sent():
     wire.clock.run()
     assert [wire.arrived[n] for n in range(3)] == pytest.approx([1.01 + seconds * n for n in (1, 2, 3)])
     assert wire.arrived["later"] == pytest.approx(10.01 + FRAME_OVERHEAD / 1000)
-
-
-def test_a_frame_weighs_its_content_and_an_overhead():
-    message = Message("p2p:a:b", 1, "1", "1", Scene.P2P, "text", "a", "b", 0, "x" * 50, None, '"yes"', False)
-    assert frame_bytes(None) == frame_bytes(frames.Ping()) == FRAME_OVERHEAD
-    assert frame_bytes(text(70)) == FRAME_OVERHEAD + 70
-    assert frame_bytes(frames.Push(message)) == FRAME_OVERHEAD + 55
-    assert frame_bytes(frames.Down((), frames.Push(message))) == FRAME_OVERHEAD + 55
-    assert frame_bytes(("who", "asked", frames.Deliver((), message))) == FRAME_OVERHEAD + 55
-    assert frame_bytes(frames.Page([message, message], {})) == 3 * FRAME_OVERHEAD + 2 * 55
 
 
 # --- between servers --------------------------------------------------------------------------------------------------

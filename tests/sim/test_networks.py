@@ -9,7 +9,7 @@ import imsim
 from imsim.scenario import Scenario, plan
 from imsim.scenario.sections import PROFILES
 from imsim.sim import World
-from imsim.sim.link import FRAME_OVERHEAD
+from imsim.sim.sizes import FRAME_OVERHEAD
 
 CONSTANT = {"network.client.latency": "10ms", "network.backend.latency": "1ms", "workload.rate": 0.02, "duration": 60.0}
 

@@ -7,8 +7,9 @@ import pytest
 
 import imsim
 from imsim.results import digest
-from imsim.scenario import Scenario
+from imsim.scenario import Scenario, plan
 from imsim.sim import simulate
+from imsim.sim.spans import TracedWorld
 
 OFFICE = Scenario.load(
     "office", {"topology.routers": 3, "topology.storages": 2, "duration": "5s", "warmup": 0, "drain": "45s"}
@@ -145,6 +146,27 @@ def test_the_series_of_the_nodes_adds_up():
     table = run.utilisation()
     assert list(table.index) == ["gateway0", "gateway1", "router0", "router1", "router2", "storage0", "storage1"]
     assert (table.peak >= table.busy).all()
+
+
+@pytest.mark.parametrize(
+    ("tier", "fields"),
+    [
+        ("storage", {"queue": 1, "service": {"append": "40ms"}}),
+        ("storage", {"queue": 2, "service": {"append": "1ms", "commit": "40ms"}, "commit": {"batch": 5}}),
+        ("router", {"queue": 1, "service": {"send": "30ms"}}),
+        ("gateway", {"queue": 1, "service": {"push": "30ms"}}),
+    ],
+)
+def test_the_series_tells_when_and_where_jobs_were_dropped(tier, fields):
+    burst = {"kind": "replay", "at": [3.0 + number / 100 for number in range(100)]}
+    scenario = OFFICE.with_({"workload.arrivals": burst, f"topology.{tier}": fields})
+    world = TracedWorld(scenario, plan(scenario))
+    world.run(scenario.duration)
+    table = world.node_series(scenario.duration + scenario.drain).to_pandas()
+    drops = table.groupby("node").drops.sum().to_dict()
+    assert drops == {work.name: work.station.drops for work in world.works}
+    assert {name.rstrip("012") for name, dropped in drops.items() if dropped} == {tier}
+    assert table["at"][table.drops > 0].min() == 3e9, "none before the first message"
 
 
 def test_utilisation_is_told_without_spans_too():

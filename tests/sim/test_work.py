@@ -13,7 +13,7 @@ from imsim.core import frames, storage
 from imsim.core.model import Message, Scene, Session
 from imsim.scenario import Scenario, plan
 from imsim.sim import World
-from imsim.sim.sizes import body_bytes, carried_bytes
+from imsim.sim.sizes import FRAME_OVERHEAD, body_bytes, carried_bytes, frame_bytes
 
 QUIET = Scenario().with_(
     {
@@ -57,6 +57,18 @@ def test_bytes_are_those_of_the_content_the_attachment_and_custom():
 )
 def test_a_frame_carries_the_bytes_of_its_messages(carrier, messages):
     assert carried_bytes(carrier) == 9 * messages
+    pages = messages if hasattr(carrier, "messages") else 0
+    assert frame_bytes(carrier) == frame_bytes(("asker", carrier)) == FRAME_OVERHEAD * (1 + pages) + 9 * messages
+
+
+def test_an_attachment_weighs_what_it_says_and_not_what_it_tells_of():
+    picture = {"url": "https://files/1", "width": 640, "height": 480, "size": 3_000_000}
+    weight = frame_bytes(frames.Send("0", Scene.P2P, "bob", "", "image", picture))
+    assert FRAME_OVERHEAD + 50 < weight < FRAME_OVERHEAD + 100
+
+
+def test_settings_weigh_their_custom():
+    assert frame_bytes(frames.SetConversation("p2p:ann:bob", custom='{"pin":1}')) == FRAME_OVERHEAD + 9
 
 
 @pytest.mark.parametrize(

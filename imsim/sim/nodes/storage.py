@@ -60,7 +60,7 @@ class StorageNode:
             self._answer(asked, storage.Failed("it is down"), now)
             return
         if self._drops and self._is_full(request, now):
-            self.work.station.drops += 1
+            self.work.turn_away(now)
             self._answer(asked, storage.Failed("the queue is full"), now)
             return
         if self._commits is not None and type(request) is storage.Append:

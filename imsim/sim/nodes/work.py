@@ -81,6 +81,10 @@ class Work:
         demand = self._demand(op, None, range(reads)) + self._bytes_demand(op, result)
         return self.station.submit(now, demand, None)
 
+    def turn_away(self, now: float) -> None:
+        """One that comes now finds the queue full, and is not even begun with."""
+        self.station.drops += 1
+
     def append_demand(self, request: storage.Append, result: storage.Result) -> float:
         """What an append costs, its inbox rows included and its commit not."""
         message = request.message

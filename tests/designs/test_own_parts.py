@@ -1,0 +1,88 @@
+"""Own parts that a cell, or a script, defines: they live in `__main__`, which other processes do not have."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+CELL = """
+import json
+
+import imsim
+
+SLOW = 0.1
+
+
+class Bimodal(imsim.OwnDistribution):
+    fast: float
+    slow: float
+
+    def quantile(self, u):
+        return self.fast if u < 0.9 else self.slow
+
+
+class WithPauses:
+    def __init__(self, tier):
+        self.free = float("-inf")
+
+    def submit(self, now, demand, flow):
+        start = max(now, self.free)
+        self.free = max(start, start // 1 + 0.05) + demand
+        return self.free
+
+
+def by_length(name, nodes):
+    return len(name) % nodes
+
+
+def late(run):
+    rows = run.deliveries.merge(run.messages[["intent", "intended_at"]], on="intent")
+    return (rows.delivered_at - rows.intended_at > SLOW * 1e9).mean()
+
+
+office = imsim.Scenario.load("office").with_(
+    {"duration": 1, "warmup": 0, "drain": 1, "population.users": 30, "workload.rate": 2, "topology.storages": 2}
+)
+grid = {
+    "topology.storage.service.append": {"bimodal": Bimodal(fast=0.002, slow=0.2), "plain": "2ms"},
+    "topology.storage.station": {"pauses": WithPauses, "ordinary": None},
+    "topology.placement": {"mine": by_length, "hash": "hash"},
+}
+options = {
+    "replications": 2,
+    "metrics": {"late": late, "quick": lambda run: 1 - late(run)},
+    "progress": False,
+}
+
+
+def told(**more):
+    return imsim.sweep(office, grid, **options, **more).samples.drop(columns=list(grid)).to_json()
+
+
+parallel = told(jobs=2, out="kept")
+with open("kept/finished.jsonl") as file:
+    kept = len(file.readlines())
+again = told(jobs=1, out="kept")
+with open("kept/finished.jsonl") as file:
+    kept_still = len(file.readlines())
+print(json.dumps([parallel, told(jobs=1), again, kept, kept_still]))
+"""
+
+
+def test_a_parallel_sweep_takes_them_along(tmp_path):
+    (tmp_path / "cell.py").write_text(CELL)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "cell.py"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    parallel, sequential, again, kept, kept_still = json.loads(done.stdout)
+    assert parallel == sequential == again
+    assert kept == kept_still == 16, "known again, though in no module"
+    samples = json.loads(parallel)
+    assert len(set(samples["digest"].values())) == 16, "each part changes something"
+    late, quick = (list(samples[name].values()) for name in ("late", "quick"))
+    assert [1 - share for share in late] == pytest.approx(quick)
+    assert max(late) > 0
