@@ -102,6 +102,11 @@ class Client:
     def handle_timer(self, now: float) -> None:
         self._timers.handle(now)
 
+    def forget(self) -> None:
+        """What this device knows is gone, and so is what it was about to do. It cannot be used any more."""
+        self._reader.reset()
+        self._timers.clear()
+
     # --- what the application asks for ------------------------------------------------------------------------------
 
     def start(self, now: float) -> None:
