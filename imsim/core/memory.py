@@ -3,9 +3,9 @@ the yardstick for every other."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import replace
-from itertools import islice, takewhile
+from itertools import chain, islice, takewhile
 from typing import Any
 
 from imsim.core import amendments
@@ -49,7 +49,19 @@ _SYSTEM = Scene.SYSTEM
 
 
 class _Log:
-    __slots__ = ("by_key", "delivered", "epoch", "id", "members", "messages", "noted", "places", "state", "stays")
+    __slots__ = (
+        "_first_place",
+        "by_key",
+        "delivered",
+        "epoch",
+        "id",
+        "members",
+        "messages",
+        "noted",
+        "places",
+        "state",
+        "stays",
+    )
 
     def __init__(self, id: str, members: tuple[str, ...]) -> None:
         self.id = id
@@ -62,15 +74,18 @@ class _Log:
         self.messages: list[Message] = []
         self.by_key: dict[tuple[str, str], Message] = {}
         self.places: dict[str, Place] = {}  # by user; only those that ever changed
+        self._first_place = Place(id, 0, 0, 0)  # of all others
         self.delivered: dict[str, int] = {}  # by user, p2p: how far some device of the user is known to have got
 
     def place(self, user: str) -> Place:
-        return self.places.get(user) or Place(self.id, 0, 0, 0)
+        return self.places.get(user, self._first_place)
 
-    def seen_by(self, user: str, after: int = 0) -> Iterator[Message]:
+    def seen_by(self, user: str, after: int = 0) -> Iterable[Message]:
         """What the user may see, beyond this seq."""
-        for first, last in self.stays.get(user, ()):
-            yield from self.messages[max(first - 1, after) : last or None]
+        if after >= len(self.messages):
+            return ()  # as at nearly every login
+        stays = self.stays.get(user, ())
+        return chain.from_iterable(self.messages[max(first - 1, after) : last or None] for first, last in stays)
 
     def left_lately(self) -> tuple[tuple[str, int], ...]:
         ends = sorted((user, stays[-1][1]) for user, stays in self.stays.items())
