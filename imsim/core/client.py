@@ -102,6 +102,11 @@ class Client:
     def handle_timer(self, now: float) -> None:
         self._timers.handle(now)
 
+    def forget(self) -> None:
+        """What this device knows is gone, and so is what it was about to do. It cannot be used any more."""
+        self._reader.reset()
+        self._timers.clear()
+
     # --- what the application asks for ------------------------------------------------------------------------------
 
     def start(self, now: float) -> None:
@@ -336,7 +341,8 @@ class Client:
         for message in frame.messages:
             self._reader.take(message, Route.SYNC, now)
         for id, seq in frame.cursors.items():
-            self._reader.complete_to(id, seq, now)
+            if seq:  # of what has not begun there is nothing to keep
+                self._reader.complete_to(id, seq, now)
         if self._policies.receipts == "delivered":
             for id in {message.conversation_id: None for message in frame.messages}:
                 self._reader.tell_delivered(self._reader.conversation(id), now)
@@ -350,7 +356,8 @@ class Client:
     def _sync_done(self, frame: frames.SyncDone, now: float) -> None:
         is_latest = self._take_page(frame, now)
         for place in frame.places:
-            self._take_place(place)
+            if place.version:
+                self._take_place(place)
         if not is_latest:
             return
         self._inbox, self._version = frame.inbox, frame.version

@@ -3,7 +3,7 @@ the yardstick for every other."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import islice, takewhile
 from typing import Any
@@ -49,6 +49,7 @@ from imsim.core.storage import (
 
 class _Log:
     __slots__ = (
+        "_first_place",
         "by_key",
         "delivered",
         "earlier",
@@ -75,16 +76,22 @@ class _Log:
         self.earlier: dict[int, list[Message]] = {}  # by seq: what an edited message was before, the oldest first
         self.by_key: dict[tuple[str, str], Message] = {}
         self.places: dict[str, Place] = {}  # by user; only those that ever changed
+        self._first_place = Place(id, 0, 0, 0)  # of all others
         self.delivered: dict[str, int] = {}  # by user, p2p: how far some device of the user is known to have got
 
     def place(self, user: str) -> Place:
-        return self.places.get(user) or Place(self.id, 0, 0, 0)
+        return self.places.get(user, self._first_place)
 
-    def seen_by(self, user: str, after: int = 0) -> Iterator[Message]:
+    def seen_by(self, user: str, after: int = 0) -> Iterable[Message]:
         """What the user may see, beyond this seq."""
-        for first, last in self.stays.get(user, ()):
-            for message in self.messages[max(first - 1, after) : last or None]:
-                yield self.as_seen_by(user, message)
+        if after >= len(self.messages):
+            return ()  # as at nearly every login
+        stays = self.stays.get(user, ())
+        return (
+            self.as_seen_by(user, message)
+            for first, last in stays
+            for message in self.messages[max(first - 1, after) : last or None]
+        )
 
     def as_seen_by(self, user: str, message: Message) -> Message:
         """Who has left sees it as it was then, or that it was recalled."""

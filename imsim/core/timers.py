@@ -45,6 +45,11 @@ class Timers:
             self.soonest = deadline
         return timer
 
+    def clear(self) -> None:
+        """Nothing is waited for any more."""
+        self._heap.clear()
+        self.soonest = _NEVER
+
     def next_deadline(self) -> float | None:
         heap = self._heap
         while heap:

@@ -39,6 +39,10 @@ class ClientNode(Machines):
     def handle_timer(self, now: float) -> None:
         self.machine.handle_timer(now)
 
+    def forget(self) -> None:
+        self.machine.forget()
+        self.connection = None
+
     def act(self, action: Callable[[float], object]) -> None:
         """Have the machine do something on the application's behalf: `action(now)`."""
         self.now = self.clock.now

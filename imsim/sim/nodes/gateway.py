@@ -41,6 +41,12 @@ class GatewayNode(Machines):
         for connection in connections.values():
             connection.gateway_crashed()
 
+    def forget(self) -> None:
+        if self.machine is not None:
+            self.machine.timers.clear()
+        self.machine = None
+        self._connections.clear()
+
     def start_anew(self) -> None:
         self.start()
 

@@ -27,6 +27,10 @@ class Machines:
     def handle_timer(self, now: float) -> None:
         raise NotImplementedError
 
+    def forget(self) -> None:
+        """Let go of all that it holds: the world is at its end."""
+        raise NotImplementedError
+
     def arm(self) -> None:
         """After each call of a machine: be woken at its next deadline, if that is earlier than planned."""
         for timers in self._timers:

@@ -71,6 +71,11 @@ class RouterNode(Machines):
         self._local.clear()
         self.work.station.forget()
 
+    def forget(self) -> None:
+        for timers in self._timers:
+            timers.clear()
+        self.crash()
+
     def start_anew(self) -> None:
         self.start()
         assert self.users is not None
