@@ -94,11 +94,12 @@ class _Writer:
         self._groups = {name: dice.some(users, dice.whole(1, len(users))) for name in GROUPS[: dice.whole(1, 2)]}
 
     def write(self) -> tuple[Step, ...]:
-        dice = self._dice
+        dice, founders = self._dice, []
         for name, members in self._groups.items():
             founder = dice.pick([device for device in self._devices if device.split("/")[0] in members])
             at, data = dice.between(0.5, 3), self._group_settings()
             self._add(at, founder, "create_group", {"name": name, "members": members, "data": data})
+            founders.append((name, founder, members))
             if dice.chance(0.5):
                 admin = {"scene": "group", "to": name, "id": f"{name}-admins", "event": "role", "targets": members}
                 self._add(round(at + dice.between(0, 2), 6), founder, "change", {**admin, "data": {"role": "admin"}})
@@ -126,6 +127,10 @@ class _Writer:
             else:
                 at = min(self._duration, round(at + dice.between(0, 0.3), 6))
             self._step(number, at, dice.pick(actions), dice.pick(self._devices))
+        for name, founder, members in founders:
+            others = [user for user in members if user != founder.split("/")[0]]
+            if others and dice.chance(0.3):
+                self._send_away_for_a_while(name, founder, dice.pick(others))
         return tuple(sorted(self._steps, key=lambda step: step.time))
 
     def _add(self, at: float, device: str, action: str, arguments: dict[str, Any]) -> Step:
@@ -204,6 +209,19 @@ class _Writer:
 
     def _group_settings(self) -> dict[str, Any]:
         return {"join": self._dice.pick(("open", "approval", "invite")), "consent": self._dice.chance(0.4)}
+
+    def _send_away_for_a_while(self, name: str, founder: str, user: str) -> None:
+        """And amend meanwhile what the user has seen: by chance alone that is rare."""
+        dice, where, id = self._dice, {"scene": "group", "to": name}, f"{name}-away"
+        at, event = dice.between(EARLIEST, self._duration / 2), dice.pick(("recall", "edit"))
+        said = {**where, "id": id, "content": "before", "type": "text"}
+        gone, back = (
+            {**where, "id": f"{id}-{event}", "event": event, "targets": [user]} for event in ("kick", "invite")
+        )
+        amended = {**where, "id": f"{id}-amend", "event": event, "own": True, "back": 2, "content": "meanwhile"}
+        for action, arguments in (("send", said), ("change", gone), ("amend", amended), ("change", back)):
+            self._add(at, founder, action, arguments)
+            at = round(at + dice.between(0.2, 2), 6)
 
     def _befriend(self) -> None:
         """Those who write to each other ask each other early on."""
