@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from imsim.analysis.latency import quantile
 from imsim.results import Role, RunData
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def breakdown(run: RunData, by: str = "where") -> pd.DataFrame:
         ms = np.zeros(count)
         ms[: len(values)] = values.to_numpy()
         ms.sort()
-        p50, p99 = (ms[max(-(-percent * count // 100), 1) - 1] for percent in (50, 99))
+        p50, p99 = (quantile(ms, percent) for percent in (50, 99))
         rows[key] = {"mean": ms.mean(), "p50": p50, "p99": p99, "max": ms[-1]}
     table = pd.DataFrame.from_dict(rows, orient="index", columns=["mean", "p50", "p99", "max"], dtype=float)
     table.index = pd.MultiIndex.from_tuples(list(rows), names=list(keys)) if rows else table.index

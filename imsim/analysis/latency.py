@@ -5,8 +5,11 @@ Three rules, kept everywhere:
 - Latency counts from `intended_at`, so that a late generator cannot hide waiting. A device that was offline then, by
   plan, waits from its return on; one that is offline at the end for nothing (outcome absent).
 - What never came is infinitely late. It takes part in every statistic; one that would be infinite is None.
-- The p-th percentile of n latencies is the ceil(p n / 100)-th smallest (nearest rank, no interpolation): always a
-  latency that was seen, and well defined where some are infinite.
+- The p-th percentile of n latencies stands at the place (n + 1/3) p / 100 + 1/3 among them, if need be between two: the
+  median-unbiased quantile, 8th in R. J. Hyndman and Y. Fan, "Sample quantiles in statistical packages" (1996). Between
+  a latency and one that never came it is infinite. The nearest rank would be a latency that was seen, but as a p99 it
+  is too small on average, and so are intervals over replications: of an M/M/1 with 2,000 messages by 0.6 %, with a
+  coverage of 92 % in place of 93 %; with 300 messages by 9 % in place of 6 %.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass, fields
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _NS_PER_MS = 1_000_000
+_THIRD = Fraction(1, 3)
 
 
 @dataclass(frozen=True)
@@ -122,11 +127,19 @@ def ack_latencies(run: RunData) -> NDArray[np.float64]:
 
 
 def percentile(values: NDArray[np.float64], percent: int) -> float | None:
-    """The nearest-rank percentile of `values` (ascending, inf for what never came); None if infinite or of nothing."""
-    if not len(values):
-        return None
-    rank = -(-percent * len(values) // 100)  # the ceiling, in integers: 0.07 * 100 is not 7
-    return _finite(float(values[max(rank, 1) - 1]))
+    """The percentile of `values` (ascending, inf for what never came); None if infinite or of nothing."""
+    return _finite(quantile(values, percent)) if len(values) else None
+
+
+def quantile(values: NDArray[np.float64], percent: int | Fraction) -> float:
+    """The same of one value or more, and infinite where it is."""
+    place = ((len(values) + _THIRD) * percent / 100) + _THIRD  # from 1, and exact: 0.07 * 100 is not 7
+    below = min(max(math.floor(place), 1), len(values))
+    value = float(values[below - 1])
+    if place <= below or below == len(values):
+        return value
+    above = float(values[below])
+    return value + float(place - below) * (above - value) if math.isfinite(above) else above
 
 
 def to_json_dict(run: RunData) -> dict[str, Any]:

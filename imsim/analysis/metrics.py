@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from imsim.analysis.cost import cost_of
-from imsim.analysis.latency import ack_latencies, delivery_latencies, summarize
+from imsim.analysis.latency import ack_latencies, delivery_latencies, quantile, summarize
 from imsim.analysis.run import Run
 from imsim.core.exceptions import UsageError
 from imsim.results import RunData
@@ -128,14 +128,12 @@ class _Numbers:
 
 
 def _statistic(values: np.ndarray[Any, np.dtype[np.float64]], name: str) -> float:
-    """Of latencies in ascending order; percentiles by nearest rank, as everywhere."""
+    """Of latencies in ascending order."""
     if not len(values):
         return math.nan
     if name == "mean":
         return round(float(values.mean()), 6)
-    percent = Fraction(100) if name == "max" else Fraction(name[1:])
-    rank = max(math.ceil(percent * len(values) / 100), 1)
-    return round(float(values[rank - 1]), 6)
+    return round(float(values[-1]) if name == "max" else quantile(values, Fraction(name[1:])), 6)
 
 
 def _number(name: str, value: object) -> float:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imsim.analysis import Counts, Latency, compare_table, summarize
-from imsim.analysis.latency import ack_latencies, delivery_latencies, labels, percentile
+from imsim.analysis.latency import ack_latencies, delivery_latencies, labels, percentile, quantile
 from imsim.analysis.warmup import Series
 from imsim.scenario import Spells
 
@@ -18,23 +18,25 @@ MS = 1_000_000
 
 
 @pytest.mark.parametrize(
-    ("count", "percent", "rank"),
-    [(1, 50, 1), (2, 50, 1), (3, 50, 2), (100, 50, 50), (100, 95, 95), (100, 99, 99), (101, 99, 100), (99, 99, 99)],
+    ("count", "percent", "place"),
+    [(1, 50, 1), (2, 50, 1.5), (3, 50, 2), (100, 50, 50.5), (100, 95, 95.65), (66, 99, 66), (1000, 99, 990.663333)],
 )
-def test_a_percentile_is_the_nearest_rank(count, percent, rank):
-    assert percentile(np.arange(1.0, count + 1), percent) == rank
+def test_a_percentile_has_its_place_between_two_if_need_be(count, percent, place):
+    assert percentile(np.arange(1.0, count + 1), percent) == place
 
 
-@given(st.integers(1, 300), st.integers(1, 100))
-def test_at_least_the_share_is_no_later_and_less_is_earlier(count, percent):
-    value = percentile(np.arange(1.0, count + 1), percent)
-    assert value is not None
-    assert value * 100 >= percent * count > (value - 1) * 100
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=300), st.integers(0, 100))
+def test_a_percentile_is_the_median_unbiased_quantile(values, percent):
+    values = np.sort(values)
+    assert quantile(values, percent) == pytest.approx(np.quantile(values, percent / 100, method="median_unbiased"))
 
 
 def test_a_percentile_among_what_never_came_is_none():
     values = np.array([1.0] * 98 + [math.inf] * 2)
-    assert percentile(values, 98) == 1.0
+    assert percentile(values, 97) == 1.0
+    assert percentile(values, 98) is None, "it stands between the last that came and one that never did"
+    assert percentile(values[:99], 98) == 1.0
+    assert percentile(np.array([1.0, 2.0, math.inf]), 50) == 2.0
     assert percentile(values, 99) is None
     assert percentile(values, 100) is None
     assert percentile(np.array([]), 50) is None
@@ -45,21 +47,21 @@ def test_a_percentile_among_what_never_came_is_none():
 
 def test_statistics_of_four_latencies(delivered):
     summary = summarize(delivered(4, 1, 3, 2.5))
-    expected = Latency(p50=2.5, p95=4, p99=4, max=4, mean=2.625)
+    expected = Latency(p50=2.75, p95=4, p99=4, max=4, mean=2.625)
     assert summary.delivery_ms == expected
     assert summary.ack_ms == expected
 
 
 def test_what_never_came_is_never_left_out(delivered):
     summary = summarize(delivered(1, 2, 3, None))
-    assert summary.delivery_ms == Latency(p50=2, p95=None, p99=None, max=None, mean=None)
+    assert summary.delivery_ms == Latency(p50=2.5, p95=None, p99=None, max=None, mean=None)
     assert summary.ack_ms == summary.delivery_ms
     assert summary.counts == Counts(messages=4, stored=4, deliveries=4, delivered=3, lost=1, duplicates=0)
 
 
 def test_one_of_a_thousand_lost_leaves_the_percentiles(delivered):
     latency = summarize(delivered(*range(1, 1000), None)).delivery_ms
-    assert latency == Latency(p50=500, p95=950, p99=990, max=None, mean=None)
+    assert latency == Latency(p50=500.5, p95=950.65, p99=990.663333, max=None, mean=None)
 
 
 def test_a_run_without_messages(build):
@@ -191,7 +193,7 @@ def test_what_an_absent_device_does_not_get_is_neither_lost_nor_late(coming_and_
 
 def test_json_has_the_promised_shape(delivered, tmp_path):
     run = delivered(1, 2, 3, None)
-    statistics = {"p50": 2.0, "p95": None, "p99": None, "max": None, "mean": None}
+    statistics = {"p50": 2.5, "p95": None, "p99": None, "max": None, "mean": None}
     expected = {
         "run": run.id,
         "world": "sim",
@@ -217,7 +219,7 @@ def test_the_summary_is_a_frame_of_numbers(delivered):
     table = delivered(1, 2, 3, None).summary()
     assert list(table.index) == ["delivery", "ack"]
     assert list(table.columns) == ["count", "lost", "mean", "p50", "p95", "p99", "max"]
-    assert table.loc["delivery", ["count", "lost", "p50"]].tolist() == [4, 1, 2]
+    assert table.loc["delivery", ["count", "lost", "p50"]].tolist() == [4, 1, 2.5]
     assert table[["mean", "p95", "p99", "max"]].isna().all(axis=None)
     assert set(table.dtypes[["mean", "p50", "p95", "p99", "max"]].astype(str)) == {"float64"}
 
@@ -226,7 +228,8 @@ def test_worlds_side_by_side(delivered):
     table = compare_table([delivered(1, 2), delivered(1.23456, None, world="live")])
     assert list(table.columns) == ["sim", "live"]
     assert table.loc[["messages", "delivered", "lost", "duplicates"], "live"].tolist() == [2, 1, 1, 0]
-    assert table.loc["delivery p50 (ms)"].tolist() == [1.0, 1.235]
+    assert table.loc["delivery p50 (ms)"].tolist() == [1.5, None]
+    assert compare_table([delivered(1.23456)]).loc["delivery p50 (ms)", "sim"] == 1.235
     assert table.loc["ack max (ms)"].tolist() == [2.0, None]
     assert len(table) == 4 + 5 + 5
 

@@ -35,11 +35,11 @@ def test_a_curve_steps_up_at_each_latency(delivered, ax):
 def test_what_never_came_keeps_the_curve_below_one(delivered, ax):
     plots.cdf(delivered(1, 2, 3, None), ax, what=["delivery"])
     assert curve(ax)[1].tolist() == [0, 0.25, 0.5, 0.75, 0.75]
-    assert legend(ax) == ["sim delivery: p50 2 ms, p99 never (1 of 4 never)"]
+    assert legend(ax) == ["sim delivery: p50 2.5 ms, p99 never (1 of 4 never)"]
 
 
 def test_one_run_has_two_curves_and_two_worlds_have_four(delivered, ax):
-    worlds = [delivered(1, 2000), delivered(3, 4, world="live")]
+    worlds = [delivered(1, 1, 2000), delivered(3, 3, 4, world="live")]
     assert plots.cdf(worlds, ax) is ax
     assert legend(ax) == [
         "sim delivery: p50 1 ms, p99 2 s",

@@ -26,7 +26,7 @@ def test_html_says_it_all_in_a_small_table(delivered):
     html = delivered(1, 2, 3, None)._repr_html_()
     assert "<b>sim</b> · tiny · seed 1" in html
     assert "4 messages, 4 deliveries: 3 delivered, 1 lost, 0 duplicates" in html
-    assert "<tr><td>delivery</td><td>4</td><td>1</td><td>–</td><td>2.000</td><td>–</td>" in html
+    assert "<tr><td>delivery</td><td>4</td><td>1</td><td>–</td><td>2.500</td><td>–</td>" in html
     assert html.count("<tr>") == html.count("</tr>") == 3
 
 
