@@ -62,7 +62,9 @@ def simulate(
             traced.run(duration, progress)
             tables = traced.tables()
             series = traced.node_series(duration + scenario.drain)
-            return replace(tables, spans=traced.tracer.table(tables.deliveries), nodes=series)
+            tables = replace(tables, spans=traced.tracer.table(tables.deliveries), nodes=series)
+            traced.forget()
+            return tables
         world = World(scenario, plan(scenario, seed, duration), seed=seed)
         world.run(duration, progress)
         tables = world.tables()

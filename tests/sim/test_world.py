@@ -17,11 +17,13 @@ from run_rows import delivery_seconds
 import imsim
 from imsim.core import events, frames, gateway
 from imsim.core.gateway import Gateway
-from imsim.core.model import Code, Scene
+from imsim.core.model import Code, Message, Scene
 from imsim.core.reader import Reader
+from imsim.core.screen import LocalConversation
 from imsim.results import Kind, assemble, digest
 from imsim.scenario import Scenario, plan
 from imsim.sim import World, simulate
+from imsim.sim.spans import TracedWorld
 
 # What a message meets between the devices, one router: four backend links, and two of the clients.
 CONSTANT = {"network.client.latency": "1ms", "network.backend.latency": "2ms"}
@@ -391,5 +393,24 @@ def test_a_run_leaves_no_cycles_behind():
     try:
         world.run(SCENARIO.duration)
         assert gc.collect() == 0
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("world_class", [World, TracedWorld])
+def test_a_world_lets_go_of_what_its_run_has_made(world_class):
+    """For its parts hold each other, and to find that out takes the garbage collector long."""
+
+    def kept() -> int:
+        return sum(isinstance(thing, Message | LocalConversation) for thing in gc.get_objects())
+
+    world = world_class(SCENARIO, plan(SCENARIO))
+    before = kept()
+    gc.disable()
+    try:
+        world.run(SCENARIO.duration)
+        assert kept() > before + 100
+        world.forget()
+        assert kept() <= before
     finally:
         gc.enable()
