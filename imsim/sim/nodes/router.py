@@ -132,7 +132,7 @@ class RouterNode(Machines):
 
     def _to_users(self, frame: frames.ToUsers, now: float) -> None:
         assert self.users is not None
-        if type(frame) is frames.Deliver:
+        if type(frame) is frames.Deliver and self.work.takes(frame.op):
             message = frame.message
             numbers = [self.world.user_number(user) for user in frame.users]
             intent = intent_of(message.id_client)
