@@ -10,10 +10,25 @@ from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
+#: Whether it runs shows in fewer repetitions than its committed outputs are of.
+FEWER = {
+    "02_validation": [("RUNS = 8 ", "RUNS = 2 "), ("CUT, RHO = 400,", "CUT, RHO = 50,")],
+    "03_designs": [
+        ("simulate(chat, replications=20)", "simulate(chat, replications=5)"),
+        ("replications=20, precision={", "replications=5, max_replications=5, precision={"),
+        ("replications=8\n", "replications=3\n"),
+        ("tolerance=0.3, max_replications=12", "tolerance=1, replications=3, max_replications=3, high=9"),
+    ],
+}
+
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_the_notebook_runs(path, tmp_path):
     notebook = nbformat.read(path, as_version=4)
+    for many, few in FEWER.get(path.stem, ()):
+        cells = [cell for cell in notebook.cells if cell.cell_type == "code" and many in cell.source]
+        assert len(cells) == 1, many
+        cells[0].source = cells[0].source.replace(many, few)
     NotebookClient(notebook, timeout=120, kernel_name="python3").execute(cwd=str(tmp_path))
 
 

@@ -7,7 +7,7 @@ import pytest
 import imsim
 
 # 1 ms of links and a storage of mean 10 ms: with 50 users, 10 / (1 - rate / 2) ms is 30 at rate 4/3.
-QUEUE = imsim.Scenario(name="queue", duration=10.0, warmup=2.0).with_(
+QUEUE = imsim.Scenario(name="queue", duration=7.0, warmup=2.0).with_(
     {
         "network.client.latency": "250us",
         "network.backend.latency": "125us",
@@ -31,7 +31,7 @@ def test_the_load_may_be_anything_and_the_budget_ones_own():
         return run.to_json_dict()["delivery_ms"]["p50"]
 
     options = {"low": 40, "high": 300, "tolerance": 0.9, "replications": 3, "max_replications": 3, "metrics": [late]}
-    found = imsim.capacity(QUEUE.with_({"duration": 4.0}), "late < 50", over="population.users", jobs=1, **options)
+    found = imsim.capacity(QUEUE.with_({"duration": 3.0}), "late < 50", over="population.users", jobs=1, **options)
     assert 40 <= found.keeps < found.breaks <= 300
     assert float(found.keeps).is_integer()
 

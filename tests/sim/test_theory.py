@@ -27,10 +27,9 @@ from imsim.sim import Station
 RUNS = 8
 
 
-def design(rate: float, seconds: float, **topology: object) -> Scenario:
-    """Poisson arrivals of `rate` messages a second, of hundreds of users who write to all others, so that hardly ever
+def design(rate: float, seconds: float, users: int = 120, **topology: object) -> Scenario:
+    """Poisson arrivals of `rate` messages a second, of many users who write to all others, so that hardly ever
     two of one connection or one conversation meet; no links."""
-    users = 300
     return Scenario().with_(
         {
             "population.users": users,
@@ -68,10 +67,8 @@ def p99(values: np.ndarray) -> float:
 # --- the rows agree with the formulas --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("station", ["storage.append", "gateway.push"])
-def test_mm1(station):
-    tier, op = station.split(".")
-    runs = sample(design(60, 12, **{f"{tier}__service": {op: exponential(0.009)}}))
+def test_mm1():
+    runs = sample(design(60, 12, gateway__service={"push": exponential(0.009)}))
     agrees([run.mean() for run in runs], theory.mm1_sojourn(60, 0.009), 0.4)
     agrees([p99(run) for run in runs], theory.mm1_sojourn_quantile(60, 0.009, 0.99), 0.7)
 
@@ -80,7 +77,7 @@ def test_mmc_wait_and_how_many_wait():
     """The rows tell sojourns; what a message waited is what is left of them without its own service, which is drawn by
     its name."""
     rate, service, workers = 200, 0.015, 4
-    scenario = design(rate, 6, storage__workers=workers, storage__service={"append": exponential(service)})
+    scenario = design(rate, 6, 300, storage__workers=workers, storage__service={"append": exponential(service)})
 
     def waits(run: imsim.Run) -> np.ndarray:
         rows = run.deliveries.merge(run.messages[["intent", "intended_at"]], on="intent")
@@ -96,19 +93,19 @@ def test_mmc_wait_and_how_many_wait():
 
 def test_md1():
     runs = sample(design(60, 12, storage__service={"append": 0.01}))
-    agrees([run.mean() for run in runs], 0.01 + theory.mg1_wait(60, 0.01, 0.0), 0.15)
+    agrees([run.mean() for run in runs], 0.01 + theory.mg1_wait(60, 0.01, 0.0), 0.2)
 
 
 def test_mg1_with_lognormal_service():
     mean, scv = theory.lognormal_moments(0.005, 0.03)
-    runs = sample(design(60, 12, router__service={"send": {"kind": "lognormal", "median": 0.005, "p99": 0.03}}))
+    runs = sample(design(60, 9, router__service={"send": {"kind": "lognormal", "median": 0.005, "p99": 0.03}}))
     agrees([run.mean() for run in runs], mean + theory.mg1_wait(60, mean, scv), 0.25)
 
 
-@pytest.mark.parametrize(("room", "rate"), [(3, 60), (2, 100)])
-def test_mm1k_blocking(room, rate):
+def test_mm1k_blocking():
     """A send that is dropped and not repeated is one of which the sender knows nothing."""
-    scenario = design(rate, 700 / rate, gateway__service={"send": exponential(0.01)}, gateway__queue=room)
+    room, rate = 2, 100
+    scenario = design(rate, 5, gateway__service={"send": exponential(0.01)}, gateway__queue=room)
     scenario = scenario.with_({"policies.send_attempts": 1, "policies.send_timeout": 0.3, "warmup": 0.0})
     runs = sample(scenario, lambda run: (run.messages.outcome == "unknown").to_numpy())
     agrees([run.mean() for run in runs], theory.mm1k_blocking(rate, 0.01, room), 0.4)
@@ -117,7 +114,7 @@ def test_mm1k_blocking(room, rate):
 def test_tandem_of_mm1_is_erlang_end_to_end():
     service = exponential(0.008)
     tiers = {"gateway": "send", "router": "send", "storage": "append"}
-    runs = sample(design(60, 12, **{f"{tier}__service": {op: service} for tier, op in tiers.items()}))
+    runs = sample(design(60, 9, **{f"{tier}__service": {op: service} for tier, op in tiers.items()}))
     agrees([run.mean() for run in runs], 3 * theory.mm1_sojourn(60, 0.008), 0.2)
     for q in (0.5, 0.9, 0.99):
         quantiles = [float(np.quantile(run, q)) for run in runs]
@@ -157,7 +154,7 @@ def test_retransmissions_over_a_lossy_link():
     """Up with the message and down with its acknowledgement. Few enough frames that hardly one is held up by another
     one's loss; the lost ones are geometric on each way."""
     loss, again = 0.12, 0.02
-    scenario = design(60, 12).with_({"network.client": {"latency": "10ms", "loss": loss, "retransmit": again}})
+    scenario = design(60, 9).with_({"network.client": {"latency": "10ms", "loss": loss, "retransmit": again}})
 
     def acks(run: imsim.Run) -> np.ndarray:
         rows = run.messages[run.messages.intended_at >= 1e9]
@@ -222,7 +219,7 @@ def test_rows_are_those_of_a_plain_simpy_model_with_the_same_draws():
 
 # --- the intervals cover the truth ----------------------------------------------------------------------------------
 
-REPETITIONS, REPLICATIONS, JOBS, CUT = 800, 20, 3200, 200
+REPETITIONS, REPLICATIONS, JOBS, CUT = 400, 20, 3200, 200
 
 
 def departures(arrivals: np.ndarray, demands: np.ndarray) -> np.ndarray:
@@ -240,7 +237,7 @@ def test_the_recursion_is_the_station():
 
 
 def test_95_percent_intervals_cover_the_truth_as_often_as_they_say():
-    """M/M/1 at half its capacity: intervals over 20 replications of 3,000 messages, 800 times. p99 as everywhere (the
+    """M/M/1 at half its capacity: intervals over 20 replications of 3,000 messages, 400 times. p99 as everywhere (the
     median-unbiased quantile): by the nearest rank it is half a per cent too small on average, which costs two per cent
     of coverage."""
     draws = np.random.default_rng(20)
