@@ -376,6 +376,21 @@ class Conversations:
             entry.asked.append(up)  # the retry races the original: one answer for both
 
     # --- storing, letting out -----------------------------------------------------------------------------------------
+    #
+    # A conversation in memory is storage's plus `pending`, applied in order: the seqs of `pending` are dense and end
+    # right before `next_seq`, `members` and `state` are what they are after its last, and each entry keeps in `before`
+    # what they were before it. Of `pending` only the first may be let out; one behind it that is `stored` waits.
+    #
+    # Where storage refuses one, all behind it rest on what never was: their seqs, who may hear them, the refusals put
+    # off until them. So none is mended. `_take_back` cuts `pending` off there and goes back to that entry's `before`,
+    # and what asked for the entries, refused or not, is handed back as requests, in their order. `_wait_again` puts
+    # these before all that waits, with nothing known: what was looked up saw another state, and the answer to a look-up
+    # under way must find `request` gone. Then they are decided as if they had just come. Nothing that is cut off can be
+    # in the log: storage carries out what it is asked of a conversation in that order, so behind a refused one it has
+    # refused all before it meets what is decided anew; the answers that say so come later and find another entry under
+    # the key, or none (see `_appended`). `_overtaken`, whose seq somebody else has taken, lets out what is known to be
+    # stored and asks where the log ends, before anything is decided again. `_not_appended` need not ask, for its seq is
+    # free; but it must remember the original first, or its duplicate, handed back too, would be appended again.
 
     def _appended(self, conversation: _Conversation, message: Message, result: storage.Result, now: float) -> None:
         entry = conversation.recent.get((message.sender, message.id_client))

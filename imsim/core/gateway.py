@@ -128,6 +128,11 @@ class Gateway:
         """What `next_deadline` is about, for a shell that has no time to ask after each call."""
         return self._timers
 
+    @property
+    def unacknowledged(self) -> int:
+        """How many pushes are held until they are acknowledged, of all connections."""
+        return sum(connection.unacknowledged_count for connection in self._connections.values())
+
     def next_deadline(self) -> float | None:
         return self._timers.next_deadline()
 

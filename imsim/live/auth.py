@@ -108,16 +108,19 @@ class FrontDesk:
             return _error(405, f"{url.path}: use {allowed}")._replace(headers={"Allow": allowed})
         if url.path == "/healthz":
             return _json(200, {"status": "ok", **health})
-        user = parse_qs(url.query).get("user", [""])[0]
-        return self._with_key(url.path, user, authorization or "", now_wall)
+        users = parse_qs(url.query, keep_blank_values=True).get("user", [""])
+        return self._with_key(url.path, users, authorization or "", now_wall)
 
-    def _with_key(self, path: str, user: str, authorization: str, now_wall: float) -> Answer | Revocation:
+    def _with_key(self, path: str, users: list[str], authorization: str, now_wall: float) -> Answer | Revocation:
         scheme, _, key = authorization.partition(" ")
         # Header values are bytes that HTTP libraries show as Latin-1.
         given = key.strip().encode("latin-1", "replace")
         if scheme.lower() != "bearer" or not hmac.compare_digest(given, self._key):
             answer = _error(401, "wrong key; send the header 'Authorization: Bearer KEY' with the server's key")
             return answer._replace(headers={"WWW-Authenticate": "Bearer"})
+        if len(users) > 1:  # whichever were taken, it might be the one that a proxy before this server did not check
+            return _error(400, "user: give it once")
+        user = users[0]
         try:
             token, expires_at = self._tokens.issue(user, now_wall)
         except BadName as error:

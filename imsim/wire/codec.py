@@ -68,12 +68,24 @@ def encode(frame: frames.FromClient | frames.ToClient) -> bytes:
     return _PREFIXES[kind] + b"," + body[1:]
 
 
+def _strict(schema: Any) -> Any:
+    """Pydantic's schema, but taking neither "7" nor 7.0 nor true for 7; 7 is a number still. Only these four types, for
+    if all are strict, pydantic wants the dataclasses and enumerations themselves, which JSON does not have."""
+    if isinstance(schema, list):
+        return [_strict(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    strict = {key: _strict(part) for key, part in schema.items()}
+    return {**strict, "strict": True} if schema.get("type") in ("int", "str", "bool", "float") else strict
+
+
 _Frame = TypeVar("_Frame")
 
 
 def _decoder(direction: _Frame, whose: str) -> Callable[[str | bytes], _Frame]:
-    adapters: Mapping[object, tuple[type, TypeAdapter[Any]]] = {
-        frame.op: (frame, ADAPTERS[frame]) for frame in get_args(direction)
+    readers: Mapping[object, tuple[type, pydantic_core.SchemaValidator]] = {
+        frame.op: (frame, pydantic_core.SchemaValidator(_strict(ADAPTERS[frame].core_schema)))
+        for frame in get_args(direction)
     }
 
     def decode(text: str | bytes) -> _Frame:
@@ -81,17 +93,17 @@ def _decoder(direction: _Frame, whose: str) -> Callable[[str | bytes], _Frame]:
         if not isinstance(value, dict):
             raise WireError("a frame is a JSON object with an op")
         op = value.get("op")
-        kind, adapter = adapters.get(op, (None, None)) if isinstance(op, str) else (None, None)
-        if kind is None or adapter is None:
+        kind, reader = readers.get(op, (None, None)) if isinstance(op, str) else (None, None)
+        if kind is None or reader is None:
             raise UnknownOp(
-                f"op: {str(op)[:40]!r} is no frame of a {whose}; there are {', '.join(sorted(map(str, adapters)))}"
+                f"op: {str(op)[:40]!r} is no frame of a {whose}; there are {', '.join(sorted(map(str, readers)))}"
             )
         if not is_plain and kind in _REQUESTS:  # what a server sends may be read as far as it can be
             for key, part in value.items():
                 if fault := json_fault(key) or json_fault(part):
                     raise _wrong(kind, value, f"{_mended(key[:80])}: {fault}")
         try:
-            return cast(_Frame, adapter.validate_python(value))
+            return cast(_Frame, reader.validate_python(value))
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             field = ".".join(str(part)[:80] for part in first["loc"]) or "frame"

@@ -3,7 +3,7 @@
 The frames come from the codec's adapters, what they mean from the docstrings and comments of the core's dataclasses,
 the attachments from the core's table. So a new frame is in both documents as soon as the codec knows it.
 
-A schema says what is to be written. What is read is a little more lenient ("5" may stand for 5).
+A schema says what is to be written. What is read may have more in it: see `_LENIENT`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ _DIRECTIONS: Mapping[str, tuple[type, ...]] = {
 }
 _MEANING = {"FromClient": "A frame that a client sends.", "ToClient": "A frame that the server sends."}
 
-_LENIENT = "A field that has a default may be absent, both ways; ignore keys and ops that you do not know."
+_LENIENT = (
+    "A field that has a default may be absent, both ways; ignore keys and ops that you do not know. An integer is "
+    "written without a fraction."
+)
 _TOKEN = (
     "The token of the first frame, `login`, comes by HTTP from the same port: `GET /token?user=alice` with the header "
     "`Authorization: Bearer KEY`, where KEY is the server's, answers "

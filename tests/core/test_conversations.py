@@ -159,6 +159,17 @@ def test_a_retry_that_races_the_original_shares_its_answer(opened):
     assert len(opened.delivered) == 1
 
 
+def test_who_has_asked_once_is_told_by_the_answer_and_who_has_asked_again_by_a_push_as_well(opened):
+    """Whoever repeats may have given up by the time of the answer, and takes the message from a push only."""
+    opened.send("1")
+    opened.send("2")
+    opened.send("2", by=session(epoch=2, connection=2), resend=True)
+    opened.send("3", by=session(epoch=2, connection=2), resend=True)
+    opened.answer_all()
+    origins = {deliver.message.id_client: deliver.origin for deliver in opened.delivered}
+    assert origins == {"1": session(), "2": None, "3": None}
+
+
 def test_another_body_under_the_same_key_is_a_conflict_once_storage_has_answered(opened):
     opened.send("1", "text")
     opened.send("1", "other")  # storage may know that this one was first
@@ -855,6 +866,23 @@ def test_a_change_that_proves_a_duplicate_is_undone_in_memory(team):
     again.answer_all()
     assert answers(again) == [("1", 2), ("4", 5)]
     assert set(audiences(again)[-1][1]) == {"alice", "bob", "carol"}
+
+
+@pytest.mark.parametrize("how", [storage.Blocked, storage.Duplicate])
+@pytest.mark.parametrize("event", ["leave", "invite"])
+def test_who_came_or_left_by_a_change_that_was_not_stored_is_what_they_were(team, event, how):
+    """Also for those behind it, which had been decided by it."""
+    by, targets, other = ("bob", [], "bob") if event == "leave" else ("alice", ["carol"], "carol")
+    team.change("1", event, *targets, by=by)
+    team.say("2", by=other)
+    earlier = replace(team.storage.execute(storage.Get(TEAM, 1)), sender=by, id_client="1")
+    team.answer(result=lambda request: how() if how is storage.Blocked else how(earlier))
+    team.answer_all()
+    second = ("2", 2) if event == "leave" else ("2", Code.NOT_MEMBER)
+    assert [answer for answer in answers(team) if answer[0] == "2"] == [second]
+    team.say("3")
+    team.answer_all()
+    assert set(audiences(team)[-1][1]) == {"alice", "bob"}
 
 
 def ask(writer, id_client, event, by="alice", to="bob", **data):

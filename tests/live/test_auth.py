@@ -100,7 +100,13 @@ async def test_the_token_endpoint(world, key):
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {key}"}):
             status, body = await asyncio.to_thread(get, w.server.port, "/token?user=alice", **headers)
             assert (status, list(body)) == (401, ["error"])
-        for path in ("/token", "/token?user=", "/token?user=a%20b"):
+        for path in (
+            "/token",
+            "/token?user=",
+            "/token?user=a%20b",
+            "/token?user=alice&user=bob",
+            "/token?user=&user=bob",
+        ):
             status, body = await asyncio.to_thread(get, w.server.port, path, **right)
             assert status == 400
             assert "user" in body["error"]

@@ -145,24 +145,25 @@ def example(frame_type: type) -> dict[str, object]:
 
 
 def wrong_values(hint: object) -> list[object]:
-    """What can never stand for a value of this type (that "5" may stand for 5 is left open)."""
+    """What is no value of this type, though it may look like one: "5" is no 5."""
     wrong: list[object] = [[None], {"a": [1]}]
     if hint is str:
         wrong += [5, 1.5, True, None, []]
     elif hint in (int, float, bool):
-        wrong += ["x", None, [], {}, "", 1.5 if hint is not float else "1,5"]
+        wrong += ["x", None, [], {}, "", "7", "true", "1.5"]
+        wrong += {int: [1.5, True], float: [True], bool: [0, 1, 1.0]}[hint]
     elif isinstance(hint, type) and issubclass(hint, (Scene, Code)):
         wrong += ["no such", 1, None]
     elif typing.get_origin(hint) is list:
         wrong = ["x", 5, None, {"a": 1}, [[1]], [None]]
     elif typing.get_origin(hint) is dict:
-        wrong = ["x", 5, None, [1], {"a": "b"}, {"a": None}]
+        wrong = ["x", 5, None, [1], {"a": "b"}, {"a": None}, {"a": "5"}, {"a": True}]
     elif hint == dict[str, object] | None:
         wrong = ["x", 5, [1]]
     elif hint == str | None:
-        wrong = [5, [], {}]
+        wrong = [5, True, [], {}]
     elif hint in (bool | None, int | None):
-        wrong = ["x", [], {}]
+        wrong = ["x", [], {}, "1", 1 if hint == bool | None else True]
     elif dataclasses.is_dataclass(hint):
         wrong = ["x", 5, None, [1], {}]
     return wrong
@@ -201,6 +202,17 @@ def test_an_error_inside_a_message_names_its_path():
     page = {"op": "page", "messages": [example(Message), {**example(Message), "from": 5}], "cursors": {}, "more": False}
     with pytest.raises(WireError, match=r"^page\.messages\.1\.from: "):
         decode_from_server(json.dumps(page))
+
+
+def test_an_integer_has_no_fraction():
+    """Not even one of nothing, though a JSON Schema cannot say so."""
+    with pytest.raises(WireError, match=r"^read\.seq: "):
+        decode_from_client('{"op":"read","conversationId":"p2p:a:b","seq":7.0}')
+
+
+def test_an_integer_is_a_number_too():
+    told = decode_from_server('{"op":"logged_in","user":"a","device":"d","time":1,"heartbeat":75,"log":"x"}')
+    assert told == frames.LoggedIn("a", "d", 1, 75.0, "x")
 
 
 def test_the_sender_is_called_from_and_by_no_other_name():

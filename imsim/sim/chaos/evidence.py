@@ -124,6 +124,9 @@ class Evidence:
             self._crashes[node] += 1
         elif what == "shed":
             self.shed.add((peer, thing.id))
+        elif what == "repeated":
+            text = f"{thing.id} was pushed again to {peer}, who had acknowledged it"
+            self.found.append(("what_is_acknowledged_is_not_repeated", text))
         elif what == "start":
             self._logins.started(node)
         elif what == "revoke":

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from imsim.core import frames
-from imsim.core.model import is_chatroom
+from imsim.core.model import Message, is_chatroom
 from imsim.scenario import Stream
 from imsim.sim.chaos.faults import Windows
 
@@ -160,6 +160,10 @@ class Connection:
         else:
             self._latest[frame.op, ""] = frame.number
         return self.unacknowledged
+
+    def awaits(self, message: Message) -> bool:
+        """Whether this was pushed, and no acknowledgement of it has reached the gateway."""
+        return (message.conversation_id, message.seq) in self._messages
 
     def acknowledged(self, frame: frames.FromClient) -> None:
         """This has reached the gateway."""

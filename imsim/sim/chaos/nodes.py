@@ -312,6 +312,8 @@ class GatewayNode(Node):
     def emit(self, event: events.Pushed | events.Shed) -> None:
         if isinstance(event, events.Shed):  # a push itself stands in the trace
             self.world.note(self.name, "shed", f"{event.session.user}/{event.session.device}", event.message)
+        elif event.attempt > 1 and not self.connections[event.session.connection].awaits(event.message):
+            self.world.note(self.name, "repeated", f"{event.session.user}/{event.session.device}", event.message)
 
 
 class RouterNode(Node):

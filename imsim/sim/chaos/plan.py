@@ -7,6 +7,7 @@ from imsim.scenario import Draws, Scenario, Stream
 from imsim.sim.chaos.case import EARLIEST, Case, Step
 from imsim.sim.chaos.dice import Dice
 from imsim.sim.chaos.faults import KINDS, Fault
+from imsim.sim.chaos.rare import Rare
 from imsim.sim.chaos.workload import Targets, message, steps_of, targets_of
 
 USERS = ("alice", "bob", "carol", "dave", "erin")
@@ -41,6 +42,9 @@ def draw(seed: int, scenario: Scenario | None = None) -> Case:
             faults += tuple(Fault(fault.time, "lag", gateway, late) for gateway in nodes[:gateways])
     if faults and gateways > 1 and dice.chance(0.15):
         faults += _overtaken(dice, dice.pick(devices), nodes[:gateways], nodes[gateways:], duration)
+    rare = Rare(Dice(Stream(Draws(seed, "chaos"), 1)), devices, nodes[:gateways], nodes[gateways:], duration)
+    if faults:
+        rare.add_faults()
     return Case(
         seed,
         users,
@@ -51,8 +55,8 @@ def draw(seed: int, scenario: Scenario | None = None) -> Case:
         policies,
         *latencies,
         duration,
-        tuple(sorted(steps, key=lambda step: step.time)),
-        tuple(sorted(faults, key=lambda fault: fault.time)),
+        tuple(sorted((*steps, *rare.steps), key=lambda step: step.time)),
+        tuple(sorted((*faults, *rare.faults), key=lambda fault: fault.time)),
     )
 
 

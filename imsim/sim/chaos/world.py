@@ -191,6 +191,10 @@ class ChaosWorld:
         for connection in self._connections:
             if not connection.is_quiet or connection.unacknowledged:
                 return f"{connection.client.name} still has an unfinished connection to {connection.gateway.name}"
+        for gateway in self.gateways.values():
+            # What the gateway itself holds: it might be deaf to the acknowledgements that have reached it.
+            if held := gateway.machine.unacknowledged:
+                return f"{gateway.name} still holds {held} pushes, though all of them are acknowledged"
         for instance in (*self.instances(), *self.probes):
             if instance.is_live:
                 if instance.machine.state != State.ONLINE:
