@@ -15,7 +15,10 @@ from imsim.core import amendments, friends, groups
 from imsim.core.attachments import ATTACHMENTS
 from imsim.core.changes import SILENT
 from imsim.core.frames import GATEWAY_OPS
+from imsim.core.gateway import READS
 from imsim.core.model import Code
+from imsim.core.policies import Policies
+from imsim.core.sizes import largest_from_client, largest_to_client
 
 TEXT = DOCUMENT.read_text()
 
@@ -87,6 +90,16 @@ def test_every_change_is_explained():
         assert f"`{event}`" in TEXT
         assert event in SILENT
     assert {event for event, silent in told.items() if silent} == set(groups.EVENTS) & SILENT
+
+
+def test_the_largest_frames_are_as_large_as_it_says():
+    said = [int(number.replace(",", "")) for number in re.findall(r"([\d,]+) bytes", TEXT[: TEXT.index("## 1.")])]
+    assert said == [largest_from_client(Policies()), largest_to_client(Policies())]
+
+
+def test_the_reads_under_way_are_as_many_as_it_says():
+    (row,) = [row for row in table("| limit | by default |") if row[0].startswith("`sync`, `history`")]
+    assert row[1] == str(READS)
 
 
 def test_the_limits_are_as_they_stand_there():

@@ -7,7 +7,7 @@ What a room remembers of its latest messages is for repeated sends, for recalls 
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Protocol
 
 from imsim.core import amendments, events, frames, rules
@@ -15,6 +15,7 @@ from imsim.core.changes import Refused, asked_for
 from imsim.core.limits import Bucket
 from imsim.core.model import Code, Message, Session
 from imsim.core.policies import Policies
+from imsim.core.sizes import Room, body_bytes
 
 _REMEMBERED = 1_000  # messages: so far back a repeated send is not said twice, and can be taken back what was said
 
@@ -77,7 +78,9 @@ class Chatrooms:
             here[session] = None
             room.users[session.user] = room.users.get(session.user, 0) + 1
         count = max(0, min(frame.recent, self._policies.room_recent))
-        recent = list(islice(reversed(room.messages.values()), count))[::-1]
+        space = Room(self._policies.page_bytes)
+        latest = islice(reversed(room.messages.values()), count)
+        recent = list(takewhile(lambda message: space.takes(body_bytes(message)), latest))[::-1]
         self._answer(up, frames.Entered(frame.name, len(room.users), recent, frame.number))
 
     def _leave(self, session: Session, id: str) -> None:

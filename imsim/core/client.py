@@ -346,19 +346,19 @@ class Client:
         if self._policies.receipts == "delivered":
             for id in {message.conversation_id: None for message in frame.messages}:
                 self._reader.tell_delivered(self._reader.conversation(id), now)
+        for place in frame.places:
+            if place.version:
+                self._take_place(place)
         return self.state == State.SYNCING and frame.number == self._sync_number
 
     def _page(self, frame: frames.Page, now: float) -> None:
         if self._take_page(frame, now):
             self._inbox = frame.inbox
+            self._version = frame.version or self._version
             self._sync(None, now)
 
     def _sync_done(self, frame: frames.SyncDone, now: float) -> None:
-        is_latest = self._take_page(frame, now)
-        for place in frame.places:
-            if place.version:
-                self._take_place(place)
-        if not is_latest:
+        if not self._take_page(frame, now):
             return
         self._inbox, self._version = frame.inbox, frame.version
         if self._sync_again:

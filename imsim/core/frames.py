@@ -106,7 +106,8 @@ class Noted:
 @dataclass(slots=True)
 class Sync:
     """Send what this device misses. `cursors`: conversation -> seq up to which it holds everything (absent: 0);
-    `version`: that of its last `sync_done`, and `inbox` that of its last `page` or `sync_done` (0, or absent: none);
+    `version`: that of its last `sync_done`, or `page` that has one, and `inbox` that of its last `page` or `sync_done`
+    (0, or absent: none);
     `place_version`: that of the newest place it has, however it came.
 
     Answered by `page`, upon which the client asks again, with what it holds by then, or by `sync_done`, the last of
@@ -338,13 +339,16 @@ class Notify:
 @dataclass(slots=True)
 class Page:
     """Messages that the device missed, in seq order within each conversation: having applied it, the device holds
-    everything up to `cursors`. There is more: `sync` again."""
+    everything up to `cursors`. There is more: `sync` again. `places` and `version` are as in `sync_done`, where there
+    are more places than fit into one frame; else there are none, and it is 0."""
 
     op: ClassVar[str] = "page"
     messages: list[Message]
     cursors: dict[str, int]
     inbox: int = 0
     number: int = 0
+    places: list[Place] = field(default_factory=list)
+    version: int = 0
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ are repeated until the device has acknowledged them.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -21,6 +22,11 @@ from imsim.core.timers import Timer, Timers
 _CHATROOM = Scene.CHATROOM  # asked for with every push
 _LONGEST_PUSH_TIMEOUT = 60.0  # seconds; repeated pushes back off up to this
 _LONGEST_REF = 256  # characters of the ref of a bad request that its refusal repeats
+_READ_AGAIN = 1.0  # seconds after which who has too many reads under way is to ask again
+
+#: Reads of a connection that storage may have under way: each answer is a page in memory until it is written, however
+#: slowly the connection takes it.
+READS = 16
 
 _KICKED = {
     Code.REPLACED: "this device logged in on another connection",
@@ -72,6 +78,7 @@ class _Connection:
         "login",
         "marks",
         "marks_timer",
+        "reads",
         "resyncs",
         "room_bucket",
         "rooms",
@@ -99,6 +106,7 @@ class _Connection:
         #: By conversation, what it has `delivered` that is still to be passed on, where there is a limit.
         self.marks: dict[str, frames.Delivered] = {}
         self.marks_timer: Timer | None = None
+        self.reads: deque[float] = deque()  # when those were asked that are not answered
 
 
 class Gateway:
@@ -361,13 +369,26 @@ class Gateway:
         if marks:  # not at this very moment, which rounding might make of it
             connection.marks_timer = self._timers.at(now + max(wait, 0.001), self._pass_marks_on, connection)
 
+    def _look_up(
+        self, connection: _Connection, frame: frames.Sync | frames.History | frames.ReadCount, now: float
+    ) -> None:
+        reads = connection.reads
+        while reads and reads[0] <= now - self._policies.storage_timeout:
+            reads.popleft()  # its answer was lost: it must not count for ever
+        if len(reads) >= READS:
+            text = f"more than {READS} reads are not answered yet"
+            self._reject(connection, frame.op, frame.ref, Code.RATE_LIMITED, text, _READ_AGAIN, frame.number)
+        elif not self._is_too_fast(connection, frame, now):
+            reads.append(now)
+            self._to_own_user(connection, frame, now)
+
     def _sync(self, connection: _Connection, frame: frames.Sync, now: float) -> None:
         self._latest_acknowledged(connection, (frames.Resync.op, ""), frame.resync)
         if len(frame.cursors) > CURSORS:
             text = f"cursors: of at most {CURSORS} conversations"
             self._reject(connection, frame.op, frame.ref, Code.BAD_REQUEST, text, number=frame.number)
-        elif not self._is_too_fast(connection, frame, now):
-            self._to_own_user(connection, frame, now)
+        else:
+            self._look_up(connection, frame, now)
 
     def _noted(self, connection: _Connection, frame: frames.Noted, now: float) -> None:
         self._latest_acknowledged(connection, (frames.Placed.op, frame.conversation_id), frame.version)
@@ -403,6 +424,8 @@ class Gateway:
                     connection.resyncs += 1
                     self._push_latest(connection, frames.Resync(connection.resyncs), "", connection.resyncs, now)
                 else:
+                    if connection.reads and _is_read_answered_by(down):
+                        connection.reads.popleft()
                     self._port.send(connection.id, down)
         elif isinstance(frame, frames.Attached):
             self._attached(frame, now)
@@ -522,6 +545,16 @@ class Gateway:
             self._port.to_user(connection.session.user, frames.Detach(connection.session))
 
 
+_READ_OPS = (frames.Sync.op, frames.History.op, frames.ReadCount.op)
+_READ_ANSWERS = (frames.Page, frames.SyncDone, frames.HistoryPage, frames.ReadCounted)
+
+
+def _is_read_answered_by(frame: frames.ToClient) -> bool:
+    if type(frame) is frames.Rejected:
+        return frame.request in _READ_OPS
+    return type(frame) in _READ_ANSWERS
+
+
 _HANDLERS: dict[type, Callable[[Gateway, _Connection, Any, float], None]] = {
     frames.Send: Gateway._send,
     frames.Delivered: Gateway._delivered,
@@ -530,8 +563,8 @@ _HANDLERS: dict[type, Callable[[Gateway, _Connection, Any, float], None]] = {
     frames.Sync: Gateway._sync,
     frames.Read: Gateway._ask_own_user,
     frames.SetConversation: Gateway._set_conversation,
-    frames.History: Gateway._ask_own_user,
-    frames.ReadCount: Gateway._ask_own_user,
+    frames.History: Gateway._look_up,
+    frames.ReadCount: Gateway._look_up,
     frames.EndSession: Gateway._ask_own_user,
     frames.Enter: Gateway._enter,
     frames.Leave: Gateway._leave,

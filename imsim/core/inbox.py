@@ -51,6 +51,8 @@ class Inbox:
             return Taken.SHOW
         if seq < self.next_seq or seq in self._ahead or seq in self._own:
             return Taken.REPEATED
+        if len(self._ahead) >= _AHEAD and seq < (furthest := max(self._ahead)):
+            del self._ahead[furthest]  # or what is fetched to fill the gap would find no place, and be fetched for ever
         if len(self._ahead) < _AHEAD:
             self._ahead[seq] = (message, route, now)
         return Taken.AHEAD

@@ -11,6 +11,7 @@ from typing import Any
 from imsim.core import amendments
 from imsim.core.friends import are_friends
 from imsim.core.model import Message, Place, Scene, p2p_id, p2p_members
+from imsim.core.sizes import Room, body_bytes
 from imsim.core.storage import (
     NOTED,
     Ahead,
@@ -42,6 +43,7 @@ from imsim.core.storage import (
     Saved,
     SavePlace,
     UserState,
+    add_places,
     may_have_blocked,
     peers,
 )
@@ -334,12 +336,13 @@ class MemoryStorage:
     def _missed(self, request: Missed) -> MissedPage | Ahead:
         if self._is_ahead(request):
             return Ahead()
-        page = self._missed_in_logs(request) if self._inboxes is None else self._missed_in_inbox(request)
+        room = Room(request.page_bytes)
+        page = self._missed_in_logs(request, room) if self._inboxes is None else self._missed_in_inbox(request, room)
         if not page.more:
             user = request.session.user
             places = (self._logs[conversation].place(user) for conversation in self._sorted_conversations(user))
-            page.places = tuple(place for place in places if place.version > request.version or not request.version)
-            page.version = self._versions.get(user, 0)
+            changed = (place for place in places if place.version > request.version or not request.version)
+            add_places(page, request, changed, self._versions.get(user, 0), room)
         return page
 
     def _is_ahead(self, request: Missed) -> bool:
@@ -355,23 +358,23 @@ class MemoryStorage:
     def _sorted_conversations(self, user: str) -> list[str]:
         return sorted(self._conversations_of.get(user, ()))
 
-    def _missed_in_logs(self, request: Missed) -> MissedPage:
+    def _missed_in_logs(self, request: Missed, room: Room) -> MissedPage:
         page = MissedPage([], {}, more=False, reads=0)
         for conversation in self._sorted_conversations(request.session.user):
             log, user = self._logs[conversation], request.session.user
             cursor = max(0, request.cursors.get(conversation, 0))
-            room = request.limit - len(page.messages)
-            found = list(islice(log.seen_by(user, cursor), room + 1))
-            page.messages += found[:room]
             page.reads += 1
-            if len(found) > room:
-                page.more = True
-                page.cursors[conversation] = found[room - 1].seq if room else cursor
-                break
+            for message in log.seen_by(user, cursor):
+                if len(page.messages) == request.limit or not room.takes(body_bytes(message)):
+                    page.more = True
+                    page.cursors[conversation] = cursor
+                    return page
+                page.messages.append(message)
+                cursor = message.seq
             page.cursors[conversation] = max(cursor, log.end_for(user))
         return page
 
-    def _missed_in_inbox(self, request: Missed) -> MissedPage:
+    def _missed_in_inbox(self, request: Missed, room: Room) -> MissedPage:
         assert self._inboxes is not None
         inbox = self._inboxes.get(request.session.user, [])
         page = MissedPage([], {}, more=False, inbox=max(0, request.inbox))
@@ -380,7 +383,7 @@ class MemoryStorage:
             log = self._logs[conversation]
             message = log.as_seen_by(request.session.user, log.messages[row.seq - 1])  # as it is by now
             if message.seq > request.cursors.get(conversation, 0):  # else the device got it by a push
-                if len(page.messages) == request.limit:
+                if len(page.messages) == request.limit or not room.takes(body_bytes(message)):
                     page.more = True
                     break
                 page.messages.append(message)
@@ -394,4 +397,7 @@ class MemoryStorage:
             return None
         seen = log.seen_by(request.user, max(0, request.first - 1))
         found = list(takewhile(lambda message: message.seq <= request.last, seen))
-        return RangePage(found[-request.limit :], more=len(found) > request.limit)
+        room = Room(request.page_bytes)
+        latest = takewhile(lambda message: room.takes(body_bytes(message)), reversed(found[-request.limit :]))
+        page = list(latest)[::-1]
+        return RangePage(page, more=len(found) > len(page))

@@ -35,6 +35,7 @@ class Policies:
     content_bytes: int = 16_384
     send_queue: int = 1_024
     page: int = 100
+    page_bytes: int = 262_144
     open_conversations: int = 100_000
     group_size: int = 5_000
     user_rate: float = 0.0

@@ -250,7 +250,10 @@ class Reader:
                 self.show_following(conversation, now)
             conversation.pull, conversation.has_begun = None, True
             self.tell_delivered(conversation, now)
-            self.look_for_gap(conversation, now)
+            if frame.more and conversation.inbox.held_since is not None:
+                self._pull(conversation, now)  # the rest of what was too large for a page: no push is to be waited for
+            else:
+                self.look_for_gap(conversation, now)
         if asked.ref in self._wanted:
             self._wanted.remove(asked.ref)
             self._emit(events.History(frame.conversation_id, frame.first, frame.last, frame.messages, frame.more))

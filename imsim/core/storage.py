@@ -9,10 +9,14 @@ has died since is carried out within policies.storage_timeout, or never.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, get_args
 
 from imsim.core.model import Message, Place, Scene, Session, is_p2p, p2p_id
+from imsim.core.sizes import Room, utf8_bytes
+
+_ANY = 1 << 62  # bytes: no bound
 
 # --- requests -------------------------------------------------------------------------------------------------------
 
@@ -169,9 +173,10 @@ class CountRead:
 class Missed:
     """At most `limit` messages of the session's user's conversations after `cursors` (absent: 0), in seq order within
     each conversation; and with the last of them the user's places that changed after `version` (after 0: all places,
-    changed or not). `inbox`: up to where the user's inbox was looked through before; `place_version`: that of the
-    newest place that is known. -> MissedPage, or Ahead where one of these is beyond what there is: of the cursors this
-    is looked up only if `doubted`, as it takes a read for each."""
+    changed or not). What users wrote in both has at most `page_bytes` (see `sizes.Room`); where the places do not fit,
+    they come in the order of their changes. `inbox`: up to where the user's inbox was looked through before;
+    `place_version`: that of the newest place that is known. -> MissedPage, or Ahead where one of these is beyond what
+    there is: of the cursors this is looked up only if `doubted`, as it takes a read for each."""
 
     op: ClassVar[str] = "missed"
     session: Session
@@ -182,12 +187,14 @@ class Missed:
     number: int = 0  # the asker's own
     place_version: int = 0
     doubted: bool = False
+    page_bytes: int = _ANY
 
 
 @dataclass(slots=True)
 class Range:
-    """The messages from `first` to `last`, at most `limit` of them, the latest. `asked` is the asker's own.
-    -> RangePage, or None if the user has no such conversation."""
+    """The messages from `first` to `last`, at most `limit` of them with at most `page_bytes` of bodies (see
+    `sizes.Room`), the latest. `asked` is the asker's own. -> RangePage, or None if the user has no such
+    conversation."""
 
     op: ClassVar[str] = "range"
     user: str
@@ -196,6 +203,7 @@ class Range:
     last: int
     limit: int
     asked: object = None
+    page_bytes: int = _ANY
 
 
 LookUp = Find | Get | Between
@@ -307,7 +315,8 @@ class ReadCount:
 
 @dataclass(slots=True)
 class MissedPage:
-    """`places` and `version`, where the user's log stands, belong to the last page. `inbox`: up to where the user's
+    """`places` come with the last of the messages, and `version`, up to where the user's log of them has been brought.
+    `more`: of messages or of places. `inbox`: up to where the user's
     inbox was looked through. `reads`: how many places storage had to look at for it."""
 
     messages: list[Message]
@@ -379,3 +388,17 @@ def peers(conversation_id: str, members: tuple[str, ...], user: str) -> tuple[st
     if not is_p2p(conversation_id):
         return ()
     return tuple([member for member in members if member != user])
+
+
+def add_places(page: MissedPage, asked: Missed, places: Iterable[Place], version: int, room: Room) -> None:
+    """With the last of the messages: `places` that changed after what was asked for, as far as there is room for what
+    the user wrote in them; `version` is where the user's log stands."""
+    taken: list[Place] = []
+    for place in sorted(places, key=lambda place: place.version):
+        if not room.takes(utf8_bytes(place.custom)):
+            page.more = True
+            version = max(asked.version, taken[-1].version if taken else 0)
+            break
+        taken.append(place)
+    page.places = tuple(sorted(taken, key=lambda place: place.conversation_id))
+    page.version = version

@@ -217,7 +217,10 @@ class Users:
             self._delivered(user, frame.conversation_id, frame.seq, now)
         elif isinstance(frame, frames.History):
             limit = self._policies.page
-            self._port.store(storage.Range(user.id, frame.conversation_id, frame.first, frame.last, limit, up))
+            page_bytes = self._policies.page_bytes
+            self._port.store(
+                storage.Range(user.id, frame.conversation_id, frame.first, frame.last, limit, up, page_bytes)
+            )
         elif isinstance(frame, frames.ReadCount):
             self._port.store(storage.CountRead(user.id, frame.conversation_id, frame.seq, up))
         elif isinstance(frame, frames.EndSession):
@@ -425,10 +428,18 @@ class Users:
         doubted = any(
             seq > (place.last_seq if (place := user.places.get(id)) else 0) for id, seq in frame.cursors.items()
         )
-        page, places = self._policies.page, frame.place_version
+        policies, places = self._policies, frame.place_version
         self._port.store(
             storage.Missed(
-                session, frame.cursors, page, frame.version, frame.inbox, frame.number, places, doubted=doubted
+                session,
+                frame.cursors,
+                policies.page,
+                frame.version,
+                frame.inbox,
+                frame.number,
+                places,
+                doubted,
+                policies.page_bytes,
             )
         )
 
@@ -450,9 +461,9 @@ class Users:
         for place in result.places:
             self._learn(user, place, now)
         messages, cursors, inbox, number = result.messages, result.cursors, result.inbox, request.number
-        answer: frames.Page | frames.SyncDone = frames.Page(messages, cursors, inbox, number)
+        places = [user.place(place.conversation_id).view() for place in result.places]
+        answer: frames.Page | frames.SyncDone = frames.Page(messages, cursors, inbox, number, places, result.version)
         if not result.more:
-            places = [user.place(place.conversation_id).view() for place in result.places]
             answer = frames.SyncDone(messages, cursors, places, result.version, inbox, number)
         self._to_all(asker, answer)
 

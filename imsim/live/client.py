@@ -384,8 +384,10 @@ class LiveClient:
             self._attempt = None
 
     async def _open_socket(self) -> ClientSocket:
-        loop, uri = asyncio.get_running_loop(), self._uri
-        _, socket = await loop.create_connection(lambda: ClientSocket(self, uri), uri.host, uri.port, ssl=self._ssl)
+        loop, uri, policies = asyncio.get_running_loop(), self._uri, self._policies
+        _, socket = await loop.create_connection(
+            lambda: ClientSocket(self, uri, policies), uri.host, uri.port, ssl=self._ssl
+        )
         try:
             await socket.handshake
         except BaseException:

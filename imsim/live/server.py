@@ -13,6 +13,7 @@ from http import HTTPStatus
 from ssl import SSLContext
 
 from websockets.datastructures import Headers
+from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.server import ServerProtocol
@@ -20,16 +21,17 @@ from websockets.server import ServerProtocol
 from imsim import wire
 from imsim.core import events, frames, storage
 from imsim.core.exceptions import RunError
-from imsim.core.limits import CURSORS
 from imsim.core.model import Code
 from imsim.core.node import Node
 from imsim.core.policies import Policies
+from imsim.core.sizes import largest_from_client, largest_to_client
 from imsim.live.alarm import Alarm
 from imsim.live.auth import Answer, FrontDesk, Revocation, Tokens
 from imsim.live.stores import Store
 from imsim.live.websocket import CLOSE_TIMEOUT, LOGGER, WebSocket, text_frame
 
 _BACKLOG = 4096  # connections that may wait to be accepted: a crowd that lost its server comes back together
+_PUSHED_MEANWHILE = 1 << 20  # bytes that may wait beyond the largest frame
 _FLUSH_TIMEOUT = 10.0  # seconds that a stop waits for storage
 
 
@@ -77,11 +79,9 @@ class Server:
         self._down = False
         self.login_timeout = policies.login_timeout
         self._storage_timeout = policies.storage_timeout
-        self.write_limit = write_limit or max(1 << 20, 2 * policies.page * policies.content_bytes)
-        # The largest frames that a client may have cause to send: JSON can take six bytes for one; content, file and
-        # custom may be as long each; a change names all members of a group, a sync every conversation of the device, in
-        # up to 160 bytes each.
-        self.max_size = (1 << 16) + 18 * policies.content_bytes + 70 * policies.group_size + 160 * CURSORS
+        # Who reads slowly but steadily gets through any frame, and what is pushed meanwhile.
+        self.write_limit = write_limit or largest_to_client(policies) + _PUSHED_MEANWHILE
+        self.max_size = largest_from_client(policies)
 
     # --- for the caller ---------------------------------------------------------------------------------------------
 
@@ -113,10 +113,11 @@ class Server:
             return
         self._stop_listening()
         await self._flush_store()
+        self._port.close_code = CloseCode.GOING_AWAY
         self.node.shut_down(self._clock())
         self.settle_machine()
         for connection in list(self._transports):
-            connection.close(1001)
+            connection.close(CloseCode.GOING_AWAY)
         lost = [connection.lost() for connection in self._transports]
         if lost:
             await asyncio.wait(lost, timeout=CLOSE_TIMEOUT + 1.0)
@@ -278,6 +279,7 @@ class _Port:
         self.store = store.submit
         self._on_event = on_event
         self.shed = 0
+        self.close_code = CloseCode.NORMAL_CLOSURE
         self.asked: list[tuple[int, str]] = []
         self._frame: frames.ToClient | None = None
         self._wire = b""
@@ -292,7 +294,7 @@ class _Port:
     def close(self, connection: int) -> None:
         target = self._connection(connection)
         if target is not None:
-            target.close()
+            target.close(self.close_code)
 
     def authenticate(self, connection: int, token: str) -> None:
         self.asked.append((connection, token))

@@ -3,11 +3,11 @@ around them, what a link's bandwidth does."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from imsim.core import frames, storage
-from imsim.core.model import HasBody, Message
+from imsim.core.model import Message
+from imsim.core.sizes import body_bytes, utf8_bytes
 
 #: What a frame weighs besides its content, in bytes, and each message in a page. The wire's JSON around the content has
 #: 13 (ping) to 218 (push); a WebSocket header 2 to 8, a TLS 1.3 record 22, TCP and IP 40 more: 80 to 290, most frames
@@ -23,16 +23,6 @@ _WITH_CUSTOM = (frames.SetConversation, storage.SavePlace)
 _PASSED_ON = (frames.Up, frames.Down, frames.Hint)
 
 
-def body_bytes(body: HasBody) -> int:
-    """Of one message: its content, custom and attachment, in UTF-8. (What an attachment tells of is kept elsewhere.)"""
-    total = _utf8(body.content)
-    if body.custom is not None:
-        total += _utf8(body.custom)
-    if body.file is not None:
-        total += _utf8(json.dumps(body.file, ensure_ascii=False, separators=(",", ":")))
-    return total
-
-
 def carried_bytes(carrier: Any) -> int:
     """Of all that users wrote in a frame, a request or a result; 0 for those without."""
     if isinstance(carrier, _BODIES):
@@ -46,7 +36,7 @@ def carried_bytes(carrier: Any) -> int:
     if isinstance(carrier, list):  # of pushes that go as one
         return sum(map(carried_bytes, carrier))
     if isinstance(carrier, _WITH_CUSTOM) and carrier.custom is not None:
-        return _utf8(carrier.custom)
+        return utf8_bytes(carrier.custom)
     return 0
 
 
@@ -59,7 +49,3 @@ def frame_bytes(thing: Any) -> int:
         thing = thing.frame
     parts = len(thing.messages) if isinstance(thing, _WITH_MESSAGES) else 0
     return FRAME_OVERHEAD * (1 + parts) + carried_bytes(thing)
-
-
-def _utf8(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode())

@@ -93,3 +93,45 @@ def test_nobody_elses_and_none_that_is_not_there(world):
         ("history", Code.NO_CONVERSATION)
     ] * 3
     assert carol.of(events.History) == []
+
+
+LARGE = "x" * 50
+
+
+def test_however_few_bytes_a_page_has_the_same_is_to_be_seen(make_world):
+    """At a login, in a gap that is fetched, by looking back: page by page, of one message each."""
+    seen = []
+    for limits in ({}, {"page_bytes": 60}):
+        world = make_world(**limits)
+        alice, bob = with_messages(world, 2)
+        for number in (3, 4):
+            alice.send("bob", f"{number} {LARGE}", str(number))
+        bob.stop()
+        for number in range(5, 9):
+            alice.send("bob", f"{number} {LARGE}", str(number))
+        for number, to in enumerate(("carol", "dave"), 9):
+            alice.send(to, "hello", str(number))
+            alice.set_conversation(f"p2p:alice:{to}", custom=f"{number} {LARGE}")
+        bob.start()
+        late = world.device("bob", "d1").start()
+        other = world.device("alice", "d1").start()
+        pages = [history(bob, 1, 8)]
+        while pages[-1].more:
+            pages.append(history(bob, 1, pages[-1].messages[0].seq - 1))
+        whole = [content for page in reversed(pages) for content in contents(page)]
+        assert len(pages) == (6 if limits else 1)  # the first three fit into one
+        places = [(line.custom, line.unread, line.last_msg.content) for line in other.lines.values()]
+        seen.append((bob.shown, late.shown, other.shown, whole, bob.unread(AB), places))
+    assert seen[0] == seen[1]
+
+
+def test_a_gap_of_several_pages_is_filled_without_waiting_for_each(make_world):
+    world = make_world(page_bytes=10, gap_wait=3.0)
+    alice, bob = world.device("alice").start(), world.device("bob").start()
+    bob.lose(lambda frame: frame.op in ("push", "notify"))
+    for number in range(1, 7):
+        alice.send("bob", f"{number} {LARGE}", str(number))
+    bob.lose_nothing()
+    alice.send("bob", f"7 {LARGE}", "7")
+    world.advance(3.5)
+    assert [content[0] for content in bob.shown] == list("1234567")

@@ -8,7 +8,7 @@ import pytest
 from core.builders import AB, TEAM, message, place, send, session
 
 from imsim.core import events, frames
-from imsim.core.gateway import Gateway
+from imsim.core.gateway import READS, Gateway
 from imsim.core.limits import CURSORS
 from imsim.core.model import Code, Scene
 from imsim.core.policies import Policies
@@ -1146,3 +1146,71 @@ def test_blocking_goes_to_ones_own_user(access):
         frame = frames.SetConversation(id, blocked=True)
         access.receive(frame)
         assert ups(access) == [(frame, "bob")]
+
+
+# --- reads under way ------------------------------------------------------------------------------------------------
+
+READ = [frames.History(AB, 1, 2, 5), frames.ReadCount(AB, 1, 5), frames.Sync({AB: 1}, number=5)]
+ANSWERS = [
+    frames.HistoryPage(AB, 1, 2, [], number=5),
+    frames.ReadCounted(AB, 1, 0, 1, 5),
+    frames.SyncDone([], {}, [], 0, number=5),
+    frames.Page([], {}, number=5),
+    frames.Rejected("history", f"{AB}:1-2", Code.UNAVAILABLE, number=5),
+]
+
+
+def passed_on(access):
+    return sum(method == "to_user" for method, _ in access.port.take())
+
+
+@pytest.mark.parametrize("frame", READ, ids=lambda frame: frame.op)
+@pytest.mark.parametrize("answer", ANSWERS, ids=lambda frame: frame.op)
+def test_a_connection_has_only_so_many_reads_under_way(access, frame, answer):
+    one = access.live()
+    for _ in range(READS):
+        access.receive(frame)
+    assert passed_on(access) == READS
+    access.receive(frame)
+    ((to, rejected),) = access.sent()
+    assert (to, rejected.request, rejected.ref, rejected.number) == (1, frame.op, frame.ref, 5)
+    assert (rejected.code, rejected.retry_after) == (Code.RATE_LIMITED, 1.0)
+    access.from_router(frames.Down((one,), answer))
+    access.port.take()
+    access.receive(frame)
+    access.receive(frame)
+    assert passed_on(access) == 1
+
+
+def test_what_is_no_answer_to_a_read_makes_no_room_and_other_requests_are_not_concerned(access):
+    one = access.live()
+    for _ in range(READS):
+        access.receive(READ[0])
+    access.push(one)
+    for frame in (frames.Done("read", AB), frames.Rejected("read", AB, Code.UNAVAILABLE)):
+        access.from_router(frames.Down((one,), frame))
+    access.port.take()
+    access.receive(frames.Read(AB, 1))
+    access.receive(READ[0])
+    assert passed_on(access) == 1
+
+
+def test_a_read_whose_answer_was_lost_does_not_count_for_ever(access):
+    access.live()
+    for _ in range(READS):
+        access.receive(READ[0])
+    access.advance(access.policies.storage_timeout)
+    access.port.take()
+    access.receive(READ[0])
+    assert passed_on(access) == 1
+
+
+def test_a_read_that_comes_too_fast_is_not_under_way():
+    access = Access(user_rate=1.0, user_burst=1)
+    access.live()
+    for _ in range(3 * READS):
+        access.receive(READ[0])
+    assert passed_on(access) == 1
+    access.advance(1.0)
+    access.receive(READ[0])
+    assert passed_on(access) == 1

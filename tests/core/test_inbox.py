@@ -202,3 +202,20 @@ def test_what_was_held_back_keeps_its_route():
     inbox.take(message(2), Route.SYNC, 0.0)
     inbox.take(message(1), Route.PUSH, 0.0)
     assert [route for _, route in inbox.following()] == [Route.SYNC]
+
+
+def test_what_is_fetched_for_the_gap_finds_a_place_however_much_is_held_back():
+    """It comes from the gap's end backwards, where it is too large for one page."""
+    inbox = Inbox()
+    for seq in range(11, 11 + _AHEAD):
+        inbox.take(message(seq), Route.PUSH, 1.0)
+    assert inbox.gap(0) == (1, 10)
+    for seq in (10, 9):
+        assert inbox.take(message(seq), Route.SYNC, 2.0) is Taken.AHEAD
+        assert inbox.gap(0) == (1, seq - 1)
+    for seq in range(1, 9):
+        inbox.take(message(seq), Route.SYNC, 3.0)
+    assert [one.seq for one, _ in inbox.following()] == list(range(9, 9 + _AHEAD))
+    last = 8 + _AHEAD  # those that gave way come again, as nobody has acknowledged them
+    assert inbox.cursor == last
+    assert inbox.take(message(last + 1), Route.PUSH, 4.0) is Taken.SHOW

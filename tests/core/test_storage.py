@@ -489,6 +489,49 @@ def test_the_latest_of_a_range_that_is_too_long(store):
     assert find_range(store, 1, 99, limit=1) == ([5], True)
 
 
+@pytest.mark.parametrize(("most", "seqs"), [(1, [4]), (6, [4]), (7, [3, 4]), (9, [2, 3, 4]), (10, [1, 2, 3, 4])])
+def test_a_page_ends_before_the_message_that_would_have_it_exceed_its_bytes(store, most, seqs):
+    epoch = opened(store).epoch
+    for seq, content in enumerate(("a", "bb", "ccc", "\u00e4dd"), 1):
+        append(store, epoch, message(seq, content=content))
+    page = store.execute(storage.Range("bob", AB, 1, 9, 100, page_bytes=most))
+    assert ([one.seq for one in page.messages], page.more) == (seqs, len(seqs) < 4)
+
+
+@pytest.mark.parametrize(("most", "pages"), [(1, [[1], [2], [3], [4]]), (4, [[1, 2], [3], [4]]), (6, [[1, 2, 3], [4]])])
+def test_the_pages_of_a_sync_end_by_their_bytes_too_and_skip_nothing(store, most, pages):
+    epoch = opened(store).epoch
+    for seq, content in enumerate(("a", "bb", "ccc", "dddd"), 1):
+        append(store, epoch, message(seq, content=content))
+    cursors, inbox, got, more = {}, 0, [], True
+    while more:
+        page = store.execute(storage.Missed(session("bob"), cursors, 100, inbox=inbox, page_bytes=most))
+        got.append([one.seq for one in page.messages])
+        cursors, inbox, more = cursors | page.cursors, page.inbox, page.more
+    assert got == pages
+
+
+@pytest.mark.parametrize("most", [1, 4, 5, 8, 100])
+def test_places_come_in_pages_too_and_none_is_left_out(store, most):
+    conversations = [f"p2p:bob:{other}" for other in ("carl", "dave", "eve", "fred", "gina")]
+    for conversation in conversations:
+        epoch = opened(store, conversation, tuple(conversation.split(":")[1:])).epoch
+        append(store, epoch, message(1, conversation_id=conversation, sender="bob", content="x"))
+    for number in (3, 0, 2, 3):
+        save(store, "bob", conversation=conversations[number], custom="1234")
+    version, cursors, inbox, got, more = 0, {}, 0, {}, True
+    while more:
+        page = store.execute(storage.Missed(session("bob"), cursors, 100, version, inbox, page_bytes=most))
+        assert len(page.messages) + sum(len(place.custom) for place in page.places) <= max(most, 4)
+        assert list(page.places) == sorted(page.places, key=lambda place: place.conversation_id)
+        got |= {place.conversation_id: place for place in page.places}
+        progress = (version, cursors, inbox)
+        version, cursors, inbox, more = page.version, cursors | page.cursors, page.inbox, page.more
+        assert not more or progress != (version, cursors, inbox)
+    whole = store.execute(storage.Missed(session("bob"), {}, 100))
+    assert (got, version) == ({place.conversation_id: place for place in whole.places}, whole.version)
+
+
 @pytest.mark.parametrize(
     ("first", "last", "seqs"),
     [(-9, 2, [1, 2]), (0, 1, [1]), (2, 10**30, [2, 3]), (3, 2, []), (4, 9, []), (-3, 0, []), (-3, -1, [])],

@@ -743,7 +743,7 @@ def test_a_range_is_asked_of_storage_a_page_at_most():
     registry.take()
     asked = up(one, frames.History(AB, 1, 3))
     registry.receive(asked)
-    assert list(registry.asked) == [storage.Range("bob", AB, 1, 3, 2, asked)]
+    assert list(registry.asked) == [storage.Range("bob", AB, 1, 3, 2, asked, registry.policies.page_bytes)]
     registry.answer()
     registry.receive(up(other, frames.History(AB, 1, 1)))
     registry.answer()
@@ -794,7 +794,8 @@ def test_a_sync_asks_for_what_the_session_misses(registry):
     one = registry.login("bob")
     registry.deliver(message(5))
     registry.receive(up(one, frames.Sync({AB: 5}, 7, 8, 9, 10, 11)))
-    assert list(registry.asked) == [storage.Missed(one, {AB: 5}, registry.policies.page, 7, 8, 9, 11)]
+    page, page_bytes = registry.policies.page, registry.policies.page_bytes
+    assert list(registry.asked) == [storage.Missed(one, {AB: 5}, page, 7, 8, 9, 11, page_bytes=page_bytes)]
 
 
 def test_a_cursor_beyond_what_was_heard_of_is_doubted_but_may_be_right(registry):

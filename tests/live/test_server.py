@@ -406,3 +406,77 @@ async def test_stop_ends_peers_that_do_not_close(world):
         if before is not None:
             assert len(os.listdir("/proc/self/fd")) < before
         writer.transport.abort()
+
+
+async def test_who_is_there_at_a_stop_is_told_and_closed_with_going_away(world):
+    async with world() as w:
+        codes, ready = [], asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def wait_for_the_end(foreign: Foreign) -> None:
+            foreign.login(w.token("alice"))
+            loop.call_soon_threadsafe(ready.set)
+            codes.append(foreign.get()["code"])
+            codes.append(foreign.end())
+
+        talk = asyncio.create_task(with_foreign(w, wait_for_the_end))
+        await ready.wait()
+        await w.server.stop()
+        await talk
+        assert codes == ["going_away", 1001]
+
+
+async def test_reads_that_are_not_waited_for_are_refused_beyond_some_and_can_be_asked_again(world):
+    """Each answer is a page in the server's memory."""
+    async with world(Policies(content_bytes=16_384)) as w:
+        alice = await w.online("alice")
+        for number in range(20):
+            await alice.wait_stored(alice.send("p2p", "bob", f"{number} " + "x" * 16_000))
+
+        def pipelined(foreign: Foreign) -> None:
+            foreign.login(w.token("bob"))
+            asked = [
+                {"op": "history", "conversationId": "p2p:alice:bob", "first": 1, "last": 100, "number": number}
+                for number in range(1, 41)
+            ]
+            foreign.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
+            for frame in asked:
+                foreign.put(**frame)
+            pages, refused = 0, 0
+            for _ in asked:
+                frame = foreign.get()
+                if frame["op"] == "rejected":
+                    assert (frame["code"], frame["retryAfter"]) == ("rate_limited", 1.0)
+                    refused += 1
+                else:
+                    assert (len(frame["messages"]), frame["more"]) == (16, True)
+                    pages += 1
+            assert pages >= 16
+            assert pages + refused == 40
+            foreign.put(**asked[0])
+            assert foreign.get()["op"] == "history_page"
+
+        await with_foreign(w, pipelined)
+
+
+async def test_no_more_reads_of_a_connection_wait_for_storage_than_that(world):
+    class Stuck(MemoryStore):
+        def submit(self, request):
+            if request.op == "range":
+                waiting.append(request)
+            else:
+                super().submit(request)
+
+    waiting = []
+    async with world(store=Stuck()) as w:
+
+        def pipelined(foreign: Foreign) -> None:
+            foreign.login(w.token("bob"))
+            for number in range(1, 41):
+                foreign.put(op="history", conversationId="p2p:alice:bob", first=1, last=100, number=number)
+            refused = [foreign.get() for _ in range(24)]
+            assert {frame["code"] for frame in refused} == {"rate_limited"}
+            assert [frame["number"] for frame in refused] == list(range(17, 41))
+
+        await with_foreign(w, pipelined)
+        assert len(waiting) == 16

@@ -99,6 +99,7 @@ def saves(**fields):
 
 
 appends = st.builds(storage.Append, st.integers(0, 3), messages, small)
+page_bytes = st.sampled_from((1, 3, 12, 10**6))
 some_users = st.just([]) | st.lists(users, unique=True, max_size=2)
 wishes = st.builds(
     Wish,
@@ -127,7 +128,7 @@ requests = st.one_of(
     ),
     saves(blocked=st.booleans()),
     st.builds(storage.CountRead, users, everywhere, small),
-    st.builds(storage.Range, users, everywhere, small, small, st.integers(1, 4)),
+    st.builds(storage.Range, users, everywhere, small, small, st.integers(1, 4), page_bytes=page_bytes),
     st.builds(
         storage.Missed,
         users.map(session),
@@ -137,6 +138,7 @@ requests = st.one_of(
         small,
         place_version=small,
         doubted=st.booleans(),
+        page_bytes=page_bytes,
     ),
 )
 

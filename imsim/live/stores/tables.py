@@ -13,6 +13,7 @@ from imsim.core import amendments, storage
 from imsim.core.exceptions import RunError, UsageError
 from imsim.core.friends import are_friends
 from imsim.core.model import Message, Place, Scene, p2p_id, p2p_members
+from imsim.core.sizes import Room, body_bytes
 from imsim.live.stores import schema
 
 _CACHED = 100_000  # conversations whose head is kept in memory
@@ -499,10 +500,15 @@ class SqliteStorage:
         if head is None or self._place_of(head, request.conversation_id, user) is None:
             return None
         first, last, limit = schema.integer(request.first), schema.integer(request.last), request.limit
-        found = self._db.execute(schema.RANGE, (user, head.key, first, last, limit + 1)).fetchall()
-        rows = reversed(found[:limit])
-        messages = [self._as_seen_by(user, head.key, schema.message(request.conversation_id, row)) for row in rows]
-        return storage.RangePage(messages, len(found) > limit)
+        page, room = storage.RangePage([]), Room(request.page_bytes)
+        for row in self._db.execute(schema.RANGE, (user, head.key, first, last, limit + 1)):
+            message = self._as_seen_by(user, head.key, schema.message(request.conversation_id, row))
+            if len(page.messages) == limit or not room.takes(body_bytes(message)):
+                page.more = True
+                break
+            page.messages.append(message)
+        page.messages.reverse()
+        return page
 
     def _as_seen_by(self, user: str, key: int, message: Message) -> Message:
         """Who has left sees it as it was then, or that it was recalled."""
@@ -526,16 +532,16 @@ class SqliteStorage:
         user_version = stands[0] if stands else 0
         if max(request.version, request.place_version) > user_version or self._is_ahead(request):
             return storage.Ahead()
-        page = self._missed_in_logs(request) if self._fanout == "read" else self._missed_in_inbox(request)
+        room = Room(request.page_bytes)
+        page = (self._missed_in_logs if self._fanout == "read" else self._missed_in_inbox)(request, room)
         if not page.more:
             version = schema.integer(request.version)
             places = self._db.execute(
                 f"SELECT id, {schema.PLACE} FROM members JOIN conversations ON key = conversation"
-                " WHERE user = ? AND version >= ? ORDER BY id",
+                " WHERE user = ? AND version >= ?",
                 (user, version + 1 if version else 0),
             )
-            page.places = tuple(schema.place(id, row) for id, *row in places)
-            page.version = user_version
+            storage.add_places(page, request, (schema.place(id, row) for id, *row in places), user_version, room)
         return page
 
     def _is_ahead(self, request: storage.Missed) -> bool:
@@ -554,7 +560,7 @@ class SqliteStorage:
         )
         return any(seq > ends.get(id, 0) for id, seq in request.cursors.items())
 
-    def _missed_in_inbox(self, request: storage.Missed) -> storage.MissedPage:
+    def _missed_in_inbox(self, request: storage.Missed, room: Room) -> storage.MissedPage:
         user = request.session.user
         page = storage.MissedPage([], {}, more=False, inbox=max(0, request.inbox))
         rows = self._db.execute(
@@ -564,18 +570,19 @@ class SqliteStorage:
         )
         for position, key, id, seq in rows:
             if seq > request.cursors.get(id, 0):  # else the device got it by a push
-                if len(page.messages) == request.limit:
-                    page.more = True
-                    break
                 row = self._db.execute(
                     f"SELECT {schema.MESSAGE} FROM messages WHERE conversation = ? AND seq = ?", (key, seq)
                 ).fetchone()
-                page.messages.append(self._as_seen_by(user, key, schema.message(id, row)))
+                message = self._as_seen_by(user, key, schema.message(id, row))
+                if len(page.messages) == request.limit or not room.takes(body_bytes(message)):
+                    page.more = True
+                    break
+                page.messages.append(message)
             page.inbox = position
             page.cursors[id] = max(seq, request.cursors.get(id, 0))
         return page
 
-    def _missed_in_logs(self, request: storage.Missed) -> storage.MissedPage:
+    def _missed_in_logs(self, request: storage.Missed, room: Room) -> storage.MissedPage:
         page = storage.MissedPage([], {}, more=False, reads=0)
         messages, cursors, user = page.messages, page.cursors, request.session.user
         conversations = self._db.execute(
@@ -587,12 +594,13 @@ class SqliteStorage:
             page.reads += 1
             cursor = max(0, request.cursors.get(id, 0))
             if cursor < end:
-                room = request.limit - len(messages)
-                found = self._db.execute(schema.AFTER, (user, key, cursor, room + 1)).fetchall()
-                messages += [self._as_seen_by(user, key, schema.message(id, row)) for row in found[:room]]
-                if len(found) > room:
-                    page.more = True
-                    cursors[id] = found[room - 1][0] if room else cursor
-                    break
+                for row in self._db.execute(schema.AFTER, (user, key, cursor, request.limit - len(messages) + 1)):
+                    message = self._as_seen_by(user, key, schema.message(id, row))
+                    if len(messages) == request.limit or not room.takes(body_bytes(message)):
+                        page.more = True
+                        cursors[id] = cursor
+                        return page
+                    messages.append(message)
+                    cursor = message.seq
             cursors[id] = max(cursor, end)
         return page

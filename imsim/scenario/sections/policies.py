@@ -102,6 +102,12 @@ class Limits(Section):
         default=1024, ge=1, description="unacknowledged pushes of one connection; beyond it a slow reader is closed"
     )
     page: int = Field(default=100, ge=1, description="messages in one page of a sync")
+    page_bytes: int = Field(
+        default=262_144,
+        ge=1,
+        le=2**31 - 1,
+        description="bytes of content, custom and file in one page, which has one message at least, however large",
+    )
     open_conversations: int = Field(default=100_000, ge=1, description="conversations that a router keeps in memory")
     group_size: int = Field(default=5000, ge=1, description="members of a group")
     user_rate: float = Field(
