@@ -21,8 +21,8 @@ from imsim.sim.chaos.shrink import shrink
 from imsim.sim.chaos.trace import Entry, digest
 from imsim.sim.chaos.world import ChaosWorld
 
-#: A search of at least so many seeds must have met everything in `SOMETIMES`. The rarest is met in 4 % of the seeds or
-#: nearly so: chance alone misses it in that many once in 10^8 searches; in 200, once in 3,000.
+#: A search of at least so many seeds must have met everything in `SOMETIMES`. The rarest is met in some 5 % of the
+#: seeds: chance alone misses it in that many once in 10^11 searches; in 200, once in 30,000.
 ENOUGH = 500
 
 _SHRINKING_RUNS = 300
