@@ -104,7 +104,7 @@ FOUND: dict[str, tuple[int, tuple[int, ...]]] = {
     "draft_of_a_recalled_message_kept": (0, (140,)),
     "blocked_may_invite": (3, (15, 17)),
     "place_that_came_free_fences": (1, (1,)),
-    "last_push_never_acknowledged": (30, (0, 1)),
+    "last_push_never_acknowledged": (23, (0, 1)),
 }
 
 
