@@ -465,9 +465,15 @@ class GroupStorm(RuleBasedStateMachine):
                     was_asked = user in before.pending and before.pending[user]["kind"] == "invite"
                     assert before.join == "open" or was_asked
                 else:
-                    applied = user in before.pending and before.pending[user]["kind"] == "apply"
+                    request = before.pending.get(user, {"kind": "", "expires": 0})
+                    applied = request["kind"] == "apply" and self.team.now < request["expires"]
                     assert rank >= 1 or before.join != "invite"
-                    assert not before.consent or (applied and event == "accept")
+                    assert not before.consent or (applied and event in ("accept", "invite"))
+            named = set(users) & {"mute": members, "unmute": {*before.muted}}.get(event, set())
+            assert all(before.rank(user) < rank for user in named)
+            assert set(after.muted) == ({*before.muted} | named if event == "mute" else {*before.muted} - named)
+        else:
+            assert not after.muted
         self.follow_notes()
 
     def follow_notes(self):
@@ -494,8 +500,7 @@ class GroupStorm(RuleBasedStateMachine):
             assert group.owner in members
         assert set(group.admins) <= set(members) - {group.owner} or not members
         assert len(group.admins) == len(set(group.admins))
-        assert set(group.muted) <= set(members)
-        assert len(group.muted) == len(set(group.muted))
+        assert len(group.muted) == len(set(group.muted)) <= 4  # those who have left included
         assert not set(group.pending) & set(members)
 
     @invariant()

@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from imsim.core import events, storage
 from imsim.core.changes import event_of, is_visible
-from imsim.core.model import Code, Scene, Status
+from imsim.core.model import Code, MessageType, Scene, Status
 from imsim.core.policies import Policies
 from imsim.core.uplink import State
 from imsim.testing import Pair
@@ -149,6 +149,17 @@ class Storm(RuleBasedStateMachine):
         data = {"seq": seq} if content is None else {"seq": seq, "content": content}
         self.change(number, where, "recall" if content is None else "edit", settle, **data)
 
+    @rule(content=st.none() | st.sampled_from("xyz"), back=st.booleans(), settle=st.booleans())
+    def amend_in_absence(self, content, back, settle):
+        """Bob has seen what alice says, and is away when she changes it."""
+        self.send(0, TEAM, True)
+        seq = len(self.log(TEAM))
+        self.change(2, TEAM, "leave", True)
+        data = {"seq": seq} if content is None else {"seq": seq, "content": content}
+        self.change(0, TEAM, "recall" if content is None else "edit", settle, **data)
+        if back:
+            self.change(2, TEAM, "join", settle)
+
     @rule(number=numbers, where=st.sampled_from(sorted(MEMBERS)))
     def read(self, number, where):
         self.devices[number].machine.read(where, self.pair.clock.now)
@@ -225,11 +236,23 @@ class Storm(RuleBasedStateMachine):
         return list(found.messages) if found else []
 
     def visible(self, user, where):
-        """The seqs that the user may see: of a group, what was said from joining to leaving."""
+        """The seqs that the user may see: of a group, what was said from joining to leaving, and of what was between
+        two times as a member, what recalls or edits something of those before."""
         log = self.log(where)
         if where != TEAM:
             return {message.seq for message in log if user in MEMBERS.get(where, where.split(":"))}
-        seen, members = set(), set()
+        seen = set()
+        for message, before, after in self.memberships(log):
+            if user in after - before:
+                seen |= {entry.seq for entry in log[: message.seq] if self.about(log, entry, message.seq) in seen}
+            if user in before | after:
+                seen.add(message.seq)
+        return seen
+
+    @staticmethod
+    def memberships(log):
+        """Each message of a group's log with the members before and after it."""
+        members = set()
         for message in log:
             before = set(members)
             targets = message.file["targets"] if message.file else []
@@ -242,14 +265,39 @@ class Storm(RuleBasedStateMachine):
                 members.discard(message.sender)
             if event == "kick":
                 members -= set(targets)
-            if user in before | members:
-                seen.add(message.seq)
-        return seen
+            yield message, before, set(members)
+
+    @staticmethod
+    def about(log, entry, when):
+        """The seq of what this entry of a log recalls or edits, as the log was at `when`; 0: it does nothing of the
+        kind. An edit of what was recalled later is blank by now; what recalled it says what it was about."""
+        if entry.recalled and entry.type == MessageType.NOTIFICATION and entry.amended > when:
+            entry = log[entry.amended - 1]
+        return entry.file["data"]["seq"] if event_of(entry) in ("recall", "edit") else 0
+
+    def ended(self, user, where):
+        """The seq with which the user's last time as a member that has ended did so; 0: none has."""
+        if where != TEAM:
+            return 0
+        memberships = self.memberships(self.log(where))
+        return max((message.seq for message, before, after in memberships if user in before - after), default=0)
 
     def is_out_of_sight(self, user, where):
-        """Something that the user saw was changed after the user had left: nobody tells the devices that had it."""
+        """Something that the user saw was recalled since the user has left: devices that had it are not told until the
+        user comes back."""
         visible = self.visible(user, where)
-        return any(message.seq in visible and message.amended not in {0, *visible} for message in self.log(where))
+        out = any(m.seq in visible and m.recalled and m.amended not in visible for m in self.log(where))
+        members = [after for _, _, after in self.memberships(self.log(where))]
+        assert not out or (where == TEAM and user not in members[-1])
+        return out
+
+    def words(self, user, where, message):
+        """What a message, which was not recalled, says to the user: who has left hears of no later edit."""
+        if message.type != MessageType.TEXT:
+            return message.content
+        log, visible = self.log(where), self.visible(user, where)
+        edits = [m for m in log if m.seq in visible and event_of(m) == "edit" and self.about(log, m, 0) == message.seq]
+        return edits[-1].file["data"]["content"] if edits else f"text of {message.id_client}"
 
     @staticmethod
     def session(user):
@@ -299,8 +347,10 @@ class Storm(RuleBasedStateMachine):
     @invariant()
     def unread_is_what_the_screen_says(self):
         for device in self.devices:
-            counted = defaultdict(set)
+            counted, ended = defaultdict(set), defaultdict(int)
             for event in device.events:
+                if (end := self.end_told_by(event, device.machine.user)) is not None:
+                    ended[end.conversation_id] = max(ended[end.conversation_id], end.seq)
                 if type(event) is events.Shown and event.message.sender != device.machine.user:
                     if event.message.countable:
                         counted[event.message.conversation_id].add(event.message.seq)
@@ -308,8 +358,19 @@ class Storm(RuleBasedStateMachine):
                     counted[event.conversation_id].discard(event.seq)
             lines = device.machine.conversations()
             for line in lines:
-                assert line.unread == sum(seq > line.read_seq for seq in counted[line.id])
+                assert line.unread == sum(seq > max(line.read_seq, ended[line.id]) for seq in counted[line.id])
             assert device.machine.total_unread() == sum(line.unread for line in lines)
+
+    def end_told_by(self, event, user):
+        """The entry of a group's log with which the user's membership ends, if this event brings it to the screen."""
+        if type(event) is events.Shown:
+            entry = event.message
+        elif type(event) is events.Acked:
+            entry = self.log(event.conversation_id)[event.seq - 1]
+        else:
+            return None
+        left = event_of(entry) == "leave" and entry.sender == user
+        return entry if left or (event_of(entry) == "kick" and user in entry.file["targets"]) else None
 
     # --- what holds in the end ---
 
@@ -353,8 +414,11 @@ class Storm(RuleBasedStateMachine):
         assert {message.seq for message in log if message.seq in visible and is_visible(message)} <= set(got) <= visible
         texts = self.texts(device, where)
         for message in log:
-            if message.seq in visible and event_of(message) == "" and message.amended in {0, *visible}:
-                assert texts.get(message.seq) == (None if message.recalled else message.content)
+            if message.seq in visible and event_of(message) == "":
+                if not message.recalled:
+                    assert texts[message.seq] == self.words(user, where, message)
+                elif message.amended in visible and message.type == MessageType.TEXT:  # an edit of it shows never
+                    assert texts.get(message.seq) is None
 
     def texts(self, device, where):
         """seq -> what the screen says by now."""
@@ -438,6 +502,8 @@ class Storm(RuleBasedStateMachine):
         """Every device of the user, the server and a fresh device have the same, and storage has it too."""
         fresh = self.pair.client(user, "fresh")
         fresh.start()
+        for where in LOGS:
+            self.check_screen(fresh, where)
         told = {place.conversation_id: place for place in self.told_places(user)}
         machines = [fresh.machine, *(device.machine for device in self.devices if device.machine.user == user)]
         stored = {place.conversation_id: place for place in self.stored_places(user)}
@@ -469,12 +535,14 @@ class Storm(RuleBasedStateMachine):
                     continue
                 line = lines[id]
                 assert line.last_msg.seq > stored[id].hidden_seq
-                recount = sum(m.countable and m.sender != user and m.seq > line.read_seq for m in seen)
+                since = max(line.read_seq, self.ended(user, id))
+                recount = sum(m.countable and m.sender != user and m.seq > since for m in seen)
                 assert (line.read_seq, line.unread) == (told[line.id].read_seq, told[line.id].unread)
                 assert line.unread == recount
                 assert 0 <= line.read_seq <= len(log)
                 assert (line.last_msg.seq, line.last_msg.id) == (seen[-1].seq, seen[-1].id)
-                assert line.last_msg.content == seen[-1].content
+                last = seen[-1]
+                assert line.last_msg.content == self.words(user, id, last)
 
     def stored_places(self, user):
         return self.pair.storage.execute(storage.Missed(self.session(user), {}, 1_000_000)).places

@@ -177,7 +177,7 @@ def mark_told_before_saved(patch):
         asked(self, user, session, up, now)
         if isinstance(up.frame, frames.Read):
             place = user.place(up.frame.conversation_id)
-            self._learn(user, replace(place.stored, read_seq=up.frame.seq, version=place.stored.version + 1))
+            self._learn(user, replace(place.stored, read_seq=up.frame.seq, version=place.stored.version + 1), now)
 
     patch.setattr(users.Users, "_asked", early)
 
@@ -422,10 +422,10 @@ def other_devices_not_told(patch):
     """A changed place is told to the device that asked for it only."""
     learn = users.Users._learn
 
-    def one(self, user, stored):
+    def one(self, user, stored, now):
         sessions = user.sessions
         user.sessions = dict(list(sessions.items())[:1])
-        learn(self, user, stored)
+        learn(self, user, stored, now)
         user.sessions = sessions
 
     patch.setattr(users.Users, "_learn", one)
@@ -496,9 +496,9 @@ def kick_policy_ignored_across_gateways(patch):
 
     attach = users.Users._attach
 
-    def note(self, user, frame):
+    def note(self, user, frame, now):
         self._attaching = frame.gateway
-        attach(self, user, frame)
+        attach(self, user, frame, now)
 
     patch.setattr(users.Users, "_kick", near)
     patch.setattr(users.Users, "_attach", note)
@@ -507,7 +507,9 @@ def kick_policy_ignored_across_gateways(patch):
 def kinds_are_not_told_apart(patch):
     """One session of each kind is taken for one session."""
     attach = users.Users._attach
-    patch.setattr(users.Users, "_attach", lambda self, user, frame: attach(self, user, replace(frame, kind="")))
+    patch.setattr(
+        users.Users, "_attach", lambda self, user, frame, now: attach(self, user, replace(frame, kind=""), now)
+    )
 
 
 def kicked_client_comes_back(patch):
@@ -547,10 +549,10 @@ def revocation_misses_who_logs_in(patch):
     """Tokens that are revoked while their user's state is being read stay good."""
     revoke = users.Users.revoke
 
-    def too_late(self, name, before):
+    def too_late(self, name, before, now):
         user = self._users.get(name)
         old = user.revoked_before if user else 0.0
-        revoke(self, name, before)
+        revoke(self, name, before, now)
         if user is not None and user.request is not None:
             user.revoked_before = old
 
@@ -561,8 +563,8 @@ def young_tokens_revoked(patch):
     """A revocation voids tokens that were issued after it, for a while."""
     attach = users.Users._attach
 
-    def strict(self, user, frame):
-        attach(self, user, replace(frame, issued_at=frame.issued_at - 5.0))
+    def strict(self, user, frame, now):
+        attach(self, user, replace(frame, issued_at=frame.issued_at - 5.0), now)
 
     patch.setattr(users.Users, "_attach", strict)
 
@@ -696,8 +698,8 @@ def inbox_read_one_too_far(patch):
     """The first message that does not fit into a page is taken for given."""
     missed = MemoryStorage._missed_in_inbox
 
-    def skip(self, request):
-        page = missed(self, request)
+    def skip(self, request, room):
+        page = missed(self, request, room)
         page.inbox += page.more
         return page
 
@@ -763,7 +765,9 @@ def unsaved_place_forgotten(patch):
 def attempts_not_compared(patch):
     """A login that was held up ends the later one of the same instance."""
     attach = users.Users._attach
-    patch.setattr(users.Users, "_attach", lambda self, user, frame: attach(self, user, replace(frame, instance="")))
+    patch.setattr(
+        users.Users, "_attach", lambda self, user, frame, now: attach(self, user, replace(frame, instance=""), now)
+    )
 
 
 def beats_at_fixed_times(patch):
@@ -836,9 +840,9 @@ def recall_not_stored(patch):
     """What was recalled stands in storage as it was."""
     change = MemoryStorage._change_log
 
-    def keep(self, log, seq, effects):
+    def keep(self, log, seq, effects, appended):
         is_recall = effects.amended is not None and effects.amended.recalled
-        change(self, log, seq, replace(effects, amended=None) if is_recall else effects)
+        change(self, log, seq, replace(effects, amended=None) if is_recall else effects, appended)
 
     patch.setattr(MemoryStorage, "_change_log", keep)
 
@@ -847,11 +851,11 @@ def first_edit_wins(patch):
     """A message that was edited stays so."""
     change = MemoryStorage._change_log
 
-    def keep(self, log, seq, effects):
+    def keep(self, log, seq, effects, appended):
         amended = effects.amended
         if amended is not None and not amended.recalled and log.messages[amended.seq - 1].amended:
             effects = replace(effects, amended=None)
-        change(self, log, seq, effects)
+        change(self, log, seq, effects, appended)
 
     patch.setattr(MemoryStorage, "_change_log", keep)
 

@@ -404,6 +404,7 @@ def test_a_world_lets_go_of_what_its_run_has_made(world_class):
     def kept() -> int:
         return sum(isinstance(thing, Message | LocalConversation) for thing in gc.get_objects())
 
+    gc.collect()  # what other tests have left lying about
     world = world_class(SCENARIO, plan(SCENARIO))
     before = kept()
     gc.disable()

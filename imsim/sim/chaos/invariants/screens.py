@@ -152,4 +152,6 @@ def every_look_is_right(evidence: Evidence) -> Iterator[str]:
 def _left(evidence: Evidence, screen: Screen, conversation: str, last: int) -> list[int]:
     """Those that may be the last: one that was looked for in the past may know more than the screen."""
     log = evidence.ledger.logs[conversation]
-    return [seq for seq in screen.texts[conversation] if seq <= last or not log[seq - 1].recalled]
+    # (One beyond the log is for another invariant to complain of.)
+    recalled = {entry.seq for entry in log if entry.recalled}
+    return [seq for seq in screen.texts[conversation] if seq <= last or seq not in recalled]
