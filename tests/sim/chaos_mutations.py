@@ -1135,7 +1135,6 @@ MUTATIONS = (
     audience_without_who_comes,
     stays_forgotten,
     recall_not_stored,
-    first_edit_wins,
     edit_not_shown,
     recalled_still_counts,
     last_message_not_looked_for,
@@ -1146,7 +1145,6 @@ MUTATIONS = (
     expired_answers_count,
     block_forgotten,
     strangers_may_write,
-    notes_lost_with_the_writer,
     muted_may_send,
     owner_may_leave,
     rank_ignored,
@@ -1154,7 +1152,6 @@ MUTATIONS = (
     room_hears_who_left,
     room_not_entered_again,
     room_counts_anew,
-    leaver_lost_with_the_writer,
     room_repetition_not_compared,
     room_recall_not_remembered,
     draft_of_a_recalled_message_kept,
@@ -1163,11 +1160,14 @@ MUTATIONS = (
     last_push_never_acknowledged,
 )
 
-#: Left out: found in none of the first 338 seeds (delivered_mark_moves_back: of some 700) since the workload has
-#: groups, friends and chatrooms; which later ones find them has not been counted.
+#: Left out: found in none of the first 338 seeds (the last three, since the workload has more scenes, of 500;
+#: delivered_mark_moves_back: of some 700); which later ones find them has not been counted.
 RARE = (
     unsaved_place_forgotten,
     reopening_not_armed,
     delivered_mark_moves_back,
     delivered_one_too_far,
+    first_edit_wins,
+    notes_lost_with_the_writer,
+    leaver_lost_with_the_writer,
 )
