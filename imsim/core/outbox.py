@@ -16,7 +16,7 @@ _FAILED = 1_000  # failed sends remembered, in case they prove stored after all
 
 
 class Outgoing:
-    """A send without its final answer. `held` means: refused because its predecessor is missing."""
+    """A send without its final answer. `held` means: it waits, without a timer, for the answer of its predecessor."""
 
     __slots__ = ("attempts", "conversation_id", "frame", "held", "timer")
 
@@ -92,8 +92,7 @@ class Outbox:
         """The connection is gone."""
         self._online = False
         for outgoing in self._unanswered.values():
-            if outgoing.timer:
-                outgoing.timer.cancel()
+            self._stop_timer(outgoing)
 
     def forget_seqs(self) -> None:
         """The log is another one: what was shown of the old one is not read in the new."""
@@ -136,19 +135,19 @@ class Outbox:
         outgoing = self._unanswered.get(frame.ref)
         if outgoing is None:
             return  # answered before
-        if frame.code == Code.GAP:
+        is_first = next(iter(self._waiting[outgoing.conversation_id])) == frame.ref
+        if frame.code == Code.RATE_LIMITED:
+            outgoing.attempts -= 1  # a refusal that says when to come back is no failed attempt
+        if frame.code == Code.GAP or (frame.code == Code.RATE_LIMITED and not is_first):
+            # It goes again when its predecessor has been answered, and no sooner: it would be refused again, and where
+            # there is a rate limit it would take what its predecessor waits for.
             outgoing.held = True
-            if next(iter(self._waiting[outgoing.conversation_id])) == frame.ref:
+            self._stop_timer(outgoing)
+            if is_first:
                 self.release_held(outgoing.conversation_id, now)
         elif frame.code == Code.RATE_LIMITED:
-            outgoing.attempts -= 1  # a refusal that says when to come back is no failed attempt
-            if outgoing.timer:
-                outgoing.timer.cancel()
-            wait = frame.retry_after
-            if next(iter(self._waiting[outgoing.conversation_id])) != frame.ref:
-                outgoing.held = True  # what it would be granted is its predecessor's, without which it is refused
-                wait += self._policies.send_timeout
-            outgoing.timer = self._timers.at(now + wait, self._overdue, outgoing)
+            self._stop_timer(outgoing)
+            outgoing.timer = self._timers.at(now + frame.retry_after, self._overdue, outgoing)
         elif not frame.code.retryable:
             self._drop(outgoing)
             self._fail(outgoing, frame.code, frame.text)
@@ -213,6 +212,10 @@ class Outbox:
         del self._unanswered[id_client], waiting[id_client]
         if not waiting:
             del self._waiting[outgoing.conversation_id]
+        self._stop_timer(outgoing)
+
+    @staticmethod
+    def _stop_timer(outgoing: Outgoing) -> None:
         if outgoing.timer:
             outgoing.timer.cancel()
 

@@ -93,6 +93,7 @@ class Reader:
             if outgoing is not None:  # its own message, of which the answer was lost
                 self.read_by_send(conversation, outgoing, now)
                 self._emit(events.Acked(message.id_client, conversation.id, message.seq))
+                self._outbox.release_held(conversation.id, now)
                 return
         elif message.countable:
             conversation.unread.add(message.seq)

@@ -146,6 +146,35 @@ def test_what_was_refused_as_a_gap_waits_for_its_predecessor(phone):
     assert phone.sends() == []  # the third is on its way already
 
 
+@pytest.mark.parametrize("refused", ["gap", "rate limit"])
+def test_what_waits_for_its_predecessor_takes_nothing_that_the_predecessor_waits_for(phone, refused):
+    """Tried again by itself, it would take each token of a rate limit, only to be refused for want of the other."""
+    phone.send("1")
+    phone.send("2")
+    if refused == "gap":
+        phone.rejected("2", Code.GAP)
+    else:
+        phone.get(frames.Rejected("send", "2", Code.RATE_LIMITED, "", 1.0))
+    for _ in range(10):
+        phone.get(frames.Rejected("send", "1", Code.RATE_LIMITED, "", 7.0))
+        phone.collect()
+        phone.advance(7.1)
+        assert phone.sends() == [("1", False, None)]
+    phone.stored("1", 1)
+    assert [id_client for id_client, _, _ in phone.sends()] == ["2"]
+
+
+def test_what_waited_for_a_predecessor_goes_when_that_is_seen_among_the_messages(phone):
+    """Its answer was lost, and it comes itself, pushed or synced."""
+    phone.send("1")
+    phone.send("2")
+    phone.rejected("2", Code.GAP)
+    phone.collect()
+    phone.push(1, sender="bob", to="alice", id_client="1", content="text")
+    assert phone.machine.status("1") == Status.SUCCESS
+    assert phone.sends() == [("2", True, None)]
+
+
 def test_what_waited_for_a_predecessor_goes_when_that_has_failed(phone):
     phone.send("1")
     phone.send("2")

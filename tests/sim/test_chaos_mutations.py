@@ -43,7 +43,7 @@ FOUND: dict[str, tuple[int, tuple[int, ...]]] = {
     "a_setting_is_dropped": (18, (0, 1)),
     "version_not_advanced": (23, (0, 1)),
     "placed_not_repeated": (0, (82,)),
-    "older_place_taken": (2, (0, 10)),
+    "older_place_taken": (1, (10,)),
     "other_devices_not_told": (21, (0, 1)),
     "old_answer_taken_for_new": (6, (2, 6)),
     "wishes_not_merged": (3, (0, 8)),
