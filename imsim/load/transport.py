@@ -15,7 +15,7 @@ from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidHandshake, InvalidStatus
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
-from websockets.protocol import OPEN
+from websockets.protocol import CONNECTING, OPEN
 from websockets.uri import parse_uri
 
 from imsim.load.target import Target
@@ -72,7 +72,7 @@ class Transport:
         protocol = self._protocol
         protocol.send_request(protocol.connect())
         self._sock.sendall(b"".join(protocol.data_to_send()))
-        while protocol.state is not OPEN:
+        while protocol.state is CONNECTING:  # what comes together with the answer may end it at once
             data = self._sock.recv(_CHUNK)
             if data:
                 protocol.receive_data(data)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from websockets.asyncio.server import serve
+from websockets.utils import accept_key
 
 CERTIFICATE = Path(__file__).with_name("localhost.pem")
 
@@ -172,6 +173,29 @@ print(reader.ready())
     )
     with serving(handler) as url:
         assert python(script, url) == "1000\nTrue\n"
+
+
+def test_a_connection_that_is_ended_together_with_its_handshake_is_one_that_ended(python):
+    """All of it in one segment: the answer, a message, and goodbye."""
+
+    def answer() -> None:
+        connection, _ = listening.accept()
+        with connection, connection.makefile("rb") as request:
+            lines = list(iter(request.readline, b"\r\n"))
+            (key,) = (line.split(b": ")[1].strip() for line in lines if line.lower().startswith(b"sec-websocket-key"))
+            head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            head += f"Sec-WebSocket-Accept: {accept_key(key.decode())}\r\n\r\n"
+            connection.sendall(head.encode() + b"\x81\x02hi" + b"\x88\x02\x03\xe8")
+            request.read()  # until the other end has hung up
+
+    script = (
+        PRELUDE + "_, reader = open_(url, lambda d: print(d.decode()))\nreader.join(timeout=5)\nprint(reader.ready())"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        assert python(script, f"ws://127.0.0.1:{listening.getsockname()[1]}") == "hi\nTrue\n"
+        thread.join()
 
 
 def test_a_device_takes_what_its_limits_let_a_server_send(python):
