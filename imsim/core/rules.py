@@ -114,7 +114,7 @@ def _check_may_bring(
         return
     relations = known.between(conversation.id, change.operator, others)
     if relations.blocking:
-        raise Refused(Code.BLOCKED, f"file.targets: {_named(relations.blocking)} let you not invite them")
+        raise Refused(Code.BLOCKED, f"file.targets: your invitations are not taken by {_named(relations.blocking)}")
     if policies.strangers == "refuse":
         known_to_them = {change.operator, *relations.friends}
         added = tuple(user for user in decision.joined if user not in known_to_them)

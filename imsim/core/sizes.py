@@ -15,6 +15,7 @@ _CURSOR = 160  # a conversation in a sync, and up to where
 _PLACE = 512  # a place, its custom aside
 _MESSAGE = 2_048  # a message but for its body, with the longest names and an idClient that is all escapes
 _FRAME = 1 << 16  # all else: a token, texts, numbers
+_TAKEN = 64 << 20  # that a client takes at least: the server's limits may be others than its own
 
 
 def body_bytes(body: HasBody) -> int:
@@ -60,6 +61,11 @@ def largest_to_client(policies: Policies) -> int:
     written = max(_ESCAPED * policies.page_bytes, _largest_message(policies))
     around = _MESSAGE * max(policies.page, policies.room_recent) + (_CURSOR + _PLACE) * CURSORS
     return _FRAME + written + around
+
+
+def largest_taken(policies: Policies) -> int:
+    """The largest frame that a client with these limits takes from any server."""
+    return max(_TAKEN, largest_to_client(policies))
 
 
 def _largest_message(policies: Policies) -> int:

@@ -11,13 +11,11 @@ from websockets.uri import WebSocketURI
 
 from imsim.core.model import Code
 from imsim.core.policies import Policies
-from imsim.core.sizes import largest_to_client
+from imsim.core.sizes import largest_taken
 from imsim.live.websocket import LOGGER, WebSocket
 
 if TYPE_CHECKING:
     from imsim.live.client import LiveClient
-
-_LARGEST_FRAME = 64 << 20  # bytes that the server may send in one message at least: its limits may be others than ours
 
 
 class ClientSocket(WebSocket):
@@ -26,8 +24,7 @@ class ClientSocket(WebSocket):
     __slots__ = ("_client", "_last_ping", "_pings", "handshake", "lost")
 
     def __init__(self, client: LiveClient, uri: WebSocketURI, policies: Policies) -> None:
-        largest = max(_LARGEST_FRAME, largest_to_client(policies))
-        super().__init__(ClientProtocol(uri, max_size=largest, logger=LOGGER))
+        super().__init__(ClientProtocol(uri, max_size=largest_taken(policies), logger=LOGGER))
         loop = asyncio.get_running_loop()
         self.handshake: asyncio.Future[None] = loop.create_future()
         self.lost: asyncio.Future[None] = loop.create_future()

@@ -16,6 +16,7 @@ from imsim.core.client import Client
 from imsim.core.exceptions import RunError
 from imsim.core.model import Code, Message, MessageType, Scene
 from imsim.core.policies import Policies
+from imsim.core.sizes import largest_taken
 from imsim.load.recording import Recording
 from imsim.load.target import Target
 from imsim.load.transport import Transport
@@ -72,6 +73,7 @@ class Device:
         self._target = target
         self._key = key
         self._timeout = policies.login_timeout
+        self._largest = largest_taken(policies)
         self._recording = recording
         self._lobby = lobby
         self._making: dict[str, str] = {}  # names of the groups that are being made, by the idClient of the change
@@ -155,7 +157,7 @@ class Device:
         try:
             if not self.client.token:
                 self.client.token = self._target.token(self.client.user, self._key, self._timeout)
-            transport = Transport.connect(self._target, self._timeout, self._receive)
+            transport = Transport.connect(self._target, self._timeout, self._receive, self._largest)
         except RunError as error:
             self._end(str(error))
             return

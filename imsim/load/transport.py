@@ -15,14 +15,13 @@ from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidHandshake, InvalidStatus
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
-from websockets.protocol import OPEN
+from websockets.protocol import CONNECTING, OPEN
 from websockets.uri import parse_uri
 
 from imsim.load.target import Target
 
 _CHUNK = 1 << 16
 _LINGER = 1.0  # seconds that a close waits for the server to hang up
-_LARGEST_MESSAGE = 1 << 26  # a page of a sync holds many messages
 _LONGEST_BACKLOG = 1 << 24  # bytes that may wait for a server that does not read
 
 
@@ -45,8 +44,9 @@ class Transport:
         self._linger: Greenlet[..., None] | None = None
 
     @classmethod
-    def connect(cls, target: Target, timeout: float, on_text: Callable[[bytes], None]) -> Transport:
-        """Open a connection and shake hands, within `timeout` seconds for each of them.
+    def connect(cls, target: Target, timeout: float, on_text: Callable[[bytes], None], largest: int) -> Transport:
+        """Open a connection and shake hands, within `timeout` seconds for each of them. `largest`: bytes of one
+        message; a server that sends more is hung up on.
 
         Raises: TransportError.
         """
@@ -56,7 +56,7 @@ class Transport:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if target.secure:
                 sock = _tls().wrap_socket(sock, server_hostname=target.host)
-            protocol = ClientProtocol(parse_uri(target.url), max_size=_LARGEST_MESSAGE)
+            protocol = ClientProtocol(parse_uri(target.url), max_size=largest)
             transport = cls(sock, protocol, target.secure, on_text)
             transport._shake_hands()
             sock.settimeout(None)
@@ -72,7 +72,7 @@ class Transport:
         protocol = self._protocol
         protocol.send_request(protocol.connect())
         self._sock.sendall(b"".join(protocol.data_to_send()))
-        while protocol.state is not OPEN:
+        while protocol.state is CONNECTING:  # what comes together with the answer may end it at once
             data = self._sock.recv(_CHUNK)
             if data:
                 protocol.receive_data(data)

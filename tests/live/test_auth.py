@@ -63,10 +63,12 @@ class Stalled(MemoryStore):
         super().__init__()
         self.stalled = self.failing = False
         self.held: list = []
+        self.holds = asyncio.Event()
 
     def submit(self, request) -> None:
         if isinstance(request, storage.RevokeTokens) and self.stalled:
             self.held.append(request)
+            self.holds.set()
         elif isinstance(request, storage.RevokeTokens) and self.failing:
             asyncio.get_running_loop().call_soon(self._deliver, [(request, storage.Failed("for a test"))])
         else:
@@ -120,8 +122,7 @@ async def test_revoke_answers_once_storage_has_kept_it(world, key):
         w.wall.now += 1.0
         w.store.stalled = True
         asked = asyncio.create_task(asyncio.to_thread(get, w.server.port, "/revoke?user=alice", "POST", **right))
-        while not w.store.held:
-            await asyncio.sleep(0.001)
+        await w.store.holds.wait()
         await w.settle()
         assert alice.state == "ended"
         assert not asked.done()

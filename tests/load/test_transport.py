@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from websockets.asyncio.server import serve
+from websockets.utils import accept_key
 
 CERTIFICATE = Path(__file__).with_name("localhost.pem")
 
@@ -22,8 +23,8 @@ from gevent.event import Event
 from imsim.load.target import Target
 from imsim.load.transport import Transport, TransportError
 
-def open_(url, on_text, timeout=5.0):
-    transport = Transport.connect(Target(url), timeout, on_text)
+def open_(url, on_text, timeout=5.0, largest=1 << 20):
+    transport = Transport.connect(Target(url), timeout, on_text, largest)
     return transport, gevent.spawn(transport.read)
 
 url = sys.argv[1]
@@ -154,6 +155,73 @@ def test_fragments_are_joined_pings_answered_and_the_end_noticed(python):
     )
     with serving(handler) as url:
         assert python(script, url, env=os.environ | {"PYTHONIOENCODING": "utf-8"}) == "Grüße\nbye\nTrue\n"
+
+
+def test_a_message_as_large_as_it_may_be_is_taken_and_a_larger_one_ends_the_connection(python):
+    async def handler(connection):
+        for size in (1_000, 1_001):
+            await connection.send("x" * size)
+        await connection.wait_closed()
+
+    script = (
+        PRELUDE
+        + """
+_, reader = open_(url, lambda data: print(len(data)), largest=1_000)
+reader.join(timeout=5)
+print(reader.ready())
+"""
+    )
+    with serving(handler) as url:
+        assert python(script, url) == "1000\nTrue\n"
+
+
+def test_a_connection_that_is_ended_together_with_its_handshake_is_one_that_ended(python):
+    """All of it in one segment: the answer, a message, and goodbye."""
+
+    def answer() -> None:
+        connection, _ = listening.accept()
+        with connection, connection.makefile("rb") as request:
+            lines = list(iter(request.readline, b"\r\n"))
+            (key,) = (line.split(b": ")[1].strip() for line in lines if line.lower().startswith(b"sec-websocket-key"))
+            head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            head += f"Sec-WebSocket-Accept: {accept_key(key.decode())}\r\n\r\n"
+            connection.sendall(head.encode() + b"\x81\x02hi" + b"\x88\x02\x03\xe8")
+            request.read()  # until the other end has hung up
+
+    script = (
+        PRELUDE + "_, reader = open_(url, lambda d: print(d.decode()))\nreader.join(timeout=5)\nprint(reader.ready())"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        assert python(script, f"ws://127.0.0.1:{listening.getsockname()[1]}") == "hi\nTrue\n"
+        thread.join()
+
+
+def test_a_device_takes_what_its_limits_let_a_server_send(python):
+    script = """
+import imsim.load.devices as devices
+from imsim.core.policies import Policies
+from imsim.core.sizes import largest_to_client
+from imsim.load.target import Target
+
+asked = []
+
+class Transport:
+    @classmethod
+    def connect(cls, target, timeout, on_text, largest):
+        asked.append(largest)
+        raise OSError("not in this test")
+
+devices.Transport = Transport
+for page_bytes in (1_000, 100 << 20):
+    policies = Policies(page_bytes=page_bytes)
+    device = devices.Device(0, "alice", "d0", Target("ws://x"), "", policies, lambda: 0.5, None, None)
+    device.client.token = "some"
+    device._connect()
+    print(asked[-1] >= largest_to_client(policies), asked[-1] >= 64 << 20)
+"""
+    assert python(script) == "True True\n" * 2
 
 
 def test_nothing_is_handed_out_after_close(python):

@@ -31,6 +31,7 @@ SITUATIONS = {
     "push during sync": "a push arrived before the sync was done",
     "own message from another device": "flow = out",
     "page with more": "a sync took several pages",
+    "page ended by bytes": "a page of a sync, or of a range, took fewer messages than it may: no more bytes fitted in",
     "early ack": "ack = after_receive told of a message before it was stored",
     "send gave up": "every attempt was spent",
     "sent again by hand": "the application sent a failed message again",
@@ -336,6 +337,9 @@ class _Reader:
             self._opening[request.user] -= 1
         elif isinstance(request, storage.Missed) and isinstance(result, storage.MissedPage):
             seen["sync past what was pushed"] += result.inbox - request.inbox > len(result.messages)
+            seen["page ended by bytes"] += result.more and len(result.messages) < request.limit
+        elif isinstance(request, storage.Range) and isinstance(result, storage.RangePage):
+            seen["page ended by bytes"] += result.more and len(result.messages) < request.limit
         elif isinstance(request, storage.Find):
             seen["resend answered from storage"] += result is not None
         elif isinstance(request, storage.OpenConversation):

@@ -40,7 +40,7 @@ class Evidence:
         self._last_up: dict[str, Key] = {}  # by conversation
         self._logins = Logins(world, self.found)
         self._places = Places(self.ledger, self.found)
-        self._requests = Requests(self.ledger, world.case.policies.content_bytes, world.case.policies.page, self.found)
+        self._requests = Requests(self.ledger, world.case.policies, self.found)
         self._limits = Limits(world, self._instances, self.found)
         self._rooms = Rooms(self.ledger.laws, self._instances, self.found)
         self.senders = Senders(self.ledger, world.case.policies.content_bytes, self._rooms, self.found)

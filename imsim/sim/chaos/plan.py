@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from imsim.core.model import conversation_id
 from imsim.core.policies import Policies
 from imsim.scenario import Draws, Scenario, Stream
 from imsim.sim.chaos.case import EARLIEST, Case, Step
@@ -13,6 +16,7 @@ from imsim.sim.chaos.workload import Targets, message, steps_of, targets_of
 USERS = ("alice", "bob", "carol", "dave", "erin")
 DEVICE_KINDS = ("phone", "phone", "desktop", "")
 CONTENT_BYTES = 200  # the limit on content: small, so that it is met
+PAGE_BYTES = (40, 1_000)  # from less than some messages have to more than most conversations
 
 
 def draw(seed: int, scenario: Scenario | None = None) -> Case:
@@ -45,6 +49,9 @@ def draw(seed: int, scenario: Scenario | None = None) -> Case:
     rare = Rare(Dice(Stream(Draws(seed, "chaos"), 1)), devices, nodes[:gateways], nodes[gateways:], duration)
     if faults:
         rare.add_faults()
+    looks: tuple[Step, ...] = ()
+    if scenario is None:
+        policies, looks = _narrow(Dice(Stream(Draws(seed, "chaos"), 2)), policies, devices, targets, duration)
     return Case(
         seed,
         users,
@@ -55,7 +62,7 @@ def draw(seed: int, scenario: Scenario | None = None) -> Case:
         policies,
         *latencies,
         duration,
-        tuple(sorted((*steps, *rare.steps), key=lambda step: step.time)),
+        tuple(sorted((*steps, *rare.steps, *looks), key=lambda step: step.time)),
         tuple(sorted((*faults, *rare.faults), key=lambda fault: fault.time)),
     )
 
@@ -118,6 +125,23 @@ def _policies(dice: Dice) -> Policies:
         room_rate=dice.around(0.2, 2) if dice.chance(0.3) else 0.0,
         room_burst=dice.whole(1, 3),
     )
+
+
+def _narrow(
+    dice: Dice, policies: Policies, devices: tuple[str, ...], targets: Targets, duration: float
+) -> tuple[Policies, tuple[Step, ...]]:
+    """Some worlds have pages of few bytes, and users who look far back. All of it from luck of its own: the other
+    worlds, and what else is drawn in these, stay what they were before this was."""
+    if not dice.chance(0.3):
+        return policies, ()
+    looks = []
+    for _ in range(6):
+        device = dice.pick(devices)
+        user = device.split("/")[0]
+        scene, to = dice.pick(targets[user])
+        asked = {"conversation": conversation_id(scene, user, to), "first": 1, "last": 100}
+        looks.append(Step(dice.between(duration / 3, duration), device, "history", asked))
+    return replace(policies, page_bytes=int(dice.around(*PAGE_BYTES))), tuple(looks)
 
 
 def _faults(dice: Dice, devices: tuple[str, ...], nodes: list[str], duration: float) -> tuple[Fault, ...]:

@@ -5,6 +5,7 @@ What each finds is named as an invariant is, and told in words.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from imsim.core import events, frames, storage
 from imsim.core.model import Code, Message, Scene, conversation_id, is_chatroom, p2p_members
+from imsim.core.policies import Policies
 from imsim.sim.chaos.ledger import Ledger, same_words, wish_of
 from imsim.sim.chaos.nodes import Answer, answered
 from imsim.sim.chaos.rules import Laws, Relations, amended, is_change, is_of_a_stranger, judge_in_room
@@ -79,10 +81,11 @@ class Requests:
 
     One that is made while another of its kind is unanswered takes its place, and both have one answer."""
 
-    def __init__(self, ledger: Ledger, limit: int, page: int, found: Found) -> None:
+    def __init__(self, ledger: Ledger, policies: Policies, found: Found) -> None:
         self._ledger = ledger
-        self._limit = limit
-        self._page = page
+        self._limit = policies.content_bytes
+        self._page = policies.page
+        self._page_bytes = policies.page_bytes
         self._found = found
         self._pending: dict[str, dict[tuple[str, str], list[_Pending]]] = defaultdict(dict)  # by instance
 
@@ -151,17 +154,31 @@ class Requests:
     def _looked_back(self, instance: Instance, event: events.History, there: int) -> None:
         """The range as it was when it was asked for or, where it grew meanwhile, a little later."""
         ledger, found = self._ledger, [0]
-        seqs = [message.seq for message in event.messages]
         view = [m.seq for m in ledger.view(instance.user, event.conversation_id) if event.first <= m.seq <= event.last]
         for end in range(there, ledger.age(event.conversation_id) + 1):
             found = [seq for seq in view if seq <= end]
-            if (seqs, event.more) == (found[-self._page :], len(found) > self._page):
+            if self._is_page_of(event, found):
                 break
         else:
             self._tell("history_is_right", instance, f"{event}, not {found} or what was there when it asked")
         for message in event.messages:
             if message not in ledger.forms[message.conversation_id, message.seq]:
                 self._tell("history_is_right", instance, f"{message}, which never stood there")
+
+    def _is_page_of(self, event: events.History, found: list[int]) -> bool:
+        """Whether these are the latest of what was found, as many as fit into a page: a page that ends early had no
+        bytes left for the next one, in a form that it ever had; and it has more than its bytes only if it is one
+        message that does, and what has nothing."""
+        seqs, left = [message.seq for message in event.messages], found[: -len(event.messages) or len(found)]
+        if [*left, *seqs] != found or event.more != bool(left) or len(seqs) > self._page:
+            return False
+        sizes = [size for message in event.messages if (size := _written(message))]
+        if sum(sizes) > self._page_bytes and len(sizes) > 1:
+            return False
+        if not left or len(seqs) == self._page:
+            return True
+        next_one = map(_written, self._ledger.forms[event.conversation_id, left[-1]])
+        return bool(sizes) and any(size and sum(sizes) + size > self._page_bytes for size in next_one)
 
     @staticmethod
     def _is_saved(pending: _Pending) -> bool:
@@ -182,6 +199,12 @@ class Requests:
 
     def _tell(self, invariant: str, instance: Instance, event: object) -> None:
         self._found.append((invariant, f"{instance.name} was told {event}"))
+
+
+def _written(message: Message) -> int:
+    """How many bytes its users wrote in it."""
+    file = json.dumps(message.file, ensure_ascii=False, separators=(",", ":")) if message.file is not None else ""
+    return len(f"{message.content}{message.custom or ''}{file}".encode())
 
 
 def _without(older: frames.SetConversation, newer: frames.SetConversation) -> frames.SetConversation:
