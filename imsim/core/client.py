@@ -10,14 +10,15 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from imsim.core import amendments, events, frames
+from imsim.core.catchup import Catchup
 from imsim.core.changes import SILENT, event_of, is_from_outside, is_visible
-from imsim.core.model import Code, Flow, HasBody, Message, MessageType, Place, Route, Scene, Status, conversation_id
+from imsim.core.model import Flow, HasBody, Message, MessageType, Place, Route, Scene, Status, conversation_id
 from imsim.core.outbox import Outbox
 from imsim.core.policies import Policies
 from imsim.core.reader import Reader
 from imsim.core.requests import Requests
 from imsim.core.screen import Conversation, LocalConversation
-from imsim.core.timers import Timer, Timers
+from imsim.core.timers import Timers
 from imsim.core.uplink import Port, State, Uplink
 
 _CHATROOM = Scene.CHATROOM  # asked for with every push
@@ -27,22 +28,14 @@ class Client:
     """`draw()` gives a uniform number in [0, 1), for what must differ between clients: see `Uplink`."""
 
     __slots__ = (
-        "_inbox",
-        "_is_ready",
-        "_log",
+        "_catchup",
         "_outbox",
-        "_policies",
         "_port",
         "_reader",
         "_requests",
-        "_resync",
         "_rooms",
-        "_sync_again",
-        "_sync_number",
-        "_sync_timer",
         "_timers",
         "_uplink",
-        "_version",
         "user",
     )
 
@@ -58,21 +51,22 @@ class Client:
     ) -> None:
         self.user = user
         self._port = port
-        self._policies = policies
         self._timers = Timers()
-        self._log: str | None = None  # which log of the server's this device has got things from
-        self._version = 0  # of the user's log, up to which this device has its places for sure
-        self._inbox = 0  # up to where the user's inbox has been fetched
-        self._sync_timer: Timer | None = None
-        self._sync_number = 0  # of the latest sync
-        self._sync_again = False
-        self._is_ready = False  # whether the first sync since the login is done
-        self._resync = 0  # the number of the connection's latest `resync`
         self._rooms: dict[str, int] = {}  # chatrooms to be in, and the latest seq shown of each
         self._uplink = Uplink(self._timers, policies, port, device, kind, token, draw, self._lost)
-        self._outbox = Outbox(self._timers, policies, self._uplink.put, port.emit, self._look_again)
+        self._outbox = Outbox(self._timers, policies, self._uplink.put, port.emit, self._gave_up)
         self._requests = Requests(self._timers, policies.send_timeout, self._uplink.put)
         self._reader = Reader(user, self._timers, policies, self._uplink, self._outbox, self._requests, port.emit)
+        self._catchup = Catchup(
+            self._timers,
+            policies,
+            self._uplink,
+            self._outbox,
+            self._requests,
+            self._reader,
+            self._take_place,
+            port.emit,
+        )
 
     @property
     def state(self) -> State:
@@ -261,33 +255,17 @@ class Client:
     def _lost(self) -> None:
         self._outbox.lost()
         self._requests.lost()
-        if self._sync_timer:
-            self._sync_timer.cancel()
+        self._catchup.lost()
         self._reader.forget_gaps()
 
     def _logged_in(self, frame: frames.LoggedIn, now: float) -> None:
         self._uplink.logged_in(now)
-        if self._log not in (None, frame.log):
-            self._reset()
-        self._log = frame.log
-        self._sync_again = self._is_ready = False
-        self._resync = 0
-        self._sync(None, now)
+        self._catchup.logged_in(frame.log, now)
         self._requests.logged_in(now)
         for name in self._rooms:
             if not self._requests.is_waiting(frames.Enter.op, name):
                 self._requests.ask(frames.Enter(name), now)
         self._outbox.logged_in(now)  # after the rooms that it speaks in
-
-    def _reset(self) -> None:
-        """What this device has got is of a log that is no more: an old seq, or version, says nothing about the new one.
-        What the user wants is kept, as far as it does not speak of a seq."""
-        self._reader.reset()
-        self._version = self._inbox = 0
-        self._outbox.forget_seqs()
-        self._port.emit(events.Reset())
-        for frame in self._requests.forget_seqs():
-            self._port.emit(events.RequestFailed(frame.op, frame.ref, Code.AHEAD, "the server's log is another one"))
 
     def _refused(self, frame: frames.Refused, now: float) -> None:
         self._uplink.refused(frame, now)
@@ -298,85 +276,17 @@ class Client:
     # --- fetching what was missed -----------------------------------------------------------------------------------
 
     def _resynced(self, frame: frames.Resync, now: float) -> None:
-        if frame.number <= self._resync:
-            return  # it came again
-        self._resync = frame.number
-        self._look_again(now)
-
-    def _look_again(self, now: float) -> None:
-        """There may be more in storage than this device knows of."""
-        if self.state == State.ONLINE:
-            self._uplink.state = State.SYNCING
-            self._sync(None, now)
-        else:
-            self._sync_again = True  # the sync under way may have looked too early
-
-    def _sync(self, _: None, now: float) -> None:
-        """Ask for what was missed, and again if no answer comes."""
-        cursors = {c.id: c.inbox.cursor for c in self._reader.conversations.values()}
-        places = max((c.place.version for c in self._reader.conversations.values()), default=0)
-        self._sync_number += 1
-        if self._sync_timer:
-            self._sync_timer.cancel()
-        self._sync_timer = self._timers.at(now + self._policies.send_timeout, self._sync)
-        self._put(frames.Sync(cursors, self._version, self._inbox, self._sync_number, self._resync, places), now)
-
-    def _sync_rejected(self, frame: frames.Rejected, now: float) -> None:
-        if self.state != State.SYNCING or frame.number != self._sync_number:
-            return
-        assert self._sync_timer is not None
-        if frame.code == Code.AHEAD:
-            self._reset()
-            self._sync(None, now)
-        elif frame.retry_after:
-            self._sync_timer.cancel()
-            self._sync_timer = self._timers.at(now + frame.retry_after, self._sync)
-        elif not frame.code.retryable:
-            self._sync_timer.cancel()
-            self._port.emit(events.RequestFailed(frame.request, frame.ref, frame.code, frame.text))
-        # Otherwise its timer asks again, a little later.
-
-    def _take_page(self, frame: frames.Page | frames.SyncDone, now: float) -> bool:
-        """Whether it answers the latest `sync`; what it brings is welcome in any case."""
-        for message in frame.messages:
-            self._reader.take(message, Route.SYNC, now)
-        for id, seq in frame.cursors.items():
-            if seq:  # of what has not begun there is nothing to keep
-                self._reader.complete_to(id, seq, now)
-        if self._policies.receipts == "delivered":
-            for id in {message.conversation_id: None for message in frame.messages}:
-                self._reader.tell_delivered(self._reader.conversation(id), now)
-        for place in frame.places:
-            if place.version:
-                self._take_place(place)
-        return self.state == State.SYNCING and frame.number == self._sync_number
+        self._catchup.resynced(frame, now)
 
     def _page(self, frame: frames.Page, now: float) -> None:
-        if self._take_page(frame, now):
-            self._inbox = frame.inbox
-            self._version = frame.version or self._version
-            self._sync(None, now)
+        self._catchup.page(frame, now)
 
     def _sync_done(self, frame: frames.SyncDone, now: float) -> None:
-        if not self._take_page(frame, now):
-            return
-        self._inbox, self._version = frame.inbox, frame.version
-        if self._sync_again:
-            self._sync_again = False
-            self._sync(None, now)
-            return
-        self._uplink.state = State.ONLINE
-        if self._sync_timer:
-            self._sync_timer.cancel()
-        for conversation in self._reader.conversations.values():
-            is_ahead = conversation.unread.read_seq > conversation.place.read_seq
-            if is_ahead and not self._requests.is_waiting(frames.Read.op, conversation.id):
-                # A send moved it, and the server lost its senses at that moment.
-                self._reader.tell_read(conversation, now)
-            self._reader.look_for_gap(conversation, now)
-        if not self._is_ready:
-            self._is_ready = True
-            self._port.emit(events.Ready())
+        self._catchup.done(frame, now)
+
+    def _gave_up(self, now: float) -> None:
+        """A send has failed for want of an answer; it may be stored all the same."""
+        self._catchup.look_again(now)
 
     # --- sending ----------------------------------------------------------------------------------------------------
 
@@ -419,7 +329,7 @@ class Client:
         if frame.request == frames.Send.op:
             self._outbox.rejected(frame, now)
         elif frame.request == frames.Sync.op:
-            self._sync_rejected(frame, now)
+            self._catchup.rejected(frame, now)
         elif frame.code.retryable:
             self._requests.postponed(frame, now)
         elif self._answered(frame):

@@ -9,6 +9,7 @@ from core.builders import AB, TEAM, Phone, change, entry, message
 
 from imsim.core import events, frames
 from imsim.core.model import Code, Scene, Status
+from imsim.core.policies import Policies
 from imsim.core.screen import _AMENDED
 
 
@@ -266,7 +267,7 @@ def test_nobody_comes_late_to_a_conversation_of_two(phone):
     phone.push(5_000)
     phone.collect()
     phone.advance(3)
-    assert phone.pulls() == [(1, phone.machine._policies.page)]
+    assert phone.pulls() == [(1, Policies().page)]
 
 
 # --- chatrooms, hints -----------------------------------------------------------------------------------------------

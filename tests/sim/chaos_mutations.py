@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from imsim.core import (
     amendments,
+    catchup,
     changes,
     chatrooms,
     client,
@@ -636,13 +637,13 @@ def _not_repeated(patch, kind):
 
 def resync_taken_for_an_old_one(patch):
     """A device that is synchronizing takes no notice of being told to do so again."""
-    resynced = client.Client._resynced
+    resynced = catchup.Catchup.resynced
 
     def busy(self, frame, now):
         resynced(self, frame, now)
-        self._sync_again = False
+        self._again = False
 
-    patch.setitem(client._HANDLERS, frames.Resync, busy)
+    patch.setattr(catchup.Catchup, "resynced", busy)
 
 
 def gap_not_pulled(patch):
@@ -710,13 +711,13 @@ def inbox_read_one_too_far(patch):
 
 def inbox_cursor_of_the_asker_kept(patch):
     """An inbox has been read as far as was asked before, whether the answer arrived or not."""
-    sync = client.Client._sync
+    ask = catchup.Catchup._ask
 
     def early(self, _, now):
-        sync(self, _, now)
+        ask(self, _, now)
         self._inbox += 1
 
-    patch.setattr(client.Client, "_sync", early)
+    patch.setattr(catchup.Catchup, "_ask", early)
 
 
 def delivered_one_too_far(patch):

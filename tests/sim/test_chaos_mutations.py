@@ -60,7 +60,7 @@ FOUND: dict[str, tuple[int, tuple[int, ...]]] = {
     "limit_taken_for_a_refusal": (5, (2, 8)),
     "limited_send_swallowed": (4, (2, 8)),
     "limit_of_groups_ignored": (1, (8,)),
-    "opened_not_told": (2, (0, 22)),
+    "opened_not_told": (1, (22, 39)),
     "resync_not_repeated": (0, (122,)),
     "notify_not_repeated": (1, (17,)),
     "resync_taken_for_an_old_one": (6, (2, 4)),
