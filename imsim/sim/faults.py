@@ -233,7 +233,9 @@ class Faults:
         """They are connected again. Routers look for what they did not hear of."""
         world = self._world
         for (tier, index), (other, number) in (pair, pair[::-1]):
-            if tier == "router" and other == "router":
+            if tier == "gateway":
+                world.gateways[index].router_back(world.routers[number])
+            elif tier == "router" and other == "router":
                 world.routers[index].router_back()
             elif tier == "router" and other == "storage":
                 world.routers[index].storage_back(number)

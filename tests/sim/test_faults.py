@@ -164,6 +164,16 @@ def test_clients_of_a_gateway_that_crashed_hear_of_it_when_it_is_noticed_or_back
     assert all(when < at < when + 0.3 for at, _ in lost)
 
 
+@pytest.mark.parametrize("fault", ["one router", "a gateway from a router"])
+def test_what_is_noticed_sooner_is_over_no_later(fault):
+    latest = [
+        joined(imsim.simulate(with_fault(**CASES[fault] | {"duration": "5s", "detect": detect}))).seconds.max()
+        for detect in ("0s", "1s", "5s")
+    ]
+    assert max(latest) < 6
+    assert max(latest[:2]) < latest[2] + 0.2
+
+
 def test_until_it_is_noticed_new_connections_are_tried_with_a_gateway_that_crashed():
     fault = {"kind": "node_crash", "target": "gateway0", "duration": "4s", "detect": "2s"}
     scenario = with_fault(**fault)

@@ -74,7 +74,14 @@ class GatewayNode(Machines):
         """The link to it broke."""
         if self.machine is not None:
             self.now = self.clock.now
-            self.machine.router_lost(lambda name: self.world.router_of(name) is router)
+            self.machine.router_lost(f"r{router.index}", lambda name: self.world.router_of(name) is router)
+            self.arm()
+
+    def router_back(self, router: RouterNode) -> None:
+        """It is there again."""
+        if self.machine is not None:
+            self.now = self.clock.now
+            self.machine.router_back(f"r{router.index}")
             self.arm()
 
     def handle_timer(self, now: float) -> None:
