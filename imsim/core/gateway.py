@@ -73,6 +73,7 @@ class _Push:
 class _Connection:
     __slots__ = (
         "heard",
+        "held",
         "id",
         "latest",
         "login",
@@ -93,6 +94,7 @@ class _Connection:
         self.id = id
         self.login: frames.Login | None = None
         self.user: str | None = None  # set once the token is known to be good
+        self.held: frames.Attach | None = None  # what its login waits to say to a router that is lost
         self.session: Session | None = None  # set once attached
         self.heard = now
         self.timer: Timer | None = None  # until logged in: the login's deadline; then: the heartbeat's
@@ -119,6 +121,7 @@ class Gateway:
         self._epoch = epoch
         self._timers = Timers()
         self._connections: dict[int, _Connection] = {}
+        self._lost: dict[str, Callable[[str], bool]] = {}  # routers, and whether it owns a user or a conversation
         # By user, kept across connections, or reconnecting would refill them; the first also by what it is of.
         self._rates: Buckets[tuple[str, str]] = Buckets(policies.user_rate, policies.user_burst)
         self._hints: Buckets[str] = Buckets(policies.hint_rate, policies.hint_burst)
@@ -185,12 +188,25 @@ class Gateway:
             source.heard = now
             self._reject(source, op, ref[:_LONGEST_REF], Code.BAD_REQUEST, text, number=number)
 
-    def router_lost(self, owns: Callable[[str], bool]) -> None:
+    def router_lost(self, router: str, owns: Callable[[str], bool]) -> None:
         """The link to a router broke: what either side sent last may be lost. The users whom it `owns` must log in
-        again, so that both sides agree on their sessions, and fetch what they missed."""
+        again, so that both sides agree on their sessions, and fetch what they missed. Until `router_back` their logins
+        wait here: sent there they would be lost, and who is refused stays away for ever longer."""
+        self._lost[router] = owns
         for connection in list(self._connections.values()):
             if connection.user is not None and (owns(connection.user) or any(map(owns, connection.rooms))):
                 self._end(connection, Code.UNAVAILABLE, "a server was lost; log in again")
+
+    def router_back(self, router: str) -> None:
+        """The link to it is there again, or others own what it owned: logins that waited go on."""
+        self._lost.pop(router, None)
+        for connection in self._connections.values():
+            if connection.held is not None and not self._is_lost(connection.held.user):
+                held, connection.held = connection.held, None
+                self._port.to_user(held.user, held)
+
+    def _is_lost(self, user: str) -> bool:
+        return any(owns(user) for owns in self._lost.values())
 
     def shut_down(self) -> None:
         """End every connection, telling the clients to come back."""
@@ -227,7 +243,10 @@ class Gateway:
             attach = frames.Attach(
                 user, login.device, self._name, connection, login.kind, issued_at, login.instance, login.attempt
             )
-            self._port.to_user(user, attach)
+            if self._is_lost(user):
+                source.held = attach
+            else:
+                self._port.to_user(user, attach)
 
     def _attached(self, frame: frames.Attached, now: float) -> None:
         connection = self._connections.get(frame.connection)

@@ -1,7 +1,7 @@
 """The scenario's faults, carried out as plain scheduled calls.
 
-Between servers the rule is that of TCP: a connection that breaks is noticed by both ends after a while, and at the
-latest when they connect again; there is never traffic over a new one before both know that the old one is gone.
+One rule for whoever is connected to what crashed or is cut off: frames vanish, and nobody knows, until `detect` has
+passed or it is over; then both ends know that their connection broke. There is never traffic over a new one before.
 """
 
 from __future__ import annotations
@@ -28,35 +28,36 @@ if TYPE_CHECKING:
     from imsim.sim.world import World
 
 _Node = tuple[str, int]  # tier, index
+_Pair = tuple[_Node, _Node]  # two that have a connection, in ascending order
 
 
 class CuttableLink(BackboneLink):
-    """One that can break, and whose ends can crash: what had not arrived, or had not left, is lost."""
+    """One that can break, and whose source can crash: what had not arrived, or had not left, is lost."""
 
     __slots__ = ("cuts", "faults", "open", "source", "target")
 
     faults: Faults
     source: _Node
     target: _Node
-    cuts: int  # how often it broke
+    cuts: int  # how often what was on its way was lost
     open: int  # 1, less the number of causes for which it is broken
 
     def between(self, faults: Faults, source: _Node, target: _Node) -> CuttableLink:
         self.faults, self.source, self.target = faults, source, target
         self.cuts, self.open = 0, 1
-        faults.links.append(self)
+        if source != target:
+            faults.links.setdefault(_pair(source, target), []).append(self)
         return self
 
     def carry(self, leaves: float, arrive: Callable[[Any], object], frame: Any) -> None:
         if self.open == 1:
-            lives = self.faults.lives
-            sent = (leaves, self.cuts, lives.get(self.source, 0), lives.get(self.target, 0), arrive, frame)
+            sent = (leaves, self.cuts, self.faults.lives.get(self.source, 0), arrive, frame)
             super().carry(leaves, self._land, sent)
 
-    def _land(self, sent: tuple[float, int, int, int, Callable[[Any], object], Any]) -> None:
-        leaves, cuts, source_life, target_life, arrive, frame = sent
+    def _land(self, sent: tuple[float, int, int, Callable[[Any], object], Any]) -> None:
+        leaves, cuts, source_life, arrive, frame = sent
         faults = self.faults
-        if cuts != self.cuts or target_life != faults.lives.get(self.target, 0):
+        if cuts != self.cuts:
             return
         if source_life != faults.lives.get(self.source, 0) and faults.died[self.source] < leaves:
             return  # it was still being worked at
@@ -99,12 +100,12 @@ class Faults:
         #: What the world must be made of, so that it can go wrong.
         self.cuts_links = bool(kinds & {NodeCrash, Partition})
         self.pauses_devices = SlowReader in kinds
-        self.links: list[CuttableLink] = []
+        self.links: dict[_Pair, list[CuttableLink]] = {}
         self.lives: dict[_Node, int] = {}
         self.died: dict[_Node, float] = {}
         self.deaf: dict[int, float] = {}
         self._down: set[_Node] = set()
-        self._untold: set[tuple[_Node, _Node]] = set()  # pairs whose connection broke, of which they do not know yet
+        self._untold: set[_Pair] = set()  # whose connection broke, of which they do not know yet
         self._bursts: list[tuple[set[int], float]] = []  # users, and what their networks lose
         topology = world.scenario.topology
         self._counts = {"gateway": topology.gateways, "router": topology.routers, "storage": topology.storages}
@@ -149,7 +150,7 @@ class Faults:
         assert nodes is not None, "the scenario has been checked"
         return nodes
 
-    # --- crashes ----------------------------------------------------------------------------------------------------
+    # --- crashes and partitions -------------------------------------------------------------------------------------
 
     def _crash(self, fault: NodeCrash) -> None:
         world = self._world
@@ -160,17 +161,24 @@ class Faults:
             self.lives[node] = self.lives.get(node, 0) + 1
             self.died[node] = world.clock.now
             self._node(node).crash()
-            pairs = {(node, other) for other in self._others(node)}
-            self._untold |= pairs
-            self._later(min(fault.detect, fault.duration), self._tell, pairs)
+            pairs = sorted(pair for pair in self.links if node in pair)
+            self._break(pairs, node)
+            self._later(min(fault.detect, fault.duration), self._noticed, (node, pairs, self.lives[node]))
             self._later(fault.duration, self._restart, (node, pairs))
 
-    def _restart(self, gone: tuple[_Node, set[tuple[_Node, _Node]]]) -> None:
+    def _noticed(self, gone: tuple[_Node, list[_Pair], int]) -> None:
+        (tier, index), pairs, life = gone
+        if life == self.lives[tier, index]:
+            self._tell(pairs)
+            if tier == "gateway":
+                self._world.gateways[index].crash_noticed()
+
+    def _restart(self, gone: tuple[_Node, list[_Pair]]) -> None:
         node, pairs = gone
-        self._tell(pairs)
+        self._noticed((node, pairs, self.lives[node]))
         self._down.discard(node)
         self._node(node).start_anew()
-        self._back(pairs)
+        self._mend(pairs)
 
     def _node(self, node: _Node) -> GatewayNode | RouterNode | StorageNode:
         tier, index = node
@@ -179,52 +187,58 @@ class Faults:
             return world.gateways[index]
         return world.routers[index] if tier == "router" else world.storages[index]
 
-    def _others(self, node: _Node) -> list[_Node]:
-        """Those that hear of it when it is gone."""
-        tiers = {"gateway": ("router",), "router": ("gateway", "router"), "storage": ()}[node[0]]
-        return [(tier, n) for tier in tiers for n in range(self._counts[tier]) if (tier, n) != node]
-
-    # --- partitions -------------------------------------------------------------------------------------------------
-
     def _part(self, fault: Partition) -> None:
-        one, other = set(self._nodes(fault.target)), set(self._nodes(fault.other))
-        links = [
-            link
-            for link in self.links
-            if link.source != link.target
-            and ((link.source in one and link.target in other) or (link.source in other and link.target in one))
-        ]
-        for link in links:
-            link.open -= 1
-            link.cuts += 1
-        joined = {(min(link.source, link.target), max(link.source, link.target)) for link in links}
-        pairs = {pair for pair in joined if pair[1][0] != "storage"}
-        self._untold |= pairs
+        one, other = self._nodes(fault.target), self._nodes(fault.other)
+        pairs = sorted({_pair(a, b) for a in one for b in other} & self.links.keys())
+        self._break(pairs)
         self._later(min(fault.detect, fault.duration), self._tell, pairs)
-        self._later(fault.duration, self._mend, (links, pairs))
+        self._later(fault.duration, self._mend, pairs)
 
-    def _mend(self, parted: tuple[list[CuttableLink], set[tuple[_Node, _Node]]]) -> None:
-        links, pairs = parted
+    def _break(self, pairs: list[_Pair], dead: _Node | None = None) -> None:
+        """dead: the one of each pair that crashed, if any. What it has sent still arrives."""
+        self._untold.update(pairs)
+        for pair in pairs:
+            for link in self.links[pair]:
+                link.open -= 1
+                link.cuts += link.source != dead
+
+    def _tell(self, pairs: list[_Pair]) -> None:
+        for pair in pairs:
+            if pair in self._untold:
+                self._untold.discard(pair)
+                self._lost(pair)
+
+    def _mend(self, pairs: list[_Pair]) -> None:
+        """One cause is over; they can connect again, unless there is another."""
         self._tell(pairs)
-        for link in links:
-            link.open += 1
-        self._back(pairs)
+        for pair in pairs:
+            for link in self.links[pair]:
+                link.open += 1
+            if all(link.open == 1 for link in self.links[pair]):
+                self._back(pair)
+            else:
+                self._lost(pair)  # which one that has just started does not know
 
-    def _tell(self, pairs: set[tuple[_Node, _Node]]) -> None:
+    def _lost(self, pair: _Pair) -> None:
         world = self._world
-        for pair in sorted(pairs & self._untold):
-            self._untold.discard(pair)
-            for (tier, index), other in (pair, pair[::-1]):
-                if tier == "gateway" and other[0] == "router":
-                    world.gateways[index].router_lost(world.routers[other[1]])
-                elif tier == "router" and other[0] == "gateway":
-                    world.routers[index].gateway_lost(world.gateways[other[1]].name)
+        for (tier, index), (other, number) in (pair, pair[::-1]):
+            if tier == "gateway":
+                world.gateways[index].router_lost(world.routers[number])
+            elif tier == "router" and other == "gateway":
+                world.routers[index].gateway_lost(world.gateways[number].name)
+            elif tier == "router" and other == "storage":
+                world.routers[index].storage_lost(number)
 
-    def _back(self, pairs: set[tuple[_Node, _Node]]) -> None:
-        """Routers look for what they did not hear of."""
-        back = {node for pair in pairs for node in pair if pair[0][0] == pair[1][0] == "router"}
-        for _, index in sorted(back):
-            self._world.routers[index].router_back()
+    def _back(self, pair: _Pair) -> None:
+        """They are connected again. Routers look for what they did not hear of."""
+        world = self._world
+        for (tier, index), (other, number) in (pair, pair[::-1]):
+            if tier == "gateway":
+                world.gateways[index].router_back(world.routers[number])
+            elif tier == "router" and other == "router":
+                world.routers[index].router_back()
+            elif tier == "router" and other == "storage":
+                world.routers[index].storage_back(number)
 
     # --- the networks of clients ------------------------------------------------------------------------------------
 
@@ -247,3 +261,7 @@ def _switch(client: ClientNode, network: Any, loss: float) -> None:
     client.network = network  # for its next connection
     if client.connection is not None:
         client.connection.lose(loss)
+
+
+def _pair(one: _Node, other: _Node) -> _Pair:
+    return min(one, other), max(one, other)

@@ -268,10 +268,10 @@ class World:
     # --- who is where -----------------------------------------------------------------------------------------------
 
     def new_connection(self, client: ClientNode) -> Connection:
-        """To the gateway of the device; the next one that is up if that is down, as a load balancer would."""
+        """To the gateway of the device; if that is known to be down, the next one, as a load balancer would."""
         first = client.number % len(self.gateways)
         gateways = self.gateways[first:] + self.gateways[:first]
-        gateway = next((gateway for gateway in gateways if gateway.machine is not None), gateways[0])
+        gateway = next((gateway for gateway in gateways if gateway.seems_up), gateways[0])
         self._connections += 1
         return self._connection_class(self._connections, client, gateway)
 

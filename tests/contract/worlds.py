@@ -336,6 +336,8 @@ class SimulatedWorld(World):
     def stop_server(self) -> None:
         for node in (*self.sim.gateways, *self.sim.routers):
             node.crash()
+        for gateway in self.sim.gateways:
+            gateway.crash_noticed()
         self.settle()
 
     def start_server(self) -> None:

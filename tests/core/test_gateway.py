@@ -645,8 +645,56 @@ def test_a_lost_router_ends_the_connections_of_its_users_only(access):
     access.receive(frames.Login("token", "d0"), 3)
     access.machine.authenticated(3, "anna", None, access.clock.now)  # is waiting for her session
     access.port.take()
-    access.machine.router_lost(lambda user: user.startswith("a"))
+    access.machine.router_lost("r0", lambda user: user.startswith("a"))
     assert [(c, f.code, f.reconnect) for c, f in access.sent()] == [(c, Code.UNAVAILABLE, True) for c in (1, 3)]
+
+
+def log_in(access, connection, user):
+    access.connect(connection)
+    access.receive(frames.Login("token", "d0"), connection)
+    access.machine.authenticated(connection, user, None, access.clock.now)
+
+
+def attached(access):
+    """The users for whom a session was asked for; other calls are forgotten."""
+    return [arguments[0] for method, arguments in access.port.take() if method == "to_user"]
+
+
+def test_logins_wait_for_a_router_that_is_lost(access):
+    access.machine.router_lost("r0", lambda user: user.startswith("a"))
+    for connection, user in enumerate(("alice", "bob", "anna"), 1):
+        log_in(access, connection, user)
+    assert attached(access) == ["bob"]
+    access.machine.disconnected(3, access.clock.now)
+    access.machine.router_back("r1")
+    assert attached(access) == []
+    access.machine.router_back("r0")
+    assert attached(access) == ["alice"]
+    access.machine.router_back("r0")
+    assert attached(access) == []
+    log_in(access, 4, "anna")
+    assert attached(access) == ["anna"]
+
+
+def test_a_login_goes_on_when_whoever_owns_its_user_by_now_is_there(access):
+    owner = {"alice": "r0"}
+    for router in ("r0", "r1"):
+        access.machine.router_lost(router, lambda user, router=router: owner[user] == router)
+    log_in(access, 1, "alice")
+    owner["alice"] = "r1"
+    access.machine.router_back("r0")
+    assert attached(access) == []
+    access.machine.router_back("r1")
+    assert attached(access) == ["alice"]
+
+
+def test_a_login_waits_for_a_lost_router_no_longer_than_for_anything(access):
+    access.machine.router_lost("r0", lambda user: True)
+    log_in(access, 1, "alice")
+    access.advance(access.policies.login_timeout)
+    assert summary(access.port.take())[1:] == refused(Code.LOGIN_TIMEOUT)
+    access.machine.router_back("r0")
+    assert attached(access) == []
 
 
 def test_how_often_a_user_may_send_is_kept_across_connections():
@@ -1061,7 +1109,7 @@ def test_who_was_in_a_room_of_a_lost_router_must_log_in_again(access):
     access.live(2, "carol")
     access.receive(frames.Enter("lounge"), 1)
     access.port.take()
-    access.machine.router_lost(lambda id: id == LOUNGE)
+    access.machine.router_lost("r0", lambda id: id == LOUNGE)
     assert [arguments[0] for method, arguments in access.port.take() if method == "close"] == [1]
 
 

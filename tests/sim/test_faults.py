@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import imsim
-from imsim.core import frames
+from imsim.core import events, frames
 from imsim.core.model import Code
+from imsim.core.uplink import State
 from imsim.scenario import Scenario, plan
 from imsim.sim import World
 from imsim.sim.nodes import ClientNode
@@ -31,9 +32,18 @@ CASES = {
     "all routers": {"kind": "node_crash", "target": "router", "duration": "3s"},
     "a router, noticed when it is back": {"kind": "node_crash", "target": "router0", "duration": "1s", "detect": "9s"},
     "a storage": {"kind": "node_crash", "target": "storage0", "duration": "3s"},
+    "a storage, noticed late": {"kind": "node_crash", "target": "storage", "duration": "3s", "detect": "2s"},
+    "a gateway, noticed late": {"kind": "node_crash", "target": "gateway0", "duration": "4s", "detect": "2s"},
+    "all gateways, noticed when they are back": {
+        "kind": "node_crash",
+        "target": "gateway",
+        "duration": "3s",
+        "detect": "9s",
+    },
     "a gateway from a router": {"kind": "partition", "target": "gateway0", "other": "router1"},
     "a router from the others": {"kind": "partition", "target": "router0", "other": "router"},
     "a router from storage": {"kind": "partition", "target": "router0", "other": "storage"},
+    "storage, noticed when it is over": {"kind": "partition", "target": "router", "other": "storage", "detect": "9s"},
     "bad networks": {"kind": "loss_burst", "share": 0.5, "loss": 0.6},
     "storage stands still": {"kind": "storage_stall", "duration": "2s"},
     "slow readers": {"kind": "slow_reader", "share": 0.3, "duration": "6s"},
@@ -115,6 +125,123 @@ def test_devices_of_a_gateway_that_is_gone_move_to_the_next():
     hit = (number % 3 == 0) & (rows.intended_at > 6e9) & (rows.intended_at < 10e9)
     assert hit.sum() > 30
     assert rows[hit].seconds.median() < 0.2, "they do not wait until it is back"
+
+
+def world_with(scenario: Scenario) -> tuple[World, list[tuple[float, int, events.ClientEvent]]]:
+    """One that has run, and what its clients had to tell after the fault began: when, which device, what."""
+    world = World(scenario, plan(scenario))
+    told: list[tuple[float, int, events.ClientEvent]] = []
+    world.on_client_event = lambda client, event: told.append((client.now, client.number, event))
+    world.run(scenario.duration)
+    return world, [one for one in told if one[0] >= 5.0]
+
+
+def disconnected(told) -> list[tuple[float, Code | None]]:
+    return [(at, event.code) for at, _, event in told if type(event) is events.Disconnected]
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "other"),
+    [
+        ("node_crash", "gateway", None),
+        ("node_crash", "router", None),
+        ("partition", "gateway", "router"),
+    ],
+)
+def test_when_it_is_noticed_makes_a_difference_until_it_is_over(kind, target, other):
+    fault = {"kind": kind, "target": target, "duration": "2s", **({"other": other} if other else {})}
+    digests = [imsim.simulate(with_fault(**fault, detect=detect)).digest for detect in ("0s", "1s", "2s", "9s")]
+    assert len(set(digests[:3])) == 3
+    assert digests[2] == digests[3]
+
+
+@pytest.mark.parametrize(("detect", "when"), [("0s", 5.0), ("2s", 7.0), ("9s", 8.0)])
+def test_clients_of_a_gateway_that_crashed_hear_of_it_when_it_is_noticed_or_back(detect, when):
+    fault = {"kind": "node_crash", "target": "gateway0", "duration": "3s", "detect": detect}
+    world, told = world_with(with_fault(**fault))
+    lost = disconnected(told)
+    assert len(lost) == sum(client.number % 3 == 0 for client in world.clients.values())
+    assert all(when < at < when + 0.3 for at, _ in lost)
+
+
+@pytest.mark.parametrize("fault", ["one router", "a gateway from a router"])
+def test_what_is_noticed_sooner_is_over_no_later(fault):
+    latest = [
+        joined(imsim.simulate(with_fault(**CASES[fault] | {"duration": "5s", "detect": detect}))).seconds.max()
+        for detect in ("0s", "1s", "5s")
+    ]
+    assert max(latest) < 6
+    assert max(latest[:2]) < latest[2] + 0.2
+
+
+def test_until_it_is_noticed_new_connections_are_tried_with_a_gateway_that_crashed():
+    fault = {"kind": "node_crash", "target": "gateway0", "duration": "4s", "detect": "2s"}
+    scenario = with_fault(**fault)
+    world = World(scenario, plan(scenario))
+    world.log_in()
+    world.faults.schedule()
+    client = world.clients[0]
+    world.clock.run(until=5.5)
+    client.break_connection()
+    world.clock.run(until=6.9)
+    assert client.connection.gateway is world.gateways[0]
+    assert client.machine.state == State.CONNECTING
+    world.clock.run(until=8.9)
+    assert client.connection.gateway is world.gateways[1]
+    assert client.machine.state == State.ONLINE
+
+
+def test_a_host_that_falls_silent_is_noticed_by_the_heartbeat():
+    policies = {"policies.heartbeat": "1s", "policies.heartbeat_timeout": "3s"}
+    fault = {"kind": "node_crash", "target": "gateway0", "duration": "30s", "detect": "20s"}
+    world, told = world_with(with_fault(OFFICE.with_(policies), **fault))
+    first = {}
+    for at, device, event in told:
+        if type(event) is events.Disconnected:
+            first.setdefault(device, (at, event.code))
+    assert first.keys() == {number for number in world.clients if number % 3 == 0}
+    assert {code for _, code in first.values()} == {Code.HEARTBEAT}
+    assert all(7.0 < at < 9.1 for at, _ in first.values())
+    attempts = world.tables().messages.column("attempts").to_numpy()
+    assert attempts.max() > 1, "messages that are not answered are sent again"
+
+
+def test_what_storage_was_asked_waits_until_its_loss_is_noticed_and_then_fails_at_once(monkeypatch):
+    rejected = []
+    from_gateway = ClientNode.from_gateway
+
+    def watch(self, frame):
+        if isinstance(frame, frames.Rejected):
+            rejected.append((self.clock.now, frame.code))
+        from_gateway(self, frame)
+
+    monkeypatch.setattr(ClientNode, "from_gateway", watch)
+    for fault in (
+        {"kind": "node_crash", "target": "storage"},
+        {"kind": "partition", "target": "router", "other": "storage"},
+    ):
+        rejected.clear()
+        run = imsim.simulate(with_fault(**fault, duration="3s", detect="1s"))
+        times = np.array([at for at, code in rejected if code == Code.UNAVAILABLE])
+        assert times.min() > 6.0
+        assert (times < 6.2).sum() > 20, "those that had waited"
+        assert ((times > 6.2) & (times < 8.0)).sum() > 20, "those that came later"
+        assert times.max() < 8.2, "until it is back"
+        assert (run.deliveries.outcome == "delivered").all()
+        assert joined(run).seconds.max() < 1 + OFFICE.policies.send_timeout + 3
+
+
+def test_a_storage_is_back_when_all_causes_are_over():
+    faults = [
+        {"kind": "node_crash", "target": "storage", "at": "5s", "duration": "1s"},
+        {"kind": "partition", "target": "router", "other": "storage", "at": "5.5s", "duration": "2s", "detect": 0},
+        {"kind": "node_crash", "target": "router1", "at": "6s", "duration": "0.5s"},
+    ]
+    run = imsim.simulate(OFFICE.with_({"faults": faults}))
+    stored = run.messages.stored_at.to_numpy(float) / 1e9
+    assert not ((stored > 5.01) & (stored < 7.5)).any()
+    assert ((stored > 7.5) & (stored < 8)).sum() > 10
+    assert (run.deliveries.outcome == "delivered").all()
 
 
 def test_a_share_of_the_users_is_hit_and_the_others_are_not():

@@ -20,18 +20,23 @@ class _Fault(Section):
 
 
 class NodeCrash(_Fault):
-    """A server is gone, with all that it had in memory, and comes back empty. What storage holds, stays."""
+    """A server is gone, with all that it had in memory, and comes back empty. What storage holds, stays.
+
+    Until `detect` nobody knows: what is sent to it vanishes, and new connections are still tried with it. Then, or when
+    it is back, all that had a connection to it see it break."""
 
     kind: Literal["node_crash"] = "node_crash"
     target: str = Field(description="a node, such as router1 (the first is router0), or a tier: all of its nodes")
     duration: PositiveSeconds = Field(default=5.0, description="for how long it is away")
     detect: Seconds = Field(
-        default=1.0, description="after how long those that were connected to it notice; at the latest when it is back"
+        default=0.0,
+        description="after how long those that were connected to it (clients too) notice; at the latest when it is"
+        " back. 0: a process that died, whose connections its host closes; more: a host that fell silent",
     )
 
 
 class Partition(_Fault):
-    """Two parts of the service do not reach each other."""
+    """Two parts of the service do not reach each other; until `detect` neither side knows."""
 
     kind: Literal["partition"] = "partition"
     target: str = Field(description="the one side: a node, such as gateway0, or a tier")

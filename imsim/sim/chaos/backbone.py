@@ -27,10 +27,12 @@ class Backbone:
         """They are connected again: routers look for what they did not hear of."""
         self._tell(pair)
         self._broken.discard(pair)
-        routers = self._world.routers
-        if pair[0] in routers and pair[1] in routers:
-            for name in pair:
-                routers[name].router_back()
+        gateways, routers = self._world.gateways, self._world.routers
+        for one, other in (pair, pair[::-1]):
+            if one in gateways and other in routers:
+                gateways[one].router_back(other)
+            elif one in routers and other in routers:
+                routers[one].router_back()
 
     def heal(self) -> None:
         for pair in sorted(self._broken):

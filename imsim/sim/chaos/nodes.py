@@ -243,7 +243,11 @@ class GatewayNode(Node):
 
     def router_lost(self, router: str) -> None:
         if self.up:
-            self.act(lambda now: self.machine.router_lost(lambda user: self.world.router_of(user).name == router))
+            self.act(lambda now: self.machine.router_lost(router, lambda id: self.world.router_of(id).name == router))
+
+    def router_back(self, router: str) -> None:
+        if self.up:
+            self.act(lambda now: self.machine.router_back(router))
 
     def next_deadline(self) -> float | None:
         return self.machine.next_deadline() if self.up else None

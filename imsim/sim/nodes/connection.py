@@ -45,10 +45,15 @@ class Connection:
             link.settle()
 
     def gateway_crashed(self) -> None:
-        """The client sees it break; what the gateway had not sent it never will."""
-        self.gateway_open = False
-        self._down.forget()
-        self.down(self.clock.now, self.lost_by_client, None)
+        """Nobody is at the other end any more, of which the client knows nothing: frames vanish, either way."""
+        self.gateway_open = self.client_open = False
+
+    def crash_noticed(self) -> None:
+        """The client sees it break."""
+        if self.client.connection is self:
+            self.client_open = True
+            self._down.forget()  # what the gateway had not sent it never will
+            self.down(self.clock.now, self.lost_by_client, None)
 
     def _given_up(self, at: float) -> None:
         """At that time it breaks, and both ends learn of it. (Whether the other end could, TCP does not say; without
@@ -58,13 +63,14 @@ class Connection:
     def cut(self, _: None) -> None:
         """It breaks, both ends learn of it, and what is on its way vanishes."""
         self.lost_by_gateway(None)
+        self.client_open = self.client.connection is self
         self.lost_by_client(None)
 
     # --- at the gateway ---
 
     def accept(self, _: None) -> None:
         if self.gateway.machine is None:
-            self.down(self.clock.now, self.lost_by_client, None)
+            self.gateway.not_there_for(self)
         elif self.client_open:
             self.gateway_open = True
             self.gateway.accepted(self)

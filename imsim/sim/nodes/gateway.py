@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class GatewayNode(Machines):
-    __slots__ = ("_connections", "_links", "machine", "name", "work")
+    __slots__ = ("_connections", "_links", "_untold", "machine", "name", "work")
 
     def __init__(self, world: World, index: int) -> None:
         super().__init__(world)
@@ -25,6 +25,7 @@ class GatewayNode(Machines):
         self.work = world.new_work(world.scenario.topology.gateway, "gateway", index)
         self._links = world.backend_links(("gateway", index), "router", world.scenario.topology.routers)
         self._connections: dict[int, Connection] = {}
+        self._untold: list[Connection] | None = None  # after a crash, while nobody knows: those who are to be told
         self.machine: Gateway | None = None
         self.start()
 
@@ -33,18 +34,37 @@ class GatewayNode(Machines):
         self._timers = (self.machine.timers,)
 
     def crash(self) -> None:
-        """Everything in memory is gone; the clients see their connections break."""
+        """Everything in memory is gone, of which the clients hear by `crash_noticed`."""
         self.machine = None
         self._timers = ()
         self.work.station.forget()
-        connections, self._connections = self._connections, {}
-        for connection in connections.values():
+        self._untold = list(self._connections.values())
+        self._connections = {}
+        for connection in self._untold:
             connection.gateway_crashed()
+
+    def crash_noticed(self) -> None:
+        untold, self._untold = self._untold or [], None
+        for connection in untold:
+            connection.crash_noticed()
+
+    @property
+    def seems_up(self) -> bool:
+        """Whether it is, as far as anybody knows."""
+        return self.machine is not None or self._untold is not None
+
+    def not_there_for(self, connection: Connection) -> None:
+        """Somebody wants to connect, but it has crashed."""
+        connection.gateway_crashed()
+        if self._untold is None:
+            connection.crash_noticed()
+        else:
+            self._untold.append(connection)
 
     def forget(self) -> None:
         if self.machine is not None:
             self.machine.timers.clear()
-        self.machine = None
+        self.machine = self._untold = None
         self._connections.clear()
 
     def start_anew(self) -> None:
@@ -54,7 +74,14 @@ class GatewayNode(Machines):
         """The link to it broke."""
         if self.machine is not None:
             self.now = self.clock.now
-            self.machine.router_lost(lambda name: self.world.router_of(name) is router)
+            self.machine.router_lost(f"r{router.index}", lambda name: self.world.router_of(name) is router)
+            self.arm()
+
+    def router_back(self, router: RouterNode) -> None:
+        """It is there again."""
+        if self.machine is not None:
+            self.now = self.clock.now
+            self.machine.router_back(f"r{router.index}")
             self.arm()
 
     def handle_timer(self, now: float) -> None:

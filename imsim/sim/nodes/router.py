@@ -17,6 +17,9 @@ from imsim.sim.nodes.work import intent_of
 if TYPE_CHECKING:
     from imsim.sim.world import World
 
+_Asked = tuple[Conversations | Users, storage.Request]
+_LOST = storage.Failed("the storage is lost")
+
 
 class RouterNode(Machines):
     """Holds the conversations and the users that hash to it."""
@@ -25,8 +28,10 @@ class RouterNode(Machines):
         "_asked_at_once",
         "_gateway_links",
         "_local",
+        "_lost_storages",
         "_router_links",
         "_storage_links",
+        "_unanswered",
         "chatrooms",
         "conversations",
         "index",
@@ -44,6 +49,11 @@ class RouterNode(Machines):
         self._storage_links = world.backend_links(("router", index), "storage", topology.storages)
         self._local: deque[frames.ToUsers] = deque()
         self._asked_at_once: list[storage.Request] | None = None
+        #: What each storage was asked and has not answered, by the request's identity; only where links can break.
+        self._unanswered: list[dict[int, _Asked]] | None = None
+        if world.faults.cuts_links:
+            self._unanswered = [{} for _ in self._storage_links]
+        self._lost_storages: set[int] = set()
         self.conversations: Conversations | None = None
         self.chatrooms: Chatrooms | None = None
         self.users: Users | None = None
@@ -69,6 +79,8 @@ class RouterNode(Machines):
         self.conversations = self.chatrooms = self.users = None
         self._timers = ()
         self._local.clear()
+        for unanswered in self._unanswered or ():
+            unanswered.clear()
         self.work.station.forget()
 
     def forget(self) -> None:
@@ -99,6 +111,17 @@ class RouterNode(Machines):
             self.users.router_back(self.now)
             self._drain()
             self.arm()
+
+    def storage_lost(self, index: int) -> None:
+        """The link to it broke: what it has not answered has failed, and all else fails at once until it is back."""
+        assert self._unanswered is not None
+        self._lost_storages.add(index)
+        unanswered, self._unanswered[index] = self._unanswered[index], {}
+        for asker, request in unanswered.values():
+            self._answered(asker, request, _LOST)
+
+    def storage_back(self, index: int) -> None:
+        self._lost_storages.discard(index)
 
     def revoke(self, user: str) -> None:
         if self.users is not None:
@@ -151,11 +174,21 @@ class RouterNode(Machines):
 
     def stored(self, answer: tuple[Conversations | Users, storage.Request, storage.Result]) -> None:
         machine, request, result = answer
+        if self._unanswered is not None:
+            unanswered = self._unanswered[self.world.storage_for(request).index]
+            if unanswered.pop(id(request), None) is None:
+                return  # an answer to what has failed since, or was asked before a crash
+        self._answered(machine, request, result)
+
+    def _answered(self, machine: Conversations | Users, request: storage.Request, result: storage.Result) -> None:
         if machine is self.conversations or machine is self.users:  # else it has died since it asked
             self.now = self.clock.now
             machine.stored(request, result, self.now)
             self._drain()
             self.arm()
+
+    def _fail(self, asked: _Asked) -> None:
+        self._answered(*asked, _LOST)
 
     # --- the port of both machines ---
 
@@ -165,6 +198,12 @@ class RouterNode(Machines):
             return
         asker = self.users if isinstance(request, storage.USERS_REQUESTS) else self.conversations
         node = self.world.storage_for(request)
+        if self._unanswered is not None:
+            if node.index in self._lost_storages:
+                self.clock.call_at(self.now, self._fail, (asker, request))  # a machine is never re-entered
+                return
+            assert asker is not None
+            self._unanswered[node.index][id(request)] = (asker, request)
         self._storage_links[node.index].carry(self.now, node.receive, (self, asker, request))
 
     def to_gateway(self, gateway: str, frame: frames.ToGateway) -> None:

@@ -57,8 +57,7 @@ class StorageNode:
             self.world.clock.call_at(self.stalled_until, self.receive, asked)
             return
         if not self.is_up:
-            self._answer(asked, storage.Failed("it is down"), now)
-            return
+            return  # it crashed while it stood still
         if self._drops and self._is_full(request, now):
             self.work.turn_away(now)
             self._answer(asked, storage.Failed("the queue is full"), now)
