@@ -159,6 +159,7 @@ def to_json_dict(run: RunData) -> dict[str, Any]:
         "absent": counts.absent,
         "shed": counts.shed,
         "duplicates": counts.duplicates,
+        "warnings": run.warnings,
         "delivery_ms": asdict(summary.delivery_ms),
         "ack_ms": asdict(summary.ack_ms),
     }

@@ -28,7 +28,8 @@ class Run(RunData):
         return breakdown.breakdown(self, by)
 
     def utilisation(self) -> pd.DataFrame:
-        """How busy each node of a simulated run was; with `simulate(..., spans=True)` also its queue and its peak."""
+        """How busy each node of a simulated run was between warm-up and `duration`, and what it took on and dropped;
+        with `simulate(..., spans=True)` also its queue and its peak. See `imsim.analysis.breakdown`."""
         return breakdown.utilisation(self)
 
     def to_json_dict(self) -> dict[str, Any]:
@@ -61,6 +62,7 @@ class Run(RunData):
         return (
             f"<div>{title}<br>{totals}"
             f"<table>{''.join(rows)}</table>"
+            f"{''.join(f'<p>{escape(warning)}</p>' for warning in self.warnings)}"
             f"<small>digest <code>{escape(self.digest[:16])}</code> · run <code>{escape(self.id)}</code></small></div>"
         )
 

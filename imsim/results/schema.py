@@ -94,8 +94,8 @@ NODES = pa.schema(
         _always("at", pa.int64()),  # where the bucket begins
         _always("busy", pa.float64()),  # share of the workers' time, 0 to 1
         _always("queue", pa.float64()),  # jobs that waited, on average
-        _always("jobs", pa.int64()),  # that came
-        _always("drops", pa.int64()),  # that were dropped
+        _always("jobs", pa.int64()),  # taken on
+        _always("drops", pa.int64()),
     ]
 )
 """How busy the nodes were: one row per node and bucket of time."""

@@ -38,7 +38,7 @@ class Tables:
     stray: int = 0
     spans: pa.Table | None = None  # schema.SPANS, where they were recorded
     nodes: pa.Table | None = None  # schema.NODES, likewise
-    busy: dict[str, float] | None = None  # node -> share of its workers' time, in a simulated run
+    utilisation: dict[str, dict[str, float]] | None = None  # of each node of a simulated run: busy, jobs, drops
 
 
 def assemble(plan: Plan, facts: Facts, *, knows_server: bool) -> Tables:

@@ -207,6 +207,7 @@ def test_json_has_the_promised_shape(delivered, tmp_path):
         "absent": 0,
         "shed": 0,
         "duplicates": 0,
+        "warnings": [],
         "delivery_ms": statistics,
         "ack_ms": statistics,
     }
