@@ -19,8 +19,8 @@ import imsim
 from imsim.scenario import Scenario
 
 JSON_KEYS = [
-    "run", "world", "scenario", "seed", "digest", "messages", "deliveries", "delivered", "lost", "absent", "shed",
-    "duplicates", "warnings", "delivery_ms", "ack_ms",
+    "run", "world", "scenario", "seed", "digest", "messages", "deliveries", "delivered", "lost", "absent",
+    "recalled", "shed", "duplicates", "warnings", "delivery_ms", "ack_ms",
 ]  # fmt: skip
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from imsim.analysis import Run, make_run
 from imsim.core.model import Code, Message, Route
 from imsim.results import Recorder, assemble, read_facts
-from imsim.scenario import Plan, Scenario, plan
+from imsim.scenario import Plan, Scenario, plan, script
 
 Report = Callable[[str, float | None, int, str | None], None]
 """For Locust's statistics: name, latency in ms since the intended time (None: it never came), bytes, what failed."""
@@ -23,7 +23,7 @@ Report = Callable[[str, float | None, int, str | None], None]
 SPOOL = "facts.spool"
 _STATUS = "status.json"
 
-_PLANNED, _TOLD, _STORED, _FAILED = range(4)
+_PLANNED, _TOLD, _STORED, _FAILED, _RECALLED = range(5)
 
 # A sender this late (ms, p99) no longer plays the plan, but what the machine that it runs on can do.
 _LATE = 50.0
@@ -59,14 +59,16 @@ class Recording:
         self.lateness = array("d")
         """Seconds from each message's intended time to the moment in which its device was told to send it."""
         self._amended = plan.amended
+        self._plan = plan
         self._to_room = plan.to_room
         self.seqs: dict[int, int] = {}
         """By intent, of those that are to be recalled or edited, and are stored: their seq."""
         self.foreign = 0
         """Messages of other runs that were shown here."""
 
-    def id_client(self, intent: int) -> str:
-        return f"{self._prefix}{intent}"
+    def id_client(self, what: int | str) -> str:
+        """Of a message by its intent, or of an action."""
+        return f"{self._prefix}{what}"
 
     def begin(self, t0: float) -> None:
         self._t0 = t0
@@ -107,15 +109,29 @@ class Recording:
         """It is stored, with this seq in its conversation."""
         intent = self._intent(id_client)
         if intent < 0:
+            self._recalled(script.recalled_by(self._plan, id_client.removeprefix(self._prefix)), at)
             return
         if intent in self._amended:
             self.seqs[intent] = seq
         self._answered(intent, at)
 
+    def _recalled(self, intent: int | None, at: float) -> None:
+        if intent is not None:
+            self._recorder.recalled(intent, at - self._t0)
+            self._move(intent, _RECALLED)  # who has not shown it by now never will
+
+    def disconnected(self, device: int, at: float) -> None:
+        if self._t0:  # the plan has begun
+            self._recorder.disconnected(device, at - self._t0)
+
+    def entered(self, device: int, at: float) -> None:
+        if self._t0:
+            self._recorder.entered(device, at - self._t0)
+
     def _answered(self, intent: int, at: float) -> None:
         at -= self._t0
         self._recorder.acked(intent, at)
-        if self._state[intent] != _STORED:
+        if self._state[intent] not in (_STORED, _RECALLED):
             self._move(intent, _STORED)
             self._report("send -> stored", self._ms(intent, at), self._size[intent], None)
 

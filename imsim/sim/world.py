@@ -216,7 +216,9 @@ class World:
             self.clock.call_at(plan.actions[number + 1].at / 1e9, self._act, number + 1)
         action = plan.actions[number]
         client = self.clients[plan.device_index(action.user, 0)]
-        client.act(lambda now: script.act(client.machine, plan, action, self._seqs.get, str, f"action {number}", now))
+        client.act(
+            lambda now: script.act(client.machine, plan, action, self._seqs.get, str, script.action_id(number), now)
+        )
 
     def _send_away(self, spells: Spells) -> None:
         """Everybody has logged in once; who is to be away when the workload starts leaves before it does."""
@@ -362,10 +364,19 @@ class World:
         if intent is not None:
             self.recorder.failed(intent, client.now, event.code)
 
+    def _disconnected(self, client: ClientNode, event: events.Disconnected) -> None:
+        if self.plan.rooms:
+            self.recorder.disconnected(client.number, client.now)
+
+    def _entered(self, client: ClientNode, event: events.Entered) -> None:
+        self.recorder.entered(client.number, client.now)
+
     def committed(self, event: events.Committed, now: float) -> None:
         intent = intent_of(event.message.id_client)
         if intent is not None:
             self.recorder.stored(intent, now)
+        elif (recalled := script.recalled_by(self.plan, event.message.id_client)) is not None:
+            self.recorder.recalled(recalled, now)
 
     def pushed(self, event: events.Pushed | events.Shed, device: int, now: float) -> None:
         intent = intent_of(event.message.id_client)
@@ -384,4 +395,6 @@ _NOTES: dict[type, Callable[[World, ClientNode, Any], None]] = {
     events.Acked: World._acked,
     events.Received: World._received,
     events.SendFailed: World._failed,
+    events.Disconnected: World._disconnected,
+    events.Entered: World._entered,
 }

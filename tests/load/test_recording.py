@@ -145,6 +145,37 @@ def test_the_seq_is_kept_of_what_will_be_recalled_or_edited(made):
     assert len(recording.seqs) == len(amended)
 
 
+@mixed
+def test_what_is_recalled_is_not_waited_for_any_more(made):
+    recording = made.recording
+    number, action = next((n, a) for n, a in enumerate(made.plan.actions) if a.kind == "recall")
+    devices = entitled(made.plan, action.intent)
+    recording.told(action.intent, 0.0)
+    recording.acked(recording.id_client(action.intent), 100.2, 1)
+    recording.shown(message(action.intent), devices[0], Route.PUSH, 100.3)
+    recording.acked(recording.id_client(f"action {number}"), 100.4, 2)
+    assert recording.under_way == 0
+    recording.shown(message(action.intent), devices[-1], Route.PUSH, 100.5)  # it was on its way
+    assert recording.under_way == 0
+    recording.close()
+    facts = read_facts([made.folder / SPOOL])
+    assert facts[facts[:, 0] == Kind.RECALLED].tolist() == [[Kind.RECALLED, action.intent, -1, 400_000_000, 0]]
+    assert not [error for *_, error in made.told if error]
+
+
+def test_connections_are_noted_once_the_plan_has_begun(made):
+    early = Recording(made.plan, "ns", made.folder / "early", lambda *report: None)
+    for recording in (made.recording, early):
+        recording.entered(3, 101.0)
+        recording.disconnected(3, 102.0)
+        recording.close()
+    assert read_facts([made.folder / SPOOL]).tolist() == [
+        [Kind.ENTERED, -1, 3, 10**9, 0],
+        [Kind.DISCONNECTED, -1, 3, 2 * 10**9, 0],
+    ]
+    assert len(read_facts([made.folder / "early"])) == 0
+
+
 def test_messages_of_other_runs_are_counted_apart(made):
     for foreign in (message(0, "other"), message(10**9), SimpleNamespace(id_client="ns:x")):
         made.recording.shown(foreign, 3, Route.PUSH, 100.1)
