@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from imsim.analysis import Run, make_run
+from imsim.core.exceptions import RunError, UsageError
 from imsim.core.model import Code, Message, Route
 from imsim.results import Recorder, assemble, read_facts
 from imsim.scenario import Plan, Scenario, plan, script
@@ -244,24 +245,28 @@ def lateness_warnings(lateness: Mapping[str, float]) -> list[str]:
     return []
 
 
-def collect(folder: Path, scenario: Scenario, shed: int | None = None) -> Run:
-    """The run whose load process left spool and status in `folder`. `shed`: how many deliveries in chatrooms the server
-    says that it kept back meanwhile, for the manifest; None: it has not said.
+def collect(folder: Path, scenario: Scenario, shed: int | None = None, warnings: Sequence[str] = ()) -> Run:
+    """The run whose load process left spool and status in `folder`. For the manifest, `shed`: how many deliveries in
+    chatrooms the server says that it kept back meanwhile (None: it has not said); `warnings`, besides those of the run.
 
     A run that was stopped early is that of a shorter scenario: a shorter plan is a prefix of a longer one's.
-    Raises: UsageError if the spool is missing.
+    Raises: UsageError if the spool is missing; RunError if it was stopped before its first message.
     """
     status = read_status(folder)
     scenario = cut(scenario, status["played"])
     tables = assemble(plan(scenario), read_facts([folder / SPOOL]), knows_server=False)
-    manifest = status["manifest"] if shed is None else {**status["manifest"], "shed": shed}
+    manifest = {**status["manifest"], "warnings": [*warnings, *status["manifest"].get("warnings", ())]}
+    if shed is not None:
+        manifest["shed"] = shed
     started = datetime.fromisoformat(status["started"])
     return make_run(tables, scenario, world="live", seed=scenario.seed, started=started, extra=manifest)
 
 
 def cut(scenario: Scenario, duration: float) -> Scenario:
-    """The scenario with this duration, in seconds, and without the warm-up if that would not fit into it."""
+    """The scenario as it is for this duration, in seconds. Raises: RunError if it has no message before that."""
     if duration == scenario.duration:
         return scenario
-    warmup = scenario.warmup if scenario.warmup < duration else 0.0
-    return scenario.with_({"duration": duration, "warmup": warmup})
+    try:
+        return scenario.lasting(duration)
+    except UsageError as error:
+        raise RunError(f"stopped after {duration:g} s, before the first message ({error})") from None

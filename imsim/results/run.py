@@ -176,8 +176,10 @@ class RunData:
     @property
     def warnings(self) -> list[str]:
         """What to know before these numbers are trusted, a line each: of a live run what stood in its way, of a
-        simulated one which nodes dropped operations."""
+        simulated one what is odd between fields of its scenario, and which nodes dropped operations."""
         told: list[str] = list(self.manifest.get("warnings", ()))
+        if self.world == World.SIM:
+            told += self.scenario.oddities()
         for node, of_node in self.manifest.get("utilisation", {}).items():
             if drops := of_node["drops"]:
                 consequence = "deliveries may be late or lost for it"

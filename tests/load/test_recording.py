@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from imsim.core.exceptions import UsageError
+from imsim.core.exceptions import RunError, UsageError
 from imsim.core.model import Code, Route
 from imsim.load.recording import (
     SPOOL,
@@ -212,6 +212,15 @@ def test_a_run_that_was_stopped_is_that_of_a_shorter_plan(made, tiny):
     assert len(run.messages) == 10
     assert np.array_equal(run.messages.intended_at.to_numpy(np.int64), made.plan.at[:10])
     assert run.scenario.duration == played
+
+
+def test_a_run_that_was_stopped_before_its_first_message_has_failed(tiny):
+    late = tiny.with_({"workload.arrivals": [0.4, 0.8]})
+    assert cut(late, 0.5).workload.arrivals.at == (0.4,)
+    with pytest.raises(
+        RunError, match=r"stopped after 0.3 s, before the first message \(workload.arrivals: expected a"
+    ):
+        cut(late, 0.3)
 
 
 def test_a_warm_up_that_does_not_fit_is_left_out(tiny):
