@@ -8,6 +8,7 @@ In TOML: `latency = { kind = "lognormal", median = "15ms", p99 = "60ms" }`, or `
 
 from __future__ import annotations
 
+import functools
 import math
 from bisect import bisect_right
 from collections.abc import Callable
@@ -25,11 +26,13 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     PlainSerializer,
+    ValidationError,
     model_validator,
 )
 from pydantic_core import CoreSchema, core_schema
 
-from imsim.scenario.own import is_reference, not_here, reference, resolved
+from imsim.core.exceptions import ImsimError, UsageError
+from imsim.scenario.own import broken, is_reference, not_here, reference, resolved
 from imsim.scenario.quantities import DURATION, format_duration, parse_duration, shown
 
 Floats = npt.NDArray[np.float64]
@@ -322,13 +325,29 @@ class OwnDistribution(_Distribution):
 
         office.with_({"topology.storage.service.append": Bimodal(fast=0.001, slow=0.02)})
 
-    `quantile(u)` is all it needs: the value below which the share `u` of all values lies, seconds or whatever the
-    field counts in; 0 or more. Where a largest value is known, a property `upper` tells it, so that it is held against
-    the limits before a run; `quantiles`, for whole arrays, may be given where it can be faster.
+    `quantile(u)` is all it needs: the value below which the share `u` of all values lies, seconds or whatever the field
+    counts in; 0 or more. Whatever it raises is told as a UsageError that names the class. Where a largest value is
+    known, a property `upper` tells it, so that it is held against the limits before a run; `quantiles`, for whole
+    arrays, may be given where it can be faster.
     """
 
+    def __init__(self, **fields: Any) -> None:
+        from imsim.scenario.errors import explain  # which knows all kinds of distributions
+
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            lines = explain(error, type(self))
+            raise UsageError("\n".join(f"own distribution {type(self).__name__}: {line}" for line in lines)) from error
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name in ("quantile", "quantiles"):
+            if name in vars(cls):
+                setattr(cls, name, _answering(vars(cls)[name]))
+
     def quantile(self, u: float) -> float:
-        raise NotImplementedError
+        raise UsageError(f"own distribution {type(self).__name__}: expected a method quantile(u), and there is none")
 
     def quantiles(self, u: Floats) -> Floats:
         u = np.asarray(u, np.float64)
@@ -341,6 +360,20 @@ class OwnDistribution(_Distribution):
             if not isinstance(value, int | float | np.number) or not 0 <= value < math.inf:
                 raise ValueError(f"expected {type(self).__name__}.quantile({u}) to be 0 or more, got {shown(value)}")
         return self
+
+
+def _answering(method: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    @functools.wraps(method)
+    def asked(self: OwnDistribution, u: Any) -> Any:
+        try:
+            return method(self, u)
+        except ImsimError:
+            raise
+        except Exception as error:
+            share = f"{u:g}" if isinstance(u, float) else "..."
+            raise broken(f"own distribution {type(self).__name__}: {method.__name__}({share})", error) from error
+
+    return asked
 
 
 class AbsentDistribution(OwnDistribution):

@@ -54,8 +54,8 @@ LIVE_IGNORES = ("network", "topology", "faults", "cost")
 class Scenario(Section):
     """One IM system, its users, and for how long they talk. Frozen; `with_` makes a changed copy.
 
-    Raises: UsageError where the fields are no scenario, one line for each problem. (A section or a distribution built
-    on its own raises pydantic's ValidationError.)
+    Raises: UsageError where the fields are no scenario, one line for each problem. (A section or a named distribution
+    built on its own raises pydantic's ValidationError.)
     """
 
     name: str = Field(

@@ -215,13 +215,6 @@ def test_a_file_names_an_own_distribution_and_refuses_to_read_it() -> None:
         Scenario().with_({"workload.size": "own part Bimodal()"})
 
 
-def test_an_own_distribution_that_cannot_be_is_refused_when_it_is_made() -> None:
-    with pytest.raises(ValidationError, match=r"expected Bimodal.quantile\(0.001\) to be 0 or more, got -1"):
-        Bimodal(fast=-1, slow=1)
-    with pytest.raises(ValidationError, match="Extra inputs"):
-        Bimodal(fast=1, slow=1, medium=1)
-
-
 def test_what_is_known_of_an_own_distribution_may_be_said() -> None:
     class Known(OwnDistribution):
         mean: float  # a parameter may have any name
@@ -240,3 +233,35 @@ def test_what_is_known_of_an_own_distribution_may_be_said() -> None:
         UsageError, match=r"workload.size: expected at most limits.content_bytes \(16384\), got up to 4"
     ):
         Scenario().with_({"workload.size": Known(mean=20_000)})
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"fast": 0.1}, "slow: missing"),
+        ({"fast": "x", "slow": 1}, "fast: expected a number, got 'x'"),
+        ({"fast": 0.1, "slow": 1, "slw": 1}, "slw: unknown field (did you mean 'slow'?); known here: fast, slow"),
+        ({"fast": -1.0, "slow": 1}, "expected Bimodal.quantile(0.001) to be 0 or more, got -1.0"),
+    ],
+)
+def test_an_own_distribution_that_is_made_wrongly_is_told_in_a_line(fields, problem):
+    with pytest.raises(UsageError) as caught:
+        Bimodal(**fields)
+    assert str(caught.value) == f"own distribution Bimodal: {problem}"
+
+
+def test_what_goes_wrong_in_an_own_distribution_is_told_of_it():
+    class Odd(OwnDistribution):
+        def quantile(self, u):
+            return 1 / 0 if 0.6 < u < 0.7 else 0.1
+
+    class Nothing(OwnDistribution):
+        pass
+
+    problem = r"^own distribution Odd: quantile\(0.65\) raised ZeroDivisionError: division by zero$"
+    for ask in (lambda: Odd().quantile(0.65), lambda: Odd().quantiles(np.array([0.1, 0.65]))):
+        with pytest.raises(UsageError, match=problem) as caught:
+            ask()
+        assert type(caught.value.__cause__) is ZeroDivisionError
+    with pytest.raises(UsageError, match=r"^own distribution Nothing: expected a method quantile\(u\), and there is"):
+        Nothing()

@@ -165,7 +165,7 @@ def test_an_own_station_is_asked_and_counted():
     assert station.worked(20.0) == 10.0
 
 
-@pytest.mark.parametrize("answer", [0.5, math.nan, math.inf])
+@pytest.mark.parametrize("answer", [0.5, math.nan, math.inf, "soon"])
 def test_an_own_station_cannot_turn_back_time(answer):
     class Wrong:
         def submit(self, now, demand, flow):
@@ -173,6 +173,45 @@ def test_an_own_station_cannot_turn_back_time(answer):
 
     with pytest.raises(UsageError, match="own station Wrong: submit"):
         OwnStation(Wrong(), Clock()).submit(1.0, 1.0)
+
+
+class Broken:
+    def __init__(self, tier):
+        pass
+
+    def submit(self, now, demand, flow):
+        return {}["flow"]
+
+    def full(self, now):
+        return 1 / 0
+
+    def forget(self):
+        raise ValueError("several\nlines")
+
+
+@pytest.mark.parametrize(
+    ("ask", "told", "cause"),
+    [
+        (lambda station: station.submit(1.0, 1.0), "submit raised KeyError: 'flow'", KeyError),
+        (lambda station: station.full(1.0), "full raised ZeroDivisionError: division by zero", ZeroDivisionError),
+        (lambda station: station.forget(1.0), "forget raised ValueError: several lines", ValueError),
+    ],
+)
+def test_what_goes_wrong_in_an_own_station_is_told_of_it(ask, told, cause):
+    with pytest.raises(UsageError, match=f"^own station Broken: {told}$") as caught:
+        ask(OwnStation(Broken(None), Clock()))
+    assert type(caught.value.__cause__) is cause
+
+
+def test_an_own_station_must_be_one():
+    with pytest.raises(
+        UsageError, match=r"^own station object: expected a method submit\(now, demand, flow\), and there"
+    ):
+        station_of(RouterTier(station=lambda tier: object()), Clock())
+    with pytest.raises(
+        UsageError, match=r"^own station object: object\(tier\) raised TypeError: object\(\) takes no arg"
+    ):
+        station_of(RouterTier(station=object), Clock())
 
 
 def test_the_simplest_station_that_will_do():
