@@ -109,6 +109,10 @@ class Scenario(Section):
                 "conversations.partners",
                 f"expected fewer than population.users ({users}), got {talk.partners}",
             )
+        if users == 1 and talk.friend_requests:
+            raise FieldError(
+                "conversations.friend_requests", "expected 0, as one user has nobody to ask; or more users"
+            )
         _check_fits("workload.size", self.workload.size.upper, "limits.content_bytes", limits.content_bytes)
         for type, size in self.workload.sizes.items():
             name, limit = ("limits.content_bytes", limits.content_bytes) if type in CARRIED else ("2 GB", MOST_BYTES)
