@@ -23,11 +23,23 @@ from imsim.scenario.distributions import mean_of
 
 Z99 = stats.norm.ppf(0.99)
 
+
+class Cut(stats.rv_continuous):
+    """A lognormal without what lies beyond 0.1."""
+
+    def _ppf(self, u, whole=stats.lognorm(np.log(4) / Z99, scale=0.015)):
+        return whole.ppf(u * whole.cdf(0.1))
+
+    def mean(self):
+        return stats.lognorm(np.log(4) / Z99, scale=0.015).expect(ub=0.1, conditional=True)
+
+
 # Each next to scipy's own distribution of the same shape.
 CASES: list[tuple[Distribution, object]] = [
     (Uniform(low=2, high=5), stats.uniform(2, 3)),
     (Exponential(mean=0.25), stats.expon(scale=0.25)),
     (Lognormal(median=0.015, p99=0.06), stats.lognorm(np.log(4) / Z99, scale=0.015)),
+    (Lognormal(median=0.015, p99=0.06, maximum=0.1), Cut(a=0, b=0.1)),
     (Pareto(minimum=3, alpha=2.5), stats.pareto(2.5, scale=3)),
     (Pareto(minimum=3, alpha=1.2, maximum=20), stats.truncpareto(1.2, 20 / 3, scale=3)),
     (Pareto(minimum=3, alpha=1, maximum=20), stats.truncpareto(1.0, 20 / 3, scale=3)),
@@ -85,8 +97,9 @@ def test_lognormal_has_the_median_and_p99_it_was_given() -> None:
 
 
 def test_a_truncated_tail_does_not_pile_up_at_the_maximum() -> None:
-    drawn = Pareto(minimum=3, alpha=1.2, maximum=20).quantiles(Draws(1).array(np.arange(10_000)))
-    assert len(np.unique(drawn)) == 10_000
+    for cut in (Pareto(minimum=3, alpha=1.2, maximum=20), Lognormal(median=1, p99=10, maximum=11)):
+        drawn = cut.quantiles(Draws(1).array(np.arange(10_000)))
+        assert len(np.unique(drawn)) == 10_000
 
 
 def test_what_is_constant_says_so() -> None:
@@ -114,6 +127,7 @@ def test_survives_pickling_and_copying_after_use(distribution: Distribution) -> 
         (Exponential, {"mean": 1, "median": 1}),
         (Lognormal, {"median": 1, "p99": 1}),
         (Lognormal, {"median": 0, "p99": 1}),
+        (Lognormal, {"median": 1, "p99": 2, "maximum": 2}),
         (Pareto, {"minimum": 1, "alpha": 1}),
         (Pareto, {"minimum": 0, "alpha": 2}),
         (Pareto, {"minimum": 1, "alpha": 0, "maximum": 2}),

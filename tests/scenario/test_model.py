@@ -193,7 +193,7 @@ def test_every_problem_gets_its_line() -> None:
         "seed: expected at least 0, got -1",
         "network.client.latency.median: missing",
         "network.client.latency.p99: missing",
-        "network.client.latency.p98: unknown field (did you mean 'p99'?); known here: kind, median, p99",
+        "network.client.latency.p98: unknown field (did you mean 'p99'?); known here: kind, median, p99, maximum",
         "policies.ack: expected 'after_store' or 'after_receive', got 'never'",
     ]
 
