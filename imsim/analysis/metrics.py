@@ -18,9 +18,10 @@ import numpy as np
 from imsim.analysis.cost import cost_of
 from imsim.analysis.latency import ack_latencies, delivery_latencies, quantile, summarize
 from imsim.analysis.run import Run
-from imsim.core.exceptions import UsageError
+from imsim.core.exceptions import ImsimError, UsageError
 from imsim.results import RunData
 from imsim.scenario import Scenario
+from imsim.scenario.own import broken
 
 #: A number of a run. None and nan mean that there was nothing to measure, infinity that it never came.
 MetricFunction = Callable[[Run], float | None]
@@ -30,13 +31,13 @@ Metrics = Sequence[str | MetricFunction] | Mapping[str, MetricFunction]
 
 _LATENCIES = {"delivery": delivery_latencies, "ack": ack_latencies}
 _STATISTIC = re.compile(r"mean|max|p(\d{1,2}(?:\.\d{1,4})?)")
-_COUNTS = ("messages", "stored", "deliveries", "delivered", "lost", "absent", "shed", "duplicates")
+_COUNTS = ("messages", "stored", "deliveries", "delivered", "lost", "absent", "recalled", "shed", "duplicates")
 _COSTS = ("cost.per_hour", "cost.per_million")
 _KNOWN = "delivery.p50, .p95, .p99.9, .mean, .max; ack. with the same; " + ", ".join((*_COUNTS, *_COSTS))
 
 LATENCY_METRICS = tuple(f"{name}.{what}" for name in _LATENCIES for what in ("mean", "p50", "p95", "p99", "max"))
 
-_USUAL = (*LATENCY_METRICS, "messages", "delivered", "lost", "absent", "shed", "duplicates")
+_USUAL = (*LATENCY_METRICS, "messages", "delivered", "lost", "absent", "recalled", "shed", "duplicates")
 
 
 def default_metrics(scenario: Scenario) -> tuple[str, ...]:
@@ -95,7 +96,13 @@ class Measures:
         numbers = _Numbers(run)
         values = {name: numbers.value(name) for name in self.names}
         for name, function in self.functions.items():
-            values[name] = _number(name, function(run))
+            try:
+                value = function(run)
+            except ImsimError:
+                raise
+            except Exception as error:
+                raise broken(f"metric {name!r}: the function", error) from error
+            values[name] = _number(name, value)
         return values
 
 

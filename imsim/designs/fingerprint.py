@@ -91,6 +91,7 @@ def _is_ours(one: Any) -> bool:
 
 
 def _function(one: Any) -> list[object]:
+    one = inspect.unwrap(one)  # the methods of own distributions are wrapped, all alike
     # By the code, not the source: of two lambdas in one line that is the same.
     return [f"{one.__module__}.{one.__qualname__}"] if _is_ours(one) else [one.__qualname__, _plain(one.__code__)]
 

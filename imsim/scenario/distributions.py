@@ -8,6 +8,7 @@ In TOML: `latency = { kind = "lognormal", median = "15ms", p99 = "60ms" }`, or `
 
 from __future__ import annotations
 
+import functools
 import math
 from bisect import bisect_right
 from collections.abc import Callable
@@ -25,11 +26,13 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     PlainSerializer,
+    ValidationError,
     model_validator,
 )
 from pydantic_core import CoreSchema, core_schema
 
-from imsim.scenario.own import is_reference, not_here, reference, resolved
+from imsim.core.exceptions import ImsimError, UsageError
+from imsim.scenario.own import broken, is_reference, not_here, reference, resolved
 from imsim.scenario.quantities import DURATION, format_duration, parse_duration, shown
 
 Floats = npt.NDArray[np.float64]
@@ -127,12 +130,15 @@ class Exponential(_Distribution):
 class Lognormal(_Distribution):
     """The usual shape of latencies, given by the two numbers in which people think of one.
 
-    ln X is normal with mean ln(median) and standard deviation ln(p99 / median) / 2.326.
+    ln X is normal with mean ln(median) and standard deviation ln(p99 / median) / 2.326. Its tail is long: from two
+    numbers that are far apart follows a third that nobody has seen, such as seconds of Wi-Fi once in a hundred thousand
+    frames. With `maximum` the tail beyond it is cut off and its chance shared out among the rest.
     """
 
     kind: Literal["lognormal"] = "lognormal"
     median: Quantity = Field(gt=0, description="half of the values are below it")
     p99: Quantity = Field(description="99 % of the values are below it")
+    maximum: Quantity | None = Field(default=None, description="no value is larger; absent: no limit")
 
     @model_validator(mode="after")
     def _ordered(self) -> Lognormal:
@@ -141,7 +147,14 @@ class Lognormal(_Distribution):
                 f"expected p99 > median, got median = {self.median:g} and p99 = {self.p99:g}"
                 " (if it does not vary, write the plain value)"
             )
+        if self.maximum is not None and self.maximum <= self.p99:
+            raise ValueError(f"expected maximum > p99, got p99 = {self.p99:g} and maximum = {self.maximum:g}")
         return self
+
+    @cached_property
+    def _kept(self) -> float:
+        """The share of the whole that lies below the maximum."""
+        return 1.0 if self.maximum is None else self._log.cdf(math.log(self.maximum))
 
     @cached_property
     def _log(self) -> NormalDist:
@@ -149,14 +162,21 @@ class Lognormal(_Distribution):
 
     @property
     def mean(self) -> float:
-        return math.exp(self._log.mean + self._log.variance / 2)
+        whole = math.exp(self._log.mean + self._log.variance / 2)
+        if self.maximum is None:
+            return whole
+        return whole * self._log.cdf(math.log(self.maximum) - self._log.variance) / self._kept
+
+    @property
+    def upper(self) -> float:
+        return math.inf if self.maximum is None else self.maximum
 
     def quantile(self, u: float) -> float:
-        return math.exp(self._log.inv_cdf(u))
+        return math.exp(self._log.inv_cdf(u * self._kept))
 
     def quantiles(self, u: Floats) -> Floats:
         # The standard library's inverse normal in C: 0.15 us each, so a million take as long as a blink.
-        u = np.asarray(u, np.float64)
+        u = np.asarray(u, np.float64) * self._kept
         logs = np.fromiter(map(self._log.inv_cdf, u.ravel().tolist()), np.float64, u.size)
         return np.exp(logs).reshape(u.shape)
 
@@ -322,13 +342,29 @@ class OwnDistribution(_Distribution):
 
         office.with_({"topology.storage.service.append": Bimodal(fast=0.001, slow=0.02)})
 
-    `quantile(u)` is all it needs: the value below which the share `u` of all values lies, seconds or whatever the
-    field counts in; 0 or more. Where a largest value is known, a property `upper` tells it, so that it is held against
-    the limits before a run; `quantiles`, for whole arrays, may be given where it can be faster.
+    `quantile(u)` is all it needs: the value below which the share `u` of all values lies, seconds or whatever the field
+    counts in; 0 or more. Whatever it raises is told as a UsageError that names the class. Where a largest value is
+    known, a property `upper` tells it, so that it is held against the limits before a run; `quantiles`, for whole
+    arrays, may be given where it can be faster.
     """
 
+    def __init__(self, **fields: Any) -> None:
+        from imsim.scenario.errors import explain  # which knows all kinds of distributions
+
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            lines = explain(error, type(self))
+            raise UsageError("\n".join(f"own distribution {type(self).__name__}: {line}" for line in lines)) from error
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name in ("quantile", "quantiles"):
+            if name in vars(cls):
+                setattr(cls, name, _answering(vars(cls)[name]))
+
     def quantile(self, u: float) -> float:
-        raise NotImplementedError
+        raise UsageError(f"own distribution {type(self).__name__}: expected a method quantile(u), and there is none")
 
     def quantiles(self, u: Floats) -> Floats:
         u = np.asarray(u, np.float64)
@@ -341,6 +377,20 @@ class OwnDistribution(_Distribution):
             if not isinstance(value, int | float | np.number) or not 0 <= value < math.inf:
                 raise ValueError(f"expected {type(self).__name__}.quantile({u}) to be 0 or more, got {shown(value)}")
         return self
+
+
+def _answering(method: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    @functools.wraps(method)
+    def asked(self: OwnDistribution, u: Any) -> Any:
+        try:
+            return method(self, u)
+        except ImsimError:
+            raise
+        except Exception as error:
+            share = f"{u:g}" if isinstance(u, float) else "..."
+            raise broken(f"own distribution {type(self).__name__}: {method.__name__}({share})", error) from error
+
+    return asked
 
 
 class AbsentDistribution(OwnDistribution):

@@ -61,6 +61,12 @@ def not_here(reference: str) -> NoReturn:
     raise UsageError(f"{reference} is not here: a file only names it; put the object in its place, by Scenario.with_")
 
 
+def broken(part: str, error: Exception) -> UsageError:
+    """What is raised, from `error`, where an own part raised it: a line that says which part it was."""
+    text = " ".join(str(error).split())
+    return UsageError(f"{part} raised {type(error).__name__}{f': {text}' if text else ''}")
+
+
 @dataclass(frozen=True)
 class AbsentPart:
     """In the place of an own class or function of which only the name is known."""

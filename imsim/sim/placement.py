@@ -7,8 +7,9 @@ from hashlib import blake2b
 from heapq import heapify, heapreplace
 from zlib import crc32
 
-from imsim.core.exceptions import UsageError
+from imsim.core.exceptions import ImsimError, UsageError
 from imsim.scenario import Plan
+from imsim.scenario.own import broken
 
 #: (name of a conversation or user, how many nodes there are) -> the number of its node, from 0.
 Placement = Callable[[str, int], int]
@@ -64,7 +65,12 @@ class _Spread:
 
 def _checked(own: Placement) -> Placement:
     def place(name: str, nodes: int) -> int:
-        node = own(name, nodes)
+        try:
+            node = own(name, nodes)
+        except ImsimError:
+            raise
+        except Exception as error:
+            raise broken(f"own placement: {name!r}, {nodes}:", error) from error
         if node not in range(nodes):
             raise UsageError(f"own placement: {name!r}, {nodes}: expected a number from 0 to {nodes - 1}, got {node!r}")
         return int(node)

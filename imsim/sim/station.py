@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right, insort
-from collections.abc import Hashable
-from heapq import heapreplace
+from collections.abc import Callable, Hashable
+from heapq import heappop, heappush, heapreplace
+from numbers import Real
 from typing import Any
 
-from imsim.core.exceptions import UsageError
+from imsim.core.exceptions import ImsimError, UsageError
+from imsim.scenario.own import broken
 from imsim.scenario.sections import Tier
 from imsim.sim.clock import Clock
 
@@ -28,15 +30,22 @@ class Station:
         self._free = [float("-inf")] * workers  # a heap: when each worker will be free
         self._last: dict[Hashable, float] = {}
         self.jobs = 0  # taken on so far
-        self.busy = 0.0  # seconds of work taken on, all workers together
+        self.busy = 0.0  # seconds of work taken on, all workers together, less what a crash has undone
         self.drops = 0  # jobs that did not fit into the queue
 
     def full(self, now: float, besides: int = 0) -> bool:
         """Whether a job that comes now would be dropped. `besides`: jobs that wait at the node and not here."""
         return False
 
-    def forget(self) -> None:
-        """All jobs are gone: the workers are free. (What was taken on stays counted.)"""
+    def worked(self, now: float) -> float:
+        """Seconds of work that its workers have done until now, all together: what was taken on, less what is still
+        to be done. So a share of time costs nothing to measure but at its two ends. (A job announced for later, while
+        the worker who will have it rests, is taken for under way: at each end by at most one job a worker.)"""
+        return self.busy - sum(free - now for free in self._free if free > now)
+
+    def forget(self, now: float) -> None:
+        """All jobs are gone: the workers are free."""
+        self.busy = self.worked(now)
         self._free = [float("-inf")] * len(self._free)
         self._last.clear()
 
@@ -91,8 +100,8 @@ class BoundedStation(Station):
     def full(self, now: float, besides: int = 0) -> bool:
         return self.inside(now) + besides >= self.room
 
-    def forget(self) -> None:
-        super().forget()
+    def forget(self, now: float) -> None:
+        super().forget(now)
         self._arrivals.clear()
         self._departures.clear()
 
@@ -122,40 +131,70 @@ class OwnStation(Station):
     dropped is not carried out. A method `forget()`, if there is one, is called when the node crashes.
     """
 
-    __slots__ = ("_full", "_own")
+    __slots__ = ("_clock", "_full", "_name", "_own", "_under_way")
 
-    def __init__(self, own: Any) -> None:
+    def __init__(self, own: Any, clock: Clock) -> None:
         super().__init__()
+        self._name = f"own station {type(own).__name__}"
+        if not callable(getattr(own, "submit", None)):
+            raise UsageError(f"{self._name}: expected a method submit(now, demand, flow), and there is none")
         self._own = own
+        self._clock = clock
         self._full = getattr(own, "full", None)
+        self._under_way: list[tuple[float, float]] = []  # a heap: when a job will be done, and its demand
 
     def full(self, now: float, besides: int = 0) -> bool:
-        return self._full is not None and bool(self._full(now))
+        return self._full is not None and bool(self._asked("full", now))
 
-    def forget(self) -> None:
-        forget = getattr(self._own, "forget", None)
-        if forget is not None:
-            forget()
+    def worked(self, now: float) -> float:
+        """As far as can be known from outside: a job is taken to be worked at right before it is done."""
+        return self.busy - sum(min(demand, done - now) for done, demand in self._under_way if done > now)
+
+    def forget(self, now: float) -> None:
+        self.busy = self.worked(now)
+        self._under_way.clear()
+        if hasattr(self._own, "forget"):
+            self._asked("forget")
+
+    def _asked(self, method: str, *arguments: Any) -> Any:
+        try:
+            return getattr(self._own, method)(*arguments)
+        except ImsimError:
+            raise
+        except Exception as error:
+            raise broken(f"{self._name}: {method}", error) from error
 
     def submit(self, now: float, demand: float, flow: Hashable = None, jobs: int = 1) -> float | None:
-        done = self._own.submit(now, demand, flow)
+        done = self._asked("submit", now, demand, flow)
         if done is None:
             self.drops += jobs
             return None
-        if not now <= done < math.inf:
-            name = type(self._own).__name__
+        if not (isinstance(done, Real) and now <= float(done) < math.inf):
             raise UsageError(
-                f"own station {name}: submit({now:g}, {demand:g}, ...): expected a time from then on, or None"
+                f"{self._name}: submit({now:g}, {demand:g}, ...): expected a time from then on, or None, got {done!r}"
             )
         self.jobs += jobs
         self.busy += demand
+        while self._under_way and self._under_way[0][0] <= self._clock.now:
+            heappop(self._under_way)
+        heappush(self._under_way, (float(done), demand))
         return float(done)
+
+
+def _made(station: Callable[[Tier], Any], tier: Tier) -> Any:
+    try:
+        return station(tier)
+    except ImsimError:
+        raise
+    except Exception as error:
+        name = getattr(station, "__name__", type(station).__name__)
+        raise broken(f"own station {name}: {name}(tier)", error) from error
 
 
 def station_of(tier: Tier, clock: Clock) -> Station:
     """The station of a node of this tier: the simplest that does what the tier asks for."""
     if tier.station is not None:
-        return OwnStation(tier.station(tier))
+        return OwnStation(_made(tier.station, tier), clock)
     if tier.queue is not None:
         return BoundedStation(tier.workers, tier.queue, clock)
     return Station(tier.workers)

@@ -59,3 +59,9 @@ def test_own_functions_are_checked(delivered):
 def test_costs_are_measured_where_there_are_prices():
     assert "cost.per_hour" not in default_metrics(Scenario())
     assert "cost.per_million" in default_metrics(Scenario().with_({"cost.router": 0.1}))
+
+
+def test_what_goes_wrong_in_an_own_metric_is_told_of_it(delivered):
+    with pytest.raises(UsageError, match=r"^metric 'late': the function raised KeyError: 'dleivered_at'$") as caught:
+        Measures.of({"late": lambda run: run.deliveries["dleivered_at"].mean()})(delivered(1))
+    assert isinstance(caught.value.__cause__, KeyError)

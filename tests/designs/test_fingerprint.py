@@ -77,6 +77,16 @@ def test_functions_without_a_source_are_told_by_their_code():
     assert one == again != two
 
 
+def test_own_distributions_without_a_source_are_told_by_their_code():
+    names: dict[str, object] = {"__name__": "__main__"}
+    text = "import imsim\nclass One(imsim.OwnDistribution):\n    def quantile(self, u):\n        return {}\n"
+    found = []
+    for value in ("u", "u", "u + 1"):
+        exec(text.format(value), names)
+        found.append(shared(names["One"]))
+    assert found[0] == found[1] != found[2]
+
+
 def test_it_is_the_same_in_another_process(tmp_path):
     """Whatever the order of sets there."""
     (tmp_path / "mine.py").write_text("NAMES = {'a', 'b', 'c', 'd'}\ndef late(run, names=NAMES): return 1\n")

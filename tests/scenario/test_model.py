@@ -40,7 +40,8 @@ def problem(*overrides: str) -> str:
         ("population.users=5.0", "population.users: expected a whole number, got 5.0"),
         ("population.users=many", "population.users: expected a whole number, got 'many'"),
         ("population.users='500'", "population.users: expected a whole number, got '500'"),
-        ("population.users=1", "population.users: expected at least 2, got 1"),
+        ("population.users=0", "population.users: expected at least 1, got 0"),
+        ("population.users=1", "conversations.partners: expected fewer than population.users (1), got 5"),
         ("population.devices=9", "population.devices: expected at most 8, got 9"),
         ("population.devices=true", "population.devices: expected a whole number, got true"),
         ("workload.rate=true", "workload.rate: expected a number, got true"),
@@ -192,13 +193,13 @@ def test_every_problem_gets_its_line() -> None:
         "seed: expected at least 0, got -1",
         "network.client.latency.median: missing",
         "network.client.latency.p99: missing",
-        "network.client.latency.p98: unknown field (did you mean 'p99'?); known here: kind, median, p99",
+        "network.client.latency.p98: unknown field (did you mean 'p99'?); known here: kind, median, p99, maximum",
         "policies.ack: expected 'after_store' or 'after_receive', got 'never'",
     ]
 
 
 def test_python_arguments_are_checked_alike() -> None:
-    with pytest.raises(UsageError, match=r"^scenario custom: population\.users: expected at least 2, got 0$"):
+    with pytest.raises(UsageError, match=r"^scenario custom: population\.users: expected at least 1, got 0$"):
         Scenario(population={"users": 0})
     with pytest.raises(UsageError, match=r"^scenario mine: colour: unknown field; known here: title, seed"):
         Scenario(name="mine", colour="red")

@@ -131,3 +131,13 @@ def test_mistakes_are_told_in_one_line(changes, problem):
         Scenario().with_(changes)
     assert problem in str(error.value)
     assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_no_network_stalls_for_seconds_but_3g(name):
+    """What two percentiles of a lognormal say of one frame in a hundred thousand, nobody has measured."""
+    jitter = PROFILES[name].jitter
+    assert jitter.quantile(1 - 1e-9) <= jitter.upper == 4 * jitter.p99
+    assert jitter.upper <= (2.0 if name == "3g" else 0.5)
+    assert jitter.quantile(0.5) == pytest.approx(jitter.median, rel=0.01)
+    assert jitter.quantile(0.99) == pytest.approx(jitter.p99, rel=0.1)

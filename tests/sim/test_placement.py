@@ -82,6 +82,13 @@ def test_an_own_placement_must_name_a_node():
         imsim.simulate(scenario)
 
 
+def test_what_goes_wrong_in_an_own_placement_is_told_of_it():
+    scenario = GROUPS.with_({"topology.placement": lambda name, nodes: {}[nodes]})
+    with pytest.raises(imsim.UsageError, match=r"own placement: '.*', 4: raised KeyError: 4") as caught:
+        imsim.simulate(scenario)
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
 def test_it_is_read_and_written():
     assert Scenario().topology.placement == "hash"
     spread = Scenario().with_({"topology.placement": "spread"})

@@ -67,6 +67,22 @@ def test_capacity_breaks_where_the_sum_says():
     assert set(run.deliveries.outcome) == {"delivered"}
 
 
+def test_a_hot_group_of_one_is_a_user_with_other_devices():
+    """The smallest that the preset names: what is shown is shown to the own devices."""
+    alone = imsim.Scenario.load("hot-group", {"population.users": 1, "population.devices": 3, "workload.rate": 10})
+    run = imsim.simulate(alone, duration=3)
+    assert len(run.messages) > 10
+    assert len(run.deliveries) == 2 * len(run.messages)
+    assert set(run.deliveries.role) == {"own"}
+    assert set(run.deliveries.outcome) == {"delivered"}
+    assert run.to_json_dict()["delivery_ms"]["p50"] is None
+    assert run.to_json_dict()["ack_ms"]["p50"] > 0
+    with pytest.raises(
+        imsim.UsageError, match=r"conversations.friend_requests: expected 0, as one user has nobody to ask"
+    ):
+        alone.with_({"conversations.friend_requests": 1})
+
+
 def test_hot_group_holds_everybody():
     hot = imsim.Scenario.load("hot-group")
     for members in (2, 30):

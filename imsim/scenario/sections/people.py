@@ -42,7 +42,7 @@ class Sessions(Section):
 class Population(Section):
     """Who is there."""
 
-    users: int = Field(default=100, ge=2, le=10_000_000, description="how many users")
+    users: int = Field(default=100, ge=1, le=10_000_000, description="how many users")
     devices: int = Field(default=1, ge=1, le=8, description="devices of each user")
     sessions: Sessions | None = Field(
         default=None,

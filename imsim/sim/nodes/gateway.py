@@ -37,7 +37,7 @@ class GatewayNode(Machines):
         """Everything in memory is gone, of which the clients hear by `crash_noticed`."""
         self.machine = None
         self._timers = ()
-        self.work.station.forget()
+        self.work.forget(self.clock.now)
         self._untold = list(self._connections.values())
         self._connections = {}
         for connection in self._untold:

@@ -81,7 +81,7 @@ class RouterNode(Machines):
         self._local.clear()
         for unanswered in self._unanswered or ():
             unanswered.clear()
-        self.work.station.forget()
+        self.work.forget(self.clock.now)
 
     def forget(self) -> None:
         for timers in self._timers:
