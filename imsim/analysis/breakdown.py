@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from imsim.analysis.latency import quantile
-from imsim.results import Role, RunData
+from imsim.analysis.away import had_left
+from imsim.analysis.latency import counted_deliveries, quantile
+from imsim.results import RunData
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 
 #: In the order in which a message meets them; links by where they are, the other kinds by themselves.
 _STAGES = (
-    ("offline", "not logged in", "#999999"),
+    ("left", "its device had left, by plan", "#CFCFCF"),
+    ("disconnected", "not connected", "#8C8C8C"),
     ("retry", "sent or pushed again", "#000000"),
     ("uplink", "client link up", "#56B4E9"),
     ("link_queue", "behind other frames on a client link", "#2F4B7C"),
@@ -41,8 +43,11 @@ def breakdown(run: RunData, by: str = "where") -> pd.DataFrame:
 
     `by`: "where" (tiers and links), "node" (each node by itself) or "op" (tiers, by operation). Columns: `mean`, `p50`,
     `p99` and `max` in ms over all these deliveries, those that had none of it included; `share` of all their time. The
-    means add up to the mean from the intended time to delivery; percentiles do not add up. That includes `offline`,
-    also of devices that were away by plan, which the latencies of `summary()` leave out. Ordered by the mean.
+    means add up to the mean latency of `summary()` (of what was delivered); percentiles do not add up. Ordered by the
+    mean.
+
+    As there, the time of a device that was away by plan begins with its return. What is left of the spans' `offline`
+    is told apart: `left`, if the device left by plan with the message on its way, and `disconnected`.
 
     Raises: UsageError if the run recorded no spans; ValueError for another `by`.
     """
@@ -179,16 +184,37 @@ def plot_nodes(run: RunData, ax: Axes | None = None) -> Axes:
 
 
 def _counted(run: RunData) -> tuple[pd.DataFrame, int]:
-    """The spans that count, with `delivery` (its number) and `ms`; and how many deliveries there are."""
+    """The spans that count, as far as they are in the latency, with `delivery` (its number) and `ms`; and how many
+    deliveries there are."""
     spans = run.spans
-    intended = run.messages.set_index("intent")["intended_at"]
-    rows = run.deliveries[(run.deliveries["role"] == Role.RECIPIENT) & run.deliveries["delivered_at"].notna()]
-    rows = rows[rows["intent"].map(intended).to_numpy() >= round(run.scenario.warmup * 1e9)]
-    rows = rows[["intent", "recipient", "device"]].reset_index(drop=True)
+    rows = counted_deliveries(run)
+    rows = rows[rows["delivered_at"].notna()][["intent", "recipient", "device", "since"]].reset_index(drop=True)
     rows["delivery"] = np.arange(len(rows))
     counted = spans.merge(rows, on=["intent", "recipient", "device"])
+    counted["start"] = counted[["start", "since"]].max(axis=1)
+    counted = counted[counted["start"] < counted["end"]].reset_index(drop=True)
     counted["ms"] = (counted["end"] - counted["start"]).astype(float) / 1e6
+    counted["kind"] = _told_apart(run, counted)
     return counted, len(rows)
+
+
+def _told_apart(run: RunData, spans: pd.DataFrame) -> pd.Series[str]:
+    """The kinds, of which `offline` becomes `left` or `disconnected`. It is the sender that was offline, or the
+    recipient."""
+    senders = spans[["intent"]].merge(run.messages[["intent", "sender", "device"]], on="intent")
+    is_sender = spans["op"] == "send"
+    users = spans["recipient"].where(~is_sender, senders["sender"])
+    devices = spans["device"].where(~is_sender, senders["device"])
+    is_offline = spans["kind"] == "offline"
+    left = np.zeros(len(spans), bool)
+    left[is_offline] = had_left(
+        run,
+        users[is_offline],
+        devices[is_offline],
+        *(spans.loc[is_offline, name].to_numpy(np.int64) for name in ("start", "end")),
+    )
+    told: pd.Series[str] = spans["kind"].mask(is_offline & left, "left").mask(is_offline & ~left, "disconnected")
+    return told
 
 
 def _tier(where: pd.Series[str]) -> pd.Series[str]:

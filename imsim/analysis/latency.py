@@ -98,21 +98,29 @@ def summarize(run: RunData) -> Summary:
     )
 
 
-def delivery_latencies(run: RunData, route: str | None = None) -> NDArray[np.float64]:
-    """From intended to shown, in ms, ascending, inf where it never was: for each device of each other member (the
-    sender's own devices excepted) and each message that was intended after the warm-up, those rejected excepted.
+def counted_deliveries(run: RunData) -> pd.DataFrame:
+    """The rows of `run.deliveries` that latencies are of, with two more columns, ns from the run's start: `intended_at`
+    of the message, and `since`, from when on the device waited for it.
 
-    A device that was offline at the intended time waits from its return on, and one that was offline at the end for
-    nothing. `route`: only what came by push, or by sync."""
+    That is: for each device of each other member (the sender's own devices excepted) and each message that was intended
+    after the warm-up, those rejected excepted. A device that was offline at the intended time waits from its return
+    on, and one that was offline at the end for nothing."""
     intents = run.messages["intent"].to_numpy(np.int64)
     intended = run.messages["intended_at"].to_numpy(np.int64)
-    kept = (run.deliveries["role"] == Role.RECIPIENT) & (run.deliveries["outcome"] != DeliveryOutcome.ABSENT)
+    rows = run.deliveries
+    rows = rows[(rows["role"] == Role.RECIPIENT) & (rows["outcome"] != DeliveryOutcome.ABSENT)]
+    intended = intended[np.searchsorted(intents, rows["intent"].to_numpy(np.int64))]
+    since = waits_since(run, rows, intended)
+    return rows.assign(intended_at=intended, since=since)[intended >= _warmup_ns(run)]
+
+
+def delivery_latencies(run: RunData, route: str | None = None) -> NDArray[np.float64]:
+    """Of the deliveries that count, from `since` (the intended time, unless the device was away by plan) to shown, in
+    ms, ascending, inf where it never was. `route`: only of what came by push, or by sync."""
+    rows = counted_deliveries(run)
     if route is not None:
-        kept &= (run.deliveries["route"] == route).fillna(False)
-    rows = run.deliveries[kept]
-    since = intended[np.searchsorted(intents, rows["intent"].to_numpy(np.int64))]
-    warm = since >= _warmup_ns(run)
-    return _latencies(waits_since(run, rows, since)[warm], rows["delivered_at"][warm])
+        rows = rows[(rows["route"] == route).fillna(False)]
+    return _latencies(rows["since"].to_numpy(np.int64), rows["delivered_at"])
 
 
 def ack_latencies(run: RunData) -> NDArray[np.float64]:

@@ -6,7 +6,8 @@ import pytest
 from matplotlib.figure import Figure
 
 import imsim
-from imsim.analysis.latency import delivery_latencies
+from imsim.analysis.breakdown import _counted
+from imsim.analysis.latency import counted_deliveries, delivery_latencies
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +25,29 @@ def test_the_means_add_up_to_the_mean_latency(run, by):
     assert (table.p50 <= table.p99).all()
     assert (table.p99 <= table["max"]).all()
     assert table.index.names == ["kind", "where", *(["op"] if by == "op" else [])]
+
+
+@pytest.mark.parametrize(("preset", "duration"), [("mobile", "20s"), ("night-sync", "33s")])
+def test_where_devices_come_and_leave_it_is_the_latency_of_the_summary_that_is_told(preset, duration):
+    run = imsim.simulate(imsim.Scenario.load(preset, {"duration": duration}), spans=True)
+    summary = run.summary().loc["delivery"]
+    assert summary["lost"] == 0
+    assert round(run.breakdown()["mean"].sum(), 6) == summary["mean"]
+    spans, count = _counted(run)
+    rows = counted_deliveries(run)
+    told = (spans["end"] - spans["start"]).groupby(spans["delivery"]).sum().reindex(range(count), fill_value=0)
+    assert told.tolist() == (rows["delivered_at"] - rows["since"])[rows["delivered_at"].notna()].tolist()
+    assert run.breakdown()["share"].get(("disconnected", "client"), 0) < 0.1
+
+
+def test_a_broken_connection_is_told_from_a_device_that_left():
+    storm = {"duration": "4s", "faults": [{"kind": "mass_reconnect", "at": "2s"}]}
+    kinds = imsim.simulate(imsim.Scenario.load("office", storm), spans=True).breakdown().index.get_level_values("kind")
+    assert "disconnected" in kinds
+    assert "left" not in kinds
+    leaving = {"duration": "20s", "population.sessions": {"online": "2s", "offline": "2s"}, "workload.rate": 1}
+    gone = imsim.simulate(imsim.Scenario.load("office", leaving), spans=True)
+    assert gone.breakdown().loc[("left", "client"), "max"] > 1900
 
 
 def test_the_wait_of_a_stall_is_seen(run):
