@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imsim.analysis.away import waits_since, was_away_at_end
-from imsim.core.model import Route
+from imsim.core.model import Route, Scene
 from imsim.results import DeliveryOutcome, Outcome, Role, RunData
 
 if TYPE_CHECKING:
@@ -77,10 +77,11 @@ class Summary:
     counts: Counts
     delivery_ms: Latency
     ack_ms: Latency
+    last_ms: Latency  # of messages to groups and chatrooms: until the last recipient has it
 
 
 def summarize(run: RunData) -> Summary:
-    """Counts over all rows; latencies (see `delivery_latencies`, `ack_latencies`) after the warm-up."""
+    """Counts over all rows; latencies (see `LATENCIES`) after the warm-up."""
     messages, deliveries = run.messages, run.deliveries
     return Summary(
         Counts(
@@ -95,6 +96,7 @@ def summarize(run: RunData) -> Summary:
         ),
         Latency.of(delivery_latencies(run)),
         Latency.of(ack_latencies(run)),
+        Latency.of(last_latencies(run)),
     )
 
 
@@ -123,6 +125,18 @@ def delivery_latencies(run: RunData, route: str | None = None) -> NDArray[np.flo
     return _latencies(rows["since"].to_numpy(np.int64), rows["delivered_at"])
 
 
+def last_latencies(run: RunData) -> NDArray[np.float64]:
+    """Until the last recipient has it: for each message to a group or a chatroom the longest of its deliveries that
+    count, in ms, ascending, inf where one never came. Devices that were away by plan at the intended time are not
+    waited for."""
+    rows = counted_deliveries(run)
+    to_many = run.messages["intent"][run.messages["scene"] != Scene.P2P]
+    rows = rows[(rows["since"] == rows["intended_at"]) & rows["intent"].isin(to_many)]
+    latencies = (rows["delivered_at"] - rows["since"]).to_numpy(np.float64, na_value=np.inf) / _NS_PER_MS
+    longest = rows.assign(latency=latencies).groupby("intent")["latency"].max()
+    return np.sort(longest.to_numpy(np.float64))
+
+
 def ack_latencies(run: RunData) -> NDArray[np.float64]:
     """From intended to the stored-ack at the sender, in ms, ascending, inf where it never came: for each message that
     was intended after the warm-up, those never sent included, those rejected excepted (they were answered), and those
@@ -132,6 +146,10 @@ def ack_latencies(run: RunData) -> NDArray[np.float64]:
     since = rows["intended_at"].to_numpy(np.int64)
     warm = since >= _warmup_ns(run)
     return _latencies(since[warm], rows["acked_at"][warm])
+
+
+#: Which there are, by name. `last` is of nothing where all messages are p2p.
+LATENCIES = {"delivery": delivery_latencies, "last": last_latencies, "ack": ack_latencies}
 
 
 def percentile(values: NDArray[np.float64], percent: int) -> float | None:
@@ -169,11 +187,13 @@ def to_json_dict(run: RunData) -> dict[str, Any]:
         "duplicates": counts.duplicates,
         "delivery_ms": asdict(summary.delivery_ms),
         "ack_ms": asdict(summary.ack_ms),
+        "last_ms": asdict(summary.last_ms),
     }
 
 
 def summary_table(run: RunData) -> pd.DataFrame:
-    """Rows `delivery` and `ack`; latencies in ms, NaN where not defined.
+    """Rows `delivery` and `ack`, and `last recipient` where messages went to groups or chatrooms; latencies in ms, NaN
+    where not defined.
 
     `count` is the number of latencies (after the warm-up), `lost` how many of them are infinite (for a delivery
     that was shed, too). Where devices come and leave, what came by push and by sync has rows of its own.
@@ -184,6 +204,8 @@ def summary_table(run: RunData) -> pd.DataFrame:
     parts = [("delivery", delivery_latencies(run))]
     if run.scenario.population.sessions is not None:
         parts += [(f"delivery by {route}", delivery_latencies(run, route)) for route in Route]
+    if len(last := last_latencies(run)):
+        parts.append(("last recipient", last))
     for name, values in (*parts, ("ack", ack_latencies(run))):
         latency = Latency.of(values)
         rows[name] = {
@@ -199,20 +221,30 @@ def summary_table(run: RunData) -> pd.DataFrame:
     return table.astype(dict.fromkeys(("mean", "p50", "p95", "p99", "max"), float))
 
 
+def totals(run: RunData) -> str:
+    """How many there were, in one line."""
+    counts = summarize(run).counts
+    return (
+        f"{counts.messages:,} messages, {counts.deliveries:,} deliveries: {counts.delivered:,} delivered, "
+        f"{counts.lost:,} lost, {f'{counts.absent:,} absent, ' if counts.absent else ''}"
+        f"{f'{counts.shed:,} shed, ' if counts.shed else ''}{counts.duplicates:,} duplicates"
+    )
+
+
 def compare_table(runs: Sequence[RunData]) -> pd.DataFrame:
     """Runs side by side, a column each: counts, then latencies in ms, to the microsecond (None where not defined).
 
     Columns hold objects, so that counts stay whole numbers. There is a row `absent`, or `shed`, where
-    anything was.
+    anything was, and rows `last` where messages went to groups or chatrooms.
     """
     import pandas as pd
 
-    latencies = [f"{name} {field.name} (ms)" for name in ("delivery", "ack") for field in fields(Latency)]
+    latencies = [f"{name} {field.name} (ms)" for name in LATENCIES for field in fields(Latency)]
     columns: dict[str, list[object]] = {}
     for label, run in zip(labels(runs), runs, strict=True):
         summary = summarize(run)
         counts = summary.counts
-        values = [*astuple(summary.delivery_ms), *astuple(summary.ack_ms)]
+        values = [value for name in LATENCIES for value in astuple(getattr(summary, f"{name}_ms"))]
         columns[label] = [
             counts.messages,
             counts.delivered,
@@ -224,7 +256,10 @@ def compare_table(runs: Sequence[RunData]) -> pd.DataFrame:
         ]
     index = ["messages", "delivered", "lost", "absent", "shed", "duplicates", *latencies]
     table = pd.DataFrame(columns, index=index, dtype=object)
-    return table.drop(index=[name for name in ("absent", "shed") if not table.loc[name].any()])
+    unused = [name for name in ("absent", "shed") if not table.loc[name].any()]
+    if not any((run.messages["scene"] != Scene.P2P).any() for run in runs):
+        unused += [name for name in latencies if name.startswith("last ")]
+    return table.drop(index=unused)
 
 
 def labels(runs: Sequence[RunData]) -> list[str]:

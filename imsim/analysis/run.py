@@ -19,7 +19,8 @@ class Run(RunData):
 
     def summary(self) -> pd.DataFrame:
         """Rows `delivery` and `ack`: count, lost, mean, p50, p95, p99, max in ms, after the warm-up; NaN where the
-        statistic falls among what never came."""
+        statistic falls among what never came. Rows of their own for what came by push and by sync where devices come
+        and leave, and for the last recipient of each message to a group or a chatroom."""
         return latency.summary_table(self)
 
     def breakdown(self, by: str = "where") -> pd.DataFrame:
@@ -30,6 +31,12 @@ class Run(RunData):
     def utilisation(self) -> pd.DataFrame:
         """How busy each node of a simulated run was; with `simulate(..., spans=True)` also its queue and its peak."""
         return breakdown.utilisation(self)
+
+    def __str__(self) -> str:
+        """What `imsim simulate` prints: how many there were, and the summary."""
+        table = self.summary().round(3).astype(object)
+        text = table.where(table.notna(), "-").rename_axis("ms after warm-up").reset_index().to_string(index=False)
+        return f"{latency.totals(self)}\n\n{text}"
 
     def to_json_dict(self) -> dict[str, Any]:
         """What `imsim simulate --json` prints."""
@@ -45,13 +52,8 @@ class Run(RunData):
         return Plots(self)
 
     def _repr_html_(self) -> str:
-        counts = latency.summarize(self).counts
         title = f"<b>{escape(self.world)}</b> · {escape(self.scenario.name)} · seed {self.seed}"
-        totals = (
-            f"{counts.messages:,} messages, {counts.deliveries:,} deliveries: {counts.delivered:,} delivered, "
-            f"{counts.lost:,} lost, {f'{counts.absent:,} absent, ' if counts.absent else ''}"
-            f"{f'{counts.shed:,} shed, ' if counts.shed else ''}{counts.duplicates:,} duplicates"
-        )
+        totals = latency.totals(self)
         header = ["ms after warm-up", "count", "lost", "mean", "p50", "p95", "p99", "max"]
         rows = [_row("th", header)]
         for name, row in self.summary().iterrows():

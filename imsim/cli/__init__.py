@@ -340,9 +340,7 @@ def _show(run: Run, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(run.to_json_dict()))
         return
-    from imsim.analysis import compare_table
-
-    click.echo(text(compare_table([run])))
+    click.echo(str(run))
     click.echo(f"\nrun     {run.path}\ndigest  {run.digest}")
 
 
