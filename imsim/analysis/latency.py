@@ -15,9 +15,10 @@ Three rules, kept everywhere:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
 from fractions import Fraction
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -152,6 +153,29 @@ def ack_latencies(run: RunData) -> NDArray[np.float64]:
 LATENCIES = {"delivery": delivery_latencies, "last": last_latencies, "ack": ack_latencies}
 
 
+#: The rows of a summary.
+ROWS: dict[str, Callable[[RunData], NDArray[np.float64]]] = {
+    "delivery": delivery_latencies,
+    **{f"delivery by {route}": partial(delivery_latencies, route=route) for route in Route},
+    "last recipient": last_latencies,
+    "ack": ack_latencies,
+}
+
+
+def rows_of(run: RunData) -> list[str]:
+    """Those that tell something of this run. What came by push and by sync is told apart where devices come and leave,
+    or where each brought one in a hundred, as after a broken connection."""
+    names = ["delivery"]
+    routes = run.deliveries["route"].value_counts()
+    if run.scenario.population.sessions is not None or min(routes.get(route, 0) for route in Route) * 100 >= max(
+        len(run.deliveries), 1
+    ):
+        names += [f"delivery by {route}" for route in Route]
+    if (run.messages["scene"] != Scene.P2P).any():
+        names.append("last recipient")
+    return [*names, "ack"]
+
+
 def percentile(values: NDArray[np.float64], percent: int) -> float | None:
     """The percentile of `values` (ascending, inf for what never came); None if infinite or of nothing."""
     return _finite(quantile(values, percent)) if len(values) else None
@@ -196,17 +220,13 @@ def summary_table(run: RunData) -> pd.DataFrame:
     where not defined.
 
     `count` is the number of latencies (after the warm-up), `lost` how many of them are infinite (for a delivery
-    that was shed, too). Where devices come and leave, what came by push and by sync has rows of its own.
+    that was shed, too). See `rows_of` for what else has rows of its own.
     """
     import pandas as pd
 
     rows = {}
-    parts = [("delivery", delivery_latencies(run))]
-    if run.scenario.population.sessions is not None:
-        parts += [(f"delivery by {route}", delivery_latencies(run, route)) for route in Route]
-    if len(last := last_latencies(run)):
-        parts.append(("last recipient", last))
-    for name, values in (*parts, ("ack", ack_latencies(run))):
+    for name in rows_of(run):
+        values = ROWS[name](run)
         latency = Latency.of(values)
         rows[name] = {
             "count": len(values),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imsim.analysis import breakdown, latency
@@ -46,6 +48,13 @@ class Run(RunData):
         """What the service costs at this load, by the prices of the scenario's section `cost`."""
         return cost_of(self)
 
+    def save_plot(self, path: Path | str) -> Path:
+        """The pictures of this run in one file, whose suffix chooses the format (.png, .svg, .pdf): latencies, and over
+        time; with spans also where the time went, and the nodes. Raises: UsageError if it cannot be written."""
+        from imsim.analysis import plots
+
+        return plots.save_run(self, path)
+
     @property
     def plot(self) -> Plots:
         """Pictures of this run: `run.plot.cdf()`."""
@@ -79,13 +88,25 @@ class Plots:
 
         return plots.cdf(self._run, ax)
 
+    def timeline(self, axes: Sequence[Axes] | None = None) -> tuple[Axes, Axes]:
+        """Over time: delivery latency (p50, p95, max), and messages offered and delivered a second, in a new figure or
+        in two `axes`."""
+        from imsim.analysis import plots
+
+        return plots.timeline(self._run, axes)
+
     def breakdown(self, ax: Axes | None = None) -> Axes:
         """Where the time of deliveries went, as stacked bars: all, the middle half, the slowest hundredth."""
-        return breakdown.plot_breakdown(self._run, ax)
+        from imsim.analysis import plots
 
-    def nodes(self, ax: Axes | None = None) -> Axes:
-        """How busy the nodes were over time."""
-        return breakdown.plot_nodes(self._run, ax)
+        return plots.breakdown(self._run, ax)
+
+    def nodes(self, axes: Sequence[Axes] | None = None) -> tuple[Axes, Axes]:
+        """Over time: how busy the nodes were, and how many jobs waited and were dropped, in a new figure or in two
+        `axes`."""
+        from imsim.analysis import plots
+
+        return plots.nodes(self._run, axes)
 
 
 make_run = Run.make
