@@ -75,7 +75,7 @@ def breakdown(run: RunData, ax: Axes | None = None) -> Axes:
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.tick_params(axis="y", length=0)
     ax.set_title(f"Where the time of a delivery goes, {run.scenario.name}, seed {run.seed}", loc="left", fontsize=11)
-    legend_below(ax, 3, gap=0.16)
+    legend_below(ax, gap=0.16)
     return ax
 
 

@@ -70,7 +70,7 @@ def cdf(
     for percent in _GUIDES:
         ax.axhline(percent / 100, color=GREY, linewidth=0.8, linestyle=":", zorder=1)
     decorate(ax)
-    legend_below(ax, 2)
+    legend_below(ax)
     ax.set_title(_title(runs), loc="left", fontsize=11)
     return ax
 

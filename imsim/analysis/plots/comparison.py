@@ -60,7 +60,7 @@ def comparison(found: Comparison, axes: Sequence[Axes] | None = None) -> tuple[A
     values.set_title(title if len(title) < 110 else title[:107] + "...", loc="left", fontsize=11)
     for ax in (values, shares):
         decorate(ax)
-        legend_below(ax, 3)
+        legend_below(ax)
     return values, shares
 
 

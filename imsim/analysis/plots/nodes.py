@@ -55,7 +55,7 @@ def nodes(run: RunData, axes: Sequence[Axes] | None = None) -> tuple[Axes, Axes]
     lower.set_ylabel("jobs waiting")
     for ax in (upper, lower):
         decorate(ax)
-    legend_below(lower, 6, upper, gap=0.3)
+    legend_below(lower, upper, gap=0.3)
     return upper, lower
 
 

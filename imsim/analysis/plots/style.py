@@ -25,6 +25,7 @@ GREY = "#555555"
 _SHADE = "#bbbbbb"
 _LABEL = 8  # points
 _ROW = _LABEL + 3
+_LEGEND = 9
 
 
 def new_axes() -> Axes:
@@ -76,7 +77,7 @@ def log_latency(ax: Axes, which: str, low: float, high: float) -> None:
     (ax.set_xscale if which == "x" else ax.set_yscale)("log")
     (ax.set_xlim if which == "x" else ax.set_ylim)(low, high)
     # Few decades leave room for the numbers between the powers of ten.
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < (1e4 if which == "x" else 1e3) else (1,)))
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 1e3 else (1,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} ms" if value < 1000 else f"{value / 1000:g} s"))
     axis.set_minor_formatter(NullFormatter())
 
@@ -113,8 +114,9 @@ def _special(scenario: Scenario) -> list[tuple[float, float, str]]:
     """(since, until, its name) in the order of time."""
     found = [(0.0, scenario.warmup, "warm-up")] if scenario.warmup else []
     for fault in scenario.faults:
-        target = getattr(fault, "target", "")
-        name = " ".join([fault.kind.replace("_", " "), *([target] if target else [])])
+        name = fault.kind.replace("_", " ")
+        sides = [getattr(fault, side, "") for side in ("target", "other")]
+        name += "".join(f" {side}" for side in sides if side and side not in name)
         found.append((fault.at, fault.at + getattr(fault, "duration", 0.0), name))
     return sorted(found)
 
@@ -147,20 +149,23 @@ def _labels(ax: Axes, spells: list[tuple[float, float, str]], end: float) -> int
     return len(taken)
 
 
-def legend_below(ax: Axes, columns: int, *others: Axes, gap: float = 0.13) -> None:
-    """Of these axes, below the first: inside, it would cover a curve sooner or later."""
+def legend_below(ax: Axes, *others: Axes, gap: float = 0.13) -> None:
+    """Of these axes, below the first: inside, it would cover a curve sooner or later. In as many columns as there is
+    room for: a legend wider than the figure would squeeze the axes."""
     handles, labels = [], []
     for one in (*others, ax):
         more = one.get_legend_handles_labels()
         handles += more[0]
         labels += more[1]
+    room = ax.figure.bbox.width * 72 / ax.figure.dpi
+    column = max(map(len, labels), default=0) * _LEGEND * 0.5 + 4 * _LEGEND
     ax.legend(
         handles,
         labels,
         loc="upper center",
         bbox_to_anchor=(0.5, -gap),
-        ncols=columns,
+        ncols=min(max(int(room / column), 1), 6),
         frameon=False,
-        fontsize=9,
+        fontsize=_LEGEND,
         columnspacing=1.5,
     )

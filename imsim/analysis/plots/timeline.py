@@ -52,7 +52,7 @@ def timeline(run: RunData, axes: Sequence[Axes] | None = None) -> tuple[Axes, Ax
     lower.text(
         1, 1.02, f"in windows of {width:g} s", transform=lower.transAxes, ha="right", fontsize=8, color="#555555"
     )
-    legend_below(lower, 6, upper, gap=0.3)
+    legend_below(lower, upper, gap=0.3)
     return upper, lower
 
 

@@ -85,7 +85,7 @@ def test_what_is_special_is_shaded_and_named_above_the_curves(steady, axes):
     upper.figure.draw_without_rendering()
     names = {text.get_text(): text.get_window_extent() for text in upper.texts}
     assert list(names) == [
-        "warm-up", "mass reconnect", "storage stall storage", "node crash gateway0", "nobody sends any more"
+        "warm-up", "mass reconnect", "storage stall", "node crash gateway0", "nobody sends any more"
     ]  # fmt: skip
     boxes = list(names.values())
     assert all(box.y0 >= upper.bbox.y1 for box in boxes)
