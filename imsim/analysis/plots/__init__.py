@@ -5,7 +5,7 @@ from imsim.analysis.plots.cdf import cdf, save_cdf
 from imsim.analysis.plots.comparison import comparison
 from imsim.analysis.plots.figures import save_axes, save_comparison, save_run
 from imsim.analysis.plots.nodes import nodes
-from imsim.analysis.plots.style import COLORS, GREY, SIZE, new_axes, save
+from imsim.analysis.plots.style import COLORS, GREY, SIZE, log_latency, new_axes, save
 from imsim.analysis.plots.timeline import timeline
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "breakdown",
     "cdf",
     "comparison",
+    "log_latency",
     "new_axes",
     "nodes",
     "save",
