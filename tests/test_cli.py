@@ -19,8 +19,8 @@ import imsim
 from imsim.scenario import Scenario
 
 JSON_KEYS = [
-    "run", "world", "scenario", "seed", "digest", "messages", "deliveries", "delivered", "lost", "absent", "shed",
-    "duplicates", "delivery_ms", "ack_ms", "last_ms",
+    "run", "world", "scenario", "seed", "digest", "messages", "deliveries", "delivered", "lost", "absent",
+    "recalled", "shed", "duplicates", "warnings", "delivery_ms", "ack_ms", "last_ms",
 ]  # fmt: skip
 
 
@@ -47,6 +47,14 @@ def fails(result: subprocess.CompletedProcess[str], code: int, *words: str) -> N
     assert len(result.stderr.splitlines()) == 1, result.stderr
     for word in words:
         assert word in result.stderr
+
+
+def test_what_was_dropped_is_said(command):
+    crowded = ("--set=topology.gateway.queue=1", "--set=topology.gateway.service.send=1s", "--set=duration=5s")
+    result = command("simulate", "office", "--json", *crowded)
+    told = json.loads(result.stdout)["warnings"]
+    assert [line.split()[1:4] for line in told] == [["dropped", "at", "gateway0,"], ["dropped", "at", "gateway1,"]]
+    assert result.stderr.splitlines() == [f"imsim: warning: {line}" for line in told]
 
 
 def test_simulate_writes_a_run_and_prints_a_table(command, tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 
 from imsim.analysis.away import had_left
 from imsim.analysis.latency import counted_deliveries, quantile
+from imsim.core.exceptions import UsageError
 from imsim.results import RunData
 
 if TYPE_CHECKING:
@@ -49,28 +50,23 @@ def breakdown(run: RunData, by: str = "where") -> pd.DataFrame:
 
 
 def utilisation(run: RunData) -> pd.DataFrame:
-    """How busy each node was: `busy`, the share of its workers' time. That is from the first login to the end of the
-    drain; where spans were recorded, from time 0, and with `peak` (of the busiest bucket), `queue` (jobs that waited,
-    on average), `jobs` and `drops`.
+    """How busy each node was: `busy`, the share of its workers' time between the end of the warm-up and `duration`, the
+    window of the latencies. `jobs` and `drops`, how many it took on and dropped, are counts, and so of the whole run,
+    drain included. Where spans were recorded, also `queue` (jobs that waited, on average over that window) and `peak`
+    (the busiest hundredth of the run).
 
-    Raises: UsageError for a run that tells nothing of its nodes (a live one, say).
+    Raises: UsageError for a run that tells nothing of its nodes (a live one).
     """
-    if run.tables.nodes is None and "busy" in run.manifest:
-        import pandas as pd
+    import pandas as pd
 
-        busy = run.manifest["busy"]
-        tiers = [node.rstrip("0123456789") for node in busy]
-        return pd.DataFrame({"tier": tiers, "busy": busy.values()}, index=pd.Index(busy, name="node"))
-    nodes = run.nodes
-    grouped = nodes.groupby(["tier", "node"], sort=True)
-    table = grouped.agg(
-        busy=("busy", "mean"),
-        peak=("busy", "max"),
-        queue=("queue", "mean"),
-        jobs=("jobs", "sum"),
-        drops=("drops", "sum"),
-    )
-    return table.reset_index("tier")
+    if "utilisation" not in run.manifest:
+        raise UsageError(f"run {run.id} tells nothing of its nodes: only simulated runs do")
+    table = pd.DataFrame.from_dict(run.manifest["utilisation"], orient="index").rename_axis("node")
+    table = table.astype({"jobs": int, "drops": int})
+    table.insert(0, "tier", table.index.str.rstrip("0123456789"))
+    if run.tables.nodes is not None:
+        table["peak"] = run.nodes.groupby("node")["busy"].max()
+    return table
 
 
 def counted_spans(run: RunData) -> tuple[pd.DataFrame, int]:

@@ -4,7 +4,8 @@ Three rules, kept everywhere:
 
 - Latency counts from `intended_at`, so that a late generator cannot hide waiting. A device that was offline then, by
   plan, waits from its return on; one that is offline at the end for nothing (outcome absent).
-- What never came is infinitely late. It takes part in every statistic; one that would be infinite is None.
+- What never came is infinitely late. It takes part in every statistic; one that would be infinite is None. Only what
+  nobody waits for by declared policy (outcomes absent, recalled and shed) is left out, and counted apart.
 - The p-th percentile of n latencies stands at the place (n + 1/3) p / 100 + 1/3 among them, if need be between two: the
   median-unbiased quantile, 8th in R. J. Hyndman and Y. Fan, "Sample quantiles in statistical packages" (1996). Between
   a latency and one that never came it is infinite. The nearest rank would be a latency that was seen, but as a p99 it
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 _NS_PER_MS = 1_000_000
 _THIRD = Fraction(1, 3)
+_APART = ("absent", "recalled", "shed", "shed share")  # rows of a comparison, where there is anything to say
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,14 @@ class Counts:
     delivered: int
     lost: int  # still pending at the end
     duplicates: int  # arrivals beyond the first
-    absent: int = 0  # not there as a device was offline when the run ended; neither lost nor late
-    shed: int = 0  # left out on purpose by a server under load (chatrooms only); not among the lost
+    absent: int = 0  # not there as a device was offline when the run ended; neither lost nor late, as those below
+    recalled: int = 0  # taken back before the device had shown it
+    shed: int = 0  # left out on purpose by a server under load (chatrooms only)
+
+    @property
+    def shed_share(self) -> float:
+        """Of all deliveries."""
+        return self.shed / self.deliveries if self.shed else 0.0
 
 
 @dataclass(frozen=True)
@@ -93,6 +101,7 @@ def summarize(run: RunData) -> Summary:
             lost=int((deliveries["outcome"] == DeliveryOutcome.PENDING).sum()),
             duplicates=int(deliveries["duplicates"].sum()),
             absent=int((deliveries["outcome"] == DeliveryOutcome.ABSENT).sum()),
+            recalled=int((deliveries["outcome"] == DeliveryOutcome.RECALLED).sum()),
             shed=int((deliveries["outcome"] == DeliveryOutcome.SHED).sum()),
         ),
         Latency.of(delivery_latencies(run)),
@@ -106,12 +115,12 @@ def counted_deliveries(run: RunData) -> pd.DataFrame:
     of the message, and `since`, from when on the device waited for it.
 
     That is: for each device of each other member (the sender's own devices excepted) and each message that was intended
-    after the warm-up, those rejected excepted. A device that was offline at the intended time waits from its return
-    on, and one that was offline at the end for nothing."""
+    after the warm-up, those rejected excepted. A device that was offline at the intended time waits from its return on.
+    What is absent, recalled or shed is left out."""
     intents = run.messages["intent"].to_numpy(np.int64)
     intended = run.messages["intended_at"].to_numpy(np.int64)
-    rows = run.deliveries
-    rows = rows[(rows["role"] == Role.RECIPIENT) & (rows["outcome"] != DeliveryOutcome.ABSENT)]
+    waited_for = run.deliveries["outcome"].isin([DeliveryOutcome.DELIVERED, DeliveryOutcome.PENDING])
+    rows = run.deliveries[(run.deliveries["role"] == Role.RECIPIENT) & waited_for]
     intended = intended[np.searchsorted(intents, rows["intent"].to_numpy(np.int64))]
     since = waits_since(run, rows, intended)
     return rows.assign(intended_at=intended, since=since)[intended >= _warmup_ns(run)]
@@ -207,8 +216,10 @@ def to_json_dict(run: RunData) -> dict[str, Any]:
         "delivered": counts.delivered,
         "lost": counts.lost,
         "absent": counts.absent,
+        "recalled": counts.recalled,
         "shed": counts.shed,
         "duplicates": counts.duplicates,
+        "warnings": run.warnings,
         "delivery_ms": asdict(summary.delivery_ms),
         "ack_ms": asdict(summary.ack_ms),
         "last_ms": asdict(summary.last_ms),
@@ -219,8 +230,9 @@ def summary_table(run: RunData) -> pd.DataFrame:
     """Rows `delivery` and `ack`, and `last recipient` where messages went to groups or chatrooms; latencies in ms, NaN
     where not defined.
 
-    `count` is the number of latencies (after the warm-up), `lost` how many of them are infinite (for a delivery
-    that was shed, too). See `rows_of` for what else has rows of its own.
+    `count` is the number of latencies (after the warm-up), `lost` how many of them are infinite. Where anything was
+    shed, which has no latency, `shed` is how many deliveries that is on top of `count`, and `shed share` their share of
+    both. See `rows_of` for what else has rows of its own.
     """
     import pandas as pd
 
@@ -238,6 +250,9 @@ def summary_table(run: RunData) -> pd.DataFrame:
             "max": latency.max,
         }
     table = pd.DataFrame.from_dict(rows, orient="index")
+    if shed := _shed_of_recipients(run):
+        table.insert(2, "shed", [shed, *[0] * (len(table) - 1)])
+        table.insert(3, "shed share", table["shed"] / (table["count"] + table["shed"]).clip(lower=1))
     return table.astype(dict.fromkeys(("mean", "p50", "p95", "p99", "max"), float))
 
 
@@ -247,15 +262,17 @@ def totals(run: RunData) -> str:
     return (
         f"{counts.messages:,} messages, {counts.deliveries:,} deliveries: {counts.delivered:,} delivered, "
         f"{counts.lost:,} lost, {f'{counts.absent:,} absent, ' if counts.absent else ''}"
-        f"{f'{counts.shed:,} shed, ' if counts.shed else ''}{counts.duplicates:,} duplicates"
+        f"{f'{counts.recalled:,} recalled, ' if counts.recalled else ''}"
+        f"{f'{counts.shed:,} shed ({counts.shed_share:.1%}), ' if counts.shed else ''}"
+        f"{counts.duplicates:,} duplicates"
     )
 
 
 def compare_table(runs: Sequence[RunData]) -> pd.DataFrame:
     """Runs side by side, a column each: counts, then latencies in ms, to the microsecond (None where not defined).
 
-    Columns hold objects, so that counts stay whole numbers. There is a row `absent`, or `shed`, where
-    anything was, and rows `last` where messages went to groups or chatrooms.
+    Columns hold objects, so that counts stay whole numbers. There is a row `absent`, `recalled`, or `shed` (and its
+    share of all deliveries), where anything was, and rows `last` where messages went to groups or chatrooms.
     """
     import pandas as pd
 
@@ -270,13 +287,15 @@ def compare_table(runs: Sequence[RunData]) -> pd.DataFrame:
             counts.delivered,
             counts.lost,
             counts.absent,
+            counts.recalled,
             counts.shed,
+            round(counts.shed_share, 4),
             counts.duplicates,
             *(None if value is None else round(value, 3) for value in values),
         ]
-    index = ["messages", "delivered", "lost", "absent", "shed", "duplicates", *latencies]
+    index = ["messages", "delivered", "lost", *_APART, "duplicates", *latencies]
     table = pd.DataFrame(columns, index=index, dtype=object)
-    unused = [name for name in ("absent", "shed") if not table.loc[name].any()]
+    unused = [name for name in _APART if not table.loc[name].any()]
     if not any((run.messages["scene"] != Scene.P2P).any() for run in runs):
         unused += [name for name in latencies if name.startswith("last ")]
     return table.drop(index=unused)
@@ -295,6 +314,14 @@ def labels(runs: Sequence[RunData]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     return [f"run {number}" for number in range(1, len(runs) + 1)]
+
+
+def _shed_of_recipients(run: RunData) -> int:
+    """After the warm-up, as the latencies are."""
+    rows = run.deliveries[run.deliveries["outcome"] == DeliveryOutcome.SHED]
+    rows = rows[rows["role"] == Role.RECIPIENT]
+    intended = run.messages.set_index("intent")["intended_at"]
+    return int((intended.loc[rows["intent"]] >= _warmup_ns(run)).sum())
 
 
 def _warmup_ns(run: RunData) -> int:

@@ -29,13 +29,13 @@ MetricFunction = Callable[[Run], float | None]
 Metrics = Sequence[str | MetricFunction] | Mapping[str, MetricFunction]
 
 _STATISTIC = re.compile(r"mean|max|p(\d{1,2}(?:\.\d{1,4})?)")
-_COUNTS = ("messages", "stored", "deliveries", "delivered", "lost", "absent", "shed", "duplicates")
+_COUNTS = ("messages", "stored", "deliveries", "delivered", "lost", "absent", "recalled", "shed", "duplicates")
 _COSTS = ("cost.per_hour", "cost.per_million")
 _KNOWN = "delivery.p50, .p95, .p99.9, .mean, .max; ack. and last. with the same; " + ", ".join((*_COUNTS, *_COSTS))
 
 LATENCY_METRICS = tuple(f"{name}.{what}" for name in LATENCIES for what in ("mean", "p50", "p95", "p99", "max"))
 
-_USUAL = ("messages", "delivered", "lost", "absent", "shed", "duplicates")
+_USUAL = ("messages", "delivered", "lost", "absent", "recalled", "shed", "duplicates")
 
 
 def default_metrics(scenario: Scenario) -> tuple[str, ...]:

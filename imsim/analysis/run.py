@@ -31,7 +31,8 @@ class Run(RunData):
         return breakdown.breakdown(self, by)
 
     def utilisation(self) -> pd.DataFrame:
-        """How busy each node of a simulated run was; with `simulate(..., spans=True)` also its queue and its peak."""
+        """How busy each node of a simulated run was between warm-up and `duration`, and what it took on and dropped;
+        with `simulate(..., spans=True)` also its queue and its peak. See `imsim.analysis.breakdown`."""
         return breakdown.utilisation(self)
 
     def __str__(self) -> str:
@@ -62,16 +63,14 @@ class Run(RunData):
 
     def _repr_html_(self) -> str:
         title = f"<b>{escape(self.world)}</b> · {escape(self.scenario.name)} · seed {self.seed}"
-        totals = latency.totals(self)
-        header = ["ms after warm-up", "count", "lost", "mean", "p50", "p95", "p99", "max"]
-        rows = [_row("th", header)]
-        for name, row in self.summary().iterrows():
-            count, lost, *latencies = row
-            cells = [str(name), f"{count:,.0f}", f"{lost:,.0f}", *map(_ms, latencies)]
-            rows.append(_row("td", cells))
+        summary = self.summary()
+        rows = [_row("th", ["ms after warm-up", *summary.columns])]
+        for name, row in summary.iterrows():
+            rows.append(_row("td", [str(name), *(_cell(str(column), value) for column, value in row.items())]))
         return (
-            f"<div>{title}<br>{totals}"
+            f"<div>{title}<br>{latency.totals(self)}"
             f"<table>{''.join(rows)}</table>"
+            f"{''.join(f'<p>{escape(warning)}</p>' for warning in self.warnings)}"
             f"<small>digest <code>{escape(self.digest[:16])}</code> · run <code>{escape(self.id)}</code></small></div>"
         )
 
@@ -115,6 +114,12 @@ open_run = Run.open
 
 def _row(tag: str, cells: list[str]) -> str:
     return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+
+def _cell(column: str, value: float) -> str:
+    if column == "shed share":
+        return f"{value:.1%}"
+    return f"{value:,.0f}" if column in ("count", "lost", "shed") else _ms(value)
 
 
 def _ms(value: float) -> str:

@@ -5,6 +5,7 @@ Heavy libraries are imported inside the functions that need them.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -130,6 +131,7 @@ def simulate(
 
     scenario: a Scenario, a preset's name or a TOML file's path.
     seed, duration (seconds, or "5s"): in place of the scenario's own. The same seed gives the same rows, everywhere.
+        Faults, and moments of a replay, that would come after that duration are left out, and `run.warnings` says so.
     out: where to make the run's folder; None: the run is in memory only, until `run.write("results")`.
     progress: show a bar while it runs (on a terminal or in a notebook).
     spans: record also where the time of each delivery went, and how busy the nodes were: `run.breakdown()`,
@@ -150,7 +152,9 @@ def simulate(
     """
     from imsim.sim import simulate as simulate_world
 
-    scenario = _with(_scenario(scenario), seed, duration)
+    given = _scenario(scenario)
+    scenario = _with(given, seed, duration)
+    left_out = given.left_out(scenario)
     if replications is not None or precision is not None:
         from imsim.designs import Asked, replicate
 
@@ -168,6 +172,8 @@ def simulate(
             keep=keep,
             series=True,
         )
+        for line in left_out:
+            warnings.warn(line, stacklevel=2)
         with Progress(progress) as bar:
             return replicate([scenario], asked, progress=bar.show)[0]
     started = datetime.now(UTC)
@@ -175,7 +181,8 @@ def simulate(
     with Progress(progress) as bar:
         what = f"simulating {scenario.name}"
         tables = simulate_world(scenario, progress=lambda share: bar.show(what, share), spans=spans)
-    run = Run.make(tables, scenario, world="sim", seed=scenario.seed, started=started)
+    noted = {"warnings": left_out} if left_out else None
+    run = Run.make(tables, scenario, world="sim", seed=scenario.seed, started=started, extra=noted)
     if out is not None:
         run.write(out)
     return run
@@ -199,10 +206,12 @@ def loadtest(
     """
     from imsim.load.launch import loadtest as launch
 
-    scenario = _with(_scenario(scenario), seed, duration)
+    given = _scenario(scenario)
+    scenario = _with(given, seed, duration)
+    left_out = given.left_out(scenario, live=True)
     _check(out)
     with Progress(progress) as bar:
-        return launch(scenario, url, key=key, out=out, progress=bar.show)
+        return launch(scenario, url, key=key, out=out, warnings=left_out, progress=bar.show)
 
 
 def serve(
@@ -441,11 +450,7 @@ def _with(scenario: Scenario, seed: int | None, duration: float | str | None) ->
     """The scenario as it is run, so that what a run folder holds is what was run."""
     if seed is not None:
         scenario = scenario.with_({"seed": seed})
-    if duration is not None:
-        shorter = scenario.with_({"duration": duration, "warmup": 0.0})
-        fits = scenario.warmup < shorter.duration
-        scenario = shorter.with_({"warmup": scenario.warmup}) if fits else shorter
-    return scenario
+    return scenario if duration is None else scenario.lasting(duration)
 
 
 def _check(out: Path | str | None) -> None:

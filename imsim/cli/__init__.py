@@ -275,8 +275,6 @@ def load(
 
     chosen = load_scenario(scenario, overrides, seed)
     run = api.loadtest(chosen, url, duration=duration, key=key, out=out, progress=not as_json)
-    for warning in run.manifest.get("warnings", ()):
-        click.echo(f"imsim: warning: {warning}", err=True)
     _show(run, as_json)
 
 
@@ -357,6 +355,8 @@ def scenarios(name: str | None) -> None:
 
 
 def _show(run: Run, as_json: bool) -> None:
+    for warning in run.warnings:
+        click.echo(f"imsim: warning: {warning}", err=True)
     if as_json:
         click.echo(json.dumps(run.to_json_dict()))
         return

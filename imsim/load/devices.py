@@ -210,6 +210,7 @@ class Device:
         elif kind is events.Received:
             self._recording.received(e.id_client, at)
         elif kind is events.Entered:
+            self._recording.entered(self.number, at)
             self._lobby.room_entered(self.number, e.name)
         elif kind is events.RequestFailed:
             if e.request == frames.Enter.op:
@@ -228,6 +229,7 @@ class Device:
         elif kind is events.Disconnected:
             why, self._trouble = self._trouble, ""
             self._tries_since = at
+            self._recording.disconnected(self.number, at)
             self._lobby.offline(self.number, why or (f"connection lost: {e.code}" if e.code else "connection lost"))
         elif kind is events.Ended:
             self._lobby.ended(self.number, f"{e.code}: {e.text}")

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from imsim.analysis import Run
@@ -34,11 +34,13 @@ def loadtest(
     *,
     key: str = "imsim",
     out: Path | str | None = None,
+    warnings: Sequence[str] = (),
     progress: Callable[[str, float], None] | None = None,
 ) -> Run:
     """Play the scenario's plan against the server at `url` (ws://... or wss://...) and return the run.
 
-    key: the server's, for tokens. out: where the run's folder is made, with Locust's log; None: nowhere. `progress` is
+    key: the server's, for tokens. out: where the run's folder is made, with Locust's log; None: nowhere. warnings: what
+    the run is to say besides its own. `progress` is
     told what is being done and, while messages are sent, which share of them is due (0 to 1).
 
     The run's manifest says by `lateness_ms` how late this side was, and by `warnings` if that is too late to trust it;
@@ -63,7 +65,7 @@ def loadtest(
         shed = None
         with contextlib.suppress(RunError):  # a server that has gone since tells nothing more
             shed = max(0, target.check() - shed_before)
-        run = collect(folder, scenario, shed)
+        run = collect(folder, scenario, shed, warnings)
         if out is not None:
             shutil.copy(log, run.write(out))
     return run

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from imsim.analysis import Run, make_run
+from imsim.core.exceptions import RunError, UsageError
 from imsim.core.model import Code, Message, Route
 from imsim.results import Recorder, assemble, read_facts
-from imsim.scenario import Plan, Scenario, plan
+from imsim.scenario import Plan, Scenario, plan, script
 
 Report = Callable[[str, float | None, int, str | None], None]
 """For Locust's statistics: name, latency in ms since the intended time (None: it never came), bytes, what failed."""
@@ -23,7 +24,7 @@ Report = Callable[[str, float | None, int, str | None], None]
 SPOOL = "facts.spool"
 _STATUS = "status.json"
 
-_PLANNED, _TOLD, _STORED, _FAILED = range(4)
+_PLANNED, _TOLD, _STORED, _FAILED, _RECALLED = range(5)
 
 # A sender this late (ms, p99) no longer plays the plan, but what the machine that it runs on can do.
 _LATE = 50.0
@@ -59,14 +60,16 @@ class Recording:
         self.lateness = array("d")
         """Seconds from each message's intended time to the moment in which its device was told to send it."""
         self._amended = plan.amended
+        self._plan = plan
         self._to_room = plan.to_room
         self.seqs: dict[int, int] = {}
         """By intent, of those that are to be recalled or edited, and are stored: their seq."""
         self.foreign = 0
         """Messages of other runs that were shown here."""
 
-    def id_client(self, intent: int) -> str:
-        return f"{self._prefix}{intent}"
+    def id_client(self, what: int | str) -> str:
+        """Of a message by its intent, or of an action."""
+        return f"{self._prefix}{what}"
 
     def begin(self, t0: float) -> None:
         self._t0 = t0
@@ -107,15 +110,29 @@ class Recording:
         """It is stored, with this seq in its conversation."""
         intent = self._intent(id_client)
         if intent < 0:
+            self._recalled(script.recalled_by(self._plan, id_client.removeprefix(self._prefix)), at)
             return
         if intent in self._amended:
             self.seqs[intent] = seq
         self._answered(intent, at)
 
+    def _recalled(self, intent: int | None, at: float) -> None:
+        if intent is not None:
+            self._recorder.recalled(intent, at - self._t0)
+            self._move(intent, _RECALLED)  # who has not shown it by now never will
+
+    def disconnected(self, device: int, at: float) -> None:
+        if self._t0:  # the plan has begun
+            self._recorder.disconnected(device, at - self._t0)
+
+    def entered(self, device: int, at: float) -> None:
+        if self._t0:
+            self._recorder.entered(device, at - self._t0)
+
     def _answered(self, intent: int, at: float) -> None:
         at -= self._t0
         self._recorder.acked(intent, at)
-        if self._state[intent] != _STORED:
+        if self._state[intent] not in (_STORED, _RECALLED):
             self._move(intent, _STORED)
             self._report("send -> stored", self._ms(intent, at), self._size[intent], None)
 
@@ -228,24 +245,28 @@ def lateness_warnings(lateness: Mapping[str, float]) -> list[str]:
     return []
 
 
-def collect(folder: Path, scenario: Scenario, shed: int | None = None) -> Run:
-    """The run whose load process left spool and status in `folder`. `shed`: how many deliveries in chatrooms the server
-    says that it kept back meanwhile, for the manifest; None: it has not said.
+def collect(folder: Path, scenario: Scenario, shed: int | None = None, warnings: Sequence[str] = ()) -> Run:
+    """The run whose load process left spool and status in `folder`. For the manifest, `shed`: how many deliveries in
+    chatrooms the server says that it kept back meanwhile (None: it has not said); `warnings`, besides those of the run.
 
     A run that was stopped early is that of a shorter scenario: a shorter plan is a prefix of a longer one's.
-    Raises: UsageError if the spool is missing.
+    Raises: UsageError if the spool is missing; RunError if it was stopped before its first message.
     """
     status = read_status(folder)
     scenario = cut(scenario, status["played"])
     tables = assemble(plan(scenario), read_facts([folder / SPOOL]), knows_server=False)
-    manifest = status["manifest"] if shed is None else {**status["manifest"], "shed": shed}
+    manifest = {**status["manifest"], "warnings": [*warnings, *status["manifest"].get("warnings", ())]}
+    if shed is not None:
+        manifest["shed"] = shed
     started = datetime.fromisoformat(status["started"])
     return make_run(tables, scenario, world="live", seed=scenario.seed, started=started, extra=manifest)
 
 
 def cut(scenario: Scenario, duration: float) -> Scenario:
-    """The scenario with this duration, in seconds, and without the warm-up if that would not fit into it."""
+    """The scenario as it is for this duration, in seconds. Raises: RunError if it has no message before that."""
     if duration == scenario.duration:
         return scenario
-    warmup = scenario.warmup if scenario.warmup < duration else 0.0
-    return scenario.with_({"duration": duration, "warmup": warmup})
+    try:
+        return scenario.lasting(duration)
+    except UsageError as error:
+        raise RunError(f"stopped after {duration:g} s, before the first message ({error})") from None

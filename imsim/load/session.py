@@ -262,7 +262,7 @@ class Session:
             gevent.sleep(max(0.0, t0 + action.at / 1e9 - now()))
             first = plan.device_index(action.user, 0)
             if first < len(self._devices):
-                device, id_client = self._devices[first], f"{self._namespace}:action {number}"
+                device, id_client = self._devices[first], self._recording.id_client(script.action_id(number))
                 device.do(partial(script.act, device.client, plan, action, seq_of, self._named, id_client))
 
     def _empty(self) -> None:

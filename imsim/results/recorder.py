@@ -1,8 +1,9 @@
 """What happened, noted while a world runs: facts of five integers, cheap enough for every event of a million messages.
 
-A fact is (kind, intent, device, at, extra), each int64: `device` is the global device number (user * devices per user
-+ device) or -1, `at` nanoseconds from the run's start, `extra` the number of a code or a route. Facts may come in any
-order and from several processes; `imsim.results.tables.assemble` makes rows of them.
+A fact is (kind, intent, device, at, extra), each int64: `intent` is -1 where it is about a device alone, `device` the
+global device number (user * devices per user + device) or -1, `at` nanoseconds from the run's start, `extra` the number
+of a code or a route. Facts may come in any order and from several processes; `imsim.results.tables.assemble` makes rows
+of them.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ class Kind(IntEnum):
     DUPLICATE = 6
     READ = 7
     SHED = 8
+    RECALLED = 9
+    DISCONNECTED = 10
+    ENTERED = 11
 
 
 CODES = tuple(Code)
@@ -44,7 +48,7 @@ _FACT = Struct("=5q")  # native byte order: a spool is merged on the kind of mac
 _pack = _FACT.pack
 _SPOOL_BYTES = 4096 * _FACT.size
 _SPOOL_SECONDS = 1.0
-_NO_DEVICE = -1
+_NO_INTENT = _NO_DEVICE = -1
 
 
 class Recorder:
@@ -114,6 +118,18 @@ class Recorder:
         """The server left the device out, which got too much (chatrooms only)."""
         self._note(_SHED, intent, device, at, 0)
 
+    def recalled(self, intent: int, at: float) -> None:
+        """Its sender took it back: who has not shown it never will."""
+        self._note(_RECALLED, intent, _NO_DEVICE, at, 0)
+
+    def disconnected(self, device: int, at: float) -> None:
+        """The device lost its connection, and with it what only those who are there get."""
+        self._note(_DISCONNECTED, _NO_INTENT, device, at, 0)
+
+    def entered(self, device: int, at: float) -> None:
+        """The device is in a chatroom, perhaps again."""
+        self._note(_ENTERED, _NO_INTENT, device, at, 0)
+
     def facts(self) -> Facts:
         """All facts noted so far, shape (n, 5); those of a spool are read back from it."""
         if self._path is not None:
@@ -155,7 +171,8 @@ class Recorder:
 
 
 # Plain integers at hand: looking up an enum's member costs as much as packing the fact.
-_SENT, _STORED, _ACKED, _FAILED, _PUSHED, _DELIVERED, _DUPLICATE, _READ, _SHED = map(int, Kind)
+_SENT, _STORED, _ACKED, _FAILED, _PUSHED, _DELIVERED, _DUPLICATE, _READ, _SHED, *_RARE = map(int, Kind)
+_RECALLED, _DISCONNECTED, _ENTERED = _RARE
 _CODE_NUMBER = {code: number for number, code in enumerate(CODES)}
 _ROUTE_NUMBER = {route: number for number, route in enumerate(ROUTES)}
 

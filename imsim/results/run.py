@@ -100,8 +100,8 @@ class RunData:
             },
             "scenario_values": scenario.model_dump(mode="json"),
         }
-        if tables.busy is not None:
-            manifest["busy"] = tables.busy
+        if tables.utilisation is not None:
+            manifest["utilisation"] = tables.utilisation
         clash = manifest.keys() & (extra or {}).keys()
         if clash:
             raise ValueError(f"extra redefines {', '.join(sorted(clash))}")
@@ -172,6 +172,19 @@ class RunData:
     @property
     def seed(self) -> int:
         return int(self.manifest["seed"])
+
+    @property
+    def warnings(self) -> list[str]:
+        """What to know before these numbers are trusted, a line each: of a live run what stood in its way, of a
+        simulated one what is odd between fields of its scenario, and which nodes dropped operations."""
+        told: list[str] = list(self.manifest.get("warnings", ()))
+        if self.world == World.SIM:
+            told += self.scenario.oddities()
+        for node, of_node in self.manifest.get("utilisation", {}).items():
+            if drops := of_node["drops"]:
+                consequence = "deliveries may be late or lost for it"
+                told.append(f"{drops:,} dropped at {node}, which had no room for them: {consequence}")
+        return told
 
     @property
     def digest(self) -> str:

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 import pyarrow as pa
 
-VERSION = 1
+VERSION = 2
 """Raised whenever a column or its meaning changes; a run folder of another version is refused."""
 
 
@@ -29,12 +29,14 @@ class Outcome(StrEnum):
 
 
 class DeliveryOutcome(StrEnum):
-    """How the delivery of a stored message to one device ended."""
+    """How the delivery of a message to one device that it was due to ended. Each has one of them, the first that holds;
+    only what is delivered or pending counts in latencies."""
 
     DELIVERED = "delivered"
-    PENDING = "pending"  # not there when the run ended: lost
-    ABSENT = "absent"  # not there, but nobody's fault: the device, or the sender's with the message, was offline
     SHED = "shed"  # left out on purpose (chatrooms only); in a live run, whose clients cannot tell, it is pending
+    RECALLED = "recalled"  # taken back by its sender before the device had shown it: never to be shown
+    ABSENT = "absent"  # not there, but nobody's fault: the device, or the sender's with the message, was offline
+    PENDING = "pending"  # not there when the run ended: lost
 
 
 class Role(StrEnum):
@@ -94,8 +96,8 @@ NODES = pa.schema(
         _always("at", pa.int64()),  # where the bucket begins
         _always("busy", pa.float64()),  # share of the workers' time, 0 to 1
         _always("queue", pa.float64()),  # jobs that waited, on average
-        _always("jobs", pa.int64()),  # that came
-        _always("drops", pa.int64()),  # that were dropped
+        _always("jobs", pa.int64()),  # taken on
+        _always("drops", pa.int64()),
     ]
 )
 """How busy the nodes were: one row per node and bucket of time."""

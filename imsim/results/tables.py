@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from imsim.scenario import Plan
 
 _NEVER = np.iinfo(np.int64).max  # later than any time: minima stay at it where nothing happened
+_OF_DEVICES = (Kind.DISCONNECTED, Kind.ENTERED)  # facts about no message
+_OF_DELIVERIES = (Kind.PUSHED, Kind.DELIVERED, Kind.DUPLICATE, Kind.READ, Kind.SHED)
 _UNANSWERED = [CODES.index(code) for code in (Code.TIMEOUT, Code.UNAVAILABLE)]
 
 _Ints = NDArray[np.integer]
@@ -38,7 +40,7 @@ class Tables:
     stray: int = 0
     spans: pa.Table | None = None  # schema.SPANS, where they were recorded
     nodes: pa.Table | None = None  # schema.NODES, likewise
-    busy: dict[str, float] | None = None  # node -> share of its workers' time, in a simulated run
+    utilisation: dict[str, dict[str, float]] | None = None  # of each node of a simulated run: busy, jobs, drops
 
 
 def assemble(plan: Plan, facts: Facts, *, knows_server: bool) -> Tables:
@@ -51,11 +53,13 @@ def assemble(plan: Plan, facts: Facts, *, knows_server: bool) -> Tables:
     sending device is no stray when it sees its own message again, in a login sync.
     """
     count = len(plan.at)
+    is_of_device = np.isin(facts[:, 0], _OF_DEVICES)
+    connections, facts = facts[is_of_device], facts[~is_of_device]
     known = (facts[:, 1] >= 0) & (facts[:, 1] < count)
     unknown_intents, facts = facts[~known], facts[known]
 
     messages, is_stored, is_rejected = _messages(plan, facts)
-    deliveries, stray = _deliveries(plan, facts, is_stored, ~is_rejected, knows_server)
+    deliveries, stray = _deliveries(plan, facts, connections, is_stored, ~is_rejected, knows_server)
     return Tables(messages, deliveries, stray + len(np.unique(unknown_intents[:, 1:3], axis=0)))
 
 
@@ -109,7 +113,7 @@ def _messages(plan: Plan, facts: Facts) -> tuple[pa.Table, _Bools, _Bools]:
 
 
 def _deliveries(
-    plan: Plan, facts: Facts, is_stored: _Bools, is_due: _Bools, knows_server: bool
+    plan: Plan, facts: Facts, connections: Facts, is_stored: _Bools, is_due: _Bools, knows_server: bool
 ) -> tuple[pa.Table, int]:
     per_user = len(plan.devices)
     all_devices = len(plan.users) * per_user
@@ -121,7 +125,10 @@ def _deliveries(
 
     # One number per (intent, device), ascending as the entitlements are: a fact's row is found by bisection.
     entitled = intent * all_devices + device
-    facts = facts[facts[:, 0] >= Kind.PUSHED]
+    is_recalled = np.zeros(len(plan.at), bool)
+    is_recalled[facts[facts[:, 0] == Kind.RECALLED, 1]] = True
+    said = _said(plan, facts)
+    facts = facts[np.isin(facts[:, 0], _OF_DELIVERIES)]
     is_device = (facts[:, 2] >= 0) & (facts[:, 2] < all_devices)
     pair = facts[:, 1] * all_devices + facts[:, 2]
     row = np.searchsorted(entitled, pair)
@@ -144,6 +151,9 @@ def _deliveries(
 
     arrivals = np.bincount(row[delivered | (kind == Kind.DUPLICATE)], minlength=count)
     pushes = np.bincount(row[pushed], minlength=count)
+    is_absent = plan.is_excused(intent, device, is_stored)
+    missed = np.flatnonzero(~is_delivered & ~is_absent & (plan.to_room & is_stored)[intent])
+    is_absent[missed] = _was_cut_off(connections, device[missed], said[intent[missed]], plan.room_patience)
     table = pa.table(
         [
             intent,
@@ -159,13 +169,43 @@ def _deliveries(
             _choose(
                 (is_delivered, DeliveryOutcome.DELIVERED),
                 (np.bincount(row[kind == Kind.SHED], minlength=count) > 0, DeliveryOutcome.SHED),
-                (plan.is_excused(intent, device, is_stored), DeliveryOutcome.ABSENT),
+                (is_recalled[intent], DeliveryOutcome.RECALLED),
+                (is_absent, DeliveryOutcome.ABSENT),
                 otherwise=DeliveryOutcome.PENDING,
             ),
         ],
         schema=DELIVERIES,
     )
     return table, stray
+
+
+def _said(plan: Plan, facts: Facts) -> NDArray[np.int64]:
+    """When each message came about, as well as is known: stored, or else acknowledged, or else intended."""
+    at = plan.at.astype(np.int64)
+    for kind in (Kind.ACKED, Kind.STORED):
+        of_kind = facts[facts[:, 0] == kind]
+        known = _first(of_kind[:, 1], of_kind[:, 3], len(at))
+        at = np.where(known == _NEVER, at, known)
+    return at
+
+
+def _was_cut_off(connections: Facts, device: _Ints, said: NDArray[np.int64], patience: int) -> _Bools:
+    """Of each device, whether within `patience` ns of `said` it had lost its connection and was not back in its
+    chatrooms."""
+    lost = connections[connections[:, 0] == Kind.DISCONNECTED]
+    back = connections[connections[:, 0] == Kind.ENTERED]
+    at = np.concatenate((lost[:, 3], back[:, 3], said - patience, said + patience))
+    # Times by their rank among all, so that a device's and a time make one number: what follows what is then bisection.
+    ranks = np.split(np.unique(at, return_inverse=True)[1], np.cumsum([len(lost), len(back), len(said)]))
+    keys = [d * (len(at) + 1) + r for d, r in zip((lost[:, 2], back[:, 2], device, device), ranks, strict=True)]
+    losses, returns = np.sort(keys[0]), np.sort(keys[1])
+    latest = np.searchsorted(losses, keys[3], side="right")  # losses up to then, of any device up to this one
+    loss = np.append(losses, -1)[latest - 1]
+    is_own = (latest > 0) & (loss // (len(at) + 1) == device)
+    # It is back with the first return after the loss: too late if that is none of its own before the time begins.
+    came_back = np.searchsorted(returns, loss, side="right") < np.searchsorted(returns, keys[2], side="left")
+    was_cut_off: _Bools = is_own & ~came_back
+    return was_cut_off
 
 
 def _is_of_guest(plan: Plan, facts: Facts) -> _Bools:

@@ -71,6 +71,10 @@ class _Arrivals(BaseModel):
         """The rate up to `duration` and a while beyond, in multiples of workload.rate; None: steady."""
         return None
 
+    def until(self, duration: float) -> Any:
+        """The same without what would come from then on. Raises: UsageError if nothing is left."""
+        return self
+
 
 class Poisson(_Arrivals):
     """A steady rate; messages come at random moments."""
@@ -198,6 +202,13 @@ class Replay(_Arrivals):
                 raise ValueError(f"expected the path of a {given[0]}, got {shown(source)}")
             source = _intended_in(Path(source)) if given == ["run"] else _numbers_in(Path(source))
         return fields | {"at": _moments(source)}
+
+    def until(self, duration: float) -> Replay:
+        at = tuple(moment for moment in self.at if moment < duration)
+        if not at:
+            found = f"got the first at {self.at[0]:g} s"
+            raise UsageError(f"workload.arrivals: expected a moment before duration ({duration:g} s), {found}")
+        return self if len(at) == len(self.at) else Replay(at=at)
 
 
 Arrivals = Poisson | Bursts | Curve | Ramp | Replay

@@ -16,7 +16,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from imsim.core.exceptions import UsageError
 from imsim.core.policies import Policies as CorePolicies
-from imsim.scenario import files
+from imsim.scenario import consistency, files
+from imsim.scenario.arrivals import Replay
 from imsim.scenario.errors import FieldError, explain, suggestion
 from imsim.scenario.quantities import PositiveSeconds, Seconds
 from imsim.scenario.sections import (
@@ -121,6 +122,7 @@ class Scenario(Section):
                 _check_fits(f"conversations.{what}", largest, f"limits.{what}", limit)
         for number, fault in enumerate(self.faults):
             _check_fault(f"faults.{number}", fault, self.topology)
+        consistency.check(self)
         return self
 
     @classmethod
@@ -169,6 +171,33 @@ class Scenario(Section):
         for path, value in overrides.items():
             files.put(fields, path, value, self.name)
         return Scenario(**fields)
+
+    def lasting(self, duration: object) -> Scenario:
+        """A copy with this duration (seconds, or "5s"), without what would come after its end: faults, moments of a
+        replay, and a warm-up that does not fit. `left_out` tells of them. Raises: UsageError."""
+        fields: dict[str, object] = {"duration": duration, "warmup": 0.0, "faults": [], "workload.arrivals": "poisson"}
+        seconds = self.with_(fields).duration
+        fields |= {
+            "warmup": self.warmup if self.warmup < seconds else 0.0,
+            "faults": [fault for fault in self.faults if fault.at < seconds],
+            "workload.arrivals": self.workload.arrivals.until(seconds),
+        }
+        return self.with_(fields)
+
+    def left_out(self, shorter: Scenario, *, live: bool = False) -> list[str]:
+        """What this scenario has and `shorter`, which it is `lasting` for less, has not: a line each. `live`: only what
+        would have mattered to a live run."""
+        found, until = [], f"come before the end of the duration that was asked for ({shorter.duration:g} s)"
+        if (many := len(self.faults) - len(shorter.faults)) and not live:
+            found.append(f"{many} of {len(self.faults)} faults are left out: only the others {until}")
+        mine, its = self.workload.arrivals, shorter.workload.arrivals
+        if isinstance(mine, Replay) and isinstance(its, Replay) and (many := len(mine.at) - len(its.at)):
+            found.append(f"{many} of {len(mine.at)} moments of the replay are left out: only the others {until}")
+        return found
+
+    def oddities(self) -> list[str]:
+        """What may be meant, and mostly is not, such as a timeout shorter than the network: a line each."""
+        return consistency.oddities(self)
 
     def core_policies(self) -> CorePolicies:
         """[policies] and [limits] for the core's machines; how long tokens live is for those who issue them."""

@@ -21,6 +21,7 @@ SeqOf = Callable[[int], int | None]
 Named = Callable[[str], str]
 
 _FIRST_DEVICE = device_name(0)
+_ACTION = "action "
 
 
 def send(client: Client, plan: Plan, intent: int, named: Named, id_client: str, now: float) -> None:
@@ -49,6 +50,20 @@ def act(client: Client, plan: Plan, action: Action, seq_of: SeqOf, named: Named,
         group = named(plan.conversations[action.conversation].name)
         targets = [named(plan.users[action.other])] if action.kind == "invite" else []
         client.change(Scene.GROUP, group, action.kind, id_client, now, targets=targets)
+
+
+def action_id(number: int) -> str:
+    """The idClient of action number `number`; a world may put something before it."""
+    return f"{_ACTION}{number}"
+
+
+def recalled_by(plan: Plan, id_client: str) -> int | None:
+    """The message of the plan that the action with this idClient takes back; None if it is no such action."""
+    number = id_client.removeprefix(_ACTION)
+    if number == id_client or not number.isdecimal():
+        return None
+    action = plan.actions[int(number)]
+    return action.intent if action.kind == "recall" else None
 
 
 def wants_answer(client: Client, event: events.ClientEvent) -> bool:

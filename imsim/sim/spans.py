@@ -13,13 +13,16 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from imsim.core import events, frames, storage
 from imsim.core.model import Message
+from imsim.results import Tables
 from imsim.results.spans import KINDS, node_table, span_table
 from imsim.scenario import Plan, Scenario, Stream
 from imsim.scenario.sections import Link as LinkFields
@@ -228,18 +231,18 @@ def _traced(kind: Any) -> Any:
 
 
 class TracedWork(Work):
-    """A node's station; `jobs_of` has for each job when it came, when it began and when it was done; `drops_at` when
-    one came that was dropped."""
+    """A node's station; `jobs_of` has for each job when it came, when it began, when it was done and as how many it
+    counts; `drops_at` when one came that was dropped."""
 
-    __slots__ = ("_noted", "delivers", "drops_at", "jobs_of", "name", "sends", "tracer")
+    __slots__ = ("_crashes", "_noted", "delivers", "drops_at", "jobs_of", "sends", "tracer")
 
     def __init__(self, tier: Tier, seed: int, kind: str, index: int, clock: Clock, tracer: Tracer) -> None:
         super().__init__(tier, seed, kind, index, clock)
-        self.name = f"{kind}{index}"
         self.tracer = tracer
         self.jobs_of = array("d")
         self.drops_at = array("d")
         self._noted = 0  # jobs of the station; one of the methods below may call another
+        self._crashes: list[tuple[int, float]] = []  # how many were noted by then, and when
         self.sends: dict[int, Span] = {}  # of messages that came to a router and are not in the log, up to then
         self.delivers: dict[int, Span] = {}  # of messages that came to the router of their recipients
 
@@ -275,9 +278,20 @@ class TracedWork(Work):
         if done is None:
             self._note_drops(now)
         else:
+            self.jobs_of.extend((now, begins, done, self.station.jobs - self._noted))
             self._noted = self.station.jobs
-            self.jobs_of.extend((now, begins, done))
         return begins, done
+
+    def forget(self, now: float) -> None:
+        super().forget(now)
+        self._crashes.append((len(self.jobs_of) // 4, now))
+
+    def jobs(self) -> npt.NDArray[np.float64]:
+        """Of each job when it came, began and was done, be it by a crash, and as how many it counts; shape (4, n)."""
+        jobs = np.array(self.jobs_of).reshape(-1, 4)
+        for count, at in self._crashes:
+            np.minimum(jobs[:count, :3], at, out=jobs[:count, :3])
+        return jobs.T
 
     def turn_away(self, now: float) -> None:
         super().turn_away(now)
@@ -291,9 +305,9 @@ class TracedWork(Work):
         if done is None:
             self._note_drops(now)
         elif self.station.jobs > self._noted:
-            self._noted = self.station.jobs
             begins = max(now, done - (self.station.busy - busy))
-            self.jobs_of.extend((now, begins, done))
+            self.jobs_of.extend((now, begins, done, self.station.jobs - self._noted))
+            self._noted = self.station.jobs
             chain = self.tracer.base(now).until(now, _HOLD, self.name, op)
             self.tracer.current = chain.until(begins, _QUEUE, self.name, op).until(done, _SERVICE, self.name, op)
 
@@ -506,6 +520,18 @@ class TracedWorld(World):
             self.tracer.shows(intent, client.number, client.now)
         super().client_event(client, event)
 
+    def tables(self) -> Tables:
+        tables, meter = super().tables(), self.meter
+        if meter is None or tables.utilisation is None:
+            return tables
+        window = np.array([meter.since, meter.until])
+        told = {name: dict(of_node) for name, of_node in tables.utilisation.items()}
+        for work in self.works:
+            came, began, _, _ = work.jobs()
+            waited = float(_covered(came, began, window)[0])
+            told[work.name]["queue"] = round(waited / (meter.until - meter.since), 6)
+        return replace(tables, utilisation=told)
+
     def node_series(self, end: float, buckets: int = 100) -> pa.Table:
         """From time 0 to `end`, in so many parts: how busy each node was, how many jobs waited, came, were dropped."""
         edges = np.linspace(0.0, end, buckets + 1)
@@ -514,7 +540,7 @@ class TracedWorld(World):
         topology = self.scenario.topology
         for work in self.works:
             tier = work.name.rstrip("0123456789")
-            came, began, done = np.array(work.jobs_of).reshape(-1, 3).T
+            came, began, done, counts = work.jobs()
             workers = getattr(topology, tier).workers
             parts = (
                 [work.name] * buckets,
@@ -522,7 +548,7 @@ class TracedWorld(World):
                 np.rint(edges[:-1] * 1e9).astype(np.int64),
                 _covered(began, done, edges) / (width * workers),
                 _covered(came, began, edges) / width,
-                np.histogram(came, edges)[0],
+                np.histogram(came, edges, weights=counts)[0].astype(np.int64),
                 np.histogram(work.drops_at, edges)[0],
             )
             for column, values in zip(columns, parts, strict=True):

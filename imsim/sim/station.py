@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right, insort
 from collections.abc import Hashable
-from heapq import heapreplace
+from heapq import heappop, heappush, heapreplace
 from typing import Any
 
 from imsim.core.exceptions import UsageError
@@ -28,15 +28,22 @@ class Station:
         self._free = [float("-inf")] * workers  # a heap: when each worker will be free
         self._last: dict[Hashable, float] = {}
         self.jobs = 0  # taken on so far
-        self.busy = 0.0  # seconds of work taken on, all workers together
+        self.busy = 0.0  # seconds of work taken on, all workers together, less what a crash has undone
         self.drops = 0  # jobs that did not fit into the queue
 
     def full(self, now: float, besides: int = 0) -> bool:
         """Whether a job that comes now would be dropped. `besides`: jobs that wait at the node and not here."""
         return False
 
-    def forget(self) -> None:
-        """All jobs are gone: the workers are free. (What was taken on stays counted.)"""
+    def worked(self, now: float) -> float:
+        """Seconds of work that its workers have done until now, all together: what was taken on, less what is still
+        to be done. So a share of time costs nothing to measure but at its two ends. (A job announced for later, while
+        the worker who will have it rests, is taken for under way: at each end by at most one job a worker.)"""
+        return self.busy - sum(free - now for free in self._free if free > now)
+
+    def forget(self, now: float) -> None:
+        """All jobs are gone: the workers are free."""
+        self.busy = self.worked(now)
         self._free = [float("-inf")] * len(self._free)
         self._last.clear()
 
@@ -91,8 +98,8 @@ class BoundedStation(Station):
     def full(self, now: float, besides: int = 0) -> bool:
         return self.inside(now) + besides >= self.room
 
-    def forget(self) -> None:
-        super().forget()
+    def forget(self, now: float) -> None:
+        super().forget(now)
         self._arrivals.clear()
         self._departures.clear()
 
@@ -122,17 +129,25 @@ class OwnStation(Station):
     dropped is not carried out. A method `forget()`, if there is one, is called when the node crashes.
     """
 
-    __slots__ = ("_full", "_own")
+    __slots__ = ("_clock", "_full", "_own", "_under_way")
 
-    def __init__(self, own: Any) -> None:
+    def __init__(self, own: Any, clock: Clock) -> None:
         super().__init__()
         self._own = own
+        self._clock = clock
         self._full = getattr(own, "full", None)
+        self._under_way: list[tuple[float, float]] = []  # a heap: when a job will be done, and its demand
 
     def full(self, now: float, besides: int = 0) -> bool:
         return self._full is not None and bool(self._full(now))
 
-    def forget(self) -> None:
+    def worked(self, now: float) -> float:
+        """As far as can be known from outside: a job is taken to be worked at right before it is done."""
+        return self.busy - sum(min(demand, done - now) for done, demand in self._under_way if done > now)
+
+    def forget(self, now: float) -> None:
+        self.busy = self.worked(now)
+        self._under_way.clear()
         forget = getattr(self._own, "forget", None)
         if forget is not None:
             forget()
@@ -149,13 +164,16 @@ class OwnStation(Station):
             )
         self.jobs += jobs
         self.busy += demand
+        while self._under_way and self._under_way[0][0] <= self._clock.now:
+            heappop(self._under_way)
+        heappush(self._under_way, (float(done), demand))
         return float(done)
 
 
 def station_of(tier: Tier, clock: Clock) -> Station:
     """The station of a node of this tier: the simplest that does what the tier asks for."""
     if tier.station is not None:
-        return OwnStation(tier.station(tier))
+        return OwnStation(tier.station(tier), clock)
     if tier.queue is not None:
         return BoundedStation(tier.workers, tier.queue, clock)
     return Station(tier.workers)

@@ -27,6 +27,7 @@ from imsim.sim.link import BackboneLink, Link
 from imsim.sim.nodes import BatchingGatewayNode, ClientNode, Connection, GatewayNode, RouterNode, StorageNode, intent_of
 from imsim.sim.nodes.work import Work
 from imsim.sim.placement import placement
+from imsim.sim.utilisation import Meter
 
 #: The simulation starts this long before time 0, at which the workload starts. In the first half all devices log in,
 #: evenly spread; in the second the queues that this made can empty.
@@ -97,6 +98,7 @@ class World:
         self.clock = self.new_clock(-LEAD)
         self.epoch = EPOCH
         self.recorder = Recorder()
+        self.meter: Meter | None = None  # of a world that runs
         self.storage = MemoryStorage(self.policies.fanout)
         self.durable: dict[str, float] = {}  # conversation -> when all that storage has of it by now is safe
         #: Called with every event of a client, after it was recorded: (node, event).
@@ -156,6 +158,10 @@ class World:
         self.faults.schedule()
         if len(self.plan):
             self.clock.call_at(self.plan.at[0] / 1e9, self._send, 0)
+        works = [gateway.work for gateway in self.gateways] + [router.work for router in self.routers]
+        works += [storage.work for storage in self.storages]
+        since = self.scenario.warmup if self.scenario.warmup < duration else 0.0
+        self.meter = Meter(self.clock, works, since, duration)
         end = duration + self.scenario.drain
         steps = 100 if progress else 1
         for step in range(1, steps + 1):
@@ -191,20 +197,7 @@ class World:
     def tables(self) -> Tables:
         """The rows of what has happened so far."""
         tables = assemble(self.plan, self.recorder.facts(), knows_server=True)
-        return replace(tables, busy=self._busy())
-
-    def _busy(self) -> dict[str, float]:
-        topology, seconds = self.scenario.topology, self.clock.now + LEAD
-        found = {}
-        for name, works, tier in (
-            ("gateway", [node.work for node in self.gateways], topology.gateway),
-            ("router", [node.work for node in self.routers], topology.router),
-            ("storage", [node.work for node in self.storages], topology.storage),
-        ):
-            for number, work in enumerate(works):
-                taken_on = work.station.busy  # where it is overloaded, more than it could do
-                found[f"{name}{number}"] = round(min(taken_on / (seconds * tier.workers), 1.0), 6)
-        return found
+        return tables if self.meter is None else replace(tables, utilisation=self.meter.told())
 
     def _send(self, intent: int) -> None:
         """Send one message and schedule the next: the queue never holds the whole plan."""
@@ -223,7 +216,9 @@ class World:
             self.clock.call_at(plan.actions[number + 1].at / 1e9, self._act, number + 1)
         action = plan.actions[number]
         client = self.clients[plan.device_index(action.user, 0)]
-        client.act(lambda now: script.act(client.machine, plan, action, self._seqs.get, str, f"action {number}", now))
+        client.act(
+            lambda now: script.act(client.machine, plan, action, self._seqs.get, str, script.action_id(number), now)
+        )
 
     def _send_away(self, spells: Spells) -> None:
         """Everybody has logged in once; who is to be away when the workload starts leaves before it does."""
@@ -369,10 +364,19 @@ class World:
         if intent is not None:
             self.recorder.failed(intent, client.now, event.code)
 
+    def _disconnected(self, client: ClientNode, event: events.Disconnected) -> None:
+        if self.plan.rooms:
+            self.recorder.disconnected(client.number, client.now)
+
+    def _entered(self, client: ClientNode, event: events.Entered) -> None:
+        self.recorder.entered(client.number, client.now)
+
     def committed(self, event: events.Committed, now: float) -> None:
         intent = intent_of(event.message.id_client)
         if intent is not None:
             self.recorder.stored(intent, now)
+        elif (recalled := script.recalled_by(self.plan, event.message.id_client)) is not None:
+            self.recorder.recalled(recalled, now)
 
     def pushed(self, event: events.Pushed | events.Shed, device: int, now: float) -> None:
         intent = intent_of(event.message.id_client)
@@ -391,4 +395,6 @@ _NOTES: dict[type, Callable[[World, ClientNode, Any], None]] = {
     events.Acked: World._acked,
     events.Received: World._received,
     events.SendFailed: World._failed,
+    events.Disconnected: World._disconnected,
+    events.Entered: World._entered,
 }

@@ -112,14 +112,35 @@ def test_who_counts_as_unanswered(build):
     assert summarize(run).counts.stored == 3
 
 
-def test_a_shed_delivery_is_not_lost_but_late_for_ever(build):
-    run = build([{}], [{"outcome": "shed"}, {"recipient": "cyd"}])
+def test_a_shed_delivery_is_neither_lost_nor_late_and_its_share_is_told(build):
+    shed = [{"intent": 0, "outcome": "shed"}, {"intent": 1, "outcome": "shed", "recipient": "cyd"}]
+    own = {"intent": 1, "outcome": "shed", "recipient": "ann", "role": "own"}
+    shown = {"intent": 1, "delivered_at": 5 * MS}
+    run = build([{}, {"intended_at": 2 * MS}], [*shed, shown, own], warmup=0.001, duration=1)
     counts = summarize(run).counts
-    assert (counts.deliveries, counts.delivered, counts.lost, counts.shed) == (2, 0, 1, 1)
-    assert summarize(run).delivery_ms.p50 is None
-    assert run.to_json_dict()["shed"] == 1
-    assert "0 delivered, 1 lost, 1 shed, 0 duplicates" in run._repr_html_()
-    assert compare_table([run]).loc[["lost", "shed"], "sim"].tolist() == [1, 1]
+    assert (counts.deliveries, counts.delivered, counts.lost, counts.shed) == (4, 1, 0, 3)
+    assert summarize(run).delivery_ms == Latency(3, 3, 3, 3, 3)
+    assert run.to_json_dict()["shed"] == 3
+    table = run.summary()
+    assert list(table.columns)[:4] == ["count", "lost", "shed", "shed share"]
+    assert table.loc["delivery"].tolist()[:4] == [1, 0, 1, 0.5], "to recipients, after the warm-up"
+    assert table.loc["ack"].tolist()[2:4] == [0, 0]
+    html = run._repr_html_()
+    assert "1 delivered, 0 lost, 3 shed (75.0%), 0 duplicates" in html
+    assert "<td>delivery</td><td>1</td><td>0</td><td>1</td><td>50.0%</td><td>3.000</td>" in html
+    assert compare_table([run]).loc[["lost", "shed", "shed share"], "sim"].tolist() == [0, 3, 0.75]
+
+
+def test_what_was_recalled_before_it_was_shown_is_neither_lost_nor_late(build):
+    run = build([{}], [{"outcome": "recalled"}, {"recipient": "cyd", "delivered_at": 5 * MS}])
+    counts = summarize(run).counts
+    assert (counts.deliveries, counts.delivered, counts.lost, counts.recalled) == (2, 1, 0, 1)
+    assert summarize(run).delivery_ms == Latency(5, 5, 5, 5, 5)
+    assert run.to_json_dict()["recalled"] == 1
+    assert "1 delivered, 0 lost, 1 recalled, 0 duplicates" in run._repr_html_()
+    assert compare_table([run]).loc[["lost", "recalled"], "sim"].tolist() == [0, 1]
+    assert not {"shed", "shed share", "absent"} & set(compare_table([run]).index)
+    assert "shed" not in run.summary().columns
 
 
 def test_the_last_recipient_of_each_message_to_many(build):
@@ -227,8 +248,10 @@ def test_json_has_the_promised_shape(delivered, tmp_path):
         "delivered": 3,
         "lost": 1,
         "absent": 0,
+        "recalled": 0,
         "shed": 0,
         "duplicates": 0,
+        "warnings": [],
         "delivery_ms": statistics,
         "ack_ms": statistics,
         "last_ms": dict.fromkeys(statistics),

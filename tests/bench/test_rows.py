@@ -23,6 +23,8 @@ def test_assembling_a_million_facts(benchmark):
         size=np.full(count, 100, np.int32),
         types=["text"],
         guests=frozenset(),
+        to_room=np.zeros(count, bool),
+        room_patience=0,
         users=[f"u{number}" for number in range(users)],
         devices=["d0"],
         conversations=[SimpleNamespace(id=f"c{number}", scene="p2p") for number in range(users)],

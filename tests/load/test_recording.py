@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from imsim.core.exceptions import UsageError
+from imsim.core.exceptions import RunError, UsageError
 from imsim.core.model import Code, Route
 from imsim.load.recording import (
     SPOOL,
@@ -145,6 +145,37 @@ def test_the_seq_is_kept_of_what_will_be_recalled_or_edited(made):
     assert len(recording.seqs) == len(amended)
 
 
+@mixed
+def test_what_is_recalled_is_not_waited_for_any_more(made):
+    recording = made.recording
+    number, action = next((n, a) for n, a in enumerate(made.plan.actions) if a.kind == "recall")
+    devices = entitled(made.plan, action.intent)
+    recording.told(action.intent, 0.0)
+    recording.acked(recording.id_client(action.intent), 100.2, 1)
+    recording.shown(message(action.intent), devices[0], Route.PUSH, 100.3)
+    recording.acked(recording.id_client(f"action {number}"), 100.4, 2)
+    assert recording.under_way == 0
+    recording.shown(message(action.intent), devices[-1], Route.PUSH, 100.5)  # it was on its way
+    assert recording.under_way == 0
+    recording.close()
+    facts = read_facts([made.folder / SPOOL])
+    assert facts[facts[:, 0] == Kind.RECALLED].tolist() == [[Kind.RECALLED, action.intent, -1, 400_000_000, 0]]
+    assert not [error for *_, error in made.told if error]
+
+
+def test_connections_are_noted_once_the_plan_has_begun(made):
+    early = Recording(made.plan, "ns", made.folder / "early", lambda *report: None)
+    for recording in (made.recording, early):
+        recording.entered(3, 101.0)
+        recording.disconnected(3, 102.0)
+        recording.close()
+    assert read_facts([made.folder / SPOOL]).tolist() == [
+        [Kind.ENTERED, -1, 3, 10**9, 0],
+        [Kind.DISCONNECTED, -1, 3, 2 * 10**9, 0],
+    ]
+    assert len(read_facts([made.folder / "early"])) == 0
+
+
 def test_messages_of_other_runs_are_counted_apart(made):
     for foreign in (message(0, "other"), message(10**9), SimpleNamespace(id_client="ns:x")):
         made.recording.shown(foreign, 3, Route.PUSH, 100.1)
@@ -181,6 +212,15 @@ def test_a_run_that_was_stopped_is_that_of_a_shorter_plan(made, tiny):
     assert len(run.messages) == 10
     assert np.array_equal(run.messages.intended_at.to_numpy(np.int64), made.plan.at[:10])
     assert run.scenario.duration == played
+
+
+def test_a_run_that_was_stopped_before_its_first_message_has_failed(tiny):
+    late = tiny.with_({"workload.arrivals": [0.4, 0.8]})
+    assert cut(late, 0.5).workload.arrivals.at == (0.4,)
+    with pytest.raises(
+        RunError, match=r"stopped after 0.3 s, before the first message \(workload.arrivals: expected a"
+    ):
+        cut(late, 0.3)
 
 
 def test_a_warm_up_that_does_not_fit_is_left_out(tiny):

@@ -34,6 +34,9 @@ class FakePlan:
         ]
     )
 
+    to_room: np.ndarray = field(default_factory=lambda: np.zeros(3, bool))
+    room_patience: int = 0
+
     def is_excused(self, intent, device, is_stored):
         return np.zeros(len(intent), bool)
 

@@ -56,7 +56,7 @@ def test_the_manifest_tells_where_the_rows_come_from(tables, scenario):
     assert isinstance(manifest.pop("imsim"), str)
     assert isinstance(manifest.pop("commit"), str | None)
     assert manifest == {
-        "schema": 1,
+        "schema": 2,
         "world": "live",
         "started": "2026-02-03T04:05:06.007+00:00",
         "scenario": "tiny",
@@ -153,7 +153,7 @@ def test_a_scenario_with_impossible_values(folder):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema": 99}, r"has schema version 99, but this imsim \(.*\) reads version 1; use the imsim that wrote"),
+        ({"schema": 99}, r"has schema version 99, but this imsim \(.*\) reads version 2; use the imsim that wrote"),
         ({"digest": None}, "is broken: 'digest' is missing or not of type str"),
         ({"seed": "one"}, "is broken: 'seed' is missing or not of type int"),
     ],
@@ -174,7 +174,7 @@ def test_a_manifest_of_something_else(folder):
 def test_other_columns(folder):
     path = folder / "messages.parquet"
     pq.write_table(pq.read_table(path).drop_columns(["error"]), path)
-    with pytest.raises(UsageError, match="its columns are not those of schema version 1"):
+    with pytest.raises(UsageError, match="its columns are not those of schema version 2"):
         RunData.open(folder)
 
 

@@ -148,6 +148,35 @@ def test_what_was_shed_is_not_pending_unless_it_came_all_the_same(plan, recorder
     assert tables.stray == 0
 
 
+def test_what_was_recalled_is_so_for_those_who_had_not_shown_it(plan, recorder):
+    recorder.delivered(0, 2, 1.0, Route.PUSH)
+    recorder.shed(0, 1, 1.0)
+    recorder.recalled(0, 2.0)
+    tables = assemble(plan, recorder.facts(), knows_server=True)
+    assert rows(tables.deliveries, "outcome")[:4] == [("shed",), ("delivered",), ("recalled",), ("pending",)]
+    assert rows(tables.messages, "outcome")[0] == ("stored",)
+    assert tables.stray == 0
+
+
+def test_a_chatroom_owes_nothing_to_those_who_have_lost_their_connection(plan, recorder):
+    """Intent 1 is said at 10 s; devices may take a second to come back, or a message to come."""
+    room = replace(plan, to_room=np.array([False, True, False]), room_patience=10**9)
+    recorder.stored(1, 10.0)
+    for device, at, back in ((0, 5.0, 8.9), (1, 5.0, 9.1), (2, 10.9, 20.0), (4, 11.1, 20.0), (5, 3.0, None)):
+        recorder.disconnected(device, 2.0)
+        recorder.entered(device, 2.5)
+        recorder.disconnected(device, at)
+        if back is not None:
+            recorder.entered(device, back)
+    tables = assemble(room, recorder.facts(), knows_server=True)
+    of_room = [row for row in rows(tables.deliveries, "intent", "recipient", "device", "outcome") if row[0] == 1]
+    assert [outcome for *_, outcome in of_room] == ["pending", "absent", "absent", "pending", "absent"]
+    assert tables.stray == 0
+    assert set(rows(assemble(plan, recorder.facts(), knows_server=True).deliveries, "outcome")) == {("pending",)}
+    nowhere = assemble(room, recorder.facts()[1:], knows_server=True)
+    assert set(rows(nowhere.deliveries, "outcome")) == {("pending",)}, "what nobody has taken is lost"
+
+
 def test_the_first_showing_wins_and_the_others_are_duplicates(plan, recorder):
     recorder.delivered(0, 2, 9e-9, Route.PUSH)
     recorder.delivered(0, 2, 5e-9, Route.SYNC)

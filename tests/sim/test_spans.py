@@ -169,10 +169,72 @@ def test_the_series_tells_when_and_where_jobs_were_dropped(tier, fields):
     assert table["at"][table.drops > 0].min() == 3e9, "none before the first message"
 
 
-def test_utilisation_is_told_without_spans_too():
-    run = imsim.simulate(OFFICE.with_({"topology.storage.workers": 2, "topology.storage.service": {"append": "30ms"}}))
-    table = run.utilisation()
-    assert list(table.columns) == ["tier", "busy"]
-    # From the first login on: over the lead of 10 s, too.
-    assert table.busy[table.tier == "storage"].sum() * 60 * 2 == pytest.approx(0.03 * len(run.messages), rel=1e-3)
-    assert (table.busy > 0).all()
+def busy_by_spans(run: imsim.Run, node: str, workers: int) -> float:
+    """The share of the window in which its workers were at messages, straight from the spans."""
+    since, until = run.scenario.warmup * 1e9, run.scenario.duration * 1e9
+    at_it = run.spans[(run.spans["where"] == node) & (run.spans.kind == "service")].drop_duplicates("intent")
+    inside = at_it.end.clip(since, until) - at_it.start.clip(since, until)
+    return float(inside.sum()) / (until - since) / workers
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_utilisation_is_the_share_of_the_window_and_of_nothing_else(workers):
+    """Whatever comes before and after it, with spans and without."""
+    changes = {
+        "duration": 20, "warmup": 5, "topology.storages": 1, "topology.storage.workers": workers,
+        "topology.storage.service": {"append": {"kind": "exponential", "mean": "20ms"}},
+    }  # fmt: skip
+    runs = [
+        imsim.simulate(OFFICE.with_(changes | {"drain": drain}), spans=spans)
+        for drain in (20, 60)
+        for spans in (False, True)
+    ]
+    tables = [run.utilisation() for run in runs]
+    assert list(tables[0].columns) == ["tier", "busy", "jobs", "drops"]
+    assert set(tables[1].columns) == {"tier", "busy", "jobs", "drops", "queue", "peak"}
+    for table in tables[1:]:
+        assert table.busy.equals(tables[0].busy)
+        assert table.loc["storage0", ["jobs", "drops"]].equals(tables[0].loc["storage0", ["jobs", "drops"]])
+    assert tables[1][tables[0].columns].equals(tables[0])
+    assert tables[1].queue.equals(tables[3].queue)
+    told = tables[0].loc["storage0"]
+    assert told.busy == pytest.approx(busy_by_spans(runs[1], "storage0", workers), abs=1e-6)
+    assert 0.1 < told.busy < 1
+    assert (told.jobs, told.drops) == (len(runs[0].messages), 0)
+
+
+def test_the_queue_is_that_of_the_window():
+    changes = {"duration": 20, "warmup": 5, "drain": 60, **CASES["overload"]}
+    run = imsim.simulate(OFFICE.with_(changes), spans=True)
+    waits = run.spans[(run.spans.kind == "queue") & (run.spans["where"] == "storage0")].drop_duplicates("intent")
+    waited = (waits.end.clip(5e9, 20e9) - waits.start.clip(5e9, 20e9)).sum() / 15e9
+    assert run.utilisation().queue["storage0"] == pytest.approx(waited, abs=1e-6)
+    assert waited > 1
+
+
+@pytest.mark.parametrize("spans", [False, True])
+def test_overload_is_never_more_than_all_of_the_time(spans):
+    """Nor after a crash, with which the work that had been taken on is gone."""
+    overload = {"topology.storages": 1, "topology.storage.service": {"append": "900ms"}, "duration": 20, "drain": 100}
+    full = imsim.simulate(OFFICE.with_({**overload, "warmup": 10}), spans=spans)
+    assert full.utilisation().busy["storage0"] == 1.0
+    crash = [{"kind": "node_crash", "target": "storage0", "at": 10, "duration": 5}]
+    half = imsim.simulate(OFFICE.with_({**overload, "faults": crash}), spans=spans)
+    assert half.utilisation().busy["storage0"] == pytest.approx(0.75, abs=0.06), "5 s of the 20 it was down"
+    if spans:
+        nodes = half.nodes[half.nodes.node == "storage0"]
+        assert nodes.busy.max() <= 1 + 1e-9
+        assert nodes.busy[nodes["at"].between(11e9, 13e9)].max() == 0
+
+
+def test_an_appends_commit_counts_as_many_jobs_as_it_has_appends():
+    commit = {"commit": {"batch": 50, "linger": "200ms"}, "service": {"append": "1ms", "commit": "10ms"}}
+    run = imsim.simulate(OFFICE.with_({"topology.storages": 1, "topology.storage": commit}), spans=True)
+    assert run.utilisation().jobs["storage0"] == run.nodes[run.nodes.tier == "storage"].jobs.sum() == len(run.messages)
+
+
+def test_a_live_run_says_that_it_tells_nothing_of_its_nodes():
+    run = imsim.simulate(OFFICE)
+    del run.manifest["utilisation"]
+    with pytest.raises(imsim.UsageError, match="tells nothing of its nodes: only simulated runs do"):
+        run.utilisation()

@@ -115,6 +115,27 @@ def test_it_knows_how_busy_it_was():
     assert (station.jobs, station.busy) == (2, 7.0)
 
 
+@given(_JOBS, st.integers(1, 3), st.integers(0, 60))
+def test_it_knows_what_it_has_done_by_any_time(jobs, workers, time):
+    """To the instant, the work under way and what waits told apart."""
+    station, intervals = Station(workers), []
+    for arrival, demand in sorted(jobs):
+        if arrival <= time:
+            done = station.submit(float(arrival), float(demand))
+            intervals.append((done - demand, done))
+    assert station.worked(float(time)) == sum(max(0.0, min(done, time) - begun) for begun, done in intervals)
+
+
+def test_a_crash_takes_back_what_was_not_done():
+    station = Station(2)
+    for _ in range(10):
+        station.submit(0.0, 3.0)
+    station.forget(4.0)
+    assert station.worked(4.0) == station.worked(100.0) == 8.0
+    station.submit(5.0, 3.0)
+    assert station.worked(6.0) == 9.0
+
+
 def test_there_is_always_a_worker():
     with pytest.raises(ValueError, match="workers"):
         Station(0)
@@ -139,6 +160,9 @@ def test_an_own_station_is_asked_and_counted():
     assert [station.submit(float(now), 4.0, "flow") for now in (1, 11, 12, 13)] == [12.0, 13.0, 14.0, None]
     assert (station.jobs, station.busy, station.drops) == (3, 12.0, 1)
     assert station.full(0.0) is False
+    assert [station.worked(now) for now in (8.0, 12.5, 14.0)] == [0.0, 10.0, 12.0]
+    station.forget(12.5)
+    assert station.worked(20.0) == 10.0
 
 
 @pytest.mark.parametrize("answer", [0.5, math.nan, math.inf])
@@ -148,7 +172,7 @@ def test_an_own_station_cannot_turn_back_time(answer):
             return answer
 
     with pytest.raises(UsageError, match="own station Wrong: submit"):
-        OwnStation(Wrong()).submit(1.0, 1.0)
+        OwnStation(Wrong(), Clock()).submit(1.0, 1.0)
 
 
 def test_the_simplest_station_that_will_do():

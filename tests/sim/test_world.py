@@ -10,6 +10,7 @@ import sys
 from collections import defaultdict
 
 import numpy as np
+import pandas as pd
 import pytest
 from mixed_workload import SCENARIO, check_storage
 from run_rows import delivery_seconds
@@ -314,9 +315,43 @@ def test_what_is_taken_back_before_a_device_has_fetched_it_is_never_shown_there(
     )
     run = imsim.simulate(notified)
     recalled = {action.intent for action in plan(notified).actions if action.kind == "recall"}
-    pending = run.deliveries[run.deliveries.outcome == "pending"]
-    assert 0 < len(pending) < 50
-    assert set(pending.intent) < recalled
+    assert set(run.deliveries.outcome) == {"delivered", "recalled"}
+    never_shown = run.deliveries[run.deliveries.outcome == "recalled"]
+    assert 0 < len(never_shown) < 50
+    assert set(never_shown.intent) < recalled
+    counts = run.to_json_dict()
+    assert (counts["recalled"], counts["lost"]) == (len(never_shown), 0)
+    assert counts["delivery_ms"]["max"] is not None
+
+
+def test_a_chatroom_owes_nothing_to_who_was_not_there():
+    """It keeps nothing for who has lost the connection: that is what a chatroom promises, and nothing is lost. Every
+    delivery has one outcome, so they add up."""
+    faults = [
+        {"kind": "node_crash", "target": "gateway0", "at": 3, "duration": 2},
+        {"kind": "mass_reconnect", "share": 0.5, "at": 6},
+    ]
+    run = imsim.simulate(
+        Scenario.load("social").with_({"faults": faults, "limits.room_rate": 1, "limits.room_burst": 2, "drain": "30s"})
+    )
+    told = run.to_json_dict()
+    assert told["lost"] == 0
+    assert told["delivery_ms"]["max"] is not None
+    assert min(told[name] for name in ("delivered", "absent", "shed")) > 20
+    assert told["deliveries"] == sum(told[name] for name in ("delivered", "lost", "absent", "recalled", "shed"))
+    rows = run.deliveries.merge(run.messages, on="intent", suffixes=("", "_sent"))
+    absent = rows[rows.outcome == "absent"]
+    assert set(absent.scene) == {"chatroom"}
+    near = pd.concat([(absent.stored_at / 1e9).between(at - 5, at + 7) for at in (3, 6)], axis=1)
+    assert near.any(axis=1).all()
+
+
+def test_what_a_full_queue_drops_in_a_chatroom_is_lost():
+    """Who is there is owed it."""
+    crowded = {"topology.gateway.queue": 2, "topology.gateway.service": {"push": "20ms"}, "workload.recalls": 0}
+    run = imsim.simulate(Scenario.load("social").with_({**crowded, "drain": "30s"}))
+    rows = run.deliveries.merge(run.messages[["intent", "scene"]], on="intent")
+    assert set(rows[rows.scene == "chatroom"].outcome) == {"delivered", "pending"}
 
 
 def test_what_users_do_besides_is_charged_as_messages_are():

@@ -178,12 +178,18 @@ class Network(Section):
         pair = "-".join(sorted((one, other), key=_TIERS.index))
         return self.links.get(pair, self.backend)
 
+    def in_use(self) -> dict[str, ClientLink]:
+        """The networks of clients, by name; where there is only `client`, it has none."""
+        if not self.clients:
+            return {"": self.client}
+        names = sorted(name for name, share in self.clients.items() if share)  # in whatever order they stand
+        return {name: self.profiles.get(name) or PROFILES[name] for name in names}
+
     def of_users(self, seed: int, users: int) -> list[tuple[str, ClientLink]]:
         """Each user's network, with its name."""
         if not self.clients:
             return [("", self.client)] * users
-        names = sorted(name for name, share in self.clients.items() if share)  # in whatever order they stand
-        networks = [(name, self.profiles.get(name) or PROFILES[name]) for name in names]
-        shares = np.cumsum([self.clients[name] for name in names])
+        networks = list(self.in_use().items())
+        shares = np.cumsum([self.clients[name] for name, _ in networks])
         drawn = Draws(seed, "network").array(np.arange(users))
         return [networks[n] for n in np.searchsorted(shares[:-1] / shares[-1], drawn, side="right").tolist()]

@@ -96,6 +96,16 @@ class Tier(Section):
                 )
         return per_byte
 
+    @model_validator(mode="after")
+    def _room_for_all_workers(self) -> Self:
+        if self.queue is not None and self.queue < self.workers and self.station is None:
+            raise FieldError(
+                "queue",
+                f"expected at least workers ({self.workers}), as what is in service counts, too, got {self.queue};"
+                " raise it, or have fewer workers",
+            )
+        return self
+
 
 class Commit(Section):
     """Group commit: appends wait until several can be made durable at once."""

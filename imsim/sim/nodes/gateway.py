@@ -36,7 +36,7 @@ class GatewayNode(Machines):
         """Everything in memory is gone; the clients see their connections break."""
         self.machine = None
         self._timers = ()
-        self.work.station.forget()
+        self.work.forget(self.clock.now)
         connections, self._connections = self._connections, {}
         for connection in connections.values():
             connection.gateway_crashed()

@@ -69,7 +69,7 @@ class RouterNode(Machines):
         self.conversations = self.chatrooms = self.users = None
         self._timers = ()
         self._local.clear()
-        self.work.station.forget()
+        self.work.forget(self.clock.now)
 
     def forget(self) -> None:
         for timers in self._timers:

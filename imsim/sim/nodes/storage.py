@@ -44,7 +44,7 @@ class StorageNode:
     def crash(self) -> None:
         """What it holds, stays; what it was asked and has not answered, it never will."""
         self.is_up = False
-        self.work.station.forget()
+        self.work.forget(self.world.clock.now)
         if self._commits is not None:
             self._commits = self._commits.forget()
 

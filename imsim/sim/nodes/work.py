@@ -24,9 +24,11 @@ class Work:
     """A node's station with the service times of its tier. Whatever asks when an operation will be done is told None if
     there is no room for it in the queue."""
 
-    __slots__ = ("_append_is_all", "_draws", "_others", "_per_byte", "_service", "station")
+    __slots__ = ("_append_is_all", "_draws", "_others", "_per_byte", "_service", "name", "station", "workers")
 
     def __init__(self, tier: Tier, seed: int, kind: str, index: int, clock: Clock) -> None:
+        self.name = f"{kind}{index}"
+        self.workers = tier.workers
         self.station = station_of(tier, clock)
         self._per_byte = {op: seconds for op, seconds in tier.per_byte.items() if seconds}
         self._service: dict[str, Distribution] = dict.fromkeys(self._per_byte, Constant(value=0.0)) | tier.service
@@ -80,6 +82,10 @@ class Work:
         reads = result.reads if type(result) is storage.MissedPage else 1
         demand = self._demand(op, None, range(reads)) + self._bytes_demand(op, result)
         return self.station.submit(now, demand, None)
+
+    def forget(self, now: float) -> None:
+        """The node crashes: nothing of what it was at will be done."""
+        self.station.forget(now)
 
     def turn_away(self, now: float) -> None:
         """One that comes now finds the queue full, and is not even begun with."""

@@ -12,7 +12,7 @@ from imsim.scenario import Plan, Scenario, plan
 BURSTS = {"kind": "bursts", "factor": 10, "every": "3s", "lasting": "500ms"}
 CURVE = {"kind": "curve", "points": [["0s", 0.2], ["1s", 1.0], ["2s", 1.0], ["2s", 0.5]], "period": "4s"}
 RAMP = {"kind": "ramp", "start": 0.0, "end": 2.0, "over": "5s"}
-REPLAY = {"kind": "replay", "at": [0.25, 0.25, 9.0, 3.5, 11.0]}
+REPLAY = {"kind": "replay", "at": [0.25, 0.25, 9.0, 3.5]}
 SHAPES = [BURSTS, CURVE, RAMP]
 
 
