@@ -20,7 +20,7 @@ from imsim.scenario import Scenario
 
 JSON_KEYS = [
     "run", "world", "scenario", "seed", "digest", "messages", "deliveries", "delivered", "lost", "absent",
-    "recalled", "shed", "duplicates", "warnings", "delivery_ms", "ack_ms",
+    "recalled", "shed", "duplicates", "warnings", "delivery_ms", "ack_ms", "last_ms",
 ]  # fmt: skip
 
 
@@ -228,7 +228,15 @@ def test_alone_it_shows_help(command):
 
 def test_nothing_to_tell_is_a_dash(command):
     result = command("simulate", "--set", "workload.rate=1e-6")
-    assert re.search(r"^delivery p50 \(ms\) +-$", result.stdout, re.MULTILINE)
+    assert re.search(r"^ *delivery +0 +0( +-){5}$", result.stdout, re.MULTILINE)
+
+
+def test_a_run_is_told_by_its_summary(command):
+    """As in Python: with what came by push and by sync."""
+    result = command("simulate", "mobile", "--set", "duration=3s", "--set", "warmup=0")
+    for row in ("delivery", "delivery by push", "delivery by sync", "last recipient", "ack"):
+        assert re.search(rf"^ *{row} +\d+ +\d+", result.stdout, re.MULTILINE), row
+    assert re.search(r"^[\d,]+ messages, [\d,]+ deliveries: .* lost, [\d,]+ absent", result.stdout)
 
 
 def test_debug_shows_the_traceback(command):

@@ -50,6 +50,30 @@ def test_spans_of_one_run_are_kept_and_shown(command):
             command(*arguments, *option)
 
 
+def test_what_is_reported_is_drawn(command, tmp_path):
+    short, picture = SHORT[:-2], tmp_path / "x.png"
+    for arguments in (
+        ("simulate", *short),
+        ("compare", "office", *SHORT, "--set-b", "topology.routers=4", "--replications", "2"),
+        ("capacity", "office", *SHORT, "--budget", "delivery.p99 < 10s", "--high", "0.3", "--replications", "2"),
+    ):
+        command(*arguments, "--plot", picture)
+        assert picture.read_bytes().startswith(b"\x89PNG")
+        picture.unlink()
+    run = json.loads(command("simulate", *short, "--json"))["run"]
+    command("compare", run, run, "--plot", picture)
+    assert picture.exists()
+
+
+def test_a_picture_that_cannot_be_is_refused_before_anything_is_run(command, tmp_path):
+    for name, told in (("x.gif", r"ends in one of \.png, \.svg, \.pdf"), ("no/x.png", "no such folder")):
+        with pytest.raises(imsim.UsageError, match=rf"^--plot {name}: .*{told}"):
+            command("simulate", *SHORT[:-2], "--plot", name)
+    with pytest.raises(imsim.UsageError, match=r"^--plot is of one run here"):
+        command("simulate", *SHORT, "--replications", "2", "--plot", "x.png")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(("precision", "reached"), [("lost=0.1", True), ("delivery.max=0.001", False), ("1e-9", False)])
 def test_a_precision_is_of_the_p99_or_of_what_is_named(command, precision, reached):
     limits = ("--replications", "2", "--max-replications", "2")

@@ -35,6 +35,16 @@ def was_away_at_end(run: RunData, messages: pd.DataFrame) -> NDArray[np.bool_]:
     return ~spells.is_online_at_end(_devices(run, messages["sender"], messages["device"]))
 
 
+def had_left(
+    run: RunData, users: pd.Series[str], devices: pd.Series[str], start: NDArray[np.int64], end: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Whether each device was away by plan at any time from its `start` to its `end` (ns)."""
+    spells = _spells(run)
+    if spells is None:
+        return np.zeros(len(users), bool)
+    return ~spells.is_online_throughout(_devices(run, users, devices), start, end)
+
+
 def _spells(run: RunData) -> Spells | None:
     return Spells.drawn(run.scenario, run.seed, run.scenario.duration)
 

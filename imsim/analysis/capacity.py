@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imsim.analysis.budgets import Budget, Verdict
@@ -203,6 +204,13 @@ class Capacity:
         from imsim.analysis import tradeoffs
 
         return tradeoffs.draw_capacity(self, ax)
+
+    def save_plot(self, path: Path | str) -> Path:
+        """The same as a file, whose suffix chooses the format (.png, .svg, .pdf). Raises: UsageError if it cannot be
+        written."""
+        from imsim.analysis import plots
+
+        return plots.save_axes(self.plot, path)
 
     @property
     def verdict(self) -> str:

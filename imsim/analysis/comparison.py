@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
@@ -19,6 +20,7 @@ from imsim.core.exceptions import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
 _LESS_IS_BETTER = ("lost", "shed", "duplicates", "cost.per_hour", "cost.per_million")
 
@@ -153,6 +155,19 @@ class Comparison:
         if null:
             notes.append(f"null, as in some replication it falls among what never came: {', '.join(null)}")
         return notes
+
+    def plot(self, axes: Sequence[Axes] | None = None) -> tuple[Axes, Axes]:
+        """The latencies of both, and by how much they differ, with intervals, in a new figure or in two `axes`."""
+        from imsim.analysis import plots
+
+        return plots.comparison(self, axes)
+
+    def save_plot(self, path: Path | str) -> Path:
+        """The same as a file, whose suffix chooses the format (.png, .svg, .pdf). Raises: UsageError if it cannot be
+        written."""
+        from imsim.analysis import plots
+
+        return plots.save_comparison(self, path)
 
     def to_json_dict(self) -> dict[str, Any]:
         """What `imsim compare --json` prints."""

@@ -16,16 +16,17 @@ Three rules, kept everywhere:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
 from fractions import Fraction
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imsim.analysis.away import waits_since, was_away_at_end
-from imsim.core.model import Route
+from imsim.core.model import Route, Scene
 from imsim.results import DeliveryOutcome, Outcome, Role, RunData
 
 if TYPE_CHECKING:
@@ -85,10 +86,11 @@ class Summary:
     counts: Counts
     delivery_ms: Latency
     ack_ms: Latency
+    last_ms: Latency  # of messages to groups and chatrooms: until the last recipient has it
 
 
 def summarize(run: RunData) -> Summary:
-    """Counts over all rows; latencies (see `delivery_latencies`, `ack_latencies`) after the warm-up."""
+    """Counts over all rows; latencies (see `LATENCIES`) after the warm-up."""
     messages, deliveries = run.messages, run.deliveries
     return Summary(
         Counts(
@@ -104,25 +106,45 @@ def summarize(run: RunData) -> Summary:
         ),
         Latency.of(delivery_latencies(run)),
         Latency.of(ack_latencies(run)),
+        Latency.of(last_latencies(run)),
     )
 
 
-def delivery_latencies(run: RunData, route: str | None = None) -> NDArray[np.float64]:
-    """From intended to shown, in ms, ascending, inf where it never was: for each device of each other member (the
-    sender's own devices excepted) and each message that was intended after the warm-up, those rejected excepted.
+def counted_deliveries(run: RunData) -> pd.DataFrame:
+    """The rows of `run.deliveries` that latencies are of, with two more columns, ns from the run's start: `intended_at`
+    of the message, and `since`, from when on the device waited for it.
 
-    A device that was offline at the intended time waits from its return on. What is absent, recalled or shed is left
-    out. `route`: only what came by push, or by sync."""
+    That is: for each device of each other member (the sender's own devices excepted) and each message that was intended
+    after the warm-up, those rejected excepted. A device that was offline at the intended time waits from its return on.
+    What is absent, recalled or shed is left out."""
     intents = run.messages["intent"].to_numpy(np.int64)
     intended = run.messages["intended_at"].to_numpy(np.int64)
     waited_for = run.deliveries["outcome"].isin([DeliveryOutcome.DELIVERED, DeliveryOutcome.PENDING])
-    kept = (run.deliveries["role"] == Role.RECIPIENT) & waited_for
+    rows = run.deliveries[(run.deliveries["role"] == Role.RECIPIENT) & waited_for]
+    intended = intended[np.searchsorted(intents, rows["intent"].to_numpy(np.int64))]
+    since = waits_since(run, rows, intended)
+    return rows.assign(intended_at=intended, since=since)[intended >= _warmup_ns(run)]
+
+
+def delivery_latencies(run: RunData, route: str | None = None) -> NDArray[np.float64]:
+    """Of the deliveries that count, from `since` (the intended time, unless the device was away by plan) to shown, in
+    ms, ascending, inf where it never was. `route`: only of what came by push, or by sync."""
+    rows = counted_deliveries(run)
     if route is not None:
-        kept &= (run.deliveries["route"] == route).fillna(False)
-    rows = run.deliveries[kept]
-    since = intended[np.searchsorted(intents, rows["intent"].to_numpy(np.int64))]
-    warm = since >= _warmup_ns(run)
-    return _latencies(waits_since(run, rows, since)[warm], rows["delivered_at"][warm])
+        rows = rows[(rows["route"] == route).fillna(False)]
+    return _latencies(rows["since"].to_numpy(np.int64), rows["delivered_at"])
+
+
+def last_latencies(run: RunData) -> NDArray[np.float64]:
+    """Until the last recipient has it: for each message to a group or a chatroom the longest of its deliveries that
+    count, in ms, ascending, inf where one never came. Devices that were away by plan at the intended time are not
+    waited for."""
+    rows = counted_deliveries(run)
+    to_many = run.messages["intent"][run.messages["scene"] != Scene.P2P]
+    rows = rows[(rows["since"] == rows["intended_at"]) & rows["intent"].isin(to_many)]
+    latencies = (rows["delivered_at"] - rows["since"]).to_numpy(np.float64, na_value=np.inf) / _NS_PER_MS
+    longest = rows.assign(latency=latencies).groupby("intent")["latency"].max()
+    return np.sort(longest.to_numpy(np.float64))
 
 
 def ack_latencies(run: RunData) -> NDArray[np.float64]:
@@ -134,6 +156,33 @@ def ack_latencies(run: RunData) -> NDArray[np.float64]:
     since = rows["intended_at"].to_numpy(np.int64)
     warm = since >= _warmup_ns(run)
     return _latencies(since[warm], rows["acked_at"][warm])
+
+
+#: Which there are, by name. `last` is of nothing where all messages are p2p.
+LATENCIES = {"delivery": delivery_latencies, "last": last_latencies, "ack": ack_latencies}
+
+
+#: The rows of a summary.
+ROWS: dict[str, Callable[[RunData], NDArray[np.float64]]] = {
+    "delivery": delivery_latencies,
+    **{f"delivery by {route}": partial(delivery_latencies, route=route) for route in Route},
+    "last recipient": last_latencies,
+    "ack": ack_latencies,
+}
+
+
+def rows_of(run: RunData) -> list[str]:
+    """Those that tell something of this run. What came by push and by sync is told apart where devices come and leave,
+    or where each brought one in a hundred, as after a broken connection."""
+    names = ["delivery"]
+    routes = run.deliveries["route"].value_counts()
+    if run.scenario.population.sessions is not None or min(routes.get(route, 0) for route in Route) * 100 >= max(
+        len(run.deliveries), 1
+    ):
+        names += [f"delivery by {route}" for route in Route]
+    if (run.messages["scene"] != Scene.P2P).any():
+        names.append("last recipient")
+    return [*names, "ack"]
 
 
 def percentile(values: NDArray[np.float64], percent: int) -> float | None:
@@ -173,23 +222,23 @@ def to_json_dict(run: RunData) -> dict[str, Any]:
         "warnings": run.warnings,
         "delivery_ms": asdict(summary.delivery_ms),
         "ack_ms": asdict(summary.ack_ms),
+        "last_ms": asdict(summary.last_ms),
     }
 
 
 def summary_table(run: RunData) -> pd.DataFrame:
-    """Rows `delivery` and `ack`; latencies in ms, NaN where not defined.
+    """Rows `delivery` and `ack`, and `last recipient` where messages went to groups or chatrooms; latencies in ms, NaN
+    where not defined.
 
     `count` is the number of latencies (after the warm-up), `lost` how many of them are infinite. Where anything was
     shed, which has no latency, `shed` is how many deliveries that is on top of `count`, and `shed share` their share of
-    both. Where devices come and leave, what came by push and by sync has rows of its own.
+    both. See `rows_of` for what else has rows of its own.
     """
     import pandas as pd
 
     rows = {}
-    parts = [("delivery", delivery_latencies(run))]
-    if run.scenario.population.sessions is not None:
-        parts += [(f"delivery by {route}", delivery_latencies(run, route)) for route in Route]
-    for name, values in (*parts, ("ack", ack_latencies(run))):
+    for name in rows_of(run):
+        values = ROWS[name](run)
         latency = Latency.of(values)
         rows[name] = {
             "count": len(values),
@@ -207,20 +256,32 @@ def summary_table(run: RunData) -> pd.DataFrame:
     return table.astype(dict.fromkeys(("mean", "p50", "p95", "p99", "max"), float))
 
 
+def totals(run: RunData) -> str:
+    """How many there were, in one line."""
+    counts = summarize(run).counts
+    return (
+        f"{counts.messages:,} messages, {counts.deliveries:,} deliveries: {counts.delivered:,} delivered, "
+        f"{counts.lost:,} lost, {f'{counts.absent:,} absent, ' if counts.absent else ''}"
+        f"{f'{counts.recalled:,} recalled, ' if counts.recalled else ''}"
+        f"{f'{counts.shed:,} shed ({counts.shed_share:.1%}), ' if counts.shed else ''}"
+        f"{counts.duplicates:,} duplicates"
+    )
+
+
 def compare_table(runs: Sequence[RunData]) -> pd.DataFrame:
     """Runs side by side, a column each: counts, then latencies in ms, to the microsecond (None where not defined).
 
     Columns hold objects, so that counts stay whole numbers. There is a row `absent`, `recalled`, or `shed` (and its
-    share of all deliveries), where anything was.
+    share of all deliveries), where anything was, and rows `last` where messages went to groups or chatrooms.
     """
     import pandas as pd
 
-    latencies = [f"{name} {field.name} (ms)" for name in ("delivery", "ack") for field in fields(Latency)]
+    latencies = [f"{name} {field.name} (ms)" for name in LATENCIES for field in fields(Latency)]
     columns: dict[str, list[object]] = {}
     for label, run in zip(labels(runs), runs, strict=True):
         summary = summarize(run)
         counts = summary.counts
-        values = [*astuple(summary.delivery_ms), *astuple(summary.ack_ms)]
+        values = [value for name in LATENCIES for value in astuple(getattr(summary, f"{name}_ms"))]
         columns[label] = [
             counts.messages,
             counts.delivered,
@@ -234,7 +295,10 @@ def compare_table(runs: Sequence[RunData]) -> pd.DataFrame:
         ]
     index = ["messages", "delivered", "lost", *_APART, "duplicates", *latencies]
     table = pd.DataFrame(columns, index=index, dtype=object)
-    return table.drop(index=[name for name in _APART if not table.loc[name].any()])
+    unused = [name for name in _APART if not table.loc[name].any()]
+    if not any((run.messages["scene"] != Scene.P2P).any() for run in runs):
+        unused += [name for name in latencies if name.startswith("last ")]
+    return table.drop(index=unused)
 
 
 def labels(runs: Sequence[RunData]) -> list[str]:

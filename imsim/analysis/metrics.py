@@ -1,4 +1,4 @@
-"""Numbers of a run by name: `delivery.p99`, `ack.mean`, `lost`, `cost.per_hour`, or a function of one's own.
+"""Numbers of a run by name: `delivery.p99`, `ack.mean`, `last.p50`, `cost.per_hour`, or a function of one's own.
 
 Within imsim a number that falls among what never came is infinite, and one of nothing at all is nan; both are null to
 those who read them.
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from imsim.analysis.cost import cost_of
-from imsim.analysis.latency import ack_latencies, delivery_latencies, quantile, summarize
+from imsim.analysis.latency import LATENCIES, quantile, summarize
 from imsim.analysis.run import Run
 from imsim.core.exceptions import ImsimError, UsageError
 from imsim.results import RunData
@@ -29,26 +29,28 @@ MetricFunction = Callable[[Run], float | None]
 #: Metrics as they are asked for: names, functions (named as they are), or a mapping of names to functions.
 Metrics = Sequence[str | MetricFunction] | Mapping[str, MetricFunction]
 
-_LATENCIES = {"delivery": delivery_latencies, "ack": ack_latencies}
 _STATISTIC = re.compile(r"mean|max|p(\d{1,2}(?:\.\d{1,4})?)")
 _COUNTS = ("messages", "stored", "deliveries", "delivered", "lost", "absent", "recalled", "shed", "duplicates")
 _COSTS = ("cost.per_hour", "cost.per_million")
-_KNOWN = "delivery.p50, .p95, .p99.9, .mean, .max; ack. with the same; " + ", ".join((*_COUNTS, *_COSTS))
+_KNOWN = "delivery.p50, .p95, .p99.9, .mean, .max; ack. and last. with the same; " + ", ".join((*_COUNTS, *_COSTS))
 
-LATENCY_METRICS = tuple(f"{name}.{what}" for name in _LATENCIES for what in ("mean", "p50", "p95", "p99", "max"))
+LATENCY_METRICS = tuple(f"{name}.{what}" for name in LATENCIES for what in ("mean", "p50", "p95", "p99", "max"))
 
-_USUAL = (*LATENCY_METRICS, "messages", "delivered", "lost", "absent", "recalled", "shed", "duplicates")
+_USUAL = ("messages", "delivered", "lost", "absent", "recalled", "shed", "duplicates")
 
 
 def default_metrics(scenario: Scenario) -> tuple[str, ...]:
-    """What is measured unless something else is asked for; what it costs only where there are prices."""
-    return (*_USUAL, *_COSTS) if scenario.cost.is_given else _USUAL
+    """What is measured unless something else is asked for: the last recipient only where messages go to several, and
+    what it costs only where there are prices."""
+    to_many = scenario.conversations.p2p_share < 1
+    latencies = [name for name in LATENCY_METRICS if to_many or not name.startswith("last.")]
+    return (*latencies, *_USUAL, *(_COSTS if scenario.cost.is_given else ()))
 
 
 def check_name(name: str) -> str:
     """The name of a metric that every run has. Raises: UsageError, which names those that there are."""
     what, _, statistic = name.partition(".")
-    latency = what in _LATENCIES and _STATISTIC.fullmatch(statistic)
+    latency = what in LATENCIES and _STATISTIC.fullmatch(statistic)
     if not latency and name not in _COUNTS and name not in _COSTS:
         raise UsageError(f"metric {name!r}: there is none of this name; known: {_KNOWN}")
     return name
@@ -56,7 +58,7 @@ def check_name(name: str) -> str:
 
 def is_latency(name: str) -> bool:
     """Whether the metric is in ms."""
-    return name.partition(".")[0] in _LATENCIES
+    return name.partition(".")[0] in LATENCIES
 
 
 @dataclass(frozen=True)
@@ -121,9 +123,9 @@ class _Numbers:
 
     def value(self, name: str) -> float:
         what, _, statistic = name.partition(".")
-        if what in _LATENCIES:
+        if what in LATENCIES:
             if what not in self._latencies:
-                self._latencies[what] = _LATENCIES[what](self._run)
+                self._latencies[what] = LATENCIES[what](self._run)
             return _statistic(self._latencies[what], statistic)
         if what == "cost":
             cost = cost_of(self._run)

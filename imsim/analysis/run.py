@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imsim.analysis import breakdown, latency
@@ -19,7 +21,8 @@ class Run(RunData):
 
     def summary(self) -> pd.DataFrame:
         """Rows `delivery` and `ack`: count, lost, mean, p50, p95, p99, max in ms, after the warm-up; NaN where the
-        statistic falls among what never came."""
+        statistic falls among what never came. Rows of their own for what came by push and by sync where devices come
+        and leave, and for the last recipient of each message to a group or a chatroom."""
         return latency.summary_table(self)
 
     def breakdown(self, by: str = "where") -> pd.DataFrame:
@@ -32,6 +35,12 @@ class Run(RunData):
         with `simulate(..., spans=True)` also its queue and its peak. See `imsim.analysis.breakdown`."""
         return breakdown.utilisation(self)
 
+    def __str__(self) -> str:
+        """What `imsim simulate` prints: how many there were, and the summary."""
+        table = self.summary().round(3).astype(object)
+        text = table.where(table.notna(), "-").rename_axis("ms after warm-up").reset_index().to_string(index=False)
+        return f"{latency.totals(self)}\n\n{text}"
+
     def to_json_dict(self) -> dict[str, Any]:
         """What `imsim simulate --json` prints."""
         return latency.to_json_dict(self)
@@ -40,27 +49,26 @@ class Run(RunData):
         """What the service costs at this load, by the prices of the scenario's section `cost`."""
         return cost_of(self)
 
+    def save_plot(self, path: Path | str) -> Path:
+        """The pictures of this run in one file, whose suffix chooses the format (.png, .svg, .pdf): latencies, and over
+        time; with spans also where the time went, and the nodes. Raises: UsageError if it cannot be written."""
+        from imsim.analysis import plots
+
+        return plots.save_run(self, path)
+
     @property
     def plot(self) -> Plots:
         """Pictures of this run: `run.plot.cdf()`."""
         return Plots(self)
 
     def _repr_html_(self) -> str:
-        counts = latency.summarize(self).counts
         title = f"<b>{escape(self.world)}</b> · {escape(self.scenario.name)} · seed {self.seed}"
-        totals = (
-            f"{counts.messages:,} messages, {counts.deliveries:,} deliveries: {counts.delivered:,} delivered, "
-            f"{counts.lost:,} lost, {f'{counts.absent:,} absent, ' if counts.absent else ''}"
-            f"{f'{counts.recalled:,} recalled, ' if counts.recalled else ''}"
-            f"{f'{counts.shed:,} shed ({counts.shed_share:.1%}), ' if counts.shed else ''}"
-            f"{counts.duplicates:,} duplicates"
-        )
         summary = self.summary()
         rows = [_row("th", ["ms after warm-up", *summary.columns])]
         for name, row in summary.iterrows():
             rows.append(_row("td", [str(name), *(_cell(str(column), value) for column, value in row.items())]))
         return (
-            f"<div>{title}<br>{totals}"
+            f"<div>{title}<br>{latency.totals(self)}"
             f"<table>{''.join(rows)}</table>"
             f"{''.join(f'<p>{escape(warning)}</p>' for warning in self.warnings)}"
             f"<small>digest <code>{escape(self.digest[:16])}</code> · run <code>{escape(self.id)}</code></small></div>"
@@ -79,13 +87,25 @@ class Plots:
 
         return plots.cdf(self._run, ax)
 
+    def timeline(self, axes: Sequence[Axes] | None = None) -> tuple[Axes, Axes]:
+        """Over time: delivery latency (p50, p95, max), and messages offered and delivered a second, in a new figure or
+        in two `axes`."""
+        from imsim.analysis import plots
+
+        return plots.timeline(self._run, axes)
+
     def breakdown(self, ax: Axes | None = None) -> Axes:
         """Where the time of deliveries went, as stacked bars: all, the middle half, the slowest hundredth."""
-        return breakdown.plot_breakdown(self._run, ax)
+        from imsim.analysis import plots
 
-    def nodes(self, ax: Axes | None = None) -> Axes:
-        """How busy the nodes were over time."""
-        return breakdown.plot_nodes(self._run, ax)
+        return plots.breakdown(self._run, ax)
+
+    def nodes(self, axes: Sequence[Axes] | None = None) -> tuple[Axes, Axes]:
+        """Over time: how busy the nodes were, and how many jobs waited and were dropped, in a new figure or in two
+        `axes`."""
+        from imsim.analysis import plots
+
+        return plots.nodes(self._run, axes)
 
 
 make_run = Run.make

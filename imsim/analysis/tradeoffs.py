@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from imsim.analysis.metrics import is_latency
-from imsim.analysis.plots import COLORS, GREY, SIZE, new_axes
+from imsim.analysis.plots import COLORS, GREY, SIZE, log_latency, new_axes
 from imsim.core.exceptions import UsageError
 
 if TYPE_CHECKING:
@@ -93,6 +93,10 @@ def draw_capacity(capacity: Capacity, ax: Axes | None) -> Axes:
     # What broke it at many times the load would press all else to the floor.
     if budget.bound and len(drawn) and drawn[budget.metric].max() > 5 * budget.bound:
         ax.set_yscale("log")
+        if is_latency(budget.metric):
+            highest = float(frame[[budget.metric, f"{budget.metric}.high"]].max().max())
+            lowest = min(budget.bound, float(drawn[budget.metric].min()))
+            log_latency(ax, "y", lowest / 1.5, highest * 1.3)
     else:
         ax.set_ylim(bottom=0)
     if frame[over].max() >= 10 * frame[over].min():
@@ -105,7 +109,8 @@ def draw_capacity(capacity: Capacity, ax: Axes | None) -> Axes:
         ax.set_xlabel(f"{over}   ({len(frame) - len(drawn)} loads not drawn: {budget.metric} is null there)")
     else:
         ax.set_xlabel(over)
-    ax.set_ylabel(f"{budget.metric} (ms)" if is_latency(budget.metric) else budget.metric)
+    has_unit = is_latency(budget.metric) and ax.get_yscale() == "linear"  # a logarithmic axis has it at each number
+    ax.set_ylabel(f"{budget.metric} (ms)" if has_unit else budget.metric)
     ax.grid(color="#dddddd", linewidth=0.6)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)

@@ -13,7 +13,21 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from imsim.cli.designs import capacity, compare, sweep
-from imsim.cli.options import JOBS, JSON, KEY, METRIC, MOST, OUT, PRECISION, REPLICATIONS, SEED, SET, precision_of, text
+from imsim.cli.options import (
+    JOBS,
+    JSON,
+    KEY,
+    METRIC,
+    MOST,
+    OUT,
+    PLOT,
+    PRECISION,
+    REPLICATIONS,
+    SEED,
+    SET,
+    precision_of,
+    text,
+)
 from imsim.cli.options import load as load_scenario
 from imsim.core.exceptions import ImsimError, UsageError
 
@@ -132,6 +146,7 @@ def demo(out: str) -> None:
 @METRIC
 @JOBS
 @click.option("--spans", is_flag=True, help="Record where the time of each delivery went, and show it.")
+@PLOT
 @JSON
 def simulate(
     scenario: str,
@@ -144,6 +159,7 @@ def simulate(
     metrics: tuple[str, ...],
     jobs: int,
     spans: bool,
+    plot: str | None,
     as_json: bool,
 ) -> None:
     """Run SCENARIO (default: office) in simulated time.
@@ -159,6 +175,8 @@ def simulate(
         if metrics or max_replications:
             raise UsageError("--metric and --max-replications go with --replications or --precision")
         run = api.simulate(chosen, out=out, progress=not as_json, spans=spans)
+        if plot:
+            run.save_plot(plot)
         _show(run, as_json)
         if spans and not as_json:
             table = run.breakdown().round(3).reset_index().to_string(index=False)
@@ -166,6 +184,8 @@ def simulate(
         return
     if spans:
         raise UsageError("--spans is of one run; leave --replications and --precision out")
+    if plot:
+        raise UsageError("--plot is of one run here; leave --replications and --precision out, or compare two designs")
     found = api.simulate(
         chosen,
         replications=replications or 20,
@@ -340,9 +360,7 @@ def _show(run: Run, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(run.to_json_dict()))
         return
-    from imsim.analysis import compare_table
-
-    click.echo(text(compare_table([run])))
+    click.echo(str(run))
     click.echo(f"\nrun     {run.path}\ndigest  {run.digest}")
 
 

@@ -7,7 +7,20 @@ from pathlib import Path
 
 import click
 
-from imsim.cli.options import JOBS, JSON, METRIC, MOST, PRECISION, REPLICATIONS, SEED, SET, load, precision_of, text
+from imsim.cli.options import (
+    JOBS,
+    JSON,
+    METRIC,
+    MOST,
+    PLOT,
+    PRECISION,
+    REPLICATIONS,
+    SEED,
+    SET,
+    load,
+    precision_of,
+    text,
+)
 from imsim.core.exceptions import UsageError
 
 
@@ -23,6 +36,7 @@ from imsim.core.exceptions import UsageError
 @MOST
 @METRIC
 @JOBS
+@PLOT
 @JSON
 def compare(
     a: str,
@@ -36,6 +50,7 @@ def compare(
     max_replications: int | None,
     metrics: tuple[str, ...],
     jobs: int,
+    plot: str | None,
     as_json: bool,
 ) -> None:
     """By how much one design beats another: A and B are scenarios, which are simulated under the same seeds.
@@ -54,6 +69,8 @@ def compare(
         raise UsageError(f"compare: {folders[0]} is a run; the other one is a scenario. Give two of one kind")
     if folders:
         runs = [api.open_run(one) for one in folders]
+        if plot:
+            api.save_cdf(runs, plot)
         click.echo(json.dumps([run.to_json_dict() for run in runs]) if as_json else text(api.compare(*runs)))
         return
     found = api.compare(
@@ -66,6 +83,8 @@ def compare(
         jobs=jobs,
         progress=not as_json,
     )
+    if plot:
+        found.save_plot(plot)
     click.echo(json.dumps(found.to_json_dict()) if as_json else str(found))
 
 
@@ -73,7 +92,7 @@ def compare(
 @click.argument("scenario")
 @click.option("--vary", multiple=True, required=True, metavar="PATH=V1,V2,...", help="A field, and its values.")
 @click.option("--out", metavar="DIR", help="What is finished is kept there.  [default: results/sweep-SCENARIO]")
-@click.option("--plot", type=click.Path(dir_okay=False), metavar="FILE", help="The picture, as .png or .svg.")
+@PLOT
 @click.option("-x", metavar="NAME", help="The picture's x axis: a metric, or a field.  [default: cost or first field]")
 @click.option("-y", default="delivery.p99", show_default=True, metavar="METRIC", help="The picture's y axis.")
 @SET
@@ -138,6 +157,7 @@ def sweep(
 @REPLICATIONS
 @MOST
 @JOBS
+@PLOT
 @JSON
 def capacity(
     scenario: str,
@@ -152,6 +172,7 @@ def capacity(
     replications: int | None,
     max_replications: int | None,
     jobs: int,
+    plot: str | None,
     as_json: bool,
 ) -> None:
     """The highest load at which SCENARIO keeps a budget, by bisection.
@@ -174,4 +195,6 @@ def capacity(
         out=out,
         progress=not as_json,
     )
+    if plot:
+        found.save_plot(plot)
     click.echo(json.dumps(found.to_json_dict()) if as_json else str(found))

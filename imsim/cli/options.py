@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -14,6 +15,25 @@ if TYPE_CHECKING:
     from imsim.scenario import Scenario
 
 SET = click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Change a field of the scenario.")
+
+
+def _picture(_context: click.Context, _option: click.Parameter, path: str | None) -> str | None:
+    """Refused before anything is run, which may take long."""
+    if path is not None and not path.endswith(PICTURES):
+        raise UsageError(f"--plot {path}: expected a name that ends in one of {', '.join(PICTURES)}")
+    if path is not None and not Path(path).absolute().parent.is_dir():
+        raise UsageError(f"--plot {path}: there is no such folder; make it first")
+    return path
+
+
+PICTURES = (".png", ".svg", ".pdf")
+PLOT = click.option(
+    "--plot",
+    type=click.Path(dir_okay=False),
+    callback=_picture,
+    metavar="FILE",
+    help="A picture of what is reported, as .png, .svg or .pdf.",
+)
 SEED = click.option("--seed", type=click.IntRange(min=0), help="In place of the scenario's own.")
 OUT = click.option("--out", default="results", show_default=True, metavar="DIR", help="Where the run's folder goes.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else.")

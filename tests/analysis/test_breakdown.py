@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import matplotlib as mpl
-import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
 import imsim
-from imsim.analysis.latency import delivery_latencies
+from imsim.analysis.breakdown import counted_spans
+from imsim.analysis.latency import counted_deliveries, delivery_latencies
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +22,29 @@ def test_the_means_add_up_to_the_mean_latency(run, by):
     assert (table.p50 <= table.p99).all()
     assert (table.p99 <= table["max"]).all()
     assert table.index.names == ["kind", "where", *(["op"] if by == "op" else [])]
+
+
+@pytest.mark.parametrize(("preset", "duration"), [("mobile", "20s"), ("night-sync", "33s")])
+def test_where_devices_come_and_leave_it_is_the_latency_of_the_summary_that_is_told(preset, duration):
+    run = imsim.simulate(imsim.Scenario.load(preset, {"duration": duration}), spans=True)
+    summary = run.summary().loc["delivery"]
+    assert summary["lost"] == 0
+    assert round(run.breakdown()["mean"].sum(), 6) == summary["mean"]
+    spans, count = counted_spans(run)
+    rows = counted_deliveries(run)
+    told = (spans["end"] - spans["start"]).groupby(spans["delivery"]).sum().reindex(range(count), fill_value=0)
+    assert told.tolist() == (rows["delivered_at"] - rows["since"])[rows["delivered_at"].notna()].tolist()
+    assert run.breakdown()["share"].get(("disconnected", "client"), 0) < 0.1
+
+
+def test_a_broken_connection_is_told_from_a_device_that_left():
+    storm = {"duration": "4s", "faults": [{"kind": "mass_reconnect", "at": "2s"}]}
+    kinds = imsim.simulate(imsim.Scenario.load("office", storm), spans=True).breakdown().index.get_level_values("kind")
+    assert "disconnected" in kinds
+    assert "left" not in kinds
+    leaving = {"duration": "20s", "population.sessions": {"online": "2s", "offline": "2s"}, "workload.rate": 1}
+    gone = imsim.simulate(imsim.Scenario.load("office", leaving), spans=True)
+    assert gone.breakdown().loc[("left", "client"), "max"] > 1900
 
 
 def test_the_wait_of_a_stall_is_seen(run):
@@ -48,20 +69,3 @@ def test_a_run_without_spans_says_how_to_have_them():
 def test_an_unknown_word_is_refused(run):
     with pytest.raises(ValueError, match="by: expected"):
         run.breakdown("colour")
-
-
-def test_the_pictures_show_all_of_it(run):
-    mpl.use("agg")
-    ax = run.plot.breakdown(Figure().add_subplot())
-    widths = {}
-    for bar in ax.patches:
-        widths[round(bar.get_y(), 3)] = widths.get(round(bar.get_y(), 3), 0.0) + bar.get_width()
-    assert list(widths.values()) == pytest.approx([1.0, 1.0, 1.0])
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["slowest 1 %", "middle half", "all"]
-    mean = delivery_latencies(run).mean()
-    assert f"{mean:.3g} ms" in [text.get_text().strip() for text in ax.texts]
-    ax = run.plot.nodes(Figure().add_subplot())
-    lines = [line for line in ax.lines if line.get_drawstyle() == "steps-post"]
-    assert len(lines) == 5
-    assert max(np.max(line.get_ydata()) for line in lines) == pytest.approx(run.nodes.busy.max())
-    assert "storage stall" in [text.get_text() for text in ax.texts]

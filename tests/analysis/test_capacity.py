@@ -99,6 +99,15 @@ def test_it_is_drawn_with_the_budget_and_the_bracket():
     labels = ax.get_legend_handles_labels()[1]
     assert set(labels) == {"keeps", "undecided", "breaks", "delivery.p99 < 200ms", "the capacity is in here"}
     assert "1 loads not drawn" in ax.get_xlabel()
+    assert ax.get_ylabel() == "delivery.p99 (ms)"
+
+
+def test_many_times_the_budget_is_drawn_in_numbers_that_read_well():
+    ax = make({1.0: ("keeps", 50.0), 2.0: ("breaks", 5000.0)}).plot(ax=Figure().subplots())
+    ax.figure.draw_without_rendering()
+    low, high = ax.get_ylim()
+    shown = [label.get_text() for label in ax.get_yticklabels() if low <= label.get_position()[1] <= high]
+    assert shown == ["50 ms", "100 ms", "200 ms", "500 ms", "1 s", "2 s", "5 s"]
 
 
 def test_a_load_is_a_number_of_the_scenario():

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imsim.analysis import Counts, Latency, compare_table, summarize
-from imsim.analysis.latency import ack_latencies, delivery_latencies, labels, percentile, quantile
+from imsim.analysis.latency import ack_latencies, delivery_latencies, labels, last_latencies, percentile, quantile
 from imsim.analysis.warmup import Series
 from imsim.scenario import Spells
 
@@ -143,6 +143,28 @@ def test_what_was_recalled_before_it_was_shown_is_neither_lost_nor_late(build):
     assert "shed" not in run.summary().columns
 
 
+def test_the_last_recipient_of_each_message_to_many(build):
+    group = {"scene": "group"}
+    rows = [
+        {"intent": 0, "delivered_at": 3 * MS},
+        {"intent": 0, "recipient": "cyd", "delivered_at": 8 * MS},
+        {"intent": 0, "recipient": "ann", "role": "own", "delivered_at": 90 * MS},
+        {"intent": 1, "delivered_at": 99 * MS},
+        {"intent": 2, "delivered_at": 4 * MS},
+        {"intent": 2, "recipient": "cyd", "outcome": "absent"},
+        {"intent": 3, "delivered_at": 4 * MS},
+        {"intent": 3, "recipient": "cyd"},
+    ]
+    run = build([group, {}, group, group], rows)
+    assert last_latencies(run).tolist() == [4, 8, np.inf]
+    assert run.summary().loc["last recipient", ["count", "lost", "p50"]].tolist() == [3, 1, 8]
+    assert compare_table([run]).loc["last p50 (ms)", "sim"] == 8
+    assert run.to_json_dict()["last_ms"]["max"] is None
+    p2p = build([{}], [{"delivered_at": MS}])
+    assert "last recipient" not in p2p.summary().index
+    assert not compare_table([p2p]).index.str.startswith("last").any()
+
+
 # --- devices that come and leave ------------------------------------------------------------------------------------
 
 
@@ -232,6 +254,7 @@ def test_json_has_the_promised_shape(delivered, tmp_path):
         "warnings": [],
         "delivery_ms": statistics,
         "ack_ms": statistics,
+        "last_ms": dict.fromkeys(statistics),
     }
     assert json.loads(json.dumps(run.to_json_dict(), allow_nan=False)) == expected
     folder = run.write(tmp_path)

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from imsim import UsageError
+from imsim import Budget, UsageError
 from imsim.analysis.metrics import LATENCY_METRICS, Measures, default_metrics, value_of
 from imsim.scenario import Scenario
 
@@ -12,6 +12,8 @@ def test_latencies_are_those_of_the_summary(delivered):
     told = run.to_json_dict()
     for name in LATENCY_METRICS:
         what, statistic = name.split(".")
+        if what == "last":
+            continue  # of nothing here: all are p2p
         assert value_of(run, name) == told[f"{what}_ms"][statistic]
     for name in ("messages", "deliveries", "delivered", "lost", "absent", "shed", "duplicates"):
         assert value_of(run, name) == told[name]
@@ -28,6 +30,15 @@ def test_what_never_came_is_infinite_and_nothing_at_all_is_nan(delivered, build)
     run = delivered(1, 2, None)
     assert [value_of(run, f"delivery.{name}") for name in ("p50", "p99", "mean")] == [2, math.inf, math.inf]
     assert math.isnan(value_of(build(), "delivery.p99"))
+
+
+def test_the_last_recipient_is_measured_where_there_are_several(build):
+    run = build([{"scene": "group"}], [{"delivered_at": 5_000_000}, {"recipient": "cyd", "delivered_at": 9_000_000}])
+    assert [value_of(run, f"last.{name}") for name in ("p50", "max")] == [9, 9]
+    assert Budget("last.p99 < 8ms").fails(run) == "last.p99 < 8ms: it is 9 ms"
+    assert math.isnan(value_of(build([{}], [{"delivered_at": 1}]), "last.p50"))
+    assert "last.p99" in default_metrics(Scenario.load("hot-group"))
+    assert "last.p99" not in default_metrics(Scenario.load("capacity"))
 
 
 @pytest.mark.parametrize("name", ["delivery", "delivery.p100", "delivery.p", "latency.p99", "cost.per_year", "lots"])

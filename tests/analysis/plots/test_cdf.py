@@ -53,6 +53,24 @@ def test_one_run_has_two_curves_and_two_worlds_have_four(delivered, ax):
     assert ax.get_xscale() == "log"
 
 
+def test_what_a_run_has_of_its_own_is_told_apart(build, ax):
+    rows = [
+        {"intent": 0, "delivered_at": 1_000_000, "route": "push"},
+        {"intent": 0, "recipient": "cyd", "delivered_at": 4_000_000, "route": "sync"},
+    ]
+    run = build([{"scene": "group", "acked_at": 2_000_000}], rows)
+    plots.cdf(run, ax)
+    assert legend(ax) == [
+        "sim delivery: p50 2.5 ms, p99 4 ms",
+        "sim delivery by push: p50 1 ms, p99 1 ms",
+        "sim delivery by sync: p50 4 ms, p99 4 ms",
+        "sim last recipient: p50 4 ms, p99 4 ms",
+        "sim ack: p50 2 ms, p99 2 ms",
+    ]
+    assert list(run.summary().index) == [text.split(":")[0].removeprefix("sim ") for text in legend(ax)]
+    assert len({line.get_color() for line in ax.lines if not line.get_label().startswith("_")}) == 5
+
+
 @pytest.mark.parametrize("latencies", [[], [None], [None, None], [0], [-0.001], [3.3] * 5])
 def test_odd_samples_can_be_drawn(delivered, tmp_path, latencies):
     path = plots.save_cdf(delivered(*latencies), tmp_path / "odd.png")
@@ -71,7 +89,7 @@ def test_a_long_run_makes_a_small_picture_with_its_slowest_in_it(delivered, ax, 
 
 
 def test_an_unknown_latency_is_refused(delivered, ax):
-    with pytest.raises(ValueError, match="what: reading is neither of delivery, ack"):
+    with pytest.raises(ValueError, match=r"what: reading is neither of delivery, .*, last recipient, ack"):
         plots.cdf(delivered(1), ax, what=["reading"])
 
 

@@ -1,4 +1,4 @@
-"""Pictures. Matplotlib is imported with this module, and this module only when a picture is asked for."""
+"""Latencies as shares of all that were due."""
 
 from __future__ import annotations
 
@@ -8,25 +8,20 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
-from imsim.analysis.latency import ack_latencies, delivery_latencies, labels, percentile
+from imsim.analysis.latency import ROWS, labels, percentile, rows_of
+from imsim.analysis.plots.style import COLORS, GREY, SIZE, decorate, legend_below, log_latency, ms, new_axes, save
 from imsim.results import RunData
 
-SIZE = (8.0, 4.8)  # inches
-COLORS = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#E69F00",
-    "#56B4E9",
-)  # Okabe and Ito's: safe for the colour-blind
-_LATENCIES = {"delivery": delivery_latencies, "ack": ack_latencies}
-_STYLES = {"delivery": "-", "ack": (0, (4, 1.6))}
+_STYLES = {
+    "delivery": ("-", COLORS[0]),
+    "delivery by push": ((0, (5, 1, 1, 1)), COLORS[5]),
+    "delivery by sync": ((0, (5, 1, 1, 1, 1, 1)), COLORS[3]),
+    "last recipient": ((0, (1, 1)), COLORS[2]),
+    "ack": ((0, (4, 1.6)), COLORS[1]),
+}
 _GUIDES = (50, 99)
-GREY = "#555555"
 _SHORTEST_MS = 0.001  # a logarithmic axis has no zero
 _POINTS = 1000  # of a curve: more cannot be seen, and would make an SVG of megabytes
 
@@ -34,32 +29,48 @@ _POINTS = 1000  # of a curve: more cannot be seen, and would make an SVG of mega
 def cdf(
     runs: RunData | Sequence[RunData],
     ax: Axes | None = None,
-    what: Sequence[str] = ("delivery", "ack"),
+    what: Sequence[str] | None = None,
 ) -> Axes:
     """Empirical distribution of latencies from one run or several, in a new pyplot figure or in `ax`.
 
-    Each curve is a share of all that were due: what never came keeps it below 100 %. Colours are runs, line styles are
-    latencies ("delivery", "ack"); dots stand at p50 and p99.
+    Each curve is a share of all that were due: what never came keeps it below 100 %. Dots stand at p50 and p99.
+    `what`: rows of `summary()`; of one run all that it has, which are told apart by colour; of several "delivery" and
+    "ack", and colours are runs.
 
     Raises: ValueError for another word in `what`.
     """
     runs = [runs] if isinstance(runs, RunData) else list(runs)
-    unknown = set(what) - _LATENCIES.keys()
+    if what is None:
+        what = rows_of(runs[0]) if len(runs) == 1 else ("delivery", "ack")
+    unknown = set(what) - ROWS.keys()
     if unknown:
-        raise ValueError(f"what: {', '.join(sorted(unknown))} is neither of {', '.join(_LATENCIES)}")
-    if ax is None:
-        ax = new_axes()
+        raise ValueError(f"what: {', '.join(sorted(unknown))} is neither of {', '.join(ROWS)}")
+    ax = new_axes() if ax is None else ax
 
-    names = labels(runs)
     curves = [
-        (f"{name} {kind}", COLORS[number % len(COLORS)], kind, _LATENCIES[kind](run))
-        for number, (name, run) in enumerate(zip(names, runs, strict=True))
+        (
+            f"{name} {kind}",
+            _STYLES[kind][1] if len(runs) == 1 else COLORS[number % len(COLORS)],
+            _STYLES[kind][0],
+            ROWS[kind](run),
+        )
+        for number, (name, run) in enumerate(zip(labels(runs), runs, strict=True))
         for kind in what
     ]
     right = _furthest([values for *_, values in curves])
-    for label, color, kind, values in curves:
-        _curve(ax, values, right, label=label, color=color, style=_STYLES[kind])
-    _decorate(ax, right)
+    for label, color, style, values in curves:
+        _curve(ax, values, right, label=label, color=color, style=style)
+    log_latency(ax, "x", ax.dataLim.x0 / 1.2, right)
+    ax.set_ylim(0, 1.02)
+    ax.set_yticks([0, 0.25, 0.5, 0.75, 0.99], labels=["0", "25 %", "50 %", "75 %", "99 %"])
+    ax.set_xlabel("latency since the intended time")
+    if any(run.scenario.population.sessions is not None for run in runs):
+        ax.set_xlabel("latency since the intended time, or since the device was back")
+    ax.set_ylabel("share of all that were due")
+    for percent in _GUIDES:
+        ax.axhline(percent / 100, color=GREY, linewidth=0.8, linestyle=":", zorder=1)
+    decorate(ax)
+    legend_below(ax)
     ax.set_title(_title(runs), loc="left", fontsize=11)
     return ax
 
@@ -67,20 +78,11 @@ def cdf(
 def save_cdf(runs: RunData | Sequence[RunData], path: Path | str) -> Path:
     """Write the picture of `cdf` to `path`, whose suffix chooses the format (.png, .svg, .pdf), without pyplot.
 
-    Raises: ValueError for a suffix that matplotlib does not know, OSError if the file cannot be written.
+    Raises: UsageError if the file cannot be written, or for a suffix that matplotlib does not know.
     """
     figure = Figure(figsize=SIZE, layout="constrained")
     cdf(runs, figure.add_subplot())
-    figure.savefig(path, dpi=150)
-    return Path(path)
-
-
-def new_axes() -> Axes:
-    """In a new pyplot figure."""
-    from matplotlib import pyplot as plt
-
-    _, ax = plt.subplots(figsize=SIZE, layout="constrained")
-    return ax
+    return save(figure, path)
 
 
 def _curve(ax: Axes, values: NDArray[np.float64], right: float, *, label: str, color: str, style: object) -> None:
@@ -120,36 +122,9 @@ def _furthest(samples: list[NDArray[np.float64]]) -> float:
 def _legend(values: NDArray[np.float64]) -> str:
     if not len(values):
         return "none due"
-    text = ", ".join(f"p{percent} {_ms(percentile(values, percent))}" for percent in _GUIDES)
+    text = ", ".join(f"p{percent} {ms(percentile(values, percent))}" for percent in _GUIDES)
     missing = np.count_nonzero(np.isinf(values))
     return text + (f" ({missing:,} of {len(values):,} never)" if missing else "")
-
-
-def _ms(value: float | None) -> str:
-    return "never" if value is None else f"{value:.3g} ms" if value < 1000 else f"{value / 1000:.3g} s"
-
-
-def _decorate(ax: Axes, right: float) -> None:
-    left = min(ax.dataLim.x0 / 1.2, right / 10)  # a decade at least, for the axis to have numbers
-    ax.set_xscale("log")
-    ax.set_xlim(left, right)
-    # Few decades leave room for the numbers between the powers of ten.
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if right / left < 1e4 else (1,)))
-    ax.set_ylim(0, 1.02)
-    ax.set_yticks([0, 0.25, 0.5, 0.75, 0.99], labels=["0", "25 %", "50 %", "75 %", "99 %"])
-    ax.set_xlabel("latency since the intended time")
-    ax.set_ylabel("share of all that were due")
-    ax.xaxis.set_major_formatter(
-        FuncFormatter(lambda value, _: f"{value:g} ms" if value < 1000 else f"{value / 1000:g} s")
-    )
-    ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.grid(color="#dddddd", linewidth=0.6)
-    for percent in _GUIDES:
-        ax.axhline(percent / 100, color=GREY, linewidth=0.8, linestyle=":", zorder=1)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
-    # Below the axes: inside, it would cover a curve sooner or later.
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, frameon=False, fontsize=9, columnspacing=1.5)
 
 
 def _title(runs: list[RunData]) -> str:

@@ -1,0 +1,64 @@
+"""How busy the nodes are over the time of a run, and what waits there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+
+from imsim.analysis.plots.style import decorate, legend_below, new_pair, over_time
+from imsim.results import RunData
+
+_TIERS = {"gateway": "#E69F00", "router": "#009E73", "storage": "#D55E00"}
+_DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
+_NAMED = 12  # more nodes than that are named by their tiers
+
+
+def nodes(run: RunData, axes: Sequence[Axes] | None = None) -> tuple[Axes, Axes]:
+    """Two pictures over the time of the run, in a new pyplot figure or in two `axes`: above, the share of its workers
+    that was busy at each node, below, how many jobs waited there, on average; crosses where some were dropped. A tier
+    has a colour, and each of its nodes a shade and dashes.
+
+    Raises: UsageError if the run recorded no spans.
+    """
+    table = run.nodes
+    upper, lower = new_pair() if axes is None else axes
+    count = table["node"].nunique()
+    for tier, of_tier in table.groupby("tier", sort=True):
+        names = sorted(of_tier["node"].unique(), key=lambda name: int(name[len(str(tier)) :]))
+        for number, name in enumerate(names):
+            series = of_tier[of_tier["node"] == name]
+            color = _shade(_TIERS[str(tier)], number / len(names))
+            label = name if count <= _NAMED else f"{tier} (each of {len(names)})" if number == 0 else None
+            seconds = series["at"].to_numpy(float) / 1e9
+            for ax, column in ((upper, "busy"), (lower, "queue")):
+                ax.plot(
+                    seconds,
+                    series[column].to_numpy(float),
+                    color=color,
+                    linestyle=_DASHES[number % len(_DASHES)],
+                    linewidth=1.4,
+                    drawstyle="steps-post",
+                    label=label if ax is upper else None,
+                )
+    dropped = table[table["drops"] > 0]
+    if len(dropped):
+        label = f"jobs were dropped ({dropped['drops'].sum():,} in all)"
+        seconds = dropped["at"].to_numpy(float) / 1e9
+        lower.plot(seconds, dropped["queue"], "x", color="#B10026", markersize=6, zorder=4, label=label)
+    over_time((upper, lower), run, f"How busy the nodes are, {run.scenario.name}, seed {run.seed}")
+    upper.set_ylim(0, 1.05)  # so that an idle system looks idle
+    upper.set_yticks([0, 0.25, 0.5, 0.75, 1], labels=["0", "25 %", "50 %", "75 %", "100 %"])
+    upper.set_ylabel("workers busy")
+    lower.set_ylim(0, max(1.0, float(table["queue"].max()) * 1.08))
+    lower.set_ylabel("jobs waiting")
+    for ax in (upper, lower):
+        decorate(ax)
+    legend_below(lower, upper, gap=0.3)
+    return upper, lower
+
+
+def _shade(color: str, share: float) -> tuple[float, ...]:
+    """Lighter by this share of half of the way to white."""
+    return tuple(part + (1 - part) * share / 2 for part in to_rgb(color))

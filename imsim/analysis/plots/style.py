@@ -1,0 +1,171 @@
+"""What the pictures have in common: sizes, colours, axes of latencies and of time, and what is shaded there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from imsim.core.exceptions import UsageError
+from imsim.results import RunData
+from imsim.scenario import Scenario
+
+SIZE = (8.0, 4.8)  # inches
+COLORS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+)  # Okabe and Ito's: safe for the colour-blind
+GREY = "#555555"
+_SHADE = "#bbbbbb"
+_LABEL = 8  # points
+_ROW = _LABEL + 3
+_LEGEND = 9
+
+
+def new_axes() -> Axes:
+    """In a new pyplot figure."""
+    from matplotlib import pyplot as plt
+
+    _, ax = plt.subplots(figsize=SIZE, layout="constrained")
+    return ax
+
+
+def new_pair() -> tuple[Axes, Axes]:
+    """One above the other over the same time, in a new pyplot figure."""
+    from matplotlib import pyplot as plt
+
+    return pair(plt.figure(figsize=(SIZE[0], 5.6), layout="constrained"))
+
+
+def pair(figure: Figure) -> tuple[Axes, Axes]:
+    upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 2))
+    return upper, lower
+
+
+def save(figure: Figure, path: Path | str) -> Path:
+    """The suffix of `path` chooses the format. Raises: UsageError if the file cannot be written, or as what it is
+    called."""
+    try:
+        figure.savefig(path, dpi=150)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"plot: cannot write {path}: {error}") from None
+    return Path(path)
+
+
+def decorate(ax: Axes) -> None:
+    ax.grid(color="#dddddd", linewidth=0.6)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def ms(value: float | None) -> str:
+    """A latency as a text of three digits."""
+    return "never" if value is None else f"{value:.3g} ms" if value < 1000 else f"{value / 1000:.3g} s"
+
+
+def log_latency(ax: Axes, which: str, low: float, high: float) -> None:
+    """Make the axis "x" or "y" one of latencies in ms, logarithmic, from `low` to `high`: a decade at least, for it to
+    have numbers."""
+    low = min(low, high / 10)
+    axis = ax.xaxis if which == "x" else ax.yaxis
+    (ax.set_xscale if which == "x" else ax.set_yscale)("log")
+    (ax.set_xlim if which == "x" else ax.set_ylim)(low, high)
+    # Few decades leave room for the numbers between the powers of ten.
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 1e3 else (1,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} ms" if value < 1000 else f"{value / 1000:g} s"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def end_of(run: RunData) -> float:
+    """Seconds until nobody sends any more, and nothing arrives."""
+    last = [float(run.scenario.duration)]
+    for times in (run.messages["acked_at"], run.deliveries["delivered_at"]):
+        if times.notna().any():
+            last.append(float(times.max()) / 1e9)
+    return max(last)
+
+
+def over_time(axes: tuple[Axes, Axes], run: RunData, title: str) -> None:
+    """The axes of time of two pictures, one above the other: what is special is shaded, and named above them, where it
+    covers no curve."""
+    upper, lower = axes
+    scenario, end = run.scenario, end_of(run) * 1.01
+    spells = _special(scenario)
+    for ax in axes:
+        for since, until, _ in spells:
+            ax.axvspan(since, until, color=_SHADE, alpha=0.35, linewidth=0, zorder=0)
+            ax.axvline(since, color="#888888", linewidth=0.8, zorder=0)
+        ax.axvline(scenario.duration, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
+        ax.set_xlim(0, end)
+    spells.append((scenario.duration, scenario.duration, "nobody sends any more"))
+    rows = _labels(upper, spells, end)
+    upper.set_title(title, loc="left", fontsize=11, pad=6 + _ROW * rows)
+    upper.tick_params(labelbottom=False)
+    lower.set_xlabel("seconds from the start")
+
+
+def _special(scenario: Scenario) -> list[tuple[float, float, str]]:
+    """(since, until, its name) in the order of time."""
+    found = [(0.0, scenario.warmup, "warm-up")] if scenario.warmup else []
+    for fault in scenario.faults:
+        name = fault.kind.replace("_", " ")
+        sides = [getattr(fault, side, "") for side in ("target", "other")]
+        name += "".join(f" {side}" for side in sides if side and side not in name)
+        found.append((fault.at, fault.at + getattr(fault, "duration", 0.0), name))
+    return sorted(found)
+
+
+def _labels(ax: Axes, spells: list[tuple[float, float, str]], end: float) -> int:
+    """Above the axes, in as many rows as keep them apart; how many that are."""
+    width = ax.bbox.width * 72 / ax.figure.dpi  # points, about: the layout is not settled yet
+    taken: list[list[tuple[float, float]]] = []
+    for since, _, name in spells:
+        length = len(name) * _LABEL * 0.6
+        place = since / end * width
+        is_right = place + length > width
+        low, high = (place - length, place) if is_right else (place, place + length)
+        is_free = [all(high < a or low > b for a, b in others) for others in taken]
+        row = is_free.index(True) if True in is_free else len(taken)
+        if row == len(taken):
+            taken.append([])
+        taken[row].append((low, high + _LABEL))
+        ax.annotate(
+            name,
+            (since, 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(-1 if is_right else 1, 3 + row * _ROW),
+            textcoords="offset points",
+            ha="right" if is_right else "left",
+            fontsize=_LABEL,
+            color=GREY,
+            annotation_clip=False,
+        )
+    return len(taken)
+
+
+def legend_below(ax: Axes, *others: Axes, gap: float = 0.13) -> None:
+    """Of these axes, below the first: inside, it would cover a curve sooner or later. In as many columns as there is
+    room for: a legend wider than the figure would squeeze the axes."""
+    handles, labels = [], []
+    for one in (*others, ax):
+        more = one.get_legend_handles_labels()
+        handles += more[0]
+        labels += more[1]
+    room = ax.figure.bbox.width * 72 / ax.figure.dpi
+    column = max(map(len, labels), default=0) * _LEGEND * 0.5 + 4 * _LEGEND
+    ax.legend(
+        handles,
+        labels,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -gap),
+        ncols=min(max(int(room / column), 1), 6),
+        frameon=False,
+        fontsize=_LEGEND,
+        columnspacing=1.5,
+    )
