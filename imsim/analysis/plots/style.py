@@ -159,7 +159,7 @@ def legend_below(ax: Axes, *others: Axes, gap: float = 0.13) -> None:
         labels += more[1]
     room = ax.figure.bbox.width * 72 / ax.figure.dpi
     widths = [len(label) * _LEGEND * 0.5 + 4 * _LEGEND for label in labels] or [room]
-    columns = len(widths) if sum(widths) <= room else max(int(room / max(widths)), 1)
+    columns = len(widths) if sum(widths) <= 0.85 * room else max(int(room / max(widths)), 1)
     ax.legend(
         handles,
         labels,
