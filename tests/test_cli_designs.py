@@ -55,7 +55,7 @@ def test_what_is_reported_is_drawn(command, tmp_path):
     for arguments in (
         ("simulate", *short),
         ("compare", "office", *SHORT, "--set-b", "topology.routers=4", "--replications", "2"),
-        ("capacity", "office", *SHORT, "--budget", "delivery.p99 < 10s", "--high", "0.3", "--replications", "2"),
+        ("capacity", "office", *SHORT, "--budget", "delivery.p99 < 10s", "--high", "0.3", "--replications", "5"),
     ):
         command(*arguments, "--plot", picture)
         assert picture.read_bytes().startswith(b"\x89PNG")

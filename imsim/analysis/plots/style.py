@@ -158,13 +158,14 @@ def legend_below(ax: Axes, *others: Axes, gap: float = 0.13) -> None:
         handles += more[0]
         labels += more[1]
     room = ax.figure.bbox.width * 72 / ax.figure.dpi
-    column = max(map(len, labels), default=0) * _LEGEND * 0.5 + 4 * _LEGEND
+    widths = [len(label) * _LEGEND * 0.5 + 4 * _LEGEND for label in labels] or [room]
+    columns = len(widths) if sum(widths) <= 0.85 * room else max(int(room / max(widths)), 1)
     ax.legend(
         handles,
         labels,
         loc="upper center",
         bbox_to_anchor=(0.5, -gap),
-        ncols=min(max(int(room / column), 1), 6),
+        ncols=columns,
         frameon=False,
         fontsize=_LEGEND,
         columnspacing=1.5,

@@ -14,7 +14,7 @@ from imsim.analysis.plots.style import COLORS, decorate, end_of, legend_below, l
 from imsim.results import DeliveryOutcome, Role, RunData
 
 _WINDOWS = 100  # at most, while people send
-_MESSAGES = 4  # in each, on average, if that leaves ten windows
+_MESSAGES = 3  # in each, on average, if that leaves ten windows
 _PERCENTS = (("p50", 50, COLORS[0]), ("p95", 95, COLORS[4]), ("max", 100, COLORS[1]))
 
 

@@ -34,6 +34,17 @@ def test_what_cannot_be_written_says_why(delivered, tmp_path):
             plots.save_cdf(delivered(1), path)
 
 
+@pytest.mark.parametrize(("worlds", "rows"), [(["sim"], 1), (["sim", "live"], 2)])
+def test_a_legend_has_the_columns_that_there_is_room_for(delivered, worlds, rows):
+    """Wider than its figure it would squeeze the axes."""
+    runs = [delivered(1, 2, world=world) for world in worlds]
+    ax = plots.cdf(runs, Figure(figsize=plots.SIZE, layout="constrained").subplots())
+    ax.figure.draw_without_rendering()
+    legend = ax.get_legend()
+    assert len({round(text.get_window_extent().y0) for text in legend.get_texts()}) == rows
+    assert legend.get_window_extent().width < ax.figure.bbox.width
+
+
 def test_two_designs(tmp_path):
     office = imsim.Scenario.load("office", SHORT)
     slow = office.with_({"topology.storage.service.append": "80ms"})
