@@ -318,8 +318,11 @@ def sweep(
     seed: in place of the scenario's own; all designs have the same.
     out: a folder in which each replication of each design is kept as soon as it is finished: a sweep that was
     interrupted, or
-        has grown, runs only what is missing. Another program, design or seed is not mixed up with it. At the end,
-        `sweep.csv` there is the frame.
+        has grown, runs only what is missing. Another program, design or seed is not mixed up with it: own parts and
+        metrics count by their code and by all that it refers to (globals, closures, classes, helpers in your own
+        modules, arrays by their content), installed packages by their versions. Not looked into are files that are
+        read, environment variables, and names put together at run time; a warning says of what else it cannot tell, and
+        then nothing is kept. At the end, `sweep.csv` there is the frame.
     progress: show a bar (on a terminal or in a notebook).
 
     Raises: UsageError, before anything is run.
