@@ -15,7 +15,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from imsim.analysis.budgets import Budget, Verdict
-from imsim.analysis.replications import Replications, to_json
+from imsim.analysis.replications import Replications, flaw_notes, to_json
 from imsim.core.exceptions import UsageError
 
 if TYPE_CHECKING:
@@ -172,6 +172,14 @@ class Capacity:
             told = ", ".join(f"{load:.4g}" for load in self.bracket.undecided)
             most = max(len(self.tried[load]) for load in self.bracket.undecided)
             notes.append(f"not told apart from the budget by {most} replications: {told}; more replications would")
+        # Too low a number cannot break an upper bound by mistake.
+        flaws = {
+            one.flaw(self.budget.metric)
+            for load, one in self.tried.items()
+            if self.bracket.verdicts[load] != "breaks" or not self.budget.is_kept_by(0.0)
+        }
+        for found in sorted(found for found in flaws if found):
+            notes += flaw_notes({self.budget.metric: found}, self.scenario.duration)
         if not self.bracket.is_monotone:
             notes.append("a higher load kept the budget where a lower one broke it: here more load is not always worse")
         return notes

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from imsim.analysis.intervals import CONFIDENCE, ENOUGH, Estimate, estimate, t_quantile
 from imsim.analysis.metrics import is_latency
-from imsim.analysis.replications import Replications, to_json
+from imsim.analysis.replications import Replications, flaw_notes, to_json
 from imsim.core.exceptions import UsageError
 
 if TYPE_CHECKING:
@@ -149,6 +149,8 @@ class Comparison:
             )
         if self.left_out:
             notes.append(f"{self.left_out} replications are without a partner on the other side, and left out")
+        flaws = {metric: self.a.flaw(metric) or self.b.flaw(metric) for metric in self.differences}
+        notes += flaw_notes(flaws, min(self.a.scenario.duration, self.b.scenario.duration))
         null = [metric for metric, one in self.differences.items() if one.absolute.value is None]
         if null:
             notes.append(f"null, as in some replication it falls among what never came: {', '.join(null)}")

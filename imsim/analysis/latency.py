@@ -98,32 +98,35 @@ def summarize(run: RunData) -> Summary:
     )
 
 
-def delivery_latencies(run: RunData, route: str | None = None) -> NDArray[np.float64]:
+def delivery_latencies(
+    run: RunData, route: str | None = None, *, since: int | None = None, until: int | None = None
+) -> NDArray[np.float64]:
     """From intended to shown, in ms, ascending, inf where it never was: for each device of each other member (the
     sender's own devices excepted) and each message that was intended after the warm-up, those rejected excepted.
 
     A device that was offline at the intended time waits from its return on, and one that was offline at the end for
-    nothing. `route`: only what came by push, or by sync."""
+    nothing. `route`: only what came by push, or by sync. `since`, `until`: only what was intended from then on, and
+    before then (ns), in place of the warm-up's end and the run's."""
     intents = run.messages["intent"].to_numpy(np.int64)
     intended = run.messages["intended_at"].to_numpy(np.int64)
     kept = (run.deliveries["role"] == Role.RECIPIENT) & (run.deliveries["outcome"] != DeliveryOutcome.ABSENT)
     if route is not None:
         kept &= (run.deliveries["route"] == route).fillna(False)
     rows = run.deliveries[kept]
-    since = intended[np.searchsorted(intents, rows["intent"].to_numpy(np.int64))]
-    warm = since >= _warmup_ns(run)
-    return _latencies(waits_since(run, rows, since)[warm], rows["delivered_at"][warm])
+    meant = intended[np.searchsorted(intents, rows["intent"].to_numpy(np.int64))]
+    counts = _counts(run, meant, since, until)
+    return _latencies(waits_since(run, rows, meant)[counts], rows["delivered_at"][counts])
 
 
-def ack_latencies(run: RunData) -> NDArray[np.float64]:
+def ack_latencies(run: RunData, *, since: int | None = None, until: int | None = None) -> NDArray[np.float64]:
     """From intended to the stored-ack at the sender, in ms, ascending, inf where it never came: for each message that
     was intended after the warm-up, those never sent included, those rejected excepted (they were answered), and those
-    without an answer whose sender was offline at the end."""
+    without an answer whose sender was offline at the end. `since`, `until`: as of `delivery_latencies`."""
     rows = run.messages[run.messages["outcome"] != Outcome.REJECTED]
     rows = rows[rows["acked_at"].notna() | ~was_away_at_end(run, rows)]
-    since = rows["intended_at"].to_numpy(np.int64)
-    warm = since >= _warmup_ns(run)
-    return _latencies(since[warm], rows["acked_at"][warm])
+    meant = rows["intended_at"].to_numpy(np.int64)
+    counts = _counts(run, meant, since, until)
+    return _latencies(meant[counts], rows["acked_at"][counts])
 
 
 def percentile(values: NDArray[np.float64], percent: int) -> float | None:
@@ -234,9 +237,9 @@ def labels(runs: Sequence[RunData]) -> list[str]:
     return [f"run {number}" for number in range(1, len(runs) + 1)]
 
 
-def _warmup_ns(run: RunData) -> int:
-    warmup: float = run.scenario.warmup
-    return round(warmup * 1e9)
+def _counts(run: RunData, meant: NDArray[np.int64], since: int | None, until: int | None) -> NDArray[np.bool_]:
+    counts = meant >= (round(run.scenario.warmup * 1e9) if since is None else since)
+    return counts if until is None else counts & (meant < until)
 
 
 def _latencies(since: NDArray[np.int64], until: pd.Series[int]) -> NDArray[np.float64]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 from imsim.analysis.metrics import Measures
 from imsim.analysis.replications import Sample
+from imsim.analysis.run_length import Behind
 from imsim.core.exceptions import UsageError
 from imsim.designs import fingerprint
 from imsim.designs.replicate import replication_seed
@@ -48,7 +50,8 @@ class FolderStore:
             before = self._kept.get(entry["key"], {})
             values = before.get("values", {}) | entry["values"]
             functions = before.get("functions", {}) | entry["functions"]
-            self._kept[entry["key"]] = entry | {"values": values, "functions": functions}
+            behind = before.get("behind", {}) | entry["behind"]
+            self._kept[entry["key"]] = entry | {"values": values, "functions": functions, "behind": behind}
         except (ValueError, TypeError, KeyError):
             pass  # torn: as if it were not there
 
@@ -61,7 +64,8 @@ class FolderStore:
             return None
         if any(entry["functions"].get(name) != source for name, source in self._functions.items()):
             return None
-        return Sample(replication, seed, entry["digest"], {name: entry["values"][name] for name in self._names})
+        behind = {name: Behind(*entry["behind"][name]) for name in self._names if name in entry["behind"]}
+        return Sample(replication, seed, entry["digest"], {name: entry["values"][name] for name in self._names}, behind)
 
     def put(self, scenario: Scenario, sample: Sample) -> None:
         key = self._key(scenario, sample.seed)
@@ -72,6 +76,7 @@ class FolderStore:
             "seed": sample.seed,
             "digest": sample.digest,
             "values": sample.values,
+            "behind": {name: astuple(one) for name, one in sample.behind.items()},
             "functions": self._functions,
         }
         # One write, so that lines of two processes do not mix.
