@@ -164,6 +164,13 @@ class Capacity:
             f"judged by the mean over replications of {self.budget.metric}, with its 95 % interval at each load; "
             "more load is taken to be never better"
         ]
+        arrivals = self.scenario.workload.arrivals.kind
+        if arrivals != "poisson":
+            holds = "workload.rate plays no part" if arrivals == "replay" else "what is found holds for this shape only"
+            notes.append(
+                f"arrivals are not steady here ({arrivals}): {holds}. For the highest load that the design bears for "
+                "long, set workload.arrivals=poisson"
+            )
         if self.keeps is None:
             notes.append(f"no load was found that keeps the budget: the lowest tried is {min(self.tried):.4g}")
         if self.breaks is None:

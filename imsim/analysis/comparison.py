@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from imsim.analysis.intervals import CONFIDENCE, ENOUGH, Estimate, estimate, t_quantile
-from imsim.analysis.metrics import is_latency
+from imsim.analysis.metrics import is_latency, least_of
 from imsim.analysis.replications import Replications, flaw_notes, to_json
 from imsim.core.exceptions import UsageError
 
@@ -219,7 +219,8 @@ def difference(metric: str, a: list[float], b: list[float]) -> Difference:
     saved = None
     if absolute.value is not None and len(paired) > 1 and (variance := statistics.variance(paired)):
         saved = (statistics.variance(a) + statistics.variance(b)) / variance
-    return Difference(metric, estimate(a), estimate(b), absolute, _relative(a, b, absolute), saved)
+    least = least_of(metric)
+    return Difference(metric, estimate(a, least), estimate(b, least), absolute, _relative(a, b, absolute), saved)
 
 
 def _relative(a: list[float], b: list[float], absolute: Estimate) -> Estimate:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from imsim.analysis import warmup
 from imsim.analysis.intervals import CONFIDENCE, ENOUGH, Estimate, estimate, is_precise
+from imsim.analysis.metrics import least_of
 from imsim.analysis.run import Run
 from imsim.analysis.run_length import Behind, Flaw, flaw, needed
 from imsim.core.exceptions import UsageError
@@ -57,7 +58,7 @@ class Replications:
         return len(self.samples)
 
     def __getitem__(self, metric: str) -> Estimate:
-        return estimate(self.values(metric))
+        return estimate(self.values(metric), least_of(metric))
 
     def __iter__(self) -> Iterator[Run]:
         return iter(self.runs)

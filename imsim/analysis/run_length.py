@@ -33,6 +33,7 @@ from typing import Literal
 from imsim.analysis.intervals import estimate
 from imsim.analysis.latency import ack_latencies, delivery_latencies, quantile
 from imsim.results import RunData
+from imsim.scenario import Scenario
 
 #: So many latencies of each run lie beyond a percentile that means something.
 BEYOND = 10
@@ -65,15 +66,15 @@ def behind(run: RunData, metrics: Sequence[str]) -> dict[str, Behind]:
         count = sum(map(len, parts))
         for metric, share in shares.items():
             halves = math.nan
-            if is_steady(run) and all(map(len, parts)):
+            if is_steady(run.scenario) and all(map(len, parts)):
                 halves = statistics.fmean(quantile(part, share * 100) for part in parts)
             found[metric] = Behind(count, halves)
     return found
 
 
-def is_steady(run: RunData) -> bool:
-    """Whether one part of the run is as another, but for luck."""
-    return run.scenario.workload.arrivals.kind in ("poisson", "bursts") and not run.scenario.faults
+def is_steady(scenario: Scenario) -> bool:
+    """Whether one part of a run is as another, but for luck."""
+    return scenario.workload.arrivals.kind in ("poisson", "bursts") and not scenario.faults
 
 
 def share_of(metric: str) -> Fraction | None:

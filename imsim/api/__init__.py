@@ -369,9 +369,9 @@ def capacity(
 
     It starts at the scenario's own load, doubles or halves it until the budget is kept at one load and broken at
     another (not beyond `low` and `high`, or 64 times either way), and bisects until they are `tolerance` apart. More
-    load is taken to be never better. At each load there are `replications` (5) at first, and up to `max_replications`
-    (40) where the interval of their mean does not tell whether the budget is kept; where it still does not, the load is
-    reported as undecided.
+    load is taken to be never better. At each load there are `replications` (5, and no fewer) at first, and up to
+    `max_replications` (40) where the interval of their mean does not tell whether the budget is kept; where it still
+    does not, the load is reported as undecided.
 
     budget: a `Budget` or its text; its metric may be one of your own `metrics`.
     over: the dotted path of the load.
@@ -391,8 +391,10 @@ def capacity(
         most=max(searching.MOST, replications or 0) if max_replications is None else max_replications,
         jobs=jobs,
     )
-    if asked.most < 2:
-        raise UsageError("max_replications: a budget is judged by an interval, which takes two or more")
+    if asked.replications < searching.FIRST:
+        raise UsageError(
+            f"replications: a load is judged by the interval of {searching.FIRST} or more, got {asked.replications}"
+        )
     store = None if out is None else FolderStore(Path(out), asked.measures)
     with Progress(progress) as bar:
         return searching.capacity(
