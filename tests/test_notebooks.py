@@ -14,6 +14,7 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 FEWER = {
     "02_validation": [("RUNS = 8 ", "RUNS = 2 "), ("CUT, RHO = 400,", "CUT, RHO = 50,")],
     "03_designs": [
+        ('duration="40s"', 'duration="5s"'),
         ("simulate(chat, replications=20)", "simulate(chat, replications=5)"),
         ("replications=20, precision={", "replications=5, max_replications=5, precision={"),
         ("replications=8\n", "replications=3\n"),
