@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import urllib.request
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from mixed_workload import SCENARIO
 
 import imsim
+from imsim.api.progress import Progress
 
 OFFICE = imsim.Scenario.load("office").with_({"duration": 4.0, "warmup": 0.0, "workload.rate": 1.0})
 
@@ -166,3 +168,14 @@ def test_bad_input_names_the_field():
         imsim.serve("ofice")
     with pytest.raises(imsim.UsageError, match="url"):
         imsim.loadtest("office", "127.0.0.1:80")
+
+
+def test_the_bar_says_what_is_done_and_how_far(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr("sys.stderr", Terminal())
+    with Progress(True) as bar:
+        bar.show("1 of 6 runs", 0.5)
+        assert str(bar._bar).startswith("1 of 6 runs:  50% |")

@@ -109,7 +109,7 @@ def test_a_sweep_is_a_table_a_picture_and_a_folder(command, tmp_path):
 
 
 def test_a_capacity_is_a_bracket(command):
-    arguments = ("capacity", "office", *SHORT, "--budget", "delivery.p99 < 1s", "--high", "0.5", "--replications", "2")
+    arguments = ("capacity", "office", *SHORT, "--budget", "delivery.p99 < 1s", "--high", "0.5")
     assert "is kept up to workload.rate = 0.5 at least" in command(*arguments)
     printed = json.loads(command(*arguments, "--json"))
     assert (printed["keeps"], printed["breaks"]) == (0.5, None)

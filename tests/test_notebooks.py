@@ -14,10 +14,11 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 FEWER = {
     "02_validation": [("RUNS = 8 ", "RUNS = 2 "), ("CUT, RHO = 400,", "CUT, RHO = 50,")],
     "03_designs": [
+        ('duration="40s"', 'duration="5s"'),
         ("simulate(chat, replications=20)", "simulate(chat, replications=5)"),
         ("replications=20, precision={", "replications=5, max_replications=5, precision={"),
         ("replications=8\n", "replications=3\n"),
-        ("tolerance=0.3, max_replications=12", "tolerance=1, replications=3, max_replications=3, high=9"),
+        ("tolerance=0.3, max_replications=12", "tolerance=1, max_replications=5, high=9"),
     ],
 }
 

@@ -12,6 +12,7 @@ from imsim.analysis.latency import Counts, Latency, Summary, compare_table, summ
 from imsim.analysis.metrics import Measures, Metrics, default_metrics
 from imsim.analysis.replications import Replications, Sample
 from imsim.analysis.run import Run, make_run, open_run
+from imsim.analysis.run_length import few_notes
 from imsim.analysis.sweep import Sweep
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Sweep",
     "compare_table",
     "default_metrics",
+    "few_notes",
     "make_run",
     "open_run",
     "summarize",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imsim.analysis.budgets import Budget, Verdict
-from imsim.analysis.replications import Replications, to_json
+from imsim.analysis.replications import Replications, flaw_notes, to_json
 from imsim.core.exceptions import UsageError
 
 if TYPE_CHECKING:
@@ -165,6 +165,13 @@ class Capacity:
             f"judged by the mean over replications of {self.budget.metric}, with its 95 % interval at each load; "
             "more load is taken to be never better"
         ]
+        arrivals = self.scenario.workload.arrivals.kind
+        if arrivals != "poisson":
+            holds = "workload.rate plays no part" if arrivals == "replay" else "what is found holds for this shape only"
+            notes.append(
+                f"arrivals are not steady here ({arrivals}): {holds}. For the highest load that the design bears for "
+                "long, set workload.arrivals=poisson"
+            )
         if self.keeps is None:
             notes.append(f"no load was found that keeps the budget: the lowest tried is {min(self.tried):.4g}")
         if self.breaks is None:
@@ -173,6 +180,14 @@ class Capacity:
             told = ", ".join(f"{load:.4g}" for load in self.bracket.undecided)
             most = max(len(self.tried[load]) for load in self.bracket.undecided)
             notes.append(f"not told apart from the budget by {most} replications: {told}; more replications would")
+        # Too low a number cannot break an upper bound by mistake.
+        flaws = {
+            one.flaw(self.budget.metric)
+            for load, one in self.tried.items()
+            if self.bracket.verdicts[load] != "breaks" or not self.budget.is_kept_by(0.0)
+        }
+        for found in sorted(found for found in flaws if found):
+            notes += flaw_notes({self.budget.metric: found}, self.scenario.duration)
         if not self.bracket.is_monotone:
             notes.append("a higher load kept the budget where a lower one broke it: here more load is not always worse")
         return notes

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from imsim.analysis.intervals import CONFIDENCE, ENOUGH, Estimate, estimate, t_quantile
-from imsim.analysis.metrics import is_latency
-from imsim.analysis.replications import Replications, to_json
+from imsim.analysis.metrics import is_latency, least_of
+from imsim.analysis.replications import Replications, flaw_notes, to_json
 from imsim.core.exceptions import UsageError
 
 if TYPE_CHECKING:
@@ -151,6 +151,8 @@ class Comparison:
             )
         if self.left_out:
             notes.append(f"{self.left_out} replications are without a partner on the other side, and left out")
+        flaws = {metric: self.a.flaw(metric) or self.b.flaw(metric) for metric in self.differences}
+        notes += flaw_notes(flaws, min(self.a.scenario.duration, self.b.scenario.duration))
         null = [metric for metric, one in self.differences.items() if one.absolute.value is None]
         if null:
             notes.append(f"null, as in some replication it falls among what never came: {', '.join(null)}")
@@ -232,7 +234,8 @@ def difference(metric: str, a: list[float], b: list[float]) -> Difference:
     saved = None
     if absolute.value is not None and len(paired) > 1 and (variance := statistics.variance(paired)):
         saved = (statistics.variance(a) + statistics.variance(b)) / variance
-    return Difference(metric, estimate(a), estimate(b), absolute, _relative(a, b, absolute), saved)
+    least = least_of(metric)
+    return Difference(metric, estimate(a, least), estimate(b, least), absolute, _relative(a, b, absolute), saved)
 
 
 def _relative(a: list[float], b: list[float], absolute: Estimate) -> Estimate:

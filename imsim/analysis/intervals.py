@@ -25,7 +25,7 @@ class Estimate:
 
     `value` is None if the statistic is not defined in some replication, because it falls among what never came or there
     was nothing to measure: then no mean is. `undefined` counts these replications. `low` and `high` are None
-    without `value`, and for one replication.
+    without `value`, and for one replication; `low` is 0 where the interval of what is never negative reaches below.
     """
 
     value: float | None
@@ -36,8 +36,8 @@ class Estimate:
 
     @property
     def half(self) -> float | None:
-        """Half the interval's width."""
-        return None if self.high is None or self.low is None else (self.high - self.low) / 2
+        """Half the interval's width, before anything was cut off."""
+        return None if self.high is None or self.value is None else self.high - self.value
 
     @property
     def relative(self) -> float | None:
@@ -53,8 +53,9 @@ class Estimate:
         return f"{self.value:.4g}{interval}"
 
 
-def estimate(values: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
-    """From one number of each replication; infinite or nan where the statistic is not defined there."""
+def estimate(values: Sequence[float], least: float = -math.inf) -> Estimate:
+    """From one number of each replication; infinite or nan where the statistic is not defined there. `least`: what no
+    such number can be below, and so no mean."""
     count = len(values)
     undefined = sum(not math.isfinite(value) for value in values)
     if undefined or not count:
@@ -62,8 +63,8 @@ def estimate(values: Sequence[float], confidence: float = CONFIDENCE) -> Estimat
     mean = statistics.fmean(values)
     if count == 1:
         return Estimate(mean, None, None, 1)
-    half = t_quantile((1 + confidence) / 2, count - 1) * statistics.stdev(values) / math.sqrt(count)
-    return Estimate(mean, mean - half, mean + half, count)
+    half = t_quantile((1 + CONFIDENCE) / 2, count - 1) * statistics.stdev(values) / math.sqrt(count)
+    return Estimate(mean, max(mean - half, least), mean + half, count)
 
 
 @lru_cache(maxsize=1024)

@@ -110,36 +110,40 @@ def summarize(run: RunData) -> Summary:
     )
 
 
-def counted_deliveries(run: RunData) -> pd.DataFrame:
+def counted_deliveries(run: RunData, *, since: int | None = None, until: int | None = None) -> pd.DataFrame:
     """The rows of `run.deliveries` that latencies are of, with two more columns, ns from the run's start: `intended_at`
     of the message, and `since`, from when on the device waited for it.
 
     That is: for each device of each other member (the sender's own devices excepted) and each message that was intended
     after the warm-up, those rejected excepted. A device that was offline at the intended time waits from its return on.
-    What is absent, recalled or shed is left out."""
+    What is absent, recalled or shed is left out. `since`, `until`: only what was intended from then on, and before then
+    (ns), in place of the warm-up's end and the run's."""
     intents = run.messages["intent"].to_numpy(np.int64)
     intended = run.messages["intended_at"].to_numpy(np.int64)
     waited_for = run.deliveries["outcome"].isin([DeliveryOutcome.DELIVERED, DeliveryOutcome.PENDING])
     rows = run.deliveries[(run.deliveries["role"] == Role.RECIPIENT) & waited_for]
     intended = intended[np.searchsorted(intents, rows["intent"].to_numpy(np.int64))]
-    since = waits_since(run, rows, intended)
-    return rows.assign(intended_at=intended, since=since)[intended >= _warmup_ns(run)]
+    waited = waits_since(run, rows, intended)
+    return rows.assign(intended_at=intended, since=waited)[_counts(run, intended, since, until)]
 
 
-def delivery_latencies(run: RunData, route: str | None = None) -> NDArray[np.float64]:
-    """Of the deliveries that count, from `since` (the intended time, unless the device was away by plan) to shown, in
-    ms, ascending, inf where it never was. `route`: only of what came by push, or by sync."""
-    rows = counted_deliveries(run)
+def delivery_latencies(
+    run: RunData, route: str | None = None, *, since: int | None = None, until: int | None = None
+) -> NDArray[np.float64]:
+    """Of the deliveries that count, from when the device waited (the intended time, unless it was away by plan) to
+    shown, in ms, ascending, inf where it never was. `route`: only of what came by push, or by sync. `since`, `until`:
+    as of `counted_deliveries`."""
+    rows = counted_deliveries(run, since=since, until=until)
     if route is not None:
         rows = rows[(rows["route"] == route).fillna(False)]
     return _latencies(rows["since"].to_numpy(np.int64), rows["delivered_at"])
 
 
-def last_latencies(run: RunData) -> NDArray[np.float64]:
+def last_latencies(run: RunData, *, since: int | None = None, until: int | None = None) -> NDArray[np.float64]:
     """Until the last recipient has it: for each message to a group or a chatroom the longest of its deliveries that
     count, in ms, ascending, inf where one never came. Devices that were away by plan at the intended time are not
-    waited for."""
-    rows = counted_deliveries(run)
+    waited for. `since`, `until`: as of `counted_deliveries`."""
+    rows = counted_deliveries(run, since=since, until=until)
     to_many = run.messages["intent"][run.messages["scene"] != Scene.P2P]
     rows = rows[(rows["since"] == rows["intended_at"]) & rows["intent"].isin(to_many)]
     latencies = (rows["delivered_at"] - rows["since"]).to_numpy(np.float64, na_value=np.inf) / _NS_PER_MS
@@ -147,15 +151,15 @@ def last_latencies(run: RunData) -> NDArray[np.float64]:
     return np.sort(longest.to_numpy(np.float64))
 
 
-def ack_latencies(run: RunData) -> NDArray[np.float64]:
+def ack_latencies(run: RunData, *, since: int | None = None, until: int | None = None) -> NDArray[np.float64]:
     """From intended to the stored-ack at the sender, in ms, ascending, inf where it never came: for each message that
     was intended after the warm-up, those never sent included, those rejected excepted (they were answered), and those
-    without an answer whose sender was offline at the end."""
+    without an answer whose sender was offline at the end. `since`, `until`: as of `counted_deliveries`."""
     rows = run.messages[run.messages["outcome"] != Outcome.REJECTED]
     rows = rows[rows["acked_at"].notna() | ~was_away_at_end(run, rows)]
-    since = rows["intended_at"].to_numpy(np.int64)
-    warm = since >= _warmup_ns(run)
-    return _latencies(since[warm], rows["acked_at"][warm])
+    meant = rows["intended_at"].to_numpy(np.int64)
+    counts = _counts(run, meant, since, until)
+    return _latencies(meant[counts], rows["acked_at"][counts])
 
 
 #: Which there are, by name. `last` is of nothing where all messages are p2p.
@@ -321,12 +325,12 @@ def _shed_of_recipients(run: RunData) -> int:
     rows = run.deliveries[run.deliveries["outcome"] == DeliveryOutcome.SHED]
     rows = rows[rows["role"] == Role.RECIPIENT]
     intended = run.messages.set_index("intent")["intended_at"]
-    return int((intended.loc[rows["intent"]] >= _warmup_ns(run)).sum())
+    return int(_counts(run, intended.loc[rows["intent"]].to_numpy(np.int64), None, None).sum())
 
 
-def _warmup_ns(run: RunData) -> int:
-    warmup: float = run.scenario.warmup
-    return round(warmup * 1e9)
+def _counts(run: RunData, meant: NDArray[np.int64], since: int | None, until: int | None) -> NDArray[np.bool_]:
+    counts = meant >= (round(run.scenario.warmup * 1e9) if since is None else since)
+    return counts if until is None else counts & (meant < until)
 
 
 def _latencies(since: NDArray[np.int64], until: pd.Series[int]) -> NDArray[np.float64]:

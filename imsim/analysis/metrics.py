@@ -61,6 +61,15 @@ def is_latency(name: str) -> bool:
     return name.partition(".")[0] in LATENCIES
 
 
+def least_of(name: str) -> float:
+    """What the metric is never below: 0 for latencies, counts and costs; of functions of one's own nothing is known."""
+    try:
+        check_name(name)
+    except UsageError:
+        return -math.inf
+    return 0.0
+
+
 @dataclass(frozen=True)
 class Measures:
     """What is measured in each replication: metrics by name, and functions of the user's own."""

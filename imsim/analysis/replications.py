@@ -6,14 +6,16 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from imsim.analysis import warmup
 from imsim.analysis.intervals import CONFIDENCE, ENOUGH, Estimate, estimate, is_precise
+from imsim.analysis.metrics import least_of
 from imsim.analysis.run import Run
+from imsim.analysis.run_length import Behind, Flaw, flaw, needed
 from imsim.core.exceptions import UsageError
 
 if TYPE_CHECKING:
@@ -25,12 +27,14 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Sample:
     """What is kept of one replication: its numbers (infinite where one falls among what never came, nan of nothing),
-    and the digest of the rows that they are of. `series` and `run` only where they were asked for."""
+    what stands behind the percentiles among them, and the digest of the rows that they are of. `series` and `run` only
+    where they were asked for."""
 
     replication: int
     seed: int
     digest: str
     values: dict[str, float]
+    behind: dict[str, Behind] = field(default_factory=dict)
     series: warmup.Series | None = None
     run: Run | None = None
 
@@ -54,7 +58,7 @@ class Replications:
         return len(self.samples)
 
     def __getitem__(self, metric: str) -> Estimate:
-        return estimate(self.values(metric))
+        return estimate(self.values(metric), least_of(metric))
 
     def __iter__(self) -> Iterator[Run]:
         return iter(self.runs)
@@ -121,8 +125,15 @@ class Replications:
 
     @property
     def is_precise(self) -> bool:
-        """Whether every precision that was asked for is reached (True if none was)."""
-        return all(is_precise(self[metric], share) for metric, share in self.precision.items())
+        """Whether every precision that was asked for is reached (True if none was). A percentile of runs that are too
+        short for it is not precise, however narrow its interval is."""
+        return all(
+            is_precise(self[metric], share) and self.flaw(metric) is None for metric, share in self.precision.items()
+        )
+
+    def flaw(self, metric: str) -> Flaw | None:
+        """What is wrong with a percentile's interval, if anything: see `imsim.analysis.run_length`."""
+        return flaw(metric, self.values(metric), [sample.behind for sample in self.samples])
 
     @property
     def notes(self) -> list[str]:
@@ -142,8 +153,11 @@ class Replications:
                 f"null in some of {len(self)} replications, because it falls among what never came or there was "
                 f"nothing to measure: {told}; there is no mean over all then"
             )
+        notes += flaw_notes({metric: self.flaw(metric) for metric in self.metrics}, self.scenario.duration)
         for metric, share in self.precision.items():
-            if not is_precise(self[metric], share):
+            if self.flaw(metric):
+                notes.append(f"{metric} does not count as precise, as the runs are too short for it")
+            elif not is_precise(self[metric], share):
                 notes.append(f"{metric} is not as precise as asked ({share:.3g} of its value) after {len(self)}")
         return notes
 
@@ -189,6 +203,23 @@ class Replications:
         html = table.where(table.notna(), "–").to_html(float_format=lambda value: f"{value:,.4g}", border=0)
         notes = "".join(f"<br><small>{escape(note)}</small>" for note in self.notes)
         return f"<div>{title}{html}<small>mean over replications, 95 % interval</small>{notes}</div>"
+
+
+def flaw_notes(flaws: Mapping[str, Flaw | None], duration: float) -> list[str]:
+    """A sentence for each kind of flaw, with the metrics that have it. `duration`: of the runs, seconds."""
+    notes = []
+    if few := [f"{metric} ({needed(metric):,})" for metric, found in flaws.items() if found == "few"]:
+        notes.append(
+            f"a run has fewer latencies than a percentile takes: {', '.join(few)}. With fewer it may be "
+            "off, and its interval miss it: lengthen `duration`"
+        )
+    if short := [metric for metric, found in flaws.items() if found == "short"]:
+        notes.append(
+            f"runs of {duration:g} s are too short for {', '.join(short)}: halves of them give clearly less, so it is "
+            "too low, and its interval misses. Lengthen `duration` (unless the service cannot keep up); more "
+            "replications do not help"
+        )
+    return notes
 
 
 def to_json(found: Estimate) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from imsim.analysis.comparison import difference
 from imsim.analysis.intervals import CONFIDENCE
 from imsim.analysis.replications import Replications, to_json
 from imsim.core.exceptions import UsageError
@@ -82,25 +82,45 @@ class Sweep:
         return pd.concat(parts, ignore_index=True)
 
     def pareto(self, x: str = _COST, y: str = _LATENCY) -> pd.DataFrame:
-        """The rows of `frame` that no other beats: none has less of both `x` and `y`. By the means; of two rows whose
-        intervals overlap the sweep does not tell which is better."""
+        """The Pareto front: the rows of `frame`, by ascending `x`, that have less `y` than any that has less `x`, and
+        by more than luck: the 95 % interval of the paired difference says so. See `ties` for the others that may be as
+        good."""
+        return self.frame.loc[self._front(x, y)[0]]
+
+    def ties(self, x: str = _COST, y: str = _LATENCY) -> pd.DataFrame:
+        """The rows of `frame` whose `y` is not told apart from that of the row on the front that has no more `x`: what
+        they have more of `x` is not known to be worth it."""
+        return self.frame.loc[self._front(x, y)[1]]
+
+    def _front(self, x: str, y: str) -> tuple[list[int], list[int]]:
+        """The numbers of the designs on the front, and of those tied with it."""
         for metric in (x, y):
             self._check(metric, self.metrics)
-        kept = self.frame.dropna(subset=[x, y]).sort_values([x, y])
-        best = math.inf
-        front = []
-        for place, value in kept[y].items():
-            if value < best:
-                best = value
-                front.append(place)
-        return kept.loc[front]
+        front: list[int] = []
+        ties: list[int] = []
+        for number in self.frame.dropna(subset=[x, y]).sort_values([x, y]).index:
+            if not front or (against := self._against(front[-1], number, y)) < 0:
+                front.append(number)
+            elif against == 0:
+                ties.append(number)
+        return front, ties
+
+    def _against(self, a: int, b: int, metric: str) -> int:
+        """-1 if b has less than a, 1 if it has more, 0 if that is not told: under common random numbers the difference
+        in each replication tells more than two intervals side by side."""
+        count = min(len(self[a]), len(self[b]))
+        found = difference(metric, self[a].values(metric)[:count], self[b].values(metric)[:count]).absolute
+        assert found.value is not None
+        low = found.value if found.low is None else found.low
+        high = found.value if found.high is None else found.high
+        return (low > 0) - (high < 0)
 
     def plot(self, x: str | None = None, y: str = _LATENCY, hue: str | None = None, ax: Axes | None = None) -> Axes:
         """What is traded for what.
 
-        x: a metric (what it costs, if there are prices): a point for each design, with intervals and the Pareto front.
-        Or
-            what was varied: lines. hue: what else was varied, by colour. y: a metric.
+        x: a metric (what it costs, if there are prices): a point for each design, with intervals and the Pareto front;
+            hollow where it is not told apart from the front (`ties`). Or what was varied: lines.
+        hue: what else was varied, by colour. y: a metric.
         """
         from imsim.analysis import tradeoffs
 

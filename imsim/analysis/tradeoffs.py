@@ -27,15 +27,21 @@ def draw(sweep: Sweep, x: str, y: str, hue: str | None, ax: Axes | None) -> Axes
     drawn = frame.dropna(subset=[y, *([x] if x in sweep.metrics else [])])
     groups = [(None, drawn)] if hue is None else [(value, drawn[drawn[hue] == value]) for value in frame[hue].unique()]
     is_objective = x in sweep.metrics
+    ties = set(sweep.ties(x, y).index) if is_objective else set()
     for number, (value, rows) in enumerate(groups):
         color = COLORS[number % len(COLORS)]
         label = None if value is None else f"{_short(hue)} = {_text(value)}"
         if is_objective:
-            _points(ax, rows, x, y, color, label)
+            tied = rows.index.isin(ties)
+            _points(ax, rows[~tied], x, y, color, label)
+            _points(ax, rows[tied], x, y, color, None if len(rows[~tied]) else label, hollow=True)
         else:
             _line(ax, frame, rows, x, y, color, label, aside=(number - (len(groups) - 1) / 2) * 0.012)
     if is_objective:
         _front(ax, sweep, x, y)
+        if ties:
+            label = "not told apart from the front"
+            ax.plot([], [], "o", markersize=5, markerfacecolor="white", color=GREY, label=label)
     missing = len(frame) - len(drawn)
     title = f"{sweep.base.name}: {y} against {x}"
     if missing:
@@ -118,7 +124,9 @@ def draw_capacity(capacity: Capacity, ax: Axes | None) -> Axes:
     return ax
 
 
-def _points(ax: Axes, rows: pd.DataFrame, x: str, y: str, color: str, label: str | None) -> None:
+def _points(ax: Axes, rows: pd.DataFrame, x: str, y: str, color: str, label: str | None, hollow: bool = False) -> None:
+    if rows.empty:
+        return
     ax.errorbar(
         rows[x],
         rows[y],
@@ -126,6 +134,7 @@ def _points(ax: Axes, rows: pd.DataFrame, x: str, y: str, color: str, label: str
         yerr=_errors(rows, y),
         fmt="o",
         markersize=5,
+        markerfacecolor="white" if hollow else color,
         elinewidth=1,
         capsize=2,
         color=color,
@@ -134,12 +143,16 @@ def _points(ax: Axes, rows: pd.DataFrame, x: str, y: str, color: str, label: str
 
 
 def _front(ax: Axes, sweep: Sweep, x: str, y: str) -> None:
-    """The designs that no other beats, joined, lettered, and named in the legend, where no name covers another."""
+    """The designs of the front, joined, with letters in their points, and named in the legend, where no name covers
+    another."""
     front = sweep.pareto(x, y)
     ax.plot(front[x], front[y], drawstyle="steps-post", color=GREY, linewidth=1, linestyle="--", label="Pareto front")
     for number, (_, row) in enumerate(front.iterrows()):
         letter = chr(ord("A") + number % 26)
-        ax.annotate(letter, (row[x], row[y]), xytext=(5, 4), textcoords="offset points", fontsize=10, color=GREY)
+        ax.plot(row[x], row[y], "o", markersize=13, color=GREY, zorder=3)
+        ax.annotate(
+            letter, (row[x], row[y]), ha="center", va="center_baseline", fontsize=9, fontweight="bold", color="white"
+        )
         text = ", ".join(f"{_short(column)} = {_text(row[column])}" for column in sweep.varied)
         ax.plot([], [], " ", label=f"{letter}: {text}")
 

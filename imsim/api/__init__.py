@@ -327,8 +327,11 @@ def sweep(
     seed: in place of the scenario's own; all designs have the same.
     out: a folder in which each replication of each design is kept as soon as it is finished: a sweep that was
     interrupted, or
-        has grown, runs only what is missing. Another program, design or seed is not mixed up with it. At the end,
-        `sweep.csv` there is the frame.
+        has grown, runs only what is missing. Another program, design or seed is not mixed up with it: own parts and
+        metrics count by their code and by all that it refers to (globals, closures, classes, helpers in your own
+        modules, arrays by their content), installed packages by their versions. Not looked into are files that are
+        read, environment variables, and names put together at run time; a warning says of what else it cannot tell, and
+        then nothing is kept. At the end, `sweep.csv` there is the frame.
     progress: show a bar (on a terminal or in a notebook).
 
     Raises: UsageError, before anything is run.
@@ -375,9 +378,9 @@ def capacity(
 
     It starts at the scenario's own load, doubles or halves it until the budget is kept at one load and broken at
     another (not beyond `low` and `high`, or 64 times either way), and bisects until they are `tolerance` apart. More
-    load is taken to be never better. At each load there are `replications` (5) at first, and up to `max_replications`
-    (40) where the interval of their mean does not tell whether the budget is kept; where it still does not, the load is
-    reported as undecided.
+    load is taken to be never better. At each load there are `replications` (5, and no fewer) at first, and up to
+    `max_replications` (40) where the interval of their mean does not tell whether the budget is kept; where it still
+    does not, the load is reported as undecided.
 
     budget: a `Budget` or its text; its metric may be one of your own `metrics`.
     over: the dotted path of the load.
@@ -397,8 +400,10 @@ def capacity(
         most=max(searching.MOST, replications or 0) if max_replications is None else max_replications,
         jobs=jobs,
     )
-    if asked.most < 2:
-        raise UsageError("max_replications: a budget is judged by an interval, which takes two or more")
+    if asked.replications < searching.FIRST:
+        raise UsageError(
+            f"replications: a load is judged by the interval of {searching.FIRST} or more, got {asked.replications}"
+        )
     store = None if out is None else FolderStore(Path(out), asked.measures)
     with Progress(progress) as bar:
         return searching.capacity(

@@ -14,7 +14,7 @@ class Progress:
             warnings.simplefilter("ignore")  # of tqdm, about notebook widgets that are not installed
             from tqdm.auto import tqdm
 
-        form = "{desc}: {percentage:3.0f}% |{bar}| {elapsed}"
+        form = "{desc}{percentage:3.0f}% |{bar}| {elapsed}"
         self._bar: Any = tqdm(total=1.0, leave=False, disable=None if shown else True, bar_format=form)
 
     def __enter__(self) -> Progress:

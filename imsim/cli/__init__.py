@@ -360,8 +360,14 @@ def _show(run: Run, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(run.to_json_dict()))
         return
+    from imsim.analysis import few_notes
+
     click.echo(str(run))
     click.echo(f"\nrun     {run.path}\ndigest  {run.digest}")
+    if run.world == "sim":
+        click.echo("note: one run has one kind of luck, and its numbers no intervals: --replications 20 gives them")
+    for note in few_notes(run):
+        click.echo(f"note: {note}")
 
 
 for command in (compare, sweep, capacity):

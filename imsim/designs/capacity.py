@@ -12,7 +12,7 @@ from imsim.core.exceptions import UsageError
 from imsim.designs.replicate import Asked, Progress, Store, replicate
 from imsim.scenario import Scenario
 
-#: Far from the budget a few replications tell; near to it they are more and more.
+#: Far from the budget a few replications tell; near to it they are more and more. Fewer than these tell nothing.
 FIRST = 5
 MOST = 40
 

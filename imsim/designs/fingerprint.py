@@ -1,38 +1,70 @@
 """Whether a design is the very same as one that was run before, in another process: a digest of all that its rows
-follow from."""
+follow from.
+
+What is one's own (a metric, a distribution, a station, a placement) counts by what it consists of and refers to:
+
+- a function by its code, its defaults, what it has closed over, and the globals that its code names, each again in this
+  way: values, classes, and functions of one's own modules, cells and scripts;
+- a class by its bases and all its attributes, an object by its class and the state that pickle would write, so an array
+  or a DataFrame by its content;
+- what an installed package, or Python itself, defines by its name and the package's version;
+- what imsim defines by its name, and all of imsim's code by `program`.
+
+Not looked into: files that are read, environment variables, and names that are put together while it runs
+(`getattr(module, name)`).
+
+No library does that. joblib.hash takes functions by name, whatever their code; and cloudpickle's bytes hold a random
+number for each class of `__main__`, names of files, and sets in the order of the day, so they differ from process to
+process.
+"""
 
 from __future__ import annotations
 
+import copyreg
+import dis
 import functools
 import hashlib
+import importlib
 import inspect
 import json
-from collections.abc import Callable, Mapping
+import platform
+import site
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
 from enum import Enum
+from importlib import metadata
 from pathlib import Path
+from types import CodeType, FunctionType, MappingProxyType, ModuleType
 from typing import Any
 
 from pydantic import BaseModel
 
 from imsim.scenario import Scenario
 
-# What rows and numbers are made by; pictures and tables may change without a run becoming another one.
-_SOURCES = ("core", "scenario", "sim", "results", "analysis/latency.py", "analysis/metrics.py", "analysis/cost.py")
+# What rows and numbers are made by.
+_SOURCES = ("core", "scenario", "sim", "results", "analysis")
 
 # Of these the rows do not depend on, or they are told apart otherwise.
 _ASIDE = {"name", "title", "seed"}
 
+_MISSING = object()
+_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE
+
+
+class CannotTellError(Exception):
+    """There is something of which it cannot be told whether it is what it was; the text says what."""
+
 
 def design(scenario: Scenario) -> str:
-    """Of everything in the scenario but its name and seed. A part of one's own (a distribution, a policy, a station)
-    counts by its source and its values; what it calls is not looked into."""
-    fields = {name: _plain(getattr(scenario, name)) for name in type(scenario).model_fields if name not in _ASIDE}
-    return _digest(fields)
+    """Of everything in the scenario but its name and seed. Raises: CannotTellError."""
+    fields = {name: getattr(scenario, name) for name in type(scenario).model_fields if name not in _ASIDE}
+    return _digest(fields, f"an own part of {scenario.name}")
 
 
 def function(one: Callable[..., object]) -> str:
-    """Of a function of one's own: its source, defaults, and what it has closed over."""
-    return _digest(_plain(one))
+    """Of a function of one's own. Raises: CannotTellError."""
+    return _digest(one, f"metric {getattr(one, '__name__', type(one).__name__)}")
 
 
 @functools.cache
@@ -41,72 +73,224 @@ def program() -> str:
     root = Path(__file__).parents[1]
     sha = hashlib.sha256()
     for name in _SOURCES:
-        path = root / name
-        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+        for file in sorted((root / name).rglob("*.py")):
             sha.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes())
     return sha.hexdigest()
 
 
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def _plain(value: Any) -> object:
-    """As JSON can hold it; equal for equal things, in whichever process."""
-    if value is None or isinstance(value, bool | int | str) or type(value) is float:
-        return value
-    if isinstance(value, Enum):
-        return _plain(value.value)
-    if isinstance(value, Mapping):
-        # Equal in whatever order they stand.
-        return sorted(([_plain(key), _plain(item)] for key, item in value.items()), key=repr)
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, set | frozenset):
-        return ["set", *sorted((_plain(item) for item in value), key=repr)]
-    if inspect.iscode(value):
-        return ["code", value.co_code.hex(), list(value.co_names), _plain(value.co_consts)]
-    if isinstance(value, functools.partial):
-        return ["partial", _plain(value.func), _plain(value.args), _plain(value.keywords)]
-    if isinstance(value, type):
-        return _class(value)
-    if inspect.ismethod(value):
-        return ["method", _plain(value.__self__), value.__name__]
-    if inspect.isfunction(value):
-        cells = [cell.cell_contents for cell in value.__closure__ or ()]
-        closed = [_plain(item) for item in cells if item is not value]  # it may call itself
-        return ["function", *_function(value), _plain(value.__defaults__), _plain(value.__kwdefaults__), closed]
-    kind = type(value)
-    if isinstance(value, BaseModel):
-        fields = {name: _plain(getattr(value, name)) for name in kind.model_fields}
-        return [*_class(kind), fields]
-    if hasattr(value, "__dict__"):
-        return [*_class(kind), _plain(vars(value))]
-    return [kind.__qualname__, repr(value)]
-
-
-def _is_ours(one: Any) -> bool:
-    """What imsim defines is covered by `program`."""
-    return str(one.__module__).partition(".")[0] == "imsim"
-
-
-def _function(one: Any) -> list[object]:
-    one = inspect.unwrap(one)  # the methods of own distributions are wrapped, all alike
-    # By the code, not the source: of two lambdas in one line that is the same.
-    return [f"{one.__module__}.{one.__qualname__}"] if _is_ours(one) else [one.__qualname__, _plain(one.__code__)]
-
-
-def _class(one: type) -> list[object]:
-    """By the source, and that of its bases; by the code of its functions where there is no source."""
-    if _is_ours(one) or one.__module__ == "builtins":
-        return ["class", f"{one.__module__}.{one.__qualname__}"]
+def _digest(value: object, of: str) -> str:
     try:
-        source: object = inspect.getsource(one)
-    except (OSError, TypeError):
-        # As in a notebook: its functions, and its plain values.
-        source = [
-            [name, _function(item) if inspect.isfunction(item) else _plain(item)]
+        return _hash(_Walk().plain(value))
+    except CannotTellError as error:
+        raise CannotTellError(f"{of} refers to {error}") from None
+    except RecursionError:
+        raise CannotTellError(f"{of} refers to what is nested too deeply") from None
+
+
+def _hash(plain: object) -> str:
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+class _Walk:
+    """Through a value and all that it refers to, once."""
+
+    def __init__(self) -> None:
+        self._done: dict[int, tuple[object, str]] = {}  # by id; held, so that its id is its own
+        self._under_way: dict[int, int] = {}  # by id: how deep
+
+    def plain(self, value: Any) -> object:
+        """As JSON can hold it; equal for equal things, in whichever process."""
+        if value is None or isinstance(value, bool) or type(value) in (int, float, str):
+            return value
+        if isinstance(value, bytes | bytearray):
+            return ["bytes", hashlib.sha256(value).hexdigest()]
+        if id(value) in self._done:
+            return self._done[id(value)][1]
+        if id(value) in self._under_way:
+            return ["again", self._under_way[id(value)]]
+        self._under_way[id(value)] = len(self._under_way)
+        try:
+            found = _hash(self._parts(value))
+        finally:
+            del self._under_way[id(value)]
+        self._done[id(value)] = (value, found)
+        return found
+
+    def _parts(self, value: Any) -> object:
+        if type(value) in (dict, MappingProxyType):
+            # Equal in whatever order they stand.
+            return ["mapping", *sorted(([self.plain(key), self.plain(item)] for key, item in value.items()), key=repr)]
+        if type(value) in (list, tuple):
+            return [self.plain(item) for item in value]
+        if type(value) in (set, frozenset):
+            return ["set", *sorted((self.plain(item) for item in value), key=repr)]
+        if isinstance(value, CodeType):
+            return self._code(value)
+        if isinstance(value, ModuleType):
+            return ["module", *_where(value.__name__)]
+        if isinstance(value, type):
+            return self._class(value)
+        if isinstance(value, FunctionType):
+            return self._function(value)
+        if inspect.ismethod(value):
+            return ["method", self.plain(value.__self__), self.plain(value.__func__)]
+        if isinstance(value, staticmethod | classmethod):
+            return [type(value).__name__, self.plain(value.__func__)]
+        if isinstance(value, property):
+            return ["property", *map(self.plain, (value.fget, value.fset, value.fdel))]
+        if isinstance(value, functools.cached_property):
+            return ["property", self.plain(value.func)]
+        if isinstance(value, Enum):
+            return [self.plain(type(value)), value.name]
+        if isinstance(value, BaseModel):
+            # Not by its state, in which it would matter which fields were given and which left at their defaults.
+            fields = {name: getattr(value, name) for name in type(value).model_fields}
+            private = None if _is_imsims(type(value)) else value.__pydantic_private__
+            return [self.plain(type(value)), self.plain(fields), self.plain(private)]
+        if inspect.isfunction(wrapped := getattr(value, "__wrapped__", None)):  # as by functools.cache
+            return [self.plain(type(value)), self.plain(wrapped)]
+        return self._state(value)
+
+    def _state(self, value: Any) -> object:
+        """What pickle would write: how it is made, from what, and with which content."""
+        reduce = copyreg.dispatch_table.get(type(value))
+        try:
+            made = reduce(value) if reduce else value.__reduce_ex__(4)
+            if isinstance(made, str):
+                return [*_where(getattr(value, "__module__", None) or type(value).__module__), made]
+            maker, arguments, state, items, pairs = (*made, None, None, None)[:5]
+            content = [list(part) if isinstance(part, Iterator) else part for part in (items, pairs)]
+        except RecursionError:
+            raise
+        except Exception as error:
+            raise CannotTellError(f"a {type(value).__qualname__} ({error})") from None
+        return [*map(self.plain, (maker, arguments, state, *content))]
+
+    def _code(self, code: CodeType) -> list[object]:
+        # Not the source: of two lambdas in one line that is the same, and a prompt has none.
+        parts = (
+            code.co_code,
+            code.co_exceptiontable,
+            code.co_names,
+            code.co_varnames,
+            code.co_freevars,
+            code.co_consts,
+        )
+        counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
+        return [*map(self.plain, parts), *counts]
+
+    def _function(self, one: FunctionType) -> list[object]:
+        where = [] if one.__module__ == "builtins" else _where(one.__module__)  # which has none that are of Python
+        closed = [self.plain(_content(cell)) for cell in one.__closure__ or ()]
+        if where:
+            return ["function", *where, one.__qualname__, closed]
+        globals_ = {name: self.plain(value) for name, value in sorted(_referred(one.__code__, one.__globals__).items())}
+        given = [self.plain(part) for part in (one.__defaults__, one.__kwdefaults__, vars(one))]
+        return ["function", one.__qualname__, self._code(one.__code__), *given, closed, globals_]
+
+    def _class(self, one: type) -> list[object]:
+        # What is made where no module is named passes for one of "builtins", which are no heap types.
+        is_made_here = one.__module__ == "builtins" and one.__flags__ & _HEAP_TYPE
+        if not is_made_here and (where := _where(one.__module__)):
+            return ["class", *where, one.__qualname__]
+        # Of what has dunder names only the methods: the rest is Python's, or pydantic's.
+        own = {
+            name: self.plain(item)
             for name, item in sorted(vars(one).items())
-            if inspect.isfunction(item) or (isinstance(item, bool | int | float | str) and not name.startswith("__"))
-        ]
-    return ["class", one.__qualname__, source, *(_class(base) for base in one.__bases__)]
+            if not name.startswith(("__", "_abc_"))
+            or inspect.isfunction(item)
+            or isinstance(item, staticmethod | classmethod)
+        }
+        fields: list[object] = []
+        if issubclass(one, BaseModel):
+            fields = [
+                [name, repr(field.annotation), *map(self.plain, (field.default, field.default_factory, field.metadata))]
+                for name, field in one.model_fields.items()
+            ]
+        return ["class", one.__qualname__, own, fields, *map(self.plain, one.__bases__)]
+
+
+def _referred(code: CodeType, globals_: dict[str, Any]) -> dict[str, object]:
+    """The globals that the code names, by their names; of modules of one's own what it names of them."""
+    found: dict[str, object] = {}
+    instructions = list(dis.get_instructions(code))
+    for place, instruction in enumerate(instructions):
+        name = instruction.argval
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            value = globals_.get(name, _MISSING)
+        elif instruction.opname == "IMPORT_NAME":
+            level = instructions[place - 2].argval  # how many dots
+            try:
+                value = importlib.import_module("." * level + name, globals_.get("__package__"))
+            except ImportError:
+                continue
+        else:
+            continue
+        if isinstance(value, ModuleType):
+            _of_module(name, value, code.co_names, found)
+        elif value is not _MISSING:
+            found[name] = value
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            found |= _referred(constant, globals_)
+    return found
+
+
+def _of_module(name: str, module: ModuleType, names: tuple[str, ...], found: dict[str, object]) -> None:
+    if name in found:
+        return
+    found[name] = module
+    if _where(module.__name__):
+        return
+    for attribute in names:
+        value = vars(module).get(attribute, _MISSING)
+        if isinstance(value, ModuleType):
+            _of_module(f"{name}.{attribute}", value, names, found)
+        elif value is not _MISSING:
+            found[f"{name}.{attribute}"] = value
+
+
+def _content(cell: Any) -> object:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return "nothing yet"
+
+
+def _is_imsims(one: type) -> bool:
+    return one.__module__.partition(".")[0] == "imsim"
+
+
+@functools.cache
+def _where(name: str | None) -> list[str]:
+    """The module, with the version of what it belongs to; nothing for a module, a script or a cell of one's own."""
+    if not name or name == "__main__":
+        return []
+    top = name.partition(".")[0]
+    if top == "imsim":
+        return [name]
+    module = sys.modules.get(top)
+    found = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), None)
+    if found is None:
+        return [name, platform.python_version()] if top in sys.stdlib_module_names else []
+    file = Path(found).resolve()
+    if any(map(file.is_relative_to, _folders("purelib", "platlib"))):
+        return [name, str(getattr(module, "__version__", None) or _version(top))]
+    # By the file: a script of one's own may be called as a module of Python's.
+    return [name, platform.python_version()] if any(map(file.is_relative_to, _folders("stdlib", "platstdlib"))) else []
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:  # what is installed is called otherwise
+        return ""
+
+
+@functools.cache
+def _folders(*kinds: str) -> frozenset[Path]:
+    """Where packages are put. One that is installed to be edited lies elsewhere, and is looked into."""
+    folders = [sysconfig.get_path(kind) for kind in kinds]
+    if "purelib" in kinds:
+        folders += [site.getusersitepackages(), *site.getsitepackages()]
+    return frozenset(Path(folder).resolve() for folder in folders)

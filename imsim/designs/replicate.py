@@ -18,6 +18,7 @@ from imsim.analysis import Run
 from imsim.analysis.intervals import estimate, is_precise, next_count
 from imsim.analysis.metrics import Measures, Metrics
 from imsim.analysis.replications import Replications, Sample
+from imsim.analysis.run_length import behind, flaw
 from imsim.analysis.warmup import Series
 from imsim.core.exceptions import UsageError
 from imsim.scenario import Scenario
@@ -89,10 +90,16 @@ class Asked:
 
     def wants_more(self, samples: Sequence[Sample]) -> bool:
         """Whether the precision is not reached yet, but may be."""
-        known = [
-            (estimate([sample.values[name] for sample in samples]), share) for name, share in self.precision.items()
-        ]
-        return not any(found.undefined for found, _ in known) and not all(is_precise(*one) for one in known)
+        stands = [sample.behind for sample in samples]
+        wanting = False
+        for name, share in self.precision.items():
+            values = [sample.values[name] for sample in samples]
+            found = estimate(values)
+            if found.undefined:
+                return False
+            # What is wrong with a percentile of short runs more of them do not mend.
+            wanting = wanting or not (is_precise(found, share) or flaw(name, values, stands))
+        return wanting
 
 
 def replication_seed(seed: int, replication: int) -> int:
@@ -118,8 +125,8 @@ def replicate(
     same messages and the same luck (common random numbers), and are compared pair by pair.
 
     With a precision, a design gets more replications, in steps that are the same everywhere, until it is reached, or
-    `asked.most` is, or a replication shows that it never can be (a number that is null). `wants_more` is another such
-    rule, in place of the precision's.
+    `asked.most` is, or they show that it never can be: a number is null, or the runs are too short for a percentile.
+    `wants_more` is another such rule, in place of the precision's.
     """
     wants_more = wants_more or asked.wants_more
     found: list[dict[int, Sample]] = [{} for _ in designs]
@@ -193,6 +200,7 @@ def _one(number: int, design: Scenario, replication: int, asked: Asked) -> tuple
         seed,
         run.digest,
         asked.measures(run),
+        behind(run, asked.measures.names),
         Series.of(run) if asked.series else None,
         # Without the DataFrames that measuring has made of the tables.
         Run(run.tables, scenario, run.manifest) if asked.keep == "runs" else None,

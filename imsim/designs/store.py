@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import warnings
+from collections.abc import Callable
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 from imsim.analysis.metrics import Measures
 from imsim.analysis.replications import Sample
+from imsim.analysis.run_length import Behind
 from imsim.core.exceptions import UsageError
 from imsim.designs import fingerprint
 from imsim.designs.replicate import replication_seed
@@ -26,9 +30,9 @@ class FolderStore:
 
     def __init__(self, folder: Path, measures: Measures) -> None:
         self._names = measures.all
-        self._functions = {name: fingerprint.function(one) for name, one in measures.functions.items()}
+        self._functions = {name: _known(fingerprint.function, one) for name, one in measures.functions.items()}
         self._path = folder / FILE
-        self._designs: dict[int, tuple[Scenario, str]] = {}
+        self._designs: dict[int, tuple[Scenario, str | None]] = {}
         self._kept: dict[str, dict[str, Any]] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -46,26 +50,33 @@ class FolderStore:
             before = self._kept.get(entry["key"], {})
             values = before.get("values", {}) | entry["values"]
             functions = before.get("functions", {}) | entry["functions"]
-            self._kept[entry["key"]] = entry | {"values": values, "functions": functions}
+            behind = before.get("behind", {}) | entry["behind"]
+            self._kept[entry["key"]] = entry | {"values": values, "functions": functions, "behind": behind}
         except (ValueError, TypeError, KeyError):
             pass  # torn: as if it were not there
 
     def get(self, scenario: Scenario, replication: int) -> Sample | None:
         """What is known of this replication, if everything that is measured is."""
         seed = replication_seed(scenario.seed, replication)
-        entry = self._kept.get(self._key(scenario, seed))
+        key = self._key(scenario, seed)
+        entry = self._kept.get(key) if key else None
         if entry is None or not all(name in entry["values"] for name in self._names):
             return None
         if any(entry["functions"].get(name) != source for name, source in self._functions.items()):
             return None
-        return Sample(replication, seed, entry["digest"], {name: entry["values"][name] for name in self._names})
+        behind = {name: Behind(*entry["behind"][name]) for name in self._names if name in entry["behind"]}
+        return Sample(replication, seed, entry["digest"], {name: entry["values"][name] for name in self._names}, behind)
 
     def put(self, scenario: Scenario, sample: Sample) -> None:
+        key = self._key(scenario, sample.seed)
+        if key is None:
+            return
         entry = {
-            "key": self._key(scenario, sample.seed),
+            "key": key,
             "seed": sample.seed,
             "digest": sample.digest,
             "values": sample.values,
+            "behind": {name: astuple(one) for name, one in sample.behind.items()},
             "functions": self._functions,
         }
         # One write, so that lines of two processes do not mix.
@@ -73,11 +84,24 @@ class FolderStore:
             file.write(f"{self._begin}{json.dumps(entry)}\n")
         self._begin = ""
 
-    def _key(self, scenario: Scenario, seed: int) -> str:
-        known = self._designs.get(id(scenario))
-        if known is None:
-            known = self._designs[id(scenario)] = (
-                scenario,
-                fingerprint.design(scenario),
-            )  # held, so that its id is its own
-        return f"{known[1]}:{seed}:{fingerprint.program()}"
+    def _key(self, scenario: Scenario, seed: int) -> str | None:
+        """None if it cannot be told whether anything else is the same."""
+        if id(scenario) not in self._designs:
+            # Held, so that its id is its own.
+            self._designs[id(scenario)] = (scenario, _known(fingerprint.design, scenario))
+        design = self._designs[id(scenario)][1]
+        return (
+            None if design is None or None in self._functions.values() else f"{design}:{seed}:{fingerprint.program()}"
+        )
+
+
+def _known(told: Callable[[Any], str], one: object) -> str | None:
+    try:
+        return told(one)
+    except fingerprint.CannotTellError as error:
+        warnings.warn(
+            f"out: {error}, so it cannot be told whether that is what it was in an earlier run: nothing is taken from "
+            "the folder or kept there",
+            stacklevel=2,
+        )
+        return None

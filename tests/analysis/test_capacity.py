@@ -7,6 +7,7 @@ import imsim
 from imsim.analysis.budgets import Budget
 from imsim.analysis.capacity import Bracket, Capacity, load_of, search
 from imsim.analysis.replications import Replications, Sample
+from imsim.analysis.run_length import Behind
 from imsim.scenario import Scenario
 
 
@@ -86,6 +87,33 @@ def test_it_tells_what_was_tried_and_what_that_means():
     assert FOUND.to_json_dict()["undecided"] == [1.5]
     assert "<b>tiny</b>" in FOUND._repr_html_()
     assert repr(FOUND).startswith("<Capacity of tiny: ")
+
+
+def test_arrivals_that_are_not_steady_are_said():
+    told = {
+        kind: " ".join(Capacity(scenario, FOUND.budget, FOUND.over, FOUND.bracket, FOUND.tried).notes)
+        for kind, scenario in {
+            "poisson": Scenario(),
+            "ramp": Scenario.load("capacity"),
+            "replay": Scenario().with_({"workload.arrivals": [0.5, 1.0]}),
+        }.items()
+    }
+    assert "steady" not in told["poisson"]
+    assert "(ramp): what is found holds for this shape only" in told["ramp"]
+    assert "set workload.arrivals=poisson" in told["ramp"]
+    assert "(replay): workload.rate plays no part" in told["replay"]
+
+
+def test_runs_that_are_too_short_are_said_unless_they_break_the_budget():
+    def notes(verdict, budget="delivery.p99 < 200ms"):
+        samples = [Sample(r, r, "", {"delivery.p99": 50.0}, {"delivery.p99": Behind(10, 50.0)}) for r in range(5)]
+        tried = {1.0: Replications(Scenario(), samples)}
+        return " ".join(Capacity(Scenario(), Budget(budget), "workload.rate", Bracket({1.0: verdict}), tried).notes)
+
+    assert "delivery.p99 (1,000)" in notes("keeps")
+    assert "delivery.p99 (1,000)" in notes("undecided")
+    assert "delivery.p99 (1,000)" not in notes("breaks")
+    assert "delivery.p99 (1,000)" in notes("breaks", "delivery.p99 > 200ms")
 
 
 def test_what_was_not_found_is_said():

@@ -16,10 +16,17 @@ def make(*values, precision=None):
 
 def test_summary_and_frame():
     replications = make(1.0, 2.0, 3.0)
-    assert replications.summary().loc["delivery.p99"].round(3).tolist() == [2, -0.484, 4.484, 1.242, 1, 3, 0]
+    assert replications.summary().loc["delivery.p99"].round(3).tolist() == [2, 0, 4.484, 1.242, 1, 3, 0]
     assert list(replications.frame.columns) == ["replication", "seed", "digest", "delivery.p99", "lost"]
     assert replications.frame["delivery.p99"].tolist() == [1, 2, 3]
     assert replications["lost"].high == 0
+
+
+def test_an_interval_of_what_is_never_negative_ends_at_0_and_is_no_narrower_for_that():
+    samples = [Sample(r, r, "", {"ack.p50": value, "own": value}) for r, value in enumerate((1.0, 3.0))]
+    found = Replications(Scenario(name="tiny"), samples)
+    assert (found["ack.p50"].low, found["own"].low) == (0, pytest.approx(-10.706, abs=0.001))
+    assert found["ack.p50"].half == found["own"].half == pytest.approx(12.706, abs=0.001)
 
 
 def test_what_is_lost_in_one_replication_is_null_over_all_and_said():
@@ -60,7 +67,7 @@ def test_texts():
     assert "note: null in some" in str(replications)
     assert "<b>tiny</b>" in replications._repr_html_()
     assert repr(replications) == "<Replications of tiny: 2 from seed 1>"
-    assert str(make(1.0, 3.0)["delivery.p99"]) == "2 [-10.71, 14.71]"
+    assert str(make(1.0, 3.0)["delivery.p99"]) == "2 [0, 14.71]"
 
 
 def test_no_steady_state_is_a_warning():

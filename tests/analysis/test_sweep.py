@@ -57,6 +57,31 @@ def test_the_front_is_of_those_that_no_other_beats():
         SWEEP.pareto(y="lost")
 
 
+NOISE = make(
+    ((1,), (100.0, 110.0), 1.0),
+    ((2,), (99.0, 109.5), 2.0),  # less, but not beyond the interval of the paired difference
+    ((3,), (101.0, 111.0), 3.0),  # more in each replication, by the same
+    ((4,), (90.0, 100.0), 4.0),  # less in each replication, though the intervals side by side overlap
+    ((5,), (90.0, 100.0), 5.0),  # the same, for more money
+    columns=("topology.routers",),
+)
+
+
+def test_what_is_better_by_luck_only_is_not_on_the_front():
+    assert NOISE.pareto().index.tolist() == [0, 3]
+    assert NOISE.ties().index.tolist() == [1, 4]
+    alone = Sweep(NOISE.base, NOISE.labels, [Replications(one.scenario, one.samples[:1]) for one in NOISE.replications])
+    assert alone.pareto().index.tolist() == [0, 1, 3], "without intervals, by the numbers"
+
+
+def test_ties_are_hollow_and_letters_stand_in_their_own_points():
+    ax = NOISE.plot(x="cost.per_hour", ax=Figure().subplots())
+    hollow = [line for line in ax.lines if line.get_markerfacecolor() == "white" and line.get_marker() == "o"]
+    assert sorted(float(x) for line in hollow for x in line.get_xdata()) == [2, 5]
+    assert "not told apart from the front" in ax.get_legend_handles_labels()[1]
+    assert {text.get_text(): text.xy for text in ax.texts} == {"A": (1, 105), "B": (4, 95)}
+
+
 def test_against_cost_it_draws_intervals_and_the_front():
     ax = SWEEP.plot(ax=Figure().subplots())
     labels = ax.get_legend_handles_labels()[1]

@@ -19,7 +19,7 @@ QUEUE = imsim.Scenario(name="queue", duration=7.0, warmup=2.0).with_(
 
 
 def test_it_is_where_theory_says(tmp_path):
-    options = {"tolerance": 1, "replications": 4, "max_replications": 8, "out": tmp_path}
+    options = {"tolerance": 1, "replications": 5, "max_replications": 8, "out": tmp_path}
     found = imsim.capacity(QUEUE, "delivery.mean < 31ms", jobs=2, **options)
     assert found.keeps < 4 / 3 < found.breaks
     again = imsim.capacity(QUEUE, imsim.Budget("delivery.mean < 31ms"), jobs=1, **options)
@@ -30,7 +30,7 @@ def test_the_load_may_be_anything_and_the_budget_ones_own():
     def late(run):
         return run.to_json_dict()["delivery_ms"]["p50"]
 
-    options = {"low": 40, "high": 300, "tolerance": 0.9, "replications": 3, "max_replications": 3, "metrics": [late]}
+    options = {"low": 40, "high": 300, "tolerance": 0.9, "max_replications": 5, "metrics": [late]}
     found = imsim.capacity(QUEUE.with_({"duration": 3.0}), "late < 50", over="population.users", jobs=1, **options)
     assert 40 <= found.keeps < found.breaks <= 300
     assert float(found.keeps).is_integer()
@@ -44,8 +44,8 @@ def test_the_load_may_be_anything_and_the_budget_ones_own():
         ({"over": "workload.rates"}, "workload.rates"),
         ({"tolerance": 5}, "tolerance"),
         ({"low": -1}, "low"),
-        ({"replications": 1, "max_replications": 1}, "two or more"),
-        ({"low": 1e-9, "high": 1e-9, "replications": 2}, "nothing to measure"),
+        ({"replications": 4}, "replications: a load is judged by the interval of 5 or more, got 4"),
+        ({"low": 1e-9, "high": 1e-9}, "nothing to measure"),
     ],
 )
 def test_bad_input(arguments, words):

@@ -1,12 +1,17 @@
-"""What is one's own is told apart by its source and its values."""
+"""What is one's own is told apart by its code, its values, and all that it refers to."""
 
 from __future__ import annotations
 
 import functools
+import importlib
+import os
+import runpy
 import subprocess
 import sys
 from enum import Enum
 
+import numpy as np
+import pandas as pd
 import pytest
 from pydantic import BaseModel
 
@@ -87,18 +92,192 @@ def test_own_distributions_without_a_source_are_told_by_their_code():
     assert found[0] == found[1] != found[2]
 
 
-def test_it_is_the_same_in_another_process(tmp_path):
-    """Whatever the order of sets there."""
-    (tmp_path / "mine.py").write_text("NAMES = {'a', 'b', 'c', 'd'}\ndef late(run, names=NAMES): return 1\n")
-    program = "import mine; from imsim.designs import fingerprint as f; print(f.function(mine.late))"
-    printed = {
-        subprocess.run(
-            [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); {program}"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for _ in range(2)
-    }
-    assert len(printed) == 1
-    assert len(printed.pop().strip()) == 64
+WHOLE = """
+import collections, dataclasses, datetime, enum, functools, re
+import numpy as np, pandas as pd
+import imsim
+from imsim.designs import fingerprint
+import helper
+
+BOUND = 100
+NAMES = {"a", "b", "c", "d"}
+FRAME = pd.DataFrame({"name": ["x", "y"], "value": [1.5, 2.5], "kind": pd.Categorical(["u", "v"])})
+
+class Shape(enum.Enum):
+    LONG = 1
+
+@dataclasses.dataclass
+class Rule:
+    bounds: list = dataclasses.field(default_factory=lambda: [1, 2])
+    when: object = datetime.date(2026, 1, 1)
+
+class Base:
+    pauses = [0.05]
+    def __init__(self, tier, table=None):
+        self.table = table
+    @classmethod
+    def of(cls): return cls(None)
+    @property
+    def share(self): return self.pauses[0]
+
+class Station(Base):
+    __slots__ = ("more",)
+    def __init__(self, tier, table=None):
+        super().__init__(tier, table)
+    def submit(self, now, demand, flow):
+        try:
+            return now + self.pauses[0] + helper.slow(demand) + self.again(3)
+        except ValueError:
+            return now
+    def again(self, n):
+        return n and self.again(n - 1) + len(Station.pauses)
+
+class Own(imsim.OwnDistribution):
+    mean: float = 1.0
+    def quantile(self, u):
+        from helper import quick
+        return quick(u) * self.mean * BOUND
+
+@functools.cache
+def kept(n): return n + BOUND
+
+def odd(n): return n and even(n - 1)
+def even(n): return n or odd(n - 1)
+
+def late(run, pattern=re.compile("x"), counts=collections.Counter("abc")):
+    inner = lambda row: row in {"p", "q", "r"} and NAMES
+    return kept(1), odd(3), Shape.LONG, Rule(), FRAME, np.mean, [inner(x) for x in run]
+
+office = imsim.Scenario.load("office")
+station = functools.partial(Station, table=np.linspace(0, 1, 5000))
+changed = office.with_({"topology.storage": {"station": station, "service": {"append": Own()}}})
+if __name__ == "__main__":
+    print(fingerprint.function(late), fingerprint.design(changed))
+"""
+HELPER = """
+FACTOR = 2
+def slow(x): return FACTOR * x
+def quick(x): return x
+def unused(x): return 1
+"""
+
+
+def write(folder, whole, helper):
+    (folder / "whole.py").write_text(whole)
+    (folder / "helper.py").write_text(helper)
+    return folder / "whole.py"
+
+
+def told(folder, whole=WHOLE, helper=HELPER, hash_seed="1"):
+    """The fingerprints of the metric and the design, as a process of its own sees them."""
+    done = subprocess.run(
+        [sys.executable, "-B", write(folder, whole, helper)],
+        env={**os.environ, "PYTHONHASHSEED": hash_seed},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+@pytest.fixture(scope="module")
+def before(tmp_path_factory):
+    return told(tmp_path_factory.mktemp("before"))
+
+
+def test_it_is_the_same_in_another_process(before, tmp_path):
+    """Whatever the order of sets there, in which folder it lies, and what else stands in the files."""
+    other = "UNUSED = 3\n" + WHOLE.replace(
+        "class Rule", "def unused(): return BOUND\n\n@dataclasses.dataclass\nclass Rule"
+    )
+    other = other.replace("@dataclasses.dataclass\ndef", "def")
+    assert told(tmp_path, hash_seed="2") == before
+    assert told(tmp_path, other, HELPER.replace("return 1", "return 2"), hash_seed="3") == before
+    assert [len(one) for one in before] == [64, 64]
+
+
+@pytest.mark.parametrize(
+    ("what", "where", "was", "now"),
+    [
+        ("metric", "whole", "BOUND = 100", "BOUND = 30"),
+        ("metric", "whole", '"d"}', '"e"}'),
+        ("metric", "whole", "[1.5, 2.5]", "[1.5, 2.6]"),
+        ("metric", "whole", "LONG = 1", "LONG = 2"),
+        ("metric", "whole", "[1, 2])", "[1, 3])"),
+        ("metric", "whole", "2026", "2027"),
+        ("metric", "whole", "odd(n - 1)", "odd(n - 2)"),
+        ("metric", "whole", '"r"}', '"s"}'),
+        ("metric", "whole", '"abc"', '"abd"'),
+        ("design", "whole", "BOUND = 100", "BOUND = 30"),
+        ("design", "whole", "pauses = [0.05]", "pauses = [0.001]"),
+        ("design", "whole", "self.pauses[0]\n\nclass Station", "self.pauses[-1]\n\nclass Station"),
+        ("design", "whole", "except ValueError", "except KeyError"),
+        ("design", "whole", "mean: float = 1.0", "mean: float = 2.0"),
+        ("design", "whole", "0, 1, 5000", "0, 2, 5000"),
+        ("design", "whole", "0, 1, 5000)", "0, 1, 5000)**1.01"),
+        ("design", "helper", "FACTOR = 2", "FACTOR = 3"),
+        ("design", "helper", "return FACTOR * x", "return FACTOR + x"),
+        ("design", "helper", "return x", "return x * x"),
+    ],
+)
+def test_what_it_refers_to_counts(before, tmp_path, monkeypatch, capsys, what, where, was, now):
+    texts = {"whole": WHOLE, "helper": HELPER}
+    assert was in texts[where]
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "helper", raising=False)
+    script = write(tmp_path, **texts | {where: texts[where].replace(was, now)})
+    runpy.run_path(str(script), run_name="__main__")  # in this process, which is quicker
+    metric, design = capsys.readouterr().out.split()
+    assert {"metric": metric, "design": design}[what] != before[what == "design"]
+    del sys.modules["helper"]
+
+
+def test_in_this_process_it_is_as_in_another(before, tmp_path, monkeypatch, capsys):
+    """So what the test above finds is not of this process."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "helper", raising=False)
+    runpy.run_path(str(write(tmp_path, WHOLE, HELPER)), run_name="__main__")
+    assert capsys.readouterr().out.split() == before
+    del sys.modules["helper"]
+
+
+def test_a_name_of_pythons_is_no_excuse(tmp_path, monkeypatch):
+    """A class that was made without a module's name, and a module of one's own that is called as one of Python's."""
+    made = []
+    for number in (1, 2):
+        names: dict[str, type] = {}
+        exec(f"class Made:\n    def it(self): return {number}\ndef made(run): return {number}", names)
+        made.append((shared(names["Made"]), fingerprint.function(names["made"])))
+    assert made[0][0] != made[1][0]
+    assert made[0][1] != made[1][1]
+    (tmp_path / "this.py").write_text("def one(run): return 1\ndef two(run): return 2\ntwo.__qualname__ = 'one'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "this", raising=False)
+    this = importlib.import_module("this")
+    assert fingerprint.function(this.one) != fingerprint.function(this.two)
+    monkeypatch.delitem(sys.modules, "this")
+
+
+def test_a_large_array_counts_by_all_of_it():
+    table = np.full(5000, 0.001)
+    other = table.copy()
+    other[2500] = 0.5
+    assert shared(table) == shared(table.copy()) != shared(other)
+    assert shared(functools.partial(Policy, table)) != shared(functools.partial(Policy, other))
+    assert shared(pd.DataFrame({"x": table})) != shared(pd.DataFrame({"x": other}))
+
+
+def test_what_cannot_be_told_apart_is_refused():
+    def numbers():
+        yield 1
+
+    with pytest.raises(fingerprint.CannotTellError, match=r"metric <lambda> refers to a generator"):
+        shared(numbers())
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(fingerprint.CannotTellError, match="too deeply"):
+        shared(deep)
+    while deep:
+        deep = deep.pop()

@@ -87,3 +87,44 @@ def test_a_parallel_sweep_takes_them_along(tmp_path):
     late, quick = (list(samples[name].values()) for name in ("late", "quick"))
     assert [1 - share for share in late] == pytest.approx(quick)
     assert max(late) > 0
+
+
+def test_what_a_part_refers_to_is_looked_into_when_kept_runs_are_taken(tmp_path):
+    """A bound, a class's list and a helper of a script change between two sweeps into one folder."""
+    names: dict[str, object] = {"__name__": "__main__"}
+    exec(
+        """
+import imsim
+
+BOUND = 1.0
+
+def helped(u): return 0.001
+
+class Own(imsim.OwnDistribution):
+    def quantile(self, u): return helped(u)
+
+class Pauses:
+    pauses = [0.001]
+    def __init__(self, tier): self.free = 0.0
+    def submit(self, now, demand, flow):
+        self.free = max(self.free, now) + demand + self.pauses[0]
+        return self.free
+
+def quick(run): return float(((run.deliveries.delivered_at - run.messages.intended_at.iloc[0]) < BOUND * 1e9).mean())
+
+small = imsim.Scenario(name="small").with_({"duration": 1, "drain": 1, "population.users": 5, "workload.rate": 2})
+designs = [{"topology.storage": {"station": Pauses, "service": {"append": Own()}}}]
+
+def told(**out):
+    return imsim.sweep(small, designs, replications=1, jobs=1, metrics=[quick], progress=False, **out).samples
+""",
+        names,
+    )
+    told, out = names["told"], {"out": tmp_path}
+    seen = [told(**out)]
+    assert told(**out).equals(seen[0])
+    for change in ("BOUND = 0.2", "def helped(u): return 0.05", "Pauses.pauses = [0.3]"):
+        exec(change, names)
+        seen.append(told(**out))
+        assert seen[-1].equals(told())
+        assert not seen[-1].equals(seen[-2]), change

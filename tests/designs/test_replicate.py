@@ -73,8 +73,20 @@ def test_a_precision_adds_replications_until_it_is_reached_or_there_are_too_many
     assert len(fine) > 5
     assert fine.frame[:5].equals(rough.frame)
     assert imsim.simulate(OFFICE, precision={"messages each": 0.13}, jobs=2, **options).frame.equals(fine.frame)
-    never = imsim.simulate(OFFICE, precision=0.0001, max_replications=7, jobs=1, **options)
+    never = imsim.simulate(OFFICE, precision={"delivery.mean": 0.0001}, max_replications=7, jobs=1, **options)
     assert (len(never), never.is_precise) == (7, False)
+
+
+def test_runs_that_are_too_short_for_a_percentile_end_the_search_for_precision():
+    """Some 30 messages a run: more of them would only be surer of a wrong number."""
+    found = imsim.simulate(OFFICE, precision=0.9, replications=5, jobs=1)
+    assert (len(found), found.is_precise) == (5, False)
+    assert "delivery.p99 (1,000)" in found.notes[1]
+    assert "delivery.p99 does not count as precise, as the runs are too short for it" in found.notes
+    both = imsim.simulate(
+        OFFICE, precision={"delivery.p99": 0.9, "delivery.mean": 1e-4}, replications=5, max_replications=6, jobs=1
+    )
+    assert len(both) == 6, "for the mean"
 
 
 def test_a_number_that_is_null_ends_the_search_for_precision():

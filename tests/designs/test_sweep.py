@@ -93,6 +93,19 @@ def test_only_what_is_missing_is_run(whole, tmp_path, monkeypatch):
     assert count(over={"topology.routers": [1]}) == 2
 
 
+def test_what_cannot_be_told_apart_is_run_again_and_said(tmp_path):
+    numbers = (number for number in range(100))
+
+    def drawn(run):
+        return next(numbers)
+
+    for expected in ([0.0, 1.0], [2.0, 3.0]):
+        with pytest.warns(UserWarning, match="out: metric drawn refers to a generator .* nothing is taken"):
+            found = imsim.sweep(BASE, [{}], replications=2, jobs=1, metrics=[drawn], out=tmp_path)
+        assert found[0].values("drawn") == expected
+    assert (tmp_path / "finished.jsonl").read_text() == ""
+
+
 def test_names_and_titles_make_no_other_design():
     assert fingerprint.design(BASE) == fingerprint.design(BASE.with_({"title": "other", "seed": 5}))
     assert fingerprint.design(BASE) != fingerprint.design(BASE.with_({"workload.rate": 2.0}))

@@ -1,0 +1,95 @@
+"""Which runs are too short for their percentiles: told of those that are, and hardly ever of those that are not."""
+
+import math
+
+import numpy as np
+import pytest
+
+import imsim
+from imsim.analysis.latency import ack_latencies, delivery_latencies
+from imsim.analysis.metrics import Measures
+from imsim.analysis.run_length import Behind, behind, flaw, needed, share_of
+
+P99 = "delivery.p99"
+
+
+def experiments(load, messages, repetitions, replications=20):
+    """p99 of the sojourns in an M/M/1 queue by Lindley's recursion: of whole runs, and the mean of their halves'."""
+    rng = np.random.default_rng(messages)
+    shape = (repetitions * replications, 200 + messages)
+    arrivals = np.cumsum(rng.standard_exponential(shape), axis=1)
+    demands = load * rng.standard_exponential(shape)
+    work = np.cumsum(demands, axis=1)
+    sojourns = (work + np.maximum.accumulate(arrivals - work + demands, axis=1) - arrivals)[:, 200:]
+
+    def p99(part):
+        return np.quantile(part, 0.99, axis=1, method="median_unbiased")
+
+    halves = (p99(sojourns[:, : messages // 2]) + p99(sojourns[:, messages // 2 :])) / 2
+    return p99(sojourns).reshape(repetitions, -1), halves.reshape(repetitions, -1)
+
+
+def told(values, halves, latencies=10**9):
+    """`latencies`: enough, so that only the second rule may speak."""
+    return flaw(P99, list(values), [{P99: Behind(latencies, half)} for half in halves])
+
+
+@pytest.mark.parametrize(
+    ("load", "messages", "least", "most"),
+    [(0.5, 300, 0.7, 1), (0.8, 1000, 0.85, 1), (0.8, 3000, 0.7, 1), (0.5, 3000, 0, 0.1), (0.8, 30_000, 0, 0.1)],
+)
+def test_runs_that_are_too_short_are_told(load, messages, least, most):
+    """Half an interval's width of 20 replications covers p99 in .69, .22 and .73 of 400 experiments; and in .92."""
+    found = [told(*one) == "short" for one in zip(*experiments(load, messages, 40), strict=True)]
+    assert least <= np.mean(found) <= most
+
+
+def test_more_replications_make_it_surer():
+    assert all(told(*one) == "short" for one in zip(*experiments(0.8, 1000, 5, replications=60), strict=True))
+
+
+def test_a_percentile_takes_ten_latencies_beyond_it():
+    assert [needed(name) for name in ("ack.p50", "delivery.p95", "delivery.p99", "delivery.p99.9")] == [
+        20, 200, 1000, 10_000,
+    ]  # fmt: skip
+    assert told([1.0, 2.0], [1.0, 2.0], 999) == "few"
+    assert told([1.0, 2.0], [1.0, 2.0], 1000) is None
+    assert flaw(P99, [1.0, 2.0], [{P99: Behind(5000, 1.0)}, {P99: Behind(119, 1.0)}]) == "few", "the shortest counts"
+
+
+def test_what_is_no_percentile_has_no_flaw():
+    assert [share_of(name) for name in ("delivery.max", "ack.mean", "lost", "p99")] == [None] * 4
+    assert flaw("delivery.mean", [1.0, 2.0], [{}, {}]) is None
+
+
+@pytest.mark.parametrize("halves", [[math.nan, 0.0], [math.inf, 0.0]])
+def test_of_what_is_not_known_nothing_is_told(halves):
+    assert told([10.0, 10.1], [0.0, 0.0]) == "short"
+    assert told([10.0, 10.1], halves) is None
+    assert told([10.0], [0.0]) is None
+    assert told([10.0, math.inf], [0.0, 0.0]) is None
+
+
+SCENARIO = imsim.Scenario(duration=6.0, warmup=1.0).with_({"population.users": 20, "workload.rate": 2.0})
+NAMES = Measures.of(["delivery.p50", "ack.p99.9", "delivery.max", "lost"]).names
+
+
+def test_it_is_asked_of_the_halves_of_what_comes_after_the_warm_up():
+    run = imsim.simulate(SCENARIO)
+    found = behind(run, NAMES)
+    assert list(found) == ["delivery.p50", "ack.p99.9"]
+    assert found["delivery.p50"].latencies == len(delivery_latencies(run))
+    assert found["ack.p99.9"].latencies == len(ack_latencies(run)) == (run.messages.intended_at >= 1e9).sum()
+    meant = run.messages.intended_at
+    assert len(ack_latencies(run, until=3_500_000_000)) == ((meant >= 1e9) & (meant < 3.5e9)).sum()
+    early, late = delivery_latencies(run, until=3_500_000_000), delivery_latencies(run, since=3_500_000_000)
+    assert len(early) + len(late) == len(delivery_latencies(run))
+    assert found["delivery.p50"].halves == pytest.approx((np.median(early) + np.median(late)) / 2, rel=0.05)
+
+
+def test_where_the_load_is_not_steady_halves_are_not_held_against_the_whole():
+    ramp = imsim.simulate(SCENARIO.with_({"workload.arrivals": {"kind": "ramp", "start": 0.5, "end": 2, "over": 6}}))
+    crash = {"kind": "node_crash", "target": "router0", "at": 2, "duration": 1}
+    broken = imsim.simulate(SCENARIO.with_({"faults": [crash], "drain": 30}))
+    for run in (ramp, broken):
+        assert math.isnan(behind(run, NAMES)["delivery.p50"].halves)

@@ -1,0 +1,62 @@
+"""How often 95 % intervals over replications cover the truth, by the rows of ordinary runs:
+
+    python -m pytest tests/bench/test_coverage.py --benchmark-enable -n0
+
+MEASURED In the ordinary suite a few experiments show that it works.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+import imsim
+from imsim import theory
+from imsim.analysis import Measures, Replications, Sample
+
+MEASURES = Measures.of(["delivery.mean", "delivery.p99"])
+REPLICATIONS = 5
+RATE = 60  # messages a second
+
+
+def queue(load: float, messages: int) -> imsim.Scenario:
+    """M/M/1: a storage with one worker, all else free. So many users that hardly ever two messages of one conversation
+    meet; the queue is where it stays after some hundred messages, which are cut off."""
+    return imsim.Scenario().with_(
+        {
+            "population.users": 200,
+            "conversations.partners": 199,
+            "workload.rate": RATE / 200,
+            "duration": (messages + 200) / RATE,
+            "warmup": 200 / RATE,
+            "network.client.latency": 0,
+            "network.backend.latency": 0,
+            "topology.storage.service": {"append": {"kind": "exponential", "mean": load / RATE}},
+        }
+    )
+
+
+def covered(load: float, messages: int, experiments: int) -> dict[str, float]:
+    """The share of intervals that cover the mean, and p99."""
+    scenario, mean = queue(load, messages), load / RATE
+    truths = {
+        "delivery.mean": 1000 * theory.mm1_sojourn(RATE, mean),
+        "delivery.p99": 1000 * theory.mm1_sojourn_quantile(RATE, mean, 0.99),
+    }
+    found = dict.fromkeys(truths, 0)
+    for experiment in range(experiments):
+        runs = [imsim.simulate(scenario, seed=experiment * REPLICATIONS + number) for number in range(REPLICATIONS)]
+        told = Replications(scenario, [Sample(0, run.seed, "", MEASURES(run)) for run in runs])
+        for metric, truth in truths.items():
+            found[metric] += told[metric].low <= truth <= told[metric].high
+    return {name: count / experiments for name, count in found.items()}
+
+
+@pytest.mark.parametrize(("load", "messages", "least"), [(0.5, 1000, 0.93), (0.7, 5000, 0.93)])
+def test_intervals_from_rows_cover_the_truth_as_often_as_they_say(benchmark, load, messages, least):
+    experiments = 400 if benchmark.enabled else 4
+    found = benchmark.pedantic(covered, (load, messages if benchmark.enabled else 300, experiments), rounds=1)
+    print(f"load {load}, {REPLICATIONS} runs of {messages} messages, {experiments} experiments: {found}")
+    if benchmark.enabled:
+        assert all(least <= share <= 0.97 for share in found.values())
+    else:
+        assert found["delivery.mean"] >= 0.75
