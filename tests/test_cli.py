@@ -50,7 +50,8 @@ def fails(result: subprocess.CompletedProcess[str], code: int, *words: str) -> N
 
 
 def test_what_was_dropped_is_said(command):
-    crowded = ("--set=topology.gateway.queue=1", "--set=topology.gateway.service.send=1s", "--set=duration=5s")
+    gateway = ("--set=topology.gateway.workers=1", "--set=topology.gateway.queue=1")
+    crowded = (*gateway, "--set=topology.gateway.service.send=1s", "--set=duration=5s")
     result = command("simulate", "office", "--json", *crowded)
     told = json.loads(result.stdout)["warnings"]
     assert [line.split()[1:4] for line in told] == [["dropped", "at", "gateway0,"], ["dropped", "at", "gateway1,"]]

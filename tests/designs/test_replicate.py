@@ -139,5 +139,6 @@ def test_bad_input_says_what_was_expected(options, words, tmp_path, monkeypatch)
 
 
 def test_a_mistake_in_ones_own_function_comes_back():
-    with pytest.raises(ZeroDivisionError):
+    problem = "metric 'mine': the function raised ZeroDivisionError: division by zero"
+    with pytest.raises(imsim.UsageError, match=problem):
         imsim.simulate(OFFICE, replications=2, jobs=2, metrics={"mine": lambda run: 1 / 0})

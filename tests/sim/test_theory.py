@@ -269,7 +269,11 @@ CALM = MIXED.with_({"duration": 3.0, "drain": 8.0})
         {"topology.storage.service": {"append": "60ms"}, "topology.storage.workers": 1},
         {"topology.gateway.service": {"send": "20ms", "push": "3ms"}, "topology.gateway.queue": 3},
         {"topology.router.service": {"send": "20ms", "deliver": "1ms"}, "topology.router.queue": 3},
-        {"topology.storage.service": {"append": "20ms", "save_place": "5ms"}, "topology.storage.queue": 3},
+        {
+            "topology.storage.service": {"append": "20ms", "save_place": "5ms"},
+            "topology.storage.queue": 3,
+            "topology.storage.workers": 3,
+        },
         {
             "topology.storage": {"commit": {"batch": 5, "linger": "20ms"}, "queue": 12},
             "topology.storage.service": {"append": "2ms", "commit": "40ms"},
@@ -289,12 +293,13 @@ def test_what_was_created_is_delivered_or_pending_or_lost_by_declared_policy(cha
     ends = messages.outcome.value_counts()
     assert set(ends.index) <= {"stored", "rejected", "unknown", "unsent"}
     assert ends.sum() == len(planned)
-    # Every device that is entitled to it is a row, once: delivered, or pending at the end, or shed by a chatroom.
+    # Every device that is entitled to it is a row, once: delivered, or pending at the end, or gone by declared policy.
     assert not deliveries.duplicated(["intent", "recipient", "device"]).any()
     rejected = messages.intent[messages.outcome == "rejected"]
     assert not deliveries.intent.isin(rejected).any()
     told = run.to_json_dict()
-    assert told["delivered"] + told["lost"] + told["shed"] == len(deliveries) == told["deliveries"]
+    ends = ("delivered", "lost", "absent", "recalled", "shed")
+    assert sum(told[end] for end in ends) == len(deliveries) == told["deliveries"]
     assert (deliveries.delivered_at.notna() == (deliveries.outcome == "delivered")).all()
     shed = deliveries.intent[deliveries.outcome == "shed"]
     assert set(messages.scene[messages.intent.isin(shed)]) <= {"chatroom"}
