@@ -3,7 +3,7 @@
     python -m pytest tests/bench/test_coverage.py --benchmark-enable -n0 -s
 
 takes hours for both loads. Measured so far, at a load of .5 with 5 runs of 1,000 messages: of 350 intervals .969 cover
-the mean and .909 p99 (Lindley's recursion, 1,500 times: .948 and .932). At a load of .7, with 20 runs of 8,000 messages, of
+the mean and .909 p99 (Lindley's recursion, 1,500 times: .948 and .932). At a load of .7, 20 runs of 8,000 messages, of
 which only the plan and the service times were drawn, and Lindley's recursion did the rest (which gives the numbers
 of the rows): of 400 intervals .963 cover the mean and .943 p99. In the ordinary suite a few experiments show that it
 works.
