@@ -79,6 +79,7 @@ class Session:
         self._warnings: list[str] = []
         self._t0: float | None = None
         self._played = 0.0  # seconds of the plan
+        self._next_due: float | None = None  # the intended time of the message to be sent next; None: no more
         self._cpu = 0.0  # seconds of this process at t = 0
         self._ending = False
         self._ended = Event()
@@ -239,7 +240,7 @@ class Session:
         is not sent by `give_up` is left out."""
         plan, recording, devices = self._plan, self._recording, self._devices
         for intent, (at, number) in enumerate(zip(plan.at.tolist(), self._senders(), strict=True)):
-            due = t0 + at / 1e9
+            due = self._next_due = t0 + at / 1e9
             _sleep_until(due)
             if now() > give_up:
                 self._warn(f"{len(plan) - intent} of {len(plan)} messages were never sent: there was no time left")
@@ -248,6 +249,7 @@ class Session:
                 recording.told(intent, now() - due)
                 device, id_client = devices[number], recording.id_client(intent)
                 device.do(partial(script.send, device.client, plan, intent, self._named, id_client))
+        self._next_due = None
 
     def _senders(self) -> list[int]:
         """The number of the device that sends each message."""
@@ -293,11 +295,14 @@ class Session:
             self._ended.wait()
             return
         self._ending = True
+        stopped = now()
         try:
             if self._director is not gevent.getcurrent():
+                self._catch_up(stopped)
                 self._director.kill()
-            if self.failure is None and self._t0 is not None and now() > self._t0:
-                self._drain(self._t0)
+            if self.failure is None and self._t0 is not None and stopped > self._t0:
+                self._played = min(stopped - self._t0, self.scenario.duration)
+                self._drain()
             elif self.failure is None:
                 self.failure = "stopped before sending began"
             self._recording.close()
@@ -306,8 +311,15 @@ class Session:
             gc.unfreeze()
             self._ended.set()
 
-    def _drain(self, t0: float) -> None:
-        self._played = min(now() - t0, self.scenario.duration)
+    def _catch_up(self, end: float) -> None:
+        """What was to be sent by the time `end` still is, `drain` seconds at most: a director who is late is no reason
+        to leave it out."""
+        while not self._director.dead and self._next_due is not None and self._next_due < end:
+            if now() > end + self.scenario.drain:
+                break
+            gevent.sleep(0.001)
+
+    def _drain(self) -> None:
         self._tell(phase="draining")
         deadline = now() + self.scenario.drain
         while self._recording.under_way > 0 and now() < deadline:
