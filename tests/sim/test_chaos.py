@@ -36,7 +36,7 @@ def test_what_once_broke_holds(name):
 
 
 def test_the_number_of_jobs_changes_nothing():
-    one, two = search(0, 60, jobs=1), search(0, 60, jobs=2)
+    one, two = search(0, 20, jobs=1), search(0, 20, jobs=2)
     assert (one.digest, one.met, one.broken) == (two.digest, two.met, two.broken)
 
 
