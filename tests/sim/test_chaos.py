@@ -41,7 +41,7 @@ def test_the_number_of_jobs_changes_nothing():
 
 
 def test_the_same_seed_leaves_the_same_trace_in_other_processes():
-    program = "from imsim.sim.chaos import replay; print(*[replay(seed).digest for seed in range(12)])"
+    program = "from imsim.sim.chaos import replay; print(*[replay(seed).digest for seed in range(5)])"
     digests = {
         subprocess.run(
             [sys.executable, "-c", program],
