@@ -31,7 +31,7 @@ from fractions import Fraction
 from typing import Literal
 
 from imsim.analysis.intervals import estimate
-from imsim.analysis.latency import ack_latencies, delivery_latencies, quantile
+from imsim.analysis.latency import LATENCIES, quantile
 from imsim.results import RunData
 from imsim.scenario import Scenario
 
@@ -40,8 +40,6 @@ BEYOND = 10
 
 #: Of half the interval's width: by so much whole runs may give more than their halves.
 SHARE = 0.4
-
-_LATENCIES = {"delivery": delivery_latencies, "ack": ack_latencies}
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class Behind:
 def behind(run: RunData, metrics: Sequence[str]) -> dict[str, Behind]:
     """For those of the metrics that are percentiles."""
     found = {}
-    for what, latencies in _LATENCIES.items():
+    for what, latencies in LATENCIES.items():
         shares = {metric: share for metric in metrics if metric.startswith(f"{what}.") and (share := share_of(metric))}
         if not shares:
             continue
@@ -74,13 +72,15 @@ def behind(run: RunData, metrics: Sequence[str]) -> dict[str, Behind]:
 
 def is_steady(scenario: Scenario) -> bool:
     """Whether one part of a run is as another, but for luck."""
-    return scenario.workload.arrivals.kind in ("poisson", "bursts") and not scenario.faults
+    sessions = scenario.population.sessions
+    comes_together = sessions is not None and sessions.start is not None
+    return scenario.workload.arrivals.kind in ("poisson", "bursts") and not scenario.faults and not comes_together
 
 
 def share_of(metric: str) -> Fraction | None:
     """0.99 of delivery.p99; None if the metric is no percentile of latencies."""
     what, _, statistic = metric.partition(".")
-    is_percentile = what in _LATENCIES and statistic.startswith("p")
+    is_percentile = what in LATENCIES and statistic.startswith("p")
     return Fraction(statistic[1:]) / 100 if is_percentile else None
 
 
@@ -92,11 +92,11 @@ def needed(metric: str) -> int:
 
 def few_notes(run: RunData) -> list[str]:
     """A sentence about the percentiles of this one run for which it has too few latencies."""
-    metrics = [f"{what}.{share}" for what in _LATENCIES for share in ("p50", "p95", "p99")]
+    metrics = [f"{what}.{share}" for what in LATENCIES for share in ("p50", "p95", "p99")]
     few = [
         f"{metric} stands on {one.latencies:,} latencies, of {needed(metric):,} that it takes"
         for metric, one in behind(run, metrics).items()
-        if one.latencies < needed(metric)
+        if 0 < one.latencies < needed(metric)  # of nothing there is no percentile
     ]
     return ["; ".join(few) + ": lengthen `duration`"] if few else []
 

@@ -82,8 +82,8 @@ class Sweep:
         return pd.concat(parts, ignore_index=True)
 
     def pareto(self, x: str = _COST, y: str = _LATENCY) -> pd.DataFrame:
-        """The Pareto front: the rows of `frame`, by ascending `x`, that have less `y` than any that has less `x`, and
-        by more than luck: the 95 % interval of the paired difference says so. See `ties` for the others that may be as
+        """The Pareto front: the rows of `frame`, by ascending `x`, that have less `y` than the one before, and by more
+        than luck: the 95 % interval of the paired difference says so. See `ties` for the others that may be as
         good."""
         return self.frame.loc[self._front(x, y)[0]]
 

@@ -191,10 +191,13 @@ class Gateway:
     def router_lost(self, router: str, owns: Callable[[str], bool]) -> None:
         """The link to a router broke: what either side sent last may be lost. The users whom it `owns` must log in
         again, so that both sides agree on their sessions, and fetch what they missed. Until `router_back` their logins
-        wait here: sent there they would be lost, and who is refused stays away for ever longer."""
+        wait here, for `login_timeout` as ever: sent there they would be lost, and who is refused stays away for ever
+        longer."""
         self._lost[router] = owns
         for connection in list(self._connections.values()):
-            if connection.user is not None and (owns(connection.user) or any(map(owns, connection.rooms))):
+            if connection.user is None or connection.held is not None:
+                continue  # nothing of it is there
+            if owns(connection.user) or any(map(owns, connection.rooms)):
                 self._end(connection, Code.UNAVAILABLE, "a server was lost; log in again")
 
     def router_back(self, router: str) -> None:

@@ -49,6 +49,7 @@ _SOURCES = ("core", "scenario", "sim", "results", "analysis")
 _ASIDE = {"name", "title", "seed"}
 
 _MISSING = object()
+_CACHED = type(functools.cache(len))
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE
 
 
@@ -127,7 +128,9 @@ class _Walk:
         if isinstance(value, CodeType):
             return self._code(value)
         if isinstance(value, ModuleType):
-            return ["module", *_where(value.__name__)]
+            if where := _where(value.__name__):
+                return ["module", *where]
+            raise CannotTellError(f"the module {value.__name__} as a whole, not by a name in it")
         if isinstance(value, type):
             return self._class(value)
         if isinstance(value, FunctionType):
@@ -147,8 +150,8 @@ class _Walk:
             fields = {name: getattr(value, name) for name in type(value).model_fields}
             private = None if _is_imsims(type(value)) else value.__pydantic_private__
             return [self.plain(type(value)), self.plain(fields), self.plain(private)]
-        if inspect.isfunction(wrapped := getattr(value, "__wrapped__", None)):  # as by functools.cache
-            return [self.plain(type(value)), self.plain(wrapped)]
+        if isinstance(value, _CACHED):  # of which the rest is what it was asked before
+            return ["cached", self.plain(value.__wrapped__)]
         return self._state(value)
 
     def _state(self, value: Any) -> object:
@@ -222,12 +225,16 @@ def _referred(code: CodeType, globals_: dict[str, Any]) -> dict[str, object]:
             level = instructions[place - 2].argval  # how many dots
             try:
                 value = importlib.import_module("." * level + name, globals_.get("__package__"))
-            except ImportError:
+            except Exception:  # it is the code's own affair what it does without
                 continue
         else:
             continue
         if isinstance(value, ModuleType):
-            _of_module(name, value, code.co_names, found)
+            after = instructions[place + 1].opname
+            if instruction.opname != "IMPORT_NAME" and after not in ("LOAD_ATTR", "LOAD_METHOD"):
+                found[name] = value  # goes somewhere as a whole
+            else:
+                _of_module(name, value, code.co_names, found)
         elif value is not _MISSING:
             found[name] = value
     for constant in code.co_consts:
@@ -239,9 +246,10 @@ def _referred(code: CodeType, globals_: dict[str, Any]) -> dict[str, object]:
 def _of_module(name: str, module: ModuleType, names: tuple[str, ...], found: dict[str, object]) -> None:
     if name in found:
         return
-    found[name] = module
     if _where(module.__name__):
+        found[name] = module
         return
+    found[name] = "a module of one's own"
     for attribute in names:
         value = vars(module).get(attribute, _MISSING)
         if isinstance(value, ModuleType):

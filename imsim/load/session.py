@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -80,6 +81,7 @@ class Session:
         self._t0: float | None = None
         self._played = 0.0  # seconds of the plan
         self._next_due: float | None = None  # the intended time of the message to be sent next; None: no more
+        self._stopped = math.inf  # when the load was stopped; what is due from then on is not sent
         self._cpu = 0.0  # seconds of this process at t = 0
         self._ending = False
         self._ended = Event()
@@ -242,6 +244,8 @@ class Session:
         for intent, (at, number) in enumerate(zip(plan.at.tolist(), self._senders(), strict=True)):
             due = self._next_due = t0 + at / 1e9
             _sleep_until(due)
+            if due >= self._stopped:
+                break
             if now() > give_up:
                 self._warn(f"{len(plan) - intent} of {len(plan)} messages were never sent: there was no time left")
                 break
@@ -295,13 +299,13 @@ class Session:
             self._ended.wait()
             return
         self._ending = True
-        stopped = now()
+        self._stopped = now()
         try:
             if self._director is not gevent.getcurrent():
-                self._catch_up(stopped)
+                self._catch_up()
                 self._director.kill()
-            if self.failure is None and self._t0 is not None and stopped > self._t0:
-                self._played = min(stopped - self._t0, self.scenario.duration)
+            if self.failure is None and self._t0 is not None and self._stopped > self._t0:
+                self._played = min(self._stopped - self._t0, self.scenario.duration)
                 self._drain()
             elif self.failure is None:
                 self.failure = "stopped before sending began"
@@ -311,11 +315,11 @@ class Session:
             gc.unfreeze()
             self._ended.set()
 
-    def _catch_up(self, end: float) -> None:
-        """What was to be sent by the time `end` still is, `drain` seconds at most: a director who is late is no reason
-        to leave it out."""
-        while not self._director.dead and self._next_due is not None and self._next_due < end:
-            if now() > end + self.scenario.drain:
+    def _catch_up(self) -> None:
+        """What was to be sent by now still is, `drain` seconds at most: a director who is late is no reason to leave it
+        out."""
+        while not self._director.dead and self._next_due is not None and self._next_due < self._stopped:
+            if now() > self._stopped + self.scenario.drain:
                 break
             gevent.sleep(0.001)
 

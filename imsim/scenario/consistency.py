@@ -10,6 +10,7 @@ from imsim.scenario.distributions import AbsentDistribution
 from imsim.scenario.errors import FieldError
 from imsim.scenario.quantities import format_duration
 from imsim.scenario.sections import Link
+from imsim.scenario.sections.faults import NodeCrash, nodes_of
 
 if TYPE_CHECKING:
     from imsim.scenario.model import Scenario
@@ -28,6 +29,7 @@ def check(scenario: Scenario) -> None:
                 f"expected less than duration ({scenario.duration:g} s), after which nobody sends, got {fault.at:g} s;"
                 " raise duration, or leave the fault out",
             )
+    _check_crashes(scenario)
     arrivals = scenario.workload.arrivals
     if isinstance(arrivals, Replay) and (late := sum(at >= scenario.duration for at in arrivals.at)):
         raise FieldError(
@@ -35,6 +37,23 @@ def check(scenario: Scenario) -> None:
             f"expected moments before duration ({scenario.duration:g} s), got {late} of {len(arrivals.at)} from then"
             f" on, the last at {arrivals.at[-1]:g} s; raise duration, or leave them out",
         )
+
+
+def _check_crashes(scenario: Scenario) -> None:
+    topology = scenario.topology
+    counts = {"gateway": topology.gateways, "router": topology.routers, "storage": topology.storages}
+    away: dict[tuple[str, int], tuple[float, int]] = {}  # node -> until when, by which fault
+    crashes = [(number, fault) for number, fault in enumerate(scenario.faults) if isinstance(fault, NodeCrash)]
+    for number, fault in sorted(crashes, key=lambda crash: crash[1].at):
+        for tier, index in nodes_of(fault.target, counts) or ():
+            until, earlier = away.get((tier, index), (-1.0, -1))
+            if fault.at <= until:
+                raise FieldError(
+                    f"faults.{number}.at",
+                    f"expected more than {until:g} s, until when faults.{earlier} has {tier}{index} away, got"
+                    f" {fault.at:g} s; make it one crash, or have it come back in between",
+                )
+            away[tier, index] = (fault.at + fault.duration, number)
 
 
 def oddities(scenario: Scenario) -> list[str]:
@@ -50,9 +69,10 @@ def oddities(scenario: Scenario) -> list[str]:
             ("push_timeout", policies.push_timeout, client),
         ):
             if timeout < least:
+                usual = format_duration(float(f"{least:.3g}"))
                 found.append(
                     f"policies.{field} ({format_duration(timeout)}) is shorter than the usual way there and back over"
-                    f" {where} ({least * 1e3:.3g} ms): most is sent again before it can be answered; raise it"
+                    f" {where} ({usual}): most is sent again before it can be answered; raise it"
                 )
     for number, fault in enumerate(scenario.faults):
         over = fault.at + getattr(fault, "duration", 0.0)

@@ -239,8 +239,10 @@ def _check_fault(path: str, fault: Fault, topology: Topology) -> None:
             known = [*tiers, *(f"{tier}{n}" for tier in tiers for n in range(counts[tier]))]
             listed = ", ".join(known if len(known) <= 12 else [*known[:11], "..."])
             raise FieldError(f"{path}.{field}", f"there is no {target}{suggestion(target, known)}; there are {listed}")
-        sides.append({tier for tier, _ in nodes})
-    if len(sides) == 2 and not any({one, other} in _JOINED for one in sides[0] for other in sides[1]):
+        sides.append(nodes)
+    if len(sides) == 2 and not any(
+        {one[0], other[0]} in _JOINED and one != other for one in sides[0] for other in sides[1]
+    ):
         assert isinstance(fault, Partition)
         raise FieldError(f"{path}.other", f"nothing that could be cut off goes from {fault.target} to {fault.other}")
 

@@ -34,16 +34,15 @@ _Pair = tuple[_Node, _Node]  # two that have a connection, in ascending order
 class CuttableLink(BackboneLink):
     """One that can break, and whose source can crash: what had not arrived, or had not left, is lost."""
 
-    __slots__ = ("cuts", "faults", "open", "source", "target")
+    __slots__ = ("cuts", "faults", "open", "source")
 
     faults: Faults
     source: _Node
-    target: _Node
     cuts: int  # how often what was on its way was lost
     open: int  # 1, less the number of causes for which it is broken
 
     def between(self, faults: Faults, source: _Node, target: _Node) -> CuttableLink:
-        self.faults, self.source, self.target = faults, source, target
+        self.faults, self.source = faults, source
         self.cuts, self.open = 0, 1
         if source != target:
             faults.links.setdefault(_pair(source, target), []).append(self)

@@ -8,7 +8,7 @@ import pytest
 import imsim
 from imsim.analysis.latency import ack_latencies, delivery_latencies
 from imsim.analysis.metrics import Measures
-from imsim.analysis.run_length import Behind, behind, flaw, needed, share_of
+from imsim.analysis.run_length import Behind, behind, flaw, is_steady, needed, share_of
 
 P99 = "delivery.p99"
 
@@ -87,9 +87,21 @@ def test_it_is_asked_of_the_halves_of_what_comes_after_the_warm_up():
     assert found["delivery.p50"].halves == pytest.approx((np.median(early) + np.median(late)) / 2, rel=0.05)
 
 
+def test_the_last_recipients_latency_is_held_to_the_same():
+    found = behind(imsim.simulate(SCENARIO.with_({"conversations": {"p2p_share": 0.5, "groups": 3}})), ["last.p99"])
+    assert 0 < found["last.p99"].latencies < needed("last.p99") == 1000
+
+
 def test_where_the_load_is_not_steady_halves_are_not_held_against_the_whole():
     ramp = imsim.simulate(SCENARIO.with_({"workload.arrivals": {"kind": "ramp", "start": 0.5, "end": 2, "over": 6}}))
     crash = {"kind": "node_crash", "target": "router0", "at": 2, "duration": 1}
     broken = imsim.simulate(SCENARIO.with_({"faults": [crash], "drain": 30}))
     for run in (ramp, broken):
         assert math.isnan(behind(run, NAMES)["delivery.p50"].halves)
+
+
+def test_where_devices_come_back_together_a_run_has_a_night_and_a_morning():
+    night = imsim.Scenario.load("night-sync")
+    assert night.workload.arrivals.kind == "poisson"
+    assert not is_steady(night)
+    assert is_steady(imsim.Scenario.load("office"))

@@ -676,6 +676,16 @@ def test_logins_wait_for_a_router_that_is_lost(access):
     assert attached(access) == ["anna"]
 
 
+def test_to_be_told_of_the_same_loss_again_ends_no_login_that_waits(access):
+    for _ in range(2):
+        access.machine.router_lost("r0", lambda user: True)
+        if not access.machine._connections:
+            log_in(access, 1, "alice")
+    assert access.sent() == []
+    access.machine.router_back("r0")
+    assert attached(access) == ["alice"]
+
+
 def test_a_login_goes_on_when_whoever_owns_its_user_by_now_is_there(access):
     owner = {"alice": "r0"}
     for router in ("r0", "r1"):

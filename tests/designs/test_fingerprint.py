@@ -281,3 +281,54 @@ def test_what_cannot_be_told_apart_is_refused():
         shared(deep)
     while deep:
         deep = deep.pop()
+
+
+class Scaled:
+    def __init__(self, function, k):
+        functools.update_wrapper(self, function)
+        self.k = k
+
+    def __call__(self, run):
+        return self.k * self.__wrapped__(run)
+
+
+def test_what_wraps_a_function_counts_with_all_it_holds():
+    def base(run):
+        return 1
+
+    assert shared(Scaled(base, 2)) == shared(Scaled(base, 2)) != shared(Scaled(base, 3))
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        "def make():\n    import helper\n    return lambda run: helper.late(run)\nmetric = make()",
+        "import helper\ndef metric(run, h=helper): return h.late(run)",
+        "import helper\ndef metric(run): return getattr(helper, 'late')(run)",
+        "import functools, helper\ndef of(m, run): return m.late(run)\nmetric = functools.partial(of, helper)",
+    ],
+    ids=["closure", "default", "as a value", "partial"],
+)
+def test_a_module_of_ones_own_that_goes_somewhere_as_a_whole_cannot_be_told(tmp_path, monkeypatch, metric):
+    (tmp_path / "helper.py").write_text("def late(run): return 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "helper", raising=False)
+    names: dict[str, object] = {"__name__": "__main__"}
+    exec(metric, names)
+    with pytest.raises(fingerprint.CannotTellError, match="the module helper as a whole"):
+        shared(names["metric"])
+    monkeypatch.delitem(sys.modules, "helper")
+
+
+def test_an_import_that_fails_is_the_codes_own_affair(tmp_path, monkeypatch):
+    (tmp_path / "boom.py").write_text("raise RuntimeError('boom')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def metric(run):
+        try:
+            import boom
+        except Exception:
+            return 1
+        return boom.late(run)
+
+    assert shared(metric) == shared(metric)

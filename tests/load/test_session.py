@@ -27,7 +27,8 @@ director.scenario = SimpleNamespace(drain=10.0)
 director._next_due = None
 director._director = gevent.spawn(direct)
 gevent.sleep(0)
-director._catch_up(1.0)
+director._stopped = 1.0
+director._catch_up()
 print(sent)
 """
 

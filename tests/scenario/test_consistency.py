@@ -11,6 +11,7 @@ from imsim.scenario import OwnDistribution, Scenario
 
 OFFICE = Scenario.load("office")
 STALL = {"kind": "storage_stall", "at": "3s", "duration": "2s"}
+CRASH = {"kind": "node_crash", "target": "router", "duration": 2}
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,11 @@ STALL = {"kind": "storage_stall", "at": "3s", "duration": "2s"}
             {"faults": [STALL, STALL | {"at": "1h"}]},
             "faults.1.at: expected less than duration (10 s), after which nobody sends, got 3600 s; raise duration, or"
             " leave the fault out",
+        ),
+        (
+            {"faults": [CRASH | {"at": 4, "target": "router1"}, CRASH | {"at": 2}]},
+            "faults.0.at: expected more than 4 s, until when faults.1 has router1 away, got 4 s; make it one crash, or"
+            " have it come back in between",
         ),
         (
             {"workload.arrivals": [1, 10, 12.5]},
@@ -69,7 +75,7 @@ def test_a_timeout_shorter_than_the_network_is_said():
     slow = OFFICE.with_({"network.clients": {"wifi": 1, "3g": 1, "4g": 0}, "policies.send_timeout": "200ms"})
     (told,) = slow.oddities()
     assert told.startswith("policies.send_timeout (200ms) is shorter than the usual way there and back over network.cl")
-    assert "network.clients.3g (301 ms): most is sent again" in told
+    assert "network.clients.3g (301ms): most is sent again" in told
     own = OFFICE.with_({"network.client.latency": "30ms", "policies.push_timeout": "50ms"})
     (told,) = own.oddities()
     assert told.startswith(

@@ -104,6 +104,17 @@ def test_a_storage_that_stands_still_stores_nothing():
     assert ((stored > 7.0) & (stored < 7.1)).sum() > 30, "and then all at once"
 
 
+def test_what_waits_at_a_storage_that_stands_still_is_gone_if_it_crashes():
+    """Whoever asked has been told that it failed: it must not come about later all the same."""
+    stall = {"kind": "storage_stall", "at": "5s", "duration": "4s"}
+    crash = {"kind": "node_crash", "target": "storage", "at": "6s", "duration": "1s"}
+    run = imsim.simulate(OFFICE.with_({"faults": [stall, crash]}))
+    meant, stored = run.messages.intended_at / 1e9, run.messages.stored_at.to_numpy(float) / 1e9
+    asked = (meant > 5.1) & (meant < 5.9)
+    assert asked.sum() > 10
+    assert (stored[asked] > 9.5).all(), "when it was sent again, not at 9 s"
+
+
 def test_one_of_two_storages_stands_still():
     run = imsim.simulate(with_fault(kind="storage_stall", target="storage1", duration="2s"))
     stored = run.messages.stored_at.to_numpy(float) / 1e9
@@ -286,6 +297,7 @@ def test_a_fault_that_befalls_nobody_changes_nothing(calm):
             "faults.0.target: there is no router9 (did you mean 'router'?); there are gateway, router, storage, ",
         ),
         ({"kind": "partition", "target": "gateway", "other": "storage"}, "faults.0.other: nothing that could be cut"),
+        ({"kind": "partition", "target": "router0", "other": "router0"}, "faults.0.other: nothing that could be cut"),
         ({"kind": "storage_stall", "target": "router0"}, "faults.0.target: there is no router0; there are storage, "),
         ({"kind": "crash"}, "faults.0.kind: expected a kind of node_crash, partition, loss_burst, storage_stall, "),
         ({"target": "router0"}, "faults.0: expected a kind of node_crash, "),

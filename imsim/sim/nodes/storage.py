@@ -26,12 +26,13 @@ class StorageNode:
     One that finds the queue full is not carried out: it fails at once.
     """
 
-    __slots__ = ("_commits", "_drops", "_links", "index", "is_up", "stalled_until", "work", "world")
+    __slots__ = ("_commits", "_drops", "_life", "_links", "index", "is_up", "stalled_until", "work", "world")
 
     def __init__(self, world: World, index: int) -> None:
         self.world = world
         self.index = index
         self.is_up = True
+        self._life = 0
         self.stalled_until = world.clock.now
         tier = world.scenario.topology.storage
         self.work = world.new_work(tier, "storage", index)
@@ -44,6 +45,7 @@ class StorageNode:
     def crash(self) -> None:
         """What it holds, stays; what it was asked and has not answered, it never will."""
         self.is_up = False
+        self._life += 1
         self.work.forget(self.world.clock.now)
         if self._commits is not None:
             self._commits = self._commits.forget()
@@ -54,10 +56,10 @@ class StorageNode:
     def receive(self, asked: Asked) -> None:
         request, now = asked[2], self.world.clock.now
         if now < self.stalled_until:
-            self.world.clock.call_at(self.stalled_until, self.receive, asked)
+            self.world.clock.call_at(self.stalled_until, self._after_stall, (self._life, asked))
             return
         if not self.is_up:
-            return  # it crashed while it stood still
+            return
         if self._drops and self._is_full(request, now):
             self.work.turn_away(now)
             self._answer(asked, storage.Failed("the queue is full"), now)
@@ -67,6 +69,11 @@ class StorageNode:
         else:
             result = self.world.storage.execute(request)
             self._answer(asked, result, self.work.done_with_storage(now, request, result))
+
+    def _after_stall(self, waiting: tuple[int, Asked]) -> None:
+        life, asked = waiting
+        if life == self._life:  # else it crashed while it stood still
+            self.receive(asked)
 
     def _is_full(self, request: storage.Request, now: float) -> bool:
         waiting = 0 if self._commits is None else len(self._commits)
