@@ -101,7 +101,6 @@ def test_where_the_load_is_not_steady_halves_are_not_held_against_the_whole():
 
 
 def test_where_devices_come_back_together_a_run_has_a_night_and_a_morning():
-    night = imsim.Scenario.load("night-sync")
-    assert night.workload.arrivals.kind == "poisson"
+    night = imsim.Scenario.load("night-sync", {"workload.arrivals": "poisson"})
     assert not is_steady(night)
     assert is_steady(imsim.Scenario.load("office"))
