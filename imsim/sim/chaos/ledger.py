@@ -32,6 +32,15 @@ class Line:
 
 
 @dataclass(slots=True)
+class Stay:
+    """A part of a log that a user may see, since the log had so many entries."""
+
+    first: int
+    last: int  # 0: it goes on
+    since: int
+
+
+@dataclass(slots=True)
 class Ledger:
     """Places are kept without their unread count, which is recounted."""
 
@@ -39,9 +48,9 @@ class Ledger:
     logs: dict[str, list[Message]] = field(default_factory=lambda: defaultdict(list))  # as they are by now
     #: every form that an entry of a log ever had, by conversation and seq; the first is as it was stored
     forms: dict[tuple[str, int], list[Message]] = field(default_factory=lambda: defaultdict(list))
-    #: by conversation that storage was told to found, and user: first and last seq (0: open) of each stay; and of each
-    #: absence what was recalled and edited in it, of what had been seen
-    stays: dict[str, dict[str, list[list[int]]]] = field(default_factory=dict)
+    #: by conversation that storage was told to found, and user; and of each absence what was recalled and edited in
+    #: it, of what had been seen
+    stays: dict[str, dict[str, list[Stay]]] = field(default_factory=dict)
     notes: set[tuple[str, int]] = field(default_factory=set)  # of system logs, what followed from changes
     #: by conversation, what the rules have made of it: before its first entry, and after each
     states: dict[str, list[State]] = field(default_factory=dict)
@@ -63,7 +72,7 @@ class Ledger:
 
     def founded(self, conversation: str, members: tuple[str, ...]) -> None:
         if conversation not in self.stays:
-            self.stays[conversation] = {member: [[1, 0]] for member in members}
+            self.stays[conversation] = {member: [Stay(1, 0, 0)] for member in members}
             self.states[conversation] = [State(members)]
 
     def appended(self, message: Message, shown: int, relations: Relations) -> Outcome:
@@ -76,12 +85,12 @@ class Ledger:
         self.states[conversation].append(outcome.state)
         for user in outcome.joined:
             before = [*stays.setdefault(user, [])]
-            for entry in log[before[-1][1] :] if before else ():
-                if any(first <= about(entry) <= last for first, last in before):
-                    stays[user].append([entry.seq, entry.seq])
-            stays[user].append([message.seq, 0])
+            for entry in log[before[-1].last :] if before else ():
+                if any(stay.first <= about(entry) <= stay.last for stay in before):
+                    stays[user].append(Stay(entry.seq, entry.seq, message.seq))
+            stays[user].append(Stay(message.seq, 0, message.seq))
         for user in outcome.left:
-            stays[user][-1][1] = message.seq
+            stays[user][-1].last = message.seq
         if (one := outcome.amended) is not None and not outcome.reasons:
             for entry in amended(log, one, message.seq):
                 log[entry.seq - 1] = entry
@@ -185,10 +194,13 @@ class Ledger:
         return Relations(frozenset(blocking), frozenset(friends))
 
     def may_see(self, user: str, conversation: str, seq: int) -> bool:
-        return any(first <= seq and (seq <= last or not last) for first, last in self._stays(user, conversation))
+        return any(stay.first <= seq <= stay.last for stay in self._stays(user, conversation))
 
-    def _stays(self, user: str, conversation: str) -> list[list[int]]:
-        return self.stays.get(conversation, {}).get(user, [])
+    def _stays(self, user: str, conversation: str, age: int | None = None) -> list[Stay]:
+        """As they were when the log had so many entries (None: as it is now); what goes on ends with it."""
+        age = self.age(conversation) if age is None else age
+        stays = self.stays.get(conversation, {}).get(user, [])
+        return [Stay(one.first, min(one.last or age, age), one.since) for one in stays if one.since <= age]
 
     def members_of(self, conversation: str) -> tuple[str, ...]:
         states = self.states.get(conversation)
@@ -197,15 +209,17 @@ class Ledger:
     def end_for(self, user: str, conversation: str) -> int:
         """Where the log ends for this user."""
         stays = self._stays(user, conversation)
-        return (stays[-1][1] or len(self.logs.get(conversation, ()))) if stays else 0
+        return stays[-1].last if stays else 0
 
-    def view(self, user: str, conversation: str) -> list[Message]:
-        """What the user may see of it; who has left, as it was then, or that it was recalled."""
-        end, view = self.end_for(user, conversation), []
-        for message in self.logs.get(conversation, ()):
-            if self.may_see(user, conversation, message.seq):
-                forms = [form for form in self.forms[conversation, message.seq] if form.amended <= end]
-                view.append(message if message.recalled else forms[-1])
+    def view(self, user: str, conversation: str, age: int | None = None) -> list[Message]:
+        """What the user may see of it, or might when the log had so many entries; who has left, as it was then, or
+        that it was recalled."""
+        age = self.age(conversation) if age is None else age
+        stays, view = self._stays(user, conversation, age), []
+        for seq in sorted({seq for stay in stays for seq in range(stay.first, stay.last + 1)}):
+            forms = [form for form in self.forms[conversation, seq] if form.amended <= age]
+            seen = [form for form in forms if form.amended <= stays[-1].last]
+            view.append(forms[-1] if forms[-1].recalled else seen[-1])
         return view
 
     def is_new_to(self, user: str, message: Message) -> bool:
@@ -228,10 +242,10 @@ class Ledger:
 
     def unread(self, user: str, conversation: str) -> int:
         """Of what was said since the user is a member."""
-        stays = self._stays(user, conversation)
-        if not stays or stays[-1][1]:
+        stays = self.stays.get(conversation, {}).get(user)
+        if not stays or stays[-1].last:
             return 0
-        since = max(self.place(user, conversation).read_seq, stays[-1][0] - 1)
+        since = max(self.place(user, conversation).read_seq, stays[-1].first - 1)
         return sum(
             message.seq > since
             and message.sender != user

@@ -152,33 +152,28 @@ class Requests:
             self._looked_back(instance, event, pending[-1].there)
 
     def _looked_back(self, instance: Instance, event: events.History, there: int) -> None:
-        """The range as it was when it was asked for or, where it grew meanwhile, a little later."""
-        ledger, found = self._ledger, [0]
-        view = [m.seq for m in ledger.view(instance.user, event.conversation_id) if event.first <= m.seq <= event.last]
-        for end in range(there, ledger.age(event.conversation_id) + 1):
-            found = [seq for seq in view if seq <= end]
-            if self._is_page_of(event, found):
-                break
-        else:
-            self._tell("history_is_right", instance, f"{event}, not {found} or what was there when it asked")
-        for message in event.messages:
-            if message not in ledger.forms[message.conversation_id, message.seq]:
-                self._tell("history_is_right", instance, f"{message}, which never stood there")
+        """The range as the user saw it when it was asked for, or at some moment since."""
+        ledger, log = self._ledger, event.conversation_id
+        for age in range(there, ledger.age(log) + 1):
+            view = ledger.view(instance.user, log, age)
+            if self._is_page_of(event, [message for message in view if event.first <= message.seq <= event.last]):
+                return
+        self._tell("history_is_right", instance, f"{event}, of a log of {there} to {ledger.age(log)}")
 
-    def _is_page_of(self, event: events.History, found: list[int]) -> bool:
+    def _is_page_of(self, event: events.History, found: list[Message]) -> bool:
         """Whether these are the latest of what was found, as many as fit into a page: a page that ends early had no
-        bytes left for the next one, in a form that it ever had; and it has more than its bytes only if it is one
-        message that does, and what has nothing."""
-        seqs, left = [message.seq for message in event.messages], found[: -len(event.messages) or len(found)]
-        if [*left, *seqs] != found or event.more != bool(left) or len(seqs) > self._page:
+        bytes left for the next one; and it has more than its bytes only if it is one message that does, and what has
+        nothing."""
+        page, left = list(event.messages), found[: -len(event.messages) or len(found)]
+        if [*left, *page] != found or event.more != bool(left) or len(page) > self._page:
             return False
-        sizes = [size for message in event.messages if (size := _written(message))]
+        sizes = [size for message in page if (size := _written(message))]
         if sum(sizes) > self._page_bytes and len(sizes) > 1:
             return False
-        if not left or len(seqs) == self._page:
+        if not left or len(page) == self._page:
             return True
-        next_one = map(_written, self._ledger.forms[event.conversation_id, left[-1]])
-        return bool(sizes) and any(size and sum(sizes) + size > self._page_bytes for size in next_one)
+        size = _written(left[-1])
+        return bool(sizes and size) and sum(sizes) + size > self._page_bytes
 
     @staticmethod
     def _is_saved(pending: _Pending) -> bool:
