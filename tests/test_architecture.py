@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,11 @@ def test_the_core_imports_nothing_that_acts(file):
     calls = [node.func for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)]
     called = {function.id for function in calls if isinstance(function, ast.Name)}
     assert not called & {"open", "print", "input", "exec", "eval", "__import__", "globals", "hash", "id"}
+
+
+def test_the_core_has_a_map_of_all_its_modules():
+    told = re.findall(r"`(\w+)`", (CORE / "__init__.py").read_text().partition("Read in this order")[2])
+    assert sorted(told) == sorted(file.stem for file in CORE.glob("*.py") if file.stem != "__init__")
 
 
 def test_the_check_sees_what_it_should(tmp_path):

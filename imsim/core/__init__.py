@@ -1,11 +1,21 @@
 """The IM core: protocol machines that do no I/O, read no clock and draw no random number.
 
-Read in this order: `model` (the data), `attachments` (what a message's file may be), `frames` (what travels),
-`conversations` (the writer of a log; with it `rules`, `groups`, `friends` and `amendments`, what may be said there),
-`users` (sessions, places), `gateway` (connections), `client` (the SDK's brain; with it `uplink`, `catchup`, `reader`,
-`outbox`, `requests` and `screen`), `chatrooms` (which keep nothing), `storage` (requests and their meaning).
-
 Every machine has the same shape: it is built with a *port*, is told things (`receive`, `stored`, `handle_timer`, always
 with `now`) and acts through the port's methods, which only note what is to be done and never call back. `now` is
 monotonic seconds on the node's own clock; wall time is the node's `epoch` + `now`.
+
+Read in this order; what stands behind a machine are the parts that it is made of:
+
+- the words: `model` (the data), `attachments` (what a message's file may be), `frames` (what travels), `events` (what
+  is told to whoever watches), `policies` (what a designer chooses), `exceptions`
+- `storage`: what a machine may ask of it, as data; `memory`: what that means, as code
+- `conversations`, the writer of each log: `rules` (who may say what, and what follows from it), made of `changes`,
+  `amendments` (recalls, edits), `groups` and `friends`
+- `users`, on the node of each: `online` (sessions, places), `saving`, `unread`
+- `hints` (presence, typing) and `chatrooms`, which keep nothing
+- `gateway`, the access layer: `admission` (what is let in), `pushes` (what is sent until it is acknowledged)
+- `client`, the brain of an SDK: `uplink` (its connection), `catchup` (what it missed), `reader` (what reaches it),
+  `inbox` (in which order), `screen` (what there is to see), `outbox` (what it sends), `requests` (what it asks)
+- `node`: all but the client, in one process
+- for all: `timers`, `limits` (rates), `sizes` (bytes)
 """

@@ -2,8 +2,7 @@
 
 A connection's life: connected -> `login` -> authenticated -> attached (a session with an epoch) -> live -> gone. What a
 live connection sends goes up to the router that owns the conversation or the user; what comes down goes to the
-connection of that very session, or nowhere. Pushes, of messages, of places and of notices that there is something new,
-are repeated until the device has acknowledged them.
+connection of that very session, or nowhere; see `pushes` for what is repeated until the device has acknowledged it.
 """
 
 from __future__ import annotations
@@ -14,13 +13,12 @@ from typing import Any, Protocol
 
 from imsim.core import admission, events, frames
 from imsim.core.exceptions import BadName
-from imsim.core.limits import CURSORS, Bucket, Buckets
+from imsim.core.limits import CURSORS, Buckets
 from imsim.core.model import Code, Scene, Session, check_name, conversation_id, is_p2p
 from imsim.core.policies import Policies
+from imsim.core.pushes import Pushes
 from imsim.core.timers import Timer, Timers
 
-_CHATROOM = Scene.CHATROOM  # asked for with every push
-_LONGEST_PUSH_TIMEOUT = 60.0  # seconds; repeated pushes back off up to this
 _LONGEST_REF = 256  # characters of the ref of a bad request that its refusal repeats
 _READ_AGAIN = 1.0  # seconds after which who has too many reads under way is to ask again
 
@@ -53,40 +51,19 @@ class Port(Protocol):
     def emit(self, event: events.Pushed | events.Shed) -> None: ...
 
 
-_Pushed = frames.Push | frames.Placed | frames.Notify | frames.Resync
-
-
-class _Push:
-    """A push that the device has not acknowledged yet."""
-
-    __slots__ = ("attempts", "connection", "frame", "number", "timer", "wait")
-
-    def __init__(self, connection: _Connection, frame: _Pushed, number: int, wait: float) -> None:
-        self.connection = connection
-        self.frame = frame
-        self.number = number  # a message's seq, a place's version, a resync's number
-        self.attempts = 1
-        self.wait = wait
-        self.timer: Timer | None = None
-
-
 class _Connection:
     __slots__ = (
         "heard",
         "held",
         "id",
-        "latest",
         "login",
         "marks",
         "marks_timer",
+        "pushes",
         "reads",
-        "resyncs",
-        "room_bucket",
         "rooms",
         "session",
         "timer",
-        "unacknowledged",
-        "unacknowledged_count",
         "user",
     )
 
@@ -96,15 +73,10 @@ class _Connection:
         self.user: str | None = None  # set once the token is known to be good
         self.held: frames.Attach | None = None  # what its login waits to say to a router that is lost
         self.session: Session | None = None  # set once attached
+        self.pushes: Pushes | None = None  # with it
         self.heard = now
         self.timer: Timer | None = None  # until logged in: the login's deadline; then: the heartbeat's
-        self.unacknowledged: dict[str, list[_Push]] = {}  # by conversation, in seq order
-        self.resyncs = 0  # how many it was sent
         self.rooms: set[str] = set()  # conversation ids of the chatrooms that it asked to enter
-        self.room_bucket: Bucket | None = None  # what it is sent of chatrooms, where there is a limit
-        #: By op and conversation, where a new one makes those before it needless: `placed`, `notify`, `resync`.
-        self.latest: dict[tuple[str, str], _Push] = {}
-        self.unacknowledged_count = 0  # of both
         #: By conversation, what it has `delivered` that is still to be passed on, where there is a limit.
         self.marks: dict[str, frames.Delivered] = {}
         self.marks_timer: Timer | None = None
@@ -134,7 +106,7 @@ class Gateway:
     @property
     def unacknowledged(self) -> int:
         """How many pushes are held until they are acknowledged, of all connections."""
-        return sum(connection.unacknowledged_count for connection in self._connections.values())
+        return sum(connection.pushes.count for connection in self._connections.values() if connection.pushes)
 
     def next_deadline(self) -> float | None:
         return self._timers.next_deadline()
@@ -261,6 +233,7 @@ class Gateway:
             self._end(connection, frame.code or Code.UNAVAILABLE, "no session could be made")
         else:
             connection.session = session
+            connection.pushes = Pushes(self._port, self._policies, self._timers, session)
             timeout = self._policies.heartbeat_timeout
             if connection.timer:
                 connection.timer.cancel()
@@ -359,16 +332,9 @@ class Gateway:
         self._port.send(connection.id, frames.Pong())
 
     def _delivered(self, connection: _Connection, frame: frames.Delivered, now: float) -> None:
-        conversation = frame.conversation_id
-        pushes = connection.unacknowledged.get(conversation)
-        if pushes is not None:
-            while pushes and pushes[0].number <= frame.seq:
-                self._acknowledged(connection, pushes.pop(0))
-            if not pushes:
-                del connection.unacknowledged[conversation]
-        if connection.latest:
-            self._latest_acknowledged(connection, (frames.Notify.op, conversation), frame.seq)
-        if self._policies.receipts == "delivered" and is_p2p(conversation):
+        assert connection.pushes is not None
+        connection.pushes.delivered(frame.conversation_id, frame.seq)
+        if self._policies.receipts == "delivered" and is_p2p(frame.conversation_id):
             self._pass_on(connection, frame, now)
 
     def _pass_on(self, connection: _Connection, mark: frames.Delivered, now: float) -> None:
@@ -410,7 +376,8 @@ class Gateway:
             self._to_own_user(connection, frame, now)
 
     def _sync(self, connection: _Connection, frame: frames.Sync, now: float) -> None:
-        self._latest_acknowledged(connection, (frames.Resync.op, ""), frame.resync)
+        assert connection.pushes is not None
+        connection.pushes.resynced(frame.resync)
         if len(frame.cursors) > CURSORS:
             text = f"cursors: of at most {CURSORS} conversations"
             self._reject(connection, frame.op, frame.ref, Code.BAD_REQUEST, text, number=frame.number)
@@ -418,42 +385,18 @@ class Gateway:
             self._look_up(connection, frame, now)
 
     def _noted(self, connection: _Connection, frame: frames.Noted, now: float) -> None:
-        self._latest_acknowledged(connection, (frames.Placed.op, frame.conversation_id), frame.version)
-
-    def _latest_acknowledged(self, connection: _Connection, key: tuple[str, str], number: int) -> None:
-        push = connection.latest.get(key)
-        if push is not None and push.number <= number:
-            self._acknowledged(connection, connection.latest.pop(key))
-
-    @staticmethod
-    def _acknowledged(connection: _Connection, push: _Push) -> None:
-        connection.unacknowledged_count -= 1
-        if push.timer:
-            push.timer.cancel()
+        assert connection.pushes is not None
+        connection.pushes.noted(frame.conversation_id, frame.version)
 
     # --- from routers -----------------------------------------------------------------------------------------------
 
     def receive_from_router(self, frame: frames.ToGateway, now: float) -> None:
         if type(frame) is frames.Down:
-            down = frame.frame
-            push = down if type(down) is frames.Push else None
             for session in frame.sessions:
                 connection = self._connections.get(session.connection)
-                if connection is None or connection.session != session:
-                    continue  # gone since: the device's next login brings what it missed
-                if push is not None:
-                    self._push(connection, push, now)
-                elif type(down) is frames.Placed:
-                    self._push_latest(connection, down, down.place.conversation_id, down.place.version, now)
-                elif type(down) is frames.Notify:
-                    self._push_latest(connection, down, down.conversation_id, down.seq, now)
-                elif type(down) is frames.Resync:
-                    connection.resyncs += 1
-                    self._push_latest(connection, frames.Resync(connection.resyncs), "", connection.resyncs, now)
-                else:
-                    if connection.reads and _is_read_answered_by(down):
-                        connection.reads.popleft()
-                    self._port.send(connection.id, down)
+                if connection is not None and connection.session == session:
+                    self._down(connection, frame.frame, now)
+                # else it is gone since: the device's next login brings what it missed
         elif isinstance(frame, frames.Attached):
             self._attached(frame, now)
         else:
@@ -462,73 +405,23 @@ class Gateway:
             if connection is not None and connection.session == frame.session:
                 self._end(connection, frame.code, _KICKED[frame.code])
 
-    def _push(self, connection: _Connection, frame: frames.Push, now: float) -> None:
-        conversation = frame.message.conversation_id
-        if frame.message.scene == _CHATROOM:
-            self._push_once(connection, frame, now)
-            return
-        push = self._until_acknowledged(connection, frame, frame.message.seq, now)
-        if push is not None:
-            pushes = connection.unacknowledged.get(conversation)
-            if pushes is None:
-                pushes = connection.unacknowledged[conversation] = []
-            pushes.append(push)
-
-    def _push_once(self, connection: _Connection, frame: frames.Push, now: float) -> None:
-        """A chatroom's message: it is shed where this connection gets too many."""
-        policies, session = self._policies, connection.session
-        assert session is not None
-        if policies.room_rate:
-            if connection.room_bucket is None:
-                connection.room_bucket = Bucket(policies.room_rate, policies.room_burst, now)
-            if connection.room_bucket.take(now):
-                self._port.emit(events.Shed(session, frame.message))
-                return
-        self._port.emit(events.Pushed(session, frame.message, 1))
-        self._port.send(connection.id, frame)
-
-    def _push_latest(
-        self,
-        connection: _Connection,
-        frame: frames.Placed | frames.Notify | frames.Resync,
-        conversation: str,
-        number: int,
-        now: float,
-    ) -> None:
-        """It says all that one with a lower number says, so that one need not arrive any more."""
-        key = (frame.op, conversation)
-        other = connection.latest.get(key)
-        if other is not None:
-            if other.number >= number:
-                return
-            self._acknowledged(connection, connection.latest.pop(key))
-        push = self._until_acknowledged(connection, frame, number, now)
-        if push is not None:
-            connection.latest[key] = push
-
-    def _until_acknowledged(self, connection: _Connection, frame: _Pushed, number: int, now: float) -> _Push | None:
-        """Send it, now and again; None if too much is unacknowledged already, which is the connection's end."""
-        if connection.unacknowledged_count >= self._policies.send_queue:
-            self._end(connection, Code.SLOW_READER, "too many pushes are unacknowledged; log in again to get them")
-            return None
-        connection.unacknowledged_count += 1
-        push = _Push(connection, frame, number, self._policies.push_timeout)
-        push.timer = self._timers.at(now + push.wait, self._push_overdue, push)
-        self._transmit(push)
-        return push
-
-    def _push_overdue(self, push: _Push, now: float) -> None:
-        push.attempts += 1
-        push.wait = min(push.wait * self._policies.push_backoff, _LONGEST_PUSH_TIMEOUT)
-        push.timer = self._timers.at(now + push.wait, self._push_overdue, push)
-        self._transmit(push)
-
-    def _transmit(self, push: _Push) -> None:
-        connection, frame = push.connection, push.frame
+    def _down(self, connection: _Connection, frame: frames.ToClient, now: float) -> None:
+        pushes, has_room = connection.pushes, True
+        assert pushes is not None
         if type(frame) is frames.Push:
-            assert connection.session is not None
-            self._port.emit(events.Pushed(connection.session, frame.message, push.attempts))
-        self._port.send(connection.id, frame)
+            has_room = pushes.push(frame, now)
+        elif type(frame) is frames.Placed:
+            has_room = pushes.place(frame, now)
+        elif type(frame) is frames.Notify:
+            has_room = pushes.notify(frame, now)
+        elif type(frame) is frames.Resync:
+            has_room = pushes.resync(now)
+        else:
+            if connection.reads and _is_read_answered_by(frame):
+                connection.reads.popleft()
+            self._port.send(connection.id, frame)
+        if not has_room:
+            self._end(connection, Code.SLOW_READER, "too many pushes are unacknowledged; log in again to get them")
 
     # --- ending -----------------------------------------------------------------------------------------------------
 
@@ -561,10 +454,8 @@ class Gateway:
         for timer in (connection.timer, connection.marks_timer):
             if timer:
                 timer.cancel()
-        for pushes in (*connection.unacknowledged.values(), connection.latest.values()):
-            for push in pushes:
-                if push.timer:
-                    push.timer.cancel()
+        if connection.pushes is not None:
+            connection.pushes.end()
         if connection.session is not None:
             for room in sorted(connection.rooms):
                 leave = frames.Leave(room.partition(":")[2])

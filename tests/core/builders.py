@@ -9,6 +9,7 @@ from typing import Any
 from imsim.core import events, frames, storage
 from imsim.core.client import Client
 from imsim.core.conversations import Conversations
+from imsim.core.gateway import Gateway
 from imsim.core.memory import MemoryStorage
 from imsim.core.model import Code, Message, MessageType, Place, Scene, Session
 from imsim.core.policies import Policies
@@ -346,3 +347,71 @@ def open_log(store: MemoryStorage, *senders: str, conversation: str = AB) -> Non
         state.max_seq += 1
         one = message(state.max_seq, conversation_id=conversation, sender=sender)
         assert isinstance(store.execute(storage.Append(state.epoch, one, 0)), storage.Appended)
+
+
+class Access:
+    """A gateway with what it told its port."""
+
+    def __init__(self, **policies):
+        self.port = RecordingPort()
+        self.policies = Policies(**policies)
+        self.machine = Gateway(self.port, self.policies, name="g7", epoch=1_000.0)
+        self.clock = ManualClock()
+
+    def connect(self, connection=1):
+        self.machine.connected(connection, self.clock.now)
+
+    def live(self, connection=1, user="bob", epoch=1):
+        """A connection that is logged in; returns its session."""
+        self.connect(connection)
+        self.receive(frames.Login("token", "d0"), connection)
+        self.machine.authenticated(connection, user, None, self.clock.now)
+        one = session(user, "d0", epoch, "g7", connection)
+        self.from_router(frames.Attached(connection, one))
+        self.port.take()
+        return one
+
+    def receive(self, frame, connection=1):
+        self.machine.receive(connection, frame, self.clock.now)
+
+    def from_router(self, frame):
+        self.machine.receive_from_router(frame, self.clock.now)
+
+    def push(self, *sessions, seq=1, **fields):
+        self.from_router(frames.Down(sessions, frames.Push(message(seq, **fields))))
+
+    def advance(self, seconds):
+        end = self.clock.now + seconds
+        while (due := self.machine.next_deadline()) is not None and due <= end:
+            self.clock.now = due
+            self.machine.handle_timer(due)
+        self.clock.now = end
+
+    def sent(self):
+        """(connection, frame) of what was sent; other calls are forgotten."""
+        return [arguments for method, arguments in self.port.take() if method == "send"]
+
+    def pushed(self):
+        """(connection, seq, attempt) of the pushes, as reported; they match what was sent."""
+        calls = self.port.take()
+        sent = [(c, f.message.seq) for m, (c, f) in ((m, a) for m, a in calls if m == "send") if type(f) is frames.Push]
+        told = [a[0] for m, a in calls if m == "emit"]
+        assert all(isinstance(event, events.Pushed) for event in told)
+        assert [(event.session.connection, event.message.seq) for event in told] == sent
+        return [(event.session.connection, event.message.seq, event.attempt) for event in told]
+
+
+def refused(code, connection=1):
+    """The calls that end a connection that has no session."""
+    return [("send", connection, code, code.reconnects), ("close", connection)]
+
+
+def summary(calls):
+    """Calls without the words of the refusals."""
+    found = []
+    for method, arguments in calls:
+        if method == "send" and isinstance(arguments[1], frames.Refused):
+            found.append((method, arguments[0], arguments[1].code, arguments[1].reconnect))
+        else:
+            found.append((method, *arguments))
+    return found

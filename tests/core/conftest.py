@@ -1,7 +1,13 @@
 from __future__ import annotations
 
 import pytest
-from core.builders import Phone
+from core.builders import Access, Phone
+
+
+@pytest.fixture
+def access() -> Access:
+    """A gateway that nobody is connected to."""
+    return Access()
 
 
 @pytest.fixture

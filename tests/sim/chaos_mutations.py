@@ -22,6 +22,7 @@ from imsim.core import (
     memory,
     online,
     outbox,
+    pushes,
     reader,
     requests,
     rules,
@@ -136,13 +137,13 @@ def own_messages_counted(patch):
 
 def push_not_retried(patch):
     """A push that is not acknowledged is forgotten."""
-    overdue = gateway.Gateway._push_overdue
+    overdue = pushes.Pushes._overdue
 
     def forget(self, push, now):
         if not isinstance(push.frame, frames.Push):
             overdue(self, push, now)
 
-    patch.setattr(gateway.Gateway, "_push_overdue", forget)
+    patch.setattr(pushes.Pushes, "_overdue", forget)
 
 
 def kicked_session_lives_on(patch):
@@ -399,13 +400,13 @@ def version_not_advanced(patch):
 
 def placed_not_repeated(patch):
     """A place that a device has not noted is not told again."""
-    overdue = gateway.Gateway._push_overdue
+    overdue = pushes.Pushes._overdue
 
     def forget(self, push, now):
         if not isinstance(push.frame, frames.Placed):
             overdue(self, push, now)
 
-    patch.setattr(gateway.Gateway, "_push_overdue", forget)
+    patch.setattr(pushes.Pushes, "_overdue", forget)
 
 
 def older_place_taken(patch):
@@ -626,13 +627,13 @@ def notify_not_repeated(patch):
 
 
 def _not_repeated(patch, kind):
-    overdue = gateway.Gateway._push_overdue
+    overdue = pushes.Pushes._overdue
 
     def forget(self, push, now):
         if not isinstance(push.frame, kind):
             overdue(self, push, now)
 
-    patch.setattr(gateway.Gateway, "_push_overdue", forget)
+    patch.setattr(pushes.Pushes, "_overdue", forget)
 
 
 def resync_taken_for_an_old_one(patch):
@@ -1060,16 +1061,16 @@ def place_that_came_free_fences(patch):
 
 def last_push_never_acknowledged(patch):
     """An acknowledgement is taken for all before the message that it names, but not for that one."""
-    delivered = gateway._HANDLERS[frames.Delivered]
+    delivered = pushes.Pushes.delivered
 
-    def short(self, connection, frame, now):
-        pushes = connection.unacknowledged.get(frame.conversation_id)
-        last = pushes.pop() if pushes and pushes[-1].number == frame.seq else None
-        delivered(self, connection, frame, now)
-        if last is not None and connection.id in self._connections:
-            connection.unacknowledged.setdefault(frame.conversation_id, []).append(last)
+    def short(self, conversation, seq):
+        waiting = self._by_conversation.get(conversation)
+        last = waiting.pop() if waiting and waiting[-1].number == seq else None
+        delivered(self, conversation, seq)
+        if last is not None:
+            self._by_conversation.setdefault(conversation, []).append(last)
 
-    patch.setitem(gateway._HANDLERS, frames.Delivered, short)
+    patch.setattr(pushes.Pushes, "delivered", short)
 
 
 def pages_too_large(patch):

@@ -19,6 +19,7 @@ import imsim
 from imsim.core import events, frames, gateway
 from imsim.core.gateway import Gateway
 from imsim.core.model import Code, Message, Scene
+from imsim.core.pushes import Pushes
 from imsim.core.reader import Reader
 from imsim.core.screen import LocalConversation
 from imsim.results import Kind, assemble, digest
@@ -97,18 +98,18 @@ class Forgetful:
         self.withheld = []  # (intent, user, conversation, seq)
         self.beginnings = set()  # (intent, user) of those in a group of which the device had been given nothing
         self.reached = defaultdict(int)  # (user, conversation): the highest seq that the device was given by itself
-        push, receive = Gateway._push, Gateway.receive_from_router
+        push, receive = Pushes.push, Gateway.receive_from_router
 
-        def push_or_not(gateway, connection, frame, now):
-            message, user = frame.message, connection.session.user
+        def push_or_not(pushes, frame, now):
+            message, user = frame.message, pushes._session.user
             if forgets(message):
                 where = message.conversation_id
                 if where.startswith("group:") and not self.reached[user, where]:
                     self.beginnings.add((int(message.id_client), user))
                 self.withheld.append((int(message.id_client), user, message.conversation_id, message.seq))
-            else:
-                self.reach(user, message.conversation_id, message.seq)
-                push(gateway, connection, frame, now)
+                return True
+            self.reach(user, message.conversation_id, message.seq)
+            return push(pushes, frame, now)
 
         def watch(gateway, frame, now):
             if isinstance(frame, frames.Down) and isinstance(frame.frame, frames.Stored):
@@ -116,7 +117,7 @@ class Forgetful:
                     self.reach(session.user, frame.frame.conversation_id, frame.frame.seq)
             receive(gateway, frame, now)
 
-        monkeypatch.setattr(Gateway, "_push", push_or_not)
+        monkeypatch.setattr(Pushes, "push", push_or_not)
         monkeypatch.setattr(Gateway, "receive_from_router", watch)
 
     def reach(self, user, conversation, seq):

@@ -216,8 +216,10 @@ class Ledger:
         that it was recalled."""
         age = self.age(conversation) if age is None else age
         stays, view = self._stays(user, conversation, age), []
-        for seq in sorted({seq for stay in stays for seq in range(stay.first, stay.last + 1)}):
-            forms = [form for form in self.forms[conversation, seq] if form.amended <= age]
+        for message in self.logs.get(conversation, [])[:age]:
+            if not any(stay.first <= message.seq <= stay.last for stay in stays):
+                continue
+            forms = [form for form in self.forms[conversation, message.seq] if form.amended <= age]
             seen = [form for form in forms if form.amended <= stays[-1].last]
             view.append(forms[-1] if forms[-1].recalled else seen[-1])
         return view
