@@ -134,8 +134,14 @@ class Catchup:
         places = max((c.place.version for c in self._reader.conversations.values()), default=0)
         self._number += 1
         self._stop_timer()
-        self._timer = self._timers.at(now + self._policies.send_timeout, self._ask)
+        self._timer = self._timers.at(now + self._policies.send_timeout, self._ask_again)
         self._uplink.put(frames.Sync(cursors, self._version, self._inbox, self._number, self._resync, places), now)
+
+    def _ask_again(self, _: None, now: float) -> None:
+        """Under the same number: the answer to the first is as good, and storage that is slow is not to be late for
+        ever."""
+        self._number -= 1
+        self._ask(None, now)
 
     def _take(self, frame: frames.Page | frames.SyncDone, now: float) -> bool:
         """Whether it answers the latest sync; what it brings is welcome in any case."""
@@ -158,11 +164,16 @@ class Catchup:
     def _reset(self) -> None:
         """What this device has got is of a log that is no more: an old seq, or version, says nothing about the new one.
         What the user wants is kept, as far as it does not speak of a seq."""
+        given_up = [
+            frame
+            for frame in self._requests.forget_seqs()
+            if not isinstance(frame, frames.History) or self._reader.history_refused(frame.ref)
+        ]
         self._reader.reset()
         self._version = self._inbox = 0
         self._outbox.forget_seqs()
         self._emit(events.Reset())
-        for frame in self._requests.forget_seqs():
+        for frame in given_up:
             self._emit(events.RequestFailed(frame.op, frame.ref, Code.AHEAD, "the server's log is another one"))
 
     def _stop_timer(self) -> None:

@@ -259,7 +259,7 @@ class Client:
         self._reader.forget_gaps()
 
     def _logged_in(self, frame: frames.LoggedIn, now: float) -> None:
-        self._uplink.logged_in(now)
+        self._uplink.logged_in(frame.heartbeat, now)
         self._catchup.logged_in(frame.log, now)
         self._requests.logged_in(now)
         for name in self._rooms:
@@ -318,7 +318,7 @@ class Client:
                 sent.custom,
                 sent.resend,
             )
-            self._reader.read_by_send(conversation, outgoing, now)
+            self._reader.read_by_send(conversation, outgoing, frame.seq, now)
             if event_of(sent) in SILENT:
                 self._reader.take(message, Route.PUSH, now)  # what it changes, it changes when its turn comes
             else:

@@ -20,6 +20,7 @@ from imsim.core.timers import Timer, Timers
 _RECENT = 64  # idempotency keys kept in memory per conversation; older ones are looked up in storage
 _SESSIONS = 10_000  # the latest that acted in a conversation: none may act that was replaced by one of them
 _WAITING = 10_000  # requests of one conversation that may wait for storage
+_LOOKED_AT = 100  # open conversations, at most, to find one that can make room for another
 
 
 class Port(Protocol):
@@ -133,11 +134,10 @@ class Conversations:
     def open(self, conversation_id: str, now: float, founders: tuple[str, ...] | None = None) -> None:
         """Have the conversation ready for what will come; every conversation is opened at its first use anyway."""
         if conversation_id not in self._open:
+            self._has_room()
             self._start_opening(conversation_id, founders, now)
 
     def _start_opening(self, id: str, founders: tuple[str, ...] | None, now: float) -> _Conversation:
-        if len(self._open) >= self._policies.open_conversations:
-            self._evict()
         conversation = self._open[id] = _Conversation(id)
         self._ask(conversation, storage.OpenConversation(id, founders or _born_with(id)), now)
         return conversation
@@ -145,9 +145,15 @@ class Conversations:
     def receive(self, up: frames.Up, now: float) -> None:
         conversation = self._open.get(up.conversation_id)
         if conversation is None:
+            if not self._has_room():
+                self._reject(up, Code.UNAVAILABLE, "too many conversations wait for storage")
+                return
             conversation = self._start_opening(up.conversation_id, None, now)
             conversation.waiting.append((up, rules.Known()))
-        elif conversation.request is not None:
+            return
+        if len(self._open) >= self._policies.open_conversations:
+            self._open[conversation.id] = self._open.pop(conversation.id)  # the one that is idle for longest makes room
+        if conversation.request is not None:
             if len(conversation.waiting) < _WAITING:
                 conversation.waiting.append((up, rules.Known()))
             else:
@@ -284,7 +290,7 @@ class Conversations:
             # What it rests on may be a change that is not stored, and never will be: then it was no answer.
             for entry in reversed(conversation.pending):
                 if entry.is_change:
-                    entry.refused.append((up, refused))
+                    self._put_off(entry.refused, (up, refused))
                     return
             self._reject(up, refused.code, refused.text)
             return
@@ -298,16 +304,19 @@ class Conversations:
             return
         self._append(conversation, up, decision, now)
 
-    @staticmethod
-    def _is_latest(conversation: _Conversation, session: Session) -> bool:
-        """Of those of its slot, as far as this writer knows; whoever is no member is known as well."""
-        slot, epochs = (session.user, session.slot), conversation.epochs
-        if epochs.get(slot, 0) > session.epoch:
+    def _is_latest(self, conversation: _Conversation, session: Session) -> bool:
+        """Whether no later session of its slot, or of its device, has acted here, as far as this writer has seen."""
+        epochs = conversation.epochs
+        slots = [(session.user, session.slot)]
+        if self._policies.sessions != "all":  # where a device may log in as another kind, and so in another slot
+            slots.append((session.user, f":{session.device}"))
+        if any(epochs.get(slot, 0) > session.epoch for slot in slots):
             return False
-        epochs.pop(slot, None)
-        epochs[slot] = session.epoch
-        if len(epochs) > _SESSIONS:
-            del epochs[next(iter(epochs))]
+        for slot in slots:
+            epochs.pop(slot, None)
+            epochs[slot] = session.epoch
+            if len(epochs) > _SESSIONS:
+                del epochs[next(iter(epochs))]
         return True
 
     @staticmethod
@@ -348,7 +357,8 @@ class Conversations:
             effects = rules.effects(message, decision)
             audience = (*audience, *decision.joined)
             if decision.joined or decision.left:
-                conversation.has_members(tuple(member for member in audience if member not in decision.left))
+                left = frozenset(decision.left)
+                conversation.has_members(tuple(member for member in audience if member not in left))
             if decision.state is not None:
                 conversation.state = decision.state
         conversation.next_seq += 1
@@ -369,11 +379,16 @@ class Conversations:
             if entry.stored:
                 self._reject(up, conflict.code, conflict.text)
             else:
-                entry.refused.append((up, conflict))  # storage may know better what was said under it first
+                self._put_off(entry.refused, (up, conflict))  # storage may know better what was said under it first
         elif entry.stored:
             self._acknowledge(entry.message, up.session)
         else:
-            entry.asked.append(up)  # the retry races the original: one answer for both
+            self._put_off(entry.asked, up)  # the retry races the original: one answer for both
+
+    def _put_off(self, answers: list[Any], one: Any) -> None:
+        """To be answered with the entry. Beyond the bound it is not answered, and asked again by whoever needs it."""
+        if len(answers) < _WAITING:
+            answers.append(one)
 
     # --- storing, letting out -----------------------------------------------------------------------------------------
     #
@@ -529,11 +544,18 @@ class Conversations:
         self._settle_later(id, now)
         self.open(id, now)
 
-    def _evict(self) -> None:
-        for conversation in self._open.values():
+    def _has_room(self) -> bool:
+        """Whether another conversation can be opened; where there are as many as may be, one makes room that has had
+        nothing to do for long, and has nothing to do now."""
+        if len(self._open) < self._policies.open_conversations:
+            return True
+        for _ in range(min(_LOOKED_AT, len(self._open))):
+            id = next(iter(self._open))
+            conversation = self._open.pop(id)
             if not conversation.pending and conversation.request is None:
-                del self._open[conversation.id]
-                return
+                return True
+            self._open[id] = conversation
+        return False
 
     def _reject(self, up: frames.Up, code: Code, text: str, retry_after: float = 0.0) -> None:
         frame = up.frame

@@ -7,24 +7,24 @@ connection of that very session, or nowhere; see `pushes` for what is repeated u
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from imsim.core import admission, events, frames
 from imsim.core.exceptions import BadName
 from imsim.core.limits import CURSORS, Buckets
-from imsim.core.model import Code, Scene, Session, check_name, conversation_id, is_p2p
+from imsim.core.model import LONGEST_CONVERSATION_ID, Code, Scene, Session, check_name, conversation_id, is_p2p
 from imsim.core.policies import Policies
 from imsim.core.pushes import Pushes
 from imsim.core.timers import Timer, Timers
 
 _LONGEST_REF = 256  # characters of the ref of a bad request that its refusal repeats
-_READ_AGAIN = 1.0  # seconds after which who has too many reads under way is to ask again
+_ASK_AGAIN = 1.0  # seconds after which who has too many requests under way is to ask again
 
 #: Reads of a connection that storage may have under way: each answer is a page in memory until it is written, however
-#: slowly the connection takes it.
+#: slowly the connection takes it. And changes of the user's places, which are small.
 READS = 16
+CHANGES = 1_000
 
 _KICKED = {
     Code.REPLACED: "this device logged in on another connection",
@@ -51,8 +51,33 @@ class Port(Protocol):
     def emit(self, event: events.Pushed | events.Shed) -> None: ...
 
 
+class _UnderWay:
+    """Requests of one connection that are not answered yet, by when they were asked."""
+
+    __slots__ = ("_asked", "_limit")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._asked: list[float] = []  # no deque, which takes ten times the memory while it is empty
+
+    def has_room(self, since: float) -> bool:
+        """An answer to what was asked before `since` was lost: it must not count for ever."""
+        asked = self._asked
+        while asked and asked[0] <= since:
+            asked.pop(0)
+        return len(asked) < self._limit
+
+    def ask(self, now: float) -> None:
+        self._asked.append(now)
+
+    def answered(self) -> None:
+        if self._asked:
+            self._asked.pop(0)
+
+
 class _Connection:
     __slots__ = (
+        "changes",
         "heard",
         "held",
         "id",
@@ -80,7 +105,8 @@ class _Connection:
         #: By conversation, what it has `delivered` that is still to be passed on, where there is a limit.
         self.marks: dict[str, frames.Delivered] = {}
         self.marks_timer: Timer | None = None
-        self.reads: deque[float] = deque()  # when those were asked that are not answered
+        self.reads = _UnderWay(READS)
+        self.changes = _UnderWay(CHANGES)
 
 
 class Gateway:
@@ -277,10 +303,26 @@ class Gateway:
         if unfit := admission.of_setting(frame, connection.session.user, self._policies):
             self._reject(connection, frame.op, frame.ref[:_LONGEST_REF], *unfit, number=frame.number)
         else:
-            self._ask_own_user(connection, frame, now)
+            self._change(connection, frame, now)
 
-    def _ask_own_user(self, connection: _Connection, frame: frames.Asked, now: float) -> None:
-        if not self._is_too_fast(connection, frame, now):
+    def _change(
+        self, connection: _Connection, frame: frames.Read | frames.SetConversation | frames.EndSession, now: float
+    ) -> None:
+        self._ask_own_user(connection, connection.changes, frame, now)
+
+    def _look_up(
+        self, connection: _Connection, frame: frames.Sync | frames.History | frames.ReadCount, now: float
+    ) -> None:
+        self._ask_own_user(connection, connection.reads, frame, now)
+
+    def _ask_own_user(
+        self, connection: _Connection, under_way: _UnderWay, frame: frames.Sync | frames.Asked, now: float
+    ) -> None:
+        if not under_way.has_room(now - self._policies.storage_timeout):
+            text = "too many requests are not answered yet"
+            self._reject(connection, frame.op, frame.ref, Code.RATE_LIMITED, text, _ASK_AGAIN, frame.number)
+        elif not self._is_too_fast(connection, frame, now):
+            under_way.ask(now)
             self._to_own_user(connection, frame, now)
 
     def _to_own_user(
@@ -333,6 +375,8 @@ class Gateway:
 
     def _delivered(self, connection: _Connection, frame: frames.Delivered, now: float) -> None:
         assert connection.pushes is not None
+        if len(frame.conversation_id) > LONGEST_CONVERSATION_ID:
+            return  # there is no such conversation, and it may be kept for a while
         connection.pushes.delivered(frame.conversation_id, frame.seq)
         if self._policies.receipts == "delivered" and is_p2p(frame.conversation_id):
             self._pass_on(connection, frame, now)
@@ -361,19 +405,6 @@ class Gateway:
         connection.marks_timer = None
         if marks:  # not at this very moment, which rounding might make of it
             connection.marks_timer = self._timers.at(now + max(wait, 0.001), self._pass_marks_on, connection)
-
-    def _look_up(
-        self, connection: _Connection, frame: frames.Sync | frames.History | frames.ReadCount, now: float
-    ) -> None:
-        reads = connection.reads
-        while reads and reads[0] <= now - self._policies.storage_timeout:
-            reads.popleft()  # its answer was lost: it must not count for ever
-        if len(reads) >= READS:
-            text = f"more than {READS} reads are not answered yet"
-            self._reject(connection, frame.op, frame.ref, Code.RATE_LIMITED, text, _READ_AGAIN, frame.number)
-        elif not self._is_too_fast(connection, frame, now):
-            reads.append(now)
-            self._to_own_user(connection, frame, now)
 
     def _sync(self, connection: _Connection, frame: frames.Sync, now: float) -> None:
         assert connection.pushes is not None
@@ -417,11 +448,20 @@ class Gateway:
         elif type(frame) is frames.Resync:
             has_room = pushes.resync(now)
         else:
-            if connection.reads and _is_read_answered_by(frame):
-                connection.reads.popleft()
+            self._answered(connection, frame)
             self._port.send(connection.id, frame)
         if not has_room:
             self._end(connection, Code.SLOW_READER, "too many pushes are unacknowledged; log in again to get them")
+
+    @staticmethod
+    def _answered(connection: _Connection, frame: frames.ToClient) -> None:
+        request = frame.request if type(frame) is frames.Rejected or type(frame) is frames.Done else ""
+        if type(frame) in _READ_ANSWERS or request in _READS:
+            connection.reads.answered()
+        elif request in _CHANGES:
+            connection.changes.answered()
+        elif type(frame) is frames.Rejected and request == frames.Enter.op:
+            connection.rooms.discard(conversation_id(Scene.CHATROOM, "", frame.ref))
 
     # --- ending -----------------------------------------------------------------------------------------------------
 
@@ -463,15 +503,9 @@ class Gateway:
             self._port.to_user(connection.session.user, frames.Detach(connection.session))
 
 
-_READ_OPS = (frames.Sync.op, frames.History.op, frames.ReadCount.op)
+_READS = (frames.Sync.op, frames.History.op, frames.ReadCount.op)
+_CHANGES = (frames.Read.op, frames.SetConversation.op, frames.EndSession.op)
 _READ_ANSWERS = (frames.Page, frames.SyncDone, frames.HistoryPage, frames.ReadCounted)
-
-
-def _is_read_answered_by(frame: frames.ToClient) -> bool:
-    if type(frame) is frames.Rejected:
-        return frame.request in _READ_OPS
-    return type(frame) in _READ_ANSWERS
-
 
 _HANDLERS: dict[type, Callable[[Gateway, _Connection, Any, float], None]] = {
     frames.Send: Gateway._send,
@@ -479,11 +513,11 @@ _HANDLERS: dict[type, Callable[[Gateway, _Connection, Any, float], None]] = {
     frames.Noted: Gateway._noted,
     frames.Ping: Gateway._ping,
     frames.Sync: Gateway._sync,
-    frames.Read: Gateway._ask_own_user,
+    frames.Read: Gateway._change,
     frames.SetConversation: Gateway._set_conversation,
     frames.History: Gateway._look_up,
     frames.ReadCount: Gateway._look_up,
-    frames.EndSession: Gateway._ask_own_user,
+    frames.EndSession: Gateway._change,
     frames.Enter: Gateway._enter,
     frames.Leave: Gateway._leave,
     frames.Typing: Gateway._typing,

@@ -93,6 +93,7 @@ class Limits:
 
 def decide(state: dict[str, Any] | None, members: Collection[str], change: Change, limits: Limits) -> Decision:
     """What becomes of a change in a group with these members. Raises: Refused."""
+    members = dict.fromkeys(members)  # in their order; of thousands thousands may be looked up
     rule = _RULES.get(change.event)
     if rule is None:
         raise Refused(
@@ -111,8 +112,8 @@ def decide(state: dict[str, Any] | None, members: Collection[str], change: Chang
     there = len(members) + len(decision.joined)
     if len(group.pending) > requests and there + len(group.pending) > limits.size:
         raise Refused(Code.TOO_LARGE, f"a group has at most {limits.size} members and requests without an answer")
-    for user in decision.left:
-        group.admins = [admin for admin in group.admins if admin != user]
+    left = frozenset(decision.left)
+    group.admins = [admin for admin in group.admins if admin not in left]
     if decision.joined and there > limits.size:
         raise Refused(Code.TOO_LARGE, f"a group has at most {limits.size} members")
     decision.state = group.to_dict()
@@ -163,11 +164,11 @@ def _invite(group: Group, members: Collection[str], change: Change, limits: Limi
     _need(group, members, change, rank=1 if group.join == "invite" else 0)
     new = _targets(change, lambda user: user not in members, "all are members already")
     swept = _sweep(group, change)
-    joined = tuple(user for user in new if not group.consent or _has(group, "apply", user))
+    joined = dict.fromkeys(user for user in new if not group.consent or _has(group, "apply", user))
     applied = tuple(note for user in joined for note in _answer(group, change, user, "passed"))
     invited = tuple(Note(user, "group_invite", _about(group)) for user in joined)
     asked = _ask(group, change, tuple(user for user in new if user not in joined), limits)
-    return Decision(joined=joined, notes=swept + applied + invited + asked)
+    return Decision(joined=tuple(joined), notes=swept + applied + invited + asked)
 
 
 def _ask(group: Group, change: Change, users: tuple[str, ...], limits: Limits) -> tuple[Note, ...]:
@@ -269,11 +270,11 @@ def _mute(group: Group, members: Collection[str], change: Change, limits: Limits
     if not change.targets:
         group.muted_all = muted
         return Decision()
-    users = _targets(
-        change, lambda user: user in members or (not muted and user in group.muted), "none of them is a member"
-    )
+    known = members if muted else {*members, *group.muted}  # who has left may speak again, too
+    users = _targets(change, known.__contains__, "none of them is a member")
     _outrank(group, change, users)
-    group.muted = [user for user in group.muted if user not in users] + (list(users) if muted else [])
+    named = frozenset(users)
+    group.muted = [user for user in group.muted if user not in named] + (list(users) if muted else [])
     if muted and len(group.muted) > limits.size:
         raise Refused(Code.TOO_LARGE, f"a group mutes at most {limits.size} users, those who have left included")
     return Decision()

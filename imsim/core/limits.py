@@ -28,7 +28,7 @@ class Bucket:
         if self._tokens >= 1.0:
             self._tokens -= 1.0
             return 0.0
-        return (1.0 - self._tokens) / self._rate
+        return max((1.0 - self._tokens) / self._rate, 0.001)  # not this very moment, which rounding might make of it
 
     def is_full(self, now: float) -> bool:
         """Whether it has forgotten everything, so that it need not be kept."""
@@ -47,12 +47,13 @@ _Key = TypeVar("_Key", bound=Hashable)
 class Buckets(Generic[_Key]):
     """A bucket for each of many, all alike. `rate` 0: there is always something in it."""
 
-    __slots__ = ("_buckets", "_burst", "_rate")
+    __slots__ = ("_buckets", "_burst", "_rate", "_sweep_at")
 
     def __init__(self, rate: float, burst: int) -> None:
         self._rate = rate
         self._burst = burst
         self._buckets: dict[_Key, Bucket] = {}
+        self._sweep_at = _BUCKETS  # twice what the last sweep has left, so that a new one costs little on average
 
     def __len__(self) -> int:
         return len(self._buckets)
@@ -63,7 +64,8 @@ class Buckets(Generic[_Key]):
             return 0.0
         bucket = self._buckets.get(whose)
         if bucket is None:
-            if len(self._buckets) >= _BUCKETS:
+            if len(self._buckets) >= self._sweep_at:
                 self._buckets = {key: one for key, one in self._buckets.items() if not one.is_full(now)}
+                self._sweep_at = max(_BUCKETS, 2 * len(self._buckets))
             bucket = self._buckets[whose] = Bucket(self._rate, self._burst, now)
         return bucket.take(now)

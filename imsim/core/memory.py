@@ -193,7 +193,9 @@ class MemoryStorage:
             self._change_log(log, message.seq, request.effects, appended)
         self._add(log, message, appended)
         if request.effects is not None:
-            log.members = tuple(member for member in log.members if member not in request.effects.left)
+            if request.effects.left:
+                left = frozenset(request.effects.left)
+                log.members = tuple(member for member in log.members if member not in left)
             notes = (self._note(note, appended) for note in request.effects.notes)
             appended.notes = tuple(note for note in notes if note is not None)
             log.noted = (*log.noted, *((note.to, note.seq) for note in appended.notes))[-NOTED:]

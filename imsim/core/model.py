@@ -222,6 +222,9 @@ _NAME = re.compile(NAME)
 LONGEST_ID_CLIENT = 128
 LONGEST_TYPE = 64
 
+#: Characters of a conversation's id: a p2p one with two names of 64.
+LONGEST_CONVERSATION_ID = 133
+
 
 def check_name(field: str, name: str) -> str:
     """`name` if it may name a user, a device or a group.

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from imsim.core import events, frames
 from imsim.core.admission import json_fault
-from imsim.core.model import Code, Message, Scene, Status
+from imsim.core.model import LONGEST_ID_CLIENT, Code, Message, Scene, Status
 from imsim.core.policies import Policies
 from imsim.core.timers import Timer, Timers
 
@@ -18,13 +18,14 @@ _FAILED = 1_000  # failed sends remembered, in case they prove stored after all
 class Outgoing:
     """A send without its final answer. `held` means: it waits, without a timer, for the answer of its predecessor."""
 
-    __slots__ = ("attempts", "conversation_id", "frame", "held", "timer")
+    __slots__ = ("attempts", "conversation_id", "frame", "held", "limited", "timer")
 
     def __init__(self, conversation_id: str, frame: frames.Send) -> None:
         self.conversation_id = conversation_id
         self.frame = frame
         self.attempts = 0
         self.held = False
+        self.limited = False  # held for want of rate: then it goes alone
         self.timer: Timer | None = None
 
 
@@ -63,11 +64,16 @@ class Outbox:
         self._failed: dict[str, Outgoing] = {}  # in case they prove stored after all
 
     def add(self, conversation_id: str, frame: frames.Send, now: float) -> None:
-        """An id_client that has failed is sent again by this."""
+        """An id_client that has failed is sent again by this; one that is on its way is not."""
+        if frame.id_client in self._unanswered:
+            return
         frame.resend = self._failed.pop(frame.id_client, None) is not None
         outgoing = Outgoing(conversation_id, frame)
         if len(self._unanswered) >= _OUTGOING:
             self._fail(outgoing, Code.UNAVAILABLE, "too many messages wait for an answer")
+            return
+        if not 1 <= len(frame.id_client) <= LONGEST_ID_CLIENT:  # it would be refused by a part of its name
+            self._fail(outgoing, Code.BAD_REQUEST, f"idClient: give it 1 to {LONGEST_ID_CLIENT} characters")
             return
         if fault := json_fault(frame.file):  # it might not even leave, or leave as something else
             self._fail(outgoing, Code.BAD_REQUEST, f"file: {fault}")
@@ -141,7 +147,7 @@ class Outbox:
         if frame.code == Code.GAP or (frame.code == Code.RATE_LIMITED and not is_first):
             # It goes again when its predecessor has been answered, and no sooner: it would be refused again, and where
             # there is a rate limit it would take what its predecessor waits for.
-            outgoing.held = True
+            outgoing.held, outgoing.limited = True, frame.code == Code.RATE_LIMITED
             self._stop_timer(outgoing)
             if is_first:
                 self.release_held(outgoing.conversation_id, now)
@@ -159,13 +165,16 @@ class Outbox:
         for outgoing in list(self._waiting.get(conversation_id, {}).values()):
             if not outgoing.held:
                 break
+            alone = outgoing.limited
             if not self._spent(outgoing, now):
                 self._send(outgoing, now)
+                if alone:
+                    break
 
     def _send(self, outgoing: Outgoing, now: float) -> None:
         frame = outgoing.frame
         outgoing.attempts += 1
-        outgoing.held = False
+        outgoing.held = outgoing.limited = False
         after = None
         waiting = self._waiting[outgoing.conversation_id]
         if len(waiting) > 1:

@@ -91,7 +91,7 @@ class Reader:
         if message.sender == self._user:
             outgoing = self._outbox.proved_by(message)
             if outgoing is not None:  # its own message, of which the answer was lost
-                self.read_by_send(conversation, outgoing, now)
+                self.read_by_send(conversation, outgoing, message.seq, now)
                 self._emit(events.Acked(message.id_client, conversation.id, message.seq))
                 self._outbox.release_held(conversation.id, now)
                 return
@@ -179,12 +179,15 @@ class Reader:
     def tell_read(self, conversation: LocalConversation, now: float) -> None:
         self._requests.ask(frames.Read(conversation.id, conversation.unread.read_seq), now)
 
-    def read_by_send(self, conversation: LocalConversation, outgoing: Outgoing, now: float) -> None:
-        """The send is stored, and with it the read mark has moved to what was shown when it was made."""
-        if conversation.unread.read(outgoing.frame.shown):
+    def read_by_send(self, conversation: LocalConversation, outgoing: Outgoing, seq: int, now: float) -> None:
+        """The send is stored as `seq`, and with it the read mark has moved to what was shown when it was made."""
+        shown = outgoing.frame.shown
+        if conversation.unread.read(shown):
             self.read_moved(conversation)
-        if outgoing.attempts > 1 and outgoing.frame.shown > conversation.place.read_seq:
-            # Whoever stored it at an earlier attempt may have died before telling the other devices, and the peer.
+        # Whoever stored it at an earlier attempt may have died before telling the other devices, and the peer; and
+        # what had been stored before this one was made has moved the mark no further than to what was shown then.
+        is_first = outgoing.attempts == 1 and not outgoing.frame.resend and shown < seq
+        if not is_first and shown > conversation.place.read_seq:
             self.tell_read(conversation, now)
 
     def tell_delivered(self, conversation: LocalConversation, now: float) -> None:

@@ -45,7 +45,8 @@ class Unread:
     def remove(self, seq: int) -> None:
         """It does not count, now or later."""
         if seq > self._floor:
-            self._removed = {*(self._removed or ()), seq}
+            self._removed = self._removed or set()
+            self._removed.add(seq)
         for at, (first, last) in enumerate(self._ranges):
             if first <= seq <= last:
                 self.count -= 1

@@ -11,6 +11,8 @@ from imsim.core.model import Code
 from imsim.core.policies import Policies
 from imsim.core.timers import Timer, Timers
 
+_PINGS = 2  # how often to ping, at least, within the time after which the server gives up
+
 
 class Port(Protocol):
     def connect(self) -> None:
@@ -42,11 +44,13 @@ class Uplink:
         "_draw",
         "_failures",
         "_heard_at",
+        "_heartbeat",
         "_instance",
         "_lost",
         "_policies",
         "_port",
         "_sent_at",
+        "_since",
         "_timer",
         "_timers",
         "device",
@@ -77,10 +81,12 @@ class Uplink:
         self._lost = lost
         self._instance = f"{int(draw() * 2**53):x}"
         self._attempts = 0
-        self._failures = 0  # connections in a row that did not get as far as a login
+        self._failures = 0  # connections in a row that did not last
+        self._since = 0.0  # when the latest login was
         self._timer: Timer | None = None  # of the reconnect, of the login, or of the heartbeat
         self._sent_at = 0.0
         self._heard_at = 0.0
+        self._heartbeat = policies.heartbeat  # seconds of silence after which to ping
 
     def start(self, now: float) -> None:
         if self.state in (State.OFFLINE, State.ENDED):
@@ -107,10 +113,12 @@ class Uplink:
             self._arm(now + self._policies.login_timeout, self._gave_up)
             self.put(frames.Login(self.token, self.device, self.kind, self._instance, self._attempts), now)
 
-    def logged_in(self, now: float) -> None:
+    def logged_in(self, patience: float, now: float) -> None:
+        """`patience`: seconds of silence after which the server takes this side for lost."""
         self.state = State.SYNCING
-        self._failures = 0
-        self._arm(now + self._policies.heartbeat, self._beat)
+        self._since = now
+        self._heartbeat = min(self._policies.heartbeat, patience / _PINGS)
+        self._arm(now + self._heartbeat, self._beat)
 
     def refused(self, frame: frames.Refused, now: float) -> None:
         self._port.close()
@@ -137,6 +145,11 @@ class Uplink:
     def _reconnect(self, code: Code | None, now: float) -> None:
         """Try again later, with full jitter: a uniform share of an exponentially growing wait, so that a crowd that
         lost its server together does not come back together."""
+        was_in = self.state in (State.SYNCING, State.ONLINE)
+        if was_in and now - self._since >= self._policies.reconnect_max:
+            self._failures = (
+                0  # else a server that ends all whom it lets in would have them back at once, again and again
+            )
         self.state = State.OFFLINE
         self._lost()
         ceiling = min(self._policies.reconnect_max, self._policies.reconnect_min * 2.0 ** min(self._failures, 30))
@@ -152,7 +165,7 @@ class Uplink:
 
     def _beat(self, _: None, now: float) -> None:
         """Ping once one side has been silent for a heartbeat: a server busy with storage answers that at least."""
-        heartbeat = self._policies.heartbeat
+        heartbeat = self._heartbeat
         due = min(self._sent_at, self._heard_at) + heartbeat
         if now - self._heard_at >= self._policies.heartbeat_timeout:
             self._port.close()

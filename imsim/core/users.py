@@ -92,18 +92,20 @@ class Users:
         elif isinstance(request, storage.Range):
             self._send_range(request, result)
         elif isinstance(request, storage.RevokeTokens):
-            if isinstance(result, storage.Failed):
-                self._timers.at(now + self._policies.storage_timeout, self._revoke_again, request)
-            elif self._revoking.get(request.user) == request.before:
+            is_saved = not isinstance(result, storage.Failed)
+            if is_saved and self._revoking.get(request.user) == request.before:
                 del self._revoking[request.user]
 
-    def _revoke_again(self, request: storage.RevokeTokens, now: float) -> None:
-        self._port.store(request)
+    def _ask_to_revoke(self, request: storage.RevokeTokens, now: float) -> None:
+        """Until storage has answered well, or a later one says it all."""
+        if self._revoking.get(request.user) == request.before:
+            self._port.store(request)
+            self._timers.at(now + self._policies.storage_timeout, self._ask_to_revoke, request)
 
     def revoke(self, name: str, before: float, now: float) -> None:
         """End all sessions of a user; tokens issued before this wall time (seconds since 1970) open no new one."""
         self._revoking[name] = max(before, self._revoking.get(name, 0.0))
-        self._port.store(storage.RevokeTokens(name, before))
+        self._ask_to_revoke(storage.RevokeTokens(name, self._revoking[name]), now)
         user = self._users.get(name)
         if user is not None:
             user.revoked_before = max(before, user.revoked_before)
@@ -159,6 +161,7 @@ class Users:
             place.friends = friends.are_friends(state)
         while user.waiting:
             self._handle(user, user.waiting.pop(0), now)
+        self._forget_if_idle(user)  # whoever asked may be gone, or refused
 
     def _overdue(self, user: User, now: float) -> None:
         self._give_up(user)
@@ -256,7 +259,7 @@ class Users:
         self._hints.came(user, session, now, is_first=is_first)
 
     def _kick(self, user: User, session: Session, code: Code) -> None:
-        del user.sessions[session.device]
+        del user.sessions[session.device], user.logins[session.device]
         self._port.to_gateway(session.gateway, frames.Kick(session, code))
 
     def _end_session(self, user: User, session: Session, frame: frames.EndSession) -> None:
@@ -266,7 +269,7 @@ class Users:
         self._answer(session, frame)
 
     def _detach(self, user: User, session: Session, now: float) -> None:
-        del user.sessions[session.device]
+        del user.sessions[session.device], user.logins[session.device]
         if not user.sessions:
             self._left(user, now)
 

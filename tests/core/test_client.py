@@ -114,17 +114,26 @@ def test_each_page_is_answered_by_the_next_sync_up_to_the_last():
     assert phone.sent(frames.Sync) == [frames.Sync({AB: 3}, 4, 9, 3)]
 
 
-def test_a_sync_without_an_answer_is_repeated_under_a_new_number_and_in_time():
+def test_a_sync_without_an_answer_is_repeated_under_its_number_and_in_time():
     phone = syncing()
     phone.advance(4.9)
     assert phone.sent() == []
     phone.advance(0.1)
-    assert phone.sent() == [frames.Sync({}, number=2)]
+    assert phone.sent() == [frames.Sync({}, number=1)]
     phone.advance(5)
-    assert phone.sent() == [frames.Sync({}, number=3)]
+    assert phone.sent() == [frames.Sync({}, number=1)]
     phone.synced()
     phone.advance(29)
     assert phone.sent(frames.Sync) == []
+
+
+def test_storage_that_is_always_slow_is_waited_for():
+    phone = syncing(send_timeout=5.0)
+    phone.advance(6)  # it was asked twice by now
+    phone.get(frames.SyncDone([message(1)], {AB: 1}, [], 0, 0, 1))
+    assert (phone.shown, phone.machine.state) == ([1], State.ONLINE)
+    phone.get(frames.SyncDone([message(1)], {AB: 1}, [], 0, 0, 1))
+    assert (phone.shown, phone.machine.state) == ([1], State.ONLINE)
 
 
 def test_each_page_gives_the_next_one_the_full_time():
@@ -151,8 +160,8 @@ def test_a_lost_connection_ends_the_repetition_of_its_sync():
 def test_an_answer_to_another_sync_brings_what_it_brings_and_no_more(number, last):
     """Copies and late answers would multiply the pages, or end a sync that has not brought everything."""
     phone = syncing()
-    phone.advance(5)  # the sync goes out again, as number 2
-    phone.collect()
+    phone.page()  # and so it goes on with number 2
+    phone.sent()
     if last:
         frame = frames.SyncDone([message(1)], {AB: 1}, [place(1, pinned=True)], 1, 50, number)
     else:
@@ -161,7 +170,7 @@ def test_an_answer_to_another_sync_brings_what_it_brings_and_no_more(number, las
     assert (phone.shown, phone.machine.state, phone.sent()) == ([1], State.SYNCING, [])
     phone.advance(5)
     assert phone.sent() == [
-        frames.Sync({AB: 1}, 0, 0, 3, place_version=int(last))
+        frames.Sync({AB: 1}, 0, 0, 2, place_version=int(last))
     ]  # neither the inbox nor the version is to be relied on
     phone.synced(version=2)
     assert (phone.machine.state, phone.line().pinned) == (State.ONLINE, last)

@@ -1263,14 +1263,38 @@ def test_a_conversation_with_something_in_flight_is_not_evicted():
     assert len(writer.acks()) == 3
 
 
-def test_a_conversation_that_is_being_opened_does_not_evict_itself():
+def to_carol(id_client):
+    return frames.Up(session(), send(id_client, to="carol"), "p2p:alice:carol")
+
+
+def test_one_more_conversation_than_may_be_open_waits_for_one_that_has_nothing_to_do():
     writer = Writer(policies=Policies(open_conversations=1))
     writer.send("1")
-    writer.receive(frames.Up(session(), send("1", to="carol"), "p2p:alice:carol"))
+    writer.receive(to_carol("2"))
+    assert writer.refusals() == [("2", Code.UNAVAILABLE)]
     writer.answer_all()
-    assert len(writer.acks()) == 2
+    assert writer.acks() == [("1", 1)]
+    writer.receive(to_carol("2"))
+    writer.answer_all()
+    assert writer.acks() == [("2", 1)]
     writer.advance(100)
     assert writer.told == []
+
+
+def test_the_conversation_that_was_idle_for_longest_makes_room():
+    writer = Writer(policies=Policies(open_conversations=2))
+    for up in (to_carol("1"), frames.Up(session(), send("2"), AB), to_carol("3")):
+        writer.receive(up)
+        writer.answer_all()
+    writer.take()
+    writer.receive(frames.Up(session(), send("4", to="dave"), "p2p:alice:dave"))  # makes room of bob's
+    writer.answer_all()
+    writer.take()
+    writer.receive(to_carol("5"))
+    assert [type(request) for request in writer.asked] == [storage.Append]
+    writer.answer_all()
+    writer.receive(frames.Up(session(), send("6"), AB))
+    assert [type(request) for request in writer.asked] == [storage.OpenConversation]
 
 
 def test_idempotency_survives_eviction():

@@ -17,10 +17,11 @@ class Wire:
 
     def __init__(self, draw=lambda: 0.5, kind="", **policies):
         self.port = RecordingPort()
+        self.policies = Policies(**policies)
         self.timers = Timers()
         self.clock = ManualClock()
         self.losses = 0
-        self.uplink = Uplink(self.timers, Policies(**policies), self.port, "d0", kind, "token", draw, self.lost)
+        self.uplink = Uplink(self.timers, self.policies, self.port, "d0", kind, "token", draw, self.lost)
 
     def lost(self):
         assert self.uplink.state in (State.OFFLINE, State.ENDED)
@@ -29,7 +30,7 @@ class Wire:
     def up(self):
         self.uplink.start(self.clock.now)
         self.uplink.connected(self.clock.now)
-        self.uplink.logged_in(self.clock.now)
+        self.uplink.logged_in(self.policies.heartbeat_timeout, self.clock.now)
         self.port.take()
         return self
 
@@ -77,7 +78,7 @@ def test_the_way_to_a_login():
     wire.uplink.connected(0.0)
     login = frames.Login("token", "d0", "phone", f"{2**52:x}", 1)
     assert (wire.uplink.state, wire.port.take()) == (State.LOGGING_IN, [("send", (login,))])
-    wire.uplink.logged_in(0.0)
+    wire.uplink.logged_in(75.0, 0.0)
     assert (wire.uplink.state, wire.port.take()) == (State.SYNCING, [])
     assert wire.losses == 0
 
@@ -123,7 +124,7 @@ def test_to_start_what_is_under_way_changes_nothing(stage):
     if stage != State.CONNECTING:
         wire.uplink.connected(0.0)
     if stage in (State.SYNCING, State.ONLINE):
-        wire.uplink.logged_in(0.0)
+        wire.uplink.logged_in(75.0, 0.0)
         wire.uplink.state = stage
     wire.port.take()
     wire.uplink.start(0.0)
@@ -182,8 +183,8 @@ def test_the_wait_is_bounded_after_any_number_of_failures():
     assert wire.uplink.state == State.CONNECTING
 
 
-def test_a_login_makes_the_next_wait_short_again():
-    wire = Wire(draw=lambda: 0.5)
+def test_a_login_that_lasts_makes_the_next_wait_short_again():
+    wire = Wire(draw=lambda: 0.5, reconnect_max=30.0)
     wire.uplink.start(0.0)
     for _ in range(5):
         wire.disconnected()
@@ -191,9 +192,35 @@ def test_a_login_makes_the_next_wait_short_again():
     wire.uplink.connected(wire.clock.now)
     wire.disconnected()  # to be connected is not enough
     assert wire.reconnects_in() == 8.0
-    wire.up()  # a login is
+    wire.up()
+    wire.clock.now += 29.9
+    wire.disconnected()  # nor is a short while
+    assert wire.reconnects_in() == 15.0
+    wire.up()
+    wire.clock.now += 30.0
     wire.disconnected()
     assert wire.reconnects_in() == 0.25
+
+
+def test_a_server_that_ends_whom_it_lets_in_is_left_alone_ever_longer():
+    wire = Wire(draw=lambda: 1.0, reconnect_min=1.0, reconnect_max=30.0)
+    waits = []
+    for _ in range(6):
+        wire.up()
+        wire.uplink.refused(frames.Refused(Code.UNAVAILABLE, True, "overloaded"), wire.clock.now)
+        waits.append(wire.reconnects_in())
+        wire.advance(waits[-1])
+    assert waits == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0]
+
+
+def test_it_pings_as_often_as_the_server_needs_it():
+    wire = Wire(heartbeat=30.0)
+    wire.uplink.start(0.0)
+    wire.uplink.connected(0.0)
+    wire.uplink.logged_in(10.0, 0.0)
+    wire.port.take()
+    wire.advance(5.0)
+    assert wire.port.take() == [PING]
 
 
 def test_a_lost_connection_is_told_and_lost_once(wire):
