@@ -19,7 +19,7 @@ from imsim.core.timers import Timer, Timers
 
 _RECENT = 64  # idempotency keys kept in memory per conversation; older ones are looked up in storage
 _SESSIONS = 10_000  # the latest that acted in a conversation: none may act that was replaced by one of them
-_WAITING = 10_000  # requests of one conversation that may wait for storage
+_WAITING = 10_000  # requests that may wait for storage, of one conversation; and conversations, beyond those open
 _LOOKED_AT = 100  # open conversations, at most, to find one that can make room for another
 
 
@@ -545,17 +545,17 @@ class Conversations:
         self.open(id, now)
 
     def _has_room(self) -> bool:
-        """Whether another conversation can be opened; where there are as many as may be, one makes room that has had
-        nothing to do for long, and has nothing to do now."""
-        if len(self._open) < self._policies.open_conversations:
-            return True
+        """Whether another conversation can be opened. Where there are as many as may be, those make room that have had
+        nothing to do for longest; while all have something to do there may be more, but not without end."""
+        most = self._policies.open_conversations
         for _ in range(min(_LOOKED_AT, len(self._open))):
+            if len(self._open) < most:
+                break
             id = next(iter(self._open))
             conversation = self._open.pop(id)
-            if not conversation.pending and conversation.request is None:
-                return True
-            self._open[id] = conversation
-        return False
+            if conversation.pending or conversation.request is not None:
+                self._open[id] = conversation
+        return len(self._open) < most + _WAITING
 
     def _reject(self, up: frames.Up, code: Code, text: str, retry_after: float = 0.0) -> None:
         frame = up.frame

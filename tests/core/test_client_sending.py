@@ -7,6 +7,8 @@ from core.builders import AB, TEAM, Phone, message
 
 from imsim.core import events, frames, outbox
 from imsim.core.model import Code, Scene, Status
+from imsim.core.policies import Policies
+from imsim.testing import Pair
 
 
 def test_a_send_is_answered_once(phone):
@@ -363,3 +365,50 @@ def test_a_system_message_to_oneself_leaves_no_gap(phone):
     news = message(2, conversation_id="system:bob", scene=Scene.SYSTEM, type="custom", to="bob", custom="{}")
     phone.get(frames.Push(news))
     assert [event.message for event in phone.of(events.Shown)] == [news]
+
+
+def test_what_is_on_its_way_already_is_not_sent_again_by_hand(phone):
+    """A second tap on the button."""
+    phone.send("1")
+    phone.send("1")
+    assert phone.sends() == [("1", False, None)]
+    phone.stored("1", 1)
+    assert len(phone.of(events.Acked)) == 1
+    phone.advance(60)
+    assert phone.sends() == []
+
+
+@pytest.mark.parametrize("id_client", ["", "x" * 129])
+def test_an_id_that_no_server_takes_fails_at_once(phone, id_client):
+    phone.send(id_client)
+    ((failed),) = phone.of(events.SendFailed)
+    assert (failed.id_client, failed.code) == (id_client, Code.BAD_REQUEST)
+    assert phone.sends() == []
+
+
+def test_under_a_rate_limit_a_backlog_goes_one_by_one():
+    """All at once, all but one of them would be refused again: n messages would cost n * n / 2 sends."""
+    pair = Pair(Policies(user_rate=5.0, user_burst=1))
+    alice = pair.client("alice")
+    alice.start()
+    pair.settle()
+    for at in range(50):
+        alice.machine.send(Scene.P2P, "bob", "text", f"{at}", pair.clock.now)
+    pair.advance(20)
+    assert [event.id_client for event in alice.events if isinstance(event, events.Acked)] == [f"{n}" for n in range(50)]
+    assert sum(isinstance(event, events.Sent) for event in alice.events) < 50 * 4
+
+
+def test_who_sends_again_what_was_stored_has_read_no_more_than_the_server_knows_of():
+    pair = Pair()
+    phone, tablet, bob = pair.client("alice", "phone"), pair.client("alice", "tablet"), pair.client("bob")
+    for one in (phone, tablet, bob):
+        one.start()
+    phone.machine.create_group("team", ["bob"], 0.0)
+    pair.settle()
+    bob.machine.send(Scene.GROUP, "team", "hello", "1", 0.0)
+    pair.settle()
+    assert tablet.machine.total_unread() == 1
+    phone.machine.create_group("team", ["bob"], 1.0)  # with which she says that she has seen it
+    pair.advance(1)
+    assert (phone.machine.total_unread(), tablet.machine.total_unread()) == (0, 0)

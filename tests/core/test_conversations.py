@@ -9,7 +9,7 @@ from core.builders import AB, TEAM, Writer, change, failed, message, open_log, p
 
 from imsim.core import events, frames, storage
 from imsim.core.conversations import _RECENT, _WAITING
-from imsim.core.model import Code, Scene
+from imsim.core.model import Code, Scene, p2p_id
 from imsim.core.policies import Policies
 
 
@@ -653,6 +653,15 @@ def test_epochs_are_compared_device_by_device(opened):
     assert [number for number, _ in opened.acks()] == ["1", "2", "3"]
 
 
+def test_a_device_that_has_come_back_as_another_kind_is_the_same_device():
+    writer = Writer(policies=Policies(sessions="one_per_kind"))
+    writer.send("1", by=session(epoch=5)._replace(slot="desktop"))
+    writer.send("2", by=session(epoch=4)._replace(slot="phone"))
+    writer.send("3", by=session(device="d1", epoch=4)._replace(slot="tablet"))
+    writer.answer_all()
+    assert [number for number, _ in writer.acks()] == ["1", "3"]
+
+
 def test_a_stale_session_that_waited_is_ignored_too(writer):
     writer.send("1", by=session(epoch=5))
     writer.send("2", by=session(epoch=4))
@@ -682,6 +691,17 @@ def test_so_many_sessions_are_remembered_the_latest(opened, monkeypatch):
         opened.send(f"again{number}", by=session(device="d0", epoch=9))
     epochs = opened.machine._open[AB].epochs
     assert epochs == {("alice", "d3"): 5, ("alice", "d4"): 6, ("alice", "d0"): 9}
+
+
+def test_repetitions_and_refusals_that_wait_for_storage_are_bounded(opened, monkeypatch):
+    monkeypatch.setattr("imsim.core.conversations._WAITING", 3)
+    for _ in range(9):
+        opened.send("1")
+        opened.send("1", "other words")
+    entry = opened.machine._open[AB].pending[0]
+    assert (len(entry.asked), len(entry.refused)) == (3, 3)
+    opened.answer_all()
+    assert answers(opened) == [("1", 2)] * 3 + [("1", Code.CONFLICT)] * 3
 
 
 # --- groups ---------------------------------------------------------------------------------------------------------
@@ -1267,18 +1287,19 @@ def to_carol(id_client):
     return frames.Up(session(), send(id_client, to="carol"), "p2p:alice:carol")
 
 
-def test_one_more_conversation_than_may_be_open_waits_for_one_that_has_nothing_to_do():
+def test_beyond_the_limit_as_many_are_open_as_have_something_to_do_but_not_without_end(monkeypatch):
+    monkeypatch.setattr("imsim.core.conversations._WAITING", 2)
     writer = Writer(policies=Policies(open_conversations=1))
-    writer.send("1")
-    writer.receive(to_carol("2"))
-    assert writer.refusals() == [("2", Code.UNAVAILABLE)]
+    users = ("bob", "carol", "dave", "erin")
+    for user in users:
+        writer.receive(frames.Up(session(), send(user, to=user), p2p_id("alice", user)))
+    assert writer.refusals() == [("erin", Code.UNAVAILABLE)]
     writer.answer_all()
-    assert writer.acks() == [("1", 1)]
-    writer.receive(to_carol("2"))
-    writer.answer_all()
-    assert writer.acks() == [("2", 1)]
+    assert len(writer.acks()) == 3
     writer.advance(100)
     assert writer.told == []
+    writer.receive(frames.Up(session(), send("erin", to="erin"), "p2p:alice:erin"))
+    assert list(writer.machine._open) == ["p2p:alice:erin"]
 
 
 def test_the_conversation_that_was_idle_for_longest_makes_room():

@@ -8,7 +8,7 @@ import pytest
 from core.builders import AB, TEAM, Access, refused, send, session, summary
 
 from imsim.core import frames
-from imsim.core.gateway import READS
+from imsim.core.gateway import CHANGES, READS
 from imsim.core.limits import CURSORS
 from imsim.core.model import Code, Scene
 
@@ -875,3 +875,45 @@ def test_a_read_that_comes_too_fast_is_not_under_way():
     access.advance(1.0)
     access.receive(READ[0])
     assert passed_on(access) == 1
+
+
+def test_changes_under_way_are_bounded_apart_from_reads(access):
+    one = access.live()
+    changes = [frames.Read(AB, 1, 5), frames.SetConversation(AB, pinned=True, number=5), frames.EndSession("d1", 5)]
+    for at in range(CHANGES):
+        access.receive(changes[at % 3])
+    assert passed_on(access) == CHANGES
+    for frame in changes:
+        access.receive(frame)
+        ((_, rejected),) = access.sent()
+        assert (rejected.request, rejected.code, rejected.number) == (frame.op, Code.RATE_LIMITED, 5)
+    access.receive(frames.History(AB, 1, 2))
+    assert passed_on(access) == 1
+    for answer in (frames.Done("read", AB, 5), frames.Rejected("set_conversation", AB, Code.UNAVAILABLE, number=5)):
+        access.from_router(frames.Down((one,), answer))
+        access.port.take()
+        access.receive(changes[0])
+        assert passed_on(access) == 1
+    access.advance(access.policies.storage_timeout)
+    access.port.take()
+    access.receive(changes[0])
+    assert passed_on(access) == 1
+
+
+def test_an_acknowledgement_of_no_conversation_is_not_kept():
+    access = Access(receipts="delivered", user_rate=0.001, user_burst=1)
+    access.live()
+    access.receive(frames.Delivered(AB, 1))
+    assert passed_on(access) == 1
+    access.receive(frames.Delivered("p2p:" + "x" * 1_000, 1))
+    assert access.machine._connections[1].marks == {}
+
+
+def test_a_room_that_refuses_takes_no_place():
+    access = Access(rooms=1)
+    one = access.live()
+    access.receive(frames.Enter("full"))
+    access.from_router(frames.Down((one,), frames.Rejected("enter", "full", Code.TOO_LARGE)))
+    access.port.take()
+    access.receive(frames.Enter("other"))
+    assert [frame.name for frame, _ in ups(access)] == ["other"]

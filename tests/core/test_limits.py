@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imsim.core.limits import Bucket
+from imsim.core.limits import Bucket, Buckets
 
 
 def test_a_burst_then_the_rate():
@@ -47,3 +47,31 @@ def test_who_waits_as_told_is_let_through_and_no_interval_gets_more_than_burst_a
     for first, start in enumerate(granted):
         for last in range(first, len(granted)):
             assert last - first + 1 <= burst + rate * (granted[last] - start) + 1e-6
+
+
+def test_nobody_is_told_to_wait_for_less_than_a_clock_can_tell():
+    """Whoever comes back at this very moment would be told so again, for ever."""
+    bucket = Bucket(rate=1.0, burst=1, now=0.0)
+    bucket.take(0.0)
+    assert bucket.take(1.0 - 1e-15) == 0.001
+
+
+def test_buckets_in_use_are_looked_through_seldom_however_many_there_are(monkeypatch):
+    monkeypatch.setattr("imsim.core.limits._BUCKETS", 10)
+    looks = 0
+
+    class Watched(Bucket):
+        def is_full(self, now):
+            nonlocal looks
+            looks += 1
+            return super().is_full(now)
+
+    monkeypatch.setattr("imsim.core.limits.Bucket", Watched)
+    buckets = Buckets(rate=1.0, burst=2)
+    for whose in range(1_000):
+        buckets.take(whose, 0.0)
+    assert len(buckets) == 1_000
+    assert looks < 2_000
+    for whose in range(1_000, 1_300):
+        buckets.take(whose, 100.0)
+    assert len(buckets) <= 320  # those that nobody used any more are gone

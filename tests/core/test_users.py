@@ -1134,3 +1134,35 @@ def test_news_beyond_the_budget_wait_and_only_the_last_is_told(registry):
     friendly.advance(3)
     assert told() == []
     assert friendly.machine.next_deadline() is None
+
+
+def test_a_revocation_that_storage_does_not_answer_is_asked_again_until_it_does(registry):
+    registry.machine.revoke("bob", 5.0, 0.0)
+    registry._collect()
+    registry.asked.clear()
+    registry.advance(registry.policies.storage_timeout)
+    registry.answer_all()
+    assert registry.storage.execute(storage.OpenUser("bob")).revoked_before == 5.0
+    registry.advance(3 * registry.policies.storage_timeout)
+    assert (list(registry.asked), registry.machine.next_deadline()) == ([], None)
+
+
+def test_logins_of_devices_that_are_gone_are_forgotten(registry):
+    registry.login("bob")
+    for connection in range(2, 5):
+        registry.receive(frames.Detach(registry.login("bob", f"web-{connection}", connection=connection)))
+    bob = registry.machine._users["bob"]
+    assert bob.logins.keys() == bob.sessions.keys() == {"d0"}
+
+
+def test_who_was_opened_for_nobody_is_forgotten(registry):
+    registry.attach("bob")
+    registry.machine.gateway_lost("g0", 1.0)
+    registry.answer_all()
+    assert registry.machine._users == {}
+    registry.attach("bob", issued_at=1.0)
+    registry.deliver(message())
+    registry.machine.revoke("bob", 5.0, 0.0)
+    registry._collect()
+    registry.answer_all()
+    assert registry.machine._users == {}
