@@ -12,7 +12,19 @@ from typing import Any
 from imsim.core import amendments, events, frames
 from imsim.core.catchup import Catchup
 from imsim.core.changes import SILENT, event_of, is_from_outside, is_visible
-from imsim.core.model import Flow, HasBody, Message, MessageType, Place, Route, Scene, Status, conversation_id
+from imsim.core.model import (
+    LONGEST_REF,
+    Code,
+    Flow,
+    HasBody,
+    Message,
+    MessageType,
+    Place,
+    Route,
+    Scene,
+    Status,
+    conversation_id,
+)
 from imsim.core.outbox import Outbox
 from imsim.core.policies import Policies
 from imsim.core.reader import Reader
@@ -162,11 +174,12 @@ class Client:
 
     def history(self, conversation_id: str, first: int, last: int, now: float) -> None:
         """Fetch the messages from seq `first` to `last` again; `History` or `RequestFailed` answers."""
-        self._reader.history(conversation_id, first, last, now)
+        if self._is_named(frames.History(conversation_id, first, last)):
+            self._reader.history(conversation_id, first, last, now)
 
     def read_count(self, conversation_id: str, seq: int, now: float) -> None:
         """How many have read this message? `ReadCounted` or `RequestFailed` answers."""
-        self._requests.ask(frames.ReadCount(conversation_id, seq), now)
+        self._ask(frames.ReadCount(conversation_id, seq), now)
 
     def change(
         self,
@@ -197,15 +210,17 @@ class Client:
     def enter(self, name: str, now: float, recent: int = 0) -> None:
         """Enter a chatroom, and again after each login until `leave`; `Entered` or `RequestFailed` answers. A `leave`
         without an answer gets none any more."""
-        self._rooms[name] = self._rooms.get(name, 0)
-        self._requests.forget(frames.Leave.op, name)  # or it would be repeated
-        self._requests.ask(frames.Enter(name, recent), now)
+        frame = frames.Enter(name, recent)
+        if self._is_named(frame):
+            self._rooms[name] = self._rooms.get(name, 0)
+            self._requests.forget(frames.Leave.op, name)  # or it would be repeated
+            self._requests.ask(frame, now)
 
     def leave(self, name: str, now: float) -> None:
         """Leave a chatroom. `RequestDone` answers; and nothing any more an `enter` without an answer."""
         self._rooms.pop(name, None)
         self._requests.forget(frames.Enter.op, name)
-        self._requests.ask(frames.Leave(name), now)
+        self._ask(frames.Leave(name), now)
 
     def typing(self, conversation_id: str, now: float) -> None:
         """Hint to the other user of a p2p conversation that this one is writing, if there is a connection."""
@@ -213,8 +228,8 @@ class Client:
             self._put(frames.Typing(conversation_id), now)
 
     def end_session(self, device: str, now: float) -> None:
-        """Log out another device of this user. `RequestDone` answers."""
-        self._requests.ask(frames.EndSession(device), now)
+        """Log out another device of this user. `RequestDone` answers, or `RequestFailed` if it is this one."""
+        self._ask(frames.EndSession(device), now)
 
     def conversations(self) -> list[Conversation]:
         """The conversation list: those that are pinned, then the others, the latest first."""
@@ -234,6 +249,18 @@ class Client:
     def status(self, id_client: str) -> Status:
         """Of a message that this client has sent: sending, success or fail."""
         return self._outbox.status(id_client)
+
+    def _ask(self, frame: frames.Asked, now: float) -> None:
+        if self._is_named(frame):
+            self._requests.ask(frame, now)
+
+    def _is_named(self, frame: frames.Asked) -> bool:
+        """Whether its answer would name it: a server repeats no more of a name than the longest has."""
+        if len(frame.ref) <= LONGEST_REF:
+            return True
+        text = "nothing has so long a name"
+        self._port.emit(events.RequestFailed(frame.op, frame.ref, Code.BAD_REQUEST, text))
+        return False
 
     # --- the connection ---------------------------------------------------------------------------------------------
 
@@ -411,6 +438,8 @@ class Client:
             self._port.emit(events.PeerRead(place.conversation_id, place.peer_read_seq))
 
     def _set(self, frame: frames.SetConversation, now: float) -> None:
+        if not self._is_named(frame):
+            return
         conversation = self._reader.conversation(frame.conversation_id)
         before = self._settings(conversation)
         self._requests.ask(frame, now)

@@ -13,12 +13,20 @@ from typing import Any, Protocol
 from imsim.core import admission, events, frames
 from imsim.core.exceptions import BadName
 from imsim.core.limits import CURSORS, Buckets
-from imsim.core.model import LONGEST_CONVERSATION_ID, Code, Scene, Session, check_name, conversation_id, is_p2p
+from imsim.core.model import (
+    LONGEST_CONVERSATION_ID,
+    LONGEST_REF,
+    Code,
+    Scene,
+    Session,
+    check_name,
+    conversation_id,
+    is_p2p,
+)
 from imsim.core.policies import Policies
 from imsim.core.pushes import Pushes
 from imsim.core.timers import Timer, Timers
 
-_LONGEST_REF = 256  # characters of the ref of a bad request that its refusal repeats
 _ASK_AGAIN = 1.0  # seconds after which who has too many requests under way is to ask again
 
 #: Reads of a connection that storage may have under way: each answer is a page in memory until it is written, however
@@ -184,7 +192,7 @@ class Gateway:
             self._end(source, Code.BAD_REQUEST, text)
         elif source is not None:
             source.heard = now
-            self._reject(source, op, ref[:_LONGEST_REF], Code.BAD_REQUEST, text, number=number)
+            self._port.send(connection, frames.Rejected(op, ref[:LONGEST_REF], Code.BAD_REQUEST, text, number=number))
 
     def router_lost(self, router: str, owns: Callable[[str], bool]) -> None:
         """The link to a router broke: what either side sent last may be lost. The users whom it `owns` must log in
@@ -276,7 +284,7 @@ class Gateway:
         session = connection.session
         assert session is not None
         if unfit := admission.of_send(frame, self._policies):
-            self._reject(connection, frame.op, frame.ref[:_LONGEST_REF], *unfit)
+            self._reject(connection, frame, *unfit)
             return
         if not self._is_too_fast(connection, frame, now):
             self._port.to_conversation(frames.Up(session, frame, conversation_id(frame.scene, session.user, frame.to)))
@@ -290,7 +298,7 @@ class Gateway:
         wait = self._wait(connection, what, now)
         if wait:
             text = f"more than {self._policies.user_rate:g} {what} a second"
-            self._reject(connection, frame.op, frame.ref, Code.RATE_LIMITED, text, wait, frame.number)
+            self._reject(connection, frame, Code.RATE_LIMITED, text, wait)
         return wait > 0
 
     def _wait(self, connection: _Connection, what: str, now: float) -> float:
@@ -301,7 +309,15 @@ class Gateway:
     def _set_conversation(self, connection: _Connection, frame: frames.SetConversation, now: float) -> None:
         assert connection.session is not None
         if unfit := admission.of_setting(frame, connection.session.user, self._policies):
-            self._reject(connection, frame.op, frame.ref[:_LONGEST_REF], *unfit, number=frame.number)
+            self._reject(connection, frame, *unfit)
+        else:
+            self._change(connection, frame, now)
+
+    def _end_session(self, connection: _Connection, frame: frames.EndSession, now: float) -> None:
+        assert connection.session is not None
+        if frame.device == connection.session.device:
+            text = "device: this is your own; close the connection instead"
+            self._reject(connection, frame, Code.BAD_REQUEST, text)
         else:
             self._change(connection, frame, now)
 
@@ -318,9 +334,11 @@ class Gateway:
     def _ask_own_user(
         self, connection: _Connection, under_way: _UnderWay, frame: frames.Sync | frames.Asked, now: float
     ) -> None:
-        if not under_way.has_room(now - self._policies.storage_timeout):
+        if len(frame.ref) > LONGEST_REF:
+            self._reject(connection, frame, Code.BAD_REQUEST, "conversationId, or device: nothing has so long a name")
+        elif not under_way.has_room(now - self._policies.storage_timeout):
             text = "too many requests are not answered yet"
-            self._reject(connection, frame.op, frame.ref, Code.RATE_LIMITED, text, _ASK_AGAIN, frame.number)
+            self._reject(connection, frame, Code.RATE_LIMITED, text, _ASK_AGAIN)
         elif not self._is_too_fast(connection, frame, now):
             under_way.ask(now)
             self._to_own_user(connection, frame, now)
@@ -339,7 +357,7 @@ class Gateway:
         room, most = conversation_id(Scene.CHATROOM, "", frame.name), self._policies.rooms
         if room not in connection.rooms and len(connection.rooms) >= most:
             text = f"more than {most} chatrooms on one connection; leave one first"
-            self._reject(connection, frame.op, frame.ref[:_LONGEST_REF], Code.TOO_LARGE, text, number=frame.number)
+            self._reject(connection, frame, Code.TOO_LARGE, text)
         elif self._to_room(connection, frame, now):
             connection.rooms.add(room)
 
@@ -353,9 +371,7 @@ class Gateway:
         try:
             check_name("name", frame.name)
         except BadName as error:
-            self._reject(
-                connection, frame.op, frame.ref[:_LONGEST_REF], Code.BAD_REQUEST, str(error), number=frame.number
-            )
+            self._reject(connection, frame, Code.BAD_REQUEST, str(error))
             return False
         if self._is_too_fast(connection, frame, now):
             return False
@@ -411,7 +427,7 @@ class Gateway:
         connection.pushes.resynced(frame.resync)
         if len(frame.cursors) > CURSORS:
             text = f"cursors: of at most {CURSORS} conversations"
-            self._reject(connection, frame.op, frame.ref, Code.BAD_REQUEST, text, number=frame.number)
+            self._reject(connection, frame, Code.BAD_REQUEST, text)
         else:
             self._look_up(connection, frame, now)
 
@@ -473,16 +489,10 @@ class Gateway:
             connection.timer = self._timers.at(deadline, self._check_heartbeat, connection)
 
     def _reject(
-        self,
-        connection: _Connection,
-        request: str,
-        ref: str,
-        code: Code,
-        text: str,
-        retry_after: float = 0.0,
-        number: int = 0,
+        self, connection: _Connection, frame: frames.Request, code: Code, text: str, retry_after: float = 0.0
     ) -> None:
-        self._port.send(connection.id, frames.Rejected(request, ref, code, text, retry_after, number))
+        ref = frame.ref[:LONGEST_REF]
+        self._port.send(connection.id, frames.Rejected(frame.op, ref, code, text, retry_after, frame.number))
 
     def _end(self, connection: _Connection, code: Code, text: str) -> None:
         self._port.send(connection.id, frames.Refused(code, code.reconnects, text))
@@ -517,7 +527,7 @@ _HANDLERS: dict[type, Callable[[Gateway, _Connection, Any, float], None]] = {
     frames.SetConversation: Gateway._set_conversation,
     frames.History: Gateway._look_up,
     frames.ReadCount: Gateway._look_up,
-    frames.EndSession: Gateway._change,
+    frames.EndSession: Gateway._end_session,
     frames.Enter: Gateway._enter,
     frames.Leave: Gateway._leave,
     frames.Typing: Gateway._typing,

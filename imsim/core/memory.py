@@ -10,7 +10,7 @@ from typing import Any
 
 from imsim.core import amendments
 from imsim.core.friends import are_friends
-from imsim.core.model import Message, Place, Scene, p2p_id, p2p_members
+from imsim.core.model import Message, Place, Scene, is_chatroom, p2p_id, p2p_members
 from imsim.core.sizes import Room, body_bytes
 from imsim.core.storage import (
     NOTED,
@@ -352,10 +352,17 @@ class MemoryStorage:
         inbox = 0 if self._inboxes is None else len(self._inboxes.get(user, ()))
         if request.inbox > inbox or max(request.version, request.place_version) > self._versions.get(user, 0):
             return True
-        logs = self._logs
         return request.doubted and any(
-            seq > (logs[id].end_for(user) if id in logs else 0) for id, seq in request.cursors.items()
+            seq > self._end_of(id, user) for id, seq in request.cursors.items() if not is_chatroom(id)
         )
+
+    def _end_of(self, id: str, user: str) -> int:
+        """Where a conversation ends for the user. Who was never in it may have been told a seq all the same, of what
+        is sent from outside: to them it ends where it does."""
+        log = self._logs.get(id)
+        if log is None:
+            return 0
+        return log.end_for(user) if user in log.stays else len(log.messages)
 
     def _sorted_conversations(self, user: str) -> list[str]:
         return sorted(self._conversations_of.get(user, ()))

@@ -225,6 +225,9 @@ LONGEST_TYPE = 64
 #: Characters of a conversation's id: a p2p one with two names of 64.
 LONGEST_CONVERSATION_ID = 133
 
+#: Characters of what names a request to whoever asked: a conversation's id with two seqs, and more.
+LONGEST_REF = 256
+
 
 def check_name(field: str, name: str) -> str:
     """`name` if it may name a user, a device or a group.

@@ -93,7 +93,13 @@ class Server:
         loop = asyncio.get_running_loop()
         try:
             self._listener = await loop.create_server(
-                lambda: _Connection(self), host, port, ssl=self._ssl, backlog=_BACKLOG, start_serving=False
+                lambda: _Connection(self),
+                host,
+                port,
+                ssl=self._ssl,
+                ssl_handshake_timeout=self.login_timeout if self._ssl else None,
+                backlog=_BACKLOG,
+                start_serving=False,
             )
         except OSError as error:
             if error.errno == errno.EADDRINUSE:

@@ -418,6 +418,19 @@ def test_who_has_more_of_a_conversation_than_there_is_is_ahead_if_it_is_doubted(
         assert isinstance(ask(cursors, doubted=False), storage.MissedPage)
 
 
+def test_who_was_never_there_may_know_what_was_sent_from_outside(store):
+    """The answer to an application names a seq, of a log that the applicant has not joined."""
+    epoch = opened(store, TEAM, ("alice",)).epoch
+    store.execute(storage.Append(epoch, message(1, conversation_id=TEAM), 0))
+
+    def ask(cursors):
+        return store.execute(storage.Missed(session("bob"), cursors, 10, doubted=True))
+
+    for cursors in ({TEAM: 1}, {"chatroom:lounge": 10**15}):
+        assert isinstance(ask(cursors), storage.MissedPage)
+    assert ask({TEAM: 2}) == storage.Ahead()
+
+
 MEMBERS = {AB: ("alice", "bob"), "p2p:bob:carol": ("bob", "carol"), TEAM: ("alice", "bob", "carol")}
 
 

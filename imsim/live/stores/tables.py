@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from imsim.core import amendments, storage
 from imsim.core.exceptions import RunError, UsageError
 from imsim.core.friends import are_friends
-from imsim.core.model import Message, Place, Scene, p2p_id, p2p_members
+from imsim.core.model import Message, Place, Scene, is_chatroom, p2p_id, p2p_members
 from imsim.core.sizes import Room, body_bytes
 from imsim.live.stores import schema
 
@@ -558,7 +558,18 @@ class SqliteStorage:
                 f"SELECT id, {schema.END} FROM members JOIN conversations ON key = conversation WHERE user = ?", (user,)
             )
         )
-        return any(seq > ends.get(id, 0) for id, seq in request.cursors.items())
+        return any(
+            seq > (ends[id] if id in ends else self._end_of(id))
+            for id, seq in request.cursors.items()
+            if not is_chatroom(id)
+        )
+
+    def _end_of(self, id: str) -> int:
+        """Where a conversation ends; 0 where there is none."""
+        row = self._db.execute(
+            "SELECT coalesce(max(seq), 0) FROM messages JOIN conversations ON key = conversation WHERE id = ?", (id,)
+        ).fetchone()
+        return int(row[0])
 
     def _missed_in_inbox(self, request: storage.Missed, room: Room) -> storage.MissedPage:
         user = request.session.user

@@ -92,6 +92,8 @@ class Requests:
     def asked(self, instance: Instance, wanted: frames.Asked) -> None:
         ledger = self._ledger
         pending = _Pending(wanted, ledger.refusals(instance.user, wanted, self._limit))
+        if isinstance(wanted, frames.EndSession) and wanted.device == instance.device:
+            pending.refusals = {"bad_request"}
         if isinstance(wanted, frames.History):
             pending.there = ledger.age(wanted.conversation_id)
         if isinstance(wanted, frames.ReadCount) and not pending.refusals:
