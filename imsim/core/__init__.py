@@ -4,6 +4,11 @@ Every machine has the same shape: it is built with a *port*, is told things (`re
 with `now`) and acts through the port's methods, which only note what is to be done and never call back. `now` is
 monotonic seconds on the node's own clock; wall time is the node's `epoch` + `now`.
 
+The life of a message: `Outbox.add` -> `Gateway._send` -> `Conversations._handle`, `_append` -> `storage.Append` ->
+`Conversations._appended`, `_release` (the answer `stored` to its sender) -> `Users._deliver` -> `Pushes.push` ->
+`Reader.take` -> the acknowledgement `delivered`. What a device misses of that, `Catchup` fetches: `sync` ->
+`storage.Missed` -> `page`, `sync_done`.
+
 Read in this order; what stands behind a machine are the parts that it is made of:
 
 - the words: `model` (the data), `attachments` (what a message's file may be), `frames` (what travels), `events` (what

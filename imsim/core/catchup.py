@@ -122,7 +122,7 @@ class Catchup:
         for conversation in self._reader.conversations.values():
             is_ahead = conversation.unread.read_seq > conversation.place.read_seq
             if is_ahead and not self._requests.is_waiting(frames.Read.op, conversation.id):
-                # A send moved it, and the server lost its senses at that moment.
+                # A send moved it, and the server died at that moment.
                 self._reader.tell_read(conversation, now)
             self._reader.look_for_gap(conversation, now)
         if not self._is_ready:

@@ -537,9 +537,9 @@ class Conversations:
             self._release(conversation, entry)
 
     def _settle_later(self, id: str, now: float) -> None:
-        self._unsettled[id] = self._timers.at(now + self._policies.storage_timeout, self._settle, id)
+        self._unsettled[id] = self._timers.at(now + self._policies.storage_timeout, self._reopen, id)
 
-    def _settle(self, id: str, now: float) -> None:
+    def _reopen(self, id: str, now: float) -> None:
         """Nobody has opened the conversation since: do it for the sake of those who wait for its last messages."""
         self._settle_later(id, now)
         self.open(id, now)

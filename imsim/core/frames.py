@@ -107,8 +107,7 @@ class Noted:
 class Sync:
     """Send what this device misses. `cursors`: conversation -> seq up to which it holds everything (absent: 0);
     `version`: that of its last `sync_done`, or `page` that has one, and `inbox` that of its last `page` or `sync_done`
-    (0, or absent: none);
-    `place_version`: that of the newest place it has, however it came.
+    (0, or absent: none); `place_version`: that of the newest place it has, however it came.
 
     Answered by `page`, upon which the client asks again, with what it holds by then, or by `sync_done`, the last of
     them; or rejected with `ahead`: the client has more than there is, and is to forget it all and begin anew. `number`

@@ -129,7 +129,7 @@ class Message:
     file: dict[str, object] | None = None
     custom: str | None = None
     resend: bool = False
-    recalled: bool = False  # then nothing else of it is left than where it stood
+    recalled: bool = False  # then only its position is left
     amended: int = 0  # seq of the entry that recalled it, or edited it last
 
     @property

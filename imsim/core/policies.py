@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Policies:
-    ack: str = "after_store"
-    sessions: str = "all"
-    fanout: str = "read"
-    delivery: str = "push"
-    receipts: str = "read"
-    strangers: str = "allow"
-    presence: str = "off"
+    ack: str = "after_store"  # or "after_receive"
+    sessions: str = "all"  # or "one_per_kind", "single"
+    fanout: str = "read"  # or "write"
+    delivery: str = "push"  # or "notify"
+    receipts: str = "read"  # or "delivered"
+    strangers: str = "allow"  # or "refuse"
+    presence: str = "off"  # or "friends"
     send_timeout: float = 5.0
     send_attempts: int = 4
     push_timeout: float = 2.0

@@ -13,7 +13,7 @@ from imsim.core.timers import Timer, Timers
 class _Unsaved:
     """The changes of one place since storage has last answered well."""
 
-    latest: SavePlace  # of which the answer tells what they have all done: storage does one after the other
+    latest: SavePlace  # its answer covers the earlier ones, for storage carries them out in order
     marks: SavePlace  # of them all, what can be asked for again without harm: marks, which only move forward
     again: Timer
 

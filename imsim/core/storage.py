@@ -220,8 +220,8 @@ STORAGE_OPS = frozenset((*(request.op for request in get_args(Request)), "inbox"
 
 @dataclass(slots=True)
 class ConversationState:
-    """`noted`: whose system logs the latest entries with notes wrote to, and up to which seq. `left`: who is no member
-    since one of the latest `NOTED` entries, and which."""
+    """`noted`: whose system logs the latest entries with notes wrote to, and up to which seq. `left`: who ceased to be
+    a member in one of the latest `NOTED` entries, and in which."""
 
     epoch: int
     max_seq: int
@@ -316,8 +316,8 @@ class ReadCount:
 @dataclass(slots=True)
 class MissedPage:
     """`places` come with the last of the messages, and `version`, up to where the user's log of them has been brought.
-    `more`: of messages or of places. `inbox`: up to where the user's
-    inbox was looked through. `reads`: how many places storage had to look at for it."""
+    `more`: of messages or of places. `inbox`: up to where the user's inbox was looked through. `reads`: how many places
+    storage had to look at for it."""
 
     messages: list[Message]
     cursors: dict[str, int]

@@ -62,7 +62,7 @@ class Unread:
         return True
 
     def end(self, seq: int) -> None:
-        """The user is a member no more since `seq`: what was said until then does not count, read or not."""
+        """The user has been no member since `seq`: what was said until then does not count, read or not."""
         if seq <= self._floor:
             return
         self._floor = seq
