@@ -591,9 +591,9 @@ def limited_send_swallowed(patch):
     """A gateway does not answer a send that has to wait."""
     reject = gateway.Gateway._reject
 
-    def silent(self, connection, request, ref, code, *rest, **more):
+    def silent(self, connection, frame, code, *rest, **more):
         if code != Code.RATE_LIMITED:
-            reject(self, connection, request, ref, code, *rest, **more)
+            reject(self, connection, frame, code, *rest, **more)
 
     patch.setattr(gateway.Gateway, "_reject", silent)
 

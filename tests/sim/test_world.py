@@ -195,7 +195,7 @@ def test_what_an_overloaded_service_has_not_even_stored_is_lost_too():
 def test_a_message_refused_for_good_is_a_row_that_says_so(monkeypatch):
     def strict(self, connection, frame, now):
         if frame.id_client == "7":
-            self._reject(connection, frame.op, frame.id_client, Code.TOO_LARGE, "")
+            self._reject(connection, frame, Code.TOO_LARGE, "")
         else:
             Gateway._send(self, connection, frame, now)
 
