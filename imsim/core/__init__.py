@@ -14,7 +14,7 @@ Read in this order; what stands behind a machine are the parts that it is made o
 - the words: `model` (the data), `attachments` (what a message's file may be), `frames` (what travels), `events` (what
   is told to whoever watches), `policies` (what a designer chooses), `exceptions`
 - `storage`: what a machine may ask of it, as data; `memory`: what that means, as code
-- `conversations`, the writer of each log: `rules` (who may say what, and what follows from it), made of `changes`,
+- `conversations`, the writer of each `log`: `rules` (who may say what, and what follows from it), made of `changes`,
   `amendments` (recalls, edits), `groups` and `friends`
 - `users`, on the node of each: `online` (sessions, places), `saving`, `unread`
 - `hints` (presence, typing) and `chatrooms`, which keep nothing

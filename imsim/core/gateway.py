@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from imsim.core import admission, events, frames
 from imsim.core.exceptions import BadName
-from imsim.core.limits import CURSORS, Buckets
+from imsim.core.limits import CURSORS, Buckets, UnderWay
 from imsim.core.model import (
     LONGEST_CONVERSATION_ID,
     LONGEST_REF,
@@ -59,30 +59,6 @@ class Port(Protocol):
     def emit(self, event: events.Pushed | events.Shed) -> None: ...
 
 
-class _UnderWay:
-    """Requests of one connection that are not answered yet, by when they were asked."""
-
-    __slots__ = ("_asked", "_limit")
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._asked: list[float] = []  # no deque, which takes ten times the memory while it is empty
-
-    def has_room(self, since: float) -> bool:
-        """An answer to what was asked before `since` was lost: it must not count for ever."""
-        asked = self._asked
-        while asked and asked[0] <= since:
-            asked.pop(0)
-        return len(asked) < self._limit
-
-    def ask(self, now: float) -> None:
-        self._asked.append(now)
-
-    def answered(self) -> None:
-        if self._asked:
-            self._asked.pop(0)
-
-
 class _Connection:
     __slots__ = (
         "changes",
@@ -113,8 +89,8 @@ class _Connection:
         #: By conversation, what it has `delivered` that is still to be passed on, where there is a limit.
         self.marks: dict[str, frames.Delivered] = {}
         self.marks_timer: Timer | None = None
-        self.reads = _UnderWay(READS)
-        self.changes = _UnderWay(CHANGES)
+        self.reads = UnderWay(READS)
+        self.changes = UnderWay(CHANGES)
 
 
 class Gateway:
@@ -332,7 +308,7 @@ class Gateway:
         self._ask_own_user(connection, connection.reads, frame, now)
 
     def _ask_own_user(
-        self, connection: _Connection, under_way: _UnderWay, frame: frames.Sync | frames.Asked, now: float
+        self, connection: _Connection, under_way: UnderWay, frame: frames.Sync | frames.Asked, now: float
     ) -> None:
         if len(frame.ref) > LONGEST_REF:
             self._reject(connection, frame, Code.BAD_REQUEST, "conversationId, or device: nothing has so long a name")

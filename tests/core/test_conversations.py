@@ -8,7 +8,8 @@ import pytest
 from core.builders import AB, TEAM, Writer, change, failed, message, open_log, place, send, session
 
 from imsim.core import events, frames, storage
-from imsim.core.conversations import _RECENT, _WAITING
+from imsim.core.conversations import _WAITING
+from imsim.core.log import _RECENT
 from imsim.core.model import Code, Scene, p2p_id
 from imsim.core.policies import Policies
 
@@ -685,7 +686,7 @@ def test_a_replaced_session_of_who_is_no_member_can_no_longer_act_either(writer)
 
 
 def test_so_many_sessions_are_remembered_the_latest(opened, monkeypatch):
-    monkeypatch.setattr("imsim.core.conversations._SESSIONS", 3)
+    monkeypatch.setattr("imsim.core.log._SESSIONS", 3)
     for number in range(5):
         opened.send(str(number + 1), by=session(device=f"d{number}", epoch=number + 2))
         opened.send(f"again{number}", by=session(device="d0", epoch=9))

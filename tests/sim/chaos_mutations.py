@@ -19,6 +19,7 @@ from imsim.core import (
     gateway,
     groups,
     inbox,
+    log,
     memory,
     online,
     outbox,
@@ -42,14 +43,13 @@ Append, Appended = storage.Append, storage.Appended
 
 def ack_before_store(patch):
     """A message is acknowledged when its writer has it."""
-    remember = conversations.Conversations._remember
+    append = conversations.Conversations._append
 
-    def early(self, conversation, entry):
-        remember(self, conversation, entry)
-        if not entry.stored:
-            self._acknowledge(entry.message, entry.asked[0].session)
+    def early(self, log, up, decision, now):
+        append(self, log, up, decision, now)
+        self._acknowledge(log.pending[-1].message, up.session)
 
-    patch.setattr(conversations.Conversations, "_remember", early)
+    patch.setattr(conversations.Conversations, "_append", early)
 
 
 def seq_reused_after_a_crash(patch):
@@ -164,13 +164,13 @@ def stale_epoch_accepted(patch):
         def get(self, key, default=None):
             return 0
 
-    make = conversations._Conversation.__init__
+    make = log.Log.__init__
 
     def init(self, id):
         make(self, id)
         self.epochs = Forgetful()
 
-    patch.setattr(conversations._Conversation, "__init__", init)
+    patch.setattr(log.Log, "__init__", init)
 
 
 def mark_told_before_saved(patch):
