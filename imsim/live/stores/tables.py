@@ -567,7 +567,9 @@ class SqliteStorage:
     def _end_of(self, id: str) -> int:
         """Where a conversation ends; 0 where there is none."""
         row = self._db.execute(
-            "SELECT coalesce(max(seq), 0) FROM messages JOIN conversations ON key = conversation WHERE id = ?", (id,)
+            "SELECT coalesce(max(seq), 0) FROM messages JOIN conversations ON key = conversation"
+            " WHERE conversations.id = ?",
+            (id,),
         ).fetchone()
         return int(row[0])
 
