@@ -16,14 +16,14 @@ from imsim.scenario import Scenario, plan
 def test_office_headless(locust, url, tmp_path):
     """-u sets the population; -t says for how long messages are sent, and the run is that of a shorter plan."""
     result = locust(
-        *("-f", "locustfiles/office.py", "-H", url, "--headless", "-u", "6", "-t", "2s"),
+        *("-f", "locustfiles/office.py", "-H", url, "--headless", "-u", "6", "-t", "4s"),
         *("--imsim-seed", "5", "--imsim-out", str(tmp_path)),
     )
     assert result.returncode == 0, result.stderr
     run = RunData.open(result.stdout.removeprefix("run: ").partition("\n")[0], verify=True)
     assert run.path.parent == tmp_path
     assert (run.world, run.seed, run.scenario.population.users) == ("live", 5, 6)
-    assert 0 < run.scenario.duration < 2  # what was left of -t after the logins
+    assert 0 < run.scenario.duration < 4  # what was left of -t after the logins
     office = Scenario.load("office", {"population.users": 6}, seed=5)
     assert run.messages["intended_at"].tolist() == plan(office, duration=run.scenario.duration).at.tolist()
     assert (run.messages.outcome == "stored").all()
