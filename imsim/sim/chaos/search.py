@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from imsim.core import frames
 from imsim.core.exceptions import UsageError
 from imsim.scenario import Scenario
 from imsim.sim.chaos.case import Case
@@ -50,8 +51,11 @@ class Outcome:
 
     def about(self, violation: Violation) -> list[Entry]:
         """What the trace has, until the violation was seen, about the message, the instance or the conversation that it
-        names; or all of it, if it names none."""
-        return about(self.trace[: violation.at], violation.text)
+        names; or all of it, if it names none. The last is the entry at which it was seen, if it was one."""
+        if violation.at is None:
+            return about(self.trace, violation.text)
+        found, last = about(self.trace[: violation.at], violation.text), self.trace[violation.at - 1]
+        return found if found[-1] is last else [*found, last]
 
 
 @dataclass(slots=True)
@@ -65,10 +69,13 @@ class Failure:
 
     @property
     def trace(self) -> list[str]:
-        """What led to the violation in the smallest case, line by line: the beginning and the end, if it is long."""
-        lines = [str(entry) for entry in self.smallest.about(self.smallest.violations[0])]
-        left_out = len(lines) - _BEGINNING - _END
-        if left_out <= 0:
+        """What led to the violation in the smallest case, line by line. If it is long: its beginning and its end,
+        without heartbeats."""
+        entries = self.smallest.about(self.smallest.violations[0])
+        if len(entries) > _BEGINNING + _END:
+            entries = [entry for entry in entries if not isinstance(entry.thing, frames.Ping | frames.Pong)]
+        lines = [str(entry) for entry in entries]
+        if (left_out := len(lines) - _BEGINNING - _END) <= 0:
             return lines
         return [*lines[:_BEGINNING], f"... {left_out} lines", *lines[-_END:]]
 

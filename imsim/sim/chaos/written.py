@@ -5,8 +5,11 @@ What is wrong is told before anything runs: a step that asks for what no device 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import cache
+from os import PathLike
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, create_model
@@ -102,6 +105,35 @@ class _Case(Section):
     duration: _Seconds
     steps: list[_Step]
     faults: list[_Fault]
+
+
+def load(path: str | PathLike[str]) -> Case:
+    """The case that stands in a file: by itself, or, with more about it, under "case".
+
+    Raises: UsageError
+    """
+    try:
+        fields = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"case: cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise UsageError(f"case: {path} is no JSON: {error}") from None
+    return read(fields["case"] if isinstance(fields, Mapping) and "case" in fields else fields)
+
+
+def save(case: Case, path: str | PathLike[str]) -> None:
+    """As JSON, each step and each fault on a line of its own, to be edited.
+
+    Raises: UsageError if it cannot be written there.
+    """
+    lines = []
+    for name, value in case.to_json().items():
+        rows = ",\n".join(f"  {json.dumps(row)}" for row in value) if name in ("steps", "faults") and value else ""
+        lines.append(f" {json.dumps(name)}: " + (f"[\n{rows}\n ]" if rows else json.dumps(value)))
+    try:
+        Path(path).write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"case: cannot write {path}: {error.strerror}") from None
 
 
 def read(fields: Any) -> Case:
