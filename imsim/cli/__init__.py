@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 import sys
@@ -33,6 +34,7 @@ from imsim.core.exceptions import ImsimError, UsageError
 
 if TYPE_CHECKING:
     from imsim.analysis import Run
+    from imsim.sim.chaos import Outcome
 
 _FAILURE, _USAGE, _INTERRUPTED, _TERMINATED = 1, 2, 130, 143
 
@@ -282,44 +284,103 @@ def load(
 @click.argument("scenario", required=False)
 @click.option("--seeds", default=200, show_default=True, type=click.IntRange(min=1), help="How many to try.")
 @click.option("--first", default=0, show_default=True, type=click.IntRange(min=0), help="The first of them.")
-@click.option("--jobs", default=-1, metavar="N", help="Processes (default: one for each core). Changes no result.")
+@JOBS
 @click.option("--replay", type=click.IntRange(min=0), metavar="SEED", help="Run this one again, and tell all about it.")
+@click.option(
+    "--case", "file", metavar="FILE", help="Run the case that stands in this JSON file, and tell all about it."
+)
+@click.option("--save", metavar="FILE", help="Of --replay: write the case there, small if it fails, for --case.")
 @SET
 @JSON
+@click.pass_context
 def chaos(
+    context: click.Context,
     scenario: str | None,
     seeds: int,
     first: int,
     jobs: int,
     replay: int | None,
+    file: str | None,
+    save: str | None,
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Search for faults that break a promise: small worlds, each with its own random workload and fault plan.
 
-    SCENARIO gives policies, topology and latencies in place of drawn ones. Fails (1) if an invariant broke.
+    SCENARIO gives [policies] and [limits], how many gateways and routers there are, and the medians of the links'
+    latencies, in place of drawn ones. Users, devices, workload and faults come from the seed all the same; groups,
+    service times, loss, jitter and placement are not used.
+
+    Fails (1) if an invariant broke, or if a fault never befell anything although it had every chance to.
     """
     from imsim.sim import chaos as search
 
+    _refuse_together(context, "replay", ("file", "seeds", "first", "jobs"))
+    _refuse_together(context, "file", ("scenario", "overrides", "save", "seeds", "first", "jobs"))
+    if save and replay is None:
+        raise UsageError("chaos: --save writes the case of --replay SEED; give one")
     if overrides and not scenario:
         raise UsageError("chaos: --set changes a field of a scenario; name one")
     chosen = load_scenario(scenario, overrides, None) if scenario else None
     again = shlex.join(["imsim", "chaos", *([scenario] if scenario else []), *(f"--set={o}" for o in overrides)])
+    if file is not None:
+        _tell_case(search.run(search.load(file)), shlex.join(["imsim", "chaos", "--case", file]), as_json)
     if replay is not None:
-        outcome = search.replay(replay, chosen)
-        failure = search.explain(outcome, again) if outcome.violations else None
-        if as_json:
-            told = {"seed": replay, "digest": outcome.digest, "failure": failure.to_json() if failure else None}
-            click.echo(json.dumps({**told, "case": outcome.case.to_json()}))
-        else:
-            for entry in outcome.trace:
-                click.echo(str(entry))
-            click.echo(f"\n{failure}" if failure else f"\nseed {replay}: every invariant holds")
-            click.echo(f"digest {outcome.digest}")
-        sys.exit(_FAILURE if failure else 0)
-    report = search.search(first, seeds, jobs, scenario=chosen, command=again)
-    click.echo(json.dumps(report.to_json()) if as_json else str(report))
-    sys.exit(0 if report.passed else _FAILURE)
+        _tell_case(search.replay(replay, chosen), f"{again} --replay {replay}", as_json, save)
+    from imsim.api.progress import Progress
+
+    with Progress(shown=not as_json) as bar:
+
+        def broke(seed: int, invariant: str) -> None:
+            click.echo(f"imsim: seed {seed} breaks {invariant}", err=True)
+
+        report = search.search(
+            first,
+            seeds,
+            jobs,
+            scenario=chosen,
+            command=again,
+            progress=lambda share: bar.show("searching", share),
+            broke=broke,
+        )
+    _print([json.dumps(report.to_json()) if as_json else str(report)])
+    sys.exit(_INTERRUPTED if report.interrupted else 0 if report.passed else _FAILURE)
+
+
+def _refuse_together(context: click.Context, one: str, others: tuple[str, ...]) -> None:
+    """What says two things at once is a mistake, and none of them can be guessed."""
+    options = {parameter.name: parameter for parameter in context.command.params}
+    given = [
+        name for name in (one, *others) if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+    ]
+    if one in given and len(given) > 1:
+        words = [str(options[name].get_error_hint(context)).strip("'[]") for name in given]
+        raise UsageError(f"chaos: {words[0]} runs one case; leave out {', '.join(words[1:])}")
+
+
+def _tell_case(outcome: Outcome, command: str, as_json: bool, save: str | None = None) -> NoReturn:
+    """One run, from its first entry to what it broke."""
+    from imsim.sim import chaos as search
+
+    failure = search.explain(outcome, command) if outcome.violations else None
+    if save is not None:
+        search.save(failure.smallest.case if failure else outcome.case, save)
+    if as_json:
+        told = {"seed": outcome.case.seed, "digest": outcome.digest, "failure": failure.to_json() if failure else None}
+        _print([json.dumps({**told, "case": outcome.case.to_json()})])
+    else:
+        verdict = str(failure) if failure else f"seed {outcome.case.seed}: every invariant holds"
+        _print([*map(str, outcome.trace), f"\n{verdict}", f"digest {outcome.digest}"])
+    sys.exit(_FAILURE if failure else 0)
+
+
+def _print(lines: list[str]) -> None:
+    """To whoever reads on: one that has seen enough (`| head`) changes nothing of what the exit code says."""
+    try:
+        for line in lines:
+            click.echo(line)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @cli.command()

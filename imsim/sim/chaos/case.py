@@ -15,7 +15,7 @@ EARLIEST = 0.2  # seconds: by then every device has been switched on
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Something that a user does with a device. `arguments`: those of the action (see `workload.ACTIONS`)."""
+    """Something that a user does with a device. `arguments`: those of the action (see `written.ARGUMENTS`)."""
 
     time: float
     device: str
@@ -32,10 +32,6 @@ class Step:
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "arguments": dict(self.arguments)}
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Step:
-        return cls(float(fields["time"]), fields["device"], fields["action"], fields["arguments"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +76,10 @@ class Case:
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Case:
-        """What `to_json` gave, as it was."""
-        lists = {name: tuple(fields[name]) for name in ("users", "devices", "kinds")}
-        steps = tuple(Step.from_json(step) for step in fields["steps"])
-        faults = tuple(Fault.from_json(fault) for fault in fields["faults"])
-        policies = Policies(**fields["policies"])
-        return cls(**{**fields, **lists, "policies": policies, "steps": steps, "faults": faults})
+        """What `to_json` gave, as it was; or what was written by hand, where more may be left out (see `written`).
+
+        Raises: UsageError where something is missing, unknown or out of range.
+        """
+        from imsim.sim.chaos.written import read
+
+        return read(fields)

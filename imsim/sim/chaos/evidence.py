@@ -44,8 +44,10 @@ class Evidence:
         self._limits = Limits(world, self._instances, self.found)
         self._rooms = Rooms(self.ledger.laws, self._instances, self.found)
         self.senders = Senders(self.ledger, world.case.policies.content_bytes, self._rooms, self.found)
-        for entry in world.trace:
+        self.moments: list[int] = []  # of each of `found`: how much of the trace had been told
+        for count, entry in enumerate(world.trace, 1):
             self._take(entry)
+            self.moments += [count] * (len(self.found) - len(self.moments))
 
     # --- who is left ---
 

@@ -6,18 +6,24 @@ moment shows is found by the `witnesses`.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator
+from itertools import chain, repeat
 from typing import NamedTuple
 
 from imsim.sim.chaos.evidence import Evidence
 from imsim.sim.chaos.invariants import log, places, screens, senders, sessions, social
+from imsim.sim.chaos.world import ChaosWorld
 
 Invariant = Callable[[Evidence], Iterator[str]]
 
 
 class Violation(NamedTuple):
+    """`at`: how many entries the trace had when it was seen; None: only the whole run shows it."""
+
     invariant: str
     text: str
+    at: int | None = None
 
     def __str__(self) -> str:
         return f"{self.invariant}: {self.text}"
@@ -59,7 +65,22 @@ INVARIANTS: tuple[Invariant, ...] = (
 
 def check(evidence: Evidence) -> list[Violation]:
     """Everything that does not hold; empty if all is well."""
-    if evidence.world.broken is not None:
-        return [Violation("no_machine_raises", evidence.world.broken)]
-    found = [Violation(*found) for found in evidence.found]
+    moments = chain(evidence.moments, repeat(None))
+    found = [Violation(*what, at) for what, at in zip(evidence.found, moments, strict=False)]
     return found + [Violation(one.__name__, text) for one in INVARIANTS for text in one(evidence)]
+
+
+def judge(world: ChaosWorld) -> list[Violation]:
+    """The same of a run that may have ended in any way. A core that is broken enough confuses its judge as well: that,
+    too, is a finding about this run, and no end of the search."""
+    if world.broken is not None:
+        return [Violation("no_machine_raises", world.broken)]
+    try:
+        return check(Evidence(world))
+    except Exception:
+        return [judge_raises()]
+
+
+def judge_raises() -> Violation:
+    """For the exception that is being handled."""
+    return Violation("judge_raises", traceback.format_exc(limit=-6))
