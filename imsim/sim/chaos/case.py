@@ -40,7 +40,8 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """All that a run follows from. `kinds`: of the devices, in their order. Latencies: seconds, one way."""
+    """All that a run follows from. `kinds`: of the devices, in their order. Latencies: seconds, one way. `wall_skew`:
+    so many seconds may lie between the wall clocks of two nodes, or of two lives of one."""
 
     seed: int
     users: tuple[str, ...]
@@ -55,6 +56,7 @@ class Case:
     duration: float
     steps: tuple[Step, ...]
     faults: tuple[Fault, ...]
+    wall_skew: float = 0.0
 
     def kind(self, device: str) -> str:
         """Of "alice/d0", or of a device with which somebody looks in the end."""

@@ -227,11 +227,11 @@ class GatewayNode(Node):
     def __init__(self, world: ChaosWorld, name: str) -> None:
         super().__init__(world, name)
         self.connections: dict[int, Connection] = {}
-        self.machine = Gateway(self, world.case.policies, name)
+        self.start()
 
     def start(self) -> None:
         self.up = True
-        self.machine = Gateway(self, self.world.case.policies, self.name)
+        self.machine = Gateway(self, self.world.case.policies, self.name, self.world.wall_epoch(self.name))
 
     def crash(self, stream: Stream) -> None:
         self.up = False
@@ -333,8 +333,9 @@ class RouterNode(Node):
     def start(self) -> None:
         self.up = True
         self.lives += 1
-        self.conversations = Conversations(self, self.world.case.policies)
-        self.chatrooms = Chatrooms(self, self.world.case.policies)
+        epoch = self.world.wall_epoch(self.name)
+        self.conversations = Conversations(self, self.world.case.policies, epoch)
+        self.chatrooms = Chatrooms(self, self.world.case.policies, epoch)
         self.users = Users(self, self.world.case.policies)
         if self.lives > 1:
             self.act(self.users.restarted)

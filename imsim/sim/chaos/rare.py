@@ -41,7 +41,7 @@ class Rare:
     def add_faults(self) -> None:
         """What needs the network to go wrong. Where nothing else does, nothing is to."""
         for scene, probability in _WITH_FAULTS.items():
-            if (scene is Rare._overtake or len(self._gateways) > 1) and self._dice.chance(probability):
+            if (scene in (Rare._overtake, Rare._restart) or len(self._gateways) > 1) and self._dice.chance(probability):
                 scene(self)
 
     # --- groups: each has one of its own, of two users, whom nothing else in it concerns ---
@@ -158,6 +158,21 @@ class Rare:
         for number in range(8):
             self.faults.append(Fault(round(at + every * (number + dice.between(0, 0.5)), 6), "break", device, {}))
 
+    def _restart(self) -> None:
+        """Two talk, in a room and among themselves, before and after all routers begin anew: by the wall clocks of
+        then it may be earlier."""
+        dice, (one, other) = self._dice, self._two_users()
+        at, room = dice.between(0.5, 0.8 * self._duration), dice.pick(ROOMS)
+        for user in (one, other):
+            self._by(user, at, "enter", {"name": room, "recent": dice.pick((0, 3))})
+        for router in self._routers:
+            again = {"seconds": dice.around(0.01, 0.5), "detect": dice.around(0.01, 0.5)}
+            self.faults.append(Fault(round(at + 2, 6), "router_crash", router, again))
+        for number in range(6):
+            at = round(at + dice.between(0.2, 1.5), 6)
+            self._say(at, one, {"scene": str(Scene.P2P), "to": other}, f"rare-clock-{number}")
+            self._say(at, one, {"scene": str(Scene.CHATROOM), "to": room}, f"rare-heard-{number}")
+
     # --- words ---
 
     def _two_users(self) -> tuple[str, str]:
@@ -196,4 +211,5 @@ _WITH_FAULTS: dict[Callable[[Rare], None], float] = {
     Rare._overtake: 0.18,
     Rare._race: 0.15,
     Rare._log_in_late: 0.15,
+    Rare._restart: 0.15,
 }
