@@ -122,6 +122,7 @@ class Instance(Node):
         self.user, self.device = device.split("/")
         self.events: list[events.ClientEvent] = []
         self.sent: dict[str, dict[str, Any]] = {}  # by idClient, in order: what the application gave to `send`
+        self.tapped: set[str] = set()  # idClients of those that it gave once more, failed or not
         self.rooms: set[str] = set()  # chatrooms that its user has entered, and not left
         self.asked: set[tuple[str, str]] = set()  # (op, ref) of the requests that its user waits for
         self.unanswered: dict[tuple[str, str], int] = {}  # the same of all that it has asked, with the latest number
