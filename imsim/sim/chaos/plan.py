@@ -122,6 +122,7 @@ def _policies(dice: Dice) -> Policies:
         edit_window=dice.pick((900.0, 5.0)),
         request_lifetime=dice.pick((604_800.0, 604_800.0, 2.0)),
         group_size=dice.pick((5_000, 5_000, 5_000, 3)),
+        rooms=dice.pick((100, 100, 1)),
         room_size=dice.pick((100_000, 100_000, 2)),
         room_recent=dice.pick((0, 2, 20)),
         room_rate=dice.around(0.2, 2) if dice.chance(0.3) else 0.0,
