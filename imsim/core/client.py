@@ -64,7 +64,8 @@ class Client:
         self.user = user
         self._port = port
         self._timers = Timers()
-        self._rooms: dict[str, int] = {}  # chatrooms to be in, and the latest seq shown of each
+        #: chatrooms to be in, and the latest seq shown of each: over this connection, and over those before
+        self._rooms: dict[str, tuple[int, int]] = {}
         self._uplink = Uplink(self._timers, policies, port, device, kind, token, draw, self._lost)
         self._outbox = Outbox(self._timers, policies, self._uplink.put, port.emit, self._gave_up)
         self._requests = Requests(self._timers, policies.send_timeout, self._uplink.put)
@@ -212,7 +213,7 @@ class Client:
         without an answer gets none any more."""
         frame = frames.Enter(name, recent)
         if self._is_named(frame):
-            self._rooms[name] = self._rooms.get(name, 0)
+            self._rooms.setdefault(name, (0, 0))
             self._requests.forget(frames.Leave.op, name)  # or it would be repeated
             self._requests.ask(frame, now)
 
@@ -289,6 +290,8 @@ class Client:
         self._uplink.logged_in(frame.heartbeat, now)
         self._catchup.logged_in(frame.log, now)
         self._requests.logged_in(now)
+        # A room may have begun anew meanwhile, on a node whose clock is behind that of the one where it was before.
+        self._rooms = {name: (0, latest or before) for name, (latest, before) in self._rooms.items()}
         for name in self._rooms:
             if not self._requests.is_waiting(frames.Enter.op, name):
                 self._requests.ask(frames.Enter(name), now)
@@ -377,8 +380,9 @@ class Client:
 
     def _heard_in_room(self, message: Message) -> None:
         """Show it if it is later than all before it; what comes late or twice is of no interest there."""
-        if message.seq > self._rooms.get(message.to, message.seq):
-            self._rooms[message.to] = message.seq
+        latest, before = self._rooms.get(message.to, (message.seq, 0))
+        if message.seq > latest:
+            self._rooms[message.to] = (message.seq, before)
             self._amended_in_room(message.conversation_id, message)
             if is_visible(message):
                 flow = Flow.OUT if message.sender == self.user else Flow.IN
@@ -398,8 +402,10 @@ class Client:
     def _entered(self, frame: frames.Entered, now: float) -> None:
         if self._requests.answered(frames.Enter.op, frame.name, frame.number):
             self._port.emit(events.Entered(frame.name, frame.users))
+            _, before = self._rooms.get(frame.name, (0, 0))
             for message in frame.messages:
-                self._heard_in_room(message)
+                if message.seq > before:
+                    self._heard_in_room(message)
 
     def _is_typing(self, frame: frames.IsTyping, now: float) -> None:
         self._port.emit(events.Typing(frame.conversation_id))

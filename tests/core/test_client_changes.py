@@ -320,6 +320,19 @@ def test_rooms_are_entered_again_after_each_login_until_they_are_left(phone):
     assert phone.machine._requests.is_waiting("enter", "lounge")
 
 
+def test_a_room_that_began_anew_by_an_older_clock_is_heard_and_what_was_shown_is_not_shown_again(phone):
+    in_room(phone)
+    pushed(phone, said(5), said(9))
+    phone.log_in_again()
+    phone.log_in_again()  # nothing was said meanwhile
+    phone.machine.enter("lounge", 0.0, recent=2)
+    phone.get(frames.Entered("lounge", 2, [said(8), said(9), said(10)], phone.number("enter", "lounge")))
+    assert phone.shown == [5, 9, 10]
+    phone.log_in_again()
+    pushed(phone, said(3), said(4), said(4))
+    assert phone.shown == [5, 9, 10, 3, 4]
+
+
 def test_what_was_asked_for_on_entry_is_asked_for_once_logged_in():
     phone = Phone()
     phone.machine.enter("lounge", 0.0, recent=5)

@@ -84,6 +84,14 @@ def _resend(instance: Instance, _: Any) -> None:
         _transmit(instance, instance.sent[failed[-1]])
 
 
+def _tap(instance: Instance, _: Any) -> None:
+    """Send the latest once more, whatever became of it: nobody waits for the answer."""
+    if instance.sent:
+        id, message = next(reversed(instance.sent.items()))
+        instance.tapped.add(id)
+        _transmit(instance, message)
+
+
 def _transmit(instance: Instance, message: Any) -> None:
     scene, to, content, id_client = Scene(message["scene"]), message["to"], message["content"], message["id"]
     machine, rest = instance.machine, {name: message[name] for name in ("type", "file", "custom") if name in message}
@@ -195,6 +203,7 @@ def _end_session(instance: Instance, asked: Any) -> None:
 _ACTIONS = {
     "send": _send,
     "resend": _resend,
+    "tap": _tap,
     "read": _read,
     "set_conversation": _set_conversation,
     "hide": _hide,

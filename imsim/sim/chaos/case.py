@@ -15,7 +15,8 @@ EARLIEST = 0.2  # seconds: by then every device has been switched on
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Something that a user does with a device. `arguments`: those of the action (see `written.ARGUMENTS`)."""
+    """Something that a user does with a device. `action` is one of `app`'s, or "leave" (stop the client) or "come" (start
+    it); `arguments` are what that takes (see `written.ARGUMENTS`)."""
 
     time: float
     device: str
@@ -36,7 +37,8 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """All that a run follows from. `kinds`: of the devices, in their order. Latencies: seconds, one way."""
+    """All that a run follows from. `kinds`: of the devices, in their order. Latencies: seconds, one way. `wall_skew`:
+    so many seconds may lie between the wall clocks of two nodes, or of two lives of one."""
 
     seed: int
     users: tuple[str, ...]
@@ -51,6 +53,7 @@ class Case:
     duration: float
     steps: tuple[Step, ...]
     faults: tuple[Fault, ...]
+    wall_skew: float = 0.0
 
     def kind(self, device: str) -> str:
         """Of "alice/d0", or of a device with which somebody looks in the end."""

@@ -120,6 +120,8 @@ SITUATIONS = {
     "nothing went wrong": "a run without a fault",
     "room shed": "a device was not sent what was too much for it",
     "presence told": "a device heard that a friend came or went",
+    "older time, higher seq": "a message was stored with an earlier time than the one before it",
+    "room counts from below": "a room that was lost began again with lower numbers",
     "conflict put off": "an idClient was used for another message while its twin waited for storage",
 }
 if CONFLICTS:
@@ -174,6 +176,8 @@ class _Reader:
         self._now = 0.0
         self._appending: set[tuple[str, str, str]] = set()
         self._opened: set[str] = set()
+        self._times: dict[str, int] = {}  # by conversation, of the latest message
+        self._said: dict[str, int] = {}  # by chatroom, the latest seq
         self._epochs: dict[tuple[str, str, str], int] = {}
         self._failed: set[tuple[str, str]] = set()
         self._acked: dict[str, set[str]] = defaultdict(set)
@@ -213,6 +217,9 @@ class _Reader:
                 if isinstance(thing, storage.OpenConversation):
                     by_itself = self._heard.get(node) != at and thing.conversation_id in self._opened
                     self.seen["reopened by itself"] += by_itself
+            elif what == "said":
+                self.seen["room counts from below"] += thing.seq < self._said.get(thing.to, 0)
+                self._said[thing.to] = thing.seq
             elif what == "shed":
                 self.seen["room shed"] += 1
             elif what == "asks":
@@ -328,6 +335,8 @@ class _Reader:
             self._appending.discard((message.conversation_id, message.sender, message.id_client))
             if isinstance(result, storage.Appended):
                 self._changed(request)
+                seen["older time, higher seq"] += message.time < self._times.get(message.conversation_id, 0)
+                self._times[message.conversation_id] = message.time
             seen["fenced writer"] += isinstance(result, storage.Fenced)
             seen["duplicate refused by storage"] += isinstance(result, storage.Duplicate)
             seen["mark moved by sending"] += request.shown > 0

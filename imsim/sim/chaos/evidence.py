@@ -124,6 +124,7 @@ class Evidence:
             self._rooms.said(thing)
         elif what == "crash":
             self._crashes[node] += 1
+            self._rooms.lost(lambda room: self.world.router_of(room).name == node)
         elif what == "shed":
             self.shed.add((peer, thing.id))
         elif what == "repeated":

@@ -122,6 +122,7 @@ class Instance(Node):
         self.user, self.device = device.split("/")
         self.events: list[events.ClientEvent] = []
         self.sent: dict[str, dict[str, Any]] = {}  # by idClient, in order: what the application gave to `send`
+        self.tapped: set[str] = set()  # idClients of those that it gave once more, failed or not
         self.rooms: set[str] = set()  # chatrooms that its user has entered, and not left
         self.asked: set[tuple[str, str]] = set()  # (op, ref) of the requests that its user waits for
         self.unanswered: dict[tuple[str, str], int] = {}  # the same of all that it has asked, with the latest number
@@ -227,11 +228,11 @@ class GatewayNode(Node):
     def __init__(self, world: ChaosWorld, name: str) -> None:
         super().__init__(world, name)
         self.connections: dict[int, Connection] = {}
-        self.machine = Gateway(self, world.case.policies, name)
+        self.start()
 
     def start(self) -> None:
         self.up = True
-        self.machine = Gateway(self, self.world.case.policies, self.name)
+        self.machine = Gateway(self, self.world.case.policies, self.name, self.world.wall_epoch(self.name))
 
     def crash(self, stream: Stream) -> None:
         self.up = False
@@ -333,8 +334,9 @@ class RouterNode(Node):
     def start(self) -> None:
         self.up = True
         self.lives += 1
-        self.conversations = Conversations(self, self.world.case.policies)
-        self.chatrooms = Chatrooms(self, self.world.case.policies)
+        epoch = self.world.wall_epoch(self.name)
+        self.conversations = Conversations(self, self.world.case.policies, epoch)
+        self.chatrooms = Chatrooms(self, self.world.case.policies, epoch)
         self.users = Users(self, self.world.case.policies)
         if self.lives > 1:
             self.act(self.users.restarted)

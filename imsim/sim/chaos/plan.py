@@ -16,6 +16,7 @@ from imsim.sim.chaos.workload import Targets, message, steps_of, targets_of
 USERS = ("alice", "bob", "carol", "dave", "erin")
 DEVICE_KINDS = ("phone", "phone", "desktop", "")
 CONTENT_BYTES = 200  # the limit on content: small, so that it is met
+WALL_SKEWS = (0.0, 60.0, 60.0)  # seconds
 PAGE_BYTES = (40, 1_000)  # from less than some messages have to more than most conversations
 
 
@@ -64,6 +65,7 @@ def draw(seed: int, scenario: Scenario | None = None) -> Case:
         duration,
         tuple(sorted((*steps, *rare.steps, *looks), key=lambda step: step.time)),
         tuple(sorted((*faults, *rare.faults), key=lambda fault: fault.time)),
+        Dice(Stream(Draws(seed, "chaos"), 3)).pick(WALL_SKEWS),
     )
 
 
@@ -120,6 +122,7 @@ def _policies(dice: Dice) -> Policies:
         edit_window=dice.pick((900.0, 5.0)),
         request_lifetime=dice.pick((604_800.0, 604_800.0, 2.0)),
         group_size=dice.pick((5_000, 5_000, 5_000, 3)),
+        rooms=dice.pick((100, 100, 1)),
         room_size=dice.pick((100_000, 100_000, 2)),
         room_recent=dice.pick((0, 2, 20)),
         room_rate=dice.around(0.2, 2) if dice.chance(0.3) else 0.0,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -431,6 +431,10 @@ class Rooms:
             for message in down.frame.messages:
                 if message != self._now[message.conversation_id].get(message.seq):
                     self._tell("rooms_show_what_is_left", f"{message.id} was shown as {message}")
+
+    def lost(self, is_lost: Callable[[str], bool]) -> None:
+        """The router of these rooms crashed: where they begin anew, they count from what the time is there."""
+        self._latest = {room: seq for room, seq in self._latest.items() if not is_lost(room)}
 
     def refusals(self, user: str, room: str, sent: Mapping[str, Any]) -> set[str]:
         """The codes with which this send may have been refused by now."""

@@ -12,20 +12,13 @@ GROUPS = ("team", "club")
 ROOMS = ("hall", "bar")
 CONFLICTS = 0.4  # how many twins of a message say something else
 
-#: What a step can be. `twin` sends with an idClient that another device of the user has used, and `again` does so long
-#: after, amid what others say; `resend` sends again what failed last; `leave` stops the client and `come` starts it.
-#: `change` is one of a group or between two users, `amend` recalls or edits, `say` is for a chatroom that was entered
-#: or not.
-ACTIONS = (
-    "send", "burst", "twin", "resend",
-    "read", "set_conversation", "hide", "read_count", "history",
-    "create_group", "end_session", "leave", "come",
-    "change", "befriend", "block", "amend", "tell", "enter", "say", "leave_room", "typing", "again",
-)  # fmt: skip
-
+# What is drawn, by how often: most become steps of that name (see `app`), others several. `burst` is two sends at once;
+# `twin` sends with an idClient that another device of the user has used, and `again` does so long after, amid what
+# others say; `befriend`, `block`, `tell` (a system message) and `say` (in a chatroom that was entered or not) are
+# changes, settings and sends.
 _COMMON = {"send": 10.0, "burst": 3.0, "read": 8.0, "set_conversation": 4.0}
 _RARE = {
-    "twin": 1.5, "resend": 1.5, "hide": 2.0, "read_count": 2.0, "history": 2.0,
+    "twin": 1.5, "resend": 1.5, "tap": 0.5, "hide": 2.0, "read_count": 2.0, "history": 2.0,
     "create_group": 0.5, "end_session": 0.7, "leave": 1.0, "come": 2.0,
     "change": 7.0, "befriend": 2.0, "block": 0.7, "amend": 4.0, "tell": 1.0, "enter": 2.0, "say": 3.0,
     "leave_room": 0.7, "typing": 0.3, "again": 1.0,
@@ -37,6 +30,7 @@ _CHANGES = (
     "kick", "kick", "transfer", "transfer", "role", "role", "mute", "mute", "unmute", "unmute", "create", "dismiss",
     "dismiss", "settle", "gossip",
 )  # fmt: skip
+_ABOUT = ("read", "hide", "set_conversation", "read_count", "history")  # which the user's system log can be, too
 _AIMED = ("invite", "kick", "transfer", "role", "mute", "unmute", "create", "settle")
 
 Targets = dict[str, list[tuple[Scene, str]]]  # user -> whom they write to, the frequent ones several times
@@ -57,12 +51,30 @@ def targets_of(dice: Dice, users: tuple[str, ...]) -> Targets:
     return targets
 
 
+#: What a message can carry, by its type; one that the core does not know is a newer client's.
+_ATTACHMENTS: dict[str, dict[str, Any]] = {
+    "image": {"url": "https://f/1.png", "width": 640, "height": 480, "size": 9_000},
+    "audio": {"url": "https://f/2.ogg", "duration": 2.5, "size": 4_000, "format": "ogg"},
+    "video": {"url": "https://f/3.mp4", "duration": 12, "size": 80_000, "format": "mp4", "preview": "https://f/3.png"},
+    "file": {"url": "https://f/4.pdf", "size": 0, "format": "application/pdf"},
+    "geo": {"title": "Caf\u00e9", "longitude": -0.1, "latitude": 51.5},
+    "sticker": {"pack": "cats", "tags": ["\u732b", None, 1.5]},
+}
+
+
 def message(dice: Dice, scene: Scene, to: str, id_client: str, limit: int) -> dict[str, Any]:
     content = f"text of {id_client}"
-    if dice.chance(0.02):
-        content += "." * limit
-    type = "notification" if dice.chance(0.1) else "text"
-    return {"scene": str(scene), "to": to, "id": id_client, "content": content, "type": type}
+    if dice.chance(0.04):  # as long as it may be in bytes, which are more than the characters; or a little longer
+        content = "\u00e9" * (limit // 2) + "x" * dice.pick((limit % 2, 1 + limit % 2))
+    said = {"scene": str(scene), "to": to, "id": id_client, "content": content, "type": "text"}
+    if dice.chance(0.1):
+        said["type"] = "notification"
+    elif dice.chance(0.15) and len(content) < limit // 2:
+        type = dice.pick(tuple(_ATTACHMENTS))
+        return {**said, "content": "", "type": type, "file": _ATTACHMENTS[type]}
+    if dice.chance(0.1) and len(content) < limit // 2:
+        return {**said, "custom": f'{{"of": "{id_client}"}}'}
+    return said
 
 
 def steps_of(
@@ -149,6 +161,8 @@ class _Writer:
         dice, user = self._dice, device.split("/")[0]
         scene, to = dice.pick(self._targets[user])
         conversation = conversation_id(scene, user, to)
+        if action in _ABOUT and dice.chance(0.12):
+            conversation = conversation_id(Scene.SYSTEM, user, user)
         if action in ("send", "burst"):
             for part in range(2 if action == "burst" else 1):
                 sent = message(dice, scene, to, f"{device}-{number}{'ab'[part]}", self._limit)

@@ -63,9 +63,11 @@ class ChaosWorld:
         self._luck = Draws(case.seed, "chaos", "luck")
         self._jitter = Draws(case.seed, "reconnect")
         self._links = Draws(case.seed, "chaos", "link")
+        self._walls: dict[str, Stream] = {}
         self._ambushes: list[Fault] = []
         self._at_login: dict[str, Fault] = {}  # revocations that wait for a user to log in
         self._connections: list[Connection] = []
+        self._last_connection = 0
         self._channels: dict[tuple[str, str], Channel] = {}
         self.windows: dict[str, Windows] = {place: Windows() for place in ("storage", *case.devices)}
         self.storage = StorageNode(self, Stream(self._links, 0))
@@ -316,8 +318,6 @@ class ChaosWorld:
         self.owners[connection.id] = client.name
         return connection
 
-    _last_connection = 0
-
     def stream(self, fault: Fault) -> Stream:
         """The luck of one fault, whatever the others do."""
         return Stream(self._luck, crc32(str(fault).encode()))
@@ -375,6 +375,12 @@ class ChaosWorld:
                 self._ambushes.remove(fault)
                 self.later(0.0, lambda fault: self.crash(router, fault), fault)
                 return
+
+    def wall_epoch(self, node: str) -> float:
+        """The wall time at which this node's clock was 0, by what it believes in the life that begins now."""
+        if node not in self._walls:
+            self._walls[node] = Stream(self._links, crc32(f"{node} wall".encode()))
+        return self.case.wall_skew * self._walls[node].next()
 
     def set_clock(self, name: str, ahead: float, drift: float) -> None:
         if name in self.apps and not self.apps[name].instances:

@@ -14,12 +14,13 @@ from imsim.sim.chaos.screen import conversation_of
 
 
 def status_only_improves(evidence: Evidence) -> Iterator[str]:
-    """sending, then success for ever; or fail, until it is sent again or proves stored after all."""
+    """sending, then success for ever; or fail, until it is sent again or proves stored after all. (Left out: what its
+    application sent again although it had succeeded.)"""
     for instance in evidence.world.instances():
         acked: set[str] = set()
         for event in instance.events:
             if isinstance(event, events.Acked | events.SendFailed | events.Sent):
-                if event.id_client in acked:
+                if event.id_client in acked - instance.tapped:
                     yield f"{event.id_client} on {instance.name}: {type(event).__name__} after success"
                 if type(event) is events.Acked:
                     acked.add(event.id_client)
