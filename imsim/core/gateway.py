@@ -118,6 +118,11 @@ class Gateway:
         """How many pushes are held until they are acknowledged, of all connections."""
         return sum(connection.pushes.count for connection in self._connections.values() if connection.pushes)
 
+    @property
+    def held_marks(self) -> int:
+        """How many acknowledgements wait to be passed on, of all connections."""
+        return sum(len(connection.marks) for connection in self._connections.values())
+
     def next_deadline(self) -> float | None:
         return self._timers.next_deadline()
 

@@ -18,7 +18,9 @@ from imsim.core import (
     friends,
     gateway,
     groups,
+    hints,
     inbox,
+    limits,
     log,
     memory,
     online,
@@ -1089,6 +1091,250 @@ def leaver_sees_later_words(patch):
     patch.setattr(memory._Log, "as_seen_by", lambda log, user, message: message)
 
 
+def muting_also_pins(patch):
+    """Who mutes a conversation has it pinned as well."""
+    asked = users.Users._asked
+
+    def more(self, user, session, up, now):
+        if isinstance(up.frame, frames.SetConversation) and up.frame.muted is not None:
+            up = replace(up, frame=replace(up.frame, pinned=True))
+        asked(self, user, session, up, now)
+
+    patch.setattr(users.Users, "_asked", more)
+
+
+def muting_also_blocks(patch):
+    """The device of a user who mutes a conversation of two asks for a block too."""
+    _set = client.Client._set
+
+    def more(self, frame, now):
+        if frame.muted and frame.conversation_id.startswith("p2p:"):
+            frame = replace(frame, blocked=True)
+        _set(self, frame, now)
+
+    patch.setattr(client.Client, "_set", more)
+
+
+def sync_pages_too_long(patch):
+    """A page of a sync has no bound of messages."""
+    missed = MemoryStorage._missed
+    patch.setattr(MemoryStorage, "_missed", lambda self, request: missed(self, replace(request, limit=1 << 30)))
+
+
+def sync_pages_too_large(patch):
+    """A page of a sync has no bound of bytes."""
+    missed = MemoryStorage._missed
+    patch.setattr(MemoryStorage, "_missed", lambda self, request: missed(self, replace(request, page_bytes=1 << 30)))
+
+
+def user_rate_by_connection(patch):
+    """Each connection of a user has a budget of its own, which reconnecting refills."""
+
+    def wait(self, connection, what, now):
+        return self._rates.take((str(connection.id), what), now)
+
+    patch.setattr(gateway.Gateway, "_wait", wait)
+
+
+def user_rate_doubled(patch):
+    """A user may ask twice as often as was set."""
+    init = gateway.Gateway.__init__
+
+    def twice(self, port, policies, name="g0", epoch=0.0):
+        init(self, port, policies, name, epoch)
+        self._rates = limits.Buckets(2 * policies.user_rate, policies.user_burst)
+
+    patch.setattr(gateway.Gateway, "__init__", twice)
+
+
+def one_rate_for_all(patch):
+    """Messages, syncs and other requests of a user share one budget."""
+
+    def wait(self, connection, what, now):
+        return self._rates.take((connection.session.user, ""), now)
+
+    patch.setattr(gateway.Gateway, "_wait", wait)
+
+
+def reads_never_end(patch):
+    """Reads that were answered still count as under way."""
+    patch.setattr(gateway._UnderWay, "answered", lambda self: None)
+
+
+def gateway_heartbeat_not_checked(patch):
+    """A gateway holds a connection that is silent for as long as it likes."""
+    patch.setattr(gateway.Gateway, "_check_heartbeat", lambda self, connection, now: None)
+
+
+def connection_ends_unreported(patch):
+    """A router does not hear that a session's connection is gone."""
+    forget = gateway.Gateway._forget
+
+    def silently(self, connection):
+        session, connection.session = connection.session, None
+        forget(self, connection)
+        for room in sorted(connection.rooms):
+            self._port.to_conversation(frames.Up(session, frames.Leave(room.partition(":")[2]), room))
+
+    patch.setattr(gateway.Gateway, "_forget", silently)
+
+
+def rooms_not_left(patch):
+    """Whose connection ends stays in the chatrooms."""
+    forget = gateway.Gateway._forget
+
+    def inside(self, connection):
+        connection.rooms.clear()
+        forget(self, connection)
+
+    patch.setattr(gateway.Gateway, "_forget", inside)
+
+
+def lost_gateway_keeps_its_sessions(patch):
+    """Who was connected to a lost gateway is still taken for online."""
+    patch.setattr(users.Users, "gateway_lost", lambda self, gateway, now: None)
+
+
+def received_told_always(patch):
+    """A writer says that it has a message also where only what is stored counts."""
+    init = conversations.Conversations.__init__
+
+    def early(self, *arguments, **named):
+        init(self, *arguments, **named)
+        self._early_ack = True
+
+    patch.setattr(conversations.Conversations, "__init__", early)
+
+
+def origin_is_told_too(patch):
+    """The device that sent a message gets it as a push as well."""
+    deliver = users.Users._deliver
+    patch.setattr(users.Users, "_deliver", lambda self, frame, now: deliver(self, replace(frame, origin=None), now))
+
+
+def hints_through_blocks(patch):
+    """Who is blocked hears who is there, and who writes."""
+    hinted = hints.Hints.hinted
+
+    def heard(self, user, hint):
+        places, user.places = user.places, {}
+        hinted(self, user, hint)
+        user.places = places
+
+    patch.setattr(hints.Hints, "hinted", heard)
+
+
+def presence_of_the_blocking(patch):
+    """Who has blocked a friend still tells who it is that is there, and asks."""
+
+    def friends_of(user):
+        return [peer for id, place in user.places.items() if place.friends for peer in user.peers(id)]
+
+    patch.setattr(hints.Hints, "_friends", staticmethod(friends_of))
+
+
+def presence_of_former_friends(patch):
+    """The end of a friendship is not noticed by those who tell who is there."""
+    after = friends.after
+    patch.setattr(friends, "after", lambda message, before: before or after(message, before))
+
+
+def presence_without_a_policy(patch):
+    """Friends hear who is there though nobody is to."""
+    init = hints.Hints.__init__
+
+    def told(self, *arguments):
+        init(self, *arguments)
+        self._presence = True
+
+    patch.setattr(hints.Hints, "__init__", told)
+
+
+def presence_is_wrong(patch):
+    """Who leaves is told to be there."""
+    tell = hints.Hints._tell
+    patch.setattr(hints.Hints, "_tell", lambda self, user, friends, online, now: tell(self, user, friends, True, now))
+
+
+def room_rate_ignored(patch):
+    """A chatroom lets in as much as is said."""
+    enter = chatrooms.Chatrooms._enter
+
+    def unlimited(self, up, frame, now):
+        enter(self, up, frame, now)
+        if up.conversation_id in self._rooms:
+            self._rooms[up.conversation_id].bucket = None
+
+    patch.setattr(chatrooms.Chatrooms, "_enter", unlimited)
+
+
+def shed_too_late(patch):
+    """A connection gets twice as much of chatrooms as was set."""
+    init = pushes.Pushes.__init__
+
+    def twice(self, port, policies, *rest):
+        init(self, port, replace(policies, room_rate=2 * policies.room_rate), *rest)
+
+    patch.setattr(pushes.Pushes, "__init__", twice)
+
+
+def room_counts_wrong(patch):
+    """Who enters a chatroom is told of one user too many."""
+    answer = chatrooms.Chatrooms._answer
+
+    def more(self, up, frame):
+        answer(self, up, replace(frame, users=frame.users + 1) if isinstance(frame, frames.Entered) else frame)
+
+    patch.setattr(chatrooms.Chatrooms, "_answer", more)
+
+
+def room_takes_one_too_many(patch):
+    """A chatroom holds one user more than it may."""
+    init = chatrooms.Chatrooms.__init__
+
+    def larger(self, port, policies, epoch=0.0):
+        init(self, port, replace(policies, room_size=policies.room_size + 1), epoch)
+
+    patch.setattr(chatrooms.Chatrooms, "__init__", larger)
+
+
+def full_room_keeps_out_second_devices(patch):
+    """A room that is full takes no further device of who is in it."""
+    enter = chatrooms.Chatrooms._enter
+
+    def full(self, up, frame, now):
+        room = self._rooms.get(up.conversation_id)
+        here = room.sessions.get(up.session.gateway, {}) if room else {}
+        if room and up.session not in here and len(room.users) >= self._policies.room_size:
+            self._refuse(up, Code.TOO_LARGE, "the room is full")
+        else:
+            enter(self, up, frame, now)
+
+    patch.setattr(chatrooms.Chatrooms, "_enter", full)
+
+
+def room_shows_too_much(patch):
+    """Who enters a chatroom gets as much of the latest as was asked for."""
+    enter = chatrooms.Chatrooms._enter
+
+    def more(self, up, frame, now):
+        policies, self._policies = self._policies, replace(self._policies, room_recent=1_000)
+        enter(self, up, frame, now)
+        self._policies = policies
+
+    patch.setattr(chatrooms.Chatrooms, "_enter", more)
+
+
+def room_shows_the_oldest(patch):
+    """Who enters a chatroom is shown the first of what it remembers."""
+    patch.setattr(chatrooms, "reversed", iter, raising=False)
+
+
+def room_keeps_a_lost_gateway(patch):
+    """Who was connected to a lost gateway is still in the room."""
+    patch.setattr(chatrooms.Chatrooms, "gateway_lost", lambda self, gateway: None)
+
+
 MUTATIONS = (
     ack_before_store,
     seq_reused_after_a_crash,
@@ -1181,6 +1427,33 @@ MUTATIONS = (
     pages_too_large,
     pages_end_early,
     leaver_sees_later_words,
+    muting_also_pins,
+    muting_also_blocks,
+    sync_pages_too_long,
+    sync_pages_too_large,
+    user_rate_by_connection,
+    user_rate_doubled,
+    one_rate_for_all,
+    reads_never_end,
+    gateway_heartbeat_not_checked,
+    connection_ends_unreported,
+    rooms_not_left,
+    lost_gateway_keeps_its_sessions,
+    received_told_always,
+    origin_is_told_too,
+    hints_through_blocks,
+    presence_of_the_blocking,
+    presence_of_former_friends,
+    presence_without_a_policy,
+    presence_is_wrong,
+    room_rate_ignored,
+    shed_too_late,
+    room_counts_wrong,
+    room_takes_one_too_many,
+    full_room_keeps_out_second_devices,
+    room_shows_too_much,
+    room_shows_the_oldest,
+    room_keeps_a_lost_gateway,
 )
 
 #: Left out: found in none of the first 338 seeds (the last three, since the workload has more scenes, of 500;

@@ -15,8 +15,8 @@ EARLIEST = 0.2  # seconds: by then every device has been switched on
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Something that a user does with a device. `action` is one of `app`'s, or "leave" (stop the client) or "come" (start
-    it); `arguments` are what that takes (see `written.ARGUMENTS`)."""
+    """Something that a user does with a device. `action` is one of `app`'s, or "leave" (stop the client) or "come"
+    (start it); `arguments` are what that takes (see `written.ARGUMENTS`)."""
 
     time: float
     device: str

@@ -9,11 +9,14 @@ from typing import Any
 from imsim.core import events, frames, storage
 from imsim.core.model import Message, Scene, conversation_id, is_chatroom, p2p_id, p2p_members
 from imsim.sim.chaos.ledger import Key, Ledger, wish_of
+from imsim.sim.chaos.limits import Limits, Pages
 from imsim.sim.chaos.nodes import Instance
+from imsim.sim.chaos.online import Hints, Sessions
+from imsim.sim.chaos.rooms import Rooms
 from imsim.sim.chaos.rules import Laws, Outcome, Relations, is_change
 from imsim.sim.chaos.screen import Screen
 from imsim.sim.chaos.trace import Entry
-from imsim.sim.chaos.witnesses import Limits, Logins, Places, Requests, Rooms, Senders
+from imsim.sim.chaos.witnesses import Logins, Places, Requests, Senders
 from imsim.sim.chaos.world import ChaosWorld
 
 
@@ -40,14 +43,19 @@ class Evidence:
         self._last_up: dict[str, Key] = {}  # by conversation
         self._logins = Logins(world, self.found)
         self._places = Places(self.ledger, self.found)
-        self._requests = Requests(self.ledger, world.case.policies, self.found)
+        self._requests = Requests(self.ledger, policies, world.owners, self.found)
+        self._pages = Pages(policies, self.found)
+        self.sessions = Sessions(self.found)
+        self._hints = Hints(self.ledger, policies, self.sessions, self.found)
         self._limits = Limits(world, self._instances, self.found)
-        self._rooms = Rooms(self.ledger.laws, self._instances, self.found)
-        self.senders = Senders(self.ledger, world.case.policies.content_bytes, self._rooms, self.found)
+        self.rooms = Rooms(self.ledger.laws, policies, self._instances, self.found)
+        self.senders = Senders(self.ledger, policies.content_bytes, self.rooms, self.found)
         self.moments: list[int] = []  # of each of `found`: how much of the trace had been told
         for count, entry in enumerate(world.trace, 1):
             self._take(entry)
             self.moments += [count] * (len(self.found) - len(self.moments))
+        self._limits.over(world.clock.now)
+        self.moments += [len(world.trace)] * (len(self.found) - len(self.moments))
 
     # --- who is left ---
 
@@ -79,33 +87,41 @@ class Evidence:
     # --- the trace ---
 
     def _take(self, entry: Entry) -> None:
-        _, node, what, peer, thing = entry
+        at, node, what, peer, thing = entry
         if what == "->":
             if node in self.world.gateways:
-                self._rooms.left_gateway(peer, thing)
-            if node in self._users:
+                self.rooms.left_gateway(peer, thing)
+                self._limits.left_gateway(node, peer, thing, at)
+                if type(thing) is frames.Stored:
+                    self._acknowledged(self._users[peer], thing)
+                elif type(thing) is frames.Received:
+                    self._received(peer, thing)
+            elif node in self._users:
                 self._from_client(node, thing)
-            elif type(thing) is frames.Down:
-                self._places.told(thing)
-                self._rooms.told(thing)
-            elif type(thing) is frames.Stored:
-                self._acknowledged(self._users[peer], thing)
-            elif type(thing) is frames.Up or type(thing) is frames.Rejected:
-                self._limits.left_gateway(node, peer, thing)
+            else:
+                self.sessions.left_router(thing)
+                self._hints.left_router(thing)
+                if type(thing) is frames.Down:
+                    self._places.told(thing)
+                    self._pages.told(thing)
+                    self.rooms.told(thing)
         elif what == "<-":
-            if node in self.world.gateways:
-                self._rooms.reached_gateway(peer, thing)
             if node in self._users:
                 self._to_client(node, thing)
-            elif type(thing) is frames.Up:
-                if node in self.world.routers:
+            elif node in self.world.routers:
+                self.sessions.reached_router(thing)
+                self.rooms.reached_router(thing)
+                if type(thing) is frames.Up:
                     self._up(thing)
-            elif type(thing) is frames.Send:
-                self._limits.reached_gateway(node, thing)
-            elif type(thing) is frames.Delivered:
-                self.ledger.was_heard(peer, thing.conversation_id, thing.seq)
-            elif type(thing) is frames.Attach:
-                self._logins.arrived(thing)
+                elif type(thing) is frames.Attach:
+                    self._logins.arrived(thing)
+            elif peer in self._users:
+                self.rooms.reached_gateway(peer, thing)
+                self._limits.reached_gateway(node, peer, thing, at)
+                if type(thing) is frames.Delivered:
+                    self.ledger.was_heard(peer, thing.conversation_id, thing.seq)
+            else:
+                self._limits.came_down(node, thing, at)
         elif what == "stored":
             self._storage(*thing)
         elif what == "asked":
@@ -121,12 +137,17 @@ class Evidence:
         elif what == "asks":
             self._requests.asked(self._instances[node], thing)
         elif what == "said":
-            self._rooms.said(thing)
+            self.rooms.said(thing)
+            self._limits.said(thing)
         elif what == "crash":
             self._crashes[node] += 1
-            self._rooms.lost(lambda room: self.world.router_of(room).name == node)
+            self._limits.crashed(node)
+            self._lost(node)
+        elif what == "lost" and node in self.world.routers:
+            self._lost(node, peer)
         elif what == "shed":
             self.shed.add((peer, thing.id))
+            self._limits.shed(node, peer, thing, at)
         elif what == "repeated":
             text = f"{thing.id} was pushed again to {peer}, who had acknowledged it"
             self.found.append(("what_is_acknowledged_is_not_repeated", text))
@@ -136,6 +157,19 @@ class Evidence:
             self._logins.revoked(node, thing)
         elif what == "fault" and peer == "token_refused":
             self._logins.token_refused(node)
+        elif what == "fault" and peer == "clock":
+            self._limits.clock_moved(node)
+
+    def _lost(self, router: str, gateway: str | None = None) -> None:
+        def owns(name: str) -> bool:
+            return self.world.router_of(name).name == router
+
+        self.sessions.lost(owns, gateway)
+        self.rooms.lost(owns, gateway)
+
+    def _received(self, instance: str, frame: frames.Received) -> None:
+        if not frame.seq and self.world.case.policies.ack != "after_receive":
+            self.found.append(("received_is_told_as_was_set", f"{frame.id_client} of {instance} was received"))
 
     def _storage(self, request: storage.Request, result: storage.Result) -> None:
         ledger = self.ledger
@@ -242,6 +276,7 @@ class Evidence:
 
     def _from_client(self, instance: str, frame: frames.FromClient) -> None:
         user = self._users[instance]
+        self._requests.left_client(self._instances[instance], frame)
         if isinstance(frame, frames.Send):
             self.senders.asked(instance, user, frame)
             self.ledger.left_client(user, frame, conversation_id(frame.scene, user, frame.to))

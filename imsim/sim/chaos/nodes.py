@@ -351,6 +351,7 @@ class RouterNode(Node):
 
     def gateway_lost(self, gateway: str) -> None:
         if self.up:
+            self.world.note(self.name, "lost", gateway, None)
             self.act(lambda now: self.users.gateway_lost(gateway, now))
             self.act(lambda now: self.chatrooms.gateway_lost(gateway))
 

@@ -5,22 +5,22 @@ What each finds is named as an invariant is, and told in words.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from imsim.core import events, frames, storage
 from imsim.core.model import Code, Message, Scene, conversation_id, is_chatroom, p2p_members
 from imsim.core.policies import Policies
-from imsim.sim.chaos.ledger import Ledger, same_words, wish_of
+from imsim.sim.chaos.ledger import Ledger
+from imsim.sim.chaos.limits import fits, written_in
 from imsim.sim.chaos.nodes import Answer, answered
-from imsim.sim.chaos.rules import Laws, Relations, amended, is_change, is_of_a_stranger, judge_in_room
+from imsim.sim.chaos.rules import Relations
 from imsim.sim.chaos.screen import wish_to_send
 
 if TYPE_CHECKING:
     from imsim.sim.chaos.nodes import Instance
+    from imsim.sim.chaos.rooms import Rooms
     from imsim.sim.chaos.world import ChaosWorld
 
 _ADDRESSED = ("create", "invite", "edit", "friend_request", "friend_accept")  # what others may not want
@@ -81,19 +81,25 @@ class Requests:
 
     One that is made while another of its kind is unanswered takes its place, and both have one answer."""
 
-    def __init__(self, ledger: Ledger, policies: Policies, found: Found) -> None:
+    def __init__(self, ledger: Ledger, policies: Policies, owners: dict[int, str], found: Found) -> None:
         self._ledger = ledger
+        self._owners = owners
         self._limit = policies.content_bytes
         self._page = policies.page
         self._page_bytes = policies.page_bytes
         self._found = found
         self._pending: dict[str, dict[tuple[str, str], list[_Pending]]] = defaultdict(dict)  # by instance
+        #: (instance, conversation) -> what its user has last wished of each setting; what it has sent, also by number
+        self._wishes: dict[tuple[str, str], dict[str, Any]] = defaultdict(dict)
+        self._sent: dict[tuple[str, str, int], frames.SetConversation] = {}
 
     def asked(self, instance: Instance, wanted: frames.Asked) -> None:
         ledger = self._ledger
         pending = _Pending(wanted, ledger.refusals(instance.user, wanted, self._limit))
         if isinstance(wanted, frames.EndSession) and wanted.device == instance.device:
             pending.refusals = {"bad_request"}
+        if isinstance(wanted, frames.SetConversation):
+            self._wishes[instance.name, wanted.conversation_id].update(_settings(wanted))
         if isinstance(wanted, frames.History):
             pending.there = ledger.age(wanted.conversation_id)
         if isinstance(wanted, frames.ReadCount) and not pending.refusals:
@@ -107,8 +113,32 @@ class Requests:
                 older.wanted = _without(older.wanted, wanted)
         all_pending.append(pending)
 
+    def left_client(self, instance: Instance, frame: frames.FromClient) -> None:
+        """A device asks for what its user has last wished for, and no more."""
+        if not isinstance(frame, frames.SetConversation):
+            return
+        conversation = frame.conversation_id
+        wishes = self._wishes[instance.name, conversation]
+        given = self._ledger.given[instance.name][conversation]
+        wrong = {name: value for name, value in _settings(frame).items() if wishes.get(name) != value}
+        if wrong.keys() & {"hidden_seq"} and wishes.get("hidden_seq", 1 << 40) <= wrong["hidden_seq"] <= max(given):
+            del wrong["hidden_seq"]  # it reaches to what of the log no user sees
+        if wrong:
+            self._tell("only_what_is_wished_is_set", instance, f"to ask for {wrong} in {conversation}, not {wishes}")
+        self._sent[instance.name, conversation, frame.number] = frame
+
+    def _is_as_sent(self, request: storage.SavePlace) -> bool:
+        """Whether a device has asked for all of this; or nobody, and it only repeats marks."""
+        settings, up = _settings(request), request.asked
+        if isinstance(up, frames.Up) and isinstance(up.frame, frames.SetConversation):
+            sent = self._sent.get((self._owners[up.session.connection], request.conversation_id, up.frame.number))
+            return sent is not None and settings == _settings(sent) and up.session.user == request.user
+        return not settings.keys() - {"hidden_seq"}
+
     def saved(self, request: storage.SavePlace) -> None:
         """Storage has carried this out: which of the wishes for it have come true?"""
+        if not self._is_as_sent(request):
+            self._found.append(("only_what_is_wished_is_set", f"{request.user} has not asked for {request}"))
         up = request.asked
         if not isinstance(up, frames.Up) or not isinstance(up.frame, frames.SetConversation):
             return
@@ -169,13 +199,10 @@ class Requests:
         page, left = list(event.messages), found[: -len(event.messages) or len(found)]
         if [*left, *page] != found or event.more != bool(left) or len(page) > self._page:
             return False
-        sizes = [size for message in page if (size := _written(message))]
-        if sum(sizes) > self._page_bytes and len(sizes) > 1:
+        sizes = [written_in(message) for message in page]
+        if not fits(sizes, self._page_bytes):
             return False
-        if not left or len(page) == self._page:
-            return True
-        size = _written(left[-1])
-        return bool(sizes and size) and sum(sizes) + size > self._page_bytes
+        return not left or len(page) == self._page or not fits([written_in(left[-1]), *sizes], self._page_bytes)
 
     @staticmethod
     def _is_saved(pending: _Pending) -> bool:
@@ -198,12 +225,6 @@ class Requests:
         self._found.append((invariant, f"{instance.name} was told {event}"))
 
 
-def _written(message: Message) -> int:
-    """How many bytes its users wrote in it."""
-    file = json.dumps(message.file, ensure_ascii=False, separators=(",", ":")) if message.file is not None else ""
-    return len(f"{message.content}{message.custom or ''}{file}".encode())
-
-
 def _without(older: frames.SetConversation, newer: frames.SetConversation) -> frames.SetConversation:
     return frames.SetConversation(
         older.conversation_id,
@@ -213,6 +234,14 @@ def _without(older: frames.SetConversation, newer: frames.SetConversation) -> fr
         older.custom if newer.custom is None else None,
         blocked=older.blocked if newer.blocked is None else None,
     )
+
+
+_SETTINGS = ("pinned", "muted", "hidden_seq", "custom", "blocked")
+
+
+def _settings(of: frames.SetConversation | storage.SavePlace) -> dict[str, Any]:
+    """What it sets."""
+    return {name: value for name in _SETTINGS if (value := getattr(of, name)) is not None}
 
 
 def _includes(request: storage.SavePlace, wanted: frames.SetConversation) -> bool:
@@ -289,59 +318,6 @@ class Logins:
         return attach.device != instance.device and slot(f"{attach.user}/{attach.device}") == slot(instance.key)
 
 
-class Limits:
-    """Who is told to wait has to; nobody waits where there is no limit; and no send is swallowed."""
-
-    def __init__(self, world: ChaosWorld, instances: dict[str, Instance], found: Found) -> None:
-        self._policies = world.case.policies
-        self._instances = instances
-        self._found = found
-        self._open: dict[str, frames.Send] = {}  # gateway -> the send that it has to do something with
-        self._buckets: dict[tuple[str, int], tuple[float, float]] = {}  # a writer's group -> tokens, and when
-
-    def reached_gateway(self, gateway: str, frame: frames.Send) -> None:
-        self._swallowed(gateway)
-        self._open[gateway] = frame
-
-    def left_gateway(self, node: str, peer: str, frame: frames.Up | frames.Rejected) -> None:
-        if type(frame) is frames.Up:
-            if self._open.get(node) is frame.frame:
-                del self._open[node]
-            return
-        assert isinstance(frame, frames.Rejected)
-        if frame.request == frames.Send.op:
-            open = self._open.get(node)
-            if open is not None and open.id_client == frame.ref:
-                del self._open[node]
-            if frame.code == Code.RATE_LIMITED:
-                self._told_to_wait(self._instances[peer], frame)
-
-    def _swallowed(self, gateway: str) -> None:
-        if (swallowed := self._open.pop(gateway, None)) is not None:
-            self._found.append(("no_send_is_swallowed", f"{swallowed.id_client} went no further than {gateway}"))
-
-    def _told_to_wait(self, instance: Instance, frame: frames.Rejected) -> None:
-        policies = self._policies
-        rates = [policies.user_rate]
-        if instance.sent[frame.ref]["scene"] in (Scene.GROUP, Scene.CHATROOM):
-            rates.append(policies.group_rate)
-        if not any(rate and 0 < frame.retry_after <= 1 / rate + 1e-6 for rate in rates):
-            text = f"{frame.ref} of {instance.name} was to wait for {frame.retry_after} s"
-            self._found.append(("limits_are_what_was_set", text))
-
-    def appended(self, request: storage.Append) -> None:
-        """A writer of a group lets in of its members what flows into its bucket, by its own clock, and no more."""
-        policies, message = self._policies, request.message
-        if not policies.group_rate or message.scene != Scene.GROUP or is_of_a_stranger(wish_of(message)):
-            return
-        writer, now = (message.conversation_id, request.epoch), message.time / 1000
-        tokens, at = self._buckets.get(writer, (float(policies.group_burst), now))
-        tokens = min(policies.group_burst, tokens + (now - at) * policies.group_rate) - 1
-        self._buckets[writer] = (tokens, now)
-        if tokens < -0.01 - 0.002 * policies.group_rate:
-            self._found.append(("limits_are_what_was_set", f"{message.id} came too soon"))
-
-
 class Senders:
     """Who is refused for good has broken a rule: that of the conversation as it was at some time since it was asked."""
 
@@ -381,87 +357,3 @@ class Senders:
         if event.code not in allowed:
             text = f"{event.id_client} on {instance.name} was refused: {event.code}, not {sorted(allowed)}"
             self._found.append(("refusals_have_a_reason", text))
-
-
-class Rooms:
-    """A chatroom is heard only by those who are in it, and nothing of it comes again; what is taken back or edited is
-    so for whoever comes later; and a send is answered for what was said by it."""
-
-    def __init__(self, laws: Laws, instances: dict[str, Instance], found: Found) -> None:
-        self.spoken: dict[str, Message] = {}  # by id, as it was said
-        self._now: dict[str, dict[int, Message]] = defaultdict(dict)  # by room and seq, as it is by now
-        self._laws = laws
-        self._instances = instances
-        self._found = found
-        self._inside: set[tuple[str, str]] = set()  # (instance, room) of those who may hear it, as gateways see it
-        self._asked: dict[tuple[str, str], int] = {}  # the number of the latest `enter`
-        self._sent: set[tuple[str, str]] = set()  # (instance, id)
-        self._latest: dict[str, int] = {}  # by room, the highest seq
-
-    def reached_gateway(self, instance: str, frame: object) -> None:
-        if isinstance(frame, frames.Enter):
-            self._inside.add((instance, frame.name))
-            self._asked[instance, frame.name] = frame.number
-        elif isinstance(frame, frames.Login):
-            self._inside = {one for one in self._inside if one[0] != instance}
-
-    def left_gateway(self, instance: str, frame: object) -> None:
-        if isinstance(frame, frames.Done) and frame.request == frames.Leave.op:
-            if frame.number > self._asked.get((instance, frame.ref), 0):
-                self._inside.discard((instance, frame.ref))
-        elif isinstance(frame, frames.Received) and frame.seq:
-            sent = self._instances[instance].sent[frame.id_client]
-            room = conversation_id(sent["scene"], "", sent["to"])
-            said = self.spoken[f"{room}:{frame.seq}"]
-            if said.id_client != frame.id_client or not (self._now[room][frame.seq].amended or same_words(said, sent)):
-                self._tell("rooms_answer_for_what_was_said", f"{frame.id_client} on {instance} was answered for {said}")
-        elif isinstance(frame, frames.Push) and is_chatroom(frame.message.conversation_id):
-            message = frame.message
-            if (instance, message.to) not in self._inside:
-                self._tell("rooms_are_for_those_inside", f"{message.id} went to {instance}")
-            if (instance, message.id) in self._sent:
-                self._tell("rooms_say_it_once", f"{message.id} went to {instance} again")
-            if self.spoken.get(message.id) != message:
-                self._tell("rooms_say_it_once", f"{message.id} went to {instance} and was never said so")
-            self._sent.add((instance, message.id))
-
-    def told(self, down: frames.Down) -> None:
-        """A router lets somebody in: what it shows is what there is."""
-        if isinstance(down.frame, frames.Entered):
-            for message in down.frame.messages:
-                if message != self._now[message.conversation_id].get(message.seq):
-                    self._tell("rooms_show_what_is_left", f"{message.id} was shown as {message}")
-
-    def lost(self, is_lost: Callable[[str], bool]) -> None:
-        """The router of these rooms crashed: where they begin anew, they count from what the time is there."""
-        self._latest = {room: seq for room, seq in self._latest.items() if not is_lost(room)}
-
-    def refusals(self, user: str, room: str, sent: Mapping[str, Any]) -> set[str]:
-        """The codes with which this send may have been refused by now."""
-        wish, codes = wish_to_send(user, dict(sent)), set()
-        if is_change(wish):
-            codes.add("bad_request")  # the room need not remember it, nor be the one that it was
-            target = self._now[room].get(wish.data.get("seq", 0))
-            for time in (0, 1 << 60) if target else ():
-                codes |= judge_in_room(replace(wish, time=time), target, self._laws).reasons
-        for said in self.spoken.values():
-            if (said.conversation_id, said.sender, said.id_client) == (room, user, sent["id"]):
-                codes |= set() if same_words(said, sent) else {"conflict"}
-        return codes
-
-    def said(self, message: Message) -> None:
-        self.spoken[message.id] = message
-        room, wish = message.conversation_id, wish_of(message)
-        there = self._now[room]
-        outcome = judge_in_room(wish, there.get(wish.data.get("seq", 0)), self._laws)
-        if outcome.reasons:
-            self._tell("only_what_is_allowed_is_said", f"{message.id} of {message.sender}: {sorted(outcome.reasons)}")
-        if outcome.amended is not None:
-            there.update((one.seq, one) for one in amended(list(there.values()), outcome.amended, message.seq))
-        there[message.seq] = message
-        if message.seq <= self._latest.get(room, 0):
-            self._tell("rooms_count_upwards", f"{message.id} came after {self._latest[room]}")
-        self._latest[room] = message.seq
-
-    def _tell(self, invariant: str, text: str) -> None:
-        self._found.append((invariant, text))

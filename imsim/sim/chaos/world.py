@@ -197,6 +197,8 @@ class ChaosWorld:
             # What the gateway itself holds: it might be deaf to the acknowledgements that have reached it.
             if held := gateway.machine.unacknowledged:
                 return f"{gateway.name} still holds {held} pushes, though all of them are acknowledged"
+            if held := gateway.machine.held_marks:
+                return f"{gateway.name} still holds {held} marks that it has to pass on"
         for instance in (*self.instances(), *self.probes):
             if instance.is_live:
                 if instance.machine.state != State.ONLINE:

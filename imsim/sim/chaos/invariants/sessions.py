@@ -52,3 +52,13 @@ def queues_are_bounded(evidence: Evidence) -> Iterator[str]:
 def it_comes_to_rest(evidence: Evidence) -> Iterator[str]:
     """Once nothing goes wrong any more, everybody gets an answer, in bounded time and with bounded traffic."""
     yield from evidence.world.restless
+
+
+def sessions_end_with_their_connections(evidence: Evidence) -> Iterator[str]:
+    """Whom routers take for online, and for being in a chatroom, has a connection."""
+    gateways = evidence.world.gateways
+    there = [("online", session) for sessions in evidence.sessions.of.values() for session in sorted(sessions)]
+    there += [(room, session) for room, sessions in evidence.rooms.present.items() for session in sorted(sessions)]
+    for what, session in there:
+        if session.connection not in gateways[session.gateway].connections:
+            yield f"{session.user}/{session.device} is {what} without a connection, as {session}"
