@@ -45,6 +45,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "custom": (str | None, None),
     },
     "resend": {},
+    "tap": {},
     "read": _CONVERSATION,
     "set_conversation": {
         **_CONVERSATION,
@@ -105,6 +106,7 @@ class _Case(Section):
     duration: _Seconds
     steps: list[_Step]
     faults: list[_Fault]
+    wall_skew: float = Field(default=0.0, ge=0)
 
 
 def load(path: str | PathLike[str]) -> Case:
@@ -159,6 +161,7 @@ def read(fields: Any) -> Case:
         written.duration,
         tuple(Step(step.time, step.device, step.action, step.arguments) for step in written.steps),
         tuple(Fault.from_json(fault.model_dump()) for fault in written.faults),
+        written.wall_skew,
     )
     check(case)
     return case
