@@ -40,7 +40,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "send": {
         **_WHERE,
         "content": _TEXT,
-        "type": (str, "text"),
+        "type": _TEXT,
         "file": (dict[str, Any] | None, None),
         "custom": (str | None, None),
     },
