@@ -394,6 +394,8 @@ TRACE = [
     Entry(1.4, "g0", "->", "alice/d0.2", frames.Push(_message(12, "alice/d0-12", "two"))),
     Entry(1.5, "bob/d0", "->", "g0", frames.Read("p2p:alice:bob", 1)),
     Entry(1.6, "bob/d0", "->", "g0", frames.Read("group:team", 1)),
+    Entry(1.7, "r0", "said", "", replace(_message(3, "group:team:1"), conversation_id="system:bob")),
+    Entry(1.8, "r0", "said", "", replace(_message(4, "group:club:1"), conversation_id="system:bob")),
 ]
 
 
@@ -406,9 +408,11 @@ TRACE = [
         ("alice/d0 is not online", [0, 1, 2, 3]),  # neither alice/d0.2 nor alice/d0-12
         ("kept for bob: Place(conversation_id='p2p:alice:bob', version=1)", [6]),
         ("bob/phone is online 2 times", [6, 7]),
-        ("group:team has no owner", [7]),
+        ("group:team has no owner", [7, 8]),
+        ("group:team#1 is lost", [8]),  # and what it led to; but not what else its reader was told
+        ("system:bob#4 is lost", [9]),
         ("p2p:alice:bob holds [1]", [3, 4, 5, 6]),
-        ("a connection had 9 pushes", [0, 1, 2, 3, 4, 5, 6, 7]),
+        ("a connection had 9 pushes", list(range(10))),
     ],
 )
 def test_what_a_text_is_about(text, told):
