@@ -125,7 +125,7 @@ _WORD = re.compile(r"\w[\w/:.#+-]*\w")
 _BEFORE, _AFTER = r"(?<![\w/:.#+-])", r"(?![\w/+-]|[:.#]\w)"  # where a word begins and ends
 _CONVERSATION = re.compile(r"(?:p2p|group|system|chatroom):.+")
 _PLACE = re.compile(r"((?:p2p|group|system|chatroom):.+)[#:](\d+)")  # of a message
-_STANDS = re.compile(r"([\w:]+#\d+)\[([^]]+)\]")  # as `describe` tells a message
+_STANDS = re.compile(r"([\w:]+#[1-9]\d*)\[([^]]+)\]")  # as `describe` tells a message
 _SENT = re.compile(r"id_client=([^,)]+)")
 
 
@@ -152,8 +152,9 @@ def _subjects(nodes: set[str], lines: Sequence[str], text: str) -> Iterator[list
     stands: dict[str, set[str]] = {}  # place <-> idClient
     for line in lines:
         for place, id_client in _STANDS.findall(line):
-            stands.setdefault(place, set()).add(id_client)
-            stands.setdefault(id_client, set()).add(place)
+            if not _PLACE.match(id_client):  # a system message is named after the message that it follows from
+                stands.setdefault(place, set()).add(id_client)
+                stands.setdefault(id_client, set()).add(place)
         for id_client in _SENT.findall(line):
             stands.setdefault(id_client, set())
     places = [f"{match[1]}#{match[2]}" for word in named if (match := _PLACE.fullmatch(word))]
