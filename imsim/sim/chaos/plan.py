@@ -160,7 +160,8 @@ def _faults(dice: Dice, devices: tuple[str, ...], nodes: list[str], duration: fl
         arguments = kind.draw(dice)
         target = _target(dice, kind.where, devices, nodes)
         if kind.where == "nodes":
-            arguments["others"] = [node for node in nodes if node != target and dice.chance(0.6)]
+            others = [node for node in nodes if node != target and "r" in (node[0], target[0])]  # gateways know routers
+            arguments["others"] = [node for node in others if dice.chance(0.6)] or [dice.pick(others)]
         faults.append(Fault(dice.between(EARLIEST, duration), name, target, arguments))
     return tuple(sorted(faults, key=lambda fault: fault.time))
 

@@ -331,7 +331,8 @@ class _Writer:
             twin = dice.pick(twins)
             arguments = dict(twin.arguments)
             if dice.chance(CONFLICTS):
-                arguments["content"] += " changed"
+                field = dice.pick(("content", "content", "custom"))
+                arguments[field] = f"{arguments.get(field, '')} changed"
             race = round(twin.time + dice.between(0, 0.02), 6)
             self._add(race if dice.chance(0.6) else at, device, "send", arguments)
 
