@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from imsim.core import events, frames, storage
 from imsim.core.model import Code, Flow, Route, Scene, is_chatroom
 from imsim.sim.chaos.faults import KINDS
-from imsim.sim.chaos.workload import CONFLICTS
+from imsim.sim.chaos.workload import ATTACHMENTS, CONFLICTS
 from imsim.sim.chaos.world import ChaosWorld
 
 #: Situations of the protocol, by name: what each means.
@@ -35,10 +35,13 @@ SITUATIONS = {
     "early ack": "ack = after_receive told of a message before it was stored",
     "send gave up": "every attempt was spent",
     "sent again by hand": "the application sent a failed message again",
+    "sent again though stored": "the application sent a message again that had succeeded",
     "same idClient from two devices": "both were told the same place",
     "no such conversation": "a send to a group that does not exist",
     "not a member": "a send into somebody else's group",
     "too large": "a send beyond the limit",
+    "attachment": "a picture or the like, or one that no type is known of, was shown",
+    "custom": "so was what an application adds to a message",
     "not countable": "a notification was shown",
     "mark moved by sending": "a send said what its device had shown",
     "mark moved elsewhere": "a device learnt of a read on another",
@@ -97,6 +100,7 @@ SITUATIONS = {
     "muted": "a send was refused because its sender is muted",
     "not allowed": "a change was refused because only others may make it",
     "change in flight": "a refusal waited for the change that it rests on",
+    "edit refused": "because its user is muted or blocked by now, or has left",
     "recalled": "a device took a message back",
     "recalled unread": "one that counted as unread",
     "recalled by an admin": "a message of somebody else",
@@ -108,10 +112,13 @@ SITUATIONS = {
     "strangers refused": "a send between two who are no friends",
     "blocked": "a send was refused because its sender is blocked",
     "news": "a custom system message was stored",
+    "system messages read": "a mark was moved in the system log",
+    "system messages fetched": "a range of the system log was fetched again",
     "system message while away": "one was shown by a sync",
     "room entered": "a device came into a chatroom",
     "room full": "it was refused because there is no place",
     "room entered again": "after a new login, by itself",
+    "room entered that was left": "a device came into a chatroom again",
     "room heard": "a device was shown what was said in a chatroom",
     "room told what was said": "a device was shown what had been said before it came",
     "said from outside": "a send into a room that the device is not in",
@@ -140,6 +147,7 @@ _CODES = {
     Code.NOT_FRIENDS: "strangers refused",
     Code.EXPIRED: "answered too late",
 }
+_ANSWERS = ("accept", "reject", "friend_accept", "friend_reject")
 _REQUESTS = {
     ("set_conversation", Code.NO_CONVERSATION): "place refused",
     ("set_conversation", Code.TOO_LARGE): "setting too large",
@@ -173,6 +181,7 @@ class _Reader:
 
     def __init__(self, world: ChaosWorld) -> None:
         self.seen: Counter[str] = Counter()
+        self._given_to_send = {instance.name: instance.sent for instance in (*world.instances(), *world.probes)}
         self._now = 0.0
         self._appending: set[tuple[str, str, str]] = set()
         self._opened: set[str] = set()
@@ -189,6 +198,7 @@ class _Reader:
         self._marks: dict[tuple[str, str], int] = {}  # read marks by instance and conversation
         self._recalled: events.Recalled | None = None  # the latest
         self._entered: set[tuple[str, str]] = set()  # (instance, chatroom)
+        self._gone: set[tuple[str, str]] = set()  # the same of those that were left
         self._saving: Counter[tuple[str, str]] = Counter()  # changes of a place that storage has not answered
         self._opening: Counter[str] = Counter()  # users
         self._wishes: set[tuple[str, str]] = set()  # (instance, conversation) of changes that are unanswered
@@ -243,6 +253,8 @@ class _Reader:
             seen["shown by sync"] += event.route == Route.SYNC
             seen["own message from another device"] += event.flow == Flow.OUT
             seen["not countable"] += not event.message.countable
+            seen["attachment"] += event.message.type in ATTACHMENTS
+            seen["custom"] += event.message.custom is not None and not is_system
             seen["came back"] += self._hidden.pop((node, event.message.conversation_id), 0) > 0
             latest = self._latest.get(node)
             seen["gap pulled"] += isinstance(latest, frames.HistoryPage)
@@ -250,12 +262,16 @@ class _Reader:
             seen["push during sync"] += event.route == Route.PUSH and node not in self._ready
         elif isinstance(event, events.Sent):
             seen["sent again by hand"] += event.attempt == 1 and (node, event.id_client) in self._failed
+            seen["sent again though stored"] += event.attempt == 1 and event.id_client in self._acked[node]
         elif isinstance(event, events.SendFailed):
             self._failed.add((node, event.id_client))
             seen["send gave up"] += event.code == Code.TIMEOUT
             seen[_CODES.get(event.code, "refused")] += 1
-            seen["answered before"] += "nothing to answer" in event.text or "no request to answer" in event.text
-            seen["said from outside"] += "enter the room" in event.text
+            sent = self._given_to_send[node][event.id_client]
+            wanted = (sent.get("file") or {}).get("event")
+            seen["answered before"] += event.code == Code.CONFLICT and wanted in _ANSWERS
+            seen["said from outside"] += event.code == Code.NOT_MEMBER and sent["scene"] == Scene.CHATROOM
+            seen["edit refused"] += wanted == "edit" and event.code in (Code.MUTED, Code.BLOCKED, Code.NOT_MEMBER)
         elif isinstance(event, events.Acked):
             self._acked[node].add(event.id_client)
             seen["ack lost"] += (node, event.id_client) in self._failed
@@ -279,6 +295,7 @@ class _Reader:
             asked = (node, event.name)
             seen["room entered again"] += asked in self._entered
             self._entered.add(asked)
+            seen["room entered that was left"] += asked in self._gone
         elif isinstance(event, events.Presence):
             seen["presence told"] += 1
         elif isinstance(event, events.ReadMoved):
@@ -297,9 +314,12 @@ class _Reader:
         elif isinstance(event, events.ReadCounted):
             seen["readers counted"] += 1
         elif isinstance(event, events.History):
+            seen["system messages fetched"] += bool(event.messages) and event.conversation_id.startswith("system:")
             seen["history looked at"] += bool(event.messages)
             seen["history with more"] += event.more
         elif isinstance(event, events.RequestDone | events.RequestFailed):
+            if event.request == frames.Leave.op:
+                self._gone.add((node, event.ref))
             if event.request == frames.SetConversation.op:
                 self._wishes.discard((node, event.ref))
             if isinstance(event, events.RequestFailed):
@@ -406,8 +426,6 @@ class _Reader:
         elif isinstance(frame, frames.Rejected):
             seen[_CODES.get(frame.code, "refused")] += 1
             seen["storage failed"] += frame.code == Code.UNAVAILABLE
-            seen["user had to wait"] += frame.code == Code.RATE_LIMITED and "a second" in frame.text
-            seen["group had to wait"] += frame.code == Code.RATE_LIMITED and "group" in frame.text
         elif isinstance(frame, frames.Push):
             given = self._given[node, frame.message.conversation_id]
             seen["gap waited for"] += frame.message.seq > 1 and frame.message.seq - 1 not in given
@@ -428,7 +446,10 @@ class _Reader:
                 and frame.conversation_id == self._recalled.conversation_id
                 and frame.last == self._recalled.seq - 1
             )
-        if isinstance(frame, frames.Read):
+        if isinstance(frame, frames.Rejected) and frame.code == Code.RATE_LIMITED:  # by the gateway, or by a writer
+            seen["group had to wait" if self._has_got(node, frames.Down) else "user had to wait"] += 1
+        elif isinstance(frame, frames.Read):
+            seen["system messages read"] += frame.conversation_id.startswith(f"{Scene.SYSTEM}:")
             seen["read while offline"] += node not in self._ready and self._has_got(node, frames.SyncDone)
         elif isinstance(frame, frames.SetConversation):
             seen["set while offline"] += self._has_got(node, frames.LoggedIn)

@@ -93,15 +93,17 @@ class Windows:
 
 
 class Window:
-    """`end`: when it closes, in the world's seconds. `draw()`: its luck, uniform in (0, 1)."""
+    """`end`: when it closes, in the world's seconds. `draw()`: its luck, uniform in (0, 1). `has_struck`: whether
+    anything came to feel it."""
 
-    __slots__ = ("arguments", "draw", "end", "fault")
+    __slots__ = ("arguments", "draw", "end", "fault", "has_struck")
 
     def __init__(self, fault: Fault, stream: Stream, end: float) -> None:
         self.fault = fault
         self.arguments = fault.arguments
         self.draw = stream.next
         self.end = end
+        self.has_struck = False
 
 
 def _window(world: ChaosWorld, fault: Fault) -> None:
@@ -131,7 +133,8 @@ def _break(world: ChaosWorld, fault: Fault) -> None:
 
 def _app_crash(world: ChaosWorld, fault: Fault) -> None:
     """The application loses all its memory, and the same device starts anew."""
-    world.happened(fault)
+    if world.apps[fault.target].current.up:
+        world.happened(fault)
     world.apps[fault.target].crash(silent=fault.arguments["silent"])
     world.later(fault.arguments["seconds"], world.apps[fault.target].start_anew, None)
 
@@ -171,21 +174,23 @@ def _crash(world: ChaosWorld, fault: Fault) -> None:
 
 
 def _crash_on(world: ChaosWorld, fault: Fault) -> None:
-    """The same at the worst time: as the next operation `op` is asked for, is done, or has been answered."""
+    """The same at the worst time. A router: as the next operation `op` is asked for, is done, or has been answered. A
+    gateway: as the next frame `op` has arrived, or was passed on."""
     world.ambush(fault)
 
 
 def _clock(world: ChaosWorld, fault: Fault) -> None:
     """The node's clock jumps `ahead` (seconds; clocks are monotonic, so never back) and then runs off by `drift`."""
-    world.happened(fault)
-    world.set_clock(fault.target, fault.arguments["ahead"], fault.arguments["drift"])
+    if world.set_clock(fault.target, fault.arguments["ahead"], fault.arguments["drift"]):
+        world.happened(fault)
 
 
 def _partition(world: ChaosWorld, fault: Fault) -> None:
     """The node and the `others` hear nothing of each other; what was on its way is lost. Both ends learn of it after
     `detect` seconds, or as soon as they hear of each other again."""
-    world.happened(fault)
     seconds = fault.arguments["seconds"]
+    if world.channels_between(fault.target, *fault.arguments["others"]):
+        world.happened(fault)
     for other in fault.arguments["others"]:
         pair = (fault.target, other)
         for channel in world.channels_between(*pair):
@@ -197,9 +202,9 @@ def _partition(world: ChaosWorld, fault: Fault) -> None:
 
 def _lag(world: ChaosWorld, fault: Fault) -> None:
     """What the node and the `others` send each other takes up to so much longer; it keeps its order."""
-    world.happened(fault)
+    window = Window(fault, world.stream(fault), world.clock.now + fault.arguments["seconds"])
     for channel in world.channels_between(fault.target, *fault.arguments["others"]):
-        channel.lag(world.stream(fault), fault.arguments["up_to"], fault.arguments["seconds"])
+        channel.lag(window)
 
 
 # --- all of them -----------------------------------------------------------------------------------------------------
@@ -241,6 +246,15 @@ KINDS: dict[str, Kind] = {
         lambda d: {
             "op": d.pick(("append", "append", "append", "find", "open_conversation", "open_user", "save_place")),
             "moment": d.pick(("asked", "done", "answered")),
+            **_crash_arguments(d),
+        },
+        _crash_on,
+    ),
+    "gateway_crash_on": Kind(
+        "gateway",
+        lambda d: {
+            "op": d.pick(("stored", "stored", "push", "push", "placed", "send", "send", "attached", "entered")),
+            "moment": d.pick(("arrived", "passed on")),
             **_crash_arguments(d),
         },
         _crash_on,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from imsim.core import frames
 from imsim.core.model import Message, is_chatroom
 from imsim.scenario import Stream
-from imsim.sim.chaos.faults import Windows
+from imsim.sim.chaos.faults import Window, Windows
 
 if TYPE_CHECKING:
     from imsim.sim.chaos.nodes import GatewayNode, Instance
@@ -77,19 +77,22 @@ class Channel(Wire):
     def __init__(self, world: ChaosWorld, latency: float, stream: Stream) -> None:
         super().__init__(world, latency, stream)
         self._breaks = 0  # partitions can overlap
-        self._lag: tuple[Stream, float, float] | None = None  # its luck, at most so many seconds, until when
+        self._lag: Window | None = None
 
     def send(self, arrive: Arrive, thing: Any) -> None:
         if self._breaks:
             self._world.note("backbone", "lost", "", thing)
             return
         extra = 0.0
-        if self._lag is not None and self._world.clock.now < self._lag[2]:
-            extra = self._lag[0].next() * self._lag[1]
+        if self._lag is not None and self._world.clock.now < self._lag.end:
+            extra = self._lag.draw() * self._lag.arguments["up_to"]
+            if not self._lag.has_struck:
+                self._lag.has_struck = True
+                self._world.happened(self._lag.fault)
         self.carry(arrive, thing, extra)
 
-    def lag(self, stream: Stream, up_to: float, seconds: float) -> None:
-        self._lag = (stream, up_to, self._world.clock.now + seconds)
+    def lag(self, window: Window) -> None:
+        self._lag = window
 
     def break_off(self) -> None:
         self._breaks += 1

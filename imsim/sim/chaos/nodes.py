@@ -266,14 +266,20 @@ class GatewayNode(Node):
             self.act(lambda now: self.machine.disconnected(connection.id, now))
 
     def from_client(self, connection: Connection, frame: frames.FromClient) -> None:
+        if self.world.crashes_on(self.name, frame.op, "arrived"):
+            return
         self.world.note(self.name, "<-", connection.client.name, frame)
         connection.acknowledged(frame)
         self.act(lambda now: self.machine.receive(connection.id, frame, now))
+        self.world.crashes_on(self.name, frame.op, "passed on")
 
     def from_router(self, frame: frames.ToGateway) -> None:
-        if self.up:
-            self.world.note(self.name, "<-", "", frame)
-            self.act(lambda now: self.machine.receive_from_router(frame, now))
+        op = frame.frame.op if type(frame) is frames.Down else frame.op
+        if not self.up or self.world.crashes_on(self.name, op, "arrived"):
+            return
+        self.world.note(self.name, "<-", "", frame)
+        self.act(lambda now: self.machine.receive_from_router(frame, now))
+        self.world.crashes_on(self.name, op, "passed on")
 
     # --- the gateway's port ---
 

@@ -11,7 +11,7 @@ from imsim.sim.chaos.case import EARLIEST, Case, Step
 from imsim.sim.chaos.dice import Dice
 from imsim.sim.chaos.faults import KINDS, Fault
 from imsim.sim.chaos.rare import Rare
-from imsim.sim.chaos.workload import Targets, message, steps_of, targets_of
+from imsim.sim.chaos.workload import Targets, steps_of, targets_of
 
 USERS = ("alice", "bob", "carol", "dave", "erin")
 DEVICE_KINDS = ("phone", "phone", "desktop", "")
@@ -40,13 +40,6 @@ def draw(seed: int, scenario: Scenario | None = None) -> Case:
     steps = steps_of(dice, users, devices, targets, duration, policies.content_bytes)
     nodes = [f"g{n}" for n in range(gateways)] + [f"r{n}" for n in range(routers)]
     faults = _faults(dice, devices, nodes, duration)
-    for fault in [fault for fault in faults if fault.kind == "double_login"]:
-        steps += _race(dice, fault, targets)
-        if dice.chance(0.7):
-            late = {"others": nodes[gateways:], "up_to": dice.around(0.1, 2), "seconds": 4.0}
-            faults += tuple(Fault(fault.time, "lag", gateway, late) for gateway in nodes[:gateways])
-    if faults and gateways > 1 and dice.chance(0.15):
-        faults += _overtaken(dice, dice.pick(devices), nodes[:gateways], nodes[gateways:], duration)
     rare = Rare(Dice(Stream(Draws(seed, "chaos"), 1)), devices, nodes[:gateways], nodes[gateways:], duration)
     if faults:
         rare.add_faults()
@@ -67,24 +60,6 @@ def draw(seed: int, scenario: Scenario | None = None) -> Case:
         tuple(sorted((*faults, *rare.faults), key=lambda fault: fault.time)),
         Dice(Stream(Draws(seed, "chaos"), 3)).pick(WALL_SKEWS),
     )
-
-
-def _race(dice: Dice, fault: Fault, targets: Targets) -> tuple[Step, ...]:
-    """While a device logs in a second time, both of it write into one conversation."""
-    scene, to = dice.pick(targets[fault.target.split("/")[0]])
-    at, steps = fault.time, []
-    for number in range(8):
-        at = round(at + dice.between(0, 0.5), 6)
-        sent = message(dice, scene, to, f"{fault.target}-{fault.time}-{number}", CONTENT_BYTES)
-        steps.append(Step(at, fault.target, "send", sent))
-    return tuple(steps)
-
-
-def _overtaken(dice: Dice, device: str, gateways: list[str], routers: list[str], duration: float) -> tuple[Fault, ...]:
-    """A device loses its connection again and again, while what one gateway says takes long to arrive."""
-    at = dice.between(EARLIEST, duration)
-    late = Fault(at, "lag", dice.pick(gateways), {"others": routers, "up_to": dice.around(1, 5), "seconds": 6.0})
-    return (late, *(Fault(round(at + dice.between(0, 5), 6), "break", device, {}) for _ in range(8)))
 
 
 def _policies(dice: Dice) -> Policies:
@@ -160,7 +135,8 @@ def _faults(dice: Dice, devices: tuple[str, ...], nodes: list[str], duration: fl
         arguments = kind.draw(dice)
         target = _target(dice, kind.where, devices, nodes)
         if kind.where == "nodes":
-            arguments["others"] = [node for node in nodes if node != target and dice.chance(0.6)]
+            others = [node for node in nodes if node != target and "r" in (node[0], target[0])]  # gateways know routers
+            arguments["others"] = [node for node in others if dice.chance(0.6)] or [dice.pick(others)]
         faults.append(Fault(dice.between(EARLIEST, duration), name, target, arguments))
     return tuple(sorted(faults, key=lambda fault: fault.time))
 

@@ -221,9 +221,8 @@ class Rare:
         """System messages, which are read, looked at again, and set as a conversation is."""
         user, other = self._two_users()
         self._at, log = self._dice.between(EARLIEST, 0.8 * self._duration), conversation_id(Scene.SYSTEM, user, user)
-        for _ in range(3):
-            news = {"scene": str(Scene.SYSTEM), "to": user, "id": self._id(), "content": "", "type": "custom"}
-            self._by(other, "send", {**news, "custom": "news"})
+        news = {"scene": str(Scene.SYSTEM), "to": user, "id": self._id(), "content": "", "type": "custom"}
+        self._by(other, "send", {**news, "custom": "news"})
         self._by(user, "history", {"conversation": log, "first": 1, "last": 10})
         self._add(self._at, self._one_of(user), "read", {"conversation": log})
         self._wait()
@@ -398,23 +397,23 @@ _SCENES: dict[Callable[[Rare], None], float] = {
     Rare._take_back: 0.1,
     Rare._go_and_take_back: 0.1,
     Rare._apply: 0.1,
-    Rare._make_again: 0.06,
+    Rare._make_again: 0.1,
     Rare._conflict: 0.14,
     Rare._tap_again: 0.12,
     Rare._block: 0.12,
     Rare._settings: 0.12,
-    Rare._befriend_late: 0.12,
+    Rare._befriend_late: 0.15,
     Rare._take_much_back: 0.12,
     Rare._look_far_back: 0.12,
     Rare._hear_the_service: 0.15,
-    Rare._edit_in_room: 0.07,
+    Rare._edit_in_room: 0.15,
     Rare._come_and_go: 0.15,
 }
 _WITH_FAULTS: dict[Callable[[Rare], None], float] = {
-    Rare._overtake: 0.2,
+    Rare._overtake: 0.25,
     Rare._race: 0.2,
-    Rare._log_in_late: 0.15,
-    Rare._restart: 0.2,
+    Rare._log_in_late: 0.25,
+    Rare._restart: 0.25,
     Rare._in_and_out_again: 0.12,
 }
 _WITH_ONE_GATEWAY = (Rare._overtake, Rare._restart, Rare._in_and_out_again)

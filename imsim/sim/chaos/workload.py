@@ -52,7 +52,7 @@ def targets_of(dice: Dice, users: tuple[str, ...]) -> Targets:
 
 
 #: What a message can carry, by its type; one that the core does not know is a newer client's.
-_ATTACHMENTS: dict[str, dict[str, Any]] = {
+ATTACHMENTS: dict[str, dict[str, Any]] = {
     "image": {"url": "https://f/1.png", "width": 640, "height": 480, "size": 9_000},
     "audio": {"url": "https://f/2.ogg", "duration": 2.5, "size": 4_000, "format": "ogg"},
     "video": {"url": "https://f/3.mp4", "duration": 12, "size": 80_000, "format": "mp4", "preview": "https://f/3.png"},
@@ -70,8 +70,8 @@ def message(dice: Dice, scene: Scene, to: str, id_client: str, limit: int) -> di
     if dice.chance(0.1):
         said["type"] = "notification"
     elif dice.chance(0.15) and len(content) < limit // 2:
-        type = dice.pick(tuple(_ATTACHMENTS))
-        return {**said, "content": "", "type": type, "file": _ATTACHMENTS[type]}
+        type = dice.pick(tuple(ATTACHMENTS))
+        return {**said, "content": "", "type": type, "file": ATTACHMENTS[type]}
     if dice.chance(0.1) and len(content) < limit // 2:
         return {**said, "custom": f'{{"of": "{id_client}"}}'}
     return said
@@ -331,7 +331,8 @@ class _Writer:
             twin = dice.pick(twins)
             arguments = dict(twin.arguments)
             if dice.chance(CONFLICTS):
-                arguments["content"] += " changed"
+                field = dice.pick(("content", "content", "custom"))
+                arguments[field] = f"{arguments.get(field, '')} changed"
             race = round(twin.time + dice.between(0, 0.02), 6)
             self._add(race if dice.chance(0.6) else at, device, "send", arguments)
 

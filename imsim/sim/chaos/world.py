@@ -371,12 +371,23 @@ class ChaosWorld:
         """Something of a router happened with storage: is that what an ambush waits for?"""
         if moment == "asked" and isinstance(request, storage.OpenUser) and request.user in self._at_login:
             self.later(0.0, self.revoke, self._at_login.pop(request.user))
+        if (fault := self._ambush_for(router, request.op, moment)) is not None:
+            self.later(0.0, lambda fault: self.crash(router, fault), fault)
+
+    def crashes_on(self, gateway: str, op: str, moment: str) -> bool:
+        """A frame has arrived at a gateway, or was passed on: is that what an ambush waits for?"""
+        fault = self._ambush_for(gateway, op, moment)
+        if fault is not None:
+            self.crash(gateway, fault)
+        return fault is not None
+
+    def _ambush_for(self, node: str, op: str, moment: str) -> Fault | None:
+        """The ambush that waits for this, which is over with it."""
         for fault in self._ambushes:
-            arguments = fault.arguments
-            if (fault.target, arguments["op"], arguments["moment"]) == (router, request.op, moment):
+            if (fault.target, fault.arguments["op"], fault.arguments["moment"]) == (node, op, moment):
                 self._ambushes.remove(fault)
-                self.later(0.0, lambda fault: self.crash(router, fault), fault)
-                return
+                return fault
+        return None
 
     def wall_epoch(self, node: str) -> float:
         """The wall time at which this node's clock was 0, by what it believes in the life that begins now."""
@@ -384,10 +395,12 @@ class ChaosWorld:
             self._walls[node] = Stream(self._links, crc32(f"{node} wall".encode()))
         return self.case.wall_skew * self._walls[node].next()
 
-    def set_clock(self, name: str, ahead: float, drift: float) -> None:
-        if name in self.apps and not self.apps[name].instances:
-            return
+    def set_clock(self, name: str, ahead: float, drift: float) -> bool:
+        """Returns whether anybody is there whose clock it is."""
+        if name in self.apps and not (self.apps[name].instances and self.apps[name].current.up):
+            return False
         self.node(name).set_clock(ahead, drift)
+        return True
 
     def channels_between(self, one: str, *others: str) -> list[Channel]:
         pairs = [pair for other in others for pair in ((one, other), (other, one))]
