@@ -424,7 +424,8 @@ class Gateway:
                 connection = self._connections.get(session.connection)
                 if connection is not None and connection.session == session:
                     self._down(connection, frame.frame, now)
-                # else it is gone since: the device's next login brings what it missed
+                else:
+                    self._leave_behind(session, frame.frame)
         elif isinstance(frame, frames.Attached):
             self._attached(frame, now)
         else:
@@ -432,6 +433,18 @@ class Gateway:
             connection = self._connections.get(frame.session.connection)
             if connection is not None and connection.session == frame.session:
                 self._end(connection, frame.code, _KICKED[frame.code])
+
+    def _leave_behind(self, session: Session, frame: frames.ToClient) -> None:
+        """It is gone since: the device's next login brings what it missed. But a room that takes it for present, for
+        its `enter` came there after the `leave` with which the connection ended, would do so for ever."""
+        if type(frame) is frames.Entered:
+            room = frame.name
+        elif type(frame) is frames.Push and frame.message.scene == Scene.CHATROOM:
+            room = frame.message.to
+        else:
+            return
+        id = conversation_id(Scene.CHATROOM, "", room)
+        self._port.to_conversation(frames.Up(session, frames.Leave(room), id))
 
     def _down(self, connection: _Connection, frame: frames.ToClient, now: float) -> None:
         pushes, has_room = connection.pushes, True

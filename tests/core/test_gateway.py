@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import get_args
 
 import pytest
-from core.builders import AB, TEAM, Access, refused, send, session, summary
+from core.builders import AB, TEAM, Access, message, refused, send, session, summary
 
 from imsim.core import frames
 from imsim.core.gateway import CHANGES, READS
@@ -917,3 +917,19 @@ def test_a_room_that_refuses_takes_no_place():
     access.port.take()
     access.receive(frames.Enter("other"))
     assert [frame.name for frame, _ in ups(access)] == ["other"]
+
+
+@pytest.mark.parametrize(
+    "late",
+    [frames.Entered("lounge", 1, []), frames.Push(message(7, conversation_id=LOUNGE, scene=Scene.CHATROOM, to="lounge"))],
+    ids=lambda frame: frame.op,
+)
+def test_a_room_that_takes_who_is_gone_for_present_is_told_so(access, late):
+    """Its `enter` was slower than the `leave` with which its connection ended."""
+    one = access.live()
+    access.machine.disconnected(1, 0.0)
+    access.port.take()
+    access.from_router(frames.Down((one,), late))
+    assert ups(access) == [(frames.Leave("lounge"), LOUNGE)]
+    access.from_router(frames.Down((one,), frames.Push(message(1))))
+    assert ups(access) == []

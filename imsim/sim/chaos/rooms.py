@@ -33,7 +33,7 @@ class Rooms:
         self._instances = instances
         self._found = found
         self._inside: set[tuple[str, str]] = set()  # (instance, room) of those who may hear it, as gateways see it
-        self._asked: dict[tuple[str, str], int] = {}  # the number of the latest `enter`
+        self._asked: dict[tuple[str, str], int] = {}  # the number of the last `enter` or `leave` that came
         self._sent: set[tuple[str, str]] = set()  # (instance, id)
         self._latest: dict[str, int] = {}  # by room, the highest seq
         self.present: dict[str, set[Session]] = defaultdict(set)  # by room, who is in it, as its router sees it
@@ -43,12 +43,14 @@ class Rooms:
         if isinstance(frame, frames.Enter):
             self._inside.add((instance, frame.name))
             self._asked[instance, frame.name] = frame.number
+        elif isinstance(frame, frames.Leave):
+            self._asked[instance, frame.name] = frame.number
         elif isinstance(frame, frames.Login):
             self._inside = {one for one in self._inside if one[0] != instance}
 
     def left_gateway(self, instance: str, frame: object) -> None:
         if isinstance(frame, frames.Done) and frame.request == frames.Leave.op:
-            if frame.number > self._asked.get((instance, frame.ref), 0):
+            if frame.number == self._asked.get((instance, frame.ref)):  # else an `enter` came after it
                 self._inside.discard((instance, frame.ref))
         elif isinstance(frame, frames.Received) and frame.seq:
             sent = self._instances[instance].sent[frame.id_client]
