@@ -131,7 +131,7 @@ FOUND: dict[str, tuple[int, int]] = {
     "room_shows_the_oldest": (3, 4),
     "room_keeps_a_lost_gateway": (3, 0),
     "shown_one_too_far": (30, 0),
-    "what_arrived_is_acknowledged": (0, 0),
+    "what_arrived_is_acknowledged": (14, 0),
     "repetition_unmarked": (29, 0),
     "change_does_not_read": (27, 0),
     "inbox_brings_old_words": (5, 6),

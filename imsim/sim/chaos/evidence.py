@@ -243,7 +243,8 @@ class Evidence:
     def _found_as_it_is(self, user: str, message: Message) -> None:
         """Storage finds a message as it is by now, or was when the user left."""
         ledger, conversation = self.ledger, message.conversation_id
-        if message != ledger.logs[conversation][message.seq - 1] and message not in ledger.view(user, conversation):
+        now = ledger.forms[conversation, message.seq][-1:]
+        if message not in now and message not in ledger.view(user, conversation):
             self.found.append(("only_what_is_stored_is_let_out", f"{message} was found for {user}"))
 
     def _is_blocked(self, message: Message) -> bool:

@@ -118,12 +118,13 @@ class Requests:
             return
         conversation = frame.conversation_id
         wishes = self._wishes[instance.name, conversation]
-        given = self._ledger.given[instance.name][conversation]
+        end = max(self._ledger.given[instance.name][conversation], default=0)
         wrong = {name: value for name, value in _settings(frame).items() if wishes.get(name) != value}
-        if wrong.keys() & {"hidden_seq"} and wishes.get("hidden_seq", 1 << 40) <= wrong["hidden_seq"] <= max(given):
+        if "hidden_seq" in wrong and wishes.get("hidden_seq", end + 1) <= wrong["hidden_seq"] <= end:
             del wrong["hidden_seq"]  # it reaches to what of the log no user sees
         if wrong:
-            self._tell("only_what_is_wished_is_set", instance, f"to ask for {wrong} in {conversation}, not {wishes}")
+            text = f"{instance.name} asked for {wrong} in {conversation}, not {wishes}"
+            self._found.append(("only_what_is_wished_is_set", text))
         self._sent[instance.name, conversation, frame.number] = frame
 
     def _is_as_sent(self, request: storage.SavePlace) -> bool:
@@ -165,7 +166,8 @@ class Requests:
             for pending in self._pending[instance.name].get((frames.SetConversation.op, view.id), ()):
                 for name, value in _settings(pending.wanted).items():
                     if name != "hidden_seq" and getattr(view, name) != value:
-                        self._tell("what_is_wished_shows", instance, f"{name}={getattr(view, name)!r} of {view.id}")
+                        text = f"{instance.name} shows {name} {getattr(view, name)!r} of {view.id}, not {value!r}"
+                        self._found.append(("what_is_wished_shows", text))
 
     def _refused(self, instance: Instance, event: events.RequestFailed, pending: list[_Pending]) -> None:
         if event.request == frames.Enter.op and event.code == Code.TOO_LARGE:
