@@ -472,6 +472,8 @@ class Gateway:
             connection.changes.answered()
         elif type(frame) is frames.Rejected and request == frames.Enter.op:
             connection.rooms.discard(conversation_id(Scene.CHATROOM, "", frame.ref))
+        elif type(frame) is frames.Entered:  # also where an earlier attempt was refused while this one was under way
+            connection.rooms.add(conversation_id(Scene.CHATROOM, "", frame.name))
 
     # --- ending -----------------------------------------------------------------------------------------------------
 

@@ -728,6 +728,17 @@ def test_who_is_gone_leaves_the_rooms_that_are_not_left_yet(access):
     assert ups(access) == [(frames.Leave("bar"), "chatroom:bar")]
 
 
+def test_a_room_is_left_that_was_full_at_the_first_attempt_and_not_at_the_second(access):
+    one = access.live()
+    for _ in range(2):
+        access.receive(frames.Enter("lounge"))
+    access.from_router(frames.Down((one,), frames.Rejected("enter", "lounge", Code.TOO_LARGE)))
+    access.from_router(frames.Down((one,), frames.Entered("lounge", 2, [])))
+    access.port.take()
+    access.machine.disconnected(1, 0.0)
+    assert ups(access) == [(frames.Leave("lounge"), LOUNGE)]
+
+
 def test_a_room_is_left_when_the_leave_was_too_much_for_the_moment():
     access = Access(user_rate=0.1, user_burst=1)
     access.live()
@@ -921,7 +932,10 @@ def test_a_room_that_refuses_takes_no_place():
 
 @pytest.mark.parametrize(
     "late",
-    [frames.Entered("lounge", 1, []), frames.Push(message(7, conversation_id=LOUNGE, scene=Scene.CHATROOM, to="lounge"))],
+    [
+        frames.Entered("lounge", 1, []),
+        frames.Push(message(7, conversation_id=LOUNGE, scene=Scene.CHATROOM, to="lounge")),
+    ],
     ids=lambda frame: frame.op,
 )
 def test_a_room_that_takes_who_is_gone_for_present_is_told_so(access, late):

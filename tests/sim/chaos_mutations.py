@@ -38,7 +38,7 @@ from imsim.core import (
     users,
 )
 from imsim.core.memory import MemoryStorage
-from imsim.core.model import Code, Status
+from imsim.core.model import Code, Route, Scene, Status
 
 Append, Appended = storage.Append, storage.Appended
 
@@ -1335,6 +1335,68 @@ def room_keeps_a_lost_gateway(patch):
     patch.setattr(chatrooms.Chatrooms, "gateway_lost", lambda self, gateway: None)
 
 
+def shown_one_too_far(patch):
+    """A send says that one more message was shown than was."""
+    add = outbox.Outbox.add
+
+    def more(self, conversation_id, frame, now):
+        add(self, conversation_id, replace(frame, shown=frame.shown + 1), now)
+
+    patch.setattr(outbox.Outbox, "add", more)
+
+
+def what_arrived_is_acknowledged(patch):
+    """A client acknowledges what was pushed, though something before it is missing."""
+    as_it_is = client.Client._pushed
+
+    def pushed(self, frame, now):
+        if frame.message.scene == Scene.CHATROOM:
+            as_it_is(self, frame, now)
+            return
+        self._reader.take(frame.message, Route.PUSH, now)
+        self._uplink.put(frames.Delivered(frame.message.conversation_id, frame.message.seq), now)
+
+    patch.setitem(client._HANDLERS, frames.Push, pushed)
+
+
+def repetition_unmarked(patch):
+    """A repeated send does not say that it is one."""
+    send = outbox.Outbox._send
+
+    def unmarked(self, outgoing, now):
+        transmit = self._transmit
+        self._transmit = lambda frame, now: transmit(replace(frame, resend=False), now)
+        send(self, outgoing, now)
+        self._transmit = transmit
+
+    patch.setattr(outbox.Outbox, "_send", unmarked)
+
+
+def change_does_not_read(patch):
+    """Who recalls, invites or leaves has not read what was shown by then."""
+    init = Append.__init__
+
+    def unread_by_changes(self, epoch, message, shown, effects=None):
+        init(self, epoch, message, 0 if effects else shown, effects)
+
+    patch.setattr(Append, "__init__", unread_by_changes)
+
+
+def inbox_brings_old_words(patch):
+    """A row of an inbox brings the message as it was when it was written."""
+    patch.setattr(memory._Log, "as_seen_by", lambda self, user, message: self.earlier.get(message.seq, [message])[0])
+
+
+def wanted_block_not_shown(patch):
+    """A block that is under way does not show."""
+    settings = screen.LocalConversation.settings
+
+    def unblocked(self, wanted):
+        return settings(self, wanted and replace(wanted, blocked=None))
+
+    patch.setattr(screen.LocalConversation, "settings", unblocked)
+
+
 MUTATIONS = (
     ack_before_store,
     seq_reused_after_a_crash,
@@ -1454,6 +1516,12 @@ MUTATIONS = (
     room_shows_too_much,
     room_shows_the_oldest,
     room_keeps_a_lost_gateway,
+    shown_one_too_far,
+    what_arrived_is_acknowledged,
+    repetition_unmarked,
+    change_does_not_read,
+    inbox_brings_old_words,
+    wanted_block_not_shown,
 )
 
 #: Left out: found in none of the first 338 seeds (the last three, since the workload has more scenes, of 500;

@@ -16,7 +16,7 @@ from imsim.sim.chaos.rooms import Rooms
 from imsim.sim.chaos.rules import Laws, Outcome, Relations, is_change
 from imsim.sim.chaos.screen import Screen
 from imsim.sim.chaos.trace import Entry
-from imsim.sim.chaos.witnesses import Logins, Places, Requests, Senders
+from imsim.sim.chaos.witnesses import Claims, Logins, Places, Requests, Senders
 from imsim.sim.chaos.world import ChaosWorld
 
 
@@ -44,6 +44,9 @@ class Evidence:
         self._logins = Logins(world, self.found)
         self._places = Places(self.ledger, self.found)
         self._requests = Requests(self.ledger, policies, world.owners, self.found)
+        self._claims = Claims(self.ledger, self.found)
+        self._steps: Counter[str] = Counter()  # of each instance
+        self._shown: dict[Key, set[int]] = defaultdict(set)  # what a sender had shown, as a writer was told
         self._pages = Pages(policies, self.found)
         self.sessions = Sessions(self.found)
         self._hints = Hints(self.ledger, policies, self.sessions, self.found)
@@ -113,6 +116,9 @@ class Evidence:
                 self.rooms.reached_router(thing)
                 if type(thing) is frames.Up:
                     self._up(thing)
+                    if type(thing.frame) is frames.Sync:
+                        for conversation, seq in thing.frame.cursors.items():
+                            self.ledger.was_heard(self.world.owners[thing.session.connection], conversation, seq)
                 elif type(thing) is frames.Attach:
                     self._logins.arrived(thing)
             elif peer in self._users:
@@ -134,6 +140,10 @@ class Evidence:
                 self._requests.event(self._instances[node], thing)
                 if type(thing) is events.SendFailed:
                     self.senders.failed(self._instances[node], thing)
+        elif what == "step":  # before which its user has looked
+            instance = self._instances[node]
+            self._requests.looked(instance, instance.looks[self._steps[node]][1])
+            self._steps[node] += 1
         elif what == "asks":
             self._requests.asked(self._instances[node], thing)
         elif what == "said":
@@ -217,6 +227,8 @@ class Evidence:
         elif isinstance(request, storage.Missed):
             if isinstance(result, storage.MissedPage):
                 self._kept((request.session.user, place) for place in result.places)
+                for message in result.messages:
+                    self._found_as_it_is(request.session.user, message)
             elif isinstance(result, storage.Ahead):  # storage loses nothing here
                 text = f"{request.session.user}/{request.session.device} has more than there is: {request}"
                 self.found.append(("nobody_is_ahead_of_storage", text))
@@ -230,6 +242,13 @@ class Evidence:
             self._kept((request.user, place) for place, *_ in result.places)
             for state in result.places:
                 self._state_kept(request.user, state)
+
+    def _found_as_it_is(self, user: str, message: Message) -> None:
+        """Storage finds a message as it is by now, or was when the user left."""
+        ledger, conversation = self.ledger, message.conversation_id
+        now = ledger.forms[conversation, message.seq][-1:]
+        if message not in now and message not in ledger.view(user, conversation):
+            self.found.append(("only_what_is_stored_is_let_out", f"{message} was found for {user}"))
 
     def _is_blocked(self, message: Message) -> bool:
         """Whether who would read it has blocked its sender: between two users, and in what one tells the other by the
@@ -277,6 +296,7 @@ class Evidence:
     def _from_client(self, instance: str, frame: frames.FromClient) -> None:
         user = self._users[instance]
         self._requests.left_client(self._instances[instance], frame)
+        self._claims.left_client(self._instances[instance], frame)
         if isinstance(frame, frames.Send):
             self.senders.asked(instance, user, frame)
             self.ledger.left_client(user, frame, conversation_id(frame.scene, user, frame.to))
@@ -299,6 +319,7 @@ class Evidence:
 
     def _to_client(self, instance: str, frame: frames.ToClient) -> None:
         self.ledger.reached_client(instance, frame)
+        self._claims.reached_client(instance, frame)
         messages = [frame.message] if isinstance(frame, frames.Push) else []
         if isinstance(frame, frames.Page | frames.SyncDone | frames.HistoryPage):
             messages = frame.messages
@@ -327,6 +348,7 @@ class Evidence:
         latest = self._epochs[place] = max(session.epoch, self._epochs.get(place, 0))
         if isinstance(frame, frames.Send):
             key = self._last_up[up.conversation_id] = (up.conversation_id, session.user, frame.id_client)
+            self._shown[key].add(frame.shown)
             if session.epoch == latest:
                 self._rightful.add(key)
 
@@ -340,7 +362,10 @@ class Evidence:
                 self._rightful.add(key)  # for its sake a new writer starts, which knows of no later session
         elif isinstance(request, storage.Append):
             message = request.message
-            if (message.conversation_id, message.sender, message.id_client) not in self._rightful:
+            key = (message.conversation_id, message.sender, message.id_client)
+            if request.shown not in self._shown[key]:
+                self.found.append(("to_send_is_to_read", f"{message.id} was sent by one who read to {request.shown}"))
+            if key not in self._rightful:
                 self.found.append(("stale_sessions_do_nothing", f"{message.id} was sent by a session that had ended"))
 
 

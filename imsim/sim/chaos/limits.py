@@ -230,7 +230,8 @@ class Limits:
             return
         if is_send and policies.group_rate and instance.sent[frame.ref]["scene"] in (Scene.GROUP, Scene.CHATROOM):
             return  # which its writer counts
-        reads = self._under_way(self._current[gateway, instance.name], now) if frame.request in _READ_OPS else []
+        connection = self._current.get((gateway, instance.name), 0)
+        reads = self._under_way(connection, now) if frame.request in _READ_OPS else []
         if len(reads) >= _READS and frame.retry_after == _ASK_AGAIN:
             return
         rate, burst = policies.user_rate, policies.user_burst

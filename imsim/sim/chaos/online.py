@@ -82,8 +82,7 @@ class Hints:
                 self._told(session, frame.frame)
         elif isinstance(frame, frames.Hint):
             if isinstance(frame.frame, frames.IsTyping):
-                (teller,) = {*(p2p_members(frame.frame.conversation_id) or ())} - {frame.user}
-                self._hinted(teller, frame.user, frame.frame)
+                self._hinted(_other(frame.frame.conversation_id, frame.user), frame.user, frame.frame)
             elif frame.frame is not None:
                 self._hinted(frame.frame.user, frame.user, frame.frame)
             if frame.asks is not None:
@@ -97,8 +96,7 @@ class Hints:
         elif isinstance(frame, frames.Push) and event_of(frame.message) == "friend_delete":
             self._parted.add((user, frame.message.conversation_id, frame.message.seq))
         elif isinstance(frame, frames.IsTyping):
-            (other,) = {*(p2p_members(frame.conversation_id) or ())} - {user}
-            self._check(user, other, frame)
+            self._check(user, _other(frame.conversation_id, user), frame)
         elif isinstance(frame, frames.Presence):
             self._check(user, frame.user, frame)
 
@@ -112,7 +110,7 @@ class Hints:
         if not any(state.friends for state in states):
             self._tell("only_friends_hear_who_is_there", f"{user} was never a friend of {teller}: {frame}")
         elif not states[-1].friends:
-            last = max(entry.seq for entry in log if event_of(entry) == "friend_delete")
+            last = max((entry.seq for entry in log if event_of(entry) == "friend_delete"), default=0)
             if (teller, conversation, last) in self._parted:
                 self._tell("only_friends_hear_who_is_there", f"{user} is no friend of {teller} any more: {frame}")
         if (frame is None or frame.online) and not self._sessions.of[teller]:
@@ -131,3 +129,8 @@ class Hints:
 
     def _tell(self, invariant: str, text: str) -> None:
         self._found.append((invariant, text))
+
+
+def _other(conversation: str, user: str) -> str:
+    """The other user of a p2p conversation."""
+    return next((one for one in p2p_members(conversation) or () if one != user), "")

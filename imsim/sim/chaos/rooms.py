@@ -97,7 +97,7 @@ class Rooms:
         for message in frame.messages:
             if message != there.get(message.seq):
                 self._tell("rooms_show_what_is_left", f"{message.id} was shown as {message}")
-        count = max(0, min(self._recent[session, frame.name], self._policies.room_recent))
+        count = max(0, min(self._recent.get((session, frame.name), 0), self._policies.room_recent))
         latest = sorted(there)[-len(frame.messages) :] if frame.messages else []
         sizes = [written_in(message) for message in frame.messages]
         is_fit = len(frame.messages) <= count and fits(sizes, self._policies.page_bytes)

@@ -5,7 +5,7 @@ What each finds is named as an invariant is, and told in words.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from imsim.sim.chaos.rules import Relations
 from imsim.sim.chaos.screen import wish_to_send
 
 if TYPE_CHECKING:
+    from imsim.core.screen import Conversation
     from imsim.sim.chaos.nodes import Instance
     from imsim.sim.chaos.rooms import Rooms
     from imsim.sim.chaos.world import ChaosWorld
@@ -119,12 +120,13 @@ class Requests:
             return
         conversation = frame.conversation_id
         wishes = self._wishes[instance.name, conversation]
-        given = self._ledger.given[instance.name][conversation]
+        end = max(self._ledger.given[instance.name][conversation], default=0)
         wrong = {name: value for name, value in _settings(frame).items() if wishes.get(name) != value}
-        if wrong.keys() & {"hidden_seq"} and wishes.get("hidden_seq", 1 << 40) <= wrong["hidden_seq"] <= max(given):
+        if "hidden_seq" in wrong and wishes.get("hidden_seq", end + 1) <= wrong["hidden_seq"] <= end:
             del wrong["hidden_seq"]  # it reaches to what of the log no user sees
         if wrong:
-            self._tell("only_what_is_wished_is_set", instance, f"to ask for {wrong} in {conversation}, not {wishes}")
+            text = f"{instance.name} asked for {wrong} in {conversation}, not {wishes}"
+            self._found.append(("only_what_is_wished_is_set", text))
         self._sent[instance.name, conversation, frame.number] = frame
 
     def _is_as_sent(self, request: storage.SavePlace) -> bool:
@@ -159,6 +161,15 @@ class Requests:
             self._peer_read(instance, event)
         elif isinstance(event, events.PeerDelivered):
             self._peer_delivered(instance, event)
+
+    def looked(self, instance: Instance, views: list[Conversation]) -> None:
+        """What a user wants of a conversation shows at once."""
+        for view in views:
+            for pending in self._pending[instance.name].get((frames.SetConversation.op, view.id), ()):
+                for name, value in _settings(pending.wanted).items():
+                    if name != "hidden_seq" and getattr(view, name) != value:
+                        text = f"{instance.name} shows {name} {getattr(view, name)!r} of {view.id}, not {value!r}"
+                        self._found.append(("what_is_wished_shows", text))
 
     def _refused(self, instance: Instance, event: events.RequestFailed, pending: list[_Pending]) -> None:
         if event.request == frames.Enter.op and event.code == Code.TOO_LARGE:
@@ -239,9 +250,9 @@ def _without(older: frames.SetConversation, newer: frames.SetConversation) -> fr
 _SETTINGS = ("pinned", "muted", "hidden_seq", "custom", "blocked")
 
 
-def _settings(of: frames.SetConversation | storage.SavePlace) -> dict[str, Any]:
-    """What it sets."""
-    return {name: value for name in _SETTINGS if (value := getattr(of, name)) is not None}
+def _settings(of: frames.Asked | storage.SavePlace) -> dict[str, Any]:
+    """What it sets of a place, marks aside."""
+    return {name: value for name in _SETTINGS if (value := getattr(of, name, None)) is not None}
 
 
 def _includes(request: storage.SavePlace, wanted: frames.SetConversation) -> bool:
@@ -253,6 +264,50 @@ def _includes(request: storage.SavePlace, wanted: frames.SetConversation) -> boo
         and wanted.blocked in (None, request.blocked)
         and (wanted.hidden_seq or 0) <= (request.hidden_seq or 0)
     )
+
+
+class Claims:
+    """A device says that it has, or has shown, only what it was given; and of a repeated send that it is one."""
+
+    def __init__(self, ledger: Ledger, found: Found) -> None:
+        self._ledger = ledger
+        self._found = found
+        self._known: dict[tuple[str, str], int] = {}  # (instance, conversation) -> what it rightly said it has
+        self._sent: Counter[tuple[str, str]] = Counter()  # (instance, idClient) -> attempts, but for those too many
+
+    def left_client(self, instance: Instance, frame: frames.FromClient) -> None:
+        if isinstance(frame, frames.Send):
+            self._has(instance, conversation_id(frame.scene, instance.user, frame.to), frame.shown, frame)
+            if self._sent[instance.name, frame.id_client] > 0 and not frame.resend:
+                self._tell("who_repeats_says_so", instance, frame)
+            self._sent[instance.name, frame.id_client] += 1
+        elif isinstance(frame, frames.Delivered):
+            self._has(instance, frame.conversation_id, frame.seq, frame)
+        elif isinstance(frame, frames.Sync):
+            for conversation, seq in frame.cursors.items():
+                self._has(instance, conversation, seq, frame)
+        elif isinstance(frame, frames.Read):
+            claimed = self._ledger.claimed.get((instance.user, frame.conversation_id), 0)
+            if frame.seq > claimed:  # else it may have heard it from another device, of which the same was asked
+                self._has(instance, frame.conversation_id, frame.seq, frame)
+
+    def reached_client(self, instance: str, frame: frames.ToClient) -> None:
+        if isinstance(frame, frames.Rejected) and frame.code == Code.RATE_LIMITED:
+            self._sent[instance, frame.ref] -= 1
+
+    def _has(self, instance: Instance, conversation: str, seq: int, frame: frames.FromClient) -> None:
+        key, ledger = (instance.name, conversation), self._ledger
+        known = self._known.get(key, 0)
+        if seq <= known:
+            return
+        given = ledger.given[instance.name][conversation]
+        missing = [n for n in range(known + 1, seq + 1) if n not in given]
+        if any(n > ledger.age(conversation) or ledger.may_see(instance.user, conversation, n) for n in missing):
+            self._tell("nobody_claims_what_they_lack", instance, f"{frame}, and lacks {missing}")
+        self._known[key] = seq
+
+    def _tell(self, invariant: str, instance: Instance, text: object) -> None:
+        self._found.append((invariant, f"{instance.name} said {text}"))
 
 
 class Logins:

@@ -103,7 +103,11 @@ def _wrongly_delivered(evidence: Evidence, conversation: str, user: str, place: 
     if evidence.acknowledges:
         peers = [peer for peer in ledger.members_of(conversation) if peer != user]
         most = max([place.peer_read_seq, *(min(end, ledger.held.get((peer, conversation), 0)) for peer in peers)])
-        heard = (ledger.heard.get((i.name, conversation), 0) for i in evidence.world.finalists if i.user in peers)
+        there = [i for i in evidence.world.finalists if i.user in peers]
+        heard = [ledger.heard.get((i.name, conversation), 0) for i in there]
+        log = ledger.logs[conversation]
+        for i in there:
+            heard += [n for n in ledger.given[i.name][conversation] if log[n - 1].sender != i.user]
         least = max([least, *heard])
     if not least <= got <= most:
         yield f"{conversation} is told to {user} as delivered up to {got}, not {least} to {most}"
