@@ -79,10 +79,8 @@ class Conversations:
             return
         if len(self._open) >= self._policies.open_conversations:
             self._open[log.id] = self._open.pop(log.id)  # the one that is idle for longest makes room
-        if log.request is not None:
-            if len(log.waiting) < _WAITING:
-                log.waiting.append((up, rules.Known()))
-            else:
+        if log.is_busy:
+            if not log.wait(up, _WAITING):
                 self._reject(up, Code.UNAVAILABLE, "too many requests wait for this conversation")
         else:
             self._handle(log, up, rules.Known(), now)
@@ -178,7 +176,7 @@ class Conversations:
         self._resume(log, now)
 
     def _resume(self, log: Log, now: float) -> None:
-        while log.waiting and log.request is None:
+        while log.waiting and not log.is_busy:
             up, known = log.waiting.pop(0)
             self._handle(log, up, known, now)
 
@@ -314,6 +312,8 @@ class Conversations:
                 self._release(log, pending.pop(0))
             if pending and pending[0].fenced:
                 self._fenced(log, now)
+            elif log.waiting:
+                self._resume(log, now)
         elif isinstance(result, storage.Duplicate | storage.Blocked):
             self._not_appended(log, entry, result, now)
         elif isinstance(result, storage.Fenced):
@@ -325,7 +325,7 @@ class Conversations:
 
     def _fenced(self, log: Log, now: float) -> None:
         """Storage has taken in more than this writer knows of."""
-        if log.pending[0].message.scene == Scene.SYSTEM:
+        if log.is_shared:
             self._overtaken(log, now)
         else:
             self._fence(log, "storage refused the message", now)
@@ -362,11 +362,8 @@ class Conversations:
         self._resume(log, now)
 
     def _overtaken(self, log: Log, now: float) -> None:
-        """A system log has other writers beside this one: what follows from changes elsewhere stands there as well. So
-        let out what is known to be stored, look where the log ends by now, and go on from there."""
-        self._release_stored(log)
-        anew = log.take_back(log.pending[0])
-        log.wait_again(anew)
+        """By another writer. So look where the log ends by now, and go on from there."""
+        log.wait_again(log.take_back(log.pending[0]))
         self._ask(log, storage.OpenConversation(log.id, _born_with(log.id)), now)
 
     def _acknowledge(self, message: Message, session: Session) -> None:

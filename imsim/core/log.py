@@ -8,9 +8,10 @@ from typing import Any
 from imsim.core import frames, rules, storage
 from imsim.core.changes import Refused
 from imsim.core.limits import Bucket
-from imsim.core.model import Message, Session
+from imsim.core.model import Message, Scene, Session
 from imsim.core.timers import Timer
 
+_SYSTEM = f"{Scene.SYSTEM}:"
 _RECENT = 64  # idempotency keys kept in memory per conversation; older ones are looked up in storage
 _SESSIONS = 10_000  # the latest that acted in a conversation: none may act that was replaced by one of them
 
@@ -67,6 +68,7 @@ class Log:
         "epoch",
         "epochs",
         "id",
+        "is_shared",
         "member_set",
         "members",
         "next_seq",
@@ -80,6 +82,7 @@ class Log:
 
     def __init__(self, id: str) -> None:
         self.id = id
+        self.is_shared = id.startswith(_SYSTEM)  # with other writers: what follows from changes elsewhere stands there
         self.epoch = 0
         self.next_seq = 1
         self.members: tuple[str, ...] = ()
@@ -93,6 +96,26 @@ class Log:
         self.waiting: list[tuple[frames.Up, rules.Known]] = []
         self.request: storage.OpenConversation | storage.LookUp | None = None
         self.timer: Timer | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether what comes has to wait. A shared log takes one entry at a time: of two under way another writer might
+        have overtaken the first, and not the second."""
+        return self.request is not None or (self.is_shared and bool(self.pending))
+
+    def wait(self, up: frames.Up, most: int) -> bool:
+        """Whether there is room for it among so many that wait. What is said again while it waits takes the place of
+        what it repeats: else a storage that is slower than its clients are patient would have ever more to do."""
+        waiting = self.waiting
+        if isinstance(up.frame, frames.Send) and up.frame.resend:
+            for at, (other, known) in enumerate(waiting):
+                if _repeats(up, other):
+                    waiting[at] = (up, known)
+                    return True
+        if len(waiting) >= most:
+            return False
+        waiting.append((up, rules.Known()))
+        return True
 
     def has_members(self, members: tuple[str, ...]) -> None:
         self.members = members
@@ -141,3 +164,22 @@ class Log:
             self.timer.cancel()
         later = (up for up, _ in self.waiting)
         self.waiting = [(up, rules.Known()) for up in (*ups, *later)]
+
+
+def _repeats(up: frames.Up, other: frames.Up) -> bool:
+    new, old = up.frame, other.frame
+    if not isinstance(new, frames.Send) or not isinstance(old, frames.Send) or new.id_client != old.id_client:
+        return False
+    is_same_device = (up.session.user, up.session.device) == (other.session.user, other.session.device)
+    is_later = up.session.epoch >= other.session.epoch
+    return (
+        is_same_device
+        and is_later
+        and (new.content, new.type, new.file, new.custom)
+        == (
+            old.content,
+            old.type,
+            old.file,
+            old.custom,
+        )
+    )

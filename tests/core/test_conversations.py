@@ -694,6 +694,39 @@ def test_so_many_sessions_are_remembered_the_latest(opened, monkeypatch):
     assert epochs == {("alice", "d3"): 5, ("alice", "d4"): 6, ("alice", "d0"): 9}
 
 
+def test_what_is_said_again_while_it_waits_waits_once(writer):
+    """A storage that is slower than the clients are patient would have ever more to look up."""
+    writer.send("1")
+    for _ in range(9):
+        writer.send("1", resend=True)
+        writer.send("2", after="1", resend=True)
+        writer.send("2", "other words", after="1", resend=True)
+        writer.send("2", after="1", resend=True, by=session(device="d1"))
+    writer.send("2", resend=True, by=session(epoch=2))  # after a new login
+    writer.send("2", after="1", resend=True)  # of the old one, late
+    waiting = [(up.session.device, up.session.epoch, up.frame.content) for up, _ in writer.machine._open[AB].waiting]
+    assert waiting == [
+        ("d0", 1, "text"),
+        ("d0", 2, "text"),
+        ("d0", 1, "other words"),
+        ("d1", 1, "text"),
+        ("d0", 1, "text"),
+    ]
+
+
+def test_a_system_log_takes_one_at_a_time(writer):
+    """It has other writers, too: the first might be overtaken, and the second not."""
+    for id_client in ("1", "2"):
+        news = frames.Send(id_client, Scene.SYSTEM, "bob", type="custom")
+        writer.to("system:bob", news, session("alice"))
+    writer.answer()  # it is opened
+    writer.look_up()
+    (first,) = writer.asked
+    assert isinstance(first, storage.Append)
+    writer.answer_all()
+    assert writer.log("system:bob") == ["1", "2"]
+
+
 def test_repetitions_and_refusals_that_wait_for_storage_are_bounded(opened, monkeypatch):
     monkeypatch.setattr("imsim.core.conversations._WAITING", 3)
     for _ in range(9):
