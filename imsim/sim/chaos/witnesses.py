@@ -278,7 +278,10 @@ class Claims:
     def left_client(self, instance: Instance, frame: frames.FromClient) -> None:
         if isinstance(frame, frames.Send):
             self._has(instance, conversation_id(frame.scene, instance.user, frame.to), frame.shown, frame)
-            if self._sent[instance.name, frame.id_client] > 0 and not frame.resend:
+            is_repeated = self._sent[instance.name, frame.id_client] > 0
+            if (
+                is_repeated and not frame.resend and frame.id_client not in instance.tapped
+            ):  # by the user, not by itself
                 self._tell("who_repeats_says_so", instance, frame)
             self._sent[instance.name, frame.id_client] += 1
         elif isinstance(frame, frames.Delivered):
