@@ -28,11 +28,13 @@ def status_only_improves(evidence: Evidence) -> Iterator[str]:
 
 def sent_is_stored_or_rejected(evidence: Evidence) -> Iterator[str]:
     """sent = stored + rejected + unknown, where unknown is only what died with its application: success exactly where
-    it is stored in these words. (Whether a refusal has a reason is judged when it is told.)"""
+    it is stored in these words. (Whether a refusal has a reason is judged when it is told. Left out: what its
+    application sent again although it had succeeded, and got no answer.)"""
     for instance in evidence.world.instances():
         # What another device of the user had sent under this idClient may have been on the screen before.
         shown = {e.message.id_client for e in instance.events if type(e) is events.Shown and e.flow == Flow.OUT}
         shown &= evidence.shared
+        again = instance.tapped & {event.id_client for event in instance.events if type(event) is events.Acked}
         is_there = instance in evidence.world.finalists
         for id_client, sent in instance.sent.items():
             conversation = conversation_of(instance, sent)
@@ -48,7 +50,7 @@ def sent_is_stored_or_rejected(evidence: Evidence) -> Iterator[str]:
                 amended = stored and evidence.ledger.logs[conversation][stored.seq - 1].amended
                 if not amended:
                     yield f"{id_client} on {instance.name} has the status success and is not stored so"
-            elif is_there and status != Status.SUCCESS and same and id_client not in shown:
+            elif is_there and status != Status.SUCCESS and same and id_client not in shown | again:
                 if _may_not_know(evidence, instance, conversation, id_client):
                     continue
                 yield f"{id_client} on {instance.name} has the status {status} and is stored"
