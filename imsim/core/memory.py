@@ -352,17 +352,11 @@ class MemoryStorage:
         inbox = 0 if self._inboxes is None else len(self._inboxes.get(user, ()))
         if request.inbox > inbox or max(request.version, request.place_version) > self._versions.get(user, 0):
             return True
-        return request.doubted and any(
-            seq > self._end_of(id, user) for id, seq in request.cursors.items() if not is_chatroom(id)
-        )
-
-    def _end_of(self, id: str, user: str) -> int:
-        """Where a conversation ends for the user. Who was never in it may have been told a seq all the same, of what
-        is sent from outside: to them it ends where it does."""
-        log = self._logs.get(id)
-        if log is None:
-            return 0
-        return log.end_for(user) if user in log.stays else len(log.messages)
+        if not request.doubted:
+            return False
+        # Not where it ends for this user, who may have been told a later seq, of what was sent from outside.
+        ends = {id: len(log.messages) for id in request.cursors if (log := self._logs.get(id))}
+        return any(seq > ends.get(id, 0) for id, seq in request.cursors.items() if not is_chatroom(id))
 
     def _sorted_conversations(self, user: str) -> list[str]:
         return sorted(self._conversations_of.get(user, ()))

@@ -411,9 +411,9 @@ def test_who_has_more_of_a_conversation_than_there_is_is_ahead_if_it_is_doubted(
     def ask(cursors, *, doubted=True):
         return store.execute(storage.Missed(session("bob"), cursors, 10, doubted=doubted))
 
-    for cursors in ({AB: 2, TEAM: 1}, {AB: -5}, {"group:none": 0}):
+    for cursors in ({AB: 2, TEAM: 2}, {AB: -5}, {"group:none": 0}):
         assert isinstance(ask(cursors), storage.MissedPage)
-    for cursors in ({AB: 3}, {TEAM: 2}, {"group:none": 1}, {AB: 10**30}):
+    for cursors in ({AB: 3}, {TEAM: 3}, {"group:none": 1}, {AB: 10**30}):
         assert ask(cursors) == storage.Ahead()
         assert isinstance(ask(cursors, doubted=False), storage.MissedPage)
 

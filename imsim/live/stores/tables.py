@@ -559,13 +559,14 @@ class SqliteStorage:
             )
         )
         return any(
-            seq > (ends[id] if id in ends else self._end_of(id))
+            seq > ends.get(id, 0) and seq > self._end_of(id)
             for id, seq in request.cursors.items()
             if not is_chatroom(id)
         )
 
     def _end_of(self, id: str) -> int:
-        """Where a conversation ends; 0 where there is none."""
+        """Where a conversation ends, whoever is in it; 0 where there is none. A user may have been told a later seq
+        than where it ends for them, of what was sent from outside."""
         row = self._db.execute(
             "SELECT coalesce(max(seq), 0) FROM messages JOIN conversations ON key = conversation"
             " WHERE conversations.id = ?",
