@@ -1158,7 +1158,7 @@ def one_rate_for_all(patch):
 
 def reads_never_end(patch):
     """Reads that were answered still count as under way."""
-    patch.setattr(gateway._UnderWay, "answered", lambda self: None)
+    patch.setattr(limits.UnderWay, "answered", lambda self: None)
 
 
 def gateway_heartbeat_not_checked(patch):

@@ -28,6 +28,7 @@ class Rooms:
     def __init__(self, laws: Laws, policies: Policies, instances: dict[str, Instance], found: Found) -> None:
         self.spoken: dict[str, Message] = {}  # by id, as it was said
         self._now: dict[str, dict[int, Message]] = defaultdict(dict)  # by room and seq, as it is by now
+        self._remembered: dict[str, set[int]] = defaultdict(set)  # seqs, by room, since its router lives
         self._laws = laws
         self._policies = policies
         self._instances = instances
@@ -56,9 +57,7 @@ class Rooms:
             sent = self._instances[instance].sent[frame.id_client]
             room = conversation_id(sent["scene"], "", sent["to"])
             said = self.spoken[f"{room}:{frame.seq}"]
-            now = self._now[room].get(frame.seq)
-            is_amended = now is None or bool(now.amended)
-            if said.id_client != frame.id_client or not (is_amended or same_words(said, sent)):
+            if said.id_client != frame.id_client or not (self._now[room][frame.seq].amended or same_words(said, sent)):
                 self._tell("rooms_answer_for_what_was_said", f"{frame.id_client} on {instance} was answered for {said}")
         elif isinstance(frame, frames.Push) and is_chatroom(frame.message.conversation_id):
             message = frame.message
@@ -93,9 +92,9 @@ class Rooms:
 
     def _let_in(self, session: Session, frame: frames.Entered) -> None:
         room = conversation_id(Scene.CHATROOM, "", frame.name)
-        there = self._now[room]
+        there = self._remembered[room]
         for message in frame.messages:
-            if message != there.get(message.seq):
+            if message != self._now[room].get(message.seq):
                 self._tell("rooms_show_what_is_left", f"{message.id} was shown as {message}")
         count = max(0, min(self._recent.get((session, frame.name), 0), self._policies.room_recent))
         latest = sorted(there)[-len(frame.messages) :] if frame.messages else []
@@ -117,7 +116,9 @@ class Rooms:
         has heard that this gateway was."""
         if gateway is None:
             self._latest = {room: seq for room, seq in self._latest.items() if not owns(room)}
-            self._now.update({room: {} for room in self._now if owns(room)})
+            self._remembered = defaultdict(
+                set, {room: seqs for room, seqs in self._remembered.items() if not owns(room)}
+            )
         for room, present in self.present.items():
             if owns(room):
                 self.present[room] = {one for one in present if gateway is not None and one.gateway != gateway}
@@ -147,6 +148,7 @@ class Rooms:
         if outcome.amended is not None:
             there.update((one.seq, one) for one in amended(list(there.values()), outcome.amended, message.seq))
         there[message.seq] = message
+        self._remembered[room].add(message.seq)
         if message.seq <= self._latest.get(room, 0):
             self._tell("rooms_count_upwards", f"{message.id} came after {self._latest[room]}")
         self._latest[room] = message.seq
