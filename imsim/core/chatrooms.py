@@ -45,6 +45,7 @@ class Chatrooms:
         self._policies = policies
         self._epoch = epoch
         self._rooms: dict[str, _Room] = {}
+        self._latest = 0  # the highest number that any message of any room was given
 
     def receive(self, up: frames.Up, now: float) -> None:
         frame = up.frame
@@ -65,8 +66,10 @@ class Chatrooms:
     def _enter(self, up: frames.Up, frame: frames.Enter, now: float) -> None:
         session, room = up.session, self._rooms.get(up.conversation_id)
         if room is None:
-            # Numbers go on from the time, so that those of a room that was lost are not used again.
-            room = self._rooms[up.conversation_id] = _Room(up.conversation_id, int((self._epoch + now) * 1e6) + 1)
+            # Numbers go on from the time, so that those of a room that was lost are not used again; nor those of one
+            # that was left by all, and entered again, at this very moment.
+            number = max(int((self._epoch + now) * 1e6), self._latest) + 1
+            room = self._rooms[up.conversation_id] = _Room(up.conversation_id, number)
             if self._policies.group_rate:
                 room.bucket = Bucket(self._policies.group_rate, self._policies.group_burst, now)
         here = room.sessions.setdefault(session.gateway, {})
@@ -141,6 +144,7 @@ class Chatrooms:
     def _say(self, room: _Room, session: Session, frame: frames.Send, now: float) -> int:
         seq, time = room.next_seq, int((self._epoch + now) * 1000)
         room.next_seq += 1
+        self._latest = max(self._latest, seq)
         message = Message(
             room.id, seq, f"{room.id}:{seq}", frame.id_client, frame.scene, frame.type, session.user, frame.to, time,
             frame.content, frame.file, frame.custom,

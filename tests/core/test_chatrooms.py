@@ -220,3 +220,13 @@ def test_what_the_room_does_not_remember_cannot_be_taken_back(lounge):
     assert codes(amend(lounge, ALICE, "r2", "edit", seq=said.seq, content="x")) == [("r2", Code.BAD_REQUEST)]
     room = lounge.machine._rooms[LOUNGE]
     assert len(room.messages) == len(room.seqs) == _REMEMBERED
+
+
+def test_a_room_that_is_left_and_entered_again_at_one_moment_goes_on_counting(lounge):
+    seqs = []
+    for number in range(3):
+        lounge.enter(ALICE)
+        lounge.say(ALICE, f"{number}")
+        seqs += [message.seq for message in lounge.committed]
+        lounge.leave(ALICE)
+    assert seqs == sorted(set(seqs)) and len(seqs) == 3
