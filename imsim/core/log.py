@@ -8,7 +8,7 @@ from typing import Any
 from imsim.core import backbone, frames, rules, storage
 from imsim.core.changes import Refused
 from imsim.core.limits import Bucket
-from imsim.core.model import Message, Scene, Session
+from imsim.core.model import Message, Scene, Session, same_body
 from imsim.core.timers import Timer
 
 _SYSTEM = f"{Scene.SYSTEM}:"
@@ -167,19 +167,13 @@ class Log:
 
 
 def _repeats(up: backbone.Up, other: backbone.Up) -> bool:
+    """Whether it is the same send once more, of the same device, by this session or a later one."""
     new, old = up.frame, other.frame
-    if not isinstance(new, frames.Send) or not isinstance(old, frames.Send) or new.id_client != old.id_client:
-        return False
-    is_same_device = (up.session.user, up.session.device) == (other.session.user, other.session.device)
-    is_later = up.session.epoch >= other.session.epoch
     return (
-        is_same_device
-        and is_later
-        and (new.content, new.type, new.file, new.custom)
-        == (
-            old.content,
-            old.type,
-            old.file,
-            old.custom,
-        )
+        isinstance(new, frames.Send)
+        and isinstance(old, frames.Send)
+        and new.id_client == old.id_client
+        and (up.session.user, up.session.device) == (other.session.user, other.session.device)
+        and up.session.epoch >= other.session.epoch
+        and same_body(new, old)
     )

@@ -10,7 +10,7 @@ from core.builders import AB, TEAM, Writer, change, failed, message, open_log, p
 from imsim.core import backbone, events, frames, storage
 from imsim.core.conversations import _WAITING
 from imsim.core.log import _RECENT
-from imsim.core.model import Code, Scene, p2p_id
+from imsim.core.model import Code, Scene, p2p_id, same_body
 from imsim.core.policies import Policies
 
 
@@ -1368,7 +1368,7 @@ def test_idempotency_survives_eviction():
 def test_nothing_is_left_to_do_once_all_is_answered(opened):
     assert opened.machine.next_deadline() is None
     assert opened.log() == ["0"]
-    assert opened.storage.execute(storage.Find(AB, "alice", "0")).same_body(message(content="text"))
+    assert same_body(opened.storage.execute(storage.Find(AB, "alice", "0")), message(content="text"))
 
 
 def test_what_is_known_to_be_stored_is_let_out_before_the_writer_gives_up(opened):
