@@ -11,8 +11,9 @@ The life of a message: `Outbox.add` -> `Gateway._send` -> `Conversations._handle
 
 Read in this order; what stands behind a machine are the parts that it is made of:
 
-- the words: `model` (the data), `attachments` (what a message's file may be), `frames` (what travels), `events` (what
-  is told to whoever watches), `policies` (what a designer chooses), `exceptions`
+- the words: `model` (the data), `attachments` (what a message's file may be), `frames` (the protocol: what travels
+  between a client and its gateway), `backbone` (what travels behind the gateways), `events` (what is told to whoever
+  watches), `policies` (what a designer chooses), `exceptions`
 - `storage`: what a machine may ask of it, as data; `memory`: what that means, as code
 - `conversations`, the writer of each `log`: `rules` (who may say what, and what follows from it), made of `changes`,
   `amendments` (recalls, edits), `groups` and `friends`

@@ -10,7 +10,7 @@ from __future__ import annotations
 from itertools import islice, takewhile
 from typing import Protocol
 
-from imsim.core import amendments, events, frames, rules
+from imsim.core import amendments, backbone, events, frames, rules
 from imsim.core.changes import Refused, asked_for
 from imsim.core.limits import Bucket
 from imsim.core.model import Code, Message, Session
@@ -21,7 +21,7 @@ _REMEMBERED = 1_000  # messages: so far back a repeated send is not said twice, 
 
 
 class Port(Protocol):
-    def to_gateway(self, gateway: str, frame: frames.ToGateway) -> None: ...
+    def to_gateway(self, gateway: str, frame: backbone.ToGateway) -> None: ...
 
     def emit(self, event: events.Committed) -> None: ...
 
@@ -47,7 +47,7 @@ class Chatrooms:
         self._rooms: dict[str, _Room] = {}
         self._latest = 0  # the highest number that any message of any room was given
 
-    def receive(self, up: frames.Up, now: float) -> None:
+    def receive(self, up: backbone.Up, now: float) -> None:
         frame = up.frame
         if isinstance(frame, frames.Enter):
             self._enter(up, frame, now)
@@ -63,7 +63,7 @@ class Chatrooms:
             for session in list(room.sessions.get(gateway, ())):
                 self._leave(session, room.id)
 
-    def _enter(self, up: frames.Up, frame: frames.Enter, now: float) -> None:
+    def _enter(self, up: backbone.Up, frame: frames.Enter, now: float) -> None:
         session, room = up.session, self._rooms.get(up.conversation_id)
         if room is None:
             # Numbers go on from the time, so that those of a room that was lost are not used again; nor those of one
@@ -102,7 +102,7 @@ class Chatrooms:
         if not room.sessions:
             del self._rooms[room.id]
 
-    def _send(self, up: frames.Up, frame: frames.Send, now: float) -> None:
+    def _send(self, up: backbone.Up, frame: frames.Send, now: float) -> None:
         session, room = up.session, self._rooms.get(up.conversation_id)
         if room is None or session not in room.sessions.get(session.gateway, ()):
             self._refuse(up, Code.NOT_MEMBER, "enter the room first")
@@ -155,7 +155,7 @@ class Chatrooms:
         for gateway, sessions in room.sessions.items():
             others = [one for one in sessions if one != session]
             if others:
-                self._port.to_gateway(gateway, frames.Down(others, push))
+                self._port.to_gateway(gateway, backbone.Down(others, push))
         return seq
 
     def _remember(self, room: _Room, message: Message) -> None:
@@ -165,8 +165,8 @@ class Chatrooms:
             oldest = room.messages.pop(next(iter(room.messages)))
             del room.seqs[oldest.sender, oldest.id_client]
 
-    def _refuse(self, up: frames.Up, code: Code, text: str, retry_after: float = 0.0) -> None:
+    def _refuse(self, up: backbone.Up, code: Code, text: str, retry_after: float = 0.0) -> None:
         self._answer(up, frames.Rejected(up.frame.op, up.frame.ref, code, text, retry_after, up.frame.number))
 
-    def _answer(self, up: frames.Up, frame: frames.ToClient) -> None:
-        self._port.to_gateway(up.session.gateway, frames.Down((up.session,), frame))
+    def _answer(self, up: backbone.Up, frame: frames.ToClient) -> None:
+        self._port.to_gateway(up.session.gateway, backbone.Down((up.session,), frame))

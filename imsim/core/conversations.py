@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from imsim.core import changes, events, frames, rules, storage
+from imsim.core import backbone, changes, events, frames, rules, storage
 from imsim.core.changes import Decision, Refused
 from imsim.core.limits import Bucket
 from imsim.core.log import Entry, Log
@@ -25,9 +25,9 @@ class Port(Protocol):
     def store(self, request: storage.Request) -> None:
         """Carry it out; answered by `stored(request, result, now)`."""
 
-    def to_gateway(self, gateway: str, frame: frames.ToGateway) -> None: ...
+    def to_gateway(self, gateway: str, frame: backbone.ToGateway) -> None: ...
 
-    def to_users(self, frame: frames.Deliver | frames.Opened) -> None:
+    def to_users(self, frame: backbone.Deliver | backbone.Opened) -> None:
         """Split `frame.users` by the router that owns each, and send each its part."""
 
     def emit(self, event: events.Committed) -> None: ...
@@ -68,7 +68,7 @@ class Conversations:
         self._ask(log, storage.OpenConversation(id, founders or _born_with(id)), now)
         return log
 
-    def receive(self, up: frames.Up, now: float) -> None:
+    def receive(self, up: backbone.Up, now: float) -> None:
         log = self._open.get(up.conversation_id)
         if log is None:
             if not self._has_room():
@@ -129,11 +129,11 @@ class Conversations:
             if timer := self._unsettled.pop(log.id, None):
                 timer.cancel()
             if result.max_seq:
-                self._port.to_users(frames.Opened(result.members, log.id, result.max_seq))
+                self._port.to_users(backbone.Opened(result.members, log.id, result.max_seq))
             for user, seq in result.left:
-                self._port.to_users(frames.Opened((user,), log.id, seq))
+                self._port.to_users(backbone.Opened((user,), log.id, seq))
             for user, seq in result.noted:
-                self._port.to_users(frames.Opened((user,), rules.system_log(user), seq))
+                self._port.to_users(backbone.Opened((user,), rules.system_log(user), seq))
             log.epoch = result.epoch
             log.next_seq = result.max_seq + 1
             log.has_members(result.members)
@@ -156,7 +156,7 @@ class Conversations:
     def _look_up(
         self,
         log: Log,
-        up: frames.Up,
+        up: backbone.Up,
         known: rules.Known,
         request: storage.LookUp,
         now: float,
@@ -182,7 +182,7 @@ class Conversations:
 
     # --- sending ----------------------------------------------------------------------------------------------------
 
-    def _handle(self, log: Log, up: frames.Up, known: rules.Known, now: float) -> None:
+    def _handle(self, log: Log, up: backbone.Up, known: rules.Known, now: float) -> None:
         """`known`: what was just looked up for it; nothing was written since."""
         frame, session = up.frame, up.session
         assert isinstance(frame, frames.Send)
@@ -236,7 +236,7 @@ class Conversations:
     def _append(
         self,
         log: Log,
-        up: frames.Up,
+        up: backbone.Up,
         decision: Decision | None,
         now: float,
     ) -> None:
@@ -275,10 +275,10 @@ class Conversations:
         log.pending.append(entry)
         entry.timer = self._timers.at(now + self._policies.storage_timeout, self._overdue, log)
         if self._early_ack:
-            self._port.to_gateway(session.gateway, frames.Down((session,), frames.Received(frame.id_client)))
+            self._port.to_gateway(session.gateway, backbone.Down((session,), frames.Received(frame.id_client)))
         self._port.store(storage.Append(log.epoch, message, frame.shown, effects))
 
-    def _again(self, up: frames.Up, entry: Entry) -> None:
+    def _again(self, up: backbone.Up, entry: Entry) -> None:
         """The idempotency key is known: it is the same message, or nothing."""
         assert isinstance(up.frame, frames.Send)
         if not entry.message.came_from(up.frame):
@@ -340,9 +340,9 @@ class Conversations:
         # Whoever has had to wait, and to ask again, may have given up: then the answer is not enough.
         is_prompt = len(entry.asked) == 1 and not message.resend
         origin = entry.asked[0].session if is_prompt else None
-        self._port.to_users(frames.Deliver(entry.audience, message, origin, entry.places))
+        self._port.to_users(backbone.Deliver(entry.audience, message, origin, entry.places))
         for note in entry.notes:
-            self._port.to_users(frames.Deliver((note.to,), note))
+            self._port.to_users(backbone.Deliver((note.to,), note))
         for up, refused in entry.refused:
             self._reject(up, refused.code, refused.text)
         entry.asked, entry.places, entry.notes, entry.audience, entry.refused = [], (), (), (), []
@@ -368,7 +368,7 @@ class Conversations:
 
     def _acknowledge(self, message: Message, session: Session) -> None:
         answer = frames.Stored(message.id_client, message.conversation_id, message.id, message.seq, message.time)
-        self._port.to_gateway(session.gateway, frames.Down((session,), answer))
+        self._port.to_gateway(session.gateway, backbone.Down((session,), answer))
 
     # --- giving up --------------------------------------------------------------------------------------------------
 
@@ -416,10 +416,10 @@ class Conversations:
                 self._open[id] = log
         return len(self._open) < most + _WAITING
 
-    def _reject(self, up: frames.Up, code: Code, text: str, retry_after: float = 0.0) -> None:
+    def _reject(self, up: backbone.Up, code: Code, text: str, retry_after: float = 0.0) -> None:
         frame = up.frame
         answer = frames.Rejected(frame.op, frame.ref, code, text, retry_after, frame.number)
-        self._port.to_gateway(up.session.gateway, frames.Down((up.session,), answer))
+        self._port.to_gateway(up.session.gateway, backbone.Down((up.session,), answer))
 
 
 def _born_with(id: str) -> tuple[str, ...] | None:

@@ -1,4 +1,4 @@
-"""What travels: frames between a client and its gateway, and between gateways and routers.
+"""The protocol: what travels between a client and its gateway. (What travels behind the gateways: `backbone`.)
 
 Each class has an `op`, its name on the wire, in scenarios (service times) and in documents. Frames are plain slotted
 dataclasses, made once and then read only: in one process the same object may be seen by many.
@@ -6,11 +6,10 @@ dataclasses, made once and then read only: in one process the same object may be
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, get_args
 
-from imsim.core.model import Code, Message, Place, Scene, Session
+from imsim.core.model import Code, Message, Place, Scene
 
 # --- client -> gateway ----------------------------------------------------------------------------------------------
 
@@ -461,129 +460,5 @@ ToClient = (
     | Resync
 )
 
-# --- gateway <-> router ---------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class Attach:
-    """gateway -> users: this authenticated device wants a session."""
-
-    op: ClassVar[str] = "attach"
-    user: str
-    device: str
-    gateway: str
-    connection: int
-    kind: str = ""
-    issued_at: float = 0.0  # wall time, seconds since 1970, of the token
-    instance: str = ""  # these two: of the login
-    attempt: int = 0
-
-
-@dataclass(slots=True)
-class Attached:
-    """users -> gateway: here is its session, or why there is none."""
-
-    op: ClassVar[str] = "attached"
-    connection: int
-    session: Session | None
-    code: Code | None = None
-    log: str = ""
-
-
-@dataclass(slots=True)
-class Detach:
-    """gateway -> users: the connection of this session is gone."""
-
-    op: ClassVar[str] = "detach"
-    session: Session
-
-
-@dataclass(slots=True)
-class Kick:
-    """users -> gateway: end this session's connection."""
-
-    op: ClassVar[str] = "kick"
-    session: Session
-    code: Code
-
-
-@dataclass(slots=True)
-class Up:
-    """gateway -> conversations or users: a client's frame. `conversation_id` is "" for those meant for users."""
-
-    session: Session
-    frame: Routed
-    conversation_id: str
-
-    @property
-    def op(self) -> str:
-        return self.frame.op
-
-
-@dataclass(slots=True)
-class Down:
-    """conversations or users -> gateway: a frame for one device, or the same frame for several of one gateway."""
-
-    sessions: Sequence[Session]
-    frame: ToClient
-
-    @property
-    def op(self) -> str:
-        return self.frame.op
-
-
-@dataclass(slots=True)
-class Deliver:
-    """conversations -> users: a stored message, for those `users` (all of one router). The device that sent it
-    (`origin`; None: the service itself) needs no push; `places` are the (user, place) that changed with the message, of
-    any users."""
-
-    op: ClassVar[str] = "deliver"
-    users: Sequence[str]
-    message: Message
-    origin: Session | None = None
-    places: Sequence[tuple[str, Place]] = ()
-
-
-@dataclass(slots=True)
-class Opened:
-    """conversations -> users: a new writer has found the log ending at `seq`. The one before it may have died before
-    it let out the last of what it had stored."""
-
-    op: ClassVar[str] = "opened"
-    users: Sequence[str]
-    conversation_id: str
-    seq: int
-
-
-@dataclass(slots=True)
-class PeerMoved:
-    """users -> users: the other user of a p2p conversation got or read something, which changed this user's place."""
-
-    op: ClassVar[str] = "peer_moved"
-    user: str
-    place: Place
-
-
-@dataclass(slots=True)
-class Hint:
-    """users -> users: something about another user that `user` may like to know, if online; `asks`: a device that would
-    like to be told whether `user` is; `tells`: the one device whom it is for (None: all of the user's)."""
-
-    op: ClassVar[str] = "hint"
-    user: str
-    frame: IsTyping | Presence | None
-    asks: Session | None = None
-    tells: Session | None = None
-
-
-ToUsers = Attach | Detach | Up | Deliver | Opened | PeerMoved | Hint
-ToGateway = Attached | Kick | Down
-
-# Where service times can be charged, by op: a gateway handles each client frame once, whichever way it goes; a router
-# each frame that reaches it.
+# Where a gateway's service times can be charged, by op: it handles each of these once, whichever way it goes.
 GATEWAY_OPS = frozenset(frame.op for frame in (*get_args(FromClient), *get_args(ToClient)))
-ROUTER_OPS = frozenset(
-    frame.op
-    for frame in (Attach, Detach, Send, Sync, Delivered, Typing, *get_args(Asked), Deliver, Opened, PeerMoved, Hint)
-)

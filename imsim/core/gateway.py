@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from imsim.core import admission, events, frames
+from imsim.core import admission, backbone, events, frames
 from imsim.core.exceptions import BadName
 from imsim.core.limits import CURSORS, Buckets, UnderWay
 from imsim.core.model import (
@@ -50,10 +50,10 @@ class Port(Protocol):
     def authenticate(self, connection: int, token: str) -> None:
         """Whose token is it? Answered by `authenticated(connection, user or None, code, now)`."""
 
-    def to_conversation(self, frame: frames.Up) -> None:
+    def to_conversation(self, frame: backbone.Up) -> None:
         """To the router that owns `frame.conversation_id`."""
 
-    def to_user(self, user: str, frame: frames.ToUsers) -> None:
+    def to_user(self, user: str, frame: backbone.ToUsers) -> None:
         """To the router that owns the user."""
 
     def emit(self, event: events.Pushed | events.Shed) -> None: ...
@@ -80,7 +80,7 @@ class _Connection:
         self.id = id
         self.login: frames.Login | None = None
         self.user: str | None = None  # set once the token is known to be good
-        self.held: frames.Attach | None = None  # what its login waits to say to a router that is lost
+        self.held: backbone.Attach | None = None  # what its login waits to say to a router that is lost
         self.session: Session | None = None  # set once attached
         self.pushes: Pushes | None = None  # with it
         self.heard = now
@@ -230,7 +230,7 @@ class Gateway:
             self._end(source, code or Code.BAD_TOKEN, "get a new token, then log in again")
         else:
             source.user = user
-            attach = frames.Attach(
+            attach = backbone.Attach(
                 user, login.device, self._name, connection, login.kind, issued_at, login.instance, login.attempt
             )
             if self._is_lost(user):
@@ -238,12 +238,12 @@ class Gateway:
             else:
                 self._port.to_user(user, attach)
 
-    def _attached(self, frame: frames.Attached, now: float) -> None:
+    def _attached(self, frame: backbone.Attached, now: float) -> None:
         connection = self._connections.get(frame.connection)
         session = frame.session
         if connection is None:
             if session is not None:
-                self._port.to_user(session.user, frames.Detach(session))
+                self._port.to_user(session.user, backbone.Detach(session))
         elif session is None:
             self._end(connection, frame.code or Code.UNAVAILABLE, "no session could be made")
         else:
@@ -268,7 +268,9 @@ class Gateway:
             self._reject(connection, frame, *unfit)
             return
         if not self._is_too_fast(connection, frame, now):
-            self._port.to_conversation(frames.Up(session, frame, conversation_id(frame.scene, session.user, frame.to)))
+            self._port.to_conversation(
+                backbone.Up(session, frame, conversation_id(frame.scene, session.user, frame.to))
+            )
 
     def _is_too_fast(self, connection: _Connection, frame: frames.Request, now: float) -> bool:
         """Whether it was refused because the user asks for too much. Messages, syncs and other requests are counted
@@ -332,7 +334,7 @@ class Gateway:
     ) -> None:
         session = connection.session
         assert session is not None
-        self._port.to_user(session.user, frames.Up(session, frame, ""))
+        self._port.to_user(session.user, backbone.Up(session, frame, ""))
 
     def _enter(self, connection: _Connection, frame: frames.Enter, now: float) -> None:
         room, most = conversation_id(Scene.CHATROOM, "", frame.name), self._policies.rooms
@@ -357,7 +359,7 @@ class Gateway:
         if self._is_too_fast(connection, frame, now):
             return False
         room = conversation_id(Scene.CHATROOM, "", frame.name)
-        self._port.to_conversation(frames.Up(connection.session, frame, room))
+        self._port.to_conversation(backbone.Up(connection.session, frame, room))
         return True
 
     def _typing(self, connection: _Connection, frame: frames.Typing, now: float) -> None:
@@ -418,18 +420,18 @@ class Gateway:
 
     # --- from routers -----------------------------------------------------------------------------------------------
 
-    def receive_from_router(self, frame: frames.ToGateway, now: float) -> None:
-        if type(frame) is frames.Down:
+    def receive_from_router(self, frame: backbone.ToGateway, now: float) -> None:
+        if type(frame) is backbone.Down:
             for session in frame.sessions:
                 connection = self._connections.get(session.connection)
                 if connection is not None and connection.session == session:
                     self._down(connection, frame.frame, now)
                 else:
                     self._leave_behind(session, frame.frame)
-        elif isinstance(frame, frames.Attached):
+        elif isinstance(frame, backbone.Attached):
             self._attached(frame, now)
         else:
-            assert isinstance(frame, frames.Kick)
+            assert isinstance(frame, backbone.Kick)
             connection = self._connections.get(frame.session.connection)
             if connection is not None and connection.session == frame.session:
                 self._end(connection, frame.code, _KICKED[frame.code])
@@ -444,7 +446,7 @@ class Gateway:
         else:
             return
         id = conversation_id(Scene.CHATROOM, "", room)
-        self._port.to_conversation(frames.Up(session, frames.Leave(room), id))
+        self._port.to_conversation(backbone.Up(session, frames.Leave(room), id))
 
     def _down(self, connection: _Connection, frame: frames.ToClient, now: float) -> None:
         pushes, has_room = connection.pushes, True
@@ -505,8 +507,8 @@ class Gateway:
         if connection.session is not None:
             for room in sorted(connection.rooms):
                 leave = frames.Leave(room.partition(":")[2])
-                self._port.to_conversation(frames.Up(connection.session, leave, room))
-            self._port.to_user(connection.session.user, frames.Detach(connection.session))
+                self._port.to_conversation(backbone.Up(connection.session, leave, room))
+            self._port.to_user(connection.session.user, backbone.Detach(connection.session))
 
 
 _READS = (frames.Sync.op, frames.History.op, frames.ReadCount.op)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-from imsim.core import frames
+from imsim.core import backbone, frames
 from imsim.core.limits import Buckets
 from imsim.core.model import Session, p2p_id
 from imsim.core.online import OnlinePlace, User
@@ -18,9 +18,9 @@ from imsim.core.timers import Timers
 
 
 class Port(Protocol):
-    def to_gateway(self, gateway: str, frame: frames.ToGateway) -> None: ...
+    def to_gateway(self, gateway: str, frame: backbone.ToGateway) -> None: ...
 
-    def to_user(self, user: str, frame: frames.Hint) -> None: ...
+    def to_user(self, user: str, frame: backbone.Hint) -> None: ...
 
 
 class Hints:
@@ -44,7 +44,7 @@ class Hints:
             at_once = is_first and self._may_tell(user.id, friends, True, now)
             news = frames.Presence(user.id, True) if at_once else None
             for friend in friends:
-                self._port.to_user(friend, frames.Hint(friend, news, session))
+                self._port.to_user(friend, backbone.Hint(friend, news, session))
 
     def went(self, user: User, now: float) -> None:
         if self._presence:
@@ -59,7 +59,7 @@ class Hints:
         elif user.sessions and not place.stored.blocked:
             self._tell(user.id, peers, True, now)
 
-    def hinted(self, user: User, hint: frames.Hint) -> None:
+    def hinted(self, user: User, hint: backbone.Hint) -> None:
         place = user.places.get(_about(hint))
         if place is not None and place.stored.blocked:
             return
@@ -68,7 +68,7 @@ class Hints:
             self._to_all([s for s in sessions if hint.tells in (None, s)], hint.frame)
         if hint.asks is not None and user.sessions:
             answer = frames.Presence(user.id, True)
-            self._port.to_user(hint.asks.user, frames.Hint(hint.asks.user, answer, tells=hint.asks))
+            self._port.to_user(hint.asks.user, backbone.Hint(hint.asks.user, answer, tells=hint.asks))
 
     def blocked_or_not(self, user: User, place: OnlinePlace, now: float) -> None:
         """The user has just begun or ceased to block a friend: each goes away for the other, or comes back."""
@@ -81,7 +81,7 @@ class Hints:
                 self._to_all(user.sessions.values(), frames.Presence(peer, False))
             else:
                 for session in user.sessions.values():
-                    self._port.to_user(peer, frames.Hint(peer, None, session))
+                    self._port.to_user(peer, backbone.Hint(peer, None, session))
 
     @staticmethod
     def _friends(user: User) -> list[str]:
@@ -92,7 +92,7 @@ class Hints:
     def _tell(self, user: str, friends: Iterable[str], online: bool, now: float) -> None:
         if self._presence and self._may_tell(user, friends, online, now):
             for friend in friends:
-                self._port.to_user(friend, frames.Hint(friend, frames.Presence(user, online)))
+                self._port.to_user(friend, backbone.Hint(friend, frames.Presence(user, online)))
 
     def _may_tell(self, user: str, friends: Iterable[str], online: bool, now: float) -> bool:
         """Whether these friends may be told at once; else it waits."""
@@ -112,20 +112,20 @@ class Hints:
             self._timers.at(now + max(wait, 0.001), self._tell_late, user)
             return
         for friend, online in self._late.pop(user).items():
-            self._port.to_user(friend, frames.Hint(friend, frames.Presence(user, online)))
+            self._port.to_user(friend, backbone.Hint(friend, frames.Presence(user, online)))
 
     def typing(self, user: User, conversation_id: str) -> None:
         place = user.places.get(conversation_id)
         if place is not None and not place.stored.blocked:
             for peer in user.peers(conversation_id):
-                self._port.to_user(peer, frames.Hint(peer, frames.IsTyping(conversation_id)))
+                self._port.to_user(peer, backbone.Hint(peer, frames.IsTyping(conversation_id)))
 
     def _to_all(self, sessions: Iterable[Session], frame: frames.ToClient) -> None:
         for session in sessions:
-            self._port.to_gateway(session.gateway, frames.Down((session,), frame))
+            self._port.to_gateway(session.gateway, backbone.Down((session,), frame))
 
 
-def _about(hint: frames.Hint) -> str:
+def _about(hint: backbone.Hint) -> str:
     """The conversation with whom it is about."""
     if isinstance(hint.frame, frames.IsTyping):
         return hint.frame.conversation_id

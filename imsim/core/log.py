@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from imsim.core import frames, rules, storage
+from imsim.core import backbone, frames, rules, storage
 from imsim.core.changes import Refused
 from imsim.core.limits import Bucket
-from imsim.core.model import Message, Scene, Session
+from imsim.core.model import Message, Scene, Session, same_body
 from imsim.core.timers import Timer
 
 _SYSTEM = f"{Scene.SYSTEM}:"
@@ -33,7 +33,7 @@ class Entry:
         "timer",
     )
 
-    def __init__(self, message: Message, asked: frames.Up | None = None) -> None:
+    def __init__(self, message: Message, asked: backbone.Up | None = None) -> None:
         self.message = message
         self.asked = [asked] if asked else []  # who waits for the answer; more than one if a retry raced
         self.stored = asked is None
@@ -43,7 +43,7 @@ class Entry:
         self.places: storage.Places = ()  # that changed with it
         self.before: tuple[tuple[str, ...], dict[str, Any] | None] = ((), None)  # members and state
         self.is_change = False  # of members or state, which the writer has changed in memory already
-        self.refused: list[tuple[frames.Up, Refused]] = []  # what may not be any more, if this comes to be stored
+        self.refused: list[tuple[backbone.Up, Refused]] = []  # what may not be any more, if this comes to be stored
         self.timer: Timer | None = None
 
 
@@ -93,7 +93,7 @@ class Log:
         self.recent: dict[tuple[str, str], Entry] = {}
         # Lists, for they are empty or short as a rule, and an empty deque takes ten times the memory of one.
         self.pending: list[Entry] = []
-        self.waiting: list[tuple[frames.Up, rules.Known]] = []
+        self.waiting: list[tuple[backbone.Up, rules.Known]] = []
         self.request: storage.OpenConversation | storage.LookUp | None = None
         self.timer: Timer | None = None
 
@@ -103,7 +103,7 @@ class Log:
         have overtaken the first, and not the second."""
         return self.request is not None or (self.is_shared and bool(self.pending))
 
-    def wait(self, up: frames.Up, most: int) -> bool:
+    def wait(self, up: backbone.Up, most: int) -> bool:
         """Whether there is room for it among so many that wait. What is said again while it waits takes the place of
         what it repeats: else a storage that is slower than its clients are patient would have ever more to do."""
         waiting = self.waiting
@@ -142,13 +142,13 @@ class Log:
         while len(recent) > _RECENT and recent[oldest := next(iter(recent))].stored:
             del recent[oldest]
 
-    def take_back(self, entry: Entry) -> list[frames.Up]:
+    def take_back(self, entry: Entry) -> list[backbone.Up]:
         """Have it, and all behind it, be nothing again but what was asked for; returns that."""
         self.next_seq = entry.message.seq
         members, self.state = entry.before
         if members is not self.members:
             self.has_members(members)
-        asked: list[frames.Up] = []
+        asked: list[backbone.Up] = []
         for other in [other for other in self.pending if other.message.seq >= entry.message.seq]:
             if other.timer:
                 other.timer.cancel()
@@ -157,7 +157,7 @@ class Log:
             asked += [*other.asked, *(up for up, _ in other.refused)]
         return asked
 
-    def wait_again(self, ups: list[frames.Up]) -> None:
+    def wait_again(self, ups: list[backbone.Up]) -> None:
         """Before all others that wait; what is being looked up for one of those is asked again."""
         self.request = None
         if self.timer:
@@ -166,20 +166,14 @@ class Log:
         self.waiting = [(up, rules.Known()) for up in (*ups, *later)]
 
 
-def _repeats(up: frames.Up, other: frames.Up) -> bool:
+def _repeats(up: backbone.Up, other: backbone.Up) -> bool:
+    """Whether it is the same send once more, of the same device, by this session or a later one."""
     new, old = up.frame, other.frame
-    if not isinstance(new, frames.Send) or not isinstance(old, frames.Send) or new.id_client != old.id_client:
-        return False
-    is_same_device = (up.session.user, up.session.device) == (other.session.user, other.session.device)
-    is_later = up.session.epoch >= other.session.epoch
     return (
-        is_same_device
-        and is_later
-        and (new.content, new.type, new.file, new.custom)
-        == (
-            old.content,
-            old.type,
-            old.file,
-            old.custom,
-        )
+        isinstance(new, frames.Send)
+        and isinstance(old, frames.Send)
+        and new.id_client == old.id_client
+        and (up.session.user, up.session.device) == (other.session.user, other.session.device)
+        and up.session.epoch >= other.session.epoch
+        and same_body(new, old)
     )

@@ -106,6 +106,15 @@ class HasBody(Protocol):
     custom: str | None
 
 
+def same_body(one: HasBody, other: HasBody) -> bool:
+    return (
+        one.content == other.content
+        and one.type == other.type
+        and one.file == other.file
+        and one.custom == other.custom
+    )
+
+
 @dataclass(slots=True)
 class Message:
     """A message as it stands in its conversation's log.
@@ -139,15 +148,7 @@ class Message:
 
     def came_from(self, other: HasBody) -> bool:
         """Whether it is what `other` asked to send. What was amended since cannot be compared any more."""
-        return bool(self.amended) or self.same_body(other)
-
-    def same_body(self, other: HasBody) -> bool:
-        return (
-            self.content == other.content
-            and self.type == other.type
-            and self.file == other.file
-            and self.custom == other.custom
-        )
+        return bool(self.amended) or same_body(self, other)
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from imsim.core import events, frames, storage
+from imsim.core import backbone, events, frames, storage
 from imsim.core.chatrooms import Chatrooms
 from imsim.core.conversations import Conversations
 from imsim.core.gateway import Gateway
@@ -120,15 +120,15 @@ class _Wires:
         self.emit = port.emit
         self._queue = queue
 
-    def to_conversation(self, frame: frames.Up) -> None:
+    def to_conversation(self, frame: backbone.Up) -> None:
         machine = self.chatrooms if is_chatroom(frame.conversation_id) else self.conversations
         self._queue.append((machine.receive, frame))
 
-    def to_user(self, user: str, frame: frames.ToUsers) -> None:
+    def to_user(self, user: str, frame: backbone.ToUsers) -> None:
         self._queue.append((self.users.receive, frame))
 
-    def to_users(self, frame: frames.Deliver | frames.Opened) -> None:
+    def to_users(self, frame: backbone.Deliver | backbone.Opened) -> None:
         self._queue.append((self.users.receive, frame))
 
-    def to_gateway(self, gateway: str, frame: frames.ToGateway) -> None:
+    def to_gateway(self, gateway: str, frame: backbone.ToGateway) -> None:
         self._queue.append((self.gateway.receive_from_router, frame))

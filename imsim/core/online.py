@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from imsim.core import amendments, frames, groups, storage
+from imsim.core import amendments, backbone, groups, storage
 from imsim.core.model import Message, Place, Session, p2p_members
 from imsim.core.timers import Timer
 from imsim.core.unread import Unread
 
 #: What may wait for an opening.
-ToOne = frames.Attach | frames.Detach | frames.Up | frames.Deliver | frames.PeerMoved | frames.Hint
+ToOne = backbone.Attach | backbone.Detach | backbone.Up | backbone.Deliver | backbone.PeerMoved | backbone.Hint
 
 
 class OnlinePlace:

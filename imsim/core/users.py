@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-from imsim.core import frames, friends, storage
+from imsim.core import backbone, frames, friends, storage
 from imsim.core.hints import Hints
 from imsim.core.model import Code, Place, Session
 from imsim.core.online import OnlinePlace, ToOne, User
@@ -26,9 +26,9 @@ class Port(Protocol):
     def store(self, request: storage.Request) -> None:
         """Carry it out; answered by `stored(request, result, now)`."""
 
-    def to_gateway(self, gateway: str, frame: frames.ToGateway) -> None: ...
+    def to_gateway(self, gateway: str, frame: backbone.ToGateway) -> None: ...
 
-    def to_user(self, user: str, frame: frames.PeerMoved | frames.Hint) -> None:
+    def to_user(self, user: str, frame: backbone.PeerMoved | backbone.Hint) -> None:
         """To the router that owns the user, this one or another."""
 
 
@@ -53,14 +53,14 @@ class Users:
     def handle_timer(self, now: float) -> None:
         self._timers.handle(now)
 
-    def receive(self, frame: frames.ToUsers, now: float) -> None:
-        if type(frame) is frames.Deliver:
+    def receive(self, frame: backbone.ToUsers, now: float) -> None:
+        if type(frame) is backbone.Deliver:
             self._deliver(frame, now)
             return
-        if type(frame) is frames.Opened:
+        if type(frame) is backbone.Opened:
             self._compare(frame)
             return
-        if isinstance(frame, frames.Attach):
+        if isinstance(frame, backbone.Attach):
             user = self._users.get(frame.user)
             if user is None:
                 user = self._users[frame.user] = User(frame.user)
@@ -69,15 +69,17 @@ class Users:
                 user.timer = self._timers.at(now + self._policies.storage_timeout, self._overdue, user)
                 self._port.store(user.request)
         else:
-            assert isinstance(frame, frames.Up | frames.Detach | frames.PeerMoved | frames.Hint)
-            user = self._users.get(frame.session.user if isinstance(frame, frames.Detach | frames.Up) else frame.user)
+            assert isinstance(frame, backbone.Up | backbone.Detach | backbone.PeerMoved | backbone.Hint)
+            user = self._users.get(
+                frame.session.user if isinstance(frame, backbone.Detach | backbone.Up) else frame.user
+            )
             if user is None:
                 return  # a frame of a session that a crash of this node has ended; or who would be told is away
         if user.request is None:
             self._handle(user, frame, now)
         elif len(user.waiting) < _WAITING:
             user.waiting.append(frame)
-        elif isinstance(frame, frames.Attach):
+        elif isinstance(frame, backbone.Attach):
             self._refuse(frame)
 
     def stored(self, request: storage.Request, result: storage.Result, now: float) -> None:
@@ -119,7 +121,7 @@ class Users:
         for user in list(self._users.values()):
             # An opening goes on: whoever waits for it on another gateway still wants it.
             user.waiting = [
-                frame for frame in user.waiting if not (isinstance(frame, frames.Attach) and frame.gateway == gateway)
+                frame for frame in user.waiting if not (isinstance(frame, backbone.Attach) and frame.gateway == gateway)
             ]
             for session in list(user.sessions.values()):
                 if session.gateway == gateway:
@@ -169,30 +171,30 @@ class Users:
     def _give_up(self, user: User) -> None:
         del self._users[user.id]
         for frame in user.waiting:
-            if isinstance(frame, frames.Attach):
+            if isinstance(frame, backbone.Attach):
                 self._refuse(frame)
 
-    def _refuse(self, frame: frames.Attach, code: Code = Code.UNAVAILABLE) -> None:
-        self._port.to_gateway(frame.gateway, frames.Attached(frame.connection, None, code))
+    def _refuse(self, frame: backbone.Attach, code: Code = Code.UNAVAILABLE) -> None:
+        self._port.to_gateway(frame.gateway, backbone.Attached(frame.connection, None, code))
 
     def _handle(self, user: User, frame: ToOne, now: float) -> None:
-        if isinstance(frame, frames.Deliver):
+        if isinstance(frame, backbone.Deliver):
             by_gateway: dict[str, list[Session]] = {}
             self._deliver_one(user, frame, by_gateway, now)
             self._push(frame, by_gateway)
-        elif isinstance(frame, frames.Attach):
+        elif isinstance(frame, backbone.Attach):
             self._attach(user, frame, now)
-        elif isinstance(frame, frames.PeerMoved):
+        elif isinstance(frame, backbone.PeerMoved):
             self._learn(user, frame.place, now)
-        elif isinstance(frame, frames.Hint):
+        elif isinstance(frame, backbone.Hint):
             self._hints.hinted(user, frame)
         elif user.sessions.get(frame.session.device) == frame.session:
-            if isinstance(frame, frames.Detach):
+            if isinstance(frame, backbone.Detach):
                 self._detach(user, frame.session, now)
             else:
                 self._asked(user, frame.session, frame, now)
 
-    def _asked(self, user: User, session: Session, up: frames.Up, now: float) -> None:
+    def _asked(self, user: User, session: Session, up: backbone.Up, now: float) -> None:
         frame = up.frame
         if isinstance(frame, frames.Read):
             place = user.places.get(frame.conversation_id)
@@ -234,7 +236,7 @@ class Users:
                 for conversation, seq in frame.cursors.items():
                     self._delivered(user, conversation, seq, now)
 
-    def _attach(self, user: User, frame: frames.Attach, now: float) -> None:
+    def _attach(self, user: User, frame: backbone.Attach, now: float) -> None:
         if frame.issued_at < user.revoked_before:
             self._refuse(frame, Code.TOKEN_REVOKED)
             self._forget_if_idle(user)
@@ -255,12 +257,12 @@ class Users:
         session = Session(user.id, frame.device, user.epoch, frame.gateway, frame.connection, slot)
         user.sessions[frame.device] = session
         user.logins[frame.device] = (frame.instance, frame.attempt)
-        self._port.to_gateway(frame.gateway, frames.Attached(frame.connection, session, None, user.log))
+        self._port.to_gateway(frame.gateway, backbone.Attached(frame.connection, session, None, user.log))
         self._hints.came(user, session, now, is_first=is_first)
 
     def _kick(self, user: User, session: Session, code: Code) -> None:
         del user.sessions[session.device], user.logins[session.device]
-        self._port.to_gateway(session.gateway, frames.Kick(session, code))
+        self._port.to_gateway(session.gateway, backbone.Kick(session, code))
 
     def _end_session(self, user: User, session: Session, frame: frames.EndSession) -> None:
         other = user.sessions.get(frame.device)
@@ -284,7 +286,7 @@ class Users:
 
     # --- delivery ---------------------------------------------------------------------------------------------------
 
-    def _deliver(self, frame: frames.Deliver, now: float) -> None:
+    def _deliver(self, frame: backbone.Deliver, now: float) -> None:
         by_gateway: dict[str, list[Session]] = {}
         users = self._users
         for name in frame.users:
@@ -297,13 +299,13 @@ class Users:
                 user.waiting.append(frame)  # past the bound, the device's login sync brings it
         self._push(frame, by_gateway)
 
-    def _compare(self, frame: frames.Opened) -> None:
+    def _compare(self, frame: backbone.Opened) -> None:
         for name in frame.users:
             user = self._users.get(name)
             if user is not None and user.request is None:  # else it will ask storage itself
                 self._compare_one(user, frame)
 
-    def _compare_one(self, user: User, frame: frames.Opened) -> None:
+    def _compare_one(self, user: User, frame: backbone.Opened) -> None:
         place = user.place(frame.conversation_id)
         if frame.seq > place.last_seq:
             place.last_seq = frame.seq
@@ -313,16 +315,18 @@ class Users:
         """Something was stored of which we have not heard; storage knows all, so let the devices look there."""
         self._to_all(user.sessions.values(), frames.Resync())
 
-    def _push(self, frame: frames.Deliver, by_gateway: dict[str, list[Session]]) -> None:
+    def _push(self, frame: backbone.Deliver, by_gateway: dict[str, list[Session]]) -> None:
         if by_gateway:
             message = frame.message
             push: frames.Push | frames.Notify = frames.Push(message)
             if self._policies.delivery == "notify":
                 push = frames.Notify(message.conversation_id, message.seq)
             for gateway, sessions in by_gateway.items():
-                self._port.to_gateway(gateway, frames.Down(sessions, push))
+                self._port.to_gateway(gateway, backbone.Down(sessions, push))
 
-    def _deliver_one(self, user: User, frame: frames.Deliver, by_gateway: dict[str, list[Session]], now: float) -> None:
+    def _deliver_one(
+        self, user: User, frame: backbone.Deliver, by_gateway: dict[str, list[Session]], now: float
+    ) -> None:
         message = frame.message
         is_new = message.conversation_id not in user.places  # then it begins for this user here
         known = user.count(message)
@@ -352,7 +356,7 @@ class Users:
         """Tell everybody concerned, whether this very request changed anything or not: an earlier one may have done
         it, and its answer been lost."""
         up = request.asked
-        assert up is None or isinstance(up, frames.Up)
+        assert up is None or isinstance(up, backbone.Up)
         if not isinstance(result, storage.PlacesSaved):
             if up is not None:
                 self._answer(up.session, up.frame, Code.UNAVAILABLE, "storage could not save it")
@@ -374,7 +378,7 @@ class Users:
         for peer, place in others:
             if user is not None and (mine := user.places.get(place.conversation_id)) is not None:
                 mine.delivered_seq = place.peer_delivered_seq  # a device may say that it has more than there is
-            self._port.to_user(peer, frames.PeerMoved(peer, place))
+            self._port.to_user(peer, backbone.PeerMoved(peer, place))
 
     def _delivered(self, user: User, conversation_id: str, seq: int, now: float) -> None:
         """Some device of the user has everything up to `seq`; the other user of a p2p conversation hears of it."""
@@ -395,7 +399,7 @@ class Users:
 
     def _counted(self, request: storage.CountRead, result: storage.Result) -> None:
         up = request.asked
-        assert isinstance(up, frames.Up)
+        assert isinstance(up, backbone.Up)
         if isinstance(result, storage.ReadCount):
             answer = frames.ReadCounted(
                 request.conversation_id, request.seq, result.read, result.members, up.frame.number
@@ -421,7 +425,7 @@ class Users:
 
     def _to_all(self, sessions: Iterable[Session], frame: frames.ToClient) -> None:
         for session in sessions:
-            self._port.to_gateway(session.gateway, frames.Down((session,), frame))
+            self._port.to_gateway(session.gateway, backbone.Down((session,), frame))
 
     # --- login sync -------------------------------------------------------------------------------------------------
 
@@ -472,7 +476,7 @@ class Users:
 
     def _send_range(self, request: storage.Range, result: storage.Result) -> None:
         up = request.asked
-        assert isinstance(up, frames.Up)
+        assert isinstance(up, backbone.Up)
         if isinstance(result, storage.RangePage):
             user = self._users.get(request.user)
             if user is not None and user.request is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from core.builders import change, session
 
-from imsim.core import events, frames
+from imsim.core import backbone, events, frames
 from imsim.core.chatrooms import _REMEMBERED, Chatrooms
 from imsim.core.model import Code, Scene
 from imsim.core.policies import Policies
@@ -25,7 +25,7 @@ class Lounge:
 
     def up(self, one, frame, room=LOUNGE):
         """The answers to it, and (user, device, content) of what others were told."""
-        self.machine.receive(frames.Up(one, frame, room), self.now)
+        self.machine.receive(backbone.Up(one, frame, room), self.now)
         self.committed, answers, heard = [], [], []
         for method, arguments in self.port.take():
             if method == "emit":

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 from core.builders import AB, TEAM, Writer, change, failed, message, open_log, place, send, session
 
-from imsim.core import events, frames, storage
+from imsim.core import backbone, events, frames, storage
 from imsim.core.conversations import _WAITING
 from imsim.core.log import _RECENT
-from imsim.core.model import Code, Scene, p2p_id
+from imsim.core.model import Code, Scene, p2p_id, same_body
 from imsim.core.policies import Policies
 
 
@@ -105,7 +105,7 @@ def test_shown_goes_to_storage_and_the_places_that_it_moves_to_the_users(opened)
 
 
 def test_each_conversation_is_a_log_of_its_own(opened):
-    opened.receive(frames.Up(session(), send("1", to="carol"), "p2p:alice:carol"))
+    opened.receive(backbone.Up(session(), send("1", to="carol"), "p2p:alice:carol"))
     opened.answer_all()
     assert opened.acks() == [("1", 1)]
     assert opened.delivered[0].users == ("alice", "carol")
@@ -201,7 +201,7 @@ def test_what_is_found_again_is_answered_only(opened):
     again.answer_all()
     assert again.acks() == [("0", 1)]
     assert (again.delivered, again.events) == ([], [])
-    assert again.opened == [frames.Opened(("alice", "bob"), AB, 1)]
+    assert again.opened == [backbone.Opened(("alice", "bob"), AB, 1)]
 
 
 def test_what_was_found_once_is_known(opened):
@@ -371,7 +371,7 @@ def test_an_append_that_failed_but_happened_is_found_by_the_retry(opened):
     opened.answer_all()
     assert opened.acks() == [("1", 2)]
     assert opened.delivered == []
-    assert opened.opened == [frames.Opened(("alice", "bob"), AB, 2)]  # who misses it looks for it
+    assert opened.opened == [backbone.Opened(("alice", "bob"), AB, 2)]  # who misses it looks for it
     assert opened.log() == ["0", "1"]
 
 
@@ -530,7 +530,7 @@ def test_a_new_writer_tells_the_members_how_far_the_log_goes(writer):
     writer.send("1")
     assert writer.opened == []
     writer.answer()
-    assert writer.opened == [frames.Opened(("alice", "bob"), AB, 2)]
+    assert writer.opened == [backbone.Opened(("alice", "bob"), AB, 2)]
     writer.answer_all()
     writer.send("2")
     writer.answer_all()
@@ -541,9 +541,9 @@ def test_a_large_group_is_told_by_its_members_not_by_a_set_of_them(writer):
     members = tuple(f"u{number:02}" for number in range(20))
     state = writer.storage.execute(storage.OpenConversation(TEAM, members))
     writer.storage.execute(storage.Append(state.epoch, message(1, conversation_id=TEAM, sender="u03"), 0))
-    writer.receive(frames.Up(session("u03"), send("1", to="team"), TEAM))
+    writer.receive(backbone.Up(session("u03"), send("1", to="team"), TEAM))
     writer.answer()
-    assert writer.opened == [frames.Opened(members, TEAM, 1)]
+    assert writer.opened == [backbone.Opened(members, TEAM, 1)]
 
 
 def test_a_writer_that_gave_up_with_something_in_flight_opens_again_by_itself(opened):
@@ -559,7 +559,7 @@ def test_a_writer_that_gave_up_with_something_in_flight_opens_again_by_itself(op
     assert list(opened.asked) == [storage.OpenConversation(AB, ("alice", "bob"))]
     assert opened.opened == []
     opened.answer()
-    assert opened.opened == [frames.Opened(("alice", "bob"), AB, 2)]
+    assert opened.opened == [backbone.Opened(("alice", "bob"), AB, 2)]
     assert opened.machine.next_deadline() is None
     opened.advance(100)
     assert not opened.asked
@@ -580,7 +580,7 @@ def test_it_tries_until_storage_answers(opened, how, every):
         assert not opened.asked
         opened.advance(0.1)
     opened.answer()
-    assert opened.opened == [frames.Opened(("alice", "bob"), AB, 1)]
+    assert opened.opened == [backbone.Opened(("alice", "bob"), AB, 1)]
     opened.advance(100)
     assert not opened.asked
     assert opened.machine.next_deadline() is None
@@ -900,9 +900,9 @@ def test_a_change_that_was_done_though_storage_said_otherwise_is_found(team):
     team.answer_all()
     assert answers(team) == [("1", 2), ("2", Code.NOT_MEMBER)]
     assert team.opened == [
-        frames.Opened(("alice",), TEAM, 2),
-        frames.Opened(("bob",), TEAM, 2),  # who saw this as the last
-        frames.Opened(("bob",), "system:bob", 1),
+        backbone.Opened(("alice",), TEAM, 2),
+        backbone.Opened(("bob",), TEAM, 2),  # who saw this as the last
+        backbone.Opened(("bob",), "system:bob", 1),
     ]
 
 
@@ -1074,7 +1074,7 @@ def test_a_new_writer_tells_whose_system_logs_were_written_to(opened):
     again = Writer(opened.storage)
     again.send("2")
     again.answer_all()
-    assert again.opened == [frames.Opened(("alice", "bob"), AB, 2), frames.Opened(("bob",), "system:bob", 1)]
+    assert again.opened == [backbone.Opened(("alice", "bob"), AB, 2), backbone.Opened(("bob",), "system:bob", 1)]
 
 
 @pytest.mark.parametrize("operator", ["bob", "", None])
@@ -1299,7 +1299,7 @@ def test_idle_conversations_are_evicted_and_come_back():
     ids = ["p2p:alice:bob", "p2p:alice:carol", "p2p:alice:dave"]
     for _ in range(2):
         for id in ids:
-            writer.receive(frames.Up(session(), send(f"{_}", to=id.split(":")[2]), id))
+            writer.receive(backbone.Up(session(), send(f"{_}", to=id.split(":")[2]), id))
             writer.answer_all()
             assert len(writer.machine._open) <= 2
     assert [seq for _, seq in writer.acks()] == [1, 1, 1, 2, 2, 2]
@@ -1308,17 +1308,17 @@ def test_idle_conversations_are_evicted_and_come_back():
 def test_a_conversation_with_something_in_flight_is_not_evicted():
     writer = Writer(policies=Policies(open_conversations=2))
     for user in ("bob", "carol"):
-        writer.receive(frames.Up(session(), send("1", to=user), f"p2p:alice:{user}"))
+        writer.receive(backbone.Up(session(), send("1", to=user), f"p2p:alice:{user}"))
         writer.answer(-1)  # both are open then, with an append each in flight
     writer.answer(-1)
-    writer.receive(frames.Up(session(), send("1", to="dave"), "p2p:alice:dave"))
+    writer.receive(backbone.Up(session(), send("1", to="dave"), "p2p:alice:dave"))
     assert set(writer.machine._open) == {"p2p:alice:bob", "p2p:alice:dave"}
     writer.answer_all()
     assert len(writer.acks()) == 3
 
 
 def to_carol(id_client):
-    return frames.Up(session(), send(id_client, to="carol"), "p2p:alice:carol")
+    return backbone.Up(session(), send(id_client, to="carol"), "p2p:alice:carol")
 
 
 def test_beyond_the_limit_as_many_are_open_as_have_something_to_do_but_not_without_end(monkeypatch):
@@ -1326,29 +1326,29 @@ def test_beyond_the_limit_as_many_are_open_as_have_something_to_do_but_not_witho
     writer = Writer(policies=Policies(open_conversations=1))
     users = ("bob", "carol", "dave", "erin")
     for user in users:
-        writer.receive(frames.Up(session(), send(user, to=user), p2p_id("alice", user)))
+        writer.receive(backbone.Up(session(), send(user, to=user), p2p_id("alice", user)))
     assert writer.refusals() == [("erin", Code.UNAVAILABLE)]
     writer.answer_all()
     assert len(writer.acks()) == 3
     writer.advance(100)
     assert writer.told == []
-    writer.receive(frames.Up(session(), send("erin", to="erin"), "p2p:alice:erin"))
+    writer.receive(backbone.Up(session(), send("erin", to="erin"), "p2p:alice:erin"))
     assert list(writer.machine._open) == ["p2p:alice:erin"]
 
 
 def test_the_conversation_that_was_idle_for_longest_makes_room():
     writer = Writer(policies=Policies(open_conversations=2))
-    for up in (to_carol("1"), frames.Up(session(), send("2"), AB), to_carol("3")):
+    for up in (to_carol("1"), backbone.Up(session(), send("2"), AB), to_carol("3")):
         writer.receive(up)
         writer.answer_all()
     writer.take()
-    writer.receive(frames.Up(session(), send("4", to="dave"), "p2p:alice:dave"))  # makes room of bob's
+    writer.receive(backbone.Up(session(), send("4", to="dave"), "p2p:alice:dave"))  # makes room of bob's
     writer.answer_all()
     writer.take()
     writer.receive(to_carol("5"))
     assert [type(request) for request in writer.asked] == [storage.Append]
     writer.answer_all()
-    writer.receive(frames.Up(session(), send("6"), AB))
+    writer.receive(backbone.Up(session(), send("6"), AB))
     assert [type(request) for request in writer.asked] == [storage.OpenConversation]
 
 
@@ -1356,7 +1356,7 @@ def test_idempotency_survives_eviction():
     writer = Writer(policies=Policies(open_conversations=1))
     writer.send("1")
     writer.answer_all()
-    writer.receive(frames.Up(session(), send("1", to="carol"), "p2p:alice:carol"))
+    writer.receive(backbone.Up(session(), send("1", to="carol"), "p2p:alice:carol"))
     writer.answer_all()
     writer.take()
     writer.send("1", resend=True)
@@ -1368,7 +1368,7 @@ def test_idempotency_survives_eviction():
 def test_nothing_is_left_to_do_once_all_is_answered(opened):
     assert opened.machine.next_deadline() is None
     assert opened.log() == ["0"]
-    assert opened.storage.execute(storage.Find(AB, "alice", "0")).same_body(message(content="text"))
+    assert same_body(opened.storage.execute(storage.Find(AB, "alice", "0")), message(content="text"))
 
 
 def test_what_is_known_to_be_stored_is_let_out_before_the_writer_gives_up(opened):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import get_args
 
-from core.builders import send, session
+from core.builders import send
 
 from imsim.core import frames, storage
 
@@ -17,15 +17,6 @@ def test_every_frame_of_the_wire_has_an_op_of_its_own():
 
 def test_service_times_can_be_charged_for_every_frame_of_the_wire():
     assert {frame.op for frame in (*CLIENT, *SERVER)} == frames.GATEWAY_OPS
-
-
-def test_what_goes_up_or_down_is_charged_as_what_it_carries():
-    assert frames.Up(session(), send("1"), "c").op == "send"
-    assert frames.Up(session(), frames.Read("c", 1), "").op == "read"
-    assert frames.Down((), frames.Pong()).op == "pong"
-    asked = {frame.op for frame in get_args(frames.Asked)}
-    others = {"send", "sync", "delivered", "typing", "attach", "detach", "deliver", "opened", "peer_moved", "hint"}
-    assert asked | others == frames.ROUTER_OPS
 
 
 def test_a_request_says_to_what_its_answer_refers():
@@ -48,7 +39,7 @@ def test_a_request_says_to_what_its_answer_refers():
 
 def test_frames_cannot_grow_attributes():
     """Slots: a misspelled attribute is an error, and a frame stays small."""
-    for frame in (*CLIENT, *SERVER, frames.Down, *get_args(frames.ToUsers)):
+    for frame in (*CLIENT, *SERVER):
         assert "__dict__" not in dir(frame)
 
 

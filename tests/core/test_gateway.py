@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 from core.builders import AB, TEAM, Access, message, refused, send, session, summary
 
-from imsim.core import frames
+from imsim.core import backbone, frames
 from imsim.core.gateway import CHANGES, READS
 from imsim.core.limits import CURSORS
 from imsim.core.model import Code, Scene
@@ -66,13 +66,13 @@ def test_every_frame_in_every_state(access, frame, state):
     if state >= 2:
         access.machine.authenticated(1, "bob", None, 0.0)
     if state >= 3:
-        access.from_router(frames.Attached(1, session("bob", gateway="g7")))
+        access.from_router(backbone.Attached(1, session("bob", gateway="g7")))
     access.port.take()
     access.receive(frame)
     calls = access.port.take()
     expected = EXPECTED[frame.op][state]
     if expected is BAD:
-        detach = [("to_user", "bob", frames.Detach(session("bob", gateway="g7")))] if state == 3 else []
+        detach = [("to_user", "bob", backbone.Detach(session("bob", gateway="g7")))] if state == 3 else []
         assert summary(calls) == refused(Code.BAD_REQUEST) + detach
         access.receive(frames.Ping())
         assert access.port.take() == []  # gone
@@ -105,9 +105,9 @@ def test_a_login_from_start_to_end(access):
     access.receive(frames.Login("token", "d3", "phone", "x1", 4))
     assert access.port.take() == [("authenticate", (1, "token"))]
     access.machine.authenticated(1, "bob", None, 2.0, 900.0)
-    attach = frames.Attach("bob", "d3", "g7", 1, "phone", 900.0, "x1", 4)
+    attach = backbone.Attach("bob", "d3", "g7", 1, "phone", 900.0, "x1", 4)
     assert access.port.take() == [("to_user", ("bob", attach))]
-    access.from_router(frames.Attached(1, session("bob", "d3", 5, "g7", 1)))
+    access.from_router(backbone.Attached(1, session("bob", "d3", 5, "g7", 1)))
     assert access.port.take() == [("send", (1, frames.LoggedIn("bob", "d3", 1_002_000, 75.0)))]
 
 
@@ -170,7 +170,7 @@ def test_a_session_that_could_not_be_made_ends_the_connection(access):
     access.receive(frames.Login("token", "d0"))
     access.machine.authenticated(1, "bob", None, 0.0)
     access.port.take()
-    access.from_router(frames.Attached(1, None, Code.UNAVAILABLE))
+    access.from_router(backbone.Attached(1, None, Code.UNAVAILABLE))
     assert summary(access.port.take()) == refused(Code.UNAVAILABLE)
 
 
@@ -181,9 +181,9 @@ def test_a_session_for_a_connection_that_is_gone_is_given_back(access):
     access.machine.disconnected(1, 0.0)
     access.port.take()
     one = session("bob", gateway="g7")
-    access.from_router(frames.Attached(1, one))
-    assert access.port.take() == [("to_user", ("bob", frames.Detach(one)))]
-    access.from_router(frames.Attached(1, None, Code.UNAVAILABLE))
+    access.from_router(backbone.Attached(1, one))
+    assert access.port.take() == [("to_user", ("bob", backbone.Detach(one)))]
+    access.from_router(backbone.Attached(1, None, Code.UNAVAILABLE))
     assert access.port.take() == []
 
 
@@ -208,14 +208,14 @@ def test_a_send_goes_to_the_conversation_that_its_user_means(access, scene, to, 
     one = access.live()
     frame = frames.Send("1", scene, to, "text")
     access.receive(frame)
-    assert access.port.take() == [("to_conversation", (frames.Up(one, frame, id),))]
+    assert access.port.take() == [("to_conversation", (backbone.Up(one, frame, id),))]
 
 
 @pytest.mark.parametrize("frame", [frames.Read(AB, 1), frames.Sync({AB: 1})], ids=lambda frame: frame.op)
 def test_what_is_the_users_own_goes_to_its_user(access, frame):
     one = access.live()
     access.receive(frame)
-    assert access.port.take() == [("to_user", ("bob", frames.Up(one, frame, "")))]
+    assert access.port.take() == [("to_user", ("bob", backbone.Up(one, frame, "")))]
 
 
 @pytest.mark.parametrize("field", ["content", "custom"])
@@ -372,7 +372,7 @@ def test_a_custom_that_is_too_large_is_rejected_with_its_number():
 
 def test_what_is_not_a_push_is_sent_once(access):
     one = access.live()
-    access.from_router(frames.Down((one,), frames.Stored("1", AB, "id", 1, 5)))
+    access.from_router(backbone.Down((one,), frames.Stored("1", AB, "id", 1, 5)))
     assert access.sent() == [(1, frames.Stored("1", AB, "id", 1, 5))]
     access.advance(60)
     assert access.sent() == []
@@ -383,8 +383,8 @@ def test_what_comes_down_for_another_session_goes_nowhere(access, epoch):
     one = access.live(epoch=2)
     stale = one._replace(epoch=epoch)
     access.push(stale)
-    access.from_router(frames.Down((stale, one._replace(connection=9)), frames.Pong()))
-    access.from_router(frames.Kick(stale, Code.REPLACED))
+    access.from_router(backbone.Down((stale, one._replace(connection=9)), frames.Pong()))
+    access.from_router(backbone.Kick(stale, Code.REPLACED))
     assert access.port.take() == []
 
 
@@ -398,8 +398,8 @@ def test_nothing_comes_down_before_the_session_is_known(access):
 
 def test_a_kick_ends_the_connection_with_its_code(access):
     one = access.live()
-    access.from_router(frames.Kick(one, Code.REPLACED))
-    assert summary(access.port.take()) == [*refused(Code.REPLACED), ("to_user", "bob", frames.Detach(one))]
+    access.from_router(backbone.Kick(one, Code.REPLACED))
+    assert summary(access.port.take()) == [*refused(Code.REPLACED), ("to_user", "bob", backbone.Detach(one))]
 
 
 # --- ends -----------------------------------------------------------------------------------------------------------
@@ -410,7 +410,7 @@ def test_silence_ends_a_connection(access):
     access.advance(74.9)
     assert access.port.take() == []
     access.advance(0.1)
-    assert summary(access.port.take()) == [*refused(Code.HEARTBEAT), ("to_user", "bob", frames.Detach(one))]
+    assert summary(access.port.take()) == [*refused(Code.HEARTBEAT), ("to_user", "bob", backbone.Detach(one))]
     assert access.machine.next_deadline() is None
 
 
@@ -437,7 +437,7 @@ def test_a_lost_connection_is_reported_once(access):
     one = access.live()
     for _ in range(2):
         access.machine.disconnected(1, 0.0)
-    assert access.port.take() == [("to_user", ("bob", frames.Detach(one)))]
+    assert access.port.take() == [("to_user", ("bob", backbone.Detach(one)))]
     assert access.machine.next_deadline() is None
 
 
@@ -453,7 +453,7 @@ def test_the_shell_can_refuse_a_connection(access):
     access.machine.refuse(1, Code.BAD_FRAME, "not JSON")
     calls = access.port.take()
     assert calls[0] == ("send", (1, frames.Refused(Code.BAD_FRAME, False, "not JSON")))
-    assert summary(calls) == [*refused(Code.BAD_FRAME), ("to_user", "bob", frames.Detach(one))]
+    assert summary(calls) == [*refused(Code.BAD_FRAME), ("to_user", "bob", backbone.Detach(one))]
     access.machine.refuse(1, Code.BAD_FRAME, "not JSON")
     assert access.port.take() == []
 
@@ -601,7 +601,7 @@ def test_syncs_have_a_limit_of_their_own_and_acknowledge_all_the_same():
     one = access.live()
     access.receive(send("1"))
     access.receive(frames.Sync({}, number=1))
-    access.from_router(frames.Down((one,), frames.Resync()))
+    access.from_router(backbone.Down((one,), frames.Resync()))
     access.port.take()
     access.receive(frames.Sync({}, number=2, resync=1))
     ((method, (_, frame)),) = access.port.take()
@@ -698,7 +698,7 @@ def test_what_a_device_has_got_of_a_p2p_conversation_goes_to_its_user_if_somebod
     access.port.take()
     for id in (AB, TEAM, "p2pish:x"):
         access.receive(frames.Delivered(id, 1))
-    assert access.port.take() == [("to_user", ("bob", frames.Up(one, frames.Delivered(AB, 1), "")))]
+    assert access.port.take() == [("to_user", ("bob", backbone.Up(one, frames.Delivered(AB, 1), "")))]
     access.advance(10)
     assert access.pushed() == []  # it is an acknowledgement all the same
 
@@ -714,7 +714,7 @@ def ups(access):
     for method, arguments in access.port.take():
         if method == "to_conversation":
             found.append((arguments[0].frame, arguments[0].conversation_id))
-        elif method == "to_user" and isinstance(arguments[1], frames.Up):
+        elif method == "to_user" and isinstance(arguments[1], backbone.Up):
             found.append((arguments[1].frame, arguments[0]))
     return found
 
@@ -732,8 +732,8 @@ def test_a_room_is_left_that_was_full_at_the_first_attempt_and_not_at_the_second
     one = access.live()
     for _ in range(2):
         access.receive(frames.Enter("lounge"))
-    access.from_router(frames.Down((one,), frames.Rejected("enter", "lounge", Code.TOO_LARGE)))
-    access.from_router(frames.Down((one,), frames.Entered("lounge", 2, [])))
+    access.from_router(backbone.Down((one,), frames.Rejected("enter", "lounge", Code.TOO_LARGE)))
+    access.from_router(backbone.Down((one,), frames.Entered("lounge", 2, [])))
     access.port.take()
     access.machine.disconnected(1, 0.0)
     assert ups(access) == [(frames.Leave("lounge"), LOUNGE)]
@@ -847,7 +847,7 @@ def test_a_connection_has_only_so_many_reads_under_way(access, frame, answer):
     ((to, rejected),) = access.sent()
     assert (to, rejected.request, rejected.ref, rejected.number) == (1, frame.op, frame.ref, 5)
     assert (rejected.code, rejected.retry_after) == (Code.RATE_LIMITED, 1.0)
-    access.from_router(frames.Down((one,), answer))
+    access.from_router(backbone.Down((one,), answer))
     access.port.take()
     access.receive(frame)
     access.receive(frame)
@@ -860,7 +860,7 @@ def test_what_is_no_answer_to_a_read_makes_no_room_and_other_requests_are_not_co
         access.receive(READ[0])
     access.push(one)
     for frame in (frames.Done("read", AB), frames.Rejected("read", AB, Code.UNAVAILABLE)):
-        access.from_router(frames.Down((one,), frame))
+        access.from_router(backbone.Down((one,), frame))
     access.port.take()
     access.receive(frames.Read(AB, 1))
     access.receive(READ[0])
@@ -901,7 +901,7 @@ def test_changes_under_way_are_bounded_apart_from_reads(access):
     access.receive(frames.History(AB, 1, 2))
     assert passed_on(access) == 1
     for answer in (frames.Done("read", AB, 5), frames.Rejected("set_conversation", AB, Code.UNAVAILABLE, number=5)):
-        access.from_router(frames.Down((one,), answer))
+        access.from_router(backbone.Down((one,), answer))
         access.port.take()
         access.receive(changes[0])
         assert passed_on(access) == 1
@@ -924,7 +924,7 @@ def test_a_room_that_refuses_takes_no_place():
     access = Access(rooms=1)
     one = access.live()
     access.receive(frames.Enter("full"))
-    access.from_router(frames.Down((one,), frames.Rejected("enter", "full", Code.TOO_LARGE)))
+    access.from_router(backbone.Down((one,), frames.Rejected("enter", "full", Code.TOO_LARGE)))
     access.port.take()
     access.receive(frames.Enter("other"))
     assert [frame.name for frame, _ in ups(access)] == ["other"]
@@ -943,7 +943,7 @@ def test_a_room_that_takes_who_is_gone_for_present_is_told_so(access, late):
     one = access.live()
     access.machine.disconnected(1, 0.0)
     access.port.take()
-    access.from_router(frames.Down((one,), late))
+    access.from_router(backbone.Down((one,), late))
     assert ups(access) == [(frames.Leave("lounge"), LOUNGE)]
-    access.from_router(frames.Down((one,), frames.Push(message(1))))
+    access.from_router(backbone.Down((one,), frames.Push(message(1))))
     assert ups(access) == []

@@ -15,6 +15,7 @@ from imsim.core.model import (
     group_id,
     p2p_id,
     p2p_members,
+    same_body,
 )
 
 names = st.text("abz019_.@+-", min_size=1, max_size=64)
@@ -72,11 +73,11 @@ def test_only_notifications_do_not_count():
     ("field", "value"), [("content", "other"), ("type", "image"), ("file", {"url": "x"}), ("custom", "{}")]
 )
 def test_a_body_is_what_the_sender_wrote(field, value):
-    assert not message().same_body(message(**{field: value}))
+    assert not same_body(message(), message(**{field: value}))
 
 
 def test_what_the_server_adds_is_not_the_body():
-    assert message(1).same_body(message(2, content="text 1", time=5, resend=True))
+    assert same_body(message(1), message(2, content="text 1", time=5, resend=True))
 
 
 def test_which_ends_of_a_connection_lead_to_a_reconnect():

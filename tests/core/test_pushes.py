@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from core.builders import AB, TEAM, Access, place, refused, summary
 
-from imsim.core import events, frames
+from imsim.core import backbone, events, frames
 from imsim.core.model import Code, Scene
 
 LOUNGE = "chatroom:lounge"
@@ -93,7 +93,7 @@ def test_a_slow_reader_is_cut_off_and_told_to_come_back():
         access.push(one, seq=seq)
     access.port.take()
     access.push(one, seq=4)
-    assert summary(access.port.take()) == [*refused(Code.SLOW_READER), ("to_user", "bob", frames.Detach(one))]
+    assert summary(access.port.take()) == [*refused(Code.SLOW_READER), ("to_user", "bob", backbone.Detach(one))]
     assert access.machine.next_deadline() is None
 
 
@@ -124,7 +124,7 @@ def told(access):
 
 
 def tell(access, one, version, conversation=AB):
-    access.from_router(frames.Down((one,), frames.Placed(place(version, conversation=conversation))))
+    access.from_router(backbone.Down((one,), frames.Placed(place(version, conversation=conversation))))
 
 
 def test_a_place_is_told_until_it_is_noted(access):
@@ -186,7 +186,7 @@ def test_places_count_as_pushes_for_the_bound():
 
 
 def notify(access, seq, *sessions, conversation=AB):
-    access.from_router(frames.Down(sessions, frames.Notify(conversation, seq)))
+    access.from_router(backbone.Down(sessions, frames.Notify(conversation, seq)))
 
 
 def notices(access):
@@ -236,7 +236,7 @@ def test_notices_of_many_conversations_are_bounded_and_those_of_one_are_not():
     notify(access, 1, one, conversation=TEAM)
     access.port.take()
     notify(access, 1, one, conversation="group:other")
-    assert summary(access.port.take()) == [*refused(Code.SLOW_READER), ("to_user", "bob", frames.Detach(one))]
+    assert summary(access.port.take()) == [*refused(Code.SLOW_READER), ("to_user", "bob", backbone.Detach(one))]
     assert access.machine.next_deadline() is None
 
 
@@ -253,7 +253,7 @@ def test_a_notice_and_a_place_of_a_conversation_do_not_take_each_others_place(ac
 
 
 def resync(access, *sessions):
-    access.from_router(frames.Down(sessions, frames.Resync()))
+    access.from_router(backbone.Down(sessions, frames.Resync()))
 
 
 def resyncs(access):
@@ -266,7 +266,7 @@ def test_a_resync_is_repeated_until_a_sync_has_its_number(access):
     access.advance(2)
     assert resyncs(access) == [(1, 1), (1, 1)]
     access.receive(frames.Sync({}))  # was on its way already: it may have looked too early
-    assert access.port.take() == [("to_user", ("bob", frames.Up(one, frames.Sync({}), "")))]
+    assert access.port.take() == [("to_user", ("bob", backbone.Up(one, frames.Sync({}), "")))]
     access.advance(4)
     assert resyncs(access) == [(1, 1)]
     access.receive(frames.Sync({}, resync=1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from core.builders import AB, TEAM, Registry, entry, failed, message, open_log, place, session
 
-from imsim.core import frames, storage
+from imsim.core import backbone, frames, storage
 from imsim.core.memory import MemoryStorage
 from imsim.core.model import Code, MessageType
 from imsim.core.policies import Policies
@@ -20,7 +20,7 @@ def registry():
 
 
 def up(one, frame):
-    return frames.Up(one, frame, "")
+    return backbone.Up(one, frame, "")
 
 
 def placed(registry):
@@ -69,7 +69,7 @@ def test_epochs_grow_across_restarts(registry):
 
 def test_epochs_grow_across_log_outs(registry):
     first = registry.login("bob")
-    registry.receive(frames.Detach(first))
+    registry.receive(backbone.Detach(first))
     assert registry.login("bob").epoch > first.epoch
 
 
@@ -78,8 +78,8 @@ def test_the_same_device_replaces_itself_and_the_old_gateway_is_told(registry):
     registry.told.clear()
     new = registry.login("bob", "d0", gateway="g1", connection=1)
     assert registry.told == [
-        ("g0", frames.Kick(old, Code.REPLACED)),
-        ("g1", frames.Attached(1, new)),
+        ("g0", backbone.Kick(old, Code.REPLACED)),
+        ("g1", backbone.Attached(1, new)),
     ]
     registry.take()
     registry.deliver(message(2))
@@ -89,7 +89,7 @@ def test_the_same_device_replaces_itself_and_the_old_gateway_is_told(registry):
 def test_another_device_replaces_nobody(registry):
     registry.login("bob", "d0")
     registry.login("bob", "d1", connection=2)
-    assert not [frame for _, frame in registry.told if isinstance(frame, frames.Kick)]
+    assert not [frame for _, frame in registry.told if isinstance(frame, backbone.Kick)]
 
 
 def test_two_logins_of_one_device_while_its_user_is_being_opened(registry):
@@ -98,21 +98,21 @@ def test_two_logins_of_one_device_while_its_user_is_being_opened(registry):
     assert len(registry.asked) == 1
     registry.answer()
     kinds = [type(frame) for _, frame in registry.told]
-    assert kinds == [frames.Attached, frames.Kick, frames.Attached]
+    assert kinds == [backbone.Attached, backbone.Kick, backbone.Attached]
     assert registry.told[2][1].session.epoch > registry.told[0][1].session.epoch
 
 
 def test_a_stale_detach_is_ignored(registry):
     old = registry.login("bob", connection=1)
     new = registry.login("bob", connection=2)
-    registry.receive(frames.Detach(old))
+    registry.receive(backbone.Detach(old))
     registry.take()
     registry.deliver(message(2))
     assert [to for to, _ in registry.take(frames.Push)] == [new]
 
 
 def test_a_detached_session_gets_no_more_pushes(registry):
-    registry.receive(frames.Detach(registry.login("bob", "d0")))
+    registry.receive(backbone.Detach(registry.login("bob", "d0")))
     registry.take()
     registry.deliver(message(2))
     assert registry.told == []
@@ -120,9 +120,9 @@ def test_a_detached_session_gets_no_more_pushes(registry):
 
 def test_a_user_without_sessions_costs_nothing(registry):
     one, other = registry.login("bob", "d0"), registry.login("bob", "d1", connection=2)
-    registry.receive(frames.Detach(one))
+    registry.receive(backbone.Detach(one))
     assert "bob" in registry.machine._users
-    registry.receive(frames.Detach(other))
+    registry.receive(backbone.Detach(other))
     assert registry.machine._users == {}
     assert registry.machine.next_deadline() is None
 
@@ -139,7 +139,7 @@ def test_frames_of_a_replaced_session_do_nothing(registry):
 
 def test_frames_of_a_session_that_a_crash_has_ended_do_nothing(registry):
     registry.receive(up(session("bob"), frames.Sync({})))
-    registry.receive(frames.Detach(session("bob")))
+    registry.receive(backbone.Detach(session("bob")))
     assert not registry.asked
     assert registry.told == []
 
@@ -153,9 +153,9 @@ def attach(registry, connection, instance, attempt):
     return [(type(frame), getattr(frame, "code", None)) for frame in registry.take()]
 
 
-IN = (frames.Attached, None)
-OUT = (frames.Kick, Code.REPLACED)
-LATE = (frames.Attached, Code.REPLACED)
+IN = (backbone.Attached, None)
+OUT = (backbone.Kick, Code.REPLACED)
+LATE = (backbone.Attached, Code.REPLACED)
 
 
 def test_a_late_login_does_not_throw_out_the_one_that_overtook_it(registry):
@@ -165,7 +165,7 @@ def test_a_late_login_does_not_throw_out_the_one_that_overtook_it(registry):
     current = next(frame.session for _, frame in registry.told if getattr(frame, "connection", 0) == 2)
     registry.told.clear()
     registry.attach("bob", connection=1, instance="x", attempt=1)
-    assert registry.told == [("g0", frames.Attached(1, None, Code.REPLACED))]
+    assert registry.told == [("g0", backbone.Attached(1, None, Code.REPLACED))]
     registry.take()
     registry.deliver(message(2))
     assert [to for to, _ in registry.take(frames.Push) if to.user == "bob"] == [current]
@@ -197,7 +197,7 @@ def test_the_attempts_of_a_session_that_has_ended_do_not_count(registry):
     other = registry.login("bob", "d1")  # keeps bob open
     registry.attach("bob", connection=2, instance="x", attempt=2)
     (attached,) = [frame for frame in registry.take() if frame.connection == 2]
-    registry.receive(frames.Detach(attached.session))
+    registry.receive(backbone.Detach(attached.session))
     assert attach(registry, 3, "x", 1) == [IN]
     assert other.device == "d1"
 
@@ -250,7 +250,7 @@ def test_a_message_that_the_opening_saw_is_not_counted_twice(registry):
     registry.storage.execute(storage.Append(state.epoch, message(2), 0))
     registry.deliver(message(2))
     registry.answer()
-    one = next(f.session for _, f in registry.told if isinstance(f, frames.Attached))
+    one = next(f.session for _, f in registry.told if isinstance(f, backbone.Attached))
     assert unread(registry, one) == (0, 2)
 
 
@@ -259,7 +259,7 @@ def test_what_waits_for_an_opening_is_bounded(registry):
     for _ in range(_WAITING):
         registry.deliver(message(2), users=("bob",))
     registry.attach("bob", connection=2)
-    assert registry.told == [("g0", frames.Attached(2, None, Code.UNAVAILABLE))]
+    assert registry.told == [("g0", backbone.Attached(2, None, Code.UNAVAILABLE))]
     registry.told.clear()
     registry.answer()
     assert len(registry.pushes()) == _WAITING - 1  # the login's sync brings the others
@@ -378,23 +378,23 @@ def test_the_peer_is_told_of_the_reading_wherever_it_is(registry):
     registry.receive(up(one, frames.Read(AB, 1)))
     registry.answer()
     moved = place(1, peer_read_seq=1, peer_delivered_seq=1)
-    assert registry.told_users == [("alice", frames.PeerMoved("alice", moved))]
+    assert registry.told_users == [("alice", backbone.PeerMoved("alice", moved))]
 
 
 def test_a_device_hears_that_the_peer_has_read(registry):
     one = registry.login("alice")
     registry.take()
-    read = frames.PeerMoved("alice", place(1, peer_read_seq=1))
+    read = backbone.PeerMoved("alice", place(1, peer_read_seq=1))
     for _ in range(2):  # repeated, it is no news
         registry.receive(read)
-    registry.receive(frames.PeerMoved("bob", place(1)))  # who is away
+    registry.receive(backbone.PeerMoved("bob", place(1)))  # who is away
     assert registry.take() == [(one, frames.Placed(read.place))]
     assert set(registry.machine._users) == {"alice"}
 
 
 def test_what_the_peer_read_while_a_user_is_being_opened_is_told_once_it_is(registry):
     registry.attach("alice")
-    registry.receive(frames.PeerMoved("alice", place(1, peer_read_seq=1)))
+    registry.receive(backbone.PeerMoved("alice", place(1, peer_read_seq=1)))
     registry.answer()
     assert [frame.place.peer_read_seq for _, frame in registry.take(frames.Placed)] == [1]
 
@@ -511,7 +511,7 @@ def test_reading_a_conversation_that_one_does_not_have_is_refused(registry):
 def test_a_saved_place_of_a_user_who_has_left_is_told_to_nobody_but_the_peer(registry):
     one = registry.login("bob")
     registry.receive(up(one, frames.Read(AB, 1)))
-    registry.receive(frames.Detach(one))
+    registry.receive(backbone.Detach(one))
     registry.take()
     registry.answer()
     assert registry.take() == [(one, done())]  # which its gateway drops
@@ -587,9 +587,9 @@ def test_a_conversation_that_is_new_to_the_user_starts_at_nothing(two):
 
 @pytest.mark.parametrize(("seq", "told"), [(1, []), (0, []), (2, BOTH), (9, BOTH)])
 def test_a_writer_that_found_more_than_was_heard_of_sends_every_device_to_look(two, seq, told):
-    two.receive(frames.Opened(("bob", "carol"), AB, seq))
+    two.receive(backbone.Opened(("bob", "carol"), AB, seq))
     assert resynced(two) == told
-    two.receive(frames.Opened(("bob", "carol"), AB, seq))
+    two.receive(backbone.Opened(("bob", "carol"), AB, seq))
     assert resynced(two) == []
     two.deliver(message(max(seq, 1) + 1), users=("bob",))
     assert resynced(two) == []  # no jump: it is known to have been there
@@ -597,18 +597,18 @@ def test_a_writer_that_found_more_than_was_heard_of_sends_every_device_to_look(t
 
 
 def test_a_writer_tells_all_members_that_it_names(two):
-    two.receive(frames.Opened(("alice", "bob"), AB, 2))
+    two.receive(backbone.Opened(("alice", "bob"), AB, 2))
     assert resynced(two) == [("alice", "d0"), *BOTH]
-    two.receive(frames.Opened(("alice",), TEAM, 1))
+    two.receive(backbone.Opened(("alice",), TEAM, 1))
     assert resynced(two) == [("alice", "d0")]
 
 
 def test_who_is_being_opened_will_look_anyway(registry):
     registry.attach("bob")
-    registry.receive(frames.Opened(("bob",), AB, 5))
+    registry.receive(backbone.Opened(("bob",), AB, 5))
     assert registry.machine._users["bob"].places == {}
     registry.answer()
-    assert [type(frame) for _, frame in registry.told] == [frames.Attached]
+    assert [type(frame) for _, frame in registry.told] == [backbone.Attached]
 
 
 def test_a_sync_of_one_device_is_not_what_the_others_have_heard(two):
@@ -617,7 +617,7 @@ def test_a_sync_of_one_device_is_not_what_the_others_have_heard(two):
     one = two.login("bob", "d2", connection=5)
     two.take()
     assert [m.seq for m in sync(two, one)[0].messages] == [1, 2]
-    two.receive(frames.Opened(("bob",), AB, 2))
+    two.receive(backbone.Opened(("bob",), AB, 2))
     assert resynced(two) == [*BOTH, ("bob", "d2")]
 
 
@@ -655,7 +655,7 @@ def test_what_a_device_has_got_is_saved_and_the_peer_told(receipts):
     delivered(receipts, 1)
     assert list(receipts.asked) == [storage.SavePlace("bob", AB, delivered_seq=1)]
     receipts.answer()
-    assert receipts.told_users == [("alice", frames.PeerMoved("alice", place(1, peer_delivered_seq=1)))]
+    assert receipts.told_users == [("alice", backbone.PeerMoved("alice", place(1, peer_delivered_seq=1)))]
     assert receipts.told == []  # it is no news for bob, and nobody asked
 
 
@@ -714,7 +714,7 @@ def test_a_receipt_that_storage_has_no_place_for_tells_nobody(receipts):
 @pytest.mark.parametrize("result", [failed, None], ids=["failed", "saved"])
 def test_a_receipt_of_who_has_left_is_told_to_the_peer_at_most(receipts, result):
     delivered(receipts, 1)
-    receipts.receive(frames.Detach(receipts.bob))
+    receipts.receive(backbone.Detach(receipts.bob))
     receipts.answer(result=result)
     assert (receipts.told, len(receipts.told_users)) == ([], 0 if result else 1)
 
@@ -779,7 +779,7 @@ def test_a_range_that_cannot_be_had_is_refused(registry):
 def test_a_range_for_who_has_left_is_answered_to_the_session_that_asked(registry):
     one = registry.login("bob")
     registry.receive(up(one, frames.History(AB, 1, 1)))
-    registry.receive(frames.Detach(one))
+    registry.receive(backbone.Detach(one))
     registry.attach("bob", connection=2)  # and is being opened again
     registry.take()
     registry.answer()
@@ -885,7 +885,7 @@ def test_a_login_that_waits_outlives_another_gateways_loss(registry):
     registry.attach("bob", "d1", gateway="g2", connection=2)
     registry.machine.gateway_lost("g1", 0.0)
     registry.answer_all()
-    assert [frame.connection for frame in registry.take(frames.Attached)] == [2]
+    assert [frame.connection for frame in registry.take(backbone.Attached)] == [2]
 
 
 def test_when_a_router_is_back_every_device_looks_what_it_missed(registry):
@@ -912,7 +912,7 @@ def test_a_revocation_that_is_not_kept_yet_outlives_what_is_known_of_the_user(re
     registry.answer(result=lambda request: storage.Failed("full"))
     registry.attach("bob", issued_at=1.0)
     registry.answer_all()
-    assert [frame.code for frame in registry.take(frames.Attached)] == [Code.TOKEN_REVOKED]
+    assert [frame.code for frame in registry.take(backbone.Attached)] == [Code.TOKEN_REVOKED]
     registry.advance(registry.policies.storage_timeout)
     registry.answer_all()
     assert registry.machine._revoking == {}
@@ -988,15 +988,15 @@ def test_friends_are_told_who_comes_and_goes(registry):
     open_log(registry.storage, "alice", conversation="p2p:bob:carol")
     friendly = friends_of(registry)
     bob = friendly.login("bob")
-    assert friendly.told_users == [("alice", frames.Hint("alice", frames.Presence("bob", True), bob))]
+    assert friendly.told_users == [("alice", backbone.Hint("alice", frames.Presence("bob", True), bob))]
     friendly.told_users.clear()
     other = friendly.login("bob", "d1", connection=2)
-    assert friendly.told_users == [("alice", frames.Hint("alice", None, other))]  # it asks only
+    assert friendly.told_users == [("alice", backbone.Hint("alice", None, other))]  # it asks only
     friendly.told_users.clear()
-    friendly.receive(frames.Detach(bob))
+    friendly.receive(backbone.Detach(bob))
     assert friendly.told_users == []
-    friendly.receive(frames.Detach(other))
-    assert friendly.told_users == [("alice", frames.Hint("alice", frames.Presence("bob", False)))]
+    friendly.receive(backbone.Detach(other))
+    assert friendly.told_users == [("alice", backbone.Hint("alice", frames.Presence("bob", False)))]
 
 
 def test_friendship_follows_the_log(registry):
@@ -1004,22 +1004,22 @@ def test_friendship_follows_the_log(registry):
     bob = friendly.login("bob")
     friendly.deliver(entry(2, "friend_accept"))
     friendly.deliver(entry(2, "friend_accept"))
-    friendly.receive(frames.Detach(bob))
-    told = [("alice", frames.Hint("alice", frames.Presence("bob", online))) for online in (True, False)]
+    friendly.receive(backbone.Detach(bob))
+    told = [("alice", backbone.Hint("alice", frames.Presence("bob", online))) for online in (True, False)]
     assert friendly.told_users == told
     friendly.told_users.clear()
     bob = friendly.login("bob")
     friendly.deliver(entry(3, "friend_accept"))
     friendly.deliver(entry(4, "friend_delete"))
     friendly.told_users.clear()
-    friendly.receive(frames.Detach(bob))
+    friendly.receive(backbone.Detach(bob))
     assert friendly.told_users == []
 
 
 def test_presence_is_off_by_default(registry):
     bob = registry.login("bob")
     registry.deliver(entry(2, "friend_accept"))
-    registry.receive(frames.Detach(bob))
+    registry.receive(backbone.Detach(bob))
     assert registry.told_users == []
 
 
@@ -1033,21 +1033,21 @@ def test_a_hint_reaches_whom_it_is_for(registry):
     one = registry.login("bob")
     registry.login("bob", "d1", connection=2)
     news, typing = frames.Presence("alice", True), frames.IsTyping(AB)
-    assert hinted(registry, frames.Hint("bob", typing)) == [("bob", "d0", typing), ("bob", "d1", typing)]
-    assert hinted(registry, frames.Hint("bob", news, tells=one)) == [("bob", "d0", news)]
-    assert hinted(registry, frames.Hint("carol", news)) == []
+    assert hinted(registry, backbone.Hint("bob", typing)) == [("bob", "d0", typing), ("bob", "d1", typing)]
+    assert hinted(registry, backbone.Hint("bob", news, tells=one)) == [("bob", "d0", news)]
+    assert hinted(registry, backbone.Hint("carol", news)) == []
     assert registry.told_users == []
     alice = session("alice", epoch=9)
-    assert len(hinted(registry, frames.Hint("bob", news, asks=alice))) == 2
-    assert registry.told_users == [("alice", frames.Hint("alice", frames.Presence("bob", True), tells=alice))]
+    assert len(hinted(registry, backbone.Hint("bob", news, asks=alice))) == 2
+    assert registry.told_users == [("alice", backbone.Hint("alice", frames.Presence("bob", True), tells=alice))]
 
 
 def test_who_is_blocked_is_not_seen_writing(registry):
     registry.storage.execute(storage.SavePlace("bob", AB, blocked=True))
     registry.login("bob")
     other = frames.IsTyping("p2p:bob:carol")
-    assert hinted(registry, frames.Hint("bob", frames.IsTyping(AB))) == []
-    assert hinted(registry, frames.Hint("bob", other)) == [("bob", "d0", other)]
+    assert hinted(registry, backbone.Hint("bob", frames.IsTyping(AB))) == []
+    assert hinted(registry, backbone.Hint("bob", other)) == [("bob", "d0", other)]
 
 
 def test_a_blocked_place_is_told_to_the_users_devices_only(registry):
@@ -1080,7 +1080,7 @@ def test_typing_goes_to_the_other_user_of_ones_own_conversation(registry):
     bob = registry.login("bob")
     for id in (AB, "p2p:alice:carol", "p2p:bob:carol", TEAM, "nonsense"):
         registry.receive(up(bob, frames.Typing(id)))
-    assert registry.told_users == [("alice", frames.Hint("alice", frames.IsTyping(AB)))]
+    assert registry.told_users == [("alice", backbone.Hint("alice", frames.IsTyping(AB)))]
 
 
 def test_who_was_never_there_has_not_gone(registry):
@@ -1090,7 +1090,7 @@ def test_who_was_never_there_has_not_gone(registry):
     friendly._collect()
     friendly.attach("bob", issued_at=1.0)
     friendly.answer_all()
-    assert [frame.code for frame in friendly.take(frames.Attached)] == [Code.TOKEN_REVOKED]
+    assert [frame.code for frame in friendly.take(backbone.Attached)] == [Code.TOKEN_REVOKED]
     assert friendly.told_users == []
     assert friendly.machine._users == {}
 
@@ -1102,8 +1102,8 @@ def test_whose_tokens_are_revoked_has_gone_and_is_forgotten(registry):
     friendly.told_users.clear()
     friendly.machine.revoke("bob", 5.0, 0.0)
     friendly._collect()
-    friendly.receive(frames.Detach(bob))  # as the gateway answers the kick
-    assert friendly.told_users == [("alice", frames.Hint("alice", frames.Presence("bob", False)))]
+    friendly.receive(backbone.Detach(bob))  # as the gateway answers the kick
+    assert friendly.told_users == [("alice", backbone.Hint("alice", frames.Presence("bob", False)))]
     assert friendly.machine._users == {}
 
 
@@ -1115,8 +1115,8 @@ def test_news_beyond_the_budget_wait_and_only_the_last_is_told(registry):
         news, friendly.told_users = friendly.told_users, []
         return [(to, hint.frame.online) for to, hint in news if hint.frame is not None]
 
-    friendly.receive(frames.Detach(friendly.login("bob")))
-    friendly.receive(frames.Detach(friendly.login("bob")))
+    friendly.receive(backbone.Detach(friendly.login("bob")))
+    friendly.receive(backbone.Detach(friendly.login("bob")))
     assert told() == [("alice", True)]
     assert friendly.machine._users == {}  # whoever is away waits for nothing in memory
     friendly.advance(1.9)
@@ -1150,7 +1150,7 @@ def test_a_revocation_that_storage_does_not_answer_is_asked_again_until_it_does(
 def test_logins_of_devices_that_are_gone_are_forgotten(registry):
     registry.login("bob")
     for connection in range(2, 5):
-        registry.receive(frames.Detach(registry.login("bob", f"web-{connection}", connection=connection)))
+        registry.receive(backbone.Detach(registry.login("bob", f"web-{connection}", connection=connection)))
     bob = registry.machine._users["bob"]
     assert bob.logins.keys() == bob.sessions.keys() == {"d0"}
 

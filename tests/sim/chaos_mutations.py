@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from imsim.core import (
     amendments,
+    backbone,
     catchup,
     changes,
     chatrooms,
@@ -153,7 +154,7 @@ def kicked_session_lives_on(patch):
     receive = gateway.Gateway.receive_from_router
 
     def deaf(self, frame, now):
-        if not isinstance(frame, frames.Kick):
+        if not isinstance(frame, backbone.Kick):
             receive(self, frame, now)
 
     patch.setattr(gateway.Gateway, "receive_from_router", deaf)
@@ -472,7 +473,7 @@ def receipt_not_told(patch):
     handle = users.Users._handle
 
     def deaf(self, user, frame, now):
-        if not isinstance(frame, frames.PeerMoved):
+        if not isinstance(frame, backbone.PeerMoved):
             handle(self, user, frame, now)
 
     patch.setattr(users.Users, "_handle", deaf)
@@ -1174,7 +1175,7 @@ def connection_ends_unreported(patch):
         session, connection.session = connection.session, None
         forget(self, connection)
         for room in sorted(connection.rooms):
-            self._port.to_conversation(frames.Up(session, frames.Leave(room.partition(":")[2]), room))
+            self._port.to_conversation(backbone.Up(session, frames.Leave(room.partition(":")[2]), room))
 
     patch.setattr(gateway.Gateway, "_forget", silently)
 

@@ -269,7 +269,8 @@ def _imports(name: str) -> set[str]:
     }
 
 
-def test_the_ledger_knows_the_frames_and_nothing_else_of_the_core():
+def test_the_ledger_knows_the_protocol_and_nothing_else_of_the_core():
+    """Nor what machines tell each other on the backbone: they may have got it wrong."""
     assert _imports("rules.py") == {"imsim.core.model"}
     assert _imports("ledger.py") == {"imsim.core.frames", "imsim.core.model", "imsim.sim.chaos.rules"}
 

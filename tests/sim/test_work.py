@@ -9,7 +9,7 @@ import pytest
 from run_rows import delivery_seconds
 
 import imsim
-from imsim.core import frames, storage
+from imsim.core import backbone, frames, storage
 from imsim.core.model import Message, Scene, Session
 from imsim.scenario import Scenario, plan
 from imsim.sim import World
@@ -30,6 +30,7 @@ CONSTANT = 2 * 0.001 + 4 * 0.002 + 0.0001
 
 # --- the part for each byte -----------------------------------------------------------------------------------------
 
+ANN = Session("ann", "d", 1, "g0", 1)
 MESSAGE = Message("p2p:ann:bob", 1, "", "0", Scene.P2P, "text", "ann", "bob", 0, "grüß", None, '"x"')
 
 
@@ -43,9 +44,9 @@ def test_bytes_are_those_of_the_content_the_attachment_and_custom():
     [
         (MESSAGE, 1),
         (frames.Push(MESSAGE), 1),
-        (frames.Deliver(("bob",), MESSAGE), 1),
-        (frames.Down((), frames.Push(MESSAGE)), 1),
-        (frames.Up(Session("ann", "d", 1, "g0", 1), frames.Send("0", Scene.P2P, "bob", "123456789"), "p2p:ann:bob"), 1),
+        (backbone.Deliver(("bob",), MESSAGE), 1),
+        (backbone.Down((), frames.Push(MESSAGE)), 1),
+        (backbone.Up(ANN, frames.Send("0", Scene.P2P, "bob", "123456789"), "p2p:ann:bob"), 1),
         (frames.SyncDone([MESSAGE, MESSAGE], {}, [], 0), 2),
         (storage.Append(1, MESSAGE, 0), 1),
         (storage.MissedPage([MESSAGE] * 3, {}, False), 3),

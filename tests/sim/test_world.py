@@ -16,7 +16,7 @@ from mixed_workload import SCENARIO, check_storage
 from run_rows import delivery_seconds
 
 import imsim
-from imsim.core import events, frames, gateway
+from imsim.core import backbone, events, frames, gateway
 from imsim.core.gateway import Gateway
 from imsim.core.model import Code, Message, Scene
 from imsim.core.pushes import Pushes
@@ -112,7 +112,7 @@ class Forgetful:
             return push(pushes, frame, now)
 
         def watch(gateway, frame, now):
-            if isinstance(frame, frames.Down) and isinstance(frame.frame, frames.Stored):
+            if isinstance(frame, backbone.Down) and isinstance(frame.frame, frames.Stored):
                 for session in frame.sessions:
                     self.reach(session.user, frame.frame.conversation_id, frame.frame.seq)
             receive(gateway, frame, now)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
-from imsim.core import events, frames, storage
+from imsim.core import backbone, events, frames, storage
 from imsim.core.model import Code, Flow, Route, Scene, is_chatroom
 from imsim.sim.chaos.faults import KINDS
 from imsim.sim.chaos.workload import ATTACHMENTS, CONFLICTS
@@ -407,7 +407,7 @@ class _Reader:
     def _received(self, node: str, frame: object) -> None:
         seen = self.seen
         self._latest[node] = frame
-        if isinstance(frame, frames.Up) and isinstance(frame.frame, frames.Send) and node.startswith("r"):
+        if isinstance(frame, backbone.Up) and isinstance(frame.frame, frames.Send) and node.startswith("r"):
             place = (node, frame.session.user, frame.session.device)
             seen["stale session"] += frame.session.epoch < self._epochs.get(place, 0)
             self._epochs[place] = max(frame.session.epoch, self._epochs.get(place, 0))
@@ -447,7 +447,7 @@ class _Reader:
                 and frame.last == self._recalled.seq - 1
             )
         if isinstance(frame, frames.Rejected) and frame.code == Code.RATE_LIMITED:  # by the gateway, or by a writer
-            seen["group had to wait" if self._has_got(node, frames.Down) else "user had to wait"] += 1
+            seen["group had to wait" if self._has_got(node, backbone.Down) else "user had to wait"] += 1
         elif isinstance(frame, frames.Read):
             seen["system messages read"] += frame.conversation_id.startswith(f"{Scene.SYSTEM}:")
             seen["read while offline"] += node not in self._ready and self._has_got(node, frames.SyncDone)
@@ -459,8 +459,8 @@ class _Reader:
             self._again("notified again", (peer, node, frame.op, frame.conversation_id), frame.seq)
         elif isinstance(frame, frames.Resync):
             self._again("resync repeated", (peer, node, frame.op, ""), frame.number)
-        elif isinstance(frame, frames.Down):
-            found = isinstance(frame.frame, frames.Resync) and isinstance(self._latest.get(node), frames.Opened)
+        elif isinstance(frame, backbone.Down):
+            found = isinstance(frame.frame, frames.Resync) and isinstance(self._latest.get(node), backbone.Opened)
             seen["found by a new writer"] += found
             if isinstance(frame.frame, frames.Stored):
                 self._let_out = (node, self._now, frame.frame.id_client)
@@ -471,10 +471,10 @@ class _Reader:
                 seen["conflict put off"] += refusal.code == Code.CONFLICT and refusal.ref == id_client
         elif isinstance(frame, frames.LoggedIn):
             self._told.pop((peer, node, frames.Resync.op, ""), None)
-        elif isinstance(frame, frames.Attached):
+        elif isinstance(frame, backbone.Attached):
             seen["old token refused"] += frame.code == Code.TOKEN_REVOKED
             seen["late login refused"] += frame.code == Code.REPLACED
-        elif isinstance(frame, frames.Kick):
+        elif isinstance(frame, backbone.Kick):
             self._kicked(node, peer, frame)
 
     @staticmethod
@@ -486,13 +486,13 @@ class _Reader:
         self.seen[situation] += self._told.get(told) == number
         self._told[told] = number
 
-    def _kicked(self, router: str, gateway: str, kick: frames.Kick) -> None:
+    def _kicked(self, router: str, gateway: str, kick: backbone.Kick) -> None:
         seen, latest = self.seen, self._latest.get(router)
         seen["revoked"] += kick.code == Code.TOKEN_REVOKED
-        if isinstance(latest, frames.Attach) and latest.user == kick.session.user:
+        if isinstance(latest, backbone.Attach) and latest.user == kick.session.user:
             seen["slot taken"] += kick.code == Code.KICKED
             seen["kicked across gateways"] += latest.gateway != gateway
-        elif isinstance(latest, frames.Up) and isinstance(latest.frame, frames.EndSession):
+        elif isinstance(latest, backbone.Up) and isinstance(latest.frame, frames.EndSession):
             seen["session ended by hand"] += kick.code == Code.KICKED
 
     def _has_got(self, node: str, kind: type) -> bool:

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-from imsim.core import events, frames, storage
+from imsim.core import backbone, events, frames, storage
 from imsim.core.model import Message, Scene, conversation_id, is_chatroom, p2p_id, p2p_members
 from imsim.sim.chaos.ledger import Key, Ledger, wish_of
 from imsim.sim.chaos.limits import Limits, Pages
@@ -104,7 +104,7 @@ class Evidence:
             else:
                 self.sessions.left_router(thing)
                 self._hints.left_router(thing)
-                if type(thing) is frames.Down:
+                if type(thing) is backbone.Down:
                     self._places.told(thing)
                     self._pages.told(thing)
                     self.rooms.told(thing)
@@ -114,12 +114,12 @@ class Evidence:
             elif node in self.world.routers:
                 self.sessions.reached_router(thing)
                 self.rooms.reached_router(thing)
-                if type(thing) is frames.Up:
+                if type(thing) is backbone.Up:
                     self._up(thing)
                     if type(thing.frame) is frames.Sync:
                         for conversation, seq in thing.frame.cursors.items():
                             self.ledger.was_heard(self.world.owners[thing.session.connection], conversation, seq)
-                elif type(thing) is frames.Attach:
+                elif type(thing) is backbone.Attach:
                     self._logins.arrived(thing)
             elif peer in self._users:
                 self.rooms.reached_gateway(peer, thing)
@@ -338,7 +338,7 @@ class Evidence:
 
     # --- sessions: who may act is decided by epochs, for as long as one writer lasts ---
 
-    def _up(self, up: frames.Up) -> None:
+    def _up(self, up: backbone.Up) -> None:
         session, frame = up.session, up.frame
         if type(frame) is frames.EndSession:
             self._logins.asked_to_end(session.user, frame.device)

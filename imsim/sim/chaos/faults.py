@@ -196,8 +196,8 @@ def _partition(world: ChaosWorld, fault: Fault) -> None:
         for channel in world.channels_between(*pair):
             channel.break_off()
             world.later(seconds, channel.mend, None)
-        world.backbone.lost(pair, min(fault.arguments["detect"], seconds))
-        world.later(seconds, world.backbone.back, pair)
+        world.outages.lost(pair, min(fault.arguments["detect"], seconds))
+        world.later(seconds, world.outages.back, pair)
 
 
 def _lag(world: ChaosWorld, fault: Fault) -> None:

@@ -1,6 +1,6 @@
 """What each user should see, worked out by brute force.
 
-It knows the frames and the words of the data model, and nothing else of the core: it is told what storage took in and
+It knows the protocol and the words of the data model, and nothing else of the core: it is told what storage took in and
 what went over the edges, keeps everything, and recounts from the start whenever it is asked. What may be said, and what
 follows from it, it knows by `rules` of its own.
 """

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from imsim.core import events, frames, storage
+from imsim.core import backbone, events, frames, storage
 from imsim.core.chatrooms import Chatrooms
 from imsim.core.client import Client
 from imsim.core.conversations import Conversations
@@ -273,8 +273,8 @@ class GatewayNode(Node):
         self.act(lambda now: self.machine.receive(connection.id, frame, now))
         self.world.crashes_on(self.name, frame.op, "passed on")
 
-    def from_router(self, frame: frames.ToGateway) -> None:
-        op = frame.frame.op if type(frame) is frames.Down else frame.op
+    def from_router(self, frame: backbone.ToGateway) -> None:
+        op = frame.frame.op if type(frame) is backbone.Down else frame.op
         if not self.up or self.world.crashes_on(self.name, op, "arrived"):
             return
         self.world.note(self.name, "<-", "", frame)
@@ -310,13 +310,13 @@ class GatewayNode(Node):
         name = user if code is None else None
         self.act(lambda now: machine.authenticated(connection, name, code, now, float(issued_at)))
 
-    def to_conversation(self, frame: frames.Up) -> None:
+    def to_conversation(self, frame: backbone.Up) -> None:
         self._to_router(self.world.router_of(frame.conversation_id), frame)
 
-    def to_user(self, user: str, frame: frames.ToUsers) -> None:
+    def to_user(self, user: str, frame: backbone.ToUsers) -> None:
         self._to_router(self.world.router_of(user), frame)
 
-    def _to_router(self, router: RouterNode, frame: frames.Up | frames.ToUsers) -> None:
+    def _to_router(self, router: RouterNode, frame: backbone.Up | backbone.ToUsers) -> None:
         self.world.note(self.name, "->", router.name, frame)
         self.world.channel(self.name, router.name).send(router.receive, frame)
 
@@ -334,7 +334,7 @@ class RouterNode(Node):
         super().__init__(world, name)
         self.lives = 0
         self.died: dict[int, float] = {}  # which life, and when
-        self._local: deque[frames.ToUsers] = deque()
+        self._local: deque[backbone.ToUsers] = deque()
         self.start()
 
     def start(self) -> None:
@@ -385,11 +385,11 @@ class RouterNode(Node):
             self.users.receive(self._local.popleft(), self.now)
         super()._after()
 
-    def receive(self, frame: frames.Up | frames.ToUsers) -> None:
+    def receive(self, frame: backbone.Up | backbone.ToUsers) -> None:
         if not self.up:
             return
         self.world.note(self.name, "<-", "", frame)
-        if type(frame) is frames.Up and frame.conversation_id:
+        if type(frame) is backbone.Up and frame.conversation_id:
             machine = self.chatrooms if is_chatroom(frame.conversation_id) else self.conversations
             self.act(lambda now: machine.receive(frame, now))
         else:
@@ -409,11 +409,11 @@ class RouterNode(Node):
         self.world.channel(self.name, "storage").send(self.world.storage.receive, (self, self.lives, asker, request))
         self.world.spring(self.name, request, "asked")
 
-    def to_gateway(self, gateway: str, frame: frames.ToGateway) -> None:
+    def to_gateway(self, gateway: str, frame: backbone.ToGateway) -> None:
         self.world.note(self.name, "->", gateway, frame)
         self.world.channel(self.name, gateway).send(self.world.gateways[gateway].from_router, frame)
 
-    def to_user(self, user: str, frame: frames.ToUsers) -> None:
+    def to_user(self, user: str, frame: backbone.ToUsers) -> None:
         router = self.world.router_of(user)
         self.world.note(self.name, "->", router.name, frame)
         if router is self:
@@ -421,7 +421,7 @@ class RouterNode(Node):
         else:
             self.world.channel(self.name, router.name).send(router.receive, frame)
 
-    def to_users(self, frame: frames.Deliver | frames.Opened) -> None:
+    def to_users(self, frame: backbone.Deliver | backbone.Opened) -> None:
         parts: dict[str, list[str]] = {}
         for user in frame.users:
             parts.setdefault(self.world.router_of(user).name, []).append(user)

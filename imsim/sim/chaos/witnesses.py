@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from imsim.core import events, frames, storage
+from imsim.core import backbone, events, frames, storage
 from imsim.core.model import Code, Message, Scene, conversation_id, is_chatroom, p2p_members
 from imsim.core.policies import Policies
 from imsim.sim.chaos.ledger import Ledger
@@ -37,7 +37,7 @@ class Places:
         self._found = found
         self._versions: dict[tuple[object, str], int] = {}  # (session, conversation) -> told
 
-    def told(self, down: frames.Down) -> None:
+    def told(self, down: backbone.Down) -> None:
         frame, ledger = down.frame, self._ledger
         if type(frame) is frames.Placed:
             places = [frame.place]
@@ -132,7 +132,7 @@ class Requests:
     def _is_as_sent(self, request: storage.SavePlace) -> bool:
         """Whether a device has asked for all of this; or nobody, and it only repeats marks."""
         settings, up = _settings(request), request.asked
-        if isinstance(up, frames.Up) and isinstance(up.frame, frames.SetConversation):
+        if isinstance(up, backbone.Up) and isinstance(up.frame, frames.SetConversation):
             sent = self._sent.get((self._owners[up.session.connection], request.conversation_id, up.frame.number))
             return sent is not None and settings == _settings(sent) and up.session.user == request.user
         return not settings.keys() - {"hidden_seq"}
@@ -142,7 +142,7 @@ class Requests:
         if not self._is_as_sent(request):
             self._found.append(("only_what_is_wished_is_set", f"{request.user} has not asked for {request}"))
         up = request.asked
-        if not isinstance(up, frames.Up) or not isinstance(up.frame, frames.SetConversation):
+        if not isinstance(up, backbone.Up) or not isinstance(up.frame, frames.SetConversation):
             return
         for instance, requests in self._pending.items():
             if instance.startswith(f"{request.user}/"):
@@ -323,7 +323,7 @@ class Logins:
         self._asked: dict[str, tuple[int, float]] = {}  # instance -> its last login: when, and its token's time
         self._ended: set[str] = set()  # instances
         self._refused: set[str] = set()  # instances whose token was not taken
-        self._arrived: dict[str, list[tuple[int, frames.Attach]]] = defaultdict(list)  # by user
+        self._arrived: dict[str, list[tuple[int, backbone.Attach]]] = defaultdict(list)  # by user
         self._ends: dict[str, list[tuple[int, str]]] = defaultdict(list)  # user -> the device that was to be ended
         self._revoked: dict[str, list[tuple[int, float]]] = defaultdict(list)  # user -> tokens issued before
 
@@ -332,7 +332,7 @@ class Logins:
         if instance in self._ended:
             self._found.append(("who_was_ended_stays_away", f"{instance} logged in by itself"))
 
-    def arrived(self, attach: frames.Attach) -> None:
+    def arrived(self, attach: backbone.Attach) -> None:
         self._arrived[attach.user].append((self._next(), attach))
 
     def asked_to_end(self, user: str, device: str) -> None:
@@ -371,7 +371,7 @@ class Logins:
             or any(at > since and self._takes_the_slot(attach, instance) for at, attach in self._arrived[user])
         )
 
-    def _takes_the_slot(self, attach: frames.Attach, instance: Instance) -> bool:
+    def _takes_the_slot(self, attach: backbone.Attach, instance: Instance) -> bool:
         slot = self._world.case.slot
         return attach.device != instance.device and slot(f"{attach.user}/{attach.device}") == slot(instance.key)
 

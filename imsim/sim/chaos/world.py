@@ -18,11 +18,11 @@ from imsim.core.uplink import State
 from imsim.scenario import Draws, Stream
 from imsim.sim.chaos import faults
 from imsim.sim.chaos.app import App
-from imsim.sim.chaos.backbone import Backbone
 from imsim.sim.chaos.case import PROBE, Case
 from imsim.sim.chaos.faults import Fault, Windows
 from imsim.sim.chaos.network import Channel, Connection
 from imsim.sim.chaos.nodes import GatewayNode, Instance, Node, RouterNode, StorageNode
+from imsim.sim.chaos.outages import Outages
 from imsim.sim.chaos.screen import Screen
 from imsim.sim.chaos.trace import Entry
 from imsim.sim.clock import Clock
@@ -73,7 +73,7 @@ class ChaosWorld:
         self.storage = StorageNode(self, Stream(self._links, 0))
         self.routers = {f"r{n}": RouterNode(self, f"r{n}") for n in range(case.routers)}
         self.gateways = {f"g{n}": GatewayNode(self, f"g{n}") for n in range(case.gateways)}
-        self.backbone = Backbone(self)
+        self.outages = Outages(self)
         self.apps = {key: App(self, key, number) for number, key in enumerate(case.devices, 1)}
         self._make_channels()
 
@@ -134,7 +134,7 @@ class ChaosWorld:
             windows.close_all()
         for channel in self._channels.values():
             channel.heal()
-        self.backbone.heal()
+        self.outages.heal()
         nodes: list[GatewayNode | RouterNode] = [*self.gateways.values(), *self.routers.values()]
         for node in nodes:
             self._restart(node)
@@ -354,7 +354,7 @@ class ChaosWorld:
                     channel.lose()
             seconds = fault.arguments["seconds"]
             for other in (*self.gateways, *self.routers):
-                self.backbone.lost((name, other), min(fault.arguments["detect"], seconds))
+                self.outages.lost((name, other), min(fault.arguments["detect"], seconds))
             self.later(seconds, self._restart, node)
 
     def _restart(self, node: GatewayNode | RouterNode) -> None:
@@ -362,7 +362,7 @@ class ChaosWorld:
             self.note(node.name, "start", "", None)
             node.start()
             for other in (*self.gateways, *self.routers):
-                self.backbone.back((node.name, other))
+                self.outages.back((node.name, other))
 
     def ambush(self, fault: Fault) -> None:
         self._ambushes.append(fault)

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from imsim.core import events, frames, storage
+from imsim.core import backbone, events, frames, storage
 from imsim.core.chatrooms import Chatrooms
 from imsim.core.conversations import Conversations
 from imsim.core.model import is_chatroom
@@ -47,7 +47,7 @@ class RouterNode(Machines):
         self._gateway_links = world.backend_links(("router", index), "gateway", topology.gateways)
         self._router_links = world.backend_links(("router", index), "router", topology.routers)
         self._storage_links = world.backend_links(("router", index), "storage", topology.storages)
-        self._local: deque[frames.ToUsers] = deque()
+        self._local: deque[backbone.ToUsers] = deque()
         self._asked_at_once: list[storage.Request] | None = None
         #: What each storage was asked and has not answered, by the request's identity; only where links can break.
         self._unanswered: list[dict[int, _Asked]] | None = None
@@ -135,11 +135,11 @@ class RouterNode(Machines):
             self.users.handle_timer(now)
             self._drain()
 
-    def receive(self, frame: frames.Up | frames.ToUsers) -> None:
+    def receive(self, frame: backbone.Up | backbone.ToUsers) -> None:
         if self.conversations is None or self.chatrooms is None or self.users is None:
             return
         now = self.clock.now
-        if type(frame) is frames.Up and frame.conversation_id:
+        if type(frame) is backbone.Up and frame.conversation_id:
             request = frame.frame
             intent = intent_of(request.id_client) if type(request) is frames.Send else None
             done = self.work.done(now, request.op, frame.conversation_id, intent, 0, request)
@@ -153,9 +153,9 @@ class RouterNode(Machines):
         self._drain()
         self.arm()
 
-    def _to_users(self, frame: frames.ToUsers, now: float) -> None:
+    def _to_users(self, frame: backbone.ToUsers, now: float) -> None:
         assert self.users is not None
-        if type(frame) is frames.Deliver and self.work.takes(frame.op):
+        if type(frame) is backbone.Deliver and self.work.takes(frame.op):
             message = frame.message
             numbers = [self.world.user_number(user) for user in frame.users]
             intent = intent_of(message.id_client)
@@ -206,11 +206,11 @@ class RouterNode(Machines):
             self._unanswered[node.index][id(request)] = (asker, request)
         self._storage_links[node.index].carry(self.now, node.receive, (self, asker, request))
 
-    def to_gateway(self, gateway: str, frame: frames.ToGateway) -> None:
+    def to_gateway(self, gateway: str, frame: backbone.ToGateway) -> None:
         index = int(gateway[1:])
         self._gateway_links[index].carry(self.now, self.world.gateways[index].from_router, frame)
 
-    def to_users(self, frame: frames.Deliver | frames.Opened) -> None:
+    def to_users(self, frame: backbone.Deliver | backbone.Opened) -> None:
         for index, users in self.world.by_router(frame.users):
             part = frame if len(users) == len(frame.users) else replace(frame, users=users)
             if index == self.index:
@@ -218,7 +218,7 @@ class RouterNode(Machines):
             else:
                 self._router_links[index].carry(self.now, self.world.routers[index].receive, part)
 
-    def to_user(self, user: str, frame: frames.ToUsers) -> None:
+    def to_user(self, user: str, frame: backbone.ToUsers) -> None:
         router = self.world.router_of(user)
         if router is self:
             self._local.append(frame)

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from imsim.sim.chaos.world import ChaosWorld
 
 
-class Backbone:
+class Outages:
     """A broken connection is noticed after a while by both ends, and at the latest when they connect again: there is
     never traffic over a new connection before both know that the old one is gone."""
 

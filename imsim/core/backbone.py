@@ -1,0 +1,140 @@
+"""What travels behind the gateways: frames between gateways and routers, and between the machines of routers.
+
+No client ever sees one. What a client asks for goes `Up` in the frame that it came in, and what it is to get comes
+`Down` in that frame to its gateway; of the rest, some is about sessions and some is what routers tell each other. A
+`Session` stands for the device that acts or is meant, and its epoch tells when it has been replaced.
+
+These are frames like those of the protocol (`frames`): slotted dataclasses, each with an `op`, made once and then read
+only. `Up` and `Down` have the op of what they carry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, get_args
+
+from imsim.core import frames
+from imsim.core.model import Code, Message, Place, Session
+
+
+@dataclass(slots=True)
+class Attach:
+    """gateway -> users: this authenticated device wants a session."""
+
+    op: ClassVar[str] = "attach"
+    user: str
+    device: str
+    gateway: str
+    connection: int
+    kind: str = ""
+    issued_at: float = 0.0  # wall time, seconds since 1970, of the token
+    instance: str = ""  # these two: of the login
+    attempt: int = 0
+
+
+@dataclass(slots=True)
+class Attached:
+    """users -> gateway: here is its session, or why there is none."""
+
+    op: ClassVar[str] = "attached"
+    connection: int
+    session: Session | None
+    code: Code | None = None
+    log: str = ""
+
+
+@dataclass(slots=True)
+class Detach:
+    """gateway -> users: the connection of this session is gone."""
+
+    op: ClassVar[str] = "detach"
+    session: Session
+
+
+@dataclass(slots=True)
+class Kick:
+    """users -> gateway: end this session's connection."""
+
+    op: ClassVar[str] = "kick"
+    session: Session
+    code: Code
+
+
+@dataclass(slots=True)
+class Up:
+    """gateway -> conversations or users: a client's frame. `conversation_id` is "" for those meant for users."""
+
+    session: Session
+    frame: frames.Routed
+    conversation_id: str
+
+    @property
+    def op(self) -> str:
+        return self.frame.op
+
+
+@dataclass(slots=True)
+class Down:
+    """conversations or users -> gateway: a frame for one device, or the same frame for several of one gateway."""
+
+    sessions: Sequence[Session]
+    frame: frames.ToClient
+
+    @property
+    def op(self) -> str:
+        return self.frame.op
+
+
+@dataclass(slots=True)
+class Deliver:
+    """conversations -> users: a stored message, for those `users` (all of one router). The device that sent it
+    (`origin`; None: the service itself) needs no push; `places` are the (user, place) that changed with the message, of
+    any users."""
+
+    op: ClassVar[str] = "deliver"
+    users: Sequence[str]
+    message: Message
+    origin: Session | None = None
+    places: Sequence[tuple[str, Place]] = ()
+
+
+@dataclass(slots=True)
+class Opened:
+    """conversations -> users: a new writer has found the log ending at `seq`. The one before it may have died before
+    it let out the last of what it had stored."""
+
+    op: ClassVar[str] = "opened"
+    users: Sequence[str]
+    conversation_id: str
+    seq: int
+
+
+@dataclass(slots=True)
+class PeerMoved:
+    """users -> users: the other user of a p2p conversation got or read something, which changed this user's place."""
+
+    op: ClassVar[str] = "peer_moved"
+    user: str
+    place: Place
+
+
+@dataclass(slots=True)
+class Hint:
+    """users -> users: something about another user that `user` may like to know, if online; `asks`: a device that would
+    like to be told whether `user` is; `tells`: the one device whom it is for (None: all of the user's)."""
+
+    op: ClassVar[str] = "hint"
+    user: str
+    frame: frames.IsTyping | frames.Presence | None
+    asks: Session | None = None
+    tells: Session | None = None
+
+
+ToUsers = Attach | Detach | Up | Deliver | Opened | PeerMoved | Hint
+ToGateway = Attached | Kick | Down
+
+# Where a router's service times can be charged, by op: it handles each frame that reaches it once.
+ROUTER_OPS = frozenset(
+    frame.op for frame in (Attach, Detach, Deliver, Opened, PeerMoved, Hint, *get_args(frames.Routed))
+)
