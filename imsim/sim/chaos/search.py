@@ -41,13 +41,18 @@ Broke = Callable[[int, str], None]
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of one case. `digest` stands for the whole trace: equal if and only if that is, byte for byte."""
+    """What became of one case."""
 
     case: Case
     violations: list[Violation]
     met: Counter[str]
-    digest: str
     trace: list[Entry]
+
+    @property
+    def digest(self) -> str:
+        """Stands for the whole trace: equal if and only if that is, byte for byte. Made when asked for: it takes nearly
+        as long as judging, and neither shrinking nor a test of what is found needs it."""
+        return digest(self.trace)
 
     def about(self, violation: Violation) -> list[Entry]:
         """What the trace has, until the violation was seen, about the message, the instance or the conversation that it
@@ -201,7 +206,7 @@ def _run(case: Case) -> Outcome:
         seen = met(world)
     except Exception:
         violations.append(judge_raises())
-    return Outcome(case, violations, seen, digest(world.trace), world.trace)
+    return Outcome(case, violations, seen, world.trace)
 
 
 def replay(seed: int, scenario: Scenario | None = None) -> Outcome:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from imsim.core.model import Message, Session
@@ -49,25 +50,42 @@ def _names_of(kind: type) -> tuple[str, ...]:
     return names
 
 
-def _whole(thing: Any, told: dict[int, str]) -> str:
-    """All that there is in it. `told`: the same of messages that were there before, by identity."""
+_PLAIN = frozenset({type(None), int, bool, float, str})
+_getters: dict[type, Callable[[Any], tuple[Any, ...]]] = {}
+
+
+def _values_of(thing: Any) -> tuple[Any, ...]:
+    """What stands in the fields of a dataclass, got by one call: a digest asks for a million of them."""
     kind = type(thing)
-    if thing is None or kind in (int, bool, float, str):
+    getter = _getters.get(kind)
+    if getter is None:
+        names = _names_of(kind)
+        several = attrgetter(*names) if len(names) > 1 else lambda one: tuple(getattr(one, name) for name in names)
+        getter = _getters[kind] = several
+    return getter(thing)
+
+
+def _whole(thing: Any, told: dict[int, str]) -> str:
+    """All that there is in it. `told`: the same of what was there before, by identity."""
+    kind = type(thing)
+    if kind in _PLAIN:
         return repr(thing)
     if kind in (list, tuple):
-        return f"({', '.join([_whole(part, told) for part in thing])})"
+        return f"({_all_of(thing, told)})"
     if kind in (frozenset, set):  # in an order of their own in each process
         return f"{{{', '.join(sorted([_whole(part, told) for part in thing]))}}}"
     if kind is dict:
         return f"{{{', '.join([f'{_whole(key, told)}: {_whole(value, told)}' for key, value in thing.items()])}}}"
-    if kind is Message and id(thing) in told:
-        return told[id(thing)]
-    if not is_dataclass(kind):
-        return str(thing)
-    words = f"{kind.__name__}({', '.join([_whole(getattr(thing, name), told) for name in _names_of(kind)])})"
-    if kind is Message:
-        told[id(thing)] = words
+    words = told.get(id(thing))
+    if words is None:
+        if not is_dataclass(kind):
+            return str(thing)
+        words = told[id(thing)] = f"{kind.__name__}({_all_of(_values_of(thing), told)})"
     return words
+
+
+def _all_of(parts: Iterable[Any], told: dict[int, str]) -> str:
+    return ", ".join([repr(part) if type(part) in _PLAIN else _whole(part, told) for part in parts])
 
 
 _SHORT = 24
