@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
 
 import pytest
@@ -29,3 +31,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """After pytest-randomly, whose order stays within each of them and among the rest."""
     rank = {file: number for number, file in enumerate(LONG)}
     items.sort(key=lambda item: rank.get(item.nodeid.partition("::")[0], len(LONG)))
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capfd):
+    """Runs `imsim ...` in a folder of its own, but in this process: it has loaded what another would load anew."""
+    monkeypatch.chdir(tmp_path)
+
+    from imsim.cli import main
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        code, handler = 0, signal.getsignal(signal.SIGTERM)
+        capfd.readouterr()
+        try:
+            main(list(arguments))
+        except SystemExit as exit:
+            code = exit.code or 0
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+        return subprocess.CompletedProcess(arguments, code, *capfd.readouterr())
+
+    return run

@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 import imsim
-from imsim.cli import main
 from imsim.scenario import Scenario
 
 JSON_KEYS = [
@@ -38,25 +37,6 @@ def process(tmp_path):
             text=True,
             timeout=120,
         )
-
-    return run
-
-
-@pytest.fixture
-def command(tmp_path, monkeypatch, capfd):
-    """The same in this process, which has loaded already what each of them would load anew."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        code, handler = 0, signal.getsignal(signal.SIGTERM)
-        capfd.readouterr()
-        try:
-            main(list(arguments))
-        except SystemExit as exit:
-            code = exit.code or 0
-        finally:
-            signal.signal(signal.SIGTERM, handler)
-        return subprocess.CompletedProcess(arguments, code, *capfd.readouterr())
 
     return run
 
@@ -275,7 +255,9 @@ def test_help_is_light():
     assert not {"pandas", "numpy", "pydantic", "locust", "simpy"} & set(output.split())
 
 
-def test_demo_shows_both_worlds_side_by_side(command, tmp_path):
+def test_demo_shows_both_worlds_side_by_side(command, monkeypatch, tmp_path):
+    office = Scenario.load("office", {"duration": "4s"})  # of the ten that it is
+    monkeypatch.setattr(Scenario, "load", lambda name: {"office": office}[name])
     result = command("demo")
     assert result.returncode == 0, result.stderr
     assert re.search(r"^ +sim +live$", result.stdout, re.MULTILINE)

@@ -63,15 +63,13 @@ SHORTER = {"--duration 10": "--duration 2", "--seeds 60": "--seeds 9"}
 
 
 @pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith(tuple(f"imsim {name}" for name in RUN))])
-def test_the_commands_run(line, server, tmp_path):
+def test_the_commands_run(line, server, command):
     for told, tried in {"ws://127.0.0.1:8765": server.url, **SHORTER}.items():
         line = line.replace(told, tried)
-    arguments = shlex.split(line)
+    _, *arguments = shlex.split(line)
     if any(option in arguments for option in MANY):
         arguments += ["--jobs", "1"]  # changes no result, and saves the start of the processes
-    result = subprocess.run(
-        [sys.executable, "-m", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=100
-    )
+    result = command(*arguments)
     assert result.returncode == 0, result.stderr
 
 
