@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 from imsim.core.model import Message, Session
@@ -51,18 +50,6 @@ def _names_of(kind: type) -> tuple[str, ...]:
 
 
 _PLAIN = frozenset({type(None), int, bool, float, str})
-_getters: dict[type, Callable[[Any], tuple[Any, ...]]] = {}
-
-
-def _values_of(thing: Any) -> tuple[Any, ...]:
-    """What stands in the fields of a dataclass, got by one call: a digest asks for a million of them."""
-    kind = type(thing)
-    getter = _getters.get(kind)
-    if getter is None:
-        names = _names_of(kind)
-        several = attrgetter(*names) if len(names) > 1 else lambda one: tuple(getattr(one, name) for name in names)
-        getter = _getters[kind] = several
-    return getter(thing)
 
 
 def _whole(thing: Any, told: dict[int, str]) -> str:
@@ -80,7 +67,8 @@ def _whole(thing: Any, told: dict[int, str]) -> str:
     if words is None:
         if not is_dataclass(kind):
             return str(thing)
-        words = told[id(thing)] = f"{kind.__name__}({_all_of(_values_of(thing), told)})"
+        values = [getattr(thing, name) for name in _names_of(kind)]
+        words = told[id(thing)] = f"{kind.__name__}({_all_of(values, told)})"
     return words
 
 
