@@ -21,6 +21,7 @@ from imsim.sim.chaos.shrink import shrink
 from imsim.sim.chaos.trace import Entry, about, digest
 from imsim.sim.chaos.world import ChaosWorld
 from imsim.sim.chaos.written import check
+from imsim.sim.garbage import no_garbage_collection
 
 #: A search of at least so many seeds must have met everything in `SOMETIMES`. The rarest is met in nearly 5 % of the
 #: seeds: chance alone misses one once in some thousands of such searches.
@@ -198,6 +199,7 @@ def run(case: Case) -> Outcome:
     return _run(case)
 
 
+@no_garbage_collection()
 def _run(case: Case) -> Outcome:
     world = ChaosWorld(case)
     world.run()
@@ -326,6 +328,7 @@ def explain(outcome: Outcome, command: str | None = None, *, runs: int = _SHRINK
         is_drawn = case == draw(case.seed)
         command = f"imsim chaos --replay {case.seed}" if is_drawn else "imsim chaos --case FILE, with the case in FILE"
 
+    @no_garbage_collection()
     def breaks(smaller: Case) -> bool:
         world = ChaosWorld(smaller)
         world.run()
