@@ -61,10 +61,7 @@ class Case:
 
     def slot(self, device: str) -> tuple[str, str]:
         """Of the devices of one slot, only the one that logged in last may be logged in."""
-        user, name = device.split("/")
-        if self.policies.sessions == "single":
-            return user, ""
-        return user, name if self.policies.sessions == "all" else self.kind(device)
+        return slot(self.policies, device, self.kind(device))
 
     def with_(self, *, steps: tuple[Step, ...] | None = None, faults: tuple[Fault, ...] | None = None) -> Case:
         return replace(
@@ -86,3 +83,9 @@ class Case:
         from imsim.sim.chaos.written import read
 
         return read(fields)
+
+
+def slot(policies: Policies, device: str, kind: str) -> tuple[str, str]:
+    """See `Case.slot`."""
+    user, name = device.split("/")
+    return user, {"all": name, "one_per_kind": kind, "single": ""}[policies.sessions]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
-from imsim.core import backbone, events, frames, storage
-from imsim.core.model import Code, Flow, Route, Scene, is_chatroom
+from imsim.core import amendments, backbone, events, frames, storage
+from imsim.core.model import Code, Flow, Message, Route, Scene, is_chatroom
 from imsim.sim.chaos.faults import KINDS
 from imsim.sim.chaos.workload import ATTACHMENTS, CONFLICTS
 from imsim.sim.chaos.world import ChaosWorld
@@ -129,6 +129,12 @@ SITUATIONS = {
     "presence told": "a device heard that a friend came or went",
     "older time, higher seq": "a message was stored with an earlier time than the one before it",
     "room counts from below": "a room that was lost began again with lower numbers",
+    "amendments raced": "a message was to be amended that another amendment was about to change",
+    "recall from outside": "a recall was refused because its user has left",
+    "typed across a block": "a user typed to somebody whom the same user has blocked",
+    "slot of a stale session": "a send arrived of a session that another device of its slot had ended",
+    "change behind a refusal": "a change was on its way behind what storage refused",
+    "revocation repeated": "storage was asked again to note that a user's tokens are void",
     "conflict put off": "an idClient was used for another message while its twin waited for storage",
 }
 if CONFLICTS:
@@ -207,6 +213,13 @@ class _Reader:
         #: (instance, gateway, what, conversation) -> the number of the latest told
         self._told: dict[tuple[str, str, str, str], int] = {}
         self._let_out = ("", 0.0, "")  # the latest that a writer let out: which, when, idClient
+        self._amending: dict[tuple[str, object], str] = {}  # (conversation, seq) -> the amendment that is not asked for
+        self._blocked: dict[tuple[str, str], bool] = {}  # (user, conversation) -> as it is stored
+        self._slots: dict[tuple[str, str, str], tuple[int, str]] = {}  # (node, user, slot) -> latest epoch, its device
+        self._refused: dict[
+            str, tuple[int, int]
+        ] = {}  # conversation -> epoch and seq of the latest that storage refused
+        self._revocations: Counter[tuple[str, float]] = Counter()
         self._heard: dict[str, float] = {}  # when something last reached a node
         for at, node, what, peer, thing in world.trace:
             self._now = at
@@ -271,6 +284,7 @@ class _Reader:
             wanted = (sent.get("file") or {}).get("event")
             seen["answered before"] += event.code == Code.CONFLICT and wanted in _ANSWERS
             seen["said from outside"] += event.code == Code.NOT_MEMBER and sent["scene"] == Scene.CHATROOM
+            seen["recall from outside"] += wanted == "recall" and event.code == Code.NOT_MEMBER
             seen["edit refused"] += wanted == "edit" and event.code in (Code.MUTED, Code.BLOCKED, Code.NOT_MEMBER)
         elif isinstance(event, events.Acked):
             self._acked[node].add(event.id_client)
@@ -334,6 +348,7 @@ class _Reader:
         if isinstance(request, storage.Append):
             message = request.message
             self._appending.add((message.conversation_id, message.sender, message.id_client))
+            self._amending.pop((message.conversation_id, _amended(message)), None)
         elif isinstance(request, storage.SavePlace):
             key = (request.user, request.conversation_id)
             self._saving[key] += 1
@@ -341,6 +356,10 @@ class _Reader:
             self.seen["place saved again"] += request.asked is None and request.delivered_seq == 0
         elif isinstance(request, storage.OpenUser):
             self._opening[request.user] += 1
+        elif isinstance(request, storage.RevokeTokens):
+            revocation = (request.user, request.before)
+            self.seen["revocation repeated"] += self._revocations[revocation] > 0
+            self._revocations[revocation] += 1
 
     def _wished(self, node: str, wanted: frames.Asked) -> None:
         if isinstance(wanted, frames.SetConversation):
@@ -358,10 +377,17 @@ class _Reader:
                 seen["older time, higher seq"] += message.time < self._times.get(message.conversation_id, 0)
                 self._times[message.conversation_id] = message.time
             seen["fenced writer"] += isinstance(result, storage.Fenced)
+            if isinstance(result, storage.Duplicate | storage.Blocked):
+                self._refused[message.conversation_id] = (request.epoch, message.seq)
+            elif isinstance(result, storage.Fenced) and request.effects is not None:
+                epoch, seq = self._refused.get(message.conversation_id, (-1, 0))
+                seen["change behind a refusal"] += epoch == request.epoch and seq < message.seq
             seen["duplicate refused by storage"] += isinstance(result, storage.Duplicate)
             seen["mark moved by sending"] += request.shown > 0
         elif isinstance(request, storage.SavePlace):
             self._saving[request.user, request.conversation_id] -= 1
+            if request.blocked is not None:
+                self._blocked[request.user, request.conversation_id] = request.blocked
         elif isinstance(request, storage.OpenUser):
             self._opening[request.user] -= 1
         elif isinstance(request, storage.Missed) and isinstance(result, storage.MissedPage):
@@ -411,8 +437,17 @@ class _Reader:
             place = (node, frame.session.user, frame.session.device)
             seen["stale session"] += frame.session.epoch < self._epochs.get(place, 0)
             self._epochs[place] = max(frame.session.epoch, self._epochs.get(place, 0))
+            taken, now = (node, frame.session.user, frame.session.slot), (frame.session.epoch, frame.session.device)
+            latest = self._slots.get(taken, now)
+            seen["slot of a stale session"] += latest > now and latest[1] != now[1]
+            self._slots[taken] = max(latest, now)
             key = (frame.conversation_id, frame.session.user, frame.frame.id_client)
             seen["coalesced retry"] += key in self._appending
+            if (seq := _amended(frame.frame)) is not None:
+                about, id_client = (frame.conversation_id, seq), frame.frame.id_client
+                seen["amendments raced"] += self._amending.setdefault(about, id_client) != id_client
+        elif isinstance(frame, backbone.Up) and isinstance(frame.frame, frames.Typing) and node.startswith("r"):
+            seen["typed across a block"] += self._blocked.get((frame.session.user, frame.frame.conversation_id), False)
         elif isinstance(frame, frames.Placed):
             where, version = (node, frame.place.conversation_id), frame.place.version
             seen["old place ignored"] += version <= self._versions.get(where, 0)
@@ -466,6 +501,8 @@ class _Reader:
                 self._let_out = (node, self._now, frame.frame.id_client)
             # Answered in the moment in which something else was let out: for that it has waited.
             refusal, (writer, at, id_client) = frame.frame, self._let_out
+            if isinstance(refusal, frames.Rejected):
+                self._amending = {about: id for about, id in self._amending.items() if id != refusal.ref}
             if isinstance(refusal, frames.Rejected) and (writer, at) == (node, self._now):
                 seen["change in flight"] += self._heard.get(node) != self._now and self._is_ruled(refusal)
                 seen["conflict put off"] += refusal.code == Code.CONFLICT and refusal.ref == id_client
@@ -498,3 +535,10 @@ class _Reader:
     def _has_got(self, node: str, kind: type) -> bool:
         """Whether a frame of this kind is the latest that the node has got."""
         return isinstance(self._latest.get(node), kind)
+
+
+def _amended(message: frames.Send | Message) -> object:
+    """The seq of what it would recall or edit; None if it would not."""
+    file = message.file or {}
+    data = file.get("data")
+    return data.get("seq") if file.get("event") in amendments.EVENTS and isinstance(data, dict) else None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import combinations
 
 from imsim.core.model import conversation_id
 from imsim.core.policies import Policies
 from imsim.scenario import Draws, Scenario, Stream
-from imsim.sim.chaos.case import EARLIEST, Case, Step
+from imsim.sim.chaos.case import EARLIEST, Case, Step, slot
 from imsim.sim.chaos.dice import Dice
 from imsim.sim.chaos.faults import KINDS, Fault
 from imsim.sim.chaos.rare import Rare
@@ -40,7 +41,9 @@ def draw(seed: int, scenario: Scenario | None = None) -> Case:
     steps = steps_of(dice, users, devices, targets, duration, policies.content_bytes)
     nodes = [f"g{n}" for n in range(gateways)] + [f"r{n}" for n in range(routers)]
     faults = _faults(dice, devices, nodes, duration)
-    rare = Rare(Dice(Stream(Draws(seed, "chaos"), 1)), devices, nodes[:gateways], nodes[gateways:], duration)
+    slots = {device: slot(policies, device, kind) for device, kind in zip(devices, kinds, strict=True)}
+    rivals = [pair for pair in combinations(devices, 2) if slots[pair[0]] == slots[pair[1]]]
+    rare = Rare(Dice(Stream(Draws(seed, "chaos"), 1)), devices, nodes[:gateways], nodes[gateways:], duration, rivals)
     if faults:
         rare.add_faults()
     looks: tuple[Step, ...] = ()
@@ -92,7 +95,7 @@ def _policies(dice: Dice) -> Policies:
         group_burst=dice.whole(1, 5),
         strangers="refuse" if dice.chance(0.15) else "allow",
         presence=dice.pick(("off", "friends")),
-        hint_rate=dice.pick((0.0, 1.0)),
+        hint_rate=dice.pick((0.0, 1.0, 1.0)),
         recall_window=dice.pick((120.0, 120.0, 3.0)),
         edit_window=dice.pick((900.0, 5.0)),
         request_lifetime=dice.pick((604_800.0, 604_800.0, 2.0)),

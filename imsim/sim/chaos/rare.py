@@ -19,8 +19,9 @@ Where = dict[str, Any]  # scene and to
 
 
 class Rare:
-    """`steps` and `faults` are those that come on top. A scene begins at some time, and each thing done in it moves
-    that on, so that it follows what was done before it, probably."""
+    """`steps` and `faults` are those that come on top. `rivals`: pairs of devices of which only one may be logged in. A
+    scene begins at some time, and each thing done in it moves that on, so that it follows what was done before it,
+    probably."""
 
     def __init__(
         self,
@@ -29,6 +30,7 @@ class Rare:
         gateways: list[str],
         routers: list[str],
         duration: float,
+        rivals: Sequence[tuple[str, str]] = (),
     ) -> None:
         self.steps: list[Step] = []
         self.faults: list[Fault] = []
@@ -37,6 +39,7 @@ class Rare:
         self._gateways = gateways
         self._routers = routers
         self._duration = duration
+        self._rivals = rivals
         self._at = 0.0
         self._count = 0
         for scene, probability in _SCENES.items():
@@ -46,7 +49,7 @@ class Rare:
     def add_faults(self) -> None:
         """What needs the network to go wrong. Where nothing else does, nothing is to."""
         for scene, probability in _WITH_FAULTS.items():
-            if (scene in _WITH_ONE_GATEWAY or len(self._gateways) > 1) and self._dice.chance(probability):
+            if (len(self._gateways) > 1 or scene not in _WITH_TWO_GATEWAYS) and self._dice.chance(probability):
                 scene(self)
 
     # --- groups: each has one of its own, of two users, whom nothing else in it concerns ---
@@ -115,9 +118,21 @@ class Rare:
         where, maker, other = self._group("left")
         device = self._say_by_one(other, where)
         self._change(other, where, "leave", [])
-        self._amend(device, where, self._dice.pick(("recall", "edit")), own=True)
+        self._amend(device, where, self._dice.pick(("recall", "recall", "edit")), own=True, back=2)  # before the leave
         self._say(maker, where)
         self._by(other, "read", {"conversation": conversation_id(Scene.GROUP, other, where["to"])})
+
+    def _amend_at_once(self) -> None:
+        """The maker recalls what the other edits in that very moment, and more is said."""
+        where, maker, other = self._group("hasty")
+        for _ in range(3):
+            device = self._say_by_one(other, where)
+            begun = self._at
+            for amending, event, own in ((self._one_of(maker), "recall", False), (device, "edit", True)):
+                self._at = round(begun + self._dice.around(0.0001, 0.02), 6)
+                self._amend(amending, where, event, own=own)
+            self._at = round(begun + self._dice.around(0.0001, 0.02), 6)
+            self._say(maker, where)
 
     def _apply(self) -> None:
         """The other goes, and asks to come back."""
@@ -161,7 +176,7 @@ class Rare:
                 self._add(self._at, device, "tap", {})
 
     def _block(self) -> None:
-        """Who is blocked edits what was said before, and speaks."""
+        """Who is blocked edits what was said before, and speaks; and each of the two types."""
         user, other = self._two_users()
         self._at = self._dice.between(EARLIEST, 0.8 * self._duration)
         device = self._say_by_one(user, _to(other))
@@ -169,7 +184,8 @@ class Rare:
             self._by(other, "set_conversation", {"conversation": _between(user, other), "blocked": blocked})
             self._amend(device, _to(other), "edit", own=True)
             self._say(user, _to(other))
-            self._by(user, "typing", {"conversation": _between(user, other)})
+            for typing in (user, other):
+                self._by(typing, "typing", {"conversation": _between(user, other)})
 
     def _settings(self) -> None:
         """Several are changed at once, from one device, and the conversation is hidden: they are one request."""
@@ -290,6 +306,78 @@ class Rare:
             self._at = round(at + dice.between(0, 3.5), 6)
             self._say_by_one(user, _to(other), device, quickly=True)
 
+    def _take_turns(self) -> None:
+        """Of two devices one ends the other's session, which has just said something over a gateway that is slow."""
+        dice = self._dice
+        if not self._rivals:
+            return
+        pair = dice.pick(self._rivals)
+        user = pair[0].split("/")[0]
+        other = dice.pick([one for one in sorted({d.split("/")[0] for d in self._devices}) if one != user])
+        self._at = dice.between(EARLIEST, 0.6 * self._duration)
+        self._add(self._at, pair[0], "come", {})
+        for number in range(4):
+            self._wait(1, 2)
+            late = {"others": self._routers, "up_to": dice.around(1, 4), "seconds": 1.0}
+            self.faults.append(Fault(self._at, "lag", dice.pick(self._gateways), late))
+            one, next_one = pair if number % 2 == 0 else pair[::-1]
+            for _ in range(3):
+                self._say_by_one(user, _to(other), one, quickly=True)
+                self._wait(0.01, 0.05)
+            self._add(self._at, next_one, "come", {})
+            for _ in range(3):
+                self._wait(0.05, 0.4)
+                self._say_by_one(user, _to(other), next_one, quickly=True)
+
+    def _undo_together(self) -> None:
+        """Somebody says what storage refuses, for the other has blocked them; right behind it the other ends the
+        friendship."""
+        user, other = self._two_users()
+        self._at = self._dice.between(EARLIEST, 0.5 * self._duration)
+        for _ in range(3):
+            self._change(user, _to(other), "friend_request", [])
+            self._change(other, _to(user), "friend_accept", [])
+            self._by(other, "set_conversation", {"conversation": _between(user, other), "blocked": True})
+            self._answer_late()
+            self._say(user, _to(other), quickly=True)
+            self._at = round(self._at + self._dice.around(0.0005, 0.03), 6)
+            self._change(other, _to(user), "friend_delete", [])
+            self._by(other, "set_conversation", {"conversation": _between(user, other), "blocked": False})
+
+    def _say_anew(self) -> None:
+        """Who has forgotten having said something says it anew, to a writer that has forgotten it as well; right behind
+        it they are put out."""
+        where, maker, other = self._group("anew")
+        device = self._one_of(other)
+        for _ in range(3):
+            said = self._words(where)
+            self._add(self._at, device, "send", said)
+            self._wait()
+            again = {"seconds": self._dice.around(0.01, 0.2), "detect": 0.05}
+            self.faults += [Fault(self._at, "router_crash", router, again) for router in self._routers]
+            self.faults.append(Fault(self._at, "app_crash", device, {"seconds": 0.1, "silent": False}))
+            self._wait(1, 2)
+            self._answer_late()
+            self._add(self._at, device, "send", said)
+            self._at = round(self._at + self._dice.around(0.0005, 0.03), 6)
+            self._change(maker, where, "kick", [other])
+            self._change(maker, where, "invite", [other])
+
+    def _answer_late(self) -> None:
+        """Of what storage is asked now, some is answered late."""
+        late = {"by": self._dice.around(0.05, 0.4), "silent": False, "done": True, "rate": 0.5, "seconds": 0.3}
+        self.faults.append(Fault(self._at, "storage_late", "storage", late))
+
+    def _revoke_in_vain(self) -> None:
+        """A user's tokens, while storage fails, or is silent."""
+        dice, at = self._dice, self._dice.between(EARLIEST, self._duration)
+        kind, how = "storage_fails", {"done": False, "rate": 1.0, "seconds": dice.around(0.1, 1)}
+        if dice.chance(0.3):
+            kind, how = "storage_late", {**how, "by": 0.1, "silent": True}
+        self.faults.append(Fault(at, kind, "storage", how))
+        user = dice.pick(self._devices).split("/")[0]
+        self.faults.append(Fault(round(at + 0.02, 6), "revoke", user, {"race": False, "spare": 0.0}))
+
     def _log_in_late(self) -> None:
         """Connections that break while what they began with is on its way."""
         dice, device = self._dice, self._dice.pick(self._devices)
@@ -395,12 +483,13 @@ _SCENES: dict[Callable[[Rare], None], float] = {
     Rare._hush: 0.1,
     Rare._rise_and_fall: 0.15,
     Rare._take_back: 0.15,
-    Rare._go_and_take_back: 0.1,
+    Rare._go_and_take_back: 0.15,
+    Rare._amend_at_once: 0.12,
     Rare._apply: 0.1,
     Rare._make_again: 0.1,
     Rare._conflict: 0.2,
     Rare._tap_again: 0.12,
-    Rare._block: 0.12,
+    Rare._block: 0.15,
     Rare._settings: 0.12,
     Rare._befriend_late: 0.15,
     Rare._take_much_back: 0.12,
@@ -412,8 +501,12 @@ _SCENES: dict[Callable[[Rare], None], float] = {
 _WITH_FAULTS: dict[Callable[[Rare], None], float] = {
     Rare._overtake: 0.3,
     Rare._race: 0.2,
+    Rare._take_turns: 0.6,
+    Rare._undo_together: 0.2,
+    Rare._say_anew: 0.15,
+    Rare._revoke_in_vain: 0.15,
     Rare._log_in_late: 0.25,
     Rare._restart: 0.25,
     Rare._in_and_out_again: 0.12,
 }
-_WITH_ONE_GATEWAY = (Rare._overtake, Rare._restart, Rare._in_and_out_again)
+_WITH_TWO_GATEWAYS = (Rare._race, Rare._take_turns, Rare._log_in_late)

@@ -52,6 +52,7 @@ INVARIANTS: tuple[Invariant, ...] = (
     sessions.everybody_is_online_once,
     sessions.one_more_login_takes_its_slot,
     sessions.the_revoked_stay_out,
+    sessions.revocations_are_kept,
     sessions.sessions_end_with_their_connections,
     screens.everybody_holds_what_is_theirs,
     screens.amendments_show,

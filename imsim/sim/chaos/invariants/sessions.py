@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from imsim.core import events
+from imsim.core import events, storage
 from imsim.core.model import Code
 from imsim.core.uplink import State
 from imsim.sim.chaos.evidence import Evidence
@@ -41,6 +41,22 @@ def the_revoked_stay_out(evidence: Evidence) -> Iterator[str]:
         user, issued = token.split("@")
         if float(issued) < evidence.ledger.revoked.get(user, 0.0):
             yield f"{name} is there with a token of {issued}, before {evidence.ledger.revoked[user]}"
+
+
+def revocations_are_kept(evidence: Evidence) -> Iterator[str]:
+    """What a router was told to revoke is void in storage in the end, unless the router has died before that."""
+    untold: dict[tuple[str, str], float] = {}  # (user, router) -> issued before
+    for entry in evidence.world.trace:
+        if entry.what == "revoke":
+            whose = (entry.node, entry.peer)
+            untold[whose] = max(entry.thing, untold.get(whose, 0.0))
+        elif entry.what == "crash":
+            untold = {whose: before for whose, before in untold.items() if whose[1] != entry.node}
+        elif entry.what == "stored" and isinstance(request := entry.thing[0], storage.RevokeTokens):
+            done = {whose for whose, before in untold.items() if whose[0] == request.user and before <= request.before}
+            untold = {whose: before for whose, before in untold.items() if whose not in done}
+    for (user, router), before in untold.items():
+        yield f"{user}'s tokens from before {before} are not revoked, as {router} was told"
 
 
 def queues_are_bounded(evidence: Evidence) -> Iterator[str]:
