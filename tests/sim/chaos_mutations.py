@@ -1191,6 +1191,39 @@ def rooms_not_left(patch):
     patch.setattr(gateway.Gateway, "_forget", inside)
 
 
+def lost_router_spares_room_members(patch):
+    """Who is in a room of a router that is lost keeps the connection, and does not hear of it."""
+    lost = gateway.Gateway.router_lost
+
+    def users_only(self, router, owns):
+        lost(self, router, lambda id: not id.startswith("chatroom:") and owns(id))
+
+    patch.setattr(gateway.Gateway, "router_lost", users_only)
+
+
+def enter_not_forgotten(patch):
+    """A room is left, and an `enter` that is still unanswered repeated."""
+
+    def leave(self, name, now):
+        self._rooms.pop(name, None)
+        self._ask(frames.Leave(name), now)
+
+    patch.setattr(client.Client, "leave", leave)
+
+
+def sync_cursors_not_delivered(patch):
+    """What a device says in its sync that it has got is not told to the other user."""
+    asked = users.Users._asked
+
+    def silent(self, user, session, up, now):
+        if isinstance(up.frame, frames.Sync):
+            self._sync(user, session, up.frame)
+        else:
+            asked(self, user, session, up, now)
+
+    patch.setattr(users.Users, "_asked", silent)
+
+
 def lost_gateway_keeps_its_sessions(patch):
     """Who was connected to a lost gateway is still taken for online."""
     patch.setattr(users.Users, "gateway_lost", lambda self, gateway, now: None)
@@ -1501,6 +1534,9 @@ MUTATIONS = (
     gateway_heartbeat_not_checked,
     connection_ends_unreported,
     rooms_not_left,
+    lost_router_spares_room_members,
+    enter_not_forgotten,
+    sync_cursors_not_delivered,
     lost_gateway_keeps_its_sessions,
     received_told_always,
     origin_is_told_too,

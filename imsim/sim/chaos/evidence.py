@@ -12,6 +12,7 @@ from imsim.sim.chaos.ledger import Key, Ledger, wish_of
 from imsim.sim.chaos.limits import Limits, Pages
 from imsim.sim.chaos.nodes import Instance
 from imsim.sim.chaos.online import Hints, Sessions
+from imsim.sim.chaos.rest import Rest
 from imsim.sim.chaos.rooms import Rooms
 from imsim.sim.chaos.rules import Laws, Outcome, Relations, is_change
 from imsim.sim.chaos.screen import Screen
@@ -52,6 +53,7 @@ class Evidence:
         self._hints = Hints(self.ledger, policies, self.sessions, self.found)
         self._limits = Limits(world, self._instances, self.found)
         self.rooms = Rooms(self.ledger.laws, policies, self._instances, self.found)
+        self._rest = Rest(self.ledger, policies, self.rooms, self.shared, self.found)
         self.senders = Senders(self.ledger, policies.content_bytes, self.rooms, self.found)
         self.moments: list[int] = []  # of each of `found`: how much of the trace had been told
         for count, entry in enumerate(world.trace, 1):
@@ -146,6 +148,8 @@ class Evidence:
             self._steps[node] += 1
         elif what == "asks":
             self._requests.asked(self._instances[node], thing)
+        elif what == "rests":
+            self._rest.stands(self._instances[node], thing)
         elif what == "said":
             self.rooms.said(thing)
             self._limits.said(thing)
@@ -296,6 +300,7 @@ class Evidence:
     def _from_client(self, instance: str, frame: frames.FromClient) -> None:
         user = self._users[instance]
         self._requests.left_client(self._instances[instance], frame)
+        self.rooms.left_client(instance, frame)
         self._claims.left_client(self._instances[instance], frame)
         if isinstance(frame, frames.Send):
             self.senders.asked(instance, user, frame)

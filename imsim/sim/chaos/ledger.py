@@ -176,6 +176,12 @@ class Ledger:
         """That it said so has reached those who are to tell the other user."""
         _raise(self.heard, (instance, conversation), seq)
 
+    def got(self, instance: str, user: str, conversation: str) -> int:
+        """How far the instance has got by what its gateway heard, and by what others said that it was given."""
+        given, log = self.given[instance][conversation], self.logs[conversation]
+        said = [seq for seq in given if log[seq - 1].sender != user]
+        return max([self.heard.get((instance, conversation), 0), *said])
+
     def reached_client(self, instance: str, frame: frames.ToClient) -> None:
         given = self.given[instance]
         if isinstance(frame, frames.Push):

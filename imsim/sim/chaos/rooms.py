@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -34,25 +34,39 @@ class Rooms:
         self._instances = instances
         self._found = found
         self._inside: set[tuple[str, str]] = set()  # (instance, room) of those who may hear it, as gateways see it
-        self._asked: dict[tuple[str, str], int] = {}  # the number of the last `enter` or `leave` that came
+        #: (instance, room) -> the last `enter` or `leave` since its login: that it has sent, that came to its gateway
+        self._last_sent: dict[tuple[str, str], frames.Enter | frames.Leave] = {}
+        self._asked: dict[tuple[str, str], frames.Enter | frames.Leave] = {}
+        self._refused: set[tuple[str, str]] = set()  # (instance, room) where an `enter` was refused for good
         self._sent: set[tuple[str, str]] = set()  # (instance, id)
         self._latest: dict[str, int] = {}  # by room, the highest seq
         self.present: dict[str, set[Session]] = defaultdict(set)  # by room, who is in it, as its router sees it
         self._recent: dict[tuple[Session, str], int] = {}  # how much of the latest was asked for
 
+    def left_client(self, instance: str, frame: object) -> None:
+        if isinstance(frame, frames.Enter | frames.Leave):
+            self._last_sent[instance, frame.name] = frame
+        elif isinstance(frame, frames.Login):
+            self._last_sent = {one: last for one, last in self._last_sent.items() if one[0] != instance}
+
     def reached_gateway(self, instance: str, frame: object) -> None:
         if isinstance(frame, frames.Enter):
             self._inside.add((instance, frame.name))
-            self._asked[instance, frame.name] = frame.number
+            self._asked[instance, frame.name] = frame
         elif isinstance(frame, frames.Leave):
-            self._asked[instance, frame.name] = frame.number
+            self._asked[instance, frame.name] = frame
         elif isinstance(frame, frames.Login):
             self._inside = {one for one in self._inside if one[0] != instance}
+            self._asked = {one: last for one, last in self._asked.items() if one[0] != instance}
+            self._refused = {one for one in self._refused if one[0] != instance}
 
     def left_gateway(self, instance: str, frame: object) -> None:
         if isinstance(frame, frames.Done) and frame.request == frames.Leave.op:
-            if frame.number == self._asked.get((instance, frame.ref)):  # else an `enter` came after it
+            last = self._asked.get((instance, frame.ref))
+            if last is not None and frame.number == last.number:  # else an `enter` came after it
                 self._inside.discard((instance, frame.ref))
+        elif isinstance(frame, frames.Rejected) and frame.request == frames.Enter.op and not frame.code.retryable:
+            self._refused.add((instance, frame.ref))
         elif isinstance(frame, frames.Received) and frame.seq:
             sent = self._instances[instance].sent[frame.id_client]
             room = conversation_id(sent["scene"], "", sent["to"])
@@ -122,6 +136,23 @@ class Rooms:
         for room, present in self.present.items():
             if owns(room):
                 self.present[room] = {one for one in present if gateway is not None and one.gateway != gateway}
+
+    # --- when all has come to rest ---
+
+    def rests(self, instance: str, wished: Iterable[str], connection: int) -> None:
+        """Who wants to be in a room is there by the connection that they have now; and nobody else."""
+        inside = {
+            room.partition(":")[2]
+            for room, present in self.present.items()
+            if any(session.connection == connection for session in present)
+        }
+        for room in sorted(inside.symmetric_difference(wished)):
+            # Left out: a network that lets frames overtake each other may have turned an `enter` and a `leave` round;
+            # and who was refused may have asked twice, and been let in by the second, as somebody else had gone.
+            is_turned = self._last_sent.get((instance, room)) != self._asked.get((instance, room))
+            if not is_turned and not (room in inside and (instance, room) in self._refused):
+                text = f"{instance} is {'' if room in inside else 'not '}in the room {room}, and wants it otherwise"
+                self._tell("rooms_hold_who_wants_to_be_there", text)
 
     # --- what is said ---
 

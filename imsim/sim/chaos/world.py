@@ -23,6 +23,7 @@ from imsim.sim.chaos.faults import Fault, Windows
 from imsim.sim.chaos.network import Channel, Connection
 from imsim.sim.chaos.nodes import GatewayNode, Instance, Node, RouterNode, StorageNode
 from imsim.sim.chaos.outages import Outages
+from imsim.sim.chaos.rest import Standing
 from imsim.sim.chaos.screen import Screen
 from imsim.sim.chaos.trace import Entry
 from imsim.sim.clock import Clock
@@ -108,10 +109,12 @@ class ChaosWorld:
         self._audit()
         self.settle(2.2 * case.policies.storage_timeout)
         self.deaf = [self.lack(instance) for instance in self.instances() if instance.is_live]
+        self._note_standings()
         self._note_tokens()
         for connection in self._connections:
             connection.cut()
         self.settle()
+        self._note_standings()
         self._note_tokens()
         self._last_words()
         self.settle()
@@ -120,6 +123,11 @@ class ChaosWorld:
     def _note_tokens(self) -> None:
         there = (State.SYNCING, State.ONLINE)
         self.in_use += [(i.name, i.machine.token) for i in self.instances() if i.is_live and i.machine.state in there]
+
+    def _note_standings(self) -> None:
+        for instance in self.instances():
+            if instance.is_live and instance.machine.state == State.ONLINE:
+                self.note(instance.name, "rests", "", Standing.of(instance))
 
     def _fault(self, fault: Fault) -> None:
         self.note(fault.target, "fault", "planned", str(fault))
@@ -444,18 +452,4 @@ class ChaosWorld:
         missing = [m for m in page.messages if not screen.has(m)]
         if missing:
             return f"{instance.name} lacks {missing[0].conversation_id}#{missing[0].seq}"
-        places = {place.conversation_id: place for place in page.places}
-        for view in instance.machine.conversations():
-            place = places.get(view.id)
-            if place is None:
-                return f"{instance.name} lists {view.id}, which is none of theirs,"
-            # Left out: its own mark may be ahead, where the answer to its send was that of another device's twin.
-            mark = max(view.read_seq, place.read_seq)
-            told = (view.pinned, view.muted, view.custom, view.blocked, view.read_seq)
-            peer = (view.peer_read_seq, view.peer_delivered_seq)
-            if (told, peer) != (
-                (place.pinned, place.muted, place.custom, place.blocked, mark),
-                (place.peer_read_seq, place.peer_delivered_seq),
-            ):
-                return f"{instance.name} lacks the place {place}"
         return ""

@@ -7,9 +7,8 @@ from dataclasses import replace
 
 from imsim.core import events, frames
 from imsim.core.model import Place
-from imsim.core.screen import Conversation
 from imsim.sim.chaos.evidence import Evidence
-from imsim.sim.chaos.ledger import Line
+from imsim.sim.chaos.rest import wrong_lines
 
 
 def conversation_lists_are_right(evidence: Evidence) -> Iterator[str]:
@@ -17,37 +16,14 @@ def conversation_lists_are_right(evidence: Evidence) -> Iterator[str]:
     updateTime follow the highest visible seq; unread is a recount by brute force, for the very mark that storage holds;
     pinned, muted, custom and what the other has read are what storage holds."""
     for instance in evidence.live:
-        views = {view.id: view for view in instance.machine.conversations()}
-        lines = evidence.ledger.listed(instance.user)
-        torn = {id for id in {*views, *lines} if evidence.ledger.is_torn(instance.user, id)}
-        if set(views) - torn != set(lines) - torn:
-            yield f"{instance.name} lists {sorted(views)}, not {sorted(lines)}"
-            continue
-        for conversation, view in views.items():
-            if conversation not in lines:
-                continue
-            line = lines[conversation]
-            if evidence.ledger.is_torn(instance.user, conversation):
-                last = view.last_msg
-                line.last_seq, line.last_id, line.update_time, line.unread = last.seq, last.id, last.time, view.unread
-            if not instance.is_live:  # it was ended by a probe, which has told its peers since what it got
-                line.place = replace(line.place, peer_delivered_seq=view.peer_delivered_seq)
-            yield from (f"{instance.name} has {wrong}" for wrong in _differences(view, line))
-
-
-def _differences(view: Conversation, line: Line) -> Iterator[str]:
-    last, place = view.last_msg, line.place
-    if (last.seq, last.id) != (line.last_seq, line.last_id):
-        yield f"{last.id} last in {view.id}, not {line.last_id}"
-    if view.update_time != line.update_time:
-        yield f"the update time {view.update_time} for {view.id}"
-    if view.read_seq != place.read_seq:
-        yield f"read {view.id} up to {view.read_seq}, storage says {place.read_seq}"
-    elif view.unread != line.unread:
-        yield f"{view.unread} unread in {view.id}, not {line.unread}"
-    for name in ("pinned", "muted", "custom", "peer_read_seq", "peer_delivered_seq", "blocked"):
-        if getattr(view, name) != getattr(place, name):
-            yield f"{name} {getattr(view, name)!r} for {view.id}, not {getattr(place, name)!r}"
+        views, lines = instance.machine.conversations(), evidence.ledger.listed(instance.user)
+        for view in views:
+            if not instance.is_live and view.id in lines:
+                # It was ended by a probe, which has told its peers since what it got.
+                place = lines[view.id].place
+                lines[view.id].place = replace(place, peer_delivered_seq=view.peer_delivered_seq)
+        wrong_lines_of = wrong_lines(evidence.ledger, instance.user, views, lines)
+        yield from (f"{instance.name} {wrong}" for wrong in wrong_lines_of)
 
 
 def totals_are_sums(evidence: Evidence) -> Iterator[str]:
@@ -104,11 +80,7 @@ def _wrongly_delivered(evidence: Evidence, conversation: str, user: str, place: 
         peers = [peer for peer in ledger.members_of(conversation) if peer != user]
         most = max([place.peer_read_seq, *(min(end, ledger.held.get((peer, conversation), 0)) for peer in peers)])
         there = [i for i in evidence.world.finalists if i.user in peers]
-        heard = [ledger.heard.get((i.name, conversation), 0) for i in there]
-        log = ledger.logs[conversation]
-        for i in there:
-            heard += [n for n in ledger.given[i.name][conversation] if log[n - 1].sender != i.user]
-        least = max([least, *heard])
+        least = max([least, *(ledger.got(i.name, i.user, conversation) for i in there)])
     if not least <= got <= most:
         yield f"{conversation} is told to {user} as delivered up to {got}, not {least} to {most}"
 
