@@ -136,6 +136,7 @@ FOUND: dict[str, tuple[int, int]] = {
     "change_does_not_read": (30, 0),
     "inbox_brings_old_words": (3, 10),
     "wanted_block_not_shown": (2, 10),
+    "stored_predecessor_not_looked_up": (5, 7),
 }
 
 

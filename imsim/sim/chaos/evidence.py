@@ -16,7 +16,7 @@ from imsim.sim.chaos.rooms import Rooms
 from imsim.sim.chaos.rules import Laws, Outcome, Relations, is_change
 from imsim.sim.chaos.screen import Screen
 from imsim.sim.chaos.trace import Entry
-from imsim.sim.chaos.witnesses import Claims, Logins, Places, Requests, Senders
+from imsim.sim.chaos.witnesses import Claims, Gaps, Logins, Places, Requests, Senders
 from imsim.sim.chaos.world import ChaosWorld
 
 
@@ -45,6 +45,7 @@ class Evidence:
         self._places = Places(self.ledger, self.found)
         self._requests = Requests(self.ledger, policies, world.owners, self.found)
         self._claims = Claims(self.ledger, self.found)
+        self._gaps = Gaps(self.ledger, self.found)
         self._steps: Counter[str] = Counter()  # of each instance
         self._shown: dict[Key, set[int]] = defaultdict(set)  # what a sender had shown, as a writer was told
         self._pages = Pages(policies, self.found)
@@ -107,6 +108,7 @@ class Evidence:
                 if type(thing) is backbone.Down:
                     self._places.told(thing)
                     self._pages.told(thing)
+                    self._gaps.told(thing)
                     self.rooms.told(thing)
         elif what == "<-":
             if node in self._users:
@@ -116,6 +118,7 @@ class Evidence:
                 self.rooms.reached_router(thing)
                 if type(thing) is backbone.Up:
                     self._up(thing)
+                    self._gaps.reached_router(thing)
                     if type(thing.frame) is frames.Sync:
                         for conversation, seq in thing.frame.cursors.items():
                             self.ledger.was_heard(self.world.owners[thing.session.connection], conversation, seq)

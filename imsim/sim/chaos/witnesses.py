@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from imsim.core import backbone, events, frames, storage
-from imsim.core.model import Code, Message, Scene, conversation_id, is_chatroom, p2p_members
+from imsim.core.model import Code, Message, Scene, Session, conversation_id, is_chatroom, p2p_members
 from imsim.core.policies import Policies
 from imsim.sim.chaos.ledger import Ledger
 from imsim.sim.chaos.limits import fits, written_in
@@ -311,6 +311,33 @@ class Claims:
 
     def _tell(self, invariant: str, instance: Instance, text: object) -> None:
         self._found.append((invariant, f"{instance.name} said {text}"))
+
+
+class Gaps:
+    """A send is refused for want of its predecessor only if that was not stored when it came."""
+
+    def __init__(self, ledger: Ledger, found: Found) -> None:
+        self._ledger = ledger
+        self._found = found
+        #: (session, idClient) -> how often it came without its predecessor, and was not refused for that
+        self._early: Counter[tuple[Session, str]] = Counter()
+
+    def reached_router(self, up: backbone.Up) -> None:
+        frame, sender = up.frame, up.session.user
+        if not isinstance(frame, frames.Send) or frame.after is None:
+            return
+        if (up.conversation_id, sender, frame.after) not in self._ledger.by_key:
+            self._early[up.session, frame.id_client] += 1
+
+    def told(self, down: backbone.Down) -> None:
+        frame = down.frame
+        if not isinstance(frame, frames.Rejected) or frame.code != Code.GAP:
+            return
+        session = down.sessions[0]
+        if self._early[session, frame.ref]:
+            self._early[session, frame.ref] -= 1
+        else:
+            self._found.append(("refusals_have_a_reason", f"{frame.ref} of {session} comes after what was stored"))
 
 
 class Logins:
