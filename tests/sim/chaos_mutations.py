@@ -1407,6 +1407,25 @@ def stored_predecessor_not_looked_up(patch):
     )
 
 
+def strangers_use_up_the_groups_budget(patch):
+    """The members' budget is also for those who come, and who would like to."""
+    append = conversations.Conversations._append
+
+    def limited(self, log, up, decision, now):
+        if log.bucket is not None and up.session.user not in log.member_set and (wait := log.bucket.take(now)):
+            self._reject(up, Code.RATE_LIMITED, "too many messages in this group", wait)
+        else:
+            append(self, log, up, decision, now)
+
+    patch.setattr(conversations.Conversations, "_append", limited)
+
+
+def groups_have_no_burst(patch):
+    """Nor have rooms: they take one message at a time."""
+    for module in (conversations, chatrooms):
+        patch.setattr(module, "Bucket", lambda rate, burst, now: limits.Bucket(rate, 1, now))
+
+
 MUTATIONS = (
     ack_before_store,
     seq_reused_after_a_crash,
@@ -1533,6 +1552,8 @@ MUTATIONS = (
     inbox_brings_old_words,
     wanted_block_not_shown,
     stored_predecessor_not_looked_up,
+    strangers_use_up_the_groups_budget,
+    groups_have_no_burst,
 )
 
 #: Left out: found in none of the first 338 seeds (the last three, since the workload has more scenes, of 500;

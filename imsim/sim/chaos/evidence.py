@@ -108,6 +108,7 @@ class Evidence:
                 if type(thing) is backbone.Down:
                     self._places.told(thing)
                     self._pages.told(thing)
+                    self._limits.told(node, thing, at)
                     self._gaps.told(thing)
                     self.rooms.told(thing)
         elif what == "<-":
@@ -136,6 +137,8 @@ class Evidence:
         elif what == "asked":
             self._asked_in[id(thing)] = (node, self._crashes[node])
             self._asked(thing)
+            if isinstance(thing, storage.Append):
+                self._limits.asked(thing, at)
         elif what == "event":
             if type(thing) is events.Ended:
                 self._logins.ended(self._instances[node], thing)
@@ -151,7 +154,7 @@ class Evidence:
             self._requests.asked(self._instances[node], thing)
         elif what == "said":
             self.rooms.said(thing)
-            self._limits.said(thing)
+            self._limits.said(thing, at)
         elif what == "crash":
             self._crashes[node] += 1
             self._limits.crashed(node)
