@@ -25,8 +25,8 @@ JSON_KEYS = [
 
 
 @pytest.fixture
-def command(tmp_path):
-    """Runs `imsim ...` in a folder of its own."""
+def process(tmp_path):
+    """Runs `imsim ...` in a folder of its own and a process of its own."""
 
     def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -58,8 +58,8 @@ def test_what_was_dropped_is_said(command):
     assert result.stderr.splitlines() == [f"imsim: warning: {line}" for line in told]
 
 
-def test_simulate_writes_a_run_and_prints_a_table(command, tmp_path):
-    result = command("simulate", "--set", "duration=2s")
+def test_simulate_writes_a_run_and_prints_a_table(process, tmp_path):
+    result = process("simulate", "--set", "duration=2s")
     assert result.returncode == 0, result.stderr
     folder = re.search(r"^run +(\S+)$", result.stdout, re.MULTILINE)[1]
     run = imsim.open_run(tmp_path / folder)
@@ -82,10 +82,10 @@ def test_json_is_one_object_and_nothing_else(command, tmp_path):
     assert Path(printed["run"]).parent == Path("here")
 
 
-def test_the_same_seed_gives_the_same_digest_in_another_process(command):
+def test_the_same_seed_gives_the_same_digest_in_another_process(process):
     arguments = ("simulate", "hot-group", "--seed", "3", "--set", "duration=2", "--json")
-    one = json.loads(command(*arguments, PYTHONHASHSEED="1").stdout)
-    other = json.loads(command(*arguments, PYTHONHASHSEED="2").stdout)
+    one = json.loads(process(*arguments, PYTHONHASHSEED="1").stdout)
+    other = json.loads(process(*arguments, PYTHONHASHSEED="2").stdout)
     assert one.pop("run") != other.pop("run")
     assert one == other
 
@@ -147,58 +147,58 @@ def test_a_server_that_is_not_there_is_exit_code_1(command):
         fails(command("load", "office", "--url", url), 1, url, "imsim serve")
 
 
-def test_a_port_that_is_taken_is_exit_code_1(command):
+def test_a_port_that_is_taken_is_exit_code_1(process):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        result = command("serve", "--port", str(taken.getsockname()[1]))
+        result = process("serve", "--port", str(taken.getsockname()[1]))
     assert result.returncode == 1
     assert "taken" in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr
 
 
-def test_a_database_that_is_none_is_exit_code_2(command, tmp_path):
+def test_a_database_that_is_none_is_exit_code_2(process, tmp_path):
     (tmp_path / "notes.txt").write_text("not a database, " * 100)
-    result = command("serve", "--port", "0", "--db", "notes.txt")
+    result = process("serve", "--port", "0", "--db", "notes.txt")
     assert result.returncode == 2
     assert "notes.txt" in result.stderr
     assert (tmp_path / "notes.txt").read_text().startswith("not a database")
 
 
-def test_a_server_has_limits_whatever_the_workload(command):
+def test_a_server_has_limits_whatever_the_workload(process):
     """The office has groups of more than two; a server has none until somebody makes one."""
-    result = command("serve", "--port", "0", "--db", "notes.txt/x", "--set", "limits.group_size=2")
+    result = process("serve", "--port", "0", "--db", "notes.txt/x", "--set", "limits.group_size=2")
     assert "group_size" not in result.stderr
     assert "notes.txt" in result.stderr  # it got as far as that
 
 
-def test_a_refused_key_is_exit_code_1(command):
+def test_a_refused_key_is_exit_code_1(process):
     with imsim.serve("office", key="right") as server:
-        fails(command("load", "office", "--url", server.url, "--key", "wrong", "--duration", "1"), 1, "key")
+        fails(process("load", "office", "--url", server.url, "--key", "wrong", "--duration", "1"), 1, "key")
 
 
-def test_tls_from_end_to_end(command):
+def test_tls_from_end_to_end(process):
     """Tokens over https, messages over wss, and nothing for who does not trust the certificate."""
     certificate = str(Path(__file__).parent / "load" / "localhost.pem")  # holds its key, too
     arguments = ["serve", "office", "--port", "0", "--tls-cert", certificate, "--tls-key", certificate]
-    with subprocess.Popen([sys.executable, "-m", "imsim", *arguments], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([sys.executable, "-m", "imsim", *arguments], stdout=subprocess.PIPE, text=True) as server:
         try:
-            url = next(line.split()[2] for line in process.stdout if line.startswith("listening on "))
+            url = next(line.split()[2] for line in server.stdout if line.startswith("listening on "))
             assert url.startswith("wss://")
             load = ("load", "office", "--url", url, "--duration", "1", "--json")
-            loaded = command(*load, SSL_CERT_FILE=certificate)
+            loaded = process(*load, SSL_CERT_FILE=certificate)
             assert (json.loads(loaded.stdout)["lost"], loaded.returncode) == (0, 0)
-            fails(command(*load), 1, url, "certificate")
+            fails(process(*load), 1, url, "certificate")
         finally:
-            process.terminate()
-    assert process.returncode == 0
+            server.terminate()
+    assert server.returncode == 0
 
 
-def test_tls_needs_both_files_and_good_ones(command, tmp_path):
+def test_tls_needs_both_files_and_good_ones(process, tmp_path):
     (tmp_path / "empty.pem").touch()
-    result = command("serve", "--port", "0", "--tls-cert", "empty.pem")
+    result = process("serve", "--port", "0", "--tls-cert", "empty.pem")
     assert (result.returncode, "--tls-key" in result.stderr) == (2, True)
-    result = command("serve", "--port", "0", "--tls-cert", "empty.pem", "--tls-key", "empty.pem")
+    result = process("serve", "--port", "0", "--tls-cert", "empty.pem", "--tls-key", "empty.pem")
     assert (result.returncode, "empty.pem" in result.stderr) == (2, True)
 
 
@@ -243,8 +243,8 @@ def test_a_run_is_told_by_its_summary(command):
     assert re.search(r"^[\d,]+ messages, [\d,]+ deliveries: .* lost, [\d,]+ absent", result.stdout)
 
 
-def test_debug_shows_the_traceback(command):
-    result = command("simulate", "nothing", "--debug")
+def test_debug_shows_the_traceback(process):
+    result = process("simulate", "nothing", "--debug")
     assert result.returncode == 2
     assert "Traceback" in result.stderr
 
@@ -255,7 +255,9 @@ def test_help_is_light():
     assert not {"pandas", "numpy", "pydantic", "locust", "simpy"} & set(output.split())
 
 
-def test_demo_shows_both_worlds_side_by_side(command, tmp_path):
+def test_demo_shows_both_worlds_side_by_side(command, monkeypatch, tmp_path):
+    office = Scenario.load("office", {"duration": "4s"})  # of the ten that it is
+    monkeypatch.setattr(Scenario, "load", lambda name: {"office": office}[name])
     result = command("demo")
     assert result.returncode == 0, result.stderr
     assert re.search(r"^ +sim +live$", result.stdout, re.MULTILINE)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any, TypeVar
@@ -22,6 +20,7 @@ from imsim.scenario.sections import ClientLink, Tier
 from imsim.scenario.sections import Link as LinkFields
 from imsim.sim.clock import Clock
 from imsim.sim.faults import CuttableLink, Faults, PausableConnection
+from imsim.sim.garbage import no_garbage_collection
 from imsim.sim.idle import Heartbeats, busy_users
 from imsim.sim.link import BackboneLink, Link
 from imsim.sim.nodes import BatchingGatewayNode, ClientNode, Connection, GatewayNode, RouterNode, StorageNode, intent_of
@@ -40,19 +39,6 @@ _L = TypeVar("_L", bound=Link)
 Progress = Callable[[float], None]
 
 
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """A run makes millions of objects and leaves no cycle among them (tested): looking for some takes a fifth of its
-    time, and in a large world more."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
 def simulate(
     scenario: Scenario,
     *,
@@ -68,7 +54,7 @@ def simulate(
     Raises: UsageError if the plan is impossible to hold.
     """
     duration = scenario.duration if duration is None else duration
-    with _no_garbage_collection():
+    with no_garbage_collection():
         if spans:
             from imsim.sim.spans import TracedWorld
 
@@ -146,7 +132,7 @@ class World:
         }
         self._keep_idle_ones_alive(np.repeat(~is_busy, len(plan.devices)))
 
-    @_no_garbage_collection()
+    @no_garbage_collection()
     def run(self, duration: float, progress: Progress | None = None) -> None:
         """Log everybody in, carry out the plan, and let things settle for the scenario's `drain`."""
         if self.clock.now < 0:

@@ -24,9 +24,9 @@ def test_the_means_add_up_to_the_mean_latency(run, by):
     assert table.index.names == ["kind", "where", *(["op"] if by == "op" else [])]
 
 
-@pytest.mark.parametrize(("preset", "duration"), [("mobile", "20s"), ("night-sync", "33s")])
-def test_where_devices_come_and_leave_it_is_the_latency_of_the_summary_that_is_told(preset, duration):
-    run = imsim.simulate(imsim.Scenario.load(preset, {"duration": duration}), spans=True)
+@pytest.mark.parametrize(("preset", "duration", "users"), [("mobile", "20s", 300), ("night-sync", "33s", 150)])
+def test_where_devices_come_and_leave_it_is_the_latency_of_the_summary_that_is_told(preset, duration, users):
+    run = imsim.simulate(imsim.Scenario.load(preset, {"duration": duration, "population.users": users}), spans=True)
     summary = run.summary().loc["delivery"]
     assert summary["lost"] == 0
     assert round(run.breakdown()["mean"].sum(), 6) == summary["mean"]

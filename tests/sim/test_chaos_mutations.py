@@ -149,8 +149,9 @@ def test_a_planted_bug_is_found(mutation, monkeypatch):
     assert _breaks(seed)
 
 
-@pytest.mark.parametrize("seed", sorted({seed for _, seed in FOUND.values()}))
+@pytest.mark.parametrize("seed", sorted({seed for _, seed in FOUND.values() if seed >= 200}))
 def test_without_it_they_hold(seed):
+    """Those before are among the two hundred that `test_chaos` searches."""
     assert replay(seed).violations == []
 
 

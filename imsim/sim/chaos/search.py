@@ -21,6 +21,7 @@ from imsim.sim.chaos.shrink import shrink
 from imsim.sim.chaos.trace import Entry, about, digest
 from imsim.sim.chaos.world import ChaosWorld
 from imsim.sim.chaos.written import check
+from imsim.sim.garbage import no_garbage_collection
 
 #: A search of at least so many seeds must have met everything in `SOMETIMES`. The rarest is met in nearly 5 % of the
 #: seeds: chance alone misses one once in some thousands of such searches.
@@ -41,13 +42,18 @@ Broke = Callable[[int, str], None]
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of one case. `digest` stands for the whole trace: equal if and only if that is, byte for byte."""
+    """What became of one case."""
 
     case: Case
     violations: list[Violation]
     met: Counter[str]
-    digest: str
     trace: list[Entry]
+
+    @property
+    def digest(self) -> str:
+        """Stands for the whole trace: equal if and only if that is, byte for byte. Made when asked for: it takes nearly
+        as long as judging, and neither shrinking nor a test of what is found needs it."""
+        return digest(self.trace)
 
     def about(self, violation: Violation) -> list[Entry]:
         """What the trace has, until the violation was seen, about the message, the instance or the conversation that it
@@ -193,6 +199,7 @@ def run(case: Case) -> Outcome:
     return _run(case)
 
 
+@no_garbage_collection()
 def _run(case: Case) -> Outcome:
     world = ChaosWorld(case)
     world.run()
@@ -201,7 +208,7 @@ def _run(case: Case) -> Outcome:
         seen = met(world)
     except Exception:
         violations.append(judge_raises())
-    return Outcome(case, violations, seen, digest(world.trace), world.trace)
+    return Outcome(case, violations, seen, world.trace)
 
 
 def replay(seed: int, scenario: Scenario | None = None) -> Outcome:
@@ -321,6 +328,7 @@ def explain(outcome: Outcome, command: str | None = None, *, runs: int = _SHRINK
         is_drawn = case == draw(case.seed)
         command = f"imsim chaos --replay {case.seed}" if is_drawn else "imsim chaos --case FILE, with the case in FILE"
 
+    @no_garbage_collection()
     def breaks(smaller: Case) -> bool:
         world = ChaosWorld(smaller)
         world.run()

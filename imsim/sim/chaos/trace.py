@@ -49,25 +49,31 @@ def _names_of(kind: type) -> tuple[str, ...]:
     return names
 
 
+_PLAIN = frozenset({type(None), int, bool, float, str})
+
+
 def _whole(thing: Any, told: dict[int, str]) -> str:
-    """All that there is in it. `told`: the same of messages that were there before, by identity."""
+    """All that there is in it. `told`: the same of what was there before, by identity."""
     kind = type(thing)
-    if thing is None or kind in (int, bool, float, str):
+    if kind in _PLAIN:
         return repr(thing)
     if kind in (list, tuple):
-        return f"({', '.join([_whole(part, told) for part in thing])})"
+        return f"({_all_of(thing, told)})"
     if kind in (frozenset, set):  # in an order of their own in each process
         return f"{{{', '.join(sorted([_whole(part, told) for part in thing]))}}}"
     if kind is dict:
         return f"{{{', '.join([f'{_whole(key, told)}: {_whole(value, told)}' for key, value in thing.items()])}}}"
-    if kind is Message and id(thing) in told:
-        return told[id(thing)]
-    if not is_dataclass(kind):
-        return str(thing)
-    words = f"{kind.__name__}({', '.join([_whole(getattr(thing, name), told) for name in _names_of(kind)])})"
-    if kind is Message:
-        told[id(thing)] = words
+    words = told.get(id(thing))
+    if words is None:
+        if not is_dataclass(kind):
+            return str(thing)
+        values = [getattr(thing, name) for name in _names_of(kind)]
+        words = told[id(thing)] = f"{kind.__name__}({_all_of(values, told)})"
     return words
+
+
+def _all_of(parts: Iterable[Any], told: dict[int, str]) -> str:
+    return ", ".join([repr(part) if type(part) in _PLAIN else _whole(part, told) for part in parts])
 
 
 _SHORT = 24
