@@ -1426,6 +1426,32 @@ def groups_have_no_burst(patch):
         patch.setattr(module, "Bucket", lambda rate, burst, now: limits.Bucket(rate, 1, now))
 
 
+def page_not_counted(patch):
+    """What only a sync has found is not unread on the server."""
+    send_page, count = users.Users._send_page, online.User.count
+
+    def uncounted(self, request, result, now):
+        online.User.count = lambda self, message: self.place(message.conversation_id)
+        try:
+            send_page(self, request, result, now)
+        finally:
+            online.User.count = count
+
+    patch.setattr(users.Users, "_send_page", uncounted)
+
+
+def leaver_counts_on(patch):
+    """Who has left a group still has unread messages there, for the server."""
+    count = online.User.count
+
+    def on(self, message):
+        if groups.is_left_with(message, self.id):
+            return self.place(message.conversation_id)
+        return count(self, message)
+
+    patch.setattr(online.User, "count", on)
+
+
 MUTATIONS = (
     ack_before_store,
     seq_reused_after_a_crash,
@@ -1554,6 +1580,8 @@ MUTATIONS = (
     stored_predecessor_not_looked_up,
     strangers_use_up_the_groups_budget,
     groups_have_no_burst,
+    page_not_counted,
+    leaver_counts_on,
 )
 
 #: Left out: found in none of the first 338 seeds (the last three, since the workload has more scenes, of 500;
