@@ -1431,6 +1431,60 @@ def wanted_block_not_shown(patch):
     patch.setattr(screen.LocalConversation, "settings", unblocked)
 
 
+def stored_predecessor_not_looked_up(patch):
+    """A writer knows a send's predecessor only if it remembers it, not from storage."""
+    patch.setattr(
+        conversations.Conversations,
+        "_has",
+        staticmethod(lambda log, known, sender, id_client: (sender, id_client) in log.recent),
+    )
+
+
+def strangers_use_up_the_groups_budget(patch):
+    """The members' budget is also for those who come, and who would like to."""
+    append = conversations.Conversations._append
+
+    def limited(self, log, up, decision, now):
+        if log.bucket is not None and up.session.user not in log.member_set and (wait := log.bucket.take(now)):
+            self._reject(up, Code.RATE_LIMITED, "too many messages in this group", wait)
+        else:
+            append(self, log, up, decision, now)
+
+    patch.setattr(conversations.Conversations, "_append", limited)
+
+
+def groups_have_no_burst(patch):
+    """Nor have rooms: they take one message at a time."""
+    for module in (conversations, chatrooms):
+        patch.setattr(module, "Bucket", lambda rate, burst, now: limits.Bucket(rate, 1, now))
+
+
+def page_not_counted(patch):
+    """What only a sync has found is not unread on the server."""
+    send_page, count = users.Users._send_page, online.User.count
+
+    def uncounted(self, request, result, now):
+        online.User.count = lambda self, message: self.place(message.conversation_id)
+        try:
+            send_page(self, request, result, now)
+        finally:
+            online.User.count = count
+
+    patch.setattr(users.Users, "_send_page", uncounted)
+
+
+def leaver_counts_on(patch):
+    """Who has left a group still has unread messages there, for the server."""
+    count = online.User.count
+
+    def on(self, message):
+        if groups.is_left_with(message, self.id):
+            return self.place(message.conversation_id)
+        return count(self, message)
+
+    patch.setattr(online.User, "count", on)
+
+
 MUTATIONS = (
     ack_before_store,
     seq_reused_after_a_crash,
@@ -1559,6 +1613,11 @@ MUTATIONS = (
     change_does_not_read,
     inbox_brings_old_words,
     wanted_block_not_shown,
+    stored_predecessor_not_looked_up,
+    strangers_use_up_the_groups_budget,
+    groups_have_no_burst,
+    page_not_counted,
+    leaver_counts_on,
 )
 
 #: Left out: found in none of the first 338 seeds (the last three, since the workload has more scenes, of 500;

@@ -139,6 +139,11 @@ FOUND: dict[str, tuple[int, int]] = {
     "change_does_not_read": (30, 0),
     "inbox_brings_old_words": (3, 10),
     "wanted_block_not_shown": (2, 10),
+    "stored_predecessor_not_looked_up": (5, 7),
+    "strangers_use_up_the_groups_budget": (0, 37),
+    "groups_have_no_burst": (2, 8),
+    "page_not_counted": (2, 17),
+    "leaver_counts_on": (1, 17),
 }
 
 

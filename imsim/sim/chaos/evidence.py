@@ -17,7 +17,7 @@ from imsim.sim.chaos.rooms import Rooms
 from imsim.sim.chaos.rules import Laws, Outcome, Relations, is_change
 from imsim.sim.chaos.screen import Screen
 from imsim.sim.chaos.trace import Entry
-from imsim.sim.chaos.witnesses import Claims, Logins, Places, Requests, Senders
+from imsim.sim.chaos.witnesses import Claims, Gaps, Logins, Places, Requests, Senders
 from imsim.sim.chaos.world import ChaosWorld
 
 
@@ -46,6 +46,7 @@ class Evidence:
         self._places = Places(self.ledger, self.found)
         self._requests = Requests(self.ledger, policies, world.owners, self.found)
         self._claims = Claims(self.ledger, self.found)
+        self._gaps = Gaps(self.ledger, self.found)
         self._steps: Counter[str] = Counter()  # of each instance
         self._shown: dict[Key, set[int]] = defaultdict(set)  # what a sender had shown, as a writer was told
         self._pages = Pages(policies, self.found)
@@ -109,6 +110,8 @@ class Evidence:
                 if type(thing) is backbone.Down:
                     self._places.told(thing)
                     self._pages.told(thing)
+                    self._limits.told(node, thing, at)
+                    self._gaps.told(thing)
                     self.rooms.told(thing)
         elif what == "<-":
             if node in self._users:
@@ -118,6 +121,7 @@ class Evidence:
                 self.rooms.reached_router(thing)
                 if type(thing) is backbone.Up:
                     self._up(thing)
+                    self._gaps.reached_router(thing)
                     if type(thing.frame) is frames.Sync:
                         for conversation, seq in thing.frame.cursors.items():
                             self.ledger.was_heard(self.world.owners[thing.session.connection], conversation, seq)
@@ -135,6 +139,8 @@ class Evidence:
         elif what == "asked":
             self._asked_in[id(thing)] = (node, self._crashes[node])
             self._asked(thing)
+            if isinstance(thing, storage.Append):
+                self._limits.asked(thing, at)
         elif what == "event":
             if type(thing) is events.Ended:
                 self._logins.ended(self._instances[node], thing)
@@ -152,7 +158,7 @@ class Evidence:
             self._rest.stands(self._instances[node], thing)
         elif what == "said":
             self.rooms.said(thing)
-            self._limits.said(thing)
+            self._limits.said(thing, at)
         elif what == "crash":
             self._crashes[node] += 1
             self._limits.crashed(node)

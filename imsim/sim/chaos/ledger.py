@@ -248,12 +248,17 @@ class Ledger:
     def place(self, user: str, conversation: str) -> Place:
         return self.places.get((user, conversation)) or Place(conversation, 0, 0, 0)
 
+    def begun(self, user: str, conversation: str) -> int:
+        """With which entry of the log the user's present stay began; 0 for who is no member."""
+        stays = self.stays.get(conversation, {}).get(user)
+        return 0 if not stays or stays[-1].last else stays[-1].first
+
     def unread(self, user: str, conversation: str) -> int:
         """Of what was said since the user is a member."""
-        stays = self.stays.get(conversation, {}).get(user)
-        if not stays or stays[-1].last:
+        begun = self.begun(user, conversation)
+        if not begun:
             return 0
-        since = max(self.place(user, conversation).read_seq, stays[-1].first - 1)
+        since = max(self.place(user, conversation).read_seq, begun - 1)
         return sum(
             message.seq > since
             and message.sender != user

@@ -11,10 +11,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from imsim.core import backbone, frames, storage
-from imsim.core.model import Code, Message, Scene, Session, is_chatroom
+from imsim.core.model import Code, Message, Scene, Session, conversation_id, is_chatroom
 from imsim.core.policies import Policies
 from imsim.sim.chaos.ledger import wish_of
 from imsim.sim.chaos.rules import is_of_a_stranger
+from imsim.sim.chaos.screen import wish_to_send
 
 if TYPE_CHECKING:
     from imsim.sim.chaos.nodes import Instance
@@ -95,6 +96,8 @@ class Limits:
         self._owners = world.owners
         self._open: dict[str, frames.Send] = {}  # gateway -> the send that it has to do something with
         self._buckets = _Buckets()
+        self._budgets = _Buckets()  # by group and chatroom, with what its writer has taken, stored or not, and when
+        self._epochs: dict[str, int] = {}  # by group, that of its writer
         self._latest: dict[str, int] = {}  # by chatroom, the latest seq
         self._believed: set[str] = set()  # gateways with a clock that runs otherwise
         self._sessions: dict[tuple[str, int], float] = {}  # (gateway, connection) -> logged in since
@@ -229,7 +232,7 @@ class Limits:
         if gateway in self._believed:
             return
         if is_send and policies.group_rate and instance.sent[frame.ref]["scene"] in (Scene.GROUP, Scene.CHATROOM):
-            return  # which its writer counts
+            return  # which its writer counts: see `told`
         connection = self._current.get((gateway, instance.name), 0)
         reads = self._under_way(connection, now) if frame.request in _READ_OPS else []
         if len(reads) >= _READS and frame.retry_after == _ASK_AGAIN:
@@ -241,17 +244,44 @@ class Limits:
 
     # --- writers ---
 
+    def asked(self, request: storage.Append, now: float) -> None:
+        """A writer of a group has let this in, and storage may. Each writer begins with a full bucket."""
+        message = request.message
+        if self._epochs.get(message.conversation_id) != request.epoch:
+            self._epochs[message.conversation_id] = request.epoch
+            self._budgets.forget(message.conversation_id)
+        if message.scene == Scene.GROUP and not is_of_a_stranger(wish_of(message)):
+            self._spend(message.conversation_id, now)
+
+    def _spend(self, conversation: str, now: float) -> None:
+        self._budgets.take((conversation,), self._policies.group_rate, self._policies.group_burst, now)
+
+    def told(self, router: str, down: backbone.Down, now: float) -> None:
+        """A writer has somebody wait: a member, and there was nothing left; by its own clock, too."""
+        frame, session = down.frame, down.sessions[0]
+        if not isinstance(frame, frames.Rejected) or frame.code != Code.RATE_LIMITED:
+            return
+        sent = self._instances[self._owners[session.connection]].sent[frame.ref]
+        key = (conversation_id(sent["scene"], session.user, sent["to"]),)
+        left = self._budgets.left(key, self._policies.group_rate, self._policies.group_burst, now)
+        if is_of_a_stranger(wish_to_send(session.user, sent)):
+            self._tell("limits_are_what_was_set", f"{frame.ref} of {session}, no member, was to wait as members are")
+        elif left >= 1 + _ROUNDING and router not in self._believed:
+            self._tell("limits_are_what_was_set", f"{frame.ref} of {session} was to wait, and might have been said")
+
     def appended(self, request: storage.Append) -> None:
         """A writer of a group lets in of its members what flows into its bucket, by its own clock, and no more."""
         message = request.message
         if message.scene == Scene.GROUP and not is_of_a_stranger(wish_of(message)):
             self._let_in(message, str(request.epoch))
 
-    def said(self, message: Message) -> None:
+    def said(self, message: Message, now: float) -> None:
         """So does a chatroom, which begins anew, with other numbers, when nobody was there any more."""
         if message.seq != self._latest.get(message.conversation_id, 0) + 1:
             self._buckets.forget(message.conversation_id)
+            self._budgets.forget(message.conversation_id)
         self._latest[message.conversation_id] = message.seq
+        self._spend(message.conversation_id, now)
         self._let_in(message, "")
 
     def _let_in(self, message: Message, writer: str) -> None:

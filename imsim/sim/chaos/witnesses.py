@@ -6,16 +6,27 @@ What each finds is named as an invariant is, and told in words.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from imsim.core import backbone, events, frames, storage
-from imsim.core.model import Code, Message, Scene, conversation_id, is_chatroom, p2p_members
+from imsim.core.model import (
+    Code,
+    Message,
+    MessageType,
+    Place,
+    Scene,
+    Session,
+    conversation_id,
+    is_chatroom,
+    p2p_members,
+)
 from imsim.core.policies import Policies
 from imsim.sim.chaos.ledger import Ledger
 from imsim.sim.chaos.limits import fits, written_in
 from imsim.sim.chaos.nodes import Answer, answered
-from imsim.sim.chaos.rules import Relations
+from imsim.sim.chaos.rules import Relations, leaves
 from imsim.sim.chaos.screen import wish_to_send
 
 if TYPE_CHECKING:
@@ -30,18 +41,24 @@ Found = list[tuple[str, str]]  # (invariant, text)
 
 
 class Places:
-    """What routers tell of places: only what storage held at some time, and to one session never an older state."""
+    """What routers tell of places: only what storage held at some time, and to one session never an older state; and
+    the unread that they tell with it is a recount. What of the log a user's router has told any of the user's devices,
+    it knows, whatever it may know beyond that; and one that takes over from it finds as much in storage."""
 
     def __init__(self, ledger: Ledger, found: Found) -> None:
         self._ledger = ledger
         self._found = found
         self._versions: dict[tuple[object, str], int] = {}  # (session, conversation) -> told
+        self._known: dict[tuple[str, str], set[int]] = defaultdict(set)  # (user, conversation) -> seqs, told to devices
 
     def told(self, down: backbone.Down) -> None:
         frame, ledger = down.frame, self._ledger
+        if type(frame) is frames.Push:
+            self._knows(down.sessions, [frame.message])
         if type(frame) is frames.Placed:
             places = [frame.place]
-        elif type(frame) is frames.SyncDone:
+        elif isinstance(frame, frames.Page | frames.SyncDone):
+            self._knows(down.sessions, frame.messages)
             places = frame.places
         else:
             return
@@ -56,10 +73,33 @@ class Places:
                     held = replace(ledger.place("", place.conversation_id))
                 if held is None or replace(place, unread=0) != held:
                     self._tell("only_what_is_stored_is_told", session.user, f"{place}, stored was {held}")
-                if place.unread < 0:
-                    self._tell("unread_is_a_recount", session.user, str(place))
+                least, most = self._unread(session.user, place)
+                if not least <= place.unread <= most:
+                    self._tell("unread_is_a_recount", session.user, f"{place}, which are {least} to {most}")
             if type(frame) is frames.SyncDone and frame.version > ledger.versions.get(session.user, 0):
                 self._tell("only_what_is_stored_is_told", session.user, f"the version {frame.version}")
+
+    def _knows(self, sessions: Iterable[Session], messages: list[Message]) -> None:
+        for session in sessions:
+            for message in messages:
+                self._known[session.user, message.conversation_id].add(message.seq)
+
+    def _unread(self, user: str, place: Place) -> tuple[int, int]:
+        """How many count beyond this mark, of those that the user's router knows for certain, and of all; as it may
+        not have heard yet what ended the user's stay, and what was recalled."""
+        ledger, conversation = self._ledger, place.conversation_id
+        known, log = self._known[user, conversation], ledger.logs.get(conversation, [])
+        ends = [entry.seq for entry in log if entry.seq in known and leaves(entry, user)]
+        begun = ledger.begun(user, conversation)
+        floor, least, most = max([place.read_seq, *ends]), 0, 0
+        for message in log:
+            if message.seq <= floor or message.sender == user or message.type == MessageType.NOTIFICATION:
+                continue
+            if not message.recalled or message.amended not in known:
+                most += ledger.may_see(user, conversation, message.seq)
+            if message.seq in known and begun and message.seq >= begun and not message.recalled:
+                least += 1
+        return least, most
 
     def _tell(self, invariant: str, user: str, text: str) -> None:
         self._found.append((invariant, f"{user} was told {text}"))
@@ -311,6 +351,33 @@ class Claims:
 
     def _tell(self, invariant: str, instance: Instance, text: object) -> None:
         self._found.append((invariant, f"{instance.name} said {text}"))
+
+
+class Gaps:
+    """A send is refused for want of its predecessor only if that was not stored when it came."""
+
+    def __init__(self, ledger: Ledger, found: Found) -> None:
+        self._ledger = ledger
+        self._found = found
+        #: (session, idClient) -> how often it came without its predecessor, and was not refused for that
+        self._early: Counter[tuple[Session, str]] = Counter()
+
+    def reached_router(self, up: backbone.Up) -> None:
+        frame, sender = up.frame, up.session.user
+        if not isinstance(frame, frames.Send) or frame.after is None:
+            return
+        if (up.conversation_id, sender, frame.after) not in self._ledger.by_key:
+            self._early[up.session, frame.id_client] += 1
+
+    def told(self, down: backbone.Down) -> None:
+        frame = down.frame
+        if not isinstance(frame, frames.Rejected) or frame.code != Code.GAP:
+            return
+        session = down.sessions[0]
+        if self._early[session, frame.ref]:
+            self._early[session, frame.ref] -= 1
+        else:
+            self._found.append(("refusals_have_a_reason", f"{frame.ref} of {session} comes after what was stored"))
 
 
 class Logins:
