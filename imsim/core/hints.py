@@ -66,7 +66,8 @@ class Hints:
         if hint.frame is not None:
             sessions = user.sessions.values()
             self._to_all([s for s in sessions if hint.tells in (None, s)], hint.frame)
-        if hint.asks is not None and user.sessions:
+        # The asker's router may not have heard yet that they are no friends any more.
+        if hint.asks is not None and user.sessions and place is not None and place.friends:
             answer = frames.Presence(user.id, True)
             self._port.to_user(hint.asks.user, backbone.Hint(hint.asks.user, answer, tells=hint.asks))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from imsim.core import backbone, events, frames, storage
 from imsim.core.model import Message, Scene, conversation_id, is_chatroom, p2p_id, p2p_members
+from imsim.sim.chaos.connections import Connections
 from imsim.sim.chaos.ledger import Key, Ledger, wish_of
 from imsim.sim.chaos.limits import Limits, Pages
 from imsim.sim.chaos.nodes import Instance
@@ -53,6 +54,7 @@ class Evidence:
         self.sessions = Sessions(self.found)
         self._hints = Hints(self.ledger, policies, self.sessions, self.found)
         self._limits = Limits(world, self._instances, self.found)
+        self._connections = Connections(policies, self.found)
         self.rooms = Rooms(self.ledger.laws, policies, self._instances, self.found)
         self._rest = Rest(self.ledger, policies, self.rooms, self.shared, self.found)
         self.senders = Senders(self.ledger, policies.content_bytes, self.rooms, self.found)
@@ -103,6 +105,7 @@ class Evidence:
                 elif type(thing) is frames.Received:
                     self._received(peer, thing)
             elif node in self._users:
+                self._connections.left_client(self._instances[node], thing, at)
                 self._from_client(node, thing)
             else:
                 self.sessions.left_router(thing)
@@ -146,6 +149,7 @@ class Evidence:
                 self._logins.ended(self._instances[node], thing)
             else:
                 self._requests.event(self._instances[node], thing)
+                self._connections.event(self._instances[node], thing)
                 if type(thing) is events.SendFailed:
                     self.senders.failed(self._instances[node], thing)
         elif what == "step":  # before which its user has looked
@@ -154,6 +158,7 @@ class Evidence:
             self._steps[node] += 1
         elif what == "asks":
             self._requests.asked(self._instances[node], thing)
+            self._connections.asks(self._instances[node], thing)
         elif what == "rests":
             self._rest.stands(self._instances[node], thing)
         elif what == "said":
@@ -179,6 +184,9 @@ class Evidence:
             self._logins.token_refused(node)
         elif what == "fault" and peer == "clock":
             self._limits.clock_moved(node)
+            self._connections.clock_moved(node)
+        elif what == "adrift":
+            self._connections.adrift(node, peer, thing)
 
     def _lost(self, router: str, gateway: str | None = None) -> None:
         def owns(name: str) -> bool:
@@ -281,6 +289,8 @@ class Evidence:
         if (set(effects.joined), set(effects.left)) != (set(outcome.joined), set(outcome.left)):
             text = f"{message.id} let in {effects.joined} and out {effects.left}, not {outcome.joined}, {outcome.left}"
             self.found.append(("changes_do_what_they_say", text))
+        if effects.state is not None and not self.ledger.states[message.conversation_id][-1].stands_in(effects.state):
+            self.found.append(("changes_do_what_they_say", f"{message.id} made it {effects.state}"))
         if effects.amended != outcome.amended:
             self.found.append(("changes_do_what_they_say", f"{message.id} left {effects.amended}"))
         told = sorted((note.to, note.type, *_settling(note)) for note in result.notes)

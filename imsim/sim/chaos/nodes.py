@@ -84,6 +84,10 @@ class Node:
 Answer = events.RequestDone | events.RequestFailed | events.Entered | events.ReadCounted | events.History
 
 
+def _range(of: events.History | frames.HistoryPage) -> str:
+    return f"{of.conversation_id}:{of.first}-{of.last}"
+
+
 def answered(event: Answer) -> tuple[str, str]:
     """The request that this answers, as (op, ref)."""
     if isinstance(event, events.Entered):
@@ -91,7 +95,7 @@ def answered(event: Answer) -> tuple[str, str]:
     if isinstance(event, events.ReadCounted):
         return frames.ReadCount.op, f"{event.conversation_id}:{event.seq}"
     if isinstance(event, events.History):
-        return frames.History.op, frames.History(event.conversation_id, event.first, event.last).ref
+        return frames.History.op, _range(event)
     return event.request, event.ref
 
 
@@ -105,10 +109,7 @@ _ANSWERED: dict[type, Callable[[Any], tuple[str, str] | None]] = {
     frames.Rejected: _refused,
     frames.Entered: lambda frame: (frames.Enter.op, frame.name),
     frames.ReadCounted: lambda frame: (frames.ReadCount.op, f"{frame.conversation_id}:{frame.seq}"),
-    frames.HistoryPage: lambda frame: (
-        frames.History.op,
-        frames.History(frame.conversation_id, frame.first, frame.last).ref,
-    ),
+    frames.HistoryPage: lambda frame: (frames.History.op, _range(frame)),
 }
 
 
@@ -286,6 +287,7 @@ class GatewayNode(Node):
     def send(self, connection: int, frame: frames.ToClient) -> None:
         target = self.connections.get(connection)
         if target is None:
+            self.world.note(self.name, "adrift", self.world.owners[connection], frame)
             return
         self.world.note(self.name, "->", target.client.name, frame)
         if isinstance(frame, Pushed):

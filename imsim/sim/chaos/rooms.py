@@ -89,7 +89,7 @@ class Rooms:
         if isinstance(frame, backbone.Up) and isinstance(frame.frame, frames.Enter):
             self._recent[frame.session, frame.frame.name] = frame.frame.recent
         elif isinstance(frame, backbone.Up) and isinstance(frame.frame, frames.Leave):
-            self.present[frame.conversation_id].discard(frame.session)
+            self._leaves(frame.conversation_id, {frame.session})
 
     def told(self, down: backbone.Down) -> None:
         """A router lets somebody in: what it shows is what there is, the latest of it, as much as was asked for."""
@@ -104,6 +104,12 @@ class Rooms:
             for session in {*down.sessions} - self.present[frame.message.conversation_id]:
                 self._tell("rooms_are_for_those_inside", f"{frame.message.id} was for {session}")
 
+    def _leaves(self, room: str, sessions: set[Session]) -> None:
+        """A room that all have left is gone, with what was said in it."""
+        self.present[room] -= sessions
+        if not self.present[room]:
+            self._remembered[room].clear()
+
     def _let_in(self, session: Session, frame: frames.Entered) -> None:
         room = conversation_id(Scene.CHATROOM, "", frame.name)
         there = self._remembered[room]
@@ -111,9 +117,13 @@ class Rooms:
             if message != self._now[room].get(message.seq):
                 self._tell("rooms_show_what_is_left", f"{message.id} was shown as {message}")
         count = max(0, min(self._recent.get((session, frame.name), 0), self._policies.room_recent))
-        latest = sorted(there)[-len(frame.messages) :] if frame.messages else []
+        before, latest = sorted(there), list[int]()
+        for _ in frame.messages:
+            latest[:0] = [before.pop()] if before else []
         sizes = [written_in(message) for message in frame.messages]
         is_fit = len(frame.messages) <= count and fits(sizes, self._policies.page_bytes)
+        if before and len(sizes) < count:  # else there was no room for the one before them
+            is_fit &= not fits([written_in(self._now[room][before[-1]]), *sizes], self._policies.page_bytes)
         if [message.seq for message in frame.messages] != latest or not is_fit:
             self._tell("rooms_show_what_is_left", f"{session} asked for {count} and was shown {frame}, not {latest}")
         self.present[room].add(session)
@@ -135,7 +145,7 @@ class Rooms:
             )
         for room, present in self.present.items():
             if owns(room):
-                self.present[room] = {one for one in present if gateway is not None and one.gateway != gateway}
+                self._leaves(room, {one for one in present if gateway is None or one.gateway == gateway})
 
     # --- when all has come to rest ---
 
@@ -178,6 +188,9 @@ class Rooms:
             self._tell("only_what_is_allowed_is_said", f"{message.id} of {message.sender}: {sorted(outcome.reasons)}")
         if outcome.amended is not None:
             there.update((one.seq, one) for one in amended(list(there.values()), outcome.amended, message.seq))
+        remembered = (there[seq] for seq in self._remembered[room])
+        if any((one.sender, one.id_client) == (message.sender, message.id_client) for one in remembered):
+            self._tell("rooms_say_it_once", f"{message.id} says {message.id_client} of {message.sender} again")
         there[message.seq] = message
         self._remembered[room].add(message.seq)
         if message.seq <= self._latest.get(room, 0):

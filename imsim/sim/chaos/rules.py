@@ -77,6 +77,15 @@ class State:
     def rank(self, user: str) -> int:
         return 2 if user == self.owner else int(user in self.admins)
 
+    def stands_in(self, kept: dict[str, Any]) -> bool:
+        """Whether this is what storage is to keep of it. Of a group without members nothing matters any more."""
+        if "friends" in kept:
+            return (bool(kept["friends"]), kept["request"] is not None) == (self.friends, bool(self.requests))
+        settings = (kept["owner"], bool(kept["muted_all"]), kept["join"], bool(kept["consent"]))
+        named = (frozenset(kept["admins"]), frozenset(kept["muted"]), frozenset(kept["pending"]))
+        is_so = settings == (self.owner, self.all_muted, self.join, self.consent)
+        return not self.members or (is_so and named == (self.admins, self.muted, frozenset(self.requests)))
+
 
 @dataclass(frozen=True, slots=True)
 class Wish:

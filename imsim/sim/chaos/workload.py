@@ -65,7 +65,8 @@ ATTACHMENTS: dict[str, dict[str, Any]] = {
 def message(dice: Dice, scene: Scene, to: str, id_client: str, limit: int) -> dict[str, Any]:
     content = f"text of {id_client}"
     if dice.chance(0.04):  # as long as it may be in bytes, which are more than the characters; or a little longer
-        content = "\u00e9" * (limit // 2) + "x" * dice.pick((limit % 2, 1 + limit % 2))
+        wide, odd = "\u00e9" * (limit // 2), limit % 2
+        content = dice.pick((wide + "x" * odd, wide + "x" * (1 + odd), "x" * limit, "x" * (1 + limit)))
     said = {"scene": str(scene), "to": to, "id": id_client, "content": content, "type": "text"}
     if dice.chance(0.1):
         said["type"] = "notification"

@@ -133,14 +133,21 @@ def system_messages_come_once(evidence: Evidence) -> Iterator[str]:
 
 def every_look_is_right(evidence: Evidence) -> Iterator[str]:
     """Whenever a user looks: unread is what the screen has shown beyond the read mark and was not taken back, lastMsg
-    the highest of it."""
+    the highest of it; and of what was pinned, muted, blocked or noted the application was told."""
     for instance in evidence.world.instances():
-        screen, at = Screen(), 0
+        screen, at, settings = Screen(), 0, dict[str, tuple[bool, bool, str, bool]]()
         for until, views in instance.looks:
             for event in instance.events[at:until]:
                 screen.take(instance, event)
+                if type(event) is events.PlaceChanged:
+                    settings[event.conversation_id] = (event.pinned, event.muted, event.custom, event.blocked)
+                elif type(event) is events.Reset:
+                    settings.clear()
             at = until
             for view in views:
+                told = settings.get(view.id, (False, False, "", False))
+                if told != (view.pinned, view.muted, view.custom, view.blocked):
+                    yield f"{instance.name} was told {told} of {view.id}, and shows {view}"
                 unread = sum(seq > view.read_seq for seq in screen.counted[view.id])
                 if view.unread != unread:
                     yield f"{instance.name} counted {view.unread} unread in {view.id}, not {unread}"
