@@ -1030,6 +1030,7 @@ def hinted(registry, hint):
 
 
 def test_a_hint_reaches_whom_it_is_for(registry):
+    befriended(registry)
     one = registry.login("bob")
     registry.login("bob", "d1", connection=2)
     news, typing = frames.Presence("alice", True), frames.IsTyping(AB)
@@ -1040,6 +1041,15 @@ def test_a_hint_reaches_whom_it_is_for(registry):
     alice = session("alice", epoch=9)
     assert len(hinted(registry, backbone.Hint("bob", news, asks=alice))) == 2
     assert registry.told_users == [("alice", backbone.Hint("alice", frames.Presence("bob", True), tells=alice))]
+
+
+def test_who_is_no_friend_any_more_hears_of_nobody_though_the_own_router_has_not_heard_of_it(registry):
+    befriended(registry)
+    registry.login("bob")
+    registry.deliver(entry(3, "friend_delete"))
+    for asking in ("alice", "carol"):
+        assert hinted(registry, backbone.Hint("bob", None, asks=session(asking, epoch=9))) == []
+    assert registry.told_users == []
 
 
 def test_who_is_blocked_is_not_seen_writing(registry):
