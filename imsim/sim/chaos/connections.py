@@ -23,7 +23,7 @@ class Connections:
     def __init__(self, policies: Policies, found: Found) -> None:
         self._longest = min(policies.heartbeat, policies.heartbeat_timeout / 2)
         self._found = found
-        self._said: dict[str, float] = {}  # instance -> when last, on a connection that has been let in
+        self._said: dict[str, float] = {}  # instance -> when last, since it knows that it is logged in
         self._believed: set[str] = set()  # devices whose clock runs otherwise
         self._wished: dict[str, set[str]] = defaultdict(set)  # instance -> the rooms that its user is to be in
         self._entered: dict[str, set[str]] = defaultdict(set)  # the same as it has said on this connection
@@ -47,10 +47,11 @@ class Connections:
             self._said.pop(name, None)
             self._entered[name] = set()
             return
-        silence = at - self._said.get(name, at)
-        if silence > self._longest + _ROUNDING and instance.key not in self._believed:
-            self._tell("nobody_falls_silent", f"{name} said nothing for {silence:.3f} s, until {frame}")
-        self._said[name] = at
+        if name in self._said:
+            silence = at - self._said[name]
+            if silence > self._longest + _ROUNDING and instance.key not in self._believed:
+                self._tell("nobody_falls_silent", f"{name} said nothing for {silence:.3f} s, until {frame}")
+            self._said[name] = at
         if isinstance(frame, frames.Enter):
             self._entered[name].add(frame.name)
         elif isinstance(frame, frames.Leave):
@@ -61,6 +62,10 @@ class Connections:
     def _is_outside(self, instance: str, room: str) -> bool:
         """Whether it has not said yet on this connection that it wants to be in a room in which its user is to be."""
         return room in self._wished[instance] and room not in self._entered[instance]
+
+    def reached_client(self, instance: str, frame: frames.ToClient, at: float) -> None:
+        if isinstance(frame, frames.LoggedIn):
+            self._said[instance] = at
 
     def adrift(self, gateway: str, connection: str, frame: frames.ToClient) -> None:
         self._tell(

@@ -118,6 +118,7 @@ class Evidence:
                     self.rooms.told(thing)
         elif what == "<-":
             if node in self._users:
+                self._connections.reached_client(node, thing, at)
                 self._to_client(node, thing)
             elif node in self.world.routers:
                 self.sessions.reached_router(thing)
