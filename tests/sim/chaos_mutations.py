@@ -1485,6 +1485,22 @@ def leaver_counts_on(patch):
     patch.setattr(online.User, "count", on)
 
 
+def went_is_not_told(patch):
+    """Friends are not told that a user has gone."""
+    patch.setattr(hints.Hints, "went", lambda self, user, now: None)
+
+
+def peers_answer_nobody(patch):
+    """Who comes does not hear which friends are there."""
+    hinted = hints.Hints.hinted
+    patch.setattr(hints.Hints, "hinted", lambda self, user, hint: hinted(self, user, replace(hint, asks=None)))
+
+
+def late_presence_lost(patch):
+    """What there is no budget for is never told."""
+    patch.setattr(hints.Hints, "_tell_late", lambda self, user, now: self._late.pop(user))
+
+
 MUTATIONS = (
     ack_before_store,
     seq_reused_after_a_crash,
@@ -1618,6 +1634,9 @@ MUTATIONS = (
     groups_have_no_burst,
     page_not_counted,
     leaver_counts_on,
+    went_is_not_told,
+    peers_answer_nobody,
+    late_presence_lost,
 )
 
 #: Left out: found in none of the first 338 seeds (the last three, since the workload has more scenes, of 500;

@@ -144,6 +144,9 @@ FOUND: dict[str, tuple[int, int]] = {
     "groups_have_no_burst": (2, 8),
     "page_not_counted": (2, 17),
     "leaver_counts_on": (1, 17),
+    "went_is_not_told": (5, 3),
+    "peers_answer_nobody": (5, 3),
+    "late_presence_lost": (1, 3),
 }
 
 

@@ -153,6 +153,8 @@ class Evidence:
                 self._connections.event(self._instances[node], thing)
                 if type(thing) is events.SendFailed:
                     self.senders.failed(self._instances[node], thing)
+        elif what == "there":
+            self._hints.at_rest({name: self._users[name] for name in thing})
         elif what == "step":  # before which its user has looked
             instance = self._instances[node]
             self._requests.looked(instance, instance.looks[self._steps[node]][1])
@@ -342,6 +344,7 @@ class Evidence:
     def _to_client(self, instance: str, frame: frames.ToClient) -> None:
         self.ledger.reached_client(instance, frame)
         self._claims.reached_client(instance, frame)
+        self._hints.reached_client(instance, frame)
         messages = [frame.message] if isinstance(frame, frames.Push) else []
         if isinstance(frame, frames.Page | frames.SyncDone | frames.HistoryPage):
             messages = frame.messages

@@ -66,7 +66,8 @@ class Sessions:
 class Hints:
     """Who is there is told only under the policy, and of users who are; only friends hear it. And across a block nobody
     hears that the other is there, or writes: from when a router has told it to a device of who has blocked the other,
-    or the end of a friendship to one of theirs, it knows."""
+    or the end of a friendship to one of theirs, it knows. Once nothing is lost any more, friends have heard, and last,
+    what is so."""
 
     def __init__(self, ledger: Ledger, policies: Policies, sessions: Sessions, found: Found) -> None:
         self._ledger = ledger
@@ -75,6 +76,7 @@ class Hints:
         self._found = found
         self._blocked: dict[tuple[str, str], tuple[int, bool]] = {}  # (user, conversation) -> version, as it was told
         self._parted: set[tuple[str, str, int]] = set()  # (user, conversation, seq) of ends of friendships, as told
+        self._seen: dict[str, dict[str, bool]] = defaultdict(dict)  # instance -> who is there, since it logged in
 
     def left_router(self, frame: object) -> None:
         if isinstance(frame, backbone.Down):
@@ -87,6 +89,29 @@ class Hints:
                 self._hinted(frame.frame.user, frame.user, frame.frame)
             if frame.asks is not None:
                 self._hinted(frame.asks.user, frame.user, None)
+
+    def reached_client(self, instance: str, frame: frames.ToClient) -> None:
+        if isinstance(frame, frames.LoggedIn):
+            self._seen[instance].clear()
+        elif isinstance(frame, frames.Presence):
+            self._seen[instance][frame.user] = frame.online
+
+    def at_rest(self, there: dict[str, str]) -> None:
+        """These instances are there, of these users, and have been for a while."""
+        for instance, user in there.items():
+            for friend in self._friends(user):
+                if self._seen[instance].get(friend, False) != (friend in there.values()):
+                    text = f"{instance} hears of {self._seen[instance]}, and there are {sorted({*there.values()})}"
+                    self._tell("friends_hear_who_is_there", text)
+
+    def _friends(self, user: str) -> list[str]:
+        """With whom there is no block, either way."""
+        ledger, friends = self._ledger, []
+        for id, states in ledger.states.items():
+            members = p2p_members(id) or ()
+            if user in members and states[-1].friends and not any(ledger.place(one, id).blocked for one in members):
+                friends.append(_other(id, user))
+        return friends
 
     def _told(self, session: Session, frame: frames.ToClient) -> None:
         user = session.user

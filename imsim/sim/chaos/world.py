@@ -29,6 +29,7 @@ from imsim.sim.chaos.trace import Entry
 from imsim.sim.clock import Clock
 
 _LONGEST_PUSH_TIMEOUT = 60.0  # seconds; the gateway's own
+_LATE = 3.0  # tokens of a budget: whoever has to wait for one has got it when so many have come
 _MOST_ENTRIES = 200_000  # of a trace: beyond it, machines keep each other busy
 
 
@@ -119,6 +120,7 @@ class ChaosWorld:
         self._last_words()
         self.settle()
         self._look()
+        self._go_away()
 
     def _note_tokens(self) -> None:
         there = (State.SYNCING, State.ONLINE)
@@ -293,6 +295,34 @@ class ChaosWorld:
             self.logs[conversation] = StoredLog(
                 opened.members, log, places[conversation], seen[conversation], opened.state
             )
+
+    def _go_away(self) -> None:
+        """Once all has been looked at, all devices of one user go, and come back: friends hear of it, if they are to.
+        Several times in a hurry first, which uses up what friends may be told at once."""
+        case, user = self.case, self.case.users[0]
+        if case.policies.presence != "friends":
+            return
+        blink = 10 * (case.client_latency + case.backend_latency)
+        late = _LATE / (case.policies.presence_rate or 1.0)
+        self.settle(late)
+        self._note_who_is_there()
+        there = [i for i in (*self.instances(), *self.probes) if i.is_live and i.user == user]
+        for is_last in (False, False, False, True):
+            for instance in there:
+                instance.act(instance.machine.stop)
+            self.clock.run(until=self.clock.now + blink)
+            if is_last:
+                self.clock.run(until=self.clock.now + late)
+                self._note_who_is_there()
+            for instance in there:
+                instance.start()
+            self.clock.run(until=self.clock.now + blink)
+        self.settle(late)
+        self._note_who_is_there()
+
+    def _note_who_is_there(self) -> None:
+        there = [i.name for i in (*self.instances(), *self.probes) if i.is_live and i.machine.state == State.ONLINE]
+        self.note("world", "there", "", tuple(there))
 
     # --- who is where ------------------------------------------------------------------------------------------------
 
