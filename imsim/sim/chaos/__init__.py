@@ -3,8 +3,8 @@
 Read in this order: `case` (what a seed stands for; `written`: as JSON), `plan` and `workload` (how it is drawn),
 `world`, `app` and `nodes` (where it happens; `network` lies between), `rules` and `ledger` (what may be said, and what
 everybody should see, worked out independently), `screen` (what an application makes of its client's events), `evidence`
-(the trace, told to the ledger and to those who watch one thing each: `witnesses`, `online`, `rooms`, `limits`),
-`invariants`, `coverage`, `shrink`, `search`.
+(the trace, told to the ledger and to those who watch one thing each: `witnesses`, `connections`, `online`, `rooms`,
+`limits`, `rest`), `invariants`, `coverage` (of `situations`), `shrink`, `search`.
 
 What the core is known not to keep yet is left out at one place each: look for "Left out".
 """

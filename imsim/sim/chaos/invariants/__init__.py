@@ -1,7 +1,7 @@
 """What must hold after every run, each as a small function over the evidence that yields what is wrong, in words.
 
 In each text the first thing named is the message, the conversation or the instance that it is about. What only one
-moment shows is found by the `witnesses` (and in `online`, `rooms`, `limits`).
+moment shows is found by the `witnesses` (and in `connections`, `online`, `rooms`, `limits`, `rest`).
 """
 
 from __future__ import annotations
