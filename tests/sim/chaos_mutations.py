@@ -6,8 +6,10 @@ Each is applied by monkeypatch and says in its docstring what is wrong.
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 from imsim.core import (
+    admission,
     amendments,
     backbone,
     catchup,
@@ -24,6 +26,7 @@ from imsim.core import (
     limits,
     log,
     memory,
+    model,
     online,
     outbox,
     pushes,
@@ -1501,6 +1504,169 @@ def late_presence_lost(patch):
     patch.setattr(hints.Hints, "_tell_late", lambda self, user, now: self._late.pop(user))
 
 
+def leaver_may_recall(patch):
+    """Who has left a group may still recall what was said there."""
+    amend = rules._amend
+
+    def anybody(conversation, frame, change, known, policies):
+        if change.event == "recall":
+            id, members, state = conversation.id, conversation.members, conversation.state
+            conversation = SimpleNamespace(id=id, members=members, member_set={change.operator}, state=state)
+        return amend(conversation, frame, change, known, policies)
+
+    patch.setattr(rules, "_amend", anybody)
+
+
+def typing_while_blocked(patch):
+    """Whom one has blocked hears that one is typing."""
+
+    def typing(self, user, conversation_id):
+        for peer in user.peers(conversation_id):
+            self._port.to_user(peer, backbone.Hint(peer, frames.IsTyping(conversation_id)))
+
+    patch.setattr(hints.Hints, "typing", typing)
+
+
+def known_grows_stale(patch):
+    """What was looked up for a request is kept, and others are decided first."""
+    looked_up, resume = conversations.Conversations._looked_up, conversations.Conversations._resume
+
+    def last(self, log, request, result, now):
+        self._resume = lambda log, now: None
+        looked_up(self, log, request, result, now)
+        del self._resume
+        if not isinstance(result, storage.Failed):
+            log.waiting.append(log.waiting.pop(0))
+        resume(self, log, now)
+
+    patch.setattr(conversations.Conversations, "_looked_up", last)
+
+
+def stale_by_device_only(patch):
+    """The writer takes what is said in a session that another device of its slot has ended."""
+    is_latest = log.Log.is_latest
+    patch.setattr(log.Log, "is_latest", lambda self, session, *, by_slot: is_latest(self, session, by_slot=False))
+
+
+def state_kept_on_take_back(patch):
+    """A change that was not stored, for what it rested on was refused, keeps its effect on a group, or on friends."""
+    take_back = log.Log.take_back
+
+    def keep(self, entry):
+        members, _ = entry.before
+        entry.before = (members, self.state)
+        return take_back(self, entry)
+
+    patch.setattr(log.Log, "take_back", keep)
+
+
+def members_kept_on_take_back(patch):
+    """A change that was not stored, for what it rested on was refused, keeps its effect on who is a member."""
+    take_back = log.Log.take_back
+
+    def keep(self, entry):
+        _, state = entry.before
+        entry.before = (self.members, state)
+        return take_back(self, entry)
+
+    patch.setattr(log.Log, "take_back", keep)
+
+
+def failed_revocation_not_repeated(patch):
+    """A revocation is asked of storage once, whatever comes of it."""
+    patch.setattr(users.Users, "_ask_to_revoke", lambda self, request, now: self._port.store(request))
+
+
+def notices_survive_their_connection(patch):
+    """What is told of the latest only is repeated for ever, though the connection has ended."""
+    end = pushes.Pushes.end
+
+    def messages_only(self):
+        self._latest, latest = {}, self._latest
+        end(self)
+        self._latest = latest
+
+    patch.setattr(pushes.Pushes, "end", messages_only)
+
+
+def pings_if_both_are_silent(patch):
+    """A client that hears something need not say anything."""
+    as_it_is = uplink.Uplink._beat
+
+    def beat(self, _, now):
+        due = max(self._sent_at, self._heard_at) + self._heartbeat
+        if due <= now or now - self._heard_at >= self._policies.heartbeat_timeout:
+            as_it_is(self, _, now)
+        else:
+            self._arm(due, self._beat)
+
+    patch.setattr(uplink.Uplink, "_beat", beat)
+
+
+def sends_before_rooms_are_entered(patch):
+    """After a login what is said in a chatroom goes out before the device has entered it."""
+    logged_in, send_all = catchup.Catchup.logged_in, outbox.Outbox.logged_in
+
+    def early(self, log, now):
+        logged_in(self, log, now)
+        send_all(self._outbox, now)
+
+    patch.setattr(catchup.Catchup, "logged_in", early)
+    patch.setattr(outbox.Outbox, "logged_in", lambda self, now: None)
+
+
+def made_again_inherits(patch):
+    """Who was muted in a group that was dismissed is so in the one that is made again."""
+    decide = groups.decide
+
+    def inherit(state, members, change, limits):
+        decision = decide(state, members, change, limits)
+        if state and not members:
+            decision.state = {**decision.state, "muted": state["muted"], "muted_all": state["muted_all"]}
+        return decision
+
+    patch.setattr(groups, "decide", inherit)
+
+
+def empty_room_kept(patch):
+    """A chatroom that all have left goes on, with what was said in it."""
+    tidy = chatrooms.Chatrooms._tidy
+
+    def keep(self, room, gateway):
+        tidy(self, room, gateway)
+        self._rooms[room.id] = room
+
+    patch.setattr(chatrooms.Chatrooms, "_tidy", keep)
+
+
+def room_shows_nothing(patch):
+    """Who enters a chatroom is shown nothing of what was said before."""
+    patch.setattr(chatrooms, "islice", lambda latest, count: iter(()))
+
+
+def block_changes_unnoticed(patch):
+    """A device does not tell its application of a block that another device has set."""
+    alike = model.Place.has_settings_of
+    patch.setattr(model.Place, "has_settings_of", lambda self, other: alike(self, replace(other, blocked=self.blocked)))
+
+
+def range_named_by_its_start(patch):
+    """Two ranges that begin alike are one request."""
+    patch.setattr(frames.History, "ref", property(lambda self: f"{self.conversation_id}:{self.first}"))
+
+
+def limit_off_by_one(patch):
+    """Where every character is one byte, a content may have one too many."""
+    of_send = admission.of_send
+
+    def longer(frame, policies):
+        if frame.content.isascii() and not (frame.custom or frame.file):
+            policies = replace(policies, content_bytes=policies.content_bytes + 1)
+        return of_send(frame, policies)
+
+    patch.setattr(admission, "of_send", longer)
+
+
 MUTATIONS = (
     ack_before_store,
     seq_reused_after_a_crash,
@@ -1637,6 +1803,22 @@ MUTATIONS = (
     went_is_not_told,
     peers_answer_nobody,
     late_presence_lost,
+    leaver_may_recall,
+    typing_while_blocked,
+    known_grows_stale,
+    stale_by_device_only,
+    state_kept_on_take_back,
+    members_kept_on_take_back,
+    failed_revocation_not_repeated,
+    notices_survive_their_connection,
+    pings_if_both_are_silent,
+    sends_before_rooms_are_entered,
+    made_again_inherits,
+    empty_room_kept,
+    room_shows_nothing,
+    block_changes_unnoticed,
+    range_named_by_its_start,
+    limit_off_by_one,
 )
 
 #: Left out: found in none of the first 338 seeds (the last three, since the workload has more scenes, of 500;
