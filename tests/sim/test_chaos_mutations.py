@@ -147,6 +147,22 @@ FOUND: dict[str, tuple[int, int]] = {
     "went_is_not_told": (5, 3),
     "peers_answer_nobody": (5, 3),
     "late_presence_lost": (1, 3),
+    "leaver_may_recall": (1, 24),
+    "typing_while_blocked": (2, 5),
+    "known_grows_stale": (0, 127),
+    "stale_by_device_only": (1, 26),
+    "state_kept_on_take_back": (2, 11),
+    "members_kept_on_take_back": (0, 31),
+    "failed_revocation_not_repeated": (2, 7),
+    "notices_survive_their_connection": (18, 1),
+    "pings_if_both_are_silent": (29, 0),
+    "sends_before_rooms_are_entered": (12, 2),
+    "made_again_inherits": (0, 199),
+    "empty_room_kept": (0, 52),
+    "room_shows_nothing": (2, 17),
+    "block_changes_unnoticed": (3, 5),
+    "range_named_by_its_start": (23, 0),
+    "limit_off_by_one": (3, 2),
 }
 
 
