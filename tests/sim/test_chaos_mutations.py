@@ -162,7 +162,7 @@ FOUND: dict[str, tuple[int, int]] = {
     "room_shows_nothing": (2, 17),
     "block_changes_unnoticed": (3, 5),
     "range_named_by_its_start": (0, 226),
-    "limit_off_by_one": (3, 2),
+    "limit_off_by_one": (5, 13),
 }
 
 

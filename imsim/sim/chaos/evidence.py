@@ -50,6 +50,7 @@ class Evidence:
         self._gaps = Gaps(self.ledger, self.found)
         self._steps: Counter[str] = Counter()  # of each instance
         self._shown: dict[Key, set[int]] = defaultdict(set)  # what a sender had shown, as a writer was told
+        self._policies = policies
         self._pages = Pages(policies, self.found)
         self.sessions = Sessions(self.found)
         self._hints = Hints(self.ledger, policies, self.sessions, self.found)
@@ -289,6 +290,8 @@ class Evidence:
             text = f"{message.id} of {message.sender}, a {message.type} {message.file or ''}: {sorted(outcome.reasons)}"
             self.found.append(("only_what_is_allowed_is_stored", text))
             return
+        if len(message.content.encode()) > self._policies.content_bytes:
+            self.found.append(("only_what_is_allowed_is_stored", f"{message.id} of {message.sender} is too long"))
         if (set(effects.joined), set(effects.left)) != (set(outcome.joined), set(outcome.left)):
             text = f"{message.id} let in {effects.joined} and out {effects.left}, not {outcome.joined}, {outcome.left}"
             self.found.append(("changes_do_what_they_say", text))

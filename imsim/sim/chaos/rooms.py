@@ -186,6 +186,8 @@ class Rooms:
         outcome = judge_in_room(wish, there.get(wish.data.get("seq", 0)), self._laws)
         if outcome.reasons:
             self._tell("only_what_is_allowed_is_said", f"{message.id} of {message.sender}: {sorted(outcome.reasons)}")
+        if len(message.content.encode()) > self._policies.content_bytes:
+            self._tell("only_what_is_allowed_is_said", f"{message.id} of {message.sender} is too long")
         if outcome.amended is not None:
             there.update((one.seq, one) for one in amended(list(there.values()), outcome.amended, message.seq))
         remembered = (there[seq] for seq in self._remembered[room])
