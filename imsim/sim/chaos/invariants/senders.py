@@ -57,10 +57,13 @@ def sent_is_stored_or_rejected(evidence: Evidence) -> Iterator[str]:
 
 
 def _may_not_know(evidence: Evidence, instance: Instance, conversation: str, id_client: str) -> bool:
-    """Whether it is stored where its sender does not see it, and the answers to all attempts were lost."""
+    """Whether it is stored where its sender does not see it, and the answers to all attempts were lost. Or another
+    device has sent it, and what stands there never shows: then the rule may refuse it by now that let it in before, as
+    only who says that it comes again has it looked for."""
     stored = evidence.ledger.by_key[conversation, instance.user, id_client]
-    silent = event_of(stored) in SILENT and id_client in evidence.shared
-    return silent or not evidence.ledger.may_see(instance.user, conversation, stored.seq)
+    is_recalled = evidence.ledger.logs[conversation][stored.seq - 1].recalled
+    unseen = (event_of(stored) in SILENT or is_recalled) and id_client in evidence.shared
+    return unseen or not evidence.ledger.may_see(instance.user, conversation, stored.seq)
 
 
 def said_in_rooms_is_heard_or_refused(evidence: Evidence) -> Iterator[str]:
