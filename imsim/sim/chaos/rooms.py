@@ -36,7 +36,9 @@ class Rooms:
         self._inside: set[tuple[str, str]] = set()  # (instance, room) of those who may hear it, as gateways see it
         #: (instance, room) -> the last `enter` or `leave` since its login: that it has sent, that came to its gateway
         self._last_sent: dict[tuple[str, str], frames.Enter | frames.Leave] = {}
-        self._asked: dict[tuple[str, str], frames.Enter | frames.Leave] = {}
+        self._last_came: dict[tuple[str, str], frames.Enter | frames.Leave] = {}
+        #: The same, all that came, in order, but for each `leave` that has had its answer.
+        self._asked: dict[tuple[str, str], list[frames.Enter | frames.Leave]] = defaultdict(list)
         self._refused: set[tuple[str, str]] = set()  # (instance, room) where an `enter` was refused for good
         self._sent: set[tuple[str, str]] = set()  # (instance, id)
         self._latest: dict[str, int] = {}  # by room, the highest seq
@@ -52,18 +54,18 @@ class Rooms:
     def reached_gateway(self, instance: str, frame: object) -> None:
         if isinstance(frame, frames.Enter):
             self._inside.add((instance, frame.name))
-            self._asked[instance, frame.name] = frame
-        elif isinstance(frame, frames.Leave):
-            self._asked[instance, frame.name] = frame
+        if isinstance(frame, frames.Enter | frames.Leave):
+            self._last_came[instance, frame.name] = frame
+            self._asked[instance, frame.name].append(frame)
         elif isinstance(frame, frames.Login):
             self._inside = {one for one in self._inside if one[0] != instance}
-            self._asked = {one: last for one, last in self._asked.items() if one[0] != instance}
+            for one in [one for one in self._last_came if one[0] == instance]:
+                del self._last_came[one], self._asked[one]
             self._refused = {one for one in self._refused if one[0] != instance}
 
     def left_gateway(self, instance: str, frame: object) -> None:
         if isinstance(frame, frames.Done) and frame.request == frames.Leave.op:
-            last = self._asked.get((instance, frame.ref))
-            if last is not None and frame.number == last.number:  # else an `enter` came after it
+            if self._is_outside_since(self._asked[instance, frame.ref], frame.number):
                 self._inside.discard((instance, frame.ref))
         elif isinstance(frame, frames.Rejected) and frame.request == frames.Enter.op and not frame.code.retryable:
             self._refused.add((instance, frame.ref))
@@ -82,6 +84,16 @@ class Rooms:
             if self.spoken.get(message.id) != message:
                 self._tell("rooms_say_it_once", f"{message.id} went to {instance} and was never said so")
             self._sent.add((instance, message.id))
+
+    @staticmethod
+    def _is_outside_since(asked: list[frames.Enter | frames.Leave], number: int) -> bool:
+        """Whether no `enter` came to the gateway after the `leave` of this number that is answered now: the first that
+        has had no answer, for an `enter` that was held up may have come before its repetition."""
+        at = next((n for n, one in enumerate(asked) if isinstance(one, frames.Leave) and one.number == number), None)
+        if at is None:
+            return False
+        del asked[at]
+        return not any(isinstance(one, frames.Enter) for one in asked[at:])
 
     # --- at the room's router ---
 
@@ -159,7 +171,7 @@ class Rooms:
         for room in sorted(inside.symmetric_difference(wished)):
             # Left out: a network that lets frames overtake each other may have turned an `enter` and a `leave` round;
             # and who was refused may have asked twice, and been let in by the second, as somebody else had gone.
-            is_turned = self._last_sent.get((instance, room)) != self._asked.get((instance, room))
+            is_turned = self._last_sent.get((instance, room)) != self._last_came.get((instance, room))
             if not is_turned and not (room in inside and (instance, room) in self._refused):
                 text = f"{instance} is {'' if room in inside else 'not '}in the room {room}, and wants it otherwise"
                 self._tell("rooms_hold_who_wants_to_be_there", text)
