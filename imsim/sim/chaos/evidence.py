@@ -166,8 +166,8 @@ class Evidence:
         elif what == "rests":
             self._rest.stands(self._instances[node], thing)
         elif what == "said":
-            self.rooms.said(thing)
-            self._limits.said(thing, at)
+            is_first = self.rooms.said(thing)
+            self._limits.said(thing, at, is_first=is_first)
         elif what == "crash":
             self._crashes[node] += 1
             self._limits.crashed(node)

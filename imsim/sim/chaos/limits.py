@@ -98,7 +98,6 @@ class Limits:
         self._buckets = _Buckets()
         self._budgets = _Buckets()  # by group and chatroom, with what its writer has taken, stored or not, and when
         self._epochs: dict[str, int] = {}  # by group, that of its writer
-        self._latest: dict[str, int] = {}  # by chatroom, the latest seq
         self._believed: set[str] = set()  # gateways with a clock that runs otherwise
         self._sessions: dict[tuple[str, int], float] = {}  # (gateway, connection) -> logged in since
         self._current: dict[tuple[str, str], int] = {}  # (gateway, instance) -> its connection
@@ -275,12 +274,11 @@ class Limits:
         if message.scene == Scene.GROUP and not is_of_a_stranger(wish_of(message)):
             self._let_in(message, str(request.epoch))
 
-    def said(self, message: Message, now: float) -> None:
-        """So does a chatroom, which begins anew, with other numbers, when nobody was there any more."""
-        if message.seq != self._latest.get(message.conversation_id, 0) + 1:
+    def said(self, message: Message, now: float, *, is_first: bool) -> None:
+        """So does a chatroom. `is_first`: that is said in it since it began anew, as nobody was there any more."""
+        if is_first:
             self._buckets.forget(message.conversation_id)
             self._budgets.forget(message.conversation_id)
-        self._latest[message.conversation_id] = message.seq
         self._spend(message.conversation_id, now)
         self._let_in(message, "")
 

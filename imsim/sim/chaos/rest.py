@@ -53,13 +53,16 @@ class Rest:
         self._rooms = rooms
         self._shared = shared
         self._found = found
+        self._stood: set[str] = set()  # instances that have been looked at before
 
     def stands(self, instance: Instance, standing: Standing) -> None:
         self._rooms.rests(instance.name, standing.rooms, standing.connection)
         self._list(instance, standing)
         self._failures(instance, standing)
-        if self._policies.receipts == "delivered":
+        # What a device said that it has, of what it had asked for, may have been lost; it says so again at its login.
+        if self._policies.receipts == "delivered" and instance.name in self._stood:
             self._delivered(instance)
+        self._stood.add(instance.name)
 
     def _list(self, instance: Instance, standing: Standing) -> None:
         ledger, user = self._ledger, instance.user

@@ -191,7 +191,8 @@ class Rooms:
                 codes |= set() if same_words(said, sent) else {"conflict"}
         return codes
 
-    def said(self, message: Message) -> None:
+    def said(self, message: Message) -> bool:
+        """Returns whether it is the first since the room began."""
         self.spoken[message.id] = message
         room, wish = message.conversation_id, wish_of(message)
         there = self._now[room]
@@ -206,10 +207,12 @@ class Rooms:
         if any((one.sender, one.id_client) == (message.sender, message.id_client) for one in remembered):
             self._tell("rooms_say_it_once", f"{message.id} says {message.id_client} of {message.sender} again")
         there[message.seq] = message
+        is_first = not self._remembered[room]
         self._remembered[room].add(message.seq)
         if message.seq <= self._latest.get(room, 0):
             self._tell("rooms_count_upwards", f"{message.id} came after {self._latest[room]}")
         self._latest[room] = message.seq
+        return is_first
 
     def _tell(self, invariant: str, text: str) -> None:
         self._found.append((invariant, text))
