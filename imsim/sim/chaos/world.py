@@ -1,7 +1,8 @@
 """A small world to which a case happens: the nodes, what lies between them, and the script that is played on them.
 
 After the last fault all is healed, the world comes to rest, every device logs in once more, everybody writes a last
-word, and a fresh device of each user looks at what there is. What is then to be seen, and the trace, are the evidence.
+word, and a fresh device of each user looks at what there is. Last, one user goes and comes back, for friends to hear of
+it. What is then to be seen, and the trace, are the evidence.
 """
 
 from __future__ import annotations
