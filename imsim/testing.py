@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from imsim.core import events, frames, storage
-from imsim.core.client import Client
-from imsim.core.memory import MemoryStorage
+from imsim.core.client.client import Client
 from imsim.core.model import Code
-from imsim.core.node import Node
 from imsim.core.policies import Policies
+from imsim.core.server import Node
+from imsim.core.storage.memory import MemoryStorage
 
 
 class ManualClock:

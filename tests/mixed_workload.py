@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Callable
 from itertools import pairwise
 
-from imsim.core.memory import MemoryStorage
 from imsim.core.storage import ConversationState, Find, OpenConversation
+from imsim.core.storage.memory import MemoryStorage
 from imsim.scenario import Plan, Scenario
 
 #: About 180 messages and 56 actions of 20 users.

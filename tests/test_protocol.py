@@ -11,13 +11,14 @@ from protocol_script import DOCUMENT, blocks, play
 
 import imsim
 from imsim import wire
-from imsim.core import amendments, friends, groups
+from imsim.core import changes
 from imsim.core.attachments import ATTACHMENTS
 from imsim.core.changes import SILENT
 from imsim.core.frames import GATEWAY_OPS
-from imsim.core.gateway import READS
+from imsim.core.gateway.gateway import READS
 from imsim.core.model import Code
 from imsim.core.policies import Policies
+from imsim.core.router.rules import friends, groups
 from imsim.core.sizes import largest_from_client, largest_to_client
 
 TEXT = DOCUMENT.read_text()
@@ -89,7 +90,7 @@ def test_every_change_is_explained():
     rows = [row[0] for row in table("| event in a group |")]
     told = {event: "silent" in row for row in rows for event in re.findall(r"`(\w+)`", row)}
     assert set(told) == set(groups.EVENTS)
-    for event in (*friends.EVENTS, *amendments.EVENTS, "settle"):
+    for event in (*friends.EVENTS, *changes.AMENDMENTS, "settle"):
         assert f"`{event}`" in TEXT
         assert event in SILENT
     assert {event for event, silent in told.items() if silent} == set(groups.EVENTS) & SILENT

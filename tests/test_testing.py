@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from imsim.core import events, frames
+from imsim.core.client.connection import State
 from imsim.core.model import Code, Scene
 from imsim.core.policies import Policies
 from imsim.core.storage import Find
-from imsim.core.uplink import State
 from imsim.testing import ManualClock, Pair, RecordingPort
 
 

@@ -9,19 +9,18 @@ The life of a message: `Outbox.add` -> `Gateway._send` -> `Conversations._handle
 `Reader.take` -> the acknowledgement `delivered`. What a device misses of that, `Catchup` fetches: `sync` ->
 `storage.Missed` -> `page`, `sync_done`.
 
-Read in this order; what stands behind a machine are the parts that it is made of:
+Read in this order:
 
-- the words: `model` (the data), `attachments` (what a message's file may be), `frames` (the protocol: what travels
-  between a client and its gateway), `backbone` (what travels behind the gateways), `events` (what is told to whoever
-  watches), `policies` (what a designer chooses), `exceptions`
-- `storage`: what a machine may ask of it, as data; `memory`: what that means, as code
-- `conversations`, the writer of each `log`: `rules` (who may say what, and what follows from it), made of `changes`,
-  `amendments` (recalls, edits), `groups` and `friends`
-- `users`, on the node of each: `online` (sessions, places), `saving`, `unread`
-- `hints` (presence, typing) and `chatrooms`, which keep nothing
-- `gateway`, the access layer: `admission` (what is let in), `pushes` (what is sent until it is acknowledged)
-- `client`, the brain of an SDK: `uplink` (its connection), `catchup` (what it missed), `reader` (what reaches it),
-  `inbox` (in which order), `screen` (what there is to see), `outbox` (what it sends), `requests` (what it asks)
-- `node`: all but the client, in one process
-- for all: `timers`, `limits` (rates), `sizes` (bytes)
+- the words: `model` (the data), `attachments` (what a message carries), `frames` (the protocol between a client and
+  its gateway), `internal_frames` (what travels behind the gateways), `events` (what the machines report), `changes`
+  (what a notification in a log means), `policies` (what a designer chooses), `exceptions`
+- `storage`: `requests` (what a machine may ask, as data) and `memory` (their meaning, as code)
+- `router`: `conversations`, the single writer of each `log`, with the `rules` (`decision`, `sends`, `groups`,
+  `friends`, `amendments`); `users`, the sessions and state of each user (`online`, `pending_writes`, `presence`);
+  `chatrooms`
+- `gateway`, the access layer: `validation` (which requests are accepted), `pushes` (sent until acknowledged)
+- `client`, the logic of an SDK: its `connection`, `outbox`, `receiver` with `inbox` (order), `conversations` (the local
+  view), `sync` (what the device missed), `requests`
+- `server`: a gateway and a router in one process
+- for all: `timers`, `limits` (rates), `sizes` (bytes), `unread` (counts)
 """

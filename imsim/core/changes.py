@@ -1,18 +1,21 @@
-"""Changes: what a `notification` in a conversation's log does, beside standing there.
+"""Changes: what a `notification` in a conversation's log does, besides standing there.
 
-Whoever wants a change sends a message of type notification whose attachment says which: {event, operator, targets,
-data}. So a change has its place in the log, its idClient, its answer and its way to every device like any message. What
-is allowed, and what follows, is decided by the writer with the rules of `groups`, `friends` and `amendments`: each a
-function from the state as it is to a `Decision`, or to a `Refused`.
+A client that wants a change sends a message of type notification whose attachment says which: {event, operator,
+targets, data}. So a change has its position in the log, its idClient, its answer and its way to every device like any
+message. The router's rules decide whether it is allowed (`router.rules`); this module says what a change that stands in
+the log means to its readers: clients, storage and the users' unread counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
-from imsim.core.model import Code, HasBody, Message, MessageType, Scene
+from imsim.core.model import HasBody, Message, MessageType, Scene
+
+#: Events that change what an earlier entry of the log says.
+AMENDMENTS = ("recall", "edit")
 
 #: Events that stand in the log for the sake of the machines only: no device shows them as a message.
 SILENT = frozenset(
@@ -26,79 +29,10 @@ SILENT = frozenset(
 _SYSTEM, _NOTIFICATION = Scene.SYSTEM, MessageType.NOTIFICATION  # asked for with every message
 
 
-class Refused(Exception):
-    """The rules forbid it: with this code, for this reason."""
-
-    def __init__(self, code: Code, text: str) -> None:
-        super().__init__(text)
-        self.code = code
-        self.text = text
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """Who wants what, and where it would stand: `seq`, and `time` in wall time, ms since 1970."""
-
-    conversation_id: str
-    seq: int
-    time: int
-    event: str
-    operator: str
-    targets: tuple[str, ...]
-    data: Mapping[str, Any]
-
-    @property
-    def id(self) -> str:
-        """Of the system messages that it gives rise to."""
-        return f"{self.conversation_id}:{self.seq}"
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """A system message for `user`; or, where `settles` is the id of one that the user has, its new state."""
-
-    user: str
-    type: str
-    data: Mapping[str, Any] = field(default_factory=dict)
-    settles: str = ""
-
-
-@dataclass(slots=True)
-class Decision:
-    """What follows from a change, all of it or nothing. `state`: the conversation's from now on; None: as before."""
-
-    state: dict[str, Any] | None = None
-    joined: tuple[str, ...] = ()
-    left: tuple[str, ...] = ()
-    notes: tuple[Note, ...] = ()
-    amended: Message | None = None
-
-
-def settled(users: tuple[str, ...] | list[str], id: str, state: str) -> tuple[Note, ...]:
-    """The news that a request has its answer, for all who got the request."""
-    return tuple(Note(user, "settle", {"state": state}, settles=id) for user in users)
-
-
 class HasPlace(HasBody, Protocol):
     """A body, and the kind of conversation that it is for."""
 
     scene: Scene
-
-
-def asked_for(message: HasBody, user: str, conversation_id: str, seq: int, time: int) -> Change | None:
-    """The change that `user` wants who sends this, where it would stand at `seq`; None if it is none.
-
-    Raises: Refused, where it bears the name of somebody else: everybody takes `operator` for who did it."""
-    event = event_of(message)
-    if not event:
-        return None
-    file = message.file or {}
-    if file.get("operator") != user:
-        raise Refused(Code.BAD_REQUEST, "file.operator: expected your own name")
-    targets, data = file["targets"], file["data"]
-    assert isinstance(targets, list)
-    assert isinstance(data, dict)
-    return Change(conversation_id, seq, time, event, user, tuple(targets), data)
 
 
 def event_of(message: HasBody) -> str:
@@ -124,3 +58,72 @@ def _targets(message: HasBody) -> object:
 def is_visible(message: Message) -> bool:
     """Whether devices show it, and conversation lists may have it as their last message."""
     return not message.recalled and event_of(message) not in SILENT
+
+
+# --- recalls and edits ---
+
+
+def recalled_seq(entry: Message) -> int | None:
+    """The seq of the message that this entry of the log recalls; None for any other."""
+    if event_of(entry) != "recall" or entry.file is None:
+        return None
+    data = entry.file["data"]
+    return data["seq"] if isinstance(data, dict) else None
+
+
+def edits(entry: Message, seq: int) -> bool:
+    """Whether this entry of the log edits the message at `seq`."""
+    data = entry.file["data"] if event_of(entry) == "edit" and entry.file else None
+    return isinstance(data, dict) and data["seq"] == seq
+
+
+def concerning(entries: Iterable[Message], stays: Sequence[Sequence[int]]) -> list[Message]:
+    """Those of the entries that recall or edit what was said in one of these stays (first and last seq)."""
+    found = []
+    for entry in entries:
+        data = entry.file["data"] if event_of(entry) in AMENDMENTS and entry.file else None
+        if isinstance(data, dict) and any(first <= data["seq"] <= last for first, last in stays):
+            found.append(entry)
+    return found
+
+
+def amended(message: Message, entry: Message) -> Message:
+    """As it is after this entry of the log, which recalls or edits it."""
+    data = entry.file["data"] if entry.file else None
+    if event_of(entry) == "edit" and isinstance(data, dict):
+        return edited(message, data["content"], entry.seq)
+    return recalled(message, entry.seq)
+
+
+def recalled(message: Message, seq: int) -> Message:
+    return replace(message, content="", file=None, custom=None, recalled=True, amended=seq)
+
+
+def edited(message: Message, content: str, seq: int) -> Message:
+    return replace(message, content=content, amended=seq)
+
+
+# --- friends and members ---
+
+
+_FRIENDS_AFTER = {"friend_accept": True, "friend_delete": False}
+
+
+def are_friends(state: dict[str, Any] | None) -> bool:
+    return state is not None and bool(state["friends"])
+
+
+def friends_after(entry: Message, before: bool) -> bool:
+    """Whether they are friends after this entry of their log."""
+    return _FRIENDS_AFTER.get(event_of(entry), before)
+
+
+def is_left_with(entry: Message, user: str) -> bool:
+    """Whether the user, who sees this entry of the log, is a member no more from there on."""
+    event = event_of(entry)
+    if event == "leave":
+        return entry.sender == user
+    if event == "kick" and entry.file is not None:
+        targets = entry.file["targets"]
+        return isinstance(targets, list) and user in targets
+    return event == "dismiss"

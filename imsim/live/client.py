@@ -16,12 +16,12 @@ from websockets.uri import parse_uri
 
 from imsim import wire
 from imsim.core import events, frames
-from imsim.core.client import Client
+from imsim.core.client.client import Client
+from imsim.core.client.connection import State
+from imsim.core.client.conversations import Conversation
 from imsim.core.exceptions import RunError, UsageError
 from imsim.core.model import Code, Scene, Status, check_name
 from imsim.core.policies import Policies
-from imsim.core.screen import Conversation
-from imsim.core.uplink import State
 from imsim.live.alarm import Alarm
 from imsim.live.client_socket import ClientSocket
 from imsim.live.credentials import Unauthorized, get_token

@@ -22,8 +22,8 @@ from imsim import wire
 from imsim.core import events, frames, storage
 from imsim.core.exceptions import RunError
 from imsim.core.model import Code
-from imsim.core.node import Node
 from imsim.core.policies import Policies
+from imsim.core.server import Node
 from imsim.core.sizes import largest_from_client, largest_to_client
 from imsim.live.alarm import Alarm
 from imsim.live.auth import Answer, FrontDesk, Revocation, Tokens

@@ -12,7 +12,7 @@ from gevent import Greenlet
 from gevent.event import Event
 
 from imsim.core import events, frames
-from imsim.core.client import Client
+from imsim.core.client.client import Client
 from imsim.core.exceptions import RunError
 from imsim.core.model import Code, Message, MessageType, Scene
 from imsim.core.policies import Policies

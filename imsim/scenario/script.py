@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from imsim.core import events
-from imsim.core.client import Client
+from imsim.core.client.client import Client
 from imsim.core.model import MessageType, Scene
 from imsim.scenario.workload import Action, Plan, device_name
 

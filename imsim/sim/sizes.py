@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from imsim.core import backbone, frames, storage
+from imsim.core import frames, internal_frames, storage
 from imsim.core.model import Message
 from imsim.core.sizes import body_bytes, utf8_bytes
 
@@ -15,12 +15,12 @@ from imsim.core.sizes import body_bytes, utf8_bytes
 FRAME_OVERHEAD = 200
 
 _BODIES = (frames.Send, Message)
-_WITH_MESSAGE = (frames.Push, backbone.Deliver, storage.Append)
+_WITH_MESSAGE = (frames.Push, internal_frames.Deliver, storage.Append)
 _WITH_MESSAGES = (
     frames.Page, frames.SyncDone, frames.HistoryPage, frames.Entered, storage.MissedPage, storage.RangePage,
 )  # fmt: skip
 _WITH_CUSTOM = (frames.SetConversation, storage.SavePlace)
-_PASSED_ON = (backbone.Up, backbone.Down, backbone.Hint)
+_PASSED_ON = (internal_frames.Up, internal_frames.Down, internal_frames.Hint)
 
 
 def carried_bytes(carrier: Any) -> int:

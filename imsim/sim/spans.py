@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from imsim.core import backbone, events, frames, storage
+from imsim.core import events, frames, internal_frames, storage
 from imsim.core.model import Message
 from imsim.results import Tables
 from imsim.results.spans import KINDS, node_table, span_table
@@ -430,10 +430,10 @@ class TracedRouter(RouterNode):
         super().store(request)
         tracer.current = before
 
-    def to_users(self, frame: backbone.Deliver | backbone.Opened) -> None:
+    def to_users(self, frame: internal_frames.Deliver | internal_frames.Opened) -> None:
         tracer = self.world.tracer
         before = tracer.current
-        if type(frame) is backbone.Deliver:
+        if type(frame) is internal_frames.Deliver:
             intent = intent_of(frame.message.id_client)
             known = None if intent is None else tracer.stored.get(intent)
             tracer.current = tracer.own(intent, known, self.now, _HOLD, f"router{self.index}")
@@ -441,7 +441,7 @@ class TracedRouter(RouterNode):
         self._keep_chain()
         tracer.current = before
 
-    def to_user(self, user: str, frame: backbone.ToUsers) -> None:
+    def to_user(self, user: str, frame: internal_frames.ToUsers) -> None:
         super().to_user(user, frame)
         self._keep_chain()
 
@@ -449,10 +449,10 @@ class TracedRouter(RouterNode):
         while len(self._chains) < len(self._local):
             self._chains.append(self.world.tracer.current)
 
-    def to_gateway(self, gateway: str, frame: backbone.ToGateway) -> None:
+    def to_gateway(self, gateway: str, frame: internal_frames.ToGateway) -> None:
         tracer = self.world.tracer
         before = tracer.current
-        if type(frame) is backbone.Down and type(frame.frame) is frames.Push:
+        if type(frame) is internal_frames.Down and type(frame.frame) is frames.Push:
             assert isinstance(self.work, TracedWork)
             intent = intent_of(frame.frame.message.id_client)
             known = None if intent is None else self.work.delivers.get(intent)

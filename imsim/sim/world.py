@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from imsim.core import events, frames, storage
-from imsim.core.memory import MemoryStorage
 from imsim.core.model import Scene
+from imsim.core.storage.memory import MemoryStorage
 from imsim.results import Recorder, Tables, assemble
 from imsim.scenario import Draws, Plan, PlannedConversation, Scenario, Spells, Stream, plan, script
 from imsim.scenario.sections import ClientLink, Tier

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from imsim.core import events
+from imsim.core.client.connection import State
 from imsim.core.model import Code, Flow, Route, Status
-from imsim.core.uplink import State
 
 
 @pytest.mark.design("push")

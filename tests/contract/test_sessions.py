@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from imsim.core import events
+from imsim.core.client.connection import State
 from imsim.core.model import Code
-from imsim.core.uplink import State
 
 
 def test_a_login_makes_the_device_ready(world):

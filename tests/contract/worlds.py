@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from imsim.core import events
-from imsim.core.client import Client
-from imsim.core.memory import MemoryStorage
+from imsim.core.client.client import Client
+from imsim.core.client.conversations import Conversation
 from imsim.core.model import MessageType, Scene
-from imsim.core.screen import Conversation
+from imsim.core.storage.memory import MemoryStorage
 from imsim.live import LiveClient, Server, SqliteStore, Tokens, settle
 from imsim.scenario import Plan, Scenario
 from imsim.scenario.sections import Limits

@@ -6,15 +6,15 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from imsim.core import backbone, events, frames, storage
-from imsim.core.client import Client
-from imsim.core.conversations import Conversations
-from imsim.core.gateway import Gateway
-from imsim.core.memory import MemoryStorage
+from imsim.core import events, frames, internal_frames, storage
+from imsim.core.client.client import Client
+from imsim.core.client.connection import State
+from imsim.core.gateway.gateway import Gateway
 from imsim.core.model import Code, Message, MessageType, Place, Scene, Session
 from imsim.core.policies import Policies
-from imsim.core.uplink import State
-from imsim.core.users import Users
+from imsim.core.router.conversations import Conversations
+from imsim.core.router.users import Users
+from imsim.core.storage.memory import MemoryStorage
 from imsim.testing import ManualClock, RecordingPort
 
 AB = "p2p:alice:bob"
@@ -86,8 +86,8 @@ class _Driven:
         self.storage = store or MemoryStorage(self.policies.fanout)
         self.asked: deque[Any] = deque()
         self.told: list[tuple[str, Any]] = []  # gateway, frame
-        self.delivered: list[backbone.Deliver] = []
-        self.opened: list[backbone.Opened] = []
+        self.delivered: list[internal_frames.Deliver] = []
+        self.opened: list[internal_frames.Opened] = []
         self.told_users: list[tuple[str, Any]] = []  # user, frame
         self.events: list[Any] = []
         self.machine: Any = None
@@ -99,7 +99,9 @@ class _Driven:
             elif method == "to_gateway":
                 self.told.append(arguments)
             elif method == "to_users":
-                (self.opened if isinstance(arguments[0], backbone.Opened) else self.delivered).append(arguments[0])
+                (self.opened if isinstance(arguments[0], internal_frames.Opened) else self.delivered).append(
+                    arguments[0]
+                )
             elif method == "to_user":
                 self.told_users.append(arguments)
             else:
@@ -135,7 +137,7 @@ class _Driven:
         told, self.told = self.told, []
         found: list[Any] = []
         for _, frame in told:
-            if isinstance(frame, backbone.Down):
+            if isinstance(frame, internal_frames.Down):
                 found += [(session, frame.frame) for session in frame.sessions]
             else:
                 found.append(frame)
@@ -156,10 +158,10 @@ class Writer(_Driven):
         self.machine = Conversations(self.port, self.policies, epoch=1_000.0)
 
     def send(self, id_client: str, content: str = "text", by: Session | None = None, **fields: Any) -> None:
-        self.receive(backbone.Up(by or session(), send(id_client, content, **fields), AB))
+        self.receive(internal_frames.Up(by or session(), send(id_client, content, **fields), AB))
 
     def to(self, conversation: str, frame: frames.Send, by: Session | None = None) -> None:
-        self.receive(backbone.Up(by or session(), frame, conversation))
+        self.receive(internal_frames.Up(by or session(), frame, conversation))
 
     def change(self, id_client: str, event: str, *targets: str, by: str = "alice", **data: Any) -> None:
         """In the group TEAM."""
@@ -198,18 +200,18 @@ class Registry(_Driven):
         self.machine = Users(self.port, self.policies)
 
     def attach(self, user: str, device: str = "d0", gateway: str = "g0", connection: int = 1, **fields: Any) -> None:
-        self.receive(backbone.Attach(user, device, gateway, connection, **fields))
+        self.receive(internal_frames.Attach(user, device, gateway, connection, **fields))
 
     def login(self, user: str, device: str = "d0", gateway: str = "g0", connection: int = 1) -> Session:
         """Attach, answer whatever storage is asked, and return the session."""
         self.attach(user, device, gateway, connection)
         self.answer_all()
-        return next(frame.session for _, frame in reversed(self.told) if isinstance(frame, backbone.Attached))
+        return next(frame.session for _, frame in reversed(self.told) if isinstance(frame, internal_frames.Attached))
 
     def deliver(
         self, one: Message, origin: Session | None = None, places: Any = (), users: Any = ("alice", "bob")
     ) -> None:
-        self.receive(backbone.Deliver(users, one, origin or session(one.sender), places))
+        self.receive(internal_frames.Deliver(users, one, origin or session(one.sender), places))
 
     def pushes(self) -> list[tuple[str, str, int]]:
         """(user, device, seq) of the pushes since; other frames are forgotten with them."""
@@ -367,7 +369,7 @@ class Access:
         self.receive(frames.Login("token", "d0"), connection)
         self.machine.authenticated(connection, user, None, self.clock.now)
         one = session(user, "d0", epoch, "g7", connection)
-        self.from_router(backbone.Attached(connection, one))
+        self.from_router(internal_frames.Attached(connection, one))
         self.port.take()
         return one
 
@@ -378,7 +380,7 @@ class Access:
         self.machine.receive_from_router(frame, self.clock.now)
 
     def push(self, *sessions, seq=1, **fields):
-        self.from_router(backbone.Down(sessions, frames.Push(message(seq, **fields))))
+        self.from_router(internal_frames.Down(sessions, frames.Push(message(seq, **fields))))
 
     def advance(self, seconds):
         end = self.clock.now + seconds

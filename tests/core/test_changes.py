@@ -7,9 +7,11 @@ from dataclasses import replace
 import pytest
 from core.builders import AB, change, entry, message
 
-from imsim.core import amendments, friends, groups
-from imsim.core.changes import SILENT, Change, Note, Refused, event_of, is_from_outside, is_visible, settled
+from imsim.core import changes
+from imsim.core.changes import SILENT, event_of, is_from_outside, is_visible
 from imsim.core.model import Code, MessageType, Scene
+from imsim.core.router.rules import friends, groups
+from imsim.core.router.rules.decision import Change, Note, RuleViolation, settled
 
 
 def test_only_notifications_have_an_event():
@@ -55,8 +57,8 @@ def test_what_devices_show():
 
 def test_what_is_silent_is_known_to_the_rules():
     """Whoever applies a silent entry relies on what was checked."""
-    assert SILENT - {"settle"} <= {*groups.EVENTS, *friends.EVENTS, *amendments.EVENTS}
-    assert not {*friends.EVENTS, *amendments.EVENTS} - SILENT
+    assert SILENT - {"settle"} <= {*groups.EVENTS, *friends.EVENTS, *changes.AMENDMENTS}
+    assert not {*friends.EVENTS, *changes.AMENDMENTS} - SILENT
 
 
 def test_a_change_gives_its_id_to_what_follows():
@@ -68,5 +70,5 @@ def test_news_of_an_answer():
 
 
 def test_a_refusal_says_why():
-    refused = Refused(Code.MUTED, "hush")
+    refused = RuleViolation(Code.MUTED, "hush")
     assert (refused.code, refused.text, str(refused)) == (Code.MUTED, "hush", "hush")

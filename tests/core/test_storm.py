@@ -19,9 +19,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from imsim.core import events, storage
 from imsim.core.changes import event_of, is_visible
-from imsim.core.model import Code, MessageType, Scene, Status
+from imsim.core.client.connection import State
+from imsim.core.model import Code, MessageType, Scene, Session, Status
 from imsim.core.policies import Policies
-from imsim.core.uplink import State
 from imsim.testing import Pair
 
 DEVICES = (("alice", "d0"), ("alice", "d1"), ("bob", "d0"), ("carol", "d0"))
@@ -301,7 +301,7 @@ class Storm(RuleBasedStateMachine):
 
     @staticmethod
     def session(user):
-        return storage.Session(user, "inspector", 0, "", 0)
+        return Session(user, "inspector", 0, "", 0)
 
     def acked(self, device):
         return [event for event in device.events if type(event) is events.Acked]

@@ -7,10 +7,10 @@ import asyncio
 import pytest
 
 from imsim.core import events
+from imsim.core.client.connection import State
 from imsim.core.exceptions import RunError, UsageError
 from imsim.core.model import Code, Flow, Route
 from imsim.core.policies import Policies
-from imsim.core.uplink import State
 from imsim.live import LiveClient, SqliteStore
 from imsim.live.websocket import text_frame
 

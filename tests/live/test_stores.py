@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imsim.core import amendments, memory, storage
+from imsim.core import changes, storage
 from imsim.core.exceptions import RunError, UsageError
-from imsim.core.memory import MemoryStorage
 from imsim.core.model import Message, Scene, Session
+from imsim.core.storage import memory
+from imsim.core.storage.memory import MemoryStorage
 from imsim.live import MemoryStore, SqliteStore
 from imsim.live.stores import schema
 from imsim.live.stores.tables import SqliteStorage
@@ -87,7 +88,7 @@ class Wish:
         amended = None
         if 0 < self.amends <= len(log.messages):
             target, by = log.messages[self.amends - 1], len(log.messages) + 1
-            amended = amendments.recalled(target, by) if self.recalls else amendments.edited(target, "edited", by)
+            amended = changes.recalled(target, by) if self.recalls else changes.edited(target, "edited", by)
         notes = tuple(replace(note, sender=message.sender) for note in self.notes)
         effects = storage.Effects(self.state, joined, left, amended, notes)
         message = replace(message, seq=len(log.messages) + 1)

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from imsim.core.backbone import ROUTER_OPS
 from imsim.core.exceptions import UsageError
 from imsim.core.frames import GATEWAY_OPS
+from imsim.core.internal_frames import ROUTER_OPS
 from imsim.core.storage import STORAGE_OPS
 from imsim.scenario import LIVE_IGNORES, Constant, Exponential, Lognormal, Pareto, Scenario, Uniform
 from imsim.scenario.distributions import KINDS

@@ -10,7 +10,7 @@ import pytest
 
 from imsim.core import events
 from imsim.core.attachments import ATTACHMENTS, check_attachment
-from imsim.core.client import Client
+from imsim.core.client.client import Client
 from imsim.core.model import Flow, Message, MessageType, Route, Scene
 from imsim.core.policies import Policies
 from imsim.scenario import Action, Plan, Scenario, plan, script

@@ -8,41 +8,15 @@ from __future__ import annotations
 from dataclasses import replace
 from types import SimpleNamespace
 
-from imsim.core import (
-    admission,
-    amendments,
-    backbone,
-    catchup,
-    changes,
-    chatrooms,
-    client,
-    conversations,
-    frames,
-    friends,
-    gateway,
-    groups,
-    hints,
-    inbox,
-    limits,
-    log,
-    memory,
-    model,
-    online,
-    outbox,
-    pushes,
-    reader,
-    requests,
-    rules,
-    saving,
-    screen,
-    sizes,
-    storage,
-    unread,
-    uplink,
-    users,
-)
-from imsim.core.memory import MemoryStorage
+from imsim.core import changes, frames, internal_frames, limits, model, sizes, storage, unread
+from imsim.core.client import client, connection, inbox, outbox, receiver, requests, sync
+from imsim.core.client import conversations as screen
+from imsim.core.gateway import gateway, pushes, validation
 from imsim.core.model import Code, Route, Scene, Status
+from imsim.core.router import chatrooms, conversations, log, online, pending_writes, presence, users
+from imsim.core.router.rules import amendments, decision, friends, groups, sends
+from imsim.core.storage import memory
+from imsim.core.storage.memory import MemoryStorage
 
 Append, Appended = storage.Append, storage.Appended
 
@@ -157,7 +131,7 @@ def kicked_session_lives_on(patch):
     receive = gateway.Gateway.receive_from_router
 
     def deaf(self, frame, now):
-        if not isinstance(frame, backbone.Kick):
+        if not isinstance(frame, internal_frames.Kick):
             receive(self, frame, now)
 
     patch.setattr(gateway.Gateway, "receive_from_router", deaf)
@@ -319,7 +293,7 @@ def heartbeat_not_checked(patch):
         self.put(frames.Ping(), now)
         self._arm(now + self._policies.heartbeat, self._beat)
 
-    patch.setattr(uplink.Uplink, "_beat", beat)
+    patch.setattr(connection.Uplink, "_beat", beat)
 
 
 def slow_reader_kept(patch):
@@ -476,7 +450,7 @@ def receipt_not_told(patch):
     handle = users.Users._handle
 
     def deaf(self, user, frame, now):
-        if not isinstance(frame, backbone.PeerMoved):
+        if not isinstance(frame, internal_frames.PeerMoved):
             handle(self, user, frame, now)
 
     patch.setattr(users.Users, "_handle", deaf)
@@ -644,18 +618,18 @@ def _not_repeated(patch, kind):
 
 def resync_taken_for_an_old_one(patch):
     """A device that is synchronizing takes no notice of being told to do so again."""
-    resynced = catchup.Catchup.resynced
+    resynced = sync.Catchup.resynced
 
     def busy(self, frame, now):
         resynced(self, frame, now)
         self._again = False
 
-    patch.setattr(catchup.Catchup, "resynced", busy)
+    patch.setattr(sync.Catchup, "resynced", busy)
 
 
 def gap_not_pulled(patch):
     """What is missing is waited for."""
-    patch.setattr(reader.Reader, "_pull", lambda self, conversation, now: None)
+    patch.setattr(receiver.Reader, "_pull", lambda self, conversation, now: None)
 
 
 def pull_ignores_more(patch):
@@ -670,14 +644,14 @@ def pull_ignores_more(patch):
 
 def pull_given_up_on(patch):
     """A gap is taken for filled when it was asked for."""
-    pull = reader.Reader._pull
+    pull = receiver.Reader._pull
 
     def hopeful(self, conversation, now):
         pull(self, conversation, now)
         if conversation.pull is not None:
             conversation.inbox.complete_to(conversation.pull[0])
 
-    patch.setattr(reader.Reader, "_pull", hopeful)
+    patch.setattr(receiver.Reader, "_pull", hopeful)
 
 
 def oldest_of_a_range(patch):
@@ -718,13 +692,13 @@ def inbox_read_one_too_far(patch):
 
 def inbox_cursor_of_the_asker_kept(patch):
     """An inbox has been read as far as was asked before, whether the answer arrived or not."""
-    ask = catchup.Catchup._ask
+    ask = sync.Catchup._ask
 
     def early(self, _, now):
         ask(self, _, now)
         self._inbox += 1
 
-    patch.setattr(catchup.Catchup, "_ask", early)
+    patch.setattr(sync.Catchup, "_ask", early)
 
 
 def delivered_one_too_far(patch):
@@ -769,7 +743,7 @@ def delivered_mark_moves_back(patch):
 
 def unsaved_place_forgotten(patch):
     """A change of a place that storage has not answered is left to whoever asked for it."""
-    patch.setattr(saving.Saving, "save", lambda self, request, now: self._store(request))
+    patch.setattr(pending_writes.Saving, "save", lambda self, request, now: self._store(request))
 
 
 def attempts_not_compared(patch):
@@ -793,7 +767,7 @@ def beats_at_fixed_times(patch):
             self.put(frames.Ping(), now)
         self._arm(now + heartbeat, self._beat)
 
-    patch.setattr(uplink.Uplink, "_beat", beat)
+    patch.setattr(connection.Uplink, "_beat", beat)
 
 
 # --- groups, friends, amendments, chatrooms ---------------------------------------------------------------------------
@@ -872,7 +846,7 @@ def first_edit_wins(patch):
 
 def edit_not_shown(patch):
     """A device that has shown a message does not take up its edit, where it is not the last."""
-    apply = reader.Reader._apply
+    apply = receiver.Reader._apply
 
     def late(self, conversation, entry, now):
         last = conversation.last_msg
@@ -880,7 +854,7 @@ def edit_not_shown(patch):
             return
         apply(self, conversation, entry, now)
 
-    patch.setattr(reader.Reader, "_apply", late)
+    patch.setattr(receiver.Reader, "_apply", late)
 
 
 def recalled_still_counts(patch):
@@ -890,12 +864,12 @@ def recalled_still_counts(patch):
 
 def last_message_not_looked_for(patch):
     """Where the last message was recalled there is none, until the next."""
-    patch.setattr(reader.Reader, "_look_back", lambda self, *arguments: None)
+    patch.setattr(receiver.Reader, "_look_back", lambda self, *arguments: None)
 
 
 def recalled_is_shown(patch):
     """A device shows what was left of a recalled message."""
-    for module in (reader, screen):
+    for module in (receiver, screen):
         patch.setattr(module, "is_visible", lambda message: changes.event_of(message) not in changes.SILENT)
 
 
@@ -946,7 +920,7 @@ def block_forgotten(patch):
 
 def strangers_may_write(patch):
     """Everybody is a friend."""
-    patch.setattr(friends, "are_friends", lambda state: True)
+    patch.setattr(changes, "are_friends", lambda state: True)
 
 
 def notes_lost_with_the_writer(patch):
@@ -980,7 +954,7 @@ def owner_may_leave(patch):
 
     def leave(group, members, change, limits):
         groups._need(group, members, change)
-        return changes.Decision(left=(change.operator,))
+        return decision.Decision(left=(change.operator,))
 
     patch.setitem(groups._RULES, "leave", leave)
 
@@ -993,7 +967,7 @@ def rank_ignored(patch):
 def joined_twice(patch):
     """Who is a member joins again."""
     patch.setitem(
-        groups._RULES, "join", lambda group, members, change, limits: changes.Decision((), (change.operator,))
+        groups._RULES, "join", lambda group, members, change, limits: decision.Decision((), (change.operator,))
     )
 
 
@@ -1048,12 +1022,12 @@ def room_recall_not_remembered(patch):
 
 def draft_of_a_recalled_message_kept(patch):
     """What a message was edited to stays in the log when the message is recalled."""
-    patch.setattr(amendments, "edits", lambda entry, seq: False)
+    patch.setattr(changes, "edits", lambda entry, seq: False)
 
 
 def blocked_may_invite(patch):
     """Nobody asks whether those who are brought into a group have blocked who brings them."""
-    patch.setattr(rules, "_check_may_bring", lambda *arguments: None)
+    patch.setattr(sends, "_check_may_bring", lambda *arguments: None)
 
 
 def place_that_came_free_fences(patch):
@@ -1178,7 +1152,7 @@ def connection_ends_unreported(patch):
         session, connection.session = connection.session, None
         forget(self, connection)
         for room in sorted(connection.rooms):
-            self._port.to_conversation(backbone.Up(session, frames.Leave(room.partition(":")[2]), room))
+            self._port.to_conversation(internal_frames.Up(session, frames.Leave(room.partition(":")[2]), room))
 
     patch.setattr(gateway.Gateway, "_forget", silently)
 
@@ -1251,14 +1225,14 @@ def origin_is_told_too(patch):
 
 def hints_through_blocks(patch):
     """Who is blocked hears who is there, and who writes."""
-    hinted = hints.Hints.hinted
+    hinted = presence.Hints.hinted
 
     def heard(self, user, hint):
         places, user.places = user.places, {}
         hinted(self, user, hint)
         user.places = places
 
-    patch.setattr(hints.Hints, "hinted", heard)
+    patch.setattr(presence.Hints, "hinted", heard)
 
 
 def presence_of_the_blocking(patch):
@@ -1267,30 +1241,32 @@ def presence_of_the_blocking(patch):
     def friends_of(user):
         return [peer for id, place in user.places.items() if place.friends for peer in user.peers(id)]
 
-    patch.setattr(hints.Hints, "_friends", staticmethod(friends_of))
+    patch.setattr(presence.Hints, "_friends", staticmethod(friends_of))
 
 
 def presence_of_former_friends(patch):
     """The end of a friendship is not noticed by those who tell who is there."""
-    after = friends.after
-    patch.setattr(friends, "after", lambda message, before: before or after(message, before))
+    after = changes.friends_after
+    patch.setattr(changes, "friends_after", lambda message, before: before or after(message, before))
 
 
 def presence_without_a_policy(patch):
     """Friends hear who is there though nobody is to."""
-    init = hints.Hints.__init__
+    init = presence.Hints.__init__
 
     def told(self, *arguments):
         init(self, *arguments)
         self._presence = True
 
-    patch.setattr(hints.Hints, "__init__", told)
+    patch.setattr(presence.Hints, "__init__", told)
 
 
 def presence_is_wrong(patch):
     """Who leaves is told to be there."""
-    tell = hints.Hints._tell
-    patch.setattr(hints.Hints, "_tell", lambda self, user, friends, online, now: tell(self, user, friends, True, now))
+    tell = presence.Hints._tell
+    patch.setattr(
+        presence.Hints, "_tell", lambda self, user, friends, online, now: tell(self, user, friends, True, now)
+    )
 
 
 def room_rate_ignored(patch):
@@ -1481,7 +1457,7 @@ def leaver_counts_on(patch):
     count = online.User.count
 
     def on(self, message):
-        if groups.is_left_with(message, self.id):
+        if changes.is_left_with(message, self.id):
             return self.place(message.conversation_id)
         return count(self, message)
 
@@ -1490,23 +1466,23 @@ def leaver_counts_on(patch):
 
 def went_is_not_told(patch):
     """Friends are not told that a user has gone."""
-    patch.setattr(hints.Hints, "went", lambda self, user, now: None)
+    patch.setattr(presence.Hints, "went", lambda self, user, now: None)
 
 
 def peers_answer_nobody(patch):
     """Who comes does not hear which friends are there."""
-    hinted = hints.Hints.hinted
-    patch.setattr(hints.Hints, "hinted", lambda self, user, hint: hinted(self, user, replace(hint, asks=None)))
+    hinted = presence.Hints.hinted
+    patch.setattr(presence.Hints, "hinted", lambda self, user, hint: hinted(self, user, replace(hint, asks=None)))
 
 
 def late_presence_lost(patch):
     """What there is no budget for is never told."""
-    patch.setattr(hints.Hints, "_tell_late", lambda self, user, now: self._late.pop(user))
+    patch.setattr(presence.Hints, "_tell_late", lambda self, user, now: self._late.pop(user))
 
 
 def leaver_may_recall(patch):
     """Who has left a group may still recall what was said there."""
-    amend = rules._amend
+    amend = sends._amend
 
     def anybody(conversation, frame, change, known, policies):
         if change.event == "recall":
@@ -1514,7 +1490,7 @@ def leaver_may_recall(patch):
             conversation = SimpleNamespace(id=id, members=members, member_set={change.operator}, state=state)
         return amend(conversation, frame, change, known, policies)
 
-    patch.setattr(rules, "_amend", anybody)
+    patch.setattr(sends, "_amend", anybody)
 
 
 def typing_while_blocked(patch):
@@ -1522,9 +1498,9 @@ def typing_while_blocked(patch):
 
     def typing(self, user, conversation_id):
         for peer in user.peers(conversation_id):
-            self._port.to_user(peer, backbone.Hint(peer, frames.IsTyping(conversation_id)))
+            self._port.to_user(peer, internal_frames.Hint(peer, frames.IsTyping(conversation_id)))
 
-    patch.setattr(hints.Hints, "typing", typing)
+    patch.setattr(presence.Hints, "typing", typing)
 
 
 def known_grows_stale(patch):
@@ -1591,7 +1567,7 @@ def notices_survive_their_connection(patch):
 
 def pings_if_both_are_silent(patch):
     """A client that hears something need not say anything."""
-    as_it_is = uplink.Uplink._beat
+    as_it_is = connection.Uplink._beat
 
     def beat(self, _, now):
         due = max(self._sent_at, self._heard_at) + self._heartbeat
@@ -1600,18 +1576,18 @@ def pings_if_both_are_silent(patch):
         else:
             self._arm(due, self._beat)
 
-    patch.setattr(uplink.Uplink, "_beat", beat)
+    patch.setattr(connection.Uplink, "_beat", beat)
 
 
 def sends_before_rooms_are_entered(patch):
     """After a login what is said in a chatroom goes out before the device has entered it."""
-    logged_in, send_all = catchup.Catchup.logged_in, outbox.Outbox.logged_in
+    logged_in, send_all = sync.Catchup.logged_in, outbox.Outbox.logged_in
 
     def early(self, log, now):
         logged_in(self, log, now)
         send_all(self._outbox, now)
 
-    patch.setattr(catchup.Catchup, "logged_in", early)
+    patch.setattr(sync.Catchup, "logged_in", early)
     patch.setattr(outbox.Outbox, "logged_in", lambda self, now: None)
 
 
@@ -1667,14 +1643,14 @@ def range_named_by_its_start(patch):
 
 def limit_off_by_one(patch):
     """Where every character is one byte, a content may have one too many."""
-    of_send = admission.of_send
+    of_send = validation.of_send
 
     def longer(frame, policies):
         if frame.content.isascii() and not (frame.custom or frame.file):
             policies = replace(policies, content_bytes=policies.content_bytes + 1)
         return of_send(frame, policies)
 
-    patch.setattr(admission, "of_send", longer)
+    patch.setattr(validation, "of_send", longer)
 
 
 MUTATIONS = (

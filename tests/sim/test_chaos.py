@@ -23,7 +23,7 @@ from sim.chaos_regressions import REGRESSIONS, case_of
 import imsim.sim.chaos
 from imsim.cli import main
 from imsim.core import events, frames, storage
-from imsim.core.client import Client
+from imsim.core.client.client import Client
 from imsim.core.exceptions import UsageError
 from imsim.core.model import Message, Scene
 from imsim.scenario import Scenario

@@ -7,8 +7,8 @@ import pytest
 
 import imsim
 from imsim.core import events, frames
+from imsim.core.client.connection import State
 from imsim.core.model import Code
-from imsim.core.uplink import State
 from imsim.scenario import Scenario, plan
 from imsim.sim import World
 from imsim.sim.nodes import ClientNode

@@ -7,8 +7,9 @@ import pytest
 from mixed_workload import SCENARIO
 
 import imsim
-from imsim.core import client, frames
-from imsim.core.uplink import State
+from imsim.core import frames
+from imsim.core.client import client
+from imsim.core.client.connection import State
 from imsim.results import assemble
 from imsim.scenario import Scenario, plan
 from imsim.sim import World

@@ -9,7 +9,7 @@ import pytest
 from run_rows import delivery_seconds
 
 import imsim
-from imsim.core import backbone, frames, storage
+from imsim.core import frames, internal_frames, storage
 from imsim.core.model import Message, Scene, Session
 from imsim.scenario import Scenario, plan
 from imsim.sim import World
@@ -44,9 +44,9 @@ def test_bytes_are_those_of_the_content_the_attachment_and_custom():
     [
         (MESSAGE, 1),
         (frames.Push(MESSAGE), 1),
-        (backbone.Deliver(("bob",), MESSAGE), 1),
-        (backbone.Down((), frames.Push(MESSAGE)), 1),
-        (backbone.Up(ANN, frames.Send("0", Scene.P2P, "bob", "123456789"), "p2p:ann:bob"), 1),
+        (internal_frames.Deliver(("bob",), MESSAGE), 1),
+        (internal_frames.Down((), frames.Push(MESSAGE)), 1),
+        (internal_frames.Up(ANN, frames.Send("0", Scene.P2P, "bob", "123456789"), "p2p:ann:bob"), 1),
         (frames.SyncDone([MESSAGE, MESSAGE], {}, [], 0), 2),
         (storage.Append(1, MESSAGE, 0), 1),
         (storage.MissedPage([MESSAGE] * 3, {}, False), 3),

@@ -16,12 +16,13 @@ from mixed_workload import SCENARIO, check_storage
 from run_rows import delivery_seconds
 
 import imsim
-from imsim.core import backbone, events, frames, gateway
-from imsim.core.gateway import Gateway
+from imsim.core import events, frames, internal_frames
+from imsim.core.client.conversations import LocalConversation
+from imsim.core.client.receiver import Reader
+from imsim.core.gateway import gateway
+from imsim.core.gateway.gateway import Gateway
+from imsim.core.gateway.pushes import Pushes
 from imsim.core.model import Code, Message, Scene
-from imsim.core.pushes import Pushes
-from imsim.core.reader import Reader
-from imsim.core.screen import LocalConversation
 from imsim.results import Kind, assemble, digest
 from imsim.scenario import Scenario, plan
 from imsim.sim import World, simulate
@@ -112,7 +113,7 @@ class Forgetful:
             return push(pushes, frame, now)
 
         def watch(gateway, frame, now):
-            if isinstance(frame, backbone.Down) and isinstance(frame.frame, frames.Stored):
+            if isinstance(frame, internal_frames.Down) and isinstance(frame.frame, frames.Stored):
                 for session in frame.sessions:
                     self.reach(session.user, frame.frame.conversation_id, frame.frame.seq)
             receive(gateway, frame, now)

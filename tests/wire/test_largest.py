@@ -7,12 +7,13 @@ from dataclasses import replace
 import pytest
 
 from imsim import wire
-from imsim.core import admission, frames, storage
+from imsim.core import frames, storage
+from imsim.core.gateway import validation
 from imsim.core.limits import CURSORS
-from imsim.core.memory import MemoryStorage
 from imsim.core.model import Message, Place, Scene, Session
 from imsim.core.policies import Policies
 from imsim.core.sizes import largest_from_client, largest_to_client
+from imsim.core.storage.memory import MemoryStorage
 
 NAME = "n" * 64
 WORST = "\x01"  # a byte that JSON writes in six
@@ -32,7 +33,7 @@ def edit(policies: Policies) -> frames.Send:
 def test_what_a_client_may_send():
     policies = POLICIES
     largest = edit(policies)
-    assert admission.of_send(largest, policies) is None
+    assert validation.of_send(largest, policies) is None
     assert len(wire.encode(largest)) <= largest_from_client(policies)
     cursors = {f"{P2P[:-8]}{number:08}": 10**15 for number in range(CURSORS)}
     assert len(wire.encode(frames.Sync(cursors, 10**15, 10**15, 10**15))) <= largest_from_client(policies)

@@ -6,8 +6,8 @@ import asyncio
 import uuid
 from collections.abc import Callable
 
-from imsim.core.memory import MemoryStorage
 from imsim.core.storage import Request, Result
+from imsim.core.storage.memory import MemoryStorage
 
 
 class MemoryStore:

@@ -22,7 +22,7 @@ class SqliteStore:
     """`path` may be ":memory:". At most `limit` requests wait; one beyond is answered Failed and not carried out.
 
     `synchronous` is FULL (what is answered survives a power cut) or NORMAL (it survives the process); `fanout` is
-    "read" or "write", see `imsim.core.memory.MemoryStorage`.
+    "read" or "write", see `imsim.core.storage.memory.MemoryStorage`.
 
     Raises: UsageError if it is no file of imsim's, RunError if another process has it open.
     """

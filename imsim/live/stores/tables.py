@@ -9,9 +9,9 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from imsim.core import amendments, storage
+from imsim.core import changes, storage
+from imsim.core.changes import are_friends
 from imsim.core.exceptions import RunError, UsageError
-from imsim.core.friends import are_friends
 from imsim.core.model import Message, Place, Scene, is_chatroom, p2p_id, p2p_members
 from imsim.core.sizes import Room, body_bytes
 from imsim.live.stores import schema
@@ -308,7 +308,7 @@ class SqliteStorage:
                 )
             db.executemany(
                 f"REPLACE INTO messages (conversation, {schema.MESSAGE}, countable) VALUES ({schema.VALUES})",
-                [schema.row_of(key, one) for one in (amended, *(amendments.recalled(edit, seq) for edit in edits))],
+                [schema.row_of(key, one) for one in (amended, *(changes.recalled(edit, seq) for edit in edits))],
             )
         if effects.notes:
             notes = (self._note(note, appended) for note in effects.notes)
@@ -331,7 +331,7 @@ class SqliteStorage:
         )
         entries = [schema.message(id, row) for row in rows]
         for user, before in stays.items():
-            for entry in amendments.concerning(entries, before):
+            for entry in changes.concerning(entries, before):
                 if entry.seq > before[-1][1]:
                     self._db.execute("INSERT INTO stays VALUES (?1, ?2, ?3, ?3, 0)", (user, head.key, entry.seq))
                     self._to_inboxes(head, entry.seq, (user,), appended)
@@ -344,7 +344,7 @@ class SqliteStorage:
             (key, message.seq),
         )
         entries = (schema.message(message.conversation_id, row) for row in rows.fetchall())
-        return [entry for entry in entries if amendments.edits(entry, message.seq)]
+        return [entry for entry in entries if changes.edits(entry, message.seq)]
 
     def _note(self, note: Message, appended: storage.Appended) -> Message | None:
         head = self._head(note.conversation_id) or self._make(note.conversation_id, (note.to,))

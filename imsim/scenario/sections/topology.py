@@ -7,8 +7,8 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
 
-from imsim.core.backbone import ROUTER_OPS
 from imsim.core.frames import GATEWAY_OPS
+from imsim.core.internal_frames import ROUTER_OPS
 from imsim.core.storage import STORAGE_OPS
 from imsim.scenario.distributions import SecondsDistribution
 from imsim.scenario.errors import FieldError, suggestion

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
-from imsim.core import amendments, backbone, events, frames, storage
+from imsim.core import changes, events, frames, internal_frames, storage
 from imsim.core.model import Code, Flow, Message, Route, Scene, is_chatroom
 from imsim.sim.chaos.faults import KINDS
 from imsim.sim.chaos.situations import SITUATIONS
@@ -304,7 +304,7 @@ class _Reader:
     def _received(self, node: str, frame: object) -> None:
         seen = self.seen
         self._latest[node] = frame
-        if isinstance(frame, backbone.Up) and isinstance(frame.frame, frames.Send) and node.startswith("r"):
+        if isinstance(frame, internal_frames.Up) and isinstance(frame.frame, frames.Send) and node.startswith("r"):
             place = (node, frame.session.user, frame.session.device)
             seen["stale session"] += frame.session.epoch < self._epochs.get(place, 0)
             self._epochs[place] = max(frame.session.epoch, self._epochs.get(place, 0))
@@ -317,7 +317,7 @@ class _Reader:
             if (seq := _amended(frame.frame)) is not None:
                 about, id_client = (frame.conversation_id, seq), frame.frame.id_client
                 seen["amendments raced"] += self._amending.setdefault(about, id_client) != id_client
-        elif isinstance(frame, backbone.Up) and isinstance(frame.frame, frames.Typing) and node.startswith("r"):
+        elif isinstance(frame, internal_frames.Up) and isinstance(frame.frame, frames.Typing) and node.startswith("r"):
             seen["typed across a block"] += self._blocked.get((frame.session.user, frame.frame.conversation_id), False)
         elif isinstance(frame, frames.Placed):
             where, version = (node, frame.place.conversation_id), frame.place.version
@@ -353,7 +353,7 @@ class _Reader:
                 and frame.last == self._recalled.seq - 1
             )
         if isinstance(frame, frames.Rejected) and frame.code == Code.RATE_LIMITED:  # by the gateway, or by a writer
-            seen["group had to wait" if self._has_got(node, backbone.Down) else "user had to wait"] += 1
+            seen["group had to wait" if self._has_got(node, internal_frames.Down) else "user had to wait"] += 1
         elif isinstance(frame, frames.Read):
             seen["system messages read"] += frame.conversation_id.startswith(f"{Scene.SYSTEM}:")
             seen["read while offline"] += node not in self._ready and self._has_got(node, frames.SyncDone)
@@ -365,8 +365,10 @@ class _Reader:
             self._again("notified again", (peer, node, frame.op, frame.conversation_id), frame.seq)
         elif isinstance(frame, frames.Resync):
             self._again("resync repeated", (peer, node, frame.op, ""), frame.number)
-        elif isinstance(frame, backbone.Down):
-            found = isinstance(frame.frame, frames.Resync) and isinstance(self._latest.get(node), backbone.Opened)
+        elif isinstance(frame, internal_frames.Down):
+            found = isinstance(frame.frame, frames.Resync) and isinstance(
+                self._latest.get(node), internal_frames.Opened
+            )
             seen["found by a new writer"] += found
             if isinstance(frame.frame, frames.Stored):
                 self._let_out = (node, self._now, frame.frame.id_client)
@@ -379,10 +381,10 @@ class _Reader:
                 seen["conflict put off"] += refusal.code == Code.CONFLICT and refusal.ref == id_client
         elif isinstance(frame, frames.LoggedIn):
             self._told.pop((peer, node, frames.Resync.op, ""), None)
-        elif isinstance(frame, backbone.Attached):
+        elif isinstance(frame, internal_frames.Attached):
             seen["old token refused"] += frame.code == Code.TOKEN_REVOKED
             seen["late login refused"] += frame.code == Code.REPLACED
-        elif isinstance(frame, backbone.Kick):
+        elif isinstance(frame, internal_frames.Kick):
             self._kicked(node, peer, frame)
 
     @staticmethod
@@ -394,13 +396,13 @@ class _Reader:
         self.seen[situation] += self._told.get(told) == number
         self._told[told] = number
 
-    def _kicked(self, router: str, gateway: str, kick: backbone.Kick) -> None:
+    def _kicked(self, router: str, gateway: str, kick: internal_frames.Kick) -> None:
         seen, latest = self.seen, self._latest.get(router)
         seen["revoked"] += kick.code == Code.TOKEN_REVOKED
-        if isinstance(latest, backbone.Attach) and latest.user == kick.session.user:
+        if isinstance(latest, internal_frames.Attach) and latest.user == kick.session.user:
             seen["slot taken"] += kick.code == Code.KICKED
             seen["kicked across gateways"] += latest.gateway != gateway
-        elif isinstance(latest, backbone.Up) and isinstance(latest.frame, frames.EndSession):
+        elif isinstance(latest, internal_frames.Up) and isinstance(latest.frame, frames.EndSession):
             seen["session ended by hand"] += kick.code == Code.KICKED
 
     def _has_got(self, node: str, kind: type) -> bool:
@@ -412,4 +414,4 @@ def _amended(message: frames.Send | Message) -> object:
     """The seq of what it would recall or edit; None if it would not."""
     file = message.file or {}
     data = file.get("data")
-    return data.get("seq") if file.get("event") in amendments.EVENTS and isinstance(data, dict) else None
+    return data.get("seq") if file.get("event") in changes.AMENDMENTS and isinstance(data, dict) else None

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-from imsim.core import backbone, events, frames, storage
+from imsim.core import events, frames, internal_frames, storage
 from imsim.core.model import Message, Scene, conversation_id, is_chatroom, p2p_id, p2p_members
 from imsim.sim.chaos.connections import Connections
 from imsim.sim.chaos.ledger import Key, Ledger, wish_of
@@ -111,7 +111,7 @@ class Evidence:
             else:
                 self.sessions.left_router(thing)
                 self._hints.left_router(thing)
-                if type(thing) is backbone.Down:
+                if type(thing) is internal_frames.Down:
                     self._places.told(thing)
                     self._pages.told(thing)
                     self._limits.told(node, thing, at)
@@ -124,13 +124,13 @@ class Evidence:
             elif node in self.world.routers:
                 self.sessions.reached_router(thing)
                 self.rooms.reached_router(thing)
-                if type(thing) is backbone.Up:
+                if type(thing) is internal_frames.Up:
                     self._up(thing)
                     self._gaps.reached_router(thing)
                     if type(thing.frame) is frames.Sync:
                         for conversation, seq in thing.frame.cursors.items():
                             self.ledger.was_heard(self.world.owners[thing.session.connection], conversation, seq)
-                elif type(thing) is backbone.Attach:
+                elif type(thing) is internal_frames.Attach:
                     self._logins.arrived(thing)
             elif peer in self._users:
                 self.rooms.reached_gateway(peer, thing)
@@ -366,7 +366,7 @@ class Evidence:
 
     # --- sessions: who may act is decided by epochs, for as long as one writer lasts ---
 
-    def _up(self, up: backbone.Up) -> None:
+    def _up(self, up: internal_frames.Up) -> None:
         session, frame = up.session, up.frame
         if type(frame) is frames.EndSession:
             self._logins.asked_to_end(session.user, frame.device)

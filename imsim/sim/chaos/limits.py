@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from imsim.core import backbone, frames, storage
+from imsim.core import frames, internal_frames, storage
 from imsim.core.model import Code, Message, Scene, Session, conversation_id, is_chatroom
 from imsim.core.policies import Policies
 from imsim.sim.chaos.ledger import wish_of
@@ -51,7 +51,7 @@ class Pages:
         self._page_bytes = policies.page_bytes
         self._found = found
 
-    def told(self, down: backbone.Down) -> None:
+    def told(self, down: internal_frames.Down) -> None:
         frame = down.frame
         if not isinstance(frame, frames.Page | frames.SyncDone):
             return
@@ -122,23 +122,23 @@ class Limits:
             self._swallowed(gateway)
             self._open[gateway] = frame
 
-    def came_down(self, gateway: str, frame: backbone.ToGateway, now: float) -> None:
-        if type(frame) is backbone.Attached and frame.session is not None:
+    def came_down(self, gateway: str, frame: internal_frames.ToGateway, now: float) -> None:
+        if type(frame) is internal_frames.Attached and frame.session is not None:
             self._sessions[gateway, frame.connection] = now
             self._current[gateway, self._owners[frame.connection]] = frame.connection
             self._buckets.forget(gateway, "room", self._owners[frame.connection])
-        elif type(frame) is backbone.Down and _answers_a_read(frame.frame):
+        elif type(frame) is internal_frames.Down and _answers_a_read(frame.frame):
             for session in frame.sessions:
                 del self._reads[session.connection][:1]
 
     # --- what leaves them ---
 
     def left_gateway(self, gateway: str, peer: str, thing: object, now: float) -> None:
-        if type(thing) is backbone.Up:
+        if type(thing) is internal_frames.Up:
             self._passed_on(gateway, thing, now)
         elif type(thing) is frames.Rejected:
             self._rejected(gateway, self._instances[peer], thing, now)
-        elif type(thing) is backbone.Detach:
+        elif type(thing) is internal_frames.Detach:
             self._ended(gateway, thing.session, now)
         elif type(thing) is frames.Push and is_chatroom(thing.message.conversation_id):
             policies = self._policies
@@ -159,7 +159,7 @@ class Limits:
         for gateway, connection in list(self._sessions):
             self._silent(gateway, connection, now)
 
-    def _passed_on(self, gateway: str, up: backbone.Up, now: float) -> None:
+    def _passed_on(self, gateway: str, up: internal_frames.Up, now: float) -> None:
         frame, user, policies = up.frame, up.session.user, self._policies
         if self._open.get(gateway) is frame:
             del self._open[gateway]
@@ -255,7 +255,7 @@ class Limits:
     def _spend(self, conversation: str, now: float) -> None:
         self._budgets.take((conversation,), self._policies.group_rate, self._policies.group_burst, now)
 
-    def told(self, router: str, down: backbone.Down, now: float) -> None:
+    def told(self, router: str, down: internal_frames.Down, now: float) -> None:
         """A writer has somebody wait: a member, and there was nothing left; by its own clock, too."""
         frame, session = down.frame, down.sessions[0]
         if not isinstance(frame, frames.Rejected) or frame.code != Code.RATE_LIMITED:

@@ -11,16 +11,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from imsim.core import backbone, events, frames, storage
-from imsim.core.chatrooms import Chatrooms
-from imsim.core.client import Client
-from imsim.core.conversations import Conversations
-from imsim.core.gateway import Gateway
-from imsim.core.memory import MemoryStorage
+from imsim.core import events, frames, internal_frames, storage
+from imsim.core.client.client import Client
+from imsim.core.client.connection import State
+from imsim.core.client.conversations import Conversation
+from imsim.core.gateway.gateway import Gateway
 from imsim.core.model import is_chatroom
-from imsim.core.screen import Conversation
-from imsim.core.uplink import State
-from imsim.core.users import Users
+from imsim.core.router.chatrooms import Chatrooms
+from imsim.core.router.conversations import Conversations
+from imsim.core.router.users import Users
+from imsim.core.storage.memory import MemoryStorage
 from imsim.scenario import Stream
 from imsim.sim.chaos.network import Connection, Pushed
 
@@ -274,8 +274,8 @@ class GatewayNode(Node):
         self.act(lambda now: self.machine.receive(connection.id, frame, now))
         self.world.crashes_on(self.name, frame.op, "passed on")
 
-    def from_router(self, frame: backbone.ToGateway) -> None:
-        op = frame.frame.op if type(frame) is backbone.Down else frame.op
+    def from_router(self, frame: internal_frames.ToGateway) -> None:
+        op = frame.frame.op if type(frame) is internal_frames.Down else frame.op
         if not self.up or self.world.crashes_on(self.name, op, "arrived"):
             return
         self.world.note(self.name, "<-", "", frame)
@@ -312,13 +312,13 @@ class GatewayNode(Node):
         name = user if code is None else None
         self.act(lambda now: machine.authenticated(connection, name, code, now, float(issued_at)))
 
-    def to_conversation(self, frame: backbone.Up) -> None:
+    def to_conversation(self, frame: internal_frames.Up) -> None:
         self._to_router(self.world.router_of(frame.conversation_id), frame)
 
-    def to_user(self, user: str, frame: backbone.ToUsers) -> None:
+    def to_user(self, user: str, frame: internal_frames.ToUsers) -> None:
         self._to_router(self.world.router_of(user), frame)
 
-    def _to_router(self, router: RouterNode, frame: backbone.Up | backbone.ToUsers) -> None:
+    def _to_router(self, router: RouterNode, frame: internal_frames.Up | internal_frames.ToUsers) -> None:
         self.world.note(self.name, "->", router.name, frame)
         self.world.channel(self.name, router.name).send(router.receive, frame)
 
@@ -336,7 +336,7 @@ class RouterNode(Node):
         super().__init__(world, name)
         self.lives = 0
         self.died: dict[int, float] = {}  # which life, and when
-        self._local: deque[backbone.ToUsers] = deque()
+        self._local: deque[internal_frames.ToUsers] = deque()
         self.start()
 
     def start(self) -> None:
@@ -387,11 +387,11 @@ class RouterNode(Node):
             self.users.receive(self._local.popleft(), self.now)
         super()._after()
 
-    def receive(self, frame: backbone.Up | backbone.ToUsers) -> None:
+    def receive(self, frame: internal_frames.Up | internal_frames.ToUsers) -> None:
         if not self.up:
             return
         self.world.note(self.name, "<-", "", frame)
-        if type(frame) is backbone.Up and frame.conversation_id:
+        if type(frame) is internal_frames.Up and frame.conversation_id:
             machine = self.chatrooms if is_chatroom(frame.conversation_id) else self.conversations
             self.act(lambda now: machine.receive(frame, now))
         else:
@@ -411,11 +411,11 @@ class RouterNode(Node):
         self.world.channel(self.name, "storage").send(self.world.storage.receive, (self, self.lives, asker, request))
         self.world.spring(self.name, request, "asked")
 
-    def to_gateway(self, gateway: str, frame: backbone.ToGateway) -> None:
+    def to_gateway(self, gateway: str, frame: internal_frames.ToGateway) -> None:
         self.world.note(self.name, "->", gateway, frame)
         self.world.channel(self.name, gateway).send(self.world.gateways[gateway].from_router, frame)
 
-    def to_user(self, user: str, frame: backbone.ToUsers) -> None:
+    def to_user(self, user: str, frame: internal_frames.ToUsers) -> None:
         router = self.world.router_of(user)
         self.world.note(self.name, "->", router.name, frame)
         if router is self:
@@ -423,7 +423,7 @@ class RouterNode(Node):
         else:
             self.world.channel(self.name, router.name).send(router.receive, frame)
 
-    def to_users(self, frame: backbone.Deliver | backbone.Opened) -> None:
+    def to_users(self, frame: internal_frames.Deliver | internal_frames.Opened) -> None:
         parts: dict[str, list[str]] = {}
         for user in frame.users:
             parts.setdefault(self.world.router_of(user).name, []).append(user)

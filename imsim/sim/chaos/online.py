@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from imsim.core import backbone, frames
+from imsim.core import frames, internal_frames
 from imsim.core.model import Session, is_chatroom, p2p_id, p2p_members
 from imsim.core.policies import Policies
 from imsim.sim.chaos.ledger import Ledger
@@ -28,18 +28,18 @@ class Sessions:
         self._asked: dict[tuple[str, str, str], list[tuple[Session, bool]]] = defaultdict(list)  # who sent it, again?
 
     def reached_router(self, frame: object) -> None:
-        if isinstance(frame, backbone.Detach):
+        if isinstance(frame, internal_frames.Detach):
             self.of[frame.session.user].discard(frame.session)
-        elif isinstance(frame, backbone.Up) and isinstance(frame.frame, frames.Send):
+        elif isinstance(frame, internal_frames.Up) and isinstance(frame.frame, frames.Send):
             key = (frame.conversation_id, frame.session.user, frame.frame.id_client)
             self._asked[key].append((frame.session, frame.frame.resend))
 
     def left_router(self, frame: object) -> None:
-        if isinstance(frame, backbone.Attached) and frame.session is not None:
+        if isinstance(frame, internal_frames.Attached) and frame.session is not None:
             self.of[frame.session.user].add(frame.session)
-        elif isinstance(frame, backbone.Kick):
+        elif isinstance(frame, internal_frames.Kick):
             self.of[frame.session.user].discard(frame.session)
-        elif isinstance(frame, backbone.Down) and isinstance(frame.frame, _UNASKED):
+        elif isinstance(frame, internal_frames.Down) and isinstance(frame.frame, _UNASKED):
             self._unasked(frame)
 
     def lost(self, owns: Callable[[str], bool], gateway: str | None = None) -> None:
@@ -48,7 +48,7 @@ class Sessions:
             if owns(user):
                 self.of[user] = {one for one in sessions if gateway is not None and one.gateway != gateway}
 
-    def _unasked(self, down: backbone.Down) -> None:
+    def _unasked(self, down: internal_frames.Down) -> None:
         frame = down.frame
         if isinstance(frame, frames.Push):
             message = frame.message
@@ -79,10 +79,10 @@ class Hints:
         self._seen: dict[str, dict[str, bool]] = defaultdict(dict)  # instance -> who is there, since it logged in
 
     def left_router(self, frame: object) -> None:
-        if isinstance(frame, backbone.Down):
+        if isinstance(frame, internal_frames.Down):
             for session in frame.sessions:
                 self._told(session, frame.frame)
-        elif isinstance(frame, backbone.Hint):
+        elif isinstance(frame, internal_frames.Hint):
             if isinstance(frame.frame, frames.IsTyping):
                 self._hinted(_other(frame.frame.conversation_id, frame.user), frame.user, frame.frame)
             elif frame.frame is not None:

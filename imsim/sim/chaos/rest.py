@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from imsim.core.client.conversations import Conversation
 from imsim.core.model import Scene, Status, is_chatroom, p2p_members
 from imsim.core.policies import Policies
-from imsim.core.screen import Conversation
 from imsim.sim.chaos.ledger import Ledger, Line, same_words
 from imsim.sim.chaos.rules import SILENT, event_of
 from imsim.sim.chaos.screen import conversation_of

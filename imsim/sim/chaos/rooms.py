@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from imsim.core import backbone, frames
+from imsim.core import frames, internal_frames
 from imsim.core.model import Code, Message, Scene, Session, conversation_id, is_chatroom
 from imsim.core.policies import Policies
 from imsim.sim.chaos.ledger import same_words, wish_of
@@ -98,12 +98,12 @@ class Rooms:
     # --- at the room's router ---
 
     def reached_router(self, frame: object) -> None:
-        if isinstance(frame, backbone.Up) and isinstance(frame.frame, frames.Enter):
+        if isinstance(frame, internal_frames.Up) and isinstance(frame.frame, frames.Enter):
             self._recent[frame.session, frame.frame.name] = frame.frame.recent
-        elif isinstance(frame, backbone.Up) and isinstance(frame.frame, frames.Leave):
+        elif isinstance(frame, internal_frames.Up) and isinstance(frame.frame, frames.Leave):
             self._leaves(frame.conversation_id, {frame.session})
 
-    def told(self, down: backbone.Down) -> None:
+    def told(self, down: internal_frames.Down) -> None:
         """A router lets somebody in: what it shows is what there is, the latest of it, as much as was asked for."""
         frame = down.frame
         if isinstance(frame, frames.Entered):

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from imsim.core import backbone, events, frames, storage
+from imsim.core import events, frames, internal_frames, storage
 from imsim.core.model import (
     Code,
     Message,
@@ -30,7 +30,7 @@ from imsim.sim.chaos.rules import Relations, leaves
 from imsim.sim.chaos.screen import wish_to_send
 
 if TYPE_CHECKING:
-    from imsim.core.screen import Conversation
+    from imsim.core.client.conversations import Conversation
     from imsim.sim.chaos.nodes import Instance
     from imsim.sim.chaos.rooms import Rooms
     from imsim.sim.chaos.world import ChaosWorld
@@ -51,7 +51,7 @@ class Places:
         self._versions: dict[tuple[object, str], int] = {}  # (session, conversation) -> told
         self._known: dict[tuple[str, str], set[int]] = defaultdict(set)  # (user, conversation) -> seqs, told to devices
 
-    def told(self, down: backbone.Down) -> None:
+    def told(self, down: internal_frames.Down) -> None:
         frame, ledger = down.frame, self._ledger
         if type(frame) is frames.Push:
             self._knows(down.sessions, [frame.message])
@@ -172,7 +172,7 @@ class Requests:
     def _is_as_sent(self, request: storage.SavePlace) -> bool:
         """Whether a device has asked for all of this; or nobody, and it only repeats marks."""
         settings, up = _settings(request), request.asked
-        if isinstance(up, backbone.Up) and isinstance(up.frame, frames.SetConversation):
+        if isinstance(up, internal_frames.Up) and isinstance(up.frame, frames.SetConversation):
             sent = self._sent.get((self._owners[up.session.connection], request.conversation_id, up.frame.number))
             return sent is not None and settings == _settings(sent) and up.session.user == request.user
         return not settings.keys() - {"hidden_seq"}
@@ -182,7 +182,7 @@ class Requests:
         if not self._is_as_sent(request):
             self._found.append(("only_what_is_wished_is_set", f"{request.user} has not asked for {request}"))
         up = request.asked
-        if not isinstance(up, backbone.Up) or not isinstance(up.frame, frames.SetConversation):
+        if not isinstance(up, internal_frames.Up) or not isinstance(up.frame, frames.SetConversation):
             return
         for instance, requests in self._pending.items():
             if instance.startswith(f"{request.user}/"):
@@ -362,14 +362,14 @@ class Gaps:
         #: (session, idClient) -> how often it came without its predecessor, and was not refused for that
         self._early: Counter[tuple[Session, str]] = Counter()
 
-    def reached_router(self, up: backbone.Up) -> None:
+    def reached_router(self, up: internal_frames.Up) -> None:
         frame, sender = up.frame, up.session.user
         if not isinstance(frame, frames.Send) or frame.after is None:
             return
         if (up.conversation_id, sender, frame.after) not in self._ledger.by_key:
             self._early[up.session, frame.id_client] += 1
 
-    def told(self, down: backbone.Down) -> None:
+    def told(self, down: internal_frames.Down) -> None:
         frame = down.frame
         if not isinstance(frame, frames.Rejected) or frame.code != Code.GAP:
             return
@@ -390,7 +390,7 @@ class Logins:
         self._asked: dict[str, tuple[int, float]] = {}  # instance -> its last login: when, and its token's time
         self._ended: set[str] = set()  # instances
         self._refused: set[str] = set()  # instances whose token was not taken
-        self._arrived: dict[str, list[tuple[int, backbone.Attach]]] = defaultdict(list)  # by user
+        self._arrived: dict[str, list[tuple[int, internal_frames.Attach]]] = defaultdict(list)  # by user
         self._ends: dict[str, list[tuple[int, str]]] = defaultdict(list)  # user -> the device that was to be ended
         self._revoked: dict[str, list[tuple[int, float]]] = defaultdict(list)  # user -> tokens issued before
 
@@ -399,7 +399,7 @@ class Logins:
         if instance in self._ended:
             self._found.append(("who_was_ended_stays_away", f"{instance} logged in by itself"))
 
-    def arrived(self, attach: backbone.Attach) -> None:
+    def arrived(self, attach: internal_frames.Attach) -> None:
         self._arrived[attach.user].append((self._next(), attach))
 
     def asked_to_end(self, user: str, device: str) -> None:
@@ -438,7 +438,7 @@ class Logins:
             or any(at > since and self._takes_the_slot(attach, instance) for at, attach in self._arrived[user])
         )
 
-    def _takes_the_slot(self, attach: backbone.Attach, instance: Instance) -> bool:
+    def _takes_the_slot(self, attach: internal_frames.Attach, instance: Instance) -> bool:
         slot = self._world.case.slot
         return attach.device != instance.device and slot(f"{attach.user}/{attach.device}") == slot(instance.key)
 

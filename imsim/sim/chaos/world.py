@@ -14,8 +14,8 @@ from typing import Any
 from zlib import crc32
 
 from imsim.core import storage
+from imsim.core.client.connection import State
 from imsim.core.model import Code, Message, Place, Scene, Session, Status
-from imsim.core.uplink import State
 from imsim.scenario import Draws, Stream
 from imsim.sim.chaos import faults
 from imsim.sim.chaos.app import App

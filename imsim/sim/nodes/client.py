@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from imsim.core import events, frames
-from imsim.core.client import Client
+from imsim.core.client.client import Client
 from imsim.scenario import Stream
 from imsim.sim.nodes.connection import Connection
 from imsim.sim.nodes.machines import Machines

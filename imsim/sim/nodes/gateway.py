@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from imsim.core import backbone, events, frames
-from imsim.core.gateway import Gateway
+from imsim.core import events, frames, internal_frames
+from imsim.core.gateway.gateway import Gateway
 from imsim.core.model import Code
 from imsim.sim.nodes.connection import Connection
 from imsim.sim.nodes.machines import Machines
@@ -112,7 +112,7 @@ class GatewayNode(Machines):
         self.machine.receive(connection.id, frame, self.now)
         self.arm()
 
-    def from_router(self, frame: backbone.ToGateway) -> None:
+    def from_router(self, frame: internal_frames.ToGateway) -> None:
         if self.machine is not None:
             self.now = self.clock.now
             self.machine.receive_from_router(frame, self.now)
@@ -153,11 +153,11 @@ class GatewayNode(Machines):
                 self.machine.authenticated(connection, None, Code.BAD_TOKEN, self.now)
             self.arm()
 
-    def to_conversation(self, frame: backbone.Up) -> None:
+    def to_conversation(self, frame: internal_frames.Up) -> None:
         router = self.world.router_of(frame.conversation_id)
         self._links[router.index].carry(self.now, router.receive, frame)
 
-    def to_user(self, user: str, frame: backbone.ToUsers) -> None:
+    def to_user(self, user: str, frame: internal_frames.ToUsers) -> None:
         router = self.world.router_of(user)
         self._links[router.index].carry(self.now, router.receive, frame)
 

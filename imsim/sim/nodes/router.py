@@ -6,11 +6,11 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from imsim.core import backbone, events, frames, storage
-from imsim.core.chatrooms import Chatrooms
-from imsim.core.conversations import Conversations
+from imsim.core import events, frames, internal_frames, storage
 from imsim.core.model import is_chatroom
-from imsim.core.users import Users
+from imsim.core.router.chatrooms import Chatrooms
+from imsim.core.router.conversations import Conversations
+from imsim.core.router.users import Users
 from imsim.sim.nodes.machines import Machines
 from imsim.sim.nodes.work import intent_of
 
@@ -47,7 +47,7 @@ class RouterNode(Machines):
         self._gateway_links = world.backend_links(("router", index), "gateway", topology.gateways)
         self._router_links = world.backend_links(("router", index), "router", topology.routers)
         self._storage_links = world.backend_links(("router", index), "storage", topology.storages)
-        self._local: deque[backbone.ToUsers] = deque()
+        self._local: deque[internal_frames.ToUsers] = deque()
         self._asked_at_once: list[storage.Request] | None = None
         #: What each storage was asked and has not answered, by the request's identity; only where links can break.
         self._unanswered: list[dict[int, _Asked]] | None = None
@@ -135,11 +135,11 @@ class RouterNode(Machines):
             self.users.handle_timer(now)
             self._drain()
 
-    def receive(self, frame: backbone.Up | backbone.ToUsers) -> None:
+    def receive(self, frame: internal_frames.Up | internal_frames.ToUsers) -> None:
         if self.conversations is None or self.chatrooms is None or self.users is None:
             return
         now = self.clock.now
-        if type(frame) is backbone.Up and frame.conversation_id:
+        if type(frame) is internal_frames.Up and frame.conversation_id:
             request = frame.frame
             intent = intent_of(request.id_client) if type(request) is frames.Send else None
             done = self.work.done(now, request.op, frame.conversation_id, intent, 0, request)
@@ -153,9 +153,9 @@ class RouterNode(Machines):
         self._drain()
         self.arm()
 
-    def _to_users(self, frame: backbone.ToUsers, now: float) -> None:
+    def _to_users(self, frame: internal_frames.ToUsers, now: float) -> None:
         assert self.users is not None
-        if type(frame) is backbone.Deliver and self.work.takes(frame.op):
+        if type(frame) is internal_frames.Deliver and self.work.takes(frame.op):
             message = frame.message
             numbers = [self.world.user_number(user) for user in frame.users]
             intent = intent_of(message.id_client)
@@ -206,11 +206,11 @@ class RouterNode(Machines):
             self._unanswered[node.index][id(request)] = (asker, request)
         self._storage_links[node.index].carry(self.now, node.receive, (self, asker, request))
 
-    def to_gateway(self, gateway: str, frame: backbone.ToGateway) -> None:
+    def to_gateway(self, gateway: str, frame: internal_frames.ToGateway) -> None:
         index = int(gateway[1:])
         self._gateway_links[index].carry(self.now, self.world.gateways[index].from_router, frame)
 
-    def to_users(self, frame: backbone.Deliver | backbone.Opened) -> None:
+    def to_users(self, frame: internal_frames.Deliver | internal_frames.Opened) -> None:
         for index, users in self.world.by_router(frame.users):
             part = frame if len(users) == len(frame.users) else replace(frame, users=users)
             if index == self.index:
@@ -218,7 +218,7 @@ class RouterNode(Machines):
             else:
                 self._router_links[index].carry(self.now, self.world.routers[index].receive, part)
 
-    def to_user(self, user: str, frame: backbone.ToUsers) -> None:
+    def to_user(self, user: str, frame: internal_frames.ToUsers) -> None:
         router = self.world.router_of(user)
         if router is self:
             self._local.append(frame)

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from imsim.core import storage
-from imsim.core.conversations import Conversations
-from imsim.core.users import Users
+from imsim.core.router.conversations import Conversations
+from imsim.core.router.users import Users
 from imsim.sim.nodes.commits import Answer, GroupCommit
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from imsim.core import events, storage
+from imsim.core.client.connection import State
 from imsim.core.model import Code
-from imsim.core.uplink import State
 from imsim.sim.chaos.evidence import Evidence
 
 

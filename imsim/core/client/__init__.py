@@ -1,0 +1,1 @@
+"""The client role: the logic of an SDK, as a machine."""

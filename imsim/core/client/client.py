@@ -1,0 +1,505 @@
+"""The Client machine: what an IM SDK does for an application on one device.
+
+It logs in and comes back after a lost connection, gives each message an answer (stored, or failed for good), shows each
+received message once and in order, and keeps the conversation list with its unread counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from imsim.core import changes, events, frames
+from imsim.core.changes import SILENT, event_of, is_from_outside, is_visible
+from imsim.core.client.connection import Port, State, Uplink
+from imsim.core.client.conversations import Conversation, LocalConversation
+from imsim.core.client.outbox import Outbox
+from imsim.core.client.receiver import Reader
+from imsim.core.client.requests import Requests
+from imsim.core.client.sync import Catchup
+from imsim.core.model import (
+    LONGEST_REF,
+    Code,
+    Flow,
+    HasBody,
+    Message,
+    MessageType,
+    Place,
+    Route,
+    Scene,
+    Status,
+    conversation_id,
+)
+from imsim.core.policies import Policies
+from imsim.core.timers import Timers
+
+_CHATROOM = Scene.CHATROOM  # asked for with every push
+
+
+class Client:
+    """`draw()` gives a uniform number in [0, 1), for what must differ between clients: see `Uplink`."""
+
+    __slots__ = (
+        "_catchup",
+        "_outbox",
+        "_port",
+        "_reader",
+        "_requests",
+        "_rooms",
+        "_timers",
+        "_uplink",
+        "user",
+    )
+
+    def __init__(
+        self,
+        port: Port,
+        user: str,
+        device: str,
+        token: str,
+        policies: Policies,
+        draw: Callable[[], float],
+        kind: str = "",
+    ) -> None:
+        self.user = user
+        self._port = port
+        self._timers = Timers()
+        #: chatrooms to be in, and the latest seq shown of each: over this connection, and over those before
+        self._rooms: dict[str, tuple[int, int]] = {}
+        self._uplink = Uplink(self._timers, policies, port, device, kind, token, draw, self._lost)
+        self._outbox = Outbox(self._timers, policies, self._uplink.put, port.emit, self._gave_up)
+        self._requests = Requests(self._timers, policies.send_timeout, self._uplink.put)
+        self._reader = Reader(user, self._timers, policies, self._uplink, self._outbox, self._requests, port.emit)
+        self._catchup = Catchup(
+            self._timers,
+            policies,
+            self._uplink,
+            self._outbox,
+            self._requests,
+            self._reader,
+            self._take_place,
+            port.emit,
+        )
+
+    @property
+    def state(self) -> State:
+        return self._uplink.state
+
+    @property
+    def device(self) -> str:
+        return self._uplink.device
+
+    @property
+    def token(self) -> str:
+        """What the next login shows."""
+        return self._uplink.token
+
+    @token.setter
+    def token(self, token: str) -> None:
+        self._uplink.token = token
+
+    @property
+    def timers(self) -> Timers:
+        """What `next_deadline` is about, for a shell that has no time to ask after each call."""
+        return self._timers
+
+    def next_deadline(self) -> float | None:
+        return self._timers.next_deadline()
+
+    def handle_timer(self, now: float) -> None:
+        self._timers.handle(now)
+
+    def forget(self) -> None:
+        """What this device knows is gone, and so is what it was about to do. It cannot be used any more."""
+        self._reader.reset()
+        self._timers.clear()
+
+    # --- what the application asks for ------------------------------------------------------------------------------
+
+    def start(self, now: float) -> None:
+        """Connect and log in, and stay so until `stop`."""
+        self._uplink.start(now)
+
+    def stop(self, now: float) -> None:
+        """Leave. Unanswered sends and requests are kept, and go out again after the next `start`."""
+        self._uplink.stop()
+
+    def send(
+        self,
+        scene: Scene,
+        to: str,
+        content: str,
+        id_client: str,
+        now: float,
+        *,
+        type: str = "text",
+        file: dict[str, object] | None = None,
+        custom: str | None = None,
+    ) -> None:
+        """Send a message; `Acked` or `SendFailed` answers. `id_client` must be new, or that of a send that failed:
+        then this is its manual resend."""
+        conversation = self._reader.conversation(conversation_id(scene, self.user, to))
+        shown = conversation.inbox.next_seq - 1
+        frame = frames.Send(id_client, scene, to, content, type, file, custom, False, None, shown)
+        self._outbox.add(conversation.id, frame, now)
+
+    def read(self, conversation_id: str, now: float) -> None:
+        """The user has read all that the conversation shows."""
+        conversation = self._reader.conversations.get(conversation_id)
+        if conversation is not None and conversation.unread.read(conversation.inbox.next_seq - 1):
+            self._reader.read_moved(conversation)
+            self._reader.tell_read(conversation, now)
+
+    def set_conversation(
+        self,
+        conversation_id: str,
+        now: float,
+        *,
+        pinned: bool | None = None,
+        muted: bool | None = None,
+        custom: str | None = None,
+        blocked: bool | None = None,
+    ) -> None:
+        """Change what is given, on all devices of the user; it shows here at once. `RequestDone` or `RequestFailed`
+        answers, by which time it has come about or shows no more."""
+        self._set(frames.SetConversation(conversation_id, pinned, muted, None, custom, blocked=blocked), now)
+
+    def hide(self, conversation_id: str, now: float) -> None:
+        """Delete the conversation from the list of all devices, until its next message; what it shows is read by that.
+        Answered as `set_conversation` is."""
+        conversation = self._reader.conversations.get(conversation_id)
+        if conversation is not None:
+            self._set(frames.SetConversation(conversation_id, hidden_seq=conversation.last_seq), now)
+            if conversation.unread.read(conversation.last_seq):
+                self._reader.read_moved(conversation)
+
+    def history(self, conversation_id: str, first: int, last: int, now: float) -> None:
+        """Fetch the messages from seq `first` to `last` again; `History` or `RequestFailed` answers."""
+        if self._is_named(frames.History(conversation_id, first, last)):
+            self._reader.history(conversation_id, first, last, now)
+
+    def read_count(self, conversation_id: str, seq: int, now: float) -> None:
+        """How many have read this message? `ReadCounted` or `RequestFailed` answers."""
+        self._ask(frames.ReadCount(conversation_id, seq), now)
+
+    def change(
+        self,
+        scene: Scene,
+        to: str,
+        event: str,
+        id_client: str,
+        now: float,
+        *,
+        targets: Iterable[str] = (),
+        data: dict[str, object] | None = None,
+    ) -> None:
+        """Change the conversation: see `groups`, `friends` and `amendments` for the events, what they need, and who
+        may. `Acked` or `SendFailed` answers, as for any message; its consequences come with further events."""
+        file: dict[str, object] = {
+            "event": event,
+            "operator": self.user,
+            "targets": list(targets),
+            "data": data or {},
+        }
+        self.send(scene, to, "", id_client, now, type=MessageType.NOTIFICATION, file=file)
+
+    def create_group(self, name: str, members: Iterable[str], now: float, id_client: str = "") -> None:
+        """Make a group of these members and oneself; to do it again is harmless. Answered as `change` is. Where there
+        was one of this user's by that name that was dismissed, give an `id_client`, or this is its repetition."""
+        self.change(Scene.GROUP, name, "create", id_client or f"create:{name}", now, targets=members)
+
+    def enter(self, name: str, now: float, recent: int = 0) -> None:
+        """Enter a chatroom, and again after each login until `leave`; `Entered` or `RequestFailed` answers. A `leave`
+        without an answer gets none any more."""
+        frame = frames.Enter(name, recent)
+        if self._is_named(frame):
+            self._rooms.setdefault(name, (0, 0))
+            self._requests.forget(frames.Leave.op, name)  # or it would be repeated
+            self._requests.ask(frame, now)
+
+    def leave(self, name: str, now: float) -> None:
+        """Leave a chatroom. `RequestDone` answers; and nothing any more an `enter` without an answer."""
+        self._rooms.pop(name, None)
+        self._requests.forget(frames.Enter.op, name)
+        self._ask(frames.Leave(name), now)
+
+    def typing(self, conversation_id: str, now: float) -> None:
+        """Hint to the other user of a p2p conversation that this one is writing, if there is a connection."""
+        if self.state == State.ONLINE:
+            self._put(frames.Typing(conversation_id), now)
+
+    def end_session(self, device: str, now: float) -> None:
+        """Log out another device of this user. `RequestDone` answers, or `RequestFailed` if it is this one."""
+        self._ask(frames.EndSession(device), now)
+
+    def conversations(self) -> list[Conversation]:
+        """The conversation list: those that are pinned, then the others, the latest first."""
+        wanted = self._requests.wanted
+        known = self._reader.conversations.values()
+        lines = [line for c in known if (line := c.line(self.user, wanted(c.id))) is not None]
+        return sorted(lines, key=lambda line: (not line.pinned, -line.update_time, line.id))
+
+    def total_unread(self, include_muted: bool = True) -> int:
+        """Over the conversation list; what is muted counts or not."""
+        return sum(line.unread for line in self.conversations() if include_muted or not line.muted)
+
+    def system_unread(self) -> int:
+        """How many system messages have not been read; `read` them as the conversation system:<user>."""
+        return self._reader.conversation(conversation_id(Scene.SYSTEM, self.user, self.user)).unread.count
+
+    def status(self, id_client: str) -> Status:
+        """Of a message that this client has sent: sending, success or fail."""
+        return self._outbox.status(id_client)
+
+    def _ask(self, frame: frames.Asked, now: float) -> None:
+        if self._is_named(frame):
+            self._requests.ask(frame, now)
+
+    def _is_named(self, frame: frames.Asked) -> bool:
+        """Whether its answer would name it: a server repeats no more of a name than the longest has."""
+        if len(frame.ref) <= LONGEST_REF:
+            return True
+        text = "nothing has so long a name"
+        self._port.emit(events.RequestFailed(frame.op, frame.ref, Code.BAD_REQUEST, text))
+        return False
+
+    # --- the connection ---------------------------------------------------------------------------------------------
+
+    def connected(self, now: float) -> None:
+        """The connection that `port.connect` asked for is open."""
+        self._uplink.connected(now)
+
+    def disconnected(self, now: float) -> None:
+        """The connection is lost, or could not be opened: try again later."""
+        self._uplink.disconnected(now)
+
+    def receive(self, frame: frames.ToClient, now: float) -> None:
+        self._uplink.heard(now)
+        _HANDLERS[type(frame)](self, frame, now)
+
+    def _put(self, frame: frames.FromClient, now: float) -> None:
+        self._uplink.put(frame, now)
+
+    def _lost(self) -> None:
+        self._outbox.lost()
+        self._requests.lost()
+        self._catchup.lost()
+        self._reader.forget_gaps()
+
+    def _logged_in(self, frame: frames.LoggedIn, now: float) -> None:
+        self._uplink.logged_in(frame.heartbeat, now)
+        self._catchup.logged_in(frame.log, now)
+        self._requests.logged_in(now)
+        # A room may have begun anew meanwhile, on a node whose clock is behind that of the one where it was before.
+        self._rooms = {name: (0, latest or before) for name, (latest, before) in self._rooms.items()}
+        for name in self._rooms:
+            if not self._requests.is_waiting(frames.Enter.op, name):
+                self._requests.ask(frames.Enter(name), now)
+        self._outbox.logged_in(now)  # after the rooms that it speaks in
+
+    def _refused(self, frame: frames.Refused, now: float) -> None:
+        self._uplink.refused(frame, now)
+
+    def _ponged(self, frame: frames.Pong, now: float) -> None:
+        pass  # having been heard is all that it is for
+
+    # --- fetching what was missed -----------------------------------------------------------------------------------
+
+    def _resynced(self, frame: frames.Resync, now: float) -> None:
+        self._catchup.resynced(frame, now)
+
+    def _page(self, frame: frames.Page, now: float) -> None:
+        self._catchup.page(frame, now)
+
+    def _sync_done(self, frame: frames.SyncDone, now: float) -> None:
+        self._catchup.done(frame, now)
+
+    def _gave_up(self, now: float) -> None:
+        """A send has failed for want of an answer; it may be stored all the same."""
+        self._catchup.look_again(now)
+
+    # --- sending ----------------------------------------------------------------------------------------------------
+
+    def _received(self, frame: frames.Received, now: float) -> None:
+        self._port.emit(events.Received(frame.id_client, frame.seq))
+        said = self._outbox.said(frame.id_client, now)
+        if said is not None:
+            self._amended_in_room(said.conversation_id, said.frame)
+
+    def _stored(self, frame: frames.Stored, now: float) -> None:
+        outgoing = self._outbox.answered(frame.id_client, frame.conversation_id)
+        if outgoing is None:
+            return  # answered before
+        conversation, sent = self._reader.conversation(frame.conversation_id), outgoing.frame
+        self._port.emit(events.Acked(frame.id_client, frame.conversation_id, frame.seq))
+        if not is_from_outside(sent) or conversation.id == conversation_id(Scene.SYSTEM, self.user, self.user):
+            message = Message(
+                frame.conversation_id,
+                frame.seq,
+                frame.id,
+                frame.id_client,
+                sent.scene,
+                sent.type,
+                self.user,
+                sent.to,
+                frame.time,
+                sent.content,
+                sent.file,
+                sent.custom,
+                sent.resend,
+            )
+            self._reader.read_by_send(conversation, outgoing, frame.seq, now)
+            if event_of(sent) in SILENT:
+                self._reader.take(message, Route.PUSH, now)  # what it changes, it changes when its turn comes
+            else:
+                self._reader.place_own(conversation, message, now)
+        self._outbox.release_held(conversation.id, now)
+
+    def _rejected(self, frame: frames.Rejected, now: float) -> None:
+        if frame.request == frames.Send.op:
+            self._outbox.rejected(frame, now)
+        elif frame.request == frames.Sync.op:
+            self._catchup.rejected(frame, now)
+        elif frame.code.retryable:
+            self._requests.postponed(frame, now)
+        elif self._answered(frame):
+            if frame.request == frames.Enter.op:
+                self._rooms.pop(frame.ref, None)
+            if frame.request == frames.History.op and not self._reader.history_refused(frame.ref):
+                return
+            self._port.emit(events.RequestFailed(frame.request, frame.ref, frame.code, frame.text))
+
+    # --- receiving --------------------------------------------------------------------------------------------------
+
+    def _pushed(self, frame: frames.Push, now: float) -> None:
+        message = frame.message
+        if message.scene == _CHATROOM:
+            self._heard_in_room(message)
+            return
+        self._reader.tell_delivered(self._reader.take(message, Route.PUSH, now), now)
+
+    def _heard_in_room(self, message: Message) -> None:
+        """Show it if it is later than all before it; what comes late or twice is of no interest there."""
+        latest, before = self._rooms.get(message.to, (message.seq, 0))
+        if message.seq > latest:
+            self._rooms[message.to] = (message.seq, before)
+            self._amended_in_room(message.conversation_id, message)
+            if is_visible(message):
+                flow = Flow.OUT if message.sender == self.user else Flow.IN
+                self._port.emit(events.Shown(message, flow, Route.PUSH))
+
+    def _amended_in_room(self, room: str, entry: HasBody) -> None:
+        """What a recall or an edit in a chatroom changes: only what the application shows, for nothing else is kept."""
+        event = event_of(entry)
+        if event in changes.AMENDMENTS and entry.file is not None:
+            data = entry.file["data"]
+            assert isinstance(data, dict)
+            if event == "recall":
+                self._port.emit(events.Recalled(room, data["seq"]))
+            else:
+                self._port.emit(events.Edited(room, data["seq"], data["content"]))
+
+    def _entered(self, frame: frames.Entered, now: float) -> None:
+        if self._requests.answered(frames.Enter.op, frame.name, frame.number):
+            self._port.emit(events.Entered(frame.name, frame.users))
+            _, before = self._rooms.get(frame.name, (0, 0))
+            for message in frame.messages:
+                if message.seq > before:
+                    self._heard_in_room(message)
+
+    def _is_typing(self, frame: frames.IsTyping, now: float) -> None:
+        self._port.emit(events.Typing(frame.conversation_id))
+
+    def _presence(self, frame: frames.Presence, now: float) -> None:
+        self._port.emit(events.Presence(frame.user, frame.online))
+
+    def _notified(self, frame: frames.Notify, now: float) -> None:
+        self._reader.notified(frame.conversation_id, frame.seq, now)
+
+    def _history_page(self, frame: frames.HistoryPage, now: float) -> None:
+        self._reader.history_page(frame, now)
+
+    # --- places and requests ----------------------------------------------------------------------------------------
+
+    def _placed(self, frame: frames.Placed, now: float) -> None:
+        self._put(frames.Noted(frame.place.conversation_id, frame.place.version), now)
+        self._take_place(frame.place)
+
+    def _take_place(self, place: Place) -> None:
+        conversation = self._reader.conversation(place.conversation_id)
+        known = conversation.place
+        if place.version <= known.version:
+            return
+        if place.has_settings_of(known):
+            conversation.place = place
+        else:
+            before = self._settings(conversation)
+            conversation.place = place
+            self._settings_changed(conversation, before)
+        if conversation.unread.read(place.read_seq):
+            self._reader.read_moved(conversation)
+        if place.peer_delivered_seq > known.peer_delivered_seq:
+            self._port.emit(events.PeerDelivered(place.conversation_id, place.peer_delivered_seq))
+        if place.peer_read_seq > known.peer_read_seq:
+            self._port.emit(events.PeerRead(place.conversation_id, place.peer_read_seq))
+
+    def _set(self, frame: frames.SetConversation, now: float) -> None:
+        if not self._is_named(frame):
+            return
+        conversation = self._reader.conversation(frame.conversation_id)
+        before = self._settings(conversation)
+        self._requests.ask(frame, now)
+        self._settings_changed(conversation, before)
+
+    def _settings(self, conversation: LocalConversation) -> events.PlaceChanged:
+        """As they show, whether the server has answered or not."""
+        place = conversation.settings(self._requests.wanted(conversation.id))
+        return events.PlaceChanged(
+            conversation.id, place.pinned, place.muted, place.hidden_seq, place.custom, place.blocked
+        )
+
+    def _settings_changed(self, conversation: LocalConversation, before: events.PlaceChanged) -> None:
+        after = self._settings(conversation)
+        if after != before:
+            self._port.emit(after)
+
+    def _answered(self, frame: frames.Done | frames.Rejected) -> bool:
+        """Whether the request still waited for it. What was wanted of a conversation shows no more: its place does."""
+        if frame.request != frames.SetConversation.op:
+            return self._requests.answered(frame.request, frame.ref, frame.number)
+        conversation = self._reader.conversation(frame.ref)
+        before = self._settings(conversation)
+        answered = self._requests.answered(frame.request, frame.ref, frame.number)
+        self._settings_changed(conversation, before)
+        return answered
+
+    def _done(self, frame: frames.Done, now: float) -> None:
+        if self._answered(frame):
+            self._port.emit(events.RequestDone(frame.request, frame.ref))
+
+    def _read_counted(self, frame: frames.ReadCounted, now: float) -> None:
+        asked = frames.ReadCount(frame.conversation_id, frame.seq)
+        if self._requests.answered(asked.op, asked.ref, frame.number):
+            self._port.emit(events.ReadCounted(frame.conversation_id, frame.seq, frame.read, frame.members))
+
+
+_HANDLERS: dict[type, Callable[[Client, Any, float], None]] = {
+    frames.Push: Client._pushed,
+    frames.Stored: Client._stored,
+    frames.Rejected: Client._rejected,
+    frames.Received: Client._received,
+    frames.Notify: Client._notified,
+    frames.HistoryPage: Client._history_page,
+    frames.Page: Client._page,
+    frames.SyncDone: Client._sync_done,
+    frames.Placed: Client._placed,
+    frames.Resync: Client._resynced,
+    frames.LoggedIn: Client._logged_in,
+    frames.Refused: Client._refused,
+    frames.Done: Client._done,
+    frames.ReadCounted: Client._read_counted,
+    frames.Entered: Client._entered,
+    frames.IsTyping: Client._is_typing,
+    frames.Presence: Client._presence,
+    frames.Pong: Client._ponged,
+}

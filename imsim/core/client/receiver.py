@@ -1,0 +1,275 @@
+"""What a device makes of the messages that reach it: each conversation shown in order and once, what the log changes
+applied, and what is missing fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from imsim.core import changes, events, frames
+from imsim.core.changes import SILENT, event_of, is_visible
+from imsim.core.client.connection import State, Uplink
+from imsim.core.client.conversations import LocalConversation
+from imsim.core.client.inbox import Taken
+from imsim.core.client.outbox import Outbox, Outgoing
+from imsim.core.client.requests import Requests
+from imsim.core.model import Flow, Message, Route
+from imsim.core.policies import Policies
+from imsim.core.timers import Timers
+
+_IN, _OUT, _ONLINE = Flow.IN, Flow.OUT, State.ONLINE  # asked for with every message
+_LOOKBACK = 20  # messages fetched at a time to find the last one that is left
+
+
+class Reader:
+    """It owns the conversations of the device, and with them what the user has read. `emit` reports to the
+    application."""
+
+    __slots__ = (
+        "_emit",
+        "_outbox",
+        "_policies",
+        "_requests",
+        "_timers",
+        "_uplink",
+        "_user",
+        "_wanted",
+        "conversations",
+    )
+
+    def __init__(
+        self,
+        user: str,
+        timers: Timers,
+        policies: Policies,
+        uplink: Uplink,
+        outbox: Outbox,
+        requests: Requests,
+        emit: Callable[[events.ClientEvent], None],
+    ) -> None:
+        self.conversations: dict[str, LocalConversation] = {}
+        self._user = user
+        self._timers = timers
+        self._policies = policies
+        self._uplink = uplink
+        self._outbox = outbox
+        self._requests = requests
+        self._emit = emit
+        self._wanted: set[str] = set()  # ranges that the application asked for
+
+    def conversation(self, id: str) -> LocalConversation:
+        conversation = self.conversations.get(id)
+        if conversation is None:
+            conversation = self.conversations[id] = LocalConversation(id)
+        return conversation
+
+    def reset(self) -> None:
+        """The log is another one."""
+        self.forget_gaps()
+        self.conversations.clear()
+        self._wanted.clear()
+
+    # --- showing ------------------------------------------------------------------------------------------------------
+
+    def take(self, message: Message, route: Route, now: float) -> LocalConversation:
+        conversation = self.conversations.get(message.conversation_id)
+        if conversation is None:
+            conversation = self.conversation(message.conversation_id)
+        taken = conversation.inbox.take(message, route, now)
+        if taken is Taken.SHOW:
+            self._show(conversation, message, route, now)
+            self.show_following(conversation, now)
+        elif taken is Taken.REPEATED:
+            self._emit(events.Repeated(message))
+        else:
+            self.look_for_gap(conversation, now)
+        return conversation
+
+    def _show(self, conversation: LocalConversation, message: Message, route: Route, now: float) -> None:
+        conversation.may_be_last(message)
+        self._apply(conversation, message, now)
+        self._may_end(conversation, message)
+        if message.sender == self._user:
+            outgoing = self._outbox.proved_by(message)
+            if outgoing is not None:  # its own message, of which the answer was lost
+                self.read_by_send(conversation, outgoing, message.seq, now)
+                self._emit(events.Acked(message.id_client, conversation.id, message.seq))
+                self._outbox.release_held(conversation.id, now)
+                return
+        elif message.countable:
+            conversation.unread.add(message.seq)
+        if is_visible(message):
+            flow = _OUT if message.sender == self._user else _IN
+            self._emit(events.Shown(message, flow, route))
+
+    def _may_end(self, conversation: LocalConversation, entry: Message) -> None:
+        if changes.is_left_with(entry, self._user):
+            conversation.unread.end(entry.seq)
+
+    def _apply(self, conversation: LocalConversation, entry: Message, now: float) -> None:
+        """What an entry of the log changes on this device."""
+        event = event_of(entry)
+        if event not in SILENT or entry.file is None:
+            return
+        data, targets, last = entry.file["data"], entry.file["targets"], conversation.last_msg
+        assert isinstance(data, dict)
+        assert isinstance(targets, list)
+        if event in changes.AMENDMENTS:
+            conversation.amend(data["seq"], entry)
+        if event == "recall":
+            seq = data["seq"]
+            conversation.unread.remove(seq)
+            self._emit(events.Recalled(conversation.id, seq))
+            if last is not None and last.seq == seq:
+                conversation.last_msg = None
+                self._look_back(conversation, seq, now)
+        elif event == "edit":
+            seq, content = data["seq"], data["content"]
+            if last is not None and last.seq == seq:
+                conversation.last_msg = conversation.amended(last)
+            self._emit(events.Edited(conversation.id, seq, content))
+        elif event == "settle":
+            self._emit(events.Settled(targets[0], data["state"]))
+        else:
+            self._emit(events.Changed(entry))
+
+    def _look_back(self, conversation: LocalConversation, seq: int, now: float, far: int = _LOOKBACK) -> None:
+        """Find the last message before this one, which was it and is none any more."""
+        if seq > 1:
+            conversation.lookback = (max(1, seq - far), seq - 1)
+            self._requests.ask(frames.History(conversation.id, *conversation.lookback), now)
+
+    def show_following(self, conversation: LocalConversation, now: float) -> None:
+        if not conversation.inbox.is_caught_up:
+            for message, route in conversation.inbox.following():
+                self._show(conversation, message, route, now)
+        if conversation.gap_timer is not None:
+            conversation.gap_timer.cancel()
+            conversation.gap_timer = None
+            self.look_for_gap(conversation, now)
+
+    def complete_to(self, id: str, seq: int, now: float) -> None:
+        """Everything of the conversation up to `seq` has been brought that this device may see."""
+        conversation = self.conversation(id)
+        conversation.inbox.complete_to(seq)
+        self.show_following(conversation, now)
+
+    def place_own(self, conversation: LocalConversation, message: Message, now: float) -> None:
+        """A message that this device sent, and so has on its screen, is stored."""
+        conversation.may_be_last(conversation.amended(message))
+        self._may_end(conversation, message)
+        conversation.inbox.place_own(message.seq, now)
+        self.show_following(conversation, now)
+        self.look_for_gap(conversation, now)
+
+    def notified(self, id: str, seq: int, now: float) -> None:
+        """There are messages up to `seq`."""
+        conversation = self.conversation(id)
+        conversation.head = max(conversation.head, seq)
+        if conversation.head < conversation.inbox.next_seq:
+            self.tell_delivered(conversation, now)
+        else:
+            self.look_for_gap(conversation, now)
+
+    # --- what was read, and told to have come -------------------------------------------------------------------------
+
+    def read_moved(self, conversation: LocalConversation) -> None:
+        unread = conversation.unread
+        self._emit(events.ReadMoved(conversation.id, unread.read_seq, unread.count))
+
+    def tell_read(self, conversation: LocalConversation, now: float) -> None:
+        self._requests.ask(frames.Read(conversation.id, conversation.unread.read_seq), now)
+
+    def read_by_send(self, conversation: LocalConversation, outgoing: Outgoing, seq: int, now: float) -> None:
+        """The send is stored as `seq`, and with it the read mark has moved to what was shown when it was made."""
+        shown = outgoing.frame.shown
+        if conversation.unread.read(shown):
+            self.read_moved(conversation)
+        # Whoever stored it at an earlier attempt may have died before telling the other devices, and the peer; and
+        # what had been stored before this one was made has moved the mark no further than to what was shown then.
+        is_first = outgoing.attempts == 1 and not outgoing.frame.resend and shown < seq
+        if not is_first and shown > conversation.place.read_seq:
+            self.tell_read(conversation, now)
+
+    def tell_delivered(self, conversation: LocalConversation, now: float) -> None:
+        self._uplink.put(frames.Delivered(conversation.id, conversation.inbox.cursor), now)
+
+    # --- fetching what is missing -------------------------------------------------------------------------------------
+
+    def look_for_gap(self, conversation: LocalConversation, now: float) -> None:
+        """Have what is missing pulled: at once where the device was only notified of it, after `gap_wait` where pushes
+        may still bring it."""
+        if self._uplink.state != _ONLINE or conversation.pull is not None:
+            return  # the sync will bring it; or it is being pulled
+        since = conversation.inbox.held_since
+        # What a group began with was before this user's time, and is not coming.
+        begins_here = since is not None and conversation.may_begin_later
+        if begins_here or conversation.head >= conversation.inbox.next_seq:
+            if conversation.gap_timer is not None:
+                conversation.gap_timer.cancel()
+            self._pull(conversation, now)
+        elif since is not None and conversation.gap_timer is None:
+            deadline = max(now, since + self._policies.gap_wait)
+            conversation.gap_timer = self._timers.at(deadline, self._pull, conversation)
+
+    def _pull(self, conversation: LocalConversation, now: float) -> None:
+        conversation.gap_timer = None
+        if self._uplink.state == State.ONLINE:
+            first, last = conversation.inbox.gap(conversation.head)
+            if conversation.has_begun or not conversation.may_begin_later:
+                last = min(last, first + self._policies.page - 1)
+            conversation.pull = (first, last)
+            self._requests.ask(frames.History(conversation.id, first, last), now)
+
+    def forget_gaps(self) -> None:
+        for conversation in self.conversations.values():
+            if conversation.gap_timer:
+                conversation.gap_timer.cancel()
+                conversation.gap_timer = None
+
+    def history(self, conversation_id: str, first: int, last: int, now: float) -> None:
+        """Fetch these messages for the application, which may have been shown long ago."""
+        frame = frames.History(conversation_id, first, last)
+        self._wanted.add(frame.ref)
+        self._requests.ask(frame, now)
+
+    def history_page(self, frame: frames.HistoryPage, now: float) -> None:
+        asked = frames.History(frame.conversation_id, frame.first, frame.last)
+        if not self._requests.answered(asked.op, asked.ref, frame.number):
+            return
+        conversation = self.conversation(frame.conversation_id)
+        if conversation.lookback == (frame.first, frame.last):
+            conversation.lookback = None
+            for message in frame.messages:
+                conversation.may_be_last(conversation.amended(message))
+            if conversation.last_msg is None and frame.messages:
+                self._look_back(conversation, frame.messages[0].seq if frame.more else frame.first, now)
+            elif conversation.last_msg is None:  # a group has gaps, for who was away, or came late
+                self._look_back(conversation, frame.first, now, 2 * (frame.last - frame.first + 1))
+        if conversation.pull == (frame.first, frame.last):
+            for message in frame.messages:
+                if message.seq >= conversation.inbox.next_seq:  # else it came meanwhile
+                    self.take(message, Route.SYNC, now)
+            if not frame.more:
+                conversation.inbox.complete_to(frame.last)
+                self.show_following(conversation, now)
+            conversation.pull, conversation.has_begun = None, True
+            self.tell_delivered(conversation, now)
+            if frame.more and conversation.inbox.held_since is not None:
+                self._pull(conversation, now)  # the rest of what was too large for a page: no push is to be waited for
+            else:
+                self.look_for_gap(conversation, now)
+        if asked.ref in self._wanted:
+            self._wanted.remove(asked.ref)
+            self._emit(events.History(frame.conversation_id, frame.first, frame.last, frame.messages, frame.more))
+
+    def history_refused(self, ref: str) -> bool:
+        """Whether the range was asked for by the application; as for a gap, it remains."""
+        for conversation in self.conversations.values():
+            if conversation.pull and frames.History(conversation.id, *conversation.pull).ref == ref:
+                conversation.pull, conversation.head = None, 0
+            if conversation.lookback and frames.History(conversation.id, *conversation.lookback).ref == ref:
+                conversation.lookback = None
+        if ref not in self._wanted:
+            return False
+        self._wanted.remove(ref)
+        return True

@@ -1,0 +1,533 @@
+"""The Gateway machine: the access layer. It holds the connections, and knows nothing of conversations.
+
+A connection's life: connected -> `login` -> authenticated -> attached (a session with an epoch) -> live -> gone. What a
+live connection sends goes up to the router that owns the conversation or the user; what comes down goes to the
+connection of that very session, or nowhere; see `pushes` for what is repeated until the device has acknowledged it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from imsim.core import events, frames, internal_frames
+from imsim.core.exceptions import BadName
+from imsim.core.gateway import validation
+from imsim.core.gateway.pushes import Pushes
+from imsim.core.limits import CURSORS, Buckets, UnderWay
+from imsim.core.model import (
+    LONGEST_CONVERSATION_ID,
+    LONGEST_REF,
+    Code,
+    Scene,
+    Session,
+    check_name,
+    conversation_id,
+    is_p2p,
+)
+from imsim.core.policies import Policies
+from imsim.core.timers import Timer, Timers
+
+_ASK_AGAIN = 1.0  # seconds after which who has too many requests under way is to ask again
+
+#: Reads of a connection that storage may have under way: each answer is a page in memory until it is written, however
+#: slowly the connection takes it. And changes of the user's places, which are small.
+READS = 16
+CHANGES = 1_000
+
+_KICKED = {
+    Code.REPLACED: "this device logged in on another connection",
+    Code.KICKED: "another device of yours took its place, or ended it",
+    Code.TOKEN_REVOKED: "the token was revoked; get a new one",
+}
+
+
+class Port(Protocol):
+    def send(self, connection: int, frame: frames.ToClient) -> None: ...
+
+    def close(self, connection: int) -> None:
+        """End the connection, after what was sent."""
+
+    def authenticate(self, connection: int, token: str) -> None:
+        """Whose token is it? Answered by `authenticated(connection, user or None, code, now)`."""
+
+    def to_conversation(self, frame: internal_frames.Up) -> None:
+        """To the router that owns `frame.conversation_id`."""
+
+    def to_user(self, user: str, frame: internal_frames.ToUsers) -> None:
+        """To the router that owns the user."""
+
+    def emit(self, event: events.Pushed | events.Shed) -> None: ...
+
+
+class _Connection:
+    __slots__ = (
+        "changes",
+        "heard",
+        "held",
+        "id",
+        "login",
+        "marks",
+        "marks_timer",
+        "pushes",
+        "reads",
+        "rooms",
+        "session",
+        "timer",
+        "user",
+    )
+
+    def __init__(self, id: int, now: float) -> None:
+        self.id = id
+        self.login: frames.Login | None = None
+        self.user: str | None = None  # set once the token is known to be good
+        self.held: internal_frames.Attach | None = None  # what its login waits to say to a router that is lost
+        self.session: Session | None = None  # set once attached
+        self.pushes: Pushes | None = None  # with it
+        self.heard = now
+        self.timer: Timer | None = None  # until logged in: the login's deadline; then: the heartbeat's
+        self.rooms: set[str] = set()  # conversation ids of the chatrooms that it asked to enter
+        #: By conversation, what it has `delivered` that is still to be passed on, where there is a limit.
+        self.marks: dict[str, frames.Delivered] = {}
+        self.marks_timer: Timer | None = None
+        self.reads = UnderWay(READS)
+        self.changes = UnderWay(CHANGES)
+
+
+class Gateway:
+    """`name` is how routers address this gateway. `epoch`: wall time in seconds since 1970 at which `now` was 0."""
+
+    def __init__(self, port: Port, policies: Policies, name: str = "g0", epoch: float = 0.0) -> None:
+        self._port = port
+        self._policies = policies
+        self._name = name
+        self._epoch = epoch
+        self._timers = Timers()
+        self._connections: dict[int, _Connection] = {}
+        self._lost: dict[str, Callable[[str], bool]] = {}  # routers, and whether it owns a user or a conversation
+        # By user, kept across connections, or reconnecting would refill them; the first also by what it is of.
+        self._rates: Buckets[tuple[str, str]] = Buckets(policies.user_rate, policies.user_burst)
+        self._hints: Buckets[str] = Buckets(policies.hint_rate, policies.hint_burst)
+
+    @property
+    def timers(self) -> Timers:
+        """What `next_deadline` is about, for a shell that has no time to ask after each call."""
+        return self._timers
+
+    @property
+    def unacknowledged(self) -> int:
+        """How many pushes are held until they are acknowledged, of all connections."""
+        return sum(connection.pushes.count for connection in self._connections.values() if connection.pushes)
+
+    @property
+    def held_marks(self) -> int:
+        """How many acknowledgements wait to be passed on, of all connections."""
+        return sum(len(connection.marks) for connection in self._connections.values())
+
+    def next_deadline(self) -> float | None:
+        return self._timers.next_deadline()
+
+    def handle_timer(self, now: float) -> None:
+        self._timers.handle(now)
+
+    # --- connections ------------------------------------------------------------------------------------------------
+
+    def connected(self, connection: int, now: float) -> None:
+        """A connection was accepted; the shell numbers connections, never twice the same."""
+        opened = self._connections[connection] = _Connection(connection, now)
+        opened.timer = self._timers.at(now + self._policies.login_timeout, self._login_overdue, opened)
+
+    def disconnected(self, connection: int, now: float) -> None:
+        """The connection is gone. Harmless if this gateway closed it itself."""
+        gone = self._connections.get(connection)
+        if gone is not None:
+            self._forget(gone)
+
+    def receive(self, connection: int, frame: frames.FromClient, now: float) -> None:
+        source = self._connections.get(connection)
+        if source is None:
+            return  # closed already, and this was still on its way
+        source.heard = now
+        if source.session is not None:
+            handler = _HANDLERS.get(type(frame))
+            if handler is not None:
+                handler(self, source, frame, now)
+                return
+            self._end(source, Code.BAD_REQUEST, f"{frame.op} is not expected here")
+        elif isinstance(frame, frames.Login) and source.login is None:
+            self._login(source, frame)
+        elif isinstance(frame, frames.Ping):
+            self._ping(source, frame, now)
+        else:
+            self._end(source, Code.BAD_REQUEST, f"{frame.op} before the login has been answered")
+
+    def refuse(self, connection: int, code: Code, text: str) -> None:
+        """The shell could not make sense of what the client sent: end the connection with this code."""
+        source = self._connections.get(connection)
+        if source is not None:
+            self._end(source, code, text)
+
+    def reject(self, connection: int, op: str, ref: str, number: int, text: str, now: float) -> None:
+        """The shell could make sense of this request but for a value in it that cannot be: so much for the request."""
+        source = self._connections.get(connection)
+        if source is not None and source.session is None:
+            self._end(source, Code.BAD_REQUEST, text)
+        elif source is not None:
+            source.heard = now
+            self._port.send(connection, frames.Rejected(op, ref[:LONGEST_REF], Code.BAD_REQUEST, text, number=number))
+
+    def router_lost(self, router: str, owns: Callable[[str], bool]) -> None:
+        """The link to a router broke: what either side sent last may be lost. The users whom it `owns` must log in
+        again, so that both sides agree on their sessions, and fetch what they missed. Until `router_back` their logins
+        wait here, for `login_timeout` as ever: sent there they would be lost, and who is refused stays away for ever
+        longer."""
+        self._lost[router] = owns
+        for connection in list(self._connections.values()):
+            if connection.user is None or connection.held is not None:
+                continue  # nothing of it is there
+            if owns(connection.user) or any(map(owns, connection.rooms)):
+                self._end(connection, Code.UNAVAILABLE, "a server was lost; log in again")
+
+    def router_back(self, router: str) -> None:
+        """The link to it is there again, or others own what it owned: logins that waited go on."""
+        self._lost.pop(router, None)
+        for connection in self._connections.values():
+            if connection.held is not None and not self._is_lost(connection.held.user):
+                held, connection.held = connection.held, None
+                self._port.to_user(held.user, held)
+
+    def _is_lost(self, user: str) -> bool:
+        return any(owns(user) for owns in self._lost.values())
+
+    def shut_down(self) -> None:
+        """End every connection, telling the clients to come back."""
+        for connection in list(self._connections.values()):
+            self._end(connection, Code.GOING_AWAY, "the server is going away")
+
+    # --- login ------------------------------------------------------------------------------------------------------
+
+    def _login(self, connection: _Connection, frame: frames.Login) -> None:
+        try:
+            check_name("device", frame.device)
+            for field, name in (("kind", frame.kind), ("instance", frame.instance)):
+                if name:
+                    check_name(field, name)
+        except BadName as error:
+            self._end(connection, Code.BAD_REQUEST, str(error))
+            return
+        connection.login = frame
+        self._port.authenticate(connection.id, frame.token)
+
+    def authenticated(
+        self, connection: int, user: str | None, code: Code | None, now: float, issued_at: float = 0.0
+    ) -> None:
+        """The answer to `port.authenticate`: the token's user, and the wall time at which it was issued; or None
+        and why (bad_token, token_expired)."""
+        source = self._connections.get(connection)
+        if source is None or source.login is None or source.session is not None:
+            return
+        login = source.login
+        if user is None:
+            self._end(source, code or Code.BAD_TOKEN, "get a new token, then log in again")
+        else:
+            source.user = user
+            attach = internal_frames.Attach(
+                user, login.device, self._name, connection, login.kind, issued_at, login.instance, login.attempt
+            )
+            if self._is_lost(user):
+                source.held = attach
+            else:
+                self._port.to_user(user, attach)
+
+    def _attached(self, frame: internal_frames.Attached, now: float) -> None:
+        connection = self._connections.get(frame.connection)
+        session = frame.session
+        if connection is None:
+            if session is not None:
+                self._port.to_user(session.user, internal_frames.Detach(session))
+        elif session is None:
+            self._end(connection, frame.code or Code.UNAVAILABLE, "no session could be made")
+        else:
+            connection.session = session
+            connection.pushes = Pushes(self._port, self._policies, self._timers, session)
+            timeout = self._policies.heartbeat_timeout
+            if connection.timer:
+                connection.timer.cancel()
+            connection.timer = self._timers.at(now + timeout, self._check_heartbeat, connection)
+            time = int((self._epoch + now) * 1000)
+            self._port.send(connection.id, frames.LoggedIn(session.user, session.device, time, timeout, frame.log))
+
+    def _login_overdue(self, connection: _Connection, now: float) -> None:
+        self._end(connection, Code.LOGIN_TIMEOUT, "no login in time")
+
+    # --- from clients -----------------------------------------------------------------------------------------------
+
+    def _send(self, connection: _Connection, frame: frames.Send, now: float) -> None:
+        session = connection.session
+        assert session is not None
+        if unfit := validation.of_send(frame, self._policies):
+            self._reject(connection, frame, *unfit)
+            return
+        if not self._is_too_fast(connection, frame, now):
+            self._port.to_conversation(
+                internal_frames.Up(session, frame, conversation_id(frame.scene, session.user, frame.to))
+            )
+
+    def _is_too_fast(self, connection: _Connection, frame: frames.Request, now: float) -> bool:
+        """Whether it was refused because the user asks for too much. Messages, syncs and other requests are counted
+        apart: what of one kind is too much holds up no other."""
+        if not self._policies.user_rate:
+            return False
+        what = {frames.Send: "messages", frames.Sync: "syncs"}.get(type(frame), "requests")
+        wait = self._wait(connection, what, now)
+        if wait:
+            text = f"more than {self._policies.user_rate:g} {what} a second"
+            self._reject(connection, frame, Code.RATE_LIMITED, text, wait)
+        return wait > 0
+
+    def _wait(self, connection: _Connection, what: str, now: float) -> float:
+        """Seconds until the user may do so; 0: now, and it counts."""
+        assert connection.session is not None
+        return self._rates.take((connection.session.user, what), now)
+
+    def _set_conversation(self, connection: _Connection, frame: frames.SetConversation, now: float) -> None:
+        assert connection.session is not None
+        if unfit := validation.of_setting(frame, connection.session.user, self._policies):
+            self._reject(connection, frame, *unfit)
+        else:
+            self._change(connection, frame, now)
+
+    def _end_session(self, connection: _Connection, frame: frames.EndSession, now: float) -> None:
+        assert connection.session is not None
+        if frame.device == connection.session.device:
+            text = "device: this is your own; close the connection instead"
+            self._reject(connection, frame, Code.BAD_REQUEST, text)
+        else:
+            self._change(connection, frame, now)
+
+    def _change(
+        self, connection: _Connection, frame: frames.Read | frames.SetConversation | frames.EndSession, now: float
+    ) -> None:
+        self._ask_own_user(connection, connection.changes, frame, now)
+
+    def _look_up(
+        self, connection: _Connection, frame: frames.Sync | frames.History | frames.ReadCount, now: float
+    ) -> None:
+        self._ask_own_user(connection, connection.reads, frame, now)
+
+    def _ask_own_user(
+        self, connection: _Connection, under_way: UnderWay, frame: frames.Sync | frames.Asked, now: float
+    ) -> None:
+        if len(frame.ref) > LONGEST_REF:
+            self._reject(connection, frame, Code.BAD_REQUEST, "conversationId, or device: nothing has so long a name")
+        elif not under_way.has_room(now - self._policies.storage_timeout):
+            text = "too many requests are not answered yet"
+            self._reject(connection, frame, Code.RATE_LIMITED, text, _ASK_AGAIN)
+        elif not self._is_too_fast(connection, frame, now):
+            under_way.ask(now)
+            self._to_own_user(connection, frame, now)
+
+    def _to_own_user(
+        self,
+        connection: _Connection,
+        frame: frames.Sync | frames.Asked | frames.Delivered | frames.Typing,
+        now: float,
+    ) -> None:
+        session = connection.session
+        assert session is not None
+        self._port.to_user(session.user, internal_frames.Up(session, frame, ""))
+
+    def _enter(self, connection: _Connection, frame: frames.Enter, now: float) -> None:
+        room, most = conversation_id(Scene.CHATROOM, "", frame.name), self._policies.rooms
+        if room not in connection.rooms and len(connection.rooms) >= most:
+            text = f"more than {most} chatrooms on one connection; leave one first"
+            self._reject(connection, frame, Code.TOO_LARGE, text)
+        elif self._to_room(connection, frame, now):
+            connection.rooms.add(room)
+
+    def _leave(self, connection: _Connection, frame: frames.Leave, now: float) -> None:
+        if self._to_room(connection, frame, now):
+            connection.rooms.discard(conversation_id(Scene.CHATROOM, "", frame.name))
+
+    def _to_room(self, connection: _Connection, frame: frames.Enter | frames.Leave, now: float) -> bool:
+        """Whether it went there."""
+        assert connection.session is not None
+        try:
+            check_name("name", frame.name)
+        except BadName as error:
+            self._reject(connection, frame, Code.BAD_REQUEST, str(error))
+            return False
+        if self._is_too_fast(connection, frame, now):
+            return False
+        room = conversation_id(Scene.CHATROOM, "", frame.name)
+        self._port.to_conversation(internal_frames.Up(connection.session, frame, room))
+        return True
+
+    def _typing(self, connection: _Connection, frame: frames.Typing, now: float) -> None:
+        """Hints have a budget of their own, and end here beyond it, or where there is none."""
+        session, policies = connection.session, self._policies
+        assert session is not None
+        if policies.hint_rate and not self._hints.take(session.user, now):
+            self._to_own_user(connection, frame, now)
+
+    def _ping(self, connection: _Connection, frame: frames.Ping, now: float) -> None:
+        self._port.send(connection.id, frames.Pong())
+
+    def _delivered(self, connection: _Connection, frame: frames.Delivered, now: float) -> None:
+        assert connection.pushes is not None
+        if len(frame.conversation_id) > LONGEST_CONVERSATION_ID:
+            return  # there is no such conversation, and it may be kept for a while
+        connection.pushes.delivered(frame.conversation_id, frame.seq)
+        if self._policies.receipts == "delivered" and is_p2p(frame.conversation_id):
+            self._pass_on(connection, frame, now)
+
+    def _pass_on(self, connection: _Connection, mark: frames.Delivered, now: float) -> None:
+        """An acknowledgement is never refused, for nobody would repeat it. Beyond the rate it waits, and the latest of
+        its conversation says all that those before it said; if the connection ends first, the next sync says it."""
+        marks, id = connection.marks, mark.conversation_id
+        wait = 0.0 if marks else self._wait(connection, "marks", now)
+        if not marks and not wait:
+            self._to_own_user(connection, mark, now)
+        elif id in marks or len(marks) < CURSORS:
+            if id not in marks or marks[id].seq < mark.seq:
+                marks[id] = mark
+            if connection.marks_timer is None:
+                connection.marks_timer = self._timers.at(now + wait, self._pass_marks_on, connection)
+        else:
+            self._end(connection, Code.BAD_REQUEST, f"conversationId: a device has at most {CURSORS} conversations")
+
+    def _pass_marks_on(self, connection: _Connection, now: float) -> None:
+        marks, wait = connection.marks, 0.0
+        while marks and not wait:
+            wait = self._wait(connection, "marks", now)
+            if not wait:
+                self._to_own_user(connection, marks.pop(next(iter(marks))), now)
+        connection.marks_timer = None
+        if marks:  # not at this very moment, which rounding might make of it
+            connection.marks_timer = self._timers.at(now + max(wait, 0.001), self._pass_marks_on, connection)
+
+    def _sync(self, connection: _Connection, frame: frames.Sync, now: float) -> None:
+        assert connection.pushes is not None
+        connection.pushes.resynced(frame.resync)
+        if len(frame.cursors) > CURSORS:
+            text = f"cursors: of at most {CURSORS} conversations"
+            self._reject(connection, frame, Code.BAD_REQUEST, text)
+        else:
+            self._look_up(connection, frame, now)
+
+    def _noted(self, connection: _Connection, frame: frames.Noted, now: float) -> None:
+        assert connection.pushes is not None
+        connection.pushes.noted(frame.conversation_id, frame.version)
+
+    # --- from routers -----------------------------------------------------------------------------------------------
+
+    def receive_from_router(self, frame: internal_frames.ToGateway, now: float) -> None:
+        if type(frame) is internal_frames.Down:
+            for session in frame.sessions:
+                connection = self._connections.get(session.connection)
+                if connection is not None and connection.session == session:
+                    self._down(connection, frame.frame, now)
+                else:
+                    self._leave_behind(session, frame.frame)
+        elif isinstance(frame, internal_frames.Attached):
+            self._attached(frame, now)
+        else:
+            assert isinstance(frame, internal_frames.Kick)
+            connection = self._connections.get(frame.session.connection)
+            if connection is not None and connection.session == frame.session:
+                self._end(connection, frame.code, _KICKED[frame.code])
+
+    def _leave_behind(self, session: Session, frame: frames.ToClient) -> None:
+        """It is gone since: the device's next login brings what it missed. But a room that takes it for present, for
+        its `enter` came there after the `leave` with which the connection ended, would do so for ever."""
+        if type(frame) is frames.Entered:
+            room = frame.name
+        elif type(frame) is frames.Push and frame.message.scene == Scene.CHATROOM:
+            room = frame.message.to
+        else:
+            return
+        id = conversation_id(Scene.CHATROOM, "", room)
+        self._port.to_conversation(internal_frames.Up(session, frames.Leave(room), id))
+
+    def _down(self, connection: _Connection, frame: frames.ToClient, now: float) -> None:
+        pushes, has_room = connection.pushes, True
+        assert pushes is not None
+        if type(frame) is frames.Push:
+            has_room = pushes.push(frame, now)
+        elif type(frame) is frames.Placed:
+            has_room = pushes.place(frame, now)
+        elif type(frame) is frames.Notify:
+            has_room = pushes.notify(frame, now)
+        elif type(frame) is frames.Resync:
+            has_room = pushes.resync(now)
+        else:
+            self._answered(connection, frame)
+            self._port.send(connection.id, frame)
+        if not has_room:
+            self._end(connection, Code.SLOW_READER, "too many pushes are unacknowledged; log in again to get them")
+
+    @staticmethod
+    def _answered(connection: _Connection, frame: frames.ToClient) -> None:
+        request = frame.request if type(frame) is frames.Rejected or type(frame) is frames.Done else ""
+        if type(frame) in _READ_ANSWERS or request in _READS:
+            connection.reads.answered()
+        elif request in _CHANGES:
+            connection.changes.answered()
+        elif type(frame) is frames.Rejected and request == frames.Enter.op:
+            connection.rooms.discard(conversation_id(Scene.CHATROOM, "", frame.ref))
+        elif type(frame) is frames.Entered:  # also where an earlier attempt was refused while this one was under way
+            connection.rooms.add(conversation_id(Scene.CHATROOM, "", frame.name))
+
+    # --- ending -----------------------------------------------------------------------------------------------------
+
+    def _check_heartbeat(self, connection: _Connection, now: float) -> None:
+        deadline = connection.heard + self._policies.heartbeat_timeout
+        if deadline <= now:
+            self._end(connection, Code.HEARTBEAT, "nothing was heard for too long")
+        else:
+            connection.timer = self._timers.at(deadline, self._check_heartbeat, connection)
+
+    def _reject(
+        self, connection: _Connection, frame: frames.Request, code: Code, text: str, retry_after: float = 0.0
+    ) -> None:
+        ref = frame.ref[:LONGEST_REF]
+        self._port.send(connection.id, frames.Rejected(frame.op, ref, code, text, retry_after, frame.number))
+
+    def _end(self, connection: _Connection, code: Code, text: str) -> None:
+        self._port.send(connection.id, frames.Refused(code, code.reconnects, text))
+        self._port.close(connection.id)
+        self._forget(connection)
+
+    def _forget(self, connection: _Connection) -> None:
+        del self._connections[connection.id]
+        for timer in (connection.timer, connection.marks_timer):
+            if timer:
+                timer.cancel()
+        if connection.pushes is not None:
+            connection.pushes.end()
+        if connection.session is not None:
+            for room in sorted(connection.rooms):
+                leave = frames.Leave(room.partition(":")[2])
+                self._port.to_conversation(internal_frames.Up(connection.session, leave, room))
+            self._port.to_user(connection.session.user, internal_frames.Detach(connection.session))
+
+
+_READS = (frames.Sync.op, frames.History.op, frames.ReadCount.op)
+_CHANGES = (frames.Read.op, frames.SetConversation.op, frames.EndSession.op)
+_READ_ANSWERS = (frames.Page, frames.SyncDone, frames.HistoryPage, frames.ReadCounted)
+
+_HANDLERS: dict[type, Callable[[Gateway, _Connection, Any, float], None]] = {
+    frames.Send: Gateway._send,
+    frames.Delivered: Gateway._delivered,
+    frames.Noted: Gateway._noted,
+    frames.Ping: Gateway._ping,
+    frames.Sync: Gateway._sync,
+    frames.Read: Gateway._change,
+    frames.SetConversation: Gateway._set_conversation,
+    frames.History: Gateway._look_up,
+    frames.ReadCount: Gateway._look_up,
+    frames.EndSession: Gateway._end_session,
+    frames.Enter: Gateway._enter,
+    frames.Leave: Gateway._leave,
+    frames.Typing: Gateway._typing,
+}

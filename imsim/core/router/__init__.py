@@ -1,0 +1,1 @@
+"""The router role: the single writer of conversations, the sessions and state of users, and chatrooms."""

@@ -1,0 +1,174 @@
+"""The Chatrooms machine: rooms that hold whoever is in them now, on the router node that owns the room.
+
+A room is there while somebody is in it. Nothing is stored and nothing comes again: a message goes once to each session
+in the room, without acknowledgement, and under load the gateways shed what is too much for a connection, and count it.
+What a room remembers of its latest messages is for repeated sends, for recalls and edits, and for who enters.
+"""
+
+from __future__ import annotations
+
+from itertools import islice, takewhile
+from typing import Protocol
+
+from imsim.core import changes, events, frames, internal_frames
+from imsim.core.limits import Bucket
+from imsim.core.model import Code, Message, Session
+from imsim.core.policies import Policies
+from imsim.core.router import rules
+from imsim.core.router.rules import amendments
+from imsim.core.router.rules.decision import RuleViolation, asked_for
+from imsim.core.sizes import Room, body_bytes
+
+_REMEMBERED = 1_000  # messages: so far back a repeated send is not said twice, and can be taken back what was said
+
+
+class Port(Protocol):
+    def to_gateway(self, gateway: str, frame: internal_frames.ToGateway) -> None: ...
+
+    def emit(self, event: events.Committed) -> None: ...
+
+
+class _Room:
+    def __init__(self, id: str, next_seq: int) -> None:
+        self.id = id
+        self.next_seq = next_seq
+        self.sessions: dict[str, dict[Session, None]] = {}  # by gateway
+        self.users: dict[str, int] = {}  # who is there, and on how many devices
+        self.messages: dict[int, Message] = {}  # the latest, by seq, as they are by now
+        self.seqs: dict[tuple[str, str], int] = {}  # of those, by (sender, idClient)
+        self.bucket: Bucket | None = None
+
+
+class Chatrooms:
+    """`epoch` is the wall time in seconds since 1970 at which this node's `now` was 0."""
+
+    def __init__(self, port: Port, policies: Policies, epoch: float = 0.0) -> None:
+        self._port = port
+        self._policies = policies
+        self._epoch = epoch
+        self._rooms: dict[str, _Room] = {}
+        self._latest = 0  # the highest number that any message of any room was given
+
+    def receive(self, up: internal_frames.Up, now: float) -> None:
+        frame = up.frame
+        if isinstance(frame, frames.Enter):
+            self._enter(up, frame, now)
+        elif isinstance(frame, frames.Leave):
+            self._leave(up.session, up.conversation_id)
+            self._answer(up, frames.Done(frame.op, frame.ref, frame.number))
+        elif isinstance(frame, frames.Send):
+            self._send(up, frame, now)
+
+    def gateway_lost(self, gateway: str) -> None:
+        """The link to a gateway broke, which has therefore ended the connections of those who were here."""
+        for room in list(self._rooms.values()):
+            for session in list(room.sessions.get(gateway, ())):
+                self._leave(session, room.id)
+
+    def _enter(self, up: internal_frames.Up, frame: frames.Enter, now: float) -> None:
+        session, room = up.session, self._rooms.get(up.conversation_id)
+        if room is None:
+            # Numbers go on from the time, so that those of a room that was lost are not used again; nor those of one
+            # that was left by all, and entered again, at this very moment.
+            number = max(int((self._epoch + now) * 1e6), self._latest) + 1
+            room = self._rooms[up.conversation_id] = _Room(up.conversation_id, number)
+            if self._policies.group_rate:
+                room.bucket = Bucket(self._policies.group_rate, self._policies.group_burst, now)
+        here = room.sessions.setdefault(session.gateway, {})
+        if session not in here:
+            if len(room.users) >= self._policies.room_size and session.user not in room.users:
+                self._refuse(up, Code.TOO_LARGE, "the room is full")
+                self._tidy(room, session.gateway)
+                return
+            here[session] = None
+            room.users[session.user] = room.users.get(session.user, 0) + 1
+        count = max(0, min(frame.recent, self._policies.room_recent))
+        space = Room(self._policies.page_bytes)
+        latest = islice(reversed(room.messages.values()), count)
+        recent = list(takewhile(lambda message: space.takes(body_bytes(message)), latest))[::-1]
+        self._answer(up, frames.Entered(frame.name, len(room.users), recent, frame.number))
+
+    def _leave(self, session: Session, id: str) -> None:
+        room = self._rooms.get(id)
+        if room is None or session not in room.sessions.get(session.gateway, ()):
+            return
+        del room.sessions[session.gateway][session]
+        room.users[session.user] -= 1
+        if not room.users[session.user]:
+            del room.users[session.user]
+        self._tidy(room, session.gateway)
+
+    def _tidy(self, room: _Room, gateway: str) -> None:
+        if not room.sessions.get(gateway):
+            room.sessions.pop(gateway, None)
+        if not room.sessions:
+            del self._rooms[room.id]
+
+    def _send(self, up: internal_frames.Up, frame: frames.Send, now: float) -> None:
+        session, room = up.session, self._rooms.get(up.conversation_id)
+        if room is None or session not in room.sessions.get(session.gateway, ()):
+            self._refuse(up, Code.NOT_MEMBER, "enter the room first")
+            return
+        seq = room.seqs.get((session.user, frame.id_client))
+        if seq is None:
+            try:
+                amended = self._amended(room, session, frame, now)
+            except RuleViolation as refused:
+                self._refuse(up, refused.code, refused.text)
+                return
+            if room.bucket is not None and (wait := room.bucket.take(now)):
+                self._refuse(up, Code.RATE_LIMITED, "too many messages in this room", wait)
+                return
+            if amended is not None:
+                room.messages[amended.seq] = amended
+                if amended.recalled:  # and with it what it was edited to
+                    edits = [one for one in room.messages.values() if changes.edits(one, amended.seq)]
+                    room.messages.update((one.seq, changes.recalled(one, amended.amended)) for one in edits)
+            seq = self._say(room, session, frame, now)
+        elif not room.messages[seq].came_from(frame):
+            self._refuse(up, Code.CONFLICT, "this idClient was used for another message")
+            return
+        self._answer(up, frames.Received(frame.id_client, seq))
+
+    def _amended(self, room: _Room, session: Session, frame: frames.Send, now: float) -> Message | None:
+        """What one of the messages becomes if this recalls or edits it. Nothing else can be changed in a room, where
+        nobody is more than the others. Raises: RuleViolation."""
+        change = asked_for(frame, session.user, room.id, room.next_seq, int((self._epoch + now) * 1000))
+        if change is None or change.event not in rules.RULED:
+            return None
+        if change.event not in changes.AMENDMENTS:
+            raise RuleViolation(Code.BAD_REQUEST, f"file.event: {change.event!r} is nothing in a chatroom")
+        target = room.messages.get(amendments.target_seq(change))
+        if target is None:
+            raise RuleViolation(Code.BAD_REQUEST, "file.data.seq: the room remembers no such message")
+        return rules.amend(change, target, 0, self._policies).amended
+
+    def _say(self, room: _Room, session: Session, frame: frames.Send, now: float) -> int:
+        seq, time = room.next_seq, int((self._epoch + now) * 1000)
+        room.next_seq += 1
+        self._latest = max(self._latest, seq)
+        message = Message(
+            room.id, seq, f"{room.id}:{seq}", frame.id_client, frame.scene, frame.type, session.user, frame.to, time,
+            frame.content, frame.file, frame.custom,
+        )  # fmt: skip
+        self._remember(room, message)
+        self._port.emit(events.Committed(message))
+        push = frames.Push(message)
+        for gateway, sessions in room.sessions.items():
+            others = [one for one in sessions if one != session]
+            if others:
+                self._port.to_gateway(gateway, internal_frames.Down(others, push))
+        return seq
+
+    def _remember(self, room: _Room, message: Message) -> None:
+        room.messages[message.seq] = message
+        room.seqs[message.sender, message.id_client] = message.seq
+        if len(room.messages) > max(_REMEMBERED, self._policies.room_recent):
+            oldest = room.messages.pop(next(iter(room.messages)))
+            del room.seqs[oldest.sender, oldest.id_client]
+
+    def _refuse(self, up: internal_frames.Up, code: Code, text: str, retry_after: float = 0.0) -> None:
+        self._answer(up, frames.Rejected(up.frame.op, up.frame.ref, code, text, retry_after, up.frame.number))
+
+    def _answer(self, up: internal_frames.Up, frame: frames.ToClient) -> None:
+        self._port.to_gateway(up.session.gateway, internal_frames.Down((up.session,), frame))

@@ -1,0 +1,73 @@
+"""A user who is online, as the router node that owns the user knows them."""
+
+from __future__ import annotations
+
+from imsim.core import changes, internal_frames, storage
+from imsim.core.model import Message, Place, Session, p2p_members
+from imsim.core.timers import Timer
+from imsim.core.unread import Unread
+
+#: What may wait for an opening.
+ToOne = (
+    internal_frames.Attach
+    | internal_frames.Detach
+    | internal_frames.Up
+    | internal_frames.Deliver
+    | internal_frames.PeerMoved
+    | internal_frames.Hint
+)
+
+
+class OnlinePlace:
+    """A place as storage has it, but for `unread`, which counts here."""
+
+    __slots__ = ("delivered_seq", "friends", "last_seq", "stored", "unread")
+
+    def __init__(self, stored: Place, unread: Unread, last_seq: int = 0, delivered_seq: int = 0) -> None:
+        self.stored = stored
+        self.unread = unread
+        self.last_seq = last_seq  # the latest message that was let out to the user's devices, or is in a login's sync
+        self.friends = False
+        self.delivered_seq = delivered_seq  # how far some device has got, as the other user is or will be told
+
+    def view(self) -> Place:
+        place = self.stored.copy()
+        place.unread = self.unread.count
+        return place
+
+
+class User:
+    __slots__ = ("epoch", "id", "log", "logins", "places", "request", "revoked_before", "sessions", "timer", "waiting")
+
+    def __init__(self, id: str) -> None:
+        self.id = id
+        self.epoch = 0  # of the latest session
+        self.log = ""  # that of storage
+        self.sessions: dict[str, Session] = {}  # by device
+        self.logins: dict[str, tuple[str, int]] = {}  # of those sessions: which login of which instance
+        self.revoked_before = 0.0  # tokens issued before this wall time are void
+        self.places: dict[str, OnlinePlace] = {}  # by conversation
+        self.request: storage.OpenUser | None = None
+        self.waiting: list[ToOne] = []  # a deque takes ten times the memory, and this is empty as a rule
+        self.timer: Timer | None = None
+
+    def place(self, conversation_id: str) -> OnlinePlace:
+        place = self.places.get(conversation_id)
+        if place is None:
+            place = self.places[conversation_id] = OnlinePlace(Place(conversation_id, 0, 0, 0), Unread())
+        return place
+
+    def count(self, message: Message) -> OnlinePlace:
+        """Take note of a message of one of the user's conversations; again or after a later one does no harm."""
+        place = self.place(message.conversation_id)
+        if message.countable and message.sender != self.id:
+            place.unread.add(message.seq)
+        elif (recalled := changes.recalled_seq(message)) is not None:
+            place.unread.remove(recalled)
+        elif changes.is_left_with(message, self.id):
+            place.unread.end(message.seq)
+        return place
+
+    def peers(self, conversation_id: str) -> tuple[str, ...]:
+        """The other user of a p2p conversation; nobody in any other, or in one's notes to oneself."""
+        return storage.peers(conversation_id, p2p_members(conversation_id) or (), self.id)

@@ -1,0 +1,494 @@
+"""The Users machine: each user's sessions and places, on the router node that owns the user.
+
+It knows only users who are online. For the others everything follows from storage when they log in, so a message for
+somebody who is away costs nothing here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from imsim.core import changes, frames, internal_frames, storage
+from imsim.core.model import Code, Place, Session
+from imsim.core.policies import Policies
+from imsim.core.router.online import OnlinePlace, ToOne, User
+from imsim.core.router.pending_writes import Saving
+from imsim.core.router.presence import Hints
+from imsim.core.timers import Timers
+from imsim.core.unread import Unread
+
+_WAITING = 10_000  # frames that may wait for one user to be opened
+_LOGINS_PER_OPENING = 1 << 20  # session epochs that one opening of a user may hand out
+
+
+class Port(Protocol):
+    def store(self, request: storage.Request) -> None:
+        """Carry it out; answered by `stored(request, result, now)`."""
+
+    def to_gateway(self, gateway: str, frame: internal_frames.ToGateway) -> None: ...
+
+    def to_user(self, user: str, frame: internal_frames.PeerMoved | internal_frames.Hint) -> None:
+        """To the router that owns the user, this one or another."""
+
+
+class Users:
+    def __init__(self, port: Port, policies: Policies) -> None:
+        self._port = port
+        self._policies = policies
+        self._timers = Timers()
+        self._users: dict[str, User] = {}
+        self._revoking: dict[str, float] = {}  # user -> `before` of revocations that storage has not answered well
+        self._saving = Saving(self._timers, policies.storage_timeout, port.store)
+        self._hints = Hints(port, self._timers, policies)
+
+    @property
+    def timers(self) -> Timers:
+        """What `next_deadline` is about, for a shell that has no time to ask after each call."""
+        return self._timers
+
+    def next_deadline(self) -> float | None:
+        return self._timers.next_deadline()
+
+    def handle_timer(self, now: float) -> None:
+        self._timers.handle(now)
+
+    def receive(self, frame: internal_frames.ToUsers, now: float) -> None:
+        if type(frame) is internal_frames.Deliver:
+            self._deliver(frame, now)
+            return
+        if type(frame) is internal_frames.Opened:
+            self._compare(frame)
+            return
+        if isinstance(frame, internal_frames.Attach):
+            user = self._users.get(frame.user)
+            if user is None:
+                user = self._users[frame.user] = User(frame.user)
+                user.revoked_before = self._revoking.get(user.id, 0.0)
+                user.request = storage.OpenUser(user.id)
+                user.timer = self._timers.at(now + self._policies.storage_timeout, self._overdue, user)
+                self._port.store(user.request)
+        else:
+            assert isinstance(
+                frame, internal_frames.Up | internal_frames.Detach | internal_frames.PeerMoved | internal_frames.Hint
+            )
+            user = self._users.get(
+                frame.session.user if isinstance(frame, internal_frames.Detach | internal_frames.Up) else frame.user
+            )
+            if user is None:
+                return  # a frame of a session that a crash of this node has ended; or who would be told is away
+        if user.request is None:
+            self._handle(user, frame, now)
+        elif len(user.waiting) < _WAITING:
+            user.waiting.append(frame)
+        elif isinstance(frame, internal_frames.Attach):
+            self._refuse(frame)
+
+    def stored(self, request: storage.Request, result: storage.Result, now: float) -> None:
+        if isinstance(request, storage.OpenUser):
+            self._opened(request, result, now)
+        elif isinstance(request, storage.SavePlace):
+            self._saved(request, result, now)
+        elif isinstance(request, storage.CountRead):
+            self._counted(request, result)
+        elif isinstance(request, storage.Missed):
+            self._send_page(request, result, now)
+        elif isinstance(request, storage.Range):
+            self._send_range(request, result)
+        elif isinstance(request, storage.RevokeTokens):
+            is_saved = not isinstance(result, storage.Failed)
+            if is_saved and self._revoking.get(request.user) == request.before:
+                del self._revoking[request.user]
+
+    def _ask_to_revoke(self, request: storage.RevokeTokens, now: float) -> None:
+        """Until storage has answered well, or a later one says it all."""
+        if self._revoking.get(request.user) == request.before:
+            self._port.store(request)
+            self._timers.at(now + self._policies.storage_timeout, self._ask_to_revoke, request)
+
+    def revoke(self, name: str, before: float, now: float) -> None:
+        """End all sessions of a user; tokens issued before this wall time (seconds since 1970) open no new one."""
+        self._revoking[name] = max(before, self._revoking.get(name, 0.0))
+        self._ask_to_revoke(storage.RevokeTokens(name, self._revoking[name]), now)
+        user = self._users.get(name)
+        if user is not None:
+            user.revoked_before = max(before, user.revoked_before)
+            if user.sessions:
+                for session in list(user.sessions.values()):
+                    self._kick(user, session, Code.TOKEN_REVOKED)
+                self._left(user, now)
+
+    def gateway_lost(self, gateway: str, now: float) -> None:
+        """The link to a gateway broke, which has therefore ended all connections of our users."""
+        for user in list(self._users.values()):
+            # An opening goes on: whoever waits for it on another gateway still wants it.
+            user.waiting = [
+                frame
+                for frame in user.waiting
+                if not (isinstance(frame, internal_frames.Attach) and frame.gateway == gateway)
+            ]
+            for session in list(user.sessions.values()):
+                if session.gateway == gateway:
+                    self._detach(user, session, now)
+
+    def router_back(self, now: float) -> None:
+        """The link to another router, which had broken, is there again: messages of its conversations may not have
+        reached us meanwhile. All of them are in storage, so let the devices look there; and once more when whatever the
+        other had asked of storage before it died is done, or never will be."""
+        self._resync_all(None, now)
+        self._timers.at(now + self._policies.storage_timeout, self._resync_all)
+
+    def restarted(self, now: float) -> None:
+        """There was another machine in the place of this one, which died: the same as for `router_back`."""
+        self._timers.at(now + self._policies.storage_timeout, self._resync_all)
+
+    def _resync_all(self, _: None, now: float) -> None:
+        for user in self._users.values():
+            self._resync(user)
+
+    # --- sessions ---------------------------------------------------------------------------------------------------
+
+    def _opened(self, request: storage.OpenUser, result: storage.Result, now: float) -> None:
+        user = self._users.get(request.user)
+        if user is None or user.request is not request:
+            return  # the answer to a question that was given up
+        if user.timer:
+            user.timer.cancel()
+        if not isinstance(result, storage.UserState):
+            self._give_up(user)
+            return
+        user.request = None
+        user.epoch = result.epoch * _LOGINS_PER_OPENING
+        user.log = result.log
+        user.revoked_before = max(result.revoked_before, user.revoked_before)
+        for stored, unread_seqs, max_seq, delivered_seq, state, ended in result.places:
+            unread = Unread(stored.read_seq, unread_seqs, ended)
+            place = user.places[stored.conversation_id] = OnlinePlace(stored, unread, max_seq, delivered_seq)
+            place.friends = changes.are_friends(state)
+        while user.waiting:
+            self._handle(user, user.waiting.pop(0), now)
+        self._forget_if_idle(user)  # whoever asked may be gone, or refused
+
+    def _overdue(self, user: User, now: float) -> None:
+        self._give_up(user)
+
+    def _give_up(self, user: User) -> None:
+        del self._users[user.id]
+        for frame in user.waiting:
+            if isinstance(frame, internal_frames.Attach):
+                self._refuse(frame)
+
+    def _refuse(self, frame: internal_frames.Attach, code: Code = Code.UNAVAILABLE) -> None:
+        self._port.to_gateway(frame.gateway, internal_frames.Attached(frame.connection, None, code))
+
+    def _handle(self, user: User, frame: ToOne, now: float) -> None:
+        if isinstance(frame, internal_frames.Deliver):
+            by_gateway: dict[str, list[Session]] = {}
+            self._deliver_one(user, frame, by_gateway, now)
+            self._push(frame, by_gateway)
+        elif isinstance(frame, internal_frames.Attach):
+            self._attach(user, frame, now)
+        elif isinstance(frame, internal_frames.PeerMoved):
+            self._learn(user, frame.place, now)
+        elif isinstance(frame, internal_frames.Hint):
+            self._hints.hinted(user, frame)
+        elif user.sessions.get(frame.session.device) == frame.session:
+            if isinstance(frame, internal_frames.Detach):
+                self._detach(user, frame.session, now)
+            else:
+                self._asked(user, frame.session, frame, now)
+
+    def _asked(self, user: User, session: Session, up: internal_frames.Up, now: float) -> None:
+        frame = up.frame
+        if isinstance(frame, frames.Read):
+            place = user.places.get(frame.conversation_id)
+            if place is not None and frame.seq <= place.unread.read_seq:
+                self._answer(session, frame)
+            else:
+                self._saving.save(storage.SavePlace(user.id, frame.conversation_id, frame.seq, asked=up), now)
+        elif isinstance(frame, frames.SetConversation):
+            self._saving.save(
+                storage.SavePlace(
+                    user.id,
+                    frame.conversation_id,
+                    pinned=frame.pinned,
+                    muted=frame.muted,
+                    hidden_seq=frame.hidden_seq,
+                    custom=frame.custom,
+                    blocked=frame.blocked,
+                    asked=up,
+                ),
+                now,
+            )
+        elif isinstance(frame, frames.Typing):
+            self._hints.typing(user, frame.conversation_id)
+        elif isinstance(frame, frames.Delivered):
+            self._delivered(user, frame.conversation_id, frame.seq, now)
+        elif isinstance(frame, frames.History):
+            limit = self._policies.page
+            page_bytes = self._policies.page_bytes
+            self._port.store(
+                storage.Range(user.id, frame.conversation_id, frame.first, frame.last, limit, up, page_bytes)
+            )
+        elif isinstance(frame, frames.ReadCount):
+            self._port.store(storage.CountRead(user.id, frame.conversation_id, frame.seq, up))
+        elif isinstance(frame, frames.EndSession):
+            self._end_session(user, session, frame)
+        elif isinstance(frame, frames.Sync):
+            self._sync(user, session, frame)
+            if self._policies.receipts == "delivered":
+                for conversation, seq in frame.cursors.items():
+                    self._delivered(user, conversation, seq, now)
+
+    def _attach(self, user: User, frame: internal_frames.Attach, now: float) -> None:
+        if frame.issued_at < user.revoked_before:
+            self._refuse(frame, Code.TOKEN_REVOKED)
+            self._forget_if_idle(user)
+            return
+        if frame.device in user.sessions:
+            instance, attempt = user.logins[frame.device]
+            if frame.instance and frame.instance == instance and frame.attempt < attempt:
+                self._refuse(frame, Code.REPLACED)  # by a later login of itself that got here before it
+                return
+        is_first = not user.sessions
+        slot = {"all": frame.device, "one_per_kind": frame.kind, "single": ""}[self._policies.sessions]
+        for other in list(user.sessions.values()):
+            if other.device == frame.device:
+                self._kick(user, other, Code.REPLACED)
+            elif other.slot == slot:
+                self._kick(user, other, Code.KICKED)
+        user.epoch += 1
+        session = Session(user.id, frame.device, user.epoch, frame.gateway, frame.connection, slot)
+        user.sessions[frame.device] = session
+        user.logins[frame.device] = (frame.instance, frame.attempt)
+        self._port.to_gateway(frame.gateway, internal_frames.Attached(frame.connection, session, None, user.log))
+        self._hints.came(user, session, now, is_first=is_first)
+
+    def _kick(self, user: User, session: Session, code: Code) -> None:
+        del user.sessions[session.device], user.logins[session.device]
+        self._port.to_gateway(session.gateway, internal_frames.Kick(session, code))
+
+    def _end_session(self, user: User, session: Session, frame: frames.EndSession) -> None:
+        other = user.sessions.get(frame.device)
+        if other is not None and other != session:
+            self._kick(user, other, Code.KICKED)
+        self._answer(session, frame)
+
+    def _detach(self, user: User, session: Session, now: float) -> None:
+        del user.sessions[session.device], user.logins[session.device]
+        if not user.sessions:
+            self._left(user, now)
+
+    def _left(self, user: User, now: float) -> None:
+        """The last session of the user has ended."""
+        self._hints.went(user, now)
+        self._forget_if_idle(user)
+
+    def _forget_if_idle(self, user: User) -> None:
+        if not user.sessions and user.request is None and not user.waiting and user.id in self._users:
+            del self._users[user.id]
+
+    # --- delivery ---------------------------------------------------------------------------------------------------
+
+    def _deliver(self, frame: internal_frames.Deliver, now: float) -> None:
+        by_gateway: dict[str, list[Session]] = {}
+        users = self._users
+        for name in frame.users:
+            user = users.get(name)
+            if user is None:
+                continue
+            if user.request is None:
+                self._deliver_one(user, frame, by_gateway, now)
+            elif len(user.waiting) < _WAITING:
+                user.waiting.append(frame)  # past the bound, the device's login sync brings it
+        self._push(frame, by_gateway)
+
+    def _compare(self, frame: internal_frames.Opened) -> None:
+        for name in frame.users:
+            user = self._users.get(name)
+            if user is not None and user.request is None:  # else it will ask storage itself
+                self._compare_one(user, frame)
+
+    def _compare_one(self, user: User, frame: internal_frames.Opened) -> None:
+        place = user.place(frame.conversation_id)
+        if frame.seq > place.last_seq:
+            place.last_seq = frame.seq
+            self._resync(user)
+
+    def _resync(self, user: User) -> None:
+        """Something was stored of which we have not heard; storage knows all, so let the devices look there."""
+        self._to_all(user.sessions.values(), frames.Resync())
+
+    def _push(self, frame: internal_frames.Deliver, by_gateway: dict[str, list[Session]]) -> None:
+        if by_gateway:
+            message = frame.message
+            push: frames.Push | frames.Notify = frames.Push(message)
+            if self._policies.delivery == "notify":
+                push = frames.Notify(message.conversation_id, message.seq)
+            for gateway, sessions in by_gateway.items():
+                self._port.to_gateway(gateway, internal_frames.Down(sessions, push))
+
+    def _deliver_one(
+        self, user: User, frame: internal_frames.Deliver, by_gateway: dict[str, list[Session]], now: float
+    ) -> None:
+        message = frame.message
+        is_new = message.conversation_id not in user.places  # then it begins for this user here
+        known = user.count(message)
+        if changes.friends_after(message, known.friends) != known.friends:
+            known.friends = not known.friends
+            self._hints.friends_or_not(user, known, now)
+        if message.seq > known.last_seq:
+            if message.seq > known.last_seq + 1 and not is_new:
+                self._resync(user)
+            known.last_seq = message.seq
+        for name, place in frame.places:
+            if name == user.id:
+                self._learn(user, place, now)
+        own = message.sender == user.id
+        for session in user.sessions.values():
+            if own and session == frame.origin:
+                continue  # a later login of the same device gets it: it may have lost its memory
+            sessions = by_gateway.get(session.gateway)
+            if sessions is None:
+                by_gateway[session.gateway] = [session]
+            else:
+                sessions.append(session)
+
+    # --- places -----------------------------------------------------------------------------------------------------
+
+    def _saved(self, request: storage.SavePlace, result: storage.Result, now: float) -> None:
+        """Tell everybody concerned, whether this very request changed anything or not: an earlier one may have done
+        it, and its answer been lost."""
+        up = request.asked
+        assert up is None or isinstance(up, internal_frames.Up)
+        if not isinstance(result, storage.PlacesSaved):
+            if up is not None:
+                self._answer(up.session, up.frame, Code.UNAVAILABLE, "storage could not save it")
+            return
+        self._saving.saved(request)
+        if result.places:
+            self._tell(result, now)
+        if up is not None:
+            if result.places:
+                self._answer(up.session, up.frame)
+            else:
+                self._answer(up.session, up.frame, Code.NO_CONVERSATION, "you have no such conversation")
+
+    def _tell(self, saved: storage.PlacesSaved, now: float) -> None:
+        (name, own), *others = saved.places
+        user = self._users.get(name)
+        if user is not None and user.request is None:
+            self._learn(user, own, now)
+        for peer, place in others:
+            if user is not None and (mine := user.places.get(place.conversation_id)) is not None:
+                mine.delivered_seq = place.peer_delivered_seq  # a device may say that it has more than there is
+            self._port.to_user(peer, internal_frames.PeerMoved(peer, place))
+
+    def _delivered(self, user: User, conversation_id: str, seq: int, now: float) -> None:
+        """Some device of the user has everything up to `seq`; the other user of a p2p conversation hears of it."""
+        place = user.places.get(conversation_id)
+        if place is not None and seq > place.delivered_seq and user.peers(conversation_id):
+            place.delivered_seq = seq
+            self._saving.save(storage.SavePlace(user.id, conversation_id, delivered_seq=seq), now)
+
+    def _learn(self, user: User, stored: Place, now: float) -> None:
+        """A place as storage has it, or had it: the higher version is the newer one."""
+        place = user.place(stored.conversation_id)
+        if stored.version > place.stored.version:
+            was_blocked, place.stored = place.stored.blocked, stored
+            place.unread.read(stored.read_seq)
+            self._to_all(user.sessions.values(), frames.Placed(place.view()))
+            if stored.blocked != was_blocked:
+                self._hints.blocked_or_not(user, place, now)
+
+    def _counted(self, request: storage.CountRead, result: storage.Result) -> None:
+        up = request.asked
+        assert isinstance(up, internal_frames.Up)
+        if isinstance(result, storage.ReadCount):
+            answer = frames.ReadCounted(
+                request.conversation_id, request.seq, result.read, result.members, up.frame.number
+            )
+            self._to_all((up.session,), answer)
+        elif result is None:
+            self._answer(up.session, up.frame, Code.NO_CONVERSATION, "you have no such message")
+        else:
+            self._answer(up.session, up.frame, Code.UNAVAILABLE, "storage could not be read")
+
+    def _answer(
+        self,
+        session: Session,
+        frame: frames.Routed,
+        code: Code | None = None,
+        text: str = "",
+    ) -> None:
+        """`done`, or with a code `rejected`. The gateway drops what is for a session that has ended."""
+        if code is None:
+            self._to_all((session,), frames.Done(frame.op, frame.ref, frame.number))
+        else:
+            self._to_all((session,), frames.Rejected(frame.op, frame.ref, code, text, 0.0, frame.number))
+
+    def _to_all(self, sessions: Iterable[Session], frame: frames.ToClient) -> None:
+        for session in sessions:
+            self._port.to_gateway(session.gateway, internal_frames.Down((session,), frame))
+
+    # --- login sync -------------------------------------------------------------------------------------------------
+
+    def _sync(self, user: User, session: Session, frame: frames.Sync) -> None:
+        # What a device has got is in storage, and mostly known here. A device that has more may be so because we have
+        # not heard of it, or because storage has lost it: storage is to tell.
+        doubted = any(
+            seq > (place.last_seq if (place := user.places.get(id)) else 0) for id, seq in frame.cursors.items()
+        )
+        policies, places = self._policies, frame.place_version
+        self._port.store(
+            storage.Missed(
+                session,
+                frame.cursors,
+                policies.page,
+                frame.version,
+                frame.inbox,
+                frame.number,
+                places,
+                doubted,
+                policies.page_bytes,
+            )
+        )
+
+    def _send_page(self, request: storage.Missed, result: storage.Result, now: float) -> None:
+        user = self._users.get(request.session.user)
+        if user is None or user.sessions.get(request.session.device) != request.session:
+            return
+        asker = (request.session,)
+        if not isinstance(result, storage.MissedPage):
+            code, text = Code.UNAVAILABLE, "storage could not be read"
+            if isinstance(result, storage.Ahead):
+                code, text = Code.AHEAD, "the log was set back: forget what you have, and sync as a new device does"
+            self._to_all(asker, frames.Rejected(frames.Sync.op, "", code, text, 0.0, request.number))
+            return
+        # What storage did without its answer ever coming back is known from here only: messages that no writer let
+        # out, and changes of places.
+        for message in result.messages:
+            user.count(message)
+        for place in result.places:
+            self._learn(user, place, now)
+        messages, cursors, inbox, number = result.messages, result.cursors, result.inbox, request.number
+        places = [user.place(place.conversation_id).view() for place in result.places]
+        answer: frames.Page | frames.SyncDone = frames.Page(messages, cursors, inbox, number, places, result.version)
+        if not result.more:
+            answer = frames.SyncDone(messages, cursors, places, result.version, inbox, number)
+        self._to_all(asker, answer)
+
+    def _send_range(self, request: storage.Range, result: storage.Result) -> None:
+        up = request.asked
+        assert isinstance(up, internal_frames.Up)
+        if isinstance(result, storage.RangePage):
+            user = self._users.get(request.user)
+            if user is not None and user.request is None:
+                for message in result.messages:
+                    user.count(message)
+            asked = (request.conversation_id, request.first, request.last)
+            self._to_all((up.session,), frames.HistoryPage(*asked, result.messages, result.more, up.frame.number))
+        elif result is None:
+            self._answer(up.session, up.frame, Code.NO_CONVERSATION, "you have no such conversation")
+        else:
+            self._answer(up.session, up.frame, Code.UNAVAILABLE, "storage could not be read")

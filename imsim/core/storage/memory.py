@@ -1,0 +1,406 @@
+"""The reference implementation of storage: what the requests mean, in the fewest words. The simulation's storage, and
+the yardstick for every other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from itertools import islice, takewhile
+from typing import Any
+
+from imsim.core import changes
+from imsim.core.changes import are_friends
+from imsim.core.model import Message, Place, Scene, is_chatroom, p2p_id, p2p_members
+from imsim.core.sizes import Room, body_bytes
+from imsim.core.storage import (
+    NOTED,
+    Ahead,
+    Append,
+    Appended,
+    Between,
+    Blocked,
+    ConversationState,
+    CountRead,
+    Duplicate,
+    Effects,
+    Fenced,
+    Find,
+    Get,
+    Missed,
+    MissedPage,
+    OpenConversation,
+    OpenUser,
+    Places,
+    PlacesSaved,
+    PlaceState,
+    Range,
+    RangePage,
+    ReadCount,
+    Relations,
+    Request,
+    Result,
+    RevokeTokens,
+    Saved,
+    SavePlace,
+    UserState,
+    add_places,
+    may_have_blocked,
+    peers,
+)
+
+
+class _Log:
+    __slots__ = (
+        "_first_place",
+        "by_key",
+        "delivered",
+        "earlier",
+        "epoch",
+        "id",
+        "members",
+        "messages",
+        "noted",
+        "places",
+        "state",
+        "stays",
+    )
+
+    def __init__(self, id: str, members: tuple[str, ...]) -> None:
+        self.id = id
+        self.epoch = 0
+        self.members = members
+        self.state: dict[str, Any] | None = None
+        self.noted: tuple[tuple[str, int], ...] = ()
+        #: By user, first and last seq of each time as a member; the last one is 0 for who still is. Between two of
+        #: them, each entry that the user sees of the time between, as a stay of its own.
+        self.stays: dict[str, list[list[int]]] = {member: [[1, 0]] for member in members}
+        self.messages: list[Message] = []
+        self.earlier: dict[int, list[Message]] = {}  # by seq: what an edited message was before, the oldest first
+        self.by_key: dict[tuple[str, str], Message] = {}
+        self.places: dict[str, Place] = {}  # by user; only those that ever changed
+        self._first_place = Place(id, 0, 0, 0)  # of all others
+        self.delivered: dict[str, int] = {}  # by user, p2p: how far some device of the user is known to have got
+
+    def place(self, user: str) -> Place:
+        return self.places.get(user, self._first_place)
+
+    def seen_by(self, user: str, after: int = 0) -> Iterable[Message]:
+        """What the user may see, beyond this seq."""
+        if after >= len(self.messages):
+            return ()  # as at nearly every login
+        stays = self.stays.get(user, ())
+        return (
+            self.as_seen_by(user, message)
+            for first, last in stays
+            for message in self.messages[max(first - 1, after) : last or None]
+        )
+
+    def as_seen_by(self, user: str, message: Message) -> Message:
+        """Who has left sees it as it was then, or that it was recalled."""
+        if not message.amended or message.recalled or message.amended <= (end := self.end_for(user)):
+            return message
+        return [form for form in self.earlier[message.seq] if form.amended <= end][-1]
+
+    def ended_for(self, user: str) -> int:
+        """The end of the last stay that has ended."""
+        return max((last for _, last in self.stays.get(user, ())), default=0)
+
+    def missed_by(self, user: str) -> list[int]:
+        """Of the entries since the user left, those that recall or edit what the user has seen."""
+        stays = self.stays[user]
+        return [entry.seq for entry in changes.concerning(self.messages[stays[-1][1] :], stays)]
+
+    def left_lately(self) -> tuple[tuple[str, int], ...]:
+        ends = sorted((user, stays[-1][1]) for user, stays in self.stays.items())
+        return tuple((user, end) for user, end in ends if end > len(self.messages) - NOTED and end)
+
+    def end_for(self, user: str) -> int:
+        """Where the log ends for this user."""
+        stays = self.stays.get(user)
+        return (stays[-1][1] or len(self.messages)) if stays else 0
+
+
+class MemoryStorage:
+    """`fanout`: "read": a message is one row, and a login looks into each of the user's conversations; "write": each
+    message puts a row into the inbox of each member as well, and a login reads through the user's own inbox, from
+    where it stopped the last time. What users see is the same. `log` names what is stored here, and nothing else.
+    """
+
+    def __init__(self, fanout: str = "read", log: str = "") -> None:
+        self.log = log
+        self._inboxes: dict[str, list[Message]] | None = {} if fanout == "write" else None
+        self._logs: dict[str, _Log] = {}
+        self._conversations_of: dict[str, list[str]] = {}
+        self._user_epochs: dict[str, int] = {}
+        self._revoked_before: dict[str, float] = {}
+        self._versions: dict[str, int] = {}  # of each user's log
+
+    def execute(self, request: Request) -> Result:
+        # One chain of type tests, the most frequent first: in a simulation this runs once for each message.
+        if type(request) is Append:
+            return self._append(request)
+        if type(request) is SavePlace:
+            return self._save_place(request)
+        if type(request) is OpenConversation:
+            return self._open_conversation(request)
+        if type(request) is OpenUser:
+            return self._open_user(request)
+        if type(request) is RevokeTokens:
+            return self._revoke_tokens(request)
+        if type(request) is Missed:
+            return self._missed(request)
+        if type(request) is Range:
+            return self._range(request)
+        if type(request) is CountRead:
+            return self._count_read(request)
+        if type(request) is Get:
+            return self._get(request)
+        if type(request) is Between:
+            return self._between(request)
+        assert isinstance(request, Find)
+        return self._find(request)
+
+    def _open_conversation(self, request: OpenConversation) -> ConversationState | None:
+        log = self._logs.get(request.conversation_id)
+        if log is None:
+            if request.founders is None:
+                return None
+            log = self._make(request.conversation_id, request.founders)
+        log.epoch += 1
+        return ConversationState(log.epoch, len(log.messages), log.members, log.state, log.noted, log.left_lately())
+
+    def _make(self, id: str, members: tuple[str, ...]) -> _Log:
+        log = self._logs[id] = _Log(id, members)
+        for user in members:
+            self._conversations_of.setdefault(user, []).append(id)
+        return log
+
+    def _append(self, request: Append) -> Appended | Duplicate | Blocked | Fenced:
+        message = request.message
+        log = self._logs.get(message.conversation_id)
+        if log is None or request.epoch != log.epoch:
+            return Fenced()
+        key = (message.sender, message.id_client)
+        original = log.by_key.get(key)
+        if original is not None:
+            return Duplicate(original)
+        if message.seq != len(log.messages) + 1:
+            return Fenced()
+        if request.effects is None and self._is_blocked(log, message):
+            return Blocked()
+        appended = Appended()
+        if request.effects is not None:
+            self._change_log(log, message.seq, request.effects, appended)
+        self._add(log, message, appended)
+        if request.effects is not None:
+            if request.effects.left:
+                left = frozenset(request.effects.left)
+                log.members = tuple(member for member in log.members if member not in left)
+            notes = (self._note(note, appended) for note in request.effects.notes)
+            appended.notes = tuple(note for note in notes if note is not None)
+            log.noted = (*log.noted, *((note.to, note.seq) for note in appended.notes))[-NOTED:]
+        if request.shown and request.shown > log.place(message.sender).read_seq and self._sees_it(log, request):
+            appended.places = self._change(log, SavePlace(message.sender, log.id, request.shown))
+        return appended
+
+    @staticmethod
+    def _sees_it(log: _Log, request: Append) -> bool:
+        """Whether the sender of the entry is, or was until then, a member."""
+        sender = request.message.sender
+        return sender in log.members or (request.effects is not None and sender in request.effects.left)
+
+    def _is_blocked(self, log: _Log, message: Message) -> bool:
+        """Whether who would read it has blocked its sender."""
+        id, users = may_have_blocked(message, log.members)
+        between = log if id == log.id else self._logs.get(id)
+        return bool(users) and between is not None and any(between.place(user).blocked for user in users)
+
+    def _add(self, log: _Log, message: Message, appended: Appended) -> None:
+        log.messages.append(message)
+        log.by_key[message.sender, message.id_client] = message
+        if self._inboxes is not None:
+            appended.inbox_rows += len(log.members)
+            for member in log.members:
+                self._inboxes.setdefault(member, []).append(message)
+
+    def _change_log(self, log: _Log, seq: int, effects: Effects, appended: Appended) -> None:
+        if effects.state is not None:
+            log.state = effects.state
+        for user in effects.joined:
+            if user not in log.stays:
+                self._conversations_of.setdefault(user, []).append(log.id)
+            else:
+                self._catch_up(log, user, appended)
+            log.stays.setdefault(user, []).append([seq, 0])
+        for user in effects.left:
+            log.stays[user][-1][1] = seq
+        log.members += effects.joined
+        if (amended := effects.amended) is not None:
+            since = log.messages[amended.seq : log.messages[amended.seq - 1].amended] if amended.recalled else []
+            edits = (entry for entry in since if changes.edits(entry, amended.seq))
+            if amended.recalled:
+                log.earlier.pop(amended.seq, None)
+            else:
+                log.earlier.setdefault(amended.seq, []).append(log.messages[amended.seq - 1])
+            for entry in (amended, *(changes.recalled(edit, seq) for edit in edits)):
+                log.messages[entry.seq - 1] = log.by_key[entry.sender, entry.id_client] = entry
+
+    def _catch_up(self, log: _Log, user: str, appended: Appended) -> None:
+        """Who comes back sees what became meanwhile of what was there before."""
+        for seq in log.missed_by(user):
+            log.stays[user].append([seq, seq])
+            if self._inboxes is not None:
+                appended.inbox_rows += 1
+                self._inboxes.setdefault(user, []).append(log.messages[seq - 1])
+
+    def _note(self, note: Message, appended: Appended) -> Message | None:
+        log = self._logs.get(note.conversation_id) or self._make(note.conversation_id, (note.to,))
+        if (note.sender, note.id_client) in log.by_key:
+            return None
+        seq = len(log.messages) + 1
+        note = replace(note, seq=seq, id=f"{log.id}:{seq}")
+        self._add(log, note, appended)
+        return note
+
+    def _find(self, request: Find) -> Message | None:
+        log = self._logs.get(request.conversation_id)
+        return log.by_key.get((request.sender, request.id_client)) if log else None
+
+    def _get(self, request: Get) -> Message | None:
+        log = self._logs.get(request.conversation_id)
+        return log.messages[request.seq - 1] if log and 1 <= request.seq <= len(log.messages) else None
+
+    def _between(self, request: Between) -> Relations:
+        logs = {other: self._logs.get(p2p_id(request.user, other)) for other in request.others}
+        return Relations(
+            tuple(other for other, log in logs.items() if log and log.place(other).blocked),
+            tuple(other for other, log in logs.items() if log and are_friends(log.state)),
+        )
+
+    def _open_user(self, request: OpenUser) -> UserState:
+        epoch = self._user_epochs[request.user] = self._user_epochs.get(request.user, 0) + 1
+        places = []
+        for conversation in self._sorted_conversations(request.user):
+            log = self._logs[conversation]
+            place = log.place(request.user)
+            ended = log.ended_for(request.user)
+            seen = log.seen_by(request.user, max(ended, place.read_seq))
+            unread = [m.seq for m in seen if m.countable and m.sender != request.user]
+            delivered = log.delivered.get(request.user, 0)
+            state = log.state if log.id.startswith(f"{Scene.P2P}:") else None
+            places.append(PlaceState(place, unread, log.end_for(request.user), delivered, state, ended))
+        return UserState(epoch, places, self._revoked_before.get(request.user, 0.0), self.log)
+
+    def _revoke_tokens(self, request: RevokeTokens) -> Saved:
+        self._revoked_before[request.user] = max(request.before, self._revoked_before.get(request.user, 0.0))
+        return Saved()
+
+    def _save_place(self, request: SavePlace) -> PlacesSaved:
+        log, user, id = self._logs.get(request.conversation_id), request.user, request.conversation_id
+        if log is None and request.blocked is not None and user in (members := p2p_members(id) or ()):
+            log = self._make(id, members)  # one may block whom one has never heard of
+        if log is None or user not in log.stays:
+            return PlacesSaved()
+        self._change(log, request)
+        others = peers(log.id, log.members, user) if request.concerns_peer else ()
+        return PlacesSaved(tuple((one, log.place(one)) for one in (user, *others)))
+
+    def _change(self, log: _Log, change: SavePlace) -> Places:
+        """Returns the places that are other than before."""
+        user, max_seq = change.user, len(log.messages)
+        old = log.place(user)
+        new = change.applied_to(old, max_seq)
+        changed = [(user, new)] if new != old else []
+        if change.concerns_peer:
+            for peer in peers(log.id, log.members, user):
+                before = log.place(peer)
+                after = change.shown_to_peer(before, new, max_seq)
+                if after != before:
+                    log.delivered[user] = after.peer_delivered_seq
+                    changed.append((peer, after))
+        for one, place in changed:
+            place.version = self._versions[one] = self._versions.get(one, 0) + 1
+            log.places[one] = place
+        return tuple(changed)
+
+    def _count_read(self, request: CountRead) -> ReadCount | None:
+        log = self._logs.get(request.conversation_id)
+        if log is None or not any(message.seq == request.seq for message in log.seen_by(request.user)):
+            return None
+        sender = log.messages[request.seq - 1].sender
+        others = [
+            user
+            for user, stays in log.stays.items()
+            if user != sender and any(first <= request.seq <= (last or request.seq) for first, last in stays)
+        ]
+        return ReadCount(sum(log.place(member).read_seq >= request.seq for member in others), len(others))
+
+    def _missed(self, request: Missed) -> MissedPage | Ahead:
+        if self._is_ahead(request):
+            return Ahead()
+        room = Room(request.page_bytes)
+        page = self._missed_in_logs(request, room) if self._inboxes is None else self._missed_in_inbox(request, room)
+        if not page.more:
+            user = request.session.user
+            places = (self._logs[conversation].place(user) for conversation in self._sorted_conversations(user))
+            changed = (place for place in places if place.version > request.version or not request.version)
+            add_places(page, request, changed, self._versions.get(user, 0), room)
+        return page
+
+    def _is_ahead(self, request: Missed) -> bool:
+        user = request.session.user
+        inbox = 0 if self._inboxes is None else len(self._inboxes.get(user, ()))
+        if request.inbox > inbox or max(request.version, request.place_version) > self._versions.get(user, 0):
+            return True
+        if not request.doubted:
+            return False
+        # Not where it ends for this user, who may have been told a later seq, of what was sent from outside.
+        ends = {id: len(log.messages) for id in request.cursors if (log := self._logs.get(id))}
+        return any(seq > ends.get(id, 0) for id, seq in request.cursors.items() if not is_chatroom(id))
+
+    def _sorted_conversations(self, user: str) -> list[str]:
+        return sorted(self._conversations_of.get(user, ()))
+
+    def _missed_in_logs(self, request: Missed, room: Room) -> MissedPage:
+        page = MissedPage([], {}, more=False, reads=0)
+        for conversation in self._sorted_conversations(request.session.user):
+            log, user = self._logs[conversation], request.session.user
+            cursor = max(0, request.cursors.get(conversation, 0))
+            page.reads += 1
+            for message in log.seen_by(user, cursor):
+                if len(page.messages) == request.limit or not room.takes(body_bytes(message)):
+                    page.more = True
+                    page.cursors[conversation] = cursor
+                    return page
+                page.messages.append(message)
+                cursor = message.seq
+            page.cursors[conversation] = max(cursor, log.end_for(user))
+        return page
+
+    def _missed_in_inbox(self, request: Missed, room: Room) -> MissedPage:
+        assert self._inboxes is not None
+        inbox = self._inboxes.get(request.session.user, [])
+        page = MissedPage([], {}, more=False, inbox=max(0, request.inbox))
+        for row in islice(inbox, page.inbox, None):
+            conversation = row.conversation_id
+            log = self._logs[conversation]
+            message = log.as_seen_by(request.session.user, log.messages[row.seq - 1])  # as it is by now
+            if message.seq > request.cursors.get(conversation, 0):  # else the device got it by a push
+                if len(page.messages) == request.limit or not room.takes(body_bytes(message)):
+                    page.more = True
+                    break
+                page.messages.append(message)
+            page.inbox += 1
+            page.cursors[conversation] = max(message.seq, request.cursors.get(conversation, 0))
+        return page
+
+    def _range(self, request: Range) -> RangePage | None:
+        log = self._logs.get(request.conversation_id)
+        if log is None or request.user not in log.stays:
+            return None
+        seen = log.seen_by(request.user, max(0, request.first - 1))
+        found = list(takewhile(lambda message: message.seq <= request.last, seen))
+        room = Room(request.page_bytes)
+        latest = takewhile(lambda message: room.takes(body_bytes(message)), reversed(found[-request.limit :]))
+        page = list(latest)[::-1]
+        return RangePage(page, more=len(found) > len(page))

@@ -1,0 +1,404 @@
+"""Storage as data: what a machine may ask, and what the answers mean. `memory` says the same as code.
+
+A machine calls `port.store(request)`; its shell carries the request out when and how it likes and answers
+`machine.stored(request, result, now)`. Whatever went wrong, also "no idea whether it happened", is `Failed`.
+
+Requests of one conversation are carried out in the order in which they were asked. What was asked by a machine that
+has died since is carried out within policies.storage_timeout, or never.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, get_args
+
+from imsim.core.model import Message, Place, Scene, Session, is_p2p, p2p_id
+from imsim.core.sizes import Room, utf8_bytes
+
+_ANY = 1 << 62  # bytes: no bound
+
+# --- requests -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class OpenConversation:
+    """Become the conversation's single writer: raises its epoch, so that every earlier writer is fenced off.
+    `founders` makes it, with these members, where it does not exist. -> ConversationState or None."""
+
+    op: ClassVar[str] = "open_conversation"
+    conversation_id: str
+    founders: tuple[str, ...] | None = None
+
+
+@dataclass(slots=True)
+class Effects:
+    """What an entry of the log changes. `state`: the conversation's own from now on, a JSON object (None: as before).
+    Who `joined` sees the log from this entry on, who `left` sees this one as the last. Who joins again sees of the
+    entries since, from now on, those that have recalled or edited what was seen before (see `changes.concerning`).
+    `amended` takes the place of the entry with its seq; if it is recalled, so are the entries that have edited it (see
+    `changes.edits`). An edit is not for those who have left: they see the entry as it was when they did. `notes` go
+    to the end of the log system:<to> each, where they get their seq and id; one whose idempotency key is taken there
+    (no user's send can have it, see `admission`) is left out."""
+
+    state: dict[str, Any] | None = None
+    joined: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+    amended: Message | None = None
+    notes: tuple[Message, ...] = ()
+
+
+@dataclass(slots=True)
+class Append:
+    """Add `message` at `message.seq`, move its sender's read mark to `shown` as `SavePlace` does, and carry out the
+    `effects`: all or nothing. -> Appended, Duplicate, Fenced, or Blocked where the other user of a p2p conversation, or
+    of a system message, has blocked the sender and it has no effects: of those that have, the rules decide."""
+
+    op: ClassVar[str] = "append"
+    epoch: int
+    message: Message
+    shown: int
+    effects: Effects | None = None
+
+
+@dataclass(slots=True)
+class Find:
+    """The message with this idempotency key. -> Message or None."""
+
+    op: ClassVar[str] = "find"
+    conversation_id: str
+    sender: str
+    id_client: str
+
+
+@dataclass(slots=True)
+class Get:
+    """The message at `seq`. -> Message or None."""
+
+    op: ClassVar[str] = "get"
+    conversation_id: str
+    seq: int
+
+
+@dataclass(slots=True)
+class Between:
+    """How `others` stand to `user`, for the sake of something in that conversation. -> Relations."""
+
+    op: ClassVar[str] = "between"
+    conversation_id: str
+    user: str
+    others: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class OpenUser:
+    """Raises the user's epoch. -> UserState."""
+
+    op: ClassVar[str] = "open_user"
+    user: str
+
+
+@dataclass(slots=True)
+class RevokeTokens:
+    """Tokens of the user that were issued before this wall time (seconds since 1970) are void from now on. -> Saved."""
+
+    op: ClassVar[str] = "revoke_tokens"
+    user: str
+    before: float
+
+
+@dataclass(slots=True)
+class SavePlace:
+    """Change a user's place in a conversation; None leaves a field as it is. `read_seq` and `hidden_seq` move forward
+    only, and not beyond the log; to hide is also to read. -> PlacesSaved.
+
+    A change gets the next version of the user's log, with it or not at all; no change, no version. In a p2p
+    conversation the other user's place learns how far was read or `delivered_seq`, and changes likewise. `asked` is the
+    asker's own.
+    """
+
+    op: ClassVar[str] = "save_place"
+    user: str
+    conversation_id: str
+    read_seq: int = 0
+    pinned: bool | None = None
+    muted: bool | None = None
+    hidden_seq: int | None = None
+    custom: str | None = None
+    delivered_seq: int = 0
+    blocked: bool | None = None
+    asked: object = None
+
+    @property
+    def concerns_peer(self) -> bool:
+        return self.read_seq > 0 or (self.hidden_seq or 0) > 0 or self.delivered_seq > 0
+
+    def applied_to(self, place: Place, max_seq: int) -> Place:
+        """What the user's place becomes, its version aside, in a log that ends at `max_seq`."""
+        hidden_seq = self.hidden_seq or 0
+        place = place.copy()
+        place.read_seq = max(place.read_seq, min(max(self.read_seq, hidden_seq), max_seq))
+        place.hidden_seq = max(place.hidden_seq, min(hidden_seq, max_seq))
+        if self.pinned is not None:
+            place.pinned = self.pinned
+        if self.muted is not None:
+            place.muted = self.muted
+        if self.custom is not None:
+            place.custom = self.custom
+        if self.blocked is not None:
+            place.blocked = self.blocked
+        return place
+
+    def shown_to_peer(self, peer: Place, mine: Place, max_seq: int) -> Place:
+        """What the other user's place becomes with it, `mine` being what this user's has become."""
+        peer = peer.copy()
+        peer.peer_read_seq = max(peer.peer_read_seq, mine.read_seq)
+        peer.peer_delivered_seq = max(peer.peer_delivered_seq, mine.read_seq, min(self.delivered_seq, max_seq))
+        return peer
+
+
+@dataclass(slots=True)
+class CountRead:
+    """How many members have read the message at `seq`, its sender aside? `user` must be one of them. `asked` is the
+    asker's own. -> ReadCount, or None if there is no such message for this user."""
+
+    op: ClassVar[str] = "count_read"
+    user: str
+    conversation_id: str
+    seq: int
+    asked: object = None
+
+
+@dataclass(slots=True)
+class Missed:
+    """At most `limit` messages of the session's user's conversations after `cursors` (absent: 0), in seq order within
+    each conversation; and with the last of them the user's places that changed after `version` (after 0: all places,
+    changed or not). What users wrote in both has at most `page_bytes` (see `sizes.Room`); where the places do not fit,
+    they come in the order of their changes. `inbox`: up to where the user's inbox was looked through before;
+    `place_version`: that of the newest place that is known. -> MissedPage, or Ahead where one of these is beyond what
+    there is: of the cursors this is looked up only if `doubted`, as it takes a read for each."""
+
+    op: ClassVar[str] = "missed"
+    session: Session
+    cursors: dict[str, int]
+    limit: int
+    version: int = 0
+    inbox: int = 0
+    number: int = 0  # the asker's own
+    place_version: int = 0
+    doubted: bool = False
+    page_bytes: int = _ANY
+
+
+@dataclass(slots=True)
+class Range:
+    """The messages from `first` to `last`, at most `limit` of them with at most `page_bytes` of bodies (see
+    `sizes.Room`), the latest. `asked` is the asker's own. -> RangePage, or None if the user has no such
+    conversation."""
+
+    op: ClassVar[str] = "range"
+    user: str
+    conversation_id: str
+    first: int
+    last: int
+    limit: int
+    asked: object = None
+    page_bytes: int = _ANY
+
+
+LookUp = Find | Get | Between
+Request = OpenConversation | Append | LookUp | OpenUser | RevokeTokens | SavePlace | CountRead | Missed | Range
+
+#: Which requests are the Users machine's; the others are the Conversations machine's.
+USERS_REQUESTS = (OpenUser, RevokeTokens, SavePlace, CountRead, Missed, Range)
+
+#: What work storage may have, for service times: `inbox` is one row of an inbox, written with an `append`.
+STORAGE_OPS = frozenset((*(request.op for request in get_args(Request)), "inbox"))
+
+# --- results --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class ConversationState:
+    """`noted`: whose system logs the latest entries with notes wrote to, and up to which seq. `left`: who ceased to be
+    a member in one of the latest `NOTED` entries, and in which."""
+
+    epoch: int
+    max_seq: int
+    members: tuple[str, ...]
+    state: dict[str, Any] | None = None
+    noted: tuple[tuple[str, int], ...] = ()
+    left: tuple[tuple[str, int], ...] = ()
+
+
+Places = tuple[tuple[str, Place], ...]  # (user, place)
+
+
+@dataclass(slots=True)
+class Appended:
+    """`places` are those that changed: the sender's, and with it the other user's, in their new state. `notes`, as
+    they stand in their logs. `inbox_rows`: how many were written."""
+
+    places: Places = ()
+    notes: tuple[Message, ...] = ()
+    inbox_rows: int = 0
+
+
+@dataclass(slots=True)
+class Duplicate:
+    """The idempotency key is taken: nothing was written; this is what stands under it."""
+
+    original: Message
+
+
+@dataclass(slots=True)
+class Blocked:
+    """Nothing was written."""
+
+
+@dataclass(slots=True)
+class Fenced:
+    """Another writer opened the conversation since, or `seq` is not the next one: nothing was written."""
+
+
+@dataclass(slots=True)
+class Relations:
+    """Which of those who were asked about have blocked the user, and which are friends, in the order asked."""
+
+    blocking: tuple[str, ...]
+    friends: tuple[str, ...]
+
+
+class PlaceState(NamedTuple):
+    """A user's place with what else is to be known of it: the seqs beyond the read mark that count, ascending, which
+    are those since the user became a member; where the log ends, how far some device of the user is known to have got,
+    and the conversation's state if it is p2p; and where the time before the user became a member ended."""
+
+    place: Place
+    unread_seqs: list[int]
+    max_seq: int
+    delivered_seq: int = 0
+    state: dict[str, Any] | None = None
+    ended: int = 0
+
+
+@dataclass(slots=True)
+class UserState:
+    """`places` has all conversations that the user is or was a member of, by id. `log` names what is stored here, all
+    of it: another storage, or this one after it was emptied, has another."""
+
+    epoch: int
+    places: list[PlaceState]
+    revoked_before: float = 0.0
+    log: str = ""
+
+
+@dataclass(slots=True)
+class Saved:
+    pass
+
+
+@dataclass(slots=True)
+class PlacesSaved:
+    """The user's place as it stands now, changed or not, and the other user's where it may have changed; nothing for
+    who is no member. The whole state, so that answers may be lost, repeated or late: the higher version is the newer
+    one."""
+
+    places: Places = ()
+
+
+@dataclass(slots=True)
+class ReadCount:
+    read: int
+    members: int
+
+
+@dataclass(slots=True)
+class MissedPage:
+    """`places` come with the last of the messages, and `version`, up to where the user's log of them has been brought.
+    `more`: of messages or of places. `inbox`: up to where the user's inbox was looked through. `reads`: how many places
+    storage had to look at for it."""
+
+    messages: list[Message]
+    cursors: dict[str, int]
+    more: bool
+    places: tuple[Place, ...] = ()
+    version: int = 0
+    inbox: int = 0
+    reads: int = 1
+
+
+@dataclass(slots=True)
+class Ahead:
+    """Whoever asks knows of more than there is: this storage was set back, to a backup for instance."""
+
+
+@dataclass(slots=True)
+class RangePage:
+    """In seq order. `more`: before them there are others in the range."""
+
+    messages: list[Message]
+    more: bool = False
+
+
+@dataclass(slots=True)
+class Failed:
+    """It may have happened or not."""
+
+    text: str
+
+
+Result = (
+    ConversationState
+    | Appended
+    | Duplicate
+    | Blocked
+    | Fenced
+    | Relations
+    | Message
+    | UserState
+    | Saved
+    | PlacesSaved
+    | ReadCount
+    | MissedPage
+    | Ahead
+    | RangePage
+    | Failed
+    | None
+)
+
+# --- what every implementation shares ---------------------------------------------------------------------------------
+
+#: How many of the latest notes a conversation remembers, and how far back it tells who left: more than its writer has
+#: under way at a time.
+NOTED = 64
+
+
+def may_have_blocked(message: Message, members: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """Whose place, and in which conversation, says whether the sender of this is blocked: it is that of the two, also
+    for what one of them sends into the other's system log."""
+    sender = message.sender
+    if message.scene == Scene.SYSTEM and sender != message.to:
+        return p2p_id(sender, message.to), (message.to,)
+    return message.conversation_id, peers(message.conversation_id, members, sender)
+
+
+def peers(conversation_id: str, members: tuple[str, ...], user: str) -> tuple[str, ...]:
+    """The other user of a p2p conversation; nobody in any other."""
+    if not is_p2p(conversation_id):
+        return ()
+    return tuple([member for member in members if member != user])
+
+
+def add_places(page: MissedPage, asked: Missed, places: Iterable[Place], version: int, room: Room) -> None:
+    """With the last of the messages: `places` that changed after what was asked for, as far as there is room for what
+    the user wrote in them; `version` is where the user's log stands."""
+    taken: list[Place] = []
+    for place in sorted(places, key=lambda place: place.version):
+        if not room.takes(utf8_bytes(place.custom)):
+            page.more = True
+            version = max(asked.version, taken[-1].version if taken else 0)
+            break
+        taken.append(place)
+    page.places = tuple(sorted(taken, key=lambda place: place.conversation_id))
+    page.version = version

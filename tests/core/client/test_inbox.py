@@ -1,0 +1,221 @@
+"""Inbox against a brute-force model: each message once, strictly in order, nothing passed that may still come."""
+
+from __future__ import annotations
+
+from core.builders import message
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imsim.core.client.inbox import _AHEAD, Inbox, Taken
+from imsim.core.model import Route
+
+TOP = 12
+
+
+class Screen:
+    """An inbox with what was shown, and a plain model of what should be. `hidden`: what this device may not see."""
+
+    def __init__(self, hidden: frozenset[int] = frozenset()) -> None:
+        self.inbox = Inbox()
+        self.hidden = hidden
+        self.shown: list[int] = []
+        self.own: set[int] = set()
+        self.came: dict[int, float] = {}  # all that was taken or placed, and when first
+        self.complete = 0
+        self.now = 0.0
+
+    def take(self, seq: int, route: Route = Route.PUSH) -> None:
+        self.now += 1.0
+        taken = self.inbox.take(message(seq), route, self.now)
+        if seq in self.came or seq < self.next_seq:
+            assert taken is Taken.REPEATED
+        else:
+            assert taken is (Taken.SHOW if seq == self.next_seq else Taken.AHEAD)
+            self.came[seq] = self.now
+            if taken is Taken.SHOW:
+                self.shown.append(seq)
+        self.follow()
+
+    def follow(self) -> None:
+        self.shown += [one.seq for one, _ in self.inbox.following()]
+
+    def place_own(self, seq: int) -> None:
+        self.now += 1.0
+        self.inbox.place_own(seq, self.now)
+        if seq not in self.shown and seq not in self.own:
+            self.own.add(seq)
+            self.came[seq] = self.now
+        self.follow()
+
+    def fetch(self, top: int) -> None:
+        """All from the cursor to `top`, the latest first: in which order it is taken is no matter."""
+        for seq in range(top, self.inbox.cursor, -1):
+            if seq not in self.hidden:
+                self.take(seq, Route.SYNC)
+        self.inbox.complete_to(top)
+        self.complete = max(self.complete, top)
+        self.follow()
+
+    @property
+    def next_seq(self) -> int:
+        """By the plain model."""
+        seq = 1
+        while seq in self.came or seq <= self.complete:
+            seq += 1
+        return seq
+
+    def check(self) -> None:
+        assert self.inbox.next_seq == self.next_seq
+        assert self.inbox.cursor == self.next_seq - 1
+        # all that came and has nothing missing before it, in order, each once
+        assert self.shown == [seq for seq in sorted(self.came) if seq < self.next_seq and seq not in self.own]
+        held = [seq for seq in sorted(self.came) if seq >= self.next_seq]
+        assert self.inbox.held_since == (self.came[held[0]] if held else None)
+        assert self.inbox.gap(99) == (self.next_seq, held[0] - 1 if held else 99)
+
+
+seqs = st.integers(1, TOP)
+arrivals = st.lists(st.tuples(st.sampled_from(("take", "own", "fetch")), seqs), max_size=40)
+
+
+@given(arrivals, st.frozensets(seqs, max_size=4), st.frozensets(seqs, max_size=3))
+def test_every_message_is_shown_once_and_in_order_whatever_arrives(actions, own, hidden):
+    """`own` are this device's: it is told their seqs, and they come from the server by a page only."""
+    own -= hidden
+    screen = Screen(hidden)
+    for action, seq in actions:
+        if action == "fetch":
+            for mine in own:  # a device knows the answers to its own sends before it has fetched past them
+                if mine <= seq and mine not in screen.own:
+                    screen.place_own(mine)
+            screen.fetch(seq)
+        elif seq in own:
+            screen.place_own(seq)
+        elif action == "take" and seq not in hidden:
+            screen.take(seq)
+        screen.check()
+    for mine in own - screen.own:
+        screen.place_own(mine)
+    screen.fetch(TOP)
+    screen.check()
+    assert set(screen.shown) | screen.own == set(range(1, TOP + 1)) - hidden
+    assert screen.inbox.cursor == TOP
+    assert screen.inbox.held_since is None
+
+
+@given(st.permutations(range(1, TOP + 1)), st.lists(seqs))
+def test_without_gaps_in_the_end_all_is_shown(order, again):
+    screen = Screen()
+    for seq in (*order, *again):
+        screen.take(seq)
+    assert screen.shown == list(range(1, TOP + 1))
+
+
+def test_what_waits_behind_an_own_message_follows_it():
+    screen = Screen()
+    screen.take(1)
+    screen.take(3)
+    screen.place_own(2)
+    assert screen.shown == [1, 3]
+    assert screen.inbox.next_seq == 4
+
+
+def test_a_held_back_copy_of_an_own_message_is_not_shown():
+    inbox = Inbox()
+    inbox.take(message(2), Route.PUSH, 1.0)
+    inbox.place_own(2, 5.0)
+    assert inbox.held_since == 5.0  # what is before it is still missing
+    assert inbox.take(message(1), Route.PUSH, 6.0) is Taken.SHOW
+    assert list(inbox.following()) == []
+    assert inbox.next_seq == 3
+
+
+def test_an_own_message_that_comes_back_before_its_turn_is_a_repetition():
+    inbox = Inbox()
+    inbox.place_own(3, 1.0)
+    inbox.place_own(3, 2.0)
+    assert inbox.take(message(3), Route.PUSH, 3.0) is Taken.REPEATED
+    assert inbox.held_since == 1.0
+    assert inbox.gap(0) == (1, 2)
+
+
+def test_an_own_message_that_was_passed_already_is_no_news():
+    inbox = Inbox()
+    inbox.take(message(1), Route.PUSH, 0.0)
+    inbox.place_own(1, 0.0)
+    assert inbox.held_since is None
+
+
+def test_the_gap_ends_before_the_first_that_is_held_back():
+    inbox = Inbox()
+    assert inbox.gap(7) == (1, 7)
+    inbox.take(message(1), Route.PUSH, 0.0)
+    assert inbox.gap(7) == (2, 7)
+    inbox.take(message(9), Route.PUSH, 1.0)
+    assert inbox.gap(7) == inbox.gap(0) == (2, 8)
+    inbox.place_own(6, 2.0)
+    assert inbox.gap(7) == (2, 5)
+    assert inbox.held_since == 2.0
+    inbox.take(message(4), Route.PUSH, 3.0)
+    assert inbox.gap(7) == (2, 3)
+    assert inbox.held_since == 3.0
+
+
+def test_what_this_device_may_not_see_is_passed_and_what_it_holds_is_not():
+    """Nothing that came is dropped, not even where something before it will never come."""
+    screen = Screen()
+    screen.take(2)
+    screen.take(7)
+    screen.inbox.complete_to(5)
+    screen.follow()
+    assert screen.shown == [2]
+    assert screen.inbox.cursor == 5
+    screen.inbox.take(message(6), Route.PUSH, 0.0)
+    screen.follow()
+    assert screen.shown == [2, 7]
+    assert screen.inbox.cursor == 7
+
+
+def test_a_late_answer_to_an_old_sync_changes_nothing():
+    inbox = Inbox()
+    for top in (3, 2):
+        inbox.complete_to(top)
+    assert list(inbox.following()) == []
+    assert inbox.cursor == 3
+    inbox.complete_to(1)
+    assert list(inbox.following()) == []
+    assert inbox.cursor == 3
+
+
+def test_what_is_held_back_is_bounded():
+    inbox = Inbox()
+    for seq in range(2, _AHEAD + 10):
+        assert inbox.take(message(seq), Route.PUSH, 0.0) is Taken.AHEAD
+    inbox.take(message(1), Route.PUSH, 0.0)
+    assert len(list(inbox.following())) == _AHEAD
+    # those past the bound were not acknowledged either, and come again
+    assert inbox.take(message(_AHEAD + 2), Route.PUSH, 0.0) is Taken.SHOW
+
+
+def test_what_was_held_back_keeps_its_route():
+    inbox = Inbox()
+    inbox.take(message(2), Route.SYNC, 0.0)
+    inbox.take(message(1), Route.PUSH, 0.0)
+    assert [route for _, route in inbox.following()] == [Route.SYNC]
+
+
+def test_what_is_fetched_for_the_gap_finds_a_place_however_much_is_held_back():
+    """It comes from the gap's end backwards, where it is too large for one page."""
+    inbox = Inbox()
+    for seq in range(11, 11 + _AHEAD):
+        inbox.take(message(seq), Route.PUSH, 1.0)
+    assert inbox.gap(0) == (1, 10)
+    for seq in (10, 9):
+        assert inbox.take(message(seq), Route.SYNC, 2.0) is Taken.AHEAD
+        assert inbox.gap(0) == (1, seq - 1)
+    for seq in range(1, 9):
+        inbox.take(message(seq), Route.SYNC, 3.0)
+    assert [one.seq for one, _ in inbox.following()] == list(range(9, 9 + _AHEAD))
+    last = 8 + _AHEAD  # those that gave way come again, as nobody has acknowledged them
+    assert inbox.cursor == last
+    assert inbox.take(message(last + 1), Route.PUSH, 4.0) is Taken.SHOW

@@ -1,0 +1,521 @@
+"""The rules of groups: a table of who may what, and a storm of changes against a model that knows less."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+from core.builders import TEAM
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from imsim.core.model import Code
+from imsim.core.router.rules import groups
+from imsim.core.router.rules.decision import Change, Note, RuleViolation
+from imsim.core.router.rules.groups import Group, Limits, decide, is_silenced
+
+OK = "ok"
+DAY = 86_400_000
+LIMITS = Limits(size=100, request_lifetime=7 * DAY)
+
+OWNER, ADMIN, MEMBER, OUTSIDER, FORMER, INVITED, APPLICANT, OTHER = (
+    *("olga", "adam", "mary", "otto", "fred", "ivan", "anna", "mike"),
+)
+ROLES = (OWNER, ADMIN, MEMBER, OUTSIDER, FORMER, INVITED, APPLICANT)
+
+
+class Team:
+    """A group as the writer has it: what is decided happens."""
+
+    def __init__(self, limits=LIMITS):
+        self.state, self.members, self.seq, self.now, self.limits = None, (), 0, 0, limits
+        self.decision = None
+
+    def do(self, event, operator, *targets, **data):
+        self.decision = decide(
+            self.state,
+            self.members,
+            Change(TEAM, self.seq + 1, self.now, event, operator, targets, data),
+            self.limits,
+        )
+        self.seq += 1
+        if self.decision.state is not None:
+            self.state = self.decision.state
+        left = self.decision.left
+        self.members = tuple(user for user in (*self.members, *self.decision.joined) if user not in left)
+        return self.decision
+
+    def try_(self, event, operator, *targets, **data):
+        """OK, or the code with which it is refused; nothing changes by that."""
+        before = (self.state, self.members)
+        try:
+            self.do(event, operator, *targets, **data)
+        except RuleViolation as refused:
+            code = refused.code
+        else:
+            return OK
+        assert (self.state, self.members) == before
+        return code
+
+    @property
+    def group(self):
+        return Group.of(self.state, self.members)
+
+    def told(self):
+        """(user, type, state) of the notes of the latest change."""
+        return [(note.user, note.type, note.data.get("state", "")) for note in self.decision.notes]
+
+
+def team(join="invite", consent=False):
+    """With somebody in every role, and an invitation and an application that wait for their answer."""
+    one = Team()
+    one.do("create", OWNER, ADMIN, MEMBER, OTHER, FORMER, join="approval", title="T")
+    one.do("configure", OWNER, consent=True)
+    one.do("role", OWNER, ADMIN, role="admin")
+    one.do("leave", FORMER)
+    one.do("invite", OWNER, INVITED)
+    one.do("apply", APPLICANT)
+    one.do("configure", OWNER, join=join, consent=consent)
+    return one
+
+
+NO, OUT, CONFLICT = Code.FORBIDDEN, Code.NOT_MEMBER, Code.CONFLICT
+ADMINS = (OK, OK, NO, OUT, OUT, OUT, OUT)
+ONLY_OWNER = (OK, NO, NO, OUT, OUT, OUT, OUT)
+NOTHING_TO_ANSWER = (CONFLICT,) * 5
+
+#: (event, targets, data) and what becomes of it, by role; where the way to join matters, by that.
+TABLE = [
+    (("create", (OTHER,), {}), (CONFLICT,) * 7),
+    (("configure", (), {"title": "new"}), ADMINS),
+    (("configure", (), {"join": "open", "consent": True}), ADMINS),
+    (("configure", (), {}), (Code.BAD_REQUEST, Code.BAD_REQUEST, NO, OUT, OUT, OUT, OUT)),
+    (
+        ("invite", ("zoe",), {}),
+        {"invite": ADMINS, "approval": (OK, OK, OK, *(OUT,) * 4), "open": (OK,) * 3 + (OUT,) * 4},
+    ),
+    (
+        ("join", (), {}),
+        {"invite": (NO,) * 7, "approval": (NO,) * 7, "open": (CONFLICT,) * 3 + (OK,) * 4},
+    ),
+    (
+        ("apply", (), {}),
+        {
+            "invite": (CONFLICT,) * 3 + (NO,) * 4,
+            "approval": (*(CONFLICT,) * 3, OK, OK, CONFLICT, OK),  # who is invited need only accept
+            "open": (CONFLICT,) * 7,
+        },
+    ),
+    (("accept", (APPLICANT,), {}), ADMINS),
+    (("reject", (APPLICANT,), {}), ADMINS),
+    (("accept", (INVITED,), {}), (CONFLICT, CONFLICT, NO, OUT, OUT, OUT, OUT)),
+    (("reject", (OUTSIDER,), {}), (CONFLICT, CONFLICT, NO, OUT, OUT, OUT, OUT)),
+    (("accept", (APPLICANT, INVITED), {}), (Code.BAD_REQUEST, Code.BAD_REQUEST, NO, OUT, OUT, OUT, OUT)),
+    (("accept", (), {}), (*NOTHING_TO_ANSWER, OK, CONFLICT)),
+    (("reject", (), {}), (*NOTHING_TO_ANSWER, OK, CONFLICT)),
+    (("leave", (), {}), (NO, OK, OK, OUT, OUT, OUT, OUT)),
+    (("kick", (OTHER,), {}), ADMINS),
+    (("kick", (OTHER, OUTSIDER), {}), ADMINS),
+    (("kick", (ADMIN,), {}), ONLY_OWNER),
+    (("kick", (OTHER, ADMIN), {}), ONLY_OWNER),
+    (("kick", (OWNER,), {}), (NO, NO, NO, OUT, OUT, OUT, OUT)),
+    (("kick", (OUTSIDER,), {}), (CONFLICT, CONFLICT, NO, OUT, OUT, OUT, OUT)),
+    (("kick", (), {}), (Code.BAD_REQUEST, Code.BAD_REQUEST, NO, OUT, OUT, OUT, OUT)),
+    (("dismiss", (), {}), ONLY_OWNER),
+    (("transfer", (OTHER,), {}), ONLY_OWNER),
+    (("transfer", (ADMIN,), {}), ONLY_OWNER),
+    (("transfer", (OWNER,), {}), (CONFLICT, NO, NO, OUT, OUT, OUT, OUT)),
+    (("transfer", (OUTSIDER,), {}), (CONFLICT, NO, NO, OUT, OUT, OUT, OUT)),
+    (("transfer", (OTHER, ADMIN), {}), (Code.BAD_REQUEST, NO, NO, OUT, OUT, OUT, OUT)),
+    (("transfer", (), {}), (Code.BAD_REQUEST, NO, NO, OUT, OUT, OUT, OUT)),
+    (("role", (OTHER,), {"role": "admin"}), ONLY_OWNER),
+    (("role", (ADMIN,), {"role": "member"}), ONLY_OWNER),
+    (("role", (OWNER,), {"role": "admin"}), (CONFLICT, NO, NO, OUT, OUT, OUT, OUT)),
+    (("role", (OTHER,), {"role": "owner"}), (Code.BAD_REQUEST, NO, NO, OUT, OUT, OUT, OUT)),
+    (("mute", (), {}), ADMINS),
+    (("unmute", (), {}), ADMINS),
+    (("mute", (OTHER,), {}), ADMINS),
+    (("mute", (ADMIN,), {}), ONLY_OWNER),
+    (("mute", (OWNER,), {}), (NO, NO, NO, OUT, OUT, OUT, OUT)),
+    (("mute", (OUTSIDER,), {}), (CONFLICT, CONFLICT, NO, OUT, OUT, OUT, OUT)),
+    (("unmute", (ADMIN,), {}), ONLY_OWNER),
+    (("recall", (), {"seq": 1}), (Code.BAD_REQUEST,) * 7),
+    (("unheard_of", (), {}), (Code.BAD_REQUEST,) * 7),
+    (("kick", ("no:name",), {}), (Code.BAD_REQUEST,) * 7),
+]
+
+
+def test_no_event_is_missing_in_the_table():
+    assert {event for (event, *_), _ in TABLE} >= set(groups.EVENTS)
+
+
+@pytest.mark.parametrize("consent", [False, True])
+@pytest.mark.parametrize("join", ["open", "approval", "invite"])
+@pytest.mark.parametrize(("asked", "expected"), TABLE, ids=[f"{asked[0]}-{asked[1:]}" for asked, _ in TABLE])
+def test_who_may_what(asked, expected, join, consent):
+    event, targets, data = asked
+    row = expected[join] if isinstance(expected, dict) else expected
+    found = tuple(team(join, consent).try_(event, role, *targets, **data) for role in ROLES)
+    assert found == row
+
+
+@pytest.mark.parametrize(("event", "who"), list(product(groups.EVENTS, ROLES)))
+def test_where_there_is_no_group_only_one_thing_can_be_done(event, who):
+    dismissed = team()
+    dismissed.do("dismiss", OWNER)
+    for nothing in (Team(), dismissed):
+        assert nothing.try_(event, who, OTHER) == (OK if event == "create" else Code.NO_CONVERSATION)
+
+
+# --- what follows ---------------------------------------------------------------------------------------------------
+
+
+def test_a_group_begins_with_its_maker_as_the_owner_and_everybody_once():
+    one = Team()
+    one.do("create", "bob", "carol", "bob", "carol", title="T", join="open")
+    assert one.decision.joined == ("bob", "carol")
+    assert one.told() == []
+    assert one.group == Group(owner="bob", title="T", join="open")
+
+
+def test_a_group_founded_with_its_members_belongs_to_the_first():
+    assert Group.of(None, ("carol", "bob")).owner == "carol"
+    founded = Team()
+    founded.members = ("carol", "bob")
+    assert founded.try_("configure", "carol", title="x") == OK
+    assert founded.try_("configure", "bob", title="x") == NO
+
+
+def test_a_group_that_is_made_again_starts_anew():
+    one = team("open", consent=True)
+    one.do("mute", OWNER)
+    one.do("dismiss", OWNER)
+    one.do("create", "zoe")
+    assert one.group == Group(owner="zoe")
+    assert one.members == ("zoe",)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"title": 7}, {"title": "x" * 257}, {"title": None}, {"join": "never"}, {"join": ["open"]}, {"consent": 1}]
+)
+def test_settings_that_cannot_be(bad):
+    assert team().try_("configure", OWNER, **bad) == Code.BAD_REQUEST
+    assert Team().try_("create", OWNER, **bad) == Code.BAD_REQUEST
+    good = team()
+    good.do("configure", OWNER, title="x" * 256)
+    assert (good.group.title, good.group.join, good.group.consent) == ("x" * 256, "invite", False)
+
+
+def test_who_is_invited_is_in_at_once_unless_consent_is_asked():
+    one = team()
+    one.do("invite", ADMIN, "zoe", MEMBER, "zoe", "yuri")
+    assert one.decision.joined == ("zoe", "yuri")
+    assert one.told() == [("zoe", "group_invite", ""), ("yuri", "group_invite", "")]
+    two = team(consent=True)
+    two.now = 5
+    two.do("invite", ADMIN, "zoe", MEMBER)
+    assert two.decision.joined == ()
+    (note,) = two.decision.notes
+    assert note == Note("zoe", "group_invite", {"title": "T", "state": "init", "expires": 5 + 7 * DAY})
+    two.do("accept", "zoe")
+    assert two.decision.joined == ("zoe",)
+    assert two.told() == [("zoe", "settle", "passed"), (ADMIN, "group_accepted", "")]
+    assert two.decision.notes[0].settles == f"{TEAM}:{two.seq - 1}"
+
+
+def test_an_invitation_answers_an_application_and_replaces_an_invitation():
+    one = team()
+    one.do("invite", ADMIN, APPLICANT, INVITED)
+    assert one.told() == [
+        *((OWNER, "settle", "passed"), (ADMIN, "settle", "passed"), (INVITED, "settle", "passed")),
+        *((APPLICANT, "group_invite", ""), (INVITED, "group_invite", "")),
+    ]
+    two = team(consent=True)
+    two.do("invite", ADMIN, INVITED)
+    assert two.told() == [(INVITED, "settle", "expired"), (INVITED, "group_invite", "init")]
+    two.do("reject", INVITED)
+    assert two.told() == [(INVITED, "settle", "rejected"), (ADMIN, "group_rejected", "")]
+
+
+def test_who_joins_has_an_answer_to_the_application():
+    """The group was opened meanwhile: nobody is to be asked any more."""
+    one = team("open")
+    one.do("join", APPLICANT)
+    assert one.decision.joined == (APPLICANT,)
+    assert one.told() == [(OWNER, "settle", "passed"), (ADMIN, "settle", "passed")]
+    assert one.group.pending.keys() == {INVITED}
+    one.do("join", OUTSIDER)
+    assert one.told() == []
+
+
+def test_an_application_goes_to_those_who_may_answer_and_is_settled_for_them():
+    one = team("approval")
+    one.now = 9
+    one.do("apply", OUTSIDER)
+    assert one.told() == [(OWNER, "group_apply", "init"), (ADMIN, "group_apply", "init")]
+    assert {note.data["expires"] for note in one.decision.notes} == {9 + 7 * DAY}
+    applied = f"{TEAM}:{one.seq}"
+    one.do("role", OWNER, ADMIN, role="member")
+    one.do("accept", OWNER, OUTSIDER)
+    assert one.decision.joined == (OUTSIDER,)
+    assert [(note.user, note.type, note.settles) for note in one.decision.notes] == [
+        *((user, "settle", applied) for user in (OWNER, ADMIN)),
+        (OUTSIDER, "group_accepted", ""),
+    ]
+    assert one.try_("accept", OWNER, OUTSIDER) == CONFLICT
+
+
+def test_a_rejected_applicant_is_told_and_stays_out():
+    one = team("approval")
+    one.do("reject", ADMIN, APPLICANT)
+    assert one.decision.joined == ()
+    assert one.told() == [
+        *((user, "settle", "rejected") for user in (OWNER, ADMIN)),
+        (APPLICANT, "group_rejected", ""),
+    ]
+
+
+@pytest.mark.parametrize("event", ["accept", "reject"])
+@pytest.mark.parametrize(("late", "expected"), [(-1, OK), (0, Code.EXPIRED), (1, Code.EXPIRED)])
+def test_an_answer_must_come_in_time(event, late, expected):
+    for operator, targets in ((OWNER, (APPLICANT,)), (INVITED, ())):
+        one = team("approval")
+        one.now = 7 * DAY + late
+        assert one.try_(event, operator, *targets) == expected
+
+
+def test_who_applies_again_is_asked_about_anew():
+    one = team("approval")
+    one.do("apply", APPLICANT)
+    assert one.told()[:2] == [(OWNER, "settle", "expired"), (ADMIN, "settle", "expired")]
+    assert len(one.decision.notes) == 4
+
+
+def test_the_kicked_are_told_and_lose_what_they_were():
+    one = team()
+    one.do("mute", OWNER, OTHER)
+    one.do("kick", OWNER, ADMIN, OTHER, OUTSIDER)
+    assert one.decision.left == (ADMIN, OTHER)
+    assert one.told() == [(ADMIN, "group_kicked", ""), (OTHER, "group_kicked", "")]
+    one.do("invite", OWNER, ADMIN, OTHER)
+    assert (one.group.admins, one.group.muted) == ([], [OTHER])  # or one would come back to speak
+    one.do("kick", OWNER, OTHER)
+    one.do("unmute", OWNER, OTHER)
+    assert one.group.muted == []
+
+
+def test_no_more_are_muted_by_name_than_members_may_be_coming_and_going():
+    one = Team(Limits(size=2, request_lifetime=10))
+    one.do("create", OWNER)
+    for user in (MEMBER, OTHER):
+        one.do("invite", OWNER, user)
+        one.do("mute", OWNER, user)
+        one.do("kick", OWNER, user)
+    one.do("invite", OWNER, ADMIN)
+    assert one.try_("mute", OWNER, ADMIN) == Code.TOO_LARGE
+
+
+def test_a_dismissal_ends_everything():
+    one = team()
+    one.do("dismiss", OWNER)
+    assert set(one.decision.left) == {OWNER, ADMIN, MEMBER, OTHER}
+    assert sorted(one.told()) == sorted(
+        [
+            *((user, "settle", "expired") for user in (OWNER, ADMIN, INVITED)),
+            *((user, "group_dismissed", "") for user in (ADMIN, MEMBER, OTHER)),
+        ]
+    )
+    assert one.members == ()
+    assert one.group.pending == {}
+
+
+def test_ownership_moves_and_leaves_a_member_behind():
+    one = team()
+    one.do("transfer", OWNER, ADMIN)
+    assert (one.group.owner, one.group.admins) == (ADMIN, [])
+    assert one.try_("kick", OWNER, OTHER) == NO
+    assert one.try_("leave", OWNER) == OK
+
+
+def test_a_role_given_twice_is_had_once():
+    one = team()
+    one.do("role", OWNER, ADMIN, OTHER, role="admin")
+    assert one.group.admins == [ADMIN, OTHER]
+    one.do("role", OWNER, ADMIN, MEMBER, role="member")
+    assert one.group.admins == [OTHER]
+
+
+def test_who_is_silenced():
+    one = team()
+    assert not is_silenced(None, MEMBER)
+    one.do("mute", ADMIN, MEMBER, MEMBER)
+    one.do("mute", ADMIN, MEMBER)
+    assert one.group.muted == [MEMBER]
+    assert [is_silenced(one.state, user) for user in ROLES[:3]] == [False, False, True]
+    assert not is_silenced(one.state, OTHER)
+    one.do("mute", ADMIN)
+    assert is_silenced(one.state, OTHER)
+    assert not is_silenced(one.state, OWNER)
+    one.do("unmute", ADMIN)
+    assert not is_silenced(one.state, OTHER)
+    assert is_silenced(one.state, MEMBER)
+    one.do("role", OWNER, MEMBER, role="admin")
+    assert not is_silenced(one.state, MEMBER)
+    one.do("unmute", OWNER, MEMBER)
+    assert one.group.muted == []
+
+
+def test_the_size_limit_is_for_joining_only():
+    one = Team(Limits(2, DAY))
+    assert one.try_("create", "a", "b", "c") == Code.TOO_LARGE
+    assert one.try_("create", "a", "b") == OK
+    assert one.try_("invite", "a", "c") == Code.TOO_LARGE
+    one.limits = Limits(1, DAY)  # as of today
+    assert one.try_("configure", "a", title="x") == OK
+    assert one.try_("mute", "a", "b") == OK
+    one.limits = Limits(0, DAY)
+    assert one.try_("kick", "a", "b") == OK
+
+
+def test_what_is_refused_or_decided_leaves_the_state_before_as_it_was():
+    one = team("approval")
+    for event, operator, targets, data in (
+        ("role", OWNER, (MEMBER,), {"role": "admin"}),
+        ("accept", OWNER, (APPLICANT,), {}),
+        ("mute", OWNER, (OTHER,), {}),
+        ("dismiss", OWNER, (), {}),
+    ):
+        before = Group.of(one.state, one.members).to_dict()
+        state = one.state
+        one.do(event, operator, *targets, **data)
+        assert state == before
+        assert one.state is not state
+
+
+# --- a storm --------------------------------------------------------------------------------------------------------
+
+USERS = [f"u{number}" for number in range(6)]
+some = st.lists(st.sampled_from(USERS), max_size=3)
+
+
+def test_who_is_named_when_it_is_made_is_asked_where_the_group_asks_consent():
+    one = Team()
+    one.do("create", OWNER, MEMBER, OTHER, OWNER, consent=True)
+    assert one.members == (OWNER,)
+    assert one.told() == [(MEMBER, "group_invite", "init"), (OTHER, "group_invite", "init")]
+    one.do("accept", MEMBER)
+    assert one.members == (OWNER, MEMBER)
+
+
+def test_old_requests_go_where_new_ones_come_and_there_are_no_more_than_members_may_be():
+    one = Team(Limits(size=3, request_lifetime=10))
+    one.do("create", OWNER, join="approval")
+    for user in (MEMBER, OTHER):
+        one.do("apply", user)
+    assert one.try_("apply", APPLICANT) == Code.TOO_LARGE
+    one.now = 10
+    one.do("apply", APPLICANT)
+    assert one.told() == [(OWNER, "settle", "expired"), (OWNER, "settle", "expired"), (OWNER, "group_apply", "init")]
+    assert list(one.group.pending) == [APPLICANT]
+
+
+class GroupStorm(RuleBasedStateMachine):
+    """Whatever is tried by whomever. The model has members, an owner and admins, and who is asked; no rules of its own
+    but those that it checks on what was decided."""
+
+    @initialize(join=st.sampled_from(("open", "approval", "invite")), consent=st.booleans())
+    def make(self, join, consent):
+        self.team = Team(Limits(4, 10))
+        self.team.do("create", USERS[0], USERS[1], join=join, consent=consent)
+        self.asked = {}  # id of a system message -> who has it, and without an answer
+        self.follow_notes()
+
+    @rule(
+        event=st.sampled_from(groups.EVENTS),
+        operator=st.sampled_from(USERS),
+        users=some,
+        data=st.sampled_from(({}, {"role": "admin"}, {"role": "member"}, {"join": "open"}, {"join": "approval"})),
+        consent=st.none() | st.booleans(),
+    )
+    def try_(self, event, operator, users, data, consent):
+        before, members = self.team.group, set(self.team.members)
+        data = data if consent is None else {**data, "consent": consent}
+        if self.team.try_(event, operator, *users, **data) != OK:
+            return
+        joined, left, after = set(self.team.decision.joined), set(self.team.decision.left), self.team.group
+        assert not joined & members
+        assert left <= members
+        assert set(self.team.members) == (members | joined) - left
+        assert len(self.team.decision.joined) == len(joined)
+        rank = before.rank(operator) if operator in members else -1
+        if event != "create":
+            assert all(before.rank(user) < rank or (user == operator and event == "leave") for user in left) or (
+                event == "dismiss" and rank == 2
+            )
+            assert rank == 2 or (after.owner, set(after.admins)) == (before.owner, set(before.admins) - left)
+            assert rank >= 1 or (after.title, after.join, after.muted_all) == (
+                before.title,
+                before.join,
+                before.muted_all,
+            )
+            assert joined <= {*users, operator}
+            for user in joined:  # nobody who did not want to, or was not wanted
+                if user == operator:
+                    was_asked = user in before.pending and before.pending[user]["kind"] == "invite"
+                    assert before.join == "open" or was_asked
+                else:
+                    request = before.pending.get(user, {"kind": "", "expires": 0})
+                    applied = request["kind"] == "apply" and self.team.now < request["expires"]
+                    assert rank >= 1 or before.join != "invite"
+                    assert not before.consent or (applied and event in ("accept", "invite"))
+            named = set(users) & {"mute": members, "unmute": {*before.muted}}.get(event, set())
+            assert all(before.rank(user) < rank for user in named)
+            assert set(after.muted) == ({*before.muted} | named if event == "mute" else {*before.muted} - named)
+        else:
+            assert not after.muted
+        self.follow_notes()
+
+    def follow_notes(self):
+        """Who is asked something is told of its end once, when nobody can answer it any more."""
+        change = f"{TEAM}:{self.team.seq}"
+        keys = [(note.user, note.settles or change) for note in self.team.decision.notes]
+        assert len(keys) == len(set(keys))
+        for note in self.team.decision.notes:
+            if note.settles:
+                self.asked[note.settles].remove(note.user)
+                assert note.data["state"] in ("passed", "rejected", "expired")
+            elif note.data.get("state") == "init":
+                self.asked.setdefault(change, set()).add(note.user)
+
+    @rule(time=st.integers(0, 6))
+    def wait(self, time):
+        self.team.now += time
+
+    @invariant()
+    def it_is_a_group(self):
+        group, members = self.team.group, self.team.members
+        assert len(members) == len(set(members)) <= 4
+        if members:
+            assert group.owner in members
+        assert set(group.admins) <= set(members) - {group.owner} or not members
+        assert len(group.admins) == len(set(group.admins))
+        assert len(group.muted) == len(set(group.muted)) <= 4  # those who have left included
+        assert not set(group.pending) & set(members)
+
+    @invariant()
+    def what_is_asked_can_be_answered_and_nothing_else(self):
+        open_ = {}
+        for pending in self.team.group.pending.values():
+            open_.setdefault(f"{TEAM}:{pending['seq']}", set()).update(pending["noted"])
+        assert {id: users for id, users in self.asked.items() if users} == open_
+
+    def teardown(self):
+        if hasattr(self, "team") and self.team.members:
+            self.team.do("dismiss", self.team.group.owner)
+            self.follow_notes()
+            assert not any(self.asked.values())
+
+
+GroupStorm.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestGroupStorm = GroupStorm.TestCase

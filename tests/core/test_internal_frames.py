@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from typing import get_args
+
+from core.builders import send, session
+
+from imsim.core import frames, internal_frames
+
+CARRIERS = (internal_frames.Up, internal_frames.Down)
+FRAMES = (*get_args(internal_frames.ToUsers), *get_args(internal_frames.ToGateway))
+
+
+def test_no_frame_is_called_as_another_or_as_one_of_the_protocol():
+    """An op alone says what a service time is charged for."""
+    ops = [frame.op for frame in FRAMES if frame not in CARRIERS]
+    assert len(ops) == len(set(ops))
+    assert not frames.GATEWAY_OPS & set(ops)
+
+
+def test_what_goes_up_or_down_is_charged_as_what_it_carries():
+    assert internal_frames.Up(session(), send("1"), "c").op == "send"
+    assert internal_frames.Up(session(), frames.Read("c", 1), "").op == "read"
+    assert internal_frames.Down((), frames.Pong()).op == "pong"
+
+
+def test_service_times_can_be_charged_for_every_frame_that_reaches_a_router():
+    asked = {frame.op for frame in get_args(frames.Asked)}
+    others = {"send", "sync", "delivered", "typing", "attach", "detach", "deliver", "opened", "peer_moved", "hint"}
+    assert asked | others == internal_frames.ROUTER_OPS
+
+
+def test_frames_cannot_grow_attributes():
+    """As those of the protocol."""
+    for frame in FRAMES:
+        assert "__dict__" not in dir(frame)

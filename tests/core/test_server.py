@@ -1,0 +1,162 @@
+"""A whole server in one process: none of its machines is ever re-entered, and each answer finds its machine."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+from core.builders import AB, change, send
+
+from imsim.core import frames
+from imsim.core.gateway.gateway import Gateway
+from imsim.core.model import Code
+from imsim.core.policies import Policies
+from imsim.core.router.chatrooms import Chatrooms
+from imsim.core.router.conversations import Conversations
+from imsim.core.router.users import Users
+from imsim.core.server import Node
+from imsim.core.storage.memory import MemoryStorage
+from imsim.testing import RecordingPort
+
+ENTRANCES = {
+    Gateway: ("connected", "disconnected", "receive", "receive_from_router", "authenticated", "refuse", "shut_down"),
+    Conversations: ("receive", "stored"),
+    Chatrooms: ("receive",),
+    Users: ("receive", "stored"),
+}
+
+
+@pytest.fixture
+def guarded(monkeypatch):
+    """Fails when a machine, or another through it, is entered while one is at work; returns the machines entered."""
+    inside, entered = [], set()
+
+    def guard(method):
+        @functools.wraps(method)
+        def call(self, *arguments):
+            assert not inside, f"{method.__qualname__} within {inside[-1]}"
+            inside.append(method.__qualname__)
+            entered.add(type(self))
+            try:
+                return method(self, *arguments)
+            finally:
+                inside.pop()
+
+        return call
+
+    for machine, names in ENTRANCES.items():
+        for name in (*names, *(["handle_timer"] if hasattr(machine, "handle_timer") else [])):
+            monkeypatch.setattr(machine, name, guard(getattr(machine, name)))
+    return entered
+
+
+class Server:
+    """A node whose storage answers when told."""
+
+    def __init__(self, **policies):
+        self.port = RecordingPort()
+        self.node = Node(self.port, Policies(**policies), epoch=1_000.0)
+        self.storage = MemoryStorage()
+        self.sent = []
+        self.closed = []
+
+    def run(self):
+        """Answer everything, oldest first, until nothing is asked."""
+        while calls := self.port.take():
+            for method, arguments in calls:
+                if method == "store":
+                    self.node.stored(arguments[0], self.storage.execute(arguments[0]), 0.0)
+                elif method == "authenticate":
+                    self.node.authenticated(arguments[0], arguments[1], None, 0.0)
+                elif method == "send":
+                    self.sent.append(arguments)
+                elif method == "close":
+                    self.closed.append(arguments[0])
+
+    def login(self, connection, user, device="d0"):
+        self.node.connected(connection, 0.0)
+        self.receive(connection, frames.Login(user, device))
+
+    def receive(self, connection, frame):
+        self.node.receive(connection, frame, 0.0)
+        self.run()
+
+    def ops(self, connection):
+        found = [frame.op for to, frame in self.sent if to == connection]
+        self.sent = [one for one in self.sent if one[0] != connection]
+        return found
+
+
+def test_no_machine_is_ever_re_entered(guarded):
+    server = Server()
+    server.login(1, "alice")
+    server.login(2, "bob")
+    server.receive(1, frames.Sync({}))
+    server.receive(1, change("1", "create", "bob"))
+    server.receive(1, frames.Enter("lounge"))
+    server.receive(1, frames.Send("1", "chatroom", "lounge", "hello"))
+    server.receive(1, send("1"))
+    server.receive(2, frames.Read(AB, 1))
+    server.receive(2, frames.SetConversation(AB, pinned=True))
+    server.receive(2, frames.ReadCount(AB, 1))
+    server.login(3, "alice")  # replaces the first
+    server.node.handle_timer(5.0)
+    server.node.refuse(2, Code.BAD_FRAME, "not JSON", 5.0)
+    server.node.disconnected(2, 5.0)
+    server.node.shut_down(6.0)
+    server.run()
+    assert guarded == {Gateway, Conversations, Chatrooms, Users}
+    assert server.closed == [1, 2, 3]
+
+
+def test_a_message_goes_all_the_way():
+    server = Server()
+    server.login(1, "alice")
+    server.login(2, "bob")
+    server.receive(1, send("1", "hello"))
+    assert server.ops(1) == ["logged_in", "stored"]
+    assert server.ops(2) == ["logged_in", "push"]
+
+
+def test_reading_goes_all_the_way():
+    server = Server()
+    server.login(1, "alice")
+    server.login(2, "bob")
+    server.receive(1, send("1"))
+    server.sent.clear()
+    server.receive(2, frames.Read(AB, 1))
+    assert server.ops(1) == ["placed"]
+    assert server.ops(2) == ["placed", "done"]
+
+
+def test_a_new_login_of_a_device_ends_the_old_one():
+    server = Server()
+    server.login(1, "alice")
+    server.login(2, "alice")
+    assert server.ops(1) == ["logged_in", "refused"]
+    assert server.ops(2) == ["logged_in"]
+    assert server.closed == [1]
+
+
+def test_the_next_deadline_is_the_earliest_of_all_machines():
+    server = Server()
+    assert server.node.next_deadline() is None
+    server.node.connected(1, 0.0)
+    assert server.node.next_deadline() == 10.0  # the login's
+    server.receive(1, frames.Login("alice", "d0"))
+    assert server.node.next_deadline() == 75.0  # the heartbeat's
+    server.node.receive(1, send("1"), 0.0)
+    assert server.node.next_deadline() == 10.0  # the storage's
+
+
+def test_a_node_whose_users_storage_is_silent_refuses_the_login():
+    server = Server(login_timeout=20.0, storage_timeout=10.0)
+    server.node.connected(1, 0.0)
+    server.node.receive(1, frames.Login("alice", "d0"), 0.0)
+    server.port.take()
+    server.node.authenticated(1, "alice", None, 0.0)
+    server.port.take()
+    server.node.handle_timer(10.0)
+    server.run()
+    assert [frame.code for _, frame in server.sent] == [Code.UNAVAILABLE]
+    assert server.closed == [1]
