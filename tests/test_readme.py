@@ -57,7 +57,7 @@ def test_all_commands_are_tried():
     assert {line.split()[1] for line in COMMANDS if line.startswith("imsim ")} >= set(RUN)
 
 
-RUN = ("simulate", "compare", "sweep", "capacity", "load", "chaos")
+RUN = ("simulate", "compare", "sweep", "capacity", "load", "faultsearch")
 MANY = ("--replications", "--vary", "--budget", "--seeds")
 SHORTER = {"--duration 10": "--duration 2", "--seeds 60": "--seeds 9"}
 

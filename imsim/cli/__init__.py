@@ -34,7 +34,7 @@ from imsim.core.exceptions import ImsimError, UsageError
 
 if TYPE_CHECKING:
     from imsim.analysis import Run
-    from imsim.sim.chaos import Outcome
+    from imsim.faultsearch import Outcome
 
 _FAILURE, _USAGE, _INTERRUPTED, _TERMINATED = 1, 2, 130, 143
 
@@ -293,7 +293,7 @@ def load(
 @SET
 @JSON
 @click.pass_context
-def chaos(
+def faultsearch(
     context: click.Context,
     scenario: str | None,
     seeds: int,
@@ -313,18 +313,18 @@ def chaos(
 
     Fails (1) if an invariant broke, or if a fault never befell anything although it had every chance to.
     """
-    from imsim.sim import chaos as search
+    from imsim import faultsearch as search
 
     _refuse_together(context, "replay", ("file", "seeds", "first", "jobs"))
     _refuse_together(context, "file", ("scenario", "overrides", "save", "seeds", "first", "jobs"))
     if save and replay is None:
-        raise UsageError("chaos: --save writes the case of --replay SEED; give one")
+        raise UsageError("faultsearch: --save writes the case of --replay SEED; give one")
     if overrides and not scenario:
-        raise UsageError("chaos: --set changes a field of a scenario; name one")
+        raise UsageError("faultsearch: --set changes a field of a scenario; name one")
     chosen = load_scenario(scenario, overrides, None) if scenario else None
-    again = shlex.join(["imsim", "chaos", *([scenario] if scenario else []), *(f"--set={o}" for o in overrides)])
+    again = shlex.join(["imsim", "faultsearch", *([scenario] if scenario else []), *(f"--set={o}" for o in overrides)])
     if file is not None:
-        _tell_case(search.run(search.load(file)), shlex.join(["imsim", "chaos", "--case", file]), as_json)
+        _tell_case(search.run(search.load(file)), shlex.join(["imsim", "faultsearch", "--case", file]), as_json)
     if replay is not None:
         _tell_case(search.replay(replay, chosen), f"{again} --replay {replay}", as_json, save)
     from imsim.api.progress import Progress
@@ -355,12 +355,12 @@ def _refuse_together(context: click.Context, one: str, others: tuple[str, ...]) 
     ]
     if one in given and len(given) > 1:
         words = [str(options[name].get_error_hint(context)).strip("'[]") for name in given]
-        raise UsageError(f"chaos: {words[0]} runs one case; leave out {', '.join(words[1:])}")
+        raise UsageError(f"faultsearch: {words[0]} runs one case; leave out {', '.join(words[1:])}")
 
 
 def _tell_case(outcome: Outcome, command: str, as_json: bool, save: str | None = None) -> NoReturn:
     """One run, from its first entry to what it broke."""
-    from imsim.sim import chaos as search
+    from imsim import faultsearch as search
 
     failure = search.explain(outcome, command) if outcome.violations else None
     if save is not None:

@@ -1,0 +1,91 @@
+"""What a seed stands for: a small world, what its users do, what goes wrong. All of it data, made before the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from imsim.core.policies import Policies
+from imsim.faultsearch.faults import Fault
+
+PROBE = "probe"  # the device, and its kind, with which each user looks in the end
+EARLIEST = 0.2  # seconds: by then every device has been switched on
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Something that a user does with a device. `action` is one of `app`'s, or "leave" (stop the client) or "come"
+    (start it); `arguments` are what that takes (see `written.ARGUMENTS`)."""
+
+    time: float
+    device: str
+    action: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def user(self) -> str:
+        return self.device.split("/")[0]
+
+    def __str__(self) -> str:
+        arguments = " ".join(f"{name}={value}" for name, value in self.arguments.items() if value != "")
+        return f"{self.time:9.3f} {self.device:<10} {self.action} {arguments}".rstrip()
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "arguments": dict(self.arguments)}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """All that a run follows from. `kinds`: of the devices, in their order. Latencies: seconds, one way. `wall_skew`:
+    so many seconds may lie between the wall clocks of two nodes, or of two lives of one."""
+
+    seed: int
+    users: tuple[str, ...]
+    devices: tuple[str, ...]  # "alice/d0"
+    kinds: tuple[str, ...]
+    gateways: int
+    routers: int
+    policies: Policies
+    client_latency: float
+    backend_latency: float
+    storage_latency: float
+    duration: float
+    steps: tuple[Step, ...]
+    faults: tuple[Fault, ...]
+    wall_skew: float = 0.0
+
+    def kind(self, device: str) -> str:
+        """Of "alice/d0", or of a device with which somebody looks in the end."""
+        return self.kinds[self.devices.index(device)] if device in self.devices else PROBE
+
+    def slot(self, device: str) -> tuple[str, str]:
+        """Of the devices of one slot, only the one that logged in last may be logged in."""
+        return slot(self.policies, device, self.kind(device))
+
+    def with_(self, *, steps: tuple[Step, ...] | None = None, faults: tuple[Fault, ...] | None = None) -> Case:
+        return replace(
+            self,
+            steps=self.steps if steps is None else steps,
+            faults=self.faults if faults is None else faults,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        fields = asdict(replace(self, steps=(), faults=()))
+        return {**fields, "steps": [s.to_json() for s in self.steps], "faults": [f.to_json() for f in self.faults]}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Case:
+        """What `to_json` gave, as it was; or what was written by hand, where more may be left out (see `written`).
+
+        Raises: UsageError where something is missing, unknown or out of range.
+        """
+        from imsim.faultsearch.case_file import read
+
+        return read(fields)
+
+
+def slot(policies: Policies, device: str, kind: str) -> tuple[str, str]:
+    """See `Case.slot`."""
+    user, name = device.split("/")
+    return user, {"all": name, "one_per_kind": kind, "single": ""}[policies.sessions]

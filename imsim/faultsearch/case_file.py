@@ -1,0 +1,301 @@
+"""A case as it is written, by a program or by hand: what may be left out, and what must be right about it.
+
+What is wrong is told before anything runs: a step that asks for what no device has would look like a broken core.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from os import PathLike
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, create_model
+
+from imsim.core.attachments import check_attachment
+from imsim.core.exceptions import BadAttachment, UsageError
+from imsim.core.model import LONGEST_ID_CLIENT, Scene, check_name
+from imsim.core.policies import Policies
+from imsim.faultsearch.case import PROBE, Case, Step
+from imsim.faultsearch.faults import KINDS, Fault
+from imsim.faultsearch.random import Dice
+from imsim.scenario import Draws, Stream
+from imsim.scenario.errors import explain, suggestion
+from imsim.scenario.sections import Limits, Section
+from imsim.scenario.sections import Policies as PoliciesSection
+
+#: Seconds after the end of a case, up to which what began before it may go on.
+_LEEWAY = 10.0
+
+_Required: Any = Field(default=...)
+_TEXT = (str, _Required)
+_NAMES: Any = (list[str], [])
+_SCENE = (Literal["p2p", "group", "system", "chatroom"], _Required)
+_ID = (str, Field(min_length=1, max_length=LONGEST_ID_CLIENT))
+_WHERE = {"scene": _SCENE, "to": _TEXT, "id": _ID}
+_CONVERSATION = {"conversation": _TEXT}
+_YES = (bool, False)
+
+#: action -> its arguments: what each must be, and, unless it must be given, what it is otherwise.
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "send": {
+        **_WHERE,
+        "content": _TEXT,
+        "type": _TEXT,
+        "file": (dict[str, Any] | None, None),
+        "custom": (str | None, None),
+    },
+    "resend": {},
+    "tap": {},
+    "read": _CONVERSATION,
+    "set_conversation": {
+        **_CONVERSATION,
+        "pinned": _YES,
+        "muted": _YES,
+        "blocked": _YES,
+        "custom": (str, ""),
+    },
+    "hide": _CONVERSATION,
+    "read_count": {**_CONVERSATION, "seq": (int, _Required)},
+    "history": {**_CONVERSATION, "first": (int, _Required), "last": (int, _Required)},
+    "create_group": {"name": _TEXT, "members": (list[str], _Required), "data": (dict[str, Any], {})},
+    "change": {**_WHERE, "event": _TEXT, "targets": _NAMES, "data": (dict[str, Any], {})},
+    "amend": {
+        **_WHERE,
+        "event": (Literal["recall", "edit"], _Required),
+        "own": (bool, _Required),
+        "back": (int, Field(ge=1)),
+        "content": _TEXT,
+    },
+    "enter": {"name": _TEXT, "recent": (int, Field(ge=0))},
+    "leave_room": {"name": _TEXT},
+    "typing": _CONVERSATION,
+    "end_session": {"other": _TEXT},
+    "leave": {},
+    "come": {},
+}
+
+
+class _Step(Section):
+    time: float
+    device: str
+    action: str
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+class _Fault(Section):
+    time: float
+    kind: str
+    target: str
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+_Seconds = Annotated[float, Field(gt=0)]
+
+
+class _Case(Section):
+    seed: int = Field(default=0, ge=0)
+    users: list[str] = Field(default_factory=list)
+    devices: list[str] = Field(min_length=1)
+    kinds: list[str] = Field(default_factory=list)
+    gateways: int = Field(default=1, ge=1)
+    routers: int = Field(default=1, ge=1)
+    policies: dict[str, Any] = Field(default_factory=dict)
+    client_latency: _Seconds = 0.02
+    backend_latency: _Seconds = 0.001
+    storage_latency: _Seconds = 0.005
+    duration: _Seconds
+    steps: list[_Step]
+    faults: list[_Fault]
+    wall_skew: float = Field(default=0.0, ge=0)
+
+
+def load(path: str | PathLike[str]) -> Case:
+    """The case that stands in a file: by itself, or, with more about it, under "case".
+
+    Raises: UsageError
+    """
+    try:
+        fields = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"case: cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise UsageError(f"case: {path} is no JSON: {error}") from None
+    return read(fields["case"] if isinstance(fields, Mapping) and "case" in fields else fields)
+
+
+def save(case: Case, path: str | PathLike[str]) -> None:
+    """As JSON, each step and each fault on a line of its own, to be edited.
+
+    Raises: UsageError if it cannot be written there.
+    """
+    lines = []
+    for name, value in case.to_json().items():
+        rows = ",\n".join(f"  {json.dumps(row)}" for row in value) if name in ("steps", "faults") and value else ""
+        lines.append(f" {json.dumps(name)}: " + (f"[\n{rows}\n ]" if rows else json.dumps(value)))
+    try:
+        Path(path).write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"case: cannot write {path}: {error.strerror}") from None
+
+
+def read(fields: Any) -> Case:
+    """The case that these fields, as read from JSON, stand for.
+
+    Raises: UsageError, one line that names the first field which is wrong, and says what is expected there.
+    """
+    if not isinstance(fields, Mapping):
+        raise UsageError("case: expected an object with devices, duration, steps and faults")
+    written = _checked(_Case, fields, "case")
+    users = tuple(written.users or dict.fromkeys(device.split("/")[0] for device in written.devices))
+    case = Case(
+        written.seed,
+        users,
+        tuple(written.devices),
+        tuple(written.kinds or [""] * len(written.devices)),
+        written.gateways,
+        written.routers,
+        _policies(written.policies),
+        written.client_latency,
+        written.backend_latency,
+        written.storage_latency,
+        written.duration,
+        tuple(Step(step.time, step.device, step.action, step.arguments) for step in written.steps),
+        tuple(Fault.from_json(fault.model_dump()) for fault in written.faults),
+        written.wall_skew,
+    )
+    check(case)
+    return case
+
+
+def check(case: Case) -> None:
+    """Whether everything that it names is there, and nothing is missing.
+
+    Raises: UsageError
+    """
+    for user in case.users:
+        check_name("case: users", user)
+        if "@" in user:  # a token has it after its user
+            raise UsageError(f"case: users: a name without @, please; got {user!r}")
+    for number, device in enumerate(case.devices):
+        user, _, name = device.partition("/")
+        if user not in case.users or not name or "/" in name or name == PROBE or device in case.devices[:number]:
+            wanted = f"USER/NAME, each once, of one of {', '.join(case.users)}, and not called {PROBE}"
+            raise UsageError(f"case: devices.{number}: expected {wanted}, got {device!r}")
+        check_name(f"case: devices.{number}", name)
+    if len(case.kinds) != len(case.devices):
+        raise UsageError(f"case: kinds: expected one for each of {len(case.devices)} devices, got {len(case.kinds)}")
+    for number, step in enumerate(case.steps):
+        where = f"case: steps.{number}"
+        _on_time(case, where, step.time)
+        _one_of(f"{where}.device", "device", step.device, case.devices)
+        _one_of(f"{where}.action", "action", step.action, ARGUMENTS)
+        where = f"{where} ({step.action}): arguments"
+        _checked(_model_of_action(step.action), step.arguments, where)
+        _check_whom(case, where, step)
+    for number, fault in enumerate(case.faults):
+        where = f"case: faults.{number}"
+        _on_time(case, where, fault.time)
+        kind = KINDS[fault.kind]
+        _one_of(f"{where}.target", f"target of {fault.kind}", fault.target, _targets(case, kind.where))
+        _checked(_model_of_kind(fault.kind), fault.arguments, f"{where} ({fault.kind}): arguments")
+        for other in fault.arguments.get("others", ()):
+            _one_of(f"{where}.arguments.others", "node", other, _targets(case, "nodes"))
+
+
+def _check_whom(case: Case, where: str, step: Step) -> None:
+    """Clients that keep the protocol's own rules send nothing else, and no judge expects it."""
+    arguments = step.arguments
+    if arguments.get("scene") in (Scene.P2P, Scene.SYSTEM):
+        _one_of(f"{where}: to", "user", arguments["to"], case.users)
+    elif "to" in arguments:
+        check_name(f"{where}: to", arguments["to"])
+    if "name" in arguments:
+        check_name(f"{where}: name", arguments["name"])
+    for list_of_users in ("members", "targets"):
+        for user in arguments.get(list_of_users, ()):
+            _one_of(f"{where}: {list_of_users}", "user", user, case.users)
+    if step.action == "send":
+        file = arguments.get("file")
+        if "event" in (file or {}):
+            raise UsageError(f"{where}: file: to have an event, make it a change or amend instead of a send")
+        try:
+            check_attachment(arguments["type"], file)
+        except BadAttachment as error:
+            raise UsageError(f"{where}: {error}") from None
+
+
+def _policies(fields: Mapping[str, Any]) -> Policies:
+    """With the usual value for each that is not given, and held to what a scenario's [policies] and [limits] are."""
+    known = {name: section for section in (PoliciesSection, Limits) for name in section.model_fields}
+    known = {name: section for name, section in known.items() if name in Policies.__dataclass_fields__}
+    for name in fields:
+        _one_of(f"case: policies.{name}", "policy", name, known)
+    for section in (PoliciesSection, Limits):
+        own = {name: value for name, value in fields.items() if known[name] is section}
+        _checked(section, own, "case: policies")
+    return Policies(**fields)
+
+
+def _checked(model: type[Section], fields: Mapping[str, Any], where: str) -> Any:
+    try:
+        return model.model_validate(dict(fields))
+    except ValidationError as error:
+        raise UsageError(f"{where}: {explain(error, model)[0]}") from None
+
+
+def _on_time(case: Case, where: str, time: float) -> None:
+    if not 0 <= time <= case.duration + _LEEWAY:
+        raise UsageError(f"{where}.time: expected seconds from 0 to the duration of {case.duration:g}, got {time:g}")
+
+
+def _one_of(where: str, what: str, name: str, known: Any) -> None:
+    if name not in known:
+        raise UsageError(f"{where}: unknown {what} {name!r}{suggestion(name, known)}; known: {', '.join(known)}")
+
+
+def _targets(case: Case, where: str) -> list[str]:
+    """What a fault that befalls such as this can befall (see `faults.Kind`)."""
+    gateways, routers = [f"g{n}" for n in range(case.gateways)], [f"r{n}" for n in range(case.routers)]
+    nodes = [*gateways, *routers]
+    return {
+        "device": list(case.devices),
+        "user": list(case.users),
+        "gateway": gateways,
+        "router": routers,
+        "nodes": nodes,
+        "storage": ["storage"],
+        "any": [*case.devices, *nodes],
+    }[where]
+
+
+@cache
+def _model_of_action(action: str) -> type[Section]:
+    return create_model(action, __base__=Section, **ARGUMENTS[action])
+
+
+_SAMPLES = 100
+
+
+@cache
+def _model_of_kind(name: str) -> type[Section]:
+    """The arguments are what is drawn of this kind: a text is one of those drawn, a rate at most 1, and only a drift
+    may be negative."""
+    dice = Dice(Stream(Draws(0, "chaos", "samples"), 0))
+    samples = [KINDS[name].draw(dice) for _ in range(_SAMPLES)]
+    fields: dict[str, Any] = {}
+    for argument in samples[0]:
+        values = [sample[argument] for sample in samples]
+        if isinstance(values[0], str):
+            fields[argument] = (Literal[tuple(sorted(set(values)))], _Required)
+        elif isinstance(values[0], bool):
+            fields[argument] = (bool, _Required)
+        elif min(values) < 0:
+            fields[argument] = (float, Field(gt=-1))
+        else:
+            fields[argument] = (float, Field(ge=0, le=1) if argument == "rate" else Field(ge=0))
+    if KINDS[name].where == "nodes":
+        fields["others"] = (list[str], _Required)
+    return create_model(name, __base__=Section, **fields)

@@ -1,0 +1,143 @@
+"""Those who look when all is healed and has come to rest: before anybody logs in anew, and once more before anybody
+says a word. What a login or a message would put right shows here, or nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from imsim.core.client.conversations import Conversation
+from imsim.core.model import Scene, Status, is_chatroom, p2p_members
+from imsim.core.policies import Policies
+from imsim.faultsearch.model.reference import Ledger, Line, same_words
+from imsim.faultsearch.model.rules import SILENT, event_of
+from imsim.faultsearch.model.view import conversation_of
+
+if TYPE_CHECKING:
+    from imsim.faultsearch.checks.ongoing import Found
+    from imsim.faultsearch.checks.rooms import Rooms
+    from imsim.faultsearch.nodes import Instance
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a device stood at such a moment. `rooms`: in which its user wants to be; `failed`: idClients."""
+
+    connection: int
+    rooms: tuple[str, ...]
+    conversations: list[Conversation]
+    system_unread: int
+    failed: tuple[str, ...]
+
+    @classmethod
+    def of(cls, instance: Instance) -> Standing:
+        machine = instance.machine
+        return cls(
+            instance.connection.id if instance.connection else 0,
+            tuple(sorted(instance.rooms)),
+            machine.conversations(),
+            machine.system_unread(),
+            tuple(id for id in instance.sent if machine.status(id) == Status.FAIL),
+        )
+
+
+class Rest:
+    """Each device shows what storage holds, of its list, its marks and what it has sent; it is in the rooms in which
+    its user wants to be; and what it has got is told."""
+
+    def __init__(self, ledger: Ledger, policies: Policies, rooms: Rooms, shared: Collection[str], found: Found) -> None:
+        """`shared`: idClients that more than one instance has sent."""
+        self._ledger = ledger
+        self._policies = policies
+        self._rooms = rooms
+        self._shared = shared
+        self._found = found
+        self._stood: set[str] = set()  # instances that have been looked at before
+
+    def stands(self, instance: Instance, standing: Standing) -> None:
+        self._rooms.rests(instance.name, standing.rooms, standing.connection)
+        self._list(instance, standing)
+        self._failures(instance, standing)
+        # What a device said that it has, of what it had asked for, may have been lost; it says so again at its login.
+        if self._policies.receipts == "delivered" and instance.name in self._stood:
+            self._delivered(instance)
+        self._stood.add(instance.name)
+
+    def _list(self, instance: Instance, standing: Standing) -> None:
+        ledger, user = self._ledger, instance.user
+        lines = ledger.listed(user)
+        for view in standing.conversations:
+            line = lines.get(view.id)
+            # Left out: its own mark may be ahead, where the answer to its send was that of another device's twin.
+            if line and view.read_seq > line.place.read_seq and self._is_twin(instance, view.id):
+                line.place, line.unread = replace(line.place, read_seq=view.read_seq), view.unread
+        for wrong in wrong_lines(ledger, user, standing.conversations, lines):
+            self._tell("conversation_lists_are_right", instance, wrong)
+        unread = ledger.unread(user, f"{Scene.SYSTEM}:{user}")
+        if standing.system_unread != unread:
+            text = f"counts {standing.system_unread} system messages unread, not {unread}"
+            self._tell("system_messages_come_once", instance, text)
+
+    def _is_twin(self, instance: Instance, conversation: str) -> bool:
+        """Whether it has sent something there that another instance has sent as well, or the same twice."""
+        twins = {id for id in instance.sent if id in self._shared or id in instance.tapped}
+        return any(conversation_of(instance, instance.sent[id]) == conversation for id in twins)
+
+    def _failures(self, instance: Instance, standing: Standing) -> None:
+        """No lasting fail on a stored message."""
+        for id_client in standing.failed:
+            sent = instance.sent[id_client]
+            conversation = conversation_of(instance, sent)
+            if is_chatroom(conversation) or id_client in self._shared or id_client in instance.tapped:
+                continue
+            stored = self._ledger.first(conversation, instance.user, id_client)
+            if stored is None or not same_words(stored, sent) or event_of(stored) in SILENT:
+                continue
+            if self._ledger.may_see(instance.user, conversation, stored.seq):
+                self._tell("sent_is_stored_or_rejected", instance, f"shows {id_client} as failed, and it is stored")
+
+    def _delivered(self, instance: Instance) -> None:
+        """The other user of each p2p conversation is told what this device has got."""
+        ledger, user = self._ledger, instance.user
+        for conversation in ledger.logs:
+            for peer in p2p_members(conversation) or ():
+                got, told = ledger.got(instance.name, user, conversation), ledger.place(peer, conversation)
+                if peer != user and user in (p2p_members(conversation) or ()) and told.peer_delivered_seq < got:
+                    text = f"has {conversation} up to {got}, and {peer} is told so up to {told.peer_delivered_seq}"
+                    self._tell("places_stand", instance, text)
+
+    def _tell(self, invariant: str, instance: Instance, text: str) -> None:
+        self._found.append((invariant, f"{instance.name} {text}"))
+
+
+def wrong_lines(ledger: Ledger, user: str, views: Iterable[Conversation], lines: Mapping[str, Line]) -> Iterator[str]:
+    """What is wrong, in words, in a conversation list that should have these lines."""
+    shown = {view.id: view for view in views}
+    torn = {id for id in {*shown, *lines} if ledger.is_torn(user, id)}
+    if set(shown) - torn != set(lines) - torn:
+        yield f"lists {sorted(shown)}, not {sorted(lines)}"
+        return
+    for conversation, view in shown.items():
+        if conversation not in lines:
+            continue
+        line = lines[conversation]
+        if conversation in torn:
+            last = view.last_msg
+            line.last_seq, line.last_id, line.update_time, line.unread = last.seq, last.id, last.time, view.unread
+        yield from (f"has {wrong}" for wrong in _differences(view, line))
+
+
+def _differences(view: Conversation, line: Line) -> Iterator[str]:
+    last, place = view.last_msg, line.place
+    if (last.seq, last.id) != (line.last_seq, line.last_id):
+        yield f"{last.id} last in {view.id}, not {line.last_id}"
+    if view.update_time != line.update_time:
+        yield f"the update time {view.update_time} for {view.id}"
+    if view.read_seq != place.read_seq:
+        yield f"read {view.id} up to {view.read_seq}, storage says {place.read_seq}"
+    elif view.unread != line.unread:
+        yield f"{view.unread} unread in {view.id}, not {line.unread}"
+    for name in ("pinned", "muted", "custom", "peer_read_seq", "peer_delivered_seq", "blocked"):
+        if getattr(view, name) != getattr(place, name):
+            yield f"{name} {getattr(view, name)!r} for {view.id}, not {getattr(place, name)!r}"

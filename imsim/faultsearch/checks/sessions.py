@@ -1,0 +1,80 @@
+"""Sessions and queues: who is logged in, and whether it all comes to rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from imsim.core import events, storage
+from imsim.core.client.connection import State
+from imsim.core.model import Code
+from imsim.faultsearch.evidence import Evidence
+
+
+def everybody_is_online_once(evidence: Evidence) -> Iterator[str]:
+    """In the end one device of each slot is logged in, and only one."""
+    world = evidence.world
+    online = [world.case.slot(instance.key) for instance in world.finalists if instance.name in world.online]
+    for slot in sorted({world.case.slot(device) for device in world.case.devices}):
+        if online.count(slot) != 1:
+            yield f"{'/'.join(slot)} is online {online.count(slot)} times"
+    yield from (f"{instance.name} is not online" for instance in world.finalists if instance.name not in world.online)
+
+
+def one_more_login_takes_its_slot(evidence: Evidence) -> Iterator[str]:
+    """Everybody gets in who has a token, and whoever may not be there beside them is told to go."""
+    world = evidence.world
+    yield from (f"{p.name} does not get online" for p in world.probes if p.machine.state != State.ONLINE)
+    taken = {world.case.slot(probe.key) for probe in world.probes}
+    for instance in world.finalists:
+        kicked = [event.code for event in instance.events if type(event) is events.Ended][-1:] == [Code.KICKED]
+        state = instance.machine.state
+        if world.case.slot(instance.key) in taken:
+            if not (state == State.ENDED and kicked):
+                yield f"{instance.name} is {state} although another device took its place"
+        elif state != State.ONLINE:
+            yield f"{instance.name} is {state} in the end"
+
+
+def the_revoked_stay_out(evidence: Evidence) -> Iterator[str]:
+    """Who is logged in when all has come to rest is so with a token that storage knows to be good."""
+    for name, token in evidence.world.in_use:
+        user, issued = token.split("@")
+        if float(issued) < evidence.ledger.revoked.get(user, 0.0):
+            yield f"{name} is there with a token of {issued}, before {evidence.ledger.revoked[user]}"
+
+
+def revocations_are_kept(evidence: Evidence) -> Iterator[str]:
+    """What a router was told to revoke is void in storage in the end, unless the router has died before that."""
+    untold: dict[tuple[str, str], float] = {}  # (user, router) -> issued before
+    for entry in evidence.world.trace:
+        if entry.what == "revoke":
+            whose = (entry.node, entry.peer)
+            untold[whose] = max(entry.thing, untold.get(whose, 0.0))
+        elif entry.what == "crash":
+            untold = {whose: before for whose, before in untold.items() if whose[1] != entry.node}
+        elif entry.what == "stored" and isinstance(request := entry.thing[0], storage.RevokeTokens):
+            done = {whose for whose, before in untold.items() if whose[0] == request.user and before <= request.before}
+            untold = {whose: before for whose, before in untold.items() if whose not in done}
+    for (user, router), before in untold.items():
+        yield f"{user}'s tokens from before {before} are not revoked, as {router} was told"
+
+
+def queues_are_bounded(evidence: Evidence) -> Iterator[str]:
+    longest, limit = evidence.world.longest_queue, evidence.world.case.policies.send_queue
+    if longest > limit:
+        yield f"a connection had {longest} unacknowledged pushes, more than {limit}"
+
+
+def it_comes_to_rest(evidence: Evidence) -> Iterator[str]:
+    """Once nothing goes wrong any more, everybody gets an answer, in bounded time and with bounded traffic."""
+    yield from evidence.world.restless
+
+
+def sessions_end_with_their_connections(evidence: Evidence) -> Iterator[str]:
+    """Whom routers take for online, and for being in a chatroom, has a connection."""
+    gateways = evidence.world.gateways
+    there = [("online", session) for sessions in evidence.sessions.of.values() for session in sorted(sessions)]
+    there += [(room, session) for room, sessions in evidence.rooms.present.items() for session in sorted(sessions)]
+    for what, session in there:
+        if session.connection not in gateways[session.gateway].connections:
+            yield f"{session.user}/{session.device} is {what} without a connection, as {session}"

@@ -1,0 +1,369 @@
+"""What each user should see, worked out by brute force.
+
+It knows the protocol and the words of the data model, and nothing else of the core: it is told what storage took in and
+what went over the edges, keeps everything, and recounts from the start whenever it is asked. What may be said, and what
+follows from it, it knows by `rules` of its own.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from imsim.core import frames
+from imsim.core.model import Message, MessageType, Place, Scene, p2p_id, p2p_members
+from imsim.faultsearch.model.rules import (
+    AMENDMENTS,
+    Laws,
+    Outcome,
+    Relations,
+    State,
+    Wish,
+    about,
+    amended,
+    is_shown,
+    judge,
+)
+
+Key = tuple[str, str, str]  # conversation, sender, idClient
+Whose = tuple[str, str]  # user, conversation
+
+
+@dataclass(slots=True)
+class Line:
+    """One conversation as its user should see it."""
+
+    last_seq: int
+    last_id: str
+    update_time: int
+    unread: int
+    place: Place
+
+
+@dataclass(slots=True)
+class Stay:
+    """A part of a log that a user may see, since the log had so many entries."""
+
+    first: int
+    last: int  # 0: it goes on
+    since: int
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Places are kept without their unread count, which is recounted."""
+
+    laws: Laws = field(default_factory=Laws)
+    logs: dict[str, list[Message]] = field(default_factory=lambda: defaultdict(list))  # as they are by now
+    #: every form that an entry of a log ever had, by conversation and seq; the first is as it was stored
+    forms: dict[tuple[str, int], list[Message]] = field(default_factory=lambda: defaultdict(list))
+    #: by conversation that storage was told to found, and user; and of each absence what was recalled and edited in
+    #: it, of what had been seen
+    stays: dict[str, dict[str, list[Stay]]] = field(default_factory=dict)
+    notes: set[tuple[str, int]] = field(default_factory=set)  # of system logs, what followed from changes
+    #: by conversation, what the rules have made of it: before its first entry, and after each
+    states: dict[str, list[State]] = field(default_factory=dict)
+    by_key: dict[Key, Message] = field(default_factory=dict)
+    places: dict[Whose, Place] = field(default_factory=dict)
+    #: every state that a place was ever in, by version
+    history: dict[tuple[str, str, int], Place] = field(default_factory=dict)
+    versions: dict[str, int] = field(default_factory=dict)  # of each user's log of places
+    revoked: dict[str, float] = field(default_factory=dict)  # user -> tokens issued before are void
+    #: the highest seq that any device of the user said it had read or shown; up to which it said it held everything
+    claimed: dict[Whose, int] = field(default_factory=dict)
+    held: dict[Whose, int] = field(default_factory=dict)
+    #: of each instance, the same as its gateway heard it (of a sync: its router)
+    heard: dict[Whose, int] = field(default_factory=dict)
+    #: what each instance has been given: instance -> conversation -> seqs
+    given: dict[str, dict[str, set[int]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(set)))
+
+    # --- what storage took in ---
+
+    def founded(self, conversation: str, members: tuple[str, ...]) -> None:
+        if conversation not in self.stays:
+            self.stays[conversation] = {member: [Stay(1, 0, 0)] for member in members}
+            self.states[conversation] = [State(members)]
+
+    def appended(self, message: Message, shown: int, relations: Relations) -> Outcome:
+        """Storage took it in. Returns what follows from it by the rules, and why it should not have been. `relations`:
+        of its sender, when that was decided."""
+        conversation, wish = message.conversation_id, wish_of(message)
+        log, stays = self.logs[conversation], self.stays[conversation]
+        outcome = judge(self.states[conversation][-1], wish, log, self.laws, relations)
+        self._add(message)
+        self.states[conversation].append(outcome.state)
+        for user in outcome.joined:
+            before = [*stays.setdefault(user, [])]
+            for entry in log[before[-1].last :] if before else ():
+                if any(stay.first <= about(entry) <= stay.last for stay in before):
+                    stays[user].append(Stay(entry.seq, entry.seq, message.seq))
+            stays[user].append(Stay(message.seq, 0, message.seq))
+        for user in outcome.left:
+            stays[user][-1].last = message.seq
+        if (one := outcome.amended) is not None and not outcome.reasons:
+            for entry in amended(log, one, message.seq):
+                log[entry.seq - 1] = entry
+                self.forms[conversation, entry.seq].append(entry)
+        if message.sender in (*outcome.state.members, *outcome.left):
+            self.changed(message.sender, conversation, read=shown)
+        return outcome
+
+    def noted(self, note: Message) -> None:
+        """Storage put it at the end of a system log."""
+        self.founded(note.conversation_id, (note.to,))
+        self._add(note)
+        self.notes.add((note.conversation_id, note.seq))
+        self.states[note.conversation_id].append(self.states[note.conversation_id][-1])
+
+    def _add(self, message: Message) -> None:
+        self.logs[message.conversation_id].append(message)
+        self.forms[message.conversation_id, message.seq].append(message)
+        self.by_key[message.conversation_id, message.sender, message.id_client] = message
+
+    def changed(
+        self,
+        user: str,
+        conversation: str,
+        *,
+        read: int = 0,
+        hidden: int = 0,
+        pinned: bool | None = None,
+        muted: bool | None = None,
+        custom: str | None = None,
+        delivered: int = 0,
+        blocked: bool | None = None,
+    ) -> None:
+        """Storage was told to change a user's place. Marks move forward only, and not beyond the log; what is hidden is
+        read; how far one user of a p2p conversation has got it, and has read, is part of the other's place; and what
+        was read had been got."""
+        if blocked is not None and user in (p2p_members(conversation) or ()):
+            self.founded(conversation, p2p_members(conversation) or ())
+        if user not in self.stays.get(conversation, ()):
+            return
+        end, old = len(self.logs.get(conversation, ())), self.place(user, conversation)
+        new = replace(old, hidden_seq=max(old.hidden_seq, min(hidden, end)))
+        new.read_seq = max(old.read_seq, min(read, end), new.hidden_seq)
+        new.pinned = new.pinned if pinned is None else pinned
+        new.muted = new.muted if muted is None else muted
+        new.custom = new.custom if custom is None else custom
+        new.blocked = new.blocked if blocked is None else blocked
+        if new != old:
+            self._keep(user, new)
+        for peer in p2p_members(conversation) or ():
+            if peer != user:
+                known = self.place(peer, conversation)
+                got = max(known.peer_delivered_seq, new.read_seq, min(delivered, end))
+                told = replace(known, peer_read_seq=new.read_seq, peer_delivered_seq=got)
+                if told != known:
+                    self._keep(peer, told)
+
+    def _keep(self, user: str, place: Place) -> None:
+        self.versions[user] = place.version = self.versions.get(user, 0) + 1
+        self.places[user, place.conversation_id] = place
+        self.history[user, place.conversation_id, place.version] = place
+
+    def revoke(self, user: str, before: float) -> None:
+        self.revoked[user] = max(before, self.revoked.get(user, 0.0))
+
+    # --- what went over the edges ---
+
+    def left_client(self, user: str, frame: frames.FromClient, conversation: str) -> None:
+        seq = 0
+        if isinstance(frame, frames.Send):
+            seq = frame.shown
+        elif isinstance(frame, frames.Read):
+            seq = frame.seq
+        elif isinstance(frame, frames.SetConversation):
+            seq = frame.hidden_seq or 0
+        _raise(self.claimed, (user, conversation), seq)
+
+    def holds(self, user: str, conversation: str, seq: int) -> None:
+        """A device of the user says that it has everything up to `seq`."""
+        _raise(self.held, (user, conversation), seq)
+
+    def was_heard(self, instance: str, conversation: str, seq: int) -> None:
+        """That it said so has reached those who are to tell the other user."""
+        _raise(self.heard, (instance, conversation), seq)
+
+    def got(self, instance: str, user: str, conversation: str) -> int:
+        """How far the instance has got by what its gateway heard, and by what others said that it was given."""
+        given, log = self.given[instance][conversation], self.logs[conversation]
+        said = [seq for seq in given if log[seq - 1].sender != user]
+        return max([self.heard.get((instance, conversation), 0), *said])
+
+    def reached_client(self, instance: str, frame: frames.ToClient) -> None:
+        given = self.given[instance]
+        if isinstance(frame, frames.Push):
+            given[frame.message.conversation_id].add(frame.message.seq)
+        elif isinstance(frame, frames.Page | frames.SyncDone | frames.HistoryPage):
+            for message in frame.messages:
+                given[message.conversation_id].add(message.seq)
+        elif isinstance(frame, frames.Stored):
+            given[frame.conversation_id].add(frame.seq)
+
+    # --- what follows ---
+
+    def relations(self, user: str, others: Iterable[str]) -> Relations:
+        blocking = (one for one in others if self.place(one, p2p_id(user, one)).blocked)
+        friends = (one for one in others if (states := self.states.get(p2p_id(user, one))) and states[-1].friends)
+        return Relations(frozenset(blocking), frozenset(friends))
+
+    def may_see(self, user: str, conversation: str, seq: int) -> bool:
+        return any(stay.first <= seq <= stay.last for stay in self._stays(user, conversation))
+
+    def _stays(self, user: str, conversation: str, age: int | None = None) -> list[Stay]:
+        """As they were when the log had so many entries (None: as it is now); what goes on ends with it."""
+        age = self.age(conversation) if age is None else age
+        stays = self.stays.get(conversation, {}).get(user, [])
+        return [Stay(one.first, min(one.last or age, age), one.since) for one in stays if one.since <= age]
+
+    def members_of(self, conversation: str) -> tuple[str, ...]:
+        states = self.states.get(conversation)
+        return states[-1].members if states else p2p_members(conversation) or ()
+
+    def end_for(self, user: str, conversation: str) -> int:
+        """Where the log ends for this user."""
+        stays = self._stays(user, conversation)
+        return stays[-1].last if stays else 0
+
+    def view(self, user: str, conversation: str, age: int | None = None) -> list[Message]:
+        """What the user may see of it, or might when the log had so many entries; who has left, as it was then, or
+        that it was recalled."""
+        age = self.age(conversation) if age is None else age
+        stays, view = self._stays(user, conversation, age), []
+        for message in self.logs.get(conversation, [])[:age]:
+            if not any(stay.first <= message.seq <= stay.last for stay in stays):
+                continue
+            forms = [form for form in self.forms[conversation, message.seq] if form.amended <= age]
+            seen = [form for form in forms if form.amended <= stays[-1].last]
+            view.append(forms[-1] if forms[-1].recalled else seen[-1])
+        return view
+
+    def is_new_to(self, user: str, message: Message) -> bool:
+        """Whether it has words that it got when the user had left."""
+        return not message.recalled and message.amended > self.end_for(user, message.conversation_id)
+
+    def seen_by(self, user: str) -> dict[str, list[Message]]:
+        """Every conversation of the user with all that it holds."""
+        return {conversation: view for conversation in self.logs if (view := self.view(user, conversation))}
+
+    def is_torn(self, user: str, conversation: str) -> bool:
+        """Whether something that the user, who has left, has seen was recalled since.
+
+        Who has left a group is not told of it until they come back. A device that has the message keeps it, to one
+        that fetches it it is recalled."""
+        return any(m.amended > self.end_for(user, conversation) for m in self.view(user, conversation))
+
+    def place(self, user: str, conversation: str) -> Place:
+        return self.places.get((user, conversation)) or Place(conversation, 0, 0, 0)
+
+    def begun(self, user: str, conversation: str) -> int:
+        """With which entry of the log the user's present stay began; 0 for who is no member."""
+        stays = self.stays.get(conversation, {}).get(user)
+        return 0 if not stays or stays[-1].last else stays[-1].first
+
+    def unread(self, user: str, conversation: str) -> int:
+        """Of what was said since the user is a member."""
+        begun = self.begun(user, conversation)
+        if not begun:
+            return 0
+        since = max(self.place(user, conversation).read_seq, begun - 1)
+        return sum(
+            message.seq > since
+            and message.sender != user
+            and message.type != MessageType.NOTIFICATION
+            and not message.recalled
+            for message in self.view(user, conversation)
+        )
+
+    def listed(self, user: str) -> dict[str, Line]:
+        """The conversation list: where something has happened since it was hidden."""
+        lines = {}
+        for conversation, view in self.seen_by(user).items():
+            place, shown = self.place(user, conversation), [message for message in view if is_shown(message)]
+            if shown and shown[-1].seq > place.hidden_seq and not conversation.startswith(f"{Scene.SYSTEM}:"):
+                last, unread = shown[-1], self.unread(user, conversation)
+                lines[conversation] = Line(last.seq, last.id, last.time, unread, place)
+        return lines
+
+    def readers(self, conversation: str, seq: int) -> tuple[int, int]:
+        """How many have read this message, of how many who may see it; its sender aside."""
+        sender = self.logs[conversation][seq - 1].sender
+        others = [user for user in self.stays[conversation] if user != sender and self.may_see(user, conversation, seq)]
+        return sum(self.place(user, conversation).read_seq >= seq for user in others), len(others)
+
+    def first(self, conversation: str, user: str, id_client: str) -> Message | None:
+        """The message with this key, as it was stored."""
+        stored = self.by_key.get((conversation, user, id_client))
+        return self.forms[conversation, stored.seq][0] if stored else None
+
+    def age(self, conversation: str) -> int:
+        """How many entries its log has."""
+        return len(self.logs.get(conversation, ()))
+
+    def verdict(self, user: str, conversation: str, sent: Mapping[str, Any], limit: int, since: int) -> set[str]:
+        """The codes with which this send, made when the log was so old, may have been refused for good by now."""
+        if len(sent["content"].encode()) > limit:
+            return {"too_large", "timeout"}
+        file = sent.get("file") or {}
+        codes: set[str] = set()
+        for state in self.states.get(conversation, [State(p2p_members(conversation) or ())])[since:]:
+            for time in (0, 1 << 60):  # what the time is where it is decided, nobody knows
+                wish = Wish(user, sent["scene"], sent["type"], file, time=time)
+                codes |= judge(state, wish, self.logs.get(conversation, ()), self.laws).reasons
+        stored = self.first(conversation, user, sent["id"])
+        if stored is not None and not same_words(stored, sent):
+            codes.add("conflict")
+        if file.get("event") in AMENDMENTS and file["data"]["seq"] > since:
+            codes.add("bad_request")  # there was no such message yet
+        return codes | {"timeout", "unavailable"}
+
+    def refusals(self, user: str, wanted: frames.Asked, limit: int) -> set[str]:
+        """The codes with which a request that is made now may be refused for good."""
+        if isinstance(wanted, frames.SetConversation):
+            if len((wanted.custom or "").encode()) > limit:
+                return {"too_large"}
+            others = [one for one in p2p_members(wanted.conversation_id) or () if one != user]
+            if wanted.blocked is not None:
+                return set() if len(others) == 1 else {"bad_request"}
+            return set() if user in self.stays.get(wanted.conversation_id, ()) else {"no_conversation"}
+        if isinstance(wanted, frames.History):
+            return set() if user in self.stays.get(wanted.conversation_id, ()) else {"no_conversation"}
+        if isinstance(wanted, frames.ReadCount):
+            return set() if self._is_there(user, wanted) else {"no_conversation"}
+        return {"too_large"} if isinstance(wanted, frames.Enter) else set()
+
+    def _is_there(self, user: str, wanted: frames.ReadCount) -> bool:
+        there = 1 <= wanted.seq <= self.age(wanted.conversation_id)
+        return there and self.may_see(user, wanted.conversation_id, wanted.seq)
+
+    def is_so(self, user: str, wanted: frames.Asked, limit: int) -> bool:
+        """Whether that request can have been carried out by now."""
+        if isinstance(wanted, frames.SetConversation):
+            return user in self.stays.get(wanted.conversation_id, ()) and len((wanted.custom or "").encode()) <= limit
+        return True
+
+
+def wish_of(message: Message) -> Wish:
+    return Wish(
+        message.sender,
+        message.scene,
+        message.type,
+        message.file or {},
+        message.seq,
+        message.time,
+        message.conversation_id,
+    )
+
+
+def same_words(message: Message, sent: Mapping[str, Any]) -> bool:
+    """Whether the message is what was given to `send`."""
+    said = (message.content, message.type, message.file, message.custom)
+    return said == (sent["content"], sent["type"], sent.get("file"), sent.get("custom"))
+
+
+def _raise(marks: dict[Whose, int], whose: Whose, seq: int) -> None:
+    if seq > marks.get(whose, 0):
+        marks[whose] = seq

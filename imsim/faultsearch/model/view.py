@@ -1,0 +1,104 @@
+"""What an application that follows the events of its client has on its screen."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from imsim.core import events
+from imsim.core.model import Flow, Message, MessageType, Scene, conversation_id, is_chatroom
+from imsim.faultsearch.model.rules import SILENT, Wish, comes_from_outside, leaves
+
+if TYPE_CHECKING:
+    from imsim.faultsearch.nodes import Instance
+
+
+def wish_to_send(user: str, sent: dict[str, Any]) -> Wish:
+    return Wish(user, sent["scene"], sent["type"], sent.get("file") or {})
+
+
+@dataclass(slots=True)
+class Screen:
+    """By conversation: `shown`, what reached it from elsewhere, in order; `texts`, what stands there now, by seq, its
+    user's own included; `counted`, the seqs that may be unread; `ended`, where its user's last stay did; what was
+    recalled and edited, in order."""
+
+    shown: dict[str, list[Message]] = field(default_factory=lambda: defaultdict(list))
+    texts: dict[str, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
+    counted: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+    ended: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    recalled: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    edited: dict[str, list[tuple[int, str]]] = field(default_factory=lambda: defaultdict(list))
+    settled: list[tuple[str, str]] = field(default_factory=list)
+    changed: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+
+    @classmethod
+    def of(cls, instance: Instance) -> Screen:
+        screen = cls()
+        for event in instance.events:
+            screen.take(instance, event)
+        return screen
+
+    def take(self, instance: Instance, event: events.ClientEvent) -> None:
+        if isinstance(event, events.Shown):
+            message, id = event.message, event.message.conversation_id
+            if is_chatroom(id):
+                return
+            self.shown[id].append(message)
+            self.texts[id][message.seq] = message.content
+            if event.flow == Flow.IN and message.type != MessageType.NOTIFICATION and message.seq > self.ended[id]:
+                self.counted[id].add(message.seq)
+            if leaves(message, instance.user):
+                self._end(id, message.seq)
+        elif isinstance(event, events.Acked):
+            sent, id = instance.sent.get(event.id_client), event.conversation_id
+            wish = wish_to_send(instance.user, sent or {"scene": "", "type": ""})
+            to_oneself = sent is not None and sent["scene"] == Scene.SYSTEM and sent["to"] == instance.user
+            if sent is None or wish.event in SILENT or (comes_from_outside(wish) and not to_oneself):
+                return
+            if wish.event in ("leave", "dismiss"):
+                self._end(id, event.seq)
+            if event.seq not in self.recalled[id]:
+                self.texts[id].setdefault(event.seq, sent["content"])
+        elif isinstance(event, events.Recalled | events.Edited) and is_chatroom(event.conversation_id):
+            return
+        elif isinstance(event, events.Recalled):
+            id = event.conversation_id
+            self.recalled[id].append(event.seq)
+            self.texts[id].pop(event.seq, None)
+            self.counted[id].discard(event.seq)
+        elif isinstance(event, events.Edited):
+            id = event.conversation_id
+            self.edited[id].append((event.seq, event.content))
+            if event.seq in self.texts[id]:
+                self.texts[id][event.seq] = event.content
+        elif isinstance(event, events.Settled):
+            self.settled.append((event.id, event.state))
+        elif isinstance(event, events.Changed):
+            self.changed[event.message.conversation_id].append(event.message.seq)
+
+    def _end(self, id: str, seq: int) -> None:
+        """Nothing up to there counts as unread."""
+        self.ended[id] = max(seq, self.ended[id])
+        self.counted[id] = {one for one in self.counted[id] if one > self.ended[id]}
+
+    def has(self, entry: Message) -> bool:
+        """Whether this entry of a log, as it is by now, shows."""
+        id, file = entry.conversation_id, entry.file or {}
+        event = Wish("", "", entry.type, file).event
+        data: Any = file.get("data")
+        targets: Any = file.get("targets")
+        if event == "recall":
+            return data["seq"] in self.recalled[id]
+        if event == "edit":
+            return (data["seq"], data["content"]) in self.edited[id]
+        if event == "settle":
+            return (targets[0], data["state"]) in self.settled
+        if event in SILENT:
+            return entry.seq in self.changed[id]
+        return entry.recalled or entry.seq in self.texts[id] or entry.seq in self.recalled[id]
+
+
+def conversation_of(instance: Instance, sent: dict[str, Any]) -> str:
+    return conversation_id(sent["scene"], instance.user, sent["to"])

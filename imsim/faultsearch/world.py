@@ -1,0 +1,486 @@
+"""A small world to which a case happens: the nodes, what lies between them, and the script that is played on them.
+
+After the last fault all is healed, the world comes to rest, every device logs in once more, everybody writes a last
+word, and a fresh device of each user looks at what there is. Last, one user goes and comes back, for friends to hear of
+it. What is then to be seen, and the trace, are the evidence.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+from zlib import crc32
+
+from imsim.core import storage
+from imsim.core.client.connection import State
+from imsim.core.model import Code, Message, Place, Scene, Session, Status
+from imsim.faultsearch import faults
+from imsim.faultsearch.app import App
+from imsim.faultsearch.case import PROBE, Case
+from imsim.faultsearch.checks.quiescence import Standing
+from imsim.faultsearch.faults import Fault, Windows
+from imsim.faultsearch.model.view import Screen
+from imsim.faultsearch.network import Channel, Connection
+from imsim.faultsearch.nodes import GatewayNode, Instance, Node, RouterNode, StorageNode
+from imsim.faultsearch.outages import Outages
+from imsim.faultsearch.trace import Entry
+from imsim.scenario import Draws, Stream
+from imsim.sim.clock import Clock
+
+_LONGEST_PUSH_TIMEOUT = 60.0  # seconds; the gateway's own
+_LATE = 3.0  # tokens of a budget: whoever has to wait for one has got it when so many have come
+_MOST_ENTRIES = 200_000  # of a trace: beyond it, machines keep each other busy
+
+
+@dataclass(frozen=True, slots=True)
+class StoredLog:
+    """A conversation as storage holds it in the end."""
+
+    members: tuple[str, ...]
+    messages: list[Message]
+    places: dict[str, Place]  # by user
+    seen: dict[str, list[int]]  # by user, the seqs of what is shown to a device without a memory
+    state: dict[str, Any] | None
+
+
+class World:
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.clock = Clock(0.0)
+        self.trace: list[Entry] = []
+        self.longest_queue = 0  # the most pushes that ever waited on one connection
+        self.broken: str | None = None  # the traceback of a machine that raised
+        self.restless: list[str] = []  # who still waited for what when all should have come to rest
+        #: What each live instance lacked before everybody logged in once more, which should be nothing.
+        self.deaf: list[str] = []
+        self.logs: dict[str, StoredLog] = {}
+        #: Who was logged in with which token when all had come to rest, before and after another login.
+        self.in_use: list[tuple[str, str]] = []
+        self.finalists: list[Instance] = []  # who is there in the end, before the probes come
+        self.online: set[str] = set()  # which of them were logged in then
+        self.probes: list[Instance] = []
+        self.last_in_rooms: dict[str, list[tuple[str, str]]] = {}  # chatroom -> (instance, idClient)
+        self.owners: dict[int, str] = {}  # connection -> the instance that opened it
+        self._luck = Draws(case.seed, "chaos", "luck")
+        self._jitter = Draws(case.seed, "reconnect")
+        self._links = Draws(case.seed, "chaos", "link")
+        self._walls: dict[str, Stream] = {}
+        self._ambushes: list[Fault] = []
+        self._at_login: dict[str, Fault] = {}  # revocations that wait for a user to log in
+        self._connections: list[Connection] = []
+        self._last_connection = 0
+        self._channels: dict[tuple[str, str], Channel] = {}
+        self.windows: dict[str, Windows] = {place: Windows() for place in ("storage", *case.devices)}
+        self.storage = StorageNode(self, Stream(self._links, 0))
+        self.routers = {f"r{n}": RouterNode(self, f"r{n}") for n in range(case.routers)}
+        self.gateways = {f"g{n}": GatewayNode(self, f"g{n}") for n in range(case.gateways)}
+        self.outages = Outages(self)
+        self.apps = {key: App(self, key, number) for number, key in enumerate(case.devices, 1)}
+        self._make_channels()
+
+    def _make_channels(self) -> None:
+        routers, latency = list(self.routers), self.case.backend_latency
+        pairs = [(one, other) for one in self.gateways for other in routers]
+        pairs += [(other, one) for one, other in pairs] + [(one, other) for one in routers for other in routers]
+        pairs += [(router, "storage") for router in routers]
+        for pair in pairs:
+            name = ">".join(pair)
+            self._channels[pair] = Channel(self, latency, Stream(self._links, crc32(name.encode())))
+
+    # --- the script --------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Play the case to its end. A machine that raises ends it: see `broken`."""
+        try:
+            self._play()
+        except Exception:
+            self.broken = traceback.format_exc(limit=-6)
+
+    def _play(self) -> None:
+        case = self.case
+        for fault in case.faults:
+            self.clock.call_at(fault.time, self._fault, fault)
+        for number, app in enumerate(self.apps.values()):
+            self.clock.call_at(0.01 * number, app.start_anew, None)
+        for step in case.steps:
+            self.clock.call_at(step.time, lambda step: self.apps[step.device].do(step), step)
+        self.clock.run(until=case.duration + 0.01 * len(self.apps))
+        self.heal()
+        self._audit()
+        self.settle(2.2 * case.policies.storage_timeout)
+        self.deaf = [self.lack(instance) for instance in self.instances() if instance.is_live]
+        self._note_standings()
+        self._note_tokens()
+        for connection in self._connections:
+            connection.cut()
+        self.settle()
+        self._note_standings()
+        self._note_tokens()
+        self._last_words()
+        self.settle()
+        self._look()
+        self._go_away()
+
+    def _note_tokens(self) -> None:
+        there = (State.SYNCING, State.ONLINE)
+        self.in_use += [(i.name, i.machine.token) for i in self.instances() if i.is_live and i.machine.state in there]
+
+    def _note_standings(self) -> None:
+        for instance in self.instances():
+            if instance.is_live and instance.machine.state == State.ONLINE:
+                self.note(instance.name, "rests", "", Standing.of(instance))
+
+    def _fault(self, fault: Fault) -> None:
+        self.note(fault.target, "fault", "planned", str(fault))
+        faults.apply(fault, self)
+
+    def heal(self) -> None:
+        """Nothing goes wrong from now on; who is down comes back."""
+        self.note("world", "heal", "", None)
+        self._ambushes.clear()
+        self._at_login.clear()
+        for windows in self.windows.values():
+            windows.close_all()
+        for channel in self._channels.values():
+            channel.heal()
+        self.outages.heal()
+        nodes: list[GatewayNode | RouterNode] = [*self.gateways.values(), *self.routers.values()]
+        for node in nodes:
+            self._restart(node)
+        self._bring_back()
+
+    def _audit(self) -> None:
+        """Ask storage for everybody's marks, before new logins can put right what went wrong with them."""
+        for user in self.case.users:
+            request = storage.OpenUser(user)
+            self.note("storage", "stored", "audit", (request, self.storage.data.execute(request)))
+
+    def _bring_back(self) -> None:
+        """Every device has an instance that tries to be online; of those that may not be so at once, one."""
+        there = (*self.instances(), *self.probes)
+        taken = {self.case.slot(instance.key) for instance in there if instance.is_live}
+        for app in self.apps.values():
+            slot = self.case.slot(app.key)
+            if slot in taken:
+                continue
+            taken.add(slot)
+            if app.instances and app.current.up:
+                app.current.start()
+            else:
+                app.start_anew(None)
+
+    def settle(self, calm: float = 0.0) -> None:
+        """Wait until nothing is on its way and everybody has got an answer, as long as the policies may take; and until
+        it has been so for some time: routers look again at what storage has not answered."""
+        policies = self.case.policies
+        patience = 4 * (policies.heartbeat_timeout + policies.reconnect_max + policies.login_timeout)
+        patience += 8 * (policies.send_timeout + policies.storage_timeout) + 3 * _LONGEST_PUSH_TIMEOUT
+        patience += sum(3 * len(self.case.steps) / rate for rate in (policies.user_rate, policies.group_rate) if rate)
+        end = self.clock.now + patience
+        unrest, since = "the world", self.clock.now
+        while self.clock.now < end and len(self.trace) < _MOST_ENTRIES:
+            self.clock.run(until=self.clock.now + 1.0)
+            self._bring_back()
+            unrest = self._unrest()
+            if unrest:
+                since = self.clock.now
+            elif self.clock.now - since >= calm:
+                break
+        for instance in self.instances():
+            instance.look()
+        if unrest:
+            self.restless.append(f"{unrest} at {self.clock.now:.0f} s")
+
+    def _unrest(self) -> str:
+        """Who still waits for something; "" if nobody does."""
+        if self.storage.waiting:
+            return "storage still has to answer"
+        for (source, target), channel in self._channels.items():
+            if not channel.is_idle:
+                return f"{source} still has something on its way to {target}"
+        self._connections = [connection for connection in self._connections if not connection.is_over]
+        for connection in self._connections:
+            if not connection.is_quiet or connection.unacknowledged:
+                return f"{connection.client.name} still has an unfinished connection to {connection.gateway.name}"
+        for gateway in self.gateways.values():
+            # What the gateway itself holds: it might be deaf to the acknowledgements that have reached it.
+            if held := gateway.machine.unacknowledged:
+                return f"{gateway.name} still holds {held} pushes, though all of them are acknowledged"
+            if held := gateway.machine.held_marks:
+                return f"{gateway.name} still holds {held} marks that it has to pass on"
+        for instance in (*self.instances(), *self.probes):
+            if instance.is_live:
+                if instance.machine.state != State.ONLINE:
+                    return f"{instance.name} is still {instance.machine.state}"
+                for id_client in instance.sent:
+                    if instance.machine.status(id_client) == Status.SENDING:
+                        return f"{id_client} is still being sent by {instance.name}"
+                for op, ref in (*instance.asked, *instance.unanswered):
+                    return f"{instance.name} still waits for the answer to its {op} {ref}"
+        return ""
+
+    def _last_words(self) -> None:
+        """What works again shows: one message more in each conversation, and one user who has read everything."""
+        for app in self.apps.values():
+            live = [instance for instance in app.instances if instance.is_live]
+            if live:
+                for view in live[0].machine.conversations():
+                    id_client = f"{app.key}-last-{view.id}"
+                    live[0].sent[id_client] = {
+                        "scene": str(view.scene), "to": view.to, "id": id_client, "content": "bye", "type": "text"
+                    }  # fmt: skip
+                    self._say(live[0], view.scene, view.to, id_client)
+        self.settle()
+        for instance in self.instances():  # now, as nobody is cut off any more for being slow
+            if instance.is_live:
+                for room in sorted(instance.rooms):
+                    self._say_in_room(instance, room)
+        self.settle()
+        reader = next((i for i in self.instances() if i.is_live), None)
+        if reader is not None:
+            for view in reader.machine.conversations():
+                self._read(reader, view.id)
+        self.settle()
+        self.finalists = [instance for instance in self.instances() if instance.is_live]
+        self.online = {instance.name for instance in self.finalists if instance.machine.state == State.ONLINE}
+
+    def _say_in_room(self, instance: Instance, room: str) -> None:
+        id_client = f"{instance.name}-last-{room}"
+        self.last_in_rooms.setdefault(room, []).append((instance.name, id_client))
+        instance.sent[id_client] = {
+            "scene": "chatroom", "to": room, "id": id_client, "content": "bye", "type": "text"
+        }  # fmt: skip
+        self._say(instance, Scene.CHATROOM, room, id_client)
+
+    @staticmethod
+    def _say(instance: Instance, scene: Scene, to: str, id_client: str) -> None:
+        instance.act(lambda now: instance.machine.send(scene, to, "bye", id_client, now))
+
+    @staticmethod
+    def _read(instance: Instance, conversation: str) -> None:
+        instance.act(lambda now: instance.machine.read(conversation, now))
+
+    def _look(self) -> None:
+        """What storage holds, and what a device without a memory is shown of it."""
+        for number, user in enumerate(self.case.users):
+            key = f"{user}/{PROBE}"
+            self.windows[key] = Windows()
+            probe = Instance(self, key, key, self.new_token(user), number)
+            self.probes.append(probe)
+            probe.start()
+        self.settle()
+        for probe in self.probes:
+            if not probe.is_live:
+                # One that was there had just lost its connection, and came back before it was told to go.
+                probe.start()
+                self.settle()
+        execute = self.storage.data.execute
+        seen: dict[str, dict[str, list[int]]] = {}
+        places: dict[str, dict[str, Place]] = {}
+        for user in self.case.users:
+            page = execute(storage.Missed(Session(user, "autopsy", 0, "", 0), {}, 1 << 30))
+            state = execute(storage.OpenUser(user))
+            assert isinstance(page, storage.MissedPage)
+            assert isinstance(state, storage.UserState)
+            for place, *_ in state.places:
+                id = place.conversation_id
+                places.setdefault(id, {})[user] = place
+                seen.setdefault(id, {})[user] = [m.seq for m in page.messages if m.conversation_id == id]
+        for conversation in places:
+            opened = execute(storage.OpenConversation(conversation))
+            assert isinstance(opened, storage.ConversationState)
+            found = [execute(storage.Get(conversation, seq)) for seq in range(1, opened.max_seq + 1)]
+            log = [message for message in found if isinstance(message, Message)]
+            self.logs[conversation] = StoredLog(
+                opened.members, log, places[conversation], seen[conversation], opened.state
+            )
+
+    def _go_away(self) -> None:
+        """Once all has been looked at, all devices of one user go, and come back: friends hear of it, if they are to.
+        Several times in a hurry first, which uses up what friends may be told at once."""
+        case, user = self.case, self.case.users[0]
+        if case.policies.presence != "friends":
+            return
+        blink = 10 * (case.client_latency + case.backend_latency)
+        late = _LATE / (case.policies.presence_rate or 1.0)
+        self.settle(late)
+        self._note_who_is_there()
+        there = [i for i in (*self.instances(), *self.probes) if i.is_live and i.user == user]
+        for is_last in (False, False, False, True):
+            for instance in there:
+                instance.act(instance.machine.stop)
+            self.clock.run(until=self.clock.now + blink)
+            if is_last:
+                self.clock.run(until=self.clock.now + late)
+                self._note_who_is_there()
+            for instance in there:
+                instance.start()
+            self.clock.run(until=self.clock.now + blink)
+        self.settle(late)
+        self._note_who_is_there()
+
+    def _note_who_is_there(self) -> None:
+        there = [i.name for i in (*self.instances(), *self.probes) if i.is_live and i.machine.state == State.ONLINE]
+        self.note("world", "there", "", tuple(there))
+
+    # --- who is where ------------------------------------------------------------------------------------------------
+
+    def instances(self) -> Iterable[Instance]:
+        return (instance for app in self.apps.values() for instance in app.instances)
+
+    def node(self, name: str) -> Node:
+        """A gateway, a router, or the current instance of a device."""
+        return self.gateways.get(name) or self.routers.get(name) or self.apps[name].current
+
+    def router_of(self, name: str) -> RouterNode:
+        return self.routers[f"r{crc32(name.encode()) % len(self.routers)}"]
+
+    def channel(self, source: str, target: str) -> Channel:
+        return self._channels[source, target]
+
+    def channels_from(self, source: str) -> list[Channel]:
+        return [channel for pair, channel in self._channels.items() if pair[0] == source]
+
+    def connections_of(self, device: str) -> list[Connection]:
+        """Those that the device's instances hold."""
+        return [c for instance in self.apps[device].instances if (c := instance.connection) is not None]
+
+    def new_connection(self, client: Instance) -> Connection:
+        """To a gateway that is up, if there is one; another one than last time, as a load balancer would."""
+        number = len(self._connections) + crc32(client.user.encode())
+        gateways = list(self.gateways.values())
+        order = gateways[number % len(gateways) :] + gateways[: number % len(gateways)]
+        gateway = next((gateway for gateway in order if gateway.up), order[0])
+        self._last_connection += 1
+        connection = Connection(self._last_connection, client, gateway, self.windows[client.key])
+        self._connections.append(connection)
+        self.owners[connection.id] = client.name
+        return connection
+
+    def stream(self, fault: Fault) -> Stream:
+        """The luck of one fault, whatever the others do."""
+        return Stream(self._luck, crc32(str(fault).encode()))
+
+    def link_stream(self, number: int) -> Stream:
+        return Stream(self._links, -1 - number)
+
+    def jitter_stream(self, number: int) -> Stream:
+        return Stream(self._jitter, number)
+
+    # --- what is done to it ------------------------------------------------------------------------------------------
+
+    def note(self, node: str, what: str, peer: str, thing: Any) -> None:
+        self.trace.append(Entry(self.clock.now, node, what, peer, thing))
+
+    def happened(self, fault: Fault) -> None:
+        """The fault found something to befall."""
+        self.note(fault.target, "fault", fault.kind, None)
+
+    def later(self, seconds: float, function: Callable[[Any], object], argument: Any) -> None:
+        self.clock.call_at(self.clock.now + seconds, function, argument)
+
+    def crash(self, name: str, fault: Fault) -> None:
+        node = self.node(name)
+        assert isinstance(node, GatewayNode | RouterNode)
+        if node.up:
+            self.happened(fault)
+            self.note(name, "crash", "", None)
+            node.crash(self.stream(fault))
+            for (_, target), channel in self._channels.items():
+                if target == name:
+                    channel.lose()
+            seconds = fault.arguments["seconds"]
+            for other in (*self.gateways, *self.routers):
+                self.outages.lost((name, other), min(fault.arguments["detect"], seconds))
+            self.later(seconds, self._restart, node)
+
+    def _restart(self, node: GatewayNode | RouterNode) -> None:
+        if not node.up:
+            self.note(node.name, "start", "", None)
+            node.start()
+            for other in (*self.gateways, *self.routers):
+                self.outages.back((node.name, other))
+
+    def ambush(self, fault: Fault) -> None:
+        self._ambushes.append(fault)
+
+    def spring(self, router: str, request: storage.Request, moment: str) -> None:
+        """Something of a router happened with storage: is that what an ambush waits for?"""
+        if moment == "asked" and isinstance(request, storage.OpenUser) and request.user in self._at_login:
+            self.later(0.0, self.revoke, self._at_login.pop(request.user))
+        if (fault := self._ambush_for(router, request.op, moment)) is not None:
+            self.later(0.0, lambda fault: self.crash(router, fault), fault)
+
+    def crashes_on(self, gateway: str, op: str, moment: str) -> bool:
+        """A frame has arrived at a gateway, or was passed on: is that what an ambush waits for?"""
+        fault = self._ambush_for(gateway, op, moment)
+        if fault is not None:
+            self.crash(gateway, fault)
+        return fault is not None
+
+    def _ambush_for(self, node: str, op: str, moment: str) -> Fault | None:
+        """The ambush that waits for this, which is over with it."""
+        for fault in self._ambushes:
+            if (fault.target, fault.arguments["op"], fault.arguments["moment"]) == (node, op, moment):
+                self._ambushes.remove(fault)
+                return fault
+        return None
+
+    def wall_epoch(self, node: str) -> float:
+        """The wall time at which this node's clock was 0, by what it believes in the life that begins now."""
+        if node not in self._walls:
+            self._walls[node] = Stream(self._links, crc32(f"{node} wall".encode()))
+        return self.case.wall_skew * self._walls[node].next()
+
+    def set_clock(self, name: str, ahead: float, drift: float) -> bool:
+        """Returns whether anybody is there whose clock it is."""
+        if name in self.apps and not (self.apps[name].instances and self.apps[name].current.up):
+            return False
+        self.node(name).set_clock(ahead, drift)
+        return True
+
+    def channels_between(self, one: str, *others: str) -> list[Channel]:
+        pairs = [pair for other in others for pair in ((one, other), (other, one))]
+        return [self._channels[pair] for pair in pairs if pair in self._channels]
+
+    def refusal(self, instance: Instance) -> Code | None:
+        """Why the token of this instance is not taken at present."""
+        window = self.windows[instance.key].get("token_refused")
+        if window is None:
+            return None
+        self.note(instance.name, "fault", "token_refused", None)
+        return Code(window.arguments["code"])
+
+    def new_token(self, user: str) -> str:
+        """Good for this user, from now on."""
+        return f"{user}@{self.clock.now!r}"
+
+    def revoke(self, fault: Fault) -> None:
+        """A user's tokens are void that are older than `spare` seconds; if anybody is there to be told so."""
+        user, router = fault.target, self.router_of(fault.target)
+        if router.up:
+            before = self.clock.now - fault.arguments["spare"]
+            self.happened(fault)
+            self.note(user, "revoke", router.name, before)
+            router.revoke(user, before)
+
+    def revoke_at_login(self, fault: Fault) -> None:
+        """The same, as storage is asked for the user's state."""
+        self._at_login[fault.target] = fault
+
+    def ended(self, instance: Instance, code: Code) -> None:
+        app = self.apps.get(instance.key)
+        if app is not None:
+            app.ended(instance, code)
+
+    def lack(self, instance: Instance) -> str:
+        """In words, what the log holds for this device and the device does not; "" if nothing."""
+        screen = Screen.of(instance)
+        page = self.storage.data.execute(storage.Missed(Session(instance.user, "", 0, "", 0), {}, 1 << 30))
+        assert isinstance(page, storage.MissedPage)
+        missing = [m for m in page.messages if not screen.has(m)]
+        if missing:
+            return f"{instance.name} lacks {missing[0].conversation_id}#{missing[0].seq}"
+        return ""

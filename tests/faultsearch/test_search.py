@@ -1,0 +1,525 @@
+"""The fault search itself: it is repeatable, meets what it should, judges independently, and tells what it found."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from itertools import accumulate, count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faultsearch import mutations
+from faultsearch.mutations import ack_before_store
+from faultsearch.regressions import REGRESSIONS, case_of
+
+import imsim.faultsearch
+from imsim.cli import main
+from imsim.core import events, frames, storage
+from imsim.core.client.client import Client
+from imsim.core.exceptions import UsageError
+from imsim.core.model import Message, Scene
+from imsim.faultsearch import (
+    KINDS,
+    SOMETIMES,
+    Case,
+    Fault,
+    Outcome,
+    Report,
+    draw,
+    explain,
+    load,
+    replay,
+    run,
+    save,
+    search,
+)
+from imsim.faultsearch.app import _ACTIONS
+from imsim.faultsearch.case_file import ARGUMENTS, check
+from imsim.faultsearch.checks import INVARIANTS
+from imsim.faultsearch.model.reference import Ledger
+from imsim.faultsearch.search import ENOUGH, PLANNED
+from imsim.faultsearch.trace import Entry, about, digest
+from imsim.scenario import Scenario
+
+README = Path(__file__).parents[2] / "README.md"
+
+# --- the search ------------------------------------------------------------------------------------------------------
+
+
+def test_two_hundred_seeds_hold_and_meet_everything():
+    report = search(0, 200)
+    assert report.passed, str(report)
+    assert all(report.met[name] for name in SOMETIMES)
+
+
+@pytest.mark.parametrize("name", REGRESSIONS)
+def test_what_once_broke_holds(name):
+    assert run(case_of(name)).violations == [], REGRESSIONS[name]["broke"]
+
+
+def test_the_number_of_jobs_changes_nothing(monkeypatch):
+    monkeypatch.setattr(sys.modules[search.__module__], "_BATCH", 3)
+    one, two = search(0, 10, jobs=1), search(0, 10, jobs=2)
+    assert (one.digest, one.met, one.broken) == (two.digest, two.met, two.broken)
+
+
+def test_the_same_seed_leaves_the_same_trace_in_other_processes():
+    program = "from imsim.faultsearch import replay; print(*[replay(seed).digest for seed in range(5)])"
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        for hash_seed in ("0", "1")
+    }
+    assert digests == {" ".join(replay(seed).digest for seed in range(5))}
+
+
+def test_another_seed_is_another_case():
+    assert draw(1) != draw(2)
+    assert replay(1).digest != replay(2).digest
+
+
+def test_a_scenario_gives_policies_and_topology():
+    office = Scenario.load("office", {"topology.routers": 3, "policies.send_timeout": 1.5})
+    case = draw(7, office)
+    assert (case.routers, case.policies.send_timeout) == (3, 1.5)
+    report = search(0, 20, scenario=office)
+    assert report.passed, str(report)
+
+
+def test_an_empty_search_is_refused():
+    with pytest.raises(UsageError, match="at least 1 seed"):
+        search(0, 0)
+    with pytest.raises(UsageError, match="jobs: expected at least 1"):
+        search(0, 1, jobs=0)
+
+
+def test_each_seed_is_told_as_it_breaks_and_an_interrupt_keeps_what_was_found(monkeypatch):
+    ack_before_store(monkeypatch)
+    monkeypatch.setattr(sys.modules[search.__module__], "_BATCH", 3)
+    told = []
+
+    def broke(seed: int, invariant: str) -> None:
+        told.append((seed, invariant))
+        if len(told) == 2:
+            raise KeyboardInterrupt
+
+    report = search(0, 10**12, broke=broke)
+    assert report.interrupted
+    assert told == list(report.broken.items())[:2]
+    assert [failure.seed for failure in report.failures] == [told[0][0]]
+    assert str(report).endswith("interrupted: these are the seeds until then")
+
+
+# --- what must have been met -----------------------------------------------------------------------------------------
+
+
+def _report(count: int, planned: int, *unmet: str, drawn: bool = True) -> Report:
+    met = Counter({name: 1 for name in SOMETIMES if name not in unmet})
+    return Report(0, count, {}, [], met, Counter(dict.fromkeys(KINDS, planned)), "", 1.0, drawn)
+
+
+def test_a_long_search_must_have_met_everything():
+    report = _report(ENOUGH, 0, "conflict", "fault: partition")
+    assert report.never == report.unmet == ["fault: partition", "conflict"]
+    assert not report.passed
+    assert "never met: conflict" in str(report)
+
+
+def test_with_a_scenario_it_must_have_met_every_kind_of_fault_and_lists_the_rest():
+    report = _report(ENOUGH, 0, "conflict", "fault: partition", drawn=False)
+    assert (report.never, report.unmet) == (["fault: partition"], ["fault: partition", "conflict"])
+    assert "never met: fault: partition" in str(report)
+    assert "not met, which a search with a SCENARIO need not: conflict" in str(report)
+    assert report.to_json()["unmet"] == report.unmet
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_however_short_a_search_what_it_planned_often_must_have_happened(drawn):
+    assert _report(ENOUGH - 1, PLANNED, "fault: partition", drawn=drawn).never == ["fault: partition"]
+    assert _report(ENOUGH - 1, PLANNED - 1, "fault: partition", drawn=drawn).passed
+
+
+def test_a_fault_that_befalls_nothing_fails_a_short_search(monkeypatch):
+    idle = replace(KINDS["break"], apply=lambda world, fault: None)
+    monkeypatch.setitem(KINDS, "break", idle)
+    planned = accumulate(any(fault.kind == "break" for fault in draw(seed).faults) for seed in count())
+    enough = next(seeds for seeds, breaks in enumerate(planned, 1) if breaks == PLANNED)
+    report = search(0, enough)
+    assert report.planned["break"] == PLANNED
+    assert report.never == ["fault: break"]
+
+
+# --- plans are data --------------------------------------------------------------------------------------------------
+
+
+def test_a_plan_survives_json():
+    case = draw(3)
+    assert Case.from_json(json.loads(json.dumps(case.to_json()))) == case
+
+
+def test_a_plan_can_be_written_by_hand():
+    case = replace(draw(3), faults=(Fault(5.0, "router_crash", "r0", {"seconds": 1.0, "detect": 0.1}),))
+    outcome = run(case)
+    assert outcome.violations == []
+    assert outcome.met["fault: router_crash"] == 1
+
+
+def test_a_drawn_plan_is_a_right_one():
+    for seed in range(300):
+        check(draw(seed))
+
+
+def test_every_action_is_known_with_its_arguments():
+    assert set(ARGUMENTS) == {*_ACTIONS, "leave", "come"}
+
+
+HAND = {
+    "devices": ["alice/d0", "bob/d0"],
+    "duration": 5,
+    "steps": [
+        {
+            "time": 1,
+            "device": "alice/d0",
+            "action": "send",
+            "arguments": {"scene": "p2p", "to": "bob", "id": "m1", "content": "hello", "type": "text"},
+        }
+    ],
+    "faults": [{"time": 1, "kind": "loss", "target": "bob/d0", "arguments": {"rate": 0.5, "seconds": 2}}],
+}
+
+
+def test_a_plan_by_hand_needs_little():
+    outcome = run(Case.from_json(HAND))
+    assert outcome.violations == []
+    assert any(type(e.thing) is events.Shown and e.thing.message.content == "hello" for e in outcome.trace)
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "words"),
+    [
+        (("devices", 0), "carol", "devices.0: expected USER/NAME"),
+        (("devices", 0), "bob/d0", "devices.1: expected USER/NAME, each once"),
+        (("devises",), [], "devises: unknown field (did you mean 'devices'?)"),
+        (("duration",), "long", "duration: expected a number, got 'long'"),
+        (("gateways",), 0, "gateways: expected at least 1, got 0"),
+        (("kinds",), ["phone"], "kinds: expected one for each of 2 devices, got 1"),
+        (("policies",), {"ack": "never"}, "policies: ack: expected 'after_store' or 'after_receive', got 'never'"),
+        (("policies",), {"akc": "never"}, "policies.akc: unknown policy 'akc' (did you mean 'ack'?)"),
+        (("steps", 0, "time"), -1, "steps.0.time: expected seconds from 0 to the duration of 5, got -1"),
+        (("steps", 0, "device"), "alice/d7", "steps.0.device: unknown device 'alice/d7'"),
+        (("steps", 0, "action"), "twin", "steps.0.action: unknown action 'twin'"),
+        (("steps", 0, "arguments", "contents"), "", "steps.0 (send): arguments: contents: unknown field"),
+        (("steps", 0, "arguments", "to"), "zoe", "steps.0 (send): arguments: to: unknown user 'zoe'"),
+        (("steps", 0, "arguments", "type"), "image", "steps.0 (send): arguments: "),
+        (("steps", 0, "arguments", "file"), {"event": "recall"}, "make it a change or amend instead of a send"),
+        (("steps", 0, "arguments"), {}, "steps.0 (send): arguments: scene: missing"),
+        (("faults", 0, "time"), 500, "faults.0.time: expected seconds from 0 to the duration of 5, got 500"),
+        (("faults", 0, "kind"), "meteorite", "unknown kind 'meteorite'"),
+        (("faults", 0, "target"), "g0", "faults.0.target: unknown target of loss 'g0'"),
+        (("faults", 0, "arguments", "rate"), 7, "faults.0 (loss): arguments: rate: expected at most 1, got 7"),
+        (("faults", 0, "arguments"), {"rate": 1}, "faults.0 (loss): arguments: seconds: missing"),
+    ],
+)
+def test_what_is_wrong_in_a_plan_is_told_in_one_line(where, value, words):
+    fields = copy.deepcopy(HAND)
+    at = fields
+    for key in where[:-1]:
+        at = at[key]
+    at[where[-1]] = value
+    with pytest.raises(UsageError) as refused:
+        Case.from_json(fields)
+    assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_fault_befalls_only_what_it_can():
+    with pytest.raises(UsageError, match="unknown target of router_crash 'g0'"):
+        run(replace(draw(3), faults=(Fault(5.0, "router_crash", "g0", {"seconds": 1.0, "detect": 0.1}),)))
+
+
+def test_an_unknown_kind_is_refused():
+    with pytest.raises(UsageError, match="unknown kind 'meteorite'"):
+        Fault(1.0, "meteorite", "r0")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_is_drawn(kind):
+    assert any(fault.kind == kind for seed in range(200) for fault in draw(seed).faults)
+
+
+# --- judging ---------------------------------------------------------------------------------------------------------
+
+
+def _imports(name: str) -> set[str]:
+    module = Path(imsim.faultsearch.__file__).with_name("model") / name
+    return {
+        f"{node.module}.{alias.name}" if node.module == "imsim.core" else node.module
+        for node in ast.walk(ast.parse(module.read_text()))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if node.module.startswith("imsim")
+    }
+
+
+def test_the_ledger_knows_the_protocol_and_nothing_else_of_the_core():
+    """Nor what machines tell each other on the backbone: they may have got it wrong."""
+    assert _imports("rules.py") == {"imsim.core.model"}
+    assert _imports("reference.py") == {"imsim.core.frames", "imsim.core.model", "imsim.faultsearch.model.rules"}
+
+
+def test_every_invariant_says_what_it_is():
+    names = [invariant.__name__ for invariant in INVARIANTS]
+    assert len(names) == len(set(names))
+
+
+def test_a_failure_is_made_small_and_told(monkeypatch):
+    ack_before_store(monkeypatch)
+    outcome = next(outcome for seed in range(100) if (outcome := replay(seed)).violations)
+    failure = explain(outcome)
+    small = failure.smallest
+    assert small.violations[0].invariant == outcome.violations[0].invariant
+    assert len(small.case.faults) <= 2
+    assert len(small.case.steps) <= 3
+    text = str(failure)
+    assert f"imsim faultsearch --replay {failure.seed}" in text
+    assert all(str(fault) in text for fault in small.case.faults)
+    devices = zip(small.case.devices, small.case.kinds, strict=True)
+    assert all(f"{device} ({kind})" in text for device, kind in devices if kind)
+    assert f"client {small.case.client_latency}" in text
+
+
+def test_a_case_that_was_changed_is_not_told_to_be_the_drawn_one(monkeypatch):
+    ack_before_store(monkeypatch)
+    case = draw(0)
+    assert "--replay 0" in explain(run(case), runs=0).command
+    assert "--case FILE" in explain(run(case.with_(faults=())), runs=0).command
+
+
+def test_a_machine_that_raises_is_told_with_what_it_did_last(monkeypatch):
+    def fails(self: Client, conversation: str, now: float) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Client, "read", fails)
+    failure = explain(replay(0), runs=0)
+    assert failure.violation.invariant == "no_machine_raises"
+    assert "ZeroDivisionError" in failure.violation.text
+    assert failure.trace[-1] == str(failure.smallest.trace[-1])
+    assert len(failure.trace) < 60
+
+
+def test_a_judge_that_raises_has_found_something(monkeypatch):
+    def fails(*_: object) -> None:
+        raise LookupError("confused")
+
+    monkeypatch.setattr(Ledger, "view", fails)
+    report = search(0, 2)
+    assert report.broken == {0: "judge_raises", 1: "judge_raises"}
+    assert report.failures[0].command == "imsim faultsearch --replay 0"
+    assert "confused" in str(report.failures[0])
+
+
+#: Of many kinds: what is told, stored, shown, allowed; of messages, places, devices, users and chatrooms.
+TOLD = (
+    "ack_before_store", "mark_moved_by_others", "version_not_advanced", "fan_out_to_strangers", "own_messages_counted",
+    "a_setting_is_dropped", "shown_twice", "sender_counted_as_reader", "kick_policy_ignored_across_gateways",
+    "room_counts_anew", "unanswered_not_resent", "young_tokens_revoked", "sync_skips_one", "pull_ignores_more",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_the_trace_that_is_told_is_about_what_broke_and_ends_there(name, monkeypatch):
+    getattr(mutations, name)(monkeypatch)
+    outcome = next(outcome for seed in range(30) if (outcome := replay(seed)).violations)
+    for violation in {v.invariant: v for v in outcome.violations}.values():
+        told = outcome.about(violation)
+        until = outcome.trace[: violation.at]
+        assert 0 < len(told) < len(until), violation
+        assert violation.at is None or told[-1] is until[-1]
+        shown = {id(entry) for entry in told}
+        assert [id(entry) for entry in until if id(entry) in shown] == [id(entry) for entry in told]  # in order
+        names = _names_in(violation.text, outcome)
+        for entry in told:
+            is_of_all = entry.what in ("crash", "heal", "fault")
+            assert is_of_all or entry is until[-1] or any(n in str(entry) for n in names), f"{violation}: {entry}"
+
+
+def _names_in(text: str, outcome: Outcome) -> set[str]:
+    """What the text names: conversations, devices, users, messages; of messages the idClient, too."""
+    names = set(re.findall(r"(?:p2p|group|system|chatroom):[\w:]+?(?=[:#]\d+\b|\W|$)|\w+/[\w.-]+", text))
+    names |= {user for user in outcome.case.users if re.search(rf"\b{user}\b", text)}
+    for entry in outcome.trace:
+        message = entry.thing  # as a chatroom has it said
+        if entry.what == "stored" and isinstance(entry.thing[0], storage.Append):
+            message = entry.thing[0].message
+        if isinstance(message, Message) and (message.id in text or message.id_client in text):
+            names |= {message.id_client, message.conversation_id}
+    return names
+
+
+# --- the trace -------------------------------------------------------------------------------------------------------
+
+
+def _message(seq: int, id_client: str, content: str = "", **fields: Any) -> Message:
+    id = f"p2p:alice:bob:{seq}"
+    return Message("p2p:alice:bob", seq, id, id_client, Scene.P2P, "text", "alice", "bob", 0, content, **fields)
+
+
+def test_the_digest_sees_every_word():
+    one = Entry(1.0, "g0", "->", "bob/d0", frames.Push(_message(1, "m1", "x" * 30 + "yes")))
+    other = Entry(1.0, "g0", "->", "bob/d0", frames.Push(_message(1, "m1", "x" * 30 + "not")))
+    amended = Entry(1.0, "g0", "->", "bob/d0", frames.Push(_message(1, "m1", "x" * 30 + "yes", amended=2)))
+    assert len({digest([entry]) for entry in (one, other, amended)}) == 3
+    assert digest([one]) == digest([one._replace(thing=frames.Push(_message(1, "m1", "x" * 30 + "yes")))])
+
+
+def test_an_entry_says_what_a_message_says_and_what_became_of_it():
+    entry = Entry(1.0, "g0", "->", "bob/d0", frames.Push(_message(1, "m1", "hello")))
+    assert "p2p:alice:bob#1[m1] 'hello'" in str(entry)
+    entry = Entry(1.0, "g0", "->", "bob/d0", frames.Push(_message(1, "m1", recalled=True, amended=2)))
+    assert "p2p:alice:bob#1[m1] recalled amended by #2" in str(entry)
+    fault = Fault(1.0, "crash_on", "r0", {"op": "append", "moment": "done", "seconds": 1.0, "detect": 0.1})
+    assert str(fault) in str(Entry(1.0, "r0", "fault", "planned", str(fault)))
+
+
+TRACE = [
+    Entry(0.1, "alice/d0", "start", "", None),
+    Entry(1.0, "alice/d0", "->", "g0", frames.Send("alice/d0-1", Scene.P2P, "bob", "one", "text")),
+    Entry(1.1, "r0", "crash", "", None),
+    Entry(1.2, "g0", "->", "alice/d0", frames.Stored("alice/d0-1", "p2p:alice:bob", "p2p:alice:bob:1", 1, 0)),
+    Entry(1.3, "g0", "->", "alice/d0.2", frames.Push(_message(1, "alice/d0-1", "one"))),
+    Entry(1.4, "g0", "->", "alice/d0.2", frames.Push(_message(12, "alice/d0-12", "two"))),
+    Entry(1.5, "bob/d0", "->", "g0", frames.Read("p2p:alice:bob", 1)),
+    Entry(1.6, "bob/d0", "->", "g0", frames.Read("group:team", 1)),
+    Entry(1.7, "r0", "said", "", replace(_message(3, "group:team:1"), conversation_id="system:bob")),
+    Entry(1.8, "r0", "said", "", replace(_message(4, "group:club:1"), conversation_id="system:bob")),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("alice/d0-1 is not in storage", [1, 2, 3, 4]),
+        ("p2p:alice:bob:1 came too soon", [1, 2, 3, 4]),  # and its sender's frame, which knows only its idClient
+        ("p2p:alice:bob#12 is lost", [5]),
+        ("alice/d0 is not online", [0, 1, 2, 3]),  # neither alice/d0.2 nor alice/d0-12
+        ("kept for bob: Place(conversation_id='p2p:alice:bob', version=1)", [6]),
+        ("bob/phone is online 2 times", [6, 7]),
+        ("group:team has no owner", [7, 8]),
+        ("group:team#1 is lost", [8]),  # and what it led to; but not what else its reader was told
+        ("system:bob#4 is lost", [9]),
+        ("p2p:alice:bob holds [1]", [3, 4, 5, 6]),
+        ("a connection had 9 pushes", list(range(10))),
+    ],
+)
+def test_what_a_text_is_about(text, told):
+    assert about(TRACE, text) == [TRACE[index] for index in told]
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def command(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as exit:
+        main(["faultsearch", *arguments])
+    return int(exit.value.code or 0)
+
+
+def test_the_command_searches(capsys):
+    assert command("--seeds", "10", "--first", "5", "--jobs", "1", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["first"], report["count"], report["broken"]) == (5, 10, {})
+
+
+def test_the_command_fails_and_tells_how_to_see_it_again(capsys, monkeypatch):
+    ack_before_store(monkeypatch)
+    assert command("--seeds", "1", "--jobs", "1") == 1
+    told = capsys.readouterr()
+    assert "replay: imsim faultsearch --replay 0" in told.out
+    assert told.err == "imsim: seed 0 breaks acks_survive\n"
+    assert command("--replay", "0") == 1
+    assert "acks_survive" in capsys.readouterr().out
+
+
+def test_the_command_replays_byte_for_byte(capsys):
+    assert command("--replay", "4") == 0
+    first = capsys.readouterr().out
+    assert command("--replay", "4") == 0
+    assert capsys.readouterr().out == first
+    assert replay(4).digest in first
+
+
+def test_fields_are_changed_of_a_scenario_only(capsys):
+    assert command("--set", "policies.ack=after_store") == 2
+    assert command("office", "--set", "policies.ack=after_receive", "--seeds", "3", "--jobs", "1") == 0
+
+
+def test_the_command_runs_a_case_that_was_saved_and_edited(capsys, monkeypatch, tmp_path):
+    ack_before_store(monkeypatch)
+    file = str(tmp_path / "case.json")
+    assert command("--replay", "0", "--save", file) == 1
+    case = load(file)
+    assert case == explain(replay(0)).smallest.case
+    capsys.readouterr()
+    assert command("--case", file) == 1
+    assert f"replay: imsim faultsearch --case {file}" in capsys.readouterr().out
+    monkeypatch.undo()
+    save(case.with_(faults=(Fault(2.0, "break", case.devices[0]),)), file)
+    assert command("--case", file, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["failure"], [fault["kind"] for fault in told["case"]["faults"]]) == (None, ["break"])
+
+
+def test_what_replay_prints_as_json_is_a_case(capsys, tmp_path):
+    assert command("--replay", "4", "--json") == 0
+    file = tmp_path / "told.json"
+    file.write_text(capsys.readouterr().out)
+    assert load(file) == draw(4)
+
+
+def test_the_case_in_the_readme_runs_and_has_its_crash(tmp_path):
+    (text,) = re.findall(r"^```json\n(.*?)^```$", README.read_text(), re.DOTALL | re.MULTILINE)
+    outcome = run(Case.from_json(json.loads(text)))
+    assert outcome.violations == []
+    assert outcome.met["fault: crash_on"] == 1
+    assert outcome.met["resend answered from storage"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--jobs", "0"), "jobs: expected at least 1"),
+        (("--replay", "4", "--seeds", "7", "--jobs", "2"), "--replay runs one case; leave out --seeds, --jobs"),
+        (("office", "--case", "case.json"), "--case runs one case; leave out SCENARIO"),
+        (("--replay", "4", "--case", "case.json"), "leave out --case"),
+        (("--save", "case.json"), "--save writes the case of --replay"),
+        (("--case", "nowhere.json"), "cannot read nowhere.json"),
+        (("--replay", "4", "--save", "nowhere/case.json"), "cannot write nowhere/case.json"),
+    ],
+)
+def test_the_command_refuses_what_contradicts_itself(arguments, words, capsys):
+    assert command(*arguments) == 2
+    told = capsys.readouterr().err
+    assert words in told
+    assert len(told.splitlines()) == 1
+
+
+def test_who_reads_only_the_beginning_changes_nothing():
+    script = "import sys; from imsim.cli import main; main(['faultsearch', '--replay', '4'])"
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
