@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-    from imsim.designs import Over, Precision
+    from imsim.experiments import Over, Precision
 
 __all__ = [
     "Budget",
@@ -156,7 +156,7 @@ def simulate(
     scenario = _with(given, seed, duration)
     left_out = given.left_out(scenario)
     if replications is not None or precision is not None:
-        from imsim.designs import Asked, replicate
+        from imsim.experiments import Asked, replicate
 
         if out is not None:
             raise UsageError("out: replications make no folders; keep='runs' keeps the runs, and each can be written")
@@ -281,7 +281,7 @@ def compare(
     if given:
         return Comparison(*given)
 
-    from imsim.designs import Asked, replicate
+    from imsim.experiments import Asked, replicate
 
     designs = [_with(_scenario(one), seed, None) for one in what if isinstance(one, Scenario | str)]
     if designs[0].seed != designs[1].seed:
@@ -336,7 +336,7 @@ def sweep(
 
     Raises: UsageError, before anything is run.
     """
-    from imsim.designs import Asked, FolderStore, points, replicate
+    from imsim.experiments import Asked, FolderStore, grid, replicate
 
     base = _with(_scenario(scenario), seed, None)
     found = points(base, over)
@@ -388,8 +388,8 @@ def capacity(
 
     Raises: UsageError.
     """
-    from imsim.designs import Asked, FolderStore
-    from imsim.designs import capacity as searching
+    from imsim.experiments import Asked, FolderStore
+    from imsim.experiments import capacity as searching
 
     chosen = Budget(budget) if isinstance(budget, str) else budget
     base = _with(_scenario(scenario), seed, None)

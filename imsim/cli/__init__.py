@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from imsim.cli.designs import capacity, compare, sweep
+from imsim.cli.experiments import capacity, compare, sweep
 from imsim.cli.options import (
     JOBS,
     JSON,

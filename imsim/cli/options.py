@@ -67,7 +67,7 @@ def load(scenario: str, overrides: tuple[str, ...], seed: int | None) -> Scenari
 
 def precision_of(texts: tuple[str, ...]) -> dict[str, float] | None:
     """From `0.05` or `ack.p95=0.02`, several times."""
-    from imsim.designs import PRECISE
+    from imsim.experiments import PRECISE
 
     wanted = {}
     for text in texts:

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 import imsim
-from imsim.designs import points
 from imsim.scenario import Scenario
 from imsim.scenario.files import choices
 

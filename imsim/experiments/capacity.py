@@ -9,7 +9,7 @@ from imsim.analysis.budgets import Budget, Verdict
 from imsim.analysis.capacity import Capacity, load_of, search
 from imsim.analysis.replications import Replications, Sample
 from imsim.core.exceptions import UsageError
-from imsim.designs.replicate import Asked, Progress, Store, replicate
+from imsim.experiments.replicate import Asked, Progress, Store, replicate
 from imsim.scenario import Scenario
 
 #: Far from the budget a few replications tell; near to it they are more and more. Fewer than these tell nothing.

@@ -13,8 +13,8 @@ from imsim.analysis.metrics import Measures
 from imsim.analysis.replications import Sample
 from imsim.analysis.run_length import Behind
 from imsim.core.exceptions import UsageError
-from imsim.designs import fingerprint
-from imsim.designs.replicate import replication_seed
+from imsim.experiments import fingerprint
+from imsim.experiments.replicate import replication_seed
 from imsim.scenario import Scenario
 
 FILE = "finished.jsonl"

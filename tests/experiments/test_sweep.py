@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import imsim
-from imsim.designs import fingerprint
+from imsim.experiments import fingerprint
 
 BASE = imsim.Scenario(name="base", duration=1.0, drain=1.0).with_({"population.users": 20, "workload.rate": 1.0})
 OVER = {"topology.routers": [1, 2], "workload.rate": [1.0, 3.0]}
@@ -124,7 +124,7 @@ def test_functions_are_the_same_if_their_source_and_what_they_close_over_are():
 
 def test_fingerprints_are_the_same_in_another_process():
     program = (
-        "import imsim; from imsim.designs import fingerprint as f; "
+        "import imsim; from imsim.experiments import fingerprint as f; "
         "print(f.design(imsim.Scenario.load('office')), f.program())"
     )
     printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout

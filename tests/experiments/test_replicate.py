@@ -7,7 +7,7 @@ import pytest
 from joblib._parallel_backends import SequentialBackend, ThreadingBackend
 
 import imsim
-from imsim.designs import replication_seed
+from imsim.experiments import replication_seed
 
 OFFICE = imsim.Scenario.load("office").with_(
     {"duration": 1.0, "warmup": 0.0, "drain": 1.0, "population.users": 30, "workload.rate": 1.0}

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from pydantic import BaseModel
 
-from imsim.designs import fingerprint
+from imsim.experiments import fingerprint
 
 
 class Own(BaseModel):
@@ -96,7 +96,7 @@ WHOLE = """
 import collections, dataclasses, datetime, enum, functools, re
 import numpy as np, pandas as pd
 import imsim
-from imsim.designs import fingerprint
+from imsim.experiments import fingerprint
 import helper
 
 BOUND = 100
