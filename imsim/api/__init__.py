@@ -336,10 +336,10 @@ def sweep(
 
     Raises: UsageError, before anything is run.
     """
-    from imsim.experiments import Asked, FolderStore, grid, replicate
+    from imsim.experiments import Asked, FolderStore, grid_points, replicate
 
     base = _with(_scenario(scenario), seed, None)
-    found = points(base, over)
+    found = grid_points(base, over)
     designs = [point.scenario for point in found]
     costs = [name for name in _default_metrics(designs) if name.startswith("cost.")]
     asked = Asked.of(

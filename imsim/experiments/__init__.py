@@ -5,8 +5,8 @@ All of them go through `replicate`, which runs (design, replication) pairs in pa
 worked out in `imsim.analysis`.
 """
 
-from imsim.experiments.grid import Over, points
+from imsim.experiments.grid import Over, grid_points
 from imsim.experiments.replicate import PRECISE, Asked, Precision, replicate, replication_seed
 from imsim.experiments.store import FolderStore
 
-__all__ = ["PRECISE", "Asked", "FolderStore", "Over", "Precision", "points", "replicate", "replication_seed"]
+__all__ = ["PRECISE", "Asked", "FolderStore", "Over", "Precision", "grid_points", "replicate", "replication_seed"]

@@ -29,7 +29,7 @@ class Point:
     scenario: Scenario
 
 
-def points(base: Scenario, over: Over) -> list[Point]:
+def grid_points(base: Scenario, over: Over) -> list[Point]:
     """Raises: UsageError for what is no design, before anything is run."""
     if isinstance(over, Mapping):
         found = _grid(base, over)

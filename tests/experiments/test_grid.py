@@ -9,7 +9,7 @@ BASE = Scenario(name="base", seed=7)
 
 
 def test_a_mapping_is_every_combination():
-    found = points(BASE, {"topology.routers": [1, 2], "workload.rate": np.array([0.5, 1.0])})
+    found = grid_points(BASE, {"topology.routers": [1, 2], "workload.rate": np.array([0.5, 1.0])})
     assert [tuple(point.labels.values()) for point in found] == [(1, 0.5), (1, 1.0), (2, 0.5), (2, 1.0)]
     assert [point.scenario.topology.routers for point in found] == [1, 1, 2, 2]
     assert {point.scenario.seed for point in found} == {7}
@@ -17,14 +17,14 @@ def test_a_mapping_is_every_combination():
 
 def test_values_may_have_names():
     slow = {"kind": "exponential", "mean": "5ms"}
-    found = points(BASE, {"topology.storage.service.append": {"fast": "1ms", "slow": slow}})
+    found = grid_points(BASE, {"topology.storage.service.append": {"fast": "1ms", "slow": slow}})
     assert [point.labels["topology.storage.service.append"] for point in found] == ["fast", "slow"]
     assert found[1].scenario.topology.storage.service["append"].mean == 0.005
 
 
 def test_values_without_names_are_told_apart_by_what_they_are():
     path = "topology.storage.service.append"
-    found = points(BASE, {path: ["1ms", {"kind": "exponential", "mean": "5ms"}]})
+    found = grid_points(BASE, {path: ["1ms", {"kind": "exponential", "mean": "5ms"}]})
     assert [point.labels[path] for point in found] == ["1ms", "exponential mean=5ms"]
 
 
@@ -32,7 +32,7 @@ def test_a_list_is_of_values_scenarios_and_functions():
     def busier(scenario):
         return scenario.with_({"workload.rate": 9.0, "seed": 1})
 
-    found = points(BASE, [{"topology.routers": 3}, Scenario(name="other"), "office", busier])
+    found = grid_points(BASE, [{"topology.routers": 3}, Scenario(name="other"), "office", busier])
     assert [point.labels for point in found] == [
         {"topology.routers": 3},
         {"design": "other"},
@@ -61,7 +61,7 @@ def test_a_list_is_of_values_scenarios_and_functions():
 )
 def test_what_is_no_design_is_refused_at_once(over, words):
     with pytest.raises(imsim.UsageError, match=words):
-        points(BASE, over)
+        grid_points(BASE, over)
 
 
 def test_choices_on_the_command_line():
