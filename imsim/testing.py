@@ -83,14 +83,14 @@ class Pair:
         self.clients.append(client)
         return client
 
-    def settle(self) -> None:
+    def run_until_idle(self) -> None:
         """Carry out everything that happens without time passing."""
         while self._queue:
             self._queue.popleft()()
 
     def advance(self, seconds: float) -> None:
         """Let time pass, stopping at every deadline on the way."""
-        self.settle()
+        self.run_until_idle()
         end = self.clock.now + seconds
         while True:
             machines: list[Any] = [client.machine for client in self.clients]
@@ -102,21 +102,21 @@ class Pair:
             self.clock.now = max(self.clock.now, due)
             for machine in machines:
                 machine.handle_timer(self.clock.now)
-            self.settle()
+            self.run_until_idle()
         self.clock.now = end
 
     def revoke(self, user: str) -> None:
         """Every token of the user that was given out before now is void."""
         self.node.revoke(user, self.clock.now, self.clock.now)
-        self.settle()
+        self.run_until_idle()
 
     def stop_server(self) -> None:
         """Crash: what is not in storage is gone, what was on its way is lost."""
         self.up = False
-        self.settle()
+        self.run_until_idle()
         for connection in list(self._connections):
             self._cut(connection)
-        self.settle()
+        self.run_until_idle()
 
     def start_server(self) -> None:
         self.node = Node(self, self.policies)
@@ -181,13 +181,13 @@ class DirectClient:
 
     def start(self) -> None:
         self.machine.start(self._pair.clock.now)
-        self._pair.settle()
+        self._pair.run_until_idle()
 
     def break_connection(self) -> None:
         """The network fails: both sides learn of it, frames on their way are lost."""
         if self._connection is not None:
             self._pair._cut(self._connection)
-        self._pair.settle()
+        self._pair.run_until_idle()
 
     def arrive(self, connection: int, frame: frames.ToClient) -> None:
         if connection == self._connection and not self.lose(frame):

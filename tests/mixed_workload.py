@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from itertools import pairwise
 
-from imsim.core.storage import ConversationState, Find, OpenConversation
+from imsim.core.storage import Find, LogState, OpenConversation
 from imsim.core.storage.memory import MemoryStorage
 from imsim.scenario import Plan, Scenario
 
@@ -39,9 +39,9 @@ def check_storage(
 ) -> None:
     """Every action of the plan came about. `named` and `id_client`: what users and groups, and messages, are called."""
 
-    def opened(scene: str, *names: str) -> ConversationState | None:
+    def opened(scene: str, *names: str) -> LogState | None:
         state = storage.execute(OpenConversation(":".join([scene, *map(named, names)])))
-        assert state is None or isinstance(state, ConversationState)
+        assert state is None or isinstance(state, LogState)
         return state
 
     happened = defaultdict(int)

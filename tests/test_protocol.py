@@ -90,7 +90,7 @@ def test_every_change_is_explained():
     rows = [row[0] for row in table("| event in a group |")]
     told = {event: "silent" in row for row in rows for event in re.findall(r"`(\w+)`", row)}
     assert set(told) == set(groups.EVENTS)
-    for event in (*friends.EVENTS, *changes.AMENDMENTS, "settle"):
+    for event in (*friends.EVENTS, *changes.AMENDMENTS, "resolve"):
         assert f"`{event}`" in TEXT
         assert event in SILENT
     assert {event for event, silent in told.items() if silent} == set(groups.EVENTS) & SILENT

@@ -62,7 +62,7 @@ def test_a_pair_carries_a_message():
     bob.start()
     hello(alice)
     assert shown(bob) == []  # nothing travels before it is told to
-    pair.settle()
+    pair.run_until_idle()
     assert shown(bob) == ["hello"]
     assert [type(event) for event in pair.server_events] == [events.Committed, events.Pushed]
 
@@ -83,7 +83,7 @@ def test_lose_drops_frames_of_both_directions():
     alice.lose = lambda frame: frame.op == "send"
     bob.lose = lambda frame: frame.op == "push"
     hello(alice)
-    pair.settle()
+    pair.run_until_idle()
     assert pair.server_events == []
     alice.lose = lambda frame: False
     pair.advance(5)
@@ -133,7 +133,7 @@ def test_a_crash_ends_every_connection_and_keeps_storage_only():
     alice, bob = pair.client("alice"), pair.client("bob")
     alice.start()
     hello(alice)
-    pair.settle()
+    pair.run_until_idle()
     node = pair.node
     pair.stop_server()
     assert events.Disconnected in kinds(alice)
@@ -154,7 +154,7 @@ def test_what_was_on_its_way_to_a_crashed_server_is_lost():
     hello(alice)
     pair.stop_server()
     pair.start_server()
-    pair.settle()
+    pair.run_until_idle()
     assert pair.server_events == []
 
 
@@ -175,7 +175,7 @@ def test_a_client_that_stops_hangs_up():
     alice = pair.client("alice")
     alice.start()
     alice.machine.stop(0.0)
-    pair.settle()
+    pair.run_until_idle()
     assert pair._connections == {}
     assert pair.node.next_deadline() is None
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from imsim.analysis.away import had_left
+from imsim.analysis.availability import had_left
 from imsim.analysis.latency import counted_deliveries, quantile
 from imsim.core.exceptions import UsageError
 from imsim.results import RunData

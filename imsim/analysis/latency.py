@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imsim.analysis.away import waits_since, was_away_at_end
+from imsim.analysis.availability import waits_since, was_away_at_end
 from imsim.core.model import Route, Scene
 from imsim.results import DeliveryOutcome, Outcome, Role, RunData
 

@@ -21,7 +21,7 @@ from imsim.analysis.run import Run
 from imsim.core.exceptions import ImsimError, UsageError
 from imsim.results import RunData
 from imsim.scenario import Scenario
-from imsim.scenario.own import broken
+from imsim.scenario.custom_parts import broken
 
 #: A number of a run. None and nan mean that there was nothing to measure, infinity that it never came.
 MetricFunction = Callable[[Run], float | None]

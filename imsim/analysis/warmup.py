@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from imsim.analysis.away import waits_since
+from imsim.analysis.availability import waits_since
 from imsim.results import Role, RunData
 
 _BINS = 500

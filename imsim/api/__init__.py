@@ -27,7 +27,7 @@ from imsim.analysis import (
 from imsim.api.progress import Progress
 from imsim.api.served import Served
 from imsim.core.exceptions import ImsimError, RunError, UsageError
-from imsim.scenario import Empirical, OwnDistribution, Scenario
+from imsim.scenario import CustomDistribution, Empirical, Scenario
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,9 +39,9 @@ __all__ = [
     "Budget",
     "Capacity",
     "Comparison",
+    "CustomDistribution",
     "Empirical",
     "ImsimError",
-    "OwnDistribution",
     "Replications",
     "Run",
     "RunError",
@@ -327,7 +327,7 @@ def sweep(
     seed: in place of the scenario's own; all designs have the same.
     out: a folder in which each replication of each design is kept as soon as it is finished: a sweep that was
     interrupted, or
-        has grown, runs only what is missing. Another program, design or seed is not mixed up with it: own parts and
+        has grown, runs only what is missing. Another program, design or seed is not mixed up with it: custom parts and
         metrics count by their code and by all that it refers to (globals, closures, classes, helpers in your own
         modules, arrays by their content), installed packages by their versions. Not looked into are files that are
         read, environment variables, and names put together at run time; a warning says of what else it cannot tell, and

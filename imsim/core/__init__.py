@@ -6,7 +6,7 @@ monotonic seconds on the node's own clock; wall time is the node's `epoch` + `no
 
 The life of a message: `Outbox.add` -> `Gateway._send` -> `Conversations._handle`, `_append` -> `storage.Append` ->
 `Conversations._appended`, `_release` (the answer `stored` to its sender) -> `Users._deliver` -> `Pushes.push` ->
-`Reader.take` -> the acknowledgement `delivered`. What a device misses of that, `Catchup` fetches: `sync` ->
+`Receiver.take` -> the acknowledgement `delivered`. What a device misses of that, `Sync` fetches: `sync` ->
 `storage.Missed` -> `page`, `sync_done`.
 
 Read in this order:

@@ -20,7 +20,7 @@ AMENDMENTS = ("recall", "edit")
 #: Events that stand in the log for the sake of the machines only: no device shows them as a message.
 SILENT = frozenset(
     {
-        "recall", "edit", "settle", "apply", "reject",
+        "recall", "edit", "resolve", "apply", "reject",
         "friend_request", "friend_accept", "friend_reject", "friend_delete",
     }
 )  # fmt: skip
@@ -29,7 +29,7 @@ SILENT = frozenset(
 _SYSTEM, _NOTIFICATION = Scene.SYSTEM, MessageType.NOTIFICATION  # asked for with every message
 
 
-class HasPlace(HasBody, Protocol):
+class HasScene(HasBody, Protocol):
     """A body, and the kind of conversation that it is for."""
 
     scene: Scene
@@ -42,7 +42,7 @@ def event_of(message: HasBody) -> str:
     return str(message.file.get("event", ""))
 
 
-def is_from_outside(message: HasPlace) -> bool:
+def is_from_outside(message: HasScene) -> bool:
     """Whether its sender may not see the log that it goes to: an application, the refusal of an invitation, or what is
     said to another user by the service's voice."""
     if message.scene == _SYSTEM:

@@ -81,7 +81,7 @@ class ReadMoved:
 
 
 @dataclass(slots=True)
-class PlaceChanged:
+class StateChanged:
     """A conversation was pinned, muted, hidden (up to this seq), given another custom, or blocked, or the reverse: on
     this device, where it shows before the server has answered, or on another."""
 
@@ -111,7 +111,7 @@ class Edited:
 
 
 @dataclass(slots=True)
-class Settled:
+class Resolved:
     """The request that the system message with this idClient told of has its answer: passed, rejected or expired."""
 
     id: str
@@ -258,14 +258,14 @@ ClientEvent = (
     | Ready
     | Reset
     | ReadMoved
-    | PlaceChanged
+    | StateChanged
     | PeerDelivered
     | PeerRead
     | History
     | ReadCounted
     | Recalled
     | Edited
-    | Settled
+    | Resolved
     | Changed
     | Entered
     | Typing

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, get_args
 
-from imsim.core.model import Code, Message, Place, Scene
+from imsim.core.model import Code, ConversationState, Message, Scene
 
 # --- client -> gateway ----------------------------------------------------------------------------------------------
 
@@ -94,10 +94,10 @@ class Typing:
 
 
 @dataclass(slots=True)
-class Noted:
+class StateAck:
     """This device has the place that a `placed` told, in this version."""
 
-    op: ClassVar[str] = "noted"
+    op: ClassVar[str] = "state_ack"
     conversation_id: str
     version: int
 
@@ -106,7 +106,7 @@ class Noted:
 class Sync:
     """Send what this device misses. `cursors`: conversation -> seq up to which it holds everything (absent: 0);
     `version`: that of its last `sync_done`, or `page` that has one, and `inbox` that of its last `page` or `sync_done`
-    (0, or absent: none); `place_version`: that of the newest place it has, however it came.
+    (0, or absent: none); `state_version`: that of the newest place it has, however it came.
 
     Answered by `page`, upon which the client asks again, with what it holds by then, or by `sync_done`, the last of
     them; or rejected with `ahead`: the client has more than there is, and is to forget it all and begin anew. `number`
@@ -120,7 +120,7 @@ class Sync:
     inbox: int = 0
     number: int = 0
     resync: int = 0
-    place_version: int = 0
+    state_version: int = 0
 
     @property
     def ref(self) -> str:
@@ -337,7 +337,7 @@ class Notify:
 @dataclass(slots=True)
 class Page:
     """Messages that the device missed, in seq order within each conversation: having applied it, the device holds
-    everything up to `cursors`. There is more: `sync` again. `places` and `version` are as in `sync_done`, where there
+    everything up to `cursors`. There is more: `sync` again. `states` and `version` are as in `sync_done`, where there
     are more places than fit into one frame; else there are none, and it is 0."""
 
     op: ClassVar[str] = "page"
@@ -345,19 +345,19 @@ class Page:
     cursors: dict[str, int]
     inbox: int = 0
     number: int = 0
-    places: list[Place] = field(default_factory=list)
+    states: list[ConversationState] = field(default_factory=list)
     version: int = 0
 
 
 @dataclass(slots=True)
 class SyncDone:
-    """The last page: having applied it, the device holds everything. `places`: those that changed after the version of
+    """The last page: having applied it, the device holds everything. `states`: those that changed after the version of
     its `sync`; `version`: where the user's log stood when they were looked up, to be given with the next `sync`."""
 
     op: ClassVar[str] = "sync_done"
     messages: list[Message]
     cursors: dict[str, int]
-    places: list[Place]
+    states: list[ConversationState]
     version: int
     inbox: int = 0
     number: int = 0
@@ -378,12 +378,12 @@ class HistoryPage:
 
 
 @dataclass(slots=True)
-class Placed:
+class State:
     """A place of the user changed, by this device or another, or because the other user got or read something. Whatever
     is not newer than what the device has of this place is to be ignored; answer with `noted` in any case."""
 
-    op: ClassVar[str] = "placed"
-    place: Place
+    op: ClassVar[str] = "state"
+    state: ConversationState
 
 
 @dataclass(slots=True)
@@ -438,7 +438,7 @@ class Resync:
 Asked = Read | SetConversation | History | ReadCount | Enter | Leave | EndSession
 Request = Send | Sync | Asked  # what is answered, by `rejected` at least
 Routed = Request | Delivered | Typing  # what a gateway passes on
-FromClient = Login | Ping | Send | Delivered | Noted | Typing | Sync | Asked
+FromClient = Login | Ping | Send | Delivered | StateAck | Typing | Sync | Asked
 ToClient = (
     LoggedIn
     | Refused
@@ -452,7 +452,7 @@ ToClient = (
     | Page
     | SyncDone
     | HistoryPage
-    | Placed
+    | State
     | ReadCounted
     | Entered
     | IsTyping

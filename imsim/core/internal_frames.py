@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import ClassVar, get_args
 
 from imsim.core import frames
-from imsim.core.model import Code, Message, Place, Session
+from imsim.core.model import Code, ConversationState, Message, Session
 
 
 @dataclass(slots=True)
@@ -89,14 +89,14 @@ class Down:
 @dataclass(slots=True)
 class Deliver:
     """conversations -> users: a stored message, for those `users` (all of one router). The device that sent it
-    (`origin`; None: the service itself) needs no push; `places` are the (user, place) that changed with the message, of
+    (`origin`; None: the service itself) needs no push; `states` are the (user, place) that changed with the message, of
     any users."""
 
     op: ClassVar[str] = "deliver"
     users: Sequence[str]
     message: Message
     origin: Session | None = None
-    places: Sequence[tuple[str, Place]] = ()
+    states: Sequence[tuple[str, ConversationState]] = ()
 
 
 @dataclass(slots=True)
@@ -116,25 +116,25 @@ class PeerMoved:
 
     op: ClassVar[str] = "peer_moved"
     user: str
-    place: Place
+    state: ConversationState
 
 
 @dataclass(slots=True)
-class Hint:
+class PresenceUpdate:
     """users -> users: something about another user that `user` may like to know, if online; `asks`: a device that would
     like to be told whether `user` is; `tells`: the one device whom it is for (None: all of the user's)."""
 
-    op: ClassVar[str] = "hint"
+    op: ClassVar[str] = "presence_update"
     user: str
     frame: frames.IsTyping | frames.Presence | None
     asks: Session | None = None
     tells: Session | None = None
 
 
-ToUsers = Attach | Detach | Up | Deliver | Opened | PeerMoved | Hint
+ToUsers = Attach | Detach | Up | Deliver | Opened | PeerMoved | PresenceUpdate
 ToGateway = Attached | Kick | Down
 
 # Where a router's service times can be charged, by op: it handles each frame that reaches it once.
 ROUTER_OPS = frozenset(
-    frame.op for frame in (Attach, Detach, Deliver, Opened, PeerMoved, Hint, *get_args(frames.Routed))
+    frame.op for frame in (Attach, Detach, Deliver, Opened, PeerMoved, PresenceUpdate, *get_args(frames.Routed))
 )

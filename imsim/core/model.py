@@ -152,7 +152,7 @@ class Message:
 
 
 @dataclass(slots=True)
-class Place:
+class ConversationState:
     """Where a user stands in a conversation: what belongs to the user and not to the conversation, in its latest state.
 
     Places make up the user's own log: each change of one gets the log's next number, 1, 2, 3 ..., as its `version` (0:
@@ -171,10 +171,10 @@ class Place:
     peer_delivered_seq: int = 0  # p2p: how far some device of the other user has got; never below peer_read_seq
     blocked: bool = False  # p2p: what the other user sends is refused
 
-    def copy(self) -> Place:
+    def copy(self) -> ConversationState:
         """To be changed before anybody else sees it. (What `dataclasses.replace` does, it does five times as slowly,
         and nearly every message moves a mark.)"""
-        return Place(
+        return ConversationState(
             self.conversation_id,
             self.version,
             self.read_seq,
@@ -188,7 +188,7 @@ class Place:
             self.blocked,
         )
 
-    def has_settings_of(self, other: Place) -> bool:
+    def has_settings_of(self, other: ConversationState) -> bool:
         """Whether all is alike that the user has chosen."""
         return (
             self.pinned == other.pinned

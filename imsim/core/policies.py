@@ -47,7 +47,7 @@ class Policies:
     room_recent: int = 20
     room_rate: float = 0.0
     room_burst: int = 50
-    hint_rate: float = 0.0
-    hint_burst: int = 5
+    typing_rate: float = 0.0
+    typing_burst: int = 5
     presence_rate: float = 1.0
     presence_burst: int = 5

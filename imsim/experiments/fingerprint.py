@@ -60,7 +60,7 @@ class CannotTellError(Exception):
 def design(scenario: Scenario) -> str:
     """Of everything in the scenario but its name and seed. Raises: CannotTellError."""
     fields = {name: getattr(scenario, name) for name in type(scenario).model_fields if name not in _ASIDE}
-    return _digest(fields, f"an own part of {scenario.name}")
+    return _digest(fields, f"a custom part of {scenario.name}")
 
 
 def function(one: Callable[..., object]) -> str:

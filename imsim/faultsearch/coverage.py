@@ -76,7 +76,7 @@ class _Reader:
         self._recalled: events.Recalled | None = None  # the latest
         self._entered: set[tuple[str, str]] = set()  # (instance, chatroom)
         self._gone: set[tuple[str, str]] = set()  # the same of those that were left
-        self._saving: Counter[tuple[str, str]] = Counter()  # changes of a place that storage has not answered
+        self._pending_writes: Counter[tuple[str, str]] = Counter()  # changes of a place that storage has not answered
         self._opening: Counter[str] = Counter()  # users
         self._wishes: set[tuple[str, str]] = set()  # (instance, conversation) of changes that are unanswered
         self._hidden: dict[tuple[str, str], int] = {}  # (instance, conversation) -> up to where
@@ -185,9 +185,9 @@ class _Reader:
             seen["presence told"] += 1
         elif isinstance(event, events.ReadMoved):
             self._marks[node, event.conversation_id] = event.read_seq
-            seen["mark moved elsewhere"] += isinstance(self._latest.get(node), frames.Placed)
-        elif isinstance(event, events.PlaceChanged):
-            seen["set elsewhere"] += isinstance(self._latest.get(node), frames.Placed | frames.SyncDone)
+            seen["mark moved elsewhere"] += isinstance(self._latest.get(node), frames.State)
+        elif isinstance(event, events.StateChanged):
+            seen["set elsewhere"] += isinstance(self._latest.get(node), frames.State | frames.SyncDone)
             key = (node, event.conversation_id)
             seen["hidden"] += event.hidden_seq > self._hidden.get(key, 0)
             self._hidden[key] = event.hidden_seq
@@ -195,7 +195,7 @@ class _Reader:
             seen["peer read"] += 1
         elif isinstance(event, events.PeerDelivered):
             latest = self._latest.get(node)
-            seen["delivered mark told"] += isinstance(latest, frames.Placed) and event.seq > latest.place.peer_read_seq
+            seen["delivered mark told"] += isinstance(latest, frames.State) and event.seq > latest.state.peer_read_seq
         elif isinstance(event, events.ReadCounted):
             seen["readers counted"] += 1
         elif isinstance(event, events.History):
@@ -220,10 +220,10 @@ class _Reader:
             message = request.message
             self._appending.add((message.conversation_id, message.sender, message.id_client))
             self._amending.pop((message.conversation_id, _amended(message)), None)
-        elif isinstance(request, storage.SavePlace):
+        elif isinstance(request, storage.SaveState):
             key = (request.user, request.conversation_id)
-            self._saving[key] += 1
-            self.seen["settings raced"] += self._saving[key] > 1 and request.read_seq == 0
+            self._pending_writes[key] += 1
+            self.seen["settings raced"] += self._pending_writes[key] > 1 and request.read_seq == 0
             self.seen["place saved again"] += request.asked is None and request.delivered_seq == 0
         elif isinstance(request, storage.OpenUser):
             self._opening[request.user] += 1
@@ -255,8 +255,8 @@ class _Reader:
                 seen["change behind a refusal"] += epoch == request.epoch and seq < message.seq
             seen["duplicate refused by storage"] += isinstance(result, storage.Duplicate)
             seen["mark moved by sending"] += request.shown > 0
-        elif isinstance(request, storage.SavePlace):
-            self._saving[request.user, request.conversation_id] -= 1
+        elif isinstance(request, storage.SaveState):
+            self._pending_writes[request.user, request.conversation_id] -= 1
             if request.blocked is not None:
                 self._blocked[request.user, request.conversation_id] = request.blocked
         elif isinstance(request, storage.OpenUser):
@@ -305,9 +305,9 @@ class _Reader:
         seen = self.seen
         self._latest[node] = frame
         if isinstance(frame, internal_frames.Up) and isinstance(frame.frame, frames.Send) and node.startswith("r"):
-            place = (node, frame.session.user, frame.session.device)
-            seen["stale session"] += frame.session.epoch < self._epochs.get(place, 0)
-            self._epochs[place] = max(frame.session.epoch, self._epochs.get(place, 0))
+            state = (node, frame.session.user, frame.session.device)
+            seen["stale session"] += frame.session.epoch < self._epochs.get(state, 0)
+            self._epochs[state] = max(frame.session.epoch, self._epochs.get(state, 0))
             taken, now = (node, frame.session.user, frame.session.slot), (frame.session.epoch, frame.session.device)
             latest = self._slots.get(taken, now)
             seen["slot of a stale session"] += latest > now and latest[1] != now[1]
@@ -319,8 +319,8 @@ class _Reader:
                 seen["amendments raced"] += self._amending.setdefault(about, id_client) != id_client
         elif isinstance(frame, internal_frames.Up) and isinstance(frame.frame, frames.Typing) and node.startswith("r"):
             seen["typed across a block"] += self._blocked.get((frame.session.user, frame.frame.conversation_id), False)
-        elif isinstance(frame, frames.Placed):
-            where, version = (node, frame.place.conversation_id), frame.place.version
+        elif isinstance(frame, frames.State):
+            where, version = (node, frame.state.conversation_id), frame.state.version
             seen["old place ignored"] += version <= self._versions.get(where, 0)
             self._versions[where] = max(version, self._versions.get(where, 0))
         elif isinstance(frame, frames.Notify):
@@ -359,8 +359,8 @@ class _Reader:
             seen["read while offline"] += node not in self._ready and self._has_got(node, frames.SyncDone)
         elif isinstance(frame, frames.SetConversation):
             seen["set while offline"] += self._has_got(node, frames.LoggedIn)
-        elif isinstance(frame, frames.Placed):
-            self._again("place told again", (peer, node, frame.op, frame.place.conversation_id), frame.place.version)
+        elif isinstance(frame, frames.State):
+            self._again("place told again", (peer, node, frame.op, frame.state.conversation_id), frame.state.version)
         elif isinstance(frame, frames.Notify):
             self._again("notified again", (peer, node, frame.op, frame.conversation_id), frame.seq)
         elif isinstance(frame, frames.Resync):

@@ -10,8 +10,8 @@ from imsim.core import events, frames, internal_frames, storage
 from imsim.core.model import Message, Scene, conversation_id, is_chatroom, p2p_id, p2p_members
 from imsim.faultsearch.checks.connections import Connections
 from imsim.faultsearch.checks.limits import Limits, Pages
-from imsim.faultsearch.checks.ongoing import Claims, Gaps, Logins, Places, Requests, Senders
-from imsim.faultsearch.checks.presence import Hints, Sessions
+from imsim.faultsearch.checks.ongoing import Claims, Gaps, Logins, Requests, Senders, States
+from imsim.faultsearch.checks.presence import Presence, Sessions
 from imsim.faultsearch.checks.quiescence import Rest
 from imsim.faultsearch.checks.rooms import Rooms
 from imsim.faultsearch.model.reference import Key, Ledger, wish_of
@@ -44,7 +44,7 @@ class Evidence:
         self._told: dict[tuple[str, str], Relations] = {}  # (conversation, user) -> what its writer was told of others
         self._last_up: dict[str, Key] = {}  # by conversation
         self._logins = Logins(world, self.found)
-        self._places = Places(self.ledger, self.found)
+        self._states = States(self.ledger, self.found)
         self._requests = Requests(self.ledger, policies, world.owners, self.found)
         self._claims = Claims(self.ledger, self.found)
         self._gaps = Gaps(self.ledger, self.found)
@@ -53,7 +53,7 @@ class Evidence:
         self._policies = policies
         self._pages = Pages(policies, self.found)
         self.sessions = Sessions(self.found)
-        self._hints = Hints(self.ledger, policies, self.sessions, self.found)
+        self._hints = Presence(self.ledger, policies, self.sessions, self.found)
         self._limits = Limits(world, self._instances, self.found)
         self._connections = Connections(policies, self.found)
         self.rooms = Rooms(self.ledger.laws, policies, self._instances, self.found)
@@ -112,7 +112,7 @@ class Evidence:
                 self.sessions.left_router(thing)
                 self._hints.left_router(thing)
                 if type(thing) is internal_frames.Down:
-                    self._places.told(thing)
+                    self._states.told(thing)
                     self._pages.told(thing)
                     self._limits.told(node, thing, at)
                     self._gaps.told(thing)
@@ -206,7 +206,7 @@ class Evidence:
     def _storage(self, request: storage.Request, result: storage.Result) -> None:
         ledger = self.ledger
         if isinstance(request, storage.OpenConversation):
-            if isinstance(result, storage.ConversationState):
+            if isinstance(result, storage.LogState):
                 ledger.founded(request.conversation_id, result.members)
         elif isinstance(request, storage.Append):
             message = request.message
@@ -217,7 +217,7 @@ class Evidence:
                 relations = told or ledger.relations(message.sender, self.world.case.users)
                 self._follows(request, ledger.appended(message, request.shown, relations), result)
                 self._limits.appended(request)
-                self._kept(result.places)
+                self._kept(result.states)
             elif isinstance(result, storage.Blocked):
                 self.senders.blocked.add((message.conversation_id, message.sender, message.id_client))
                 if not self._is_blocked(message):
@@ -229,7 +229,7 @@ class Evidence:
                 self.senders.told(request, told)
                 if told != (known := ledger.relations(request.user, request.others)):
                     self.found.append(("relations_are_true", f"{request.conversation_id}: {told}, not {known}"))
-        elif isinstance(request, storage.SavePlace):
+        elif isinstance(request, storage.SaveState):
             ledger.changed(
                 request.user,
                 request.conversation_id,
@@ -244,11 +244,11 @@ class Evidence:
             if request.delivered_seq > ledger.held.get((request.user, request.conversation_id), 0):
                 self.found.append(("receipts_are_true", f"{request.user} is said to have got {request}"))
             self._requests.saved(request)
-            if isinstance(result, storage.PlacesSaved):
-                self._kept(result.places)
+            if isinstance(result, storage.StatesSaved):
+                self._kept(result.states)
         elif isinstance(request, storage.Missed):
             if isinstance(result, storage.MissedPage):
-                self._kept((request.session.user, place) for place in result.places)
+                self._kept((request.session.user, state) for state in result.states)
                 for message in result.messages:
                     self._found_as_it_is(request.session.user, message)
             elif isinstance(result, storage.Ahead):  # storage loses nothing here
@@ -261,9 +261,9 @@ class Evidence:
                 ledger.revoke(request.user, request.before)
         elif isinstance(request, storage.OpenUser):
             assert isinstance(result, storage.UserState)
-            self._kept((request.user, place) for place, *_ in result.places)
-            for state in result.places:
-                self._state_kept(request.user, state)
+            self._kept((request.user, state) for state, *_ in result.states)
+            for record in result.states:
+                self._state_kept(request.user, record)
 
     def _found_as_it_is(self, user: str, message: Message) -> None:
         """Storage finds a message as it is by now, or was when the user left."""
@@ -276,8 +276,8 @@ class Evidence:
         """Whether who would read it has blocked its sender: between two users, and in what one tells the other by the
         system's voice."""
         if message.scene == Scene.SYSTEM and message.sender != message.to:
-            return self.ledger.place(message.to, p2p_id(message.sender, message.to)).blocked
-        return any(self.ledger.place(peer, message.conversation_id).blocked for peer in self._peers(message))
+            return self.ledger.user_state(message.to, p2p_id(message.sender, message.to)).blocked
+        return any(self.ledger.user_state(peer, message.conversation_id).blocked for peer in self._peers(message))
 
     @staticmethod
     def _peers(message: Message) -> list[str]:
@@ -305,19 +305,19 @@ class Evidence:
         for note in result.notes:
             ledger.noted(note)
 
-    def _state_kept(self, user: str, state: storage.PlaceState) -> None:
-        ledger, conversation = self.ledger, state.place.conversation_id
-        got = [ledger.place(peer, conversation).peer_delivered_seq for peer in p2p_members(conversation) or ()]
+    def _state_kept(self, user: str, record: storage.StateRecord) -> None:
+        ledger, conversation = self.ledger, record.state.conversation_id
+        got = [ledger.user_state(peer, conversation).peer_delivered_seq for peer in p2p_members(conversation) or ()]
         other = [seq for peer, seq in zip(p2p_members(conversation) or (), got, strict=True) if peer != user]
-        kept = (len(state.unread_seqs), state.max_seq, [state.delivered_seq] if other else [])
+        kept = (len(record.unread_seqs), record.max_seq, [record.delivered_seq] if other else [])
         if kept != (ledger.unread(user, conversation), ledger.end_for(user, conversation), other):
-            self.found.append(("places_are_kept", f"kept for {user}: {state}"))
+            self.found.append(("places_are_kept", f"kept for {user}: {record}"))
 
-    def _kept(self, places: Any) -> None:
-        for user, place in places:
-            kept = self.ledger.place(user, place.conversation_id)
-            if place != kept:
-                self.found.append(("places_are_kept", f"kept for {user}: {place}, not {kept}"))
+    def _kept(self, states: Any) -> None:
+        for user, state in states:
+            kept = self.ledger.user_state(user, state.conversation_id)
+            if state != kept:
+                self.found.append(("places_are_kept", f"kept for {user}: {state}, not {kept}"))
 
     def _from_client(self, instance: str, frame: frames.FromClient) -> None:
         user = self._users[instance]
@@ -372,8 +372,8 @@ class Evidence:
             self._logins.asked_to_end(session.user, frame.device)
         if not up.conversation_id or is_chatroom(up.conversation_id):
             return
-        place = (up.conversation_id, *self.world.case.slot(f"{session.user}/{session.device}"))
-        latest = self._epochs[place] = max(session.epoch, self._epochs.get(place, 0))
+        state = (up.conversation_id, *self.world.case.slot(f"{session.user}/{session.device}"))
+        latest = self._epochs[state] = max(session.epoch, self._epochs.get(state, 0))
         if isinstance(frame, frames.Send):
             key = self._last_up[up.conversation_id] = (up.conversation_id, session.user, frame.id_client)
             self._shown[key].add(frame.shown)
@@ -384,8 +384,8 @@ class Evidence:
         if is_chatroom(getattr(request, "conversation_id", "")):
             self.found.append(("nothing_of_rooms_is_stored", f"{request} was asked for"))
         if isinstance(request, storage.OpenConversation):
-            for place in [place for place in self._epochs if place[0] == request.conversation_id]:
-                del self._epochs[place]
+            for state in [state for state in self._epochs if state[0] == request.conversation_id]:
+                del self._epochs[state]
             if key := self._last_up.get(request.conversation_id):
                 self._rightful.add(key)  # for its sake a new writer starts, which knows of no later session
         elif isinstance(request, storage.Append):
@@ -400,6 +400,6 @@ class Evidence:
 def _settling(note: Message) -> tuple[str, str]:
     """Which request a system message settles, and the state that it tells."""
     file: dict[str, Any] = note.file or {}
-    if file.get("event") == "settle":
+    if file.get("event") == "resolve":
         return file["targets"][0], file["data"]["state"]
     return "", file.get("state", "")

@@ -244,7 +244,7 @@ KINDS: dict[str, Kind] = {
     "crash_on": Kind(
         "router",
         lambda d: {
-            "op": d.pick(("append", "append", "append", "find", "open_conversation", "open_user", "save_place")),
+            "op": d.pick(("append", "append", "append", "find", "open_conversation", "open_user", "save_state")),
             "moment": d.pick(("asked", "done", "answered")),
             **_crash_arguments(d),
         },
@@ -253,7 +253,7 @@ KINDS: dict[str, Kind] = {
     "gateway_crash_on": Kind(
         "gateway",
         lambda d: {
-            "op": d.pick(("stored", "stored", "push", "push", "placed", "send", "send", "attached", "entered")),
+            "op": d.pick(("stored", "stored", "push", "push", "state", "send", "send", "attached", "entered")),
             "moment": d.pick(("arrived", "passed on")),
             **_crash_arguments(d),
         },

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from imsim.faultsearch.world import World
 
 Arrive = Callable[[Any], None]
-Pushed = frames.Push | frames.Placed | frames.Notify | frames.Resync  # what is repeated until it is acknowledged
+Pushed = frames.Push | frames.State | frames.Notify | frames.Resync  # what is repeated until it is acknowledged
 
 # A connection begins with these: doubled or overtaken they would be another protocol, not a bad network.
 _IN_ORDER = (frames.Login, frames.LoggedIn, frames.Refused)
@@ -156,8 +156,8 @@ class Connection:
             if is_chatroom(frame.message.conversation_id):
                 return self.unacknowledged  # it goes once
             self._messages.add((frame.message.conversation_id, frame.message.seq))
-        elif isinstance(frame, frames.Placed):
-            self._latest[frame.op, frame.place.conversation_id] = frame.place.version
+        elif isinstance(frame, frames.State):
+            self._latest[frame.op, frame.state.conversation_id] = frame.state.version
         elif isinstance(frame, frames.Notify):
             self._latest[frame.op, frame.conversation_id] = frame.seq
         else:
@@ -173,8 +173,8 @@ class Connection:
         if type(frame) is frames.Delivered:
             self._messages -= {m for m in self._messages if m[0] == frame.conversation_id and m[1] <= frame.seq}
             self._settled((frames.Notify.op, frame.conversation_id), frame.seq)
-        elif type(frame) is frames.Noted:
-            self._settled((frames.Placed.op, frame.conversation_id), frame.version)
+        elif type(frame) is frames.StateAck:
+            self._settled((frames.State.op, frame.conversation_id), frame.version)
         elif type(frame) is frames.Sync:
             self._settled((frames.Resync.op, ""), frame.resync)
 

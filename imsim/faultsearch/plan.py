@@ -95,7 +95,7 @@ def _policies(dice: Dice) -> Policies:
         group_burst=dice.whole(1, 5),
         strangers="refuse" if dice.chance(0.15) else "allow",
         presence=dice.pick(("off", "friends")),
-        hint_rate=dice.pick((0.0, 1.0, 1.0)),
+        typing_rate=dice.pick((0.0, 1.0, 1.0)),
         recall_window=dice.pick((120.0, 120.0, 3.0)),
         edit_window=dice.pick((900.0, 5.0)),
         request_lifetime=dice.pick((604_800.0, 604_800.0, 2.0)),

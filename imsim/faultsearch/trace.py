@@ -157,14 +157,14 @@ def _subjects(nodes: set[str], lines: Sequence[str], text: str) -> Iterator[list
     named = _WORD.findall(text)
     stands: dict[str, set[str]] = {}  # place <-> idClient
     for line in lines:
-        for place, id_client in _STANDS.findall(line):
+        for state, id_client in _STANDS.findall(line):
             if not _PLACE.match(id_client):  # a system message is named after the message that it follows from
-                stands.setdefault(place, set()).add(id_client)
-                stands.setdefault(id_client, set()).add(place)
+                stands.setdefault(state, set()).add(id_client)
+                stands.setdefault(id_client, set()).add(state)
         for id_client in _SENT.findall(line):
             stands.setdefault(id_client, set())
-    places = [f"{match[1]}#{match[2]}" for word in named if (match := _PLACE.fullmatch(word))]
-    if messages := {*places, *(word for word in named if word in stands)}:
+    states = [f"{match[1]}#{match[2]}" for word in named if (match := _PLACE.fullmatch(word))]
+    if messages := {*states, *(word for word in named if word in stands)}:
         yield [messages.union(*(stands.get(word, ()) for word in messages))]
     conversations = [{word} for word in named if _CONVERSATION.fullmatch(word) and not _PLACE.fullmatch(word)]
     actors = [{word} for word in named if word in nodes and "/" in word]

@@ -28,10 +28,10 @@ _RARE = {
 _CHANGES = (
     "configure", "invite", "invite", "invite", "apply", "apply", "join", "join", "accept", "reject", "leave", "leave",
     "kick", "kick", "transfer", "transfer", "role", "role", "mute", "mute", "unmute", "unmute", "create", "dismiss",
-    "dismiss", "settle", "gossip",
+    "dismiss", "resolve", "gossip",
 )  # fmt: skip
 _ABOUT = ("read", "hide", "set_conversation", "read_count", "history")  # which the user's system log can be, too
-_AIMED = ("invite", "kick", "transfer", "role", "mute", "unmute", "create", "settle")
+_AIMED = ("invite", "kick", "transfer", "role", "mute", "unmute", "create", "resolve")
 
 Targets = dict[str, list[tuple[Scene, str]]]  # user -> whom they write to, the frequent ones several times
 

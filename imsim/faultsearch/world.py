@@ -15,7 +15,7 @@ from zlib import crc32
 
 from imsim.core import storage
 from imsim.core.client.connection import State
-from imsim.core.model import Code, Message, Place, Scene, Session, Status
+from imsim.core.model import Code, ConversationState, Message, Scene, Session, Status
 from imsim.faultsearch import faults
 from imsim.faultsearch.app import App
 from imsim.faultsearch.case import PROBE, Case
@@ -25,6 +25,7 @@ from imsim.faultsearch.model.view import Screen
 from imsim.faultsearch.network import Channel, Connection
 from imsim.faultsearch.nodes import GatewayNode, Instance, Node, RouterNode, StorageNode
 from imsim.faultsearch.outages import Outages
+from imsim.faultsearch.random import stream_number
 from imsim.faultsearch.trace import Entry
 from imsim.scenario import Draws, Stream
 from imsim.sim.clock import Clock
@@ -40,7 +41,7 @@ class StoredLog:
 
     members: tuple[str, ...]
     messages: list[Message]
-    places: dict[str, Place]  # by user
+    states: dict[str, ConversationState]  # by user
     seen: dict[str, list[int]]  # by user, the seqs of what is shown to a device without a memory
     state: dict[str, Any] | None
 
@@ -72,7 +73,7 @@ class World:
         self._connections: list[Connection] = []
         self._last_connection = 0
         self._channels: dict[tuple[str, str], Channel] = {}
-        self.windows: dict[str, Windows] = {place: Windows() for place in ("storage", *case.devices)}
+        self.windows: dict[str, Windows] = {state: Windows() for state in ("storage", *case.devices)}
         self.storage = StorageNode(self, Stream(self._links, 0))
         self.routers = {f"r{n}": RouterNode(self, f"r{n}") for n in range(case.routers)}
         self.gateways = {f"g{n}": GatewayNode(self, f"g{n}") for n in range(case.gateways)}
@@ -87,7 +88,7 @@ class World:
         pairs += [(router, "storage") for router in routers]
         for pair in pairs:
             name = ">".join(pair)
-            self._channels[pair] = Channel(self, latency, Stream(self._links, crc32(name.encode())))
+            self._channels[pair] = Channel(self, latency, Stream(self._links, stream_number(name)))
 
     # --- the script --------------------------------------------------------------------------------------------------
 
@@ -109,17 +110,17 @@ class World:
         self.clock.run(until=case.duration + 0.01 * len(self.apps))
         self.heal()
         self._audit()
-        self.settle(2.2 * case.policies.storage_timeout)
+        self.run_until_idle(2.2 * case.policies.storage_timeout)
         self.deaf = [self.lack(instance) for instance in self.instances() if instance.is_live]
         self._note_standings()
         self._note_tokens()
         for connection in self._connections:
             connection.cut()
-        self.settle()
+        self.run_until_idle()
         self._note_standings()
         self._note_tokens()
         self._last_words()
-        self.settle()
+        self.run_until_idle()
         self._look()
         self._go_away()
 
@@ -171,7 +172,7 @@ class World:
             else:
                 app.start_anew(None)
 
-    def settle(self, calm: float = 0.0) -> None:
+    def run_until_idle(self, calm: float = 0.0) -> None:
         """Wait until nothing is on its way and everybody has got an answer, as long as the policies may take; and until
         it has been so for some time: routers look again at what storage has not answered."""
         policies = self.case.policies
@@ -232,17 +233,17 @@ class World:
                         "scene": str(view.scene), "to": view.to, "id": id_client, "content": "bye", "type": "text"
                     }  # fmt: skip
                     self._say(live[0], view.scene, view.to, id_client)
-        self.settle()
+        self.run_until_idle()
         for instance in self.instances():  # now, as nobody is cut off any more for being slow
             if instance.is_live:
                 for room in sorted(instance.rooms):
                     self._say_in_room(instance, room)
-        self.settle()
+        self.run_until_idle()
         reader = next((i for i in self.instances() if i.is_live), None)
         if reader is not None:
             for view in reader.machine.conversations():
                 self._read(reader, view.id)
-        self.settle()
+        self.run_until_idle()
         self.finalists = [instance for instance in self.instances() if instance.is_live]
         self.online = {instance.name for instance in self.finalists if instance.machine.state == State.ONLINE}
 
@@ -270,31 +271,31 @@ class World:
             probe = Instance(self, key, key, self.new_token(user), number)
             self.probes.append(probe)
             probe.start()
-        self.settle()
+        self.run_until_idle()
         for probe in self.probes:
             if not probe.is_live:
                 # One that was there had just lost its connection, and came back before it was told to go.
                 probe.start()
-                self.settle()
+                self.run_until_idle()
         execute = self.storage.data.execute
         seen: dict[str, dict[str, list[int]]] = {}
-        places: dict[str, dict[str, Place]] = {}
+        states: dict[str, dict[str, ConversationState]] = {}
         for user in self.case.users:
             page = execute(storage.Missed(Session(user, "autopsy", 0, "", 0), {}, 1 << 30))
-            state = execute(storage.OpenUser(user))
+            record = execute(storage.OpenUser(user))
             assert isinstance(page, storage.MissedPage)
-            assert isinstance(state, storage.UserState)
-            for place, *_ in state.places:
-                id = place.conversation_id
-                places.setdefault(id, {})[user] = place
+            assert isinstance(record, storage.UserState)
+            for state, *_ in record.states:
+                id = state.conversation_id
+                states.setdefault(id, {})[user] = state
                 seen.setdefault(id, {})[user] = [m.seq for m in page.messages if m.conversation_id == id]
-        for conversation in places:
+        for conversation in states:
             opened = execute(storage.OpenConversation(conversation))
-            assert isinstance(opened, storage.ConversationState)
+            assert isinstance(opened, storage.LogState)
             found = [execute(storage.Get(conversation, seq)) for seq in range(1, opened.max_seq + 1)]
             log = [message for message in found if isinstance(message, Message)]
             self.logs[conversation] = StoredLog(
-                opened.members, log, places[conversation], seen[conversation], opened.state
+                opened.members, log, states[conversation], seen[conversation], opened.state
             )
 
     def _go_away(self) -> None:
@@ -305,7 +306,7 @@ class World:
             return
         blink = 10 * (case.client_latency + case.backend_latency)
         late = _LATE / (case.policies.presence_rate or 1.0)
-        self.settle(late)
+        self.run_until_idle(late)
         self._note_who_is_there()
         there = [i for i in (*self.instances(), *self.probes) if i.is_live and i.user == user]
         for is_last in (False, False, False, True):
@@ -318,7 +319,7 @@ class World:
             for instance in there:
                 instance.start()
             self.clock.run(until=self.clock.now + blink)
-        self.settle(late)
+        self.run_until_idle(late)
         self._note_who_is_there()
 
     def _note_who_is_there(self) -> None:
@@ -361,7 +362,7 @@ class World:
 
     def stream(self, fault: Fault) -> Stream:
         """The luck of one fault, whatever the others do."""
-        return Stream(self._luck, crc32(str(fault).encode()))
+        return Stream(self._luck, stream_number(str(fault)))
 
     def link_stream(self, number: int) -> Stream:
         return Stream(self._links, -1 - number)
@@ -431,7 +432,7 @@ class World:
     def wall_epoch(self, node: str) -> float:
         """The wall time at which this node's clock was 0, by what it believes in the life that begins now."""
         if node not in self._walls:
-            self._walls[node] = Stream(self._links, crc32(f"{node} wall".encode()))
+            self._walls[node] = Stream(self._links, stream_number(f"{node} wall"))
         return self.case.wall_skew * self._walls[node].next()
 
     def set_clock(self, name: str, ahead: float, drift: float) -> bool:

@@ -72,7 +72,7 @@ class LiveClient:
         self.activity = 0
         self.lose: Callable[[frames.FromClient | frames.ToClient], bool] = lambda frame: False
         self.messages = Messages()
-        self.departed: list[object] = []  # local addresses of sockets given up, for `settle`
+        self.departed: list[object] = []  # local addresses of sockets given up, for `run_until_idle`
         self._policies = policies or Policies()
         self._key = key
         self._clock = clock

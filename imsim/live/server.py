@@ -121,7 +121,7 @@ class Server:
         await self._flush_store()
         self._port.close_code = CloseCode.GOING_AWAY
         self.node.shut_down(self._clock())
-        self.settle_machine()
+        self.run_until_idle()
         for connection in list(self._transports):
             connection.close(CloseCode.GOING_AWAY)
         lost = [connection.lost() for connection in self._transports]
@@ -152,7 +152,7 @@ class Server:
         before = self._wall()
         kept = self._revoking.setdefault((user, before), asyncio.get_running_loop().create_future())
         self.node.revoke(user, before, self._clock())
-        self.settle_machine()
+        self.run_until_idle()
         done, _ = await asyncio.wait([kept], timeout=self._storage_timeout)
         self._revoking.pop((user, before), None)
         return bool(done) and kept.result()
@@ -164,7 +164,7 @@ class Server:
         now = self._clock()
         while (deadline := self.node.next_deadline()) is not None and deadline <= now:
             self.node.handle_timer(now)
-            self.settle_machine()
+            self.run_until_idle()
 
     async def left(self, peername: object) -> None:
         """Returns once no connection from this address is left: for tests that break one at its other end."""
@@ -202,7 +202,7 @@ class Server:
         self._last_connection += 1
         self._connections[self._last_connection] = connection
         self.node.connected(self._last_connection, self._clock())
-        self.settle_machine()
+        self.run_until_idle()
         return self._last_connection
 
     def received(self, id: int, text: bytes) -> None:
@@ -212,18 +212,18 @@ class Server:
             frame = wire.decode_from_client(text)
         except wire.BadRequest as bad:
             self.node.reject(id, bad.op, bad.ref, bad.number, bad.text, self._clock())
-            self.settle_machine()
+            self.run_until_idle()
             return
         except wire.WireError as error:
             self.refuse(id, Code.BAD_FRAME, str(error))
             return
         self.node.receive(id, frame, self._clock())
-        self.settle_machine()
+        self.run_until_idle()
 
     def refuse(self, id: int, code: Code, text: str) -> None:
         if not self._down:
             self.node.refuse(id, code, text, self._clock())
-            self.settle_machine()
+            self.run_until_idle()
 
     def lost(self, connection: _Connection) -> None:
         self._transports.discard(connection)
@@ -231,11 +231,11 @@ class Server:
             del self._connections[connection.id]
         if connection.id and not self._down:
             self.node.disconnected(connection.id, self._clock())
-            self.settle_machine()
+            self.run_until_idle()
 
     # --- the drain loop ---------------------------------------------------------------------------------------------
 
-    def settle_machine(self) -> None:
+    def run_until_idle(self) -> None:
         """After every call to the node: answer what answers at once, and look at the deadlines."""
         self.activity += 1
         asked = self._port.asked
@@ -255,7 +255,7 @@ class Server:
                 kept = self._revoking.pop((request.user, request.before), None)
                 if kept is not None:
                     kept.set_result(isinstance(result, storage.Saved))
-        self.settle_machine()
+        self.run_until_idle()
 
     # --- ending -----------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from imsim.core.sizes import largest_taken
 from imsim.load.recording import Recording
 from imsim.load.target import Target
 from imsim.load.transport import Transport
-from imsim.scenario import script
+from imsim.scenario import actor
 from imsim.wire.codec import WireError, decode_from_server, encode
 
 now = time.perf_counter
@@ -196,8 +196,8 @@ class Device:
         kind, at = type(event), self._now
         e: Any = event
         if kind is events.Shown:
-            if script.wants_answer(self.client, e):
-                gevent.spawn(self.do, lambda now: script.answer(self.client, e, now)).link_exception(self._crash)
+            if actor.wants_answer(self.client, e):
+                gevent.spawn(self.do, lambda now: actor.answer(self.client, e, now)).link_exception(self._crash)
             elif _is_said(e.message):
                 self._recording.shown(e.message, self.number, e.route, at)
         elif kind is events.Sent:

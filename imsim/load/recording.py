@@ -16,7 +16,7 @@ from imsim.analysis import Run, make_run
 from imsim.core.exceptions import RunError, UsageError
 from imsim.core.model import Code, Message, Route
 from imsim.results import Recorder, assemble, read_facts
-from imsim.scenario import Plan, Scenario, plan, script
+from imsim.scenario import Plan, Scenario, actor, plan
 
 Report = Callable[[str, float | None, int, str | None], None]
 """For Locust's statistics: name, latency in ms since the intended time (None: it never came), bytes, what failed."""
@@ -110,7 +110,7 @@ class Recording:
         """It is stored, with this seq in its conversation."""
         intent = self._intent(id_client)
         if intent < 0:
-            self._recalled(script.recalled_by(self._plan, id_client.removeprefix(self._prefix)), at)
+            self._recalled(actor.recalled_by(self._plan, id_client.removeprefix(self._prefix)), at)
             return
         if intent in self._amended:
             self.seqs[intent] = seq
@@ -199,7 +199,7 @@ class Recording:
 
 def _awaited(plan: Plan) -> frozenset[tuple[int, int]] | None:
     """(intent, device) of what the end of the run waits for: all but what no absent device will get. None: all."""
-    if plan.spells is None:
+    if plan.online_periods is None:
         return None
     intent, device, _ = (column.astype(np.int64) for column in plan.entitled())
     is_awaited = ~plan.is_excused(intent, device, np.ones(len(plan), bool))

@@ -22,7 +22,7 @@ from imsim.core.model import Code, Scene
 from imsim.load.devices import Device, now
 from imsim.load.recording import SPOOL, Recording, Report, lateness_warnings, summarize_lateness, write_status
 from imsim.load.target import Target
-from imsim.scenario import Draws, Scenario, Stream, plan, script
+from imsim.scenario import Draws, Scenario, Stream, actor, plan
 
 logger = logging.getLogger("imsim.load")
 
@@ -252,7 +252,7 @@ class Session:
             if number < len(devices):
                 recording.told(intent, now() - due)
                 device, id_client = devices[number], recording.id_client(intent)
-                device.do(partial(script.send, device.client, plan, intent, self._named, id_client))
+                device.do(partial(actor.send, device.client, plan, intent, self._named, id_client))
         self._next_due = None
 
     def _senders(self) -> list[int]:
@@ -268,19 +268,19 @@ class Session:
             gevent.sleep(max(0.0, t0 + action.at / 1e9 - now()))
             first = plan.device_index(action.user, 0)
             if first < len(self._devices):
-                device, id_client = self._devices[first], self._recording.id_client(script.action_id(number))
-                device.do(partial(script.act, device.client, plan, action, seq_of, self._named, id_client))
+                device, id_client = self._devices[first], self._recording.id_client(actor.action_id(number))
+                device.do(partial(actor.act, device.client, plan, action, seq_of, self._named, id_client))
 
     def _empty(self) -> None:
         """Who is to be away when the plan begins leaves."""
-        if self._plan.spells is not None:
+        if self._plan.online_periods is not None:
             for device in self._devices:
-                if not self._plan.spells.is_online_first[device.number]:
+                if not self._plan.online_periods.is_online_first[device.number]:
                     self._leave(device)
                     gevent.sleep(0)
 
     def _come_and_leave(self, t0: float) -> None:
-        for ns, number, comes in self._plan.spells.changes() if self._plan.spells is not None else ():
+        for ns, number, comes in self._plan.online_periods.changes() if self._plan.online_periods is not None else ():
             gevent.sleep(max(0.0, t0 + ns / 1e9 - now()))
             if number < len(self._devices):
                 device = self._devices[number]
@@ -328,8 +328,12 @@ class Session:
         deadline = now() + self.scenario.drain
         while self._recording.under_way > 0 and now() < deadline:
             gevent.sleep(0.005)
-        spells, numbers = self._plan.spells, np.arange(len(self._devices))
-        there = len(numbers) if spells is None else int(spells.is_online(numbers, round(self._played * 1e9)).sum())
+        online_periods, numbers = self._plan.online_periods, np.arange(len(self._devices))
+        there = (
+            len(numbers)
+            if online_periods is None
+            else int(online_periods.is_online(numbers, round(self._played * 1e9)).sum())
+        )
         if not self._online and there:
             self.failure = f"the server went away: all {self._expected} devices are offline ({self._trouble})"
         elif len(self._online) < there:

@@ -267,7 +267,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 def _read_scenario(path: Path, name: str) -> Scenario:
     from imsim.scenario import Scenario
-    from imsim.scenario.own import names_only
+    from imsim.scenario.custom_parts import names_only
 
     try:
         # A scenario file does not hold its name, and this one's stem is not it.

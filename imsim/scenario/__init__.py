@@ -6,34 +6,34 @@ messages come), `draws` (random numbers by name), `workload` (the plan), `script
 
 from imsim.scenario.distributions import (
     Constant,
+    CustomDistribution,
     Distribution,
     Empirical,
     Exponential,
     Lognormal,
-    OwnDistribution,
     Pareto,
     Uniform,
 )
 from imsim.scenario.draws import Draws, Stream
 from imsim.scenario.model import LIVE_IGNORES, Scenario
-from imsim.scenario.workload import Action, Entitled, Plan, PlannedConversation, Spells, plan
+from imsim.scenario.workload import Action, Entitled, OnlinePeriods, Plan, PlannedConversation, plan
 
 __all__ = [
     "LIVE_IGNORES",
     "Action",
     "Constant",
+    "CustomDistribution",
     "Distribution",
     "Draws",
     "Empirical",
     "Entitled",
     "Exponential",
     "Lognormal",
-    "OwnDistribution",
+    "OnlinePeriods",
     "Pareto",
     "Plan",
     "PlannedConversation",
     "Scenario",
-    "Spells",
     "Stream",
     "Uniform",
     "plan",

@@ -32,7 +32,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, core_schema
 
 from imsim.core.exceptions import ImsimError, UsageError
-from imsim.scenario.own import broken, is_reference, not_here, reference, resolved
+from imsim.scenario.custom_parts import broken, is_reference, not_here, reference, resolved
 from imsim.scenario.quantities import DURATION, format_duration, parse_duration, shown
 
 Floats = npt.NDArray[np.float64]
@@ -330,10 +330,10 @@ class Empirical(_Distribution):
         return values
 
 
-class OwnDistribution(_Distribution):
+class CustomDistribution(_Distribution):
     """The base class of an own distribution, for a notebook cell or a module of yours:
 
-        class Bimodal(imsim.OwnDistribution):
+        class Bimodal(imsim.CustomDistribution):
             fast: float
             slow: float
 
@@ -381,7 +381,7 @@ class OwnDistribution(_Distribution):
 
 def _answering(method: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     @functools.wraps(method)
-    def asked(self: OwnDistribution, u: Any) -> Any:
+    def asked(self: CustomDistribution, u: Any) -> Any:
         try:
             return method(self, u)
         except ImsimError:
@@ -393,7 +393,7 @@ def _answering(method: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     return asked
 
 
-class AbsentDistribution(OwnDistribution):
+class AbsentDistribution(CustomDistribution):
     """An own distribution of which only the name is known."""
 
     reference: str
@@ -411,13 +411,13 @@ class AbsentDistribution(OwnDistribution):
 
 
 Named = Constant | Uniform | Exponential | Lognormal | Pareto | Empirical
-Distribution = Named | OwnDistribution
+Distribution = Named | CustomDistribution
 KINDS: dict[str, type[BaseModel]] = {kind.model_fields["kind"].default: kind for kind in get_args(Named)}
 
 
 def mean_of(distribution: Distribution) -> float:
     """Exact, but of an own distribution: there the mean of its quantiles at ten thousand even steps."""
-    if isinstance(distribution, OwnDistribution):
+    if isinstance(distribution, CustomDistribution):
         return float(distribution.quantiles((np.arange(10_000) + 0.5) / 10_000).mean())
     return distribution.mean
 
@@ -456,7 +456,7 @@ def _unitless(value: object) -> object:
 
 def _dump(write: Callable[[float], object]) -> Callable[[Distribution], object]:
     def dump(distribution: Distribution) -> object:
-        if isinstance(distribution, OwnDistribution):
+        if isinstance(distribution, CustomDistribution):
             return reference(distribution)
         if isinstance(distribution, Constant):
             return write(distribution.value)
@@ -482,7 +482,7 @@ class _NamedOrOwn:
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         named = handler.generate_schema(Annotated[Named, Field(discriminator="kind")])
         return core_schema.no_info_wrap_validator_function(
-            lambda value, read: value if isinstance(value, OwnDistribution) else read(value), named
+            lambda value, read: value if isinstance(value, CustomDistribution) else read(value), named
         )
 
 

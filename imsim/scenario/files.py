@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from imsim.core.exceptions import UsageError
-from imsim.scenario.distributions import OwnDistribution
+from imsim.scenario.distributions import CustomDistribution
 from imsim.scenario.errors import suggestion
 
 Overrides = Mapping[str, object] | Sequence[str]
@@ -98,8 +98,8 @@ def _value(text: str) -> object:
 
 
 def as_tables(value: Any) -> Any:
-    """A model as the nested tables that it would be read from; own parts, which no table describes, stay objects."""
-    if isinstance(value, BaseModel) and not isinstance(value, OwnDistribution):
+    """A model as the nested tables that it would be read from; custom parts, which no table describes, stay objects."""
+    if isinstance(value, BaseModel) and not isinstance(value, CustomDistribution):
         return {name: as_tables(below) for name, below in value}
     if isinstance(value, dict):
         return {name: as_tables(below) for name, below in value.items()}

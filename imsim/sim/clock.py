@@ -88,7 +88,7 @@ class Clock(simpy.Environment):
         self._run(end, _BEFORE_ALL)
         return None
 
-    def settle(self) -> None:
+    def run_until_idle(self) -> None:
         """Everything that is to happen at the present time, and nothing later."""
         self._run(self.now, _AFTER_ALL)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def busy_users(scenario: Scenario, plan: Plan) -> npt.NDArray[np.bool_]:
     """Of each user, whether the plan has anything for the user's devices to do, be it to show a message."""
-    if scenario.faults or scenario.policies.presence != "off" or plan.spells is not None:
+    if scenario.faults or scenario.policies.presence != "off" or plan.online_periods is not None:
         return np.ones(len(plan.users), bool)  # all may lose their connections, or come and go, or are told who does
     # The audience of a chatroom enters it, spoken in or not.
     is_used = np.array([conversation.scene is Scene.CHATROOM for conversation in plan.conversations], bool)

@@ -68,9 +68,9 @@ class Link:
         self.parts = (0.0, 0.0, 0.0)
         self._is_plain = False
         self._constant: float | None = None
-        self.settle()
+        self.recompute()
 
-    def settle(self) -> None:
+    def recompute(self) -> None:
         """Choose the short way where nothing but the latency counts."""
         self._is_plain = not (self.is_measured or self.loss or self._jitter or self._bandwidth)
         self._constant = self._fields.latency.constant if self._is_plain else None

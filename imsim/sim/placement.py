@@ -9,7 +9,7 @@ from zlib import crc32
 
 from imsim.core.exceptions import ImsimError, UsageError
 from imsim.scenario import Plan
-from imsim.scenario.own import broken
+from imsim.scenario.custom_parts import broken
 
 #: (name of a conversation or user, how many nodes there are) -> the number of its node, from 0.
 Placement = Callable[[str, int], int]

@@ -19,8 +19,8 @@ _WITH_MESSAGE = (frames.Push, internal_frames.Deliver, storage.Append)
 _WITH_MESSAGES = (
     frames.Page, frames.SyncDone, frames.HistoryPage, frames.Entered, storage.MissedPage, storage.RangePage,
 )  # fmt: skip
-_WITH_CUSTOM = (frames.SetConversation, storage.SavePlace)
-_PASSED_ON = (internal_frames.Up, internal_frames.Down, internal_frames.Hint)
+_WITH_CUSTOM = (frames.SetConversation, storage.SaveState)
+_PASSED_ON = (internal_frames.Up, internal_frames.Down, internal_frames.PresenceUpdate)
 
 
 def carried_bytes(carrier: Any) -> int:

@@ -504,7 +504,7 @@ class TracedWorld(World):
         make: Any = _traced(cast(Any, kind))
         link = make(fields, stream, self.clock, self.link_luck, bandwidth)
         link.tracer, link.where, link.is_measured = self.tracer, where, True
-        link.settle()
+        link.recompute()
         return link
 
     def new_work(self, tier: Tier, kind: str, index: int) -> Work:

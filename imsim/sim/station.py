@@ -10,7 +10,7 @@ from numbers import Real
 from typing import Any
 
 from imsim.core.exceptions import ImsimError, UsageError
-from imsim.scenario.own import broken
+from imsim.scenario.custom_parts import broken
 from imsim.scenario.sections import Tier
 from imsim.sim.clock import Clock
 

@@ -15,7 +15,7 @@ from imsim.core import events, frames, storage
 from imsim.core.model import Scene
 from imsim.core.storage.memory import MemoryStorage
 from imsim.results import Recorder, Tables, assemble
-from imsim.scenario import Draws, Plan, PlannedConversation, Scenario, Spells, Stream, plan, script
+from imsim.scenario import Draws, OnlinePeriods, Plan, PlannedConversation, Scenario, Stream, actor, plan
 from imsim.scenario.sections import ClientLink, Tier
 from imsim.scenario.sections import Link as LinkFields
 from imsim.sim.clock import Clock
@@ -137,8 +137,8 @@ class World:
         """Log everybody in, carry out the plan, and let things settle for the scenario's `drain`."""
         if self.clock.now < 0:
             self.log_in()
-        if self.plan.spells is not None:
-            self._come_or_leave(self.plan.spells.changes())
+        if self.plan.online_periods is not None:
+            self._come_or_leave(self.plan.online_periods.changes())
         if self.plan.actions:
             self.clock.call_at(self.plan.actions[0].at / 1e9, self._act, 0)
         self.faults.schedule()
@@ -169,8 +169,8 @@ class World:
             self.clock.call_at(at, client.act, client.machine.start)
         for room in self.plan.rooms:
             self._fill(room)
-        if self.plan.spells is not None:
-            self._send_away(self.plan.spells)
+        if self.plan.online_periods is not None:
+            self._send_away(self.plan.online_periods)
         self.clock.run(until=0.0)
 
     def _keep_idle_ones_alive(self, is_idle: npt.NDArray[np.bool_]) -> None:
@@ -192,7 +192,7 @@ class World:
             self.clock.call_at(self._at[intent + 1] / 1e9, self._send, intent + 1)
         client = self.clients[self._sender[intent] * len(plan.devices) + self._device[intent]]
         client.now = now = self.clock.now
-        script.send(client.machine, plan, intent, str, str(intent), now)
+        actor.send(client.machine, plan, intent, str, str(intent), now)
         client.arm()
 
     def _act(self, number: int) -> None:
@@ -203,13 +203,13 @@ class World:
         action = plan.actions[number]
         client = self.clients[plan.device_index(action.user, 0)]
         client.act(
-            lambda now: script.act(client.machine, plan, action, self._seqs.get, str, script.action_id(number), now)
+            lambda now: actor.act(client.machine, plan, action, self._seqs.get, str, actor.action_id(number), now)
         )
 
-    def _send_away(self, spells: Spells) -> None:
+    def _send_away(self, online_periods: OnlinePeriods) -> None:
         """Everybody has logged in once; who is to be away when the workload starts leaves before it does."""
         for client in self.clients.values():
-            if not spells.is_online_first[client.number]:
+            if not online_periods.is_online_first[client.number]:
                 at = -LEAD + (6 + self._login_draws.at(client.number)) * LEAD / 8
                 self.clock.call_at(at, client.act, client.machine.stop)
 
@@ -276,7 +276,7 @@ class World:
     def storage_for(self, request: storage.Request) -> StorageNode:
         if isinstance(request, storage.Append):
             return self._storage_of(request.message.conversation_id)
-        if isinstance(request, storage.OpenConversation | storage.LookUp):
+        if isinstance(request, storage.OpenConversation | storage.Lookup):
             return self._storage_of(request.conversation_id)
         return self._storage_of(request.session.user if isinstance(request, storage.Missed) else request.user)
 
@@ -309,14 +309,14 @@ class World:
         note = _NOTES.get(type(event))
         if note is not None:
             note(self, client, event)
-        if self._has_requests and script.wants_answer(client.machine, event):
+        if self._has_requests and actor.wants_answer(client.machine, event):
             self.clock.call_at(self.clock.now, self._answer, (client, event))
         if self.on_client_event is not None:
             self.on_client_event(client, event)
 
     def _answer(self, told: tuple[ClientNode, events.Shown]) -> None:
         client, event = told
-        client.act(lambda now: script.answer(client.machine, event, now))
+        client.act(lambda now: actor.answer(client.machine, event, now))
 
     def _shown(self, client: ClientNode, event: events.Shown) -> None:
         intent = intent_of(event.message.id_client)
@@ -361,7 +361,7 @@ class World:
         intent = intent_of(event.message.id_client)
         if intent is not None:
             self.recorder.stored(intent, now)
-        elif (recalled := script.recalled_by(self.plan, event.message.id_client)) is not None:
+        elif (recalled := actor.recalled_by(self.plan, event.message.id_client)) is not None:
             self.recorder.recalled(recalled, now)
 
     def pushed(self, event: events.Pushed | events.Shed, device: int, now: float) -> None:

@@ -18,7 +18,7 @@ from pydantic.alias_generators import to_camel
 
 from imsim.core import frames
 from imsim.core.gateway.validation import json_fault
-from imsim.core.model import Message, Place
+from imsim.core.model import ConversationState, Message
 
 
 class WireError(ValueError):
@@ -46,7 +46,7 @@ def alias(name: str) -> str:
 
 # Pydantic's documented hook for the configuration of a standard library dataclass; set from here, because the core
 # knows nothing of pydantic.
-for _class in (*get_args(frames.FromClient), *get_args(frames.ToClient), Message, Place):
+for _class in (*get_args(frames.FromClient), *get_args(frames.ToClient), Message, ConversationState):
     _class.__pydantic_config__ = ConfigDict(alias_generator=alias, extra="ignore")
 
 ADAPTERS: dict[Any, TypeAdapter[Any]] = {

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from imsim.analysis import Counts, Latency, compare_table, summarize
 from imsim.analysis.latency import ack_latencies, delivery_latencies, labels, last_latencies, percentile, quantile
 from imsim.analysis.warmup import Series
-from imsim.scenario import Spells
+from imsim.scenario import OnlinePeriods
 
 MS = 1_000_000
 
@@ -171,13 +171,13 @@ def test_the_last_recipient_of_each_message_to_many(build):
 @pytest.fixture
 def coming_and_leaving(build, monkeypatch):
     """u0 is always there; u1's device is away from 10 to 20 ms; u2's leaves at 30 ms for good."""
-    spells = Spells(
+    online_periods = OnlinePeriods(
         end=100 * MS,
         is_online_first=np.array([True, True, True]),
         first=np.array([0, 0, 2, 3]),
         at=np.array([10 * MS, 20 * MS, 30 * MS]),
     )
-    monkeypatch.setattr("imsim.analysis.away.Spells.drawn", lambda scenario, seed, duration: spells)
+    monkeypatch.setattr("imsim.analysis.availability.Spells.drawn", lambda scenario, seed, duration: online_periods)
     sessions = {"online": "1s", "offline": "1s"}
 
     def run(messages, deliveries):

@@ -37,7 +37,7 @@ def test_every_type_arrives_as_it_was_sent(world, pair):
     assert set(FILES) == set(map(str, MessageType))
     for number, (type, file) in enumerate(FILES.items(), 1):
         send(alice, type, file, id_client=str(number))
-    world.settle()
+    world.run_until_idle()
     got = [event.message for event in bob.of(events.Shown)]
     assert [(message.type, message.file) for message in got] == list(FILES.items())
     assert [message.content for message in got] == [f"a {type}" for type in FILES]
@@ -48,7 +48,7 @@ def test_a_late_device_gets_the_same_by_sync(world, pair):
     alice, _ = pair
     for number, (type, file) in enumerate(FILES.items(), 1):
         send(alice, type, file, id_client=str(number))
-    world.settle()
+    world.run_until_idle()
     world.restart_server()
     late = world.device("bob", "d1").start()
     world.advance(40)
@@ -60,7 +60,7 @@ def test_custom_is_carried_untouched(world, pair, type):
     alice, bob = pair
     custom = '{"card" : {"id":1.50, "to":"\\u00fc"} } no JSON at all'
     send(alice, type, FILES[type], custom=custom)
-    world.settle()
+    world.run_until_idle()
     (shown,) = bob.of(events.Shown)
     assert (shown.message.type, shown.message.custom, shown.message.content) == (type, custom, f"a {type}")
 
@@ -69,7 +69,7 @@ def test_custom_is_carried_untouched(world, pair, type):
 def test_an_unknown_type_is_carried_and_shown_as_such(world, pair, file):
     alice, bob = pair
     send(alice, "sticker", file)
-    world.settle()
+    world.run_until_idle()
     (shown,) = bob.of(events.Shown)
     assert (shown.message.type, shown.message.file) == ("sticker", file)
     assert bob.unread("p2p:alice:bob") == 1

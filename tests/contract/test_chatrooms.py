@@ -111,10 +111,10 @@ def test_what_was_said_can_be_taken_back_and_edited(make_world):
 
 def test_all_types_are_heard_in_a_room(world):
     alice, bob = inside(world, "alice", "bob")
-    place = {"title": "North Pole", "longitude": 0, "latitude": 90}
-    alice.act(lambda now: alice.machine.send(Scene.CHATROOM, "lounge", "", "1", now, type="geo", file=place))
-    world.settle()
-    assert [event.message.file for event in bob.of(events.Shown)] == [place]
+    state = {"title": "North Pole", "longitude": 0, "latitude": 90}
+    alice.act(lambda now: alice.machine.send(Scene.CHATROOM, "lounge", "", "1", now, type="geo", file=state))
+    world.run_until_idle()
+    assert [event.message.file for event in bob.of(events.Shown)] == [state]
     assert alice.machine.status("1") == "success"
 
 
@@ -139,7 +139,7 @@ def test_who_comes_back_hears_that_it_was_taken_back(make_world):
         (0, "recall", {"seq": 0}, Code.BAD_REQUEST),
         (0, "recall", {"seq": "1"}, Code.BAD_REQUEST),
         (0, "kick", {}, Code.BAD_REQUEST),
-        (0, "settle", {}, Code.BAD_REQUEST),
+        (0, "resolve", {}, Code.BAD_REQUEST),
     ],
 )
 def test_what_is_not_allowed_in_a_room_is_said_to_nobody(world, who, event, data, code):
@@ -175,7 +175,7 @@ def test_nobody_speaks_in_the_name_of_another(world):
             alice.machine.send(Scene.CHATROOM, "lounge", "", id_client, now, type="notification", file=file)
 
         alice.act(give)
-        world.settle()
+        world.run_until_idle()
     assert failures(alice) == [Code.BAD_REQUEST]
     assert [event.message.file["operator"] for event in bob.of(events.Shown)] == ["alice"]
 
@@ -227,7 +227,7 @@ def test_an_image_is_heard_like_anything(world):
     alice, bob = inside(world, "alice", "bob")
     file = {"url": "https://x/y.png", "width": 1, "height": 1, "size": 1}
     alice.act(lambda now: alice.machine.send(Scene.CHATROOM, "lounge", "look", "1", now, type="image", file=file))
-    world.settle()
+    world.run_until_idle()
     (shown,) = bob.of(events.Shown)
     assert (shown.message.type, shown.message.file) == ("image", file)
     assert alice.machine.status("1") == "success"

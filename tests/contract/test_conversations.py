@@ -39,7 +39,7 @@ def test_what_one_device_sets_the_others_see_at_once(world):
     for bob in (one, other):
         assert settings(bob) == (True, True, '{"label": "work"}')
         assert listed(bob) == ["alice", "carol"]
-        assert bob.of(events.PlaceChanged) == [events.PlaceChanged(AB, True, True, 0, '{"label": "work"}')]
+        assert bob.of(events.StateChanged) == [events.StateChanged(AB, True, True, 0, '{"label": "work"}')]
     assert [(event.request, event.ref) for event in one.of(events.RequestDone)] == [("set_conversation", AB)]
     assert other.of(events.RequestDone) == []
 
@@ -59,7 +59,7 @@ def test_who_was_offline_has_the_latest_after_the_login_and_hears_of_it_once(wor
     one.set_conversation(BC, muted=True)
     world.advance(40)
     assert (settings(other), settings(other, BC)) == ((False, False, "c"), (False, True, ""))
-    assert len(other.of(events.PlaceChanged)) == 2
+    assert len(other.of(events.StateChanged)) == 2
     late = world.device("bob", "d2").start()
     assert (settings(late), settings(late, BC)) == ((False, False, "c"), (False, True, ""))
 
@@ -98,14 +98,14 @@ def test_settings_are_nobody_elses(world):
     world.advance(40)
     for device in (alice, world.device("alice", "d1").start()):
         assert settings(device) == (False, False, "")
-        assert device.of(events.PlaceChanged) == []
+        assert device.of(events.StateChanged) == []
 
 
 def test_a_race_of_two_devices_ends_the_same_on_both(world):
     _, one, other = pair_of_bobs(world)
-    one.set_conversation(AB, pinned=True, custom="one", settle=False)
-    other.set_conversation(AB, muted=True, custom="other", settle=False)
-    world.settle()
+    one.set_conversation(AB, pinned=True, custom="one", run_until_idle=False)
+    other.set_conversation(AB, muted=True, custom="other", run_until_idle=False)
+    world.run_until_idle()
     assert settings(one) == settings(other)
     assert settings(one) in [(True, True, "one"), (True, True, "other")]
     late = world.device("bob", "d2").start()
@@ -120,7 +120,7 @@ def test_settings_of_no_conversation_of_ones_own_are_refused_and_show_no_more(wo
     assert [(event.request, event.ref, event.code) for event in bob.of(events.RequestFailed)] == [
         ("set_conversation", TEAM, Code.NO_CONVERSATION)
     ]
-    assert [event.pinned for event in bob.of(events.PlaceChanged)] == [True, False]
+    assert [event.pinned for event in bob.of(events.StateChanged)] == [True, False]
     world.advance(20)
     assert len(bob.of(events.RequestFailed)) == 1
 
@@ -276,8 +276,8 @@ def test_how_many_have_read_in_a_group_is_not_for_strangers(world):
 
 def test_a_lost_placed_comes_again(world):
     alice, one, other = pair_of_bobs(world)
-    other.lose_next("placed")
-    alice.lose_next("placed")
+    other.lose_next("state")
+    alice.lose_next("state")
     one.read(AB)
     assert (other.unread(AB), alice.lines[AB].peer_read_seq) == (1, 0)
     world.advance(2.5)
@@ -286,15 +286,15 @@ def test_a_lost_placed_comes_again(world):
 
 def test_a_lost_noted_brings_a_repetition_that_changes_nothing(world):
     _, one, other = pair_of_bobs(world)
-    other.lose_next("noted")
+    other.lose_next("state_ack")
     one.set_conversation(AB, pinned=True)
     world.advance(30)
-    assert len(other.of(events.PlaceChanged)) == 1
+    assert len(other.of(events.StateChanged)) == 1
 
 
 def test_of_two_places_of_a_conversation_the_later_counts_whichever_is_lost(world):
     _, one, other = pair_of_bobs(world)
-    other.lose_next("placed")
+    other.lose_next("state")
     one.set_conversation(AB, custom="first")
     one.set_conversation(AB, custom="second")
     assert settings(other) == (False, False, "second")
@@ -313,7 +313,7 @@ def test_a_lost_request_is_repeated(world):
         one.lose_next(op)
         before = len(other.events), len(one.events)
         ask()
-        world.settle()
+        world.run_until_idle()
         assert len(other.events) == before[0], op
         world.advance(5.5)
         assert len(one.events) > before[1], op
@@ -328,16 +328,16 @@ def test_a_lost_done_costs_a_repetition_and_no_second_change(world):
     one.lose_next("done")
     one.set_conversation(AB, pinned=True)
     world.advance(20)
-    assert len(one.of(events.RequestDone)) == len(other.of(events.PlaceChanged)) == 1
+    assert len(one.of(events.RequestDone)) == len(other.of(events.StateChanged)) == 1
 
 
 def test_the_answer_to_an_older_request_is_not_taken_for_the_newers(world):
     _, one, other = pair_of_bobs(world)
     sent = []
     one.lose(lambda frame: frame.op == "set_conversation" and (sent.append(frame) or len(sent) == 2))
-    one.set_conversation(AB, pinned=True, settle=False)
-    one.set_conversation(AB, custom="x", settle=False)  # lost
-    world.settle()
+    one.set_conversation(AB, pinned=True, run_until_idle=False)
+    one.set_conversation(AB, custom="x", run_until_idle=False)  # lost
+    world.run_until_idle()
     assert settings(other) == (True, False, "")
     world.advance(5.5)
     assert settings(one) == settings(other) == (True, False, "x")
@@ -360,7 +360,7 @@ def test_a_device_that_notes_nothing_is_cut_off_and_syncs_later(make_world):
     alices = world.device("alice", "d0").start(), world.device("alice", "d1").start()
     for number, user in enumerate(("bob", "carol", "dave", "alice"), 1):
         alices[0].send(user, "hello", str(number))
-    alices[1].lose(lambda frame: frame.op in ("placed", "noted"))
+    alices[1].lose(lambda frame: frame.op in ("state", "state_ack"))
     for user in ("bob", "carol", "dave"):
         alices[0].set_conversation(f"p2p:alice:{user}", pinned=True)
     alices[0].set_conversation(AB, muted=True)  # in the place of the one before

@@ -13,7 +13,7 @@ def test_nobody_takes_the_id_of_a_request_in_advance_to_keep_it_from_the_other(w
     for number in (1, 2):
         id = f"p2p:alice:bob:{number}"
         alice.act(lambda now, id=id: alice.machine.send(Scene.SYSTEM, "bob", "", type="custom", id_client=id, now=now))
-    world.settle()
+    world.run_until_idle()
     assert [event.code for event in alice.of(events.SendFailed)] == [Code.BAD_REQUEST] * 2
     alice.change("bob", "friend_request", "1")
     shown = [event.message.type for event in bob.of(events.Shown) if event.message.scene == Scene.SYSTEM]
@@ -42,7 +42,7 @@ def test_a_request_that_is_accepted(world):
     bob.change("alice", "friend_accept", "2")
     assert system(alice) == [("friend_accepted", "bob")]
     for device in (bob, other):
-        assert device.of(events.Settled) == [events.Settled(request.id_client, "passed")]
+        assert device.of(events.Resolved) == [events.Resolved(request.id_client, "passed")]
     assert changed(other) == changed(alice) == ["friend_request", "friend_accept"]
     assert bob.machine.conversations() == []  # nothing was said
 
@@ -56,7 +56,7 @@ def test_a_request_that_is_rejected_and_one_that_is_repeated(world):
     assert failures(bob) == [Code.CONFLICT]
     alice.change("bob", "friend_request", "4")
     alice.change("bob", "friend_request", "5")
-    assert [event.state for event in bob.of(events.Settled)] == ["rejected", "expired"]
+    assert [event.state for event in bob.of(events.Resolved)] == ["rejected", "expired"]
     alice.change("bob", "friend_accept", "6")
     assert failures(alice) == [Code.CONFLICT]  # one's own request
 
@@ -64,20 +64,20 @@ def test_a_request_that_is_rejected_and_one_that_is_repeated(world):
 def test_two_devices_that_answer_at_once(world):
     alice, one, other = (world.device(*names).start() for names in (("alice",), ("bob",), ("bob", "d1")))
     alice.change("bob", "friend_request", "1")
-    one.change("alice", "friend_accept", "2", settle=False)
-    other.change("alice", "friend_reject", "3", settle=False)
-    world.settle()
+    one.change("alice", "friend_accept", "2", run_until_idle=False)
+    other.change("alice", "friend_reject", "3", run_until_idle=False)
+    world.run_until_idle()
     assert sorted(failures(one) + failures(other)) == [Code.CONFLICT]
-    states = {event.state for device in (one, other) for event in device.of(events.Settled)}
+    states = {event.state for device in (one, other) for event in device.of(events.Resolved)}
     assert len(states) == 1
     assert len(system(alice)) == 1
 
 
 def test_two_who_ask_each_other(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
-    alice.change("bob", "friend_request", "1", settle=False)
-    bob.change("alice", "friend_request", "2", settle=False)
-    world.settle()
+    alice.change("bob", "friend_request", "1", run_until_idle=False)
+    bob.change("alice", "friend_request", "2", run_until_idle=False)
+    world.run_until_idle()
     assert sorted(failures(alice) + failures(bob)) == [Code.CONFLICT]
     (asked,) = [device for device in (alice, bob) if system(device)]
     asked.change("alice" if asked is bob else "bob", "friend_accept", "3")
@@ -120,8 +120,8 @@ def test_who_is_blocked_is_refused_and_does_not_hear_why(world):
     bob.set_conversation(AB, blocked=True)  # before a word was said
     alice.send("bob", "hello", "1")
     assert failures(alice) == [Code.BLOCKED]
-    assert alice.of(events.PlaceChanged) == []
-    assert [event.blocked for event in other.of(events.PlaceChanged)] == [True]
+    assert alice.of(events.StateChanged) == []
+    assert [event.blocked for event in other.of(events.StateChanged)] == [True]
     bob.send("alice", "but I may", "2")
     assert alice.shown == ["but I may"]
     alice.change("bob", "friend_request", "3")
@@ -140,9 +140,9 @@ def test_what_was_refused_leaves_no_gap_for_what_follows(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     bob.set_conversation(AB, blocked=True)
     for number in range(3):
-        alice.send("bob", "hello", str(number), settle=False)
-    bob.send("alice", "one", "10", settle=False)
-    bob.send("alice", "two", "11", settle=False)
+        alice.send("bob", "hello", str(number), run_until_idle=False)
+    bob.send("alice", "one", "10", run_until_idle=False)
+    bob.send("alice", "two", "11", run_until_idle=False)
     world.advance(30)
     assert alice.shown == ["one", "two"]
     assert failures(alice) == [Code.BLOCKED] * 3

@@ -121,7 +121,7 @@ def test_what_is_said_while_one_is_offline_counts_only_while_a_member(world):
         ("alice", "transfer", ["dave"], {}, Code.CONFLICT),
         ("alice", "create", ["bob"], {}, Code.CONFLICT),
         ("alice", "friend_request", [], {}, Code.BAD_REQUEST),
-        ("alice", "settle", ["x"], {}, Code.BAD_REQUEST),
+        ("alice", "resolve", ["x"], {}, Code.BAD_REQUEST),
         ("dave", "kick", ["bob"], {}, Code.NOT_MEMBER),
         ("dave", "leave", [], {}, Code.NOT_MEMBER),
         ("dave", "join", [], {}, Code.FORBIDDEN),
@@ -212,10 +212,10 @@ def test_who_applied_and_is_invited_is_a_member_and_who_is_invited_need_not_appl
     bob.change("#team", "invite", "3", "carol", "dave")
     dave.send("#team", "here", "4")
     assert alice.shown == bob.shown == ["here"]
-    assert [event.state for event in alice.of(events.Settled)] == ["passed"]
+    assert [event.state for event in alice.of(events.Resolved)] == ["passed"]
     carol.change("#team", "apply", "5")
     assert failures(carol) == [Code.CONFLICT]
-    assert carol.of(events.Settled) == []
+    assert carol.of(events.Resolved) == []
     carol.change("#team", "accept", "6")
     carol.send("#team", "here too", "7")
     assert bob.shown == ["here", "here too"]
@@ -245,7 +245,7 @@ def test_an_application_is_accepted_by_one_admin_and_settled_for_all(world):
     alice.change("#team", "accept", "4", "dave")
     assert failures(alice) == [Code.CONFLICT]
     for device in (alice, bob):
-        assert device.of(events.Settled) == [events.Settled(applied.id_client, "passed")]
+        assert device.of(events.Resolved) == [events.Resolved(applied.id_client, "passed")]
     assert system(dave) == [("group_accepted", "bob")]
     alice.send("#team", "welcome", "5")
     assert dave.shown == ["welcome"]
@@ -259,9 +259,9 @@ def test_a_rejected_applicant_stays_out_and_may_apply_again(world):
     assert system(dave) == [("group_rejected", "alice")]
     dave.change("#team", "apply", "3")
     dave.change("#team", "apply", "4")
-    assert [event.state for event in alice.of(events.Settled)] == ["rejected", "expired"]
+    assert [event.state for event in alice.of(events.Resolved)] == ["rejected", "expired"]
     alice.change("#team", "accept", "5", "dave")
-    assert [event.state for event in alice.of(events.Settled)] == ["rejected", "expired", "passed"]
+    assert [event.state for event in alice.of(events.Resolved)] == ["rejected", "expired", "passed"]
     alice.send("#team", "welcome", "6")
     assert dave.shown == ["welcome"]
 
@@ -276,7 +276,7 @@ def test_with_consent_an_invitation_must_be_accepted(world):
     alice.send("#team", "welcome", "5")
     assert (carol.shown, dave.shown) == (["welcome"], [])
     assert system(alice) == [("group_accepted", "carol"), ("group_rejected", "dave")]
-    assert [event.state for event in (*carol.of(events.Settled), *dave.of(events.Settled))] == ["passed", "rejected"]
+    assert [event.state for event in (*carol.of(events.Resolved), *dave.of(events.Resolved))] == ["passed", "rejected"]
     dave.change("#team", "accept", "6")
     assert failures(dave) == [Code.CONFLICT]
 
@@ -291,7 +291,7 @@ def test_what_was_asked_too_long_ago_is_answered_no_more(make_world):
     dave.change("#team", "apply", "3")
     alice.change("#team", "accept", "4", "dave")
     assert failures(alice) == [Code.EXPIRED]
-    assert [event.state for event in alice.of(events.Settled)] == ["expired", "passed"]
+    assert [event.state for event in alice.of(events.Resolved)] == ["expired", "passed"]
 
 
 def test_a_change_whose_answer_was_lost_is_made_once(world):
@@ -414,8 +414,8 @@ def test_an_old_change_that_comes_again_disturbs_nobody(world):
     world.restart_server()
     world.advance(60)
     other = world.device("alice", "d1").start()
-    bob.send("#team", "one", "3", settle=False)
-    other.change("#team", "mute", "1", "bob", settle=False)
+    bob.send("#team", "one", "3", run_until_idle=False)
+    other.change("#team", "mute", "1", "bob", run_until_idle=False)
     bob.send("#team", "two", "4")
     assert other.seqs["1"] == alice.seqs["1"]
     assert (bob.seqs["3"], bob.seqs["4"]) == (4, 5)

@@ -120,8 +120,8 @@ def test_however_few_bytes_a_page_has_the_same_is_to_be_seen(make_world):
             pages.append(history(bob, 1, pages[-1].messages[0].seq - 1))
         whole = [content for page in reversed(pages) for content in contents(page)]
         assert len(pages) == (6 if limits else 1)  # the first three fit into one
-        places = [(line.custom, line.unread, line.last_msg.content) for line in other.lines.values()]
-        seen.append((bob.shown, late.shown, other.shown, whole, bob.unread(AB), places))
+        states = [(line.custom, line.unread, line.last_msg.content) for line in other.lines.values()]
+        seen.append((bob.shown, late.shown, other.shown, whole, bob.unread(AB), states))
     assert seen[0] == seen[1]
 
 

@@ -73,7 +73,7 @@ def test_the_limit_of_a_group_is_for_its_members_and_nobody_else_uses_it_up(make
 
 def send_system(device, to, id):
     device.act(lambda now: device.machine.send(Scene.SYSTEM, to, "", type="custom", custom="{}", id_client=id, now=now))
-    device.world.settle()
+    device.world.run_until_idle()
 
 
 def test_who_syncs_too_fast_waits_for_each_page_and_misses_nothing(make_world):
@@ -97,8 +97,8 @@ def test_receipts_beyond_the_rate_come_late_but_come(make_world):
     world = make_world(user_rate=1.0, user_burst=1)
     alice, _, carol = (world.device(user).start() for user in ("alice", "bob", "carol"))
     for number in range(1, 4):
-        alice.send("bob", str(number), f"1{number}", settle=False)
-        carol.send("bob", str(number), f"2{number}", settle=False)
+        alice.send("bob", str(number), f"1{number}", run_until_idle=False)
+        carol.send("bob", str(number), f"2{number}", run_until_idle=False)
         world.advance(1)
     world.advance(20)
     assert alice.of(events.PeerDelivered)[-1] == events.PeerDelivered("p2p:alice:bob", 3)
@@ -116,7 +116,7 @@ def test_what_is_no_text_is_refused_and_nothing_else_suffers(world, fields):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     given = {"content": "hello", **fields}
     alice.act(lambda now: alice.machine.send(Scene.P2P, "bob", id_client="1", now=now, **given))
-    world.settle()
+    world.run_until_idle()
     (failed,) = alice.of(events.SendFailed)
     assert (failed.code, failed.text) == (
         Code.BAD_REQUEST,

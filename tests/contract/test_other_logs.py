@@ -100,9 +100,9 @@ def test_a_change_of_a_place_that_was_lost_shows_no_more(world):
 def test_what_the_user_wants_is_kept_but_for_what_was_read(world):
     alice, bob = talk(world, "one", "two", "three")
     world.stop_server()
-    bob.send("alice", "waits", "4", settle=False)  # having read three
+    bob.send("alice", "waits", "4", run_until_idle=False)  # having read three
     bob.read(AB)
-    bob.set_conversation(AB, pinned=True, settle=False)
+    bob.set_conversation(AB, pinned=True, run_until_idle=False)
     world.lose_storage()
     world.start_server()
     bob.stop()

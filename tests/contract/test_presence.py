@@ -23,7 +23,7 @@ def test_by_default_there_are_none(world):
 
 
 def test_typing_reaches_the_other_user_within_its_budget(make_world):
-    world = make_world(hint_rate=1.0, hint_burst=2)
+    world = make_world(typing_rate=1.0, typing_burst=2)
     alice, bob = befriend(world)
     other = world.device("bob", "d1").start()
     for _ in range(5):
@@ -36,7 +36,7 @@ def test_typing_reaches_the_other_user_within_its_budget(make_world):
 
 
 def test_typing_to_whom_one_has_no_conversation_with_goes_nowhere(make_world):
-    world = make_world(hint_rate=1.0)
+    world = make_world(typing_rate=1.0)
     _, bob = befriend(world)
     carol = world.device("carol").start()
     carol.typing(AB)
@@ -65,7 +65,7 @@ def test_friends_hear_who_comes_and_goes(make_world):
 
 
 def test_who_is_blocked_is_away_for_the_other_and_the_other_way_round(make_world):
-    world = make_world(presence="friends", hint_rate=100.0)
+    world = make_world(presence="friends", typing_rate=100.0)
     alice, bob = befriend(world)
     tablet = world.device("bob", "d1").start()
     before = [list(device.of(events.Presence)) for device in (alice, bob, tablet)]

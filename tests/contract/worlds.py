@@ -21,7 +21,7 @@ from imsim.core.client.client import Client
 from imsim.core.client.conversations import Conversation
 from imsim.core.model import MessageType, Scene
 from imsim.core.storage.memory import MemoryStorage
-from imsim.live import LiveClient, Server, SqliteStore, Tokens, settle
+from imsim.live import LiveClient, Server, SqliteStore, Tokens, run_until_idle
 from imsim.scenario import Plan, Scenario
 from imsim.scenario.sections import Limits
 from imsim.sim import World as SimWorld
@@ -58,48 +58,48 @@ class Device:
 
     def start(self) -> Device:
         self.act(self.machine.start)
-        self.world.settle()
+        self.world.run_until_idle()
         return self
 
     def stop(self) -> None:
         self.act(self.machine.stop)
-        self.world.settle()
+        self.world.run_until_idle()
 
-    def send(self, to: str, content: str, id_client: str, *, settle: bool = True) -> None:
+    def send(self, to: str, content: str, id_client: str, *, run_until_idle: bool = True) -> None:
         """To the user or, where `to` starts with "#", to the group. `id_client` is a number, as text."""
         scene, to = (Scene.GROUP, to[1:]) if to.startswith("#") else (Scene.P2P, to)
         self.act(lambda now: self.machine.send(scene, to, content, id_client, now))
-        if settle:
-            self.world.settle()
+        if run_until_idle:
+            self.world.run_until_idle()
 
     def end_session(self, device: str) -> None:
         self.act(lambda now: self.machine.end_session(device, now))
-        self.world.settle()
+        self.world.run_until_idle()
 
     def read(self, conversation_id: str) -> None:
         self.act(lambda now: self.machine.read(conversation_id, now))
-        self.world.settle()
+        self.world.run_until_idle()
 
-    def set_conversation(self, conversation_id: str, *, settle: bool = True, **changes: Any) -> None:
+    def set_conversation(self, conversation_id: str, *, run_until_idle: bool = True, **changes: Any) -> None:
         self.act(lambda now: self.machine.set_conversation(conversation_id, now, **changes))
-        if settle:
-            self.world.settle()
+        if run_until_idle:
+            self.world.run_until_idle()
 
     def hide(self, conversation_id: str) -> None:
         self.act(lambda now: self.machine.hide(conversation_id, now))
-        self.world.settle()
+        self.world.run_until_idle()
 
     def history(self, conversation_id: str, first: int, last: int) -> None:
         self.act(lambda now: self.machine.history(conversation_id, first, last, now))
-        self.world.settle()
+        self.world.run_until_idle()
 
     def read_count(self, conversation_id: str, seq: int) -> None:
         self.act(lambda now: self.machine.read_count(conversation_id, seq, now))
-        self.world.settle()
+        self.world.run_until_idle()
 
     def create_group(self, name: str, *members: str) -> None:
         self.act(lambda now: self.machine.create_group(name, members, now))
-        self.world.settle()
+        self.world.run_until_idle()
 
     def change(
         self,
@@ -107,39 +107,39 @@ class Device:
         event: str,
         id_client: str,
         *targets: str,
-        settle: bool = True,
+        run_until_idle: bool = True,
         **data: Any,
     ) -> None:
         """To the user or, where `to` starts with "#", to the group; with "*", to the chatroom."""
         scene = {"#": Scene.GROUP, "*": Scene.CHATROOM}.get(to[0], Scene.P2P)
         to = to.lstrip("#*")
         self.act(lambda now: self.machine.change(scene, to, event, id_client, now, targets=targets, data=data))
-        if settle:
-            self.world.settle()
+        if run_until_idle:
+            self.world.run_until_idle()
 
     def notify(self, to: str, id_client: str, *, custom: str) -> None:
         """A system message to the user."""
         self.act(
             lambda now: self.machine.send(Scene.SYSTEM, to, "", id_client, now, type=MessageType.CUSTOM, custom=custom)
         )
-        self.world.settle()
+        self.world.run_until_idle()
 
     def enter(self, room: str, recent: int = 0) -> None:
         self.act(lambda now: self.machine.enter(room, now, recent))
-        self.world.settle()
+        self.world.run_until_idle()
 
     def leave(self, room: str) -> None:
         self.act(lambda now: self.machine.leave(room, now))
-        self.world.settle()
+        self.world.run_until_idle()
 
     def say(self, room: str, content: str, id_client: str) -> None:
         """In the chatroom."""
         self.act(lambda now: self.machine.send(Scene.CHATROOM, room, content, id_client, now))
-        self.world.settle()
+        self.world.run_until_idle()
 
     def typing(self, conversation_id: str) -> None:
         self.act(lambda now: self.machine.typing(conversation_id, now))
-        self.world.settle()
+        self.world.run_until_idle()
 
     def lose_next(self, op: str, times: int = 1) -> None:
         """The next frames of this op get lost."""
@@ -188,7 +188,7 @@ class World:
         """Every token of the user that was given out before now is void."""
         raise NotImplementedError
 
-    def settle(self) -> None:
+    def run_until_idle(self) -> None:
         """Carry out everything that happens without time passing."""
         raise NotImplementedError
 
@@ -261,8 +261,8 @@ class WiredWorld(World):
     def revoke(self, user: str) -> None:
         self.pair.revoke(user)
 
-    def settle(self) -> None:
-        self.pair.settle()
+    def run_until_idle(self) -> None:
+        self.pair.run_until_idle()
 
     def advance(self, seconds: float) -> None:
         self.pair.advance(seconds)
@@ -297,7 +297,7 @@ class _SimulatedDevice(Device):
 
     def break_connection(self) -> None:
         self.node.break_connection()
-        self.world.settle()
+        self.world.run_until_idle()
 
     def lose(self, predicate: Callable[[Any], bool]) -> None:
         self.node.lose = predicate
@@ -323,22 +323,22 @@ class SimulatedWorld(World):
 
     def revoke(self, user: str) -> None:
         self.sim.revoke(user)
-        self.settle()
+        self.run_until_idle()
 
-    def settle(self) -> None:
-        self.sim.clock.settle()
+    def run_until_idle(self) -> None:
+        self.sim.clock.run_until_idle()
 
     def advance(self, seconds: float) -> None:
-        self.settle()
+        self.run_until_idle()
         self.sim.clock.run(until=self.sim.clock.now + seconds)
-        self.settle()
+        self.run_until_idle()
 
     def stop_server(self) -> None:
         for node in (*self.sim.gateways, *self.sim.routers):
             node.crash()
         for gateway in self.sim.gateways:
             gateway.crash_noticed()
-        self.settle()
+        self.run_until_idle()
 
     def start_server(self) -> None:
         for node in (*self.sim.gateways, *self.sim.routers):
@@ -388,7 +388,7 @@ class _LiveDevice(Device):
             self.client.break_connection()
 
         self._run(in_the_loop())
-        self.world.settle()
+        self.world.run_until_idle()
 
     def lose(self, predicate: Callable[[Any], bool]) -> None:
         self.client.lose = predicate
@@ -423,18 +423,20 @@ class LiveWorld(World):
             assert await self.server.revoke(user)
 
         self.run(in_the_loop())
-        self.settle()
+        self.run_until_idle()
 
-    def settle(self) -> None:
-        self.run(settle(self.server if self._up else None, self._store, [device.client for device in self._devices]))
+    def run_until_idle(self) -> None:
+        self.run(
+            run_until_idle(self.server if self._up else None, self._store, [device.client for device in self._devices])
+        )
 
     def advance(self, seconds: float) -> None:
-        self.settle()
+        self.run_until_idle()
         end = self.clock.now + seconds
         while (due := self._next_deadline()) is not None and due <= end:
             self.clock.now = max(self.clock.now, due)
             self.run(self._wake())
-            self.settle()
+            self.run_until_idle()
         self.clock.now = end
 
     def _next_deadline(self) -> float | None:
@@ -455,7 +457,7 @@ class LiveWorld(World):
 
         self.run(crash())
         self._up = False
-        self.settle()
+        self.run_until_idle()
         self._store.close()
 
     def start_server(self) -> None:

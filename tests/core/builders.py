@@ -10,7 +10,7 @@ from imsim.core import events, frames, internal_frames, storage
 from imsim.core.client.client import Client
 from imsim.core.client.connection import State
 from imsim.core.gateway.gateway import Gateway
-from imsim.core.model import Code, Message, MessageType, Place, Scene, Session
+from imsim.core.model import Code, ConversationState, Message, MessageType, Scene, Session
 from imsim.core.policies import Policies
 from imsim.core.router.conversations import Conversations
 from imsim.core.router.users import Users
@@ -44,8 +44,8 @@ def session(
     return Session(user, device, epoch, gateway, connection, device)
 
 
-def place(version: int, read_seq: int = 0, unread: int = 0, conversation: str = AB, **fields: Any) -> Place:
-    return Place(conversation, version, read_seq, unread, **fields)
+def state(version: int, read_seq: int = 0, unread: int = 0, conversation: str = AB, **fields: Any) -> ConversationState:
+    return ConversationState(conversation, version, read_seq, unread, **fields)
 
 
 def send(id_client: str, content: str = "text", to: str = "bob", **fields: Any) -> frames.Send:
@@ -209,9 +209,9 @@ class Registry(_Driven):
         return next(frame.session for _, frame in reversed(self.told) if isinstance(frame, internal_frames.Attached))
 
     def deliver(
-        self, one: Message, origin: Session | None = None, places: Any = (), users: Any = ("alice", "bob")
+        self, one: Message, origin: Session | None = None, states: Any = (), users: Any = ("alice", "bob")
     ) -> None:
-        self.receive(internal_frames.Deliver(users, one, origin or session(one.sender), places))
+        self.receive(internal_frames.Deliver(users, one, origin or session(one.sender), states))
 
     def pushes(self) -> list[tuple[str, str, int]]:
         """(user, device, seq) of the pushes since; other frames are forgotten with them."""
@@ -244,11 +244,11 @@ class Phone:
         """The latest that it asked for."""
         return next(a[0] for m, a in reversed(self.log) if m == "send" and isinstance(a[0], frames.Sync))
 
-    def online(self, places: Any = (), version: int = 0) -> Phone:
+    def online(self, states: Any = (), version: int = 0) -> Phone:
         """Connect, log in, sync; then forget what was done for it."""
         self.machine.start(self.clock.now)
         self.log_in()
-        self.synced(places=places, version=version)
+        self.synced(states=states, version=version)
         assert self.machine.state == State.ONLINE
         self.collect()
         return self
@@ -268,9 +268,9 @@ class Phone:
         """An answer to the latest sync, after which there is more."""
         self.get(frames.Page(list(messages), _cursors(messages), inbox, self.sync.number))
 
-    def synced(self, *messages: Message, places: Any = (), version: int = 0, inbox: int = 0) -> None:
+    def synced(self, *messages: Message, states: Any = (), version: int = 0, inbox: int = 0) -> None:
         """The answer to the latest sync, with all that is missing."""
-        done = frames.SyncDone(list(messages), _cursors(messages), list(places), version, inbox, self.sync.number)
+        done = frames.SyncDone(list(messages), _cursors(messages), list(states), version, inbox, self.sync.number)
         self.get(done)
 
     def get(self, frame: frames.ToClient) -> None:
@@ -344,7 +344,7 @@ def _cursors(messages: Any) -> dict[str, int]:
 def open_log(store: MemoryStorage, *senders: str, conversation: str = AB) -> None:
     """A conversation of alice and bob with one message from each of `senders`."""
     state = store.execute(storage.OpenConversation(conversation, ("alice", "bob")))
-    assert isinstance(state, storage.ConversationState)
+    assert isinstance(state, storage.LogState)
     for sender in senders:
         state.max_seq += 1
         one = message(state.max_seq, conversation_id=conversation, sender=sender)

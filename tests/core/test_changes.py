@@ -11,7 +11,7 @@ from imsim.core import changes
 from imsim.core.changes import SILENT, event_of, is_from_outside, is_visible
 from imsim.core.model import Code, MessageType, Scene
 from imsim.core.router.rules import friends, groups
-from imsim.core.router.rules.decision import Change, Note, RuleViolation, settled
+from imsim.core.router.rules.decision import Change, Note, RuleViolation, resolved
 
 
 def test_only_notifications_have_an_event():
@@ -57,7 +57,7 @@ def test_what_devices_show():
 
 def test_what_is_silent_is_known_to_the_rules():
     """Whoever applies a silent entry relies on what was checked."""
-    assert SILENT - {"settle"} <= {*groups.EVENTS, *friends.EVENTS, *changes.AMENDMENTS}
+    assert SILENT - {"resolve"} <= {*groups.EVENTS, *friends.EVENTS, *changes.AMENDMENTS}
     assert not {*friends.EVENTS, *changes.AMENDMENTS} - SILENT
 
 
@@ -66,7 +66,7 @@ def test_a_change_gives_its_id_to_what_follows():
 
 
 def test_news_of_an_answer():
-    assert settled(["a", "b"], "x", "passed") == tuple(Note(u, "settle", {"state": "passed"}, "x") for u in "ab")
+    assert resolved(["a", "b"], "x", "passed") == tuple(Note(u, "resolve", {"state": "passed"}, "x") for u in "ab")
 
 
 def test_a_refusal_says_why():

@@ -125,8 +125,8 @@ def test_reading_goes_all_the_way():
     server.receive(1, send("1"))
     server.sent.clear()
     server.receive(2, frames.Read(AB, 1))
-    assert server.ops(1) == ["placed"]
-    assert server.ops(2) == ["placed", "done"]
+    assert server.ops(1) == ["state"]
+    assert server.ops(2) == ["state", "done"]
 
 
 def test_a_new_login_of_a_device_ends_the_old_one():

@@ -29,7 +29,7 @@ MEMBERS = {AB: ("alice", "bob"), "p2p:alice:carol": ("alice", "carol"), TEAM: ("
 USERS = ("alice", "bob", "carol")
 LOGS = (*MEMBERS, *(f"system:{user}" for user in USERS))
 LOSABLE = (
-    *("send", "stored", "rejected", "push", "delivered", "read", "set_conversation", "done", "placed", "noted"),
+    *("send", "stored", "rejected", "push", "delivered", "read", "set_conversation", "done", "state", "state_ack"),
     *("logged_in", "sync", "page", "sync_done", "notify", "resync", "history", "history_page"),
 )
 TROUBLE = ("failed", "done but failed", "done in silence", "silent")
@@ -73,7 +73,7 @@ class Storm(RuleBasedStateMachine):
         self.devices[0].machine.change(
             Scene.GROUP, "team", "create", "create", 0.0, targets=["bob", "carol"], data={"join": "open"}
         )
-        self.pair.settle()
+        self.pair.run_until_idle()
         self.sent = {device: defaultdict(list) for device in self.devices}  # conversation -> idClients
         self.losing = {device: [] for device in self.devices}  # ops of which the next frame gets lost
         for device in self.devices:
@@ -91,14 +91,14 @@ class Storm(RuleBasedStateMachine):
 
     numbers = st.integers(0, len(DEVICES) - 1)
 
-    @rule(number=numbers, where=st.sampled_from(sorted(MEMBERS)), settle=st.booleans())
-    def send(self, number, where, settle):
+    @rule(number=numbers, where=st.sampled_from(sorted(MEMBERS)), run_until_idle=st.booleans())
+    def send(self, number, where, run_until_idle):
         device = self.devices[number]
         if device.machine.user in MEMBERS[where]:
             scene, to, id_client = self.address(device, where)
             device.machine.send(scene, to, f"text of {id_client}", id_client, self.pair.clock.now)
-            if settle:
-                self.pair.settle()
+            if run_until_idle:
+                self.pair.run_until_idle()
 
     def address(self, device, where):
         user = device.machine.user
@@ -109,31 +109,31 @@ class Storm(RuleBasedStateMachine):
             return Scene.GROUP, "team", id_client
         return Scene.P2P, next(member for member in MEMBERS[where] if member != user), id_client
 
-    def change(self, number, where, event, settle, *targets, **data):
+    def change(self, number, where, event, run_until_idle, *targets, **data):
         device = self.devices[number]
         if device.machine.user in MEMBERS[where]:
             scene, to, id_client = self.address(device, where)
             device.machine.change(scene, to, event, id_client, self.pair.clock.now, targets=targets, data=data)
-            if settle:
-                self.pair.settle()
+            if run_until_idle:
+                self.pair.run_until_idle()
 
     @rule(
         number=numbers,
         event=st.sampled_from(("invite", "kick", "leave", "join")),
         whom=st.sampled_from(USERS),
-        settle=st.booleans(),
+        run_until_idle=st.booleans(),
     )
-    def change_group(self, number, event, whom, settle):
-        self.change(number, TEAM, event, settle, *([whom] if event in ("invite", "kick") else []))
+    def change_group(self, number, event, whom, run_until_idle):
+        self.change(number, TEAM, event, run_until_idle, *([whom] if event in ("invite", "kick") else []))
 
     @rule(
         number=numbers,
         where=st.sampled_from(sorted(set(MEMBERS) - {TEAM})),
         event=st.sampled_from(("friend_request", "friend_accept", "friend_reject", "friend_delete")),
-        settle=st.booleans(),
+        run_until_idle=st.booleans(),
     )
-    def change_friends(self, number, where, event, settle):
-        self.change(number, where, event, settle)
+    def change_friends(self, number, where, event, run_until_idle):
+        self.change(number, where, event, run_until_idle)
 
     @rule(
         number=numbers,
@@ -141,29 +141,29 @@ class Storm(RuleBasedStateMachine):
         seq=st.integers(1, 12),
         back=st.booleans(),
         content=st.none() | st.sampled_from("xyz"),
-        settle=st.booleans(),
+        run_until_idle=st.booleans(),
     )
-    def amend(self, number, where, seq, back, content, settle):
+    def amend(self, number, where, seq, back, content, run_until_idle):
         if back:
             seq = max(1, len(self.log(where)) + 1 - seq)
         data = {"seq": seq} if content is None else {"seq": seq, "content": content}
-        self.change(number, where, "recall" if content is None else "edit", settle, **data)
+        self.change(number, where, "recall" if content is None else "edit", run_until_idle, **data)
 
-    @rule(content=st.none() | st.sampled_from("xyz"), back=st.booleans(), settle=st.booleans())
-    def amend_in_absence(self, content, back, settle):
+    @rule(content=st.none() | st.sampled_from("xyz"), back=st.booleans(), run_until_idle=st.booleans())
+    def amend_in_absence(self, content, back, run_until_idle):
         """Bob has seen what alice says, and is away when she changes it."""
         self.send(0, TEAM, True)
         seq = len(self.log(TEAM))
         self.change(2, TEAM, "leave", True)
         data = {"seq": seq} if content is None else {"seq": seq, "content": content}
-        self.change(0, TEAM, "recall" if content is None else "edit", settle, **data)
+        self.change(0, TEAM, "recall" if content is None else "edit", run_until_idle, **data)
         if back:
-            self.change(2, TEAM, "join", settle)
+            self.change(2, TEAM, "join", run_until_idle)
 
     @rule(number=numbers, where=st.sampled_from(sorted(MEMBERS)))
     def read(self, number, where):
         self.devices[number].machine.read(where, self.pair.clock.now)
-        self.pair.settle()
+        self.pair.run_until_idle()
 
     @rule(
         number=numbers,
@@ -171,9 +171,9 @@ class Storm(RuleBasedStateMachine):
         change=st.sampled_from(
             ({"pinned": True}, {"pinned": False}, {"muted": True}, {"custom": "a"}, {"blocked": False}, "hide")
         ),
-        settle=st.booleans(),
+        run_until_idle=st.booleans(),
     )
-    def change_settings(self, number, where, change, settle):
+    def change_settings(self, number, where, change, run_until_idle):
         machine = self.devices[number].machine
         if "blocked" in change and (where == TEAM or machine.user not in MEMBERS[where]):
             return
@@ -181,15 +181,15 @@ class Storm(RuleBasedStateMachine):
             machine.hide(where, self.pair.clock.now)
         else:
             machine.set_conversation(where, self.pair.clock.now, **change)
-        if settle:
-            self.pair.settle()
+        if run_until_idle:
+            self.pair.run_until_idle()
 
     @rule(number=numbers, where=st.sampled_from(sorted(set(MEMBERS) - {TEAM})))
     def block(self, number, where):
         machine = self.devices[number].machine
         if machine.user in MEMBERS[where]:
             machine.set_conversation(where, self.pair.clock.now, blocked=True)
-            self.pair.settle()
+            self.pair.run_until_idle()
 
     @rule(number=numbers, op=st.sampled_from(LOSABLE))
     def lose_next(self, number, op):
@@ -202,7 +202,7 @@ class Storm(RuleBasedStateMachine):
     @rule(number=numbers)
     def leave(self, number):
         self.devices[number].machine.stop(self.pair.clock.now)
-        self.pair.settle()
+        self.pair.run_until_idle()
 
     @rule(number=numbers)
     def come(self, number):
@@ -335,7 +335,7 @@ class Storm(RuleBasedStateMachine):
         """What stands below the cursor is on the screen, or was sent from it, or is not for it."""
         for device in self.devices:
             acked = self.acked(device)
-            for id, conversation in device.machine._reader.conversations.items():
+            for id, conversation in device.machine._receiver.conversations.items():
                 mine = [ack.seq for ack in acked if ack.conversation_id == id]
                 cursor = conversation.inbox.cursor
                 seen = {*self.shown(device, id), *(seq for seq in mine if seq <= cursor)}
@@ -439,7 +439,7 @@ class Storm(RuleBasedStateMachine):
         """All together: every user is opened anew, and counted by storage."""
         for device in self.devices:
             device.machine.stop(self.pair.clock.now)
-        self.pair.settle()
+        self.pair.run_until_idle()
         for device in self.devices:
             device.start()
         self.pair.advance(100)
@@ -490,12 +490,12 @@ class Storm(RuleBasedStateMachine):
             notes = [(message.type, message.id_client) for message in log if event_of(message) == ""]
             assert len(notes) == len(set(notes))
             assert set(notes) == expected[user]
-            settled = [(m.file["targets"][0], m.file["data"]["state"]) for m in log if event_of(m) == "settle"]
+            settled = [(m.file["targets"][0], m.file["data"]["state"]) for m in log if event_of(m) == "resolve"]
             assert len({id for id, _ in settled}) == len(settled)
             assert {id for id, _ in settled} <= {id for kind, id in notes if kind == "friend_request"}
             for device in self.devices:
                 if device.machine.user == user:
-                    heard = [(event.id, event.state) for event in device.events if type(event) is events.Settled]
+                    heard = [(event.id, event.state) for event in device.events if type(event) is events.Resolved]
                     assert heard == settled
 
     def check_places(self, user, logs):
@@ -504,26 +504,26 @@ class Storm(RuleBasedStateMachine):
         fresh.start()
         for where in LOGS:
             self.check_screen(fresh, where)
-        told = {place.conversation_id: place for place in self.told_places(user)}
+        told = {state.conversation_id: state for state in self.told_places(user)}
         machines = [fresh.machine, *(device.machine for device in self.devices if device.machine.user == user)]
-        stored = {place.conversation_id: place for place in self.stored_places(user)}
-        assert sorted(place.version for place in stored.values() if place.version) == sorted(
-            {place.version for place in stored.values()} - {0}
+        stored = {state.conversation_id: state for state in self.stored_places(user)}
+        assert sorted(state.version for state in stored.values() if state.version) == sorted(
+            {state.version for state in stored.values()} - {0}
         )
         for machine in machines:
-            for id, place in stored.items():
-                known = machine._reader.conversations[id].place if id in machine._reader.conversations else None
-                assert known is None or replace(known, unread=0) == place
-                assert known is not None or not place.version
+            for id, state in stored.items():
+                known = machine._receiver.conversations[id].state if id in machine._receiver.conversations else None
+                assert known is None or replace(known, unread=0) == state
+                assert known is not None or not state.version
                 assert not machine._requests.is_waiting("set_conversation", id)
                 if id.startswith("p2p:"):
                     (peer,) = set(MEMBERS[id]) - {user}
-                    reads = {place.conversation_id: place.read_seq for place in self.stored_places(peer)}
-                    assert place.peer_read_seq == reads[id]
+                    reads = {state.conversation_id: state.read_seq for state in self.stored_places(peer)}
+                    assert state.peer_read_seq == reads[id]
                     if self.pair.policies.receipts == "read":
-                        assert place.peer_delivered_seq == reads[id]
+                        assert state.peer_delivered_seq == reads[id]
                     else:  # everybody is online and has it all
-                        assert place.peer_delivered_seq == len(logs[id])
+                        assert state.peer_delivered_seq == len(logs[id])
             lines = {line.id: line for line in machine.conversations()}
             for id, log in logs.items():
                 if self.is_out_of_sight(user, id):
@@ -545,7 +545,7 @@ class Storm(RuleBasedStateMachine):
                 assert line.last_msg.content == self.words(user, id, last)
 
     def stored_places(self, user):
-        return self.pair.storage.execute(storage.Missed(self.session(user), {}, 1_000_000)).places
+        return self.pair.storage.execute(storage.Missed(self.session(user), {}, 1_000_000)).states
 
     def told_places(self, user):
         """The places as the server tells them to a device that logs in now."""
@@ -553,7 +553,7 @@ class Storm(RuleBasedStateMachine):
         probe = self.pair.client(user, "probe")
         probe.lose = lambda frame: done.append(frame) if frame.op == "sync_done" else False
         probe.start()
-        return done[-1].places
+        return done[-1].states
 
 
 class ImpatientStorm(Storm):

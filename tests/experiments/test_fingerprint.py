@@ -84,7 +84,7 @@ def test_functions_without_a_source_are_told_by_their_code():
 
 def test_own_distributions_without_a_source_are_told_by_their_code():
     names: dict[str, object] = {"__name__": "__main__"}
-    text = "import imsim\nclass One(imsim.OwnDistribution):\n    def quantile(self, u):\n        return {}\n"
+    text = "import imsim\nclass One(imsim.CustomDistribution):\n    def quantile(self, u):\n        return {}\n"
     found = []
     for value in ("u", "u", "u + 1"):
         exec(text.format(value), names)
@@ -132,7 +132,7 @@ class Station(Base):
     def again(self, n):
         return n and self.again(n - 1) + len(Station.pauses)
 
-class Own(imsim.OwnDistribution):
+class Own(imsim.CustomDistribution):
     mean: float = 1.0
     def quantile(self, u):
         from helper import quick

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 import imsim
+from imsim.experiments import grid_points
 from imsim.scenario import Scenario
 from imsim.scenario.files import choices
 

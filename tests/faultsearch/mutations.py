@@ -37,7 +37,7 @@ def seq_reused_after_a_crash(patch):
     opened = conversations.Conversations._opened
 
     def low(self, conversation, request, result, now):
-        if isinstance(result, storage.ConversationState) and result.max_seq:
+        if isinstance(result, storage.LogState) and result.max_seq:
             result = replace(result, max_seq=result.max_seq - 1)
         opened(self, conversation, request, result, now)
 
@@ -109,7 +109,7 @@ def own_messages_counted(patch):
 
     def all_of_them(self, message):
         counted = count(self, message)
-        self.place(message.conversation_id).unread.add(message.seq)
+        self.state_of(message.conversation_id).unread.add(message.seq)
         return counted
 
     patch.setattr(online.User, "count", all_of_them)
@@ -160,21 +160,21 @@ def mark_told_before_saved(patch):
     def early(self, user, session, up, now):
         asked(self, user, session, up, now)
         if isinstance(up.frame, frames.Read):
-            place = user.place(up.frame.conversation_id)
-            self._learn(user, replace(place.stored, read_seq=up.frame.seq, version=place.stored.version + 1), now)
+            state = user.state_of(up.frame.conversation_id)
+            self._learn(user, replace(state.stored, read_seq=up.frame.seq, version=state.stored.version + 1), now)
 
     patch.setattr(users.Users, "_asked", early)
 
 
 def read_mark_moves_back(patch):
     """The latest read counts, not the highest."""
-    applied = storage.SavePlace.applied_to
+    applied = storage.SaveState.applied_to
 
-    def lower(self, place, max_seq):
-        changed = applied(self, place, max_seq)
+    def lower(self, state, max_seq):
+        changed = applied(self, state, max_seq)
         return replace(changed, read_seq=min(self.read_seq, max_seq)) if self.read_seq else changed
 
-    patch.setattr(storage.SavePlace, "applied_to", lower)
+    patch.setattr(storage.SaveState, "applied_to", lower)
 
 
 def mark_moved_by_others(patch):
@@ -186,7 +186,7 @@ def mark_moved_by_others(patch):
         if isinstance(result, Appended) and request.shown:
             log = self._logs[request.message.conversation_id]
             for user in log.members:
-                self._change(log, storage.SavePlace(user, log.id, request.shown))
+                self._change(log, storage.SaveState(user, log.id, request.shown))
         return result
 
     patch.setattr(MemoryStorage, "_append", everybody)
@@ -269,12 +269,12 @@ def sync_skips_one(patch):
 
 def failure_never_corrected(patch):
     """A message that was given up stays failed, though it proves stored."""
-    settle = outbox.Outbox._settle
+    settle = outbox.Outbox._resolve
 
     def only_waiting(self, id_client, conversation_id, message):
         return settle(self, id_client, conversation_id, message) if id_client in self._unanswered else None
 
-    patch.setattr(outbox.Outbox, "_settle", only_waiting)
+    patch.setattr(outbox.Outbox, "_resolve", only_waiting)
 
 
 def unanswered_not_resent(patch):
@@ -293,7 +293,7 @@ def heartbeat_not_checked(patch):
         self.put(frames.Ping(), now)
         self._arm(now + self._policies.heartbeat, self._beat)
 
-    patch.setattr(connection.Uplink, "_beat", beat)
+    patch.setattr(connection.Connection, "_beat", beat)
 
 
 def slow_reader_kept(patch):
@@ -312,7 +312,7 @@ def late_message_becomes_the_last(patch):
 
     def overwrite(self, frame, now):
         if self._outbox.status(frame.id_client) is Status.SENDING:
-            self._reader.conversation(frame.conversation_id).last_msg = None
+            self._receiver.conversation(frame.conversation_id).last_msg = None
         stored(self, frame, now)
 
     patch.setitem(client._HANDLERS, frames.Stored, overwrite)
@@ -333,13 +333,13 @@ def append_failure_taken_for_success(patch):
 
 def hiding_does_not_read(patch):
     """What is hidden stays unread, and counts when the conversation comes back."""
-    applied = storage.SavePlace.applied_to
+    applied = storage.SaveState.applied_to
 
-    def keep(self, place, max_seq):
-        changed = applied(self, place, max_seq)
-        return replace(changed, read_seq=place.read_seq) if self.hidden_seq else changed
+    def keep(self, state, max_seq):
+        changed = applied(self, state, max_seq)
+        return replace(changed, read_seq=state.read_seq) if self.hidden_seq else changed
 
-    patch.setattr(storage.SavePlace, "applied_to", keep)
+    patch.setattr(storage.SaveState, "applied_to", keep)
 
 
 def hidden_for_ever(patch):
@@ -368,11 +368,11 @@ def version_not_advanced(patch):
     change = MemoryStorage._change
 
     def same(self, log, wanted):
-        before = log.place(wanted.user)
+        before = log.state_of(wanted.user)
         changed = change(self, log, wanted)
-        place = log.place(wanted.user)
-        if changed and place.read_seq == before.read_seq:
-            place.version = self._versions[wanted.user] = before.version
+        state = log.state_of(wanted.user)
+        if changed and state.read_seq == before.read_seq:
+            state.version = self._versions[wanted.user] = before.version
         return changed
 
     patch.setattr(MemoryStorage, "_change", same)
@@ -383,7 +383,7 @@ def placed_not_repeated(patch):
     overdue = pushes.Pushes._overdue
 
     def forget(self, push, now):
-        if not isinstance(push.frame, frames.Placed):
+        if not isinstance(push.frame, frames.State):
             overdue(self, push, now)
 
     patch.setattr(pushes.Pushes, "_overdue", forget)
@@ -391,15 +391,15 @@ def placed_not_repeated(patch):
 
 def older_place_taken(patch):
     """A device takes every place for the latest."""
-    take = client.Client._take_place
+    take = client.Client._take_state
 
-    def latest(self, place):
-        conversation = self._reader.conversation(place.conversation_id)
-        if conversation.place.version > place.version:
-            conversation.place = replace(conversation.place, version=place.version - 1)
-        take(self, place)
+    def latest(self, state):
+        conversation = self._receiver.conversation(state.conversation_id)
+        if conversation.state.version > state.version:
+            conversation.state = replace(conversation.state, version=state.version - 1)
+        take(self, state)
 
-    patch.setattr(client.Client, "_take_place", latest)
+    patch.setattr(client.Client, "_take_state", latest)
 
 
 def other_devices_not_told(patch):
@@ -437,9 +437,9 @@ def receipt_moves_back(patch):
 
     def lower(self, log, wanted):
         changed = change(self, log, wanted)
-        for user, place in changed:
+        for user, state in changed:
             if user != wanted.user:
-                place.peer_read_seq = wanted.read_seq
+                state.peer_read_seq = wanted.read_seq
         return changed
 
     patch.setattr(MemoryStorage, "_change", lower)
@@ -593,7 +593,7 @@ def opened_not_told(patch):
 
 def reopening_not_armed(patch):
     """A writer that has given up waits for somebody who asks for something."""
-    patch.setattr(conversations.Conversations, "_settle_later", lambda self, id, now: None)
+    patch.setattr(conversations.Conversations, "_reopen_later", lambda self, id, now: None)
 
 
 def resync_not_repeated(patch):
@@ -618,18 +618,18 @@ def _not_repeated(patch, kind):
 
 def resync_taken_for_an_old_one(patch):
     """A device that is synchronizing takes no notice of being told to do so again."""
-    resynced = sync.Catchup.resynced
+    resynced = sync.Sync.resynced
 
     def busy(self, frame, now):
         resynced(self, frame, now)
         self._again = False
 
-    patch.setattr(sync.Catchup, "resynced", busy)
+    patch.setattr(sync.Sync, "resynced", busy)
 
 
 def gap_not_pulled(patch):
     """What is missing is waited for."""
-    patch.setattr(receiver.Reader, "_pull", lambda self, conversation, now: None)
+    patch.setattr(receiver.Receiver, "_pull", lambda self, conversation, now: None)
 
 
 def pull_ignores_more(patch):
@@ -644,14 +644,14 @@ def pull_ignores_more(patch):
 
 def pull_given_up_on(patch):
     """A gap is taken for filled when it was asked for."""
-    pull = receiver.Reader._pull
+    pull = receiver.Receiver._pull
 
     def hopeful(self, conversation, now):
         pull(self, conversation, now)
         if conversation.pull is not None:
             conversation.inbox.complete_to(conversation.pull[0])
 
-    patch.setattr(receiver.Reader, "_pull", hopeful)
+    patch.setattr(receiver.Receiver, "_pull", hopeful)
 
 
 def oldest_of_a_range(patch):
@@ -692,13 +692,13 @@ def inbox_read_one_too_far(patch):
 
 def inbox_cursor_of_the_asker_kept(patch):
     """An inbox has been read as far as was asked before, whether the answer arrived or not."""
-    ask = sync.Catchup._ask
+    ask = sync.Sync._ask
 
     def early(self, _, now):
         ask(self, _, now)
         self._inbox += 1
 
-    patch.setattr(sync.Catchup, "_ask", early)
+    patch.setattr(sync.Sync, "_ask", early)
 
 
 def delivered_one_too_far(patch):
@@ -713,14 +713,14 @@ def delivered_one_too_far(patch):
 
 def delivered_beyond_the_log(patch):
     """A delivered mark is taken as it was told, and told so."""
-    shown = storage.SavePlace.shown_to_peer
+    shown = storage.SaveState.shown_to_peer
 
     def beyond(self, peer, mine, max_seq):
         return shown(
             replace(self, delivered_seq=self.delivered_seq and self.delivered_seq + 1), peer, mine, max_seq + 1
         )
 
-    patch.setattr(storage.SavePlace, "shown_to_peer", beyond)
+    patch.setattr(storage.SaveState, "shown_to_peer", beyond)
 
 
 def delivered_mark_moves_back(patch):
@@ -734,16 +734,16 @@ def delivered_mark_moves_back(patch):
     delivered = users.Users._delivered
 
     def always(self, user, conversation_id, seq, now):
-        user.place(conversation_id).delivered_seq = 0
+        user.state_of(conversation_id).delivered_seq = 0
         delivered(self, user, conversation_id, seq, now)
 
-    patch.setattr(storage.SavePlace, "shown_to_peer", latest)
+    patch.setattr(storage.SaveState, "shown_to_peer", latest)
     patch.setattr(users.Users, "_delivered", always)
 
 
 def unsaved_place_forgotten(patch):
     """A change of a place that storage has not answered is left to whoever asked for it."""
-    patch.setattr(pending_writes.Saving, "save", lambda self, request, now: self._store(request))
+    patch.setattr(pending_writes.PendingWrites, "save", lambda self, request, now: self._store(request))
 
 
 def attempts_not_compared(patch):
@@ -767,7 +767,7 @@ def beats_at_fixed_times(patch):
             self.put(frames.Ping(), now)
         self._arm(now + heartbeat, self._beat)
 
-    patch.setattr(connection.Uplink, "_beat", beat)
+    patch.setattr(connection.Connection, "_beat", beat)
 
 
 # --- groups, friends, amendments, chatrooms ---------------------------------------------------------------------------
@@ -846,7 +846,7 @@ def first_edit_wins(patch):
 
 def edit_not_shown(patch):
     """A device that has shown a message does not take up its edit, where it is not the last."""
-    apply = receiver.Reader._apply
+    apply = receiver.Receiver._apply
 
     def late(self, conversation, entry, now):
         last = conversation.last_msg
@@ -854,7 +854,7 @@ def edit_not_shown(patch):
             return
         apply(self, conversation, entry, now)
 
-    patch.setattr(receiver.Reader, "_apply", late)
+    patch.setattr(receiver.Receiver, "_apply", late)
 
 
 def recalled_still_counts(patch):
@@ -864,7 +864,7 @@ def recalled_still_counts(patch):
 
 def last_message_not_looked_for(patch):
     """Where the last message was recalled there is none, until the next."""
-    patch.setattr(receiver.Reader, "_look_back", lambda self, *arguments: None)
+    patch.setattr(receiver.Receiver, "_look_back", lambda self, *arguments: None)
 
 
 def recalled_is_shown(patch):
@@ -882,7 +882,7 @@ def anybody_may_recall(patch):
 def settled_not_told(patch):
     """Who has a request does not hear that somebody else has answered it."""
     for module in (groups, friends):
-        patch.setattr(module, "settled", lambda users, id, state: ())
+        patch.setattr(module, "resolved", lambda users, id, state: ())
 
 
 def two_answers_win(patch):
@@ -910,9 +910,9 @@ def block_forgotten(patch):
         if not isinstance(result, storage.Blocked) or request.epoch < 2:
             return result
         log = self._logs[request.message.conversation_id]
-        places, log.places = log.places, {}
+        states, log.states = log.states, {}
         result = append(self, replace(request, shown=0))
-        log.places = places
+        log.states = states
         return result
 
     patch.setattr(MemoryStorage, "_append", forget)
@@ -925,7 +925,7 @@ def strangers_may_write(patch):
 
 def notes_lost_with_the_writer(patch):
     """A new writer does not look whom the one before it had something to tell."""
-    _opened_without(patch, noted=())
+    _opened_without(patch, notified=())
 
 
 def leaver_lost_with_the_writer(patch):
@@ -937,7 +937,7 @@ def _opened_without(patch, **fields):
     opened = conversations.Conversations._opened
 
     def blind(self, conversation, request, result, now):
-        if isinstance(result, storage.ConversationState):
+        if isinstance(result, storage.LogState):
             result = replace(result, **fields)
         opened(self, conversation, request, result, now)
 
@@ -1225,23 +1225,23 @@ def origin_is_told_too(patch):
 
 def hints_through_blocks(patch):
     """Who is blocked hears who is there, and who writes."""
-    hinted = presence.Hints.hinted
+    hinted = presence.Presence.hinted
 
     def heard(self, user, hint):
-        places, user.places = user.places, {}
+        states, user.states = user.states, {}
         hinted(self, user, hint)
-        user.places = places
+        user.states = states
 
-    patch.setattr(presence.Hints, "hinted", heard)
+    patch.setattr(presence.Presence, "hinted", heard)
 
 
 def presence_of_the_blocking(patch):
     """Who has blocked a friend still tells who it is that is there, and asks."""
 
     def friends_of(user):
-        return [peer for id, place in user.places.items() if place.friends for peer in user.peers(id)]
+        return [peer for id, state in user.states.items() if state.friends for peer in user.peers(id)]
 
-    patch.setattr(presence.Hints, "_friends", staticmethod(friends_of))
+    patch.setattr(presence.Presence, "_friends", staticmethod(friends_of))
 
 
 def presence_of_former_friends(patch):
@@ -1252,20 +1252,20 @@ def presence_of_former_friends(patch):
 
 def presence_without_a_policy(patch):
     """Friends hear who is there though nobody is to."""
-    init = presence.Hints.__init__
+    init = presence.Presence.__init__
 
     def told(self, *arguments):
         init(self, *arguments)
         self._presence = True
 
-    patch.setattr(presence.Hints, "__init__", told)
+    patch.setattr(presence.Presence, "__init__", told)
 
 
 def presence_is_wrong(patch):
     """Who leaves is told to be there."""
-    tell = presence.Hints._tell
+    tell = presence.Presence._tell
     patch.setattr(
-        presence.Hints, "_tell", lambda self, user, friends, online, now: tell(self, user, friends, True, now)
+        presence.Presence, "_tell", lambda self, user, friends, online, now: tell(self, user, friends, True, now)
     )
 
 
@@ -1366,8 +1366,8 @@ def what_arrived_is_acknowledged(patch):
         if frame.message.scene == Scene.CHATROOM:
             as_it_is(self, frame, now)
             return
-        self._reader.take(frame.message, Route.PUSH, now)
-        self._uplink.put(frames.Delivered(frame.message.conversation_id, frame.message.seq), now)
+        self._receiver.take(frame.message, Route.PUSH, now)
+        self._connection.put(frames.Delivered(frame.message.conversation_id, frame.message.seq), now)
 
     patch.setitem(client._HANDLERS, frames.Push, pushed)
 
@@ -1443,7 +1443,7 @@ def page_not_counted(patch):
     send_page, count = users.Users._send_page, online.User.count
 
     def uncounted(self, request, result, now):
-        online.User.count = lambda self, message: self.place(message.conversation_id)
+        online.User.count = lambda self, message: self.state_of(message.conversation_id)
         try:
             send_page(self, request, result, now)
         finally:
@@ -1458,7 +1458,7 @@ def leaver_counts_on(patch):
 
     def on(self, message):
         if changes.is_left_with(message, self.id):
-            return self.place(message.conversation_id)
+            return self.state_of(message.conversation_id)
         return count(self, message)
 
     patch.setattr(online.User, "count", on)
@@ -1466,18 +1466,18 @@ def leaver_counts_on(patch):
 
 def went_is_not_told(patch):
     """Friends are not told that a user has gone."""
-    patch.setattr(presence.Hints, "went", lambda self, user, now: None)
+    patch.setattr(presence.Presence, "went", lambda self, user, now: None)
 
 
 def peers_answer_nobody(patch):
     """Who comes does not hear which friends are there."""
-    hinted = presence.Hints.hinted
-    patch.setattr(presence.Hints, "hinted", lambda self, user, hint: hinted(self, user, replace(hint, asks=None)))
+    hinted = presence.Presence.hinted
+    patch.setattr(presence.Presence, "hinted", lambda self, user, hint: hinted(self, user, replace(hint, asks=None)))
 
 
 def late_presence_lost(patch):
     """What there is no budget for is never told."""
-    patch.setattr(presence.Hints, "_tell_late", lambda self, user, now: self._late.pop(user))
+    patch.setattr(presence.Presence, "_tell_late", lambda self, user, now: self._late.pop(user))
 
 
 def leaver_may_recall(patch):
@@ -1498,9 +1498,9 @@ def typing_while_blocked(patch):
 
     def typing(self, user, conversation_id):
         for peer in user.peers(conversation_id):
-            self._port.to_user(peer, internal_frames.Hint(peer, frames.IsTyping(conversation_id)))
+            self._port.to_user(peer, internal_frames.PresenceUpdate(peer, frames.IsTyping(conversation_id)))
 
-    patch.setattr(presence.Hints, "typing", typing)
+    patch.setattr(presence.Presence, "typing", typing)
 
 
 def known_grows_stale(patch):
@@ -1567,7 +1567,7 @@ def notices_survive_their_connection(patch):
 
 def pings_if_both_are_silent(patch):
     """A client that hears something need not say anything."""
-    as_it_is = connection.Uplink._beat
+    as_it_is = connection.Connection._beat
 
     def beat(self, _, now):
         due = max(self._sent_at, self._heard_at) + self._heartbeat
@@ -1576,18 +1576,18 @@ def pings_if_both_are_silent(patch):
         else:
             self._arm(due, self._beat)
 
-    patch.setattr(connection.Uplink, "_beat", beat)
+    patch.setattr(connection.Connection, "_beat", beat)
 
 
 def sends_before_rooms_are_entered(patch):
     """After a login what is said in a chatroom goes out before the device has entered it."""
-    logged_in, send_all = sync.Catchup.logged_in, outbox.Outbox.logged_in
+    logged_in, send_all = sync.Sync.logged_in, outbox.Outbox.logged_in
 
     def early(self, log, now):
         logged_in(self, log, now)
         send_all(self._outbox, now)
 
-    patch.setattr(sync.Catchup, "logged_in", early)
+    patch.setattr(sync.Sync, "logged_in", early)
     patch.setattr(outbox.Outbox, "logged_in", lambda self, now: None)
 
 
@@ -1622,8 +1622,12 @@ def room_shows_nothing(patch):
 
 def block_changes_unnoticed(patch):
     """A device does not tell its application of a block that another device has set."""
-    alike = model.Place.has_settings_of
-    patch.setattr(model.Place, "has_settings_of", lambda self, other: alike(self, replace(other, blocked=self.blocked)))
+    alike = model.ConversationState.has_settings_of
+    patch.setattr(
+        model.ConversationState,
+        "has_settings_of",
+        lambda self, other: alike(self, replace(other, blocked=self.blocked)),
+    )
 
 
 def range_named_by_its_start(patch):

@@ -11,7 +11,7 @@ import pytest
 
 from imsim.core import events
 from imsim.core.policies import Policies
-from imsim.live import LiveClient, MemoryStore, Server, Store, settle
+from imsim.live import LiveClient, MemoryStore, Server, Store, run_until_idle
 from imsim.testing import ManualClock
 
 KEY = "a key of the tests"
@@ -89,11 +89,11 @@ class World:
         await client.start()
         return client
 
-    async def settle(self) -> None:
-        await settle(self.server, self.store, self.clients)
+    async def run_until_idle(self) -> None:
+        await run_until_idle(self.server, self.store, self.clients)
 
     async def advance(self, seconds: float) -> None:
-        await self.settle()
+        await self.run_until_idle()
         end = self.clock.now + seconds
         while True:
             machines = [self.server.node, *(client.machine for client in self.clients)]
@@ -104,7 +104,7 @@ class World:
             self.server.wake()
             for client in self.clients:
                 client.wake()
-            await self.settle()
+            await self.run_until_idle()
         self.clock.now = end
 
     async def restart(self, store: Callable[[], Store] | None = None) -> None:
@@ -116,7 +116,7 @@ class World:
             self.store = store()
         self.server = self._server()
         await self.server.start(port=port)
-        await self.settle()
+        await self.run_until_idle()
 
 
 @pytest.fixture

@@ -123,7 +123,7 @@ async def test_revoke_answers_once_storage_has_kept_it(world, key):
         w.store.stalled = True
         asked = asyncio.create_task(asyncio.to_thread(get, w.server.port, "/revoke?user=alice", "POST", **right))
         await w.store.holds.wait()
-        await w.settle()
+        await w.run_until_idle()
         assert alice.state == "ended"
         assert not asked.done()
         w.store.go_on()
@@ -140,7 +140,7 @@ async def test_revoke_says_so_where_storage_fails(world, key):
         w.store.failing = True
         status, body = await asyncio.to_thread(get, w.server.port, "/revoke?user=alice", "POST", **right)
         assert (status, list(body)) == (503, ["error"])
-        await w.settle()
+        await w.run_until_idle()
         assert alice.state == "ended"
         assert w.server._revoking == {}
 
@@ -161,7 +161,7 @@ async def test_revoke_is_for_who_has_the_key_and_no_get(world, key):
         for method, headers, status in (("GET", right, 405), ("POST", {}, 401)):
             assert (await asyncio.to_thread(get, w.server.port, "/revoke?user=alice", method, **headers))[0] == status
         assert (await asyncio.to_thread(get, w.server.port, "/revoke?user=", "POST", **right))[0] == 400
-        await w.settle()
+        await w.run_until_idle()
         assert alice.state == "online"
 
 

@@ -31,11 +31,11 @@ async def test_two_clients_exchange_messages_and_acks(world, shown):
         await bob.wait_stored(bob.send("p2p", "alice", "hi", type="file", custom='{"a":1}', file=file))
         answer = (await anext(alice.messages)).message
         assert (answer.seq, answer.type, answer.custom, answer.file) == (2, "file", '{"a":1}', file)
-        await w.settle()
+        await w.run_until_idle()
         assert [(c.id, c.to, c.unread) for c in bob.conversations()] == [("p2p:alice:bob", "alice", 0)]
         assert [(c.id, c.to, c.unread) for c in alice.conversations()] == [("p2p:alice:bob", "bob", 1)]
         alice.read("p2p:alice:bob")
-        await w.settle()
+        await w.run_until_idle()
         assert alice.conversations()[0].unread == 0
 
 
@@ -44,7 +44,7 @@ async def test_the_messages_end_when_the_client_stops(world):
         alice, bob = await w.online("alice"), await w.online("bob")
         taking = asyncio.ensure_future(_take_all(bob))
         alice.send("p2p", "bob", "one")
-        await w.settle()
+        await w.run_until_idle()
         await bob.stop()
         assert await taking == ["one"]
 
@@ -64,7 +64,7 @@ async def test_a_group_message_reaches_every_device_of_every_member(world, shown
         with pytest.raises(RunError, match="conflict"):
             await members[0].create_group("g", ["u1"])
         await members[0].wait_stored(members[0].send("group", "g", "all of you"))
-        await w.settle()
+        await w.run_until_idle()
         for client in [*members[1:], second]:
             assert shown(client) == ["all of you"]
         assert shown(outsider) == shown(members[0]) == []
@@ -77,7 +77,7 @@ async def test_a_send_after_a_lost_ack_is_not_stored_twice(world, shown):
         alice, bob = await w.online("alice"), await w.online("bob")
         alice.lose = lambda frame: frame.op == "stored"
         alice.send("p2p", "bob", "once", "m1")
-        await w.settle()
+        await w.run_until_idle()
         alice.lose = lambda frame: False
         await w.advance(w.policies.send_timeout)
         assert (await alice.wait_stored("m1")).seq == 1
@@ -90,7 +90,7 @@ async def test_a_lost_push_comes_again(world, shown):
         alice, bob = await w.online("alice"), await w.online("bob")
         bob.lose = lambda frame: frame.op == "push"
         alice.send("p2p", "bob", "again")
-        await w.settle()
+        await w.run_until_idle()
         assert shown(bob) == []
         bob.lose = lambda frame: False
         await w.advance(w.policies.push_timeout)
@@ -115,7 +115,7 @@ async def test_a_broken_connection_comes_back_and_misses_nothing(world, shown):
         bob.break_connection()
         assert not bob.connected
         alice.send("p2p", "bob", "while you were away")
-        await w.settle()
+        await w.run_until_idle()
         assert shown(bob) == []
         await w.advance(w.policies.reconnect_max)
         assert bob.state == "online"
@@ -127,7 +127,7 @@ async def test_a_second_login_of_the_device_ends_the_first(world):
     async with world() as w:
         first = await w.online("alice")
         second = await w.online("alice")
-        await w.settle()
+        await w.run_until_idle()
         assert (first.state, second.state) == ("ended", "online")
         assert codes(first) == [Code.REPLACED]
 
@@ -141,12 +141,12 @@ async def test_a_restart_on_the_same_file_keeps_messages_marks_and_idempotency(w
         await alice.create_group("g", ["bob"])
         first = await alice.wait_stored(alice.send("p2p", "bob", "one", "m1"))
         await alice.wait_stored(alice.send("group", "g", "in the group"))
-        await w.settle()
+        await w.run_until_idle()
         bob.read("p2p:alice:bob")
-        await w.settle()
+        await w.run_until_idle()
         alice.lose = lambda frame: frame.op == "stored"
         alice.send("p2p", "bob", "two", "m2")
-        await w.settle()
+        await w.run_until_idle()
         await w.restart(store)
         assert not alice.connected
         alice.lose = lambda frame: False
@@ -157,7 +157,7 @@ async def test_a_restart_on_the_same_file_keeps_messages_marks_and_idempotency(w
         with pytest.raises(RunError, match="conflict"):
             await alice.wait_stored(alice.send("p2p", "bob", "another", "m1"))
         await alice.wait_stored(alice.send("p2p", "bob", "three"))
-        await w.settle()
+        await w.run_until_idle()
         assert shown(bob) == ["one", "in the group", "two", "three"]
         newcomer = await w.online("bob", "d1")
         assert sorted(shown(newcomer)) == ["in the group", "one", "three", "two"]
@@ -265,7 +265,7 @@ async def test_an_application_may_answer_from_its_event_handler(world, shown):
         await bot.start()
         for n in range(5):
             alice.send("p2p", "bot", str(n))
-        await w.settle()
+        await w.run_until_idle()
         assert shown(alice) == [f"re: {n}" for n in range(5)]
 
 
@@ -310,7 +310,7 @@ async def test_requests_and_settings_of_an_application(world):
         alice, bob = await w.online("alice"), await w.online("bob")
         team = await alice.create_group("team", ["bob"])
         await alice.wait_stored(alice.send("group", "team", "hello"))
-        await w.settle()
+        await w.run_until_idle()
         counted = await alice.read_count(team, 2)  # 1 made the group
         assert (counted.read, counted.members) == (0, 1)
         assert (bob.total_unread(), bob.conversations()[0].unread) == (1, 1)
@@ -319,7 +319,7 @@ async def test_requests_and_settings_of_an_application(world):
         assert (line.pinned, line.muted, line.custom, bob.total_unread(include_muted=False)) == (True, True, "{}", 0)
         bob.hide(team)
         assert bob.conversations() == []
-        await w.settle()
+        await w.run_until_idle()
         assert (await alice.read_count(team, 2)).read == 1
         with pytest.raises(RunError, match="read count of group:team:3: no_conversation"):
             await alice.read_count(team, 3)
@@ -328,13 +328,13 @@ async def test_requests_and_settings_of_an_application(world):
         with pytest.raises(RunError, match="history group:nobody:1-5: no_conversation"):
             await bob.history("group:nobody", 1, 5)
         await alice.change("p2p", "bob", "friend_request")
-        await w.settle()
+        await w.run_until_idle()
         assert (alice.system_unread(), bob.system_unread()) == (0, 1)
         bob.read("system:bob")
         assert bob.system_unread() == 0
         phone = await w.online("alice", "d1")
         await alice.end_session("d1")
-        await w.settle()
+        await w.run_until_idle()
         assert phone.state == State.ENDED
 
 
@@ -343,10 +343,10 @@ async def test_a_frame_that_cannot_be_read_is_the_end_and_the_application_hears_
         alice = await w.online("alice")
         (connection,) = w.server._transports
         connection.send(text_frame(b'{"op":"of_the_future","x":1}', mask=False))
-        await w.settle()
+        await w.run_until_idle()
         assert alice.state == State.ONLINE
         connection.send(text_frame(b'{"op":"page","messages":[{"seq":1}],"cursors":{}}', mask=False))
-        await w.settle()
+        await w.run_until_idle()
         assert alice.state == State.ENDED
         (ended,) = (event for event in alice.seen if isinstance(event, events.Ended))
         assert ended.code == Code.BAD_FRAME

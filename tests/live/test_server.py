@@ -77,20 +77,20 @@ async def test_a_foreign_client_exchanges_acknowledged_messages(world, shown):
                 "log": welcome["log"],
             }
             foreign.put(op="sync")
-            assert foreign.get() == {"op": "sync_done", "messages": [], "cursors": {}, "places": [], "version": 0}
+            assert foreign.get() == {"op": "sync_done", "messages": [], "cursors": {}, "states": [], "version": 0}
             foreign.put(op="ping")
             assert foreign.get() == {"op": "pong"}
             foreign.put(op="send", idClient="f-1", scene="p2p", to="bob", content="grüß dich", aFieldOfTomorrow=1)
             stored = foreign.get()
             assert (stored["op"], stored["idClient"], stored["seq"]) == ("stored", "f-1", 1)
-            by_reply = foreign.until("placed")["place"]  # bob's answer says that he has read
+            by_reply = foreign.until("state")["state"]  # bob's answer says that he has read
             assert (by_reply["version"], by_reply["peerReadSeq"]) == (1, 1)
-            foreign.put(op="noted", conversationId="p2p:alice:bob", version=1)
+            foreign.put(op="state_ack", conversationId="p2p:alice:bob", version=1)
             push = foreign.until("push")["message"]
             assert (push["from"], push["content"], push["seq"]) == ("bob", "re: grüß dich", 2)
             foreign.put(op="delivered", conversationId=push["conversationId"], seq=2)
             foreign.put(op="read", conversationId=push["conversationId"], seq=2)
-            told = foreign.until("placed")["place"]
+            told = foreign.until("state")["state"]
             assert told == {
                 "conversationId": "p2p:alice:bob",
                 "version": 2,
@@ -99,7 +99,7 @@ async def test_a_foreign_client_exchanges_acknowledged_messages(world, shown):
                 "peerReadSeq": 1,
                 "peerDeliveredSeq": 1,
             }
-            foreign.put(op="noted", conversationId="p2p:alice:bob", version=2)
+            foreign.put(op="state_ack", conversationId="p2p:alice:bob", version=2)
             assert foreign.get() == {"op": "done", "request": "read", "ref": "p2p:alice:bob"}
 
         async def answer() -> None:
@@ -215,7 +215,7 @@ async def test_frames_after_a_refusal_are_not_acted_upon(world, shown):
         writer.write(login + masked(b"nonsense") + send)
         await reader.readuntil(b"bad_frame")
         await end(writer)
-        await w.settle()
+        await w.run_until_idle()
         assert shown(bob) == []
 
 
@@ -267,10 +267,10 @@ async def test_a_slow_reader_is_disconnected_and_syncs_later(world, shown):
             peer = slow.getsockname()
             await asyncio.wait_for(w.server.left(peer), 5)  # the closing handshake is bounded
             writer.transport.abort()
-        await w.settle()
+        await w.run_until_idle()
         assert alice.state == "online"  # only the slow one suffers
         bob = await w.online("bob")
-        await w.settle()
+        await w.run_until_idle()
         assert shown(bob) == contents
 
 
@@ -347,10 +347,10 @@ async def test_many_connections(world, shown):
         assert len(w.server._connections) == 300
         for client, other in itertools.pairwise(clients):
             client.send("p2p", other.user, f"from {client.user}")
-        await w.settle()
+        await w.run_until_idle()
         assert [shown(client) for client in clients[1:]] == [[f"from u{n}"] for n in range(299)]
         await asyncio.gather(*(client.stop() for client in clients))
-        await w.settle()
+        await w.run_until_idle()
         assert w.server._connections == {}
         assert w.server._transports == set()
 
@@ -360,7 +360,7 @@ async def test_what_the_server_reports(world):
     async with world(on_event=seen.append) as w:
         alice, _ = await w.online("alice"), await w.online("bob")
         await alice.wait_stored(alice.send("p2p", "bob", "hello"))
-        await w.settle()
+        await w.run_until_idle()
     assert [type(event) for event in seen] == [events.Committed, events.Pushed]
 
 
@@ -371,7 +371,7 @@ async def test_what_is_shed_is_counted(world):
         await bob.enter("lounge")
         for number in range(5):
             alice.send("chatroom", "lounge", str(number))
-        await w.settle()
+        await w.run_until_idle()
         assert w.server.shed == 3
         assert w.server.answer(Request("/healthz", Headers())).body == b'{"status": "ok", "connections": 2, "shed": 3}'
 

@@ -96,7 +96,7 @@ class Wish:
 
 
 def saves(**fields):
-    return st.builds(storage.SavePlace, users, conversations, small, **fields)
+    return st.builds(storage.SaveState, users, conversations, small, **fields)
 
 
 appends = st.builds(storage.Append, st.integers(0, 3), messages, small)
@@ -137,7 +137,7 @@ requests = st.one_of(
         st.integers(1, 4),
         st.integers(0, 6),
         small,
-        place_version=small,
+        state_version=small,
         doubted=st.booleans(),
         page_bytes=page_bytes,
     ),
@@ -178,7 +178,7 @@ def test_sqlite_means_what_memory_means(tmp_path_factory, fanout, sequence, size
     model = MemoryStorage(fanout, tables.log)
     waiting, sizes = deque(sequence), cycle(sizes)
     try:
-        with patch.object(storage, "NOTED", 3), patch.object(memory, "NOTED", 3):
+        with patch.object(storage, "NOTIFIED", 3), patch.object(memory, "NOTIFIED", 3):
             for number in count():
                 batch = [waiting.popleft() for _ in range(min(next(sizes), len(waiting)))]
                 assert tables.execute_all(batch) == [model.execute(request) for request in batch]
@@ -199,7 +199,7 @@ def test_sqlite_means_what_memory_means(tmp_path_factory, fanout, sequence, size
         schema.RANGE,
         schema.COUNT_READ,
         f"SELECT {schema.END} FROM members JOIN conversations ON key = conversation WHERE user = ?",
-        f"SELECT user FROM stays WHERE conversation = ? AND last = {schema.OPEN} ORDER BY first, place",
+        f"SELECT user FROM stays WHERE conversation = ? AND last = {schema.OPEN} ORDER BY first, position",
         "SELECT user FROM members WHERE conversation = ? AND blocked",
         "SELECT max(position) FROM inboxes WHERE user = ?",
     ],
@@ -273,7 +273,7 @@ async def test_one_bad_request_does_not_harm_its_batch():
     store.submit(storage.Find("p2p:ann:bob", "ann", "m3"))
     await store.flush()
     results = [result for _, result in answers]
-    assert results[0] == storage.ConversationState(1, 0, ("ann", "bob"))
+    assert results[0] == storage.LogState(1, 0, ("ann", "bob"))
     assert results[1] == storage.Appended()
     assert isinstance(results[2], storage.Failed)
     assert results[3] == storage.Appended()
@@ -309,7 +309,7 @@ async def test_a_failed_commit_fails_all_and_leaves_nothing(monkeypatch):
     assert [result for _, result in answers[1:]] == [storage.Failed("commit: disk is full")] * 2
     store.submit(storage.OpenConversation("p2p:ann:bob"))
     await store.flush()
-    assert answers[-1][1] == storage.ConversationState(2, 0, ("ann", "bob"))
+    assert answers[-1][1] == storage.LogState(2, 0, ("ann", "bob"))
     store.close()
 
 

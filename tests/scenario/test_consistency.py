@@ -7,7 +7,7 @@ import re
 import pytest
 
 import imsim
-from imsim.scenario import OwnDistribution, Scenario
+from imsim.scenario import CustomDistribution, Scenario
 
 OFFICE = Scenario.load("office")
 STALL = {"kind": "storage_stall", "at": "3s", "duration": "2s"}
@@ -93,14 +93,14 @@ def test_a_fault_that_outlasts_the_messages_is_said(drain, told):
     assert line.startswith(f"faults.1 {told}")
 
 
-class Steady(OwnDistribution):
+class Steady(CustomDistribution):
     seconds: float
 
     def quantile(self, u):
         return self.seconds
 
 
-def test_a_run_that_was_read_back_says_what_can_be_known_without_the_own_part(tmp_path):
+def test_a_run_that_was_read_back_says_what_can_be_known_without_the_custom_part(tmp_path):
     scenario = OFFICE.with_({"network.client.latency": Steady(seconds=9.0), "duration": 2, "drain": "60s"})
     run = imsim.simulate(scenario)
     assert len(run.warnings) == 2

@@ -9,12 +9,12 @@ from scipy import stats
 from imsim.core.exceptions import UsageError
 from imsim.scenario import (
     Constant,
+    CustomDistribution,
     Distribution,
     Draws,
     Empirical,
     Exponential,
     Lognormal,
-    OwnDistribution,
     Pareto,
     Scenario,
     Uniform,
@@ -51,7 +51,7 @@ MEASURED = [
 ]
 
 
-class Bimodal(OwnDistribution):
+class Bimodal(CustomDistribution):
     """As an architect would define it in a notebook."""
 
     fast: float
@@ -218,19 +218,19 @@ def test_an_own_distribution_stands_where_a_named_one_does() -> None:
 def test_a_file_names_an_own_distribution_and_refuses_to_read_it() -> None:
     scenario = Scenario().with_({"topology.storage.service.append": Bimodal(fast=0.001, slow=0.02)})
     text = scenario.to_toml()
-    assert 'append = "own part Bimodal(fast=0.001, slow=0.02)"' in text
+    assert 'append = "custom part Bimodal(fast=0.001, slow=0.02)"' in text
     with pytest.raises(UsageError) as error:
         Scenario.from_toml(text)
     assert str(error.value) == (
-        "scenario custom: topology.storage.service.append: own part Bimodal(fast=0.001, slow=0.02) exists only in"
+        "scenario custom: topology.storage.service.append: custom part Bimodal(fast=0.001, slow=0.02) exists only in"
         " Python, not in a file: put the object here, by Scenario.with_"
     )
-    with pytest.raises(UsageError, match=r"workload.size: own part Bimodal\(\) exists only"):
-        Scenario().with_({"workload.size": "own part Bimodal()"})
+    with pytest.raises(UsageError, match=r"workload.size: custom part Bimodal\(\) exists only"):
+        Scenario().with_({"workload.size": "custom part Bimodal()"})
 
 
 def test_what_is_known_of_an_own_distribution_may_be_said() -> None:
-    class Known(OwnDistribution):
+    class Known(CustomDistribution):
         mean: float  # a parameter may have any name
 
         @property
@@ -265,11 +265,11 @@ def test_an_own_distribution_that_is_made_wrongly_is_told_in_a_line(fields, prob
 
 
 def test_what_goes_wrong_in_an_own_distribution_is_told_of_it():
-    class Odd(OwnDistribution):
+    class Odd(CustomDistribution):
         def quantile(self, u):
             return 1 / 0 if 0.6 < u < 0.7 else 0.1
 
-    class Nothing(OwnDistribution):
+    class Nothing(CustomDistribution):
         pass
 
     problem = r"^own distribution Odd: quantile\(0.65\) raised ZeroDivisionError: division by zero$"

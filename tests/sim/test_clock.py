@@ -37,7 +37,7 @@ def test_what_is_due_at_the_end_itself_is_left_as_simpy_leaves_it():
     plain.run(until=5)
     assert seen == []
     assert not event.processed
-    clock.settle()
+    clock.run_until_idle()
     assert seen == ["call"]
 
 
@@ -45,7 +45,7 @@ def test_settle_carries_out_the_present_and_nothing_later():
     clock, seen = Clock(-3.0), []
     clock.call_at(-3.0, lambda _: clock.call_at(-3.0, seen.append, "follows"), None)
     clock.call_at(-2.9, seen.append, "later")
-    clock.settle()
+    clock.run_until_idle()
     assert (seen, clock.now) == (["follows"], -3.0)
 
 

@@ -270,7 +270,7 @@ CALM = MIXED.with_({"duration": 3.0, "drain": 8.0})
         {"topology.gateway.service": {"send": "20ms", "push": "3ms"}, "topology.gateway.queue": 3},
         {"topology.router.service": {"send": "20ms", "deliver": "1ms"}, "topology.router.queue": 3},
         {
-            "topology.storage.service": {"append": "20ms", "save_place": "5ms"},
+            "topology.storage.service": {"append": "20ms", "save_state": "5ms"},
             "topology.storage.queue": 3,
             "topology.storage.workers": 3,
         },

@@ -157,7 +157,7 @@ def test_what_fits_is_not_dropped_and_a_wide_queue_changes_no_row():
 
 
 def test_what_takes_no_time_does_not_queue_and_is_not_dropped():
-    scenario = BUSY.with_({"topology.storage.service": {"save_place": "1h"}, "topology.storage.queue": 1})
+    scenario = BUSY.with_({"topology.storage.service": {"save_state": "1h"}, "topology.storage.queue": 1})
     assert set(imsim.simulate(scenario.with_({"duration": 1.0})).messages.outcome) == {"stored"}
 
 
@@ -212,8 +212,8 @@ def test_a_file_names_an_own_station_and_refuses_to_read_it():
     scenario = QUIET.with_({"topology.storage.station": Paused})
     assert scenario.with_({"seed": 3}).topology.storage.station is Paused
     text = scenario.to_toml()
-    assert 'station = "own part Paused"' in text
-    with pytest.raises(imsim.UsageError, match=r"topology.storage.station: own part Paused exists only in Python"):
+    assert 'station = "custom part Paused"' in text
+    with pytest.raises(imsim.UsageError, match=r"topology.storage.station: custom part Paused exists only in Python"):
         Scenario.from_toml(text)
     with pytest.raises(imsim.UsageError, match=r"topology.storage.station: expected a class or a function of your own"):
         Scenario().with_({"topology.storage.station": 3})
@@ -223,7 +223,7 @@ NOTEBOOK = """
 import imsim
 from joblib.externals.loky import get_reusable_executor
 
-class Bimodal(imsim.OwnDistribution):
+class Bimodal(imsim.CustomDistribution):
     fast: float
     slow: float
 
@@ -247,14 +247,14 @@ print(there == digest(own))
 """
 
 
-def test_own_parts_of_a_notebook_go_to_other_processes():
+def test_custom_parts_of_a_notebook_go_to_other_processes():
     """As joblib's Parallel sends them."""
     output = subprocess.run([sys.executable, "-c", NOTEBOOK], capture_output=True, text=True, check=True).stdout
     assert output == "True\n"
 
 
-def test_a_run_with_own_parts_is_kept_and_opened_but_not_run_again(tmp_path):
-    class Bimodal(imsim.OwnDistribution):
+def test_a_run_with_custom_parts_is_kept_and_opened_but_not_run_again(tmp_path):
+    class Bimodal(imsim.CustomDistribution):
         fast: float
 
         def quantile(self, u):
@@ -271,7 +271,7 @@ def test_a_run_with_own_parts_is_kept_and_opened_but_not_run_again(tmp_path):
     assert again.scenario.to_toml() == run.scenario.to_toml()
     assert again.scenario != run.scenario
     assert again.scenario == imsim.open_run(again.path).scenario == again.scenario.with_({"seed": again.seed})
-    told = "own part .* is not here: a file only names it; put the object in its place"
+    told = "custom part .* is not here: a file only names it; put the object in its place"
     with pytest.raises(imsim.UsageError, match=told):
         imsim.simulate(again.scenario)
     only_latency = again.scenario.with_({"topology.placement": "hash", "topology.storage.station": None})

@@ -18,7 +18,7 @@ from run_rows import delivery_seconds
 import imsim
 from imsim.core import events, frames, internal_frames
 from imsim.core.client.conversations import LocalConversation
-from imsim.core.client.receiver import Reader
+from imsim.core.client.receiver import Receiver
 from imsim.core.gateway import gateway
 from imsim.core.gateway.gateway import Gateway
 from imsim.core.gateway.pushes import Pushes
@@ -176,7 +176,7 @@ def test_each_so_many_eth_push_that_is_never_made_is_fetched_or_lost_and_no_othe
 
 def test_what_is_never_pushed_is_lost_where_no_gap_is_ever_pulled(monkeypatch):
     """So that it is the pull, and nothing else, that brings it."""
-    monkeypatch.setattr(Reader, "_pull", lambda *arguments: None)
+    monkeypatch.setattr(Receiver, "_pull", lambda *arguments: None)
     forgetful = Forgetful(monkeypatch, lambda message: int(message.id_client) % 20 == 19)
     run = imsim.simulate(Scenario.load("office", {"duration": 20.0}))
     pending = run.deliveries[run.deliveries.outcome == "pending"]

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imsim.core import frames
-from imsim.core.model import Code, Message, Place, Scene
+from imsim.core.model import Code, ConversationState, Message, Scene
 from imsim.wire import BadRequest, UnknownOp, WireError, decode_from_client, decode_from_server, encode
 
 CLIENT = typing.get_args(frames.FromClient)
@@ -132,7 +132,7 @@ def example(frame_type: type) -> dict[str, object]:
         list[str]: ["x"],
         dict[str, int]: {"x": 1},
         list[Message]: [],
-        list[Place]: [],
+        list[ConversationState]: [],
         dict[str, object] | None: {"url": "x"},
         str | None: "x",
         bool | None: True,

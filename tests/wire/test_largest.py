@@ -10,7 +10,7 @@ from imsim import wire
 from imsim.core import frames, storage
 from imsim.core.gateway import validation
 from imsim.core.limits import CURSORS
-from imsim.core.model import Message, Place, Scene, Session
+from imsim.core.model import ConversationState, Message, Scene, Session
 from imsim.core.policies import Policies
 from imsim.core.sizes import largest_from_client, largest_to_client
 from imsim.core.storage.memory import MemoryStorage
@@ -53,11 +53,11 @@ def test_what_the_server_may_send(length):
         assert isinstance(store.execute(storage.Append(epoch, message, 0)), storage.Appended)
     session = Session(NAME, "d0", 1, "g0", 1)
     cursors = {f"{P2P[:-8]}{number:08}": 10**15 for number in range(CURSORS - 1)}
-    places = [Place(P2P, 10**9, 10**15, 10**9, True, True, 10**15, "", 10**15, 10**15, True)] * CURSORS
+    states = [ConversationState(P2P, 10**9, 10**15, 10**9, True, True, 10**15, "", 10**15, 10**15, True)] * CURSORS
     mine, more = 0, True
     while more:
         ask = storage.Missed(session, {P2P: mine}, policies.page, page_bytes=policies.page_bytes)
         page = store.execute(ask)
         mine, more = page.cursors[P2P], page.more
-        frame = frames.SyncDone(page.messages, page.cursors | cursors, places, 10**15, 10**15, 10**15)
+        frame = frames.SyncDone(page.messages, page.cursors | cursors, states, 10**15, 10**15, 10**15)
         assert len(wire.encode(frame)) <= largest_to_client(policies)

@@ -183,7 +183,7 @@ def test_fields_are_described_where_the_code_says_something():
     assert about["Send"]["description"].startswith("Store and deliver this. Answered by `stored`")
     assert about["Send"]["properties"]["idClient"]["description"].startswith("`idClient` identifies the message")
     assert about["Refused"]["properties"]["reconnect"]["description"].endswith("connecting again may help.")
-    assert about["Place"]["properties"]["readSeq"]["description"] == "the read mark."
+    assert about["ConversationState"]["properties"]["readSeq"]["description"] == "the read mark."
 
 
 # --- attachments ----------------------------------------------------------------------------------------------------

@@ -96,15 +96,15 @@ def over_time(axes: tuple[Axes, Axes], run: RunData, title: str) -> None:
     covers no curve."""
     upper, lower = axes
     scenario, end = run.scenario, end_of(run) * 1.01
-    spells = _special(scenario)
+    online_periods = _special(scenario)
     for ax in axes:
-        for since, until, _ in spells:
+        for since, until, _ in online_periods:
             ax.axvspan(since, until, color=_SHADE, alpha=0.35, linewidth=0, zorder=0)
             ax.axvline(since, color="#888888", linewidth=0.8, zorder=0)
         ax.axvline(scenario.duration, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
         ax.set_xlim(0, end)
-    spells.append((scenario.duration, scenario.duration, "nobody sends any more"))
-    rows = _labels(upper, spells, end)
+    online_periods.append((scenario.duration, scenario.duration, "nobody sends any more"))
+    rows = _labels(upper, online_periods, end)
     upper.set_title(title, loc="left", fontsize=11, pad=6 + _ROW * rows)
     upper.tick_params(labelbottom=False)
     lower.set_xlabel("seconds from the start")
@@ -121,11 +121,11 @@ def _special(scenario: Scenario) -> list[tuple[float, float, str]]:
     return sorted(found)
 
 
-def _labels(ax: Axes, spells: list[tuple[float, float, str]], end: float) -> int:
+def _labels(ax: Axes, online_periods: list[tuple[float, float, str]], end: float) -> int:
     """Above the axes, in as many rows as keep them apart; how many that are."""
     width = ax.bbox.width * 72 / ax.figure.dpi  # points, about: the layout is not settled yet
     taken: list[list[tuple[float, float]]] = []
-    for since, _, name in spells:
+    for since, _, name in online_periods:
         length = len(name) * _LABEL * 0.6
         place = since / end * width
         is_right = place + length > width

@@ -11,20 +11,20 @@ from typing import Any
 
 from imsim.core import changes, events, frames
 from imsim.core.changes import SILENT, event_of, is_from_outside, is_visible
-from imsim.core.client.connection import Port, State, Uplink
+from imsim.core.client.connection import Connection, Port, State
 from imsim.core.client.conversations import Conversation, LocalConversation
 from imsim.core.client.outbox import Outbox
-from imsim.core.client.receiver import Reader
+from imsim.core.client.receiver import Receiver
 from imsim.core.client.requests import Requests
-from imsim.core.client.sync import Catchup
+from imsim.core.client.sync import Sync
 from imsim.core.model import (
     LONGEST_REF,
     Code,
+    ConversationState,
     Flow,
     HasBody,
     Message,
     MessageType,
-    Place,
     Route,
     Scene,
     Status,
@@ -37,17 +37,17 @@ _CHATROOM = Scene.CHATROOM  # asked for with every push
 
 
 class Client:
-    """`draw()` gives a uniform number in [0, 1), for what must differ between clients: see `Uplink`."""
+    """`draw()` gives a uniform number in [0, 1), for what must differ between clients: see `Connection`."""
 
     __slots__ = (
-        "_catchup",
+        "_connection",
         "_outbox",
         "_port",
-        "_reader",
+        "_receiver",
         "_requests",
         "_rooms",
+        "_sync",
         "_timers",
-        "_uplink",
         "user",
     )
 
@@ -66,37 +66,39 @@ class Client:
         self._timers = Timers()
         #: chatrooms to be in, and the latest seq shown of each: over this connection, and over those before
         self._rooms: dict[str, tuple[int, int]] = {}
-        self._uplink = Uplink(self._timers, policies, port, device, kind, token, draw, self._lost)
-        self._outbox = Outbox(self._timers, policies, self._uplink.put, port.emit, self._gave_up)
-        self._requests = Requests(self._timers, policies.send_timeout, self._uplink.put)
-        self._reader = Reader(user, self._timers, policies, self._uplink, self._outbox, self._requests, port.emit)
-        self._catchup = Catchup(
+        self._connection = Connection(self._timers, policies, port, device, kind, token, draw, self._lost)
+        self._outbox = Outbox(self._timers, policies, self._connection.put, port.emit, self._gave_up)
+        self._requests = Requests(self._timers, policies.send_timeout, self._connection.put)
+        self._receiver = Receiver(
+            user, self._timers, policies, self._connection, self._outbox, self._requests, port.emit
+        )
+        self._sync = Sync(
             self._timers,
             policies,
-            self._uplink,
+            self._connection,
             self._outbox,
             self._requests,
-            self._reader,
-            self._take_place,
+            self._receiver,
+            self._take_state,
             port.emit,
         )
 
     @property
     def state(self) -> State:
-        return self._uplink.state
+        return self._connection.state
 
     @property
     def device(self) -> str:
-        return self._uplink.device
+        return self._connection.device
 
     @property
     def token(self) -> str:
         """What the next login shows."""
-        return self._uplink.token
+        return self._connection.token
 
     @token.setter
     def token(self, token: str) -> None:
-        self._uplink.token = token
+        self._connection.token = token
 
     @property
     def timers(self) -> Timers:
@@ -111,18 +113,18 @@ class Client:
 
     def forget(self) -> None:
         """What this device knows is gone, and so is what it was about to do. It cannot be used any more."""
-        self._reader.reset()
+        self._receiver.reset()
         self._timers.clear()
 
     # --- what the application asks for ------------------------------------------------------------------------------
 
     def start(self, now: float) -> None:
         """Connect and log in, and stay so until `stop`."""
-        self._uplink.start(now)
+        self._connection.start(now)
 
     def stop(self, now: float) -> None:
         """Leave. Unanswered sends and requests are kept, and go out again after the next `start`."""
-        self._uplink.stop()
+        self._connection.stop()
 
     def send(
         self,
@@ -138,17 +140,17 @@ class Client:
     ) -> None:
         """Send a message; `Acked` or `SendFailed` answers. `id_client` must be new, or that of a send that failed:
         then this is its manual resend."""
-        conversation = self._reader.conversation(conversation_id(scene, self.user, to))
+        conversation = self._receiver.conversation(conversation_id(scene, self.user, to))
         shown = conversation.inbox.next_seq - 1
         frame = frames.Send(id_client, scene, to, content, type, file, custom, False, None, shown)
         self._outbox.add(conversation.id, frame, now)
 
     def read(self, conversation_id: str, now: float) -> None:
         """The user has read all that the conversation shows."""
-        conversation = self._reader.conversations.get(conversation_id)
+        conversation = self._receiver.conversations.get(conversation_id)
         if conversation is not None and conversation.unread.read(conversation.inbox.next_seq - 1):
-            self._reader.read_moved(conversation)
-            self._reader.tell_read(conversation, now)
+            self._receiver.read_moved(conversation)
+            self._receiver.report_read(conversation, now)
 
     def set_conversation(
         self,
@@ -167,16 +169,16 @@ class Client:
     def hide(self, conversation_id: str, now: float) -> None:
         """Delete the conversation from the list of all devices, until its next message; what it shows is read by that.
         Answered as `set_conversation` is."""
-        conversation = self._reader.conversations.get(conversation_id)
+        conversation = self._receiver.conversations.get(conversation_id)
         if conversation is not None:
             self._set(frames.SetConversation(conversation_id, hidden_seq=conversation.last_seq), now)
             if conversation.unread.read(conversation.last_seq):
-                self._reader.read_moved(conversation)
+                self._receiver.read_moved(conversation)
 
     def history(self, conversation_id: str, first: int, last: int, now: float) -> None:
         """Fetch the messages from seq `first` to `last` again; `History` or `RequestFailed` answers."""
         if self._is_named(frames.History(conversation_id, first, last)):
-            self._reader.history(conversation_id, first, last, now)
+            self._receiver.history(conversation_id, first, last, now)
 
     def read_count(self, conversation_id: str, seq: int, now: float) -> None:
         """How many have read this message? `ReadCounted` or `RequestFailed` answers."""
@@ -235,7 +237,7 @@ class Client:
     def conversations(self) -> list[Conversation]:
         """The conversation list: those that are pinned, then the others, the latest first."""
         wanted = self._requests.wanted
-        known = self._reader.conversations.values()
+        known = self._receiver.conversations.values()
         lines = [line for c in known if (line := c.line(self.user, wanted(c.id))) is not None]
         return sorted(lines, key=lambda line: (not line.pinned, -line.update_time, line.id))
 
@@ -245,7 +247,7 @@ class Client:
 
     def system_unread(self) -> int:
         """How many system messages have not been read; `read` them as the conversation system:<user>."""
-        return self._reader.conversation(conversation_id(Scene.SYSTEM, self.user, self.user)).unread.count
+        return self._receiver.conversation(conversation_id(Scene.SYSTEM, self.user, self.user)).unread.count
 
     def status(self, id_client: str) -> Status:
         """Of a message that this client has sent: sending, success or fail."""
@@ -267,28 +269,28 @@ class Client:
 
     def connected(self, now: float) -> None:
         """The connection that `port.connect` asked for is open."""
-        self._uplink.connected(now)
+        self._connection.connected(now)
 
     def disconnected(self, now: float) -> None:
         """The connection is lost, or could not be opened: try again later."""
-        self._uplink.disconnected(now)
+        self._connection.disconnected(now)
 
     def receive(self, frame: frames.ToClient, now: float) -> None:
-        self._uplink.heard(now)
+        self._connection.heard(now)
         _HANDLERS[type(frame)](self, frame, now)
 
     def _put(self, frame: frames.FromClient, now: float) -> None:
-        self._uplink.put(frame, now)
+        self._connection.put(frame, now)
 
     def _lost(self) -> None:
         self._outbox.lost()
         self._requests.lost()
-        self._catchup.lost()
-        self._reader.forget_gaps()
+        self._sync.lost()
+        self._receiver.forget_gaps()
 
     def _logged_in(self, frame: frames.LoggedIn, now: float) -> None:
-        self._uplink.logged_in(frame.heartbeat, now)
-        self._catchup.logged_in(frame.log, now)
+        self._connection.logged_in(frame.heartbeat, now)
+        self._sync.logged_in(frame.log, now)
         self._requests.logged_in(now)
         # A room may have begun anew meanwhile, on a node whose clock is behind that of the one where it was before.
         self._rooms = {name: (0, latest or before) for name, (latest, before) in self._rooms.items()}
@@ -298,7 +300,7 @@ class Client:
         self._outbox.logged_in(now)  # after the rooms that it speaks in
 
     def _refused(self, frame: frames.Refused, now: float) -> None:
-        self._uplink.refused(frame, now)
+        self._connection.refused(frame, now)
 
     def _ponged(self, frame: frames.Pong, now: float) -> None:
         pass  # having been heard is all that it is for
@@ -306,17 +308,17 @@ class Client:
     # --- fetching what was missed -----------------------------------------------------------------------------------
 
     def _resynced(self, frame: frames.Resync, now: float) -> None:
-        self._catchup.resynced(frame, now)
+        self._sync.resynced(frame, now)
 
     def _page(self, frame: frames.Page, now: float) -> None:
-        self._catchup.page(frame, now)
+        self._sync.page(frame, now)
 
     def _sync_done(self, frame: frames.SyncDone, now: float) -> None:
-        self._catchup.done(frame, now)
+        self._sync.done(frame, now)
 
     def _gave_up(self, now: float) -> None:
         """A send has failed for want of an answer; it may be stored all the same."""
-        self._catchup.look_again(now)
+        self._sync.look_again(now)
 
     # --- sending ----------------------------------------------------------------------------------------------------
 
@@ -330,7 +332,7 @@ class Client:
         outgoing = self._outbox.answered(frame.id_client, frame.conversation_id)
         if outgoing is None:
             return  # answered before
-        conversation, sent = self._reader.conversation(frame.conversation_id), outgoing.frame
+        conversation, sent = self._receiver.conversation(frame.conversation_id), outgoing.frame
         self._port.emit(events.Acked(frame.id_client, frame.conversation_id, frame.seq))
         if not is_from_outside(sent) or conversation.id == conversation_id(Scene.SYSTEM, self.user, self.user):
             message = Message(
@@ -348,24 +350,24 @@ class Client:
                 sent.custom,
                 sent.resend,
             )
-            self._reader.read_by_send(conversation, outgoing, frame.seq, now)
+            self._receiver.read_by_send(conversation, outgoing, frame.seq, now)
             if event_of(sent) in SILENT:
-                self._reader.take(message, Route.PUSH, now)  # what it changes, it changes when its turn comes
+                self._receiver.take(message, Route.PUSH, now)  # what it changes, it changes when its turn comes
             else:
-                self._reader.place_own(conversation, message, now)
+                self._receiver.take_own(conversation, message, now)
         self._outbox.release_held(conversation.id, now)
 
     def _rejected(self, frame: frames.Rejected, now: float) -> None:
         if frame.request == frames.Send.op:
             self._outbox.rejected(frame, now)
         elif frame.request == frames.Sync.op:
-            self._catchup.rejected(frame, now)
+            self._sync.rejected(frame, now)
         elif frame.code.retryable:
             self._requests.postponed(frame, now)
         elif self._answered(frame):
             if frame.request == frames.Enter.op:
                 self._rooms.pop(frame.ref, None)
-            if frame.request == frames.History.op and not self._reader.history_refused(frame.ref):
+            if frame.request == frames.History.op and not self._receiver.history_refused(frame.ref):
                 return
             self._port.emit(events.RequestFailed(frame.request, frame.ref, frame.code, frame.text))
 
@@ -376,7 +378,7 @@ class Client:
         if message.scene == _CHATROOM:
             self._heard_in_room(message)
             return
-        self._reader.tell_delivered(self._reader.take(message, Route.PUSH, now), now)
+        self._receiver.report_delivered(self._receiver.take(message, Route.PUSH, now), now)
 
     def _heard_in_room(self, message: Message) -> None:
         """Show it if it is later than all before it; what comes late or twice is of no interest there."""
@@ -414,51 +416,51 @@ class Client:
         self._port.emit(events.Presence(frame.user, frame.online))
 
     def _notified(self, frame: frames.Notify, now: float) -> None:
-        self._reader.notified(frame.conversation_id, frame.seq, now)
+        self._receiver.notified(frame.conversation_id, frame.seq, now)
 
     def _history_page(self, frame: frames.HistoryPage, now: float) -> None:
-        self._reader.history_page(frame, now)
+        self._receiver.history_page(frame, now)
 
     # --- places and requests ----------------------------------------------------------------------------------------
 
-    def _placed(self, frame: frames.Placed, now: float) -> None:
-        self._put(frames.Noted(frame.place.conversation_id, frame.place.version), now)
-        self._take_place(frame.place)
+    def _placed(self, frame: frames.State, now: float) -> None:
+        self._put(frames.StateAck(frame.state.conversation_id, frame.state.version), now)
+        self._take_state(frame.state)
 
-    def _take_place(self, place: Place) -> None:
-        conversation = self._reader.conversation(place.conversation_id)
-        known = conversation.place
-        if place.version <= known.version:
+    def _take_state(self, state: ConversationState) -> None:
+        conversation = self._receiver.conversation(state.conversation_id)
+        known = conversation.state
+        if state.version <= known.version:
             return
-        if place.has_settings_of(known):
-            conversation.place = place
+        if state.has_settings_of(known):
+            conversation.state = state
         else:
             before = self._settings(conversation)
-            conversation.place = place
+            conversation.state = state
             self._settings_changed(conversation, before)
-        if conversation.unread.read(place.read_seq):
-            self._reader.read_moved(conversation)
-        if place.peer_delivered_seq > known.peer_delivered_seq:
-            self._port.emit(events.PeerDelivered(place.conversation_id, place.peer_delivered_seq))
-        if place.peer_read_seq > known.peer_read_seq:
-            self._port.emit(events.PeerRead(place.conversation_id, place.peer_read_seq))
+        if conversation.unread.read(state.read_seq):
+            self._receiver.read_moved(conversation)
+        if state.peer_delivered_seq > known.peer_delivered_seq:
+            self._port.emit(events.PeerDelivered(state.conversation_id, state.peer_delivered_seq))
+        if state.peer_read_seq > known.peer_read_seq:
+            self._port.emit(events.PeerRead(state.conversation_id, state.peer_read_seq))
 
     def _set(self, frame: frames.SetConversation, now: float) -> None:
         if not self._is_named(frame):
             return
-        conversation = self._reader.conversation(frame.conversation_id)
+        conversation = self._receiver.conversation(frame.conversation_id)
         before = self._settings(conversation)
         self._requests.ask(frame, now)
         self._settings_changed(conversation, before)
 
-    def _settings(self, conversation: LocalConversation) -> events.PlaceChanged:
+    def _settings(self, conversation: LocalConversation) -> events.StateChanged:
         """As they show, whether the server has answered or not."""
-        place = conversation.settings(self._requests.wanted(conversation.id))
-        return events.PlaceChanged(
-            conversation.id, place.pinned, place.muted, place.hidden_seq, place.custom, place.blocked
+        state = conversation.settings(self._requests.wanted(conversation.id))
+        return events.StateChanged(
+            conversation.id, state.pinned, state.muted, state.hidden_seq, state.custom, state.blocked
         )
 
-    def _settings_changed(self, conversation: LocalConversation, before: events.PlaceChanged) -> None:
+    def _settings_changed(self, conversation: LocalConversation, before: events.StateChanged) -> None:
         after = self._settings(conversation)
         if after != before:
             self._port.emit(after)
@@ -467,7 +469,7 @@ class Client:
         """Whether the request still waited for it. What was wanted of a conversation shows no more: its place does."""
         if frame.request != frames.SetConversation.op:
             return self._requests.answered(frame.request, frame.ref, frame.number)
-        conversation = self._reader.conversation(frame.ref)
+        conversation = self._receiver.conversation(frame.ref)
         before = self._settings(conversation)
         answered = self._requests.answered(frame.request, frame.ref, frame.number)
         self._settings_changed(conversation, before)
@@ -492,7 +494,7 @@ _HANDLERS: dict[type, Callable[[Client, Any, float], None]] = {
     frames.HistoryPage: Client._history_page,
     frames.Page: Client._page,
     frames.SyncDone: Client._sync_done,
-    frames.Placed: Client._placed,
+    frames.State: Client._placed,
     frames.Resync: Client._resynced,
     frames.LoggedIn: Client._logged_in,
     frames.Refused: Client._refused,

@@ -35,7 +35,7 @@ class State(StrEnum):
     ENDED = "ended"  # refused for good, or stopped
 
 
-class Uplink:
+class Connection:
     """`lost()` is called whenever there was a connection or an attempt, and is none any more. `draw()` gives a uniform
     number in [0, 1), for the jitter of reconnects and to name this instance."""
 

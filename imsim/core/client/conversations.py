@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from imsim.core import changes, frames
 from imsim.core.changes import is_visible
 from imsim.core.client.inbox import Inbox
-from imsim.core.model import Message, Place, Scene
+from imsim.core.model import ConversationState, Message, Scene
 from imsim.core.timers import Timer
 from imsim.core.unread import Unread
 
@@ -39,7 +39,7 @@ class Conversation:
 
 
 class LocalConversation:
-    """`place` is the latest from the server. `unread` is this device's own, and ahead of it while a `read` is under
+    """`state` is the latest from the server. `unread` is this device's own, and ahead of it while a `read` is under
     way; so is `wanted`, what the user has changed and the server has not answered. `head`: the latest message that a
     `notify` told of; `pull`: first and last seq of what is being fetched to fill a gap; `lookback`: of what is being
     fetched to find the last message, the one that was it having been recalled."""
@@ -53,8 +53,8 @@ class LocalConversation:
         "inbox",
         "last_msg",
         "lookback",
-        "place",
         "pull",
+        "state",
         "unread",
     )
 
@@ -69,7 +69,7 @@ class LocalConversation:
         self._amending: dict[int, Message] | None = None  # by seq: the latest change of that message
         self.unread = Unread()
         self.last_msg: Message | None = None
-        self.place = Place(id, 0, 0, 0)
+        self.state = ConversationState(id, 0, 0, 0)
 
     @property
     def may_begin_later(self) -> bool:
@@ -100,25 +100,25 @@ class LocalConversation:
         if (self.last_msg is None or message.seq > self.last_msg.seq) and is_visible(message):
             self.last_msg = message
 
-    def settings(self, wanted: frames.SetConversation | None) -> Place:
-        place = self.place
+    def settings(self, wanted: frames.SetConversation | None) -> ConversationState:
+        state = self.state
         if wanted is None:
-            return place
+            return state
         return replace(
-            place,
-            pinned=place.pinned if wanted.pinned is None else wanted.pinned,
-            muted=place.muted if wanted.muted is None else wanted.muted,
-            hidden_seq=max(place.hidden_seq, wanted.hidden_seq or 0),
-            custom=place.custom if wanted.custom is None else wanted.custom,
-            blocked=place.blocked if wanted.blocked is None else wanted.blocked,
+            state,
+            pinned=state.pinned if wanted.pinned is None else wanted.pinned,
+            muted=state.muted if wanted.muted is None else wanted.muted,
+            hidden_seq=max(state.hidden_seq, wanted.hidden_seq or 0),
+            custom=state.custom if wanted.custom is None else wanted.custom,
+            blocked=state.blocked if wanted.blocked is None else wanted.blocked,
         )
 
     def line(self, user: str, wanted: frames.SetConversation | None) -> Conversation | None:
         """None if it is not to be listed: there is nothing to be seen, at all or since it was hidden; or it is no
         conversation but what the service has to say."""
-        place, last, unread = self.settings(wanted), self.last_msg, self.unread
+        state, last, unread = self.settings(wanted), self.last_msg, self.unread
         scene, _, to = self.id.partition(":")
-        if last is None or last.seq <= place.hidden_seq or scene == Scene.SYSTEM:
+        if last is None or last.seq <= state.hidden_seq or scene == Scene.SYSTEM:
             return None
         if scene == Scene.P2P:
             one, other = to.split(":")
@@ -131,10 +131,10 @@ class LocalConversation:
             unread.count,
             unread.read_seq,
             last,
-            place.pinned,
-            place.muted,
-            place.custom,
-            place.peer_read_seq,
-            place.peer_delivered_seq,
-            place.blocked,
+            state.pinned,
+            state.muted,
+            state.custom,
+            state.peer_read_seq,
+            state.peer_delivered_seq,
+            state.blocked,
         )

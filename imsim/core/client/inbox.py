@@ -79,7 +79,7 @@ class Inbox:
         """Whether nothing is held back: then `following` yields nothing, as nearly always."""
         return not self._ahead and not self._own and self._complete < self.next_seq
 
-    def place_own(self, seq: int, now: float) -> None:
+    def take_own(self, seq: int, now: float) -> None:
         """A message that this device sent, and so has on its screen, got this seq."""
         if seq >= self.next_seq:
             self._own.setdefault(seq, now)

@@ -118,13 +118,13 @@ class Outbox:
         """The send that this message of one's own is, its answer having been lost. Another device may have used the
         same id_client for something else: that one is no proof, and the send will be refused. (Unless it was amended
         since: then nobody can tell, and the send would be answered as if it were it.)"""
-        return self._settle(message.id_client, message.conversation_id, message)
+        return self._resolve(message.id_client, message.conversation_id, message)
 
     def answered(self, id_client: str, conversation_id: str) -> Outgoing | None:
         """The send that proves stored, also if it had failed; it waits for nothing any more."""
-        return self._settle(id_client, conversation_id, None)
+        return self._resolve(id_client, conversation_id, None)
 
-    def _settle(self, id_client: str, conversation_id: str, message: Message | None) -> Outgoing | None:
+    def _resolve(self, id_client: str, conversation_id: str, message: Message | None) -> Outgoing | None:
         for sends in (self._unanswered, self._failed):
             outgoing = sends.get(id_client)
             if outgoing is not None and outgoing.conversation_id == conversation_id:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from imsim.core import changes, events, frames
 from imsim.core.changes import SILENT, event_of, is_visible
-from imsim.core.client.connection import State, Uplink
+from imsim.core.client.connection import Connection, State
 from imsim.core.client.conversations import LocalConversation
 from imsim.core.client.inbox import Taken
 from imsim.core.client.outbox import Outbox, Outgoing
@@ -20,17 +20,17 @@ _IN, _OUT, _ONLINE = Flow.IN, Flow.OUT, State.ONLINE  # asked for with every mes
 _LOOKBACK = 20  # messages fetched at a time to find the last one that is left
 
 
-class Reader:
+class Receiver:
     """It owns the conversations of the device, and with them what the user has read. `emit` reports to the
     application."""
 
     __slots__ = (
+        "_connection",
         "_emit",
         "_outbox",
         "_policies",
         "_requests",
         "_timers",
-        "_uplink",
         "_user",
         "_wanted",
         "conversations",
@@ -41,7 +41,7 @@ class Reader:
         user: str,
         timers: Timers,
         policies: Policies,
-        uplink: Uplink,
+        uplink: Connection,
         outbox: Outbox,
         requests: Requests,
         emit: Callable[[events.ClientEvent], None],
@@ -50,7 +50,7 @@ class Reader:
         self._user = user
         self._timers = timers
         self._policies = policies
-        self._uplink = uplink
+        self._connection = uplink
         self._outbox = outbox
         self._requests = requests
         self._emit = emit
@@ -127,8 +127,8 @@ class Reader:
             if last is not None and last.seq == seq:
                 conversation.last_msg = conversation.amended(last)
             self._emit(events.Edited(conversation.id, seq, content))
-        elif event == "settle":
-            self._emit(events.Settled(targets[0], data["state"]))
+        elif event == "resolve":
+            self._emit(events.Resolved(targets[0], data["state"]))
         else:
             self._emit(events.Changed(entry))
 
@@ -153,11 +153,11 @@ class Reader:
         conversation.inbox.complete_to(seq)
         self.show_following(conversation, now)
 
-    def place_own(self, conversation: LocalConversation, message: Message, now: float) -> None:
+    def take_own(self, conversation: LocalConversation, message: Message, now: float) -> None:
         """A message that this device sent, and so has on its screen, is stored."""
         conversation.may_be_last(conversation.amended(message))
         self._may_end(conversation, message)
-        conversation.inbox.place_own(message.seq, now)
+        conversation.inbox.take_own(message.seq, now)
         self.show_following(conversation, now)
         self.look_for_gap(conversation, now)
 
@@ -166,7 +166,7 @@ class Reader:
         conversation = self.conversation(id)
         conversation.head = max(conversation.head, seq)
         if conversation.head < conversation.inbox.next_seq:
-            self.tell_delivered(conversation, now)
+            self.report_delivered(conversation, now)
         else:
             self.look_for_gap(conversation, now)
 
@@ -176,7 +176,7 @@ class Reader:
         unread = conversation.unread
         self._emit(events.ReadMoved(conversation.id, unread.read_seq, unread.count))
 
-    def tell_read(self, conversation: LocalConversation, now: float) -> None:
+    def report_read(self, conversation: LocalConversation, now: float) -> None:
         self._requests.ask(frames.Read(conversation.id, conversation.unread.read_seq), now)
 
     def read_by_send(self, conversation: LocalConversation, outgoing: Outgoing, seq: int, now: float) -> None:
@@ -187,18 +187,18 @@ class Reader:
         # Whoever stored it at an earlier attempt may have died before telling the other devices, and the peer; and
         # what had been stored before this one was made has moved the mark no further than to what was shown then.
         is_first = outgoing.attempts == 1 and not outgoing.frame.resend and shown < seq
-        if not is_first and shown > conversation.place.read_seq:
-            self.tell_read(conversation, now)
+        if not is_first and shown > conversation.state.read_seq:
+            self.report_read(conversation, now)
 
-    def tell_delivered(self, conversation: LocalConversation, now: float) -> None:
-        self._uplink.put(frames.Delivered(conversation.id, conversation.inbox.cursor), now)
+    def report_delivered(self, conversation: LocalConversation, now: float) -> None:
+        self._connection.put(frames.Delivered(conversation.id, conversation.inbox.cursor), now)
 
     # --- fetching what is missing -------------------------------------------------------------------------------------
 
     def look_for_gap(self, conversation: LocalConversation, now: float) -> None:
         """Have what is missing pulled: at once where the device was only notified of it, after `gap_wait` where pushes
         may still bring it."""
-        if self._uplink.state != _ONLINE or conversation.pull is not None:
+        if self._connection.state != _ONLINE or conversation.pull is not None:
             return  # the sync will bring it; or it is being pulled
         since = conversation.inbox.held_since
         # What a group began with was before this user's time, and is not coming.
@@ -213,7 +213,7 @@ class Reader:
 
     def _pull(self, conversation: LocalConversation, now: float) -> None:
         conversation.gap_timer = None
-        if self._uplink.state == State.ONLINE:
+        if self._connection.state == State.ONLINE:
             first, last = conversation.inbox.gap(conversation.head)
             if conversation.has_begun or not conversation.may_begin_later:
                 last = min(last, first + self._policies.page - 1)
@@ -253,7 +253,7 @@ class Reader:
                 conversation.inbox.complete_to(frame.last)
                 self.show_following(conversation, now)
             conversation.pull, conversation.has_begun = None, True
-            self.tell_delivered(conversation, now)
+            self.report_delivered(conversation, now)
             if frame.more and conversation.inbox.held_since is not None:
                 self._pull(conversation, now)  # the rest of what was too large for a page: no push is to be waited for
             else:

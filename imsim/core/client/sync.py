@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from imsim.core import events, frames
-from imsim.core.client.connection import State, Uplink
+from imsim.core.client.connection import Connection, State
 from imsim.core.client.outbox import Outbox
-from imsim.core.client.receiver import Reader
+from imsim.core.client.receiver import Receiver
 from imsim.core.client.requests import Requests
-from imsim.core.model import Code, Place, Route
+from imsim.core.model import Code, ConversationState, Route
 from imsim.core.policies import Policies
 from imsim.core.timers import Timer, Timers
 
 
-class Catchup:
+class Sync:
     """Asks page by page, and again where no answer comes, until the server says that this was all."""
 
     __slots__ = (
         "_again",
+        "_connection",
         "_emit",
         "_inbox",
         "_is_ready",
@@ -26,13 +27,12 @@ class Catchup:
         "_number",
         "_outbox",
         "_policies",
-        "_reader",
+        "_receiver",
         "_requests",
         "_resync",
-        "_take_place",
+        "_take_state",
         "_timer",
         "_timers",
-        "_uplink",
         "_version",
     )
 
@@ -40,20 +40,20 @@ class Catchup:
         self,
         timers: Timers,
         policies: Policies,
-        uplink: Uplink,
+        uplink: Connection,
         outbox: Outbox,
         requests: Requests,
-        reader: Reader,
-        take_place: Callable[[Place], None],
+        reader: Receiver,
+        take_place: Callable[[ConversationState], None],
         emit: Callable[[events.ClientEvent], None],
     ) -> None:
         self._timers = timers
         self._policies = policies
-        self._uplink = uplink
+        self._connection = uplink
         self._outbox = outbox
         self._requests = requests
-        self._reader = reader
-        self._take_place = take_place
+        self._receiver = reader
+        self._take_state = take_place
         self._emit = emit
         self._log: str | None = None  # which log of the server's this device has got things from
         self._version = 0  # of the user's log, up to which this device has its places for sure
@@ -83,8 +83,8 @@ class Catchup:
 
     def look_again(self, now: float) -> None:
         """There may be more in storage than this device knows of."""
-        if self._uplink.state == State.ONLINE:
-            self._uplink.state = State.SYNCING
+        if self._connection.state == State.ONLINE:
+            self._connection.state = State.SYNCING
             self._ask(None, now)
         else:
             self._again = True  # the sync under way may have looked too early
@@ -117,25 +117,25 @@ class Catchup:
             self._again = False
             self._ask(None, now)
             return
-        self._uplink.state = State.ONLINE
+        self._connection.state = State.ONLINE
         self._stop_timer()
-        for conversation in self._reader.conversations.values():
-            is_ahead = conversation.unread.read_seq > conversation.place.read_seq
+        for conversation in self._receiver.conversations.values():
+            is_ahead = conversation.unread.read_seq > conversation.state.read_seq
             if is_ahead and not self._requests.is_waiting(frames.Read.op, conversation.id):
                 # A send moved it, and the server died at that moment.
-                self._reader.tell_read(conversation, now)
-            self._reader.look_for_gap(conversation, now)
+                self._receiver.report_read(conversation, now)
+            self._receiver.look_for_gap(conversation, now)
         if not self._is_ready:
             self._is_ready = True
             self._emit(events.Ready())
 
     def _ask(self, _: None, now: float) -> None:
-        cursors = {c.id: c.inbox.cursor for c in self._reader.conversations.values()}
-        places = max((c.place.version for c in self._reader.conversations.values()), default=0)
+        cursors = {c.id: c.inbox.cursor for c in self._receiver.conversations.values()}
+        states = max((c.state.version for c in self._receiver.conversations.values()), default=0)
         self._number += 1
         self._stop_timer()
         self._timer = self._timers.at(now + self._policies.send_timeout, self._ask_again)
-        self._uplink.put(frames.Sync(cursors, self._version, self._inbox, self._number, self._resync, places), now)
+        self._connection.put(frames.Sync(cursors, self._version, self._inbox, self._number, self._resync, states), now)
 
     def _ask_again(self, _: None, now: float) -> None:
         """Under the same number: the answer to the first is as good, and storage that is slow is not to be late for
@@ -146,20 +146,20 @@ class Catchup:
     def _take(self, frame: frames.Page | frames.SyncDone, now: float) -> bool:
         """Whether it answers the latest sync; what it brings is welcome in any case."""
         for message in frame.messages:
-            self._reader.take(message, Route.SYNC, now)
+            self._receiver.take(message, Route.SYNC, now)
         for id, seq in frame.cursors.items():
             if seq:  # of what has not begun there is nothing to keep
-                self._reader.complete_to(id, seq, now)
+                self._receiver.complete_to(id, seq, now)
         if self._policies.receipts == "delivered":
             for id in {message.conversation_id: None for message in frame.messages}:
-                self._reader.tell_delivered(self._reader.conversation(id), now)
-        for place in frame.places:
-            if place.version:
-                self._take_place(place)
+                self._receiver.report_delivered(self._receiver.conversation(id), now)
+        for state in frame.states:
+            if state.version:
+                self._take_state(state)
         return self._is_answer(frame.number)
 
     def _is_answer(self, number: int) -> bool:
-        return self._uplink.state == State.SYNCING and number == self._number
+        return self._connection.state == State.SYNCING and number == self._number
 
     def _reset(self) -> None:
         """What this device has got is of a log that is no more: an old seq, or version, says nothing about the new one.
@@ -167,9 +167,9 @@ class Catchup:
         given_up = [
             frame
             for frame in self._requests.forget_seqs()
-            if not isinstance(frame, frames.History) or self._reader.history_refused(frame.ref)
+            if not isinstance(frame, frames.History) or self._receiver.history_refused(frame.ref)
         ]
-        self._reader.reset()
+        self._receiver.reset()
         self._version = self._inbox = 0
         self._outbox.forget_seqs()
         self._emit(events.Reset())

@@ -107,7 +107,7 @@ class Gateway:
         self._lost: dict[str, Callable[[str], bool]] = {}  # routers, and whether it owns a user or a conversation
         # By user, kept across connections, or reconnecting would refill them; the first also by what it is of.
         self._rates: Buckets[tuple[str, str]] = Buckets(policies.user_rate, policies.user_burst)
-        self._hints: Buckets[str] = Buckets(policies.hint_rate, policies.hint_burst)
+        self._hints: Buckets[str] = Buckets(policies.typing_rate, policies.typing_burst)
 
     @property
     def timers(self) -> Timers:
@@ -367,7 +367,7 @@ class Gateway:
         """Hints have a budget of their own, and end here beyond it, or where there is none."""
         session, policies = connection.session, self._policies
         assert session is not None
-        if policies.hint_rate and not self._hints.take(session.user, now):
+        if policies.typing_rate and not self._hints.take(session.user, now):
             self._to_own_user(connection, frame, now)
 
     def _ping(self, connection: _Connection, frame: frames.Ping, now: float) -> None:
@@ -415,9 +415,9 @@ class Gateway:
         else:
             self._look_up(connection, frame, now)
 
-    def _noted(self, connection: _Connection, frame: frames.Noted, now: float) -> None:
+    def _noted(self, connection: _Connection, frame: frames.StateAck, now: float) -> None:
         assert connection.pushes is not None
-        connection.pushes.noted(frame.conversation_id, frame.version)
+        connection.pushes.state_acked(frame.conversation_id, frame.version)
 
     # --- from routers -----------------------------------------------------------------------------------------------
 
@@ -454,8 +454,8 @@ class Gateway:
         assert pushes is not None
         if type(frame) is frames.Push:
             has_room = pushes.push(frame, now)
-        elif type(frame) is frames.Placed:
-            has_room = pushes.place(frame, now)
+        elif type(frame) is frames.State:
+            has_room = pushes.state(frame, now)
         elif type(frame) is frames.Notify:
             has_room = pushes.notify(frame, now)
         elif type(frame) is frames.Resync:
@@ -519,7 +519,7 @@ _READ_ANSWERS = (frames.Page, frames.SyncDone, frames.HistoryPage, frames.ReadCo
 _HANDLERS: dict[type, Callable[[Gateway, _Connection, Any, float], None]] = {
     frames.Send: Gateway._send,
     frames.Delivered: Gateway._delivered,
-    frames.Noted: Gateway._noted,
+    frames.StateAck: Gateway._noted,
     frames.Ping: Gateway._ping,
     frames.Sync: Gateway._sync,
     frames.Read: Gateway._change,

@@ -17,7 +17,7 @@ from imsim.core.timers import Timer, Timers
 _CHATROOM = Scene.CHATROOM  # asked for with every push
 _LONGEST_TIMEOUT = 60.0  # seconds; what is repeated backs off up to this
 
-_Latest = frames.Placed | frames.Notify | frames.Resync
+_Latest = frames.State | frames.Notify | frames.Resync
 _Repeated = frames.Push | _Latest
 
 
@@ -83,8 +83,8 @@ class Pushes:
             pushes.append(push)
         return push is not None
 
-    def place(self, frame: frames.Placed, now: float) -> bool:
-        return self._push_latest(frame, frame.place.conversation_id, frame.place.version, now)
+    def state(self, frame: frames.State, now: float) -> bool:
+        return self._push_latest(frame, frame.state.conversation_id, frame.state.version, now)
 
     def notify(self, frame: frames.Notify, now: float) -> bool:
         return self._push_latest(frame, frame.conversation_id, frame.seq, now)
@@ -103,8 +103,8 @@ class Pushes:
         if self._latest:
             self._latest_acknowledged((frames.Notify.op, conversation), seq)
 
-    def noted(self, conversation: str, version: int) -> None:
-        self._latest_acknowledged((frames.Placed.op, conversation), version)
+    def state_acked(self, conversation: str, version: int) -> None:
+        self._latest_acknowledged((frames.State.op, conversation), version)
 
     def resynced(self, number: int) -> None:
         self._latest_acknowledged((frames.Resync.op, ""), number)

@@ -12,7 +12,7 @@ from imsim.core.exceptions import BadAttachment, BadName
 from imsim.core.model import LONGEST_ID_CLIENT, LONGEST_TYPE, Code, MessageType, Scene, check_name, peer_in
 from imsim.core.policies import Policies
 
-Unfit = tuple[Code, str]  # with which it is rejected
+ValidationError = tuple[Code, str]  # with which it is rejected
 
 #: Levels of lists and objects in an attachment. Whoever carries a message on wraps it into more of them, and readers of
 #: JSON have limits of their own (200 is common): a message beyond one could be fetched by nobody any more, nor whatever
@@ -25,7 +25,7 @@ DEEPEST = 32
 _NOTES = (f"{Scene.P2P}:", f"{Scene.GROUP}:")
 
 
-def of_send(frame: frames.Send, policies: Policies) -> Unfit | None:
+def of_send(frame: frames.Send, policies: Policies) -> ValidationError | None:
     """None: nothing is wrong with it."""
     content, limit = frame.content, policies.content_bytes
     if unfit := _of_texts(limit, **{"file.data.content": _new_text(frame)}):
@@ -51,7 +51,7 @@ def of_send(frame: frames.Send, policies: Policies) -> Unfit | None:
     return None
 
 
-def of_setting(frame: frames.SetConversation, user: str, policies: Policies) -> Unfit | None:
+def of_setting(frame: frames.SetConversation, user: str, policies: Policies) -> ValidationError | None:
     """None: nothing is wrong with it."""
     if unfit := _of_texts(policies.content_bytes, custom=frame.custom):
         return unfit
@@ -80,7 +80,7 @@ def _weighed(frame: frames.Send, policies: Policies) -> dict[str, object] | None
     return file
 
 
-def _of_texts(limit: int, **fields: str | dict[str, object] | None) -> Unfit | None:
+def _of_texts(limit: int, **fields: str | dict[str, object] | None) -> ValidationError | None:
     """The first of the fields that cannot be carried, or has too many bytes."""
     for name, value in fields.items():
         if not value:

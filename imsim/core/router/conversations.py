@@ -45,7 +45,7 @@ class Conversations:
         self._timers = Timers()
         self._open: dict[str, Log] = {}
         #: Conversations that may hold messages that nobody has let out; each is opened again in a while.
-        self._unsettled: dict[str, Timer] = {}
+        self._unresolved: dict[str, Timer] = {}
 
     @property
     def timers(self) -> Timers:
@@ -76,7 +76,7 @@ class Conversations:
                 self._reject(up, Code.UNAVAILABLE, "too many conversations wait for storage")
                 return
             log = self._start_opening(up.conversation_id, None, now)
-            log.waiting.append((up, rules.Known()))
+            log.waiting.append((up, rules.LookupCache()))
             return
         if len(self._open) >= self._policies.open_conversations:
             self._open[log.id] = self._open.pop(log.id)  # the one that is idle for longest makes room
@@ -84,7 +84,7 @@ class Conversations:
             if not log.wait(up, _WAITING):
                 self._reject(up, Code.UNAVAILABLE, "too many requests wait for this conversation")
         else:
-            self._handle(log, up, rules.Known(), now)
+            self._handle(log, up, rules.LookupCache(), now)
 
     def stored(self, request: storage.Request, result: storage.Result, now: float) -> None:
         if type(request) is storage.Append:
@@ -92,7 +92,7 @@ class Conversations:
             if log is not None and request.epoch == log.epoch:
                 self._appended(log, request.message, result, now)
             return
-        assert isinstance(request, storage.OpenConversation | storage.LookUp)
+        assert isinstance(request, storage.OpenConversation | storage.Lookup)
         log = self._open.get(request.conversation_id)
         if log is None or log.request is not request:
             return  # the answer to a question that was given up
@@ -109,7 +109,7 @@ class Conversations:
     def _ask(
         self,
         log: Log,
-        request: storage.OpenConversation | storage.LookUp,
+        request: storage.OpenConversation | storage.Lookup,
         now: float,
     ) -> None:
         log.request = request
@@ -126,14 +126,14 @@ class Conversations:
         result: storage.Result,
         now: float,
     ) -> None:
-        if isinstance(result, storage.ConversationState):
-            if timer := self._unsettled.pop(log.id, None):
+        if isinstance(result, storage.LogState):
+            if timer := self._unresolved.pop(log.id, None):
                 timer.cancel()
             if result.max_seq:
                 self._port.to_users(internal_frames.Opened(result.members, log.id, result.max_seq))
             for user, seq in result.left:
                 self._port.to_users(internal_frames.Opened((user,), log.id, seq))
-            for user, seq in result.noted:
+            for user, seq in result.notified:
                 self._port.to_users(internal_frames.Opened((user,), rules.system_log(user), seq))
             log.epoch = result.epoch
             log.next_seq = result.max_seq + 1
@@ -158,14 +158,14 @@ class Conversations:
         self,
         log: Log,
         up: internal_frames.Up,
-        known: rules.Known,
-        request: storage.LookUp,
+        known: rules.LookupCache,
+        request: storage.Lookup,
         now: float,
     ) -> None:
         log.waiting.insert(0, (up, known))
         self._ask(log, request, now)
 
-    def _looked_up(self, log: Log, request: storage.LookUp, result: storage.Result, now: float) -> None:
+    def _looked_up(self, log: Log, request: storage.Lookup, result: storage.Result, now: float) -> None:
         up, known = log.waiting.pop(0)
         if isinstance(result, storage.Failed):
             self._reject(up, Code.UNAVAILABLE, "storage could not look the message up")
@@ -183,7 +183,7 @@ class Conversations:
 
     # --- sending ----------------------------------------------------------------------------------------------------
 
-    def _handle(self, log: Log, up: internal_frames.Up, known: rules.Known, now: float) -> None:
+    def _handle(self, log: Log, up: internal_frames.Up, known: rules.LookupCache, now: float) -> None:
         """`known`: what was just looked up for it; nothing was written since."""
         frame, session = up.frame, up.session
         assert isinstance(frame, frames.Send)
@@ -206,7 +206,7 @@ class Conversations:
             time = int((self._epoch + now) * 1000)
             change = asked_for(frame, session.user, log.id, log.next_seq, time)
             decision = rules.decide(log, session.user, frame, change, known, self._policies)
-        except rules.LookUp as needed:
+        except rules.NeedsLookup as needed:
             self._look_up(log, up, known, needed.request, now)
             return
         except RuleViolation as refused:
@@ -228,8 +228,8 @@ class Conversations:
         self._append(log, up, decision, now)
 
     @staticmethod
-    def _has(log: Log, known: rules.Known, sender: str, id_client: str) -> bool:
-        """Raises: LookUp."""
+    def _has(log: Log, known: rules.LookupCache, sender: str, id_client: str) -> bool:
+        """Raises: NeedsLookup."""
         if (sender, id_client) in log.recent:
             return True
         return known.find(log.id, sender, id_client) is not None
@@ -306,7 +306,7 @@ class Conversations:
             return  # it has got another place since
         if type(result) is storage.Appended:
             entry.stored = True
-            entry.places, entry.notes = result.places, result.notes
+            entry.states, entry.notes = result.states, result.notes
             # Several workers may answer out of order; what is let out keeps to the log's order.
             pending = log.pending
             while pending and pending[0].stored:
@@ -341,12 +341,12 @@ class Conversations:
         # Whoever has had to wait, and to ask again, may have given up: then the answer is not enough.
         is_prompt = len(entry.asked) == 1 and not message.resend
         origin = entry.asked[0].session if is_prompt else None
-        self._port.to_users(internal_frames.Deliver(entry.audience, message, origin, entry.places))
+        self._port.to_users(internal_frames.Deliver(entry.audience, message, origin, entry.states))
         for note in entry.notes:
             self._port.to_users(internal_frames.Deliver((note.to,), note))
         for up, refused in entry.refused:
             self._reject(up, refused.code, refused.text)
-        entry.asked, entry.places, entry.notes, entry.audience, entry.refused = [], (), (), (), []
+        entry.asked, entry.states, entry.notes, entry.audience, entry.refused = [], (), (), (), []
         entry.before = ((), None)
 
     def _not_appended(self, log: Log, entry: Entry, result: storage.Duplicate | storage.Blocked, now: float) -> None:
@@ -381,7 +381,7 @@ class Conversations:
             log.timer.cancel()
         self._release_stored(log)
         if log.pending:
-            self._settle_later(log.id, now)
+            self._reopen_later(log.id, now)
         for entry in log.pending:
             if entry.timer:
                 entry.timer.cancel()
@@ -396,12 +396,12 @@ class Conversations:
             log.pending.remove(entry)
             self._release(log, entry)
 
-    def _settle_later(self, id: str, now: float) -> None:
-        self._unsettled[id] = self._timers.at(now + self._policies.storage_timeout, self._reopen, id)
+    def _reopen_later(self, id: str, now: float) -> None:
+        self._unresolved[id] = self._timers.at(now + self._policies.storage_timeout, self._reopen, id)
 
     def _reopen(self, id: str, now: float) -> None:
         """Nobody has opened the conversation since: do it for the sake of those who wait for its last messages."""
-        self._settle_later(id, now)
+        self._reopen_later(id, now)
         self.open(id, now)
 
     def _has_room(self) -> bool:

@@ -28,8 +28,8 @@ class Entry:
         "is_change",
         "message",
         "notes",
-        "places",
         "refused",
+        "states",
         "stored",
         "timer",
     )
@@ -41,7 +41,7 @@ class Entry:
         self.fenced = False  # storage refused it at its seq
         self.audience: tuple[str, ...] = ()  # who may see it
         self.notes: tuple[Message, ...] = ()  # for the system logs of users
-        self.places: storage.Places = ()  # that changed with it
+        self.states: storage.States = ()  # that changed with it
         self.before: tuple[tuple[str, ...], dict[str, Any] | None] = ((), None)  # members and state
         self.is_change = False  # of members or state, which the writer has changed in memory already
         self.refused: list[
@@ -96,8 +96,8 @@ class Log:
         self.recent: dict[tuple[str, str], Entry] = {}
         # Lists, for they are empty or short as a rule, and an empty deque takes ten times the memory of one.
         self.pending: list[Entry] = []
-        self.waiting: list[tuple[internal_frames.Up, rules.Known]] = []
-        self.request: storage.OpenConversation | storage.LookUp | None = None
+        self.waiting: list[tuple[internal_frames.Up, rules.LookupCache]] = []
+        self.request: storage.OpenConversation | storage.Lookup | None = None
         self.timer: Timer | None = None
 
     @property
@@ -117,7 +117,7 @@ class Log:
                     return True
         if len(waiting) >= most:
             return False
-        waiting.append((up, rules.Known()))
+        waiting.append((up, rules.LookupCache()))
         return True
 
     def has_members(self, members: tuple[str, ...]) -> None:
@@ -166,7 +166,7 @@ class Log:
         if self.timer:
             self.timer.cancel()
         later = (up for up, _ in self.waiting)
-        self.waiting = [(up, rules.Known()) for up in (*ups, *later)]
+        self.waiting = [(up, rules.LookupCache()) for up in (*ups, *later)]
 
 
 def _repeats(up: internal_frames.Up, other: internal_frames.Up) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from imsim.core import changes, internal_frames, storage
-from imsim.core.model import Message, Place, Session, p2p_members
+from imsim.core.model import ConversationState, Message, Session, p2p_members
 from imsim.core.timers import Timer
 from imsim.core.unread import Unread
 
@@ -14,30 +14,30 @@ ToOne = (
     | internal_frames.Up
     | internal_frames.Deliver
     | internal_frames.PeerMoved
-    | internal_frames.Hint
+    | internal_frames.PresenceUpdate
 )
 
 
-class OnlinePlace:
+class OnlineState:
     """A place as storage has it, but for `unread`, which counts here."""
 
     __slots__ = ("delivered_seq", "friends", "last_seq", "stored", "unread")
 
-    def __init__(self, stored: Place, unread: Unread, last_seq: int = 0, delivered_seq: int = 0) -> None:
+    def __init__(self, stored: ConversationState, unread: Unread, last_seq: int = 0, delivered_seq: int = 0) -> None:
         self.stored = stored
         self.unread = unread
         self.last_seq = last_seq  # the latest message that was let out to the user's devices, or is in a login's sync
         self.friends = False
         self.delivered_seq = delivered_seq  # how far some device has got, as the other user is or will be told
 
-    def view(self) -> Place:
-        place = self.stored.copy()
-        place.unread = self.unread.count
-        return place
+    def view(self) -> ConversationState:
+        state = self.stored.copy()
+        state.unread = self.unread.count
+        return state
 
 
 class User:
-    __slots__ = ("epoch", "id", "log", "logins", "places", "request", "revoked_before", "sessions", "timer", "waiting")
+    __slots__ = ("epoch", "id", "log", "logins", "request", "revoked_before", "sessions", "states", "timer", "waiting")
 
     def __init__(self, id: str) -> None:
         self.id = id
@@ -46,27 +46,27 @@ class User:
         self.sessions: dict[str, Session] = {}  # by device
         self.logins: dict[str, tuple[str, int]] = {}  # of those sessions: which login of which instance
         self.revoked_before = 0.0  # tokens issued before this wall time are void
-        self.places: dict[str, OnlinePlace] = {}  # by conversation
+        self.states: dict[str, OnlineState] = {}  # by conversation
         self.request: storage.OpenUser | None = None
         self.waiting: list[ToOne] = []  # a deque takes ten times the memory, and this is empty as a rule
         self.timer: Timer | None = None
 
-    def place(self, conversation_id: str) -> OnlinePlace:
-        place = self.places.get(conversation_id)
-        if place is None:
-            place = self.places[conversation_id] = OnlinePlace(Place(conversation_id, 0, 0, 0), Unread())
-        return place
+    def state_of(self, conversation_id: str) -> OnlineState:
+        state = self.states.get(conversation_id)
+        if state is None:
+            state = self.states[conversation_id] = OnlineState(ConversationState(conversation_id, 0, 0, 0), Unread())
+        return state
 
-    def count(self, message: Message) -> OnlinePlace:
+    def count(self, message: Message) -> OnlineState:
         """Take note of a message of one of the user's conversations; again or after a later one does no harm."""
-        place = self.place(message.conversation_id)
+        state = self.state_of(message.conversation_id)
         if message.countable and message.sender != self.id:
-            place.unread.add(message.seq)
+            state.unread.add(message.seq)
         elif (recalled := changes.recalled_seq(message)) is not None:
-            place.unread.remove(recalled)
+            state.unread.remove(recalled)
         elif changes.is_left_with(message, self.id):
-            place.unread.end(message.seq)
-        return place
+            state.unread.end(message.seq)
+        return state
 
     def peers(self, conversation_id: str) -> tuple[str, ...]:
         """The other user of a p2p conversation; nobody in any other, or in one's notes to oneself."""

@@ -10,11 +10,11 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from imsim.core import changes, frames, internal_frames, storage
-from imsim.core.model import Code, Place, Session
+from imsim.core.model import Code, ConversationState, Session
 from imsim.core.policies import Policies
-from imsim.core.router.online import OnlinePlace, ToOne, User
-from imsim.core.router.pending_writes import Saving
-from imsim.core.router.presence import Hints
+from imsim.core.router.online import OnlineState, ToOne, User
+from imsim.core.router.pending_writes import PendingWrites
+from imsim.core.router.presence import Presence
 from imsim.core.timers import Timers
 from imsim.core.unread import Unread
 
@@ -28,7 +28,7 @@ class Port(Protocol):
 
     def to_gateway(self, gateway: str, frame: internal_frames.ToGateway) -> None: ...
 
-    def to_user(self, user: str, frame: internal_frames.PeerMoved | internal_frames.Hint) -> None:
+    def to_user(self, user: str, frame: internal_frames.PeerMoved | internal_frames.PresenceUpdate) -> None:
         """To the router that owns the user, this one or another."""
 
 
@@ -39,8 +39,8 @@ class Users:
         self._timers = Timers()
         self._users: dict[str, User] = {}
         self._revoking: dict[str, float] = {}  # user -> `before` of revocations that storage has not answered well
-        self._saving = Saving(self._timers, policies.storage_timeout, port.store)
-        self._hints = Hints(port, self._timers, policies)
+        self._pending_writes = PendingWrites(self._timers, policies.storage_timeout, port.store)
+        self._hints = Presence(port, self._timers, policies)
 
     @property
     def timers(self) -> Timers:
@@ -70,7 +70,11 @@ class Users:
                 self._port.store(user.request)
         else:
             assert isinstance(
-                frame, internal_frames.Up | internal_frames.Detach | internal_frames.PeerMoved | internal_frames.Hint
+                frame,
+                internal_frames.Up
+                | internal_frames.Detach
+                | internal_frames.PeerMoved
+                | internal_frames.PresenceUpdate,
             )
             user = self._users.get(
                 frame.session.user if isinstance(frame, internal_frames.Detach | internal_frames.Up) else frame.user
@@ -87,7 +91,7 @@ class Users:
     def stored(self, request: storage.Request, result: storage.Result, now: float) -> None:
         if isinstance(request, storage.OpenUser):
             self._opened(request, result, now)
-        elif isinstance(request, storage.SavePlace):
+        elif isinstance(request, storage.SaveState):
             self._saved(request, result, now)
         elif isinstance(request, storage.CountRead):
             self._counted(request, result)
@@ -161,10 +165,10 @@ class Users:
         user.epoch = result.epoch * _LOGINS_PER_OPENING
         user.log = result.log
         user.revoked_before = max(result.revoked_before, user.revoked_before)
-        for stored, unread_seqs, max_seq, delivered_seq, state, ended in result.places:
+        for stored, unread_seqs, max_seq, delivered_seq, log_state, ended in result.states:
             unread = Unread(stored.read_seq, unread_seqs, ended)
-            place = user.places[stored.conversation_id] = OnlinePlace(stored, unread, max_seq, delivered_seq)
-            place.friends = changes.are_friends(state)
+            state = user.states[stored.conversation_id] = OnlineState(stored, unread, max_seq, delivered_seq)
+            state.friends = changes.are_friends(log_state)
         while user.waiting:
             self._handle(user, user.waiting.pop(0), now)
         self._forget_if_idle(user)  # whoever asked may be gone, or refused
@@ -189,8 +193,8 @@ class Users:
         elif isinstance(frame, internal_frames.Attach):
             self._attach(user, frame, now)
         elif isinstance(frame, internal_frames.PeerMoved):
-            self._learn(user, frame.place, now)
-        elif isinstance(frame, internal_frames.Hint):
+            self._learn(user, frame.state, now)
+        elif isinstance(frame, internal_frames.PresenceUpdate):
             self._hints.hinted(user, frame)
         elif user.sessions.get(frame.session.device) == frame.session:
             if isinstance(frame, internal_frames.Detach):
@@ -201,14 +205,14 @@ class Users:
     def _asked(self, user: User, session: Session, up: internal_frames.Up, now: float) -> None:
         frame = up.frame
         if isinstance(frame, frames.Read):
-            place = user.places.get(frame.conversation_id)
-            if place is not None and frame.seq <= place.unread.read_seq:
+            state = user.states.get(frame.conversation_id)
+            if state is not None and frame.seq <= state.unread.read_seq:
                 self._answer(session, frame)
             else:
-                self._saving.save(storage.SavePlace(user.id, frame.conversation_id, frame.seq, asked=up), now)
+                self._pending_writes.save(storage.SaveState(user.id, frame.conversation_id, frame.seq, asked=up), now)
         elif isinstance(frame, frames.SetConversation):
-            self._saving.save(
-                storage.SavePlace(
+            self._pending_writes.save(
+                storage.SaveState(
                     user.id,
                     frame.conversation_id,
                     pinned=frame.pinned,
@@ -310,9 +314,9 @@ class Users:
                 self._compare_one(user, frame)
 
     def _compare_one(self, user: User, frame: internal_frames.Opened) -> None:
-        place = user.place(frame.conversation_id)
-        if frame.seq > place.last_seq:
-            place.last_seq = frame.seq
+        state = user.state_of(frame.conversation_id)
+        if frame.seq > state.last_seq:
+            state.last_seq = frame.seq
             self._resync(user)
 
     def _resync(self, user: User) -> None:
@@ -332,7 +336,7 @@ class Users:
         self, user: User, frame: internal_frames.Deliver, by_gateway: dict[str, list[Session]], now: float
     ) -> None:
         message = frame.message
-        is_new = message.conversation_id not in user.places  # then it begins for this user here
+        is_new = message.conversation_id not in user.states  # then it begins for this user here
         known = user.count(message)
         if changes.friends_after(message, known.friends) != known.friends:
             known.friends = not known.friends
@@ -341,9 +345,9 @@ class Users:
             if message.seq > known.last_seq + 1 and not is_new:
                 self._resync(user)
             known.last_seq = message.seq
-        for name, place in frame.places:
+        for name, state in frame.states:
             if name == user.id:
-                self._learn(user, place, now)
+                self._learn(user, state, now)
         own = message.sender == user.id
         for session in user.sessions.values():
             if own and session == frame.origin:
@@ -356,50 +360,50 @@ class Users:
 
     # --- places -----------------------------------------------------------------------------------------------------
 
-    def _saved(self, request: storage.SavePlace, result: storage.Result, now: float) -> None:
+    def _saved(self, request: storage.SaveState, result: storage.Result, now: float) -> None:
         """Tell everybody concerned, whether this very request changed anything or not: an earlier one may have done
         it, and its answer been lost."""
         up = request.asked
         assert up is None or isinstance(up, internal_frames.Up)
-        if not isinstance(result, storage.PlacesSaved):
+        if not isinstance(result, storage.StatesSaved):
             if up is not None:
                 self._answer(up.session, up.frame, Code.UNAVAILABLE, "storage could not save it")
             return
-        self._saving.saved(request)
-        if result.places:
+        self._pending_writes.saved(request)
+        if result.states:
             self._tell(result, now)
         if up is not None:
-            if result.places:
+            if result.states:
                 self._answer(up.session, up.frame)
             else:
                 self._answer(up.session, up.frame, Code.NO_CONVERSATION, "you have no such conversation")
 
-    def _tell(self, saved: storage.PlacesSaved, now: float) -> None:
-        (name, own), *others = saved.places
+    def _tell(self, saved: storage.StatesSaved, now: float) -> None:
+        (name, own), *others = saved.states
         user = self._users.get(name)
         if user is not None and user.request is None:
             self._learn(user, own, now)
-        for peer, place in others:
-            if user is not None and (mine := user.places.get(place.conversation_id)) is not None:
-                mine.delivered_seq = place.peer_delivered_seq  # a device may say that it has more than there is
-            self._port.to_user(peer, internal_frames.PeerMoved(peer, place))
+        for peer, state in others:
+            if user is not None and (mine := user.states.get(state.conversation_id)) is not None:
+                mine.delivered_seq = state.peer_delivered_seq  # a device may say that it has more than there is
+            self._port.to_user(peer, internal_frames.PeerMoved(peer, state))
 
     def _delivered(self, user: User, conversation_id: str, seq: int, now: float) -> None:
         """Some device of the user has everything up to `seq`; the other user of a p2p conversation hears of it."""
-        place = user.places.get(conversation_id)
-        if place is not None and seq > place.delivered_seq and user.peers(conversation_id):
-            place.delivered_seq = seq
-            self._saving.save(storage.SavePlace(user.id, conversation_id, delivered_seq=seq), now)
+        state = user.states.get(conversation_id)
+        if state is not None and seq > state.delivered_seq and user.peers(conversation_id):
+            state.delivered_seq = seq
+            self._pending_writes.save(storage.SaveState(user.id, conversation_id, delivered_seq=seq), now)
 
-    def _learn(self, user: User, stored: Place, now: float) -> None:
+    def _learn(self, user: User, stored: ConversationState, now: float) -> None:
         """A place as storage has it, or had it: the higher version is the newer one."""
-        place = user.place(stored.conversation_id)
-        if stored.version > place.stored.version:
-            was_blocked, place.stored = place.stored.blocked, stored
-            place.unread.read(stored.read_seq)
-            self._to_all(user.sessions.values(), frames.Placed(place.view()))
+        state = user.state_of(stored.conversation_id)
+        if stored.version > state.stored.version:
+            was_blocked, state.stored = state.stored.blocked, stored
+            state.unread.read(stored.read_seq)
+            self._to_all(user.sessions.values(), frames.State(state.view()))
             if stored.blocked != was_blocked:
-                self._hints.blocked_or_not(user, place, now)
+                self._hints.blocked_or_not(user, state, now)
 
     def _counted(self, request: storage.CountRead, result: storage.Result) -> None:
         up = request.asked
@@ -437,9 +441,9 @@ class Users:
         # What a device has got is in storage, and mostly known here. A device that has more may be so because we have
         # not heard of it, or because storage has lost it: storage is to tell.
         doubted = any(
-            seq > (place.last_seq if (place := user.places.get(id)) else 0) for id, seq in frame.cursors.items()
+            seq > (state.last_seq if (state := user.states.get(id)) else 0) for id, seq in frame.cursors.items()
         )
-        policies, places = self._policies, frame.place_version
+        policies, states = self._policies, frame.state_version
         self._port.store(
             storage.Missed(
                 session,
@@ -448,7 +452,7 @@ class Users:
                 frame.version,
                 frame.inbox,
                 frame.number,
-                places,
+                states,
                 doubted,
                 policies.page_bytes,
             )
@@ -469,13 +473,13 @@ class Users:
         # out, and changes of places.
         for message in result.messages:
             user.count(message)
-        for place in result.places:
-            self._learn(user, place, now)
+        for state in result.states:
+            self._learn(user, state, now)
         messages, cursors, inbox, number = result.messages, result.cursors, result.inbox, request.number
-        places = [user.place(place.conversation_id).view() for place in result.places]
-        answer: frames.Page | frames.SyncDone = frames.Page(messages, cursors, inbox, number, places, result.version)
+        states = [user.state_of(state.conversation_id).view() for state in result.states]
+        answer: frames.Page | frames.SyncDone = frames.Page(messages, cursors, inbox, number, states, result.version)
         if not result.more:
-            answer = frames.SyncDone(messages, cursors, places, result.version, inbox, number)
+            answer = frames.SyncDone(messages, cursors, states, result.version, inbox, number)
         self._to_all(asker, answer)
 
     def _send_range(self, request: storage.Range, result: storage.Result) -> None:

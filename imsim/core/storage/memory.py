@@ -10,29 +10,26 @@ from typing import Any
 
 from imsim.core import changes
 from imsim.core.changes import are_friends
-from imsim.core.model import Message, Place, Scene, is_chatroom, p2p_id, p2p_members
+from imsim.core.model import ConversationState, Message, Scene, is_chatroom, p2p_id, p2p_members
 from imsim.core.sizes import Room, body_bytes
 from imsim.core.storage import (
-    NOTED,
+    NOTIFIED,
     Ahead,
     Append,
     Appended,
     Between,
     Blocked,
-    ConversationState,
     CountRead,
     Duplicate,
     Effects,
     Fenced,
     Find,
     Get,
+    LogState,
     Missed,
     MissedPage,
     OpenConversation,
     OpenUser,
-    Places,
-    PlacesSaved,
-    PlaceState,
     Range,
     RangePage,
     ReadCount,
@@ -41,9 +38,12 @@ from imsim.core.storage import (
     Result,
     RevokeTokens,
     Saved,
-    SavePlace,
+    SaveState,
+    StateRecord,
+    States,
+    StatesSaved,
     UserState,
-    add_places,
+    add_states,
     may_have_blocked,
     peers,
 )
@@ -59,9 +59,9 @@ class _Log:
         "id",
         "members",
         "messages",
-        "noted",
-        "places",
+        "notified",
         "state",
+        "states",
         "stays",
     )
 
@@ -70,19 +70,19 @@ class _Log:
         self.epoch = 0
         self.members = members
         self.state: dict[str, Any] | None = None
-        self.noted: tuple[tuple[str, int], ...] = ()
+        self.notified: tuple[tuple[str, int], ...] = ()
         #: By user, first and last seq of each time as a member; the last one is 0 for who still is. Between two of
         #: them, each entry that the user sees of the time between, as a stay of its own.
         self.stays: dict[str, list[list[int]]] = {member: [[1, 0]] for member in members}
         self.messages: list[Message] = []
         self.earlier: dict[int, list[Message]] = {}  # by seq: what an edited message was before, the oldest first
         self.by_key: dict[tuple[str, str], Message] = {}
-        self.places: dict[str, Place] = {}  # by user; only those that ever changed
-        self._first_place = Place(id, 0, 0, 0)  # of all others
+        self.states: dict[str, ConversationState] = {}  # by user; only those that ever changed
+        self._first_place = ConversationState(id, 0, 0, 0)  # of all others
         self.delivered: dict[str, int] = {}  # by user, p2p: how far some device of the user is known to have got
 
-    def place(self, user: str) -> Place:
-        return self.places.get(user, self._first_place)
+    def state_of(self, user: str) -> ConversationState:
+        return self.states.get(user, self._first_place)
 
     def seen_by(self, user: str, after: int = 0) -> Iterable[Message]:
         """What the user may see, beyond this seq."""
@@ -112,7 +112,7 @@ class _Log:
 
     def left_lately(self) -> tuple[tuple[str, int], ...]:
         ends = sorted((user, stays[-1][1]) for user, stays in self.stays.items())
-        return tuple((user, end) for user, end in ends if end > len(self.messages) - NOTED and end)
+        return tuple((user, end) for user, end in ends if end > len(self.messages) - NOTIFIED and end)
 
     def end_for(self, user: str) -> int:
         """Where the log ends for this user."""
@@ -139,8 +139,8 @@ class MemoryStorage:
         # One chain of type tests, the most frequent first: in a simulation this runs once for each message.
         if type(request) is Append:
             return self._append(request)
-        if type(request) is SavePlace:
-            return self._save_place(request)
+        if type(request) is SaveState:
+            return self._save_state(request)
         if type(request) is OpenConversation:
             return self._open_conversation(request)
         if type(request) is OpenUser:
@@ -160,14 +160,14 @@ class MemoryStorage:
         assert isinstance(request, Find)
         return self._find(request)
 
-    def _open_conversation(self, request: OpenConversation) -> ConversationState | None:
+    def _open_conversation(self, request: OpenConversation) -> LogState | None:
         log = self._logs.get(request.conversation_id)
         if log is None:
             if request.founders is None:
                 return None
             log = self._make(request.conversation_id, request.founders)
         log.epoch += 1
-        return ConversationState(log.epoch, len(log.messages), log.members, log.state, log.noted, log.left_lately())
+        return LogState(log.epoch, len(log.messages), log.members, log.state, log.notified, log.left_lately())
 
     def _make(self, id: str, members: tuple[str, ...]) -> _Log:
         log = self._logs[id] = _Log(id, members)
@@ -198,9 +198,9 @@ class MemoryStorage:
                 log.members = tuple(member for member in log.members if member not in left)
             notes = (self._note(note, appended) for note in request.effects.notes)
             appended.notes = tuple(note for note in notes if note is not None)
-            log.noted = (*log.noted, *((note.to, note.seq) for note in appended.notes))[-NOTED:]
-        if request.shown and request.shown > log.place(message.sender).read_seq and self._sees_it(log, request):
-            appended.places = self._change(log, SavePlace(message.sender, log.id, request.shown))
+            log.notified = (*log.notified, *((note.to, note.seq) for note in appended.notes))[-NOTIFIED:]
+        if request.shown and request.shown > log.state_of(message.sender).read_seq and self._sees_it(log, request):
+            appended.states = self._change(log, SaveState(message.sender, log.id, request.shown))
         return appended
 
     @staticmethod
@@ -213,7 +213,7 @@ class MemoryStorage:
         """Whether who would read it has blocked its sender."""
         id, users = may_have_blocked(message, log.members)
         between = log if id == log.id else self._logs.get(id)
-        return bool(users) and between is not None and any(between.place(user).blocked for user in users)
+        return bool(users) and between is not None and any(between.state_of(user).blocked for user in users)
 
     def _add(self, log: _Log, message: Message, appended: Appended) -> None:
         log.messages.append(message)
@@ -273,54 +273,54 @@ class MemoryStorage:
     def _between(self, request: Between) -> Relations:
         logs = {other: self._logs.get(p2p_id(request.user, other)) for other in request.others}
         return Relations(
-            tuple(other for other, log in logs.items() if log and log.place(other).blocked),
+            tuple(other for other, log in logs.items() if log and log.state_of(other).blocked),
             tuple(other for other, log in logs.items() if log and are_friends(log.state)),
         )
 
     def _open_user(self, request: OpenUser) -> UserState:
         epoch = self._user_epochs[request.user] = self._user_epochs.get(request.user, 0) + 1
-        places = []
+        states = []
         for conversation in self._sorted_conversations(request.user):
             log = self._logs[conversation]
-            place = log.place(request.user)
+            state = log.state_of(request.user)
             ended = log.ended_for(request.user)
-            seen = log.seen_by(request.user, max(ended, place.read_seq))
+            seen = log.seen_by(request.user, max(ended, state.read_seq))
             unread = [m.seq for m in seen if m.countable and m.sender != request.user]
             delivered = log.delivered.get(request.user, 0)
-            state = log.state if log.id.startswith(f"{Scene.P2P}:") else None
-            places.append(PlaceState(place, unread, log.end_for(request.user), delivered, state, ended))
-        return UserState(epoch, places, self._revoked_before.get(request.user, 0.0), self.log)
+            log_state = log.state if log.id.startswith(f"{Scene.P2P}:") else None
+            states.append(StateRecord(state, unread, log.end_for(request.user), delivered, log_state, ended))
+        return UserState(epoch, states, self._revoked_before.get(request.user, 0.0), self.log)
 
     def _revoke_tokens(self, request: RevokeTokens) -> Saved:
         self._revoked_before[request.user] = max(request.before, self._revoked_before.get(request.user, 0.0))
         return Saved()
 
-    def _save_place(self, request: SavePlace) -> PlacesSaved:
+    def _save_state(self, request: SaveState) -> StatesSaved:
         log, user, id = self._logs.get(request.conversation_id), request.user, request.conversation_id
         if log is None and request.blocked is not None and user in (members := p2p_members(id) or ()):
             log = self._make(id, members)  # one may block whom one has never heard of
         if log is None or user not in log.stays:
-            return PlacesSaved()
+            return StatesSaved()
         self._change(log, request)
         others = peers(log.id, log.members, user) if request.concerns_peer else ()
-        return PlacesSaved(tuple((one, log.place(one)) for one in (user, *others)))
+        return StatesSaved(tuple((one, log.state_of(one)) for one in (user, *others)))
 
-    def _change(self, log: _Log, change: SavePlace) -> Places:
+    def _change(self, log: _Log, change: SaveState) -> States:
         """Returns the places that are other than before."""
         user, max_seq = change.user, len(log.messages)
-        old = log.place(user)
+        old = log.state_of(user)
         new = change.applied_to(old, max_seq)
         changed = [(user, new)] if new != old else []
         if change.concerns_peer:
             for peer in peers(log.id, log.members, user):
-                before = log.place(peer)
+                before = log.state_of(peer)
                 after = change.shown_to_peer(before, new, max_seq)
                 if after != before:
                     log.delivered[user] = after.peer_delivered_seq
                     changed.append((peer, after))
-        for one, place in changed:
-            place.version = self._versions[one] = self._versions.get(one, 0) + 1
-            log.places[one] = place
+        for one, state in changed:
+            state.version = self._versions[one] = self._versions.get(one, 0) + 1
+            log.states[one] = state
         return tuple(changed)
 
     def _count_read(self, request: CountRead) -> ReadCount | None:
@@ -333,7 +333,7 @@ class MemoryStorage:
             for user, stays in log.stays.items()
             if user != sender and any(first <= request.seq <= (last or request.seq) for first, last in stays)
         ]
-        return ReadCount(sum(log.place(member).read_seq >= request.seq for member in others), len(others))
+        return ReadCount(sum(log.state_of(member).read_seq >= request.seq for member in others), len(others))
 
     def _missed(self, request: Missed) -> MissedPage | Ahead:
         if self._is_ahead(request):
@@ -342,15 +342,15 @@ class MemoryStorage:
         page = self._missed_in_logs(request, room) if self._inboxes is None else self._missed_in_inbox(request, room)
         if not page.more:
             user = request.session.user
-            places = (self._logs[conversation].place(user) for conversation in self._sorted_conversations(user))
-            changed = (place for place in places if place.version > request.version or not request.version)
-            add_places(page, request, changed, self._versions.get(user, 0), room)
+            states = (self._logs[conversation].state_of(user) for conversation in self._sorted_conversations(user))
+            changed = (state for state in states if state.version > request.version or not request.version)
+            add_states(page, request, changed, self._versions.get(user, 0), room)
         return page
 
     def _is_ahead(self, request: Missed) -> bool:
         user = request.session.user
         inbox = 0 if self._inboxes is None else len(self._inboxes.get(user, ()))
-        if request.inbox > inbox or max(request.version, request.place_version) > self._versions.get(user, 0):
+        if request.inbox > inbox or max(request.version, request.state_version) > self._versions.get(user, 0):
             return True
         if not request.doubted:
             return False

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, get_args
 
-from imsim.core.model import Message, Place, Scene, Session, is_p2p, p2p_id
+from imsim.core.model import ConversationState, Message, Scene, Session, is_p2p, p2p_id
 from imsim.core.sizes import Room, utf8_bytes
 
 _ANY = 1 << 62  # bytes: no bound
@@ -50,7 +50,7 @@ class Effects:
 
 @dataclass(slots=True)
 class Append:
-    """Add `message` at `message.seq`, move its sender's read mark to `shown` as `SavePlace` does, and carry out the
+    """Add `message` at `message.seq`, move its sender's read mark to `shown` as `SaveState` does, and carry out the
     `effects`: all or nothing. -> Appended, Duplicate, Fenced, or Blocked where the other user of a p2p conversation, or
     of a system message, has blocked the sender and it has no effects: of those that have, the rules decide."""
 
@@ -108,7 +108,7 @@ class RevokeTokens:
 
 
 @dataclass(slots=True)
-class SavePlace:
+class SaveState:
     """Change a user's place in a conversation; None leaves a field as it is. `read_seq` and `hidden_seq` move forward
     only, and not beyond the log; to hide is also to read. -> PlacesSaved.
 
@@ -117,7 +117,7 @@ class SavePlace:
     asker's own.
     """
 
-    op: ClassVar[str] = "save_place"
+    op: ClassVar[str] = "save_state"
     user: str
     conversation_id: str
     read_seq: int = 0
@@ -133,23 +133,23 @@ class SavePlace:
     def concerns_peer(self) -> bool:
         return self.read_seq > 0 or (self.hidden_seq or 0) > 0 or self.delivered_seq > 0
 
-    def applied_to(self, place: Place, max_seq: int) -> Place:
+    def applied_to(self, state: ConversationState, max_seq: int) -> ConversationState:
         """What the user's place becomes, its version aside, in a log that ends at `max_seq`."""
         hidden_seq = self.hidden_seq or 0
-        place = place.copy()
-        place.read_seq = max(place.read_seq, min(max(self.read_seq, hidden_seq), max_seq))
-        place.hidden_seq = max(place.hidden_seq, min(hidden_seq, max_seq))
+        state = state.copy()
+        state.read_seq = max(state.read_seq, min(max(self.read_seq, hidden_seq), max_seq))
+        state.hidden_seq = max(state.hidden_seq, min(hidden_seq, max_seq))
         if self.pinned is not None:
-            place.pinned = self.pinned
+            state.pinned = self.pinned
         if self.muted is not None:
-            place.muted = self.muted
+            state.muted = self.muted
         if self.custom is not None:
-            place.custom = self.custom
+            state.custom = self.custom
         if self.blocked is not None:
-            place.blocked = self.blocked
-        return place
+            state.blocked = self.blocked
+        return state
 
-    def shown_to_peer(self, peer: Place, mine: Place, max_seq: int) -> Place:
+    def shown_to_peer(self, peer: ConversationState, mine: ConversationState, max_seq: int) -> ConversationState:
         """What the other user's place becomes with it, `mine` being what this user's has become."""
         peer = peer.copy()
         peer.peer_read_seq = max(peer.peer_read_seq, mine.read_seq)
@@ -175,7 +175,7 @@ class Missed:
     each conversation; and with the last of them the user's places that changed after `version` (after 0: all places,
     changed or not). What users wrote in both has at most `page_bytes` (see `sizes.Room`); where the places do not fit,
     they come in the order of their changes. `inbox`: up to where the user's inbox was looked through before;
-    `place_version`: that of the newest place that is known. -> MissedPage, or Ahead where one of these is beyond what
+    `state_version`: that of the newest place that is known. -> MissedPage, or Ahead where one of these is beyond what
     there is: of the cursors this is looked up only if `doubted`, as it takes a read for each."""
 
     op: ClassVar[str] = "missed"
@@ -185,7 +185,7 @@ class Missed:
     version: int = 0
     inbox: int = 0
     number: int = 0  # the asker's own
-    place_version: int = 0
+    state_version: int = 0
     doubted: bool = False
     page_bytes: int = _ANY
 
@@ -206,11 +206,11 @@ class Range:
     page_bytes: int = _ANY
 
 
-LookUp = Find | Get | Between
-Request = OpenConversation | Append | LookUp | OpenUser | RevokeTokens | SavePlace | CountRead | Missed | Range
+Lookup = Find | Get | Between
+Request = OpenConversation | Append | Lookup | OpenUser | RevokeTokens | SaveState | CountRead | Missed | Range
 
 #: Which requests are the Users machine's; the others are the Conversations machine's.
-USERS_REQUESTS = (OpenUser, RevokeTokens, SavePlace, CountRead, Missed, Range)
+USERS_REQUESTS = (OpenUser, RevokeTokens, SaveState, CountRead, Missed, Range)
 
 #: What work storage may have, for service times: `inbox` is one row of an inbox, written with an `append`.
 STORAGE_OPS = frozenset((*(request.op for request in get_args(Request)), "inbox"))
@@ -219,27 +219,28 @@ STORAGE_OPS = frozenset((*(request.op for request in get_args(Request)), "inbox"
 
 
 @dataclass(slots=True)
-class ConversationState:
-    """`noted`: whose system logs the latest entries with notes wrote to, and up to which seq. `left`: who ceased to be
-    a member in one of the latest `NOTED` entries, and in which."""
+class LogState:
+    """Storage's record of a log. `notified`: the users to whose system logs the latest entries with notes
+    wrote, and up to which seq. `left`: the users who ceased to be members in one of the latest `NOTIFIED` entries,
+    and in which."""
 
     epoch: int
     max_seq: int
     members: tuple[str, ...]
     state: dict[str, Any] | None = None
-    noted: tuple[tuple[str, int], ...] = ()
+    notified: tuple[tuple[str, int], ...] = ()
     left: tuple[tuple[str, int], ...] = ()
 
 
-Places = tuple[tuple[str, Place], ...]  # (user, place)
+States = tuple[tuple[str, ConversationState], ...]  # (user, place)
 
 
 @dataclass(slots=True)
 class Appended:
-    """`places` are those that changed: the sender's, and with it the other user's, in their new state. `notes`, as
+    """`states` are those that changed: the sender's, and with it the other user's, in their new state. `notes`, as
     they stand in their logs. `inbox_rows`: how many were written."""
 
-    places: Places = ()
+    states: States = ()
     notes: tuple[Message, ...] = ()
     inbox_rows: int = 0
 
@@ -269,26 +270,26 @@ class Relations:
     friends: tuple[str, ...]
 
 
-class PlaceState(NamedTuple):
+class StateRecord(NamedTuple):
     """A user's place with what else is to be known of it: the seqs beyond the read mark that count, ascending, which
     are those since the user became a member; where the log ends, how far some device of the user is known to have got,
     and the conversation's state if it is p2p; and where the time before the user became a member ended."""
 
-    place: Place
+    state: ConversationState
     unread_seqs: list[int]
     max_seq: int
     delivered_seq: int = 0
-    state: dict[str, Any] | None = None
+    log_state: dict[str, Any] | None = None
     ended: int = 0
 
 
 @dataclass(slots=True)
 class UserState:
-    """`places` has all conversations that the user is or was a member of, by id. `log` names what is stored here, all
+    """`states` has all conversations that the user is or was a member of, by id. `log` names what is stored here, all
     of it: another storage, or this one after it was emptied, has another."""
 
     epoch: int
-    places: list[PlaceState]
+    states: list[StateRecord]
     revoked_before: float = 0.0
     log: str = ""
 
@@ -299,12 +300,12 @@ class Saved:
 
 
 @dataclass(slots=True)
-class PlacesSaved:
+class StatesSaved:
     """The user's place as it stands now, changed or not, and the other user's where it may have changed; nothing for
     who is no member. The whole state, so that answers may be lost, repeated or late: the higher version is the newer
     one."""
 
-    places: Places = ()
+    states: States = ()
 
 
 @dataclass(slots=True)
@@ -315,14 +316,14 @@ class ReadCount:
 
 @dataclass(slots=True)
 class MissedPage:
-    """`places` come with the last of the messages, and `version`, up to where the user's log of them has been brought.
+    """`states` come with the last of the messages, and `version`, up to where the user's log of them has been brought.
     `more`: of messages or of places. `inbox`: up to where the user's inbox was looked through. `reads`: how many places
     storage had to look at for it."""
 
     messages: list[Message]
     cursors: dict[str, int]
     more: bool
-    places: tuple[Place, ...] = ()
+    states: tuple[ConversationState, ...] = ()
     version: int = 0
     inbox: int = 0
     reads: int = 1
@@ -349,7 +350,7 @@ class Failed:
 
 
 Result = (
-    ConversationState
+    LogState
     | Appended
     | Duplicate
     | Blocked
@@ -358,7 +359,7 @@ Result = (
     | Message
     | UserState
     | Saved
-    | PlacesSaved
+    | StatesSaved
     | ReadCount
     | MissedPage
     | Ahead
@@ -371,7 +372,7 @@ Result = (
 
 #: How many of the latest notes a conversation remembers, and how far back it tells who left: more than its writer has
 #: under way at a time.
-NOTED = 64
+NOTIFIED = 64
 
 
 def may_have_blocked(message: Message, members: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
@@ -390,15 +391,15 @@ def peers(conversation_id: str, members: tuple[str, ...], user: str) -> tuple[st
     return tuple([member for member in members if member != user])
 
 
-def add_places(page: MissedPage, asked: Missed, places: Iterable[Place], version: int, room: Room) -> None:
-    """With the last of the messages: `places` that changed after what was asked for, as far as there is room for what
+def add_states(page: MissedPage, asked: Missed, states: Iterable[ConversationState], version: int, room: Room) -> None:
+    """With the last of the messages: `states` that changed after what was asked for, as far as there is room for what
     the user wrote in them; `version` is where the user's log stands."""
-    taken: list[Place] = []
-    for place in sorted(places, key=lambda place: place.version):
-        if not room.takes(utf8_bytes(place.custom)):
+    taken: list[ConversationState] = []
+    for state in sorted(states, key=lambda state: state.version):
+        if not room.takes(utf8_bytes(state.custom)):
             page.more = True
             version = max(asked.version, taken[-1].version if taken else 0)
             break
-        taken.append(place)
-    page.places = tuple(sorted(taken, key=lambda place: place.conversation_id))
+        taken.append(state)
+    page.states = tuple(sorted(taken, key=lambda state: state.conversation_id))
     page.version = version

@@ -165,7 +165,9 @@ class Limits:
             del self._open[gateway]
         if type(frame) is frames.Typing:
             key = (gateway, "hints", user)
-            if not policies.hint_rate or self._is_over(gateway, key, policies.hint_rate, policies.hint_burst, now):
+            if not policies.typing_rate or self._is_over(
+                gateway, key, policies.typing_rate, policies.typing_burst, now
+            ):
                 self._tell("limits_are_what_was_set", f"{user} hinted too often: {frame}")
             return
         if type(frame) is frames.Leave and not frame.number:

@@ -52,17 +52,17 @@ def senders_keep_their_order(evidence: Evidence) -> Iterator[str]:
     shared = evidence.shared
     for instance in evidence.world.instances():
         failed = {event.id_client for event in instance.events if type(event) is events.SendFailed}
-        places: dict[str, list[tuple[int, str]]] = {}
+        states: dict[str, list[tuple[int, str]]] = {}
         mixed: set[str] = set()
         for id_client, sent in instance.sent.items():
             conversation = conversation_id(sent["scene"], instance.user, sent["to"])
             stored = evidence.ledger.by_key.get((conversation, instance.user, id_client))
             if id_client in shared:
-                places[conversation] = []
+                states[conversation] = []
                 mixed.add(conversation)
             elif stored is not None and id_client not in failed and conversation not in mixed:
-                places.setdefault(conversation, []).append((stored.seq, id_client))
-        for conversation, order in places.items():
+                states.setdefault(conversation, []).append((stored.seq, id_client))
+        for conversation, order in states.items():
             for (one, first), (other, second) in pairwise(order):
                 if one > other:
                     yield f"{second} was sent after {first} and stands before it in {conversation}"

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from imsim.core import events, frames, internal_frames, storage
 from imsim.core.model import (
     Code,
+    ConversationState,
     Message,
     MessageType,
-    Place,
     Scene,
     Session,
     conversation_id,
@@ -40,7 +40,7 @@ _ADDRESSED = ("create", "invite", "edit", "friend_request", "friend_accept")  # 
 Found = list[tuple[str, str]]  # (invariant, text)
 
 
-class Places:
+class States:
     """What routers tell of places: only what storage held at some time, and to one session never an older state; and
     the unread that they tell with it is a recount. What of the log a user's router has told any of the user's devices,
     it knows, whatever it may know beyond that; and one that takes over from it finds as much in storage."""
@@ -55,27 +55,27 @@ class Places:
         frame, ledger = down.frame, self._ledger
         if type(frame) is frames.Push:
             self._knows(down.sessions, [frame.message])
-        if type(frame) is frames.Placed:
-            places = [frame.place]
+        if type(frame) is frames.State:
+            states = [frame.state]
         elif isinstance(frame, frames.Page | frames.SyncDone):
             self._knows(down.sessions, frame.messages)
-            places = frame.places
+            states = frame.states
         else:
             return
         for session in down.sessions:
-            for place in places:
-                key = (session, place.conversation_id)
-                if place.version < self._versions.get(key, 0):
-                    self._tell("versions_grow", session.user, f"{place} after version {self._versions[key]}")
-                self._versions[key] = place.version
-                held = ledger.history.get((session.user, place.conversation_id, place.version))
-                if held is None and place.version == 0:
-                    held = replace(ledger.place("", place.conversation_id))
-                if held is None or replace(place, unread=0) != held:
-                    self._tell("only_what_is_stored_is_told", session.user, f"{place}, stored was {held}")
-                least, most = self._unread(session.user, place)
-                if not least <= place.unread <= most:
-                    self._tell("unread_is_a_recount", session.user, f"{place}, which are {least} to {most}")
+            for state in states:
+                key = (session, state.conversation_id)
+                if state.version < self._versions.get(key, 0):
+                    self._tell("versions_grow", session.user, f"{state} after version {self._versions[key]}")
+                self._versions[key] = state.version
+                held = ledger.history.get((session.user, state.conversation_id, state.version))
+                if held is None and state.version == 0:
+                    held = replace(ledger.user_state("", state.conversation_id))
+                if held is None or replace(state, unread=0) != held:
+                    self._tell("only_what_is_stored_is_told", session.user, f"{state}, stored was {held}")
+                least, most = self._unread(session.user, state)
+                if not least <= state.unread <= most:
+                    self._tell("unread_is_a_recount", session.user, f"{state}, which are {least} to {most}")
             if type(frame) is frames.SyncDone and frame.version > ledger.versions.get(session.user, 0):
                 self._tell("only_what_is_stored_is_told", session.user, f"the version {frame.version}")
 
@@ -84,14 +84,14 @@ class Places:
             for message in messages:
                 self._known[session.user, message.conversation_id].add(message.seq)
 
-    def _unread(self, user: str, place: Place) -> tuple[int, int]:
+    def _unread(self, user: str, state: ConversationState) -> tuple[int, int]:
         """How many count beyond this mark, of those that the user's router knows for certain, and of all; as it may
         not have heard yet what ended the user's stay, and what was recalled."""
-        ledger, conversation = self._ledger, place.conversation_id
+        ledger, conversation = self._ledger, state.conversation_id
         known, log = self._known[user, conversation], ledger.logs.get(conversation, [])
         ends = [entry.seq for entry in log if entry.seq in known and leaves(entry, user)]
         begun = ledger.begun(user, conversation)
-        floor, least, most = max([place.read_seq, *ends]), 0, 0
+        floor, least, most = max([state.read_seq, *ends]), 0, 0
         for message in log:
             if message.seq <= floor or message.sender == user or message.type == MessageType.NOTIFICATION:
                 continue
@@ -169,7 +169,7 @@ class Requests:
             self._found.append(("only_what_is_wished_is_set", text))
         self._sent[instance.name, conversation, frame.number] = frame
 
-    def _is_as_sent(self, request: storage.SavePlace) -> bool:
+    def _is_as_sent(self, request: storage.SaveState) -> bool:
         """Whether a device has asked for all of this; or nobody, and it only repeats marks."""
         settings, up = _settings(request), request.asked
         if isinstance(up, internal_frames.Up) and isinstance(up.frame, frames.SetConversation):
@@ -177,7 +177,7 @@ class Requests:
             return sent is not None and settings == _settings(sent) and up.session.user == request.user
         return not settings.keys() - {"hidden_seq"}
 
-    def saved(self, request: storage.SavePlace) -> None:
+    def saved(self, request: storage.SaveState) -> None:
         """Storage has carried this out: which of the wishes for it have come true?"""
         if not self._is_as_sent(request):
             self._found.append(("only_what_is_wished_is_set", f"{request.user} has not asked for {request}"))
@@ -264,12 +264,12 @@ class Requests:
 
     def _peer_read(self, instance: Instance, event: events.PeerRead) -> None:
         for peer in p2p_members(event.conversation_id) or ():
-            mark = self._ledger.place(peer, event.conversation_id).read_seq
+            mark = self._ledger.user_state(peer, event.conversation_id).read_seq
             if peer != instance.user and event.seq > mark:
                 self._tell("receipts_are_true", instance, event)
 
     def _peer_delivered(self, instance: Instance, event: events.PeerDelivered) -> None:
-        if event.seq > self._ledger.place(instance.user, event.conversation_id).peer_delivered_seq:
+        if event.seq > self._ledger.user_state(instance.user, event.conversation_id).peer_delivered_seq:
             self._tell("receipts_are_true", instance, event)
 
     def _tell(self, invariant: str, instance: Instance, event: object) -> None:
@@ -290,12 +290,12 @@ def _without(older: frames.SetConversation, newer: frames.SetConversation) -> fr
 _SETTINGS = ("pinned", "muted", "hidden_seq", "custom", "blocked")
 
 
-def _settings(of: frames.Asked | storage.SavePlace) -> dict[str, Any]:
+def _settings(of: frames.Asked | storage.SaveState) -> dict[str, Any]:
     """What it sets of a place, marks aside."""
     return {name: value for name in _SETTINGS if (value := getattr(of, name, None)) is not None}
 
 
-def _includes(request: storage.SavePlace, wanted: frames.SetConversation) -> bool:
+def _includes(request: storage.SaveState, wanted: frames.SetConversation) -> bool:
     """Whether what storage was asked to do is all of that, or more."""
     return (
         wanted.pinned in (None, request.pinned)

@@ -15,7 +15,7 @@ from imsim.faultsearch.model.rules import event_of
 if TYPE_CHECKING:
     from imsim.faultsearch.checks.ongoing import Found
 
-_UNASKED = (frames.Push, frames.Notify, frames.Placed, frames.Resync, frames.Presence, frames.IsTyping)
+_UNASKED = (frames.Push, frames.Notify, frames.State, frames.Resync, frames.Presence, frames.IsTyping)
 
 
 class Sessions:
@@ -63,7 +63,7 @@ class Sessions:
                 self._found.append(("nothing_goes_to_sessions_that_ended", text))
 
 
-class Hints:
+class Presence:
     """Who is there is told only under the policy, and of users who are; only friends hear it. And across a block nobody
     hears that the other is there, or writes: from when a router has told it to a device of who has blocked the other,
     or the end of a friendship to one of theirs, it knows. Once nothing is lost any more, friends have heard, and last,
@@ -82,7 +82,7 @@ class Hints:
         if isinstance(frame, internal_frames.Down):
             for session in frame.sessions:
                 self._told(session, frame.frame)
-        elif isinstance(frame, internal_frames.Hint):
+        elif isinstance(frame, internal_frames.PresenceUpdate):
             if isinstance(frame.frame, frames.IsTyping):
                 self._hinted(_other(frame.frame.conversation_id, frame.user), frame.user, frame.frame)
             elif frame.frame is not None:
@@ -109,15 +109,19 @@ class Hints:
         ledger, friends = self._ledger, []
         for id, states in ledger.states.items():
             members = p2p_members(id) or ()
-            if user in members and states[-1].friends and not any(ledger.place(one, id).blocked for one in members):
+            if (
+                user in members
+                and states[-1].friends
+                and not any(ledger.user_state(one, id).blocked for one in members)
+            ):
                 friends.append(_other(id, user))
         return friends
 
     def _told(self, session: Session, frame: frames.ToClient) -> None:
         user = session.user
-        if isinstance(frame, frames.Placed):
-            place, key = frame.place, (user, frame.place.conversation_id)
-            self._blocked[key] = max(self._blocked.get(key, (0, False)), (place.version, place.blocked))
+        if isinstance(frame, frames.State):
+            state, key = frame.state, (user, frame.state.conversation_id)
+            self._blocked[key] = max(self._blocked.get(key, (0, False)), (state.version, state.blocked))
         elif isinstance(frame, frames.Push) and event_of(frame.message) == "friend_delete":
             self._parted.add((user, frame.message.conversation_id, frame.message.seq))
         elif isinstance(frame, frames.IsTyping):
@@ -149,7 +153,7 @@ class Hints:
             return  # which is what one who is blocked hears
         conversation = p2p_id(user, other)
         _, blocked = self._blocked.get((user, conversation), (0, False))
-        if blocked and self._ledger.place(user, conversation).blocked:
+        if blocked and self._ledger.user_state(user, conversation).blocked:
             self._tell("nobody_hears_of_who_is_blocked", f"{user} has blocked {other}: {frame}")
 
     def _tell(self, invariant: str, text: str) -> None:

@@ -70,8 +70,8 @@ class Rest:
         for view in standing.conversations:
             line = lines.get(view.id)
             # Left out: its own mark may be ahead, where the answer to its send was that of another device's twin.
-            if line and view.read_seq > line.place.read_seq and self._is_twin(instance, view.id):
-                line.place, line.unread = replace(line.place, read_seq=view.read_seq), view.unread
+            if line and view.read_seq > line.state.read_seq and self._is_twin(instance, view.id):
+                line.state, line.unread = replace(line.state, read_seq=view.read_seq), view.unread
         for wrong in wrong_lines(ledger, user, standing.conversations, lines):
             self._tell("conversation_lists_are_right", instance, wrong)
         unread = ledger.unread(user, f"{Scene.SYSTEM}:{user}")
@@ -102,7 +102,7 @@ class Rest:
         ledger, user = self._ledger, instance.user
         for conversation in ledger.logs:
             for peer in p2p_members(conversation) or ():
-                got, told = ledger.got(instance.name, user, conversation), ledger.place(peer, conversation)
+                got, told = ledger.got(instance.name, user, conversation), ledger.user_state(peer, conversation)
                 if peer != user and user in (p2p_members(conversation) or ()) and told.peer_delivered_seq < got:
                     text = f"has {conversation} up to {got}, and {peer} is told so up to {told.peer_delivered_seq}"
                     self._tell("places_stand", instance, text)
@@ -129,15 +129,15 @@ def wrong_lines(ledger: Ledger, user: str, views: Iterable[Conversation], lines:
 
 
 def _differences(view: Conversation, line: Line) -> Iterator[str]:
-    last, place = view.last_msg, line.place
+    last, state = view.last_msg, line.state
     if (last.seq, last.id) != (line.last_seq, line.last_id):
         yield f"{last.id} last in {view.id}, not {line.last_id}"
     if view.update_time != line.update_time:
         yield f"the update time {view.update_time} for {view.id}"
-    if view.read_seq != place.read_seq:
-        yield f"read {view.id} up to {view.read_seq}, storage says {place.read_seq}"
+    if view.read_seq != state.read_seq:
+        yield f"read {view.id} up to {view.read_seq}, storage says {state.read_seq}"
     elif view.unread != line.unread:
         yield f"{view.unread} unread in {view.id}, not {line.unread}"
     for name in ("pinned", "muted", "custom", "peer_read_seq", "peer_delivered_seq", "blocked"):
-        if getattr(view, name) != getattr(place, name):
-            yield f"{name} {getattr(view, name)!r} for {view.id}, not {getattr(place, name)!r}"
+        if getattr(view, name) != getattr(state, name):
+            yield f"{name} {getattr(view, name)!r} for {view.id}, not {getattr(state, name)!r}"

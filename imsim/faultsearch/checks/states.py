@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from imsim.core import events, frames
-from imsim.core.model import Place
+from imsim.core.model import ConversationState
 from imsim.faultsearch.checks.quiescence import wrong_lines
 from imsim.faultsearch.evidence import Evidence
 
@@ -20,8 +20,8 @@ def conversation_lists_are_right(evidence: Evidence) -> Iterator[str]:
         for view in views:
             if not instance.is_live and view.id in lines:
                 # It was ended by a probe, which has told its peers since what it got.
-                place = lines[view.id].place
-                lines[view.id].place = replace(place, peer_delivered_seq=view.peer_delivered_seq)
+                state = lines[view.id].state
+                lines[view.id].state = replace(state, peer_delivered_seq=view.peer_delivered_seq)
         wrong_lines_of = wrong_lines(evidence.ledger, instance.user, views, lines)
         yield from (f"{instance.name} {wrong}" for wrong in wrong_lines_of)
 
@@ -33,7 +33,7 @@ def totals_are_sums(evidence: Evidence) -> Iterator[str]:
         if any(evidence.ledger.is_torn(instance.user, id) for id in evidence.ledger.logs):
             continue
         for muted in (True, False):
-            total = sum(line.unread for line in lines if muted or not line.place.muted)
+            total = sum(line.unread for line in lines if muted or not line.state.muted)
             if instance.machine.total_unread(muted) != total:
                 yield f"{instance.name} counts {instance.machine.total_unread(muted)} unread in all, not {total}"
         order = [(not view.pinned, -view.update_time) for view in instance.machine.conversations()]
@@ -45,40 +45,42 @@ def told_counts_are_right(evidence: Evidence) -> Iterator[str]:
     """What the server tells a fresh device of its places is what storage holds, and counted right."""
     done = {e.node: e.thing for e in evidence.world.trace if e.what == "<-" and isinstance(e.thing, frames.SyncDone)}
     for probe in evidence.world.probes:
-        for place in done[probe.name].places if probe.name in done else []:
-            unread = evidence.ledger.unread(probe.user, place.conversation_id)
-            if evidence.ledger.is_torn(probe.user, place.conversation_id):
+        for state in done[probe.name].states if probe.name in done else []:
+            unread = evidence.ledger.unread(probe.user, state.conversation_id)
+            if evidence.ledger.is_torn(probe.user, state.conversation_id):
                 continue
-            if place.unread != unread:
-                yield f"{probe.name} was told {place}, not {unread} unread"
+            if state.unread != unread:
+                yield f"{probe.name} was told {state}, not {unread} unread"
 
 
 def places_stand(evidence: Evidence) -> Iterator[str]:
     """0 <= mark <= the log's end; what a device that is still there has read is stored, and nobody else moves it; and
     how far one has read is known to the other."""
     for conversation, log in evidence.world.logs.items():
-        for user, place in log.places.items():
-            if not 0 <= place.hidden_seq <= place.read_seq <= len(log.messages):
-                yield f"{conversation} has the place {place} for {user}, of {len(log.messages)}"
-            if place != evidence.ledger.place(user, conversation):
-                yield f"{conversation} has the place {place} for {user}, which storage was not told"
-            if place.read_seq > evidence.ledger.claimed.get((user, conversation), 0):
-                yield f"{conversation} is read by {user} up to {place.read_seq}, which no device of theirs has said"
+        for user, state in log.states.items():
+            if not 0 <= state.hidden_seq <= state.read_seq <= len(log.messages):
+                yield f"{conversation} has the place {state} for {user}, of {len(log.messages)}"
+            if state != evidence.ledger.user_state(user, conversation):
+                yield f"{conversation} has the place {state} for {user}, which storage was not told"
+            if state.read_seq > evidence.ledger.claimed.get((user, conversation), 0):
+                yield f"{conversation} is read by {user} up to {state.read_seq}, which no device of theirs has said"
             if conversation.startswith("p2p:"):
-                peers = [log.places[peer] for peer in log.members if peer != user]
-                if place.peer_read_seq != sum(peer.read_seq for peer in peers):
-                    yield f"{conversation} is told to {user} as read up to {place.peer_read_seq} by {peers}"
-                yield from _wrongly_delivered(evidence, conversation, user, place, len(log.messages))
+                peers = [log.states[peer] for peer in log.members if peer != user]
+                if state.peer_read_seq != sum(peer.read_seq for peer in peers):
+                    yield f"{conversation} is told to {user} as read up to {state.peer_read_seq} by {peers}"
+                yield from _wrongly_delivered(evidence, conversation, user, state, len(log.messages))
 
 
-def _wrongly_delivered(evidence: Evidence, conversation: str, user: str, place: Place, end: int) -> Iterator[str]:
+def _wrongly_delivered(
+    evidence: Evidence, conversation: str, user: str, state: ConversationState, end: int
+) -> Iterator[str]:
     """What one user is told that the other has got: no more than a device of the other said, and what one said who is
     still there."""
-    ledger, got = evidence.ledger, place.peer_delivered_seq
-    least = most = place.peer_read_seq
+    ledger, got = evidence.ledger, state.peer_delivered_seq
+    least = most = state.peer_read_seq
     if evidence.acknowledges:
         peers = [peer for peer in ledger.members_of(conversation) if peer != user]
-        most = max([place.peer_read_seq, *(min(end, ledger.held.get((peer, conversation), 0)) for peer in peers)])
+        most = max([state.peer_read_seq, *(min(end, ledger.held.get((peer, conversation), 0)) for peer in peers)])
         there = [i for i in evidence.world.finalists if i.user in peers]
         least = max([least, *(ledger.got(i.name, i.user, conversation) for i in there)])
     if not least <= got <= most:

@@ -76,7 +76,7 @@ def amendments_show(evidence: Evidence) -> Iterator[str]:
         for conversation, view in evidence.ledger.seen_by(instance.user).items():
             log = evidence.ledger.logs[conversation]
             yield from (f"{instance.name} shows {wrong} in {conversation}" for wrong in _amended(screen, view, log))
-            settled = [_settles(entry) for entry in view if event_of(entry) == "settle"]
+            settled = [_settles(entry) for entry in view if event_of(entry) == "resolve"]
             if conversation.startswith("system:") and screen.settled != settled:
                 yield f"{instance.name} has settled {screen.settled}, not {settled}"
 
@@ -139,7 +139,7 @@ def every_look_is_right(evidence: Evidence) -> Iterator[str]:
         for until, views in instance.looks:
             for event in instance.events[at:until]:
                 screen.take(instance, event)
-                if type(event) is events.PlaceChanged:
+                if type(event) is events.StateChanged:
                     settings[event.conversation_id] = (event.pinned, event.muted, event.custom, event.blocked)
                 elif type(event) is events.Reset:
                     settings.clear()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from imsim.core import frames
-from imsim.core.model import Message, MessageType, Place, Scene, p2p_id, p2p_members
+from imsim.core.model import ConversationState, Message, MessageType, Scene, p2p_id, p2p_members
 from imsim.faultsearch.model.rules import (
     AMENDMENTS,
     Laws,
@@ -39,7 +39,7 @@ class Line:
     last_id: str
     update_time: int
     unread: int
-    place: Place
+    state: ConversationState
 
 
 @dataclass(slots=True)
@@ -66,9 +66,9 @@ class Ledger:
     #: by conversation, what the rules have made of it: before its first entry, and after each
     states: dict[str, list[State]] = field(default_factory=dict)
     by_key: dict[Key, Message] = field(default_factory=dict)
-    places: dict[Whose, Place] = field(default_factory=dict)
+    user_states: dict[Whose, ConversationState] = field(default_factory=dict)
     #: every state that a place was ever in, by version
-    history: dict[tuple[str, str, int], Place] = field(default_factory=dict)
+    history: dict[tuple[str, str, int], ConversationState] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)  # of each user's log of places
     revoked: dict[str, float] = field(default_factory=dict)  # user -> tokens issued before are void
     #: the highest seq that any device of the user said it had read or shown; up to which it said it held everything
@@ -142,7 +142,7 @@ class Ledger:
             self.founded(conversation, p2p_members(conversation) or ())
         if user not in self.stays.get(conversation, ()):
             return
-        end, old = len(self.logs.get(conversation, ())), self.place(user, conversation)
+        end, old = len(self.logs.get(conversation, ())), self.user_state(user, conversation)
         new = replace(old, hidden_seq=max(old.hidden_seq, min(hidden, end)))
         new.read_seq = max(old.read_seq, min(read, end), new.hidden_seq)
         new.pinned = new.pinned if pinned is None else pinned
@@ -153,16 +153,16 @@ class Ledger:
             self._keep(user, new)
         for peer in p2p_members(conversation) or ():
             if peer != user:
-                known = self.place(peer, conversation)
+                known = self.user_state(peer, conversation)
                 got = max(known.peer_delivered_seq, new.read_seq, min(delivered, end))
                 told = replace(known, peer_read_seq=new.read_seq, peer_delivered_seq=got)
                 if told != known:
                     self._keep(peer, told)
 
-    def _keep(self, user: str, place: Place) -> None:
-        self.versions[user] = place.version = self.versions.get(user, 0) + 1
-        self.places[user, place.conversation_id] = place
-        self.history[user, place.conversation_id, place.version] = place
+    def _keep(self, user: str, state: ConversationState) -> None:
+        self.versions[user] = state.version = self.versions.get(user, 0) + 1
+        self.user_states[user, state.conversation_id] = state
+        self.history[user, state.conversation_id, state.version] = state
 
     def revoke(self, user: str, before: float) -> None:
         self.revoked[user] = max(before, self.revoked.get(user, 0.0))
@@ -206,7 +206,7 @@ class Ledger:
     # --- what follows ---
 
     def relations(self, user: str, others: Iterable[str]) -> Relations:
-        blocking = (one for one in others if self.place(one, p2p_id(user, one)).blocked)
+        blocking = (one for one in others if self.user_state(one, p2p_id(user, one)).blocked)
         friends = (one for one in others if (states := self.states.get(p2p_id(user, one))) and states[-1].friends)
         return Relations(frozenset(blocking), frozenset(friends))
 
@@ -256,8 +256,8 @@ class Ledger:
         that fetches it it is recalled."""
         return any(m.amended > self.end_for(user, conversation) for m in self.view(user, conversation))
 
-    def place(self, user: str, conversation: str) -> Place:
-        return self.places.get((user, conversation)) or Place(conversation, 0, 0, 0)
+    def user_state(self, user: str, conversation: str) -> ConversationState:
+        return self.user_states.get((user, conversation)) or ConversationState(conversation, 0, 0, 0)
 
     def begun(self, user: str, conversation: str) -> int:
         """With which entry of the log the user's present stay began; 0 for who is no member."""
@@ -269,7 +269,7 @@ class Ledger:
         begun = self.begun(user, conversation)
         if not begun:
             return 0
-        since = max(self.place(user, conversation).read_seq, begun - 1)
+        since = max(self.user_state(user, conversation).read_seq, begun - 1)
         return sum(
             message.seq > since
             and message.sender != user
@@ -282,17 +282,17 @@ class Ledger:
         """The conversation list: where something has happened since it was hidden."""
         lines = {}
         for conversation, view in self.seen_by(user).items():
-            place, shown = self.place(user, conversation), [message for message in view if is_shown(message)]
-            if shown and shown[-1].seq > place.hidden_seq and not conversation.startswith(f"{Scene.SYSTEM}:"):
+            state, shown = self.user_state(user, conversation), [message for message in view if is_shown(message)]
+            if shown and shown[-1].seq > state.hidden_seq and not conversation.startswith(f"{Scene.SYSTEM}:"):
                 last, unread = shown[-1], self.unread(user, conversation)
-                lines[conversation] = Line(last.seq, last.id, last.time, unread, place)
+                lines[conversation] = Line(last.seq, last.id, last.time, unread, state)
         return lines
 
     def readers(self, conversation: str, seq: int) -> tuple[int, int]:
         """How many have read this message, of how many who may see it; its sender aside."""
         sender = self.logs[conversation][seq - 1].sender
         others = [user for user in self.stays[conversation] if user != sender and self.may_see(user, conversation, seq)]
-        return sum(self.place(user, conversation).read_seq >= seq for user in others), len(others)
+        return sum(self.user_state(user, conversation).read_seq >= seq for user in others), len(others)
 
     def first(self, conversation: str, user: str, id_client: str) -> Message | None:
         """The message with this key, as it was stored."""

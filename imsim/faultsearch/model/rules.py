@@ -15,7 +15,7 @@ from imsim.core.model import Message, MessageType, Scene
 #: What no device shows as a message.
 SILENT = frozenset(
     {
-        "recall", "edit", "settle", "apply", "reject",
+        "recall", "edit", "resolve", "apply", "reject",
         "friend_request", "friend_accept", "friend_reject", "friend_delete",
     }
 )  # fmt: skip
@@ -27,7 +27,7 @@ GROUPS = frozenset(
     }
 )  # fmt: skip
 FRIENDS = frozenset(event for event in SILENT if event.startswith("friend_"))
-_RULED = AMENDMENTS | GROUPS | FRIENDS | {"settle"}
+_RULED = AMENDMENTS | GROUPS | FRIENDS | {"resolve"}
 
 
 @dataclass(frozen=True, slots=True)

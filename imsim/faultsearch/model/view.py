@@ -73,7 +73,7 @@ class Screen:
             self.edited[id].append((event.seq, event.content))
             if event.seq in self.texts[id]:
                 self.texts[id][event.seq] = event.content
-        elif isinstance(event, events.Settled):
+        elif isinstance(event, events.Resolved):
             self.settled.append((event.id, event.state))
         elif isinstance(event, events.Changed):
             self.changed[event.message.conversation_id].append(event.message.seq)
@@ -93,7 +93,7 @@ class Screen:
             return data["seq"] in self.recalled[id]
         if event == "edit":
             return (data["seq"], data["content"]) in self.edited[id]
-        if event == "settle":
+        if event == "resolve":
             return (targets[0], data["state"]) in self.settled
         if event in SILENT:
             return entry.seq in self.changed[id]

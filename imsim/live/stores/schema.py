@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from imsim.core.model import Message, Place, Scene
+from imsim.core.model import ConversationState, Message, Scene
 
 APPLICATION_ID = 0x696D736D  # "imsm", in the file's header
 SCHEMA_VERSION = 7
@@ -18,7 +18,7 @@ CREATE TABLE conversations (
     id      TEXT NOT NULL UNIQUE,
     epoch   INTEGER NOT NULL,       -- of the latest writer
     state   TEXT,                   -- JSON
-    noted   TEXT NOT NULL DEFAULT '[]'  -- JSON: user and seq of the latest notes, the last of them last
+    notified TEXT NOT NULL DEFAULT '[]'  -- JSON: user and seq of the latest notes, the last of them last
 );
 CREATE TABLE members (                      -- whoever is or was one
     user          TEXT NOT NULL,
@@ -42,10 +42,10 @@ CREATE TABLE stays (    -- each time as a member; between two, each entry that t
     conversation INTEGER NOT NULL REFERENCES conversations,
     first        INTEGER NOT NULL,  -- seq of the first entry that the user sees
     last         INTEGER NOT NULL DEFAULT {OPEN},  -- and of the last
-    place        INTEGER NOT NULL,  -- how many members came before: among those of one entry
+    position     INTEGER NOT NULL,  -- how many members came before: among those of one entry
     PRIMARY KEY (user, conversation, first)
 ) WITHOUT ROWID;
-CREATE INDEX present ON stays (conversation, first, place) WHERE last = {OPEN};
+CREATE INDEX present ON stays (conversation, first, position) WHERE last = {OPEN};
 CREATE INDEX past ON stays (conversation, last) WHERE last < {OPEN};
 CREATE TABLE messages (
     conversation INTEGER NOT NULL REFERENCES conversations,
@@ -152,9 +152,9 @@ def integer(number: int) -> int:
     return max(-(2**63), min(number, 2**63 - 1))
 
 
-def place(conversation_id: str, row: Sequence[Any]) -> Place:
+def state(conversation_id: str, row: Sequence[Any]) -> ConversationState:
     version, read_seq, pinned, muted, hidden_seq, custom, peer_read_seq, peer_delivered_seq, blocked = row
-    return Place(
+    return ConversationState(
         conversation_id,
         version,
         read_seq,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from imsim.core import changes, storage
 from imsim.core.changes import are_friends
 from imsim.core.exceptions import RunError, UsageError
-from imsim.core.model import Message, Place, Scene, is_chatroom, p2p_id, p2p_members
+from imsim.core.model import ConversationState, Message, Scene, is_chatroom, p2p_id, p2p_members
 from imsim.core.sizes import Room, body_bytes
 from imsim.live.stores import schema
 
@@ -134,8 +134,8 @@ class SqliteStorage:
         """
         if type(request) is storage.Append:
             return self._append(request)
-        if type(request) is storage.SavePlace:
-            return self._save_place(request)
+        if type(request) is storage.SaveState:
+            return self._save_state(request)
         if type(request) is storage.OpenConversation:
             return self._open_conversation(request)
         if type(request) is storage.OpenUser:
@@ -177,7 +177,7 @@ class SqliteStorage:
 
     def _members(self, key: int) -> tuple[str, ...]:
         rows = self._db.execute(
-            f"SELECT user FROM stays WHERE conversation = ? AND last = {schema.OPEN} ORDER BY first, place", (key,)
+            f"SELECT user FROM stays WHERE conversation = ? AND last = {schema.OPEN} ORDER BY first, position", (key,)
         )
         return tuple(user for (user,) in rows)
 
@@ -187,23 +187,23 @@ class SqliteStorage:
         rows = self._db.execute("SELECT user FROM members WHERE conversation = ? AND blocked", (key,))
         return frozenset(user for (user,) in rows)
 
-    def _open_conversation(self, request: storage.OpenConversation) -> storage.ConversationState | None:
+    def _open_conversation(self, request: storage.OpenConversation) -> storage.LogState | None:
         head = self._head(request.conversation_id)
         if head is None:
             if request.founders is None:
                 return None
             head = self._make(request.conversation_id, request.founders)
-        state, noted = self._db.execute(
-            "UPDATE conversations SET epoch = epoch + 1 WHERE key = ? RETURNING state, noted", (head.key,)
+        state, notified = self._db.execute(
+            "UPDATE conversations SET epoch = epoch + 1 WHERE key = ? RETURNING state, notified", (head.key,)
         ).fetchone()
         head.epoch += 1
-        return storage.ConversationState(
+        return storage.LogState(
             head.epoch,
             head.max_seq,
             head.members,
             schema.json_or_none(state),
-            tuple((user, seq) for user, seq in json.loads(noted)),
-            tuple(self._db.execute(schema.LEFT_LATELY, (head.key, head.max_seq - storage.NOTED))),
+            tuple((user, seq) for user, seq in json.loads(notified)),
+            tuple(self._db.execute(schema.LEFT_LATELY, (head.key, head.max_seq - storage.NOTIFIED))),
         )
 
     def _make(self, id: str, members: tuple[str, ...]) -> _Head:
@@ -218,8 +218,8 @@ class SqliteStorage:
             [(user, key) for user in users],
         )
         self._db.executemany(
-            "INSERT INTO stays (user, conversation, first, place) VALUES (?, ?, ?, ?)",
-            [(user, key, seq, place) for place, user in enumerate(users, before)],
+            "INSERT INTO stays (user, conversation, first, position) VALUES (?, ?, ?, ?)",
+            [(user, key, seq, position) for position, user in enumerate(users, before)],
         )
 
     def _append(
@@ -250,9 +250,9 @@ class SqliteStorage:
             self._carry_out(head, message.seq, effects, appended)
         sees_it = sender in head.members or (effects is not None and sender in effects.left)
         if request.shown > 0 and sees_it:
-            old = self._place_of(head, id, sender)
+            old = self._state_of(head, id, sender)
             if old is not None and request.shown > old.read_seq:
-                appended.places = self._change(head, storage.SavePlace(sender, id, request.shown), old)
+                appended.states = self._change(head, storage.SaveState(sender, id, request.shown), old)
         return appended
 
     def _is_blocked(self, head: _Head, message: Message) -> bool:
@@ -313,9 +313,9 @@ class SqliteStorage:
         if effects.notes:
             notes = (self._note(note, appended) for note in effects.notes)
             appended.notes = tuple(note for note in notes if note is not None)
-            (noted,) = db.execute("SELECT noted FROM conversations WHERE key = ?", (key,)).fetchone()
-            noted = [*json.loads(noted), *((note.to, note.seq) for note in appended.notes)][-storage.NOTED :]
-            db.execute("UPDATE conversations SET noted = ? WHERE key = ?", (json.dumps(noted), key))
+            (notified,) = db.execute("SELECT notified FROM conversations WHERE key = ?", (key,)).fetchone()
+            notified = [*json.loads(notified), *((note.to, note.seq) for note in appended.notes)][-storage.NOTIFIED :]
+            db.execute("UPDATE conversations SET notified = ? WHERE key = ?", (json.dumps(notified), key))
 
     def _catch_up(self, head: _Head, id: str, users: tuple[str, ...], appended: storage.Appended) -> None:
         """Who comes back sees what became meanwhile of what was there before."""
@@ -399,17 +399,17 @@ class SqliteStorage:
             " RETURNING epoch, revoked_before",
             (user,),
         ).fetchone()
-        places = {}
+        states = {}
         for key, id, end, ended, delivered_seq, state, *row in db.execute(
             f"SELECT key, id, {schema.END}, {schema.ENDED}, delivered_seq, state, {schema.PLACE}"
             " FROM members JOIN conversations ON key = conversation WHERE user = ? ORDER BY id",
             (user,),
         ):
             state = schema.json_or_none(state) if id.startswith(f"{Scene.P2P}:") else None
-            places[key] = storage.PlaceState(schema.place(id, row), [], end, delivered_seq, state, ended)
+            states[key] = storage.StateRecord(schema.state(id, row), [], end, delivered_seq, state, ended)
         for key, seq in db.execute(schema.UNREAD, (user,)):
-            places[key].unread_seqs.append(seq)
-        return storage.UserState(epoch, list(places.values()), revoked, self.log)
+            states[key].unread_seqs.append(seq)
+        return storage.UserState(epoch, list(states.values()), revoked, self.log)
 
     def _revoke_tokens(self, request: storage.RevokeTokens) -> storage.Saved:
         self._db.execute(
@@ -419,22 +419,22 @@ class SqliteStorage:
         )
         return storage.Saved()
 
-    def _save_place(self, request: storage.SavePlace) -> storage.PlacesSaved:
+    def _save_state(self, request: storage.SaveState) -> storage.StatesSaved:
         head, id, user = self._head(request.conversation_id), request.conversation_id, request.user
         if head is None and request.blocked is not None and user in (members := p2p_members(id) or ()):
             head = self._make(id, members)  # one may block whom one has never heard of
-        old = self._place_of(head, id, user) if head else None
+        old = self._state_of(head, id, user) if head else None
         if head is None or old is None:
-            return storage.PlacesSaved()
+            return storage.StatesSaved()
         changed = dict(self._change(head, request, old))
         saved = [(user, changed.get(user, old))]
         for peer in storage.peers(id, head.members, user) if request.concerns_peer else ():
-            place = changed.get(peer) or self._place_of(head, id, peer)
-            assert place is not None
-            saved.append((peer, place))
-        return storage.PlacesSaved(tuple(saved))
+            state = changed.get(peer) or self._state_of(head, id, peer)
+            assert state is not None
+            saved.append((peer, state))
+        return storage.StatesSaved(tuple(saved))
 
-    def _change(self, head: _Head, change: storage.SavePlace, old: Place) -> storage.Places:
+    def _change(self, head: _Head, change: storage.SaveState, old: ConversationState) -> storage.States:
         """`old`: the place as it stands. Returns the places that are other than before."""
         user, id = change.user, change.conversation_id
         new = change.applied_to(old, head.max_seq)
@@ -443,7 +443,7 @@ class SqliteStorage:
             head.blocked = head.blocked | {user} if new.blocked else head.blocked - {user}
         if change.concerns_peer:
             for peer in storage.peers(id, head.members, user):
-                before = self._place_of(head, id, peer)
+                before = self._state_of(head, id, peer)
                 assert before is not None
                 after = change.shown_to_peer(before, new, head.max_seq)
                 if after != before:
@@ -452,8 +452,8 @@ class SqliteStorage:
                         "UPDATE members SET delivered_seq = ? WHERE user = ? AND conversation = ?",
                         (after.peer_delivered_seq, user, head.key),
                     )
-        for one, place in changed:
-            (place.version,) = self._db.execute(
+        for one, state in changed:
+            (state.version,) = self._db.execute(
                 "INSERT INTO users (id, version) VALUES (?, 1) ON CONFLICT (id) DO UPDATE SET version = version + 1"
                 " RETURNING version",
                 (one,),
@@ -461,27 +461,27 @@ class SqliteStorage:
             self._db.execute(
                 f"UPDATE members SET ({schema.PLACE}) = (?,?,?,?,?,?,?,?,?) WHERE user = ? AND conversation = ?",
                 (
-                    place.version,
-                    place.read_seq,
-                    place.pinned,
-                    place.muted,
-                    place.hidden_seq,
-                    place.custom,
-                    place.peer_read_seq,
-                    place.peer_delivered_seq,
-                    place.blocked,
+                    state.version,
+                    state.read_seq,
+                    state.pinned,
+                    state.muted,
+                    state.hidden_seq,
+                    state.custom,
+                    state.peer_read_seq,
+                    state.peer_delivered_seq,
+                    state.blocked,
                     one,
                     head.key,
                 ),
             )
         return tuple(changed)
 
-    def _place_of(self, head: _Head, conversation_id: str, user: str) -> Place | None:
+    def _state_of(self, head: _Head, conversation_id: str, user: str) -> ConversationState | None:
         """None for who never was a member."""
         row = self._db.execute(
             f"SELECT {schema.PLACE} FROM members WHERE user = ? AND conversation = ?", (user, head.key)
         ).fetchone()
-        return schema.place(conversation_id, row) if row else None
+        return schema.state(conversation_id, row) if row else None
 
     def _count_read(self, request: storage.CountRead) -> storage.ReadCount | None:
         head = self._head(request.conversation_id)
@@ -497,7 +497,7 @@ class SqliteStorage:
 
     def _range(self, request: storage.Range) -> storage.RangePage | None:
         head, user = self._head(request.conversation_id), request.user
-        if head is None or self._place_of(head, request.conversation_id, user) is None:
+        if head is None or self._state_of(head, request.conversation_id, user) is None:
             return None
         first, last, limit = schema.integer(request.first), schema.integer(request.last), request.limit
         page, room = storage.RangePage([]), Room(request.page_bytes)
@@ -530,18 +530,18 @@ class SqliteStorage:
         user = request.session.user
         stands = self._db.execute("SELECT version FROM users WHERE id = ?", (user,)).fetchone()
         user_version = stands[0] if stands else 0
-        if max(request.version, request.place_version) > user_version or self._is_ahead(request):
+        if max(request.version, request.state_version) > user_version or self._is_ahead(request):
             return storage.Ahead()
         room = Room(request.page_bytes)
         page = (self._missed_in_logs if self._fanout == "read" else self._missed_in_inbox)(request, room)
         if not page.more:
             version = schema.integer(request.version)
-            places = self._db.execute(
+            states = self._db.execute(
                 f"SELECT id, {schema.PLACE} FROM members JOIN conversations ON key = conversation"
                 " WHERE user = ? AND version >= ?",
                 (user, version + 1 if version else 0),
             )
-            storage.add_places(page, request, (schema.place(id, row) for id, *row in places), user_version, room)
+            storage.add_states(page, request, (schema.state(id, row) for id, *row in states), user_version, room)
         return page
 
     def _is_ahead(self, request: storage.Missed) -> bool:

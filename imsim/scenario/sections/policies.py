@@ -129,10 +129,10 @@ class Limits(Section):
         " number",
     )
     room_burst: int = Field(default=50, ge=1, description="of them at once, after a pause, under room_rate")
-    hint_rate: float = Field(
+    typing_rate: float = Field(
         default=0.0, ge=0, description="typing hints per second that a user may give; the rest is dropped; 0: none"
     )
-    hint_burst: int = Field(default=5, ge=1, description="of them at once, after a pause, under hint_rate")
+    typing_burst: int = Field(default=5, ge=1, description="of them at once, after a pause, under typing_rate")
     presence_rate: float = Field(
         default=1.0,
         ge=0,

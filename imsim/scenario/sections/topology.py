@@ -10,9 +10,9 @@ from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, m
 from imsim.core.frames import GATEWAY_OPS
 from imsim.core.internal_frames import ROUTER_OPS
 from imsim.core.storage import STORAGE_OPS
+from imsim.scenario.custom_parts import AbsentPart, reference, resolved
 from imsim.scenario.distributions import SecondsDistribution
 from imsim.scenario.errors import FieldError, suggestion
-from imsim.scenario.own import AbsentPart, reference, resolved
 from imsim.scenario.quantities import Seconds, shown
 from imsim.scenario.sections.base import Section
 

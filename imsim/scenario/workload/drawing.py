@@ -26,8 +26,8 @@ from imsim.scenario.sections.people import CARRIED, MOST_BYTES
 from imsim.scenario.workload.actions import amendments, churn, friend_requests
 from imsim.scenario.workload.arrivals import expected, writing
 from imsim.scenario.workload.columns import Bools, Floats, Int8s, Int32s, Int64s
+from imsim.scenario.workload.online_periods import OnlinePeriods
 from imsim.scenario.workload.planned import Plan, device_name, user_name
-from imsim.scenario.workload.spells import Spells
 from imsim.scenario.workload.talk import Groups, numbered_pairs, p2p, partners
 
 _MOST_MESSAGES = 200_000_000
@@ -53,9 +53,9 @@ def plan(scenario: Scenario, seed: int | None = None, duration: float | None = N
 
     users = scenario.population.users
     sender, nth, at = writing(scenario, seed, duration)
-    spells = Spells.drawn(scenario, seed, duration)
-    if spells is not None:
-        can_write = _online(spells, sender, scenario.population.devices, at).any(axis=1)
+    online_periods = OnlinePeriods.drawn(scenario, seed, duration)
+    if online_periods is not None:
+        can_write = _online(online_periods, sender, scenario.population.devices, at).any(axis=1)
         sender, nth, at = sender[can_write], nth[can_write], at[can_write]
     talk = scenario.conversations
     groups = Groups.drawn(seed, "group", talk.groups, talk.group_size, users, scenario.limits.group_size)
@@ -88,7 +88,7 @@ def plan(scenario: Scenario, seed: int | None = None, duration: float | None = N
     return Plan(
         at=at,
         sender=sender.astype(np.int32),
-        device=_devices(seed, sender, nth, at, devices, spells),
+        device=_devices(seed, sender, nth, at, devices, online_periods),
         conversation=conversation.astype(np.int32),
         type=type.astype(np.int8),
         size=_sizes(scenario, types, type, Draws(seed, "size").array(sender, nth)),
@@ -97,17 +97,19 @@ def plan(scenario: Scenario, seed: int | None = None, duration: float | None = N
         types=types,
         conversations=conversations,
         actions=sorted(action for action in actions if action.at < round(duration * 1e9)),
-        spells=spells,
+        online_periods=online_periods,
         room_patience=round(scenario.policies.send_timeout * 1e9),
     )
 
 
-def _devices(seed: int, sender: Int64s, nth: Int64s, at: Int64s, devices: int, spells: Spells | None) -> Int8s:
+def _devices(
+    seed: int, sender: Int64s, nth: Int64s, at: Int64s, devices: int, online_periods: OnlinePeriods | None
+) -> Int8s:
     """On which device each message is written: any of those that are online."""
     u = Draws(seed, "device").array(sender, nth)
-    if spells is None:
+    if online_periods is None:
         return (u * devices).astype(np.int8)
-    online = _online(spells, sender, devices, at)
+    online = _online(online_periods, sender, devices, at)
     chosen = (u * online.sum(axis=1)).astype(np.int8)
     is_chosen = np.equal(np.cumsum(online, axis=1), chosen[:, None] + 1)
     number: Int8s = is_chosen.argmax(axis=1).astype(np.int8)
@@ -126,9 +128,9 @@ def _sizes(scenario: Scenario, types: list[str], type: Int64s, u: Floats) -> Int
     return sizes.astype(np.int32)
 
 
-def _online(spells: Spells, user: Int64s, devices: int, at: Int64s) -> Bools:
+def _online(online_periods: OnlinePeriods, user: Int64s, devices: int, at: Int64s) -> Bools:
     """Of each user, a row that tells which devices are online then."""
-    return spells.is_online(user[:, None] * devices + np.arange(devices), at[:, None])
+    return online_periods.is_online(user[:, None] * devices + np.arange(devices), at[:, None])
 
 
 def _check_size(scenario: Scenario, seed: int, duration: float) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from imsim.core.model import Scene
 from imsim.scenario.workload.columns import Bools, Int8s, Int32s, Int64s, places
-from imsim.scenario.workload.spells import Spells
+from imsim.scenario.workload.online_periods import OnlinePeriods
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class Plan:
     types: list[str]
     conversations: list[PlannedConversation]
     actions: list[Action]
-    spells: Spells | None = None  # of the devices; None: all are online all the time
+    online_periods: OnlinePeriods | None = None  # of the devices; None: all are online all the time
     room_patience: int = 0  # ns that a device may take to be in its chatrooms again, or for a message to come
 
     def __len__(self) -> int:
@@ -110,13 +110,15 @@ class Plan:
         """Of each message and device, whether it is nobody's fault that it did not come: the device was away at the
         end; or its sender's was, and the message still there; or, in a chatroom, which keeps nothing for the absent,
         the device was away around that time."""
-        if self.spells is None:
+        if self.online_periods is None:
             return np.zeros(len(intent), bool)
         own = self.sender.astype(np.int64) * len(self.devices) + self.device
-        is_kept_back = ~is_stored & ~self.spells.is_online_at_end(own)
+        is_kept_back = ~is_stored & ~self.online_periods.is_online_at_end(own)
         at = self.at[intent]
-        was_there = self.spells.is_online_throughout(device, at - self.room_patience, at + self.room_patience)
-        return ~self.spells.is_online_at_end(device) | is_kept_back[intent] | (self.to_room[intent] & ~was_there)
+        was_there = self.online_periods.is_online_throughout(device, at - self.room_patience, at + self.room_patience)
+        return (
+            ~self.online_periods.is_online_at_end(device) | is_kept_back[intent] | (self.to_room[intent] & ~was_there)
+        )
 
     def entitled(self) -> Entitled:
         """Who is to get what: all devices of all members, but for the one that sends."""

@@ -42,7 +42,7 @@ class Connection:
         """From now on so many of its transmissions are lost."""
         for link in (self._up, self._down):
             link.loss = loss
-            link.settle()
+            link.recompute()
 
     def gateway_crashed(self) -> None:
         """Nobody is at the other end any more, of which the client knows nothing: frames vanish, either way."""

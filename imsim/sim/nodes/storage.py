@@ -100,6 +100,6 @@ def _read(request: storage.Request, result: storage.Result) -> Iterable[str]:
     """The conversations of which the result tells something."""
     if isinstance(result, storage.MissedPage | storage.RangePage):
         return {message.conversation_id for message in result.messages}
-    if isinstance(request, storage.OpenConversation | storage.LookUp):
+    if isinstance(request, storage.OpenConversation | storage.Lookup):
         return (request.conversation_id,)
     return ()

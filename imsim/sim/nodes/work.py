@@ -12,6 +12,9 @@ from imsim.sim.clock import Clock
 from imsim.sim.sizes import carried_bytes
 from imsim.sim.station import station_of
 
+#: The streams of renamed operations keep their first names, so that a seed gives the same rows as ever.
+_STREAMS = {"save_state": "save_place", "presence_update": "hint"}
+
 _OTHERS = 1 << 40  # draws for operations without a message are numbered from here, those of messages by intent
 
 
@@ -34,7 +37,7 @@ class Work:
         self._service: dict[str, Distribution] = dict.fromkeys(self._per_byte, Constant(value=0.0)) | tier.service
         #: Whether an append costs its own service time and nothing else, as it mostly does.
         self._append_is_all = not self._per_byte and not {"inbox", "commit"} & self._service.keys()
-        self._draws = {op: Draws(seed, "service", kind, op) for op in self._service}
+        self._draws = {op: Draws(seed, "service", kind, _STREAMS.get(op, op)) for op in self._service}
         self._others = {op: Stream(draws, _OTHERS + index) for op, draws in self._draws.items()}
 
     def takes(self, op: str) -> bool:

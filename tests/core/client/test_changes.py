@@ -147,7 +147,7 @@ def test_only_some_changes_are_remembered(phone):
     phone.push(1)
     for seq in range(2, _AMENDED + 4):
         pushed(phone, entry(seq, "recall", seq=seq - 1))
-    known = phone.machine._reader.conversations[AB]._amending
+    known = phone.machine._receiver.conversations[AB]._amending
     assert len(known) == _AMENDED
     assert min(known) == 3
     pushed(phone, entry(_AMENDED + 4, "edit", seq=3, content="x"), entry(_AMENDED + 5, "edit", seq=1, content="x"))
@@ -194,7 +194,7 @@ def test_a_new_last_message_ends_the_looking_back(phone):
     page(phone, 1, 1, message(1))
     assert last(phone) == (4, "text 4")
     phone.collect()
-    assert phone.machine._reader.conversations[AB].lookback is None
+    assert phone.machine._receiver.conversations[AB].lookback is None
 
 
 def test_a_refused_look_back_is_given_up(phone):
@@ -202,16 +202,16 @@ def test_a_refused_look_back_is_given_up(phone):
     pushed(phone, entry(3, "recall", seq=2))
     phone.rejected(f"{AB}:1-1", Code.NO_CONVERSATION, "history")
     assert phone.of(events.RequestFailed) == []
-    assert phone.machine._reader.conversations[AB].lookback is None
+    assert phone.machine._receiver.conversations[AB].lookback is None
 
 
 # --- what is told of changes ----------------------------------------------------------------------------------------
 
 
 def test_what_is_settled_and_what_changed_silently_is_told_and_not_shown(phone):
-    settle = entry(1, "settle", "group:team:3", conversation_id="system:bob", scene=Scene.SYSTEM, state="passed")
-    pushed(phone, settle, entry(1, "friend_request"), entry(2, "theme"))
-    assert phone.of(events.Settled) == [events.Settled("group:team:3", "passed")]
+    resolution = entry(1, "resolve", "group:team:3", conversation_id="system:bob", scene=Scene.SYSTEM, state="passed")
+    pushed(phone, resolution, entry(1, "friend_request"), entry(2, "theme"))
+    assert phone.of(events.Resolved) == [events.Resolved("group:team:3", "passed")]
     assert [event.message.file["event"] for event in phone.of(events.Changed)] == ["friend_request"]
     assert [event.message.file["event"] for event in phone.of(events.Shown)] == ["theme"]
     assert phone.line().unread == 0
@@ -227,7 +227,7 @@ def test_an_application_leaves_no_trace_in_a_log_that_one_may_not_see(phone):
     assert [event.seq for event in phone.of(events.Acked)] == [7, 7, 9]
     assert phone.of(events.Changed) == []
     assert phone.machine.conversations() == []
-    assert phone.machine._reader.conversations[TEAM].inbox.cursor == 0
+    assert phone.machine._receiver.conversations[TEAM].inbox.cursor == 0
     phone.collect()
     phone.advance(10)
     assert phone.pulls() == []

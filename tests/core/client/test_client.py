@@ -6,7 +6,7 @@ Its other sides have files of their own: `test_client_sending`, `test_client_rec
 from __future__ import annotations
 
 import pytest
-from core.builders import AB, TEAM, Phone, change, message, place
+from core.builders import AB, TEAM, Phone, change, message, state
 
 from imsim.core import events, frames
 from imsim.core.client.connection import State
@@ -163,14 +163,14 @@ def test_an_answer_to_another_sync_brings_what_it_brings_and_no_more(number, las
     phone.page()  # and so it goes on with number 2
     phone.sent()
     if last:
-        frame = frames.SyncDone([message(1)], {AB: 1}, [place(1, pinned=True)], 1, 50, number)
+        frame = frames.SyncDone([message(1)], {AB: 1}, [state(1, pinned=True)], 1, 50, number)
     else:
         frame = frames.Page([message(1)], {AB: 1}, 50, number)
     phone.get(frame)
     assert (phone.shown, phone.machine.state, phone.sent()) == ([1], State.SYNCING, [])
     phone.advance(5)
     assert phone.sent() == [
-        frames.Sync({AB: 1}, 0, 0, 2, place_version=int(last))
+        frames.Sync({AB: 1}, 0, 0, 2, state_version=int(last))
     ]  # neither the inbox nor the version is to be relied on
     phone.synced(version=2)
     assert (phone.machine.state, phone.line().pinned) == (State.ONLINE, last)
@@ -229,18 +229,18 @@ def test_places_of_the_server_are_taken_over_and_own_reading_told():
     phone.collect()
     phone.log_in()
     assert phone.sent(frames.Read) == [frames.Read(AB, 2, 1)]
-    phone.synced(places=[place(1, 1, 1), place(2, 1, 1, TEAM)], version=2)
+    phone.synced(states=[state(1, 1, 1), state(2, 1, 1, TEAM)], version=2)
     assert phone.sent(frames.Read) == []
     assert (phone.line(AB).unread, phone.line(TEAM).unread) == (0, 1)
 
 
 def test_a_sync_goes_on_from_the_version_of_the_last_one():
-    phone = Phone().online([place(3, muted=True), place(4, conversation=TEAM)], version=5)
-    phone.get(frames.Placed(place(7)))  # the one before may be lost: no safe point
+    phone = Phone().online([state(3, muted=True), state(4, conversation=TEAM)], version=5)
+    phone.get(frames.State(state(7)))  # the one before may be lost: no safe point
     phone.machine.disconnected(0.0)
     phone.machine.start(0.0)
     phone.log_in()
-    assert phone.sent(frames.Sync) == [frames.Sync({AB: 0, TEAM: 0}, 5, number=2, place_version=7)]
+    assert phone.sent(frames.Sync) == [frames.Sync({AB: 0, TEAM: 0}, 5, number=2, state_version=7)]
 
 
 def test_a_sync_that_knows_less_reading_than_this_device_is_told(phone):
@@ -378,7 +378,7 @@ def test_looking_back_is_answered_once_and_shows_nothing(phone):
     assert phone.shown == [1]
     assert phone.of(events.Repeated) == []
     assert phone.sent() == []
-    assert phone.machine._reader.conversations[AB].inbox.next_seq == 2
+    assert phone.machine._receiver.conversations[AB].inbox.next_seq == 2
 
 
 def test_ranges_are_told_apart(phone):
@@ -449,7 +449,7 @@ def test_a_log_that_is_another_one_takes_everything_with_it_but_what_the_user_wa
     failed = [(event.request, event.code) for event in phone.of(events.RequestFailed)]
     assert failed == [("read", Code.AHEAD), ("history", Code.AHEAD)]
     sync = phone.sync
-    assert (sync.cursors, sync.version, sync.inbox, sync.place_version) == ({}, 0, 0, 0)
+    assert (sync.cursors, sync.version, sync.inbox, sync.state_version) == ({}, 0, 0, 0)
     phone.collect()
     phone.advance(5.0)
     again = phone.sent()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from imsim.core import events, frames
-from imsim.core.client.connection import State, Uplink
+from imsim.core.client.connection import Connection, State
 from imsim.core.model import Code
 from imsim.core.policies import Policies
 from imsim.core.timers import Timers
@@ -21,7 +21,7 @@ class Wire:
         self.timers = Timers()
         self.clock = ManualClock()
         self.losses = 0
-        self.uplink = Uplink(self.timers, self.policies, self.port, "d0", kind, "token", draw, self.lost)
+        self.uplink = Connection(self.timers, self.policies, self.port, "d0", kind, "token", draw, self.lost)
 
     def lost(self):
         assert self.uplink.state in (State.OFFLINE, State.ENDED)

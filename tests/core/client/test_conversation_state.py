@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.builders import AB, TEAM, Phone, place
+from core.builders import AB, TEAM, Phone, state
 
 from imsim.core import events, frames
 from imsim.core.model import Code, Scene
@@ -27,7 +27,7 @@ def test_notes_to_oneself_name_oneself(phone):
 
 
 def test_a_conversation_in_which_nothing_happened_is_not_listed():
-    phone = Phone().online([place(0, conversation=TEAM)])
+    phone = Phone().online([state(0, conversation=TEAM)])
     phone.send("1")
     assert phone.machine.conversations() == []
 
@@ -80,8 +80,8 @@ def test_to_read_what_is_not_there_does_nothing(phone):
 
 def test_reading_elsewhere_clears_here_and_never_backwards(phone):
     phone.push(1, 2, 3)
-    phone.get(frames.Placed(place(2, 2, 1)))
-    phone.get(frames.Placed(place(1, 1, 2)))
+    phone.get(frames.State(state(2, 2, 1)))
+    phone.get(frames.State(state(1, 1, 2)))
     assert (phone.line().read_seq, phone.line().unread) == (2, 1)
     assert phone.of(events.ReadMoved) == [events.ReadMoved(AB, 2, 1)]
 
@@ -108,17 +108,17 @@ def test_a_place_is_noted_whether_it_is_news_or_not(phone):
     phone.push(1)
     phone.collect()
     for version in (3, 3, 2):
-        phone.get(frames.Placed(place(version, pinned=version == 3)))
-    assert phone.sent() == [frames.Noted(AB, 3), frames.Noted(AB, 3), frames.Noted(AB, 2)]
+        phone.get(frames.State(state(version, pinned=version == 3)))
+    assert phone.sent() == [frames.StateAck(AB, 3), frames.StateAck(AB, 3), frames.StateAck(AB, 2)]
     assert phone.line().pinned
-    assert phone.of(events.PlaceChanged) == [events.PlaceChanged(AB, True, False, 0, "")]
+    assert phone.of(events.StateChanged) == [events.StateChanged(AB, True, False, 0, "")]
 
 
 def test_the_pinned_come_first_each_kind_by_its_latest(phone):
     for number, user in enumerate(("p", "q", "r", "s"), 1):
         phone.push(1, conversation_id=f"p2p:bob:{user}", sender=user, time=number)
     for version, user in enumerate(("p", "r"), 1):
-        phone.get(frames.Placed(place(version, conversation=f"p2p:bob:{user}", pinned=True)))
+        phone.get(frames.State(state(version, conversation=f"p2p:bob:{user}", pinned=True)))
     assert [line.to for line in phone.machine.conversations()] == ["r", "p", "s", "q"]
 
 
@@ -128,11 +128,11 @@ def test_what_the_user_sets_shows_until_the_servers_answer_and_then_what_the_ser
     phone.machine.set_conversation(AB, 0.0, pinned=True, custom="x")
     assert phone.sent() == [frames.SetConversation(AB, True, None, None, "x", 1)]
     assert (phone.line().pinned, phone.line().custom) == (True, "x")
-    phone.get(frames.Placed(place(1, muted=True)))  # another device's
+    phone.get(frames.State(state(1, muted=True)))  # another device's
     assert (phone.line().pinned, phone.line().muted, phone.line().custom) == (True, True, "x")
     phone.get(frames.Rejected("set_conversation", AB, Code.TOO_LARGE, "why", number=1))
     assert (phone.line().pinned, phone.line().muted, phone.line().custom) == (False, True, "")
-    assert [(event.pinned, event.muted) for event in phone.of(events.PlaceChanged)] == [
+    assert [(event.pinned, event.muted) for event in phone.of(events.StateChanged)] == [
         (True, False),
         (True, True),
         (False, True),
@@ -160,14 +160,14 @@ def test_to_hide_what_is_not_there_does_nothing(phone):
 def test_the_total_of_unread_messages(phone):
     phone.push(1, 2)
     phone.push(1, conversation_id=TEAM)
-    phone.get(frames.Placed(place(1, conversation=TEAM, muted=True)))
+    phone.get(frames.State(state(1, conversation=TEAM, muted=True)))
     assert (phone.machine.total_unread(), phone.machine.total_unread(include_muted=False)) == (3, 2)
 
 
 def test_the_peers_reading_is_told_and_moves_forward(phone):
     phone.push(1, 2)
     for version, seq in ((1, 1), (2, 1), (3, 2)):
-        phone.get(frames.Placed(place(version, peer_read_seq=seq, muted=version == 2)))
+        phone.get(frames.State(state(version, peer_read_seq=seq, muted=version == 2)))
     assert phone.of(events.PeerRead) == [events.PeerRead(AB, 1), events.PeerRead(AB, 2)]
     assert (phone.line().peer_read_seq, phone.line().unread) == (2, 2)
     assert phone.of(events.PeerDelivered) == []
@@ -176,7 +176,7 @@ def test_the_peers_reading_is_told_and_moves_forward(phone):
 def test_what_the_peer_got_is_told_apart_from_what_it_read(phone):
     phone.push(1, 2)
     for version, delivered, read in ((1, 1, 0), (2, 2, 0), (2, 9, 9), (3, 2, 1), (4, 3, 3)):
-        phone.get(frames.Placed(place(version, peer_delivered_seq=delivered, peer_read_seq=read)))
+        phone.get(frames.State(state(version, peer_delivered_seq=delivered, peer_read_seq=read)))
         line = phone.line()
         if version == 2:
             assert (line.peer_delivered_seq, line.peer_read_seq) == (2, 0)

@@ -39,9 +39,9 @@ class Screen:
     def follow(self) -> None:
         self.shown += [one.seq for one, _ in self.inbox.following()]
 
-    def place_own(self, seq: int) -> None:
+    def take_own(self, seq: int) -> None:
         self.now += 1.0
-        self.inbox.place_own(seq, self.now)
+        self.inbox.take_own(seq, self.now)
         if seq not in self.shown and seq not in self.own:
             self.own.add(seq)
             self.came[seq] = self.now
@@ -87,15 +87,15 @@ def test_every_message_is_shown_once_and_in_order_whatever_arrives(actions, own,
         if action == "fetch":
             for mine in own:  # a device knows the answers to its own sends before it has fetched past them
                 if mine <= seq and mine not in screen.own:
-                    screen.place_own(mine)
+                    screen.take_own(mine)
             screen.fetch(seq)
         elif seq in own:
-            screen.place_own(seq)
+            screen.take_own(seq)
         elif action == "take" and seq not in hidden:
             screen.take(seq)
         screen.check()
     for mine in own - screen.own:
-        screen.place_own(mine)
+        screen.take_own(mine)
     screen.fetch(TOP)
     screen.check()
     assert set(screen.shown) | screen.own == set(range(1, TOP + 1)) - hidden
@@ -115,7 +115,7 @@ def test_what_waits_behind_an_own_message_follows_it():
     screen = Screen()
     screen.take(1)
     screen.take(3)
-    screen.place_own(2)
+    screen.take_own(2)
     assert screen.shown == [1, 3]
     assert screen.inbox.next_seq == 4
 
@@ -123,7 +123,7 @@ def test_what_waits_behind_an_own_message_follows_it():
 def test_a_held_back_copy_of_an_own_message_is_not_shown():
     inbox = Inbox()
     inbox.take(message(2), Route.PUSH, 1.0)
-    inbox.place_own(2, 5.0)
+    inbox.take_own(2, 5.0)
     assert inbox.held_since == 5.0  # what is before it is still missing
     assert inbox.take(message(1), Route.PUSH, 6.0) is Taken.SHOW
     assert list(inbox.following()) == []
@@ -132,8 +132,8 @@ def test_a_held_back_copy_of_an_own_message_is_not_shown():
 
 def test_an_own_message_that_comes_back_before_its_turn_is_a_repetition():
     inbox = Inbox()
-    inbox.place_own(3, 1.0)
-    inbox.place_own(3, 2.0)
+    inbox.take_own(3, 1.0)
+    inbox.take_own(3, 2.0)
     assert inbox.take(message(3), Route.PUSH, 3.0) is Taken.REPEATED
     assert inbox.held_since == 1.0
     assert inbox.gap(0) == (1, 2)
@@ -142,7 +142,7 @@ def test_an_own_message_that_comes_back_before_its_turn_is_a_repetition():
 def test_an_own_message_that_was_passed_already_is_no_news():
     inbox = Inbox()
     inbox.take(message(1), Route.PUSH, 0.0)
-    inbox.place_own(1, 0.0)
+    inbox.take_own(1, 0.0)
     assert inbox.held_since is None
 
 
@@ -153,7 +153,7 @@ def test_the_gap_ends_before_the_first_that_is_held_back():
     assert inbox.gap(7) == (2, 7)
     inbox.take(message(9), Route.PUSH, 1.0)
     assert inbox.gap(7) == inbox.gap(0) == (2, 8)
-    inbox.place_own(6, 2.0)
+    inbox.take_own(6, 2.0)
     assert inbox.gap(7) == (2, 5)
     assert inbox.held_since == 2.0
     inbox.take(message(4), Route.PUSH, 3.0)

@@ -392,7 +392,7 @@ def test_under_a_rate_limit_a_backlog_goes_one_by_one():
     pair = Pair(Policies(user_rate=5.0, user_burst=1))
     alice = pair.client("alice")
     alice.start()
-    pair.settle()
+    pair.run_until_idle()
     for at in range(50):
         alice.machine.send(Scene.P2P, "bob", "text", f"{at}", pair.clock.now)
     pair.advance(20)
@@ -406,9 +406,9 @@ def test_who_sends_again_what_was_stored_has_read_no_more_than_the_server_knows_
     for one in (phone, tablet, bob):
         one.start()
     phone.machine.create_group("team", ["bob"], 0.0)
-    pair.settle()
+    pair.run_until_idle()
     bob.machine.send(Scene.GROUP, "team", "hello", "1", 0.0)
-    pair.settle()
+    pair.run_until_idle()
     assert tablet.machine.total_unread() == 1
     phone.machine.create_group("team", ["bob"], 1.0)  # with which she says that she has seen it
     pair.advance(1)

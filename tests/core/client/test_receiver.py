@@ -145,7 +145,7 @@ def test_what_is_not_for_this_device_is_passed_once_the_server_has_said_so(phone
     phone.advance(3)
     phone.pulled(1, 3, 2)
     assert phone.shown == [2, 4]
-    assert phone.machine._reader.conversations[AB].inbox.cursor == 4
+    assert phone.machine._receiver.conversations[AB].inbox.cursor == 4
 
 
 def test_what_comes_by_push_while_it_is_pulled_is_shown_once(phone):
@@ -157,7 +157,7 @@ def test_what_comes_by_push_while_it_is_pulled_is_shown_once(phone):
     phone.pulled(1, 2)
     assert phone.shown == [1, 2, 3]
     assert phone.of(events.Repeated) == []  # that the pull came late is no fault of a push
-    assert phone.machine._reader.conversations[AB].pull is None
+    assert phone.machine._receiver.conversations[AB].pull is None
 
 
 def test_one_pull_at_a_time(phone):
@@ -213,7 +213,7 @@ def test_an_own_message_behind_a_gap_has_it_pulled(phone):
     assert phone.pulls() == [(1, 2)]
     phone.pulled(1, 2)
     assert phone.shown == [1, 2]
-    assert phone.machine._reader.conversations[AB].inbox.cursor == 3
+    assert phone.machine._receiver.conversations[AB].inbox.cursor == 3
 
 
 def test_an_own_message_ends_the_gap_before_it(phone):
@@ -280,7 +280,7 @@ def test_a_refused_pull_that_the_application_wanted_as_well_is_a_failure(phone):
     phone.machine.history(AB, 1, 1, phone.clock.now)
     phone.rejected(f"{AB}:1-1", Code.NO_CONVERSATION, "history")
     assert len(phone.of(events.RequestFailed)) == 1
-    assert phone.machine._reader.conversations[AB].pull is None
+    assert phone.machine._receiver.conversations[AB].pull is None
 
 
 def test_the_refusal_of_another_range_leaves_the_pull_alone(phone):
@@ -340,7 +340,7 @@ def test_a_pull_under_way_is_asked_for_again_by_the_next_login(phone):
     phone.synced(message(1), message(2), message(3))
     phone.pulled(1, 1)
     assert phone.shown == [1, 2, 3]
-    assert phone.machine._reader.conversations[AB].pull is None
+    assert phone.machine._receiver.conversations[AB].pull is None
     phone.collect()
     phone.advance(20)
     assert phone.pulls() == []

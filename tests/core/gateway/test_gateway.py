@@ -22,7 +22,7 @@ EVERY_CLIENT_FRAME = [
     frames.Enter("lounge"),
     frames.Leave("lounge"),
     frames.Typing(AB),
-    frames.Noted(AB, 1),
+    frames.StateAck(AB, 1),
     frames.SetConversation(AB, pinned=True),
     frames.History(AB, 1, 2),
     frames.ReadCount(AB, 1),
@@ -45,7 +45,7 @@ EXPECTED = {
     "enter": (BAD, BAD, BAD, "to_conversation"),
     "leave": (BAD, BAD, BAD, "to_conversation"),
     "typing": (BAD, BAD, BAD, None),
-    "noted": (BAD, BAD, BAD, None),
+    "state_ack": (BAD, BAD, BAD, None),
     "set_conversation": (BAD, BAD, BAD, "to_user"),
     "history": (BAD, BAD, BAD, "to_user"),
     "read_count": (BAD, BAD, BAD, "to_user"),
@@ -591,7 +591,7 @@ def test_what_keeps_a_device_going_is_not_limited():
     access = Access(user_rate=0.1, user_burst=1)
     access.live()
     for _ in range(5):
-        for frame in (frames.Ping(), frames.Delivered(AB, 1), frames.Noted(AB, 1)):
+        for frame in (frames.Ping(), frames.Delivered(AB, 1), frames.StateAck(AB, 1)):
             access.receive(frame)
     assert rejections(access) == []
 
@@ -767,7 +767,7 @@ def test_who_was_in_a_room_of_a_lost_router_must_log_in_again(access):
 
 
 def test_hints_pass_within_their_budget_only():
-    access = Access(hint_rate=1.0, hint_burst=2)
+    access = Access(typing_rate=1.0, typing_burst=2)
     access.live(1)
     access.live(2, epoch=2)
     for connection in (1, 2, 1):

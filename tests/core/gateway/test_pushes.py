@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.builders import AB, TEAM, Access, place, refused, summary
+from core.builders import AB, TEAM, Access, refused, state, summary
 
 from imsim.core import events, frames, internal_frames
 from imsim.core.model import Code, Scene
@@ -120,11 +120,11 @@ def test_a_slow_reader_does_not_keep_others_from_their_push():
 
 def told(access):
     """Versions of the places sent since."""
-    return [frame.place.version for _, frame in access.sent() if isinstance(frame, frames.Placed)]
+    return [frame.state.version for _, frame in access.sent() if isinstance(frame, frames.State)]
 
 
 def tell(access, one, version, conversation=AB):
-    access.from_router(internal_frames.Down((one,), frames.Placed(place(version, conversation=conversation))))
+    access.from_router(internal_frames.Down((one,), frames.State(state(version, conversation=conversation))))
 
 
 def test_a_place_is_told_until_it_is_noted(access):
@@ -133,7 +133,7 @@ def test_a_place_is_told_until_it_is_noted(access):
     access.advance(2)
     access.advance(4)
     assert told(access) == [1, 1, 1]
-    access.receive(frames.Noted(AB, 1))
+    access.receive(frames.StateAck(AB, 1))
     access.advance(60)
     assert told(access) == []
     assert access.machine.unacknowledged == 0
@@ -142,11 +142,11 @@ def test_a_place_is_told_until_it_is_noted(access):
 def test_an_older_version_is_not_what_must_be_noted_and_a_newer_one_covers_it(access):
     one = access.live()
     tell(access, one, 5)
-    access.receive(frames.Noted(AB, 4))
-    access.receive(frames.Noted(TEAM, 5))
+    access.receive(frames.StateAck(AB, 4))
+    access.receive(frames.StateAck(TEAM, 5))
     access.advance(2)
     assert told(access) == [5, 5]
-    access.receive(frames.Noted(AB, 6))
+    access.receive(frames.StateAck(AB, 6))
     access.advance(60)
     assert told(access) == []
     assert access.machine.unacknowledged == 0
@@ -162,7 +162,7 @@ def test_a_newer_place_of_the_conversation_takes_the_place_of_an_older_one(acces
     assert access.machine.unacknowledged == 2
     access.advance(2)
     assert told(access) == [2, 3]
-    access.receive(frames.Noted(AB, 1))  # late as well
+    access.receive(frames.StateAck(AB, 1))  # late as well
     access.advance(4)
     assert told(access) == [2, 3]
 
@@ -201,7 +201,7 @@ def test_a_notice_is_repeated_until_the_device_has_what_it_tells_of(access):
     assert notices(access) == [(AB, 3)] * 2
     access.receive(frames.Delivered(AB, 2))
     access.receive(frames.Delivered(TEAM, 9))
-    access.receive(frames.Noted(AB, 9))
+    access.receive(frames.StateAck(AB, 9))
     access.advance(4)
     assert notices(access) == [(AB, 3)]
     access.receive(frames.Delivered(AB, 4))
@@ -246,7 +246,7 @@ def test_a_notice_and_a_place_of_a_conversation_do_not_take_each_others_place(ac
     tell(access, one, 3)
     access.receive(frames.Delivered(AB, 3))
     access.advance(2)
-    assert [type(frame) for _, frame in access.sent()] == [frames.Notify, frames.Placed, frames.Placed]
+    assert [type(frame) for _, frame in access.sent()] == [frames.Notify, frames.State, frames.State]
 
 
 # --- resyncs --------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from core.builders import AB, TEAM, Writer, change, failed, message, open_log, place, send, session
+from core.builders import AB, TEAM, Writer, change, failed, message, open_log, send, session, state
 
 from imsim.core import events, frames, internal_frames, storage
 from imsim.core.model import Code, Scene, p2p_id, same_body
@@ -97,11 +97,11 @@ def test_shown_goes_to_storage_and_the_places_that_it_moves_to_the_users(opened)
     opened.send("1", shown=1)
     assert opened.asked[0].shown == 1
     opened.answer_all()
-    moved = place(1, peer_read_seq=1, peer_delivered_seq=1)
-    assert opened.delivered[0].places == (("alice", place(1, 1)), ("bob", moved))
+    moved = state(1, peer_read_seq=1, peer_delivered_seq=1)
+    assert opened.delivered[0].states == (("alice", state(1, 1)), ("bob", moved))
     opened.send("2", shown=1)
     opened.answer_all()
-    assert opened.delivered[1].places == ()
+    assert opened.delivered[1].states == ()
 
 
 def test_each_conversation_is_a_log_of_its_own(opened):
@@ -460,7 +460,7 @@ def test_an_answer_to_an_opening_that_was_given_up_is_ignored(writer):
     writer.advance(10)
     writer.take()
     writer.send("2")
-    writer.machine.stored(late, storage.ConversationState(1, 7, ("alice", "bob")), writer.clock.now)
+    writer.machine.stored(late, storage.LogState(1, 7, ("alice", "bob")), writer.clock.now)
     writer.answer_all()
     assert writer.acks() == [("2", 1)]
 
@@ -945,7 +945,7 @@ def ask(writer, id_client, event, by="alice", to="bob", **data):
 
 
 def test_a_request_of_who_is_blocked_was_never_made(opened):
-    opened.storage.execute(storage.SavePlace("bob", AB, blocked=True))
+    opened.storage.execute(storage.SaveState("bob", AB, blocked=True))
     ask(opened, "1", "friend_request")
     ask(opened, "2", "friend_accept", "bob", "alice")
     opened.answer_all()
@@ -957,7 +957,7 @@ def test_who_is_blocked_may_take_back_and_end_but_not_ask_or_say_anything(opened
     ask(opened, "1", "friend_request", "bob", "alice")
     opened.send("2", "hello")
     opened.answer_all()
-    opened.storage.execute(storage.SavePlace("bob", AB, blocked=True))
+    opened.storage.execute(storage.SaveState("bob", AB, blocked=True))
     opened.take()
     ask(opened, "3", "friend_accept")
     opened.send("4", "let me")
@@ -973,7 +973,7 @@ def test_who_is_blocked_may_take_back_and_end_but_not_ask_or_say_anything(opened
 
 def test_a_refusal_because_of_its_seq_waits_for_those_before_it(opened):
     """Answers may overtake each other: that the seq before it came free may be heard later."""
-    opened.storage.execute(storage.SavePlace("bob", AB, blocked=True))
+    opened.storage.execute(storage.SaveState("bob", AB, blocked=True))
     opened.send("1")
     opened.send("2", by=session("bob"))
     first, second = (opened.storage.execute(request) for request in opened.asked)
@@ -995,7 +995,7 @@ def test_who_is_fenced_off_is_so_once_those_before_it_are_stored(opened):
 
 def test_what_stands_behind_a_message_that_is_blocked_is_decided_anew(opened):
     """Also a change, for which its seq matters, and what was refused because of it."""
-    opened.storage.execute(storage.SavePlace("bob", AB, blocked=True))
+    opened.storage.execute(storage.SaveState("bob", AB, blocked=True))
     opened.send("1")
     ask(opened, "2", "friend_request", "bob", "alice")
     ask(opened, "3", "friend_request", "bob", "alice", late=1)
@@ -1007,21 +1007,21 @@ def test_what_stands_behind_a_message_that_is_blocked_is_decided_anew(opened):
 
 
 def test_a_message_of_who_is_blocked_gives_its_place_back(opened):
-    opened.storage.execute(storage.SavePlace("bob", AB, blocked=True))
+    opened.storage.execute(storage.SaveState("bob", AB, blocked=True))
     opened.send("1")
     opened.answer()
     assert answers(opened) == [("1", Code.BLOCKED)]
     opened.send("2", by=session("bob"))
     opened.answer()
     assert answers(opened) == [("2", 2)]
-    opened.storage.execute(storage.SavePlace("bob", AB, blocked=False))
+    opened.storage.execute(storage.SaveState("bob", AB, blocked=False))
     opened.send("1")  # it was not taken for a repetition
     opened.answer()
     assert answers(opened) == [("1", 3)]
 
 
 def test_what_was_sent_behind_a_blocked_message_takes_its_place(opened):
-    opened.storage.execute(storage.SavePlace("bob", AB, blocked=True))
+    opened.storage.execute(storage.SaveState("bob", AB, blocked=True))
     opened.send("1")
     opened.send("2", by=session("bob"))
     opened.answer_all()
@@ -1062,9 +1062,18 @@ def test_news_of_an_answer_name_what_was_answered(opened):
     ask(opened, "1", "friend_request")
     ask(opened, "2", "friend_accept", "bob", "alice")
     opened.answer_all()
-    settle = opened.delivered[-2].message
-    assert (settle.conversation_id, settle.type, settle.id_client) == ("system:bob", "notification", f"{AB}:3>{AB}:2")
-    assert settle.file == {"event": "settle", "operator": "bob", "targets": [f"{AB}:2"], "data": {"state": "passed"}}
+    resolution = opened.delivered[-2].message
+    assert (resolution.conversation_id, resolution.type, resolution.id_client) == (
+        "system:bob",
+        "notification",
+        f"{AB}:3>{AB}:2",
+    )
+    assert resolution.file == {
+        "event": "resolve",
+        "operator": "bob",
+        "targets": [f"{AB}:2"],
+        "data": {"state": "passed"},
+    }
     assert opened.delivered[-1].message.type == "friend_accepted"
 
 
@@ -1106,9 +1115,9 @@ def test_a_notice_that_changes_nothing_is_a_message_like_any_other(team):
     ("conversation", "frame", "code"),
     [
         (AB, change("1", "kick", "bob", scene=Scene.P2P, to="bob"), Code.BAD_REQUEST),
-        (AB, change("1", "settle", "x", scene=Scene.P2P, to="bob"), Code.BAD_REQUEST),
+        (AB, change("1", "resolve", "x", scene=Scene.P2P, to="bob"), Code.BAD_REQUEST),
         (AB, change("1", "friend_accept", scene=Scene.P2P, to="bob"), Code.CONFLICT),
-        ("system:bob", change("1", "settle", "x", scene=Scene.SYSTEM, to="bob"), Code.BAD_REQUEST),
+        ("system:bob", change("1", "resolve", "x", scene=Scene.SYSTEM, to="bob"), Code.BAD_REQUEST),
         ("system:bob", change("1", "create", scene=Scene.SYSTEM, to="bob"), Code.BAD_REQUEST),
         ("system:bob", change("1", "theme", scene=Scene.SYSTEM, to="bob"), Code.BAD_REQUEST),
         ("system:bob", change("1", "recall", scene=Scene.SYSTEM, to="bob", seq=1), Code.BAD_REQUEST),

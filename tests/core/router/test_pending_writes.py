@@ -5,25 +5,25 @@ from __future__ import annotations
 import pytest
 from core.builders import AB
 
-from imsim.core.router.pending_writes import Saving
-from imsim.core.storage import SavePlace
+from imsim.core.router.pending_writes import PendingWrites
+from imsim.core.storage import SaveState
 from imsim.core.timers import Timers
 
 
 class Saved:
-    """A `Saving` that waits 5 s, and what it has asked of storage."""
+    """A `PendingWrites` that waits 5 s, and what it has asked of storage."""
 
     def __init__(self) -> None:
         self.timers = Timers()
-        self.asked: list[SavePlace] = []
-        self.saving = Saving(self.timers, 5.0, self.asked.append)
+        self.asked: list[SaveState] = []
+        self.saving = PendingWrites(self.timers, 5.0, self.asked.append)
 
-    def save(self, at: float, *, read: int = 0, conversation: str = AB, **fields: object) -> SavePlace:
-        request = SavePlace("alice", conversation, read, **fields)
+    def save(self, at: float, *, read: int = 0, conversation: str = AB, **fields: object) -> SaveState:
+        request = SaveState("alice", conversation, read, **fields)
         self.saving.save(request, at)
         return request
 
-    def later(self, now: float) -> list[SavePlace]:
+    def later(self, now: float) -> list[SaveState]:
         """What is asked for again until then."""
         self.asked.clear()
         self.timers.handle(now)
@@ -43,8 +43,8 @@ def test_what_is_answered_well_is_not_asked_for_again(saved):
 
 def test_without_an_answer_the_marks_are_asked_for_again_and_nothing_else(saved):
     saved.save(0.0, read=7, pinned=True, delivered_seq=9)
-    assert saved.later(5.0) == [SavePlace("alice", AB, 7, delivered_seq=9)]
-    assert saved.later(10.0) == [SavePlace("alice", AB, 7, delivered_seq=9)]
+    assert saved.later(5.0) == [SaveState("alice", AB, 7, delivered_seq=9)]
+    assert saved.later(10.0) == [SaveState("alice", AB, 7, delivered_seq=9)]
 
 
 def test_a_later_change_takes_the_marks_of_all_before_it_along(saved):
@@ -52,14 +52,14 @@ def test_a_later_change_takes_the_marks_of_all_before_it_along(saved):
     saved.save(1.0, delivered_seq=9)
     saved.save(2.0, hidden_seq=4, muted=True)
     saved.save(3.0, read=6)
-    assert saved.later(8.0) == [SavePlace("alice", AB, 7, hidden_seq=4, delivered_seq=9)]
+    assert saved.later(8.0) == [SaveState("alice", AB, 7, hidden_seq=4, delivered_seq=9)]
 
 
 def test_the_answer_to_a_later_change_is_none_to_the_marks_before_it(saved):
     saved.save(0.0, read=7)
     saved.saving.saved(saved.save(1.0, pinned=True))
     (again,) = saved.later(6.0)
-    assert again == SavePlace("alice", AB, 7)
+    assert again == SaveState("alice", AB, 7)
     saved.saving.saved(again)
     assert saved.timers.next_deadline() is None
 
@@ -68,10 +68,10 @@ def test_the_answer_to_a_change_before_the_latest_is_not_enough(saved):
     first = saved.save(0.0, read=7)
     saved.save(1.0, read=8)
     saved.saving.saved(first)
-    assert saved.later(6.0) == [SavePlace("alice", AB, 8)]
+    assert saved.later(6.0) == [SaveState("alice", AB, 8)]
 
 
 def test_each_place_waits_for_itself(saved):
     saved.save(0.0, read=7)
     saved.saving.saved(saved.save(1.0, conversation="group:team", read=2))
-    assert saved.later(6.0) == [SavePlace("alice", AB, 7)]
+    assert saved.later(6.0) == [SaveState("alice", AB, 7)]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from core.builders import AB, TEAM, Registry, entry, failed, message, open_log, place, session
+from core.builders import AB, TEAM, Registry, entry, failed, message, open_log, session, state
 
 from imsim.core import frames, internal_frames, storage
+from imsim.core.internal_frames import PresenceUpdate
 from imsim.core.model import Code, MessageType
 from imsim.core.policies import Policies
 from imsim.core.router.users import _WAITING
@@ -25,7 +26,7 @@ def up(one, frame):
 
 def placed(registry):
     """(user, device, read_seq, unread) of the places told since; other frames are forgotten with them."""
-    return [(to.user, to.device, f.place.read_seq, f.place.unread) for to, f in registry.take(frames.Placed)]
+    return [(to.user, to.device, f.state.read_seq, f.state.unread) for to, f in registry.take(frames.State)]
 
 
 def done(request="read", ref=AB, number=0):
@@ -34,7 +35,7 @@ def done(request="read", ref=AB, number=0):
 
 def unread(registry, one, conversation=AB):
     """(read_seq, unread) as a fresh device is told."""
-    told = {found.conversation_id: found for found in sync(registry, one)[-1].places}[conversation]
+    told = {found.conversation_id: found for found in sync(registry, one)[-1].states}[conversation]
     return told.read_seq, told.unread
 
 
@@ -366,10 +367,10 @@ def test_reading_is_saved_first_and_then_told_to_every_device(registry):
     registry.take()
     asked = up(one, frames.Read(AB, 1, 7))
     registry.receive(asked)
-    assert list(registry.asked) == [storage.SavePlace("bob", AB, 1, asked=asked)]
+    assert list(registry.asked) == [storage.SaveState("bob", AB, 1, asked=asked)]
     assert registry.told == []
     registry.answer()
-    told = frames.Placed(place(1, 1))
+    told = frames.State(state(1, 1))
     assert registry.take() == [(one, told), (other, told), (one, done(number=7))]
 
 
@@ -377,26 +378,26 @@ def test_the_peer_is_told_of_the_reading_wherever_it_is(registry):
     one = registry.login("bob")
     registry.receive(up(one, frames.Read(AB, 1)))
     registry.answer()
-    moved = place(1, peer_read_seq=1, peer_delivered_seq=1)
+    moved = state(1, peer_read_seq=1, peer_delivered_seq=1)
     assert registry.told_users == [("alice", internal_frames.PeerMoved("alice", moved))]
 
 
 def test_a_device_hears_that_the_peer_has_read(registry):
     one = registry.login("alice")
     registry.take()
-    read = internal_frames.PeerMoved("alice", place(1, peer_read_seq=1))
+    read = internal_frames.PeerMoved("alice", state(1, peer_read_seq=1))
     for _ in range(2):  # repeated, it is no news
         registry.receive(read)
-    registry.receive(internal_frames.PeerMoved("bob", place(1)))  # who is away
-    assert registry.take() == [(one, frames.Placed(read.place))]
+    registry.receive(internal_frames.PeerMoved("bob", state(1)))  # who is away
+    assert registry.take() == [(one, frames.State(read.state))]
     assert set(registry.machine._users) == {"alice"}
 
 
 def test_what_the_peer_read_while_a_user_is_being_opened_is_told_once_it_is(registry):
     registry.attach("alice")
-    registry.receive(internal_frames.PeerMoved("alice", place(1, peer_read_seq=1)))
+    registry.receive(internal_frames.PeerMoved("alice", state(1, peer_read_seq=1)))
     registry.answer()
-    assert [frame.place.peer_read_seq for _, frame in registry.take(frames.Placed)] == [1]
+    assert [frame.state.peer_read_seq for _, frame in registry.take(frames.State)] == [1]
 
 
 def test_settings_are_saved_and_told(registry):
@@ -404,7 +405,7 @@ def test_settings_are_saved_and_told(registry):
     registry.take()
     registry.receive(up(one, frames.SetConversation(AB, True, None, 1, "{}", 3)))
     registry.answer()
-    told = frames.Placed(place(1, 1, pinned=True, hidden_seq=1, custom="{}"))
+    told = frames.State(state(1, 1, pinned=True, hidden_seq=1, custom="{}"))
     assert registry.take() == [(one, told), (other, told), (one, done("set_conversation", number=3))]
 
 
@@ -418,20 +419,20 @@ def test_a_repeated_request_tells_what_a_lost_answer_would_have(registry):
         assert registry.told_users == []
         registry.receive(up(one, asked))
         registry.answer()
-        assert [type(frame) for _, frame in registry.take()] == [frames.Placed, frames.Done]
+        assert [type(frame) for _, frame in registry.take()] == [frames.State, frames.Done]
     assert [user for user, _ in registry.told_users] == ["alice"]
 
 
 def test_a_sync_tells_the_other_devices_as_well_what_a_lost_answer_would_have(registry):
     registry.login("bob", "d0")
-    registry.storage.execute(storage.SavePlace("bob", AB, 1))
+    registry.storage.execute(storage.SaveState("bob", AB, 1))
     one = registry.login("bob", "d1", connection=2)
     registry.take()
     registry.receive(up(one, frames.Sync({AB: 1}, 0)))
     registry.answer()
     told = registry.take()
-    assert [to.device for to, frame in told if isinstance(frame, frames.Placed)] == ["d0", "d1"]
-    assert told[-1] == (one, frames.SyncDone([], {AB: 1}, [place(1, 1)], 1))
+    assert [to.device for to, frame in told if isinstance(frame, frames.State)] == ["d0", "d1"]
+    assert told[-1] == (one, frames.SyncDone([], {AB: 1}, [state(1, 1)], 1))
 
 
 def test_a_sync_tells_the_places_that_changed_since(registry):
@@ -439,11 +440,11 @@ def test_a_sync_tells_the_places_that_changed_since(registry):
     for asked in (frames.Read(AB, 1), frames.SetConversation(AB, muted=True)):
         registry.receive(up(one, asked))
     registry.answer_all()
-    for version, places in ((0, [place(2, 1, muted=True)]), (1, [place(2, 1, muted=True)]), (2, [])):
+    for version, states in ((0, [state(2, 1, muted=True)]), (1, [state(2, 1, muted=True)]), (2, [])):
         registry.take()
         registry.receive(up(one, frames.Sync({AB: 1}, version)))
         registry.answer_all()
-        assert registry.take()[-1] == (one, frames.SyncDone([], {AB: 1}, places, 2))
+        assert registry.take()[-1] == (one, frames.SyncDone([], {AB: 1}, states, 2))
 
 
 def test_how_many_have_read_is_asked_of_storage(registry):
@@ -494,8 +495,8 @@ def test_answers_out_of_order_never_move_a_mark_back(registry):
     registry.take()
     for seq in (1, 2):
         registry.receive(up(one, frames.Read(AB, seq)))
-    registry.answer(1, lambda _: storage.PlacesSaved((("bob", place(2, 2)),)))
-    registry.answer(0, lambda _: storage.PlacesSaved((("bob", place(1, 1)),)))
+    registry.answer(1, lambda _: storage.StatesSaved((("bob", state(2, 2)),)))
+    registry.answer(0, lambda _: storage.StatesSaved((("bob", state(1, 1)),)))
     assert placed(registry) == [("bob", "d0", 2, 0)]
 
 
@@ -522,7 +523,7 @@ def test_a_send_moves_its_senders_mark_and_nobody_elses(registry):
     for number, (user, device) in enumerate((("bob", "d0"), ("bob", "d1"), ("alice", "d0"))):
         registry.login(user, device, connection=number)
     registry.take()
-    moved = (("bob", place(1, 1)), ("alice", place(1, peer_read_seq=1)))
+    moved = (("bob", state(1, 1)), ("alice", state(1, peer_read_seq=1)))
     registry.deliver(message(2, sender="bob"), session("bob"), moved)
     assert placed(registry) == [("alice", "d0", 0, 1), ("bob", "d0", 1, 0), ("bob", "d1", 1, 0)]
 
@@ -606,7 +607,7 @@ def test_a_writer_tells_all_members_that_it_names(two):
 def test_who_is_being_opened_will_look_anyway(registry):
     registry.attach("bob")
     registry.receive(internal_frames.Opened(("bob",), AB, 5))
-    assert registry.machine._users["bob"].places == {}
+    assert registry.machine._users["bob"].states == {}
     registry.answer()
     assert [type(frame) for _, frame in registry.told] == [internal_frames.Attached]
 
@@ -632,7 +633,7 @@ def test_under_notify_each_device_is_told_how_far_the_log_goes():
     registry.take()
     registry.deliver(message(1), origin)
     assert registry.take() == [(other, frames.Notify(AB, 1)), (one, frames.Notify(AB, 1))]
-    assert registry.machine._users["bob"].places[AB].view().unread == 1  # counted all the same
+    assert registry.machine._users["bob"].states[AB].view().unread == 1  # counted all the same
 
 
 # --- delivered receipts ---------------------------------------------------------------------------------------------
@@ -653,9 +654,9 @@ def delivered(registry, seq, conversation=AB, one=None):
 
 def test_what_a_device_has_got_is_saved_and_the_peer_told(receipts):
     delivered(receipts, 1)
-    assert list(receipts.asked) == [storage.SavePlace("bob", AB, delivered_seq=1)]
+    assert list(receipts.asked) == [storage.SaveState("bob", AB, delivered_seq=1)]
     receipts.answer()
-    assert receipts.told_users == [("alice", internal_frames.PeerMoved("alice", place(1, peer_delivered_seq=1)))]
+    assert receipts.told_users == [("alice", internal_frames.PeerMoved("alice", state(1, peer_delivered_seq=1)))]
     assert receipts.told == []  # it is no news for bob, and nobody asked
 
 
@@ -683,7 +684,7 @@ def test_what_was_saved_before_the_user_was_opened_is_known(receipts):
 def test_what_is_delivered_of_no_conversation_of_the_users_does_nothing(receipts, id):
     delivered(receipts, 1, id)
     assert not receipts.asked
-    assert set(receipts.machine._users["bob"].places) == {AB}
+    assert set(receipts.machine._users["bob"].states) == {AB}
 
 
 def test_groups_have_no_delivered_receipts(receipts):
@@ -707,7 +708,7 @@ def test_a_receipt_that_was_not_saved_is_saved_again(receipts):
 
 def test_a_receipt_that_storage_has_no_place_for_tells_nobody(receipts):
     delivered(receipts, 1)
-    receipts.answer(result=lambda request: storage.PlacesSaved())
+    receipts.answer(result=lambda request: storage.StatesSaved())
     assert (receipts.told, receipts.told_users) == ([], [])
 
 
@@ -721,7 +722,7 @@ def test_a_receipt_of_who_has_left_is_told_to_the_peer_at_most(receipts, result)
 
 def test_the_cursors_of_a_sync_are_receipts_too(receipts):
     receipts.receive(up(receipts.bob, frames.Sync({AB: 1, "group:none": 3})))
-    assert [request.op for request in receipts.asked] == ["missed", "save_place"]
+    assert [request.op for request in receipts.asked] == ["missed", "save_state"]
     receipts.answer_all()
     assert [user for user, _ in receipts.told_users] == ["alice"]
 
@@ -759,7 +760,7 @@ def test_what_a_range_brings_for_the_first_time_counts(registry):
     open_log(registry.storage, "alice")
     registry.receive(up(one, frames.History(AB, 2, 2)))
     registry.answer()
-    assert registry.machine._users["bob"].places[AB].view().unread == 2
+    assert registry.machine._users["bob"].states[AB].view().unread == 2
 
 
 def test_a_range_that_cannot_be_had_is_refused(registry):
@@ -784,7 +785,7 @@ def test_a_range_for_who_has_left_is_answered_to_the_session_that_asked(registry
     registry.take()
     registry.answer()
     assert registry.take() == [(one, frames.HistoryPage(AB, 1, 1, [message(1)]))]  # which its gateway drops
-    assert registry.machine._users["bob"].places == {}  # storage will say
+    assert registry.machine._users["bob"].states == {}  # storage will say
 
 
 # --- login sync -----------------------------------------------------------------------------------------------------
@@ -832,7 +833,7 @@ def test_the_places_come_with_the_last_page(fanout):
     assert page == frames.Page([message(1), message(2)], {AB: 2}, inbox, 4)
     (last,) = sync(registry, one, page.cursors, number=5)
     inbox = 3 if fanout == "write" else 0
-    assert last == frames.SyncDone([message(3)], {AB: 3}, [place(0, 0, 3)], 0, inbox, 5)
+    assert last == frames.SyncDone([message(3)], {AB: 3}, [state(0, 0, 3)], 0, inbox, 5)
 
 
 def test_a_sync_that_storage_cannot_answer_is_refused(registry):
@@ -932,7 +933,7 @@ def test_a_mark_that_storage_did_not_answer_for_is_saved_again_and_told_to_the_o
     registry.advance(registry.policies.storage_timeout)
     registry.answer_all()
     ((user, moved),) = registry.told_users
-    assert (user, moved.place.peer_read_seq) == ("alice", 1)
+    assert (user, moved.state.peer_read_seq) == ("alice", 1)
     registry.advance(60)
     assert not registry.asked
     assert registry.machine.next_deadline() is None
@@ -969,7 +970,7 @@ def test_a_page_from_before_a_recall_counts_nothing_again(registry):
     result = registry.storage.execute(request)
     registry.deliver(entry(2, "recall", seq=1))
     registry.machine.stored(request, result, 0.0)
-    assert registry.machine._users["bob"].places[AB].unread.count == 0
+    assert registry.machine._users["bob"].states[AB].unread.count == 0
 
 
 def friends_of(registry, **policies):
@@ -988,15 +989,15 @@ def test_friends_are_told_who_comes_and_goes(registry):
     open_log(registry.storage, "alice", conversation="p2p:bob:carol")
     friendly = friends_of(registry)
     bob = friendly.login("bob")
-    assert friendly.told_users == [("alice", internal_frames.Hint("alice", frames.Presence("bob", True), bob))]
+    assert friendly.told_users == [("alice", PresenceUpdate("alice", frames.Presence("bob", True), bob))]
     friendly.told_users.clear()
     other = friendly.login("bob", "d1", connection=2)
-    assert friendly.told_users == [("alice", internal_frames.Hint("alice", None, other))]  # it asks only
+    assert friendly.told_users == [("alice", PresenceUpdate("alice", None, other))]  # it asks only
     friendly.told_users.clear()
     friendly.receive(internal_frames.Detach(bob))
     assert friendly.told_users == []
     friendly.receive(internal_frames.Detach(other))
-    assert friendly.told_users == [("alice", internal_frames.Hint("alice", frames.Presence("bob", False)))]
+    assert friendly.told_users == [("alice", PresenceUpdate("alice", frames.Presence("bob", False)))]
 
 
 def test_friendship_follows_the_log(registry):
@@ -1005,7 +1006,7 @@ def test_friendship_follows_the_log(registry):
     friendly.deliver(entry(2, "friend_accept"))
     friendly.deliver(entry(2, "friend_accept"))
     friendly.receive(internal_frames.Detach(bob))
-    told = [("alice", internal_frames.Hint("alice", frames.Presence("bob", online))) for online in (True, False)]
+    told = [("alice", PresenceUpdate("alice", frames.Presence("bob", online))) for online in (True, False)]
     assert friendly.told_users == told
     friendly.told_users.clear()
     bob = friendly.login("bob")
@@ -1034,13 +1035,16 @@ def test_a_hint_reaches_whom_it_is_for(registry):
     one = registry.login("bob")
     registry.login("bob", "d1", connection=2)
     news, typing = frames.Presence("alice", True), frames.IsTyping(AB)
-    assert hinted(registry, internal_frames.Hint("bob", typing)) == [("bob", "d0", typing), ("bob", "d1", typing)]
-    assert hinted(registry, internal_frames.Hint("bob", news, tells=one)) == [("bob", "d0", news)]
-    assert hinted(registry, internal_frames.Hint("carol", news)) == []
+    assert hinted(registry, PresenceUpdate("bob", typing)) == [
+        ("bob", "d0", typing),
+        ("bob", "d1", typing),
+    ]
+    assert hinted(registry, PresenceUpdate("bob", news, tells=one)) == [("bob", "d0", news)]
+    assert hinted(registry, PresenceUpdate("carol", news)) == []
     assert registry.told_users == []
     alice = session("alice", epoch=9)
-    assert len(hinted(registry, internal_frames.Hint("bob", news, asks=alice))) == 2
-    assert registry.told_users == [("alice", internal_frames.Hint("alice", frames.Presence("bob", True), tells=alice))]
+    assert len(hinted(registry, PresenceUpdate("bob", news, asks=alice))) == 2
+    assert registry.told_users == [("alice", PresenceUpdate("alice", frames.Presence("bob", True), tells=alice))]
 
 
 def test_who_is_no_friend_any_more_hears_of_nobody_though_the_own_router_has_not_heard_of_it(registry):
@@ -1048,16 +1052,16 @@ def test_who_is_no_friend_any_more_hears_of_nobody_though_the_own_router_has_not
     registry.login("bob")
     registry.deliver(entry(3, "friend_delete"))
     for asking in ("alice", "carol"):
-        assert hinted(registry, internal_frames.Hint("bob", None, asks=session(asking, epoch=9))) == []
+        assert hinted(registry, PresenceUpdate("bob", None, asks=session(asking, epoch=9))) == []
     assert registry.told_users == []
 
 
 def test_who_is_blocked_is_not_seen_writing(registry):
-    registry.storage.execute(storage.SavePlace("bob", AB, blocked=True))
+    registry.storage.execute(storage.SaveState("bob", AB, blocked=True))
     registry.login("bob")
     other = frames.IsTyping("p2p:bob:carol")
-    assert hinted(registry, internal_frames.Hint("bob", frames.IsTyping(AB))) == []
-    assert hinted(registry, internal_frames.Hint("bob", other)) == [("bob", "d0", other)]
+    assert hinted(registry, PresenceUpdate("bob", frames.IsTyping(AB))) == []
+    assert hinted(registry, PresenceUpdate("bob", other)) == [("bob", "d0", other)]
 
 
 def test_a_blocked_place_is_told_to_the_users_devices_only(registry):
@@ -1065,7 +1069,7 @@ def test_a_blocked_place_is_told_to_the_users_devices_only(registry):
     registry.take()
     registry.receive(up(bob, frames.SetConversation(AB, blocked=True, number=3)))
     registry.answer_all()
-    assert [(to, f.place.blocked) for to, f in registry.take(frames.Placed)] == [(bob, True)]
+    assert [(to, f.state.blocked) for to, f in registry.take(frames.State)] == [(bob, True)]
     assert registry.told_users == []
 
 
@@ -1080,7 +1084,7 @@ def test_what_an_ex_member_asks_is_about_what_the_member_saw(registry):
         registry.receive(up(bob, frame))
     registry.receive(up(bob, frames.SetConversation(TEAM, pinned=True, number=2)))
     registry.answer_all()
-    told = [frame for _, frame in registry.take() if not isinstance(frame, frames.Placed)]
+    told = [frame for _, frame in registry.take() if not isinstance(frame, frames.State)]
     assert [one.seq for one in told[0].messages] == [1, 2]
     assert told[1].code == Code.NO_CONVERSATION
     assert told[2:] == [done("read", TEAM, 1), done("set_conversation", TEAM, 2)]
@@ -1090,7 +1094,7 @@ def test_typing_goes_to_the_other_user_of_ones_own_conversation(registry):
     bob = registry.login("bob")
     for id in (AB, "p2p:alice:carol", "p2p:bob:carol", TEAM, "nonsense"):
         registry.receive(up(bob, frames.Typing(id)))
-    assert registry.told_users == [("alice", internal_frames.Hint("alice", frames.IsTyping(AB)))]
+    assert registry.told_users == [("alice", PresenceUpdate("alice", frames.IsTyping(AB)))]
 
 
 def test_who_was_never_there_has_not_gone(registry):
@@ -1113,7 +1117,7 @@ def test_whose_tokens_are_revoked_has_gone_and_is_forgotten(registry):
     friendly.machine.revoke("bob", 5.0, 0.0)
     friendly._collect()
     friendly.receive(internal_frames.Detach(bob))  # as the gateway answers the kick
-    assert friendly.told_users == [("alice", internal_frames.Hint("alice", frames.Presence("bob", False)))]
+    assert friendly.told_users == [("alice", PresenceUpdate("alice", frames.Presence("bob", False)))]
     assert friendly.machine._users == {}
 
 

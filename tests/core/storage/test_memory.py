@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from core.builders import AB, TEAM, message, open_log, place, session
+from core.builders import AB, TEAM, message, open_log, session, state
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -46,19 +46,19 @@ def missed(store, user, cursors=None, limit=100, inbox=0):
     return store.execute(storage.Missed(session(user), cursors or {}, limit, inbox=inbox))
 
 
-def places(store, user):
+def states(store, user):
     """By conversation: (place, unread seqs)."""
     state = store.execute(storage.OpenUser(user))
-    return {found.conversation_id: (found, unread) for found, unread, *_ in state.places}
+    return {found.conversation_id: (found, unread) for found, unread, *_ in state.states}
 
 
 def read_seq(store, user):
-    return places(store, user)[AB][0].read_seq
+    return states(store, user)[AB][0].read_seq
 
 
 def save(store, user, read_seq=0, conversation=AB, **settings):
     """user -> place, of those that the answer tells."""
-    return dict(store.execute(storage.SavePlace(user, conversation, read_seq, **settings)).places)
+    return dict(store.execute(storage.SaveState(user, conversation, read_seq, **settings)).states)
 
 
 # --- opening --------------------------------------------------------------------------------------------------------
@@ -71,10 +71,10 @@ def test_a_conversation_without_founders_is_not_made(store):
 
 
 def test_opening_raises_the_epoch_and_keeps_the_first_members(store):
-    assert opened(store) == storage.ConversationState(1, 0, ("alice", "bob"))
-    assert opened(store, founders=("mallory",)) == storage.ConversationState(2, 0, ("alice", "bob"))
+    assert opened(store) == storage.LogState(1, 0, ("alice", "bob"))
+    assert opened(store, founders=("mallory",)) == storage.LogState(2, 0, ("alice", "bob"))
     assert opened(store, founders=None).epoch == 3
-    assert store.execute(storage.OpenUser("mallory")).places == []
+    assert store.execute(storage.OpenUser("mallory")).states == []
 
 
 def test_opening_tells_the_highest_seq(store):
@@ -148,10 +148,10 @@ def test_a_users_place_counts_what_others_sent_after_the_mark(store):
     notice = message(3, type=MessageType.NOTIFICATION)
     for one in (message(1), message(2, sender="bob"), notice, message(4)):
         append(store, epoch, one)
-    assert places(store, "bob")[AB] == (place(0), [1, 4])
-    assert places(store, "alice")[AB] == (place(0), [2])
+    assert states(store, "bob")[AB] == (state(0), [1, 4])
+    assert states(store, "alice")[AB] == (state(0), [2])
     save(store, "bob", 1)
-    assert places(store, "bob")[AB] == (place(1, 1), [4])
+    assert states(store, "bob")[AB] == (state(1, 1), [4])
 
 
 def test_a_mark_moves_forward_only_and_never_beyond_the_log(store):
@@ -165,29 +165,29 @@ def test_who_is_no_member_has_no_place(store):
     open_log(store, "alice")
     assert save(store, "mallory", 1) == save(store, "alice", 1, TEAM) == {}
     assert append(store, opened(store).epoch, message(2, sender="mallory"), shown=1) == storage.Appended()
-    assert places(store, "mallory") == {}
-    assert set(places(store, "alice")) == {AB}
+    assert states(store, "mallory") == {}
+    assert set(states(store, "alice")) == {AB}
 
 
 def test_each_change_gets_the_next_version_of_the_users_log_and_no_change_gets_none(store):
     open_log(store, "alice", "alice")
     open_log(store, "alice", conversation=TEAM)
-    assert save(store, "bob", pinned=True) == {"bob": place(1, pinned=True)}
-    assert save(store, "bob", 1, TEAM) == {"bob": place(2, 1, conversation=TEAM)}
-    assert save(store, "bob", pinned=True) == {"bob": place(1, pinned=True)}
-    assert save(store, "bob", muted=True, custom="{}") == {"bob": place(3, pinned=True, muted=True, custom="{}")}
-    assert save(store, "bob", pinned=False, custom="")["bob"] == place(4, muted=True)
+    assert save(store, "bob", pinned=True) == {"bob": state(1, pinned=True)}
+    assert save(store, "bob", 1, TEAM) == {"bob": state(2, 1, conversation=TEAM)}
+    assert save(store, "bob", pinned=True) == {"bob": state(1, pinned=True)}
+    assert save(store, "bob", muted=True, custom="{}") == {"bob": state(3, pinned=True, muted=True, custom="{}")}
+    assert save(store, "bob", pinned=False, custom="")["bob"] == state(4, muted=True)
     assert missed(store, "bob").version == 4
     assert missed(store, "alice").version == 0
 
 
 def test_who_reads_changes_the_peers_place_as_well(store):
     open_log(store, "alice", "alice")
-    told = {"bob": place(1, 1), "alice": place(1, peer_read_seq=1, peer_delivered_seq=1)}  # what is read was delivered
+    told = {"bob": state(1, 1), "alice": state(1, peer_read_seq=1, peer_delivered_seq=1)}  # what is read was delivered
     assert save(store, "bob", 1) == told
     assert save(store, "bob", 1) == told  # again, for who missed it
     assert set(save(store, "bob", muted=True)) == {"bob"}
-    assert save(store, "alice", 2)["alice"] == place(2, 2, peer_read_seq=1, peer_delivered_seq=1)
+    assert save(store, "alice", 2)["alice"] == state(2, 2, peer_read_seq=1, peer_delivered_seq=1)
     assert missed(store, "alice").version == missed(store, "bob").version - 1 == 2
 
 
@@ -196,16 +196,16 @@ def test_nobody_is_a_peer_in_a_group_or_of_oneself(store):
     assert set(save(store, "bob", 1, TEAM)) == {"bob"}
     notes = "p2p:alice:alice"
     append(store, opened(store, notes, ("alice",)).epoch, message(1, conversation_id=notes))
-    assert save(store, "alice", 1, notes) == {"alice": place(1, 1, conversation=notes)}
+    assert save(store, "alice", 1, notes) == {"alice": state(1, 1, conversation=notes)}
 
 
 def test_to_hide_is_to_read_and_moves_forward_only(store):
     open_log(store, "alice", "alice", "alice")
-    assert save(store, "bob", hidden_seq=2)["bob"] == place(1, 2, hidden_seq=2)
-    assert save(store, "bob", hidden_seq=1)["bob"] == place(1, 2, hidden_seq=2)
-    assert save(store, "bob", 3, hidden_seq=1)["bob"] == place(2, 3, hidden_seq=2)
-    assert save(store, "bob", hidden_seq=99)["bob"] == place(3, 3, hidden_seq=3)
-    assert save(store, "bob", hidden_seq=-1)["bob"] == place(3, 3, hidden_seq=3)
+    assert save(store, "bob", hidden_seq=2)["bob"] == state(1, 2, hidden_seq=2)
+    assert save(store, "bob", hidden_seq=1)["bob"] == state(1, 2, hidden_seq=2)
+    assert save(store, "bob", 3, hidden_seq=1)["bob"] == state(2, 3, hidden_seq=2)
+    assert save(store, "bob", hidden_seq=99)["bob"] == state(3, 3, hidden_seq=3)
+    assert save(store, "bob", hidden_seq=-1)["bob"] == state(3, 3, hidden_seq=3)
 
 
 def test_only_the_latest_state_of_each_place_that_changed_is_told(store):
@@ -217,18 +217,18 @@ def test_only_the_latest_state_of_each_place_that_changed_is_told(store):
 
     def since(version):
         page = store.execute(storage.Missed(session("bob"), {}, 100, version))
-        return {found.conversation_id: found.version for found in page.places}, page.version
+        return {found.conversation_id: found.version for found in page.states}, page.version
 
     assert since(0) == ({AB: 2, TEAM: 3}, 3)
     assert since(1) == ({AB: 2, TEAM: 3}, 3)
     assert since(2) == ({TEAM: 3}, 3)
     assert since(3) == ({}, 3)
-    assert store.execute(storage.Missed(session("bob"), {}, 1)).places == ()  # not before the last page
+    assert store.execute(storage.Missed(session("bob"), {}, 1)).states == ()  # not before the last page
 
 
 def test_who_knows_of_no_place_is_told_all(store):
     open_log(store, "alice")
-    assert missed(store, "bob").places == (place(0),)
+    assert missed(store, "bob").states == (state(0),)
 
 
 def test_how_many_have_read_a_message(store):
@@ -252,9 +252,9 @@ def test_a_send_moves_its_senders_mark(store):
     for seq in (1, 2, 3):
         append(store, epoch, message(seq))
     moved = append(store, epoch, message(4, sender="bob"), shown=2)
-    peer = place(1, peer_read_seq=2, peer_delivered_seq=2)
-    assert moved == storage.Appended((("bob", place(1, 2)), ("alice", peer)))
-    assert places(store, "bob")[AB] == (place(1, 2), [3])
+    peer = state(1, peer_read_seq=2, peer_delivered_seq=2)
+    assert moved == storage.Appended((("bob", state(1, 2)), ("alice", peer)))
+    assert states(store, "bob")[AB] == (state(1, 2), [3])
     assert append(store, epoch, message(5, sender="bob"), shown=1) == storage.Appended()
     append(store, epoch, message(6, sender="bob"), shown=99)
     assert (read_seq(store, "bob"), read_seq(store, "alice")) == (6, 0)
@@ -284,7 +284,7 @@ def read_all(store, user, cursors=None, limit=100, inbox=0):
         if not page.more:
             return got, cursors, pages
         assert page.messages
-        assert (page.places, page.version) == ((), 0)
+        assert (page.states, page.version) == ((), 0)
 
 
 def test_pages_cover_everything_after_the_cursors_once(store):
@@ -394,11 +394,11 @@ def test_who_has_a_later_change_of_a_place_than_there_is_is_ahead(store):
     open_log(store, "alice")
     save(store, "bob", 1)
 
-    def ask(version=0, place_version=0):
-        return store.execute(storage.Missed(session("bob"), {}, 10, version, place_version=place_version))
+    def ask(version=0, state_version=0):
+        return store.execute(storage.Missed(session("bob"), {}, 10, version, state_version=state_version))
 
     assert ask(1, 1).version == 1
-    assert ask(version=2) == ask(place_version=2) == storage.Ahead()
+    assert ask(version=2) == ask(state_version=2) == storage.Ahead()
 
 
 def test_who_has_more_of_a_conversation_than_there_is_is_ahead_if_it_is_doubted(store):
@@ -535,14 +535,14 @@ def test_places_come_in_pages_too_and_none_is_left_out(store, most):
     version, cursors, inbox, got, more = 0, {}, 0, {}, True
     while more:
         page = store.execute(storage.Missed(session("bob"), cursors, 100, version, inbox, page_bytes=most))
-        assert len(page.messages) + sum(len(place.custom) for place in page.places) <= max(most, 4)
-        assert list(page.places) == sorted(page.places, key=lambda place: place.conversation_id)
-        got |= {place.conversation_id: place for place in page.places}
+        assert len(page.messages) + sum(len(state.custom) for state in page.states) <= max(most, 4)
+        assert list(page.states) == sorted(page.states, key=lambda state: state.conversation_id)
+        got |= {state.conversation_id: state for state in page.states}
         progress = (version, cursors, inbox)
         version, cursors, inbox, more = page.version, cursors | page.cursors, page.inbox, page.more
         assert not more or progress != (version, cursors, inbox)
     whole = store.execute(storage.Missed(session("bob"), {}, 100))
-    assert (got, version) == ({place.conversation_id: place for place in whole.places}, whole.version)
+    assert (got, version) == ({state.conversation_id: state for state in whole.states}, whole.version)
 
 
 @pytest.mark.parametrize(
@@ -565,7 +565,7 @@ def test_a_range_is_for_members(store):
 
 def test_who_got_it_changes_the_peers_place_only(store):
     open_log(store, "alice", "alice")
-    told = {"bob": place(0), "alice": place(1, peer_delivered_seq=1)}
+    told = {"bob": state(0), "alice": state(1, peer_delivered_seq=1)}
     assert save(store, "bob", delivered_seq=1) == told
     assert save(store, "bob", delivered_seq=1) == told
     assert (missed(store, "alice").version, missed(store, "bob").version) == (1, 0)
@@ -577,12 +577,12 @@ def test_delivered_moves_forward_only_not_beyond_the_log_and_never_behind_what_w
     def delivered(**change):
         return save(store, "bob", **change)["alice"]
 
-    assert delivered(delivered_seq=2) == place(1, peer_delivered_seq=2)
-    assert delivered(delivered_seq=1) == place(1, peer_delivered_seq=2)
-    assert delivered(read_seq=1) == place(2, peer_read_seq=1, peer_delivered_seq=2)
-    assert delivered(hidden_seq=3) == place(3, peer_read_seq=3, peer_delivered_seq=3)
+    assert delivered(delivered_seq=2) == state(1, peer_delivered_seq=2)
+    assert delivered(delivered_seq=1) == state(1, peer_delivered_seq=2)
+    assert delivered(read_seq=1) == state(2, peer_read_seq=1, peer_delivered_seq=2)
+    assert delivered(hidden_seq=3) == state(3, peer_read_seq=3, peer_delivered_seq=3)
     open_log(store, "alice", "alice")
-    assert delivered(delivered_seq=99) == place(4, peer_read_seq=3, peer_delivered_seq=5)
+    assert delivered(delivered_seq=99) == state(4, peer_read_seq=3, peer_delivered_seq=5)
     assert set(save(store, "bob", delivered_seq=-1)) == {"bob"}
 
 
@@ -591,21 +591,21 @@ def test_opening_a_user_tells_where_the_log_ends_and_what_was_delivered(store):
     open_log(store, "alice", conversation=TEAM)
     save(store, "bob", delivered_seq=2)
     save(store, "alice", delivered_seq=1)
-    team, ab = store.execute(storage.OpenUser("bob")).places
-    assert ab == (place(1, peer_delivered_seq=1), [1, 2], 3, 2, None, 0)
-    assert team == (place(0, conversation=TEAM), [1], 1, 0, None, 0)
+    team, ab = store.execute(storage.OpenUser("bob")).states
+    assert ab == (state(1, peer_delivered_seq=1), [1, 2], 3, 2, None, 0)
+    assert team == (state(0, conversation=TEAM), [1], 1, 0, None, 0)
     save(store, "bob", 3)
-    assert store.execute(storage.OpenUser("bob")).places[1].delivered_seq == 3
-    assert store.execute(storage.OpenUser("alice")).places[1].delivered_seq == 1
+    assert store.execute(storage.OpenUser("bob")).states[1].delivered_seq == 3
+    assert store.execute(storage.OpenUser("alice")).states[1].delivered_seq == 1
 
 
 def test_groups_and_notes_to_oneself_know_nothing_of_what_was_delivered(store):
     open_log(store, "alice", conversation=TEAM)
-    assert save(store, "bob", conversation=TEAM, delivered_seq=1) == {"bob": place(0, conversation=TEAM)}
+    assert save(store, "bob", conversation=TEAM, delivered_seq=1) == {"bob": state(0, conversation=TEAM)}
     notes = "p2p:alice:alice"
     append(store, opened(store, notes, ("alice",)).epoch, message(1, conversation_id=notes))
-    assert save(store, "alice", conversation=notes, delivered_seq=1) == {"alice": place(0, conversation=notes)}
-    assert [found.delivered_seq for found in store.execute(storage.OpenUser("alice")).places] == [0, 0]
+    assert save(store, "alice", conversation=notes, delivered_seq=1) == {"alice": state(0, conversation=notes)}
+    assert [found.delivered_seq for found in store.execute(storage.OpenUser("alice")).states] == [0, 0]
 
 
 # --- what an entry changes ------------------------------------------------------------------------------------------
@@ -673,16 +673,16 @@ def test_only_what_may_be_seen_counts_as_unread(store):
     team = Team(store)
     for effects in ({}, {"joined": ("carol",)}, {}):
         team.add(**effects)
-    (found,) = store.execute(storage.OpenUser("carol")).places
+    (found,) = store.execute(storage.OpenUser("carol")).states
     assert (found.unread_seqs, found.max_seq, found.ended) == ([3, 4], 4, 0)
     save(store, "carol", 3, TEAM)
-    assert places(store, "carol")[TEAM][1] == [4]
+    assert states(store, "carol")[TEAM][1] == [4]
     team.add(left=("carol",))
     team.add()
-    (found,) = store.execute(storage.OpenUser("carol")).places
+    (found,) = store.execute(storage.OpenUser("carol")).states
     assert (found.unread_seqs, found.max_seq, found.ended) == ([], 5, 5)
     team.add(joined=("carol",))
-    (found,) = store.execute(storage.OpenUser("carol")).places
+    (found,) = store.execute(storage.OpenUser("carol")).states
     assert (found.unread_seqs, found.max_seq, found.ended) == ([7], 7, 5)
 
 
@@ -707,8 +707,8 @@ def test_who_leaves_reads_by_it_and_who_never_was_there_does_not(store):
     team = Team(store)
     team.add()
     moved = team.add("bob", shown=2, left=("bob",))
-    assert moved.places == (("bob", place(1, 2, conversation=TEAM)),)
-    assert team.add("mallory", shown=2).places == ()
+    assert moved.states == (("bob", state(1, 2, conversation=TEAM)),)
+    assert team.add("mallory", shown=2).states == ()
 
 
 def test_rows_go_to_those_who_join_and_to_those_who_leave(by_write):
@@ -737,7 +737,7 @@ def test_an_amended_message_is_found_as_such_everywhere(store):
     assert store.execute(storage.Find(AB, "alice", "i1")) == gone
     assert store.execute(storage.Get(AB, 1)) == gone
     assert store.execute(storage.Range("bob", AB, 1, 1, 9)).messages == [gone]
-    assert places(store, "bob")[AB][1] == [2, 3]
+    assert states(store, "bob")[AB][1] == [2, 3]
     assert append(store, epoch, message(4, id_client="i1")) == storage.Duplicate(gone)
 
 
@@ -758,8 +758,8 @@ def test_notes_get_a_place_in_the_log_of_their_user(store):
     ]
     assert team.add(notes=(note(id_client="n3"),)).notes[0].seq == 3
     assert read_log(store, "carol", "system:carol") == [*first.notes[::2], *team_notes(store, "carol", 3)]
-    assert opened(store, TEAM, None).noted == (*(("carol", 1), ("dave", 1), ("carol", 2), ("carol", 3)),)
-    assert places(store, "carol")["system:carol"][1] == [1, 2, 3]
+    assert opened(store, TEAM, None).notified == (*(("carol", 1), ("dave", 1), ("carol", 2), ("carol", 3)),)
+    assert states(store, "carol")["system:carol"][1] == [1, 2, 3]
     assert missed(store, "alice").cursors.keys() == {TEAM}
 
 
@@ -769,10 +769,10 @@ def team_notes(store, user, seq):
 
 def test_only_the_latest_notes_are_remembered(store):
     team = Team(store)
-    for number in range(storage.NOTED + 3):
+    for number in range(storage.NOTIFIED + 3):
         team.add(notes=(note(id_client=str(number)),))
-    noted = opened(store, TEAM, None).noted
-    assert noted == tuple(("carol", seq) for seq in range(4, storage.NOTED + 4))
+    notified = opened(store, TEAM, None).notified
+    assert notified == tuple(("carol", seq) for seq in range(4, storage.NOTIFIED + 4))
 
 
 def test_who_left_of_late_is_remembered(store):
@@ -784,7 +784,7 @@ def test_who_left_of_late_is_remembered(store):
     team.add(joined=("dave",))
     assert opened(store, TEAM, None).left == (("carol", 3),)
     team.epoch += 1
-    for _ in range(storage.NOTED - 2):
+    for _ in range(storage.NOTIFIED - 2):
         team.add()
     assert opened(store, TEAM, None).left == (("carol", 3),)
     team.epoch += 1
@@ -819,7 +819,7 @@ def test_what_is_not_appended_changes_nothing(store, epoch, one):
     )
     assert not isinstance(result, storage.Appended)
     state = opened(store, TEAM, None)
-    assert (state.members, state.state, state.noted, state.max_seq) == (("alice", "bob"), None, (), 1)
+    assert (state.members, state.state, state.notified, state.max_seq) == (("alice", "bob"), None, (), 1)
     assert read_log(store, "alice") == [before]
     assert missed(store, "carol").cursors == {}
 
@@ -836,7 +836,7 @@ def test_what_the_blocked_send_is_not_appended(store):
     assert append(store, epoch, message(3, id_client="i1")) == storage.Duplicate(message(1))  # was stored before
     assert append(store, 0, message(3)) == storage.Fenced()
     assert opened(store).state is None
-    assert places(store, "bob").keys() == {AB}
+    assert states(store, "bob").keys() == {AB}
     assert read_seq(store, "alice") == 0
     epoch += 1
     save(store, "bob", blocked=False)
@@ -854,9 +854,9 @@ def test_of_changes_the_rules_decide_who_is_blocked(store):
 
 
 def test_one_may_block_whom_one_has_never_heard_of(store):
-    assert save(store, "bob", blocked=True) == {"bob": place(1, blocked=True)}
+    assert save(store, "bob", blocked=True) == {"bob": state(1, blocked=True)}
     assert append(store, opened(store).epoch, message(1)) == storage.Blocked()
-    assert places(store, "alice")[AB] == (place(0), [])
+    assert states(store, "alice")[AB] == (state(0), [])
     assert missed(store, "alice").version == 0
     for user, id in (("carol", "p2p:alice:dave"), ("carol", AB), ("bob", TEAM), ("bob", "system:bob")):
         assert save(store, user, conversation=id, blocked=True) == {}
@@ -870,7 +870,7 @@ def test_a_group_knows_no_blocking_and_a_state_is_told_of_two_users_only(store):
     assert isinstance(team.add(state={"title": "x"}), storage.Appended)
     epoch = opened(store).epoch
     store.execute(storage.Append(epoch, message(1), 0, storage.Effects(state={"friends": True})))
-    told = {found.place.conversation_id: found.state for found in store.execute(storage.OpenUser("bob")).places}
+    told = {found.state.conversation_id: found.log_state for found in store.execute(storage.OpenUser("bob")).states}
     assert told == {TEAM: None, AB: {"friends": True}}
 
 
@@ -902,7 +902,7 @@ def test_both_fan_outs_show_members_the_same_as_a_model(actions, limit, cursor):
             assert cursors[TEAM] == max(cursor, *seqs[-1:] or [0])
             state = store.execute(storage.OpenUser(user))
             unread = [seq for seq in seqs if user in members and user != "alice" and seq >= since[user]]
-            assert [found.unread_seqs for found in state.places] == [unread] * bool(seqs)
+            assert [found.unread_seqs for found in state.states] == [unread] * bool(seqs)
         assert set(opened(store, TEAM, None).members) == members
 
 
@@ -951,7 +951,7 @@ class StorageInvariants(RuleBasedStateMachine):
             assert result == storage.Fenced()
         else:
             self.acknowledged[one.seq] = one
-            self.check_moved(sender, min(shown, one.seq), dict(result.places))
+            self.check_moved(sender, min(shown, one.seq), dict(result.states))
 
     def check_moved(self, user, seq, told):
         """Either the mark moved, and both logs with it, or nothing did."""
@@ -961,7 +961,7 @@ class StorageInvariants(RuleBasedStateMachine):
             for one in self.users:
                 self.versions[one] += 1
             assert told == {
-                one: place(
+                one: state(
                     self.versions[one],
                     self.read[one],
                     peer_read_seq=self.read[other],
@@ -986,7 +986,7 @@ class StorageInvariants(RuleBasedStateMachine):
         state = self.store.execute(storage.OpenUser(user))
         assert state.epoch > self.user_epochs[user]
         self.user_epochs[user] = state.epoch
-        for found, unread, max_seq, delivered_seq, _, _ in state.places:
+        for found, unread, max_seq, delivered_seq, _, _ in state.states:
             assert (max_seq, delivered_seq) == (len(self.acknowledged), self.read[user])
             assert 0 <= found.read_seq <= len(self.acknowledged)
             assert (found.read_seq, found.version) == (self.read[user], self.versions[user])

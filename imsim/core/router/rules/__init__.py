@@ -1,5 +1,5 @@
 """The rules: who may send what, what a change brings about, and who is notified. They decide and change nothing."""
 
-from imsim.core.router.rules.sends import RULED, Known, LookUp, amend, decide, effects, system_log
+from imsim.core.router.rules.sends import RULED, LookupCache, NeedsLookup, amend, decide, effects, system_log
 
-__all__ = ["RULED", "Known", "LookUp", "amend", "decide", "effects", "system_log"]
+__all__ = ["RULED", "LookupCache", "NeedsLookup", "amend", "decide", "effects", "system_log"]

@@ -39,12 +39,12 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A system message for `user`; or, where `settles` is the id of one that the user has, its new state."""
+    """A system message for `user`; or, where `resolves` is the id of one that the user has, its new state."""
 
     user: str
     type: str
     data: Mapping[str, Any] = field(default_factory=dict)
-    settles: str = ""
+    resolves: str = ""
 
 
 @dataclass(slots=True)
@@ -58,9 +58,9 @@ class Decision:
     amended: Message | None = None
 
 
-def settled(users: tuple[str, ...] | list[str], id: str, state: str) -> tuple[Note, ...]:
+def resolved(users: tuple[str, ...] | list[str], id: str, state: str) -> tuple[Note, ...]:
     """The news that a request has its answer, for all who got the request."""
-    return tuple(Note(user, "settle", {"state": state}, settles=id) for user in users)
+    return tuple(Note(user, "resolve", {"state": state}, resolves=id) for user in users)
 
 
 def asked_for(message: HasBody, user: str, conversation_id: str, seq: int, time: int) -> Change | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from imsim.core.model import Code
-from imsim.core.router.rules.decision import Change, Decision, Note, RuleViolation, settled
+from imsim.core.router.rules.decision import Change, Decision, Note, RuleViolation, resolved
 
 
 def decide(state: dict[str, Any] | None, members: tuple[str, ...], change: Change, lifetime: int) -> Decision:
@@ -33,20 +33,20 @@ def _request(state: dict[str, Any], other: str, change: Change, lifetime: int) -
     expires = change.time + lifetime
     replaced: tuple[Note, ...] = ()
     if pending is not None:
-        replaced = settled([change.operator if pending["by"] == other else other], pending["id"], "expired")
+        replaced = resolved([change.operator if pending["by"] == other else other], pending["id"], "expired")
     state = {**state, "request": {"by": change.operator, "id": change.id, "expires": expires}}
     return Decision(state, notes=(*replaced, Note(other, "friend_request", {"state": "init", "expires": expires})))
 
 
 def _accept(state: dict[str, Any], other: str, change: Change, lifetime: int) -> Decision:
     pending = _pending(state, other, change)
-    notes = (*settled([change.operator], pending["id"], "passed"), Note(other, "friend_accepted"))
+    notes = (*resolved([change.operator], pending["id"], "passed"), Note(other, "friend_accepted"))
     return Decision({"friends": True, "request": None}, notes=notes)
 
 
 def _reject(state: dict[str, Any], other: str, change: Change, lifetime: int) -> Decision:
     pending = _pending(state, other, change)
-    notes = (*settled([change.operator], pending["id"], "rejected"), Note(other, "friend_rejected"))
+    notes = (*resolved([change.operator], pending["id"], "rejected"), Note(other, "friend_rejected"))
     return Decision({**state, "request": None}, notes=notes)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from imsim.core.exceptions import BadName
 from imsim.core.model import Code, check_name
-from imsim.core.router.rules.decision import Change, Decision, Note, RuleViolation, settled
+from imsim.core.router.rules.decision import Change, Decision, Note, RuleViolation, resolved
 
 _JOIN = ("open", "approval", "invite")
 _TITLE = 256  # characters
@@ -22,13 +22,13 @@ _TITLE = 256  # characters
 
 @dataclass(slots=True)
 class Pending:
-    """An application, or an invitation, without an answer. `seq`: of the change that it was; `noted`: who heard."""
+    """An application, or an invitation, without an answer. `seq`: of the change that it was; `notified`: who heard."""
 
     kind: str  # apply | invite
     by: str
     seq: int
     expires: int  # wall time, ms since 1970
-    noted: list[str]
+    notified: list[str]
 
 
 @dataclass(slots=True)
@@ -352,4 +352,4 @@ def _answer(group: Group, change: Change, user: str, state: str) -> tuple[Note, 
     """The user's request, if there is one, is one no more: tell those who have it."""
     pending = group.asked(user)
     group.pending.pop(user, None)
-    return settled(pending.noted, f"{change.conversation_id}:{pending.seq}", state) if pending else ()
+    return resolved(pending.notified, f"{change.conversation_id}:{pending.seq}", state) if pending else ()

@@ -1,7 +1,7 @@
 """The rules that decide: whether somebody may send something into a conversation, what it changes, and who is told.
 
 The single writer asks them about each send. They read what it knows of the conversation, and change nothing. Where they
-have to know what stands in storage they raise `LookUp`, and are asked once more when that is known.
+have to know what stands in storage they raise `NeedsLookup`, and are asked once more when that is known.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from imsim.core.router.rules import amendments, decision, friends, groups
 from imsim.core.router.rules.decision import Change, Decision, RuleViolation
 
 #: Events that the rules know. Others are notices that change nothing here, and may to a newer client.
-RULED = frozenset((*groups.EVENTS, *friends.EVENTS, *amendments.EVENTS, "settle"))
+RULED = frozenset((*groups.EVENTS, *friends.EVENTS, *amendments.EVENTS, "resolve"))
 
 #: Whoever is blocked may not ask for these. To take back what one has said, or to end it, is nobody's to refuse.
 _ADDRESSED = ("edit", "friend_request", "friend_accept")
 
 
-class LookUp(Exception):
+class NeedsLookup(Exception):
     """It depends on what stands in storage."""
 
-    def __init__(self, request: storage.LookUp) -> None:
+    def __init__(self, request: storage.Lookup) -> None:
         super().__init__(request)
         self.request = request
 
 
-class Known:
-    """What was looked up in storage for one send; nothing was written since. Each question raises LookUp where that
-    has not been asked."""
+class LookupCache:
+    """What was looked up in storage for one send; nothing was written since. A question without an answer raises
+    NeedsLookup."""
 
     __slots__ = ("messages", "relations")
 
@@ -40,7 +40,7 @@ class Known:
         self.messages: dict[tuple[str, str] | int, Message | None] = {}  # by (sender, idClient) or by seq
         self.relations: storage.Relations | None = None
 
-    def learn(self, request: storage.LookUp, result: storage.Result) -> None:
+    def learn(self, request: storage.Lookup, result: storage.Result) -> None:
         if isinstance(request, storage.Between):
             assert isinstance(result, storage.Relations)
             self.relations = result
@@ -51,17 +51,17 @@ class Known:
 
     def find(self, conversation_id: str, sender: str, id_client: str) -> Message | None:
         if (sender, id_client) not in self.messages:
-            raise LookUp(storage.Find(conversation_id, sender, id_client))
+            raise NeedsLookup(storage.Find(conversation_id, sender, id_client))
         return self.messages[sender, id_client]
 
     def get(self, conversation_id: str, seq: int) -> Message | None:
         if seq not in self.messages:
-            raise LookUp(storage.Get(conversation_id, seq))
+            raise NeedsLookup(storage.Get(conversation_id, seq))
         return self.messages[seq]
 
     def between(self, conversation_id: str, user: str, others: tuple[str, ...]) -> storage.Relations:
         if self.relations is None:
-            raise LookUp(storage.Between(conversation_id, user, others))
+            raise NeedsLookup(storage.Between(conversation_id, user, others))
         return self.relations
 
 
@@ -75,11 +75,16 @@ class Conversation(Protocol):
 
 
 def decide(
-    conversation: Conversation, user: str, frame: frames.Send, change: Change | None, known: Known, policies: Policies
+    conversation: Conversation,
+    user: str,
+    frame: frames.Send,
+    change: Change | None,
+    known: LookupCache,
+    policies: Policies,
 ) -> Decision | None:
     """What follows from what `user` sends, None: no more than that it stands there. `change`: that it asks for.
 
-    Raises: RuleViolation, LookUp."""
+    Raises: RuleViolation, NeedsLookup."""
     if change is None or change.event not in RULED:
         _check_may_send(conversation, user, frame, known, policies)
         return None
@@ -105,7 +110,7 @@ def _check_member(conversation: Conversation, user: str) -> None:
 
 
 def _check_may_bring(
-    conversation: Conversation, change: Change, decision: Decision, known: Known, policies: Policies
+    conversation: Conversation, change: Change, decision: Decision, known: LookupCache, policies: Policies
 ) -> None:
     """Into a group: nobody who has blocked the operator; and, where strangers are refused, nobody but friends without
     having been asked."""
@@ -131,7 +136,7 @@ def _named(users: tuple[str, ...]) -> str:
     return ", ".join(users[:3]) + (" ..." if len(users) > 3 else "")
 
 
-def _check_may_address(conversation: Conversation, change: Change, known: Known) -> None:
+def _check_may_address(conversation: Conversation, change: Change, known: LookupCache) -> None:
     """Between two users: what one wants of the other, who may have blocked the one."""
     others = tuple(member for member in conversation.members if member != change.operator)
     if change.event in _ADDRESSED and others and known.between(conversation.id, change.operator, others).blocking:
@@ -139,7 +144,7 @@ def _check_may_address(conversation: Conversation, change: Change, known: Known)
 
 
 def _check_may_send(
-    conversation: Conversation, user: str, frame: frames.Send, known: Known, policies: Policies
+    conversation: Conversation, user: str, frame: frames.Send, known: LookupCache, policies: Policies
 ) -> None:
     if frame.scene == Scene.SYSTEM:
         if frame.type != MessageType.CUSTOM:
@@ -158,7 +163,7 @@ def _check_may_send(
 
 
 def _amend(
-    conversation: Conversation, frame: frames.Send, change: Change, known: Known, policies: Policies
+    conversation: Conversation, frame: frames.Send, change: Change, known: LookupCache, policies: Policies
 ) -> Decision:
     seq = amendments.target_seq(change)
     if change.event == "edit":
@@ -197,8 +202,8 @@ def _system_message(message: Message, note: decision.Note) -> Message:
     note; with more, for the settling of each other."""
     id, type = message.id, note.type
     file: dict[str, object] = {"conversationId": message.conversation_id, **note.data}
-    if note.settles:
-        id, type = f"{id}>{note.settles}", MessageType.NOTIFICATION
-        file = {"event": "settle", "operator": message.sender, "targets": [note.settles], "data": dict(note.data)}
+    if note.resolves:
+        id, type = f"{id}>{note.resolves}", MessageType.NOTIFICATION
+        file = {"event": "resolve", "operator": message.sender, "targets": [note.resolves], "data": dict(note.data)}
     log = system_log(note.user)
     return Message(log, 0, "", id, Scene.SYSTEM, type, message.sender, note.user, message.time, "", file)

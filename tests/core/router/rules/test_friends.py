@@ -40,7 +40,7 @@ class Two:
         return OK
 
     def told(self):
-        return [(note.user, note.type, note.settles, note.data.get("state", "")) for note in self.notes]
+        return [(note.user, note.type, note.resolves, note.data.get("state", "")) for note in self.notes]
 
 
 HISTORY = {
@@ -80,19 +80,19 @@ def test_a_request_is_told_and_settled():
     assert two.told() == [("bob", "friend_request", "", "init")]
     assert two.notes[0].data["expires"] == 100
     two.do("accept", "bob")
-    assert two.told() == [("bob", "settle", f"{AB}:1", "passed"), ("alice", "friend_accepted", "", "")]
+    assert two.told() == [("bob", "resolve", f"{AB}:1", "passed"), ("alice", "friend_accepted", "", "")]
     two.do("delete", "alice")
     assert two.told() == [("bob", "friend_deleted", "", "")]
     two.do("request", "bob")
     two.do("reject", "alice")
-    assert two.told() == [("alice", "settle", f"{AB}:4", "rejected"), ("bob", "friend_rejected", "", "")]
+    assert two.told() == [("alice", "resolve", f"{AB}:4", "rejected"), ("bob", "friend_rejected", "", "")]
 
 
 def test_who_asks_again_is_asked_about_once():
     two = Two()
     two.do("request", "alice")
     two.do("request", "alice")
-    assert two.told() == [("bob", "settle", f"{AB}:1", "expired"), ("bob", "friend_request", "", "init")]
+    assert two.told() == [("bob", "resolve", f"{AB}:1", "expired"), ("bob", "friend_request", "", "init")]
 
 
 @pytest.mark.parametrize(("now", "answer", "counter"), [(99, OK, CONFLICT), (100, Code.EXPIRED, OK)])
@@ -103,7 +103,7 @@ def test_a_request_has_an_end(now, answer, counter):
         two.now = now
         assert two.try_(event, "bob") == expected
         if (event, expected) == ("request", OK):
-            assert two.told() == [("bob", "settle", f"{AB}:1", "expired"), ("alice", "friend_request", "", "init")]
+            assert two.told() == [("bob", "resolve", f"{AB}:1", "expired"), ("alice", "friend_request", "", "init")]
 
 
 def test_nobody_is_a_friend_of_oneself_and_other_events_are_none():
@@ -130,8 +130,8 @@ class FriendStorm(RuleBasedStateMachine):
         if self.two.try_(event, operator) != OK:
             return
         for note in self.two.notes:
-            if note.settles:
-                assert self.asked.pop(note.settles) == note.user
+            if note.resolves:
+                assert self.asked.pop(note.resolves) == note.user
             elif note.type == "friend_request":
                 self.asked[f"{AB}:{self.two.seq}"] = note.user
                 assert note.user != operator

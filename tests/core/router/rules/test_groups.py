@@ -220,22 +220,22 @@ def test_who_is_invited_is_in_at_once_unless_consent_is_asked():
     assert note == Note("zoe", "group_invite", {"title": "T", "state": "init", "expires": 5 + 7 * DAY})
     two.do("accept", "zoe")
     assert two.decision.joined == ("zoe",)
-    assert two.told() == [("zoe", "settle", "passed"), (ADMIN, "group_accepted", "")]
-    assert two.decision.notes[0].settles == f"{TEAM}:{two.seq - 1}"
+    assert two.told() == [("zoe", "resolve", "passed"), (ADMIN, "group_accepted", "")]
+    assert two.decision.notes[0].resolves == f"{TEAM}:{two.seq - 1}"
 
 
 def test_an_invitation_answers_an_application_and_replaces_an_invitation():
     one = team()
     one.do("invite", ADMIN, APPLICANT, INVITED)
     assert one.told() == [
-        *((OWNER, "settle", "passed"), (ADMIN, "settle", "passed"), (INVITED, "settle", "passed")),
+        *((OWNER, "resolve", "passed"), (ADMIN, "resolve", "passed"), (INVITED, "resolve", "passed")),
         *((APPLICANT, "group_invite", ""), (INVITED, "group_invite", "")),
     ]
     two = team(consent=True)
     two.do("invite", ADMIN, INVITED)
-    assert two.told() == [(INVITED, "settle", "expired"), (INVITED, "group_invite", "init")]
+    assert two.told() == [(INVITED, "resolve", "expired"), (INVITED, "group_invite", "init")]
     two.do("reject", INVITED)
-    assert two.told() == [(INVITED, "settle", "rejected"), (ADMIN, "group_rejected", "")]
+    assert two.told() == [(INVITED, "resolve", "rejected"), (ADMIN, "group_rejected", "")]
 
 
 def test_who_joins_has_an_answer_to_the_application():
@@ -243,7 +243,7 @@ def test_who_joins_has_an_answer_to_the_application():
     one = team("open")
     one.do("join", APPLICANT)
     assert one.decision.joined == (APPLICANT,)
-    assert one.told() == [(OWNER, "settle", "passed"), (ADMIN, "settle", "passed")]
+    assert one.told() == [(OWNER, "resolve", "passed"), (ADMIN, "resolve", "passed")]
     assert one.group.pending.keys() == {INVITED}
     one.do("join", OUTSIDER)
     assert one.told() == []
@@ -259,8 +259,8 @@ def test_an_application_goes_to_those_who_may_answer_and_is_settled_for_them():
     one.do("role", OWNER, ADMIN, role="member")
     one.do("accept", OWNER, OUTSIDER)
     assert one.decision.joined == (OUTSIDER,)
-    assert [(note.user, note.type, note.settles) for note in one.decision.notes] == [
-        *((user, "settle", applied) for user in (OWNER, ADMIN)),
+    assert [(note.user, note.type, note.resolves) for note in one.decision.notes] == [
+        *((user, "resolve", applied) for user in (OWNER, ADMIN)),
         (OUTSIDER, "group_accepted", ""),
     ]
     assert one.try_("accept", OWNER, OUTSIDER) == CONFLICT
@@ -271,7 +271,7 @@ def test_a_rejected_applicant_is_told_and_stays_out():
     one.do("reject", ADMIN, APPLICANT)
     assert one.decision.joined == ()
     assert one.told() == [
-        *((user, "settle", "rejected") for user in (OWNER, ADMIN)),
+        *((user, "resolve", "rejected") for user in (OWNER, ADMIN)),
         (APPLICANT, "group_rejected", ""),
     ]
 
@@ -288,7 +288,7 @@ def test_an_answer_must_come_in_time(event, late, expected):
 def test_who_applies_again_is_asked_about_anew():
     one = team("approval")
     one.do("apply", APPLICANT)
-    assert one.told()[:2] == [(OWNER, "settle", "expired"), (ADMIN, "settle", "expired")]
+    assert one.told()[:2] == [(OWNER, "resolve", "expired"), (ADMIN, "resolve", "expired")]
     assert len(one.decision.notes) == 4
 
 
@@ -322,7 +322,7 @@ def test_a_dismissal_ends_everything():
     assert set(one.decision.left) == {OWNER, ADMIN, MEMBER, OTHER}
     assert sorted(one.told()) == sorted(
         [
-            *((user, "settle", "expired") for user in (OWNER, ADMIN, INVITED)),
+            *((user, "resolve", "expired") for user in (OWNER, ADMIN, INVITED)),
             *((user, "group_dismissed", "") for user in (ADMIN, MEMBER, OTHER)),
         ]
     )
@@ -416,7 +416,7 @@ def test_old_requests_go_where_new_ones_come_and_there_are_no_more_than_members_
     assert one.try_("apply", APPLICANT) == Code.TOO_LARGE
     one.now = 10
     one.do("apply", APPLICANT)
-    assert one.told() == [(OWNER, "settle", "expired"), (OWNER, "settle", "expired"), (OWNER, "group_apply", "init")]
+    assert one.told() == [(OWNER, "resolve", "expired"), (OWNER, "resolve", "expired"), (OWNER, "group_apply", "init")]
     assert list(one.group.pending) == [APPLICANT]
 
 
@@ -479,11 +479,11 @@ class GroupStorm(RuleBasedStateMachine):
     def follow_notes(self):
         """Who is asked something is told of its end once, when nobody can answer it any more."""
         change = f"{TEAM}:{self.team.seq}"
-        keys = [(note.user, note.settles or change) for note in self.team.decision.notes]
+        keys = [(note.user, note.resolves or change) for note in self.team.decision.notes]
         assert len(keys) == len(set(keys))
         for note in self.team.decision.notes:
-            if note.settles:
-                self.asked[note.settles].remove(note.user)
+            if note.resolves:
+                self.asked[note.resolves].remove(note.user)
                 assert note.data["state"] in ("passed", "rejected", "expired")
             elif note.data.get("state") == "init":
                 self.asked.setdefault(change, set()).add(note.user)
@@ -507,7 +507,7 @@ class GroupStorm(RuleBasedStateMachine):
     def what_is_asked_can_be_answered_and_nothing_else(self):
         open_ = {}
         for pending in self.team.group.pending.values():
-            open_.setdefault(f"{TEAM}:{pending['seq']}", set()).update(pending["noted"])
+            open_.setdefault(f"{TEAM}:{pending['seq']}", set()).update(pending["notified"])
         assert {id: users for id, users in self.asked.items() if users} == open_
 
     def teardown(self):

@@ -16,7 +16,7 @@ import imsim
 SLOW = 0.1
 
 
-class Bimodal(imsim.OwnDistribution):
+class Bimodal(imsim.CustomDistribution):
     fast: float
     slow: float
 
@@ -100,7 +100,7 @@ BOUND = 1.0
 
 def helped(u): return 0.001
 
-class Own(imsim.OwnDistribution):
+class Own(imsim.CustomDistribution):
     def quantile(self, u): return helped(u)
 
 class Pauses:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imsim.results import RunData
-from imsim.scenario import Spells
+from imsim.scenario import OnlinePeriods
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 def waits_since(run: RunData, deliveries: pd.DataFrame, intended: NDArray[np.int64]) -> NDArray[np.int64]:
     """From when on each delivery's device waited for it: from the intended time or, if it was away then, from its
     return."""
-    spells = _spells(run)
-    if spells is None:
+    online_periods = _online_periods(run)
+    if online_periods is None:
         return intended
-    back = spells.online_from(_devices(run, deliveries["recipient"], deliveries["device"]), intended)
+    back = online_periods.online_from(_devices(run, deliveries["recipient"], deliveries["device"]), intended)
     # A live device may leave a moment later than planned: what it gets in that moment it has not waited for.
     is_early = deliveries["delivered_at"].to_numpy(np.float64, na_value=np.inf) < back
     return np.where(is_early, intended, back)
@@ -29,24 +29,24 @@ def waits_since(run: RunData, deliveries: pd.DataFrame, intended: NDArray[np.int
 
 def was_away_at_end(run: RunData, messages: pd.DataFrame) -> NDArray[np.bool_]:
     """Whether each message's sending device was away when the run ended, where no answer can reach it."""
-    spells = _spells(run)
-    if spells is None:
+    online_periods = _online_periods(run)
+    if online_periods is None:
         return np.zeros(len(messages), bool)
-    return ~spells.is_online_at_end(_devices(run, messages["sender"], messages["device"]))
+    return ~online_periods.is_online_at_end(_devices(run, messages["sender"], messages["device"]))
 
 
 def had_left(
     run: RunData, users: pd.Series[str], devices: pd.Series[str], start: NDArray[np.int64], end: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
     """Whether each device was away by plan at any time from its `start` to its `end` (ns)."""
-    spells = _spells(run)
-    if spells is None:
+    online_periods = _online_periods(run)
+    if online_periods is None:
         return np.zeros(len(users), bool)
-    return ~spells.is_online_throughout(_devices(run, users, devices), start, end)
+    return ~online_periods.is_online_throughout(_devices(run, users, devices), start, end)
 
 
-def _spells(run: RunData) -> Spells | None:
-    return Spells.drawn(run.scenario, run.seed, run.scenario.duration)
+def _online_periods(run: RunData) -> OnlinePeriods | None:
+    return OnlinePeriods.drawn(run.scenario, run.seed, run.scenario.duration)
 
 
 def _devices(run: RunData, users: pd.Series[str], devices: pd.Series[str]) -> NDArray[np.int64]:

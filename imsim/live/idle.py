@@ -9,7 +9,7 @@ from imsim.live.server import Server
 from imsim.live.stores import Store
 
 
-async def settle(server: Server | None, store: Store, clients: Collection[LiveClient]) -> None:
+async def run_until_idle(server: Server | None, store: Store, clients: Collection[LiveClient]) -> None:
     """Return once everything that happens without time passing has happened: each round takes what is on its way to
     where it leads (attempts to connect, lost connections, frames both ways, requests to the store), until a round in
     which no machine was called."""

@@ -6,8 +6,8 @@ from scenario.workload.plans import BUSY, MIXED, same
 from scipy import stats
 
 from imsim.core.exceptions import UsageError
-from imsim.scenario import Plan, Scenario, Spells, plan
-from imsim.scenario.workload.spells import NEVER
+from imsim.scenario import OnlinePeriods, Plan, Scenario, plan
+from imsim.scenario.workload.online_periods import NEVER
 
 ONLINE, OFFLINE = {"kind": "exponential", "mean": "4s"}, {"kind": "uniform", "low": "1s", "high": "3s"}
 SESSIONS = {"online": ONLINE, "offline": OFFLINE}
@@ -17,14 +17,14 @@ def coming_and_leaving(**changes: object) -> Scenario:
     return MIXED.with_({"population.sessions": SESSIONS | changes})
 
 
-def spells(seed: int = 1, duration: float = 200.0, devices: int = 300, **changes: object) -> Spells:
+def online_periods(seed: int = 1, duration: float = 200.0, devices: int = 300, **changes: object) -> OnlinePeriods:
     scenario = Scenario().with_({"population.users": devices, "population.sessions": SESSIONS | changes})
-    drawn = Spells.drawn(scenario, seed, duration)
+    drawn = OnlinePeriods.drawn(scenario, seed, duration)
     assert drawn is not None
     return drawn
 
 
-def lengths(s: Spells) -> dict[bool, np.ndarray]:
+def lengths(s: OnlinePeriods) -> dict[bool, np.ndarray]:
     """Of all spells that are neither the first nor the last of their device."""
     found: dict[bool, list[float]] = {False: [], True: []}
     for device, online in enumerate(s.is_online_first.tolist()):
@@ -35,11 +35,11 @@ def lengths(s: Spells) -> dict[bool, np.ndarray]:
 
 
 def test_everybody_is_online_all_the_time_unless_it_is_said() -> None:
-    assert plan(BUSY).spells is None
+    assert plan(BUSY).online_periods is None
 
 
 def test_the_lengths_are_as_the_scenario_says() -> None:
-    drawn = lengths(spells(duration=1000.0))
+    drawn = lengths(online_periods(duration=1000.0))
     # Long ones are cut by the end a little more often: of 1,000 s none is a fiftieth.
     assert stats.kstest(drawn[True], "expon", args=(0, 4)).pvalue > 1e-4
     assert stats.kstest(drawn[False], "uniform", args=(1, 2)).pvalue > 1e-4
@@ -47,7 +47,7 @@ def test_the_lengths_are_as_the_scenario_says() -> None:
 
 def test_without_a_start_it_has_been_going_on_for_ever() -> None:
     """Two thirds are online at any time, the first moment included, and who is offline is anywhere in it."""
-    s = spells(devices=6000)
+    s = online_periods(devices=6000)
     everybody = np.arange(6000)
     for at in (0, 10**9, 10**11):
         assert s.is_online(everybody, at).mean() == pytest.approx(2 / 3, abs=5 * np.sqrt(2 / 9 / 6000))
@@ -59,7 +59,7 @@ def test_without_a_start_it_has_been_going_on_for_ever() -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
 def test_with_a_start_each_is_at_the_beginning_of_its_time(share: float) -> None:
-    s = spells(start=share, devices=2000)
+    s = online_periods(start=share, devices=2000)
     assert s.is_online_first.mean() == pytest.approx(share, abs=0.05)
     assert s.is_online_first.mean() == share or 0 < share < 1
     offline = np.flatnonzero(~s.is_online_first)
@@ -69,7 +69,7 @@ def test_with_a_start_each_is_at_the_beginning_of_its_time(share: float) -> None
 
 
 def test_a_device_is_asked_for_at_any_time() -> None:
-    s = Spells(
+    s = OnlinePeriods(
         end=100, is_online_first=np.array([True, False]), first=np.array([0, 3, 4]), at=np.array([10, 20, 90, 50])
     )
     ask = lambda device, *at: s.is_online(np.full(len(at), device), np.array(at)).tolist()  # noqa: E731
@@ -85,7 +85,7 @@ def test_a_device_is_asked_for_at_any_time() -> None:
 def test_nobody_writes_while_offline_and_who_has_one_device_online_writes_on_that() -> None:
     p = plan(coming_and_leaving())
     device = p.sender.astype(np.int64) * 3 + p.device
-    assert p.spells.is_online(device, p.at).all()
+    assert p.online_periods.is_online(device, p.at).all()
     without = plan(MIXED)
     assert len(without) * 0.9 < len(p) < len(without)  # of three devices all are offline once in 27 times
     often = np.bincount(p.device, minlength=3)
@@ -107,17 +107,19 @@ def test_a_shorter_plan_is_still_a_prefix(duration: float) -> None:
     long, short = plan(coming_and_leaving()), plan(coming_and_leaving(), duration=duration)
     assert same(short, long, len(short))
     assert len(short) == np.searchsorted(long.at, duration * 1e9)
-    assert list(short.spells.changes()) == [change for change in long.spells.changes() if change[0] < duration * 1e9]
+    assert list(short.online_periods.changes()) == [
+        change for change in long.online_periods.changes() if change[0] < duration * 1e9
+    ]
 
 
 def test_how_many_are_drawn_at_a_time_does_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = spells()
-    monkeypatch.setattr("imsim.scenario.workload.spells._BLOCK", 700)
-    assert list(spells().changes()) == list(whole.changes())
+    whole = online_periods()
+    monkeypatch.setattr("imsim.scenario.workload.online_periods._BLOCK", 700)
+    assert list(online_periods().changes()) == list(whole.changes())
 
 
 def test_more_devices_leave_the_others_as_they_were() -> None:
-    few, many = list(spells(devices=100).changes()), list(spells(devices=101).changes())
+    few, many = list(online_periods(devices=100).changes()), list(online_periods(devices=101).changes())
     assert few == [change for change in many if change[1] < 100]
 
 
@@ -129,7 +131,7 @@ def excused(p: Plan, is_stored: bool = True) -> dict[tuple[int, int], bool]:
 
 def test_excused_is_who_is_away_at_the_end_and_in_chatrooms_who_was_not_there() -> None:
     p = plan(coming_and_leaving().with_({"workload.rate": 0.1}), duration=30.0)
-    away = ~p.spells.is_online_at_end(np.arange(300))
+    away = ~p.online_periods.is_online_at_end(np.arange(300))
     assert 50 < away.sum() < 150
     patience = 5_000_000_000
     some = excused(p)
@@ -138,9 +140,9 @@ def test_excused_is_who_is_away_at_the_end_and_in_chatrooms_who_was_not_there() 
             assert is_excused == away[device]
         else:
             at = int(p.at[intent])
-            changes = p.spells.at[p.spells.first[device] : p.spells.first[device + 1]]
+            changes = p.online_periods.at[p.online_periods.first[device] : p.online_periods.first[device + 1]]
             calm = not ((changes > at - patience) & (changes <= at + patience)).any()
-            assert is_excused == (away[device] or not calm or not p.spells.is_online(np.array([device]), at)[0])
+            assert is_excused == (away[device] or not calm or not p.online_periods.is_online(np.array([device]), at)[0])
     own = p.sender.astype(int) * 3 + p.device
     kept_back = excused(p, is_stored=False)
     assert all(kept_back[key] == (some[key] or away[own[key[0]]]) for key in some)
@@ -176,4 +178,4 @@ def test_mistakes(sessions: object, text: str) -> None:
 
 def test_too_many_are_refused() -> None:
     with pytest.raises(UsageError, match=r"times a device comes or leaves; raise population\.sessions\.online$"):
-        spells(online="1us", offline="1us", duration=1000.0)
+        online_periods(online="1us", offline="1us", duration=1000.0)

@@ -13,7 +13,7 @@ from imsim.core.attachments import ATTACHMENTS, check_attachment
 from imsim.core.client.client import Client
 from imsim.core.model import Flow, Message, MessageType, Route, Scene
 from imsim.core.policies import Policies
-from imsim.scenario import Action, Plan, Scenario, plan, script
+from imsim.scenario import Action, Plan, Scenario, actor, plan
 from imsim.testing import RecordingPort
 
 SAID = [type for type in MessageType if type != MessageType.NOTIFICATION]
@@ -57,14 +57,14 @@ def first(mixed: Plan, kind: str) -> Action:
 
 def test_each_message_goes_where_and_as_the_plan_says(client: Recording, mixed: Plan) -> None:
     for intent in range(len(mixed)):
-        script.send(client, mixed, intent, named, f"i{intent}", float(intent))
+        actor.send(client, mixed, intent, named, f"i{intent}", float(intent))
     assert len(client.asked) == len(mixed)
     seen = set()
     for intent, (method, arguments, options) in enumerate(client.asked):
         conversation = mixed.conversations[mixed.conversation[intent]]
         type = mixed.types[mixed.type[intent]]
         to = named(conversation.to(int(mixed.sender[intent])))
-        content, file, custom = script.body(type, int(mixed.size[intent]))
+        content, file, custom = actor.body(type, int(mixed.size[intent]))
         assert method == "send"
         assert arguments == (conversation.scene, to, content, f"i{intent}", float(intent))
         assert options == {"type": type, "file": file, "custom": custom}
@@ -76,7 +76,7 @@ def test_each_message_goes_where_and_as_the_plan_says(client: Recording, mixed: 
 @pytest.mark.parametrize("size", [1, 2, 3, 700, 16384])
 @pytest.mark.parametrize("type", SAID)
 def test_a_body_is_what_its_type_asks_for_and_of_its_size(type: MessageType, size: int) -> None:
-    content, file, custom = script.body(type, size)
+    content, file, custom = actor.body(type, size)
     check_attachment(type, file)
     assert (file is None) == (not ATTACHMENTS[type])
     assert len(content.encode()) == (size if type == MessageType.TEXT else 0)
@@ -91,7 +91,7 @@ def test_a_body_is_what_its_type_asks_for_and_of_its_size(type: MessageType, siz
 
 
 def test_every_type_of_the_scenario_has_its_own_body() -> None:
-    assert len({str(script.body(type, 10)) for type in SAID}) == len(SAID)
+    assert len({str(actor.body(type, 10)) for type in SAID}) == len(SAID)
 
 
 # --- besides --------------------------------------------------------------------------------------------------------
@@ -101,7 +101,7 @@ def test_every_type_of_the_scenario_has_its_own_body() -> None:
 def test_a_message_is_taken_back_or_edited_by_its_seq(kind: str, client: Recording, mixed: Plan) -> None:
     action = first(mixed, kind)
     conversation = mixed.conversations[mixed.conversation[action.intent]]
-    script.act(client, mixed, action, {action.intent: 9}.get, named, "a1", 2.0)
+    actor.act(client, mixed, action, {action.intent: 9}.get, named, "a1", 2.0)
     ((method, arguments, options),) = client.asked
     assert method == "change"
     assert arguments == (conversation.scene, named(conversation.to(action.user)), kind, "a1", 2.0)
@@ -109,21 +109,21 @@ def test_a_message_is_taken_back_or_edited_by_its_seq(kind: str, client: Recordi
     if kind == "edit":
         content = options["data"]["content"]
         assert len(content) == mixed.size[action.intent]
-        assert content != script.body("text", len(content))[0]
+        assert content != actor.body("text", len(content))[0]
     else:
         assert options == {"data": {"seq": 9}}
 
 
 @pytest.mark.parametrize("kind", ["recall", "edit"])
 def test_what_its_sender_does_not_know_to_be_stored_stays_as_it_is(kind: str, client: Recording, mixed: Plan) -> None:
-    script.act(client, mixed, first(mixed, kind), {}.get, named, "a1", 2.0)
+    actor.act(client, mixed, first(mixed, kind), {}.get, named, "a1", 2.0)
     assert client.asked == []
 
 
 def test_a_guest_is_invited_and_leaves(client: Recording, mixed: Plan) -> None:
     invite, leave = first(mixed, "invite"), first(mixed, "leave")
     for action in (invite, leave):
-        script.act(client, mixed, action, {}.get, named, action.kind, 2.0)
+        actor.act(client, mixed, action, {}.get, named, action.kind, 2.0)
     invited = (Scene.GROUP, f"run.g{invite.conversation}", "invite", "invite", 2.0)
     left = (Scene.GROUP, f"run.g{leave.conversation}", "leave", "leave", 2.0)
     assert client.asked == [
@@ -134,7 +134,7 @@ def test_a_guest_is_invited_and_leaves(client: Recording, mixed: Plan) -> None:
 
 def test_a_friend_request_goes_to_the_other_user(client: Recording, mixed: Plan) -> None:
     action = first(mixed, "friend_request")
-    script.act(client, mixed, action, {}.get, named, "a1", 2.0)
+    actor.act(client, mixed, action, {}.get, named, "a1", 2.0)
     assert client.asked == [("change", (Scene.P2P, f"run.u{action.other}", "friend_request", "a1", 2.0), {})]
 
 
@@ -149,11 +149,11 @@ def shown(type: str, scene: Scene) -> events.Shown:
 def test_a_friend_request_is_accepted_on_the_first_device_only() -> None:
     devices = [Client(RecordingPort(), "u1", device, "token", Policies(), lambda: 0.5) for device in ("d0", "d1")]
     asked = shown("friend_request", Scene.SYSTEM)
-    assert [script.wants_answer(client, asked) for client in devices] == [True, False]
+    assert [actor.wants_answer(client, asked) for client in devices] == [True, False]
     for other in (shown("friend_accepted", Scene.SYSTEM), shown("friend_request", Scene.P2P), events.Ready()):
-        assert not script.wants_answer(devices[0], other)
+        assert not actor.wants_answer(devices[0], other)
 
 
 def test_the_answer_goes_to_who_asked(client: Recording) -> None:
-    script.answer(client, shown("friend_request", Scene.SYSTEM), 3.0)
+    actor.answer(client, shown("friend_request", Scene.SYSTEM), 3.0)
     assert client.asked == [("change", (Scene.P2P, "u7", "friend_accept", "accept system:u1:4", 3.0), {})]

@@ -1,8 +1,8 @@
-"""Own parts: Python objects in the places of a scenario's named ones, such as a distribution or a station.
+"""Custom parts: Python objects in place of a scenario's named ones, such as a distribution or a station.
 
-A scenario with own parts works as any other (`with_`, comparing, copies in other processes), but a file can only name
-them: `to_toml` writes a reference, and what reads a file refuses it, because the part itself is not there. Only who
-reads what was run, and not to run it again, may leave it at the name: see `names_only`.
+A scenario with custom parts works like any other (`with_`, comparison, copies in other processes), but a file can only
+name them: `to_toml` writes a reference, and reading a file refuses it, because the part itself is not there. Code that
+reads a finished run without running it again may accept the name: see `names_only`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pydantic import BaseModel
 
 from imsim.core.exceptions import UsageError
 
-_MARK = "own part "
-_names_only = ContextVar("own parts by their names only", default=False)
+_MARK = "custom part "
+_names_only = ContextVar("custom parts by their names only", default=False)
 
 
 def reference(part: object) -> str:
-    """What a file says of an own part: `own part Bimodal(fast=0.001, slow=0.02)`."""
+    """What a file says of a custom part: `custom part Bimodal(fast=0.001, slow=0.02)`."""
     known = getattr(part, "reference", None)
     if isinstance(known, str):
         return known
@@ -49,7 +49,7 @@ def resolved(value: Any, absent: Callable[[str], object]) -> Any:
 
 @contextmanager
 def names_only() -> Iterator[None]:
-    """Within it a file may name own parts. They can be compared and written again; whoever uses one is told off."""
+    """Within it a file may name custom parts. They can be compared and written again; whoever uses one is told off."""
     token = _names_only.set(True)
     try:
         yield
@@ -62,7 +62,7 @@ def not_here(reference: str) -> NoReturn:
 
 
 def broken(part: str, error: Exception) -> UsageError:
-    """What is raised, from `error`, where an own part raised it: a line that says which part it was."""
+    """What is raised, from `error`, where a custom part raised it: a line that says which part it was."""
     text = " ".join(str(error).split())
     return UsageError(f"{part} raised {type(error).__name__}{f': {text}' if text else ''}")
 

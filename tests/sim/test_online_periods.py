@@ -30,8 +30,8 @@ def test_everything_arrives_or_is_owed_to_the_absent(run):
     assert set(run.messages.outcome) == {"stored"}
     assert set(deliveries.outcome) == {"delivered", "absent"}
     assert run.manifest["stray"] == 0
-    spells = plan(COMING).spells
-    away = {f"u{user}" for user in np.flatnonzero(~spells.is_online_at_end(np.arange(40)))}
+    online_periods = plan(COMING).online_periods
+    away = {f"u{user}" for user in np.flatnonzero(~online_periods.is_online_at_end(np.arange(40)))}
     assert 5 < len(away) < 25
     assert set(deliveries[deliveries.outcome == "absent"].recipient) <= away
 
@@ -40,15 +40,17 @@ def test_who_was_away_fetches_it_when_back(run):
     rows = run.deliveries.merge(run.messages[["intent", "intended_at"]], on="intent")
     rows = rows[rows.outcome == "delivered"]
     device, intended = rows.recipient.str[1:].astype(int).to_numpy(), rows.intended_at.to_numpy(np.int64)
-    spells = plan(COMING).spells
-    was_away = ~spells.is_online(device, intended)
+    online_periods = plan(COMING).online_periods
+    was_away = ~online_periods.is_online(device, intended)
     assert was_away.sum() > 100
     assert (rows.route[was_away] == "sync").mean() > 0.9  # the others came while it was logging in
-    waited = (rows.delivered_at.to_numpy(np.int64) - spells.online_from(device, intended)) / 1e9
+    waited = (rows.delivered_at.to_numpy(np.int64) - online_periods.online_from(device, intended)) / 1e9
     assert waited.min() > 0
     assert np.median(waited[was_away]) < 0.5
     assert run.summary().loc["delivery by sync", "p50"] < 500
-    assert spells.is_online(device, rows.delivered_at.to_numpy(np.int64)).all(), "nobody gets anything while away"
+    assert online_periods.is_online(device, rows.delivered_at.to_numpy(np.int64)).all(), (
+        "nobody gets anything while away"
+    )
 
 
 def test_same_seed_same_rows(run):
@@ -69,11 +71,11 @@ def test_all_that_users_do_goes_on_while_devices_come_and_leave():
 def test_devices_are_online_when_the_plan_says_so():
     scenario = COMING.with_({"population.sessions.start": 0.5})
     world = World(scenario, plan(scenario))
-    spells, seen = world.plan.spells, []
+    online_periods, seen = world.plan.online_periods, []
 
     def look(at: float) -> None:
         online = np.array([client.machine.state != State.ENDED for client in world.clients.values()])
-        seen.append((online == spells.is_online(np.arange(40), round(at * 1e9))).all())
+        seen.append((online == online_periods.is_online(np.arange(40), round(at * 1e9))).all())
 
     for at in (-1e-6, 0.0005, 5.0, 12.0, 19.9, 24.0):
         world.clock.call_at(at, look, max(at, 0.0))

@@ -23,7 +23,7 @@ NEVER = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, eq=False)
-class Spells:
+class OnlinePeriods:
     """Of each device, when it comes or leaves until `end`, upon which it stays as it is. Times are ns."""
 
     end: int
@@ -32,7 +32,7 @@ class Spells:
     at: Int64s  # of each change, by device and then time
 
     @classmethod
-    def drawn(cls, scenario: Scenario, seed: int, duration: float) -> Spells | None:
+    def drawn(cls, scenario: Scenario, seed: int, duration: float) -> OnlinePeriods | None:
         """None: everybody is online all the time.
 
         Raises: UsageError if there are too many.
