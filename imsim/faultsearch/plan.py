@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import combinations
 
 from imsim.core.model import conversation_id
-from imsim.core.policies import Policies
+from imsim.core.policies import Ack, Delivery, Fanout, Policies, Presence, Receipts, Sessions, Strangers
 from imsim.faultsearch.case import EARLIEST, Case, Step, slot
 from imsim.faultsearch.faults import KINDS, Fault
 from imsim.faultsearch.random import Dice
@@ -69,11 +69,11 @@ def _policies(dice: Dice) -> Policies:
     heartbeat = dice.between(1, 8)
     reconnect = dice.between(0.1, 1)
     return Policies(
-        ack=dice.pick(("after_store", "after_receive")),
-        sessions=dice.pick(("all", "all", "all", "one_per_kind", "single")),
-        fanout=dice.pick(("read", "write")),
-        delivery=dice.pick(("push", "push", "notify")),
-        receipts=dice.pick(("read", "delivered")),
+        ack=Ack(dice.pick(("after_store", "after_receive"))),
+        sessions=Sessions(dice.pick(("all", "all", "all", "one_per_kind", "single"))),
+        fanout=Fanout(dice.pick(("read", "write"))),
+        delivery=Delivery(dice.pick(("push", "push", "notify"))),
+        receipts=Receipts(dice.pick(("read", "delivered"))),
         send_timeout=dice.between(0.5, 5),
         send_attempts=dice.pick((2, 4, 8, 1000)),
         push_timeout=dice.between(0.3, 3),
@@ -93,8 +93,8 @@ def _policies(dice: Dice) -> Policies:
         user_burst=dice.whole(1, 5),
         group_rate=dice.around(0.5, 10) if dice.chance(0.12) else 0.0,
         group_burst=dice.whole(1, 5),
-        strangers="refuse" if dice.chance(0.15) else "allow",
-        presence=dice.pick(("off", "friends")),
+        strangers=Strangers.REFUSE if dice.chance(0.15) else Strangers.ALLOW,
+        presence=Presence(dice.pick(("off", "friends"))),
         typing_rate=dice.pick((0.0, 1.0, 1.0)),
         recall_window=dice.pick((120.0, 120.0, 3.0)),
         edit_window=dice.pick((900.0, 5.0)),

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 from zlib import crc32
 
-from imsim.core import storage
+from imsim.core import internal_frames, storage
 from imsim.core.client.connection import State
 from imsim.core.model import Code, ConversationState, Message, Scene, Session, Status
+from imsim.core.placement import Placement
 from imsim.faultsearch import faults
 from imsim.faultsearch.app import App
 from imsim.faultsearch.case import PROBE, Case
@@ -75,6 +76,7 @@ class World:
         self._channels: dict[tuple[str, str], Channel] = {}
         self.windows: dict[str, Windows] = {state: Windows() for state in ("storage", *case.devices)}
         self.storage = StorageNode(self, Stream(self._links, 0))
+        self.placement = Placement([f"r{n}" for n in range(case.routers)])
         self.routers = {f"r{n}": RouterNode(self, f"r{n}") for n in range(case.routers)}
         self.gateways = {f"g{n}": GatewayNode(self, f"g{n}") for n in range(case.gateways)}
         self.outages = Outages(self)
@@ -336,7 +338,7 @@ class World:
         return self.gateways.get(name) or self.routers.get(name) or self.apps[name].current
 
     def router_of(self, name: str) -> RouterNode:
-        return self.routers[f"r{crc32(name.encode()) % len(self.routers)}"]
+        return self.routers[self.placement.owner(name)]
 
     def channel(self, source: str, target: str) -> Channel:
         return self._channels[source, target]
@@ -465,7 +467,7 @@ class World:
             before = self.clock.now - fault.arguments["spare"]
             self.happened(fault)
             self.note(user, "revoke", router.name, before)
-            router.revoke(user, before)
+            router.receive(internal_frames.Revoke(user, before))
 
     def revoke_at_login(self, fault: Fault) -> None:
         """The same, as storage is asked for the user's state."""

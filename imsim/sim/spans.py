@@ -360,13 +360,9 @@ class TracedGateway(GatewayNode):
                 key = (intent, target.client.number)
                 if before is not None and before.intent == intent:
                     tracer.pushed[key] = before
-                tracer.current = tracer.own(intent, tracer.pushed.get(key), self.now, _RETRY, self.name_of_node)
+                tracer.current = tracer.own(intent, tracer.pushed.get(key), self.now, _RETRY, self.name)
         super().send(connection, frame)
         tracer.current = before
-
-    @property
-    def name_of_node(self) -> str:
-        return f"gateway{self.name[1:]}"
 
 
 class TracedBatchingGateway(TracedGateway, BatchingGatewayNode):
@@ -377,7 +373,7 @@ class TracedBatchingGateway(TracedGateway, BatchingGatewayNode):
 
     def _leave(self, target: Connection, leaves: float, frame: frames.Push, context: Span | None) -> None:
         """All of them waited until now, and then for the same operation."""
-        tracer, now, name = self.world.tracer, self.world.clock.now, self.name_of_node
+        tracer, now, name = self.world.tracer, self.world.clock.now, self.name
         done = tracer.current
         if context is not None:
             begins = done.parent.end if done is not None and done.parent is not None and done.kind == _SERVICE else now
@@ -409,7 +405,7 @@ class TracedRouter(RouterNode):
     def _drain(self) -> None:
         while self._local:
             self.world.tracer.current = self._chains.popleft()
-            self._to_users(self._local.popleft(), self.now)
+            self._work_on(self._local.popleft(), self.now)
 
     def stored(self, answer: tuple[Any, storage.Request, storage.Result]) -> None:
         _, request, result = answer
@@ -430,20 +426,16 @@ class TracedRouter(RouterNode):
         super().store(request)
         tracer.current = before
 
-    def to_users(self, frame: internal_frames.Deliver | internal_frames.Opened) -> None:
+    def to_router(self, router: str, frame: internal_frames.ToRouter) -> None:
         tracer = self.world.tracer
         before = tracer.current
         if type(frame) is internal_frames.Deliver:
             intent = intent_of(frame.message.id_client)
             known = None if intent is None else tracer.stored.get(intent)
             tracer.current = tracer.own(intent, known, self.now, _HOLD, f"router{self.index}")
-        super().to_users(frame)
+        super().to_router(router, frame)
         self._keep_chain()
         tracer.current = before
-
-    def to_user(self, user: str, frame: internal_frames.ToUsers) -> None:
-        super().to_user(user, frame)
-        self._keep_chain()
 
     def _keep_chain(self) -> None:
         while len(self._chains) < len(self._local):

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from typing import Any, TypeVar
 from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
 
-from imsim.core import events, frames, storage
+from imsim.core import events, frames, internal_frames, storage
 from imsim.core.model import Scene
+from imsim.core.placement import Placement
 from imsim.core.storage.memory import MemoryStorage
 from imsim.results import Recorder, Tables, assemble
 from imsim.scenario import Draws, OnlinePeriods, Plan, PlannedConversation, Scenario, Stream, actor, plan
@@ -25,7 +26,7 @@ from imsim.sim.idle import Heartbeats, busy_users
 from imsim.sim.link import BackboneLink, Link
 from imsim.sim.nodes import BatchingGatewayNode, ClientNode, Connection, GatewayNode, RouterNode, StorageNode, intent_of
 from imsim.sim.nodes.work import Work
-from imsim.sim.placement import placement
+from imsim.sim.placement import strategy_of
 from imsim.sim.utilisation import Meter
 
 #: The simulation starts this long before time 0, at which the workload starts. In the first half all devices log in,
@@ -103,9 +104,13 @@ class World:
         self._connection_class = PausableConnection if self.faults.pauses_devices else Connection
         topology = scenario.topology
         gateway_class = self.batching_gateway_class if topology.gateway.batch_interval else self.gateway_class
+        strategy = strategy_of(topology.placement, plan)
+        self.placement = Placement([f"router{index}" for index in range(topology.routers)], strategy)
         self.storages = [self.storage_class(self, index) for index in range(topology.storages)]
         self.routers = [self.router_class(self, index) for index in range(topology.routers)]
         self.gateways = [gateway_class(self, index) for index in range(topology.gateways)]
+        self.router_named = {router.name: router for router in self.routers}
+        self.gateway_named = {gateway.name: gateway for gateway in self.gateways}
         self._connections = 0
         # One number at a time is taken from a memoryview three times as fast as from an array.
         self._at, self._sender, self._device = plan.at.data, plan.sender.data, plan.device.data
@@ -113,10 +118,8 @@ class World:
         self._seqs: dict[int, int] = {}  # of the amended ones that are stored
         self._has_requests = scenario.conversations.friend_requests > 0
         self._user_numbers = {user: number for number, user in enumerate(plan.users)}
-        # Placement is asked for several times a message, and only once decided for each name.
-        place = placement(topology.placement, plan)
-        self.router_of: Callable[[str], RouterNode] = cache(lambda name: self.routers[place(name, topology.routers)])
-        self._storage_of = cache(lambda name: self.storages[place(name, topology.storages)])
+        self._storages = Placement([storage.work.name for storage in self.storages], strategy)
+        self._storage_named = {storage.work.name: storage for storage in self.storages}
 
         for conversation in plan.conversations:
             if conversation.scene is not Scene.CHATROOM:
@@ -273,21 +276,18 @@ class World:
         networks = self._networks
         return networks[number // len(self.plan.devices)] if networks else self.scenario.network.client
 
+    def router_of(self, name: str) -> RouterNode:
+        """The router that owns the conversation or user of this name."""
+        return self.router_named[self.placement.owner(name)]
+
     def storage_for(self, request: storage.Request) -> StorageNode:
         if isinstance(request, storage.Append):
-            return self._storage_of(request.message.conversation_id)
-        if isinstance(request, storage.OpenConversation | storage.Lookup):
-            return self._storage_of(request.conversation_id)
-        return self._storage_of(request.session.user if isinstance(request, storage.Missed) else request.user)
-
-    def by_router(self, users: Sequence[str]) -> Iterable[tuple[int, Sequence[str]]]:
-        """The users split by the router that owns each: (router's index, users)."""
-        if len(self.routers) == 1:
-            return ((0, users),)
-        parts: dict[int, list[str]] = {}
-        for user in users:
-            parts.setdefault(self.router_of(user).index, []).append(user)
-        return parts.items()
+            name = request.message.conversation_id
+        elif isinstance(request, storage.OpenConversation | storage.Lookup):
+            name = request.conversation_id
+        else:
+            name = request.session.user if isinstance(request, storage.Missed) else request.user
+        return self._storage_named[self._storages.owner(name)]
 
     def issue(self, user: str) -> str:
         """A new token for this user."""
@@ -295,7 +295,7 @@ class World:
 
     def revoke(self, user: str) -> None:
         """Every token of the user that was given out before now is void."""
-        self.router_of(user).revoke(user)
+        self.router_of(user).receive(internal_frames.Revoke(user, self.epoch + self.clock.now))
 
     def has_user(self, name: str) -> bool:
         return name in self._user_numbers

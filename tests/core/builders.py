@@ -11,6 +11,7 @@ from imsim.core.client.client import Client
 from imsim.core.client.connection import State
 from imsim.core.gateway.gateway import Gateway
 from imsim.core.model import Code, ConversationState, Message, MessageType, Scene, Session
+from imsim.core.placement import Placement
 from imsim.core.policies import Policies
 from imsim.core.router.conversations import Conversations
 from imsim.core.router.users import Users
@@ -351,13 +352,27 @@ def open_log(store: MemoryStorage, *senders: str, conversation: str = AB) -> Non
         assert isinstance(store.execute(storage.Append(state.epoch, one, 0)), storage.Appended)
 
 
+class OwnRouters(Placement):
+    """Each name is owned by a router of its own, called after it."""
+
+    def __init__(self):
+        super().__init__(())
+
+    def owner(self, name):
+        return name
+
+
+#: Each name is owned by the router called after the first letter of its last part.
+LETTERS = Placement("abcdefghijklmnopqrstuvwxyz", lambda name, _: ord(name.rpartition(":")[2][0]) - ord("a"))
+
+
 class Access:
     """A gateway with what it told its port."""
 
-    def __init__(self, **policies):
+    def __init__(self, placement=None, **policies):
         self.port = RecordingPort()
         self.policies = Policies(**policies)
-        self.machine = Gateway(self.port, self.policies, name="g7", epoch=1_000.0)
+        self.machine = Gateway(self.port, self.policies, "g7", placement or OwnRouters(), epoch=1_000.0)
         self.clock = ManualClock()
 
     def connect(self, connection=1):

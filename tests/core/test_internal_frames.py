@@ -26,7 +26,7 @@ def test_what_goes_up_or_down_is_charged_as_what_it_carries():
 def test_service_times_can_be_charged_for_every_frame_that_reaches_a_router():
     asked = {frame.op for frame in get_args(frames.Asked)}
     others = {"send", "sync", "delivered", "typing", "attach", "detach", "deliver", "opened", "peer_moved"}
-    assert asked | others | {"presence_update"} == internal_frames.ROUTER_OPS
+    assert asked | others | {"presence_update", "revoke"} == internal_frames.ROUTER_OPS
 
 
 def test_frames_cannot_grow_attributes():

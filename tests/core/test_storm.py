@@ -47,12 +47,14 @@ class StormyPair(Pair):
         if how == "well":
             super().store(request)
             return
-        node = self.node
+        server = self.server
         if how in ("done but failed", "done in silence"):
             self.storage.execute(request)
         if how in ("failed", "done but failed"):
             failed = storage.Failed(how)
-            self._queue.append(lambda: node.stored(request, failed, self.clock.now) if node is self.node else None)
+            self._queue.append(
+                lambda: server.stored(request, failed, self.clock.now) if server is self.server else None
+            )
 
 
 class Storm(RuleBasedStateMachine):

@@ -1225,14 +1225,14 @@ def origin_is_told_too(patch):
 
 def hints_through_blocks(patch):
     """Who is blocked hears who is there, and who writes."""
-    hinted = presence.Presence.hinted
+    hinted = presence.FriendPresence.hinted
 
     def heard(self, user, hint):
         states, user.states = user.states, {}
         hinted(self, user, hint)
         user.states = states
 
-    patch.setattr(presence.Presence, "hinted", heard)
+    patch.setattr(presence.FriendPresence, "hinted", heard)
 
 
 def presence_of_the_blocking(patch):
@@ -1241,7 +1241,7 @@ def presence_of_the_blocking(patch):
     def friends_of(user):
         return [peer for id, state in user.states.items() if state.friends for peer in user.peers(id)]
 
-    patch.setattr(presence.Presence, "_friends", staticmethod(friends_of))
+    patch.setattr(presence.FriendPresence, "_friends", staticmethod(friends_of))
 
 
 def presence_of_former_friends(patch):
@@ -1252,20 +1252,20 @@ def presence_of_former_friends(patch):
 
 def presence_without_a_policy(patch):
     """Friends hear who is there though nobody is to."""
-    init = presence.Presence.__init__
+    init = presence.FriendPresence.__init__
 
     def told(self, *arguments):
         init(self, *arguments)
         self._presence = True
 
-    patch.setattr(presence.Presence, "__init__", told)
+    patch.setattr(presence.FriendPresence, "__init__", told)
 
 
 def presence_is_wrong(patch):
     """Who leaves is told to be there."""
-    tell = presence.Presence._tell
+    tell = presence.FriendPresence._tell
     patch.setattr(
-        presence.Presence, "_tell", lambda self, user, friends, online, now: tell(self, user, friends, True, now)
+        presence.FriendPresence, "_tell", lambda self, user, friends, online, now: tell(self, user, friends, True, now)
     )
 
 
@@ -1466,18 +1466,20 @@ def leaver_counts_on(patch):
 
 def went_is_not_told(patch):
     """Friends are not told that a user has gone."""
-    patch.setattr(presence.Presence, "went", lambda self, user, now: None)
+    patch.setattr(presence.FriendPresence, "went", lambda self, user, now: None)
 
 
 def peers_answer_nobody(patch):
     """Who comes does not hear which friends are there."""
-    hinted = presence.Presence.hinted
-    patch.setattr(presence.Presence, "hinted", lambda self, user, hint: hinted(self, user, replace(hint, asks=None)))
+    hinted = presence.FriendPresence.hinted
+    patch.setattr(
+        presence.FriendPresence, "hinted", lambda self, user, hint: hinted(self, user, replace(hint, asks=None))
+    )
 
 
 def late_presence_lost(patch):
     """What there is no budget for is never told."""
-    patch.setattr(presence.Presence, "_tell_late", lambda self, user, now: self._late.pop(user))
+    patch.setattr(presence.FriendPresence, "_tell_late", lambda self, user, now: self._late.pop(user))
 
 
 def leaver_may_recall(patch):
@@ -1500,7 +1502,7 @@ def typing_while_blocked(patch):
         for peer in user.peers(conversation_id):
             self._port.to_user(peer, internal_frames.PresenceUpdate(peer, frames.IsTyping(conversation_id)))
 
-    patch.setattr(presence.Presence, "typing", typing)
+    patch.setattr(presence.FriendPresence, "typing", typing)
 
 
 def known_grows_stale(patch):

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 
 class GatewayNode(Machines):
-    __slots__ = ("_connections", "_links", "_untold", "machine", "name", "work")
+    __slots__ = ("_connections", "_links", "_untold", "index", "machine", "name", "work")
 
     def __init__(self, world: World, index: int) -> None:
         super().__init__(world)
-        self.name = f"g{index}"
+        self.index = index
+        self.name = f"gateway{index}"
         self.work = world.new_work(world.scenario.topology.gateway, "gateway", index)
         self._links = world.backend_links(("gateway", index), "router", world.scenario.topology.routers)
         self._connections: dict[int, Connection] = {}
@@ -30,7 +31,7 @@ class GatewayNode(Machines):
         self.start()
 
     def start(self) -> None:
-        self.machine = Gateway(self, self.world.policies, self.name, self.world.epoch)
+        self.machine = Gateway(self, self.world.policies, self.name, self.world.placement, self.world.epoch)
         self._timers = (self.machine.timers,)
 
     def crash(self) -> None:
@@ -74,14 +75,14 @@ class GatewayNode(Machines):
         """The link to it broke."""
         if self.machine is not None:
             self.now = self.clock.now
-            self.machine.router_lost(f"r{router.index}", lambda name: self.world.router_of(name) is router)
+            self.machine.router_lost(router.name)
             self.arm()
 
     def router_back(self, router: RouterNode) -> None:
         """It is there again."""
         if self.machine is not None:
             self.now = self.clock.now
-            self.machine.router_back(f"r{router.index}")
+            self.machine.router_back(router.name)
             self.arm()
 
     def handle_timer(self, now: float) -> None:
@@ -153,13 +154,9 @@ class GatewayNode(Machines):
                 self.machine.authenticated(connection, None, Code.BAD_TOKEN, self.now)
             self.arm()
 
-    def to_conversation(self, frame: internal_frames.Up) -> None:
-        router = self.world.router_of(frame.conversation_id)
-        self._links[router.index].carry(self.now, router.receive, frame)
-
-    def to_user(self, user: str, frame: internal_frames.ToUsers) -> None:
-        router = self.world.router_of(user)
-        self._links[router.index].carry(self.now, router.receive, frame)
+    def to_router(self, router: str, frame: internal_frames.ToRouter) -> None:
+        target = self.world.router_named[router]
+        self._links[target.index].carry(self.now, target.receive, frame)
 
     def emit(self, event: events.Pushed | events.Shed) -> None:
         self.world.pushed(event, self._connections[event.session.connection].client.number, self.now)

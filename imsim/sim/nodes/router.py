@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from imsim.core import events, frames, internal_frames, storage
-from imsim.core.model import is_chatroom
-from imsim.core.router.chatrooms import Chatrooms
-from imsim.core.router.conversations import Conversations
-from imsim.core.router.users import Users
+from imsim.core.router.router import Router
 from imsim.sim.nodes.machines import Machines
 from imsim.sim.nodes.work import intent_of
 
 if TYPE_CHECKING:
     from imsim.sim.world import World
 
-_Asked = tuple[Conversations | Users, storage.Request]
+_Asked = tuple[Router, storage.Request]
 _LOST = storage.Failed("the storage is lost")
 
 
@@ -32,10 +28,9 @@ class RouterNode(Machines):
         "_router_links",
         "_storage_links",
         "_unanswered",
-        "chatrooms",
-        "conversations",
         "index",
-        "users",
+        "machine",
+        "name",
         "work",
     )
 
@@ -43,40 +38,37 @@ class RouterNode(Machines):
         super().__init__(world)
         topology = world.scenario.topology
         self.index = index
+        self.name = f"router{index}"
         self.work = world.new_work(topology.router, "router", index)
         self._gateway_links = world.backend_links(("router", index), "gateway", topology.gateways)
         self._router_links = world.backend_links(("router", index), "router", topology.routers)
         self._storage_links = world.backend_links(("router", index), "storage", topology.storages)
-        self._local: deque[internal_frames.ToUsers] = deque()
+        self._local: deque[internal_frames.ToRouter] = deque()
         self._asked_at_once: list[storage.Request] | None = None
         #: What each storage was asked and has not answered, by the request's identity; only where links can break.
         self._unanswered: list[dict[int, _Asked]] | None = None
         if world.faults.cuts_links:
             self._unanswered = [{} for _ in self._storage_links]
         self._lost_storages: set[int] = set()
-        self.conversations: Conversations | None = None
-        self.chatrooms: Chatrooms | None = None
-        self.users: Users | None = None
+        self.machine: Router | None = None
         self.start()
 
     def start(self) -> None:
-        self.conversations = Conversations(self, self.world.policies, self.world.epoch)
-        self.chatrooms = Chatrooms(self, self.world.policies, self.world.epoch)
-        self.users = Users(self, self.world.policies)
-        self._timers = (self.conversations.timers, self.users.timers)
+        self.machine = Router(self, self.world.policies, self.world.placement, self.world.epoch)
+        self._timers = self.machine.timers
 
     def warm_up(self, conversation_id: str, founders: tuple[str, ...]) -> None:
         """Have a conversation open, as it would be had the service run for a while; free of charge."""
-        assert self.conversations is not None
+        assert self.machine is not None
         self._asked_at_once = []
-        self.conversations.open(conversation_id, self.now, founders)
+        self.machine.open(conversation_id, self.now, founders)
         asked, self._asked_at_once = self._asked_at_once, None
         for request in asked:
-            self.conversations.stored(request, self.world.storage.execute(request), self.now)
+            self.machine.stored(request, self.world.storage.execute(request), self.now)
 
     def crash(self) -> None:
         """Everything in memory is gone, answers from storage included."""
-        self.conversations = self.chatrooms = self.users = None
+        self.machine = None
         self._timers = ()
         self._local.clear()
         for unanswered in self._unanswered or ():
@@ -90,25 +82,24 @@ class RouterNode(Machines):
 
     def start_anew(self) -> None:
         self.start()
-        assert self.users is not None
+        assert self.machine is not None
         self.now = self.clock.now
-        self.users.restarted(self.now)
+        self.machine.restarted(self.now)
         self.arm()
 
     def gateway_lost(self, gateway: str) -> None:
         """The link to it broke."""
-        if self.users is not None and self.chatrooms is not None:
+        if self.machine is not None:
             self.now = self.clock.now
-            self.users.gateway_lost(gateway, self.now)
-            self.chatrooms.gateway_lost(gateway)
+            self.machine.gateway_lost(gateway, self.now)
             self._drain()
             self.arm()
 
     def router_back(self) -> None:
         """The link to another router is there again."""
-        if self.users is not None:
+        if self.machine is not None:
             self.now = self.clock.now
-            self.users.router_back(self.now)
+            self.machine.router_back(self.now)
             self._drain()
             self.arm()
 
@@ -117,62 +108,48 @@ class RouterNode(Machines):
         assert self._unanswered is not None
         self._lost_storages.add(index)
         unanswered, self._unanswered[index] = self._unanswered[index], {}
-        for asker, request in unanswered.values():
-            self._answered(asker, request, _LOST)
+        for machine, request in unanswered.values():
+            self._answered(machine, request, _LOST)
 
     def storage_back(self, index: int) -> None:
         self._lost_storages.discard(index)
 
-    def revoke(self, user: str) -> None:
-        if self.users is not None:
-            self.now = self.clock.now
-            self.users.revoke(user, self.world.epoch + self.now, self.now)
-            self.arm()
-
     def handle_timer(self, now: float) -> None:
-        if self.conversations is not None and self.users is not None:
-            self.conversations.handle_timer(now)
-            self.users.handle_timer(now)
+        if self.machine is not None:
+            self.machine.handle_timer(now)
             self._drain()
 
-    def receive(self, frame: internal_frames.Up | internal_frames.ToUsers) -> None:
-        if self.conversations is None or self.chatrooms is None or self.users is None:
-            return
-        now = self.clock.now
+    def receive(self, frame: internal_frames.ToRouter) -> None:
+        if self.machine is not None:
+            self._work_on(frame, self.clock.now)
+            self._drain()
+            self.arm()
+
+    def _work_on(self, frame: internal_frames.ToRouter, now: float) -> None:
+        """Have a worker take the frame; where the queue is full, the frame vanishes."""
+        done: float | None
         if type(frame) is internal_frames.Up and frame.conversation_id:
             request = frame.frame
             intent = intent_of(request.id_client) if type(request) is frames.Send else None
             done = self.work.done(now, request.op, frame.conversation_id, intent, 0, request)
-            if done is None:
-                return  # no room: the frame vanishes
-            self.now = done
-            machine = self.chatrooms if is_chatroom(frame.conversation_id) else self.conversations
-            machine.receive(frame, self.now)
-        else:
-            self._to_users(frame, now)
-        self._drain()
-        self.arm()
-
-    def _to_users(self, frame: internal_frames.ToUsers, now: float) -> None:
-        assert self.users is not None
-        if type(frame) is internal_frames.Deliver and self.work.takes(frame.op):
+        elif type(frame) is internal_frames.Deliver and self.work.takes(frame.op):
             message = frame.message
             numbers = [self.world.user_number(user) for user in frame.users]
             intent = intent_of(message.id_client)
             done = self.work.done_for_each(now, frame.op, message.conversation_id, intent, numbers, frame)
         else:
             done = self.work.done(now, frame.op, None, None, 0, frame)
-        if done is None:
-            return
-        self.now = done
-        self.users.receive(frame, self.now)
+        if done is not None:
+            assert self.machine is not None
+            self.now = done
+            self.machine.receive(frame, done)
 
     def _drain(self) -> None:
-        """What the conversations had for users of this same router, once they are done."""
+        """What the router sent to itself."""
         while self._local:
-            self._to_users(self._local.popleft(), self.now)
+            self._work_on(self._local.popleft(), self.now)
 
-    def stored(self, answer: tuple[Conversations | Users, storage.Request, storage.Result]) -> None:
+    def stored(self, answer: tuple[Router, storage.Request, storage.Result]) -> None:
         machine, request, result = answer
         if self._unanswered is not None:
             unanswered = self._unanswered[self.world.storage_for(request).index]
@@ -180,8 +157,8 @@ class RouterNode(Machines):
                 return  # an answer to what has failed since, or was asked before a crash
         self._answered(machine, request, result)
 
-    def _answered(self, machine: Conversations | Users, request: storage.Request, result: storage.Result) -> None:
-        if machine is self.conversations or machine is self.users:  # else it has died since it asked
+    def _answered(self, machine: Router, request: storage.Request, result: storage.Result) -> None:
+        if machine is self.machine:  # else it has died since it asked
             self.now = self.clock.now
             machine.stored(request, result, self.now)
             self._drain()
@@ -190,40 +167,32 @@ class RouterNode(Machines):
     def _fail(self, asked: _Asked) -> None:
         self._answered(*asked, _LOST)
 
-    # --- the port of both machines ---
+    # --- the router's port ---
 
     def store(self, request: storage.Request) -> None:
         if self._asked_at_once is not None:
             self._asked_at_once.append(request)
             return
-        asker = self.users if isinstance(request, storage.USERS_REQUESTS) else self.conversations
+        machine = self.machine
+        assert machine is not None
         node = self.world.storage_for(request)
         if self._unanswered is not None:
             if node.index in self._lost_storages:
-                self.clock.call_at(self.now, self._fail, (asker, request))  # a machine is never re-entered
+                self.clock.call_at(self.now, self._fail, (machine, request))  # a machine is never re-entered
                 return
-            assert asker is not None
-            self._unanswered[node.index][id(request)] = (asker, request)
-        self._storage_links[node.index].carry(self.now, node.receive, (self, asker, request))
+            self._unanswered[node.index][id(request)] = (machine, request)
+        self._storage_links[node.index].carry(self.now, node.receive, (self, machine, request))
 
     def to_gateway(self, gateway: str, frame: internal_frames.ToGateway) -> None:
-        index = int(gateway[1:])
-        self._gateway_links[index].carry(self.now, self.world.gateways[index].from_router, frame)
+        target = self.world.gateway_named[gateway]
+        self._gateway_links[target.index].carry(self.now, target.from_router, frame)
 
-    def to_users(self, frame: internal_frames.Deliver | internal_frames.Opened) -> None:
-        for index, users in self.world.by_router(frame.users):
-            part = frame if len(users) == len(frame.users) else replace(frame, users=users)
-            if index == self.index:
-                self._local.append(part)
-            else:
-                self._router_links[index].carry(self.now, self.world.routers[index].receive, part)
-
-    def to_user(self, user: str, frame: internal_frames.ToUsers) -> None:
-        router = self.world.router_of(user)
-        if router is self:
+    def to_router(self, router: str, frame: internal_frames.ToRouter) -> None:
+        if router == self.name:
             self._local.append(frame)
         else:
-            self._router_links[router.index].carry(self.now, router.receive, frame)
+            target = self.world.router_named[router]
+            self._router_links[target.index].carry(self.now, target.receive, frame)
 
     def emit(self, event: events.Committed) -> None:
         self.world.committed(event, self.now)

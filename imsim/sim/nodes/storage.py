@@ -6,15 +6,14 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from imsim.core import storage
-from imsim.core.router.conversations import Conversations
-from imsim.core.router.users import Users
+from imsim.core.router.router import Router
 from imsim.sim.nodes.commits import Answer, GroupCommit
 
 if TYPE_CHECKING:
     from imsim.sim.nodes.router import RouterNode
     from imsim.sim.world import World
 
-Asked = tuple["RouterNode", Conversations | Users, storage.Request]
+Asked = tuple["RouterNode", Router, storage.Request]
 
 
 class StorageNode:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import get_args
 
 import pytest
-from core.builders import AB, TEAM, Access, message, refused, send, session, summary
+from core.builders import AB, LETTERS, TEAM, Access, message, refused, send, session, summary
 
 from imsim.core import frames, internal_frames
 from imsim.core.gateway.gateway import CHANGES, READS
@@ -38,18 +38,18 @@ EXPECTED = {
     # op: (before the login, while it is being checked, while a session is being made, live)
     "login": ("authenticate", BAD, BAD, BAD),
     "ping": ("pong", "pong", "pong", "pong"),
-    "send": (BAD, BAD, BAD, "to_conversation"),
+    "send": (BAD, BAD, BAD, "to_router"),
     "delivered": (BAD, BAD, BAD, None),
-    "read": (BAD, BAD, BAD, "to_user"),
-    "sync": (BAD, BAD, BAD, "to_user"),
-    "enter": (BAD, BAD, BAD, "to_conversation"),
-    "leave": (BAD, BAD, BAD, "to_conversation"),
+    "read": (BAD, BAD, BAD, "to_router"),
+    "sync": (BAD, BAD, BAD, "to_router"),
+    "enter": (BAD, BAD, BAD, "to_router"),
+    "leave": (BAD, BAD, BAD, "to_router"),
     "typing": (BAD, BAD, BAD, None),
     "state_ack": (BAD, BAD, BAD, None),
-    "set_conversation": (BAD, BAD, BAD, "to_user"),
-    "history": (BAD, BAD, BAD, "to_user"),
-    "read_count": (BAD, BAD, BAD, "to_user"),
-    "end_session": (BAD, BAD, BAD, "to_user"),
+    "set_conversation": (BAD, BAD, BAD, "to_router"),
+    "history": (BAD, BAD, BAD, "to_router"),
+    "read_count": (BAD, BAD, BAD, "to_router"),
+    "end_session": (BAD, BAD, BAD, "to_router"),
 }
 
 
@@ -72,7 +72,7 @@ def test_every_frame_in_every_state(access, frame, state):
     calls = access.port.take()
     expected = EXPECTED[frame.op][state]
     if expected is BAD:
-        detach = [("to_user", "bob", internal_frames.Detach(session("bob", gateway="g7")))] if state == 3 else []
+        detach = [("to_router", "bob", internal_frames.Detach(session("bob", gateway="g7")))] if state == 3 else []
         assert summary(calls) == refused(Code.BAD_REQUEST) + detach
         access.receive(frames.Ping())
         assert access.port.take() == []  # gone
@@ -106,7 +106,7 @@ def test_a_login_from_start_to_end(access):
     assert access.port.take() == [("authenticate", (1, "token"))]
     access.machine.authenticated(1, "bob", None, 2.0, 900.0)
     attach = internal_frames.Attach("bob", "d3", "g7", 1, "phone", 900.0, "x1", 4)
-    assert access.port.take() == [("to_user", ("bob", attach))]
+    assert access.port.take() == [("to_router", ("bob", attach))]
     access.from_router(internal_frames.Attached(1, session("bob", "d3", 5, "g7", 1)))
     assert access.port.take() == [("send", (1, frames.LoggedIn("bob", "d3", 1_002_000, 75.0)))]
 
@@ -182,7 +182,7 @@ def test_a_session_for_a_connection_that_is_gone_is_given_back(access):
     access.port.take()
     one = session("bob", gateway="g7")
     access.from_router(internal_frames.Attached(1, one))
-    assert access.port.take() == [("to_user", ("bob", internal_frames.Detach(one)))]
+    assert access.port.take() == [("to_router", ("bob", internal_frames.Detach(one)))]
     access.from_router(internal_frames.Attached(1, None, Code.UNAVAILABLE))
     assert access.port.take() == []
 
@@ -208,14 +208,14 @@ def test_a_send_goes_to_the_conversation_that_its_user_means(access, scene, to, 
     one = access.live()
     frame = frames.Send("1", scene, to, "text")
     access.receive(frame)
-    assert access.port.take() == [("to_conversation", (internal_frames.Up(one, frame, id),))]
+    assert access.port.take() == [("to_router", (id, internal_frames.Up(one, frame, id)))]
 
 
 @pytest.mark.parametrize("frame", [frames.Read(AB, 1), frames.Sync({AB: 1})], ids=lambda frame: frame.op)
 def test_what_is_the_users_own_goes_to_its_user(access, frame):
     one = access.live()
     access.receive(frame)
-    assert access.port.take() == [("to_user", ("bob", internal_frames.Up(one, frame, "")))]
+    assert access.port.take() == [("to_router", ("bob", internal_frames.Up(one, frame, "")))]
 
 
 @pytest.mark.parametrize("field", ["content", "custom"])
@@ -225,7 +225,7 @@ def test_the_limit_of_a_text_is_in_bytes(field):
     for text in ("12345678", "äöüß", "😀😀", "", "123456789", "äöüßx", "😀😀x"):
         access.receive(send("1", **{"to": "alice", "content": "", field: text}))
     methods = [method for method, _ in access.port.calls]
-    assert methods == ["to_conversation"] * 4 + ["send"] * 3
+    assert methods == ["to_router"] * 4 + ["send"] * 3
     rejected = [frame for _, frame in access.sent()]
     assert {(frame.request, frame.ref, frame.code) for frame in rejected} == {("send", "1", Code.TOO_LARGE)}
     assert {frame.text for frame in rejected} == {f"{field}: more than 8 bytes of UTF-8"}
@@ -292,7 +292,7 @@ def test_the_limit_of_an_attachment_is_that_of_its_json():
     for file in ({"url": "1234"}, {"url": "ää"}, {}, None, {"url": "12345"}, {"url": "ääx"}, {"n": {"m": 1234}}):
         access.receive(send("1", to="alice", type="other", file=file))
     methods = [method for method, _ in access.port.calls]
-    assert methods == ["to_conversation"] * 4 + ["send"] * 3
+    assert methods == ["to_router"] * 4 + ["send"] * 3
     assert {frame.text for _, frame in access.sent()} == {"file: more than 15 bytes of UTF-8"}
 
 
@@ -300,14 +300,14 @@ def test_what_is_not_there_has_no_size():
     access = Access(content_bytes=1)
     access.live()
     access.receive(send("1", "x", to="alice", type="other", file={}))
-    assert [method for method, _ in access.port.take()] == ["to_conversation"]
+    assert [method for method, _ in access.port.take()] == ["to_router"]
 
 
 def test_each_part_of_a_message_has_the_limit_for_itself():
     access = Access(content_bytes=8)
     access.live()
     access.receive(send("1", "12345678", to="alice", custom="12345678", type="other", file={"a": 1}))
-    assert [method for method, _ in access.port.take()] == ["to_conversation"]
+    assert [method for method, _ in access.port.take()] == ["to_router"]
 
 
 def test_what_is_too_large_is_refused_with_a_short_reference():
@@ -354,7 +354,7 @@ def test_the_longest_names_pass():
     access.live()
     access.receive(send("x" * 128, to="alice"))
     access.receive(frames.Enter("x" * 64))
-    assert [method for method, _ in access.port.take()] == ["to_conversation"] * 2
+    assert [method for method, _ in access.port.take()] == ["to_router"] * 2
 
 
 def test_a_custom_that_is_too_large_is_rejected_with_its_number():
@@ -364,7 +364,7 @@ def test_a_custom_that_is_too_large_is_rejected_with_its_number():
     ((_, frame),) = access.sent()
     assert (frame.request, frame.ref, frame.code, frame.number) == ("set_conversation", AB, Code.TOO_LARGE, 3)
     access.receive(frames.SetConversation(AB, custom="\u00e4\u00e4"))
-    assert [method for method, _ in access.port.take()] == ["to_user"]
+    assert [method for method, _ in access.port.take()] == ["to_router"]
 
 
 # --- from routers ---------------------------------------------------------------------------------------------------
@@ -399,7 +399,7 @@ def test_nothing_comes_down_before_the_session_is_known(access):
 def test_a_kick_ends_the_connection_with_its_code(access):
     one = access.live()
     access.from_router(internal_frames.Kick(one, Code.REPLACED))
-    assert summary(access.port.take()) == [*refused(Code.REPLACED), ("to_user", "bob", internal_frames.Detach(one))]
+    assert summary(access.port.take()) == [*refused(Code.REPLACED), ("to_router", "bob", internal_frames.Detach(one))]
 
 
 # --- ends -----------------------------------------------------------------------------------------------------------
@@ -410,7 +410,7 @@ def test_silence_ends_a_connection(access):
     access.advance(74.9)
     assert access.port.take() == []
     access.advance(0.1)
-    assert summary(access.port.take()) == [*refused(Code.HEARTBEAT), ("to_user", "bob", internal_frames.Detach(one))]
+    assert summary(access.port.take()) == [*refused(Code.HEARTBEAT), ("to_router", "bob", internal_frames.Detach(one))]
     assert access.machine.next_deadline() is None
 
 
@@ -437,7 +437,7 @@ def test_a_lost_connection_is_reported_once(access):
     one = access.live()
     for _ in range(2):
         access.machine.disconnected(1, 0.0)
-    assert access.port.take() == [("to_user", ("bob", internal_frames.Detach(one)))]
+    assert access.port.take() == [("to_router", ("bob", internal_frames.Detach(one)))]
     assert access.machine.next_deadline() is None
 
 
@@ -453,7 +453,7 @@ def test_the_shell_can_refuse_a_connection(access):
     access.machine.refuse(1, Code.BAD_FRAME, "not JSON")
     calls = access.port.take()
     assert calls[0] == ("send", (1, frames.Refused(Code.BAD_FRAME, False, "not JSON")))
-    assert summary(calls) == [*refused(Code.BAD_FRAME), ("to_user", "bob", internal_frames.Detach(one))]
+    assert summary(calls) == [*refused(Code.BAD_FRAME), ("to_router", "bob", internal_frames.Detach(one))]
     access.machine.refuse(1, Code.BAD_FRAME, "not JSON")
     assert access.port.take() == []
 
@@ -468,14 +468,15 @@ def test_a_shutdown_sends_everybody_away_to_come_back(access):
     assert access.machine.next_deadline() is None
 
 
-def test_a_lost_router_ends_the_connections_of_its_users_only(access):
+def test_a_lost_router_ends_the_connections_of_its_users_only():
+    access = Access(LETTERS)
     access.live(1, "alice")
     access.live(2, "bob")
     access.connect(3)
     access.receive(frames.Login("token", "d0"), 3)
     access.machine.authenticated(3, "anna", None, access.clock.now)  # is waiting for her session
     access.port.take()
-    access.machine.router_lost("r0", lambda user: user.startswith("a"))
+    access.machine.router_lost("a")
     assert [(c, f.code, f.reconnect) for c, f in access.sent()] == [(c, Code.UNAVAILABLE, True) for c in (1, 3)]
 
 
@@ -487,53 +488,44 @@ def log_in(access, connection, user):
 
 def attached(access):
     """The users for whom a session was asked for; other calls are forgotten."""
-    return [arguments[0] for method, arguments in access.port.take() if method == "to_user"]
+    return [arguments[1].user for method, arguments in access.port.take() if method == "to_router"]
 
 
-def test_logins_wait_for_a_router_that_is_lost(access):
-    access.machine.router_lost("r0", lambda user: user.startswith("a"))
+def test_logins_wait_for_a_router_that_is_lost():
+    access = Access(LETTERS)
+    access.machine.router_lost("a")
     for connection, user in enumerate(("alice", "bob", "anna"), 1):
         log_in(access, connection, user)
     assert attached(access) == ["bob"]
     access.machine.disconnected(3, access.clock.now)
-    access.machine.router_back("r1")
+    access.machine.router_back("b")
     assert attached(access) == []
-    access.machine.router_back("r0")
+    access.machine.router_back("a")
     assert attached(access) == ["alice"]
-    access.machine.router_back("r0")
+    access.machine.router_back("a")
     assert attached(access) == []
     log_in(access, 4, "anna")
     assert attached(access) == ["anna"]
 
 
-def test_to_be_told_of_the_same_loss_again_ends_no_login_that_waits(access):
+def test_to_be_told_of_the_same_loss_again_ends_no_login_that_waits():
+    access = Access(LETTERS)
     for _ in range(2):
-        access.machine.router_lost("r0", lambda user: True)
+        access.machine.router_lost("a")
         if not access.machine._connections:
             log_in(access, 1, "alice")
     assert access.sent() == []
-    access.machine.router_back("r0")
+    access.machine.router_back("a")
     assert attached(access) == ["alice"]
 
 
-def test_a_login_goes_on_when_whoever_owns_its_user_by_now_is_there(access):
-    owner = {"alice": "r0"}
-    for router in ("r0", "r1"):
-        access.machine.router_lost(router, lambda user, router=router: owner[user] == router)
-    log_in(access, 1, "alice")
-    owner["alice"] = "r1"
-    access.machine.router_back("r0")
-    assert attached(access) == []
-    access.machine.router_back("r1")
-    assert attached(access) == ["alice"]
-
-
-def test_a_login_waits_for_a_lost_router_no_longer_than_for_anything(access):
-    access.machine.router_lost("r0", lambda user: True)
+def test_a_login_waits_for_a_lost_router_no_longer_than_for_anything():
+    access = Access(LETTERS)
+    access.machine.router_lost("a")
     log_in(access, 1, "alice")
     access.advance(access.policies.login_timeout)
     assert summary(access.port.take())[1:] == refused(Code.LOGIN_TIMEOUT)
-    access.machine.router_back("r0")
+    access.machine.router_back("a")
     assert attached(access) == []
 
 
@@ -567,7 +559,7 @@ def test_every_request_counts_for_the_rate_and_is_refused_with_its_number(reques
     access = Access(user_rate=0.5, user_burst=1)
     access.live()
     access.receive(request_)
-    assert [method for method, _ in access.port.take()] in (["to_user"], ["to_conversation"])
+    assert [method for method, _ in access.port.take()] == ["to_router"]
     access.receive(request_)
     ((_, frame),) = access.sent()
     assert (frame.request, frame.ref, frame.number) == (request_.op, request_.ref, request_.number)
@@ -615,7 +607,7 @@ def test_a_sync_speaks_of_so_many_conversations_and_no_more(access):
     access.live()
     cursors = {f"p2p:alice:{number}": 1 for number in range(CURSORS)}
     access.receive(frames.Sync(cursors))
-    assert [method for method, _ in access.port.take()] == ["to_user"]
+    assert [method for method, _ in access.port.take()] == ["to_router"]
     access.receive(frames.Sync({**cursors, "group:one": 1}, number=3))
     ((_, frame),) = access.sent()
     assert (frame.request, frame.number, frame.code) == ("sync", 3, Code.BAD_REQUEST)
@@ -623,7 +615,7 @@ def test_a_sync_speaks_of_so_many_conversations_and_no_more(access):
 
 def marks(access):
     """What was passed on of `delivered` since: (conversation, seq)."""
-    told = [arguments[1].frame for method, arguments in access.port.take() if method == "to_user"]
+    told = [arguments[1].frame for method, arguments in access.port.take() if method == "to_router"]
     return [(frame.conversation_id, frame.seq) for frame in told]
 
 
@@ -667,7 +659,7 @@ def test_what_can_never_succeed_does_not_count_for_the_rate():
     access.port.take()
     access.receive(send("1", "1234"))
     access.receive(frames.Enter("lounge"))
-    assert [method for method, _ in access.port.take()] == ["to_conversation"] * 2
+    assert [method for method, _ in access.port.take()] == ["to_router"] * 2
 
 
 def test_without_a_limit_nobody_is_counted(access):
@@ -698,7 +690,7 @@ def test_what_a_device_has_got_of_a_p2p_conversation_goes_to_its_user_if_somebod
     access.port.take()
     for id in (AB, TEAM, "p2pish:x"):
         access.receive(frames.Delivered(id, 1))
-    assert access.port.take() == [("to_user", ("bob", internal_frames.Up(one, frames.Delivered(AB, 1), "")))]
+    assert access.port.take() == [("to_router", ("bob", internal_frames.Up(one, frames.Delivered(AB, 1), "")))]
     access.advance(10)
     assert access.pushed() == []  # it is an acknowledgement all the same
 
@@ -712,9 +704,7 @@ def ups(access):
     """(frame, conversation) of what went to routers since; other calls are forgotten."""
     found = []
     for method, arguments in access.port.take():
-        if method == "to_conversation":
-            found.append((arguments[0].frame, arguments[0].conversation_id))
-        elif method == "to_user" and isinstance(arguments[1], internal_frames.Up):
+        if method == "to_router" and isinstance(arguments[1], internal_frames.Up):
             found.append((arguments[1].frame, arguments[0]))
     return found
 
@@ -757,12 +747,13 @@ def test_a_room_with_no_name_is_none(access):
     assert ups(access) == []
 
 
-def test_who_was_in_a_room_of_a_lost_router_must_log_in_again(access):
+def test_who_was_in_a_room_of_a_lost_router_must_log_in_again():
+    access = Access(LETTERS)
     access.live(1)
     access.live(2, "carol")
     access.receive(frames.Enter("lounge"), 1)
     access.port.take()
-    access.machine.router_lost("r0", lambda id: id == LOUNGE)
+    access.machine.router_lost("l")
     assert [arguments[0] for method, arguments in access.port.take() if method == "close"] == [1]
 
 
@@ -833,7 +824,7 @@ ANSWERS = [
 
 
 def passed_on(access):
-    return sum(method == "to_user" for method, _ in access.port.take())
+    return sum(method == "to_router" for method, _ in access.port.take())
 
 
 @pytest.mark.parametrize("frame", READ, ids=lambda frame: frame.op)

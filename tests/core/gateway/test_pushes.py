@@ -93,7 +93,10 @@ def test_a_slow_reader_is_cut_off_and_told_to_come_back():
         access.push(one, seq=seq)
     access.port.take()
     access.push(one, seq=4)
-    assert summary(access.port.take()) == [*refused(Code.SLOW_READER), ("to_user", "bob", internal_frames.Detach(one))]
+    assert summary(access.port.take()) == [
+        *refused(Code.SLOW_READER),
+        ("to_router", "bob", internal_frames.Detach(one)),
+    ]
     assert access.machine.next_deadline() is None
 
 
@@ -236,7 +239,10 @@ def test_notices_of_many_conversations_are_bounded_and_those_of_one_are_not():
     notify(access, 1, one, conversation=TEAM)
     access.port.take()
     notify(access, 1, one, conversation="group:other")
-    assert summary(access.port.take()) == [*refused(Code.SLOW_READER), ("to_user", "bob", internal_frames.Detach(one))]
+    assert summary(access.port.take()) == [
+        *refused(Code.SLOW_READER),
+        ("to_router", "bob", internal_frames.Detach(one)),
+    ]
     assert access.machine.next_deadline() is None
 
 
@@ -266,7 +272,7 @@ def test_a_resync_is_repeated_until_a_sync_has_its_number(access):
     access.advance(2)
     assert resyncs(access) == [(1, 1), (1, 1)]
     access.receive(frames.Sync({}))  # was on its way already: it may have looked too early
-    assert access.port.take() == [("to_user", ("bob", internal_frames.Up(one, frames.Sync({}), "")))]
+    assert access.port.take() == [("to_router", ("bob", internal_frames.Up(one, frames.Sync({}), "")))]
     access.advance(4)
     assert resyncs(access) == [(1, 1)]
     access.receive(frames.Sync({}, resync=1))

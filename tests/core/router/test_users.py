@@ -898,7 +898,7 @@ def test_when_a_router_is_back_every_device_looks_what_it_missed(registry):
 
 
 def test_a_revocation_that_storage_failed_to_keep_is_kept_after_all(registry):
-    registry.machine.revoke("bob", 5.0, 0.0)
+    registry.machine.receive(internal_frames.Revoke("bob", 5.0), 0.0)
     registry._collect()
     registry.answer(result=lambda request: storage.Failed("full"))
     assert list(registry.asked) == []
@@ -908,7 +908,7 @@ def test_a_revocation_that_storage_failed_to_keep_is_kept_after_all(registry):
 
 
 def test_a_revocation_that_is_not_kept_yet_outlives_what_is_known_of_the_user(registry):
-    registry.machine.revoke("bob", 5.0, 0.0)
+    registry.machine.receive(internal_frames.Revoke("bob", 5.0), 0.0)
     registry._collect()
     registry.answer(result=lambda request: storage.Failed("full"))
     registry.attach("bob", issued_at=1.0)
@@ -1100,7 +1100,7 @@ def test_typing_goes_to_the_other_user_of_ones_own_conversation(registry):
 def test_who_was_never_there_has_not_gone(registry):
     befriended(registry)
     friendly = friends_of(registry)
-    friendly.machine.revoke("bob", 5.0, 0.0)
+    friendly.machine.receive(internal_frames.Revoke("bob", 5.0), 0.0)
     friendly._collect()
     friendly.attach("bob", issued_at=1.0)
     friendly.answer_all()
@@ -1114,7 +1114,7 @@ def test_whose_tokens_are_revoked_has_gone_and_is_forgotten(registry):
     friendly = friends_of(registry)
     bob = friendly.login("bob")
     friendly.told_users.clear()
-    friendly.machine.revoke("bob", 5.0, 0.0)
+    friendly.machine.receive(internal_frames.Revoke("bob", 5.0), 0.0)
     friendly._collect()
     friendly.receive(internal_frames.Detach(bob))  # as the gateway answers the kick
     assert friendly.told_users == [("alice", PresenceUpdate("alice", frames.Presence("bob", False)))]
@@ -1151,7 +1151,7 @@ def test_news_beyond_the_budget_wait_and_only_the_last_is_told(registry):
 
 
 def test_a_revocation_that_storage_does_not_answer_is_asked_again_until_it_does(registry):
-    registry.machine.revoke("bob", 5.0, 0.0)
+    registry.machine.receive(internal_frames.Revoke("bob", 5.0), 0.0)
     registry._collect()
     registry.asked.clear()
     registry.advance(registry.policies.storage_timeout)
@@ -1176,7 +1176,7 @@ def test_who_was_opened_for_nobody_is_forgotten(registry):
     assert registry.machine._users == {}
     registry.attach("bob", issued_at=1.0)
     registry.deliver(message())
-    registry.machine.revoke("bob", 5.0, 0.0)
+    registry.machine.receive(internal_frames.Revoke("bob", 5.0), 0.0)
     registry._collect()
     registry.answer_all()
     assert registry.machine._users == {}
