@@ -300,8 +300,8 @@ def slow_reader_kept(patch):
     """A gateway's queue of unacknowledged pushes has no bound."""
     make = gateway.Gateway.__init__
 
-    def init(self, port, policies, name="g0", epoch=0.0):
-        make(self, port, replace(policies, send_queue=1 << 30), name, epoch)
+    def init(self, port, policies, *where):
+        make(self, port, replace(policies, send_queue=1 << 30), *where)
 
     patch.setattr(gateway.Gateway, "__init__", init)
 
@@ -531,16 +531,16 @@ def revocation_forgotten(patch):
 
 def revocation_misses_who_logs_in(patch):
     """Tokens that are revoked while their user's state is being read stay good."""
-    revoke = users.Users.revoke
+    revoke = users.Users._revoke
 
-    def too_late(self, name, before, now):
-        user = self._users.get(name)
+    def too_late(self, frame, now):
+        user = self._users.get(frame.user)
         old = user.revoked_before if user else 0.0
-        revoke(self, name, before, now)
+        revoke(self, frame, now)
         if user is not None and user.request is not None:
             user.revoked_before = old
 
-    patch.setattr(users.Users, "revoke", too_late)
+    patch.setattr(users.Users, "_revoke", too_late)
 
 
 def young_tokens_revoked(patch):
@@ -1118,8 +1118,8 @@ def user_rate_doubled(patch):
     """A user may ask twice as often as was set."""
     init = gateway.Gateway.__init__
 
-    def twice(self, port, policies, name="g0", epoch=0.0):
-        init(self, port, policies, name, epoch)
+    def twice(self, port, policies, *where):
+        init(self, port, policies, *where)
         self._rates = limits.Buckets(2 * policies.user_rate, policies.user_burst)
 
     patch.setattr(gateway.Gateway, "__init__", twice)
@@ -1172,8 +1172,10 @@ def lost_router_spares_room_members(patch):
     """Who is in a room of a router that is lost keeps the connection, and does not hear of it."""
     lost = gateway.Gateway.router_lost
 
-    def users_only(self, router, owns):
-        lost(self, router, lambda id: not id.startswith("chatroom:") and owns(id))
+    def users_only(self, router):
+        for connection in self._connections.values():
+            connection.rooms.clear()
+        lost(self, router)
 
     patch.setattr(gateway.Gateway, "router_lost", users_only)
 
@@ -1256,7 +1258,7 @@ def presence_without_a_policy(patch):
 
     def told(self, *arguments):
         init(self, *arguments)
-        self._presence = True
+        self._is_on = True
 
     patch.setattr(presence.FriendPresence, "__init__", told)
 
