@@ -1173,8 +1173,8 @@ def lost_router_spares_room_members(patch):
     lost = gateway.Gateway.router_lost
 
     def users_only(self, router):
-        for connection in self._connections.values():
-            connection.rooms.clear()
+        for open_ in self._connections.values():
+            open_.rooms.clear()
         lost(self, router)
 
     patch.setattr(gateway.Gateway, "router_lost", users_only)
