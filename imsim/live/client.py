@@ -22,9 +22,9 @@ from imsim.core.client.conversations import Conversation
 from imsim.core.exceptions import RunError, UsageError
 from imsim.core.model import Code, Scene, Status, check_name
 from imsim.core.policies import Policies
-from imsim.live.alarm import Alarm
 from imsim.live.client_socket import ClientSocket
 from imsim.live.credentials import Unauthorized, get_token
+from imsim.live.timer import DeadlineTimer
 from imsim.live.websocket import text_frame
 
 _REMEMBERED = 10_000  # outcomes of sends, and messages that nobody has taken yet
@@ -79,7 +79,7 @@ class LiveClient:
         self._ssl = (ssl or create_default_context()) if self._uri.secure else None
         self._on_event = on_event
         self.machine = Client(_Port(self), user, device, token or "", self._policies, draw, kind)
-        self._alarm = Alarm(self.machine, clock, self.wake)
+        self._timer = DeadlineTimer(self.machine, clock, self.wake)
         self._attempt: asyncio.Task[None] | None = None
         self._socket: ClientSocket | None = None
         self._closing: set[ClientSocket] = set()
@@ -451,7 +451,7 @@ class LiveClient:
     def _drain(self) -> None:
         """After every call to the machine: pass its events on. Whoever gets one may call the machine again."""
         self.activity += 1
-        self._alarm.touch()
+        self._timer.touch()
         if self._draining:
             return
         self._draining = True

@@ -25,9 +25,9 @@ from imsim.core.model import Code
 from imsim.core.policies import Policies
 from imsim.core.server import Server as Machine
 from imsim.core.sizes import largest_from_client, largest_to_client
-from imsim.live.alarm import Alarm
 from imsim.live.auth import Answer, FrontDesk, Revocation, Tokens
 from imsim.live.stores import Store
+from imsim.live.timer import DeadlineTimer
 from imsim.live.websocket import CLOSE_TIMEOUT, LOGGER, WebSocket, text_frame
 
 _BACKLOG = 4096  # connections that may wait to be accepted: a crowd that lost its server comes back together
@@ -73,7 +73,7 @@ class Server:
         self._transports: set[_Connection] = set()  # these and whatever else is connected
         self._port = _Port(self._connections, store, on_event)
         self.machine = Machine(self._port, policies, epoch=wall() - clock())
-        self._alarm = Alarm(self.machine, clock, self.wake)
+        self._timer = DeadlineTimer(self.machine, clock, self.wake)
         self._listener: asyncio.Server | None = None
         self._last_connection = 0
         self._down = False
@@ -137,7 +137,7 @@ class Server:
         already are still carried out, but nobody hears of it."""
         self._down = True
         self._stop_listening()
-        self._alarm.cancel()
+        self._timer.cancel()
         for connection in list(self._transports):
             connection.abort()
 
@@ -243,7 +243,7 @@ class Server:
             connection, token = asked.pop(0)
             verdict = self._tokens.verify(token, self._wall())
             self.machine.authenticated(connection, verdict.user, verdict.code, self._clock(), verdict.issued_at)
-        self._alarm.touch()
+        self._timer.touch()
 
     def _stored(self, answers: list[tuple[storage.Request, storage.Result]]) -> None:
         if self._down:
