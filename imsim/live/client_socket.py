@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from websockets.client import ClientProtocol
 from websockets.http11 import Response
@@ -14,21 +14,29 @@ from imsim.core.policies import Policies
 from imsim.core.sizes import largest_taken
 from imsim.live.websocket import LOGGER, WebSocket
 
-if TYPE_CHECKING:
-    from imsim.live.client import LiveClient
+
+class Owner(Protocol):
+    """The client at whose end of the connection a socket is."""
+
+    @property
+    def url(self) -> str: ...
+
+    def received(self, socket: ClientSocket, text: bytes) -> None: ...
+
+    def socket_lost(self, socket: ClientSocket) -> None: ...
 
 
 class ClientSocket(WebSocket):
     """`handshake` and `lost` are done when the connection is open and when it is over."""
 
-    __slots__ = ("_client", "_last_ping", "_pings", "handshake", "lost")
+    __slots__ = ("_last_ping", "_owner", "_pings", "handshake", "lost")
 
-    def __init__(self, client: LiveClient, uri: WebSocketURI, policies: Policies) -> None:
+    def __init__(self, owner: Owner, uri: WebSocketURI, policies: Policies) -> None:
         super().__init__(ClientProtocol(uri, max_size=largest_taken(policies), logger=LOGGER))
         loop = asyncio.get_running_loop()
         self.handshake: asyncio.Future[None] = loop.create_future()
         self.lost: asyncio.Future[None] = loop.create_future()
-        self._client = client
+        self._owner = owner
         self._pings: dict[bytes, asyncio.Future[None]] = {}
         self._last_ping = 0
 
@@ -45,10 +53,10 @@ class ClientSocket(WebSocket):
             self.handshake.set_exception(EOFError(f"it is no imsim server (HTTP {response.status_code})"))
 
     def on_text(self, text: bytes) -> None:
-        self._client.received(self, text)
+        self._owner.received(self, text)
 
     def on_bad(self, code: Code, text: str) -> None:
-        LOGGER.error("%s broke the WebSocket protocol: %s", self._client.url, text)
+        LOGGER.error("%s broke the WebSocket protocol: %s", self._owner.url, text)
         self.close()
 
     def on_pong(self, payload: bytes) -> None:
@@ -62,7 +70,7 @@ class ClientSocket(WebSocket):
         for waiting in self._pings.values():
             if not waiting.done():
                 waiting.set_result(None)
-        self._client.socket_lost(self)
+        self._owner.socket_lost(self)
         self.lost.set_result(None)
 
     async def barrier(self) -> None:

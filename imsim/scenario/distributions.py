@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import cached_property
 from itertools import pairwise
 from statistics import NormalDist
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from imsim.core.exceptions import ImsimError, UsageError
 from imsim.scenario.custom_parts import broken, is_reference, not_here, reference, resolved
+from imsim.scenario.errors import explain
 from imsim.scenario.quantities import DURATION, format_duration, parse_duration, shown
 
 Floats = npt.NDArray[np.float64]
@@ -349,8 +350,6 @@ class CustomDistribution(_Distribution):
     """
 
     def __init__(self, **fields: Any) -> None:
-        from imsim.scenario.errors import explain  # which knows all kinds of distributions
-
         try:
             super().__init__(**fields)
         except ValidationError as error:
@@ -412,7 +411,6 @@ class AbsentDistribution(CustomDistribution):
 
 Named = Constant | Uniform | Exponential | Lognormal | Pareto | Empirical
 Distribution = Named | CustomDistribution
-KINDS: dict[str, type[BaseModel]] = {kind.model_fields["kind"].default: kind for kind in get_args(Named)}
 
 
 def mean_of(distribution: Distribution) -> float:

@@ -177,7 +177,9 @@ def coming_and_leaving(build, monkeypatch):
         first=np.array([0, 0, 2, 3]),
         at=np.array([10 * MS, 20 * MS, 30 * MS]),
     )
-    monkeypatch.setattr("imsim.analysis.availability.Spells.drawn", lambda scenario, seed, duration: online_periods)
+    monkeypatch.setattr(
+        "imsim.analysis.availability.OnlinePeriods.drawn", lambda scenario, seed, duration: online_periods
+    )
     sessions = {"online": "1s", "offline": "1s"}
 
     def run(messages, deliveries):
