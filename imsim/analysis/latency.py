@@ -166,6 +166,11 @@ def ack_latencies(run: RunData, *, since: int | None = None, until: int | None =
 LATENCIES = {"delivery": delivery_latencies, "last": last_latencies, "ack": ack_latencies}
 
 
+def is_latency(metric: str) -> bool:
+    """Whether the metric is in ms."""
+    return metric.partition(".")[0] in LATENCIES
+
+
 #: The rows of a summary.
 ROWS: dict[str, Callable[[RunData], NDArray[np.float64]]] = {
     "delivery": delivery_latencies,

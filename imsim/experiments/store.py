@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from imsim.analysis.metrics import Measures
-from imsim.analysis.replications import Sample
 from imsim.analysis.run_length import Behind
 from imsim.core.exceptions import UsageError
 from imsim.experiments import fingerprint
-from imsim.experiments.replicate import replication_seed
+from imsim.experiments.replicate import Sample, replication_seed
 from imsim.scenario import Scenario
 
 FILE = "finished.jsonl"

@@ -1,12 +1,18 @@
+"""Two designs, and by how much they differ."""
+
+from __future__ import annotations
+
 import math
 
+import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from scipy import stats
 
 import imsim
-from imsim.analysis.comparison import Comparison, changes, difference
-from imsim.analysis.replications import Replications, Sample
+from imsim.experiments import Comparison, Replications, Sample
+from imsim.experiments.comparison import changes, difference
 from imsim.scenario import Scenario
 
 
@@ -103,3 +109,88 @@ def test_what_scenarios_differ_in():
     assert sorted(found) == ["topology.routers", "topology.storage.service.append", "workload.rate"]
     assert found["topology.routers"] == (2, 4)
     assert changes(office, office) == {}
+
+
+def test_what_is_null_in_a_design_is_said_in_the_picture():
+    _, shares = Comparison(make(5.0), make(math.inf)).plot(Figure().subplots(1, 2, sharey=True))
+    assert [text.get_text() for text in shares.texts] == [" null in 1 of 1 pairs"]
+
+
+def test_a_comparison_without_latencies_has_no_picture():
+    found = Comparison(make(1.0, metric="lost"), make(2.0, metric="lost"))
+    with pytest.raises(imsim.UsageError, match="no latency was measured in both"):
+        found.plot()
+
+
+def test_two_designs(tmp_path):
+    office = imsim.Scenario.load("office", {"duration": "1s", "warmup": "0s"})
+    slow = office.with_({"topology.storage.service.append": "80ms"})
+    found = imsim.compare(office, slow, replications=3, jobs=1)
+    values, shares = found.plot(Figure().subplots(1, 2, sharey=True))
+    names = [label.get_text() for label in values.get_yticklabels()]
+    assert names[:2] == ["delivery.mean", "delivery.p50"]
+    assert values.get_legend_handles_labels()[1] == ["A", "B"]
+    assert "A is better" in shares.get_legend_handles_labels()[1]
+    drawn = [line.get_xdata()[0] for container in shares.containers for line in [container.lines[0]]]
+    assert drawn[1] == pytest.approx(found["delivery.p50"].relative.value * 100)
+    assert values.get_title(loc="left") == "A: office, B: office; they differ in topology.storage.service.append"
+    assert found.save_plot(tmp_path / "two.png").exists()
+    mpl.use("agg")
+    assert len(found.plot()) == 2
+
+
+# A storage that is an M/M/1 queue, with 60 messages a second; all else is constant.
+BASE = imsim.Scenario(seed=5, duration=7.0, warmup=1.0).with_(
+    {
+        "network.client.latency": "1ms",
+        "network.backend.latency": "2ms",
+        "population.users": 60,
+        "workload.rate": 1.0,
+        "topology.storage.service": {"append": {"kind": "exponential", "mean": "8ms"}},
+    }
+)
+SLOW = BASE.with_({"topology.storage.service": {"append": {"kind": "exponential", "mean": "10ms"}}})
+
+
+@pytest.fixture(scope="module")
+def told():
+    return imsim.compare(BASE, SLOW, replications=8, jobs=2)
+
+
+def test_the_difference_is_that_of_theory_and_common_random_numbers_save_variance(told):
+    expected = 10 / (1 - 0.6) - 8 / (1 - 0.48)  # ms
+    found = told["delivery.mean"]
+    assert found.absolute.low < expected < found.absolute.high
+    assert found.absolute.half < expected / 2
+    links = 10.0
+    relative = expected / (8 / (1 - 0.48) + links)
+    assert found.relative.low < relative < found.relative.high
+    assert found.better == "A"
+    assert found.saved > 2
+
+
+def test_replications_of_one_seed_compare_as_their_scenarios_do(told):
+    designs = [design.with_({"duration": 2.0}) for design in (BASE, SLOW)]
+    again = imsim.compare(*(imsim.simulate(design, replications=2, jobs=1) for design in designs))
+    assert again["delivery.p99"] == imsim.compare(*designs, replications=2, jobs=1)["delivery.p99"]
+    assert again.pairs == 2
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ((BASE,), "expected two scenarios"),
+        ((BASE, BASE, BASE), "expected two scenarios"),
+        ((BASE, BASE.with_({"seed": 6})), r"different seeds \(5, 6\)"),
+        (("office", "ofice"), "did you mean 'office'"),
+    ],
+)
+def test_bad_input(what, words):
+    with pytest.raises(imsim.UsageError, match=words):
+        imsim.compare(*what, replications=2)
+
+
+def test_one_of_each_kind_is_refused():
+    run = imsim.simulate(BASE, duration=0.5)
+    with pytest.raises(imsim.UsageError, match="or runs alone"):
+        imsim.compare(run, BASE)
