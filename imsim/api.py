@@ -23,7 +23,7 @@ from imsim.analysis import (
 )
 from imsim.core.exceptions import ImsimError, RunError, UsageError
 from imsim.experiments import Capacity, Comparison, FolderStore, Over, Precision, Replications, Sampling, Sweep
-from imsim.experiments.capacity import FIRST, MOST
+from imsim.experiments.capacity import FEWEST_PER_LOAD, MOST_PER_LOAD
 from imsim.load import launch
 from imsim.load.served import Served
 from imsim.scenario import CustomDistribution, Empirical, Scenario
@@ -58,7 +58,7 @@ __all__ = [
     "theory",
 ]
 
-#: The key with which clients get tokens, unless another is given: for trials on one's own machine.
+#: The key with which clients get tokens, unless another is given: for trials on your own machine.
 DEFAULT_KEY = "imsim"
 
 
@@ -253,7 +253,7 @@ def compare(
     `replications` (20), `precision` (of each design), `metrics`, `jobs` as for `simulate`; `seed` in place of both's
     own.
 
-    Runs, simulated or live: a table of what was sent, delivered and lost, and the latencies in ms. One run each tells
+    Runs, simulated or live: a table of what was sent, delivered and lost, and the latencies in ms. One run each says
     nothing about chance.
 
     Raises: UsageError, also if the two were not run under the same seeds.
@@ -293,7 +293,7 @@ def sweep(
     out: Path | str | None = None,
     progress: bool = True,
 ) -> Sweep:
-    """Many designs under the same luck: a row for each, with intervals.
+    """Many designs under the same seeds: a row for each, with intervals.
 
         over = {"topology.routers": [1, 2, 4], "workload.rate": [0.3, 3.0]}
         sweep = imsim.sweep("office", over, out="results/routers")
@@ -309,8 +309,8 @@ def sweep(
         interrupted, or has grown, runs only what is missing. Another program, design or seed is not mixed up with it:
         custom parts and metrics count by their code and by all that it refers to (globals, closures, classes, helpers
         in your own modules, arrays by their content), installed packages by their versions. Not looked into are files
-        that are read, environment variables, and names put together at run time; a warning says of what else it cannot
-        tell, and then nothing is kept. At the end, `sweep.csv` there is the frame.
+        that are read, environment variables, and names put together at run time; a warning says what else it cannot
+        compare, and then nothing is kept. At the end, `sweep.csv` there is the frame.
     progress: show a bar (on a terminal or in a notebook).
 
     Raises: UsageError, before anything is run.
@@ -354,7 +354,7 @@ def capacity(
     It starts at the scenario's own load, doubles or halves it until the budget is kept at one load and broken at
     another (not beyond `low` and `high`, or 64 times either way), and bisects until they are `tolerance` apart. More
     load is taken to be never better. At each load there are `replications` (5, and no fewer) at first, and up to
-    `max_replications` (40) where the interval of their mean does not tell whether the budget is kept; where it still
+    `max_replications` (40) where the interval of their mean does not decide whether the budget is kept; where it still
     does not, the load is reported as undecided.
 
     budget: a `Budget` or its text; its metric may be one of your own `metrics`.
@@ -371,8 +371,8 @@ def capacity(
         replications=replications,
         most=max_replications,
         jobs=jobs,
-        first=FIRST,
-        limit=MOST,
+        first=FEWEST_PER_LOAD,
+        limit=MOST_PER_LOAD,
     )
     store = None if out is None else FolderStore(Path(out), sampling.measures)
     with ProgressBar(progress) as bar:

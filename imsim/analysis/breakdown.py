@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def breakdown(run: RunData, by: str = "where") -> pd.DataFrame:
-    """Where the time of the deliveries to recipients went, after the warm-up: one row for each kind and place of
+    """Where the time of the deliveries to recipients went, after the warm-up: one row for each kind and node of
     spans.
 
     `by`: "where" (tiers and links), "node" (each node by itself) or "op" (tiers, by operation). Columns: `mean`, `p50`,

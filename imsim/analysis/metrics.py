@@ -1,4 +1,4 @@
-"""Numbers of a run by name: `delivery.p99`, `ack.mean`, `last.p50`, `cost.per_hour`, or a function of one's own.
+"""Numbers of a run by name: `delivery.p99`, `ack.mean`, `last.p50`, `cost.per_hour`, or a function of the user's.
 
 Within imsim a number that falls among what never came is infinite, and one of nothing at all is nan; both are null to
 those who read them.
@@ -57,7 +57,7 @@ def check_name(name: str) -> str:
 
 
 def least_of(name: str) -> float:
-    """What the metric is never below: 0 for latencies, counts and costs; of functions of one's own nothing is known."""
+    """What the metric is never below: 0 for latencies, counts and costs; of the user's functions nothing is known."""
     try:
         check_name(name)
     except UsageError:

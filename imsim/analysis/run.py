@@ -26,7 +26,7 @@ class Run(RunData):
         return latency.summary_table(self)
 
     def breakdown(self, by: str = "where") -> pd.DataFrame:
-        """Where the time of deliveries went: mean, p50, p99, max (ms) and share, for each kind of span and place. Needs
+        """Where the time of deliveries went: mean, p50, p99, max (ms) and share, by kind and node of spans. Needs
         `simulate(..., spans=True)`; see `imsim.analysis.breakdown`."""
         return breakdown.breakdown(self, by)
 

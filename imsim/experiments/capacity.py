@@ -2,8 +2,8 @@
 
 Found by doubling or halving until one load keeps the budget and another breaks it, and by bisection between the two.
 This takes it that more load is never better; `notes` say so if what was measured contradicts it. At each load the
-budget is judged by the interval over replications, of which there are more where it does not tell; what it never tells
-is reported as undecided, and lies inside the bracket.
+budget is judged by the interval over replications, of which there are more where it does not decide; a load that stays
+undecided is reported as such, and lies inside the bracket.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 #: A few replications suffice far from the budget; near to it there are more and more. Fewer than these say nothing.
-FIRST = 5
-MOST = 40
+FEWEST_PER_LOAD = 5
+MOST_PER_LOAD = 40
 
-#: From the load at which the search starts, it goes so many times up or down before it gives up.
+#: How many times above or below the first load the search gives up.
 WIDEST = 64.0
 
 
@@ -45,9 +45,9 @@ def capacity(
     progress: Progress | None = None,
 ) -> Capacity:
     """See `imsim.capacity`. `sampling` measures the budget's metric."""
-    if sampling.replications < FIRST:
+    if sampling.replications < FEWEST_PER_LOAD:
         raise UsageError(
-            f"replications: a load is judged by the interval of {FIRST} or more, got {sampling.replications}"
+            f"replications: a load is judged by the interval of {FEWEST_PER_LOAD} or more, got {sampling.replications}"
         )
     start, whole = load_of(scenario, over)
     if not 0 < tolerance <= 1:
@@ -140,8 +140,8 @@ def search(
     lowest: float | None = None,
     highest: float | None = None,
 ) -> Bracket:
-    """Ask `judge` about loads until the bracket is no wider than `tolerance` (a share), but for what is undecided in
-    it; `whole` if a load is a whole number."""
+    """Ask `judge` about loads until the bracket is no wider than `tolerance` (a share), except for what is undecided
+    in it; `whole` if a load is a whole number."""
     lowest = start / WIDEST if lowest is None else lowest
     highest = start * WIDEST if highest is None else highest
     bracket = Bracket()

@@ -1,4 +1,4 @@
-"""Two designs under the same luck: by how much one beats the other."""
+"""Two designs under the same seeds: by how much one beats the other."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Difference:
     """One metric of both designs, `b - a` with its interval, and the same as a share of `a`.
 
     `saved`: how many times as large the variance of the difference would be under independent seeds, (var a + var b) /
-    var(b - a): so many times the replications would be needed. None where nothing varies.
+    var(b - a): as many times the replications would be needed. None where nothing varies.
     """
 
     metric: str
@@ -52,8 +52,8 @@ class Difference:
 
     @property
     def better(self) -> str:
-        """ "A" or "B" where the interval tells them apart, "=" where they are equal in every replication, "?" where it
-        does not tell; "" for a metric of which neither more nor less is better, or that is null."""
+        """ "A" or "B" where the interval says so, "=" where they are equal in every replication, "?" where it
+        does not say; "" for a metric of which neither more nor less is better, or that is null."""
         if self.absolute.value is None or not (is_latency(self.metric) or self.metric in _LESS_IS_BETTER):
             return ""
         if self.absolute.low is None or self.absolute.high is None:
@@ -73,8 +73,8 @@ class Difference:
         share = "" if self.relative.value is None else f", {self.relative.value:+.1%}"
         if self.relative.low is not None:
             share += f" [{self.relative.low:+.1%}, {self.relative.high:+.1%}]"
-        told = {"A": "A is better", "B": "B is better", "?": "not told apart"}.get(self.better, "")
-        return f"{self.metric}: B - A is {found.value:+.4g}{unit}{interval}{share}" + (f": {told}" if told else "")
+        verdict = {"A": ": A is better", "B": ": B is better", "?": ": not told apart"}.get(self.better, "")
+        return f"{self.metric}: B - A is {found.value:+.4g}{unit}{interval}{share}{verdict}"
 
 
 class Comparison:

@@ -1,7 +1,7 @@
-"""Running designs: each several times under other seeds, in parallel, until the numbers are as precise as sampling.
+"""Replications: designs are run several times under other seeds, in parallel, until the numbers are precise enough.
 
-Which replications there are, and what comes out of each, depends on the designs and on what was asked alone: never on
-how many workers there are, or which of them is done first.
+The replications and their results depend on the designs and on the `Sampling` alone: never on the number of workers, or
+on which of them is done first.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from imsim.scenario import Scenario
 if TYPE_CHECKING:
     import pandas as pd
 
-#: With which a given precision starts, and what stops it.
+#: The number of replications with which a precision starts, and at which it stops.
 FIRST = 20
 MOST = 200
 
-#: What a precision without a name is of.
+#: The metric of a precision without a name.
 PRECISE = "delivery.p99"
 
 Precision = float | Mapping[str, float]
@@ -46,7 +46,7 @@ _SPAWN = 0x7265706C  # "repl": spawn keys of replications, apart from any other 
 class Sample:
     """What is kept of one replication: its numbers (infinite where one falls among what never came, nan of nothing),
     what stands behind the percentiles among them, and the digest of the rows that they are of. `series` and `run` only
-    where they were asked for."""
+    where `Sampling` asks for them."""
 
     replication: int
     seed: int
@@ -259,14 +259,15 @@ class Sampling:
         first: int = FIRST,
         limit: int = MOST,
     ) -> Sampling:
-        """metrics: what the user wants measured besides `also`; `needs` may be among these. first, limit: how many
-        replications there are, and at most, where the user does not say. Raises: UsageError."""
+        """metrics: what the user wants measured besides `also`; `needs` names others, which may be among these.
+        first, limit: how many replications there are, and at most, where the user does not say. Raises: UsageError.
+        """
         count = first if replications is None else replications
         if count < 1:
             raise UsageError(f"replications: expected 1 or more, got {count}")
         wanted = _precision(precision)
-        own = Measures.of(metrics).all
-        measures = Measures.of(metrics, also=(*also, *(name for name in (*wanted, *needs) if name not in own)))
+        given = Measures.of(metrics).all
+        measures = Measures.of(metrics, also=(*also, *(name for name in (*wanted, *needs) if name not in given)))
         if wanted and count < 2:
             raise UsageError("replications: a precision needs two or more to begin with; better leave it out (20)")
         if most is not None and most < count:
@@ -280,15 +281,15 @@ class Sampling:
 
     def wants_more(self, samples: Sequence[Sample]) -> bool:
         """Whether the precision is not reached yet, but may be."""
-        stands = [sample.behind for sample in samples]
+        all_behind = [sample.behind for sample in samples]
         wanting = False
         for name, share in self.precision.items():
             values = [sample.values[name] for sample in samples]
             found = estimate(values)
             if found.undefined:
                 return False
-            # What is wrong with a percentile of short runs more of them do not mend.
-            wanting = wanting or not (is_precise(found, share) or flaw(name, values, stands))
+            # More replications do not mend a percentile of short runs.
+            wanting = wanting or not (is_precise(found, share) or flaw(name, values, all_behind))
         return wanting
 
 
@@ -312,7 +313,7 @@ def replicate(
     """Each design's replications, in the order of `designs`.
 
     Replication r of every design has the seed that follows from (the design's seed, r): designs of one seed meet the
-    same messages and the same luck (common random numbers), and are compared pair by pair.
+    same messages and service demands (common random numbers), and are compared pair by pair.
 
     With a precision, a design gets more replications, in steps that are the same everywhere, until it is reached, or
     `sampling.most` is, or they show that it never can be: a number is null, or the runs are too short for a percentile.

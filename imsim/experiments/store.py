@@ -20,8 +20,8 @@ FILE = "finished.jsonl"
 
 
 class FolderStore:
-    """In a folder's `finished.jsonl`. A line counts for whoever asks for the same design, seed and program again, and
-    for no one else; so one folder may serve several sweeps, and one that has grown.
+    """In a folder's `finished.jsonl`. A line counts only for the same design, seed and program; so one folder may serve
+    several sweeps, and one that has grown.
 
     A process that is killed leaves at most its last line unfinished, which is then run again.
     Raises: UsageError if the folder cannot be made or written.
@@ -84,7 +84,7 @@ class FolderStore:
         self._begin = ""
 
     def _key(self, scenario: Scenario, seed: int) -> str | None:
-        """None if it cannot be told whether anything else is the same."""
+        """None if the design or a metric cannot be compared with that of another process."""
         if id(scenario) not in self._designs:
             # Held, so that its id is its own.
             self._designs[id(scenario)] = (scenario, _known(fingerprint.design, scenario))
@@ -94,9 +94,9 @@ class FolderStore:
         )
 
 
-def _known(told: Callable[[Any], str], one: object) -> str | None:
+def _known(digest: Callable[[Any], str], one: object) -> str | None:
     try:
-        return told(one)
+        return digest(one)
     except fingerprint.CannotTellError as error:
         warnings.warn(
             f"out: {error}, so it cannot be told whether that is what it was in an earlier run: nothing is taken from "

@@ -1,4 +1,4 @@
-"""A sweep: many designs under the same luck, a row for each, and what is traded for what."""
+"""A sweep: many designs under the same seeds, a row for each, and what is traded for what."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Over = Mapping[str, Sequence[object] | Mapping[str, object]] | Sequence[Design]
 #: The column of designs that are not given by values.
 DESIGN = "design"
 
-_COLOURS = 6  # that can be told apart
+_COLOURS = 6  # that can be distinguished
 _COST = "cost.per_hour"
 _LATENCY = "delivery.p99"
 _MEASURED = ("delivery.p50", "delivery.p95", "delivery.p99", "ack.p99", "lost")
@@ -76,7 +76,7 @@ class Sweep:
 
     @property
     def varied(self) -> list[str]:
-        """The columns that tell the designs apart."""
+        """The columns in which the designs differ."""
         return list(dict.fromkeys(column for labels in self.labels for column in labels))
 
     @property
@@ -140,8 +140,8 @@ class Sweep:
         return front, ties
 
     def _against(self, a: int, b: int, metric: str) -> int:
-        """-1 if b has less than a, 1 if it has more, 0 if that is not told: under common random numbers the difference
-        in each replication tells more than two intervals side by side."""
+        """-1 if b has less than a, 1 if it has more, 0 if that is not known: under common random numbers the difference
+        in each replication says more than two intervals side by side."""
         count = min(len(self[a]), len(self[b]))
         found = difference(metric, self[a].values(metric)[:count], self[b].values(metric)[:count]).absolute
         assert found.value is not None
@@ -258,14 +258,14 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Variant:
-    """A design, and what tells it from the others: column -> value."""
+    """A design, and its labels: column -> value."""
 
     labels: dict[str, object]
     scenario: Scenario
 
 
 def variants(base: Scenario, over: Over) -> list[Variant]:
-    """Raises: UsageError for what is no design, before anything is run."""
+    """The designs of a sweep. Raises: UsageError for what is not a design."""
     if isinstance(over, Mapping):
         found = _grid(base, over)
     elif isinstance(over, str):

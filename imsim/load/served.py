@@ -42,7 +42,7 @@ class Served:
             self._process.stdin.write(key + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            pass  # it has refused to start; its reason follows
+            pass  # the server has refused to start; its reason follows
         self.url = ""
         patience = Timer(_START_SECONDS, self._process.kill)
         patience.start()

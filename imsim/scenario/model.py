@@ -20,15 +20,15 @@ from imsim.scenario.arrivals import Replay
 from imsim.scenario.errors import explain
 from imsim.scenario.fields import ScenarioFields
 
-# The one place that says what only the simulation can choose.
+#: Sections that only the simulation uses.
 LIVE_IGNORES = ("network", "topology", "faults", "cost")
 
 
 class Scenario(ScenarioFields):
     """One IM system, its users, and for how long they talk. Frozen; `with_` makes a changed copy.
 
-    Raises: UsageError where the fields are no scenario, one line for each problem. (A section or a named distribution
-    built on its own raises pydantic's ValidationError.)
+    Raises: UsageError where the fields are not a scenario, one line for each problem. (A section or a named
+    distribution built on its own raises pydantic's ValidationError.)
     """
 
     def __init__(self, **fields: Any) -> None:
@@ -82,7 +82,7 @@ class Scenario(ScenarioFields):
         return cls(name=name, **fields)
 
     def to_toml(self) -> str:
-        """The TOML text that `from_toml` reads back as an equal scenario (but for its name)."""
+        """The TOML text that `from_toml` reads back as an equal scenario (except for its name)."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
     def with_(self, overrides: Mapping[str, object]) -> Scenario:
@@ -99,7 +99,7 @@ class Scenario(ScenarioFields):
 
     def lasting(self, duration: object) -> Scenario:
         """A copy with this duration (seconds, or "5s"), without what would come after its end: faults, moments of a
-        replay, and a warm-up that does not fit. `left_out` tells of them. Raises: UsageError."""
+        replay, and a warm-up that does not fit. `left_out` lists them. Raises: UsageError."""
         fields: dict[str, object] = {"duration": duration, "warmup": 0.0, "faults": [], "workload.arrivals": "poisson"}
         seconds = self.with_(fields).duration
         fields |= {

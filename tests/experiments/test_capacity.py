@@ -16,7 +16,7 @@ from imsim.scenario import Scenario
 
 
 def judge(limit, blur=0.0):
-    """A design that bears `limit`, of which nothing can be told within `blur` of it; counts how often it is asked."""
+    """A design that bears `limit`, which is undecided within `blur` of it; counts how often it is asked."""
 
     def judged(load):
         judged.asked.append(load)
@@ -94,7 +94,7 @@ def test_it_tells_what_was_tried_and_what_that_means():
 
 
 def test_arrivals_that_are_not_steady_are_said():
-    told = {
+    notes = {
         kind: " ".join(Capacity(scenario, FOUND.budget, FOUND.over, FOUND.bracket, FOUND.tried).notes)
         for kind, scenario in {
             "poisson": Scenario(),
@@ -102,10 +102,10 @@ def test_arrivals_that_are_not_steady_are_said():
             "replay": Scenario().with_({"workload.arrivals": [0.5, 1.0]}),
         }.items()
     }
-    assert "steady" not in told["poisson"]
-    assert "(ramp): what is found holds for this shape only" in told["ramp"]
-    assert "set workload.arrivals=poisson" in told["ramp"]
-    assert "(replay): workload.rate plays no part" in told["replay"]
+    assert "steady" not in notes["poisson"]
+    assert "(ramp): what is found holds for this shape only" in notes["ramp"]
+    assert "set workload.arrivals=poisson" in notes["ramp"]
+    assert "(replay): workload.rate plays no part" in notes["replay"]
 
 
 def test_runs_that_are_too_short_are_said_unless_they_break_the_budget():
@@ -171,7 +171,7 @@ def test_it_is_where_theory_says(tmp_path):
     assert again.frame.equals(found.frame)
 
 
-def test_the_load_may_be_anything_and_the_budget_ones_own():
+def test_the_load_may_be_anything_and_the_budget_a_custom_one():
     def late(run):
         return run.to_json_dict()["delivery_ms"]["p50"]
 

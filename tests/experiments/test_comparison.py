@@ -29,7 +29,7 @@ def test_the_interval_is_that_of_the_paired_differences():
     paired = stats.ttest_rel(b, a).confidence_interval(0.95)
     assert (found.absolute.low, found.absolute.high) == pytest.approx((paired.low, paired.high))
     unpaired = stats.ttest_ind(b, a).confidence_interval(0.95)
-    assert unpaired.low < 0 < unpaired.high, "which would have told nothing"
+    assert unpaired.low < 0 < unpaired.high, "which would have shown nothing"
     assert found.better == "A"
     variances = np.var(a, ddof=1) + np.var(b, ddof=1)
     assert found.saved == pytest.approx(variances / np.var(np.subtract(b, a), ddof=1))
@@ -62,29 +62,29 @@ def test_what_is_null_on_one_side_has_no_difference():
     found = difference("delivery.p99", [1.0, 2.0, math.inf], [1.0, 2.0, 3.0])
     assert (found.absolute.value, found.relative.value, found.saved, found.better) == (None, None, None, "")
     assert "null in 1 of 3" in str(found)
-    told = Comparison(make(1.0, math.inf), make(1.0, 2.0))
-    assert "delivery.p99" in told.notes[-1]
-    assert told.table.loc["delivery.p99", "null"] == 1
+    found = Comparison(make(1.0, math.inf), make(1.0, 2.0))
+    assert "delivery.p99" in found.notes[-1]
+    assert found.table.loc["delivery.p99", "null"] == 1
 
 
 def test_texts_say_who_is_better_by_how_much_and_why():
-    told = Comparison(make(10.0, 12.0, 11.0), make(8.0, 9.1, 9.0, **{"topology.routers": 4}))
-    text = str(told)
+    found = Comparison(make(10.0, 12.0, 11.0), make(8.0, 9.1, 9.0, **{"topology.routers": 4}))
+    text = str(found)
     assert "B: tiny, which differs in topology.routers: 1 -> 4" in text
     assert "delivery.p99: B - A is -2.3 ms [-3.591, -1.009], -20.9% [-28.9%, -12.9%]: B is better" in text
-    assert "3 pairs" in told.notes[0]
-    assert "<div>A: tiny" in told._repr_html_()
-    printed = told.to_json_dict()
+    assert "3 pairs" in found.notes[0]
+    assert "<div>A: tiny" in found._repr_html_()
+    printed = found.to_json_dict()
     assert printed["changes"] == {"topology.routers": ["1", "4"]}
     assert printed["metrics"]["delivery.p99"]["better"] == "B"
-    assert repr(told) == "<Comparison of tiny and tiny: 3 pairs>"
+    assert repr(found) == "<Comparison of tiny and tiny: 3 pairs>"
 
 
 def test_replications_without_a_partner_are_left_out_and_counted():
-    told = Comparison(make(1.0, 2.0, 3.0, 4.0), make(2.0, 4.0))
-    assert (told.pairs, told.left_out) == (2, 2)
-    assert told["delivery.p99"].absolute.value == 1.5
-    assert "2 replications are without a partner" in " ".join(told.notes)
+    found = Comparison(make(1.0, 2.0, 3.0, 4.0), make(2.0, 4.0))
+    assert (found.pairs, found.left_out) == (2, 2)
+    assert found["delivery.p99"].absolute.value == 1.5
+    assert "2 replications are without a partner" in " ".join(found.notes)
 
 
 def test_other_seeds_are_no_pairs():
@@ -153,13 +153,13 @@ SLOW = BASE.with_({"topology.storage.service": {"append": {"kind": "exponential"
 
 
 @pytest.fixture(scope="module")
-def told():
+def compared():
     return imsim.compare(BASE, SLOW, replications=8, jobs=2)
 
 
-def test_the_difference_is_that_of_theory_and_common_random_numbers_save_variance(told):
+def test_the_difference_is_that_of_theory_and_common_random_numbers_save_variance(compared):
     expected = 10 / (1 - 0.6) - 8 / (1 - 0.48)  # ms
-    found = told["delivery.mean"]
+    found = compared["delivery.mean"]
     assert found.absolute.low < expected < found.absolute.high
     assert found.absolute.half < expected / 2
     links = 10.0
@@ -169,7 +169,7 @@ def test_the_difference_is_that_of_theory_and_common_random_numbers_save_varianc
     assert found.saved > 2
 
 
-def test_replications_of_one_seed_compare_as_their_scenarios_do(told):
+def test_replications_of_one_seed_compare_as_their_scenarios_do(compared):
     designs = [design.with_({"duration": 2.0}) for design in (BASE, SLOW)]
     again = imsim.compare(*(imsim.simulate(design, replications=2, jobs=1) for design in designs))
     assert again["delivery.p99"] == imsim.compare(*designs, replications=2, jobs=1)["delivery.p99"]

@@ -47,7 +47,7 @@ def test_seeds_follow_from_the_seed_and_fit_json():
     assert replication_seed(1, 1) == 1822839599862734  # on every machine
 
 
-def test_functions_of_ones_own_are_measured_in_other_processes():
+def test_functions_of_the_user_are_measured_in_other_processes():
     few = imsim.simulate(OFFICE, replications=2, jobs=2, metrics={"senders": lambda run: run.messages.sender.nunique()})
     assert 1 < few["senders"].value < 30
 
@@ -141,7 +141,7 @@ def test_bad_input_says_what_was_expected(options, words, tmp_path, monkeypatch)
         imsim.simulate(OFFICE, **options)
 
 
-def test_a_mistake_in_ones_own_function_comes_back():
+def test_a_mistake_in_the_users_function_comes_back():
     problem = "metric 'mine': the function raised ZeroDivisionError: division by zero"
     with pytest.raises(imsim.UsageError, match=problem):
         imsim.simulate(OFFICE, replications=2, jobs=2, metrics={"mine": lambda run: 1 / 0})
@@ -176,8 +176,8 @@ def test_what_is_lost_in_one_replication_is_null_over_all_and_said():
     assert (row["smallest"], row["null"]) == (1, 1)
     assert replications.frame["delivery.p99"].isna().tolist() == [False, True, False]
     assert "delivery.p99 in 1" in " ".join(replications.notes)
-    told = replications.to_json_dict()
-    assert told["metrics"]["delivery.p99"] == {"mean": None, "low": None, "high": None, "null": 1}
+    printed = replications.to_json_dict()
+    assert printed["metrics"]["delivery.p99"] == {"mean": None, "low": None, "high": None, "null": 1}
 
 
 def test_few_replications_are_said_to_be_few():

@@ -29,7 +29,7 @@ _STAGES = (
 )
 
 
-_LEAST = 0.004  # of a bar: what is shorter than that in all of them is no part of its own
+_LEAST = 0.004  # of a bar: what is shorter than that in all of them is not a part of its own
 
 
 def breakdown(stages: pd.DataFrame, ax: Axes | None = None, *, title: str) -> Axes:
