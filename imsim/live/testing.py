@@ -17,12 +17,13 @@ async def run_until_idle(server: Server | None, store: Store, clients: Collectio
     while (activity := _activity(server, clients)) != before:
         before = activity
         for client in clients:
-            await client.attempted()
-            departed, client.departed = client.departed, []
+            connector = client.connector
+            await connector.attempted()
+            departed, connector.departed = connector.departed, []
             if server is not None:
                 for address in departed:
                     await server.left(address)
-            await client.barrier()
+            await connector.barrier()
         await store.flush()
 
 

@@ -40,7 +40,7 @@ def steady(build):
 
 
 def test_latencies_stand_where_the_wait_began(steady, axes):
-    upper, _ = plots.timeline(steady(), axes)
+    upper, _ = steady().plot.timeline(axes)
     at, largest = line(upper, "max").get_data()
     assert at.tolist()[:10] == [0.5 + window for window in range(10)]
     assert largest[:10].round(6).tolist() == [10, 10, 10, 10, 1010, 10, 10, 10, 10, 10]
@@ -50,7 +50,7 @@ def test_latencies_stand_where_the_wait_began(steady, axes):
 
 
 def test_the_load_is_in_messages_a_second_by_when_they_come_and_go(steady, axes):
-    _, lower = plots.timeline(steady(), axes)
+    _, lower = steady().plot.timeline(axes)
     offered, delivered = steps(lower, "offered: intended"), steps(lower, "delivered")
     assert offered.values[:10].tolist() == [4] * 10
     assert delivered.values[:10].tolist() == [4, 4, 4, 4, 0, 8, 4, 4, 4, 4]
@@ -67,7 +67,7 @@ def test_a_message_to_many_is_delivered_in_parts(build, axes):
         {"recipient": "dan"},
         {"recipient": "eve"},
     ]
-    upper, lower = plots.timeline(build(messages, rows, duration=10.0), axes)
+    upper, lower = build(messages, rows, duration=10.0).plot.timeline(axes)
     delivered = steps(lower, "delivered").values
     assert delivered[delivered > 0].tolist() == [0.25, 0.25]
     triangles = line(upper, "some never came").get_xdata()
@@ -81,7 +81,7 @@ def test_what_is_special_is_shaded_and_named_above_the_curves(steady, axes):
         {"kind": "storage_stall", "at": 4.5, "duration": 1.0},
         {"kind": "node_crash", "at": 9.9, "target": "gateway0"},
     ]
-    upper, _ = plots.timeline(steady(faults=faults, warmup=1.0), axes)
+    upper, _ = steady(faults=faults, warmup=1.0).plot.timeline(axes)
     upper.figure.draw_without_rendering()
     names = {text.get_text(): text.get_window_extent() for text in upper.texts}
     assert list(names) == [
@@ -95,7 +95,7 @@ def test_what_is_special_is_shaded_and_named_above_the_curves(steady, axes):
 
 @pytest.mark.parametrize("messages", [[], [{}], [{"outcome": "rejected"}]])
 def test_next_to_nothing_can_be_drawn(build, axes, messages):
-    assert plots.timeline(build(messages), axes) == axes
+    assert build(messages).plot.timeline(axes) == axes
 
 
 def test_all_of_a_run_is_in_it(axes):

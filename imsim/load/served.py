@@ -26,8 +26,8 @@ class Served:
         if db is not None:
             command += ["--db", str(db)]
         self._errors = Path(self._folder.name) / "errors.log"
-        # The server leaves when its standard input ends, and so with whoever started it, however that one ends. Its
-        # complaints go to a file, since a pipe that nobody reads would block it once full.
+        # The server leaves when its standard input ends, and so with the process that started it, however that one
+        # ends. Its errors go to a file, since a pipe that nobody reads would block it once full.
         with self._errors.open("w") as errors:
             self._process = subprocess.Popen(
                 [*command, "--key-from-stdin"],
@@ -42,7 +42,7 @@ class Served:
             self._process.stdin.write(key + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            pass  # it has refused to start; its reason follows
+            pass  # the server has refused to start; its reason follows
         self.url = ""
         patience = Timer(_START_SECONDS, self._process.kill)
         patience.start()
@@ -60,7 +60,7 @@ class Served:
         raise (UsageError if code == 2 else RunError)(f"the server did not start: {why}")
 
     def stop(self) -> None:
-        """End the server: clients are told, storage is written. Harmless when it has ended already."""
+        """End the server: its clients are notified, its storage is written. Harmless when it has ended already."""
         if self._process.poll() is None:
             try:
                 self._process.communicate(timeout=_STOP_SECONDS)  # closes its standard input

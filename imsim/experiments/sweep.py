@@ -1,27 +1,61 @@
-"""What a sweep found: one row for each design, its numbers with their intervals, and what is traded for what."""
+"""A sweep: many designs under the same seeds, a row for each, and what is traded for what."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cached_property
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imsim.analysis.comparison import difference
+import numpy as np
+
 from imsim.analysis.intervals import CONFIDENCE
-from imsim.analysis.replications import Replications, to_json
+from imsim.analysis.latency import is_latency
+from imsim.analysis.metrics import default_metrics
 from imsim.core.exceptions import UsageError
+from imsim.experiments.comparison import difference
+from imsim.experiments.replicate import Progress, Replications, Sampling, Store, replicate, to_json
+from imsim.scenario import Scenario
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-    from imsim.scenario import Scenario
+#: A design: values at dotted paths, a scenario of its own, or a function that makes one from the base.
+Design = Mapping[str, object] | Scenario | str | Callable[[Scenario], Scenario]
 
-_COLOURS = 6  # that can be told apart
+#: Dotted path -> its values, or names for them -> its values: every combination. Or a list of designs.
+Over = Mapping[str, Sequence[object] | Mapping[str, object]] | Sequence[Design]
+
+#: The column of designs that are not given by values.
+DESIGN = "design"
+
+_COLOURS = 6  # that can be distinguished
 _COST = "cost.per_hour"
 _LATENCY = "delivery.p99"
+_MEASURED = ("delivery.p50", "delivery.p95", "delivery.p99", "ack.p99", "lost")
+
+
+def sweep(
+    base: Scenario,
+    designs: Sequence[Variant],
+    sampling: Sampling,
+    *,
+    store: Store | None = None,
+    progress: Progress | None = None,
+) -> Sweep:
+    """See `imsim.sweep`; `variants` makes the designs."""
+    found = replicate([one.scenario for one in designs], sampling, store=store, progress=progress)
+    return Sweep(base, [one.labels for one in designs], found)
+
+
+def default_sweep_metrics(designs: Sequence[Variant]) -> tuple[str, ...]:
+    """What a sweep measures of each design besides what is asked for: costs only if all designs have prices."""
+    common = default_metrics(*(one.scenario for one in designs))
+    return (*_MEASURED, *(name for name in common if name.startswith("cost.")))
 
 
 class Sweep:
@@ -42,7 +76,7 @@ class Sweep:
 
     @property
     def varied(self) -> list[str]:
-        """The columns that tell the designs apart."""
+        """The columns in which the designs differ."""
         return list(dict.fromkeys(column for labels in self.labels for column in labels))
 
     @property
@@ -76,8 +110,8 @@ class Sweep:
         parts = []
         for labels, one in zip(self.labels, self.replications, strict=True):
             part = one.frame.copy()
-            for place, column in enumerate(self.varied):
-                part.insert(place, column, [labels.get(column)] * len(part))
+            for position, column in enumerate(self.varied):
+                part.insert(position, column, [labels.get(column)] * len(part))
             parts.append(part)
         return pd.concat(parts, ignore_index=True)
 
@@ -106,8 +140,8 @@ class Sweep:
         return front, ties
 
     def _against(self, a: int, b: int, metric: str) -> int:
-        """-1 if b has less than a, 1 if it has more, 0 if that is not told: under common random numbers the difference
-        in each replication tells more than two intervals side by side."""
+        """-1 if b has less than a, 1 if it has more, 0 if that is not known: under common random numbers the difference
+        in each replication says more than two intervals side by side."""
         count = min(len(self[a]), len(self[b]))
         found = difference(metric, self[a].values(metric)[:count], self[b].values(metric)[:count]).absolute
         assert found.value is not None
@@ -122,15 +156,31 @@ class Sweep:
             hollow where it is not told apart from the front (`ties`). Or what was varied: lines.
         hue: what else was varied, by colour. y: a metric.
         """
-        from imsim.analysis import tradeoffs
+        from imsim.analysis import plots
 
-        return tradeoffs.draw(self, *self._axes(x, y, hue), ax)
+        x, y, hue = self._axes(x, y, hue)
+        title, labels = f"{self.base.name}: {y} against {x}", (self._axis_label(x), self._axis_label(y))
+        if x not in self.metrics:
+            return plots.trend(self.frame, x, y, hue, ax, title=title, labels=labels)
+        front, ties = self._front(x, y)
+        return plots.tradeoff(
+            self.frame, x, y, hue, ax, title=title, labels=labels, varied=self.varied, front=front, ties=ties
+        )
 
     def save_plot(self, path: str | Path, x: str | None = None, y: str = _LATENCY, hue: str | None = None) -> Path:
-        """The same as a PNG or SVG file."""
-        from imsim.analysis import tradeoffs
+        """The same as a file, whose suffix chooses the format (.png, .svg, .pdf). Raises: UsageError if it cannot be
+        written."""
+        from imsim.analysis import plots
 
-        return tradeoffs.save(self, *self._axes(x, y, hue), Path(path))
+        return plots.save(partial(self.plot, x, y, hue), path)
+
+    def _axis_label(self, column: str) -> str:
+        if is_latency(column):
+            return f"{column} (ms)"
+        if column.startswith("cost."):
+            per = {"cost.per_hour": "per hour", "cost.per_million": "per million messages"}[column]
+            return f"cost, {self.base.cost.currency} {per}"
+        return column
 
     def _axes(self, x: str | None, y: str, hue: str | None) -> tuple[str, str, str | None]:
         x = x or (_COST if _COST in self.metrics else self.varied[0])
@@ -204,3 +254,75 @@ class Sweep:
         notes = "".join(f"<br><small>{escape(note)}</small>" for note in self.notes)
         title = f"<b>{escape(self.base.name)}</b> · {len(self)} designs from seed {self.base.seed}"
         return f"<div>{title}{html}<small>means over replications, with their 95 % intervals</small>{notes}</div>"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A design, and its labels: column -> value."""
+
+    labels: dict[str, object]
+    scenario: Scenario
+
+
+def variants(base: Scenario, over: Over) -> list[Variant]:
+    """The designs of a sweep. Raises: UsageError for what is not a design."""
+    if isinstance(over, Mapping):
+        found = _grid(base, over)
+    elif isinstance(over, str):
+        raise UsageError(f"sweep: expected a mapping of paths to values or a list of designs, got {over!r}")
+    else:
+        found = [_variant(base, design) for design in over]
+    if not found:
+        raise UsageError("sweep: there is nothing to vary")
+    columns = dict.fromkeys(column for one in found for column in one.labels)
+    for column in columns:
+        if column in ("replication", "replications", "seed", "digest"):
+            raise UsageError(f"sweep: {column} is not for varying: replications have seeds of their own")
+    return found
+
+
+def _grid(base: Scenario, over: Mapping[str, Sequence[object] | Mapping[str, object]]) -> list[Variant]:
+    axes: list[list[tuple[str, object, object]]] = []
+    for path, values in over.items():
+        if isinstance(values, Mapping):
+            axes.append([(path, label, value) for label, value in values.items()])
+        elif isinstance(values, str) or not isinstance(values, Sequence | np.ndarray | range):
+            raise UsageError(f"sweep: {path}: expected a list of values, got {values!r}")
+        else:
+            axes.append([(path, _label(value), value) for value in values])
+    return (
+        [
+            Variant(
+                {path: label for path, label, _ in combination},
+                base.with_({path: value for path, _, value in combination}),
+            )
+            for combination in itertools.product(*axes)
+        ]
+        if axes
+        else []
+    )
+
+
+def _variant(base: Scenario, design: Design) -> Variant:
+    if isinstance(design, Scenario):
+        return Variant({DESIGN: design.name}, design.model_copy(update={"seed": base.seed}))
+    if isinstance(design, str):
+        return _variant(base, Scenario.load(design))
+    if isinstance(design, Mapping):
+        return Variant({path: _label(value) for path, value in design.items()}, base.with_(design))
+    if callable(design):
+        made = design(base)
+        if not isinstance(made, Scenario):
+            raise UsageError(f"sweep: {_label(design)} was to make a scenario from the base, and made {made!r}")
+        return Variant({DESIGN: _label(design)}, made.model_copy(update={"seed": base.seed}))
+    raise UsageError(f"sweep: expected a mapping of paths to values, a scenario or a function, got {design!r}")
+
+
+def _label(value: object) -> object:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping) and "kind" in value:
+        return " ".join([str(value["kind"]), *(f"{key}={item}" for key, item in value.items() if key != "kind")])
+    return getattr(value, "__name__", None) or str(value)

@@ -1,4 +1,4 @@
-"""Two designs under the same luck: by how much one beats the other."""
+"""Two designs under the same seeds: by how much one beats the other."""
 
 from __future__ import annotations
 
@@ -14,13 +14,23 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from imsim.analysis.intervals import CONFIDENCE, ENOUGH, Estimate, estimate, t_quantile
-from imsim.analysis.metrics import is_latency, least_of
-from imsim.analysis.replications import Replications, flaw_notes, to_json
+from imsim.analysis.latency import is_latency
+from imsim.analysis.metrics import least_of
 from imsim.core.exceptions import UsageError
+from imsim.experiments.replicate import Progress, Replications, Sampling, flaw_notes, replicate, to_json
+from imsim.scenario import Scenario
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+
+
+def compare(a: Scenario, b: Scenario, sampling: Sampling, *, progress: Progress | None = None) -> Comparison:
+    """Simulate both under the same seeds. Raises: UsageError if they have different ones."""
+    if a.seed != b.seed:
+        raise UsageError(f"compare: the scenarios have different seeds ({a.seed}, {b.seed}); give seed=, for both")
+    return Comparison(*replicate([a, b], sampling, progress=progress))
+
 
 _LESS_IS_BETTER = ("lost", "shed", "duplicates", "cost.per_hour", "cost.per_million")
 
@@ -30,7 +40,7 @@ class Difference:
     """One metric of both designs, `b - a` with its interval, and the same as a share of `a`.
 
     `saved`: how many times as large the variance of the difference would be under independent seeds, (var a + var b) /
-    var(b - a): so many times the replications would be needed. None where nothing varies.
+    var(b - a): as many times the replications would be needed. None where nothing varies.
     """
 
     metric: str
@@ -42,8 +52,8 @@ class Difference:
 
     @property
     def better(self) -> str:
-        """ "A" or "B" where the interval tells them apart, "=" where they are equal in every replication, "?" where it
-        does not tell; "" for a metric of which neither more nor less is better, or that is null."""
+        """ "A" or "B" where the interval says so, "=" where they are equal in every replication, "?" where it
+        does not say; "" for a metric of which neither more nor less is better, or that is null."""
         if self.absolute.value is None or not (is_latency(self.metric) or self.metric in _LESS_IS_BETTER):
             return ""
         if self.absolute.low is None or self.absolute.high is None:
@@ -63,8 +73,8 @@ class Difference:
         share = "" if self.relative.value is None else f", {self.relative.value:+.1%}"
         if self.relative.low is not None:
             share += f" [{self.relative.low:+.1%}, {self.relative.high:+.1%}]"
-        told = {"A": "A is better", "B": "B is better", "?": "not told apart"}.get(self.better, "")
-        return f"{self.metric}: B - A is {found.value:+.4g}{unit}{interval}{share}" + (f": {told}" if told else "")
+        verdict = {"A": ": A is better", "B": ": B is better", "?": ": not told apart"}.get(self.better, "")
+        return f"{self.metric}: B - A is {found.value:+.4g}{unit}{interval}{share}{verdict}"
 
 
 class Comparison:
@@ -134,9 +144,7 @@ class Comparison:
             }
             for metric, one in self.differences.items()
         }
-        table = pd.DataFrame.from_dict(rows, orient="index")
-        kinds = {**dict.fromkeys(table.columns, float), "better": str, "null": int}
-        return table.astype(kinds)
+        return _typed(pd.DataFrame.from_dict(rows, orient="index"))
 
     @property
     def notes(self) -> list[str]:
@@ -159,17 +167,41 @@ class Comparison:
         return notes
 
     def plot(self, axes: Sequence[Axes] | None = None) -> tuple[Axes, Axes]:
-        """The latencies of both, and by how much they differ, with intervals, in a new figure or in two `axes`."""
+        """The latencies of both, and by how much they differ, with intervals, in a new figure or in two `axes`.
+        Raises: UsageError if no latency was measured."""
         from imsim.analysis import plots
 
-        return plots.comparison(self, axes)
+        differ = ", ".join(self.changes) or "nothing"
+        title = f"A: {self.a.scenario.name}, B: {self.b.scenario.name}; they differ in {differ}"
+        return plots.comparison(self._latencies(), axes, pairs=self.pairs, title=title)
 
     def save_plot(self, path: Path | str) -> Path:
         """The same as a file, whose suffix chooses the format (.png, .svg, .pdf). Raises: UsageError if it cannot be
-        written."""
+        written, or no latency was measured."""
         from imsim.analysis import plots
 
-        return plots.save_comparison(self, path)
+        return plots.save_side_by_side(self.plot, path)
+
+    def _latencies(self) -> pd.DataFrame:
+        """A row for each latency: A, B and their relative difference with intervals."""
+        import pandas as pd
+
+        rows = {
+            metric: {
+                **{
+                    f"{name}{end}": value
+                    for name, found in (("A", one.a), ("B", one.b), ("relative", one.relative))
+                    for end, value in (("", found.value), (" low", found.low), (" high", found.high))
+                },
+                "better": one.better,
+                "null": one.absolute.undefined,
+            }
+            for metric, one in self.differences.items()
+            if is_latency(metric)
+        }
+        if not rows:
+            raise UsageError("plot: no latency was measured in both; name one in metrics=[...]")
+        return _typed(pd.DataFrame.from_dict(rows, orient="index"))
 
     def to_json_dict(self) -> dict[str, Any]:
         """What `imsim compare --json` prints."""
@@ -225,6 +257,10 @@ class Comparison:
                 f"common random numbers cut the variance of the difference in delivery.mean {saved.saved:,.3g} times"
             )
         return lines
+
+
+def _typed(table: pd.DataFrame) -> pd.DataFrame:
+    return table.astype({**dict.fromkeys(table.columns, float), "better": str, "null": int})
 
 
 def difference(metric: str, a: list[float], b: list[float]) -> Difference:

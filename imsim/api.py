@@ -1,39 +1,35 @@
-"""The public face: what `import imsim` offers, for notebooks, scripts and the command line alike.
+"""The public API: what `import imsim` offers, for notebooks, scripts and the command line alike.
 
-Heavy libraries are imported inside the functions that need them.
+Importing it loads no pandas, no matplotlib, no SimPy and no Locust.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from imsim import experiments
 from imsim.analysis import (
     Budget,
-    Capacity,
-    Comparison,
     Metrics,
-    Replications,
     Run,
-    Sweep,
     compare_table,
     default_metrics,
     open_run,
+    plot_cdf,
+    save_cdf,
     theory,
 )
-from imsim.api.progress import Progress
-from imsim.api.served import Served
 from imsim.core.exceptions import ImsimError, RunError, UsageError
+from imsim.experiments import Capacity, Comparison, FolderStore, Over, Precision, Replications, Sampling, Sweep
+from imsim.experiments.capacity import FEWEST_PER_LOAD, MOST_PER_LOAD
+from imsim.load import launch
+from imsim.load.served import Served
 from imsim.scenario import CustomDistribution, Empirical, Scenario
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
-
-    from imsim.experiments import Over, Precision
 
 __all__ = [
     "Budget",
@@ -62,11 +58,8 @@ __all__ = [
     "theory",
 ]
 
-#: The key with which clients get tokens, unless another is given: for trials on one's own machine.
+#: The key with which clients get tokens, unless another is given: for trials on your own machine.
 DEFAULT_KEY = "imsim"
-
-#: What a sweep measures of each design, besides what is asked for.
-SWEPT = ("delivery.p50", "delivery.p95", "delivery.p99", "ack.p99", "lost")
 
 
 @overload
@@ -138,54 +131,49 @@ def simulate(
         `run.nodes`. The other rows are the same; it takes about twice the time.
 
     replications: run it so often, and return what all of them say, with intervals. The first has `seed` itself, the
-    others
-        seeds that follow from it.
+        others seeds that follow from it.
     precision: 0.05 goes on until delivery.p99 is known to 5 %, {"ack.p95": 0.02} until ack.p95 is to 2 %, or there
         are `max_replications` (200): the sequential procedure of Law and Kelton (see `imsim.analysis.intervals`), which
         starts with `replications` (20).
     jobs: processes, -1 for one on each core. Changes no result. `with joblib.parallel_config("dask"):` runs it
-    elsewhere.
+        elsewhere.
     metrics: what to measure besides latencies and counts: names ("delivery.p99.9"), or functions of a run of your own.
     keep: "runs" keeps all rows of all replications in memory, "summary" only what was measured.
 
     Raises: UsageError.
     """
-    from imsim.sim import simulate as simulate_world
-
     given = _scenario(scenario)
     scenario = _with(given, seed, duration)
     left_out = given.left_out(scenario)
-    if replications is not None or precision is not None:
-        from imsim.experiments import Asked, replicate
-
+    if replications is None and precision is None:
+        _check(out)
+        with ProgressBar(progress) as bar:
+            what = f"simulating {scenario.name}"
+            run = experiments.simulate_once(
+                scenario, spans=spans, progress=lambda share: bar.show(what, share), warnings=left_out
+            )
         if out is not None:
-            raise UsageError("out: replications make no folders; keep='runs' keeps the runs, and each can be written")
-        if spans:
-            raise UsageError("spans: of one run only; leave replications and precision out")
-        asked = Asked.of(
-            metrics,
-            also=default_metrics(scenario),
-            replications=replications,
-            precision=precision,
-            most=max_replications,
-            jobs=jobs,
-            keep=keep,
-            series=True,
-        )
-        for line in left_out:
-            warnings.warn(line, stacklevel=2)
-        with Progress(progress) as bar:
-            return replicate([scenario], asked, progress=bar.show)[0]
-    started = datetime.now(UTC)
-    _check(out)
-    with Progress(progress) as bar:
-        what = f"simulating {scenario.name}"
-        tables = simulate_world(scenario, progress=lambda share: bar.show(what, share), spans=spans)
-    noted = {"warnings": left_out} if left_out else None
-    run = Run.make(tables, scenario, world="sim", seed=scenario.seed, started=started, extra=noted)
+            run.write(out)
+        return run
+
     if out is not None:
-        run.write(out)
-    return run
+        raise UsageError("out: replications make no folders; keep='runs' keeps the runs, and each can be written")
+    if spans:
+        raise UsageError("spans: of one run only; leave replications and precision out")
+    sampling = Sampling.of(
+        metrics,
+        also=default_metrics(scenario),
+        replications=replications,
+        precision=precision,
+        most=max_replications,
+        jobs=jobs,
+        keep=keep,
+        series=True,
+    )
+    for line in left_out:
+        warnings.warn(line, stacklevel=2)
+    with ProgressBar(progress) as bar:
+        return experiments.replicate([scenario], sampling, progress=bar.show)[0]
 
 
 def loadtest(
@@ -204,14 +192,12 @@ def loadtest(
     scenario, duration, seed, out, progress: as for `simulate`, and the same plan. key: the server's.
     Raises: UsageError; RunError if there is no such server, or the run failed.
     """
-    from imsim.load.launch import loadtest as launch
-
     given = _scenario(scenario)
     scenario = _with(given, seed, duration)
     left_out = given.left_out(scenario, live=True)
     _check(out)
-    with Progress(progress) as bar:
-        return launch(scenario, url, key=key, out=out, warnings=left_out, progress=bar.show)
+    with ProgressBar(progress) as bar:
+        return launch.loadtest(scenario, url, key=key, out=out, warnings=left_out, progress=bar.show)
 
 
 def serve(
@@ -267,7 +253,7 @@ def compare(
     `replications` (20), `precision` (of each design), `metrics`, `jobs` as for `simulate`; `seed` in place of both's
     own.
 
-    Runs, simulated or live: a table of what was sent, delivered and lost, and the latencies in ms. One run each tells
+    Runs, simulated or live: a table of what was sent, delivered and lost, and the latencies in ms. One run each says
     nothing about chance.
 
     Raises: UsageError, also if the two were not run under the same seeds.
@@ -281,23 +267,17 @@ def compare(
     if given:
         return Comparison(*given)
 
-    from imsim.experiments import Asked, replicate
-
-    designs = [_with(_scenario(one), seed, None) for one in what if isinstance(one, Scenario | str)]
-    if designs[0].seed != designs[1].seed:
-        raise UsageError(
-            f"compare: the scenarios have different seeds ({designs[0].seed}, {designs[1].seed}); give seed=, for both"
-        )
-    asked = Asked.of(
+    a, b = (_with(_scenario(one), seed, None) for one in what if isinstance(one, Scenario | str))
+    sampling = Sampling.of(
         metrics,
-        also=_default_metrics(designs),
+        also=default_metrics(a, b),
         replications=replications,
         precision=precision,
         most=max_replications,
         jobs=jobs,
     )
-    with Progress(progress) as bar:
-        return Comparison(*replicate(designs, asked, progress=bar.show))
+    with ProgressBar(progress) as bar:
+        return experiments.compare(a, b, sampling, progress=bar.show)
 
 
 def sweep(
@@ -313,49 +293,44 @@ def sweep(
     out: Path | str | None = None,
     progress: bool = True,
 ) -> Sweep:
-    """Many designs under the same luck: a row for each, with intervals.
+    """Many designs under the same seeds: a row for each, with intervals.
 
-        sweep = imsim.sweep("office", {"topology.routers": [1, 2, 4], "workload.rate": [0.3, 3.0]},
-        out="results/routers") sweep.frame
+        over = {"topology.routers": [1, 2, 4], "workload.rate": [0.3, 3.0]}
+        sweep = imsim.sweep("office", over, out="results/routers")
+        sweep.frame
         sweep.plot()
 
     over: dotted paths with their values, of which every combination is a design. Values may be Python objects; a
-    mapping
-        gives them names: {"topology.storage.service.append": {"fast": "1ms", "slow": "5ms"}}. Or a list of designs,
-        each a mapping of paths to values, a scenario, or a function that makes a scenario from `scenario`.
+        mapping gives them names: {"topology.storage.service.append": {"fast": "1ms", "slow": "5ms"}}. Or a list of
+        designs, each a mapping of paths to values, a scenario, or a function that makes a scenario from `scenario`.
     replications (20), precision (of each design), max_replications, metrics, jobs: as for `simulate`.
     seed: in place of the scenario's own; all designs have the same.
     out: a folder in which each replication of each design is kept as soon as it is finished: a sweep that was
-    interrupted, or
-        has grown, runs only what is missing. Another program, design or seed is not mixed up with it: custom parts and
-        metrics count by their code and by all that it refers to (globals, closures, classes, helpers in your own
-        modules, arrays by their content), installed packages by their versions. Not looked into are files that are
-        read, environment variables, and names put together at run time; a warning says of what else it cannot tell, and
-        then nothing is kept. At the end, `sweep.csv` there is the frame.
+        interrupted, or has grown, runs only what is missing. Another program, design or seed is not mixed up with it:
+        custom parts and metrics count by their code and by all that it refers to (globals, closures, classes, helpers
+        in your own modules, arrays by their content), installed packages by their versions. Not looked into are files
+        that are read, environment variables, and names put together at run time; a warning says what else it cannot
+        compare, and then nothing is kept. At the end, `sweep.csv` there is the frame.
     progress: show a bar (on a terminal or in a notebook).
 
     Raises: UsageError, before anything is run.
     """
-    from imsim.experiments import Asked, FolderStore, grid_points, replicate
-
     base = _with(_scenario(scenario), seed, None)
-    found = grid_points(base, over)
-    designs = [point.scenario for point in found]
-    costs = [name for name in _default_metrics(designs) if name.startswith("cost.")]
-    asked = Asked.of(
+    designs = experiments.variants(base, over)
+    sampling = Sampling.of(
         metrics,
-        also=(*SWEPT, *costs),
+        also=experiments.default_sweep_metrics(designs),
         replications=replications,
         precision=precision,
         most=max_replications,
         jobs=jobs,
     )
-    store = None if out is None else FolderStore(Path(out), asked.measures)
-    with Progress(progress) as bar:
-        told = Sweep(base, [point.labels for point in found], replicate(designs, asked, store=store, progress=bar.show))
+    store = None if out is None else FolderStore(Path(out), sampling.measures)
+    with ProgressBar(progress) as bar:
+        found = experiments.sweep(base, designs, sampling, store=store, progress=bar.show)
     if out is not None:
-        told.frame.to_csv(Path(out) / "sweep.csv", index=False)
-    return told
+        found.frame.to_csv(Path(out) / "sweep.csv", index=False)
+    return found
 
 
 def capacity(
@@ -379,7 +354,7 @@ def capacity(
     It starts at the scenario's own load, doubles or halves it until the budget is kept at one load and broken at
     another (not beyond `low` and `high`, or 64 times either way), and bisects until they are `tolerance` apart. More
     load is taken to be never better. At each load there are `replications` (5, and no fewer) at first, and up to
-    `max_replications` (40) where the interval of their mean does not tell whether the budget is kept; where it still
+    `max_replications` (40) where the interval of their mean does not decide whether the budget is kept; where it still
     does not, the load is reported as undecided.
 
     budget: a `Budget` or its text; its metric may be one of your own `metrics`.
@@ -388,29 +363,24 @@ def capacity(
 
     Raises: UsageError.
     """
-    from imsim.experiments import Asked, FolderStore
-    from imsim.experiments import capacity as searching
-
     chosen = Budget(budget) if isinstance(budget, str) else budget
     base = _with(_scenario(scenario), seed, None)
-    asked = Asked.of(
+    sampling = Sampling.of(
         metrics,
         needs=(chosen.metric,),
-        replications=searching.FIRST if replications is None else replications,
-        most=max(searching.MOST, replications or 0) if max_replications is None else max_replications,
+        replications=replications,
+        most=max_replications,
         jobs=jobs,
+        first=FEWEST_PER_LOAD,
+        limit=MOST_PER_LOAD,
     )
-    if asked.replications < searching.FIRST:
-        raise UsageError(
-            f"replications: a load is judged by the interval of {searching.FIRST} or more, got {asked.replications}"
-        )
-    store = None if out is None else FolderStore(Path(out), asked.measures)
-    with Progress(progress) as bar:
-        return searching.capacity(
+    store = None if out is None else FolderStore(Path(out), sampling.measures)
+    with ProgressBar(progress) as bar:
+        return experiments.capacity(
             base,
             chosen,
             over,
-            asked,
+            sampling,
             tolerance=tolerance,
             lowest=low,
             highest=high,
@@ -419,32 +389,12 @@ def capacity(
         )
 
 
-def plot_cdf(*runs: Run, ax: Axes | None = None) -> Axes:
-    """The latency CDFs of several runs in one picture."""
-    from imsim.analysis import plots
-
-    return plots.cdf(list(runs), ax)
-
-
-def save_cdf(runs: Sequence[Run], path: str | Path) -> Path:
-    """The same as a PNG or SVG file."""
-    from imsim.analysis import plots
-
-    return plots.save_cdf(list(runs), Path(path))
-
-
 def schema(*, asyncapi: bool = False) -> dict[str, Any]:
     """The wire protocol, for programs in other languages: the JSON Schema (2020-12) of every frame between clients and
     server, or the server's AsyncAPI (3.0) document."""
     from imsim.wire import schema as documents
 
     return documents.asyncapi() if asyncapi else documents.json_schema()
-
-
-def _default_metrics(designs: Sequence[Scenario]) -> tuple[str, ...]:
-    """Those that all of the designs have: what they cost only if all have prices."""
-    common = [default_metrics(design) for design in designs]
-    return tuple(name for name in common[0] if all(name in names for names in common))
 
 
 def _scenario(scenario: Scenario | str) -> Scenario:
@@ -465,3 +415,25 @@ def _check(out: Path | str | None) -> None:
             Path(out).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"out: cannot make the folder {out}: {error.strerror}") from None
+
+
+class ProgressBar:
+    """Shows how far something is, and leaves nothing behind; silent unless `shown`, and where there is no terminal."""
+
+    def __init__(self, shown: bool) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of tqdm, about notebook widgets that are not installed
+            from tqdm.auto import tqdm
+
+        form = "{desc}{percentage:3.0f}% |{bar}| {elapsed}"
+        self._bar: Any = tqdm(total=1.0, leave=False, disable=None if shown else True, bar_format=form)
+
+    def __enter__(self) -> ProgressBar:
+        return self
+
+    def show(self, what: str, share: float) -> None:
+        self._bar.set_description(what, refresh=False)
+        self._bar.update(share - self._bar.n)
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
