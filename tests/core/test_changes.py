@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from core.builders import AB, change, entry, message
+from core.builders import change, entry, message
 
 from imsim.core import changes
 from imsim.core.changes import SILENT, event_of, is_from_outside, is_visible
-from imsim.core.model import Code, MessageType, Scene
+from imsim.core.model import MessageType, Scene
 from imsim.core.router.rules import friends, groups
-from imsim.core.router.rules.decision import Change, Note, RuleViolation, resolved
 
 
 def test_only_notifications_have_an_event():
@@ -59,16 +58,3 @@ def test_what_is_silent_is_known_to_the_rules():
     """Whoever applies a silent entry relies on what was checked."""
     assert SILENT - {"resolve"} <= {*groups.EVENTS, *friends.EVENTS, *changes.AMENDMENTS}
     assert not {*friends.EVENTS, *changes.AMENDMENTS} - SILENT
-
-
-def test_a_change_gives_its_id_to_what_follows():
-    assert Change(AB, 7, 0, "kick", "alice", (), {}).id == f"{AB}:7"
-
-
-def test_news_of_an_answer():
-    assert resolved(["a", "b"], "x", "passed") == tuple(Note(u, "resolve", {"state": "passed"}, "x") for u in "ab")
-
-
-def test_a_refusal_says_why():
-    refused = RuleViolation(Code.MUTED, "hush")
-    assert (refused.code, refused.text, str(refused)) == (Code.MUTED, "hush", "hush")

@@ -5,22 +5,11 @@ Its other sides have files of their own: `test_client_sending`, `test_client_rec
 
 from __future__ import annotations
 
-import pytest
-from core.builders import AB, TEAM, Phone, change, message, state
+from core.builders import AB, TEAM, Phone, change, entry, message
 
 from imsim.core import events, frames
 from imsim.core.client.connection import State
-from imsim.core.model import Code, Route, Status
-
-
-def syncing(**policies):
-    """A phone that has just logged in."""
-    phone = Phone(**policies)
-    phone.machine.start(0.0)
-    phone.log_in()
-    phone.collect()
-    return phone
-
+from imsim.core.model import Code, Scene, Status
 
 # --- the connection -------------------------------------------------------------------------------------------------
 
@@ -66,234 +55,6 @@ def test_a_refusal_ends_it_or_not_as_it_says(phone):
     phone.get(frames.Refused(Code.REPLACED, False, "elsewhere"))
     assert (phone.machine.state, phone.machine.next_deadline()) == (State.ENDED, None)
     assert phone.of(events.Ended) == [events.Ended(Code.REPLACED, "elsewhere")]
-
-
-def test_a_silent_server_is_left_during_the_sync_as_well():
-    phone = syncing()
-    phone.advance(89.9)
-    assert phone.machine.state == State.SYNCING
-    phone.advance(0.1)
-    assert phone.of(events.Disconnected) == [events.Disconnected(Code.HEARTBEAT)]
-
-
-def test_a_server_that_answers_pings_is_given_time_for_the_sync():
-    phone = syncing()
-    for _ in range(30):
-        phone.advance(5)
-        if phone.sent(frames.Ping):
-            phone.get(frames.Pong())
-    assert phone.machine.state == State.SYNCING
-
-
-# --- the login sync -------------------------------------------------------------------------------------------------
-
-
-def test_a_sync_starts_from_what_is_known(phone):
-    phone.push(1, 2)
-    phone.push(1, conversation_id=TEAM)
-    phone.push(5)  # ahead: not to be relied on
-    phone.machine.disconnected(0.0)
-    phone.machine.start(0.0)
-    phone.log_in()
-    assert phone.sent(frames.Sync) == [frames.Sync({AB: 2, TEAM: 1}, number=2)]
-
-
-def test_each_page_is_answered_by_the_next_sync_up_to_the_last():
-    phone = syncing()
-    phone.page(message(1), message(2), inbox=7)
-    assert phone.machine.state == State.SYNCING
-    assert phone.sent() == [frames.Sync({AB: 2}, inbox=7, number=2)]
-    phone.synced(message(3), version=4, inbox=9)
-    assert phone.machine.state == State.ONLINE
-    assert phone.shown == [1, 2, 3]
-    assert {event.route for event in phone.of(events.Shown)} == {Route.SYNC}
-    assert phone.sent() == []
-    phone.machine.disconnected(0.0)
-    phone.machine.start(0.0)
-    phone.log_in()
-    assert phone.sent(frames.Sync) == [frames.Sync({AB: 3}, 4, 9, 3)]
-
-
-def test_a_sync_without_an_answer_is_repeated_under_its_number_and_in_time():
-    phone = syncing()
-    phone.advance(4.9)
-    assert phone.sent() == []
-    phone.advance(0.1)
-    assert phone.sent() == [frames.Sync({}, number=1)]
-    phone.advance(5)
-    assert phone.sent() == [frames.Sync({}, number=1)]
-    phone.synced()
-    phone.advance(29)
-    assert phone.sent(frames.Sync) == []
-
-
-def test_storage_that_is_always_slow_is_waited_for():
-    phone = syncing(send_timeout=5.0)
-    phone.advance(6)  # it was asked twice by now
-    phone.get(frames.SyncDone([message(1)], {AB: 1}, [], 0, 0, 1))
-    assert (phone.shown, phone.machine.state) == ([1], State.ONLINE)
-    phone.get(frames.SyncDone([message(1)], {AB: 1}, [], 0, 0, 1))
-    assert (phone.shown, phone.machine.state) == ([1], State.ONLINE)
-
-
-def test_each_page_gives_the_next_one_the_full_time():
-    phone = syncing()
-    phone.advance(4)
-    phone.page(message(1))
-    phone.collect()
-    phone.advance(4.9)
-    assert phone.sent(frames.Sync) == []
-    phone.advance(0.1)
-    assert len(phone.sent(frames.Sync)) == 1
-
-
-def test_a_lost_connection_ends_the_repetition_of_its_sync():
-    phone = syncing(reconnect_min=20.0)
-    phone.machine.disconnected(0.0)
-    assert phone.machine.next_deadline() == 10.0
-    phone.machine.stop(0.0)
-    assert phone.machine.next_deadline() is None
-
-
-@pytest.mark.parametrize("number", [1, 3], ids=["an older one", "none that was asked"])
-@pytest.mark.parametrize("last", [False, True], ids=["page", "sync_done"])
-def test_an_answer_to_another_sync_brings_what_it_brings_and_no_more(number, last):
-    """Copies and late answers would multiply the pages, or end a sync that has not brought everything."""
-    phone = syncing()
-    phone.page()  # and so it goes on with number 2
-    phone.sent()
-    if last:
-        frame = frames.SyncDone([message(1)], {AB: 1}, [state(1, pinned=True)], 1, 50, number)
-    else:
-        frame = frames.Page([message(1)], {AB: 1}, 50, number)
-    phone.get(frame)
-    assert (phone.shown, phone.machine.state, phone.sent()) == ([1], State.SYNCING, [])
-    phone.advance(5)
-    assert phone.sent() == [
-        frames.Sync({AB: 1}, 0, 0, 2, state_version=int(last))
-    ]  # neither the inbox nor the version is to be relied on
-    phone.synced(version=2)
-    assert (phone.machine.state, phone.line().pinned) == (State.ONLINE, last)
-
-
-@pytest.mark.parametrize("last", [False, True], ids=["page", "sync_done"])
-def test_a_copy_of_the_answer_to_a_sync_that_is_over_does_not_start_another(last):
-    phone = syncing()
-    phone.synced()
-    number = phone.sync.number
-    if last:
-        phone.get(frames.SyncDone([message(1)], {AB: 1}, [], 9, 9, number))
-    else:
-        phone.get(frames.Page([message(1)], {AB: 1}, 9, number))
-    assert (phone.shown, phone.machine.state) == ([1], State.ONLINE)
-    assert phone.sent(frames.Sync) == []
-    assert len(phone.of(events.Ready)) == 1
-    phone.machine.disconnected(0.0)
-    phone.machine.start(0.0)
-    phone.log_in()
-    assert phone.sent(frames.Sync) == [frames.Sync({AB: 1}, 0, 0, 2)]
-
-
-def test_a_push_during_the_sync_is_shown_once_and_in_order():
-    phone = syncing()
-    phone.push(3)
-    phone.synced(message(1), message(2), message(3))
-    assert phone.shown == [1, 2, 3]
-
-
-def test_a_page_may_end_beyond_what_it_brings(phone):
-    """What this device may not see is passed; what was held back behind it follows."""
-    phone.push(4, 6)
-    phone.log_in_again()
-    phone.get(frames.SyncDone([message(1)], {AB: 3}, [], 0, 0, phone.sync.number))
-    assert phone.shown == [1, 4]
-    assert phone.sent() == []
-
-
-def test_what_a_sync_brings_is_acknowledged_only_if_somebody_wants_to_know():
-    for receipts, told in (("read", []), ("delivered", [frames.Delivered(AB, 2), frames.Delivered(TEAM, 1)])):
-        phone = syncing(receipts=receipts)
-        phone.page(message(1), message(2), message(1, conversation_id=TEAM))
-        assert phone.sent(frames.Delivered) == told
-        phone.synced(message(3))
-        assert phone.sent(frames.Delivered) == ([frames.Delivered(AB, 3)] if told else [])
-
-
-def test_places_of_the_server_are_taken_over_and_own_reading_told():
-    phone = Phone().online()
-    phone.push(1, 2)
-    phone.push(1, 2, conversation_id=TEAM)
-    phone.machine.disconnected(0.0)
-    phone.machine.read(AB, 0.0)
-    phone.machine.start(0.0)
-    phone.collect()
-    phone.log_in()
-    assert phone.sent(frames.Read) == [frames.Read(AB, 2, 1)]
-    phone.synced(states=[state(1, 1, 1), state(2, 1, 1, TEAM)], version=2)
-    assert phone.sent(frames.Read) == []
-    assert (phone.line(AB).unread, phone.line(TEAM).unread) == (0, 1)
-
-
-def test_a_sync_goes_on_from_the_version_of_the_last_one():
-    phone = Phone().online([state(3, muted=True), state(4, conversation=TEAM)], version=5)
-    phone.get(frames.State(state(7)))  # the one before may be lost: no safe point
-    phone.machine.disconnected(0.0)
-    phone.machine.start(0.0)
-    phone.log_in()
-    assert phone.sent(frames.Sync) == [frames.Sync({AB: 0, TEAM: 0}, 5, number=2, state_version=7)]
-
-
-def test_a_sync_that_knows_less_reading_than_this_device_is_told(phone):
-    phone.push(1)
-    phone.send("1")
-    phone.stored("1", 2)
-    phone.log_in_again()
-    phone.synced()
-    assert phone.sent() == [frames.Read(AB, 1, 1)]
-
-
-# --- told to sync ---------------------------------------------------------------------------------------------------
-
-
-def test_a_resync_fetches_what_was_missed(phone):
-    phone.get(frames.Resync(1))
-    assert phone.machine.state == State.SYNCING
-    assert phone.sent() == [frames.Sync({}, number=2, resync=1)]
-    phone.synced(message(1))
-    assert (phone.machine.state, phone.shown) == (State.ONLINE, [1])
-
-
-def test_a_resync_that_comes_again_is_done_once(phone):
-    phone.get(frames.Resync(1))
-    phone.get(frames.Resync(1))
-    assert len(phone.sent(frames.Sync)) == 1
-    phone.synced()
-    phone.get(frames.Resync(1))
-    assert (phone.machine.state, phone.sent(frames.Sync)) == (State.ONLINE, [])
-
-
-def test_a_resync_during_a_sync_is_done_after_it(phone):
-    """The sync under way may have read before the message was there."""
-    phone.get(frames.Resync(1))
-    phone.get(frames.Resync(2))
-    assert [sync.resync for sync in phone.sent(frames.Sync)] == [1]
-    phone.synced()
-    assert phone.machine.state == State.SYNCING
-    assert phone.sent(frames.Sync) == [frames.Sync({}, number=3, resync=2)]
-    assert len(phone.of(events.Ready)) == 1
-    phone.synced()
-    assert phone.machine.state == State.ONLINE
-
-
-def test_each_connection_counts_its_resyncs_anew(phone):
-    phone.get(frames.Resync(3))
-    phone.get(frames.Resync(4))
-    phone.log_in_again()
-    assert phone.sync.resync == 0
-    phone.synced()
-    assert phone.machine.state == State.ONLINE  # the old wish was met by this
-    phone.get(frames.Resync(1))
-    assert [sync.resync for sync in phone.sent(frames.Sync)] == [1]
 
 
 # --- groups, requests -----------------------------------------------------------------------------------------------
@@ -406,55 +167,158 @@ def test_a_refused_look_back_is_a_failure_once(phone):
     assert len(phone.of(events.History)) == 1
 
 
-def test_a_sync_that_came_too_fast_is_asked_again_when_it_is_time():
-    phone = syncing()
-    phone.get(frames.Rejected("sync", "", Code.RATE_LIMITED, "why", 0.5, phone.sync.number))
+def in_room(phone, name="lounge"):
+    phone.machine.enter(name, phone.clock.now)
+    phone.get(frames.Entered(name, 1, [], phone.number("enter", name)))
     phone.collect()
-    phone.advance(0.4)
+
+
+def said(seq, **fields):
+    return message(seq, conversation_id="chatroom:lounge", scene=Scene.CHATROOM, to="lounge", **fields)
+
+
+# --- changes ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_settled_and_what_changed_silently_is_told_and_not_shown(phone):
+    resolution = entry(1, "resolve", "group:team:3", conversation_id="system:bob", scene=Scene.SYSTEM, state="passed")
+    phone.pushed(resolution, entry(1, "friend_request"), entry(2, "theme"))
+    assert phone.of(events.Resolved) == [events.Resolved("group:team:3", "passed")]
+    assert [event.message.file["event"] for event in phone.of(events.Changed)] == ["friend_request"]
+    assert [event.message.file["event"] for event in phone.of(events.Shown)] == ["theme"]
+    assert phone.line().unread == 0
+    assert phone.machine.system_unread() == 0
+
+
+def test_an_application_leaves_no_trace_in_a_log_that_one_may_not_see(phone):
+    for id_client, event in (("1", "apply"), ("2", "reject")):
+        phone.machine.change(Scene.GROUP, "team", event, id_client, 0.0)
+        phone.stored(id_client, 7, TEAM)
+    phone.machine.send(Scene.SYSTEM, "alice", "", "3", 0.0, type="custom", custom="{}")
+    phone.stored("3", 9, "system:alice")
+    assert [event.seq for event in phone.of(events.Acked)] == [7, 7, 9]
+    assert phone.of(events.Changed) == []
+    assert phone.machine.conversations() == []
+    assert phone.machine._receiver.conversations[TEAM].inbox.cursor == 0
+    phone.collect()
+    phone.advance(10)
+    assert phone.pulls() == []
+
+
+def test_a_change_says_who_and_what(phone):
+    phone.machine.change(Scene.GROUP, "team", "role", "1", 0.0, targets=("alice",), data={"role": "admin"})
+    assert phone.sent(frames.Send) == [change("1", "role", "alice", by="bob", role="admin")]
+
+
+# --- chatrooms, presence, typing --------------------------------------------------------------------------------------
+
+
+def test_in_a_room_what_is_late_or_repeated_is_not_shown_and_nothing_is_acknowledged(phone):
+    in_room(phone)
+    phone.pushed(said(5), said(9), said(7), said(9))
+    assert phone.shown == [5, 9]
     assert phone.sent() == []
-    phone.advance(0.2)
-    assert [frame.number for frame in phone.sent(frames.Sync)] == [2]
-    phone.get(frames.Rejected("sync", "", Code.RATE_LIMITED, "why", 0.5, 1))  # a late answer to the first
-    phone.advance(1.0)
+    assert phone.machine.conversations() == []
+    phone.machine.leave("lounge", 0.0)
+    phone.pushed(said(10))
+    assert phone.shown == [5, 9]
+
+
+def test_the_latest_of_a_room_come_with_the_answer_once(phone):
+    phone.machine.enter("lounge", 0.0, recent=2)
+    assert phone.sent() == [frames.Enter("lounge", 2, 1)]
+    phone.pushed(said(3))
+    for _ in range(2):
+        phone.get(
+            frames.Entered("lounge", 4, [said(2), said(3), said(4, sender="bob")], phone.number("enter", "lounge"))
+        )
+    assert phone.shown == [3, 4]
+    assert phone.of(events.Entered) == [events.Entered("lounge", 4)]
+
+
+def test_rooms_are_entered_again_after_each_login_until_they_are_left(phone):
+    in_room(phone)
+    in_room(phone, "bar")
+    phone.machine.leave("bar", 0.0)
+    phone.get(frames.Done("leave", "bar", phone.number("leave", "bar")))
+    phone.machine.disconnected(0.0)
+    phone.machine.start(0.0)
+    phone.collect()
+    phone.log_in()
+    assert phone.sent(frames.Enter) == [frames.Enter("lounge", 0, 4)]
+    phone.log_in_again()  # the answer was lost
+    assert phone.machine._requests.is_waiting("enter", "lounge")
+
+
+def test_a_room_that_began_anew_by_an_older_clock_is_heard_and_what_was_shown_is_not_shown_again(phone):
+    in_room(phone)
+    phone.pushed(said(5), said(9))
+    phone.log_in_again()
+    phone.log_in_again()  # nothing was said meanwhile
+    phone.machine.enter("lounge", 0.0, recent=2)
+    phone.get(frames.Entered("lounge", 2, [said(8), said(9), said(10)], phone.number("enter", "lounge")))
+    assert phone.shown == [5, 9, 10]
+    phone.log_in_again()
+    phone.pushed(said(3), said(4), said(4))
+    assert phone.shown == [5, 9, 10, 3, 4]
+
+
+def test_what_was_asked_for_on_entry_is_asked_for_once_logged_in():
+    phone = Phone()
+    phone.machine.enter("lounge", 0.0, recent=5)
+    phone.online()
+    assert [a[0] for m, a in phone.log if m == "send" and a[0].op == "enter"] == [frames.Enter("lounge", 5, 1)]
+
+
+def test_the_later_of_entering_and_leaving_counts_whatever_answer_is_lost(phone):
+    in_room(phone)
+    phone.machine.leave("lounge", 0.0)
+    phone.machine.enter("lounge", 0.0)
+    phone.get(frames.Entered("lounge", 1, [], phone.number("enter", "lounge")))
+    phone.collect()
+    phone.advance(20)
+    assert phone.sent((frames.Leave, frames.Enter)) == []
+    phone.machine.enter("lounge", 0.0)
+    phone.machine.leave("lounge", 0.0)
+    phone.get(frames.Done("leave", "lounge", phone.number("leave", "lounge")))
+    phone.collect()
+    phone.advance(20)
+    assert phone.sent((frames.Leave, frames.Enter)) == []
+    assert phone.of(events.RequestDone) == [events.RequestDone("leave", "lounge")]
+
+
+def test_a_room_that_cannot_be_entered_is_not_tried_again(phone):
+    phone.machine.enter("lounge", 0.0)
+    phone.rejected("lounge", Code.TOO_LARGE, "enter")
+    assert [event.code for event in phone.of(events.RequestFailed)] == [Code.TOO_LARGE]
+    phone.log_in_again()
+    assert not phone.machine._requests.is_waiting("enter", "lounge")
+
+
+def test_what_is_said_in_a_room_is_done_when_it_was_received(phone):
+    in_room(phone)
+    phone.machine.send(Scene.CHATROOM, "lounge", "hi", "1", 0.0)
+    phone.send("2")
+    assert phone.machine.status("1") == Status.SENDING
+    for id_client in ("1", "2", "3"):
+        phone.get(frames.Received(id_client))
+    assert [phone.machine.status(id_client) for id_client in ("1", "2")] == [Status.SUCCESS, Status.SENDING]
+    phone.collect()
+    phone.advance(5)
+    assert [id_client for id_client, *_ in phone.sends()] == ["2"]
+    assert phone.of(events.Acked) == []
+
+
+def test_hints_are_passed_on_and_sent_only_while_online(phone):
+    phone.get(frames.IsTyping(AB))
+    phone.get(frames.Presence("alice", True))
+    assert phone.of(events.Typing) == [events.Typing(AB)]
+    assert phone.of(events.Presence) == [events.Presence("alice", True)]
+    phone.collect()
+    phone.machine.typing(AB, 0.0)
+    assert phone.sent() == [frames.Typing(AB)]
+    phone.machine.disconnected(0.0)
+    phone.collect()
+    phone.machine.typing(AB, 0.0)
     assert phone.sent() == []
-
-
-def test_a_sync_that_is_refused_for_good_is_reported_and_not_repeated():
-    phone = syncing()
-    phone.get(frames.Rejected("sync", "", Code.BAD_REQUEST, "why", 0.0, phone.sync.number))
-    assert phone.of(events.RequestFailed) == [events.RequestFailed("sync", "", Code.BAD_REQUEST, "why")]
-    phone.collect()
-    phone.advance(20.0)
-    assert phone.sent(frames.Sync) == []
-
-
-@pytest.mark.parametrize("how", ["another log", "ahead"])
-def test_a_log_that_is_another_one_takes_everything_with_it_but_what_the_user_wants(phone, how):
-    phone.push(1, 3)  # with a gap that is waited for
-    phone.send("1")
-    phone.machine.read(AB, 0.0)
-    phone.machine.history(AB, 1, 1, 0.0)
-    phone.machine.set_conversation(AB, 0.0, pinned=True)
-    phone.machine.hide(AB, 0.0)
-    if how == "ahead":
-        phone.log_in_again()
-        phone.get(frames.Rejected("sync", "", Code.AHEAD, "why", 0.0, phone.sync.number))
-    else:
-        phone.machine.disconnected(0.0)
-        phone.machine.start(0.0)
-        phone.machine.connected(0.0)
-        phone.collect()
-        phone.get(frames.LoggedIn("bob", "d0", 0, 75.0, "another"))
-    assert phone.of(events.Reset) == [events.Reset()]
-    failed = [(event.request, event.code) for event in phone.of(events.RequestFailed)]
-    assert failed == [("read", Code.AHEAD), ("history", Code.AHEAD)]
-    sync = phone.sync
-    assert (sync.cursors, sync.version, sync.inbox, sync.state_version) == ({}, 0, 0, 0)
-    phone.collect()
-    phone.advance(5.0)
-    again = phone.sent()
-    assert [frame.shown for frame in again if isinstance(frame, frames.Send)] == [0]
-    wanted = [frame for frame in again if isinstance(frame, frames.SetConversation)]
-    assert [(frame.pinned, frame.hidden_seq) for frame in wanted] == [(True, None)]
-    phone.synced(message(1, content="of the new log"))
-    assert [event.message.content for event in phone.of(events.Shown)] == ["text 1", "of the new log"]
+    assert phone.machine.conversations() == []

@@ -8,6 +8,7 @@ from core.builders import AB, TEAM, Phone, message
 from imsim.core import events, frames
 from imsim.core.client.connection import State
 from imsim.core.model import Code, Flow, Route
+from imsim.core.policies import Policies
 
 # --- pushes ---------------------------------------------------------------------------------------------------------
 
@@ -440,3 +441,40 @@ def test_what_was_notified_and_refused_is_forgotten(notified):
     notified.synced()
     assert notified.pulls() == []
     assert notified.of(events.RequestFailed) == []
+
+
+def last(phone, id=AB):
+    lines = {line.id: line for line in phone.machine.conversations()}
+    return (lines[id].last_msg.seq, lines[id].last_msg.content) if id in lines else None
+
+
+# --- where a group begins ---------------------------------------------------------------------------------------------
+
+
+def test_a_late_member_asks_once_for_all_that_was_before(phone):
+    phone.pushed(message(5_000, conversation_id=TEAM))
+    assert phone.pulls() == [(1, 4_999)]
+    phone.history_page(1, 4_999, conversation=TEAM)
+    assert phone.shown == [5_000]
+    phone.collect()
+    phone.advance(10)
+    assert phone.pulls() == []
+
+
+def test_if_there_was_more_than_a_page_it_is_pulled_page_by_page():
+    phone = Phone(page=3, gap_wait=1.0).online()
+    phone.pushed(message(9, conversation_id=TEAM))
+    assert phone.pulls() == [(1, 8)]
+    phone.history_page(1, 8, *(message(seq, conversation_id=TEAM) for seq in (6, 7, 8)), more=True, conversation=TEAM)
+    for first, to in ((1, 3), (4, 5)):
+        assert phone.pulls() == [(first, to)]
+        phone.pulled(first, to, conversation=TEAM)
+        phone.advance(1.0)
+    assert phone.shown == list(range(1, 10))
+
+
+def test_nobody_comes_late_to_a_conversation_of_two(phone):
+    phone.push(5_000)
+    phone.collect()
+    phone.advance(3)
+    assert phone.pulls() == [(1, Policies().page)]
