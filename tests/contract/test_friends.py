@@ -167,16 +167,6 @@ def test_users_may_send_each_other_system_messages(world):
     assert alice.seqs == {"1": 1}
 
 
-def test_a_request_comes_about_though_its_notice_has_no_place(world):
-    """A system message may bear any idClient, also the one that the notice of the sender's next change will have."""
-    alice, bob = world.device("alice").start(), world.device("bob").start()
-    alice.notify("bob", "p2p:alice:bob:1", custom="{}")
-    alice.change("bob", "friend_request", "1")
-    assert alice.seqs["1"] == 1
-    bob.change("alice", "friend_accept", "2")
-    assert bob.seqs["2"] == 2
-
-
 def test_who_is_blocked_cannot_speak_with_the_voice_of_the_system_either(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     bob.set_conversation(AB, blocked=True)

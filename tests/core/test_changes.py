@@ -40,12 +40,6 @@ def test_who_sends_from_outside(scene, event, targets, outside):
     assert is_from_outside(change("1", event, *targets, scene=scene)) is outside
 
 
-def test_a_plain_message_is_from_outside_only_in_anothers_system_log():
-    assert is_from_outside(message(1, scene=Scene.SYSTEM))
-    assert not is_from_outside(message(1))
-    assert not is_from_outside(message(1, type=MessageType.NOTIFICATION, scene=Scene.GROUP))
-
-
 def test_what_devices_show():
     assert is_visible(message(1))
     assert is_visible(entry(1, "kick"))

@@ -20,13 +20,6 @@ def test_it_holds_no_more_than_its_burst():
     assert [bucket.take(1000.0) == 0.0 for _ in range(3)] == [True, True, False]
 
 
-def test_it_is_full_once_it_has_forgotten():
-    bucket = Bucket(rate=1.0, burst=2, now=0.0)
-    bucket.take(0.0)
-    assert not bucket.is_full(0.5)
-    assert bucket.is_full(1.0)
-
-
 def test_a_clock_that_stands_or_goes_back_gives_nothing():
     bucket = Bucket(rate=1.0, burst=1, now=5.0)
     bucket.take(5.0)

@@ -33,21 +33,6 @@ def test_seqs_without_a_hole_cost_one_range_in_whatever_order_they_come(seqs):
     assert unread._ranges == [[1, 11]]
 
 
-def test_a_mark_never_moves_back():
-    unread = Unread(5)
-    assert not unread.read(5)
-    assert not unread.read(3)
-    assert unread.read_seq == 5
-
-
-def test_reading_beyond_everything_counts_nothing_below_later():
-    unread = Unread(0, [1, 2])
-    unread.read(10)
-    unread.add(7)
-    unread.add(11)
-    assert unread.count == 1
-
-
 # --- what was taken back --------------------------------------------------------------------------------------------
 
 

@@ -39,24 +39,6 @@ def test_the_token_of_the_next_login_can_be_given(phone):
     assert phone.sent(frames.Login)[0].token == "fresh"
 
 
-def test_whatever_is_received_keeps_the_connection(phone):
-    for seq in range(1, 20):
-        phone.advance(20)
-        phone.push(seq)
-    assert phone.machine.state == State.ONLINE
-    assert phone.sent(frames.Ping) == []
-
-
-def test_a_refusal_ends_it_or_not_as_it_says(phone):
-    phone.get(frames.Refused(Code.GOING_AWAY, True))
-    assert phone.machine.state == State.OFFLINE
-    phone.advance(0.25)
-    assert phone.machine.state == State.CONNECTING
-    phone.get(frames.Refused(Code.REPLACED, False, "elsewhere"))
-    assert (phone.machine.state, phone.machine.next_deadline()) == (State.ENDED, None)
-    assert phone.of(events.Ended) == [events.Ended(Code.REPLACED, "elsewhere")]
-
-
 # --- groups, requests -----------------------------------------------------------------------------------------------
 
 
@@ -76,14 +58,6 @@ def test_a_rejected_request_is_not_taken_for_a_send_of_the_same_name(phone):
     phone.machine.enter("team", 0.0)
     phone.rejected("team", Code.TOO_LARGE, "enter")
     assert phone.machine.status("team") == Status.SENDING
-
-
-def test_to_end_another_session_is_answered(phone):
-    phone.machine.end_session("d1", 0.0)
-    assert phone.sent() == [frames.EndSession("d1", 1)]
-    for _ in range(2):
-        phone.get(frames.Done("end_session", "d1", 1))
-    assert phone.of(events.RequestDone) == [events.RequestDone("end_session", "d1")]
 
 
 def test_a_refusal_that_may_pass_is_no_failure(phone):
@@ -111,35 +85,7 @@ def test_a_rate_limit_says_when_to_ask_again(phone):
     assert phone.of(events.RequestFailed) == []
 
 
-def test_how_many_have_read_is_told_once(phone):
-    phone.machine.read_count(TEAM, 4, 0.0)
-    phone.machine.read_count(TEAM, 5, 0.0)
-    assert phone.sent() == [frames.ReadCount(TEAM, 4, 1), frames.ReadCount(TEAM, 5, 2)]
-    for _ in range(2):
-        phone.get(frames.ReadCounted(TEAM, 4, 1, 2, 1))
-    phone.rejected(f"{TEAM}:5", Code.NO_CONVERSATION, "read_count")
-    assert phone.of(events.ReadCounted) == [events.ReadCounted(TEAM, 4, 1, 2)]
-    assert [event.ref for event in phone.of(events.RequestFailed)] == [f"{TEAM}:5"]
-    phone.collect()
-    phone.advance(20)
-    assert phone.sent() == []
-
-
 # --- history --------------------------------------------------------------------------------------------------------
-
-
-def test_looking_back_is_answered_once_and_shows_nothing(phone):
-    phone.push(1)
-    phone.collect()
-    phone.machine.history(AB, 1, 3, 0.0)
-    assert phone.sent() == [frames.History(AB, 1, 3, 1)]
-    for _ in range(2):
-        phone.pulled(1, 3, 2, 3, more=True)
-    assert phone.of(events.History) == [events.History(AB, 1, 3, [message(2), message(3)], True)]
-    assert phone.shown == [1]
-    assert phone.of(events.Repeated) == []
-    assert phone.sent() == []
-    assert phone.machine._receiver.conversations[AB].inbox.next_seq == 2
 
 
 def test_ranges_are_told_apart(phone):
@@ -153,18 +99,6 @@ def test_ranges_are_told_apart(phone):
     phone.advance(5)
     asked = [(frame.conversation_id, frame.first, frame.last) for frame in phone.sent(frames.History)]
     assert asked == [(AB, 1, 3), (TEAM, 1, 3)]
-
-
-def test_a_refused_look_back_is_a_failure_once(phone):
-    phone.machine.history(AB, 1, 2, 0.0)
-    for _ in range(2):
-        phone.rejected(f"{AB}:1-2", Code.NO_CONVERSATION, "history")
-    phone.pulled(1, 2)
-    assert phone.of(events.RequestFailed) == [events.RequestFailed("history", f"{AB}:1-2", Code.NO_CONVERSATION, "why")]
-    assert phone.of(events.History) == []
-    phone.machine.history(AB, 1, 2, 0.0)
-    phone.pulled(1, 2)
-    assert len(phone.of(events.History)) == 1
 
 
 def in_room(phone, name="lounge"):
@@ -188,26 +122,6 @@ def test_what_is_settled_and_what_changed_silently_is_told_and_not_shown(phone):
     assert [event.message.file["event"] for event in phone.of(events.Shown)] == ["theme"]
     assert phone.line().unread == 0
     assert phone.machine.system_unread() == 0
-
-
-def test_an_application_leaves_no_trace_in_a_log_that_one_may_not_see(phone):
-    for id_client, event in (("1", "apply"), ("2", "reject")):
-        phone.machine.change(Scene.GROUP, "team", event, id_client, 0.0)
-        phone.stored(id_client, 7, TEAM)
-    phone.machine.send(Scene.SYSTEM, "alice", "", "3", 0.0, type="custom", custom="{}")
-    phone.stored("3", 9, "system:alice")
-    assert [event.seq for event in phone.of(events.Acked)] == [7, 7, 9]
-    assert phone.of(events.Changed) == []
-    assert phone.machine.conversations() == []
-    assert phone.machine._receiver.conversations[TEAM].inbox.cursor == 0
-    phone.collect()
-    phone.advance(10)
-    assert phone.pulls() == []
-
-
-def test_a_change_says_who_and_what(phone):
-    phone.machine.change(Scene.GROUP, "team", "role", "1", 0.0, targets=("alice",), data={"role": "admin"})
-    assert phone.sent(frames.Send) == [change("1", "role", "alice", by="bob", role="admin")]
 
 
 # --- chatrooms, presence, typing --------------------------------------------------------------------------------------
@@ -236,20 +150,6 @@ def test_the_latest_of_a_room_come_with_the_answer_once(phone):
     assert phone.of(events.Entered) == [events.Entered("lounge", 4)]
 
 
-def test_rooms_are_entered_again_after_each_login_until_they_are_left(phone):
-    in_room(phone)
-    in_room(phone, "bar")
-    phone.machine.leave("bar", 0.0)
-    phone.get(frames.Done("leave", "bar", phone.number("leave", "bar")))
-    phone.machine.disconnected(0.0)
-    phone.machine.start(0.0)
-    phone.collect()
-    phone.log_in()
-    assert phone.sent(frames.Enter) == [frames.Enter("lounge", 0, 4)]
-    phone.log_in_again()  # the answer was lost
-    assert phone.machine._requests.is_waiting("enter", "lounge")
-
-
 def test_a_room_that_began_anew_by_an_older_clock_is_heard_and_what_was_shown_is_not_shown_again(phone):
     in_room(phone)
     phone.pushed(said(5), said(9))
@@ -261,13 +161,6 @@ def test_a_room_that_began_anew_by_an_older_clock_is_heard_and_what_was_shown_is
     phone.log_in_again()
     phone.pushed(said(3), said(4), said(4))
     assert phone.shown == [5, 9, 10, 3, 4]
-
-
-def test_what_was_asked_for_on_entry_is_asked_for_once_logged_in():
-    phone = Phone()
-    phone.machine.enter("lounge", 0.0, recent=5)
-    phone.online()
-    assert [a[0] for m, a in phone.log if m == "send" and a[0].op == "enter"] == [frames.Enter("lounge", 5, 1)]
 
 
 def test_the_later_of_entering_and_leaving_counts_whatever_answer_is_lost(phone):
@@ -287,14 +180,6 @@ def test_the_later_of_entering_and_leaving_counts_whatever_answer_is_lost(phone)
     assert phone.of(events.RequestDone) == [events.RequestDone("leave", "lounge")]
 
 
-def test_a_room_that_cannot_be_entered_is_not_tried_again(phone):
-    phone.machine.enter("lounge", 0.0)
-    phone.rejected("lounge", Code.TOO_LARGE, "enter")
-    assert [event.code for event in phone.of(events.RequestFailed)] == [Code.TOO_LARGE]
-    phone.log_in_again()
-    assert not phone.machine._requests.is_waiting("enter", "lounge")
-
-
 def test_what_is_said_in_a_room_is_done_when_it_was_received(phone):
     in_room(phone)
     phone.machine.send(Scene.CHATROOM, "lounge", "hi", "1", 0.0)
@@ -307,18 +192,3 @@ def test_what_is_said_in_a_room_is_done_when_it_was_received(phone):
     phone.advance(5)
     assert [id_client for id_client, *_ in phone.sends()] == ["2"]
     assert phone.of(events.Acked) == []
-
-
-def test_hints_are_passed_on_and_sent_only_while_online(phone):
-    phone.get(frames.IsTyping(AB))
-    phone.get(frames.Presence("alice", True))
-    assert phone.of(events.Typing) == [events.Typing(AB)]
-    assert phone.of(events.Presence) == [events.Presence("alice", True)]
-    phone.collect()
-    phone.machine.typing(AB, 0.0)
-    assert phone.sent() == [frames.Typing(AB)]
-    phone.machine.disconnected(0.0)
-    phone.collect()
-    phone.machine.typing(AB, 0.0)
-    assert phone.sent() == []
-    assert phone.machine.conversations() == []

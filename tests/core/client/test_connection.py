@@ -100,15 +100,6 @@ def test_each_login_is_the_next_attempt_of_one_instance():
     assert other.port.take("send")[0].instance == f"{3 * 2**51:x}"
 
 
-def test_a_connection_that_never_opened_is_no_attempt():
-    wire = Wire()
-    wire.uplink.start(0.0)
-    wire.disconnected()
-    wire.uplink.start(0.0)
-    wire.uplink.connected(0.0)
-    assert wire.port.take("send")[0].attempt == 1
-
-
 def test_a_login_shows_the_latest_token(wire):
     wire.uplink.token = "fresh"
     wire.disconnected()
@@ -129,15 +120,6 @@ def test_to_start_what_is_under_way_changes_nothing(stage):
     wire.port.take()
     wire.uplink.start(0.0)
     assert (wire.uplink.state, wire.port.take()) == (stage, [])
-
-
-def test_a_connection_that_opens_when_it_is_not_awaited_is_ignored(wire):
-    wire.uplink.connected(0.0)
-    assert (wire.uplink.state, wire.port.take()) == (State.SYNCING, [])
-    wire.disconnected()
-    wire.port.take()
-    wire.uplink.connected(0.0)
-    assert (wire.uplink.state, wire.port.take()) == (State.OFFLINE, [])
 
 
 @pytest.mark.parametrize("stage", ["connecting", "logging_in"])
@@ -252,18 +234,6 @@ def test_to_stop_is_an_end_until_the_next_start(wire):
     assert (wire.losses, wire.timers.next_deadline()) == (1, None)
     wire.uplink.start(0.0)
     assert wire.port.take() == [("connect", ())]
-
-
-def test_to_stop_while_waiting_to_reconnect_is_an_end(wire):
-    wire.disconnected()
-    wire.uplink.stop()
-    assert (wire.uplink.state, wire.timers.next_deadline()) == (State.ENDED, None)
-
-
-def test_to_stop_what_was_never_started_is_harmless():
-    wire = Wire()
-    wire.uplink.stop()
-    assert (wire.uplink.state, wire.timers.next_deadline()) == (State.ENDED, None)
 
 
 def test_to_start_while_waiting_to_reconnect_does_not_wait(wire):

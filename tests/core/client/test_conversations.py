@@ -9,7 +9,7 @@ from core.builders import AB, TEAM, Phone, entry, message, state
 
 from imsim.core import events, frames
 from imsim.core.client.conversations import _AMENDED
-from imsim.core.model import Code, Scene, Status
+from imsim.core.model import Code, Scene
 
 
 def last(phone, id=AB):
@@ -25,38 +25,10 @@ def own(phone, id_client, at, event, **data):
 # --- the list ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_list_has_the_latest_first_and_names_the_other_side(phone):
-    phone.push(1, time=5)
-    phone.push(1, conversation_id=TEAM, time=9, scene=Scene.GROUP)
-    phone.push(1, conversation_id="p2p:bob:carol", time=7, sender="carol")
-    lines = phone.machine.conversations()
-    assert [(line.scene, line.to, line.update_time) for line in lines] == [
-        (Scene.GROUP, "team", 9),
-        (Scene.P2P, "carol", 7),
-        (Scene.P2P, "alice", 5),
-    ]
-
-
-def test_notes_to_oneself_name_oneself(phone):
-    phone.send("1", to="bob")
-    phone.stored("1", 1, "p2p:bob:bob")
-    assert phone.line("p2p:bob:bob").to == "bob"
-
-
 def test_a_conversation_in_which_nothing_happened_is_not_listed():
     phone = Phone().online([state(0, conversation=TEAM)])
     phone.send("1")
     assert phone.machine.conversations() == []
-
-
-def test_the_last_message_is_that_of_the_highest_seq(phone):
-    phone.push(1, 2, 3)
-    assert phone.line().last_msg.seq == 3
-    phone.send("1", "mine")
-    assert phone.line().last_msg.seq == 3
-    phone.stored("1", 4)
-    last = phone.line().last_msg
-    assert (last.seq, last.content, last.sender, last.to, last.time) == (4, "mine", "bob", "alice", 4_000)
 
 
 def test_a_late_answer_does_not_become_the_last_message(phone):
@@ -81,15 +53,6 @@ def test_unread_counts_what_others_sent_and_reading_clears_it(phone):
     assert phone.sent() == []
 
 
-def test_what_waits_behind_a_gap_is_neither_counted_nor_read(phone):
-    phone.push(1, 3)
-    assert phone.line().unread == 1
-    phone.machine.read(AB, 0.0)
-    assert phone.line().read_seq == 1
-    phone.push(2)
-    assert phone.line().unread == 2
-
-
 def test_to_read_what_is_not_there_does_nothing(phone):
     phone.machine.read(TEAM, 0.0)
     assert phone.methods() == []
@@ -101,15 +64,6 @@ def test_reading_elsewhere_clears_here_and_never_backwards(phone):
     phone.get(frames.State(state(1, 1, 2)))
     assert (phone.line().read_seq, phone.line().unread) == (2, 1)
     assert phone.of(events.ReadMoved) == [events.ReadMoved(AB, 2, 1)]
-
-
-def test_a_stored_send_reads_what_had_been_shown_when_it_was_sent(phone):
-    phone.push(1)
-    phone.send("1")
-    phone.push(2)
-    assert phone.line().unread == 2
-    phone.stored("1", 3)
-    assert (phone.line().read_seq, phone.line().unread) == (1, 1)
 
 
 def test_what_is_read_offline_is_told_by_the_next_login_only(phone):
@@ -169,27 +123,6 @@ def test_to_hide_deletes_from_the_list_and_reads_what_was_shown(phone):
     assert (phone.line().unread, phone.line().last_msg.seq) == (2, 4)
 
 
-def test_to_hide_what_is_not_there_does_nothing(phone):
-    phone.machine.hide(TEAM, 0.0)
-    assert phone.methods() == []
-
-
-def test_the_total_of_unread_messages(phone):
-    phone.push(1, 2)
-    phone.push(1, conversation_id=TEAM)
-    phone.get(frames.State(state(1, conversation=TEAM, muted=True)))
-    assert (phone.machine.total_unread(), phone.machine.total_unread(include_muted=False)) == (3, 2)
-
-
-def test_the_peers_reading_is_told_and_moves_forward(phone):
-    phone.push(1, 2)
-    for version, seq in ((1, 1), (2, 1), (3, 2)):
-        phone.get(frames.State(state(version, peer_read_seq=seq, muted=version == 2)))
-    assert phone.of(events.PeerRead) == [events.PeerRead(AB, 1), events.PeerRead(AB, 2)]
-    assert (phone.line().peer_read_seq, phone.line().unread) == (2, 2)
-    assert phone.of(events.PeerDelivered) == []
-
-
 def test_what_the_peer_got_is_told_apart_from_what_it_read(phone):
     phone.push(1, 2)
     for version, delivered, read in ((1, 1, 0), (2, 2, 0), (2, 9, 9), (3, 2, 1), (4, 3, 3)):
@@ -203,52 +136,6 @@ def test_what_the_peer_got_is_told_apart_from_what_it_read(phone):
 
 
 # --- recalls and edits ------------------------------------------------------------------------------------------------
-
-
-def test_a_recall_takes_the_message_away_and_looks_for_the_one_before(phone):
-    phone.push(1, 2, 3)
-    phone.collect()
-    phone.pushed(entry(4, "recall", seq=3))
-    assert phone.of(events.Recalled) == [events.Recalled(AB, 3)]
-    assert phone.pulls() == [(1, 2)]
-    assert last(phone) is None
-    phone.history_page(1, 2, message(1), message(2))
-    assert last(phone) == (2, "text 2")
-    assert phone.line().unread == 2
-    assert phone.shown == [1, 2, 3]
-    assert phone.of(events.History) == []
-
-
-def test_nothing_is_looked_for_before_the_first(phone):
-    phone.push(1)
-    phone.collect()
-    phone.pushed(entry(2, "recall", seq=1))
-    assert phone.pulls() == []
-    assert phone.machine.conversations() == []
-
-
-def test_to_recall_another_than_the_last_changes_its_unread_only(phone):
-    phone.push(1, 2)
-    phone.collect()
-    phone.pushed(entry(3, "recall", seq=1))
-    assert phone.pulls() == []
-    assert (last(phone), phone.line().unread) == ((2, "text 2"), 1)
-
-
-def test_a_message_that_comes_recalled_is_not_shown(phone):
-    phone.pushed(message(1), message(2, recalled=True, content="", amended=3), entry(3, "recall", seq=2))
-    assert phone.shown == [1]
-    assert (last(phone), phone.line().unread) == ((1, "text 1"), 1)
-
-
-def test_an_edit_of_the_last_message_shows(phone):
-    phone.push(1)
-    phone.pushed(entry(2, "edit", seq=1, content="new"))
-    assert phone.of(events.Edited) == [events.Edited(AB, 1, "new")]
-    assert (last(phone), phone.line().unread) == ((1, "new"), 1)
-    phone.push(3)
-    phone.pushed(entry(4, "edit", seq=1, content="newer"))
-    assert last(phone) == (3, "text 3")
 
 
 def test_an_older_edit_does_not_undo_what_the_message_came_with(phone):
@@ -269,28 +156,6 @@ def test_an_own_change_happens_when_its_turn_comes(phone):
     assert phone.of(events.Repeated) == []
 
 
-def test_an_own_change_behind_a_gap_has_it_pulled(phone):
-    phone.push(1)
-    own(phone, "1", 3, "recall", seq=1)
-    phone.collect()
-    phone.advance(3)
-    assert phone.pulls() == [(2, 2)]
-    phone.pulled(2, 2)
-    assert phone.of(events.Recalled) == [events.Recalled(AB, 1)]
-    assert last(phone) == (2, "text 2")
-
-
-def test_an_own_change_that_came_by_a_sync_happens_once(phone):
-    phone.push(1)
-    phone.machine.change(Scene.P2P, "alice", "recall", "9", 0.0, data={"seq": 1})
-    phone.pushed(entry(2, "recall", by="bob", seq=1, id_client="9"))
-    phone.get(frames.Push(message(3)))
-    # builders' entry and the machine's frame say the same, so it is proof
-    phone.stored("9", 2)
-    assert phone.of(events.Recalled) == [events.Recalled(AB, 1)]
-    assert phone.machine.status("9") == Status.SUCCESS
-
-
 @pytest.mark.parametrize(
     "amended", [{"content": "edited", "amended": 2}, {"content": "", "recalled": True, "amended": 2}]
 )
@@ -301,15 +166,6 @@ def test_an_own_message_that_was_changed_before_its_answer_came_proves_stored(ph
     assert phone.shown == []
     phone.stored("1", 1)
     assert len(phone.of(events.Acked)) == 1
-
-
-def test_a_page_from_before_a_change_is_seen_as_it_is_by_now(phone):
-    phone.push(1, 2, 3)
-    phone.pushed(entry(4, "recall", seq=3))
-    phone.pushed(entry(5, "recall", seq=2), entry(6, "edit", seq=1, content="new"))
-    phone.history_page(1, 2, message(1), message(2))
-    assert last(phone) == (1, "new")
-    assert phone.line().last_msg.amended == 6
 
 
 def test_only_some_changes_are_remembered(phone):
@@ -354,16 +210,6 @@ def test_looking_back_strides_over_what_was_before_ones_time(phone):
     assert asked[-1][0] == 1
     assert len(asked) < 15
     assert all(later[1] == earlier[0] - 1 for earlier, later in pairwise(asked))
-
-
-def test_a_new_last_message_ends_the_looking_back(phone):
-    phone.push(1, 2)
-    phone.pushed(entry(3, "recall", seq=2))
-    phone.push(4)
-    phone.history_page(1, 1, message(1))
-    assert last(phone) == (4, "text 4")
-    phone.collect()
-    assert phone.machine._receiver.conversations[AB].lookback is None
 
 
 def test_a_refused_look_back_is_given_up(phone):

@@ -8,7 +8,6 @@ from core.builders import AB, TEAM, Phone, message
 from imsim.core import events, frames
 from imsim.core.client.connection import State
 from imsim.core.model import Code, Flow, Route
-from imsim.core.policies import Policies
 
 # --- pushes ---------------------------------------------------------------------------------------------------------
 
@@ -35,23 +34,6 @@ def test_what_is_ahead_is_not_acknowledged_before_it_is_shown(phone):
     assert phone.shown == [1, 2]
 
 
-def test_an_own_message_of_another_device_flows_out(phone):
-    phone.push(1, sender="bob", to="alice")
-    assert phone.of(events.Shown)[0].flow == Flow.OUT
-    assert phone.line().unread == 0
-
-
-def test_an_own_send_fills_its_place_among_the_others(phone):
-    phone.send("1")
-    phone.push(2)
-    phone.stored("1", 1)
-    assert phone.shown == [2]
-    phone.push(3)
-    assert phone.shown == [2, 3]
-    phone.advance(29)
-    assert phone.pulls() == []
-
-
 # --- gaps -----------------------------------------------------------------------------------------------------------
 
 
@@ -69,17 +51,6 @@ def test_a_gap_is_pulled_when_no_push_has_filled_it_in_time(phone):
     assert phone.sent() == [frames.Delivered(AB, 4)]
     assert phone.of(events.History) == []  # the application asked for nothing
     phone.advance(20)
-    assert phone.pulls() == []
-
-
-def test_a_gap_that_is_filled_in_time_needs_no_pull(phone):
-    phone.push(2, 1)
-    phone.push(4)
-    phone.advance(0.1)
-    phone.push(3)
-    assert phone.machine.next_deadline() == 30.0  # the heartbeat's
-    phone.advance(29)
-    assert phone.shown == [1, 2, 3, 4]
     assert phone.pulls() == []
 
 
@@ -102,34 +73,6 @@ def test_more_messages_behind_a_gap_do_not_put_it_off(phone):
     assert phone.pulls() == [(1, 1)]
 
 
-def test_the_next_gap_that_has_waited_already_is_pulled_as_soon_as_the_first_is_filled(phone):
-    phone.push(2, 4)
-    phone.advance(3)
-    assert phone.pulls() == [(1, 1)]
-    phone.advance(1)
-    phone.pulled(1, 1)
-    assert phone.pulls() == []
-    phone.advance(0)
-    assert (phone.shown, phone.pulls()) == ([1, 2], [(3, 3)])
-    phone.pulled(3, 3)
-    assert phone.shown == [1, 2, 3, 4]
-
-
-def test_a_gap_of_more_than_a_page_is_pulled_page_by_page():
-    phone = Phone(page=2).online()
-    phone.push(6)
-    phone.advance(3)
-    assert phone.pulls() == [(1, 2)]
-    phone.pulled(1, 2)
-    phone.advance(0)
-    assert phone.pulls() == [(3, 4)]
-    phone.pulled(3, 4)
-    phone.advance(0)
-    assert phone.pulls() == [(5, 5)]
-    phone.pulled(5, 5)
-    assert phone.shown == [1, 2, 3, 4, 5, 6]
-
-
 def test_a_server_with_smaller_pages_is_asked_for_the_rest(phone):
     """It gives the latest of the range: they are ahead, and what is before them is asked for at once."""
     phone.push(5)
@@ -139,26 +82,6 @@ def test_a_server_with_smaller_pages_is_asked_for_the_rest(phone):
     assert (phone.shown, phone.sent()) == ([], [frames.Delivered(AB, 0), frames.History(AB, 1, 2, 2)])
     phone.pulled(1, 2)
     assert phone.shown == [1, 2, 3, 4, 5]
-
-
-def test_what_is_not_for_this_device_is_passed_once_the_server_has_said_so(phone):
-    phone.push(4)
-    phone.advance(3)
-    phone.pulled(1, 3, 2)
-    assert phone.shown == [2, 4]
-    assert phone.machine._receiver.conversations[AB].inbox.cursor == 4
-
-
-def test_what_comes_by_push_while_it_is_pulled_is_shown_once(phone):
-    phone.push(3)
-    phone.advance(3)
-    phone.push(1, 2)
-    assert phone.shown == [1, 2, 3]
-    phone.collect()
-    phone.pulled(1, 2)
-    assert phone.shown == [1, 2, 3]
-    assert phone.of(events.Repeated) == []  # that the pull came late is no fault of a push
-    assert phone.machine._receiver.conversations[AB].pull is None
 
 
 def test_one_pull_at_a_time(phone):
@@ -171,63 +94,6 @@ def test_one_pull_at_a_time(phone):
     phone.pulled(1, 2)
     phone.advance(0)
     assert phone.pulls() == [(4, 4)]
-
-
-def test_a_pull_is_asked_for_until_it_is_answered(phone):
-    phone.push(2)
-    phone.advance(3)
-    phone.collect()
-    for _ in range(3):
-        phone.advance(4.9)
-        assert phone.pulls() == []
-        phone.advance(0.1)
-        assert phone.pulls() == [(1, 1)]
-    phone.pulled(1, 1)
-    phone.pulled(1, 1)  # late
-    assert phone.shown == [1, 2]
-    phone.collect()
-    phone.advance(20)
-    assert phone.pulls() == []
-
-
-def test_conversations_are_pulled_apart(phone):
-    phone.push(2)
-    phone.advance(1)
-    phone.push(3, conversation_id="p2p:bob:carol")
-    phone.collect()
-    phone.advance(2)
-    assert phone.sent() == [frames.History(AB, 1, 1, 1)]
-    phone.advance(1)
-    assert phone.sent() == [frames.History("p2p:bob:carol", 1, 2, 2)]
-    phone.pulled(1, 2, conversation="p2p:bob:carol")
-    assert phone.shown == [1, 2, 3]
-    phone.pulled(1, 1)
-    assert phone.shown == [1, 2, 3, 1, 2]
-
-
-def test_an_own_message_behind_a_gap_has_it_pulled(phone):
-    phone.send("1")
-    phone.stored("1", 3)
-    phone.advance(2.9)
-    assert phone.pulls() == []
-    phone.advance(0.1)
-    assert phone.pulls() == [(1, 2)]
-    phone.pulled(1, 2)
-    assert phone.shown == [1, 2]
-    assert phone.machine._receiver.conversations[AB].inbox.cursor == 3
-
-
-def test_an_own_message_ends_the_gap_before_it(phone):
-    phone.push(5)
-    phone.send("1")
-    phone.stored("1", 3)
-    phone.advance(3)
-    assert phone.pulls() == [(1, 2)]
-    phone.pulled(1, 2)
-    phone.advance(0)
-    assert phone.pulls() == [(4, 4)]
-    phone.pulled(4, 4)
-    assert phone.shown == [1, 2, 4, 5]
 
 
 def test_the_application_and_a_gap_may_ask_for_the_same(phone):
@@ -284,15 +150,6 @@ def test_a_refused_pull_that_the_application_wanted_as_well_is_a_failure(phone):
     assert phone.machine._receiver.conversations[AB].pull is None
 
 
-def test_the_refusal_of_another_range_leaves_the_pull_alone(phone):
-    phone.push(3)
-    phone.advance(3)
-    phone.machine.history(AB, 1, 1, phone.clock.now)
-    phone.rejected(f"{AB}:1-1", Code.NO_CONVERSATION, "history")
-    phone.pulled(1, 2)
-    assert phone.shown == [1, 2, 3]
-
-
 # --- gaps and syncs -------------------------------------------------------------------------------------------------
 
 
@@ -331,20 +188,6 @@ def test_a_gap_that_the_sync_did_not_fill_is_pulled(phone):
     assert phone.pulls() == []
     phone.advance(0.1)
     assert phone.pulls() == [(1, 1)]
-
-
-def test_a_pull_under_way_is_asked_for_again_by_the_next_login(phone):
-    phone.push(2)
-    phone.advance(3)
-    phone.log_in_again()
-    assert [frame.op for _, (frame,) in phone.log[-2:]] == ["sync", "history"]
-    phone.synced(message(1), message(2), message(3))
-    phone.pulled(1, 1)
-    assert phone.shown == [1, 2, 3]
-    assert phone.machine._receiver.conversations[AB].pull is None
-    phone.collect()
-    phone.advance(20)
-    assert phone.pulls() == []
 
 
 def test_a_gap_keeps_no_stopped_client_awake(phone):
@@ -391,14 +234,6 @@ def test_notices_during_a_pull_are_pulled_after_it_as_one(notified):
     assert notified.sent() == [frames.Delivered(AB, 1), frames.History(AB, 2, 4, 2)]
 
 
-def test_a_notice_of_more_than_a_page_is_pulled_page_by_page():
-    phone = Phone(delivery="notify", page=2).online()
-    phone.get(frames.Notify(AB, 3))
-    assert phone.pulls() == [(1, 2)]
-    phone.pulled(1, 2)
-    assert phone.pulls() == [(3, 3)]
-
-
 def test_a_notice_during_a_sync_is_pulled_after_it_if_the_sync_did_not_bring_it(notified):
     notified.log_in_again()
     notified.get(frames.Notify(AB, 2))
@@ -441,40 +276,3 @@ def test_what_was_notified_and_refused_is_forgotten(notified):
     notified.synced()
     assert notified.pulls() == []
     assert notified.of(events.RequestFailed) == []
-
-
-def last(phone, id=AB):
-    lines = {line.id: line for line in phone.machine.conversations()}
-    return (lines[id].last_msg.seq, lines[id].last_msg.content) if id in lines else None
-
-
-# --- where a group begins ---------------------------------------------------------------------------------------------
-
-
-def test_a_late_member_asks_once_for_all_that_was_before(phone):
-    phone.pushed(message(5_000, conversation_id=TEAM))
-    assert phone.pulls() == [(1, 4_999)]
-    phone.history_page(1, 4_999, conversation=TEAM)
-    assert phone.shown == [5_000]
-    phone.collect()
-    phone.advance(10)
-    assert phone.pulls() == []
-
-
-def test_if_there_was_more_than_a_page_it_is_pulled_page_by_page():
-    phone = Phone(page=3, gap_wait=1.0).online()
-    phone.pushed(message(9, conversation_id=TEAM))
-    assert phone.pulls() == [(1, 8)]
-    phone.history_page(1, 8, *(message(seq, conversation_id=TEAM) for seq in (6, 7, 8)), more=True, conversation=TEAM)
-    for first, to in ((1, 3), (4, 5)):
-        assert phone.pulls() == [(first, to)]
-        phone.pulled(first, to, conversation=TEAM)
-        phone.advance(1.0)
-    assert phone.shown == list(range(1, 10))
-
-
-def test_nobody_comes_late_to_a_conversation_of_two(phone):
-    phone.push(5_000)
-    phone.collect()
-    phone.advance(3)
-    assert phone.pulls() == [(1, Policies().page)]

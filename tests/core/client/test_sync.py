@@ -61,26 +61,6 @@ def test_a_sync_without_an_answer_is_repeated_under_its_number_and_in_time():
     assert phone.sent(frames.Sync) == []
 
 
-def test_storage_that_is_always_slow_is_waited_for():
-    phone = syncing(send_timeout=5.0)
-    phone.advance(6)  # it was asked twice by now
-    phone.get(frames.SyncDone([message(1)], {AB: 1}, [], 0, 0, 1))
-    assert (phone.shown, phone.machine.state) == ([1], State.ONLINE)
-    phone.get(frames.SyncDone([message(1)], {AB: 1}, [], 0, 0, 1))
-    assert (phone.shown, phone.machine.state) == ([1], State.ONLINE)
-
-
-def test_each_page_gives_the_next_one_the_full_time():
-    phone = syncing()
-    phone.advance(4)
-    phone.page(message(1))
-    phone.collect()
-    phone.advance(4.9)
-    assert phone.sent(frames.Sync) == []
-    phone.advance(0.1)
-    assert len(phone.sent(frames.Sync)) == 1
-
-
 def test_a_lost_connection_ends_the_repetition_of_its_sync():
     phone = syncing(reconnect_min=20.0)
     phone.machine.disconnected(0.0)
@@ -128,13 +108,6 @@ def test_a_copy_of_the_answer_to_a_sync_that_is_over_does_not_start_another(last
     assert phone.sent(frames.Sync) == [frames.Sync({AB: 1}, 0, 0, 2)]
 
 
-def test_a_push_during_the_sync_is_shown_once_and_in_order():
-    phone = syncing()
-    phone.push(3)
-    phone.synced(message(1), message(2), message(3))
-    assert phone.shown == [1, 2, 3]
-
-
 def test_a_page_may_end_beyond_what_it_brings(phone):
     """What this device may not see is passed; what was held back behind it follows."""
     phone.push(4, 6)
@@ -153,21 +126,6 @@ def test_what_a_sync_brings_is_acknowledged_only_if_somebody_wants_to_know():
         assert phone.sent(frames.Delivered) == ([frames.Delivered(AB, 3)] if told else [])
 
 
-def test_places_of_the_server_are_taken_over_and_own_reading_told():
-    phone = Phone().online()
-    phone.push(1, 2)
-    phone.push(1, 2, conversation_id=TEAM)
-    phone.machine.disconnected(0.0)
-    phone.machine.read(AB, 0.0)
-    phone.machine.start(0.0)
-    phone.collect()
-    phone.log_in()
-    assert phone.sent(frames.Read) == [frames.Read(AB, 2, 1)]
-    phone.synced(states=[state(1, 1, 1), state(2, 1, 1, TEAM)], version=2)
-    assert phone.sent(frames.Read) == []
-    assert (phone.line(AB).unread, phone.line(TEAM).unread) == (0, 1)
-
-
 def test_a_sync_goes_on_from_the_version_of_the_last_one():
     phone = Phone().online([state(3, muted=True), state(4, conversation=TEAM)], version=5)
     phone.get(frames.State(state(7)))  # the one before may be lost: no safe point
@@ -175,32 +133,6 @@ def test_a_sync_goes_on_from_the_version_of_the_last_one():
     phone.machine.start(0.0)
     phone.log_in()
     assert phone.sent(frames.Sync) == [frames.Sync({AB: 0, TEAM: 0}, 5, number=2, state_version=7)]
-
-
-def test_a_sync_that_knows_less_reading_than_this_device_is_told(phone):
-    phone.push(1)
-    phone.send("1")
-    phone.stored("1", 2)
-    phone.log_in_again()
-    phone.synced()
-    assert phone.sent() == [frames.Read(AB, 1, 1)]
-
-
-def test_a_silent_server_is_left_during_the_sync_as_well():
-    phone = syncing()
-    phone.advance(89.9)
-    assert phone.machine.state == State.SYNCING
-    phone.advance(0.1)
-    assert phone.of(events.Disconnected) == [events.Disconnected(Code.HEARTBEAT)]
-
-
-def test_a_server_that_answers_pings_is_given_time_for_the_sync():
-    phone = syncing()
-    for _ in range(30):
-        phone.advance(5)
-        if phone.sent(frames.Ping):
-            phone.get(frames.Pong())
-    assert phone.machine.state == State.SYNCING
 
 
 def test_a_sync_that_came_too_fast_is_asked_again_when_it_is_time():

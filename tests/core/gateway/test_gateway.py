@@ -53,8 +53,9 @@ EXPECTED = {
 }
 
 
-def test_no_frame_is_forgotten_here():
+def test_every_frame_of_a_client_has_its_row():
     assert {type(frame) for frame in EVERY_CLIENT_FRAME} == set(get_args(frames.FromClient))
+    assert {frame.op for frame in EVERY_CLIENT_FRAME} == set(EXPECTED)
 
 
 @pytest.mark.parametrize("state", range(4))
@@ -80,10 +81,6 @@ def test_every_frame_in_every_state(access, frame, state):
         assert calls == [("send", (1, frames.Pong()))]
     else:
         assert [method for method, _ in calls] == ([expected] if expected else [])
-
-
-def test_every_frame_of_a_client_has_its_row():
-    assert {frame.op for frame in EVERY_CLIENT_FRAME} == set(EXPECTED)
 
 
 @pytest.mark.parametrize("frame", EVERY_CLIENT_FRAME, ids=lambda frame: frame.op)
@@ -120,14 +117,6 @@ def test_a_login_must_come_in_time(access):
     assert access.machine.next_deadline() is None
 
 
-def test_pings_do_not_put_the_login_off(access):
-    access.connect()
-    for _ in range(4):
-        access.receive(frames.Ping())
-        access.advance(2.5)
-    assert access.port.take()[-1] == ("close", (1,))
-
-
 @pytest.mark.parametrize("answered", ["authentication", "attach"])
 def test_a_login_that_nobody_answers_ends_in_time(access, answered):
     access.connect()
@@ -152,15 +141,6 @@ def test_a_refused_token_ends_the_connection_with_its_code(access, code, told):
     assert access.machine.next_deadline() is None
 
 
-def test_a_session_that_could_not_be_made_ends_the_connection(access):
-    access.connect()
-    access.receive(frames.Login("token", "d0"))
-    access.machine.authenticated(1, "bob", None, 0.0)
-    access.port.take()
-    access.from_router(internal_frames.Attached(1, None, Code.UNAVAILABLE))
-    assert summary(access.port.take()) == refused(Code.UNAVAILABLE)
-
-
 def test_a_session_for_a_connection_that_is_gone_is_given_back(access):
     access.connect()
     access.receive(frames.Login("token", "d0"))
@@ -181,12 +161,6 @@ def test_an_answer_for_a_connection_that_is_gone_or_never_asked_does_nothing(acc
     assert access.port.take() == []
 
 
-def test_a_second_answer_to_a_login_does_nothing(access):
-    access.live()
-    access.machine.authenticated(1, "mallory", None, 0.0)
-    assert access.port.take() == []
-
-
 # --- requests -------------------------------------------------------------------------------------------------------
 
 
@@ -196,13 +170,6 @@ def test_a_send_goes_to_the_conversation_that_its_user_means(access, scene, to, 
     frame = frames.Send("1", scene, to, "text")
     access.receive(frame)
     assert access.port.take() == [("to_conversation", (internal_frames.Up(one, frame, id),))]
-
-
-@pytest.mark.parametrize("frame", [frames.Read(AB, 1), frames.Sync({AB: 1})], ids=lambda frame: frame.op)
-def test_what_is_the_users_own_goes_to_its_user(access, frame):
-    one = access.live()
-    access.receive(frame)
-    assert access.port.take() == [("to_user", ("bob", internal_frames.Up(one, frame, "")))]
 
 
 def test_what_the_shell_finds_wrong_with_a_value_is_told_to_who_asked_and_no_more(access):
@@ -224,14 +191,6 @@ def test_what_the_shell_finds_wrong_with_a_value_is_told_to_who_asked_and_no_mor
 # --- from routers ---------------------------------------------------------------------------------------------------
 
 
-def test_what_is_not_a_push_is_sent_once(access):
-    one = access.live()
-    access.from_router(internal_frames.Down((one,), frames.Stored("1", AB, "id", 1, 5)))
-    assert access.sent() == [(1, frames.Stored("1", AB, "id", 1, 5))]
-    access.advance(60)
-    assert access.sent() == []
-
-
 @pytest.mark.parametrize("epoch", [1, 3])
 def test_what_comes_down_for_another_session_goes_nowhere(access, epoch):
     one = access.live(epoch=2)
@@ -240,20 +199,6 @@ def test_what_comes_down_for_another_session_goes_nowhere(access, epoch):
     access.from_router(internal_frames.Down((stale, one._replace(connection=9)), frames.Pong()))
     access.from_router(internal_frames.Kick(stale, Code.REPLACED))
     assert access.port.take() == []
-
-
-def test_nothing_comes_down_before_the_session_is_known(access):
-    access.connect()
-    access.receive(frames.Login("token", "d0"))
-    access.port.take()
-    access.push(session("bob", gateway="g7"))
-    assert access.port.take() == []
-
-
-def test_a_kick_ends_the_connection_with_its_code(access):
-    one = access.live()
-    access.from_router(internal_frames.Kick(one, Code.REPLACED))
-    assert summary(access.port.take()) == [*refused(Code.REPLACED), ("to_user", "bob", internal_frames.Detach(one))]
 
 
 # --- ends -----------------------------------------------------------------------------------------------------------
@@ -279,37 +224,12 @@ def test_whatever_is_heard_keeps_a_connection(access):
     assert "close" in [method for method, _ in access.port.take()]
 
 
-def test_what_is_sent_down_does_not_keep_a_silent_connection(access):
-    one = access.live()
-    access.advance(70)
-    access.push(one)
-    access.advance(5)
-    assert "close" in [method for method, _ in access.port.take()]
-
-
 def test_a_lost_connection_is_reported_once(access):
     one = access.live()
     for _ in range(2):
         access.machine.disconnected(1, 0.0)
     assert access.port.take() == [("to_user", ("bob", internal_frames.Detach(one)))]
     assert access.machine.next_deadline() is None
-
-
-def test_a_connection_that_ends_before_its_login_concerns_nobody(access):
-    access.connect()
-    access.machine.disconnected(1, 0.0)
-    assert access.port.take() == []
-    assert access.machine.next_deadline() is None
-
-
-def test_the_shell_can_refuse_a_connection(access):
-    one = access.live()
-    access.machine.refuse(1, Code.BAD_FRAME, "not JSON")
-    calls = access.port.take()
-    assert calls[0] == ("send", (1, frames.Refused(Code.BAD_FRAME, False, "not JSON")))
-    assert summary(calls) == [*refused(Code.BAD_FRAME), ("to_user", "bob", internal_frames.Detach(one))]
-    access.machine.refuse(1, Code.BAD_FRAME, "not JSON")
-    assert access.port.take() == []
 
 
 def test_a_shutdown_sends_everybody_away_to_come_back(access):
@@ -457,21 +377,6 @@ def test_who_was_in_a_room_of_a_lost_router_must_log_in_again(access):
     access.port.take()
     access.machine.router_lost("r0", lambda id: id == LOUNGE)
     assert [arguments[0] for method, arguments in access.port.take() if method == "close"] == [1]
-
-
-def test_hints_are_off_by_default_and_cost_no_memory(access):
-    access.live()
-    access.receive(frames.Typing(AB))
-    assert access.port.take() == []
-    assert len(access.machine._hints) == 0
-
-
-def test_blocking_goes_to_ones_own_user(access):
-    access.live()
-    for id in (AB, "p2p:bob:zoe"):
-        frame = frames.SetConversation(id, blocked=True)
-        access.receive(frame)
-        assert access.ups() == [(frame, "bob")]
 
 
 # --- reads under way ------------------------------------------------------------------------------------------------

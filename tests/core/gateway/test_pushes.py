@@ -70,22 +70,6 @@ def test_an_acknowledgement_of_nothing_or_twice_is_harmless(access):
     assert access.pushed() == []
 
 
-def test_one_frame_for_several_connections(access):
-    one, other = access.live(1), access.live(2, "carol")
-    access.push(one, other)
-    assert access.pushed() == [(1, 1, 1), (2, 1, 1)]
-    access.receive(frames.Delivered(AB, 1), connection=1)
-    access.advance(2)
-    assert access.pushed() == [(2, 1, 2)]
-
-
-def test_the_pushes_of_a_connection_end_with_it(access):
-    access.push(access.live())
-    access.machine.disconnected(1, 0.0)
-    access.port.take()
-    assert access.machine.next_deadline() is None
-
-
 def test_a_slow_reader_is_cut_off_and_told_to_come_back():
     access = Access(send_queue=3)
     one = access.live()
@@ -95,24 +79,6 @@ def test_a_slow_reader_is_cut_off_and_told_to_come_back():
     access.push(one, seq=4)
     assert summary(access.port.take()) == [*refused(Code.SLOW_READER), ("to_user", "bob", internal_frames.Detach(one))]
     assert access.machine.next_deadline() is None
-
-
-def test_acknowledgements_make_room_again():
-    access = Access(send_queue=2)
-    one = access.live()
-    for seq in range(1, 20):
-        access.push(one, seq=seq)
-        access.receive(frames.Delivered(AB, seq - 1))
-    assert len(access.pushed()) == 19
-
-
-def test_a_slow_reader_does_not_keep_others_from_their_push():
-    access = Access(send_queue=1)
-    slow, other = access.live(1), access.live(2, "carol")
-    access.push(slow, seq=1)
-    access.port.take()
-    access.push(slow, other, seq=2)
-    assert access.pushed() == [(2, 2, 1)]
 
 
 # --- places ---------------------------------------------------------------------------------------------------------
@@ -284,13 +250,6 @@ def test_a_later_resync_takes_the_place_of_an_earlier_one(access):
     access.advance(2)
     assert resyncs(access) == [(1, 1), (1, 2), (1, 2)]
     assert access.machine.unacknowledged == 1
-
-
-def test_each_connection_counts_its_own_resyncs(access):
-    one, other = access.live(1), access.live(2, "carol")
-    resync(access, one)
-    resync(access, one, other)
-    assert resyncs(access) == [(1, 1), (1, 2), (2, 1)]
 
 
 def test_what_waits_for_an_acknowledgement_ends_with_its_connection(access):

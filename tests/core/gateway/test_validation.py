@@ -29,15 +29,6 @@ def test_the_limit_of_a_text_is_in_bytes(field):
     assert {frame.text for frame in rejected} == {f"{field}: more than 8 bytes of UTF-8"}
 
 
-@pytest.mark.parametrize("fields", [{"content": "\ud800"}, {"custom": "\udfff"}, {"file": {"x": "\ud800"}}])
-def test_half_a_surrogate_pair_is_no_text(access, fields):
-    access.live()
-    access.receive(send("1", **{"to": "alice", "content": "", **fields}))
-    ((_, frame),) = access.sent()
-    assert (frame.ref, frame.code) == ("1", Code.BAD_REQUEST)
-    assert frame.text.startswith(f"{next(iter(fields))}: ")
-
-
 @pytest.mark.parametrize(
     ("file", "says"),
     [
@@ -71,20 +62,6 @@ def test_the_limit_of_an_attachment_is_that_of_its_json():
     assert {frame.text for _, frame in access.sent()} == {"file: more than 15 bytes of UTF-8"}
 
 
-def test_what_is_not_there_has_no_size():
-    access = Access(content_bytes=1)
-    access.live()
-    access.receive(send("1", "x", to="alice", type="other", file={}))
-    assert [method for method, _ in access.port.take()] == ["to_conversation"]
-
-
-def test_each_part_of_a_message_has_the_limit_for_itself():
-    access = Access(content_bytes=8)
-    access.live()
-    access.receive(send("1", "12345678", to="alice", custom="12345678", type="other", file={"a": 1}))
-    assert [method for method, _ in access.port.take()] == ["to_conversation"]
-
-
 def test_what_is_too_large_is_refused_with_a_short_reference():
     access = Access(content_bytes=4)
     access.live()
@@ -114,22 +91,6 @@ def test_what_can_never_succeed_is_rejected_here_and_the_connection_stays(frame,
     assert (rejected.request, rejected.ref, rejected.code) == (frame.op, ref, code)
     access.receive(frames.Ping())
     assert access.sent() == [(1, frames.Pong())]
-
-
-def test_a_rejected_attachment_is_told_by_its_field():
-    access = Access()
-    access.live()
-    access.receive(send("1", to="alice", type="geo", file={"title": "", "longitude": 181, "latitude": 0}))
-    ((_, rejected),) = access.sent()
-    assert rejected.text == "file.longitude: expected a number of degrees from -180 to 180, got 181"
-
-
-def test_the_longest_names_pass():
-    access = Access()
-    access.live()
-    access.receive(send("x" * 128, to="alice"))
-    access.receive(frames.Enter("x" * 64))
-    assert [method for method, _ in access.port.take()] == ["to_conversation"] * 2
 
 
 def test_a_custom_that_is_too_large_is_rejected_with_its_number():

@@ -12,8 +12,14 @@ from imsim.core.router.chatrooms import _REMEMBERED, Chatrooms
 from imsim.testing import RecordingPort
 
 LOUNGE = "chatroom:lounge"
+
+
 ALICE, BOB = session("alice", connection=1), session("bob", connection=2)
+
+
 OTHER = session("alice", "d1", 2, "g1", connection=3)
+
+
 CAROL = session("carol", connection=4)
 
 
@@ -142,38 +148,6 @@ def test_a_full_room_takes_no_other_user_but_other_devices():
     assert lounge.enter(BOB)[0].users == 1
 
 
-def test_a_room_that_nobody_may_enter_is_none():
-    lounge = Lounge(room_size=0)
-    assert codes(lounge.enter(ALICE)) == [("lounge", Code.TOO_LARGE)]
-    assert lounge.machine._rooms == {}
-
-
-def test_the_latest_as_many_as_asked_and_kept():
-    lounge = Lounge(room_recent=3)
-    lounge.enter(ALICE)
-    for number in range(5):
-        lounge.say(ALICE, str(number), str(number))
-
-    def recent(count):
-        return [message.content for message in lounge.enter(BOB, recent=count)[0].messages]
-
-    assert [recent(count) for count in (0, 1, 2, 3, 9, -1)] == [[], ["4"], ["3", "4"], *[["2", "3", "4"]] * 2, []]
-    none = Lounge(room_recent=0)
-    none.enter(ALICE)
-    none.say(ALICE, "1")
-    assert none.enter(BOB, recent=5)[0].messages == []
-
-
-def test_what_is_said_in_a_room_is_limited_and_a_repetition_costs_nothing():
-    lounge = Lounge(group_rate=0.5, group_burst=1)
-    lounge.enter(ALICE)
-    assert lounge.say(ALICE, "1") == lounge.say(ALICE, "1")
-    (refused,) = lounge.say(ALICE, "2")
-    assert (refused.code, refused.retry_after) == (Code.RATE_LIMITED, 2.0)
-    lounge.now = 2.0
-    assert codes(lounge.say(ALICE, "2")) == []
-
-
 def test_a_lost_gateway_takes_those_who_were_there_with_it(lounge):
     lounge.enter(ALICE, OTHER, BOB)
     lounge.machine.gateway_lost("g0")
@@ -182,13 +156,6 @@ def test_a_lost_gateway_takes_those_who_were_there_with_it(lounge):
     lounge.leave(CAROL)
     lounge.machine.gateway_lost("g1")
     assert lounge.machine._rooms == {}
-
-
-def test_rooms_are_apart(lounge):
-    lounge.enter(ALICE)
-    lounge.up(BOB, frames.Enter("bar"), "chatroom:bar")
-    lounge.say(ALICE, "1")
-    assert lounge.heard == []
 
 
 def amend(lounge, one, id_client, event, **data):

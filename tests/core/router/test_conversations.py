@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from core.builders import AB, TEAM, Writer, change, failed, message, open_log, send, session, state
+from core.builders import AB, TEAM, failed, session, state
 
 from imsim.core import events, frames, internal_frames, storage
-from imsim.core.model import Code, same_body
-from imsim.core.policies import Policies
+from imsim.core.model import Code
 
 # --- sending --------------------------------------------------------------------------------------------------------
 
@@ -37,13 +36,6 @@ def test_a_stored_message_is_what_was_sent_with_a_place_and_a_time(writer):
     ((to, ack),) = writer.take()
     assert to == sender
     assert ack == frames.Stored("1", AB, one.id, 1, one.time)
-
-
-def test_an_opened_log_goes_on_where_it_ended(writer):
-    open_log(writer.storage, "alice", "bob")
-    writer.send("1")
-    writer.answer_all()
-    assert writer.acks() == [("1", 3)]
 
 
 def test_seqs_follow_each_other_without_waiting_for_storage(opened):
@@ -79,19 +71,6 @@ def test_shown_goes_to_storage_and_the_places_that_it_moves_to_the_users(opened)
     assert opened.delivered[1].states == ()
 
 
-def test_each_conversation_is_a_log_of_its_own(opened):
-    opened.to("p2p:alice:carol", send("1", to="carol"))
-    opened.answer_all()
-    assert opened.acks() == [("1", 1)]
-    assert opened.delivered[0].users == ("alice", "carol")
-
-
-def test_who_is_no_member_is_rejected(opened):
-    opened.send("1", by=session("mallory"))
-    assert opened.refusals() == [("1", Code.NOT_MEMBER)]
-    assert not opened.asked
-
-
 def test_members_of_a_large_group_are_known(writer):
     writer.change("0", "create", *(f"u{number}" for number in range(20)))
     writer.answer_all()
@@ -101,16 +80,6 @@ def test_members_of_a_large_group_are_known(writer):
     writer.answer_all()
     assert [type(frame) for _, frame in writer.take()] == [frames.Rejected, frames.Stored]
     assert [len(deliver.users) for deliver in writer.delivered] == [21, 21]
-
-
-def test_received_comes_first_under_after_receive():
-    writer = Writer(policies=Policies(ack="after_receive"))
-    writer.send("1")
-    writer.answer()
-    assert [frame for _, frame in writer.take()] == [frames.Received("1")]
-    assert writer.delivered == []  # pushes follow storage all the same
-    writer.answer()
-    assert writer.acks() == [("1", 1)]
 
 
 # --- groups ---------------------------------------------------------------------------------------------------------
@@ -125,36 +94,6 @@ def test_a_group_is_made_of_its_members_and_its_maker(writer):
     writer.answer_all()
     assert writer.acks() == [("1", 1)]
     assert [deliver.users for deliver in writer.delivered] == [("alice", "bob", "carol")]
-
-
-def test_a_group_made_again_is_the_same_group_unless_its_members_differ(writer):
-    writer.change("1", "create", "bob")
-    writer.change("1", "create", "bob")
-    writer.answer_all()
-    writer.change("1", "create", "bob", "carol")
-    writer.change("2", "create", "bob")
-    writer.change("1", "create", "alice", by="bob")
-    writer.answer_all()
-    told = writer.take()
-    assert [(f.id_client, f.seq) for _, f in told if isinstance(f, frames.Stored)] == [("1", 1)] * 2
-    assert [(f.ref, f.code) for _, f in told if isinstance(f, frames.Rejected)] == [
-        (ref, Code.CONFLICT) for ref in ("1", "2", "1")
-    ]
-
-
-def test_a_group_that_exists_cannot_be_joined_by_making_it(writer):
-    writer.change("1", "create", "bob")
-    writer.change("2", "create", "alice", "bob", by="mallory")
-    writer.answer_all()
-    assert writer.refusals() == [("2", Code.CONFLICT)]
-    assert writer.storage.execute(storage.OpenConversation(TEAM)).members == ("alice", "bob")
-
-
-def test_a_group_that_nobody_made_rejects(writer):
-    writer.say("1")
-    writer.answer_all()
-    assert writer.refusals() == [("1", Code.NO_CONVERSATION)]
-    assert writer.machine.next_deadline() is None
 
 
 def test_a_group_made_while_a_send_to_it_waits_is_made(writer):
@@ -255,41 +194,3 @@ def test_a_change_that_was_done_though_storage_said_otherwise_is_found(team):
         internal_frames.Opened(("bob",), TEAM, 2),  # who saw this as the last
         internal_frames.Opened(("bob",), "system:bob", 1),
     ]
-
-
-def test_a_retry_of_a_change_that_was_undone_since_gets_its_answer(team):
-    team.change("1", "leave", by="bob")
-    team.change("2", "invite", "bob")
-    team.answer_all()
-    again = Writer(team.storage)
-    for writer in (team, again):
-        writer.take()
-        frame = change("1", "leave", by="bob")
-        frame.resend = True
-        writer.to(TEAM, frame, session("bob"))
-        writer.answer_all()
-        assert writer.answers() == [("1", 2)]
-    assert again.machine._open[TEAM].members == ("alice", "bob")
-
-
-# --- recall, edit ---------------------------------------------------------------------------------------------------
-
-
-def test_changes_count_for_the_rate_of_the_group():
-    writer = Writer(policies=Policies(group_rate=1.0, group_burst=1))
-    writer.change("1", "create", "bob")
-    writer.answer_all()
-    writer.change("2", "configure", title="taken")
-    writer.answer_all()
-    writer.change("3", "mute")
-    assert writer.answers() == [("1", 1), ("2", 2), ("3", Code.RATE_LIMITED)]
-    assert writer.machine._open[TEAM].state["muted_all"] is False
-
-
-# --- bounds ---------------------------------------------------------------------------------------------------------
-
-
-def test_nothing_is_left_to_do_once_all_is_answered(opened):
-    assert opened.machine.next_deadline() is None
-    assert opened.log() == ["0"]
-    assert same_body(opened.storage.execute(storage.Find(AB, "alice", "0")), message(content="text"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from core.builders import AB, TEAM, Writer, failed, message, open_log, send, session
+from core.builders import AB, Writer, failed, open_log, send, session
 
 from imsim.core import frames, internal_frames, storage
 from imsim.core.model import Code, p2p_id
@@ -25,18 +25,6 @@ def test_a_failed_append_is_retryable_and_the_next_request_opens_anew(opened):
     assert isinstance(opened.asked[0], storage.OpenConversation)
     opened.answer_all()
     assert opened.acks() == [("1", 2)]
-    assert opened.log() == ["0", "1"]
-
-
-def test_an_append_that_failed_but_happened_is_found_by_the_retry(opened):
-    opened.send("1")
-    opened.storage.execute(opened.asked[0])
-    opened.answer(result=failed)
-    opened.send("1", resend=True)
-    opened.answer_all()
-    assert opened.acks() == [("1", 2)]
-    assert opened.delivered == []
-    assert opened.opened == [internal_frames.Opened(("alice", "bob"), AB, 2)]  # who misses it looks for it
     assert opened.log() == ["0", "1"]
 
 
@@ -75,19 +63,6 @@ def test_an_append_still_on_its_way_is_fenced_off_by_the_next_opening(opened):
     assert opened.log() == ["0", "1"]
 
 
-def test_a_late_refusal_of_an_earlier_epoch_does_not_harm_the_retry(opened):
-    opened.send("1")
-    late = opened.asked.popleft()
-    opened.advance(opened.policies.storage_timeout)
-    opened.take()
-    opened.send("1", resend=True)
-    opened.answer()
-    opened.answer()  # opened anew and looked up: the retry is in flight
-    opened.machine.stored(late, storage.Fenced(), opened.clock.now)
-    opened.answer()
-    assert opened.acks() == [("1", 2)]
-
-
 def test_silence_counts_from_the_first_that_waits(opened):
     opened.send("1")
     opened.advance(9)
@@ -108,14 +83,6 @@ def test_after_silence_a_retry_succeeds(opened, operation):
     writer.send("1", resend=True)
     writer.answer_all()
     assert writer.acks() == [("1", 2)]
-    assert writer.machine.next_deadline() is None
-
-
-def test_an_opening_that_fails_rejects_all_that_waited_for_it(writer):
-    writer.send("1")
-    writer.send("2")
-    writer.answer(result=failed)
-    assert writer.refusals() == [("1", Code.UNAVAILABLE), ("2", Code.UNAVAILABLE)]
     assert writer.machine.next_deadline() is None
 
 
@@ -143,16 +110,6 @@ def test_a_look_up_that_fails_rejects_only_what_asked_for_it(opened):
     assert told[0][1].code == Code.UNAVAILABLE
 
 
-def test_a_writer_that_was_fenced_off_acknowledges_nothing(opened):
-    other = Writer(opened.storage)
-    other.send("x", by=session("bob"))
-    other.answer_all()
-    opened.send("1")
-    opened.answer()
-    assert opened.refusals() == [("1", Code.UNAVAILABLE)]
-    assert opened.delivered == []
-
-
 def test_two_writers_on_one_storage_keep_one_log():
     """Split brain: both believe that they own the conversation, and take turns at fencing each other off."""
     first = Writer()
@@ -167,24 +124,6 @@ def test_two_writers_on_one_storage_keep_one_log():
     assert acked
     assert all(log[seq - 1] == id_client for id_client, seq in acked.items())
     assert len(log) == len(set(log)) == len(acked)
-
-
-def test_a_split_brain_in_mid_flight_acknowledges_what_is_stored_and_no_more(opened):
-    opened.send("1")
-    opened.send("2")
-    opened.answer()
-    other = Writer(opened.storage)
-    other.send("x", by=session("bob"))
-    other.answer_all()
-    opened.answer()
-    assert [(type(frame), getattr(frame, "seq", None)) for _, frame in opened.take()] == [
-        (frames.Stored, 2),
-        (frames.Rejected, None),
-    ]
-    assert opened.log() == ["0", "1", "x"]
-    opened.send("2", resend=True)
-    opened.answer_all()
-    assert opened.acks() == [("2", 4)]
 
 
 def test_what_is_known_to_be_stored_is_let_out_before_the_writer_gives_up(opened):
@@ -214,15 +153,6 @@ def test_a_new_writer_tells_the_members_how_far_the_log_goes(writer):
     writer.send("2")
     writer.answer_all()
     assert len(writer.opened) == 1
-
-
-def test_a_large_group_is_told_by_its_members_not_by_a_set_of_them(writer):
-    members = tuple(f"u{number:02}" for number in range(20))
-    state = writer.storage.execute(storage.OpenConversation(TEAM, members))
-    writer.storage.execute(storage.Append(state.epoch, message(1, conversation_id=TEAM, sender="u03"), 0))
-    writer.receive(internal_frames.Up(session("u03"), send("1", to="team"), TEAM))
-    writer.answer()
-    assert writer.opened == [internal_frames.Opened(members, TEAM, 1)]
 
 
 def test_a_writer_that_gave_up_with_something_in_flight_opens_again_by_itself(opened):
@@ -263,40 +193,6 @@ def test_it_tries_until_storage_answers(opened, how, every):
     opened.advance(100)
     assert not opened.asked
     assert opened.machine.next_deadline() is None
-
-
-def test_whoever_opens_it_first_settles_it(opened):
-    opened.send("1")
-    opened.answer(result=failed)
-    opened.advance(5)
-    opened.send("2")
-    opened.answer_all()
-    assert len(opened.opened) == 1
-    assert opened.machine.next_deadline() is None
-
-
-def test_what_is_being_opened_already_when_the_time_comes_is_opened_once(opened):
-    opened.send("1")
-    opened.answer(result=failed)
-    opened.advance(9)
-    opened.send("2")
-    opened.advance(1)
-    assert [request.op for request in opened.asked] == ["open_conversation"]
-    opened.answer_all()
-    assert opened.machine.next_deadline() is None
-
-
-def test_giving_up_again_does_not_put_the_settling_off(opened):
-    """However often its senders try in vain."""
-    opened.send("1")
-    opened.answer(result=failed)
-    opened.advance(6)
-    opened.send("1", resend=True)
-    opened.answer(result=failed)  # the opening
-    opened.advance(3.9)
-    assert not opened.asked
-    opened.advance(0.1)
-    assert [request.op for request in opened.asked] == ["open_conversation"]
 
 
 def test_a_writer_that_gave_up_with_nothing_in_flight_leaves_it_at_that(opened):
@@ -381,16 +277,3 @@ def test_the_conversation_that_was_idle_for_longest_makes_room():
     writer.answer_all()
     writer.to(AB, send("6"))
     assert [type(request) for request in writer.asked] == [storage.OpenConversation]
-
-
-def test_idempotency_survives_eviction():
-    writer = Writer(policies=Policies(open_conversations=1))
-    writer.send("1")
-    writer.answer_all()
-    writer.to("p2p:alice:carol", send("1", to="carol"))
-    writer.answer_all()
-    writer.take()
-    writer.send("1", resend=True)
-    writer.answer_all()
-    assert writer.acks() == [("1", 1)]
-    assert writer.log() == ["1"]

@@ -58,17 +58,6 @@ def test_another_body_under_the_same_key_is_a_conflict_once_storage_has_answered
     assert opened.acks() == [("1", 2)]
 
 
-def test_a_retry_that_memory_does_not_know_is_looked_up(opened):
-    again = Writer(opened.storage)
-    again.send("0", resend=True)
-    again.answer()
-    assert isinstance(again.asked[0], storage.Find)
-    again.answer()
-    assert again.acks() == [("0", 1)]
-    assert again.log() == ["0"]
-    assert not again.asked
-
-
 def test_what_is_found_again_is_answered_only(opened):
     """The members are told of it by the opening, with whatever else the writer before this one did not let out."""
     again = Writer(opened.storage)
@@ -77,28 +66,6 @@ def test_what_is_found_again_is_answered_only(opened):
     assert again.acks() == [("0", 1)]
     assert (again.delivered, again.events) == ([], [])
     assert again.opened == [internal_frames.Opened(("alice", "bob"), AB, 1)]
-
-
-def test_what_was_found_once_is_known(opened):
-    again = Writer(opened.storage)
-    again.send("0", resend=True)
-    again.answer_all()
-    again.send("0", resend=True)
-    assert not again.asked
-    assert again.acks() == [("0", 1), ("0", 1)]
-
-
-def test_a_retry_found_with_another_body_is_a_conflict(opened):
-    again = Writer(opened.storage)
-    again.send("0", "other", resend=True)
-    again.answer_all()
-    assert again.refusals() == [("0", Code.CONFLICT)]
-
-
-def test_a_retry_that_was_never_stored_is_stored_now(opened):
-    opened.send("1", resend=True)
-    opened.answer_all()
-    assert opened.acks() == [("1", 2)]
 
 
 def test_keys_out_of_memory_are_looked_up_and_sends_go_on(opened):
@@ -122,36 +89,6 @@ def test_what_is_in_flight_is_never_forgotten(opened):
     acks = opened.acks()
     assert acks.count(("n0", 2)) == 2
     assert len(acks) == 3 * _RECENT + 1
-
-
-def test_memory_shrinks_again_after_a_burst(opened):
-    for number in range(3 * _RECENT):
-        opened.send(f"n{number}")
-    opened.answer_all()
-    opened.send("one more")
-    assert len(opened.machine._open[AB].recent) == _RECENT
-
-
-def test_a_duplicate_that_only_storage_knew_frees_its_seq(opened):
-    """A first attempt (no resend, so no look-up) with a key that another device used long ago."""
-    again = Writer(opened.storage)
-    again.send("0", by=session("alice", "d1"))
-    again.answer_all()
-    assert again.acks() == [("0", 1)]
-    again.send("1")
-    again.answer_all()
-    assert again.acks() == [("1", 2)]
-    assert again.log() == ["0", "1"]
-
-
-def test_a_duplicate_with_another_body_is_a_conflict(opened):
-    again = Writer(opened.storage)
-    again.send("0", "other")
-    again.answer_all()
-    assert again.refusals() == [("0", Code.CONFLICT)]
-    again.send("1")
-    again.answer_all()
-    assert again.acks() == [("1", 2)]
 
 
 def test_a_duplicate_among_others_in_flight_makes_those_move_up(opened):
@@ -197,32 +134,11 @@ def test_a_message_whose_predecessor_is_unknown_is_refused_as_a_gap(opened):
     assert opened.log() == ["0"]
 
 
-def test_a_predecessor_in_flight_is_good_enough(opened):
-    opened.send("1")
-    opened.send("2", after="1")
-    opened.answer_all()
-    assert opened.acks() == [("1", 2), ("2", 3)]
-
-
 def test_a_retry_whose_predecessor_is_missing_too_is_refused_after_two_look_ups(opened):
     opened.send("2", after="1", resend=True)
     assert opened.answer().id_client == "2"
     assert opened.answer().id_client == "1"
     assert opened.refusals() == [("2", Code.GAP)]
-
-
-def test_a_predecessor_that_memory_has_forgotten_is_looked_up(opened):
-    again = Writer(opened.storage)
-    again.send("1", after="0")
-    again.answer_all()
-    assert again.acks() == [("1", 2)]
-    assert [deliver.message.id_client for deliver in again.delivered] == ["1"]
-
-
-def test_another_users_message_is_no_predecessor(opened):
-    opened.send("1", by=session("bob"), after="0")
-    opened.answer_all()
-    assert opened.refusals() == [("1", Code.GAP)]
 
 
 def test_what_comes_during_a_look_up_waits_its_turn(opened):
@@ -232,14 +148,6 @@ def test_what_comes_during_a_look_up_waits_its_turn(opened):
     assert len(opened.asked) == 1
     opened.answer_all()
     assert opened.acks() == [("1", 2), ("2", 3), ("3", 4)]
-
-
-def test_a_look_up_after_an_opening_keeps_the_order_of_what_waits(writer):
-    writer.send("1", resend=True)
-    writer.send("2", after="1")
-    writer.send("3", by=session("bob"))
-    writer.answer_all()
-    assert writer.acks() == [("1", 1), ("2", 2), ("3", 3)]
 
 
 # --- sessions ---------------------------------------------------------------------------------------------------------
@@ -253,14 +161,6 @@ def test_a_replaced_session_can_no_longer_send(opened):
     assert opened.log() == ["0", "1"]
 
 
-def test_epochs_are_compared_device_by_device(opened):
-    opened.send("1", by=session(device="d1", epoch=5))
-    opened.send("2", by=session(device="d0", epoch=4))
-    opened.send("3", by=session("bob", "d1", epoch=1))
-    opened.answer_all()
-    assert [number for number, _ in opened.acks()] == ["1", "2", "3"]
-
-
 def test_a_device_that_has_come_back_as_another_kind_is_the_same_device():
     writer = Writer(policies=Policies(sessions="one_per_kind"))
     writer.send("1", by=session(epoch=5)._replace(slot="desktop"))
@@ -268,13 +168,6 @@ def test_a_device_that_has_come_back_as_another_kind_is_the_same_device():
     writer.send("3", by=session(device="d1", epoch=4)._replace(slot="tablet"))
     writer.answer_all()
     assert [number for number, _ in writer.acks()] == ["1", "3"]
-
-
-def test_a_stale_session_that_waited_is_ignored_too(writer):
-    writer.send("1", by=session(epoch=5))
-    writer.send("2", by=session(epoch=4))
-    writer.answer_all()
-    assert writer.acks() == [("1", 1)]
 
 
 def test_a_replaced_session_of_who_is_no_member_can_no_longer_act_either(writer):
@@ -299,13 +192,6 @@ def test_so_many_sessions_are_remembered_the_latest(opened, monkeypatch):
         opened.send(f"again{number}", by=session(device="d0", epoch=9))
     epochs = opened.machine._open[AB].epochs
     assert epochs == {("alice", "d3"): 5, ("alice", "d4"): 6, ("alice", "d0"): 9}
-
-
-def test_a_replaced_session_changes_nothing_even_from_outside(team):
-    team.to(TEAM, change("1", "join", by="carol"), session("carol", epoch=5))
-    team.to(TEAM, change("2", "leave", by="carol"), session("carol", epoch=4))
-    team.answer_all()
-    assert team.answers() == [("1", 2)]
 
 
 # --- what waits -------------------------------------------------------------------------------------------------------
@@ -456,14 +342,6 @@ def test_a_message_of_who_is_blocked_gives_its_place_back(opened):
     opened.send("1")  # it was not taken for a repetition
     opened.answer()
     assert opened.answers() == [("1", 3)]
-
-
-def test_what_was_sent_behind_a_blocked_message_takes_its_place(opened):
-    opened.storage.execute(storage.SaveState("bob", AB, blocked=True))
-    opened.send("1")
-    opened.send("2", by=session("bob"))
-    opened.answer_all()
-    assert opened.answers() == [("1", Code.BLOCKED), ("2", 2)]
 
 
 def test_a_writer_of_a_system_log_that_a_note_overtook_goes_on_behind_it(writer):

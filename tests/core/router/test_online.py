@@ -6,7 +6,7 @@ import pytest
 from core.builders import AB, TEAM, Registry, done, entry, failed, message, open_log, session, state, up
 
 from imsim.core import frames, internal_frames, storage
-from imsim.core.model import Code, MessageType
+from imsim.core.model import MessageType
 from imsim.core.policies import Policies
 
 
@@ -87,14 +87,6 @@ def test_reading_is_saved_first_and_then_told_to_every_device(registry):
     assert registry.take() == [(one, told), (other, told), (one, done(number=7))]
 
 
-def test_the_peer_is_told_of_the_reading_wherever_it_is(registry):
-    one = registry.login("bob")
-    registry.ask(one, frames.Read(AB, 1))
-    registry.answer()
-    moved = state(1, peer_read_seq=1, peer_delivered_seq=1)
-    assert registry.told_users == [("alice", internal_frames.PeerMoved("alice", moved))]
-
-
 def test_a_device_hears_that_the_peer_has_read(registry):
     one = registry.login("alice")
     registry.take()
@@ -111,15 +103,6 @@ def test_what_the_peer_read_while_a_user_is_being_opened_is_told_once_it_is(regi
     registry.receive(internal_frames.PeerMoved("alice", state(1, peer_read_seq=1)))
     registry.answer()
     assert [frame.state.peer_read_seq for _, frame in registry.take(frames.State)] == [1]
-
-
-def test_settings_are_saved_and_told(registry):
-    one, other = registry.login("bob", "d0"), registry.login("bob", "d1", connection=2)
-    registry.take()
-    registry.ask(one, frames.SetConversation(AB, True, None, 1, "{}", 3))
-    registry.answer()
-    told = frames.State(state(1, 1, pinned=True, hidden_seq=1, custom="{}"))
-    assert registry.take() == [(one, told), (other, told), (one, done("set_conversation", number=3))]
 
 
 def test_a_repeated_request_tells_what_a_lost_answer_would_have(registry):
@@ -148,28 +131,6 @@ def test_a_sync_tells_the_other_devices_as_well_what_a_lost_answer_would_have(re
     assert told[-1] == (one, frames.SyncDone([], {AB: 1}, [state(1, 1)], 1))
 
 
-def test_a_sync_tells_the_places_that_changed_since(registry):
-    one = registry.login("bob")
-    for asked in (frames.Read(AB, 1), frames.SetConversation(AB, muted=True)):
-        registry.ask(one, asked)
-    registry.answer_all()
-    for version, states in ((0, [state(2, 1, muted=True)]), (1, [state(2, 1, muted=True)]), (2, [])):
-        registry.take()
-        registry.ask(one, frames.Sync({AB: 1}, version))
-        registry.answer_all()
-        assert registry.take()[-1] == (one, frames.SyncDone([], {AB: 1}, states, 2))
-
-
-def test_a_place_that_could_not_be_saved_does_not_change(registry):
-    one = registry.login("bob")
-    registry.take()
-    registry.ask(one, frames.Read(AB, 1))
-    registry.answer(result=failed)
-    ((to, frame),) = registry.take()
-    assert (to, frame.request, frame.ref, frame.code) == (one, "read", AB, Code.UNAVAILABLE)
-    assert registry.unread(one) == (0, 1)
-
-
 @pytest.mark.parametrize("seq", [0, -1])
 def test_reading_nothing_new_asks_nothing(registry, seq):
     one = registry.login("bob")
@@ -177,14 +138,6 @@ def test_reading_nothing_new_asks_nothing(registry, seq):
     registry.ask(one, frames.Read(AB, seq))
     assert not registry.asked
     assert registry.take() == [(one, done())]
-
-
-def test_nobody_reads_beyond_the_log(registry):
-    one = registry.login("bob")
-    registry.ask(one, frames.Read(AB, 99))
-    registry.answer_all()
-    registry.deliver(message(2))
-    assert registry.unread(one) == (1, 1)
 
 
 def test_answers_out_of_order_never_move_a_mark_back(registry):
@@ -198,15 +151,6 @@ def test_answers_out_of_order_never_move_a_mark_back(registry):
     assert registry.states() == [("bob", "d0", 2, 0)]
 
 
-def test_reading_a_conversation_that_one_does_not_have_is_refused(registry):
-    one = registry.login("bob")
-    registry.take()
-    registry.ask(one, frames.Read(TEAM, 1))
-    registry.answer()
-    ((to, frame),) = registry.take()
-    assert (to, frame.request, frame.ref, frame.code) == (one, "read", TEAM, Code.NO_CONVERSATION)
-
-
 def test_a_saved_place_of_a_user_who_has_left_is_told_to_nobody_but_the_peer(registry):
     one = registry.login("bob")
     registry.ask(one, frames.Read(AB, 1))
@@ -215,33 +159,6 @@ def test_a_saved_place_of_a_user_who_has_left_is_told_to_nobody_but_the_peer(reg
     registry.answer()
     assert registry.take() == [(one, done())]  # which its gateway drops
     assert [user for user, _ in registry.told_users] == ["alice"]
-
-
-def test_a_send_moves_its_senders_mark_and_nobody_elses(registry):
-    for number, (user, device) in enumerate((("bob", "d0"), ("bob", "d1"), ("alice", "d0"))):
-        registry.login(user, device, connection=number)
-    registry.take()
-    moved = (("bob", state(1, 1)), ("alice", state(1, peer_read_seq=1)))
-    registry.deliver(message(2, sender="bob"), session("bob"), moved)
-    assert registry.states() == [("alice", "d0", 0, 1), ("bob", "d0", 1, 0), ("bob", "d1", 1, 0)]
-
-
-def test_a_send_that_moves_no_mark_tells_of_none(registry):
-    one = registry.login("bob")
-    registry.login("alice", connection=2)
-    registry.take()
-    registry.deliver(message(2, sender="bob"), one)
-    assert [type(frame) for _, frame in registry.take()] == [frames.Push]
-
-
-def test_a_message_that_the_opening_saw_is_not_counted_twice(registry):
-    registry.attach("bob")
-    state = registry.storage.execute(storage.OpenConversation(AB))
-    registry.storage.execute(storage.Append(state.epoch, message(2), 0))
-    registry.deliver(message(2))
-    registry.answer()
-    one = next(f.session for _, f in registry.told if isinstance(f, internal_frames.Attached))
-    assert registry.unread(one) == (0, 2)
 
 
 def test_what_a_device_got_by_a_sync_can_be_read():
@@ -312,15 +229,6 @@ def test_a_mark_that_storage_did_not_answer_for_is_saved_again_and_told_to_the_o
     assert registry.machine.next_deadline() is None
 
 
-def test_it_is_saved_again_until_storage_answers(registry):
-    registry.ask(registry.login("bob"), frames.Read(AB, 1))
-    for _ in range(3):
-        assert registry.answer(result=failed).read_seq == 1
-        registry.advance(registry.policies.storage_timeout)
-    registry.answer_all()
-    assert registry.machine.next_deadline() is None
-
-
 # --- messages that were not heard of ----------------------------------------------------------------------------------
 
 
@@ -337,12 +245,6 @@ def test_a_jump_in_what_is_delivered_sends_every_device_to_look(two):
     assert two.resynced() == []
     two.deliver(message(7), users=("bob",))
     assert two.resynced() == BOTH
-
-
-def test_what_is_behind_does_not_move_back_what_was_heard(two):
-    for seq in (2, 3, 2, 4):
-        two.deliver(message(seq), users=("bob",))
-    assert two.resynced() == []
 
 
 def test_a_conversation_that_is_new_to_the_user_starts_at_nothing(two):
@@ -363,13 +265,6 @@ def test_a_writer_that_found_more_than_was_heard_of_sends_every_device_to_look(t
     two.deliver(message(max(seq, 1) + 1), users=("bob",))
     assert two.resynced() == []  # no jump: it is known to have been there
     assert set(two.machine._users) == {"alice", "bob"}
-
-
-def test_a_writer_tells_all_members_that_it_names(two):
-    two.receive(internal_frames.Opened(("alice", "bob"), AB, 2))
-    assert two.resynced() == [("alice", "d0"), *BOTH]
-    two.receive(internal_frames.Opened(("alice",), TEAM, 1))
-    assert two.resynced() == [("alice", "d0")]
 
 
 def test_who_is_being_opened_will_look_anyway(registry):
@@ -412,26 +307,11 @@ def test_what_some_device_has_got_before_is_not_saved_again(receipts):
     assert [request.delivered_seq for request in receipts.asked] == [1, 2]
 
 
-def test_what_was_saved_before_the_user_was_opened_is_known(receipts):
-    delivered(receipts, 1)
-    receipts.answer_all()
-    again = Registry(receipts.storage, receipts.policies)
-    again.bob = again.login("bob")
-    delivered(again, 1)
-    assert not again.asked
-
-
 @pytest.mark.parametrize("id", ["group:none", "p2p:bob:carol", "nonsense"])
 def test_what_is_delivered_of_no_conversation_of_the_users_does_nothing(receipts, id):
     delivered(receipts, 1, id)
     assert not receipts.asked
     assert set(receipts.machine._users["bob"].states) == {AB}
-
-
-def test_groups_have_no_delivered_receipts(receipts):
-    receipts.deliver(message(1, conversation_id=TEAM))
-    delivered(receipts, 1, TEAM)
-    assert not receipts.asked
 
 
 def test_a_receipt_that_was_not_saved_is_saved_again(receipts):
@@ -466,9 +346,3 @@ def test_the_cursors_of_a_sync_are_receipts_too(receipts):
     assert [request.op for request in receipts.asked] == ["missed", "save_state"]
     receipts.answer_all()
     assert [user for user, _ in receipts.told_users] == ["alice"]
-
-
-def test_without_the_policy_a_sync_is_no_receipt(registry):
-    one = registry.login("bob")
-    registry.ask(one, frames.Sync({AB: 1}))
-    assert [request.op for request in registry.asked] == ["missed"]

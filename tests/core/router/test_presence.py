@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.builders import AB, TEAM, Registry, entry, message, open_log, session
+from core.builders import AB, Registry, entry, message, session
 
 from imsim.core import frames, internal_frames, storage
 from imsim.core.internal_frames import PresenceUpdate
@@ -27,22 +27,6 @@ def hinted(registry, hint):
     return [(to.user, to.device, frame) for to, frame in registry.take()]
 
 
-def test_friends_are_told_who_comes_and_goes(registry):
-    befriended(registry)
-    open_log(registry.storage, "alice", conversation="p2p:bob:carol")
-    friendly = friends_of(registry)
-    bob = friendly.login("bob")
-    assert friendly.told_users == [("alice", PresenceUpdate("alice", frames.Presence("bob", True), bob))]
-    friendly.told_users.clear()
-    other = friendly.login("bob", "d1", connection=2)
-    assert friendly.told_users == [("alice", PresenceUpdate("alice", None, other))]  # it asks only
-    friendly.told_users.clear()
-    friendly.receive(internal_frames.Detach(bob))
-    assert friendly.told_users == []
-    friendly.receive(internal_frames.Detach(other))
-    assert friendly.told_users == [("alice", PresenceUpdate("alice", frames.Presence("bob", False)))]
-
-
 def test_friendship_follows_the_log(registry):
     friendly = friends_of(registry)
     bob = friendly.login("bob")
@@ -58,13 +42,6 @@ def test_friendship_follows_the_log(registry):
     friendly.told_users.clear()
     friendly.receive(internal_frames.Detach(bob))
     assert friendly.told_users == []
-
-
-def test_presence_is_off_by_default(registry):
-    bob = registry.login("bob")
-    registry.deliver(entry(2, "friend_accept"))
-    registry.receive(internal_frames.Detach(bob))
-    assert registry.told_users == []
 
 
 def test_a_hint_reaches_whom_it_is_for(registry):
@@ -93,21 +70,6 @@ def test_who_is_no_friend_any_more_hears_of_nobody_though_the_own_router_has_not
     assert registry.told_users == []
 
 
-def test_who_is_blocked_is_not_seen_writing(registry):
-    registry.storage.execute(storage.SaveState("bob", AB, blocked=True))
-    registry.login("bob")
-    other = frames.IsTyping("p2p:bob:carol")
-    assert hinted(registry, PresenceUpdate("bob", frames.IsTyping(AB))) == []
-    assert hinted(registry, PresenceUpdate("bob", other)) == [("bob", "d0", other)]
-
-
-def test_typing_goes_to_the_other_user_of_ones_own_conversation(registry):
-    bob = registry.login("bob")
-    for id in (AB, "p2p:alice:carol", "p2p:bob:carol", TEAM, "nonsense"):
-        registry.ask(bob, frames.Typing(id))
-    assert registry.told_users == [("alice", PresenceUpdate("alice", frames.IsTyping(AB)))]
-
-
 def test_who_was_never_there_has_not_gone(registry):
     befriended(registry)
     friendly = friends_of(registry)
@@ -116,17 +78,6 @@ def test_who_was_never_there_has_not_gone(registry):
     friendly.answer_all()
     assert [frame.code for frame in friendly.take(internal_frames.Attached)] == [Code.TOKEN_REVOKED]
     assert friendly.told_users == []
-    assert friendly.machine._users == {}
-
-
-def test_whose_tokens_are_revoked_has_gone_and_is_forgotten(registry):
-    befriended(registry)
-    friendly = friends_of(registry)
-    bob = friendly.login("bob")
-    friendly.told_users.clear()
-    friendly.revoke("bob", 5.0)
-    friendly.receive(internal_frames.Detach(bob))  # as the gateway answers the kick
-    assert friendly.told_users == [("alice", PresenceUpdate("alice", frames.Presence("bob", False)))]
     assert friendly.machine._users == {}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from core.builders import AB, TEAM, Registry, done, failed, message, open_log, session, state, up
+from core.builders import AB, TEAM, Registry, done, failed, message, open_log, state, up
 
 from imsim.core import frames, internal_frames, storage
 from imsim.core.model import Code
@@ -12,32 +12,6 @@ from imsim.core.router.users import _WAITING
 from imsim.core.storage.memory import MemoryStorage
 
 # --- sessions -------------------------------------------------------------------------------------------------------
-
-
-def test_a_login_gets_a_session(registry):
-    registry.attach("bob", "d3", gateway="g7", connection=42)
-    assert registry.told == []
-    registry.answer()
-    ((gateway, attached),) = registry.told
-    assert (gateway, attached.connection, attached.code) == ("g7", 42, None)
-    assert attached.session == session("bob", "d3", attached.session.epoch, "g7", 42)
-
-
-def test_epochs_grow_with_every_login_of_the_user(registry):
-    epochs = [registry.login("bob", device, connection=n).epoch for n, device in enumerate(("d0", "d1", "d0"))]
-    assert epochs == sorted(set(epochs))
-
-
-def test_epochs_grow_across_restarts(registry):
-    before = [registry.login("bob", connection=n).epoch for n in range(5)]
-    again = Registry(registry.storage)
-    assert again.login("bob").epoch > max(before)
-
-
-def test_epochs_grow_across_log_outs(registry):
-    first = registry.login("bob")
-    registry.receive(internal_frames.Detach(first))
-    assert registry.login("bob").epoch > first.epoch
 
 
 def test_the_same_device_replaces_itself_and_the_old_gateway_is_told(registry):
@@ -51,12 +25,6 @@ def test_the_same_device_replaces_itself_and_the_old_gateway_is_told(registry):
     registry.take()
     registry.deliver(message(2))
     assert [to for to, _ in registry.take(frames.Push)] == [new]
-
-
-def test_another_device_replaces_nobody(registry):
-    registry.login("bob", "d0")
-    registry.login("bob", "d1", connection=2)
-    assert not [frame for _, frame in registry.told if isinstance(frame, internal_frames.Kick)]
 
 
 def test_two_logins_of_one_device_while_its_user_is_being_opened(registry):
@@ -78,13 +46,6 @@ def test_a_stale_detach_is_ignored(registry):
     assert [to for to, _ in registry.take(frames.Push)] == [new]
 
 
-def test_a_detached_session_gets_no_more_pushes(registry):
-    registry.receive(internal_frames.Detach(registry.login("bob", "d0")))
-    registry.take()
-    registry.deliver(message(2))
-    assert registry.told == []
-
-
 def test_a_user_without_sessions_costs_nothing(registry):
     one, other = registry.login("bob", "d0"), registry.login("bob", "d1", connection=2)
     registry.receive(internal_frames.Detach(one))
@@ -100,13 +61,6 @@ def test_frames_of_a_replaced_session_do_nothing(registry):
     registry.take()
     registry.ask(old, frames.Read(AB, 1))
     registry.ask(old, frames.Sync({}))
-    assert not registry.asked
-    assert registry.told == []
-
-
-def test_frames_of_a_session_that_a_crash_has_ended_do_nothing(registry):
-    registry.ask(session("bob"), frames.Sync({}))
-    registry.receive(internal_frames.Detach(session("bob")))
     assert not registry.asked
     assert registry.told == []
 
@@ -129,19 +83,6 @@ OUT = (internal_frames.Kick, Code.REPLACED)
 LATE = (internal_frames.Attached, Code.REPLACED)
 
 
-def test_a_late_login_does_not_throw_out_the_one_that_overtook_it(registry):
-    registry.login("alice", connection=9)
-    registry.attach("bob", connection=2, instance="x", attempt=2)
-    registry.answer_all()
-    current = next(frame.session for _, frame in registry.told if getattr(frame, "connection", 0) == 2)
-    registry.told.clear()
-    registry.attach("bob", connection=1, instance="x", attempt=1)
-    assert registry.told == [("g0", internal_frames.Attached(1, None, Code.REPLACED))]
-    registry.take()
-    registry.deliver(message(2))
-    assert [to for to, _ in registry.take(frames.Push) if to.user == "bob"] == [current]
-
-
 def test_only_an_earlier_attempt_of_the_same_instance_is_late(registry):
     registry.attach("bob", connection=1, instance="x", attempt=5)
     registry.answer_all()
@@ -154,14 +95,6 @@ def test_only_an_earlier_attempt_of_the_same_instance_is_late(registry):
     assert attach(registry, 8, "", 0) == [OUT, IN]  # a client that tells nothing
     assert attach(registry, 9, "", 0) == [OUT, IN]
     assert attach(registry, 9, "", -1) == [OUT, IN]
-
-
-def test_a_late_login_of_another_device_is_another_matter(registry):
-    registry.attach("bob", "d0", connection=1, instance="x", attempt=2)
-    registry.answer_all()
-    registry.take()
-    registry.attach("bob", "d1", connection=2, instance="x", attempt=1)
-    assert [frame.session.device for frame in registry.take()] == ["d1"]
 
 
 def test_the_attempts_of_a_session_that_has_ended_do_not_count(registry):
@@ -207,14 +140,6 @@ def test_an_answer_that_comes_after_giving_up_is_ignored(registry):
     assert [frame.connection for _, frame in registry.told] == [2]
 
 
-def test_what_is_delivered_while_a_user_is_being_opened_is_pushed_once_it_is(registry):
-    registry.attach("bob")
-    registry.deliver(message(2))
-    assert registry.told == []
-    registry.answer()
-    assert registry.pushes() == [("bob", "d0", 2)]
-
-
 def test_what_waits_for_an_opening_is_bounded(registry):
     registry.attach("bob", connection=1)
     for _ in range(_WAITING):
@@ -229,15 +154,6 @@ def test_what_waits_for_an_opening_is_bounded(registry):
 # --- delivery -------------------------------------------------------------------------------------------------------
 
 
-def test_every_device_but_the_one_that_sent_it(registry):
-    origin = registry.login("alice", "d0", connection=1)
-    for number, (user, device) in enumerate((("alice", "d1"), ("bob", "d0"), ("bob", "d1")), 2):
-        registry.login(user, device, connection=number)
-    registry.take()
-    registry.deliver(message(2), origin)
-    assert registry.pushes() == [("alice", "d1", 2), ("bob", "d0", 2), ("bob", "d1", 2)]
-
-
 def test_a_newer_session_of_the_sending_device_gets_it_too(registry):
     """It may be another instance, without a memory of what the device sent."""
     old = registry.login("alice", "d0", connection=1)
@@ -245,14 +161,6 @@ def test_a_newer_session_of_the_sending_device_gets_it_too(registry):
     registry.take()
     registry.deliver(message(2), old)
     assert registry.pushes() == [("alice", "d0", 2)]
-
-
-def test_the_same_device_name_of_another_user_is_another_device(registry):
-    origin = registry.login("alice", "d0")
-    registry.login("bob", "d0", connection=2)
-    registry.take()
-    registry.deliver(message(2), origin)
-    assert registry.pushes() == [("bob", "d0", 2)]
 
 
 def test_one_frame_a_gateway(registry):
@@ -266,20 +174,6 @@ def test_one_frame_a_gateway(registry):
         ("g1", ["u1", "u3", "u5"]),
     ]
     assert registry.told[0][1].frame is registry.told[1][1].frame  # encoded once for all
-
-
-def test_only_those_named_get_it(registry):
-    registry.login("bob")
-    registry.login("carol", connection=2)
-    registry.take()
-    registry.deliver(message(2), users=("carol",))
-    assert registry.pushes() == [("carol", "d0", 2)]
-
-
-def test_who_is_away_costs_nothing(registry):
-    registry.deliver(message(2))
-    assert registry.machine._users == {}
-    assert not registry.asked
 
 
 # --- unread and marks -----------------------------------------------------------------------------------------------
@@ -300,20 +194,6 @@ def test_how_many_have_read_is_asked_of_storage(registry):
     assert (late.ref, late.code) == (f"{AB}:1", Code.UNAVAILABLE)
 
 
-# --- notices --------------------------------------------------------------------------------------------------------
-
-
-def test_under_notify_each_device_is_told_how_far_the_log_goes():
-    registry = Registry(policies=Policies(delivery="notify"))
-    for number, (user, device) in enumerate((("alice", "d0"), ("alice", "d1"), ("bob", "d0"))):
-        registry.login(user, device, connection=number)
-    (origin, other), (one,) = (registry.machine._users[user].sessions.values() for user in ("alice", "bob"))
-    registry.take()
-    registry.deliver(message(1), origin)
-    assert registry.take() == [(other, frames.Notify(AB, 1)), (one, frames.Notify(AB, 1))]
-    assert registry.machine._users["bob"].states[AB].view().unread == 1  # counted all the same
-
-
 # --- looking back ---------------------------------------------------------------------------------------------------
 
 
@@ -332,20 +212,6 @@ def test_a_range_is_asked_of_storage_a_page_at_most():
     assert registry.take() == [
         (one, frames.HistoryPage(AB, 1, 3, [message(2), message(3)], True)),
         (other, frames.HistoryPage(AB, 1, 1, [message(1)], False)),
-    ]
-
-
-def test_a_range_that_cannot_be_had_is_refused(registry):
-    one = registry.login("bob")
-    registry.take()
-    registry.ask(one, frames.History(TEAM, 1, 3))
-    registry.answer()
-    registry.ask(one, frames.History(AB, 1, 3))
-    registry.answer(result=failed)
-    refusals = [(to, f.request, f.ref, f.code) for to, f in registry.take()]
-    assert refusals == [
-        (one, "history", f"{TEAM}:1-3", Code.NO_CONVERSATION),
-        (one, "history", f"{AB}:1-3", Code.UNAVAILABLE),
     ]
 
 
@@ -406,15 +272,6 @@ def test_the_places_come_with_the_last_page(fanout):
     (last,) = registry.sync(one, page.cursors, number=5)
     inbox = 3 if fanout == "write" else 0
     assert last == frames.SyncDone([message(3)], {AB: 3}, [state(0, 0, 3)], 0, inbox, 5)
-
-
-def test_a_sync_that_storage_cannot_answer_is_refused(registry):
-    one = registry.login("bob")
-    registry.take()
-    registry.ask(one, frames.Sync({}, number=6))
-    registry.answer(result=failed)
-    ((to, frame),) = registry.take()
-    assert (to, frame.request, frame.ref, frame.code, frame.number) == (one, "sync", "", Code.UNAVAILABLE, 6)
 
 
 def test_a_page_for_a_session_that_was_replaced_meanwhile_goes_nowhere(registry):
@@ -478,15 +335,6 @@ def test_a_revocation_that_is_not_kept_yet_outlives_what_is_known_of_the_user(re
 # --- recalls, friends, hints ----------------------------------------------------------------------------------------
 
 
-def test_a_blocked_place_is_told_to_the_users_devices_only(registry):
-    bob = registry.login("bob")
-    registry.take()
-    registry.ask(bob, frames.SetConversation(AB, blocked=True, number=3))
-    registry.answer_all()
-    assert [(to, f.state.blocked) for to, f in registry.take(frames.State)] == [(bob, True)]
-    assert registry.told_users == []
-
-
 def test_what_an_ex_member_asks_is_about_what_the_member_saw(registry):
     state = registry.storage.execute(storage.OpenConversation(TEAM, ("alice", "bob")))
     for seq, left in ((1, ()), (2, ("bob",)), (3, ())):
@@ -512,14 +360,6 @@ def test_a_revocation_that_storage_does_not_answer_is_asked_again_until_it_does(
     assert registry.storage.execute(storage.OpenUser("bob")).revoked_before == 5.0
     registry.advance(3 * registry.policies.storage_timeout)
     assert (list(registry.asked), registry.machine.next_deadline()) == ([], None)
-
-
-def test_logins_of_devices_that_are_gone_are_forgotten(registry):
-    registry.login("bob")
-    for connection in range(2, 5):
-        registry.receive(internal_frames.Detach(registry.login("bob", f"web-{connection}", connection=connection)))
-    bob = registry.machine._users["bob"]
-    assert bob.logins.keys() == bob.sessions.keys() == {"d0"}
 
 
 def test_who_was_opened_for_nobody_is_forgotten(registry):

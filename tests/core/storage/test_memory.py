@@ -24,46 +24,7 @@ def test_opening_raises_the_epoch_and_keeps_the_first_members(store):
     assert store.execute(storage.OpenUser("mallory")).states == []
 
 
-def test_opening_tells_the_highest_seq(store):
-    open_log(store, "alice", "bob")
-    assert opened(store).max_seq == 2
-
-
 # --- appending ------------------------------------------------------------------------------------------------------
-
-
-def test_an_append_of_an_earlier_epoch_is_fenced_off(store):
-    old = opened(store).epoch
-    new = opened(store).epoch
-    assert append(store, old, message(1)) == storage.Fenced()
-    assert missed(store, "alice").messages == []
-    assert append(store, new, message(1)) == storage.Appended()
-
-
-def test_an_append_to_nothing_is_fenced_off(store):
-    assert append(store, 1, message(1)) == storage.Fenced()
-
-
-def test_only_the_next_seq_is_taken(store):
-    epoch = opened(store).epoch
-    assert append(store, epoch, message(2)) == storage.Fenced()
-    assert append(store, epoch, message(1)) == storage.Appended()
-    assert append(store, epoch, message(1, id_client="other")) == storage.Fenced()
-    assert append(store, epoch, message(3)) == storage.Fenced()
-
-
-def test_a_key_is_taken_once(store):
-    epoch = opened(store).epoch
-    original = message(1, id_client="same")
-    append(store, epoch, original)
-    assert append(store, epoch, message(2, id_client="same", content="other")) == storage.Duplicate(original)
-    assert missed(store, "alice").messages == [original]
-
-
-def test_the_same_key_of_another_sender_is_another_key(store):
-    epoch = opened(store).epoch
-    append(store, epoch, message(1, id_client="same"))
-    assert append(store, epoch, message(2, id_client="same", sender="bob")) == storage.Appended()
 
 
 def test_a_fenced_writer_is_not_told_of_duplicates(store):
@@ -74,24 +35,7 @@ def test_a_fenced_writer_is_not_told_of_duplicates(store):
     assert append(store, old, message(2, id_client="i1")) == storage.Fenced()
 
 
-def test_find_tells_what_stands_under_a_key(store):
-    append(store, opened(store).epoch, message(1))
-    assert store.execute(storage.Find(AB, "alice", "i1")) == message(1)
-    assert store.execute(storage.Find(AB, "bob", "i1")) is None
-    assert store.execute(storage.Find(AB, "alice", "i2")) is None
-    assert store.execute(storage.Find(TEAM, "alice", "i1")) is None
-
-
 # --- what a device missed -------------------------------------------------------------------------------------------
-
-
-def test_pages_cover_everything_after_the_cursors_once(store):
-    open_log(store, "alice", "bob", "alice", "bob", "alice")
-    open_log(store, "alice", "alice", conversation=TEAM)
-    got, cursors, pages = read_all(store, "bob", {AB: 2}, limit=2)
-    assert sorted(got) == [(TEAM, 1), (TEAM, 2), (AB, 3), (AB, 4), (AB, 5)]
-    assert cursors == {AB: 5, TEAM: 2}
-    assert pages == 3
 
 
 def test_a_read_fan_out_goes_through_the_conversations_and_a_write_fan_out_through_the_inbox(by_read, by_write):
@@ -103,24 +47,12 @@ def test_a_read_fan_out_goes_through_the_conversations_and_a_write_fan_out_throu
     assert read_all(by_write, "bob")[0] == [(AB, 1), (AB, 2), (TEAM, 1), (AB, 3)]
 
 
-def test_a_page_that_holds_exactly_the_rest_is_the_last(store):
-    open_log(store, "alice", "alice")
-    assert not missed(store, "bob", limit=2).more
-    assert missed(store, "bob", limit=1).more
-
-
 def test_cursors_that_cannot_be_do_no_harm(store):
     open_log(store, "alice")
     page = missed(store, "bob", {AB: -3, "group:unknown": 7})
     assert [one.seq for one in page.messages] == [1]
     assert page.cursors == {AB: 1}
     assert missed(store, "bob", {AB: 50}).messages == []
-
-
-def test_nobody_gets_what_others_talk_about(store):
-    open_log(store, "alice")
-    page = missed(store, "mallory", {AB: 0})
-    assert (page.messages, page.cursors, page.more, page.inbox) == ([], {}, False, 0)
 
 
 def test_an_append_puts_a_row_into_the_inbox_of_each_member_under_fan_out_on_write(by_read, by_write):
@@ -146,16 +78,6 @@ def test_a_login_looks_into_each_conversation_or_into_one_inbox(by_read, by_writ
     assert missed(by_read, "alice", limit=1).reads == 2  # up to where the page was full
 
 
-def test_an_inbox_is_read_from_where_it_was_left(by_write):
-    open_log(by_write, "alice", "alice", "alice")
-    page = missed(by_write, "bob", limit=2)
-    assert (page.inbox, page.more) == (2, True)
-    rest = missed(by_write, "bob", {AB: 2}, inbox=page.inbox)
-    assert ([m.seq for m in rest.messages], rest.inbox, rest.more) == ([3], 3, False)
-    again = missed(by_write, "bob", {AB: 3}, inbox=rest.inbox)
-    assert (again.messages, again.cursors, again.inbox) == ([], {}, 3)
-
-
 def test_what_a_device_got_by_a_push_is_passed_in_the_inbox(by_write):
     """And costs no place in the page."""
     open_log(by_write, *["alice"] * 5)
@@ -173,13 +95,6 @@ def test_a_place_in_the_inbox_that_cannot_be_does_no_harm(by_write, inbox, stand
     open_log(by_write, "alice", "alice")
     page = missed(by_write, "bob", inbox=inbox)
     assert (page.inbox, [m.seq for m in page.messages]) == (stands, seqs)
-
-
-def test_under_fan_out_on_read_there_is_no_inbox(by_read):
-    open_log(by_read, "alice")
-    page = missed(by_read, "bob")
-    assert ([m.seq for m in page.messages], page.inbox) == ([1], 0)
-    assert missed(by_read, "bob", inbox=1) == storage.Ahead()
 
 
 @pytest.mark.parametrize("inbox", [3, 10**30])
@@ -230,20 +145,6 @@ def test_who_was_never_there_may_know_what_was_sent_from_outside(store):
 
 
 # --- ranges ---------------------------------------------------------------------------------------------------------
-
-
-def test_a_range_has_both_its_ends(store):
-    open_log(store, *["alice"] * 5)
-    assert find_range(store, 2, 4) == ([2, 3, 4], False)
-    assert find_range(store, 3, 3) == ([3], False)
-    assert store.execute(storage.Range("alice", AB, 1, 1, 1)) == storage.RangePage([message(1)])
-
-
-def test_the_latest_of_a_range_that_is_too_long(store):
-    open_log(store, *["alice"] * 5)
-    assert find_range(store, 1, 4, limit=2) == ([3, 4], True)
-    assert find_range(store, 1, 2, limit=2) == ([1, 2], False)
-    assert find_range(store, 1, 99, limit=1) == ([5], True)
 
 
 @pytest.mark.parametrize(("most", "seqs"), [(1, [4]), (6, [4]), (7, [3, 4]), (9, [2, 3, 4]), (10, [1, 2, 3, 4])])
@@ -298,33 +199,7 @@ def test_a_range_that_cannot_be_is_cut(store, first, last, seqs):
     assert find_range(store, first, last) == (seqs, False)
 
 
-def test_a_range_is_for_members(store):
-    open_log(store, "alice")
-    assert find_range(store, 1, 1, user="mallory") is None
-    assert find_range(store, 1, 1, conversation=TEAM) is None
-
-
 # --- what an entry changes ------------------------------------------------------------------------------------------
-
-
-def test_a_member_sees_from_joining_to_leaving_each_time(store):
-    team = Team(store)
-    team.add()
-    team.add(joined=("carol",))
-    team.add()
-    team.add(left=("carol",))
-    team.add()
-    assert team.seen("carol") == [3, 4, 5]
-    assert missed(store, "carol").cursors == {TEAM: 5}
-    team.add(joined=("carol",))
-    team.add()
-    assert team.seen("carol") == [3, 4, 5, 7, 8]
-    assert missed(store, "carol").cursors == {TEAM: 8}
-    assert missed(store, "carol", {TEAM: 5}).messages[0].seq == 7
-    assert [one.seq for one in missed(store, "carol", {TEAM: 7}).messages] == [8]
-    assert team.seen("bob") == list(range(1, 9))
-    assert team.seen("dave") == []
-    assert opened(store, TEAM, None).members == ("alice", "bob", "carol")
 
 
 def test_a_range_has_only_what_may_be_seen(store):
@@ -335,23 +210,6 @@ def test_a_range_has_only_what_may_be_seen(store):
     assert find_range(store, 4, 6, user="carol", conversation=TEAM) == ([4, 5], False)
     assert find_range(store, 1, 2, user="carol", conversation=TEAM) == ([], False)
     assert find_range(store, 1, 9, 2, user="carol", conversation=TEAM) == ([5, 7], True)
-
-
-def test_only_what_may_be_seen_counts_as_unread(store):
-    team = Team(store)
-    for effects in ({}, {"joined": ("carol",)}, {}):
-        team.add(**effects)
-    (found,) = store.execute(storage.OpenUser("carol")).states
-    assert (found.unread_seqs, found.max_seq, found.ended) == ([3, 4], 4, 0)
-    save(store, "carol", 3, TEAM)
-    assert states(store, "carol")[TEAM][1] == [4]
-    team.add(left=("carol",))
-    team.add()
-    (found,) = store.execute(storage.OpenUser("carol")).states
-    assert (found.unread_seqs, found.max_seq, found.ended) == ([], 5, 5)
-    team.add(joined=("carol",))
-    (found,) = store.execute(storage.OpenUser("carol")).states
-    assert (found.unread_seqs, found.max_seq, found.ended) == ([7], 7, 5)
 
 
 def test_those_count_as_readers_who_were_members_then(store):
@@ -377,20 +235,6 @@ def test_who_leaves_reads_by_it_and_who_never_was_there_does_not(store):
     moved = team.add("bob", shown=2, left=("bob",))
     assert moved.states == (("bob", state(1, 2, conversation=TEAM)),)
     assert team.add("mallory", shown=2).states == ()
-
-
-def test_rows_go_to_those_who_join_and_to_those_who_leave(by_write):
-    team = Team(by_write)
-    assert team.add(joined=("carol",)).inbox_rows == 3
-    assert team.add(left=("carol", "bob")).inbox_rows == 3
-    assert team.add(notes=(note(), note("dave"))).inbox_rows == 3
-
-
-def test_the_state_is_what_the_latest_entry_says(store):
-    team = Team(store)
-    team.add(state={"title": "one"})
-    team.add()
-    assert opened(store, TEAM, None).state == {"title": "one"}
 
 
 def test_an_amended_message_is_found_as_such_everywhere(store):
@@ -458,15 +302,6 @@ def test_who_left_of_late_is_remembered(store):
     team.epoch += 1
     team.add()
     assert opened(store, TEAM, None).left == ()
-
-
-def test_a_writer_of_a_system_log_that_a_note_overtook_is_fenced(store):
-    team = Team(store)
-    epoch = opened(store, "system:carol", ("carol",)).epoch
-    team.add(notes=(note(),))
-    one = message(1, conversation_id="system:carol")
-    assert append(store, epoch, one) == storage.Fenced()
-    assert append(store, epoch, message(2, conversation_id="system:carol")) == storage.Appended()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ from core.builders import AB, TEAM, message, open_log, session, state
 from core.storage.builders import Team, append, missed, note, opened, read_seq, save, states
 
 from imsim.core import storage
-from imsim.core.model import MessageType
 
 # --- users and states -------------------------------------------------------------------------------------------------
 
@@ -14,24 +13,6 @@ from imsim.core.model import MessageType
 def test_opening_a_user_raises_its_epoch_alone(store):
     epochs = [store.execute(storage.OpenUser(user)).epoch for user in ("alice", "alice", "bob", "alice")]
     assert epochs == [1, 2, 1, 3]
-
-
-def test_a_users_place_counts_what_others_sent_after_the_mark(store):
-    epoch = opened(store).epoch
-    notice = message(3, type=MessageType.NOTIFICATION)
-    for one in (message(1), message(2, sender="bob"), notice, message(4)):
-        append(store, epoch, one)
-    assert states(store, "bob")[AB] == (state(0), [1, 4])
-    assert states(store, "alice")[AB] == (state(0), [2])
-    save(store, "bob", 1)
-    assert states(store, "bob")[AB] == (state(1, 1), [4])
-
-
-def test_a_mark_moves_forward_only_and_never_beyond_the_log(store):
-    open_log(store, "alice", "alice", "alice")
-    for asked, stands in ((2, 2), (1, 2), (99, 3), (-5, 3)):
-        assert save(store, "bob", asked)["bob"].read_seq == stands
-        assert read_seq(store, "bob") == stands
 
 
 def test_who_is_no_member_has_no_place(store):
@@ -99,57 +80,7 @@ def test_only_the_latest_state_of_each_place_that_changed_is_told(store):
     assert store.execute(storage.Missed(session("bob"), {}, 1)).states == ()  # not before the last page
 
 
-def test_who_knows_of_no_place_is_told_all(store):
-    open_log(store, "alice")
-    assert missed(store, "bob").states == (state(0),)
-
-
-def test_how_many_have_read_a_message(store):
-    state = opened(store, TEAM, ("alice", "bob", "carol"))
-    for seq, sender in ((1, "alice"), (2, "bob")):
-        append(store, state.epoch, message(seq, conversation_id=TEAM, sender=sender))
-
-    def count(seq, user="alice"):
-        return store.execute(storage.CountRead(user, TEAM, seq))
-
-    assert (count(1), count(2, "carol")) == (storage.ReadCount(0, 2), storage.ReadCount(0, 2))
-    save(store, "bob", 2, TEAM)
-    save(store, "carol", 1, TEAM)
-    assert (count(1), count(2)) == (storage.ReadCount(2, 2), storage.ReadCount(0, 2))
-    assert count(0) is count(3) is count(1, "mallory") is None
-    assert store.execute(storage.CountRead("alice", AB, 1)) is None
-
-
-def test_a_send_moves_its_senders_mark(store):
-    epoch = opened(store).epoch
-    for seq in (1, 2, 3):
-        append(store, epoch, message(seq))
-    moved = append(store, epoch, message(4, sender="bob"), shown=2)
-    peer = state(1, peer_read_seq=2, peer_delivered_seq=2)
-    assert moved == storage.Appended((("bob", state(1, 2)), ("alice", peer)))
-    assert states(store, "bob")[AB] == (state(1, 2), [3])
-    assert append(store, epoch, message(5, sender="bob"), shown=1) == storage.Appended()
-    append(store, epoch, message(6, sender="bob"), shown=99)
-    assert (read_seq(store, "bob"), read_seq(store, "alice")) == (6, 0)
-
-
-def test_a_refused_send_moves_no_mark(store):
-    epoch = opened(store).epoch
-    append(store, epoch, message(1, sender="bob"))
-    append(store, epoch, message(2, sender="bob", id_client="i1"), shown=1)  # a duplicate
-    append(store, epoch, message(9, sender="bob"), shown=1)
-    assert read_seq(store, "bob") == 0
-
-
 # --- what was delivered -----------------------------------------------------------------------------------------------
-
-
-def test_who_got_it_changes_the_peers_place_only(store):
-    open_log(store, "alice", "alice")
-    told = {"bob": state(0), "alice": state(1, peer_delivered_seq=1)}
-    assert save(store, "bob", delivered_seq=1) == told
-    assert save(store, "bob", delivered_seq=1) == told
-    assert (missed(store, "alice").version, missed(store, "bob").version) == (1, 0)
 
 
 def test_delivered_moves_forward_only_not_beyond_the_log_and_never_behind_what_was_read(store):
@@ -178,15 +109,6 @@ def test_opening_a_user_tells_where_the_log_ends_and_what_was_delivered(store):
     save(store, "bob", 3)
     assert store.execute(storage.OpenUser("bob")).states[1].delivered_seq == 3
     assert store.execute(storage.OpenUser("alice")).states[1].delivered_seq == 1
-
-
-def test_groups_and_notes_to_oneself_know_nothing_of_what_was_delivered(store):
-    open_log(store, "alice", conversation=TEAM)
-    assert save(store, "bob", conversation=TEAM, delivered_seq=1) == {"bob": state(0, conversation=TEAM)}
-    notes = "p2p:alice:alice"
-    append(store, opened(store, notes, ("alice",)).epoch, message(1, conversation_id=notes))
-    assert save(store, "alice", conversation=notes, delivered_seq=1) == {"alice": state(0, conversation=notes)}
-    assert [found.delivered_seq for found in store.execute(storage.OpenUser("alice")).states] == [0, 0]
 
 
 # --- who is blocked ---------------------------------------------------------------------------------------------------

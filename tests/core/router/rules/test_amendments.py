@@ -99,20 +99,6 @@ def test_what_was_recalled_or_is_a_change_is_left_alone():
     assert decide("recall", "alice", message(3, type=MessageType.NOTIFICATION)).recalled
 
 
-def test_an_edit_may_be_edited_and_recalled():
-    once = decide("edit", "alice", TEXT, content="new")
-    assert decide("edit", "alice", once, content="newer").content == "newer"
-    assert decide("recall", "alice", once).recalled
-
-
-def test_which_entry_recalls_what():
-    assert changes.recalled_seq(entry(9, "recall", seq=3)) == 3
-    assert changes.recalled_seq(entry(9, "edit", seq=3, content="x")) is None
-    assert changes.recalled_seq(TEXT) is None
-    assert changes.amended(TEXT, entry(9, "recall", seq=3)) == changes.recalled(TEXT, 9)
-    assert changes.amended(TEXT, entry(9, "edit", seq=3, content="x")) == changes.edited(TEXT, "x", 9)
-
-
 # --- what two devices make of it ------------------------------------------------------------------------------------
 
 

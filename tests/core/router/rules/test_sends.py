@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from core.builders import AB, TEAM, Writer, change, failed, send, session
+from core.builders import AB, Writer, change, send
 
 from imsim.core import frames, storage
 from imsim.core.model import Code, Scene
 from imsim.core.policies import Policies
 
 # --- blocked users and strangers --------------------------------------------------------------------------------------
-
-
-def test_a_request_of_who_is_blocked_was_never_made(opened):
-    opened.storage.execute(storage.SaveState("bob", AB, blocked=True))
-    opened.ask("1", "friend_request")
-    opened.ask("2", "friend_accept", "bob", "alice")
-    opened.answer_all()
-    assert opened.answers() == [("1", Code.BLOCKED), ("2", Code.CONFLICT)]
-    assert opened.delivered == []
 
 
 def test_who_is_blocked_may_take_back_and_end_but_not_ask_or_say_anything(opened):
@@ -86,24 +77,6 @@ def test_what_can_be_changed_nowhere_there(writer, conversation, frame, code):
     assert writer.answers() == [("1", code)]
 
 
-def test_users_send_each_other_system_messages_of_one_type(writer):
-    writer.to("system:bob", frames.Send("1", Scene.SYSTEM, "bob", "", "custom", custom="{}"))
-    writer.answer_all()
-    assert writer.answers() == [("1", 1)]
-    assert [deliver.users for deliver in writer.delivered] == [("bob",)]
-    writer.to("system:bob", change("2", "recall", scene=Scene.SYSTEM, to="bob", seq=1))
-    writer.answer_all()
-    assert writer.answers() == [("2", Code.NOT_MEMBER)]
-
-
-def test_nobody_else_changes_anything_between_two(opened):
-    for number, event in enumerate(("friend_request", "friend_accept", "recall", "theme")):
-        frame = change(str(number), event, by="mallory", scene=Scene.P2P, to="bob", seq=1)
-        opened.to(AB, frame, session("mallory"))
-    opened.answer_all()
-    assert opened.answers() == [(str(number), Code.NOT_MEMBER) for number in range(4)]
-
-
 # --- recalls and edits ------------------------------------------------------------------------------------------------
 
 
@@ -131,103 +104,3 @@ def test_one_of_two_amendments_that_race_finds_what_the_other_did(opened):
     opened.answer_all()
     assert opened.storage.execute(storage.Get(AB, 3)).content == "y"
     assert opened.storage.execute(storage.Get(AB, 3)).amended == 5
-
-
-def test_the_rank_in_the_group_counts(team):
-    team.say("1", by="bob")
-    team.change("2", "recall", by="alice", seq=2)
-    team.say("3")
-    team.change("4", "recall", by="bob", seq=4)
-    team.answer_all()
-    assert team.answers() == [("1", 2), ("2", 3), ("3", 4), ("4", Code.FORBIDDEN)]
-
-
-def test_what_cannot_be_looked_up_is_asked_again(opened):
-    opened.ask("1", "recall", seq=1)
-    opened.answer(result=failed)
-    assert opened.answers() == [("1", Code.UNAVAILABLE)]
-    opened.ask("1", "recall", seq=1)
-    opened.asked.clear()
-    opened.advance(10)
-    assert opened.answers() == [("1", Code.UNAVAILABLE)]
-    opened.ask("1", "recall", seq=1)
-    opened.answer_all()
-    assert opened.answers() == [("1", 2)]
-
-
-def test_who_is_no_member_is_not_even_looked_up(opened):
-    opened.to(AB, change("1", "recall", by="mallory", scene=Scene.P2P, to="bob", seq=1), session("mallory"))
-    opened.look_up()  # of its idClient
-    assert not opened.asked
-    assert opened.answers() == [("1", Code.NOT_MEMBER)]
-
-
-def test_an_edit_says_something_so_who_may_not_speak_may_not_edit(team):
-    team.say("1", by="bob")
-    team.change("2", "mute", "bob")
-    team.answer_all()
-    team.take()
-    team.change("3", "edit", by="bob", seq=2, content="let me speak")
-    assert team.answers() == [("3", Code.MUTED)]
-    team.change("4", "recall", by="bob", seq=2)
-    team.answer_all()
-    assert team.answers() == [("4", 4)]
-
-
-def test_windows_are_measured_from_the_messages_own_time():
-    writer = Writer(policies=Policies(recall_window=10.0, edit_window=20.0))
-    writer.clock.now = 100.0
-    writer.send("0")
-    writer.answer_all()
-    writer.clock.now = 110.5
-    writer.ask("1", "recall", seq=1)
-    writer.ask("2", "edit", seq=1, content="x")
-    writer.answer_all()
-    assert writer.answers() == [("0", 1), ("1", Code.EXPIRED), ("2", 2)]
-
-
-def test_requests_live_as_long_as_the_policy_says():
-    writer = Writer(policies=Policies(request_lifetime=10.0))
-    writer.ask("1", "friend_request")
-    writer.answer_all()
-    assert writer.delivered[1].message.file["expires"] == 1_010_000
-    writer.clock.now = 10.0
-    writer.ask("2", "friend_accept", "bob", "alice")
-    assert writer.answers()[-1] == ("2", Code.EXPIRED)
-
-
-# --- system messages that follow --------------------------------------------------------------------------------------
-
-
-def test_consequences_go_to_those_whom_they_concern_once_they_are_stored(team):
-    team.change("1", "kick", "bob")
-    team.clock.now = 5.0
-    assert team.delivered == []
-    team.answer()
-    kick, told = team.delivered
-    assert (kick.message.seq, kick.origin) == (2, session())
-    assert (told.users, told.origin) == (("bob",), None)
-    one = told.message
-    assert (one.conversation_id, one.seq, one.id, one.id_client) == ("system:bob", 1, "system:bob:1", "group:team:2")
-    assert (one.scene, one.type, one.sender, one.to) == ("system", "group_kicked", "alice", "bob")
-    assert one.file == {"conversationId": TEAM, "title": ""}
-    assert one.time == kick.message.time
-
-
-def test_news_of_an_answer_name_what_was_answered(opened):
-    opened.ask("1", "friend_request")
-    opened.ask("2", "friend_accept", "bob", "alice")
-    opened.answer_all()
-    resolution = opened.delivered[-2].message
-    assert (resolution.conversation_id, resolution.type, resolution.id_client) == (
-        "system:bob",
-        "notification",
-        f"{AB}:3>{AB}:2",
-    )
-    assert resolution.file == {
-        "event": "resolve",
-        "operator": "bob",
-        "targets": [f"{AB}:2"],
-        "data": {"state": "passed"},
-    }
-    assert opened.delivered[-1].message.type == "friend_accepted"
