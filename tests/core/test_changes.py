@@ -36,11 +36,11 @@ def test_only_notifications_have_an_event():
         (Scene.SYSTEM, "", (), True),
     ],
 )
-def test_who_sends_from_outside(scene, event, targets, outside):
+def test_changes_of_non_members_come_from_outside(scene, event, targets, outside):
     assert is_from_outside(change("1", event, *targets, scene=scene)) is outside
 
 
-def test_what_devices_show():
+def test_devices_show_messages_and_notices_that_are_not_silent():
     assert is_visible(message(1))
     assert is_visible(entry(1, "kick"))
     assert is_visible(entry(1, "heard_of_later"))
@@ -48,7 +48,7 @@ def test_what_devices_show():
     assert not any(is_visible(entry(1, event)) for event in SILENT)
 
 
-def test_what_is_silent_is_known_to_the_rules():
+def test_the_rules_know_every_silent_event():
     """Whoever applies a silent entry relies on what was checked."""
     assert SILENT - {"resolve"} <= {*groups.EVENTS, *friends.EVENTS, *changes.AMENDMENTS}
     assert not {*friends.EVENTS, *changes.AMENDMENTS} - SILENT

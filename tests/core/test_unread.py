@@ -11,7 +11,7 @@ steps = st.lists(st.tuples(st.sampled_from(["add", "read"]), st.integers(0, 30))
 
 
 @given(st.integers(0, 10), st.lists(st.integers(1, 30)), steps)
-def test_it_counts_what_a_set_would(read_seq, seqs, actions):
+def test_unread_counts_as_a_set_would(read_seq, seqs, actions):
     unread, mark = Unread(read_seq, seqs), read_seq
     counted = {seq for seq in seqs if seq > mark}
     for action, seq in actions:
@@ -40,7 +40,7 @@ recalls = st.lists(st.tuples(st.sampled_from(["add", "remove", "read"]), st.inte
 
 
 @given(recalls)
-def test_what_was_removed_does_not_count_now_or_later(actions):
+def test_a_removed_seq_does_not_count_now_or_later(actions):
     unread, mark = Unread(), 0
     counted, removed = set(), set()
     for action, seq in actions:

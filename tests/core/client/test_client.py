@@ -14,7 +14,7 @@ from imsim.core.model import Code, Scene, Status
 # --- the connection -------------------------------------------------------------------------------------------------
 
 
-def test_the_way_to_online():
+def test_a_client_goes_from_start_to_online():
     phone = Phone()
     assert phone.machine.state == State.OFFLINE
     phone.machine.start(0.0)
@@ -60,7 +60,7 @@ def test_a_rejected_request_is_not_taken_for_a_send_of_the_same_name(phone):
     assert phone.machine.status("team") == Status.SENDING
 
 
-def test_a_refusal_that_may_pass_is_no_failure(phone):
+def test_a_temporary_refusal_is_not_a_failure(phone):
     phone.push(1)
     phone.machine.read(AB, 0.0)
     phone.get(frames.Rejected("read", AB, Code.UNAVAILABLE, "", number=1))
@@ -88,7 +88,7 @@ def test_a_rate_limit_says_when_to_ask_again(phone):
 # --- history --------------------------------------------------------------------------------------------------------
 
 
-def test_ranges_are_told_apart(phone):
+def test_each_range_is_a_request_of_its_own(phone):
     for first, last in ((1, 3), (1, 2)):
         phone.machine.history(AB, first, last, 0.0)
     phone.machine.history(TEAM, 1, 3, 0.0)
@@ -114,7 +114,7 @@ def said(seq, **fields):
 # --- changes ----------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_settled_and_what_changed_silently_is_told_and_not_shown(phone):
+def test_resolutions_and_silent_changes_are_events_and_not_messages(phone):
     resolution = entry(1, "resolve", "group:team:3", conversation_id="system:bob", scene=Scene.SYSTEM, state="passed")
     phone.pushed(resolution, entry(1, "friend_request"), entry(2, "theme"))
     assert phone.of(events.Resolved) == [events.Resolved("group:team:3", "passed")]
@@ -127,7 +127,7 @@ def test_what_is_settled_and_what_changed_silently_is_told_and_not_shown(phone):
 # --- chatrooms, presence, typing --------------------------------------------------------------------------------------
 
 
-def test_in_a_room_what_is_late_or_repeated_is_not_shown_and_nothing_is_acknowledged(phone):
+def test_a_late_or_repeated_message_of_a_room_is_not_shown_and_none_is_acknowledged(phone):
     in_room(phone)
     phone.pushed(said(5), said(9), said(7), said(9))
     assert phone.shown == [5, 9]
@@ -150,7 +150,7 @@ def test_the_latest_of_a_room_come_with_the_answer_once(phone):
     assert phone.of(events.Entered) == [events.Entered("lounge", 4)]
 
 
-def test_a_room_that_began_anew_by_an_older_clock_is_heard_and_what_was_shown_is_not_shown_again(phone):
+def test_a_room_restarted_under_an_older_clock_is_shown_without_repetitions(phone):
     in_room(phone)
     phone.pushed(said(5), said(9))
     phone.log_in_again()
@@ -163,7 +163,7 @@ def test_a_room_that_began_anew_by_an_older_clock_is_heard_and_what_was_shown_is
     assert phone.shown == [5, 9, 10, 3, 4]
 
 
-def test_the_later_of_entering_and_leaving_counts_whatever_answer_is_lost(phone):
+def test_the_later_of_entering_and_leaving_counts_whichever_answer_is_lost(phone):
     in_room(phone)
     phone.machine.leave("lounge", 0.0)
     phone.machine.enter("lounge", 0.0)
@@ -180,7 +180,7 @@ def test_the_later_of_entering_and_leaving_counts_whatever_answer_is_lost(phone)
     assert phone.of(events.RequestDone) == [events.RequestDone("leave", "lounge")]
 
 
-def test_what_is_said_in_a_room_is_done_when_it_was_received(phone):
+def test_a_send_to_a_room_succeeds_once_it_is_received(phone):
     in_room(phone)
     phone.machine.send(Scene.CHATROOM, "lounge", "hi", "1", 0.0)
     phone.send("2")

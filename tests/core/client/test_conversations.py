@@ -53,7 +53,7 @@ def test_unread_counts_what_others_sent_and_reading_clears_it(phone):
     assert phone.sent() == []
 
 
-def test_to_read_what_is_not_there_does_nothing(phone):
+def test_reading_an_unknown_conversation_does_nothing(phone):
     phone.machine.read(TEAM, 0.0)
     assert phone.methods() == []
 
@@ -66,7 +66,7 @@ def test_reading_elsewhere_clears_here_and_never_backwards(phone):
     assert phone.of(events.ReadMoved) == [events.ReadMoved(AB, 2, 1)]
 
 
-def test_what_is_read_offline_is_told_by_the_next_login_only(phone):
+def test_a_read_mark_set_offline_waits_for_the_next_login(phone):
     phone.push(1)
     phone.machine.disconnected(0.0)
     phone.collect()
@@ -75,7 +75,7 @@ def test_what_is_read_offline_is_told_by_the_next_login_only(phone):
     assert phone.line().unread == 0
 
 
-def test_a_place_is_noted_whether_it_is_news_or_not(phone):
+def test_a_state_is_acknowledged_whether_it_is_new_or_not(phone):
     phone.push(1)
     phone.collect()
     for version in (3, 3, 2):
@@ -93,7 +93,7 @@ def test_the_pinned_come_first_each_kind_by_its_latest(phone):
     assert [line.to for line in phone.machine.conversations()] == ["r", "p", "s", "q"]
 
 
-def test_what_the_user_sets_shows_until_the_servers_answer_and_then_what_the_server_says(phone):
+def test_a_setting_shows_at_once_and_yields_to_the_servers_answer(phone):
     phone.push(1)
     phone.collect()
     phone.machine.set_conversation(AB, 0.0, pinned=True, custom="x")
@@ -111,7 +111,7 @@ def test_what_the_user_sets_shows_until_the_servers_answer_and_then_what_the_ser
     assert phone.of(events.RequestFailed) == [events.RequestFailed("set_conversation", AB, Code.TOO_LARGE, "why")]
 
 
-def test_to_hide_deletes_from_the_list_and_reads_what_was_shown(phone):
+def test_hiding_removes_from_the_list_and_reads_the_shown_messages(phone):
     phone.push(1, 2)
     phone.push(4)
     phone.collect()
@@ -123,7 +123,7 @@ def test_to_hide_deletes_from_the_list_and_reads_what_was_shown(phone):
     assert (phone.line().unread, phone.line().last_msg.seq) == (2, 4)
 
 
-def test_what_the_peer_got_is_told_apart_from_what_it_read(phone):
+def test_delivered_and_read_marks_of_the_peer_are_separate_events(phone):
     phone.push(1, 2)
     for version, delivered, read in ((1, 1, 0), (2, 2, 0), (2, 9, 9), (3, 2, 1), (4, 3, 3)):
         phone.get(frames.State(state(version, peer_delivered_seq=delivered, peer_read_seq=read)))
@@ -138,7 +138,7 @@ def test_what_the_peer_got_is_told_apart_from_what_it_read(phone):
 # --- recalls and edits ------------------------------------------------------------------------------------------------
 
 
-def test_an_older_edit_does_not_undo_what_the_message_came_with(phone):
+def test_an_older_edit_does_not_undo_a_newer_one_in_the_message(phone):
     phone.synced(message(1, content="newest", amended=9))
     phone.pushed(message(1, content="newest", amended=9), entry(2, "edit", seq=1, content="older"))
     assert last(phone) == (1, "newest")
@@ -195,7 +195,7 @@ def test_looking_back_goes_on_where_a_page_ended(phone):
     assert last(phone) == (7, "text 7")
 
 
-def test_looking_back_strides_over_what_was_before_ones_time(phone):
+def test_looking_back_strides_over_the_time_before_joining(phone):
     seq = 100_000
     phone.pushed(message(seq, conversation_id=TEAM))
     phone.advance(3)

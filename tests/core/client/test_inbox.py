@@ -81,7 +81,7 @@ arrivals = st.lists(st.tuples(st.sampled_from(("take", "own", "fetch")), seqs), 
 
 
 @given(arrivals, st.frozensets(seqs, max_size=4), st.frozensets(seqs, max_size=3))
-def test_every_message_is_shown_once_and_in_order_whatever_arrives(actions, own, hidden):
+def test_every_message_is_shown_once_and_in_order(actions, own, hidden):
     """`own` are this device's: it is told their seqs, and they come from the server by a page only."""
     own -= hidden
     screen = Screen(hidden)
@@ -115,7 +115,7 @@ def test_a_held_back_copy_of_an_own_message_is_not_shown():
     assert inbox.next_seq == 3
 
 
-def test_what_this_device_may_not_see_is_passed_and_what_it_holds_is_not():
+def test_invisible_seqs_are_passed_and_messages_held_back_are_kept():
     """Nothing that came is dropped, not even where something before it will never come."""
     screen = Screen()
     screen.take(2)
@@ -130,7 +130,7 @@ def test_what_this_device_may_not_see_is_passed_and_what_it_holds_is_not():
     assert screen.inbox.cursor == 7
 
 
-def test_what_is_held_back_is_bounded():
+def test_the_messages_held_back_are_bounded():
     inbox = Inbox()
     for seq in range(2, _AHEAD + 10):
         assert inbox.take(message(seq), Route.PUSH, 0.0) is Taken.AHEAD
@@ -140,14 +140,14 @@ def test_what_is_held_back_is_bounded():
     assert inbox.take(message(_AHEAD + 2), Route.PUSH, 0.0) is Taken.SHOW
 
 
-def test_what_was_held_back_keeps_its_route():
+def test_a_message_held_back_keeps_its_route():
     inbox = Inbox()
     inbox.take(message(2), Route.SYNC, 0.0)
     inbox.take(message(1), Route.PUSH, 0.0)
     assert [route for _, route in inbox.following()] == [Route.SYNC]
 
 
-def test_what_is_fetched_for_the_gap_finds_a_place_however_much_is_held_back():
+def test_messages_fetched_for_a_gap_are_kept_even_when_the_inbox_is_full():
     """It comes from the gap's end backwards, where it is too large for one page."""
     inbox = Inbox()
     for seq in range(11, 11 + _AHEAD):

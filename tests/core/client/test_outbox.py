@@ -88,7 +88,7 @@ def test_each_send_names_its_unanswered_predecessor_of_the_conversation(phone):
     ]
 
 
-def test_what_was_refused_as_a_gap_waits_for_its_predecessor(phone):
+def test_a_send_refused_as_a_gap_waits_for_its_predecessor(phone):
     for number in ("1", "2", "3"):
         phone.send(number)
     phone.rejected("2", Code.GAP)
@@ -101,7 +101,7 @@ def test_what_was_refused_as_a_gap_waits_for_its_predecessor(phone):
 
 
 @pytest.mark.parametrize("refused", ["gap", "rate limit"])
-def test_what_waits_for_its_predecessor_takes_nothing_that_the_predecessor_waits_for(phone, refused):
+def test_a_held_send_takes_no_token_of_its_predecessor(phone, refused):
     """Tried again by itself, it would take each token of a rate limit, only to be refused for want of the other."""
     phone.send("1")
     phone.send("2")
@@ -118,7 +118,7 @@ def test_what_waits_for_its_predecessor_takes_nothing_that_the_predecessor_waits
     assert [id_client for id_client, _, _ in phone.sends()] == ["2"]
 
 
-def test_what_waited_for_a_predecessor_goes_when_that_is_seen_among_the_messages(phone):
+def test_a_held_send_goes_when_its_predecessor_is_seen_among_the_messages(phone):
     """Its answer was lost, and it comes itself, pushed or synced."""
     phone.send("1")
     phone.send("2")
@@ -138,7 +138,7 @@ def test_a_gap_whose_predecessor_is_gone_already_goes_again_at_once(phone):
     assert phone.sends() == [("2", True, None)]
 
 
-def test_what_waited_for_a_predecessor_goes_when_that_has_timed_out():
+def test_a_held_send_goes_when_its_predecessor_has_timed_out():
     phone = Phone(send_attempts=2).online()
     phone.send("1")
     phone.machine.disconnected(0.0)
@@ -153,7 +153,7 @@ def test_what_waited_for_a_predecessor_goes_when_that_has_timed_out():
     assert phone.sends() == [("2", True, None)]
 
 
-def test_what_a_stopped_client_was_sending_goes_out_after_the_next_start(phone):
+def test_pending_requests_of_a_stopped_client_go_out_after_the_next_start(phone):
     phone.send("1")
     phone.machine.read_count(TEAM, 1, 0.0)
     phone.machine.stop(0.0)
@@ -193,7 +193,7 @@ def test_failures_remembered_are_bounded(phone, monkeypatch):
     assert len(phone.machine._outbox._failed) == 2
 
 
-def test_a_resent_message_says_again_what_it_has_read(phone):
+def test_a_resent_message_reports_its_read_mark_again(phone):
     """Whoever stored it at the first attempt may have died before telling anybody."""
     phone.push(1)
     phone.send("1")
@@ -206,7 +206,7 @@ def test_a_resent_message_says_again_what_it_has_read(phone):
     assert phone.sent(frames.Read) == []
 
 
-def test_another_devices_message_with_the_same_id_is_no_proof_of_mine(phone):
+def test_another_devices_message_with_the_same_id_does_not_acknowledge_mine(phone):
     """Found by the fault search, seed 9: this one will be refused as a conflict."""
     phone.send("1", "mine")
     phone.push(1, sender="bob", id_client="1", content="of another device")
@@ -216,7 +216,7 @@ def test_another_devices_message_with_the_same_id_is_no_proof_of_mine(phone):
     assert phone.machine.status("1") == Status.FAIL
 
 
-def test_what_was_recalled_under_the_same_idclient_is_not_the_last_message(phone):
+def test_a_message_recalled_under_the_same_idclient_is_not_the_last_message(phone):
     """Another device had used it for other words; once they are recalled, nobody can tell."""
     phone.send("1", "other words")
     phone.get(frames.Push(message(1, sender="bob", to="alice", id_client="1")))
@@ -226,7 +226,7 @@ def test_what_was_recalled_under_the_same_idclient_is_not_the_last_message(phone
     assert phone.machine.conversations() == []
 
 
-def test_what_is_on_its_way_already_is_not_sent_again_by_hand(phone):
+def test_a_send_on_its_way_is_not_sent_again_by_hand(phone):
     """A second tap on the button."""
     phone.send("1")
     phone.send("1")

@@ -25,7 +25,7 @@ def test_a_repeated_push_is_acknowledged_again_and_not_shown(phone):
     assert len(phone.of(events.Repeated)) == 1
 
 
-def test_what_is_ahead_is_not_acknowledged_before_it_is_shown(phone):
+def test_a_message_ahead_of_a_gap_is_not_acknowledged_before_it_is_shown(phone):
     phone.push(2)
     assert phone.sent() == [frames.Delivered(AB, 0)]
     assert phone.shown == []
@@ -118,7 +118,7 @@ def test_an_answer_to_the_application_does_not_end_a_pull_of_another_range(phone
     assert phone.shown == [1, 2, 3, 4]
 
 
-def test_what_the_application_was_refused_is_not_told_it_later(phone):
+def test_a_range_refused_to_the_application_is_not_delivered_to_it_later(phone):
     phone.machine.history(AB, 1, 1, 0.0)
     phone.rejected(f"{AB}:1-1", Code.NO_CONVERSATION, "history")
     phone.push(2)
@@ -128,7 +128,7 @@ def test_what_the_application_was_refused_is_not_told_it_later(phone):
     assert phone.of(events.History) == []
 
 
-def test_a_refused_pull_is_no_failure_of_the_applications(phone):
+def test_a_refused_pull_is_not_reported_to_the_application(phone):
     phone.push(2)
     phone.advance(3)
     phone.rejected(f"{AB}:1-1", Code.NO_CONVERSATION, "history")
@@ -190,7 +190,7 @@ def test_a_gap_that_the_sync_did_not_fill_is_pulled(phone):
     assert phone.pulls() == [(1, 1)]
 
 
-def test_a_gap_keeps_no_stopped_client_awake(phone):
+def test_a_stopped_client_waits_for_no_gap(phone):
     phone.push(2)
     phone.machine.stop(0.0)
     assert phone.machine.next_deadline() is None
@@ -204,7 +204,7 @@ def notified():
     return Phone(delivery="notify").online()
 
 
-def test_what_a_notice_tells_of_is_pulled_at_once_and_then_acknowledged(notified):
+def test_a_notice_is_answered_by_a_pull_and_then_acknowledged(notified):
     notified.get(frames.Notify(AB, 3))
     assert notified.sent() == [frames.History(AB, 1, 3, 1)]
     notified.pulled(1, 3)
@@ -215,7 +215,7 @@ def test_what_a_notice_tells_of_is_pulled_at_once_and_then_acknowledged(notified
     assert notified.sent() == []
 
 
-def test_a_notice_of_what_is_here_is_acknowledged_only(notified):
+def test_a_notice_of_a_message_that_was_shown_is_only_acknowledged(notified):
     notified.get(frames.Notify(AB, 2))
     notified.pulled(1, 2)
     notified.collect()
@@ -268,7 +268,7 @@ def test_a_notice_beyond_an_own_message_is_pulled_in_two_parts(notified):
     assert notified.pulls() == [(3, 3)]
 
 
-def test_what_was_notified_and_refused_is_forgotten(notified):
+def test_a_notice_whose_pull_is_refused_is_forgotten(notified):
     notified.get(frames.Notify(AB, 3))
     notified.rejected(f"{AB}:1-3", Code.NO_CONVERSATION, "history")
     notified.collect()

@@ -22,7 +22,7 @@ def syncing(**policies):
 # --- the login sync ---------------------------------------------------------------------------------------------------
 
 
-def test_a_sync_starts_from_what_is_known(phone):
+def test_a_sync_starts_from_the_complete_part_of_each_log(phone):
     phone.push(1, 2)
     phone.push(1, conversation_id=TEAM)
     phone.push(5)  # ahead: not to be relied on
@@ -71,7 +71,7 @@ def test_a_lost_connection_ends_the_repetition_of_its_sync():
 
 @pytest.mark.parametrize("number", [1, 3], ids=["an older one", "none that was asked"])
 @pytest.mark.parametrize("last", [False, True], ids=["page", "sync_done"])
-def test_an_answer_to_another_sync_brings_what_it_brings_and_no_more(number, last):
+def test_an_answer_to_another_sync_only_delivers_its_messages(number, last):
     """Copies and late answers would multiply the pages, or end a sync that has not brought everything."""
     phone = syncing()
     phone.page()  # and so it goes on with number 2
@@ -108,7 +108,7 @@ def test_a_copy_of_the_answer_to_a_sync_that_is_over_does_not_start_another(last
     assert phone.sent(frames.Sync) == [frames.Sync({AB: 1}, 0, 0, 2)]
 
 
-def test_a_page_may_end_beyond_what_it_brings(phone):
+def test_a_page_may_end_beyond_its_last_message(phone):
     """What this device may not see is passed; what was held back behind it follows."""
     phone.push(4, 6)
     phone.log_in_again()
@@ -117,7 +117,7 @@ def test_a_page_may_end_beyond_what_it_brings(phone):
     assert phone.sent() == []
 
 
-def test_what_a_sync_brings_is_acknowledged_only_if_somebody_wants_to_know():
+def test_messages_of_a_sync_are_acknowledged_only_under_delivered_receipts():
     for receipts, told in (("read", []), ("delivered", [frames.Delivered(AB, 2), frames.Delivered(TEAM, 1)])):
         phone = syncing(receipts=receipts)
         phone.page(message(1), message(2), message(1, conversation_id=TEAM))
@@ -158,7 +158,7 @@ def test_a_sync_that_is_refused_for_good_is_reported_and_not_repeated():
 
 
 @pytest.mark.parametrize("how", ["another log", "ahead"])
-def test_a_log_that_is_another_one_takes_everything_with_it_but_what_the_user_wants(phone, how):
+def test_another_log_resets_everything_except_pending_wishes_of_the_user(phone, how):
     phone.push(1, 3)  # with a gap that is waited for
     phone.send("1")
     phone.machine.read(AB, 0.0)
@@ -192,7 +192,7 @@ def test_a_log_that_is_another_one_takes_everything_with_it_but_what_the_user_wa
 # --- resyncs ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_resync_fetches_what_was_missed(phone):
+def test_a_resync_fetches_the_missed_messages(phone):
     phone.get(frames.Resync(1))
     assert phone.machine.state == State.SYNCING
     assert phone.sent() == [frames.Sync({}, number=2, resync=1)]
@@ -222,7 +222,7 @@ def test_a_resync_during_a_sync_is_done_after_it(phone):
     assert phone.machine.state == State.ONLINE
 
 
-def test_each_connection_counts_its_resyncs_anew(phone):
+def test_each_connection_counts_its_resyncs_from_one(phone):
     phone.get(frames.Resync(3))
     phone.get(frames.Resync(4))
     phone.log_in_again()

@@ -172,7 +172,7 @@ def test_a_send_goes_to_the_conversation_that_its_user_means(access, scene, to, 
     assert access.port.take() == [("to_conversation", (internal_frames.Up(one, frame, id),))]
 
 
-def test_what_the_shell_finds_wrong_with_a_value_is_told_to_who_asked_and_no_more(access):
+def test_a_fault_found_by_the_shell_is_sent_to_the_connection_that_asked(access):
     access.live()
     access.machine.reject(1, "send", "1" * 1_000, 0, "why", 0.0)
     access.machine.reject(1, "read_count", f"{AB}:1", 5, "why", 0.0)
@@ -192,7 +192,7 @@ def test_what_the_shell_finds_wrong_with_a_value_is_told_to_who_asked_and_no_mor
 
 
 @pytest.mark.parametrize("epoch", [1, 3])
-def test_what_comes_down_for_another_session_goes_nowhere(access, epoch):
+def test_a_frame_for_another_session_is_dropped(access, epoch):
     one = access.live(epoch=2)
     stale = one._replace(epoch=epoch)
     access.push(stale)
@@ -213,7 +213,7 @@ def test_silence_ends_a_connection(access):
     assert access.machine.next_deadline() is None
 
 
-def test_whatever_is_heard_keeps_a_connection(access):
+def test_any_frame_keeps_a_connection_alive(access):
     access.live()
     for frame in (frames.Ping(), frames.Delivered(AB, 0), frames.Sync({})):
         access.advance(70)
@@ -280,7 +280,7 @@ def test_logins_wait_for_a_router_that_is_lost(access):
     assert attached(access) == ["anna"]
 
 
-def test_to_be_told_of_the_same_loss_again_ends_no_login_that_waits(access):
+def test_a_second_report_of_the_same_loss_ends_no_waiting_login(access):
     for _ in range(2):
         access.machine.router_lost("r0", lambda user: True)
         if not access.machine._connections:
@@ -290,7 +290,7 @@ def test_to_be_told_of_the_same_loss_again_ends_no_login_that_waits(access):
     assert attached(access) == ["alice"]
 
 
-def test_a_login_goes_on_when_whoever_owns_its_user_by_now_is_there(access):
+def test_a_login_goes_on_when_the_current_owner_of_its_user_is_back(access):
     owner = {"alice": "r0"}
     for router in ("r0", "r1"):
         access.machine.router_lost(router, lambda user, router=router: owner[user] == router)
@@ -314,7 +314,7 @@ def test_a_login_waits_for_a_lost_router_no_longer_than_for_anything(access):
 # --- delivered receipts ---------------------------------------------------------------------------------------------
 
 
-def test_what_a_device_has_got_of_a_p2p_conversation_goes_to_its_user_if_somebody_wants_to_know():
+def test_delivered_marks_of_p2p_conversations_go_to_the_user_under_the_policy():
     access = Access(receipts="delivered")
     one = access.live()
     access.push(one)
@@ -332,7 +332,7 @@ def test_what_a_device_has_got_of_a_p2p_conversation_goes_to_its_user_if_somebod
 LOUNGE = "chatroom:lounge"
 
 
-def test_who_is_gone_leaves_the_rooms_that_are_not_left_yet(access):
+def test_a_lost_connection_leaves_its_remaining_rooms(access):
     access.live()
     for frame in (frames.Enter("lounge", 3), frames.Enter("bar"), frames.Enter("bar"), frames.Leave("lounge")):
         access.receive(frame)
@@ -363,14 +363,14 @@ def test_a_room_is_left_when_the_leave_was_too_much_for_the_moment():
     assert access.ups() == [(frames.Leave("lounge"), LOUNGE)]
 
 
-def test_a_room_with_no_name_is_none(access):
+def test_a_room_with_an_invalid_name_is_not_entered(access):
     access.live()
     access.receive(frames.Enter("no name"))
     access.machine.disconnected(1, 0.0)
     assert access.ups() == []
 
 
-def test_who_was_in_a_room_of_a_lost_router_must_log_in_again(access):
+def test_connections_in_rooms_of_a_lost_router_are_closed(access):
     access.live(1)
     access.live(2, "carol")
     access.receive(frames.Enter("lounge"), 1)
@@ -382,7 +382,7 @@ def test_who_was_in_a_room_of_a_lost_router_must_log_in_again(access):
 # --- reads under way ------------------------------------------------------------------------------------------------
 
 
-def test_a_room_that_refuses_takes_no_place():
+def test_a_room_that_refuses_does_not_count():
     access = Access(rooms=1)
     one = access.live()
     access.receive(frames.Enter("full"))
@@ -400,7 +400,7 @@ def test_a_room_that_refuses_takes_no_place():
     ],
     ids=lambda frame: frame.op,
 )
-def test_a_room_that_takes_who_is_gone_for_present_is_told_so(access, late):
+def test_a_room_that_counts_a_gone_session_as_present_is_sent_a_leave(access, late):
     """Its `enter` was slower than the `leave` with which its connection ended."""
     one = access.live()
     access.machine.disconnected(1, 0.0)

@@ -85,7 +85,7 @@ def test_syncs_have_a_limit_of_their_own_and_acknowledge_all_the_same():
     assert access.sent() == []  # no resync comes again
 
 
-def test_a_sync_speaks_of_so_many_conversations_and_no_more(access):
+def test_the_cursors_of_a_sync_are_bounded(access):
     access.live()
     cursors = {f"p2p:alice:{number}": 1 for number in range(CURSORS)}
     access.receive(frames.Sync(cursors))
@@ -95,7 +95,7 @@ def test_a_sync_speaks_of_so_many_conversations_and_no_more(access):
     assert (frame.request, frame.number, frame.code) == ("sync", 3, Code.BAD_REQUEST)
 
 
-def test_acknowledgements_beyond_the_rate_are_passed_on_later_the_latest_of_each_conversation():
+def test_delivered_marks_beyond_the_rate_are_passed_on_later_as_the_latest_of_each_conversation():
     access = Access(user_rate=0.5, user_burst=1, receipts="delivered")
     access.live()
     for conversation, seq in ((AB, 1), (AB, 2), ("p2p:alice:carol", 7), (AB, 5), (AB, 4)):
@@ -115,7 +115,7 @@ def test_acknowledgements_beyond_the_rate_are_passed_on_later_the_latest_of_each
     assert marks(access) == []
 
 
-def test_who_acknowledges_in_more_conversations_than_there_can_be_is_sent_away():
+def test_a_connection_with_marks_in_too_many_conversations_is_ended():
     access = Access(user_rate=0.01, user_burst=1, receipts="delivered")
     access.live()
     for number in range(CURSORS + 1):
@@ -125,7 +125,7 @@ def test_who_acknowledges_in_more_conversations_than_there_can_be_is_sent_away()
     assert [frame.code for _, frame in access.sent()] == [Code.BAD_REQUEST]
 
 
-def test_what_can_never_succeed_does_not_count_for_the_rate():
+def test_an_invalid_request_does_not_count_towards_the_rate():
     access = Access(user_rate=0.1, user_burst=1, content_bytes=4)
     access.live()
     access.receive(send("1", "12345"))
@@ -143,7 +143,7 @@ def test_what_can_never_succeed_does_not_count_for_the_rate():
 
 @pytest.mark.parametrize("frame", READ, ids=lambda frame: frame.op)
 @pytest.mark.parametrize("answer", ANSWERS, ids=lambda frame: frame.op)
-def test_a_connection_has_only_so_many_reads_under_way(access, frame, answer):
+def test_the_reads_under_way_of_a_connection_are_bounded(access, frame, answer):
     one = access.live()
     for _ in range(READS):
         access.receive(frame)
@@ -159,7 +159,7 @@ def test_a_connection_has_only_so_many_reads_under_way(access, frame, answer):
     assert passed_on(access) == 1
 
 
-def test_what_is_no_answer_to_a_read_makes_no_room_and_other_requests_are_not_concerned(access):
+def test_only_an_answer_to_a_read_makes_room_for_another_read(access):
     one = access.live()
     for _ in range(READS):
         access.receive(READ[0])

@@ -43,7 +43,7 @@ def test_the_limit_of_a_text_is_in_bytes(field):
     ],
     ids=["fits", "deep", "deeper than Python", "infinite", "minus infinite", "no number", "a set", "a number as key"],
 )
-def test_what_could_not_be_carried_on_is_refused(access, file, says):
+def test_an_attachment_that_json_cannot_carry_is_refused(access, file, says):
     access.live()
     access.receive(send("1", to="alice", type="other", file=file))
     if says is None:
@@ -62,7 +62,7 @@ def test_the_limit_of_an_attachment_is_that_of_its_json():
     assert {frame.text for _, frame in access.sent()} == {"file: more than 15 bytes of UTF-8"}
 
 
-def test_what_is_too_large_is_refused_with_a_short_reference():
+def test_a_too_large_send_is_refused_with_a_short_reference():
     access = Access(content_bytes=4)
     access.live()
     access.receive(send("x" * 1_000, "12345", to="alice"))
@@ -83,7 +83,7 @@ def test_what_is_too_large_is_refused_with_a_short_reference():
         (frames.Leave("x" * 300), "x" * 256, Code.BAD_REQUEST),
     ],
 )
-def test_what_can_never_succeed_is_rejected_here_and_the_connection_stays(frame, ref, code):
+def test_an_invalid_request_is_rejected_and_the_connection_stays(frame, ref, code):
     access = Access()
     access.live()
     access.receive(frame)
@@ -105,7 +105,7 @@ def test_a_custom_that_is_too_large_is_rejected_with_its_number():
 
 @pytest.mark.parametrize("name", ["", "a b", "d:0", "x" * 65])
 @pytest.mark.parametrize("field", ["device", "kind", "instance"])
-def test_a_bad_name_is_refused_before_the_token_is_looked_at(access, field, name):
+def test_a_bad_name_is_refused_before_authentication(access, field, name):
     access.connect()
     access.receive(frames.Login(**{"token": "token", "device": "d0", field: name}))
     calls = access.port.take()

@@ -22,7 +22,7 @@ def test_nothing_is_acknowledged_delivered_or_reported_before_it_is_stored(write
     assert [type(event) for event in writer.events] == [events.Committed]
 
 
-def test_a_stored_message_is_what_was_sent_with_a_place_and_a_time(writer):
+def test_a_stored_message_is_the_send_with_a_seq_and_a_time(writer):
     writer.clock.now = 2.5
     sender = session("alice", "d7", epoch=3)
     writer.send("1", "hello", by=sender, type="custom", custom="{}", file={"url": "x"}, shown=0)
@@ -44,7 +44,7 @@ def test_seqs_follow_each_other_without_waiting_for_storage(opened):
     assert [request.message.seq for request in opened.asked] == [2, 3, 4]
 
 
-def test_answers_out_of_order_let_nothing_out_before_what_precedes_it(opened):
+def test_answers_out_of_order_release_messages_in_order(opened):
     for number in ("1", "2", "3"):
         opened.send(number)
     results = [opened.storage.execute(request) for request in opened.asked]
@@ -60,7 +60,7 @@ def test_answers_out_of_order_let_nothing_out_before_what_precedes_it(opened):
     assert opened.acks() == [("4", 5)]
 
 
-def test_shown_goes_to_storage_and_the_places_that_it_moves_to_the_users(opened):
+def test_shown_goes_to_storage_and_the_changed_states_go_to_the_users(opened):
     opened.send("1", shown=1)
     assert opened.asked[0].shown == 1
     opened.answer_all()
@@ -120,7 +120,7 @@ def test_making_a_group_fails_with_storage_and_may_be_repeated(writer, at):
 # --- changes --------------------------------------------------------------------------------------------------------
 
 
-def test_each_entry_goes_to_those_who_are_members_when_it_is_committed(team):
+def test_each_entry_goes_to_the_members_at_its_seq(team):
     """However many are under way."""
     team.say("1")
     team.change("2", "join", by="carol")

@@ -17,7 +17,7 @@ def to_carol(id_client):
 # --- failures, silence, another writer --------------------------------------------------------------------------------
 
 
-def test_a_failed_append_is_retryable_and_the_next_request_opens_anew(opened):
+def test_a_failed_append_is_retryable_and_the_next_request_reopens_the_log(opened):
     opened.send("1")
     opened.answer(result=failed)
     assert opened.refusals() == [("1", Code.UNAVAILABLE)]
@@ -97,7 +97,7 @@ def test_an_answer_to_an_opening_that_was_given_up_is_ignored(writer):
     assert writer.acks() == [("2", 1)]
 
 
-def test_a_look_up_that_fails_rejects_only_what_asked_for_it(opened):
+def test_a_failed_lookup_rejects_only_the_send_that_needed_it(opened):
     opened.send("1", resend=True)
     opened.send("2")
     opened.answer(result=failed)
@@ -126,7 +126,7 @@ def test_two_writers_on_one_storage_keep_one_log():
     assert len(log) == len(set(log)) == len(acked)
 
 
-def test_what_is_known_to_be_stored_is_let_out_before_the_writer_gives_up(opened):
+def test_messages_known_to_be_stored_are_released_before_the_writer_gives_up(opened):
     """Found by the fault search: its sender gets its answer from a retry at the latest, and nobody would deliver it."""
     opened.send("1")
     opened.send("2")
@@ -143,7 +143,7 @@ def test_what_is_known_to_be_stored_is_let_out_before_the_writer_gives_up(opened
 # --- a new writer -----------------------------------------------------------------------------------------------------
 
 
-def test_a_new_writer_tells_the_members_how_far_the_log_goes(writer):
+def test_a_new_writer_announces_the_end_of_the_log_to_the_members(writer):
     open_log(writer.storage, "alice", "bob")
     writer.send("1")
     assert writer.opened == []
@@ -175,7 +175,7 @@ def test_a_writer_that_gave_up_with_something_in_flight_opens_again_by_itself(op
 
 
 @pytest.mark.parametrize(("how", "every"), [("failed", 10), ("silent", 20)])
-def test_it_tries_until_storage_answers(opened, how, every):
+def test_the_writer_tries_until_storage_answers(opened, how, every):
     opened.send("1")
     opened.answer(result=failed)
     opened.advance(10)
@@ -210,7 +210,7 @@ def test_a_writer_that_gave_up_with_nothing_in_flight_leaves_it_at_that(opened):
     assert opened.machine.next_deadline() is None
 
 
-def test_a_new_writer_tells_whose_system_logs_were_written_to(opened):
+def test_a_new_writer_announces_the_system_logs_that_it_wrote_to(opened):
     opened.ask("1", "friend_request")
     opened.answer_all()
     again = Writer(opened.storage)
@@ -248,7 +248,7 @@ def test_a_conversation_with_something_in_flight_is_not_evicted():
     assert len(writer.acks()) == 3
 
 
-def test_beyond_the_limit_as_many_are_open_as_have_something_to_do_but_not_without_end(monkeypatch):
+def test_busy_conversations_may_exceed_the_limit_within_a_bound(monkeypatch):
     monkeypatch.setattr("imsim.core.router.conversations._WAITING", 2)
     writer = Writer(policies=Policies(open_conversations=1))
     users = ("bob", "carol", "dave", "erin")

@@ -35,7 +35,7 @@ def test_a_retry_that_races_the_original_shares_its_answer(opened):
     assert len(opened.delivered) == 1
 
 
-def test_who_has_asked_once_is_told_by_the_answer_and_who_has_asked_again_by_a_push_as_well(opened):
+def test_a_sender_that_asked_again_gets_a_push_besides_the_answer(opened):
     """Whoever repeats may have given up by the time of the answer, and takes the message from a push only."""
     opened.send("1")
     opened.send("2")
@@ -58,7 +58,7 @@ def test_another_body_under_the_same_key_is_a_conflict_once_storage_has_answered
     assert opened.acks() == [("1", 2)]
 
 
-def test_what_is_found_again_is_answered_only(opened):
+def test_a_send_found_in_storage_is_only_answered(opened):
     """The members are told of it by the opening, with whatever else the writer before this one did not let out."""
     again = Writer(opened.storage)
     again.send("0", resend=True, shown=1)
@@ -79,7 +79,7 @@ def test_keys_out_of_memory_are_looked_up_and_sends_go_on(opened):
     assert opened.acks() == [("0", 1)]
 
 
-def test_what_is_in_flight_is_never_forgotten(opened):
+def test_messages_in_flight_are_never_forgotten(opened):
     """However many: a retry of the first must still find the original."""
     for number in range(3 * _RECENT):
         opened.send(f"n{number}")
@@ -134,14 +134,14 @@ def test_a_message_whose_predecessor_is_unknown_is_refused_as_a_gap(opened):
     assert opened.log() == ["0"]
 
 
-def test_a_retry_whose_predecessor_is_missing_too_is_refused_after_two_look_ups(opened):
+def test_a_retry_whose_predecessor_is_missing_too_is_refused_after_two_lookups(opened):
     opened.send("2", after="1", resend=True)
     assert opened.answer().id_client == "2"
     assert opened.answer().id_client == "1"
     assert opened.refusals() == [("2", Code.GAP)]
 
 
-def test_what_comes_during_a_look_up_waits_its_turn(opened):
+def test_a_send_that_comes_during_a_lookup_waits_its_turn(opened):
     opened.send("1", resend=True)
     opened.send("2", after="1")
     opened.send("3", by=session("bob"))
@@ -170,7 +170,7 @@ def test_a_device_that_has_come_back_as_another_kind_is_the_same_device():
     assert [number for number, _ in writer.acks()] == ["1", "3"]
 
 
-def test_a_replaced_session_of_who_is_no_member_can_no_longer_act_either(writer):
+def test_a_replaced_session_of_a_non_member_can_no_longer_act_either(writer):
     writer.change("0", "create", "bob", join="approval")
     writer.answer_all()
     writer.take()
@@ -185,7 +185,7 @@ def test_a_replaced_session_of_who_is_no_member_can_no_longer_act_either(writer)
     assert writer.machine._open[TEAM].next_seq == 2
 
 
-def test_so_many_sessions_are_remembered_the_latest(opened, monkeypatch):
+def test_only_the_latest_sessions_are_remembered(opened, monkeypatch):
     monkeypatch.setattr("imsim.core.router.log._SESSIONS", 3)
     for number in range(5):
         opened.send(str(number + 1), by=session(device=f"d{number}", epoch=number + 2))
@@ -197,7 +197,7 @@ def test_so_many_sessions_are_remembered_the_latest(opened, monkeypatch):
 # --- what waits -------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_said_again_while_it_waits_waits_once(writer):
+def test_a_repetition_of_a_waiting_send_waits_once(writer):
     """A storage that is slower than the clients are patient would have ever more to look up."""
     writer.send("1")
     for _ in range(9):
@@ -241,7 +241,7 @@ def test_repetitions_and_refusals_that_wait_for_storage_are_bounded(opened, monk
     assert opened.answers() == [("1", 2)] * 3 + [("1", Code.CONFLICT)] * 3
 
 
-def test_what_waits_for_an_opening_is_bounded(writer):
+def test_requests_that_wait_for_an_opening_are_bounded(writer):
     for number in range(_WAITING):
         writer.send(str(number))
     assert writer.told == []
@@ -249,7 +249,7 @@ def test_what_waits_for_an_opening_is_bounded(writer):
     assert writer.refusals() == [("one too many", Code.UNAVAILABLE)]
 
 
-def test_what_waits_for_storage_is_bounded(opened):
+def test_messages_that_wait_for_storage_are_bounded(opened):
     for number in range(1, _WAITING + 1):
         opened.send(str(number))
     assert opened.told == []
@@ -280,7 +280,7 @@ def test_a_change_that_proves_a_duplicate_is_undone_in_memory(team):
 
 @pytest.mark.parametrize("how", [storage.Blocked, storage.Duplicate])
 @pytest.mark.parametrize("event", ["leave", "invite"])
-def test_who_came_or_left_by_a_change_that_was_not_stored_is_what_they_were(team, event, how):
+def test_membership_goes_back_when_a_change_was_not_stored(team, event, how):
     """Also for those behind it, which had been decided by it."""
     by, targets, other = ("bob", [], "bob") if event == "leave" else ("alice", ["carol"], "carol")
     team.change("1", event, *targets, by=by)
@@ -309,7 +309,7 @@ def test_a_refusal_because_of_its_seq_waits_for_those_before_it(opened):
     assert opened.answers() == [("1", Code.BLOCKED), ("2", 2)]
 
 
-def test_who_is_fenced_off_is_so_once_those_before_it_are_stored(opened):
+def test_a_fenced_entry_is_refused_once_those_before_it_are_stored(opened):
     opened.send("1")
     opened.send("2")
     opened.answer(1, lambda request: storage.Fenced())
@@ -317,7 +317,7 @@ def test_who_is_fenced_off_is_so_once_those_before_it_are_stored(opened):
     assert opened.answers() == [("1", 2), ("2", Code.UNAVAILABLE)]
 
 
-def test_what_stands_behind_a_message_that_is_blocked_is_decided_anew(opened):
+def test_entries_behind_a_blocked_message_are_decided_again(opened):
     """Also a change, for which its seq matters, and what was refused because of it."""
     opened.storage.execute(storage.SaveState("bob", AB, blocked=True))
     opened.send("1")
@@ -330,7 +330,7 @@ def test_what_stands_behind_a_message_that_is_blocked_is_decided_anew(opened):
     assert state["request"]["id"] == f"{AB}:3"
 
 
-def test_a_message_of_who_is_blocked_gives_its_place_back(opened):
+def test_a_message_of_a_blocked_sender_gives_its_seq_back(opened):
     opened.storage.execute(storage.SaveState("bob", AB, blocked=True))
     opened.send("1")
     opened.answer()
@@ -344,7 +344,7 @@ def test_a_message_of_who_is_blocked_gives_its_place_back(opened):
     assert opened.answers() == [("1", 3)]
 
 
-def test_a_writer_of_a_system_log_that_a_note_overtook_goes_on_behind_it(writer):
+def test_a_writer_of_a_system_log_goes_on_behind_a_note_that_overtook_it(writer):
     said = frames.Send("1", Scene.SYSTEM, "bob", "", "custom", custom="{}")
     writer.to("system:bob", said)
     writer.answer()

@@ -75,7 +75,7 @@ def test_a_message_delivered_late_that_was_read_meanwhile_does_not_count(registr
     assert registry.unread(one) == (3, 0)
 
 
-def test_reading_is_saved_first_and_then_told_to_every_device(registry):
+def test_reading_is_saved_first_and_then_sent_to_every_device(registry):
     one, other = registry.login("bob", "d0"), registry.login("bob", "d1", connection=2)
     registry.take()
     asked = up(one, frames.Read(AB, 1, 7))
@@ -87,7 +87,7 @@ def test_reading_is_saved_first_and_then_told_to_every_device(registry):
     assert registry.take() == [(one, told), (other, told), (one, done(number=7))]
 
 
-def test_a_device_hears_that_the_peer_has_read(registry):
+def test_a_device_gets_the_peers_read_mark(registry):
     one = registry.login("alice")
     registry.take()
     read = internal_frames.PeerMoved("alice", state(1, peer_read_seq=1))
@@ -98,14 +98,14 @@ def test_a_device_hears_that_the_peer_has_read(registry):
     assert set(registry.machine._users) == {"alice"}
 
 
-def test_what_the_peer_read_while_a_user_is_being_opened_is_told_once_it_is(registry):
+def test_a_peers_read_mark_waits_while_the_user_is_being_opened(registry):
     registry.attach("alice")
     registry.receive(internal_frames.PeerMoved("alice", state(1, peer_read_seq=1)))
     registry.answer()
     assert [frame.state.peer_read_seq for _, frame in registry.take(frames.State)] == [1]
 
 
-def test_a_repeated_request_tells_what_a_lost_answer_would_have(registry):
+def test_a_repeated_request_reports_the_state_of_the_lost_answer(registry):
     one = registry.login("bob")
     registry.take()
     for asked in (frames.SetConversation(AB, pinned=True), frames.Read(AB, 1)):
@@ -119,7 +119,7 @@ def test_a_repeated_request_tells_what_a_lost_answer_would_have(registry):
     assert [user for user, _ in registry.told_users] == ["alice"]
 
 
-def test_a_sync_tells_the_other_devices_as_well_what_a_lost_answer_would_have(registry):
+def test_a_state_found_by_a_sync_is_sent_to_the_other_devices_too(registry):
     registry.login("bob", "d0")
     registry.storage.execute(storage.SaveState("bob", AB, 1))
     one = registry.login("bob", "d1", connection=2)
@@ -151,7 +151,7 @@ def test_answers_out_of_order_never_move_a_mark_back(registry):
     assert registry.states() == [("bob", "d0", 2, 0)]
 
 
-def test_a_saved_place_of_a_user_who_has_left_is_told_to_nobody_but_the_peer(registry):
+def test_a_saved_state_of_a_user_who_has_left_is_sent_to_the_peer_only(registry):
     one = registry.login("bob")
     registry.ask(one, frames.Read(AB, 1))
     registry.receive(internal_frames.Detach(one))
@@ -161,7 +161,7 @@ def test_a_saved_place_of_a_user_who_has_left_is_told_to_nobody_but_the_peer(reg
     assert [user for user, _ in registry.told_users] == ["alice"]
 
 
-def test_what_a_device_got_by_a_sync_can_be_read():
+def test_a_message_that_a_sync_delivered_can_be_read():
     """Stored, but let out by no writer: its append was never answered, and its sender gave up."""
     registry = Registry()
     open_log(registry.storage)
@@ -175,7 +175,7 @@ def test_what_a_device_got_by_a_sync_can_be_read():
     assert registry.unread(one) == (1, 0)
 
 
-def test_what_a_range_brings_for_the_first_time_counts(registry):
+def test_a_message_first_delivered_by_a_range_counts_as_unread(registry):
     """Stored, but let out by no writer: whoever pulled it has it unread."""
     one = registry.login("bob")
     open_log(registry.storage, "alice")
@@ -187,7 +187,7 @@ def test_what_a_range_brings_for_the_first_time_counts(registry):
 # --- recalls ----------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_recalled_counts_no_more_whatever_comes_later(registry):
+def test_a_recalled_message_no_longer_counts_in_whatever_order_they_come(registry):
     bob = registry.login("bob")
     registry.deliver(message(2))
     registry.deliver(entry(3, "recall", seq=2))
@@ -212,7 +212,7 @@ def test_a_page_from_before_a_recall_counts_nothing_again(registry):
 # --- marks that storage has not answered for --------------------------------------------------------------------------
 
 
-def test_a_mark_that_storage_did_not_answer_for_is_saved_again_and_told_to_the_other_user(registry):
+def test_a_mark_without_an_answer_of_storage_is_saved_again_and_sent_to_the_peer(registry):
     """Whoever asked for it may be gone, or may have been answered from what a sync of another device had brought."""
     bob = registry.login("bob")
     registry.ask(bob, frames.Read(AB, 1))
@@ -232,7 +232,7 @@ def test_a_mark_that_storage_did_not_answer_for_is_saved_again_and_told_to_the_o
 # --- messages that were not heard of ----------------------------------------------------------------------------------
 
 
-def test_a_jump_in_what_is_delivered_sends_every_device_to_look(two):
+def test_a_jump_in_the_delivered_seqs_makes_every_device_sync(two):
     two.deliver(message(2), users=("bob",))
     assert two.resynced() == []
     two.deliver(message(4), users=("bob",))
@@ -257,7 +257,7 @@ def test_a_conversation_that_is_new_to_the_user_starts_at_nothing(two):
 
 
 @pytest.mark.parametrize(("seq", "told"), [(1, []), (0, []), (2, BOTH), (9, BOTH)])
-def test_a_writer_that_found_more_than_was_heard_of_sends_every_device_to_look(two, seq, told):
+def test_a_writer_that_found_more_messages_makes_every_device_sync(two, seq, told):
     two.receive(internal_frames.Opened(("bob", "carol"), AB, seq))
     assert two.resynced() == told
     two.receive(internal_frames.Opened(("bob", "carol"), AB, seq))
@@ -267,7 +267,7 @@ def test_a_writer_that_found_more_than_was_heard_of_sends_every_device_to_look(t
     assert set(two.machine._users) == {"alice", "bob"}
 
 
-def test_who_is_being_opened_will_look_anyway(registry):
+def test_a_user_being_opened_needs_no_resync(registry):
     registry.attach("bob")
     registry.receive(internal_frames.Opened(("bob",), AB, 5))
     assert registry.machine._users["bob"].states == {}
@@ -275,7 +275,7 @@ def test_who_is_being_opened_will_look_anyway(registry):
     assert [type(frame) for _, frame in registry.told] == [internal_frames.Attached]
 
 
-def test_a_sync_of_one_device_is_not_what_the_others_have_heard(two):
+def test_a_sync_of_one_device_does_not_count_as_delivery_to_the_others(two):
     """Stored, and let out by nobody: one device comes upon it, the others still wait for it."""
     open_log(two.storage, "alice")
     one = two.login("bob", "d2", connection=5)
@@ -288,7 +288,7 @@ def test_a_sync_of_one_device_is_not_what_the_others_have_heard(two):
 # --- delivered receipts -----------------------------------------------------------------------------------------------
 
 
-def test_what_a_device_has_got_is_saved_and_the_peer_told(receipts):
+def test_a_delivered_mark_is_saved_and_sent_to_the_peer(receipts):
     delivered(receipts, 1)
     assert list(receipts.asked) == [storage.SaveState("bob", AB, delivered_seq=1)]
     receipts.answer()
@@ -296,7 +296,7 @@ def test_what_a_device_has_got_is_saved_and_the_peer_told(receipts):
     assert receipts.told == []  # it is no news for bob, and nobody asked
 
 
-def test_what_some_device_has_got_before_is_not_saved_again(receipts):
+def test_a_delivered_mark_that_was_saved_is_not_saved_again(receipts):
     other = receipts.login("bob", "d1", connection=2)
     for one in (receipts.bob, other, receipts.bob):
         delivered(receipts, 1, one=one)
@@ -308,7 +308,7 @@ def test_what_some_device_has_got_before_is_not_saved_again(receipts):
 
 
 @pytest.mark.parametrize("id", ["group:none", "p2p:bob:carol", "nonsense"])
-def test_what_is_delivered_of_no_conversation_of_the_users_does_nothing(receipts, id):
+def test_a_delivered_mark_of_an_unknown_conversation_does_nothing(receipts, id):
     delivered(receipts, 1, id)
     assert not receipts.asked
     assert set(receipts.machine._users["bob"].states) == {AB}
@@ -327,14 +327,14 @@ def test_a_receipt_that_was_not_saved_is_saved_again(receipts):
     assert not receipts.asked
 
 
-def test_a_receipt_that_storage_has_no_place_for_tells_nobody(receipts):
+def test_a_receipt_of_a_conversation_unknown_to_storage_reaches_nobody(receipts):
     delivered(receipts, 1)
     receipts.answer(result=lambda request: storage.StatesSaved())
     assert (receipts.told, receipts.told_users) == ([], [])
 
 
 @pytest.mark.parametrize("result", [failed, None], ids=["failed", "saved"])
-def test_a_receipt_of_who_has_left_is_told_to_the_peer_at_most(receipts, result):
+def test_a_receipt_of_a_user_who_has_left_reaches_the_peer_at_most(receipts, result):
     delivered(receipts, 1)
     receipts.receive(internal_frames.Detach(receipts.bob))
     receipts.answer(result=result)

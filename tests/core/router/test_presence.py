@@ -44,7 +44,7 @@ def test_friendship_follows_the_log(registry):
     assert friendly.told_users == []
 
 
-def test_a_hint_reaches_whom_it_is_for(registry):
+def test_a_presence_update_reaches_the_sessions_that_it_is_for(registry):
     befriended(registry)
     one = registry.login("bob")
     registry.login("bob", "d1", connection=2)
@@ -61,7 +61,7 @@ def test_a_hint_reaches_whom_it_is_for(registry):
     assert registry.told_users == [("alice", PresenceUpdate("alice", frames.Presence("bob", True), tells=alice))]
 
 
-def test_who_is_no_friend_any_more_hears_of_nobody_though_the_own_router_has_not_heard_of_it(registry):
+def test_a_former_friend_gets_no_presence_though_their_router_lags_behind(registry):
     befriended(registry)
     registry.login("bob")
     registry.deliver(entry(3, "friend_delete"))
@@ -70,7 +70,7 @@ def test_who_is_no_friend_any_more_hears_of_nobody_though_the_own_router_has_not
     assert registry.told_users == []
 
 
-def test_who_was_never_there_has_not_gone(registry):
+def test_a_refused_login_causes_no_presence(registry):
     befriended(registry)
     friendly = friends_of(registry)
     friendly.revoke("bob", 5.0)
@@ -81,7 +81,7 @@ def test_who_was_never_there_has_not_gone(registry):
     assert friendly.machine._users == {}
 
 
-def test_news_beyond_the_budget_wait_and_only_the_last_is_told(registry):
+def test_presence_beyond_the_budget_waits_and_only_the_latest_is_sent(registry):
     befriended(registry)
     friendly = friends_of(registry, presence_rate=0.5, presence_burst=1)
 

@@ -14,7 +14,7 @@ from imsim.core.storage.memory import MemoryStorage
 # --- sessions -------------------------------------------------------------------------------------------------------
 
 
-def test_the_same_device_replaces_itself_and_the_old_gateway_is_told(registry):
+def test_the_same_device_replaces_itself_and_the_old_gateway_gets_a_kick(registry):
     old = registry.login("bob", "d0", gateway="g0", connection=1)
     registry.told.clear()
     new = registry.login("bob", "d0", gateway="g1", connection=1)
@@ -140,7 +140,7 @@ def test_an_answer_that_comes_after_giving_up_is_ignored(registry):
     assert [frame.connection for _, frame in registry.told] == [2]
 
 
-def test_what_waits_for_an_opening_is_bounded(registry):
+def test_requests_that_wait_for_an_opening_are_bounded(registry):
     registry.attach("bob", connection=1)
     for _ in range(_WAITING):
         registry.deliver(message(2), users=("bob",))
@@ -163,7 +163,7 @@ def test_a_newer_session_of_the_sending_device_gets_it_too(registry):
     assert registry.pushes() == [("alice", "d0", 2)]
 
 
-def test_one_frame_a_gateway(registry):
+def test_a_message_is_sent_once_to_each_gateway(registry):
     users = [f"u{number}" for number in range(6)]
     for number, user in enumerate(users):
         registry.login(user, gateway=f"g{number % 2}", connection=number)
@@ -215,7 +215,7 @@ def test_a_range_is_asked_of_storage_a_page_at_most():
     ]
 
 
-def test_a_range_for_who_has_left_is_answered_to_the_session_that_asked(registry):
+def test_a_range_is_answered_to_the_session_that_asked_though_it_has_ended(registry):
     one = registry.login("bob")
     registry.ask(one, frames.History(AB, 1, 1))
     registry.receive(internal_frames.Detach(one))
@@ -229,7 +229,7 @@ def test_a_range_for_who_has_left_is_answered_to_the_session_that_asked(registry
 # --- login sync -----------------------------------------------------------------------------------------------------
 
 
-def test_a_sync_asks_for_what_the_session_misses(registry):
+def test_a_sync_asks_storage_for_the_messages_that_the_session_misses(registry):
     one = registry.login("bob")
     registry.deliver(message(5))
     registry.ask(one, frames.Sync({AB: 5}, 7, 8, 9, 10, 11))
@@ -237,7 +237,7 @@ def test_a_sync_asks_for_what_the_session_misses(registry):
     assert list(registry.asked) == [storage.Missed(one, {AB: 5}, page, 7, 8, 9, 11, page_bytes=page_bytes)]
 
 
-def test_a_cursor_beyond_what_was_heard_of_is_doubted_but_may_be_right(registry):
+def test_a_cursor_beyond_the_known_log_is_doubted_and_checked_by_storage(registry):
     one = registry.login("bob")
     open_log(registry.storage, "alice")  # of which nobody has told this machine
     for cursors, doubted, answer in (({AB: 1}, False, frames.SyncDone), ({AB: 2}, True, frames.SyncDone)):
@@ -252,7 +252,7 @@ def test_a_cursor_beyond_what_was_heard_of_is_doubted_but_may_be_right(registry)
         assert (refusal.request, refusal.code, refusal.number) == ("sync", Code.AHEAD, 4)
 
 
-def test_a_login_is_told_which_log_it_is():
+def test_a_login_gets_the_identity_of_the_log():
     registry = Registry(MemoryStorage(log="the log"))
     registry.attach("bob")
     registry.answer()
@@ -260,7 +260,7 @@ def test_a_login_is_told_which_log_it_is():
 
 
 @pytest.mark.parametrize("fanout", ["read", "write"])
-def test_the_places_come_with_the_last_page(fanout):
+def test_the_states_come_with_the_last_page(fanout):
     store = MemoryStorage(fanout)
     open_log(store, "alice", "alice", "alice")
     registry = Registry(store, Policies(page=2))
@@ -274,7 +274,7 @@ def test_the_places_come_with_the_last_page(fanout):
     assert last == frames.SyncDone([message(3)], {AB: 3}, [state(0, 0, 3)], 0, inbox, 5)
 
 
-def test_a_page_for_a_session_that_was_replaced_meanwhile_goes_nowhere(registry):
+def test_a_page_for_a_session_that_was_replaced_meanwhile_is_dropped(registry):
     one = registry.login("bob", connection=1)
     registry.ask(one, frames.Sync({}))
     late = registry.asked.popleft()
@@ -304,7 +304,7 @@ def test_a_login_that_waits_outlives_another_gateways_loss(registry):
     assert [frame.connection for frame in registry.take(internal_frames.Attached)] == [2]
 
 
-def test_when_a_router_is_back_every_device_looks_what_it_missed(registry):
+def test_when_a_router_is_back_every_device_syncs(registry):
     sessions = {registry.login("bob", "d0", connection=1), registry.login("carol", "d0", connection=2)}
     registry.take()
     registry.machine.router_back(registry.clock.now)
@@ -321,7 +321,7 @@ def test_a_revocation_that_storage_failed_to_keep_is_kept_after_all(registry):
     assert registry.storage.execute(storage.OpenUser("bob")).revoked_before == 5.0
 
 
-def test_a_revocation_that_is_not_kept_yet_outlives_what_is_known_of_the_user(registry):
+def test_an_unsaved_revocation_outlives_the_users_memory(registry):
     registry.revoke("bob", 5.0)
     registry.answer(result=lambda request: storage.Failed("full"))
     registry.attach("bob", issued_at=1.0)
@@ -335,7 +335,7 @@ def test_a_revocation_that_is_not_kept_yet_outlives_what_is_known_of_the_user(re
 # --- recalls, friends, hints ----------------------------------------------------------------------------------------
 
 
-def test_what_an_ex_member_asks_is_about_what_the_member_saw(registry):
+def test_a_former_member_may_ask_about_the_time_as_a_member(registry):
     state = registry.storage.execute(storage.OpenConversation(TEAM, ("alice", "bob")))
     for seq, left in ((1, ()), (2, ("bob",)), (3, ())):
         one = message(seq, conversation_id=TEAM)
@@ -362,7 +362,7 @@ def test_a_revocation_that_storage_does_not_answer_is_asked_again_until_it_does(
     assert (list(registry.asked), registry.machine.next_deadline()) == ([], None)
 
 
-def test_who_was_opened_for_nobody_is_forgotten(registry):
+def test_a_user_opened_without_a_session_is_forgotten(registry):
     registry.attach("bob")
     registry.machine.gateway_lost("g0", 1.0)
     registry.answer_all()

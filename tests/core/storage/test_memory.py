@@ -27,7 +27,7 @@ def test_opening_raises_the_epoch_and_keeps_the_first_members(store):
 # --- appending ------------------------------------------------------------------------------------------------------
 
 
-def test_a_fenced_writer_is_not_told_of_duplicates(store):
+def test_a_fenced_writer_hears_fenced_even_for_a_duplicate(store):
     """It must learn that it is no writer any more, whatever it asks."""
     old = opened(store).epoch
     append(store, old, message(1))
@@ -47,7 +47,7 @@ def test_a_read_fan_out_goes_through_the_conversations_and_a_write_fan_out_throu
     assert read_all(by_write, "bob")[0] == [(AB, 1), (AB, 2), (TEAM, 1), (AB, 3)]
 
 
-def test_cursors_that_cannot_be_do_no_harm(store):
+def test_invalid_cursors_do_no_harm(store):
     open_log(store, "alice")
     page = missed(store, "bob", {AB: -3, "group:unknown": 7})
     assert [one.seq for one in page.messages] == [1]
@@ -78,7 +78,7 @@ def test_a_login_looks_into_each_conversation_or_into_one_inbox(by_read, by_writ
     assert missed(by_read, "alice", limit=1).reads == 2  # up to where the page was full
 
 
-def test_what_a_device_got_by_a_push_is_passed_in_the_inbox(by_write):
+def test_messages_that_a_push_delivered_are_skipped_in_the_inbox(by_write):
     """And costs no place in the page."""
     open_log(by_write, *["alice"] * 5)
     open_log(by_write, "alice", conversation=TEAM)
@@ -91,19 +91,19 @@ def test_what_a_device_got_by_a_push_is_passed_in_the_inbox(by_write):
 
 
 @pytest.mark.parametrize(("inbox", "stands", "seqs"), [(-5, 2, [1, 2]), (2, 2, []), (1, 2, [2])])
-def test_a_place_in_the_inbox_that_cannot_be_does_no_harm(by_write, inbox, stands, seqs):
+def test_an_inbox_position_out_of_range_does_no_harm(by_write, inbox, stands, seqs):
     open_log(by_write, "alice", "alice")
     page = missed(by_write, "bob", inbox=inbox)
     assert (page.inbox, [m.seq for m in page.messages]) == (stands, seqs)
 
 
 @pytest.mark.parametrize("inbox", [3, 10**30])
-def test_who_has_read_further_in_the_inbox_than_it_goes_is_ahead(by_write, inbox):
+def test_a_device_beyond_the_end_of_its_inbox_is_ahead(by_write, inbox):
     open_log(by_write, "alice", "alice")
     assert missed(by_write, "bob", inbox=inbox) == storage.Ahead()
 
 
-def test_who_has_a_later_change_of_a_place_than_there_is_is_ahead(store):
+def test_a_device_with_a_later_state_than_storage_is_ahead(store):
     open_log(store, "alice")
     save(store, "bob", 1)
 
@@ -114,7 +114,7 @@ def test_who_has_a_later_change_of_a_place_than_there_is_is_ahead(store):
     assert ask(version=2) == ask(state_version=2) == storage.Ahead()
 
 
-def test_who_has_more_of_a_conversation_than_there_is_is_ahead_if_it_is_doubted(store):
+def test_a_device_with_more_messages_than_storage_is_ahead_if_its_cursors_are_doubted(store):
     open_log(store, "alice", "alice")
     epoch = opened(store, TEAM, ("alice", "bob")).epoch
     effects = storage.Effects(left=("bob",))
@@ -131,7 +131,7 @@ def test_who_has_more_of_a_conversation_than_there_is_is_ahead_if_it_is_doubted(
         assert isinstance(ask(cursors, doubted=False), storage.MissedPage)
 
 
-def test_who_was_never_there_may_know_what_was_sent_from_outside(store):
+def test_a_non_member_may_have_a_cursor_from_an_answer(store):
     """The answer to an application names a seq, of a log that the applicant has not joined."""
     epoch = opened(store, TEAM, ("alice",)).epoch
     store.execute(storage.Append(epoch, message(1, conversation_id=TEAM), 0))
@@ -170,7 +170,7 @@ def test_the_pages_of_a_sync_end_by_their_bytes_too_and_skip_nothing(store, most
 
 
 @pytest.mark.parametrize("most", [1, 4, 5, 8, 100])
-def test_places_come_in_pages_too_and_none_is_left_out(store, most):
+def test_states_come_in_pages_too_and_none_is_left_out(store, most):
     conversations = [f"p2p:bob:{other}" for other in ("carl", "dave", "eve", "fred", "gina")]
     for conversation in conversations:
         epoch = opened(store, conversation, tuple(conversation.split(":")[1:])).epoch
@@ -194,7 +194,7 @@ def test_places_come_in_pages_too_and_none_is_left_out(store, most):
     ("first", "last", "seqs"),
     [(-9, 2, [1, 2]), (0, 1, [1]), (2, 10**30, [2, 3]), (3, 2, []), (4, 9, []), (-3, 0, []), (-3, -1, [])],
 )
-def test_a_range_that_cannot_be_is_cut(store, first, last, seqs):
+def test_a_range_is_cut_to_the_log(store, first, last, seqs):
     open_log(store, *["alice"] * 3)
     assert find_range(store, first, last) == (seqs, False)
 
@@ -202,7 +202,7 @@ def test_a_range_that_cannot_be_is_cut(store, first, last, seqs):
 # --- what an entry changes ------------------------------------------------------------------------------------------
 
 
-def test_a_range_has_only_what_may_be_seen(store):
+def test_a_range_has_only_messages_that_the_user_may_see(store):
     team = Team(store)
     for effects in ({}, {"joined": ("carol",)}, {}, {"left": ("carol",)}, {}, {"joined": ("carol",)}):
         team.add(**effects)
@@ -212,7 +212,7 @@ def test_a_range_has_only_what_may_be_seen(store):
     assert find_range(store, 1, 9, 2, user="carol", conversation=TEAM) == ([5, 7], True)
 
 
-def test_those_count_as_readers_who_were_members_then(store):
+def test_members_at_the_time_of_a_message_count_as_its_readers(store):
     team = Team(store)
     team.add(joined=("carol",))
     team.add(left=("carol",))
@@ -229,7 +229,7 @@ def test_those_count_as_readers_who_were_members_then(store):
     assert count(3, "carol") == storage.ReadCount(2, 2)
 
 
-def test_who_leaves_reads_by_it_and_who_never_was_there_does_not(store):
+def test_leaving_reads_but_not_for_a_non_member(store):
     team = Team(store)
     team.add()
     moved = team.add("bob", shown=2, left=("bob",))
@@ -260,7 +260,7 @@ def test_get_finds_what_is_there(store):
     assert store.execute(storage.Get(TEAM, 1)) is None
 
 
-def test_notes_get_a_place_in_the_log_of_their_user(store):
+def test_notes_get_a_seq_in_the_log_of_their_user(store):
     team = Team(store)
     first = team.add(notes=(note(id_client="n1"), note("dave"), note(id_client="n2")))
     assert [(one.conversation_id, one.seq, one.id) for one in first.notes] == [
@@ -287,7 +287,7 @@ def test_only_the_latest_notes_are_remembered(store):
     assert notified == tuple(("carol", seq) for seq in range(4, storage.NOTIFIED + 4))
 
 
-def test_who_left_of_late_is_remembered(store):
+def test_recent_leavers_are_remembered(store):
     team = Team(store)
     team.add(joined=("carol", "dave"))
     assert opened(store, TEAM, None).left == ()
@@ -313,7 +313,7 @@ def test_who_left_of_late_is_remembered(store):
     ],
     ids=["fenced", "not the next", "a duplicate"],
 )
-def test_what_is_not_appended_changes_nothing(store, epoch, one):
+def test_a_refused_append_changes_nothing(store, epoch, one):
     team = Team(store)
     team.epoch = epoch
     before = message(1, conversation_id=TEAM)

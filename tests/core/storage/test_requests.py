@@ -15,7 +15,7 @@ def test_opening_a_user_raises_its_epoch_alone(store):
     assert epochs == [1, 2, 1, 3]
 
 
-def test_who_is_no_member_has_no_place(store):
+def test_a_non_member_has_no_state(store):
     open_log(store, "alice")
     assert save(store, "mallory", 1) == save(store, "alice", 1, TEAM) == {}
     assert append(store, opened(store).epoch, message(2, sender="mallory"), shown=1) == storage.Appended()
@@ -35,7 +35,7 @@ def test_each_change_gets_the_next_version_of_the_users_log_and_no_change_gets_n
     assert missed(store, "alice").version == 0
 
 
-def test_who_reads_changes_the_peers_place_as_well(store):
+def test_reading_changes_the_peers_state_as_well(store):
     open_log(store, "alice", "alice")
     told = {"bob": state(1, 1), "alice": state(1, peer_read_seq=1, peer_delivered_seq=1)}  # what is read was delivered
     assert save(store, "bob", 1) == told
@@ -53,7 +53,7 @@ def test_nobody_is_a_peer_in_a_group_or_of_oneself(store):
     assert save(store, "alice", 1, notes) == {"alice": state(1, 1, conversation=notes)}
 
 
-def test_to_hide_is_to_read_and_moves_forward_only(store):
+def test_hiding_reads_too_and_moves_forward_only(store):
     open_log(store, "alice", "alice", "alice")
     assert save(store, "bob", hidden_seq=2)["bob"] == state(1, 2, hidden_seq=2)
     assert save(store, "bob", hidden_seq=1)["bob"] == state(1, 2, hidden_seq=2)
@@ -62,7 +62,7 @@ def test_to_hide_is_to_read_and_moves_forward_only(store):
     assert save(store, "bob", hidden_seq=-1)["bob"] == state(3, 3, hidden_seq=3)
 
 
-def test_only_the_latest_state_of_each_place_that_changed_is_told(store):
+def test_a_sync_has_only_the_latest_state_of_each_changed_conversation(store):
     open_log(store, "alice", "alice")
     open_log(store, "alice", conversation=TEAM)
     for seq in (1, 2):
@@ -98,7 +98,7 @@ def test_delivered_moves_forward_only_not_beyond_the_log_and_never_behind_what_w
     assert set(save(store, "bob", delivered_seq=-1)) == {"bob"}
 
 
-def test_opening_a_user_tells_where_the_log_ends_and_what_was_delivered(store):
+def test_opening_a_user_returns_the_end_of_each_log_and_the_delivered_mark(store):
     open_log(store, "alice", "alice", "bob")
     open_log(store, "alice", conversation=TEAM)
     save(store, "bob", delivered_seq=2)
@@ -114,7 +114,7 @@ def test_opening_a_user_tells_where_the_log_ends_and_what_was_delivered(store):
 # --- who is blocked ---------------------------------------------------------------------------------------------------
 
 
-def test_what_the_blocked_send_is_not_appended(store):
+def test_a_message_of_a_blocked_sender_is_not_appended(store):
     epoch = opened(store).epoch
     append(store, epoch, message(1))
     save(store, "bob", blocked=True)
@@ -130,7 +130,7 @@ def test_what_the_blocked_send_is_not_appended(store):
     assert append(store, epoch, message(3)) == storage.Appended()
 
 
-def test_of_changes_the_rules_decide_who_is_blocked(store):
+def test_storage_does_not_check_blocking_for_changes(store):
     epoch = opened(store).epoch
     save(store, "bob", blocked=True)
     effects = storage.Effects(state={"friends": True}, notes=(note("bob"),))
@@ -140,7 +140,7 @@ def test_of_changes_the_rules_decide_who_is_blocked(store):
     assert store.execute(storage.Between(TEAM, "bob", ("alice",))).blocking == ()
 
 
-def test_one_may_block_whom_one_has_never_heard_of(store):
+def test_a_user_may_block_a_stranger(store):
     assert save(store, "bob", blocked=True) == {"bob": state(1, blocked=True)}
     assert append(store, opened(store).epoch, message(1)) == storage.Blocked()
     assert states(store, "alice")[AB] == (state(0), [])
@@ -151,7 +151,7 @@ def test_one_may_block_whom_one_has_never_heard_of(store):
     assert save(store, "bob", conversation="p2p:bob:carol", pinned=True) == {}
 
 
-def test_a_group_knows_no_blocking_and_a_state_is_told_of_two_users_only(store):
+def test_blocking_has_no_effect_in_a_group_and_a_log_state_comes_for_two_users_only(store):
     team = Team(store)
     save(store, "bob", conversation=TEAM, blocked=True)
     assert isinstance(team.add(state={"title": "x"}), storage.Appended)

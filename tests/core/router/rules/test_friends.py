@@ -66,7 +66,7 @@ TABLE = {  # of alice's: request, accept, reject, delete
 
 
 @pytest.mark.parametrize("state", HISTORY)
-def test_who_may_what(state):
+def test_each_event_is_allowed_by_the_state_of_the_two(state):
     found = []
     for event in ("request", "accept", "reject", "delete"):
         two = Two()
@@ -78,7 +78,7 @@ def test_who_may_what(state):
 
 
 @pytest.mark.parametrize(("now", "answer", "counter"), [(99, OK, CONFLICT), (100, Code.EXPIRED, OK)])
-def test_a_request_has_an_end(now, answer, counter):
+def test_a_request_expires(now, answer, counter):
     for event, expected in (("accept", answer), ("reject", answer), ("request", counter)):
         two = Two()
         two.do("request", "alice")

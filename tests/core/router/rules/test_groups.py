@@ -167,7 +167,7 @@ def test_no_event_is_missing_in_the_table():
 @pytest.mark.parametrize("consent", [False, True])
 @pytest.mark.parametrize("join", ["open", "approval", "invite"])
 @pytest.mark.parametrize(("asked", "expected"), TABLE, ids=[f"{asked[0]}-{asked[1:]}" for asked, _ in TABLE])
-def test_who_may_what(asked, expected, join, consent):
+def test_each_event_is_allowed_by_role(asked, expected, join, consent):
     event, targets, data = asked
     row = expected[join] if isinstance(expected, dict) else expected
     found = tuple(team(join, consent).try_(event, role, *targets, **data) for role in ROLES)
@@ -175,7 +175,7 @@ def test_who_may_what(asked, expected, join, consent):
 
 
 @pytest.mark.parametrize(("event", "who"), list(product(groups.EVENTS, ROLES)))
-def test_where_there_is_no_group_only_one_thing_can_be_done(event, who):
+def test_a_group_that_does_not_exist_can_only_be_created(event, who):
     dismissed = team()
     dismissed.do("dismiss", OWNER)
     for nothing in (Team(), dismissed):
@@ -196,7 +196,7 @@ def test_a_group_founded_with_its_members_belongs_to_the_first():
 @pytest.mark.parametrize(
     "bad", [{"title": 7}, {"title": "x" * 257}, {"title": None}, {"join": "never"}, {"join": ["open"]}, {"consent": 1}]
 )
-def test_settings_that_cannot_be(bad):
+def test_invalid_settings_of_a_group_are_refused(bad):
     assert team().try_("configure", OWNER, **bad) == Code.BAD_REQUEST
     assert Team().try_("create", OWNER, **bad) == Code.BAD_REQUEST
     good = team()
@@ -218,7 +218,7 @@ def test_an_invitation_answers_an_application_and_replaces_an_invitation():
     assert two.told() == [(INVITED, "resolve", "rejected"), (ADMIN, "group_rejected", "")]
 
 
-def test_who_joins_has_an_answer_to_the_application():
+def test_joining_answers_ones_own_application():
     """The group was opened meanwhile: nobody is to be asked any more."""
     one = team("open")
     one.do("join", APPLICANT)
@@ -229,7 +229,7 @@ def test_who_joins_has_an_answer_to_the_application():
     assert one.told() == []
 
 
-def test_an_application_goes_to_those_who_may_answer_and_is_settled_for_them():
+def test_an_application_goes_to_owner_and_admins_and_is_resolved_for_them():
     one = team("approval")
     one.now = 9
     one.do("apply", OUTSIDER)
@@ -246,7 +246,7 @@ def test_an_application_goes_to_those_who_may_answer_and_is_settled_for_them():
     assert one.try_("accept", OWNER, OUTSIDER) == CONFLICT
 
 
-def test_the_kicked_are_told_and_lose_what_they_were():
+def test_kicked_users_are_notified_and_lose_their_roles():
     one = team()
     one.do("mute", OWNER, OTHER)
     one.do("kick", OWNER, ADMIN, OTHER, OUTSIDER)
@@ -259,7 +259,7 @@ def test_the_kicked_are_told_and_lose_what_they_were():
     assert one.group.muted == []
 
 
-def test_no_more_are_muted_by_name_than_members_may_be_coming_and_going():
+def test_the_number_of_muted_users_is_bounded_by_the_size():
     one = Team(Limits(size=2, request_lifetime=10))
     one.do("create", OWNER)
     for user in (MEMBER, OTHER):
@@ -292,7 +292,7 @@ def test_ownership_moves_and_leaves_a_member_behind():
     assert one.try_("leave", OWNER) == OK
 
 
-def test_who_is_silenced():
+def test_members_are_silenced_by_name_or_all_together():
     one = team()
     assert not is_silenced(None, MEMBER)
     one.do("mute", ADMIN, MEMBER, MEMBER)
@@ -312,7 +312,7 @@ def test_who_is_silenced():
     assert one.group.muted == []
 
 
-def test_what_is_refused_or_decided_leaves_the_state_before_as_it_was():
+def test_a_decision_does_not_modify_the_state_before_it():
     one = team("approval")
     for event, operator, targets, data in (
         ("role", OWNER, (MEMBER,), {"role": "admin"}),
@@ -336,7 +336,7 @@ USERS = [f"u{number}" for number in range(6)]
 some = st.lists(st.sampled_from(USERS), max_size=3)
 
 
-def test_old_requests_go_where_new_ones_come_and_there_are_no_more_than_members_may_be():
+def test_expired_requests_make_room_and_pending_requests_are_bounded():
     one = Team(Limits(size=3, request_lifetime=10))
     one.do("create", OWNER, join="approval")
     for user in (MEMBER, OTHER):

@@ -12,7 +12,7 @@ from imsim.core.policies import Policies
 # --- blocked users and strangers --------------------------------------------------------------------------------------
 
 
-def test_who_is_blocked_may_take_back_and_end_but_not_ask_or_say_anything(opened):
+def test_a_blocked_user_may_recall_and_end_but_not_request_edit_or_send(opened):
     opened.ask("1", "friend_request", "bob", "alice")
     opened.send("2", "hello")
     opened.answer_all()
@@ -71,7 +71,7 @@ def test_a_notice_that_changes_nothing_is_a_message_like_any_other(team):
         ("p2p:alice:alice", change("1", "friend_request", scene=Scene.P2P, to="alice"), Code.BAD_REQUEST),
     ],
 )
-def test_what_can_be_changed_nowhere_there(writer, conversation, frame, code):
+def test_a_change_in_the_wrong_kind_of_conversation_is_refused(writer, conversation, frame, code):
     writer.to(conversation, frame)
     writer.answer_all()
     assert writer.answers() == [("1", code)]
@@ -80,7 +80,7 @@ def test_what_can_be_changed_nowhere_there(writer, conversation, frame, code):
 # --- recalls and edits ------------------------------------------------------------------------------------------------
 
 
-def test_what_is_recalled_is_looked_up_behind_all_that_is_under_way(opened):
+def test_the_target_of_a_recall_is_looked_up_behind_the_messages_in_flight(opened):
     opened.send("1")
     opened.ask("2", "recall", seq=2)
     assert [request.op for request in opened.asked] == ["append", "get"]
@@ -91,7 +91,7 @@ def test_what_is_recalled_is_looked_up_behind_all_that_is_under_way(opened):
     assert (gone.recalled, gone.content, gone.amended) == (True, "", 3)
 
 
-def test_one_of_two_amendments_that_race_finds_what_the_other_did(opened):
+def test_the_second_of_two_racing_amendments_sees_the_first(opened):
     opened.ask("1", "recall", seq=1)
     opened.ask("2", "edit", seq=1, content="x")
     opened.ask("3", "recall", seq=1)
