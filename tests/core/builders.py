@@ -147,6 +147,14 @@ class _Driven:
         return [one for one in found if isinstance(one[1] if isinstance(one, tuple) else one, kind)]
 
 
+def up(one: Session, frame: frames.Routed, conversation: str = "") -> internal_frames.Up:
+    return internal_frames.Up(one, frame, conversation)
+
+
+def done(request: str = "read", ref: str = AB, number: int = 0) -> frames.Done:
+    return frames.Done(request, ref, number)
+
+
 def failed(request: storage.Request) -> storage.Failed:
     return storage.Failed("the disk is on fire")
 
@@ -174,6 +182,11 @@ class Writer(_Driven):
         while found := [n for n, one in enumerate(self.asked) if isinstance(one, storage.Find | storage.Between)]:
             self.answer(found[0])
 
+    def ask(self, id_client: str, event: str, by: str = "alice", to: str = "bob", **data: Any) -> None:
+        """A change between alice and bob."""
+        self.to(AB, change(id_client, event, by=by, scene=Scene.P2P, to=to, **data), session(by))
+        self.look_up()
+
     def say(self, id_client: str, by: str = "alice", **fields: Any) -> None:
         """In the group TEAM."""
         self.to(TEAM, frames.Send(id_client, Scene.GROUP, "team", "text", **fields), session(by))
@@ -184,6 +197,17 @@ class Writer(_Driven):
 
     def refusals(self) -> list[tuple[str, Code]]:
         return [(frame.ref, frame.code) for _, frame in self.take(frames.Rejected)]
+
+    def answers(self) -> list[tuple[str, int | Code]]:
+        """(idClient, seq or code) of the answers to sends since, in their order."""
+        sent = [frame for _, frame in self.take((frames.Stored, frames.Rejected))]
+        return [(f.id_client, f.seq) if isinstance(f, frames.Stored) else (f.ref, f.code) for f in sent]
+
+    def audiences(self) -> list[tuple[int, tuple[str, ...]]]:
+        """(seq, users) of what was let out of the group's log since."""
+        found = [(deliver.message.seq, deliver.users) for deliver in self.delivered if deliver.message.scene == "group"]
+        self.delivered.clear()
+        return found
 
     def log(self, conversation: str = AB) -> list[str]:
         """The idClients in storage, in the order of their seqs."""
@@ -208,6 +232,32 @@ class Registry(_Driven):
         self.attach(user, device, gateway, connection)
         self.answer_all()
         return next(frame.session for _, frame in reversed(self.told) if isinstance(frame, internal_frames.Attached))
+
+    def ask(self, one: Session, frame: frames.Routed) -> None:
+        self.receive(up(one, frame))
+
+    def revoke(self, user: str, before: float) -> None:
+        self.machine.receive(internal_frames.Revoke(user, before), 0.0)
+        self._collect()
+
+    def sync(self, one: Session, cursors: dict[str, int] | None = None, number: int = 0) -> list[Any]:
+        """The pages that answer it."""
+        self.ask(one, frames.Sync(cursors or {}, number=number))
+        self.answer_all()
+        return [frame for to, frame in self.take((frames.Page, frames.SyncDone)) if to == one]
+
+    def unread(self, one: Session, conversation: str = AB) -> tuple[int, int]:
+        """(read_seq, unread) as a fresh device gets them."""
+        found = {found.conversation_id: found for found in self.sync(one)[-1].states}[conversation]
+        return found.read_seq, found.unread
+
+    def states(self) -> list[tuple[str, str, int, int]]:
+        """(user, device, read_seq, unread) of the states sent since; other frames are forgotten with them."""
+        return [(to.user, to.device, f.state.read_seq, f.state.unread) for to, f in self.take(frames.State)]
+
+    def resynced(self) -> list[tuple[str, str]]:
+        """(user, device) of the resyncs sent since; other frames are forgotten with them."""
+        return [(to.user, to.device) for to, _ in self.take(frames.Resync)]
 
     def deliver(
         self, one: Message, origin: Session | None = None, states: Any = (), users: Any = ("alice", "bob")
@@ -284,11 +334,18 @@ class Phone:
     def pulled(self, first: int, last: int, *seqs: int, more: bool = False, conversation: str = AB) -> None:
         """The answer to a `history`; all of the range unless `seqs` are given."""
         found = [message(seq, conversation_id=conversation) for seq in seqs or range(first, last + 1)]
-        self.get(
-            frames.HistoryPage(
-                conversation, first, last, found, more, self.number("history", f"{conversation}:{first}-{last}")
-            )
-        )
+        self.history_page(first, last, *found, more=more, conversation=conversation)
+
+    def pushed(self, *messages: Message) -> None:
+        for one in messages:
+            self.get(frames.Push(one))
+
+    def history_page(
+        self, first: int, last: int, *messages: Message, more: bool = False, conversation: str = AB
+    ) -> None:
+        """The answer to a `history`, with these messages."""
+        number = self.number("history", f"{conversation}:{first}-{last}")
+        self.get(frames.HistoryPage(conversation, first, last, list(messages), more, number))
 
     def send(self, id_client: str, content: str = "text", to: str = "alice") -> None:
         self.machine.send(Scene.P2P, to, content, id_client, self.clock.now)
@@ -407,6 +464,14 @@ class Access:
     def sent(self):
         """(connection, frame) of what was sent; other calls are forgotten."""
         return [arguments for method, arguments in self.port.take() if method == "send"]
+
+    def ups(self):
+        """(frame, conversation) of what went to routers since; other calls are forgotten."""
+        found = []
+        for method, arguments in self.port.take():
+            if method == "to_router" and isinstance(arguments[1], internal_frames.Up):
+                found.append((arguments[1].frame, arguments[0]))
+        return found
 
     def pushed(self):
         """(connection, seq, attempt) of the pushes, as reported; they match what was sent."""

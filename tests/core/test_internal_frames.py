@@ -10,14 +10,14 @@ CARRIERS = (internal_frames.Up, internal_frames.Down)
 FRAMES = (*get_args(internal_frames.ToUsers), *get_args(internal_frames.ToGateway))
 
 
-def test_no_frame_is_called_as_another_or_as_one_of_the_protocol():
+def test_each_internal_frame_has_an_op_of_its_own():
     """An op alone says what a service time is charged for."""
     ops = [frame.op for frame in FRAMES if frame not in CARRIERS]
     assert len(ops) == len(set(ops))
     assert not frames.GATEWAY_OPS & set(ops)
 
 
-def test_what_goes_up_or_down_is_charged_as_what_it_carries():
+def test_a_carrier_frame_is_charged_as_the_frame_that_it_carries():
     assert internal_frames.Up(session(), send("1"), "c").op == "send"
     assert internal_frames.Up(session(), frames.Read("c", 1), "").op == "read"
     assert internal_frames.Down((), frames.Pong()).op == "pong"

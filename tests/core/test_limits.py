@@ -15,16 +15,9 @@ def test_a_burst_then_the_rate():
     assert bucket.take(10.5) == 0.0
 
 
-def test_it_holds_no_more_than_its_burst():
+def test_a_bucket_holds_at_most_its_burst():
     bucket = Bucket(rate=1.0, burst=2, now=0.0)
     assert [bucket.take(1000.0) == 0.0 for _ in range(3)] == [True, True, False]
-
-
-def test_it_is_full_once_it_has_forgotten():
-    bucket = Bucket(rate=1.0, burst=2, now=0.0)
-    bucket.take(0.0)
-    assert not bucket.is_full(0.5)
-    assert bucket.is_full(1.0)
 
 
 def test_a_clock_that_stands_or_goes_back_gives_nothing():
@@ -34,7 +27,7 @@ def test_a_clock_that_stands_or_goes_back_gives_nothing():
 
 
 @given(st.floats(0.1, 50), st.integers(1, 20), st.lists(st.floats(0, 1), max_size=60))
-def test_who_waits_as_told_is_let_through_and_no_interval_gets_more_than_burst_and_rate(rate, burst, gaps):
+def test_a_caller_that_waits_gets_its_token_and_no_interval_exceeds_burst_and_rate(rate, burst, gaps):
     bucket, now, granted = Bucket(rate, burst, 0.0), 0.0, []
     for gap in gaps:
         now += gap
@@ -49,14 +42,14 @@ def test_who_waits_as_told_is_let_through_and_no_interval_gets_more_than_burst_a
             assert last - first + 1 <= burst + rate * (granted[last] - start) + 1e-6
 
 
-def test_nobody_is_told_to_wait_for_less_than_a_clock_can_tell():
+def test_the_shortest_wait_is_one_that_a_clock_can_measure():
     """Whoever comes back at this very moment would be told so again, for ever."""
     bucket = Bucket(rate=1.0, burst=1, now=0.0)
     bucket.take(0.0)
     assert bucket.take(1.0 - 1e-15) == 0.001
 
 
-def test_buckets_in_use_are_looked_through_seldom_however_many_there_are(monkeypatch):
+def test_buckets_in_use_are_swept_seldom(monkeypatch):
     monkeypatch.setattr("imsim.core.limits._BUCKETS", 10)
     looks = 0
 

@@ -149,7 +149,7 @@ def test_the_next_deadline_is_the_earliest_of_all_machines():
     assert server.machine.next_deadline() == 10.0  # the storage's
 
 
-def test_a_node_whose_users_storage_is_silent_refuses_the_login():
+def test_a_server_with_silent_storage_refuses_the_login():
     server = Server(login_timeout=20.0, storage_timeout=10.0)
     server.machine.connected(1, 0.0)
     server.machine.receive(1, frames.Login("alice", "d0"), 0.0)

@@ -70,7 +70,7 @@ def wire():
 # --- opening, logging in --------------------------------------------------------------------------------------------
 
 
-def test_the_way_to_a_login():
+def test_a_connection_goes_from_start_to_login():
     wire = Wire(kind="phone")
     assert (wire.uplink.state, wire.timers.next_deadline()) == (State.OFFLINE, None)
     wire.uplink.start(0.0)
@@ -100,15 +100,6 @@ def test_each_login_is_the_next_attempt_of_one_instance():
     assert other.port.take("send")[0].instance == f"{3 * 2**51:x}"
 
 
-def test_a_connection_that_never_opened_is_no_attempt():
-    wire = Wire()
-    wire.uplink.start(0.0)
-    wire.disconnected()
-    wire.uplink.start(0.0)
-    wire.uplink.connected(0.0)
-    assert wire.port.take("send")[0].attempt == 1
-
-
 def test_a_login_shows_the_latest_token(wire):
     wire.uplink.token = "fresh"
     wire.disconnected()
@@ -118,7 +109,7 @@ def test_a_login_shows_the_latest_token(wire):
 
 
 @pytest.mark.parametrize("stage", [State.CONNECTING, State.LOGGING_IN, State.SYNCING, State.ONLINE])
-def test_to_start_what_is_under_way_changes_nothing(stage):
+def test_starting_a_running_connection_changes_nothing(stage):
     wire = Wire()
     wire.uplink.start(0.0)
     if stage != State.CONNECTING:
@@ -129,15 +120,6 @@ def test_to_start_what_is_under_way_changes_nothing(stage):
     wire.port.take()
     wire.uplink.start(0.0)
     assert (wire.uplink.state, wire.port.take()) == (stage, [])
-
-
-def test_a_connection_that_opens_when_it_is_not_awaited_is_ignored(wire):
-    wire.uplink.connected(0.0)
-    assert (wire.uplink.state, wire.port.take()) == (State.SYNCING, [])
-    wire.disconnected()
-    wire.port.take()
-    wire.uplink.connected(0.0)
-    assert (wire.uplink.state, wire.port.take()) == (State.OFFLINE, [])
 
 
 @pytest.mark.parametrize("stage", ["connecting", "logging_in"])
@@ -202,7 +184,7 @@ def test_a_login_that_lasts_makes_the_next_wait_short_again():
     assert wire.reconnects_in() == 0.25
 
 
-def test_a_server_that_ends_whom_it_lets_in_is_left_alone_ever_longer():
+def test_a_server_that_ends_fresh_logins_is_left_alone_ever_longer():
     wire = Wire(draw=lambda: 1.0, reconnect_min=1.0, reconnect_max=30.0)
     waits = []
     for _ in range(6):
@@ -213,7 +195,7 @@ def test_a_server_that_ends_whom_it_lets_in_is_left_alone_ever_longer():
     assert waits == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0]
 
 
-def test_it_pings_as_often_as_the_server_needs_it():
+def test_pings_come_as_often_as_the_server_needs_them():
     wire = Wire(heartbeat=30.0)
     wire.uplink.start(0.0)
     wire.uplink.connected(0.0)
@@ -223,7 +205,7 @@ def test_it_pings_as_often_as_the_server_needs_it():
     assert wire.port.take() == [PING]
 
 
-def test_a_lost_connection_is_told_and_lost_once(wire):
+def test_a_lost_connection_is_reported_once(wire):
     wire.disconnected()
     wire.disconnected()
     assert wire.port.take() == [("emit", (events.Disconnected(None),))]
@@ -237,7 +219,7 @@ def test_a_refusal_that_allows_it_leads_to_a_reconnect(wire):
     assert wire.uplink.state == State.CONNECTING
 
 
-def test_a_refusal_for_good_is_an_end(wire):
+def test_a_final_refusal_ends_the_connection_for_good(wire):
     wire.uplink.refused(frames.Refused(Code.REPLACED, False, "elsewhere"), 0.0)
     assert wire.port.take() == [("close", ()), ("emit", (events.Ended(Code.REPLACED, "elsewhere"),))]
     wire.disconnected()
@@ -245,7 +227,7 @@ def test_a_refusal_for_good_is_an_end(wire):
     assert (wire.losses, wire.timers.next_deadline()) == (1, None)
 
 
-def test_to_stop_is_an_end_until_the_next_start(wire):
+def test_a_stop_ends_the_connection_until_the_next_start(wire):
     wire.uplink.stop()
     wire.disconnected()
     assert (wire.uplink.state, wire.port.take()) == (State.ENDED, [("close", ())])
@@ -254,19 +236,7 @@ def test_to_stop_is_an_end_until_the_next_start(wire):
     assert wire.port.take() == [("connect", ())]
 
 
-def test_to_stop_while_waiting_to_reconnect_is_an_end(wire):
-    wire.disconnected()
-    wire.uplink.stop()
-    assert (wire.uplink.state, wire.timers.next_deadline()) == (State.ENDED, None)
-
-
-def test_to_stop_what_was_never_started_is_harmless():
-    wire = Wire()
-    wire.uplink.stop()
-    assert (wire.uplink.state, wire.timers.next_deadline()) == (State.ENDED, None)
-
-
-def test_to_start_while_waiting_to_reconnect_does_not_wait(wire):
+def test_a_start_while_waiting_to_reconnect_connects_at_once(wire):
     wire.disconnected()
     wire.port.take()
     wire.uplink.start(0.0)
@@ -312,7 +282,7 @@ def test_a_silent_server_is_left(wire):
     assert wire.uplink.state == State.CONNECTING
 
 
-def test_what_is_said_does_not_keep_a_silent_server(wire):
+def test_own_frames_do_not_keep_a_silent_connection_alive(wire):
     for _ in range(8):
         wire.advance(10)
         wire.put(frames.Delivered("p2p:alice:bob", 1))

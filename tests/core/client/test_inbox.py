@@ -75,11 +75,13 @@ class Screen:
 
 
 seqs = st.integers(1, TOP)
+
+
 arrivals = st.lists(st.tuples(st.sampled_from(("take", "own", "fetch")), seqs), max_size=40)
 
 
 @given(arrivals, st.frozensets(seqs, max_size=4), st.frozensets(seqs, max_size=3))
-def test_every_message_is_shown_once_and_in_order_whatever_arrives(actions, own, hidden):
+def test_every_message_is_shown_once_and_in_order(actions, own, hidden):
     """`own` are this device's: it is told their seqs, and they come from the server by a page only."""
     own -= hidden
     screen = Screen(hidden)
@@ -103,23 +105,6 @@ def test_every_message_is_shown_once_and_in_order_whatever_arrives(actions, own,
     assert screen.inbox.held_since is None
 
 
-@given(st.permutations(range(1, TOP + 1)), st.lists(seqs))
-def test_without_gaps_in_the_end_all_is_shown(order, again):
-    screen = Screen()
-    for seq in (*order, *again):
-        screen.take(seq)
-    assert screen.shown == list(range(1, TOP + 1))
-
-
-def test_what_waits_behind_an_own_message_follows_it():
-    screen = Screen()
-    screen.take(1)
-    screen.take(3)
-    screen.take_own(2)
-    assert screen.shown == [1, 3]
-    assert screen.inbox.next_seq == 4
-
-
 def test_a_held_back_copy_of_an_own_message_is_not_shown():
     inbox = Inbox()
     inbox.take(message(2), Route.PUSH, 1.0)
@@ -130,38 +115,7 @@ def test_a_held_back_copy_of_an_own_message_is_not_shown():
     assert inbox.next_seq == 3
 
 
-def test_an_own_message_that_comes_back_before_its_turn_is_a_repetition():
-    inbox = Inbox()
-    inbox.take_own(3, 1.0)
-    inbox.take_own(3, 2.0)
-    assert inbox.take(message(3), Route.PUSH, 3.0) is Taken.REPEATED
-    assert inbox.held_since == 1.0
-    assert inbox.gap(0) == (1, 2)
-
-
-def test_an_own_message_that_was_passed_already_is_no_news():
-    inbox = Inbox()
-    inbox.take(message(1), Route.PUSH, 0.0)
-    inbox.take_own(1, 0.0)
-    assert inbox.held_since is None
-
-
-def test_the_gap_ends_before_the_first_that_is_held_back():
-    inbox = Inbox()
-    assert inbox.gap(7) == (1, 7)
-    inbox.take(message(1), Route.PUSH, 0.0)
-    assert inbox.gap(7) == (2, 7)
-    inbox.take(message(9), Route.PUSH, 1.0)
-    assert inbox.gap(7) == inbox.gap(0) == (2, 8)
-    inbox.take_own(6, 2.0)
-    assert inbox.gap(7) == (2, 5)
-    assert inbox.held_since == 2.0
-    inbox.take(message(4), Route.PUSH, 3.0)
-    assert inbox.gap(7) == (2, 3)
-    assert inbox.held_since == 3.0
-
-
-def test_what_this_device_may_not_see_is_passed_and_what_it_holds_is_not():
+def test_invisible_seqs_are_passed_and_messages_held_back_are_kept():
     """Nothing that came is dropped, not even where something before it will never come."""
     screen = Screen()
     screen.take(2)
@@ -176,18 +130,7 @@ def test_what_this_device_may_not_see_is_passed_and_what_it_holds_is_not():
     assert screen.inbox.cursor == 7
 
 
-def test_a_late_answer_to_an_old_sync_changes_nothing():
-    inbox = Inbox()
-    for top in (3, 2):
-        inbox.complete_to(top)
-    assert list(inbox.following()) == []
-    assert inbox.cursor == 3
-    inbox.complete_to(1)
-    assert list(inbox.following()) == []
-    assert inbox.cursor == 3
-
-
-def test_what_is_held_back_is_bounded():
+def test_the_messages_held_back_are_bounded():
     inbox = Inbox()
     for seq in range(2, _AHEAD + 10):
         assert inbox.take(message(seq), Route.PUSH, 0.0) is Taken.AHEAD
@@ -197,14 +140,14 @@ def test_what_is_held_back_is_bounded():
     assert inbox.take(message(_AHEAD + 2), Route.PUSH, 0.0) is Taken.SHOW
 
 
-def test_what_was_held_back_keeps_its_route():
+def test_a_message_held_back_keeps_its_route():
     inbox = Inbox()
     inbox.take(message(2), Route.SYNC, 0.0)
     inbox.take(message(1), Route.PUSH, 0.0)
     assert [route for _, route in inbox.following()] == [Route.SYNC]
 
 
-def test_what_is_fetched_for_the_gap_finds_a_place_however_much_is_held_back():
+def test_messages_fetched_for_a_gap_are_kept_even_when_the_inbox_is_full():
     """It comes from the gap's end backwards, where it is too large for one page."""
     inbox = Inbox()
     for seq in range(11, 11 + _AHEAD):

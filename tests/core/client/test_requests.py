@@ -76,7 +76,7 @@ def test_without_a_login_requests_wait_for_it():
     assert asking.take() == [END]
 
 
-def test_a_newer_read_takes_the_place_of_an_older_one(asking):
+def test_a_newer_read_replaces_an_older_one(asking):
     asking.ask(frames.Read(AB, 3))
     asking.ask(frames.Read(TEAM, 1))
     asking.ask(frames.Read(AB, 5))

@@ -35,7 +35,7 @@ def saved():
     return Saved()
 
 
-def test_what_is_answered_well_is_not_asked_for_again(saved):
+def test_a_saved_change_is_not_asked_for_again(saved):
     saved.saving.saved(saved.save(0.0, read=7, pinned=True))
     assert saved.timers.next_deadline() is None
     assert saved.later(60.0) == []
@@ -55,7 +55,7 @@ def test_a_later_change_takes_the_marks_of_all_before_it_along(saved):
     assert saved.later(8.0) == [SaveState("alice", AB, 7, hidden_seq=4, delivered_seq=9)]
 
 
-def test_the_answer_to_a_later_change_is_none_to_the_marks_before_it(saved):
+def test_the_answer_to_a_later_change_does_not_cover_earlier_marks(saved):
     saved.save(0.0, read=7)
     saved.saving.saved(saved.save(1.0, pinned=True))
     (again,) = saved.later(6.0)
@@ -71,7 +71,7 @@ def test_the_answer_to_a_change_before_the_latest_is_not_enough(saved):
     assert saved.later(6.0) == [SaveState("alice", AB, 8)]
 
 
-def test_each_place_waits_for_itself(saved):
+def test_each_conversation_waits_for_its_own_answer(saved):
     saved.save(0.0, read=7)
     saved.saving.saved(saved.save(1.0, conversation="group:team", read=2))
     assert saved.later(6.0) == [SaveState("alice", AB, 7)]
