@@ -90,8 +90,9 @@ class Recorder:
         if self._file is not None:
             self._flush_when_due(at)
 
-    def failed(self, intent: int, at: float, code: Code) -> None:
-        """The sender gave up: rejected for good, or (`timeout`, `unavailable`) without an answer."""
+    def failed(self, intent: int, at: float, code: Code, text: str = "") -> None:
+        """The sender gave up: rejected for good, or (`timeout`, `unavailable`) without an answer. The text, which says
+        more, is not recorded."""
         self._note(_FAILED, intent, _NO_DEVICE, at, _CODE_NUMBER[code])
 
     def pushed(self, intent: int, device: int, at: float) -> None:

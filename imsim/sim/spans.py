@@ -25,6 +25,7 @@ from imsim.core.model import Message
 from imsim.results import Tables
 from imsim.results.spans import KINDS, node_table, span_table
 from imsim.scenario import Plan, Scenario, Stream
+from imsim.scenario.actor import intent_of
 from imsim.scenario.sections import Link as LinkFields
 from imsim.scenario.sections import Tier
 from imsim.sim.clock import Clock
@@ -36,7 +37,6 @@ from imsim.sim.nodes import (
     GatewayNode,
     RouterNode,
     StorageNode,
-    intent_of,
 )
 from imsim.sim.nodes.commits import Answer
 from imsim.sim.nodes.storage import Asked

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, partial
-from typing import Any, TypeVar
+from typing import TypeVar
 from zlib import crc32
 
 import numpy as np
@@ -14,8 +14,9 @@ import numpy.typing as npt
 from imsim.core import events, frames, storage
 from imsim.core.model import Scene
 from imsim.core.storage.memory import MemoryStorage
-from imsim.results import Recorder, Tables, assemble
+from imsim.results import Observer, Recorder, Tables, assemble
 from imsim.scenario import Draws, OnlinePeriods, Plan, PlannedConversation, Scenario, Stream, actor, plan
+from imsim.scenario.actor import IdClient
 from imsim.scenario.sections import ClientLink, Tier
 from imsim.scenario.sections import Link as LinkFields
 from imsim.sim.clock import Clock
@@ -23,7 +24,7 @@ from imsim.sim.faults import CuttableLink, Faults, PausableConnection
 from imsim.sim.garbage import no_garbage_collection
 from imsim.sim.idle import Heartbeats, busy_users
 from imsim.sim.link import BackboneLink, Link
-from imsim.sim.nodes import BatchingGatewayNode, ClientNode, Connection, GatewayNode, RouterNode, StorageNode, intent_of
+from imsim.sim.nodes import BatchingGatewayNode, ClientNode, Connection, GatewayNode, RouterNode, StorageNode
 from imsim.sim.nodes.work import Work
 from imsim.sim.placement import placement
 from imsim.sim.utilisation import Meter
@@ -84,6 +85,7 @@ class World:
         self.clock = self.new_clock(-LEAD)
         self.epoch = EPOCH
         self.recorder = Recorder()
+        self.observer = Observer(plan, self.recorder)
         self.meter: Meter | None = None  # of a world that runs
         self.storage = MemoryStorage(self.policies.fanout)
         self.durable: dict[str, float] = {}  # conversation -> when all that storage has of it by now is safe
@@ -109,8 +111,6 @@ class World:
         self._connections = 0
         # One number at a time is taken from a memoryview three times as fast as from an array.
         self._at, self._sender, self._device = plan.at.data, plan.sender.data, plan.device.data
-        self._amended = plan.amended
-        self._seqs: dict[int, int] = {}  # of the amended ones that are stored
         self._has_requests = scenario.conversations.friend_requests > 0
         self._user_numbers = {user: number for number, user in enumerate(plan.users)}
         # Placement is asked for several times a message, and only once decided for each name.
@@ -192,7 +192,7 @@ class World:
             self.clock.call_at(self._at[intent + 1] / 1e9, self._send, intent + 1)
         client = self.clients[self._sender[intent] * len(plan.devices) + self._device[intent]]
         client.now = now = self.clock.now
-        actor.send(client.machine, plan, intent, str, str(intent), now)
+        actor.send(client.machine, plan, str, IdClient(intent), now)
         client.arm()
 
     def _act(self, number: int) -> None:
@@ -203,7 +203,9 @@ class World:
         action = plan.actions[number]
         client = self.clients[plan.device_index(action.user, 0)]
         client.act(
-            lambda now: actor.act(client.machine, plan, action, self._seqs.get, str, actor.action_id(number), now)
+            lambda now: actor.act(
+                client.machine, plan, action, self.observer.seqs.get, str, actor.action_id(number), now
+            )
         )
 
     def _send_away(self, online_periods: OnlinePeriods) -> None:
@@ -306,9 +308,7 @@ class World:
     # --- what happened ----------------------------------------------------------------------------------------------
 
     def client_event(self, client: ClientNode, event: events.ClientEvent) -> None:
-        note = _NOTES.get(type(event))
-        if note is not None:
-            note(self, client, event)
+        self.observer.client_event(client.number, event, client.now)
         if self._has_requests and actor.wants_answer(client.machine, event):
             self.clock.call_at(self.clock.now, self._answer, (client, event))
         if self.on_client_event is not None:
@@ -317,70 +317,3 @@ class World:
     def _answer(self, told: tuple[ClientNode, events.Shown]) -> None:
         client, event = told
         client.act(lambda now: actor.answer(client.machine, event, now))
-
-    def _shown(self, client: ClientNode, event: events.Shown) -> None:
-        intent = intent_of(event.message.id_client)
-        if intent is not None:
-            self.recorder.delivered(intent, client.number, client.now, event.route)
-
-    def _repeated(self, client: ClientNode, event: events.Repeated) -> None:
-        intent = intent_of(event.message.id_client)
-        if intent is not None:
-            self.recorder.duplicate(intent, client.number, client.now)
-
-    def _sent(self, client: ClientNode, event: events.Sent) -> None:
-        intent = intent_of(event.id_client)
-        if intent is not None:
-            self.recorder.sent(intent, client.now)
-
-    def _acked(self, client: ClientNode, event: events.Acked) -> None:
-        intent = intent_of(event.id_client)
-        if intent is not None:
-            self.recorder.acked(intent, client.now)
-            if intent in self._amended:
-                self._seqs[intent] = event.seq
-
-    def _received(self, client: ClientNode, event: events.Received) -> None:
-        intent = intent_of(event.id_client)
-        if intent is not None and intent < len(self.plan) and self.plan.to_room[intent]:
-            self.recorder.acked(intent, client.now)  # a chatroom has no other answer
-
-    def _failed(self, client: ClientNode, event: events.SendFailed) -> None:
-        intent = intent_of(event.id_client)
-        if intent is not None:
-            self.recorder.failed(intent, client.now, event.code)
-
-    def _disconnected(self, client: ClientNode, event: events.Disconnected) -> None:
-        if self.plan.rooms:
-            self.recorder.disconnected(client.number, client.now)
-
-    def _entered(self, client: ClientNode, event: events.Entered) -> None:
-        self.recorder.entered(client.number, client.now)
-
-    def committed(self, event: events.Committed, now: float) -> None:
-        intent = intent_of(event.message.id_client)
-        if intent is not None:
-            self.recorder.stored(intent, now)
-        elif (recalled := actor.recalled_by(self.plan, event.message.id_client)) is not None:
-            self.recorder.recalled(recalled, now)
-
-    def pushed(self, event: events.Pushed | events.Shed, device: int, now: float) -> None:
-        intent = intent_of(event.message.id_client)
-        if intent is None:
-            return
-        if type(event) is events.Pushed:
-            self.recorder.pushed(intent, device, now)
-        else:
-            self.recorder.shed(intent, device, now)
-
-
-_NOTES: dict[type, Callable[[World, ClientNode, Any], None]] = {
-    events.Shown: World._shown,
-    events.Repeated: World._repeated,
-    events.Sent: World._sent,
-    events.Acked: World._acked,
-    events.Received: World._received,
-    events.SendFailed: World._failed,
-    events.Disconnected: World._disconnected,
-    events.Entered: World._entered,
-}

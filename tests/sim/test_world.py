@@ -25,6 +25,7 @@ from imsim.core.gateway.pushes import Pushes
 from imsim.core.model import Code, Message, Scene
 from imsim.results import Kind, assemble, digest
 from imsim.scenario import Scenario, plan
+from imsim.scenario.actor import IdClient
 from imsim.sim import World, simulate
 from imsim.sim.spans import TracedWorld
 
@@ -379,7 +380,8 @@ def test_what_users_do_besides_is_charged_as_messages_are():
 
 
 def test_what_a_gateway_sheds_is_noted():
-    scenario = Scenario().with_({"population.users": 2, "limits.room_rate": 0.001, "limits.room_burst": 2})
+    quick = {"population.users": 2, "workload.rate": 1.0, "limits.room_rate": 0.001, "limits.room_burst": 2}
+    scenario = Scenario().with_(quick)
     world = World(scenario, plan(scenario))
     ann, bob = world.clients.values()
     for client in world.clients.values():
@@ -389,7 +391,7 @@ def test_what_a_gateway_sheds_is_noted():
         client.act(lambda now, client=client: client.machine.enter("lobby", now))
     world.clock.run(until=-4.0)
     for intent in range(3):
-        ann.act(lambda now, intent=intent: ann.machine.send(Scene.CHATROOM, "lobby", "hi", str(intent), now))
+        ann.act(lambda now, intent=intent: ann.machine.send(Scene.CHATROOM, "lobby", "hi", IdClient(intent), now))
     world.clock.run(until=-3.0)
     facts = world.recorder.facts().tolist()
     noted = {kind: [(intent, device) for k, intent, device, *_ in facts if k == kind] for kind in Kind}

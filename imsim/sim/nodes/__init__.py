@@ -10,6 +10,5 @@ from imsim.sim.nodes.connection import Connection
 from imsim.sim.nodes.gateway import BatchingGatewayNode, GatewayNode
 from imsim.sim.nodes.router import RouterNode
 from imsim.sim.nodes.storage import StorageNode
-from imsim.sim.nodes.work import intent_of
 
-__all__ = ["BatchingGatewayNode", "ClientNode", "Connection", "GatewayNode", "RouterNode", "StorageNode", "intent_of"]
+__all__ = ["BatchingGatewayNode", "ClientNode", "Connection", "GatewayNode", "RouterNode", "StorageNode"]

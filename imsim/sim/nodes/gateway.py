@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from imsim.core import events, frames, internal_frames
 from imsim.core.gateway.gateway import Gateway
 from imsim.core.model import Code
+from imsim.scenario.actor import intent_of
 from imsim.sim.nodes.connection import Connection
 from imsim.sim.nodes.machines import Machines
-from imsim.sim.nodes.work import intent_of
 
 if TYPE_CHECKING:
     from imsim.sim.nodes.router import RouterNode
@@ -162,7 +162,7 @@ class GatewayNode(Machines):
         self._links[router.index].carry(self.now, router.receive, frame)
 
     def emit(self, event: events.Pushed | events.Shed) -> None:
-        self.world.pushed(event, self._connections[event.session.connection].client.number, self.now)
+        self.world.observer.pushed(event, self._connections[event.session.connection].client.number, self.now)
 
 
 class BatchingGatewayNode(GatewayNode):

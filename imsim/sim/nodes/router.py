@@ -11,8 +11,8 @@ from imsim.core.model import is_chatroom
 from imsim.core.router.chatrooms import Chatrooms
 from imsim.core.router.conversations import Conversations
 from imsim.core.router.users import Users
+from imsim.scenario.actor import intent_of
 from imsim.sim.nodes.machines import Machines
-from imsim.sim.nodes.work import intent_of
 
 if TYPE_CHECKING:
     from imsim.sim.world import World
@@ -226,4 +226,4 @@ class RouterNode(Machines):
             self._router_links[router.index].carry(self.now, router.receive, frame)
 
     def emit(self, event: events.Committed) -> None:
-        self.world.committed(event, self.now)
+        self.world.observer.committed(event, self.now)

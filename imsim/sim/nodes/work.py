@@ -7,6 +7,7 @@ from typing import Any
 
 from imsim.core import storage
 from imsim.scenario import Constant, Distribution, Draws, Stream
+from imsim.scenario.actor import intent_of
 from imsim.scenario.sections import Tier
 from imsim.sim.clock import Clock
 from imsim.sim.sizes import carried_bytes
@@ -16,11 +17,6 @@ from imsim.sim.station import station_of
 _STREAMS = {"save_state": "save_place", "presence_update": "hint"}
 
 _OTHERS = 1 << 40  # draws for operations without a message are numbered from here, those of messages by intent
-
-
-def intent_of(id_client: str) -> int | None:
-    """The number in the plan of the message with this idClient; None for what the plan does not know."""
-    return int(id_client) if id_client.isdigit() else None
 
 
 class Work:
