@@ -69,6 +69,11 @@ class Clock(simpy.Environment):
         for entry in self._alarms.pop(slot):
             heappush(self._queue, entry)
 
+    def clear(self) -> None:
+        """Nothing is to happen any more."""
+        self._queue.clear()
+        self._alarms.clear()
+
     def step(self) -> None:
         """The next call or the next event of SimPy."""
         queue: list[Any] = self._queue

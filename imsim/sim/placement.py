@@ -7,6 +7,7 @@ from hashlib import blake2b
 from heapq import heapify, heapreplace
 from zlib import crc32
 
+from imsim.core import storage
 from imsim.core.exceptions import ImsimError, UsageError
 from imsim.scenario import Plan
 from imsim.scenario.custom_parts import broken
@@ -16,7 +17,7 @@ Placement = Callable[[str, int], int]
 
 
 def placement(strategy: str | Placement, plan: Plan) -> Placement:
-    """A scenario's `topology.placement`. Whoever uses it asks once for each name, and keeps the answer."""
+    """A scenario's `topology.placement`. It is to be asked once for each name: the answer is kept."""
     if callable(strategy):
         return _checked(strategy)
     if strategy == "spread":
@@ -36,6 +37,15 @@ def by_rendezvous(name: str, nodes: int) -> int:
     return max(range(nodes), key=lambda node: blake2b(f"{node} {name}".encode(), digest_size=8).digest())
 
 
+def owner_of(request: storage.Request) -> str:
+    """The conversation or user by whose name storage places what the request is about."""
+    if isinstance(request, storage.Append):
+        return request.message.conversation_id
+    if isinstance(request, storage.OpenConversation | storage.Lookup):
+        return request.conversation_id
+    return request.session.user if isinstance(request, storage.Missed) else request.user
+
+
 class _Spread:
     """By size: the conversations of the plan, the largest first, each to the node that has the fewest members so far,
     so that hot groups do not meet (Graham's LPT rule, 1969: the fullest node gets at most 4/3 of the least possible).
@@ -46,21 +56,21 @@ class _Spread:
         self._by_count: dict[int, dict[str, int]] = {}
 
     def __call__(self, name: str, nodes: int) -> int:
-        places = self._by_count.get(nodes)
-        if places is None:
-            places = self._by_count[nodes] = self._placed(nodes)
-        place = places.get(name)
-        return by_hash(name, nodes) if place is None else place
+        owners = self._by_count.get(nodes)
+        if owners is None:
+            owners = self._by_count[nodes] = self._spread(nodes)
+        owner = owners.get(name)
+        return by_hash(name, nodes) if owner is None else owner
 
-    def _placed(self, nodes: int) -> dict[str, int]:
-        places = {user: number % nodes for number, user in enumerate(self._plan.users)}
+    def _spread(self, nodes: int) -> dict[str, int]:
+        owners = {user: number % nodes for number, user in enumerate(self._plan.users)}
         loads = [(0, node) for node in range(nodes)]
         heapify(loads)
         for conversation in sorted(self._plan.conversations, key=lambda one: (-len(one.members), one.id)):
             load, node = loads[0]
             heapreplace(loads, (load + len(conversation.members), node))
-            places[conversation.id] = node
-        return places
+            owners[conversation.id] = node
+        return owners
 
 
 def _checked(own: Placement) -> Placement:

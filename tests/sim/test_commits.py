@@ -31,7 +31,7 @@ def commits_at(arrivals: list[int], fields: Commit, commit: float, each: float, 
     done: dict[int, float] = {}
 
     def come(number: int) -> None:
-        group.add(append(number), lambda result, begins, at: done.__setitem__(number, at))
+        group.add(append(number), lambda result, at: done.__setitem__(number, at))
 
     for number, arrival in enumerate(arrivals):
         clock.call_at(float(arrival), come, number)

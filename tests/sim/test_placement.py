@@ -8,7 +8,7 @@ import pytest
 
 import imsim
 from imsim.scenario import Scenario, plan
-from imsim.sim import World
+from imsim.sim import Experiment
 from imsim.sim.placement import by_hash, by_rendezvous, placement
 
 NAMES = [f"u{number}" for number in range(4000)]
@@ -64,11 +64,11 @@ def by_first_letter(name: str, nodes: int) -> int:
 @pytest.mark.parametrize("strategy", ["rendezvous", "spread", by_first_letter], ids=["rendezvous", "spread", "own"])
 def test_a_strategy_moves_the_work_and_nothing_else(strategy):
     scenario = GROUPS.with_({"topology.placement": strategy})
-    world = World(scenario, PLAN)
+    experiment = Experiment(scenario, PLAN)
     place = placement(strategy, PLAN)
     for name in (*PLAN.users, *(one.id for one in PLAN.conversations)):
-        assert world.router_of(name).index == place(name, 4)
-        assert world._storage_of(name).index == place(name, 3)
+        assert experiment.cluster.router_of(name).index == place(name, 4)
+        assert experiment.cluster.storage_index(name) == place(name, 3)
     run, by_default = imsim.simulate(scenario), imsim.simulate(GROUPS)
     assert set(run.deliveries.outcome) == {"delivered"}
     for column in ("intent", "conversation", "size", "intended_at"):

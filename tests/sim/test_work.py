@@ -12,7 +12,7 @@ import imsim
 from imsim.core import frames, internal_frames, storage
 from imsim.core.model import Message, Scene, Session
 from imsim.scenario import Scenario, plan
-from imsim.sim import World
+from imsim.sim import Experiment
 from imsim.sim.sizes import FRAME_OVERHEAD, body_bytes, carried_bytes, frame_bytes
 
 QUIET = Scenario().with_(
@@ -116,9 +116,9 @@ BUSY = QUIET.with_({"workload.rate": 4.0, "duration": 4.0, "drain": 30.0})  # 16
 
 
 def drops(scenario: Scenario, tier: str) -> int:
-    world = World(scenario, plan(scenario))
-    world.run(scenario.duration)
-    nodes = {"gateway": world.gateways, "router": world.routers, "storage": world.storages}[tier]
+    experiment = Experiment(scenario, plan(scenario))
+    experiment.run(scenario.duration)
+    nodes = [node for node in experiment.cluster.nodes.values() if node.tier == tier]
     return sum(node.work.station.drops for node in nodes)
 
 

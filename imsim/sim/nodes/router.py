@@ -3,130 +3,170 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Any
 
 from imsim.core import events, frames, internal_frames, storage
 from imsim.core.model import is_chatroom
+from imsim.core.policies import Policies
 from imsim.core.router.chatrooms import Chatrooms
 from imsim.core.router.conversations import Conversations
 from imsim.core.router.users import Users
 from imsim.scenario.actor import intent_of
-from imsim.sim.nodes.machines import Machines
+from imsim.sim.clock import Clock
+from imsim.sim.link import Hop
+from imsim.sim.nodes.node import ServerNode
+from imsim.sim.nodes.work import Work
+from imsim.sim.placement import owner_of
 
-if TYPE_CHECKING:
-    from imsim.sim.world import World
+#: Called with what was stored, and when.
+Report = Callable[[events.Committed, float], None]
 
 _Asked = tuple[Conversations | Users, storage.Request]
 _LOST = storage.Failed("the storage is lost")
 
 
-class RouterNode(Machines):
-    """Holds the conversations and the users that hash to it."""
+class RouterNode(ServerNode):
+    """Holds the conversations and the users that it owns."""
 
     __slots__ = (
         "_asked_at_once",
-        "_gateway_links",
+        "_epoch",
+        "_gateways",
         "_local",
         "_lost_storages",
-        "_router_links",
-        "_storage_links",
+        "_owner",
+        "_policies",
+        "_report",
+        "_routers",
+        "_storage_owner",
+        "_storages",
+        "_tracks_requests",
         "_unanswered",
+        "_users",
         "chatrooms",
         "conversations",
-        "index",
         "users",
-        "work",
     )
 
-    def __init__(self, world: World, index: int) -> None:
-        super().__init__(world)
-        topology = world.scenario.topology
-        self.index = index
-        self.work = world.new_work(topology.router, "router", index)
-        self._gateway_links = world.backend_links(("router", index), "gateway", topology.gateways)
-        self._router_links = world.backend_links(("router", index), "router", topology.routers)
-        self._storage_links = world.backend_links(("router", index), "storage", topology.storages)
-        self._local: deque[internal_frames.ToUsers] = deque()
+    tier = "router"
+
+    def __init__(
+        self,
+        index: int,
+        clock: Clock,
+        work: Work,
+        policies: Policies,
+        epoch: float,
+        users: Mapping[str, int],
+        owner: Callable[[str], int],
+        storage_owner: Callable[[str], int],
+        report: Report,
+        *,
+        tracks_requests: bool,
+    ) -> None:
+        """`epoch`: wall time at which the clock was 0. `users`: the number of each. `owner`, `storage_owner`: the
+        number of the router, and of the storage, that owns a conversation or a user. `tracks_requests`: where links can
+        break, so that requests to a storage that is lost fail."""
+        super().__init__(index, clock, work)
+        self._policies = policies
+        self._epoch = epoch
+        self._users = users
+        self._owner = owner
+        self._storage_owner = storage_owner
+        self._report = report
+        self._tracks_requests = tracks_requests
+        self._local: deque[tuple[internal_frames.ToUsers, Any]] = deque()  # with what `work` keeps of each
         self._asked_at_once: list[storage.Request] | None = None
-        #: What each storage was asked and has not answered, by the request's identity; only where links can break.
+        #: What each storage was asked and has not answered, by the request's identity.
         self._unanswered: list[dict[int, _Asked]] | None = None
-        if world.faults.cuts_links:
-            self._unanswered = [{} for _ in self._storage_links]
         self._lost_storages: set[int] = set()
         self.conversations: Conversations | None = None
         self.chatrooms: Chatrooms | None = None
         self.users: Users | None = None
+        self.wire({}, (), ())
         self.start()
 
+    def wire(self, gateways: Mapping[str, Hop], routers: Sequence[Hop], storages: Sequence[Hop]) -> None:
+        """Gateways by name, the others by number."""
+        self._gateways = gateways
+        self._routers = routers
+        self._storages = storages
+        if self._tracks_requests:
+            self._unanswered = [{} for _ in storages]
+
     def start(self) -> None:
-        self.conversations = Conversations(self, self.world.policies, self.world.epoch)
-        self.chatrooms = Chatrooms(self, self.world.policies, self.world.epoch)
-        self.users = Users(self, self.world.policies)
+        super().start()
+        self.conversations = Conversations(self, self._policies, self._epoch)
+        self.chatrooms = Chatrooms(self, self._policies, self._epoch)
+        self.users = Users(self, self._policies)
         self._timers = (self.conversations.timers, self.users.timers)
 
-    def warm_up(self, conversation_id: str, founders: tuple[str, ...]) -> None:
-        """Have a conversation open, as it would be had the service run for a while; free of charge."""
+    def warm_up(
+        self, conversation_id: str, founders: tuple[str, ...], execute: Callable[[storage.Request], storage.Result]
+    ) -> None:
+        """Have a conversation open, as it would be had the service run for a while; `execute`: storage's answers, at no
+        cost."""
         assert self.conversations is not None
         self._asked_at_once = []
         self.conversations.open(conversation_id, self.now, founders)
         asked, self._asked_at_once = self._asked_at_once, None
         for request in asked:
-            self.conversations.stored(request, self.world.storage.execute(request), self.now)
+            self.conversations.stored(request, execute(request), self.now)
 
     def crash(self) -> None:
-        """Everything in memory is gone, answers from storage included."""
+        super().crash()
         self.conversations = self.chatrooms = self.users = None
         self._timers = ()
         self._local.clear()
         for unanswered in self._unanswered or ():
             unanswered.clear()
-        self.work.forget(self.clock.now)
 
     def forget(self) -> None:
         for timers in self._timers:
             timers.clear()
         self.crash()
+        self.wire({}, (), ())
 
-    def start_anew(self) -> None:
-        self.start()
+    def restart(self) -> None:
+        super().restart()
         assert self.users is not None
         self.now = self.clock.now
         self.users.restarted(self.now)
         self.arm()
 
-    def gateway_lost(self, gateway: str) -> None:
-        """The link to it broke."""
-        if self.users is not None and self.chatrooms is not None:
+    def peer_lost(self, peer: ServerNode) -> None:
+        if peer.tier == "storage":
+            self._storage_lost(peer.index)
+        elif peer.tier == "gateway" and self.users is not None and self.chatrooms is not None:
             self.now = self.clock.now
-            self.users.gateway_lost(gateway, self.now)
-            self.chatrooms.gateway_lost(gateway)
+            self.users.gateway_lost(peer.name, self.now)
+            self.chatrooms.gateway_lost(peer.name)
             self._drain()
             self.arm()
 
-    def router_back(self) -> None:
-        """The link to another router is there again."""
-        if self.users is not None:
+    def peer_back(self, peer: ServerNode) -> None:
+        if peer.tier == "storage":
+            self._lost_storages.discard(peer.index)
+        elif peer.tier == "router" and self.users is not None:
             self.now = self.clock.now
             self.users.router_back(self.now)
             self._drain()
             self.arm()
 
-    def storage_lost(self, index: int) -> None:
-        """The link to it broke: what it has not answered has failed, and all else fails at once until it is back."""
+    def _storage_lost(self, index: int) -> None:
+        """What it has not answered has failed, and all else fails at once until it is back."""
         assert self._unanswered is not None
         self._lost_storages.add(index)
         unanswered, self._unanswered[index] = self._unanswered[index], {}
         for asker, request in unanswered.values():
             self._answered(asker, request, _LOST)
 
-    def storage_back(self, index: int) -> None:
-        self._lost_storages.discard(index)
-
     def revoke(self, user: str) -> None:
         if self.users is not None:
             self.now = self.clock.now
-            self.users.revoke(user, self.world.epoch + self.now, self.now)
+            self.users.revoke(user, self._epoch + self.now, self.now)
             self.arm()
 
     def handle_timer(self, now: float) -> None:
@@ -157,7 +197,7 @@ class RouterNode(Machines):
         assert self.users is not None
         if type(frame) is internal_frames.Deliver and self.work.takes(frame.op):
             message = frame.message
-            numbers = [self.world.user_number(user) for user in frame.users]
+            numbers = [self._users[user] for user in frame.users]
             intent = intent_of(message.id_client)
             done = self.work.done_for_each(now, frame.op, message.conversation_id, intent, numbers, frame)
         else:
@@ -170,12 +210,14 @@ class RouterNode(Machines):
     def _drain(self) -> None:
         """What the conversations had for users of this same router, once they are done."""
         while self._local:
-            self._to_users(self._local.popleft(), self.now)
+            frame, kept = self._local.popleft()
+            self.work.resume(kept)
+            self._to_users(frame, self.now)
 
     def stored(self, answer: tuple[Conversations | Users, storage.Request, storage.Result]) -> None:
         machine, request, result = answer
         if self._unanswered is not None:
-            unanswered = self._unanswered[self.world.storage_for(request).index]
+            unanswered = self._unanswered[self._storage_owner(owner_of(request))]
             if unanswered.pop(id(request), None) is None:
                 return  # an answer to what has failed since, or was asked before a crash
         self._answered(machine, request, result)
@@ -197,33 +239,39 @@ class RouterNode(Machines):
             self._asked_at_once.append(request)
             return
         asker = self.users if isinstance(request, storage.USERS_REQUESTS) else self.conversations
-        node = self.world.storage_for(request)
+        index = self._storage_owner(owner_of(request))
+        assert asker is not None
         if self._unanswered is not None:
-            if node.index in self._lost_storages:
+            if index in self._lost_storages:
                 self.clock.call_at(self.now, self._fail, (asker, request))  # a machine is never re-entered
                 return
-            assert asker is not None
-            self._unanswered[node.index][id(request)] = (asker, request)
-        self._storage_links[node.index].carry(self.now, node.receive, (self, asker, request))
+            self._unanswered[index][id(request)] = (asker, request)
+        carry, receive = self._storages[index]
+        carry(self.now, receive, (self.index, asker, request))
 
     def to_gateway(self, gateway: str, frame: internal_frames.ToGateway) -> None:
-        index = int(gateway[1:])
-        self._gateway_links[index].carry(self.now, self.world.gateways[index].from_router, frame)
+        carry, receive = self._gateways[gateway]
+        carry(self.now, receive, frame)
 
     def to_users(self, frame: internal_frames.Deliver | internal_frames.Opened) -> None:
-        for index, users in self.world.by_router(frame.users):
-            part = frame if len(users) == len(frame.users) else replace(frame, users=users)
-            if index == self.index:
-                self._local.append(part)
-            else:
-                self._router_links[index].carry(self.now, self.world.routers[index].receive, part)
+        if len(self._routers) == 1:
+            self._to_router(0, frame)
+            return
+        parts: dict[int, list[str]] = {}
+        for user in frame.users:
+            parts.setdefault(self._owner(user), []).append(user)
+        for index, users in parts.items():
+            self._to_router(index, frame if len(users) == len(frame.users) else replace(frame, users=users))
 
     def to_user(self, user: str, frame: internal_frames.ToUsers) -> None:
-        router = self.world.router_of(user)
-        if router is self:
-            self._local.append(frame)
+        self._to_router(self._owner(user), frame)
+
+    def _to_router(self, index: int, frame: internal_frames.ToUsers) -> None:
+        if index == self.index:
+            self._local.append((frame, self.work.keep(self.now, frame)))
         else:
-            self._router_links[router.index].carry(self.now, router.receive, frame)
+            carry, receive = self._routers[index]
+            carry(self.now, receive, frame)
 
     def emit(self, event: events.Committed) -> None:
-        self.world.observer.committed(event, self.now)
+        self._report(event, self.now)

@@ -26,8 +26,7 @@ from imsim.core.model import Code, Message, Scene
 from imsim.results import Kind, assemble, digest
 from imsim.scenario import Scenario, plan
 from imsim.scenario.actor import IdClient
-from imsim.sim import World, simulate
-from imsim.sim.spans import TracedWorld
+from imsim.sim import Experiment, simulate
 
 # What a message meets between the devices, one router: four backend links, and two of the clients.
 CONSTANT = {"network.client.latency": "1ms", "network.backend.latency": "2ms"}
@@ -255,10 +254,10 @@ def test_progress_is_told_from_nothing_to_all():
 )
 def test_all_that_users_do_comes_about_and_every_message_arrives(design):
     scenario = SCENARIO.with_(design)
-    world = World(scenario, plan(scenario))
-    world.run(scenario.duration)
-    check_storage(world.plan, world.storage)
-    tables = assemble(world.plan, world.recorder.facts(), knows_server=True)
+    experiment = Experiment(scenario, plan(scenario))
+    experiment.run(scenario.duration)
+    check_storage(experiment.plan, experiment.cluster.data.memory)
+    tables = assemble(experiment.plan, experiment.recorder.facts(), knows_server=True)
     assert tables.stray == 0
     assert set(tables.messages["outcome"].to_pylist()) == {"stored"}
     assert set(tables.messages["attempts"].to_pylist()) == {1}
@@ -290,12 +289,13 @@ def test_what_is_received_counts_as_the_answer_in_chatrooms_only():
 
 
 def test_guests_are_pushed_what_is_nobodys_due():
-    world = World(SCENARIO, plan(SCENARIO))
-    world.run(SCENARIO.duration)
-    facts = world.recorder.facts()
+    experiment = Experiment(SCENARIO, plan(SCENARIO))
+    experiment.run(SCENARIO.duration)
+    facts = experiment.recorder.facts()
     shown = facts[facts[:, 0] == Kind.DELIVERED]
-    where, who = world.plan.conversation[shown[:, 1]].tolist(), (shown[:, 2] // len(world.plan.devices)).tolist()
-    assert len(world.plan.guests & set(zip(where, who, strict=True))) > 3
+    planned = experiment.plan
+    where, who = planned.conversation[shown[:, 1]].tolist(), (shown[:, 2] // len(planned.devices)).tolist()
+    assert len(planned.guests & set(zip(where, who, strict=True))) > 3
 
 
 def test_under_a_rate_chatrooms_shed_and_nothing_else_does():
@@ -368,13 +368,13 @@ def test_what_users_do_besides_is_charged_as_messages_are():
         "conversations": {"groups": 1, "group_size": 8, "churn": 1.0},
         "topology.router.service": {"deliver": "10ms"},
     }
-    world = World(scenario := Scenario().with_(base), plan(scenario))
-    (invite, *_) = world.plan.actions
+    experiment = Experiment(scenario := Scenario().with_(base), plan(scenario))
+    (invite, *_) = experiment.plan.actions
     shown = []
-    world.on_client_event = lambda node, event: shown.append(node.now) if isinstance(event, events.Shown) else None
+    experiment.listeners.append(lambda node, event: shown.append(node.now) if isinstance(event, events.Shown) else None)
     links = LINKS + 2 * 0.004  # the router looks up whether it was made before, and how the two stand to each other
-    world.clock.call_at(invite.at / 1e9 + links + 0.08, lambda _: shown.append("due"), None)
-    world.run(scenario.duration)
+    experiment.clock.call_at(invite.at / 1e9 + links + 0.08, lambda _: shown.append("due"), None)
+    experiment.run(scenario.duration)
     assert shown[0] == "due"
     assert shown[1] == pytest.approx(invite.at / 1e9 + links + 0.09)
 
@@ -382,18 +382,18 @@ def test_what_users_do_besides_is_charged_as_messages_are():
 def test_what_a_gateway_sheds_is_noted():
     quick = {"population.users": 2, "workload.rate": 1.0, "limits.room_rate": 0.001, "limits.room_burst": 2}
     scenario = Scenario().with_(quick)
-    world = World(scenario, plan(scenario))
-    ann, bob = world.clients.values()
-    for client in world.clients.values():
+    experiment = Experiment(scenario, plan(scenario))
+    ann, bob = experiment.clients.values()
+    for client in experiment.clients.values():
         client.act(client.machine.start)
-    world.clock.run(until=-5.0)
-    for client in world.clients.values():
+    experiment.clock.run(until=-5.0)
+    for client in experiment.clients.values():
         client.act(lambda now, client=client: client.machine.enter("lobby", now))
-    world.clock.run(until=-4.0)
+    experiment.clock.run(until=-4.0)
     for intent in range(3):
         ann.act(lambda now, intent=intent: ann.machine.send(Scene.CHATROOM, "lobby", "hi", IdClient(intent), now))
-    world.clock.run(until=-3.0)
-    facts = world.recorder.facts().tolist()
+    experiment.clock.run(until=-3.0)
+    facts = experiment.recorder.facts().tolist()
     noted = {kind: [(intent, device) for k, intent, device, *_ in facts if k == kind] for kind in Kind}
     assert noted[Kind.STORED] == [(0, -1), (1, -1), (2, -1)]
     assert noted[Kind.DELIVERED] == [(0, bob.number), (1, bob.number)]
@@ -426,31 +426,31 @@ def test_a_live_broadcast_reaches_a_chatroom_of_thousands_or_says_what_was_shed(
 
 def test_a_run_leaves_no_cycles_behind():
     """For it is carried out without the garbage collector."""
-    world = World(SCENARIO, plan(SCENARIO))
+    experiment = Experiment(SCENARIO, plan(SCENARIO))
     gc.collect()
     gc.disable()
     try:
-        world.run(SCENARIO.duration)
+        experiment.run(SCENARIO.duration)
         assert gc.collect() == 0
     finally:
         gc.enable()
 
 
-@pytest.mark.parametrize("world_class", [World, TracedWorld])
-def test_a_world_lets_go_of_what_its_run_has_made(world_class):
+@pytest.mark.parametrize("spans", [False, True])
+def test_an_experiment_lets_go_of_what_its_run_has_made(spans):
     """For its parts hold each other, and to find that out takes the garbage collector long."""
 
     def kept() -> int:
         return sum(isinstance(thing, Message | LocalConversation) for thing in gc.get_objects())
 
     gc.collect()  # what other tests have left lying about
-    world = world_class(SCENARIO, plan(SCENARIO))
+    experiment = Experiment(SCENARIO, plan(SCENARIO), spans=spans)
     before = kept()
     gc.disable()
     try:
-        world.run(SCENARIO.duration)
+        experiment.run(SCENARIO.duration)
         assert kept() > before + 100
-        world.forget()
+        experiment.forget()
         assert kept() <= before
     finally:
         gc.enable()

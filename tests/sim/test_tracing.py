@@ -8,8 +8,7 @@ import pytest
 import imsim
 from imsim.results import digest
 from imsim.scenario import Scenario, plan
-from imsim.sim import simulate
-from imsim.sim.spans import TracedWorld
+from imsim.sim import Experiment, simulate
 
 OFFICE = Scenario.load(
     "office", {"topology.routers": 3, "topology.storages": 2, "duration": "5s", "warmup": 0, "drain": "45s"}
@@ -160,12 +159,12 @@ def test_the_series_of_the_nodes_adds_up():
 def test_the_series_tells_when_and_where_jobs_were_dropped(tier, fields):
     burst = {"kind": "replay", "at": [3.0 + number / 100 for number in range(100)]}
     scenario = OFFICE.with_({"workload.arrivals": burst, f"topology.{tier}": fields})
-    world = TracedWorld(scenario, plan(scenario))
-    world.run(scenario.duration)
-    table = world.node_series(scenario.duration + scenario.drain).to_pandas()
+    experiment = Experiment(scenario, plan(scenario), spans=True)
+    experiment.run(scenario.duration)
+    table = experiment.tables().nodes.to_pandas()
     drops = table.groupby("node").drops.sum().to_dict()
-    assert drops == {work.name: work.station.drops for work in world.works}
-    assert {name.rstrip("012") for name, dropped in drops.items() if dropped} == {tier}
+    assert drops == {node.name: node.work.station.drops for node in experiment.cluster.nodes.values()}
+    assert set(table.tier[table.drops > 0]) == {tier}
     assert table["at"][table.drops > 0].min() == 3e9, "none before the first message"
 
 
