@@ -23,6 +23,8 @@ class Observer:
         self._plan = plan
         self._recorder = recorder
         self._prefix = prefix
+        #: The number of the message with this name; None for what is not of the plan.
+        self._intent: Callable[[str], int | None] = self._read if prefix else actor.intent_of
         self._messages = len(plan)
         self._to_room = plan.to_room
         self._amended = plan.amended
@@ -104,11 +106,8 @@ class Observer:
 
     # --- names --------------------------------------------------------------------------------------------------------
 
-    def _intent(self, id_client: str) -> int | None:
-        """The number of the message with this name; None for what is not of the plan."""
-        intent = actor.intent_of(id_client)
-        if intent is not None or not self._prefix:
-            return intent
+    def _read(self, id_client: str) -> int | None:
+        """`_intent` where names have crossed a wire."""
         number = id_client.removeprefix(self._prefix)
         if number == id_client or not number.isdecimal():
             return None

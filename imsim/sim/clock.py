@@ -105,12 +105,13 @@ class Clock(simpy.Environment):
         try:
             while True:
                 entry = heappop(queue)
-                if len(entry) == 5:
+                try:
                     self.now, _, _, function, argument = entry
-                    function(argument)
-                else:
+                except ValueError:  # an event of SimPy
                     heappush(queue, entry)
                     super().step()
+                else:
+                    function(argument)
         except _End:
             return
         except BaseException:

@@ -66,9 +66,11 @@ class Experiment:
         self.seed = seed = scenario.seed if seed is None else seed
         self.recorder = Recorder()
         self.observer = Observer(plan, self.recorder)
-        #: Called with every event of a client, after it was recorded: (node, event).
+        #: Called with every event of a client, after it was recorded.
         self.listeners: list[Callable[[ClientNode, events.ClientEvent], None]] = []
         self._tracer = Tracer(plan) if spans else None
+        if self._tracer is not None:
+            self.listeners.append(self._tracer.client_event)
         self._meter: Meter | None = None  # of a run
         self._duration = 0.0
         self._login_draws = Draws(seed, "login")
@@ -223,8 +225,6 @@ class Experiment:
     # --- what happens -----------------------------------------------------------------------------------------------
 
     def _client_event(self, client: ClientNode, event: events.ClientEvent) -> None:
-        if self._tracer is not None:
-            self._tracer.client_event(client.number, event, client.now)
         self.observer.client_event(client.number, event, client.now)
         for listener in self.listeners:
             listener(client, event)

@@ -36,6 +36,7 @@ class Link:
 
     __slots__ = (
         "_bandwidth",
+        "_call_at",
         "_chances",
         "_clock",
         "_constant",
@@ -60,6 +61,7 @@ class Link:
         self._fields = fields
         self._stream = stream
         self._clock = clock
+        self._call_at = clock.call_at
         self._chances = chances
         self._quantile = fields.latency.quantile
         self._jitter = None if jitter.constant == 0 else jitter
@@ -96,7 +98,7 @@ class Link:
         """Have `arrive(frame)` called when a frame arrives that leaves at the time `leaves`, in seconds."""
         if self._constant is not None:
             # No frame can get ahead of another, whatever the order of the calls.
-            self._clock.call_at(leaves + self._constant, arrive, frame)
+            self._call_at(leaves + self._constant, arrive, frame)
             return
         if self._is_plain:
             at = leaves + self._quantile(self._stream.next())
@@ -106,7 +108,7 @@ class Link:
                 return
         at = self._in_order(leaves, at)
         if self._watch is None:
-            self._clock.call_at(at, arrive, frame)
+            self._call_at(at, arrive, frame)
         else:
             self._watch(leaves, self._parts, at, arrive, frame)
 
