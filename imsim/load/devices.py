@@ -27,7 +27,7 @@ now = time.perf_counter
 
 
 class Lobby(Protocol):
-    """Who wants to know who is there. `number` is the device's global number."""
+    """Hears which devices are there. `number` is the device's global number."""
 
     def online(self, number: int, after: float) -> None:
         """Logged in and up to date, `after` seconds after it began to try."""
@@ -179,7 +179,7 @@ class Device:
         try:
             self.client.receive(decode_from_server(data), self._now)
         except WireError as error:
-            self._end(f"the server sent what is no frame: {error}")
+            self._end(f"the server sent what is not a frame: {error}")
         self._arm()
 
     def _crash(self, greenlet: Greenlet[..., None]) -> None:

@@ -79,7 +79,7 @@ def action_id(number: int, prefix: str = "") -> str:
 
 
 def recalled_by(plan: Plan, id_client: str) -> int | None:
-    """The message of the plan that the action with this idClient takes back; None if it is no such action."""
+    """The message of the plan that the action with this idClient takes back; None if it does not do that."""
     number = id_client.removeprefix(_ACTION)
     if number == id_client or not number.isdecimal():
         return None
@@ -98,13 +98,13 @@ def wants_answer(client: Client, event: events.ClientEvent) -> bool:
 
 
 def answer(client: Client, event: events.Shown, now: float) -> None:
-    """Accept the friend request that the event tells of."""
+    """Accept the friend request that the event shows."""
     client.change(Scene.P2P, event.message.sender, "friend_accept", f"accept {event.message.id}", now)
 
 
 def body(type: str, size: int) -> tuple[str, dict[str, object] | None, str | None]:
     """(content, file, custom) of a message of this type: a text or a payload of `size` bytes, or an attachment that
-    tells of as many. (A place on the map has no size.)"""
+    says that it points to as many. (A position on the map has no size.)"""
     if type == MessageType.TEXT:
         return _text(size, "x"), None, None
     if type == MessageType.CUSTOM:

@@ -112,7 +112,7 @@ class Experiment:
 
     @no_garbage_collection()
     def run(self, duration: float, progress: Progress | None = None) -> None:
-        """Log everybody in, carry out the plan, and go on for the scenario's `drain`."""
+        """Log all devices in, carry out the plan, and go on for the scenario's `drain`."""
         if self.clock.now < 0:
             self.log_in()
         if self.plan.online_periods is not None:
@@ -159,7 +159,7 @@ class Experiment:
     # --- before time 0 ----------------------------------------------------------------------------------------------
 
     def log_in(self) -> None:
-        """Everybody logs in before time 0, and enters the chatrooms."""
+        """All devices log in before time 0, and enter the chatrooms."""
         for client in self.clients.values():
             at = -LEAD + self._login_draws.at(client.number) * LEAD / 2
             self.clock.call_at(at, client.act, client.machine.start)
@@ -178,7 +178,7 @@ class Experiment:
                     Heartbeats(self.clock, gateway, many, self.cluster.policies.heartbeat)
 
     def _fill(self, room: PlannedConversation) -> None:
-        """Everybody enters, once logged in and well before anybody speaks."""
+        """All of its audience enters, once logged in and well before the first message."""
         for user in room.members:
             for device in range(len(self.plan.devices)):
                 client = self.clients[self.plan.device_index(user, device)]
@@ -186,7 +186,7 @@ class Experiment:
                 self.clock.call_at(at, client.act, partial(client.machine.enter, room.name))
 
     def _send_away(self, online_periods: OnlinePeriods) -> None:
-        """Everybody has logged in once; a device that is to be offline when the workload starts leaves before."""
+        """All devices have logged in once; one that is to be offline when the workload starts leaves before."""
         for client in self.clients.values():
             if not online_periods.is_online_first[client.number]:
                 at = -LEAD + (6 + self._login_draws.at(client.number)) * LEAD / 8

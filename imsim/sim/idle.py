@@ -1,7 +1,7 @@
 """Devices that are online and do nothing all the time: most of a million.
 
-Nothing in a run's rows tells of a device that sends nothing and is sent nothing, and its login lies before time 0. So
-it is not made at all: what is left of it are its heartbeats, where the scenario says that they cost its gateway work.
+No row of a run is about a device that sends nothing and is sent nothing, and its login lies before time 0. So it is not
+made at all: what is left of it are its heartbeats, where the scenario says that they cost its gateway work.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from imsim.sim.nodes import GatewayNode
 def busy_users(scenario: Scenario, plan: Plan) -> npt.NDArray[np.bool_]:
     """Of each user, whether the plan has anything for the user's devices to do, if only to show a message."""
     if scenario.faults or scenario.policies.presence != "off" or plan.online_periods is not None:
-        return np.ones(len(plan.users), bool)  # all may lose their connections, or come and go, or hear who does
+        return np.ones(len(plan.users), bool)  # connections may break, devices come and go, or hear of others
     # The audience of a chatroom enters it, spoken in or not.
     is_used = np.array([conversation.scene is Scene.CHATROOM for conversation in plan.conversations], bool)
     is_used[plan.conversation] = True

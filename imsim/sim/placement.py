@@ -38,7 +38,7 @@ def by_rendezvous(name: str, nodes: int) -> int:
 
 
 def owner_of(request: storage.Request) -> str:
-    """The conversation or user by whose name storage places what the request is about."""
+    """The conversation or user whose owner carries out the request."""
     if isinstance(request, storage.Append):
         return request.message.conversation_id
     if isinstance(request, storage.OpenConversation | storage.Lookup):
@@ -49,7 +49,7 @@ def owner_of(request: storage.Request) -> str:
 class _Spread:
     """By size: the conversations of the plan, the largest first, each to the node that has the fewest members so far,
     so that hot groups do not meet (Graham's LPT rule, 1969: the fullest node gets at most 4/3 of the least possible).
-    Users, who weigh alike, in turn; what the plan does not know, by hash."""
+    Users, who weigh alike, in turn; names that are not in the plan, by hash."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -73,16 +73,18 @@ class _Spread:
         return owners
 
 
-def _checked(own: Placement) -> Placement:
+def _checked(custom: Placement) -> Placement:
     def place(name: str, nodes: int) -> int:
         try:
-            node = own(name, nodes)
+            node = custom(name, nodes)
         except ImsimError:
             raise
         except Exception as error:
-            raise broken(f"own placement: {name!r}, {nodes}:", error) from error
+            raise broken(f"custom placement: {name!r}, {nodes}:", error) from error
         if node not in range(nodes):
-            raise UsageError(f"own placement: {name!r}, {nodes}: expected a number from 0 to {nodes - 1}, got {node!r}")
+            raise UsageError(
+                f"custom placement: {name!r}, {nodes}: expected a number from 0 to {nodes - 1}, got {node!r}"
+            )
         return int(node)
 
     return place

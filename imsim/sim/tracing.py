@@ -43,7 +43,7 @@ _WITH_MESSAGES = (frames.Page, frames.SyncDone, frames.HistoryPage, frames.Enter
 class Span:
     """One part of a chain: from the end of its parent to its own. `intent`: the message that the chain is about, from
     its intended time on; None if it is about none (a login, say). `since`: when the chain begins;
-    `root_kind`: what was before it, for those who had to wait for it to begin."""
+    `root_kind`: what was before it, for messages that had to wait for it to begin."""
 
     __slots__ = ("end", "intent", "kind", "op", "parent", "root_kind", "since", "where")
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Meter:
-    """Reads the stations of a world: the share of their workers' time from `since` to `until` (the window of the other
+    """Reads the stations of a run: the share of their workers' time from `since` to `until` (the window of the other
     measures), and jobs and drops from now on, as all counts are of the whole run. It looks at each of these moments
     only, so that it costs a job nothing."""
 
@@ -34,8 +34,8 @@ class Meter:
         self._readings.append([work.station.worked(at) for work in self._works])
 
     def utilisation(self) -> dict[str, dict[str, float]]:
-        """Of each node: `busy` (0 to 1; also of an own station, which may do more at a time than its tier's `workers`),
-        the `jobs` that it took on, and `drops`. Of a run that has not come to `until`, up to now."""
+        """Of each node: `busy` (0 to 1; also of a custom station, which may do more at a time than its tier has
+        `workers`), the `jobs` that it took on, and `drops`. Of a run that has not come to `until`, up to now."""
         until = min(self.until, self._clock.now)
         ends = [work.station.worked(until) for work in self._works]
         first, last, *_ = [*self._readings, ends, ends]

@@ -31,12 +31,12 @@ def scenario(tiny):
 
 @pytest.fixture
 def made(scenario, tmp_path):
-    """A recording with t = 0 at 100 s, its plan, and what it told Locust."""
-    told = []
+    """A recording with t = 0 at 100 s, its plan, and what it reported to Locust."""
+    reports = []
     the_plan = plan(scenario)
-    recording = Recording(the_plan, "ns:", tmp_path / SPOOL, lambda *report: told.append(report))
+    recording = Recording(the_plan, "ns:", tmp_path / SPOOL, lambda *report: reports.append(report))
     recording.begin(100.0)
-    yield SimpleNamespace(recording=recording, plan=the_plan, told=told, folder=tmp_path)
+    yield SimpleNamespace(recording=recording, plan=the_plan, reports=reports, folder=tmp_path)
     recording.close()
 
 
@@ -58,9 +58,9 @@ def test_a_message_is_under_way_until_answered_and_shown_everywhere(made):
         made.recording.delivered(0, device, 0.4, Route.PUSH)
     assert made.recording.under_way == 0
     made.recording.close()
-    assert [name for name, *_ in made.told] == ["send -> stored"] + ["send -> delivered"] * len(devices)
+    assert [name for name, *_ in made.reports] == ["send -> stored"] + ["send -> delivered"] * len(devices)
     late = 0.3 - made.plan.at[0] / 1e9
-    assert made.told[0][1] == pytest.approx(late * 1e3)
+    assert made.reports[0][1] == pytest.approx(late * 1e3)
 
 
 def test_nothing_is_expected_of_a_failed_message_until_it_proves_stored(made):
@@ -84,18 +84,18 @@ def test_a_device_without_a_right_to_it_counts_for_no_other(made):
     assert made.recording.under_way == before
 
 
-def test_what_never_came_is_told_as_a_failure(made):
+def test_what_never_came_is_reported_as_a_failure(made):
     made.recording.asked(0, 0.0)
     made.recording.sent(0, 0.1)
     made.recording.acked(0, 0.2)
     made.recording.asked(1, 0.0)
     made.recording.sent(1, 0.3)
-    made.told.clear()
+    made.reports.clear()
     made.recording.close()
     lost = len(entitled(made.plan, 0)) + len(entitled(made.plan, 1))
-    assert [name for name, *_ in made.told].count("send -> delivered") == lost
-    assert [name for name, *_ in made.told].count("send -> stored") == 1
-    assert all(ms is None and error for _, ms, _, error in made.told)
+    assert [name for name, *_ in made.reports].count("send -> delivered") == lost
+    assert [name for name, *_ in made.reports].count("send -> stored") == 1
+    assert all(ms is None and error for _, ms, _, error in made.reports)
 
 
 mixed = pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_in_a_chatroom_received_is_the_answer_and_elsewhere_it_is_none(made):
         recording.client_event(0, events.Received(f"ns:{intent}", 1), 100.2)
     devices = len(entitled(made.plan, room))
     assert recording.under_way == devices + 1 + len(entitled(made.plan, other))
-    assert [name for name, *_ in made.told] == ["send -> stored"]
+    assert [name for name, *_ in made.reports] == ["send -> stored"]
     assert recording.missing_in_rooms() == devices
     recording.delivered(room, entitled(made.plan, room)[0], 0.3, Route.PUSH)
     assert recording.missing_in_rooms() == devices - 1
@@ -142,7 +142,7 @@ def test_what_is_recalled_is_not_waited_for_any_more(made):
     recording.close()
     facts = read_facts([made.folder / SPOOL])
     assert facts[facts[:, 0] == Kind.RECALLED].tolist() == [[Kind.RECALLED, action.intent, -1, 400_000_000, 0]]
-    assert not [error for *_, error in made.told if error]
+    assert not [error for *_, error in made.reports if error]
 
 
 @mixed

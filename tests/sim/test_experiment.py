@@ -187,10 +187,10 @@ def test_what_is_never_pushed_is_lost_where_no_gap_is_ever_pulled(monkeypatch):
 
 def test_what_an_overloaded_service_has_not_even_stored_is_lost_too():
     overloaded = {"topology.storage.workers": 1, "topology.storage.service": {"append": "50ms"}, "workload.rate": 1}
-    told = imsim.simulate(Scenario.load("office", overloaded)).to_json_dict()
-    assert told["lost"] > told["delivered"]
-    assert told["delivered"] + told["lost"] == told["deliveries"]
-    assert told["delivery_ms"]["p99"] is None
+    summary = imsim.simulate(Scenario.load("office", overloaded)).to_json_dict()
+    assert summary["lost"] > summary["delivered"]
+    assert summary["delivered"] + summary["lost"] == summary["deliveries"]
+    assert summary["delivery_ms"]["p99"] is None
 
 
 def test_a_message_refused_for_good_is_a_row_that_says_so(monkeypatch):
@@ -234,7 +234,7 @@ def test_hot_group_reaches_everybody():
     assert (run.deliveries.outcome == "delivered").all()
 
 
-def test_progress_is_told_from_nothing_to_all():
+def test_progress_is_reported_from_nothing_to_all():
     shares = []
     simulate(Scenario.load("office", {"duration": 2.0}), progress=shares.append)
     assert shares == sorted(shares)
@@ -299,16 +299,16 @@ def test_guests_are_pushed_what_is_nobodys_due():
 
 
 def test_under_a_rate_chatrooms_shed_and_nothing_else_does():
-    told = imsim.simulate(SCENARIO.with_({"limits.room_rate": 1.0, "limits.room_burst": 2}))
-    scene = told.messages.set_index("intent").scene[told.deliveries.intent].to_numpy()
-    shed = (told.deliveries.outcome == "shed").to_numpy()
+    run = imsim.simulate(SCENARIO.with_({"limits.room_rate": 1.0, "limits.room_burst": 2}))
+    scene = run.messages.set_index("intent").scene[run.deliveries.intent].to_numpy()
+    shed = (run.deliveries.outcome == "shed").to_numpy()
     assert set(scene[shed]) == {"chatroom"}
-    counts = told.to_json_dict()
+    counts = run.to_json_dict()
     assert counts["shed"] == shed.sum() > 20
     assert counts["lost"] == 0
     assert counts["delivered"] + counts["shed"] == counts["deliveries"]
-    assert told.deliveries[shed].pushed_at.isna().all()
-    assert (told.messages.outcome == "stored").all()
+    assert run.deliveries[shed].pushed_at.isna().all()
+    assert (run.messages.outcome == "stored").all()
 
 
 def test_what_is_taken_back_before_a_device_has_fetched_it_is_never_shown_there():
@@ -337,11 +337,11 @@ def test_a_chatroom_owes_nothing_to_who_was_not_there():
     run = imsim.simulate(
         Scenario.load("social").with_({"faults": faults, "limits.room_rate": 1, "limits.room_burst": 2, "drain": "30s"})
     )
-    told = run.to_json_dict()
-    assert told["lost"] == 0
-    assert told["delivery_ms"]["max"] is not None
-    assert min(told[name] for name in ("delivered", "absent", "shed")) > 20
-    assert told["deliveries"] == sum(told[name] for name in ("delivered", "lost", "absent", "recalled", "shed"))
+    summary = run.to_json_dict()
+    assert summary["lost"] == 0
+    assert summary["delivery_ms"]["max"] is not None
+    assert min(summary[name] for name in ("delivered", "absent", "shed")) > 20
+    assert summary["deliveries"] == sum(summary[name] for name in ("delivered", "lost", "absent", "recalled", "shed"))
     rows = run.deliveries.merge(run.messages, on="intent", suffixes=("", "_sent"))
     absent = rows[rows.outcome == "absent"]
     assert set(absent.scene) == {"chatroom"}
@@ -379,7 +379,7 @@ def test_what_users_do_besides_is_charged_as_messages_are():
     assert shown[1] == pytest.approx(invite.at / 1e9 + links + 0.09)
 
 
-def test_what_a_gateway_sheds_is_noted():
+def test_what_a_gateway_sheds_is_recorded():
     quick = {"population.users": 2, "workload.rate": 1.0, "limits.room_rate": 0.001, "limits.room_burst": 2}
     scenario = Scenario().with_(quick)
     experiment = Experiment(scenario, plan(scenario))
@@ -394,10 +394,10 @@ def test_what_a_gateway_sheds_is_noted():
         ann.act(lambda now, intent=intent: ann.machine.send(Scene.CHATROOM, "lobby", "hi", IdClient(intent), now))
     experiment.clock.run(until=-3.0)
     facts = experiment.recorder.facts().tolist()
-    noted = {kind: [(intent, device) for k, intent, device, *_ in facts if k == kind] for kind in Kind}
-    assert noted[Kind.STORED] == [(0, -1), (1, -1), (2, -1)]
-    assert noted[Kind.DELIVERED] == [(0, bob.number), (1, bob.number)]
-    assert noted[Kind.SHED] == [(2, bob.number)]
+    found = {kind: [(intent, device) for k, intent, device, *_ in facts if k == kind] for kind in Kind}
+    assert found[Kind.STORED] == [(0, -1), (1, -1), (2, -1)]
+    assert found[Kind.DELIVERED] == [(0, bob.number), (1, bob.number)]
+    assert found[Kind.SHED] == [(2, bob.number)]
 
 
 def test_a_live_broadcast_reaches_a_chatroom_of_thousands_or_says_what_was_shed():

@@ -105,7 +105,7 @@ def test_a_storage_that_stands_still_stores_nothing():
 
 
 def test_what_waits_at_a_storage_that_stands_still_is_gone_if_it_crashes():
-    """Whoever asked has been told that it failed: it must not come about later all the same."""
+    """The router that asked knows by then that it failed: it must not come about later all the same."""
     stall = {"kind": "storage_stall", "at": "5s", "duration": "4s"}
     crash = {"kind": "node_crash", "target": "storage", "at": "6s", "duration": "1s"}
     run = imsim.simulate(OFFICE.with_({"faults": [stall, crash]}))
@@ -141,14 +141,14 @@ def test_devices_of_a_gateway_that_is_gone_move_to_the_next():
 def run_with(scenario: Scenario) -> tuple[Experiment, list[tuple[float, int, events.ClientEvent]]]:
     """One that has run, and what its clients had to tell after the fault began: when, which device, what."""
     experiment = Experiment(scenario, plan(scenario))
-    told: list[tuple[float, int, events.ClientEvent]] = []
-    experiment.listeners.append(lambda client, event: told.append((client.now, client.number, event)))
+    seen: list[tuple[float, int, events.ClientEvent]] = []
+    experiment.listeners.append(lambda client, event: seen.append((client.now, client.number, event)))
     experiment.run(scenario.duration)
-    return experiment, [one for one in told if one[0] >= 5.0]
+    return experiment, [one for one in seen if one[0] >= 5.0]
 
 
-def disconnected(told) -> list[tuple[float, Code | None]]:
-    return [(at, event.code) for at, _, event in told if type(event) is events.Disconnected]
+def disconnected(seen) -> list[tuple[float, Code | None]]:
+    return [(at, event.code) for at, _, event in seen if type(event) is events.Disconnected]
 
 
 @pytest.mark.parametrize(
@@ -169,8 +169,8 @@ def test_when_it_is_noticed_makes_a_difference_until_it_is_over(kind, target, ot
 @pytest.mark.parametrize(("detect", "when"), [("0s", 5.0), ("2s", 7.0), ("9s", 8.0)])
 def test_clients_of_a_gateway_that_crashed_hear_of_it_when_it_is_noticed_or_back(detect, when):
     fault = {"kind": "node_crash", "target": "gateway0", "duration": "3s", "detect": detect}
-    experiment, told = run_with(with_fault(**fault))
-    lost = disconnected(told)
+    experiment, seen = run_with(with_fault(**fault))
+    lost = disconnected(seen)
     assert len(lost) == sum(client.number % 3 == 0 for client in experiment.clients.values())
     assert all(when < at < when + 0.3 for at, _ in lost)
 
@@ -205,9 +205,9 @@ def test_until_it_is_noticed_new_connections_are_tried_with_a_gateway_that_crash
 def test_a_host_that_falls_silent_is_noticed_by_the_heartbeat():
     policies = {"policies.heartbeat": "1s", "policies.heartbeat_timeout": "3s"}
     fault = {"kind": "node_crash", "target": "gateway0", "duration": "30s", "detect": "20s"}
-    experiment, told = run_with(with_fault(OFFICE.with_(policies), **fault))
+    experiment, seen = run_with(with_fault(OFFICE.with_(policies), **fault))
     first = {}
-    for at, device, event in told:
+    for at, device, event in seen:
         if type(event) is events.Disconnected:
             first.setdefault(device, (at, event.code))
     assert first.keys() == {number for number in experiment.clients if number % 3 == 0}
@@ -286,7 +286,7 @@ def test_a_slow_reader_is_cut_off_and_gets_the_rest_by_a_sync(monkeypatch):
     assert (run.deliveries.outcome == "delivered").all()
 
 
-def test_a_fault_that_befalls_nobody_changes_nothing(calm):
+def test_a_fault_that_hits_nobody_changes_nothing(calm):
     fault = {"kind": "mass_reconnect", "at": "2s", "share": 1e-9}
     assert imsim.simulate(OFFICE.with_({"faults": [fault]})).digest == calm.digest
 
@@ -307,7 +307,7 @@ def test_a_fault_that_befalls_nobody_changes_nothing(calm):
         ({"kind": "node_crash", "tagret": "router0", "target": "router0"}, "faults.0.tagret: unknown field (did you"),
     ],
 )
-def test_mistakes_are_told_in_one_line(fault, problem):
+def test_mistakes_are_reported_in_one_line(fault, problem):
     with pytest.raises(imsim.UsageError) as error:
         with_fault(**fault)
     assert problem in str(error.value)

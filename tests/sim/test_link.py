@@ -75,7 +75,7 @@ def test_jitter_comes_on_top():
     assert statistics.mean(delays) == pytest.approx(0.015, abs=4 * 0.005 / 3000**0.5)
 
 
-def test_what_befalls_a_frame_leaves_its_latency_and_the_next_ones_as_they_were():
+def test_what_happens_to_a_frame_leaves_its_latency_and_the_next_ones_as_they_were():
     plain = Wire(latency=EXPONENTIAL).delays(FAR_APART)
     jitter = Wire(latency=EXPONENTIAL, jitter="1ms").delays(FAR_APART)
     lossy = Wire(latency=EXPONENTIAL, jitter="1ms", loss=0.3, retransmit="1s").delays(FAR_APART)

@@ -126,7 +126,7 @@ def test_a_push_waits_for_others_and_they_go_as_one_operation():
         ),
     ],
 )
-def test_mistakes_are_told_in_one_line(changes, problem):
+def test_mistakes_are_reported_in_one_line(changes, problem):
     with pytest.raises(imsim.UsageError) as error:
         Scenario().with_(changes)
     assert problem in str(error.value)

@@ -76,15 +76,15 @@ def test_a_strategy_moves_the_work_and_nothing_else(strategy):
     assert run.digest != by_default.digest
 
 
-def test_an_own_placement_must_name_a_node():
+def test_a_custom_placement_must_name_a_node():
     scenario = GROUPS.with_({"topology.placement": lambda name, nodes: nodes})
-    with pytest.raises(imsim.UsageError, match=r"own placement: '.*', 4: expected a number from 0 to 3, got 4"):
+    with pytest.raises(imsim.UsageError, match=r"custom placement: '.*', 4: expected a number from 0 to 3, got 4"):
         imsim.simulate(scenario)
 
 
-def test_what_goes_wrong_in_an_own_placement_is_told_of_it():
+def test_what_goes_wrong_in_a_custom_placement_is_reported_as_its_own():
     scenario = GROUPS.with_({"topology.placement": lambda name, nodes: {}[nodes]})
-    with pytest.raises(imsim.UsageError, match=r"own placement: '.*', 4: raised KeyError: 4") as caught:
+    with pytest.raises(imsim.UsageError, match=r"custom placement: '.*', 4: raised KeyError: 4") as caught:
         imsim.simulate(scenario)
     assert isinstance(caught.value.__cause__, KeyError)
 

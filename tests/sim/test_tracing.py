@@ -196,10 +196,10 @@ def test_utilisation_is_the_share_of_the_window_and_of_nothing_else(workers):
         assert table.loc["storage0", ["jobs", "drops"]].equals(tables[0].loc["storage0", ["jobs", "drops"]])
     assert tables[1][tables[0].columns].equals(tables[0])
     assert tables[1].queue.equals(tables[3].queue)
-    told = tables[0].loc["storage0"]
-    assert told.busy == pytest.approx(busy_by_spans(runs[1], "storage0", workers), abs=1e-6)
-    assert 0.1 < told.busy < 1
-    assert (told.jobs, told.drops) == (len(runs[0].messages), 0)
+    storage = tables[0].loc["storage0"]
+    assert storage.busy == pytest.approx(busy_by_spans(runs[1], "storage0", workers), abs=1e-6)
+    assert 0.1 < storage.busy < 1
+    assert (storage.jobs, storage.drops) == (len(runs[0].messages), 0)
 
 
 def test_the_queue_is_that_of_the_window():

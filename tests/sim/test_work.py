@@ -161,7 +161,7 @@ def test_what_takes_no_time_does_not_queue_and_is_not_dropped():
     assert set(imsim.simulate(scenario.with_({"duration": 1.0})).messages.outcome) == {"stored"}
 
 
-# --- own stations ---------------------------------------------------------------------------------------------------
+# --- custom stations ------------------------------------------------------------------------------------------------
 
 
 class Paused:
@@ -271,10 +271,10 @@ def test_a_run_with_custom_parts_is_kept_and_opened_but_not_run_again(tmp_path):
     assert again.scenario.to_toml() == run.scenario.to_toml()
     assert again.scenario != run.scenario
     assert again.scenario == imsim.open_run(again.path).scenario == again.scenario.with_({"seed": again.seed})
-    told = "custom part .* is not here: a file only names it; put the object in its place"
-    with pytest.raises(imsim.UsageError, match=told):
+    problem = "custom part .* is not here: a file only names it; put the object in its place"
+    with pytest.raises(imsim.UsageError, match=problem):
         imsim.simulate(again.scenario)
     only_latency = again.scenario.with_({"topology.placement": "hash", "topology.storage.station": None})
-    with pytest.raises(imsim.UsageError, match=told):
+    with pytest.raises(imsim.UsageError, match=problem):
         imsim.simulate(only_latency)
     assert imsim.simulate(again.scenario.with_(parts)).digest == run.digest

@@ -25,7 +25,7 @@ class _Waiting(NamedTuple):
 class GroupCommit:
     """Appends wait for one commit. It starts when the one before it is done and either `batch` appends wait or the
     first of them has waited for `linger`; takes the first `batch` of those that wait; and keeps one worker for the
-    commit's own service time and that of each append in it. They are carried out when it starts, so that nobody can
+    commit's own service time and that of each append in it. They are carried out when it starts, so that no request can
     read what no commit has taken, and are done when it is."""
 
     __slots__ = ("_clock", "_execute", "_fields", "_under_way", "_waiting", "_work")
@@ -45,7 +45,7 @@ class GroupCommit:
         return len(self._waiting)
 
     def forget(self) -> GroupCommit:
-        """The node crashes: who waits is never answered. What takes the place of this one, which is of no use now."""
+        """The node crashes: what waits is never answered. Returns what replaces this one, which is of no use now."""
         self._waiting.clear()
         return GroupCommit(self._fields, self._work, self._clock, self._execute)
 
@@ -56,7 +56,7 @@ class GroupCommit:
             self._start_or_wait(len(self._waiting) == 1)
 
     def _start_or_wait(self, is_new: bool) -> None:
-        """`is_new`: nobody has set the alarm yet for the append that is the first now."""
+        """`is_new`: the alarm for the append that is the first now has not been set yet."""
         if not self._waiting:
             return
         due = self._waiting[0].since + self._fields.linger

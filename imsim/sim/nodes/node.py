@@ -40,7 +40,7 @@ class Node:
 
     def _wake(self, armed: float) -> None:
         if armed != self._armed:
-            return  # an earlier one took its place
+            return  # an earlier one has replaced it
         self._armed = _NEVER
         self.now = self.clock.now
         self.handle_timer(self.now)

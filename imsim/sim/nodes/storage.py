@@ -20,7 +20,7 @@ Asked = tuple[int, Conversations | Users, storage.Request]
 
 
 class Data:
-    """What all storage servers hold, in one place, because what a request means does not depend on the server that
+    """What all storage servers hold, shared by all, because what a request means does not depend on the server that
     carries it out. `durable`: conversation -> when all that storage has of it by now is safe."""
 
     def __init__(self, fanout: str) -> None:
@@ -95,7 +95,7 @@ class StorageNode(ServerNode):
 
     def _answer(self, asked: Asked, result: storage.Result, done: float | None) -> None:
         router, asker, request = asked
-        if done is None:  # an own station's decision, after all
+        if done is None:  # a custom station decided so, after all
             result, done = storage.Failed("dropped"), self.clock.now
         durable = self._data.durable
         if type(result) is storage.Appended:

@@ -110,8 +110,8 @@ class Work:
         return now if done is None else max(now, done - demand), done
 
     def keep(self, now: float, thing: Any, entity: int = 0) -> Any:
-        """Something waits at this node. Returns what is to be given to `resume` when it is taken up again: for whoever
-        traces where the time goes (`imsim.sim.tracing`)."""
+        """Something waits at this node. Returns what is to be given to `resume` when it is taken up again. It serves to
+        trace where the time goes (`imsim.sim.tracing`)."""
 
     def resume(self, kept: Any, result: Any = None) -> None:
         """What was kept is taken up again. `result`: of a request that was carried out."""
