@@ -14,7 +14,7 @@ from gevent.event import Event
 from imsim.core import events, frames
 from imsim.core.client.client import Client
 from imsim.core.exceptions import RunError
-from imsim.core.model import Code, Message, MessageType, Scene
+from imsim.core.model import Code
 from imsim.core.policies import Policies
 from imsim.core.sizes import largest_taken
 from imsim.load.recording import Recording
@@ -27,7 +27,7 @@ now = time.perf_counter
 
 
 class Lobby(Protocol):
-    """Who wants to know who is there. `number` is the device's global number."""
+    """Hears which devices are there. `number` is the device's global number."""
 
     def online(self, number: int, after: float) -> None:
         """Logged in and up to date, `after` seconds after it began to try."""
@@ -179,7 +179,7 @@ class Device:
         try:
             self.client.receive(decode_from_server(data), self._now)
         except WireError as error:
-            self._end(f"the server sent what is no frame: {error}")
+            self._end(f"the server sent what is not a frame: {error}")
         self._arm()
 
     def _crash(self, greenlet: Greenlet[..., None]) -> None:
@@ -193,49 +193,30 @@ class Device:
     # --- what the machine reports -----------------------------------------------------------------------------------
 
     def emit(self, event: events.ClientEvent) -> None:
-        kind, at = type(event), self._now
+        self._recording.client_event(self.number, event, self._now)
+        kind = type(event)
         e: Any = event
         if kind is events.Shown:
             if actor.wants_answer(self.client, e):
                 gevent.spawn(self.do, lambda now: actor.answer(self.client, e, now)).link_exception(self._crash)
-            elif _is_said(e.message):
-                self._recording.shown(e.message, self.number, e.route, at)
-        elif kind is events.Sent:
-            self._recording.sent(e.id_client, at)
         elif kind is events.Acked:
             if e.id_client in self._making:
                 self._lobby.group_made(self._making.pop(e.id_client))
-            else:
-                self._recording.acked(e.id_client, at, e.seq)
-        elif kind is events.Received:
-            self._recording.received(e.id_client, at)
+        elif kind is events.SendFailed:
+            if e.id_client in self._making:
+                self._lobby.group_failed(self._making[e.id_client], e.code, e.text)
         elif kind is events.Entered:
-            self._recording.entered(self.number, at)
             self._lobby.room_entered(self.number, e.name)
         elif kind is events.RequestFailed:
             if e.request == frames.Enter.op:
                 self._lobby.room_failed(e.ref, e.code, e.text)
-        elif kind is events.SendFailed:
-            if e.id_client in self._making:
-                self._lobby.group_failed(self._making[e.id_client], e.code, e.text)
-            else:
-                self._recording.failed(e.id_client, e.code, e.text, at)
-        elif kind is events.Repeated:
-            if _is_said(e.message):
-                self._recording.repeated(e.message, self.number, at)
         elif kind is events.Ready:
-            self._lobby.online(self.number, at - self._tries_since)
+            self._lobby.online(self.number, self._now - self._tries_since)
             self.answered.set()
         elif kind is events.Disconnected:
             why, self._trouble = self._trouble, ""
-            self._tries_since = at
-            self._recording.disconnected(self.number, at)
+            self._tries_since = self._now
             self._lobby.offline(self.number, why or (f"connection lost: {e.code}" if e.code else "connection lost"))
         elif kind is events.Ended:
             self._lobby.ended(self.number, f"{e.code}: {e.text}")
             self.answered.set()
-
-
-def _is_said(message: Message) -> bool:
-    """Whether a user said it: no notice of a change, and nothing that the service has to say."""
-    return message.type != MessageType.NOTIFICATION and message.scene != Scene.SYSTEM

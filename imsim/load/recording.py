@@ -1,4 +1,4 @@
-"""What a load run leaves behind: facts, noted while it runs, and from them the run. Neither Locust nor gevent here."""
+"""What a load run leaves behind: facts, recorded while it runs, and from them the run. Without Locust and gevent."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from imsim.analysis import Run, make_run
+from imsim.core import events
 from imsim.core.exceptions import RunError, UsageError
-from imsim.core.model import Code, Message, Route
-from imsim.results import Recorder, assemble, read_facts
-from imsim.scenario import Plan, Scenario, actor, plan
+from imsim.core.model import Code, Route
+from imsim.results import Observer, Recorder, assemble, read_facts
+from imsim.scenario import Plan, Scenario, plan
 
 Report = Callable[[str, float | None, int, str | None], None]
 """For Locust's statistics: name, latency in ms since the intended time (None: it never came), bytes, what failed."""
@@ -24,24 +25,21 @@ Report = Callable[[str, float | None, int, str | None], None]
 SPOOL = "facts.spool"
 _STATUS = "status.json"
 
-_PLANNED, _TOLD, _STORED, _FAILED, _RECALLED = range(5)
+_PLANNED, _ASKED, _STORED, _FAILED, _RECALLED = range(5)
 
 # A sender this late (ms, p99) no longer plays the plan, but what the machine that it runs on can do.
 _LATE = 50.0
 
 
-class Recording:
-    """The facts of one process. Every `at` is a reading of the caller's clock, in seconds; `begin` says when t = 0 was.
-    What is not of the plan leaves none.
+class Recording(Recorder):
+    """The facts of one process, as an `Observer` makes them of its devices' events. Here they also feed Locust's
+    statistics, say what is still under way, so that a drain can end early, and how late the sender was."""
 
-    Also keeps count of what is still under way, so that a drain can end early, and of how late the sender was.
-    """
-
-    def __init__(self, plan: Plan, namespace: str, spool: Path, report: Report) -> None:
-        self._prefix = f"{namespace}:"
-        self._recorder = Recorder(spool)
+    def __init__(self, plan: Plan, prefix: str, spool: Path, report: Report) -> None:
+        super().__init__(spool)
+        self._observer = Observer(plan, self, prefix)
         self._report = report
-        self._t0 = 0.0
+        self._t0: float | None = None
         self._intended: list[float] = (plan.at / 1e9).tolist()
         self._size: list[int] = plan.size.tolist()
         self._conversation: list[int] = plan.conversation.tolist()
@@ -55,123 +53,74 @@ class Recording:
             intents = [intent for intent, _ in self._awaited]
             self._missing = np.bincount(np.array(intents, np.int64), minlength=len(plan)).tolist()
         self._state = bytearray(len(plan))
+        self._to_room = plan.to_room
         self.under_way = 0
         """Answers and deliveries that may still come."""
         self.lateness = array("d")
-        """Seconds from each message's intended time to the moment in which its device was told to send it."""
-        self._amended = plan.amended
-        self._plan = plan
-        self._to_room = plan.to_room
-        self.seqs: dict[int, int] = {}
-        """By intent, of those that are to be recalled or edited, and are stored: their seq."""
-        self.foreign = 0
-        """Messages of other runs that were shown here."""
+        """Seconds from each message's intended time to the moment in which its device was asked to send it."""
 
-    def id_client(self, what: int | str) -> str:
-        """Of a message by its intent, or of an action."""
-        return f"{self._prefix}{what}"
+    @property
+    def seqs(self) -> dict[int, int]:
+        """By intent, of the messages that are to be recalled or edited, and are stored: their seq."""
+        return self._observer.seqs
+
+    @property
+    def foreign(self) -> int:
+        """Messages of other runs that were shown here."""
+        return self._observer.foreign
 
     def begin(self, t0: float) -> None:
+        """The plan starts at `t0`, by the clock of the devices."""
         self._t0 = t0
 
+    def client_event(self, device: int, event: events.ClientEvent, at: float) -> None:
+        """`at`: by the clock of the devices. Before the plan starts, no event is a fact of the run."""
+        if self._t0 is not None:
+            self._observer.client_event(device, event, at - self._t0)
+
+    def asked(self, intent: int, late: float) -> None:
+        """The device is asked to send it, `late` seconds after the intended time. It may have to connect first."""
+        self.lateness.append(late)
+        self._move(intent, _ASKED)
+
     def close(self) -> None:
-        """Tell Locust's statistics of what never came, and close the spool."""
+        """Report to Locust's statistics what never came, and close the spool."""
         for intent, state in enumerate(self._state):
-            if state == _TOLD:
+            if state == _ASKED:
                 self._report("send -> stored", None, self._size[intent], "no answer when the run ended")
-            if state in (_TOLD, _STORED):
+            if state in (_ASKED, _STORED):
                 for _ in range(self._missing[intent]):
                     self._report("send -> delivered", None, self._size[intent], "not delivered when the run ended")
-        self._recorder.close()
+        super().close()
 
     def missing_in_rooms(self) -> int:
         """Deliveries that chatrooms owe still."""
         return sum(self._missing[intent] for intent in np.flatnonzero(self._to_room) if self._state[intent] == _STORED)
 
-    # --- what happened ----------------------------------------------------------------------------------------------
+    # --- facts that count here --------------------------------------------------------------------------------------
 
-    def told(self, intent: int, late: float) -> None:
-        """The device is being told to send it, `late` seconds after the intended time. It may have to connect first."""
-        self.lateness.append(late)
-        self._move(intent, _TOLD)
-
-    def sent(self, id_client: str, at: float) -> None:
-        intent = self._intent(id_client)
-        if intent >= 0:
-            self._recorder.sent(intent, at - self._t0)
-
-    def received(self, id_client: str, at: float) -> None:
-        """The router has it. A chatroom has no other answer; elsewhere this is none."""
-        intent = self._intent(id_client)
-        if intent >= 0 and self._to_room[intent]:
-            self._answered(intent, at)
-
-    def acked(self, id_client: str, at: float, seq: int) -> None:
-        """It is stored, with this seq in its conversation."""
-        intent = self._intent(id_client)
-        if intent < 0:
-            self._recalled(actor.recalled_by(self._plan, id_client.removeprefix(self._prefix)), at)
-            return
-        if intent in self._amended:
-            self.seqs[intent] = seq
-        self._answered(intent, at)
-
-    def _recalled(self, intent: int | None, at: float) -> None:
-        if intent is not None:
-            self._recorder.recalled(intent, at - self._t0)
-            self._move(intent, _RECALLED)  # who has not shown it by now never will
-
-    def disconnected(self, device: int, at: float) -> None:
-        if self._t0:  # the plan has begun
-            self._recorder.disconnected(device, at - self._t0)
-
-    def entered(self, device: int, at: float) -> None:
-        if self._t0:
-            self._recorder.entered(device, at - self._t0)
-
-    def _answered(self, intent: int, at: float) -> None:
-        at -= self._t0
-        self._recorder.acked(intent, at)
+    def acked(self, intent: int, at: float) -> None:
+        super().acked(intent, at)
         if self._state[intent] not in (_STORED, _RECALLED):
             self._move(intent, _STORED)
             self._report("send -> stored", self._ms(intent, at), self._size[intent], None)
 
-    def failed(self, id_client: str, code: Code, text: str, at: float) -> None:
-        intent = self._intent(id_client)
-        if intent < 0:
-            return
-        at -= self._t0
-        self._recorder.failed(intent, at, code)
+    def failed(self, intent: int, at: float, code: Code, text: str = "") -> None:
+        super().failed(intent, at, code)
         self._move(intent, _FAILED)
         self._report("send -> stored", self._ms(intent, at), self._size[intent], f"{code}: {text}")
 
-    def shown(self, message: Message, device: int, route: Route, at: float) -> None:
-        intent = self._intent(message.id_client)
-        if intent < 0:
-            self.foreign += 1
-            return
-        at -= self._t0
-        self._recorder.delivered(intent, device, at, route)
+    def delivered(self, intent: int, device: int, at: float, route: Route) -> None:
+        super().delivered(intent, device, at, route)
         if self._is_awaited(intent, device):
             self._missing[intent] -= 1
-            if self._state[intent] in (_TOLD, _STORED):
+            if self._state[intent] in (_ASKED, _STORED):
                 self.under_way -= 1
             self._report("send -> delivered", self._ms(intent, at), self._size[intent], None)
 
-    def repeated(self, message: Message, device: int, at: float) -> None:
-        intent = self._intent(message.id_client)
-        if intent < 0:
-            self.foreign += 1
-        elif device != self._sender[intent]:
-            self._recorder.duplicate(intent, device, at - self._t0)
-
-    def _intent(self, id_client: str) -> int:
-        """-1: not of this run."""
-        intent = id_client.removeprefix(self._prefix)
-        if intent == id_client or not intent.isdecimal():
-            return -1
-        number = int(intent)
-        return number if number < len(self._state) else -1
+    def recalled(self, intent: int, at: float) -> None:
+        super().recalled(intent, at)
+        self._move(intent, _RECALLED)  # a device that has not shown it by now never will
 
     def _is_awaited(self, intent: int, device: int) -> bool:
         if self._awaited is not None:
@@ -189,7 +138,7 @@ class Recording:
 
     def _expects(self, intent: int) -> int:
         state = self._state[intent]
-        if state == _TOLD:
+        if state == _ASKED:
             return 1 + self._missing[intent]
         return self._missing[intent] if state == _STORED else 0
 

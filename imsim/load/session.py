@@ -67,7 +67,8 @@ class Session:
         self._finished = finished
         self._manifest = manifest | {"url": target.url, "namespace": namespace}
         self._plan = plan(scenario)
-        self._recording = Recording(self._plan, namespace, folder / SPOOL, report)
+        self._prefix = f"{namespace}:"  # of what messages and actions are called
+        self._recording = Recording(self._plan, self._prefix, folder / SPOOL, report)
         self._policies = scenario.core_policies()
         self._devices: list[Device] = []
         self._expected = len(self._plan.users) * len(self._plan.devices)
@@ -250,9 +251,9 @@ class Session:
                 self._warn(f"{len(plan) - intent} of {len(plan)} messages were never sent: there was no time left")
                 break
             if number < len(devices):
-                recording.told(intent, now() - due)
-                device, id_client = devices[number], recording.id_client(intent)
-                device.do(partial(actor.send, device.client, plan, intent, self._named, id_client))
+                recording.asked(intent, now() - due)
+                device, id_client = devices[number], actor.IdClient(intent, self._prefix)
+                device.do(partial(actor.send, device.client, plan, self._named, id_client))
         self._next_due = None
 
     def _senders(self) -> list[int]:
@@ -268,7 +269,7 @@ class Session:
             gevent.sleep(max(0.0, t0 + action.at / 1e9 - now()))
             first = plan.device_index(action.user, 0)
             if first < len(self._devices):
-                device, id_client = self._devices[first], self._recording.id_client(actor.action_id(number))
+                device, id_client = self._devices[first], actor.action_id(number, self._prefix)
                 device.do(partial(actor.act, device.client, plan, action, seq_of, self._named, id_client))
 
     def _empty(self) -> None:

@@ -1,4 +1,4 @@
-"""What happened, noted while a world runs: facts of five integers, cheap enough for every event of a million messages.
+"""What happened, recorded while it does: facts of five integers, cheap enough for every event of a million messages.
 
 A fact is (kind, intent, device, at, extra), each int64: `intent` is -1 where it is about a device alone, `device` the
 global device number (user * devices per user + device) or -1, `at` nanoseconds from the run's start, `extra` the number
@@ -52,7 +52,7 @@ _NO_INTENT = _NO_DEVICE = -1
 
 
 class Recorder:
-    """Notes facts (about 0.3 us each), by methods named after what happened. Times are seconds from the run's start.
+    """Keeps facts (about 0.3 us each), by methods named after what happened. Times are seconds from the run's start.
 
     With `spool`, facts go to that new file, by raw appends every few thousand facts or every second of their own time,
     so that a killed process leaves all but its last moment. One recorder per process, made after any fork.
@@ -73,7 +73,7 @@ class Recorder:
                 raise UsageError(f"cannot make the spool {self._path}: {error.strerror}") from error
 
     def sent(self, intent: int, at: float) -> None:
-        """The sender's device sent it; noted for each attempt."""
+        """The sender's device sent it; recorded for each attempt."""
         self._buffer += _pack(_SENT, intent, _NO_DEVICE, round(at * 1e9), 0)
         if self._file is not None:
             self._flush_when_due(at)
@@ -90,12 +90,13 @@ class Recorder:
         if self._file is not None:
             self._flush_when_due(at)
 
-    def failed(self, intent: int, at: float, code: Code) -> None:
-        """The sender gave up: rejected for good, or (`timeout`, `unavailable`) without an answer."""
-        self._note(_FAILED, intent, _NO_DEVICE, at, _CODE_NUMBER[code])
+    def failed(self, intent: int, at: float, code: Code, text: str = "") -> None:
+        """The sender gave up: rejected for good, or (`timeout`, `unavailable`) without an answer. The text, which says
+        more, is not recorded."""
+        self._add(_FAILED, intent, _NO_DEVICE, at, _CODE_NUMBER[code])
 
     def pushed(self, intent: int, device: int, at: float) -> None:
-        """The server pushed it to the device; noted for each attempt."""
+        """The server pushed it to the device; recorded for each attempt."""
         self._buffer += _pack(_PUSHED, intent, device, round(at * 1e9), 0)
         if self._file is not None:
             self._flush_when_due(at)
@@ -108,30 +109,30 @@ class Recorder:
 
     def duplicate(self, intent: int, device: int, at: float) -> None:
         """It came to the device once more."""
-        self._note(_DUPLICATE, intent, device, at, 0)
+        self._add(_DUPLICATE, intent, device, at, 0)
 
     def read(self, intent: int, device: int, at: float) -> None:
         """The device's user read it."""
-        self._note(_READ, intent, device, at, 0)
+        self._add(_READ, intent, device, at, 0)
 
     def shed(self, intent: int, device: int, at: float) -> None:
-        """The server left the device out, which got too much (chatrooms only)."""
-        self._note(_SHED, intent, device, at, 0)
+        """The server left the device out, which gets too much (chatrooms only)."""
+        self._add(_SHED, intent, device, at, 0)
 
     def recalled(self, intent: int, at: float) -> None:
-        """Its sender took it back: who has not shown it never will."""
-        self._note(_RECALLED, intent, _NO_DEVICE, at, 0)
+        """Its sender took it back: a device that has not shown it never will."""
+        self._add(_RECALLED, intent, _NO_DEVICE, at, 0)
 
     def disconnected(self, device: int, at: float) -> None:
-        """The device lost its connection, and with it what only those who are there get."""
-        self._note(_DISCONNECTED, _NO_INTENT, device, at, 0)
+        """The device lost its connection, and with it what only connected devices get."""
+        self._add(_DISCONNECTED, _NO_INTENT, device, at, 0)
 
     def entered(self, device: int, at: float) -> None:
         """The device is in a chatroom, perhaps again."""
-        self._note(_ENTERED, _NO_INTENT, device, at, 0)
+        self._add(_ENTERED, _NO_INTENT, device, at, 0)
 
     def facts(self) -> Facts:
-        """All facts noted so far, shape (n, 5); those of a spool are read back from it."""
+        """All facts so far, shape (n, 5); those of a spool are read back from it."""
         if self._path is not None:
             self.flush()
             return read_facts([self._path])
@@ -158,8 +159,8 @@ class Recorder:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _note(self, kind: int, intent: int, device: int, at: float, extra: int) -> None:
-        # What every message has is noted in the same words in its own method: a call less.
+    def _add(self, kind: int, intent: int, device: int, at: float, extra: int) -> None:
+        # What every message has is packed in its own method: a call less.
         self._buffer += _pack(kind, intent, device, round(at * 1e9), extra)
         if self._file is not None:
             self._flush_when_due(at)

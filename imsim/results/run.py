@@ -115,7 +115,7 @@ class RunData:
         """
         folder = Path(path)
         if not folder.is_dir():
-            raise UsageError(f"{folder} is no run folder: there is no such folder")
+            raise UsageError(f"{folder} is not a run folder: there is no such folder")
         manifest = _read_manifest(folder / _MANIFEST_FILE)
         scenario = _read_scenario(folder / _SCENARIO_FILE, manifest["scenario"])
         tables = Tables(
@@ -177,14 +177,14 @@ class RunData:
     def warnings(self) -> list[str]:
         """What to know before these numbers are trusted, a line each: of a live run what stood in its way, of a
         simulated one what is odd between fields of its scenario, and which nodes dropped operations."""
-        told: list[str] = list(self.manifest.get("warnings", ()))
+        warnings: list[str] = list(self.manifest.get("warnings", ()))
         if self.world == World.SIM:
-            told += self.scenario.oddities()
+            warnings += self.scenario.oddities()
         for node, of_node in self.manifest.get("utilisation", {}).items():
             if drops := of_node["drops"]:
                 consequence = "deliveries may be late or lost for it"
-                told.append(f"{drops:,} dropped at {node}, which had no room for them: {consequence}")
-        return told
+                warnings.append(f"{drops:,} dropped at {node}, which had no room for them: {consequence}")
+        return warnings
 
     @property
     def digest(self) -> str:
@@ -249,11 +249,11 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"{path.parent} is no run folder: cannot read {path.name}: {error.strerror}") from error
+        raise UsageError(f"{path.parent} is not a run folder: cannot read {path.name}: {error.strerror}") from error
     except ValueError as error:
         raise UsageError(f"{path} is broken: {error}") from error
     if not isinstance(manifest, dict) or "schema" not in manifest:
-        raise UsageError(f"{path} is broken: it is no manifest of a run")
+        raise UsageError(f"{path} is broken: it is not the manifest of a run")
     if manifest["schema"] != VERSION:
         raise UsageError(
             f"{path} has schema version {manifest['schema']!r}, but this imsim ({_version()}) reads version {VERSION}; "

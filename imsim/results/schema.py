@@ -24,7 +24,7 @@ class Outcome(StrEnum):
 
     STORED = "stored"  # or, in a chatroom, which stores nothing: taken by the room
     REJECTED = "rejected"  # the server refused it for good
-    UNKNOWN = "unknown"  # sent, but whether it is stored nobody can tell
+    UNKNOWN = "unknown"  # sent, but it is not known whether it is stored
     UNSENT = "unsent"  # the run ended before it ever left its device
 
 
@@ -35,7 +35,7 @@ class DeliveryOutcome(StrEnum):
     DELIVERED = "delivered"
     SHED = "shed"  # left out on purpose (chatrooms only); in a live run, whose clients cannot tell, it is pending
     RECALLED = "recalled"  # taken back by its sender before the device had shown it: never to be shown
-    ABSENT = "absent"  # not there, but nobody's fault: the device, or the sender's with the message, was offline
+    ABSENT = "absent"  # not there, and rightly so: the device, or the sender's with the message, was offline
     PENDING = "pending"  # not there when the run ended: lost
 
 
@@ -61,7 +61,7 @@ MESSAGES = pa.schema(
         _always("conversation", _STRING),
         _always("scene", _STRING),
         _always("type", _STRING),
-        _always("size", pa.int32()),  # bytes: of content, of custom, or of what the attachment tells of
+        _always("size", pa.int32()),  # bytes: of content, of custom, or of what the attachment points to
         _always("intended_at", pa.int64()),
         pa.field("sent_at", pa.int64()),  # the first attempt
         pa.field("stored_at", pa.int64()),  # server time: null in a live run; in a chatroom, when the room took it

@@ -1,4 +1,4 @@
-"""Where the time went, and how busy the nodes were, as tables: from what a world has noted in numbers."""
+"""Where the time went, and how busy the nodes were, as tables: from the numbers that a traced run leaves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From facts to rows: `assemble` joins what happened with what was intended, `digest` tells whether runs are equal."""
+"""From facts to rows: `assemble` joins what happened with what was intended, `digest` says whether runs are equal."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ class Tables:
 
 
 def assemble(plan: Plan, facts: Facts, *, knows_server: bool) -> Tables:
-    """The tables of a run of `plan` in which `facts` (shape (n, 5), any order) were noted.
+    """The tables of a run of `plan` in which `facts` (shape (n, 5), any order) were recorded.
 
-    `knows_server`: whether pushes were noted at all; where not, a delivery's `attempts` are null instead of 0.
+    `knows_server`: whether pushes were recorded at all; where not, a delivery's `attempts` are null instead of 0.
 
     A message is `stored` as soon as any fact proves it, also after a failure (which is thereby corrected); its error is
     then null. Of several failures the last one counts. A device that showed a message twice has a duplicate. The
@@ -209,7 +209,7 @@ def _was_cut_off(connections: Facts, device: _Ints, said: NDArray[np.int64], pat
 
 
 def _is_of_guest(plan: Plan, facts: Facts) -> _Bools:
-    """Of each fact, whether it is about a guest of the message's group: nobody's due, and no mistake."""
+    """Of each fact, whether it is about a guest of the message's group: due to nobody, and not a mistake."""
     users = len(plan.users)
     guests = np.array([conversation * users + user for conversation, user in plan.guests], np.int64)
     conversation, user = plan.conversation.astype(np.int64)[facts[:, 1]], facts[:, 2] // len(plan.devices)

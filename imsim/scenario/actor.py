@@ -24,8 +24,29 @@ _FIRST_DEVICE = device_name(0)
 _ACTION = "action "
 
 
-def send(client: Client, plan: Plan, intent: int, named: Named, id_client: str, now: float) -> None:
-    """Send message number `intent` of the plan."""
+class IdClient(str):
+    """The idClient of a message of the plan, which carries the message's number there. In the simulation the object
+    itself travels with the message, from the client's send to the last row."""
+
+    __slots__ = ("intent",)
+
+    intent: int
+
+    def __new__(cls, intent: int, prefix: str = "") -> IdClient:
+        """`prefix`: what a world puts before the names of the plan."""
+        made = str.__new__(cls, f"{prefix}{intent}")
+        made.intent = intent
+        return made
+
+
+def intent_of(id_client: str) -> int | None:
+    """The number that this name carries: that of a message of the plan; None for any other name."""
+    return getattr(id_client, "intent", None)
+
+
+def send(client: Client, plan: Plan, named: Named, id_client: IdClient, now: float) -> None:
+    """Send the message of the plan that is to have this name."""
+    intent = id_client.intent
     conversation = plan.conversations[plan.conversation[intent]]
     to = named(conversation.to(int(plan.sender[intent])))
     type = plan.types[plan.type[intent]]
@@ -52,13 +73,13 @@ def act(client: Client, plan: Plan, action: Action, seq_of: SeqOf, named: Named,
         client.change(Scene.GROUP, group, action.kind, id_client, now, targets=targets)
 
 
-def action_id(number: int) -> str:
-    """The idClient of action number `number`; a world may put something before it."""
-    return f"{_ACTION}{number}"
+def action_id(number: int, prefix: str = "") -> str:
+    """The idClient of action number `number`."""
+    return f"{prefix}{_ACTION}{number}"
 
 
 def recalled_by(plan: Plan, id_client: str) -> int | None:
-    """The message of the plan that the action with this idClient takes back; None if it is no such action."""
+    """The message of the plan that the action with this idClient takes back; None if it does not do that."""
     number = id_client.removeprefix(_ACTION)
     if number == id_client or not number.isdecimal():
         return None
@@ -77,13 +98,13 @@ def wants_answer(client: Client, event: events.ClientEvent) -> bool:
 
 
 def answer(client: Client, event: events.Shown, now: float) -> None:
-    """Accept the friend request that the event tells of."""
+    """Accept the friend request that the event shows."""
     client.change(Scene.P2P, event.message.sender, "friend_accept", f"accept {event.message.id}", now)
 
 
 def body(type: str, size: int) -> tuple[str, dict[str, object] | None, str | None]:
     """(content, file, custom) of a message of this type: a text or a payload of `size` bytes, or an attachment that
-    tells of as many. (A place on the map has no size.)"""
+    says that it points to as many. (A position on the map has no size.)"""
     if type == MessageType.TEXT:
         return _text(size, "x"), None, None
     if type == MessageType.CUSTOM:

@@ -69,6 +69,11 @@ class Clock(simpy.Environment):
         for entry in self._alarms.pop(slot):
             heappush(self._queue, entry)
 
+    def clear(self) -> None:
+        """Nothing is to happen any more."""
+        self._queue.clear()
+        self._alarms.clear()
+
     def step(self) -> None:
         """The next call or the next event of SimPy."""
         queue: list[Any] = self._queue
@@ -100,12 +105,13 @@ class Clock(simpy.Environment):
         try:
             while True:
                 entry = heappop(queue)
-                if len(entry) == 5:
+                try:
                     self.now, _, _, function, argument = entry
-                    function(argument)
-                else:
+                except ValueError:  # an event of SimPy
                     heappush(queue, entry)
                     super().step()
+                else:
+                    function(argument)
         except _End:
             return
         except BaseException:

@@ -1,13 +1,12 @@
 """Devices that are online and do nothing all the time: most of a million.
 
-Nothing in a run's rows tells of a device that sends nothing and is sent nothing, and its login lies before time 0. So
-it is not made at all: what is left of it are its heartbeats, where the scenario says that they cost its gateway work.
+No row of a run is about a device that sends nothing and is sent nothing, and its login lies before time 0. So it is not
+made at all: what is left of it are its heartbeats, where the scenario says that they cost its gateway work.
 """
 
 from __future__ import annotations
 
 from itertools import chain
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -15,16 +14,14 @@ import numpy.typing as npt
 from imsim.core import frames
 from imsim.core.model import Scene
 from imsim.scenario import Plan, Scenario
-
-if TYPE_CHECKING:
-    from imsim.sim.clock import Clock
-    from imsim.sim.nodes import GatewayNode
+from imsim.sim.clock import Clock
+from imsim.sim.nodes import GatewayNode
 
 
 def busy_users(scenario: Scenario, plan: Plan) -> npt.NDArray[np.bool_]:
-    """Of each user, whether the plan has anything for the user's devices to do, be it to show a message."""
+    """Of each user, whether the plan has anything for the user's devices to do, if only to show a message."""
     if scenario.faults or scenario.policies.presence != "off" or plan.online_periods is not None:
-        return np.ones(len(plan.users), bool)  # all may lose their connections, or come and go, or are told who does
+        return np.ones(len(plan.users), bool)  # connections may break, devices come and go, or hear of others
     # The audience of a chatroom enters it, spoken in or not.
     is_used = np.array([conversation.scene is Scene.CHATROOM for conversation in plan.conversations], bool)
     is_used[plan.conversation] = True
@@ -53,7 +50,7 @@ class Heartbeats:
 
     def _beat(self, _: None) -> None:
         now = self._clock.now
-        if self._gateway.machine is not None:
+        if self._gateway.is_up:
             for op in (frames.Ping.op, frames.Pong.op):
                 self._gateway.work.done(now, op, None)
-        self._clock.alarm_at(now + self._gap, self._beat, None)  # which is no consequence of this one
+        self._clock.alarm_at(now + self._gap, self._beat, None)  # a timer: not a consequence of this one

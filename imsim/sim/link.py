@@ -16,18 +16,28 @@ from imsim.sim.sizes import frame_bytes
 _MANY = 32  # frames of a link that are remembered before it looks which can be forgotten
 _JITTER, _LOSS = 0, 1  # what is drawn for a frame besides its latency
 
+Arrive = Callable[[Any], object]
+Carry = Callable[[float, Arrive, Any], None]
+
+#: The way from one node to another: a link's `carry`, and what is called at the other end.
+Hop = tuple[Carry, Arrive]
+
+#: In place of scheduling an arrival: (leaves, parts, at, arrive, frame), see `Link.watch`.
+Watch = Callable[[float, tuple[float, float, float], float, Arrive, Any], None]
+
 
 class Link:
     """Between a device and its gateway. Frames keep the order in which `carry` is called, as TCP keeps it: one that is
     late holds up those behind it.
 
-    `luck` is for what befalls single frames (jitter, loss); what is drawn of it goes by the place in `stream`, which is
-    the latencies', so that more of the one leaves the other as it was. `bandwidth`: bytes per second; absent, without
-    end.
+    `chances` is for what happens to single frames (jitter, loss); it is drawn by the position in `stream`, which is the
+    latencies', so that more of the one leaves the other as it was. `bandwidth`: bytes per second; None: without limit.
     """
 
     __slots__ = (
         "_bandwidth",
+        "_call_at",
+        "_chances",
         "_clock",
         "_constant",
         "_fields",
@@ -35,24 +45,24 @@ class Link:
         "_is_plain",
         "_jitter",
         "_last",
-        "_luck",
         "_most",
+        "_parts",
         "_quantile",
         "_stream",
-        "is_measured",
+        "_watch",
         "loss",
         "on_broken",
-        "parts",
     )
 
     def __init__(
-        self, fields: LinkFields, stream: Stream, clock: Clock, luck: Draws, bandwidth: float | None = None
+        self, fields: LinkFields, stream: Stream, clock: Clock, chances: Draws, bandwidth: float | None = None
     ) -> None:
         jitter = fields.jitter
         self._fields = fields
         self._stream = stream
         self._clock = clock
-        self._luck = luck
+        self._call_at = clock.call_at
+        self._chances = chances
         self._quantile = fields.latency.quantile
         self._jitter = None if jitter.constant == 0 else jitter
         self._bandwidth = bandwidth
@@ -61,29 +71,34 @@ class Link:
         self._free = -math.inf  # when the last frame is sent
         self._last = -math.inf  # when the last frame arrives
         self.loss = fields.loss
-        self.is_measured = False  # whether somebody wants to know the `parts`, which takes the long way
         #: Called with the time at which the sender gives the connection up; from then on nothing is carried.
         self.on_broken: Callable[[float], object] | None = None
         #: Of the latest frame: when it began to be sent, when it would have come without loss, and when with it.
-        self.parts = (0.0, 0.0, 0.0)
+        self._parts = (0.0, 0.0, 0.0)
+        self._watch: Watch | None = None
         self._is_plain = False
         self._constant: float | None = None
         self.recompute()
 
     def recompute(self) -> None:
         """Choose the short way where nothing but the latency counts."""
-        self._is_plain = not (self.is_measured or self.loss or self._jitter or self._bandwidth)
+        self._is_plain = not (self._watch or self.loss or self._jitter or self._bandwidth)
         self._constant = self._fields.latency.constant if self._is_plain else None
+
+    def watch(self, watch: Watch) -> None:
+        """From now on leave it to `watch` to schedule what arrives; it is also given the parts of the way."""
+        self._watch = watch
+        self.recompute()
 
     def forget(self) -> None:
         """What is still to leave will not: nothing waits for it."""
         self._free = self._last = -math.inf
 
-    def carry(self, leaves: float, arrive: Callable[[Any], object], frame: Any) -> None:
+    def carry(self, leaves: float, arrive: Arrive, frame: Any) -> None:
         """Have `arrive(frame)` called when a frame arrives that leaves at the time `leaves`, in seconds."""
         if self._constant is not None:
-            # Nobody can get ahead of anybody, whatever the order of the calls.
-            self._clock.call_at(leaves + self._constant, arrive, frame)
+            # No frame can get ahead of another, whatever the order of the calls.
+            self._call_at(leaves + self._constant, arrive, frame)
             return
         if self._is_plain:
             at = leaves + self._quantile(self._stream.next())
@@ -91,10 +106,18 @@ class Link:
             at = self._with_everything(leaves, frame)
             if at == math.inf:
                 return
+        at = self._in_order(leaves, at)
+        if self._watch is None:
+            self._call_at(at, arrive, frame)
+        else:
+            self._watch(leaves, self._parts, at, arrive, frame)
+
+    def _in_order(self, leaves: float, at: float) -> float:
+        """When a frame arrives that would arrive at `at` if it were alone."""
         if at < self._last:
-            at = self._last
+            return self._last
         self._last = at
-        self._clock.call_at(at, arrive, frame)
+        return at
 
     def _with_everything(self, leaves: float, frame: Any) -> float:
         """When it would arrive if none were before it; infinity where the connection breaks."""
@@ -105,52 +128,44 @@ class Link:
         name = self._stream.place
         at = sent + self._quantile(self._stream.next())
         if self._jitter is not None:
-            at += self._jitter.quantile(self._luck.at(name, _JITTER))
+            at += self._jitter.quantile(self._chances.at(name, _JITTER))
         unspoilt = at
-        if self.loss and (u := self._luck.at(name, _LOSS)) < self.loss:
+        if self.loss and (u := self._chances.at(name, _LOSS)) < self.loss:
             lost = int(math.log(u) / math.log(self.loss))  # geometric: each transmission is lost with this chance
             if lost > self._most:
                 if self.on_broken is not None:
                     self.on_broken(sent + (self._most + 1) * self._fields.retransmit)
                 return math.inf
             at += lost * self._fields.retransmit
-        self.parts = (begins, unspoilt, at)
+        self._parts = (begins, unspoilt, at)
         return at
 
 
-class BackboneLink(Link):
+class NodeLink(Link):
     """Between two servers, which send to each other over one lasting connection. Frames keep the order in which they
     leave, which need not be that of the calls: where several workers are at it, what came later may be done earlier."""
 
     __slots__ = ("_latest", "_left", "_passed")
 
     def __init__(
-        self, fields: LinkFields, stream: Stream, clock: Clock, luck: Draws, bandwidth: float | None = None
+        self, fields: LinkFields, stream: Stream, clock: Clock, chances: Draws, bandwidth: float | None = None
     ) -> None:
-        super().__init__(fields, stream, clock, luck, bandwidth)
+        super().__init__(fields, stream, clock, chances, bandwidth)
         self._left = -math.inf  # when the last of them leaves
         #: (leaves, before when none that leaves later arrives), ascending: those that may not have left yet.
         self._latest: list[tuple[float, float]] = []
         self._passed = -math.inf  # the same of those that have left, and are forgotten
 
-    def carry(self, leaves: float, arrive: Callable[[Any], object], frame: Any) -> None:
-        if self._constant is not None:
-            self._clock.call_at(leaves + self._constant, arrive, frame)  # in order by itself
-            return
-        if self._is_plain:
-            at = leaves + self._quantile(self._stream.next())
-        else:
-            at = self._with_everything(leaves, frame)
-        if leaves >= self._left:
-            if at < self._last:
-                at = self._last
-            self._left, self._last = leaves, at
-            self._latest.append((leaves, at))
-            if len(self._latest) > _MANY:
-                self._forget()
-        else:
-            at = self._among_others(leaves, at)
-        self._clock.call_at(at, arrive, frame)
+    def _in_order(self, leaves: float, at: float) -> float:
+        if leaves < self._left:
+            return self._among_others(leaves, at)
+        if at < self._last:
+            at = self._last
+        self._left, self._last = leaves, at
+        self._latest.append((leaves, at))
+        if len(self._latest) > _MANY:
+            self._forget()
+        return at
 
     def _forget(self) -> None:
         gone = bisect_right(self._latest, (self._clock.now, math.inf))
@@ -161,10 +176,10 @@ class BackboneLink(Link):
     def _among_others(self, leaves: float, at: float) -> float:
         """The same for one that leaves before others that were announced earlier."""
         latest = self._latest
-        place = bisect_right(latest, (leaves, math.inf))
-        at = max(at, latest[place - 1][1] if place else self._passed)
-        latest.insert(place, (leaves, at))
-        for later in range(place + 1, len(latest)):
+        position = bisect_right(latest, (leaves, math.inf))
+        at = max(at, latest[position - 1][1] if position else self._passed)
+        latest.insert(position, (leaves, at))
+        for later in range(position + 1, len(latest)):
             if latest[later][1] >= at:
                 return at
             latest[later] = (latest[later][0], at)  # too late for that one, but not for those behind it

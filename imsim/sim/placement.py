@@ -17,16 +17,18 @@ def strategy_of(placement: str | Strategy, plan: Plan) -> Strategy:
     return by_rendezvous if placement == "rendezvous" else by_hash
 
 
-def _checked(own: Strategy) -> Strategy:
+def _checked(custom: Strategy) -> Strategy:
     def place(name: str, nodes: int) -> int:
         try:
-            node = own(name, nodes)
+            node = custom(name, nodes)
         except ImsimError:
             raise
         except Exception as error:
-            raise broken(f"own placement: {name!r}, {nodes}:", error) from error
+            raise broken(f"custom placement: {name!r}, {nodes}:", error) from error
         if node not in range(nodes):
-            raise UsageError(f"own placement: {name!r}, {nodes}: expected a number from 0 to {nodes - 1}, got {node!r}")
+            raise UsageError(
+                f"custom placement: {name!r}, {nodes}: expected a number from 0 to {nodes - 1}, got {node!r}"
+            )
         return int(node)
 
     return place

@@ -41,8 +41,8 @@ def carried_bytes(carrier: Any) -> int:
 
 
 def frame_bytes(thing: Any) -> int:
-    """What a link carries for this, overheads included. Of what travels as a tuple (who asked, who is to be told ...)
-    it is the last part that is a frame."""
+    """What a link carries for this, overheads included. Of what travels as a tuple (who asked, what is to be called
+    ...), the last part is the frame."""
     while type(thing) is tuple:
         thing = thing[-1]
     if isinstance(thing, _PASSED_ON):

@@ -39,8 +39,8 @@ class Station:
 
     def worked(self, now: float) -> float:
         """Seconds of work that its workers have done until now, all together: what was taken on, less what is still
-        to be done. So a share of time costs nothing to measure but at its two ends. (A job announced for later, while
-        the worker who will have it rests, is taken for under way: at each end by at most one job a worker.)"""
+        to be done. So a share of time costs something to measure at its two ends only. (A job announced for later,
+        while its worker rests, is taken for under way: at each end by at most one job a worker.)"""
         return self.busy - sum(free - now for free in self._free if free > now)
 
     def forget(self, now: float) -> None:
@@ -122,8 +122,8 @@ class BoundedStation(Station):
         return done
 
 
-class OwnStation(Station):
-    """An own station (`topology.<tier>.station`), with the counters that every station has.
+class CustomStation(Station):
+    """A custom station (`topology.<tier>.station`), with the counters that every station has.
 
     `own` needs one method, `submit(now, demand, flow)`, called once for each operation in the order of arrival, that
     answers when it will be done (not before `now`) or None: dropped. `flow` is what must stay in order among itself.
@@ -135,9 +135,9 @@ class OwnStation(Station):
 
     def __init__(self, own: Any, clock: Clock) -> None:
         super().__init__()
-        self._name = f"own station {type(own).__name__}"
+        self._name = f"custom station {type(own).__name__}"
         if not callable(getattr(own, "submit", None)):
-            raise UsageError(f"{self._name}: expected a method submit(now, demand, flow), and there is none")
+            raise UsageError(f"{self._name}: expected a method submit(now, demand, flow), but it has none")
         self._own = own
         self._clock = clock
         self._full = getattr(own, "full", None)
@@ -188,13 +188,13 @@ def _made(station: Callable[[Tier], Any], tier: Tier) -> Any:
         raise
     except Exception as error:
         name = getattr(station, "__name__", type(station).__name__)
-        raise broken(f"own station {name}: {name}(tier)", error) from error
+        raise broken(f"custom station {name}: {name}(tier)", error) from error
 
 
 def station_of(tier: Tier, clock: Clock) -> Station:
     """The station of a node of this tier: the simplest that does what the tier asks for."""
     if tier.station is not None:
-        return OwnStation(_made(tier.station, tier), clock)
+        return CustomStation(_made(tier.station, tier), clock)
     if tier.queue is not None:
         return BoundedStation(tier.workers, tier.queue, clock)
     return Station(tier.workers)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from imsim.results.spans import node_table
 from imsim.sim.clock import Clock
+from imsim.sim.nodes.work import Work
+from imsim.sim.tracing import TracedWork
 
 if TYPE_CHECKING:
-    from imsim.sim.nodes.work import Work
+    import pyarrow as pa
 
 
 class Meter:
-    """Reads the stations of a world: the share of their workers' time from `since` to `until` (the window of the other
+    """Reads the stations of a run: the share of their workers' time from `since` to `until` (the window of the other
     measures), and jobs and drops from now on, as all counts are of the whole run. It looks at each of these moments
     only, so that it costs a job nothing."""
 
@@ -28,9 +33,9 @@ class Meter:
     def _read(self, at: float) -> None:
         self._readings.append([work.station.worked(at) for work in self._works])
 
-    def told(self) -> dict[str, dict[str, float]]:
-        """Of each node: `busy` (0 to 1; also of an own station, which may do more at a time than its tier's `workers`),
-        the `jobs` that it took on, and `drops`. Of a run that has not come to `until`, up to now."""
+    def utilisation(self) -> dict[str, dict[str, float]]:
+        """Of each node: `busy` (0 to 1; also of a custom station, which may do more at a time than its tier has
+        `workers`), the `jobs` that it took on, and `drops`. Of a run that has not come to `until`, up to now."""
         until = min(self.until, self._clock.now)
         ends = [work.station.worked(until) for work in self._works]
         first, last, *_ = [*self._readings, ends, ends]
@@ -43,3 +48,47 @@ class Meter:
             }
             for work, (jobs, drops), begun, done in zip(self._works, self._before, first, last, strict=True)
         }
+
+    def queues(self, works: Sequence[TracedWork]) -> dict[str, float]:
+        """Of each node of a traced run, the number of jobs that waited, on average over the same window."""
+        window, length = np.array([self.since, self.until]), self.until - self.since
+        queues = {}
+        for work in works:
+            came, began, _, _ = work.jobs()
+            queues[work.name] = round(float(_covered(came, began, window)[0]) / length, 6)
+        return queues
+
+
+def node_series(works: Sequence[TracedWork], end: float, buckets: int = 100) -> pa.Table:
+    """From time 0 to `end`, in this number of parts: how busy each node was, how many jobs waited, came, were
+    dropped."""
+    edges = np.linspace(0.0, end, buckets + 1)
+    width = end / buckets
+    columns: list[list[Any]] = [[] for _ in range(7)]
+    for work in works:
+        came, began, done, counts = work.jobs()
+        parts = (
+            [work.name] * buckets,
+            [work.tier] * buckets,
+            np.rint(edges[:-1] * 1e9).astype(np.int64),
+            _covered(began, done, edges) / (width * work.workers),
+            _covered(came, began, edges) / width,
+            np.histogram(came, edges, weights=counts)[0].astype(np.int64),
+            np.histogram(work.drops_at, edges)[0],
+        )
+        for column, values in zip(columns, parts, strict=True):
+            column.extend(values)
+    return node_table(columns)
+
+
+def _covered(begin: Any, end: Any, edges: Any) -> Any:
+    """How many seconds of the intervals lie in each bucket, all together."""
+
+    def before(times: Any) -> Any:
+        """For each edge, the sum over `times` of what lies between them and the edge."""
+        times = np.sort(times)
+        sums = np.concatenate(([0.0], np.cumsum(times)))
+        count = np.searchsorted(times, edges)
+        return count * edges - sums[count]
+
+    return np.maximum(np.diff(before(begin) - before(end)), 0.0)  # negative only by rounding

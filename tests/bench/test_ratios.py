@@ -22,7 +22,7 @@ from joblib import Parallel, delayed
 import imsim
 from imsim.results import digest
 from imsim.scenario import Scenario, plan
-from imsim.sim import World, simulate
+from imsim.sim import Experiment, simulate
 
 
 def size(benchmark, large: int, small: int) -> int:
@@ -99,9 +99,9 @@ def test_a_message_among_a_million_users(benchmark):
     def message(users: int) -> float:
         scenario = private(messages, users)
         planned = plan(scenario)
-        world = World(scenario, planned)
-        world.log_in()
-        return cpu(lambda: world.run(scenario.duration)) / len(planned)
+        experiment = Experiment(scenario, planned)
+        experiment.log_in()
+        return cpu(lambda: experiment.run(scenario.duration)) / len(planned)
 
     large, small = race(benchmark, lambda: message(million), lambda: message(1000), rounds=3)
     detail = f"{large * 1e6:.0f} us against {small * 1e6:.0f} us"
@@ -113,7 +113,7 @@ import resource, sys
 sys.path[:0] = {paths!r}
 from bench.worlds import private
 from imsim.scenario import plan
-from imsim.sim import World, simulate
+from imsim.sim import Experiment, simulate
 
 def resident():
     with open("/proc/self/statm") as statm:
@@ -122,9 +122,10 @@ def resident():
 simulate(private(20, 20))  # so that what is imported late is no user's
 before = resident()
 scenario = private({messages}, {users})
-world = World(scenario, plan(scenario))
-world.run(scenario.duration)
-print(resident() - before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, world.recorder.facts().shape[0])
+experiment = Experiment(scenario, plan(scenario))
+experiment.run(scenario.duration)
+facts = experiment.recorder.facts().shape[0]
+print(resident() - before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, facts)
 """
 
 

@@ -24,7 +24,7 @@ from imsim.core.storage.memory import MemoryStorage
 from imsim.live import LiveClient, Server, SqliteStore, Tokens, run_until_idle
 from imsim.scenario import Plan, Scenario
 from imsim.scenario.sections import Limits
-from imsim.sim import World as SimWorld
+from imsim.sim import Experiment
 from imsim.sim.nodes import ClientNode
 from imsim.testing import DirectClient, ManualClock, Pair
 
@@ -308,21 +308,20 @@ class SimulatedWorld(World):
         none = np.zeros(0, np.int64)
         plan = Plan(none, none, none, none, none, none, list(USERS), list(DEVICES), ["text"], [], [])
         scenario = scenario_for(policies).with_({"topology.gateways": 2, "topology.routers": 2})
-        self.sim = SimWorld(scenario, plan)
-        self.sim.on_client_event = self._note
+        self.sim = Experiment(scenario, plan)
+        self.sim.listeners.append(self._record)
         self._devices: dict[int, _SimulatedDevice] = {}
 
-    def _note(self, node: ClientNode, event: events.ClientEvent) -> None:
+    def _record(self, node: ClientNode, event: events.ClientEvent) -> None:
         self._devices[id(node)].events.append(event)
 
     def device(self, user: str, device: str = "d0", token: str | None = None, kind: str = "") -> Device:
-        number = self.sim.plan.device_index(USERS.index(user), DEVICES.index(device))
-        node = ClientNode(self.sim, number, user, device, token, kind)
+        node = self.sim.client(USERS.index(user), DEVICES.index(device), token, kind)
         made = self._devices[id(node)] = _SimulatedDevice(self, node)
         return made
 
     def revoke(self, user: str) -> None:
-        self.sim.revoke(user)
+        self.sim.cluster.revoke(user)
         self.run_until_idle()
 
     def run_until_idle(self) -> None:
@@ -334,24 +333,24 @@ class SimulatedWorld(World):
         self.run_until_idle()
 
     def stop_server(self) -> None:
-        for node in (*self.sim.gateways, *self.sim.routers):
+        for node in (*self.sim.cluster.gateways, *self.sim.cluster.routers):
             node.crash()
-        for gateway in self.sim.gateways:
+        for gateway in self.sim.cluster.gateways:
             gateway.crash_noticed()
         self.run_until_idle()
 
     def start_server(self) -> None:
-        for node in (*self.sim.gateways, *self.sim.routers):
+        for node in (*self.sim.cluster.gateways, *self.sim.cluster.routers):
             node.start()
 
     def lose_storage(self) -> None:
-        self.sim.storage = MemoryStorage(self.sim.policies.fanout, "another log")
+        self.sim.cluster.data.memory = MemoryStorage(self.sim.cluster.policies.fanout, "another log")
 
     def back_up(self) -> None:
-        self._copy = deepcopy(self.sim.storage)
+        self._copy = deepcopy(self.sim.cluster.data.memory)
 
     def restore(self) -> None:
-        self.sim.storage = self._copy
+        self.sim.cluster.data.memory = self._copy
 
 
 # --- a WebSocket server and clients on loopback, with an SQLite file and a clock moved by hand ----------------------

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from imsim.core import events
 from imsim.core.exceptions import RunError, UsageError
 from imsim.core.model import Code, Route
 from imsim.load.recording import (
@@ -20,7 +21,7 @@ from imsim.load.recording import (
     write_status,
 )
 from imsim.results import Kind, read_facts
-from imsim.scenario import Scenario, plan
+from imsim.scenario import Scenario, actor, plan
 
 
 @pytest.fixture
@@ -30,17 +31,13 @@ def scenario(tiny):
 
 @pytest.fixture
 def made(scenario, tmp_path):
-    """A recording with t = 0 at 100 s, its plan, and what it told Locust."""
-    told = []
+    """A recording with t = 0 at 100 s, its plan, and what it reported to Locust."""
+    reports = []
     the_plan = plan(scenario)
-    recording = Recording(the_plan, "ns", tmp_path / SPOOL, lambda *report: told.append(report))
+    recording = Recording(the_plan, "ns:", tmp_path / SPOOL, lambda *report: reports.append(report))
     recording.begin(100.0)
-    yield SimpleNamespace(recording=recording, plan=the_plan, told=told, folder=tmp_path)
+    yield SimpleNamespace(recording=recording, plan=the_plan, reports=reports, folder=tmp_path)
     recording.close()
-
-
-def message(intent: int, namespace: str = "ns") -> SimpleNamespace:
-    return SimpleNamespace(id_client=f"{namespace}:{intent}")
 
 
 def entitled(the_plan, intent: int) -> list[int]:
@@ -50,28 +47,28 @@ def entitled(the_plan, intent: int) -> list[int]:
 
 def test_a_message_is_under_way_until_answered_and_shown_everywhere(made):
     devices = entitled(made.plan, 0)
-    made.recording.told(0, 0.0)  # perhaps it has to connect first
+    made.recording.asked(0, 0.0)  # perhaps it has to connect first
     assert made.recording.under_way == 1 + len(devices)
-    made.recording.sent("ns:0", 100.1)
-    made.recording.sent("ns:0", 100.2)  # a retry
+    made.recording.sent(0, 0.1)
+    made.recording.sent(0, 0.2)  # a retry
     assert made.recording.under_way == 1 + len(devices)
-    made.recording.acked("ns:0", 100.3, 1)
+    made.recording.acked(0, 0.3)
     assert made.recording.under_way == len(devices)
     for device in devices:
-        made.recording.shown(message(0), device, Route.PUSH, 100.4)
+        made.recording.delivered(0, device, 0.4, Route.PUSH)
     assert made.recording.under_way == 0
     made.recording.close()
-    assert [name for name, *_ in made.told] == ["send -> stored"] + ["send -> delivered"] * len(devices)
-    late = 100.3 - 100 - made.plan.at[0] / 1e9
-    assert made.told[0][1] == pytest.approx(late * 1e3)
+    assert [name for name, *_ in made.reports] == ["send -> stored"] + ["send -> delivered"] * len(devices)
+    late = 0.3 - made.plan.at[0] / 1e9
+    assert made.reports[0][1] == pytest.approx(late * 1e3)
 
 
 def test_nothing_is_expected_of_a_failed_message_until_it_proves_stored(made):
-    made.recording.told(0, 0.0)
-    made.recording.sent("ns:0", 100.1)
-    made.recording.failed("ns:0", Code.TIMEOUT, "no answer", 100.2)
+    made.recording.asked(0, 0.0)
+    made.recording.sent(0, 0.1)
+    made.recording.failed(0, 0.2, Code.TIMEOUT, "no answer")
     assert made.recording.under_way == 0
-    made.recording.acked("ns:0", 100.3, 1)
+    made.recording.acked(0, 0.3)
     assert made.recording.under_way == len(entitled(made.plan, 0))
 
 
@@ -79,26 +76,26 @@ def test_a_device_without_a_right_to_it_counts_for_no_other(made):
     devices = entitled(made.plan, 0)
     own = made.plan.device_index(int(made.plan.sender[0]), int(made.plan.device[0]))
     stranger = next(d for d in range(24) if d not in devices and d != own)
-    made.recording.told(0, 0.0)
-    made.recording.sent("ns:0", 100.1)
+    made.recording.asked(0, 0.0)
+    made.recording.sent(0, 0.1)
     before = made.recording.under_way
-    made.recording.shown(message(0), stranger, Route.PUSH, 100.2)
-    made.recording.shown(message(0), own, Route.SYNC, 100.2)
+    made.recording.delivered(0, stranger, 0.2, Route.PUSH)
+    made.recording.delivered(0, own, 0.2, Route.SYNC)
     assert made.recording.under_way == before
 
 
-def test_what_never_came_is_told_as_a_failure(made):
-    made.recording.told(0, 0.0)
-    made.recording.sent("ns:0", 100.1)
-    made.recording.acked("ns:0", 100.2, 1)
-    made.recording.told(1, 0.0)
-    made.recording.sent("ns:1", 100.3)
-    made.told.clear()
+def test_what_never_came_is_reported_as_a_failure(made):
+    made.recording.asked(0, 0.0)
+    made.recording.sent(0, 0.1)
+    made.recording.acked(0, 0.2)
+    made.recording.asked(1, 0.0)
+    made.recording.sent(1, 0.3)
+    made.reports.clear()
     made.recording.close()
     lost = len(entitled(made.plan, 0)) + len(entitled(made.plan, 1))
-    assert [name for name, *_ in made.told].count("send -> delivered") == lost
-    assert [name for name, *_ in made.told].count("send -> stored") == 1
-    assert all(ms is None and error for _, ms, _, error in made.told)
+    assert [name for name, *_ in made.reports].count("send -> delivered") == lost
+    assert [name for name, *_ in made.reports].count("send -> stored") == 1
+    assert all(ms is None and error for _, ms, _, error in made.reports)
 
 
 mixed = pytest.mark.parametrize(
@@ -117,16 +114,13 @@ def test_in_a_chatroom_received_is_the_answer_and_elsewhere_it_is_none(made):
     recording, to_room = made.recording, made.plan.to_room
     room, other = int(np.flatnonzero(to_room)[0]), int(np.flatnonzero(~to_room)[0])
     for intent in (room, other):
-        recording.told(intent, 0.0)
-        recording.sent(f"ns:{intent}", 100.1)
-        recording.received(f"ns:{intent}", 100.2)
-    recording.received("ns:action 1", 100.2)
-    recording.received("else:0", 100.2)
+        recording.asked(intent, 0.0)
+        recording.client_event(0, events.Received(f"ns:{intent}", 1), 100.2)
     devices = len(entitled(made.plan, room))
     assert recording.under_way == devices + 1 + len(entitled(made.plan, other))
-    assert [name for name, *_ in made.told] == ["send -> stored"]
+    assert [name for name, *_ in made.reports] == ["send -> stored"]
     assert recording.missing_in_rooms() == devices
-    recording.shown(message(room), entitled(made.plan, room)[0], Route.PUSH, 100.3)
+    recording.delivered(room, entitled(made.plan, room)[0], 0.3, Route.PUSH)
     assert recording.missing_in_rooms() == devices - 1
     recording.close()
     facts = read_facts([made.folder / SPOOL])
@@ -134,40 +128,29 @@ def test_in_a_chatroom_received_is_the_answer_and_elsewhere_it_is_none(made):
 
 
 @mixed
-def test_the_seq_is_kept_of_what_will_be_recalled_or_edited(made):
-    recording, amended = made.recording, made.plan.amended
-    for intent in range(len(made.plan)):
-        recording.acked(f"ns:{intent}", 100.2, 7 + intent)
-    assert 10 < len(amended) < len(made.plan)
-    assert recording.seqs == {intent: 7 + intent for intent in amended}
-    recording.acked("ns:action 1", 100.2, 3)
-    recording.acked("ns:accept system:u1:1", 100.2, 3)
-    assert len(recording.seqs) == len(amended)
-
-
-@mixed
 def test_what_is_recalled_is_not_waited_for_any_more(made):
     recording = made.recording
     number, action = next((n, a) for n, a in enumerate(made.plan.actions) if a.kind == "recall")
     devices = entitled(made.plan, action.intent)
-    recording.told(action.intent, 0.0)
-    recording.acked(recording.id_client(action.intent), 100.2, 1)
-    recording.shown(message(action.intent), devices[0], Route.PUSH, 100.3)
-    recording.acked(recording.id_client(f"action {number}"), 100.4, 2)
+    recording.asked(action.intent, 0.0)
+    recording.acked(action.intent, 0.2)
+    recording.delivered(action.intent, devices[0], 0.3, Route.PUSH)
+    recording.client_event(0, events.Acked(actor.action_id(number, "ns:"), "", 2), 100.4)
     assert recording.under_way == 0
-    recording.shown(message(action.intent), devices[-1], Route.PUSH, 100.5)  # it was on its way
+    recording.delivered(action.intent, devices[-1], 0.5, Route.PUSH)  # it was on its way
     assert recording.under_way == 0
     recording.close()
     facts = read_facts([made.folder / SPOOL])
     assert facts[facts[:, 0] == Kind.RECALLED].tolist() == [[Kind.RECALLED, action.intent, -1, 400_000_000, 0]]
-    assert not [error for *_, error in made.told if error]
+    assert not [error for *_, error in made.reports if error]
 
 
-def test_connections_are_noted_once_the_plan_has_begun(made):
-    early = Recording(made.plan, "ns", made.folder / "early", lambda *report: None)
+@mixed
+def test_facts_begin_when_the_plan_does(made):
+    early = Recording(made.plan, "ns:", made.folder / "early", lambda *report: None)
     for recording in (made.recording, early):
-        recording.entered(3, 101.0)
-        recording.disconnected(3, 102.0)
+        recording.client_event(3, events.Entered("lobby", 1), 101.0)
+        recording.client_event(3, events.Disconnected(None), 102.0)
         recording.close()
     assert read_facts([made.folder / SPOOL]).tolist() == [
         [Kind.ENTERED, -1, 3, 10**9, 0],
@@ -176,20 +159,12 @@ def test_connections_are_noted_once_the_plan_has_begun(made):
     assert len(read_facts([made.folder / "early"])) == 0
 
 
-def test_messages_of_other_runs_are_counted_apart(made):
-    for foreign in (message(0, "other"), message(10**9), SimpleNamespace(id_client="ns:x")):
-        made.recording.shown(foreign, 3, Route.PUSH, 100.1)
-        made.recording.repeated(foreign, 3, 100.1)
-    assert made.recording.foreign == 6
-    assert made.told == []
-
-
 def test_the_run_of_a_folder(made, tiny):
     devices = entitled(made.plan, 0)
-    made.recording.sent("ns:0", 100.1)
-    made.recording.acked("ns:0", 100.2, 1)
-    made.recording.shown(message(0), devices[0], Route.PUSH, 100.3)
-    made.recording.repeated(message(0), devices[0], 100.4)
+    made.recording.sent(0, 0.1)
+    made.recording.acked(0, 0.2)
+    made.recording.delivered(0, devices[0], 0.3, Route.PUSH)
+    made.recording.duplicate(0, devices[0], 0.4)
     made.recording.close()
     manifest = {"url": "ws://h:1"}
     status = {"phase": "done", "played": tiny.duration, "started": "2026-01-02T03:04:05+00:00", "manifest": manifest}

@@ -40,7 +40,7 @@ def test_each_method_notes_one_fact():
     assert recorder.facts().tolist() == expected
 
 
-def test_facts_can_be_read_while_more_are_noted():
+def test_facts_can_be_read_while_more_are_recorded():
     recorder = Recorder()
     recorder.sent(0, 0.0)
     before = recorder.facts()

@@ -112,12 +112,12 @@ def test_a_parent_that_is_a_file_is_refused(run, tmp_path):
 
 
 def test_a_missing_folder(tmp_path):
-    with pytest.raises(UsageError, match=r"nowhere is no run folder: there is no such folder"):
+    with pytest.raises(UsageError, match=r"nowhere is not a run folder: there is no such folder"):
         RunData.open(tmp_path / "nowhere")
 
 
 def test_another_folder(tmp_path):
-    with pytest.raises(UsageError, match=r"is no run folder: cannot read manifest\.json: No such file"):
+    with pytest.raises(UsageError, match=r"is not a run folder: cannot read manifest\.json: No such file"):
         RunData.open(tmp_path)
 
 
@@ -167,7 +167,7 @@ def test_a_wrong_manifest(folder, change, message):
 
 def test_a_manifest_of_something_else(folder):
     (folder / "manifest.json").write_text("[]")
-    with pytest.raises(UsageError, match="is no manifest of a run"):
+    with pytest.raises(UsageError, match="is not the manifest of a run"):
         RunData.open(folder)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from typing import Any
@@ -52,12 +53,30 @@ def first(mixed: Plan, kind: str) -> Action:
     return next(action for action in mixed.actions if action.kind == kind)
 
 
+# --- names ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_name_of_a_message_of_the_plan_carries_its_number() -> None:
+    name = actor.IdClient(7, "run:")
+    assert name == "run:7"
+    assert {name: 1} == {"run:7": 1}
+    assert [actor.intent_of(each) for each in (name, copy.deepcopy(name), "run:7", "7")] == [7, 7, None, None]
+
+
+def test_the_name_of_a_recall_leads_to_the_message(mixed: Plan) -> None:
+    number, recall = next((number, one) for number, one in enumerate(mixed.actions) if one.kind == "recall")
+    other = next(number for number, one in enumerate(mixed.actions) if one.kind != "recall")
+    assert actor.action_id(number, "run:") == f"run:{actor.action_id(number)}"
+    assert actor.recalled_by(mixed, actor.action_id(number)) == recall.intent
+    assert [actor.recalled_by(mixed, name) for name in (actor.action_id(other), "action x", "7")] == [None] * 3
+
+
 # --- writing --------------------------------------------------------------------------------------------------------
 
 
 def test_each_message_goes_where_and_as_the_plan_says(client: Recording, mixed: Plan) -> None:
     for intent in range(len(mixed)):
-        actor.send(client, mixed, intent, named, f"i{intent}", float(intent))
+        actor.send(client, mixed, named, actor.IdClient(intent, "i"), float(intent))
     assert len(client.asked) == len(mixed)
     seen = set()
     for intent, (method, arguments, options) in enumerate(client.asked):

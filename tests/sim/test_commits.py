@@ -31,7 +31,7 @@ def commits_at(arrivals: list[int], fields: Commit, commit: float, each: float, 
     done: dict[int, float] = {}
 
     def come(number: int) -> None:
-        group.add(append(number), lambda result, begins, at: done.__setitem__(number, at))
+        group.add(append(number), lambda result, at: done.__setitem__(number, at))
 
     for number, arrival in enumerate(arrivals):
         clock.call_at(float(arrival), come, number)
@@ -104,8 +104,8 @@ def test_together_they_carry_a_load_that_one_by_one_they_do_not():
     alone = imsim.simulate(design).to_json_dict()
     grouped = imsim.simulate(design.with_({"topology.storage.commit": {"batch": 50, "linger": "1ms"}}))
     assert alone["delivery_ms"]["p99"] is None or alone["delivery_ms"]["p99"] > 300
-    told = grouped.to_json_dict()
-    assert told["lost"] == 0
+    summary = grouped.to_json_dict()
+    assert summary["lost"] == 0
     # At most: half of the commit before, the linger, the commit itself with some appends.
     assert delivery_seconds(grouped).max() < CONSTANT + 2 * (0.005 + 20 * 0.0002) + 0.001
     assert imsim.simulate(grouped.scenario).digest == grouped.digest

@@ -10,7 +10,7 @@ from imsim.core import events, frames
 from imsim.core.client.connection import State
 from imsim.core.model import Code
 from imsim.scenario import Scenario, plan
-from imsim.sim import World
+from imsim.sim import Experiment
 from imsim.sim.nodes import ClientNode
 
 OFFICE = Scenario.load(
@@ -105,7 +105,7 @@ def test_a_storage_that_stands_still_stores_nothing():
 
 
 def test_what_waits_at_a_storage_that_stands_still_is_gone_if_it_crashes():
-    """Whoever asked has been told that it failed: it must not come about later all the same."""
+    """The router that asked knows by then that it failed: it must not come about later all the same."""
     stall = {"kind": "storage_stall", "at": "5s", "duration": "4s"}
     crash = {"kind": "node_crash", "target": "storage", "at": "6s", "duration": "1s"}
     run = imsim.simulate(OFFICE.with_({"faults": [stall, crash]}))
@@ -138,17 +138,17 @@ def test_devices_of_a_gateway_that_is_gone_move_to_the_next():
     assert rows[hit].seconds.median() < 0.2, "they do not wait until it is back"
 
 
-def world_with(scenario: Scenario) -> tuple[World, list[tuple[float, int, events.ClientEvent]]]:
+def run_with(scenario: Scenario) -> tuple[Experiment, list[tuple[float, int, events.ClientEvent]]]:
     """One that has run, and what its clients had to tell after the fault began: when, which device, what."""
-    world = World(scenario, plan(scenario))
-    told: list[tuple[float, int, events.ClientEvent]] = []
-    world.on_client_event = lambda client, event: told.append((client.now, client.number, event))
-    world.run(scenario.duration)
-    return world, [one for one in told if one[0] >= 5.0]
+    experiment = Experiment(scenario, plan(scenario))
+    seen: list[tuple[float, int, events.ClientEvent]] = []
+    experiment.listeners.append(lambda client, event: seen.append((client.now, client.number, event)))
+    experiment.run(scenario.duration)
+    return experiment, [one for one in seen if one[0] >= 5.0]
 
 
-def disconnected(told) -> list[tuple[float, Code | None]]:
-    return [(at, event.code) for at, _, event in told if type(event) is events.Disconnected]
+def disconnected(seen) -> list[tuple[float, Code | None]]:
+    return [(at, event.code) for at, _, event in seen if type(event) is events.Disconnected]
 
 
 @pytest.mark.parametrize(
@@ -169,9 +169,9 @@ def test_when_it_is_noticed_makes_a_difference_until_it_is_over(kind, target, ot
 @pytest.mark.parametrize(("detect", "when"), [("0s", 5.0), ("2s", 7.0), ("9s", 8.0)])
 def test_clients_of_a_gateway_that_crashed_hear_of_it_when_it_is_noticed_or_back(detect, when):
     fault = {"kind": "node_crash", "target": "gateway0", "duration": "3s", "detect": detect}
-    world, told = world_with(with_fault(**fault))
-    lost = disconnected(told)
-    assert len(lost) == sum(client.number % 3 == 0 for client in world.clients.values())
+    experiment, seen = run_with(with_fault(**fault))
+    lost = disconnected(seen)
+    assert len(lost) == sum(client.number % 3 == 0 for client in experiment.clients.values())
     assert all(when < at < when + 0.3 for at, _ in lost)
 
 
@@ -188,32 +188,32 @@ def test_what_is_noticed_sooner_is_over_no_later(fault):
 def test_until_it_is_noticed_new_connections_are_tried_with_a_gateway_that_crashed():
     fault = {"kind": "node_crash", "target": "gateway0", "duration": "4s", "detect": "2s"}
     scenario = with_fault(**fault)
-    world = World(scenario, plan(scenario))
-    world.log_in()
-    world.faults.schedule()
-    client = world.clients[0]
-    world.clock.run(until=5.5)
+    experiment = Experiment(scenario, plan(scenario))
+    experiment.log_in()
+    experiment.faults.schedule()
+    client = experiment.clients[0]
+    experiment.clock.run(until=5.5)
     client.break_connection()
-    world.clock.run(until=6.9)
-    assert client.connection.gateway is world.gateways[0]
+    experiment.clock.run(until=6.9)
+    assert client.connection.gateway is experiment.cluster.gateways[0]
     assert client.machine.state == State.CONNECTING
-    world.clock.run(until=8.9)
-    assert client.connection.gateway is world.gateways[1]
+    experiment.clock.run(until=8.9)
+    assert client.connection.gateway is experiment.cluster.gateways[1]
     assert client.machine.state == State.ONLINE
 
 
 def test_a_host_that_falls_silent_is_noticed_by_the_heartbeat():
     policies = {"policies.heartbeat": "1s", "policies.heartbeat_timeout": "3s"}
     fault = {"kind": "node_crash", "target": "gateway0", "duration": "30s", "detect": "20s"}
-    world, told = world_with(with_fault(OFFICE.with_(policies), **fault))
+    experiment, seen = run_with(with_fault(OFFICE.with_(policies), **fault))
     first = {}
-    for at, device, event in told:
+    for at, device, event in seen:
         if type(event) is events.Disconnected:
             first.setdefault(device, (at, event.code))
-    assert first.keys() == {number for number in world.clients if number % 3 == 0}
+    assert first.keys() == {number for number in experiment.clients if number % 3 == 0}
     assert {code for _, code in first.values()} == {Code.HEARTBEAT}
     assert all(7.0 < at < 9.1 for at, _ in first.values())
-    attempts = world.tables().messages.column("attempts").to_numpy()
+    attempts = experiment.tables().messages.column("attempts").to_numpy()
     assert attempts.max() > 1, "messages that are not answered are sent again"
 
 
@@ -258,13 +258,15 @@ def test_a_storage_is_back_when_all_causes_are_over():
 def test_a_share_of_the_users_is_hit_and_the_others_are_not():
     fault = {"kind": "loss_burst", "share": 0.4, "loss": 0.8, "duration": "3s"}
     scenario = with_fault(**fault)
-    world = World(scenario, plan(scenario))
-    world.faults.schedule()
+    experiment = Experiment(scenario, plan(scenario))
+    experiment.faults.schedule()
     usual = scenario.network.client
-    world.clock.run(until=5.5)
-    assert np.mean([client.network is not usual for client in world.clients.values()]) == pytest.approx(0.4, abs=0.2)
-    world.clock.run(until=8.5)
-    assert all(client.network is usual for client in world.clients.values())
+    experiment.clock.run(until=5.5)
+    assert np.mean([client.network is not usual for client in experiment.clients.values()]) == pytest.approx(
+        0.4, abs=0.2
+    )
+    experiment.clock.run(until=8.5)
+    assert all(client.network is usual for client in experiment.clients.values())
 
 
 def test_a_slow_reader_is_cut_off_and_gets_the_rest_by_a_sync(monkeypatch):
@@ -284,7 +286,7 @@ def test_a_slow_reader_is_cut_off_and_gets_the_rest_by_a_sync(monkeypatch):
     assert (run.deliveries.outcome == "delivered").all()
 
 
-def test_a_fault_that_befalls_nobody_changes_nothing(calm):
+def test_a_fault_that_hits_nobody_changes_nothing(calm):
     fault = {"kind": "mass_reconnect", "at": "2s", "share": 1e-9}
     assert imsim.simulate(OFFICE.with_({"faults": [fault]})).digest == calm.digest
 
@@ -305,7 +307,7 @@ def test_a_fault_that_befalls_nobody_changes_nothing(calm):
         ({"kind": "node_crash", "tagret": "router0", "target": "router0"}, "faults.0.tagret: unknown field (did you"),
     ],
 )
-def test_mistakes_are_told_in_one_line(fault, problem):
+def test_mistakes_are_reported_in_one_line(fault, problem):
     with pytest.raises(imsim.UsageError) as error:
         with_fault(**fault)
     assert problem in str(error.value)

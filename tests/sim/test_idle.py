@@ -6,7 +6,7 @@ import numpy as np
 
 from imsim.core.model import Scene
 from imsim.scenario import Scenario, plan
-from imsim.sim import World
+from imsim.sim import Experiment
 from imsim.sim.idle import busy_users
 
 QUIET = Scenario().with_({"population.users": 1000, "workload.rate": 0.001, "duration": "30s"})
@@ -14,10 +14,10 @@ QUIET = Scenario().with_({"population.users": 1000, "workload.rate": 0.001, "dur
 
 def test_whom_the_plan_does_not_concern_is_not_made():
     planned = plan(QUIET)
-    world = World(QUIET, planned)
-    world.run(QUIET.duration)
+    experiment = Experiment(QUIET, planned)
+    experiment.run(QUIET.duration)
     concerned = {user for c in planned.conversations for user in c.members}
-    assert set(world.clients) == concerned
+    assert set(experiment.clients) == concerned
     assert 0 < len(concerned) < 100
 
 
@@ -56,7 +56,7 @@ def test_idle_heartbeats_cost_their_gateway_what_those_of_real_devices_would():
             "topology.gateway.service": {"ping": "1ms", "pong": "1ms"},
         }
     )  # fmt: skip
-    world = World(scenario, plan(scenario))
-    world.run(scenario.duration)
-    for gateway in world.gateways:
+    experiment = Experiment(scenario, plan(scenario))
+    experiment.run(scenario.duration)
+    for gateway in experiment.cluster.gateways:
         assert np.isclose(gateway.work.station.busy, 0.001 * 10_000, rtol=0.02)

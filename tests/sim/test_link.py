@@ -11,7 +11,7 @@ from imsim.core.model import Scene
 from imsim.scenario import Draws, Stream
 from imsim.scenario.sections import BackendLink, ClientLink
 from imsim.sim import Clock, Link
-from imsim.sim.link import BackboneLink
+from imsim.sim.link import NodeLink
 from imsim.sim.sizes import FRAME_OVERHEAD
 
 
@@ -49,7 +49,7 @@ def test_a_constant_latency_is_added():
     assert Wire(latency="20ms").delays([1.0]) == [pytest.approx(0.02)]
 
 
-@pytest.mark.parametrize("kind", [Link, BackboneLink])
+@pytest.mark.parametrize("kind", [Link, NodeLink])
 def test_frames_keep_their_order_whatever_their_latencies(kind):
     wild = Wire(kind, latency={"kind": "uniform", "low": 0, "high": 10})
     times = [second / 10 for second in range(200)]
@@ -75,7 +75,7 @@ def test_jitter_comes_on_top():
     assert statistics.mean(delays) == pytest.approx(0.015, abs=4 * 0.005 / 3000**0.5)
 
 
-def test_what_befalls_a_frame_leaves_its_latency_and_the_next_ones_as_they_were():
+def test_what_happens_to_a_frame_leaves_its_latency_and_the_next_ones_as_they_were():
     plain = Wire(latency=EXPONENTIAL).delays(FAR_APART)
     jitter = Wire(latency=EXPONENTIAL, jitter="1ms").delays(FAR_APART)
     lossy = Wire(latency=EXPONENTIAL, jitter="1ms", loss=0.3, retransmit="1s").delays(FAR_APART)
@@ -116,7 +116,7 @@ def test_a_frame_starts_when_the_one_before_it_is_sent():
 def test_what_is_done_earlier_does_not_wait_for_what_was_begun_earlier():
     """Of two workers one takes long: the other's frames leave first, though they were announced later."""
     for latency in ("10ms", {"kind": "uniform", "low": "9ms", "high": "11ms"}):
-        wire = Wire(BackboneLink, BackendLink, latency=latency)
+        wire = Wire(NodeLink, BackendLink, latency=latency)
         wire.carry(5.0, "long")
         wire.carry(1.0, "short")
         wire.clock.run()
@@ -125,7 +125,7 @@ def test_what_is_done_earlier_does_not_wait_for_what_was_begun_earlier():
 
 def test_frames_between_servers_keep_the_order_in_which_they_leave():
     rng = np.random.default_rng(1)
-    wire = Wire(BackboneLink, BackendLink, latency={"kind": "uniform", "low": 0, "high": "50ms"})
+    wire = Wire(NodeLink, BackendLink, latency={"kind": "uniform", "low": 0, "high": "50ms"})
     flows = {flow: itertools.count() for flow in range(5)}
     done = dict.fromkeys(flows, 0.0)
 

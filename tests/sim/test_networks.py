@@ -8,7 +8,7 @@ import pytest
 import imsim
 from imsim.scenario import Scenario, plan
 from imsim.scenario.sections import PROFILES
-from imsim.sim import World
+from imsim.sim import Experiment
 from imsim.sim.sizes import FRAME_OVERHEAD
 
 CONSTANT = {"network.client.latency": "10ms", "network.backend.latency": "1ms", "workload.rate": 0.02, "duration": 60.0}
@@ -54,8 +54,8 @@ def test_users_are_spread_over_the_networks_by_their_shares():
 
 def test_all_devices_of_a_user_are_on_the_users_network():
     scenario = Scenario().with_({"population.devices": 2, "network.clients": {"wired": 1, "3g": 1}})
-    world = World(scenario, plan(scenario))
-    networks = [client.network for client in world.clients.values()]
+    experiment = Experiment(scenario, plan(scenario))
+    networks = [client.network for client in experiment.clients.values()]
     assert networks[::2] == networks[1::2]
     assert set(map(id, networks)) == {id(PROFILES["wired"]), id(PROFILES["3g"])}
 
@@ -126,7 +126,7 @@ def test_a_push_waits_for_others_and_they_go_as_one_operation():
         ),
     ],
 )
-def test_mistakes_are_told_in_one_line(changes, problem):
+def test_mistakes_are_reported_in_one_line(changes, problem):
     with pytest.raises(imsim.UsageError) as error:
         Scenario().with_(changes)
     assert problem in str(error.value)

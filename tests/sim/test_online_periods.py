@@ -10,9 +10,8 @@ import imsim
 from imsim.core import frames
 from imsim.core.client import client
 from imsim.core.client.connection import State
-from imsim.results import assemble
 from imsim.scenario import Scenario, plan
-from imsim.sim import World
+from imsim.sim import Experiment
 
 SESSIONS = {"online": {"kind": "exponential", "mean": "3s"}, "offline": {"kind": "exponential", "mean": "1.5s"}}
 COMING = Scenario.load("office").with_(
@@ -70,22 +69,22 @@ def test_all_that_users_do_goes_on_while_devices_come_and_leave():
 
 def test_devices_are_online_when_the_plan_says_so():
     scenario = COMING.with_({"population.sessions.start": 0.5})
-    world = World(scenario, plan(scenario))
-    online_periods, seen = world.plan.online_periods, []
+    experiment = Experiment(scenario, plan(scenario))
+    online_periods, seen = experiment.plan.online_periods, []
 
     def look(at: float) -> None:
-        online = np.array([client.machine.state != State.ENDED for client in world.clients.values()])
+        online = np.array([client.machine.state != State.ENDED for client in experiment.clients.values()])
         seen.append((online == online_periods.is_online(np.arange(40), round(at * 1e9))).all())
 
     for at in (-1e-6, 0.0005, 5.0, 12.0, 19.9, 24.0):
-        world.clock.call_at(at, look, max(at, 0.0))
-    world.run(scenario.duration)
+        experiment.clock.call_at(at, look, max(at, 0.0))
+    experiment.run(scenario.duration)
     assert seen == [True] * 6
 
 
 def test_a_server_that_delivers_nothing_to_who_is_there_loses_it(monkeypatch):
     monkeypatch.setitem(client._HANDLERS, frames.Push, lambda self, frame, now: None)
-    world = World(COMING, plan(COMING, duration=5.0))
-    world.run(5.0)
-    outcomes = assemble(world.plan, world.recorder.facts(), knows_server=True).deliveries.column("outcome").to_pylist()
+    experiment = Experiment(COMING, plan(COMING, duration=5.0))
+    experiment.run(5.0)
+    outcomes = experiment.tables().deliveries.column("outcome").to_pylist()
     assert outcomes.count("pending") > outcomes.count("absent") > 0

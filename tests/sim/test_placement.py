@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 import imsim
-from imsim.core import storage
 from imsim.scenario import Scenario, plan
-from imsim.sim import World
+from imsim.sim import Experiment
 from imsim.sim.placement import strategy_of
 
 GROUPS = Scenario().with_(
@@ -30,11 +29,11 @@ def by_first_letter(name: str, nodes: int) -> int:
 @pytest.mark.parametrize("strategy", ["rendezvous", "spread", by_first_letter], ids=["rendezvous", "spread", "own"])
 def test_a_strategy_moves_the_work_and_nothing_else(strategy):
     scenario = GROUPS.with_({"topology.placement": strategy})
-    world = World(scenario, PLAN)
+    experiment = Experiment(scenario, PLAN)
     owner = strategy_of(strategy, PLAN)
     for name in (*PLAN.users, *(one.id for one in PLAN.conversations)):
-        assert world.router_of(name).index == owner(name, 4)
-        assert world.storage_for(storage.OpenConversation(name)).index == owner(name, 3)
+        assert experiment.cluster.router_of(name).index == owner(name, 4)
+        assert experiment.cluster.storage_placement.owner(name) == f"storage{owner(name, 3)}"
     run, by_default = imsim.simulate(scenario), imsim.simulate(GROUPS)
     assert set(run.deliveries.outcome) == {"delivered"}
     for column in ("intent", "conversation", "size", "intended_at"):
@@ -42,15 +41,15 @@ def test_a_strategy_moves_the_work_and_nothing_else(strategy):
     assert run.digest != by_default.digest
 
 
-def test_an_own_placement_must_name_a_node():
+def test_a_custom_placement_must_name_a_node():
     scenario = GROUPS.with_({"topology.placement": lambda name, nodes: nodes})
-    with pytest.raises(imsim.UsageError, match=r"own placement: '.*', 4: expected a number from 0 to 3, got 4"):
+    with pytest.raises(imsim.UsageError, match=r"custom placement: '.*', 4: expected a number from 0 to 3, got 4"):
         imsim.simulate(scenario)
 
 
-def test_what_goes_wrong_in_an_own_placement_is_told_of_it():
+def test_what_goes_wrong_in_a_custom_placement_is_reported_as_its_own():
     scenario = GROUPS.with_({"topology.placement": lambda name, nodes: {}[nodes]})
-    with pytest.raises(imsim.UsageError, match=r"own placement: '.*', 4: raised KeyError: 4") as caught:
+    with pytest.raises(imsim.UsageError, match=r"custom placement: '.*', 4: raised KeyError: 4") as caught:
         imsim.simulate(scenario)
     assert isinstance(caught.value.__cause__, KeyError)
 

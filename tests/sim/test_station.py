@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from imsim.core.exceptions import UsageError
 from imsim.scenario.sections.topology import RouterTier
 from imsim.sim import Clock, Station
-from imsim.sim.station import BoundedStation, OwnStation, station_of
+from imsim.sim.station import BoundedStation, CustomStation, station_of
 
 _JOBS = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 30)), min_size=1, max_size=60)
 
@@ -117,7 +117,7 @@ def test_it_knows_how_busy_it_was():
 
 @given(_JOBS, st.integers(1, 3), st.integers(0, 60))
 def test_it_knows_what_it_has_done_by_any_time(jobs, workers, time):
-    """To the instant, the work under way and what waits told apart."""
+    """To the instant, the work under way and what waits kept apart."""
     station, intervals = Station(workers), []
     for arrival, demand in sorted(jobs):
         if arrival <= time:
@@ -141,7 +141,7 @@ def test_there_is_always_a_worker():
         Station(0)
 
 
-# --- own stations ---------------------------------------------------------------------------------------------------
+# --- custom stations ------------------------------------------------------------------------------------------------
 
 
 class Nightly:
@@ -171,8 +171,8 @@ def test_an_own_station_cannot_turn_back_time(answer):
         def submit(self, now, demand, flow):
             return answer
 
-    with pytest.raises(UsageError, match="own station Wrong: submit"):
-        OwnStation(Wrong(), Clock()).submit(1.0, 1.0)
+    with pytest.raises(UsageError, match="custom station Wrong: submit"):
+        CustomStation(Wrong(), Clock()).submit(1.0, 1.0)
 
 
 class Broken:
@@ -190,26 +190,26 @@ class Broken:
 
 
 @pytest.mark.parametrize(
-    ("ask", "told", "cause"),
+    ("ask", "reported", "cause"),
     [
         (lambda station: station.submit(1.0, 1.0), "submit raised KeyError: 'flow'", KeyError),
         (lambda station: station.full(1.0), "full raised ZeroDivisionError: division by zero", ZeroDivisionError),
         (lambda station: station.forget(1.0), "forget raised ValueError: several lines", ValueError),
     ],
 )
-def test_what_goes_wrong_in_an_own_station_is_told_of_it(ask, told, cause):
-    with pytest.raises(UsageError, match=f"^own station Broken: {told}$") as caught:
-        ask(OwnStation(Broken(None), Clock()))
+def test_what_goes_wrong_in_a_custom_station_is_reported_as_its_own(ask, reported, cause):
+    with pytest.raises(UsageError, match=f"^custom station Broken: {reported}$") as caught:
+        ask(CustomStation(Broken(None), Clock()))
     assert type(caught.value.__cause__) is cause
 
 
 def test_an_own_station_must_be_one():
     with pytest.raises(
-        UsageError, match=r"^own station object: expected a method submit\(now, demand, flow\), and there"
+        UsageError, match=r"^custom station object: expected a method submit\(now, demand, flow\), but it"
     ):
         station_of(RouterTier(station=lambda tier: object()), Clock())
     with pytest.raises(
-        UsageError, match=r"^own station object: object\(tier\) raised TypeError: object\(\) takes no arg"
+        UsageError, match=r"^custom station object: object\(tier\) raised TypeError: object\(\) takes no arg"
     ):
         station_of(RouterTier(station=object), Clock())
 
@@ -217,4 +217,4 @@ def test_an_own_station_must_be_one():
 def test_the_simplest_station_that_will_do():
     assert type(station_of(RouterTier(workers=3), Clock())) is Station
     assert type(station_of(RouterTier(queue=3), Clock())) is BoundedStation
-    assert type(station_of(RouterTier(queue=3, station=Nightly), Clock())) is OwnStation
+    assert type(station_of(RouterTier(queue=3, station=Nightly), Clock())) is CustomStation

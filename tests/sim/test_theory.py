@@ -297,9 +297,9 @@ def test_what_was_created_is_delivered_or_pending_or_lost_by_declared_policy(cha
     assert not deliveries.duplicated(["intent", "recipient", "device"]).any()
     rejected = messages.intent[messages.outcome == "rejected"]
     assert not deliveries.intent.isin(rejected).any()
-    told = run.to_json_dict()
+    summary = run.to_json_dict()
     ends = ("delivered", "lost", "absent", "recalled", "shed")
-    assert sum(told[end] for end in ends) == len(deliveries) == told["deliveries"]
+    assert sum(summary[end] for end in ends) == len(deliveries) == summary["deliveries"]
     assert (deliveries.delivered_at.notna() == (deliveries.outcome == "delivered")).all()
     shed = deliveries.intent[deliveries.outcome == "shed"]
     assert set(messages.scene[messages.intent.isin(shed)]) <= {"chatroom"}

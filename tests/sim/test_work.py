@@ -12,7 +12,7 @@ import imsim
 from imsim.core import frames, internal_frames, storage
 from imsim.core.model import Message, Scene, Session
 from imsim.scenario import Scenario, plan
-from imsim.sim import World
+from imsim.sim import Experiment
 from imsim.sim.sizes import FRAME_OVERHEAD, body_bytes, carried_bytes, frame_bytes
 
 QUIET = Scenario().with_(
@@ -116,9 +116,9 @@ BUSY = QUIET.with_({"workload.rate": 4.0, "duration": 4.0, "drain": 30.0})  # 16
 
 
 def drops(scenario: Scenario, tier: str) -> int:
-    world = World(scenario, plan(scenario))
-    world.run(scenario.duration)
-    nodes = {"gateway": world.gateways, "router": world.routers, "storage": world.storages}[tier]
+    experiment = Experiment(scenario, plan(scenario))
+    experiment.run(scenario.duration)
+    nodes = [node for node in experiment.cluster.nodes.values() if node.tier == tier]
     return sum(node.work.station.drops for node in nodes)
 
 
@@ -161,7 +161,7 @@ def test_what_takes_no_time_does_not_queue_and_is_not_dropped():
     assert set(imsim.simulate(scenario.with_({"duration": 1.0})).messages.outcome) == {"stored"}
 
 
-# --- own stations ---------------------------------------------------------------------------------------------------
+# --- custom stations ------------------------------------------------------------------------------------------------
 
 
 class Paused:
@@ -271,10 +271,10 @@ def test_a_run_with_custom_parts_is_kept_and_opened_but_not_run_again(tmp_path):
     assert again.scenario.to_toml() == run.scenario.to_toml()
     assert again.scenario != run.scenario
     assert again.scenario == imsim.open_run(again.path).scenario == again.scenario.with_({"seed": again.seed})
-    told = "custom part .* is not here: a file only names it; put the object in its place"
-    with pytest.raises(imsim.UsageError, match=told):
+    problem = "custom part .* is not here: a file only names it; put the object in its place"
+    with pytest.raises(imsim.UsageError, match=problem):
         imsim.simulate(again.scenario)
     only_latency = again.scenario.with_({"topology.placement": "hash", "topology.storage.station": None})
-    with pytest.raises(imsim.UsageError, match=told):
+    with pytest.raises(imsim.UsageError, match=problem):
         imsim.simulate(only_latency)
     assert imsim.simulate(again.scenario.with_(parts)).digest == run.digest

@@ -3,37 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from imsim.core import events, frames
 from imsim.core.client.client import Client
 from imsim.scenario import Stream
-from imsim.sim.nodes.connection import Connection
-from imsim.sim.nodes.machines import Machines
+from imsim.scenario.sections import ClientLink
+from imsim.sim.clock import Clock
+from imsim.sim.connection import Connection
+from imsim.sim.nodes.node import Node
 
-if TYPE_CHECKING:
-    from imsim.sim.world import World
+#: Makes a connection from this device to a gateway.
+Dial = Callable[["ClientNode"], Connection]
+#: Called with each event of the device's client.
+Report = Callable[["ClientNode", events.ClientEvent], None]
 
 
-class ClientNode(Machines):
-    """A device. `number` is its device number in the plan."""
+class ClientNode(Node):
+    """A device. `number` is its device number in the plan; `network` what its next connection goes over, whose
+    latencies are drawn from `uplink` and `downlink`."""
 
-    __slots__ = ("connection", "down_draws", "lose", "machine", "network", "number", "up_draws")
+    __slots__ = (
+        "_dial", "_report", "connection", "deaf_until", "downlink", "lose", "machine", "network", "number", "uplink",
+    )  # fmt: skip
 
     def __init__(
-        self, world: World, number: int, user: str, device: str, token: str | None = None, kind: str = ""
+        self,
+        number: int,
+        clock: Clock,
+        network: ClientLink,
+        streams: tuple[Stream, Stream],
+        dial: Dial,
+        report: Report,
+        make: Callable[[ClientNode], Client],
     ) -> None:
-        super().__init__(world)
+        super().__init__(clock)
         self.number = number
-        self.network = world.network_of(number)
+        self.network = network
+        self.uplink, self.downlink = streams
+        self._dial = dial
+        self._report = report
         self.connection: Connection | None = None
-        self.up_draws = Stream(world.up_draws, number)
-        self.down_draws = Stream(world.down_draws, number)
+        self.deaf_until = float("-inf")  # until then the device reads nothing, see `PausableConnection`
         #: A hook for experiments: a frame for which it is true vanishes at this device, in either direction.
         self.lose: Callable[[Any], bool] | None = None
-        jitter = Stream(world.jitter_draws, number)
-        token = world.issue(user) if token is None else token
-        self.machine = Client(self, user, device, token, world.policies, jitter.next, kind)
+        self.machine = make(self)
         self._timers = (self.machine.timers,)
 
     def handle_timer(self, now: float) -> None:
@@ -49,12 +63,7 @@ class ClientNode(Machines):
         action(self.now)
         self.arm()
 
-    def from_gateway(self, frame: frames.ToClient) -> None:
-        if self.lose is not None and self.lose(frame):
-            return
-        self.now = now = self.clock.now
-        self.machine.receive(frame, now)
-        self.arm()
+    # --- its end of the connection ----------------------------------------------------------------------------------
 
     def connection_opened(self) -> None:
         self.act(self.machine.connected)
@@ -64,15 +73,22 @@ class ClientNode(Machines):
             self.connection = None
             self.act(self.machine.disconnected)
 
+    def from_gateway(self, frame: frames.ToClient) -> None:
+        if self.lose is not None and self.lose(frame):
+            return
+        self.now = now = self.clock.now
+        self.machine.receive(frame, now)
+        self.arm()
+
     def break_connection(self) -> None:
         """The network between this device and its gateway fails: both ends learn of it, frames on their way vanish."""
         if self.connection is not None:
             self.connection.cut(None)
 
-    # --- the client's port ---
+    # --- the client's port ------------------------------------------------------------------------------------------
 
     def connect(self) -> None:
-        self.connection = self.world.new_connection(self)
+        self.connection = self._dial(self)
         self.connection.up(self.now, self.connection.accept, None)
 
     def send(self, frame: frames.FromClient) -> None:
@@ -87,4 +103,4 @@ class ClientNode(Machines):
             connection.up(self.now, connection.lost_by_gateway, None)
 
     def emit(self, event: events.ClientEvent) -> None:
-        self.world.client_event(self, event)
+        self._report(self, event)

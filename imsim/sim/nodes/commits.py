@@ -4,27 +4,28 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from imsim.core import storage
 from imsim.scenario.sections.topology import Commit
 from imsim.sim.clock import Clock
 from imsim.sim.nodes.work import Work
 
-#: Called when an append was carried out, with its result, and when its commit begins and will be done (None: dropped).
-Answer = Callable[[storage.Result, float, float | None], None]
+#: Called when an append was carried out, with its result, and when its commit will be done (None: dropped).
+Answer = Callable[[storage.Result, float | None], None]
 
 
 class _Waiting(NamedTuple):
     since: float
     request: storage.Append
     answer: Answer
+    kept: Any  # by the node's work
 
 
 class GroupCommit:
     """Appends wait for one commit. It starts when the one before it is done and either `batch` appends wait or the
     first of them has waited for `linger`; takes the first `batch` of those that wait; and keeps one worker for the
-    commit's own service time and that of each append in it. They are carried out when it starts, so that nobody can
+    commit's own service time and that of each append in it. They are carried out when it starts, so that no request can
     read what no commit has taken, and are done when it is."""
 
     __slots__ = ("_clock", "_execute", "_fields", "_under_way", "_waiting", "_work")
@@ -44,17 +45,18 @@ class GroupCommit:
         return len(self._waiting)
 
     def forget(self) -> GroupCommit:
-        """The node crashes: who waits is never answered. What takes the place of this one, which is of no use now."""
+        """The node crashes: what waits is never answered. Returns what replaces this one, which is of no use now."""
         self._waiting.clear()
         return GroupCommit(self._fields, self._work, self._clock, self._execute)
 
     def add(self, request: storage.Append, answer: Answer) -> None:
-        self._waiting.append(_Waiting(self._clock.now, request, answer))
+        now = self._clock.now
+        self._waiting.append(_Waiting(now, request, answer, self._work.keep(now, request)))
         if not self._under_way:
             self._start_or_wait(len(self._waiting) == 1)
 
     def _start_or_wait(self, is_new: bool) -> None:
-        """`is_new`: nobody has set the alarm yet for the append that is the first now."""
+        """`is_new`: the alarm for the append that is the first now has not been set yet."""
         if not self._waiting:
             return
         due = self._waiting[0].since + self._fields.linger
@@ -71,12 +73,13 @@ class GroupCommit:
         taken = [self._waiting.popleft() for _ in range(min(self._fields.batch, len(self._waiting)))]
         results = [self._execute(one.request) for one in taken]
         demands = [self._work.append_demand(one.request, result) for one, result in zip(taken, results, strict=True)]
-        begins, done = self._work.commit(self._clock.now, taken[0].request, demands)
+        _, done = self._work.commit(self._clock.now, taken[0].request, demands)
         self._under_way = done is not None
         if done is not None:
             self._clock.call_at(done, self._done, None)
         for one, result in zip(taken, results, strict=True):
-            one.answer(result, begins, done)
+            self._work.resume(one.kept, result)
+            one.answer(result, done)
 
     def _done(self, _: None) -> None:
         self._under_way = False

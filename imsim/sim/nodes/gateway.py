@@ -2,92 +2,115 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Container, Mapping
+from typing import Any
 
 from imsim.core import events, frames, internal_frames
 from imsim.core.gateway.gateway import Gateway
 from imsim.core.model import Code
-from imsim.sim.nodes.connection import Connection
-from imsim.sim.nodes.machines import Machines
-from imsim.sim.nodes.work import intent_of
+from imsim.core.placement import Placement
+from imsim.core.policies import Policies
+from imsim.scenario.actor import intent_of
+from imsim.sim.clock import Clock
+from imsim.sim.connection import Connection
+from imsim.sim.link import Hop
+from imsim.sim.nodes.node import ServerNode
+from imsim.sim.nodes.work import Work
 
-if TYPE_CHECKING:
-    from imsim.sim.nodes.router import RouterNode
-    from imsim.sim.world import World
+#: Called with what a gateway did with a push, the number of the device, and when.
+Report = Callable[[events.Pushed | events.Shed, int, float], None]
 
 
-class GatewayNode(Machines):
-    __slots__ = ("_connections", "_links", "_untold", "index", "machine", "name", "work")
+class GatewayNode(ServerNode):
+    __slots__ = (
+        "_batches", "_connections", "_epoch", "_placement", "_policies", "_report", "_routers", "_unnoticed", "_users",
+        "machine",
+    )  # fmt: skip
 
-    def __init__(self, world: World, index: int) -> None:
-        super().__init__(world)
-        self.index = index
-        self.name = f"gateway{index}"
-        self.work = world.new_work(world.scenario.topology.gateway, "gateway", index)
-        self._links = world.backend_links(("gateway", index), "router", world.scenario.topology.routers)
+    tier = "gateway"
+
+    def __init__(
+        self,
+        index: int,
+        clock: Clock,
+        work: Work,
+        policies: Policies,
+        epoch: float,
+        users: Container[str],
+        placement: Placement,
+        report: Report,
+        batch_interval: float = 0.0,
+    ) -> None:
+        """`epoch`: wall time at which the clock was 0. `users`: all that there are. `placement`: which router
+        owns a conversation or a user."""
+        super().__init__(index, clock, work)
+        self._policies = policies
+        self._epoch = epoch
+        self._users = users
+        self._placement = placement
+        self._report = report
+        self._routers: Mapping[str, Hop] = {}
         self._connections: dict[int, Connection] = {}
-        self._untold: list[Connection] | None = None  # after a crash, while nobody knows: those who are to be told
+        #: After a crash, until it is noticed: the connections that were lost with it.
+        self._unnoticed: list[Connection] | None = None
+        self._batches = Batches(clock, work, batch_interval, self._connections) if batch_interval else None
         self.machine: Gateway | None = None
         self.start()
 
+    def wire(self, routers: Mapping[str, Hop]) -> None:
+        self._routers = routers
+
     def start(self) -> None:
-        self.machine = Gateway(self, self.world.policies, self.name, self.world.placement, self.world.epoch)
+        super().start()
+        self.machine = Gateway(self, self._policies, self.name, self._placement, self._epoch)
         self._timers = (self.machine.timers,)
 
     def crash(self) -> None:
-        """Everything in memory is gone, of which the clients hear by `crash_noticed`."""
+        """The clients hear of it by `crash_noticed`."""
+        super().crash()
         self.machine = None
         self._timers = ()
-        self.work.forget(self.clock.now)
-        self._untold = list(self._connections.values())
-        self._connections = {}
-        for connection in self._untold:
+        self._unnoticed = list(self._connections.values())
+        self._connections.clear()
+        if self._batches is not None:
+            self._batches.clear()
+        for connection in self._unnoticed:
             connection.gateway_crashed()
 
     def crash_noticed(self) -> None:
-        untold, self._untold = self._untold or [], None
-        for connection in untold:
+        unnoticed, self._unnoticed = self._unnoticed or [], None
+        for connection in unnoticed:
             connection.crash_noticed()
 
     @property
     def seems_up(self) -> bool:
-        """Whether it is, as far as anybody knows."""
-        return self.machine is not None or self._untold is not None
-
-    def not_there_for(self, connection: Connection) -> None:
-        """Somebody wants to connect, but it has crashed."""
-        connection.gateway_crashed()
-        if self._untold is None:
-            connection.crash_noticed()
-        else:
-            self._untold.append(connection)
+        """Whether it is, as far as anything outside can know."""
+        return self.is_up or self._unnoticed is not None
 
     def forget(self) -> None:
-        if self.machine is not None:
-            self.machine.timers.clear()
-        self.machine = self._untold = None
+        for timers in self._timers:
+            timers.clear()
+        self.machine = self._unnoticed = None
         self._connections.clear()
+        self.wire({})
 
-    def start_anew(self) -> None:
-        self.start()
-
-    def router_lost(self, router: RouterNode) -> None:
-        """The link to it broke."""
+    def peer_lost(self, peer: ServerNode) -> None:
         if self.machine is not None:
             self.now = self.clock.now
-            self.machine.router_lost(router.name)
+            self.machine.router_lost(peer.name)
             self.arm()
 
-    def router_back(self, router: RouterNode) -> None:
-        """It is there again."""
+    def peer_back(self, peer: ServerNode) -> None:
         if self.machine is not None:
             self.now = self.clock.now
-            self.machine.router_back(router.name)
+            self.machine.router_back(peer.name)
             self.arm()
 
     def handle_timer(self, now: float) -> None:
-        if self.machine:
+        if self.machine is not None:
             self.machine.handle_timer(now)
+
+    # --- its end of the connections ---------------------------------------------------------------------------------
 
     def accepted(self, connection: Connection) -> None:
         assert self.machine is not None
@@ -95,6 +118,13 @@ class GatewayNode(Machines):
         self.now = self.clock.now
         self.machine.connected(connection.id, self.now)
         self.arm()
+
+    def refused(self, connection: Connection) -> None:
+        connection.gateway_crashed()
+        if self._unnoticed is None:
+            connection.crash_noticed()
+        else:
+            self._unnoticed.append(connection)
 
     def hung_up(self, connection: Connection) -> None:
         if self.machine is not None and self._connections.pop(connection.id, None) is not None:
@@ -105,27 +135,30 @@ class GatewayNode(Machines):
     def from_client(self, connection: Connection, frame: frames.FromClient) -> None:
         assert self.machine is not None
         intent = intent_of(frame.id_client) if type(frame) is frames.Send else None
-        now = self.clock.now
-        done = self.work.done(now, frame.op, connection.id, intent, connection.client.number, frame)
+        id = connection.id
+        done = self.work.done(self.clock.now, frame.op, id, intent, connection.client.number, frame)
         if done is None:
             return  # no room: the frame vanishes, and the client repeats what matters
         self.now = done
-        self.machine.receive(connection.id, frame, self.now)
+        self.machine.receive(id, frame, done)
         self.arm()
 
     def from_router(self, frame: internal_frames.ToGateway) -> None:
         if self.machine is not None:
-            self.now = self.clock.now
-            self.machine.receive_from_router(frame, self.now)
+            self.now = now = self.clock.now
+            self.machine.receive_from_router(frame, now)
             self.arm()
 
-    # --- the gateway's port ---
+    # --- the gateway's port -----------------------------------------------------------------------------------------
 
     def send(self, connection: int, frame: frames.ToClient) -> None:
         target = self._connections.get(connection)
         if target is None:
             return
         if type(frame) is frames.Push:
+            if self._batches is not None:
+                self._batches.add(self.now, target, frame)
+                return
             intent = intent_of(frame.message.id_client)
         else:
             intent = intent_of(frame.id_client) if type(frame) is frames.Stored else None
@@ -148,56 +181,50 @@ class GatewayNode(Machines):
         if self.machine is not None:
             self.now = self.clock.now
             user, _, issued_at = token.partition(" ")
-            if self.world.has_user(user):
+            if user in self._users:
                 self.machine.authenticated(connection, user, None, self.now, float(issued_at))
             else:
                 self.machine.authenticated(connection, None, Code.BAD_TOKEN, self.now)
             self.arm()
 
     def to_router(self, router: str, frame: internal_frames.ToRouter) -> None:
-        target = self.world.router_named[router]
-        self._links[target.index].carry(self.now, target.receive, frame)
+        carry, receive = self._routers[router]
+        carry(self.now, receive, frame)
 
     def emit(self, event: events.Pushed | events.Shed) -> None:
-        self.world.pushed(event, self._connections[event.session.connection].client.number, self.now)
+        self._report(event, self._connections[event.session.connection].client.number, self.now)
 
 
-class BatchingGatewayNode(GatewayNode):
-    """One where pushes to a connection wait for each other, and go as one operation."""
+class Batches:
+    """Pushes to one connection wait for each other, and go as one operation."""
 
-    __slots__ = ("_interval", "_waiting")
+    __slots__ = ("_clock", "_connections", "_interval", "_waiting", "_work")
 
-    def __init__(self, world: World, index: int) -> None:
-        self._interval = world.scenario.topology.gateway.batch_interval
+    def __init__(self, clock: Clock, work: Work, interval: float, connections: dict[int, Connection]) -> None:
+        self._clock = clock
+        self._work = work
+        self._interval = interval
+        self._connections = connections
         self._waiting: dict[int, list[tuple[frames.Push, Any]]] = {}  # by connection
-        super().__init__(world, index)
 
-    def crash(self) -> None:
-        super().crash()
+    def clear(self) -> None:
         self._waiting.clear()
 
-    def send(self, connection: int, frame: frames.ToClient) -> None:
-        if type(frame) is not frames.Push:
-            super().send(connection, frame)
-        elif connection in self._connections:
-            waiting = self._waiting.get(connection)
-            if waiting is None:
-                waiting = self._waiting[connection] = []
-                self.clock.call_at(self.now + self._interval, self._flush, connection)
-            waiting.append((frame, self._context()))
-
-    def _context(self) -> Any:
-        """What is to be remembered of a push that waits; for those who follow it."""
+    def add(self, now: float, target: Connection, frame: frames.Push) -> None:
+        waiting = self._waiting.get(target.id)
+        kept = self._work.keep(now, frame, target.client.number)
+        if waiting is None:
+            waiting = self._waiting[target.id] = []
+            self._clock.call_at(now + self._interval, self._flush, target.id)
+        waiting.append((frame, kept))
 
     def _flush(self, connection: int) -> None:
         waiting, target = self._waiting.pop(connection, []), self._connections.get(connection)
         if waiting and target is not None:
             intent = intent_of(waiting[0][0].message.id_client)
             pushes = [frame for frame, _ in waiting]
-            leaves = self.work.done(self.clock.now, frames.Push.op, connection, intent, target.client.number, pushes)
+            leaves = self._work.done(self._clock.now, frames.Push.op, connection, intent, target.client.number, pushes)
             if leaves is not None:
-                for frame, context in waiting:
-                    self._leave(target, leaves, frame, context)
-
-    def _leave(self, target: Connection, leaves: float, frame: frames.Push, context: Any) -> None:
-        target.down(leaves, target.to_client, frame)
+                for frame, kept in waiting:
+                    self._work.resume(kept)
+                    target.down(leaves, target.to_client, frame)

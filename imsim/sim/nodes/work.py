@@ -7,6 +7,7 @@ from typing import Any
 
 from imsim.core import storage
 from imsim.scenario import Constant, Distribution, Draws, Stream
+from imsim.scenario.actor import intent_of
 from imsim.scenario.sections import Tier
 from imsim.sim.clock import Clock
 from imsim.sim.sizes import carried_bytes
@@ -18,18 +19,15 @@ _STREAMS = {"save_state": "save_place", "presence_update": "hint"}
 _OTHERS = 1 << 40  # draws for operations without a message are numbered from here, those of messages by intent
 
 
-def intent_of(id_client: str) -> int | None:
-    """The number in the plan of the message with this idClient; None for what the plan does not know."""
-    return int(id_client) if id_client.isdigit() else None
-
-
 class Work:
-    """A node's station with the service times of its tier. Whatever asks when an operation will be done is told None if
-    there is no room for it in the queue."""
+    """A node's station with the service times of its tier. The time at which an operation will be done is None if there
+    is no room for it in the queue."""
 
-    __slots__ = ("_append_is_all", "_draws", "_others", "_per_byte", "_service", "name", "station", "workers")
+    __slots__ = ("_append_is_all", "_draws", "_others", "_per_byte", "_service", "name", "station", "tier", "workers")
 
     def __init__(self, tier: Tier, seed: int, kind: str, index: int, clock: Clock) -> None:
+        """`kind`: of the tier."""
+        self.tier = kind
         self.name = f"{kind}{index}"
         self.workers = tier.workers
         self.station = station_of(tier, clock)
@@ -87,11 +85,11 @@ class Work:
         return self.station.submit(now, demand, None)
 
     def forget(self, now: float) -> None:
-        """The node crashes: nothing of what it was at will be done."""
+        """The node crashes: nothing of what it was working at will be done."""
         self.station.forget(now)
 
     def turn_away(self, now: float) -> None:
-        """One that comes now finds the queue full, and is not even begun with."""
+        """An operation that comes now finds the queue full, and is not begun."""
         self.station.drops += 1
 
     def append_demand(self, request: storage.Append, result: storage.Result) -> float:
@@ -110,6 +108,13 @@ class Work:
         demand = self._commit_demand(first) + sum(demands)
         done = self.station.submit(now, demand, None, len(demands))
         return now if done is None else max(now, done - demand), done
+
+    def keep(self, now: float, thing: Any, entity: int = 0) -> Any:
+        """Something waits at this node. Returns what is to be given to `resume` when it is taken up again. It serves to
+        trace where the time goes (`imsim.sim.tracing`)."""
+
+    def resume(self, kept: Any, result: Any = None) -> None:
+        """What was kept is taken up again. `result`: of a request that was carried out."""
 
     def _commit_demand(self, first: storage.Append) -> float:
         """What a commit costs of which this is the first append."""

@@ -25,8 +25,8 @@ from imsim.core.gateway.pushes import Pushes
 from imsim.core.model import Code, Message, Scene
 from imsim.results import Kind, assemble, digest
 from imsim.scenario import Scenario, plan
-from imsim.sim import World, simulate
-from imsim.sim.spans import TracedWorld
+from imsim.scenario.actor import IdClient
+from imsim.sim import Experiment, simulate
 
 # What a message meets between the devices, one router: four backend links, and two of the clients.
 CONSTANT = {"network.client.latency": "1ms", "network.backend.latency": "2ms"}
@@ -187,10 +187,10 @@ def test_what_is_never_pushed_is_lost_where_no_gap_is_ever_pulled(monkeypatch):
 
 def test_what_an_overloaded_service_has_not_even_stored_is_lost_too():
     overloaded = {"topology.storage.workers": 1, "topology.storage.service": {"append": "50ms"}, "workload.rate": 1}
-    told = imsim.simulate(Scenario.load("office", overloaded)).to_json_dict()
-    assert told["lost"] > told["delivered"]
-    assert told["delivered"] + told["lost"] == told["deliveries"]
-    assert told["delivery_ms"]["p99"] is None
+    summary = imsim.simulate(Scenario.load("office", overloaded)).to_json_dict()
+    assert summary["lost"] > summary["delivered"]
+    assert summary["delivered"] + summary["lost"] == summary["deliveries"]
+    assert summary["delivery_ms"]["p99"] is None
 
 
 def test_a_message_refused_for_good_is_a_row_that_says_so(monkeypatch):
@@ -234,7 +234,7 @@ def test_hot_group_reaches_everybody():
     assert (run.deliveries.outcome == "delivered").all()
 
 
-def test_progress_is_told_from_nothing_to_all():
+def test_progress_is_reported_from_nothing_to_all():
     shares = []
     simulate(Scenario.load("office", {"duration": 2.0}), progress=shares.append)
     assert shares == sorted(shares)
@@ -254,10 +254,10 @@ def test_progress_is_told_from_nothing_to_all():
 )
 def test_all_that_users_do_comes_about_and_every_message_arrives(design):
     scenario = SCENARIO.with_(design)
-    world = World(scenario, plan(scenario))
-    world.run(scenario.duration)
-    check_storage(world.plan, world.storage)
-    tables = assemble(world.plan, world.recorder.facts(), knows_server=True)
+    experiment = Experiment(scenario, plan(scenario))
+    experiment.run(scenario.duration)
+    check_storage(experiment.plan, experiment.cluster.data.memory)
+    tables = assemble(experiment.plan, experiment.recorder.facts(), knows_server=True)
     assert tables.stray == 0
     assert set(tables.messages["outcome"].to_pylist()) == {"stored"}
     assert set(tables.messages["attempts"].to_pylist()) == {1}
@@ -289,25 +289,26 @@ def test_what_is_received_counts_as_the_answer_in_chatrooms_only():
 
 
 def test_guests_are_pushed_what_is_nobodys_due():
-    world = World(SCENARIO, plan(SCENARIO))
-    world.run(SCENARIO.duration)
-    facts = world.recorder.facts()
+    experiment = Experiment(SCENARIO, plan(SCENARIO))
+    experiment.run(SCENARIO.duration)
+    facts = experiment.recorder.facts()
     shown = facts[facts[:, 0] == Kind.DELIVERED]
-    where, who = world.plan.conversation[shown[:, 1]].tolist(), (shown[:, 2] // len(world.plan.devices)).tolist()
-    assert len(world.plan.guests & set(zip(where, who, strict=True))) > 3
+    planned = experiment.plan
+    where, who = planned.conversation[shown[:, 1]].tolist(), (shown[:, 2] // len(planned.devices)).tolist()
+    assert len(planned.guests & set(zip(where, who, strict=True))) > 3
 
 
 def test_under_a_rate_chatrooms_shed_and_nothing_else_does():
-    told = imsim.simulate(SCENARIO.with_({"limits.room_rate": 1.0, "limits.room_burst": 2}))
-    scene = told.messages.set_index("intent").scene[told.deliveries.intent].to_numpy()
-    shed = (told.deliveries.outcome == "shed").to_numpy()
+    run = imsim.simulate(SCENARIO.with_({"limits.room_rate": 1.0, "limits.room_burst": 2}))
+    scene = run.messages.set_index("intent").scene[run.deliveries.intent].to_numpy()
+    shed = (run.deliveries.outcome == "shed").to_numpy()
     assert set(scene[shed]) == {"chatroom"}
-    counts = told.to_json_dict()
+    counts = run.to_json_dict()
     assert counts["shed"] == shed.sum() > 20
     assert counts["lost"] == 0
     assert counts["delivered"] + counts["shed"] == counts["deliveries"]
-    assert told.deliveries[shed].pushed_at.isna().all()
-    assert (told.messages.outcome == "stored").all()
+    assert run.deliveries[shed].pushed_at.isna().all()
+    assert (run.messages.outcome == "stored").all()
 
 
 def test_what_is_taken_back_before_a_device_has_fetched_it_is_never_shown_there():
@@ -336,11 +337,11 @@ def test_a_chatroom_owes_nothing_to_who_was_not_there():
     run = imsim.simulate(
         Scenario.load("social").with_({"faults": faults, "limits.room_rate": 1, "limits.room_burst": 2, "drain": "30s"})
     )
-    told = run.to_json_dict()
-    assert told["lost"] == 0
-    assert told["delivery_ms"]["max"] is not None
-    assert min(told[name] for name in ("delivered", "absent", "shed")) > 20
-    assert told["deliveries"] == sum(told[name] for name in ("delivered", "lost", "absent", "recalled", "shed"))
+    summary = run.to_json_dict()
+    assert summary["lost"] == 0
+    assert summary["delivery_ms"]["max"] is not None
+    assert min(summary[name] for name in ("delivered", "absent", "shed")) > 20
+    assert summary["deliveries"] == sum(summary[name] for name in ("delivered", "lost", "absent", "recalled", "shed"))
     rows = run.deliveries.merge(run.messages, on="intent", suffixes=("", "_sent"))
     absent = rows[rows.outcome == "absent"]
     assert set(absent.scene) == {"chatroom"}
@@ -367,35 +368,36 @@ def test_what_users_do_besides_is_charged_as_messages_are():
         "conversations": {"groups": 1, "group_size": 8, "churn": 1.0},
         "topology.router.service": {"deliver": "10ms"},
     }
-    world = World(scenario := Scenario().with_(base), plan(scenario))
-    (invite, *_) = world.plan.actions
+    experiment = Experiment(scenario := Scenario().with_(base), plan(scenario))
+    (invite, *_) = experiment.plan.actions
     shown = []
-    world.on_client_event = lambda node, event: shown.append(node.now) if isinstance(event, events.Shown) else None
+    experiment.listeners.append(lambda node, event: shown.append(node.now) if isinstance(event, events.Shown) else None)
     links = LINKS + 2 * 0.004  # the router looks up whether it was made before, and how the two stand to each other
-    world.clock.call_at(invite.at / 1e9 + links + 0.08, lambda _: shown.append("due"), None)
-    world.run(scenario.duration)
+    experiment.clock.call_at(invite.at / 1e9 + links + 0.08, lambda _: shown.append("due"), None)
+    experiment.run(scenario.duration)
     assert shown[0] == "due"
     assert shown[1] == pytest.approx(invite.at / 1e9 + links + 0.09)
 
 
-def test_what_a_gateway_sheds_is_noted():
-    scenario = Scenario().with_({"population.users": 2, "limits.room_rate": 0.001, "limits.room_burst": 2})
-    world = World(scenario, plan(scenario))
-    ann, bob = world.clients.values()
-    for client in world.clients.values():
+def test_what_a_gateway_sheds_is_recorded():
+    quick = {"population.users": 2, "workload.rate": 1.0, "limits.room_rate": 0.001, "limits.room_burst": 2}
+    scenario = Scenario().with_(quick)
+    experiment = Experiment(scenario, plan(scenario))
+    ann, bob = experiment.clients.values()
+    for client in experiment.clients.values():
         client.act(client.machine.start)
-    world.clock.run(until=-5.0)
-    for client in world.clients.values():
+    experiment.clock.run(until=-5.0)
+    for client in experiment.clients.values():
         client.act(lambda now, client=client: client.machine.enter("lobby", now))
-    world.clock.run(until=-4.0)
+    experiment.clock.run(until=-4.0)
     for intent in range(3):
-        ann.act(lambda now, intent=intent: ann.machine.send(Scene.CHATROOM, "lobby", "hi", str(intent), now))
-    world.clock.run(until=-3.0)
-    facts = world.recorder.facts().tolist()
-    noted = {kind: [(intent, device) for k, intent, device, *_ in facts if k == kind] for kind in Kind}
-    assert noted[Kind.STORED] == [(0, -1), (1, -1), (2, -1)]
-    assert noted[Kind.DELIVERED] == [(0, bob.number), (1, bob.number)]
-    assert noted[Kind.SHED] == [(2, bob.number)]
+        ann.act(lambda now, intent=intent: ann.machine.send(Scene.CHATROOM, "lobby", "hi", IdClient(intent), now))
+    experiment.clock.run(until=-3.0)
+    facts = experiment.recorder.facts().tolist()
+    found = {kind: [(intent, device) for k, intent, device, *_ in facts if k == kind] for kind in Kind}
+    assert found[Kind.STORED] == [(0, -1), (1, -1), (2, -1)]
+    assert found[Kind.DELIVERED] == [(0, bob.number), (1, bob.number)]
+    assert found[Kind.SHED] == [(2, bob.number)]
 
 
 def test_a_live_broadcast_reaches_a_chatroom_of_thousands_or_says_what_was_shed():
@@ -424,31 +426,31 @@ def test_a_live_broadcast_reaches_a_chatroom_of_thousands_or_says_what_was_shed(
 
 def test_a_run_leaves_no_cycles_behind():
     """For it is carried out without the garbage collector."""
-    world = World(SCENARIO, plan(SCENARIO))
+    experiment = Experiment(SCENARIO, plan(SCENARIO))
     gc.collect()
     gc.disable()
     try:
-        world.run(SCENARIO.duration)
+        experiment.run(SCENARIO.duration)
         assert gc.collect() == 0
     finally:
         gc.enable()
 
 
-@pytest.mark.parametrize("world_class", [World, TracedWorld])
-def test_a_world_lets_go_of_what_its_run_has_made(world_class):
+@pytest.mark.parametrize("spans", [False, True])
+def test_an_experiment_lets_go_of_what_its_run_has_made(spans):
     """For its parts hold each other, and to find that out takes the garbage collector long."""
 
     def kept() -> int:
         return sum(isinstance(thing, Message | LocalConversation) for thing in gc.get_objects())
 
     gc.collect()  # what other tests have left lying about
-    world = world_class(SCENARIO, plan(SCENARIO))
+    experiment = Experiment(SCENARIO, plan(SCENARIO), spans=spans)
     before = kept()
     gc.disable()
     try:
-        world.run(SCENARIO.duration)
+        experiment.run(SCENARIO.duration)
         assert kept() > before + 100
-        world.forget()
+        experiment.forget()
         assert kept() <= before
     finally:
         gc.enable()

@@ -8,8 +8,7 @@ import pytest
 import imsim
 from imsim.results import digest
 from imsim.scenario import Scenario, plan
-from imsim.sim import simulate
-from imsim.sim.spans import TracedWorld
+from imsim.sim import Experiment, simulate
 
 OFFICE = Scenario.load(
     "office", {"topology.routers": 3, "topology.storages": 2, "duration": "5s", "warmup": 0, "drain": "45s"}
@@ -160,12 +159,12 @@ def test_the_series_of_the_nodes_adds_up():
 def test_the_series_tells_when_and_where_jobs_were_dropped(tier, fields):
     burst = {"kind": "replay", "at": [3.0 + number / 100 for number in range(100)]}
     scenario = OFFICE.with_({"workload.arrivals": burst, f"topology.{tier}": fields})
-    world = TracedWorld(scenario, plan(scenario))
-    world.run(scenario.duration)
-    table = world.node_series(scenario.duration + scenario.drain).to_pandas()
+    experiment = Experiment(scenario, plan(scenario), spans=True)
+    experiment.run(scenario.duration)
+    table = experiment.tables().nodes.to_pandas()
     drops = table.groupby("node").drops.sum().to_dict()
-    assert drops == {work.name: work.station.drops for work in world.works}
-    assert {name.rstrip("012") for name, dropped in drops.items() if dropped} == {tier}
+    assert drops == {node.name: node.work.station.drops for node in experiment.cluster.nodes.values()}
+    assert set(table.tier[table.drops > 0]) == {tier}
     assert table["at"][table.drops > 0].min() == 3e9, "none before the first message"
 
 
@@ -197,10 +196,10 @@ def test_utilisation_is_the_share_of_the_window_and_of_nothing_else(workers):
         assert table.loc["storage0", ["jobs", "drops"]].equals(tables[0].loc["storage0", ["jobs", "drops"]])
     assert tables[1][tables[0].columns].equals(tables[0])
     assert tables[1].queue.equals(tables[3].queue)
-    told = tables[0].loc["storage0"]
-    assert told.busy == pytest.approx(busy_by_spans(runs[1], "storage0", workers), abs=1e-6)
-    assert 0.1 < told.busy < 1
-    assert (told.jobs, told.drops) == (len(runs[0].messages), 0)
+    storage = tables[0].loc["storage0"]
+    assert storage.busy == pytest.approx(busy_by_spans(runs[1], "storage0", workers), abs=1e-6)
+    assert 0.1 < storage.busy < 1
+    assert (storage.jobs, storage.drops) == (len(runs[0].messages), 0)
 
 
 def test_the_queue_is_that_of_the_window():

@@ -1,0 +1,235 @@
+"""The cluster: the nodes of a topology and the links between them, wired up; and the devices' connections to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import chain
+from typing import Protocol
+from zlib import crc32
+
+from imsim.core import events, internal_frames
+from imsim.core.client.client import Client
+from imsim.core.placement import Placement, Strategy
+from imsim.core.policies import Policies
+from imsim.scenario import Draws, Scenario, Stream
+from imsim.scenario.sections import ClientLink, Tier, Topology
+from imsim.scenario.sections import Link as LinkFields
+from imsim.scenario.sections.faults import NodeCrash, Partition, SlowReader
+from imsim.sim.clock import Clock
+from imsim.sim.connection import Connection, PausableConnection
+from imsim.sim.link import Hop, Link, NodeLink
+from imsim.sim.nodes import ClientNode, GatewayNode, RouterNode, StorageNode
+from imsim.sim.nodes.client import Report
+from imsim.sim.nodes.node import ServerNode
+from imsim.sim.nodes.storage import Data
+from imsim.sim.nodes.work import Work
+from imsim.sim.outages import CuttableLink, Outages
+from imsim.sim.tracing import Tracer
+
+
+class ServerReports(Protocol):
+    """Hears what the servers do."""
+
+    def committed(self, event: events.Committed, at: float) -> None: ...
+
+    def pushed(self, event: events.Pushed | events.Shed, device: int, at: float) -> None: ...
+
+
+class Parts:
+    """What a cluster is made of besides nodes: clocks, stations and links, as a scenario has them. Another world can
+    have others. `epoch`: wall time at which the clocks were 0."""
+
+    def __init__(self, scenario: Scenario, seed: int, users: int, start: float, epoch: float, tracer: Tracer | None):
+        """`users`: how many there are. `start`: the time of the clocks."""
+        faults = {type(fault) for fault in scenario.faults}
+        self.breaks_links = bool(faults & {NodeCrash, Partition})
+        self.epoch = epoch
+        self.outages = Outages()
+        self._connection = PausableConnection if SlowReader in faults else Connection
+        self._scenario = scenario
+        self._seed = seed
+        self._tracer = tracer
+        self._clock = Clock(start) if tracer is None else tracer.clock(start)
+        self._up = Draws(seed, "link", "up")
+        self._down = Draws(seed, "link", "down")
+        self._jitter = Draws(seed, "reconnect")
+        self._backend = Draws(seed, "link", "backend")
+        self._chances = Draws(seed, "link", "luck")
+        network = scenario.network
+        self._networks = [link for _, link in network.of_users(seed, users)] if network.clients else None
+
+    def clock(self, node: str) -> Clock:
+        """The clock of this node."""
+        return self._clock
+
+    def work(self, tier: Tier, kind: str, index: int) -> Work:
+        """The station of a node."""
+        if self._tracer is None:
+            return Work(tier, self._seed, kind, index, self._clock)
+        return self._tracer.work(tier, self._seed, kind, index, self._clock)
+
+    def link(self, source: ServerNode, target: ServerNode) -> Link:
+        """From a node to another."""
+        fields = self._scenario.network.between(source.tier, target.tier)
+        stream = Stream(self._backend, crc32(f"{source.name}>{target.name}".encode()))
+        link_class = CuttableLink if self.breaks_links else NodeLink
+        link = self._link(link_class, fields, stream, fields.bandwidth, f"{source.tier}-{target.tier}", source.work)
+        if isinstance(link, CuttableLink):
+            self.outages.add(link.of(source), source, target)
+        return link
+
+    def network(self, user: int) -> ClientLink:
+        """What the user's devices are connected by."""
+        return self._networks[user] if self._networks else self._scenario.network.client
+
+    def streams(self, device: int) -> tuple[Stream, Stream, Stream]:
+        """Of a device, from which its uplink, its downlink and the delays of its reconnects are drawn."""
+        return Stream(self._up, device), Stream(self._down, device), Stream(self._jitter, device)
+
+    def connection(self, id: int, client: ClientNode, gateway: GatewayNode) -> Connection:
+        fields = client.network
+        upload = fields.bandwidth if fields.upload is None else fields.upload
+        up = self._link(Link, fields, client.uplink, upload, "uplink")
+        down = self._link(Link, fields, client.downlink, fields.bandwidth, "downlink")
+        connection = self._connection(id, client, gateway, self._clock, up, down)
+        return connection if fields.max_retransmits is None else connection.breaks_when_given_up()
+
+    def _link(
+        self,
+        kind: type[Link],
+        fields: LinkFields,
+        stream: Stream,
+        bandwidth: float | None,
+        where: str,
+        work: Work | None = None,
+    ) -> Link:
+        """`where`: what kind of link it is. `work`: of its source."""
+        link = kind(fields, stream, self._clock, self._chances, bandwidth)
+        if self._tracer is not None:
+            link.watch(self._tracer.link(where, work))
+        return link
+
+
+class Cluster:
+    """All nodes of a topology, each with the ways to the others that it needs."""
+
+    def __init__(
+        self,
+        topology: Topology,
+        policies: Policies,
+        parts: Parts,
+        strategy: Strategy,
+        users: Mapping[str, int],
+        reports: ServerReports,
+    ) -> None:
+        """`strategy` decides which node owns a conversation or a user. `users`: the number of each."""
+        self.policies = policies
+        self.parts = parts
+        self.data = Data(policies.fanout)
+        self.placement = Placement([f"router{index}" for index in range(topology.routers)], strategy)
+        self.storage_placement = Placement([f"storage{index}" for index in range(topology.storages)], strategy)
+        self._connections = 0
+
+        def equipment(tier: str, index: int) -> tuple[int, Clock, Work]:
+            return index, parts.clock(f"{tier}{index}"), parts.work(getattr(topology, tier), tier, index)
+
+        self.storages = [
+            StorageNode(*equipment("storage", index), self.data, topology.storage) for index in range(topology.storages)
+        ]
+        self.routers = [
+            RouterNode(
+                *equipment("router", index),
+                policies,
+                parts.epoch,
+                users,
+                self.placement,
+                self.storage_placement,
+                reports.committed,
+                tracks_requests=parts.breaks_links,
+            )
+            for index in range(topology.routers)
+        ]
+        self.gateways = [
+            GatewayNode(
+                *equipment("gateway", index),
+                policies,
+                parts.epoch,
+                users,
+                self.placement,
+                reports.pushed,
+                topology.gateway.batch_interval,
+            )
+            for index in range(topology.gateways)
+        ]
+        self._wire()
+
+    def _wire(self) -> None:
+        gateways, routers, storages, link = self.gateways, self.routers, self.storages, self.parts.link
+
+        def to_routers(source: ServerNode) -> dict[str, Hop]:
+            return {router.name: (link(source, router).carry, router.receive) for router in routers}
+
+        for gateway in gateways:
+            gateway.wire(to_routers(gateway))
+        for router in routers:
+            router.wire(
+                {gateway.name: (link(router, gateway).carry, gateway.from_router) for gateway in gateways},
+                to_routers(router),
+                {storage.name: (link(router, storage).carry, storage.receive) for storage in storages},
+            )
+        for storage in storages:
+            storage.wire({router.name: (link(storage, router).carry, router.stored) for router in routers})
+
+    @property
+    def nodes(self) -> dict[tuple[str, int], ServerNode]:
+        """By tier and number: gateways, routers, storages."""
+        return {node.key: node for node in chain(self.gateways, self.routers, self.storages)}
+
+    def router_of(self, name: str) -> RouterNode:
+        """The router that owns a conversation or a user."""
+        owner = self.placement.owner(name)
+        return next(router for router in self.routers if router.name == owner)
+
+    def open(self, conversation_id: str, members: tuple[str, ...]) -> None:
+        """Have a conversation open, as it would be had the service run for a while."""
+        self.router_of(conversation_id).warm_up(conversation_id, members, self.data.execute)
+
+    def revoke(self, user: str) -> None:
+        """Every token of the user that was given out before now is void."""
+        router = self.router_of(user)
+        router.receive(internal_frames.Revoke(user, self.parts.epoch + router.clock.now))
+
+    # --- clients ----------------------------------------------------------------------------------------------------
+
+    def client(
+        self, number: int, user: int, names: tuple[str, str], report: Report, token: str | None = None, kind: str = ""
+    ) -> ClientNode:
+        """A new client for device `number`. `user`: the number of its user; `names`: of the user and of the device."""
+        name, device = names
+        clock = self.parts.clock(f"{name}/{device}")
+        uplink, downlink, jitter = self.parts.streams(number)
+        if token is None:
+            token = f"{name} {self.parts.epoch + clock.now!r}"  # who, and when it was issued
+        return ClientNode(
+            number,
+            clock,
+            self.parts.network(user),
+            (uplink, downlink),
+            self.connect,
+            report,
+            lambda node: Client(node, name, device, token, self.policies, jitter.next, kind),
+        )
+
+    def connect(self, client: ClientNode) -> Connection:
+        """To the gateway of the device; if that is known to be down, the next one, as a load balancer would."""
+        first = client.number % len(self.gateways)
+        gateways = self.gateways[first:] + self.gateways[:first]
+        gateway = next((gateway for gateway in gateways if gateway.seems_up), gateways[0])
+        self._connections += 1
+        return self.parts.connection(self._connections, client, gateway)
+
+    def forget(self) -> None:
+        """Let go of all nodes, and of what they hold. Nothing can be done with the cluster afterwards."""
+        for node in self.nodes.values():
+            node.forget()
+        vars(self).clear()

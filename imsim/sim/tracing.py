@@ -1,0 +1,445 @@
+"""Where the time of each delivery went.
+
+Whatever happens in a simulated world was caused by something before it. A run that is traced remembers that: what its
+clock schedules carries the chain of spans that led to it, to which links and stations add theirs. What a machine keeps
+for later (a message that waits for its turn in the log, a push that is repeated, one that arrives before its
+predecessor) is taken up again from where its own chain ended.
+
+The nodes know nothing of it: `Tracer` has a clock, a station and a link's `watch` of its own, of which they are built.
+The rows are those of any other run. It costs about as much time again, and memory for every message on its way.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from imsim.core import events, frames, internal_frames, storage
+from imsim.core.model import Message
+from imsim.results.spans import KINDS, span_table
+from imsim.scenario import Plan
+from imsim.scenario.actor import intent_of
+from imsim.scenario.sections import Tier
+from imsim.sim.clock import Clock
+from imsim.sim.link import Arrive, Watch
+from imsim.sim.nodes import ClientNode
+from imsim.sim.nodes.work import Work
+from imsim.sim.outages import Sent
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_OFFLINE, _LINK, _LINK_QUEUE, _RETRANSMIT, _QUEUE, _SERVICE, _RETRY, _HOLD = range(len(KINDS))
+
+#: What a gateway sends: its work for one frame leads to nothing but that frame's departure.
+_TO_CLIENT = frozenset(frame.op for frame in get_args(frames.ToClient))
+_WITH_MESSAGES = (frames.Page, frames.SyncDone, frames.HistoryPage, frames.Entered)
+
+
+class Span:
+    """One part of a chain: from the end of its parent to its own. `intent`: the message that the chain is about, from
+    its intended time on; None if it is about none (a login, say). `since`: when the chain begins;
+    `root_kind`: what was before it, for messages that had to wait for it to begin."""
+
+    __slots__ = ("end", "intent", "kind", "op", "parent", "root_kind", "since", "where")
+
+    def __init__(self, parent: Span | None, end: float, kind: int, where: str, op: str, intent: int | None = None):
+        self.parent = parent
+        self.end = end
+        self.kind = kind
+        self.where = where
+        self.op = op
+        if parent is None:
+            self.intent, self.since, self.root_kind = intent, end, kind
+        else:
+            self.intent, self.since, self.root_kind = parent.intent, parent.since, parent.root_kind
+
+    def until(self, end: float, kind: int, where: str, op: str = "") -> Span:
+        """The chain, longer by a span; itself if that would be none."""
+        return Span(self, end, kind, where, op) if end > self.end else self
+
+    def parts(self) -> list[Span]:
+        """From the first to the last, without the beginning."""
+        found, span = [], self
+        while span.parent is not None:
+            found.append(span)
+            span = span.parent
+        return found[::-1]
+
+
+class Tracer:
+    """`current` is the chain that led to what happens now; None where nothing did, as at a timer's call. `departing`:
+    the chain of the frame that is about to leave a gateway, where it is another."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self.current: Span | None = None
+        self.departing: Span | None = None
+        self.works: list[TracedWork] = []
+        self.sent: dict[int, Span] = {}  # of each message, up to its latest sending
+        self.visible: dict[int, Span] = {}  # up to when storage carried out its append, so that others can see it
+        self.stored: dict[int, Span] = {}  # up to when its router knew that it is stored
+        self.pushed: dict[tuple[int, int], Span] = {}  # by (message, device), up to when its gateway had it
+        self.arrived: dict[tuple[int, int], Span] = {}  # up to when the device had it
+        self._done: set[tuple[int, int]] = set()
+        self._rows = array("q")
+        self._names: dict[str, int] = {"": 0}
+
+    # --- what a traced run is made of -------------------------------------------------------------------------------
+
+    def clock(self, start: float) -> Clock:
+        self._clock = TracingClock(start, self)
+        return self._clock
+
+    def work(self, tier: Tier, seed: int, kind: str, index: int, clock: Clock) -> Work:
+        self.works.append(TracedWork(tier, seed, kind, index, clock, self))
+        return self.works[-1]
+
+    def link(self, where: str, work: Work | None) -> Watch:
+        """What watches a link. `work`: of its source, which is a device if there is none."""
+        return LinkTrace(self, self._clock, where, work)
+
+    def client_frame(self, device: int, frame: Any) -> bool:
+        """A device has this frame. Returns False: it is not to be lost."""
+        if type(frame) is frames.Push:
+            self._comes((frame.message,), device)
+        elif isinstance(frame, _WITH_MESSAGES):
+            self._comes(frame.messages, device)
+        return False
+
+    def client_event(self, client: ClientNode, event: events.ClientEvent) -> None:
+        if type(event) is events.Sent:
+            if (intent := intent_of(event.id_client)) is not None:
+                self._sends(intent, client.now)
+        elif type(event) is events.Shown and (intent := intent_of(event.message.id_client)) is not None:
+            self._shows(intent, client.number, client.now)
+
+    # --- chains -----------------------------------------------------------------------------------------------------
+
+    def base(self, at: float) -> Span:
+        """The current chain, or one that begins here."""
+        return Span(None, at, _HOLD, "", "") if self.current is None else self.current
+
+    def own(self, intent: int | None, known: Span | None, now: float, kind: int, where: str) -> Span | None:
+        """The chain of this message: the current one if it is about it; else what is `known` of it, and a wait."""
+        current = self.current
+        if intent is None or known is None or (current is not None and current.intent == intent):
+            return current
+        return known.until(now, kind, where)
+
+    def pushes(self, intent: int | None, device: int, now: float, where: str) -> Span | None:
+        """The chain of a push that its gateway makes, perhaps again."""
+        if intent is None:
+            return self.current
+        key = (intent, device)
+        if self.current is not None and self.current.intent == intent:
+            self.pushed[key] = self.current
+        return self.own(intent, self.pushed.get(key), now, _RETRY, where)
+
+    def _sends(self, intent: int, now: float) -> None:
+        before = self.sent.get(intent)
+        if before is not None:
+            self.sent[intent] = before.until(now, _RETRY, "client", "send")
+        else:
+            root = Span(None, int(self._plan.at[intent]) / 1e9, _HOLD, "", "", intent)
+            self.sent[intent] = root.until(now, _OFFLINE, "client", "send")
+
+    def _comes(self, messages: Iterable[Message], device: int) -> None:
+        """These messages are there, even if they cannot be shown yet."""
+        if self.current is not None:
+            for message in messages:
+                intent = intent_of(message.id_client)
+                if intent is not None and (intent, device) not in self._done:
+                    self.arrived.setdefault((intent, device), self.current)
+
+    def _shows(self, intent: int, device: int, now: float) -> None:
+        key = (intent, device)
+        if key in self._done:
+            return
+        self._done.add(key)
+        self.pushed.pop(key, None)
+        arrived = self.arrived.pop(key, None)
+        chain = self.current
+        if chain is None or chain.intent != intent:
+            chain = arrived or chain
+        self._record(key, self._timeline(intent, chain, now), now)
+
+    def _timeline(self, intent: int, chain: Span | None, now: float) -> list[tuple[float, int, str, str]]:
+        """(end, kind, where, op) of what led to the message being shown now."""
+        if chain is not None and chain.intent == intent:
+            return [(s.end, s.kind, s.where, s.op) for s in chain.until(now, _HOLD, "client", "gap").parts()]
+        # It came along with something else: an answer to a login or to a question. Its own way ends where that could
+        # see it; from then on, it is the other's.
+        own = self.stored.get(intent)
+        if own is None or (chain is not None and own.end > chain.since):
+            own = self.visible.get(intent) or self.sent.get(intent)
+        found = [] if own is None else [(s.end, s.kind, s.where, s.op) for s in own.parts()]
+        end = -np.inf if own is None else own.end
+        if chain is not None:
+            if chain.since > end:
+                end = chain.since
+                found.append((end, chain.root_kind, "client", "sync"))
+            found += [(s.end, s.kind, s.where, s.op) for s in chain.parts() if s.end > end]
+        return [*found, (now, _HOLD, "client", "gap")]
+
+    def _record(self, key: tuple[int, int], timeline: list[tuple[float, int, str, str]], now: float) -> None:
+        intent, device = key
+        start, last = int(self._plan.at[intent]), round(now * 1e9)
+        names, number = self._names, 0
+        for seconds, kind, where, op in timeline:
+            end = min(round(seconds * 1e9), last)
+            if end > start:
+                row = (intent, device, number, kind, names.setdefault(where, len(names)))
+                self._rows.extend((*row, names.setdefault(op, len(names)), start, end))
+                start, number = end, number + 1
+
+    def table(self, deliveries: pa.Table) -> pa.Table:
+        """The spans of these deliveries."""
+        return span_table(self._plan, np.array(self._rows, np.int64).reshape(-1, 8), list(self._names), deliveries)
+
+
+class TracingClock(Clock):
+    """What is scheduled carries the chain that led to it; a timer's call, none."""
+
+    __slots__ = ("_tracer",)
+
+    def __init__(self, initial_time: float, tracer: Tracer) -> None:
+        super().__init__(initial_time)
+        self._tracer = tracer
+
+    def call_at(self, at: float, function: Arrive, argument: Any) -> None:
+        self.call_after(self._tracer.current, at, function, argument)
+
+    def call_after(self, chain: Span | None, at: float, function: Arrive, argument: Any) -> None:
+        """The same for what another chain led to."""
+        super().call_at(at, self._resume, (chain, function, argument))
+
+    def alarm_at(self, at: float, function: Arrive, argument: Any) -> None:
+        super().alarm_at(at, self._resume, (None, function, argument))
+
+    def _resume(self, call: tuple[Span | None, Arrive, Any]) -> None:
+        self._tracer.departing = None
+        self._tracer.current, function, argument = call
+        function(argument)
+
+
+class LinkTrace:
+    """Watches a link: each frame that it carries has its own chain, to which its way is added."""
+
+    __slots__ = ("_chain_of", "_clock", "_is_new", "_tracer", "_where", "_work")
+
+    def __init__(self, tracer: Tracer, clock: TracingClock, where: str, work: Work | None) -> None:
+        self._tracer = tracer
+        self._clock = clock
+        self._where = where
+        self._work = work
+        self._chain_of: Callable[[float, Any], Span | None] = {
+            "uplink": self._from_client,
+            "downlink": self._to_client,
+            "router-storage": self._to_storage,
+            "router-router": self._to_router,
+            "router-gateway": self._to_gateway,
+        }.get(where, self._current)
+        self._is_new = True
+
+    def __call__(self, leaves: float, parts: tuple[float, float, float], at: float, arrive: Arrive, frame: Any) -> None:
+        begins, unspoilt, arrives = parts
+        sent = frame.frame if type(frame) is Sent else frame
+        where = self._where
+        chain = self._chain_of(leaves, sent) or Span(None, leaves, _HOLD, "", "")
+        chain = chain.until(leaves, _HOLD, where).until(begins, _LINK_QUEUE, where)
+        chain = chain.until(unspoilt, _LINK, where).until(arrives, _RETRANSMIT, where)
+        chain = chain.until(at, _LINK_QUEUE, where)
+        if where == "storage-router":
+            _, request, result = sent
+            if type(request) is storage.Append and type(result) is storage.Appended:
+                arrive, frame = self._stored, (request, arrive, frame)
+        self._clock.call_after(chain, at, arrive, frame)
+
+    def _stored(self, answer: tuple[storage.Append, Arrive, Any]) -> None:
+        """A router hears that a message is stored."""
+        request, arrive, frame = answer
+        intent = intent_of(request.message.id_client)
+        if intent is not None and self._tracer.current is not None:
+            self._tracer.stored[intent] = self._tracer.current
+        arrive(frame)
+
+    def _current(self, leaves: float, frame: Any) -> Span | None:
+        return self._tracer.current
+
+    def _from_client(self, leaves: float, frame: Any) -> Span | None:
+        if self._is_new:  # a connection begins with a request for it
+            self._is_new = False
+            return Span(None, leaves, _OFFLINE, "", "")
+        if type(frame) is frames.Send and (intent := intent_of(frame.id_client)) is not None:
+            return self._tracer.sent.get(intent, self._tracer.current)
+        return self._tracer.current
+
+    def _to_client(self, leaves: float, frame: Any) -> Span | None:
+        tracer = self._tracer
+        chain, tracer.departing = tracer.departing, None
+        return chain or tracer.current
+
+    def _to_storage(self, leaves: float, asked: Any) -> Span | None:
+        request = asked[2]
+        if type(request) is storage.Append and (intent := intent_of(request.message.id_client)) is not None:
+            assert isinstance(self._work, TracedWork)
+            known = self._work.sends.pop(intent, None)
+            return self._tracer.own(intent, known, leaves, _HOLD, self._work.name)
+        return self._tracer.current
+
+    def _to_router(self, leaves: float, frame: Any) -> Span | None:
+        assert isinstance(self._work, TracedWork)
+        return self._work.chain_of_delivery(leaves, frame)
+
+    def _to_gateway(self, leaves: float, frame: Any) -> Span | None:
+        if type(frame) is internal_frames.Down and type(frame.frame) is frames.Push:
+            assert isinstance(self._work, TracedWork)
+            intent = intent_of(frame.frame.message.id_client)
+            known = None if intent is None else self._work.delivers.get(intent)
+            return self._tracer.own(intent, known, leaves, _HOLD, self._work.name)
+        return self._tracer.current
+
+
+class TracedWork(Work):
+    """A node's station; `jobs_of` has for each job when it came, when it began, when it was done and as how many it
+    counts; `drops_at` when one came that was dropped."""
+
+    __slots__ = (
+        "_after", "_clock", "_crashes", "_latest", "_recorded", "_tracer", "delivers", "drops_at", "jobs_of", "sends",
+    )  # fmt: skip
+
+    def __init__(self, tier: Tier, seed: int, kind: str, index: int, clock: Clock, tracer: Tracer) -> None:
+        super().__init__(tier, seed, kind, index, clock)
+        self._tracer = tracer
+        self._clock = clock
+        self.jobs_of = array("d")
+        self.drops_at = array("d")
+        self._recorded = 0  # jobs of the station; one of the methods below may call another
+        self._crashes: list[tuple[int, float]] = []  # how many were recorded by then, and when
+        self._latest: tuple[float, float | None] = (0.0, None)  # when the latest operation began, and when it is done
+        self._after: Span | None = None  # the chain up to its end
+        self.sends: dict[int, Span] = {}  # of messages that came to a router and are not in the log, up to then
+        self.delivers: dict[int, Span] = {}  # of messages that came to the router of their recipients
+
+    def done(
+        self, now: float, op: str, flow: Any, intent: int | None = None, entity: int = 0, carrier: Any = None
+    ) -> float | None:
+        tracer = self._tracer
+        before = tracer.current
+        if type(carrier) is frames.Push:
+            tracer.current = tracer.pushes(intent, entity, now, self.name)
+        busy = self.station.busy
+        done = super().done(now, op, flow, intent, entity, carrier)
+        self._worked(now, op, done, busy)
+        if op in _TO_CLIENT:
+            tracer.departing, tracer.current = None if done is None else tracer.current, before
+        elif op == "send" and intent is not None and tracer.current is not None:
+            self.sends.setdefault(intent, tracer.current)
+        return done
+
+    def done_for_each(
+        self, now: float, op: str, flow: Any, intent: int | None, entities: Collection[int], carrier: Any = None
+    ) -> float | None:
+        busy = self.station.busy
+        done = super().done_for_each(now, op, flow, intent, entities, carrier)
+        self._worked(now, op, done, busy)
+        if intent is not None and self._tracer.current is not None:
+            self.delivers[intent] = self._tracer.current
+        return done
+
+    def done_with_storage(self, now: float, request: storage.Request, result: storage.Result) -> float | None:
+        self._carried_out(request, result)
+        busy = self.station.busy
+        done = super().done_with_storage(now, request, result)
+        self._worked(now, request.op, done, busy)
+        return done
+
+    def commit(self, now: float, first: storage.Append, demands: Sequence[float]) -> tuple[float, float | None]:
+        begins, done = super().commit(now, first, demands)
+        self._add_job(now, begins, done)
+        return begins, done
+
+    def keep(self, now: float, thing: Any, entity: int = 0) -> tuple[Any, Span | None]:
+        if type(thing) is frames.Push:
+            return thing, self._tracer.pushes(intent_of(thing.message.id_client), entity, now, self.name)
+        return thing, self.chain_of_delivery(now, thing)
+
+    def resume(self, kept: tuple[Any, Span | None], result: Any = None) -> None:
+        """A push and an append are parts of the operation that was taken on last; a frame for users is next."""
+        thing, chain = kept
+        tracer, now, name = self._tracer, self._clock.now, self.name
+        begins, done = self._latest
+        if type(thing) is frames.Push:
+            if chain is not None:
+                chain = chain.until(now, _HOLD, name, thing.op).until(begins, _QUEUE, name, thing.op)
+                chain = chain.until(begins if done is None else done, _SERVICE, name, thing.op)
+            tracer.departing = chain or self._after
+        elif type(thing) is storage.Append:
+            if chain is not None:
+                tracer.current = chain.until(now, _QUEUE, name, "commit")
+                self._carried_out(thing, result)
+                if done is not None:
+                    begun = tracer.current.until(begins, _QUEUE, name, "commit")
+                    tracer.current = begun.until(done, _SERVICE, name, "commit")
+        else:
+            tracer.current = chain
+
+    def chain_of_delivery(self, now: float, frame: Any) -> Span | None:
+        """The chain of what a router has for the users of a router."""
+        if type(frame) is not internal_frames.Deliver:
+            return self._tracer.current
+        intent = intent_of(frame.message.id_client)
+        known = None if intent is None else self._tracer.stored.get(intent)
+        return self._tracer.own(intent, known, now, _HOLD, self.name)
+
+    def forget(self, now: float) -> None:
+        super().forget(now)
+        self._crashes.append((len(self.jobs_of) // 4, now))
+        self.sends.clear()
+
+    def jobs(self) -> npt.NDArray[np.float64]:
+        """Of each job when it came, began and was done, if only by a crash, and as how many it counts; shape (4, n)."""
+        jobs = np.array(self.jobs_of).reshape(-1, 4)
+        for count, at in self._crashes:
+            np.minimum(jobs[:count, :3], at, out=jobs[:count, :3])
+        return jobs.T
+
+    def turn_away(self, now: float) -> None:
+        super().turn_away(now)
+        self._add_drops(now)
+
+    def _carried_out(self, request: storage.Request, result: storage.Result) -> None:
+        """From now on other requests see what an append has stored."""
+        tracer = self._tracer
+        if type(request) is storage.Append and type(result) is storage.Appended and tracer.current is not None:
+            intent = intent_of(request.message.id_client)
+            if intent is not None:
+                tracer.visible.setdefault(intent, tracer.current)
+
+    def _worked(self, now: float, op: str, done: float | None, busy: float) -> None:
+        """An operation was taken on, or dropped. `busy`: the station's before it."""
+        begins = now if done is None else max(now, done - (self.station.busy - busy))
+        if self._add_job(now, begins, done) and done is not None:
+            chain = self._tracer.base(now).until(now, _HOLD, self.name, op)
+            self._tracer.current = chain.until(begins, _QUEUE, self.name, op).until(done, _SERVICE, self.name, op)
+        self._after = self._tracer.current
+
+    def _add_job(self, now: float, begins: float, done: float | None) -> bool:
+        """Returns whether a worker will be at it. What does not queue is done at once."""
+        self._latest = (now, done)
+        if done is None:
+            self._add_drops(now)
+        elif self.station.jobs > self._recorded:
+            self._latest = (begins, done)
+            self.jobs_of.extend((now, begins, done, self.station.jobs - self._recorded))
+            self._recorded = self.station.jobs
+            return True
+        return False
+
+    def _add_drops(self, now: float) -> None:
+        self.drops_at.extend([now] * (self.station.drops - len(self.drops_at)))
