@@ -53,18 +53,18 @@ _CACHED = type(functools.cache(len))
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE
 
 
-class CannotTellError(Exception):
+class NotComparableError(Exception):
     """Something cannot be compared with what it was in another process; the text says what."""
 
 
 def design(scenario: Scenario) -> str:
-    """Of everything in the scenario but its name and seed. Raises: CannotTellError."""
+    """Of everything in the scenario but its name and seed. Raises: NotComparableError."""
     fields = {name: getattr(scenario, name) for name in type(scenario).model_fields if name not in _LEFT_OUT}
     return _digest(fields, f"a custom part of {scenario.name}")
 
 
 def function(one: Callable[..., object]) -> str:
-    """Of a metric's function. Raises: CannotTellError."""
+    """Of a metric's function. Raises: NotComparableError."""
     return _digest(one, f"metric {getattr(one, '__name__', type(one).__name__)}")
 
 
@@ -82,10 +82,10 @@ def program() -> str:
 def _digest(value: object, of: str) -> str:
     try:
         return _hash(_Walk().plain(value))
-    except CannotTellError as error:
-        raise CannotTellError(f"{of} refers to {error}") from None
+    except NotComparableError as error:
+        raise NotComparableError(f"{of} refers to {error}") from None
     except RecursionError:
-        raise CannotTellError(f"{of} refers to what is nested too deeply") from None
+        raise NotComparableError(f"{of} refers to what is nested too deeply") from None
 
 
 def _hash(plain: object) -> str:
@@ -130,7 +130,7 @@ class _Walk:
         if isinstance(value, ModuleType):
             if where := _where(value.__name__):
                 return ["module", *where]
-            raise CannotTellError(f"the module {value.__name__} as a whole, not by a name in it")
+            raise NotComparableError(f"the module {value.__name__} as a whole, not by a name in it")
         if isinstance(value, type):
             return self._class(value)
         if isinstance(value, FunctionType):
@@ -166,7 +166,7 @@ class _Walk:
         except RecursionError:
             raise
         except Exception as error:
-            raise CannotTellError(f"a {type(value).__qualname__} ({error})") from None
+            raise NotComparableError(f"a {type(value).__qualname__} ({error})") from None
         return [*map(self.plain, (maker, arguments, state, *content))]
 
     def _code(self, code: CodeType) -> list[object]:

@@ -97,7 +97,7 @@ class FolderStore:
 def _known(digest: Callable[[Any], str], one: object) -> str | None:
     try:
         return digest(one)
-    except fingerprint.CannotTellError as error:
+    except fingerprint.NotComparableError as error:
         warnings.warn(
             f"out: {error}, so it cannot be told whether that is what it was in an earlier run: nothing is taken from "
             "the folder or kept there",
