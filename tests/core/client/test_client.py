@@ -1,7 +1,4 @@
-"""The SDK's brain: what it fetches when it logs in or is told to, and what it asks on the application's behalf.
-
-Its other sides have files of their own: `test_client_sending`, `test_client_receiving` and `test_client_places`.
-"""
+"""The client: requests on behalf of the application, changes, and chatrooms."""
 
 from __future__ import annotations
 

@@ -118,12 +118,12 @@ def test_a_page_may_end_beyond_its_last_message(phone):
 
 
 def test_messages_of_a_sync_are_acknowledged_only_under_delivered_receipts():
-    for receipts, told in (("read", []), ("delivered", [frames.Delivered(AB, 2), frames.Delivered(TEAM, 1)])):
+    for receipts, acknowledged in (("read", []), ("delivered", [frames.Delivered(AB, 2), frames.Delivered(TEAM, 1)])):
         phone = syncing(receipts=receipts)
         phone.page(message(1), message(2), message(1, conversation_id=TEAM))
-        assert phone.sent(frames.Delivered) == told
+        assert phone.sent(frames.Delivered) == acknowledged
         phone.synced(message(3))
-        assert phone.sent(frames.Delivered) == ([frames.Delivered(AB, 3)] if told else [])
+        assert phone.sent(frames.Delivered) == ([frames.Delivered(AB, 3)] if acknowledged else [])
 
 
 def test_a_sync_goes_on_from_the_version_of_the_last_one():

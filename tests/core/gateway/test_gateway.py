@@ -1,4 +1,4 @@
-"""Connections: what is expected in which state, who is told what, and that pushes are repeated until acknowledged."""
+"""Connections: which frame is expected in which state, the frames that follow, and the ends of a connection."""
 
 from __future__ import annotations
 
@@ -129,15 +129,15 @@ def test_a_login_that_nobody_answers_ends_in_time(access, answered):
 
 
 @pytest.mark.parametrize(
-    ("code", "told"),
+    ("code", "sent"),
     [(Code.TOKEN_EXPIRED, Code.TOKEN_EXPIRED), (Code.UNAVAILABLE, Code.UNAVAILABLE), (None, Code.BAD_TOKEN)],
 )
-def test_a_refused_token_ends_the_connection_with_its_code(access, code, told):
+def test_a_refused_token_ends_the_connection_with_its_code(access, code, sent):
     access.connect()
     access.receive(frames.Login("token", "d0"))
     access.port.take()
     access.machine.authenticated(1, None, code, 0.0)
-    assert summary(access.port.take()) == refused(told)
+    assert summary(access.port.take()) == refused(sent)
     assert access.machine.next_deadline() is None
 
 
@@ -326,7 +326,7 @@ def test_delivered_marks_of_p2p_conversations_go_to_the_user_under_the_policy():
     assert access.pushed() == []  # it is an acknowledgement all the same
 
 
-# --- chatrooms, hints, whom one blocks ------------------------------------------------------------------------------
+# --- chatrooms and blocking -------------------------------------------------------------------------------------------
 
 
 LOUNGE = "chatroom:lounge"

@@ -23,8 +23,8 @@ REQUESTS = [
 
 def marks(access):
     """What was passed on of `delivered` since: (conversation, seq)."""
-    told = [arguments[1].frame for method, arguments in access.port.take() if method == "to_user"]
-    return [(frame.conversation_id, frame.seq) for frame in told]
+    sent = [arguments[1].frame for method, arguments in access.port.take() if method == "to_user"]
+    return [(frame.conversation_id, frame.seq) for frame in sent]
 
 
 READ = [frames.History(AB, 1, 2, 5), frames.ReadCount(AB, 1, 5), frames.Sync({AB: 1}, number=5)]

@@ -45,7 +45,7 @@ def test_answers_that_come_after_the_fence_change_nothing(opened):
     opened.take()
     opened.answer(result=lambda _: storage.Appended())
     opened.send("3")
-    assert (opened.told, opened.delivered) == ([], [])
+    assert (opened.sent, opened.delivered) == ([], [])
     opened.answer_all()
     assert opened.acks() == [("3", 2)]
 
@@ -68,7 +68,7 @@ def test_silence_counts_from_the_first_that_waits(opened):
     opened.advance(9)
     opened.send("2")
     opened.advance(0.9)
-    assert opened.told == []
+    assert opened.sent == []
     opened.advance(0.1)
     assert opened.refusals() == [("1", Code.UNAVAILABLE), ("2", Code.UNAVAILABLE)]
 
@@ -102,12 +102,12 @@ def test_a_failed_lookup_rejects_only_the_send_that_needed_it(opened):
     opened.send("2")
     opened.answer(result=failed)
     opened.answer_all()
-    told = opened.take()
-    assert [(type(frame), getattr(frame, "ref", None)) for _, frame in told] == [
+    sent = opened.take()
+    assert [(type(frame), getattr(frame, "ref", None)) for _, frame in sent] == [
         (frames.Rejected, "1"),
         (frames.Stored, None),
     ]
-    assert told[0][1].code == Code.UNAVAILABLE
+    assert sent[0][1].code == Code.UNAVAILABLE
 
 
 def test_two_writers_on_one_storage_keep_one_log():
@@ -134,9 +134,9 @@ def test_messages_known_to_be_stored_are_released_before_the_writer_gives_up(ope
     assert opened.delivered == []
     opened.advance(opened.policies.storage_timeout)  # storage never answers for the first
     assert [deliver.message.id_client for deliver in opened.delivered] == ["2"]
-    told = opened.take()
-    assert [frame.id_client for _, frame in told if isinstance(frame, frames.Stored)] == ["2"]
-    refused = [(frame.ref, frame.code) for _, frame in told if isinstance(frame, frames.Rejected)]
+    sent = opened.take()
+    assert [frame.id_client for _, frame in sent if isinstance(frame, frames.Stored)] == ["2"]
+    refused = [(frame.ref, frame.code) for _, frame in sent if isinstance(frame, frames.Rejected)]
     assert refused == [("1", Code.UNAVAILABLE)]
 
 
@@ -258,7 +258,7 @@ def test_busy_conversations_may_exceed_the_limit_within_a_bound(monkeypatch):
     writer.answer_all()
     assert len(writer.acks()) == 3
     writer.advance(100)
-    assert writer.told == []
+    assert writer.sent == []
     writer.to("p2p:alice:erin", send("erin", to="erin"))
     assert list(writer.machine._open) == ["p2p:alice:erin"]
 

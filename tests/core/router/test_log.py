@@ -59,7 +59,7 @@ def test_another_body_under_the_same_key_is_a_conflict_once_storage_has_answered
 
 
 def test_a_send_found_in_storage_is_only_answered(opened):
-    """The members are told of it by the opening, with whatever else the writer before this one did not let out."""
+    """The members hear of it from the opening, with all else the earlier writer did not release."""
     again = Writer(opened.storage)
     again.send("0", resend=True, shown=1)
     again.answer_all()
@@ -99,9 +99,9 @@ def test_a_duplicate_among_others_in_flight_makes_those_move_up(opened):
     again.send("0")
     again.send("1")
     again.answer_all()
-    told = again.take()
-    assert [(f.id_client, f.seq) for _, f in told if isinstance(f, frames.Stored)] == [("0", 1), ("1", 3)]
-    assert [frame for _, frame in told if isinstance(frame, frames.Rejected)] == []
+    sent = again.take()
+    assert [(f.id_client, f.seq) for _, f in sent if isinstance(f, frames.Stored)] == [("0", 1), ("1", 3)]
+    assert [frame for _, frame in sent if isinstance(frame, frames.Rejected)] == []
     assert again.log() == ["0", "9", "1"]
 
 
@@ -116,11 +116,11 @@ def test_an_old_key_among_messages_in_flight_rejects_nobody(opened):
     opened.send("3")
     opened.send("3")  # a retry that races it
     opened.answer_all()
-    told = [frame for _, frame in opened.take()]
-    assert [frame for frame in told if isinstance(frame, frames.Rejected)] == []
+    sent = [frame for _, frame in opened.take()]
+    assert [frame for frame in sent if isinstance(frame, frames.Rejected)] == []
     log = opened.storage.execute(storage.Range("alice", AB, 1, 100, 100)).messages
     assert [message.id_client for message in log[-4:]] == ["old", "1", "2", "3"]
-    assert [frame.id_client for frame in told if isinstance(frame, frames.Stored)] == ["old", "1", "old", "2", "3", "3"]
+    assert [frame.id_client for frame in sent if isinstance(frame, frames.Stored)] == ["old", "1", "old", "2", "3", "3"]
 
 
 # --- a sender's order -------------------------------------------------------------------------------------------------
@@ -244,7 +244,7 @@ def test_repetitions_and_refusals_that_wait_for_storage_are_bounded(opened, monk
 def test_requests_that_wait_for_an_opening_are_bounded(writer):
     for number in range(_WAITING):
         writer.send(str(number))
-    assert writer.told == []
+    assert writer.sent == []
     writer.send("one too many")
     assert writer.refusals() == [("one too many", Code.UNAVAILABLE)]
 
@@ -252,7 +252,7 @@ def test_requests_that_wait_for_an_opening_are_bounded(writer):
 def test_messages_that_wait_for_storage_are_bounded(opened):
     for number in range(1, _WAITING + 1):
         opened.send(str(number))
-    assert opened.told == []
+    assert opened.sent == []
     opened.send("one too many")
     assert opened.refusals() == [("one too many", Code.UNAVAILABLE)]
     opened.answer_all()

@@ -81,10 +81,10 @@ def test_reading_is_saved_first_and_then_sent_to_every_device(registry):
     asked = up(one, frames.Read(AB, 1, 7))
     registry.receive(asked)
     assert list(registry.asked) == [storage.SaveState("bob", AB, 1, asked=asked)]
-    assert registry.told == []
+    assert registry.sent == []
     registry.answer()
-    told = frames.State(state(1, 1))
-    assert registry.take() == [(one, told), (other, told), (one, done(number=7))]
+    sent = frames.State(state(1, 1))
+    assert registry.take() == [(one, sent), (other, sent), (one, done(number=7))]
 
 
 def test_a_device_gets_the_peers_read_mark(registry):
@@ -112,11 +112,11 @@ def test_a_repeated_request_reports_the_state_of_the_lost_answer(registry):
         registry.ask(one, asked)
         registry.answer(result=lambda request: (registry.storage.execute(request), failed(request))[1])
         assert [type(frame) for _, frame in registry.take()] == [frames.Rejected]
-        assert registry.told_users == []
+        assert registry.sent_to_users == []
         registry.ask(one, asked)
         registry.answer()
         assert [type(frame) for _, frame in registry.take()] == [frames.State, frames.Done]
-    assert [user for user, _ in registry.told_users] == ["alice"]
+    assert [user for user, _ in registry.sent_to_users] == ["alice"]
 
 
 def test_a_state_found_by_a_sync_is_sent_to_the_other_devices_too(registry):
@@ -126,9 +126,9 @@ def test_a_state_found_by_a_sync_is_sent_to_the_other_devices_too(registry):
     registry.take()
     registry.ask(one, frames.Sync({AB: 1}, 0))
     registry.answer()
-    told = registry.take()
-    assert [to.device for to, frame in told if isinstance(frame, frames.State)] == ["d0", "d1"]
-    assert told[-1] == (one, frames.SyncDone([], {AB: 1}, [state(1, 1)], 1))
+    sent = registry.take()
+    assert [to.device for to, frame in sent if isinstance(frame, frames.State)] == ["d0", "d1"]
+    assert sent[-1] == (one, frames.SyncDone([], {AB: 1}, [state(1, 1)], 1))
 
 
 @pytest.mark.parametrize("seq", [0, -1])
@@ -158,7 +158,7 @@ def test_a_saved_state_of_a_user_who_has_left_is_sent_to_the_peer_only(registry)
     registry.take()
     registry.answer()
     assert registry.take() == [(one, done())]  # which its gateway drops
-    assert [user for user, _ in registry.told_users] == ["alice"]
+    assert [user for user, _ in registry.sent_to_users] == ["alice"]
 
 
 def test_a_message_that_a_sync_delivered_can_be_read():
@@ -219,10 +219,10 @@ def test_a_mark_without_an_answer_of_storage_is_saved_again_and_sent_to_the_peer
     registry.answer(result=lambda request: registry.storage.execute(request) and failed(request))
     registry.sync(registry.login("bob", "d1", connection=2))
     registry.ask(bob, frames.Read(AB, 1))
-    assert registry.told_users == []
+    assert registry.sent_to_users == []
     registry.advance(registry.policies.storage_timeout)
     registry.answer_all()
-    ((user, moved),) = registry.told_users
+    ((user, moved),) = registry.sent_to_users
     assert (user, moved.state.peer_read_seq) == ("alice", 1)
     registry.advance(60)
     assert not registry.asked
@@ -256,10 +256,10 @@ def test_a_conversation_that_is_new_to_the_user_starts_at_nothing(two):
     assert two.resynced() == BOTH
 
 
-@pytest.mark.parametrize(("seq", "told"), [(1, []), (0, []), (2, BOTH), (9, BOTH)])
-def test_a_writer_that_found_more_messages_makes_every_device_sync(two, seq, told):
+@pytest.mark.parametrize(("seq", "resynced"), [(1, []), (0, []), (2, BOTH), (9, BOTH)])
+def test_a_writer_that_found_more_messages_makes_every_device_sync(two, seq, resynced):
     two.receive(internal_frames.Opened(("bob", "carol"), AB, seq))
-    assert two.resynced() == told
+    assert two.resynced() == resynced
     two.receive(internal_frames.Opened(("bob", "carol"), AB, seq))
     assert two.resynced() == []
     two.deliver(message(max(seq, 1) + 1), users=("bob",))
@@ -272,7 +272,7 @@ def test_a_user_being_opened_needs_no_resync(registry):
     registry.receive(internal_frames.Opened(("bob",), AB, 5))
     assert registry.machine._users["bob"].states == {}
     registry.answer()
-    assert [type(frame) for _, frame in registry.told] == [internal_frames.Attached]
+    assert [type(frame) for _, frame in registry.sent] == [internal_frames.Attached]
 
 
 def test_a_sync_of_one_device_does_not_count_as_delivery_to_the_others(two):
@@ -292,8 +292,8 @@ def test_a_delivered_mark_is_saved_and_sent_to_the_peer(receipts):
     delivered(receipts, 1)
     assert list(receipts.asked) == [storage.SaveState("bob", AB, delivered_seq=1)]
     receipts.answer()
-    assert receipts.told_users == [("alice", internal_frames.PeerMoved("alice", state(1, peer_delivered_seq=1)))]
-    assert receipts.told == []  # it is no news for bob, and nobody asked
+    assert receipts.sent_to_users == [("alice", internal_frames.PeerMoved("alice", state(1, peer_delivered_seq=1)))]
+    assert receipts.sent == []  # it is no news for bob, and nobody asked
 
 
 def test_a_delivered_mark_that_was_saved_is_not_saved_again(receipts):
@@ -317,12 +317,12 @@ def test_a_delivered_mark_of_an_unknown_conversation_does_nothing(receipts, id):
 def test_a_receipt_that_was_not_saved_is_saved_again(receipts):
     delivered(receipts, 1)
     receipts.answer(result=failed)
-    assert (receipts.told, receipts.told_users) == ([], [])
+    assert (receipts.sent, receipts.sent_to_users) == ([], [])
     delivered(receipts, 1)
     assert not receipts.asked
     receipts.advance(receipts.policies.storage_timeout)
     receipts.answer()
-    assert len(receipts.told_users) == 1
+    assert len(receipts.sent_to_users) == 1
     delivered(receipts, 1)
     assert not receipts.asked
 
@@ -330,7 +330,7 @@ def test_a_receipt_that_was_not_saved_is_saved_again(receipts):
 def test_a_receipt_of_a_conversation_unknown_to_storage_reaches_nobody(receipts):
     delivered(receipts, 1)
     receipts.answer(result=lambda request: storage.StatesSaved())
-    assert (receipts.told, receipts.told_users) == ([], [])
+    assert (receipts.sent, receipts.sent_to_users) == ([], [])
 
 
 @pytest.mark.parametrize("result", [failed, None], ids=["failed", "saved"])
@@ -338,11 +338,11 @@ def test_a_receipt_of_a_user_who_has_left_reaches_the_peer_at_most(receipts, res
     delivered(receipts, 1)
     receipts.receive(internal_frames.Detach(receipts.bob))
     receipts.answer(result=result)
-    assert (receipts.told, len(receipts.told_users)) == ([], 0 if result else 1)
+    assert (receipts.sent, len(receipts.sent_to_users)) == ([], 0 if result else 1)
 
 
 def test_the_cursors_of_a_sync_are_receipts_too(receipts):
     receipts.ask(receipts.bob, frames.Sync({AB: 1, "group:none": 3}))
     assert [request.op for request in receipts.asked] == ["missed", "save_state"]
     receipts.answer_all()
-    assert [user for user, _ in receipts.told_users] == ["alice"]
+    assert [user for user, _ in receipts.sent_to_users] == ["alice"]

@@ -1,4 +1,4 @@
-"""Sessions, places and who gets a push."""
+"""Sessions and logins, delivery to devices, syncs and ranges, revocations."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from imsim.core.storage.memory import MemoryStorage
 
 def test_the_same_device_replaces_itself_and_the_old_gateway_gets_a_kick(registry):
     old = registry.login("bob", "d0", gateway="g0", connection=1)
-    registry.told.clear()
+    registry.sent.clear()
     new = registry.login("bob", "d0", gateway="g1", connection=1)
-    assert registry.told == [
+    assert registry.sent == [
         ("g0", internal_frames.Kick(old, Code.REPLACED)),
         ("g1", internal_frames.Attached(1, new)),
     ]
@@ -32,9 +32,9 @@ def test_two_logins_of_one_device_while_its_user_is_being_opened(registry):
     registry.attach("bob", connection=2)
     assert len(registry.asked) == 1
     registry.answer()
-    kinds = [type(frame) for _, frame in registry.told]
+    kinds = [type(frame) for _, frame in registry.sent]
     assert kinds == [internal_frames.Attached, internal_frames.Kick, internal_frames.Attached]
-    assert registry.told[2][1].session.epoch > registry.told[0][1].session.epoch
+    assert registry.sent[2][1].session.epoch > registry.sent[0][1].session.epoch
 
 
 def test_a_stale_detach_is_ignored(registry):
@@ -62,7 +62,7 @@ def test_frames_of_a_replaced_session_do_nothing(registry):
     registry.ask(old, frames.Read(AB, 1))
     registry.ask(old, frames.Sync({}))
     assert not registry.asked
-    assert registry.told == []
+    assert registry.sent == []
 
 
 # --- a login that overtakes another ---------------------------------------------------------------------------------
@@ -92,7 +92,7 @@ def test_only_an_earlier_attempt_of_the_same_instance_is_late(registry):
     assert attach(registry, 5, "y", 1) == [OUT, IN]  # another copy, started since
     assert attach(registry, 6, "x", 9) == [OUT, IN]
     assert attach(registry, 7, "y", 1) == [OUT, IN]  # of which nothing is known any more: the last one wins
-    assert attach(registry, 8, "", 0) == [OUT, IN]  # a client that tells nothing
+    assert attach(registry, 8, "", 0) == [OUT, IN]  # a client without an instance
     assert attach(registry, 9, "", 0) == [OUT, IN]
     assert attach(registry, 9, "", -1) == [OUT, IN]
 
@@ -118,11 +118,11 @@ def test_a_login_that_storage_does_not_answer_is_refused_and_the_next_one_may_su
     else:
         registry.asked.clear()
         registry.advance(registry.policies.storage_timeout)
-    assert [(f.connection, f.session, f.code) for _, f in registry.told] == [
+    assert [(f.connection, f.session, f.code) for _, f in registry.sent] == [
         (1, None, Code.UNAVAILABLE),
         (2, None, Code.UNAVAILABLE),
     ]
-    registry.told.clear()
+    registry.sent.clear()
     assert registry.login("bob", connection=3).connection == 3
     assert registry.machine.next_deadline() is None
 
@@ -132,12 +132,12 @@ def test_an_answer_that_comes_after_giving_up_is_ignored(registry):
     late = registry.asked.popleft()
     registry.advance(10)
     registry.attach("bob", connection=2)
-    registry.told.clear()
+    registry.sent.clear()
     registry.machine.stored(late, registry.storage.execute(late), registry.clock.now)
     registry._collect()
-    assert registry.told == []
+    assert registry.sent == []
     registry.answer()
-    assert [frame.connection for _, frame in registry.told] == [2]
+    assert [frame.connection for _, frame in registry.sent] == [2]
 
 
 def test_requests_that_wait_for_an_opening_are_bounded(registry):
@@ -145,8 +145,8 @@ def test_requests_that_wait_for_an_opening_are_bounded(registry):
     for _ in range(_WAITING):
         registry.deliver(message(2), users=("bob",))
     registry.attach("bob", connection=2)
-    assert registry.told == [("g0", internal_frames.Attached(2, None, Code.UNAVAILABLE))]
-    registry.told.clear()
+    assert registry.sent == [("g0", internal_frames.Attached(2, None, Code.UNAVAILABLE))]
+    registry.sent.clear()
     registry.answer()
     assert len(registry.pushes()) == _WAITING - 1  # the login's sync brings the others
 
@@ -167,13 +167,13 @@ def test_a_message_is_sent_once_to_each_gateway(registry):
     users = [f"u{number}" for number in range(6)]
     for number, user in enumerate(users):
         registry.login(user, gateway=f"g{number % 2}", connection=number)
-    registry.told.clear()
+    registry.sent.clear()
     registry.deliver(message(1, conversation_id=TEAM, sender="x"), users=users)
-    assert [(gateway, [s.user for s in down.sessions]) for gateway, down in registry.told] == [
+    assert [(gateway, [s.user for s in down.sessions]) for gateway, down in registry.sent] == [
         ("g0", ["u0", "u2", "u4"]),
         ("g1", ["u1", "u3", "u5"]),
     ]
-    assert registry.told[0][1].frame is registry.told[1][1].frame  # encoded once for all
+    assert registry.sent[0][1].frame is registry.sent[1][1].frame  # encoded once for all
 
 
 # --- unread and marks -----------------------------------------------------------------------------------------------
@@ -239,7 +239,7 @@ def test_a_sync_asks_storage_for_the_messages_that_the_session_misses(registry):
 
 def test_a_cursor_beyond_the_known_log_is_doubted_and_checked_by_storage(registry):
     one = registry.login("bob")
-    open_log(registry.storage, "alice")  # of which nobody has told this machine
+    open_log(registry.storage, "alice")  # of which this machine has not heard
     for cursors, doubted, answer in (({AB: 1}, False, frames.SyncDone), ({AB: 2}, True, frames.SyncDone)):
         registry.ask(one, frames.Sync(cursors))
         assert registry.asked[0].doubted == doubted
@@ -256,7 +256,7 @@ def test_a_login_gets_the_identity_of_the_log():
     registry = Registry(MemoryStorage(log="the log"))
     registry.attach("bob")
     registry.answer()
-    assert registry.told[-1][1].log == "the log"
+    assert registry.sent[-1][1].log == "the log"
 
 
 @pytest.mark.parametrize("fanout", ["read", "write"])
@@ -282,7 +282,7 @@ def test_a_page_for_a_session_that_was_replaced_meanwhile_is_dropped(registry):
     registry.take()
     registry.machine.stored(late, registry.storage.execute(late), 0.0)
     registry._collect()
-    assert registry.told == []
+    assert registry.sent == []
 
 
 def test_a_lost_gateway_takes_its_sessions_with_it(registry):
@@ -332,7 +332,7 @@ def test_an_unsaved_revocation_outlives_the_users_memory(registry):
     assert registry.machine._revoking == {}
 
 
-# --- recalls, friends, hints ----------------------------------------------------------------------------------------
+# --- former members, forgotten users ----------------------------------------------------------------------------------
 
 
 def test_a_former_member_may_ask_about_the_time_as_a_member(registry):
@@ -346,10 +346,10 @@ def test_a_former_member_may_ask_about_the_time_as_a_member(registry):
         registry.ask(bob, frame)
     registry.ask(bob, frames.SetConversation(TEAM, pinned=True, number=2))
     registry.answer_all()
-    told = [frame for _, frame in registry.take() if not isinstance(frame, frames.State)]
-    assert [one.seq for one in told[0].messages] == [1, 2]
-    assert told[1].code == Code.NO_CONVERSATION
-    assert told[2:] == [done("read", TEAM, 1), done("set_conversation", TEAM, 2)]
+    sent = [frame for _, frame in registry.take() if not isinstance(frame, frames.State)]
+    assert [one.seq for one in sent[0].messages] == [1, 2]
+    assert sent[1].code == Code.NO_CONVERSATION
+    assert sent[2:] == [done("read", TEAM, 1), done("set_conversation", TEAM, 2)]
 
 
 def test_a_revocation_that_storage_does_not_answer_is_asked_again_until_it_does(registry):

@@ -79,7 +79,7 @@ def test_a_login_looks_into_each_conversation_or_into_one_inbox(by_read, by_writ
 
 
 def test_messages_that_a_push_delivered_are_skipped_in_the_inbox(by_write):
-    """And costs no place in the page."""
+    """And take no room in the page."""
     open_log(by_write, *["alice"] * 5)
     open_log(by_write, "alice", conversation=TEAM)
     page = missed(by_write, "bob", {AB: 4}, limit=2)

@@ -37,9 +37,9 @@ def test_each_change_gets_the_next_version_of_the_users_log_and_no_change_gets_n
 
 def test_reading_changes_the_peers_state_as_well(store):
     open_log(store, "alice", "alice")
-    told = {"bob": state(1, 1), "alice": state(1, peer_read_seq=1, peer_delivered_seq=1)}  # what is read was delivered
-    assert save(store, "bob", 1) == told
-    assert save(store, "bob", 1) == told  # again, for who missed it
+    sent = {"bob": state(1, 1), "alice": state(1, peer_read_seq=1, peer_delivered_seq=1)}  # what is read was delivered
+    assert save(store, "bob", 1) == sent
+    assert save(store, "bob", 1) == sent  # again, for who missed it
     assert set(save(store, "bob", muted=True)) == {"bob"}
     assert save(store, "alice", 2)["alice"] == state(2, 2, peer_read_seq=1, peer_delivered_seq=1)
     assert missed(store, "alice").version == missed(store, "bob").version - 1 == 2
@@ -157,5 +157,5 @@ def test_blocking_has_no_effect_in_a_group_and_a_log_state_comes_for_two_users_o
     assert isinstance(team.add(state={"title": "x"}), storage.Appended)
     epoch = opened(store).epoch
     store.execute(storage.Append(epoch, message(1), 0, storage.Effects(state={"friends": True})))
-    told = {found.state.conversation_id: found.log_state for found in store.execute(storage.OpenUser("bob")).states}
-    assert told == {TEAM: None, AB: {"friends": True}}
+    sent = {found.state.conversation_id: found.log_state for found in store.execute(storage.OpenUser("bob")).states}
+    assert sent == {TEAM: None, AB: {"friends": True}}

@@ -69,7 +69,7 @@ class Team:
     def group(self):
         return Group.of(self.state, self.members)
 
-    def told(self):
+    def notified(self):
         """(user, type, state) of the notes of the latest change."""
         return [(note.user, note.type, note.data.get("state", "")) for note in self.decision.notes]
 
@@ -207,15 +207,15 @@ def test_invalid_settings_of_a_group_are_refused(bad):
 def test_an_invitation_answers_an_application_and_replaces_an_invitation():
     one = team()
     one.do("invite", ADMIN, APPLICANT, INVITED)
-    assert one.told() == [
+    assert one.notified() == [
         *((OWNER, "resolve", "passed"), (ADMIN, "resolve", "passed"), (INVITED, "resolve", "passed")),
         *((APPLICANT, "group_invite", ""), (INVITED, "group_invite", "")),
     ]
     two = team(consent=True)
     two.do("invite", ADMIN, INVITED)
-    assert two.told() == [(INVITED, "resolve", "expired"), (INVITED, "group_invite", "init")]
+    assert two.notified() == [(INVITED, "resolve", "expired"), (INVITED, "group_invite", "init")]
     two.do("reject", INVITED)
-    assert two.told() == [(INVITED, "resolve", "rejected"), (ADMIN, "group_rejected", "")]
+    assert two.notified() == [(INVITED, "resolve", "rejected"), (ADMIN, "group_rejected", "")]
 
 
 def test_joining_answers_ones_own_application():
@@ -223,17 +223,17 @@ def test_joining_answers_ones_own_application():
     one = team("open")
     one.do("join", APPLICANT)
     assert one.decision.joined == (APPLICANT,)
-    assert one.told() == [(OWNER, "resolve", "passed"), (ADMIN, "resolve", "passed")]
+    assert one.notified() == [(OWNER, "resolve", "passed"), (ADMIN, "resolve", "passed")]
     assert one.group.pending.keys() == {INVITED}
     one.do("join", OUTSIDER)
-    assert one.told() == []
+    assert one.notified() == []
 
 
 def test_an_application_goes_to_owner_and_admins_and_is_resolved_for_them():
     one = team("approval")
     one.now = 9
     one.do("apply", OUTSIDER)
-    assert one.told() == [(OWNER, "group_apply", "init"), (ADMIN, "group_apply", "init")]
+    assert one.notified() == [(OWNER, "group_apply", "init"), (ADMIN, "group_apply", "init")]
     assert {note.data["expires"] for note in one.decision.notes} == {9 + 7 * DAY}
     applied = f"{TEAM}:{one.seq}"
     one.do("role", OWNER, ADMIN, role="member")
@@ -251,7 +251,7 @@ def test_kicked_users_are_notified_and_lose_their_roles():
     one.do("mute", OWNER, OTHER)
     one.do("kick", OWNER, ADMIN, OTHER, OUTSIDER)
     assert one.decision.left == (ADMIN, OTHER)
-    assert one.told() == [(ADMIN, "group_kicked", ""), (OTHER, "group_kicked", "")]
+    assert one.notified() == [(ADMIN, "group_kicked", ""), (OTHER, "group_kicked", "")]
     one.do("invite", OWNER, ADMIN, OTHER)
     assert (one.group.admins, one.group.muted) == ([], [OTHER])  # or one would come back to speak
     one.do("kick", OWNER, OTHER)
@@ -274,7 +274,7 @@ def test_a_dismissal_ends_everything():
     one = team()
     one.do("dismiss", OWNER)
     assert set(one.decision.left) == {OWNER, ADMIN, MEMBER, OTHER}
-    assert sorted(one.told()) == sorted(
+    assert sorted(one.notified()) == sorted(
         [
             *((user, "resolve", "expired") for user in (OWNER, ADMIN, INVITED)),
             *((user, "group_dismissed", "") for user in (ADMIN, MEMBER, OTHER)),
@@ -344,7 +344,11 @@ def test_expired_requests_make_room_and_pending_requests_are_bounded():
     assert one.try_("apply", APPLICANT) == Code.TOO_LARGE
     one.now = 10
     one.do("apply", APPLICANT)
-    assert one.told() == [(OWNER, "resolve", "expired"), (OWNER, "resolve", "expired"), (OWNER, "group_apply", "init")]
+    assert one.notified() == [
+        (OWNER, "resolve", "expired"),
+        (OWNER, "resolve", "expired"),
+        (OWNER, "group_apply", "init"),
+    ]
     assert list(one.group.pending) == [APPLICANT]
 
 
@@ -405,7 +409,7 @@ class GroupStorm(RuleBasedStateMachine):
         self.follow_notes()
 
     def follow_notes(self):
-        """Who is asked something is told of its end once, when nobody can answer it any more."""
+        """A user who was asked something gets its resolution once, when nobody can answer it any more."""
         change = f"{TEAM}:{self.team.seq}"
         keys = [(note.user, note.resolves or change) for note in self.team.decision.notes]
         assert len(keys) == len(set(keys))
