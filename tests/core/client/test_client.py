@@ -177,6 +177,14 @@ def test_the_later_of_entering_and_leaving_counts_whichever_answer_is_lost(phone
     assert phone.of(events.RequestDone) == [events.RequestDone("leave", "lounge")]
 
 
+def test_a_room_that_cannot_be_entered_is_not_tried_again(phone):
+    phone.machine.enter("lounge", 0.0)
+    phone.rejected("lounge", Code.TOO_LARGE, "enter")
+    assert [event.code for event in phone.of(events.RequestFailed)] == [Code.TOO_LARGE]
+    phone.log_in_again()
+    assert not phone.machine._requests.is_waiting("enter", "lounge")
+
+
 def test_a_send_to_a_room_succeeds_once_it_is_received(phone):
     in_room(phone)
     phone.machine.send(Scene.CHATROOM, "lounge", "hi", "1", 0.0)

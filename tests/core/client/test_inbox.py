@@ -115,6 +115,21 @@ def test_a_held_back_copy_of_an_own_message_is_not_shown():
     assert inbox.next_seq == 3
 
 
+def test_the_gap_ends_before_the_first_that_is_held_back():
+    inbox = Inbox()
+    assert inbox.gap(7) == (1, 7)
+    inbox.take(message(1), Route.PUSH, 0.0)
+    assert inbox.gap(7) == (2, 7)
+    inbox.take(message(9), Route.PUSH, 1.0)
+    assert inbox.gap(7) == inbox.gap(0) == (2, 8)
+    inbox.take_own(6, 2.0)
+    assert inbox.gap(7) == (2, 5)
+    assert inbox.held_since == 2.0
+    inbox.take(message(4), Route.PUSH, 3.0)
+    assert inbox.gap(7) == (2, 3)
+    assert inbox.held_since == 3.0
+
+
 def test_invisible_seqs_are_passed_and_messages_held_back_are_kept():
     """Nothing that came is dropped, not even where something before it will never come."""
     modelled = ModelledInbox()

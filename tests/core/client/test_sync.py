@@ -126,6 +126,21 @@ def test_messages_of_a_sync_are_acknowledged_only_under_delivered_receipts():
         assert phone.sent(frames.Delivered) == ([frames.Delivered(AB, 3)] if acknowledged else [])
 
 
+def test_states_of_the_server_are_taken_over_and_own_reading_is_sent():
+    phone = Phone().online()
+    phone.push(1, 2)
+    phone.push(1, 2, conversation_id=TEAM)
+    phone.machine.disconnected(0.0)
+    phone.machine.read(AB, 0.0)
+    phone.machine.start(0.0)
+    phone.collect()
+    phone.log_in()
+    assert phone.sent(frames.Read) == [frames.Read(AB, 2, 1)]
+    phone.synced(states=[state(1, 1, 1), state(2, 1, 1, TEAM)], version=2)
+    assert phone.sent(frames.Read) == []
+    assert (phone.line(AB).unread, phone.line(TEAM).unread) == (0, 1)
+
+
 def test_a_sync_goes_on_from_the_version_of_the_last_one():
     phone = Phone().online([state(3, muted=True), state(4, conversation=TEAM)], version=5)
     phone.get(frames.State(state(7)))  # the one before may be lost: no safe point
@@ -133,6 +148,15 @@ def test_a_sync_goes_on_from_the_version_of_the_last_one():
     phone.machine.start(0.0)
     phone.log_in()
     assert phone.sent(frames.Sync) == [frames.Sync({AB: 0, TEAM: 0}, 5, number=2, state_version=7)]
+
+
+def test_a_sync_with_an_older_read_mark_is_answered_by_a_read(phone):
+    phone.push(1)
+    phone.send("1")
+    phone.stored("1", 2)
+    phone.log_in_again()
+    phone.synced()
+    assert phone.sent() == [frames.Read(AB, 1, 1)]
 
 
 def test_a_sync_that_came_too_fast_is_asked_again_when_it_is_time():

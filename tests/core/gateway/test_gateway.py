@@ -161,6 +161,12 @@ def test_an_answer_for_a_connection_that_is_gone_or_never_asked_does_nothing(acc
     assert access.port.take() == []
 
 
+def test_a_second_answer_to_a_login_does_nothing(access):
+    access.live()
+    access.machine.authenticated(1, "mallory", None, 0.0)
+    assert access.port.take() == []
+
+
 # --- requests -------------------------------------------------------------------------------------------------------
 
 

@@ -68,6 +68,15 @@ def test_a_send_found_in_storage_is_only_answered(opened):
     assert again.opened == [internal_frames.Opened(("alice", "bob"), AB, 1)]
 
 
+def test_a_send_found_once_is_remembered(opened):
+    again = Writer(opened.storage)
+    again.send("0", resend=True)
+    again.answer_all()
+    again.send("0", resend=True)
+    assert not again.asked
+    assert again.acks() == [("0", 1), ("0", 1)]
+
+
 def test_keys_out_of_memory_are_looked_up_and_sends_go_on(opened):
     for number in range(1, _RECENT + 2):
         opened.send(f"n{number}")

@@ -6,7 +6,7 @@ import pytest
 from core.builders import AB, TEAM, Registry, done, entry, failed, message, open_log, session, state, up
 
 from imsim.core import frames, internal_frames, storage
-from imsim.core.model import MessageType
+from imsim.core.model import Code, MessageType
 from imsim.core.policies import Policies
 
 
@@ -149,6 +149,15 @@ def test_answers_out_of_order_never_move_a_mark_back(registry):
     registry.answer(1, lambda _: storage.StatesSaved((("bob", state(2, 2)),)))
     registry.answer(0, lambda _: storage.StatesSaved((("bob", state(1, 1)),)))
     assert registry.states() == [("bob", "d0", 2, 0)]
+
+
+def test_reading_an_unknown_conversation_is_refused(registry):
+    one = registry.login("bob")
+    registry.take()
+    registry.ask(one, frames.Read(TEAM, 1))
+    registry.answer()
+    ((to, frame),) = registry.take()
+    assert (to, frame.request, frame.ref, frame.code) == (one, "read", TEAM, Code.NO_CONVERSATION)
 
 
 def test_a_saved_state_of_a_user_who_has_left_is_sent_to_the_peer_only(registry):

@@ -215,6 +215,20 @@ def test_a_range_is_asked_of_storage_a_page_at_most():
     ]
 
 
+def test_a_range_that_cannot_be_had_is_refused(registry):
+    one = registry.login("bob")
+    registry.take()
+    registry.ask(one, frames.History(TEAM, 1, 3))
+    registry.answer()
+    registry.ask(one, frames.History(AB, 1, 3))
+    registry.answer(result=failed)
+    refusals = [(to, f.request, f.ref, f.code) for to, f in registry.take()]
+    assert refusals == [
+        (one, "history", f"{TEAM}:1-3", Code.NO_CONVERSATION),
+        (one, "history", f"{AB}:1-3", Code.UNAVAILABLE),
+    ]
+
+
 def test_a_range_is_answered_to_the_session_that_asked_though_it_has_ended(registry):
     one = registry.login("bob")
     registry.ask(one, frames.History(AB, 1, 1))
@@ -372,3 +386,9 @@ def test_a_user_opened_without_a_session_is_forgotten(registry):
     registry.revoke("bob", 5.0)
     registry.answer_all()
     assert registry.machine._users == {}
+
+
+def test_epochs_grow_across_log_outs(registry):
+    first = registry.login("bob")
+    registry.receive(internal_frames.Detach(first))
+    assert registry.login("bob").epoch > first.epoch

@@ -97,6 +97,13 @@ def test_an_inbox_position_out_of_range_does_no_harm(by_write, inbox, stands, se
     assert (page.inbox, [m.seq for m in page.messages]) == (stands, seqs)
 
 
+def test_under_fan_out_on_read_there_is_no_inbox(by_read):
+    open_log(by_read, "alice")
+    page = missed(by_read, "bob")
+    assert ([m.seq for m in page.messages], page.inbox) == ([1], 0)
+    assert missed(by_read, "bob", inbox=1) == storage.Ahead()
+
+
 @pytest.mark.parametrize("inbox", [3, 10**30])
 def test_a_device_beyond_the_end_of_its_inbox_is_ahead(by_write, inbox):
     open_log(by_write, "alice", "alice")

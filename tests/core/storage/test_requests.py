@@ -80,6 +80,22 @@ def test_a_sync_has_only_the_latest_state_of_each_changed_conversation(store):
     assert store.execute(storage.Missed(session("bob"), {}, 1)).states == ()  # not before the last page
 
 
+def test_how_many_have_read_a_message(store):
+    state = opened(store, TEAM, ("alice", "bob", "carol"))
+    for seq, sender in ((1, "alice"), (2, "bob")):
+        append(store, state.epoch, message(seq, conversation_id=TEAM, sender=sender))
+
+    def count(seq, user="alice"):
+        return store.execute(storage.CountRead(user, TEAM, seq))
+
+    assert (count(1), count(2, "carol")) == (storage.ReadCount(0, 2), storage.ReadCount(0, 2))
+    save(store, "bob", 2, TEAM)
+    save(store, "carol", 1, TEAM)
+    assert (count(1), count(2)) == (storage.ReadCount(2, 2), storage.ReadCount(0, 2))
+    assert count(0) is count(3) is count(1, "mallory") is None
+    assert store.execute(storage.CountRead("alice", AB, 1)) is None
+
+
 # --- what was delivered -----------------------------------------------------------------------------------------------
 
 

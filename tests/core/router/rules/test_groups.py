@@ -246,6 +246,15 @@ def test_an_application_goes_to_owner_and_admins_and_is_resolved_for_them():
     assert one.try_("accept", OWNER, OUTSIDER) == CONFLICT
 
 
+@pytest.mark.parametrize("event", ["accept", "reject"])
+@pytest.mark.parametrize(("late", "expected"), [(-1, OK), (0, Code.EXPIRED), (1, Code.EXPIRED)])
+def test_an_answer_must_come_in_time(event, late, expected):
+    for operator, targets in ((OWNER, (APPLICANT,)), (INVITED, ())):
+        one = team("approval")
+        one.now = 7 * DAY + late
+        assert one.try_(event, operator, *targets) == expected
+
+
 def test_kicked_users_are_notified_and_lose_their_roles():
     one = team()
     one.do("mute", OWNER, OTHER)
@@ -310,6 +319,18 @@ def test_members_are_silenced_by_name_or_all_together():
     assert not is_silenced(one.state, MEMBER)
     one.do("unmute", OWNER, MEMBER)
     assert one.group.muted == []
+
+
+def test_the_size_limit_is_for_joining_only():
+    one = Team(Limits(2, DAY))
+    assert one.try_("create", "a", "b", "c") == Code.TOO_LARGE
+    assert one.try_("create", "a", "b") == OK
+    assert one.try_("invite", "a", "c") == Code.TOO_LARGE
+    one.limits = Limits(1, DAY)  # as of today
+    assert one.try_("configure", "a", title="x") == OK
+    assert one.try_("mute", "a", "b") == OK
+    one.limits = Limits(0, DAY)
+    assert one.try_("kick", "a", "b") == OK
 
 
 def test_a_decision_does_not_modify_the_state_before_it():
