@@ -236,17 +236,6 @@ def test_a_stop_ends_the_connection_until_the_next_start(wire):
     assert wire.port.take() == [("connect", ())]
 
 
-def test_a_start_while_waiting_to_reconnect_connects_at_once(wire):
-    wire.disconnected()
-    wire.port.take()
-    wire.connection.start(0.0)
-    assert wire.port.take() == [("connect", ())]
-    wire.connection.connected(0.0)
-    wire.port.take()
-    wire.advance(5)
-    assert wire.port.take() == []  # the wait is not armed any more
-
-
 # --- heartbeats -----------------------------------------------------------------------------------------------------
 
 
@@ -280,14 +269,6 @@ def test_a_silent_server_is_left(wire):
     assert (wire.connection.state, wire.port.take(), wire.losses) == (State.OFFLINE, left(Code.HEARTBEAT), 1)
     wire.advance(0.25)
     assert wire.connection.state == State.CONNECTING
-
-
-def test_own_frames_do_not_keep_a_silent_connection_alive(wire):
-    for _ in range(8):
-        wire.advance(10)
-        wire.put(frames.Delivered("p2p:alice:bob", 1))
-    wire.advance(10)
-    assert wire.connection.state == State.OFFLINE
 
 
 def test_silence_counts_from_the_opening_of_the_connection():

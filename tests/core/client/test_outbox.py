@@ -63,18 +63,6 @@ def test_a_failed_send_that_comes_with_a_sync_is_corrected(phone):
     assert phone.line().unread == 0
 
 
-@pytest.mark.parametrize("state", ["unanswered", "failed"])
-def test_the_same_id_client_in_another_conversation_is_another_message(phone, state):
-    """Another device of this user may count its messages in the same way."""
-    phone.send("1")
-    if state == "failed":
-        phone.advance(20)
-    status = phone.machine.status("1")
-    phone.push(1, conversation_id="p2p:bob:carol", sender="bob", to="carol", id_client="1")
-    assert phone.machine.status("1") == status != Status.SUCCESS
-    assert phone.shown == [1]
-
-
 @pytest.mark.parametrize("code", [Code.NOT_MEMBER, Code.CONFLICT, Code.TOO_LARGE, Code.BAD_REQUEST])
 def test_a_rejection_for_good_fails_at_once(phone, code):
     phone.send("1")
@@ -255,17 +243,6 @@ def test_a_system_message_to_oneself_leaves_no_gap(phone):
     news = message(2, conversation_id="system:bob", scene=Scene.SYSTEM, type="custom", to="bob", custom="{}")
     phone.get(frames.Push(news))
     assert [event.message for event in phone.of(events.Shown)] == [news]
-
-
-def test_a_send_on_its_way_is_not_sent_again_by_hand(phone):
-    """A second tap on the button."""
-    phone.send("1")
-    phone.send("1")
-    assert phone.sends() == [("1", False, None)]
-    phone.stored("1", 1)
-    assert len(phone.of(events.Acked)) == 1
-    phone.advance(60)
-    assert phone.sends() == []
 
 
 @pytest.mark.parametrize("id_client", ["", "x" * 129])

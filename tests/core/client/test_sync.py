@@ -22,16 +22,6 @@ def syncing(**policies):
 # --- the login sync ---------------------------------------------------------------------------------------------------
 
 
-def test_a_sync_starts_from_the_complete_part_of_each_log(phone):
-    phone.push(1, 2)
-    phone.push(1, conversation_id=TEAM)
-    phone.push(5)  # ahead: not to be relied on
-    phone.machine.disconnected(0.0)
-    phone.machine.start(0.0)
-    phone.log_in()
-    assert phone.sent(frames.Sync) == [frames.Sync({AB: 2, TEAM: 1}, number=2)]
-
-
 def test_each_page_is_answered_by_the_next_sync_up_to_the_last():
     phone = syncing()
     phone.page(message(1), message(2), inbox=7)
@@ -115,15 +105,6 @@ def test_a_page_may_end_beyond_its_last_message(phone):
     phone.get(frames.SyncDone([message(1)], {AB: 3}, [], 0, 0, phone.sync.number))
     assert phone.shown == [1, 4]
     assert phone.sent() == []
-
-
-def test_messages_of_a_sync_are_acknowledged_only_under_delivered_receipts():
-    for receipts, acknowledged in (("read", []), ("delivered", [frames.Delivered(AB, 2), frames.Delivered(TEAM, 1)])):
-        phone = syncing(receipts=receipts)
-        phone.page(message(1), message(2), message(1, conversation_id=TEAM))
-        assert phone.sent(frames.Delivered) == acknowledged
-        phone.synced(message(3))
-        assert phone.sent(frames.Delivered) == ([frames.Delivered(AB, 3)] if acknowledged else [])
 
 
 def test_states_of_the_server_are_taken_over_and_own_reading_is_sent():
@@ -214,14 +195,6 @@ def test_another_log_resets_everything_except_pending_wishes_of_the_user(phone, 
 
 
 # --- resyncs ----------------------------------------------------------------------------------------------------------
-
-
-def test_a_resync_fetches_the_missed_messages(phone):
-    phone.get(frames.Resync(1))
-    assert phone.machine.state == State.SYNCING
-    assert phone.sent() == [frames.Sync({}, number=2, resync=1)]
-    phone.synced(message(1))
-    assert (phone.machine.state, phone.shown) == (State.ONLINE, [1])
 
 
 def test_a_resync_that_comes_again_is_done_once(phone):

@@ -117,17 +117,6 @@ def test_a_login_must_come_in_time(access):
     assert access.machine.next_deadline() is None
 
 
-@pytest.mark.parametrize("answered", ["authentication", "attach"])
-def test_a_login_that_nobody_answers_ends_in_time(access, answered):
-    access.connect()
-    access.receive(frames.Login("token", "d0"))
-    if answered == "attach":
-        access.machine.authenticated(1, "bob", None, 0.0)
-    access.port.take()
-    access.advance(10)
-    assert summary(access.port.take()) == refused(Code.LOGIN_TIMEOUT)
-
-
 @pytest.mark.parametrize(
     ("code", "sent"),
     [(Code.TOKEN_EXPIRED, Code.TOKEN_EXPIRED), (Code.UNAVAILABLE, Code.UNAVAILABLE), (None, Code.BAD_TOKEN)],

@@ -206,15 +206,6 @@ def test_notices_of_many_conversations_are_bounded_and_those_of_one_are_not():
     assert access.machine.next_deadline() is None
 
 
-def test_a_notice_and_a_state_of_a_conversation_do_not_replace_each_other(access):
-    one = access.live()
-    notify(access, 3, one)
-    send_state(access, one, 3)
-    access.receive(frames.Delivered(AB, 3))
-    access.advance(2)
-    assert [type(frame) for _, frame in access.sent()] == [frames.Notify, frames.State, frames.State]
-
-
 # --- resyncs --------------------------------------------------------------------------------------------------------
 
 
@@ -263,15 +254,6 @@ def test_unacknowledged_frames_end_with_their_connection(access):
 
 
 # --- of chatrooms, once ---------------------------------------------------------------------------------------------
-
-
-def test_a_push_of_a_room_is_sent_once_and_not_waited_for(access):
-    one = access.live()
-    access.push(one, conversation_id=LOUNGE, scene=Scene.CHATROOM)
-    assert access.pushed() == [(1, 1, 1)]
-    access.advance(60)
-    assert access.pushed() == []
-    assert access.machine.unacknowledged == 0
 
 
 def test_room_messages_beyond_the_rate_of_a_connection_are_shed_and_counted():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from core.builders import AB, Writer, failed, open_log, send, session
+from core.builders import AB, Writer, failed, send, session
 
 from imsim.core import frames, internal_frames, storage
 from imsim.core.model import Code, p2p_id
@@ -141,18 +141,6 @@ def test_messages_known_to_be_stored_are_released_before_the_writer_gives_up(ope
 
 
 # --- a new writer -----------------------------------------------------------------------------------------------------
-
-
-def test_a_new_writer_announces_the_end_of_the_log_to_the_members(writer):
-    open_log(writer.storage, "alice", "bob")
-    writer.send("1")
-    assert writer.opened == []
-    writer.answer()
-    assert writer.opened == [internal_frames.Opened(("alice", "bob"), AB, 2)]
-    writer.answer_all()
-    writer.send("2")
-    writer.answer_all()
-    assert len(writer.opened) == 1
 
 
 def test_a_writer_that_gave_up_with_something_in_flight_opens_again_by_itself(opened):

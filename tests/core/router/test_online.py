@@ -46,35 +46,6 @@ def test_unread_goes_on_from_what_storage_knows(registry):
     assert registry.unread(one) == (0, 2)
 
 
-def test_a_message_delivered_again_is_pushed_again_and_counted_once(registry):
-    one = registry.login("bob")
-    registry.take()
-    registry.deliver(message(2))
-    registry.deliver(message(2))
-    assert registry.pushes() == [("bob", "d0", 2), ("bob", "d0", 2)]
-    assert registry.unread(one) == (0, 2)
-
-
-def test_a_message_delivered_after_a_later_one_counts_too(registry):
-    """Its append "failed" but happened, and its sender's retry came after somebody else's message."""
-    one = registry.login("bob")
-    registry.take()
-    registry.deliver(message(3))
-    registry.deliver(message(2))
-    assert registry.pushes() == [("bob", "d0", 3), ("bob", "d0", 2)]
-    assert registry.unread(one) == (0, 3)
-
-
-def test_a_message_delivered_late_that_was_read_meanwhile_does_not_count(registry):
-    one = registry.login("bob")
-    open_log(registry.storage, "alice", "alice")
-    registry.deliver(message(3))
-    registry.ask(one, frames.Read(AB, 3))
-    registry.answer_all()
-    registry.deliver(message(2))
-    assert registry.unread(one) == (3, 0)
-
-
 def test_reading_is_saved_first_and_then_sent_to_every_device(registry):
     one, other = registry.login("bob", "d0"), registry.login("bob", "d1", connection=2)
     registry.take()
@@ -160,16 +131,6 @@ def test_reading_an_unknown_conversation_is_refused(registry):
     assert (to, frame.request, frame.ref, frame.code) == (one, "read", TEAM, Code.NO_CONVERSATION)
 
 
-def test_a_saved_state_of_a_user_who_has_left_is_sent_to_the_peer_only(registry):
-    one = registry.login("bob")
-    registry.ask(one, frames.Read(AB, 1))
-    registry.receive(internal_frames.Detach(one))
-    registry.take()
-    registry.answer()
-    assert registry.take() == [(one, done())]  # which its gateway drops
-    assert [user for user, _ in registry.sent_to_users] == ["alice"]
-
-
 def test_a_message_that_a_sync_delivered_can_be_read():
     """Stored, but let out by no writer: its append was never answered, and its sender gave up."""
     registry = Registry()
@@ -182,15 +143,6 @@ def test_a_message_that_a_sync_delivered_can_be_read():
     registry.ask(one, frames.Read(AB, 1))
     registry.answer_all()
     assert registry.unread(one) == (1, 0)
-
-
-def test_a_message_first_delivered_by_a_range_counts_as_unread(registry):
-    """Stored, but let out by no writer: whoever pulled it has it unread."""
-    one = registry.login("bob")
-    open_log(registry.storage, "alice")
-    registry.ask(one, frames.History(AB, 2, 2))
-    registry.answer()
-    assert registry.machine._users["bob"].states[AB].view().unread == 2
 
 
 # --- recalls ----------------------------------------------------------------------------------------------------------
@@ -216,26 +168,6 @@ def test_a_page_from_before_a_recall_counts_nothing_again(registry):
     registry.deliver(entry(2, "recall", seq=1))
     registry.machine.stored(request, result, 0.0)
     assert registry.machine._users["bob"].states[AB].unread.count == 0
-
-
-# --- marks that storage has not answered for --------------------------------------------------------------------------
-
-
-def test_a_mark_without_an_answer_of_storage_is_saved_again_and_sent_to_the_peer(registry):
-    """Whoever asked for it may be gone, or may have been answered from what a sync of another device had brought."""
-    bob = registry.login("bob")
-    registry.ask(bob, frames.Read(AB, 1))
-    registry.answer(result=lambda request: registry.storage.execute(request) and failed(request))
-    registry.sync(registry.login("bob", "d1", connection=2))
-    registry.ask(bob, frames.Read(AB, 1))
-    assert registry.sent_to_users == []
-    registry.advance(registry.policies.storage_timeout)
-    registry.answer_all()
-    ((user, moved),) = registry.sent_to_users
-    assert (user, moved.state.peer_read_seq) == ("alice", 1)
-    registry.advance(60)
-    assert not registry.asked
-    assert registry.machine.next_deadline() is None
 
 
 # --- messages that were not heard of ----------------------------------------------------------------------------------
@@ -284,16 +216,6 @@ def test_a_user_being_opened_needs_no_resync(registry):
     assert [type(frame) for _, frame in registry.sent] == [internal_frames.Attached]
 
 
-def test_a_sync_of_one_device_does_not_count_as_delivery_to_the_others(two):
-    """Stored, and let out by nobody: one device comes upon it, the others still wait for it."""
-    open_log(two.storage, "alice")
-    one = two.login("bob", "d2", connection=5)
-    two.take()
-    assert [m.seq for m in two.sync(one)[0].messages] == [1, 2]
-    two.receive(internal_frames.Opened(("bob",), AB, 2))
-    assert two.resynced() == [*BOTH, ("bob", "d2")]
-
-
 # --- delivered receipts -----------------------------------------------------------------------------------------------
 
 
@@ -303,17 +225,6 @@ def test_a_delivered_mark_is_saved_and_sent_to_the_peer(receipts):
     receipts.answer()
     assert receipts.sent_to_users == [("alice", internal_frames.PeerMoved("alice", state(1, peer_delivered_seq=1)))]
     assert receipts.sent == []  # it is no news for bob, and nobody asked
-
-
-def test_a_delivered_mark_that_was_saved_is_not_saved_again(receipts):
-    other = receipts.login("bob", "d1", connection=2)
-    for one in (receipts.bob, other, receipts.bob):
-        delivered(receipts, 1, one=one)
-    delivered(receipts, 0)
-    assert len(receipts.asked) == 1
-    receipts.deliver(message(2))
-    delivered(receipts, 2, one=other)
-    assert [request.delivered_seq for request in receipts.asked] == [1, 2]
 
 
 @pytest.mark.parametrize("id", ["group:none", "p2p:bob:carol", "nonsense"])

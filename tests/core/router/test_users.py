@@ -37,15 +37,6 @@ def test_two_logins_of_one_device_while_its_user_is_being_opened(registry):
     assert registry.sent[2][1].session.epoch > registry.sent[0][1].session.epoch
 
 
-def test_a_stale_detach_is_ignored(registry):
-    old = registry.login("bob", connection=1)
-    new = registry.login("bob", connection=2)
-    registry.receive(internal_frames.Detach(old))
-    registry.take()
-    registry.deliver(message(2))
-    assert [to for to, _ in registry.take(frames.Push)] == [new]
-
-
 def test_a_user_without_sessions_costs_nothing(registry):
     one, other = registry.login("bob", "d0"), registry.login("bob", "d1", connection=2)
     registry.receive(internal_frames.Detach(one))
@@ -95,15 +86,6 @@ def test_only_an_earlier_attempt_of_the_same_instance_is_late(registry):
     assert attach(registry, 8, "", 0) == [OUT, IN]  # a client without an instance
     assert attach(registry, 9, "", 0) == [OUT, IN]
     assert attach(registry, 9, "", -1) == [OUT, IN]
-
-
-def test_the_attempts_of_a_session_that_has_ended_do_not_count(registry):
-    other = registry.login("bob", "d1")  # keeps bob open
-    registry.attach("bob", connection=2, instance="x", attempt=2)
-    (attached,) = [frame for frame in registry.take() if frame.connection == 2]
-    registry.receive(internal_frames.Detach(attached.session))
-    assert attach(registry, 3, "x", 1) == [IN]
-    assert other.device == "d1"
 
 
 # --- opening a user -------------------------------------------------------------------------------------------------
@@ -333,17 +315,6 @@ def test_a_revocation_that_storage_failed_to_keep_is_kept_after_all(registry):
     registry.advance(registry.policies.storage_timeout)
     registry.answer_all()
     assert registry.storage.execute(storage.OpenUser("bob")).revoked_before == 5.0
-
-
-def test_an_unsaved_revocation_outlives_the_users_memory(registry):
-    registry.revoke("bob", 5.0)
-    registry.answer(result=lambda request: storage.Failed("full"))
-    registry.attach("bob", issued_at=1.0)
-    registry.answer_all()
-    assert [frame.code for frame in registry.take(internal_frames.Attached)] == [Code.TOKEN_REVOKED]
-    registry.advance(registry.policies.storage_timeout)
-    registry.answer_all()
-    assert registry.machine._revoking == {}
 
 
 # --- former members, forgotten users ----------------------------------------------------------------------------------

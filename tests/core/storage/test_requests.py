@@ -45,14 +45,6 @@ def test_reading_changes_the_peers_state_as_well(store):
     assert missed(store, "alice").version == missed(store, "bob").version - 1 == 2
 
 
-def test_nobody_is_a_peer_in_a_group_or_of_oneself(store):
-    open_log(store, "alice", conversation=TEAM)
-    assert set(save(store, "bob", 1, TEAM)) == {"bob"}
-    notes = "p2p:alice:alice"
-    append(store, opened(store, notes, ("alice",)).epoch, message(1, conversation_id=notes))
-    assert save(store, "alice", 1, notes) == {"alice": state(1, 1, conversation=notes)}
-
-
 def test_hiding_reads_too_and_moves_forward_only(store):
     open_log(store, "alice", "alice", "alice")
     assert save(store, "bob", hidden_seq=2)["bob"] == state(1, 2, hidden_seq=2)
@@ -112,19 +104,6 @@ def test_delivered_moves_forward_only_not_beyond_the_log_and_never_behind_what_w
     open_log(store, "alice", "alice")
     assert delivered(delivered_seq=99) == state(4, peer_read_seq=3, peer_delivered_seq=5)
     assert set(save(store, "bob", delivered_seq=-1)) == {"bob"}
-
-
-def test_opening_a_user_returns_the_end_of_each_log_and_the_delivered_mark(store):
-    open_log(store, "alice", "alice", "bob")
-    open_log(store, "alice", conversation=TEAM)
-    save(store, "bob", delivered_seq=2)
-    save(store, "alice", delivered_seq=1)
-    team, ab = store.execute(storage.OpenUser("bob")).states
-    assert ab == (state(1, peer_delivered_seq=1), [1, 2], 3, 2, None, 0)
-    assert team == (state(0, conversation=TEAM), [1], 1, 0, None, 0)
-    save(store, "bob", 3)
-    assert store.execute(storage.OpenUser("bob")).states[1].delivered_seq == 3
-    assert store.execute(storage.OpenUser("alice")).states[1].delivered_seq == 1
 
 
 # --- who is blocked ---------------------------------------------------------------------------------------------------

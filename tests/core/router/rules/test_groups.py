@@ -185,14 +185,6 @@ def test_a_group_that_does_not_exist_can_only_be_created(event, who):
 # --- what follows ---------------------------------------------------------------------------------------------------
 
 
-def test_a_group_founded_with_its_members_belongs_to_the_first():
-    assert Group.of(None, ("carol", "bob")).owner == "carol"
-    founded = Team()
-    founded.members = ("carol", "bob")
-    assert founded.try_("configure", "carol", title="x") == OK
-    assert founded.try_("configure", "bob", title="x") == NO
-
-
 @pytest.mark.parametrize(
     "bad", [{"title": 7}, {"title": "x" * 257}, {"title": None}, {"join": "never"}, {"join": ["open"]}, {"consent": 1}]
 )
@@ -227,23 +219,6 @@ def test_joining_answers_ones_own_application():
     assert one.group.pending.keys() == {INVITED}
     one.do("join", OUTSIDER)
     assert one.notified() == []
-
-
-def test_an_application_goes_to_owner_and_admins_and_is_resolved_for_them():
-    one = team("approval")
-    one.now = 9
-    one.do("apply", OUTSIDER)
-    assert one.notified() == [(OWNER, "group_apply", "init"), (ADMIN, "group_apply", "init")]
-    assert {note.data["expires"] for note in one.decision.notes} == {9 + 7 * DAY}
-    applied = f"{TEAM}:{one.seq}"
-    one.do("role", OWNER, ADMIN, role="member")
-    one.do("accept", OWNER, OUTSIDER)
-    assert one.decision.joined == (OUTSIDER,)
-    assert [(note.user, note.type, note.resolves) for note in one.decision.notes] == [
-        *((user, "resolve", applied) for user in (OWNER, ADMIN)),
-        (OUTSIDER, "group_accepted", ""),
-    ]
-    assert one.try_("accept", OWNER, OUTSIDER) == CONFLICT
 
 
 @pytest.mark.parametrize("event", ["accept", "reject"])
