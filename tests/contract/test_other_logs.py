@@ -1,4 +1,4 @@
-"""A server whose storage was emptied, or set back to a backup: its devices notice, and begin anew."""
+"""A server whose storage was emptied, or set back to a backup: its devices notice, and start again."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_after_a_restored_backup_devices_have_the_messages_of_the_backup(world):
 
 
 def test_conversations_that_grew_again_are_reset_with_the_others(world):
-    """Of one that is longer by now nobody can tell that it is another, but of one that is shorter."""
+    """A log that is longer by now looks like the same one; a shorter log does not."""
     alice, bob = talk(world, "one")
     carol = world.device("carol").start()
     world.stop_server()

@@ -1,4 +1,4 @@
-"""Typing and presence: hints that are off by default, have a budget, and are missed by nobody's unread count."""
+"""Typing and presence: off by default, within a budget, and without effect on unread counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the sender's side: one place in the log for each message, one answer, whatever gets lost."""
+"""From the sender's side: one seq in the log for each message, one answer, whatever gets lost."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_a_client_that_gives_up_checks_whether_its_send_was_stored(make_world):
     assert [event.code for event in alice.of(events.SendFailed)] == [Code.TIMEOUT]
     assert alice.machine.status("1") == Status.SUCCESS
     assert (alice.seqs, bob.shown) == ({"1": 1}, ["hello"])
-    assert len(alice.of(events.Ready)) == 1  # nobody is told of a second login
+    assert len(alice.of(events.Ready)) == 1  # the application sees no second login
 
 
 def test_sends_made_offline_go_out_after_the_login(world):

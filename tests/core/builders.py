@@ -75,9 +75,9 @@ def entry(seq: int, event: str, /, *targets: str, by: str = "alice", **fields: A
 
 
 class _Driven:
-    """A router's machine over a storage that answers only when told to.
+    """A router's machine over a storage that answers only when asked.
 
-    `asked` are the requests without an answer, the oldest first; what the machine told others is kept in lists.
+    `asked` are the requests without an answer, the oldest first; what the machine sent to others is kept in lists.
     """
 
     def __init__(self, store: MemoryStorage | None, policies: Policies | None) -> None:
@@ -86,10 +86,10 @@ class _Driven:
         self.policies = policies or Policies()
         self.storage = store or MemoryStorage(self.policies.fanout)
         self.asked: deque[Any] = deque()
-        self.told: list[tuple[str, Any]] = []  # gateway, frame
+        self.sent: list[tuple[str, Any]] = []  # gateway, frame
         self.delivered: list[internal_frames.Deliver] = []
         self.opened: list[internal_frames.Opened] = []
-        self.told_users: list[tuple[str, Any]] = []  # user, frame
+        self.sent_to_users: list[tuple[str, Any]] = []  # user, frame
         self.events: list[Any] = []
         self.machine: Any = None
 
@@ -98,13 +98,13 @@ class _Driven:
             if method == "store":
                 self.asked.append(arguments[0])
             elif method == "to_gateway":
-                self.told.append(arguments)
+                self.sent.append(arguments)
             elif method == "to_users":
                 (self.opened if isinstance(arguments[0], internal_frames.Opened) else self.delivered).append(
                     arguments[0]
                 )
             elif method == "to_user":
-                self.told_users.append(arguments)
+                self.sent_to_users.append(arguments)
             else:
                 assert method == "emit"
                 self.events.append(arguments[0])
@@ -134,10 +134,10 @@ class _Driven:
         self.clock.now = end
 
     def take(self, kind: type | tuple[type, ...] | None = None) -> list[Any]:
-        """What was told to gateways since, as (session, frame) for what goes down to clients; then forgotten."""
-        told, self.told = self.told, []
+        """What was sent to gateways since, as (session, frame) for what goes down to clients; then forgotten."""
+        sent, self.sent = self.sent, []
         found: list[Any] = []
-        for _, frame in told:
+        for _, frame in sent:
             if isinstance(frame, internal_frames.Down):
                 found += [(session, frame.frame) for session in frame.sessions]
             else:
@@ -231,7 +231,7 @@ class Registry(_Driven):
         """Attach, answer whatever storage is asked, and return the session."""
         self.attach(user, device, gateway, connection)
         self.answer_all()
-        return next(frame.session for _, frame in reversed(self.told) if isinstance(frame, internal_frames.Attached))
+        return next(frame.session for _, frame in reversed(self.sent) if isinstance(frame, internal_frames.Attached))
 
     def ask(self, one: Session, frame: frames.Routed) -> None:
         self.receive(up(one, frame))
@@ -424,7 +424,7 @@ LETTERS = Placement("abcdefghijklmnopqrstuvwxyz", lambda name, _: ord(name.rpart
 
 
 class Access:
-    """A gateway with what it told its port."""
+    """A gateway with the calls of its port."""
 
     def __init__(self, placement=None, **policies):
         self.port = RecordingPort()
@@ -477,10 +477,10 @@ class Access:
         """(connection, seq, attempt) of the pushes, as reported; they match what was sent."""
         calls = self.port.take()
         sent = [(c, f.message.seq) for m, (c, f) in ((m, a) for m, a in calls if m == "send") if type(f) is frames.Push]
-        told = [a[0] for m, a in calls if m == "emit"]
-        assert all(isinstance(event, events.Pushed) for event in told)
-        assert [(event.session.connection, event.message.seq) for event in told] == sent
-        return [(event.session.connection, event.message.seq, event.attempt) for event in told]
+        reported = [a[0] for m, a in calls if m == "emit"]
+        assert all(isinstance(event, events.Pushed) for event in reported)
+        assert [(event.session.connection, event.message.seq) for event in reported] == sent
+        return [(event.session.connection, event.message.seq, event.attempt) for event in reported]
 
 
 def refused(code, connection=1):

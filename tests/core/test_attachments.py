@@ -1,4 +1,4 @@
-"""Attachments: what each type of message must have, and that whoever sends something else is told what was expected."""
+"""Attachments: the fields that each type of message must have, and refusals that name the expected value."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def test_a_caller_that_waits_gets_its_token_and_no_interval_exceeds_burst_and_ra
 
 
 def test_the_shortest_wait_is_one_that_a_clock_can_measure():
-    """Whoever comes back at this very moment would be told so again, for ever."""
+    """A caller that came back at once would be refused again, for ever."""
     bucket = Bucket(rate=1.0, burst=1, now=0.0)
     bucket.take(0.0)
     assert bucket.take(1.0 - 1e-15) == 0.001

@@ -1,7 +1,4 @@
-"""The SDK's brain: what it fetches when it logs in or is told to, and what it asks on the application's behalf.
-
-Its other sides have files of their own: `test_client_sending`, `test_client_receiving` and `test_client_places`.
-"""
+"""The client: requests on behalf of the application, changes, and chatrooms."""
 
 from __future__ import annotations
 
@@ -178,6 +175,14 @@ def test_the_later_of_entering_and_leaving_counts_whichever_answer_is_lost(phone
     phone.advance(20)
     assert phone.sent((frames.Leave, frames.Enter)) == []
     assert phone.of(events.RequestDone) == [events.RequestDone("leave", "lounge")]
+
+
+def test_a_room_that_cannot_be_entered_is_not_tried_again(phone):
+    phone.machine.enter("lounge", 0.0)
+    phone.rejected("lounge", Code.TOO_LARGE, "enter")
+    assert [event.code for event in phone.of(events.RequestFailed)] == [Code.TOO_LARGE]
+    phone.log_in_again()
+    assert not phone.machine._requests.is_waiting("enter", "lounge")
 
 
 def test_a_send_to_a_room_succeeds_once_it_is_received(phone):

@@ -12,7 +12,7 @@ from imsim.core.model import Route
 TOP = 12
 
 
-class Screen:
+class ModelledInbox:
     """An inbox with what was shown, and a plain model of what should be. `hidden`: what this device may not see."""
 
     def __init__(self, hidden: frozenset[int] = frozenset()) -> None:
@@ -20,7 +20,7 @@ class Screen:
         self.hidden = hidden
         self.shown: list[int] = []
         self.own: set[int] = set()
-        self.came: dict[int, float] = {}  # all that was taken or placed, and when first
+        self.came: dict[int, float] = {}  # all that was taken, and when first
         self.complete = 0
         self.now = 0.0
 
@@ -82,27 +82,27 @@ arrivals = st.lists(st.tuples(st.sampled_from(("take", "own", "fetch")), seqs), 
 
 @given(arrivals, st.frozensets(seqs, max_size=4), st.frozensets(seqs, max_size=3))
 def test_every_message_is_shown_once_and_in_order(actions, own, hidden):
-    """`own` are this device's: it is told their seqs, and they come from the server by a page only."""
+    """`own` are this device's: it hears their seqs, and they come from the server by a page only."""
     own -= hidden
-    screen = Screen(hidden)
+    modelled = ModelledInbox(hidden)
     for action, seq in actions:
         if action == "fetch":
             for mine in own:  # a device knows the answers to its own sends before it has fetched past them
-                if mine <= seq and mine not in screen.own:
-                    screen.take_own(mine)
-            screen.fetch(seq)
+                if mine <= seq and mine not in modelled.own:
+                    modelled.take_own(mine)
+            modelled.fetch(seq)
         elif seq in own:
-            screen.take_own(seq)
+            modelled.take_own(seq)
         elif action == "take" and seq not in hidden:
-            screen.take(seq)
-        screen.check()
-    for mine in own - screen.own:
-        screen.take_own(mine)
-    screen.fetch(TOP)
-    screen.check()
-    assert set(screen.shown) | screen.own == set(range(1, TOP + 1)) - hidden
-    assert screen.inbox.cursor == TOP
-    assert screen.inbox.held_since is None
+            modelled.take(seq)
+        modelled.check()
+    for mine in own - modelled.own:
+        modelled.take_own(mine)
+    modelled.fetch(TOP)
+    modelled.check()
+    assert set(modelled.shown) | modelled.own == set(range(1, TOP + 1)) - hidden
+    assert modelled.inbox.cursor == TOP
+    assert modelled.inbox.held_since is None
 
 
 def test_a_held_back_copy_of_an_own_message_is_not_shown():
@@ -115,19 +115,34 @@ def test_a_held_back_copy_of_an_own_message_is_not_shown():
     assert inbox.next_seq == 3
 
 
+def test_the_gap_ends_before_the_first_that_is_held_back():
+    inbox = Inbox()
+    assert inbox.gap(7) == (1, 7)
+    inbox.take(message(1), Route.PUSH, 0.0)
+    assert inbox.gap(7) == (2, 7)
+    inbox.take(message(9), Route.PUSH, 1.0)
+    assert inbox.gap(7) == inbox.gap(0) == (2, 8)
+    inbox.take_own(6, 2.0)
+    assert inbox.gap(7) == (2, 5)
+    assert inbox.held_since == 2.0
+    inbox.take(message(4), Route.PUSH, 3.0)
+    assert inbox.gap(7) == (2, 3)
+    assert inbox.held_since == 3.0
+
+
 def test_invisible_seqs_are_passed_and_messages_held_back_are_kept():
     """Nothing that came is dropped, not even where something before it will never come."""
-    screen = Screen()
-    screen.take(2)
-    screen.take(7)
-    screen.inbox.complete_to(5)
-    screen.follow()
-    assert screen.shown == [2]
-    assert screen.inbox.cursor == 5
-    screen.inbox.take(message(6), Route.PUSH, 0.0)
-    screen.follow()
-    assert screen.shown == [2, 7]
-    assert screen.inbox.cursor == 7
+    modelled = ModelledInbox()
+    modelled.take(2)
+    modelled.take(7)
+    modelled.inbox.complete_to(5)
+    modelled.follow()
+    assert modelled.shown == [2]
+    assert modelled.inbox.cursor == 5
+    modelled.inbox.take(message(6), Route.PUSH, 0.0)
+    modelled.follow()
+    assert modelled.shown == [2, 7]
+    assert modelled.inbox.cursor == 7
 
 
 def test_the_messages_held_back_are_bounded():

@@ -50,16 +50,17 @@ def test_a_failed_send_that_proves_stored_is_corrected(phone):
     assert phone.shown == []
 
 
-@pytest.mark.parametrize("state", ["unanswered", "failed"])
-def test_the_same_id_client_in_another_conversation_is_another_message(phone, state):
-    """Another device of this user may count its messages in the same way."""
+def test_a_failed_send_that_comes_with_a_sync_is_corrected(phone):
+    phone.push(1)
     phone.send("1")
-    if state == "failed":
-        phone.advance(20)
-    status = phone.machine.status("1")
-    phone.push(1, conversation_id="p2p:bob:carol", sender="bob", to="carol", id_client="1")
-    assert phone.machine.status("1") == status != Status.SUCCESS
-    assert phone.shown == [1]
+    phone.advance(20)
+    assert phone.machine.status("1") == Status.FAIL
+    phone.log_in_again()
+    phone.synced(message(2, sender="bob", id_client="1", content="text"))
+    assert phone.machine.status("1") == Status.SUCCESS
+    assert phone.of(events.Acked) == [events.Acked("1", AB, 2)]
+    assert phone.shown == [1]  # the other has been on this screen all the time
+    assert phone.line().unread == 0
 
 
 @pytest.mark.parametrize("code", [Code.NOT_MEMBER, Code.CONFLICT, Code.TOO_LARGE, Code.BAD_REQUEST])
@@ -175,6 +176,16 @@ def test_rooms_are_entered_again_before_anything_is_said_in_them(phone):
     assert [frame.op for frame in phone.sent()] == ["login", "sync", "enter", "send"]
 
 
+def test_logins_count_as_attempts():
+    phone = Phone(send_attempts=2).online()
+    phone.send("1")
+    for _ in range(2):
+        phone.machine.disconnected(phone.clock.now)
+        phone.advance(0.25)
+        phone.log_in()
+    assert phone.machine.status("1") == Status.FAIL
+
+
 def test_sends_without_an_answer_are_bounded(phone, monkeypatch):
     monkeypatch.setattr(outbox, "_OUTGOING", 3)
     for number in range(4):
@@ -226,15 +237,12 @@ def test_a_message_recalled_under_the_same_idclient_is_not_the_last_message(phon
     assert phone.machine.conversations() == []
 
 
-def test_a_send_on_its_way_is_not_sent_again_by_hand(phone):
-    """A second tap on the button."""
-    phone.send("1")
-    phone.send("1")
-    assert phone.sends() == [("1", False, None)]
-    phone.stored("1", 1)
-    assert len(phone.of(events.Acked)) == 1
-    phone.advance(60)
-    assert phone.sends() == []
+def test_a_system_message_to_oneself_leaves_no_gap(phone):
+    phone.machine.send(Scene.SYSTEM, "bob", "", "1", 0.0, type="custom", custom="{}")
+    phone.stored("1", 1, "system:bob")
+    news = message(2, conversation_id="system:bob", scene=Scene.SYSTEM, type="custom", to="bob", custom="{}")
+    phone.get(frames.Push(news))
+    assert [event.message for event in phone.of(events.Shown)] == [news]
 
 
 @pytest.mark.parametrize("id_client", ["", "x" * 129])
@@ -256,3 +264,18 @@ def test_under_a_rate_limit_a_backlog_goes_one_by_one():
     pair.advance(20)
     assert [event.id_client for event in alice.events if isinstance(event, events.Acked)] == [f"{n}" for n in range(50)]
     assert sum(isinstance(event, events.Sent) for event in alice.events) < 50 * 4
+
+
+def test_a_repeated_send_reads_on_all_devices():
+    pair = Pair()
+    phone, tablet, bob = pair.client("alice", "phone"), pair.client("alice", "tablet"), pair.client("bob")
+    for one in (phone, tablet, bob):
+        one.start()
+    phone.machine.create_group("team", ["bob"], 0.0)
+    pair.run_until_idle()
+    bob.machine.send(Scene.GROUP, "team", "hello", "1", 0.0)
+    pair.run_until_idle()
+    assert tablet.machine.total_unread() == 1
+    phone.machine.create_group("team", ["bob"], 1.0)  # with which she says that she has seen it
+    pair.advance(1)
+    assert (phone.machine.total_unread(), tablet.machine.total_unread()) == (0, 0)

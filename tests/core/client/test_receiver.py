@@ -25,15 +25,6 @@ def test_a_repeated_push_is_acknowledged_again_and_not_shown(phone):
     assert len(phone.of(events.Repeated)) == 1
 
 
-def test_a_message_ahead_of_a_gap_is_not_acknowledged_before_it_is_shown(phone):
-    phone.push(2)
-    assert phone.sent() == [frames.Delivered(AB, 0)]
-    assert phone.shown == []
-    phone.push(1)
-    assert phone.sent() == [frames.Delivered(AB, 2)]
-    assert phone.shown == [1, 2]
-
-
 # --- gaps -----------------------------------------------------------------------------------------------------------
 
 
@@ -73,6 +64,19 @@ def test_more_messages_behind_a_gap_do_not_put_it_off(phone):
     assert phone.pulls() == [(1, 1)]
 
 
+def test_the_next_gap_that_has_waited_already_is_pulled_as_soon_as_the_first_is_filled(phone):
+    phone.push(2, 4)
+    phone.advance(3)
+    assert phone.pulls() == [(1, 1)]
+    phone.advance(1)
+    phone.pulled(1, 1)
+    assert phone.pulls() == []
+    phone.advance(0)
+    assert (phone.shown, phone.pulls()) == ([1, 2], [(3, 3)])
+    phone.pulled(3, 3)
+    assert phone.shown == [1, 2, 3, 4]
+
+
 def test_a_server_with_smaller_pages_is_asked_for_the_rest(phone):
     """It gives the latest of the range: they are ahead, and what is before them is asked for at once."""
     phone.push(5)
@@ -94,28 +98,6 @@ def test_one_pull_at_a_time(phone):
     phone.pulled(1, 2)
     phone.advance(0)
     assert phone.pulls() == [(4, 4)]
-
-
-def test_the_application_and_a_gap_may_ask_for_the_same(phone):
-    phone.push(3)
-    phone.machine.history(AB, 1, 2, 0.0)
-    phone.advance(3)
-    phone.pulled(1, 2)
-    assert phone.shown == [1, 2, 3]
-    assert [event.messages for event in phone.of(events.History)] == [[message(1), message(2)]]
-
-
-def test_an_answer_to_the_application_does_not_end_a_pull_of_another_range(phone):
-    phone.push(4)
-    phone.advance(3)
-    phone.machine.history(AB, 1, 2, phone.clock.now)
-    phone.pulled(1, 2)
-    assert phone.shown == []
-    phone.collect()
-    phone.advance(20)
-    assert set(phone.pulls()) == {(1, 3)}
-    phone.pulled(1, 3)
-    assert phone.shown == [1, 2, 3, 4]
 
 
 def test_a_range_refused_to_the_application_is_not_delivered_to_it_later(phone):
@@ -148,6 +130,15 @@ def test_a_refused_pull_that_the_application_wanted_as_well_is_a_failure(phone):
     phone.rejected(f"{AB}:1-1", Code.NO_CONVERSATION, "history")
     assert len(phone.of(events.RequestFailed)) == 1
     assert phone.machine._receiver.conversations[AB].pull is None
+
+
+def test_the_refusal_of_another_range_leaves_the_pull_alone(phone):
+    phone.push(3)
+    phone.advance(3)
+    phone.machine.history(AB, 1, 1, phone.clock.now)
+    phone.rejected(f"{AB}:1-1", Code.NO_CONVERSATION, "history")
+    phone.pulled(1, 2)
+    assert phone.shown == [1, 2, 3]
 
 
 # --- gaps and syncs -------------------------------------------------------------------------------------------------

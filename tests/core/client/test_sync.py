@@ -22,16 +22,6 @@ def syncing(**policies):
 # --- the login sync ---------------------------------------------------------------------------------------------------
 
 
-def test_a_sync_starts_from_the_complete_part_of_each_log(phone):
-    phone.push(1, 2)
-    phone.push(1, conversation_id=TEAM)
-    phone.push(5)  # ahead: not to be relied on
-    phone.machine.disconnected(0.0)
-    phone.machine.start(0.0)
-    phone.log_in()
-    assert phone.sent(frames.Sync) == [frames.Sync({AB: 2, TEAM: 1}, number=2)]
-
-
 def test_each_page_is_answered_by_the_next_sync_up_to_the_last():
     phone = syncing()
     phone.page(message(1), message(2), inbox=7)
@@ -117,13 +107,19 @@ def test_a_page_may_end_beyond_its_last_message(phone):
     assert phone.sent() == []
 
 
-def test_messages_of_a_sync_are_acknowledged_only_under_delivered_receipts():
-    for receipts, told in (("read", []), ("delivered", [frames.Delivered(AB, 2), frames.Delivered(TEAM, 1)])):
-        phone = syncing(receipts=receipts)
-        phone.page(message(1), message(2), message(1, conversation_id=TEAM))
-        assert phone.sent(frames.Delivered) == told
-        phone.synced(message(3))
-        assert phone.sent(frames.Delivered) == ([frames.Delivered(AB, 3)] if told else [])
+def test_states_of_the_server_are_taken_over_and_own_reading_is_sent():
+    phone = Phone().online()
+    phone.push(1, 2)
+    phone.push(1, 2, conversation_id=TEAM)
+    phone.machine.disconnected(0.0)
+    phone.machine.read(AB, 0.0)
+    phone.machine.start(0.0)
+    phone.collect()
+    phone.log_in()
+    assert phone.sent(frames.Read) == [frames.Read(AB, 2, 1)]
+    phone.synced(states=[state(1, 1, 1), state(2, 1, 1, TEAM)], version=2)
+    assert phone.sent(frames.Read) == []
+    assert (phone.line(AB).unread, phone.line(TEAM).unread) == (0, 1)
 
 
 def test_a_sync_goes_on_from_the_version_of_the_last_one():
@@ -133,6 +129,15 @@ def test_a_sync_goes_on_from_the_version_of_the_last_one():
     phone.machine.start(0.0)
     phone.log_in()
     assert phone.sent(frames.Sync) == [frames.Sync({AB: 0, TEAM: 0}, 5, number=2, state_version=7)]
+
+
+def test_a_sync_with_an_older_read_mark_is_answered_by_a_read(phone):
+    phone.push(1)
+    phone.send("1")
+    phone.stored("1", 2)
+    phone.log_in_again()
+    phone.synced()
+    assert phone.sent() == [frames.Read(AB, 1, 1)]
 
 
 def test_a_sync_that_came_too_fast_is_asked_again_when_it_is_time():
@@ -190,14 +195,6 @@ def test_another_log_resets_everything_except_pending_wishes_of_the_user(phone, 
 
 
 # --- resyncs ----------------------------------------------------------------------------------------------------------
-
-
-def test_a_resync_fetches_the_missed_messages(phone):
-    phone.get(frames.Resync(1))
-    assert phone.machine.state == State.SYNCING
-    assert phone.sent() == [frames.Sync({}, number=2, resync=1)]
-    phone.synced(message(1))
-    assert (phone.machine.state, phone.shown) == (State.ONLINE, [1])
 
 
 def test_a_resync_that_comes_again_is_done_once(phone):

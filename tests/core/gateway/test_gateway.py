@@ -1,4 +1,4 @@
-"""Connections: what is expected in which state, who is told what, and that pushes are repeated until acknowledged."""
+"""Connections: which frame is expected in which state, the frames that follow, and the ends of a connection."""
 
 from __future__ import annotations
 
@@ -117,27 +117,16 @@ def test_a_login_must_come_in_time(access):
     assert access.machine.next_deadline() is None
 
 
-@pytest.mark.parametrize("answered", ["authentication", "attach"])
-def test_a_login_that_nobody_answers_ends_in_time(access, answered):
-    access.connect()
-    access.receive(frames.Login("token", "d0"))
-    if answered == "attach":
-        access.machine.authenticated(1, "bob", None, 0.0)
-    access.port.take()
-    access.advance(10)
-    assert summary(access.port.take()) == refused(Code.LOGIN_TIMEOUT)
-
-
 @pytest.mark.parametrize(
-    ("code", "told"),
+    ("code", "sent"),
     [(Code.TOKEN_EXPIRED, Code.TOKEN_EXPIRED), (Code.UNAVAILABLE, Code.UNAVAILABLE), (None, Code.BAD_TOKEN)],
 )
-def test_a_refused_token_ends_the_connection_with_its_code(access, code, told):
+def test_a_refused_token_ends_the_connection_with_its_code(access, code, sent):
     access.connect()
     access.receive(frames.Login("token", "d0"))
     access.port.take()
     access.machine.authenticated(1, None, code, 0.0)
-    assert summary(access.port.take()) == refused(told)
+    assert summary(access.port.take()) == refused(sent)
     assert access.machine.next_deadline() is None
 
 
@@ -158,6 +147,12 @@ def test_an_answer_for_a_connection_that_is_gone_or_never_asked_does_nothing(acc
     access.machine.authenticated(1, "bob", None, 0.0)
     access.connect()
     access.machine.authenticated(1, "bob", None, 0.0)
+    assert access.port.take() == []
+
+
+def test_a_second_answer_to_a_login_does_nothing(access):
+    access.live()
+    access.machine.authenticated(1, "mallory", None, 0.0)
     assert access.port.take() == []
 
 
@@ -318,7 +313,7 @@ def test_delivered_marks_of_p2p_conversations_go_to_the_user_under_the_policy():
     assert access.pushed() == []  # it is an acknowledgement all the same
 
 
-# --- chatrooms, hints, whom one blocks ------------------------------------------------------------------------------
+# --- chatrooms and blocking -------------------------------------------------------------------------------------------
 
 
 LOUNGE = "chatroom:lounge"

@@ -84,70 +84,70 @@ def test_a_slow_reader_is_cut_off_and_may_come_back():
     assert access.machine.next_deadline() is None
 
 
-# --- places ---------------------------------------------------------------------------------------------------------
+# --- states ---------------------------------------------------------------------------------------------------------
 
 
-def told(access):
-    """Versions of the places sent since."""
+def states_sent(access):
+    """Versions of the states sent since."""
     return [frame.state.version for _, frame in access.sent() if isinstance(frame, frames.State)]
 
 
-def tell(access, one, version, conversation=AB):
+def send_state(access, one, version, conversation=AB):
     access.from_router(internal_frames.Down((one,), frames.State(state(version, conversation=conversation))))
 
 
 def test_a_state_is_sent_until_it_is_acknowledged(access):
     one = access.live()
-    tell(access, one, 1)
+    send_state(access, one, 1)
     access.advance(2)
     access.advance(4)
-    assert told(access) == [1, 1, 1]
+    assert states_sent(access) == [1, 1, 1]
     access.receive(frames.StateAck(AB, 1))
     access.advance(60)
-    assert told(access) == []
+    assert states_sent(access) == []
     assert access.machine.unacknowledged == 0
 
 
 def test_an_ack_of_an_older_version_does_not_count_and_a_newer_one_does(access):
     one = access.live()
-    tell(access, one, 5)
+    send_state(access, one, 5)
     access.receive(frames.StateAck(AB, 4))
     access.receive(frames.StateAck(TEAM, 5))
     access.advance(2)
-    assert told(access) == [5, 5]
+    assert states_sent(access) == [5, 5]
     access.receive(frames.StateAck(AB, 6))
     access.advance(60)
-    assert told(access) == []
+    assert states_sent(access) == []
     assert access.machine.unacknowledged == 0
 
 
 def test_a_newer_state_of_the_conversation_replaces_an_older_one(access):
     one = access.live()
-    tell(access, one, 1)
-    tell(access, one, 2, TEAM)
-    tell(access, one, 3)
-    tell(access, one, 2)  # late: the device has been told better
-    assert told(access) == [1, 2, 3]
+    send_state(access, one, 1)
+    send_state(access, one, 2, TEAM)
+    send_state(access, one, 3)
+    send_state(access, one, 2)  # late: the device has a newer one
+    assert states_sent(access) == [1, 2, 3]
     assert access.machine.unacknowledged == 2
     access.advance(2)
-    assert told(access) == [2, 3]
+    assert states_sent(access) == [2, 3]
     access.receive(frames.StateAck(AB, 1))  # late as well
     access.advance(4)
-    assert told(access) == [2, 3]
+    assert states_sent(access) == [2, 3]
 
 
 def test_states_count_towards_the_bound_of_the_queue():
     access = Access(send_queue=2)
     one = access.live()
-    tell(access, one, 1)
+    send_state(access, one, 1)
     access.push(one)
-    tell(access, one, 2)  # in the place of the first
+    send_state(access, one, 2)  # in the place of the first
     access.port.take()
-    tell(access, one, 3, TEAM)
+    send_state(access, one, 3, TEAM)
     assert [frame.code for _, frame in access.sent() if isinstance(frame, frames.Refused)] == [Code.SLOW_READER]
     access.port.take()
     access.advance(60)
-    assert told(access) == []  # they end with their connection
+    assert states_sent(access) == []  # they end with their connection
     assert access.machine.next_deadline() is None
 
 
@@ -212,15 +212,6 @@ def test_notices_of_many_conversations_are_bounded_and_those_of_one_are_not():
     assert access.machine.next_deadline() is None
 
 
-def test_a_notice_and_a_state_of_a_conversation_do_not_replace_each_other(access):
-    one = access.live()
-    notify(access, 3, one)
-    tell(access, one, 3)
-    access.receive(frames.Delivered(AB, 3))
-    access.advance(2)
-    assert [type(frame) for _, frame in access.sent()] == [frames.Notify, frames.State, frames.State]
-
-
 # --- resyncs --------------------------------------------------------------------------------------------------------
 
 
@@ -262,22 +253,13 @@ def test_unacknowledged_frames_end_with_their_connection(access):
     one = access.live()
     resync(access, one)
     notify(access, 1, one)
-    tell(access, one, 1)
+    send_state(access, one, 1)
     access.push(one)
     access.machine.disconnected(1, 0.0)
     assert access.machine.next_deadline() is None
 
 
 # --- of chatrooms, once ---------------------------------------------------------------------------------------------
-
-
-def test_a_push_of_a_room_is_sent_once_and_not_waited_for(access):
-    one = access.live()
-    access.push(one, conversation_id=LOUNGE, scene=Scene.CHATROOM)
-    assert access.pushed() == [(1, 1, 1)]
-    access.advance(60)
-    assert access.pushed() == []
-    assert access.machine.unacknowledged == 0
 
 
 def test_room_messages_beyond_the_rate_of_a_connection_are_shed_and_counted():
@@ -289,8 +271,8 @@ def test_room_messages_beyond_the_rate_of_a_connection_are_shed_and_counted():
     calls = access.port.take()
     sent = [(arguments[0], arguments[1].message.seq) for method, arguments in calls if method == "send"]
     assert sent == [(1, 1), (1, 2), (2, 3)]
-    told = [arguments[0] for method, arguments in calls if method == "emit"]
-    assert [(type(event), event.session, event.message.seq) for event in told] == [
+    emitted = [arguments[0] for method, arguments in calls if method == "emit"]
+    assert [(type(event), event.session, event.message.seq) for event in emitted] == [
         *((events.Pushed, one, seq) for seq in (1, 2)),
         (events.Shed, one, 3),
         (events.Pushed, other, 3),

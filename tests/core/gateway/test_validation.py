@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from core.builders import AB, Access, refused, send, summary
+from core.builders import Access, refused, send, summary
 
 from imsim.core import frames
 from imsim.core.model import Code
@@ -62,14 +62,6 @@ def test_the_limit_of_an_attachment_is_that_of_its_json():
     assert {frame.text for _, frame in access.sent()} == {"file: more than 15 bytes of UTF-8"}
 
 
-def test_a_too_large_send_is_refused_with_a_short_reference():
-    access = Access(content_bytes=4)
-    access.live()
-    access.receive(send("x" * 1_000, "12345", to="alice"))
-    ((_, frame),) = access.sent()
-    assert (frame.ref, frame.code) == ("x" * 256, Code.TOO_LARGE)
-
-
 @pytest.mark.parametrize(
     ("frame", "ref", "code"),
     [
@@ -91,16 +83,6 @@ def test_an_invalid_request_is_rejected_and_the_connection_stays(frame, ref, cod
     assert (rejected.request, rejected.ref, rejected.code) == (frame.op, ref, code)
     access.receive(frames.Ping())
     assert access.sent() == [(1, frames.Pong())]
-
-
-def test_a_custom_that_is_too_large_is_rejected_with_its_number():
-    access = Access(content_bytes=4)
-    access.live()
-    access.receive(frames.SetConversation(AB, custom="\u00e4\u00e4x", number=3))
-    ((_, frame),) = access.sent()
-    assert (frame.request, frame.ref, frame.code, frame.number) == ("set_conversation", AB, Code.TOO_LARGE, 3)
-    access.receive(frames.SetConversation(AB, custom="\u00e4\u00e4"))
-    assert [method for method, _ in access.port.take()] == ["to_router"]
 
 
 @pytest.mark.parametrize("name", ["", "a b", "d:0", "x" * 65])

@@ -30,7 +30,7 @@ class Lounge:
         self.now = 0.0
 
     def up(self, one, frame, room=LOUNGE):
-        """The answers to it, and (user, device, content) of what others were told."""
+        """The answers to it, and (user, device, content) of the pushes to others."""
         self.machine.receive(internal_frames.Up(one, frame, room), self.now)
         self.committed, answers, heard = [], [], []
         for method, arguments in self.port.take():

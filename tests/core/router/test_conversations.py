@@ -15,7 +15,7 @@ def test_nothing_is_acknowledged_delivered_or_reported_before_it_is_stored(write
     writer.send("1")
     writer.answer()
     assert isinstance(writer.asked[0], storage.Append)
-    assert (writer.told, writer.delivered, writer.events) == ([], [], [])
+    assert (writer.sent, writer.delivered, writer.events) == ([], [], [])
     writer.answer()
     assert writer.acks() == [("1", 1)]
     assert [deliver.message.seq for deliver in writer.delivered] == [1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from core.builders import AB, Writer, failed, open_log, send, session
+from core.builders import AB, Writer, failed, send, session
 
 from imsim.core import frames, internal_frames, storage
 from imsim.core.model import Code, p2p_id
@@ -45,7 +45,7 @@ def test_answers_that_come_after_the_fence_change_nothing(opened):
     opened.take()
     opened.answer(result=lambda _: storage.Appended())
     opened.send("3")
-    assert (opened.told, opened.delivered) == ([], [])
+    assert (opened.sent, opened.delivered) == ([], [])
     opened.answer_all()
     assert opened.acks() == [("3", 2)]
 
@@ -68,7 +68,7 @@ def test_silence_counts_from_the_first_that_waits(opened):
     opened.advance(9)
     opened.send("2")
     opened.advance(0.9)
-    assert opened.told == []
+    assert opened.sent == []
     opened.advance(0.1)
     assert opened.refusals() == [("1", Code.UNAVAILABLE), ("2", Code.UNAVAILABLE)]
 
@@ -102,12 +102,12 @@ def test_a_failed_lookup_rejects_only_the_send_that_needed_it(opened):
     opened.send("2")
     opened.answer(result=failed)
     opened.answer_all()
-    told = opened.take()
-    assert [(type(frame), getattr(frame, "ref", None)) for _, frame in told] == [
+    sent = opened.take()
+    assert [(type(frame), getattr(frame, "ref", None)) for _, frame in sent] == [
         (frames.Rejected, "1"),
         (frames.Stored, None),
     ]
-    assert told[0][1].code == Code.UNAVAILABLE
+    assert sent[0][1].code == Code.UNAVAILABLE
 
 
 def test_two_writers_on_one_storage_keep_one_log():
@@ -134,25 +134,13 @@ def test_messages_known_to_be_stored_are_released_before_the_writer_gives_up(ope
     assert opened.delivered == []
     opened.advance(opened.policies.storage_timeout)  # storage never answers for the first
     assert [deliver.message.id_client for deliver in opened.delivered] == ["2"]
-    told = opened.take()
-    assert [frame.id_client for _, frame in told if isinstance(frame, frames.Stored)] == ["2"]
-    refused = [(frame.ref, frame.code) for _, frame in told if isinstance(frame, frames.Rejected)]
+    sent = opened.take()
+    assert [frame.id_client for _, frame in sent if isinstance(frame, frames.Stored)] == ["2"]
+    refused = [(frame.ref, frame.code) for _, frame in sent if isinstance(frame, frames.Rejected)]
     assert refused == [("1", Code.UNAVAILABLE)]
 
 
 # --- a new writer -----------------------------------------------------------------------------------------------------
-
-
-def test_a_new_writer_announces_the_end_of_the_log_to_the_members(writer):
-    open_log(writer.storage, "alice", "bob")
-    writer.send("1")
-    assert writer.opened == []
-    writer.answer()
-    assert writer.opened == [internal_frames.Opened(("alice", "bob"), AB, 2)]
-    writer.answer_all()
-    writer.send("2")
-    writer.answer_all()
-    assert len(writer.opened) == 1
 
 
 def test_a_writer_that_gave_up_with_something_in_flight_opens_again_by_itself(opened):
@@ -258,7 +246,7 @@ def test_busy_conversations_may_exceed_the_limit_within_a_bound(monkeypatch):
     writer.answer_all()
     assert len(writer.acks()) == 3
     writer.advance(100)
-    assert writer.told == []
+    assert writer.sent == []
     writer.to("p2p:alice:erin", send("erin", to="erin"))
     assert list(writer.machine._open) == ["p2p:alice:erin"]
 

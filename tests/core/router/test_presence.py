@@ -21,9 +21,9 @@ def befriended(registry):
     registry.storage.execute(storage.Append(state.epoch, message(2), 0, effects))
 
 
-def hinted(registry, hint):
+def received(registry, update):
     registry.take()
-    registry.receive(hint)
+    registry.receive(update)
     return [(to.user, to.device, frame) for to, frame in registry.take()]
 
 
@@ -33,15 +33,15 @@ def test_friendship_follows_the_log(registry):
     friendly.deliver(entry(2, "friend_accept"))
     friendly.deliver(entry(2, "friend_accept"))
     friendly.receive(internal_frames.Detach(bob))
-    told = [("alice", PresenceUpdate("alice", frames.Presence("bob", online))) for online in (True, False)]
-    assert friendly.told_users == told
-    friendly.told_users.clear()
+    sent = [("alice", PresenceUpdate("alice", frames.Presence("bob", online))) for online in (True, False)]
+    assert friendly.sent_to_users == sent
+    friendly.sent_to_users.clear()
     bob = friendly.login("bob")
     friendly.deliver(entry(3, "friend_accept"))
     friendly.deliver(entry(4, "friend_delete"))
-    friendly.told_users.clear()
+    friendly.sent_to_users.clear()
     friendly.receive(internal_frames.Detach(bob))
-    assert friendly.told_users == []
+    assert friendly.sent_to_users == []
 
 
 def test_a_presence_update_reaches_the_sessions_that_it_is_for(registry):
@@ -49,16 +49,16 @@ def test_a_presence_update_reaches_the_sessions_that_it_is_for(registry):
     one = registry.login("bob")
     registry.login("bob", "d1", connection=2)
     news, typing = frames.Presence("alice", True), frames.IsTyping(AB)
-    assert hinted(registry, PresenceUpdate("bob", typing)) == [
+    assert received(registry, PresenceUpdate("bob", typing)) == [
         ("bob", "d0", typing),
         ("bob", "d1", typing),
     ]
-    assert hinted(registry, PresenceUpdate("bob", news, tells=one)) == [("bob", "d0", news)]
-    assert hinted(registry, PresenceUpdate("carol", news)) == []
-    assert registry.told_users == []
+    assert received(registry, PresenceUpdate("bob", news, tells=one)) == [("bob", "d0", news)]
+    assert received(registry, PresenceUpdate("carol", news)) == []
+    assert registry.sent_to_users == []
     alice = session("alice", epoch=9)
-    assert len(hinted(registry, PresenceUpdate("bob", news, asks=alice))) == 2
-    assert registry.told_users == [("alice", PresenceUpdate("alice", frames.Presence("bob", True), tells=alice))]
+    assert len(received(registry, PresenceUpdate("bob", news, asks=alice))) == 2
+    assert registry.sent_to_users == [("alice", PresenceUpdate("alice", frames.Presence("bob", True), tells=alice))]
 
 
 def test_a_former_friend_gets_no_presence_though_their_router_lags_behind(registry):
@@ -66,8 +66,8 @@ def test_a_former_friend_gets_no_presence_though_their_router_lags_behind(regist
     registry.login("bob")
     registry.deliver(entry(3, "friend_delete"))
     for asking in ("alice", "carol"):
-        assert hinted(registry, PresenceUpdate("bob", None, asks=session(asking, epoch=9))) == []
-    assert registry.told_users == []
+        assert received(registry, PresenceUpdate("bob", None, asks=session(asking, epoch=9))) == []
+    assert registry.sent_to_users == []
 
 
 def test_a_refused_login_causes_no_presence(registry):
@@ -77,7 +77,7 @@ def test_a_refused_login_causes_no_presence(registry):
     friendly.attach("bob", issued_at=1.0)
     friendly.answer_all()
     assert [frame.code for frame in friendly.take(internal_frames.Attached)] == [Code.TOKEN_REVOKED]
-    assert friendly.told_users == []
+    assert friendly.sent_to_users == []
     assert friendly.machine._users == {}
 
 
@@ -85,26 +85,26 @@ def test_presence_beyond_the_budget_waits_and_only_the_latest_is_sent(registry):
     befriended(registry)
     friendly = friends_of(registry, presence_rate=0.5, presence_burst=1)
 
-    def told():
-        news, friendly.told_users = friendly.told_users, []
-        return [(to, hint.frame.online) for to, hint in news if hint.frame is not None]
+    def presence_sent():
+        news, friendly.sent_to_users = friendly.sent_to_users, []
+        return [(to, update.frame.online) for to, update in news if update.frame is not None]
 
     friendly.receive(internal_frames.Detach(friendly.login("bob")))
     friendly.receive(internal_frames.Detach(friendly.login("bob")))
-    assert told() == [("alice", True)]
+    assert presence_sent() == [("alice", True)]
     assert friendly.machine._users == {}  # whoever is away waits for nothing in memory
     friendly.advance(1.9)
-    assert told() == []
+    assert presence_sent() == []
     friendly.advance(0.2)
-    assert told() == [("alice", False)]
+    assert presence_sent() == [("alice", False)]
     bob = friendly.login("bob")
     friendly.ask(bob, frames.SetConversation(AB, blocked=True, number=1))
     friendly.answer_all()
     friendly.advance(3)
-    assert told() == [("alice", False)]
+    assert presence_sent() == [("alice", False)]
     friendly.ask(bob, frames.SetConversation(AB, blocked=False, number=2))
     friendly.answer_all()
     friendly.deliver(entry(3, "friend_delete"))
     friendly.advance(3)
-    assert told() == []
+    assert presence_sent() == []
     assert friendly.machine.next_deadline() is None

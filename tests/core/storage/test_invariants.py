@@ -63,14 +63,14 @@ class StorageInvariants(RuleBasedStateMachine):
             self.acknowledged[one.seq] = one
             self.check_moved(sender, min(shown, one.seq), dict(result.states))
 
-    def check_moved(self, user, seq, told):
+    def check_moved(self, user, seq, sent):
         """Either the mark moved, and both logs with it, or nothing did."""
         peer = "alice" if user == "bob" else "bob"
         if seq > self.read[user]:
             self.read[user] = seq
             for one in self.users:
                 self.versions[one] += 1
-            assert told == {
+            assert sent == {
                 one: state(
                     self.versions[one],
                     self.read[one],
@@ -80,16 +80,16 @@ class StorageInvariants(RuleBasedStateMachine):
                 for one, other in ((user, peer), (peer, user))
             }
         else:
-            assert told == {}
+            assert sent == {}
 
     @rule(user=st.sampled_from(users), seq=st.integers(1, 20))
     def save_place(self, user, seq):
-        told = save(self.store, user, seq)
+        sent = save(self.store, user, seq)
         if self.epochs[-1] == 0:
-            assert told == {}
+            assert sent == {}
         else:
             moved = min(seq, len(self.acknowledged)) > self.read[user]
-            self.check_moved(user, min(seq, len(self.acknowledged)), told if moved else {})
+            self.check_moved(user, min(seq, len(self.acknowledged)), sent if moved else {})
 
     @rule(user=st.sampled_from(users))
     def open_user(self, user):

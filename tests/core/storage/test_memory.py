@@ -79,7 +79,7 @@ def test_a_login_looks_into_each_conversation_or_into_one_inbox(by_read, by_writ
 
 
 def test_messages_that_a_push_delivered_are_skipped_in_the_inbox(by_write):
-    """And costs no place in the page."""
+    """And take no room in the page."""
     open_log(by_write, *["alice"] * 5)
     open_log(by_write, "alice", conversation=TEAM)
     page = missed(by_write, "bob", {AB: 4}, limit=2)
@@ -95,6 +95,13 @@ def test_an_inbox_position_out_of_range_does_no_harm(by_write, inbox, stands, se
     open_log(by_write, "alice", "alice")
     page = missed(by_write, "bob", inbox=inbox)
     assert (page.inbox, [m.seq for m in page.messages]) == (stands, seqs)
+
+
+def test_under_fan_out_on_read_there_is_no_inbox(by_read):
+    open_log(by_read, "alice")
+    page = missed(by_read, "bob")
+    assert ([m.seq for m in page.messages], page.inbox) == ([1], 0)
+    assert missed(by_read, "bob", inbox=1) == storage.Ahead()
 
 
 @pytest.mark.parametrize("inbox", [3, 10**30])

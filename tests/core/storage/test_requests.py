@@ -37,20 +37,12 @@ def test_each_change_gets_the_next_version_of_the_users_log_and_no_change_gets_n
 
 def test_reading_changes_the_peers_state_as_well(store):
     open_log(store, "alice", "alice")
-    told = {"bob": state(1, 1), "alice": state(1, peer_read_seq=1, peer_delivered_seq=1)}  # what is read was delivered
-    assert save(store, "bob", 1) == told
-    assert save(store, "bob", 1) == told  # again, for who missed it
+    sent = {"bob": state(1, 1), "alice": state(1, peer_read_seq=1, peer_delivered_seq=1)}  # what is read was delivered
+    assert save(store, "bob", 1) == sent
+    assert save(store, "bob", 1) == sent  # again, for who missed it
     assert set(save(store, "bob", muted=True)) == {"bob"}
     assert save(store, "alice", 2)["alice"] == state(2, 2, peer_read_seq=1, peer_delivered_seq=1)
     assert missed(store, "alice").version == missed(store, "bob").version - 1 == 2
-
-
-def test_nobody_is_a_peer_in_a_group_or_of_oneself(store):
-    open_log(store, "alice", conversation=TEAM)
-    assert set(save(store, "bob", 1, TEAM)) == {"bob"}
-    notes = "p2p:alice:alice"
-    append(store, opened(store, notes, ("alice",)).epoch, message(1, conversation_id=notes))
-    assert save(store, "alice", 1, notes) == {"alice": state(1, 1, conversation=notes)}
 
 
 def test_hiding_reads_too_and_moves_forward_only(store):
@@ -80,6 +72,22 @@ def test_a_sync_has_only_the_latest_state_of_each_changed_conversation(store):
     assert store.execute(storage.Missed(session("bob"), {}, 1)).states == ()  # not before the last page
 
 
+def test_how_many_have_read_a_message(store):
+    state = opened(store, TEAM, ("alice", "bob", "carol"))
+    for seq, sender in ((1, "alice"), (2, "bob")):
+        append(store, state.epoch, message(seq, conversation_id=TEAM, sender=sender))
+
+    def count(seq, user="alice"):
+        return store.execute(storage.CountRead(user, TEAM, seq))
+
+    assert (count(1), count(2, "carol")) == (storage.ReadCount(0, 2), storage.ReadCount(0, 2))
+    save(store, "bob", 2, TEAM)
+    save(store, "carol", 1, TEAM)
+    assert (count(1), count(2)) == (storage.ReadCount(2, 2), storage.ReadCount(0, 2))
+    assert count(0) is count(3) is count(1, "mallory") is None
+    assert store.execute(storage.CountRead("alice", AB, 1)) is None
+
+
 # --- what was delivered -----------------------------------------------------------------------------------------------
 
 
@@ -96,19 +104,6 @@ def test_delivered_moves_forward_only_not_beyond_the_log_and_never_behind_what_w
     open_log(store, "alice", "alice")
     assert delivered(delivered_seq=99) == state(4, peer_read_seq=3, peer_delivered_seq=5)
     assert set(save(store, "bob", delivered_seq=-1)) == {"bob"}
-
-
-def test_opening_a_user_returns_the_end_of_each_log_and_the_delivered_mark(store):
-    open_log(store, "alice", "alice", "bob")
-    open_log(store, "alice", conversation=TEAM)
-    save(store, "bob", delivered_seq=2)
-    save(store, "alice", delivered_seq=1)
-    team, ab = store.execute(storage.OpenUser("bob")).states
-    assert ab == (state(1, peer_delivered_seq=1), [1, 2], 3, 2, None, 0)
-    assert team == (state(0, conversation=TEAM), [1], 1, 0, None, 0)
-    save(store, "bob", 3)
-    assert store.execute(storage.OpenUser("bob")).states[1].delivered_seq == 3
-    assert store.execute(storage.OpenUser("alice")).states[1].delivered_seq == 1
 
 
 # --- who is blocked ---------------------------------------------------------------------------------------------------
@@ -157,5 +152,5 @@ def test_blocking_has_no_effect_in_a_group_and_a_log_state_comes_for_two_users_o
     assert isinstance(team.add(state={"title": "x"}), storage.Appended)
     epoch = opened(store).epoch
     store.execute(storage.Append(epoch, message(1), 0, storage.Effects(state={"friends": True})))
-    told = {found.state.conversation_id: found.log_state for found in store.execute(storage.OpenUser("bob")).states}
-    assert told == {TEAM: None, AB: {"friends": True}}
+    sent = {found.state.conversation_id: found.log_state for found in store.execute(storage.OpenUser("bob")).states}
+    assert sent == {TEAM: None, AB: {"friends": True}}

@@ -102,8 +102,8 @@ def test_a_recalled_message_or_a_change_cannot_be_amended():
 # --- what two devices make of it ------------------------------------------------------------------------------------
 
 
-class Screen:
-    """An application that keeps what it is told: seq -> content."""
+class Device:
+    """An application that keeps the messages that it is shown: seq -> content."""
 
     def __init__(self, page):
         self.phone = Phone(page=page, gap_wait=1.0).online()
@@ -139,15 +139,15 @@ steps = st.lists(
 def test_devices_that_get_amendments_late_or_not_at_all_agree_with_storage(actions, data, page):
     """Bob's two: pushes get lost; what is pulled is answered with what storage held at some time since it was asked."""
     writer = Writer()
-    screens = [Screen(page), Screen(page)]
+    devices = [Device(page), Device(page)]
     waiting = [[], []]  # by device: of each request the answers that it may get
 
     def range_of(asked):
         return writer.storage.execute(storage.Range("bob", AB, asked.first, asked.last, page))
 
     def collect():
-        for screen, pages in zip(screens, waiting, strict=True):
-            for asked in screen.phone.sent(frames.History):
+        for device, pages in zip(devices, waiting, strict=True):
+            for asked in device.phone.sent(frames.History):
                 pages.append((asked, range_of(asked)))
 
     for number, action in enumerate(actions):
@@ -161,39 +161,39 @@ def test_devices_that_get_amendments_late_or_not_at_all_agree_with_storage(actio
         writer.to(AB, one, session("alice"))
         writer.answer_all()
         for deliver in writer.delivered:
-            for screen in screens:
+            for device in devices:
                 if data.draw(st.booleans()):
-                    screen.phone.get(frames.Push(deliver.message))
+                    device.phone.get(frames.Push(deliver.message))
         writer.delivered.clear()
         collect()
-        for screen, pages in zip(screens, waiting, strict=True):
+        for device, pages in zip(devices, waiting, strict=True):
             if pages and data.draw(st.booleans()):
                 asked, found = pages.pop(data.draw(st.integers(0, len(pages) - 1)))
-                screen.phone.get(
+                device.phone.get(
                     frames.HistoryPage(AB, asked.first, asked.last, found.messages, found.more, asked.number)
                 )
             if data.draw(st.booleans()):
-                screen.phone.advance(1.0)
+                device.phone.advance(1.0)
         collect()
     log = writer.storage.execute(storage.Range("bob", AB, 1, 1_000, 1_000)).messages
     expected = {one.seq: one.content for one in log if is_visible(one)}
-    for screen, pages in zip(screens, waiting, strict=True):
+    for device, pages in zip(devices, waiting, strict=True):
         for asked, found in pages:  # late
-            screen.phone.get(frames.HistoryPage(AB, asked.first, asked.last, found.messages, found.more, asked.number))
+            device.phone.get(frames.HistoryPage(AB, asked.first, asked.last, found.messages, found.more, asked.number))
         if log:
-            screen.phone.get(frames.Notify(AB, len(log)))
+            device.phone.get(frames.Notify(AB, len(log)))
         for _ in range(100):
-            asked_now = screen.phone.sent(frames.History)
+            asked_now = device.phone.sent(frames.History)
             if not asked_now:
-                screen.phone.advance(5.1)
-                asked_now = screen.phone.sent(frames.History)
+                device.phone.advance(5.1)
+                asked_now = device.phone.sent(frames.History)
             for asked in asked_now:
                 found = range_of(asked)
-                screen.phone.get(
+                device.phone.get(
                     frames.HistoryPage(AB, asked.first, asked.last, found.messages, found.more, asked.number)
                 )
-        assert screen.texts == expected
-        lines = {line.id: line for line in screen.phone.machine.conversations()}
+        assert device.texts == expected
+        lines = {line.id: line for line in device.phone.machine.conversations()}
         if expected:
             assert (lines[AB].last_msg.seq, lines[AB].last_msg.content) == max(expected.items())
             assert lines[AB].unread == len(expected)

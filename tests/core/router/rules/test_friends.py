@@ -41,7 +41,7 @@ class Two:
             return refused.code
         return OK
 
-    def told(self):
+    def notified(self):
         return [(note.user, note.type, note.resolves, note.data.get("state", "")) for note in self.notes]
 
 
@@ -85,7 +85,7 @@ def test_a_request_expires(now, answer, counter):
         two.now = now
         assert two.try_(event, "bob") == expected
         if (event, expected) == ("request", OK):
-            assert two.told() == [("bob", "resolve", f"{AB}:1", "expired"), ("alice", "friend_request", "", "init")]
+            assert two.notified() == [("bob", "resolve", f"{AB}:1", "expired"), ("alice", "friend_request", "", "init")]
 
 
 def test_nobody_is_a_friend_of_oneself_and_other_events_are_none():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from core.builders import AB, Writer, change, send
+from core.builders import AB, Writer, change, send, session
 
 from imsim.core import frames, storage
 from imsim.core.model import Code, Scene
@@ -75,6 +75,14 @@ def test_a_change_in_the_wrong_kind_of_conversation_is_refused(writer, conversat
     writer.to(conversation, frame)
     writer.answer_all()
     assert writer.answers() == [("1", code)]
+
+
+def test_nobody_else_changes_anything_between_two(opened):
+    for number, event in enumerate(("friend_request", "friend_accept", "recall", "theme")):
+        frame = change(str(number), event, by="mallory", scene=Scene.P2P, to="bob", seq=1)
+        opened.to(AB, frame, session("mallory"))
+    opened.answer_all()
+    assert opened.answers() == [(str(number), Code.NOT_MEMBER) for number in range(4)]
 
 
 # --- recalls and edits ------------------------------------------------------------------------------------------------
