@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from imsim.core import events, frames
 from imsim.core.model import Code, Scene, Status, conversation_id
+from imsim.faultsearch.entries import Crashed, Stepped
 from imsim.faultsearch.nodes import Instance
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class App:
         instance.start()
 
     def crash(self, *, silent: bool) -> None:
-        self._world.note(self.current.name, "crash", "", None)
+        self._world.record(Crashed(self._world.clock.now, self.current.name))
         self.current.kill(silent=silent)
 
     def ended(self, instance: Instance, code: Code) -> None:
@@ -63,7 +64,7 @@ class App:
         if not instance.up:
             return
         instance.look()
-        self._world.note(instance.name, "step", step.action, dict(step.arguments))
+        self._world.record(Stepped(self._world.clock.now, instance.name, step.action, dict(step.arguments)))
         if step.action == "leave":
             instance.act(instance.machine.stop)
         elif step.action == "come":

@@ -20,7 +20,7 @@ from imsim.core.model import LONGEST_ID_CLIENT, Scene, check_name
 from imsim.core.policies import Policies
 from imsim.faultsearch.case import PROBE, Case, Step
 from imsim.faultsearch.faults import KINDS, Fault
-from imsim.faultsearch.random import Dice
+from imsim.faultsearch.random import Random
 from imsim.scenario import Draws, Stream
 from imsim.scenario.errors import explain, suggestion
 from imsim.scenario.sections import Limits, Section
@@ -283,8 +283,8 @@ _SAMPLES = 100
 def _model_of_kind(name: str) -> type[Section]:
     """The arguments are what is drawn of this kind: a text is one of those drawn, a rate at most 1, and only a drift
     may be negative."""
-    dice = Dice(Stream(Draws(0, "chaos", "samples"), 0))
-    samples = [KINDS[name].draw(dice) for _ in range(_SAMPLES)]
+    random = Random(Stream(Draws(0, "chaos", "samples"), 0))
+    samples = [KINDS[name].draw(random) for _ in range(_SAMPLES)]
     fields: dict[str, Any] = {}
     for argument in samples[0]:
         values = [sample[argument] for sample in samples]

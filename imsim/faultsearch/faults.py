@@ -15,7 +15,7 @@ from imsim.core.exceptions import UsageError
 from imsim.scenario import Stream
 
 if TYPE_CHECKING:
-    from imsim.faultsearch.random import Dice
+    from imsim.faultsearch.random import Random
     from imsim.faultsearch.world import World
 
 
@@ -52,7 +52,7 @@ class Kind:
     a node). `draw` gives its arguments."""
 
     where: str
-    draw: Callable[[Dice], dict[str, Any]]
+    draw: Callable[[Random], dict[str, Any]]
     apply: Callable[[World, Fault], None]
 
 
@@ -210,12 +210,12 @@ def _lag(world: World, fault: Fault) -> None:
 # --- all of them -----------------------------------------------------------------------------------------------------
 
 
-def _crash_arguments(dice: Dice) -> dict[str, Any]:
-    return {"seconds": dice.around(0.01, 5), "detect": dice.around(0.01, 3)}
+def _crash_arguments(random: Random) -> dict[str, Any]:
+    return {"seconds": random.around(0.01, 5), "detect": random.around(0.01, 3)}
 
 
-def _rate_and_seconds(dice: Dice) -> dict[str, Any]:
-    return {"rate": dice.between(0.05, 0.6), "seconds": dice.around(0.5, 20)}
+def _rate_and_seconds(random: Random) -> dict[str, Any]:
+    return {"rate": random.between(0.05, 0.6), "seconds": random.around(0.5, 20)}
 
 
 #: What can go wrong, by name.

@@ -12,20 +12,20 @@ from typing import Any
 from imsim.core.model import Scene, conversation_id
 from imsim.faultsearch.case import EARLIEST, Step
 from imsim.faultsearch.faults import Fault
-from imsim.faultsearch.random import Dice
+from imsim.faultsearch.random import Random
 from imsim.faultsearch.workload import ROOMS
 
 Where = dict[str, Any]  # scene and to
 
 
-class Rare:
+class Scenes:
     """`steps` and `faults` are those that come on top. `rivals`: pairs of devices of which only one may be logged in. A
     scene begins at some time, and each thing done in it moves that on, so that it follows what was done before it,
     probably."""
 
     def __init__(
         self,
-        dice: Dice,
+        random: Random,
         devices: tuple[str, ...],
         gateways: list[str],
         routers: list[str],
@@ -34,7 +34,7 @@ class Rare:
     ) -> None:
         self.steps: list[Step] = []
         self.faults: list[Fault] = []
-        self._dice = dice
+        self._dice = random
         self._devices = devices
         self._gateways = gateways
         self._routers = routers
@@ -43,7 +43,7 @@ class Rare:
         self._at = 0.0
         self._count = 0
         for scene, probability in _SCENES.items():
-            if dice.chance(probability):
+            if random.chance(probability):
                 scene(self)
 
     def add_faults(self) -> None:
@@ -279,47 +279,47 @@ class Rare:
 
     def _overtake(self) -> None:
         """Many pushes to a user, which come in another order or not at all, while the user writes and reads."""
-        dice, (reader, writer) = self._dice, self._two_users()
-        self._at = dice.between(EARLIEST, self._duration - 4)
-        kind, how = "reordering", {"up_to": dice.around(0.05, 0.5), "rate": 0.5, "seconds": 6.0}
-        if dice.chance(0.3):
+        random, (reader, writer) = self._dice, self._two_users()
+        self._at = random.between(EARLIEST, self._duration - 4)
+        kind, how = "reordering", {"up_to": random.around(0.05, 0.5), "rate": 0.5, "seconds": 6.0}
+        if random.chance(0.3):
             kind, how = "loss", {"rate": 0.4, "seconds": 6.0}
         self.faults += [Fault(self._at, kind, device, how) for device in self._of(reader)]
         for _ in range(10):
-            self._at = round(self._at + dice.between(0, 0.2), 6)
+            self._at = round(self._at + random.between(0, 0.2), 6)
             self._say(writer, _to(reader), quickly=True)
             device = self._one_of(reader)
-            if dice.chance(0.4):
+            if random.chance(0.4):
                 self._say_by_one(reader, _to(writer), device, quickly=True)
-            elif dice.chance(0.3):
+            elif random.chance(0.3):
                 self._add(self._at, device, "read", {"conversation": _between(reader, writer)})
 
     def _race(self) -> None:
         """A device is there several times, and what it says over one gateway may overtake what it says over others."""
-        dice, (user, other) = self._dice, self._two_users()
-        device, at = self._one_of(user), dice.between(EARLIEST, self._duration)
-        late = {"others": self._routers, "up_to": dice.around(1, 4), "seconds": 4.0}
+        random, (user, other) = self._dice, self._two_users()
+        device, at = self._one_of(user), random.between(EARLIEST, self._duration)
+        late = {"others": self._routers, "up_to": random.around(1, 4), "seconds": 4.0}
         self.faults += [Fault(at, "lag", gateway, late) for gateway in self._gateways[1:]]
         for number in range(3):
             self.faults.append(Fault(round(at + 0.05 + number, 6), "double_login", device, {}))
         for _ in range(24):
-            self._at = round(at + dice.between(0, 3.5), 6)
+            self._at = round(at + random.between(0, 3.5), 6)
             self._say_by_one(user, _to(other), device, quickly=True)
 
     def _take_turns(self) -> None:
         """Of two devices one ends the other's session, which has just said something over a gateway that is slow."""
-        dice = self._dice
+        random = self._dice
         if not self._rivals:
             return
-        pair = dice.pick(self._rivals)
+        pair = random.pick(self._rivals)
         user = pair[0].split("/")[0]
-        other = dice.pick([one for one in sorted({d.split("/")[0] for d in self._devices}) if one != user])
-        self._at = dice.between(EARLIEST, 0.6 * self._duration)
+        other = random.pick([one for one in sorted({d.split("/")[0] for d in self._devices}) if one != user])
+        self._at = random.between(EARLIEST, 0.6 * self._duration)
         self._add(self._at, pair[0], "come", {})
         for number in range(4):
             self._wait(1, 2)
-            late = {"others": self._routers, "up_to": dice.around(1, 4), "seconds": 1.0}
-            self.faults.append(Fault(self._at, "lag", dice.pick(self._gateways), late))
+            late = {"others": self._routers, "up_to": random.around(1, 4), "seconds": 1.0}
+            self.faults.append(Fault(self._at, "lag", random.pick(self._gateways), late))
             one, next_one = pair if number % 2 == 0 else pair[::-1]
             for _ in range(3):
                 self._say_by_one(user, _to(other), one, quickly=True)
@@ -370,31 +370,31 @@ class Rare:
 
     def _revoke_in_vain(self) -> None:
         """A user's tokens, while storage fails, or is silent."""
-        dice, at = self._dice, self._dice.between(EARLIEST, self._duration)
-        kind, how = "storage_fails", {"done": False, "rate": 1.0, "seconds": dice.around(0.1, 1)}
-        if dice.chance(0.3):
+        random, at = self._dice, self._dice.between(EARLIEST, self._duration)
+        kind, how = "storage_fails", {"done": False, "rate": 1.0, "seconds": random.around(0.1, 1)}
+        if random.chance(0.3):
             kind, how = "storage_late", {**how, "by": 0.1, "silent": True}
         self.faults.append(Fault(at, kind, "storage", how))
-        user = dice.pick(self._devices).split("/")[0]
+        user = random.pick(self._devices).split("/")[0]
         self.faults.append(Fault(round(at + 0.02, 6), "revoke", user, {"race": False, "spare": 0.0}))
 
     def _log_in_late(self) -> None:
         """Connections that break while what they began with is on its way."""
-        dice, device = self._dice, self._dice.pick(self._devices)
-        at, every = dice.between(EARLIEST, self._duration), dice.around(0.3, 1.5)
-        late = {"others": self._routers, "up_to": dice.around(3, 8), "seconds": 12.0}
+        random, device = self._dice, self._dice.pick(self._devices)
+        at, every = random.between(EARLIEST, self._duration), random.around(0.3, 1.5)
+        late = {"others": self._routers, "up_to": random.around(3, 8), "seconds": 12.0}
         self.faults += [Fault(at, "lag", gateway, late) for gateway in self._gateways[1:]]
         for number in range(8):
-            self.faults.append(Fault(round(at + every * (number + dice.between(0, 0.5)), 6), "break", device, {}))
+            self.faults.append(Fault(round(at + every * (number + random.between(0, 0.5)), 6), "break", device, {}))
 
     def _restart(self) -> None:
         """Two talk, in a room and among themselves, before and after all routers begin anew: by the wall clocks of
         then it may be earlier."""
-        dice, (one, other) = self._dice, self._two_users()
-        self._at = dice.between(0.5, 0.8 * self._duration)
-        room = self._enter([one, other], dice.pick(ROOMS))
+        random, (one, other) = self._dice, self._two_users()
+        self._at = random.between(0.5, 0.8 * self._duration)
+        room = self._enter([one, other], random.pick(ROOMS))
         for router in self._routers:
-            again = {"seconds": dice.around(0.01, 0.5), "detect": dice.around(0.01, 0.5)}
+            again = {"seconds": random.around(0.01, 0.5), "detect": random.around(0.01, 0.5)}
             self.faults.append(Fault(round(self._at + 1, 6), "router_crash", router, again))
         for _ in range(6):
             for where in (_to(other), room):
@@ -403,14 +403,14 @@ class Rare:
 
     def _in_and_out_again(self) -> None:
         """Of a room, as connections break: what was asked for last counts, whatever was answered."""
-        dice, device = self._dice, self._dice.pick(self._devices)
-        self._at, room = dice.between(0.5, 0.8 * self._duration), dice.pick(ROOMS)
+        random, device = self._dice, self._dice.pick(self._devices)
+        self._at, room = random.between(0.5, 0.8 * self._duration), random.pick(ROOMS)
         for _ in range(4):
-            for action in dice.pick((("leave_room", "enter"), ("enter", "leave_room"), ("enter",))):
+            for action in random.pick((("leave_room", "enter"), ("enter", "leave_room"), ("enter",))):
                 recent = {"recent": 0} if action == "enter" else {}
-                self._at = round(self._at + dice.around(0.0001, 0.5), 6)
+                self._at = round(self._at + random.around(0.0001, 0.5), 6)
                 self._add(self._at, device, action, {"name": room, **recent})
-            self.faults.append(Fault(round(self._at + dice.around(0.0001, 0.1), 6), "break", device, {}))
+            self.faults.append(Fault(round(self._at + random.around(0.0001, 0.1), 6), "break", device, {}))
             self._wait()
 
     # --- words ---
@@ -477,36 +477,36 @@ def _between(one: str, other: str) -> str:
     return conversation_id(Scene.P2P, one, other)
 
 
-_SCENES: dict[Callable[[Rare], None], float] = {
-    Rare._mute: 0.1,
-    Rare._silence: 0.1,
-    Rare._hush: 0.1,
-    Rare._rise_and_fall: 0.15,
-    Rare._take_back: 0.15,
-    Rare._go_and_take_back: 0.15,
-    Rare._amend_at_once: 0.12,
-    Rare._apply: 0.1,
-    Rare._make_again: 0.1,
-    Rare._conflict: 0.2,
-    Rare._tap_again: 0.12,
-    Rare._block: 0.15,
-    Rare._settings: 0.12,
-    Rare._befriend_late: 0.15,
-    Rare._take_much_back: 0.12,
-    Rare._look_far_back: 0.12,
-    Rare._hear_the_service: 0.15,
-    Rare._edit_in_room: 0.15,
-    Rare._come_and_go: 0.15,
+_SCENES: dict[Callable[[Scenes], None], float] = {
+    Scenes._mute: 0.1,
+    Scenes._silence: 0.1,
+    Scenes._hush: 0.1,
+    Scenes._rise_and_fall: 0.15,
+    Scenes._take_back: 0.15,
+    Scenes._go_and_take_back: 0.15,
+    Scenes._amend_at_once: 0.12,
+    Scenes._apply: 0.1,
+    Scenes._make_again: 0.1,
+    Scenes._conflict: 0.2,
+    Scenes._tap_again: 0.12,
+    Scenes._block: 0.15,
+    Scenes._settings: 0.12,
+    Scenes._befriend_late: 0.15,
+    Scenes._take_much_back: 0.12,
+    Scenes._look_far_back: 0.12,
+    Scenes._hear_the_service: 0.15,
+    Scenes._edit_in_room: 0.15,
+    Scenes._come_and_go: 0.15,
 }
-_WITH_FAULTS: dict[Callable[[Rare], None], float] = {
-    Rare._overtake: 0.3,
-    Rare._race: 0.2,
-    Rare._take_turns: 0.6,
-    Rare._undo_together: 0.2,
-    Rare._say_anew: 0.15,
-    Rare._revoke_in_vain: 0.15,
-    Rare._log_in_late: 0.25,
-    Rare._restart: 0.25,
-    Rare._in_and_out_again: 0.12,
+_WITH_FAULTS: dict[Callable[[Scenes], None], float] = {
+    Scenes._overtake: 0.3,
+    Scenes._race: 0.2,
+    Scenes._take_turns: 0.6,
+    Scenes._undo_together: 0.2,
+    Scenes._say_anew: 0.15,
+    Scenes._revoke_in_vain: 0.15,
+    Scenes._log_in_late: 0.25,
+    Scenes._restart: 0.25,
+    Scenes._in_and_out_again: 0.12,
 }
-_WITH_TWO_GATEWAYS = (Rare._race, Rare._take_turns, Rare._log_in_late)
+_WITH_TWO_GATEWAYS = (Scenes._race, Scenes._take_turns, Scenes._log_in_late)

@@ -44,9 +44,10 @@ from imsim.faultsearch import (
 from imsim.faultsearch.app import _ACTIONS
 from imsim.faultsearch.case_file import ARGUMENTS, check
 from imsim.faultsearch.checks import INVARIANTS
-from imsim.faultsearch.model.reference import Ledger
+from imsim.faultsearch.entries import ClientSent, Crashed, Entry, GatewaySent, Planned, Said, Started, Stored, Struck
+from imsim.faultsearch.model.reference import ReferenceModel
 from imsim.faultsearch.search import ENOUGH, PLANNED
-from imsim.faultsearch.trace import Entry, about, digest
+from imsim.faultsearch.trace import about, digest
 from imsim.scenario import Scenario
 
 README = Path(__file__).parents[2] / "README.md"
@@ -204,7 +205,7 @@ HAND = {
 def test_a_plan_by_hand_needs_little():
     outcome = run(Case.from_json(HAND))
     assert outcome.violations == []
-    assert any(type(e.thing) is events.Shown and e.thing.message.content == "hello" for e in outcome.trace)
+    assert any(type(e.subject) is events.Shown and e.subject.message.content == "hello" for e in outcome.trace)
 
 
 @pytest.mark.parametrize(
@@ -274,7 +275,7 @@ def _imports(name: str) -> set[str]:
     }
 
 
-def test_the_ledger_knows_the_protocol_and_nothing_else_of_the_core():
+def test_the_reference_model_knows_the_protocol_and_nothing_else_of_the_core():
     """Nor what machines tell each other on the backbone: they may have got it wrong."""
     assert _imports("rules.py") == {"imsim.core.model"}
     assert _imports("reference.py") == {"imsim.core.frames", "imsim.core.model", "imsim.faultsearch.model.rules"}
@@ -324,7 +325,7 @@ def test_a_judge_that_raises_has_found_something(monkeypatch):
     def fails(*_: object) -> None:
         raise LookupError("confused")
 
-    monkeypatch.setattr(Ledger, "view", fails)
+    monkeypatch.setattr(ReferenceModel, "view", fails)
     report = search(0, 2)
     assert report.broken == {0: "judge_raises", 1: "judge_raises"}
     assert report.failures[0].command == "imsim faultsearch --replay 0"
@@ -352,8 +353,8 @@ def test_the_trace_that_is_told_is_about_what_broke_and_ends_there(name, monkeyp
         assert [id(entry) for entry in until if id(entry) in shown] == [id(entry) for entry in told]  # in order
         names = _names_in(violation.text, outcome)
         for entry in told:
-            is_of_all = entry.what in ("crash", "heal", "fault")
-            assert is_of_all or entry is until[-1] or any(n in str(entry) for n in names), f"{violation}: {entry}"
+            is_of_all = entry.is_global or isinstance(entry, Planned | Struck) or entry is until[-1]
+            assert is_of_all or any(n in str(entry) for n in names), f"{violation}: {entry}"
 
 
 def _names_in(text: str, outcome: Outcome) -> set[str]:
@@ -361,9 +362,9 @@ def _names_in(text: str, outcome: Outcome) -> set[str]:
     names = set(re.findall(r"(?:p2p|group|system|chatroom):[\w:]+?(?=[:#]\d+\b|\W|$)|\w+/[\w.-]+", text))
     names |= {user for user in outcome.case.users if re.search(rf"\b{user}\b", text)}
     for entry in outcome.trace:
-        message = entry.thing  # as a chatroom has it said
-        if entry.what == "stored" and isinstance(entry.thing[0], storage.Append):
-            message = entry.thing[0].message
+        message = entry.subject  # as a chatroom has it said
+        if isinstance(entry, Stored) and isinstance(entry.request, storage.Append):
+            message = entry.request.message
         if isinstance(message, Message) and (message.id in text or message.id_client in text):
             names |= {message.id_client, message.conversation_id}
     return names
@@ -378,33 +379,33 @@ def _message(seq: int, id_client: str, content: str = "", **fields: Any) -> Mess
 
 
 def test_the_digest_sees_every_word():
-    one = Entry(1.0, "g0", "->", "bob/d0", frames.Push(_message(1, "m1", "x" * 30 + "yes")))
-    other = Entry(1.0, "g0", "->", "bob/d0", frames.Push(_message(1, "m1", "x" * 30 + "not")))
-    amended = Entry(1.0, "g0", "->", "bob/d0", frames.Push(_message(1, "m1", "x" * 30 + "yes", amended=2)))
+    one = GatewaySent(1.0, "g0", "bob/d0", frames.Push(_message(1, "m1", "x" * 30 + "yes")))
+    other = GatewaySent(1.0, "g0", "bob/d0", frames.Push(_message(1, "m1", "x" * 30 + "not")))
+    amended = GatewaySent(1.0, "g0", "bob/d0", frames.Push(_message(1, "m1", "x" * 30 + "yes", amended=2)))
     assert len({digest([entry]) for entry in (one, other, amended)}) == 3
-    assert digest([one]) == digest([one._replace(thing=frames.Push(_message(1, "m1", "x" * 30 + "yes")))])
+    assert digest([one]) == digest([replace(one, frame=frames.Push(_message(1, "m1", "x" * 30 + "yes")))])
 
 
 def test_an_entry_says_what_a_message_says_and_what_became_of_it():
-    entry = Entry(1.0, "g0", "->", "bob/d0", frames.Push(_message(1, "m1", "hello")))
+    entry = GatewaySent(1.0, "g0", "bob/d0", frames.Push(_message(1, "m1", "hello")))
     assert "p2p:alice:bob#1[m1] 'hello'" in str(entry)
-    entry = Entry(1.0, "g0", "->", "bob/d0", frames.Push(_message(1, "m1", recalled=True, amended=2)))
+    entry = GatewaySent(1.0, "g0", "bob/d0", frames.Push(_message(1, "m1", recalled=True, amended=2)))
     assert "p2p:alice:bob#1[m1] recalled amended by #2" in str(entry)
     fault = Fault(1.0, "crash_on", "r0", {"op": "append", "moment": "done", "seconds": 1.0, "detect": 0.1})
-    assert str(fault) in str(Entry(1.0, "r0", "fault", "planned", str(fault)))
+    assert str(fault) in str(Planned(1.0, "r0", str(fault)))
 
 
-TRACE = [
-    Entry(0.1, "alice/d0", "start", "", None),
-    Entry(1.0, "alice/d0", "->", "g0", frames.Send("alice/d0-1", Scene.P2P, "bob", "one", "text")),
-    Entry(1.1, "r0", "crash", "", None),
-    Entry(1.2, "g0", "->", "alice/d0", frames.Stored("alice/d0-1", "p2p:alice:bob", "p2p:alice:bob:1", 1, 0)),
-    Entry(1.3, "g0", "->", "alice/d0.2", frames.Push(_message(1, "alice/d0-1", "one"))),
-    Entry(1.4, "g0", "->", "alice/d0.2", frames.Push(_message(12, "alice/d0-12", "two"))),
-    Entry(1.5, "bob/d0", "->", "g0", frames.Read("p2p:alice:bob", 1)),
-    Entry(1.6, "bob/d0", "->", "g0", frames.Read("group:team", 1)),
-    Entry(1.7, "r0", "said", "", replace(_message(3, "group:team:1"), conversation_id="system:bob")),
-    Entry(1.8, "r0", "said", "", replace(_message(4, "group:club:1"), conversation_id="system:bob")),
+TRACE: list[Entry] = [
+    Started(0.1, "alice/d0"),
+    ClientSent(1.0, "alice/d0", "g0", frames.Send("alice/d0-1", Scene.P2P, "bob", "one", "text")),
+    Crashed(1.1, "r0"),
+    GatewaySent(1.2, "g0", "alice/d0", frames.Stored("alice/d0-1", "p2p:alice:bob", "p2p:alice:bob:1", 1, 0)),
+    GatewaySent(1.3, "g0", "alice/d0.2", frames.Push(_message(1, "alice/d0-1", "one"))),
+    GatewaySent(1.4, "g0", "alice/d0.2", frames.Push(_message(12, "alice/d0-12", "two"))),
+    ClientSent(1.5, "bob/d0", "g0", frames.Read("p2p:alice:bob", 1)),
+    ClientSent(1.6, "bob/d0", "g0", frames.Read("group:team", 1)),
+    Said(1.7, "r0", replace(_message(3, "group:team:1"), conversation_id="system:bob")),
+    Said(1.8, "r0", replace(_message(4, "group:club:1"), conversation_id="system:bob")),
 ]
 
 
