@@ -9,7 +9,7 @@ What the core is known not to keep yet is left out in one check each: look for "
 """
 
 from imsim.faultsearch.case import Case, Step
-from imsim.faultsearch.case_file import load, save
+from imsim.faultsearch.case_file import load, read, save
 from imsim.faultsearch.checks import INVARIANTS, Violation
 from imsim.faultsearch.faults import KINDS, Fault
 from imsim.faultsearch.plan import draw
@@ -30,6 +30,7 @@ __all__ = [
     "draw",
     "explain",
     "load",
+    "read",
     "replay",
     "run",
     "save",

@@ -114,7 +114,7 @@ class World:
         for fault in case.faults:
             self.clock.call_at(fault.time, self._fault, fault)
         for number, app in enumerate(self.apps.values()):
-            self.clock.call_at(0.01 * number, app.start_anew, None)
+            self.clock.call_at(0.01 * number, app.start_again, None)
         for step in case.steps:
             self.clock.call_at(step.time, lambda step: self.apps[step.device].do(step), step)
         self.clock.run(until=case.duration + 0.01 * len(self.apps))
@@ -145,7 +145,7 @@ class World:
 
     def _fault(self, fault: Fault) -> None:
         self.record(Planned(self.clock.now, fault.target, str(fault)))
-        faults.apply(fault, self)
+        faults.inject(fault, self)
 
     def repair(self) -> None:
         """Nothing goes wrong from now on; who is down comes back."""
@@ -180,7 +180,7 @@ class World:
             if app.instances and app.current.up:
                 app.current.start()
             else:
-                app.start_anew(None)
+                app.start_again(None)
 
     def run_until_idle(self, calm: float = 0.0) -> None:
         """Wait until nothing is on its way and everybody has got an answer, as long as the policies may take; and until
@@ -338,6 +338,13 @@ class World:
 
     # --- who is where ------------------------------------------------------------------------------------------------
 
+    @property
+    def now(self) -> float:
+        return self.clock.now
+
+    def new_instance(self, name: str, device: str, token: str, number: int) -> Instance:
+        return Instance(self, name, device, token, number)
+
     def instances(self) -> Iterable[Instance]:
         return (instance for app in self.apps.values() for instance in app.instances)
 
@@ -451,6 +458,19 @@ class World:
             return False
         self.node(name).set_clock(ahead, drift)
         return True
+
+    def devices_of(self, user: str) -> list[str]:
+        return [key for key, app in self.apps.items() if app.user == user]
+
+    def app_of(self, device: str) -> App:
+        return self.apps[device]
+
+    def lose_peer(self, pair: tuple[str, str], after: float) -> None:
+        """Two nodes have lost their connection; they notice `after` so many seconds."""
+        self.outages.lost(pair, after)
+
+    def find_peer(self, pair: tuple[str, str]) -> None:
+        self.outages.back(pair)
 
     def channels_between(self, one: str, *others: str) -> list[Channel]:
         pairs = [pair for other in others for pair in ((one, other), (other, one))]

@@ -29,13 +29,13 @@ from imsim.core.model import Message, Scene
 from imsim.faultsearch import (
     KINDS,
     SOMETIMES,
-    Case,
     Fault,
     Outcome,
     Report,
     draw,
     explain,
     load,
+    read,
     replay,
     run,
     save,
@@ -154,7 +154,7 @@ def test_however_short_a_search_what_it_planned_often_must_have_happened(drawn):
 
 
 def test_a_fault_that_befalls_nothing_fails_a_short_search(monkeypatch):
-    idle = replace(KINDS["break"], apply=lambda world, fault: None)
+    idle = replace(KINDS["break"], inject=lambda world, fault: None)
     monkeypatch.setitem(KINDS, "break", idle)
     planned = accumulate(any(fault.kind == "break" for fault in draw(seed).faults) for seed in count())
     enough = next(seeds for seeds, breaks in enumerate(planned, 1) if breaks == PLANNED)
@@ -168,7 +168,7 @@ def test_a_fault_that_befalls_nothing_fails_a_short_search(monkeypatch):
 
 def test_a_plan_survives_json():
     case = draw(3)
-    assert Case.from_json(json.loads(json.dumps(case.to_json()))) == case
+    assert read(json.loads(json.dumps(case.to_json()))) == case
 
 
 def test_a_plan_can_be_written_by_hand():
@@ -203,7 +203,7 @@ HAND = {
 
 
 def test_a_plan_by_hand_needs_little():
-    outcome = run(Case.from_json(HAND))
+    outcome = run(read(HAND))
     assert outcome.violations == []
     assert any(type(e.subject) is events.Shown and e.subject.message.content == "hello" for e in outcome.trace)
 
@@ -241,7 +241,7 @@ def test_what_is_wrong_in_a_plan_is_told_in_one_line(where, value, words):
         at = at[key]
     at[where[-1]] = value
     with pytest.raises(UsageError) as refused:
-        Case.from_json(fields)
+        read(fields)
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -492,7 +492,7 @@ def test_what_replay_prints_as_json_is_a_case(capsys, tmp_path):
 
 def test_the_case_in_the_readme_runs_and_has_its_crash(tmp_path):
     (text,) = re.findall(r"^```json\n(.*?)^```$", README.read_text(), re.DOTALL | re.MULTILINE)
-    outcome = run(Case.from_json(json.loads(text)))
+    outcome = run(read(json.loads(text)))
     assert outcome.violations == []
     assert outcome.met["fault: crash_on"] == 1
     assert outcome.met["resend answered from storage"] == 1
