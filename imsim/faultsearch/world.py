@@ -41,6 +41,7 @@ from imsim.scenario import Draws, Stream
 from imsim.sim.clock import Clock
 
 _LONGEST_PUSH_TIMEOUT = 60.0  # seconds; the gateway's own
+_LOOK_EVERY = 0.25  # seconds
 _LATE = 3.0  # tokens of a budget: whoever has to wait for one has got it when so many have come
 _MOST_ENTRIES = 200_000  # of a trace: beyond it, machines keep each other busy
 
@@ -64,6 +65,7 @@ class World:
         self.longest_queue = 0  # the most pushes that ever waited on one connection
         self.broken: str | None = None  # the traceback of a machine that raised
         self.restless: list[str] = []  # who still waited for what when all should have come to rest
+        self.without_deadline: dict[str, str] = {}  # machine -> when it waited for something, and not until a deadline
         #: What each live instance lacked before everybody logged in once more, which should be nothing.
         self.deaf: list[str] = []
         self.logs: dict[str, StoredLog] = {}
@@ -117,7 +119,10 @@ class World:
             self.clock.call_at(0.01 * number, app.start_again, None)
         for step in case.steps:
             self.clock.call_at(step.time, lambda step: self.apps[step.device].do(step), step)
-        self.clock.run(until=case.duration + 0.01 * len(self.apps))
+        end = case.duration + 0.01 * len(self.apps)
+        while self.clock.now < end:
+            self.clock.run(until=min(end, self.clock.now + _LOOK_EVERY))
+            self._look_for_deadlines()
         self.repair()
         self._audit()
         self.run_until_idle(2.2 * case.policies.storage_timeout)
@@ -133,6 +138,27 @@ class World:
         self.run_until_idle()
         self._look()
         self._go_away()
+
+    def _look_for_deadlines(self) -> None:
+        policies = self.case.policies
+        limits = {
+            State.OFFLINE: policies.reconnect_max,
+            State.CONNECTING: policies.login_timeout,
+            State.LOGGING_IN: policies.login_timeout,
+            State.SYNCING: policies.heartbeat,
+            State.ONLINE: policies.heartbeat,
+        }
+        for instance in self.instances():
+            if instance.is_live:
+                self._has_deadline(instance, limits[instance.machine.state])
+        for gateway in self.gateways.values():
+            if gateway.up and gateway.connections:
+                self._has_deadline(gateway, max(policies.login_timeout, policies.heartbeat_timeout))
+
+    def _has_deadline(self, node: Instance | GatewayNode, most: float) -> None:
+        deadline = node.next_deadline()
+        if deadline is None or deadline > node.now + most + 0.001:
+            self.without_deadline.setdefault(node.name, f"at {node.now:.3f} s of its own it waits until {deadline}")
 
     def _record_tokens(self) -> None:
         there = (State.SYNCING, State.ONLINE)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from imsim.faultsearch.checks import groups, log, senders, sessions, states, views
+from imsim.faultsearch.checks.answers import Answers, Saved
 from imsim.faultsearch.checks.check import Check
 from imsim.faultsearch.checks.claims import Claims
 from imsim.faultsearch.checks.connections import Connections
@@ -22,6 +23,7 @@ from imsim.faultsearch.checks.presence import Presence, Sessions
 from imsim.faultsearch.checks.quiescence import Quiescence
 from imsim.faultsearch.checks.reference import Clients, Storage, Writers
 from imsim.faultsearch.checks.refusals import Gaps, Refusals
+from imsim.faultsearch.checks.repetitions import Repetitions
 from imsim.faultsearch.checks.requests import Requests
 from imsim.faultsearch.checks.rooms import Rooms
 from imsim.faultsearch.checks.router_states import RouterStates
@@ -58,6 +60,9 @@ CHECKS: tuple[type[Check], ...] = (
     Presence,
     RouterStates,
     Quiescence,
+    Answers,
+    Saved,
+    Repetitions,
     Writers,
     Storage,
     Clients,
@@ -94,6 +99,7 @@ INVARIANTS: tuple[Invariant, ...] = (
     states.conversation_lists_are_right,
     states.totals_are_sums,
     states.sent_counts_are_right,
+    sessions.waiting_machines_have_deadlines,
     sessions.it_comes_to_rest,
 )
 

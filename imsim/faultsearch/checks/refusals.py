@@ -23,7 +23,10 @@ class Refusals(Check):
     def begin(self) -> None:
         self._blocked: set[tuple[str, str, str]] = set()  # (conversation, sender, idClient) that storage refused
         self._related: dict[tuple[str, str], set[str]] = defaultdict(set)  # (conversation, user) -> codes
-        self._since: dict[tuple[str, str], int] = {}  # (instance, idClient) -> how old the log was then
+        #: (instance, idClient) -> how old the log was when it was sent, and the time (ms)
+        self._since: dict[tuple[str, str], tuple[int, int]] = {}
+        case = self.world.case
+        self._clocks_agree = not case.wall_skew and all(fault.kind != "clock" for fault in case.faults)
 
     @on(Stored, storage.Append)
     def appended(self, entry: Stored[storage.Append]) -> None:
@@ -41,7 +44,8 @@ class Refusals(Check):
     def asked(self, entry: ClientSent[frames.Send]) -> None:
         frame = entry.frame
         conversation = conversation_id(frame.scene, self.evidence.users[entry.node], frame.to)
-        self._since.setdefault((entry.node, frame.id_client), self.model.age(conversation))
+        since = (self.model.age(conversation), int(entry.at * 1000))
+        self._since.setdefault((entry.node, frame.id_client), since)
 
     @on(Event, events.SendFailed)
     def failed(self, entry: Event[events.SendFailed]) -> None:
@@ -54,8 +58,10 @@ class Refusals(Check):
             if len(sent["content"].encode()) > limit:
                 allowed = {"too_large", "timeout"}
         else:
-            since = self._since.get((instance.name, event.id_client), 0)
-            allowed = self.model.verdict(instance.user, conversation, sent, limit, since)
+            since, sent_at = self._since.get((instance.name, event.id_client), (0, 0))
+            # Where clocks disagree, nobody knows what the time is where it is decided.
+            times = (sent_at, int(entry.at * 1000) + 1) if self._clocks_agree else (0, 1 << 60)
+            allowed = self.model.verdict(instance.user, conversation, sent, limit, since, times)
             if (conversation, instance.user, event.id_client) in self._blocked:
                 allowed.add("blocked")
             if wish_to_send(instance.user, sent).event in _ADDRESSED or sent["scene"] == Scene.SYSTEM:

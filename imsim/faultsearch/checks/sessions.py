@@ -69,3 +69,8 @@ def queues_are_bounded(evidence: Evidence) -> Iterator[str]:
 def it_comes_to_rest(evidence: Evidence) -> Iterator[str]:
     """Once nothing goes wrong any more, everybody gets an answer, in bounded time and with bounded traffic."""
     yield from evidence.world.restless
+
+
+def waiting_machines_have_deadlines(evidence: Evidence) -> Iterator[str]:
+    """A machine that waits for another one gives it up in the end: it has a deadline, and not one far away."""
+    yield from (f"{name}: {text}" for name, text in evidence.world.without_deadline.items())

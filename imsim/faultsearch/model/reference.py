@@ -303,14 +303,23 @@ class ReferenceModel:
         """How many entries its log has."""
         return len(self.logs.get(conversation, ()))
 
-    def verdict(self, user: str, conversation: str, sent: Mapping[str, Any], limit: int, since: int) -> set[str]:
-        """The codes with which this send, made when the log was so old, may have been refused for good by now."""
+    def verdict(
+        self,
+        user: str,
+        conversation: str,
+        sent: Mapping[str, Any],
+        limit: int,
+        since: int,
+        times: tuple[int, int],
+    ) -> set[str]:
+        """The codes with which this send, made when the log was so old, may have been refused for good by now. `times`:
+        the first and the last at which that may have been decided (ms)."""
         if len(sent["content"].encode()) > limit:
             return {"too_large", "timeout"}
         file = sent.get("file") or {}
         codes: set[str] = set()
         for state in self.states.get(conversation, [State(p2p_members(conversation) or ())])[since:]:
-            for time in (0, 1 << 60):  # what the time is where it is decided, nobody knows
+            for time in times:
                 wish = Wish(user, sent["scene"], sent["type"], file, time=time)
                 codes |= judge(state, wish, self.logs.get(conversation, ()), self.rules).reasons
         stored = self.first(conversation, user, sent["id"])
