@@ -18,6 +18,27 @@ from imsim.core.gateway.gateway import Gateway
 from imsim.core.model import is_chatroom
 from imsim.core.router.router import Router
 from imsim.core.storage.memory import MemoryStorage
+from imsim.faultsearch.entries import (
+    Adrift,
+    Asked,
+    ClientReceived,
+    ClientSent,
+    Event,
+    GatewayForwarded,
+    GatewayLost,
+    GatewayNotified,
+    GatewayReceived,
+    GatewaySent,
+    Repeated,
+    RouterReceived,
+    RouterSent,
+    Said,
+    Shed,
+    Started,
+    Stored,
+    Struck,
+    Wished,
+)
 from imsim.faultsearch.network import Connection, Pushed
 from imsim.scenario import Stream
 
@@ -138,12 +159,12 @@ class Instance(Node):
 
     def start(self) -> None:
         """Its application has it log in."""
-        self.world.note(self.name, "start", "", None)
+        self.world.record(Started(self.world.clock.now, self.name))
         self.act(self.machine.start)
 
     def ask(self, wanted: frames.Asked, action: Callable[[float], object]) -> None:
         """Its user asks for what this request says, by that action."""
-        self.world.note(self.name, "asks", wanted.op, wanted)
+        self.world.record(Wished(self.world.clock.now, self.name, wanted))
         if isinstance(wanted, frames.Enter | frames.Leave):
             other = frames.Leave if isinstance(wanted, frames.Enter) else frames.Enter
             self.asked.discard((other.op, wanted.ref))  # which is not wanted any more
@@ -179,7 +200,7 @@ class Instance(Node):
             self.act(self.machine.connected)
 
     def from_gateway(self, frame: frames.ToClient) -> None:
-        self.world.note(self.name, "<-", "", frame)
+        self.world.record(ClientReceived(self.world.clock.now, self.name, "", frame))
         answer = _ANSWERED.get(type(frame))
         if answer is not None:
             request = answer(frame)
@@ -200,7 +221,7 @@ class Instance(Node):
 
     def send(self, frame: frames.FromClient) -> None:
         if self.connection is not None:
-            self.world.note(self.name, "->", self.connection.gateway.name, frame)
+            self.world.record(ClientSent(self.world.clock.now, self.name, self.connection.gateway.name, frame))
             if isinstance(frame, frames.Asked):
                 self.unanswered[frame.op, frame.ref] = frame.number
             self.connection.up(self.connection.to_gateway, frame)
@@ -213,7 +234,7 @@ class Instance(Node):
 
     def emit(self, event: events.ClientEvent) -> None:
         self.events.append(event)
-        self.world.note(self.name, "event", "", event)
+        self.world.record(Event(self.world.clock.now, self.name, event))
         if type(event) is events.Ended:
             self.world.ended(self, event.code)
         elif isinstance(event, Answer):
@@ -267,7 +288,7 @@ class GatewayNode(Node):
     def from_client(self, connection: Connection, frame: frames.FromClient) -> None:
         if self.world.crashes_on(self.name, frame.op, "arrived"):
             return
-        self.world.note(self.name, "<-", connection.client.name, frame)
+        self.world.record(GatewayReceived(self.world.clock.now, self.name, connection.client.name, frame))
         connection.acknowledged(frame)
         self.act(lambda now: self.machine.receive(connection.id, frame, now))
         self.world.crashes_on(self.name, frame.op, "passed on")
@@ -276,7 +297,7 @@ class GatewayNode(Node):
         op = frame.frame.op if type(frame) is internal_frames.Down else frame.op
         if not self.up or self.world.crashes_on(self.name, op, "arrived"):
             return
-        self.world.note(self.name, "<-", "", frame)
+        self.world.record(GatewayNotified(self.world.clock.now, self.name, "", frame))
         self.act(lambda now: self.machine.receive_from_router(frame, now))
         self.world.crashes_on(self.name, op, "passed on")
 
@@ -285,9 +306,9 @@ class GatewayNode(Node):
     def send(self, connection: int, frame: frames.ToClient) -> None:
         target = self.connections.get(connection)
         if target is None:
-            self.world.note(self.name, "adrift", self.world.owners[connection], frame)
+            self.world.record(Adrift(self.world.clock.now, self.name, self.world.owners[connection], frame))
             return
-        self.world.note(self.name, "->", target.client.name, frame)
+        self.world.record(GatewaySent(self.world.clock.now, self.name, target.client.name, frame))
         if isinstance(frame, Pushed):
             self.world.longest_queue = max(self.world.longest_queue, target.left(frame))
         target.down(target.to_client, frame)
@@ -311,14 +332,15 @@ class GatewayNode(Node):
         self.act(lambda now: machine.authenticated(connection, name, code, now, float(issued_at)))
 
     def to_router(self, router: str, frame: internal_frames.ToRouter) -> None:
-        self.world.note(self.name, "->", router, frame)
+        self.world.record(GatewayForwarded(self.world.clock.now, self.name, router, frame))
         self.world.channel(self.name, router).send(self.world.routers[router].receive, frame)
 
     def emit(self, event: events.Pushed | events.Shed) -> None:
+        device = f"{event.session.user}/{event.session.device}"
         if isinstance(event, events.Shed):  # a push itself stands in the trace
-            self.world.note(self.name, "shed", f"{event.session.user}/{event.session.device}", event.message)
+            self.world.record(Shed(self.world.clock.now, self.name, event.message, device))
         elif event.attempt > 1 and not self.connections[event.session.connection].awaits(event.message):
-            self.world.note(self.name, "repeated", f"{event.session.user}/{event.session.device}", event.message)
+            self.world.record(Repeated(self.world.clock.now, self.name, event.message, device))
 
 
 class RouterNode(Node):
@@ -349,7 +371,7 @@ class RouterNode(Node):
 
     def gateway_lost(self, gateway: str) -> None:
         if self.up:
-            self.world.note(self.name, "lost", gateway, None)
+            self.world.record(GatewayLost(self.world.clock.now, self.name, gateway))
             self.act(lambda now: self.machine.gateway_lost(gateway, now))
 
     def router_back(self) -> None:
@@ -370,7 +392,7 @@ class RouterNode(Node):
 
     def receive(self, frame: internal_frames.ToRouter) -> None:
         if self.up:
-            self.world.note(self.name, "<-", "", frame)
+            self.world.record(RouterReceived(self.world.clock.now, self.name, "", frame))
             self.act(lambda now: self.machine.receive(frame, now))
 
     def stored(self, answer: tuple[Router, storage.Request, storage.Result]) -> None:
@@ -382,18 +404,18 @@ class RouterNode(Node):
     # --- the router's port ---
 
     def store(self, request: storage.Request) -> None:
-        self.world.note(self.name, "asked", "storage", request)
+        self.world.record(Asked(self.world.clock.now, self.name, request))
         self.world.channel(self.name, "storage").send(
             self.world.storage.receive, (self, self.lives, self.machine, request)
         )
         self.world.spring(self.name, request, "asked")
 
     def to_gateway(self, gateway: str, frame: internal_frames.ToGateway) -> None:
-        self.world.note(self.name, "->", gateway, frame)
+        self.world.record(RouterSent(self.world.clock.now, self.name, gateway, frame))
         self.world.channel(self.name, gateway).send(self.world.gateways[gateway].from_router, frame)
 
     def to_router(self, router: str, frame: internal_frames.ToRouter) -> None:
-        self.world.note(self.name, "->", router, frame)
+        self.world.record(RouterSent(self.world.clock.now, self.name, router, frame))
         if router == self.name:
             self._local.append(frame)
         else:
@@ -401,7 +423,7 @@ class RouterNode(Node):
 
     def emit(self, event: events.Committed) -> None:
         if is_chatroom(event.message.conversation_id):  # what storage did stands in the trace
-            self.world.note(self.name, "said", "", event.message)
+            self.world.record(Said(self.world.clock.now, self.name, event.message))
 
 
 _Asked = tuple[RouterNode, int, Router, storage.Request]  # who, in which of its lives
@@ -452,7 +474,7 @@ class StorageNode:
             result = storage.Failed("nothing was done")
         else:
             result = self.data.execute(request)
-            self.world.note("storage", "stored", router.name, (request, result))
+            self.world.record(Stored(self.world.clock.now, "storage", router.name, request, result))
             if failed:
                 result = storage.Failed("who knows")
         if late:
@@ -471,4 +493,4 @@ class StorageNode:
         return self.world.case.storage_latency * (0.5 + self._stream.next())
 
     def _happened(self, kind: str, request: storage.Request) -> None:
-        self.world.note("storage", "fault", kind, request)
+        self.world.record(Struck(self.world.clock.now, "storage", kind, request))
