@@ -153,6 +153,15 @@ def test_a_sync_that_came_too_fast_is_asked_again_when_it_is_time():
     assert phone.sent() == []
 
 
+def test_a_sync_that_storage_cannot_answer_is_asked_again():
+    phone = syncing()
+    phone.get(frames.Rejected("sync", "", Code.UNAVAILABLE, "why", 0.0, phone.sync.number))
+    phone.collect()
+    phone.advance(5.0)
+    assert [frame.number for frame in phone.sent(frames.Sync)] == [1]
+    assert phone.of(events.RequestFailed) == []
+
+
 def test_a_sync_that_is_refused_for_good_is_reported_and_not_repeated():
     phone = syncing()
     phone.get(frames.Rejected("sync", "", Code.BAD_REQUEST, "why", 0.0, phone.sync.number))

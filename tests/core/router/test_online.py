@@ -234,6 +234,12 @@ def test_a_delivered_mark_of_an_unknown_conversation_does_nothing(receipts, id):
     assert set(receipts.machine._users["bob"].states) == {AB}
 
 
+def test_groups_have_no_delivered_receipts(receipts):
+    receipts.deliver(message(1, conversation_id=TEAM))
+    delivered(receipts, 1, TEAM)
+    assert not receipts.asked
+
+
 def test_a_receipt_that_was_not_saved_is_saved_again(receipts):
     delivered(receipts, 1)
     receipts.answer(result=failed)
