@@ -107,6 +107,15 @@ def test_a_page_may_end_beyond_its_last_message(phone):
     assert phone.sent() == []
 
 
+def test_messages_of_a_sync_are_acknowledged_only_under_delivered_receipts():
+    for receipts, acknowledged in (("read", []), ("delivered", [frames.Delivered(AB, 2), frames.Delivered(TEAM, 1)])):
+        phone = syncing(receipts=receipts)
+        phone.page(message(1), message(2), message(1, conversation_id=TEAM))
+        assert phone.sent(frames.Delivered) == acknowledged
+        phone.synced(message(3))
+        assert phone.sent(frames.Delivered) == ([frames.Delivered(AB, 3)] if acknowledged else [])
+
+
 def test_states_of_the_server_are_taken_over_and_own_reading_is_sent():
     phone = Phone().online()
     phone.push(1, 2)

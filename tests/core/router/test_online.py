@@ -145,6 +145,15 @@ def test_a_message_that_a_sync_delivered_can_be_read():
     assert registry.unread(one) == (1, 0)
 
 
+def test_a_message_first_delivered_by_a_range_counts_as_unread(registry):
+    """Stored, but let out by no writer: whoever pulled it has it unread."""
+    one = registry.login("bob")
+    open_log(registry.storage, "alice")
+    registry.ask(one, frames.History(AB, 2, 2))
+    registry.answer()
+    assert registry.machine._users["bob"].states[AB].view().unread == 2
+
+
 # --- recalls ----------------------------------------------------------------------------------------------------------
 
 
