@@ -82,6 +82,20 @@ def test_a_rate_limit_says_when_to_ask_again(phone):
     assert phone.of(events.RequestFailed) == []
 
 
+def test_a_read_count_is_reported_once(phone):
+    phone.machine.read_count(TEAM, 4, 0.0)
+    phone.machine.read_count(TEAM, 5, 0.0)
+    assert phone.sent() == [frames.ReadCount(TEAM, 4, 1), frames.ReadCount(TEAM, 5, 2)]
+    for _ in range(2):
+        phone.get(frames.ReadCounted(TEAM, 4, 1, 2, 1))
+    phone.rejected(f"{TEAM}:5", Code.NO_CONVERSATION, "read_count")
+    assert phone.of(events.ReadCounted) == [events.ReadCounted(TEAM, 4, 1, 2)]
+    assert [event.ref for event in phone.of(events.RequestFailed)] == [f"{TEAM}:5"]
+    phone.collect()
+    phone.advance(20)
+    assert phone.sent() == []
+
+
 # --- history --------------------------------------------------------------------------------------------------------
 
 
@@ -197,3 +211,18 @@ def test_a_send_to_a_room_succeeds_once_it_is_received(phone):
     phone.advance(5)
     assert [id_client for id_client, *_ in phone.sends()] == ["2"]
     assert phone.of(events.Acked) == []
+
+
+def test_typing_and_presence_are_passed_on_and_sent_only_while_online(phone):
+    phone.get(frames.IsTyping(AB))
+    phone.get(frames.Presence("alice", True))
+    assert phone.of(events.Typing) == [events.Typing(AB)]
+    assert phone.of(events.Presence) == [events.Presence("alice", True)]
+    phone.collect()
+    phone.machine.typing(AB, 0.0)
+    assert phone.sent() == [frames.Typing(AB)]
+    phone.machine.disconnected(0.0)
+    phone.collect()
+    phone.machine.typing(AB, 0.0)
+    assert phone.sent() == []
+    assert phone.machine.conversations() == []

@@ -236,6 +236,12 @@ def test_a_stop_ends_the_connection_until_the_next_start(wire):
     assert wire.port.take() == [("connect", ())]
 
 
+def test_a_stop_before_the_first_start_is_harmless():
+    wire = Wire()
+    wire.connection.stop()
+    assert (wire.connection.state, wire.timers.next_deadline()) == (State.ENDED, None)
+
+
 # --- heartbeats -----------------------------------------------------------------------------------------------------
 
 

@@ -204,6 +204,14 @@ def test_failures_remembered_are_bounded(phone, monkeypatch):
     assert len(phone.machine._outbox._failed) == 2
 
 
+def test_a_rejection_of_a_send_that_has_failed_already_is_no_request(phone):
+    phone.send("1")
+    phone.rejected("1", Code.TOO_LARGE)
+    phone.rejected("1", Code.TOO_LARGE)
+    assert phone.of(events.RequestFailed) == []
+    assert len(phone.of(events.SendFailed)) == 1
+
+
 def test_a_resent_message_reports_its_read_mark_again(phone):
     """Whoever stored it at the first attempt may have died before telling anybody."""
     phone.push(1)
@@ -243,6 +251,17 @@ def test_a_system_message_to_oneself_leaves_no_gap(phone):
     news = message(2, conversation_id="system:bob", scene=Scene.SYSTEM, type="custom", to="bob", custom="{}")
     phone.get(frames.Push(news))
     assert [event.message for event in phone.of(events.Shown)] == [news]
+
+
+def test_a_send_on_its_way_is_not_sent_again_by_hand(phone):
+    """A second tap on the button."""
+    phone.send("1")
+    phone.send("1")
+    assert phone.sends() == [("1", False, None)]
+    phone.stored("1", 1)
+    assert len(phone.of(events.Acked)) == 1
+    phone.advance(60)
+    assert phone.sends() == []
 
 
 @pytest.mark.parametrize("id_client", ["", "x" * 129])

@@ -107,6 +107,15 @@ def test_a_page_may_end_beyond_its_last_message(phone):
     assert phone.sent() == []
 
 
+def test_messages_of_a_sync_are_acknowledged_only_under_delivered_receipts():
+    for receipts, acknowledged in (("read", []), ("delivered", [frames.Delivered(AB, 2), frames.Delivered(TEAM, 1)])):
+        phone = syncing(receipts=receipts)
+        phone.page(message(1), message(2), message(1, conversation_id=TEAM))
+        assert phone.sent(frames.Delivered) == acknowledged
+        phone.synced(message(3))
+        assert phone.sent(frames.Delivered) == ([frames.Delivered(AB, 3)] if acknowledged else [])
+
+
 def test_states_of_the_server_are_taken_over_and_own_reading_is_sent():
     phone = Phone().online()
     phone.push(1, 2)
@@ -151,6 +160,15 @@ def test_a_sync_that_came_too_fast_is_asked_again_when_it_is_time():
     phone.get(frames.Rejected("sync", "", Code.RATE_LIMITED, "why", 0.5, 1))  # a late answer to the first
     phone.advance(1.0)
     assert phone.sent() == []
+
+
+def test_a_sync_that_storage_cannot_answer_is_asked_again():
+    phone = syncing()
+    phone.get(frames.Rejected("sync", "", Code.UNAVAILABLE, "why", 0.0, phone.sync.number))
+    phone.collect()
+    phone.advance(5.0)
+    assert [frame.number for frame in phone.sent(frames.Sync)] == [1]
+    assert phone.of(events.RequestFailed) == []
 
 
 def test_a_sync_that_is_refused_for_good_is_reported_and_not_repeated():

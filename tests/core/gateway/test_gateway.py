@@ -227,6 +227,16 @@ def test_a_lost_connection_is_reported_once(access):
     assert access.machine.next_deadline() is None
 
 
+def test_the_shell_can_refuse_a_connection(access):
+    one = access.live()
+    access.machine.refuse(1, Code.BAD_FRAME, "not JSON")
+    calls = access.port.take()
+    assert calls[0] == ("send", (1, frames.Refused(Code.BAD_FRAME, False, "not JSON")))
+    assert summary(calls) == [*refused(Code.BAD_FRAME), ("to_user", "bob", internal_frames.Detach(one))]
+    access.machine.refuse(1, Code.BAD_FRAME, "not JSON")
+    assert access.port.take() == []
+
+
 def test_a_shutdown_sends_everybody_away_to_come_back(access):
     access.live(1)
     access.live(2, "carol")

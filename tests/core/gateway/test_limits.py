@@ -178,3 +178,12 @@ def test_changes_under_way_are_bounded_apart_from_reads(access):
     access.port.take()
     access.receive(changes[0])
     assert passed_on(access) == 1
+
+
+def test_an_acknowledgement_of_no_conversation_is_not_kept():
+    access = Access(receipts="delivered", user_rate=0.001, user_burst=1)
+    access.live()
+    access.receive(frames.Delivered(AB, 1))
+    assert passed_on(access) == 1
+    access.receive(frames.Delivered("p2p:" + "x" * 1_000, 1))
+    assert access.machine._connections[1].marks == {}

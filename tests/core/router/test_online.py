@@ -145,6 +145,15 @@ def test_a_message_that_a_sync_delivered_can_be_read():
     assert registry.unread(one) == (1, 0)
 
 
+def test_a_message_first_delivered_by_a_range_counts_as_unread(registry):
+    """Stored, but let out by no writer: whoever pulled it has it unread."""
+    one = registry.login("bob")
+    open_log(registry.storage, "alice")
+    registry.ask(one, frames.History(AB, 2, 2))
+    registry.answer()
+    assert registry.machine._users["bob"].states[AB].view().unread == 2
+
+
 # --- recalls ----------------------------------------------------------------------------------------------------------
 
 
@@ -232,6 +241,12 @@ def test_a_delivered_mark_of_an_unknown_conversation_does_nothing(receipts, id):
     delivered(receipts, 1, id)
     assert not receipts.asked
     assert set(receipts.machine._users["bob"].states) == {AB}
+
+
+def test_groups_have_no_delivered_receipts(receipts):
+    receipts.deliver(message(1, conversation_id=TEAM))
+    delivered(receipts, 1, TEAM)
+    assert not receipts.asked
 
 
 def test_a_receipt_that_was_not_saved_is_saved_again(receipts):

@@ -122,6 +122,14 @@ def test_an_answer_that_comes_after_giving_up_is_ignored(registry):
     assert [frame.connection for _, frame in registry.sent] == [2]
 
 
+def test_a_message_for_a_user_being_opened_is_pushed_afterwards(registry):
+    registry.attach("bob")
+    registry.deliver(message(2))
+    assert registry.sent == []
+    registry.answer()
+    assert registry.pushes() == [("bob", "d0", 2)]
+
+
 def test_requests_that_wait_for_an_opening_are_bounded(registry):
     registry.attach("bob", connection=1)
     for _ in range(_WAITING):
@@ -270,6 +278,15 @@ def test_the_states_come_with_the_last_page(fanout):
     assert last == frames.SyncDone([message(3)], {AB: 3}, [state(0, 0, 3)], 0, inbox, 5)
 
 
+def test_a_sync_that_storage_cannot_answer_is_refused(registry):
+    one = registry.login("bob")
+    registry.take()
+    registry.ask(one, frames.Sync({}, number=6))
+    registry.answer(result=failed)
+    ((to, frame),) = registry.take()
+    assert (to, frame.request, frame.ref, frame.code, frame.number) == (one, "sync", "", Code.UNAVAILABLE, 6)
+
+
 def test_a_page_for_a_session_that_was_replaced_meanwhile_is_dropped(registry):
     one = registry.login("bob", connection=1)
     registry.ask(one, frames.Sync({}))
@@ -315,6 +332,17 @@ def test_a_revocation_that_storage_failed_to_keep_is_kept_after_all(registry):
     registry.advance(registry.policies.storage_timeout)
     registry.answer_all()
     assert registry.storage.execute(storage.OpenUser("bob")).revoked_before == 5.0
+
+
+def test_an_unsaved_revocation_outlives_the_users_memory(registry):
+    registry.revoke("bob", 5.0)
+    registry.answer(result=lambda request: storage.Failed("full"))
+    registry.attach("bob", issued_at=1.0)
+    registry.answer_all()
+    assert [frame.code for frame in registry.take(internal_frames.Attached)] == [Code.TOKEN_REVOKED]
+    registry.advance(registry.policies.storage_timeout)
+    registry.answer_all()
+    assert registry.machine._revoking == {}
 
 
 # --- former members, forgotten users ----------------------------------------------------------------------------------

@@ -182,6 +182,14 @@ def test_a_group_that_does_not_exist_can_only_be_created(event, who):
         assert nothing.try_(event, who, OTHER) == (OK if event == "create" else Code.NO_CONVERSATION)
 
 
+def test_a_group_founded_with_its_members_belongs_to_the_first():
+    assert Group.of(None, ("carol", "bob")).owner == "carol"
+    founded = Team()
+    founded.members = ("carol", "bob")
+    assert founded.try_("configure", "carol", title="x") == OK
+    assert founded.try_("configure", "bob", title="x") == NO
+
+
 # --- what follows ---------------------------------------------------------------------------------------------------
 
 

@@ -112,3 +112,13 @@ def test_the_second_of_two_racing_amendments_sees_the_first(opened):
     opened.answer_all()
     assert opened.storage.execute(storage.Get(AB, 3)).content == "y"
     assert opened.storage.execute(storage.Get(AB, 3)).amended == 5
+
+
+def test_requests_live_as_long_as_the_policy_says():
+    writer = Writer(policies=Policies(request_lifetime=10.0))
+    writer.ask("1", "friend_request")
+    writer.answer_all()
+    assert writer.delivered[1].message.file["expires"] == 1_010_000
+    writer.clock.now = 10.0
+    writer.ask("2", "friend_accept", "bob", "alice")
+    assert writer.answers()[-1] == ("2", Code.EXPIRED)
