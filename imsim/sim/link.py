@@ -19,7 +19,7 @@ _JITTER, _LOSS = 0, 1  # what is drawn for a frame besides its latency
 Arrive = Callable[[Any], object]
 Carry = Callable[[float, Arrive, Any], None]
 
-#: The way from one node to another: a link's `carry`, and what is called at the other end.
+#: The way from one node to another: a link's `way`, and what is called at the other end.
 Hop = tuple[Carry, Arrive]
 
 #: In place of scheduling an arrival: (leaves, parts, at, arrive, frame), see `Link.watch`.
@@ -93,6 +93,10 @@ class Link:
     def forget(self) -> None:
         """What is still to leave will not: nothing waits for it."""
         self._free = self._last = -math.inf
+
+    def way(self) -> Carry:
+        """The shortest way to `carry`, as long as nothing is recomputed."""
+        return self.carry if self._constant is None else self._clock.delay(self._constant)
 
     def carry(self, leaves: float, arrive: Arrive, frame: Any) -> None:
         """Have `arrive(frame)` called when a frame arrives that leaves at the time `leaves`, in seconds."""

@@ -190,7 +190,8 @@ class RouterNode(ServerNode):
             machine.receive(frame, self.now)
         else:
             self._to_users(frame, now)
-        self._drain()
+        if self._local:
+            self._drain()
         self.arm()
 
     def _to_users(self, frame: internal_frames.ToUsers, now: float) -> None:
@@ -226,7 +227,8 @@ class RouterNode(ServerNode):
         if machine is self.conversations or machine is self.users:  # else it has died since it asked
             self.now = self.clock.now
             machine.stored(request, result, self.now)
-            self._drain()
+            if self._local:
+                self._drain()
             self.arm()
 
     def _fail(self, asked: _Asked) -> None:
