@@ -52,6 +52,16 @@ class Clock(simpy.Environment):
         queue: list[Any] = self._queue
         heappush(queue, (at, NORMAL, next(self._eid), function, argument))
 
+    def delay(self, seconds: float) -> Callable[[float, Callable[[Any], object], Any], None]:
+        """`call_at`, this much later than it is asked to; in one call, as most links have a constant latency."""
+        queue: list[Any] = self._queue
+        numbers = self._eid
+
+        def call_at(at: float, function: Callable[[Any], object], argument: Any) -> None:
+            heappush(queue, (at + seconds, NORMAL, next(numbers), function, argument))
+
+        return call_at
+
     def alarm_at(self, at: float, function: Callable[[Any], object], argument: Any) -> None:
         """The same for what is far off, and likely to have come to nothing by then, such as a retry: until shortly
         before, it does not stand in the queue, which is the faster the shorter it is."""

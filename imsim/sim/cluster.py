@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Protocol
 from zlib import crc32
@@ -19,7 +19,7 @@ from imsim.sim.clock import Clock
 from imsim.sim.connection import Connection, PausableConnection
 from imsim.sim.link import Hop, Link, NodeLink
 from imsim.sim.nodes import ClientNode, GatewayNode, RouterNode, StorageNode
-from imsim.sim.nodes.client import Report
+from imsim.sim.nodes.client import Listener, Report
 from imsim.sim.nodes.node import ServerNode
 from imsim.sim.nodes.storage import Data
 from imsim.sim.nodes.work import Work
@@ -167,18 +167,18 @@ class Cluster:
         gateways, routers, storages, link = self.gateways, self.routers, self.storages, self.parts.link
 
         def to_routers(source: ServerNode) -> dict[str, Hop]:
-            return {router.name: (link(source, router).carry, router.receive) for router in routers}
+            return {router.name: (link(source, router).way(), router.receive) for router in routers}
 
         for gateway in gateways:
             gateway.wire(to_routers(gateway))
         for router in routers:
             router.wire(
-                {gateway.name: (link(router, gateway).carry, gateway.from_router) for gateway in gateways},
+                {gateway.name: (link(router, gateway).way(), gateway.from_router) for gateway in gateways},
                 to_routers(router),
-                {storage.name: (link(router, storage).carry, storage.receive) for storage in storages},
+                {storage.name: (link(router, storage).way(), storage.receive) for storage in storages},
             )
         for storage in storages:
-            storage.wire({router.name: (link(storage, router).carry, router.stored) for router in routers})
+            storage.wire({router.name: (link(storage, router).way(), router.stored) for router in routers})
 
     @property
     def nodes(self) -> dict[tuple[str, int], ServerNode]:
@@ -202,7 +202,14 @@ class Cluster:
     # --- clients ----------------------------------------------------------------------------------------------------
 
     def client(
-        self, number: int, user: int, names: tuple[str, str], report: Report, token: str | None = None, kind: str = ""
+        self,
+        number: int,
+        user: int,
+        names: tuple[str, str],
+        report: Report,
+        listeners: Sequence[Listener] = (),
+        token: str | None = None,
+        kind: str = "",
     ) -> ClientNode:
         """A new client for device `number`. `user`: the number of its user; `names`: of the user and of the device."""
         name, device = names
@@ -217,6 +224,7 @@ class Cluster:
             (uplink, downlink),
             self.connect,
             report,
+            listeners,
             lambda node: Client(node, name, device, token, self.policies, jitter.next, kind),
         )
 

@@ -55,8 +55,8 @@ class Connection:
         self.gateway_open = False
         self._clock = clock
         self._links = (up, down)
-        self.up = up.carry
-        self.down = down.carry
+        self.up = up.way()
+        self.down = down.way()
 
     def breaks_when_given_up(self) -> Self:
         """It ends as soon as one of its links gives a frame up."""
@@ -69,6 +69,7 @@ class Connection:
         for link in self._links:
             link.loss = loss
             link.recompute()
+        self.up, self.down = (link.way() for link in self._links)
 
     def gateway_crashed(self) -> None:
         """The other end is gone, of which the client knows nothing: frames vanish, either way."""

@@ -19,6 +19,7 @@ from imsim.sim.faults import Faults
 from imsim.sim.garbage import no_garbage_collection
 from imsim.sim.idle import Heartbeats, busy_users
 from imsim.sim.nodes import ClientNode
+from imsim.sim.nodes.client import Listener
 from imsim.sim.placement import strategy_of
 from imsim.sim.tracing import Tracer
 from imsim.sim.utilisation import Meter, node_series
@@ -67,7 +68,7 @@ class Experiment:
         self.recorder = Recorder()
         self.observer = Observer(plan, self.recorder)
         #: Called with every event of a client, after it was recorded.
-        self.listeners: list[Callable[[ClientNode, events.ClientEvent], None]] = []
+        self.listeners: list[Listener] = []
         self._tracer = Tracer(plan) if spans else None
         if self._tracer is not None:
             self.listeners.append(self._tracer.client_event)
@@ -105,7 +106,7 @@ class Experiment:
         plan = self.plan
         names = (plan.users[user], plan.devices[device])
         number = plan.device_index(user, device)
-        node = self.cluster.client(number, user, names, self._client_event, token, kind)
+        node = self.cluster.client(number, user, names, self.observer.client_event, self.listeners, token, kind)
         if self._tracer is not None:
             node.lose = partial(self._tracer.client_frame, number)
         return node
@@ -222,12 +223,7 @@ class Experiment:
             self.clock.call_at(ns / 1e9, self._come_or_leave, changes)
             break
 
-    # --- what happens -----------------------------------------------------------------------------------------------
-
-    def _client_event(self, client: ClientNode, event: events.ClientEvent) -> None:
-        self.observer.client_event(client.number, event, client.now)
-        for listener in self.listeners:
-            listener(client, event)
+    # --- answers ------------------------------------------------------------------------------------------------------
 
     def _answer_requests(self, client: ClientNode, event: events.ClientEvent) -> None:
         if actor.wants_answer(client.machine, event):

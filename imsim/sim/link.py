@@ -19,7 +19,7 @@ _JITTER, _LOSS = 0, 1  # what is drawn for a frame besides its latency
 Arrive = Callable[[Any], object]
 Carry = Callable[[float, Arrive, Any], None]
 
-#: The way from one node to another: a link's `carry`, and what is called at the other end.
+#: The way from one node to another: a link's `way`, and what is called at the other end.
 Hop = tuple[Carry, Arrive]
 
 #: In place of scheduling an arrival: (leaves, parts, at, arrive, frame), see `Link.watch`.
@@ -46,6 +46,7 @@ class Link:
         "_jitter",
         "_last",
         "_most",
+        "_next",
         "_parts",
         "_quantile",
         "_stream",
@@ -60,6 +61,7 @@ class Link:
         jitter = fields.jitter
         self._fields = fields
         self._stream = stream
+        self._next = stream.next
         self._clock = clock
         self._call_at = clock.call_at
         self._chances = chances
@@ -94,6 +96,10 @@ class Link:
         """What is still to leave will not: nothing waits for it."""
         self._free = self._last = -math.inf
 
+    def way(self) -> Carry:
+        """The shortest way to `carry`, as long as nothing is recomputed."""
+        return self.carry if self._constant is None else self._clock.delay(self._constant)
+
     def carry(self, leaves: float, arrive: Arrive, frame: Any) -> None:
         """Have `arrive(frame)` called when a frame arrives that leaves at the time `leaves`, in seconds."""
         if self._constant is not None:
@@ -101,23 +107,18 @@ class Link:
             self._call_at(leaves + self._constant, arrive, frame)
             return
         if self._is_plain:
-            at = leaves + self._quantile(self._stream.next())
+            at = leaves + self._quantile(self._next())
         else:
             at = self._with_everything(leaves, frame)
             if at == math.inf:
                 return
-        at = self._in_order(leaves, at)
+        if at < self._last:
+            at = self._last
+        self._last = at
         if self._watch is None:
             self._call_at(at, arrive, frame)
         else:
             self._watch(leaves, self._parts, at, arrive, frame)
-
-    def _in_order(self, leaves: float, at: float) -> float:
-        """When a frame arrives that would arrive at `at` if it were alone."""
-        if at < self._last:
-            return self._last
-        self._last = at
-        return at
 
     def _with_everything(self, leaves: float, frame: Any) -> float:
         """When it would arrive if none were before it; infinity where the connection breaks."""
@@ -126,7 +127,7 @@ class Link:
             begins = max(leaves, self._free)
             self._free = sent = begins + frame_bytes(frame) / self._bandwidth
         name = self._stream.place
-        at = sent + self._quantile(self._stream.next())
+        at = sent + self._quantile(self._next())
         if self._jitter is not None:
             at += self._jitter.quantile(self._chances.at(name, _JITTER))
         unspoilt = at
@@ -156,16 +157,28 @@ class NodeLink(Link):
         self._latest: list[tuple[float, float]] = []
         self._passed = -math.inf  # the same of those that have left, and are forgotten
 
-    def _in_order(self, leaves: float, at: float) -> float:
+    def carry(self, leaves: float, arrive: Arrive, frame: Any) -> None:
+        # The same as above except for the order; a call for the part that differs would cost every hop.
+        if self._constant is not None:
+            self._call_at(leaves + self._constant, arrive, frame)
+            return
+        if self._is_plain:
+            at = leaves + self._quantile(self._next())
+        else:
+            at = self._with_everything(leaves, frame)
         if leaves < self._left:
-            return self._among_others(leaves, at)
-        if at < self._last:
-            at = self._last
-        self._left, self._last = leaves, at
-        self._latest.append((leaves, at))
-        if len(self._latest) > _MANY:
-            self._forget()
-        return at
+            at = self._among_others(leaves, at)
+        else:
+            if at < self._last:
+                at = self._last
+            self._left, self._last = leaves, at
+            self._latest.append((leaves, at))
+            if len(self._latest) > _MANY:
+                self._forget()
+        if self._watch is None:
+            self._call_at(at, arrive, frame)
+        else:
+            self._watch(leaves, self._parts, at, arrive, frame)
 
     def _forget(self) -> None:
         gone = bisect_right(self._latest, (self._clock.now, math.inf))

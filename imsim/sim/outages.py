@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple, Protocol, Self
 
-from imsim.sim.link import Arrive, NodeLink
+from imsim.sim.link import Arrive, Carry, NodeLink
 
 Key = tuple[str, int]  # a node's tier and index
 Pair = tuple[Key, Key]  # two nodes that have a connection, in ascending order
@@ -75,6 +75,9 @@ class CuttableLink(NodeLink):
 
     def repair(self) -> None:
         self._causes -= 1
+
+    def way(self) -> Carry:
+        return self.carry
 
     def carry(self, leaves: float, arrive: Arrive, frame: Any) -> None:
         if self._causes == 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from imsim.core import events, frames
@@ -15,8 +15,10 @@ from imsim.sim.nodes.node import Node
 
 #: Makes a connection from this device to a gateway.
 Dial = Callable[["ClientNode"], Connection]
-#: Called with each event of the device's client.
-Report = Callable[["ClientNode", events.ClientEvent], None]
+#: Called with the number of the device, each event of its client, and when it happened.
+Report = Callable[[int, events.ClientEvent, float], None]
+#: Called with the device and the event, after that.
+Listener = Callable[["ClientNode", events.ClientEvent], None]
 
 
 class ClientNode(Node):
@@ -24,7 +26,8 @@ class ClientNode(Node):
     latencies are drawn from `uplink` and `downlink`."""
 
     __slots__ = (
-        "_dial", "_report", "connection", "deaf_until", "downlink", "lose", "machine", "network", "number", "uplink",
+        "_dial", "_listeners", "_report", "connection", "deaf_until", "downlink", "lose", "machine", "network",
+        "number", "uplink",
     )  # fmt: skip
 
     def __init__(
@@ -35,6 +38,7 @@ class ClientNode(Node):
         streams: tuple[Stream, Stream],
         dial: Dial,
         report: Report,
+        listeners: Sequence[Listener],
         make: Callable[[ClientNode], Client],
     ) -> None:
         super().__init__(clock)
@@ -43,6 +47,7 @@ class ClientNode(Node):
         self.uplink, self.downlink = streams
         self._dial = dial
         self._report = report
+        self._listeners = listeners
         self.connection: Connection | None = None
         self.deaf_until = float("-inf")  # until then the device reads nothing, see `PausableConnection`
         #: A hook for experiments: a frame for which it is true vanishes at this device, in either direction.
@@ -103,4 +108,6 @@ class ClientNode(Node):
             connection.up(self.now, connection.lost_by_gateway, None)
 
     def emit(self, event: events.ClientEvent) -> None:
-        self._report(self, event)
+        self._report(self.number, event, self.now)
+        for listener in self._listeners:
+            listener(self, event)

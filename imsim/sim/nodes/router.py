@@ -161,7 +161,8 @@ class RouterNode(ServerNode):
     def receive(self, frame: internal_frames.ToRouter) -> None:
         if self.machine is not None:
             self._work_on(frame, self.clock.now)
-            self._drain()
+            if self._local:
+                self._drain()
             self.arm()
 
     def _work_on(self, frame: internal_frames.ToRouter, now: float) -> None:
@@ -202,7 +203,8 @@ class RouterNode(ServerNode):
         if machine is self.machine:  # else it has died since it asked
             self.now = self.clock.now
             machine.stored(request, result, self.now)
-            self._drain()
+            if self._local:
+                self._drain()
             self.arm()
 
     def _fail(self, asked: _Asked) -> None:

@@ -232,7 +232,7 @@ def test_the_shell_can_refuse_a_connection(access):
     access.machine.refuse(1, Code.BAD_FRAME, "not JSON")
     calls = access.port.take()
     assert calls[0] == ("send", (1, frames.Refused(Code.BAD_FRAME, False, "not JSON")))
-    assert summary(calls) == [*refused(Code.BAD_FRAME), ("to_user", "bob", internal_frames.Detach(one))]
+    assert summary(calls) == [*refused(Code.BAD_FRAME), ("to_router", "bob", internal_frames.Detach(one))]
     access.machine.refuse(1, Code.BAD_FRAME, "not JSON")
     assert access.port.take() == []
 

@@ -1,0 +1,114 @@
+"""Broken connections between nodes: what is lost, and when both ends learn of it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from imsim.scenario import Draws, Stream
+from imsim.scenario.sections import BackendLink
+from imsim.sim import Clock
+from imsim.sim.outages import CuttableLink, Outages
+
+
+class End:
+    """A node that keeps what it hears."""
+
+    def __init__(self, tier: str, index: int) -> None:
+        self.key = (tier, index)
+        self.lives = 0
+        self.died = -math.inf
+        self.heard: list[tuple[str, tuple[str, int]]] = []
+
+    def peer_lost(self, peer: End) -> None:
+        self.heard.append(("lost", peer.key))
+
+    def peer_back(self, peer: End) -> None:
+        self.heard.append(("back", peer.key))
+
+
+class Two:
+    """A gateway and a router, connected both ways with a latency of a second."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.gateway, self.router = End("gateway", 0), End("router", 0)
+        self.outages = Outages()
+        self.up = self.link(self.gateway, self.router)
+        self.down = self.link(self.router, self.gateway)
+        self.pairs = self.outages.of(self.gateway)
+        self.arrived: list[str] = []
+
+    def link(self, source: End, target: End) -> CuttableLink:
+        fields, draws = BackendLink(latency=1.0), Draws(1, "test")
+        link = CuttableLink(fields, Stream(draws, 0), self.clock, draws).of(source)
+        self.outages.add(link, source, target)
+        return link
+
+    def send(self, name: str, leaves: float = 0.0) -> None:
+        self.up.carry(leaves, self.arrived.append, name)
+
+    def until(self, at: float) -> None:
+        self.clock.run(until=at)
+
+
+@pytest.fixture
+def two() -> Two:
+    return Two()
+
+
+def test_a_break_loses_what_is_on_its_way_and_what_is_sent_until_it_is_over(two):
+    two.send("before")
+    two.outages.begin(two.pairs)
+    two.send("during")
+    two.outages.end(two.pairs)
+    two.send("after")
+    two.until(5)
+    assert two.arrived == ["after"]
+
+
+def test_a_crash_loses_what_its_node_was_still_working_at_and_nothing_that_it_had_sent(two):
+    two.send("sent")
+    two.send("in work", leaves=0.7)
+    two.until(0.5)
+    two.gateway.lives, two.gateway.died = 1, 0.5
+    two.outages.begin(two.pairs, two.gateway)
+    two.until(5)
+    assert two.arrived == ["sent"]
+
+
+def test_both_ends_notice_once_and_hear_when_it_is_over(two):
+    two.outages.begin(two.pairs)
+    assert two.gateway.heard == two.router.heard == []
+    two.outages.notice(two.pairs)
+    two.outages.notice(two.pairs)
+    two.outages.end(two.pairs)
+    assert two.gateway.heard == [("lost", ("router", 0)), ("back", ("router", 0))]
+    assert two.router.heard == [("lost", ("gateway", 0)), ("back", ("gateway", 0))]
+
+
+def test_what_is_over_before_it_was_noticed_is_noticed_then(two):
+    two.outages.begin(two.pairs)
+    two.outages.end(two.pairs)
+    assert [what for what, _ in two.gateway.heard] == ["lost", "back"]
+
+
+def test_it_is_over_when_all_causes_are(two):
+    two.outages.begin(two.pairs)
+    two.outages.begin(two.pairs)
+    two.outages.end(two.pairs)
+    assert not two.up.is_open
+    assert ("back", ("router", 0)) not in two.gateway.heard
+    two.outages.end(two.pairs)
+    assert two.up.is_open
+    assert two.gateway.heard[-1] == ("back", ("router", 0))
+
+
+def test_connections_are_found_by_their_ends(two):
+    other = End("router", 1)
+    two.link(other, two.gateway)
+    assert two.outages.of(two.gateway) == [(("gateway", 0), ("router", 0)), (("gateway", 0), ("router", 1))]
+    assert two.outages.between([("router", 1)], [("gateway", 0)]) == [(("gateway", 0), ("router", 1))]
+    assert two.outages.between([("router", 0)], [("router", 1)]) == []
+    assert two.outages.of(other) == [(("gateway", 0), ("router", 1))]
