@@ -14,7 +14,7 @@ from imsim.core import events, frames, storage
 from imsim.core.client.client import Client
 from imsim.core.model import Code
 from imsim.core.policies import Policies
-from imsim.core.server import Node
+from imsim.core.server import Server
 from imsim.core.storage.memory import MemoryStorage
 
 
@@ -48,7 +48,7 @@ class RecordingPort:
 
 
 class Pair:
-    """A `Node` with its storage and any number of clients, wired directly.
+    """A `Server` with its storage and any number of clients, wired directly.
 
     `issue` makes a token for a user; `tokens` says what each is worth: a user, or the code with which it is refused.
     Storage answers at once; a restart keeps nothing else. `advance` moves time through every deadline.
@@ -66,7 +66,7 @@ class Pair:
         self._connections: dict[int, DirectClient] = {}
         self._last_connection = 0
         self.up = True
-        self.node = Node(self, self.policies)
+        self.server = Server(self, self.policies)
 
     # --- what a test does ---
 
@@ -95,7 +95,7 @@ class Pair:
         while True:
             machines: list[Any] = [client.machine for client in self.clients]
             if self.up:
-                machines.append(self.node)
+                machines.append(self.server)
             due = min((d for m in machines if (d := m.next_deadline()) is not None), default=None)
             if due is None or due > end:
                 break
@@ -107,7 +107,7 @@ class Pair:
 
     def revoke(self, user: str) -> None:
         """Every token of the user that was given out before now is void."""
-        self.node.revoke(user, self.clock.now, self.clock.now)
+        self.server.revoke(user, self.clock.now, self.clock.now)
         self.run_until_idle()
 
     def stop_server(self) -> None:
@@ -119,7 +119,7 @@ class Pair:
         self.run_until_idle()
 
     def start_server(self) -> None:
-        self.node = Node(self, self.policies)
+        self.server = Server(self, self.policies)
         self.up = True
 
     # --- the server's port ---
@@ -135,13 +135,13 @@ class Pair:
     def authenticate(self, connection: int, token: str) -> None:
         verdict = self.tokens.get(token, Code.BAD_TOKEN)
         user, code = (None, verdict) if isinstance(verdict, Code) else (verdict, None)
-        node, issued_at = self.node, self._issued.get(token, 0.0)
-        self._queue.append(lambda: node.authenticated(connection, user, code, self.clock.now, issued_at))
+        server, issued_at = self.server, self._issued.get(token, 0.0)
+        self._queue.append(lambda: server.authenticated(connection, user, code, self.clock.now, issued_at))
 
     def store(self, request: storage.Request) -> None:
-        node, result = self.node, self.storage.execute(request)
+        server, result = self.server, self.storage.execute(request)
         self._queue.append(
-            lambda: node.stored(request, result, self.clock.now) if node is self.node and self.up else None
+            lambda: server.stored(request, result, self.clock.now) if server is self.server and self.up else None
         )
 
     def emit(self, event: Any) -> None:
@@ -154,19 +154,19 @@ class Pair:
         if client is not None:
             client.hang_up(connection)
         if self.up:
-            self.node.disconnected(connection, self.clock.now)
+            self.server.disconnected(connection, self.clock.now)
 
     def _accept(self, client: DirectClient) -> int | None:
         if not self.up:
             return None
         self._last_connection += 1
         self._connections[self._last_connection] = client
-        self.node.connected(self._last_connection, self.clock.now)
+        self.server.connected(self._last_connection, self.clock.now)
         return self._last_connection
 
     def _from_client(self, connection: int, frame: frames.FromClient) -> None:
         if self.up and connection in self._connections:
-            self.node.receive(connection, frame, self.clock.now)
+            self.server.receive(connection, frame, self.clock.now)
 
 
 class DirectClient:

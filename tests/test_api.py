@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import json
 import sys
-import urllib.request
 
 import pytest
 from matplotlib.axes import Axes
@@ -13,7 +11,7 @@ from matplotlib.figure import Figure
 from mixed_workload import SCENARIO
 
 import imsim
-from imsim.api.progress import Progress
+from imsim.api import ProgressBar
 
 OFFICE = imsim.Scenario.load("office").with_({"duration": 4.0, "warmup": 0.0, "workload.rate": 1.0})
 
@@ -103,33 +101,6 @@ def test_times_are_in_the_order_of_the_protocol(simulated, live):
     assert live.messages.stored_at.isna().all(), "server times are not known to the load side"
 
 
-def test_a_served_file_outlives_its_server(tmp_path):
-    db = tmp_path / "kept.sqlite"
-    for _ in range(2):
-        with imsim.serve("office", db=db) as server:
-            imsim.loadtest(OFFICE, server.url, duration=1)
-            with urllib.request.urlopen(server.url.replace("ws://", "http://") + "/healthz") as answer:
-                assert json.load(answer)["status"] == "ok"
-    assert db.stat().st_size > 0
-
-
-def test_a_server_ends_with_its_block():
-    with imsim.serve("office") as server:
-        assert "running" in repr(server)
-        url = server.url
-    assert "ended" in repr(server)
-    server.stop()
-    with pytest.raises(imsim.RunError, match="no server at"):
-        imsim.loadtest(OFFICE, url)
-
-
-def test_a_server_that_cannot_start_says_why(tmp_path):
-    with imsim.serve("office") as server, pytest.raises(imsim.RunError, match=r"did not start: port \d+ .*taken"):
-        imsim.serve("office", port=int(server.url.rpartition(":")[2]))
-    with pytest.raises(imsim.UsageError, match="did not start"):
-        imsim.serve("office", db=tmp_path)
-
-
 def test_names_and_scenarios_mean_the_same():
     assert (
         imsim.simulate("office", duration=1).digest == imsim.simulate(imsim.Scenario.load("office"), duration=1).digest
@@ -176,6 +147,6 @@ def test_the_bar_says_what_is_done_and_how_far(monkeypatch):
             return True
 
     monkeypatch.setattr("sys.stderr", Terminal())
-    with Progress(True) as bar:
+    with ProgressBar(True) as bar:
         bar.show("1 of 6 runs", 0.5)
         assert str(bar._bar).startswith("1 of 6 runs:  50% |")

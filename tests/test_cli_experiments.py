@@ -66,8 +66,8 @@ def test_what_is_reported_is_drawn(command, tmp_path):
 
 
 def test_a_picture_that_cannot_be_is_refused_before_anything_is_run(command, tmp_path):
-    for name, told in (("x.gif", r"ends in one of \.png, \.svg, \.pdf"), ("no/x.png", "no such folder")):
-        with pytest.raises(imsim.UsageError, match=rf"^--plot {name}: .*{told}"):
+    for name, problem in (("x.gif", r"ends in one of \.png, \.svg, \.pdf"), ("no/x.png", "no such folder")):
+        with pytest.raises(imsim.UsageError, match=rf"^--plot {name}: .*{problem}"):
             command("simulate", *SHORT[:-2], "--plot", name)
     with pytest.raises(imsim.UsageError, match=r"^--plot is of one run here"):
         command("simulate", *SHORT, "--replications", "2", "--plot", "x.png")
@@ -82,8 +82,8 @@ def test_a_precision_is_of_the_p99_or_of_what_is_named(command, precision, reach
 
 def test_designs_are_compared(command):
     arguments = ("compare", "office", *SHORT, "--set-b", "topology.routers=4", "--replications", "2")
-    told = command(*arguments)
-    assert told.splitlines()[1] == "B: office, which differs in topology.routers: 2 -> 4"
+    printed = command(*arguments)
+    assert printed.splitlines()[1] == "B: office, which differs in topology.routers: 2 -> 4"
     printed = json.loads(command(*arguments, "--json"))
     assert printed["changes"] == {"topology.routers": ["2", "4"]}
     assert printed["metrics"]["messages"]["difference"]["mean"] == 0
@@ -99,8 +99,8 @@ def test_runs_are_shown_side_by_side(command):
 
 def test_a_sweep_is_a_table_a_picture_and_a_folder(command, tmp_path):
     arguments = ("sweep", "office", *SHORT, "--vary", "topology.routers=1,2", "--replications", "2")
-    told = command(*arguments, "--plot", "routers.svg")
-    assert re.search(r"^1 +2 +[\d.]+ \[", told, re.MULTILINE)
+    printed = command(*arguments, "--plot", "routers.svg")
+    assert re.search(r"^1 +2 +[\d.]+ \[", printed, re.MULTILINE)
     assert (tmp_path / "routers.svg").exists()
     kept = (tmp_path / "results" / "sweep-office" / "finished.jsonl").read_text()
     printed = json.loads(command(*arguments, "--json"))

@@ -134,13 +134,13 @@ def test_a_crash_ends_every_connection_and_keeps_storage_only():
     alice.start()
     hello(alice)
     pair.run_until_idle()
-    node = pair.node
+    server = pair.server
     pair.stop_server()
     assert events.Disconnected in kinds(alice)
     pair.advance(5)
     assert alice.machine.state != State.ONLINE  # nobody answers
     pair.start_server()
-    assert pair.node is not node
+    assert pair.server is not server
     bob.start()
     assert shown(bob) == ["hello"]
     pair.advance(40)
@@ -177,7 +177,7 @@ def test_a_client_that_stops_hangs_up():
     alice.machine.stop(0.0)
     pair.run_until_idle()
     assert pair._connections == {}
-    assert pair.node.next_deadline() is None
+    assert pair.server.next_deadline() is None
 
 
 def test_two_runs_of_the_same_pair_are_the_same():

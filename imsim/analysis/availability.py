@@ -1,5 +1,5 @@
-"""Devices that were away by plan: what that means for latencies. The rows do not tell; the plan's spells, which follow
-from scenario and seed, do."""
+"""Devices that were offline by plan, and what that means for latencies. Rows do not have it; the plan's online periods,
+which follow from scenario and seed, do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def waits_since(run: RunData, deliveries: pd.DataFrame, intended: NDArray[np.int64]) -> NDArray[np.int64]:
-    """From when on each delivery's device waited for it: from the intended time or, if it was away then, from its
+    """From when on each delivery's device waited for it: from the intended time or, if it was offline then, from its
     return."""
     online_periods = _online_periods(run)
     if online_periods is None:
@@ -27,8 +27,8 @@ def waits_since(run: RunData, deliveries: pd.DataFrame, intended: NDArray[np.int
     return np.where(is_early, intended, back)
 
 
-def was_away_at_end(run: RunData, messages: pd.DataFrame) -> NDArray[np.bool_]:
-    """Whether each message's sending device was away when the run ended, where no answer can reach it."""
+def was_offline_at_end(run: RunData, messages: pd.DataFrame) -> NDArray[np.bool_]:
+    """Whether each message's sending device was offline when the run ended, where no answer can reach it."""
     online_periods = _online_periods(run)
     if online_periods is None:
         return np.zeros(len(messages), bool)
@@ -38,7 +38,7 @@ def was_away_at_end(run: RunData, messages: pd.DataFrame) -> NDArray[np.bool_]:
 def had_left(
     run: RunData, users: pd.Series[str], devices: pd.Series[str], start: NDArray[np.int64], end: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Whether each device was away by plan at any time from its `start` to its `end` (ns)."""
+    """Whether each device was offline by plan at any time from its `start` to its `end` (ns)."""
     online_periods = _online_periods(run)
     if online_periods is None:
         return np.zeros(len(users), bool)

@@ -16,15 +16,16 @@ if TYPE_CHECKING:
 
 
 def breakdown(run: RunData, by: str = "where") -> pd.DataFrame:
-    """Where the time of the deliveries to recipients went, after the warm-up: one row for each kind of span and place.
+    """Where the time of the deliveries to recipients went, after the warm-up: one row for each kind and node of
+    spans.
 
     `by`: "where" (tiers and links), "node" (each node by itself) or "op" (tiers, by operation). Columns: `mean`, `p50`,
     `p99` and `max` in ms over all these deliveries, those that had none of it included; `share` of all their time. The
     means add up to the mean latency of `summary()` (of what was delivered); percentiles do not add up. Ordered by the
     mean.
 
-    As there, the time of a device that was away by plan begins with its return. What is left of the spans' `offline`
-    is told apart: `left`, if the device left by plan with the message on its way, and `disconnected`.
+    As there, the time of a device that was offline by plan begins with its return. What is left of the spans' `offline`
+    is split: `left`, if the device left by plan with the message on its way, and `disconnected`.
 
     Raises: UsageError if the run recorded no spans; ValueError for another `by`.
     """
@@ -49,13 +50,45 @@ def breakdown(run: RunData, by: str = "where") -> pd.DataFrame:
     return table.sort_values("mean", ascending=False)
 
 
+def stages(run: RunData) -> pd.DataFrame:
+    """Where the time of the deliveries went by the stages of their way, in ms on average: of all deliveries to
+    recipients after the warm-up, of the half in the middle (a quarter on either side of the median) and of the slowest
+    hundredth, by the latency that is reported.
+
+    Raises: UsageError if the run recorded no spans.
+    """
+    import pandas as pd
+
+    spans, count = counted_spans(run)
+    table = spans["ms"].groupby([spans["delivery"], _stage(spans)], observed=True).sum().unstack(fill_value=0)
+    order = table.sum(axis=1).sort_values().index
+    groups = {
+        "all": order,
+        "middle half": order[count // 4 : max(count - count // 4, count // 4 + 1)],
+        "slowest 1 %": order[-max(count // 100, 1) :],
+    }
+    return pd.DataFrame({name: table.loc[members].mean() for name, members in groups.items()}).T
+
+
+def _stage(spans: pd.DataFrame) -> pd.Series[str]:
+    """The stage that a span belongs to: what its kind or its tier is called, and `backend` for the links between
+    servers."""
+    tier, kind = tier_of(spans["where"]), spans["kind"]
+    stage = kind.where(~kind.isin(["queue", "service"]), tier + " " + kind)
+    is_client = tier.isin(["uplink", "downlink"])
+    is_link = kind == "link"
+    is_backend = kind.isin(["link", "link_queue"]) & ~is_client
+    found: pd.Series[str] = stage.where(~is_link, tier).where(~is_backend, "backend")
+    return found
+
+
 def utilisation(run: RunData) -> pd.DataFrame:
     """How busy each node was: `busy`, the share of its workers' time between the end of the warm-up and `duration`, the
     window of the latencies. `jobs` and `drops`, how many it took on and dropped, are counts, and so of the whole run,
     drain included. Where spans were recorded, also `queue` (jobs that waited, on average over that window) and `peak`
     (the busiest hundredth of the run).
 
-    Raises: UsageError for a run that tells nothing of its nodes (a live one).
+    Raises: UsageError for a run without figures of its nodes (a live one).
     """
     import pandas as pd
 
@@ -80,11 +113,11 @@ def counted_spans(run: RunData) -> tuple[pd.DataFrame, int]:
     counted["start"] = counted[["start", "since"]].max(axis=1)
     counted = counted[counted["start"] < counted["end"]].reset_index(drop=True)
     counted["ms"] = (counted["end"] - counted["start"]).astype(float) / 1e6
-    counted["kind"] = _told_apart(run, counted)
+    counted["kind"] = _kinds(run, counted)
     return counted, len(rows)
 
 
-def _told_apart(run: RunData, spans: pd.DataFrame) -> pd.Series[str]:
+def _kinds(run: RunData, spans: pd.DataFrame) -> pd.Series[str]:
     """The kinds, of which `offline` becomes `left` or `disconnected`. It is the sender that was offline, or the
     recipient."""
     senders = spans[["intent"]].merge(run.messages[["intent", "sender", "device"]], on="intent")
@@ -99,8 +132,8 @@ def _told_apart(run: RunData, spans: pd.DataFrame) -> pd.Series[str]:
         devices[is_offline],
         *(spans.loc[is_offline, name].to_numpy(np.int64) for name in ("start", "end")),
     )
-    told: pd.Series[str] = spans["kind"].mask(is_offline & left, "left").mask(is_offline & ~left, "disconnected")
-    return told
+    kinds: pd.Series[str] = spans["kind"].mask(is_offline & left, "left").mask(is_offline & ~left, "disconnected")
+    return kinds
 
 
 def tier_of(where: pd.Series[str]) -> pd.Series[str]:

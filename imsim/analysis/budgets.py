@@ -6,13 +6,13 @@ import math
 import operator
 import re
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, Protocol
 
 from imsim.analysis.intervals import estimate
-from imsim.analysis.metrics import is_latency, value_of
-from imsim.analysis.replications import Replications
-from imsim.analysis.run import Run
+from imsim.analysis.latency import is_latency
+from imsim.analysis.metrics import least_of, value_of
 from imsim.core.exceptions import UsageError
+from imsim.results import RunData
 from imsim.scenario.quantities import parse_duration
 
 Verdict = Literal["keeps", "breaks", "undecided"]
@@ -25,6 +25,14 @@ _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
 }
 _EXAMPLES = "'delivery.p99 < 200ms', 'ack.p95 <= 50ms' or 'lost <= 0'"
+
+
+class Replicated(Protocol):
+    """Runs of one design under several seeds."""
+
+    def values(self, metric: str) -> list[float]:
+        """One number of each run."""
+        ...
 
 
 class Budget:
@@ -80,18 +88,23 @@ class Budget:
         ends = {self.is_kept_by(found.low), self.is_kept_by(found.high)}
         return "undecided" if len(ends) == 2 else "keeps" if ends == {True} else "breaks"
 
-    def fails(self, subject: Run | Replications) -> str | None:
+    def fails(self, subject: RunData | Replicated) -> str | None:
         """One line that says by how much the budget is broken; None if it is kept, or, of replications, if their
         interval does not tell."""
-        if isinstance(subject, Replications):
-            if self.judge(subject.values(self.metric)) != "breaks":
+        if not isinstance(subject, RunData):
+            values = subject.values(self.metric)
+            if self.judge(values) != "breaks":
                 return None
-            return f"{self.text}: it is {subject[self.metric]}{self._unit} over {len(subject)} replications"
+            found = estimate(values, least_of(self.metric))
+            return f"{self.text}: it is {found}{self._unit} over {len(values)} replications"
         value = value_of(subject, self.metric)
         if self.is_kept_by(value):
             return None
-        told = f"{value:.4g}{self._unit}" if math.isfinite(value) else "null: what it falls among never came"
-        return f"{self.text}: it is {told if not math.isnan(value) else 'null: there is nothing to measure'}"
+        if math.isnan(value):
+            return f"{self.text}: it is null: there is nothing to measure"
+        if math.isinf(value):
+            return f"{self.text}: it is null: what it falls among never came"
+        return f"{self.text}: it is {value:.4g}{self._unit}"
 
     @property
     def _unit(self) -> str:

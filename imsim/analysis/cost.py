@@ -1,4 +1,4 @@
-"""What a design costs: so many nodes and workers at so much an hour, and what each message costs on top.
+"""What a design costs: nodes and workers by the hour, and what each message costs on top.
 
 A simple model, so that it can be stated in full. Fixed, by the hour: nodes x price of a node + workers x price of a
 worker. By use, at the rate of the run: rows written, bytes stored, bytes delivered. The rate is what was stored of the

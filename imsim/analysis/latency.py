@@ -6,7 +6,7 @@ Three rules, kept everywhere:
   plan, waits from its return on; one that is offline at the end for nothing (outcome absent).
 - What never came is infinitely late. It takes part in every statistic; one that would be infinite is None. Only what
   nobody waits for by declared policy (outcomes absent, recalled and shed) is left out, and counted apart.
-- The p-th percentile of n latencies stands at the place (n + 1/3) p / 100 + 1/3 among them, if need be between two: the
+- The p-th percentile of n latencies has the rank (n + 1/3) p / 100 + 1/3 among them, if need be between two: the
   median-unbiased quantile, 8th in R. J. Hyndman and Y. Fan, "Sample quantiles in statistical packages" (1996). Between
   a latency and one that never came it is infinite. The nearest rank would be a latency that was seen, but as a p99 it
   is too small on average, and so are intervals over replications: of an M/M/1 with 2,000 messages by 0.6 %, with a
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imsim.analysis.availability import waits_since, was_away_at_end
+from imsim.analysis.availability import waits_since, was_offline_at_end
 from imsim.core.model import Route, Scene
 from imsim.results import DeliveryOutcome, Outcome, Role, RunData
 
@@ -65,7 +65,7 @@ class Counts:
 
     messages: int  # intended
     stored: int
-    deliveries: int  # (message, entitled device) pairs, but for messages that were rejected
+    deliveries: int  # (message, entitled device) pairs, except for messages that were rejected
     delivered: int
     lost: int  # still pending at the end
     duplicates: int  # arrivals beyond the first
@@ -130,7 +130,7 @@ def counted_deliveries(run: RunData, *, since: int | None = None, until: int | N
 def delivery_latencies(
     run: RunData, route: str | None = None, *, since: int | None = None, until: int | None = None
 ) -> NDArray[np.float64]:
-    """Of the deliveries that count, from when the device waited (the intended time, unless it was away by plan) to
+    """Of the deliveries that count, from when the device waited (the intended time, unless it was offline by plan) to
     shown, in ms, ascending, inf where it never was. `route`: only of what came by push, or by sync. `since`, `until`:
     as of `counted_deliveries`."""
     rows = counted_deliveries(run, since=since, until=until)
@@ -141,7 +141,7 @@ def delivery_latencies(
 
 def last_latencies(run: RunData, *, since: int | None = None, until: int | None = None) -> NDArray[np.float64]:
     """Until the last recipient has it: for each message to a group or a chatroom the longest of its deliveries that
-    count, in ms, ascending, inf where one never came. Devices that were away by plan at the intended time are not
+    count, in ms, ascending, inf where one never came. Devices that were offline by plan at the intended time are not
     waited for. `since`, `until`: as of `counted_deliveries`."""
     rows = counted_deliveries(run, since=since, until=until)
     to_many = run.messages["intent"][run.messages["scene"] != Scene.P2P]
@@ -156,7 +156,7 @@ def ack_latencies(run: RunData, *, since: int | None = None, until: int | None =
     was intended after the warm-up, those never sent included, those rejected excepted (they were answered), and those
     without an answer whose sender was offline at the end. `since`, `until`: as of `counted_deliveries`."""
     rows = run.messages[run.messages["outcome"] != Outcome.REJECTED]
-    rows = rows[rows["acked_at"].notna() | ~was_away_at_end(run, rows)]
+    rows = rows[rows["acked_at"].notna() | ~was_offline_at_end(run, rows)]
     meant = rows["intended_at"].to_numpy(np.int64)
     counts = _counts(run, meant, since, until)
     return _latencies(meant[counts], rows["acked_at"][counts])
@@ -164,6 +164,11 @@ def ack_latencies(run: RunData, *, since: int | None = None, until: int | None =
 
 #: Which there are, by name. `last` is of nothing where all messages are p2p.
 LATENCIES = {"delivery": delivery_latencies, "last": last_latencies, "ack": ack_latencies}
+
+
+def is_latency(metric: str) -> bool:
+    """Whether the metric is in ms."""
+    return metric.partition(".")[0] in LATENCIES
 
 
 #: The rows of a summary.
@@ -176,7 +181,7 @@ ROWS: dict[str, Callable[[RunData], NDArray[np.float64]]] = {
 
 
 def rows_of(run: RunData) -> list[str]:
-    """Those that tell something of this run. What came by push and by sync is told apart where devices come and leave,
+    """Those that say something about this run. Push and sync have rows of their own where devices come and leave,
     or where each brought one in a hundred, as after a broken connection."""
     names = ["delivery"]
     routes = run.deliveries["route"].value_counts()
@@ -196,13 +201,13 @@ def percentile(values: NDArray[np.float64], percent: int) -> float | None:
 
 def quantile(values: NDArray[np.float64], percent: int | Fraction) -> float:
     """The same of one value or more, and infinite where it is."""
-    place = ((len(values) + _THIRD) * percent / 100) + _THIRD  # from 1, and exact: 0.07 * 100 is not 7
-    below = min(max(math.floor(place), 1), len(values))
+    rank = ((len(values) + _THIRD) * percent / 100) + _THIRD  # from 1, and exact: 0.07 * 100 is not 7
+    below = min(max(math.floor(rank), 1), len(values))
     value = float(values[below - 1])
-    if place <= below or below == len(values):
+    if rank <= below or below == len(values):
         return value
     above = float(values[below])
-    return value + float(place - below) * (above - value) if math.isfinite(above) else above
+    return value + float(rank - below) * (above - value) if math.isfinite(above) else above
 
 
 def to_json_dict(run: RunData) -> dict[str, Any]:
@@ -306,7 +311,7 @@ def compare_table(runs: Sequence[RunData]) -> pd.DataFrame:
 
 
 def labels(runs: Sequence[RunData]) -> list[str]:
-    """A name for each run, no longer than needed to tell them apart."""
+    """A name for each run, no longer than needed to distinguish them."""
     candidates = (
         [run.world for run in runs],
         [f"{run.world} {run.scenario.name}" for run in runs],

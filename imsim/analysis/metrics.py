@@ -1,4 +1,4 @@
-"""Numbers of a run by name: `delivery.p99`, `ack.mean`, `last.p50`, `cost.per_hour`, or a function of one's own.
+"""Numbers of a run by name: `delivery.p99`, `ack.mean`, `last.p50`, `cost.per_hour`, or a function of the user's.
 
 Within imsim a number that falls among what never came is infinite, and one of nothing at all is nan; both are null to
 those who read them.
@@ -39,12 +39,12 @@ LATENCY_METRICS = tuple(f"{name}.{what}" for name in LATENCIES for what in ("mea
 _USUAL = ("messages", "delivered", "lost", "absent", "recalled", "shed", "duplicates")
 
 
-def default_metrics(scenario: Scenario) -> tuple[str, ...]:
+def default_metrics(*scenarios: Scenario) -> tuple[str, ...]:
     """What is measured unless something else is asked for: the last recipient only where messages go to several, and
-    what it costs only where there are prices."""
-    to_many = scenario.conversations.p2p_share < 1
+    costs only where there are prices, in all of the scenarios."""
+    to_many = all(scenario.conversations.p2p_share < 1 for scenario in scenarios)
     latencies = [name for name in LATENCY_METRICS if to_many or not name.startswith("last.")]
-    return (*latencies, *_USUAL, *(_COSTS if scenario.cost.is_given else ()))
+    return (*latencies, *_USUAL, *(_COSTS if all(scenario.cost.is_given for scenario in scenarios) else ()))
 
 
 def check_name(name: str) -> str:
@@ -56,13 +56,8 @@ def check_name(name: str) -> str:
     return name
 
 
-def is_latency(name: str) -> bool:
-    """Whether the metric is in ms."""
-    return name.partition(".")[0] in LATENCIES
-
-
 def least_of(name: str) -> float:
-    """What the metric is never below: 0 for latencies, counts and costs; of functions of one's own nothing is known."""
+    """What the metric is never below: 0 for latencies, counts and costs; of the user's functions nothing is known."""
     try:
         check_name(name)
     except UsageError:

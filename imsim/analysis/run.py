@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imsim.analysis import breakdown, latency
+from imsim.analysis import breakdown, latency, timeline
 from imsim.analysis.cost import Cost, cost_of
 from imsim.results import RunData
 
@@ -26,7 +26,7 @@ class Run(RunData):
         return latency.summary_table(self)
 
     def breakdown(self, by: str = "where") -> pd.DataFrame:
-        """Where the time of deliveries went: mean, p50, p99, max (ms) and share, for each kind of span and place. Needs
+        """Where the time of deliveries went: mean, p50, p99, max (ms) and share, by kind and node of spans. Needs
         `simulate(..., spans=True)`; see `imsim.analysis.breakdown`."""
         return breakdown.breakdown(self, by)
 
@@ -54,7 +54,10 @@ class Run(RunData):
         time; with spans also where the time went, and the nodes. Raises: UsageError if it cannot be written."""
         from imsim.analysis import plots
 
-        return plots.save_run(self, path)
+        rows = [(self.plot.cdf, self.plot.timeline)]
+        if self.tables.spans is not None:
+            rows.append((self.plot.breakdown, self.plot.nodes))
+        return plots.save_rows(rows, path)
 
     @property
     def plot(self) -> Plots:
@@ -76,36 +79,66 @@ class Run(RunData):
 
 
 class Plots:
-    """The pictures of one run; those of several stand in `imsim.analysis.plots`."""
+    """The pictures of one run; `plot_cdf` draws several in one."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
 
     def cdf(self, ax: Axes | None = None) -> Axes:
         """Delivery and ack latencies as shares of all that were due, in a new figure or in `ax`."""
-        from imsim.analysis import plots
-
-        return plots.cdf(self._run, ax)
+        return plot_cdf(self._run, ax=ax)
 
     def timeline(self, axes: Sequence[Axes] | None = None) -> tuple[Axes, Axes]:
         """Over time: delivery latency (p50, p95, max), and messages offered and delivered a second, in a new figure or
         in two `axes`."""
         from imsim.analysis import plots
 
-        return plots.timeline(self._run, axes)
+        time = timeline.TimeAxis.of(self._run)
+        windows = timeline.windows(self._run, time.end)
+        return plots.timeline(windows, time, axes, title=self._title("Latency and load over time"))
 
     def breakdown(self, ax: Axes | None = None) -> Axes:
         """Where the time of deliveries went, as stacked bars: all, the middle half, the slowest hundredth."""
         from imsim.analysis import plots
 
-        return plots.breakdown(self._run, ax)
+        title = self._title("Where the time of a delivery goes")
+        return plots.breakdown(breakdown.stages(self._run), ax, title=title)
 
     def nodes(self, axes: Sequence[Axes] | None = None) -> tuple[Axes, Axes]:
         """Over time: how busy the nodes were, and how many jobs waited and were dropped, in a new figure or in two
         `axes`."""
         from imsim.analysis import plots
 
-        return plots.nodes(self._run, axes)
+        time = timeline.TimeAxis.of(self._run)
+        return plots.nodes(self._run.nodes, time, axes, title=self._title("How busy the nodes are"))
+
+    def _title(self, text: str) -> str:
+        return f"{text}, {self._run.scenario.name}, seed {self._run.seed}"
+
+
+def plot_cdf(*runs: Run, ax: Axes | None = None) -> Axes:
+    """The latency CDFs of several runs in one picture: of one run all that `summary()` has, of several deliveries and
+    acks. In a new figure or in `ax`."""
+    from imsim.analysis import plots
+
+    kinds = latency.rows_of(runs[0]) if len(runs) == 1 else ["delivery", "ack"]
+    latencies = {
+        label: {kind: latency.ROWS[kind](run) for kind in kinds}
+        for label, run in zip(latency.labels(runs), runs, strict=True)
+    }
+    shared = [{run.scenario.name for run in runs}, {f"seed {run.seed}" for run in runs}]
+    title = ", ".join(["Latency", *(value for values in shared if len(values) == 1 for value in values)])
+    comes_back = any(run.scenario.population.sessions is not None for run in runs)
+    since = "the intended time, or since the device was back" if comes_back else "the intended time"
+    return plots.cdf(latencies, ax, title=title, since=since)
+
+
+def save_cdf(runs: Sequence[Run], path: Path | str) -> Path:
+    """The same as a file, whose suffix chooses the format (.png, .svg, .pdf). Raises: UsageError if it cannot be
+    written."""
+    from imsim.analysis import plots
+
+    return plots.save(lambda ax: plot_cdf(*runs, ax=ax), path)
 
 
 make_run = Run.make

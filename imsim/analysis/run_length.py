@@ -2,7 +2,7 @@
 
 An interval over replications is about the mean of what runs give, and of a percentile short runs give too little: the
 few messages beyond it come together, when a queue happens to be long, and most short runs see none of that. The
-interval then closes in on the wrong number, the more surely the more replications there are. Two rules tell:
+interval then closes in on the wrong number, the more surely the more replications there are. Two rules say so:
 
 - `needed`: beyond the percentile lie at least ten latencies of each run (1,000 latencies for p99, 10,000 for p99.9).
 - The two halves of a run, each by itself, give on average what the run gives: less by at most a fifth of the interval's
@@ -15,7 +15,7 @@ Measured for p99 of an M/M/1 queue, 20 replications, 400 times over (`tests/anal
     load, latencies in a run           .5, 300  .8, 1,000  .8, 3,000 | .5, 1,000  .8, 10,000 | .5, 3,000  .8, 30,000
     p99 is too low by                    6 %      16 %        6 %    |    1 %        0 %     |    0 %        0 %
     95 % intervals that cover it         .69       .22        .73    |    .93        .93     |    .92        .92
-    told to be too short (second rule)   .83       .97        .84    |    .25        .22     |    .01        .00
+    found too short (second rule)        .83       .97        .84    |    .25        .22     |    .01        .00
 
 In the middle the rule is stricter than need be, the more so the more replications there are: there halves are wrong
 and whole runs no longer are.
@@ -71,14 +71,14 @@ def behind(run: RunData, metrics: Sequence[str]) -> dict[str, Behind]:
 
 
 def is_steady(scenario: Scenario) -> bool:
-    """Whether one part of a run is as another, but for luck."""
+    """Whether one part of a run is as another, except for chance."""
     sessions = scenario.population.sessions
     comes_together = sessions is not None and sessions.start is not None
     return scenario.workload.arrivals.kind in ("poisson", "bursts") and not scenario.faults and not comes_together
 
 
 def share_of(metric: str) -> Fraction | None:
-    """0.99 of delivery.p99; None if the metric is no percentile of latencies."""
+    """0.99 of delivery.p99; None if the metric is not a percentile of latencies."""
     what, _, statistic = metric.partition(".")
     is_percentile = what in LATENCIES and statistic.startswith("p")
     return Fraction(statistic[1:]) / 100 if is_percentile else None
@@ -114,5 +114,5 @@ def flaw(metric: str, values: Sequence[float], all_behind: Sequence[Mapping[str,
         return "few"
     half = estimate(values).half
     more = statistics.fmean(values) - statistics.fmean(one.halves for one in known)
-    # Of nan nothing is told.
+    # Comparisons with nan are false.
     return "short" if half is not None and len(known) == len(values) and more > SHARE * half else None

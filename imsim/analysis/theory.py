@@ -4,7 +4,7 @@
 *sojourn* is waiting and service together. Each formula stands with its source:
 
 - Kleinrock, Queueing Systems I, 1975: M/M/1, M/M/c, M/M/1/K, M/G/1.
-- Erlang, 1917, and Pollaczek, 1930, Khinchine, 1932, as told there.
+- Erlang, 1917, and Pollaczek, 1930, Khinchine, 1932, as described there.
 - Burke, Operations Research 4 (1956), and Reich, Ann. Math. Stat. 28 (1957): stations in a row are independent.
 - Flatto and Hahn, SIAM J. Appl. Math. 44 (1984), and Nelson and Tantawi, IEEE Trans. Computers 37 (1988): fork-join.
 """
@@ -97,7 +97,7 @@ def fork_join_sojourn(rate: float, service: float) -> float:
 
 
 def retransmissions(loss: float, links: int = 1) -> float:
-    """How often a frame is sent again on its way over so many links, on average: each time lost with chance `loss`."""
+    """How often a frame is sent again on its way over some links, on average: each time lost with chance `loss`."""
     return links * loss / (1 - loss)
 
 

@@ -2,8 +2,8 @@
 
 MSER-5 (K. P. White, M. J. Cobb and S. C. Spratt, "A comparison of five steady-state truncation heuristics for
 simulation", WSC 2000): of means of five, cut as many from the front as makes the standard error of what is left
-smallest. It is used on the latencies averaged over replications; on the series of single replications it cuts where
-luck says.
+smallest. It is used on the latencies averaged over replications; on the series of single replications it cuts at
+random.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _BATCH = 5
 @dataclass(frozen=True)
 class Series:
     """A run's delivery latencies over the time at which they were intended, warm-up included: sums (ms) and counts in
-    equal bins of `duration`. What never came is left out, and so is the time that a device was away by plan."""
+    equal bins of `duration`. What never came is left out, and so is the time that a device was offline by plan."""
 
     duration: float
     sums: NDArray[np.float64]

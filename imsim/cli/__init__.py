@@ -327,9 +327,9 @@ def faultsearch(
         _tell_case(search.run(search.load(file)), shlex.join(["imsim", "faultsearch", "--case", file]), as_json)
     if replay is not None:
         _tell_case(search.replay(replay, chosen), f"{again} --replay {replay}", as_json, save)
-    from imsim.api.progress import Progress
+    from imsim.api import ProgressBar
 
-    with Progress(shown=not as_json) as bar:
+    with ProgressBar(shown=not as_json) as bar:
 
         def broke(seed: int, invariant: str) -> None:
             click.echo(f"imsim: seed {seed} breaks {invariant}", err=True)

@@ -22,5 +22,6 @@ Read in this order:
 - `client`, the logic of an SDK: its `connection`, `outbox`, `receiver` with `inbox` (order), `conversations` (the local
   view), `sync` (what the device missed), `requests`
 - `server`: a gateway and a router in one process
+- `placement` (which router owns what)
 - for all: `timers`, `limits` (rates), `sizes` (bytes), `unread` (counts)
 """

@@ -6,11 +6,17 @@ client's. A length of time is in seconds, a size in bytes, width and height in p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from imsim.core.exceptions import BadAttachment
 from imsim.core.model import MessageType
+
+#: Levels of lists and objects in an attachment. Whoever carries a message on wraps it into more of them, and readers of
+#: JSON have limits of their own (200 is common): a message beyond one could be fetched by nobody any more, nor whatever
+#: shares a page with it.
+DEEPEST = 32
 
 _MOST = 2**53 - 1  # beyond it not every client reads a whole number exactly
 
@@ -124,6 +130,29 @@ def check_attachment(type: str, file: dict[str, object] | None) -> None:
             raise BadAttachment(f"file.{name}: missing; {needs}")
         if not field.fits(file[name]):
             raise BadAttachment(f"file.{name}: expected {field}, got {_shown(file[name])}")
+
+
+def json_fault(value: object, levels: int = DEEPEST) -> str:
+    """Why the value cannot be carried as JSON; "" if it can. What came as JSON can hold all of these but the last: a
+    number may be too large, and "\\ud800" is half of a character."""
+    if isinstance(value, str):
+        if value.isascii():
+            return ""
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return "half a surrogate pair is no character"
+        return ""
+    if value is None or isinstance(value, int):
+        return ""
+    if isinstance(value, float):
+        return "" if math.isfinite(value) else "JSON has neither infinity nor NaN"
+    if isinstance(value, dict | list):
+        if not levels:
+            return f"nested too deep: lists and objects have at most {DEEPEST} levels"
+        parts = (*value, *value.values()) if isinstance(value, dict) else value
+        return next((fault for part in parts if (fault := json_fault(part, levels - 1))), "")
+    return f"{type(value).__name__} is nothing that JSON has"
 
 
 def _shown(value: object) -> str:

@@ -131,10 +131,21 @@ class PresenceUpdate:
     tells: Session | None = None
 
 
-ToUsers = Attach | Detach | Up | Deliver | Opened | PeerMoved | PresenceUpdate
+@dataclass(slots=True)
+class Revoke:
+    """operator -> users: end all sessions of the user; tokens issued before this wall time (seconds since 1970) open no
+    new one."""
+
+    op: ClassVar[str] = "revoke"
+    user: str
+    before: float
+
+
+ToUsers = Attach | Detach | Up | Deliver | Opened | PeerMoved | PresenceUpdate | Revoke
+ToRouter = ToUsers  # `Up` with a conversation goes to its writer
 ToGateway = Attached | Kick | Down
 
 # Where a router's service times can be charged, by op: it handles each frame that reaches it once.
 ROUTER_OPS = frozenset(
-    frame.op for frame in (Attach, Detach, Deliver, Opened, PeerMoved, PresenceUpdate, *get_args(frames.Routed))
+    frame.op for frame in (Attach, Detach, Deliver, Opened, PeerMoved, PresenceUpdate, Revoke, *get_args(frames.Routed))
 )

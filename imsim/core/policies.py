@@ -6,17 +6,85 @@ The scenario's [policies] and [limits] have the same names; what a field means i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import get_type_hints
+
+
+class Ack(StrEnum):
+    """When the sender of a message hears of success: once it is stored, or also once the router has it."""
+
+    AFTER_STORE = "after_store"
+    AFTER_RECEIVE = "after_receive"
+
+
+class Sessions(StrEnum):
+    """Which devices of a user may be logged in together: all, one of each kind, or a single one."""
+
+    ALL = "all"
+    ONE_PER_KIND = "one_per_kind"
+    SINGLE = "single"
+
+    def slot(self, device: str, kind: str) -> str:
+        """Of the devices with the same slot only the one that logged in last may act."""
+        if self is Sessions.ALL:
+            return device
+        return kind if self is Sessions.ONE_PER_KIND else ""
+
+    @property
+    def has_shared_slots(self) -> bool:
+        """Whether devices can share a slot."""
+        return self is not Sessions.ALL
+
+
+class Fanout(StrEnum):
+    """What storage keeps of a message: one row, or also one in the inbox of each member."""
+
+    READ = "read"
+    WRITE = "write"
+
+
+class Delivery(StrEnum):
+    """What a device is sent of a new message: the message, or a notice upon which it fetches it."""
+
+    PUSH = "push"
+    NOTIFY = "notify"
+
+
+class Receipts(StrEnum):
+    """What the sender of a p2p message hears of: that it was read, or also that a device has got it."""
+
+    READ = "read"
+    DELIVERED = "delivered"
+
+
+class Strangers(StrEnum):
+    """Whether users who are not friends may write to each other and bring each other into groups."""
+
+    ALLOW = "allow"
+    REFUSE = "refuse"
+
+    def may_write(self, *, are_friends: bool) -> bool:
+        return self is Strangers.ALLOW or are_friends
+
+
+class Presence(StrEnum):
+    """Who hears that a user comes online or goes offline."""
+
+    OFF = "off"
+    FRIENDS = "friends"
 
 
 @dataclass(frozen=True, slots=True)
 class Policies:
-    ack: str = "after_store"  # or "after_receive"
-    sessions: str = "all"  # or "one_per_kind", "single"
-    fanout: str = "read"  # or "write"
-    delivery: str = "push"  # or "notify"
-    receipts: str = "read"  # or "delivered"
-    strangers: str = "allow"  # or "refuse"
-    presence: str = "off"  # or "friends"
+    """A choice can be given by its name as well. Raises: ValueError for a name that is not one of its values."""
+
+    ack: Ack = Ack.AFTER_STORE
+    sessions: Sessions = Sessions.ALL
+    fanout: Fanout = Fanout.READ
+    delivery: Delivery = Delivery.PUSH
+    receipts: Receipts = Receipts.READ
+    strangers: Strangers = Strangers.ALLOW
+    presence: Presence = Presence.OFF
     send_timeout: float = 5.0
     send_attempts: int = 4
     push_timeout: float = 2.0
@@ -51,3 +119,14 @@ class Policies:
     typing_burst: int = 5
     presence_rate: float = 1.0
     presence_burst: int = 5
+
+    def __post_init__(self) -> None:
+        for name, choice in _CHOICES.items():
+            object.__setattr__(self, name, choice(getattr(self, name)))
+
+
+_CHOICES = {
+    name: kind
+    for name, kind in get_type_hints(Policies).items()
+    if isinstance(kind, type) and issubclass(kind, StrEnum)
+}

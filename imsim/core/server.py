@@ -1,8 +1,4 @@
-"""A whole server in one process: a gateway, the conversations, the chatrooms and the users, wired directly.
-
-It is a machine like those that it holds: give it a port, tell it things, carry out what it notes. The simulation does
-not use it, since there the roles stand on nodes of their own with links between them.
-"""
+"""The Server machine: a Gateway and a Router in one process, wired directly."""
 
 from __future__ import annotations
 
@@ -12,14 +8,12 @@ from typing import Any, Protocol
 
 from imsim.core import events, frames, internal_frames, storage
 from imsim.core.gateway.gateway import Gateway
-from imsim.core.model import Code, is_chatroom
+from imsim.core.model import Code
 from imsim.core.policies import Policies
-from imsim.core.router.chatrooms import Chatrooms
-from imsim.core.router.conversations import Conversations
-from imsim.core.router.users import Users
+from imsim.core.router.router import Router
 
 
-class Port(Protocol):
+class ServerPort(Protocol):
     def send(self, connection: int, frame: frames.ToClient) -> None: ...
 
     def close(self, connection: int) -> None: ...
@@ -31,30 +25,22 @@ class Port(Protocol):
     def emit(self, event: events.ServerEvent) -> None: ...
 
 
-class Node:
+class Server:
     """`epoch`: wall time in seconds since 1970 at which `now` was 0."""
 
-    def __init__(self, port: Port, policies: Policies, epoch: float = 0.0) -> None:
+    def __init__(self, port: ServerPort, policies: Policies, epoch: float = 0.0) -> None:
         self._queue: deque[tuple[Callable[[Any, float], None], Any]] = deque()
-        wires = _Wires(port, self._queue)
-        self._gateway = Gateway(wires, policies, epoch=epoch)
-        self._conversations = Conversations(wires, policies, epoch)
-        self._chatrooms = Chatrooms(wires, policies, epoch)
-        self._users = Users(wires, policies)
-        wires.gateway, wires.conversations = self._gateway, self._conversations
-        wires.chatrooms, wires.users = self._chatrooms, self._users
+        roles = _RolesPort(port, self._queue)
+        roles.gateway = self._gateway = Gateway(roles, policies, epoch=epoch)
+        roles.router = self._router = Router(roles, policies, epoch=epoch)
 
     def next_deadline(self) -> float | None:
-        deadlines = [
-            deadline
-            for machine in (self._gateway, self._conversations, self._users)
-            if (deadline := machine.next_deadline()) is not None
-        ]
-        return min(deadlines, default=None)
+        deadlines = (self._gateway.next_deadline(), self._router.next_deadline())
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def handle_timer(self, now: float) -> None:
-        for machine in (self._gateway, self._conversations, self._users):
-            machine.handle_timer(now)
+        self._gateway.handle_timer(now)
+        self._router.handle_timer(now)
         self._drain(now)
 
     def connected(self, connection: int, now: float) -> None:
@@ -83,14 +69,12 @@ class Node:
         self._drain(now)
 
     def stored(self, request: storage.Request, result: storage.Result, now: float) -> None:
-        if isinstance(request, storage.USERS_REQUESTS):
-            self._users.stored(request, result, now)
-        else:
-            self._conversations.stored(request, result, now)
+        self._router.stored(request, result, now)
         self._drain(now)
 
     def revoke(self, user: str, before: float, now: float) -> None:
-        self._users.revoke(user, before, now)
+        """End the user's sessions; tokens issued before this wall time (seconds since 1970) open no new one."""
+        self._router.receive(internal_frames.Revoke(user, before), now)
         self._drain(now)
 
     def shut_down(self, now: float) -> None:
@@ -104,15 +88,13 @@ class Node:
             receive(frame, now)
 
 
-class _Wires:
-    """The ports of the three roles: what one tells another waits in a queue, so that none is ever re-entered."""
+class _RolesPort:
+    """The port of both roles. A frame from one to the other waits in a queue, so that neither is ever re-entered."""
 
     gateway: Gateway
-    conversations: Conversations
-    chatrooms: Chatrooms
-    users: Users
+    router: Router
 
-    def __init__(self, port: Port, queue: deque[tuple[Callable[[Any, float], None], Any]]) -> None:
+    def __init__(self, port: ServerPort, queue: deque[tuple[Callable[[Any, float], None], Any]]) -> None:
         self.send = port.send
         self.close = port.close
         self.authenticate = port.authenticate
@@ -120,15 +102,8 @@ class _Wires:
         self.emit = port.emit
         self._queue = queue
 
-    def to_conversation(self, frame: internal_frames.Up) -> None:
-        machine = self.chatrooms if is_chatroom(frame.conversation_id) else self.conversations
-        self._queue.append((machine.receive, frame))
-
-    def to_user(self, user: str, frame: internal_frames.ToUsers) -> None:
-        self._queue.append((self.users.receive, frame))
-
-    def to_users(self, frame: internal_frames.Deliver | internal_frames.Opened) -> None:
-        self._queue.append((self.users.receive, frame))
+    def to_router(self, router: str, frame: internal_frames.ToRouter) -> None:
+        self._queue.append((self.router.receive, frame))
 
     def to_gateway(self, gateway: str, frame: internal_frames.ToGateway) -> None:
         self._queue.append((self.gateway.receive_from_router, frame))

@@ -1,12 +1,43 @@
-"""Designs: many simulated runs as one question. Replications of one design, a comparison of two, a sweep over many, a
-search for how much load one bears.
+"""Experiments: many simulated runs as one question. Each module has a search and its result side by side.
 
-All of them go through `replicate`, which runs (design, replication) pairs in parallel; what the numbers then say is
-worked out in `imsim.analysis`.
+Read in this order: `replicate` (one design under several seeds, through which all others run), `comparison` (two
+designs), `sweep` (many), `capacity` (how much load one bears), `store` (finished replications, kept in a folder) and
+`fingerprint` (whether a design is the same as one that was run before).
 """
 
-from imsim.experiments.grid import Over, grid_points
-from imsim.experiments.replicate import PRECISE, Asked, Precision, replicate, replication_seed
+from imsim.experiments.capacity import Capacity, capacity
+from imsim.experiments.comparison import Comparison, Difference, compare
+from imsim.experiments.replicate import (
+    PRECISE,
+    Precision,
+    Replications,
+    Sample,
+    Sampling,
+    replicate,
+    replication_seed,
+    simulate_once,
+)
 from imsim.experiments.store import FolderStore
+from imsim.experiments.sweep import Over, Sweep, default_sweep_metrics, sweep, variants
 
-__all__ = ["PRECISE", "Asked", "FolderStore", "Over", "Precision", "grid_points", "replicate", "replication_seed"]
+__all__ = [
+    "PRECISE",
+    "Capacity",
+    "Comparison",
+    "Difference",
+    "FolderStore",
+    "Over",
+    "Precision",
+    "Replications",
+    "Sample",
+    "Sampling",
+    "Sweep",
+    "capacity",
+    "compare",
+    "default_sweep_metrics",
+    "replicate",
+    "replication_seed",
+    "simulate_once",
+    "sweep",
+    "variants",
+]

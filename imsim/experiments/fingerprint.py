@@ -1,10 +1,10 @@
 """Whether a design is the very same as one that was run before, in another process: a digest of all that its rows
 follow from.
 
-What is one's own (a metric, a distribution, a station, a placement) counts by what it consists of and refers to:
+A custom part or metric counts by what it consists of and refers to:
 
 - a function by its code, its defaults, what it has closed over, and the globals that its code names, each again in this
-  way: values, classes, and functions of one's own modules, cells and scripts;
+  way: values, classes, and functions of the user's modules, cells and scripts;
 - a class by its bases and all its attributes, an object by its class and the state that pickle would write, so an array
   or a DataFrame by its content;
 - what an installed package, or Python itself, defines by its name and the package's version;
@@ -45,26 +45,26 @@ from imsim.scenario import Scenario
 # What rows and numbers are made by.
 _SOURCES = ("core", "scenario", "sim", "results", "analysis")
 
-# Of these the rows do not depend on, or they are told apart otherwise.
-_ASIDE = {"name", "title", "seed"}
+# Fields that the rows do not depend on, or that a key names besides.
+_LEFT_OUT = {"name", "title", "seed"}
 
 _MISSING = object()
 _CACHED = type(functools.cache(len))
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE
 
 
-class CannotTellError(Exception):
-    """There is something of which it cannot be told whether it is what it was; the text says what."""
+class NotComparableError(Exception):
+    """Something cannot be compared with what it was in another process; the text says what."""
 
 
 def design(scenario: Scenario) -> str:
-    """Of everything in the scenario but its name and seed. Raises: CannotTellError."""
-    fields = {name: getattr(scenario, name) for name in type(scenario).model_fields if name not in _ASIDE}
+    """Of everything in the scenario but its name and seed. Raises: NotComparableError."""
+    fields = {name: getattr(scenario, name) for name in type(scenario).model_fields if name not in _LEFT_OUT}
     return _digest(fields, f"a custom part of {scenario.name}")
 
 
 def function(one: Callable[..., object]) -> str:
-    """Of a function of one's own. Raises: CannotTellError."""
+    """Of a metric's function. Raises: NotComparableError."""
     return _digest(one, f"metric {getattr(one, '__name__', type(one).__name__)}")
 
 
@@ -82,10 +82,10 @@ def program() -> str:
 def _digest(value: object, of: str) -> str:
     try:
         return _hash(_Walk().plain(value))
-    except CannotTellError as error:
-        raise CannotTellError(f"{of} refers to {error}") from None
+    except NotComparableError as error:
+        raise NotComparableError(f"{of} refers to {error}") from None
     except RecursionError:
-        raise CannotTellError(f"{of} refers to what is nested too deeply") from None
+        raise NotComparableError(f"{of} refers to what is nested too deeply") from None
 
 
 def _hash(plain: object) -> str:
@@ -130,7 +130,7 @@ class _Walk:
         if isinstance(value, ModuleType):
             if where := _where(value.__name__):
                 return ["module", *where]
-            raise CannotTellError(f"the module {value.__name__} as a whole, not by a name in it")
+            raise NotComparableError(f"the module {value.__name__} as a whole, not by a name in it")
         if isinstance(value, type):
             return self._class(value)
         if isinstance(value, FunctionType):
@@ -166,7 +166,7 @@ class _Walk:
         except RecursionError:
             raise
         except Exception as error:
-            raise CannotTellError(f"a {type(value).__qualname__} ({error})") from None
+            raise NotComparableError(f"a {type(value).__qualname__} ({error})") from None
         return [*map(self.plain, (maker, arguments, state, *content))]
 
     def _code(self, code: CodeType) -> list[object]:
@@ -214,23 +214,23 @@ class _Walk:
 
 
 def _referred(code: CodeType, globals_: dict[str, Any]) -> dict[str, object]:
-    """The globals that the code names, by their names; of modules of one's own what it names of them."""
+    """The globals that the code names, by their names; of the user's modules what it names of them."""
     found: dict[str, object] = {}
     instructions = list(dis.get_instructions(code))
-    for place, instruction in enumerate(instructions):
+    for position, instruction in enumerate(instructions):
         name = instruction.argval
         if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
             value = globals_.get(name, _MISSING)
         elif instruction.opname == "IMPORT_NAME":
-            level = instructions[place - 2].argval  # how many dots
+            level = instructions[position - 2].argval  # how many dots
             try:
                 value = importlib.import_module("." * level + name, globals_.get("__package__"))
-            except Exception:  # it is the code's own affair what it does without
+            except Exception:  # the code decides what it does without it
                 continue
         else:
             continue
         if isinstance(value, ModuleType):
-            after = instructions[place + 1].opname
+            after = instructions[position + 1].opname
             if instruction.opname != "IMPORT_NAME" and after not in ("LOAD_ATTR", "LOAD_METHOD"):
                 found[name] = value  # goes somewhere as a whole
             else:
@@ -249,7 +249,7 @@ def _of_module(name: str, module: ModuleType, names: tuple[str, ...], found: dic
     if _where(module.__name__):
         found[name] = module
         return
-    found[name] = "a module of one's own"
+    found[name] = "a module of the user's"
     for attribute in names:
         value = vars(module).get(attribute, _MISSING)
         if isinstance(value, ModuleType):
@@ -271,7 +271,7 @@ def _is_imsims(one: type) -> bool:
 
 @functools.cache
 def _where(name: str | None) -> list[str]:
-    """The module, with the version of what it belongs to; nothing for a module, a script or a cell of one's own."""
+    """The module, with the version of what it belongs to; nothing for a module, a script or a cell of the user's."""
     if not name or name == "__main__":
         return []
     top = name.partition(".")[0]
@@ -284,7 +284,7 @@ def _where(name: str | None) -> list[str]:
     file = Path(found).resolve()
     if any(map(file.is_relative_to, _folders("purelib", "platlib"))):
         return [name, str(getattr(module, "__version__", None) or _version(top))]
-    # By the file: a script of one's own may be called as a module of Python's.
+    # By the file: a script of the user's may be called as a module of Python's.
     return [name, platform.python_version()] if any(map(file.is_relative_to, _folders("stdlib", "platstdlib"))) else []
 
 

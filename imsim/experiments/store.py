@@ -10,19 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from imsim.analysis.metrics import Measures
-from imsim.analysis.replications import Sample
 from imsim.analysis.run_length import Behind
 from imsim.core.exceptions import UsageError
 from imsim.experiments import fingerprint
-from imsim.experiments.replicate import replication_seed
+from imsim.experiments.replicate import Sample, replication_seed
 from imsim.scenario import Scenario
 
 FILE = "finished.jsonl"
 
 
 class FolderStore:
-    """In a folder's `finished.jsonl`. A line counts for whoever asks for the same design, seed and program again, and
-    for no one else; so one folder may serve several sweeps, and one that has grown.
+    """In a folder's `finished.jsonl`. A line counts only for the same design, seed and program; so one folder may serve
+    several sweeps, and one that has grown.
 
     A process that is killed leaves at most its last line unfinished, which is then run again.
     Raises: UsageError if the folder cannot be made or written.
@@ -85,7 +84,7 @@ class FolderStore:
         self._begin = ""
 
     def _key(self, scenario: Scenario, seed: int) -> str | None:
-        """None if it cannot be told whether anything else is the same."""
+        """None if the design or a metric cannot be compared with that of another process."""
         if id(scenario) not in self._designs:
             # Held, so that its id is its own.
             self._designs[id(scenario)] = (scenario, _known(fingerprint.design, scenario))
@@ -95,10 +94,10 @@ class FolderStore:
         )
 
 
-def _known(told: Callable[[Any], str], one: object) -> str | None:
+def _known(digest: Callable[[Any], str], one: object) -> str | None:
     try:
-        return told(one)
-    except fingerprint.CannotTellError as error:
+        return digest(one)
+    except fingerprint.NotComparableError as error:
         warnings.warn(
             f"out: {error}, so it cannot be told whether that is what it was in an earlier run: nothing is taken from "
             "the folder or kept there",

@@ -74,16 +74,6 @@ class Case:
         fields = asdict(replace(self, steps=(), faults=()))
         return {**fields, "steps": [s.to_json() for s in self.steps], "faults": [f.to_json() for f in self.faults]}
 
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Case:
-        """What `to_json` gave, as it was; or what was written by hand, where more may be left out (see `written`).
-
-        Raises: UsageError where something is missing, unknown or out of range.
-        """
-        from imsim.faultsearch.case_file import read
-
-        return read(fields)
-
 
 def slot(policies: Policies, device: str, kind: str) -> tuple[str, str]:
     """See `Case.slot`."""

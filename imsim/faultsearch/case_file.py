@@ -20,7 +20,7 @@ from imsim.core.model import LONGEST_ID_CLIENT, Scene, check_name
 from imsim.core.policies import Policies
 from imsim.faultsearch.case import PROBE, Case, Step
 from imsim.faultsearch.faults import KINDS, Fault
-from imsim.faultsearch.random import Dice
+from imsim.faultsearch.random import Random
 from imsim.scenario import Draws, Stream
 from imsim.scenario.errors import explain, suggestion
 from imsim.scenario.sections import Limits, Section
@@ -163,7 +163,7 @@ def read(fields: Any) -> Case:
         written.storage_latency,
         written.duration,
         tuple(Step(step.time, step.device, step.action, step.arguments) for step in written.steps),
-        tuple(Fault.from_json(fault.model_dump()) for fault in written.faults),
+        tuple(Fault(fault.time, fault.kind, fault.target, fault.arguments) for fault in written.faults),
         written.wall_skew,
     )
     check(case)
@@ -206,7 +206,7 @@ def check(case: Case) -> None:
 
 
 def _check_whom(case: Case, where: str, step: Step) -> None:
-    """Clients that keep the protocol's own rules send nothing else, and no judge expects it."""
+    """Clients that keep the protocol's own rules send nothing else, and no check expects it."""
     arguments = step.arguments
     if arguments.get("scene") in (Scene.P2P, Scene.SYSTEM):
         _one_of(f"{where}: to", "user", arguments["to"], case.users)
@@ -257,7 +257,7 @@ def _one_of(where: str, what: str, name: str, known: Any) -> None:
 
 
 def _targets(case: Case, where: str) -> list[str]:
-    """What a fault that befalls such as this can befall (see `faults.Kind`)."""
+    """What a fault of this kind can hit (see `faults.Kind`)."""
     gateways, routers = [f"g{n}" for n in range(case.gateways)], [f"r{n}" for n in range(case.routers)]
     nodes = [*gateways, *routers]
     return {
@@ -283,8 +283,8 @@ _SAMPLES = 100
 def _model_of_kind(name: str) -> type[Section]:
     """The arguments are what is drawn of this kind: a text is one of those drawn, a rate at most 1, and only a drift
     may be negative."""
-    dice = Dice(Stream(Draws(0, "chaos", "samples"), 0))
-    samples = [KINDS[name].draw(dice) for _ in range(_SAMPLES)]
+    random = Random(Stream(Draws(0, "chaos", "samples"), 0))
+    samples = [KINDS[name].draw(random) for _ in range(_SAMPLES)]
     fields: dict[str, Any] = {}
     for argument in samples[0]:
         values = [sample[argument] for sample in samples]

@@ -7,16 +7,13 @@ others what they were.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from imsim.core.exceptions import UsageError
+from imsim.faultsearch.random import Random
 from imsim.scenario import Stream
-
-if TYPE_CHECKING:
-    from imsim.faultsearch.random import Dice
-    from imsim.faultsearch.world import World
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,29 +37,24 @@ class Fault:
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "arguments": dict(self.arguments)}
 
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Fault:
-        """Raises: UsageError for an unknown kind."""
-        return cls(float(fields["time"]), fields["kind"], fields["target"], fields.get("arguments", {}))
-
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of fault. `where`: what it can befall (device, user, gateway, router, nodes, storage; or any: a device or
-    a node). `draw` gives its arguments."""
+    """A kind of fault. `where`: what it can hit (device, user, gateway, router, nodes, storage; or any: a device or a
+    node). `draw` gives its arguments."""
 
     where: str
-    draw: Callable[[Dice], dict[str, Any]]
-    apply: Callable[[World, Fault], None]
+    draw: Callable[[Random], dict[str, Any]]
+    inject: Callable[[Target, Fault], None]
 
 
-def apply(fault: Fault, world: World) -> None:
+def inject(fault: Fault, target: Target) -> None:
     """Let it happen, now."""
-    KINDS[fault.kind].apply(world, fault)
+    KINDS[fault.kind].inject(target, fault)
 
 
 class Windows:
-    """The faults that last for a while at one place, one of each kind (the latest), each with its own luck."""
+    """The faults that are open for a device or for storage: of each kind the latest, each with its own luck."""
 
     __slots__ = ("_open",)
 
@@ -93,8 +85,8 @@ class Windows:
 
 
 class Window:
-    """`end`: when it closes, in the world's seconds. `draw()`: its luck, uniform in (0, 1). `has_struck`: whether
-    anything came to feel it."""
+    """`end`: when it closes, in the world's seconds. `draw()`: its luck, uniform in (0, 1). `has_struck`: whether it
+    has hit anything."""
 
     __slots__ = ("arguments", "draw", "end", "fault", "has_struck")
 
@@ -106,23 +98,70 @@ class Window:
         self.has_struck = False
 
 
-def _window(world: World, fault: Fault) -> None:
+class Target(Protocol):
+    """What faults need of the world that they hit. `happened`: a fault has hit something."""
+
+    windows: dict[str, Windows]
+
+    @property
+    def now(self) -> float: ...
+    def stream(self, fault: Fault) -> Stream: ...
+    def later(self, seconds: float, function: Callable[[Any], object], argument: Any) -> None: ...
+    def happened(self, fault: Fault) -> None: ...
+    def connections_of(self, device: str) -> Iterable[Breakable]: ...
+    def devices_of(self, user: str) -> Iterable[str]: ...
+    def app_of(self, device: str) -> Application: ...
+    def crash(self, node: str, fault: Fault) -> None: ...
+    def ambush(self, fault: Fault) -> None: ...
+    def set_clock(self, node: str, ahead: float, drift: float) -> bool: ...
+    def revoke(self, fault: Fault) -> None: ...
+    def revoke_at_login(self, fault: Fault) -> None: ...
+    def channels_between(self, node: str, *others: str) -> Iterable[Route]: ...
+    def lose_peer(self, pair: tuple[str, str], after: float) -> None: ...
+    def find_peer(self, pair: tuple[str, str]) -> None: ...
+
+
+class Breakable(Protocol):
+    """The connection of a device."""
+
+    def cut(self) -> None: ...
+    def deaden(self, direction: str) -> None: ...
+
+
+class Application(Protocol):
+    """What runs on a device."""
+
+    @property
+    def is_up(self) -> bool: ...
+    def crash(self, *, silent: bool) -> None: ...
+    def start_again(self, _: None) -> None: ...
+
+
+class Route(Protocol):
+    """From one node to another."""
+
+    def break_off(self) -> None: ...
+    def mend(self, _: None) -> None: ...
+    def lag(self, window: Window) -> None: ...
+
+
+def _window(world: Target, fault: Fault) -> None:
     windows = world.windows[fault.target]
-    windows.open(fault, world.stream(fault), world.clock.now)
+    windows.open(fault, world.stream(fault), world.now)
     world.later(fault.arguments["seconds"], windows.close, fault)
 
 
 # --- connections -----------------------------------------------------------------------------------------------------
 
 
-def _half_open(world: World, fault: Fault) -> None:
+def _half_open(world: Target, fault: Fault) -> None:
     """One side, or both, silently dead: only heartbeats can find out."""
     for connection in world.connections_of(fault.target):
         connection.deaden(fault.arguments["direction"])
         world.happened(fault)
 
 
-def _break(world: World, fault: Fault) -> None:
+def _break(world: Target, fault: Fault) -> None:
     for connection in world.connections_of(fault.target):
         connection.cut()
         world.happened(fault)
@@ -131,35 +170,35 @@ def _break(world: World, fault: Fault) -> None:
 # --- applications ----------------------------------------------------------------------------------------------------
 
 
-def _app_crash(world: World, fault: Fault) -> None:
-    """The application loses all its memory, and the same device starts anew."""
-    if world.apps[fault.target].current.up:
+def _app_crash(world: Target, fault: Fault) -> None:
+    """The application loses all its memory, and the same device starts again."""
+    app = world.app_of(fault.target)
+    if app.is_up:
         world.happened(fault)
-    world.apps[fault.target].crash(silent=fault.arguments["silent"])
-    world.later(fault.arguments["seconds"], world.apps[fault.target].start_anew, None)
+    app.crash(silent=fault.arguments["silent"])
+    world.later(fault.arguments["seconds"], app.start_again, None)
 
 
-def _double_login(world: World, fault: Fault) -> None:
+def _double_login(world: Target, fault: Fault) -> None:
     """The same device logs in a second time, while the first is still there."""
     world.happened(fault)
-    world.apps[fault.target].start_anew(None)
+    world.app_of(fault.target).start_again(None)
 
 
-def _token_refused(world: World, fault: Fault) -> None:
+def _token_refused(world: Target, fault: Fault) -> None:
     """Its token is not taken; the application gets another one, until that helps."""
     _window(world, fault)
     for connection in world.connections_of(fault.target):
         connection.cut()
 
 
-def _revoke(world: World, fault: Fault) -> None:
-    """All of a user's tokens are revoked, but for the youngest. With `race`, their connections break first, and it
+def _revoke(world: Target, fault: Fault) -> None:
+    """All of a user's tokens are revoked, except the youngest. With `race`, their connections break first, and it
     happens as the first device comes back."""
     if fault.arguments["race"]:
-        for app in world.apps.values():
-            if app.user == fault.target:
-                for connection in world.connections_of(app.key):
-                    connection.cut()
+        for device in world.devices_of(fault.target):
+            for connection in world.connections_of(device):
+                connection.cut()
         world.revoke_at_login(fault)
     else:
         world.revoke(fault)
@@ -168,24 +207,24 @@ def _revoke(world: World, fault: Fault) -> None:
 # --- nodes -----------------------------------------------------------------------------------------------------------
 
 
-def _crash(world: World, fault: Fault) -> None:
+def _crash(world: Target, fault: Fault) -> None:
     """The node forgets everything; the last of what it sent never left it."""
     world.crash(fault.target, fault)
 
 
-def _crash_on(world: World, fault: Fault) -> None:
+def _crash_on(world: Target, fault: Fault) -> None:
     """The same at the worst time. A router: as the next operation `op` is asked for, is done, or has been answered. A
     gateway: as the next frame `op` has arrived, or was passed on."""
     world.ambush(fault)
 
 
-def _clock(world: World, fault: Fault) -> None:
+def _clock(world: Target, fault: Fault) -> None:
     """The node's clock jumps `ahead` (seconds; clocks are monotonic, so never back) and then runs off by `drift`."""
     if world.set_clock(fault.target, fault.arguments["ahead"], fault.arguments["drift"]):
         world.happened(fault)
 
 
-def _partition(world: World, fault: Fault) -> None:
+def _partition(world: Target, fault: Fault) -> None:
     """The node and the `others` hear nothing of each other; what was on its way is lost. Both ends learn of it after
     `detect` seconds, or as soon as they hear of each other again."""
     seconds = fault.arguments["seconds"]
@@ -196,13 +235,13 @@ def _partition(world: World, fault: Fault) -> None:
         for channel in world.channels_between(*pair):
             channel.break_off()
             world.later(seconds, channel.mend, None)
-        world.outages.lost(pair, min(fault.arguments["detect"], seconds))
-        world.later(seconds, world.outages.back, pair)
+        world.lose_peer(pair, min(fault.arguments["detect"], seconds))
+        world.later(seconds, world.find_peer, pair)
 
 
-def _lag(world: World, fault: Fault) -> None:
+def _lag(world: Target, fault: Fault) -> None:
     """What the node and the `others` send each other takes up to so much longer; it keeps its order."""
-    window = Window(fault, world.stream(fault), world.clock.now + fault.arguments["seconds"])
+    window = Window(fault, world.stream(fault), world.now + fault.arguments["seconds"])
     for channel in world.channels_between(fault.target, *fault.arguments["others"]):
         channel.lag(window)
 
@@ -210,12 +249,12 @@ def _lag(world: World, fault: Fault) -> None:
 # --- all of them -----------------------------------------------------------------------------------------------------
 
 
-def _crash_arguments(dice: Dice) -> dict[str, Any]:
-    return {"seconds": dice.around(0.01, 5), "detect": dice.around(0.01, 3)}
+def _crash_arguments(random: Random) -> dict[str, Any]:
+    return {"seconds": random.around(0.01, 5), "detect": random.around(0.01, 3)}
 
 
-def _rate_and_seconds(dice: Dice) -> dict[str, Any]:
-    return {"rate": dice.between(0.05, 0.6), "seconds": dice.around(0.5, 20)}
+def _rate_and_seconds(random: Random) -> dict[str, Any]:
+    return {"rate": random.between(0.05, 0.6), "seconds": random.around(0.5, 20)}
 
 
 #: What can go wrong, by name.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from imsim.core import frames
 from imsim.core.model import Message, is_chatroom
+from imsim.faultsearch.entries import FrameLost, Struck
 from imsim.faultsearch.faults import Window, Windows
 from imsim.scenario import Stream
 
@@ -81,7 +82,7 @@ class Channel(Wire):
 
     def send(self, arrive: Arrive, thing: Any) -> None:
         if self._breaks:
-            self._world.note("backbone", "lost", "", thing)
+            self._world.record(FrameLost(self._world.clock.now, "backbone", "", thing))
             return
         extra = 0.0
         if self._lag is not None and self._world.clock.now < self._lag.end:
@@ -101,7 +102,7 @@ class Channel(Wire):
     def mend(self, _: None) -> None:
         self._breaks = max(0, self._breaks - 1)
 
-    def heal(self) -> None:
+    def repair(self) -> None:
         self._breaks, self._lag = 0, None
 
     def reconnect(self) -> None:
@@ -217,7 +218,7 @@ class Connection:
         wire.carry(arrive, thing, extra, until=until)
 
     def _happened(self, kind: str, thing: Any) -> None:
-        self._world.note(self.client.name, "fault", kind, thing)
+        self._world.record(Struck(self._world.clock.now, self.client.name, kind, thing))
 
     def deaden(self, direction: str) -> None:
         """From now on nothing gets through (up, down or both), and nobody is told."""

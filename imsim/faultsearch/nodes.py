@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from imsim.core import events, frames, internal_frames, storage
@@ -17,10 +16,29 @@ from imsim.core.client.connection import State
 from imsim.core.client.conversations import Conversation
 from imsim.core.gateway.gateway import Gateway
 from imsim.core.model import is_chatroom
-from imsim.core.router.chatrooms import Chatrooms
-from imsim.core.router.conversations import Conversations
-from imsim.core.router.users import Users
+from imsim.core.router.router import Router
 from imsim.core.storage.memory import MemoryStorage
+from imsim.faultsearch.entries import (
+    Adrift,
+    Asked,
+    ClientReceived,
+    ClientSent,
+    Event,
+    GatewayForwarded,
+    GatewayLost,
+    GatewayNotified,
+    GatewayReceived,
+    GatewaySent,
+    Repeated,
+    RouterReceived,
+    RouterSent,
+    Said,
+    Shed,
+    Started,
+    Stored,
+    Struck,
+    Wished,
+)
 from imsim.faultsearch.network import Connection, Pushed
 from imsim.scenario import Stream
 
@@ -141,12 +159,12 @@ class Instance(Node):
 
     def start(self) -> None:
         """Its application has it log in."""
-        self.world.note(self.name, "start", "", None)
+        self.world.record(Started(self.world.clock.now, self.name))
         self.act(self.machine.start)
 
     def ask(self, wanted: frames.Asked, action: Callable[[float], object]) -> None:
         """Its user asks for what this request says, by that action."""
-        self.world.note(self.name, "asks", wanted.op, wanted)
+        self.world.record(Wished(self.world.clock.now, self.name, wanted))
         if isinstance(wanted, frames.Enter | frames.Leave):
             other = frames.Leave if isinstance(wanted, frames.Enter) else frames.Enter
             self.asked.discard((other.op, wanted.ref))  # which is not wanted any more
@@ -182,7 +200,7 @@ class Instance(Node):
             self.act(self.machine.connected)
 
     def from_gateway(self, frame: frames.ToClient) -> None:
-        self.world.note(self.name, "<-", "", frame)
+        self.world.record(ClientReceived(self.world.clock.now, self.name, "", frame))
         answer = _ANSWERED.get(type(frame))
         if answer is not None:
             request = answer(frame)
@@ -203,7 +221,7 @@ class Instance(Node):
 
     def send(self, frame: frames.FromClient) -> None:
         if self.connection is not None:
-            self.world.note(self.name, "->", self.connection.gateway.name, frame)
+            self.world.record(ClientSent(self.world.clock.now, self.name, self.connection.gateway.name, frame))
             if isinstance(frame, frames.Asked):
                 self.unanswered[frame.op, frame.ref] = frame.number
             self.connection.up(self.connection.to_gateway, frame)
@@ -216,7 +234,7 @@ class Instance(Node):
 
     def emit(self, event: events.ClientEvent) -> None:
         self.events.append(event)
-        self.world.note(self.name, "event", "", event)
+        self.world.record(Event(self.world.clock.now, self.name, event))
         if type(event) is events.Ended:
             self.world.ended(self, event.code)
         elif isinstance(event, Answer):
@@ -233,7 +251,8 @@ class GatewayNode(Node):
 
     def start(self) -> None:
         self.up = True
-        self.machine = Gateway(self, self.world.case.policies, self.name, self.world.wall_epoch(self.name))
+        world = self.world
+        self.machine = Gateway(self, world.case.policies, self.name, world.placement, world.wall_epoch(self.name))
 
     def crash(self, stream: Stream) -> None:
         self.up = False
@@ -245,7 +264,7 @@ class GatewayNode(Node):
 
     def router_lost(self, router: str) -> None:
         if self.up:
-            self.act(lambda now: self.machine.router_lost(router, lambda id: self.world.router_of(id).name == router))
+            self.act(lambda now: self.machine.router_lost(router))
 
     def router_back(self, router: str) -> None:
         if self.up:
@@ -269,7 +288,7 @@ class GatewayNode(Node):
     def from_client(self, connection: Connection, frame: frames.FromClient) -> None:
         if self.world.crashes_on(self.name, frame.op, "arrived"):
             return
-        self.world.note(self.name, "<-", connection.client.name, frame)
+        self.world.record(GatewayReceived(self.world.clock.now, self.name, connection.client.name, frame))
         connection.acknowledged(frame)
         self.act(lambda now: self.machine.receive(connection.id, frame, now))
         self.world.crashes_on(self.name, frame.op, "passed on")
@@ -278,7 +297,7 @@ class GatewayNode(Node):
         op = frame.frame.op if type(frame) is internal_frames.Down else frame.op
         if not self.up or self.world.crashes_on(self.name, op, "arrived"):
             return
-        self.world.note(self.name, "<-", "", frame)
+        self.world.record(GatewayNotified(self.world.clock.now, self.name, "", frame))
         self.act(lambda now: self.machine.receive_from_router(frame, now))
         self.world.crashes_on(self.name, op, "passed on")
 
@@ -287,9 +306,9 @@ class GatewayNode(Node):
     def send(self, connection: int, frame: frames.ToClient) -> None:
         target = self.connections.get(connection)
         if target is None:
-            self.world.note(self.name, "adrift", self.world.owners[connection], frame)
+            self.world.record(Adrift(self.world.clock.now, self.name, self.world.owners[connection], frame))
             return
-        self.world.note(self.name, "->", target.client.name, frame)
+        self.world.record(GatewaySent(self.world.clock.now, self.name, target.client.name, frame))
         if isinstance(frame, Pushed):
             self.world.longest_queue = max(self.world.longest_queue, target.left(frame))
         target.down(target.to_client, frame)
@@ -312,21 +331,16 @@ class GatewayNode(Node):
         name = user if code is None else None
         self.act(lambda now: machine.authenticated(connection, name, code, now, float(issued_at)))
 
-    def to_conversation(self, frame: internal_frames.Up) -> None:
-        self._to_router(self.world.router_of(frame.conversation_id), frame)
-
-    def to_user(self, user: str, frame: internal_frames.ToUsers) -> None:
-        self._to_router(self.world.router_of(user), frame)
-
-    def _to_router(self, router: RouterNode, frame: internal_frames.Up | internal_frames.ToUsers) -> None:
-        self.world.note(self.name, "->", router.name, frame)
-        self.world.channel(self.name, router.name).send(router.receive, frame)
+    def to_router(self, router: str, frame: internal_frames.ToRouter) -> None:
+        self.world.record(GatewayForwarded(self.world.clock.now, self.name, router, frame))
+        self.world.channel(self.name, router).send(self.world.routers[router].receive, frame)
 
     def emit(self, event: events.Pushed | events.Shed) -> None:
+        device = f"{event.session.user}/{event.session.device}"
         if isinstance(event, events.Shed):  # a push itself stands in the trace
-            self.world.note(self.name, "shed", f"{event.session.user}/{event.session.device}", event.message)
+            self.world.record(Shed(self.world.clock.now, self.name, event.message, device))
         elif event.attempt > 1 and not self.connections[event.session.connection].awaits(event.message):
-            self.world.note(self.name, "repeated", f"{event.session.user}/{event.session.device}", event.message)
+            self.world.record(Repeated(self.world.clock.now, self.name, event.message, device))
 
 
 class RouterNode(Node):
@@ -336,18 +350,16 @@ class RouterNode(Node):
         super().__init__(world, name)
         self.lives = 0
         self.died: dict[int, float] = {}  # which life, and when
-        self._local: deque[internal_frames.ToUsers] = deque()
+        self._local: deque[internal_frames.ToRouter] = deque()
         self.start()
 
     def start(self) -> None:
         self.up = True
         self.lives += 1
         epoch = self.world.wall_epoch(self.name)
-        self.conversations = Conversations(self, self.world.case.policies, epoch)
-        self.chatrooms = Chatrooms(self, self.world.case.policies, epoch)
-        self.users = Users(self, self.world.case.policies)
+        self.machine = Router(self, self.world.case.policies, self.world.placement, epoch)
         if self.lives > 1:
-            self.act(self.users.restarted)
+            self.act(self.machine.restarted)
 
     def crash(self, stream: Stream) -> None:
         self.up = False
@@ -359,88 +371,62 @@ class RouterNode(Node):
 
     def gateway_lost(self, gateway: str) -> None:
         if self.up:
-            self.world.note(self.name, "lost", gateway, None)
-            self.act(lambda now: self.users.gateway_lost(gateway, now))
-            self.act(lambda now: self.chatrooms.gateway_lost(gateway))
+            self.world.record(GatewayLost(self.world.clock.now, self.name, gateway))
+            self.act(lambda now: self.machine.gateway_lost(gateway, now))
 
     def router_back(self) -> None:
         if self.up:
-            self.act(lambda now: self.users.router_back(now))
-
-    def revoke(self, user: str, before: float) -> None:
-        if self.up:
-            self.act(lambda now: self.users.revoke(user, before, now))
+            self.act(lambda now: self.machine.router_back(now))
 
     def next_deadline(self) -> float | None:
-        if not self.up:
-            return None
-        one, other = self.conversations.next_deadline(), self.users.next_deadline()
-        return one if other is None or (one is not None and one < other) else other
+        return self.machine.next_deadline() if self.up else None
 
     def handle_timer(self, now: float) -> None:
         if self.up:
-            self.conversations.handle_timer(now)
-            self.users.handle_timer(now)
+            self.machine.handle_timer(now)
 
     def _after(self) -> None:
         while self._local:
-            self.users.receive(self._local.popleft(), self.now)
+            self.machine.receive(self._local.popleft(), self.now)
         super()._after()
 
-    def receive(self, frame: internal_frames.Up | internal_frames.ToUsers) -> None:
-        if not self.up:
-            return
-        self.world.note(self.name, "<-", "", frame)
-        if type(frame) is internal_frames.Up and frame.conversation_id:
-            machine = self.chatrooms if is_chatroom(frame.conversation_id) else self.conversations
-            self.act(lambda now: machine.receive(frame, now))
-        else:
-            self.act(lambda now: self.users.receive(frame, now))
+    def receive(self, frame: internal_frames.ToRouter) -> None:
+        if self.up:
+            self.world.record(RouterReceived(self.world.clock.now, self.name, "", frame))
+            self.act(lambda now: self.machine.receive(frame, now))
 
-    def stored(self, answer: tuple[Conversations | Users, storage.Request, storage.Result]) -> None:
+    def stored(self, answer: tuple[Router, storage.Request, storage.Result]) -> None:
         machine, request, result = answer
-        if self.up and machine in (self.conversations, self.users):  # else it has died since it asked
+        if self.up and machine is self.machine:  # else it has died since it asked
             self.act(lambda now: machine.stored(request, result, now))
             self.world.spring(self.name, request, "answered")
 
-    # --- the port of its machines ---
+    # --- the router's port ---
 
     def store(self, request: storage.Request) -> None:
-        asker = self.users if isinstance(request, storage.USERS_REQUESTS) else self.conversations
-        self.world.note(self.name, "asked", "storage", request)
-        self.world.channel(self.name, "storage").send(self.world.storage.receive, (self, self.lives, asker, request))
+        self.world.record(Asked(self.world.clock.now, self.name, request))
+        self.world.channel(self.name, "storage").send(
+            self.world.storage.receive, (self, self.lives, self.machine, request)
+        )
         self.world.spring(self.name, request, "asked")
 
     def to_gateway(self, gateway: str, frame: internal_frames.ToGateway) -> None:
-        self.world.note(self.name, "->", gateway, frame)
+        self.world.record(RouterSent(self.world.clock.now, self.name, gateway, frame))
         self.world.channel(self.name, gateway).send(self.world.gateways[gateway].from_router, frame)
 
-    def to_user(self, user: str, frame: internal_frames.ToUsers) -> None:
-        router = self.world.router_of(user)
-        self.world.note(self.name, "->", router.name, frame)
-        if router is self:
+    def to_router(self, router: str, frame: internal_frames.ToRouter) -> None:
+        self.world.record(RouterSent(self.world.clock.now, self.name, router, frame))
+        if router == self.name:
             self._local.append(frame)
         else:
-            self.world.channel(self.name, router.name).send(router.receive, frame)
-
-    def to_users(self, frame: internal_frames.Deliver | internal_frames.Opened) -> None:
-        parts: dict[str, list[str]] = {}
-        for user in frame.users:
-            parts.setdefault(self.world.router_of(user).name, []).append(user)
-        for name, users in parts.items():
-            part = replace(frame, users=users)
-            self.world.note(self.name, "->", name, part)
-            if name == self.name:
-                self._local.append(part)
-            else:
-                self.world.channel(self.name, name).send(self.world.routers[name].receive, part)
+            self.world.channel(self.name, router).send(self.world.routers[router].receive, frame)
 
     def emit(self, event: events.Committed) -> None:
         if is_chatroom(event.message.conversation_id):  # what storage did stands in the trace
-            self.world.note(self.name, "said", "", event.message)
+            self.world.record(Said(self.world.clock.now, self.name, event.message))
 
 
-_Asked = tuple[RouterNode, int, Conversations | Users, storage.Request]  # who, in which of its lives
+_Asked = tuple[RouterNode, int, Router, storage.Request]  # who, in which of its lives
 
 
 class StorageNode:
@@ -488,7 +474,7 @@ class StorageNode:
             result = storage.Failed("nothing was done")
         else:
             result = self.data.execute(request)
-            self.world.note("storage", "stored", router.name, (request, result))
+            self.world.record(Stored(self.world.clock.now, "storage", router.name, request, result))
             if failed:
                 result = storage.Failed("who knows")
         if late:
@@ -497,7 +483,7 @@ class StorageNode:
         self.world.clock.call_at(self.world.clock.now + delay, self._answer, (silent, router, asker, request, result))
         self.world.spring(router.name, request, "done")
 
-    def _answer(self, answer: tuple[bool, RouterNode, Conversations | Users, storage.Request, storage.Result]) -> None:
+    def _answer(self, answer: tuple[bool, RouterNode, Router, storage.Request, storage.Result]) -> None:
         silent, router, asker, request, result = answer
         self.waiting -= 1
         if not silent:
@@ -507,4 +493,4 @@ class StorageNode:
         return self.world.case.storage_latency * (0.5 + self._stream.next())
 
     def _happened(self, kind: str, request: storage.Request) -> None:
-        self.world.note("storage", "fault", kind, request)
+        self.world.record(Struck(self.world.clock.now, "storage", kind, request))

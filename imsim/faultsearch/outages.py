@@ -34,7 +34,7 @@ class Outages:
             elif one in routers and other in routers:
                 routers[one].router_back()
 
-    def heal(self) -> None:
+    def repair(self) -> None:
         for pair in sorted(self._broken):
             self.back(pair)
 

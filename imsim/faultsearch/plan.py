@@ -6,11 +6,11 @@ from dataclasses import replace
 from itertools import combinations
 
 from imsim.core.model import conversation_id
-from imsim.core.policies import Policies
+from imsim.core.policies import Ack, Delivery, Fanout, Policies, Presence, Receipts, Sessions, Strangers
 from imsim.faultsearch.case import EARLIEST, Case, Step, slot
 from imsim.faultsearch.faults import KINDS, Fault
-from imsim.faultsearch.random import Dice
-from imsim.faultsearch.scenes import Rare
+from imsim.faultsearch.random import Random
+from imsim.faultsearch.scenes import Scenes
 from imsim.faultsearch.workload import Targets, steps_of, targets_of
 from imsim.scenario import Draws, Scenario, Stream
 
@@ -23,32 +23,34 @@ PAGE_BYTES = (40, 1_000)  # from less than some messages have to more than most 
 
 def draw(seed: int, scenario: Scenario | None = None) -> Case:
     """The case of a seed. A scenario gives policies, topology and latencies in place of drawn ones."""
-    dice = Dice(Stream(Draws(seed, "chaos"), 0))
-    users = USERS[: dice.whole(2, len(USERS))]
-    devices = tuple(f"{user}/d{n}" for user in users for n in range(dice.pick((1, 2, 2, 3))))
-    kinds = tuple(dice.pick(DEVICE_KINDS) for _ in devices)
-    gateways, routers = dice.whole(1, 3), dice.whole(1, 3)
-    policies = _policies(dice)
-    latencies = (dice.around(0.001, 0.2), dice.around(0.0002, 0.02), dice.around(0.0005, 0.05))
+    random = Random(Stream(Draws(seed, "chaos"), 0))
+    users = USERS[: random.whole(2, len(USERS))]
+    devices = tuple(f"{user}/d{n}" for user in users for n in range(random.pick((1, 2, 2, 3))))
+    kinds = tuple(random.pick(DEVICE_KINDS) for _ in devices)
+    gateways, routers = random.whole(1, 3), random.whole(1, 3)
+    policies = _policies(random)
+    latencies = (random.around(0.001, 0.2), random.around(0.0002, 0.02), random.around(0.0005, 0.05))
     if scenario is not None:
         topology, network = scenario.topology, scenario.network
         gateways, routers = topology.gateways, topology.routers
         policies = scenario.core_policies()
         medians = [link.latency.quantile(0.5) for link in (network.client, network.backend, network.backend)]
         latencies = (medians[0], medians[1], medians[2])
-    duration = dice.between(10, 40)
-    targets = targets_of(dice, users)
-    steps = steps_of(dice, users, devices, targets, duration, policies.content_bytes)
+    duration = random.between(10, 40)
+    targets = targets_of(random, users)
+    steps = steps_of(random, users, devices, targets, duration, policies.content_bytes)
     nodes = [f"g{n}" for n in range(gateways)] + [f"r{n}" for n in range(routers)]
-    faults = _faults(dice, devices, nodes, duration)
+    faults = _faults(random, devices, nodes, duration)
     slots = {device: slot(policies, device, kind) for device, kind in zip(devices, kinds, strict=True)}
     rivals = [pair for pair in combinations(devices, 2) if slots[pair[0]] == slots[pair[1]]]
-    rare = Rare(Dice(Stream(Draws(seed, "chaos"), 1)), devices, nodes[:gateways], nodes[gateways:], duration, rivals)
+    scenes = Scenes(
+        Random(Stream(Draws(seed, "chaos"), 1)), devices, nodes[:gateways], nodes[gateways:], duration, rivals
+    )
     if faults:
-        rare.add_faults()
+        scenes.add_faults()
     looks: tuple[Step, ...] = ()
     if scenario is None:
-        policies, looks = _narrow(Dice(Stream(Draws(seed, "chaos"), 2)), policies, devices, targets, duration)
+        policies, looks = _narrow(Random(Stream(Draws(seed, "chaos"), 2)), policies, devices, targets, duration)
     return Case(
         seed,
         users,
@@ -59,98 +61,98 @@ def draw(seed: int, scenario: Scenario | None = None) -> Case:
         policies,
         *latencies,
         duration,
-        tuple(sorted((*steps, *rare.steps, *looks), key=lambda step: step.time)),
-        tuple(sorted((*faults, *rare.faults), key=lambda fault: fault.time)),
-        Dice(Stream(Draws(seed, "chaos"), 3)).pick(WALL_SKEWS),
+        tuple(sorted((*steps, *scenes.steps, *looks), key=lambda step: step.time)),
+        tuple(sorted((*faults, *scenes.faults), key=lambda fault: fault.time)),
+        Random(Stream(Draws(seed, "chaos"), 3)).pick(WALL_SKEWS),
     )
 
 
-def _policies(dice: Dice) -> Policies:
-    heartbeat = dice.between(1, 8)
-    reconnect = dice.between(0.1, 1)
+def _policies(random: Random) -> Policies:
+    heartbeat = random.between(1, 8)
+    reconnect = random.between(0.1, 1)
     return Policies(
-        ack=dice.pick(("after_store", "after_receive")),
-        sessions=dice.pick(("all", "all", "all", "one_per_kind", "single")),
-        fanout=dice.pick(("read", "write")),
-        delivery=dice.pick(("push", "push", "notify")),
-        receipts=dice.pick(("read", "delivered")),
-        send_timeout=dice.between(0.5, 5),
-        send_attempts=dice.pick((2, 4, 8, 1000)),
-        push_timeout=dice.between(0.3, 3),
-        push_backoff=dice.between(1, 2),
-        gap_wait=dice.between(0.2, 3),
+        ack=Ack(random.pick(("after_store", "after_receive"))),
+        sessions=Sessions(random.pick(("all", "all", "all", "one_per_kind", "single"))),
+        fanout=Fanout(random.pick(("read", "write"))),
+        delivery=Delivery(random.pick(("push", "push", "notify"))),
+        receipts=Receipts(random.pick(("read", "delivered"))),
+        send_timeout=random.between(0.5, 5),
+        send_attempts=random.pick((2, 4, 8, 1000)),
+        push_timeout=random.between(0.3, 3),
+        push_backoff=random.between(1, 2),
+        gap_wait=random.between(0.2, 3),
         heartbeat=heartbeat,
-        heartbeat_timeout=heartbeat * dice.between(1.5, 3),
+        heartbeat_timeout=heartbeat * random.between(1.5, 3),
         reconnect_min=reconnect,
-        reconnect_max=reconnect * dice.between(1, 16),
-        storage_timeout=dice.between(0.5, 5),
-        login_timeout=dice.between(1, 5),
+        reconnect_max=reconnect * random.between(1, 16),
+        storage_timeout=random.between(0.5, 5),
+        login_timeout=random.between(1, 5),
         content_bytes=CONTENT_BYTES,
-        send_queue=dice.pick((3, 8, 1024)),
-        page=dice.pick((1, 3, 10, 100)),
-        open_conversations=dice.pick((1, 2, 100)),
-        user_rate=dice.around(0.5, 10) if dice.chance(0.12) else 0.0,
-        user_burst=dice.whole(1, 5),
-        group_rate=dice.around(0.5, 10) if dice.chance(0.12) else 0.0,
-        group_burst=dice.whole(1, 5),
-        strangers="refuse" if dice.chance(0.15) else "allow",
-        presence=dice.pick(("off", "friends")),
-        typing_rate=dice.pick((0.0, 1.0, 1.0)),
-        recall_window=dice.pick((120.0, 120.0, 3.0)),
-        edit_window=dice.pick((900.0, 5.0)),
-        request_lifetime=dice.pick((604_800.0, 604_800.0, 2.0)),
-        group_size=dice.pick((5_000, 5_000, 5_000, 3)),
-        rooms=dice.pick((100, 100, 1)),
-        room_size=dice.pick((100_000, 100_000, 2)),
-        room_recent=dice.pick((0, 2, 20)),
-        room_rate=dice.around(0.2, 2) if dice.chance(0.3) else 0.0,
-        room_burst=dice.whole(1, 3),
+        send_queue=random.pick((3, 8, 1024)),
+        page=random.pick((1, 3, 10, 100)),
+        open_conversations=random.pick((1, 2, 100)),
+        user_rate=random.around(0.5, 10) if random.chance(0.12) else 0.0,
+        user_burst=random.whole(1, 5),
+        group_rate=random.around(0.5, 10) if random.chance(0.12) else 0.0,
+        group_burst=random.whole(1, 5),
+        strangers=Strangers.REFUSE if random.chance(0.15) else Strangers.ALLOW,
+        presence=Presence(random.pick(("off", "friends"))),
+        typing_rate=random.pick((0.0, 1.0, 1.0)),
+        recall_window=random.pick((120.0, 120.0, 3.0)),
+        edit_window=random.pick((900.0, 5.0)),
+        request_lifetime=random.pick((604_800.0, 604_800.0, 2.0)),
+        group_size=random.pick((5_000, 5_000, 5_000, 3)),
+        rooms=random.pick((100, 100, 1)),
+        room_size=random.pick((100_000, 100_000, 2)),
+        room_recent=random.pick((0, 2, 20)),
+        room_rate=random.around(0.2, 2) if random.chance(0.3) else 0.0,
+        room_burst=random.whole(1, 3),
     )
 
 
 def _narrow(
-    dice: Dice, policies: Policies, devices: tuple[str, ...], targets: Targets, duration: float
+    random: Random, policies: Policies, devices: tuple[str, ...], targets: Targets, duration: float
 ) -> tuple[Policies, tuple[Step, ...]]:
     """Some worlds have pages of few bytes, and users who look far back. All of it from luck of its own: the other
     worlds, and what else is drawn in these, stay what they were before this was."""
-    if not dice.chance(0.3):
+    if not random.chance(0.3):
         return policies, ()
     looks = []
     for _ in range(6):
-        device = dice.pick(devices)
+        device = random.pick(devices)
         user = device.split("/")[0]
-        scene, to = dice.pick(targets[user])
+        scene, to = random.pick(targets[user])
         asked = {"conversation": conversation_id(scene, user, to), "first": 1, "last": 100}
-        looks.append(Step(dice.between(duration / 3, duration), device, "history", asked))
-    return replace(policies, page_bytes=int(dice.around(*PAGE_BYTES))), tuple(looks)
+        looks.append(Step(random.between(duration / 3, duration), device, "history", asked))
+    return replace(policies, page_bytes=int(random.around(*PAGE_BYTES))), tuple(looks)
 
 
-def _faults(dice: Dice, devices: tuple[str, ...], nodes: list[str], duration: float) -> tuple[Fault, ...]:
+def _faults(random: Random, devices: tuple[str, ...], nodes: list[str], duration: float) -> tuple[Fault, ...]:
     """Swarm testing: each seed leaves some kinds out altogether, so that one kind does not always hide another."""
-    share = dice.pick((0.15, 0.3, 0.6))
-    kinds = [name for name in KINDS if dice.chance(share)]
-    if not kinds or dice.chance(0.08):
+    share = random.pick((0.15, 0.3, 0.6))
+    kinds = [name for name in KINDS if random.chance(share)]
+    if not kinds or random.chance(0.08):
         return ()  # at times nothing goes wrong, and nobody may be sent away
     faults = []
-    for _ in range(dice.whole(1, 14)):
-        name = dice.pick(kinds)
+    for _ in range(random.whole(1, 14)):
+        name = random.pick(kinds)
         kind = KINDS[name]
-        arguments = kind.draw(dice)
-        target = _target(dice, kind.where, devices, nodes)
+        arguments = kind.draw(random)
+        target = _target(random, kind.where, devices, nodes)
         if kind.where == "nodes":
             others = [node for node in nodes if node != target and "r" in (node[0], target[0])]  # gateways know routers
-            arguments["others"] = [node for node in others if dice.chance(0.6)] or [dice.pick(others)]
-        faults.append(Fault(dice.between(EARLIEST, duration), name, target, arguments))
+            arguments["others"] = [node for node in others if random.chance(0.6)] or [random.pick(others)]
+        faults.append(Fault(random.between(EARLIEST, duration), name, target, arguments))
     return tuple(sorted(faults, key=lambda fault: fault.time))
 
 
-def _target(dice: Dice, where: str, devices: tuple[str, ...], nodes: list[str]) -> str:
+def _target(random: Random, where: str, devices: tuple[str, ...], nodes: list[str]) -> str:
     if where == "storage":
         return where
     if where == "device":
-        return dice.pick(devices)
+        return random.pick(devices)
     if where == "user":
-        return dice.pick(devices).split("/")[0]
+        return random.pick(devices).split("/")[0]
     if where == "any":
-        return dice.pick([*devices, *nodes])
-    return dice.pick([node for node in nodes if where == "nodes" or node[0] == where[0]])
+        return random.pick([*devices, *nodes])
+    return random.pick([node for node in nodes if where == "nodes" or node[0] == where[0]])

@@ -23,7 +23,7 @@ def stream_number(name: str) -> int:
     return crc32(name.encode())
 
 
-class Dice:
+class Random:
     """What is drawn depends on the stream alone: neither on Python's version nor on PYTHONHASHSEED."""
 
     __slots__ = ("_next",)

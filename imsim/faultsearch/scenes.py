@@ -12,20 +12,20 @@ from typing import Any
 from imsim.core.model import Scene, conversation_id
 from imsim.faultsearch.case import EARLIEST, Step
 from imsim.faultsearch.faults import Fault
-from imsim.faultsearch.random import Dice
+from imsim.faultsearch.random import Random
 from imsim.faultsearch.workload import ROOMS
 
 Where = dict[str, Any]  # scene and to
 
 
-class Rare:
+class Scenes:
     """`steps` and `faults` are those that come on top. `rivals`: pairs of devices of which only one may be logged in. A
     scene begins at some time, and each thing done in it moves that on, so that it follows what was done before it,
     probably."""
 
     def __init__(
         self,
-        dice: Dice,
+        random: Random,
         devices: tuple[str, ...],
         gateways: list[str],
         routers: list[str],
@@ -34,7 +34,7 @@ class Rare:
     ) -> None:
         self.steps: list[Step] = []
         self.faults: list[Fault] = []
-        self._dice = dice
+        self._random = random
         self._devices = devices
         self._gateways = gateways
         self._routers = routers
@@ -43,13 +43,13 @@ class Rare:
         self._at = 0.0
         self._count = 0
         for scene, probability in _SCENES.items():
-            if dice.chance(probability):
+            if random.chance(probability):
                 scene(self)
 
     def add_faults(self) -> None:
         """What needs the network to go wrong. Where nothing else does, nothing is to."""
         for scene, probability in _WITH_FAULTS.items():
-            if (len(self._gateways) > 1 or scene not in _WITH_TWO_GATEWAYS) and self._dice.chance(probability):
+            if (len(self._gateways) > 1 or scene not in _WITH_TWO_GATEWAYS) and self._random.chance(probability):
                 scene(self)
 
     # --- groups: each has one of its own, of two users, whom nothing else in it concerns ---
@@ -57,7 +57,7 @@ class Rare:
     def _group(self, name: str) -> tuple[Where, str, str]:
         """The group, its maker, the other member."""
         maker, other = self._two_users()
-        self._at = self._dice.between(0.3, 0.7 * self._duration)
+        self._at = self._random.between(0.3, 0.7 * self._duration)
         made = {"name": name, "members": [maker, other], "data": {"join": "open", "consent": False}}
         self._by(maker, "create_group", made)
         return {"scene": str(Scene.GROUP), "to": name}, maker, other
@@ -68,7 +68,7 @@ class Rare:
         begun = self._at
         self._change(maker, where, "mute", [other])
         for number in range(6):
-            later = self._dice.around(0.001, 0.1) if number < 4 else self._dice.between(0.3, 1.5)
+            later = self._random.around(0.001, 0.1) if number < 4 else self._random.between(0.3, 1.5)
             self._at = round(begun + later, 6)
             self._say(other, where)
         self._at = round(begun + 3, 6)
@@ -97,7 +97,7 @@ class Rare:
         """Who was an admin and left, or was and inherited and handed on, is one no more: it shows when they try."""
         where, maker, other = self._group("ranks")
         self._change(maker, where, "role", [other], role="admin")
-        if self._dice.chance(0.5):
+        if self._random.chance(0.5):
             self._change(other, where, "leave", [])
             self._change(other, where, "join", [])
         else:
@@ -118,7 +118,9 @@ class Rare:
         where, maker, other = self._group("left")
         device = self._say_by_one(other, where)
         self._change(other, where, "leave", [])
-        self._amend(device, where, self._dice.pick(("recall", "recall", "edit")), own=True, back=2)  # before the leave
+        self._amend(
+            device, where, self._random.pick(("recall", "recall", "edit")), own=True, back=2
+        )  # before the leave
         self._say(maker, where)
         self._by(other, "read", {"conversation": conversation_id(Scene.GROUP, other, where["to"])})
 
@@ -129,9 +131,9 @@ class Rare:
             device = self._say_by_one(other, where)
             begun = self._at
             for amending, event, own in ((self._one_of(maker), "recall", False), (device, "edit", True)):
-                self._at = round(begun + self._dice.around(0.0001, 0.02), 6)
+                self._at = round(begun + self._random.around(0.0001, 0.02), 6)
                 self._amend(amending, where, event, own=own)
-            self._at = round(begun + self._dice.around(0.0001, 0.02), 6)
+            self._at = round(begun + self._random.around(0.0001, 0.02), 6)
             self._say(maker, where)
 
     def _apply(self) -> None:
@@ -140,7 +142,7 @@ class Rare:
         self._change(other, where, "leave", [])
         self._change(maker, where, "configure", [], join="approval")
         self._change(other, where, "apply", [])
-        self._change(maker, where, self._dice.pick(("accept", "reject")), [other])
+        self._change(maker, where, self._random.pick(("accept", "reject")), [other])
 
     def _make_again(self) -> None:
         where, maker, other = self._group("brief")
@@ -152,33 +154,33 @@ class Rare:
     def _conflict(self) -> None:
         """Two devices of a user say different things under one idClient, at the same time."""
         user, other = self._two_users()
-        twins = self._dice.some(self._of(user), 2)
-        at = self._dice.between(EARLIEST, self._duration)
+        twins = self._random.some(self._of(user), 2)
+        at = self._random.between(EARLIEST, self._duration)
         for _ in range(8):
             id = self._id()
             for device in twins:
-                late = self._dice.around(0.0001, 0.02)
+                late = self._random.around(0.0001, 0.02)
                 sent = {**_to(other), "id": id, "content": f"by {device}", "type": "text"}
                 self._add(round(at + late, 6), device, "send", sent)
-            at = round(at + self._dice.between(0, 0.2), 6)
+            at = round(at + self._random.between(0, 0.2), 6)
 
     def _tap_again(self) -> None:
         """The same send, and the same group, again and again: under way, done, or failed."""
         user, other = self._two_users()
-        self._at, device = self._dice.between(EARLIEST, self._duration), self._one_of(user)
+        self._at, device = self._random.between(EARLIEST, self._duration), self._one_of(user)
         sent = {**_to(other), "id": self._id(), "content": "tap", "type": "text"}
         made = {"name": "tapped", "members": [user, other]}
         for action, arguments in (("send", sent), ("create_group", made)):
             self._add(self._at, device, action, arguments)
             for _ in range(4):
-                self._at = round(self._at + self._dice.around(0.01, 2), 6)
+                self._at = round(self._at + self._random.around(0.01, 2), 6)
                 self._say_by_one(other, _to(user), quickly=True)
                 self._add(self._at, device, "tap", {})
 
     def _block(self) -> None:
         """Who is blocked edits what was said before, and speaks; and each of the two types."""
         user, other = self._two_users()
-        self._at = self._dice.between(EARLIEST, 0.8 * self._duration)
+        self._at = self._random.between(EARLIEST, 0.8 * self._duration)
         device = self._say_by_one(user, _to(other))
         for blocked in (True, False):
             self._by(other, "set_conversation", {"conversation": _between(user, other), "blocked": blocked})
@@ -190,12 +192,12 @@ class Rare:
     def _settings(self) -> None:
         """Several are changed at once, from one device, and the conversation is hidden: they are one request."""
         user, other = self._two_users()
-        self._at = self._dice.between(EARLIEST, 0.8 * self._duration)
+        self._at = self._random.between(EARLIEST, 0.8 * self._duration)
         self._say(other, _to(user))
         device, about = self._one_of(user), {"conversation": _between(user, other)}
         changes = [("set_conversation", {name: True}) for name in ("pinned", "muted", "blocked")]
         for action, change in self._shuffled([*changes, ("set_conversation", {"custom": "x"}), ("hide", {})]):
-            self._at = round(self._at + self._dice.around(0.0001, 0.02), 6)
+            self._at = round(self._at + self._random.around(0.0001, 0.02), 6)
             self._add(self._at, device, action, {**about, **change})
         self._wait()
         self._say(other, _to(user))
@@ -204,30 +206,30 @@ class Rare:
     def _befriend_late(self) -> None:
         """A request that nobody answered in time, and that of the other."""
         user, other = self._two_users()
-        self._at = self._dice.between(EARLIEST, 0.7 * self._duration)
+        self._at = self._random.between(EARLIEST, 0.7 * self._duration)
         self._change(user, _to(other), "friend_request", [])
-        self._at = round(self._at + self._dice.between(0.2, 3), 6)
+        self._at = round(self._at + self._random.between(0.2, 3), 6)
         self._change(other, _to(user), "friend_request", [])
-        self._change(user, _to(other), self._dice.pick(("friend_accept", "friend_reject", "friend_request")), [])
+        self._change(user, _to(other), self._random.pick(("friend_accept", "friend_reject", "friend_request")), [])
 
     def _take_much_back(self) -> None:
         """The latest of several, when those before it are gone: the last message is looked for, page by page, and
         meanwhile another one may go."""
         user, other = self._two_users()
-        self._at, device = self._dice.between(EARLIEST, self._duration - 5), self._one_of(user)
+        self._at, device = self._random.between(EARLIEST, self._duration - 5), self._one_of(user)
         for _ in range(5):
             self._say_by_one(user, _to(other), device, quickly=True)
         self._wait()
         # Counted from the latest of one's own, the recalls included: the fourth, the third, the fifth; the second.
         for back in (2, 4, 3):
             self._amend(device, _to(other), "recall", own=True, back=back)
-        self._at = round(self._at - self._dice.between(0.3, 0.7), 6)
-        self._amend(device, _to(other), self._dice.pick(("recall", "edit")), own=True, back=7)
+        self._at = round(self._at - self._random.between(0.3, 0.7), 6)
+        self._amend(device, _to(other), self._random.pick(("recall", "edit")), own=True, back=7)
 
     def _look_far_back(self) -> None:
         """For more than one page."""
         user, other = self._two_users()
-        self._at = self._dice.between(EARLIEST, self._duration)
+        self._at = self._random.between(EARLIEST, self._duration)
         for _ in range(4):
             self._say(user, _to(other), quickly=True)
         self._wait()
@@ -236,40 +238,40 @@ class Rare:
     def _hear_the_service(self) -> None:
         """System messages, which are read, looked at again, and set as a conversation is."""
         user, other = self._two_users()
-        self._at, log = self._dice.between(EARLIEST, 0.8 * self._duration), conversation_id(Scene.SYSTEM, user, user)
+        self._at, log = self._random.between(EARLIEST, 0.8 * self._duration), conversation_id(Scene.SYSTEM, user, user)
         news = {"scene": str(Scene.SYSTEM), "to": user, "id": self._id(), "content": "", "type": "custom"}
         self._by(other, "send", {**news, "custom": "news"})
         self._by(user, "history", {"conversation": log, "first": 1, "last": 10})
         self._add(self._at, self._one_of(user), "read", {"conversation": log})
         self._wait()
-        change = {"muted": True} if self._dice.chance(0.5) else {"custom": "mine"}
+        change = {"muted": True} if self._random.chance(0.5) else {"custom": "mine"}
         self._by(user, "set_conversation", {"conversation": log, **change})
 
     # --- rooms ---
 
     def _edit_in_room(self) -> None:
         writer, reader = self._two_users()
-        self._at = self._dice.between(0.5, 0.8 * self._duration)
+        self._at = self._random.between(0.5, 0.8 * self._duration)
         where = self._enter([writer, reader], ROOMS[0])
         device = self._say_by_one(writer, where)
-        self._amend(device, where, self._dice.pick(("edit", "edit", "recall")), own=True)
+        self._amend(device, where, self._random.pick(("edit", "edit", "recall")), own=True)
 
     def _come_and_go(self) -> None:
         """In a moment, while others come; who comes last is heard, and hears what was said."""
         users = sorted({device.split("/")[0] for device in self._devices})
-        self._at, room = self._dice.between(0.5, 0.8 * self._duration), self._dice.pick(ROOMS)
+        self._at, room = self._random.between(0.5, 0.8 * self._duration), self._random.pick(ROOMS)
         for _ in range(2):
             for device in self._devices:
-                for action in self._dice.pick((("enter",), ("enter", "leave_room"), ("leave_room", "enter"))):
-                    recent = {"recent": self._dice.pick((0, 1, 30))} if action == "enter" else {}
-                    self._at = round(self._at + self._dice.around(0.0001, 0.1), 6)
+                for action in self._random.pick((("enter",), ("enter", "leave_room"), ("leave_room", "enter"))):
+                    recent = {"recent": self._random.pick((0, 1, 30))} if action == "enter" else {}
+                    self._at = round(self._at + self._random.around(0.0001, 0.1), 6)
                     self._add(self._at, device, action, {"name": room, **recent})
-            for user in self._dice.some(users, 2):
+            for user in self._random.some(users, 2):
                 self._say_by_one(user, {"scene": str(Scene.CHATROOM), "to": room}, quickly=True)
 
     def _enter(self, users: Sequence[str], room: str) -> Where:
         for user in users:
-            recent = self._dice.pick((0, 3))
+            recent = self._random.pick((0, 3))
             for device in self._of(user):
                 self._add(self._at, device, "enter", {"name": room, "recent": recent})
         self._wait()
@@ -279,47 +281,47 @@ class Rare:
 
     def _overtake(self) -> None:
         """Many pushes to a user, which come in another order or not at all, while the user writes and reads."""
-        dice, (reader, writer) = self._dice, self._two_users()
-        self._at = dice.between(EARLIEST, self._duration - 4)
-        kind, how = "reordering", {"up_to": dice.around(0.05, 0.5), "rate": 0.5, "seconds": 6.0}
-        if dice.chance(0.3):
+        random, (reader, writer) = self._random, self._two_users()
+        self._at = random.between(EARLIEST, self._duration - 4)
+        kind, how = "reordering", {"up_to": random.around(0.05, 0.5), "rate": 0.5, "seconds": 6.0}
+        if random.chance(0.3):
             kind, how = "loss", {"rate": 0.4, "seconds": 6.0}
         self.faults += [Fault(self._at, kind, device, how) for device in self._of(reader)]
         for _ in range(10):
-            self._at = round(self._at + dice.between(0, 0.2), 6)
+            self._at = round(self._at + random.between(0, 0.2), 6)
             self._say(writer, _to(reader), quickly=True)
             device = self._one_of(reader)
-            if dice.chance(0.4):
+            if random.chance(0.4):
                 self._say_by_one(reader, _to(writer), device, quickly=True)
-            elif dice.chance(0.3):
+            elif random.chance(0.3):
                 self._add(self._at, device, "read", {"conversation": _between(reader, writer)})
 
     def _race(self) -> None:
         """A device is there several times, and what it says over one gateway may overtake what it says over others."""
-        dice, (user, other) = self._dice, self._two_users()
-        device, at = self._one_of(user), dice.between(EARLIEST, self._duration)
-        late = {"others": self._routers, "up_to": dice.around(1, 4), "seconds": 4.0}
+        random, (user, other) = self._random, self._two_users()
+        device, at = self._one_of(user), random.between(EARLIEST, self._duration)
+        late = {"others": self._routers, "up_to": random.around(1, 4), "seconds": 4.0}
         self.faults += [Fault(at, "lag", gateway, late) for gateway in self._gateways[1:]]
         for number in range(3):
             self.faults.append(Fault(round(at + 0.05 + number, 6), "double_login", device, {}))
         for _ in range(24):
-            self._at = round(at + dice.between(0, 3.5), 6)
+            self._at = round(at + random.between(0, 3.5), 6)
             self._say_by_one(user, _to(other), device, quickly=True)
 
     def _take_turns(self) -> None:
         """Of two devices one ends the other's session, which has just said something over a gateway that is slow."""
-        dice = self._dice
+        random = self._random
         if not self._rivals:
             return
-        pair = dice.pick(self._rivals)
+        pair = random.pick(self._rivals)
         user = pair[0].split("/")[0]
-        other = dice.pick([one for one in sorted({d.split("/")[0] for d in self._devices}) if one != user])
-        self._at = dice.between(EARLIEST, 0.6 * self._duration)
+        other = random.pick([one for one in sorted({d.split("/")[0] for d in self._devices}) if one != user])
+        self._at = random.between(EARLIEST, 0.6 * self._duration)
         self._add(self._at, pair[0], "come", {})
         for number in range(4):
             self._wait(1, 2)
-            late = {"others": self._routers, "up_to": dice.around(1, 4), "seconds": 1.0}
-            self.faults.append(Fault(self._at, "lag", dice.pick(self._gateways), late))
+            late = {"others": self._routers, "up_to": random.around(1, 4), "seconds": 1.0}
+            self.faults.append(Fault(self._at, "lag", random.pick(self._gateways), late))
             one, next_one = pair if number % 2 == 0 else pair[::-1]
             for _ in range(3):
                 self._say_by_one(user, _to(other), one, quickly=True)
@@ -333,14 +335,14 @@ class Rare:
         """Somebody says what storage refuses, for the other has blocked them; right behind it the other ends the
         friendship."""
         user, other = self._two_users()
-        self._at = self._dice.between(EARLIEST, 0.5 * self._duration)
+        self._at = self._random.between(EARLIEST, 0.5 * self._duration)
         for _ in range(3):
             self._change(user, _to(other), "friend_request", [])
             self._change(other, _to(user), "friend_accept", [])
             self._by(other, "set_conversation", {"conversation": _between(user, other), "blocked": True})
             self._answer_late()
             self._say(user, _to(other), quickly=True)
-            self._at = round(self._at + self._dice.around(0.0005, 0.03), 6)
+            self._at = round(self._at + self._random.around(0.0005, 0.03), 6)
             self._change(other, _to(user), "friend_delete", [])
             self._by(other, "set_conversation", {"conversation": _between(user, other), "blocked": False})
 
@@ -353,48 +355,48 @@ class Rare:
             said = self._words(where)
             self._add(self._at, device, "send", said)
             self._wait()
-            again = {"seconds": self._dice.around(0.01, 0.2), "detect": 0.05}
+            again = {"seconds": self._random.around(0.01, 0.2), "detect": 0.05}
             self.faults += [Fault(self._at, "router_crash", router, again) for router in self._routers]
             self.faults.append(Fault(self._at, "app_crash", device, {"seconds": 0.1, "silent": False}))
             self._wait(1, 2)
             self._answer_late()
             self._add(self._at, device, "send", said)
-            self._at = round(self._at + self._dice.around(0.0005, 0.03), 6)
+            self._at = round(self._at + self._random.around(0.0005, 0.03), 6)
             self._change(maker, where, "kick", [other])
             self._change(maker, where, "invite", [other])
 
     def _answer_late(self) -> None:
         """Of what storage is asked now, some is answered late."""
-        late = {"by": self._dice.around(0.05, 0.4), "silent": False, "done": True, "rate": 0.5, "seconds": 0.3}
+        late = {"by": self._random.around(0.05, 0.4), "silent": False, "done": True, "rate": 0.5, "seconds": 0.3}
         self.faults.append(Fault(self._at, "storage_late", "storage", late))
 
     def _revoke_in_vain(self) -> None:
         """A user's tokens, while storage fails, or is silent."""
-        dice, at = self._dice, self._dice.between(EARLIEST, self._duration)
-        kind, how = "storage_fails", {"done": False, "rate": 1.0, "seconds": dice.around(0.1, 1)}
-        if dice.chance(0.3):
+        random, at = self._random, self._random.between(EARLIEST, self._duration)
+        kind, how = "storage_fails", {"done": False, "rate": 1.0, "seconds": random.around(0.1, 1)}
+        if random.chance(0.3):
             kind, how = "storage_late", {**how, "by": 0.1, "silent": True}
         self.faults.append(Fault(at, kind, "storage", how))
-        user = dice.pick(self._devices).split("/")[0]
+        user = random.pick(self._devices).split("/")[0]
         self.faults.append(Fault(round(at + 0.02, 6), "revoke", user, {"race": False, "spare": 0.0}))
 
     def _log_in_late(self) -> None:
         """Connections that break while what they began with is on its way."""
-        dice, device = self._dice, self._dice.pick(self._devices)
-        at, every = dice.between(EARLIEST, self._duration), dice.around(0.3, 1.5)
-        late = {"others": self._routers, "up_to": dice.around(3, 8), "seconds": 12.0}
+        random, device = self._random, self._random.pick(self._devices)
+        at, every = random.between(EARLIEST, self._duration), random.around(0.3, 1.5)
+        late = {"others": self._routers, "up_to": random.around(3, 8), "seconds": 12.0}
         self.faults += [Fault(at, "lag", gateway, late) for gateway in self._gateways[1:]]
         for number in range(8):
-            self.faults.append(Fault(round(at + every * (number + dice.between(0, 0.5)), 6), "break", device, {}))
+            self.faults.append(Fault(round(at + every * (number + random.between(0, 0.5)), 6), "break", device, {}))
 
     def _restart(self) -> None:
         """Two talk, in a room and among themselves, before and after all routers begin anew: by the wall clocks of
         then it may be earlier."""
-        dice, (one, other) = self._dice, self._two_users()
-        self._at = dice.between(0.5, 0.8 * self._duration)
-        room = self._enter([one, other], dice.pick(ROOMS))
+        random, (one, other) = self._random, self._two_users()
+        self._at = random.between(0.5, 0.8 * self._duration)
+        room = self._enter([one, other], random.pick(ROOMS))
         for router in self._routers:
-            again = {"seconds": dice.around(0.01, 0.5), "detect": dice.around(0.01, 0.5)}
+            again = {"seconds": random.around(0.01, 0.5), "detect": random.around(0.01, 0.5)}
             self.faults.append(Fault(round(self._at + 1, 6), "router_crash", router, again))
         for _ in range(6):
             for where in (_to(other), room):
@@ -403,34 +405,34 @@ class Rare:
 
     def _in_and_out_again(self) -> None:
         """Of a room, as connections break: what was asked for last counts, whatever was answered."""
-        dice, device = self._dice, self._dice.pick(self._devices)
-        self._at, room = dice.between(0.5, 0.8 * self._duration), dice.pick(ROOMS)
+        random, device = self._random, self._random.pick(self._devices)
+        self._at, room = random.between(0.5, 0.8 * self._duration), random.pick(ROOMS)
         for _ in range(4):
-            for action in dice.pick((("leave_room", "enter"), ("enter", "leave_room"), ("enter",))):
+            for action in random.pick((("leave_room", "enter"), ("enter", "leave_room"), ("enter",))):
                 recent = {"recent": 0} if action == "enter" else {}
-                self._at = round(self._at + dice.around(0.0001, 0.5), 6)
+                self._at = round(self._at + random.around(0.0001, 0.5), 6)
                 self._add(self._at, device, action, {"name": room, **recent})
-            self.faults.append(Fault(round(self._at + dice.around(0.0001, 0.1), 6), "break", device, {}))
+            self.faults.append(Fault(round(self._at + random.around(0.0001, 0.1), 6), "break", device, {}))
             self._wait()
 
     # --- words ---
 
     def _two_users(self) -> tuple[str, str]:
         users = sorted({device.split("/")[0] for device in self._devices})
-        one = self._dice.pick(users)
-        return one, self._dice.pick([user for user in users if user != one])
+        one = self._random.pick(users)
+        return one, self._random.pick([user for user in users if user != one])
 
     def _of(self, user: str) -> list[str]:
         return [device for device in self._devices if device.split("/")[0] == user]
 
     def _one_of(self, user: str) -> str:
-        return self._dice.pick(self._of(user))
+        return self._random.pick(self._of(user))
 
     def _shuffled(self, things: list[Any]) -> list[Any]:
-        return sorted(things, key=lambda _: self._dice.between(0, 1))
+        return sorted(things, key=lambda _: self._random.between(0, 1))
 
     def _wait(self, least: float = 0.4, most: float = 1.2) -> None:
-        self._at = round(self._at + self._dice.between(least, most), 6)
+        self._at = round(self._at + self._random.between(least, most), 6)
 
     def _id(self) -> str:
         self._count += 1
@@ -477,36 +479,36 @@ def _between(one: str, other: str) -> str:
     return conversation_id(Scene.P2P, one, other)
 
 
-_SCENES: dict[Callable[[Rare], None], float] = {
-    Rare._mute: 0.1,
-    Rare._silence: 0.1,
-    Rare._hush: 0.1,
-    Rare._rise_and_fall: 0.15,
-    Rare._take_back: 0.15,
-    Rare._go_and_take_back: 0.15,
-    Rare._amend_at_once: 0.12,
-    Rare._apply: 0.1,
-    Rare._make_again: 0.1,
-    Rare._conflict: 0.2,
-    Rare._tap_again: 0.12,
-    Rare._block: 0.15,
-    Rare._settings: 0.12,
-    Rare._befriend_late: 0.15,
-    Rare._take_much_back: 0.12,
-    Rare._look_far_back: 0.12,
-    Rare._hear_the_service: 0.15,
-    Rare._edit_in_room: 0.15,
-    Rare._come_and_go: 0.15,
+_SCENES: dict[Callable[[Scenes], None], float] = {
+    Scenes._mute: 0.1,
+    Scenes._silence: 0.1,
+    Scenes._hush: 0.1,
+    Scenes._rise_and_fall: 0.15,
+    Scenes._take_back: 0.15,
+    Scenes._go_and_take_back: 0.15,
+    Scenes._amend_at_once: 0.12,
+    Scenes._apply: 0.1,
+    Scenes._make_again: 0.1,
+    Scenes._conflict: 0.2,
+    Scenes._tap_again: 0.12,
+    Scenes._block: 0.15,
+    Scenes._settings: 0.12,
+    Scenes._befriend_late: 0.15,
+    Scenes._take_much_back: 0.12,
+    Scenes._look_far_back: 0.12,
+    Scenes._hear_the_service: 0.15,
+    Scenes._edit_in_room: 0.15,
+    Scenes._come_and_go: 0.15,
 }
-_WITH_FAULTS: dict[Callable[[Rare], None], float] = {
-    Rare._overtake: 0.3,
-    Rare._race: 0.2,
-    Rare._take_turns: 0.6,
-    Rare._undo_together: 0.2,
-    Rare._say_anew: 0.15,
-    Rare._revoke_in_vain: 0.15,
-    Rare._log_in_late: 0.25,
-    Rare._restart: 0.25,
-    Rare._in_and_out_again: 0.12,
+_WITH_FAULTS: dict[Callable[[Scenes], None], float] = {
+    Scenes._overtake: 0.3,
+    Scenes._race: 0.2,
+    Scenes._take_turns: 0.6,
+    Scenes._undo_together: 0.2,
+    Scenes._say_anew: 0.15,
+    Scenes._revoke_in_vain: 0.15,
+    Scenes._log_in_late: 0.25,
+    Scenes._restart: 0.25,
+    Scenes._in_and_out_again: 0.12,
 }
-_WITH_TWO_GATEWAYS = (Rare._race, Rare._take_turns, Rare._log_in_late)
+_WITH_TWO_GATEWAYS = (Scenes._race, Scenes._take_turns, Scenes._log_in_late)

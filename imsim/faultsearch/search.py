@@ -14,11 +14,12 @@ from imsim.core.exceptions import UsageError
 from imsim.faultsearch.case import Case
 from imsim.faultsearch.case_file import check
 from imsim.faultsearch.checks import Violation, judge, judge_raises
-from imsim.faultsearch.coverage import SOMETIMES, met
+from imsim.faultsearch.entries import Entry
 from imsim.faultsearch.faults import KINDS
 from imsim.faultsearch.plan import draw
 from imsim.faultsearch.shrink import shrink
-from imsim.faultsearch.trace import Entry, about, digest
+from imsim.faultsearch.situations import SOMETIMES, met
+from imsim.faultsearch.trace import about, digest
 from imsim.faultsearch.world import World
 from imsim.scenario import Scenario
 from imsim.sim.garbage import no_garbage_collection
@@ -79,7 +80,7 @@ class Failure:
         without heartbeats."""
         entries = self.smallest.about(self.smallest.violations[0])
         if len(entries) > _BEGINNING + _END:
-            entries = [entry for entry in entries if not isinstance(entry.thing, frames.Ping | frames.Pong)]
+            entries = [entry for entry in entries if not isinstance(entry.subject, frames.Ping | frames.Pong)]
         lines = [str(entry) for entry in entries]
         if (left_out := len(lines) - _BEGINNING - _END) <= 0:
             return lines

@@ -6,7 +6,7 @@ from typing import Any
 
 from imsim.core.model import Scene, conversation_id
 from imsim.faultsearch.case import EARLIEST, Step
-from imsim.faultsearch.random import Dice
+from imsim.faultsearch.random import Random
 
 GROUPS = ("team", "club")
 ROOMS = ("hall", "bar")
@@ -36,17 +36,17 @@ _AIMED = ("invite", "kick", "transfer", "role", "mute", "unmute", "create", "res
 Targets = dict[str, list[tuple[Scene, str]]]  # user -> whom they write to, the frequent ones several times
 
 
-def targets_of(dice: Dice, users: tuple[str, ...]) -> Targets:
+def targets_of(random: Random, users: tuple[str, ...]) -> Targets:
     """Whom each user writes to: a few, so that they meet; at times oneself, or a group that is none of theirs."""
-    partner = dice.pick(users)
+    partner = random.pick(users)
     targets: Targets = {}
     for user in users:
         other = partner if partner != user else users[(users.index(user) + 1) % len(users)]
         mine = [(Scene.P2P, other)] * 4 + [(Scene.GROUP, GROUPS[0])] * 3
-        if dice.chance(0.3):
+        if random.chance(0.3):
             mine.append((Scene.P2P, user))
-        if dice.chance(0.6):
-            mine += [(Scene.GROUP, GROUPS[1])] * dice.whole(1, 3)
+        if random.chance(0.6):
+            mine += [(Scene.GROUP, GROUPS[1])] * random.whole(1, 3)
         targets[user] = mine
     return targets
 
@@ -62,26 +62,26 @@ ATTACHMENTS: dict[str, dict[str, Any]] = {
 }
 
 
-def message(dice: Dice, scene: Scene, to: str, id_client: str, limit: int) -> dict[str, Any]:
+def message(random: Random, scene: Scene, to: str, id_client: str, limit: int) -> dict[str, Any]:
     content = f"text of {id_client}"
-    if dice.chance(0.04):  # as long as it may be in bytes, which are more than the characters; or a little longer
+    if random.chance(0.04):  # as long as it may be in bytes, which are more than the characters; or a little longer
         wide, odd = "\u00e9" * (limit // 2), limit % 2
-        content = dice.pick((wide + "x" * odd, wide + "x" * (1 + odd), "x" * limit, "x" * (1 + limit)))
+        content = random.pick((wide + "x" * odd, wide + "x" * (1 + odd), "x" * limit, "x" * (1 + limit)))
     said = {"scene": str(scene), "to": to, "id": id_client, "content": content, "type": "text"}
-    if dice.chance(0.1):
+    if random.chance(0.1):
         said["type"] = "notification"
-    elif dice.chance(0.15) and len(content) < limit // 2:
-        type = dice.pick(tuple(ATTACHMENTS))
+    elif random.chance(0.15) and len(content) < limit // 2:
+        type = random.pick(tuple(ATTACHMENTS))
         return {**said, "content": "", "type": type, "file": ATTACHMENTS[type]}
-    if dice.chance(0.1) and len(content) < limit // 2:
+    if random.chance(0.1) and len(content) < limit // 2:
         return {**said, "custom": f'{{"of": "{id_client}"}}'}
     return said
 
 
 def steps_of(
-    dice: Dice, users: tuple[str, ...], devices: tuple[str, ...], targets: Targets, duration: float, limit: int
+    random: Random, users: tuple[str, ...], devices: tuple[str, ...], targets: Targets, duration: float, limit: int
 ) -> tuple[Step, ...]:
-    return _Writer(dice, users, devices, targets, duration, limit).write()
+    return _Writer(random, users, devices, targets, duration, limit).write()
 
 
 class _Writer:
@@ -89,14 +89,14 @@ class _Writer:
 
     def __init__(
         self,
-        dice: Dice,
+        random: Random,
         users: tuple[str, ...],
         devices: tuple[str, ...],
         targets: Targets,
         duration: float,
         limit: int,
     ) -> None:
-        self._dice = dice
+        self._dice = random
         self._users = users
         self._devices = devices
         self._targets = targets
@@ -104,19 +104,19 @@ class _Writer:
         self._limit = limit
         self._steps: list[Step] = []
         self._sent: list[Step] = []
-        self._groups = {name: dice.some(users, dice.whole(1, len(users))) for name in GROUPS[: dice.whole(1, 2)]}
+        self._groups = {name: random.some(users, random.whole(1, len(users))) for name in GROUPS[: random.whole(1, 2)]}
 
     def write(self) -> tuple[Step, ...]:
-        dice, founders = self._dice, []
+        random, founders = self._dice, []
         for name, members in self._groups.items():
-            founder = dice.pick([device for device in self._devices if device.split("/")[0] in members])
-            at, data = dice.between(0.5, 3), self._group_settings()
+            founder = random.pick([device for device in self._devices if device.split("/")[0] in members])
+            at, data = random.between(0.5, 3), self._group_settings()
             self._add(at, founder, "create_group", {"name": name, "members": members, "data": data})
             founders.append((name, founder, members))
-            if dice.chance(0.5):
+            if random.chance(0.5):
                 admin = {"scene": "group", "to": name, "id": f"{name}-admins", "event": "role", "targets": members}
-                self._add(round(at + dice.between(0, 2), 6), founder, "change", {**admin, "data": {"role": "admin"}})
-            if dice.chance(0.15):
+                self._add(round(at + random.between(0, 2), 6), founder, "change", {**admin, "data": {"role": "admin"}})
+            if random.chance(0.15):
                 heir = {
                     "scene": "group",
                     "to": name,
@@ -125,25 +125,25 @@ class _Writer:
                     "targets": members[-1:],
                 }
                 self._add(self._later(at), founder, "change", heir)
-        if dice.chance(0.6):
+        if random.chance(0.6):
             self._befriend()
-        if dice.chance(0.4):
+        if random.chance(0.4):
             for device in self._devices:
-                self._add(dice.between(0.3, 4), device, "enter", {"name": ROOMS[0], "recent": 0})
-        weights = {action: weight * dice.around(0.3, 3) for action, weight in _COMMON.items()}
-        weights |= {action: weight * dice.around(0.3, 3) for action, weight in _RARE.items() if dice.chance(0.7)}
+                self._add(random.between(0.3, 4), device, "enter", {"name": ROOMS[0], "recent": 0})
+        weights = {action: weight * random.around(0.3, 3) for action, weight in _COMMON.items()}
+        weights |= {action: weight * random.around(0.3, 3) for action, weight in _RARE.items() if random.chance(0.7)}
         actions = [action for action, weight in weights.items() for _ in range(int(weight * 10))]
         at = EARLIEST
-        for number in range(dice.whole(20, 100)):
-            if dice.chance(0.5):
-                at = dice.between(EARLIEST, self._duration)
+        for number in range(random.whole(20, 100)):
+            if random.chance(0.5):
+                at = random.between(EARLIEST, self._duration)
             else:
-                at = min(self._duration, round(at + dice.between(0, 0.3), 6))
-            self._step(number, at, dice.pick(actions), dice.pick(self._devices))
+                at = min(self._duration, round(at + random.between(0, 0.3), 6))
+            self._step(number, at, random.pick(actions), random.pick(self._devices))
         for name, founder, members in founders:
             others = [user for user in members if user != founder.split("/")[0]]
-            if others and dice.chance(0.3):
-                self._send_away_for_a_while(name, founder, dice.pick(others))
+            if others and random.chance(0.3):
+                self._send_away_for_a_while(name, founder, random.pick(others))
         return tuple(sorted(self._steps, key=lambda step: step.time))
 
     def _add(self, at: float, device: str, action: str, arguments: dict[str, Any]) -> Step:
@@ -159,14 +159,14 @@ class _Writer:
         return round(at + self._dice.between(0, 0.05), 6)
 
     def _step(self, number: int, at: float, action: str, device: str) -> None:
-        dice, user = self._dice, device.split("/")[0]
-        scene, to = dice.pick(self._targets[user])
+        random, user = self._dice, device.split("/")[0]
+        scene, to = random.pick(self._targets[user])
         conversation = conversation_id(scene, user, to)
-        if action in _ABOUT and dice.chance(0.12):
+        if action in _ABOUT and random.chance(0.12):
             conversation = conversation_id(Scene.SYSTEM, user, user)
         if action in ("send", "burst"):
             for part in range(2 if action == "burst" else 1):
-                sent = message(dice, scene, to, f"{device}-{number}{'ab'[part]}", self._limit)
+                sent = message(random, scene, to, f"{device}-{number}{'ab'[part]}", self._limit)
                 self._sent.append(self._add(at, device, "send", sent))
         elif action == "twin":
             self._twin(at, device)
@@ -174,49 +174,53 @@ class _Writer:
             self._again(number, at, device)
         elif action in ("read", "hide"):
             self._add(at, device, action, {"conversation": conversation})
-            if dice.chance(0.5):  # on all devices at once: each says how far it has got
+            if random.chance(0.5):  # on all devices at once: each says how far it has got
                 for other in self._others(device):
                     self._add(self._soon(at), other, action, {"conversation": conversation})
         elif action == "set_conversation":
             self._add(at, device, action, {"conversation": conversation, **self._settings(number)})
             for other in (device, *self._others(device)):  # a race
-                if dice.chance(0.3):
+                if random.chance(0.3):
                     settings = self._settings(number + 100)
                     self._add(self._soon(at), other, action, {"conversation": conversation, **settings})
         elif action == "read_count":
-            self._add(at, device, action, {"conversation": conversation, "seq": dice.whole(1, 6)})
+            self._add(at, device, action, {"conversation": conversation, "seq": random.whole(1, 6)})
         elif action == "history":
-            first = dice.whole(1, 12)
-            last = first + dice.whole(-1, 8)
+            first = random.whole(1, 12)
+            last = first + random.whole(-1, 8)
             self._add(at, device, action, {"conversation": conversation, "first": first, "last": last})
         elif action == "end_session":
             others = self._others(device)
-            self._add(at, device, action, {"other": dice.pick(others or [device]).split("/")[1]})
+            self._add(at, device, action, {"other": random.pick(others or [device]).split("/")[1]})
         elif action == "create_group":
-            name = dice.pick(GROUPS)
-            members = self._groups.get(name) if dice.chance(0.5) else dice.some(self._users, 2)
-            data = {} if dice.chance(0.5) else self._group_settings()
+            name = random.pick(GROUPS)
+            members = self._groups.get(name) if random.chance(0.5) else random.some(self._users, 2)
+            data = {} if random.chance(0.5) else self._group_settings()
             self._add(at, device, action, {"name": name, "members": members or [user], "data": data})
         elif action in ("change", "befriend", "block", "amend", "tell"):
             self._change(f"{device}-{number}", at, action, device, (scene, to))
         elif action in ("enter", "leave_room"):
-            recent = {"recent": dice.pick((0, 0, 3))} if action == "enter" else {}
-            self._add(at, device, action, {"name": dice.pick(ROOMS), **recent})
+            recent = {"recent": random.pick((0, 0, 3))} if action == "enter" else {}
+            self._add(at, device, action, {"name": random.pick(ROOMS), **recent})
         elif action == "say":
-            room = dice.pick(ROOMS)
-            for letter in "abcd"[: dice.pick((1, 2, 4))]:
-                sent = message(dice, Scene.CHATROOM, room, f"{device}-{number}{letter}", self._limit)
+            room = random.pick(ROOMS)
+            for letter in "abcd"[: random.pick((1, 2, 4))]:
+                sent = message(random, Scene.CHATROOM, room, f"{device}-{number}{letter}", self._limit)
                 self._add(at, device, "send", sent)
-                if dice.chance(0.1) and self._others(device):
-                    other = dice.pick(self._others(device))
+                if random.chance(0.1) and self._others(device):
+                    other = random.pick(self._others(device))
                     self._add(self._later(at), other, "send", {**sent, "content": f"not {sent['content']}"})
-            if dice.chance(0.3):
-                event = dice.pick(("recall", "recall", "edit"))
+            if random.chance(0.3):
+                event = random.pick(("recall", "recall", "edit"))
                 wish = {"scene": "chatroom", "to": room, "id": f"{device}-{number}z", "event": event}
-                about = {"own": dice.chance(0.8), "back": dice.whole(1, 3), "content": f"edited by {device}-{number}z"}
+                about = {
+                    "own": random.chance(0.8),
+                    "back": random.whole(1, 3),
+                    "content": f"edited by {device}-{number}z",
+                }
                 amended = self._later(at)
                 self._add(amended, device, "amend", {**wish, **about})
-                self._add(self._later(amended), dice.pick(self._devices), "enter", {"name": room, "recent": 3})
+                self._add(self._later(amended), random.pick(self._devices), "enter", {"name": room, "recent": 3})
         elif action == "typing":
             self._add(at, device, action, {"conversation": conversation})
         else:
@@ -226,9 +230,9 @@ class _Writer:
         return {"join": self._dice.pick(("open", "approval", "invite")), "consent": self._dice.chance(0.4)}
 
     def _send_away_for_a_while(self, name: str, founder: str, user: str) -> None:
-        """And amend meanwhile what the user has seen: by chance alone that is rare."""
-        dice, where, id = self._dice, {"scene": "group", "to": name}, f"{name}-away"
-        at, event = dice.between(EARLIEST, self._duration / 2), dice.pick(("recall", "edit"))
+        """And amend meanwhile what the user has seen: by chance alone that is scenes."""
+        random, where, id = self._dice, {"scene": "group", "to": name}, f"{name}-away"
+        at, event = random.between(EARLIEST, self._duration / 2), random.pick(("recall", "edit"))
         said = {**where, "id": id, "content": "before", "type": "text"}
         gone, back = (
             {**where, "id": f"{id}-{event}", "event": event, "targets": [user]} for event in ("kick", "invite")
@@ -236,75 +240,75 @@ class _Writer:
         amended = {**where, "id": f"{id}-amend", "event": event, "own": True, "back": 2, "content": "meanwhile"}
         for action, arguments in (("send", said), ("change", gone), ("amend", amended), ("change", back)):
             self._add(at, founder, action, arguments)
-            at = round(at + dice.between(0.2, 2), 6)
+            at = round(at + random.between(0.2, 2), 6)
 
     def _befriend(self) -> None:
         """Those who write to each other ask each other early on."""
-        dice = self._dice
+        random = self._dice
         for user in self._users:
             other = next(to for scene, to in self._targets[user] if scene == Scene.P2P)
             mine, theirs = ([d for d in self._devices if d.split("/")[0] == one] for one in (user, other))
-            at = dice.between(0.3, 2)
+            at = random.between(0.3, 2)
             for device, event, later in ((mine[0], "friend_request", 0.0), (theirs[-1], "friend_accept", 2.0)):
                 to = other if device is mine[0] else user
                 wish = {"scene": "p2p", "to": to, "id": f"{event}-{user}-{other}", "event": event}
-                self._add(round(at + later * dice.between(0.2, 1), 6), device, "change", wish)
+                self._add(round(at + later * random.between(0.2, 1), 6), device, "change", wish)
 
     def _change(self, id: str, at: float, action: str, device: str, to: tuple[Scene, str]) -> None:
-        dice, user = self._dice, device.split("/")[0]
+        random, user = self._dice, device.split("/")[0]
         if action == "amend":
-            event = dice.pick(("recall", "recall", "edit"))
-            wish = {"scene": str(to[0]), "to": to[1], "id": id, "event": event, "own": dice.chance(0.7)}
-            back = dice.whole(1, 4)
+            event = random.pick(("recall", "recall", "edit"))
+            wish = {"scene": str(to[0]), "to": to[1], "id": id, "event": event, "own": random.chance(0.7)}
+            back = random.whole(1, 4)
             self._add(at, device, action, {**wish, "back": back, "content": f"edited by {id}"})
-            if event == "edit" and dice.chance(0.5):  # and think better of it; one's own latest is the edit by then
+            if event == "edit" and random.chance(0.5):  # and think better of it; one's own latest is the edit by then
                 back += int(bool(wish["own"]))
                 recall = {**wish, "id": f"{id}r", "event": "recall", "back": back, "content": ""}
                 self._add(self._later(at), device, action, recall)
         elif action == "tell":
-            other = dice.pick(self._users)
+            other = random.pick(self._users)
             sent = {"scene": "system", "to": other, "id": id, "content": "", "type": "custom", "custom": f"news {id}"}
             self._add(at, device, "send", sent)
         elif action == "block":
-            other = dice.pick(self._users)
-            arguments = {"conversation": conversation_id(Scene.P2P, user, other), "blocked": dice.chance(0.6)}
+            other = random.pick(self._users)
+            arguments = {"conversation": conversation_id(Scene.P2P, user, other), "blocked": random.chance(0.6)}
             self._add(at, device, "set_conversation", arguments)
         elif action == "befriend":
-            event = dice.pick(("friend_request", "friend_request", "friend_accept", "friend_reject", "friend_delete"))
+            event = random.pick(("friend_request", "friend_request", "friend_accept", "friend_reject", "friend_delete"))
             other = next(to for scene, to in self._targets[user] if scene == Scene.P2P)
             self._add(at, device, "change", {"scene": "p2p", "to": other, "id": id, "event": event})
-            if dice.chance(0.5):
+            if random.chance(0.5):
                 theirs = [d for d in self._devices if d.split("/")[0] == other]
-                for number, device in enumerate(dice.some(theirs, 2)):
+                for number, device in enumerate(random.some(theirs, 2)):
                     wish = {"scene": "p2p", "to": user, "id": f"{id}{number}"}
-                    answer = dice.pick(("friend_accept", "friend_reject"))
+                    answer = random.pick(("friend_accept", "friend_reject"))
                     self._add(self._later(at), device, "change", {**wish, "event": answer})
         else:
             self._change_group(id, at, device)
 
     def _change_group(self, id: str, at: float, device: str) -> None:
         """Anything by anybody; or one asks, and several answer."""
-        dice, name = self._dice, self._dice.pick(GROUPS)
-        event = dice.pick(_CHANGES)
-        targets = dice.some(self._users, dice.whole(1, 2)) if event in _AIMED and dice.chance(0.9) else []
+        random, name = self._dice, self._dice.pick(GROUPS)
+        event = random.pick(_CHANGES)
+        targets = random.some(self._users, random.whole(1, 2)) if event in _AIMED and random.chance(0.9) else []
         data: dict[str, Any] = {}
         if event == "configure":
             data = self._group_settings()
         elif event == "role":
-            data = {"role": dice.pick(("admin", "member"))}
+            data = {"role": random.pick(("admin", "member"))}
         wish = {"scene": "group", "to": name, "id": id, "event": event, "targets": targets, "data": data}
         self._add(at, device, "change", wish)
         if event == "mute":  # who then has something to say
-            for other in dice.some(self._devices, 2):
+            for other in random.some(self._devices, 2):
                 self._add(
-                    self._later(at), other, "send", message(dice, Scene.GROUP, name, f"{other}-{id}", self._limit)
+                    self._later(at), other, "send", message(random, Scene.GROUP, name, f"{other}-{id}", self._limit)
                 )
-        if event == "dismiss" and dice.chance(0.7):
+        if event == "dismiss" and random.chance(0.7):
             anew = {"scene": "group", "to": name, "id": f"{id}again", "event": "create"}
-            self._add(self._later(at), dice.pick(self._devices), "change", anew)
-        if event in ("leave", "kick") and dice.chance(0.7):
+            self._add(self._later(at), random.pick(self._devices), "change", anew)
+        if event in ("leave", "kick") and random.chance(0.7):
             # And comes back, one way or another.
-            other = dice.pick(self._devices)
+            other = random.pick(self._devices)
             for number, (again, by) in enumerate((("join", device), ("invite", other))):
                 back = {"scene": "group", "to": name, "id": f"{id}back{number}", "event": again, "targets": targets}
                 if event == "leave":
@@ -314,11 +318,11 @@ class _Writer:
                 self._add(self._later(self._later(at)), by, "change", back)
         answering: list[tuple[str, list[str]]] = []
         if event == "apply":
-            answering = [(other, [device.split("/")[0]]) for other in dice.some(self._devices, 3)]
+            answering = [(other, [device.split("/")[0]]) for other in random.some(self._devices, 3)]
         elif event == "invite":
             answering += [(other, []) for other in self._devices if other.split("/")[0] in targets][:3]
         for number, (other, about) in enumerate(answering):
-            answer = dice.pick(("accept", "accept", "reject"))
+            answer = random.pick(("accept", "accept", "reject"))
             wish = {"scene": "group", "to": name, "id": f"{id}{number}", "event": answer, "targets": about}
             self._add(self._later(at), other, "change", wish)
 
@@ -326,16 +330,16 @@ class _Writer:
         return min(self._duration, round(at + self._dice.around(0.05, 3), 6))
 
     def _twin(self, at: float, device: str) -> None:
-        dice = self._dice
+        random = self._dice
         twins = [step for step in self._sent if step.device in self._others(device)]
         if twins:
-            twin = dice.pick(twins)
+            twin = random.pick(twins)
             arguments = dict(twin.arguments)
-            if dice.chance(CONFLICTS):
-                field = dice.pick(("content", "content", "custom"))
+            if random.chance(CONFLICTS):
+                field = random.pick(("content", "content", "custom"))
                 arguments[field] = f"{arguments.get(field, '')} changed"
-            race = round(twin.time + dice.between(0, 0.02), 6)
-            self._add(race if dice.chance(0.6) else at, device, "send", arguments)
+            race = round(twin.time + random.between(0, 0.02), 6)
+            self._add(race if random.chance(0.6) else at, device, "send", arguments)
 
     def _again(self, number: int, at: float, device: str) -> None:
         """An idClient of another device comes again, and no word that it is a repetition, amid what others say."""
@@ -355,11 +359,11 @@ class _Writer:
 
     def _settings(self, number: int) -> dict[str, Any]:
         """One or two of a conversation's settings, other than they are or not."""
-        dice = self._dice
+        random = self._dice
         settings: dict[str, Any] = {}
-        for name in dice.some(("pinned", "muted", "custom"), dice.whole(1, 2)):
+        for name in random.some(("pinned", "muted", "custom"), random.whole(1, 2)):
             if name == "custom":
-                settings[name] = f"note {number}" + ("." * self._limit if dice.chance(0.05) else "")
+                settings[name] = f"note {number}" + ("." * self._limit if random.chance(0.05) else "")
             else:
-                settings[name] = dice.chance(0.6)
+                settings[name] = random.chance(0.6)
         return settings

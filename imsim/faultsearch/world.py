@@ -13,24 +13,36 @@ from dataclasses import dataclass
 from typing import Any
 from zlib import crc32
 
-from imsim.core import storage
+from imsim.core import internal_frames, storage
 from imsim.core.client.connection import State
 from imsim.core.model import Code, ConversationState, Message, Scene, Session, Status
+from imsim.core.placement import Placement
 from imsim.faultsearch import faults
 from imsim.faultsearch.app import App
 from imsim.faultsearch.case import PROBE, Case
-from imsim.faultsearch.checks.quiescence import Standing
+from imsim.faultsearch.entries import (
+    Crashed,
+    Entry,
+    Planned,
+    Present,
+    Repaired,
+    Rested,
+    Revoked,
+    Started,
+    Stored,
+    Struck,
+)
 from imsim.faultsearch.faults import Fault, Windows
-from imsim.faultsearch.model.view import Screen
+from imsim.faultsearch.model.view import View
 from imsim.faultsearch.network import Channel, Connection
 from imsim.faultsearch.nodes import GatewayNode, Instance, Node, RouterNode, StorageNode
 from imsim.faultsearch.outages import Outages
 from imsim.faultsearch.random import stream_number
-from imsim.faultsearch.trace import Entry
 from imsim.scenario import Draws, Stream
 from imsim.sim.clock import Clock
 
 _LONGEST_PUSH_TIMEOUT = 60.0  # seconds; the gateway's own
+_LOOK_EVERY = 0.25  # seconds
 _LATE = 3.0  # tokens of a budget: whoever has to wait for one has got it when so many have come
 _MOST_ENTRIES = 200_000  # of a trace: beyond it, machines keep each other busy
 
@@ -54,6 +66,7 @@ class World:
         self.longest_queue = 0  # the most pushes that ever waited on one connection
         self.broken: str | None = None  # the traceback of a machine that raised
         self.restless: list[str] = []  # who still waited for what when all should have come to rest
+        self.without_deadline: dict[str, str] = {}  # machine -> when it waited for something, and not until a deadline
         #: What each live instance lacked before everybody logged in once more, which should be nothing.
         self.deaf: list[str] = []
         self.logs: dict[str, StoredLog] = {}
@@ -75,6 +88,7 @@ class World:
         self._channels: dict[tuple[str, str], Channel] = {}
         self.windows: dict[str, Windows] = {state: Windows() for state in ("storage", *case.devices)}
         self.storage = StorageNode(self, Stream(self._links, 0))
+        self.placement = Placement([f"r{n}" for n in range(case.routers)])
         self.routers = {f"r{n}": RouterNode(self, f"r{n}") for n in range(case.routers)}
         self.gateways = {f"g{n}": GatewayNode(self, f"g{n}") for n in range(case.gateways)}
         self.outages = Outages(self)
@@ -104,49 +118,73 @@ class World:
         for fault in case.faults:
             self.clock.call_at(fault.time, self._fault, fault)
         for number, app in enumerate(self.apps.values()):
-            self.clock.call_at(0.01 * number, app.start_anew, None)
+            self.clock.call_at(0.01 * number, app.start_again, None)
         for step in case.steps:
             self.clock.call_at(step.time, lambda step: self.apps[step.device].do(step), step)
-        self.clock.run(until=case.duration + 0.01 * len(self.apps))
-        self.heal()
+        end = case.duration + 0.01 * len(self.apps)
+        while self.clock.now < end:
+            self.clock.run(until=min(end, self.clock.now + _LOOK_EVERY))
+            self._look_for_deadlines()
+        self.repair()
         self._audit()
         self.run_until_idle(2.2 * case.policies.storage_timeout)
         self.deaf = [self.lack(instance) for instance in self.instances() if instance.is_live]
-        self._note_standings()
-        self._note_tokens()
+        self._record_standings()
+        self._record_tokens()
         for connection in self._connections:
             connection.cut()
         self.run_until_idle()
-        self._note_standings()
-        self._note_tokens()
+        self._record_standings()
+        self._record_tokens()
         self._last_words()
         self.run_until_idle()
         self._look()
         self._go_away()
 
-    def _note_tokens(self) -> None:
+    def _look_for_deadlines(self) -> None:
+        policies = self.case.policies
+        limits = {
+            State.OFFLINE: policies.reconnect_max,
+            State.CONNECTING: policies.login_timeout,
+            State.LOGGING_IN: policies.login_timeout,
+            State.SYNCING: policies.heartbeat,
+            State.ONLINE: policies.heartbeat,
+        }
+        for instance in self.instances():
+            if instance.is_live:
+                self._has_deadline(instance, limits[instance.machine.state])
+        for gateway in self.gateways.values():
+            if gateway.up and gateway.connections:
+                self._has_deadline(gateway, max(policies.login_timeout, policies.heartbeat_timeout))
+
+    def _has_deadline(self, node: Instance | GatewayNode, most: float) -> None:
+        deadline = node.next_deadline()
+        if deadline is None or deadline > node.now + most + 0.001:
+            self.without_deadline.setdefault(node.name, f"at {node.now:.3f} s of its own it waits until {deadline}")
+
+    def _record_tokens(self) -> None:
         there = (State.SYNCING, State.ONLINE)
         self.in_use += [(i.name, i.machine.token) for i in self.instances() if i.is_live and i.machine.state in there]
 
-    def _note_standings(self) -> None:
+    def _record_standings(self) -> None:
         for instance in self.instances():
             if instance.is_live and instance.machine.state == State.ONLINE:
-                self.note(instance.name, "rests", "", Standing.of(instance))
+                self.record(_standing(self.clock.now, instance))
 
     def _fault(self, fault: Fault) -> None:
-        self.note(fault.target, "fault", "planned", str(fault))
-        faults.apply(fault, self)
+        self.record(Planned(self.clock.now, fault.target, str(fault)))
+        faults.inject(fault, self)
 
-    def heal(self) -> None:
+    def repair(self) -> None:
         """Nothing goes wrong from now on; who is down comes back."""
-        self.note("world", "heal", "", None)
+        self.record(Repaired(self.clock.now, "world"))
         self._ambushes.clear()
         self._at_login.clear()
         for windows in self.windows.values():
             windows.close_all()
         for channel in self._channels.values():
-            channel.heal()
-        self.outages.heal()
+            channel.repair()
+        self.outages.repair()
         nodes: list[GatewayNode | RouterNode] = [*self.gateways.values(), *self.routers.values()]
         for node in nodes:
             self._restart(node)
@@ -156,7 +194,7 @@ class World:
         """Ask storage for everybody's marks, before new logins can put right what went wrong with them."""
         for user in self.case.users:
             request = storage.OpenUser(user)
-            self.note("storage", "stored", "audit", (request, self.storage.data.execute(request)))
+            self.record(Stored(self.clock.now, "storage", "audit", request, self.storage.data.execute(request)))
 
     def _bring_back(self) -> None:
         """Every device has an instance that tries to be online; of those that may not be so at once, one."""
@@ -170,7 +208,7 @@ class World:
             if app.instances and app.current.up:
                 app.current.start()
             else:
-                app.start_anew(None)
+                app.start_again(None)
 
     def run_until_idle(self, calm: float = 0.0) -> None:
         """Wait until nothing is on its way and everybody has got an answer, as long as the policies may take; and until
@@ -307,7 +345,7 @@ class World:
         blink = 10 * (case.client_latency + case.backend_latency)
         late = _LATE / (case.policies.presence_rate or 1.0)
         self.run_until_idle(late)
-        self._note_who_is_there()
+        self._record_presence()
         there = [i for i in (*self.instances(), *self.probes) if i.is_live and i.user == user]
         for is_last in (False, False, False, True):
             for instance in there:
@@ -315,18 +353,25 @@ class World:
             self.clock.run(until=self.clock.now + blink)
             if is_last:
                 self.clock.run(until=self.clock.now + late)
-                self._note_who_is_there()
+                self._record_presence()
             for instance in there:
                 instance.start()
             self.clock.run(until=self.clock.now + blink)
         self.run_until_idle(late)
-        self._note_who_is_there()
+        self._record_presence()
 
-    def _note_who_is_there(self) -> None:
+    def _record_presence(self) -> None:
         there = [i.name for i in (*self.instances(), *self.probes) if i.is_live and i.machine.state == State.ONLINE]
-        self.note("world", "there", "", tuple(there))
+        self.record(Present(self.clock.now, "world", tuple(there)))
 
     # --- who is where ------------------------------------------------------------------------------------------------
+
+    @property
+    def now(self) -> float:
+        return self.clock.now
+
+    def new_instance(self, name: str, device: str, token: str, number: int) -> Instance:
+        return Instance(self, name, device, token, number)
 
     def instances(self) -> Iterable[Instance]:
         return (instance for app in self.apps.values() for instance in app.instances)
@@ -336,7 +381,7 @@ class World:
         return self.gateways.get(name) or self.routers.get(name) or self.apps[name].current
 
     def router_of(self, name: str) -> RouterNode:
-        return self.routers[f"r{crc32(name.encode()) % len(self.routers)}"]
+        return self.routers[self.placement.owner(name)]
 
     def channel(self, source: str, target: str) -> Channel:
         return self._channels[source, target]
@@ -372,12 +417,12 @@ class World:
 
     # --- what is done to it ------------------------------------------------------------------------------------------
 
-    def note(self, node: str, what: str, peer: str, thing: Any) -> None:
-        self.trace.append(Entry(self.clock.now, node, what, peer, thing))
+    def record(self, entry: Entry) -> None:
+        self.trace.append(entry)
 
     def happened(self, fault: Fault) -> None:
         """The fault found something to befall."""
-        self.note(fault.target, "fault", fault.kind, None)
+        self.record(Struck(self.clock.now, fault.target, fault.kind))
 
     def later(self, seconds: float, function: Callable[[Any], object], argument: Any) -> None:
         self.clock.call_at(self.clock.now + seconds, function, argument)
@@ -387,7 +432,7 @@ class World:
         assert isinstance(node, GatewayNode | RouterNode)
         if node.up:
             self.happened(fault)
-            self.note(name, "crash", "", None)
+            self.record(Crashed(self.clock.now, name))
             node.crash(self.stream(fault))
             for (_, target), channel in self._channels.items():
                 if target == name:
@@ -399,7 +444,7 @@ class World:
 
     def _restart(self, node: GatewayNode | RouterNode) -> None:
         if not node.up:
-            self.note(node.name, "start", "", None)
+            self.record(Started(self.clock.now, node.name))
             node.start()
             for other in (*self.gateways, *self.routers):
                 self.outages.back((node.name, other))
@@ -442,6 +487,19 @@ class World:
         self.node(name).set_clock(ahead, drift)
         return True
 
+    def devices_of(self, user: str) -> list[str]:
+        return [key for key, app in self.apps.items() if app.user == user]
+
+    def app_of(self, device: str) -> App:
+        return self.apps[device]
+
+    def lose_peer(self, pair: tuple[str, str], after: float) -> None:
+        """Two nodes have lost their connection; they notice `after` so many seconds."""
+        self.outages.lost(pair, after)
+
+    def find_peer(self, pair: tuple[str, str]) -> None:
+        self.outages.back(pair)
+
     def channels_between(self, one: str, *others: str) -> list[Channel]:
         pairs = [pair for other in others for pair in ((one, other), (other, one))]
         return [self._channels[pair] for pair in pairs if pair in self._channels]
@@ -451,7 +509,7 @@ class World:
         window = self.windows[instance.key].get("token_refused")
         if window is None:
             return None
-        self.note(instance.name, "fault", "token_refused", None)
+        self.record(Struck(self.clock.now, instance.name, "token_refused"))
         return Code(window.arguments["code"])
 
     def new_token(self, user: str) -> str:
@@ -464,8 +522,8 @@ class World:
         if router.up:
             before = self.clock.now - fault.arguments["spare"]
             self.happened(fault)
-            self.note(user, "revoke", router.name, before)
-            router.revoke(user, before)
+            self.record(Revoked(self.clock.now, user, router.name, before))
+            router.receive(internal_frames.Revoke(user, before))
 
     def revoke_at_login(self, fault: Fault) -> None:
         """The same, as storage is asked for the user's state."""
@@ -478,10 +536,23 @@ class World:
 
     def lack(self, instance: Instance) -> str:
         """In words, what the log holds for this device and the device does not; "" if nothing."""
-        screen = Screen.of(instance)
+        view = View.of(instance.user, instance.sent, instance.events)
         page = self.storage.data.execute(storage.Missed(Session(instance.user, "", 0, "", 0), {}, 1 << 30))
         assert isinstance(page, storage.MissedPage)
-        missing = [m for m in page.messages if not screen.has(m)]
+        missing = [m for m in page.messages if not view.has(m)]
         if missing:
             return f"{instance.name} lacks {missing[0].conversation_id}#{missing[0].seq}"
         return ""
+
+
+def _standing(now: float, instance: Instance) -> Rested:
+    machine = instance.machine
+    return Rested(
+        now,
+        instance.name,
+        instance.connection.id if instance.connection else 0,
+        tuple(sorted(instance.rooms)),
+        machine.conversations(),
+        machine.system_unread(),
+        tuple(id for id in instance.sent if machine.status(id) == Status.FAIL),
+    )

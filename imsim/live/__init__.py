@@ -2,9 +2,9 @@
 
 from imsim.live.auth import Tokens
 from imsim.live.client import LiveClient
-from imsim.live.idle import run_until_idle
 from imsim.live.loop import run
 from imsim.live.server import Server
 from imsim.live.stores import MemoryStore, SqliteStore, Store
+from imsim.live.testing import run_until_idle
 
 __all__ = ["LiveClient", "MemoryStore", "Server", "SqliteStore", "Store", "Tokens", "run", "run_until_idle"]

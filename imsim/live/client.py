@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
-from ssl import SSLContext, create_default_context
-
-from websockets.exceptions import InvalidURI
-from websockets.uri import parse_uri
+from ssl import SSLContext
 
 from imsim import wire
 from imsim.core import events, frames
@@ -22,13 +18,10 @@ from imsim.core.client.conversations import Conversation
 from imsim.core.exceptions import RunError, UsageError
 from imsim.core.model import Code, Scene, Status, check_name
 from imsim.core.policies import Policies
-from imsim.live.alarm import Alarm
-from imsim.live.client_socket import ClientSocket
-from imsim.live.credentials import Unauthorized, get_token
-from imsim.live.websocket import text_frame
+from imsim.live.connector import Connector
+from imsim.live.timer import DeadlineTimer
 
 _REMEMBERED = 10_000  # outcomes of sends, and messages that nobody has taken yet
-_OPEN_TIMEOUT = 10.0  # seconds, real ones, for token and handshake
 
 
 class LiveClient:
@@ -39,8 +32,8 @@ class LiveClient:
     `draw()` gives a uniform number in [0, 1). `on_event` sees every event of the core's Client, in order; it may call
     the client.
 
-    `machine` is the core's Client, `activity` counts calls to it. Tests may set `lose`: frames, in either direction,
-    for which it is true are lost.
+    `machine` is the core's Client, `connector` has its connection, `activity` counts calls to the machine. Tests may
+    set `lose`: frames, in either direction, for which it is true are lost.
 
     Raises: UsageError for a bad URL, name, or neither token nor key.
     """
@@ -60,10 +53,8 @@ class LiveClient:
         ssl: SSLContext | None = None,
         on_event: Callable[[events.ClientEvent], None] | None = None,
     ) -> None:
-        try:
-            self._uri = parse_uri(url)
-        except (InvalidURI, ValueError):
-            raise UsageError(f"{url!r} is no server's address; give one like ws://127.0.0.1:8765") from None
+        self._policies = policies or Policies()
+        self.connector = Connector(self, url, user, key, self._policies, ssl)
         if token is None and key is None:
             raise UsageError(f"{user}: give a token, or the server's key to get one with")
         self.url = url
@@ -72,19 +63,12 @@ class LiveClient:
         self.activity = 0
         self.lose: Callable[[frames.FromClient | frames.ToClient], bool] = lambda frame: False
         self.messages = Messages()
-        self.departed: list[object] = []  # local addresses of sockets given up, for `run_until_idle`
-        self._policies = policies or Policies()
-        self._key = key
         self._clock = clock
-        self._ssl = (ssl or create_default_context()) if self._uri.secure else None
         self._on_event = on_event
-        self.machine = Client(_Port(self), user, device, token or "", self._policies, draw, kind)
-        self._alarm = Alarm(self.machine, clock, self.wake)
-        self._attempt: asyncio.Task[None] | None = None
-        self._socket: ClientSocket | None = None
-        self._closing: set[ClientSocket] = set()
-        self._failure = ""  # why the latest attempt to connect failed
         self._events: deque[events.ClientEvent] = deque()
+        port = _Port(self.connector, self._transmit, self._events)
+        self.machine = Client(port, user, device, token or "", self._policies, draw, kind)
+        self._timer = DeadlineTimer(self.machine, clock, self.wake)
         self._watchers: list[tuple[Callable[[events.ClientEvent], bool], asyncio.Future[events.ClientEvent]]] = []
         self._outcomes: dict[str, events.Acked | events.SendFailed] = {}
         self._draining = False
@@ -103,25 +87,21 @@ class LiveClient:
             raise RunError(f"{self.user} was refused by {self.url}: {event.code}: {event.text}")
         if isinstance(event, events.Disconnected):
             await self.stop()
-            if self._failure:
-                raise RunError(f"no server at {self.url}: {self._failure}; start one, or correct the address")
+            if self.connector.failure:
+                raise RunError(f"no server at {self.url}: {self.connector.failure}; start one, or correct the address")
             raise RunError(f"{self.user} could not log in at {self.url}: {event.code or 'the connection was lost'}")
 
     def start_nowait(self) -> None:
-        """As `start`, but keeps trying, and tells by events."""
+        """As `start`, but keeps trying, and reports by events."""
         self.messages.resume()
         self.machine.start(self._clock())
         self._drain()
 
     async def stop(self) -> None:
         """Leave. Unanswered sends go out again after the next `start`."""
-        attempt = self._attempt
         self.machine.stop(self._clock())
         self._drain()
-        if attempt is not None:
-            await asyncio.wait([attempt])
-        while self._closing:
-            await asyncio.wait([socket.lost for socket in self._closing])
+        await self.connector.closed()
         self.messages.end()
 
     @property
@@ -319,114 +299,34 @@ class LiveClient:
             self._drain()
 
     def break_connection(self) -> None:
-        """The network fails: what is on its way is lost, and the machine learns of it now."""
-        if self._socket is not None:
-            socket = self._give_up_socket()
-            socket.abort()
-            self.machine.disconnected(self._clock())
-            self._drain()
+        """The network fails: what is on its way is lost, and the machine is notified now."""
+        self.connector.abort()
 
     @property
     def connected(self) -> bool:
-        return self._socket is not None
+        return self.connector.connected
 
     @property
     def connecting(self) -> bool:
         """Whether an attempt to connect is under way."""
-        return self._attempt is not None
+        return self.connector.connecting
 
-    async def attempted(self) -> None:
-        """Returns once no attempt to connect is under way."""
-        while self._attempt is not None:
-            await asyncio.wait([self._attempt])
+    # --- called by the connector ------------------------------------------------------------------------------------
 
-    async def barrier(self) -> None:
-        """Returns once the server has processed all that was sent, and all that it had sent has been received here;
-        or once the connection is lost."""
-        if self._socket is not None:
-            await self._socket.barrier()
-
-    # --- the connection ---------------------------------------------------------------------------------------------
-
-    def connect(self) -> None:
-        self._failure = ""
-        self._attempt = asyncio.get_running_loop().create_task(self._connect())
-
-    async def _connect(self) -> None:
-        attempt = asyncio.current_task()
-        socket = None
-        try:
-            async with asyncio.timeout(_OPEN_TIMEOUT):
-                if self._key is not None:
-                    self.machine.token = await get_token(self._uri, self.user, self._key, self._ssl)
-                socket = await self._open_socket()
-        except TimeoutError:
-            self._failure = "no answer in time"
-        except OSError as error:
-            self._failure = os.strerror(error.errno) if error.errno else str(error)
-        except EOFError as error:
-            self._failure = str(error)
-        except Unauthorized as error:
-            self._finish(attempt)
-            self._machine_receive(frames.Refused(Code.BAD_TOKEN, False, str(error)))
-            return
-        finally:
-            self._finish(attempt)
-        if socket is None:
-            self.machine.disconnected(self._clock())
-        else:
-            self._socket = socket
-            self.machine.connected(self._clock())
+    def connection_opened(self, token: str | None) -> None:
+        if token is not None:
+            self.machine.token = token
+        self.machine.connected(self._clock())
         self._drain()
 
-    def _finish(self, attempt: asyncio.Task[None] | None) -> None:
-        if self._attempt is attempt:
-            self._attempt = None
+    def connection_lost(self) -> None:
+        self.machine.disconnected(self._clock())
+        self._drain()
 
-    async def _open_socket(self) -> ClientSocket:
-        loop, uri, policies = asyncio.get_running_loop(), self._uri, self._policies
-        _, socket = await loop.create_connection(
-            lambda: ClientSocket(self, uri, policies), uri.host, uri.port, ssl=self._ssl
-        )
-        try:
-            await socket.handshake
-        except BaseException:
-            if not socket.lost.done():
-                self._closing.add(socket)
-                socket.abort()
-            raise
-        if socket.lost.done():
-            raise EOFError("the connection was closed as soon as it was open")
-        return socket
+    def token_refused(self, reason: str) -> None:
+        self._machine_receive(frames.Refused(Code.BAD_TOKEN, False, reason))
 
-    def close_socket(self) -> None:
-        if self._attempt is not None:
-            self._attempt.cancel()
-            self._attempt = None
-        if self._socket is not None:
-            self._give_up_socket().close()
-
-    def _give_up_socket(self) -> ClientSocket:
-        socket, self._socket = self._socket, None
-        assert socket is not None
-        self._closing.add(socket)
-        self.departed.append(socket.address("sockname"))
-        return socket
-
-    def socket_lost(self, socket: ClientSocket) -> None:
-        if socket is self._socket:
-            self._give_up_socket()
-            self.machine.disconnected(self._clock())
-            self._drain()
-        self._closing.discard(socket)
-
-    def transmit(self, frame: frames.FromClient) -> None:
-        if self._socket is not None and not self.lose(frame):
-            self._socket.send(text_frame(wire.encode(frame), mask=True))
-
-    def received(self, socket: ClientSocket, text: bytes) -> None:
-        if socket is not self._socket:
-            return
+    def text_received(self, text: bytes) -> None:
         try:
             frame = wire.decode_from_server(text)
         except wire.UnknownOp:
@@ -443,15 +343,18 @@ class LiveClient:
         self.machine.receive(frame, self._clock())
         self._drain()
 
+    # --- called by the machine --------------------------------------------------------------------------------------
+
+    def _transmit(self, frame: frames.FromClient) -> None:
+        if self.connector.connected and not self.lose(frame):
+            self.connector.send(wire.encode(frame))
+
     # --- events -----------------------------------------------------------------------------------------------------
 
-    def note(self, event: events.ClientEvent) -> None:
-        self._events.append(event)
-
     def _drain(self) -> None:
-        """After every call to the machine: pass its events on. Whoever gets one may call the machine again."""
+        """After every call to the machine: pass its events on. Their receivers may call the machine again."""
         self.activity += 1
-        self._alarm.touch()
+        self._timer.touch()
         if self._draining:
             return
         self._draining = True
@@ -550,8 +453,10 @@ class Messages:
 class _Port:
     """The machine's port."""
 
-    def __init__(self, client: LiveClient) -> None:
-        self.connect = client.connect
-        self.send = client.transmit
-        self.close = client.close_socket
-        self.emit = client.note
+    def __init__(
+        self, connector: Connector, transmit: Callable[[frames.FromClient], None], events: deque[events.ClientEvent]
+    ) -> None:
+        self.connect = connector.connect
+        self.send = transmit
+        self.close = connector.close
+        self.emit = events.append

@@ -1,4 +1,4 @@
-"""The server: one core Node behind WebSockets, with a store.
+"""The server: one core server behind WebSockets, with a store.
 
 It is plain text unless an SSL context is given: keep it on the loopback interface, or in a trusted network.
 """
@@ -23,11 +23,11 @@ from imsim.core import events, frames, storage
 from imsim.core.exceptions import RunError
 from imsim.core.model import Code
 from imsim.core.policies import Policies
-from imsim.core.server import Node
+from imsim.core.server import Server as Machine
 from imsim.core.sizes import largest_from_client, largest_to_client
-from imsim.live.alarm import Alarm
 from imsim.live.auth import Answer, FrontDesk, Revocation, Tokens
 from imsim.live.stores import Store
+from imsim.live.timer import DeadlineTimer
 from imsim.live.websocket import CLOSE_TIMEOUT, LOGGER, WebSocket, text_frame
 
 _BACKLOG = 4096  # connections that may wait to be accepted: a crowd that lost its server comes back together
@@ -43,7 +43,7 @@ class Server:
     1970. `write_limit`: bytes that may wait for a client that does not read before it is disconnected (slow_reader).
     `on_event` sees each Committed, Pushed and Shed; it must not call back into the server.
 
-    `node` is the machine, `activity` counts calls to it, `url` and `port` are known once started.
+    `machine` is the core's server, `activity` counts calls to it, `url` and `port` are known once started.
     """
 
     def __init__(
@@ -72,8 +72,8 @@ class Server:
         self._connections: dict[int, _Connection] = {}  # WebSockets, by the node's number
         self._transports: set[_Connection] = set()  # these and whatever else is connected
         self._port = _Port(self._connections, store, on_event)
-        self.node = Node(self._port, policies, epoch=wall() - clock())
-        self._alarm = Alarm(self.node, clock, self.wake)
+        self.machine = Machine(self._port, policies, epoch=wall() - clock())
+        self._timer = DeadlineTimer(self.machine, clock, self.wake)
         self._listener: asyncio.Server | None = None
         self._last_connection = 0
         self._down = False
@@ -120,7 +120,7 @@ class Server:
         self._stop_listening()
         await self._flush_store()
         self._port.close_code = CloseCode.GOING_AWAY
-        self.node.shut_down(self._clock())
+        self.machine.shut_down(self._clock())
         self.run_until_idle()
         for connection in list(self._transports):
             connection.close(CloseCode.GOING_AWAY)
@@ -137,7 +137,7 @@ class Server:
         already are still carried out, but nobody hears of it."""
         self._down = True
         self._stop_listening()
-        self._alarm.cancel()
+        self._timer.cancel()
         for connection in list(self._transports):
             connection.abort()
 
@@ -151,7 +151,7 @@ class Server:
         that it will be so after a restart, too; if not, it goes on trying."""
         before = self._wall()
         kept = self._revoking.setdefault((user, before), asyncio.get_running_loop().create_future())
-        self.node.revoke(user, before, self._clock())
+        self.machine.revoke(user, before, self._clock())
         self.run_until_idle()
         done, _ = await asyncio.wait([kept], timeout=self._storage_timeout)
         self._revoking.pop((user, before), None)
@@ -162,8 +162,8 @@ class Server:
         if self._down:
             return
         now = self._clock()
-        while (deadline := self.node.next_deadline()) is not None and deadline <= now:
-            self.node.handle_timer(now)
+        while (deadline := self.machine.next_deadline()) is not None and deadline <= now:
+            self.machine.handle_timer(now)
             self.run_until_idle()
 
     async def left(self, peername: object) -> None:
@@ -201,7 +201,7 @@ class Server:
     def opened(self, connection: _Connection) -> int:
         self._last_connection += 1
         self._connections[self._last_connection] = connection
-        self.node.connected(self._last_connection, self._clock())
+        self.machine.connected(self._last_connection, self._clock())
         self.run_until_idle()
         return self._last_connection
 
@@ -211,18 +211,18 @@ class Server:
         try:
             frame = wire.decode_from_client(text)
         except wire.BadRequest as bad:
-            self.node.reject(id, bad.op, bad.ref, bad.number, bad.text, self._clock())
+            self.machine.reject(id, bad.op, bad.ref, bad.number, bad.text, self._clock())
             self.run_until_idle()
             return
         except wire.WireError as error:
             self.refuse(id, Code.BAD_FRAME, str(error))
             return
-        self.node.receive(id, frame, self._clock())
+        self.machine.receive(id, frame, self._clock())
         self.run_until_idle()
 
     def refuse(self, id: int, code: Code, text: str) -> None:
         if not self._down:
-            self.node.refuse(id, code, text, self._clock())
+            self.machine.refuse(id, code, text, self._clock())
             self.run_until_idle()
 
     def lost(self, connection: _Connection) -> None:
@@ -230,7 +230,7 @@ class Server:
         if connection.id:
             del self._connections[connection.id]
         if connection.id and not self._down:
-            self.node.disconnected(connection.id, self._clock())
+            self.machine.disconnected(connection.id, self._clock())
             self.run_until_idle()
 
     # --- the drain loop ---------------------------------------------------------------------------------------------
@@ -242,15 +242,15 @@ class Server:
         while asked:
             connection, token = asked.pop(0)
             verdict = self._tokens.verify(token, self._wall())
-            self.node.authenticated(connection, verdict.user, verdict.code, self._clock(), verdict.issued_at)
-        self._alarm.touch()
+            self.machine.authenticated(connection, verdict.user, verdict.code, self._clock(), verdict.issued_at)
+        self._timer.touch()
 
     def _stored(self, answers: list[tuple[storage.Request, storage.Result]]) -> None:
         if self._down:
             return
-        node, now = self.node, self._clock()
+        machine, now = self.machine, self._clock()
         for request, result in answers:
-            node.stored(request, result, now)
+            machine.stored(request, result, now)
             if isinstance(request, storage.RevokeTokens):
                 kept = self._revoking.pop((request.user, request.before), None)
                 if kept is not None:

@@ -3,21 +3,37 @@ runs, but answers another question than the one that was asked."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
 
 from imsim.scenario.arrivals import Replay
 from imsim.scenario.distributions import AbsentDistribution
-from imsim.scenario.errors import FieldError
+from imsim.scenario.errors import FieldError, suggestion
+from imsim.scenario.fields import ScenarioFields
 from imsim.scenario.quantities import format_duration
-from imsim.scenario.sections import Link
-from imsim.scenario.sections.faults import NodeCrash, nodes_of
+from imsim.scenario.sections import Fault, Link, Topology
+from imsim.scenario.sections.faults import (
+    TIERS,
+    LossBurst,
+    MassReconnect,
+    NodeCrash,
+    Partition,
+    SlowReader,
+    StorageStall,
+    nodes_of,
+)
+from imsim.scenario.sections.people import CARRIED, MOST_BYTES
 
-if TYPE_CHECKING:
-    from imsim.scenario.model import Scenario
+#: Tiers that send each other anything.
+_JOINED = ({"gateway", "router"}, {"router"}, {"router", "storage"})
 
 
-def check(scenario: Scenario) -> None:
-    """Raises: FieldError where one field leaves another without effect, with both of them and what to do."""
+def check(scenario: ScenarioFields) -> None:
+    """Raises: FieldError where a field does not fit another or leaves it without effect, with both and what to do."""
+    if scenario.warmup >= scenario.duration:
+        raise FieldError("warmup", f"expected less than duration ({scenario.duration:g} s), got {scenario.warmup:g} s")
+    _check_people(scenario)
+    for number, fault in enumerate(scenario.faults):
+        _check_target(f"faults.{number}", fault, scenario.topology)
     policies, gateway, commit = scenario.policies, scenario.topology.gateway, scenario.topology.storage.commit
     _below("topology.gateway.batch_interval", gateway.batch_interval, "policies.push_timeout", policies.push_timeout)
     if commit is not None:
@@ -39,24 +55,80 @@ def check(scenario: Scenario) -> None:
         )
 
 
-def _check_crashes(scenario: Scenario) -> None:
-    topology = scenario.topology
-    counts = {"gateway": topology.gateways, "router": topology.routers, "storage": topology.storages}
-    away: dict[tuple[str, int], tuple[float, int]] = {}  # node -> until when, by which fault
+def _check_people(scenario: ScenarioFields) -> None:
+    users, talk, limits = scenario.population.users, scenario.conversations, scenario.limits
+    if talk.partners >= users:
+        raise FieldError(
+            "conversations.partners", f"expected fewer than population.users ({users}), got {talk.partners}"
+        )
+    if users == 1 and talk.friend_requests:
+        raise FieldError("conversations.friend_requests", "expected 0, as one user has nobody to ask; or more users")
+    _check_fits("workload.size", scenario.workload.size.upper, "limits.content_bytes", limits.content_bytes)
+    for type, size in scenario.workload.sizes.items():
+        name, limit = ("limits.content_bytes", limits.content_bytes) if type in CARRIED else ("2 GB", MOST_BYTES)
+        _check_fits(f"workload.sizes.{type}", size.upper, name, limit)
+    for what, count, size, limit in (
+        ("group_size", talk.groups, talk.group_size, limits.group_size),
+        ("room_size", talk.rooms, talk.room_size, limits.room_size),
+    ):
+        if count:
+            largest = min(size.upper, users) if math.isfinite(size.upper) else size.upper
+            _check_fits(f"conversations.{what}", largest, f"limits.{what}", limit)
+
+
+def _check_fits(path: str, largest: float, limit_path: str, limit: int) -> None:
+    """Where the tail is open the plan cuts it at the limit; a known maximum beyond it is a mistake."""
+    if largest < 1:
+        raise FieldError(path, f"expected values of 1 or more, got at most {largest:g}")
+    if limit < largest < math.inf:
+        raise FieldError(path, f"expected at most {limit_path} ({limit}), got up to {largest:g}")
+
+
+def _counts(topology: Topology) -> dict[str, int]:
+    return {"gateway": topology.gateways, "router": topology.routers, "storage": topology.storages}
+
+
+def _check_target(path: str, fault: Fault, topology: Topology) -> None:
+    """The nodes that a fault names must exist."""
+    if isinstance(fault, LossBurst | SlowReader | MassReconnect):
+        return
+    counts = _counts(topology)
+    sides = []
+    for field in ("target", "other") if isinstance(fault, Partition) else ("target",):
+        target = getattr(fault, field)
+        nodes = nodes_of(target, counts)
+        if isinstance(fault, StorageStall) and not target.startswith("storage"):
+            nodes = None
+        if nodes is None:
+            tiers = ["storage"] if isinstance(fault, StorageStall) else TIERS
+            known = [*tiers, *(f"{tier}{n}" for tier in tiers for n in range(counts[tier]))]
+            listed = ", ".join(known if len(known) <= 12 else [*known[:11], "..."])
+            raise FieldError(f"{path}.{field}", f"there is no {target}{suggestion(target, known)}; there are {listed}")
+        sides.append(nodes)
+    if len(sides) == 2 and not any(
+        {one[0], other[0]} in _JOINED and one != other for one in sides[0] for other in sides[1]
+    ):
+        assert isinstance(fault, Partition)
+        raise FieldError(f"{path}.other", f"nothing that could be cut off goes from {fault.target} to {fault.other}")
+
+
+def _check_crashes(scenario: ScenarioFields) -> None:
+    counts = _counts(scenario.topology)
+    down: dict[tuple[str, int], tuple[float, int]] = {}  # node -> until when, by which fault
     crashes = [(number, fault) for number, fault in enumerate(scenario.faults) if isinstance(fault, NodeCrash)]
     for number, fault in sorted(crashes, key=lambda crash: crash[1].at):
         for tier, index in nodes_of(fault.target, counts) or ():
-            until, earlier = away.get((tier, index), (-1.0, -1))
+            until, earlier = down.get((tier, index), (-1.0, -1))
             if fault.at <= until:
                 raise FieldError(
                     f"faults.{number}.at",
                     f"expected more than {until:g} s, until when faults.{earlier} has {tier}{index} away, got"
                     f" {fault.at:g} s; make it one crash, or have it come back in between",
                 )
-            away[tier, index] = (fault.at + fault.duration, number)
+            down[tier, index] = (fault.at + fault.duration, number)
 
 
-def oddities(scenario: Scenario) -> list[str]:
+def oddities(scenario: ScenarioFields) -> list[str]:
     """What may be meant, and mostly is not: a line each, with the fields and what to do. Simulated runs only."""
     found = []
     policies, network = scenario.policies, scenario.network

@@ -49,7 +49,7 @@ def resolved(value: Any, absent: Callable[[str], object]) -> Any:
 
 @contextmanager
 def names_only() -> Iterator[None]:
-    """Within it a file may name custom parts. They can be compared and written again; whoever uses one is told off."""
+    """Within it a file may name custom parts. They can be compared and written again; using one raises a UsageError."""
     token = _names_only.set(True)
     try:
         yield
@@ -69,7 +69,7 @@ def broken(part: str, error: Exception) -> UsageError:
 
 @dataclass(frozen=True)
 class AbsentPart:
-    """In the place of an own class or function of which only the name is known."""
+    """Stands for a custom class or function of which only the name is known."""
 
     reference: str
 

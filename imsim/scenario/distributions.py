@@ -1,7 +1,7 @@
 """What varies from one time to the next: latencies, service times, sizes.
 
 Each distribution is its inverse CDF: one uniform number in, one value out. The caller brings the number (see `draws`),
-so that two designs compared under one seed meet the same luck.
+so that two designs compared under one seed meet the same random numbers.
 
 In TOML: `latency = { kind = "lognormal", median = "15ms", p99 = "60ms" }`, or `latency = "5ms"` for a constant.
 """
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import cached_property
 from itertools import pairwise
 from statistics import NormalDist
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from imsim.core.exceptions import ImsimError, UsageError
 from imsim.scenario.custom_parts import broken, is_reference, not_here, reference, resolved
+from imsim.scenario.errors import explain
 from imsim.scenario.quantities import DURATION, format_duration, parse_duration, shown
 
 Floats = npt.NDArray[np.float64]
@@ -220,7 +221,7 @@ class Pareto(_Distribution):
     def mean(self) -> float:
         if self.maximum is None:
             return self.minimum * self.alpha / (self.alpha - 1)
-        # minimum + the integral of P(X > x), written so that alpha = 1 is no division by zero.
+        # minimum + the integral of P(X > x), written so that alpha = 1 does not divide by zero.
         a, ratio = self.alpha, math.log(self.maximum / self.minimum)
         growth = ratio if a == 1 else math.expm1((1 - a) * ratio) / (1 - a)
         return self.minimum * a * growth / self._kept
@@ -266,7 +267,7 @@ class Empirical(_Distribution):
 
     @classmethod
     def of(cls, samples: npt.ArrayLike, most: int = 1000) -> Empirical:
-        """The distribution of the samples (seconds or bytes). More than `most` of them become so many percentiles."""
+        """The distribution of the samples (seconds or bytes). More than `most` of them become that many percentiles."""
         values = np.sort(np.asarray(samples, np.float64).ravel())
         if len(values) <= most:
             return cls(values=tuple(values.tolist()))
@@ -331,7 +332,7 @@ class Empirical(_Distribution):
 
 
 class CustomDistribution(_Distribution):
-    """The base class of an own distribution, for a notebook cell or a module of yours:
+    """The base class of a custom distribution, for a notebook cell or a module of yours:
 
         class Bimodal(imsim.CustomDistribution):
             fast: float
@@ -343,28 +344,26 @@ class CustomDistribution(_Distribution):
         office.with_({"topology.storage.service.append": Bimodal(fast=0.001, slow=0.02)})
 
     `quantile(u)` is all it needs: the value below which the share `u` of all values lies, seconds or whatever the field
-    counts in; 0 or more. Whatever it raises is told as a UsageError that names the class. Where a largest value is
-    known, a property `upper` tells it, so that it is held against the limits before a run; `quantiles`, for whole
+    counts in; 0 or more. Whatever it raises becomes a UsageError that names the class. Where a largest value is
+    known, a property `upper` gives it, so that it is compared with the limits before a run; `quantiles`, for whole
     arrays, may be given where it can be faster.
     """
 
     def __init__(self, **fields: Any) -> None:
-        from imsim.scenario.errors import explain  # which knows all kinds of distributions
-
         try:
             super().__init__(**fields)
         except ValidationError as error:
-            lines = explain(error, type(self))
-            raise UsageError("\n".join(f"own distribution {type(self).__name__}: {line}" for line in lines)) from error
+            part, lines = f"custom distribution {type(self).__name__}", explain(error, type(self))
+            raise UsageError("\n".join(f"{part}: {line}" for line in lines)) from error
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         for name in ("quantile", "quantiles"):
             if name in vars(cls):
-                setattr(cls, name, _answering(vars(cls)[name]))
+                setattr(cls, name, _checked(vars(cls)[name]))
 
     def quantile(self, u: float) -> float:
-        raise UsageError(f"own distribution {type(self).__name__}: expected a method quantile(u), and there is none")
+        raise UsageError(f"custom distribution {type(self).__name__}: expected a method quantile(u), and there is none")
 
     def quantiles(self, u: Floats) -> Floats:
         u = np.asarray(u, np.float64)
@@ -379,22 +378,22 @@ class CustomDistribution(_Distribution):
         return self
 
 
-def _answering(method: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+def _checked(method: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     @functools.wraps(method)
-    def asked(self: CustomDistribution, u: Any) -> Any:
+    def call(self: CustomDistribution, u: Any) -> Any:
         try:
             return method(self, u)
         except ImsimError:
             raise
         except Exception as error:
             share = f"{u:g}" if isinstance(u, float) else "..."
-            raise broken(f"own distribution {type(self).__name__}: {method.__name__}({share})", error) from error
+            raise broken(f"custom distribution {type(self).__name__}: {method.__name__}({share})", error) from error
 
-    return asked
+    return call
 
 
 class AbsentDistribution(CustomDistribution):
-    """An own distribution of which only the name is known."""
+    """A custom distribution of which only the name is known."""
 
     reference: str
 
@@ -412,11 +411,10 @@ class AbsentDistribution(CustomDistribution):
 
 Named = Constant | Uniform | Exponential | Lognormal | Pareto | Empirical
 Distribution = Named | CustomDistribution
-KINDS: dict[str, type[BaseModel]] = {kind.model_fields["kind"].default: kind for kind in get_args(Named)}
 
 
 def mean_of(distribution: Distribution) -> float:
-    """Exact, but of an own distribution: there the mean of its quantiles at ten thousand even steps."""
+    """Exact, except of a custom distribution: there the mean of its quantiles at ten thousand even steps."""
     if isinstance(distribution, CustomDistribution):
         return float(distribution.quantiles((np.arange(10_000) + 0.5) / 10_000).mean())
     return distribution.mean
@@ -476,8 +474,8 @@ def _plain(value: float) -> Any:
     return int(value) if value.is_integer() else value
 
 
-class _NamedOrOwn:
-    """Tables are told apart by their `kind`; an object of an own class is taken as it is."""
+class _NamedOrCustom:
+    """The `kind` of a table chooses its class; a custom distribution is taken as it is."""
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         named = handler.generate_schema(Annotated[Named, Field(discriminator="kind")])
@@ -486,7 +484,7 @@ class _NamedOrOwn:
         )
 
 
-_Any = Annotated[Distribution, _NamedOrOwn()]
+_Any = Annotated[Distribution, _NamedOrCustom()]
 
 SecondsDistribution = Annotated[
     _Any,

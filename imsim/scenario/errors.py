@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from imsim.scenario.arrivals import ARRIVALS
-from imsim.scenario.distributions import KINDS
 from imsim.scenario.quantities import shown
 
 if TYPE_CHECKING:
@@ -35,9 +33,6 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
-#: Names of the branches of unions: they stand in pydantic's paths, and not in the file. Of faults: see their module.
-BRANCHES: dict[str, type[BaseModel]] = KINDS | ARRIVALS
-
 # What pydantic calls the mistake -> what was expected, with pydantic's own parameters of it.
 _EXPECTED = {
     "int_type": "a whole number",
@@ -61,43 +56,56 @@ _EXPECTED = {
 
 def _line(details: ErrorDetails, model: type[BaseModel]) -> str:
     kind, context = details["type"], details.get("ctx", {})
-    # pydantic names the branch taken in a union; in the file there is no such level.
-    path = [str(part) for part in details["loc"] if part not in BRANCHES]
-    is_fault = details["loc"][:1] == ("faults",)
-    kinds = [kind for kind in BRANCHES if kind not in ARRIVALS and (kind in KINDS) != is_fault]
+    path, models = _in_the_file(model, details["loc"])
+    kinds = ", ".join(name for one in models if (name := _kind_of(one)))
     if kind == "value_error":
         problem: Any = context["error"]
         if isinstance(problem, FieldError):
             path.append(problem.path)
         text = str(problem)
     elif kind == "extra_forbidden":
-        known = _fields_at(model, details["loc"][:-1])
+        _, (table, *_) = _in_the_file(model, details["loc"][:-1])
+        known = [name for name, field in table.model_fields.items() if field.exclude is not True]
         name = str(details["loc"][-1])
         text = f"unknown field{suggestion(name, known)}; known here: {', '.join(known)}"
     elif kind == "missing":
         text = "missing"
     elif kind == "union_tag_not_found":
-        text = f"expected a kind of {', '.join(kinds)}, got a table without 'kind'"
+        text = f"expected a kind of {kinds}, got a table without 'kind'"
     else:
         found = details["input"]
         if kind == "union_tag_invalid":
             found = context["tag"]
             path.append("kind")
-        expected = _EXPECTED.get(kind, "another value").format(**context, kinds=", ".join(kinds))
+        expected = _EXPECTED.get(kind, "another value").format(**context, kinds=kinds)
         text = f"expected {expected}, got {shown(found)}"
     return f"{'.'.join(path)}: {text}" if path else text
 
 
-def _fields_at(model: type[BaseModel], location: Iterable[str | int]) -> list[str]:
-    """The fields that exist at a location."""
-    for part in location:
-        if part in BRANCHES:
-            model = BRANCHES[str(part)]
-        elif (field := model.model_fields.get(str(part))) is not None:
-            for below in (
-                field.annotation,
-                *get_args(field.annotation),
-            ):  # of a table, or if present
-                if isinstance(below, type) and issubclass(below, BaseModel):
-                    model = below
-    return [name for name, field in model.model_fields.items() if field.exclude is not True]
+def _in_the_file(model: type[BaseModel], location: Iterable[str | int]) -> tuple[list[str], list[type[BaseModel]]]:
+    """The path of a location in the file, and the tables that may stand there. pydantic's location also names the
+    branch taken in a union; the file has no such level."""
+    path: list[str] = []
+    models = [model]
+    for part in map(str, location):
+        if branch := [one for one in models if _kind_of(one) == part]:
+            models = branch
+            continue
+        path.append(part)
+        if fields := [one.model_fields[part] for one in models if part in one.model_fields]:
+            models = [one for field in fields for one in _tables_of(field.annotation)]
+    return path, models
+
+
+def _tables_of(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models that a field may hold, by themselves or in a list or a table."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _tables_of(argument)
+
+
+def _kind_of(model: type[BaseModel]) -> str | None:
+    """The kind by which a union's branch is chosen."""
+    kind = model.model_fields.get("kind")
+    return None if kind is None else str(kind.default)

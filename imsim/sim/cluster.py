@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Protocol
 from zlib import crc32
 
-from imsim.core import events
+from imsim.core import events, internal_frames
 from imsim.core.client.client import Client
+from imsim.core.placement import Placement, Strategy
 from imsim.core.policies import Policies
 from imsim.scenario import Draws, Scenario, Stream
 from imsim.scenario.sections import ClientLink, Tier, Topology
@@ -24,7 +24,6 @@ from imsim.sim.nodes.node import ServerNode
 from imsim.sim.nodes.storage import Data
 from imsim.sim.nodes.work import Work
 from imsim.sim.outages import CuttableLink, Outages
-from imsim.sim.placement import Placement
 from imsim.sim.tracing import Tracer
 
 
@@ -119,17 +118,16 @@ class Cluster:
         topology: Topology,
         policies: Policies,
         parts: Parts,
-        place: Placement,
+        strategy: Strategy,
         users: Mapping[str, int],
         reports: ServerReports,
     ) -> None:
-        """`place` decides which node owns a conversation or a user. `users`: the number of each."""
+        """`strategy` decides which node owns a conversation or a user. `users`: the number of each."""
         self.policies = policies
         self.parts = parts
         self.data = Data(policies.fanout)
-        # Placement is asked for several times a message, and only once decided for each name.
-        self.router_index: Callable[[str], int] = cache(lambda name: place(name, topology.routers))
-        self.storage_index: Callable[[str], int] = cache(lambda name: place(name, topology.storages))
+        self.placement = Placement([f"router{index}" for index in range(topology.routers)], strategy)
+        self.storage_placement = Placement([f"storage{index}" for index in range(topology.storages)], strategy)
         self._connections = 0
 
         def equipment(tier: str, index: int) -> tuple[int, Clock, Work]:
@@ -144,8 +142,8 @@ class Cluster:
                 policies,
                 parts.epoch,
                 users,
-                self.router_index,
-                self.storage_index,
+                self.placement,
+                self.storage_placement,
                 reports.committed,
                 tracks_requests=parts.breaks_links,
             )
@@ -157,7 +155,7 @@ class Cluster:
                 policies,
                 parts.epoch,
                 users,
-                self.router_index,
+                self.placement,
                 reports.pushed,
                 topology.gateway.batch_interval,
             )
@@ -168,8 +166,8 @@ class Cluster:
     def _wire(self) -> None:
         gateways, routers, storages, link = self.gateways, self.routers, self.storages, self.parts.link
 
-        def to_routers(source: ServerNode) -> list[Hop]:
-            return [(link(source, router).way(), router.receive) for router in routers]
+        def to_routers(source: ServerNode) -> dict[str, Hop]:
+            return {router.name: (link(source, router).way(), router.receive) for router in routers}
 
         for gateway in gateways:
             gateway.wire(to_routers(gateway))
@@ -177,10 +175,10 @@ class Cluster:
             router.wire(
                 {gateway.name: (link(router, gateway).way(), gateway.from_router) for gateway in gateways},
                 to_routers(router),
-                [(link(router, storage).way(), storage.receive) for storage in storages],
+                {storage.name: (link(router, storage).way(), storage.receive) for storage in storages},
             )
         for storage in storages:
-            storage.wire([(link(storage, router).way(), router.stored) for router in routers])
+            storage.wire({router.name: (link(storage, router).way(), router.stored) for router in routers})
 
     @property
     def nodes(self) -> dict[tuple[str, int], ServerNode]:
@@ -189,7 +187,8 @@ class Cluster:
 
     def router_of(self, name: str) -> RouterNode:
         """The router that owns a conversation or a user."""
-        return self.routers[self.router_index(name)]
+        owner = self.placement.owner(name)
+        return next(router for router in self.routers if router.name == owner)
 
     def open(self, conversation_id: str, members: tuple[str, ...]) -> None:
         """Have a conversation open, as it would be had the service run for a while."""
@@ -197,7 +196,8 @@ class Cluster:
 
     def revoke(self, user: str) -> None:
         """Every token of the user that was given out before now is void."""
-        self.router_of(user).revoke(user)
+        router = self.router_of(user)
+        router.receive(internal_frames.Revoke(user, self.parts.epoch + router.clock.now))
 
     # --- clients ----------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from imsim.sim.garbage import no_garbage_collection
 from imsim.sim.idle import Heartbeats, busy_users
 from imsim.sim.nodes import ClientNode
 from imsim.sim.nodes.client import Listener
-from imsim.sim.placement import placement
+from imsim.sim.placement import strategy_of
 from imsim.sim.tracing import Tracer
 from imsim.sim.utilisation import Meter, node_series
 
@@ -82,7 +82,7 @@ class Experiment:
         parts = Parts(scenario, seed, len(users), -LEAD, EPOCH, self._tracer)
         self.clock = parts.clock("experiment")
         self.cluster = Cluster(
-            topology, scenario.core_policies(), parts, placement(topology.placement, plan), users, self.observer
+            topology, scenario.core_policies(), parts, strategy_of(topology.placement, plan), users, self.observer
         )
         for conversation in plan.conversations:
             if conversation.scene is not Scene.CHATROOM:

@@ -17,7 +17,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 
 from imsim.core import frames
-from imsim.core.gateway.validation import json_fault
+from imsim.core.attachments import json_fault
 from imsim.core.model import ConversationState, Message
 
 

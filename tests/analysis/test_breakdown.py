@@ -25,15 +25,15 @@ def test_the_means_add_up_to_the_mean_latency(run, by):
 
 
 @pytest.mark.parametrize(("preset", "duration", "users"), [("mobile", "20s", 300), ("night-sync", "33s", 150)])
-def test_where_devices_come_and_leave_it_is_the_latency_of_the_summary_that_is_told(preset, duration, users):
+def test_where_devices_come_and_leave_it_is_the_latency_of_the_summary(preset, duration, users):
     run = imsim.simulate(imsim.Scenario.load(preset, {"duration": duration, "population.users": users}), spans=True)
     summary = run.summary().loc["delivery"]
     assert summary["lost"] == 0
     assert round(run.breakdown()["mean"].sum(), 6) == summary["mean"]
     spans, count = counted_spans(run)
     rows = counted_deliveries(run)
-    told = (spans["end"] - spans["start"]).groupby(spans["delivery"]).sum().reindex(range(count), fill_value=0)
-    assert told.tolist() == (rows["delivered_at"] - rows["since"])[rows["delivered_at"].notna()].tolist()
+    summed = (spans["end"] - spans["start"]).groupby(spans["delivery"]).sum().reindex(range(count), fill_value=0)
+    assert summed.tolist() == (rows["delivered_at"] - rows["since"])[rows["delivered_at"].notna()].tolist()
     assert run.breakdown()["share"].get(("disconnected", "client"), 0) < 0.1
 
 

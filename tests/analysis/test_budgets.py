@@ -3,8 +3,6 @@ import math
 import pytest
 
 from imsim import Budget, UsageError
-from imsim.analysis.replications import Replications, Sample
-from imsim.scenario import Scenario
 
 
 @pytest.mark.parametrize(
@@ -72,12 +70,3 @@ def test_one_that_is_lost_proves_that_the_mean_is_above_zero():
     assert Budget("lost < 0").judge([0.0, 0.0]) == "breaks"
     assert Budget("lost <= 0").judge([0.0, 0.0]) == "keeps"
     assert Budget("lost > 0").judge([0.0, 1.0]) == "keeps"
-
-
-def test_replications_fail_where_their_interval_says_so():
-    def make(*values):
-        return Replications(Scenario(), [Sample(r, r, "", {"ack.p50": v}) for r, v in enumerate(values)])
-
-    assert Budget("ack.p50 < 10ms").fails(make(8.0, 11.0)) is None
-    message = Budget("ack.p50 < 10ms").fails(make(12.0, 12.2))
-    assert message == "ack.p50 < 10ms: it is 12.1 [10.83, 13.37] ms over 2 replications"

@@ -112,7 +112,7 @@ def test_who_counts_as_unanswered(build):
     assert summarize(run).counts.stored == 3
 
 
-def test_a_shed_delivery_is_neither_lost_nor_late_and_its_share_is_told(build):
+def test_a_shed_delivery_is_neither_lost_nor_late_and_its_share_is_counted(build):
     shed = [{"intent": 0, "outcome": "shed"}, {"intent": 1, "outcome": "shed", "recipient": "cyd"}]
     own = {"intent": 1, "outcome": "shed", "recipient": "ann", "role": "own"}
     shown = {"intent": 1, "delivered_at": 5 * MS}
@@ -170,14 +170,16 @@ def test_the_last_recipient_of_each_message_to_many(build):
 
 @pytest.fixture
 def coming_and_leaving(build, monkeypatch):
-    """u0 is always there; u1's device is away from 10 to 20 ms; u2's leaves at 30 ms for good."""
+    """u0 is always there; u1's device is offline from 10 to 20 ms; u2's leaves at 30 ms for good."""
     online_periods = OnlinePeriods(
         end=100 * MS,
         is_online_first=np.array([True, True, True]),
         first=np.array([0, 0, 2, 3]),
         at=np.array([10 * MS, 20 * MS, 30 * MS]),
     )
-    monkeypatch.setattr("imsim.analysis.availability.Spells.drawn", lambda scenario, seed, duration: online_periods)
+    monkeypatch.setattr(
+        "imsim.analysis.availability.OnlinePeriods.drawn", lambda scenario, seed, duration: online_periods
+    )
     sessions = {"online": "1s", "offline": "1s"}
 
     def run(messages, deliveries):
@@ -187,7 +189,7 @@ def coming_and_leaving(build, monkeypatch):
     return run
 
 
-def test_a_device_that_was_away_waits_from_its_return(coming_and_leaving):
+def test_a_device_that_was_offline_waits_from_its_return(coming_and_leaving):
     messages = [{"intended_at": at * MS, "acked_at": (at + 1) * MS} for at in (5, 12, 8)]
     deliveries = [
         {"intent": 0, "recipient": "u1", "delivered_at": 7 * MS, "route": "push"},
@@ -205,7 +207,7 @@ def test_a_device_that_was_away_waits_from_its_return(coming_and_leaving):
     assert delivery_latencies(coming_and_leaving(messages, deliveries)).tolist() == [1, 1, 2, 20]
 
 
-def test_the_series_for_the_warm_up_leaves_out_the_time_away(coming_and_leaving):
+def test_the_series_for_the_warm_up_leaves_out_the_time_offline(coming_and_leaving):
     deliveries = [
         {"intent": 0, "recipient": "u1", "delivered_at": 23 * MS, "route": "sync"},  # back at 20
         {"intent": 0, "recipient": "u2", "delivered_at": 13 * MS, "route": "push"},
@@ -225,7 +227,7 @@ def test_what_an_absent_device_does_not_get_is_neither_lost_nor_late(coming_and_
     counts = summarize(run).counts
     assert (counts.deliveries, counts.delivered, counts.lost, counts.absent) == (3, 1, 1, 1)
     assert delivery_latencies(run).tolist() == [2, math.inf]
-    assert ack_latencies(run).tolist() == [math.inf], "the other sender is not there to be told"
+    assert ack_latencies(run).tolist() == [math.inf], "the other sender is offline"
     assert run.to_json_dict()["absent"] == 1
     assert compare_table([run]).loc[["lost", "absent"], "sim"].tolist() == [1, 1]
     assert "absent" in run._repr_html_()

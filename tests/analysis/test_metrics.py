@@ -9,14 +9,14 @@ from imsim.scenario import Scenario
 
 def test_latencies_are_those_of_the_summary(delivered):
     run = delivered(*range(1, 301))
-    told = run.to_json_dict()
+    printed = run.to_json_dict()
     for name in LATENCY_METRICS:
         what, statistic = name.split(".")
         if what == "last":
             continue  # of nothing here: all are p2p
-        assert value_of(run, name) == told[f"{what}_ms"][statistic]
+        assert value_of(run, name) == printed[f"{what}_ms"][statistic]
     for name in ("messages", "deliveries", "delivered", "lost", "absent", "shed", "duplicates"):
-        assert value_of(run, name) == told[name]
+        assert value_of(run, name) == printed[name]
 
 
 def test_percentiles_have_fractions(delivered):

@@ -1,4 +1,4 @@
-"""Which runs are too short for their percentiles: told of those that are, and hardly ever of those that are not."""
+"""Which runs are too short for their percentiles: found for those that are, and hardly ever for those that are not."""
 
 import math
 
@@ -29,7 +29,7 @@ def experiments(load, messages, repetitions, replications=20):
     return p99(sojourns).reshape(repetitions, -1), halves.reshape(repetitions, -1)
 
 
-def told(values, halves, latencies=10**9):
+def flaw_of(values, halves, latencies=10**9):
     """`latencies`: enough, so that only the second rule may speak."""
     return flaw(P99, list(values), [{P99: Behind(latencies, half)} for half in halves])
 
@@ -38,22 +38,22 @@ def told(values, halves, latencies=10**9):
     ("load", "messages", "least", "most"),
     [(0.5, 300, 0.7, 1), (0.8, 1000, 0.85, 1), (0.8, 3000, 0.7, 1), (0.5, 3000, 0, 0.1), (0.8, 30_000, 0, 0.1)],
 )
-def test_runs_that_are_too_short_are_told(load, messages, least, most):
+def test_runs_that_are_too_short_are_found(load, messages, least, most):
     """Half an interval's width of 20 replications covers p99 in .69, .22 and .73 of 400 experiments; and in .92."""
-    found = [told(*one) == "short" for one in zip(*experiments(load, messages, 40), strict=True)]
+    found = [flaw_of(*one) == "short" for one in zip(*experiments(load, messages, 40), strict=True)]
     assert least <= np.mean(found) <= most
 
 
 def test_more_replications_make_it_surer():
-    assert all(told(*one) == "short" for one in zip(*experiments(0.8, 1000, 5, replications=60), strict=True))
+    assert all(flaw_of(*one) == "short" for one in zip(*experiments(0.8, 1000, 5, replications=60), strict=True))
 
 
 def test_a_percentile_takes_ten_latencies_beyond_it():
     assert [needed(name) for name in ("ack.p50", "delivery.p95", "delivery.p99", "delivery.p99.9")] == [
         20, 200, 1000, 10_000,
     ]  # fmt: skip
-    assert told([1.0, 2.0], [1.0, 2.0], 999) == "few"
-    assert told([1.0, 2.0], [1.0, 2.0], 1000) is None
+    assert flaw_of([1.0, 2.0], [1.0, 2.0], 999) == "few"
+    assert flaw_of([1.0, 2.0], [1.0, 2.0], 1000) is None
     assert flaw(P99, [1.0, 2.0], [{P99: Behind(5000, 1.0)}, {P99: Behind(119, 1.0)}]) == "few", "the shortest counts"
 
 
@@ -63,11 +63,11 @@ def test_what_is_no_percentile_has_no_flaw():
 
 
 @pytest.mark.parametrize("halves", [[math.nan, 0.0], [math.inf, 0.0]])
-def test_of_what_is_not_known_nothing_is_told(halves):
-    assert told([10.0, 10.1], [0.0, 0.0]) == "short"
-    assert told([10.0, 10.1], halves) is None
-    assert told([10.0], [0.0]) is None
-    assert told([10.0, math.inf], [0.0, 0.0]) is None
+def test_what_is_not_known_is_no_flaw(halves):
+    assert flaw_of([10.0, 10.1], [0.0, 0.0]) == "short"
+    assert flaw_of([10.0, 10.1], halves) is None
+    assert flaw_of([10.0], [0.0]) is None
+    assert flaw_of([10.0, math.inf], [0.0, 0.0]) is None
 
 
 SCENARIO = imsim.Scenario(duration=6.0, warmup=1.0).with_({"population.users": 20, "workload.rate": 2.0})

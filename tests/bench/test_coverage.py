@@ -15,7 +15,8 @@ import pytest
 
 import imsim
 from imsim import theory
-from imsim.analysis import Measures, Replications, Sample
+from imsim.analysis import Measures
+from imsim.experiments import Replications, Sample
 
 MEASURES = Measures.of(["delivery.mean", "delivery.p99"])
 REPLICATIONS = 5

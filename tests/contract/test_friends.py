@@ -8,7 +8,7 @@ from imsim.core.model import Code, Scene
 AB = "p2p:alice:bob"
 
 
-def test_nobody_takes_the_id_of_a_request_in_advance_to_keep_it_from_the_other(world):
+def test_nobody_can_take_the_id_of_a_friend_request_in_advance(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     for number in (1, 2):
         id = f"p2p:alice:bob:{number}"
@@ -73,7 +73,7 @@ def test_two_devices_that_answer_at_once(world):
     assert len(system(alice)) == 1
 
 
-def test_two_who_ask_each_other(world):
+def test_two_users_who_ask_each_other(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     alice.change("bob", "friend_request", "1", run_until_idle=False)
     bob.change("alice", "friend_request", "2", run_until_idle=False)
@@ -84,7 +84,7 @@ def test_two_who_ask_each_other(world):
     assert failures(asked)[1:] == []
 
 
-def test_a_request_waits_for_who_is_away(world):
+def test_a_friend_request_waits_for_an_offline_user(world):
     alice, bob = world.device("alice").start(), world.device("bob")
     alice.change("bob", "friend_request", "1")
     bob.start()
@@ -115,7 +115,7 @@ def test_strangers_are_refused_where_the_policy_says_so(make_world):
     assert failures(alice) == [Code.NOT_FRIENDS] * 2
 
 
-def test_who_is_blocked_is_refused_and_does_not_hear_why(world):
+def test_a_blocked_sender_is_refused_and_gets_no_state(world):
     alice, bob, other = (world.device(*names).start() for names in (("alice",), ("bob",), ("bob", "d1")))
     bob.set_conversation(AB, blocked=True)  # before a word was said
     alice.send("bob", "hello", "1")
@@ -136,7 +136,7 @@ def test_who_is_blocked_is_refused_and_does_not_hear_why(world):
     assert bob.shown == other.shown[-1:] == ["thanks"]
 
 
-def test_what_was_refused_leaves_no_gap_for_what_follows(world):
+def test_a_refused_message_leaves_no_gap(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     bob.set_conversation(AB, blocked=True)
     for number in range(3):
@@ -167,17 +167,7 @@ def test_users_may_send_each_other_system_messages(world):
     assert alice.seqs == {"1": 1}
 
 
-def test_a_request_comes_about_though_its_notice_has_no_place(world):
-    """A system message may bear any idClient, also the one that the notice of the sender's next change will have."""
-    alice, bob = world.device("alice").start(), world.device("bob").start()
-    alice.notify("bob", "p2p:alice:bob:1", custom="{}")
-    alice.change("bob", "friend_request", "1")
-    assert alice.seqs["1"] == 1
-    bob.change("alice", "friend_accept", "2")
-    assert bob.seqs["2"] == 2
-
-
-def test_who_is_blocked_cannot_speak_with_the_voice_of_the_system_either(world):
+def test_a_blocked_user_cannot_send_system_messages_either(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     bob.set_conversation(AB, blocked=True)
     alice.notify("bob", "1", custom="{}")
@@ -201,7 +191,7 @@ def test_system_messages_of_strangers_are_refused_where_the_policy_says_so(make_
     assert [event.message.id_client for event in bob.of(events.Shown) if event.message.type == "custom"] == ["5"]
 
 
-def test_who_is_blocked_may_take_back_and_end_a_friendship(world):
+def test_a_blocked_user_may_recall_a_message_and_end_the_friendship(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     alice.change("bob", "friend_request", "1")
     bob.change("alice", "friend_accept", "2")

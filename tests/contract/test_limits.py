@@ -8,7 +8,7 @@ from imsim.core import events
 from imsim.core.model import Code, Scene, Status
 
 
-def test_who_sends_too_fast_is_told_when_to_go_on_and_everything_arrives_in_order(make_world):
+def test_a_rate_limited_sender_waits_and_every_message_arrives_in_order(make_world):
     world = make_world(user_rate=2.0, user_burst=3, send_attempts=2)
     alice, bob = world.device("alice").start(), world.device("bob").start()
     for number in range(1, 8):
@@ -22,7 +22,7 @@ def test_who_sends_too_fast_is_told_when_to_go_on_and_everything_arrives_in_orde
     assert alice.of(events.SendFailed) == []
 
 
-def test_a_limit_on_one_user_is_none_on_another(make_world):
+def test_one_users_rate_limit_does_not_affect_another_user(make_world):
     world = make_world(user_rate=1.0, user_burst=1)
     alice, bob = world.device("alice").start(), world.device("bob").start()
     alice.send("bob", "a", "1")
@@ -76,7 +76,7 @@ def send_system(device, to, id):
     device.world.run_until_idle()
 
 
-def test_who_syncs_too_fast_waits_for_each_page_and_misses_nothing(make_world):
+def test_a_rate_limited_sync_waits_for_each_page_and_misses_nothing(make_world):
     world = make_world(user_rate=2.0, user_burst=1, page=2)
     alice, bob = world.device("alice").start(), world.device("bob").start()
     bob.stop()
@@ -112,7 +112,7 @@ def test_names_are_checked(world):
 
 
 @pytest.mark.parametrize("fields", [{"content": "\ud800"}, {"custom": "{\udfff}"}], ids=["content", "custom"])
-def test_what_is_no_text_is_refused_and_nothing_else_suffers(world, fields):
+def test_half_a_surrogate_pair_is_refused_and_the_next_message_arrives(world, fields):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     given = {"content": "hello", **fields}
     alice.act(lambda now: alice.machine.send(Scene.P2P, "bob", id_client="1", now=now, **given))
@@ -127,7 +127,7 @@ def test_what_is_no_text_is_refused_and_nothing_else_suffers(world, fields):
     assert alice.of(events.Disconnected) == []
 
 
-def test_a_group_may_be_made_of_as_many_as_it_may_have_however_long_their_names(make_world):
+def test_a_group_may_be_created_with_all_its_members(make_world):
     world = make_world(content_bytes=80, group_size=3)
     alice = world.device("alice").start()
     alice.create_group("team", "bob", "carol", "carol")

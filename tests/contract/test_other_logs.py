@@ -1,4 +1,4 @@
-"""A server whose storage was emptied, or set back to a backup: its devices notice, and begin anew."""
+"""A server whose storage was emptied, or set back to a backup: its devices notice, and start again."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_restart_of_the_same_storage_resets_nobody(world):
     assert bob.shown == ["one", "two", "three"]
 
 
-def test_after_storage_was_lost_devices_begin_anew(world):
+def test_after_storage_was_lost_devices_start_again_from_nothing(world):
     alice, bob = talk(world, "one", "two", "three")
     bob.read(AB)
     bob.set_conversation(AB, pinned=True)
@@ -45,7 +45,7 @@ def test_after_storage_was_lost_devices_begin_anew(world):
     assert alice.unread(AB) == 1
 
 
-def test_after_a_restored_backup_devices_have_what_it_has(world):
+def test_after_a_restored_backup_devices_have_the_messages_of_the_backup(world):
     alice, bob = talk(world, "one", "two")
     world.stop_server()
     world.back_up()
@@ -64,8 +64,8 @@ def test_after_a_restored_backup_devices_have_what_it_has(world):
     assert (bob.unread(AB), bob.lines[AB].last_msg.seq) == (3, 3)
 
 
-def test_the_conversations_that_grew_again_are_begun_anew_with_the_others(world):
-    """Of one that is longer by now nobody can tell that it is another, but of one that is shorter."""
+def test_conversations_that_grew_again_are_reset_with_the_others(world):
+    """A log that is longer by now looks like the same one; a shorter log does not."""
     alice, bob = talk(world, "one")
     carol = world.device("carol").start()
     world.stop_server()
@@ -83,7 +83,7 @@ def test_the_conversations_that_grew_again_are_begun_anew_with_the_others(world)
     assert sorted(bob.shown) == ["are you there?", "hello", "one"]
 
 
-def test_a_change_of_a_place_that_was_lost_shows_no_more(world):
+def test_a_change_of_state_lost_with_storage_is_no_longer_shown(world):
     _, bob = talk(world, "one")
     world.stop_server()
     world.back_up()
@@ -97,7 +97,7 @@ def test_a_change_of_a_place_that_was_lost_shows_no_more(world):
     assert bob.lines[AB].muted
 
 
-def test_what_the_user_wants_is_kept_but_for_what_was_read(world):
+def test_pending_wishes_outlive_lost_storage_except_read_marks(world):
     alice, bob = talk(world, "one", "two", "three")
     world.stop_server()
     bob.send("alice", "waits", "4", run_until_idle=False)  # having read three

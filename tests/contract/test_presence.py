@@ -1,4 +1,4 @@
-"""Typing and presence: hints that are off by default, have a budget, and are missed by nobody's unread count."""
+"""Typing and presence: off by default, within a budget, and without effect on unread counts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def befriend(world):
     return alice, bob
 
 
-def test_by_default_there_are_none(world):
+def test_by_default_there_is_no_typing_and_no_presence(world):
     alice, bob = befriend(world)
     alice.typing(AB)
     bob.break_connection()
@@ -35,7 +35,7 @@ def test_typing_reaches_the_other_user_within_its_budget(make_world):
     assert alice.of(events.Typing) == []
 
 
-def test_typing_to_whom_one_has_no_conversation_with_goes_nowhere(make_world):
+def test_typing_in_a_conversation_of_others_goes_nowhere(make_world):
     world = make_world(typing_rate=1.0)
     _, bob = befriend(world)
     carol = world.device("carol").start()
@@ -45,7 +45,7 @@ def test_typing_to_whom_one_has_no_conversation_with_goes_nowhere(make_world):
     assert bob.of(events.Typing) == []
 
 
-def test_friends_hear_who_comes_and_goes(make_world):
+def test_friends_hear_of_logins_and_logouts(make_world):
     world = make_world(presence="friends")
     alice, bob = befriend(world)
     carol = world.device("carol").start()
@@ -64,7 +64,7 @@ def test_friends_hear_who_comes_and_goes(make_world):
     assert len(alice.of(events.Presence)) == before
 
 
-def test_who_is_blocked_is_away_for_the_other_and_the_other_way_round(make_world):
+def test_a_blocked_user_and_the_blocker_are_offline_for_each_other(make_world):
     world = make_world(presence="friends", typing_rate=100.0)
     alice, bob = befriend(world)
     tablet = world.device("bob", "d1").start()
@@ -87,7 +87,7 @@ def test_who_is_blocked_is_away_for_the_other_and_the_other_way_round(make_world
     assert bob.of(events.Typing) == [events.Typing(AB)]
 
 
-def test_to_block_a_stranger_tells_nobody_who_is_there(make_world):
+def test_blocking_a_stranger_reveals_no_presence(make_world):
     world = make_world(presence="friends")
     alice, bob = world.device("alice").start(), world.device("bob").start()
     alice.send("bob", "hello", "1")
@@ -96,7 +96,7 @@ def test_to_block_a_stranger_tells_nobody_who_is_there(make_world):
     assert alice.of(events.Presence) == bob.of(events.Presence) == []
 
 
-def test_whose_tokens_are_revoked_is_away_for_friends(make_world):
+def test_a_user_with_revoked_tokens_is_offline_for_friends(make_world):
     world = make_world(presence="friends")
     alice, bob = befriend(world)
     world.device("bob", "d1").start()
@@ -117,7 +117,7 @@ def test_new_friends_hear_at_once_that_the_other_is_there(make_world):
     assert bob.of(events.Presence) == [events.Presence("alice", True)]
 
 
-def test_who_comes_and_goes_all_the_time_is_told_within_a_budget_and_how_it_ended(make_world):
+def test_presence_of_a_flapping_user_stays_within_its_budget_and_ends_right(make_world):
     world = make_world(presence="friends", presence_rate=1.0, presence_burst=3, reconnect_min=0.01)
     alice, bob = befriend(world)
     del alice.events[:]

@@ -24,7 +24,7 @@ def test_the_sender_hears_when_a_device_has_got_it_and_when_it_was_read(make_wor
     assert [event.seq for event in alice.of(events.PeerRead)] == [2]
 
 
-def test_not_before_it_was_delivered(make_world):
+def test_there_is_no_delivered_mark_before_the_delivery(make_world):
     world = make_world(receipts="delivered")
     alice, bob = world.device("alice").start(), world.device("bob")
     alice.send("bob", "one", "1")
@@ -45,7 +45,7 @@ def test_all_devices_of_the_sender_hear_also_those_that_were_offline(make_world)
     assert marks(world.device("alice", "d2").start()) == (1, 0)
 
 
-def test_it_survives_a_restart_of_the_server(make_world):
+def test_delivered_marks_survive_a_restart_of_the_server(make_world):
     world = make_world(receipts="delivered")
     alice = world.device("alice").start()
     world.device("bob").start()
@@ -57,7 +57,7 @@ def test_it_survives_a_restart_of_the_server(make_world):
     assert marks(alice) == (2, 0)
 
 
-def test_it_never_goes_back_nor_beyond_the_log(make_world):
+def test_the_delivered_mark_never_goes_back_nor_beyond_the_log(make_world):
     world = make_world(receipts="delivered")
     alice, late = world.device("alice").start(), world.device("bob", "d1")
     world.device("bob").start()
@@ -69,7 +69,7 @@ def test_it_never_goes_back_nor_beyond_the_log(make_world):
     assert marks(alice) == (3, 0)
 
 
-def test_without_the_policy_only_reading_tells(make_world):
+def test_without_the_policy_only_reading_moves_the_marks(make_world):
     world = make_world(receipts="read")
     alice, bob = world.device("alice").start(), world.device("bob").start()
     alice.send("bob", "one", "1")

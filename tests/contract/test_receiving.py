@@ -104,7 +104,7 @@ def test_a_gap_before_ones_own_message_is_fetched_too(world):
 
 
 @push
-def test_what_fills_a_gap_is_asked_for_until_it_comes(world):
+def test_a_gap_is_pulled_until_the_page_comes(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     lost = []
 
@@ -147,7 +147,7 @@ def test_a_notice_is_not_followed_by_the_message(world):
     assert ops == ["notify", "history", "history_page", "delivered"]
 
 
-def test_who_was_offline_gets_it_at_login_page_by_page(make_world):
+def test_an_offline_device_gets_messages_at_login_page_by_page(make_world):
     world = make_world(page=2)
     alice, bob = world.device("alice").start(), world.device("bob")
     carol = world.device("carol").start()
@@ -162,7 +162,7 @@ def test_who_was_offline_gets_it_at_login_page_by_page(make_world):
 
 
 @push
-def test_a_reconnect_brings_what_was_missed_and_nothing_twice(world):
+def test_a_reconnect_brings_the_missed_messages_and_none_twice(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     alice.send("bob", "before", "1")
     bob.break_connection()

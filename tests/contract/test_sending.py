@@ -1,4 +1,4 @@
-"""From the sender's side: one place in the log for each message, one answer, whatever gets lost."""
+"""From the sender's side: one seq in the log for each message, one answer, whatever gets lost."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_a_spent_retry_budget_fails_and_a_late_proof_corrects_it(make_world):
     assert bob.shown == ["hello"]
 
 
-def test_who_gives_up_looks_whether_it_is_stored_after_all(make_world):
+def test_a_client_that_gives_up_checks_whether_its_send_was_stored(make_world):
     world = make_world(send_attempts=2)
     alice, bob = world.device("alice").start(), world.device("bob").start()
     alice.lose(lambda frame: frame.op == "stored")
@@ -139,7 +139,7 @@ def test_who_gives_up_looks_whether_it_is_stored_after_all(make_world):
     assert [event.code for event in alice.of(events.SendFailed)] == [Code.TIMEOUT]
     assert alice.machine.status("1") == Status.SUCCESS
     assert (alice.seqs, bob.shown) == ({"1": 1}, ["hello"])
-    assert len(alice.of(events.Ready)) == 1  # nobody is told of a second login
+    assert len(alice.of(events.Ready)) == 1  # the application sees no second login
 
 
 def test_sends_made_offline_go_out_after_the_login(world):
@@ -151,7 +151,7 @@ def test_sends_made_offline_go_out_after_the_login(world):
     assert bob.shown == ["early"]
 
 
-def test_what_is_too_large_is_rejected_and_nothing_else_suffers(make_world):
+def test_a_too_large_message_is_rejected_and_the_next_arrives(make_world):
     world = make_world(content_bytes=10)
     alice, bob = world.device("alice").start(), world.device("bob").start()
     alice.send("bob", "12345678901", "1")

@@ -13,7 +13,7 @@ def test_a_login_makes_the_device_ready(world):
     assert len(alice.of(events.Ready)) == 1
 
 
-def test_a_refused_token_ends_it_for_good(world):
+def test_a_refused_token_ends_the_client_for_good(world):
     stranger = world.device("alice", token="not a token").start()
     world.advance(100)
     (ended,) = stranger.of(events.Ended)
@@ -105,7 +105,7 @@ def test_a_kicked_device_knows_that_it_was_no_network_loss(make_world):
     assert (len(bob.of(events.Ended)), len(bob.of(events.Disconnected))) == (0, 1)
 
 
-def test_what_a_kicked_device_had_not_sent_is_sent_after_its_next_login(make_world):
+def test_unsent_messages_of_a_kicked_device_go_out_after_its_next_login(make_world):
     world = make_world(sessions="single")
     phone, bob = world.device("alice", "d0").start(), world.device("bob").start()
     desktop = world.device("alice", "d1").start()

@@ -7,7 +7,7 @@ import pytest
 AB = "p2p:alice:bob"
 
 
-def test_unread_counts_what_others_sent(world):
+def test_unread_counts_messages_of_others(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     for number in (1, 2, 3):
         alice.send("bob", "text", str(number))
@@ -36,7 +36,7 @@ def test_a_peers_reading_does_not_move_mine(world):
     assert alice.unread(AB) == 1
 
 
-def test_sending_reads_what_the_sender_had_shown(world):
+def test_sending_reads_the_messages_that_the_sender_had_shown(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     other = world.device("bob", "d1").start()
     alice.send("bob", "question", "1")
@@ -47,7 +47,7 @@ def test_sending_reads_what_the_sender_had_shown(world):
 
 
 @pytest.mark.design("push")
-def test_a_send_does_not_read_what_the_sender_had_not_shown(world):
+def test_a_send_does_not_read_messages_that_the_sender_had_not_shown(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     bob.lose_next("push")
     alice.send("bob", "unseen", "1")
@@ -74,7 +74,7 @@ def test_marks_and_counts_survive_reconnects_and_restarts(world):
     assert fresh.unread(AB) == 2
 
 
-def test_what_was_read_offline_is_told_at_the_next_login(world):
+def test_a_read_mark_set_offline_is_sent_at_the_next_login(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     other = world.device("bob", "d1").start()
     alice.send("bob", "text", "1")

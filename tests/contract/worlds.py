@@ -441,7 +441,7 @@ class LiveWorld(World):
     def _next_deadline(self) -> float | None:
         machines: list[Any] = [device.machine for device in self._devices]
         if self._up:
-            machines.append(self.server.node)
+            machines.append(self.server.machine)
         return min((due for machine in machines if (due := machine.next_deadline()) is not None), default=None)
 
     async def _wake(self) -> None:

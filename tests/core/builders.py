@@ -11,6 +11,7 @@ from imsim.core.client.client import Client
 from imsim.core.client.connection import State
 from imsim.core.gateway.gateway import Gateway
 from imsim.core.model import Code, ConversationState, Message, MessageType, Scene, Session
+from imsim.core.placement import Placement
 from imsim.core.policies import Policies
 from imsim.core.router.conversations import Conversations
 from imsim.core.router.users import Users
@@ -74,9 +75,9 @@ def entry(seq: int, event: str, /, *targets: str, by: str = "alice", **fields: A
 
 
 class _Driven:
-    """A router's machine over a storage that answers only when told to.
+    """A router's machine over a storage that answers only when asked.
 
-    `asked` are the requests without an answer, the oldest first; what the machine told others is kept in lists.
+    `asked` are the requests without an answer, the oldest first; what the machine sent to others is kept in lists.
     """
 
     def __init__(self, store: MemoryStorage | None, policies: Policies | None) -> None:
@@ -85,10 +86,10 @@ class _Driven:
         self.policies = policies or Policies()
         self.storage = store or MemoryStorage(self.policies.fanout)
         self.asked: deque[Any] = deque()
-        self.told: list[tuple[str, Any]] = []  # gateway, frame
+        self.sent: list[tuple[str, Any]] = []  # gateway, frame
         self.delivered: list[internal_frames.Deliver] = []
         self.opened: list[internal_frames.Opened] = []
-        self.told_users: list[tuple[str, Any]] = []  # user, frame
+        self.sent_to_users: list[tuple[str, Any]] = []  # user, frame
         self.events: list[Any] = []
         self.machine: Any = None
 
@@ -97,13 +98,13 @@ class _Driven:
             if method == "store":
                 self.asked.append(arguments[0])
             elif method == "to_gateway":
-                self.told.append(arguments)
+                self.sent.append(arguments)
             elif method == "to_users":
                 (self.opened if isinstance(arguments[0], internal_frames.Opened) else self.delivered).append(
                     arguments[0]
                 )
             elif method == "to_user":
-                self.told_users.append(arguments)
+                self.sent_to_users.append(arguments)
             else:
                 assert method == "emit"
                 self.events.append(arguments[0])
@@ -133,10 +134,10 @@ class _Driven:
         self.clock.now = end
 
     def take(self, kind: type | tuple[type, ...] | None = None) -> list[Any]:
-        """What was told to gateways since, as (session, frame) for what goes down to clients; then forgotten."""
-        told, self.told = self.told, []
+        """What was sent to gateways since, as (session, frame) for what goes down to clients; then forgotten."""
+        sent, self.sent = self.sent, []
         found: list[Any] = []
-        for _, frame in told:
+        for _, frame in sent:
             if isinstance(frame, internal_frames.Down):
                 found += [(session, frame.frame) for session in frame.sessions]
             else:
@@ -144,6 +145,14 @@ class _Driven:
         if kind is None:
             return found
         return [one for one in found if isinstance(one[1] if isinstance(one, tuple) else one, kind)]
+
+
+def up(one: Session, frame: frames.Routed, conversation: str = "") -> internal_frames.Up:
+    return internal_frames.Up(one, frame, conversation)
+
+
+def done(request: str = "read", ref: str = AB, number: int = 0) -> frames.Done:
+    return frames.Done(request, ref, number)
 
 
 def failed(request: storage.Request) -> storage.Failed:
@@ -173,6 +182,11 @@ class Writer(_Driven):
         while found := [n for n, one in enumerate(self.asked) if isinstance(one, storage.Find | storage.Between)]:
             self.answer(found[0])
 
+    def ask(self, id_client: str, event: str, by: str = "alice", to: str = "bob", **data: Any) -> None:
+        """A change between alice and bob."""
+        self.to(AB, change(id_client, event, by=by, scene=Scene.P2P, to=to, **data), session(by))
+        self.look_up()
+
     def say(self, id_client: str, by: str = "alice", **fields: Any) -> None:
         """In the group TEAM."""
         self.to(TEAM, frames.Send(id_client, Scene.GROUP, "team", "text", **fields), session(by))
@@ -183,6 +197,17 @@ class Writer(_Driven):
 
     def refusals(self) -> list[tuple[str, Code]]:
         return [(frame.ref, frame.code) for _, frame in self.take(frames.Rejected)]
+
+    def answers(self) -> list[tuple[str, int | Code]]:
+        """(idClient, seq or code) of the answers to sends since, in their order."""
+        sent = [frame for _, frame in self.take((frames.Stored, frames.Rejected))]
+        return [(f.id_client, f.seq) if isinstance(f, frames.Stored) else (f.ref, f.code) for f in sent]
+
+    def audiences(self) -> list[tuple[int, tuple[str, ...]]]:
+        """(seq, users) of what was let out of the group's log since."""
+        found = [(deliver.message.seq, deliver.users) for deliver in self.delivered if deliver.message.scene == "group"]
+        self.delivered.clear()
+        return found
 
     def log(self, conversation: str = AB) -> list[str]:
         """The idClients in storage, in the order of their seqs."""
@@ -206,7 +231,33 @@ class Registry(_Driven):
         """Attach, answer whatever storage is asked, and return the session."""
         self.attach(user, device, gateway, connection)
         self.answer_all()
-        return next(frame.session for _, frame in reversed(self.told) if isinstance(frame, internal_frames.Attached))
+        return next(frame.session for _, frame in reversed(self.sent) if isinstance(frame, internal_frames.Attached))
+
+    def ask(self, one: Session, frame: frames.Routed) -> None:
+        self.receive(up(one, frame))
+
+    def revoke(self, user: str, before: float) -> None:
+        self.machine.receive(internal_frames.Revoke(user, before), 0.0)
+        self._collect()
+
+    def sync(self, one: Session, cursors: dict[str, int] | None = None, number: int = 0) -> list[Any]:
+        """The pages that answer it."""
+        self.ask(one, frames.Sync(cursors or {}, number=number))
+        self.answer_all()
+        return [frame for to, frame in self.take((frames.Page, frames.SyncDone)) if to == one]
+
+    def unread(self, one: Session, conversation: str = AB) -> tuple[int, int]:
+        """(read_seq, unread) as a fresh device gets them."""
+        found = {found.conversation_id: found for found in self.sync(one)[-1].states}[conversation]
+        return found.read_seq, found.unread
+
+    def states(self) -> list[tuple[str, str, int, int]]:
+        """(user, device, read_seq, unread) of the states sent since; other frames are forgotten with them."""
+        return [(to.user, to.device, f.state.read_seq, f.state.unread) for to, f in self.take(frames.State)]
+
+    def resynced(self) -> list[tuple[str, str]]:
+        """(user, device) of the resyncs sent since; other frames are forgotten with them."""
+        return [(to.user, to.device) for to, _ in self.take(frames.Resync)]
 
     def deliver(
         self, one: Message, origin: Session | None = None, states: Any = (), users: Any = ("alice", "bob")
@@ -283,11 +334,18 @@ class Phone:
     def pulled(self, first: int, last: int, *seqs: int, more: bool = False, conversation: str = AB) -> None:
         """The answer to a `history`; all of the range unless `seqs` are given."""
         found = [message(seq, conversation_id=conversation) for seq in seqs or range(first, last + 1)]
-        self.get(
-            frames.HistoryPage(
-                conversation, first, last, found, more, self.number("history", f"{conversation}:{first}-{last}")
-            )
-        )
+        self.history_page(first, last, *found, more=more, conversation=conversation)
+
+    def pushed(self, *messages: Message) -> None:
+        for one in messages:
+            self.get(frames.Push(one))
+
+    def history_page(
+        self, first: int, last: int, *messages: Message, more: bool = False, conversation: str = AB
+    ) -> None:
+        """The answer to a `history`, with these messages."""
+        number = self.number("history", f"{conversation}:{first}-{last}")
+        self.get(frames.HistoryPage(conversation, first, last, list(messages), more, number))
 
     def send(self, id_client: str, content: str = "text", to: str = "alice") -> None:
         self.machine.send(Scene.P2P, to, content, id_client, self.clock.now)
@@ -351,13 +409,27 @@ def open_log(store: MemoryStorage, *senders: str, conversation: str = AB) -> Non
         assert isinstance(store.execute(storage.Append(state.epoch, one, 0)), storage.Appended)
 
 
-class Access:
-    """A gateway with what it told its port."""
+class OwnRouters(Placement):
+    """Each name is owned by a router of its own, called after it."""
 
-    def __init__(self, **policies):
+    def __init__(self):
+        super().__init__(())
+
+    def owner(self, name):
+        return name
+
+
+#: Each name is owned by the router called after the first letter of its last part.
+LETTERS = Placement("abcdefghijklmnopqrstuvwxyz", lambda name, _: ord(name.rpartition(":")[2][0]) - ord("a"))
+
+
+class Access:
+    """A gateway with the calls of its port."""
+
+    def __init__(self, placement=None, **policies):
         self.port = RecordingPort()
         self.policies = Policies(**policies)
-        self.machine = Gateway(self.port, self.policies, name="g7", epoch=1_000.0)
+        self.machine = Gateway(self.port, self.policies, "g7", placement or OwnRouters(), epoch=1_000.0)
         self.clock = ManualClock()
 
     def connect(self, connection=1):
@@ -393,14 +465,22 @@ class Access:
         """(connection, frame) of what was sent; other calls are forgotten."""
         return [arguments for method, arguments in self.port.take() if method == "send"]
 
+    def ups(self):
+        """(frame, conversation) of what went to routers since; other calls are forgotten."""
+        found = []
+        for method, arguments in self.port.take():
+            if method == "to_router" and isinstance(arguments[1], internal_frames.Up):
+                found.append((arguments[1].frame, arguments[0]))
+        return found
+
     def pushed(self):
         """(connection, seq, attempt) of the pushes, as reported; they match what was sent."""
         calls = self.port.take()
         sent = [(c, f.message.seq) for m, (c, f) in ((m, a) for m, a in calls if m == "send") if type(f) is frames.Push]
-        told = [a[0] for m, a in calls if m == "emit"]
-        assert all(isinstance(event, events.Pushed) for event in told)
-        assert [(event.session.connection, event.message.seq) for event in told] == sent
-        return [(event.session.connection, event.message.seq, event.attempt) for event in told]
+        reported = [a[0] for m, a in calls if m == "emit"]
+        assert all(isinstance(event, events.Pushed) for event in reported)
+        assert [(event.session.connection, event.message.seq) for event in reported] == sent
+        return [(event.session.connection, event.message.seq, event.attempt) for event in reported]
 
 
 def refused(code, connection=1):

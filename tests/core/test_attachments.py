@@ -1,4 +1,4 @@
-"""Attachments: what each type of message must have, and that whoever sends something else is told what was expected."""
+"""Attachments: the fields that each type of message must have, and refusals that name the expected value."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ def test_a_good_attachment_passes_and_is_left_as_it_is(type):
 
 
 @pytest.mark.parametrize(("type", "name"), FIELDS)
-def test_a_missing_field_is_named_with_what_the_type_has(type, name):
+def test_a_missing_field_is_named_with_all_fields_of_the_type(type, name):
     text = complaint(type, {key: value for key, value in GOOD[type].items() if key != name})
     assert text.startswith(f"file.{name}: missing; ")
     assert all(field in text for field in GOOD[type])
 
 
 @pytest.mark.parametrize("type", GOOD)
-def test_a_missing_attachment_is_refused_but_for_a_notification(type):
+def test_only_a_notification_may_have_no_attachment(type):
     if type == "notification":
         check_attachment(type, None)
     else:
@@ -140,7 +140,7 @@ def test_a_bad_value_is_named_with_what_was_expected(type, name, value, expected
         ("notification", "data", {}),
     ],
 )
-def test_the_limits_themselves_are_fine(type, name, value):
+def test_values_at_the_limits_pass(type, name, value):
     check_attachment(type, {**GOOD[type], name: value})
 
 
@@ -151,7 +151,7 @@ def test_an_unknown_type_is_a_newer_clients(file):
 
 
 @given(st.sampled_from([*MessageType, "sticker"]), st.none() | st.dictionaries(st.text(), json_values, max_size=3))
-def test_whatever_comes_is_taken_or_refused(type, file):
+def test_any_attachment_is_accepted_or_refused_with_a_reason(type, file):
     text = verdict(type, file)
     assert not text or text.startswith("file")
 
@@ -176,7 +176,7 @@ def fitting(field) -> st.SearchStrategy:
 
 
 @given(st.data(), st.sampled_from([type for type, fields in ATTACHMENTS.items() if fields]))
-def test_what_fits_the_table_passes(data, type):
+def test_an_attachment_that_fits_the_table_passes(data, type):
     required = {name: fitting(field) for name, field in ATTACHMENTS[type].items()}
     extra = data.draw(st.dictionaries(st.text(), json_values, max_size=2))
     check_attachment(type, {**extra, **data.draw(st.fixed_dictionaries(required))})

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from core.builders import AB, change, entry, message
+from core.builders import change, entry, message
 
 from imsim.core import changes
 from imsim.core.changes import SILENT, event_of, is_from_outside, is_visible
-from imsim.core.model import Code, MessageType, Scene
+from imsim.core.model import MessageType, Scene
 from imsim.core.router.rules import friends, groups
-from imsim.core.router.rules.decision import Change, Note, RuleViolation, resolved
 
 
 def test_only_notifications_have_an_event():
@@ -37,17 +36,11 @@ def test_only_notifications_have_an_event():
         (Scene.SYSTEM, "", (), True),
     ],
 )
-def test_who_sends_from_outside(scene, event, targets, outside):
+def test_changes_of_non_members_come_from_outside(scene, event, targets, outside):
     assert is_from_outside(change("1", event, *targets, scene=scene)) is outside
 
 
-def test_a_plain_message_is_from_outside_only_in_anothers_system_log():
-    assert is_from_outside(message(1, scene=Scene.SYSTEM))
-    assert not is_from_outside(message(1))
-    assert not is_from_outside(message(1, type=MessageType.NOTIFICATION, scene=Scene.GROUP))
-
-
-def test_what_devices_show():
+def test_devices_show_messages_and_notices_that_are_not_silent():
     assert is_visible(message(1))
     assert is_visible(entry(1, "kick"))
     assert is_visible(entry(1, "heard_of_later"))
@@ -55,20 +48,7 @@ def test_what_devices_show():
     assert not any(is_visible(entry(1, event)) for event in SILENT)
 
 
-def test_what_is_silent_is_known_to_the_rules():
+def test_the_rules_know_every_silent_event():
     """Whoever applies a silent entry relies on what was checked."""
     assert SILENT - {"resolve"} <= {*groups.EVENTS, *friends.EVENTS, *changes.AMENDMENTS}
     assert not {*friends.EVENTS, *changes.AMENDMENTS} - SILENT
-
-
-def test_a_change_gives_its_id_to_what_follows():
-    assert Change(AB, 7, 0, "kick", "alice", (), {}).id == f"{AB}:7"
-
-
-def test_news_of_an_answer():
-    assert resolved(["a", "b"], "x", "passed") == tuple(Note(u, "resolve", {"state": "passed"}, "x") for u in "ab")
-
-
-def test_a_refusal_says_why():
-    refused = RuleViolation(Code.MUTED, "hush")
-    assert (refused.code, refused.text, str(refused)) == (Code.MUTED, "hush", "hush")

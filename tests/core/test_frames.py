@@ -19,7 +19,7 @@ def test_service_times_can_be_charged_for_every_frame_of_the_wire():
     assert {frame.op for frame in (*CLIENT, *SERVER)} == frames.GATEWAY_OPS
 
 
-def test_a_request_says_to_what_its_answer_refers():
+def test_a_request_names_the_ref_and_number_of_its_answer():
     """Its ref, and where a newer one can take its place, its number."""
     for frame, expected in (
         (frames.Read("c", 3, 5), ("c", 5)),

@@ -10,14 +10,14 @@ CARRIERS = (internal_frames.Up, internal_frames.Down)
 FRAMES = (*get_args(internal_frames.ToUsers), *get_args(internal_frames.ToGateway))
 
 
-def test_no_frame_is_called_as_another_or_as_one_of_the_protocol():
+def test_each_internal_frame_has_an_op_of_its_own():
     """An op alone says what a service time is charged for."""
     ops = [frame.op for frame in FRAMES if frame not in CARRIERS]
     assert len(ops) == len(set(ops))
     assert not frames.GATEWAY_OPS & set(ops)
 
 
-def test_what_goes_up_or_down_is_charged_as_what_it_carries():
+def test_a_carrier_frame_is_charged_as_the_frame_that_it_carries():
     assert internal_frames.Up(session(), send("1"), "c").op == "send"
     assert internal_frames.Up(session(), frames.Read("c", 1), "").op == "read"
     assert internal_frames.Down((), frames.Pong()).op == "pong"
@@ -26,7 +26,7 @@ def test_what_goes_up_or_down_is_charged_as_what_it_carries():
 def test_service_times_can_be_charged_for_every_frame_that_reaches_a_router():
     asked = {frame.op for frame in get_args(frames.Asked)}
     others = {"send", "sync", "delivered", "typing", "attach", "detach", "deliver", "opened", "peer_moved"}
-    assert asked | others | {"presence_update"} == internal_frames.ROUTER_OPS
+    assert asked | others | {"presence_update", "revoke"} == internal_frames.ROUTER_OPS
 
 
 def test_frames_cannot_grow_attributes():

@@ -22,7 +22,7 @@ names = st.text("abz019_.@+-", min_size=1, max_size=64)
 
 
 @given(names, names)
-def test_two_users_have_one_conversation_whoever_asks(one, other):
+def test_two_users_have_one_conversation_in_either_order(one, other):
     assert p2p_id(one, other) == p2p_id(other, one)
     assert set(p2p_members(p2p_id(one, other))) == {one, other}
 
@@ -41,15 +41,10 @@ def test_the_members_of_other_conversations_do_not_stand_in_the_id(other):
     assert p2p_members(other) is None
 
 
-def test_what_a_user_means_by_scene_and_name():
+def test_a_conversation_id_follows_from_scene_and_name():
     assert conversation_id(Scene.P2P, "bob", "alice") == "p2p:alice:bob"
     assert conversation_id(Scene.GROUP, "bob", "team") == group_id("team") == "group:team"
     assert conversation_id(Scene.CHATROOM, "bob", "lobby") == "chatroom:lobby"
-
-
-@given(names)
-def test_good_names_pass_unchanged(name):
-    assert check_name("user", name) == name
 
 
 @pytest.mark.parametrize("name", ["", "a" * 65, "a:b", "a b", "a/b", "ä", "a\n", "\na", "a\x00"])
@@ -72,11 +67,11 @@ def test_only_notifications_do_not_count():
 @pytest.mark.parametrize(
     ("field", "value"), [("content", "other"), ("type", "image"), ("file", {"url": "x"}), ("custom", "{}")]
 )
-def test_a_body_is_what_the_sender_wrote(field, value):
+def test_a_body_consists_of_the_fields_that_the_sender_wrote(field, value):
     assert not same_body(message(), message(**{field: value}))
 
 
-def test_what_the_server_adds_is_not_the_body():
+def test_fields_that_the_server_adds_are_not_part_of_the_body():
     assert same_body(message(1), message(2, content="text 1", time=5, resend=True))
 
 
@@ -94,7 +89,3 @@ def test_which_ends_of_a_connection_lead_to_a_reconnect():
         assert not code.reconnects
     for code in (Code.LOGIN_TIMEOUT, Code.HEARTBEAT, Code.SLOW_READER, Code.GOING_AWAY, Code.UNAVAILABLE):
         assert code.reconnects
-
-
-def test_which_rejections_may_be_retried():
-    assert {code for code in Code if code.retryable} == {Code.UNAVAILABLE, Code.GAP, Code.RATE_LIMITED}

@@ -14,7 +14,7 @@ from imsim.core.policies import Policies
 from imsim.core.router.chatrooms import Chatrooms
 from imsim.core.router.conversations import Conversations
 from imsim.core.router.users import Users
-from imsim.core.server import Node
+from imsim.core.server import Server as Machine
 from imsim.core.storage.memory import MemoryStorage
 from imsim.testing import RecordingPort
 
@@ -51,11 +51,11 @@ def guarded(monkeypatch):
 
 
 class Server:
-    """A node whose storage answers when told."""
+    """A server whose storage answers when told."""
 
     def __init__(self, **policies):
         self.port = RecordingPort()
-        self.node = Node(self.port, Policies(**policies), epoch=1_000.0)
+        self.machine = Machine(self.port, Policies(**policies), epoch=1_000.0)
         self.storage = MemoryStorage()
         self.sent = []
         self.closed = []
@@ -65,20 +65,20 @@ class Server:
         while calls := self.port.take():
             for method, arguments in calls:
                 if method == "store":
-                    self.node.stored(arguments[0], self.storage.execute(arguments[0]), 0.0)
+                    self.machine.stored(arguments[0], self.storage.execute(arguments[0]), 0.0)
                 elif method == "authenticate":
-                    self.node.authenticated(arguments[0], arguments[1], None, 0.0)
+                    self.machine.authenticated(arguments[0], arguments[1], None, 0.0)
                 elif method == "send":
                     self.sent.append(arguments)
                 elif method == "close":
                     self.closed.append(arguments[0])
 
     def login(self, connection, user, device="d0"):
-        self.node.connected(connection, 0.0)
+        self.machine.connected(connection, 0.0)
         self.receive(connection, frames.Login(user, device))
 
     def receive(self, connection, frame):
-        self.node.receive(connection, frame, 0.0)
+        self.machine.receive(connection, frame, 0.0)
         self.run()
 
     def ops(self, connection):
@@ -100,10 +100,10 @@ def test_no_machine_is_ever_re_entered(guarded):
     server.receive(2, frames.SetConversation(AB, pinned=True))
     server.receive(2, frames.ReadCount(AB, 1))
     server.login(3, "alice")  # replaces the first
-    server.node.handle_timer(5.0)
-    server.node.refuse(2, Code.BAD_FRAME, "not JSON", 5.0)
-    server.node.disconnected(2, 5.0)
-    server.node.shut_down(6.0)
+    server.machine.handle_timer(5.0)
+    server.machine.refuse(2, Code.BAD_FRAME, "not JSON", 5.0)
+    server.machine.disconnected(2, 5.0)
+    server.machine.shut_down(6.0)
     server.run()
     assert guarded == {Gateway, Conversations, Chatrooms, Users}
     assert server.closed == [1, 2, 3]
@@ -140,23 +140,23 @@ def test_a_new_login_of_a_device_ends_the_old_one():
 
 def test_the_next_deadline_is_the_earliest_of_all_machines():
     server = Server()
-    assert server.node.next_deadline() is None
-    server.node.connected(1, 0.0)
-    assert server.node.next_deadline() == 10.0  # the login's
+    assert server.machine.next_deadline() is None
+    server.machine.connected(1, 0.0)
+    assert server.machine.next_deadline() == 10.0  # the login's
     server.receive(1, frames.Login("alice", "d0"))
-    assert server.node.next_deadline() == 75.0  # the heartbeat's
-    server.node.receive(1, send("1"), 0.0)
-    assert server.node.next_deadline() == 10.0  # the storage's
+    assert server.machine.next_deadline() == 75.0  # the heartbeat's
+    server.machine.receive(1, send("1"), 0.0)
+    assert server.machine.next_deadline() == 10.0  # the storage's
 
 
-def test_a_node_whose_users_storage_is_silent_refuses_the_login():
+def test_a_server_with_silent_storage_refuses_the_login():
     server = Server(login_timeout=20.0, storage_timeout=10.0)
-    server.node.connected(1, 0.0)
-    server.node.receive(1, frames.Login("alice", "d0"), 0.0)
+    server.machine.connected(1, 0.0)
+    server.machine.receive(1, frames.Login("alice", "d0"), 0.0)
     server.port.take()
-    server.node.authenticated(1, "alice", None, 0.0)
+    server.machine.authenticated(1, "alice", None, 0.0)
     server.port.take()
-    server.node.handle_timer(10.0)
+    server.machine.handle_timer(10.0)
     server.run()
     assert [frame.code for _, frame in server.sent] == [Code.UNAVAILABLE]
     assert server.closed == [1]

@@ -1,9 +1,9 @@
 """Whatever goes wrong, and in whatever order: once it is over, everybody holds the same log.
 
 Hypothesis plays the storm on a `Pair`: frames get lost, connections break, the server crashes, storage fails, or has
-done what it says it could not do, or is silent. Then all is healed, and what must hold is checked by brute force.
+done what it says it could not do, or is silent. Then all is repaired, and what must hold is checked by brute force.
 
-What is visible must not depend on how messages reach devices, on how storage finds them, and on who is told: those
+What is visible must not depend on how messages reach devices, on how storage finds them, and on receipts: those
 policies are drawn with the storm.
 """
 
@@ -47,12 +47,14 @@ class StormyPair(Pair):
         if how == "well":
             super().store(request)
             return
-        node = self.node
+        server = self.server
         if how in ("done but failed", "done in silence"):
             self.storage.execute(request)
         if how in ("failed", "done but failed"):
             failed = storage.Failed(how)
-            self._queue.append(lambda: node.stored(request, failed, self.clock.now) if node is self.node else None)
+            self._queue.append(
+                lambda: server.stored(request, failed, self.clock.now) if server is self.server else None
+            )
 
 
 class Storm(RuleBasedStateMachine):
@@ -283,8 +285,8 @@ class Storm(RuleBasedStateMachine):
         return max((message.seq for message, before, after in memberships if user in before - after), default=0)
 
     def is_out_of_sight(self, user, where):
-        """Something that the user saw was recalled since the user has left: devices that had it are not told until the
-        user comes back."""
+        """Whether a message that the user saw was recalled after the user had left: devices that had it do not hear of
+        it until the user comes back."""
         visible = self.visible(user, where)
         out = any(m.seq in visible and m.recalled and m.amended not in visible for m in self.log(where))
         members = [after for _, _, after in self.memberships(self.log(where))]
@@ -332,7 +334,7 @@ class Storm(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_passed_over(self):
-        """What stands below the cursor is on the screen, or was sent from it, or is not for it."""
+        """What stands below the cursor was shown, or was sent from this device, or is not for it."""
         for device in self.devices:
             acked = self.acked(device)
             for id, conversation in device.machine._receiver.conversations.items():
@@ -345,11 +347,11 @@ class Storm(RuleBasedStateMachine):
                 assert seen >= {message.seq for message in below}
 
     @invariant()
-    def unread_is_what_the_screen_says(self):
+    def unread_follows_from_the_events(self):
         for device in self.devices:
             counted, ended = defaultdict(set), defaultdict(int)
             for event in device.events:
-                if (end := self.end_told_by(event, device.machine.user)) is not None:
+                if (end := self.end_shown_by(event, device.machine.user)) is not None:
                     ended[end.conversation_id] = max(ended[end.conversation_id], end.seq)
                 if type(event) is events.Shown and event.message.sender != device.machine.user:
                     if event.message.countable:
@@ -361,8 +363,8 @@ class Storm(RuleBasedStateMachine):
                 assert line.unread == sum(seq > max(line.read_seq, ended[line.id]) for seq in counted[line.id])
             assert device.machine.total_unread() == sum(line.unread for line in lines)
 
-    def end_told_by(self, event, user):
-        """The entry of a group's log with which the user's membership ends, if this event brings it to the screen."""
+    def end_shown_by(self, event, user):
+        """The entry of a group's log with which the user's membership ends, if this event shows it."""
         if type(event) is events.Shown:
             entry = event.message
         elif type(event) is events.Acked:
@@ -377,16 +379,16 @@ class Storm(RuleBasedStateMachine):
     def teardown(self):
         if not hasattr(self, "pair"):
             return
-        self.heal()
+        self.repair()
         logs = {where: self.log(where) for where in MEMBERS}
         self.check_logs(logs)
         for device in self.devices:
             self.check_device(device, logs)
         self.check_system()
         for user in USERS:
-            self.check_places(user, logs)
+            self.check_states(user, logs)
 
-    def heal(self):
+    def repair(self):
         self.pair.trouble.clear()
         for losing in self.losing.values():
             losing.clear()
@@ -395,18 +397,18 @@ class Storm(RuleBasedStateMachine):
         for device in self.devices:
             device.start()
         self.pair.advance(300)
-        self.check_screens()  # all is there without anybody logging in again
+        self.check_devices()  # all is there without anybody logging in again
         self.log_in_again()
         assert all(device.machine.state == State.ONLINE for device in self.devices)
 
-    def check_screens(self):
-        """Every device has all of its conversations, whatever it was told of them and when."""
+    def check_devices(self):
+        """Every device has all of its conversations, in whatever order their messages came."""
         for device in self.devices:
             assert device.machine.state == State.ONLINE
             for where in LOGS:
-                self.check_screen(device, where)
+                self.check_shown(device, where)
 
-    def check_screen(self, device, where):
+    def check_shown(self, device, where):
         user, log = device.machine.user, self.log(where)
         mine = [ack.seq for ack in self.acked(device) if ack.conversation_id == where]
         got, visible = self.shown(device, where) + mine, self.visible(user, where)
@@ -421,7 +423,7 @@ class Storm(RuleBasedStateMachine):
                     assert texts.get(message.seq) is None
 
     def texts(self, device, where):
-        """seq -> what the screen says by now."""
+        """seq -> what the device shows by now."""
         found = {}
         for event in device.events:
             if type(event) is events.Shown and event.message.conversation_id == where:
@@ -436,7 +438,7 @@ class Storm(RuleBasedStateMachine):
         return found
 
     def log_in_again(self):
-        """All together: every user is opened anew, and counted by storage."""
+        """All together: storage opens and counts every user again."""
         for device in self.devices:
             device.machine.stop(self.pair.clock.now)
         self.pair.run_until_idle()
@@ -465,7 +467,7 @@ class Storm(RuleBasedStateMachine):
         own = {ack.id_client: (ack.conversation_id, ack.seq) for ack in self.acked(device)}
         assert len(own) == len(self.acked(device))
         for where, log in logs.items():
-            self.check_screen(device, where)
+            self.check_shown(device, where)
             stored = {message.id_client for message in log}
             for id_client in self.sent[device][where]:
                 assert machine.status(id_client) == (Status.SUCCESS if id_client in stored else Status.FAIL)
@@ -490,23 +492,23 @@ class Storm(RuleBasedStateMachine):
             notes = [(message.type, message.id_client) for message in log if event_of(message) == ""]
             assert len(notes) == len(set(notes))
             assert set(notes) == expected[user]
-            settled = [(m.file["targets"][0], m.file["data"]["state"]) for m in log if event_of(m) == "resolve"]
-            assert len({id for id, _ in settled}) == len(settled)
-            assert {id for id, _ in settled} <= {id for kind, id in notes if kind == "friend_request"}
+            resolved = [(m.file["targets"][0], m.file["data"]["state"]) for m in log if event_of(m) == "resolve"]
+            assert len({id for id, _ in resolved}) == len(resolved)
+            assert {id for id, _ in resolved} <= {id for kind, id in notes if kind == "friend_request"}
             for device in self.devices:
                 if device.machine.user == user:
                     heard = [(event.id, event.state) for event in device.events if type(event) is events.Resolved]
-                    assert heard == settled
+                    assert heard == resolved
 
-    def check_places(self, user, logs):
+    def check_states(self, user, logs):
         """Every device of the user, the server and a fresh device have the same, and storage has it too."""
         fresh = self.pair.client(user, "fresh")
         fresh.start()
         for where in LOGS:
-            self.check_screen(fresh, where)
-        told = {state.conversation_id: state for state in self.told_places(user)}
+            self.check_shown(fresh, where)
+        sent = {state.conversation_id: state for state in self.sent_states(user)}
         machines = [fresh.machine, *(device.machine for device in self.devices if device.machine.user == user)]
-        stored = {state.conversation_id: state for state in self.stored_places(user)}
+        stored = {state.conversation_id: state for state in self.stored_states(user)}
         assert sorted(state.version for state in stored.values() if state.version) == sorted(
             {state.version for state in stored.values()} - {0}
         )
@@ -518,7 +520,7 @@ class Storm(RuleBasedStateMachine):
                 assert not machine._requests.is_waiting("set_conversation", id)
                 if id.startswith("p2p:"):
                     (peer,) = set(MEMBERS[id]) - {user}
-                    reads = {state.conversation_id: state.read_seq for state in self.stored_places(peer)}
+                    reads = {state.conversation_id: state.read_seq for state in self.stored_states(peer)}
                     assert state.peer_read_seq == reads[id]
                     if self.pair.policies.receipts == "read":
                         assert state.peer_delivered_seq == reads[id]
@@ -537,18 +539,18 @@ class Storm(RuleBasedStateMachine):
                 assert line.last_msg.seq > stored[id].hidden_seq
                 since = max(line.read_seq, self.ended(user, id))
                 recount = sum(m.countable and m.sender != user and m.seq > since for m in seen)
-                assert (line.read_seq, line.unread) == (told[line.id].read_seq, told[line.id].unread)
+                assert (line.read_seq, line.unread) == (sent[line.id].read_seq, sent[line.id].unread)
                 assert line.unread == recount
                 assert 0 <= line.read_seq <= len(log)
                 assert (line.last_msg.seq, line.last_msg.id) == (seen[-1].seq, seen[-1].id)
                 last = seen[-1]
                 assert line.last_msg.content == self.words(user, id, last)
 
-    def stored_places(self, user):
+    def stored_states(self, user):
         return self.pair.storage.execute(storage.Missed(self.session(user), {}, 1_000_000)).states
 
-    def told_places(self, user):
-        """The places as the server tells them to a device that logs in now."""
+    def sent_states(self, user):
+        """The states as the server sends them to a device that logs in now."""
         done = []
         probe = self.pair.client(user, "probe")
         probe.lose = lambda frame: done.append(frame) if frame.op == "sync_done" else False

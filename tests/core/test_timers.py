@@ -30,23 +30,6 @@ def test_calls_come_in_the_order_of_deadlines_and_of_setting(entries, steps):
     assert timers.next_deadline() == min((d for d, _ in expected), default=None)
 
 
-def test_a_deadline_is_due_at_its_very_time_and_not_before():
-    timers, called = Timers(), []
-    timers.at(2.0, lambda argument, now: called.append(now))
-    timers.handle(1.999)
-    assert called == []
-    timers.handle(2.0)
-    assert called == [2.0]
-
-
-def test_each_call_comes_once():
-    timers, called = Timers(), []
-    timers.at(1.0, lambda argument, now: called.append(argument), "a")
-    timers.handle(1.0)
-    timers.handle(2.0)
-    assert called == ["a"]
-
-
 def test_a_callback_may_set_a_timer_that_is_due_at_once():
     timers, called = Timers(), []
 
@@ -70,11 +53,3 @@ def test_a_cancelled_timer_keeps_nothing_alive():
     timer = Timers().at(1.0, print, object())
     timer.cancel()
     assert (timer.callback, timer.argument) == (None, None)
-
-
-def test_to_cancel_after_the_call_is_harmless():
-    timers = Timers()
-    timer = timers.at(1.0, lambda argument, now: None)
-    timers.handle(1.0)
-    timer.cancel()
-    assert timers.next_deadline() is None

@@ -11,7 +11,7 @@ steps = st.lists(st.tuples(st.sampled_from(["add", "read"]), st.integers(0, 30))
 
 
 @given(st.integers(0, 10), st.lists(st.integers(1, 30)), steps)
-def test_it_counts_what_a_set_would(read_seq, seqs, actions):
+def test_unread_counts_as_a_set_would(read_seq, seqs, actions):
     unread, mark = Unread(read_seq, seqs), read_seq
     counted = {seq for seq in seqs if seq > mark}
     for action, seq in actions:
@@ -33,21 +33,6 @@ def test_seqs_without_a_hole_cost_one_range_in_whatever_order_they_come(seqs):
     assert unread._ranges == [[1, 11]]
 
 
-def test_a_mark_never_moves_back():
-    unread = Unread(5)
-    assert not unread.read(5)
-    assert not unread.read(3)
-    assert unread.read_seq == 5
-
-
-def test_reading_beyond_everything_counts_nothing_below_later():
-    unread = Unread(0, [1, 2])
-    unread.read(10)
-    unread.add(7)
-    unread.add(11)
-    assert unread.count == 1
-
-
 # --- what was taken back --------------------------------------------------------------------------------------------
 
 
@@ -55,7 +40,7 @@ recalls = st.lists(st.tuples(st.sampled_from(["add", "remove", "read"]), st.inte
 
 
 @given(recalls)
-def test_what_was_removed_does_not_count_now_or_later(actions):
+def test_a_removed_seq_does_not_count_now_or_later(actions):
     unread, mark = Unread(), 0
     counted, removed = set(), set()
     for action, seq in actions:

@@ -1,11 +1,156 @@
-"""A capacity that is known: where an M/M/1 queue's mean sojourn reaches the budget."""
+"""The search for the highest load, and what it reports."""
 
 from __future__ import annotations
 
+import math
+
 import pytest
+from matplotlib.figure import Figure
 
 import imsim
+from imsim.analysis.budgets import Budget
+from imsim.analysis.run_length import Behind
+from imsim.experiments import Capacity, Replications, Sample
+from imsim.experiments.capacity import Bracket, load_of, search
+from imsim.scenario import Scenario
 
+
+def judge(limit, blur=0.0):
+    """A design that bears `limit`, which is undecided within `blur` of it; counts how often it is asked."""
+
+    def judged(load):
+        judged.asked.append(load)
+        if abs(load - limit) <= blur:
+            return "undecided"
+        return "keeps" if load < limit else "breaks"
+
+    judged.asked = []
+    return judged
+
+
+@pytest.mark.parametrize("limit", [0.02, 0.9, 1.0001, 7.3, 60.0])
+def test_the_limit_is_bracketed_as_closely_as_asked(limit):
+    asked = judge(limit)
+    bracket = search(asked, 1.0, tolerance=0.05)
+    assert bracket.keeps < limit <= bracket.breaks <= bracket.keeps * 1.05
+    assert bracket.undecided == []
+    assert len(asked.asked) == len(set(asked.asked)) < 15
+
+
+def test_what_is_undecided_lies_inside_the_bracket():
+    bracket = search(judge(3.0, blur=0.2), 1.0, tolerance=0.05)
+    first, last = bracket.undecided[0], bracket.undecided[-1]
+    assert bracket.keeps < 2.8 <= first <= last <= 3.2 < bracket.breaks
+    assert first <= bracket.keeps * 1.05
+    assert bracket.breaks <= last * 1.05
+
+
+def test_whole_loads_are_whole():
+    bracket = search(judge(13.5), 5.0, tolerance=0.01, whole=True)
+    assert (bracket.keeps, bracket.breaks) == (13, 14)
+    bracket = search(judge(0.5), 5.0, tolerance=0.01, whole=True)
+    assert (bracket.keeps, bracket.breaks) == (None, 1)
+
+
+def test_it_gives_up_where_told_to():
+    assert search(judge(1e9), 1.0, tolerance=0.05).keeps == 64
+    assert search(judge(0.0), 1.0, tolerance=0.05).keeps is None
+    bracket = search(judge(100.0), 1.0, tolerance=0.05, highest=7.0)
+    assert (bracket.keeps, bracket.breaks) == (7, None)
+    bracket = search(judge(0.1), 1.0, tolerance=0.05, lowest=0.3)
+    assert (bracket.keeps, min(bracket.verdicts)) == (None, 0.3)
+
+
+def test_what_is_not_monotone_is_seen():
+    bracket = Bracket({1.0: "keeps", 2.0: "breaks", 4.0: "keeps"})
+    assert (bracket.keeps, bracket.breaks, bracket.is_monotone) == (1, 2, False)
+
+
+def make(verdicts, budget="delivery.p99 < 200ms"):
+    budget = Budget(budget)
+    tried = {
+        load: Replications(Scenario(), [Sample(r, r, "", {budget.metric: value + r}) for r in range(3)])
+        for load, (_, value) in verdicts.items()
+    }
+    bracket = Bracket({load: verdict for load, (verdict, _) in verdicts.items()})
+    return Capacity(Scenario(name="tiny"), budget, "workload.rate", bracket, tried)
+
+
+FOUND = make({2.0: ("breaks", 500.0), 1.0: ("keeps", 50.0), 1.5: ("undecided", 199.0), 4.0: ("breaks", math.inf)})
+
+
+def test_it_tells_what_was_tried_and_what_that_means():
+    assert (FOUND.keeps, FOUND.breaks) == (1.0, 2.0)
+    assert FOUND.frame["workload.rate"].tolist() == [1.0, 1.5, 2.0, 4.0]
+    assert FOUND.frame["budget"].tolist() == ["keeps", "undecided", "breaks", "breaks"]
+    assert FOUND.frame["null"].tolist() == [0, 0, 0, 3]
+    text = str(FOUND)
+    assert "delivery.p99 < 200ms is kept up to workload.rate = 1, and broken from 2 on" in text
+    assert "not told apart from the budget by 3 replications: 1.5" in text
+    assert "never better" in text
+    assert FOUND.to_json_dict()["undecided"] == [1.5]
+    assert "<b>tiny</b>" in FOUND._repr_html_()
+    assert repr(FOUND).startswith("<Capacity of tiny: ")
+
+
+def test_arrivals_that_are_not_steady_are_said():
+    notes = {
+        kind: " ".join(Capacity(scenario, FOUND.budget, FOUND.over, FOUND.bracket, FOUND.tried).notes)
+        for kind, scenario in {
+            "poisson": Scenario(),
+            "ramp": Scenario.load("capacity"),
+            "replay": Scenario().with_({"workload.arrivals": [0.5, 1.0]}),
+        }.items()
+    }
+    assert "steady" not in notes["poisson"]
+    assert "(ramp): what is found holds for this shape only" in notes["ramp"]
+    assert "set workload.arrivals=poisson" in notes["ramp"]
+    assert "(replay): workload.rate plays no part" in notes["replay"]
+
+
+def test_runs_that_are_too_short_are_said_unless_they_break_the_budget():
+    def notes(verdict, budget="delivery.p99 < 200ms"):
+        samples = [Sample(r, r, "", {"delivery.p99": 50.0}, {"delivery.p99": Behind(10, 50.0)}) for r in range(5)]
+        tried = {1.0: Replications(Scenario(), samples)}
+        return " ".join(Capacity(Scenario(), Budget(budget), "workload.rate", Bracket({1.0: verdict}), tried).notes)
+
+    assert "delivery.p99 (1,000)" in notes("keeps")
+    assert "delivery.p99 (1,000)" in notes("undecided")
+    assert "delivery.p99 (1,000)" not in notes("breaks")
+    assert "delivery.p99 (1,000)" in notes("breaks", "delivery.p99 > 200ms")
+
+
+def test_what_was_not_found_is_said():
+    assert "no load was found that keeps" in str(make({1.0: ("breaks", 500.0)}))
+    assert "is kept up to workload.rate = 1 at least" in str(make({1.0: ("keeps", 50.0)}))
+    assert "more load is not always worse" in str(make({1.0: ("breaks", 500.0), 2.0: ("keeps", 50.0)}))
+
+
+def test_it_is_drawn_with_the_budget_and_the_bracket():
+    ax = FOUND.plot(ax=Figure().subplots())
+    labels = ax.get_legend_handles_labels()[1]
+    assert set(labels) == {"keeps", "undecided", "breaks", "delivery.p99 < 200ms", "the capacity is in here"}
+    assert "1 loads not drawn" in ax.get_xlabel()
+    assert ax.get_ylabel() == "delivery.p99 (ms)"
+
+
+def test_many_times_the_budget_is_drawn_in_numbers_that_read_well():
+    ax = make({1.0: ("keeps", 50.0), 2.0: ("breaks", 5000.0)}).plot(ax=Figure().subplots())
+    ax.figure.draw_without_rendering()
+    low, high = ax.get_ylim()
+    shown = [label.get_text() for label in ax.get_yticklabels() if low <= label.get_position()[1] <= high]
+    assert shown == ["50 ms", "100 ms", "200 ms", "500 ms", "1 s", "2 s", "5 s"]
+
+
+def test_a_load_is_a_number_of_the_scenario():
+    assert load_of(Scenario(), "population.users") == (Scenario().population.users, True)
+    assert load_of(Scenario(), "workload.rate") == (Scenario().workload.rate, False)
+    for path in ("workload.rat", "policies.ack", "network", "conversations.churn"):
+        with pytest.raises(imsim.UsageError, match=r"as in workload\.rate"):
+            load_of(Scenario(), path)
+
+
+# Where the capacity is known: the load at which an M/M/1 queue's mean sojourn reaches the budget.
 # 1 ms of links and a storage of mean 10 ms: with 50 users, 10 / (1 - rate / 2) ms is 30 at rate 4/3.
 QUEUE = imsim.Scenario(name="queue", duration=7.0, warmup=2.0).with_(
     {
@@ -26,7 +171,7 @@ def test_it_is_where_theory_says(tmp_path):
     assert again.frame.equals(found.frame)
 
 
-def test_the_load_may_be_anything_and_the_budget_ones_own():
+def test_the_load_may_be_anything_and_the_budget_a_custom_one():
     def late(run):
         return run.to_json_dict()["delivery_ms"]["p50"]
 

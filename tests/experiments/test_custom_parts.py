@@ -1,4 +1,4 @@
-"""Own parts that a cell, or a script, defines: they live in `__main__`, which other processes do not have."""
+"""Custom parts that a cell, or a script, defines: they live in `__main__`, which other processes do not have."""
 
 from __future__ import annotations
 
@@ -59,17 +59,17 @@ options = {
 }
 
 
-def told(**more):
+def swept(**more):
     return imsim.sweep(office, designs, **options, **more).samples[["digest", "late", "quick"]].to_json()
 
 
-parallel = told(jobs=2, out="kept")
+parallel = swept(jobs=2, out="kept")
 with open("kept/finished.jsonl") as file:
     kept = len(file.readlines())
-again = told(jobs=1, out="kept")
+again = swept(jobs=1, out="kept")
 with open("kept/finished.jsonl") as file:
     kept_still = len(file.readlines())
-print(json.dumps([parallel, told(jobs=1), again, kept, kept_still]))
+print(json.dumps([parallel, swept(jobs=1), again, kept, kept_still]))
 """
 
 
@@ -115,16 +115,16 @@ def quick(run): return float(((run.deliveries.delivered_at - run.messages.intend
 small = imsim.Scenario(name="small").with_({"duration": 1, "drain": 1, "population.users": 5, "workload.rate": 2})
 designs = [{"topology.storage": {"station": Pauses, "service": {"append": Own()}}}]
 
-def told(**out):
+def swept(**out):
     return imsim.sweep(small, designs, replications=1, jobs=1, metrics=[quick], progress=False, **out).samples
 """,
         names,
     )
-    told, out = names["told"], {"out": tmp_path}
-    seen = [told(**out)]
-    assert told(**out).equals(seen[0])
+    swept, out = names["swept"], {"out": tmp_path}
+    seen = [swept(**out)]
+    assert swept(**out).equals(seen[0])
     for change in ("BOUND = 0.2", "def helped(u): return 0.05", "Pauses.pauses = [0.3]"):
         exec(change, names)
-        seen.append(told(**out))
-        assert seen[-1].equals(told())
+        seen.append(swept(**out))
+        assert seen[-1].equals(swept())
         assert not seen[-1].equals(seen[-2]), change

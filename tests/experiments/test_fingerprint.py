@@ -1,4 +1,4 @@
-"""What is one's own is told apart by its code, its values, and all that it refers to."""
+"""Custom parts and metrics are distinguished by their code, their values, and all that they refer to."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Kind(Enum):
 
 
 def shared(one):
-    """As a function of one's own would close over it."""
+    """As a function of the user's would close over it."""
     return fingerprint.function(lambda run: one)
 
 
@@ -74,7 +74,7 @@ def test_the_order_of_a_mapping_does_not_matter():
     assert shared({"a": 1, "b": 2}) == shared({"b": 2, "a": 1})
 
 
-def test_functions_without_a_source_are_told_by_their_code():
+def test_functions_without_a_source_are_compared_by_their_code():
     """As those typed at a prompt."""
     names: dict[str, object] = {"__name__": "__main__"}
     exec("def one(run): return 1\ndef two(run): return 2\ndef again(run): return 1\nagain.__qualname__ = 'one'", names)
@@ -82,7 +82,7 @@ def test_functions_without_a_source_are_told_by_their_code():
     assert one == again != two
 
 
-def test_own_distributions_without_a_source_are_told_by_their_code():
+def test_custom_distributions_without_a_source_are_compared_by_their_code():
     names: dict[str, object] = {"__name__": "__main__"}
     text = "import imsim\nclass One(imsim.CustomDistribution):\n    def quantile(self, u):\n        return {}\n"
     found = []
@@ -168,7 +168,7 @@ def write(folder, whole, helper):
     return folder / "whole.py"
 
 
-def told(folder, whole=WHOLE, helper=HELPER, hash_seed="1"):
+def prints(folder, whole=WHOLE, helper=HELPER, hash_seed="1"):
     """The fingerprints of the metric and the design, as a process of its own sees them."""
     done = subprocess.run(
         [sys.executable, "-B", write(folder, whole, helper)],
@@ -183,7 +183,7 @@ def told(folder, whole=WHOLE, helper=HELPER, hash_seed="1"):
 
 @pytest.fixture(scope="module")
 def before(tmp_path_factory):
-    return told(tmp_path_factory.mktemp("before"))
+    return prints(tmp_path_factory.mktemp("before"))
 
 
 def test_it_is_the_same_in_another_process(before, tmp_path):
@@ -192,8 +192,8 @@ def test_it_is_the_same_in_another_process(before, tmp_path):
         "class Rule", "def unused(): return BOUND\n\n@dataclasses.dataclass\nclass Rule"
     )
     other = other.replace("@dataclasses.dataclass\ndef", "def")
-    assert told(tmp_path, hash_seed="2") == before
-    assert told(tmp_path, other, HELPER.replace("return 1", "return 2"), hash_seed="3") == before
+    assert prints(tmp_path, hash_seed="2") == before
+    assert prints(tmp_path, other, HELPER.replace("return 1", "return 2"), hash_seed="3") == before
     assert [len(one) for one in before] == [64, 64]
 
 
@@ -243,7 +243,7 @@ def test_in_this_process_it_is_as_in_another(before, tmp_path, monkeypatch, caps
 
 
 def test_a_name_of_pythons_is_no_excuse(tmp_path, monkeypatch):
-    """A class that was made without a module's name, and a module of one's own that is called as one of Python's."""
+    """A class that was made without a module's name, and a module of the user's that is called as one of Python's."""
     made = []
     for number in (1, 2):
         names: dict[str, type] = {}
@@ -272,12 +272,12 @@ def test_what_cannot_be_told_apart_is_refused():
     def numbers():
         yield 1
 
-    with pytest.raises(fingerprint.CannotTellError, match=r"metric <lambda> refers to a generator"):
+    with pytest.raises(fingerprint.NotComparableError, match=r"metric <lambda> refers to a generator"):
         shared(numbers())
     deep = []
     for _ in range(100_000):
         deep = [deep]
-    with pytest.raises(fingerprint.CannotTellError, match="too deeply"):
+    with pytest.raises(fingerprint.NotComparableError, match="too deeply"):
         shared(deep)
     while deep:
         deep = deep.pop()
@@ -309,13 +309,13 @@ def test_what_wraps_a_function_counts_with_all_it_holds():
     ],
     ids=["closure", "default", "as a value", "partial"],
 )
-def test_a_module_of_ones_own_that_goes_somewhere_as_a_whole_cannot_be_told(tmp_path, monkeypatch, metric):
+def test_a_module_of_the_user_that_goes_somewhere_as_a_whole_cannot_be_compared(tmp_path, monkeypatch, metric):
     (tmp_path / "helper.py").write_text("def late(run): return 1\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "helper", raising=False)
     names: dict[str, object] = {"__name__": "__main__"}
     exec(metric, names)
-    with pytest.raises(fingerprint.CannotTellError, match="the module helper as a whole"):
+    with pytest.raises(fingerprint.NotComparableError, match="the module helper as a whole"):
         shared(names["metric"])
     monkeypatch.delitem(sys.modules, "helper")
 

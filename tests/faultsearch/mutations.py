@@ -300,8 +300,8 @@ def slow_reader_kept(patch):
     """A gateway's queue of unacknowledged pushes has no bound."""
     make = gateway.Gateway.__init__
 
-    def init(self, port, policies, name="g0", epoch=0.0):
-        make(self, port, replace(policies, send_queue=1 << 30), name, epoch)
+    def init(self, port, policies, *where):
+        make(self, port, replace(policies, send_queue=1 << 30), *where)
 
     patch.setattr(gateway.Gateway, "__init__", init)
 
@@ -531,16 +531,16 @@ def revocation_forgotten(patch):
 
 def revocation_misses_who_logs_in(patch):
     """Tokens that are revoked while their user's state is being read stay good."""
-    revoke = users.Users.revoke
+    revoke = users.Users._revoke
 
-    def too_late(self, name, before, now):
-        user = self._users.get(name)
+    def too_late(self, frame, now):
+        user = self._users.get(frame.user)
         old = user.revoked_before if user else 0.0
-        revoke(self, name, before, now)
+        revoke(self, frame, now)
         if user is not None and user.request is not None:
             user.revoked_before = old
 
-    patch.setattr(users.Users, "revoke", too_late)
+    patch.setattr(users.Users, "_revoke", too_late)
 
 
 def young_tokens_revoked(patch):
@@ -1118,8 +1118,8 @@ def user_rate_doubled(patch):
     """A user may ask twice as often as was set."""
     init = gateway.Gateway.__init__
 
-    def twice(self, port, policies, name="g0", epoch=0.0):
-        init(self, port, policies, name, epoch)
+    def twice(self, port, policies, *where):
+        init(self, port, policies, *where)
         self._rates = limits.Buckets(2 * policies.user_rate, policies.user_burst)
 
     patch.setattr(gateway.Gateway, "__init__", twice)
@@ -1172,8 +1172,10 @@ def lost_router_spares_room_members(patch):
     """Who is in a room of a router that is lost keeps the connection, and does not hear of it."""
     lost = gateway.Gateway.router_lost
 
-    def users_only(self, router, owns):
-        lost(self, router, lambda id: not id.startswith("chatroom:") and owns(id))
+    def users_only(self, router):
+        for open_ in self._connections.values():
+            open_.rooms.clear()
+        lost(self, router)
 
     patch.setattr(gateway.Gateway, "router_lost", users_only)
 
@@ -1225,14 +1227,14 @@ def origin_is_told_too(patch):
 
 def hints_through_blocks(patch):
     """Who is blocked hears who is there, and who writes."""
-    hinted = presence.Presence.hinted
+    hinted = presence.FriendPresence.hinted
 
     def heard(self, user, hint):
         states, user.states = user.states, {}
         hinted(self, user, hint)
         user.states = states
 
-    patch.setattr(presence.Presence, "hinted", heard)
+    patch.setattr(presence.FriendPresence, "hinted", heard)
 
 
 def presence_of_the_blocking(patch):
@@ -1241,7 +1243,7 @@ def presence_of_the_blocking(patch):
     def friends_of(user):
         return [peer for id, state in user.states.items() if state.friends for peer in user.peers(id)]
 
-    patch.setattr(presence.Presence, "_friends", staticmethod(friends_of))
+    patch.setattr(presence.FriendPresence, "_friends", staticmethod(friends_of))
 
 
 def presence_of_former_friends(patch):
@@ -1252,20 +1254,20 @@ def presence_of_former_friends(patch):
 
 def presence_without_a_policy(patch):
     """Friends hear who is there though nobody is to."""
-    init = presence.Presence.__init__
+    init = presence.FriendPresence.__init__
 
     def told(self, *arguments):
         init(self, *arguments)
-        self._presence = True
+        self._is_on = True
 
-    patch.setattr(presence.Presence, "__init__", told)
+    patch.setattr(presence.FriendPresence, "__init__", told)
 
 
 def presence_is_wrong(patch):
     """Who leaves is told to be there."""
-    tell = presence.Presence._tell
+    tell = presence.FriendPresence._tell
     patch.setattr(
-        presence.Presence, "_tell", lambda self, user, friends, online, now: tell(self, user, friends, True, now)
+        presence.FriendPresence, "_tell", lambda self, user, friends, online, now: tell(self, user, friends, True, now)
     )
 
 
@@ -1466,18 +1468,20 @@ def leaver_counts_on(patch):
 
 def went_is_not_told(patch):
     """Friends are not told that a user has gone."""
-    patch.setattr(presence.Presence, "went", lambda self, user, now: None)
+    patch.setattr(presence.FriendPresence, "went", lambda self, user, now: None)
 
 
 def peers_answer_nobody(patch):
     """Who comes does not hear which friends are there."""
-    hinted = presence.Presence.hinted
-    patch.setattr(presence.Presence, "hinted", lambda self, user, hint: hinted(self, user, replace(hint, asks=None)))
+    hinted = presence.FriendPresence.hinted
+    patch.setattr(
+        presence.FriendPresence, "hinted", lambda self, user, hint: hinted(self, user, replace(hint, asks=None))
+    )
 
 
 def late_presence_lost(patch):
     """What there is no budget for is never told."""
-    patch.setattr(presence.Presence, "_tell_late", lambda self, user, now: self._late.pop(user))
+    patch.setattr(presence.FriendPresence, "_tell_late", lambda self, user, now: self._late.pop(user))
 
 
 def leaver_may_recall(patch):
@@ -1500,7 +1504,7 @@ def typing_while_blocked(patch):
         for peer in user.peers(conversation_id):
             self._port.to_user(peer, internal_frames.PresenceUpdate(peer, frames.IsTyping(conversation_id)))
 
-    patch.setattr(presence.Presence, "typing", typing)
+    patch.setattr(presence.FriendPresence, "typing", typing)
 
 
 def known_grows_stale(patch):

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from imsim.faultsearch import Case, explain, replay
+from imsim.faultsearch import Case, explain, read, replay
 
 FOLDER = Path(__file__).with_name("cases")
 
@@ -22,7 +22,7 @@ REGRESSIONS: dict[str, dict[str, Any]] = {
 
 
 def case_of(name: str) -> Case:
-    return Case.from_json(REGRESSIONS[name]["case"])
+    return read(REGRESSIONS[name]["case"])
 
 
 def keep(seed: int, name: str, broke: str) -> None:

@@ -29,13 +29,13 @@ from imsim.core.model import Message, Scene
 from imsim.faultsearch import (
     KINDS,
     SOMETIMES,
-    Case,
     Fault,
     Outcome,
     Report,
     draw,
     explain,
     load,
+    read,
     replay,
     run,
     save,
@@ -44,9 +44,10 @@ from imsim.faultsearch import (
 from imsim.faultsearch.app import _ACTIONS
 from imsim.faultsearch.case_file import ARGUMENTS, check
 from imsim.faultsearch.checks import INVARIANTS
-from imsim.faultsearch.model.reference import Ledger
+from imsim.faultsearch.entries import ClientSent, Crashed, Entry, GatewaySent, Planned, Said, Started, Stored, Struck
+from imsim.faultsearch.model.reference import ReferenceModel
 from imsim.faultsearch.search import ENOUGH, PLANNED
-from imsim.faultsearch.trace import Entry, about, digest
+from imsim.faultsearch.trace import about, digest
 from imsim.scenario import Scenario
 
 README = Path(__file__).parents[2] / "README.md"
@@ -153,7 +154,7 @@ def test_however_short_a_search_what_it_planned_often_must_have_happened(drawn):
 
 
 def test_a_fault_that_befalls_nothing_fails_a_short_search(monkeypatch):
-    idle = replace(KINDS["break"], apply=lambda world, fault: None)
+    idle = replace(KINDS["break"], inject=lambda world, fault: None)
     monkeypatch.setitem(KINDS, "break", idle)
     planned = accumulate(any(fault.kind == "break" for fault in draw(seed).faults) for seed in count())
     enough = next(seeds for seeds, breaks in enumerate(planned, 1) if breaks == PLANNED)
@@ -167,7 +168,7 @@ def test_a_fault_that_befalls_nothing_fails_a_short_search(monkeypatch):
 
 def test_a_plan_survives_json():
     case = draw(3)
-    assert Case.from_json(json.loads(json.dumps(case.to_json()))) == case
+    assert read(json.loads(json.dumps(case.to_json()))) == case
 
 
 def test_a_plan_can_be_written_by_hand():
@@ -202,9 +203,9 @@ HAND = {
 
 
 def test_a_plan_by_hand_needs_little():
-    outcome = run(Case.from_json(HAND))
+    outcome = run(read(HAND))
     assert outcome.violations == []
-    assert any(type(e.thing) is events.Shown and e.thing.message.content == "hello" for e in outcome.trace)
+    assert any(type(e.subject) is events.Shown and e.subject.message.content == "hello" for e in outcome.trace)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +241,7 @@ def test_what_is_wrong_in_a_plan_is_told_in_one_line(where, value, words):
         at = at[key]
     at[where[-1]] = value
     with pytest.raises(UsageError) as refused:
-        Case.from_json(fields)
+        read(fields)
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -274,7 +275,7 @@ def _imports(name: str) -> set[str]:
     }
 
 
-def test_the_ledger_knows_the_protocol_and_nothing_else_of_the_core():
+def test_the_reference_model_knows_the_protocol_and_nothing_else_of_the_core():
     """Nor what machines tell each other on the backbone: they may have got it wrong."""
     assert _imports("rules.py") == {"imsim.core.model"}
     assert _imports("reference.py") == {"imsim.core.frames", "imsim.core.model", "imsim.faultsearch.model.rules"}
@@ -324,7 +325,7 @@ def test_a_judge_that_raises_has_found_something(monkeypatch):
     def fails(*_: object) -> None:
         raise LookupError("confused")
 
-    monkeypatch.setattr(Ledger, "view", fails)
+    monkeypatch.setattr(ReferenceModel, "view", fails)
     report = search(0, 2)
     assert report.broken == {0: "judge_raises", 1: "judge_raises"}
     assert report.failures[0].command == "imsim faultsearch --replay 0"
@@ -352,8 +353,8 @@ def test_the_trace_that_is_told_is_about_what_broke_and_ends_there(name, monkeyp
         assert [id(entry) for entry in until if id(entry) in shown] == [id(entry) for entry in told]  # in order
         names = _names_in(violation.text, outcome)
         for entry in told:
-            is_of_all = entry.what in ("crash", "heal", "fault")
-            assert is_of_all or entry is until[-1] or any(n in str(entry) for n in names), f"{violation}: {entry}"
+            is_of_all = entry.is_global or isinstance(entry, Planned | Struck) or entry is until[-1]
+            assert is_of_all or any(n in str(entry) for n in names), f"{violation}: {entry}"
 
 
 def _names_in(text: str, outcome: Outcome) -> set[str]:
@@ -361,9 +362,9 @@ def _names_in(text: str, outcome: Outcome) -> set[str]:
     names = set(re.findall(r"(?:p2p|group|system|chatroom):[\w:]+?(?=[:#]\d+\b|\W|$)|\w+/[\w.-]+", text))
     names |= {user for user in outcome.case.users if re.search(rf"\b{user}\b", text)}
     for entry in outcome.trace:
-        message = entry.thing  # as a chatroom has it said
-        if entry.what == "stored" and isinstance(entry.thing[0], storage.Append):
-            message = entry.thing[0].message
+        message = entry.subject  # as a chatroom has it said
+        if isinstance(entry, Stored) and isinstance(entry.request, storage.Append):
+            message = entry.request.message
         if isinstance(message, Message) and (message.id in text or message.id_client in text):
             names |= {message.id_client, message.conversation_id}
     return names
@@ -378,33 +379,33 @@ def _message(seq: int, id_client: str, content: str = "", **fields: Any) -> Mess
 
 
 def test_the_digest_sees_every_word():
-    one = Entry(1.0, "g0", "->", "bob/d0", frames.Push(_message(1, "m1", "x" * 30 + "yes")))
-    other = Entry(1.0, "g0", "->", "bob/d0", frames.Push(_message(1, "m1", "x" * 30 + "not")))
-    amended = Entry(1.0, "g0", "->", "bob/d0", frames.Push(_message(1, "m1", "x" * 30 + "yes", amended=2)))
+    one = GatewaySent(1.0, "g0", "bob/d0", frames.Push(_message(1, "m1", "x" * 30 + "yes")))
+    other = GatewaySent(1.0, "g0", "bob/d0", frames.Push(_message(1, "m1", "x" * 30 + "not")))
+    amended = GatewaySent(1.0, "g0", "bob/d0", frames.Push(_message(1, "m1", "x" * 30 + "yes", amended=2)))
     assert len({digest([entry]) for entry in (one, other, amended)}) == 3
-    assert digest([one]) == digest([one._replace(thing=frames.Push(_message(1, "m1", "x" * 30 + "yes")))])
+    assert digest([one]) == digest([replace(one, frame=frames.Push(_message(1, "m1", "x" * 30 + "yes")))])
 
 
 def test_an_entry_says_what_a_message_says_and_what_became_of_it():
-    entry = Entry(1.0, "g0", "->", "bob/d0", frames.Push(_message(1, "m1", "hello")))
+    entry = GatewaySent(1.0, "g0", "bob/d0", frames.Push(_message(1, "m1", "hello")))
     assert "p2p:alice:bob#1[m1] 'hello'" in str(entry)
-    entry = Entry(1.0, "g0", "->", "bob/d0", frames.Push(_message(1, "m1", recalled=True, amended=2)))
+    entry = GatewaySent(1.0, "g0", "bob/d0", frames.Push(_message(1, "m1", recalled=True, amended=2)))
     assert "p2p:alice:bob#1[m1] recalled amended by #2" in str(entry)
     fault = Fault(1.0, "crash_on", "r0", {"op": "append", "moment": "done", "seconds": 1.0, "detect": 0.1})
-    assert str(fault) in str(Entry(1.0, "r0", "fault", "planned", str(fault)))
+    assert str(fault) in str(Planned(1.0, "r0", str(fault)))
 
 
-TRACE = [
-    Entry(0.1, "alice/d0", "start", "", None),
-    Entry(1.0, "alice/d0", "->", "g0", frames.Send("alice/d0-1", Scene.P2P, "bob", "one", "text")),
-    Entry(1.1, "r0", "crash", "", None),
-    Entry(1.2, "g0", "->", "alice/d0", frames.Stored("alice/d0-1", "p2p:alice:bob", "p2p:alice:bob:1", 1, 0)),
-    Entry(1.3, "g0", "->", "alice/d0.2", frames.Push(_message(1, "alice/d0-1", "one"))),
-    Entry(1.4, "g0", "->", "alice/d0.2", frames.Push(_message(12, "alice/d0-12", "two"))),
-    Entry(1.5, "bob/d0", "->", "g0", frames.Read("p2p:alice:bob", 1)),
-    Entry(1.6, "bob/d0", "->", "g0", frames.Read("group:team", 1)),
-    Entry(1.7, "r0", "said", "", replace(_message(3, "group:team:1"), conversation_id="system:bob")),
-    Entry(1.8, "r0", "said", "", replace(_message(4, "group:club:1"), conversation_id="system:bob")),
+TRACE: list[Entry] = [
+    Started(0.1, "alice/d0"),
+    ClientSent(1.0, "alice/d0", "g0", frames.Send("alice/d0-1", Scene.P2P, "bob", "one", "text")),
+    Crashed(1.1, "r0"),
+    GatewaySent(1.2, "g0", "alice/d0", frames.Stored("alice/d0-1", "p2p:alice:bob", "p2p:alice:bob:1", 1, 0)),
+    GatewaySent(1.3, "g0", "alice/d0.2", frames.Push(_message(1, "alice/d0-1", "one"))),
+    GatewaySent(1.4, "g0", "alice/d0.2", frames.Push(_message(12, "alice/d0-12", "two"))),
+    ClientSent(1.5, "bob/d0", "g0", frames.Read("p2p:alice:bob", 1)),
+    ClientSent(1.6, "bob/d0", "g0", frames.Read("group:team", 1)),
+    Said(1.7, "r0", replace(_message(3, "group:team:1"), conversation_id="system:bob")),
+    Said(1.8, "r0", replace(_message(4, "group:club:1"), conversation_id="system:bob")),
 ]
 
 
@@ -491,7 +492,7 @@ def test_what_replay_prints_as_json_is_a_case(capsys, tmp_path):
 
 def test_the_case_in_the_readme_runs_and_has_its_crash(tmp_path):
     (text,) = re.findall(r"^```json\n(.*?)^```$", README.read_text(), re.DOTALL | re.MULTILINE)
-    outcome = run(Case.from_json(json.loads(text)))
+    outcome = run(read(json.loads(text)))
     assert outcome.violations == []
     assert outcome.met["fault: crash_on"] == 1
     assert outcome.met["resend answered from storage"] == 1

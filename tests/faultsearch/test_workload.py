@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from imsim.faultsearch import Case, draw
+from imsim.faultsearch import draw, read
 from imsim.faultsearch.app import _ACTIONS
 from imsim.faultsearch.workload import ATTACHMENTS
 
@@ -37,4 +37,4 @@ def test_what_lies_between_nodes_has_somebody_at_the_other_end(kind):
 def test_a_case_from_before_there_were_wall_clocks_has_none():
     fields = json.loads(json.dumps(draw(3).to_json()))
     del fields["wall_skew"]
-    assert Case.from_json(fields).wall_skew == 0.0
+    assert read(fields).wall_skew == 0.0

@@ -96,7 +96,7 @@ class World:
         await self.run_until_idle()
         end = self.clock.now + seconds
         while True:
-            machines = [self.server.node, *(client.machine for client in self.clients)]
+            machines = [self.server.machine, *(client.machine for client in self.clients)]
             due = min((d for m in machines if (d := m.next_deadline()) is not None), default=None)
             if due is None or due > end:
                 break

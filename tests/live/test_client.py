@@ -197,10 +197,10 @@ async def test_a_polite_stop_tells_the_clients_to_come_back(world):
     async with world() as w:
         alice = await w.online("alice")
         id_client = alice.send("p2p", "bob", "just in time")
-        await alice.barrier()
+        await alice.connector.barrier()
         await w.server.stop()
         assert (await alice.wait_stored(id_client)).seq == 1
-        await alice.attempted()
+        await alice.connector.attempted()
         assert codes(alice) == [Code.GOING_AWAY]
         await w.restart()
         await w.advance(w.policies.reconnect_max)

@@ -73,24 +73,26 @@ def test_no_preset_is_odd(preset):
 
 def test_a_timeout_shorter_than_the_network_is_said():
     slow = OFFICE.with_({"network.clients": {"wifi": 1, "3g": 1, "4g": 0}, "policies.send_timeout": "200ms"})
-    (told,) = slow.oddities()
-    assert told.startswith("policies.send_timeout (200ms) is shorter than the usual way there and back over network.cl")
-    assert "network.clients.3g (301ms): most is sent again" in told
+    (line,) = slow.oddities()
+    assert line.startswith("policies.send_timeout (200ms) is shorter than the usual way there and back over network.cl")
+    assert "network.clients.3g (301ms): most is sent again" in line
     own = OFFICE.with_({"network.client.latency": "30ms", "policies.push_timeout": "50ms"})
-    (told,) = own.oddities()
-    assert told.startswith(
+    (line,) = own.oddities()
+    assert line.startswith(
         "policies.push_timeout (50ms) is shorter than the usual way there and back over network.client"
     )
     run = imsim.simulate(own, duration=1)
-    assert run.warnings == [told]
-    assert run.to_json_dict()["warnings"] == [told]
+    assert run.warnings == [line]
+    assert run.to_json_dict()["warnings"] == [line]
 
 
-@pytest.mark.parametrize(("drain", "told"), [("5s", "is over at 12 s, when nobody"), ("1s", "is over at 12 s, after")])
-def test_a_fault_that_outlasts_the_messages_is_said(drain, told):
+@pytest.mark.parametrize(
+    ("drain", "problem"), [("5s", "is over at 12 s, when nobody"), ("1s", "is over at 12 s, after")]
+)
+def test_a_fault_that_outlasts_the_messages_is_said(drain, problem):
     scenario = OFFICE.with_({"faults": [STALL, STALL | {"at": "9s", "duration": "3s"}], "drain": drain})
     (line,) = scenario.oddities()
-    assert line.startswith(f"faults.1 {told}")
+    assert line.startswith(f"faults.1 {problem}")
 
 
 class Steady(CustomDistribution):

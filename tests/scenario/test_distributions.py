@@ -198,7 +198,7 @@ def test_what_was_measured_is_read_and_written() -> None:
         Scenario().with_({"topology.storage.service.append": {"kind": "empirical", "percentiles": [[0, 1], [100]]}})
 
 
-# --- own distributions ----------------------------------------------------------------------------------------------
+# --- custom distributions -------------------------------------------------------------------------------------------
 
 
 def test_an_own_distribution_stands_where_a_named_one_does() -> None:
@@ -261,7 +261,7 @@ def test_what_is_known_of_an_own_distribution_may_be_said() -> None:
 def test_an_own_distribution_that_is_made_wrongly_is_told_in_a_line(fields, problem):
     with pytest.raises(UsageError) as caught:
         Bimodal(**fields)
-    assert str(caught.value) == f"own distribution Bimodal: {problem}"
+    assert str(caught.value) == f"custom distribution Bimodal: {problem}"
 
 
 def test_what_goes_wrong_in_an_own_distribution_is_told_of_it():
@@ -272,10 +272,12 @@ def test_what_goes_wrong_in_an_own_distribution_is_told_of_it():
     class Nothing(CustomDistribution):
         pass
 
-    problem = r"^own distribution Odd: quantile\(0.65\) raised ZeroDivisionError: division by zero$"
+    problem = r"^custom distribution Odd: quantile\(0.65\) raised ZeroDivisionError: division by zero$"
     for ask in (lambda: Odd().quantile(0.65), lambda: Odd().quantiles(np.array([0.1, 0.65]))):
         with pytest.raises(UsageError, match=problem) as caught:
             ask()
         assert type(caught.value.__cause__) is ZeroDivisionError
-    with pytest.raises(UsageError, match=r"^own distribution Nothing: expected a method quantile\(u\), and there is"):
+    with pytest.raises(
+        UsageError, match=r"^custom distribution Nothing: expected a method quantile\(u\), and there is"
+    ):
         Nothing()

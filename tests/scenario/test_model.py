@@ -1,5 +1,6 @@
 import pickle
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from imsim.core.frames import GATEWAY_OPS
 from imsim.core.internal_frames import ROUTER_OPS
 from imsim.core.storage import STORAGE_OPS
 from imsim.scenario import LIVE_IGNORES, Constant, Exponential, Lognormal, Pareto, Scenario, Uniform
-from imsim.scenario.distributions import KINDS
+from imsim.scenario.distributions import Named
 from imsim.scenario.sections import Section
 
 DURATION = "a duration such as '250us', '5ms', '2s', '1.5min' or '2h', or a number of seconds"
@@ -208,10 +209,9 @@ def test_python_arguments_are_checked_alike() -> None:
         Scenario(name="")
 
 
-# No distribution's name may be a field's: errors.py drops them from paths as levels that the file does not have.
-def test_no_field_is_called_as_a_kind_of_distribution() -> None:
-    assert not set(KINDS) & {name for _, name, _ in _fields(Scenario)}
-    assert not set(KINDS) & (GATEWAY_OPS | ROUTER_OPS | STORAGE_OPS)
+def test_a_table_may_be_called_as_a_kind_of_distribution() -> None:
+    with pytest.raises(UsageError, match=r"network\.profiles\.constant\.latency: expected .*, got -1$"):
+        Scenario().with_({"network.profiles": {"constant": {"latency": -1}}})
 
 
 def _fields(model: type[BaseModel], path: str = ""):
@@ -222,7 +222,7 @@ def _fields(model: type[BaseModel], path: str = ""):
 
 
 def test_every_field_is_described() -> None:
-    fields = [*_fields(Scenario), *(entry for kind in KINDS.values() for entry in _fields(kind))]
+    fields = [*_fields(Scenario), *(entry for kind in get_args(Named) for entry in _fields(kind))]
     assert len(fields) > 60
     assert [path for path, name, field in fields if name != "kind" and not field.description] == []
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from imsim.analysis.latency import ROWS, labels, percentile, rows_of
-from imsim.analysis.plots.style import COLORS, GREY, SIZE, decorate, legend_below, log_latency, ms, new_axes, save
-from imsim.results import RunData
+from imsim.analysis.latency import percentile
+from imsim.analysis.plots.style import COLORS, GREY, decorate, legend_below, log_latency, ms, new_axes
 
 _STYLES = {
     "delivery": ("-", COLORS[0]),
@@ -27,62 +24,38 @@ _POINTS = 1000  # of a curve: more cannot be seen, and would make an SVG of mega
 
 
 def cdf(
-    runs: RunData | Sequence[RunData],
+    latencies: Mapping[str, Mapping[str, NDArray[np.float64]]],
     ax: Axes | None = None,
-    what: Sequence[str] | None = None,
+    *,
+    title: str,
+    since: str = "the intended time",
 ) -> Axes:
-    """Empirical distribution of latencies from one run or several, in a new pyplot figure or in `ax`.
+    """Empirical distribution of latencies, in a new pyplot figure or in `ax`.
+
+    latencies: by the run's label, then by what they are of (`delivery`, `ack` ...): ms, ascending, infinite for what
+        never came. Of one run the colour shows what a curve is of, of several the run.
+    since: what latencies count from.
 
     Each curve is a share of all that were due: what never came keeps it below 100 %. Dots stand at p50 and p99.
-    `what`: rows of `summary()`; of one run all that it has, which are told apart by colour; of several "delivery" and
-    "ack", and colours are runs.
-
-    Raises: ValueError for another word in `what`.
     """
-    runs = [runs] if isinstance(runs, RunData) else list(runs)
-    if what is None:
-        what = rows_of(runs[0]) if len(runs) == 1 else ("delivery", "ack")
-    unknown = set(what) - ROWS.keys()
-    if unknown:
-        raise ValueError(f"what: {', '.join(sorted(unknown))} is neither of {', '.join(ROWS)}")
     ax = new_axes() if ax is None else ax
-
-    curves = [
-        (
-            f"{name} {kind}",
-            _STYLES[kind][1] if len(runs) == 1 else COLORS[number % len(COLORS)],
-            _STYLES[kind][0],
-            ROWS[kind](run),
-        )
-        for number, (name, run) in enumerate(zip(labels(runs), runs, strict=True))
-        for kind in what
-    ]
-    right = _furthest([values for *_, values in curves])
-    for label, color, style, values in curves:
-        _curve(ax, values, right, label=label, color=color, style=style)
+    right = _furthest([values for by_kind in latencies.values() for values in by_kind.values()])
+    for number, (run, by_kind) in enumerate(latencies.items()):
+        for kind, values in by_kind.items():
+            style, color = _STYLES[kind]
+            color = color if len(latencies) == 1 else COLORS[number % len(COLORS)]
+            _curve(ax, values, right, label=f"{run} {kind}", color=color, style=style)
     log_latency(ax, "x", ax.dataLim.x0 / 1.2, right)
     ax.set_ylim(0, 1.02)
     ax.set_yticks([0, 0.25, 0.5, 0.75, 0.99], labels=["0", "25 %", "50 %", "75 %", "99 %"])
-    ax.set_xlabel("latency since the intended time")
-    if any(run.scenario.population.sessions is not None for run in runs):
-        ax.set_xlabel("latency since the intended time, or since the device was back")
+    ax.set_xlabel(f"latency since {since}")
     ax.set_ylabel("share of all that were due")
     for percent in _GUIDES:
         ax.axhline(percent / 100, color=GREY, linewidth=0.8, linestyle=":", zorder=1)
     decorate(ax)
     legend_below(ax)
-    ax.set_title(_title(runs), loc="left", fontsize=11)
+    ax.set_title(title, loc="left", fontsize=11)
     return ax
-
-
-def save_cdf(runs: RunData | Sequence[RunData], path: Path | str) -> Path:
-    """Write the picture of `cdf` to `path`, whose suffix chooses the format (.png, .svg, .pdf), without pyplot.
-
-    Raises: UsageError if the file cannot be written, or for a suffix that matplotlib does not know.
-    """
-    figure = Figure(figsize=SIZE, layout="constrained")
-    cdf(runs, figure.add_subplot())
-    return save(figure, path)
 
 
 def _curve(ax: Axes, values: NDArray[np.float64], right: float, *, label: str, color: str, style: object) -> None:
@@ -125,10 +98,3 @@ def _legend(values: NDArray[np.float64]) -> str:
     text = ", ".join(f"p{percent} {ms(percentile(values, percent))}" for percent in _GUIDES)
     missing = np.count_nonzero(np.isinf(values))
     return text + (f" ({missing:,} of {len(values):,} never)" if missing else "")
-
-
-def _title(runs: list[RunData]) -> str:
-    """What all runs have in common; what tells them apart stands in the legend."""
-    scenarios = {run.scenario.name for run in runs}
-    seeds = {f"seed {run.seed}" for run in runs}
-    return ", ".join(["Latency", *(value for values in (scenarios, seeds) if len(values) == 1 for value in values)])

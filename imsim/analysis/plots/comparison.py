@@ -2,61 +2,49 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
+import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 
-from imsim.analysis.metrics import is_latency
 from imsim.analysis.plots.style import COLORS, GREY, SIZE, decorate, legend_below, log_latency
-from imsim.core.exceptions import UsageError
-
-if TYPE_CHECKING:
-    from imsim.analysis.comparison import Comparison
-    from imsim.analysis.intervals import Estimate
 
 _COLORS = {"A": COLORS[0], "B": COLORS[1]}
-_TOLD = {"A": (COLORS[0], "A is better"), "B": (COLORS[1], "B is better"), "?": (GREY, "not told apart")}
+_VERDICTS = {"A": (COLORS[0], "A is better"), "B": (COLORS[1], "B is better"), "?": (GREY, "not told apart")}
 
 
-def comparison(found: Comparison, axes: Sequence[Axes] | None = None) -> tuple[Axes, Axes]:
+def comparison(
+    differences: pd.DataFrame, axes: Sequence[Axes] | None = None, *, pairs: int, title: str
+) -> tuple[Axes, Axes]:
     """Two pictures, in a new pyplot figure or in two `axes`: each latency that was measured, of A and B, with its 95 %
     interval; and by how much B differs from A, as a share of A, with the interval of the paired difference. Where that
     does not reach zero, the two are told apart.
 
-    Raises: UsageError if no latency was measured.
+    differences: a row for each latency: `A`, `A low`, `A high` and `B` likewise (ms), `relative` likewise, which is
+        `better`, and `null`, in how many of the `pairs` it is.
     """
-    metrics = [metric for metric in found.differences if is_latency(metric)]
-    if not metrics:
-        raise UsageError("plot: no latency was measured in both; name one in metrics=[...]")
     values, shares = _new() if axes is None else axes
-    known = [
-        value
-        for metric in metrics
-        for one in (found[metric].a, found[metric].b)
-        for value in (one.value, one.high)
-        if value is not None
-    ]
-    for row, metric in enumerate(metrics):
-        one = found[metric]
-        _point(values, one.a, row - 0.13, 1, _COLORS["A"], "A")
-        _point(values, one.b, row + 0.13, 1, _COLORS["B"], "B")
-        if one.absolute.value is None:
-            told = f" null in {one.absolute.undefined} of {found.pairs} pairs"
-            shares.text(0, row, told, va="center", fontsize=8, color=GREY)
+    ends = differences[["A", "A high", "B", "B high"]].to_numpy(float)
+    known = ends[np.isfinite(ends)]
+    for row, (_, one) in enumerate(differences.iterrows()):
+        _point(values, one, "A", row - 0.13, 1, _COLORS["A"], "A")
+        _point(values, one, "B", row + 0.13, 1, _COLORS["B"], "B")
+        if one["null"]:
+            shares.text(0, row, f" null in {one['null']} of {pairs} pairs", va="center", fontsize=8, color=GREY)
         else:
-            color, told = _TOLD.get(one.better, (GREY, "equal"))
-            _point(shares, one.relative, row, 100, color, told)
-    if known:
-        log_latency(values, "x", max(min(known) / 1.5, 0.001), max(known) * 1.8)
+            color, verdict = _VERDICTS.get(one["better"], (GREY, "equal"))
+            _point(shares, one, "relative", row, 100, color, verdict)
+    if len(known):
+        log_latency(values, "x", max(known.min() / 1.5, 0.001), known.max() * 1.8)
     values.set_xlabel("latency: mean over replications, 95 % interval")
-    values.set_yticks(range(len(metrics)), labels=metrics)
-    values.set_ylim(len(metrics) - 0.5, -0.5)
+    values.set_yticks(range(len(differences)), labels=list(differences.index))
+    values.set_ylim(len(differences) - 0.5, -0.5)
     shares.axvline(0, color="#222222", linewidth=1)
-    shares.set_xlabel(f"B against A (%): 95 % interval of {found.pairs} pairs")
+    shares.set_xlabel(f"B against A (%): 95 % interval of {pairs} pairs")
     shares.tick_params(axis="y", length=0)
-    differ = ", ".join(found.changes) or "nothing"
-    title = f"A: {found.a.scenario.name}, B: {found.b.scenario.name}; they differ in {differ}"
     values.set_title(title if len(title) < 110 else title[:107] + "...", loc="left", fontsize=11)
     for ax in (values, shares):
         decorate(ax)
@@ -71,16 +59,15 @@ def _new() -> tuple[Axes, Axes]:
     return left, right
 
 
-def _point(ax: Axes, one: Estimate, row: float, times: float, color: str, label: str) -> None:
+def _point(ax: Axes, one: pd.Series[Any], column: str, row: float, times: float, color: str, label: str) -> None:
     """With its interval; what is null is left out. A label that is there already is not given again."""
-    if one.value is None:
+    value, low, high = (float(one[name]) for name in (column, f"{column} low", f"{column} high"))
+    if math.isnan(value):
         return
-    error = None
-    if one.low is not None and one.high is not None:
-        error = [[(one.value - one.low) * times], [(one.high - one.value) * times]]
+    error = None if math.isnan(low) else [[(value - low) * times], [(high - value) * times]]
     is_new = label not in ax.get_legend_handles_labels()[1]
     ax.errorbar(
-        one.value * times,
+        value * times,
         row,
         xerr=error,
         fmt="o",

@@ -1,52 +1,52 @@
-"""Whole figures: what a command reports, in one file. Made without pyplot."""
+"""Whole figures, written to a file without pyplot. The suffix of the file chooses the format (.png, .svg, .pdf).
+
+All raise UsageError if the file cannot be written, or for a suffix that matplotlib does not know.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from imsim.analysis.plots.breakdown import breakdown
-from imsim.analysis.plots.cdf import cdf
-from imsim.analysis.plots.comparison import comparison
-from imsim.analysis.plots.nodes import nodes
-from imsim.analysis.plots.style import SIZE, pair, save
-from imsim.analysis.plots.timeline import timeline
-
-if TYPE_CHECKING:
-    from imsim.analysis.comparison import Comparison
-    from imsim.results import RunData
+from imsim.analysis.plots.style import SIZE, pair
+from imsim.core.exceptions import UsageError
 
 _WIDTH, _HEIGHT = 15.0, 6.0  # inches, of a row of two
 
-
-def save_run(run: RunData, path: Path | str) -> Path:
-    """Latencies, and how they and the load were over time; of a run with spans also where the time went and how busy
-    the nodes were. Raises: UsageError if the file cannot be written."""
-    has_spans = run.tables.spans is not None
-    figure = Figure(figsize=(_WIDTH, _HEIGHT * (1 + has_spans)), layout="constrained")
-    parts = figure.subfigures(1 + has_spans, 2, squeeze=False, wspace=0.03, hspace=0.03)
-    cdf(run, parts[0, 0].subplots())
-    timeline(run, pair(parts[0, 1]))
-    if has_spans:
-        breakdown(run, parts[1, 0].subplots())
-        nodes(run, pair(parts[1, 1]))
-    return save(figure, path)
+Pair = Callable[[tuple[Axes, Axes]], object]
 
 
-def save_axes(draw: Callable[[Axes], object], path: Path | str) -> Path:
-    """A picture of one axes. Raises: UsageError if the file cannot be written."""
+def save(draw: Callable[[Axes], object], path: Path | str) -> Path:
+    """A picture of one axes."""
     figure = Figure(figsize=SIZE, layout="constrained")
     draw(figure.add_subplot())
-    return save(figure, path)
+    return _write(figure, path)
 
 
-def save_comparison(found: Comparison, path: Path | str) -> Path:
-    """Both designs. Raises: UsageError if the file cannot be written, or no latency was measured."""
+def save_side_by_side(draw: Pair, path: Path | str) -> Path:
+    """A picture of two axes, side by side."""
     figure = Figure(figsize=(_WIDTH * 0.8, _HEIGHT), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    comparison(found, (left, right))
-    return save(figure, path)
+    draw((left, right))
+    return _write(figure, path)
+
+
+def save_rows(rows: Sequence[tuple[Callable[[Axes], object], Pair]], path: Path | str) -> Path:
+    """Rows of a picture of one axes, and one of two, one above the other over the same time."""
+    figure = Figure(figsize=(_WIDTH, _HEIGHT * len(rows)), layout="constrained")
+    parts = figure.subfigures(len(rows), 2, squeeze=False, wspace=0.03, hspace=0.03)
+    for (left, right), (draw, draw_pair) in zip(parts, rows, strict=True):
+        draw(left.subplots())
+        draw_pair(pair(right))
+    return _write(figure, path)
+
+
+def _write(figure: Figure, path: Path | str) -> Path:
+    try:
+        figure.savefig(path, dpi=150)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"plot: cannot write {path}: {error}") from None
+    return Path(path)

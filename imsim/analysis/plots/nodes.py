@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 
 from imsim.analysis.plots.style import decorate, legend_below, new_pair, over_time
-from imsim.results import RunData
+from imsim.analysis.timeline import TimeAxis
 
 _TIERS = {"gateway": "#E69F00", "router": "#009E73", "storage": "#D55E00"}
 _DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
 _NAMED = 12  # more nodes than that are named by their tiers
 
 
-def nodes(run: RunData, axes: Sequence[Axes] | None = None) -> tuple[Axes, Axes]:
-    """Two pictures over the time of the run, in a new pyplot figure or in two `axes`: above, the share of its workers
+def nodes(table: pd.DataFrame, time: TimeAxis, axes: Sequence[Axes] | None = None, *, title: str) -> tuple[Axes, Axes]:
+    """Two pictures over the time of a run, in a new pyplot figure or in two `axes`: above, the share of its workers
     that was busy at each node, below, how many jobs waited there, on average; crosses where some were dropped. A tier
-    has a colour, and each of its nodes a shade and dashes.
-
-    Raises: UsageError if the run recorded no spans.
-    """
-    table = run.nodes
+    has a colour, and each of its nodes a shade and dashes. table: the run's `nodes`."""
     upper, lower = new_pair() if axes is None else axes
     count = table["node"].nunique()
     for tier, of_tier in table.groupby("tier", sort=True):
@@ -47,7 +44,7 @@ def nodes(run: RunData, axes: Sequence[Axes] | None = None) -> tuple[Axes, Axes]
         label = f"jobs were dropped ({dropped['drops'].sum():,} in all)"
         seconds = dropped["at"].to_numpy(float) / 1e9
         lower.plot(seconds, dropped["queue"], "x", color="#B10026", markersize=6, zorder=4, label=label)
-    over_time((upper, lower), run, f"How busy the nodes are, {run.scenario.name}, seed {run.seed}")
+    over_time((upper, lower), time, title)
     upper.set_ylim(0, 1.05)  # so that an idle system looks idle
     upper.set_yticks([0, 0.25, 0.5, 0.75, 1], labels=["0", "25 %", "50 %", "75 %", "100 %"])
     upper.set_ylabel("workers busy")

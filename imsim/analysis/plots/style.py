@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 
+import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from imsim.core.exceptions import UsageError
-from imsim.results import RunData
-from imsim.scenario import Scenario
+from imsim.analysis.timeline import TimeAxis
 
 SIZE = (8.0, 4.8)  # inches
 COLORS = (
@@ -48,14 +48,12 @@ def pair(figure: Figure) -> tuple[Axes, Axes]:
     return upper, lower
 
 
-def save(figure: Figure, path: Path | str) -> Path:
-    """The suffix of `path` chooses the format. Raises: UsageError if the file cannot be written, or as what it is
-    called."""
-    try:
-        figure.savefig(path, dpi=150)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"plot: cannot write {path}: {error}") from None
-    return Path(path)
+def errors(rows: pd.DataFrame, metric: str) -> np.ndarray | None:
+    """How far the interval of a metric reaches below and above it; None where there is none."""
+    low, high = rows[f"{metric}.low"], rows[f"{metric}.high"]
+    if low.isna().any():
+        return None
+    return np.array([rows[metric] - low, high - rows[metric]])
 
 
 def decorate(ax: Axes) -> None:
@@ -82,54 +80,33 @@ def log_latency(ax: Axes, which: str, low: float, high: float) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def end_of(run: RunData) -> float:
-    """Seconds until nobody sends any more, and nothing arrives."""
-    last = [float(run.scenario.duration)]
-    for times in (run.messages["acked_at"], run.deliveries["delivered_at"]):
-        if times.notna().any():
-            last.append(float(times.max()) / 1e9)
-    return max(last)
-
-
-def over_time(axes: tuple[Axes, Axes], run: RunData, title: str) -> None:
+def over_time(axes: tuple[Axes, Axes], time: TimeAxis, title: str) -> None:
     """The axes of time of two pictures, one above the other: what is special is shaded, and named above them, where it
     covers no curve."""
     upper, lower = axes
-    scenario, end = run.scenario, end_of(run) * 1.01
-    online_periods = _special(scenario)
+    end = time.end * 1.01
     for ax in axes:
-        for since, until, _ in online_periods:
+        for since, until, _ in time.special:
             ax.axvspan(since, until, color=_SHADE, alpha=0.35, linewidth=0, zorder=0)
             ax.axvline(since, color="#888888", linewidth=0.8, zorder=0)
-        ax.axvline(scenario.duration, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
+        ax.axvline(time.duration, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
         ax.set_xlim(0, end)
-    online_periods.append((scenario.duration, scenario.duration, "nobody sends any more"))
-    rows = _labels(upper, online_periods, end)
+    names = [(since, name) for since, _, name in time.special]
+    rows = _labels(upper, [*names, (time.duration, "nobody sends any more")], end)
     upper.set_title(title, loc="left", fontsize=11, pad=6 + _ROW * rows)
     upper.tick_params(labelbottom=False)
     lower.set_xlabel("seconds from the start")
 
 
-def _special(scenario: Scenario) -> list[tuple[float, float, str]]:
-    """(since, until, its name) in the order of time."""
-    found = [(0.0, scenario.warmup, "warm-up")] if scenario.warmup else []
-    for fault in scenario.faults:
-        name = fault.kind.replace("_", " ")
-        sides = [getattr(fault, side, "") for side in ("target", "other")]
-        name += "".join(f" {side}" for side in sides if side and side not in name)
-        found.append((fault.at, fault.at + getattr(fault, "duration", 0.0), name))
-    return sorted(found)
-
-
-def _labels(ax: Axes, online_periods: list[tuple[float, float, str]], end: float) -> int:
-    """Above the axes, in as many rows as keep them apart; how many that are."""
-    width = ax.bbox.width * 72 / ax.figure.dpi  # points, about: the layout is not settled yet
+def _labels(ax: Axes, names: Sequence[tuple[float, str]], end: float) -> int:
+    """Write each name above the axes at its time, in as many rows as keep them apart; the number of rows."""
+    width = ax.bbox.width * 72 / ax.figure.dpi  # points, about: the layout is not final yet
     taken: list[list[tuple[float, float]]] = []
-    for since, _, name in online_periods:
+    for since, name in names:
         length = len(name) * _LABEL * 0.6
-        place = since / end * width
-        is_right = place + length > width
-        low, high = (place - length, place) if is_right else (place, place + length)
+        at = since / end * width
+        is_right = at + length > width
+        low, high = (at - length, at) if is_right else (at, at + length)
         is_free = [all(high < a or low > b for a, b in others) for others in taken]
         row = is_free.index(True) if True in is_free else len(taken)
         if row == len(taken):

@@ -11,7 +11,7 @@ from typing import Any
 
 from imsim.core import changes, events, frames
 from imsim.core.changes import SILENT, event_of, is_from_outside, is_visible
-from imsim.core.client.connection import Connection, Port, State
+from imsim.core.client.connection import ClientPort, Connection, State
 from imsim.core.client.conversations import Conversation, LocalConversation
 from imsim.core.client.outbox import Outbox
 from imsim.core.client.receiver import Receiver
@@ -53,7 +53,7 @@ class Client:
 
     def __init__(
         self,
-        port: Port,
+        port: ClientPort,
         user: str,
         device: str,
         token: str,

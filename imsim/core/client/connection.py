@@ -14,7 +14,7 @@ from imsim.core.timers import Timer, Timers
 _PINGS = 2  # how often to ping, at least, within the time after which the server gives up
 
 
-class Port(Protocol):
+class ClientPort(Protocol):
     def connect(self) -> None:
         """Open a connection; answered by `connected(now)` or `disconnected(now)`."""
 
@@ -63,7 +63,7 @@ class Connection:
         self,
         timers: Timers,
         policies: Policies,
-        port: Port,
+        port: ClientPort,
         device: str,
         kind: str,
         token: str,

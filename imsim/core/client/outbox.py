@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from imsim.core import events, frames
-from imsim.core.gateway.validation import json_fault
+from imsim.core.attachments import json_fault
 from imsim.core.model import LONGEST_ID_CLIENT, Code, Message, Scene, Status
 from imsim.core.policies import Policies
 from imsim.core.timers import Timer, Timers

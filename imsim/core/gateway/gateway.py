@@ -25,7 +25,8 @@ from imsim.core.model import (
     conversation_id,
     is_p2p,
 )
-from imsim.core.policies import Policies
+from imsim.core.placement import SINGLE, Placement
+from imsim.core.policies import Policies, Receipts
 from imsim.core.timers import Timer, Timers
 
 _ASK_AGAIN = 1.0  # seconds after which who has too many requests under way is to ask again
@@ -42,7 +43,7 @@ _KICKED = {
 }
 
 
-class Port(Protocol):
+class GatewayPort(Protocol):
     def send(self, connection: int, frame: frames.ToClient) -> None: ...
 
     def close(self, connection: int) -> None:
@@ -51,11 +52,7 @@ class Port(Protocol):
     def authenticate(self, connection: int, token: str) -> None:
         """Whose token is it? Answered by `authenticated(connection, user or None, code, now)`."""
 
-    def to_conversation(self, frame: internal_frames.Up) -> None:
-        """To the router that owns `frame.conversation_id`."""
-
-    def to_user(self, user: str, frame: internal_frames.ToUsers) -> None:
-        """To the router that owns the user."""
+    def to_router(self, router: str, frame: internal_frames.ToRouter) -> None: ...
 
     def emit(self, event: events.Pushed | events.Shed) -> None: ...
 
@@ -97,14 +94,22 @@ class _Connection:
 class Gateway:
     """`name` is how routers address this gateway. `epoch`: wall time in seconds since 1970 at which `now` was 0."""
 
-    def __init__(self, port: Port, policies: Policies, name: str = "g0", epoch: float = 0.0) -> None:
+    def __init__(
+        self,
+        port: GatewayPort,
+        policies: Policies,
+        name: str = "gateway0",
+        placement: Placement = SINGLE,
+        epoch: float = 0.0,
+    ) -> None:
         self._port = port
         self._policies = policies
         self._name = name
+        self._placement = placement
         self._epoch = epoch
         self._timers = Timers()
         self._connections: dict[int, _Connection] = {}
-        self._lost: dict[str, Callable[[str], bool]] = {}  # routers, and whether it owns a user or a conversation
+        self._lost: set[str] = set()  # routers
         # By user, kept across connections, or reconnecting would refill them; the first also by what it is of.
         self._rates: Buckets[tuple[str, str]] = Buckets(policies.user_rate, policies.user_burst)
         self._hints: Buckets[str] = Buckets(policies.typing_rate, policies.typing_burst)
@@ -176,28 +181,29 @@ class Gateway:
             source.heard = now
             self._port.send(connection, frames.Rejected(op, ref[:LONGEST_REF], Code.BAD_REQUEST, text, number=number))
 
-    def router_lost(self, router: str, owns: Callable[[str], bool]) -> None:
-        """The link to a router broke: what either side sent last may be lost. The users whom it `owns` must log in
+    def router_lost(self, router: str) -> None:
+        """The link to a router broke: what either side sent last may be lost. The users whom it owns must log in
         again, so that both sides agree on their sessions, and fetch what they missed. Until `router_back` their logins
         wait here, for `login_timeout` as ever: sent there they would be lost, and who is refused stays away for ever
         longer."""
-        self._lost[router] = owns
+        self._lost.add(router)
         for connection in list(self._connections.values()):
             if connection.user is None or connection.held is not None:
                 continue  # nothing of it is there
-            if owns(connection.user) or any(map(owns, connection.rooms)):
+            owner = self._placement.owner
+            if owner(connection.user) == router or any(owner(room) == router for room in connection.rooms):
                 self._end(connection, Code.UNAVAILABLE, "a server was lost; log in again")
 
     def router_back(self, router: str) -> None:
-        """The link to it is there again, or others own what it owned: logins that waited go on."""
-        self._lost.pop(router, None)
+        """The link to it works again: logins that waited go on."""
+        self._lost.discard(router)
         for connection in self._connections.values():
             if connection.held is not None and not self._is_lost(connection.held.user):
                 held, connection.held = connection.held, None
-                self._port.to_user(held.user, held)
+                self._to_user(held.user, held)
 
     def _is_lost(self, user: str) -> bool:
-        return any(owns(user) for owns in self._lost.values())
+        return bool(self._lost) and self._placement.owner(user) in self._lost
 
     def shut_down(self) -> None:
         """End every connection, telling the clients to come back."""
@@ -237,14 +243,14 @@ class Gateway:
             if self._is_lost(user):
                 source.held = attach
             else:
-                self._port.to_user(user, attach)
+                self._to_user(user, attach)
 
     def _attached(self, frame: internal_frames.Attached, now: float) -> None:
         connection = self._connections.get(frame.connection)
         session = frame.session
         if connection is None:
             if session is not None:
-                self._port.to_user(session.user, internal_frames.Detach(session))
+                self._to_user(session.user, internal_frames.Detach(session))
         elif session is None:
             self._end(connection, frame.code or Code.UNAVAILABLE, "no session could be made")
         else:
@@ -269,7 +275,7 @@ class Gateway:
             self._reject(connection, frame, *unfit)
             return
         if not self._is_too_fast(connection, frame, now):
-            self._port.to_conversation(
+            self._to_conversation(
                 internal_frames.Up(session, frame, conversation_id(frame.scene, session.user, frame.to))
             )
 
@@ -335,7 +341,7 @@ class Gateway:
     ) -> None:
         session = connection.session
         assert session is not None
-        self._port.to_user(session.user, internal_frames.Up(session, frame, ""))
+        self._to_user(session.user, internal_frames.Up(session, frame, ""))
 
     def _enter(self, connection: _Connection, frame: frames.Enter, now: float) -> None:
         room, most = conversation_id(Scene.CHATROOM, "", frame.name), self._policies.rooms
@@ -360,7 +366,7 @@ class Gateway:
         if self._is_too_fast(connection, frame, now):
             return False
         room = conversation_id(Scene.CHATROOM, "", frame.name)
-        self._port.to_conversation(internal_frames.Up(connection.session, frame, room))
+        self._to_conversation(internal_frames.Up(connection.session, frame, room))
         return True
 
     def _typing(self, connection: _Connection, frame: frames.Typing, now: float) -> None:
@@ -378,7 +384,7 @@ class Gateway:
         if len(frame.conversation_id) > LONGEST_CONVERSATION_ID:
             return  # there is no such conversation, and it may be kept for a while
         connection.pushes.delivered(frame.conversation_id, frame.seq)
-        if self._policies.receipts == "delivered" and is_p2p(frame.conversation_id):
+        if self._policies.receipts is Receipts.DELIVERED and is_p2p(frame.conversation_id):
             self._pass_on(connection, frame, now)
 
     def _pass_on(self, connection: _Connection, mark: frames.Delivered, now: float) -> None:
@@ -419,7 +425,13 @@ class Gateway:
         assert connection.pushes is not None
         connection.pushes.state_acked(frame.conversation_id, frame.version)
 
-    # --- from routers -----------------------------------------------------------------------------------------------
+    # --- to and from routers -----------------------------------------------------------------------------------------
+
+    def _to_conversation(self, frame: internal_frames.Up) -> None:
+        self._port.to_router(self._placement.owner(frame.conversation_id), frame)
+
+    def _to_user(self, user: str, frame: internal_frames.ToUsers) -> None:
+        self._port.to_router(self._placement.owner(user), frame)
 
     def receive_from_router(self, frame: internal_frames.ToGateway, now: float) -> None:
         if type(frame) is internal_frames.Down:
@@ -447,7 +459,7 @@ class Gateway:
         else:
             return
         id = conversation_id(Scene.CHATROOM, "", room)
-        self._port.to_conversation(internal_frames.Up(session, frames.Leave(room), id))
+        self._to_conversation(internal_frames.Up(session, frames.Leave(room), id))
 
     def _down(self, connection: _Connection, frame: frames.ToClient, now: float) -> None:
         pushes, has_room = connection.pushes, True
@@ -508,8 +520,8 @@ class Gateway:
         if connection.session is not None:
             for room in sorted(connection.rooms):
                 leave = frames.Leave(room.partition(":")[2])
-                self._port.to_conversation(internal_frames.Up(connection.session, leave, room))
-            self._port.to_user(connection.session.user, internal_frames.Detach(connection.session))
+                self._to_conversation(internal_frames.Up(connection.session, leave, room))
+            self._to_user(connection.session.user, internal_frames.Detach(connection.session))
 
 
 _READS = (frames.Sync.op, frames.History.op, frames.ReadCount.op)

@@ -21,7 +21,7 @@ _Latest = frames.State | frames.Notify | frames.Resync
 _Repeated = frames.Push | _Latest
 
 
-class Port(Protocol):
+class PushesPort(Protocol):
     def send(self, connection: int, frame: frames.ToClient) -> None: ...
 
     def emit(self, event: events.Pushed | events.Shed) -> None: ...
@@ -58,7 +58,7 @@ class Pushes:
         "count",
     )
 
-    def __init__(self, port: Port, policies: Policies, timers: Timers, session: Session) -> None:
+    def __init__(self, port: PushesPort, policies: Policies, timers: Timers, session: Session) -> None:
         self._port = port
         self._policies = policies
         self._timers = timers

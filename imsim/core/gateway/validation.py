@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 
 from imsim.core import frames
-from imsim.core.attachments import check_attachment
+from imsim.core.attachments import check_attachment, json_fault
 from imsim.core.changes import event_of
 from imsim.core.exceptions import BadAttachment, BadName
 from imsim.core.model import LONGEST_ID_CLIENT, LONGEST_TYPE, Code, MessageType, Scene, check_name, peer_in
 from imsim.core.policies import Policies
 
 ValidationError = tuple[Code, str]  # with which it is rejected
-
-#: Levels of lists and objects in an attachment. Whoever carries a message on wraps it into more of them, and readers of
-#: JSON have limits of their own (200 is common): a message beyond one could be fetched by nobody any more, nor whatever
-#: shares a page with it.
-DEEPEST = 32
-
 
 #: How the idClients of system messages begin that follow from changes: with the conversation. Who took the next one in
 #: advance would have it left out, as one that is there already.
@@ -91,26 +84,3 @@ def _of_texts(limit: int, **fields: str | dict[str, object] | None) -> Validatio
         if (len(text) if text.isascii() else len(text.encode())) > limit:
             return Code.TOO_LARGE, f"{name}: more than {limit} bytes of UTF-8"
     return None
-
-
-def json_fault(value: object, levels: int = DEEPEST) -> str:
-    """Why the value cannot be carried as JSON; "" if it can. What came as JSON can hold all of these but the last: a
-    number may be too large, and "\\ud800" is half of a character."""
-    if isinstance(value, str):
-        if value.isascii():
-            return ""
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            return "half a surrogate pair is no character"
-        return ""
-    if value is None or isinstance(value, int):
-        return ""
-    if isinstance(value, float):
-        return "" if math.isfinite(value) else "JSON has neither infinity nor NaN"
-    if isinstance(value, dict | list):
-        if not levels:
-            return f"nested too deep: lists and objects have at most {DEEPEST} levels"
-        parts = (*value, *value.values()) if isinstance(value, dict) else value
-        return next((fault for part in parts if (fault := json_fault(part, levels - 1))), "")
-    return f"{type(value).__name__} is nothing that JSON has"

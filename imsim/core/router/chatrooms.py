@@ -22,7 +22,7 @@ from imsim.core.sizes import Room, body_bytes
 _REMEMBERED = 1_000  # messages: so far back a repeated send is not said twice, and can be taken back what was said
 
 
-class Port(Protocol):
+class ChatroomsPort(Protocol):
     def to_gateway(self, gateway: str, frame: internal_frames.ToGateway) -> None: ...
 
     def emit(self, event: events.Committed) -> None: ...
@@ -42,7 +42,7 @@ class _Room:
 class Chatrooms:
     """`epoch` is the wall time in seconds since 1970 at which this node's `now` was 0."""
 
-    def __init__(self, port: Port, policies: Policies, epoch: float = 0.0) -> None:
+    def __init__(self, port: ChatroomsPort, policies: Policies, epoch: float = 0.0) -> None:
         self._port = port
         self._policies = policies
         self._epoch = epoch

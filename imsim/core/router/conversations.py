@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from imsim.core import changes, events, frames, internal_frames, storage
 from imsim.core.limits import Bucket
 from imsim.core.model import Code, Message, Scene, Session, is_group, p2p_members
-from imsim.core.policies import Policies
+from imsim.core.policies import Ack, Policies
 from imsim.core.router import rules
 from imsim.core.router.log import Entry, Log
 from imsim.core.router.rules.decision import Decision, RuleViolation, asked_for
@@ -22,7 +22,7 @@ _WAITING = 10_000  # requests that may wait for storage, of one conversation; an
 _LOOKED_AT = 100  # open conversations, at most, to find one that can make room for another
 
 
-class Port(Protocol):
+class ConversationsPort(Protocol):
     def store(self, request: storage.Request) -> None:
         """Carry it out; answered by `stored(request, result, now)`."""
 
@@ -37,11 +37,11 @@ class Port(Protocol):
 class Conversations:
     """`epoch` is the wall time in seconds since 1970 at which this node's `now` was 0."""
 
-    def __init__(self, port: Port, policies: Policies, epoch: float = 0.0) -> None:
+    def __init__(self, port: ConversationsPort, policies: Policies, epoch: float = 0.0) -> None:
         self._port = port
         self._policies = policies
         self._epoch = epoch
-        self._early_ack = policies.ack == "after_receive"
+        self._early_ack = policies.ack is Ack.AFTER_RECEIVE
         self._timers = Timers()
         self._open: dict[str, Log] = {}
         #: Conversations that may hold messages that nobody has let out; each is opened again in a while.
@@ -187,7 +187,7 @@ class Conversations:
         """`known`: what was just looked up for it; nothing was written since."""
         frame, session = up.frame, up.session
         assert isinstance(frame, frames.Send)
-        if not log.is_latest(session, by_slot=self._policies.sessions != "all"):
+        if not log.is_latest(session, by_slot=self._policies.sessions.has_shared_slots):
             return  # a replaced session can no longer act; its client is told so by its gateway
 
         key = (session.user, frame.id_client)

@@ -12,34 +12,34 @@ from typing import Protocol
 from imsim.core import frames, internal_frames
 from imsim.core.limits import Buckets
 from imsim.core.model import Session, p2p_id
-from imsim.core.policies import Policies
+from imsim.core.policies import Policies, Presence
 from imsim.core.router.online import OnlineState, User
 from imsim.core.timers import Timers
 
 
-class Port(Protocol):
+class PresencePort(Protocol):
     def to_gateway(self, gateway: str, frame: internal_frames.ToGateway) -> None: ...
 
     def to_user(self, user: str, frame: internal_frames.PresenceUpdate) -> None: ...
 
 
-class Presence:
+class FriendPresence:
     """Under the policy `presence`, friends are told who is there. What a user's friends are told of the user has a
     budget: beyond it the news waits, and there is none that a later one has overtaken."""
 
-    __slots__ = ("_budget", "_late", "_port", "_presence", "_timers")
+    __slots__ = ("_budget", "_is_on", "_late", "_port", "_timers")
 
-    def __init__(self, port: Port, timers: Timers, policies: Policies) -> None:
+    def __init__(self, port: PresencePort, timers: Timers, policies: Policies) -> None:
         self._port = port
         self._timers = timers
-        self._presence = policies.presence == "friends"
+        self._is_on = policies.presence is Presence.FRIENDS
         # Kept across sessions, or who logs in and out would refill it.
         self._budget: Buckets[str] = Buckets(policies.presence_rate, policies.presence_burst)
         self._late: dict[str, dict[str, bool]] = {}  # by user: which friends are to be told what, once there is budget
 
     def came(self, user: User, session: Session, now: float, *, is_first: bool) -> None:
         """The user has a new session, which would like to know who of the friends is there."""
-        if self._presence:
+        if self._is_on:
             friends = self._friends(user)
             at_once = is_first and self._may_tell(user.id, friends, True, now)
             news = frames.Presence(user.id, True) if at_once else None
@@ -47,7 +47,7 @@ class Presence:
                 self._port.to_user(friend, internal_frames.PresenceUpdate(friend, news, session))
 
     def went(self, user: User, now: float) -> None:
-        if self._presence:
+        if self._is_on:
             self._tell(user.id, self._friends(user), False, now)
 
     def friends_or_not(self, user: User, state: OnlineState, now: float) -> None:
@@ -73,7 +73,7 @@ class Presence:
 
     def blocked_or_not(self, user: User, state: OnlineState, now: float) -> None:
         """The user has just begun or ceased to block a friend: each goes away for the other, or comes back."""
-        if not self._presence or not state.friends or not user.sessions:
+        if not self._is_on or not state.friends or not user.sessions:
             return
         blocked, peers = state.stored.blocked, user.peers(state.stored.conversation_id)
         self._tell(user.id, peers, not blocked, now)
@@ -91,7 +91,7 @@ class Presence:
         return [peer for id, state in states if state.friends and not state.stored.blocked for peer in user.peers(id)]
 
     def _tell(self, user: str, friends: Iterable[str], online: bool, now: float) -> None:
-        if self._presence and self._may_tell(user, friends, online, now):
+        if self._is_on and self._may_tell(user, friends, online, now):
             for friend in friends:
                 self._port.to_user(friend, internal_frames.PresenceUpdate(friend, frames.Presence(user, online)))
 

@@ -11,10 +11,10 @@ from typing import Protocol
 
 from imsim.core import changes, frames, internal_frames, storage
 from imsim.core.model import Code, ConversationState, Session
-from imsim.core.policies import Policies
+from imsim.core.policies import Delivery, Policies, Receipts
 from imsim.core.router.online import OnlineState, ToOne, User
 from imsim.core.router.pending_writes import PendingWrites
-from imsim.core.router.presence import Presence
+from imsim.core.router.presence import FriendPresence
 from imsim.core.timers import Timers
 from imsim.core.unread import Unread
 
@@ -22,7 +22,7 @@ _WAITING = 10_000  # frames that may wait for one user to be opened
 _LOGINS_PER_OPENING = 1 << 20  # session epochs that one opening of a user may hand out
 
 
-class Port(Protocol):
+class UsersPort(Protocol):
     def store(self, request: storage.Request) -> None:
         """Carry it out; answered by `stored(request, result, now)`."""
 
@@ -33,14 +33,14 @@ class Port(Protocol):
 
 
 class Users:
-    def __init__(self, port: Port, policies: Policies) -> None:
+    def __init__(self, port: UsersPort, policies: Policies) -> None:
         self._port = port
         self._policies = policies
         self._timers = Timers()
         self._users: dict[str, User] = {}
         self._revoking: dict[str, float] = {}  # user -> `before` of revocations that storage has not answered well
         self._pending_writes = PendingWrites(self._timers, policies.storage_timeout, port.store)
-        self._hints = Presence(port, self._timers, policies)
+        self._presence = FriendPresence(port, self._timers, policies)
 
     @property
     def timers(self) -> Timers:
@@ -59,6 +59,9 @@ class Users:
             return
         if type(frame) is internal_frames.Opened:
             self._compare(frame)
+            return
+        if type(frame) is internal_frames.Revoke:
+            self._revoke(frame, now)
             return
         if isinstance(frame, internal_frames.Attach):
             user = self._users.get(frame.user)
@@ -110,8 +113,8 @@ class Users:
             self._port.store(request)
             self._timers.at(now + self._policies.storage_timeout, self._ask_to_revoke, request)
 
-    def revoke(self, name: str, before: float, now: float) -> None:
-        """End all sessions of a user; tokens issued before this wall time (seconds since 1970) open no new one."""
+    def _revoke(self, frame: internal_frames.Revoke, now: float) -> None:
+        name, before = frame.user, frame.before
         self._revoking[name] = max(before, self._revoking.get(name, 0.0))
         self._ask_to_revoke(storage.RevokeTokens(name, self._revoking[name]), now)
         user = self._users.get(name)
@@ -195,7 +198,7 @@ class Users:
         elif isinstance(frame, internal_frames.PeerMoved):
             self._learn(user, frame.state, now)
         elif isinstance(frame, internal_frames.PresenceUpdate):
-            self._hints.hinted(user, frame)
+            self._presence.hinted(user, frame)
         elif user.sessions.get(frame.session.device) == frame.session:
             if isinstance(frame, internal_frames.Detach):
                 self._detach(user, frame.session, now)
@@ -225,7 +228,7 @@ class Users:
                 now,
             )
         elif isinstance(frame, frames.Typing):
-            self._hints.typing(user, frame.conversation_id)
+            self._presence.typing(user, frame.conversation_id)
         elif isinstance(frame, frames.Delivered):
             self._delivered(user, frame.conversation_id, frame.seq, now)
         elif isinstance(frame, frames.History):
@@ -240,7 +243,7 @@ class Users:
             self._end_session(user, session, frame)
         elif isinstance(frame, frames.Sync):
             self._sync(user, session, frame)
-            if self._policies.receipts == "delivered":
+            if self._policies.receipts is Receipts.DELIVERED:
                 for conversation, seq in frame.cursors.items():
                     self._delivered(user, conversation, seq, now)
 
@@ -255,7 +258,7 @@ class Users:
                 self._refuse(frame, Code.REPLACED)  # by a later login of itself that got here before it
                 return
         is_first = not user.sessions
-        slot = {"all": frame.device, "one_per_kind": frame.kind, "single": ""}[self._policies.sessions]
+        slot = self._policies.sessions.slot(frame.device, frame.kind)
         for other in list(user.sessions.values()):
             if other.device == frame.device:
                 self._kick(user, other, Code.REPLACED)
@@ -266,7 +269,7 @@ class Users:
         user.sessions[frame.device] = session
         user.logins[frame.device] = (frame.instance, frame.attempt)
         self._port.to_gateway(frame.gateway, internal_frames.Attached(frame.connection, session, None, user.log))
-        self._hints.came(user, session, now, is_first=is_first)
+        self._presence.came(user, session, now, is_first=is_first)
 
     def _kick(self, user: User, session: Session, code: Code) -> None:
         del user.sessions[session.device], user.logins[session.device]
@@ -285,7 +288,7 @@ class Users:
 
     def _left(self, user: User, now: float) -> None:
         """The last session of the user has ended."""
-        self._hints.went(user, now)
+        self._presence.went(user, now)
         self._forget_if_idle(user)
 
     def _forget_if_idle(self, user: User) -> None:
@@ -327,7 +330,7 @@ class Users:
         if by_gateway:
             message = frame.message
             push: frames.Push | frames.Notify = frames.Push(message)
-            if self._policies.delivery == "notify":
+            if self._policies.delivery is Delivery.NOTIFY:
                 push = frames.Notify(message.conversation_id, message.seq)
             for gateway, sessions in by_gateway.items():
                 self._port.to_gateway(gateway, internal_frames.Down(sessions, push))
@@ -340,7 +343,7 @@ class Users:
         known = user.count(message)
         if changes.friends_after(message, known.friends) != known.friends:
             known.friends = not known.friends
-            self._hints.friends_or_not(user, known, now)
+            self._presence.friends_or_not(user, known, now)
         if message.seq > known.last_seq:
             if message.seq > known.last_seq + 1 and not is_new:
                 self._resync(user)
@@ -403,7 +406,7 @@ class Users:
             state.unread.read(stored.read_seq)
             self._to_all(user.sessions.values(), frames.State(state.view()))
             if stored.blocked != was_blocked:
-                self._hints.blocked_or_not(user, state, now)
+                self._presence.blocked_or_not(user, state, now)
 
     def _counted(self, request: storage.CountRead, result: storage.Result) -> None:
         up = request.asked

@@ -37,6 +37,7 @@ from imsim.core.storage.requests import (
     UserState,
     add_states,
     may_have_blocked,
+    owner_of,
     peers,
 )
 
@@ -77,5 +78,6 @@ __all__ = [
     "UserState",
     "add_states",
     "may_have_blocked",
+    "owner_of",
     "peers",
 ]

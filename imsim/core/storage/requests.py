@@ -375,6 +375,15 @@ Result = (
 NOTIFIED = 64
 
 
+def owner_of(request: Request) -> str:
+    """The conversation or user whose storage carries out the request, where there are several."""
+    if isinstance(request, Append):
+        return request.message.conversation_id
+    if isinstance(request, OpenConversation | Lookup):
+        return request.conversation_id
+    return request.session.user if isinstance(request, Missed) else request.user
+
+
 def may_have_blocked(message: Message, members: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     """Whose place, and in which conversation, says whether the sender of this is blocked: it is that of the two, also
     for what one of them sends into the other's system log."""

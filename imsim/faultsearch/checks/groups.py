@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from imsim.faultsearch.evidence import Evidence
 
 
-def members_are_what_the_log_says(evidence: Evidence) -> Iterator[str]:
+def members_are_those_of_the_log(evidence: Evidence) -> Iterator[str]:
     """Storage agrees with a replay of the log, about members and about who may see what."""
     for conversation, log in evidence.world.logs.items():
-        members = evidence.ledger.members_of(conversation)
+        members = evidence.model.members_of(conversation)
         if set(log.members) != set(members) or len(log.members) != len(members):
             yield f"{conversation} has the members {log.members}, not {members}"
         for user in evidence.world.case.users:
-            seqs = [message.seq for message in evidence.ledger.view(user, conversation)]
+            seqs = [message.seq for message in evidence.model.view(user, conversation)]
             if log.seen.get(user, []) != seqs:
                 yield f"{conversation} is seen by {user} as {log.seen.get(user, [])}, not {seqs}"
 
@@ -23,13 +23,13 @@ def every_group_has_one_owner(evidence: Evidence) -> Iterator[str]:
     for conversation, log in evidence.world.logs.items():
         if conversation.startswith("group:") and log.members:
             owner = (log.state or {}).get("owner")
-            if owner != evidence.ledger.states[conversation][-1].owner or owner not in log.members:
-                yield f"{conversation} is owned by {owner}, not {evidence.ledger.states[conversation][-1].owner}"
+            if owner != evidence.model.states[conversation][-1].owner or owner not in log.members:
+                yield f"{conversation} is owned by {owner}, not {evidence.model.states[conversation][-1].owner}"
 
 
-def friends_are_what_the_log_says(evidence: Evidence) -> Iterator[str]:
+def friends_are_those_of_the_log(evidence: Evidence) -> Iterator[str]:
     for conversation, log in evidence.world.logs.items():
         if conversation.startswith("p2p:"):
             friends = bool((log.state or {}).get("friends"))
-            if friends != evidence.ledger.states[conversation][-1].friends:
+            if friends != evidence.model.states[conversation][-1].friends:
                 yield f"{conversation} is between friends: {friends}, which its log does not say"

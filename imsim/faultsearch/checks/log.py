@@ -25,7 +25,7 @@ def acks_survive(evidence: Evidence) -> Iterator[str]:
                 yield f"{ack.id_client} acknowledged as {stored.id}, where {stored.id_client} stands"
 
 
-def one_place_for_each_message(evidence: Evidence) -> Iterator[str]:
+def one_seq_for_each_message(evidence: Evidence) -> Iterator[str]:
     """One (id, seq, time) for each (conversation, sender, idClient), in storage and in all that was ever told."""
     for key, answers in evidence.answers.items():
         if len(answers) > 1:
@@ -41,7 +41,7 @@ def seqs_are_dense(evidence: Evidence) -> Iterator[str]:
         seqs = [message.seq for message in log.messages]
         if seqs != list(range(1, len(seqs) + 1)):
             yield f"{conversation} holds {seqs}"
-        if log.messages != evidence.ledger.logs.get(conversation, []):
+        if log.messages != evidence.model.logs.get(conversation, []):
             yield f"{conversation} is not what storage was given and took"
 
 
@@ -56,7 +56,7 @@ def senders_keep_their_order(evidence: Evidence) -> Iterator[str]:
         mixed: set[str] = set()
         for id_client, sent in instance.sent.items():
             conversation = conversation_id(sent["scene"], instance.user, sent["to"])
-            stored = evidence.ledger.by_key.get((conversation, instance.user, id_client))
+            stored = evidence.model.by_key.get((conversation, instance.user, id_client))
             if id_client in shared:
                 states[conversation] = []
                 mixed.add(conversation)
@@ -68,10 +68,10 @@ def senders_keep_their_order(evidence: Evidence) -> Iterator[str]:
                     yield f"{second} was sent after {first} and stands before it in {conversation}"
 
 
-def what_was_amended_stands_so(evidence: Evidence) -> Iterator[str]:
+def amendments_are_stored(evidence: Evidence) -> Iterator[str]:
     """In the end storage holds each entry as it became, and nothing of what was taken back."""
     for conversation, log in evidence.world.logs.items():
-        for message, known in zip(log.messages, evidence.ledger.logs[conversation], strict=False):
+        for message, known in zip(log.messages, evidence.model.logs[conversation], strict=False):
             if message != known:
                 yield f"{message.id} stands as {message}, not {known}"
 
@@ -79,16 +79,16 @@ def what_was_amended_stands_so(evidence: Evidence) -> Iterator[str]:
 def nothing_is_made_up(evidence: Evidence) -> Iterator[str]:
     """What is stored was sent, in these words; or is a system message that follows from what was. (Whether it might be
     sent is judged when it is stored.)"""
-    ledger = evidence.ledger
+    model = evidence.model
     sent = defaultdict(list)
     for instance in evidence.world.instances():
         for id, given in instance.sent.items():
             key = (conversation_id(given["scene"], instance.user, given["to"]), instance.user, id)
             sent[key].append(given)
-    for conversation, log in ledger.logs.items():
+    for conversation, log in model.logs.items():
         for message in log:
-            if (conversation, message.seq) in ledger.notes:
+            if (conversation, message.seq) in model.notes:
                 continue
-            first = ledger.forms[conversation, message.seq][0]
+            first = model.forms[conversation, message.seq][0]
             if not any(same_words(first, one) for one in sent[conversation, message.sender, message.id_client]):
                 yield f"{message.id_client} in {conversation} was never sent so"

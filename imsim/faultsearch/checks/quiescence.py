@@ -1,120 +1,92 @@
-"""Those who look when all is healed and has come to rest: before anybody logs in anew, and once more before anybody
-says a word. What a login or a message would put right shows here, or nowhere."""
+"""What devices show at quiescence: before all log in again, and once more before anybody says a word. What a login or a
+message would put right shows here, or nowhere."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from imsim.core.client.conversations import Conversation
-from imsim.core.model import Scene, Status, is_chatroom, p2p_members
-from imsim.core.policies import Policies
-from imsim.faultsearch.model.reference import Ledger, Line, same_words
+from imsim.core.model import Scene, is_chatroom, p2p_members
+from imsim.faultsearch.checks.check import Check
+from imsim.faultsearch.dispatch import on
+from imsim.faultsearch.entries import Rested
+from imsim.faultsearch.model.reference import Line, ReferenceModel, same_words
 from imsim.faultsearch.model.rules import SILENT, event_of
 from imsim.faultsearch.model.view import conversation_of
-
-if TYPE_CHECKING:
-    from imsim.faultsearch.checks.ongoing import Found
-    from imsim.faultsearch.checks.rooms import Rooms
-    from imsim.faultsearch.nodes import Instance
+from imsim.faultsearch.nodes import Instance
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """Where a device stood at such a moment. `rooms`: in which its user wants to be; `failed`: idClients."""
+class Quiescence(Check):
+    """Each device shows what storage holds of its list, its marks and what it has sent; and the other users know what
+    it has got."""
 
-    connection: int
-    rooms: tuple[str, ...]
-    conversations: list[Conversation]
-    system_unread: int
-    failed: tuple[str, ...]
-
-    @classmethod
-    def of(cls, instance: Instance) -> Standing:
-        machine = instance.machine
-        return cls(
-            instance.connection.id if instance.connection else 0,
-            tuple(sorted(instance.rooms)),
-            machine.conversations(),
-            machine.system_unread(),
-            tuple(id for id in instance.sent if machine.status(id) == Status.FAIL),
-        )
-
-
-class Rest:
-    """Each device shows what storage holds, of its list, its marks and what it has sent; it is in the rooms in which
-    its user wants to be; and what it has got is told."""
-
-    def __init__(self, ledger: Ledger, policies: Policies, rooms: Rooms, shared: Collection[str], found: Found) -> None:
-        """`shared`: idClients that more than one instance has sent."""
-        self._ledger = ledger
-        self._policies = policies
-        self._rooms = rooms
-        self._shared = shared
-        self._found = found
+    def begin(self) -> None:
         self._stood: set[str] = set()  # instances that have been looked at before
 
-    def stands(self, instance: Instance, standing: Standing) -> None:
-        self._rooms.rests(instance.name, standing.rooms, standing.connection)
-        self._list(instance, standing)
-        self._failures(instance, standing)
+    @on(Rested)
+    def rests(self, entry: Rested) -> None:
+        instance = self.instances[entry.node]
+        self._list(instance, entry)
+        self._failures(instance, entry)
         # What a device said that it has, of what it had asked for, may have been lost; it says so again at its login.
-        if self._policies.receipts == "delivered" and instance.name in self._stood:
+        if self.evidence.acknowledges and instance.name in self._stood:
             self._delivered(instance)
         self._stood.add(instance.name)
 
-    def _list(self, instance: Instance, standing: Standing) -> None:
-        ledger, user = self._ledger, instance.user
-        lines = ledger.listed(user)
+    def _list(self, instance: Instance, standing: Rested) -> None:
+        model, user = self.model, instance.user
+        lines = model.listed(user)
         for view in standing.conversations:
             line = lines.get(view.id)
             # Left out: its own mark may be ahead, where the answer to its send was that of another device's twin.
             if line and view.read_seq > line.state.read_seq and self._is_twin(instance, view.id):
                 line.state, line.unread = replace(line.state, read_seq=view.read_seq), view.unread
-        for wrong in wrong_lines(ledger, user, standing.conversations, lines):
-            self._tell("conversation_lists_are_right", instance, wrong)
-        unread = ledger.unread(user, f"{Scene.SYSTEM}:{user}")
+        for wrong in wrong_lines(model, user, standing.conversations, lines):
+            self._wrong("conversation_lists_are_right", instance, wrong)
+        unread = model.unread(user, f"{Scene.SYSTEM}:{user}")
         if standing.system_unread != unread:
             text = f"counts {standing.system_unread} system messages unread, not {unread}"
-            self._tell("system_messages_come_once", instance, text)
+            self._wrong("system_messages_come_once", instance, text)
 
     def _is_twin(self, instance: Instance, conversation: str) -> bool:
         """Whether it has sent something there that another instance has sent as well, or the same twice."""
-        twins = {id for id in instance.sent if id in self._shared or id in instance.tapped}
-        return any(conversation_of(instance, instance.sent[id]) == conversation for id in twins)
+        twins = {id for id in instance.sent if id in self.evidence.shared or id in instance.tapped}
+        return any(conversation_of(instance.user, instance.sent[id]) == conversation for id in twins)
 
-    def _failures(self, instance: Instance, standing: Standing) -> None:
+    def _failures(self, instance: Instance, standing: Rested) -> None:
         """No lasting fail on a stored message."""
         for id_client in standing.failed:
             sent = instance.sent[id_client]
-            conversation = conversation_of(instance, sent)
-            if is_chatroom(conversation) or id_client in self._shared or id_client in instance.tapped:
+            conversation = conversation_of(instance.user, sent)
+            if is_chatroom(conversation) or id_client in self.evidence.shared or id_client in instance.tapped:
                 continue
-            stored = self._ledger.first(conversation, instance.user, id_client)
+            stored = self.model.first(conversation, instance.user, id_client)
             if stored is None or not same_words(stored, sent) or event_of(stored) in SILENT:
                 continue
-            if self._ledger.may_see(instance.user, conversation, stored.seq):
-                self._tell("sent_is_stored_or_rejected", instance, f"shows {id_client} as failed, and it is stored")
+            if self.model.may_see(instance.user, conversation, stored.seq):
+                self._wrong("sent_is_stored_or_rejected", instance, f"shows {id_client} as failed, and it is stored")
 
     def _delivered(self, instance: Instance) -> None:
-        """The other user of each p2p conversation is told what this device has got."""
-        ledger, user = self._ledger, instance.user
-        for conversation in ledger.logs:
+        """The other user of each p2p conversation knows what this device has got."""
+        model, user = self.model, instance.user
+        for conversation in model.logs:
             for peer in p2p_members(conversation) or ():
-                got, told = ledger.got(instance.name, user, conversation), ledger.user_state(peer, conversation)
-                if peer != user and user in (p2p_members(conversation) or ()) and told.peer_delivered_seq < got:
-                    text = f"has {conversation} up to {got}, and {peer} is told so up to {told.peer_delivered_seq}"
-                    self._tell("places_stand", instance, text)
+                got, known = model.got(instance.name, user, conversation), model.user_state(peer, conversation)
+                if peer != user and user in (p2p_members(conversation) or ()) and known.peer_delivered_seq < got:
+                    text = f"has {conversation} up to {got}, and {peer} knows of {known.peer_delivered_seq}"
+                    self._wrong("states_are_kept", instance, text)
 
-    def _tell(self, invariant: str, instance: Instance, text: str) -> None:
-        self._found.append((invariant, f"{instance.name} {text}"))
+    def _wrong(self, invariant: str, instance: Instance, text: str) -> None:
+        self.violated(invariant, f"{instance.name} {text}")
 
 
-def wrong_lines(ledger: Ledger, user: str, views: Iterable[Conversation], lines: Mapping[str, Line]) -> Iterator[str]:
+def wrong_lines(
+    model: ReferenceModel, user: str, views: Iterable[Conversation], lines: Mapping[str, Line]
+) -> Iterator[str]:
     """What is wrong, in words, in a conversation list that should have these lines."""
     shown = {view.id: view for view in views}
-    torn = {id for id in {*shown, *lines} if ledger.is_torn(user, id)}
+    torn = {id for id in {*shown, *lines} if model.is_torn(user, id)}
     if set(shown) - torn != set(lines) - torn:
         yield f"lists {sorted(shown)}, not {sorted(lines)}"
         return

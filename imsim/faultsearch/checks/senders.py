@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from imsim.core import events, frames
 from imsim.core.model import Code, Flow, Status, is_chatroom
+from imsim.faultsearch.entries import GatewaySent, Shed
 from imsim.faultsearch.evidence import Evidence
 from imsim.faultsearch.model.reference import same_words
 from imsim.faultsearch.model.rules import SILENT, event_of
@@ -37,17 +38,17 @@ def sent_is_stored_or_rejected(evidence: Evidence) -> Iterator[str]:
         again = instance.tapped & {event.id_client for event in instance.events if type(event) is events.Acked}
         is_there = instance in evidence.world.finalists
         for id_client, sent in instance.sent.items():
-            conversation = conversation_of(instance, sent)
+            conversation = conversation_of(instance.user, sent)
             if is_chatroom(conversation):
                 continue
-            stored = evidence.ledger.first(conversation, instance.user, id_client)
+            stored = evidence.model.first(conversation, instance.user, id_client)
             same = stored is not None and same_words(stored, sent)
             status = instance.machine.status(id_client)
             if is_there and status == Status.SENDING:
                 yield f"{id_client} on {instance.name} is still being sent"
             if status == Status.SUCCESS and not same:
                 # What was amended cannot be compared any more.
-                amended = stored and evidence.ledger.logs[conversation][stored.seq - 1].amended
+                amended = stored and evidence.model.logs[conversation][stored.seq - 1].amended
                 if not amended:
                     yield f"{id_client} on {instance.name} has the status success and is not stored so"
             elif is_there and status != Status.SUCCESS and same and id_client not in shown | again:
@@ -60,10 +61,10 @@ def _may_not_know(evidence: Evidence, instance: Instance, conversation: str, id_
     """Whether it is stored where its sender does not see it, and the answers to all attempts were lost. Or another
     device has sent it, and what stands there never shows: then the rule may refuse it by now that let it in before, as
     only who says that it comes again has it looked for."""
-    stored = evidence.ledger.by_key[conversation, instance.user, id_client]
-    is_recalled = evidence.ledger.logs[conversation][stored.seq - 1].recalled
+    stored = evidence.model.by_key[conversation, instance.user, id_client]
+    is_recalled = evidence.model.logs[conversation][stored.seq - 1].recalled
     unseen = (event_of(stored) in SILENT or is_recalled) and id_client in evidence.shared
-    return unseen or not evidence.ledger.may_see(instance.user, conversation, stored.seq)
+    return unseen or not evidence.model.may_see(instance.user, conversation, stored.seq)
 
 
 def said_in_rooms_is_heard_or_refused(evidence: Evidence) -> Iterator[str]:
@@ -74,7 +75,7 @@ def said_in_rooms_is_heard_or_refused(evidence: Evidence) -> Iterator[str]:
         shown = [e.message for e in instance.events if type(e) is events.Shown]
         heard[instance.name] = [m.id_client for m in shown if is_chatroom(m.conversation_id)]
         for id_client, sent in instance.sent.items():
-            if is_chatroom(conversation_of(instance, sent)):
+            if is_chatroom(conversation_of(instance.user, sent)):
                 status = instance.machine.status(id_client)
                 if status == Status.SUCCESS and id_client not in received:
                     yield f"{id_client} on {instance.name} has the status success and nobody has received it"
@@ -90,8 +91,8 @@ def said_in_rooms_is_heard_or_refused(evidence: Evidence) -> Iterator[str]:
 
 
 def _is_shed(evidence: Evidence, instance: Instance, id_client: str) -> bool:
-    policies = evidence.world.case.policies
-    return policies.room_rate > 0 and any(device == instance.key for device, _ in evidence.shed)
+    is_shed = any(type(entry) is Shed and entry.device == instance.key for entry in evidence.world.trace)
+    return evidence.policies.room_rate > 0 and is_shed
 
 
 def nothing_is_unavailable_without_a_fault(evidence: Evidence) -> Iterator[str]:
@@ -99,9 +100,10 @@ def nothing_is_unavailable_without_a_fault(evidence: Evidence) -> Iterator[str]:
     if evidence.world.case.faults:
         return
     for entry in evidence.world.trace:
-        refusal = entry.thing if entry.what == "->" else None
-        if isinstance(refusal, frames.Rejected | frames.Refused) and refusal.code == Code.UNAVAILABLE:
-            yield f"{entry.peer} was told {refusal}"
+        if not isinstance(entry, GatewaySent) or not isinstance(entry.frame, frames.Rejected | frames.Refused):
+            continue
+        if entry.frame.code == Code.UNAVAILABLE:
+            yield f"{entry.peer} was sent {entry.frame}"
 
 
 def requests_are_answered(evidence: Evidence) -> Iterator[str]:

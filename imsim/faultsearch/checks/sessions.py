@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from imsim.core import events, storage
 from imsim.core.client.connection import State
 from imsim.core.model import Code
+from imsim.faultsearch.entries import Crashed, Revoked, Stored
 from imsim.faultsearch.evidence import Evidence
 
 
-def everybody_is_online_once(evidence: Evidence) -> Iterator[str]:
+def every_slot_is_online_once(evidence: Evidence) -> Iterator[str]:
     """In the end one device of each slot is logged in, and only one."""
     world = evidence.world
     online = [world.case.slot(instance.key) for instance in world.finalists if instance.name in world.online]
@@ -35,28 +36,28 @@ def one_more_login_takes_its_slot(evidence: Evidence) -> Iterator[str]:
             yield f"{instance.name} is {state} in the end"
 
 
-def the_revoked_stay_out(evidence: Evidence) -> Iterator[str]:
+def revoked_tokens_stay_out(evidence: Evidence) -> Iterator[str]:
     """Who is logged in when all has come to rest is so with a token that storage knows to be good."""
     for name, token in evidence.world.in_use:
         user, issued = token.split("@")
-        if float(issued) < evidence.ledger.revoked.get(user, 0.0):
-            yield f"{name} is there with a token of {issued}, before {evidence.ledger.revoked[user]}"
+        if float(issued) < evidence.model.revoked.get(user, 0.0):
+            yield f"{name} is there with a token of {issued}, before {evidence.model.revoked[user]}"
 
 
 def revocations_are_kept(evidence: Evidence) -> Iterator[str]:
     """What a router was told to revoke is void in storage in the end, unless the router has died before that."""
-    untold: dict[tuple[str, str], float] = {}  # (user, router) -> issued before
+    open: dict[tuple[str, str], float] = {}  # (user, router) -> issued before
     for entry in evidence.world.trace:
-        if entry.what == "revoke":
+        if isinstance(entry, Revoked):
             whose = (entry.node, entry.peer)
-            untold[whose] = max(entry.thing, untold.get(whose, 0.0))
-        elif entry.what == "crash":
-            untold = {whose: before for whose, before in untold.items() if whose[1] != entry.node}
-        elif entry.what == "stored" and isinstance(request := entry.thing[0], storage.RevokeTokens):
-            done = {whose for whose, before in untold.items() if whose[0] == request.user and before <= request.before}
-            untold = {whose: before for whose, before in untold.items() if whose not in done}
-    for (user, router), before in untold.items():
-        yield f"{user}'s tokens from before {before} are not revoked, as {router} was told"
+            open[whose] = max(entry.before, open.get(whose, 0.0))
+        elif isinstance(entry, Crashed):
+            open = {whose: before for whose, before in open.items() if whose[1] != entry.node}
+        elif isinstance(entry, Stored) and isinstance(request := entry.request, storage.RevokeTokens):
+            done = {whose for whose, before in open.items() if whose[0] == request.user and before <= request.before}
+            open = {whose: before for whose, before in open.items() if whose not in done}
+    for (user, router), before in open.items():
+        yield f"{user}'s tokens from before {before} are not revoked, as {router} was asked"
 
 
 def queues_are_bounded(evidence: Evidence) -> Iterator[str]:
@@ -70,11 +71,6 @@ def it_comes_to_rest(evidence: Evidence) -> Iterator[str]:
     yield from evidence.world.restless
 
 
-def sessions_end_with_their_connections(evidence: Evidence) -> Iterator[str]:
-    """Whom routers take for online, and for being in a chatroom, has a connection."""
-    gateways = evidence.world.gateways
-    there = [("online", session) for sessions in evidence.sessions.of.values() for session in sorted(sessions)]
-    there += [(room, session) for room, sessions in evidence.rooms.present.items() for session in sorted(sessions)]
-    for what, session in there:
-        if session.connection not in gateways[session.gateway].connections:
-            yield f"{session.user}/{session.device} is {what} without a connection, as {session}"
+def waiting_machines_have_deadlines(evidence: Evidence) -> Iterator[str]:
+    """A machine that waits for another one gives it up in the end: it has a deadline, and not one far away."""
+    yield from (f"{name}: {text}" for name, text in evidence.world.without_deadline.items())

@@ -8,6 +8,7 @@ from dataclasses import replace
 from imsim.core import events, frames
 from imsim.core.model import ConversationState
 from imsim.faultsearch.checks.quiescence import wrong_lines
+from imsim.faultsearch.entries import ClientReceived
 from imsim.faultsearch.evidence import Evidence
 
 
@@ -16,21 +17,21 @@ def conversation_lists_are_right(evidence: Evidence) -> Iterator[str]:
     updateTime follow the highest visible seq; unread is a recount by brute force, for the very mark that storage holds;
     pinned, muted, custom and what the other has read are what storage holds."""
     for instance in evidence.live:
-        views, lines = instance.machine.conversations(), evidence.ledger.listed(instance.user)
+        views, lines = instance.machine.conversations(), evidence.model.listed(instance.user)
         for view in views:
             if not instance.is_live and view.id in lines:
                 # It was ended by a probe, which has told its peers since what it got.
                 state = lines[view.id].state
                 lines[view.id].state = replace(state, peer_delivered_seq=view.peer_delivered_seq)
-        wrong_lines_of = wrong_lines(evidence.ledger, instance.user, views, lines)
+        wrong_lines_of = wrong_lines(evidence.model, instance.user, views, lines)
         yield from (f"{instance.name} {wrong}" for wrong in wrong_lines_of)
 
 
 def totals_are_sums(evidence: Evidence) -> Iterator[str]:
     """The total unread count, with and without what is muted, is a recount; and what is pinned stands first."""
     for instance in evidence.live:
-        lines = evidence.ledger.listed(instance.user).values()
-        if any(evidence.ledger.is_torn(instance.user, id) for id in evidence.ledger.logs):
+        lines = evidence.model.listed(instance.user).values()
+        if any(evidence.model.is_torn(instance.user, id) for id in evidence.model.logs):
             continue
         for muted in (True, False):
             total = sum(line.unread for line in lines if muted or not line.state.muted)
@@ -41,28 +42,29 @@ def totals_are_sums(evidence: Evidence) -> Iterator[str]:
             yield f"{instance.name} lists its conversations as {order}"
 
 
-def told_counts_are_right(evidence: Evidence) -> Iterator[str]:
+def sent_counts_are_right(evidence: Evidence) -> Iterator[str]:
     """What the server tells a fresh device of its places is what storage holds, and counted right."""
-    done = {e.node: e.thing for e in evidence.world.trace if e.what == "<-" and isinstance(e.thing, frames.SyncDone)}
+    received = (entry for entry in evidence.world.trace if type(entry) is ClientReceived)
+    done = {entry.node: entry.frame for entry in received if type(entry.frame) is frames.SyncDone}
     for probe in evidence.world.probes:
         for state in done[probe.name].states if probe.name in done else []:
-            unread = evidence.ledger.unread(probe.user, state.conversation_id)
-            if evidence.ledger.is_torn(probe.user, state.conversation_id):
+            unread = evidence.model.unread(probe.user, state.conversation_id)
+            if evidence.model.is_torn(probe.user, state.conversation_id):
                 continue
             if state.unread != unread:
                 yield f"{probe.name} was told {state}, not {unread} unread"
 
 
-def places_stand(evidence: Evidence) -> Iterator[str]:
+def states_are_kept(evidence: Evidence) -> Iterator[str]:
     """0 <= mark <= the log's end; what a device that is still there has read is stored, and nobody else moves it; and
     how far one has read is known to the other."""
     for conversation, log in evidence.world.logs.items():
         for user, state in log.states.items():
             if not 0 <= state.hidden_seq <= state.read_seq <= len(log.messages):
                 yield f"{conversation} has the place {state} for {user}, of {len(log.messages)}"
-            if state != evidence.ledger.user_state(user, conversation):
+            if state != evidence.model.user_state(user, conversation):
                 yield f"{conversation} has the place {state} for {user}, which storage was not told"
-            if state.read_seq > evidence.ledger.claimed.get((user, conversation), 0):
+            if state.read_seq > evidence.model.claimed.get((user, conversation), 0):
                 yield f"{conversation} is read by {user} up to {state.read_seq}, which no device of theirs has said"
             if conversation.startswith("p2p:"):
                 peers = [log.states[peer] for peer in log.members if peer != user]
@@ -76,13 +78,13 @@ def _wrongly_delivered(
 ) -> Iterator[str]:
     """What one user is told that the other has got: no more than a device of the other said, and what one said who is
     still there."""
-    ledger, got = evidence.ledger, state.peer_delivered_seq
+    model, got = evidence.model, state.peer_delivered_seq
     least = most = state.peer_read_seq
     if evidence.acknowledges:
-        peers = [peer for peer in ledger.members_of(conversation) if peer != user]
-        most = max([state.peer_read_seq, *(min(end, ledger.held.get((peer, conversation), 0)) for peer in peers)])
+        peers = [peer for peer in model.members_of(conversation) if peer != user]
+        most = max([state.peer_read_seq, *(min(end, model.held.get((peer, conversation), 0)) for peer in peers)])
         there = [i for i in evidence.world.finalists if i.user in peers]
-        least = max([least, *(ledger.got(i.name, i.user, conversation) for i in there)])
+        least = max([least, *(model.got(i.name, i.user, conversation) for i in there)])
     if not least <= got <= most:
         yield f"{conversation} is told to {user} as delivered up to {got}, not {least} to {most}"
 

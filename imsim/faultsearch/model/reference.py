@@ -16,9 +16,9 @@ from imsim.core import frames
 from imsim.core.model import ConversationState, Message, MessageType, Scene, p2p_id, p2p_members
 from imsim.faultsearch.model.rules import (
     AMENDMENTS,
-    Laws,
     Outcome,
     Relations,
+    Rules,
     State,
     Wish,
     about,
@@ -52,10 +52,10 @@ class Stay:
 
 
 @dataclass(slots=True)
-class Ledger:
+class ReferenceModel:
     """Places are kept without their unread count, which is recounted."""
 
-    laws: Laws = field(default_factory=Laws)
+    rules: Rules = field(default_factory=Rules)
     logs: dict[str, list[Message]] = field(default_factory=lambda: defaultdict(list))  # as they are by now
     #: every form that an entry of a log ever had, by conversation and seq; the first is as it was stored
     forms: dict[tuple[str, int], list[Message]] = field(default_factory=lambda: defaultdict(list))
@@ -91,7 +91,7 @@ class Ledger:
         of its sender, when that was decided."""
         conversation, wish = message.conversation_id, wish_of(message)
         log, stays = self.logs[conversation], self.stays[conversation]
-        outcome = judge(self.states[conversation][-1], wish, log, self.laws, relations)
+        outcome = judge(self.states[conversation][-1], wish, log, self.rules, relations)
         self._add(message)
         self.states[conversation].append(outcome.state)
         for user in outcome.joined:
@@ -303,16 +303,25 @@ class Ledger:
         """How many entries its log has."""
         return len(self.logs.get(conversation, ()))
 
-    def verdict(self, user: str, conversation: str, sent: Mapping[str, Any], limit: int, since: int) -> set[str]:
-        """The codes with which this send, made when the log was so old, may have been refused for good by now."""
+    def verdict(
+        self,
+        user: str,
+        conversation: str,
+        sent: Mapping[str, Any],
+        limit: int,
+        since: int,
+        times: tuple[int, int],
+    ) -> set[str]:
+        """The codes with which this send, made when the log was so old, may have been refused for good by now. `times`:
+        the first and the last at which that may have been decided (ms)."""
         if len(sent["content"].encode()) > limit:
             return {"too_large", "timeout"}
         file = sent.get("file") or {}
         codes: set[str] = set()
         for state in self.states.get(conversation, [State(p2p_members(conversation) or ())])[since:]:
-            for time in (0, 1 << 60):  # what the time is where it is decided, nobody knows
+            for time in times:
                 wish = Wish(user, sent["scene"], sent["type"], file, time=time)
-                codes |= judge(state, wish, self.logs.get(conversation, ()), self.laws).reasons
+                codes |= judge(state, wish, self.logs.get(conversation, ()), self.rules).reasons
         stored = self.first(conversation, user, sent["id"])
         if stored is not None and not same_words(stored, sent):
             codes.add("conflict")

@@ -31,7 +31,7 @@ _RULED = AMENDMENTS | GROUPS | FRIENDS | {"resolve"}
 
 
 @dataclass(frozen=True, slots=True)
-class Laws:
+class Rules:
     """What the policies say of it. Times: ms."""
 
     strangers: bool = True
@@ -182,40 +182,42 @@ def _blank(message: Message, seq: int) -> Message:
     return replace(message, content="", file=None, custom=None, recalled=True, amended=seq)
 
 
-def judge(state: State, wish: Wish, log: Sequence[Message], laws: Laws, relations: Relations | None = None) -> Outcome:
+def judge(
+    state: State, wish: Wish, log: Sequence[Message], rules: Rules, relations: Relations | None = None
+) -> Outcome:
     """`relations`: of who wishes it; None: nobody knows."""
     out = Outcome(set(), state)
     if wish.event in AMENDMENTS:
         seq = wish.data.get("seq", 0)
-        _amend(out, wish, log[seq - 1] if 1 <= seq <= len(log) else None, laws)
+        _amend(out, wish, log[seq - 1] if 1 <= seq <= len(log) else None, rules)
     elif wish.event not in _RULED:
-        _speak(out, wish, laws)
+        _speak(out, wish, rules)
     elif wish.scene == Scene.GROUP and wish.event in GROUPS:
-        _change_group(out, wish, laws)
+        _change_group(out, wish, rules)
     elif wish.scene == Scene.P2P and wish.event in FRIENDS:
-        _change_friends(out, wish, laws)
+        _change_friends(out, wish, rules)
     else:
         out.reasons |= {"bad_request", "not_member", "no_conversation"}
     if relations is not None:
-        _reach(out, wish, laws, relations)
+        _reach(out, wish, rules, relations)
     return out
 
 
-def judge_in_room(wish: Wish, target: Message | None, laws: Laws) -> Outcome:
+def judge_in_room(wish: Wish, target: Message | None, rules: Rules) -> Outcome:
     """What is said in a chatroom by one who is in it; `target`: the message that it is about."""
     out = Outcome(set(), State((wish.user,)))
     if wish.event in AMENDMENTS:
-        _amend(out, wish, target, laws)
+        _amend(out, wish, target, rules)
     elif wish.event in _RULED:
         out.reasons.add("bad_request")
     return out
 
 
-def _reach(out: Outcome, wish: Wish, laws: Laws, relations: Relations) -> None:
+def _reach(out: Outcome, wish: Wish, rules: Rules, relations: Relations) -> None:
     """Those who may not want it: to be friends, to hear more, to be in a group."""
     if wish.scene == Scene.SYSTEM:
         to = wish.conversation.partition(":")[2]
-        if not laws.strangers and to not in (wish.user, *relations.friends):
+        if not rules.strangers and to not in (wish.user, *relations.friends):
             out.reasons.add("not_friends")
     elif wish.scene == Scene.P2P and wish.event in ("edit", "friend_request", "friend_accept"):
         if any(member in relations.blocking for member in out.state.members if member != wish.user):
@@ -224,11 +226,11 @@ def _reach(out: Outcome, wish: Wish, laws: Laws, relations: Relations) -> None:
         asked = {whom for whom, type, _, _ in out.notes if type == "group_invite"}
         if relations.blocking & {*out.joined, *asked}:
             out.reasons.add("blocked")
-        if not laws.strangers and not {*out.joined} - {wish.user} <= relations.friends:
+        if not rules.strangers and not {*out.joined} - {wish.user} <= relations.friends:
             out.reasons.add("not_friends")
 
 
-def _speak(out: Outcome, wish: Wish, laws: Laws) -> None:
+def _speak(out: Outcome, wish: Wish, rules: Rules) -> None:
     state, user = out.state, wish.user
     if wish.scene == Scene.SYSTEM:
         if wish.type != MessageType.CUSTOM:
@@ -236,16 +238,16 @@ def _speak(out: Outcome, wish: Wish, laws: Laws) -> None:
         return
     if user not in state.members:
         out.reasons |= {"not_member"} if state.members else {"not_member", "no_conversation"}
-    if wish.scene == Scene.P2P and len(state.members) == 2 and not laws.strangers and not state.friends:
+    if wish.scene == Scene.P2P and len(state.members) == 2 and not rules.strangers and not state.friends:
         out.reasons.add("not_friends")
     if (state.all_muted or user in state.muted) and not state.rank(user):
         out.reasons.add("muted")
 
 
-def _amend(out: Outcome, wish: Wish, target: Message | None, laws: Laws) -> None:
+def _amend(out: Outcome, wish: Wish, target: Message | None, rules: Rules) -> None:
     state = out.state
     if wish.event == "edit":
-        _speak(out, wish, laws)
+        _speak(out, wish, rules)
     if wish.user not in state.members:
         out.reasons |= {"not_member"} if state.members else {"not_member", "no_conversation"}
     if target is None:
@@ -256,7 +258,7 @@ def _amend(out: Outcome, wish: Wish, target: Message | None, laws: Laws) -> None
     if event_of(target) in _RULED:
         out.reasons.add("bad_request")
     own = target.sender == wish.user
-    window = laws.recall_window if wish.event == "recall" else laws.edit_window
+    window = rules.recall_window if wish.event == "recall" else rules.edit_window
     above = wish.event == "recall" and wish.scene == Scene.GROUP and state.rank(wish.user) > 0
     if not above and not (own and wish.time - target.time <= window):
         out.reasons.add("expired" if own else "forbidden")
@@ -269,7 +271,7 @@ def _amend(out: Outcome, wish: Wish, target: Message | None, laws: Laws) -> None
     out.amended = replace(target, content=str(content), amended=wish.seq)
 
 
-def _change_friends(out: Outcome, wish: Wish, laws: Laws) -> None:
+def _change_friends(out: Outcome, wish: Wish, rules: Rules) -> None:
     state, user, event = out.state, wish.user, wish.event
     others = [member for member in state.members if member != user]
     if user not in state.members:
@@ -288,7 +290,7 @@ def _change_friends(out: Outcome, wish: Wish, laws: Laws) -> None:
         if state.friends or (asked and wish.time < asked.expires):
             out.reasons.add("conflict")
         out.notes = [*_settled(state.requests.values(), "expired"), (other, event, "", "init")]
-        request = Request("friend", user, id, wish.time + laws.lifetime, (other,))
+        request = Request("friend", user, id, wish.time + rules.lifetime, (other,))
         out.state = replace(state, requests={user: request})
     else:
         if asked is None:
@@ -306,7 +308,7 @@ def _settled(requests: Iterable[Request], state: str) -> list[Told]:
     return [(user, "notification", request.id, state) for request in requests for user in request.told]
 
 
-def _change_group(out: Outcome, wish: Wish, laws: Laws) -> None:
+def _change_group(out: Outcome, wish: Wish, rules: Rules) -> None:
     state, user, event, targets = out.state, wish.user, wish.event, wish.targets
     if not state.members:
         state = State()  # one that is made again starts anew
@@ -418,7 +420,7 @@ def _change_group(out: Outcome, wish: Wish, laws: Laws) -> None:
         outranks()
         if targets and not named:
             no("conflict")
-        if event == "mute" and len(state.muted | set(named)) > laws.group_size and targets:
+        if event == "mute" and len(state.muted | set(named)) > rules.group_size and targets:
             no("too_large")
         if not targets:
             state = replace(state, all_muted=event == "mute")
@@ -430,15 +432,15 @@ def _change_group(out: Outcome, wish: Wish, laws: Laws) -> None:
     requests = {whose: request for whose, request in state.requests.items() if whose not in ended}
     asks = [note[0] for note in out.notes if note[3] == "init"]
     if asks:
-        id, expires = f"{wish.conversation}:{wish.seq}", wish.time + laws.lifetime
+        id, expires = f"{wish.conversation}:{wish.seq}", wish.time + rules.lifetime
         for whose in (user,) if event == "apply" else asks:
             told = tuple(asks) if event == "apply" else (whose,)
             requests[whose] = Request("apply" if event == "apply" else "invite", user, id, expires, told)
         there = len(state.members) + len(out.joined) + len(requests)
-        if len(requests) > len(out.state.requests) and there > laws.group_size:
+        if len(requests) > len(out.state.requests) and there > rules.group_size:
             no("too_large")
     members = tuple(one for one in (*state.members, *out.joined) if one not in out.left)
-    if out.joined and len(members) > laws.group_size:
+    if out.joined and len(members) > rules.group_size:
         no("too_large")
     gone = set(out.left)
     out.state = replace(state, members=members, admins=state.admins - gone, requests=requests)

@@ -1,46 +1,48 @@
-"""What an application that follows the events of its client has on its screen."""
+"""The local view that an application has if it follows the events of its client."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from imsim.core import events
 from imsim.core.model import Flow, Message, MessageType, Scene, conversation_id, is_chatroom
 from imsim.faultsearch.model.rules import SILENT, Wish, comes_from_outside, leaves
 
-if TYPE_CHECKING:
-    from imsim.faultsearch.nodes import Instance
+Sent = Mapping[str, Mapping[str, Any]]  # by idClient: what an application gave to `send`
 
 
-def wish_to_send(user: str, sent: dict[str, Any]) -> Wish:
+def wish_to_send(user: str, sent: Mapping[str, Any]) -> Wish:
     return Wish(user, sent["scene"], sent["type"], sent.get("file") or {})
 
 
 @dataclass(slots=True)
-class Screen:
-    """By conversation: `shown`, what reached it from elsewhere, in order; `texts`, what stands there now, by seq, its
-    user's own included; `counted`, the seqs that may be unread; `ended`, where its user's last stay did; what was
-    recalled and edited, in order."""
+class View:
+    """`sent`: by its user, `user`. By conversation: `shown`, what came from elsewhere, in order; `texts`, what it holds
+    now, by seq, its user's own included; `counted`, the seqs that may be unread; `ended`, where its user's last stay
+    did; what was recalled and edited, in order."""
 
+    user: str
+    sent: Sent
     shown: dict[str, list[Message]] = field(default_factory=lambda: defaultdict(list))
     texts: dict[str, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
     counted: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     ended: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     recalled: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     edited: dict[str, list[tuple[int, str]]] = field(default_factory=lambda: defaultdict(list))
-    settled: list[tuple[str, str]] = field(default_factory=list)
+    resolved: list[tuple[str, str]] = field(default_factory=list)
     changed: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
 
     @classmethod
-    def of(cls, instance: Instance) -> Screen:
-        screen = cls()
-        for event in instance.events:
-            screen.take(instance, event)
-        return screen
+    def of(cls, user: str, sent: Sent, happened: Iterable[events.ClientEvent]) -> View:
+        view = cls(user, sent)
+        for event in happened:
+            view.take(event)
+        return view
 
-    def take(self, instance: Instance, event: events.ClientEvent) -> None:
+    def take(self, event: events.ClientEvent) -> None:
         if isinstance(event, events.Shown):
             message, id = event.message, event.message.conversation_id
             if is_chatroom(id):
@@ -49,12 +51,12 @@ class Screen:
             self.texts[id][message.seq] = message.content
             if event.flow == Flow.IN and message.type != MessageType.NOTIFICATION and message.seq > self.ended[id]:
                 self.counted[id].add(message.seq)
-            if leaves(message, instance.user):
+            if leaves(message, self.user):
                 self._end(id, message.seq)
         elif isinstance(event, events.Acked):
-            sent, id = instance.sent.get(event.id_client), event.conversation_id
-            wish = wish_to_send(instance.user, sent or {"scene": "", "type": ""})
-            to_oneself = sent is not None and sent["scene"] == Scene.SYSTEM and sent["to"] == instance.user
+            sent, id = self.sent.get(event.id_client), event.conversation_id
+            wish = wish_to_send(self.user, sent or {"scene": "", "type": ""})
+            to_oneself = sent is not None and sent["scene"] == Scene.SYSTEM and sent["to"] == self.user
             if sent is None or wish.event in SILENT or (comes_from_outside(wish) and not to_oneself):
                 return
             if wish.event in ("leave", "dismiss"):
@@ -74,7 +76,7 @@ class Screen:
             if event.seq in self.texts[id]:
                 self.texts[id][event.seq] = event.content
         elif isinstance(event, events.Resolved):
-            self.settled.append((event.id, event.state))
+            self.resolved.append((event.id, event.state))
         elif isinstance(event, events.Changed):
             self.changed[event.message.conversation_id].append(event.message.seq)
 
@@ -94,11 +96,11 @@ class Screen:
         if event == "edit":
             return (data["seq"], data["content"]) in self.edited[id]
         if event == "resolve":
-            return (targets[0], data["state"]) in self.settled
+            return (targets[0], data["state"]) in self.resolved
         if event in SILENT:
             return entry.seq in self.changed[id]
         return entry.recalled or entry.seq in self.texts[id] or entry.seq in self.recalled[id]
 
 
-def conversation_of(instance: Instance, sent: dict[str, Any]) -> str:
-    return conversation_id(sent["scene"], instance.user, sent["to"])
+def conversation_of(user: str, sent: Mapping[str, Any]) -> str:
+    return conversation_id(sent["scene"], user, sent["to"])

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from imsim.scenario.errors import BRANCHES
 from imsim.scenario.quantities import PositiveSeconds, Seconds
 from imsim.scenario.sections.base import Section
 
@@ -78,8 +77,6 @@ class MassReconnect(_Fault):
 
 
 Fault = NodeCrash | Partition | LossBurst | StorageStall | SlowReader | MassReconnect
-FAULTS: dict[str, type[Section]] = {kind.model_fields["kind"].default: kind for kind in get_args(Fault)}
-BRANCHES.update(FAULTS)
 AnyFault = Annotated[Fault, Field(discriminator="kind")]
 
 

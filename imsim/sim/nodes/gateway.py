@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 from imsim.core import events, frames, internal_frames
 from imsim.core.gateway.gateway import Gateway
 from imsim.core.model import Code
+from imsim.core.placement import Placement
 from imsim.core.policies import Policies
 from imsim.scenario.actor import intent_of
 from imsim.sim.clock import Clock
@@ -22,7 +23,7 @@ Report = Callable[[events.Pushed | events.Shed, int, float], None]
 
 class GatewayNode(ServerNode):
     __slots__ = (
-        "_batches", "_connections", "_epoch", "_owner", "_policies", "_report", "_routers", "_unnoticed", "_users",
+        "_batches", "_connections", "_epoch", "_placement", "_policies", "_report", "_routers", "_unnoticed", "_users",
         "machine",
     )  # fmt: skip
 
@@ -36,19 +37,19 @@ class GatewayNode(ServerNode):
         policies: Policies,
         epoch: float,
         users: Container[str],
-        owner: Callable[[str], int],
+        placement: Placement,
         report: Report,
         batch_interval: float = 0.0,
     ) -> None:
-        """`epoch`: wall time at which the clock was 0. `users`: all that there are. `owner`: the number of the router
-        that owns a conversation or a user."""
+        """`epoch`: wall time at which the clock was 0. `users`: all that there are. `placement`: which router
+        owns a conversation or a user."""
         super().__init__(index, clock, work)
         self._policies = policies
         self._epoch = epoch
         self._users = users
-        self._owner = owner
+        self._placement = placement
         self._report = report
-        self._routers: Sequence[Hop] = ()
+        self._routers: Mapping[str, Hop] = {}
         self._connections: dict[int, Connection] = {}
         #: After a crash, until it is noticed: the connections that were lost with it.
         self._unnoticed: list[Connection] | None = None
@@ -56,12 +57,12 @@ class GatewayNode(ServerNode):
         self.machine: Gateway | None = None
         self.start()
 
-    def wire(self, routers: Sequence[Hop]) -> None:
+    def wire(self, routers: Mapping[str, Hop]) -> None:
         self._routers = routers
 
     def start(self) -> None:
         super().start()
-        self.machine = Gateway(self, self._policies, self.name, self._epoch)
+        self.machine = Gateway(self, self._policies, self.name, self._placement, self._epoch)
         self._timers = (self.machine.timers,)
 
     def crash(self) -> None:
@@ -91,12 +92,12 @@ class GatewayNode(ServerNode):
             timers.clear()
         self.machine = self._unnoticed = None
         self._connections.clear()
-        self.wire(())
+        self.wire({})
 
     def peer_lost(self, peer: ServerNode) -> None:
         if self.machine is not None:
             self.now = self.clock.now
-            self.machine.router_lost(peer.name, lambda name: self._owner(name) == peer.index)
+            self.machine.router_lost(peer.name)
             self.arm()
 
     def peer_back(self, peer: ServerNode) -> None:
@@ -186,12 +187,8 @@ class GatewayNode(ServerNode):
                 self.machine.authenticated(connection, None, Code.BAD_TOKEN, self.now)
             self.arm()
 
-    def to_conversation(self, frame: internal_frames.Up) -> None:
-        carry, receive = self._routers[self._owner(frame.conversation_id)]
-        carry(self.now, receive, frame)
-
-    def to_user(self, user: str, frame: internal_frames.ToUsers) -> None:
-        carry, receive = self._routers[self._owner(user)]
+    def to_router(self, router: str, frame: internal_frames.ToRouter) -> None:
+        carry, receive = self._routers[router]
         carry(self.now, receive, frame)
 
     def emit(self, event: events.Pushed | events.Shed) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 
 from imsim.core import storage
-from imsim.core.router.conversations import Conversations
-from imsim.core.router.users import Users
+from imsim.core.router.router import Router
 from imsim.core.storage.memory import MemoryStorage
 from imsim.scenario.sections.topology import StorageTier
 from imsim.sim.clock import Clock
@@ -15,8 +14,8 @@ from imsim.sim.nodes.commits import Answer, GroupCommit
 from imsim.sim.nodes.node import ServerNode
 from imsim.sim.nodes.work import Work
 
-#: A router's question: the router's number, which of its machines asks, and what.
-Asked = tuple[int, Conversations | Users, storage.Request]
+#: A router's question: the router's name, its machine in the life that asks, and what.
+Asked = tuple[str, Router, storage.Request]
 
 
 class Data:
@@ -49,9 +48,9 @@ class StorageNode(ServerNode):
         self.stalled_until = clock.now
         self._drops = fields.queue is not None or fields.station is not None
         self._commits = GroupCommit(fields.commit, work, clock, data.execute) if fields.commit else None
-        self._routers: Sequence[Hop] = ()
+        self._routers: Mapping[str, Hop] = {}
 
-    def wire(self, routers: Sequence[Hop]) -> None:
+    def wire(self, routers: Mapping[str, Hop]) -> None:
         self._routers = routers
 
     def crash(self) -> None:
@@ -61,7 +60,7 @@ class StorageNode(ServerNode):
             self._commits = self._commits.forget()
 
     def forget(self) -> None:
-        self.wire(())
+        self.wire({})
 
     def receive(self, asked: Asked) -> None:
         request, now = asked[2], self.clock.now
@@ -94,7 +93,7 @@ class StorageNode(ServerNode):
         return lambda result, done: self._answer(asked, result, done)
 
     def _answer(self, asked: Asked, result: storage.Result, done: float | None) -> None:
-        router, asker, request = asked
+        router, machine, request = asked
         if done is None:  # a custom station decided so, after all
             result, done = storage.Failed("dropped"), self.clock.now
         durable = self._data.durable
@@ -104,7 +103,7 @@ class StorageNode(ServerNode):
         elif type(result) is not storage.Failed:
             done = max([done, *(durable[id] for id in _read(request, result) if id in durable)])
         carry, receive = self._routers[router]
-        carry(done, receive, (asker, request, result))
+        carry(done, receive, (machine, request, result))
 
 
 def _read(request: storage.Request, result: storage.Result) -> Iterable[str]:

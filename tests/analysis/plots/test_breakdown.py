@@ -26,8 +26,8 @@ def test_the_picture_shows_all_of_it(run):
 def test_the_slowest_are_those_that_the_summary_calls_slow(run):
     """Not those that were away for longest."""
     ax = run.plot.breakdown(Figure().add_subplot())
-    told = [text.get_text().strip() for text in ax.texts]
+    shown = [text.get_text().strip() for text in ax.texts]
     slowest = delivery_latencies(run)
     slowest = slowest[-(len(slowest) // 100) :].mean()
-    assert told[0] == f"{slowest:.3g} ms"
+    assert shown[0] == f"{slowest:.3g} ms"
     assert "not connected" not in [text.get_text() for text in ax.get_legend().get_texts()]

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
 import imsim
 from imsim.analysis import plots
 from imsim.analysis.latency import delivery_latencies
-
-MS, S = 1_000_000, 1_000_000_000
+from imsim.analysis.timeline import TimeAxis
 
 
 @pytest.fixture
@@ -24,70 +24,41 @@ def steps(ax, label):
     return next(patch for patch in ax.patches if patch.get_label() == label).get_data()
 
 
-@pytest.fixture
-def steady(build):
-    """One each quarter of ten seconds, shown after 10 ms; those of the fifth second wait for it to end."""
-
-    def build_it(**scenario):
-        times = [number * S // 4 for number in range(40)]
-        rows = [
-            {"intent": intent, "delivered_at": (5 * S if at // S == 4 else at) + 10 * MS}
-            for intent, at in enumerate(times)
-        ]
-        return build([{"intended_at": at} for at in times], rows, **({"duration": 10.0} | scenario))
-
-    return build_it
+WINDOWS = pd.DataFrame(
+    {
+        "since": [0.0, 1.0, 2.0, 3.0],
+        "until": [1.0, 2.0, 3.0, 4.0],
+        "p50": [10.0, 20.0, np.inf, np.nan],
+        "p95": [10.0, 20.0, np.inf, np.nan],
+        "max": [10.0, np.inf, np.inf, np.nan],
+        "offered": [4.0, 4.0, 4.0, 0.0],
+        "delivered": [4.0, 2.0, 0.0, 0.0],
+    }
+)
 
 
-def test_latencies_stand_where_the_wait_began(steady, axes):
-    upper, _ = plots.timeline(steady(), axes)
+def test_windows_are_drawn_at_their_middles_and_what_never_came_as_triangles(axes):
+    upper, lower = plots.timeline(WINDOWS, TimeAxis(3.0, 4.0), axes, title="tiny")
     at, largest = line(upper, "max").get_data()
-    assert at.tolist()[:10] == [0.5 + window for window in range(10)]
-    assert largest[:10].round(6).tolist() == [10, 10, 10, 10, 1010, 10, 10, 10, 10, 10]
-    assert line(upper, "p50").get_ydata()[4] == 635
+    assert at.tolist() == [0.5, 1.5, 2.5, 3.5]
+    assert largest[0] == 10
+    assert np.isnan(largest[1:]).all()
+    assert line(upper, "some never came").get_xdata().tolist() == [1.5, 2.5]
     assert upper.get_yscale() == "log"
-    assert "some never came" not in upper.get_legend_handles_labels()[1]
-
-
-def test_the_load_is_in_messages_a_second_by_when_they_come_and_go(steady, axes):
-    _, lower = plots.timeline(steady(), axes)
-    offered, delivered = steps(lower, "offered: intended"), steps(lower, "delivered")
-    assert offered.values[:10].tolist() == [4] * 10
-    assert delivered.values[:10].tolist() == [4, 4, 4, 4, 0, 8, 4, 4, 4, 4]
-    assert delivered.edges[1] == 1
+    assert steps(lower, "offered: intended").values.tolist() == [4, 4, 4, 0]
+    assert steps(lower, "delivered").edges.tolist() == [0, 1, 2, 3, 4]
     assert lower.get_ylabel() == "messages/s"
     assert lower.get_ylim()[0] == 0
 
 
-def test_a_message_to_many_is_delivered_in_parts(build, axes):
-    messages = [{"scene": "group", "intended_at": 0}]
-    rows = [
-        {"delivered_at": MS},
-        {"recipient": "cyd", "delivered_at": 5 * S},
-        {"recipient": "dan"},
-        {"recipient": "eve"},
-    ]
-    upper, lower = plots.timeline(build(messages, rows, duration=10.0), axes)
-    delivered = steps(lower, "delivered").values
-    assert delivered[delivered > 0].tolist() == [0.25, 0.25]
-    triangles = line(upper, "some never came").get_xdata()
-    assert len(triangles) == 1
-    assert np.isnan(line(upper, "max").get_ydata()).all()
-
-
-def test_what_is_special_is_shaded_and_named_above_the_curves(steady, axes):
-    faults = [
-        {"kind": "mass_reconnect", "at": 4.0},
-        {"kind": "storage_stall", "at": 4.5, "duration": 1.0},
-        {"kind": "node_crash", "at": 9.9, "target": "gateway0"},
-    ]
-    upper, _ = plots.timeline(steady(faults=faults, warmup=1.0), axes)
+def test_what_is_special_is_shaded_and_named_above_the_curves(axes):
+    names = ["warm-up", "mass reconnect", "storage stall", "node crash gateway0"]
+    special = ((0.0, 1.0, names[0]), (1.6, 1.6, names[1]), (1.8, 2.0, names[2]), (3.9, 4.0, names[3]))
+    upper, _ = plots.timeline(WINDOWS, TimeAxis(3.95, 4.0, special), axes, title="tiny")
     upper.figure.draw_without_rendering()
-    names = {text.get_text(): text.get_window_extent() for text in upper.texts}
-    assert list(names) == [
-        "warm-up", "mass reconnect", "storage stall", "node crash gateway0", "nobody sends any more"
-    ]  # fmt: skip
-    boxes = list(names.values())
+    drawn = {text.get_text(): text.get_window_extent() for text in upper.texts}
+    assert list(drawn) == [*names, "nobody sends any more"]
+    boxes = list(drawn.values())
     assert all(box.y0 >= upper.bbox.y1 for box in boxes)
     assert not any(a.overlaps(b) for number, a in enumerate(boxes) for b in boxes[:number])
     assert max(box.x1 for box in boxes) <= upper.bbox.x1 + 2
@@ -95,7 +66,7 @@ def test_what_is_special_is_shaded_and_named_above_the_curves(steady, axes):
 
 @pytest.mark.parametrize("messages", [[], [{}], [{"outcome": "rejected"}]])
 def test_next_to_nothing_can_be_drawn(build, axes, messages):
-    assert plots.timeline(build(messages), axes) == axes
+    assert build(messages).plot.timeline(axes) == axes
 
 
 def test_all_of_a_run_is_in_it(axes):

@@ -1,31 +1,17 @@
-"""The SDK's brain: what it fetches when it logs in or is told to, and what it asks on the application's behalf.
-
-Its other sides have files of their own: `test_client_sending`, `test_client_receiving` and `test_client_places`.
-"""
+"""The client: requests on behalf of the application, changes, and chatrooms."""
 
 from __future__ import annotations
 
-import pytest
-from core.builders import AB, TEAM, Phone, change, message, state
+from core.builders import AB, TEAM, Phone, change, entry, message
 
 from imsim.core import events, frames
 from imsim.core.client.connection import State
-from imsim.core.model import Code, Route, Status
-
-
-def syncing(**policies):
-    """A phone that has just logged in."""
-    phone = Phone(**policies)
-    phone.machine.start(0.0)
-    phone.log_in()
-    phone.collect()
-    return phone
-
+from imsim.core.model import Code, Scene, Status
 
 # --- the connection -------------------------------------------------------------------------------------------------
 
 
-def test_the_way_to_online():
+def test_a_client_goes_from_start_to_online():
     phone = Phone()
     assert phone.machine.state == State.OFFLINE
     phone.machine.start(0.0)
@@ -50,252 +36,6 @@ def test_the_token_of_the_next_login_can_be_given(phone):
     assert phone.sent(frames.Login)[0].token == "fresh"
 
 
-def test_whatever_is_received_keeps_the_connection(phone):
-    for seq in range(1, 20):
-        phone.advance(20)
-        phone.push(seq)
-    assert phone.machine.state == State.ONLINE
-    assert phone.sent(frames.Ping) == []
-
-
-def test_a_refusal_ends_it_or_not_as_it_says(phone):
-    phone.get(frames.Refused(Code.GOING_AWAY, True))
-    assert phone.machine.state == State.OFFLINE
-    phone.advance(0.25)
-    assert phone.machine.state == State.CONNECTING
-    phone.get(frames.Refused(Code.REPLACED, False, "elsewhere"))
-    assert (phone.machine.state, phone.machine.next_deadline()) == (State.ENDED, None)
-    assert phone.of(events.Ended) == [events.Ended(Code.REPLACED, "elsewhere")]
-
-
-def test_a_silent_server_is_left_during_the_sync_as_well():
-    phone = syncing()
-    phone.advance(89.9)
-    assert phone.machine.state == State.SYNCING
-    phone.advance(0.1)
-    assert phone.of(events.Disconnected) == [events.Disconnected(Code.HEARTBEAT)]
-
-
-def test_a_server_that_answers_pings_is_given_time_for_the_sync():
-    phone = syncing()
-    for _ in range(30):
-        phone.advance(5)
-        if phone.sent(frames.Ping):
-            phone.get(frames.Pong())
-    assert phone.machine.state == State.SYNCING
-
-
-# --- the login sync -------------------------------------------------------------------------------------------------
-
-
-def test_a_sync_starts_from_what_is_known(phone):
-    phone.push(1, 2)
-    phone.push(1, conversation_id=TEAM)
-    phone.push(5)  # ahead: not to be relied on
-    phone.machine.disconnected(0.0)
-    phone.machine.start(0.0)
-    phone.log_in()
-    assert phone.sent(frames.Sync) == [frames.Sync({AB: 2, TEAM: 1}, number=2)]
-
-
-def test_each_page_is_answered_by_the_next_sync_up_to_the_last():
-    phone = syncing()
-    phone.page(message(1), message(2), inbox=7)
-    assert phone.machine.state == State.SYNCING
-    assert phone.sent() == [frames.Sync({AB: 2}, inbox=7, number=2)]
-    phone.synced(message(3), version=4, inbox=9)
-    assert phone.machine.state == State.ONLINE
-    assert phone.shown == [1, 2, 3]
-    assert {event.route for event in phone.of(events.Shown)} == {Route.SYNC}
-    assert phone.sent() == []
-    phone.machine.disconnected(0.0)
-    phone.machine.start(0.0)
-    phone.log_in()
-    assert phone.sent(frames.Sync) == [frames.Sync({AB: 3}, 4, 9, 3)]
-
-
-def test_a_sync_without_an_answer_is_repeated_under_its_number_and_in_time():
-    phone = syncing()
-    phone.advance(4.9)
-    assert phone.sent() == []
-    phone.advance(0.1)
-    assert phone.sent() == [frames.Sync({}, number=1)]
-    phone.advance(5)
-    assert phone.sent() == [frames.Sync({}, number=1)]
-    phone.synced()
-    phone.advance(29)
-    assert phone.sent(frames.Sync) == []
-
-
-def test_storage_that_is_always_slow_is_waited_for():
-    phone = syncing(send_timeout=5.0)
-    phone.advance(6)  # it was asked twice by now
-    phone.get(frames.SyncDone([message(1)], {AB: 1}, [], 0, 0, 1))
-    assert (phone.shown, phone.machine.state) == ([1], State.ONLINE)
-    phone.get(frames.SyncDone([message(1)], {AB: 1}, [], 0, 0, 1))
-    assert (phone.shown, phone.machine.state) == ([1], State.ONLINE)
-
-
-def test_each_page_gives_the_next_one_the_full_time():
-    phone = syncing()
-    phone.advance(4)
-    phone.page(message(1))
-    phone.collect()
-    phone.advance(4.9)
-    assert phone.sent(frames.Sync) == []
-    phone.advance(0.1)
-    assert len(phone.sent(frames.Sync)) == 1
-
-
-def test_a_lost_connection_ends_the_repetition_of_its_sync():
-    phone = syncing(reconnect_min=20.0)
-    phone.machine.disconnected(0.0)
-    assert phone.machine.next_deadline() == 10.0
-    phone.machine.stop(0.0)
-    assert phone.machine.next_deadline() is None
-
-
-@pytest.mark.parametrize("number", [1, 3], ids=["an older one", "none that was asked"])
-@pytest.mark.parametrize("last", [False, True], ids=["page", "sync_done"])
-def test_an_answer_to_another_sync_brings_what_it_brings_and_no_more(number, last):
-    """Copies and late answers would multiply the pages, or end a sync that has not brought everything."""
-    phone = syncing()
-    phone.page()  # and so it goes on with number 2
-    phone.sent()
-    if last:
-        frame = frames.SyncDone([message(1)], {AB: 1}, [state(1, pinned=True)], 1, 50, number)
-    else:
-        frame = frames.Page([message(1)], {AB: 1}, 50, number)
-    phone.get(frame)
-    assert (phone.shown, phone.machine.state, phone.sent()) == ([1], State.SYNCING, [])
-    phone.advance(5)
-    assert phone.sent() == [
-        frames.Sync({AB: 1}, 0, 0, 2, state_version=int(last))
-    ]  # neither the inbox nor the version is to be relied on
-    phone.synced(version=2)
-    assert (phone.machine.state, phone.line().pinned) == (State.ONLINE, last)
-
-
-@pytest.mark.parametrize("last", [False, True], ids=["page", "sync_done"])
-def test_a_copy_of_the_answer_to_a_sync_that_is_over_does_not_start_another(last):
-    phone = syncing()
-    phone.synced()
-    number = phone.sync.number
-    if last:
-        phone.get(frames.SyncDone([message(1)], {AB: 1}, [], 9, 9, number))
-    else:
-        phone.get(frames.Page([message(1)], {AB: 1}, 9, number))
-    assert (phone.shown, phone.machine.state) == ([1], State.ONLINE)
-    assert phone.sent(frames.Sync) == []
-    assert len(phone.of(events.Ready)) == 1
-    phone.machine.disconnected(0.0)
-    phone.machine.start(0.0)
-    phone.log_in()
-    assert phone.sent(frames.Sync) == [frames.Sync({AB: 1}, 0, 0, 2)]
-
-
-def test_a_push_during_the_sync_is_shown_once_and_in_order():
-    phone = syncing()
-    phone.push(3)
-    phone.synced(message(1), message(2), message(3))
-    assert phone.shown == [1, 2, 3]
-
-
-def test_a_page_may_end_beyond_what_it_brings(phone):
-    """What this device may not see is passed; what was held back behind it follows."""
-    phone.push(4, 6)
-    phone.log_in_again()
-    phone.get(frames.SyncDone([message(1)], {AB: 3}, [], 0, 0, phone.sync.number))
-    assert phone.shown == [1, 4]
-    assert phone.sent() == []
-
-
-def test_what_a_sync_brings_is_acknowledged_only_if_somebody_wants_to_know():
-    for receipts, told in (("read", []), ("delivered", [frames.Delivered(AB, 2), frames.Delivered(TEAM, 1)])):
-        phone = syncing(receipts=receipts)
-        phone.page(message(1), message(2), message(1, conversation_id=TEAM))
-        assert phone.sent(frames.Delivered) == told
-        phone.synced(message(3))
-        assert phone.sent(frames.Delivered) == ([frames.Delivered(AB, 3)] if told else [])
-
-
-def test_places_of_the_server_are_taken_over_and_own_reading_told():
-    phone = Phone().online()
-    phone.push(1, 2)
-    phone.push(1, 2, conversation_id=TEAM)
-    phone.machine.disconnected(0.0)
-    phone.machine.read(AB, 0.0)
-    phone.machine.start(0.0)
-    phone.collect()
-    phone.log_in()
-    assert phone.sent(frames.Read) == [frames.Read(AB, 2, 1)]
-    phone.synced(states=[state(1, 1, 1), state(2, 1, 1, TEAM)], version=2)
-    assert phone.sent(frames.Read) == []
-    assert (phone.line(AB).unread, phone.line(TEAM).unread) == (0, 1)
-
-
-def test_a_sync_goes_on_from_the_version_of_the_last_one():
-    phone = Phone().online([state(3, muted=True), state(4, conversation=TEAM)], version=5)
-    phone.get(frames.State(state(7)))  # the one before may be lost: no safe point
-    phone.machine.disconnected(0.0)
-    phone.machine.start(0.0)
-    phone.log_in()
-    assert phone.sent(frames.Sync) == [frames.Sync({AB: 0, TEAM: 0}, 5, number=2, state_version=7)]
-
-
-def test_a_sync_that_knows_less_reading_than_this_device_is_told(phone):
-    phone.push(1)
-    phone.send("1")
-    phone.stored("1", 2)
-    phone.log_in_again()
-    phone.synced()
-    assert phone.sent() == [frames.Read(AB, 1, 1)]
-
-
-# --- told to sync ---------------------------------------------------------------------------------------------------
-
-
-def test_a_resync_fetches_what_was_missed(phone):
-    phone.get(frames.Resync(1))
-    assert phone.machine.state == State.SYNCING
-    assert phone.sent() == [frames.Sync({}, number=2, resync=1)]
-    phone.synced(message(1))
-    assert (phone.machine.state, phone.shown) == (State.ONLINE, [1])
-
-
-def test_a_resync_that_comes_again_is_done_once(phone):
-    phone.get(frames.Resync(1))
-    phone.get(frames.Resync(1))
-    assert len(phone.sent(frames.Sync)) == 1
-    phone.synced()
-    phone.get(frames.Resync(1))
-    assert (phone.machine.state, phone.sent(frames.Sync)) == (State.ONLINE, [])
-
-
-def test_a_resync_during_a_sync_is_done_after_it(phone):
-    """The sync under way may have read before the message was there."""
-    phone.get(frames.Resync(1))
-    phone.get(frames.Resync(2))
-    assert [sync.resync for sync in phone.sent(frames.Sync)] == [1]
-    phone.synced()
-    assert phone.machine.state == State.SYNCING
-    assert phone.sent(frames.Sync) == [frames.Sync({}, number=3, resync=2)]
-    assert len(phone.of(events.Ready)) == 1
-    phone.synced()
-    assert phone.machine.state == State.ONLINE
-
-
-def test_each_connection_counts_its_resyncs_anew(phone):
-    phone.get(frames.Resync(3))
-    phone.get(frames.Resync(4))
-    phone.log_in_again()
-    assert phone.sync.resync == 0
-    phone.synced()
-    assert phone.machine.state == State.ONLINE  # the old wish was met by this
-    phone.get(frames.Resync(1))
-    assert [sync.resync for sync in phone.sent(frames.Sync)] == [1]
-
-
 # --- groups, requests -----------------------------------------------------------------------------------------------
 
 
@@ -317,15 +57,7 @@ def test_a_rejected_request_is_not_taken_for_a_send_of_the_same_name(phone):
     assert phone.machine.status("team") == Status.SENDING
 
 
-def test_to_end_another_session_is_answered(phone):
-    phone.machine.end_session("d1", 0.0)
-    assert phone.sent() == [frames.EndSession("d1", 1)]
-    for _ in range(2):
-        phone.get(frames.Done("end_session", "d1", 1))
-    assert phone.of(events.RequestDone) == [events.RequestDone("end_session", "d1")]
-
-
-def test_a_refusal_that_may_pass_is_no_failure(phone):
+def test_a_temporary_refusal_is_not_a_failure(phone):
     phone.push(1)
     phone.machine.read(AB, 0.0)
     phone.get(frames.Rejected("read", AB, Code.UNAVAILABLE, "", number=1))
@@ -350,38 +82,10 @@ def test_a_rate_limit_says_when_to_ask_again(phone):
     assert phone.of(events.RequestFailed) == []
 
 
-def test_how_many_have_read_is_told_once(phone):
-    phone.machine.read_count(TEAM, 4, 0.0)
-    phone.machine.read_count(TEAM, 5, 0.0)
-    assert phone.sent() == [frames.ReadCount(TEAM, 4, 1), frames.ReadCount(TEAM, 5, 2)]
-    for _ in range(2):
-        phone.get(frames.ReadCounted(TEAM, 4, 1, 2, 1))
-    phone.rejected(f"{TEAM}:5", Code.NO_CONVERSATION, "read_count")
-    assert phone.of(events.ReadCounted) == [events.ReadCounted(TEAM, 4, 1, 2)]
-    assert [event.ref for event in phone.of(events.RequestFailed)] == [f"{TEAM}:5"]
-    phone.collect()
-    phone.advance(20)
-    assert phone.sent() == []
-
-
 # --- history --------------------------------------------------------------------------------------------------------
 
 
-def test_looking_back_is_answered_once_and_shows_nothing(phone):
-    phone.push(1)
-    phone.collect()
-    phone.machine.history(AB, 1, 3, 0.0)
-    assert phone.sent() == [frames.History(AB, 1, 3, 1)]
-    for _ in range(2):
-        phone.pulled(1, 3, 2, 3, more=True)
-    assert phone.of(events.History) == [events.History(AB, 1, 3, [message(2), message(3)], True)]
-    assert phone.shown == [1]
-    assert phone.of(events.Repeated) == []
-    assert phone.sent() == []
-    assert phone.machine._receiver.conversations[AB].inbox.next_seq == 2
-
-
-def test_ranges_are_told_apart(phone):
+def test_each_range_is_a_request_of_its_own(phone):
     for first, last in ((1, 3), (1, 2)):
         phone.machine.history(AB, first, last, 0.0)
     phone.machine.history(TEAM, 1, 3, 0.0)
@@ -394,67 +98,102 @@ def test_ranges_are_told_apart(phone):
     assert asked == [(AB, 1, 3), (TEAM, 1, 3)]
 
 
-def test_a_refused_look_back_is_a_failure_once(phone):
-    phone.machine.history(AB, 1, 2, 0.0)
+def in_room(phone, name="lounge"):
+    phone.machine.enter(name, phone.clock.now)
+    phone.get(frames.Entered(name, 1, [], phone.number("enter", name)))
+    phone.collect()
+
+
+def said(seq, **fields):
+    return message(seq, conversation_id="chatroom:lounge", scene=Scene.CHATROOM, to="lounge", **fields)
+
+
+# --- changes ----------------------------------------------------------------------------------------------------------
+
+
+def test_resolutions_and_silent_changes_are_events_and_not_messages(phone):
+    resolution = entry(1, "resolve", "group:team:3", conversation_id="system:bob", scene=Scene.SYSTEM, state="passed")
+    phone.pushed(resolution, entry(1, "friend_request"), entry(2, "theme"))
+    assert phone.of(events.Resolved) == [events.Resolved("group:team:3", "passed")]
+    assert [event.message.file["event"] for event in phone.of(events.Changed)] == ["friend_request"]
+    assert [event.message.file["event"] for event in phone.of(events.Shown)] == ["theme"]
+    assert phone.line().unread == 0
+    assert phone.machine.system_unread() == 0
+
+
+# --- chatrooms, presence, typing --------------------------------------------------------------------------------------
+
+
+def test_a_late_or_repeated_message_of_a_room_is_not_shown_and_none_is_acknowledged(phone):
+    in_room(phone)
+    phone.pushed(said(5), said(9), said(7), said(9))
+    assert phone.shown == [5, 9]
+    assert phone.sent() == []
+    assert phone.machine.conversations() == []
+    phone.machine.leave("lounge", 0.0)
+    phone.pushed(said(10))
+    assert phone.shown == [5, 9]
+
+
+def test_the_latest_of_a_room_come_with_the_answer_once(phone):
+    phone.machine.enter("lounge", 0.0, recent=2)
+    assert phone.sent() == [frames.Enter("lounge", 2, 1)]
+    phone.pushed(said(3))
     for _ in range(2):
-        phone.rejected(f"{AB}:1-2", Code.NO_CONVERSATION, "history")
-    phone.pulled(1, 2)
-    assert phone.of(events.RequestFailed) == [events.RequestFailed("history", f"{AB}:1-2", Code.NO_CONVERSATION, "why")]
-    assert phone.of(events.History) == []
-    phone.machine.history(AB, 1, 2, 0.0)
-    phone.pulled(1, 2)
-    assert len(phone.of(events.History)) == 1
+        phone.get(
+            frames.Entered("lounge", 4, [said(2), said(3), said(4, sender="bob")], phone.number("enter", "lounge"))
+        )
+    assert phone.shown == [3, 4]
+    assert phone.of(events.Entered) == [events.Entered("lounge", 4)]
 
 
-def test_a_sync_that_came_too_fast_is_asked_again_when_it_is_time():
-    phone = syncing()
-    phone.get(frames.Rejected("sync", "", Code.RATE_LIMITED, "why", 0.5, phone.sync.number))
+def test_a_room_restarted_under_an_older_clock_is_shown_without_repetitions(phone):
+    in_room(phone)
+    phone.pushed(said(5), said(9))
+    phone.log_in_again()
+    phone.log_in_again()  # nothing was said meanwhile
+    phone.machine.enter("lounge", 0.0, recent=2)
+    phone.get(frames.Entered("lounge", 2, [said(8), said(9), said(10)], phone.number("enter", "lounge")))
+    assert phone.shown == [5, 9, 10]
+    phone.log_in_again()
+    phone.pushed(said(3), said(4), said(4))
+    assert phone.shown == [5, 9, 10, 3, 4]
+
+
+def test_the_later_of_entering_and_leaving_counts_whichever_answer_is_lost(phone):
+    in_room(phone)
+    phone.machine.leave("lounge", 0.0)
+    phone.machine.enter("lounge", 0.0)
+    phone.get(frames.Entered("lounge", 1, [], phone.number("enter", "lounge")))
     phone.collect()
-    phone.advance(0.4)
-    assert phone.sent() == []
-    phone.advance(0.2)
-    assert [frame.number for frame in phone.sent(frames.Sync)] == [2]
-    phone.get(frames.Rejected("sync", "", Code.RATE_LIMITED, "why", 0.5, 1))  # a late answer to the first
-    phone.advance(1.0)
-    assert phone.sent() == []
-
-
-def test_a_sync_that_is_refused_for_good_is_reported_and_not_repeated():
-    phone = syncing()
-    phone.get(frames.Rejected("sync", "", Code.BAD_REQUEST, "why", 0.0, phone.sync.number))
-    assert phone.of(events.RequestFailed) == [events.RequestFailed("sync", "", Code.BAD_REQUEST, "why")]
+    phone.advance(20)
+    assert phone.sent((frames.Leave, frames.Enter)) == []
+    phone.machine.enter("lounge", 0.0)
+    phone.machine.leave("lounge", 0.0)
+    phone.get(frames.Done("leave", "lounge", phone.number("leave", "lounge")))
     phone.collect()
-    phone.advance(20.0)
-    assert phone.sent(frames.Sync) == []
+    phone.advance(20)
+    assert phone.sent((frames.Leave, frames.Enter)) == []
+    assert phone.of(events.RequestDone) == [events.RequestDone("leave", "lounge")]
 
 
-@pytest.mark.parametrize("how", ["another log", "ahead"])
-def test_a_log_that_is_another_one_takes_everything_with_it_but_what_the_user_wants(phone, how):
-    phone.push(1, 3)  # with a gap that is waited for
-    phone.send("1")
-    phone.machine.read(AB, 0.0)
-    phone.machine.history(AB, 1, 1, 0.0)
-    phone.machine.set_conversation(AB, 0.0, pinned=True)
-    phone.machine.hide(AB, 0.0)
-    if how == "ahead":
-        phone.log_in_again()
-        phone.get(frames.Rejected("sync", "", Code.AHEAD, "why", 0.0, phone.sync.number))
-    else:
-        phone.machine.disconnected(0.0)
-        phone.machine.start(0.0)
-        phone.machine.connected(0.0)
-        phone.collect()
-        phone.get(frames.LoggedIn("bob", "d0", 0, 75.0, "another"))
-    assert phone.of(events.Reset) == [events.Reset()]
-    failed = [(event.request, event.code) for event in phone.of(events.RequestFailed)]
-    assert failed == [("read", Code.AHEAD), ("history", Code.AHEAD)]
-    sync = phone.sync
-    assert (sync.cursors, sync.version, sync.inbox, sync.state_version) == ({}, 0, 0, 0)
+def test_a_room_that_cannot_be_entered_is_not_tried_again(phone):
+    phone.machine.enter("lounge", 0.0)
+    phone.rejected("lounge", Code.TOO_LARGE, "enter")
+    assert [event.code for event in phone.of(events.RequestFailed)] == [Code.TOO_LARGE]
+    phone.log_in_again()
+    assert not phone.machine._requests.is_waiting("enter", "lounge")
+
+
+def test_a_send_to_a_room_succeeds_once_it_is_received(phone):
+    in_room(phone)
+    phone.machine.send(Scene.CHATROOM, "lounge", "hi", "1", 0.0)
+    phone.send("2")
+    assert phone.machine.status("1") == Status.SENDING
+    for id_client in ("1", "2", "3"):
+        phone.get(frames.Received(id_client))
+    assert [phone.machine.status(id_client) for id_client in ("1", "2")] == [Status.SUCCESS, Status.SENDING]
     phone.collect()
-    phone.advance(5.0)
-    again = phone.sent()
-    assert [frame.shown for frame in again if isinstance(frame, frames.Send)] == [0]
-    wanted = [frame for frame in again if isinstance(frame, frames.SetConversation)]
-    assert [(frame.pinned, frame.hidden_seq) for frame in wanted] == [(True, None)]
-    phone.synced(message(1, content="of the new log"))
-    assert [event.message.content for event in phone.of(events.Shown)] == ["text 1", "of the new log"]
+    phone.advance(5)
+    assert [id_client for id_client, *_ in phone.sends()] == ["2"]
+    assert phone.of(events.Acked) == []

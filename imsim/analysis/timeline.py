@@ -1,0 +1,105 @@
+"""How a run went over its time: latency and load in windows, and what is special when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from imsim.analysis.latency import counted_deliveries, quantile
+from imsim.results import DeliveryOutcome, Role, RunData
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from imsim.scenario import Scenario
+
+#: The columns of latencies that `windows` gives, and which percentiles they are.
+PERCENTS = {"p50": 50, "p95": 95, "max": 100}
+
+_WINDOWS = 100  # at most, while people send
+_MESSAGES = 3  # in each, on average, if that leaves ten windows
+
+
+@dataclass(frozen=True)
+class TimeAxis:
+    """Seconds from the run's start: until when messages are sent, until when anything arrives, and what is special in
+    between (since, until, its name), in the order of time."""
+
+    duration: float
+    end: float
+    special: tuple[tuple[float, float, str], ...] = ()
+
+    @classmethod
+    def of(cls, run: RunData) -> Self:
+        duration = float(run.scenario.duration)
+        last = [duration]
+        for times in (run.messages["acked_at"], run.deliveries["delivered_at"]):
+            if times.notna().any():
+                last.append(float(times.max()) / 1e9)
+        return cls(duration, max(last), tuple(_special(run.scenario)))
+
+
+def _special(scenario: Scenario) -> list[tuple[float, float, str]]:
+    found = [(0.0, scenario.warmup, "warm-up")] if scenario.warmup else []
+    for fault in scenario.faults:
+        name = fault.kind.replace("_", " ")
+        sides = [getattr(fault, side, "") for side in ("target", "other")]
+        name += "".join(f" {side}" for side in sides if side and side not in name)
+        found.append((fault.at, fault.at + getattr(fault, "duration", 0.0), name))
+    return sorted(found)
+
+
+def windows(run: RunData, end: float) -> pd.DataFrame:
+    """One row for each window of time up to `end`, with the columns:
+
+    - `since`, `until`: seconds.
+    - `PERCENTS`: the delivery latencies (ms) of what began to wait in it, at its intended time or, to a device that was
+      offline, at its return. Infinite where they fall among what never came, null where there are none.
+    - `offered`, `delivered`: messages a second, by their intended times and by when they were shown; of a message to
+      many each device is a part.
+    """
+    import pandas as pd
+
+    width = _width(run)
+    edges = np.arange(0, end + width, width)
+
+    rows = counted_deliveries(run)
+    since = rows["since"].to_numpy(np.int64)
+    latencies = (rows["delivered_at"] - rows["since"]).to_numpy(np.float64, na_value=np.inf) / 1e6
+    window = np.searchsorted(edges, since / 1e9, side="right") - 1
+    order = np.lexsort((latencies, window))
+    starts = np.searchsorted(window[order], np.arange(len(edges)))
+    samples = [latencies[order][a:b] for a, b in pairwise(starts)]
+
+    sent = run.messages["intended_at"].to_numpy(np.float64) / 1e9
+    due = run.deliveries[
+        (run.deliveries["role"] == Role.RECIPIENT)
+        & run.deliveries["outcome"].isin([DeliveryOutcome.DELIVERED, DeliveryOutcome.PENDING, DeliveryOutcome.SHED])
+    ]
+    parts = 1 / due.groupby("intent")["intent"].transform("size").to_numpy(np.float64)
+    came = due["delivered_at"].to_numpy(np.float64, na_value=np.nan) / 1e9
+    has_come = ~np.isnan(came)
+    return pd.DataFrame(
+        {
+            "since": edges[:-1],
+            "until": edges[1:],
+            **{
+                name: [quantile(sample, percent) if len(sample) else np.nan for sample in samples]
+                for name, percent in PERCENTS.items()
+            },
+            "offered": np.histogram(sent, edges)[0] / width,
+            "delivered": np.histogram(came[has_come], edges, weights=parts[has_come])[0] / width,
+        }
+    )
+
+
+def _width(run: RunData) -> float:
+    """The width of a window in seconds, a round number."""
+    duration = run.scenario.duration
+    fair = min(_MESSAGES / max(len(run.messages), 1), 0.1) * duration
+    least = max(duration / _WINDOWS, fair)
+    power = 10.0 ** np.floor(np.log10(least))
+    return float(next(power * step for step in (1, 2, 5, 10) if power * step >= least * (1 - 1e-9)))

@@ -1,0 +1,312 @@
+"""Two designs under the same seeds: by how much one beats the other."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from imsim.analysis.intervals import CONFIDENCE, ENOUGH, Estimate, estimate, t_quantile
+from imsim.analysis.latency import is_latency
+from imsim.analysis.metrics import least_of
+from imsim.core.exceptions import UsageError
+from imsim.experiments.replicate import Progress, Replications, Sampling, flaw_notes, replicate, to_json
+from imsim.scenario import Scenario
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+
+def compare(a: Scenario, b: Scenario, sampling: Sampling, *, progress: Progress | None = None) -> Comparison:
+    """Simulate both under the same seeds. Raises: UsageError if they have different ones."""
+    if a.seed != b.seed:
+        raise UsageError(f"compare: the scenarios have different seeds ({a.seed}, {b.seed}); give seed=, for both")
+    return Comparison(*replicate([a, b], sampling, progress=progress))
+
+
+_LESS_IS_BETTER = ("lost", "shed", "duplicates", "cost.per_hour", "cost.per_million")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One metric of both designs, `b - a` with its interval, and the same as a share of `a`.
+
+    `saved`: how many times as large the variance of the difference would be under independent seeds, (var a + var b) /
+    var(b - a): as many times the replications would be needed. None where nothing varies.
+    """
+
+    metric: str
+    a: Estimate
+    b: Estimate
+    absolute: Estimate
+    relative: Estimate
+    saved: float | None
+
+    @property
+    def better(self) -> str:
+        """ "A" or "B" where the interval says so, "=" where they are equal in every replication, "?" where it
+        does not say; "" for a metric of which neither more nor less is better, or that is null."""
+        if self.absolute.value is None or not (is_latency(self.metric) or self.metric in _LESS_IS_BETTER):
+            return ""
+        if self.absolute.low is None or self.absolute.high is None:
+            return "?"
+        if self.absolute.low == self.absolute.high == 0:
+            return "="
+        return "B" if self.absolute.high < 0 else "A" if self.absolute.low > 0 else "?"
+
+    def __str__(self) -> str:
+        unit = " ms" if is_latency(self.metric) else ""
+        if self.absolute.value is None:
+            return f"{self.metric}: null in {self.absolute.undefined} of {self.absolute.replications} replications"
+        if self.absolute.low == self.absolute.high == 0:
+            return f"{self.metric}: equal in every replication"
+        found = self.absolute
+        interval = "" if found.low is None else f" [{found.low:+.4g}, {found.high:+.4g}]"
+        share = "" if self.relative.value is None else f", {self.relative.value:+.1%}"
+        if self.relative.low is not None:
+            share += f" [{self.relative.low:+.1%}, {self.relative.high:+.1%}]"
+        verdict = {"A": ": A is better", "B": ": B is better", "?": ": not told apart"}.get(self.better, "")
+        return f"{self.metric}: B - A is {found.value:+.4g}{unit}{interval}{share}{verdict}"
+
+
+class Comparison:
+    """Two designs, replication by replication: `table`, `comparison["delivery.p99"]`.
+
+    Replication r of both has the same seed, so both meet the same messages and the same service demands (common random
+    numbers). What is left in the difference is the designs', and its interval is that of the paired differences.
+    Raises: UsageError if the two are not under the same seeds.
+    """
+
+    def __init__(self, a: Replications, b: Replications) -> None:
+        self.a, self.b = a, b
+        seeds = {sample.replication: sample.seed for sample in a.samples}
+        both = [sample.replication for sample in b.samples if sample.replication in seeds]
+        if not both or any(
+            seeds[sample.replication] != sample.seed for sample in b.samples if sample.replication in seeds
+        ):
+            raise UsageError(
+                "compare: the two were not run under the same seeds, so they cannot be held pair by pair; give both "
+                "scenarios one seed"
+            )
+        self.pairs = len(both)
+        self.left_out = len(a) + len(b) - 2 * self.pairs
+        metrics = [metric for metric in a.metrics if metric in b.metrics]
+        self.differences = {metric: self._difference(metric, set(both)) for metric in metrics}
+
+    def _difference(self, metric: str, both: set[int]) -> Difference:
+        values = [
+            [
+                sample.values[metric]
+                for sample in sorted(one.samples, key=lambda s: s.replication)
+                if sample.replication in both
+            ]
+            for one in (self.a, self.b)
+        ]
+        return difference(metric, *values)
+
+    def __getitem__(self, metric: str) -> Difference:
+        if metric not in self.differences:
+            raise UsageError(f"metric {metric!r} was not measured in both; known: {', '.join(self.differences)}")
+        return self.differences[metric]
+
+    @cached_property
+    def changes(self) -> dict[str, tuple[object, object]]:
+        """What the two scenarios differ in: dotted path -> (A's value, B's value)."""
+        return changes(self.a.scenario, self.b.scenario)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row for each metric: the means of A and B, their difference with its 95 % interval, the same as a share of
+        A (`relative`), which is `better`, and the factor by which common random numbers cut the variance."""
+        import pandas as pd
+
+        rows = {
+            metric: {
+                "A": one.a.value,
+                "B": one.b.value,
+                "B - A": one.absolute.value,
+                "low": one.absolute.low,
+                "high": one.absolute.high,
+                "relative": one.relative.value,
+                "relative low": one.relative.low,
+                "relative high": one.relative.high,
+                "better": one.better,
+                "variance saved": one.saved,
+                "null": one.absolute.undefined,
+            }
+            for metric, one in self.differences.items()
+        }
+        return _typed(pd.DataFrame.from_dict(rows, orient="index"))
+
+    @property
+    def notes(self) -> list[str]:
+        """What to know before these numbers are used, one sentence each."""
+        notes = []
+        if self.pairs < 2:
+            notes.append("one pair gives no interval: ask for two replications or more, better for 20")
+        elif self.pairs < ENOUGH:
+            notes.append(
+                f"an interval from {self.pairs} pairs is right only if the difference is about normal; with {ENOUGH} "
+                "or more that matters little"
+            )
+        if self.left_out:
+            notes.append(f"{self.left_out} replications are without a partner on the other side, and left out")
+        flaws = {metric: self.a.flaw(metric) or self.b.flaw(metric) for metric in self.differences}
+        notes += flaw_notes(flaws, min(self.a.scenario.duration, self.b.scenario.duration))
+        null = [metric for metric, one in self.differences.items() if one.absolute.value is None]
+        if null:
+            notes.append(f"null, as in some replication it falls among what never came: {', '.join(null)}")
+        return notes
+
+    def plot(self, axes: Sequence[Axes] | None = None) -> tuple[Axes, Axes]:
+        """The latencies of both, and by how much they differ, with intervals, in a new figure or in two `axes`.
+        Raises: UsageError if no latency was measured."""
+        from imsim.analysis import plots
+
+        differ = ", ".join(self.changes) or "nothing"
+        title = f"A: {self.a.scenario.name}, B: {self.b.scenario.name}; they differ in {differ}"
+        return plots.comparison(self._latencies(), axes, pairs=self.pairs, title=title)
+
+    def save_plot(self, path: Path | str) -> Path:
+        """The same as a file, whose suffix chooses the format (.png, .svg, .pdf). Raises: UsageError if it cannot be
+        written, or no latency was measured."""
+        from imsim.analysis import plots
+
+        return plots.save_side_by_side(self.plot, path)
+
+    def _latencies(self) -> pd.DataFrame:
+        """A row for each latency: A, B and their relative difference with intervals."""
+        import pandas as pd
+
+        rows = {
+            metric: {
+                **{
+                    f"{name}{end}": value
+                    for name, found in (("A", one.a), ("B", one.b), ("relative", one.relative))
+                    for end, value in (("", found.value), (" low", found.low), (" high", found.high))
+                },
+                "better": one.better,
+                "null": one.absolute.undefined,
+            }
+            for metric, one in self.differences.items()
+            if is_latency(metric)
+        }
+        if not rows:
+            raise UsageError("plot: no latency was measured in both; name one in metrics=[...]")
+        return _typed(pd.DataFrame.from_dict(rows, orient="index"))
+
+    def to_json_dict(self) -> dict[str, Any]:
+        """What `imsim compare --json` prints."""
+        return {
+            "a": self.a.scenario.name,
+            "b": self.b.scenario.name,
+            "changes": {path: [str(before), str(after)] for path, (before, after) in self.changes.items()},
+            "seed": self.a.scenario.seed,
+            "replications": self.pairs,
+            "confidence": CONFIDENCE,
+            "metrics": {
+                metric: {
+                    "a": to_json(one.a),
+                    "b": to_json(one.b),
+                    "difference": to_json(one.absolute),
+                    "relative": to_json(one.relative),
+                    "better": one.better or None,
+                    "variance_saved": one.saved,
+                }
+                for metric, one in self.differences.items()
+            },
+            "notes": self.notes,
+        }
+
+    def __str__(self) -> str:
+        table = self.table.astype(object)
+        text = table.where(table.notna(), "-").to_string(float_format=lambda value: f"{value:,.4g}")
+        return "\n".join([*self._heading(), "", text, *(f"note: {note}" for note in self.notes)])
+
+    def __repr__(self) -> str:
+        return f"<Comparison of {self.a.scenario.name} and {self.b.scenario.name}: {self.pairs} pairs>"
+
+    def _repr_html_(self) -> str:
+        table = self.table.astype(object)
+        html = table.where(table.notna(), "–").to_html(float_format=lambda value: f"{value:,.4g}", border=0)
+        lines = "<br>".join(map(escape, self._heading()))
+        notes = "".join(f"<br><small>{escape(note)}</small>" for note in self.notes)
+        small = f"<small>means over {self.pairs} pairs, 95 % interval of the difference</small>"
+        return f"<div>{lines}{html}{small}{notes}</div>"
+
+    def _heading(self) -> list[str]:
+        differ = ", ".join(f"{path}: {_short(was)} -> {_short(now)}" for path, (was, now) in self.changes.items())
+        lines = [
+            f"A: {self.a.scenario.name}",
+            f"B: {self.b.scenario.name}, which differs in {differ or 'nothing'}",
+        ]
+        lines += [
+            str(self[metric]) for metric in ("delivery.p50", "delivery.p99", "ack.p99") if metric in self.differences
+        ]
+        saved = self.differences.get("delivery.mean")
+        if saved and saved.saved:
+            lines.append(
+                f"common random numbers cut the variance of the difference in delivery.mean {saved.saved:,.3g} times"
+            )
+        return lines
+
+
+def _typed(table: pd.DataFrame) -> pd.DataFrame:
+    return table.astype({**dict.fromkeys(table.columns, float), "better": str, "null": int})
+
+
+def difference(metric: str, a: list[float], b: list[float]) -> Difference:
+    """From the same replications of both, in the same order."""
+    paired = [after - before for before, after in zip(a, b, strict=True)]  # inf - inf is nan: not defined, as it should
+    absolute = estimate(paired)
+    saved = None
+    if absolute.value is not None and len(paired) > 1 and (variance := statistics.variance(paired)):
+        saved = (statistics.variance(a) + statistics.variance(b)) / variance
+    least = least_of(metric)
+    return Difference(metric, estimate(a, least), estimate(b, least), absolute, _relative(a, b, absolute), saved)
+
+
+def _relative(a: list[float], b: list[float], absolute: Estimate) -> Estimate:
+    """mean(b) / mean(a) - 1 with the ratio estimator's interval: by the variance of b - ratio x a, linear in both."""
+    count = len(a)
+    if absolute.value is None or not (mean := statistics.fmean(a)):
+        return Estimate(None, None, None, count, absolute.undefined)
+    ratio = statistics.fmean(b) / mean
+    if count < 2:
+        return Estimate(ratio - 1, None, None, count)
+    rest = statistics.stdev([after - ratio * before for before, after in zip(a, b, strict=True)])
+    half = t_quantile((1 + CONFIDENCE) / 2, count - 1) * rest / (math.sqrt(count) * abs(mean))
+    return Estimate(ratio - 1, ratio - 1 - half, ratio - 1 + half, count)
+
+
+def changes(a: BaseModel, b: BaseModel) -> dict[str, tuple[object, object]]:
+    """The fields in which two scenarios differ, by dotted path; what they are called is not of interest."""
+    found: dict[str, tuple[object, object]] = {}
+    for name in type(a).model_fields:
+        if name not in ("name", "title"):
+            _walk(name, getattr(a, name), getattr(b, name), found)
+    return found
+
+
+def _walk(path: str, a: object, b: object, found: dict[str, tuple[object, object]]) -> None:
+    if type(a) is type(b) and isinstance(a, BaseModel) and "kind" not in type(a).model_fields:
+        for name in type(a).model_fields:
+            _walk(f"{path}.{name}", getattr(a, name), getattr(b, name), found)
+    elif isinstance(a, Mapping) and isinstance(b, Mapping):
+        for key in [*a, *(key for key in b if key not in a)]:
+            _walk(f"{path}.{key}", a.get(key), b.get(key), found)
+    elif a != b:
+        found[path] = (a, b)
+
+
+def _short(value: object) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."

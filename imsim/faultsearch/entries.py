@@ -1,0 +1,376 @@
+"""The kinds of entries of a trace: what can happen in a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, ClassVar, Generic, TypeVar
+
+from imsim.core import storage
+from imsim.core.client.conversations import Conversation
+from imsim.core.model import Message, Session
+
+T = TypeVar("T", covariant=True)  # the type of what an entry is about
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """`at`: seconds of the world's own time. `node`: the instance of a client, the gateway, the router, the user or the
+    device that it happened to."""
+
+    at: float
+    node: str
+
+    word: ClassVar[str] = ""  # stands for the kind in a line of text
+
+    @property
+    def subject(self) -> Any:
+        """What it is about: the frame, event, request or message; None if nothing else is to be said."""
+        return None
+
+    @property
+    def is_global(self) -> bool:
+        """Whether it concerns the whole world rather than one frame."""
+        return False
+
+    def __str__(self) -> str:
+        values = {name: getattr(self, name) for name in details_of(type(self))}
+        peer = values.pop("peer", "")
+        details = " ".join([value if type(value) is str else describe(value) for value in values.values()])
+        return f"{self.at:12.6f} {self.node:<10} {self.word:<6} {peer:<10} {details}".rstrip()
+
+
+# --- frames ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, eq=False)
+class _Carried(Entry, Generic[T]):
+    """A frame at one end of its way. `peer`: at the other end, where it is known."""
+
+    peer: str
+    frame: T
+
+    @property
+    def subject(self) -> Any:
+        return self.frame
+
+
+@dataclass(slots=True, eq=False)
+class ClientSent(_Carried[T]):
+    """An instance of a client has sent a frame to its gateway."""
+
+    word = "->"
+
+
+@dataclass(slots=True, eq=False)
+class GatewayReceived(_Carried[T]):
+    """A gateway has received a frame from an instance of a client."""
+
+    word = "<-"
+
+
+@dataclass(slots=True, eq=False)
+class GatewayForwarded(_Carried[T]):
+    """A gateway has sent a frame to a router."""
+
+    word = "->"
+
+
+@dataclass(slots=True, eq=False)
+class RouterReceived(_Carried[T]):
+    """A router has received a frame from a gateway or from another router."""
+
+    word = "<-"
+
+
+@dataclass(slots=True, eq=False)
+class RouterSent(_Carried[T]):
+    """A router has sent a frame to a gateway, to another router, or to itself."""
+
+    word = "->"
+
+
+@dataclass(slots=True, eq=False)
+class GatewayNotified(_Carried[T]):
+    """A gateway has received a frame from a router."""
+
+    word = "<-"
+
+
+@dataclass(slots=True, eq=False)
+class GatewaySent(_Carried[T]):
+    """A gateway has sent a frame to an instance of a client."""
+
+    word = "->"
+
+
+@dataclass(slots=True, eq=False)
+class ClientReceived(_Carried[T]):
+    """An instance of a client has received a frame from its gateway."""
+
+    word = "<-"
+
+
+@dataclass(slots=True, eq=False)
+class Adrift(_Carried[T]):
+    """A gateway had a frame for a connection of `peer` that has ended."""
+
+    word = "adrift"
+
+
+@dataclass(slots=True, eq=False)
+class FrameLost(_Carried[T]):
+    """A frame between two nodes was lost, as their connection was broken."""
+
+    word = "lost"
+
+
+# --- machines --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, eq=False)
+class Event(Entry, Generic[T]):
+    """A client has reported an event to its application."""
+
+    event: T
+    word = "event"
+
+    @property
+    def subject(self) -> Any:
+        return self.event
+
+
+@dataclass(slots=True, eq=False)
+class Asked(Entry, Generic[T]):
+    """A router has asked storage for something."""
+
+    request: T
+    word = "asked"
+
+    @property
+    def subject(self) -> Any:
+        return self.request
+
+
+@dataclass(slots=True, eq=False)
+class Stored(Entry, Generic[T]):
+    """Storage has carried out a request of a router, or of the audit in the end."""
+
+    peer: str
+    request: T
+    result: storage.Result
+    word = "stored"
+
+    @property
+    def subject(self) -> Any:
+        return self.request
+
+
+@dataclass(slots=True, eq=False)
+class _About(Entry):
+    message: Message
+
+    @property
+    def subject(self) -> Any:
+        return self.message
+
+
+@dataclass(slots=True, eq=False)
+class Said(_About):
+    """A router has taken a message into a chatroom."""
+
+    word = "said"
+
+
+@dataclass(slots=True, eq=False)
+class Shed(_About):
+    """A gateway has not sent a message of a chatroom to a device."""
+
+    device: str
+    word = "shed"
+
+
+@dataclass(slots=True, eq=False)
+class Repeated(_About):
+    """A gateway has pushed a message again that the device had acknowledged."""
+
+    device: str
+    word = "repeated"
+
+
+@dataclass(slots=True, eq=False)
+class GatewayLost(Entry):
+    """A router has heard that it has lost a gateway."""
+
+    peer: str
+    word = "lost"
+
+
+# --- users and their applications ------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, eq=False)
+class Stepped(Entry):
+    """A user has done something, after a look at the conversation list."""
+
+    action: str
+    arguments: Mapping[str, Any]
+    word = "step"
+
+
+@dataclass(slots=True, eq=False)
+class Wished(Entry, Generic[T]):
+    """A user wants what this request asks for."""
+
+    request: T
+    word = "asks"
+
+    @property
+    def subject(self) -> Any:
+        return self.request
+
+
+@dataclass(slots=True, eq=False)
+class Rested(Entry):
+    """How an instance that is online stands at quiescence. `rooms`: in which its user wants to be; `failed`:
+    idClients."""
+
+    connection: int
+    rooms: tuple[str, ...]
+    conversations: list[Conversation]
+    system_unread: int
+    failed: tuple[str, ...]
+    word = "rests"
+
+
+@dataclass(slots=True, eq=False)
+class Present(Entry):
+    """The instances that are online, and have been for a while."""
+
+    instances: tuple[str, ...]
+    word = "there"
+
+
+# --- what is done to nodes -------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, eq=False)
+class Started(Entry):
+    """A node, or an instance of a client, has started."""
+
+    word = "start"
+
+
+@dataclass(slots=True, eq=False)
+class Crashed(Entry):
+    """A node, or an instance of a client, has crashed."""
+
+    word = "crash"
+
+    @property
+    def is_global(self) -> bool:
+        return True
+
+
+@dataclass(slots=True, eq=False)
+class Repaired(Entry):
+    """The faults have ended, and all nodes are up."""
+
+    word = "repair"
+
+    @property
+    def is_global(self) -> bool:
+        return True
+
+
+@dataclass(slots=True, eq=False)
+class Planned(Entry):
+    """The time of a fault of the plan has come."""
+
+    fault: str
+    word = "plan"
+
+
+@dataclass(slots=True, eq=False)
+class Struck(Entry):
+    """A fault has hit something: `thing`, or the node as a whole."""
+
+    kind: str
+    thing: Any = None
+    word = "fault"
+
+    @property
+    def is_global(self) -> bool:
+        return self.thing is None
+
+
+@dataclass(slots=True, eq=False)
+class Revoked(Entry):
+    """A router was asked to revoke a user's tokens that were issued before a time."""
+
+    peer: str
+    before: float
+    word = "revoke"
+
+
+# --- as text ---------------------------------------------------------------------------------------------------------
+
+_names: dict[type, tuple[str, ...]] = {}
+_SHORT = 24
+_UNCUT = ("conversation_id", "id", "id_client", "ref")  # names, by which a message is found again
+
+
+def names_of(kind: type) -> tuple[str, ...]:
+    """The names of the fields of a dataclass; none for any other type."""
+    names = _names.get(kind)
+    if names is None:
+        names = _names[kind] = tuple(field.name for field in fields(kind)) if is_dataclass(kind) else ()
+    return names
+
+
+def details_of(kind: type) -> tuple[str, ...]:
+    """The fields of a kind of entry beyond those that all have."""
+    return names_of(kind)[2:]
+
+
+def describe(thing: Any) -> str:
+    """A frame, an event, a request as one line for people: its name and what is not empty in it, long words cut."""
+    kind = type(thing)
+    if kind is str:
+        return thing if len(thing) <= _SHORT else f"{thing[:_SHORT]}...({len(thing)})"
+    if thing is None or kind in (int, bool, float):
+        return str(thing)
+    if kind is Message:
+        return _message(thing)
+    if kind is Session:
+        return f"{thing.user}/{thing.device}@{thing.epoch}:{thing.gateway}:{thing.connection}"
+    if kind in (list, tuple):
+        return f"({', '.join([describe(part) for part in thing])})"
+    if kind is frozenset:  # of names, in an order of their own in each process
+        return f"{{{', '.join(sorted(thing))}}}"
+    if kind is dict:
+        return f"{{{', '.join([f'{key}: {describe(value)}' for key, value in thing.items()])}}}"
+    if not is_dataclass(kind):
+        return str(thing)
+    parts = [
+        f"{name}={value if name in _UNCUT else describe(value)}"
+        for name in names_of(kind)
+        if (value := getattr(thing, name)) is not None and value != "" and value is not False
+    ]
+    return f"{kind.__name__}({', '.join(parts)})"
+
+
+def _message(message: Message) -> str:
+    """Its seq, its idClient, and its content by now."""
+    words = [f"{message.conversation_id}#{message.seq}[{message.id_client}]"]
+    if message.content:
+        words.append(repr(describe(message.content)))
+    if message.file is not None:
+        words.append(describe(message.file))
+    if message.custom is not None:
+        words.append(f"custom {describe(message.custom)!r}")
+    if message.recalled:
+        words.append("recalled")
+    if message.amended:
+        words.append(f"amended by #{message.amended}")
+    return " ".join(words)

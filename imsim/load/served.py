@@ -1,0 +1,83 @@
+"""A server in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from threading import Timer
+
+from imsim.core.exceptions import RunError, UsageError
+from imsim.scenario import Scenario
+
+_START_SECONDS = 60.0
+_STOP_SECONDS = 15.0
+
+
+class Served:
+    """A server that runs in its own process: `.url`, `.stop()`, or `with`. It ends with this process, too."""
+
+    def __init__(self, scenario: Scenario, host: str, port: int, db: str | Path | None, key: str) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="imsim-serve-")
+        file = Path(self._folder.name) / f"{scenario.name}.toml"
+        file.write_text(scenario.to_toml(), encoding="utf-8")
+        command = [sys.executable, "-m", "imsim", "serve", str(file), "--host", host, "--port", str(port)]
+        if db is not None:
+            command += ["--db", str(db)]
+        self._errors = Path(self._folder.name) / "errors.log"
+        # The server leaves when its standard input ends, and so with the process that started it, however that one
+        # ends. Its errors go to a file, since a pipe that nobody reads would block it once full.
+        with self._errors.open("w") as errors:
+            self._process = subprocess.Popen(
+                [*command, "--key-from-stdin"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(key + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # the server has refused to start; its reason follows
+        self.url = ""
+        patience = Timer(_START_SECONDS, self._process.kill)
+        patience.start()
+        try:
+            for line in self._process.stdout:
+                if line.startswith("listening on "):
+                    self.url = line.split()[2]
+                    return
+        finally:
+            patience.cancel()
+        code = self._process.wait()
+        lines = self._errors.read_text(errors="replace").split("\n")
+        why = next((line for line in reversed(lines) if line.strip()), f"exit code {code}").removeprefix("imsim: ")
+        self.stop()
+        raise (UsageError if code == 2 else RunError)(f"the server did not start: {why}")
+
+    def stop(self) -> None:
+        """End the server: its clients are notified, its storage is written. Harmless when it has ended already."""
+        if self._process.poll() is None:
+            try:
+                self._process.communicate(timeout=_STOP_SECONDS)  # closes its standard input
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.communicate()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None and not stream.closed:
+                stream.close()
+        self._folder.cleanup()
+
+    def __enter__(self) -> Served:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        state = "ended" if self._process.poll() is not None else "running"
+        return f"<imsim server at {self.url}, {state}>"

@@ -1,0 +1,230 @@
+"""Syncing: at a login, when the server asks for it, page by page, and against a log that is another one."""
+
+from __future__ import annotations
+
+import pytest
+from core.builders import AB, TEAM, Phone, message, state
+
+from imsim.core import events, frames
+from imsim.core.client.connection import State
+from imsim.core.model import Code, Route
+
+
+def syncing(**policies):
+    """A phone that has just logged in."""
+    phone = Phone(**policies)
+    phone.machine.start(0.0)
+    phone.log_in()
+    phone.collect()
+    return phone
+
+
+# --- the login sync ---------------------------------------------------------------------------------------------------
+
+
+def test_each_page_is_answered_by_the_next_sync_up_to_the_last():
+    phone = syncing()
+    phone.page(message(1), message(2), inbox=7)
+    assert phone.machine.state == State.SYNCING
+    assert phone.sent() == [frames.Sync({AB: 2}, inbox=7, number=2)]
+    phone.synced(message(3), version=4, inbox=9)
+    assert phone.machine.state == State.ONLINE
+    assert phone.shown == [1, 2, 3]
+    assert {event.route for event in phone.of(events.Shown)} == {Route.SYNC}
+    assert phone.sent() == []
+    phone.machine.disconnected(0.0)
+    phone.machine.start(0.0)
+    phone.log_in()
+    assert phone.sent(frames.Sync) == [frames.Sync({AB: 3}, 4, 9, 3)]
+
+
+def test_a_sync_without_an_answer_is_repeated_under_its_number_and_in_time():
+    phone = syncing()
+    phone.advance(4.9)
+    assert phone.sent() == []
+    phone.advance(0.1)
+    assert phone.sent() == [frames.Sync({}, number=1)]
+    phone.advance(5)
+    assert phone.sent() == [frames.Sync({}, number=1)]
+    phone.synced()
+    phone.advance(29)
+    assert phone.sent(frames.Sync) == []
+
+
+def test_a_lost_connection_ends_the_repetition_of_its_sync():
+    phone = syncing(reconnect_min=20.0)
+    phone.machine.disconnected(0.0)
+    assert phone.machine.next_deadline() == 10.0
+    phone.machine.stop(0.0)
+    assert phone.machine.next_deadline() is None
+
+
+@pytest.mark.parametrize("number", [1, 3], ids=["an older one", "none that was asked"])
+@pytest.mark.parametrize("last", [False, True], ids=["page", "sync_done"])
+def test_an_answer_to_another_sync_only_delivers_its_messages(number, last):
+    """Copies and late answers would multiply the pages, or end a sync that has not brought everything."""
+    phone = syncing()
+    phone.page()  # and so it goes on with number 2
+    phone.sent()
+    if last:
+        frame = frames.SyncDone([message(1)], {AB: 1}, [state(1, pinned=True)], 1, 50, number)
+    else:
+        frame = frames.Page([message(1)], {AB: 1}, 50, number)
+    phone.get(frame)
+    assert (phone.shown, phone.machine.state, phone.sent()) == ([1], State.SYNCING, [])
+    phone.advance(5)
+    assert phone.sent() == [
+        frames.Sync({AB: 1}, 0, 0, 2, state_version=int(last))
+    ]  # neither the inbox nor the version is to be relied on
+    phone.synced(version=2)
+    assert (phone.machine.state, phone.line().pinned) == (State.ONLINE, last)
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["page", "sync_done"])
+def test_a_copy_of_the_answer_to_a_sync_that_is_over_does_not_start_another(last):
+    phone = syncing()
+    phone.synced()
+    number = phone.sync.number
+    if last:
+        phone.get(frames.SyncDone([message(1)], {AB: 1}, [], 9, 9, number))
+    else:
+        phone.get(frames.Page([message(1)], {AB: 1}, 9, number))
+    assert (phone.shown, phone.machine.state) == ([1], State.ONLINE)
+    assert phone.sent(frames.Sync) == []
+    assert len(phone.of(events.Ready)) == 1
+    phone.machine.disconnected(0.0)
+    phone.machine.start(0.0)
+    phone.log_in()
+    assert phone.sent(frames.Sync) == [frames.Sync({AB: 1}, 0, 0, 2)]
+
+
+def test_a_page_may_end_beyond_its_last_message(phone):
+    """What this device may not see is passed; what was held back behind it follows."""
+    phone.push(4, 6)
+    phone.log_in_again()
+    phone.get(frames.SyncDone([message(1)], {AB: 3}, [], 0, 0, phone.sync.number))
+    assert phone.shown == [1, 4]
+    assert phone.sent() == []
+
+
+def test_states_of_the_server_are_taken_over_and_own_reading_is_sent():
+    phone = Phone().online()
+    phone.push(1, 2)
+    phone.push(1, 2, conversation_id=TEAM)
+    phone.machine.disconnected(0.0)
+    phone.machine.read(AB, 0.0)
+    phone.machine.start(0.0)
+    phone.collect()
+    phone.log_in()
+    assert phone.sent(frames.Read) == [frames.Read(AB, 2, 1)]
+    phone.synced(states=[state(1, 1, 1), state(2, 1, 1, TEAM)], version=2)
+    assert phone.sent(frames.Read) == []
+    assert (phone.line(AB).unread, phone.line(TEAM).unread) == (0, 1)
+
+
+def test_a_sync_goes_on_from_the_version_of_the_last_one():
+    phone = Phone().online([state(3, muted=True), state(4, conversation=TEAM)], version=5)
+    phone.get(frames.State(state(7)))  # the one before may be lost: no safe point
+    phone.machine.disconnected(0.0)
+    phone.machine.start(0.0)
+    phone.log_in()
+    assert phone.sent(frames.Sync) == [frames.Sync({AB: 0, TEAM: 0}, 5, number=2, state_version=7)]
+
+
+def test_a_sync_with_an_older_read_mark_is_answered_by_a_read(phone):
+    phone.push(1)
+    phone.send("1")
+    phone.stored("1", 2)
+    phone.log_in_again()
+    phone.synced()
+    assert phone.sent() == [frames.Read(AB, 1, 1)]
+
+
+def test_a_sync_that_came_too_fast_is_asked_again_when_it_is_time():
+    phone = syncing()
+    phone.get(frames.Rejected("sync", "", Code.RATE_LIMITED, "why", 0.5, phone.sync.number))
+    phone.collect()
+    phone.advance(0.4)
+    assert phone.sent() == []
+    phone.advance(0.2)
+    assert [frame.number for frame in phone.sent(frames.Sync)] == [2]
+    phone.get(frames.Rejected("sync", "", Code.RATE_LIMITED, "why", 0.5, 1))  # a late answer to the first
+    phone.advance(1.0)
+    assert phone.sent() == []
+
+
+def test_a_sync_that_is_refused_for_good_is_reported_and_not_repeated():
+    phone = syncing()
+    phone.get(frames.Rejected("sync", "", Code.BAD_REQUEST, "why", 0.0, phone.sync.number))
+    assert phone.of(events.RequestFailed) == [events.RequestFailed("sync", "", Code.BAD_REQUEST, "why")]
+    phone.collect()
+    phone.advance(20.0)
+    assert phone.sent(frames.Sync) == []
+
+
+@pytest.mark.parametrize("how", ["another log", "ahead"])
+def test_another_log_resets_everything_except_pending_wishes_of_the_user(phone, how):
+    phone.push(1, 3)  # with a gap that is waited for
+    phone.send("1")
+    phone.machine.read(AB, 0.0)
+    phone.machine.history(AB, 1, 1, 0.0)
+    phone.machine.set_conversation(AB, 0.0, pinned=True)
+    phone.machine.hide(AB, 0.0)
+    if how == "ahead":
+        phone.log_in_again()
+        phone.get(frames.Rejected("sync", "", Code.AHEAD, "why", 0.0, phone.sync.number))
+    else:
+        phone.machine.disconnected(0.0)
+        phone.machine.start(0.0)
+        phone.machine.connected(0.0)
+        phone.collect()
+        phone.get(frames.LoggedIn("bob", "d0", 0, 75.0, "another"))
+    assert phone.of(events.Reset) == [events.Reset()]
+    failed = [(event.request, event.code) for event in phone.of(events.RequestFailed)]
+    assert failed == [("read", Code.AHEAD), ("history", Code.AHEAD)]
+    sync = phone.sync
+    assert (sync.cursors, sync.version, sync.inbox, sync.state_version) == ({}, 0, 0, 0)
+    phone.collect()
+    phone.advance(5.0)
+    again = phone.sent()
+    assert [frame.shown for frame in again if isinstance(frame, frames.Send)] == [0]
+    wanted = [frame for frame in again if isinstance(frame, frames.SetConversation)]
+    assert [(frame.pinned, frame.hidden_seq) for frame in wanted] == [(True, None)]
+    phone.synced(message(1, content="of the new log"))
+    assert [event.message.content for event in phone.of(events.Shown)] == ["text 1", "of the new log"]
+
+
+# --- resyncs ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_resync_that_comes_again_is_done_once(phone):
+    phone.get(frames.Resync(1))
+    phone.get(frames.Resync(1))
+    assert len(phone.sent(frames.Sync)) == 1
+    phone.synced()
+    phone.get(frames.Resync(1))
+    assert (phone.machine.state, phone.sent(frames.Sync)) == (State.ONLINE, [])
+
+
+def test_a_resync_during_a_sync_is_done_after_it(phone):
+    """The sync under way may have read before the message was there."""
+    phone.get(frames.Resync(1))
+    phone.get(frames.Resync(2))
+    assert [sync.resync for sync in phone.sent(frames.Sync)] == [1]
+    phone.synced()
+    assert phone.machine.state == State.SYNCING
+    assert phone.sent(frames.Sync) == [frames.Sync({}, number=3, resync=2)]
+    assert len(phone.of(events.Ready)) == 1
+    phone.synced()
+    assert phone.machine.state == State.ONLINE
+
+
+def test_each_connection_counts_its_resyncs_from_one(phone):
+    phone.get(frames.Resync(3))
+    phone.get(frames.Resync(4))
+    phone.log_in_again()
+    assert phone.sync.resync == 0
+    phone.synced()
+    assert phone.machine.state == State.ONLINE  # the old wish was met by this
+    phone.get(frames.Resync(1))
+    assert [sync.resync for sync in phone.sent(frames.Sync)] == [1]

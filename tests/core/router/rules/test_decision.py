@@ -1,0 +1,20 @@
+"""A change that is asked for, and the words for what follows from it."""
+
+from __future__ import annotations
+
+import pytest
+from core.builders import TEAM, change
+
+from imsim.core.model import Code
+
+
+@pytest.mark.parametrize("operator", ["bob", "", None])
+def test_nobody_acts_in_anothers_name(team, operator):
+    frame = change("1", "configure", title="x")
+    frame.file["operator"] = operator
+    team.to(TEAM, frame)
+    team.look_up()
+    assert team.answers() == [("1", Code.BAD_REQUEST)]
+    frame.file["event"] = "unheard of"
+    team.to(TEAM, frame)
+    assert team.answers() == [("1", Code.BAD_REQUEST)]

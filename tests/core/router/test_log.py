@@ -1,0 +1,282 @@
+"""A log as its writer holds it: the keys and sessions that it remembers, what waits, and what is decided again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from core.builders import AB, TEAM, Writer, change, session
+
+from imsim.core import frames, storage
+from imsim.core.model import Code, Scene
+from imsim.core.router.conversations import _WAITING
+from imsim.core.router.log import _RECENT
+
+# --- idempotency keys -------------------------------------------------------------------------------------------------
+
+
+def test_a_retry_that_races_the_original_shares_its_answer(opened):
+    first, second = session(epoch=1, connection=1), session(epoch=2, connection=2)
+    opened.send("1", by=first)
+    opened.send("1", by=second, resend=True)
+    assert len(opened.asked) == 1
+    opened.answer()
+    assert [(to, frame.seq) for to, frame in opened.take()] == [(first, 2), (second, 2)]
+    assert len(opened.delivered) == 1
+
+
+def test_a_sender_that_asked_again_gets_a_push_besides_the_answer(opened):
+    """Whoever repeats may have given up by the time of the answer, and takes the message from a push only."""
+    opened.send("1")
+    opened.send("2")
+    opened.send("2", by=session(epoch=2, connection=2), resend=True)
+    opened.send("3", by=session(epoch=2, connection=2), resend=True)
+    opened.answer_all()
+    origins = {deliver.message.id_client: deliver.origin for deliver in opened.delivered}
+    assert origins == {"1": session(), "2": None, "3": None}
+
+
+def test_another_body_under_the_same_key_is_a_conflict_once_storage_has_answered(opened):
+    opened.send("1", "text")
+    opened.send("1", "other")  # storage may know that this one was first
+    assert opened.refusals() == []
+    opened.answer_all()
+    assert [type(frame) for _, frame in opened.take()] == [frames.Stored, frames.Rejected]
+    opened.send("1", "other")
+    assert opened.refusals() == [("1", Code.CONFLICT)]
+    opened.send("1", "text")
+    assert opened.acks() == [("1", 2)]
+
+
+def test_a_send_found_once_is_remembered(opened):
+    again = Writer(opened.storage)
+    again.send("0", resend=True)
+    again.answer_all()
+    again.send("0", resend=True)
+    assert not again.asked
+    assert again.acks() == [("0", 1), ("0", 1)]
+
+
+def test_messages_in_flight_are_never_forgotten(opened):
+    """However many: a retry of the first must still find the original."""
+    for number in range(3 * _RECENT):
+        opened.send(f"n{number}")
+    opened.send("n0", resend=True)
+    assert not any(isinstance(request, storage.Find) for request in opened.asked)
+    opened.answer_all()
+    acks = opened.acks()
+    assert acks.count(("n0", 2)) == 2
+    assert len(acks) == 3 * _RECENT + 1
+
+
+def test_a_duplicate_among_others_in_flight_makes_those_move_up(opened):
+    again = Writer(opened.storage)
+    again.send("9")
+    again.answer_all()
+    again.take()
+    again.send("0")
+    again.send("1")
+    again.answer_all()
+    sent = again.take()
+    assert [(f.id_client, f.seq) for _, f in sent if isinstance(f, frames.Stored)] == [("0", 1), ("1", 3)]
+    assert [frame for _, frame in sent if isinstance(frame, frames.Rejected)] == []
+    assert again.log() == ["0", "9", "1"]
+
+
+# --- a sender's order -------------------------------------------------------------------------------------------------
+
+
+def test_a_message_whose_predecessor_is_unknown_is_refused_as_a_gap(opened):
+    opened.send("2", after="1")
+    assert isinstance(opened.asked[0], storage.Find)
+    opened.answer()
+    assert opened.refusals() == [("2", Code.GAP)]
+    assert opened.log() == ["0"]
+
+
+def test_a_retry_whose_predecessor_is_missing_too_is_refused_after_two_lookups(opened):
+    opened.send("2", after="1", resend=True)
+    assert opened.answer().id_client == "2"
+    assert opened.answer().id_client == "1"
+    assert opened.refusals() == [("2", Code.GAP)]
+
+
+# --- sessions ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_replaced_session_can_no_longer_send(opened):
+    opened.send("1", by=session(epoch=5))
+    opened.send("2", by=session(epoch=4))
+    opened.answer_all()
+    assert opened.acks() == [("1", 2)]
+    assert opened.log() == ["0", "1"]
+
+
+def test_a_replaced_session_of_a_non_member_can_no_longer_act_either(writer):
+    writer.change("0", "create", "bob", join="approval")
+    writer.answer_all()
+    writer.take()
+    writer.to(TEAM, change("1", "leave", by="carol"), session("carol", epoch=5))
+    writer.to(TEAM, change("2", "apply", by="carol"), session("carol", epoch=4))
+    news = frames.Send("3", Scene.SYSTEM, "bob", type="custom")
+    writer.to("system:bob", news, session("carol", epoch=5))
+    writer.to("system:bob", replace(news, id_client="4"), session("carol", epoch=4))
+    writer.answer_all()
+    assert [(answer.ref, answer.code) for _, answer in writer.take(frames.Rejected)] == [("1", Code.NOT_MEMBER)]
+    assert writer.log("system:bob") == ["3"]
+    assert writer.machine._open[TEAM].next_seq == 2
+
+
+def test_only_the_latest_sessions_are_remembered(opened, monkeypatch):
+    monkeypatch.setattr("imsim.core.router.log._SESSIONS", 3)
+    for number in range(5):
+        opened.send(str(number + 1), by=session(device=f"d{number}", epoch=number + 2))
+        opened.send(f"again{number}", by=session(device="d0", epoch=9))
+    epochs = opened.machine._open[AB].epochs
+    assert epochs == {("alice", "d3"): 5, ("alice", "d4"): 6, ("alice", "d0"): 9}
+
+
+# --- what waits -------------------------------------------------------------------------------------------------------
+
+
+def test_a_repetition_of_a_waiting_send_waits_once(writer):
+    """A storage that is slower than the clients are patient would have ever more to look up."""
+    writer.send("1")
+    for _ in range(9):
+        writer.send("1", resend=True)
+        writer.send("2", after="1", resend=True)
+        writer.send("2", "other words", after="1", resend=True)
+        writer.send("2", after="1", resend=True, by=session(device="d1"))
+    writer.send("2", resend=True, by=session(epoch=2))  # after a new login
+    writer.send("2", after="1", resend=True)  # of the old one, late
+    waiting = [(up.session.device, up.session.epoch, up.frame.content) for up, _ in writer.machine._open[AB].waiting]
+    assert waiting == [
+        ("d0", 1, "text"),
+        ("d0", 2, "text"),
+        ("d0", 1, "other words"),
+        ("d1", 1, "text"),
+        ("d0", 1, "text"),
+    ]
+
+
+def test_a_system_log_takes_one_at_a_time(writer):
+    """It has other writers, too: the first might be overtaken, and the second not."""
+    for id_client in ("1", "2"):
+        news = frames.Send(id_client, Scene.SYSTEM, "bob", type="custom")
+        writer.to("system:bob", news, session("alice"))
+    writer.answer()  # it is opened
+    writer.look_up()
+    (first,) = writer.asked
+    assert isinstance(first, storage.Append)
+    writer.answer_all()
+    assert writer.log("system:bob") == ["1", "2"]
+
+
+def test_repetitions_and_refusals_that_wait_for_storage_are_bounded(opened, monkeypatch):
+    monkeypatch.setattr("imsim.core.router.conversations._WAITING", 3)
+    for _ in range(9):
+        opened.send("1")
+        opened.send("1", "other words")
+    entry = opened.machine._open[AB].pending[0]
+    assert (len(entry.asked), len(entry.refused)) == (3, 3)
+    opened.answer_all()
+    assert opened.answers() == [("1", 2)] * 3 + [("1", Code.CONFLICT)] * 3
+
+
+def test_requests_that_wait_for_an_opening_are_bounded(writer):
+    for number in range(_WAITING):
+        writer.send(str(number))
+    assert writer.sent == []
+    writer.send("one too many")
+    assert writer.refusals() == [("one too many", Code.UNAVAILABLE)]
+
+
+def test_messages_that_wait_for_storage_are_bounded(opened):
+    for number in range(1, _WAITING + 1):
+        opened.send(str(number))
+    assert opened.sent == []
+    opened.send("one too many")
+    assert opened.refusals() == [("one too many", Code.UNAVAILABLE)]
+    opened.answer_all()
+    assert len(opened.acks()) == _WAITING
+
+
+# --- what is taken back and decided again -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [storage.Blocked, storage.Duplicate])
+@pytest.mark.parametrize("event", ["leave", "invite"])
+def test_membership_goes_back_when_a_change_was_not_stored(team, event, how):
+    """Also for those behind it, which had been decided by it."""
+    by, targets, other = ("bob", [], "bob") if event == "leave" else ("alice", ["carol"], "carol")
+    team.change("1", event, *targets, by=by)
+    team.say("2", by=other)
+    earlier = replace(team.storage.execute(storage.Get(TEAM, 1)), sender=by, id_client="1")
+    team.answer(result=lambda request: how() if how is storage.Blocked else how(earlier))
+    team.answer_all()
+    second = ("2", 2) if event == "leave" else ("2", Code.NOT_MEMBER)
+    assert [answer for answer in team.answers() if answer[0] == "2"] == [second]
+    team.say("3")
+    team.answer_all()
+    assert set(team.audiences()[-1][1]) == {"alice", "bob"}
+
+
+def test_a_refusal_because_of_its_seq_waits_for_those_before_it(opened):
+    """Answers may overtake each other: that the seq before it came free may be heard later."""
+    opened.storage.execute(storage.SaveState("bob", AB, blocked=True))
+    opened.send("1")
+    opened.send("2", by=session("bob"))
+    first, second = (opened.storage.execute(request) for request in opened.asked)
+    assert (first, second) == (storage.Blocked(), storage.Fenced())
+    opened.answer(1, lambda request: second)
+    assert opened.answers() == []
+    opened.answer(0, lambda request: first)
+    opened.answer_all()
+    assert opened.answers() == [("1", Code.BLOCKED), ("2", 2)]
+
+
+def test_a_fenced_entry_is_refused_once_those_before_it_are_stored(opened):
+    opened.send("1")
+    opened.send("2")
+    opened.answer(1, lambda request: storage.Fenced())
+    opened.answer()
+    assert opened.answers() == [("1", 2), ("2", Code.UNAVAILABLE)]
+
+
+def test_entries_behind_a_blocked_message_are_decided_again(opened):
+    """Also a change, for which its seq matters, and what was refused because of it."""
+    opened.storage.execute(storage.SaveState("bob", AB, blocked=True))
+    opened.send("1")
+    opened.ask("2", "friend_request", "bob", "alice")
+    opened.ask("3", "friend_request", "bob", "alice", late=1)
+    opened.answer_all()
+    assert opened.answers() == [("1", Code.BLOCKED), ("2", 2), ("3", 3)]
+    assert opened.delivered[1].message.id_client == f"{AB}:2"
+    state = opened.machine._open[AB].state
+    assert state["request"]["id"] == f"{AB}:3"
+
+
+def test_a_message_of_a_blocked_sender_gives_its_seq_back(opened):
+    opened.storage.execute(storage.SaveState("bob", AB, blocked=True))
+    opened.send("1")
+    opened.answer()
+    assert opened.answers() == [("1", Code.BLOCKED)]
+    opened.send("2", by=session("bob"))
+    opened.answer()
+    assert opened.answers() == [("2", 2)]
+    opened.storage.execute(storage.SaveState("bob", AB, blocked=False))
+    opened.send("1")  # it was not taken for a repetition
+    opened.answer()
+    assert opened.answers() == [("1", 3)]
+
+
+def test_a_writer_of_a_system_log_goes_on_behind_a_note_that_overtook_it(writer):
+    said = frames.Send("1", Scene.SYSTEM, "bob", "", "custom", custom="{}")
+    writer.to("system:bob", said)
+    writer.answer()
+    writer.ask("2", "friend_request")
+    writer.answer(-1)
+    writer.look_up()
+    writer.answer(-1)
+    writer.answer_all()
+    assert writer.answers() == [("2", 1), ("1", 2)]

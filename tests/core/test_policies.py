@@ -1,0 +1,30 @@
+"""The choices of a designer: each knows what it decides."""
+
+from __future__ import annotations
+
+import pytest
+
+from imsim.core.policies import Ack, Policies, Sessions, Strangers
+
+
+def test_a_choice_can_be_given_by_its_name():
+    assert Policies(ack="after_receive").ack is Ack.AFTER_RECEIVE
+    assert Policies(ack="after_receive") == Policies(ack=Ack.AFTER_RECEIVE)
+
+
+def test_an_unknown_choice_is_refused():
+    with pytest.raises(ValueError, match="'never' is not a valid Ack"):
+        Policies(ack="never")
+
+
+@pytest.mark.parametrize(
+    ("sessions", "slot", "is_shared"),
+    [(Sessions.ALL, "d0", False), (Sessions.ONE_PER_KIND, "phone", True), (Sessions.SINGLE, "", True)],
+)
+def test_devices_of_one_slot_end_each_others_sessions(sessions, slot, is_shared):
+    assert (sessions.slot("d0", "phone"), sessions.has_shared_slots) == (slot, is_shared)
+
+
+def test_only_a_refusal_of_strangers_asks_for_friendship():
+    assert [Strangers(one).may_write(are_friends=False) for one in ("allow", "refuse")] == [True, False]
+    assert Strangers.REFUSE.may_write(are_friends=True)

@@ -1,0 +1,196 @@
+"""Two designs, and by how much they differ."""
+
+from __future__ import annotations
+
+import math
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from scipy import stats
+
+import imsim
+from imsim.experiments import Comparison, Replications, Sample
+from imsim.experiments.comparison import changes, difference
+from imsim.scenario import Scenario
+
+
+def make(*values, first=0, metric="delivery.p99", name="tiny", **fields):
+    samples = [Sample(r, 100 + r, "", {metric: value}) for r, value in enumerate(values, start=first)]
+    return Replications(Scenario(name=name).with_(fields), samples)
+
+
+def test_the_interval_is_that_of_the_paired_differences():
+    rng = np.random.default_rng(1)
+    luck = rng.normal(100, 20, 30)
+    a, b = luck.tolist(), (luck + 3 + rng.normal(0, 1, 30)).tolist()
+    found = difference("delivery.p99", a, b)
+    paired = stats.ttest_rel(b, a).confidence_interval(0.95)
+    assert (found.absolute.low, found.absolute.high) == pytest.approx((paired.low, paired.high))
+    unpaired = stats.ttest_ind(b, a).confidence_interval(0.95)
+    assert unpaired.low < 0 < unpaired.high, "which would have shown nothing"
+    assert found.better == "A"
+    variances = np.var(a, ddof=1) + np.var(b, ddof=1)
+    assert found.saved == pytest.approx(variances / np.var(np.subtract(b, a), ddof=1))
+    assert found.saved > 400
+
+
+def test_intervals_cover_the_differences_that_are_true():
+    """Both the absolute (3) and the relative one (10 %), with noise that both designs share and noise that they do
+    not."""
+    rng = np.random.default_rng(2)
+    absolute = relative = 0
+    for _ in range(400):
+        luck = rng.exponential(10, (20, 5)).mean(axis=1) + 20  # of mean 30
+        found = difference("m", luck.tolist(), (luck * 1.1 + rng.normal(0, 0.5, 20)).tolist())
+        absolute += found.absolute.low < 3 < found.absolute.high
+        relative += found.relative.low < 0.1 < found.relative.high
+    assert 0.92 < absolute / 400 < 0.98
+    assert 0.92 < relative / 400 < 0.98
+
+
+def test_better_is_lower_where_that_means_something():
+    assert difference("delivery.p99", [5.0, 6.0, 7.0], [1.0, 2.1, 3.0]).better == "B"
+    assert difference("delivery.p99", [5.0, 6.0, 7.0], [5.0, 6.0, 7.0]).better == "="
+    assert difference("delivery.p99", [5.0, 6.0, 7.0], [7.0, 6.0, 5.0]).better == "?"
+    assert difference("delivery.p99", [5.0], [7.0]).better == "?"
+    assert difference("messages", [5.0, 6.0, 7.0], [1.0, 2.0, 3.0]).better == ""
+
+
+def test_what_is_null_on_one_side_has_no_difference():
+    found = difference("delivery.p99", [1.0, 2.0, math.inf], [1.0, 2.0, 3.0])
+    assert (found.absolute.value, found.relative.value, found.saved, found.better) == (None, None, None, "")
+    assert "null in 1 of 3" in str(found)
+    found = Comparison(make(1.0, math.inf), make(1.0, 2.0))
+    assert "delivery.p99" in found.notes[-1]
+    assert found.table.loc["delivery.p99", "null"] == 1
+
+
+def test_texts_say_who_is_better_by_how_much_and_why():
+    found = Comparison(make(10.0, 12.0, 11.0), make(8.0, 9.1, 9.0, **{"topology.routers": 4}))
+    text = str(found)
+    assert "B: tiny, which differs in topology.routers: 1 -> 4" in text
+    assert "delivery.p99: B - A is -2.3 ms [-3.591, -1.009], -20.9% [-28.9%, -12.9%]: B is better" in text
+    assert "3 pairs" in found.notes[0]
+    assert "<div>A: tiny" in found._repr_html_()
+    printed = found.to_json_dict()
+    assert printed["changes"] == {"topology.routers": ["1", "4"]}
+    assert printed["metrics"]["delivery.p99"]["better"] == "B"
+    assert repr(found) == "<Comparison of tiny and tiny: 3 pairs>"
+
+
+def test_replications_without_a_partner_are_left_out_and_counted():
+    found = Comparison(make(1.0, 2.0, 3.0, 4.0), make(2.0, 4.0))
+    assert (found.pairs, found.left_out) == (2, 2)
+    assert found["delivery.p99"].absolute.value == 1.5
+    assert "2 replications are without a partner" in " ".join(found.notes)
+
+
+def test_other_seeds_are_no_pairs():
+    other = Replications(Scenario(), [Sample(0, 7, "", {"delivery.p99": 1.0})])
+    with pytest.raises(imsim.UsageError, match="same seeds"):
+        Comparison(make(1.0), other)
+    with pytest.raises(imsim.UsageError, match="same seeds"):
+        Comparison(make(1.0), make(1.0, first=1))
+    with pytest.raises(imsim.UsageError, match=r"'lost'.*delivery\.p99"):
+        Comparison(make(1.0), make(1.0))["lost"]
+
+
+def test_what_scenarios_differ_in():
+    office = Scenario.load("office")
+    changed = {
+        "topology.routers": 4,
+        "topology.storage.service.append": {"kind": "exponential", "mean": "5ms"},
+        "title": "another",
+        "workload.rate": 3.0,
+    }
+    found = changes(office, office.with_(changed))
+    assert sorted(found) == ["topology.routers", "topology.storage.service.append", "workload.rate"]
+    assert found["topology.routers"] == (2, 4)
+    assert changes(office, office) == {}
+
+
+def test_what_is_null_in_a_design_is_said_in_the_picture():
+    _, shares = Comparison(make(5.0), make(math.inf)).plot(Figure().subplots(1, 2, sharey=True))
+    assert [text.get_text() for text in shares.texts] == [" null in 1 of 1 pairs"]
+
+
+def test_a_comparison_without_latencies_has_no_picture():
+    found = Comparison(make(1.0, metric="lost"), make(2.0, metric="lost"))
+    with pytest.raises(imsim.UsageError, match="no latency was measured in both"):
+        found.plot()
+
+
+def test_two_designs(tmp_path):
+    office = imsim.Scenario.load("office", {"duration": "1s", "warmup": "0s"})
+    slow = office.with_({"topology.storage.service.append": "80ms"})
+    found = imsim.compare(office, slow, replications=3, jobs=1)
+    values, shares = found.plot(Figure().subplots(1, 2, sharey=True))
+    names = [label.get_text() for label in values.get_yticklabels()]
+    assert names[:2] == ["delivery.mean", "delivery.p50"]
+    assert values.get_legend_handles_labels()[1] == ["A", "B"]
+    assert "A is better" in shares.get_legend_handles_labels()[1]
+    drawn = [line.get_xdata()[0] for container in shares.containers for line in [container.lines[0]]]
+    assert drawn[1] == pytest.approx(found["delivery.p50"].relative.value * 100)
+    assert values.get_title(loc="left") == "A: office, B: office; they differ in topology.storage.service.append"
+    assert found.save_plot(tmp_path / "two.png").exists()
+    mpl.use("agg")
+    assert len(found.plot()) == 2
+
+
+# A storage that is an M/M/1 queue, with 60 messages a second; all else is constant.
+BASE = imsim.Scenario(seed=5, duration=7.0, warmup=1.0).with_(
+    {
+        "network.client.latency": "1ms",
+        "network.backend.latency": "2ms",
+        "population.users": 60,
+        "workload.rate": 1.0,
+        "topology.storage.service": {"append": {"kind": "exponential", "mean": "8ms"}},
+    }
+)
+SLOW = BASE.with_({"topology.storage.service": {"append": {"kind": "exponential", "mean": "10ms"}}})
+
+
+@pytest.fixture(scope="module")
+def compared():
+    return imsim.compare(BASE, SLOW, replications=8, jobs=2)
+
+
+def test_the_difference_is_that_of_theory_and_common_random_numbers_save_variance(compared):
+    expected = 10 / (1 - 0.6) - 8 / (1 - 0.48)  # ms
+    found = compared["delivery.mean"]
+    assert found.absolute.low < expected < found.absolute.high
+    assert found.absolute.half < expected / 2
+    links = 10.0
+    relative = expected / (8 / (1 - 0.48) + links)
+    assert found.relative.low < relative < found.relative.high
+    assert found.better == "A"
+    assert found.saved > 2
+
+
+def test_replications_of_one_seed_compare_as_their_scenarios_do(compared):
+    designs = [design.with_({"duration": 2.0}) for design in (BASE, SLOW)]
+    again = imsim.compare(*(imsim.simulate(design, replications=2, jobs=1) for design in designs))
+    assert again["delivery.p99"] == imsim.compare(*designs, replications=2, jobs=1)["delivery.p99"]
+    assert again.pairs == 2
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ((BASE,), "expected two scenarios"),
+        ((BASE, BASE, BASE), "expected two scenarios"),
+        ((BASE, BASE.with_({"seed": 6})), r"different seeds \(5, 6\)"),
+        (("office", "ofice"), "did you mean 'office'"),
+    ],
+)
+def test_bad_input(what, words):
+    with pytest.raises(imsim.UsageError, match=words):
+        imsim.compare(*what, replications=2)
+
+
+def test_one_of_each_kind_is_refused():
+    run = imsim.simulate(BASE, duration=0.5)
+    with pytest.raises(imsim.UsageError, match="or runs alone"):
+        imsim.compare(run, BASE)

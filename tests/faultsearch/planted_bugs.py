@@ -1,0 +1,466 @@
+"""Bugs planted in the core, one function each: what a hurried engineer might have written.
+
+There is one for each invariant of the design at least. Each says in its docstring what is wrong, and is bound to a seam
+where there is one (see `seams`).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from typing import Any
+
+from faultsearch import seams
+
+from imsim.core import frames, internal_frames, storage
+from imsim.core.client import client, inbox
+from imsim.core.gateway.gateway import Gateway
+from imsim.core.limits import Bucket
+from imsim.core.model import Code, Status
+from imsim.core.router import online
+from imsim.core.router.chatrooms import Chatrooms
+from imsim.core.router.conversations import Conversations
+from imsim.core.router.users import Users
+from imsim.core.unread import Unread
+
+Down, Up = internal_frames.Down, internal_frames.Up
+
+# --- the log ---------------------------------------------------------------------------------------------------------
+
+
+def ack_before_store(patch: Any) -> None:
+    """A message is acknowledged when its writer has it."""
+    sessions: dict[tuple[str, str], Any] = {}
+
+    def remember(up: Up) -> Up:
+        if isinstance(up.frame, frames.Send):
+            sessions[up.session.user, up.frame.id_client] = up.session
+        return up
+
+    make = Conversations.__init__
+
+    def init(self: Conversations, port: Any, *rest: Any) -> None:
+        def store(request: Any) -> None:
+            port.store(request)
+            if isinstance(request, storage.Append):
+                m = request.message
+                session = sessions[m.sender, m.id_client]
+                ack = frames.Stored(m.id_client, m.conversation_id, m.id, m.seq, m.time)
+                port.to_gateway(session.gateway, Down((session,), ack))
+
+        early = seams.Port(port)
+        early.store = store
+        make(self, early, *rest)
+
+    seams.received(patch, Conversations, remember)
+    patch.setattr(Conversations, "__init__", init)
+
+
+def seq_reused_after_a_crash(patch: Any) -> None:
+    """A reopened conversation goes on one seq too early, and storage takes the message for one that it has."""
+
+    def low(execute: Any, request: Any) -> Any:
+        if isinstance(request, storage.Append):
+            there = execute(storage.Get(request.message.conversation_id, request.message.seq))
+            if there is not None and there.id_client != request.message.id_client:
+                return storage.Appended()
+        result = execute(request)
+        if isinstance(request, storage.OpenConversation) and result is not None and result.max_seq:
+            return replace(result, max_seq=result.max_seq - 1)
+        return result
+
+    seams.stored(patch, low)
+
+
+def dedupe_in_memory_only(patch: Any) -> None:
+    """Storage neither finds nor refuses a message that it has."""
+
+    def forget(execute: Any, request: Any) -> Any:
+        if isinstance(request, storage.Find):
+            return None
+        result = execute(request)
+        if isinstance(result, storage.Duplicate):
+            message = replace(request.message, id_client=f"{request.message.id_client}'")
+            return execute(replace(request, message=message))
+        return result
+
+    seams.stored(patch, forget)
+
+
+def sender_order_not_enforced(patch: Any) -> None:
+    """The writer takes a message whose predecessor is missing."""
+
+    def careless(up: Up) -> Up:
+        is_send = isinstance(up.frame, frames.Send)
+        return replace(up, frame=replace(up.frame, after=None)) if is_send else up  # type: ignore[type-var]
+
+    seams.received(patch, Conversations, careless)
+
+
+def strangers_may_write(patch: Any) -> None:
+    """The policy that only friends may write to each other is not looked at."""
+    seams.policies(patch, Conversations, lambda policies: {"strangers": "allow"})
+
+
+def received_without_being_asked(patch: Any) -> None:
+    """Whatever the policy `ack`, a sender hears that its message has been received before it is stored."""
+    seams.policies(patch, Conversations, lambda policies: {"ack": "after_receive"})
+
+
+def rates_ignored(patch: Any) -> None:
+    """There is always something in a bucket."""
+    patch.setattr(Bucket, "take", lambda self, now: 0.0)
+
+
+def recall_not_stored(patch: Any) -> None:
+    """What was recalled or edited stays in storage as it was."""
+
+    def keep(execute: Any, request: Any) -> Any:
+        if isinstance(request, storage.Append) and request.effects is not None:
+            request = replace(request, effects=replace(request.effects, amended=None))
+        return execute(request)
+
+    seams.stored(patch, keep)
+
+
+# --- delivery --------------------------------------------------------------------------------------------------------
+
+
+def fan_out_to_strangers(patch: Any) -> None:
+    """Two users get whatever is said anywhere."""
+
+    def wide(forward: Any, frame: Any) -> None:
+        if isinstance(frame, internal_frames.Deliver):
+            frame = replace(frame, users=tuple(sorted({*frame.users, "alice", "bob"})))
+        forward(frame)
+
+    seams.port(patch, Conversations, "to_users", wide)
+
+
+def last_member_forgotten(patch: Any) -> None:
+    """A message is not delivered to the last of those who should get it."""
+
+    def short(forward: Any, frame: Any) -> None:
+        forward(replace(frame, users=frame.users[:-1]) if isinstance(frame, internal_frames.Deliver) else frame)
+
+    seams.port(patch, Conversations, "to_users", short)
+
+
+def push_not_retried(patch: Any) -> None:
+    """What a device does not acknowledge is not pushed again."""
+    seams.policies(patch, Gateway, lambda policies: {"push_timeout": 1e9})
+
+
+def slow_reader_kept(patch: Any) -> None:
+    """A gateway's queue of unacknowledged pushes has no bound."""
+    seams.policies(patch, Gateway, lambda policies: {"send_queue": 1 << 30})
+
+
+def shown_twice(patch: Any) -> None:
+    """A device shows a message again that comes again."""
+    take = inbox.Inbox.take
+
+    def naive(self: Any, *arguments: Any) -> Any:
+        taken = take(self, *arguments)
+        return inbox.Taken.SHOW if taken is inbox.Taken.REPEATED else taken
+
+    patch.setattr(inbox.Inbox, "take", naive)
+
+
+def shown_as_it_comes(patch: Any) -> None:
+    """A device shows what arrives at once, gaps or not."""
+    take = inbox.Inbox.take
+
+    def hasty(self: Any, message: Any, *rest: Any) -> Any:
+        self.next_seq = max(self.next_seq, message.seq)
+        return take(self, message, *rest)
+
+    patch.setattr(inbox.Inbox, "take", hasty)
+
+
+def devices_disagree(patch: Any) -> None:
+    """A gateway pushes a message without its custom."""
+
+    def bare(forward: Any, connection: int, frame: Any) -> None:
+        if isinstance(frame, frames.Push):
+            frame = replace(frame, message=replace(frame.message, custom=None))
+        forward(connection, frame)
+
+    seams.port(patch, Gateway, "send", bare)
+
+
+def acknowledged_before_shown(patch: Any) -> None:
+    """A device acknowledges the message after the last one that it has."""
+
+    def ahead(forward: Any, frame: Any) -> None:
+        forward(replace(frame, seq=frame.seq + 1) if isinstance(frame, frames.Delivered) else frame)
+
+    seams.port(patch, client.Client, "send", ahead)
+
+
+def sync_skips_one(patch: Any) -> None:
+    """The first message that was missed is left out of a sync (an off-by-one in the cursor)."""
+
+    def skip(execute: Any, request: Any) -> Any:
+        if isinstance(request, storage.Missed):
+            cursors = {conversation: seq + 1 for conversation, seq in request.cursors.items() if seq}
+            request = replace(request, cursors=cursors)
+        return execute(request)
+
+    seams.stored(patch, skip)
+
+
+def pages_too_long(patch: Any) -> None:
+    """A page of a sync has more messages than it may have."""
+
+    def long(execute: Any, request: Any) -> Any:
+        return execute(replace(request, limit=request.limit * 10) if isinstance(request, storage.Missed) else request)
+
+    seams.stored(patch, long)
+
+
+# --- marks, counts, status -------------------------------------------------------------------------------------------
+
+
+def unread_decremented_twice(patch: Any) -> None:
+    """Reading takes what was read off the count two times."""
+    read = Unread.read
+
+    def twice(self: Any, seq: int) -> Any:
+        before = self.count
+        moved = read(self, seq)
+        self.count -= before - self.count
+        return moved
+
+    patch.setattr(Unread, "read", twice)
+
+
+def own_messages_counted(patch: Any) -> None:
+    """A user's own messages are unread."""
+    count = online.User.count
+
+    def all_of_them(self: Any, message: Any) -> Any:
+        counted = count(self, message)
+        self.state_of(message.conversation_id).unread.add(message.seq)
+        return counted
+
+    patch.setattr(online.User, "count", all_of_them)
+
+
+def mark_sent_before_saved(patch: Any) -> None:
+    """A read mark is sent to the user's devices before storage has it."""
+    sessions: dict[str, dict[str, Any]] = defaultdict(dict)  # by user and device, as they send
+    versions: dict[tuple[str, str], Any] = {}
+
+    def early(frame: Any) -> Any:
+        if isinstance(frame, Up):
+            sessions[frame.session.user][frame.session.device] = frame.session
+        return frame
+
+    make = Users.__init__
+
+    def init(self: Users, port: Any, *rest: Any) -> None:
+        def to_gateway(gateway: str, frame: Any) -> None:
+            if isinstance(frame, Down) and isinstance(frame.frame, frames.State):
+                versions[frame.sessions[0].user, frame.frame.state.conversation_id] = frame.frame.state
+            port.to_gateway(gateway, frame)
+
+        def store(request: Any) -> None:
+            known = versions.get((getattr(request, "user", ""), getattr(request, "conversation_id", "")))
+            if isinstance(request, storage.SaveState) and known is not None and request.read_seq > known.read_seq:
+                ahead = replace(known, read_seq=request.read_seq, version=known.version + 1, unread=0)
+                for session in sessions[request.user].values():
+                    port.to_gateway(session.gateway, Down((session,), frames.State(ahead)))
+            port.store(request)
+
+        hasty = seams.Port(port)
+        hasty.to_gateway, hasty.store = to_gateway, store
+        make(self, hasty, *rest)
+
+    seams.received(patch, Users, early)
+    patch.setattr(Users, "__init__", init)
+
+
+def read_mark_moves_back(patch: Any) -> None:
+    """Storage sets the read mark to what a change says of it, if that is nothing, too."""
+    applied = storage.SaveState.applied_to
+
+    def lower(self: Any, state: Any, max_seq: int) -> Any:
+        return replace(applied(self, state, max_seq), read_seq=min(self.read_seq, max_seq))
+
+    patch.setattr(storage.SaveState, "applied_to", lower)
+
+
+def read_beyond_the_end(patch: Any) -> None:
+    """A mark may stand beyond the end of the log."""
+    applied = storage.SaveState.applied_to
+
+    def beyond(self: Any, state: Any, max_seq: int) -> Any:
+        changed = applied(self, state, max_seq)
+        return replace(changed, read_seq=max_seq + 1) if changed.read_seq == max_seq > 0 else changed
+
+    patch.setattr(storage.SaveState, "applied_to", beyond)
+
+
+def setting_dropped(patch: Any) -> None:
+    """Storage forgets whether a conversation is muted."""
+
+    def drop(execute: Any, request: Any) -> Any:
+        return execute(replace(request, muted=None) if isinstance(request, storage.SaveState) else request)
+
+    seams.stored(patch, drop)
+
+
+def other_devices_not_notified(patch: Any) -> None:
+    """A changed state is sent only to the device of the user that has last asked for something."""
+    asker: dict[str, Any] = {}
+
+    def remember(frame: Any) -> Any:
+        if isinstance(frame, Up):
+            asker[frame.session.user] = frame.session
+        return frame
+
+    def one(forward: Any, gateway: str, frame: Any) -> None:
+        if isinstance(frame, Down) and isinstance(frame.frame, frames.State):
+            frame = replace(frame, sessions=tuple(one for one in frame.sessions if one == asker.get(one.user)))
+        if not isinstance(frame, Down) or frame.sessions:
+            forward(gateway, frame)
+
+    seams.received(patch, Users, remember)
+    seams.port(patch, Users, "to_gateway", one)
+
+
+def late_message_becomes_the_last(patch: Any) -> None:
+    """lastMsg is what came last, not what has the highest seq."""
+    receive = client.Client.receive
+
+    def overwrite(self: Any, frame: Any, now: float) -> None:
+        if isinstance(frame, frames.Stored) and self.status(frame.id_client) is Status.SENDING:
+            self._receiver.conversation(frame.conversation_id).last_msg = None
+        receive(self, frame, now)
+
+    patch.setattr(client.Client, "receive", overwrite)
+
+
+def failure_never_corrected(patch: Any) -> None:
+    """A send is given up after one attempt, and stays failed though it proves stored."""
+    receive = client.Client.receive
+
+    def stubborn(self: Any, frame: Any, now: float) -> None:
+        if not (isinstance(frame, frames.Stored) and self.status(frame.id_client) is Status.FAIL):
+            receive(self, frame, now)
+
+    patch.setattr(client.Client, "receive", stubborn)
+    seams.policies(patch, client.Client, lambda policies: {"send_attempts": 1}, at=3)
+
+
+def resend_swallowed(patch: Any) -> None:
+    """A gateway takes a repeated send for one that it has passed on, and drops it."""
+
+    def swallow(frame: Any) -> Any:
+        return None if isinstance(frame, frames.Send) and frame.resend else frame
+
+    seams.received(patch, Gateway, swallow)
+
+
+# --- sessions --------------------------------------------------------------------------------------------------------
+
+
+def kicked_session_lives_on(patch: Any) -> None:
+    """A gateway does not end the connection of a device that has logged in elsewhere."""
+
+    def deaf(frame: Any) -> Any:
+        return None if isinstance(frame, internal_frames.Kick) else frame
+
+    seams.received(patch, Gateway, deaf, "receive_from_router")
+
+
+def stale_epoch_accepted(patch: Any) -> None:
+    """The end of an old session ends the later one of the same device."""
+    latest: dict[tuple[str, str], Any] = {}
+
+    def remember(forward: Any, gateway: str, frame: Any) -> None:
+        if isinstance(frame, internal_frames.Attached) and frame.session is not None:
+            latest[frame.session.user, frame.session.device] = frame.session
+        forward(gateway, frame)
+
+    def detach(frame: Any) -> Any:
+        if isinstance(frame, internal_frames.Detach):
+            session = frame.session
+            return replace(frame, session=latest.get((session.user, session.device), session))
+        return frame
+
+    seams.port(patch, Users, "to_gateway", remember)
+    seams.received(patch, Users, detach)
+
+
+def connection_ends_unreported(patch: Any) -> None:
+    """A gateway does not report that the connection of a session has ended."""
+
+    def silent(forward: Any, user: str, frame: Any) -> None:
+        if not isinstance(frame, internal_frames.Detach):
+            forward(user, frame)
+
+    seams.port(patch, Gateway, "to_user", silent)
+
+
+def client_falls_silent(patch: Any) -> None:
+    """A client sends no heartbeats."""
+
+    def mute(forward: Any, frame: Any) -> None:
+        if not isinstance(frame, frames.Ping):
+            forward(frame)
+
+    seams.port(patch, client.Client, "send", mute)
+
+
+def kicked_client_comes_back(patch: Any) -> None:
+    """A client takes a kick for a server that is busy, and logs in again."""
+
+    def busy(frame: Any) -> Any:
+        is_kick = isinstance(frame, frames.Refused) and frame.code in (Code.REPLACED, Code.KICKED)
+        return replace(frame, code=Code.UNAVAILABLE) if is_kick else frame
+
+    seams.received(patch, client.Client, busy)
+
+
+def login_without_deadline(patch: Any) -> None:
+    """A client that opens a connection waits for it without end."""
+    patch.setattr(client.Client, "next_deadline", lambda self: None if self.state == "connecting" else _next(self))
+
+
+_next = client.Client.next_deadline
+
+
+def friends_not_notified(patch: Any) -> None:
+    """Friends do not hear that a user came or went."""
+
+    def silent(forward: Any, user: str, frame: Any) -> None:
+        if not isinstance(frame, internal_frames.PresenceUpdate):
+            forward(user, frame)
+
+    seams.port(patch, Users, "to_user", silent)
+
+
+# --- chatrooms -------------------------------------------------------------------------------------------------------
+
+
+def room_hears_those_who_left(patch: Any) -> None:
+    """A chatroom keeps a device that has left it."""
+
+    def deaf(frame: Any) -> Any:
+        return None if isinstance(frame, Up) and isinstance(frame.frame, frames.Leave) else frame
+
+    seams.received(patch, Chatrooms, deaf)
+
+
+BUGS = [
+    ack_before_store, seq_reused_after_a_crash, dedupe_in_memory_only, sender_order_not_enforced, strangers_may_write,
+    received_without_being_asked, rates_ignored, recall_not_stored, fan_out_to_strangers, last_member_forgotten,
+    push_not_retried, slow_reader_kept, shown_twice, shown_as_it_comes, devices_disagree, acknowledged_before_shown,
+    sync_skips_one, pages_too_long, unread_decremented_twice, own_messages_counted, mark_sent_before_saved,
+    read_mark_moves_back, read_beyond_the_end, setting_dropped, other_devices_not_notified,
+    late_message_becomes_the_last, failure_never_corrected, resend_swallowed, kicked_session_lives_on,
+    stale_epoch_accepted, connection_ends_unreported, client_falls_silent, kicked_client_comes_back,
+    login_without_deadline, friends_not_notified, room_hears_those_who_left,
+]  # fmt: skip
