@@ -38,7 +38,7 @@ class Step:
 @dataclass(frozen=True, slots=True)
 class Case:
     """All that a run follows from. `kinds`: of the devices, in their order. Latencies: seconds, one way. `wall_skew`:
-    so many seconds may lie between the wall clocks of two nodes, or of two lives of one."""
+    the seconds that may lie between the wall clocks of two nodes, or of two lives of one."""
 
     seed: int
     users: tuple[str, ...]

@@ -1,6 +1,6 @@
 """A case as it is written, by a program or by hand: what may be left out, and what must be right about it.
 
-What is wrong is told before anything runs: a step that asks for what no device has would look like a broken core.
+Mistakes are reported before anything runs: a step that asks for what no device has would look like a broken core.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def load(path: str | PathLike[str]) -> Case:
     except OSError as error:
         raise UsageError(f"case: cannot read {path}: {error.strerror}") from None
     except ValueError as error:
-        raise UsageError(f"case: {path} is no JSON: {error}") from None
+        raise UsageError(f"case: {path} is not JSON: {error}") from None
     return read(fields["case"] if isinstance(fields, Mapping) and "case" in fields else fields)
 
 

@@ -16,12 +16,16 @@ T = TypeVar("T", covariant=True)  # the type of what an entry is about
 @dataclass(slots=True, eq=False)
 class Entry:
     """`at`: seconds of the world's own time. `node`: the instance of a client, the gateway, the router, the user or the
-    device that it happened to."""
+    device that it happened to. `word`: stands for the kind in a line of text."""
 
     at: float
     node: str
 
-    word: ClassVar[str] = ""  # stands for the kind in a line of text
+    word: ClassVar[str] = ""
+
+    def __init_subclass__(cls, word: str = "") -> None:
+        super(Entry, cls).__init_subclass__()  # a dataclass with slots is another class than the one around this
+        cls.word = word or cls.word
 
     @property
     def subject(self) -> Any:
@@ -31,7 +35,7 @@ class Entry:
     @property
     def is_global(self) -> bool:
         """Whether it concerns the whole world rather than one frame."""
-        return False
+        return isinstance(self, Crashed | Repaired)
 
     def __str__(self) -> str:
         values = {name: getattr(self, name) for name in details_of(type(self))}
@@ -55,85 +59,54 @@ class _Carried(Entry, Generic[T]):
         return self.frame
 
 
-@dataclass(slots=True, eq=False)
-class ClientSent(_Carried[T]):
+class ClientSent(_Carried[T], word="->"):
     """An instance of a client has sent a frame to its gateway."""
 
-    word = "->"
 
-
-@dataclass(slots=True, eq=False)
-class GatewayReceived(_Carried[T]):
+class GatewayReceived(_Carried[T], word="<-"):
     """A gateway has received a frame from an instance of a client."""
 
-    word = "<-"
 
-
-@dataclass(slots=True, eq=False)
-class GatewayForwarded(_Carried[T]):
+class GatewayForwarded(_Carried[T], word="->"):
     """A gateway has sent a frame to a router."""
 
-    word = "->"
 
-
-@dataclass(slots=True, eq=False)
-class RouterReceived(_Carried[T]):
+class RouterReceived(_Carried[T], word="<-"):
     """A router has received a frame from a gateway or from another router."""
 
-    word = "<-"
 
-
-@dataclass(slots=True, eq=False)
-class RouterSent(_Carried[T]):
+class RouterSent(_Carried[T], word="->"):
     """A router has sent a frame to a gateway, to another router, or to itself."""
 
-    word = "->"
 
-
-@dataclass(slots=True, eq=False)
-class GatewayNotified(_Carried[T]):
+class GatewayNotified(_Carried[T], word="<-"):
     """A gateway has received a frame from a router."""
 
-    word = "<-"
 
-
-@dataclass(slots=True, eq=False)
-class GatewaySent(_Carried[T]):
+class GatewaySent(_Carried[T], word="->"):
     """A gateway has sent a frame to an instance of a client."""
 
-    word = "->"
 
-
-@dataclass(slots=True, eq=False)
-class ClientReceived(_Carried[T]):
+class ClientReceived(_Carried[T], word="<-"):
     """An instance of a client has received a frame from its gateway."""
 
-    word = "<-"
 
-
-@dataclass(slots=True, eq=False)
-class Adrift(_Carried[T]):
+class Adrift(_Carried[T], word="adrift"):
     """A gateway had a frame for a connection of `peer` that has ended."""
 
-    word = "adrift"
 
-
-@dataclass(slots=True, eq=False)
-class FrameLost(_Carried[T]):
+class FrameLost(_Carried[T], word="lost"):
     """A frame between two nodes was lost, as their connection was broken."""
-
-    word = "lost"
 
 
 # --- machines --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True, eq=False)
-class Event(Entry, Generic[T]):
+class Event(Entry, Generic[T], word="event"):
     """A client has reported an event to its application."""
 
     event: T
-    word = "event"
 
     @property
     def subject(self) -> Any:
@@ -141,11 +114,10 @@ class Event(Entry, Generic[T]):
 
 
 @dataclass(slots=True, eq=False)
-class Asked(Entry, Generic[T]):
+class Asked(Entry, Generic[T], word="asked"):
     """A router has asked storage for something."""
 
     request: T
-    word = "asked"
 
     @property
     def subject(self) -> Any:
@@ -153,13 +125,12 @@ class Asked(Entry, Generic[T]):
 
 
 @dataclass(slots=True, eq=False)
-class Stored(Entry, Generic[T]):
+class Stored(Entry, Generic[T], word="stored"):
     """Storage has carried out a request of a router, or of the audit in the end."""
 
     peer: str
     request: T
     result: storage.Result
-    word = "stored"
 
     @property
     def subject(self) -> Any:
@@ -175,55 +146,47 @@ class _About(Entry):
         return self.message
 
 
-@dataclass(slots=True, eq=False)
-class Said(_About):
+class Said(_About, word="said"):
     """A router has taken a message into a chatroom."""
 
-    word = "said"
-
 
 @dataclass(slots=True, eq=False)
-class Shed(_About):
+class Shed(_About, word="shed"):
     """A gateway has not sent a message of a chatroom to a device."""
 
     device: str
-    word = "shed"
 
 
 @dataclass(slots=True, eq=False)
-class Repeated(_About):
+class Repeated(_About, word="repeated"):
     """A gateway has pushed a message again that the device had acknowledged."""
 
     device: str
-    word = "repeated"
 
 
 @dataclass(slots=True, eq=False)
-class GatewayLost(Entry):
+class GatewayLost(Entry, word="lost"):
     """A router has heard that it has lost a gateway."""
 
     peer: str
-    word = "lost"
 
 
 # --- users and their applications ------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True, eq=False)
-class Stepped(Entry):
+class Stepped(Entry, word="step"):
     """A user has done something, after a look at the conversation list."""
 
     action: str
     arguments: Mapping[str, Any]
-    word = "step"
 
 
 @dataclass(slots=True, eq=False)
-class Wished(Entry, Generic[T]):
+class Wished(Entry, Generic[T], word="asks"):
     """A user wants what this request asks for."""
 
     request: T
-    word = "asks"
 
     @property
     def subject(self) -> Any:
@@ -231,7 +194,7 @@ class Wished(Entry, Generic[T]):
 
 
 @dataclass(slots=True, eq=False)
-class Rested(Entry):
+class Rested(Entry, word="rests"):
     """How an instance that is online stands at quiescence. `rooms`: in which its user wants to be; `failed`:
     idClients."""
 
@@ -240,64 +203,43 @@ class Rested(Entry):
     conversations: list[Conversation]
     system_unread: int
     failed: tuple[str, ...]
-    word = "rests"
 
 
 @dataclass(slots=True, eq=False)
-class Present(Entry):
+class Present(Entry, word="there"):
     """The instances that are online, and have been for a while."""
 
     instances: tuple[str, ...]
-    word = "there"
 
 
 # --- what is done to nodes -------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True, eq=False)
-class Started(Entry):
+class Started(Entry, word="start"):
     """A node, or an instance of a client, has started."""
 
-    word = "start"
 
-
-@dataclass(slots=True, eq=False)
-class Crashed(Entry):
+class Crashed(Entry, word="crash"):
     """A node, or an instance of a client, has crashed."""
 
-    word = "crash"
 
-    @property
-    def is_global(self) -> bool:
-        return True
-
-
-@dataclass(slots=True, eq=False)
-class Repaired(Entry):
+class Repaired(Entry, word="repair"):
     """The faults have ended, and all nodes are up."""
 
-    word = "repair"
-
-    @property
-    def is_global(self) -> bool:
-        return True
-
 
 @dataclass(slots=True, eq=False)
-class Planned(Entry):
+class Planned(Entry, word="plan"):
     """The time of a fault of the plan has come."""
 
     fault: str
-    word = "plan"
 
 
 @dataclass(slots=True, eq=False)
-class Struck(Entry):
+class Struck(Entry, word="fault"):
     """A fault has hit something: `thing`, or the node as a whole."""
 
     kind: str
     thing: Any = None
-    word = "fault"
 
     @property
     def is_global(self) -> bool:
@@ -305,12 +247,11 @@ class Struck(Entry):
 
 
 @dataclass(slots=True, eq=False)
-class Revoked(Entry):
+class Revoked(Entry, word="revoke"):
     """A router was asked to revoke a user's tokens that were issued before a time."""
 
     peer: str
     before: float
-    word = "revoke"
 
 
 # --- as text ---------------------------------------------------------------------------------------------------------

@@ -75,7 +75,7 @@ class Scenes:
         self._change(maker, where, "unmute", [other])
 
     def _silence(self) -> None:
-        """Who is muted edits what was said before, goes, is unmuted meanwhile, and comes back."""
+        """A muted user edits what was said before, goes, is unmuted meanwhile, and comes back."""
         where, maker, other = self._group("silent")
         device = self._say_by_one(other, where)
         self._change(maker, where, "mute", [other])
@@ -85,7 +85,7 @@ class Scenes:
         self._say(other, where)
 
     def _hush(self) -> None:
-        """Everybody is muted, but for those who see to the group."""
+        """Everybody is muted, except those who see to the group."""
         where, maker, other = self._group("hushed")
         self._change(maker, where, "mute", [])
         for user in (maker, other):
@@ -94,7 +94,7 @@ class Scenes:
         self._say(other, where)
 
     def _rise_and_fall(self) -> None:
-        """Who was an admin and left, or was and inherited and handed on, is one no more: it shows when they try."""
+        """A user who was an admin and left, or who handed the group on, is no longer one: it shows when they try."""
         where, maker, other = self._group("ranks")
         self._change(maker, where, "role", [other], role="admin")
         if self._random.chance(0.5):
@@ -114,7 +114,7 @@ class Scenes:
         self._amend(self._one_of(maker), where, "recall", own=False)
 
     def _go_and_take_back(self) -> None:
-        """Who has left amends what they have said."""
+        """A user who has left amends what they have said."""
         where, maker, other = self._group("left")
         device = self._say_by_one(other, where)
         self._change(other, where, "leave", [])
@@ -178,7 +178,7 @@ class Scenes:
                 self._add(self._at, device, "tap", {})
 
     def _block(self) -> None:
-        """Who is blocked edits what was said before, and speaks; and each of the two types."""
+        """A blocked user edits what was said before, and speaks; and each of the two types."""
         user, other = self._two_users()
         self._at = self._random.between(EARLIEST, 0.8 * self._duration)
         device = self._say_by_one(user, _to(other))
@@ -346,9 +346,9 @@ class Scenes:
             self._change(other, _to(user), "friend_delete", [])
             self._by(other, "set_conversation", {"conversation": _between(user, other), "blocked": False})
 
-    def _say_anew(self) -> None:
-        """Who has forgotten having said something says it anew, to a writer that has forgotten it as well; right behind
-        it they are put out."""
+    def _say_again(self) -> None:
+        """A device that has forgotten having said something says it again, to a writer that has forgotten it as well;
+        right behind it its user is put out."""
         where, maker, other = self._group("anew")
         device = self._one_of(other)
         for _ in range(3):
@@ -390,7 +390,7 @@ class Scenes:
             self.faults.append(Fault(round(at + every * (number + random.between(0, 0.5)), 6), "break", device, {}))
 
     def _restart(self) -> None:
-        """Two talk, in a room and among themselves, before and after all routers begin anew: by the wall clocks of
+        """Two talk, in a room and among themselves, before and after all routers begin again: by the wall clocks of
         then it may be earlier."""
         random, (one, other) = self._random, self._two_users()
         self._at = random.between(0.5, 0.8 * self._duration)
@@ -505,7 +505,7 @@ _WITH_FAULTS: dict[Callable[[Scenes], None], float] = {
     Scenes._race: 0.2,
     Scenes._take_turns: 0.6,
     Scenes._undo_together: 0.2,
-    Scenes._say_anew: 0.15,
+    Scenes._say_again: 0.15,
     Scenes._revoke_in_vain: 0.15,
     Scenes._log_in_late: 0.25,
     Scenes._restart: 0.25,

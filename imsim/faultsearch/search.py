@@ -1,4 +1,4 @@
-"""The search: many seeds, each a world of its own; the one that breaks something is made small and told."""
+"""The search: many seeds, each a world of its own; the one that breaks something is made small and explained."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from imsim.faultsearch.world import World
 from imsim.scenario import Scenario
 from imsim.sim.garbage import no_garbage_collection
 
-#: A search of at least so many seeds must have met everything in `SOMETIMES`. The rarest is met in nearly 5 % of the
+#: A search of at least this many seeds must have met everything in `SOMETIMES`. The rarest is met in nearly 5 % of the
 #: seeds: chance alone misses one once in some thousands of such searches.
 ENOUGH = 200
 
-#: A kind of fault that so many seeds had in their plans must have befallen something in one of them, however short the
+#: A kind of fault that this many seeds had in their plans must have hit something in one of them, however short the
 #: search. It does in two of three seeds that have it planned, or more: chance alone misses all once in 100,000 times.
 PLANNED = 12
 
 _SHRINKING_RUNS = 300
 _BATCH = 25  # seeds that a worker takes at once
-_FAILURES_KEPT = 10  # seeds told in full; the rest are only counted
-_BEGINNING, _END = 8, 40  # lines of a trace that are told: how it began, and what led to the violation
+_FAILURES_KEPT = 10  # seeds explained in full; the rest are only counted
+_BEGINNING, _END = 8, 40  # lines of a trace that are shown: how it began, and what led to the violation
 
 Progress = Callable[[float], None]
 Broke = Callable[[int, str], None]
@@ -231,9 +231,9 @@ def search(
 
     jobs: worker processes; the result does not depend on their number. -1: one for each core.
     scenario: gives policies, the numbers of gateways and routers, and latencies in place of drawn ones.
-    command: what a failure tells to run, with --replay, to see it again.
-    progress: told the share done, from 0 to 1.
-    broke: told each seed that breaks something and the first invariant that it breaks, before it is made small.
+    command: what a failure names to run, with --replay, to see it again.
+    progress: called with the share done, from 0 to 1.
+    broke: called with each seed that breaks something and the first invariant that it breaks, before it is made small.
 
     An interrupt (Ctrl-C) ends it early; what was found by then is reported.
 
@@ -320,7 +320,7 @@ def _try(seeds: range, scenario: Scenario | None) -> list[_Result]:
 
 
 def explain(outcome: Outcome, command: str | None = None, *, runs: int = _SHRINKING_RUNS) -> Failure:
-    """The smallest case that breaks the same invariant as this outcome does first, found within so many runs.
+    """The smallest case that breaks the same invariant as this outcome does first, found within these runs.
 
     command: what shows the outcome's case again; without it, one that does.
     """

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def shrink(case: Case, still_breaks: Callable[[Case], bool], runs: int) -> Case:
-    """The smallest case found within so many runs; no part of it can be left out if there were runs enough."""
+    """The smallest case found within these runs; no part of it can be left out if there were runs enough."""
     left = [runs]
 
     def breaks(candidate: Case) -> bool:

@@ -57,15 +57,15 @@ def _all_of(parts: Iterable[Any], known: dict[int, str]) -> str:
 _WORD = re.compile(r"\w[\w/:.#+-]*\w")
 _BEFORE, _AFTER = r"(?<![\w/:.#+-])", r"(?![\w/+-]|[:.#]\w)"  # where a word begins and ends
 _CONVERSATION = re.compile(r"(?:p2p|group|system|chatroom):.+")
-_PLACE = re.compile(r"((?:p2p|group|system|chatroom):.+)[#:](\d+)")  # of a message
-_STANDS = re.compile(r"([\w:]+#[1-9]\d*)\[([^]]+)\]")  # as `describe` tells a message
+_SEQ = re.compile(r"((?:p2p|group|system|chatroom):.+)[#:](\d+)")  # of a message
+_STANDS = re.compile(r"([\w:]+#[1-9]\d*)\[([^]]+)\]")  # as `describe` writes a message
 _SENT = re.compile(r"id_client=([^,)]+)")
 
 
 def about(trace: Sequence[Entry], text: str) -> list[Entry]:
-    """The entries that concern what the text is about, and what befell the whole world from the first of them on.
+    """The entries that concern what the text is about, and what concerned the whole world from the first of them on.
 
-    That are the messages that it names, by place or idClient; or else the first instance, node or user and the first
+    That are the messages that it names, by seq or idClient; or else the first instance, node or user and the first
     conversation that it names, both of them if there is something about both; or else everything.
     """
     lines = [str(entry) for entry in trace]
@@ -82,18 +82,18 @@ def about(trace: Sequence[Entry], text: str) -> list[Entry]:
 def _subjects(nodes: set[str], lines: Sequence[str], text: str) -> Iterator[list[set[str]]]:
     """What the text may be about, the likeliest first: an entry is so if it has one word of each set."""
     named = _WORD.findall(text)
-    stands: dict[str, set[str]] = {}  # place <-> idClient
+    stands: dict[str, set[str]] = {}  # seq <-> idClient
     for line in lines:
         for state, id_client in _STANDS.findall(line):
-            if not _PLACE.match(id_client):  # a system message is named after the message that it follows from
+            if not _SEQ.match(id_client):  # a system message is named after the message that it follows from
                 stands.setdefault(state, set()).add(id_client)
                 stands.setdefault(id_client, set()).add(state)
         for id_client in _SENT.findall(line):
             stands.setdefault(id_client, set())
-    states = [f"{match[1]}#{match[2]}" for word in named if (match := _PLACE.fullmatch(word))]
+    states = [f"{match[1]}#{match[2]}" for word in named if (match := _SEQ.fullmatch(word))]
     if messages := {*states, *(word for word in named if word in stands)}:
         yield [messages.union(*(stands.get(word, ()) for word in messages))]
-    conversations = [{word} for word in named if _CONVERSATION.fullmatch(word) and not _PLACE.fullmatch(word)]
+    conversations = [{word} for word in named if _CONVERSATION.fullmatch(word) and not _SEQ.fullmatch(word)]
     actors = [{word} for word in named if word in nodes and "/" in word]
     actors += [others for word in named if (others := {node for node in nodes if node.split("/")[0] == word})]
     # Of a slot ("bob/phone"), it is the user.
@@ -105,7 +105,7 @@ def _subjects(nodes: set[str], lines: Sequence[str], text: str) -> Iterator[list
 
 
 def _pattern(word: str) -> str:
-    """A message's place can be written as its id is; what is said of a message is said of its conversation."""
-    if match := _PLACE.fullmatch(word):
+    """A message's seq can be written as its id is; what is said of a message is said of its conversation."""
+    if match := _SEQ.fullmatch(word):
         return f"{re.escape(match[1])}[#:]{match[2]}"
     return re.escape(word) + (r"(?:[#:]\d+)?" if _CONVERSATION.fullmatch(word) else "")

@@ -14,13 +14,13 @@ CONFLICTS = 0.4  # how many twins of a message say something else
 
 # What is drawn, by how often: most become steps of that name (see `app`), others several. `burst` is two sends at once;
 # `twin` sends with an idClient that another device of the user has used, and `again` does so long after, amid what
-# others say; `befriend`, `block`, `tell` (a system message) and `say` (in a chatroom that was entered or not) are
+# others say; `befriend`, `block`, `news` (a system message) and `say` (in a chatroom that was entered or not) are
 # changes, settings and sends.
 _COMMON = {"send": 10.0, "burst": 3.0, "read": 8.0, "set_conversation": 4.0}
 _RARE = {
     "twin": 1.5, "resend": 1.5, "tap": 0.5, "hide": 2.0, "read_count": 2.0, "history": 2.0,
     "create_group": 0.5, "end_session": 0.7, "leave": 1.0, "come": 2.0,
-    "change": 7.0, "befriend": 2.0, "block": 0.7, "amend": 4.0, "tell": 1.0, "enter": 2.0, "say": 3.0,
+    "change": 7.0, "befriend": 2.0, "block": 0.7, "amend": 4.0, "news": 1.0, "enter": 2.0, "say": 3.0,
     "leave_room": 0.7, "typing": 0.3, "again": 1.0,
 }  # fmt: skip
 
@@ -197,7 +197,7 @@ class _Writer:
             members = self._groups.get(name) if random.chance(0.5) else random.some(self._users, 2)
             data = {} if random.chance(0.5) else self._group_settings()
             self._add(at, device, action, {"name": name, "members": members or [user], "data": data})
-        elif action in ("change", "befriend", "block", "amend", "tell"):
+        elif action in ("change", "befriend", "block", "amend", "news"):
             self._change(f"{device}-{number}", at, action, device, (scene, to))
         elif action in ("enter", "leave_room"):
             recent = {"recent": random.pick((0, 0, 3))} if action == "enter" else {}
@@ -265,7 +265,7 @@ class _Writer:
                 back += int(bool(wish["own"]))
                 recall = {**wish, "id": f"{id}r", "event": "recall", "back": back, "content": ""}
                 self._add(self._later(at), device, action, recall)
-        elif action == "tell":
+        elif action == "news":
             other = random.pick(self._users)
             sent = {"scene": "system", "to": other, "id": id, "content": "", "type": "custom", "custom": f"news {id}"}
             self._add(at, device, "send", sent)
@@ -304,8 +304,8 @@ class _Writer:
                     self._later(at), other, "send", message(random, Scene.GROUP, name, f"{other}-{id}", self._limit)
                 )
         if event == "dismiss" and random.chance(0.7):
-            anew = {"scene": "group", "to": name, "id": f"{id}again", "event": "create"}
-            self._add(self._later(at), random.pick(self._devices), "change", anew)
+            made = {"scene": "group", "to": name, "id": f"{id}again", "event": "create"}
+            self._add(self._later(at), random.pick(self._devices), "change", made)
         if event in ("leave", "kick") and random.chance(0.7):
             # And comes back, one way or another.
             other = random.pick(self._devices)

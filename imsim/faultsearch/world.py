@@ -1,8 +1,8 @@
 """A small world to which a case happens: the nodes, what lies between them, and the script that is played on them.
 
-After the last fault all is healed, the world comes to rest, every device logs in once more, everybody writes a last
-word, and a fresh device of each user looks at what there is. Last, one user goes and comes back, for friends to hear of
-it. What is then to be seen, and the trace, are the evidence.
+After the last fault all is repaired, the world becomes quiescent, every device logs in once more, everybody writes a
+last word, and a fresh device of each user looks at what there is. Last, one user goes and comes back, for friends to
+hear of it. The trace, and what is there in the end, are the evidence.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from imsim.sim.clock import Clock
 
 _LONGEST_PUSH_TIMEOUT = 60.0  # seconds; the gateway's own
 _LOOK_EVERY = 0.25  # seconds
-_LATE = 3.0  # tokens of a budget: whoever has to wait for one has got it when so many have come
+_LATE = 3.0  # tokens of a budget: a sender that has to wait for one has got it when these have come
 _MOST_ENTRIES = 200_000  # of a trace: beyond it, machines keep each other busy
 
 
@@ -312,7 +312,7 @@ class World:
         self.run_until_idle()
         for probe in self.probes:
             if not probe.is_live:
-                # One that was there had just lost its connection, and came back before it was told to go.
+                # One that was there had just lost its connection, and came back before it was kicked.
                 probe.start()
                 self.run_until_idle()
         execute = self.storage.data.execute
@@ -338,7 +338,7 @@ class World:
 
     def _go_away(self) -> None:
         """Once all has been looked at, all devices of one user go, and come back: friends hear of it, if they are to.
-        Several times in a hurry first, which uses up what friends may be told at once."""
+        Several times in a hurry first, which uses up what friends may hear at once."""
         case, user = self.case, self.case.users[0]
         if case.policies.presence != "friends":
             return
@@ -421,7 +421,7 @@ class World:
         self.trace.append(entry)
 
     def happened(self, fault: Fault) -> None:
-        """The fault found something to befall."""
+        """The fault has hit something."""
         self.record(Struck(self.clock.now, fault.target, fault.kind))
 
     def later(self, seconds: float, function: Callable[[Any], object], argument: Any) -> None:
@@ -494,7 +494,7 @@ class World:
         return self.apps[device]
 
     def lose_peer(self, pair: tuple[str, str], after: float) -> None:
-        """Two nodes have lost their connection; they notice `after` so many seconds."""
+        """Two nodes have lost their connection; they notice it `after` these seconds."""
         self.outages.lost(pair, after)
 
     def find_peer(self, pair: tuple[str, str]) -> None:
@@ -517,7 +517,7 @@ class World:
         return f"{user}@{self.clock.now!r}"
 
     def revoke(self, fault: Fault) -> None:
-        """A user's tokens are void that are older than `spare` seconds; if anybody is there to be told so."""
+        """A user's tokens are void that are older than `spare` seconds; if a router is there to be asked."""
         user, router = fault.target, self.router_of(fault.target)
         if router.up:
             before = self.clock.now - fault.arguments["spare"]

@@ -342,16 +342,23 @@ def late_message_becomes_the_last(patch: Any) -> None:
     patch.setattr(client.Client, "receive", overwrite)
 
 
-def failure_never_corrected(patch: Any) -> None:
-    """A send is given up after one attempt, and stays failed though it proves stored."""
-    receive = client.Client.receive
+def repetition_refused(patch: Any) -> None:
+    """The repetition of a send that is stored is refused, and the message shows as failed."""
+    repeated: set[str] = set()
 
-    def stubborn(self: Any, frame: Any, now: float) -> None:
-        if not (isinstance(frame, frames.Stored) and self.status(frame.id_client) is Status.FAIL):
-            receive(self, frame, now)
+    def remember(up: Up) -> Up:
+        if isinstance(up.frame, frames.Send) and up.frame.resend:
+            repeated.add(up.frame.id_client)
+        return up
 
-    patch.setattr(client.Client, "receive", stubborn)
-    seams.policies(patch, client.Client, lambda policies: {"send_attempts": 1}, at=3)
+    def refuse(forward: Any, gateway: str, frame: Any) -> None:
+        if isinstance(frame, Down) and isinstance(frame.frame, frames.Stored) and frame.frame.id_client in repeated:
+            refusal = frames.Rejected(frames.Send.op, frame.frame.id_client, Code.CONFLICT, "it is there")
+            frame = replace(frame, frame=refusal)
+        forward(gateway, frame)
+
+    seams.received(patch, Conversations, remember)
+    seams.port(patch, Conversations, "to_gateway", refuse)
 
 
 def resend_swallowed(patch: Any) -> None:
@@ -397,11 +404,11 @@ def stale_epoch_accepted(patch: Any) -> None:
 def connection_ends_unreported(patch: Any) -> None:
     """A gateway does not report that the connection of a session has ended."""
 
-    def silent(forward: Any, user: str, frame: Any) -> None:
+    def silent(forward: Any, router: str, frame: Any) -> None:
         if not isinstance(frame, internal_frames.Detach):
-            forward(user, frame)
+            forward(router, frame)
 
-    seams.port(patch, Gateway, "to_user", silent)
+    seams.port(patch, Gateway, "to_router", silent)
 
 
 def client_falls_silent(patch: Any) -> None:
@@ -432,14 +439,9 @@ def login_without_deadline(patch: Any) -> None:
 _next = client.Client.next_deadline
 
 
-def friends_not_notified(patch: Any) -> None:
-    """Friends do not hear that a user came or went."""
-
-    def silent(forward: Any, user: str, frame: Any) -> None:
-        if not isinstance(frame, internal_frames.PresenceUpdate):
-            forward(user, frame)
-
-    seams.port(patch, Users, "to_user", silent)
+def presence_without_a_policy(patch: Any) -> None:
+    """Friends hear who is there, though the policy is that nobody does."""
+    seams.policies(patch, Users, lambda policies: {"presence": "friends"})
 
 
 # --- chatrooms -------------------------------------------------------------------------------------------------------
@@ -460,7 +462,7 @@ BUGS = [
     push_not_retried, slow_reader_kept, shown_twice, shown_as_it_comes, devices_disagree, acknowledged_before_shown,
     sync_skips_one, pages_too_long, unread_decremented_twice, own_messages_counted, mark_sent_before_saved,
     read_mark_moves_back, read_beyond_the_end, setting_dropped, other_devices_not_notified,
-    late_message_becomes_the_last, failure_never_corrected, resend_swallowed, kicked_session_lives_on,
+    late_message_becomes_the_last, repetition_refused, resend_swallowed, kicked_session_lives_on,
     stale_epoch_accepted, connection_ends_unreported, client_falls_silent, kicked_client_comes_back,
-    login_without_deadline, friends_not_notified, room_hears_those_who_left,
+    login_without_deadline, presence_without_a_policy, room_hears_those_who_left,
 ]  # fmt: skip

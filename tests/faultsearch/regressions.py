@@ -29,8 +29,8 @@ def keep(seed: int, name: str, broke: str) -> None:
     """Make the seed's case small, and keep it."""
     smallest = explain(replay(seed)).smallest
     FOLDER.mkdir(exist_ok=True)
-    told = {"broke": broke, "invariant": smallest.violations[0].invariant, "case": smallest.case.to_json()}
-    FOLDER.joinpath(f"{name}.json").write_text(json.dumps(told, indent=1) + "\n")
+    kept = {"broke": broke, "invariant": smallest.violations[0].invariant, "case": smallest.case.to_json()}
+    FOLDER.joinpath(f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n")
 
 
 if __name__ == "__main__":

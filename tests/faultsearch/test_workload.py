@@ -1,4 +1,4 @@
-"""What the fault search draws: faults that befall somebody, clocks that disagree, steps that an app can take."""
+"""What the fault search draws: faults that hit something, clocks that disagree, steps that an app can take."""
 
 from __future__ import annotations
 

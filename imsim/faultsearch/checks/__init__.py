@@ -136,10 +136,11 @@ def judge(world: World) -> list[Violation]:
     too, is a finding about this run, and does not end the search."""
     if world.broken is not None:
         return [Violation("no_machine_raises", world.broken)]
+    evidence = Evidence(world)
     try:
-        return check(Evidence(world))
+        return check(evidence)
     except Exception:
-        return [judge_raises()]
+        return [*(Violation(*what) for what in evidence.found), judge_raises()]
 
 
 def judge_raises() -> Violation:

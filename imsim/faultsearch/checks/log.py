@@ -13,7 +13,7 @@ from imsim.faultsearch.model.reference import same_words
 
 
 def acks_survive(evidence: Evidence) -> Iterator[str]:
-    """Every acknowledgement that a client has had stands in storage, as it was told."""
+    """Every acknowledgement that a client has had stands in storage, as it was sent."""
     for instance in evidence.world.instances():
         for ack in evidence.acked(instance):
             log = evidence.world.logs.get(ack.conversation_id)
@@ -26,10 +26,10 @@ def acks_survive(evidence: Evidence) -> Iterator[str]:
 
 
 def one_seq_for_each_message(evidence: Evidence) -> Iterator[str]:
-    """One (id, seq, time) for each (conversation, sender, idClient), in storage and in all that was ever told."""
+    """One (id, seq, time) for each (conversation, sender, idClient), in storage and in all that was ever sent."""
     for key, answers in evidence.answers.items():
         if len(answers) > 1:
-            yield f"{key[2]} was told as {sorted(answers)}"
+            yield f"{key[2]} was answered as {sorted(answers)}"
     for conversation, log in evidence.world.logs.items():
         keys = [(message.sender, message.id_client) for message in log.messages]
         for sender, id_client in sorted({key for key in keys if keys.count(key) > 1}):
@@ -46,9 +46,9 @@ def seqs_are_dense(evidence: Evidence) -> Iterator[str]:
 
 
 def senders_keep_their_order(evidence: Evidence) -> Iterator[str]:
-    """What an instance sent into a conversation stands there in the order of sending. A send that its application was
-    told had failed is no part of that order, also if it was stored after all or sent again; and where an idClient is
-    shared with another device, whose it is decides who came first."""
+    """What an instance sent into a conversation stands there in the order of sending. A send that was
+    reported as failed is not part of that order, also if it was stored after all or sent again; and where an idClient
+    is shared with another device, whose it is decides who came first."""
     shared = evidence.shared
     for instance in evidence.world.instances():
         failed = {event.id_client for event in instance.events if type(event) is events.SendFailed}

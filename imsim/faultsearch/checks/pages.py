@@ -19,7 +19,7 @@ def written_in(message: Message) -> int:
 
 
 def fits(sizes: Iterable[int], most: int) -> bool:
-    """Whether a page may hold what has these sizes: no more than its bytes, but for one that alone has more; and
+    """Whether a page may hold what has these sizes: no more than its bytes, except one that alone has more; and
     what has nothing."""
     sizes = [size for size in sizes if size]
     return sum(sizes) <= most or len(sizes) == 1

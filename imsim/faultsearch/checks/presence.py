@@ -128,7 +128,7 @@ class Presence(Check):
                     self.violated("friends_hear_who_is_there", text)
 
     def _friends(self, user: str) -> list[str]:
-        """With whom there is no block, either way."""
+        """Those without a block, either way."""
         model, friends = self.model, []
         for id, states in model.states.items():
             members = p2p_members(id) or ()
@@ -160,7 +160,7 @@ class Presence(Check):
         elif not states[-1].friends:
             last = max((entry.seq for entry in log if event_of(entry) == "friend_delete"), default=0)
             if (source, conversation, last) in self._parted:
-                self.violated("only_friends_hear_who_is_there", f"{user} is no friend of {source} any more: {frame}")
+                self.violated("only_friends_hear_who_is_there", f"{user} is not a friend of {source} any more: {frame}")
         if (frame is None or frame.online) and not self.other(Sessions).of[source]:
             self.violated("users_are_there_when_it_is_said", f"{user} was notified that {source} is there")
 

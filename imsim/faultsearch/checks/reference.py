@@ -200,7 +200,7 @@ class Storage(Check):
         if notes != sorted(outcome.notes):
             self.violated("all_concerned_are_notified", f"{message.id} led to {notes}, not {sorted(outcome.notes)}")
         for note in result.notes:
-            self.model.noted(note)
+            self.model.added_note(note)
 
     def _record_kept(self, user: str, record: storage.StateRecord) -> None:
         model, conversation = self.model, record.state.conversation_id

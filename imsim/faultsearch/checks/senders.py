@@ -1,4 +1,4 @@
-"""The senders: what they are told of what they sent and asked for."""
+"""The senders: what they hear of what they sent and asked for."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def status_only_improves(evidence: Evidence) -> Iterator[str]:
 
 def sent_is_stored_or_rejected(evidence: Evidence) -> Iterator[str]:
     """sent = stored + rejected + unknown, where unknown is only what died with its application: success exactly where
-    it is stored in these words. (Whether a refusal has a reason is judged when it is told. Left out: what its
+    it is stored in these words. (Whether a refusal has a reason is judged when it is sent. Left out: what its
     application sent again although it had succeeded, and got no answer.)"""
     for instance in evidence.world.instances():
-        # What another device of the user had sent under this idClient may have been on the screen before.
+        # What another device of the user had sent under this idClient may have been shown before.
         shown = {e.message.id_client for e in instance.events if type(e) is events.Shown and e.flow == Flow.OUT}
         shown &= evidence.shared
         again = instance.tapped & {event.id_client for event in instance.events if type(event) is events.Acked}
@@ -107,7 +107,7 @@ def nothing_is_unavailable_without_a_fault(evidence: Evidence) -> Iterator[str]:
 
 
 def requests_are_answered(evidence: Evidence) -> Iterator[str]:
-    """By what is true, or with a reason: that is seen when it happens (see `witnesses`)."""
+    """By what is true, or with a reason: that is seen when it happens (see `Requests`)."""
     for instance in evidence.world.finalists:
         for op, ref in sorted(instance.asked):
             yield f"{instance.name} has no answer to its {op} {ref}"

@@ -22,7 +22,7 @@ def every_slot_is_online_once(evidence: Evidence) -> Iterator[str]:
 
 
 def one_more_login_takes_its_slot(evidence: Evidence) -> Iterator[str]:
-    """Everybody gets in who has a token, and whoever may not be there beside them is told to go."""
+    """Every device with a token gets in, and the device that may not be there beside it is kicked."""
     world = evidence.world
     yield from (f"{p.name} does not get online" for p in world.probes if p.machine.state != State.ONLINE)
     taken = {world.case.slot(probe.key) for probe in world.probes}
@@ -31,13 +31,13 @@ def one_more_login_takes_its_slot(evidence: Evidence) -> Iterator[str]:
         state = instance.machine.state
         if world.case.slot(instance.key) in taken:
             if not (state == State.ENDED and kicked):
-                yield f"{instance.name} is {state} although another device took its place"
+                yield f"{instance.name} is {state} although another device took its slot"
         elif state != State.ONLINE:
             yield f"{instance.name} is {state} in the end"
 
 
 def revoked_tokens_stay_out(evidence: Evidence) -> Iterator[str]:
-    """Who is logged in when all has come to rest is so with a token that storage knows to be good."""
+    """A device that is logged in at quiescence is so with a token that storage knows to be good."""
     for name, token in evidence.world.in_use:
         user, issued = token.split("@")
         if float(issued) < evidence.model.revoked.get(user, 0.0):
@@ -45,7 +45,7 @@ def revoked_tokens_stay_out(evidence: Evidence) -> Iterator[str]:
 
 
 def revocations_are_kept(evidence: Evidence) -> Iterator[str]:
-    """What a router was told to revoke is void in storage in the end, unless the router has died before that."""
+    """What a router was asked to revoke is void in storage in the end, unless the router has died before that."""
     open: dict[tuple[str, str], float] = {}  # (user, router) -> issued before
     for entry in evidence.world.trace:
         if isinstance(entry, Revoked):

@@ -20,7 +20,7 @@ def conversation_lists_are_right(evidence: Evidence) -> Iterator[str]:
         views, lines = instance.machine.conversations(), evidence.model.listed(instance.user)
         for view in views:
             if not instance.is_live and view.id in lines:
-                # It was ended by a probe, which has told its peers since what it got.
+                # It was ended by a probe, which has since acknowledged what it got.
                 state = lines[view.id].state
                 lines[view.id].state = replace(state, peer_delivered_seq=view.peer_delivered_seq)
         wrong_lines_of = wrong_lines(evidence.model, instance.user, views, lines)
@@ -43,7 +43,7 @@ def totals_are_sums(evidence: Evidence) -> Iterator[str]:
 
 
 def sent_counts_are_right(evidence: Evidence) -> Iterator[str]:
-    """What the server tells a fresh device of its places is what storage holds, and counted right."""
+    """The states that a fresh device gets are what storage holds, and counted right."""
     received = (entry for entry in evidence.world.trace if type(entry) is ClientReceived)
     done = {entry.node: entry.frame for entry in received if type(entry.frame) is frames.SyncDone}
     for probe in evidence.world.probes:
@@ -52,7 +52,7 @@ def sent_counts_are_right(evidence: Evidence) -> Iterator[str]:
             if evidence.model.is_torn(probe.user, state.conversation_id):
                 continue
             if state.unread != unread:
-                yield f"{probe.name} was told {state}, not {unread} unread"
+                yield f"{probe.name} was sent {state}, not {unread} unread"
 
 
 def states_are_kept(evidence: Evidence) -> Iterator[str]:
@@ -61,22 +61,22 @@ def states_are_kept(evidence: Evidence) -> Iterator[str]:
     for conversation, log in evidence.world.logs.items():
         for user, state in log.states.items():
             if not 0 <= state.hidden_seq <= state.read_seq <= len(log.messages):
-                yield f"{conversation} has the place {state} for {user}, of {len(log.messages)}"
+                yield f"{conversation} has the state {state} for {user}, of {len(log.messages)}"
             if state != evidence.model.user_state(user, conversation):
-                yield f"{conversation} has the place {state} for {user}, which storage was not told"
+                yield f"{conversation} has the state {state} for {user}, which storage was not asked for"
             if state.read_seq > evidence.model.claimed.get((user, conversation), 0):
                 yield f"{conversation} is read by {user} up to {state.read_seq}, which no device of theirs has said"
             if conversation.startswith("p2p:"):
                 peers = [log.states[peer] for peer in log.members if peer != user]
                 if state.peer_read_seq != sum(peer.read_seq for peer in peers):
-                    yield f"{conversation} is told to {user} as read up to {state.peer_read_seq} by {peers}"
+                    yield f"{conversation} is shown to {user} as read up to {state.peer_read_seq} by {peers}"
                 yield from _wrongly_delivered(evidence, conversation, user, state, len(log.messages))
 
 
 def _wrongly_delivered(
     evidence: Evidence, conversation: str, user: str, state: ConversationState, end: int
 ) -> Iterator[str]:
-    """What one user is told that the other has got: no more than a device of the other said, and what one said who is
+    """What one user hears that the other has got: no more than a device of the other said, and what one said who is
     still there."""
     model, got = evidence.model, state.peer_delivered_seq
     least = most = state.peer_read_seq
@@ -86,7 +86,7 @@ def _wrongly_delivered(
         there = [i for i in evidence.world.finalists if i.user in peers]
         least = max([least, *(model.got(i.name, i.user, conversation) for i in there)])
     if not least <= got <= most:
-        yield f"{conversation} is told to {user} as delivered up to {got}, not {least} to {most}"
+        yield f"{conversation} is shown to {user} as delivered up to {got}, not {least} to {most}"
 
 
 def marks_only_grow(evidence: Evidence) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """What each user should see, worked out by brute force.
 
-It knows the protocol and the words of the data model, and nothing else of the core: it is told what storage took in and
+It knows the protocol and the words of the data model, and nothing else of the core: it hears what storage took in and
 what went over the edges, keeps everything, and recounts from the start whenever it is asked. What may be said, and what
 follows from it, it knows by `rules` of its own.
 """
@@ -59,7 +59,7 @@ class ReferenceModel:
     logs: dict[str, list[Message]] = field(default_factory=lambda: defaultdict(list))  # as they are by now
     #: every form that an entry of a log ever had, by conversation and seq; the first is as it was stored
     forms: dict[tuple[str, int], list[Message]] = field(default_factory=lambda: defaultdict(list))
-    #: by conversation that storage was told to found, and user; and of each absence what was recalled and edited in
+    #: by conversation that storage was asked to found, and user; and of each absence what was recalled and edited in
     #: it, of what had been seen
     stays: dict[str, dict[str, list[Stay]]] = field(default_factory=dict)
     notes: set[tuple[str, int]] = field(default_factory=set)  # of system logs, what followed from changes
@@ -67,9 +67,9 @@ class ReferenceModel:
     states: dict[str, list[State]] = field(default_factory=dict)
     by_key: dict[Key, Message] = field(default_factory=dict)
     user_states: dict[Whose, ConversationState] = field(default_factory=dict)
-    #: every state that a place was ever in, by version
+    #: every conversation state of a user, by version
     history: dict[tuple[str, str, int], ConversationState] = field(default_factory=dict)
-    versions: dict[str, int] = field(default_factory=dict)  # of each user's log of places
+    versions: dict[str, int] = field(default_factory=dict)  # of each user's conversation states
     revoked: dict[str, float] = field(default_factory=dict)  # user -> tokens issued before are void
     #: the highest seq that any device of the user said it had read or shown; up to which it said it held everything
     claimed: dict[Whose, int] = field(default_factory=dict)
@@ -110,7 +110,7 @@ class ReferenceModel:
             self.changed(message.sender, conversation, read=shown)
         return outcome
 
-    def noted(self, note: Message) -> None:
+    def added_note(self, note: Message) -> None:
         """Storage put it at the end of a system log."""
         self.founded(note.conversation_id, (note.to,))
         self._add(note)
@@ -135,9 +135,9 @@ class ReferenceModel:
         delivered: int = 0,
         blocked: bool | None = None,
     ) -> None:
-        """Storage was told to change a user's place. Marks move forward only, and not beyond the log; what is hidden is
-        read; how far one user of a p2p conversation has got it, and has read, is part of the other's place; and what
-        was read had been got."""
+        """Storage was asked to change a user's conversation state. Marks move forward only, and not beyond the log;
+        what is hidden is read; how far one user of a p2p conversation has got it, and has read, is part of the other's
+        state; and what was read had been got."""
         if blocked is not None and user in (p2p_members(conversation) or ()):
             self.founded(conversation, p2p_members(conversation) or ())
         if user not in self.stays.get(conversation, ()):
@@ -155,9 +155,9 @@ class ReferenceModel:
             if peer != user:
                 known = self.user_state(peer, conversation)
                 got = max(known.peer_delivered_seq, new.read_seq, min(delivered, end))
-                told = replace(known, peer_read_seq=new.read_seq, peer_delivered_seq=got)
-                if told != known:
-                    self._keep(peer, told)
+                seen = replace(known, peer_read_seq=new.read_seq, peer_delivered_seq=got)
+                if seen != known:
+                    self._keep(peer, seen)
 
     def _keep(self, user: str, state: ConversationState) -> None:
         self.versions[user] = state.version = self.versions.get(user, 0) + 1
@@ -184,13 +184,13 @@ class ReferenceModel:
         _raise(self.held, (user, conversation), seq)
 
     def was_heard(self, instance: str, conversation: str, seq: int) -> None:
-        """That it said so has reached those who are to tell the other user."""
+        """That it said so has reached the router that is to notify the other user."""
         _raise(self.heard, (instance, conversation), seq)
 
     def got(self, instance: str, user: str, conversation: str) -> int:
         """How far the instance has got by what its gateway heard, and by what others said that it was given."""
         given, log = self.given[instance][conversation], self.logs[conversation]
-        said = [seq for seq in given if log[seq - 1].sender != user]
+        said = [seq for seq in given if seq <= len(log) and log[seq - 1].sender != user]
         return max([self.heard.get((instance, conversation), 0), *said])
 
     def reached_client(self, instance: str, frame: frames.ToClient) -> None:
@@ -252,15 +252,15 @@ class ReferenceModel:
     def is_torn(self, user: str, conversation: str) -> bool:
         """Whether something that the user, who has left, has seen was recalled since.
 
-        Who has left a group is not told of it until they come back. A device that has the message keeps it, to one
-        that fetches it it is recalled."""
+        A user who has left a group does not hear of it before coming back. A device that has the message keeps it; a
+        device that fetches it gets it as recalled."""
         return any(m.amended > self.end_for(user, conversation) for m in self.view(user, conversation))
 
     def user_state(self, user: str, conversation: str) -> ConversationState:
         return self.user_states.get((user, conversation)) or ConversationState(conversation, 0, 0, 0)
 
     def begun(self, user: str, conversation: str) -> int:
-        """With which entry of the log the user's present stay began; 0 for who is no member."""
+        """With which entry of the log the user's present stay began; 0 for a user who is not a member."""
         stays = self.stays.get(conversation, {}).get(user)
         return 0 if not stays or stays[-1].last else stays[-1].first
 

@@ -49,12 +49,12 @@ class Request:
     by: str
     id: str
     expires: int
-    told: tuple[str, ...]
+    notified: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Relations:
-    """Who has blocked whoever wants something, and who is a friend."""
+    """The users who have blocked the one that wants something, and the friends."""
 
     blocking: frozenset[str] = frozenset()
     friends: frozenset[str] = frozenset()
@@ -113,7 +113,7 @@ class Wish:
         return data
 
 
-Told = tuple[str, str, str, str]  # whom, type of the system message, which request it settles, its state
+Note = tuple[str, str, str, str]  # its user, the type of the system message, which request it resolves, its state
 
 
 @dataclass(slots=True)
@@ -122,7 +122,7 @@ class Outcome:
     state: State
     joined: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
-    notes: list[Told] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
     amended: Message | None = None
 
 
@@ -143,7 +143,7 @@ def comes_from_outside(sent: Wish) -> bool:
 
 
 def is_of_a_stranger(wish: Wish) -> bool:
-    """Whether who says it into a group is no member then."""
+    """Whether its sender is not a member of the group then."""
     return wish.event in ("create", "apply", "join") or (wish.event in ("accept", "reject") and not wish.targets)
 
 
@@ -289,7 +289,7 @@ def _change_friends(out: Outcome, wish: Wish, rules: Rules) -> None:
     elif event == "friend_request":
         if state.friends or (asked and wish.time < asked.expires):
             out.reasons.add("conflict")
-        out.notes = [*_settled(state.requests.values(), "expired"), (other, event, "", "init")]
+        out.notes = [*_resolved(state.requests.values(), "expired"), (other, event, "", "init")]
         request = Request("friend", user, id, wish.time + rules.lifetime, (other,))
         out.state = replace(state, requests={user: request})
     else:
@@ -299,19 +299,19 @@ def _change_friends(out: Outcome, wish: Wish, rules: Rules) -> None:
         if wish.time >= asked.expires:
             out.reasons.add("expired")
         answer = "accepted" if event == "friend_accept" else "rejected"
-        settled = "passed" if event == "friend_accept" else "rejected"
-        out.notes = [*_settled([asked], settled), (other, f"friend_{answer}", "", "")]
+        answer_given = "passed" if event == "friend_accept" else "rejected"
+        out.notes = [*_resolved([asked], answer_given), (other, f"friend_{answer}", "", "")]
         out.state = replace(state, friends=state.friends or event == "friend_accept", requests={})
 
 
-def _settled(requests: Iterable[Request], state: str) -> list[Told]:
-    return [(user, "notification", request.id, state) for request in requests for user in request.told]
+def _resolved(requests: Iterable[Request], state: str) -> list[Note]:
+    return [(user, "notification", request.id, state) for request in requests for user in request.notified]
 
 
 def _change_group(out: Outcome, wish: Wish, rules: Rules) -> None:
     state, user, event, targets = out.state, wish.user, wish.event, wish.targets
     if not state.members:
-        state = State()  # one that is made again starts anew
+        state = State()  # one that is made again starts again
     no, rank = out.reasons.add, state.rank(user) if user in state.members else -1
     named = [target for target in targets if target in state.members]
     settings = {name: value for name, value in wish.data.items() if name in ("join", "consent")}
@@ -319,7 +319,7 @@ def _change_group(out: Outcome, wish: Wish, rules: Rules) -> None:
     answer = "passed"
     if event in ("invite", "apply"):  # where new requests come, the old go
         over = {whose: request for whose, request in state.requests.items() if wish.time >= request.expires}
-        out.notes += _settled(over.values(), "expired")
+        out.notes += _resolved(over.values(), "expired")
         state = replace(state, requests={w: r for w, r in state.requests.items() if w not in over})
 
     def needs(least: int) -> None:
@@ -354,7 +354,7 @@ def _change_group(out: Outcome, wish: Wish, rules: Rules) -> None:
         applied = {whose for whose, request in state.requests.items() if request.kind == "apply"}
         out.joined = closed = tuple(one for one in new if not state.consent or one in applied)
         asked = [one for one in new if one not in out.joined]
-        out.notes += _settled([state.requests[one] for one in asked if one in state.requests], "expired")
+        out.notes += _resolved([state.requests[one] for one in asked if one in state.requests], "expired")
         out.notes += [(one, "group_invite", "", "init" if one in asked else "") for one in new]
     elif event == "apply":
         if rank >= 0 or state.join == "open":
@@ -427,15 +427,15 @@ def _change_group(out: Outcome, wish: Wish, rules: Rules) -> None:
         else:
             state = replace(state, muted=state.muted | set(named) if event == "mute" else state.muted - set(named))
 
-    out.notes += _settled([state.requests[one] for one in closed if one in state.requests], answer)
+    out.notes += _resolved([state.requests[one] for one in closed if one in state.requests], answer)
     ended = {*closed, *out.joined, *out.left}
     requests = {whose: request for whose, request in state.requests.items() if whose not in ended}
     asks = [note[0] for note in out.notes if note[3] == "init"]
     if asks:
         id, expires = f"{wish.conversation}:{wish.seq}", wish.time + rules.lifetime
         for whose in (user,) if event == "apply" else asks:
-            told = tuple(asks) if event == "apply" else (whose,)
-            requests[whose] = Request("apply" if event == "apply" else "invite", user, id, expires, told)
+            notified = tuple(asks) if event == "apply" else (whose,)
+            requests[whose] = Request("apply" if event == "apply" else "invite", user, id, expires, notified)
         there = len(state.members) + len(out.joined) + len(requests)
         if len(requests) > len(out.state.requests) and there > rules.group_size:
             no("too_large")
