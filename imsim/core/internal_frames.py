@@ -89,8 +89,8 @@ class Down:
 @dataclass(slots=True)
 class Deliver:
     """conversations -> users: a stored message, for those `users` (all of one router). The device that sent it
-    (`origin`; None: the service itself) needs no push; `states` are the (user, place) that changed with the message, of
-    any users."""
+    (`origin`; None: the service itself) needs no push; `states` are the (user, conversation state) that changed with
+    the message, of any users."""
 
     op: ClassVar[str] = "deliver"
     users: Sequence[str]
@@ -112,7 +112,7 @@ class Opened:
 
 @dataclass(slots=True)
 class PeerMoved:
-    """users -> users: the other user of a p2p conversation got or read something, which changed this user's place."""
+    """users -> users: the other user of a p2p conversation got or read something, which changed this user's state."""
 
     op: ClassVar[str] = "peer_moved"
     user: str
@@ -121,14 +121,14 @@ class PeerMoved:
 
 @dataclass(slots=True)
 class PresenceUpdate:
-    """users -> users: something about another user that `user` may like to know, if online; `asks`: a device that would
-    like to be told whether `user` is; `tells`: the one device whom it is for (None: all of the user's)."""
+    """users -> users: something about another user that `user` may want to know, if online. `asked_by`: a device that
+    asks whether `user` is online; `only`: the one device that the update is for (None: all of the user's)."""
 
     op: ClassVar[str] = "presence_update"
     user: str
     frame: frames.IsTyping | frames.Presence | None
-    asks: Session | None = None
-    tells: Session | None = None
+    asked_by: Session | None = None
+    only: Session | None = None
 
 
 @dataclass(slots=True)
@@ -141,8 +141,7 @@ class Revoke:
     before: float
 
 
-ToUsers = Attach | Detach | Up | Deliver | Opened | PeerMoved | PresenceUpdate | Revoke
-ToRouter = ToUsers  # `Up` with a conversation goes to its writer
+ToRouter = Attach | Detach | Up | Deliver | Opened | PeerMoved | PresenceUpdate | Revoke
 ToGateway = Attached | Kick | Down
 
 # Where a router's service times can be charged, by op: it handles each frame that reaches it once.

@@ -7,7 +7,7 @@ from core.builders import send, session
 from imsim.core import frames, internal_frames
 
 CARRIERS = (internal_frames.Up, internal_frames.Down)
-FRAMES = (*get_args(internal_frames.ToUsers), *get_args(internal_frames.ToGateway))
+FRAMES = (*get_args(internal_frames.ToRouter), *get_args(internal_frames.ToGateway))
 
 
 def test_each_internal_frame_has_an_op_of_its_own():

@@ -112,7 +112,7 @@ class Gateway:
         self._lost: set[str] = set()  # routers
         # By user, kept across connections, or reconnecting would refill them; the first also by what it is of.
         self._rates: Buckets[tuple[str, str]] = Buckets(policies.user_rate, policies.user_burst)
-        self._hints: Buckets[str] = Buckets(policies.typing_rate, policies.typing_burst)
+        self._typing_rates: Buckets[str] = Buckets(policies.typing_rate, policies.typing_burst)
 
     @property
     def timers(self) -> Timers:
@@ -373,7 +373,7 @@ class Gateway:
         """Hints have a budget of their own, and end here beyond it, or where there is none."""
         session, policies = connection.session, self._policies
         assert session is not None
-        if policies.typing_rate and not self._hints.take(session.user, now):
+        if policies.typing_rate and not self._typing_rates.take(session.user, now):
             self._to_own_user(connection, frame, now)
 
     def _ping(self, connection: _Connection, frame: frames.Ping, now: float) -> None:
@@ -430,7 +430,7 @@ class Gateway:
     def _to_conversation(self, frame: internal_frames.Up) -> None:
         self._port.to_router(self._placement.owner(frame.conversation_id), frame)
 
-    def _to_user(self, user: str, frame: internal_frames.ToUsers) -> None:
+    def _to_user(self, user: str, frame: internal_frames.ToRouter) -> None:
         self._port.to_router(self._placement.owner(user), frame)
 
     def receive_from_router(self, frame: internal_frames.ToGateway, now: float) -> None:

@@ -188,7 +188,7 @@ class Conversations:
         frame, session = up.frame, up.session
         assert isinstance(frame, frames.Send)
         if not log.is_latest(session, by_slot=self._policies.sessions.has_shared_slots):
-            return  # a replaced session can no longer act; its client is told so by its gateway
+            return  # a replaced session can no longer act; its gateway tells the client
 
         key = (session.user, frame.id_client)
         entry = log.recent.get(key)
@@ -351,15 +351,15 @@ class Conversations:
 
     def _not_appended(self, log: Log, entry: Entry, result: storage.Duplicate | storage.Blocked, now: float) -> None:
         """Storage knew the key although this writer did not, or somebody has blocked the sender: the seq is free
-        again. Those behind it, which storage refuses at theirs, are decided anew, as if it had never been there. The
+        again. Those behind it, which storage refuses at theirs, are decided again, as if it had never been there. The
         original is remembered before: else its duplicate, handed back too, would be appended again."""
         blocked = entry.asked if isinstance(result, storage.Blocked) else []
         for up in blocked:
             self._reject(up, Code.BLOCKED, "the other user does not take messages from you")
-        anew = [up for up in log.take_back(entry) if up not in blocked]
+        again = [up for up in log.take_back(entry) if up not in blocked]
         if isinstance(result, storage.Duplicate):
             log.remember(Entry(result.original))
-        log.wait_again(anew)
+        log.wait_again(again)
         self._resume(log, now)
 
     def _overtaken(self, log: Log, now: float) -> None:
@@ -375,7 +375,7 @@ class Conversations:
 
     def _fence(self, log: Log, why: str, now: float) -> None:
         """Forget everything about the conversation. What was in flight may be stored or not: its senders retry, and
-        the next request opens it anew under a higher epoch, which fences off whatever is still on its way."""
+        the next request opens it again under a higher epoch, which fences off whatever is still on its way."""
         del self._open[log.id]
         if log.timer:
             log.timer.cancel()

@@ -62,7 +62,7 @@ class Log:
     `wait_again` puts these before all that waits, with nothing known: what was looked up saw another state, and the
     answer to a look-up under way must find `request` gone. Then they are decided as if they had just come. Nothing
     that is cut off can be in the log: storage carries out what it is asked of a conversation in that order, so
-    behind a refused one it has refused all before it meets what is decided anew; the answers that say so come later
+    behind a refused one it has refused all before it meets what is decided again; the answers that say so come later
     and find another entry under the key, or none.
     """
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from imsim.core import events, internal_frames, storage
-from imsim.core.internal_frames import ToUsers, Up
+from imsim.core.internal_frames import ToRouter, Up
 from imsim.core.model import is_chatroom
 from imsim.core.placement import SINGLE, Placement
 from imsim.core.policies import Policies
@@ -100,7 +100,7 @@ class _PartsPort:
         self.to_gateway = port.to_gateway
         self.emit = port.emit
 
-    def to_user(self, user: str, frame: ToUsers) -> None:
+    def to_user(self, user: str, frame: ToRouter) -> None:
         self._to_router(self._placement.owner(user), frame)
 
     def to_users(self, frame: internal_frames.Deliver | internal_frames.Opened) -> None:

@@ -53,7 +53,7 @@ class Users:
     def handle_timer(self, now: float) -> None:
         self._timers.handle(now)
 
-    def receive(self, frame: internal_frames.ToUsers, now: float) -> None:
+    def receive(self, frame: internal_frames.ToRouter, now: float) -> None:
         if type(frame) is internal_frames.Deliver:
             self._deliver(frame, now)
             return
@@ -198,7 +198,7 @@ class Users:
         elif isinstance(frame, internal_frames.PeerMoved):
             self._learn(user, frame.state, now)
         elif isinstance(frame, internal_frames.PresenceUpdate):
-            self._presence.hinted(user, frame)
+            self._presence.received(user, frame)
         elif user.sessions.get(frame.session.device) == frame.session:
             if isinstance(frame, internal_frames.Detach):
                 self._detach(user, frame.session, now)
@@ -343,7 +343,7 @@ class Users:
         known = user.count(message)
         if changes.friends_after(message, known.friends) != known.friends:
             known.friends = not known.friends
-            self._presence.friends_or_not(user, known, now)
+            self._presence.friendship_changed(user, known, now)
         if message.seq > known.last_seq:
             if message.seq > known.last_seq + 1 and not is_new:
                 self._resync(user)
@@ -399,14 +399,14 @@ class Users:
             self._pending_writes.save(storage.SaveState(user.id, conversation_id, delivered_seq=seq), now)
 
     def _learn(self, user: User, stored: ConversationState, now: float) -> None:
-        """A place as storage has it, or had it: the higher version is the newer one."""
+        """A state as storage has it, or had it: the higher version is the newer one."""
         state = user.state_of(stored.conversation_id)
         if stored.version > state.stored.version:
             was_blocked, state.stored = state.stored.blocked, stored
             state.unread.read(stored.read_seq)
             self._to_all(user.sessions.values(), frames.State(state.view()))
             if stored.blocked != was_blocked:
-                self._presence.blocked_or_not(user, state, now)
+                self._presence.block_changed(user, state, now)
 
     def _counted(self, request: storage.CountRead, result: storage.Result) -> None:
         up = request.asked

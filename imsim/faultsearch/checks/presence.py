@@ -104,11 +104,11 @@ class Presence(Check):
     def updated(self, entry: RouterSent[internal_frames.PresenceUpdate]) -> None:
         frame = entry.frame
         if isinstance(frame.frame, frames.IsTyping):
-            self._hinted(_other(frame.frame.conversation_id, frame.user), frame.user, frame.frame)
+            self._updated(_other(frame.frame.conversation_id, frame.user), frame.user, frame.frame)
         elif frame.frame is not None:
-            self._hinted(frame.frame.user, frame.user, frame.frame)
-        if frame.asks is not None:
-            self._hinted(frame.asks.user, frame.user, None)
+            self._updated(frame.frame.user, frame.user, frame.frame)
+        if frame.asked_by is not None:
+            self._updated(frame.asked_by.user, frame.user, None)
 
     @on(ClientReceived, frames.LoggedIn)
     def logged_in(self, entry: ClientReceived[frames.LoggedIn]) -> None:
@@ -148,7 +148,7 @@ class Presence(Check):
         elif isinstance(frame, frames.Presence):
             self._check(user, frame.user, frame)
 
-    def _hinted(self, source: str, user: str, frame: frames.IsTyping | frames.Presence | None) -> None:
+    def _updated(self, source: str, user: str, frame: frames.IsTyping | frames.Presence | None) -> None:
         """The router of one user notifies that of another; None: it asks whether the other is there."""
         self._check(source, user, frame)
         if isinstance(frame, frames.IsTyping):

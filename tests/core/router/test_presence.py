@@ -53,12 +53,12 @@ def test_a_presence_update_reaches_the_sessions_that_it_is_for(registry):
         ("bob", "d0", typing),
         ("bob", "d1", typing),
     ]
-    assert received(registry, PresenceUpdate("bob", news, tells=one)) == [("bob", "d0", news)]
+    assert received(registry, PresenceUpdate("bob", news, only=one)) == [("bob", "d0", news)]
     assert received(registry, PresenceUpdate("carol", news)) == []
     assert registry.sent_to_users == []
     alice = session("alice", epoch=9)
-    assert len(received(registry, PresenceUpdate("bob", news, asks=alice))) == 2
-    assert registry.sent_to_users == [("alice", PresenceUpdate("alice", frames.Presence("bob", True), tells=alice))]
+    assert len(received(registry, PresenceUpdate("bob", news, asked_by=alice))) == 2
+    assert registry.sent_to_users == [("alice", PresenceUpdate("alice", frames.Presence("bob", True), only=alice))]
 
 
 def test_a_former_friend_gets_no_presence_though_their_router_lags_behind(registry):
@@ -66,7 +66,7 @@ def test_a_former_friend_gets_no_presence_though_their_router_lags_behind(regist
     registry.login("bob")
     registry.deliver(entry(3, "friend_delete"))
     for asking in ("alice", "carol"):
-        assert received(registry, PresenceUpdate("bob", None, asks=session(asking, epoch=9))) == []
+        assert received(registry, PresenceUpdate("bob", None, asked_by=session(asking, epoch=9))) == []
     assert registry.sent_to_users == []
 
 

@@ -109,7 +109,7 @@ def decide(state: dict[str, Any] | None, members: Collection[str], change: Chang
     return decision
 
 
-# --- the rules: each changes `group`, and says who joins or leaves and who is told ------------------------------------
+# --- the rules: each changes `group`, and says who joins or leaves and who is notified -----------------------------
 
 _Rule = Callable[[Group, Collection[str], Change, Limits], Decision]
 
@@ -199,15 +199,15 @@ def _join(group: Group, members: Collection[str], change: Change, limits: Limits
 
 def _accept(group: Group, members: Collection[str], change: Change, limits: Limits) -> Decision:
     user, pending = _answered(group, members, change)
-    told = user if pending.kind == "apply" else pending.by
-    notes = (*_answer(group, change, user, "passed"), Note(told, "group_accepted", _about(group)))
+    notified = user if pending.kind == "apply" else pending.by
+    notes = (*_answer(group, change, user, "passed"), Note(notified, "group_accepted", _about(group)))
     return Decision(joined=(user,), notes=notes)
 
 
 def _reject(group: Group, members: Collection[str], change: Change, limits: Limits) -> Decision:
     user, pending = _answered(group, members, change)
-    told = user if pending.kind == "apply" else pending.by
-    notes = (*_answer(group, change, user, "rejected"), Note(told, "group_rejected", _about(group)))
+    notified = user if pending.kind == "apply" else pending.by
+    notes = (*_answer(group, change, user, "rejected"), Note(notified, "group_rejected", _about(group)))
     return Decision(notes=notes)
 
 
@@ -229,8 +229,8 @@ def _dismiss(group: Group, members: Collection[str], change: Change, limits: Lim
     _need(group, members, change, rank=2)
     users = tuple(members)
     ended = tuple(note for user in list(group.pending) for note in _answer(group, change, user, "expired"))
-    told = tuple(Note(user, "group_dismissed", _about(group)) for user in users if user != change.operator)
-    return Decision(left=users, notes=ended + told)
+    notes = tuple(Note(user, "group_dismissed", _about(group)) for user in users if user != change.operator)
+    return Decision(left=users, notes=ended + notes)
 
 
 def _transfer(group: Group, members: Collection[str], change: Change, limits: Limits) -> Decision:
