@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from imsim.core import events, frames, internal_frames
 from imsim.core.exceptions import BadName
 from imsim.core.gateway import validation
+from imsim.core.gateway.marks import Marks
 from imsim.core.gateway.pushes import Pushes
 from imsim.core.limits import CURSORS, Buckets, UnderWay
 from imsim.core.model import (
@@ -65,7 +66,6 @@ class _Connection:
         "id",
         "login",
         "marks",
-        "marks_timer",
         "pushes",
         "reads",
         "rooms",
@@ -84,9 +84,7 @@ class _Connection:
         self.heard = now
         self.timer: Timer | None = None  # until logged in: the login's deadline; then: the heartbeat's
         self.rooms: set[str] = set()  # conversation ids of the chatrooms that it asked to enter
-        #: By conversation, what it has `delivered` that is still to be passed on, where there is a limit.
-        self.marks: dict[str, frames.Delivered] = {}
-        self.marks_timer: Timer | None = None
+        self.marks: Marks | None = None  # with the first `delivered` that is passed on
         self.reads = UnderWay(READS)
         self.changes = UnderWay(CHANGES)
 
@@ -127,7 +125,7 @@ class Gateway:
     @property
     def held_marks(self) -> int:
         """How many acknowledgements wait to be passed on, of all connections."""
-        return sum(len(connection.marks) for connection in self._connections.values())
+        return sum(len(connection.marks) for connection in self._connections.values() if connection.marks)
 
     def next_deadline(self) -> float | None:
         return self._timers.next_deadline()
@@ -385,32 +383,14 @@ class Gateway:
             return  # there is no such conversation, and it may be kept for a while
         connection.pushes.delivered(frame.conversation_id, frame.seq)
         if self._policies.receipts is Receipts.DELIVERED and is_p2p(frame.conversation_id):
-            self._pass_on(connection, frame, now)
-
-    def _pass_on(self, connection: _Connection, mark: frames.Delivered, now: float) -> None:
-        """An acknowledgement is never refused, for nobody would repeat it. Beyond the rate it waits, and the latest of
-        its conversation says all that those before it said; if the connection ends first, the next sync says it."""
-        marks, id = connection.marks, mark.conversation_id
-        wait = 0.0 if marks else self._wait(connection, "marks", now)
-        if not marks and not wait:
-            self._to_own_user(connection, mark, now)
-        elif id in marks or len(marks) < CURSORS:
-            if id not in marks or marks[id].seq < mark.seq:
-                marks[id] = mark
-            if connection.marks_timer is None:
-                connection.marks_timer = self._timers.at(now + wait, self._pass_marks_on, connection)
-        else:
-            self._end(connection, Code.BAD_REQUEST, f"conversationId: a device has at most {CURSORS} conversations")
-
-    def _pass_marks_on(self, connection: _Connection, now: float) -> None:
-        marks, wait = connection.marks, 0.0
-        while marks and not wait:
-            wait = self._wait(connection, "marks", now)
-            if not wait:
-                self._to_own_user(connection, marks.pop(next(iter(marks))), now)
-        connection.marks_timer = None
-        if marks:  # not at this very moment, which rounding might make of it
-            connection.marks_timer = self._timers.at(now + max(wait, 0.001), self._pass_marks_on, connection)
+            if connection.marks is None:
+                connection.marks = Marks(
+                    self._timers,
+                    lambda now: self._wait(connection, "marks", now),
+                    lambda mark, now: self._to_own_user(connection, mark, now),
+                )
+            if not connection.marks.add(frame, now):
+                self._end(connection, Code.BAD_REQUEST, f"conversationId: a device has at most {CURSORS} conversations")
 
     def _sync(self, connection: _Connection, frame: frames.Sync, now: float) -> None:
         assert connection.pushes is not None
@@ -421,7 +401,7 @@ class Gateway:
         else:
             self._look_up(connection, frame, now)
 
-    def _noted(self, connection: _Connection, frame: frames.StateAck, now: float) -> None:
+    def _state_acked(self, connection: _Connection, frame: frames.StateAck, now: float) -> None:
         assert connection.pushes is not None
         connection.pushes.state_acked(frame.conversation_id, frame.version)
 
@@ -512,9 +492,10 @@ class Gateway:
 
     def _forget(self, connection: _Connection) -> None:
         del self._connections[connection.id]
-        for timer in (connection.timer, connection.marks_timer):
-            if timer:
-                timer.cancel()
+        if connection.timer:
+            connection.timer.cancel()
+        if connection.marks is not None:
+            connection.marks.end()
         if connection.pushes is not None:
             connection.pushes.end()
         if connection.session is not None:
@@ -531,7 +512,7 @@ _READ_ANSWERS = (frames.Page, frames.SyncDone, frames.HistoryPage, frames.ReadCo
 _HANDLERS: dict[type, Callable[[Gateway, _Connection, Any, float], None]] = {
     frames.Send: Gateway._send,
     frames.Delivered: Gateway._delivered,
-    frames.StateAck: Gateway._noted,
+    frames.StateAck: Gateway._state_acked,
     frames.Ping: Gateway._ping,
     frames.Sync: Gateway._sync,
     frames.Read: Gateway._change,
