@@ -20,13 +20,6 @@ REQUESTS = [
     frames.EndSession("d1"),
 ]
 
-
-def marks(access):
-    """What was passed on of `delivered` since: (conversation, seq)."""
-    sent = [arguments[1].frame for method, arguments in access.port.take() if method == "to_router"]
-    return [(frame.conversation_id, frame.seq) for frame in sent]
-
-
 READ = [frames.History(AB, 1, 2, 5), frames.ReadCount(AB, 1, 5), frames.Sync({AB: 1}, number=5)]
 
 
@@ -81,39 +74,6 @@ def test_the_cursors_of_a_sync_are_bounded(access):
     access.receive(frames.Sync({**cursors, "group:one": 1}, number=3))
     ((_, frame),) = access.sent()
     assert (frame.request, frame.number, frame.code) == ("sync", 3, Code.BAD_REQUEST)
-
-
-def test_delivered_marks_beyond_the_rate_are_passed_on_later_as_the_latest_of_each_conversation():
-    access = Access(user_rate=0.5, user_burst=1, receipts="delivered")
-    access.live()
-    for conversation, seq in ((AB, 1), (AB, 2), ("p2p:alice:carol", 7), (AB, 5), (AB, 4)):
-        access.receive(frames.Delivered(conversation, seq))
-    assert marks(access) == [(AB, 1)]
-    access.advance(2.1)
-    assert marks(access) == [(AB, 5)]
-    access.receive(frames.Delivered(AB, 6))
-    access.advance(10.0)
-    assert marks(access) == [("p2p:alice:carol", 7), (AB, 6)]
-    access.receive(frames.Delivered(AB, 8))
-    access.receive(frames.Delivered(AB, 9))
-    assert marks(access) == [(AB, 8)]
-    access.machine.disconnected(1, access.clock.now)
-    access.port.take()
-    access.advance(10.0)
-    assert marks(access) == []
-
-
-def test_a_connection_with_marks_in_too_many_conversations_is_ended():
-    access = Access(user_rate=0.01, user_burst=1, receipts="delivered")
-    access.live()
-    for number in range(CURSORS + 1):
-        access.receive(frames.Delivered(f"p2p:alice:{number}", 1))
-    access.port.take()
-    access.receive(frames.Delivered("p2p:alice:one", 1))
-    assert [frame.code for _, frame in access.sent()] == [Code.BAD_REQUEST]
-
-
-# --- requests under way -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("frame", READ, ids=lambda frame: frame.op)
@@ -178,12 +138,3 @@ def test_changes_under_way_are_bounded_apart_from_reads(access):
     access.port.take()
     access.receive(changes[0])
     assert passed_on(access) == 1
-
-
-def test_an_acknowledgement_of_no_conversation_is_not_kept():
-    access = Access(receipts="delivered", user_rate=0.001, user_burst=1)
-    access.live()
-    access.receive(frames.Delivered(AB, 1))
-    assert passed_on(access) == 1
-    access.receive(frames.Delivered("p2p:" + "x" * 1_000, 1))
-    assert access.machine.held_marks == 0
