@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field, model_validator
 
+from imsim.core.policies import Ack, Delivery, Fanout, Presence, Receipts, Sessions, Strangers
 from imsim.scenario.errors import FieldError
 from imsim.scenario.quantities import PositiveSeconds, Seconds
 from imsim.scenario.sections.base import Section
@@ -14,33 +13,42 @@ from imsim.scenario.sections.base import Section
 class Policies(Section):
     """How client and server behave. All times are seconds or durations."""
 
-    ack: Literal["after_store", "after_receive"] = Field(
-        default="after_store",
+    ack: Ack = Field(
+        default=Ack.AFTER_STORE,
+        strict=False,
         description="when the sender hears of success: once stored, or (also) once the router has the message",
     )
-    sessions: Literal["all", "one_per_kind", "single"] = Field(
-        default="all",
+    sessions: Sessions = Field(
+        default=Sessions.ALL,
+        strict=False,
         description="which of a user's devices may be logged in together: all, one of each kind, or a single one;"
         " a new login ends the others",
     )
-    fanout: Literal["read", "write"] = Field(
-        default="read",
+    fanout: Fanout = Field(
+        default=Fanout.READ,
+        strict=False,
         description="what storage keeps of a message: one row, and a login looks into each of its conversations; or"
         " also a row in the inbox of each member, and a login reads its own inbox",
     )
-    delivery: Literal["push", "notify"] = Field(
-        default="push",
+    delivery: Delivery = Field(
+        default=Delivery.PUSH,
+        strict=False,
         description="what a device is sent of a new message: the message, or a notice upon which it fetches it",
     )
-    receipts: Literal["read", "delivered"] = Field(
-        default="read",
+    receipts: Receipts = Field(
+        default=Receipts.READ,
+        strict=False,
         description="what the sender of a p2p message hears of: that it was read, or also that a device has got it",
     )
-    strangers: Literal["allow", "refuse"] = Field(
-        default="allow", description="whether users who are no friends may send each other p2p messages"
+    strangers: Strangers = Field(
+        default=Strangers.ALLOW,
+        strict=False,
+        description="whether users who are no friends may send each other p2p messages",
     )
-    presence: Literal["off", "friends"] = Field(
-        default="off", description="whether friends hear of each other when they come online and go offline"
+    presence: Presence = Field(
+        default=Presence.OFF,
+        strict=False,
+        description="whether friends hear of each other when they come online and go offline",
     )
     recall_window: Seconds = Field(
         default=120.0, description="for so long a sender may recall a message; a group's admins may at any time"
