@@ -1,6 +1,6 @@
 """The IM core: protocol machines that do no I/O, read no clock and draw no random number.
 
-Every machine has the same shape: it is built with a *port*, is told things (`receive`, `stored`, `handle_timer`, always
+Every machine has the same shape: it is built with a *port*, is called (`receive`, `stored`, `handle_timer`, always
 with `now`) and acts through the port's methods, which only note what is to be done and never call back. `now` is
 monotonic seconds on the node's own clock; wall time is the node's `epoch` + `now`.
 

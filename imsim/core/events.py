@@ -1,4 +1,4 @@
-"""What the machines report through `port.emit`: the raw material of rows, and of an application's screen."""
+"""What the machines report through `port.emit`: the raw material of rows, and of what an application shows."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class SendFailed:
 
 @dataclass(slots=True)
 class Shown:
-    """A message reached the screen of this device, the first and only time."""
+    """The device shows a message, the first and only time."""
 
     message: Message
     flow: Flow
@@ -67,7 +67,7 @@ class Ready:
 
 @dataclass(slots=True)
 class Reset:
-    """The server's log is not the one that this device has known, or was set back: whatever was told of conversations
+    """The server's log is not the one that this device has known, or was set back: whatever was said of conversations
     before this is void, and what there is comes anew."""
 
 
@@ -112,7 +112,7 @@ class Edited:
 
 @dataclass(slots=True)
 class Resolved:
-    """The request that the system message with this idClient told of has its answer: passed, rejected or expired."""
+    """The request in the system message with this idClient has its answer: passed, rejected or expired."""
 
     id: str
     state: str

@@ -1,4 +1,4 @@
-"""The protocol: what travels between a client and its gateway. (What travels behind the gateways: `backbone`.)
+"""The protocol: what travels between a client and its gateway. (What travels behind the gateways: `internal_frames`.)
 
 Each class has an `op`, its name on the wire, in scenarios (service times) and in documents. Frames are plain slotted
 dataclasses, made once and then read only: in one process the same object may be seen by many.
@@ -95,7 +95,7 @@ class Typing:
 
 @dataclass(slots=True)
 class StateAck:
-    """This device has the place that a `placed` told, in this version."""
+    """This device has the conversation state of a `state`, in this version."""
 
     op: ClassVar[str] = "state_ack"
     conversation_id: str
@@ -106,7 +106,7 @@ class StateAck:
 class Sync:
     """Send what this device misses. `cursors`: conversation -> seq up to which it holds everything (absent: 0);
     `version`: that of its last `sync_done`, or `page` that has one, and `inbox` that of its last `page` or `sync_done`
-    (0, or absent: none); `state_version`: that of the newest place it has, however it came.
+    (0, or absent: none); `state_version`: that of the newest conversation state it has, however it came.
 
     Answered by `page`, upon which the client asks again, with what it holds by then, or by `sync_done`, the last of
     them; or rejected with `ahead`: the client has more than there is, and is to forget it all and begin anew. `number`
@@ -147,7 +147,7 @@ class Read:
 
 @dataclass(slots=True)
 class SetConversation:
-    """Change what is given of the user's place in the conversation; answered by `done`.
+    """Change what is given of the user's conversation state; answered by `done`.
 
     `hidden_seq` deletes it from the list up to this seq, which is also read by that, and never moves back. `blocked`,
     p2p only: take no more messages from the other user.
@@ -281,7 +281,7 @@ class Received:
 
 @dataclass(slots=True)
 class Stored:
-    """The message is durable: its place is `seq`, its server id `id`, its `time` wall time in ms since 1970."""
+    """The message is durable: its position is `seq`, its server id `id`, its `time` wall time in ms since 1970."""
 
     op: ClassVar[str] = "stored"
     id_client: str
@@ -338,7 +338,7 @@ class Notify:
 class Page:
     """Messages that the device missed, in seq order within each conversation: having applied it, the device holds
     everything up to `cursors`. There is more: `sync` again. `states` and `version` are as in `sync_done`, where there
-    are more places than fit into one frame; else there are none, and it is 0."""
+    are more states than fit into one frame; else there are none, and it is 0."""
 
     op: ClassVar[str] = "page"
     messages: list[Message]
@@ -379,8 +379,8 @@ class HistoryPage:
 
 @dataclass(slots=True)
 class State:
-    """A place of the user changed, by this device or another, or because the other user got or read something. Whatever
-    is not newer than what the device has of this place is to be ignored; answer with `noted` in any case."""
+    """A conversation state of the user changed, by this device or another, or because the other user got or read
+    something. The device ignores it unless it is newer than what it has; it answers with `state_ack` in any case."""
 
     op: ClassVar[str] = "state"
     state: ConversationState

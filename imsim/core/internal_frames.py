@@ -2,7 +2,7 @@
 
 No client ever sees one. What a client asks for goes `Up` in the frame that it came in, and what it is to get comes
 `Down` in that frame to its gateway; of the rest, some is about sessions and some is what routers tell each other. A
-`Session` stands for the device that acts or is meant, and its epoch tells when it has been replaced.
+`Session` stands for the device that acts or is meant, and its epoch shows when it has been replaced.
 
 These are frames like those of the protocol (`frames`): slotted dataclasses, each with an `op`, made once and then read
 only. `Up` and `Down` have the op of what they carry.

@@ -1,4 +1,4 @@
-"""How often somebody may do something, and how much at once: told the time, as all of the core is."""
+"""Rate limits: how often a user may do something, and how much at once."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ class Message:
     """A message as it stands in its conversation's log.
 
     `flow` and `status` are one user's view and so are no part of it: the same object (and on the wire the same
-    bytes) goes to every recipient. The client tells them with each event.
+    bytes) goes to every recipient. The client adds them to each event.
 
     `time` is wall time in milliseconds since 1970, for display only; order is `seq`, 1, 2, 3 ... in each conversation.
     """

@@ -12,14 +12,14 @@ _ESCAPED = 6  # bytes that JSON may make of one: \u0000
 _TEXTS = 4  # of a message, each with limits.content_bytes: content, custom, file, and in it what an edit puts in place
 _TARGET = 70  # a user whom a change names
 _CURSOR = 160  # a conversation in a sync, and up to where
-_PLACE = 512  # a place, its custom aside
+_STATE = 512  # a conversation state, its custom aside
 _MESSAGE = 2_048  # a message but for its body, with the longest names and an idClient that is all escapes
 _FRAME = 1 << 16  # all else: a token, texts, numbers
 _TAKEN = 64 << 20  # that a client takes at least: the server's limits may be others than its own
 
 
 def body_bytes(body: HasBody) -> int:
-    """Of one message: its content, custom and attachment, in UTF-8. (What an attachment tells of is kept elsewhere.)"""
+    """Of one message: its content, custom and attachment, in UTF-8. (Files are kept elsewhere.)"""
     total = utf8_bytes(body.content)
     if body.custom is not None:
         total += utf8_bytes(body.custom)
@@ -57,9 +57,9 @@ def largest_from_client(policies: Policies) -> int:
 
 
 def largest_to_client(policies: Policies) -> int:
-    """The largest frame that the server sends: a page, of messages or (what users wrote in them) of places."""
+    """The largest frame that the server sends: a page, of messages or of what users wrote in conversation states."""
     written = max(_ESCAPED * policies.page_bytes, _largest_message(policies))
-    around = _MESSAGE * max(policies.page, policies.room_recent) + (_CURSOR + _PLACE) * CURSORS
+    around = _MESSAGE * max(policies.page, policies.room_recent) + (_CURSOR + _STATE) * CURSORS
     return _FRAME + written + around
 
 

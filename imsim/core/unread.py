@@ -1,4 +1,4 @@
-"""Counting unread messages: one rule, used by the server for a user and by the client for its screen."""
+"""Counting unread messages: one rule, used by the server for a user and by the client for its local view."""
 
 from __future__ import annotations
 

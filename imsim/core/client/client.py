@@ -421,9 +421,9 @@ class Client:
     def _history_page(self, frame: frames.HistoryPage, now: float) -> None:
         self._receiver.history_page(frame, now)
 
-    # --- places and requests ----------------------------------------------------------------------------------------
+    # --- conversation state and requests ----------------------------------------------------------------------------
 
-    def _placed(self, frame: frames.State, now: float) -> None:
+    def _state_changed(self, frame: frames.State, now: float) -> None:
         self._put(frames.StateAck(frame.state.conversation_id, frame.state.version), now)
         self._take_state(frame.state)
 
@@ -466,7 +466,7 @@ class Client:
             self._port.emit(after)
 
     def _answered(self, frame: frames.Done | frames.Rejected) -> bool:
-        """Whether the request still waited for it. What was wanted of a conversation shows no more: its place does."""
+        """Whether the request still waited for it. From now on the conversation state shows, not the wish."""
         if frame.request != frames.SetConversation.op:
             return self._requests.answered(frame.request, frame.ref, frame.number)
         conversation = self._receiver.conversation(frame.ref)
@@ -494,7 +494,7 @@ _HANDLERS: dict[type, Callable[[Client, Any, float], None]] = {
     frames.HistoryPage: Client._history_page,
     frames.Page: Client._page,
     frames.SyncDone: Client._sync_done,
-    frames.State: Client._placed,
+    frames.State: Client._state_changed,
     frames.Resync: Client._resynced,
     frames.LoggedIn: Client._logged_in,
     frames.Refused: Client._refused,

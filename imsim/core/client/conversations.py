@@ -41,7 +41,7 @@ class Conversation:
 class LocalConversation:
     """`state` is the latest from the server. `unread` is this device's own, and ahead of it while a `read` is under
     way; so is `wanted`, what the user has changed and the server has not answered. `head`: the latest message that a
-    `notify` told of; `pull`: first and last seq of what is being fetched to fill a gap; `lookback`: of what is being
+    `notify` named; `pull`: first and last seq of what is being fetched to fill a gap; `lookback`: of what is being
     fetched to find the last message, the one that was it having been recalled."""
 
     __slots__ = (

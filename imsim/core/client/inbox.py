@@ -52,7 +52,7 @@ class Inbox:
         if seq < self.next_seq or seq in self._ahead or seq in self._own:
             return Taken.REPEATED
         if len(self._ahead) >= _AHEAD and seq < (furthest := max(self._ahead)):
-            del self._ahead[furthest]  # or what is fetched to fill the gap would find no place, and be fetched for ever
+            del self._ahead[furthest]  # or what is fetched to fill the gap would find no room, and be fetched for ever
         if len(self._ahead) < _AHEAD:
             self._ahead[seq] = (message, route, now)
         return Taken.AHEAD
@@ -80,7 +80,7 @@ class Inbox:
         return not self._ahead and not self._own and self._complete < self.next_seq
 
     def take_own(self, seq: int, now: float) -> None:
-        """A message that this device sent, and so has on its screen, got this seq."""
+        """A message that this device sent, and so shows, got this seq."""
         if seq >= self.next_seq:
             self._own.setdefault(seq, now)
             self._ahead.pop(seq, None)

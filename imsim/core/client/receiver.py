@@ -41,7 +41,7 @@ class Receiver:
         user: str,
         timers: Timers,
         policies: Policies,
-        uplink: Connection,
+        connection: Connection,
         outbox: Outbox,
         requests: Requests,
         emit: Callable[[events.ClientEvent], None],
@@ -50,7 +50,7 @@ class Receiver:
         self._user = user
         self._timers = timers
         self._policies = policies
-        self._connection = uplink
+        self._connection = connection
         self._outbox = outbox
         self._requests = requests
         self._emit = emit
@@ -154,7 +154,7 @@ class Receiver:
         self.show_following(conversation, now)
 
     def take_own(self, conversation: LocalConversation, message: Message, now: float) -> None:
-        """A message that this device sent, and so has on its screen, is stored."""
+        """A message that this device sent, and so shows, is stored."""
         conversation.may_be_last(conversation.amended(message))
         self._may_end(conversation, message)
         conversation.inbox.take_own(message.seq, now)
@@ -170,7 +170,7 @@ class Receiver:
         else:
             self.look_for_gap(conversation, now)
 
-    # --- what was read, and told to have come -------------------------------------------------------------------------
+    # --- what was read, and reported as delivered ---------------------------------------------------------------------
 
     def read_moved(self, conversation: LocalConversation) -> None:
         unread = conversation.unread

@@ -40,23 +40,23 @@ class Sync:
         self,
         timers: Timers,
         policies: Policies,
-        uplink: Connection,
+        connection: Connection,
         outbox: Outbox,
         requests: Requests,
-        reader: Receiver,
-        take_place: Callable[[ConversationState], None],
+        receiver: Receiver,
+        take_state: Callable[[ConversationState], None],
         emit: Callable[[events.ClientEvent], None],
     ) -> None:
         self._timers = timers
         self._policies = policies
-        self._connection = uplink
+        self._connection = connection
         self._outbox = outbox
         self._requests = requests
-        self._receiver = reader
-        self._take_state = take_place
+        self._receiver = receiver
+        self._take_state = take_state
         self._emit = emit
         self._log: str | None = None  # which log of the server's this device has got things from
-        self._version = 0  # of the user's log, up to which this device has its places for sure
+        self._version = 0  # of the user's log, up to which this device has its conversation states for sure
         self._inbox = 0  # up to where the user's inbox has been fetched
         self._timer: Timer | None = None
         self._number = 0  # of the latest sync

@@ -33,7 +33,7 @@ from imsim.core.timers import Timer, Timers
 _ASK_AGAIN = 1.0  # seconds after which who has too many requests under way is to ask again
 
 #: Reads of a connection that storage may have under way: each answer is a page in memory until it is written, however
-#: slowly the connection takes it. And changes of the user's places, which are small.
+#: slowly the connection takes it. And changes of the user's conversation states, which are small.
 READS = 16
 CHANGES = 1_000
 
@@ -269,8 +269,8 @@ class Gateway:
     def _send(self, connection: _Connection, frame: frames.Send, now: float) -> None:
         session = connection.session
         assert session is not None
-        if unfit := validation.of_send(frame, self._policies):
-            self._reject(connection, frame, *unfit)
+        if error := validation.of_send(frame, self._policies):
+            self._reject(connection, frame, *error)
             return
         if not self._is_too_fast(connection, frame, now):
             self._to_conversation(
@@ -296,8 +296,8 @@ class Gateway:
 
     def _set_conversation(self, connection: _Connection, frame: frames.SetConversation, now: float) -> None:
         assert connection.session is not None
-        if unfit := validation.of_setting(frame, connection.session.user, self._policies):
-            self._reject(connection, frame, *unfit)
+        if error := validation.of_setting(frame, connection.session.user, self._policies):
+            self._reject(connection, frame, *error)
         else:
             self._change(connection, frame, now)
 

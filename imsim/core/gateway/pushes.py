@@ -1,4 +1,4 @@
-"""What a gateway sends to one session unasked: messages, places, and notices that there is something new.
+"""What a gateway sends to one session unasked: messages, conversation states, and notices that there is something new.
 
 Each is sent again, with backoff, until the device has acknowledged it; but for a chatroom's messages, which go once, or
 not at all where the connection gets too many.
@@ -34,7 +34,7 @@ class _Push:
 
     def __init__(self, frame: _Repeated, number: int, wait: float) -> None:
         self.frame = frame
-        self.number = number  # a message's seq, a place's version, a resync's number
+        self.number = number  # a message's seq, a state's version, a resync's number
         self.attempts = 1
         self.wait = wait
         self.timer: Timer | None = None

@@ -21,13 +21,13 @@ _NOTES = (f"{Scene.P2P}:", f"{Scene.GROUP}:")
 def of_send(frame: frames.Send, policies: Policies) -> ValidationError | None:
     """None: nothing is wrong with it."""
     content, limit = frame.content, policies.content_bytes
-    if unfit := _of_texts(limit, **{"file.data.content": _new_text(frame)}):
-        return unfit
+    if error := _of_texts(limit, **{"file.data.content": _new_text(frame)}):
+        return error
     is_short_text = not (frame.custom or frame.file) and content.isascii() and len(content) <= limit
     if not is_short_text and (
-        unfit := _of_texts(limit, content=content, custom=frame.custom, file=_weighed(frame, policies))
+        error := _of_texts(limit, content=content, custom=frame.custom, file=_weighed(frame, policies))
     ):
-        return unfit
+        return error
     try:
         check_name("to", frame.to)
         if not 1 <= len(frame.id_client) <= LONGEST_ID_CLIENT:
@@ -46,8 +46,8 @@ def of_send(frame: frames.Send, policies: Policies) -> ValidationError | None:
 
 def of_setting(frame: frames.SetConversation, user: str, policies: Policies) -> ValidationError | None:
     """None: nothing is wrong with it."""
-    if unfit := _of_texts(policies.content_bytes, custom=frame.custom):
-        return unfit
+    if error := _of_texts(policies.content_bytes, custom=frame.custom):
+        return error
     if frame.blocked is not None and not peer_in(frame.conversation_id, user):
         return Code.BAD_REQUEST, "conversationId: there is nobody to be blocked in it"
     return None

@@ -303,7 +303,7 @@ class Conversations:
     def _appended(self, log: Log, message: Message, result: storage.Result, now: float) -> None:
         entry = log.recent.get((message.sender, message.id_client))
         if entry is None or entry.message is not message:
-            return  # it has got another place since
+            return  # it has got another position since
         if type(result) is storage.Appended:
             entry.stored = True
             entry.states, entry.notes = result.states, result.notes

@@ -19,7 +19,7 @@ ToOne = (
 
 
 class OnlineState:
-    """A place as storage has it, but for `unread`, which counts here."""
+    """A conversation state as storage has it, but for `unread`, which counts here."""
 
     __slots__ = ("delivered_seq", "friends", "last_seq", "stored", "unread")
 
@@ -28,7 +28,7 @@ class OnlineState:
         self.unread = unread
         self.last_seq = last_seq  # the latest message that was let out to the user's devices, or is in a login's sync
         self.friends = False
-        self.delivered_seq = delivered_seq  # how far some device has got, as the other user is or will be told
+        self.delivered_seq = delivered_seq  # how far some device has got, as the other user hears or will hear
 
     def view(self) -> ConversationState:
         state = self.stored.copy()

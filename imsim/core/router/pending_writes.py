@@ -1,4 +1,4 @@
-"""Changes of places on their way into storage."""
+"""Changes of conversation state on their way into storage."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from imsim.core.timers import Timer, Timers
 
 @dataclass(slots=True)
 class _Unsaved:
-    """The changes of one place since storage has last answered well."""
+    """The changes of one state since storage has last answered well."""
 
     latest: SaveState  # its answer covers the earlier ones, for storage carries them out in order
     marks: SaveState  # of them all, what can be asked for again without harm: marks, which only move forward

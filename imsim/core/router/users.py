@@ -1,4 +1,4 @@
-"""The Users machine: each user's sessions and places, on the router node that owns the user.
+"""The Users machine: each user's sessions and conversation states, on the router node that owns the user.
 
 It knows only users who are online. For the others everything follows from storage when they log in, so a message for
 somebody who is away costs nothing here.
@@ -83,7 +83,7 @@ class Users:
                 frame.session.user if isinstance(frame, internal_frames.Detach | internal_frames.Up) else frame.user
             )
             if user is None:
-                return  # a frame of a session that a crash of this node has ended; or who would be told is away
+                return  # a frame of a session that a crash of this node has ended; or the user is away
         if user.request is None:
             self._handle(user, frame, now)
         elif len(user.waiting) < _WAITING:
@@ -361,10 +361,10 @@ class Users:
             else:
                 sessions.append(session)
 
-    # --- places -----------------------------------------------------------------------------------------------------
+    # --- conversation state -----------------------------------------------------------------------------------------
 
     def _saved(self, request: storage.SaveState, result: storage.Result, now: float) -> None:
-        """Tell everybody concerned, whether this very request changed anything or not: an earlier one may have done
+        """Report to all concerned, whether this very request changed anything or not: an earlier one may have done
         it, and its answer been lost."""
         up = request.asked
         assert up is None or isinstance(up, internal_frames.Up)
@@ -473,7 +473,7 @@ class Users:
             self._to_all(asker, frames.Rejected(frames.Sync.op, "", code, text, 0.0, request.number))
             return
         # What storage did without its answer ever coming back is known from here only: messages that no writer let
-        # out, and changes of places.
+        # out, and changes of conversation state.
         for message in result.messages:
             user.count(message)
         for state in result.states:

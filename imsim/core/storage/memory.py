@@ -51,7 +51,7 @@ from imsim.core.storage import (
 
 class _Log:
     __slots__ = (
-        "_first_place",
+        "_first_state",
         "by_key",
         "delivered",
         "earlier",
@@ -78,11 +78,11 @@ class _Log:
         self.earlier: dict[int, list[Message]] = {}  # by seq: what an edited message was before, the oldest first
         self.by_key: dict[tuple[str, str], Message] = {}
         self.states: dict[str, ConversationState] = {}  # by user; only those that ever changed
-        self._first_place = ConversationState(id, 0, 0, 0)  # of all others
+        self._first_state = ConversationState(id, 0, 0, 0)  # of all others
         self.delivered: dict[str, int] = {}  # by user, p2p: how far some device of the user is known to have got
 
     def state_of(self, user: str) -> ConversationState:
-        return self.states.get(user, self._first_place)
+        return self.states.get(user, self._first_state)
 
     def seen_by(self, user: str, after: int = 0) -> Iterable[Message]:
         """What the user may see, beyond this seq."""
@@ -306,7 +306,7 @@ class MemoryStorage:
         return StatesSaved(tuple((one, log.state_of(one)) for one in (user, *others)))
 
     def _change(self, log: _Log, change: SaveState) -> States:
-        """Returns the places that are other than before."""
+        """Returns the states that have changed."""
         user, max_seq = change.user, len(log.messages)
         old = log.state_of(user)
         new = change.applied_to(old, max_seq)
@@ -354,7 +354,7 @@ class MemoryStorage:
             return True
         if not request.doubted:
             return False
-        # Not where it ends for this user, who may have been told a later seq, of what was sent from outside.
+        # Not where it ends for this user, who may have heard a later seq, of what was sent from outside.
         ends = {id: len(log.messages) for id in request.cursors if (log := self._logs.get(id))}
         return any(seq > ends.get(id, 0) for id, seq in request.cursors.items() if not is_chatroom(id))
 

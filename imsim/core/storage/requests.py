@@ -24,7 +24,7 @@ _ANY = 1 << 62  # bytes: no bound
 @dataclass(slots=True)
 class OpenConversation:
     """Become the conversation's single writer: raises its epoch, so that every earlier writer is fenced off.
-    `founders` makes it, with these members, where it does not exist. -> ConversationState or None."""
+    `founders` makes it, with these members, where it does not exist. -> LogState or None."""
 
     op: ClassVar[str] = "open_conversation"
     conversation_id: str
@@ -39,7 +39,7 @@ class Effects:
     `amended` takes the place of the entry with its seq; if it is recalled, so are the entries that have edited it (see
     `changes.edits`). An edit is not for those who have left: they see the entry as it was when they did. `notes` go
     to the end of the log system:<to> each, where they get their seq and id; one whose idempotency key is taken there
-    (no user's send can have it, see `admission`) is left out."""
+    (no user's send can have it, see `gateway.validation`) is left out."""
 
     state: dict[str, Any] | None = None
     joined: tuple[str, ...] = ()
@@ -109,11 +109,11 @@ class RevokeTokens:
 
 @dataclass(slots=True)
 class SaveState:
-    """Change a user's place in a conversation; None leaves a field as it is. `read_seq` and `hidden_seq` move forward
-    only, and not beyond the log; to hide is also to read. -> PlacesSaved.
+    """Change a user's conversation state; None leaves a field as it is. `read_seq` and `hidden_seq` move forward
+    only, and not beyond the log; to hide is also to read. -> StatesSaved.
 
     A change gets the next version of the user's log, with it or not at all; no change, no version. In a p2p
-    conversation the other user's place learns how far was read or `delivered_seq`, and changes likewise. `asked` is the
+    conversation the other user's state learns how far was read or `delivered_seq`, and changes likewise. `asked` is the
     asker's own.
     """
 
@@ -134,7 +134,7 @@ class SaveState:
         return self.read_seq > 0 or (self.hidden_seq or 0) > 0 or self.delivered_seq > 0
 
     def applied_to(self, state: ConversationState, max_seq: int) -> ConversationState:
-        """What the user's place becomes, its version aside, in a log that ends at `max_seq`."""
+        """What the user's state becomes, its version aside, in a log that ends at `max_seq`."""
         hidden_seq = self.hidden_seq or 0
         state = state.copy()
         state.read_seq = max(state.read_seq, min(max(self.read_seq, hidden_seq), max_seq))
@@ -150,7 +150,7 @@ class SaveState:
         return state
 
     def shown_to_peer(self, peer: ConversationState, mine: ConversationState, max_seq: int) -> ConversationState:
-        """What the other user's place becomes with it, `mine` being what this user's has become."""
+        """What the other user's state becomes with it, `mine` being what this user's has become."""
         peer = peer.copy()
         peer.peer_read_seq = max(peer.peer_read_seq, mine.read_seq)
         peer.peer_delivered_seq = max(peer.peer_delivered_seq, mine.read_seq, min(self.delivered_seq, max_seq))
@@ -172,10 +172,10 @@ class CountRead:
 @dataclass(slots=True)
 class Missed:
     """At most `limit` messages of the session's user's conversations after `cursors` (absent: 0), in seq order within
-    each conversation; and with the last of them the user's places that changed after `version` (after 0: all places,
-    changed or not). What users wrote in both has at most `page_bytes` (see `sizes.Room`); where the places do not fit,
+    each conversation; and with the last of them the user's states that changed after `version` (after 0: all states,
+    changed or not). What users wrote in both has at most `page_bytes` (see `sizes.Room`); where the states do not fit,
     they come in the order of their changes. `inbox`: up to where the user's inbox was looked through before;
-    `state_version`: that of the newest place that is known. -> MissedPage, or Ahead where one of these is beyond what
+    `state_version`: that of the newest state that is known. -> MissedPage, or Ahead where one of these is beyond what
     there is: of the cursors this is looked up only if `doubted`, as it takes a read for each."""
 
     op: ClassVar[str] = "missed"
@@ -232,7 +232,7 @@ class LogState:
     left: tuple[tuple[str, int], ...] = ()
 
 
-States = tuple[tuple[str, ConversationState], ...]  # (user, place)
+States = tuple[tuple[str, ConversationState], ...]  # (user, state)
 
 
 @dataclass(slots=True)
@@ -271,7 +271,7 @@ class Relations:
 
 
 class StateRecord(NamedTuple):
-    """A user's place with what else is to be known of it: the seqs beyond the read mark that count, ascending, which
+    """A user's conversation state, and what belongs to it: the seqs beyond the read mark that count, ascending, which
     are those since the user became a member; where the log ends, how far some device of the user is known to have got,
     and the conversation's state if it is p2p; and where the time before the user became a member ended."""
 
@@ -301,7 +301,7 @@ class Saved:
 
 @dataclass(slots=True)
 class StatesSaved:
-    """The user's place as it stands now, changed or not, and the other user's where it may have changed; nothing for
+    """The user's state as it is now, changed or not, and the other user's where it may have changed; nothing for
     who is no member. The whole state, so that answers may be lost, repeated or late: the higher version is the newer
     one."""
 
@@ -317,7 +317,7 @@ class ReadCount:
 @dataclass(slots=True)
 class MissedPage:
     """`states` come with the last of the messages, and `version`, up to where the user's log of them has been brought.
-    `more`: of messages or of places. `inbox`: up to where the user's inbox was looked through. `reads`: how many places
+    `more`: of messages or of states. `inbox`: up to where the user's inbox was looked through. `reads`: how many places
     storage had to look at for it."""
 
     messages: list[Message]
@@ -370,8 +370,8 @@ Result = (
 
 # --- what every implementation shares ---------------------------------------------------------------------------------
 
-#: How many of the latest notes a conversation remembers, and how far back it tells who left: more than its writer has
-#: under way at a time.
+#: How many of the latest notes a conversation remembers, and for how many entries it knows who left: more than its
+#: writer has under way at a time.
 NOTIFIED = 64
 
 
@@ -385,7 +385,7 @@ def owner_of(request: Request) -> str:
 
 
 def may_have_blocked(message: Message, members: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    """Whose place, and in which conversation, says whether the sender of this is blocked: it is that of the two, also
+    """Whose state, and in which conversation, says whether the sender of this is blocked: it is that of the two, also
     for what one of them sends into the other's system log."""
     sender = message.sender
     if message.scene == Scene.SYSTEM and sender != message.to:

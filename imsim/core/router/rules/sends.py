@@ -1,4 +1,4 @@
-"""The rules that decide: whether somebody may send something into a conversation, what it changes, and who is told.
+"""The rules that decide: whether somebody may send something into a conversation, what it changes, and who is notified.
 
 The single writer asks them about each send. They read what it knows of the conversation, and change nothing. Where they
 have to know what stands in storage they raise `NeedsLookup`, and are asked once more when that is known.
