@@ -101,6 +101,15 @@ ATTACHMENTS: Mapping[str, Mapping[str, Field]] = {
     MessageType.CUSTOM: {},
 }
 
+#: A valid attachment of each type that carries one for its own sake: what a simulated user sends.
+EXAMPLES: Mapping[str, Mapping[str, object]] = {
+    MessageType.IMAGE: {"url": "https://example.com/1", "width": 640, "height": 480, "size": 0},
+    MessageType.AUDIO: {"url": "https://example.com/1", "duration": 1.0, "size": 0, "format": "m4a"},
+    MessageType.VIDEO: {"url": "https://example.com/1", "duration": 1.0, "size": 0, "format": "mp4"},
+    MessageType.FILE: {"url": "https://example.com/1", "size": 0, "format": "pdf"},
+    MessageType.GEO: {"title": "here", "longitude": 0.0, "latitude": 0.0},
+}
+
 #: These may come without their attachment: a notice that says all in its text.
 OPTIONAL = frozenset({MessageType.NOTIFICATION})
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from imsim.core import events
+from imsim.core.attachments import EXAMPLES
 from imsim.core.client.client import Client
 from imsim.core.model import MessageType, Scene
 from imsim.scenario.workload import Action, Plan, device_name
@@ -109,17 +110,10 @@ def body(type: str, size: int) -> tuple[str, dict[str, object] | None, str | Non
         return _text(size, "x"), None, None
     if type == MessageType.CUSTOM:
         return "", None, f'"{_text(size - 2, "x")}"' if size > 1 else "0"
-    if type == MessageType.GEO:
-        return "", {"title": "here", "longitude": 0.0, "latitude": 0.0}, None
-    return "", {"url": "https://example.com/1", "size": size, **_ABOUT[type]}, None
-
-
-_ABOUT: dict[str, dict[str, object]] = {
-    MessageType.IMAGE: {"width": 640, "height": 480},
-    MessageType.AUDIO: {"duration": 1.0, "format": "m4a"},
-    MessageType.VIDEO: {"duration": 1.0, "format": "mp4"},
-    MessageType.FILE: {"format": "pdf"},
-}
+    file = dict(EXAMPLES[type])
+    if "size" in file:
+        file["size"] = size
+    return "", file, None
 
 
 @lru_cache(maxsize=1024)

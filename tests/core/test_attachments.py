@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imsim.core.attachments import ATTACHMENTS, Anything, Number, Text, Texts, check_attachment
+from imsim.core.attachments import ATTACHMENTS, EXAMPLES, Anything, Number, Text, Texts, check_attachment
 from imsim.core.exceptions import BadAttachment
 from imsim.core.model import MessageType
 
@@ -53,6 +53,12 @@ def complaint(type, file) -> str:
 def test_every_type_of_the_data_model_is_known():
     assert set(ATTACHMENTS) == set(MessageType)
     assert {*GOOD, *WITHOUT} == set(map(str, MessageType))
+
+
+def test_every_type_that_users_send_with_an_attachment_has_a_valid_example():
+    assert set(EXAMPLES) == {type for type, fields in ATTACHMENTS.items() if fields} - {MessageType.NOTIFICATION}
+    for type, file in EXAMPLES.items():
+        assert verdict(type, dict(file)) == ""
 
 
 @pytest.mark.parametrize("type", GOOD)
