@@ -245,10 +245,6 @@ def p2p_id(one: str, other: str) -> str:
     return f"p2p:{one}:{other}" if one <= other else f"p2p:{other}:{one}"
 
 
-def group_id(name: str) -> str:
-    return f"group:{name}"
-
-
 def conversation_id(scene: str, user: str, to: str) -> str:
     """The conversation that `user` means by (`scene`, `to`): `to` is the other user or the group's name."""
     return p2p_id(user, to) if scene == _P2P else f"{scene}:{to}"

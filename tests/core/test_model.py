@@ -12,7 +12,6 @@ from imsim.core.model import (
     Scene,
     check_name,
     conversation_id,
-    group_id,
     p2p_id,
     p2p_members,
     same_body,
@@ -43,7 +42,7 @@ def test_the_members_of_other_conversations_do_not_stand_in_the_id(other):
 
 def test_a_conversation_id_follows_from_scene_and_name():
     assert conversation_id(Scene.P2P, "bob", "alice") == "p2p:alice:bob"
-    assert conversation_id(Scene.GROUP, "bob", "team") == group_id("team") == "group:team"
+    assert conversation_id(Scene.GROUP, "bob", "team") == "group:team"
     assert conversation_id(Scene.CHATROOM, "bob", "lobby") == "chatroom:lobby"
 
 

@@ -225,7 +225,7 @@ class Conversations:
         if bucket is not None and session.user in log.member_set and (wait := bucket.take(now)):
             self._reject(up, Code.RATE_LIMITED, "too many messages in this group", wait)
             return
-        self._append(log, up, decision, now)
+        self._append(log, up, decision, time, now)
 
     @staticmethod
     def _has(log: Log, known: rules.LookupCache, sender: str, id_client: str) -> bool:
@@ -234,13 +234,8 @@ class Conversations:
             return True
         return known.find(log.id, sender, id_client) is not None
 
-    def _append(
-        self,
-        log: Log,
-        up: internal_frames.Up,
-        decision: Decision | None,
-        now: float,
-    ) -> None:
+    def _append(self, log: Log, up: internal_frames.Up, decision: Decision | None, time: int, now: float) -> None:
+        """`time`: wall time in ms."""
         frame, session = up.frame, up.session
         assert isinstance(frame, frames.Send)
         message = Message(
@@ -252,7 +247,7 @@ class Conversations:
             frame.type,
             session.user,
             frame.to,
-            int((self._epoch + now) * 1000),
+            time,
             frame.content,
             frame.file,
             frame.custom,
