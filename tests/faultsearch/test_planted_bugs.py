@@ -62,6 +62,12 @@ def test_a_planted_bug_is_found(bug, monkeypatch):
     assert any(_is_found(seed) for seed in seeds)
 
 
+@pytest.mark.parametrize("seed", sorted({seed for _, seeds in FOUND.values() for seed in seeds}))
+def test_without_a_bug_the_same_seed_holds(seed):
+    """A false alarm would be taken for the bug."""
+    assert replay(seed).violations == []
+
+
 def test_every_planted_bug_is_recorded():
     assert [bug.__name__ for bug in BUGS] == list(FOUND)
 

@@ -66,6 +66,13 @@ def test_syncs_have_a_limit_of_their_own_and_acknowledge_all_the_same():
     assert access.sent() == []  # no resync comes again
 
 
+def test_while_typing_is_off_nothing_is_kept_of_the_users_who_type():
+    access = Access(typing_rate=0.0)
+    access.live()
+    access.receive(frames.Typing(AB))
+    assert len(access.machine._typing_rates) == 0
+
+
 def test_the_cursors_of_a_sync_are_bounded(access):
     access.live()
     cursors = {f"p2p:alice:{number}": 1 for number in range(CURSORS)}

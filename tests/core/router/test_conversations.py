@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from core.builders import AB, TEAM, failed, session, state
+from core.builders import AB, TEAM, Writer, failed, session, state
 
 from imsim.core import events, frames, internal_frames, storage
 from imsim.core.model import Code
+from imsim.core.policies import Policies
 
 # --- sending --------------------------------------------------------------------------------------------------------
 
@@ -194,3 +195,18 @@ def test_a_change_that_was_done_though_storage_said_otherwise_is_found(team):
         internal_frames.Opened(("bob",), TEAM, 2),  # who saw this as the last
         internal_frames.Opened(("bob",), "system:bob", 1),
     ]
+
+
+def test_a_change_counts_for_the_rate_of_the_group_and_beyond_it_changes_nothing():
+    writer = Writer(policies=Policies(group_rate=1.0, group_burst=1))
+    writer.change("1", "create", "bob")
+    writer.answer_all()
+    writer.change("2", "configure", title="taken")
+    writer.answer_all()
+    writer.change("3", "mute")
+    writer.say("4", by="bob")
+    assert writer.answers() == [("1", 1), ("2", 2), ("3", Code.RATE_LIMITED), ("4", Code.RATE_LIMITED)]
+    writer.advance(1)
+    writer.say("4", by="bob")
+    writer.answer_all()
+    assert writer.answers() == [("4", 3)]

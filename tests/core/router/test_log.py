@@ -9,6 +9,7 @@ from core.builders import AB, TEAM, Writer, change, session
 
 from imsim.core import frames, storage
 from imsim.core.model import Code, Scene
+from imsim.core.policies import Policies, Sessions
 from imsim.core.router.conversations import _WAITING
 from imsim.core.router.log import _RECENT
 
@@ -101,6 +102,12 @@ def test_a_retry_whose_predecessor_is_missing_too_is_refused_after_two_lookups(o
     assert opened.refusals() == [("2", Code.GAP)]
 
 
+def test_a_message_of_another_user_is_no_predecessor(opened):
+    opened.send("1", by=session("bob"), after="0")
+    opened.answer_all()
+    assert opened.refusals() == [("1", Code.GAP)]
+
+
 # --- sessions ---------------------------------------------------------------------------------------------------------
 
 
@@ -125,6 +132,24 @@ def test_a_replaced_session_of_a_non_member_can_no_longer_act_either(writer):
     assert [(answer.ref, answer.code) for _, answer in writer.take(frames.Rejected)] == [("1", Code.NOT_MEMBER)]
     assert writer.log("system:bob") == ["3"]
     assert writer.machine._open[TEAM].next_seq == 2
+
+
+def test_sessions_are_compared_device_by_device(opened):
+    opened.send("1", by=session(device="d1", epoch=5))
+    opened.send("2", by=session(device="d0", epoch=4))
+    opened.send("3", by=session("bob", "d1", epoch=1))
+    opened.answer_all()
+    assert [number for number, _ in opened.acks()] == ["1", "2", "3"]
+
+
+def test_where_devices_share_a_slot_a_replaced_session_of_the_device_or_of_the_slot_can_no_longer_send():
+    writer = Writer(policies=Policies(sessions=Sessions.ONE_PER_KIND))
+    writer.send("1", by=session(epoch=5)._replace(slot="desktop"))
+    writer.send("2", by=session(epoch=4)._replace(slot="phone"))  # the same device, which was of another kind
+    writer.send("3", by=session(device="d1", epoch=4)._replace(slot="desktop"))
+    writer.send("4", by=session(device="d1", epoch=4)._replace(slot="tablet"))
+    writer.answer_all()
+    assert [number for number, _ in writer.acks()] == ["1", "4"]
 
 
 def test_only_the_latest_sessions_are_remembered(opened, monkeypatch):

@@ -46,6 +46,15 @@ def test_a_user_without_sessions_costs_nothing(registry):
     assert registry.machine.next_deadline() is None
 
 
+def test_a_device_that_has_left_is_forgotten_though_its_user_stays(registry):
+    """A browser is another device each time: the user would grow with each."""
+    registry.login("bob")
+    for connection in range(2, 5):
+        registry.receive(internal_frames.Detach(registry.login("bob", f"web-{connection}", connection=connection)))
+    bob = registry.machine._users["bob"]
+    assert bob.logins.keys() == bob.sessions.keys() == {"d0"}
+
+
 def test_frames_of_a_replaced_session_do_nothing(registry):
     old = registry.login("bob", connection=1)
     registry.login("bob", connection=2)

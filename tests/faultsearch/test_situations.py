@@ -1,0 +1,39 @@
+"""A search of `ENOUGH` seeds meets every situation and every kind of fault: a few of the seeds do already.
+
+`python -m faultsearch.test_situations` (in tests/) chooses them again, and prints `SEEDS`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from imsim.faultsearch import SOMETIMES, replay
+from imsim.faultsearch.search import ENOUGH
+
+#: Of the first `ENOUGH` seeds: together they meet all of `SOMETIMES`.
+SEEDS = (11, 24, 26, 37, 38, 120, 160, 188)
+
+
+def test_a_few_seeds_together_meet_everything_and_break_nothing():
+    outcomes = [replay(seed) for seed in SEEDS]
+    met = sum((outcome.met for outcome in outcomes), Counter[str]())
+    assert [name for name in SOMETIMES if not met[name]] == []
+    assert [violation for outcome in outcomes for violation in outcome.violations] == []
+    assert max(SEEDS) < ENOUGH
+
+
+def choose() -> None:
+    """Print `SEEDS` as they are now: again and again the seed that meets most of what the others do not."""
+    met = {seed: set(replay(seed).met) for seed in range(ENOUGH)}
+    chosen, missing = list[int](), set(SOMETIMES)
+    while missing:
+        best = max(met, key=lambda seed: len(missing & met[seed]))
+        if not missing & met[best]:
+            raise SystemExit(f"no seed meets {sorted(missing)}")
+        chosen.append(best)
+        missing -= met[best]
+    print(f"SEEDS = {tuple(sorted(chosen))}")
+
+
+if __name__ == "__main__":
+    choose()
