@@ -18,8 +18,8 @@ from imsim.scenario import Stream
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`time`: seconds from the workload's start. `target`: a device ("alice/d0"), a user, a node ("g0") or "storage".
-    `arguments`: what the kind says (see `KINDS`); durations in seconds, rates from 0 to 1."""
+    """`time`: seconds from the workload's start. `target`: a device ("alice/d0"), a user, a node ("gateway0") or
+    "storage". `arguments`: what the kind says (see `KINDS`); durations in seconds, rates from 0 to 1."""
 
     time: float
     kind: str

@@ -88,9 +88,9 @@ class World:
         self._channels: dict[tuple[str, str], Channel] = {}
         self.windows: dict[str, Windows] = {state: Windows() for state in ("storage", *case.devices)}
         self.storage = StorageNode(self, Stream(self._links, 0))
-        self.placement = Placement([f"r{n}" for n in range(case.routers)])
-        self.routers = {f"r{n}": RouterNode(self, f"r{n}") for n in range(case.routers)}
-        self.gateways = {f"g{n}": GatewayNode(self, f"g{n}") for n in range(case.gateways)}
+        self.placement = Placement(case.router_names)
+        self.routers = {name: RouterNode(self, name) for name in case.router_names}
+        self.gateways = {name: GatewayNode(self, name) for name in case.gateway_names}
         self.outages = Outages(self)
         self.apps = {key: App(self, key, number) for number, key in enumerate(case.devices, 1)}
         self._make_channels()
