@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from imsim.core.exceptions import UsageError
 from imsim.faultsearch.random import Random
 from imsim.scenario import Stream
+from imsim.sim.outages import Outages, Pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,7 @@ class Target(Protocol):
     """What faults need of the world that they hit. `happened`: a fault has hit something."""
 
     windows: dict[str, Windows]
+    outages: Outages
 
     @property
     def now(self) -> float: ...
@@ -117,8 +119,7 @@ class Target(Protocol):
     def revoke(self, fault: Fault) -> None: ...
     def revoke_at_login(self, fault: Fault) -> None: ...
     def channels_between(self, node: str, *others: str) -> Iterable[Route]: ...
-    def lose_peer(self, pair: tuple[str, str], after: float) -> None: ...
-    def find_peer(self, pair: tuple[str, str]) -> None: ...
+    def pairs_between(self, node: str, *others: str) -> list[Pair]: ...
 
 
 class Breakable(Protocol):
@@ -231,12 +232,13 @@ def _partition(world: Target, fault: Fault) -> None:
     if world.channels_between(fault.target, *fault.arguments["others"]):
         world.happened(fault)
     for other in fault.arguments["others"]:
-        pair = (fault.target, other)
-        for channel in world.channels_between(*pair):
+        for channel in world.channels_between(fault.target, other):
             channel.break_off()
             world.later(seconds, channel.mend, None)
-        world.lose_peer(pair, min(fault.arguments["detect"], seconds))
-        world.later(seconds, world.find_peer, pair)
+        pairs = world.pairs_between(fault.target, other)
+        world.outages.begin(pairs)
+        world.later(min(fault.arguments["detect"], seconds), world.outages.notice, pairs)
+        world.later(seconds, world.outages.end, pairs)
 
 
 def _lag(world: Target, fault: Fault) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from imsim.core import events, frames, internal_frames, storage
 from imsim.core.client.client import Client
@@ -243,9 +243,21 @@ class Instance(Node):
                 self.rooms.discard(event.ref)
 
 
-class GatewayNode(Node):
-    def __init__(self, world: World, name: str) -> None:
-        super().__init__(world, name)
+class ServerNode(Node):
+    """Node number `index` of its tier."""
+
+    tier: ClassVar[str]
+
+    def __init__(self, world: World, index: int) -> None:
+        super().__init__(world, f"{self.tier}{index}")
+        self.key = (self.tier, index)
+
+
+class GatewayNode(ServerNode):
+    tier = "gateway"
+
+    def __init__(self, world: World, index: int) -> None:
+        super().__init__(world, index)
         self.connections: dict[int, Connection] = {}
         self.start()
 
@@ -262,13 +274,13 @@ class GatewayNode(Node):
         for connection in connections.values():
             connection.gateway_crashed(stream.next())
 
-    def router_lost(self, router: str) -> None:
+    def peer_lost(self, peer: ServerNode) -> None:
         if self.up:
-            self.act(lambda now: self.machine.router_lost(router))
+            self.act(lambda now: self.machine.router_lost(peer.name))
 
-    def router_back(self, router: str) -> None:
+    def peer_back(self, peer: ServerNode) -> None:
         if self.up:
-            self.act(lambda now: self.machine.router_back(router))
+            self.act(lambda now: self.machine.router_back(peer.name))
 
     def next_deadline(self) -> float | None:
         return self.machine.next_deadline() if self.up else None
@@ -343,11 +355,13 @@ class GatewayNode(Node):
             self.world.record(Repeated(self.world.clock.now, self.name, event.message, device))
 
 
-class RouterNode(Node):
-    """Holds the conversations and the users that hash to it."""
+class RouterNode(ServerNode):
+    """Holds the conversations and the users that it owns."""
 
-    def __init__(self, world: World, name: str) -> None:
-        super().__init__(world, name)
+    tier = "router"
+
+    def __init__(self, world: World, index: int) -> None:
+        super().__init__(world, index)
         self.lives = 0
         self.died: dict[int, float] = {}  # which life, and when
         self._local: deque[internal_frames.ToRouter] = deque()
@@ -369,13 +383,13 @@ class RouterNode(Node):
             channel.lose(stream.next())
             channel.reconnect()
 
-    def gateway_lost(self, gateway: str) -> None:
-        if self.up:
-            self.world.record(GatewayLost(self.world.clock.now, self.name, gateway))
-            self.act(lambda now: self.machine.gateway_lost(gateway, now))
+    def peer_lost(self, peer: ServerNode) -> None:
+        if self.up and peer.tier == "gateway":
+            self.world.record(GatewayLost(self.world.clock.now, self.name, peer.name))
+            self.act(lambda now: self.machine.gateway_lost(peer.name, now))
 
-    def router_back(self) -> None:
-        if self.up:
+    def peer_back(self, peer: ServerNode) -> None:
+        if self.up and peer.tier == "router":
             self.act(lambda now: self.machine.router_back(now))
 
     def next_deadline(self) -> float | None:

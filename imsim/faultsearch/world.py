@@ -36,10 +36,10 @@ from imsim.faultsearch.faults import Fault, Windows
 from imsim.faultsearch.model.view import View
 from imsim.faultsearch.network import Channel, Connection
 from imsim.faultsearch.nodes import GatewayNode, Instance, Node, RouterNode, StorageNode
-from imsim.faultsearch.outages import Outages
 from imsim.faultsearch.random import stream_number
 from imsim.scenario import Draws, Stream
 from imsim.sim.clock import Clock
+from imsim.sim.outages import Outages, Pair
 
 _LONGEST_PUSH_TIMEOUT = 60.0  # seconds; the gateway's own
 _LOOK_EVERY = 0.25  # seconds
@@ -89,9 +89,9 @@ class World:
         self.windows: dict[str, Windows] = {state: Windows() for state in ("storage", *case.devices)}
         self.storage = StorageNode(self, Stream(self._links, 0))
         self.placement = Placement(case.router_names)
-        self.routers = {name: RouterNode(self, name) for name in case.router_names}
-        self.gateways = {name: GatewayNode(self, name) for name in case.gateway_names}
-        self.outages = Outages(self)
+        self.routers = {node.name: node for node in (RouterNode(self, index) for index in range(case.routers))}
+        self.gateways = {node.name: node for node in (GatewayNode(self, index) for index in range(case.gateways))}
+        self.outages = Outages()
         self.apps = {key: App(self, key, number) for number, key in enumerate(case.devices, 1)}
         self._make_channels()
 
@@ -103,6 +103,8 @@ class World:
         for pair in pairs:
             name = ">".join(pair)
             self._channels[pair] = Channel(self, latency, Stream(self._links, stream_number(name)))
+            if pair[1] != "storage":
+                self.outages.connect(*map(self.server, pair))  # also a router with itself: it looks again as it starts
 
     # --- the script --------------------------------------------------------------------------------------------------
 
@@ -184,7 +186,7 @@ class World:
             windows.close_all()
         for channel in self._channels.values():
             channel.repair()
-        self.outages.repair()
+        self.outages.end(sorted(self.outages.broken))
         nodes: list[GatewayNode | RouterNode] = [*self.gateways.values(), *self.routers.values()]
         for node in nodes:
             self._restart(node)
@@ -380,6 +382,9 @@ class World:
         """A gateway, a router, or the current instance of a device."""
         return self.gateways.get(name) or self.routers.get(name) or self.apps[name].current
 
+    def server(self, name: str) -> GatewayNode | RouterNode:
+        return self.gateways.get(name) or self.routers[name]
+
     def router_of(self, name: str) -> RouterNode:
         return self.routers[self.placement.owner(name)]
 
@@ -428,8 +433,7 @@ class World:
         self.clock.call_at(self.clock.now + seconds, function, argument)
 
     def crash(self, name: str, fault: Fault) -> None:
-        node = self.node(name)
-        assert isinstance(node, GatewayNode | RouterNode)
+        node = self.server(name)
         if node.up:
             self.happened(fault)
             self.record(Crashed(self.clock.now, name))
@@ -438,16 +442,16 @@ class World:
                 if target == name:
                     channel.lose()
             seconds = fault.arguments["seconds"]
-            for other in (*self.gateways, *self.routers):
-                self.outages.lost((name, other), min(fault.arguments["detect"], seconds))
+            pairs = self.pairs_between(name, *self.gateways, *self.routers)
+            self.outages.begin(pairs)
+            self.later(min(fault.arguments["detect"], seconds), self.outages.notice, pairs)
             self.later(seconds, self._restart, node)
 
     def _restart(self, node: GatewayNode | RouterNode) -> None:
         if not node.up:
             self.record(Started(self.clock.now, node.name))
             node.start()
-            for other in (*self.gateways, *self.routers):
-                self.outages.back((node.name, other))
+            self.outages.end(self.pairs_between(node.name, *self.gateways, *self.routers))
 
     def ambush(self, fault: Fault) -> None:
         self._ambushes.append(fault)
@@ -493,16 +497,14 @@ class World:
     def app_of(self, device: str) -> App:
         return self.apps[device]
 
-    def lose_peer(self, pair: tuple[str, str], after: float) -> None:
-        """Two nodes have lost their connection; they notice it `after` these seconds."""
-        self.outages.lost(pair, after)
-
-    def find_peer(self, pair: tuple[str, str]) -> None:
-        self.outages.back(pair)
-
     def channels_between(self, one: str, *others: str) -> list[Channel]:
         pairs = [pair for other in others for pair in ((one, other), (other, one))]
         return [self._channels[pair] for pair in pairs if pair in self._channels]
+
+    def pairs_between(self, one: str, *others: str) -> list[Pair]:
+        """The connections of one node to the others: it is the first to hear what happens to them."""
+        key, keys = self.server(one).key, [self.server(other).key for other in others]
+        return [(key, other) for other in keys if self.outages.between([key], [other])]
 
     def refusal(self, instance: Instance) -> Code | None:
         """Why the token of this instance is not taken at present."""
