@@ -125,7 +125,7 @@ class Target(Protocol):
 class Breakable(Protocol):
     """The connection of a device."""
 
-    def cut(self) -> None: ...
+    def cut(self, _: None) -> None: ...
     def deaden(self, direction: str) -> None: ...
 
 
@@ -164,7 +164,7 @@ def _half_open(world: Target, fault: Fault) -> None:
 
 def _break(world: Target, fault: Fault) -> None:
     for connection in world.connections_of(fault.target):
-        connection.cut()
+        connection.cut(None)
         world.happened(fault)
 
 
@@ -190,7 +190,7 @@ def _token_refused(world: Target, fault: Fault) -> None:
     """Its token is not taken; the application gets another one, until that helps."""
     _window(world, fault)
     for connection in world.connections_of(fault.target):
-        connection.cut()
+        connection.cut(None)
 
 
 def _revoke(world: Target, fault: Fault) -> None:
@@ -199,7 +199,7 @@ def _revoke(world: Target, fault: Fault) -> None:
     if fault.arguments["race"]:
         for device in world.devices_of(fault.target):
             for connection in world.connections_of(device):
-                connection.cut()
+                connection.cut(None)
         world.revoke_at_login(fault)
     else:
         world.revoke(fault)

@@ -55,7 +55,7 @@ class Node:
     def __init__(self, world: World, name: str) -> None:
         self.world = world
         self.name = name
-        self.up = True
+        self.is_up = True
         self.now = world.clock.now
         self._base, self._at, self._rate = self.now, world.clock.now, 1.0
         self._armed = float("inf")
@@ -137,6 +137,7 @@ class Instance(Node):
     def __init__(self, world: World, name: str, device: str, token: str, number: int) -> None:
         """`device`: "alice/d0"."""
         super().__init__(world, name)
+        self.number = number
         self.key = device
         self.user, self.device = device.split("/")
         self.events: list[events.ClientEvent] = []
@@ -155,7 +156,7 @@ class Instance(Node):
     @property
     def is_live(self) -> bool:
         """Running, and neither stopped nor ended."""
-        return self.up and self.machine.state != State.ENDED
+        return self.is_up and self.machine.state != State.ENDED
 
     def start(self) -> None:
         """Its application has it log in."""
@@ -174,30 +175,29 @@ class Instance(Node):
 
     def look(self) -> None:
         """The user looks at the conversation list."""
-        if self.up:
+        if self.is_up:
             self.looks.append((len(self.events), self.machine.conversations()))
 
     def kill(self, *, silent: bool) -> None:
         """The application crashes. Its gateway is told, unless `silent`: then only the heartbeat finds out."""
-        self.up = False
+        self.is_up = False
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.client_open = False
             if silent:
                 connection.deaden("both")
             else:
-                connection.up(connection.lost_by_gateway, None)
+                connection.up(self.now, connection.lost_by_gateway, None)
 
     def next_deadline(self) -> float | None:
-        return self.machine.next_deadline() if self.up else None
+        return self.machine.next_deadline() if self.is_up else None
 
     def handle_timer(self, now: float) -> None:
-        if self.up:
+        if self.is_up:
             self.machine.handle_timer(now)
 
-    def opened(self, connection: Connection) -> None:
-        if connection is self.connection:
-            self.act(self.machine.connected)
+    def connection_opened(self) -> None:
+        self.act(self.machine.connected)
 
     def from_gateway(self, frame: frames.ToClient) -> None:
         self.world.record(ClientReceived(self.world.clock.now, self.name, "", frame))
@@ -208,7 +208,7 @@ class Instance(Node):
                 del self.unanswered[request]
         self.act(lambda now: self.machine.receive(frame, now))
 
-    def lost(self, connection: Connection) -> None:
+    def connection_lost(self, connection: Connection) -> None:
         if connection is self.connection:
             self.connection = None
             self.act(self.machine.disconnected)
@@ -217,20 +217,20 @@ class Instance(Node):
 
     def connect(self) -> None:
         self.connection = self.world.new_connection(self)
-        self.connection.up(self.connection.accept, None)
+        self.connection.up(self.now, self.connection.accept, None)
 
     def send(self, frame: frames.FromClient) -> None:
         if self.connection is not None:
             self.world.record(ClientSent(self.world.clock.now, self.name, self.connection.gateway.name, frame))
             if isinstance(frame, frames.Asked):
                 self.unanswered[frame.op, frame.ref] = frame.number
-            self.connection.up(self.connection.to_gateway, frame)
+            self.connection.up(self.now, self.connection.to_gateway, frame)
 
     def close(self) -> None:
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.client_open = False
-            connection.up(connection.lost_by_gateway, None)
+            connection.up(self.now, connection.lost_by_gateway, None)
 
     def emit(self, event: events.ClientEvent) -> None:
         self.events.append(event)
@@ -262,36 +262,39 @@ class GatewayNode(ServerNode):
         self.start()
 
     def start(self) -> None:
-        self.up = True
+        self.is_up = True
         world = self.world
         self.machine = Gateway(self, world.case.policies, self.name, world.placement, world.wall_epoch(self.name))
 
     def crash(self, stream: Stream) -> None:
-        self.up = False
+        self.is_up = False
         for channel in self.world.channels_from(self.name):
             channel.lose(stream.next())
         connections, self.connections = self.connections, {}
         for connection in connections.values():
-            connection.gateway_crashed(stream.next())
+            connection.gateway_died(stream.next())
 
     def peer_lost(self, peer: ServerNode) -> None:
-        if self.up:
+        if self.is_up:
             self.act(lambda now: self.machine.router_lost(peer.name))
 
     def peer_back(self, peer: ServerNode) -> None:
-        if self.up:
+        if self.is_up:
             self.act(lambda now: self.machine.router_back(peer.name))
 
     def next_deadline(self) -> float | None:
-        return self.machine.next_deadline() if self.up else None
+        return self.machine.next_deadline() if self.is_up else None
 
     def handle_timer(self, now: float) -> None:
-        if self.up:
+        if self.is_up:
             self.machine.handle_timer(now)
 
     def accepted(self, connection: Connection) -> None:
         self.connections[connection.id] = connection
         self.act(lambda now: self.machine.connected(connection.id, now))
+
+    def refused(self, connection: Connection) -> None:
+        connection.down(self.now, connection.lost_by_client, None)
 
     def hung_up(self, connection: Connection) -> None:
         if self.connections.pop(connection.id, None) is not None:
@@ -307,7 +310,7 @@ class GatewayNode(ServerNode):
 
     def from_router(self, frame: internal_frames.ToGateway) -> None:
         op = frame.frame.op if type(frame) is internal_frames.Down else frame.op
-        if not self.up or self.world.crashes_on(self.name, op, "arrived"):
+        if not self.is_up or self.world.crashes_on(self.name, op, "arrived"):
             return
         self.world.record(GatewayNotified(self.world.clock.now, self.name, "", frame))
         self.act(lambda now: self.machine.receive_from_router(frame, now))
@@ -323,20 +326,20 @@ class GatewayNode(ServerNode):
         self.world.record(GatewaySent(self.world.clock.now, self.name, target.client.name, frame))
         if isinstance(frame, Pushed):
             self.world.longest_queue = max(self.world.longest_queue, target.left(frame))
-        target.down(target.to_client, frame)
+        target.down(self.now, target.to_client, frame)
 
     def close(self, connection: int) -> None:
         target = self.connections.pop(connection, None)
         if target is not None:
             target.gateway_open = False
-            target.down(target.lost_by_client, None)
+            target.down(self.now, target.lost_by_client, None)
 
     def authenticate(self, connection: int, token: str) -> None:
         machine = self.machine
         self.world.later(0.0, lambda _: self._authenticated(machine, connection, token), None)
 
     def _authenticated(self, machine: Gateway, connection: int, token: str) -> None:
-        if not self.up or machine is not self.machine or connection not in self.connections:
+        if not self.is_up or machine is not self.machine or connection not in self.connections:
             return
         code = self.world.refusal(self.connections[connection].client)
         user, issued_at = token.split("@")
@@ -345,7 +348,7 @@ class GatewayNode(ServerNode):
 
     def to_router(self, router: str, frame: internal_frames.ToRouter) -> None:
         self.world.record(GatewayForwarded(self.world.clock.now, self.name, router, frame))
-        self.world.channel(self.name, router).send(self.world.routers[router].receive, frame)
+        self.world.channel(self.name, router).carry(self.now, self.world.routers[router].receive, frame)
 
     def emit(self, event: events.Pushed | events.Shed) -> None:
         device = f"{event.session.user}/{event.session.device}"
@@ -368,7 +371,7 @@ class RouterNode(ServerNode):
         self.start()
 
     def start(self) -> None:
-        self.up = True
+        self.is_up = True
         self.lives += 1
         epoch = self.world.wall_epoch(self.name)
         self.machine = Router(self, self.world.case.policies, self.world.placement, epoch)
@@ -376,7 +379,7 @@ class RouterNode(ServerNode):
             self.act(self.machine.restarted)
 
     def crash(self, stream: Stream) -> None:
-        self.up = False
+        self.is_up = False
         self.died[self.lives] = self.world.clock.now
         self._local.clear()
         for channel in self.world.channels_from(self.name):
@@ -384,19 +387,19 @@ class RouterNode(ServerNode):
             channel.reconnect()
 
     def peer_lost(self, peer: ServerNode) -> None:
-        if self.up and peer.tier == "gateway":
+        if self.is_up and peer.tier == "gateway":
             self.world.record(GatewayLost(self.world.clock.now, self.name, peer.name))
             self.act(lambda now: self.machine.gateway_lost(peer.name, now))
 
     def peer_back(self, peer: ServerNode) -> None:
-        if self.up and peer.tier == "router":
+        if self.is_up and peer.tier == "router":
             self.act(lambda now: self.machine.router_back(now))
 
     def next_deadline(self) -> float | None:
-        return self.machine.next_deadline() if self.up else None
+        return self.machine.next_deadline() if self.is_up else None
 
     def handle_timer(self, now: float) -> None:
-        if self.up:
+        if self.is_up:
             self.machine.handle_timer(now)
 
     def _after(self) -> None:
@@ -405,13 +408,13 @@ class RouterNode(ServerNode):
         super()._after()
 
     def receive(self, frame: internal_frames.ToRouter) -> None:
-        if self.up:
+        if self.is_up:
             self.world.record(RouterReceived(self.world.clock.now, self.name, "", frame))
             self.act(lambda now: self.machine.receive(frame, now))
 
     def stored(self, answer: tuple[Router, storage.Request, storage.Result]) -> None:
         machine, request, result = answer
-        if self.up and machine is self.machine:  # else it has died since it asked
+        if self.is_up and machine is self.machine:  # else it has died since it asked
             self.act(lambda now: machine.stored(request, result, now))
             self.world.spring(self.name, request, "answered")
 
@@ -419,21 +422,21 @@ class RouterNode(ServerNode):
 
     def store(self, request: storage.Request) -> None:
         self.world.record(Asked(self.world.clock.now, self.name, request))
-        self.world.channel(self.name, "storage").send(
-            self.world.storage.receive, (self, self.lives, self.machine, request)
+        self.world.channel(self.name, "storage").carry(
+            self.now, self.world.storage.receive, (self, self.lives, self.machine, request)
         )
         self.world.spring(self.name, request, "asked")
 
     def to_gateway(self, gateway: str, frame: internal_frames.ToGateway) -> None:
         self.world.record(RouterSent(self.world.clock.now, self.name, gateway, frame))
-        self.world.channel(self.name, gateway).send(self.world.gateways[gateway].from_router, frame)
+        self.world.channel(self.name, gateway).carry(self.now, self.world.gateways[gateway].from_router, frame)
 
     def to_router(self, router: str, frame: internal_frames.ToRouter) -> None:
         self.world.record(RouterSent(self.world.clock.now, self.name, router, frame))
         if router == self.name:
             self._local.append(frame)
         else:
-            self.world.channel(self.name, router).send(self.world.routers[router].receive, frame)
+            self.world.channel(self.name, router).carry(self.now, self.world.routers[router].receive, frame)
 
     def emit(self, event: events.Committed) -> None:
         if is_chatroom(event.message.conversation_id):  # what storage did stands in the trace

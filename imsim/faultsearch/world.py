@@ -34,7 +34,7 @@ from imsim.faultsearch.entries import (
 )
 from imsim.faultsearch.faults import Fault, Windows
 from imsim.faultsearch.model.view import View
-from imsim.faultsearch.network import Channel, Connection
+from imsim.faultsearch.network import Channel, Connection, DeviceLink
 from imsim.faultsearch.nodes import GatewayNode, Instance, Node, RouterNode, StorageNode
 from imsim.faultsearch.random import stream_number
 from imsim.scenario import Draws, Stream
@@ -102,7 +102,7 @@ class World:
         pairs += [(router, "storage") for router in routers]
         for pair in pairs:
             name = ">".join(pair)
-            self._channels[pair] = Channel(self, latency, Stream(self._links, stream_number(name)))
+            self._channels[pair] = Channel(self.clock, latency, Stream(self._links, stream_number(name)), self.record)
             if pair[1] != "storage":
                 self.outages.connect(*map(self.server, pair))  # also a router with itself: it looks again as it starts
 
@@ -134,7 +134,7 @@ class World:
         self._record_standings()
         self._record_tokens()
         for connection in self._connections:
-            connection.cut()
+            connection.cut(None)
         self.run_until_idle()
         self._record_standings()
         self._record_tokens()
@@ -156,7 +156,7 @@ class World:
             if instance.is_live:
                 self._has_deadline(instance, limits[instance.machine.state])
         for gateway in self.gateways.values():
-            if gateway.up and gateway.connections:
+            if gateway.is_up and gateway.connections:
                 self._has_deadline(gateway, max(policies.login_timeout, policies.heartbeat_timeout))
 
     def _has_deadline(self, node: Instance | GatewayNode, most: float) -> None:
@@ -207,7 +207,7 @@ class World:
             if slot in taken:
                 continue
             taken.add(slot)
-            if app.instances and app.current.up:
+            if app.instances and app.current.is_up:
                 app.current.start()
             else:
                 app.start_again(None)
@@ -403,9 +403,10 @@ class World:
         number = len(self._connections) + crc32(client.user.encode())
         gateways = list(self.gateways.values())
         order = gateways[number % len(gateways) :] + gateways[: number % len(gateways)]
-        gateway = next((gateway for gateway in order if gateway.up), order[0])
+        gateway = next((gateway for gateway in order if gateway.is_up), order[0])
         self._last_connection += 1
-        connection = Connection(self._last_connection, client, gateway, self.windows[client.key])
+        up, down = (self._device_link(client, is_down) for is_down in (False, True))
+        connection = Connection(self._last_connection, client, gateway, self.clock, up, down)
         self._connections.append(connection)
         self.owners[connection.id] = client.name
         return connection
@@ -414,8 +415,11 @@ class World:
         """The luck of one fault, whatever the others do."""
         return Stream(self._luck, stream_number(str(fault)))
 
-    def link_stream(self, number: int) -> Stream:
-        return Stream(self._links, -1 - number)
+    def _device_link(self, client: Instance, is_down: bool) -> DeviceLink:
+        """Of the latest connection."""
+        stream = Stream(self._links, -1 - (self._last_connection * 2 + is_down))
+        latency, windows = self.case.client_latency, self.windows[client.key]
+        return DeviceLink(self.clock, latency, stream, self.record, client.name, windows, is_down)
 
     def jitter_stream(self, number: int) -> Stream:
         return Stream(self._jitter, number)
@@ -434,7 +438,7 @@ class World:
 
     def crash(self, name: str, fault: Fault) -> None:
         node = self.server(name)
-        if node.up:
+        if node.is_up:
             self.happened(fault)
             self.record(Crashed(self.clock.now, name))
             node.crash(self.stream(fault))
@@ -448,7 +452,7 @@ class World:
             self.later(seconds, self._restart, node)
 
     def _restart(self, node: GatewayNode | RouterNode) -> None:
-        if not node.up:
+        if not node.is_up:
             self.record(Started(self.clock.now, node.name))
             node.start()
             self.outages.end(self.pairs_between(node.name, *self.gateways, *self.routers))
@@ -486,7 +490,7 @@ class World:
 
     def set_clock(self, name: str, ahead: float, drift: float) -> bool:
         """Returns whether anybody is there whose clock it is."""
-        if name in self.apps and not (self.apps[name].instances and self.apps[name].current.up):
+        if name in self.apps and not (self.apps[name].instances and self.apps[name].current.is_up):
             return False
         self.node(name).set_clock(ahead, drift)
         return True
@@ -521,7 +525,7 @@ class World:
     def revoke(self, fault: Fault) -> None:
         """A user's tokens are void that are older than `spare` seconds; if a router is there to be asked."""
         user, router = fault.target, self.router_of(fault.target)
-        if router.up:
+        if router.is_up:
             before = self.clock.now - fault.arguments["spare"]
             self.happened(fault)
             self.record(Revoked(self.clock.now, user, router.name, before))
