@@ -236,8 +236,11 @@ class Connection(ConnectionState):
             link.lose()
         super().cut(None)
 
-    def gateway_died(self, share: float) -> None:
-        """The last `share` of what the gateway sent is lost; then the client sees the end."""
-        self.gateway_open = False
+    def lose_last(self, share: float) -> None:
+        """Of what the gateway sent, the last part is lost."""
         self._links["down"].lose(share)
+
+    def gateway_crashed(self) -> None:
+        """The client sees the end, after what is not lost."""
+        super().gateway_crashed()
         self.down(self._clock.now, self.lost_by_client, None)

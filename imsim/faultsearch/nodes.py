@@ -6,9 +6,8 @@ happen between two of them.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from imsim.core import events, frames, internal_frames, storage
 from imsim.core.client.client import Client
@@ -16,8 +15,10 @@ from imsim.core.client.connection import State
 from imsim.core.client.conversations import Conversation
 from imsim.core.gateway.gateway import Gateway
 from imsim.core.model import is_chatroom
+from imsim.core.placement import Placement
 from imsim.core.router.router import Router
 from imsim.core.storage.memory import MemoryStorage
+from imsim.faultsearch.clock import OwnClock
 from imsim.faultsearch.entries import (
     Adrift,
     Asked,
@@ -41,6 +42,10 @@ from imsim.faultsearch.entries import (
 )
 from imsim.faultsearch.network import Connection, Pushed
 from imsim.scenario import Stream
+from imsim.sim import nodes as sim
+from imsim.sim.nodes import storage as sim_storage
+from imsim.sim.nodes.node import Node, ServerNode
+from imsim.sim.nodes.work import Work
 
 if TYPE_CHECKING:
     from imsim.faultsearch.world import World
@@ -49,54 +54,27 @@ if TYPE_CHECKING:
 _NEVER = float("inf")
 
 
-class Node:
-    """A clock, and a timer for the machines that it wakes. `now` is the node's own monotonic time in seconds."""
+def _unheard(*_: object) -> None:
+    """Nothing is reported: the trace says it all."""
 
-    def __init__(self, world: World, name: str) -> None:
-        self.world = world
-        self.name = name
-        self.is_up = True
-        self.now = world.clock.now
-        self._base, self._at, self._rate = self.now, world.clock.now, 1.0
-        self._armed = float("inf")
+
+class OwnTime(Node):
+    """A node with a clock of its own."""
+
+    __slots__ = ()
+
+    clock: OwnClock
 
     def set_clock(self, ahead: float, drift: float) -> None:
-        """Jump forward by `ahead` seconds, and be `drift` seconds fast for each second from now on."""
-        self._base, self._at, self._rate = self._tick() + ahead, self.world.clock.now, 1.0 + drift
-        self._armed = float("inf")
-        self.act(lambda now: None)
-
-    def act(self, action: Callable[[float], object]) -> None:
-        """Have the machines do something: `action(now)`."""
-        action(self._tick())
-        self._after()
-
-    def _tick(self) -> float:
-        now = self._base + (self.world.clock.now - self._at) * self._rate
-        if now > self.now:
-            self.now = now
-        return self.now
-
-    def _after(self) -> None:
-        deadline = self.next_deadline()
-        if deadline is not None and deadline < self._armed:
-            self._armed = deadline
-            at = self._at + (deadline - self._base) / self._rate
-            self.world.clock.call_at(max(at, self.world.clock.now), self._wake, deadline)
+        self.clock.jump(ahead, drift)
+        self._armed = _NEVER
+        self.now = self.clock.now
+        self.arm()
 
     def _wake(self, armed: float) -> None:
-        if armed != self._armed:
-            return  # an earlier one took its place
-        self._armed = float("inf")
-        self.now = max(self._tick(), armed)  # rounding must not make it too early
-        self.handle_timer(self.now)
-        self._after()
-
-    def next_deadline(self) -> float | None:
-        raise NotImplementedError
-
-    def handle_timer(self, now: float) -> None:
-        raise NotImplementedError
+        if armed == self._armed:
+            self.clock.reach(armed)
+        super()._wake(armed)
 
 
 Answer = events.RequestDone | events.RequestFailed | events.Entered | events.ReadCounted | events.History
@@ -131,12 +109,15 @@ _ANSWERED: dict[type, Callable[[Any], tuple[str, str] | None]] = {
 }
 
 
-class Instance(Node):
+class Instance(OwnTime):
     """A client, as long as its application runs: a crash ends it, and the device's next start is another instance."""
 
     def __init__(self, world: World, name: str, device: str, token: str, number: int) -> None:
         """`device`: "alice/d0"."""
-        super().__init__(world, name)
+        super().__init__(OwnClock(world.clock))
+        self.world = world
+        self.name = name
+        self.is_up = True
         self.number = number
         self.key = device
         self.user, self.device = device.split("/")
@@ -152,6 +133,13 @@ class Instance(Node):
         jitter = world.jitter_stream(number)
         kind = world.case.kind(device)
         self.machine = Client(self, self.user, self.device, token, world.case.policies, jitter.next, kind)
+        self._timers = (self.machine.timers,)
+
+    def act(self, action: Callable[[float], object]) -> None:
+        """Have the machine do something: `action(now)`."""
+        self.now = self.clock.now
+        action(self.now)
+        self.arm()
 
     @property
     def is_live(self) -> bool:
@@ -181,6 +169,7 @@ class Instance(Node):
     def kill(self, *, silent: bool) -> None:
         """The application crashes. Its gateway is told, unless `silent`: then only the heartbeat finds out."""
         self.is_up = False
+        self._timers = ()
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.client_open = False
@@ -188,9 +177,6 @@ class Instance(Node):
                 connection.deaden("both")
             else:
                 connection.up(self.now, connection.lost_by_gateway, None)
-
-    def next_deadline(self) -> float | None:
-        return self.machine.next_deadline() if self.is_up else None
 
     def handle_timer(self, now: float) -> None:
         if self.is_up:
@@ -243,69 +229,33 @@ class Instance(Node):
                 self.rooms.discard(event.ref)
 
 
-class ServerNode(Node):
-    """Node number `index` of its tier."""
+class GatewayNode(OwnTime, sim.GatewayNode[Connection]):
+    """A gateway, with what it does in the trace."""
 
-    tier: ClassVar[str]
+    clock: OwnClock
 
-    def __init__(self, world: World, index: int) -> None:
-        super().__init__(world, f"{self.tier}{index}")
-        self.key = (self.tier, index)
-
-
-class GatewayNode(ServerNode):
-    tier = "gateway"
-
-    def __init__(self, world: World, index: int) -> None:
-        super().__init__(world, index)
-        self.connections: dict[int, Connection] = {}
-        self.start()
+    def __init__(self, world: World, index: int, work: Work) -> None:
+        self.world = world
+        super().__init__(index, OwnClock(world.clock), work, world.case.policies, 0.0, (), world.placement, _unheard)
 
     def start(self) -> None:
-        self.is_up = True
-        world = self.world
-        self.machine = Gateway(self, world.case.policies, self.name, world.placement, world.wall_epoch(self.name))
+        self._epoch = self.world.wall_epoch(self.name)
+        super().start()
 
-    def crash(self, stream: Stream) -> None:
-        self.is_up = False
+    def crash_with(self, stream: Stream) -> None:
+        """Crash; the last of what it sent is lost, by the luck in the stream."""
         for channel in self.world.channels_from(self.name):
             channel.lose(stream.next())
-        connections, self.connections = self.connections, {}
-        for connection in connections.values():
-            connection.gateway_died(stream.next())
-
-    def peer_lost(self, peer: ServerNode) -> None:
-        if self.is_up:
-            self.act(lambda now: self.machine.router_lost(peer.name))
-
-    def peer_back(self, peer: ServerNode) -> None:
-        if self.is_up:
-            self.act(lambda now: self.machine.router_back(peer.name))
-
-    def next_deadline(self) -> float | None:
-        return self.machine.next_deadline() if self.is_up else None
-
-    def handle_timer(self, now: float) -> None:
-        if self.is_up:
-            self.machine.handle_timer(now)
-
-    def accepted(self, connection: Connection) -> None:
-        self.connections[connection.id] = connection
-        self.act(lambda now: self.machine.connected(connection.id, now))
-
-    def refused(self, connection: Connection) -> None:
-        connection.down(self.now, connection.lost_by_client, None)
-
-    def hung_up(self, connection: Connection) -> None:
-        if self.connections.pop(connection.id, None) is not None:
-            self.act(lambda now: self.machine.disconnected(connection.id, now))
+        for connection in self.connections.values():
+            connection.lose_last(stream.next())
+        self.crash()
 
     def from_client(self, connection: Connection, frame: frames.FromClient) -> None:
         if self.world.crashes_on(self.name, frame.op, "arrived"):
             return
         self.world.record(GatewayReceived(self.world.clock.now, self.name, connection.client.name, frame))
         connection.acknowledged(frame)
-        self.act(lambda now: self.machine.receive(connection.id, frame, now))
+        super().from_client(connection, frame)
         self.world.crashes_on(self.name, frame.op, "passed on")
 
     def from_router(self, frame: internal_frames.ToGateway) -> None:
@@ -313,7 +263,7 @@ class GatewayNode(ServerNode):
         if not self.is_up or self.world.crashes_on(self.name, op, "arrived"):
             return
         self.world.record(GatewayNotified(self.world.clock.now, self.name, "", frame))
-        self.act(lambda now: self.machine.receive_from_router(frame, now))
+        super().from_router(frame)
         self.world.crashes_on(self.name, op, "passed on")
 
     # --- the gateway's port ---
@@ -326,29 +276,24 @@ class GatewayNode(ServerNode):
         self.world.record(GatewaySent(self.world.clock.now, self.name, target.client.name, frame))
         if isinstance(frame, Pushed):
             self.world.longest_queue = max(self.world.longest_queue, target.left(frame))
-        target.down(self.now, target.to_client, frame)
-
-    def close(self, connection: int) -> None:
-        target = self.connections.pop(connection, None)
-        if target is not None:
-            target.gateway_open = False
-            target.down(self.now, target.lost_by_client, None)
+        super().send(connection, frame)
 
     def authenticate(self, connection: int, token: str) -> None:
-        machine = self.machine
-        self.world.later(0.0, lambda _: self._authenticated(machine, connection, token), None)
+        self.clock.call_at(self.now, self._check_token, (self.machine, connection, token))
 
-    def _authenticated(self, machine: Gateway, connection: int, token: str) -> None:
-        if not self.is_up or machine is not self.machine or connection not in self.connections:
+    def _check_token(self, asked: tuple[Gateway, int, str]) -> None:
+        machine, connection, token = asked
+        if machine is not self.machine or connection not in self.connections:
             return
         code = self.world.refusal(self.connections[connection].client)
         user, issued_at = token.split("@")
-        name = user if code is None else None
-        self.act(lambda now: machine.authenticated(connection, name, code, now, float(issued_at)))
+        self.now = self.clock.now
+        machine.authenticated(connection, user if code is None else None, code, self.now, float(issued_at))
+        self.arm()
 
     def to_router(self, router: str, frame: internal_frames.ToRouter) -> None:
         self.world.record(GatewayForwarded(self.world.clock.now, self.name, router, frame))
-        self.world.channel(self.name, router).carry(self.now, self.world.routers[router].receive, frame)
+        super().to_router(router, frame)
 
     def emit(self, event: events.Pushed | events.Shed) -> None:
         device = f"{event.session.user}/{event.session.device}"
@@ -358,30 +303,27 @@ class GatewayNode(ServerNode):
             self.world.record(Repeated(self.world.clock.now, self.name, event.message, device))
 
 
-class RouterNode(ServerNode):
-    """Holds the conversations and the users that it owns."""
+class RouterNode(OwnTime, sim.RouterNode):
+    """A router, with what it does in the trace."""
 
-    tier = "router"
+    clock: OwnClock
 
-    def __init__(self, world: World, index: int) -> None:
-        super().__init__(world, index)
-        self.lives = 0
-        self.died: dict[int, float] = {}  # which life, and when
-        self._local: deque[internal_frames.ToRouter] = deque()
-        self.start()
+    def __init__(self, world: World, index: int, work: Work) -> None:
+        self.world = world
+        self.deaths: dict[Router, float] = {}  # of the machine of each life that is over: when
+        policies, placement = world.case.policies, world.placement
+        rest = (placement, Placement(["storage"]), _unheard)
+        super().__init__(index, OwnClock(world.clock), work, policies, 0.0, {}, *rest, tracks_requests=False)
 
     def start(self) -> None:
-        self.is_up = True
-        self.lives += 1
-        epoch = self.world.wall_epoch(self.name)
-        self.machine = Router(self, self.world.case.policies, self.world.placement, epoch)
-        if self.lives > 1:
-            self.act(self.machine.restarted)
+        self._epoch = self.world.wall_epoch(self.name)
+        super().start()
 
-    def crash(self, stream: Stream) -> None:
-        self.is_up = False
-        self.died[self.lives] = self.world.clock.now
-        self._local.clear()
+    def crash_with(self, stream: Stream) -> None:
+        """Crash; the last of what it sent is lost, by the luck in the stream."""
+        assert self.machine is not None
+        self.deaths[self.machine] = self.world.clock.now
+        self.crash()
         for channel in self.world.channels_from(self.name):
             channel.lose(stream.next())
             channel.reconnect()
@@ -389,61 +331,40 @@ class RouterNode(ServerNode):
     def peer_lost(self, peer: ServerNode) -> None:
         if self.is_up and peer.tier == "gateway":
             self.world.record(GatewayLost(self.world.clock.now, self.name, peer.name))
-            self.act(lambda now: self.machine.gateway_lost(peer.name, now))
-
-    def peer_back(self, peer: ServerNode) -> None:
-        if self.is_up and peer.tier == "router":
-            self.act(lambda now: self.machine.router_back(now))
-
-    def next_deadline(self) -> float | None:
-        return self.machine.next_deadline() if self.is_up else None
-
-    def handle_timer(self, now: float) -> None:
-        if self.is_up:
-            self.machine.handle_timer(now)
-
-    def _after(self) -> None:
-        while self._local:
-            self.machine.receive(self._local.popleft(), self.now)
-        super()._after()
+        super().peer_lost(peer)
 
     def receive(self, frame: internal_frames.ToRouter) -> None:
         if self.is_up:
             self.world.record(RouterReceived(self.world.clock.now, self.name, "", frame))
-            self.act(lambda now: self.machine.receive(frame, now))
+            super().receive(frame)
 
     def stored(self, answer: tuple[Router, storage.Request, storage.Result]) -> None:
-        machine, request, result = answer
-        if self.is_up and machine is self.machine:  # else it has died since it asked
-            self.act(lambda now: machine.stored(request, result, now))
+        machine, request, _ = answer
+        if machine is self.machine:  # else it has died since it asked
+            super().stored(answer)
             self.world.spring(self.name, request, "answered")
 
     # --- the router's port ---
 
     def store(self, request: storage.Request) -> None:
         self.world.record(Asked(self.world.clock.now, self.name, request))
-        self.world.channel(self.name, "storage").carry(
-            self.now, self.world.storage.receive, (self, self.lives, self.machine, request)
-        )
+        super().store(request)
         self.world.spring(self.name, request, "asked")
 
     def to_gateway(self, gateway: str, frame: internal_frames.ToGateway) -> None:
         self.world.record(RouterSent(self.world.clock.now, self.name, gateway, frame))
-        self.world.channel(self.name, gateway).carry(self.now, self.world.gateways[gateway].from_router, frame)
+        super().to_gateway(gateway, frame)
 
     def to_router(self, router: str, frame: internal_frames.ToRouter) -> None:
         self.world.record(RouterSent(self.world.clock.now, self.name, router, frame))
-        if router == self.name:
-            self._local.append(frame)
-        else:
-            self.world.channel(self.name, router).carry(self.now, self.world.routers[router].receive, frame)
+        super().to_router(router, frame)
 
     def emit(self, event: events.Committed) -> None:
         if is_chatroom(event.message.conversation_id):  # what storage did stands in the trace
             self.world.record(Said(self.world.clock.now, self.name, event.message))
 
 
-_Asked = tuple[RouterNode, int, Router, storage.Request]  # who, in which of its lives
+_Answer = tuple[bool, str, Router, storage.Request, storage.Result]  # whether it is silent, and to whom
 
 
 class StorageNode:
@@ -459,11 +380,11 @@ class StorageNode:
         self.data = MemoryStorage(world.case.policies.fanout)
         self.waiting = 0  # requests that are not answered yet
         self._stream = stream
-        self._last: dict[tuple[str, int], float] = {}
+        self._last: dict[Router, float] = {}  # by the machine, of which each life has another
         self._windows = world.windows["storage"]
 
-    def receive(self, asked: _Asked) -> None:
-        router, lives, _, request = asked
+    def receive(self, asked: sim_storage.Asked) -> None:
+        _, asker, request = asked
         at = self.world.clock.now + self._delay()
         if window := self._windows.get("storage_slow"):
             at += window.draw() * window.arguments["up_to"]
@@ -471,14 +392,14 @@ class StorageNode:
         if window := self._windows.get("storage_stall"):
             at = max(at, window.end)
             self._happened("storage_stall", request)
-        life = (router.name, lives)
-        at = self._last[life] = max(at, self._last.get(life, 0.0))
+        at = self._last[asker] = max(at, self._last.get(asker, 0.0))
         self.waiting += 1
         self.world.clock.call_at(at, self._execute, asked)
 
-    def _execute(self, asked: _Asked) -> None:
-        router, life, asker, request = asked
-        if self.world.clock.now > router.died.get(life, _NEVER) + self.world.case.policies.storage_timeout:
+    def _execute(self, asked: sim_storage.Asked) -> None:
+        name, asker, request = asked
+        died = self.world.routers[name].deaths.get(asker, _NEVER)
+        if self.world.clock.now > died + self.world.case.policies.storage_timeout:
             self.waiting -= 1
             return  # whoever asked has been gone for too long
         delay, silent = self._delay(), False
@@ -491,20 +412,20 @@ class StorageNode:
             result = storage.Failed("nothing was done")
         else:
             result = self.data.execute(request)
-            self.world.record(Stored(self.world.clock.now, "storage", router.name, request, result))
+            self.world.record(Stored(self.world.clock.now, "storage", name, request, result))
             if failed:
                 result = storage.Failed("who knows")
         if late:
             delay += late.arguments["by"]
             silent = late.arguments["silent"]
-        self.world.clock.call_at(self.world.clock.now + delay, self._answer, (silent, router, asker, request, result))
-        self.world.spring(router.name, request, "done")
+        self.world.clock.call_at(self.world.clock.now + delay, self._answer, (silent, name, asker, request, result))
+        self.world.spring(name, request, "done")
 
-    def _answer(self, answer: tuple[bool, RouterNode, Router, storage.Request, storage.Result]) -> None:
-        silent, router, asker, request, result = answer
+    def _answer(self, answer: _Answer) -> None:
+        silent, name, asker, request, result = answer
         self.waiting -= 1
         if not silent:
-            router.stored((asker, request, result))
+            self.world.routers[name].stored((asker, request, result))
 
     def _delay(self) -> float:
         return self.world.case.storage_latency * (0.5 + self._stream.next())

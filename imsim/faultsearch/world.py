@@ -8,7 +8,7 @@ hear of it. The trace, and what is there in the end, are the evidence.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from zlib import crc32
@@ -35,10 +35,13 @@ from imsim.faultsearch.entries import (
 from imsim.faultsearch.faults import Fault, Windows
 from imsim.faultsearch.model.view import View
 from imsim.faultsearch.network import Channel, Connection, DeviceLink
-from imsim.faultsearch.nodes import GatewayNode, Instance, Node, RouterNode, StorageNode
+from imsim.faultsearch.nodes import GatewayNode, Instance, OwnTime, RouterNode, StorageNode
 from imsim.faultsearch.random import stream_number
 from imsim.scenario import Draws, Stream
+from imsim.scenario.sections.topology import Tier
 from imsim.sim.clock import Clock
+from imsim.sim.link import Arrive, Hop
+from imsim.sim.nodes.work import Work
 from imsim.sim.outages import Outages, Pair
 
 _LONGEST_PUSH_TIMEOUT = 60.0  # seconds; the gateway's own
@@ -89,11 +92,33 @@ class World:
         self.windows: dict[str, Windows] = {state: Windows() for state in ("storage", *case.devices)}
         self.storage = StorageNode(self, Stream(self._links, 0))
         self.placement = Placement(case.router_names)
-        self.routers = {node.name: node for node in (RouterNode(self, index) for index in range(case.routers))}
-        self.gateways = {node.name: node for node in (GatewayNode(self, index) for index in range(case.gateways))}
+        self.routers = {node.name: node for node in map(self._router, range(case.routers))}
+        self.gateways = {node.name: node for node in map(self._gateway, range(case.gateways))}
         self.outages = Outages()
         self.apps = {key: App(self, key, number) for number, key in enumerate(case.devices, 1)}
         self._make_channels()
+        self._wire()
+
+    def _router(self, index: int) -> RouterNode:
+        return RouterNode(self, index, self._work(RouterNode.tier, index))
+
+    def _gateway(self, index: int) -> GatewayNode:
+        return GatewayNode(self, index, self._work(GatewayNode.tier, index))
+
+    def _work(self, tier: str, index: int) -> Work:
+        """A station where nothing takes time."""
+        return Work(Tier(service={}), self.case.seed, tier, index, self.clock)
+
+    def _wire(self) -> None:
+        def hops(source: str, ends: Mapping[str, Arrive]) -> dict[str, Hop]:
+            return {name: (self._channels[source, name].carry, arrive) for name, arrive in ends.items()}
+
+        to_routers = {name: router.receive for name, router in self.routers.items()}
+        to_gateways = {name: gateway.from_router for name, gateway in self.gateways.items()}
+        for name, gateway in self.gateways.items():
+            gateway.wire(hops(name, to_routers))
+        for name, router in self.routers.items():
+            router.wire(hops(name, to_gateways), hops(name, to_routers), hops(name, {"storage": self.storage.receive}))
 
     def _make_channels(self) -> None:
         routers, latency = list(self.routers), self.case.backend_latency
@@ -160,7 +185,8 @@ class World:
                 self._has_deadline(gateway, max(policies.login_timeout, policies.heartbeat_timeout))
 
     def _has_deadline(self, node: Instance | GatewayNode, most: float) -> None:
-        deadline = node.next_deadline()
+        assert node.machine is not None
+        deadline = node.machine.next_deadline()
         if deadline is None or deadline > node.now + most + 0.001:
             self.without_deadline.setdefault(node.name, f"at {node.now:.3f} s of its own it waits until {deadline}")
 
@@ -247,6 +273,7 @@ class World:
                 return f"{connection.client.name} still has an unfinished connection to {connection.gateway.name}"
         for gateway in self.gateways.values():
             # What the gateway itself holds: it might be deaf to the acknowledgements that have reached it.
+            assert gateway.machine is not None, "all are up"
             if held := gateway.machine.unacknowledged:
                 return f"{gateway.name} still holds {held} pushes, though all of them are acknowledged"
             if held := gateway.machine.held_marks:
@@ -378,7 +405,7 @@ class World:
     def instances(self) -> Iterable[Instance]:
         return (instance for app in self.apps.values() for instance in app.instances)
 
-    def node(self, name: str) -> Node:
+    def node(self, name: str) -> OwnTime:
         """A gateway, a router, or the current instance of a device."""
         return self.gateways.get(name) or self.routers.get(name) or self.apps[name].current
 
@@ -387,9 +414,6 @@ class World:
 
     def router_of(self, name: str) -> RouterNode:
         return self.routers[self.placement.owner(name)]
-
-    def channel(self, source: str, target: str) -> Channel:
-        return self._channels[source, target]
 
     def channels_from(self, source: str) -> list[Channel]:
         return [channel for pair, channel in self._channels.items() if pair[0] == source]
@@ -441,7 +465,7 @@ class World:
         if node.is_up:
             self.happened(fault)
             self.record(Crashed(self.clock.now, name))
-            node.crash(self.stream(fault))
+            node.crash_with(self.stream(fault))
             for (_, target), channel in self._channels.items():
                 if target == name:
                     channel.lose()
@@ -454,7 +478,7 @@ class World:
     def _restart(self, node: GatewayNode | RouterNode) -> None:
         if not node.is_up:
             self.record(Started(self.clock.now, node.name))
-            node.start()
+            node.restart()
             self.outages.end(self.pairs_between(node.name, *self.gateways, *self.routers))
 
     def ambush(self, fault: Fault) -> None:

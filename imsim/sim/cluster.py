@@ -86,7 +86,7 @@ class Parts:
         """Of a device, from which its uplink, its downlink and the delays of its reconnects are drawn."""
         return Stream(self._up, device), Stream(self._down, device), Stream(self._jitter, device)
 
-    def connection(self, id: int, client: ClientNode, gateway: GatewayNode) -> Connection:
+    def connection(self, id: int, client: ClientNode, gateway: GatewayNode[Connection]) -> Connection:
         fields = client.network
         upload = fields.bandwidth if fields.upload is None else fields.upload
         up = self._link(Link, fields, client.uplink, upload, "uplink")
@@ -149,7 +149,7 @@ class Cluster:
             )
             for index in range(topology.routers)
         ]
-        self.gateways = [
+        self.gateways: list[GatewayNode[Connection]] = [
             GatewayNode(
                 *equipment("gateway", index),
                 policies,

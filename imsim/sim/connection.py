@@ -73,6 +73,13 @@ class ConnectionState:
 
     # --- at the gateway ---
 
+    def gateway_crashed(self) -> None:
+        """The gateway is gone, and does not hold it any more."""
+        self.gateway_open = False
+
+    def crash_noticed(self) -> None:
+        """Others have noticed that."""
+
     def accept(self, _: None) -> None:
         if not self.gateway.is_up:
             self.gateway.refused(self)
@@ -129,8 +136,9 @@ class Connection(ConnectionState):
         self.up, self.down = (link.way() for link in self._links)
 
     def gateway_crashed(self) -> None:
-        """The other end is gone, of which the client knows nothing: frames vanish, either way."""
-        self.gateway_open = self.client_open = False
+        """Of which the client knows nothing: frames vanish, either way."""
+        super().gateway_crashed()
+        self.client_open = False
 
     def crash_noticed(self) -> None:
         """The client sees it break."""

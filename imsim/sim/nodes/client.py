@@ -9,7 +9,7 @@ from imsim.core import events, frames
 from imsim.core.client.client import Client
 from imsim.scenario import Stream
 from imsim.scenario.sections import ClientLink
-from imsim.sim.clock import Clock
+from imsim.sim.clock import NodeClock
 from imsim.sim.connection import Connection
 from imsim.sim.nodes.node import Node
 
@@ -33,7 +33,7 @@ class ClientNode(Node):
     def __init__(
         self,
         number: int,
-        clock: Clock,
+        clock: NodeClock,
         network: ClientLink,
         streams: tuple[Stream, Stream],
         dial: Dial,
