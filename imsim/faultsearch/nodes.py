@@ -1,29 +1,29 @@
-"""The nodes of the fault search: the core's own machines, each on a clock of its own.
+"""The nodes of the fault search: those of the simulation, each on a clock of its own, with what they do in the trace.
 
-They are leaner than those of `imsim.sim.nodes`, which model time spent; here an operation takes none, but anything can
-happen between two of them.
+An operation takes no time here, but anything can happen between two of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
 from imsim.core import events, frames, internal_frames, storage
 from imsim.core.client.client import Client
 from imsim.core.client.connection import State
 from imsim.core.client.conversations import Conversation
 from imsim.core.gateway.gateway import Gateway
-from imsim.core.model import is_chatroom
+from imsim.core.model import Code, is_chatroom
 from imsim.core.placement import Placement
 from imsim.core.router.router import Router
-from imsim.core.storage.memory import MemoryStorage
+from imsim.faultsearch.case import Case
 from imsim.faultsearch.clock import OwnClock
 from imsim.faultsearch.entries import (
     Adrift,
     Asked,
     ClientReceived,
     ClientSent,
+    Entry,
     Event,
     GatewayForwarded,
     GatewayLost,
@@ -36,26 +36,43 @@ from imsim.faultsearch.entries import (
     Said,
     Shed,
     Started,
-    Stored,
-    Struck,
     Wished,
 )
-from imsim.faultsearch.network import Connection, Pushed
+from imsim.faultsearch.faults import Windows
+from imsim.faultsearch.network import Channel, Connection, Pushed
 from imsim.scenario import Stream
 from imsim.sim import nodes as sim
-from imsim.sim.nodes import storage as sim_storage
+from imsim.sim.clock import Clock
 from imsim.sim.nodes.node import Node, ServerNode
 from imsim.sim.nodes.work import Work
-
-if TYPE_CHECKING:
-    from imsim.faultsearch.world import World
-
 
 _NEVER = float("inf")
 
 
 def _unheard(*_: object) -> None:
     """Nothing is reported: the trace says it all."""
+
+
+class World(Protocol):
+    """What nodes need of the world around them."""
+
+    clock: Clock
+    case: Case
+    placement: Placement
+    windows: dict[str, Windows]
+    routers: dict[str, RouterNode]
+    owners: dict[int, str]
+    longest_queue: int
+
+    def record(self, entry: Entry) -> None: ...
+    def wall_epoch(self, node: str) -> float: ...
+    def jitter_stream(self, number: int) -> Stream: ...
+    def new_connection(self, client: Instance) -> Connection: ...
+    def channels_from(self, source: str) -> Iterable[Channel]: ...
+    def refusal(self, instance: Instance) -> Code | None: ...
+    def ended(self, instance: Instance, code: Code) -> None: ...
+    def crashes_on(self, gateway: str, op: str, moment: str) -> bool: ...
+    def spring(self, router: str, request: storage.Request, moment: str) -> None: ...
 
 
 class OwnTime(Node):
@@ -109,16 +126,14 @@ _ANSWERED: dict[type, Callable[[Any], tuple[str, str] | None]] = {
 }
 
 
-class Instance(OwnTime):
+class Instance(OwnTime, sim.ClientNode[Connection]):
     """A client, as long as its application runs: a crash ends it, and the device's next start is another instance."""
 
     def __init__(self, world: World, name: str, device: str, token: str, number: int) -> None:
         """`device`: "alice/d0"."""
-        super().__init__(OwnClock(world.clock))
         self.world = world
         self.name = name
         self.is_up = True
-        self.number = number
         self.key = device
         self.user, self.device = device.split("/")
         self.events: list[events.ClientEvent] = []
@@ -127,19 +142,10 @@ class Instance(OwnTime):
         self.rooms: set[str] = set()  # chatrooms that its user has entered, and not left
         self.asked: set[tuple[str, str]] = set()  # (op, ref) of the requests that its user waits for
         self.unanswered: dict[tuple[str, str], int] = {}  # the same of all that it has asked, with the latest number
-        self.connection: Connection | None = None
         #: What its user has seen of the conversation list, each time with the number of events until then.
         self.looks: list[tuple[int, list[Conversation]]] = []
-        jitter = world.jitter_stream(number)
-        kind = world.case.kind(device)
-        self.machine = Client(self, self.user, self.device, token, world.case.policies, jitter.next, kind)
-        self._timers = (self.machine.timers,)
-
-    def act(self, action: Callable[[float], object]) -> None:
-        """Have the machine do something: `action(now)`."""
-        self.now = self.clock.now
-        action(self.now)
-        self.arm()
+        rest = (token, world.case.policies, world.jitter_stream(number).next, world.case.kind(device))
+        super().__init__(number, OwnClock(world.clock), lambda node: Client(node, self.user, self.device, *rest))
 
     @property
     def is_live(self) -> bool:
@@ -180,10 +186,7 @@ class Instance(OwnTime):
 
     def handle_timer(self, now: float) -> None:
         if self.is_up:
-            self.machine.handle_timer(now)
-
-    def connection_opened(self) -> None:
-        self.act(self.machine.connected)
+            super().handle_timer(now)
 
     def from_gateway(self, frame: frames.ToClient) -> None:
         self.world.record(ClientReceived(self.world.clock.now, self.name, "", frame))
@@ -192,31 +195,19 @@ class Instance(OwnTime):
             request = answer(frame)
             if request is not None and self.unanswered.get(request) == getattr(frame, "number", 0):
                 del self.unanswered[request]
-        self.act(lambda now: self.machine.receive(frame, now))
+        super().from_gateway(frame)
 
-    def connection_lost(self, connection: Connection) -> None:
-        if connection is self.connection:
-            self.connection = None
-            self.act(self.machine.disconnected)
+    def dial(self) -> Connection:
+        return self.world.new_connection(self)
 
     # --- the client's port ---
-
-    def connect(self) -> None:
-        self.connection = self.world.new_connection(self)
-        self.connection.up(self.now, self.connection.accept, None)
 
     def send(self, frame: frames.FromClient) -> None:
         if self.connection is not None:
             self.world.record(ClientSent(self.world.clock.now, self.name, self.connection.gateway.name, frame))
             if isinstance(frame, frames.Asked):
                 self.unanswered[frame.op, frame.ref] = frame.number
-            self.connection.up(self.now, self.connection.to_gateway, frame)
-
-    def close(self) -> None:
-        connection, self.connection = self.connection, None
-        if connection is not None:
-            connection.client_open = False
-            connection.up(self.now, connection.lost_by_gateway, None)
+            super().send(frame)
 
     def emit(self, event: events.ClientEvent) -> None:
         self.events.append(event)
@@ -362,73 +353,3 @@ class RouterNode(OwnTime, sim.RouterNode):
     def emit(self, event: events.Committed) -> None:
         if is_chatroom(event.message.conversation_id):  # what storage did stands in the trace
             self.world.record(Said(self.world.clock.now, self.name, event.message))
-
-
-_Answer = tuple[bool, str, Router, storage.Request, storage.Result]  # whether it is silent, and to whom
-
-
-class StorageNode:
-    """Storage is never lost; it may be slow, stand still, fail, or not say what it did.
-
-    Requests of one life of a router are carried out in the order in which they came: one that was restarted may
-    overtake what its earlier life has asked for. Answers overtake each other at all times.
-
-    What a life that has ended had asked is carried out within the policy `storage_timeout`, or never."""
-
-    def __init__(self, world: World, stream: Stream) -> None:
-        self.world = world
-        self.data = MemoryStorage(world.case.policies.fanout)
-        self.waiting = 0  # requests that are not answered yet
-        self._stream = stream
-        self._last: dict[Router, float] = {}  # by the machine, of which each life has another
-        self._windows = world.windows["storage"]
-
-    def receive(self, asked: sim_storage.Asked) -> None:
-        _, asker, request = asked
-        at = self.world.clock.now + self._delay()
-        if window := self._windows.get("storage_slow"):
-            at += window.draw() * window.arguments["up_to"]
-            self._happened("storage_slow", request)
-        if window := self._windows.get("storage_stall"):
-            at = max(at, window.end)
-            self._happened("storage_stall", request)
-        at = self._last[asker] = max(at, self._last.get(asker, 0.0))
-        self.waiting += 1
-        self.world.clock.call_at(at, self._execute, asked)
-
-    def _execute(self, asked: sim_storage.Asked) -> None:
-        name, asker, request = asked
-        died = self.world.routers[name].deaths.get(asker, _NEVER)
-        if self.world.clock.now > died + self.world.case.policies.storage_timeout:
-            self.waiting -= 1
-            return  # whoever asked has been gone for too long
-        delay, silent = self._delay(), False
-        result: storage.Result
-        failed, late = self._windows.strikes("storage_fails"), self._windows.strikes("storage_late")
-        for window in (failed, late):
-            if window is not None:
-                self._happened(window.fault.kind, request)
-        if (failed and not failed.arguments["done"]) or (late and not late.arguments["done"]):
-            result = storage.Failed("nothing was done")
-        else:
-            result = self.data.execute(request)
-            self.world.record(Stored(self.world.clock.now, "storage", name, request, result))
-            if failed:
-                result = storage.Failed("who knows")
-        if late:
-            delay += late.arguments["by"]
-            silent = late.arguments["silent"]
-        self.world.clock.call_at(self.world.clock.now + delay, self._answer, (silent, name, asker, request, result))
-        self.world.spring(name, request, "done")
-
-    def _answer(self, answer: _Answer) -> None:
-        silent, name, asker, request, result = answer
-        self.waiting -= 1
-        if not silent:
-            self.world.routers[name].stored((asker, request, result))
-
-    def _delay(self) -> float:
-        return self.world.case.storage_latency * (0.5 + self._stream.next())
-
-    def _happened(self, kind: str, request: storage.Request) -> None:
-        self.world.record(Struck(self.world.clock.now, "storage", kind, request))

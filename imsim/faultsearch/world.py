@@ -8,7 +8,7 @@ hear of it. The trace, and what is there in the end, are the evidence.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 from zlib import crc32
@@ -35,12 +35,15 @@ from imsim.faultsearch.entries import (
 from imsim.faultsearch.faults import Fault, Windows
 from imsim.faultsearch.model.view import View
 from imsim.faultsearch.network import Channel, Connection, DeviceLink
-from imsim.faultsearch.nodes import GatewayNode, Instance, OwnTime, RouterNode, StorageNode
+from imsim.faultsearch.nodes import GatewayNode, Instance, OwnTime, RouterNode
 from imsim.faultsearch.random import stream_number
+from imsim.faultsearch.storage import StorageNode
 from imsim.scenario import Draws, Stream
 from imsim.scenario.sections.topology import Tier
 from imsim.sim.clock import Clock
-from imsim.sim.link import Arrive, Hop
+from imsim.sim.cluster import wire
+from imsim.sim.link import Carry
+from imsim.sim.nodes.node import ServerNode
 from imsim.sim.nodes.work import Work
 from imsim.sim.outages import Outages, Pair
 
@@ -96,8 +99,7 @@ class World:
         self.gateways = {node.name: node for node in map(self._gateway, range(case.gateways))}
         self.outages = Outages()
         self.apps = {key: App(self, key, number) for number, key in enumerate(case.devices, 1)}
-        self._make_channels()
-        self._wire()
+        wire(list(self.gateways.values()), list(self.routers.values()), [self.storage], self._link)
 
     def _router(self, index: int) -> RouterNode:
         return RouterNode(self, index, self._work(RouterNode.tier, index))
@@ -109,27 +111,16 @@ class World:
         """A station where nothing takes time."""
         return Work(Tier(service={}), self.case.seed, tier, index, self.clock)
 
-    def _wire(self) -> None:
-        def hops(source: str, ends: Mapping[str, Arrive]) -> dict[str, Hop]:
-            return {name: (self._channels[source, name].carry, arrive) for name, arrive in ends.items()}
-
-        to_routers = {name: router.receive for name, router in self.routers.items()}
-        to_gateways = {name: gateway.from_router for name, gateway in self.gateways.items()}
-        for name, gateway in self.gateways.items():
-            gateway.wire(hops(name, to_routers))
-        for name, router in self.routers.items():
-            router.wire(hops(name, to_gateways), hops(name, to_routers), hops(name, {"storage": self.storage.receive}))
-
-    def _make_channels(self) -> None:
-        routers, latency = list(self.routers), self.case.backend_latency
-        pairs = [(one, other) for one in self.gateways for other in routers]
-        pairs += [(other, one) for one, other in pairs] + [(one, other) for one in routers for other in routers]
-        pairs += [(router, "storage") for router in routers]
-        for pair in pairs:
-            name = ">".join(pair)
-            self._channels[pair] = Channel(self.clock, latency, Stream(self._links, stream_number(name)), self.record)
-            if pair[1] != "storage":
-                self.outages.connect(*map(self.server, pair))  # also a router with itself: it looks again as it starts
+    def _link(self, source: ServerNode | StorageNode, target: ServerNode | StorageNode) -> Carry:
+        """Storage answers straight away: its delays are its own."""
+        if isinstance(source, StorageNode):
+            return self.clock.call_at
+        if not isinstance(target, StorageNode):
+            self.outages.connect(source, target)  # also a router with itself: it looks again as it starts
+        pair = source.name, target.name
+        stream = Stream(self._links, stream_number(">".join(pair)))
+        channel = self._channels[pair] = Channel(self.clock, self.case.backend_latency, stream, self.record)
+        return channel.carry
 
     # --- the script --------------------------------------------------------------------------------------------------
 
