@@ -47,7 +47,7 @@ class App:
 
     @property
     def is_up(self) -> bool:
-        return self.current.up
+        return self.current.is_up
 
     def start_again(self, _: None) -> None:
         """Start another instance, which knows nothing."""
@@ -67,14 +67,14 @@ class App:
             self._host.later(1.0, self._log_in_again, instance)
 
     def _log_in_again(self, instance: Instance) -> None:
-        if instance.up and not instance.is_live:
+        if instance.is_up and not instance.is_live:
             self.token = instance.machine.token = self._host.new_token(self.user)
             instance.start()
 
     def do(self, step: Step) -> None:
         live = self.live or [self.current]
         instance = live[int(step.time * 1e6) % len(live)]  # one device can be logged in twice, and used twice
-        if not instance.up:
+        if not instance.is_up:
             return
         instance.look()
         self._host.record(Stepped(self._host.now, instance.name, step.action, dict(step.arguments)))

@@ -55,6 +55,14 @@ class Case:
     faults: tuple[Fault, ...]
     wall_skew: float = 0.0
 
+    @property
+    def gateway_names(self) -> list[str]:
+        return names_of("gateway", self.gateways)
+
+    @property
+    def router_names(self) -> list[str]:
+        return names_of("router", self.routers)
+
     def kind(self, device: str) -> str:
         """Of "alice/d0", or of a device with which somebody looks in the end."""
         return self.kinds[self.devices.index(device)] if device in self.devices else PROBE
@@ -73,6 +81,11 @@ class Case:
     def to_json(self) -> dict[str, Any]:
         fields = asdict(replace(self, steps=(), faults=()))
         return {**fields, "steps": [s.to_json() for s in self.steps], "faults": [f.to_json() for f in self.faults]}
+
+
+def names_of(tier: str, count: int) -> list[str]:
+    """Of the nodes of a tier."""
+    return [f"{tier}{index}" for index in range(count)]
 
 
 def slot(policies: Policies, device: str, kind: str) -> tuple[str, str]:

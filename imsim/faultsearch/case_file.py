@@ -258,7 +258,7 @@ def _one_of(where: str, what: str, name: str, known: Any) -> None:
 
 def _targets(case: Case, where: str) -> list[str]:
     """What a fault of this kind can hit (see `faults.Kind`)."""
-    gateways, routers = [f"g{n}" for n in range(case.gateways)], [f"r{n}" for n in range(case.routers)]
+    gateways, routers = case.gateway_names, case.router_names
     nodes = [*gateways, *routers]
     return {
         "device": list(case.devices),

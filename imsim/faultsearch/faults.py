@@ -14,12 +14,13 @@ from typing import Any, Protocol
 from imsim.core.exceptions import UsageError
 from imsim.faultsearch.random import Random
 from imsim.scenario import Stream
+from imsim.sim.outages import Outages, Pair
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`time`: seconds from the workload's start. `target`: a device ("alice/d0"), a user, a node ("g0") or "storage".
-    `arguments`: what the kind says (see `KINDS`); durations in seconds, rates from 0 to 1."""
+    """`time`: seconds from the workload's start. `target`: a device ("alice/d0"), a user, a node ("gateway0") or
+    "storage". `arguments`: what the kind says (see `KINDS`); durations in seconds, rates from 0 to 1."""
 
     time: float
     kind: str
@@ -102,6 +103,7 @@ class Target(Protocol):
     """What faults need of the world that they hit. `happened`: a fault has hit something."""
 
     windows: dict[str, Windows]
+    outages: Outages
 
     @property
     def now(self) -> float: ...
@@ -117,14 +119,13 @@ class Target(Protocol):
     def revoke(self, fault: Fault) -> None: ...
     def revoke_at_login(self, fault: Fault) -> None: ...
     def channels_between(self, node: str, *others: str) -> Iterable[Route]: ...
-    def lose_peer(self, pair: tuple[str, str], after: float) -> None: ...
-    def find_peer(self, pair: tuple[str, str]) -> None: ...
+    def pairs_between(self, node: str, *others: str) -> list[Pair]: ...
 
 
 class Breakable(Protocol):
     """The connection of a device."""
 
-    def cut(self) -> None: ...
+    def cut(self, _: None) -> None: ...
     def deaden(self, direction: str) -> None: ...
 
 
@@ -163,7 +164,7 @@ def _half_open(world: Target, fault: Fault) -> None:
 
 def _break(world: Target, fault: Fault) -> None:
     for connection in world.connections_of(fault.target):
-        connection.cut()
+        connection.cut(None)
         world.happened(fault)
 
 
@@ -189,7 +190,7 @@ def _token_refused(world: Target, fault: Fault) -> None:
     """Its token is not taken; the application gets another one, until that helps."""
     _window(world, fault)
     for connection in world.connections_of(fault.target):
-        connection.cut()
+        connection.cut(None)
 
 
 def _revoke(world: Target, fault: Fault) -> None:
@@ -198,7 +199,7 @@ def _revoke(world: Target, fault: Fault) -> None:
     if fault.arguments["race"]:
         for device in world.devices_of(fault.target):
             for connection in world.connections_of(device):
-                connection.cut()
+                connection.cut(None)
         world.revoke_at_login(fault)
     else:
         world.revoke(fault)
@@ -231,12 +232,13 @@ def _partition(world: Target, fault: Fault) -> None:
     if world.channels_between(fault.target, *fault.arguments["others"]):
         world.happened(fault)
     for other in fault.arguments["others"]:
-        pair = (fault.target, other)
-        for channel in world.channels_between(*pair):
+        for channel in world.channels_between(fault.target, other):
             channel.break_off()
             world.later(seconds, channel.mend, None)
-        world.lose_peer(pair, min(fault.arguments["detect"], seconds))
-        world.later(seconds, world.find_peer, pair)
+        pairs = world.pairs_between(fault.target, other)
+        world.outages.begin(pairs)
+        world.later(min(fault.arguments["detect"], seconds), world.outages.notice, pairs)
+        world.later(seconds, world.outages.end, pairs)
 
 
 def _lag(world: Target, fault: Fault) -> None:

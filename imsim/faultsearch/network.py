@@ -1,40 +1,40 @@
-"""What frames travel on in the fault search: wires that keep their order until a fault says otherwise.
+"""What frames travel on in the fault search: links that keep their order until a fault says otherwise.
 
-Between nodes a wire is a TCP connection of the backbone: FIFO, and what is on its way is lost when it breaks. Between a
+Between nodes a link is a TCP connection of the backbone: FIFO, and what is on its way is lost when it breaks. Between a
 device and its gateway frames also exist singly, so that one can be lost, doubled or overtaken.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from imsim.core import frames
 from imsim.core.model import Message, is_chatroom
-from imsim.faultsearch.entries import FrameLost, Struck
+from imsim.faultsearch.entries import Entry, FrameLost, Struck
 from imsim.faultsearch.faults import Window, Windows
 from imsim.scenario import Stream
+from imsim.sim.clock import Clock
+from imsim.sim.connection import ClientEnd, ConnectionState, GatewayEnd
+from imsim.sim.link import Arrive
 
-if TYPE_CHECKING:
-    from imsim.faultsearch.nodes import GatewayNode, Instance
-    from imsim.faultsearch.world import World
-
-Arrive = Callable[[Any], None]
+Record = Callable[[Entry], None]
 Pushed = frames.Push | frames.State | frames.Notify | frames.Resync  # what is repeated until it is acknowledged
 
 # A connection begins with these: doubled or overtaken they would be another protocol, not a bad network.
 _IN_ORDER = (frames.Login, frames.LoggedIn, frames.Refused)
 
 
-class Wire:
-    """One direction between two places. Latency varies by a half either way."""
+class FlawedLink:
+    """One direction between two nodes. Latency varies by a half either way."""
 
-    __slots__ = ("_count", "_flying", "_last", "_latency", "_stream", "_world")
+    __slots__ = ("_clock", "_count", "_flying", "_last", "_latency", "_record", "_stream")
 
-    def __init__(self, world: World, latency: float, stream: Stream) -> None:
-        self._world = world
+    def __init__(self, clock: Clock, latency: float, stream: Stream, record: Record) -> None:
+        self._clock = clock
         self._latency = latency
         self._stream = stream
+        self._record = record
         self._last = 0.0
         self._flying: dict[int, tuple[Arrive, Any]] = {}
         self._count = 0
@@ -42,26 +42,26 @@ class Wire:
     @property
     def is_idle(self) -> bool:
         """Nothing is on its way but heartbeats."""
-        return all(isinstance(thing, frames.Ping | frames.Pong) for _, thing in self._flying.values())
+        return all(isinstance(frame, frames.Ping | frames.Pong) for _, frame in self._flying.values())
 
-    def carry(
-        self, arrive: Arrive, thing: Any, extra: float = 0.0, *, until: float = 0.0, ordered: bool = True
+    def _send(
+        self, arrive: Arrive, frame: Any, extra: float = 0.0, *, until: float = 0.0, ordered: bool = True
     ) -> None:
-        """Have `arrive(thing)` called later: `extra` seconds later than usual, not before `until`; unless `ordered`,
+        """Have `arrive(frame)` called later: `extra` seconds later than usual, not before `until`; unless `ordered`,
         others may overtake it."""
-        clock = self._world.clock
+        clock = self._clock
         at = max(clock.now + self._latency * (0.5 + self._stream.next()) + extra, until)
         if ordered:
             at = self._last = max(at, self._last)
         self._count += 1
-        self._flying[self._count] = (arrive, thing)
+        self._flying[self._count] = (arrive, frame)
         clock.call_at(at, self._land, self._count)
 
     def _land(self, number: int) -> None:
         flight = self._flying.pop(number, None)
         if flight is not None:
-            arrive, thing = flight
-            arrive(thing)
+            arrive, frame = flight
+            arrive(frame)
 
     def lose(self, share: float = 1.0) -> None:
         """The last part of what is on its way never arrives."""
@@ -70,27 +70,29 @@ class Wire:
             del self._flying[number]
 
 
-class Channel(Wire):
-    """A wire of the backbone. While it is broken, nothing gets on it."""
+class Channel(FlawedLink):
+    """A link of the backbone. While it is broken, nothing gets on it."""
 
     __slots__ = ("_breaks", "_lag")
 
-    def __init__(self, world: World, latency: float, stream: Stream) -> None:
-        super().__init__(world, latency, stream)
+    def __init__(self, clock: Clock, latency: float, stream: Stream, record: Record) -> None:
+        super().__init__(clock, latency, stream, record)
         self._breaks = 0  # partitions can overlap
         self._lag: Window | None = None
 
-    def send(self, arrive: Arrive, thing: Any) -> None:
+    def carry(self, leaves: float, arrive: Arrive, frame: Any) -> None:
+        """It leaves now, whatever the clock of the node says."""
         if self._breaks:
-            self._world.record(FrameLost(self._world.clock.now, "backbone", "", thing))
+            self._record(FrameLost(self._clock.now, "backbone", "", frame))
             return
         extra = 0.0
-        if self._lag is not None and self._world.clock.now < self._lag.end:
+        if self._lag is not None and self._clock.now < self._lag.end:
             extra = self._lag.draw() * self._lag.arguments["up_to"]
             if not self._lag.has_struck:
                 self._lag.has_struck = True
-                self._world.happened(self._lag.fault)
-        self.carry(arrive, thing, extra)
+                fault = self._lag.fault
+                self._record(Struck(self._clock.now, fault.target, fault.kind))
+        self._send(arrive, frame, extra)
 
     def lag(self, window: Window) -> None:
         self._lag = window
@@ -110,42 +112,83 @@ class Channel(Wire):
         self._last = 0.0
 
 
-class Connection:
-    """Between an instance of a client and a gateway: two wires, and whether each end still holds it open."""
+class DeviceLink(FlawedLink):
+    """A link between a device and its gateway, with the faults that are open for the device."""
 
-    def __init__(self, id: int, client: Instance, gateway: GatewayNode, windows: Windows) -> None:
-        world = client.world
-        self.id = id
-        self.client = client
-        self.gateway = gateway
-        self.client_open = True
-        self.gateway_open = False
+    __slots__ = ("_device", "_is_down", "_windows", "is_dead")
+
+    def __init__(
+        self, clock: Clock, latency: float, stream: Stream, record: Record, device: str, windows: Windows, is_down: bool
+    ) -> None:
+        """`device`: the client's instance. `is_down`: to the device."""
+        super().__init__(clock, latency, stream, record)
+        self._device = device
+        self._windows = windows
+        self._is_down = is_down
+        self.is_dead = False  # nothing gets through, and neither end knows
+
+    def carry(self, leaves: float, arrive: Arrive, frame: Any) -> None:
+        """It leaves now, whatever the clock of the node says."""
+        if self.is_dead:
+            return
+        windows = self._windows
+        if not windows:
+            self._send(arrive, frame)
+            return
+        extra = until = 0.0
+        if window := windows.get("delay"):
+            extra = window.draw() * window.arguments["up_to"]
+            self._happened("delay", frame)
+        if self._is_down and (window := windows.get("slow_reader")):
+            until = window.end
+            self._happened("slow_reader", frame)
+        if frame is not None:  # what opens and closes the connection is TCP's, and safe
+            if windows.strikes("loss"):
+                self._happened("loss", frame)
+                return
+            if not isinstance(frame, _IN_ORDER) and windows.strikes("duplication"):
+                self._happened("duplication", frame)
+                self._send(arrive, frame, extra + 0.01, until=until, ordered=False)
+            if not isinstance(frame, _IN_ORDER) and (window := windows.strikes("reordering")):
+                self._happened("reordering", frame)
+                late = window.draw() * window.arguments["up_to"]
+                self._send(arrive, frame, extra + late, until=until, ordered=False)
+                return
+        self._send(arrive, frame, extra, until=until)
+
+    def _happened(self, kind: str, frame: Any) -> None:
+        self._record(Struck(self._clock.now, self._device, kind, frame))
+
+
+class Connection(ConnectionState):
+    """Between an instance of a client and a gateway, over links with flaws; and what is not acknowledged on it."""
+
+    __slots__ = ("_latest", "_links", "_messages")
+
+    def __init__(
+        self, id: int, client: ClientEnd, gateway: GatewayEnd, clock: Clock, up: DeviceLink, down: DeviceLink
+    ) -> None:
+        super().__init__(id, client, gateway, clock, up.carry, down.carry)
+        self._links = {"up": up, "down": down}
         #: What left on it and is not acknowledged: (conversation, seq) of messages; and of that of which the latest
         #: says all, by what it is and about which conversation, its number.
         self._messages: set[tuple[str, int]] = set()
         self._latest: dict[tuple[str, str], int] = {}
-        self._world = world
-        self._windows = windows
-        self._dead: set[str] = set()
-        self._wires = {
-            direction: Wire(world, world.case.client_latency, world.link_stream(id * 2 + number))
-            for number, direction in enumerate(("up", "down"))
-        }
+
+    @property
+    def _is_idle(self) -> bool:
+        return all(link.is_idle for link in self._links.values())
 
     @property
     def is_over(self) -> bool:
         """Neither end holds it, and nothing is on its way."""
-        return not (self.client_open or self.gateway_open) and all(wire.is_idle for wire in self._wires.values())
+        return not (self.client_open or self.gateway_open) and self._is_idle
 
     @property
     def is_quiet(self) -> bool:
         """Both ends hold it, it works, and nothing is on its way."""
-        return (
-            self.client_open
-            and self.gateway_open
-            and not self._dead
-            and all(wire.is_idle for wire in self._wires.values())
-        )
+        works = not any(link.is_dead for link in self._links.values())
+        return self.client_open and self.gateway_open and works and self._is_idle
 
     @property
     def unacknowledged(self) -> int:
@@ -173,100 +216,31 @@ class Connection:
         """This has reached the gateway."""
         if type(frame) is frames.Delivered:
             self._messages -= {m for m in self._messages if m[0] == frame.conversation_id and m[1] <= frame.seq}
-            self._settled((frames.Notify.op, frame.conversation_id), frame.seq)
+            self._confirm((frames.Notify.op, frame.conversation_id), frame.seq)
         elif type(frame) is frames.StateAck:
-            self._settled((frames.State.op, frame.conversation_id), frame.version)
+            self._confirm((frames.State.op, frame.conversation_id), frame.version)
         elif type(frame) is frames.Sync:
-            self._settled((frames.Resync.op, ""), frame.resync)
+            self._confirm((frames.Resync.op, ""), frame.resync)
 
-    def _settled(self, what: tuple[str, str], number: int) -> None:
+    def _confirm(self, what: tuple[str, str], number: int) -> None:
         if self._latest.get(what, number + 1) <= number:
             del self._latest[what]
 
-    def up(self, arrive: Arrive, thing: Any) -> None:
-        self._carry("up", arrive, thing)
-
-    def down(self, arrive: Arrive, thing: Any) -> None:
-        self._carry("down", arrive, thing)
-
-    def _carry(self, direction: str, arrive: Arrive, thing: Any) -> None:
-        if direction in self._dead:
-            return
-        wire, windows = self._wires[direction], self._windows
-        if not windows:
-            wire.carry(arrive, thing)
-            return
-        extra = until = 0.0
-        if window := windows.get("delay"):
-            extra = window.draw() * window.arguments["up_to"]
-            self._happened("delay", thing)
-        if direction == "down" and (window := windows.get("slow_reader")):
-            until = window.end
-            self._happened("slow_reader", thing)
-        if thing is not None:  # a frame; what opens and closes the connection is TCP's, and safe
-            if windows.strikes("loss"):
-                self._happened("loss", thing)
-                return
-            if not isinstance(thing, _IN_ORDER) and windows.strikes("duplication"):
-                self._happened("duplication", thing)
-                wire.carry(arrive, thing, extra + 0.01, until=until, ordered=False)
-            if not isinstance(thing, _IN_ORDER) and (window := windows.strikes("reordering")):
-                self._happened("reordering", thing)
-                late = window.draw() * window.arguments["up_to"]
-                wire.carry(arrive, thing, extra + late, until=until, ordered=False)
-                return
-        wire.carry(arrive, thing, extra, until=until)
-
-    def _happened(self, kind: str, thing: Any) -> None:
-        self._world.record(Struck(self._world.clock.now, self.client.name, kind, thing))
-
     def deaden(self, direction: str) -> None:
-        """From now on nothing gets through (up, down or both), and nobody is told."""
-        self._dead |= {"up", "down"} if direction == "both" else {direction}
+        """From now on nothing gets through (up, down or both), and neither end knows."""
+        for name, link in self._links.items():
+            link.is_dead |= direction in (name, "both")
 
-    def cut(self) -> None:
-        """It breaks: both ends learn of it at once, what is on its way is lost."""
-        for wire in self._wires.values():
-            wire.lose()
-        self.lost_by_gateway(None)
-        self.lost_by_client(None)
+    def cut(self, _: None) -> None:
+        for link in self._links.values():
+            link.lose()
+        super().cut(None)
 
-    def gateway_crashed(self, share: float) -> None:
-        """The last `share` of what the gateway sent is lost; then the client sees the end."""
-        self.gateway_open = False
-        self._wires["down"].lose(share)
-        self.down(self.lost_by_client, None)
+    def lose_last(self, share: float) -> None:
+        """Of what the gateway sent, the last part is lost."""
+        self._links["down"].lose(share)
 
-    # --- at the gateway ---
-
-    def accept(self, _: None) -> None:
-        if not self.gateway.up:
-            self.down(self.lost_by_client, None)
-        elif self.client_open:
-            self.gateway_open = True
-            self.gateway.accepted(self)
-            self.down(self.opened, None)
-
-    def to_gateway(self, frame: frames.FromClient) -> None:
-        if self.gateway_open:
-            self.gateway.from_client(self, frame)
-
-    def lost_by_gateway(self, _: None) -> None:
-        if self.gateway_open:
-            self.gateway_open = False
-            self.gateway.hung_up(self)
-
-    # --- at the client ---
-
-    def opened(self, _: None) -> None:
-        if self.client_open:
-            self.client.opened(self)
-
-    def to_client(self, frame: frames.ToClient) -> None:
-        if self.client_open:
-            self.client.from_gateway(frame)
-
-    def lost_by_client(self, _: None) -> None:
-        if self.client_open:
-            self.client_open = False
-            self.client.lost(self)
+    def gateway_crashed(self) -> None:
+        """The client sees the end, after what is not lost."""
+        super().gateway_crashed()
+        self.down(self._clock.now, self.lost_by_client, None)

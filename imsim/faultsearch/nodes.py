@@ -1,28 +1,29 @@
-"""The nodes of the fault search: the core's own machines, each on a clock of its own.
+"""The nodes of the fault search: those of the simulation, each on a clock of its own, with what they do in the trace.
 
-They are leaner than those of `imsim.sim.nodes`, which model time spent; here an operation takes none, but anything can
-happen between two of them.
+An operation takes no time here, but anything can happen between two of them.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
 from imsim.core import events, frames, internal_frames, storage
 from imsim.core.client.client import Client
 from imsim.core.client.connection import State
 from imsim.core.client.conversations import Conversation
 from imsim.core.gateway.gateway import Gateway
-from imsim.core.model import is_chatroom
+from imsim.core.model import Code, is_chatroom
+from imsim.core.placement import Placement
 from imsim.core.router.router import Router
-from imsim.core.storage.memory import MemoryStorage
+from imsim.faultsearch.case import Case
+from imsim.faultsearch.clock import OwnClock
 from imsim.faultsearch.entries import (
     Adrift,
     Asked,
     ClientReceived,
     ClientSent,
+    Entry,
     Event,
     GatewayForwarded,
     GatewayLost,
@@ -35,68 +36,62 @@ from imsim.faultsearch.entries import (
     Said,
     Shed,
     Started,
-    Stored,
-    Struck,
     Wished,
 )
-from imsim.faultsearch.network import Connection, Pushed
+from imsim.faultsearch.faults import Windows
+from imsim.faultsearch.network import Channel, Connection, Pushed
 from imsim.scenario import Stream
-
-if TYPE_CHECKING:
-    from imsim.faultsearch.world import World
-
+from imsim.sim import nodes as sim
+from imsim.sim.clock import Clock
+from imsim.sim.nodes.node import Node, ServerNode
+from imsim.sim.nodes.work import Work
 
 _NEVER = float("inf")
 
 
-class Node:
-    """A clock, and a timer for the machines that it wakes. `now` is the node's own monotonic time in seconds."""
+def _unheard(*_: object) -> None:
+    """Nothing is reported: the trace says it all."""
 
-    def __init__(self, world: World, name: str) -> None:
-        self.world = world
-        self.name = name
-        self.up = True
-        self.now = world.clock.now
-        self._base, self._at, self._rate = self.now, world.clock.now, 1.0
-        self._armed = float("inf")
+
+class World(Protocol):
+    """What nodes need of the world around them."""
+
+    clock: Clock
+    case: Case
+    placement: Placement
+    windows: dict[str, Windows]
+    routers: dict[str, RouterNode]
+    owners: dict[int, str]
+    longest_queue: int
+
+    def record(self, entry: Entry) -> None: ...
+    def wall_epoch(self, node: str) -> float: ...
+    def jitter_stream(self, number: int) -> Stream: ...
+    def new_connection(self, client: Instance) -> Connection: ...
+    def channels_from(self, source: str) -> Iterable[Channel]: ...
+    def refusal(self, instance: Instance) -> Code | None: ...
+    def ended(self, instance: Instance, code: Code) -> None: ...
+    def crashes_on(self, gateway: str, op: str, moment: str) -> bool: ...
+    def spring(self, router: str, request: storage.Request, moment: str) -> None: ...
+
+
+class OwnTime(Node):
+    """A node with a clock of its own."""
+
+    __slots__ = ()
+
+    clock: OwnClock
 
     def set_clock(self, ahead: float, drift: float) -> None:
-        """Jump forward by `ahead` seconds, and be `drift` seconds fast for each second from now on."""
-        self._base, self._at, self._rate = self._tick() + ahead, self.world.clock.now, 1.0 + drift
-        self._armed = float("inf")
-        self.act(lambda now: None)
-
-    def act(self, action: Callable[[float], object]) -> None:
-        """Have the machines do something: `action(now)`."""
-        action(self._tick())
-        self._after()
-
-    def _tick(self) -> float:
-        now = self._base + (self.world.clock.now - self._at) * self._rate
-        if now > self.now:
-            self.now = now
-        return self.now
-
-    def _after(self) -> None:
-        deadline = self.next_deadline()
-        if deadline is not None and deadline < self._armed:
-            self._armed = deadline
-            at = self._at + (deadline - self._base) / self._rate
-            self.world.clock.call_at(max(at, self.world.clock.now), self._wake, deadline)
+        self.clock.jump(ahead, drift)
+        self._armed = _NEVER
+        self.now = self.clock.now
+        self.arm()
 
     def _wake(self, armed: float) -> None:
-        if armed != self._armed:
-            return  # an earlier one took its place
-        self._armed = float("inf")
-        self.now = max(self._tick(), armed)  # rounding must not make it too early
-        self.handle_timer(self.now)
-        self._after()
-
-    def next_deadline(self) -> float | None:
-        raise NotImplementedError
-
-    def handle_timer(self, now: float) -> None:
-        raise NotImplementedError
+        if armed == self._armed:
+            self.clock.reach(armed)
+        super()._wake(armed)
 
 
 Answer = events.RequestDone | events.RequestFailed | events.Entered | events.ReadCounted | events.History
@@ -131,12 +126,14 @@ _ANSWERED: dict[type, Callable[[Any], tuple[str, str] | None]] = {
 }
 
 
-class Instance(Node):
+class Instance(OwnTime, sim.ClientNode[Connection]):
     """A client, as long as its application runs: a crash ends it, and the device's next start is another instance."""
 
     def __init__(self, world: World, name: str, device: str, token: str, number: int) -> None:
         """`device`: "alice/d0"."""
-        super().__init__(world, name)
+        self.world = world
+        self.name = name
+        self.is_up = True
         self.key = device
         self.user, self.device = device.split("/")
         self.events: list[events.ClientEvent] = []
@@ -145,17 +142,15 @@ class Instance(Node):
         self.rooms: set[str] = set()  # chatrooms that its user has entered, and not left
         self.asked: set[tuple[str, str]] = set()  # (op, ref) of the requests that its user waits for
         self.unanswered: dict[tuple[str, str], int] = {}  # the same of all that it has asked, with the latest number
-        self.connection: Connection | None = None
         #: What its user has seen of the conversation list, each time with the number of events until then.
         self.looks: list[tuple[int, list[Conversation]]] = []
-        jitter = world.jitter_stream(number)
-        kind = world.case.kind(device)
-        self.machine = Client(self, self.user, self.device, token, world.case.policies, jitter.next, kind)
+        rest = (token, world.case.policies, world.jitter_stream(number).next, world.case.kind(device))
+        super().__init__(number, OwnClock(world.clock), lambda node: Client(node, self.user, self.device, *rest))
 
     @property
     def is_live(self) -> bool:
         """Running, and neither stopped nor ended."""
-        return self.up and self.machine.state != State.ENDED
+        return self.is_up and self.machine.state != State.ENDED
 
     def start(self) -> None:
         """Its application has it log in."""
@@ -174,30 +169,24 @@ class Instance(Node):
 
     def look(self) -> None:
         """The user looks at the conversation list."""
-        if self.up:
+        if self.is_up:
             self.looks.append((len(self.events), self.machine.conversations()))
 
     def kill(self, *, silent: bool) -> None:
         """The application crashes. Its gateway is told, unless `silent`: then only the heartbeat finds out."""
-        self.up = False
+        self.is_up = False
+        self._timers = ()
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.client_open = False
             if silent:
                 connection.deaden("both")
             else:
-                connection.up(connection.lost_by_gateway, None)
-
-    def next_deadline(self) -> float | None:
-        return self.machine.next_deadline() if self.up else None
+                connection.up(self.now, connection.lost_by_gateway, None)
 
     def handle_timer(self, now: float) -> None:
-        if self.up:
-            self.machine.handle_timer(now)
-
-    def opened(self, connection: Connection) -> None:
-        if connection is self.connection:
-            self.act(self.machine.connected)
+        if self.is_up:
+            super().handle_timer(now)
 
     def from_gateway(self, frame: frames.ToClient) -> None:
         self.world.record(ClientReceived(self.world.clock.now, self.name, "", frame))
@@ -206,31 +195,19 @@ class Instance(Node):
             request = answer(frame)
             if request is not None and self.unanswered.get(request) == getattr(frame, "number", 0):
                 del self.unanswered[request]
-        self.act(lambda now: self.machine.receive(frame, now))
+        super().from_gateway(frame)
 
-    def lost(self, connection: Connection) -> None:
-        if connection is self.connection:
-            self.connection = None
-            self.act(self.machine.disconnected)
+    def dial(self) -> Connection:
+        return self.world.new_connection(self)
 
     # --- the client's port ---
-
-    def connect(self) -> None:
-        self.connection = self.world.new_connection(self)
-        self.connection.up(self.connection.accept, None)
 
     def send(self, frame: frames.FromClient) -> None:
         if self.connection is not None:
             self.world.record(ClientSent(self.world.clock.now, self.name, self.connection.gateway.name, frame))
             if isinstance(frame, frames.Asked):
                 self.unanswered[frame.op, frame.ref] = frame.number
-            self.connection.up(self.connection.to_gateway, frame)
-
-    def close(self) -> None:
-        connection, self.connection = self.connection, None
-        if connection is not None:
-            connection.client_open = False
-            connection.up(connection.lost_by_gateway, None)
+            super().send(frame)
 
     def emit(self, event: events.ClientEvent) -> None:
         self.events.append(event)
@@ -243,62 +220,41 @@ class Instance(Node):
                 self.rooms.discard(event.ref)
 
 
-class GatewayNode(Node):
-    def __init__(self, world: World, name: str) -> None:
-        super().__init__(world, name)
-        self.connections: dict[int, Connection] = {}
-        self.start()
+class GatewayNode(OwnTime, sim.GatewayNode[Connection]):
+    """A gateway, with what it does in the trace."""
+
+    clock: OwnClock
+
+    def __init__(self, world: World, index: int, work: Work) -> None:
+        self.world = world
+        super().__init__(index, OwnClock(world.clock), work, world.case.policies, 0.0, (), world.placement, _unheard)
 
     def start(self) -> None:
-        self.up = True
-        world = self.world
-        self.machine = Gateway(self, world.case.policies, self.name, world.placement, world.wall_epoch(self.name))
+        self._epoch = self.world.wall_epoch(self.name)
+        super().start()
 
-    def crash(self, stream: Stream) -> None:
-        self.up = False
+    def crash_with(self, stream: Stream) -> None:
+        """Crash; the last of what it sent is lost, by the luck in the stream."""
         for channel in self.world.channels_from(self.name):
             channel.lose(stream.next())
-        connections, self.connections = self.connections, {}
-        for connection in connections.values():
-            connection.gateway_crashed(stream.next())
-
-    def router_lost(self, router: str) -> None:
-        if self.up:
-            self.act(lambda now: self.machine.router_lost(router))
-
-    def router_back(self, router: str) -> None:
-        if self.up:
-            self.act(lambda now: self.machine.router_back(router))
-
-    def next_deadline(self) -> float | None:
-        return self.machine.next_deadline() if self.up else None
-
-    def handle_timer(self, now: float) -> None:
-        if self.up:
-            self.machine.handle_timer(now)
-
-    def accepted(self, connection: Connection) -> None:
-        self.connections[connection.id] = connection
-        self.act(lambda now: self.machine.connected(connection.id, now))
-
-    def hung_up(self, connection: Connection) -> None:
-        if self.connections.pop(connection.id, None) is not None:
-            self.act(lambda now: self.machine.disconnected(connection.id, now))
+        for connection in self.connections.values():
+            connection.lose_last(stream.next())
+        self.crash()
 
     def from_client(self, connection: Connection, frame: frames.FromClient) -> None:
         if self.world.crashes_on(self.name, frame.op, "arrived"):
             return
         self.world.record(GatewayReceived(self.world.clock.now, self.name, connection.client.name, frame))
         connection.acknowledged(frame)
-        self.act(lambda now: self.machine.receive(connection.id, frame, now))
+        super().from_client(connection, frame)
         self.world.crashes_on(self.name, frame.op, "passed on")
 
     def from_router(self, frame: internal_frames.ToGateway) -> None:
         op = frame.frame.op if type(frame) is internal_frames.Down else frame.op
-        if not self.up or self.world.crashes_on(self.name, op, "arrived"):
+        if not self.is_up or self.world.crashes_on(self.name, op, "arrived"):
             return
         self.world.record(GatewayNotified(self.world.clock.now, self.name, "", frame))
-        self.act(lambda now: self.machine.receive_from_router(frame, now))
+        super().from_router(frame)
         self.world.crashes_on(self.name, op, "passed on")
 
     # --- the gateway's port ---
@@ -311,29 +267,24 @@ class GatewayNode(Node):
         self.world.record(GatewaySent(self.world.clock.now, self.name, target.client.name, frame))
         if isinstance(frame, Pushed):
             self.world.longest_queue = max(self.world.longest_queue, target.left(frame))
-        target.down(target.to_client, frame)
-
-    def close(self, connection: int) -> None:
-        target = self.connections.pop(connection, None)
-        if target is not None:
-            target.gateway_open = False
-            target.down(target.lost_by_client, None)
+        super().send(connection, frame)
 
     def authenticate(self, connection: int, token: str) -> None:
-        machine = self.machine
-        self.world.later(0.0, lambda _: self._authenticated(machine, connection, token), None)
+        self.clock.call_at(self.now, self._check_token, (self.machine, connection, token))
 
-    def _authenticated(self, machine: Gateway, connection: int, token: str) -> None:
-        if not self.up or machine is not self.machine or connection not in self.connections:
+    def _check_token(self, asked: tuple[Gateway, int, str]) -> None:
+        machine, connection, token = asked
+        if machine is not self.machine or connection not in self.connections:
             return
         code = self.world.refusal(self.connections[connection].client)
         user, issued_at = token.split("@")
-        name = user if code is None else None
-        self.act(lambda now: machine.authenticated(connection, name, code, now, float(issued_at)))
+        self.now = self.clock.now
+        machine.authenticated(connection, user if code is None else None, code, self.now, float(issued_at))
+        self.arm()
 
     def to_router(self, router: str, frame: internal_frames.ToRouter) -> None:
         self.world.record(GatewayForwarded(self.world.clock.now, self.name, router, frame))
-        self.world.channel(self.name, router).send(self.world.routers[router].receive, frame)
+        super().to_router(router, frame)
 
     def emit(self, event: events.Pushed | events.Shed) -> None:
         device = f"{event.session.user}/{event.session.device}"
@@ -343,154 +294,62 @@ class GatewayNode(Node):
             self.world.record(Repeated(self.world.clock.now, self.name, event.message, device))
 
 
-class RouterNode(Node):
-    """Holds the conversations and the users that hash to it."""
+class RouterNode(OwnTime, sim.RouterNode):
+    """A router, with what it does in the trace."""
 
-    def __init__(self, world: World, name: str) -> None:
-        super().__init__(world, name)
-        self.lives = 0
-        self.died: dict[int, float] = {}  # which life, and when
-        self._local: deque[internal_frames.ToRouter] = deque()
-        self.start()
+    clock: OwnClock
+
+    def __init__(self, world: World, index: int, work: Work) -> None:
+        self.world = world
+        self.deaths: dict[Router, float] = {}  # of the machine of each life that is over: when
+        policies, placement = world.case.policies, world.placement
+        rest = (placement, Placement(["storage"]), _unheard)
+        super().__init__(index, OwnClock(world.clock), work, policies, 0.0, {}, *rest, tracks_requests=False)
 
     def start(self) -> None:
-        self.up = True
-        self.lives += 1
-        epoch = self.world.wall_epoch(self.name)
-        self.machine = Router(self, self.world.case.policies, self.world.placement, epoch)
-        if self.lives > 1:
-            self.act(self.machine.restarted)
+        self._epoch = self.world.wall_epoch(self.name)
+        super().start()
 
-    def crash(self, stream: Stream) -> None:
-        self.up = False
-        self.died[self.lives] = self.world.clock.now
-        self._local.clear()
+    def crash_with(self, stream: Stream) -> None:
+        """Crash; the last of what it sent is lost, by the luck in the stream."""
+        assert self.machine is not None
+        self.deaths[self.machine] = self.world.clock.now
+        self.crash()
         for channel in self.world.channels_from(self.name):
             channel.lose(stream.next())
             channel.reconnect()
 
-    def gateway_lost(self, gateway: str) -> None:
-        if self.up:
-            self.world.record(GatewayLost(self.world.clock.now, self.name, gateway))
-            self.act(lambda now: self.machine.gateway_lost(gateway, now))
-
-    def router_back(self) -> None:
-        if self.up:
-            self.act(lambda now: self.machine.router_back(now))
-
-    def next_deadline(self) -> float | None:
-        return self.machine.next_deadline() if self.up else None
-
-    def handle_timer(self, now: float) -> None:
-        if self.up:
-            self.machine.handle_timer(now)
-
-    def _after(self) -> None:
-        while self._local:
-            self.machine.receive(self._local.popleft(), self.now)
-        super()._after()
+    def peer_lost(self, peer: ServerNode) -> None:
+        if self.is_up and peer.tier == "gateway":
+            self.world.record(GatewayLost(self.world.clock.now, self.name, peer.name))
+        super().peer_lost(peer)
 
     def receive(self, frame: internal_frames.ToRouter) -> None:
-        if self.up:
+        if self.is_up:
             self.world.record(RouterReceived(self.world.clock.now, self.name, "", frame))
-            self.act(lambda now: self.machine.receive(frame, now))
+            super().receive(frame)
 
     def stored(self, answer: tuple[Router, storage.Request, storage.Result]) -> None:
-        machine, request, result = answer
-        if self.up and machine is self.machine:  # else it has died since it asked
-            self.act(lambda now: machine.stored(request, result, now))
+        machine, request, _ = answer
+        if machine is self.machine:  # else it has died since it asked
+            super().stored(answer)
             self.world.spring(self.name, request, "answered")
 
     # --- the router's port ---
 
     def store(self, request: storage.Request) -> None:
         self.world.record(Asked(self.world.clock.now, self.name, request))
-        self.world.channel(self.name, "storage").send(
-            self.world.storage.receive, (self, self.lives, self.machine, request)
-        )
+        super().store(request)
         self.world.spring(self.name, request, "asked")
 
     def to_gateway(self, gateway: str, frame: internal_frames.ToGateway) -> None:
         self.world.record(RouterSent(self.world.clock.now, self.name, gateway, frame))
-        self.world.channel(self.name, gateway).send(self.world.gateways[gateway].from_router, frame)
+        super().to_gateway(gateway, frame)
 
     def to_router(self, router: str, frame: internal_frames.ToRouter) -> None:
         self.world.record(RouterSent(self.world.clock.now, self.name, router, frame))
-        if router == self.name:
-            self._local.append(frame)
-        else:
-            self.world.channel(self.name, router).send(self.world.routers[router].receive, frame)
+        super().to_router(router, frame)
 
     def emit(self, event: events.Committed) -> None:
         if is_chatroom(event.message.conversation_id):  # what storage did stands in the trace
             self.world.record(Said(self.world.clock.now, self.name, event.message))
-
-
-_Asked = tuple[RouterNode, int, Router, storage.Request]  # who, in which of its lives
-
-
-class StorageNode:
-    """Storage is never lost; it may be slow, stand still, fail, or not say what it did.
-
-    Requests of one life of a router are carried out in the order in which they came: one that was restarted may
-    overtake what its earlier life has asked for. Answers overtake each other at all times.
-
-    What a life that has ended had asked is carried out within the policy `storage_timeout`, or never."""
-
-    def __init__(self, world: World, stream: Stream) -> None:
-        self.world = world
-        self.data = MemoryStorage(world.case.policies.fanout)
-        self.waiting = 0  # requests that are not answered yet
-        self._stream = stream
-        self._last: dict[tuple[str, int], float] = {}
-        self._windows = world.windows["storage"]
-
-    def receive(self, asked: _Asked) -> None:
-        router, lives, _, request = asked
-        at = self.world.clock.now + self._delay()
-        if window := self._windows.get("storage_slow"):
-            at += window.draw() * window.arguments["up_to"]
-            self._happened("storage_slow", request)
-        if window := self._windows.get("storage_stall"):
-            at = max(at, window.end)
-            self._happened("storage_stall", request)
-        life = (router.name, lives)
-        at = self._last[life] = max(at, self._last.get(life, 0.0))
-        self.waiting += 1
-        self.world.clock.call_at(at, self._execute, asked)
-
-    def _execute(self, asked: _Asked) -> None:
-        router, life, asker, request = asked
-        if self.world.clock.now > router.died.get(life, _NEVER) + self.world.case.policies.storage_timeout:
-            self.waiting -= 1
-            return  # whoever asked has been gone for too long
-        delay, silent = self._delay(), False
-        result: storage.Result
-        failed, late = self._windows.strikes("storage_fails"), self._windows.strikes("storage_late")
-        for window in (failed, late):
-            if window is not None:
-                self._happened(window.fault.kind, request)
-        if (failed and not failed.arguments["done"]) or (late and not late.arguments["done"]):
-            result = storage.Failed("nothing was done")
-        else:
-            result = self.data.execute(request)
-            self.world.record(Stored(self.world.clock.now, "storage", router.name, request, result))
-            if failed:
-                result = storage.Failed("who knows")
-        if late:
-            delay += late.arguments["by"]
-            silent = late.arguments["silent"]
-        self.world.clock.call_at(self.world.clock.now + delay, self._answer, (silent, router, asker, request, result))
-        self.world.spring(router.name, request, "done")
-
-    def _answer(self, answer: tuple[bool, RouterNode, Router, storage.Request, storage.Result]) -> None:
-        silent, router, asker, request, result = answer
-        self.waiting -= 1
-        if not silent:
-            router.stored((asker, request, result))
-
-    def _delay(self) -> float:
-        return self.world.case.storage_latency * (0.5 + self._stream.next())
-
-    def _happened(self, kind: str, request: storage.Request) -> None:
-        self.world.record(Struck(self.world.clock.now, "storage", kind, request))

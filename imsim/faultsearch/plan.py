@@ -7,7 +7,7 @@ from itertools import combinations
 
 from imsim.core.model import conversation_id
 from imsim.core.policies import Ack, Delivery, Fanout, Policies, Presence, Receipts, Sessions, Strangers
-from imsim.faultsearch.case import EARLIEST, Case, Step, slot
+from imsim.faultsearch.case import EARLIEST, Case, Step, names_of, slot
 from imsim.faultsearch.faults import KINDS, Fault
 from imsim.faultsearch.random import Random
 from imsim.faultsearch.scenes import Scenes
@@ -39,12 +39,12 @@ def draw(seed: int, scenario: Scenario | None = None) -> Case:
     duration = random.between(10, 40)
     targets = targets_of(random, users)
     steps = steps_of(random, users, devices, targets, duration, policies.content_bytes)
-    nodes = [f"g{n}" for n in range(gateways)] + [f"r{n}" for n in range(routers)]
+    nodes = {"gateway": names_of("gateway", gateways), "router": names_of("router", routers)}
     faults = _faults(random, devices, nodes, duration)
     slots = {device: slot(policies, device, kind) for device, kind in zip(devices, kinds, strict=True)}
     rivals = [pair for pair in combinations(devices, 2) if slots[pair[0]] == slots[pair[1]]]
     scenes = Scenes(
-        Random(Stream(Draws(seed, "chaos"), 1)), devices, nodes[:gateways], nodes[gateways:], duration, rivals
+        Random(Stream(Draws(seed, "chaos"), 1)), devices, nodes["gateway"], nodes["router"], duration, rivals
     )
     if faults:
         scenes.add_faults()
@@ -127,8 +127,11 @@ def _narrow(
     return replace(policies, page_bytes=int(random.around(*PAGE_BYTES))), tuple(looks)
 
 
-def _faults(random: Random, devices: tuple[str, ...], nodes: list[str], duration: float) -> tuple[Fault, ...]:
-    """Swarm testing: each seed leaves some kinds out altogether, so that one kind does not always hide another."""
+def _faults(
+    random: Random, devices: tuple[str, ...], nodes: dict[str, list[str]], duration: float
+) -> tuple[Fault, ...]:
+    """Swarm testing: each seed leaves some kinds out altogether, so that one kind does not always hide another.
+    `nodes`: by tier."""
     share = random.pick((0.15, 0.3, 0.6))
     kinds = [name for name in KINDS if random.chance(share)]
     if not kinds or random.chance(0.08):
@@ -140,19 +143,21 @@ def _faults(random: Random, devices: tuple[str, ...], nodes: list[str], duration
         arguments = kind.draw(random)
         target = _target(random, kind.where, devices, nodes)
         if kind.where == "nodes":
-            others = [node for node in nodes if node != target and "r" in (node[0], target[0])]  # gateways know routers
+            known = nodes["router"] if target in nodes["gateway"] else [*nodes["gateway"], *nodes["router"]]
+            others = [node for node in known if node != target]
             arguments["others"] = [node for node in others if random.chance(0.6)] or [random.pick(others)]
         faults.append(Fault(random.between(EARLIEST, duration), name, target, arguments))
     return tuple(sorted(faults, key=lambda fault: fault.time))
 
 
-def _target(random: Random, where: str, devices: tuple[str, ...], nodes: list[str]) -> str:
+def _target(random: Random, where: str, devices: tuple[str, ...], nodes: dict[str, list[str]]) -> str:
     if where == "storage":
         return where
+    if where in nodes:
+        return random.pick(nodes[where])
     if where == "device":
         return random.pick(devices)
     if where == "user":
         return random.pick(devices).split("/")[0]
-    if where == "any":
-        return random.pick([*devices, *nodes])
-    return random.pick([node for node in nodes if where == "nodes" or node[0] == where[0]])
+    every_node = [*nodes["gateway"], *nodes["router"]]
+    return random.pick([*devices, *every_node] if where == "any" else every_node)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TypeVar
 from zlib import crc32
@@ -14,13 +15,19 @@ T = TypeVar("T")
 #: Names that changed after streams had been named after them. A stream keeps its first name, so that a seed stays the
 #: same run, and a case that is kept as a regression test stays that case.
 _FIRST_NAMES = {"op=state ": "op=placed ", "op=save_state ": "op=save_place "}
+_NODE = re.compile(r"\b(gateway|router)(\d+)(  )?")  # with what pads it to its column in a line, which stays as wide
 
 
 def stream_number(name: str) -> int:
     """The number of the stream with this name."""
     for now, first in _FIRST_NAMES.items():
         name = name.replace(now, first)
-    return crc32(name.encode())
+    return crc32(_NODE.sub(_first_name_of_node, name).encode())
+
+
+def _first_name_of_node(found: re.Match[str]) -> str:
+    tier, index, padding = found.groups()
+    return tier[0] + index + (padding + " " * (len(tier) - 1) if padding else "")
 
 
 class Random:

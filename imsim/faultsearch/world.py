@@ -8,38 +8,19 @@ hear of it. The trace, and what is there in the end, are the evidence.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
-from zlib import crc32
 
-from imsim.core import internal_frames, storage
+from imsim.core import storage
 from imsim.core.client.connection import State
-from imsim.core.model import Code, ConversationState, Message, Scene, Session, Status
-from imsim.core.placement import Placement
+from imsim.core.model import ConversationState, Message, Scene, Session, Status
 from imsim.faultsearch import faults
-from imsim.faultsearch.app import App
 from imsim.faultsearch.case import PROBE, Case
-from imsim.faultsearch.entries import (
-    Crashed,
-    Entry,
-    Planned,
-    Present,
-    Repaired,
-    Rested,
-    Revoked,
-    Started,
-    Stored,
-    Struck,
-)
+from imsim.faultsearch.cluster import FlawedCluster
+from imsim.faultsearch.entries import Planned, Present, Repaired, Rested, Stored
 from imsim.faultsearch.faults import Fault, Windows
 from imsim.faultsearch.model.view import View
-from imsim.faultsearch.network import Channel, Connection
-from imsim.faultsearch.nodes import GatewayNode, Instance, Node, RouterNode, StorageNode
-from imsim.faultsearch.outages import Outages
-from imsim.faultsearch.random import stream_number
-from imsim.scenario import Draws, Stream
-from imsim.sim.clock import Clock
+from imsim.faultsearch.nodes import GatewayNode, Instance, RouterNode
 
 _LONGEST_PUSH_TIMEOUT = 60.0  # seconds; the gateway's own
 _LOOK_EVERY = 0.25  # seconds
@@ -58,12 +39,11 @@ class StoredLog:
     state: dict[str, Any] | None
 
 
-class World:
+class World(FlawedCluster):
+    """A cluster, the script that is played on it, and what is there in the end."""
+
     def __init__(self, case: Case) -> None:
-        self.case = case
-        self.clock = Clock(0.0)
-        self.trace: list[Entry] = []
-        self.longest_queue = 0  # the most pushes that ever waited on one connection
+        super().__init__(case)
         self.broken: str | None = None  # the traceback of a machine that raised
         self.restless: list[str] = []  # who still waited for what when all should have come to rest
         self.without_deadline: dict[str, str] = {}  # machine -> when it waited for something, and not until a deadline
@@ -76,35 +56,6 @@ class World:
         self.online: set[str] = set()  # which of them were logged in then
         self.probes: list[Instance] = []
         self.last_in_rooms: dict[str, list[tuple[str, str]]] = {}  # chatroom -> (instance, idClient)
-        self.owners: dict[int, str] = {}  # connection -> the instance that opened it
-        self._luck = Draws(case.seed, "chaos", "luck")
-        self._jitter = Draws(case.seed, "reconnect")
-        self._links = Draws(case.seed, "chaos", "link")
-        self._walls: dict[str, Stream] = {}
-        self._ambushes: list[Fault] = []
-        self._at_login: dict[str, Fault] = {}  # revocations that wait for a user to log in
-        self._connections: list[Connection] = []
-        self._last_connection = 0
-        self._channels: dict[tuple[str, str], Channel] = {}
-        self.windows: dict[str, Windows] = {state: Windows() for state in ("storage", *case.devices)}
-        self.storage = StorageNode(self, Stream(self._links, 0))
-        self.placement = Placement([f"r{n}" for n in range(case.routers)])
-        self.routers = {f"r{n}": RouterNode(self, f"r{n}") for n in range(case.routers)}
-        self.gateways = {f"g{n}": GatewayNode(self, f"g{n}") for n in range(case.gateways)}
-        self.outages = Outages(self)
-        self.apps = {key: App(self, key, number) for number, key in enumerate(case.devices, 1)}
-        self._make_channels()
-
-    def _make_channels(self) -> None:
-        routers, latency = list(self.routers), self.case.backend_latency
-        pairs = [(one, other) for one in self.gateways for other in routers]
-        pairs += [(other, one) for one, other in pairs] + [(one, other) for one in routers for other in routers]
-        pairs += [(router, "storage") for router in routers]
-        for pair in pairs:
-            name = ">".join(pair)
-            self._channels[pair] = Channel(self, latency, Stream(self._links, stream_number(name)))
-
-    # --- the script --------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Play the case to its end. A machine that raises ends it: see `broken`."""
@@ -132,7 +83,7 @@ class World:
         self._record_standings()
         self._record_tokens()
         for connection in self._connections:
-            connection.cut()
+            connection.cut(None)
         self.run_until_idle()
         self._record_standings()
         self._record_tokens()
@@ -154,11 +105,12 @@ class World:
             if instance.is_live:
                 self._has_deadline(instance, limits[instance.machine.state])
         for gateway in self.gateways.values():
-            if gateway.up and gateway.connections:
+            if gateway.is_up and gateway.connections:
                 self._has_deadline(gateway, max(policies.login_timeout, policies.heartbeat_timeout))
 
     def _has_deadline(self, node: Instance | GatewayNode, most: float) -> None:
-        deadline = node.next_deadline()
+        assert node.machine is not None
+        deadline = node.machine.next_deadline()
         if deadline is None or deadline > node.now + most + 0.001:
             self.without_deadline.setdefault(node.name, f"at {node.now:.3f} s of its own it waits until {deadline}")
 
@@ -184,7 +136,7 @@ class World:
             windows.close_all()
         for channel in self._channels.values():
             channel.repair()
-        self.outages.repair()
+        self.outages.end(sorted(self.outages.broken))
         nodes: list[GatewayNode | RouterNode] = [*self.gateways.values(), *self.routers.values()]
         for node in nodes:
             self._restart(node)
@@ -205,7 +157,7 @@ class World:
             if slot in taken:
                 continue
             taken.add(slot)
-            if app.instances and app.current.up:
+            if app.instances and app.current.is_up:
                 app.current.start()
             else:
                 app.start_again(None)
@@ -245,6 +197,7 @@ class World:
                 return f"{connection.client.name} still has an unfinished connection to {connection.gateway.name}"
         for gateway in self.gateways.values():
             # What the gateway itself holds: it might be deaf to the acknowledgements that have reached it.
+            assert gateway.machine is not None, "all are up"
             if held := gateway.machine.unacknowledged:
                 return f"{gateway.name} still holds {held} pushes, though all of them are acknowledged"
             if held := gateway.machine.held_marks:
@@ -363,176 +316,6 @@ class World:
     def _record_presence(self) -> None:
         there = [i.name for i in (*self.instances(), *self.probes) if i.is_live and i.machine.state == State.ONLINE]
         self.record(Present(self.clock.now, "world", tuple(there)))
-
-    # --- who is where ------------------------------------------------------------------------------------------------
-
-    @property
-    def now(self) -> float:
-        return self.clock.now
-
-    def new_instance(self, name: str, device: str, token: str, number: int) -> Instance:
-        return Instance(self, name, device, token, number)
-
-    def instances(self) -> Iterable[Instance]:
-        return (instance for app in self.apps.values() for instance in app.instances)
-
-    def node(self, name: str) -> Node:
-        """A gateway, a router, or the current instance of a device."""
-        return self.gateways.get(name) or self.routers.get(name) or self.apps[name].current
-
-    def router_of(self, name: str) -> RouterNode:
-        return self.routers[self.placement.owner(name)]
-
-    def channel(self, source: str, target: str) -> Channel:
-        return self._channels[source, target]
-
-    def channels_from(self, source: str) -> list[Channel]:
-        return [channel for pair, channel in self._channels.items() if pair[0] == source]
-
-    def connections_of(self, device: str) -> list[Connection]:
-        """Those that the device's instances hold."""
-        return [c for instance in self.apps[device].instances if (c := instance.connection) is not None]
-
-    def new_connection(self, client: Instance) -> Connection:
-        """To a gateway that is up, if there is one; another one than last time, as a load balancer would."""
-        number = len(self._connections) + crc32(client.user.encode())
-        gateways = list(self.gateways.values())
-        order = gateways[number % len(gateways) :] + gateways[: number % len(gateways)]
-        gateway = next((gateway for gateway in order if gateway.up), order[0])
-        self._last_connection += 1
-        connection = Connection(self._last_connection, client, gateway, self.windows[client.key])
-        self._connections.append(connection)
-        self.owners[connection.id] = client.name
-        return connection
-
-    def stream(self, fault: Fault) -> Stream:
-        """The luck of one fault, whatever the others do."""
-        return Stream(self._luck, stream_number(str(fault)))
-
-    def link_stream(self, number: int) -> Stream:
-        return Stream(self._links, -1 - number)
-
-    def jitter_stream(self, number: int) -> Stream:
-        return Stream(self._jitter, number)
-
-    # --- what is done to it ------------------------------------------------------------------------------------------
-
-    def record(self, entry: Entry) -> None:
-        self.trace.append(entry)
-
-    def happened(self, fault: Fault) -> None:
-        """The fault has hit something."""
-        self.record(Struck(self.clock.now, fault.target, fault.kind))
-
-    def later(self, seconds: float, function: Callable[[Any], object], argument: Any) -> None:
-        self.clock.call_at(self.clock.now + seconds, function, argument)
-
-    def crash(self, name: str, fault: Fault) -> None:
-        node = self.node(name)
-        assert isinstance(node, GatewayNode | RouterNode)
-        if node.up:
-            self.happened(fault)
-            self.record(Crashed(self.clock.now, name))
-            node.crash(self.stream(fault))
-            for (_, target), channel in self._channels.items():
-                if target == name:
-                    channel.lose()
-            seconds = fault.arguments["seconds"]
-            for other in (*self.gateways, *self.routers):
-                self.outages.lost((name, other), min(fault.arguments["detect"], seconds))
-            self.later(seconds, self._restart, node)
-
-    def _restart(self, node: GatewayNode | RouterNode) -> None:
-        if not node.up:
-            self.record(Started(self.clock.now, node.name))
-            node.start()
-            for other in (*self.gateways, *self.routers):
-                self.outages.back((node.name, other))
-
-    def ambush(self, fault: Fault) -> None:
-        self._ambushes.append(fault)
-
-    def spring(self, router: str, request: storage.Request, moment: str) -> None:
-        """Something of a router happened with storage: is that what an ambush waits for?"""
-        if moment == "asked" and isinstance(request, storage.OpenUser) and request.user in self._at_login:
-            self.later(0.0, self.revoke, self._at_login.pop(request.user))
-        if (fault := self._ambush_for(router, request.op, moment)) is not None:
-            self.later(0.0, lambda fault: self.crash(router, fault), fault)
-
-    def crashes_on(self, gateway: str, op: str, moment: str) -> bool:
-        """A frame has arrived at a gateway, or was passed on: is that what an ambush waits for?"""
-        fault = self._ambush_for(gateway, op, moment)
-        if fault is not None:
-            self.crash(gateway, fault)
-        return fault is not None
-
-    def _ambush_for(self, node: str, op: str, moment: str) -> Fault | None:
-        """The ambush that waits for this, which is over with it."""
-        for fault in self._ambushes:
-            if (fault.target, fault.arguments["op"], fault.arguments["moment"]) == (node, op, moment):
-                self._ambushes.remove(fault)
-                return fault
-        return None
-
-    def wall_epoch(self, node: str) -> float:
-        """The wall time at which this node's clock was 0, by what it believes in the life that begins now."""
-        if node not in self._walls:
-            self._walls[node] = Stream(self._links, stream_number(f"{node} wall"))
-        return self.case.wall_skew * self._walls[node].next()
-
-    def set_clock(self, name: str, ahead: float, drift: float) -> bool:
-        """Returns whether anybody is there whose clock it is."""
-        if name in self.apps and not (self.apps[name].instances and self.apps[name].current.up):
-            return False
-        self.node(name).set_clock(ahead, drift)
-        return True
-
-    def devices_of(self, user: str) -> list[str]:
-        return [key for key, app in self.apps.items() if app.user == user]
-
-    def app_of(self, device: str) -> App:
-        return self.apps[device]
-
-    def lose_peer(self, pair: tuple[str, str], after: float) -> None:
-        """Two nodes have lost their connection; they notice it `after` these seconds."""
-        self.outages.lost(pair, after)
-
-    def find_peer(self, pair: tuple[str, str]) -> None:
-        self.outages.back(pair)
-
-    def channels_between(self, one: str, *others: str) -> list[Channel]:
-        pairs = [pair for other in others for pair in ((one, other), (other, one))]
-        return [self._channels[pair] for pair in pairs if pair in self._channels]
-
-    def refusal(self, instance: Instance) -> Code | None:
-        """Why the token of this instance is not taken at present."""
-        window = self.windows[instance.key].get("token_refused")
-        if window is None:
-            return None
-        self.record(Struck(self.clock.now, instance.name, "token_refused"))
-        return Code(window.arguments["code"])
-
-    def new_token(self, user: str) -> str:
-        """Good for this user, from now on."""
-        return f"{user}@{self.clock.now!r}"
-
-    def revoke(self, fault: Fault) -> None:
-        """A user's tokens are void that are older than `spare` seconds; if a router is there to be asked."""
-        user, router = fault.target, self.router_of(fault.target)
-        if router.up:
-            before = self.clock.now - fault.arguments["spare"]
-            self.happened(fault)
-            self.record(Revoked(self.clock.now, user, router.name, before))
-            router.receive(internal_frames.Revoke(user, before))
-
-    def revoke_at_login(self, fault: Fault) -> None:
-        """The same, as storage is asked for the user's state."""
-        self._at_login[fault.target] = fault
-
-    def ended(self, instance: Instance, code: Code) -> None:
-        app = self.apps.get(instance.key)
-        if app is not None:
-            app.ended(instance, code)
 
     def lack(self, instance: Instance) -> str:
         """In words, what the log holds for this device and the device does not; "" if nothing."""

@@ -10,13 +10,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from math import floor
-from typing import Any
+from typing import Any, Protocol
 
 import simpy
 from simpy.events import NORMAL, URGENT, Event
 
 _SLOT = 0.25  # seconds
 _BEFORE_ALL, _AFTER_ALL = -1.0, float("inf")  # priorities; those of SimPy are 0 and 1
+
+
+class NodeClock(Protocol):
+    """What a node needs of a clock, which may be one of its own."""
+
+    @property
+    def now(self) -> float: ...
+
+    def call_at(self, at: float, function: Callable[[Any], object], argument: Any) -> None: ...
+
+    def alarm_at(self, at: float, function: Callable[[Any], object], argument: Any) -> None: ...
 
 
 class _End(Exception):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
-from typing import Protocol
+from typing import Any, Protocol
 from zlib import crc32
 
 from imsim.core import events, internal_frames
@@ -17,11 +17,11 @@ from imsim.scenario.sections import Link as LinkFields
 from imsim.scenario.sections.faults import NodeCrash, Partition, SlowReader
 from imsim.sim.clock import Clock
 from imsim.sim.connection import Connection, PausableConnection
-from imsim.sim.link import Hop, Link, NodeLink
-from imsim.sim.nodes import ClientNode, GatewayNode, RouterNode, StorageNode
+from imsim.sim.link import Carry, Hop, Link, NodeLink
+from imsim.sim.nodes import DeviceNode, GatewayNode, RouterNode, StorageNode
 from imsim.sim.nodes.client import Listener, Report
 from imsim.sim.nodes.node import ServerNode
-from imsim.sim.nodes.storage import Data
+from imsim.sim.nodes.storage import Asked, Data
 from imsim.sim.nodes.work import Work
 from imsim.sim.outages import CuttableLink, Outages
 from imsim.sim.tracing import Tracer
@@ -86,7 +86,7 @@ class Parts:
         """Of a device, from which its uplink, its downlink and the delays of its reconnects are drawn."""
         return Stream(self._up, device), Stream(self._down, device), Stream(self._jitter, device)
 
-    def connection(self, id: int, client: ClientNode, gateway: GatewayNode) -> Connection:
+    def connection(self, id: int, client: DeviceNode, gateway: GatewayNode[Connection]) -> Connection:
         fields = client.network
         upload = fields.bandwidth if fields.upload is None else fields.upload
         up = self._link(Link, fields, client.uplink, upload, "uplink")
@@ -108,6 +108,40 @@ class Parts:
         if self._tracer is not None:
             link.watch(self._tracer.link(where, work))
         return link
+
+
+class Storage(Protocol):
+    """What others need of a storage's node."""
+
+    @property
+    def name(self) -> str: ...
+
+    def wire(self, routers: Mapping[str, Hop]) -> None: ...
+
+    def receive(self, asked: Asked) -> None: ...
+
+
+def wire(
+    gateways: Sequence[GatewayNode[Any]],
+    routers: Sequence[RouterNode],
+    storages: Sequence[Storage],
+    link: Callable[[Any, Any], Carry],
+) -> None:
+    """Give each node its ways to others. `link`: makes that from one node to another."""
+
+    def to_routers(source: ServerNode) -> dict[str, Hop]:
+        return {router.name: (link(source, router), router.receive) for router in routers}
+
+    for gateway in gateways:
+        gateway.wire(to_routers(gateway))
+    for router in routers:
+        router.wire(
+            {gateway.name: (link(router, gateway), gateway.from_router) for gateway in gateways},
+            to_routers(router),
+            {storage.name: (link(router, storage), storage.receive) for storage in storages},
+        )
+    for storage in storages:
+        storage.wire({router.name: (link(storage, router), router.stored) for router in routers})
 
 
 class Cluster:
@@ -149,7 +183,7 @@ class Cluster:
             )
             for index in range(topology.routers)
         ]
-        self.gateways = [
+        self.gateways: list[GatewayNode[Connection]] = [
             GatewayNode(
                 *equipment("gateway", index),
                 policies,
@@ -161,24 +195,7 @@ class Cluster:
             )
             for index in range(topology.gateways)
         ]
-        self._wire()
-
-    def _wire(self) -> None:
-        gateways, routers, storages, link = self.gateways, self.routers, self.storages, self.parts.link
-
-        def to_routers(source: ServerNode) -> dict[str, Hop]:
-            return {router.name: (link(source, router).way(), router.receive) for router in routers}
-
-        for gateway in gateways:
-            gateway.wire(to_routers(gateway))
-        for router in routers:
-            router.wire(
-                {gateway.name: (link(router, gateway).way(), gateway.from_router) for gateway in gateways},
-                to_routers(router),
-                {storage.name: (link(router, storage).way(), storage.receive) for storage in storages},
-            )
-        for storage in storages:
-            storage.wire({router.name: (link(storage, router).way(), router.stored) for router in routers})
+        wire(self.gateways, self.routers, self.storages, lambda source, target: parts.link(source, target).way())
 
     @property
     def nodes(self) -> dict[tuple[str, int], ServerNode]:
@@ -210,14 +227,14 @@ class Cluster:
         listeners: Sequence[Listener] = (),
         token: str | None = None,
         kind: str = "",
-    ) -> ClientNode:
+    ) -> DeviceNode:
         """A new client for device `number`. `user`: the number of its user; `names`: of the user and of the device."""
         name, device = names
         clock = self.parts.clock(f"{name}/{device}")
         uplink, downlink, jitter = self.parts.streams(number)
         if token is None:
             token = f"{name} {self.parts.epoch + clock.now!r}"  # who, and when it was issued
-        return ClientNode(
+        return DeviceNode(
             number,
             clock,
             self.parts.network(user),
@@ -228,7 +245,7 @@ class Cluster:
             lambda node: Client(node, name, device, token, self.policies, jitter.next, kind),
         )
 
-    def connect(self, client: ClientNode) -> Connection:
+    def connect(self, client: DeviceNode) -> Connection:
         """To the gateway of the device; if that is known to be down, the next one, as a load balancer would."""
         first = client.number % len(self.gateways)
         gateways = self.gateways[first:] + self.gateways[:first]

@@ -6,17 +6,16 @@ from typing import Any, Protocol, Self
 
 from imsim.core import frames
 from imsim.sim.clock import Clock
-from imsim.sim.link import Arrive, Link
+from imsim.sim.link import Arrive, Carry, Link
 
 
 class ClientEnd(Protocol):
     """What a connection needs of its client."""
 
     number: int
-    deaf_until: float
 
     @property
-    def connection(self) -> Connection | None:
+    def connection(self) -> Any:
         """The one that the client uses."""
 
     def connection_opened(self) -> None: ...
@@ -24,6 +23,12 @@ class ClientEnd(Protocol):
     def connection_lost(self, connection: Any) -> None: ...
 
     def from_gateway(self, frame: frames.ToClient) -> None: ...
+
+
+class PausableEnd(ClientEnd, Protocol):
+    """A device that can stop reading."""
+
+    deaf_until: float
 
 
 class GatewayEnd(Protocol):
@@ -41,51 +46,24 @@ class GatewayEnd(Protocol):
     def from_client(self, connection: Any, frame: frames.FromClient) -> None: ...
 
 
-class Connection:
-    """Two links, and whether each end still holds the connection open. `up` and `down` carry a frame, or what else
-    happens at the other end."""
+class ConnectionState:
+    """Whether each end still holds the connection open. `up` and `down` carry a frame, or what else happens at the
+    other end."""
 
-    __slots__ = ("_clock", "_links", "client", "client_open", "down", "gateway", "gateway_open", "id", "up")
+    __slots__ = ("_clock", "client", "client_open", "down", "gateway", "gateway_open", "id", "up")
 
-    def __init__(self, id: int, client: ClientEnd, gateway: GatewayEnd, clock: Clock, up: Link, down: Link) -> None:
+    client: Any
+    gateway: Any
+
+    def __init__(self, id: int, client: ClientEnd, gateway: GatewayEnd, clock: Clock, up: Carry, down: Carry) -> None:
         self.id = id
         self.client = client
         self.gateway = gateway
         self.client_open = True
         self.gateway_open = False
         self._clock = clock
-        self._links = (up, down)
-        self.up = up.way()
-        self.down = down.way()
-
-    def breaks_when_given_up(self) -> Self:
-        """It ends as soon as one of its links gives a frame up."""
-        for link in self._links:
-            link.on_broken = self._given_up
-        return self
-
-    def lose(self, loss: float) -> None:
-        """From now on this share of its transmissions is lost."""
-        for link in self._links:
-            link.loss = loss
-            link.recompute()
-        self.up, self.down = (link.way() for link in self._links)
-
-    def gateway_crashed(self) -> None:
-        """The other end is gone, of which the client knows nothing: frames vanish, either way."""
-        self.gateway_open = self.client_open = False
-
-    def crash_noticed(self) -> None:
-        """The client sees it break."""
-        if self.client.connection is self:
-            self.client_open = True
-            self._links[1].forget()  # what the gateway had not sent it never will
-            self.down(self._clock.now, self.lost_by_client, None)
-
-    def _given_up(self, at: float) -> None:
-        """At that time it breaks, and both ends learn of it. (TCP does not say whether the other end could; without
-        it, the heartbeat would find out.)"""
-        self._clock.call_at(at, self.cut, None)
+        self.up = up
+        self.down = down
 
     def cut(self, _: None) -> None:
         """It breaks, both ends learn of it, and what is on its way vanishes."""
@@ -94,6 +72,13 @@ class Connection:
         self.lost_by_client(None)
 
     # --- at the gateway ---
+
+    def gateway_crashed(self) -> None:
+        """The gateway is gone, and does not hold it any more."""
+        self.gateway_open = False
+
+    def crash_noticed(self) -> None:
+        """Others have noticed that."""
 
     def accept(self, _: None) -> None:
         if not self.gateway.is_up:
@@ -128,10 +113,52 @@ class Connection:
             self.client.connection_lost(self)
 
 
+class Connection(ConnectionState):
+    """One over two links."""
+
+    __slots__ = ("_links",)
+
+    def __init__(self, id: int, client: ClientEnd, gateway: GatewayEnd, clock: Clock, up: Link, down: Link) -> None:
+        super().__init__(id, client, gateway, clock, up.way(), down.way())
+        self._links = (up, down)
+
+    def breaks_when_given_up(self) -> Self:
+        """It ends as soon as one of its links gives a frame up."""
+        for link in self._links:
+            link.on_broken = self._given_up
+        return self
+
+    def lose(self, loss: float) -> None:
+        """From now on this share of its transmissions is lost."""
+        for link in self._links:
+            link.loss = loss
+            link.recompute()
+        self.up, self.down = (link.way() for link in self._links)
+
+    def gateway_crashed(self) -> None:
+        """Of which the client knows nothing: frames vanish, either way."""
+        super().gateway_crashed()
+        self.client_open = False
+
+    def crash_noticed(self) -> None:
+        """The client sees it break."""
+        if self.client.connection is self:
+            self.client_open = True
+            self._links[1].forget()  # what the gateway had not sent it never will
+            self.down(self._clock.now, self.lost_by_client, None)
+
+    def _given_up(self, at: float) -> None:
+        """At that time it breaks, and both ends learn of it. (TCP does not say whether the other end could; without
+        it, the heartbeat would find out.)"""
+        self._clock.call_at(at, self.cut, None)
+
+
 class PausableConnection(Connection):
     """One whose device can stop reading for a while: what comes waits until the device reads on."""
 
     __slots__ = ()
+
+    client: PausableEnd
 
     def _waits(self, then: Arrive, frame: Any) -> bool:
         until = self.client.deaf_until

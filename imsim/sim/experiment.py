@@ -18,7 +18,7 @@ from imsim.sim.cluster import Cluster, Parts
 from imsim.sim.faults import Faults
 from imsim.sim.garbage import no_garbage_collection
 from imsim.sim.idle import Heartbeats, busy_users
-from imsim.sim.nodes import ClientNode
+from imsim.sim.nodes import DeviceNode
 from imsim.sim.nodes.client import Listener
 from imsim.sim.placement import strategy_of
 from imsim.sim.tracing import Tracer
@@ -101,7 +101,7 @@ class Experiment:
             self.listeners.append(self._answer_requests)
         self.faults = Faults(scenario.faults, seed, self.clock, self.cluster, self.clients.values(), len(plan.devices))
 
-    def client(self, user: int, device: int, token: str | None = None, kind: str = "") -> ClientNode:
+    def client(self, user: int, device: int, token: str | None = None, kind: str = "") -> DeviceNode:
         """A new client for this device, with a new token unless one is given."""
         plan = self.plan
         names = (plan.users[user], plan.devices[device])
@@ -225,10 +225,10 @@ class Experiment:
 
     # --- answers ------------------------------------------------------------------------------------------------------
 
-    def _answer_requests(self, client: ClientNode, event: events.ClientEvent) -> None:
+    def _answer_requests(self, client: DeviceNode, event: events.ClientEvent) -> None:
         if actor.wants_answer(client.machine, event):
             self.clock.call_at(self.clock.now, self._answer, (client, event))
 
-    def _answer(self, asked: tuple[ClientNode, events.Shown]) -> None:
+    def _answer(self, asked: tuple[DeviceNode, events.Shown]) -> None:
         client, event = asked
         client.act(lambda now: actor.answer(client.machine, event, now))

@@ -18,7 +18,7 @@ from imsim.scenario.sections.faults import (
 )
 from imsim.sim.clock import Clock
 from imsim.sim.cluster import Cluster
-from imsim.sim.nodes import ClientNode, GatewayNode, StorageNode
+from imsim.sim.nodes import DeviceNode, GatewayNode, StorageNode
 from imsim.sim.nodes.node import ServerNode
 from imsim.sim.outages import Key, Pair
 
@@ -32,7 +32,7 @@ class Faults:
         seed: int,
         clock: Clock,
         cluster: Cluster,
-        clients: Iterable[ClientNode],
+        clients: Iterable[DeviceNode],
         devices: int,
     ) -> None:
         """`devices`: of each user."""
@@ -123,7 +123,7 @@ class Faults:
         self._bursts.remove(burst)
         self._adjust_loss(burst[0])
 
-    def _user(self, client: ClientNode) -> int:
+    def _user(self, client: DeviceNode) -> int:
         return client.number // self._devices
 
     def _adjust_loss(self, users: set[int]) -> None:
@@ -136,7 +136,7 @@ class Faults:
                 _switch(client, usual if loss == usual.loss else usual.model_copy(update={"loss": loss}))
 
 
-def _switch(client: ClientNode, network: ClientLink) -> None:
+def _switch(client: DeviceNode, network: ClientLink) -> None:
     client.network = network  # for its next connection
     if client.connection is not None:
         client.connection.lose(network.loss)

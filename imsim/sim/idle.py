@@ -15,6 +15,7 @@ from imsim.core import frames
 from imsim.core.model import Scene
 from imsim.scenario import Plan, Scenario
 from imsim.sim.clock import Clock
+from imsim.sim.connection import Connection
 from imsim.sim.nodes import GatewayNode
 
 
@@ -42,7 +43,7 @@ class Heartbeats:
 
     __slots__ = ("_clock", "_gap", "_gateway")
 
-    def __init__(self, clock: Clock, gateway: GatewayNode, devices: int, heartbeat: float) -> None:
+    def __init__(self, clock: Clock, gateway: GatewayNode[Connection], devices: int, heartbeat: float) -> None:
         self._clock = clock
         self._gateway = gateway
         self._gap = heartbeat / devices

@@ -12,14 +12,11 @@ from typing import Any, NamedTuple, Protocol, Self
 from imsim.sim.link import Arrive, Carry, NodeLink
 
 Key = tuple[str, int]  # a node's tier and index
-Pair = tuple[Key, Key]  # two nodes that have a connection, in ascending order
+Pair = tuple[Key, Key]  # two nodes that have a connection; the first hears first of what happens to it
 
 
 class Peer(Protocol):
     """A node, as its connections see it."""
-
-    lives: int
-    died: float
 
     @property
     def key(self) -> Key: ...
@@ -27,6 +24,13 @@ class Peer(Protocol):
     def peer_lost(self, peer: Any) -> None: ...
 
     def peer_back(self, peer: Any) -> None: ...
+
+
+class Mortal(Protocol):
+    """A node that can crash. `lives`: how often it has; `died`: when it last did."""
+
+    lives: int
+    died: float
 
 
 class BreakableLink(Protocol):
@@ -59,7 +63,7 @@ class CuttableLink(NodeLink):
 
     __slots__ = ("_causes", "_cuts", "_source")
 
-    def of(self, source: Peer) -> Self:
+    def of(self, source: Mortal) -> Self:
         self._source = source
         self._causes = 0  # for which it is broken
         self._cuts = 0  # how often what was on its way was lost
@@ -101,16 +105,21 @@ class Outages:
         self._nodes: dict[Key, Peer] = {}
         self._links: dict[Pair, dict[Key, BreakableLink]] = {}  # by their sources
         self._unnoticed: set[Pair] = set()
+        self.broken: set[Pair] = set()  # until a cause is over
+
+    def connect(self, one: Peer, other: Peer) -> None:
+        """The two have a connection."""
+        self._nodes[one.key], self._nodes[other.key] = one, other
+        self._links.setdefault(_pair(one.key, other.key), {})
 
     def add(self, link: BreakableLink, source: Peer, target: Peer) -> None:
-        """A connection has a link each way."""
-        for node in (source, target):
-            self._nodes[node.key] = node
+        """A connection can have a link each way, which breaks with it."""
         if source is not target:
-            self._links.setdefault(_pair(source.key, target.key), {})[source.key] = link
+            self.connect(source, target)
+            self._links[_pair(source.key, target.key)][source.key] = link
 
     def of(self, node: Peer) -> list[Pair]:
-        """All connections of a node."""
+        """All connections of a node, in ascending order."""
         return sorted(pair for pair in self._links if node.key in pair)
 
     def between(self, ones: Iterable[Key], others: Iterable[Key]) -> list[Pair]:
@@ -120,8 +129,9 @@ class Outages:
     def begin(self, pairs: list[Pair], dead: Peer | None = None) -> None:
         """They break. `dead`: the end of each that crashed, if one did."""
         self._unnoticed.update(pairs)
+        self.broken.update(pairs)
         for pair in pairs:
-            for source, link in self._links[pair].items():
+            for source, link in self._links[_pair(*pair)].items():
                 link.break_off(sender_died=dead is not None and source == dead.key)
 
     def notice(self, pairs: list[Pair]) -> None:
@@ -134,8 +144,9 @@ class Outages:
     def end(self, pairs: list[Pair]) -> None:
         """One cause is over; the ends can connect again, unless there is another."""
         self.notice(pairs)
+        self.broken.difference_update(pairs)
         for pair in pairs:
-            links = self._links[pair].values()
+            links = self._links[_pair(*pair)].values()
             for link in links:
                 link.repair()
             if all(link.is_open for link in links):

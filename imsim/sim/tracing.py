@@ -26,7 +26,7 @@ from imsim.scenario.actor import intent_of
 from imsim.scenario.sections import Tier
 from imsim.sim.clock import Clock
 from imsim.sim.link import Arrive, Watch
-from imsim.sim.nodes import ClientNode
+from imsim.sim.nodes import DeviceNode
 from imsim.sim.nodes.work import Work
 from imsim.sim.outages import Sent
 
@@ -111,7 +111,7 @@ class Tracer:
             self._comes(frame.messages, device)
         return False
 
-    def client_event(self, client: ClientNode, event: events.ClientEvent) -> None:
+    def client_event(self, client: DeviceNode, event: events.ClientEvent) -> None:
         if type(event) is events.Sent:
             if (intent := intent_of(event.id_client)) is not None:
                 self._sends(intent, client.now)

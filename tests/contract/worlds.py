@@ -25,7 +25,7 @@ from imsim.live import LiveClient, Server, SqliteStore, Tokens, run_until_idle
 from imsim.scenario import Plan, Scenario
 from imsim.scenario.sections import Limits
 from imsim.sim import Experiment
-from imsim.sim.nodes import ClientNode
+from imsim.sim.nodes import DeviceNode
 from imsim.testing import DirectClient, ManualClock, Pair
 
 USERS = ("alice", "bob", "carol", "dave")
@@ -287,7 +287,7 @@ class WiredWorld(World):
 
 
 class _SimulatedDevice(Device):
-    def __init__(self, world: SimulatedWorld, node: ClientNode) -> None:
+    def __init__(self, world: SimulatedWorld, node: DeviceNode) -> None:
         super().__init__(world)
         self.node = node
         self.machine = node.machine
@@ -312,7 +312,7 @@ class SimulatedWorld(World):
         self.sim.listeners.append(self._record)
         self._devices: dict[int, _SimulatedDevice] = {}
 
-    def _record(self, node: ClientNode, event: events.ClientEvent) -> None:
+    def _record(self, node: DeviceNode, event: events.ClientEvent) -> None:
         self._devices[id(node)].events.append(event)
 
     def device(self, user: str, device: str = "d0", token: str | None = None, kind: str = "") -> Device:

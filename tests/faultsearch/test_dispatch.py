@@ -9,7 +9,7 @@ from imsim.faultsearch.dispatch import Dispatcher, on
 from imsim.faultsearch.entries import ClientSent, GatewayForwarded, RouterReceived
 from imsim.faultsearch.situations import SITUATIONS
 
-UP = internal_frames.Up(Session("alice", "d0", 1, "g0", 1), frames.Read("p2p:alice:bob", 1), "p2p:alice:bob")
+UP = internal_frames.Up(Session("alice", "d0", 1, "gateway0", 1), frames.Read("p2p:alice:bob", 1), "p2p:alice:bob")
 
 
 @on(ClientSent)
@@ -29,12 +29,12 @@ DISPATCHER = Dispatcher((trigger, f.__name__) for f in (any_frame, either, carri
 
 
 def test_handlers_are_found_in_their_order_by_what_an_entry_is_about():
-    assert DISPATCHER.handlers_of(ClientSent(0.0, "alice/d0", "g0", frames.Ping())) == ["any_frame", "either"]
-    assert DISPATCHER.handlers_of(ClientSent(0.0, "alice/d0", "g0", frames.Pong())) == ["any_frame"]
-    assert DISPATCHER.handlers_of(RouterReceived(0.0, "r0", "", UP)) == ["carried"]
-    assert DISPATCHER.handlers_of(GatewayForwarded(0.0, "g0", "r0", UP)) == ["carried"]
+    assert DISPATCHER.handlers_of(ClientSent(0.0, "alice/d0", "gateway0", frames.Ping())) == ["any_frame", "either"]
+    assert DISPATCHER.handlers_of(ClientSent(0.0, "alice/d0", "gateway0", frames.Pong())) == ["any_frame"]
+    assert DISPATCHER.handlers_of(RouterReceived(0.0, "router0", "", UP)) == ["carried"]
+    assert DISPATCHER.handlers_of(GatewayForwarded(0.0, "gateway0", "router0", UP)) == ["carried"]
     sync = internal_frames.Up(UP.session, frames.Ping(), "")
-    assert DISPATCHER.handlers_of(RouterReceived(0.0, "r0", "", sync)) == []
+    assert DISPATCHER.handlers_of(RouterReceived(0.0, "router0", "", sync)) == []
 
 
 def test_every_situation_says_what_it_means():

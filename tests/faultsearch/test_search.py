@@ -171,7 +171,7 @@ def test_a_plan_survives_json():
 
 
 def test_a_plan_can_be_written_by_hand():
-    case = replace(draw(3), faults=(Fault(5.0, "router_crash", "r0", {"seconds": 1.0, "detect": 0.1}),))
+    case = replace(draw(3), faults=(Fault(5.0, "router_crash", "router0", {"seconds": 1.0, "detect": 0.1}),))
     outcome = run(case)
     assert outcome.violations == []
     assert outcome.met["fault: router_crash"] == 1
@@ -228,7 +228,7 @@ def test_a_plan_by_hand_needs_little():
         (("steps", 0, "arguments"), {}, "steps.0 (send): arguments: scene: missing"),
         (("faults", 0, "time"), 500, "faults.0.time: expected seconds from 0 to the duration of 5, got 500"),
         (("faults", 0, "kind"), "meteorite", "unknown kind 'meteorite'"),
-        (("faults", 0, "target"), "g0", "faults.0.target: unknown target of loss 'g0'"),
+        (("faults", 0, "target"), "gateway0", "faults.0.target: unknown target of loss 'gateway0'"),
         (("faults", 0, "arguments", "rate"), 7, "faults.0 (loss): arguments: rate: expected at most 1, got 7"),
         (("faults", 0, "arguments"), {"rate": 1}, "faults.0 (loss): arguments: seconds: missing"),
     ],
@@ -246,13 +246,13 @@ def test_a_mistake_in_a_plan_is_reported_in_one_line(where, value, words):
 
 
 def test_a_fault_hits_only_what_it_can():
-    with pytest.raises(UsageError, match="unknown target of router_crash 'g0'"):
-        run(replace(draw(3), faults=(Fault(5.0, "router_crash", "g0", {"seconds": 1.0, "detect": 0.1}),)))
+    with pytest.raises(UsageError, match="unknown target of router_crash 'gateway0'"):
+        run(replace(draw(3), faults=(Fault(5.0, "router_crash", "gateway0", {"seconds": 1.0, "detect": 0.1}),)))
 
 
 def test_an_unknown_kind_is_refused():
     with pytest.raises(UsageError, match="unknown kind 'meteorite'"):
-        Fault(1.0, "meteorite", "r0")
+        Fault(1.0, "meteorite", "router0")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -377,33 +377,33 @@ def _message(seq: int, id_client: str, content: str = "", **fields: Any) -> Mess
 
 
 def test_the_digest_sees_every_word():
-    one = GatewaySent(1.0, "g0", "bob/d0", frames.Push(_message(1, "m1", "x" * 30 + "yes")))
-    other = GatewaySent(1.0, "g0", "bob/d0", frames.Push(_message(1, "m1", "x" * 30 + "not")))
-    amended = GatewaySent(1.0, "g0", "bob/d0", frames.Push(_message(1, "m1", "x" * 30 + "yes", amended=2)))
+    one = GatewaySent(1.0, "gateway0", "bob/d0", frames.Push(_message(1, "m1", "x" * 30 + "yes")))
+    other = GatewaySent(1.0, "gateway0", "bob/d0", frames.Push(_message(1, "m1", "x" * 30 + "not")))
+    amended = GatewaySent(1.0, "gateway0", "bob/d0", frames.Push(_message(1, "m1", "x" * 30 + "yes", amended=2)))
     assert len({digest([entry]) for entry in (one, other, amended)}) == 3
     assert digest([one]) == digest([replace(one, frame=frames.Push(_message(1, "m1", "x" * 30 + "yes")))])
 
 
 def test_an_entry_says_what_a_message_says_and_what_became_of_it():
-    entry = GatewaySent(1.0, "g0", "bob/d0", frames.Push(_message(1, "m1", "hello")))
+    entry = GatewaySent(1.0, "gateway0", "bob/d0", frames.Push(_message(1, "m1", "hello")))
     assert "p2p:alice:bob#1[m1] 'hello'" in str(entry)
-    entry = GatewaySent(1.0, "g0", "bob/d0", frames.Push(_message(1, "m1", recalled=True, amended=2)))
+    entry = GatewaySent(1.0, "gateway0", "bob/d0", frames.Push(_message(1, "m1", recalled=True, amended=2)))
     assert "p2p:alice:bob#1[m1] recalled amended by #2" in str(entry)
-    fault = Fault(1.0, "crash_on", "r0", {"op": "append", "moment": "done", "seconds": 1.0, "detect": 0.1})
-    assert str(fault) in str(Planned(1.0, "r0", str(fault)))
+    fault = Fault(1.0, "crash_on", "router0", {"op": "append", "moment": "done", "seconds": 1.0, "detect": 0.1})
+    assert str(fault) in str(Planned(1.0, "router0", str(fault)))
 
 
 TRACE: list[Entry] = [
     Started(0.1, "alice/d0"),
-    ClientSent(1.0, "alice/d0", "g0", frames.Send("alice/d0-1", Scene.P2P, "bob", "one", "text")),
-    Crashed(1.1, "r0"),
-    GatewaySent(1.2, "g0", "alice/d0", frames.Stored("alice/d0-1", "p2p:alice:bob", "p2p:alice:bob:1", 1, 0)),
-    GatewaySent(1.3, "g0", "alice/d0.2", frames.Push(_message(1, "alice/d0-1", "one"))),
-    GatewaySent(1.4, "g0", "alice/d0.2", frames.Push(_message(12, "alice/d0-12", "two"))),
-    ClientSent(1.5, "bob/d0", "g0", frames.Read("p2p:alice:bob", 1)),
-    ClientSent(1.6, "bob/d0", "g0", frames.Read("group:team", 1)),
-    Said(1.7, "r0", replace(_message(3, "group:team:1"), conversation_id="system:bob")),
-    Said(1.8, "r0", replace(_message(4, "group:club:1"), conversation_id="system:bob")),
+    ClientSent(1.0, "alice/d0", "gateway0", frames.Send("alice/d0-1", Scene.P2P, "bob", "one", "text")),
+    Crashed(1.1, "router0"),
+    GatewaySent(1.2, "gateway0", "alice/d0", frames.Stored("alice/d0-1", "p2p:alice:bob", "p2p:alice:bob:1", 1, 0)),
+    GatewaySent(1.3, "gateway0", "alice/d0.2", frames.Push(_message(1, "alice/d0-1", "one"))),
+    GatewaySent(1.4, "gateway0", "alice/d0.2", frames.Push(_message(12, "alice/d0-12", "two"))),
+    ClientSent(1.5, "bob/d0", "gateway0", frames.Read("p2p:alice:bob", 1)),
+    ClientSent(1.6, "bob/d0", "gateway0", frames.Read("group:team", 1)),
+    Said(1.7, "router0", replace(_message(3, "group:team:1"), conversation_id="system:bob")),
+    Said(1.8, "router0", replace(_message(4, "group:club:1"), conversation_id="system:bob")),
 ]
 
 

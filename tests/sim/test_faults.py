@@ -11,7 +11,7 @@ from imsim.core.client.connection import State
 from imsim.core.model import Code
 from imsim.scenario import Scenario, plan
 from imsim.sim import Experiment
-from imsim.sim.nodes import ClientNode
+from imsim.sim.nodes import DeviceNode
 
 OFFICE = Scenario.load(
     "office",
@@ -219,14 +219,14 @@ def test_a_host_that_falls_silent_is_noticed_by_the_heartbeat():
 
 def test_what_storage_was_asked_waits_until_its_loss_is_noticed_and_then_fails_at_once(monkeypatch):
     rejected = []
-    from_gateway = ClientNode.from_gateway
+    from_gateway = DeviceNode.from_gateway
 
     def watch(self, frame):
         if isinstance(frame, frames.Rejected):
             rejected.append((self.clock.now, frame.code))
         from_gateway(self, frame)
 
-    monkeypatch.setattr(ClientNode, "from_gateway", watch)
+    monkeypatch.setattr(DeviceNode, "from_gateway", watch)
     for fault in (
         {"kind": "node_crash", "target": "storage"},
         {"kind": "partition", "target": "router", "other": "storage"},
@@ -271,14 +271,14 @@ def test_a_share_of_the_users_is_hit_and_the_others_are_not():
 
 def test_a_slow_reader_is_cut_off_and_gets_the_rest_by_a_sync(monkeypatch):
     refused = []
-    from_gateway = ClientNode.from_gateway
+    from_gateway = DeviceNode.from_gateway
 
     def watch(self, frame):
         if isinstance(frame, frames.Refused):
             refused.append(frame.code)
         from_gateway(self, frame)
 
-    monkeypatch.setattr(ClientNode, "from_gateway", watch)
+    monkeypatch.setattr(DeviceNode, "from_gateway", watch)
     busy = OFFICE.with_({"limits.send_queue": 3, "workload.rate": 1.0})
     run = imsim.simulate(with_fault(busy, kind="slow_reader", share=0.3, duration="6s"))
     assert refused.count(Code.SLOW_READER) > 10

@@ -112,3 +112,14 @@ def test_connections_are_found_by_their_ends(two):
     assert two.outages.between([("router", 1)], [("gateway", 0)]) == [(("gateway", 0), ("router", 1))]
     assert two.outages.between([("router", 0)], [("router", 1)]) == []
     assert two.outages.of(other) == [(("gateway", 0), ("router", 1))]
+
+
+def test_a_connection_without_links_is_broken_until_one_cause_is_over_and_its_first_end_hears_first():
+    gateway, router, outages, heard = End("gateway", 0), End("router", 0), Outages(), []
+    gateway.heard = router.heard = heard
+    outages.connect(gateway, router)
+    outages.begin([(router.key, gateway.key)])
+    assert outages.broken == {(router.key, gateway.key)}
+    outages.end([(router.key, gateway.key)])
+    assert not outages.broken
+    assert heard == [("lost", gateway.key), ("lost", router.key), ("back", gateway.key), ("back", router.key)]

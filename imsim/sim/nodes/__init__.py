@@ -7,9 +7,9 @@ its arrival. Operations without a service time do not queue: they pass by those 
 A node knows its clock, its station (`work`) and its way to each other node, but neither the cluster nor the plan.
 """
 
-from imsim.sim.nodes.client import ClientNode
+from imsim.sim.nodes.client import ClientNode, DeviceNode
 from imsim.sim.nodes.gateway import GatewayNode
 from imsim.sim.nodes.router import RouterNode
 from imsim.sim.nodes.storage import StorageNode
 
-__all__ = ["ClientNode", "GatewayNode", "RouterNode", "StorageNode"]
+__all__ = ["ClientNode", "DeviceNode", "GatewayNode", "RouterNode", "StorageNode"]

@@ -1,59 +1,39 @@
-"""A device."""
+"""A client's node, and that of a device in a scenario."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from imsim.core import events, frames
 from imsim.core.client.client import Client
 from imsim.scenario import Stream
 from imsim.scenario.sections import ClientLink
-from imsim.sim.clock import Clock
-from imsim.sim.connection import Connection
+from imsim.sim.clock import NodeClock
+from imsim.sim.connection import Connection, ConnectionState
 from imsim.sim.nodes.node import Node
 
-#: Makes a connection from this device to a gateway.
-Dial = Callable[["ClientNode"], Connection]
-#: Called with the number of the device, each event of its client, and when it happened.
-Report = Callable[[int, events.ClientEvent, float], None]
-#: Called with the device and the event, after that.
-Listener = Callable[["ClientNode", events.ClientEvent], None]
+C = TypeVar("C", bound=ConnectionState)
 
 
-class ClientNode(Node):
-    """A device. `number` is its device number in the plan; `network` what its next connection goes over, whose
-    latencies are drawn from `uplink` and `downlink`."""
+class ClientNode(Node, Generic[C]):
+    """Holds a client. `number`: of its device."""
 
-    __slots__ = (
-        "_dial", "_listeners", "_report", "connection", "deaf_until", "downlink", "lose", "machine", "network",
-        "number", "uplink",
-    )  # fmt: skip
+    __slots__ = ("connection", "lose", "machine", "number")
 
-    def __init__(
-        self,
-        number: int,
-        clock: Clock,
-        network: ClientLink,
-        streams: tuple[Stream, Stream],
-        dial: Dial,
-        report: Report,
-        listeners: Sequence[Listener],
-        make: Callable[[ClientNode], Client],
-    ) -> None:
+    def __init__(self, number: int, clock: NodeClock, make: Callable[[Any], Client]) -> None:
+        """`make`: makes the client; this node is its port."""
         super().__init__(clock)
         self.number = number
-        self.network = network
-        self.uplink, self.downlink = streams
-        self._dial = dial
-        self._report = report
-        self._listeners = listeners
-        self.connection: Connection | None = None
-        self.deaf_until = float("-inf")  # until then the device reads nothing, see `PausableConnection`
+        self.connection: C | None = None
         #: A hook for experiments: a frame for which it is true vanishes at this device, in either direction.
         self.lose: Callable[[Any], bool] | None = None
         self.machine = make(self)
         self._timers = (self.machine.timers,)
+
+    def dial(self) -> C:
+        """A new connection to a gateway."""
+        raise NotImplementedError
 
     def handle_timer(self, now: float) -> None:
         self.machine.handle_timer(now)
@@ -73,7 +53,7 @@ class ClientNode(Node):
     def connection_opened(self) -> None:
         self.act(self.machine.connected)
 
-    def connection_lost(self, connection: Connection) -> None:
+    def connection_lost(self, connection: C) -> None:
         if connection is self.connection:
             self.connection = None
             self.act(self.machine.disconnected)
@@ -85,15 +65,10 @@ class ClientNode(Node):
         self.machine.receive(frame, now)
         self.arm()
 
-    def break_connection(self) -> None:
-        """The network between this device and its gateway fails: both ends learn of it, frames on their way vanish."""
-        if self.connection is not None:
-            self.connection.cut(None)
-
     # --- the client's port ------------------------------------------------------------------------------------------
 
     def connect(self) -> None:
-        self.connection = self._dial(self)
+        self.connection = self.dial()
         self.connection.up(self.now, self.connection.accept, None)
 
     def send(self, frame: frames.FromClient) -> None:
@@ -106,6 +81,48 @@ class ClientNode(Node):
         if connection is not None:
             connection.client_open = False
             connection.up(self.now, connection.lost_by_gateway, None)
+
+
+#: Makes a connection from this device to a gateway.
+Dial = Callable[["DeviceNode"], Connection]
+#: Called with the number of the device, each event of its client, and when it happened.
+Report = Callable[[int, events.ClientEvent, float], None]
+#: Called with the device and the event, after that.
+Listener = Callable[["DeviceNode", events.ClientEvent], None]
+
+
+class DeviceNode(ClientNode[Connection]):
+    """A device of the plan. `network`: what its next connection goes over, whose latencies are drawn from `uplink` and
+    `downlink`."""
+
+    __slots__ = ("_dial", "_listeners", "_report", "deaf_until", "downlink", "network", "uplink")
+
+    def __init__(
+        self,
+        number: int,
+        clock: NodeClock,
+        network: ClientLink,
+        streams: tuple[Stream, Stream],
+        dial: Dial,
+        report: Report,
+        listeners: Sequence[Listener],
+        make: Callable[[DeviceNode], Client],
+    ) -> None:
+        super().__init__(number, clock, make)
+        self.network = network
+        self.uplink, self.downlink = streams
+        self._dial = dial
+        self._report = report
+        self._listeners = listeners
+        self.deaf_until = float("-inf")  # until then the device reads nothing, see `PausableConnection`
+
+    def dial(self) -> Connection:
+        return self._dial(self)
+
+    def break_connection(self) -> None:
+        """The network between this device and its gateway fails: both ends learn of it, frames on their way vanish."""
+        if self.connection is not None:
+            self.connection.cut(None)
 
     def emit(self, event: events.ClientEvent) -> None:
         self._report(self.number, event, self.now)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from imsim.core import events, frames, internal_frames
 from imsim.core.gateway.gateway import Gateway
@@ -11,8 +11,8 @@ from imsim.core.model import Code
 from imsim.core.placement import Placement
 from imsim.core.policies import Policies
 from imsim.scenario.actor import intent_of
-from imsim.sim.clock import Clock
-from imsim.sim.connection import Connection
+from imsim.sim.clock import NodeClock
+from imsim.sim.connection import ConnectionState
 from imsim.sim.link import Hop
 from imsim.sim.nodes.node import ServerNode
 from imsim.sim.nodes.work import Work
@@ -21,9 +21,12 @@ from imsim.sim.nodes.work import Work
 Report = Callable[[events.Pushed | events.Shed, int, float], None]
 
 
-class GatewayNode(ServerNode):
+C = TypeVar("C", bound=ConnectionState)
+
+
+class GatewayNode(ServerNode, Generic[C]):
     __slots__ = (
-        "_batches", "_connections", "_epoch", "_placement", "_policies", "_report", "_routers", "_unnoticed", "_users",
+        "_batches", "_epoch", "_placement", "_policies", "_report", "_routers", "_unnoticed", "_users", "connections",
         "machine",
     )  # fmt: skip
 
@@ -32,7 +35,7 @@ class GatewayNode(ServerNode):
     def __init__(
         self,
         index: int,
-        clock: Clock,
+        clock: NodeClock,
         work: Work,
         policies: Policies,
         epoch: float,
@@ -50,10 +53,10 @@ class GatewayNode(ServerNode):
         self._placement = placement
         self._report = report
         self._routers: Mapping[str, Hop] = {}
-        self._connections: dict[int, Connection] = {}
+        self.connections: dict[int, C] = {}
         #: After a crash, until it is noticed: the connections that were lost with it.
-        self._unnoticed: list[Connection] | None = None
-        self._batches = Batches(clock, work, batch_interval, self._connections) if batch_interval else None
+        self._unnoticed: list[C] | None = None
+        self._batches = Batches(clock, work, batch_interval, self.connections) if batch_interval else None
         self.machine: Gateway | None = None
         self.start()
 
@@ -70,8 +73,8 @@ class GatewayNode(ServerNode):
         super().crash()
         self.machine = None
         self._timers = ()
-        self._unnoticed = list(self._connections.values())
-        self._connections.clear()
+        self._unnoticed = list(self.connections.values())
+        self.connections.clear()
         if self._batches is not None:
             self._batches.clear()
         for connection in self._unnoticed:
@@ -91,7 +94,7 @@ class GatewayNode(ServerNode):
         for timers in self._timers:
             timers.clear()
         self.machine = self._unnoticed = None
-        self._connections.clear()
+        self.connections.clear()
         self.wire({})
 
     def peer_lost(self, peer: ServerNode) -> None:
@@ -112,27 +115,27 @@ class GatewayNode(ServerNode):
 
     # --- its end of the connections ---------------------------------------------------------------------------------
 
-    def accepted(self, connection: Connection) -> None:
+    def accepted(self, connection: C) -> None:
         assert self.machine is not None
-        self._connections[connection.id] = connection
+        self.connections[connection.id] = connection
         self.now = self.clock.now
         self.machine.connected(connection.id, self.now)
         self.arm()
 
-    def refused(self, connection: Connection) -> None:
+    def refused(self, connection: C) -> None:
         connection.gateway_crashed()
         if self._unnoticed is None:
             connection.crash_noticed()
         else:
             self._unnoticed.append(connection)
 
-    def hung_up(self, connection: Connection) -> None:
-        if self.machine is not None and self._connections.pop(connection.id, None) is not None:
+    def hung_up(self, connection: C) -> None:
+        if self.machine is not None and self.connections.pop(connection.id, None) is not None:
             self.now = self.clock.now
             self.machine.disconnected(connection.id, self.now)
             self.arm()
 
-    def from_client(self, connection: Connection, frame: frames.FromClient) -> None:
+    def from_client(self, connection: C, frame: frames.FromClient) -> None:
         assert self.machine is not None
         intent = intent_of(frame.id_client) if type(frame) is frames.Send else None
         id = connection.id
@@ -152,7 +155,7 @@ class GatewayNode(ServerNode):
     # --- the gateway's port -----------------------------------------------------------------------------------------
 
     def send(self, connection: int, frame: frames.ToClient) -> None:
-        target = self._connections.get(connection)
+        target = self.connections.get(connection)
         if target is None:
             return
         if type(frame) is frames.Push:
@@ -167,7 +170,7 @@ class GatewayNode(ServerNode):
             target.down(leaves, target.to_client, frame)
 
     def close(self, connection: int) -> None:
-        target = self._connections.pop(connection, None)
+        target = self.connections.pop(connection, None)
         if target is not None:
             target.gateway_open = False
             target.down(self.now, target.lost_by_client, None)
@@ -192,7 +195,7 @@ class GatewayNode(ServerNode):
         carry(self.now, receive, frame)
 
     def emit(self, event: events.Pushed | events.Shed) -> None:
-        self._report(event, self._connections[event.session.connection].client.number, self.now)
+        self._report(event, self.connections[event.session.connection].client.number, self.now)
 
 
 class Batches:
@@ -200,7 +203,9 @@ class Batches:
 
     __slots__ = ("_clock", "_connections", "_interval", "_waiting", "_work")
 
-    def __init__(self, clock: Clock, work: Work, interval: float, connections: dict[int, Connection]) -> None:
+    def __init__(
+        self, clock: NodeClock, work: Work, interval: float, connections: Mapping[int, ConnectionState]
+    ) -> None:
         self._clock = clock
         self._work = work
         self._interval = interval
@@ -210,7 +215,7 @@ class Batches:
     def clear(self) -> None:
         self._waiting.clear()
 
-    def add(self, now: float, target: Connection, frame: frames.Push) -> None:
+    def add(self, now: float, target: ConnectionState, frame: frames.Push) -> None:
         waiting = self._waiting.get(target.id)
         kept = self._work.keep(now, frame, target.client.number)
         if waiting is None:

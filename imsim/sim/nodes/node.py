@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from imsim.core.timers import Timers
-from imsim.sim.clock import Clock
+from imsim.sim.clock import NodeClock
 from imsim.sim.nodes.work import Work
 
 _NEVER = float("inf")
@@ -16,7 +16,7 @@ class Node:
 
     __slots__ = ("_armed", "_timers", "clock", "now")
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: NodeClock) -> None:
         self.clock = clock
         self.now = clock.now
         self._armed = _NEVER
@@ -54,7 +54,7 @@ class ServerNode(Node):
 
     tier: ClassVar[str]
 
-    def __init__(self, index: int, clock: Clock, work: Work) -> None:
+    def __init__(self, index: int, clock: NodeClock, work: Work) -> None:
         super().__init__(clock)
         self.index = index
         self.name = f"{self.tier}{index}"

@@ -11,7 +11,7 @@ from imsim.core.placement import Placement
 from imsim.core.policies import Policies
 from imsim.core.router.router import Router
 from imsim.scenario.actor import intent_of
-from imsim.sim.clock import Clock
+from imsim.sim.clock import NodeClock
 from imsim.sim.link import Hop
 from imsim.sim.nodes.node import ServerNode
 from imsim.sim.nodes.work import Work
@@ -49,7 +49,7 @@ class RouterNode(ServerNode):
     def __init__(
         self,
         index: int,
-        clock: Clock,
+        clock: NodeClock,
         work: Work,
         policies: Policies,
         epoch: float,
@@ -125,6 +125,7 @@ class RouterNode(ServerNode):
         assert self.machine is not None
         self.now = self.clock.now
         self.machine.restarted(self.now)
+        self._drain()
         self.arm()
 
     def peer_lost(self, peer: ServerNode) -> None:

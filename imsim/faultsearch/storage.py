@@ -1,0 +1,90 @@
+"""Storage, with what can be wrong about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from imsim.core import storage
+from imsim.core.router.router import Router
+from imsim.core.storage.memory import MemoryStorage
+from imsim.faultsearch.entries import Stored, Struck
+from imsim.faultsearch.nodes import World
+from imsim.scenario import Stream
+from imsim.sim.link import Hop
+from imsim.sim.nodes.storage import Asked
+
+_NEVER = float("inf")
+_Answer = tuple[bool, str, Router, storage.Request, storage.Result]  # whether it is silent, and to whom
+
+
+class StorageNode:
+    """Storage is never lost; it may be slow, stand still, fail, or not say what it did.
+
+    Requests of one life of a router are carried out in the order in which they came: one that was restarted may
+    overtake what its earlier life has asked for. Answers overtake each other at all times.
+
+    What a life that has ended had asked is carried out within the policy `storage_timeout`, or never."""
+
+    name = "storage"
+
+    def __init__(self, world: World, stream: Stream) -> None:
+        self.world = world
+        self.data = MemoryStorage(world.case.policies.fanout)
+        self.waiting = 0  # requests that are not answered yet
+        self._stream = stream
+        self._last: dict[Router, float] = {}  # by the machine, of which each life has another
+        self._windows = world.windows["storage"]
+
+    def wire(self, routers: Mapping[str, Hop]) -> None:
+        self._routers = routers
+
+    def receive(self, asked: Asked) -> None:
+        _, asker, request = asked
+        at = self.world.clock.now + self._delay()
+        if window := self._windows.get("storage_slow"):
+            at += window.draw() * window.arguments["up_to"]
+            self._happened("storage_slow", request)
+        if window := self._windows.get("storage_stall"):
+            at = max(at, window.end)
+            self._happened("storage_stall", request)
+        at = self._last[asker] = max(at, self._last.get(asker, 0.0))
+        self.waiting += 1
+        self.world.clock.call_at(at, self._execute, asked)
+
+    def _execute(self, asked: Asked) -> None:
+        name, asker, request = asked
+        died = self.world.routers[name].deaths.get(asker, _NEVER)
+        if self.world.clock.now > died + self.world.case.policies.storage_timeout:
+            self.waiting -= 1
+            return  # whoever asked has been gone for too long
+        delay, silent = self._delay(), False
+        result: storage.Result
+        failed, late = self._windows.strikes("storage_fails"), self._windows.strikes("storage_late")
+        for window in (failed, late):
+            if window is not None:
+                self._happened(window.fault.kind, request)
+        if (failed and not failed.arguments["done"]) or (late and not late.arguments["done"]):
+            result = storage.Failed("nothing was done")
+        else:
+            result = self.data.execute(request)
+            self.world.record(Stored(self.world.clock.now, "storage", name, request, result))
+            if failed:
+                result = storage.Failed("who knows")
+        if late:
+            delay += late.arguments["by"]
+            silent = late.arguments["silent"]
+        self.world.clock.call_at(self.world.clock.now + delay, self._answer, (silent, name, asker, request, result))
+        self.world.spring(name, request, "done")
+
+    def _answer(self, answer: _Answer) -> None:
+        silent, name, asker, request, result = answer
+        self.waiting -= 1
+        if not silent:
+            _, stored = self._routers[name]
+            stored((asker, request, result))
+
+    def _delay(self) -> float:
+        return self.world.case.storage_latency * (0.5 + self._stream.next())
+
+    def _happened(self, kind: str, request: storage.Request) -> None:
+        self.world.record(Struck(self.world.clock.now, "storage", kind, request))
