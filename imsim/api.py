@@ -418,7 +418,7 @@ def _check(out: Path | str | None) -> None:
 
 
 class ProgressBar:
-    """Shows how far something is, and leaves nothing behind; silent unless `shown`, and where there is no terminal."""
+    """Shows progress and leaves nothing behind; silent unless `shown`, and without a terminal."""
 
     def __init__(self, shown: bool) -> None:
         with warnings.catch_warnings():

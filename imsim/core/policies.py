@@ -68,7 +68,7 @@ class Strangers(StrEnum):
 
 
 class Presence(StrEnum):
-    """Who hears that a user comes online or goes offline."""
+    """Which users hear that a user comes online or goes offline."""
 
     OFF = "off"
     FRIENDS = "friends"

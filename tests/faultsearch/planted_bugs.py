@@ -92,7 +92,7 @@ def sender_order_not_enforced(patch: Any) -> None:
 
     def careless(up: Up) -> Up:
         is_send = isinstance(up.frame, frames.Send)
-        return replace(up, frame=replace(up.frame, after=None)) if is_send else up  # type: ignore[type-var]
+        return replace(up, frame=replace(up.frame, after=None)) if is_send else up
 
     seams.received(patch, Conversations, careless)
 

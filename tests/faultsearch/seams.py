@@ -22,7 +22,7 @@ class Port:
 
 def port(patch: Any, machine: type, method: str, bug: Callable[..., None]) -> None:
     """Have the machine's port call `bug(forward, *arguments)` in place of its method."""
-    make = machine.__init__  # type: ignore[misc]
+    make = machine.__init__
 
     def init(self: Any, port: Any, *rest: Any, **named: Any) -> None:
         wrapped = Port(port)
@@ -48,7 +48,7 @@ def received(patch: Any, machine: type, bug: Callable[[Any], Any], method: str =
 def policies(patch: Any, machine: type, bug: Callable[[Any], dict[str, Any]], at: int = 0) -> None:
     """Have the machine made with other policies: with `bug(policies)` in place of these. `at`: which of the arguments
     after the port they are."""
-    make = machine.__init__  # type: ignore[misc]
+    make = machine.__init__
 
     def init(self: Any, port: Any, *rest: Any, **named: Any) -> None:
         values = list(rest)

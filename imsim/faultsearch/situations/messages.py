@@ -133,8 +133,9 @@ class Sends(Situations):
 
     @situation("a refusal waited for the change that it rests on", RouterSent, internal_frames.Down, frames.Rejected)
     def change_in_flight(self, entry: Down) -> bool:
-        code = entry.frame.frame.code  # type: ignore[union-attr]
-        is_ruled = code in (Code.NOT_MEMBER, Code.FORBIDDEN, Code.MUTED)
+        refusal = entry.frame.frame
+        assert isinstance(refusal, frames.Rejected)
+        is_ruled = refusal.code in (Code.NOT_MEMBER, Code.FORBIDDEN, Code.MUTED)
         return is_ruled and self._has_waited(entry) and self.memory.heard.get(entry.node) != entry.at
 
     @situation(
@@ -189,8 +190,9 @@ class Sends(Situations):
 
     @on(RouterSent, internal_frames.Down, frames.Rejected)
     def refused_to(self, entry: Down) -> None:
-        ref = entry.frame.frame.ref  # type: ignore[union-attr]
-        self.amending = {about: id_client for about, id_client in self.amending.items() if id_client != ref}
+        refusal = entry.frame.frame
+        assert isinstance(refusal, frames.Rejected)
+        self.amending = {about: sent for about, sent in self.amending.items() if sent != refusal.ref}
 
 
 class Deliveries(Situations):

@@ -78,8 +78,9 @@ class Sessions(Situations):
     def _login(self, entry: Kick) -> internal_frames.Attach | None:
         """The login of the same user that has just come, if one has."""
         latest = self.memory.latest.get(entry.node)
-        is_login = isinstance(latest, internal_frames.Attach) and latest.user == entry.frame.session.user
-        return latest if is_login else None  # type: ignore[return-value]
+        if isinstance(latest, internal_frames.Attach) and latest.user == entry.frame.session.user:
+            return latest
+        return None
 
     @situation("tokens were revoked while a login waited for storage", Revoked)
     def revoked_while_opening(self, entry: Revoked) -> bool:

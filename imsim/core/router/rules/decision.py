@@ -21,7 +21,7 @@ class RuleViolation(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Who wants what, and where it would stand: `seq`, and `time` in wall time, ms since 1970."""
+    """A change that a user asks for, and its position in the log: `seq`, and `time`, wall time in ms since 1970."""
 
     conversation_id: str
     seq: int
