@@ -6,7 +6,7 @@ import pytest
 from core.builders import AB, Access, send
 
 from imsim.core import frames, internal_frames
-from imsim.core.gateway.gateway import CHANGES, READS
+from imsim.core.gateway.connection import CHANGES, READS
 from imsim.core.limits import CURSORS
 from imsim.core.model import Code
 
