@@ -25,10 +25,9 @@ from imsim.core.model import (
     Session,
     check_name,
     conversation_id,
-    is_p2p,
 )
 from imsim.core.placement import SINGLE, Placement
-from imsim.core.policies import Policies, Receipts
+from imsim.core.policies import Policies
 from imsim.core.timers import Timers
 
 _ASK_AGAIN = 1.0  # seconds after which who has too many requests under way is to ask again
@@ -346,7 +345,7 @@ class Gateway:
         if len(frame.conversation_id) > LONGEST_CONVERSATION_ID:
             return  # there is no such conversation, and it may be kept for a while
         connection.pushes.delivered(frame.conversation_id, frame.seq)
-        if self._policies.receipts is Receipts.DELIVERED and is_p2p(frame.conversation_id):
+        if self._policies.receipts.concern(frame.conversation_id):
             if connection.marks is None:
                 connection.marks = Marks(
                     self._timers,
