@@ -271,7 +271,7 @@ class Client:
         self._connection.disconnected(now)
 
     def receive(self, frame: frames.ToClient, now: float) -> None:
-        self._connection.heard(now)
+        self._connection.heard_at = now
         _HANDLERS[type(frame)](self, frame, now)
 
     def _lost(self) -> None:
