@@ -67,7 +67,7 @@ def is_visible(message: Message) -> bool:
 
 def recalled_seq(entry: Message) -> int | None:
     """The seq of the message that this entry of the log recalls; None for any other."""
-    if event_of(entry) != "recall" or entry.file is None:
+    if entry.type != _NOTIFICATION or event_of(entry) != "recall" or entry.file is None:
         return None
     data = entry.file["data"]
     return data["seq"] if isinstance(data, dict) else None
@@ -117,11 +117,13 @@ def are_friends(state: dict[str, Any] | None) -> bool:
 
 def friends_after(entry: Message, before: bool) -> bool:
     """Whether they are friends after this entry of their log."""
-    return _FRIENDS_AFTER.get(event_of(entry), before)
+    return before if entry.type != _NOTIFICATION else _FRIENDS_AFTER.get(event_of(entry), before)
 
 
 def is_left_with(entry: Message, user: str) -> bool:
     """Whether the user, who sees this entry of the log, is a member no more from there on."""
+    if entry.type != _NOTIFICATION:
+        return False
     event = event_of(entry)
     if event == "leave":
         return entry.sender == user
