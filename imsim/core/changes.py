@@ -47,6 +47,8 @@ def is_from_outside(message: HasScene) -> bool:
     said to another user by the service's voice."""
     if message.scene == _SYSTEM:
         return True
+    if message.type != _NOTIFICATION:
+        return False
     event = event_of(message)
     return event == "apply" or (event == "reject" and message.scene == Scene.GROUP and not _targets(message))
 
@@ -57,7 +59,7 @@ def _targets(message: HasBody) -> object:
 
 def is_visible(message: Message) -> bool:
     """Whether devices show it, and conversation lists may have it as their last message."""
-    return not message.recalled and event_of(message) not in SILENT
+    return not message.recalled and (message.type != _NOTIFICATION or event_of(message) not in SILENT)
 
 
 # --- recalls and edits ---
@@ -65,7 +67,7 @@ def is_visible(message: Message) -> bool:
 
 def recalled_seq(entry: Message) -> int | None:
     """The seq of the message that this entry of the log recalls; None for any other."""
-    if event_of(entry) != "recall" or entry.file is None:
+    if entry.type != _NOTIFICATION or event_of(entry) != "recall" or entry.file is None:
         return None
     data = entry.file["data"]
     return data["seq"] if isinstance(data, dict) else None
@@ -115,11 +117,13 @@ def are_friends(state: dict[str, Any] | None) -> bool:
 
 def friends_after(entry: Message, before: bool) -> bool:
     """Whether they are friends after this entry of their log."""
-    return _FRIENDS_AFTER.get(event_of(entry), before)
+    return before if entry.type != _NOTIFICATION else _FRIENDS_AFTER.get(event_of(entry), before)
 
 
 def is_left_with(entry: Message, user: str) -> bool:
     """Whether the user, who sees this entry of the log, is a member no more from there on."""
+    if entry.type != _NOTIFICATION:
+        return False
     event = event_of(entry)
     if event == "leave":
         return entry.sender == user

@@ -14,7 +14,7 @@ class Unread:
     def __init__(self, read_seq: int = 0, seqs: Iterable[int] = (), ended: int = 0) -> None:
         self.read_seq = read_seq
         self.count = 0
-        self._floor = max(read_seq, ended)  # nothing up to here counts
+        self._floor = read_seq if read_seq > ended else ended  # nothing up to here counts
         self._ranges: list[list[int]] = []
         self._removed: set[int] | None = None  # beyond the mark; whoever counts one of them later does not know better
         for seq in seqs:
