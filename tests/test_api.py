@@ -32,22 +32,6 @@ def simulated():
     return imsim.simulate(OFFICE, seed=4)
 
 
-@pytest.fixture(scope="module")
-def mixed_live(tmp_path_factory):
-    """Everything that users can do, on a server that keeps it in a file."""
-    with imsim.serve(SCENARIO, db=tmp_path_factory.mktemp("mixed") / "kept.sqlite") as running:
-        return imsim.loadtest(SCENARIO, running.url)
-
-
-def test_one_seed_gives_both_worlds_the_same_mixed_messages(mixed_live):
-    simulated = imsim.simulate(SCENARIO)
-    test_one_seed_gives_both_worlds_the_same_messages(simulated, mixed_live)
-    test_both_worlds_deliver_everything_once(simulated, mixed_live)
-    assert set(simulated.messages.type) == set(SCENARIO.workload.types)
-    assert set(simulated.messages.scene) == {"p2p", "group", "chatroom"}
-    assert simulated.digest == imsim.simulate(SCENARIO).digest != imsim.simulate(SCENARIO, seed=5).digest
-
-
 def test_devices_come_and_leave_in_both_worlds(server):
     """With a ramp, skews, sizes, chatrooms and two devices: whatever the plan has, both worlds carry out."""
     sessions = {"online": {"kind": "exponential", "mean": "1s"}, "offline": "600ms"}

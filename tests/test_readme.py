@@ -1,8 +1,7 @@
-"""The README is executed: its Python, its commands and its scenario."""
+"""The README is executed: its Python, its commands and its scenario. (Locust's in tests/load/test_locustfiles.py.)"""
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import subprocess
@@ -81,19 +80,3 @@ def test_the_server_command_serves(line, tmp_path):
         assert any(line.startswith("listening on ws://") for line in process.stdout)
         process.terminate()
     assert process.returncode == 0
-
-
-@pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("locust")])
-def test_the_locust_command_runs(line, server, tmp_path):
-    arguments = shlex.split(line.replace("ws://127.0.0.1:8765", server.url))
-    arguments[arguments.index("-f") + 1] = str(ROOT / arguments[arguments.index("-f") + 1])
-    result = subprocess.run(
-        [sys.executable, "-m", *arguments, "--headless", "-u", "6", "-t", "3s"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    assert result.returncode == 0, result.stderr
-    assert list((tmp_path / "results").glob("*-live-office-*"))
