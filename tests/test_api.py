@@ -13,7 +13,7 @@ from mixed_workload import SCENARIO
 import imsim
 from imsim.api import ProgressBar
 
-OFFICE = imsim.Scenario.load("office").with_({"duration": 4.0, "warmup": 0.0, "workload.rate": 1.0})
+OFFICE = imsim.Scenario.load("office").with_({"duration": 2.0, "warmup": 0.0, "workload.rate": 1.0})
 
 
 @pytest.fixture(scope="module")
