@@ -156,7 +156,7 @@ def test_tls_from_end_to_end(command, monkeypatch):
         try:
             url = next(line.split()[2] for line in server.stdout if line.startswith("listening on "))
             assert url.startswith("wss://")
-            load = ("load", "office", "--url", url, "--duration", "1", "--json")
+            load = ("load", "office", "--url", url, "--duration=1", "--set=population.users=20", "--json")
             fails(command(*load), 1, url, "certificate")
             monkeypatch.setenv("SSL_CERT_FILE", certificate)
             loaded = command(*load)
@@ -232,7 +232,7 @@ def test_help_is_light():
 
 
 def test_demo_shows_both_worlds_side_by_side(command, monkeypatch, tmp_path):
-    office = Scenario.load("office", {"duration": "2s"})  # of the ten that it is
+    office = Scenario.load("office", {"duration": "2s", "population.users": 30})  # of its ten, and of its hundred
     monkeypatch.setattr(Scenario, "load", lambda name: {"office": office}[name])
     result = command("demo")
     assert result.returncode == 0, result.stderr

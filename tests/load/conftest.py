@@ -104,7 +104,7 @@ def free_port() -> int:
 
 #: Forks for each line of its input. What takes most of the time of a process with Locust, loading it, is done once.
 FORKING = """
-import gc, json, os, sys, traceback
+import gc, json, os, signal, sys, traceback
 import locust.main, imsim.load.session  # the locustfile imports imsim.load.users, as ever
 
 def play(script, arguments, environment, folder):
@@ -128,6 +128,7 @@ gc.freeze()
 for line in sys.stdin:
     child = os.fork()
     if child == 0:
+        signal.alarm(100)  # the end of one that hangs
         code = play(*json.loads(line))
         sys.stdout.flush()
         sys.stderr.flush()
