@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from imsim.core.storage import Find, LogState, OpenConversation
 from imsim.core.storage.memory import MemoryStorage
+from imsim.live.stores.tables import SqliteStorage
 from imsim.scenario import Plan, Scenario
 
 #: About 180 messages and 56 actions of 20 users.
@@ -35,7 +36,10 @@ _SETTLED = 0.2e9  # ns after which an action is over, surely
 
 
 def check_storage(
-    plan: Plan, storage: MemoryStorage, named: Callable[[str], str] = str, id_client: Callable[[int], str] = str
+    plan: Plan,
+    storage: MemoryStorage | SqliteStorage,
+    named: Callable[[str], str] = str,
+    id_client: Callable[[int], str] = str,
 ) -> None:
     """Every action of the plan came about. `named` and `id_client`: what users and groups, and messages, are called."""
 

@@ -24,7 +24,7 @@ def test_the_means_add_up_to_the_mean_latency(run, by):
     assert table.index.names == ["kind", "where", *(["op"] if by == "op" else [])]
 
 
-@pytest.mark.parametrize(("preset", "duration", "users"), [("mobile", "20s", 300), ("night-sync", "33s", 150)])
+@pytest.mark.parametrize(("preset", "duration", "users"), [("mobile", "15s", 200), ("night-sync", "33s", 80)])
 def test_where_devices_come_and_leave_it_is_the_latency_of_the_summary(preset, duration, users):
     run = imsim.simulate(imsim.Scenario.load(preset, {"duration": duration, "population.users": users}), spans=True)
     summary = run.summary().loc["delivery"]
@@ -42,7 +42,7 @@ def test_a_broken_connection_is_told_from_a_device_that_left():
     kinds = imsim.simulate(imsim.Scenario.load("office", storm), spans=True).breakdown().index.get_level_values("kind")
     assert "disconnected" in kinds
     assert "left" not in kinds
-    leaving = {"duration": "20s", "population.sessions": {"online": "2s", "offline": "2s"}, "workload.rate": 1}
+    leaving = {"duration": "8s", "population.sessions": {"online": "2s", "offline": "2s"}, "workload.rate": 1}
     gone = imsim.simulate(imsim.Scenario.load("office", leaving), spans=True)
     assert gone.breakdown().loc[("left", "client"), "max"] > 1900
 

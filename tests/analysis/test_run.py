@@ -1,15 +1,7 @@
-import subprocess
-import sys
 from datetime import UTC, datetime
 
 from imsim.analysis import Run, make_run, open_run
 from imsim.results import RunData
-
-
-def test_importing_analysis_imports_neither_pandas_nor_matplotlib():
-    code = "import imsim.analysis, sys; print({'pandas', 'matplotlib'} & sys.modules.keys())"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "set()"
 
 
 def test_a_run_is_made_and_opened_as_a_run(delivered, tmp_path):

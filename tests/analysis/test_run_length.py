@@ -16,17 +16,20 @@ P99 = "delivery.p99"
 def experiments(load, messages, repetitions, replications=20):
     """p99 of the sojourns in an M/M/1 queue by Lindley's recursion: of whole runs, and the mean of their halves'."""
     rng = np.random.default_rng(messages)
-    shape = (repetitions * replications, 200 + messages)
-    arrivals = np.cumsum(rng.standard_exponential(shape), axis=1)
-    demands = load * rng.standard_exponential(shape)
-    work = np.cumsum(demands, axis=1)
-    sojourns = (work + np.maximum.accumulate(arrivals - work + demands, axis=1) - arrivals)[:, 200:]
+    shape = (replications, 200 + messages)
 
     def p99(part):
         return np.quantile(part, 0.99, axis=1, method="median_unbiased")
 
-    halves = (p99(sojourns[:, : messages // 2]) + p99(sojourns[:, messages // 2 :])) / 2
-    return p99(sojourns).reshape(repetitions, -1), halves.reshape(repetitions, -1)
+    whole, halves = [], []
+    for _ in range(repetitions):
+        arrivals = np.cumsum(rng.standard_exponential(shape), axis=1)
+        demands = load * rng.standard_exponential(shape)
+        work = np.cumsum(demands, axis=1)
+        sojourns = (work + np.maximum.accumulate(arrivals - work + demands, axis=1) - arrivals)[:, 200:]
+        whole.append(p99(sojourns))
+        halves.append((p99(sojourns[:, : messages // 2]) + p99(sojourns[:, messages // 2 :])) / 2)
+    return whole, halves
 
 
 def flaw_of(values, halves, latencies=10**9):

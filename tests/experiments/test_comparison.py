@@ -154,7 +154,7 @@ SLOW = BASE.with_({"topology.storage.service": {"append": {"kind": "exponential"
 
 @pytest.fixture(scope="module")
 def compared():
-    return imsim.compare(BASE, SLOW, replications=8, jobs=2)
+    return imsim.compare(BASE, SLOW, replications=8, jobs=1)
 
 
 def test_the_difference_is_that_of_theory_and_common_random_numbers_save_variance(compared):

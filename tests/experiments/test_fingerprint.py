@@ -192,8 +192,7 @@ def test_it_is_the_same_in_another_process(before, tmp_path):
         "class Rule", "def unused(): return BOUND\n\n@dataclasses.dataclass\nclass Rule"
     )
     other = other.replace("@dataclasses.dataclass\ndef", "def")
-    assert prints(tmp_path, hash_seed="2") == before
-    assert prints(tmp_path, other, HELPER.replace("return 1", "return 2"), hash_seed="3") == before
+    assert prints(tmp_path, other, HELPER.replace("return 1", "return 2"), hash_seed="2") == before
     assert [len(one) for one in before] == [64, 64]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 
 from imsim.core.policies import Policies
 from imsim.live import MemoryStore, Server
+from imsim.live.stores import Store
 from imsim.scenario import Scenario
 
 ROOT = Path(__file__).parents[2]
@@ -54,20 +56,22 @@ def tiny_file(tmp_path_factory) -> Path:
 
 @contextmanager
 def serving(
-    on_event: Callable[[Server, object], None] = lambda server, event: None, policies: Policies | None = None
+    on_event: Callable[[Server, object], None] = lambda server, event: None,
+    policies: Policies | None = None,
+    store: Store | None = None,
 ) -> Iterator[Server]:
     """A server in a thread of its own; `on_event` sees, in that thread, each Committed, Pushed and Shed."""
     started: Future[tuple[Server, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
     async def main() -> None:
-        server = Server(
-            policies or Policies(), MemoryStore(), key="imsim", on_event=lambda event: on_event(server, event)
-        )
+        kept = store or MemoryStore()
+        server = Server(policies or Policies(), kept, key="imsim", on_event=lambda event: on_event(server, event))
         await server.start()
         over = asyncio.Event()
         started.set_result((server, asyncio.get_running_loop(), over))
         await over.wait()
         await server.stop()
+        kept.close()
 
     thread = threading.Thread(target=lambda: asyncio.run(main()))
     thread.start()
@@ -81,7 +85,7 @@ def serving(
 
 @pytest.fixture(scope="session")
 def server_with():
-    """`with server_with(on_event, policies) as server`: one that the test may break."""
+    """`with server_with(on_event, policies, store) as server`: one that the test may break."""
     return serving
 
 
@@ -98,19 +102,67 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-@pytest.fixture(scope="session")
-def python():
-    """Run a script (text) with arguments in a fresh interpreter; its stdout."""
+#: Forks for each line of its input. What takes most of the time of a process with Locust, loading it, is done once.
+FORKING = """
+import gc, json, os, signal, sys, traceback
+import locust.main, imsim.load.session  # the locustfile imports imsim.load.users, as ever
 
-    def run(script: str, *arguments: str, env: dict[str, str] | None = None) -> str:
-        result = subprocess.run(
-            [sys.executable, "-W", "error", "-c", script, *arguments],
-            cwd=ROOT,
-            env=env,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+def play(script, arguments, environment, folder):
+    for file, descriptor in ((os.devnull, 0), (folder + "/out", 1), (folder + "/err", 2)):
+        os.dup2(os.open(file, os.O_RDWR | os.O_CREAT), descriptor)
+    os.environ.update(environment)
+    sys.argv = arguments
+    try:
+        exec(script, {"__name__": "__main__"})
+    except SystemExit as exit:
+        if not isinstance(exit.code, str):
+            return exit.code or 0
+        print(exit.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+    else:
+        return 0
+    return 1
+
+gc.freeze()
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        signal.alarm(100)  # the end of one that hangs
+        code = play(*json.loads(line))
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # at once: taking all modules down takes as long as loading some
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@pytest.fixture(scope="session")
+def forked(tmp_path_factory):
+    """Run a script (text) with arguments in a process of its own, which has loaded Locust; what came of it."""
+    command = [sys.executable, "-c", FORKING]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as parent:
+
+        def run(script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+            folder = tmp_path_factory.mktemp("forked")
+            parent.stdin.write(json.dumps((script, arguments, environment, str(folder))) + "\n")
+            parent.stdin.flush()
+            code = int(parent.stdout.readline())
+            return subprocess.CompletedProcess(
+                arguments, code, (folder / "out").read_text(), (folder / "err").read_text()
+            )
+
+        yield run
+        parent.stdin.close()
+
+
+@pytest.fixture(scope="session")
+def python(forked):
+    """Run a script (text) with arguments in a process of its own; its stdout."""
+
+    def run(script: str, *arguments: str, **environment: str) -> str:
+        result = forked("import warnings\nwarnings.simplefilter('error')\n" + script, "-c", *arguments, **environment)
         assert result.returncode == 0, result.stderr
         return result.stdout
 
@@ -124,11 +176,10 @@ def environment() -> dict[str, object]:
 
 
 @pytest.fixture(scope="session")
-def locust(environment):
-    """Plain Locust, as somebody types it."""
+def locust(forked):
+    """Plain Locust with these arguments."""
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "locust", *arguments]
-        return subprocess.run(command, **environment, capture_output=True, text=True, timeout=60)
+        return forked("import locust.main\nlocust.main.main()", "locust", *arguments)
 
     return run

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-import threading
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from itertools import compress
@@ -13,9 +12,12 @@ import numpy as np
 import pytest
 from mixed_workload import SCENARIO, check_storage
 
+import imsim
 from imsim.core import events, frames
 from imsim.core.exceptions import RunError, UsageError
 from imsim.core.policies import Policies
+from imsim.live import SqliteStore
+from imsim.live.stores.tables import SqliteStorage
 from imsim.load import launch
 from imsim.load.launch import loadtest
 from imsim.results import RunData
@@ -80,16 +82,28 @@ def test_the_run_is_a_folder_with_the_log(run):
 
 @pytest.fixture(scope="module")
 def mixed(server_with, tmp_path_factory):
-    """A run of everything that users can do, and its server's storage."""
-    with server_with() as server:
-        run = loadtest(SCENARIO, server.url, out=tmp_path_factory.mktemp("results"))
-        yield run, server._store.storage
+    """A run of everything that users can do, and the storage that its server has left in a file."""
+    folder = tmp_path_factory.mktemp("mixed")
+    with server_with(store=SqliteStore(folder / "kept.sqlite")) as server:
+        run = loadtest(SCENARIO, server.url, out=folder)
+    storage = SqliteStorage(folder / "kept.sqlite")
+    yield run, storage
+    storage.close()
 
 
 def test_all_that_users_do_comes_about(mixed):
     run, storage = mixed
     namespace = run.manifest["namespace"]
     check_storage(plan(SCENARIO), storage, lambda name: f"{namespace}.{name}", lambda intent: f"{namespace}:{intent}")
+
+
+def test_a_mixed_run_is_that_of_the_simulated_plan(mixed):
+    run, _ = mixed
+    simulated = imsim.simulate(SCENARIO)
+    for column in ("intent", "sender", "device", "conversation", "scene", "type", "size", "intended_at"):
+        assert simulated.messages[column].equals(run.messages[column]), column
+    for column in ("intent", "recipient", "device", "role", "outcome"):
+        assert simulated.deliveries[column].equals(run.deliveries[column]), column
 
 
 def test_every_message_of_a_mixed_run_arrives(mixed):
@@ -128,7 +142,9 @@ def test_a_chatroom_that_is_full_is_one_line(server_with):
 
 
 def test_a_second_run_on_the_same_server_is_not_all_duplicates(run, tiny, url):
-    again = loadtest(tiny.with_({"duration": 0.5, "seed": 8}), url)
+    """It needs no main thread, as in a notebook's executor: no signal handler, no event loop."""
+    with ThreadPoolExecutor(1) as pool:
+        again = pool.submit(loadtest, tiny.with_({"duration": 0.5, "seed": 8}), url).result()
     assert again.path is None
     assert (again.seed, again.scenario.duration) == (8, 0.5)
     assert (again.messages.outcome == "stored").all()
@@ -211,32 +227,7 @@ def test_a_server_that_goes_away_is_one_line(tiny, server_with):
         loadtest(tiny.with_({"drain": 0.2}), server.url)
 
 
-def test_an_interrupt_ends_the_child(tiny, url, monkeypatch):
-    children, popen = [], launch.subprocess.Popen
-
-    def spy(*arguments, **options):
-        children.append(popen(*arguments, **options))
-        return children[0]
-
-    def interrupt(folder):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(launch.subprocess, "Popen", spy)
-    monkeypatch.setattr(launch, "read_status", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        loadtest(tiny, url)
-    assert children[0].returncode is not None
-
-
 def test_a_child_that_dies_is_reported_with_its_last_words(tiny, url, monkeypatch):
     monkeypatch.setattr(launch, "_environment", lambda key: {"PATH": "", "PYTHONHOME": "/nowhere"})
     with pytest.raises(RunError, match=r"Locust ended without a result: .+ \(log: "):
         loadtest(tiny, url)
-
-
-def test_it_needs_no_main_thread(tiny, url):
-    """As in a notebook's executor: no signal handler, no event loop."""
-    assert threading.current_thread() is threading.main_thread()
-    with ThreadPoolExecutor(1) as pool:
-        run = pool.submit(loadtest, tiny.with_({"duration": 0.3}), url).result()
-    assert (run.messages.outcome == "stored").all()

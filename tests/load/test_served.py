@@ -2,36 +2,45 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
 import urllib.request
 
 import pytest
 
 import imsim
+from imsim.live import LiveClient
 
 
-def test_a_served_file_outlives_its_server(tmp_path):
-    db = tmp_path / "kept.sqlite"
-    for _ in range(2):
-        with imsim.serve("office", db=db) as server:
-            imsim.loadtest("office", server.url, duration=1)
+def test_what_a_server_keeps_in_a_file_outlives_it(tmp_path):
+    async def send() -> None:
+        alice = LiveClient(server.url, "alice", key="mine")
+        await alice.start()
+        await alice.wait_stored(alice.send("p2p", "bob", "kept"))
+        await alice.stop()
+
+    async def receive() -> None:
+        bob = LiveClient(server.url, "bob", key="mine")
+        await bob.start()
+        assert (await anext(bob.messages)).message.content == "kept"
+        await bob.stop()
+
+    for part in (send, receive):
+        with imsim.serve("office", db=tmp_path / "kept.sqlite", key="mine") as server:
+            assert "running" in repr(server)
             with urllib.request.urlopen(server.url.replace("ws://", "http://") + "/healthz") as answer:
                 assert json.load(answer)["status"] == "ok"
-    assert db.stat().st_size > 0
-
-
-def test_a_server_ends_with_its_block():
-    with imsim.serve("office") as server:
-        assert "running" in repr(server)
-        url = server.url
-    assert "ended" in repr(server)
-    server.stop()
-    with pytest.raises(imsim.RunError, match="no server at"):
-        imsim.loadtest("office", url)
+            asyncio.run(part())
+        assert "ended" in repr(server)
+        with pytest.raises(imsim.RunError, match="no server at"):
+            imsim.loadtest("office", server.url)
+        server.stop()
 
 
 def test_a_server_that_cannot_start_says_why(tmp_path):
-    with imsim.serve("office") as server, pytest.raises(imsim.RunError, match=r"did not start: port \d+ .*taken"):
-        imsim.serve("office", port=int(server.url.rpartition(":")[2]))
+    taken = socket.create_server(("127.0.0.1", 0))
+    with taken, pytest.raises(imsim.RunError, match=r"did not start: port \d+ .*taken"):
+        imsim.serve("office", port=taken.getsockname()[1])
     with pytest.raises(imsim.UsageError, match="did not start"):
         imsim.serve("office", db=tmp_path)

@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta, timezone
 
 import pandas as pd
@@ -15,12 +13,6 @@ from imsim.scenario import Scenario
 @pytest.fixture
 def folder(run, tmp_path):
     return run.write(tmp_path)
-
-
-def test_importing_results_imports_neither_pandas_nor_matplotlib():
-    code = "import imsim.results, sys; print({'pandas', 'matplotlib'} & sys.modules.keys())"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "set()"
 
 
 def test_a_folder_holds_the_run(run, folder, tmp_path):

@@ -1,7 +1,3 @@
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -25,15 +21,6 @@ def test_golden_values() -> None:
         "at": [Draws(1, "x").at(0), Draws(1, "x").at(3, 4), Draws(2, "service", 7).at(-1, 10**12)],
         "keys": [Draws(0).key, Draws(2**70, "a", 1, "b").key],
     } == GOLDEN
-
-
-def test_the_hash_seed_plays_no_part() -> None:
-    code = "from imsim.scenario import Draws; print(Draws(3, 'a', 'b').at(5, 6))"
-    outputs = {
-        subprocess.check_output([sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": hash_seed})
-        for hash_seed in ("0", "1", "4711")
-    }
-    assert {float(output) for output in outputs} == {Draws(3, "a", "b").at(5, 6)}
 
 
 @given(st.integers(-(2**63), 2**63 - 1), st.integers(-(2**63), 2**63 - 1), st.integers(0, 2**80))

@@ -18,7 +18,7 @@ def late(run: imsim.Run, since: float, until: float) -> pd.Series:
 @pytest.mark.parametrize("name", imsim.Scenario.presets())
 def test_each_says_what_it_asks_and_runs(name):
     preset = imsim.Scenario.load(name)
-    run = imsim.simulate(preset.with_({"population.users": 100, "workload.rate": 2.0}), duration=3)
+    run = imsim.simulate(preset.with_({"population.users": 60, "workload.rate": 2.0}), duration=3)
     assert preset.title.endswith("?")
     assert len(run.deliveries)
     assert run.manifest["stray"] == 0

@@ -67,12 +67,6 @@ def p99(values: np.ndarray) -> float:
 # --- the rows agree with the formulas --------------------------------------------------------------------------------
 
 
-def test_mm1():
-    runs = sample(design(60, 12, gateway__service={"push": exponential(0.009)}))
-    agrees([run.mean() for run in runs], theory.mm1_sojourn(60, 0.009), 0.4)
-    agrees([p99(run) for run in runs], theory.mm1_sojourn_quantile(60, 0.009, 0.99), 0.7)
-
-
 def test_mmc_wait_and_how_many_wait():
     """The rows tell sojourns; what a message waited is what is left of them without its own service, which is drawn by
     its name."""

@@ -180,12 +180,12 @@ def busy_by_spans(run: imsim.Run, node: str, workers: int) -> float:
 def test_utilisation_is_the_share_of_the_window_and_of_nothing_else(workers):
     """Whatever comes before and after it, with spans and without."""
     changes = {
-        "duration": 20, "warmup": 5, "topology.storages": 1, "topology.storage.workers": workers,
+        "duration": 10, "warmup": 2.5, "topology.storages": 1, "topology.storage.workers": workers,
         "topology.storage.service": {"append": {"kind": "exponential", "mean": "20ms"}},
     }  # fmt: skip
     runs = [
         imsim.simulate(OFFICE.with_(changes | {"drain": drain}), spans=spans)
-        for drain in (20, 60)
+        for drain in (20, 40)
         for spans in (False, True)
     ]
     tables = [run.utilisation() for run in runs]
@@ -214,16 +214,16 @@ def test_the_queue_is_that_of_the_window():
 @pytest.mark.parametrize("spans", [False, True])
 def test_overload_is_never_more_than_all_of_the_time(spans):
     """Nor after a crash, with which the work that had been taken on is gone."""
-    overload = {"topology.storages": 1, "topology.storage.service": {"append": "900ms"}, "duration": 20, "drain": 100}
-    full = imsim.simulate(OFFICE.with_({**overload, "warmup": 10}), spans=spans)
+    overload = {"topology.storages": 1, "topology.storage.service": {"append": "400ms"}, "duration": 10, "drain": 50}
+    full = imsim.simulate(OFFICE.with_({**overload, "warmup": 5}), spans=spans)
     assert full.utilisation().busy["storage0"] == 1.0
-    crash = [{"kind": "node_crash", "target": "storage0", "at": 10, "duration": 5}]
+    crash = [{"kind": "node_crash", "target": "storage0", "at": 5, "duration": 2.5}]
     half = imsim.simulate(OFFICE.with_({**overload, "faults": crash}), spans=spans)
-    assert half.utilisation().busy["storage0"] == pytest.approx(0.75, abs=0.06), "5 s of the 20 it was down"
+    assert half.utilisation().busy["storage0"] == pytest.approx(0.75, abs=0.06), "2.5 s of the 10 it was down"
     if spans:
         nodes = half.nodes[half.nodes.node == "storage0"]
         assert nodes.busy.max() <= 1 + 1e-9
-        assert nodes.busy[nodes["at"].between(11e9, 13e9)].max() == 0
+        assert nodes.busy[nodes["at"].between(6e9, 7e9)].max() == 0
 
 
 def test_an_appends_commit_counts_as_many_jobs_as_it_has_appends():

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 from run_rows import delivery_seconds
 
@@ -217,40 +214,6 @@ def test_a_file_names_an_own_station_and_refuses_to_read_it():
         Scenario.from_toml(text)
     with pytest.raises(imsim.UsageError, match=r"topology.storage.station: expected a class or a function of your own"):
         Scenario().with_({"topology.storage.station": 3})
-
-
-NOTEBOOK = """
-import imsim
-from joblib.externals.loky import get_reusable_executor
-
-class Bimodal(imsim.CustomDistribution):
-    fast: float
-    slow: float
-
-    def quantile(self, u):
-        return self.fast if u < 0.9 else self.slow
-
-class Plain:
-    def __init__(self, tier):
-        self.free = 0.0
-
-    def submit(self, now, demand, flow):
-        self.free = max(now, self.free) + demand
-        return self.free
-
-storage = {"station": Plain, "service": {"append": Bimodal(fast=0.001, slow=0.02)}}
-design = imsim.Scenario.load("office").with_({"duration": 2.0, "topology.routers": 2, "topology.storage": storage})
-own = design.with_({"topology.placement": lambda name, nodes: len(name) % nodes})
-digest = lambda scenario: imsim.simulate(scenario).digest
-there = get_reusable_executor(max_workers=1).submit(digest, own).result()
-print(there == digest(own))
-"""
-
-
-def test_custom_parts_of_a_notebook_go_to_other_processes():
-    """As joblib's Parallel sends them."""
-    output = subprocess.run([sys.executable, "-c", NOTEBOOK], capture_output=True, text=True, check=True).stdout
-    assert output == "True\n"
 
 
 def test_a_run_with_custom_parts_is_kept_and_opened_but_not_run_again(tmp_path):

@@ -113,9 +113,7 @@ def test_what_the_codec_writes_is_valid(frame_type, data):
     if carries_attachments(frame_type):  # which have tests of their own
         frame = dataclasses.replace(frame, type="sticker")
     frame = dataclasses.replace(frame, **BOUNDED.get(frame_type, {}))
-    written = json.loads(encode(frame))
-    for schema in (OF[frame_type.__name__], OF[direction(frame_type)], ANY):
-        schema.validate(written)
+    ANY.validate(json.loads(encode(frame)))  # and so by exactly one direction and one frame of it: that of its op
 
 
 @every_frame

@@ -9,7 +9,7 @@ from imsim.analysis.latency import delivery_latencies
 
 @pytest.fixture(scope="module")
 def run() -> imsim.Run:
-    return imsim.simulate(imsim.Scenario.load("night-sync", {"population.users": 150}), duration=31, spans=True)
+    return imsim.simulate(imsim.Scenario.load("night-sync", {"population.users": 80}), duration=31, spans=True)
 
 
 def test_the_picture_shows_all_of_it(run):
