@@ -10,7 +10,7 @@ from imsim.core.policies import Ack, Delivery, Fanout, Policies, Presence, Recei
 from imsim.faultsearch.case import EARLIEST, Case, Step, names_of, slot
 from imsim.faultsearch.faults import KINDS, Fault
 from imsim.faultsearch.random import Random
-from imsim.faultsearch.scenes import Scenes
+from imsim.faultsearch.scenes import Stage
 from imsim.faultsearch.workload import Targets, steps_of, targets_of
 from imsim.scenario import Draws, Scenario, Stream
 
@@ -43,11 +43,8 @@ def draw(seed: int, scenario: Scenario | None = None) -> Case:
     faults = _faults(random, devices, nodes, duration)
     slots = {device: slot(policies, device, kind) for device, kind in zip(devices, kinds, strict=True)}
     rivals = [pair for pair in combinations(devices, 2) if slots[pair[0]] == slots[pair[1]]]
-    scenes = Scenes(
-        Random(Stream(Draws(seed, "chaos"), 1)), devices, nodes["gateway"], nodes["router"], duration, rivals
-    )
-    if faults:
-        scenes.add_faults()
+    stage = Stage(Random(Stream(Draws(seed, "chaos"), 1)), devices, nodes["gateway"], nodes["router"], duration, rivals)
+    stage.play_some(with_faults=bool(faults))
     looks: tuple[Step, ...] = ()
     if scenario is None:
         policies, looks = _narrow(Random(Stream(Draws(seed, "chaos"), 2)), policies, devices, targets, duration)
@@ -61,8 +58,8 @@ def draw(seed: int, scenario: Scenario | None = None) -> Case:
         policies,
         *latencies,
         duration,
-        tuple(sorted((*steps, *scenes.steps, *looks), key=lambda step: step.time)),
-        tuple(sorted((*faults, *scenes.faults), key=lambda fault: fault.time)),
+        tuple(sorted((*steps, *stage.steps, *looks), key=lambda step: step.time)),
+        tuple(sorted((*faults, *stage.faults), key=lambda fault: fault.time)),
         Random(Stream(Draws(seed, "chaos"), 3)).pick(WALL_SKEWS),
     )
 
