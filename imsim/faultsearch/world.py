@@ -136,7 +136,8 @@ class World(FlawedCluster):
             windows.close_all()
         for channel in self._channels.values():
             channel.repair()
-        self.outages.end(sorted(self.outages.broken))
+        for pair in sorted(self.outages.broken):
+            self.outages.end([pair])
         nodes: list[GatewayNode | RouterNode] = [*self.gateways.values(), *self.routers.values()]
         for node in nodes:
             self._restart(node)
