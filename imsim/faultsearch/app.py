@@ -47,7 +47,7 @@ class App:
 
     @property
     def is_up(self) -> bool:
-        return self.current.is_up
+        return bool(self.instances) and self.current.is_up
 
     def start_again(self, _: None) -> None:
         """Start another instance, which knows nothing."""

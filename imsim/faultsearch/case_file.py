@@ -20,8 +20,6 @@ from imsim.core.model import LONGEST_ID_CLIENT, Scene, check_name
 from imsim.core.policies import Policies
 from imsim.faultsearch.case import PROBE, Case, Step
 from imsim.faultsearch.faults import KINDS, Fault
-from imsim.faultsearch.random import Random
-from imsim.scenario import Draws, Stream
 from imsim.scenario.errors import explain, suggestion
 from imsim.scenario.sections import Limits, Section
 from imsim.scenario.sections import Policies as PoliciesSection
@@ -276,26 +274,10 @@ def _model_of_action(action: str) -> type[Section]:
     return create_model(action, __base__=Section, **ARGUMENTS[action])
 
 
-_SAMPLES = 100
-
-
 @cache
 def _model_of_kind(name: str) -> type[Section]:
-    """The arguments are what is drawn of this kind: a text is one of those drawn, a rate at most 1, and only a drift
-    may be negative."""
-    random = Random(Stream(Draws(0, "chaos", "samples"), 0))
-    samples = [KINDS[name].draw(random) for _ in range(_SAMPLES)]
-    fields: dict[str, Any] = {}
-    for argument in samples[0]:
-        values = [sample[argument] for sample in samples]
-        if isinstance(values[0], str):
-            fields[argument] = (Literal[tuple(sorted(set(values)))], _Required)
-        elif isinstance(values[0], bool):
-            fields[argument] = (bool, _Required)
-        elif min(values) < 0:
-            fields[argument] = (float, Field(gt=-1))
-        else:
-            fields[argument] = (float, Field(ge=0, le=1) if argument == "rate" else Field(ge=0))
-    if KINDS[name].where == "nodes":
+    kind = KINDS[name]
+    fields: dict[str, Any] = {argument: (of.type, of.field) for argument, of in kind.arguments.items()}
+    if kind.where == "nodes":
         fields["others"] = (list[str], _Required)
     return create_model(name, __base__=Section, **fields)

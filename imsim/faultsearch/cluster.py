@@ -40,8 +40,8 @@ class FlawedCluster:
         self._jitter = Draws(case.seed, "reconnect")
         self._links = Draws(case.seed, "chaos", "link")
         self._walls: dict[str, Stream] = {}
-        self._ambushes: list[Fault] = []
-        self._at_login: dict[str, Fault] = {}  # revocations that wait for a user to log in
+        self.ambushes: list[Fault] = []  # crashes that wait for their moment
+        self.at_login: dict[str, Fault] = {}  # revocations that wait for a user to log in
         self._connections: list[Connection] = []
         self._last_connection = 0
         self._channels: dict[tuple[str, str], Channel] = {}
@@ -151,25 +151,31 @@ class FlawedCluster:
             for (_, target), channel in self._channels.items():
                 if target == name:
                     channel.lose()
-            seconds = fault.arguments["seconds"]
-            pairs = self.pairs_between(name, *self.gateways, *self.routers)
-            self.outages.begin(pairs)
-            self.later(min(fault.arguments["detect"], seconds), self.outages.notice, pairs)
-            self.later(seconds, self._restart, node)
+            self.break_off(name, [*self.gateways, *self.routers], fault)
+            self.later(fault.arguments["seconds"], self._restart, node)
 
     def _restart(self, node: GatewayNode | RouterNode) -> None:
         if not node.is_up:
             self.record(Started(self.clock.now, node.name))
             node.restart()
-            self.outages.end(self.pairs_between(node.name, *self.gateways, *self.routers))
+            self.outages.end(self._pairs(node.name, [*self.gateways, *self.routers]))
 
-    def ambush(self, fault: Fault) -> None:
-        self._ambushes.append(fault)
+    def break_off(self, name: str, others: list[str], fault: Fault) -> list[Pair]:
+        """A node's connections to others, which break. The ends notice in the time that the fault says."""
+        pairs = self._pairs(name, others)
+        self.outages.begin(pairs)
+        self.later(min(fault.arguments["detect"], fault.arguments["seconds"]), self.outages.notice, pairs)
+        return pairs
+
+    def _pairs(self, name: str, others: list[str]) -> list[Pair]:
+        """The node is the first to hear what happens to them."""
+        key, keys = self.server(name).key, [self.server(other).key for other in others]
+        return [(key, other) for other in keys if self.outages.between([key], [other])]
 
     def spring(self, router: str, request: storage.Request, moment: str) -> None:
         """Something of a router happened with storage: is that what an ambush waits for?"""
-        if moment == "asked" and isinstance(request, storage.OpenUser) and request.user in self._at_login:
-            self.later(0.0, self.revoke, self._at_login.pop(request.user))
+        if moment == "asked" and isinstance(request, storage.OpenUser) and request.user in self.at_login:
+            self.later(0.0, self.revoke, self.at_login.pop(request.user))
         if (fault := self._ambush_for(router, request.op, moment)) is not None:
             self.later(0.0, lambda fault: self.crash(router, fault), fault)
 
@@ -182,9 +188,9 @@ class FlawedCluster:
 
     def _ambush_for(self, node: str, op: str, moment: str) -> Fault | None:
         """The ambush that waits for this, which is over with it."""
-        for fault in self._ambushes:
+        for fault in self.ambushes:
             if (fault.target, fault.arguments["op"], fault.arguments["moment"]) == (node, op, moment):
-                self._ambushes.remove(fault)
+                self.ambushes.remove(fault)
                 return fault
         return None
 
@@ -194,27 +200,9 @@ class FlawedCluster:
             self._walls[node] = Stream(self._links, stream_number(f"{node} wall"))
         return self.case.wall_skew * self._walls[node].next()
 
-    def set_clock(self, name: str, ahead: float, drift: float) -> bool:
-        """Returns whether anybody is there whose clock it is."""
-        if name in self.apps and not (self.apps[name].instances and self.apps[name].current.is_up):
-            return False
-        self.node(name).set_clock(ahead, drift)
-        return True
-
-    def devices_of(self, user: str) -> list[str]:
-        return [key for key, app in self.apps.items() if app.user == user]
-
-    def app_of(self, device: str) -> App:
-        return self.apps[device]
-
     def channels_between(self, one: str, *others: str) -> list[Channel]:
         pairs = [pair for other in others for pair in ((one, other), (other, one))]
         return [self._channels[pair] for pair in pairs if pair in self._channels]
-
-    def pairs_between(self, one: str, *others: str) -> list[Pair]:
-        """The connections of one node to the others: it is the first to hear what happens to them."""
-        key, keys = self.server(one).key, [self.server(other).key for other in others]
-        return [(key, other) for other in keys if self.outages.between([key], [other])]
 
     def refusal(self, instance: Instance) -> Code | None:
         """Why the token of this instance is not taken at present."""
@@ -236,10 +224,6 @@ class FlawedCluster:
             self.happened(fault)
             self.record(Revoked(self.clock.now, user, router.name, before))
             router.receive(internal_frames.Revoke(user, before))
-
-    def revoke_at_login(self, fault: Fault) -> None:
-        """The same, as storage is asked for the user's state."""
-        self._at_login[fault.target] = fault
 
     def ended(self, instance: Instance, code: Code) -> None:
         app = self.apps.get(instance.key)

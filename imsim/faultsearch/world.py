@@ -14,11 +14,11 @@ from typing import Any
 from imsim.core import storage
 from imsim.core.client.connection import State
 from imsim.core.model import ConversationState, Message, Scene, Session, Status
-from imsim.faultsearch import faults
 from imsim.faultsearch.case import PROBE, Case
 from imsim.faultsearch.cluster import FlawedCluster
 from imsim.faultsearch.entries import Planned, Present, Repaired, Rested, Stored
 from imsim.faultsearch.faults import Fault, Windows
+from imsim.faultsearch.inject import inject
 from imsim.faultsearch.model.view import View
 from imsim.faultsearch.nodes import GatewayNode, Instance, RouterNode
 
@@ -125,15 +125,15 @@ class World(FlawedCluster):
 
     def _fault(self, fault: Fault) -> None:
         self.record(Planned(self.clock.now, fault.target, str(fault)))
-        faults.inject(fault, self)
+        inject(fault, self)
 
     def repair(self) -> None:
         """Nothing goes wrong from now on; who is down comes back."""
         self.record(Repaired(self.clock.now, "world"))
-        self._ambushes.clear()
-        self._at_login.clear()
+        self.ambushes.clear()
+        self.at_login.clear()
         for windows in self.windows.values():
-            windows.close_all()
+            windows.clear()
         for channel in self._channels.values():
             channel.repair()
         for pair in sorted(self.outages.broken):
