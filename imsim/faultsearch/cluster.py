@@ -81,9 +81,6 @@ class FlawedCluster:
     def now(self) -> float:
         return self.clock.now
 
-    def new_instance(self, name: str, device: str, token: str, number: int) -> Instance:
-        return Instance(self, name, device, token, number)
-
     def instances(self) -> Iterable[Instance]:
         return (instance for app in self.apps.values() for instance in app.instances)
 

@@ -5,25 +5,23 @@ An operation takes no time here, but anything can happen between two of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from imsim.core import events, frames, internal_frames, storage
 from imsim.core.client.client import Client
 from imsim.core.client.connection import State
 from imsim.core.client.conversations import Conversation
 from imsim.core.gateway.gateway import Gateway
-from imsim.core.model import Code, is_chatroom
+from imsim.core.model import is_chatroom
 from imsim.core.placement import Placement
 from imsim.core.router.router import Router
-from imsim.faultsearch.case import Case
 from imsim.faultsearch.clock import OwnClock
 from imsim.faultsearch.entries import (
     Adrift,
     Asked,
     ClientReceived,
     ClientSent,
-    Entry,
     Event,
     GatewayForwarded,
     GatewayLost,
@@ -38,41 +36,20 @@ from imsim.faultsearch.entries import (
     Started,
     Wished,
 )
-from imsim.faultsearch.faults import Windows
-from imsim.faultsearch.network import Channel, Connection, Pushed
+from imsim.faultsearch.network import Connection, Pushed
 from imsim.scenario import Stream
 from imsim.sim import nodes as sim
-from imsim.sim.clock import Clock
 from imsim.sim.nodes.node import Node, ServerNode
 from imsim.sim.nodes.work import Work
+
+if TYPE_CHECKING:
+    from imsim.faultsearch.cluster import FlawedCluster
 
 _NEVER = float("inf")
 
 
 def _unheard(*_: object) -> None:
     """Nothing is reported: the trace says it all."""
-
-
-class World(Protocol):
-    """What nodes need of the world around them."""
-
-    clock: Clock
-    case: Case
-    placement: Placement
-    windows: dict[str, Windows]
-    routers: dict[str, RouterNode]
-    owners: dict[int, str]
-    longest_queue: int
-
-    def record(self, entry: Entry) -> None: ...
-    def wall_epoch(self, node: str) -> float: ...
-    def jitter_stream(self, number: int) -> Stream: ...
-    def new_connection(self, client: Instance) -> Connection: ...
-    def channels_from(self, source: str) -> Iterable[Channel]: ...
-    def refusal(self, instance: Instance) -> Code | None: ...
-    def ended(self, instance: Instance, code: Code) -> None: ...
-    def crashes_on(self, gateway: str, op: str, moment: str) -> bool: ...
-    def spring(self, router: str, request: storage.Request, moment: str) -> None: ...
 
 
 class OwnTime(Node):
@@ -129,7 +106,7 @@ _ANSWERED: dict[type, Callable[[Any], tuple[str, str] | None]] = {
 class Instance(OwnTime, sim.ClientNode[Connection]):
     """A client, as long as its application runs: a crash ends it, and the device's next start is another instance."""
 
-    def __init__(self, world: World, name: str, device: str, token: str, number: int) -> None:
+    def __init__(self, world: FlawedCluster, name: str, device: str, token: str, number: int) -> None:
         """`device`: "alice/d0"."""
         self.world = world
         self.name = name
@@ -225,7 +202,7 @@ class GatewayNode(OwnTime, sim.GatewayNode[Connection]):
 
     clock: OwnClock
 
-    def __init__(self, world: World, index: int, work: Work) -> None:
+    def __init__(self, world: FlawedCluster, index: int, work: Work) -> None:
         self.world = world
         super().__init__(index, OwnClock(world.clock), work, world.case.policies, 0.0, (), world.placement, _unheard)
 
@@ -299,7 +276,7 @@ class RouterNode(OwnTime, sim.RouterNode):
 
     clock: OwnClock
 
-    def __init__(self, world: World, index: int, work: Work) -> None:
+    def __init__(self, world: FlawedCluster, index: int, work: Work) -> None:
         self.world = world
         self.deaths: dict[Router, float] = {}  # of the machine of each life that is over: when
         policies, placement = world.case.policies, world.placement

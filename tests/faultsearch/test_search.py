@@ -129,7 +129,7 @@ def test_each_seed_is_reported_as_it_breaks_and_an_interrupt_keeps_what_was_foun
 
 def _report(count: int, planned: int, *unmet: str, drawn: bool = True) -> Report:
     met = Counter({name: 1 for name in SOMETIMES if name not in unmet})
-    return Report(0, count, {}, [], met, Counter(dict.fromkeys(KINDS, planned)), "", 1.0, drawn)
+    return Report(0, drawn, count, met=met, planned=Counter(dict.fromkeys(KINDS, planned)))
 
 
 def test_a_long_search_must_have_met_everything():
