@@ -11,7 +11,7 @@ from imsim.faultsearch.case import EARLIEST, Case, Step, names_of, slot
 from imsim.faultsearch.faults import KINDS, Fault
 from imsim.faultsearch.random import Random
 from imsim.faultsearch.scenes import Stage
-from imsim.faultsearch.workload import Targets, steps_of, targets_of
+from imsim.faultsearch.workload import Targets, Workload, targets_of
 from imsim.scenario import Draws, Scenario, Stream
 
 USERS = ("alice", "bob", "carol", "dave", "erin")
@@ -38,7 +38,7 @@ def draw(seed: int, scenario: Scenario | None = None) -> Case:
         latencies = (medians[0], medians[1], medians[2])
     duration = random.between(10, 40)
     targets = targets_of(random, users)
-    steps = steps_of(random, users, devices, targets, duration, policies.content_bytes)
+    steps = Workload(random, users, devices, targets, duration, policies.content_bytes).draw()
     nodes = {"gateway": names_of("gateway", gateways), "router": names_of("router", routers)}
     faults = _faults(random, devices, nodes, duration)
     slots = {device: slot(policies, device, kind) for device, kind in zip(devices, kinds, strict=True)}
