@@ -72,35 +72,20 @@ class OwnTime(Node):
 
 
 Answer = events.RequestDone | events.RequestFailed | events.Entered | events.ReadCounted | events.History
+_AnswerFrame = frames.Done | frames.Rejected | frames.Entered | frames.ReadCounted | frames.HistoryPage
 
 
-def _range(of: events.History | frames.HistoryPage) -> str:
-    return f"{of.conversation_id}:{of.first}-{of.last}"
-
-
-def answered(event: Answer) -> tuple[str, str]:
+def answered(answer: Answer | _AnswerFrame) -> tuple[str, str]:
     """The request that this answers, as (op, ref)."""
-    if isinstance(event, events.Entered):
-        return frames.Enter.op, event.name
-    if isinstance(event, events.ReadCounted):
-        return frames.ReadCount.op, f"{event.conversation_id}:{event.seq}"
-    if isinstance(event, events.History):
-        return frames.History.op, _range(event)
-    return event.request, event.ref
-
-
-def _refused(frame: frames.Rejected) -> tuple[str, str] | None:
-    return None if frame.code.retryable else (frame.request, frame.ref)
-
-
-#: What answers a request for good, and which one, as (op, ref).
-_ANSWERED: dict[type, Callable[[Any], tuple[str, str] | None]] = {
-    frames.Done: lambda frame: (frame.request, frame.ref),
-    frames.Rejected: _refused,
-    frames.Entered: lambda frame: (frames.Enter.op, frame.name),
-    frames.ReadCounted: lambda frame: (frames.ReadCount.op, f"{frame.conversation_id}:{frame.seq}"),
-    frames.HistoryPage: lambda frame: (frames.History.op, _range(frame)),
-}
+    match answer:
+        case events.Entered() | frames.Entered():
+            return frames.Enter.op, answer.name
+        case events.ReadCounted() | frames.ReadCounted():
+            return frames.ReadCount.op, f"{answer.conversation_id}:{answer.seq}"
+        case events.History() | frames.HistoryPage():
+            return frames.History.op, f"{answer.conversation_id}:{answer.first}-{answer.last}"
+        case _:
+            return answer.request, answer.ref
 
 
 class Instance(OwnTime, sim.ClientNode[Connection]):
@@ -167,10 +152,9 @@ class Instance(OwnTime, sim.ClientNode[Connection]):
 
     def from_gateway(self, frame: frames.ToClient) -> None:
         self.world.record(ClientReceived(self.world.clock.now, self.name, "", frame))
-        answer = _ANSWERED.get(type(frame))
-        if answer is not None:
-            request = answer(frame)
-            if request is not None and self.unanswered.get(request) == getattr(frame, "number", 0):
+        if isinstance(frame, _AnswerFrame) and not (isinstance(frame, frames.Rejected) and frame.code.retryable):
+            request = answered(frame)
+            if self.unanswered.get(request) == frame.number:
                 del self.unanswered[request]
         super().from_gateway(frame)
 
