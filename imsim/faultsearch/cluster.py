@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 from zlib import crc32
 
 from imsim.core import internal_frames, storage
@@ -25,6 +25,8 @@ from imsim.sim.link import Carry
 from imsim.sim.nodes.node import ServerNode
 from imsim.sim.nodes.work import Work
 from imsim.sim.outages import Outages, Pair
+
+N = TypeVar("N", GatewayNode, RouterNode)
 
 
 class FlawedCluster:
@@ -48,21 +50,15 @@ class FlawedCluster:
         self.windows: dict[str, Windows] = {name: Windows() for name in ("storage", *case.devices)}
         self.storage = StorageNode(self, Stream(self._links, 0))
         self.placement = Placement(case.router_names)
-        self.routers = {node.name: node for node in map(self._router, range(case.routers))}
-        self.gateways = {node.name: node for node in map(self._gateway, range(case.gateways))}
+        self.routers = {name: self._node(RouterNode, index) for index, name in enumerate(case.router_names)}
+        self.gateways = {name: self._node(GatewayNode, index) for index, name in enumerate(case.gateway_names)}
         self.outages = Outages()
         self.apps = {key: App(self, key, number) for number, key in enumerate(case.devices, 1)}
         wire(list(self.gateways.values()), list(self.routers.values()), [self.storage], self._link)
 
-    def _router(self, index: int) -> RouterNode:
-        return RouterNode(self, index, self._work(RouterNode.tier, index))
-
-    def _gateway(self, index: int) -> GatewayNode:
-        return GatewayNode(self, index, self._work(GatewayNode.tier, index))
-
-    def _work(self, tier: str, index: int) -> Work:
-        """A station where nothing takes time."""
-        return Work(Tier(service={}), self.case.seed, tier, index, self.clock)
+    def _node(self, kind: type[N], index: int) -> N:
+        """On a station where nothing takes time."""
+        return kind(self, index, Work(Tier(service={}), self.case.seed, kind.tier, index, self.clock))
 
     def _link(self, source: ServerNode | StorageNode, target: ServerNode | StorageNode) -> Carry:
         """Storage answers straight away: its delays are its own."""
@@ -72,7 +68,7 @@ class FlawedCluster:
             self.outages.connect(source, target)  # also a router with itself: it looks again as it starts
         pair = source.name, target.name
         stream = Stream(self._links, stream_number(">".join(pair)))
-        channel = self._channels[pair] = Channel(self.clock, self.case.backend_latency, stream, self.record)
+        channel = self._channels[pair] = Channel(self, stream)
         return channel.carry
 
     # --- who is where ------------------------------------------------------------------------------------------------
@@ -108,7 +104,10 @@ class FlawedCluster:
         order = gateways[number % len(gateways) :] + gateways[: number % len(gateways)]
         gateway = next((gateway for gateway in order if gateway.is_up), order[0])
         self._last_connection += 1
-        up, down = (self._device_link(client, is_down) for is_down in (False, True))
+        up, down = (
+            DeviceLink(self, client, Stream(self._links, -1 - (self._last_connection * 2 + is_down)), is_down=is_down)
+            for is_down in (False, True)
+        )
         connection = Connection(self._last_connection, client, gateway, self.clock, up, down)
         self._connections.append(connection)
         self.owners[connection.id] = client.name
@@ -117,12 +116,6 @@ class FlawedCluster:
     def stream(self, fault: Fault) -> Stream:
         """The luck of one fault, whatever the others do."""
         return Stream(self._luck, stream_number(str(fault)))
-
-    def _device_link(self, client: Instance, is_down: bool) -> DeviceLink:
-        """Of the latest connection."""
-        stream = Stream(self._links, -1 - (self._last_connection * 2 + is_down))
-        latency, windows = self.case.client_latency, self.windows[client.key]
-        return DeviceLink(self.clock, latency, stream, self.record, client.name, windows, is_down)
 
     def jitter_stream(self, number: int) -> Stream:
         return Stream(self._jitter, number)
