@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from math import prod
@@ -46,7 +47,11 @@ from imsim.scenario.errors import FieldError, explain, suggestion
 from imsim.scenario.sections import Section
 
 _USUAL_WAIT = {"between": [0.4, 1.2]}
-_GROUP = {"members": ["$one", "$other"], "data": {"join": "open", "consent": False}}
+_GROUP = {"name": "$group", "members": ["$one", "$other"], "data": {"join": "open", "consent": False}}
+_MAKE_GROUP: list[dict[str, Any]] = [
+    {"begin": {"after": 0.3, "within": 0.7}},
+    {"by": "one", "do": "create_group", "with": _GROUP},
+]
 
 #: What an action is done with, unless the scene says otherwise.
 _USUAL: dict[str, dict[str, Any]] = {
@@ -128,74 +133,53 @@ def _scenes() -> dict[str, Scene]:
     return read(files("imsim.faultsearch").joinpath("scenes.json").read_text(encoding="utf-8"))
 
 
+@dataclass
 class Stage:
-    """Where scenes are played: what comes of them are `steps` and `faults`."""
+    """Where scenes are played: what comes of them are `steps` and `faults`. `rivals`: pairs of devices of which only
+    one may be logged in."""
 
-    def __init__(
-        self,
-        random: Random,
-        devices: tuple[str, ...],
-        gateways: list[str],
-        routers: list[str],
-        duration: float,
-        rivals: Sequence[tuple[str, str]] = (),
-    ) -> None:
-        """`rivals`: pairs of devices of which only one may be logged in."""
-        self.steps: list[Step] = []
-        self.faults: list[Fault] = []
-        self._random = random
-        self._devices = devices
-        self._duration = duration
-        self._rivals = rivals
-        self._users = sorted({device.split("/")[0] for device in devices})
-        self._all = {
-            "devices": devices,
-            "users": self._users,
-            "gateways": gateways,
-            "second_gateways": gateways[1:],
-            "routers": routers,
-        }
-        self._names: dict[str, Any] = {}
-        self._at = self._mark = 0.0
-        self._count = 0
+    random: Random
+    devices: tuple[str, ...]
+    gateways: list[str]
+    routers: list[str]
+    duration: float
+    rivals: Sequence[tuple[str, str]] = ()
+    steps: list[Step] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    _names: dict[str, Any] = field(default_factory=dict)
+    _at: float = 0.0
+    _mark: float = 0.0
+    _count: int = 0
 
     def play_some(self, *, with_faults: bool) -> None:
         """Play each scene with its probability. Without faults, those that need them are left out."""
-        there = {"faults": with_faults, "two gateways": len(self._all["gateways"]) > 1}
+        there = {"faults": with_faults, "two gateways": len(self.gateways) > 1}
         for name, scene in _scenes().items():
-            if all(there[need] for need in scene.needs) and self._random.chance(scene.probability):
+            if all(there[need] for need in scene.needs) and self.random.chance(scene.probability):
                 try:
                     self.play(scene)
                 except (LookupError, TypeError, ValueError) as error:
                     raise UsageError(f"scenes: {name}: {type(error).__name__}: {error}") from error
 
     def play(self, scene: Scene) -> None:
-        cast = self._cast(scene.cast)
-        if cast is None:
-            return
-        self._names = {**self._all, **cast}
-        if scene.group:
-            self._names["group"] = scene.group
-            self._begin(after=0.3, within=0.7)
-            self._play([{"by": "one", "do": "create_group", "with": {"name": scene.group, **_GROUP}}])
+        users = sorted({device.split("/")[0] for device in self.devices})
+        self._names = {"devices": self.devices, "users": users, "gateways": self.gateways, "routers": self.routers}
+        self._names["second_gateways"] = self.gateways[1:]
+        if scene.cast == "rivals":
+            if not self.rivals:
+                return
+            self._names["first"], self._names["second"] = self.random.pick(self.rivals)
+            one = self._names["first"].split("/")[0]
+        elif scene.cast == "two users":
+            one = self.random.pick(users)
+        if scene.cast != "everybody":
+            self._names |= {"one": one, "other": self.random.pick([user for user in users if user != one])}
         if scene.room:
             self._names["room"] = scene.room
+        if scene.group:
+            self._names["group"] = scene.group
+            self._play(_MAKE_GROUP)
         self._play(scene.steps)
-
-    def _cast(self, cast: str) -> dict[str, str] | None:
-        """None if nobody can play it."""
-        pick = self._random.pick
-        if cast == "everybody":
-            return {}
-        if cast == "two users":
-            one = pick(self._users)
-            return {"one": one, "other": pick([user for user in self._users if user != one])}
-        if not self._rivals:
-            return None
-        first, second = pick(self._rivals)
-        one = first.split("/")[0]
-        other = pick([user for user in self._users if user != one])
-        return {"one": one, "other": other, "first": first, "second": second}
 
     # --- steps ---
 
@@ -215,16 +199,16 @@ class Stage:
                         self._names[name] = value
                         self._play(steps)
                 case {"chance": probability, "then": steps}:
-                    self._play(steps if self._random.chance(probability) else step.get("else", ()))
+                    self._play(steps if self.random.chance(probability) else step.get("else", ()))
                 case {"pick": alternatives}:
-                    self._play(self._random.pick(alternatives))
+                    self._play(self.random.pick(alternatives))
                 case {"shuffle": steps}:
-                    self._play(sorted(steps, key=lambda _: self._random.between(0, 1)))
+                    self._play(sorted(steps, key=lambda _: self.random.between(0, 1)))
                 case _:
                     self._play_at_its_time(step)
 
     def _begin(self, after: float, within: float = 1.0, left: float = 0.0) -> None:
-        self._at = self._mark = self._random.between(after, within * self._duration - left)
+        self._at = self._mark = self.random.between(after, within * self.duration - left)
 
     def _play_at_its_time(self, step: Mapping[str, Any]) -> None:
         if "since" in step:
@@ -246,7 +230,7 @@ class Stage:
         devices = self._devices_of(who)
         about = self._about(ARGUMENTS[action], place, devices[0].split("/")[0])
         arguments = self._value({**about, **_USUAL.get(action, {}), **given})
-        at = min(self._at, self._duration)
+        at = min(self._at, self.duration)
         self.steps += [Step(at, device, action, arguments) for device in devices]
 
     def _about(self, arguments: Mapping[str, Any], place: str | None, user: str) -> dict[str, Any]:
@@ -280,32 +264,31 @@ class Stage:
         return self._names.get(value, value) if isinstance(value, str) else self._value(value)
 
     def _devices_of(self, who: str) -> list[str]:
-        return [who] if "/" in who else [device for device in self._devices if device.split("/")[0] == who]
+        return [who] if "/" in who else [device for device in self.devices if device.split("/")[0] == who]
 
     def _value(self, value: Any) -> Any:
-        if isinstance(value, str):
-            return self._text(value)
-        if isinstance(value, list):
-            return [self._value(one) for one in value]
-        if not isinstance(value, dict):
-            return value
-        if len(value) == 1 and (make := _MADE.get(next(iter(value)))):
-            return make(self, self._value(*value.values()))
-        return {name: self._value(one) for name, one in value.items()}
-
-    def _text(self, text: str) -> Any:
-        if text == "$new_id":
-            self._count += 1
-            return f"rare-{self._count}"
-        return self._names[text[1:]] if text.startswith("$") else text.format_map(self._names)
+        match value:
+            case "$new_id":
+                self._count += 1
+                return f"rare-{self._count}"
+            case str():
+                return self._names[value[1:]] if value.startswith("$") else value.format_map(self._names)
+            case list():
+                return [self._value(one) for one in value]
+            case dict() if len(value) == 1 and (make := _MADE.get(next(iter(value)))):
+                return make(self, self._value(*value.values()))
+            case dict():
+                return {name: self._value(one) for name, one in value.items()}
+            case _:
+                return value
 
 
 _MADE: dict[str, Callable[[Stage, Any], Any]] = {
-    "between": lambda stage, ends: stage._random.between(*ends),
-    "around": lambda stage, ends: stage._random.around(*ends),
-    "pick": lambda stage, choices: stage._random.pick(choices),
-    "some": lambda stage, some: stage._random.some(*some),
-    "device_of": lambda stage, user: stage._random.pick(stage._devices_of(user)),
+    "between": lambda stage, ends: stage.random.between(*ends),
+    "around": lambda stage, ends: stage.random.around(*ends),
+    "pick": lambda stage, choices: stage.random.pick(choices),
+    "some": lambda stage, some: stage.random.some(*some),
+    "device_of": lambda stage, user: stage.random.pick(stage._devices_of(user)),
     "devices_of": lambda stage, user: stage._devices_of(user),
     "user_of": lambda stage, device: device.split("/")[0],
     "times": lambda stage, factors: prod(factors),
