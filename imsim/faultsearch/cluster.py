@@ -14,7 +14,7 @@ from imsim.faultsearch.case import Case
 from imsim.faultsearch.entries import Crashed, Entry, Revoked, Started, Struck
 from imsim.faultsearch.faults import Fault, Windows
 from imsim.faultsearch.network import Channel, Connection, DeviceLink
-from imsim.faultsearch.nodes import GatewayNode, Instance, OwnTime, RouterNode
+from imsim.faultsearch.nodes import FlawedNode, GatewayNode, Instance, RouterNode
 from imsim.faultsearch.random import stream_number
 from imsim.faultsearch.storage import StorageNode
 from imsim.scenario import Draws, Stream
@@ -80,7 +80,7 @@ class FlawedCluster:
     def instances(self) -> Iterable[Instance]:
         return (instance for app in self.apps.values() for instance in app.instances)
 
-    def node(self, name: str) -> OwnTime:
+    def node(self, name: str) -> FlawedNode:
         """A gateway, a router, or the current instance of a device."""
         return self.gateways.get(name) or self.routers.get(name) or self.apps[name].current
 

@@ -65,7 +65,11 @@ class FlawedLink:
             arrive, frame = flight
             arrive(frame)
 
-    def lose(self, share: float = 1.0) -> None:
+    def lose(self) -> None:
+        """Nothing of what is on its way arrives."""
+        self._flying.clear()
+
+    def lose_last(self, share: float) -> None:
         """The last part of what is on its way never arrives."""
         numbers = list(self._flying)
         for number in numbers[len(numbers) - round(share * len(numbers)) :]:
@@ -238,7 +242,7 @@ class Connection(ConnectionState):
 
     def lose_last(self, share: float) -> None:
         """Of what the gateway sent, the last part is lost."""
-        self._links["down"].lose(share)
+        self._links["down"].lose_last(share)
 
     def gateway_crashed(self) -> None:
         """The client sees the end, after what is not lost."""
