@@ -18,7 +18,7 @@ from imsim.core.attachments import check_attachment
 from imsim.core.exceptions import BadAttachment, UsageError
 from imsim.core.model import LONGEST_ID_CLIENT, Scene, check_name
 from imsim.core.policies import Policies
-from imsim.faultsearch.case import PROBE, Case, Step
+from imsim.faultsearch.case import PROBE, Case, Step, user_of
 from imsim.faultsearch.faults import KINDS, Fault
 from imsim.scenario.errors import explain, suggestion
 from imsim.scenario.sections import Limits, Section
@@ -145,7 +145,7 @@ def read(fields: Any) -> Case:
     sections = written.model_dump(exclude={"users", "devices", "kinds", "policies", "steps", "faults"})
     case = Case(
         **sections,
-        users=tuple(written.users or dict.fromkeys(device.split("/")[0] for device in written.devices)),
+        users=tuple(written.users or dict.fromkeys(user_of(device) for device in written.devices)),
         devices=tuple(written.devices),
         kinds=tuple(written.kinds or [""] * len(written.devices)),
         policies=_policies(written.policies),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from imsim.faultsearch.case import user_of
 from imsim.faultsearch.cluster import FlawedCluster
 from imsim.faultsearch.faults import Fault, Window
 
@@ -72,7 +73,7 @@ def _token_refused(world: FlawedCluster, fault: Fault) -> None:
 def _revoke(world: FlawedCluster, fault: Fault) -> None:
     if fault.arguments["race"]:
         for device in world.case.devices:
-            if device.split("/")[0] == fault.target:
+            if user_of(device) == fault.target:
                 for connection in world.connections_of(device):
                     connection.cut(None)
         world.at_login[fault.target] = fault

@@ -7,7 +7,7 @@ from itertools import combinations
 
 from imsim.core.model import conversation_id
 from imsim.core.policies import Ack, Delivery, Fanout, Policies, Presence, Receipts, Sessions, Strangers
-from imsim.faultsearch.case import EARLIEST, Case, Step, names_of, slot
+from imsim.faultsearch.case import EARLIEST, Case, Step, names_of, slot, user_of
 from imsim.faultsearch.faults import KINDS, Fault
 from imsim.faultsearch.random import Random
 from imsim.faultsearch.scenes import Stage
@@ -117,7 +117,7 @@ def _narrow(
     looks = []
     for _ in range(6):
         device = random.pick(devices)
-        user = device.split("/")[0]
+        user = user_of(device)
         scene, to = random.pick(targets[user])
         asked = {"conversation": conversation_id(scene, user, to), "first": 1, "last": 100}
         looks.append(Step(random.between(duration / 3, duration), device, "history", asked))
@@ -155,6 +155,6 @@ def _target(random: Random, where: str, devices: tuple[str, ...], nodes: dict[st
     if where == "device":
         return random.pick(devices)
     if where == "user":
-        return random.pick(devices).split("/")[0]
+        return user_of(random.pick(devices))
     every_node = [*nodes["gateway"], *nodes["router"]]
     return random.pick([*devices, *every_node] if where == "any" else every_node)

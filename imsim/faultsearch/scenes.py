@@ -39,7 +39,7 @@ from pydantic import Field, ValidationError, field_validator
 from imsim.core.exceptions import UsageError
 from imsim.core.model import Scene as Kind
 from imsim.core.model import conversation_id
-from imsim.faultsearch.case import Step
+from imsim.faultsearch.case import Step, user_of
 from imsim.faultsearch.case_file import ARGUMENTS
 from imsim.faultsearch.faults import KINDS, Fault
 from imsim.faultsearch.random import Random
@@ -162,14 +162,14 @@ class Stage:
                     raise UsageError(f"scenes: {name}: {type(error).__name__}: {error}") from error
 
     def play(self, scene: Scene) -> None:
-        users = sorted({device.split("/")[0] for device in self.devices})
+        users = sorted({user_of(device) for device in self.devices})
         self._names = {"devices": self.devices, "users": users, "gateways": self.gateways, "routers": self.routers}
         self._names["second_gateways"] = self.gateways[1:]
         if scene.cast == "rivals":
             if not self.rivals:
                 return
             self._names["first"], self._names["second"] = self.random.pick(self.rivals)
-            one = self._names["first"].split("/")[0]
+            one = user_of(self._names["first"])
         elif scene.cast == "two users":
             one = self.random.pick(users)
         if scene.cast != "everybody":
@@ -228,7 +228,7 @@ class Stage:
     def _add_step(self, action: str, who: str, place: str | None, given: Mapping[str, Any]) -> None:
         """By all devices of a user, for some may not be there: under one idClient it is one thing all the same."""
         devices = self._devices_of(who)
-        about = self._about(ARGUMENTS[action], place, devices[0].split("/")[0])
+        about = self._about(ARGUMENTS[action], place, user_of(devices[0]))
         arguments = self._value({**about, **_USUAL.get(action, {}), **given})
         at = min(self._at, self.duration)
         self.steps += [Step(at, device, action, arguments) for device in devices]
@@ -264,7 +264,7 @@ class Stage:
         return self._names.get(value, value) if isinstance(value, str) else self._value(value)
 
     def _devices_of(self, who: str) -> list[str]:
-        return [who] if "/" in who else [device for device in self.devices if device.split("/")[0] == who]
+        return [who] if "/" in who else [device for device in self.devices if user_of(device) == who]
 
     def _value(self, value: Any) -> Any:
         match value:
@@ -290,6 +290,6 @@ _MADE: dict[str, Callable[[Stage, Any], Any]] = {
     "some": lambda stage, some: stage.random.some(*some),
     "device_of": lambda stage, user: stage.random.pick(stage._devices_of(user)),
     "devices_of": lambda stage, user: stage._devices_of(user),
-    "user_of": lambda stage, device: device.split("/")[0],
+    "user_of": lambda stage, device: user_of(device),
     "times": lambda stage, factors: prod(factors),
 }

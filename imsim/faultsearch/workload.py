@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from imsim.core.model import Scene, conversation_id
-from imsim.faultsearch.case import EARLIEST, Step
+from imsim.faultsearch.case import EARLIEST, Step, user_of
 from imsim.faultsearch.random import Random
 
 GROUPS = ("team", "club")
@@ -115,7 +115,7 @@ class Workload:
                 at = min(self.duration, round(at + random.between(0, 0.3), 6))
             self._step(number, at, random.pick(actions), random.pick(self.devices))
         for name, members in self.groups.items():
-            others = [user for user in members if user != _user(founders[name])]
+            others = [user for user in members if user != user_of(founders[name])]
             if others and random.chance(0.3):
                 self._send_away_for_a_while(name, founders[name], random.pick(others))
         return sorted(self.steps, key=lambda step: step.time)
@@ -133,11 +133,11 @@ class Workload:
         self._add(at, device, "change", scene=str(scene), to=to, id=id, event=event, **rest)
 
     def _devices_of(self, user: str) -> list[str]:
-        return [device for device in self.devices if _user(device) == user]
+        return [device for device in self.devices if user_of(device) == user]
 
     def _others(self, device: str) -> list[str]:
         """The user's other devices."""
-        return [other for other in self._devices_of(_user(device)) if other != device]
+        return [other for other in self._devices_of(user_of(device)) if other != device]
 
     def _partner(self, user: str) -> str:
         return next(to for scene, to in self.targets[user] if scene == Scene.P2P)
@@ -156,7 +156,7 @@ class Workload:
     def _found(self, name: str, members: list[str]) -> str:
         """Make a group. Returns the device that does."""
         random = self.random
-        founder = random.pick([device for device in self.devices if _user(device) in members])
+        founder = random.pick([device for device in self.devices if user_of(device) in members])
         at = random.between(0.5, 3)
         self._add(at, founder, "create_group", name=name, members=members, data=self._group_settings())
         if random.chance(0.5):
@@ -197,7 +197,7 @@ class Workload:
     # --- one thing after the other ---
 
     def _step(self, number: int, at: float, action: str, device: str) -> None:
-        random, user, id = self.random, _user(device), f"{device}-{number}"
+        random, user, id = self.random, user_of(device), f"{device}-{number}"
         scene, to = random.pick(self.targets[user])
         conversation = conversation_id(scene, user, to)
         if action in _ABOUT and random.chance(0.12):
@@ -280,7 +280,7 @@ class Workload:
             self._add(self._later(at), device, "amend", **wish, back=back + int(bool(wish["own"])), content="")
 
     def _ask_to_be_friends(self, id: str, at: float, device: str) -> None:
-        random, user = self.random, _user(device)
+        random, user = self.random, user_of(device)
         event = random.pick(("friend_request", "friend_request", "friend_accept", "friend_reject", "friend_delete"))
         other = self._partner(user)
         self._change(at, device, Scene.P2P, other, id, event)
@@ -291,7 +291,7 @@ class Workload:
 
     def _change_group(self, id: str, at: float, device: str) -> None:
         """Anything by anybody; or one asks, and several answer."""
-        random, name, user = self.random, self.random.pick(GROUPS), _user(device)
+        random, name, user = self.random, self.random.pick(GROUPS), user_of(device)
         event = random.pick(_CHANGES)
         targets = random.some(self.users, random.whole(1, 2)) if event in _AIMED and random.chance(0.9) else []
         data: dict[str, Any] = {}
@@ -314,7 +314,7 @@ class Workload:
         if event == "apply":
             answering = [(other, [user]) for other in random.some(self.devices, 3)]
         elif event == "invite":
-            answering += [(other, []) for other in self.devices if _user(other) in targets][:3]
+            answering += [(other, []) for other in self.devices if user_of(other) in targets][:3]
         for number, (other, about) in enumerate(answering):
             answer = random.pick(("accept", "accept", "reject"))
             self._change(self._later(at), other, Scene.GROUP, name, f"{id}{number}", answer, targets=about)
@@ -345,8 +345,8 @@ class Workload:
             self._add(at, device, "send", **twin)
             number = id.removeprefix(f"{device}-")
             for other in self.devices:
-                whom = _user(device) if scene == Scene.P2P else to
-                if (scene, whom) in self.targets[_user(other)]:
+                whom = user_of(device) if scene == Scene.P2P else to
+                if (scene, whom) in self.targets[user_of(other)]:
                     self._say(at, other, scene, whom, f"{other}-{number}w")
 
     def _settings(self, number: int) -> dict[str, Any]:
@@ -359,7 +359,3 @@ class Workload:
             else:
                 settings[name] = random.chance(0.6)
         return settings
-
-
-def _user(device: str) -> str:
-    return device.split("/")[0]
