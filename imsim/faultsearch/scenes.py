@@ -36,9 +36,8 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
+from imsim.core import model
 from imsim.core.exceptions import UsageError
-from imsim.core.model import Scene as Kind
-from imsim.core.model import conversation_id
 from imsim.faultsearch.case import Step, user_of
 from imsim.faultsearch.case_file import ARGUMENTS
 from imsim.faultsearch.faults import KINDS, Fault
@@ -191,19 +190,19 @@ class Stage:
                         self._names[name] = self._value(value)
                 case {"begin": between}:
                     self._begin(**between)
-                case {"repeat": times, "steps": steps}:
+                case {"repeat": times, "steps": inner}:
                     for _ in range(times):
-                        self._play(steps)
-                case {"each": name, "of": values, "steps": steps}:
+                        self._play(inner)
+                case {"each": name, "of": values, "steps": inner}:
                     for value in self._value(values):
                         self._names[name] = value
-                        self._play(steps)
-                case {"chance": probability, "then": steps}:
-                    self._play(steps if self.random.chance(probability) else step.get("else", ()))
+                        self._play(inner)
+                case {"chance": probability, "then": inner}:
+                    self._play(inner if self.random.chance(probability) else step.get("else", ()))
                 case {"pick": alternatives}:
                     self._play(self.random.pick(alternatives))
-                case {"shuffle": steps}:
-                    self._play(sorted(steps, key=lambda _: self.random.between(0, 1)))
+                case {"shuffle": inner}:
+                    self._play(sorted(inner, key=lambda _: self.random.between(0, 1)))
                 case _:
                     self._play_at_its_time(step)
 
@@ -240,14 +239,14 @@ class Stage:
         if place == "room" and "name" in arguments:
             return {"name": self._names["room"]}
         if place == "p2p":
-            scene, to = Kind.P2P, self._names["other" if user == self._names["one"] else "one"]
+            scene, to = model.Scene.P2P, self._names["other" if user == self._names["one"] else "one"]
         elif place == "system":
-            scene, to = Kind.SYSTEM, self._names["one"]
+            scene, to = model.Scene.SYSTEM, self._names["one"]
         else:
-            scene, to = Kind.GROUP if place == "group" else Kind.CHATROOM, self._names[place]
+            scene, to = model.Scene.GROUP if place == "group" else model.Scene.CHATROOM, self._names[place]
         if "scene" in arguments:
             return {"scene": str(scene), "to": to, "id": "$new_id"}
-        return {"conversation": conversation_id(scene, user, to)} if "conversation" in arguments else {}
+        return {"conversation": model.conversation_id(scene, user, to)} if "conversation" in arguments else {}
 
     def _add_faults(self, kind: str, target: Any, given: Mapping[str, Any]) -> None:
         """One for each of the targets, or for each device of a user."""
