@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from os import PathLike
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, create_model
 
@@ -23,6 +23,8 @@ from imsim.faultsearch.faults import KINDS, Fault
 from imsim.scenario.errors import explain, suggestion
 from imsim.scenario.sections import Limits, Section
 from imsim.scenario.sections import Policies as PoliciesSection
+
+S = TypeVar("S", bound=Section)
 
 #: Seconds after the end of a case, up to which what began before it may go on.
 _LEEWAY = 10.0
@@ -141,7 +143,7 @@ def read(fields: Any) -> Case:
     """
     if not isinstance(fields, Mapping):
         raise UsageError("case: expected an object with devices, duration, steps and faults")
-    written = _checked(_Case, fields, "case")
+    written = validated(_Case, fields, "case")
     sections = written.model_dump(exclude={"users", "devices", "kinds", "policies", "steps", "faults"})
     case = Case(
         **sections,
@@ -194,7 +196,7 @@ def _check_fault(case: Case, targets: Mapping[str, Sequence[str]], where: str, f
     _on_time(case, where, fault.time)
     kind = KINDS[fault.kind]
     _one_of(f"{where}.target", f"target of {fault.kind}", fault.target, targets[kind.where])
-    _checked(_model_of_kind(fault.kind), fault.arguments, f"{where} ({fault.kind}): arguments")
+    validated(_model_of_kind(fault.kind), fault.arguments, f"{where} ({fault.kind}): arguments")
     for other in fault.arguments.get("others", ()):
         _one_of(f"{where}.arguments.others", "node", other, targets["nodes"])
 
@@ -204,7 +206,7 @@ def _check_step(case: Case, where: str, step: Step) -> None:
     _one_of(f"{where}.device", "device", step.device, case.devices)
     _one_of(f"{where}.action", "action", step.action, ARGUMENTS)
     where = f"{where} ({step.action}): arguments"
-    _checked(_model_of_action(step.action), step.arguments, where)
+    validated(_model_of_action(step.action), step.arguments, where)
     _check_whom(case, where, step)
 
 
@@ -238,13 +240,17 @@ def _policies(fields: Mapping[str, Any]) -> Policies:
         _one_of(f"case: policies.{name}", "policy", name, known)
     for section in (PoliciesSection, Limits):
         own = {name: value for name, value in fields.items() if known[name] is section}
-        _checked(section, own, "case: policies")
+        validated(section, own, "case: policies")
     return Policies(**fields)
 
 
-def _checked(model: type[Section], fields: Mapping[str, Any], where: str) -> Any:
+def validated(model: type[S], fields: Any, where: str) -> S:
+    """The fields, as this model has them.
+
+    Raises: UsageError, one line that says which is wrong, after `where`.
+    """
     try:
-        return model.model_validate(dict(fields))
+        return model.model_validate(fields)
     except ValidationError as error:
         raise UsageError(f"{where}: {explain(error, model)[0]}") from None
 

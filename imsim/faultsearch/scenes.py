@@ -34,15 +34,15 @@ from importlib.resources import files
 from math import prod
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from imsim.core import model
 from imsim.core.exceptions import UsageError
 from imsim.faultsearch.case import Step, user_of
-from imsim.faultsearch.case_file import ARGUMENTS
+from imsim.faultsearch.case_file import ARGUMENTS, validated
 from imsim.faultsearch.faults import KINDS, Fault
 from imsim.faultsearch.random import Random
-from imsim.scenario.errors import FieldError, explain, suggestion
+from imsim.scenario.errors import FieldError, suggestion
 from imsim.scenario.sections import Section
 
 _USUAL_WAIT = {"between": [0.4, 1.2]}
@@ -115,16 +115,10 @@ def read(text: str) -> dict[str, Scene]:
     Raises: UsageError, one line that says which field is wrong.
     """
     try:
-        return {name: _checked(name, fields) for name, fields in json.loads(text).items()}
+        scenes = json.loads(text)
     except ValueError as error:
         raise UsageError(f"scenes: not JSON: {error}") from None
-
-
-def _checked(name: str, fields: Any) -> Scene:
-    try:
-        return Scene.model_validate(fields)
-    except ValidationError as error:
-        raise UsageError(f"scenes: {name}: {explain(error, Scene)[0]}") from None
+    return {name: validated(Scene, fields, f"scenes: {name}") for name, fields in scenes.items()}
 
 
 @cache
