@@ -1,8 +1,8 @@
 """The fault search: many small worlds, each with its own random workload and faults, and what must hold after all.
 
 Read in this order: `case` (what a seed stands for; `case_file`: as JSON), `plan`, `workload` and `scenes` (how it is
-drawn), `world` (the script), `cluster`, `app`, `nodes`, `storage` and `clock` (where it happens; `network` lies
-between), `entries` and `trace` (what happened), `model` (what everybody should see, worked out independently, and the
+drawn), `world` (the script), `cluster`, `inject`, `app`, `nodes`, `storage`, `clock` and `network` (where it happens),
+`entries` and `trace` (what happened), `model` (what everybody should see, worked out independently, and the
 local view of an application), `evidence` and `checks` (what must hold), `situations` (what a search must have met),
 `shrink`, `search`.
 

@@ -2,39 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from imsim.core import events, frames
 from imsim.core.model import Code, Scene, Status, conversation_id
 from imsim.faultsearch.case import Step
-from imsim.faultsearch.entries import Crashed, Entry, Stepped
+from imsim.faultsearch.entries import Crashed, Stepped
 from imsim.faultsearch.nodes import Instance
+
+if TYPE_CHECKING:
+    from imsim.faultsearch.cluster import FlawedCluster
 
 #: Why an application gets itself another token.
 _WANT_TOKEN = (Code.BAD_TOKEN, Code.TOKEN_EXPIRED, Code.TOKEN_REVOKED)
 
 
-class Host(Protocol):
-    """What an application needs of the world around it."""
-
-    @property
-    def now(self) -> float: ...
-    def new_token(self, user: str) -> str: ...
-    def new_instance(self, name: str, device: str, token: str, number: int) -> Instance: ...
-    def later(self, seconds: float, function: Callable[[Any], object], argument: Any) -> None: ...
-    def record(self, entry: Entry) -> None: ...
-
-
 class App:
     """One instance of the client at a time, or two, if the same device logs in twice. Its token outlives them."""
 
-    def __init__(self, host: Host, key: str, number: int) -> None:
+    def __init__(self, world: FlawedCluster, key: str, number: int) -> None:
         self.key = key
         self.user, self.device = key.split("/")
         self.instances: list[Instance] = []
-        self.token = host.new_token(self.user)
-        self._host = host
+        self.token = world.new_token(self.user)
+        self._world = world
         self._number = number
 
     @property
@@ -47,28 +38,28 @@ class App:
 
     @property
     def is_up(self) -> bool:
-        return self.current.is_up
+        return bool(self.instances) and self.current.is_up
 
     def start_again(self, _: None) -> None:
         """Start another instance, which knows nothing."""
         count = len(self.instances) + 1
         name = self.key if count == 1 else f"{self.key}.{count}"
-        instance = self._host.new_instance(name, self.key, self.token, self._number * 1000 + count)
+        instance = Instance(self._world, name, self.key, self.token, self._number * 1000 + count)
         self.instances.append(instance)
         instance.start()
 
     def crash(self, *, silent: bool) -> None:
-        self._host.record(Crashed(self._host.now, self.current.name))
+        self._world.record(Crashed(self._world.now, self.current.name))
         self.current.kill(silent=silent)
 
     def ended(self, instance: Instance, code: Code) -> None:
         """The server ended an instance for good. The application gets another token, if that is what was wrong."""
         if code in _WANT_TOKEN:
-            self._host.later(1.0, self._log_in_again, instance)
+            self._world.later(1.0, self._log_in_again, instance)
 
     def _log_in_again(self, instance: Instance) -> None:
         if instance.is_up and not instance.is_live:
-            self.token = instance.machine.token = self._host.new_token(self.user)
+            self.token = instance.machine.token = self._world.new_token(self.user)
             instance.start()
 
     def do(self, step: Step) -> None:
@@ -77,7 +68,7 @@ class App:
         if not instance.is_up:
             return
         instance.look()
-        self._host.record(Stepped(self._host.now, instance.name, step.action, dict(step.arguments)))
+        self._world.record(Stepped(self._world.now, instance.name, step.action, dict(step.arguments)))
         if step.action == "leave":
             instance.act(instance.machine.stop)
         elif step.action == "come":

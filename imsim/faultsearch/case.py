@@ -25,7 +25,7 @@ class Step:
 
     @property
     def user(self) -> str:
-        return self.device.split("/")[0]
+        return user_of(self.device)
 
     def __str__(self) -> str:
         arguments = " ".join(f"{name}={value}" for name, value in self.arguments.items() if value != "")
@@ -81,6 +81,10 @@ class Case:
     def to_json(self) -> dict[str, Any]:
         fields = asdict(replace(self, steps=(), faults=()))
         return {**fields, "steps": [s.to_json() for s in self.steps], "faults": [f.to_json() for f in self.faults]}
+
+
+def user_of(device: str) -> str:
+    return device.split("/")[0]
 
 
 def names_of(tier: str, count: int) -> list[str]:

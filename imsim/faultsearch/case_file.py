@@ -6,11 +6,11 @@ Mistakes are reported before anything runs: a step that asks for what no device 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from os import PathLike
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, create_model
 
@@ -18,13 +18,13 @@ from imsim.core.attachments import check_attachment
 from imsim.core.exceptions import BadAttachment, UsageError
 from imsim.core.model import LONGEST_ID_CLIENT, Scene, check_name
 from imsim.core.policies import Policies
-from imsim.faultsearch.case import PROBE, Case, Step
+from imsim.faultsearch.case import PROBE, Case, Step, user_of
 from imsim.faultsearch.faults import KINDS, Fault
-from imsim.faultsearch.random import Random
-from imsim.scenario import Draws, Stream
 from imsim.scenario.errors import explain, suggestion
 from imsim.scenario.sections import Limits, Section
 from imsim.scenario.sections import Policies as PoliciesSection
+
+S = TypeVar("S", bound=Section)
 
 #: Seconds after the end of a case, up to which what began before it may go on.
 _LEEWAY = 10.0
@@ -50,13 +50,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "resend": {},
     "tap": {},
     "read": _CONVERSATION,
-    "set_conversation": {
-        **_CONVERSATION,
-        "pinned": _YES,
-        "muted": _YES,
-        "blocked": _YES,
-        "custom": (str, ""),
-    },
+    "set_conversation": {**_CONVERSATION, "pinned": _YES, "muted": _YES, "blocked": _YES, "custom": (str, "")},
     "hide": _CONVERSATION,
     "read_count": {**_CONVERSATION, "seq": (int, _Required)},
     "history": {**_CONVERSATION, "first": (int, _Required), "last": (int, _Required)},
@@ -78,18 +72,19 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 
-class _Step(Section):
+class _Event(Section):
     time: float
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+class _Step(_Event):
     device: str
     action: str
-    arguments: dict[str, Any] = Field(default_factory=dict)
 
 
-class _Fault(Section):
-    time: float
+class _Fault(_Event):
     kind: str
     target: str
-    arguments: dict[str, Any] = Field(default_factory=dict)
 
 
 _Seconds = Annotated[float, Field(gt=0)]
@@ -148,23 +143,16 @@ def read(fields: Any) -> Case:
     """
     if not isinstance(fields, Mapping):
         raise UsageError("case: expected an object with devices, duration, steps and faults")
-    written = _checked(_Case, fields, "case")
-    users = tuple(written.users or dict.fromkeys(device.split("/")[0] for device in written.devices))
+    written = validated(_Case, fields, "case")
+    sections = written.model_dump(exclude={"users", "devices", "kinds", "policies", "steps", "faults"})
     case = Case(
-        written.seed,
-        users,
-        tuple(written.devices),
-        tuple(written.kinds or [""] * len(written.devices)),
-        written.gateways,
-        written.routers,
-        _policies(written.policies),
-        written.client_latency,
-        written.backend_latency,
-        written.storage_latency,
-        written.duration,
-        tuple(Step(step.time, step.device, step.action, step.arguments) for step in written.steps),
-        tuple(Fault(fault.time, fault.kind, fault.target, fault.arguments) for fault in written.faults),
-        written.wall_skew,
+        **sections,
+        users=tuple(written.users or dict.fromkeys(user_of(device) for device in written.devices)),
+        devices=tuple(written.devices),
+        kinds=tuple(written.kinds or [""] * len(written.devices)),
+        policies=_policies(written.policies),
+        steps=tuple(Step(**step.model_dump()) for step in written.steps),
+        faults=tuple(Fault(**fault.model_dump()) for fault in written.faults),
     )
     check(case)
     return case
@@ -187,22 +175,39 @@ def check(case: Case) -> None:
         check_name(f"case: devices.{number}", name)
     if len(case.kinds) != len(case.devices):
         raise UsageError(f"case: kinds: expected one for each of {len(case.devices)} devices, got {len(case.kinds)}")
+    gateways, routers = case.gateway_names, case.router_names
+    targets = {
+        "device": case.devices,
+        "user": case.users,
+        "gateway": gateways,
+        "router": routers,
+        "nodes": [*gateways, *routers],
+        "storage": ["storage"],
+        "any": [*case.devices, *gateways, *routers],
+    }
     for number, step in enumerate(case.steps):
-        where = f"case: steps.{number}"
-        _on_time(case, where, step.time)
-        _one_of(f"{where}.device", "device", step.device, case.devices)
-        _one_of(f"{where}.action", "action", step.action, ARGUMENTS)
-        where = f"{where} ({step.action}): arguments"
-        _checked(_model_of_action(step.action), step.arguments, where)
-        _check_whom(case, where, step)
+        _check_step(case, f"case: steps.{number}", step)
     for number, fault in enumerate(case.faults):
-        where = f"case: faults.{number}"
-        _on_time(case, where, fault.time)
-        kind = KINDS[fault.kind]
-        _one_of(f"{where}.target", f"target of {fault.kind}", fault.target, _targets(case, kind.where))
-        _checked(_model_of_kind(fault.kind), fault.arguments, f"{where} ({fault.kind}): arguments")
-        for other in fault.arguments.get("others", ()):
-            _one_of(f"{where}.arguments.others", "node", other, _targets(case, "nodes"))
+        _check_fault(case, targets, f"case: faults.{number}", fault)
+
+
+def _check_fault(case: Case, targets: Mapping[str, Sequence[str]], where: str, fault: Fault) -> None:
+    """`targets`: what faults can hit, by the kind's `where`."""
+    _on_time(case, where, fault.time)
+    kind = KINDS[fault.kind]
+    _one_of(f"{where}.target", f"target of {fault.kind}", fault.target, targets[kind.where])
+    validated(_model_of_kind(fault.kind), fault.arguments, f"{where} ({fault.kind}): arguments")
+    for other in fault.arguments.get("others", ()):
+        _one_of(f"{where}.arguments.others", "node", other, targets["nodes"])
+
+
+def _check_step(case: Case, where: str, step: Step) -> None:
+    _on_time(case, where, step.time)
+    _one_of(f"{where}.device", "device", step.device, case.devices)
+    _one_of(f"{where}.action", "action", step.action, ARGUMENTS)
+    where = f"{where} ({step.action}): arguments"
+    validated(_model_of_action(step.action), step.arguments, where)
+    _check_whom(case, where, step)
 
 
 def _check_whom(case: Case, where: str, step: Step) -> None:
@@ -235,13 +240,17 @@ def _policies(fields: Mapping[str, Any]) -> Policies:
         _one_of(f"case: policies.{name}", "policy", name, known)
     for section in (PoliciesSection, Limits):
         own = {name: value for name, value in fields.items() if known[name] is section}
-        _checked(section, own, "case: policies")
+        validated(section, own, "case: policies")
     return Policies(**fields)
 
 
-def _checked(model: type[Section], fields: Mapping[str, Any], where: str) -> Any:
+def validated(model: type[S], fields: Any, where: str) -> S:
+    """The fields, as this model has them.
+
+    Raises: UsageError, one line that says which is wrong, after `where`.
+    """
     try:
-        return model.model_validate(dict(fields))
+        return model.model_validate(fields)
     except ValidationError as error:
         raise UsageError(f"{where}: {explain(error, model)[0]}") from None
 
@@ -256,46 +265,15 @@ def _one_of(where: str, what: str, name: str, known: Any) -> None:
         raise UsageError(f"{where}: unknown {what} {name!r}{suggestion(name, known)}; known: {', '.join(known)}")
 
 
-def _targets(case: Case, where: str) -> list[str]:
-    """What a fault of this kind can hit (see `faults.Kind`)."""
-    gateways, routers = case.gateway_names, case.router_names
-    nodes = [*gateways, *routers]
-    return {
-        "device": list(case.devices),
-        "user": list(case.users),
-        "gateway": gateways,
-        "router": routers,
-        "nodes": nodes,
-        "storage": ["storage"],
-        "any": [*case.devices, *nodes],
-    }[where]
-
-
 @cache
 def _model_of_action(action: str) -> type[Section]:
     return create_model(action, __base__=Section, **ARGUMENTS[action])
 
 
-_SAMPLES = 100
-
-
 @cache
 def _model_of_kind(name: str) -> type[Section]:
-    """The arguments are what is drawn of this kind: a text is one of those drawn, a rate at most 1, and only a drift
-    may be negative."""
-    random = Random(Stream(Draws(0, "chaos", "samples"), 0))
-    samples = [KINDS[name].draw(random) for _ in range(_SAMPLES)]
-    fields: dict[str, Any] = {}
-    for argument in samples[0]:
-        values = [sample[argument] for sample in samples]
-        if isinstance(values[0], str):
-            fields[argument] = (Literal[tuple(sorted(set(values)))], _Required)
-        elif isinstance(values[0], bool):
-            fields[argument] = (bool, _Required)
-        elif min(values) < 0:
-            fields[argument] = (float, Field(gt=-1))
-        else:
-            fields[argument] = (float, Field(ge=0, le=1) if argument == "rate" else Field(ge=0))
-    if KINDS[name].where == "nodes":
+    kind = KINDS[name]
+    fields: dict[str, Any] = {argument: (of.type, of.field) for argument, of in kind.arguments.items()}
+    if kind.where == "nodes":
         fields["others"] = (list[str], _Required)
     return create_model(name, __base__=Section, **fields)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 from zlib import crc32
 
 from imsim.core import internal_frames, storage
@@ -14,7 +14,7 @@ from imsim.faultsearch.case import Case
 from imsim.faultsearch.entries import Crashed, Entry, Revoked, Started, Struck
 from imsim.faultsearch.faults import Fault, Windows
 from imsim.faultsearch.network import Channel, Connection, DeviceLink
-from imsim.faultsearch.nodes import GatewayNode, Instance, OwnTime, RouterNode
+from imsim.faultsearch.nodes import FlawedNode, GatewayNode, Instance, RouterNode
 from imsim.faultsearch.random import stream_number
 from imsim.faultsearch.storage import StorageNode
 from imsim.scenario import Draws, Stream
@@ -25,6 +25,8 @@ from imsim.sim.link import Carry
 from imsim.sim.nodes.node import ServerNode
 from imsim.sim.nodes.work import Work
 from imsim.sim.outages import Outages, Pair
+
+N = TypeVar("N", GatewayNode, RouterNode)
 
 
 class FlawedCluster:
@@ -40,29 +42,23 @@ class FlawedCluster:
         self._jitter = Draws(case.seed, "reconnect")
         self._links = Draws(case.seed, "chaos", "link")
         self._walls: dict[str, Stream] = {}
-        self._ambushes: list[Fault] = []
-        self._at_login: dict[str, Fault] = {}  # revocations that wait for a user to log in
+        self.ambushes: list[Fault] = []  # crashes that wait for their moment
+        self.at_login: dict[str, Fault] = {}  # revocations that wait for a user to log in
         self._connections: list[Connection] = []
         self._last_connection = 0
         self._channels: dict[tuple[str, str], Channel] = {}
         self.windows: dict[str, Windows] = {name: Windows() for name in ("storage", *case.devices)}
         self.storage = StorageNode(self, Stream(self._links, 0))
         self.placement = Placement(case.router_names)
-        self.routers = {node.name: node for node in map(self._router, range(case.routers))}
-        self.gateways = {node.name: node for node in map(self._gateway, range(case.gateways))}
+        self.routers = {name: self._node(RouterNode, index) for index, name in enumerate(case.router_names)}
+        self.gateways = {name: self._node(GatewayNode, index) for index, name in enumerate(case.gateway_names)}
         self.outages = Outages()
         self.apps = {key: App(self, key, number) for number, key in enumerate(case.devices, 1)}
         wire(list(self.gateways.values()), list(self.routers.values()), [self.storage], self._link)
 
-    def _router(self, index: int) -> RouterNode:
-        return RouterNode(self, index, self._work(RouterNode.tier, index))
-
-    def _gateway(self, index: int) -> GatewayNode:
-        return GatewayNode(self, index, self._work(GatewayNode.tier, index))
-
-    def _work(self, tier: str, index: int) -> Work:
-        """A station where nothing takes time."""
-        return Work(Tier(service={}), self.case.seed, tier, index, self.clock)
+    def _node(self, kind: type[N], index: int) -> N:
+        """On a station where nothing takes time."""
+        return kind(self, index, Work(Tier(service={}), self.case.seed, kind.tier, index, self.clock))
 
     def _link(self, source: ServerNode | StorageNode, target: ServerNode | StorageNode) -> Carry:
         """Storage answers straight away: its delays are its own."""
@@ -72,7 +68,7 @@ class FlawedCluster:
             self.outages.connect(source, target)  # also a router with itself: it looks again as it starts
         pair = source.name, target.name
         stream = Stream(self._links, stream_number(">".join(pair)))
-        channel = self._channels[pair] = Channel(self.clock, self.case.backend_latency, stream, self.record)
+        channel = self._channels[pair] = Channel(self, stream)
         return channel.carry
 
     # --- who is where ------------------------------------------------------------------------------------------------
@@ -81,13 +77,10 @@ class FlawedCluster:
     def now(self) -> float:
         return self.clock.now
 
-    def new_instance(self, name: str, device: str, token: str, number: int) -> Instance:
-        return Instance(self, name, device, token, number)
-
     def instances(self) -> Iterable[Instance]:
         return (instance for app in self.apps.values() for instance in app.instances)
 
-    def node(self, name: str) -> OwnTime:
+    def node(self, name: str) -> FlawedNode:
         """A gateway, a router, or the current instance of a device."""
         return self.gateways.get(name) or self.routers.get(name) or self.apps[name].current
 
@@ -111,7 +104,10 @@ class FlawedCluster:
         order = gateways[number % len(gateways) :] + gateways[: number % len(gateways)]
         gateway = next((gateway for gateway in order if gateway.is_up), order[0])
         self._last_connection += 1
-        up, down = (self._device_link(client, is_down) for is_down in (False, True))
+        up, down = (
+            DeviceLink(self, client, Stream(self._links, -1 - (self._last_connection * 2 + is_down)), is_down=is_down)
+            for is_down in (False, True)
+        )
         connection = Connection(self._last_connection, client, gateway, self.clock, up, down)
         self._connections.append(connection)
         self.owners[connection.id] = client.name
@@ -120,12 +116,6 @@ class FlawedCluster:
     def stream(self, fault: Fault) -> Stream:
         """The luck of one fault, whatever the others do."""
         return Stream(self._luck, stream_number(str(fault)))
-
-    def _device_link(self, client: Instance, is_down: bool) -> DeviceLink:
-        """Of the latest connection."""
-        stream = Stream(self._links, -1 - (self._last_connection * 2 + is_down))
-        latency, windows = self.case.client_latency, self.windows[client.key]
-        return DeviceLink(self.clock, latency, stream, self.record, client.name, windows, is_down)
 
     def jitter_stream(self, number: int) -> Stream:
         return Stream(self._jitter, number)
@@ -151,25 +141,31 @@ class FlawedCluster:
             for (_, target), channel in self._channels.items():
                 if target == name:
                     channel.lose()
-            seconds = fault.arguments["seconds"]
-            pairs = self.pairs_between(name, *self.gateways, *self.routers)
-            self.outages.begin(pairs)
-            self.later(min(fault.arguments["detect"], seconds), self.outages.notice, pairs)
-            self.later(seconds, self._restart, node)
+            self.break_off(name, [*self.gateways, *self.routers], fault)
+            self.later(fault.arguments["seconds"], self._restart, node)
 
     def _restart(self, node: GatewayNode | RouterNode) -> None:
         if not node.is_up:
             self.record(Started(self.clock.now, node.name))
             node.restart()
-            self.outages.end(self.pairs_between(node.name, *self.gateways, *self.routers))
+            self.outages.end(self._pairs(node.name, [*self.gateways, *self.routers]))
 
-    def ambush(self, fault: Fault) -> None:
-        self._ambushes.append(fault)
+    def break_off(self, name: str, others: list[str], fault: Fault) -> list[Pair]:
+        """A node's connections to others, which break. The ends notice in the time that the fault says."""
+        pairs = self._pairs(name, others)
+        self.outages.begin(pairs)
+        self.later(min(fault.arguments["detect"], fault.arguments["seconds"]), self.outages.notice, pairs)
+        return pairs
+
+    def _pairs(self, name: str, others: list[str]) -> list[Pair]:
+        """The node is the first to hear what happens to them."""
+        key, keys = self.server(name).key, [self.server(other).key for other in others]
+        return [(key, other) for other in keys if self.outages.between([key], [other])]
 
     def spring(self, router: str, request: storage.Request, moment: str) -> None:
         """Something of a router happened with storage: is that what an ambush waits for?"""
-        if moment == "asked" and isinstance(request, storage.OpenUser) and request.user in self._at_login:
-            self.later(0.0, self.revoke, self._at_login.pop(request.user))
+        if moment == "asked" and isinstance(request, storage.OpenUser) and request.user in self.at_login:
+            self.later(0.0, self.revoke, self.at_login.pop(request.user))
         if (fault := self._ambush_for(router, request.op, moment)) is not None:
             self.later(0.0, lambda fault: self.crash(router, fault), fault)
 
@@ -182,9 +178,9 @@ class FlawedCluster:
 
     def _ambush_for(self, node: str, op: str, moment: str) -> Fault | None:
         """The ambush that waits for this, which is over with it."""
-        for fault in self._ambushes:
+        for fault in self.ambushes:
             if (fault.target, fault.arguments["op"], fault.arguments["moment"]) == (node, op, moment):
-                self._ambushes.remove(fault)
+                self.ambushes.remove(fault)
                 return fault
         return None
 
@@ -194,27 +190,9 @@ class FlawedCluster:
             self._walls[node] = Stream(self._links, stream_number(f"{node} wall"))
         return self.case.wall_skew * self._walls[node].next()
 
-    def set_clock(self, name: str, ahead: float, drift: float) -> bool:
-        """Returns whether anybody is there whose clock it is."""
-        if name in self.apps and not (self.apps[name].instances and self.apps[name].current.is_up):
-            return False
-        self.node(name).set_clock(ahead, drift)
-        return True
-
-    def devices_of(self, user: str) -> list[str]:
-        return [key for key, app in self.apps.items() if app.user == user]
-
-    def app_of(self, device: str) -> App:
-        return self.apps[device]
-
     def channels_between(self, one: str, *others: str) -> list[Channel]:
         pairs = [pair for other in others for pair in ((one, other), (other, one))]
         return [self._channels[pair] for pair in pairs if pair in self._channels]
-
-    def pairs_between(self, one: str, *others: str) -> list[Pair]:
-        """The connections of one node to the others: it is the first to hear what happens to them."""
-        key, keys = self.server(one).key, [self.server(other).key for other in others]
-        return [(key, other) for other in keys if self.outages.between([key], [other])]
 
     def refusal(self, instance: Instance) -> Code | None:
         """Why the token of this instance is not taken at present."""
@@ -236,10 +214,6 @@ class FlawedCluster:
             self.happened(fault)
             self.record(Revoked(self.clock.now, user, router.name, before))
             router.receive(internal_frames.Revoke(user, before))
-
-    def revoke_at_login(self, fault: Fault) -> None:
-        """The same, as storage is asked for the user's state."""
-        self._at_login[fault.target] = fault
 
     def ended(self, instance: Instance, code: Code) -> None:
         app = self.apps.get(instance.key)

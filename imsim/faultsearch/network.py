@@ -6,19 +6,21 @@ device and its gateway frames also exist singly, so that one can be lost, double
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from imsim.core import frames
 from imsim.core.model import Message, is_chatroom
-from imsim.faultsearch.entries import Entry, FrameLost, Struck
-from imsim.faultsearch.faults import Window, Windows
+from imsim.faultsearch.entries import FrameLost, Struck
+from imsim.faultsearch.faults import Window
 from imsim.scenario import Stream
 from imsim.sim.clock import Clock
 from imsim.sim.connection import ClientEnd, ConnectionState, GatewayEnd
 from imsim.sim.link import Arrive
 
-Record = Callable[[Entry], None]
+if TYPE_CHECKING:
+    from imsim.faultsearch.cluster import FlawedCluster
+    from imsim.faultsearch.nodes import Instance
+
 Pushed = frames.Push | frames.State | frames.Notify | frames.Resync  # what is repeated until it is acknowledged
 
 # A connection begins with these: doubled or overtaken they would be another protocol, not a bad network.
@@ -30,11 +32,11 @@ class FlawedLink:
 
     __slots__ = ("_clock", "_count", "_flying", "_last", "_latency", "_record", "_stream")
 
-    def __init__(self, clock: Clock, latency: float, stream: Stream, record: Record) -> None:
-        self._clock = clock
+    def __init__(self, world: FlawedCluster, latency: float, stream: Stream) -> None:
+        self._clock = world.clock
         self._latency = latency
         self._stream = stream
-        self._record = record
+        self._record = world.record
         self._last = 0.0
         self._flying: dict[int, tuple[Arrive, Any]] = {}
         self._count = 0
@@ -63,7 +65,11 @@ class FlawedLink:
             arrive, frame = flight
             arrive(frame)
 
-    def lose(self, share: float = 1.0) -> None:
+    def lose(self) -> None:
+        """Nothing of what is on its way arrives."""
+        self._flying.clear()
+
+    def lose_last(self, share: float) -> None:
         """The last part of what is on its way never arrives."""
         numbers = list(self._flying)
         for number in numbers[len(numbers) - round(share * len(numbers)) :]:
@@ -75,8 +81,8 @@ class Channel(FlawedLink):
 
     __slots__ = ("_breaks", "_lag")
 
-    def __init__(self, clock: Clock, latency: float, stream: Stream, record: Record) -> None:
-        super().__init__(clock, latency, stream, record)
+    def __init__(self, world: FlawedCluster, stream: Stream) -> None:
+        super().__init__(world, world.case.backend_latency, stream)
         self._breaks = 0  # partitions can overlap
         self._lag: Window | None = None
 
@@ -117,13 +123,11 @@ class DeviceLink(FlawedLink):
 
     __slots__ = ("_device", "_is_down", "_windows", "is_dead")
 
-    def __init__(
-        self, clock: Clock, latency: float, stream: Stream, record: Record, device: str, windows: Windows, is_down: bool
-    ) -> None:
-        """`device`: the client's instance. `is_down`: to the device."""
-        super().__init__(clock, latency, stream, record)
-        self._device = device
-        self._windows = windows
+    def __init__(self, world: FlawedCluster, client: Instance, stream: Stream, *, is_down: bool) -> None:
+        """`is_down`: to the device."""
+        super().__init__(world, world.case.client_latency, stream)
+        self._device = client.name
+        self._windows = world.windows[client.key]
         self._is_down = is_down
         self.is_dead = False  # nothing gets through, and neither end knows
 
@@ -238,7 +242,7 @@ class Connection(ConnectionState):
 
     def lose_last(self, share: float) -> None:
         """Of what the gateway sent, the last part is lost."""
-        self._links["down"].lose(share)
+        self._links["down"].lose_last(share)
 
     def gateway_crashed(self) -> None:
         """The client sees the end, after what is not lost."""

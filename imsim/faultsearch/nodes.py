@@ -5,18 +5,17 @@ An operation takes no time here, but anything can happen between two of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from imsim.core import events, frames, internal_frames, storage
 from imsim.core.client.client import Client
 from imsim.core.client.connection import State
 from imsim.core.client.conversations import Conversation
 from imsim.core.gateway.gateway import Gateway
-from imsim.core.model import Code, is_chatroom
+from imsim.core.model import is_chatroom
 from imsim.core.placement import Placement
 from imsim.core.router.router import Router
-from imsim.faultsearch.case import Case
 from imsim.faultsearch.clock import OwnClock
 from imsim.faultsearch.entries import (
     Adrift,
@@ -38,13 +37,14 @@ from imsim.faultsearch.entries import (
     Started,
     Wished,
 )
-from imsim.faultsearch.faults import Windows
 from imsim.faultsearch.network import Channel, Connection, Pushed
 from imsim.scenario import Stream
 from imsim.sim import nodes as sim
-from imsim.sim.clock import Clock
 from imsim.sim.nodes.node import Node, ServerNode
 from imsim.sim.nodes.work import Work
+
+if TYPE_CHECKING:
+    from imsim.faultsearch.cluster import FlawedCluster
 
 _NEVER = float("inf")
 
@@ -53,34 +53,17 @@ def _unheard(*_: object) -> None:
     """Nothing is reported: the trace says it all."""
 
 
-class World(Protocol):
-    """What nodes need of the world around them."""
-
-    clock: Clock
-    case: Case
-    placement: Placement
-    windows: dict[str, Windows]
-    routers: dict[str, RouterNode]
-    owners: dict[int, str]
-    longest_queue: int
-
-    def record(self, entry: Entry) -> None: ...
-    def wall_epoch(self, node: str) -> float: ...
-    def jitter_stream(self, number: int) -> Stream: ...
-    def new_connection(self, client: Instance) -> Connection: ...
-    def channels_from(self, source: str) -> Iterable[Channel]: ...
-    def refusal(self, instance: Instance) -> Code | None: ...
-    def ended(self, instance: Instance, code: Code) -> None: ...
-    def crashes_on(self, gateway: str, op: str, moment: str) -> bool: ...
-    def spring(self, router: str, request: storage.Request, moment: str) -> None: ...
-
-
-class OwnTime(Node):
-    """A node with a clock of its own."""
+class FlawedNode(Node):
+    """A node with a clock of its own, which leaves what it does in the trace."""
 
     __slots__ = ()
 
     clock: OwnClock
+    name: str
+    world: FlawedCluster
+
+    def record(self, kind: Callable[..., Entry], *about: Any) -> None:
+        self.world.trace.append(kind(self.world.clock.now, self.name, *about))
 
     def set_clock(self, ahead: float, drift: float) -> None:
         self.clock.jump(ahead, drift)
@@ -95,41 +78,26 @@ class OwnTime(Node):
 
 
 Answer = events.RequestDone | events.RequestFailed | events.Entered | events.ReadCounted | events.History
+_AnswerFrame = frames.Done | frames.Rejected | frames.Entered | frames.ReadCounted | frames.HistoryPage
 
 
-def _range(of: events.History | frames.HistoryPage) -> str:
-    return f"{of.conversation_id}:{of.first}-{of.last}"
-
-
-def answered(event: Answer) -> tuple[str, str]:
+def answered(answer: Answer | _AnswerFrame) -> tuple[str, str]:
     """The request that this answers, as (op, ref)."""
-    if isinstance(event, events.Entered):
-        return frames.Enter.op, event.name
-    if isinstance(event, events.ReadCounted):
-        return frames.ReadCount.op, f"{event.conversation_id}:{event.seq}"
-    if isinstance(event, events.History):
-        return frames.History.op, _range(event)
-    return event.request, event.ref
+    match answer:
+        case events.Entered() | frames.Entered():
+            return frames.Enter.op, answer.name
+        case events.ReadCounted() | frames.ReadCounted():
+            return frames.ReadCount.op, f"{answer.conversation_id}:{answer.seq}"
+        case events.History() | frames.HistoryPage():
+            return frames.History.op, f"{answer.conversation_id}:{answer.first}-{answer.last}"
+        case _:
+            return answer.request, answer.ref
 
 
-def _refused(frame: frames.Rejected) -> tuple[str, str] | None:
-    return None if frame.code.retryable else (frame.request, frame.ref)
-
-
-#: What answers a request for good, and which one, as (op, ref).
-_ANSWERED: dict[type, Callable[[Any], tuple[str, str] | None]] = {
-    frames.Done: lambda frame: (frame.request, frame.ref),
-    frames.Rejected: _refused,
-    frames.Entered: lambda frame: (frames.Enter.op, frame.name),
-    frames.ReadCounted: lambda frame: (frames.ReadCount.op, f"{frame.conversation_id}:{frame.seq}"),
-    frames.HistoryPage: lambda frame: (frames.History.op, _range(frame)),
-}
-
-
-class Instance(OwnTime, sim.ClientNode[Connection]):
+class Instance(FlawedNode, sim.ClientNode[Connection]):
     """A client, as long as its application runs: a crash ends it, and the device's next start is another instance."""
 
-    def __init__(self, world: World, name: str, device: str, token: str, number: int) -> None:
+    def __init__(self, world: FlawedCluster, name: str, device: str, token: str, number: int) -> None:
         """`device`: "alice/d0"."""
         self.world = world
         self.name = name
@@ -154,12 +122,12 @@ class Instance(OwnTime, sim.ClientNode[Connection]):
 
     def start(self) -> None:
         """Its application has it log in."""
-        self.world.record(Started(self.world.clock.now, self.name))
+        self.record(Started)
         self.act(self.machine.start)
 
     def ask(self, wanted: frames.Asked, action: Callable[[float], object]) -> None:
         """Its user asks for what this request says, by that action."""
-        self.world.record(Wished(self.world.clock.now, self.name, wanted))
+        self.record(Wished, wanted)
         if isinstance(wanted, frames.Enter | frames.Leave):
             other = frames.Leave if isinstance(wanted, frames.Enter) else frames.Enter
             self.asked.discard((other.op, wanted.ref))  # which is not wanted any more
@@ -189,11 +157,10 @@ class Instance(OwnTime, sim.ClientNode[Connection]):
             super().handle_timer(now)
 
     def from_gateway(self, frame: frames.ToClient) -> None:
-        self.world.record(ClientReceived(self.world.clock.now, self.name, "", frame))
-        answer = _ANSWERED.get(type(frame))
-        if answer is not None:
-            request = answer(frame)
-            if request is not None and self.unanswered.get(request) == getattr(frame, "number", 0):
+        self.record(ClientReceived, "", frame)
+        if isinstance(frame, _AnswerFrame) and not (isinstance(frame, frames.Rejected) and frame.code.retryable):
+            request = answered(frame)
+            if self.unanswered.get(request) == frame.number:
                 del self.unanswered[request]
         super().from_gateway(frame)
 
@@ -204,14 +171,14 @@ class Instance(OwnTime, sim.ClientNode[Connection]):
 
     def send(self, frame: frames.FromClient) -> None:
         if self.connection is not None:
-            self.world.record(ClientSent(self.world.clock.now, self.name, self.connection.gateway.name, frame))
+            self.record(ClientSent, self.connection.gateway.name, frame)
             if isinstance(frame, frames.Asked):
                 self.unanswered[frame.op, frame.ref] = frame.number
             super().send(frame)
 
     def emit(self, event: events.ClientEvent) -> None:
         self.events.append(event)
-        self.world.record(Event(self.world.clock.now, self.name, event))
+        self.record(Event, event)
         if type(event) is events.Ended:
             self.world.ended(self, event.code)
         elif isinstance(event, Answer):
@@ -220,14 +187,11 @@ class Instance(OwnTime, sim.ClientNode[Connection]):
                 self.rooms.discard(event.ref)
 
 
-class GatewayNode(OwnTime, sim.GatewayNode[Connection]):
-    """A gateway, with what it does in the trace."""
+class FlawedServer(FlawedNode, ServerNode):
+    """A server, on which frames can be lost with a crash. `_epoch`: wall time at which its clock was 0, as it believes
+    in this life."""
 
-    clock: OwnClock
-
-    def __init__(self, world: World, index: int, work: Work) -> None:
-        self.world = world
-        super().__init__(index, OwnClock(world.clock), work, world.case.policies, 0.0, (), world.placement, _unheard)
+    _epoch: float
 
     def start(self) -> None:
         self._epoch = self.world.wall_epoch(self.name)
@@ -236,15 +200,29 @@ class GatewayNode(OwnTime, sim.GatewayNode[Connection]):
     def crash_with(self, stream: Stream) -> None:
         """Crash; the last of what it sent is lost, by the luck in the stream."""
         for channel in self.world.channels_from(self.name):
-            channel.lose(stream.next())
-        for connection in self.connections.values():
-            connection.lose_last(stream.next())
+            channel.lose_last(stream.next())
+        self.crash()
+
+
+class GatewayNode(FlawedServer, sim.GatewayNode[Connection]):
+    """A gateway, with what it does in the trace."""
+
+    clock: OwnClock
+
+    def __init__(self, world: FlawedCluster, index: int, work: Work) -> None:
+        self.world = world
+        super().__init__(index, OwnClock(world.clock), work, world.case.policies, 0.0, (), world.placement, _unheard)
+
+    def crash_with(self, stream: Stream) -> None:
+        ways: list[Channel | Connection] = [*self.world.channels_from(self.name), *self.connections.values()]
+        for way in ways:
+            way.lose_last(stream.next())
         self.crash()
 
     def from_client(self, connection: Connection, frame: frames.FromClient) -> None:
         if self.world.crashes_on(self.name, frame.op, "arrived"):
             return
-        self.world.record(GatewayReceived(self.world.clock.now, self.name, connection.client.name, frame))
+        self.record(GatewayReceived, connection.client.name, frame)
         connection.acknowledged(frame)
         super().from_client(connection, frame)
         self.world.crashes_on(self.name, frame.op, "passed on")
@@ -253,7 +231,7 @@ class GatewayNode(OwnTime, sim.GatewayNode[Connection]):
         op = frame.frame.op if type(frame) is internal_frames.Down else frame.op
         if not self.is_up or self.world.crashes_on(self.name, op, "arrived"):
             return
-        self.world.record(GatewayNotified(self.world.clock.now, self.name, "", frame))
+        self.record(GatewayNotified, "", frame)
         super().from_router(frame)
         self.world.crashes_on(self.name, op, "passed on")
 
@@ -262,9 +240,9 @@ class GatewayNode(OwnTime, sim.GatewayNode[Connection]):
     def send(self, connection: int, frame: frames.ToClient) -> None:
         target = self.connections.get(connection)
         if target is None:
-            self.world.record(Adrift(self.world.clock.now, self.name, self.world.owners[connection], frame))
+            self.record(Adrift, self.world.owners[connection], frame)
             return
-        self.world.record(GatewaySent(self.world.clock.now, self.name, target.client.name, frame))
+        self.record(GatewaySent, target.client.name, frame)
         if isinstance(frame, Pushed):
             self.world.longest_queue = max(self.world.longest_queue, target.left(frame))
         super().send(connection, frame)
@@ -283,50 +261,44 @@ class GatewayNode(OwnTime, sim.GatewayNode[Connection]):
         self.arm()
 
     def to_router(self, router: str, frame: internal_frames.ToRouter) -> None:
-        self.world.record(GatewayForwarded(self.world.clock.now, self.name, router, frame))
+        self.record(GatewayForwarded, router, frame)
         super().to_router(router, frame)
 
     def emit(self, event: events.Pushed | events.Shed) -> None:
         device = f"{event.session.user}/{event.session.device}"
         if isinstance(event, events.Shed):  # a push itself stands in the trace
-            self.world.record(Shed(self.world.clock.now, self.name, event.message, device))
+            self.record(Shed, event.message, device)
         elif event.attempt > 1 and not self.connections[event.session.connection].awaits(event.message):
-            self.world.record(Repeated(self.world.clock.now, self.name, event.message, device))
+            self.record(Repeated, event.message, device)
 
 
-class RouterNode(OwnTime, sim.RouterNode):
+class RouterNode(FlawedServer, sim.RouterNode):
     """A router, with what it does in the trace."""
 
     clock: OwnClock
 
-    def __init__(self, world: World, index: int, work: Work) -> None:
+    def __init__(self, world: FlawedCluster, index: int, work: Work) -> None:
         self.world = world
         self.deaths: dict[Router, float] = {}  # of the machine of each life that is over: when
         policies, placement = world.case.policies, world.placement
         rest = (placement, Placement(["storage"]), _unheard)
         super().__init__(index, OwnClock(world.clock), work, policies, 0.0, {}, *rest, tracks_requests=False)
 
-    def start(self) -> None:
-        self._epoch = self.world.wall_epoch(self.name)
-        super().start()
-
     def crash_with(self, stream: Stream) -> None:
-        """Crash; the last of what it sent is lost, by the luck in the stream."""
         assert self.machine is not None
         self.deaths[self.machine] = self.world.clock.now
-        self.crash()
+        super().crash_with(stream)
         for channel in self.world.channels_from(self.name):
-            channel.lose(stream.next())
             channel.reconnect()
 
     def peer_lost(self, peer: ServerNode) -> None:
         if self.is_up and peer.tier == "gateway":
-            self.world.record(GatewayLost(self.world.clock.now, self.name, peer.name))
+            self.record(GatewayLost, peer.name)
         super().peer_lost(peer)
 
     def receive(self, frame: internal_frames.ToRouter) -> None:
         if self.is_up:
-            self.world.record(RouterReceived(self.world.clock.now, self.name, "", frame))
+            self.record(RouterReceived, "", frame)
             super().receive(frame)
 
     def stored(self, answer: tuple[Router, storage.Request, storage.Result]) -> None:
@@ -338,18 +310,18 @@ class RouterNode(OwnTime, sim.RouterNode):
     # --- the router's port ---
 
     def store(self, request: storage.Request) -> None:
-        self.world.record(Asked(self.world.clock.now, self.name, request))
+        self.record(Asked, request)
         super().store(request)
         self.world.spring(self.name, request, "asked")
 
     def to_gateway(self, gateway: str, frame: internal_frames.ToGateway) -> None:
-        self.world.record(RouterSent(self.world.clock.now, self.name, gateway, frame))
+        self.record(RouterSent, gateway, frame)
         super().to_gateway(gateway, frame)
 
     def to_router(self, router: str, frame: internal_frames.ToRouter) -> None:
-        self.world.record(RouterSent(self.world.clock.now, self.name, router, frame))
+        self.record(RouterSent, router, frame)
         super().to_router(router, frame)
 
     def emit(self, event: events.Committed) -> None:
         if is_chatroom(event.message.conversation_id):  # what storage did stands in the trace
-            self.world.record(Said(self.world.clock.now, self.name, event.message))
+            self.record(Said, event.message)

@@ -7,11 +7,11 @@ from itertools import combinations
 
 from imsim.core.model import conversation_id
 from imsim.core.policies import Ack, Delivery, Fanout, Policies, Presence, Receipts, Sessions, Strangers
-from imsim.faultsearch.case import EARLIEST, Case, Step, names_of, slot
+from imsim.faultsearch.case import EARLIEST, Case, Step, names_of, slot, user_of
 from imsim.faultsearch.faults import KINDS, Fault
 from imsim.faultsearch.random import Random
-from imsim.faultsearch.scenes import Scenes
-from imsim.faultsearch.workload import Targets, steps_of, targets_of
+from imsim.faultsearch.scenes import Stage
+from imsim.faultsearch.workload import Targets, Workload, targets_of
 from imsim.scenario import Draws, Scenario, Stream
 
 USERS = ("alice", "bob", "carol", "dave", "erin")
@@ -38,16 +38,13 @@ def draw(seed: int, scenario: Scenario | None = None) -> Case:
         latencies = (medians[0], medians[1], medians[2])
     duration = random.between(10, 40)
     targets = targets_of(random, users)
-    steps = steps_of(random, users, devices, targets, duration, policies.content_bytes)
+    steps = Workload(random, users, devices, targets, duration, policies.content_bytes).draw()
     nodes = {"gateway": names_of("gateway", gateways), "router": names_of("router", routers)}
     faults = _faults(random, devices, nodes, duration)
     slots = {device: slot(policies, device, kind) for device, kind in zip(devices, kinds, strict=True)}
     rivals = [pair for pair in combinations(devices, 2) if slots[pair[0]] == slots[pair[1]]]
-    scenes = Scenes(
-        Random(Stream(Draws(seed, "chaos"), 1)), devices, nodes["gateway"], nodes["router"], duration, rivals
-    )
-    if faults:
-        scenes.add_faults()
+    stage = Stage(Random(Stream(Draws(seed, "chaos"), 1)), devices, nodes["gateway"], nodes["router"], duration, rivals)
+    stage.play_some(with_faults=bool(faults))
     looks: tuple[Step, ...] = ()
     if scenario is None:
         policies, looks = _narrow(Random(Stream(Draws(seed, "chaos"), 2)), policies, devices, targets, duration)
@@ -61,8 +58,8 @@ def draw(seed: int, scenario: Scenario | None = None) -> Case:
         policies,
         *latencies,
         duration,
-        tuple(sorted((*steps, *scenes.steps, *looks), key=lambda step: step.time)),
-        tuple(sorted((*faults, *scenes.faults), key=lambda fault: fault.time)),
+        tuple(sorted((*steps, *stage.steps, *looks), key=lambda step: step.time)),
+        tuple(sorted((*faults, *stage.faults), key=lambda fault: fault.time)),
         Random(Stream(Draws(seed, "chaos"), 3)).pick(WALL_SKEWS),
     )
 
@@ -120,7 +117,7 @@ def _narrow(
     looks = []
     for _ in range(6):
         device = random.pick(devices)
-        user = device.split("/")[0]
+        user = user_of(device)
         scene, to = random.pick(targets[user])
         asked = {"conversation": conversation_id(scene, user, to), "first": 1, "last": 100}
         looks.append(Step(random.between(duration / 3, duration), device, "history", asked))
@@ -158,6 +155,6 @@ def _target(random: Random, where: str, devices: tuple[str, ...], nodes: dict[st
     if where == "device":
         return random.pick(devices)
     if where == "user":
-        return random.pick(devices).split("/")[0]
+        return user_of(random.pick(devices))
     every_node = [*nodes["gateway"], *nodes["router"]]
     return random.pick([*devices, *every_node] if where == "any" else every_node)

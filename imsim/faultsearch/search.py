@@ -121,20 +121,44 @@ class Failure:
         }
 
 
+class _Result(NamedTuple):
+    """What a search keeps of a seed. `invariant`: the first that it broke, or ""."""
+
+    seed: int
+    invariant: str
+    met: Counter[str]
+    planned: set[str]
+    digest: str
+
+
 @dataclass(slots=True)
 class Report:
-    """What a search found. `digest` sums up all traces; the same for any number of jobs. `seconds`: of wall time."""
+    """What a search found."""
 
     first: int
-    count: int  # how many seeds were tried: fewer than wanted if it was interrupted
-    broken: dict[int, str]  # seed -> the first invariant that it broke
-    failures: list[Failure]
-    met: Counter[str]
-    planned: Counter[str]  # kind of fault -> how many seeds had it in their plans
-    digest: str
-    seconds: float
     drawn: bool = True  # whether the policies were: those of a scenario may leave no room for some situations
+    count: int = 0  # how many seeds were tried: fewer than wanted if it was interrupted
+    broken: dict[int, str] = field(default_factory=dict)  # seed -> the first invariant that it broke
+    failures: list[Failure] = field(default_factory=list)
+    met: Counter[str] = field(default_factory=Counter)
+    planned: Counter[str] = field(default_factory=Counter)  # kind of fault -> how many seeds had it in their plans
+    seconds: float = 0.0  # of wall time
     interrupted: bool = False
+    _sha: Any = field(default_factory=hashlib.sha256)
+
+    def _add(self, results: list[_Result]) -> None:
+        self.count += len(results)
+        for result in results:
+            if result.invariant:
+                self.broken[result.seed] = result.invariant
+            self.met += result.met
+            self.planned.update(result.planned)
+            self._sha.update(result.digest.encode())
+
+    @property
+    def digest(self) -> str:
+        """Sums up all traces; the same for any number of jobs."""
+        return str(self._sha.hexdigest())[:16]
 
     @property
     def unmet(self) -> list[str]:
@@ -243,61 +267,22 @@ def search(
         raise UsageError(f"faultsearch: give a first seed of 0 or more and at least 1 seed, got {first} and {count}")
     if jobs < 1 and jobs != -1:
         raise UsageError(f"faultsearch: jobs: expected at least 1, or -1 for one for each core; got {jobs}")
-    started = time.perf_counter()
-    found, failures, interrupted = _Found(), list[Failure](), False
+    started, report = time.perf_counter(), Report(first, scenario is None)
     batches = (range(at, min(at + _BATCH, first + count)) for at in range(first, first + count, _BATCH))
     try:
         for batch in _results(batches, scenario, jobs):
-            found.add(batch)
+            report._add(batch)
             if progress:
-                progress(found.count / count)
+                progress(report.count / count)
             for seed, invariant in [(one.seed, one.invariant) for one in batch if one.invariant]:
                 if broke:
                     broke(seed, invariant)
-                if len(failures) < _FAILURES_KEPT:
-                    failures.append(explain(replay(seed, scenario), f"{command} --replay {seed}"))
+                if len(report.failures) < _FAILURES_KEPT:
+                    report.failures.append(explain(replay(seed, scenario), f"{command} --replay {seed}"))
     except KeyboardInterrupt:
-        interrupted = True
-    return Report(
-        first,
-        found.count,
-        found.broken,
-        failures,
-        found.met,
-        found.planned,
-        found.sha.hexdigest()[:16],
-        time.perf_counter() - started,
-        scenario is None,
-        interrupted,
-    )
-
-
-class _Result(NamedTuple):
-    """What a search keeps of a seed. `invariant`: the first that it broke, or ""."""
-
-    seed: int
-    invariant: str
-    met: Counter[str]
-    planned: set[str]
-    digest: str
-
-
-@dataclass
-class _Found:
-    count: int = 0
-    broken: dict[int, str] = field(default_factory=dict)
-    met: Counter[str] = field(default_factory=Counter)
-    planned: Counter[str] = field(default_factory=Counter)
-    sha: Any = field(default_factory=hashlib.sha256)
-
-    def add(self, batch: list[_Result]) -> None:
-        self.count += len(batch)
-        for result in batch:
-            if result.invariant:
-                self.broken[result.seed] = result.invariant
-            self.met += result.met
-            self.planned.update(result.planned)
-            self.sha.update(result.digest.encode())
+        report.interrupted = True
+    report.seconds = time.perf_counter() - started
+    return report
 
 
 def _results(batches: Iterator[range], scenario: Scenario | None, jobs: int) -> Iterator[list[_Result]]:
@@ -327,11 +312,7 @@ def explain(outcome: Outcome, command: str | None = None, *, runs: int = _SHRINK
     violation, case = outcome.violations[0], outcome.case
     if command is None:
         is_drawn = case == draw(case.seed)
-        command = (
-            f"imsim faultsearch --replay {case.seed}"
-            if is_drawn
-            else "imsim faultsearch --case FILE, with the case in FILE"
-        )
+        command = "imsim faultsearch " + (f"--replay {case.seed}" if is_drawn else "--case FILE, with the case in FILE")
 
     @no_garbage_collection()
     def breaks(smaller: Case) -> bool:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from imsim.core import storage
 from imsim.core.router.router import Router
 from imsim.core.storage.memory import MemoryStorage
 from imsim.faultsearch.entries import Stored, Struck
-from imsim.faultsearch.nodes import World
 from imsim.scenario import Stream
 from imsim.sim.link import Hop
 from imsim.sim.nodes.storage import Asked
+
+if TYPE_CHECKING:
+    from imsim.faultsearch.cluster import FlawedCluster
 
 _NEVER = float("inf")
 _Answer = tuple[bool, str, Router, storage.Request, storage.Result]  # whether it is silent, and to whom
@@ -27,7 +30,7 @@ class StorageNode:
 
     name = "storage"
 
-    def __init__(self, world: World, stream: Stream) -> None:
+    def __init__(self, world: FlawedCluster, stream: Stream) -> None:
         self.world = world
         self.data = MemoryStorage(world.case.policies.fanout)
         self.waiting = 0  # requests that are not answered yet

@@ -8,17 +8,18 @@ hear of it. The trace, and what is there in the end, are the evidence.
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from imsim.core import storage
 from imsim.core.client.connection import State
 from imsim.core.model import ConversationState, Message, Scene, Session, Status
-from imsim.faultsearch import faults
 from imsim.faultsearch.case import PROBE, Case
 from imsim.faultsearch.cluster import FlawedCluster
 from imsim.faultsearch.entries import Planned, Present, Repaired, Rested, Stored
 from imsim.faultsearch.faults import Fault, Windows
+from imsim.faultsearch.inject import inject
 from imsim.faultsearch.model.view import View
 from imsim.faultsearch.nodes import GatewayNode, Instance, RouterNode
 
@@ -119,24 +120,39 @@ class World(FlawedCluster):
         self.in_use += [(i.name, i.machine.token) for i in self.instances() if i.is_live and i.machine.state in there]
 
     def _record_standings(self) -> None:
-        for instance in self.instances():
-            if instance.is_live and instance.machine.state == State.ONLINE:
-                self.record(_standing(self.clock.now, instance))
+        for instance in self._online(self.instances()):
+            machine, connection = instance.machine, instance.connection
+            self.record(
+                Rested(
+                    self.clock.now,
+                    instance.name,
+                    connection.id if connection else 0,
+                    tuple(sorted(instance.rooms)),
+                    machine.conversations(),
+                    machine.system_unread(),
+                    tuple(id for id in instance.sent if machine.status(id) == Status.FAIL),
+                )
+            )
+
+    @staticmethod
+    def _online(instances: Iterable[Instance]) -> list[Instance]:
+        return [one for one in instances if one.is_live and one.machine.state == State.ONLINE]
 
     def _fault(self, fault: Fault) -> None:
         self.record(Planned(self.clock.now, fault.target, str(fault)))
-        faults.inject(fault, self)
+        inject(fault, self)
 
     def repair(self) -> None:
         """Nothing goes wrong from now on; who is down comes back."""
         self.record(Repaired(self.clock.now, "world"))
-        self._ambushes.clear()
-        self._at_login.clear()
+        self.ambushes.clear()
+        self.at_login.clear()
         for windows in self.windows.values():
-            windows.close_all()
+            windows.clear()
         for channel in self._channels.values():
             channel.repair()
-        self.outages.end(sorted(self.outages.broken))
+        for pair in sorted(self.outages.broken):
+            self.outages.end([pair])
         nodes: list[GatewayNode | RouterNode] = [*self.gateways.values(), *self.routers.values()]
         for node in nodes:
             self._restart(node)
@@ -216,19 +232,16 @@ class World(FlawedCluster):
     def _last_words(self) -> None:
         """What works again shows: one message more in each conversation, and one user who has read everything."""
         for app in self.apps.values():
-            live = [instance for instance in app.instances if instance.is_live]
-            if live:
-                for view in live[0].machine.conversations():
-                    id_client = f"{app.key}-last-{view.id}"
-                    live[0].sent[id_client] = {
-                        "scene": str(view.scene), "to": view.to, "id": id_client, "content": "bye", "type": "text"
-                    }  # fmt: skip
-                    self._say(live[0], view.scene, view.to, id_client)
+            for instance in app.live[:1]:
+                for view in instance.machine.conversations():
+                    self._say(instance, view.scene, view.to, f"{app.key}-last-{view.id}")
         self.run_until_idle()
         for instance in self.instances():  # now, as nobody is cut off any more for being slow
             if instance.is_live:
                 for room in sorted(instance.rooms):
-                    self._say_in_room(instance, room)
+                    id_client = f"{instance.name}-last-{room}"
+                    self.last_in_rooms.setdefault(room, []).append((instance.name, id_client))
+                    self._say(instance, Scene.CHATROOM, room, id_client)
         self.run_until_idle()
         reader = next((i for i in self.instances() if i.is_live), None)
         if reader is not None:
@@ -236,18 +249,12 @@ class World(FlawedCluster):
                 self._read(reader, view.id)
         self.run_until_idle()
         self.finalists = [instance for instance in self.instances() if instance.is_live]
-        self.online = {instance.name for instance in self.finalists if instance.machine.state == State.ONLINE}
-
-    def _say_in_room(self, instance: Instance, room: str) -> None:
-        id_client = f"{instance.name}-last-{room}"
-        self.last_in_rooms.setdefault(room, []).append((instance.name, id_client))
-        instance.sent[id_client] = {
-            "scene": "chatroom", "to": room, "id": id_client, "content": "bye", "type": "text"
-        }  # fmt: skip
-        self._say(instance, Scene.CHATROOM, room, id_client)
+        self.online = {instance.name for instance in self._online(self.finalists)}
 
     @staticmethod
     def _say(instance: Instance, scene: Scene, to: str, id_client: str) -> None:
+        said = {"scene": str(scene), "to": to, "id": id_client, "content": "bye", "type": "text"}
+        instance.sent[id_client] = said
         instance.act(lambda now: instance.machine.send(scene, to, "bye", id_client, now))
 
     @staticmethod
@@ -314,8 +321,8 @@ class World(FlawedCluster):
         self._record_presence()
 
     def _record_presence(self) -> None:
-        there = [i.name for i in (*self.instances(), *self.probes) if i.is_live and i.machine.state == State.ONLINE]
-        self.record(Present(self.clock.now, "world", tuple(there)))
+        there = self._online((*self.instances(), *self.probes))
+        self.record(Present(self.clock.now, "world", tuple(instance.name for instance in there)))
 
     def lack(self, instance: Instance) -> str:
         """In words, what the log holds for this device and the device does not; "" if nothing."""
@@ -326,16 +333,3 @@ class World(FlawedCluster):
         if missing:
             return f"{instance.name} lacks {missing[0].conversation_id}#{missing[0].seq}"
         return ""
-
-
-def _standing(now: float, instance: Instance) -> Rested:
-    machine = instance.machine
-    return Rested(
-        now,
-        instance.name,
-        instance.connection.id if instance.connection else 0,
-        tuple(sorted(instance.rooms)),
-        machine.conversations(),
-        machine.system_unread(),
-        tuple(id for id in instance.sent if machine.status(id) == Status.FAIL),
-    )

@@ -45,6 +45,7 @@ from imsim.faultsearch.app import _ACTIONS
 from imsim.faultsearch.case_file import ARGUMENTS, check
 from imsim.faultsearch.checks import INVARIANTS
 from imsim.faultsearch.entries import ClientSent, Crashed, Entry, GatewaySent, Planned, Said, Started, Stored, Struck
+from imsim.faultsearch.inject import INJECTIONS
 from imsim.faultsearch.model.reference import ReferenceModel
 from imsim.faultsearch.search import ENOUGH, PLANNED
 from imsim.faultsearch.trace import about, digest
@@ -128,7 +129,7 @@ def test_each_seed_is_reported_as_it_breaks_and_an_interrupt_keeps_what_was_foun
 
 def _report(count: int, planned: int, *unmet: str, drawn: bool = True) -> Report:
     met = Counter({name: 1 for name in SOMETIMES if name not in unmet})
-    return Report(0, count, {}, [], met, Counter(dict.fromkeys(KINDS, planned)), "", 1.0, drawn)
+    return Report(0, drawn, count, met=met, planned=Counter(dict.fromkeys(KINDS, planned)))
 
 
 def test_a_long_search_must_have_met_everything():
@@ -153,8 +154,7 @@ def test_however_short_a_search_what_it_planned_often_must_have_happened(drawn):
 
 
 def test_a_fault_that_hits_nothing_fails_a_short_search(monkeypatch):
-    idle = replace(KINDS["break"], inject=lambda world, fault: None)
-    monkeypatch.setitem(KINDS, "break", idle)
+    monkeypatch.setitem(INJECTIONS, "break", lambda world, fault: None)
     planned = accumulate(any(fault.kind == "break" for fault in draw(seed).faults) for seed in count())
     enough = next(seeds for seeds, breaks in enumerate(planned, 1) if breaks == PLANNED)
     report = search(0, enough)
