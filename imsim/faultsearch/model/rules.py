@@ -77,8 +77,10 @@ class State:
     def rank(self, user: str) -> int:
         return 2 if user == self.owner else int(user in self.admins)
 
-    def stands_in(self, kept: dict[str, Any]) -> bool:
+    def stands_in(self, kept: dict[str, Any] | None) -> bool:
         """Whether this is what storage is to keep of it. Of a group without members nothing matters any more."""
+        if kept is None:
+            return self == State(self.members)
         if "friends" in kept:
             return (bool(kept["friends"]), kept["request"] is not None) == (self.friends, bool(self.requests))
         settings = (kept["owner"], bool(kept["muted_all"]), kept["join"], bool(kept["consent"]))
@@ -126,8 +128,13 @@ class Outcome:
     amended: Message | None = None
 
 
+def wish_in(message: Message) -> Wish:
+    """What its sender wanted with it, as this entry of the log."""
+    return Wish(message.sender, message.scene, message.type, message.file or {}, message.seq)
+
+
 def event_of(message: Message) -> str:
-    return Wish("", "", message.type, message.file or {}).event
+    return wish_in(message).event
 
 
 def is_shown(message: Message) -> bool:
@@ -153,12 +160,12 @@ def is_change(wish: Wish) -> bool:
 
 def edits(entry: Message, seq: int) -> bool:
     """Whether this entry of a log edits the message at `seq`."""
-    return event_of(entry) == "edit" and Wish("", "", entry.type, entry.file or {}).data["seq"] == seq
+    return event_of(entry) == "edit" and about(entry) == seq
 
 
 def leaves(entry: Message, user: str) -> bool:
     """Whether this entry of a group's log ends the stay of a user who sees it."""
-    wish = Wish(entry.sender, "", entry.type, entry.file or {})
+    wish = wish_in(entry)
     return (
         wish.event == "dismiss"
         or (wish.event, user) == ("leave", entry.sender)
@@ -168,7 +175,7 @@ def leaves(entry: Message, user: str) -> bool:
 
 def about(entry: Message) -> int:
     """The seq of what this entry of a log recalls or edits; 0: it does nothing of the kind."""
-    wish = Wish("", "", entry.type, entry.file or {})
+    wish = wish_in(entry)
     return int(wish.data["seq"]) if wish.event in AMENDMENTS else 0
 
 
