@@ -1,4 +1,4 @@
-"""Handlers by the type of an entry: how checks and situations follow a trace, one table instead of long conditions."""
+"""Handlers by the type of an entry: how checks and situations follow a trace, by one table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any, Generic, NamedTuple, TypeVar, Union, get_args, get_origi
 from imsim.core import frames, internal_frames
 from imsim.faultsearch.entries import Entry
 
-F = TypeVar("F", bound=Callable[..., Any])
 H = TypeVar("H")
 Routed = TypeVar("Routed", bound=frames.Routed)
 ToClient = TypeVar("ToClient", bound=frames.ToClient)
@@ -60,16 +59,10 @@ def triggers_of(followed: Any) -> Iterator[Trigger]:
         yield Trigger(origin, arguments[0])
 
 
-def on(function: F) -> F:
-    """Mark a method as the handler of the entries that its parameter `entry` may be."""
-    function.__dict__["is_handler"] = True
-    return function
-
-
 def handlers_in(kind: type) -> Iterator[tuple[Trigger, Callable[..., Any]]]:
-    """The methods of a class that are marked by `on`."""
-    for function in vars(kind).values():
-        if getattr(function, "is_handler", False):
+    """The public methods of a class that take an `entry`: each follows the entries that it may be by its type."""
+    for name, function in vars(kind).items():
+        if not name.startswith("_") and "entry" in getattr(function, "__annotations__", ()):
             for trigger in triggers_of(get_type_hints(function)["entry"]):
                 yield trigger, function
 

@@ -7,7 +7,7 @@ from typing import Any
 from imsim.core import frames, internal_frames
 from imsim.core.model import Session
 from imsim.faultsearch.checks import CHECKS
-from imsim.faultsearch.dispatch import Dispatcher, Up, handlers_in, on
+from imsim.faultsearch.dispatch import Dispatcher, Up, handlers_in
 from imsim.faultsearch.entries import ClientSent, GatewayForwarded, RouterReceived
 from imsim.faultsearch.situations import SITUATIONS
 
@@ -15,16 +15,15 @@ UP = internal_frames.Up(Session("alice", "d0", 1, "gateway0", 1), frames.Read("p
 
 
 class Handlers:
-    @on
     def any_frame(self, entry: ClientSent[Any]): ...
 
-    @on
     def either(self, entry: ClientSent[frames.Read | frames.Ping]): ...
 
-    @on
     def carried(self, entry: RouterReceived[Up[frames.Read]] | GatewayForwarded[internal_frames.Up]): ...
 
-    def not_a_handler(self, entry: ClientSent[Any]): ...
+    def _not_a_handler(self, entry: ClientSent[Any]): ...
+
+    def not_either(self, what: ClientSent[Any]): ...
 
 
 DISPATCHER = Dispatcher((trigger, handler.__name__) for trigger, handler in handlers_in(Handlers))

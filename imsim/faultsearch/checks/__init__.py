@@ -1,8 +1,8 @@
 """What must hold in every run.
 
-A check follows the trace, and finds what only one moment shows: a class with a handler for each kind of entry that it
-looks at. An invariant looks at the whole run: a function that yields what is wrong. In each text the first thing named
-is the message, the conversation or the instance that it is about.
+A check follows the trace, and finds what only one moment shows: a class with a public method for each type of entry
+that it looks at. An invariant looks at the whole run: a function that yields what is wrong. In each text the first
+thing named is the message, the conversation or the instance that it is about.
 """
 
 from __future__ import annotations

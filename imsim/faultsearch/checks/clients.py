@@ -9,7 +9,6 @@ from typing import Any
 from imsim.core import events, frames
 from imsim.core.model import Code, Scene, conversation_id
 from imsim.faultsearch.checks.facts import Check
-from imsim.faultsearch.dispatch import on
 from imsim.faultsearch.entries import Adrift, ClientReceived, ClientSent, Event, Wished
 
 _ROUNDING = 0.001  # seconds
@@ -23,7 +22,6 @@ class Claims(Check):
         self._known: dict[tuple[str, str], int] = {}  # (instance, conversation) -> what it rightly said it has
         self._sent: Counter[tuple[str, str]] = Counter()  # (instance, idClient) -> attempts, without those limited
 
-    @on
     def sent(self, entry: ClientSent[frames.Send]) -> None:
         instance, frame = self.instances[entry.node], entry.frame
         conversation = conversation_id(frame.scene, instance.user, frame.to)
@@ -34,27 +32,22 @@ class Claims(Check):
             self.violated("repetitions_are_marked", f"{instance.name} said {frame}")
         self._sent[instance.name, frame.id_client] += 1
 
-    @on
     def delivered(self, entry: ClientSent[frames.Delivered]) -> None:
         self._holds(entry, entry.frame.conversation_id, entry.frame.seq)
 
-    @on
     def synced(self, entry: ClientSent[frames.Sync]) -> None:
         for conversation, seq in entry.frame.cursors.items():
             self._holds(entry, conversation, seq)
 
-    @on
     def read(self, entry: ClientSent[frames.Read]) -> None:
         user, conversation, seq = self.evidence.users[entry.node], entry.frame.conversation_id, entry.frame.seq
         if seq > self.model.claimed.get((user, conversation), 0):
             self._has(entry, conversation, seq)  # else it may have heard it from another device, asked the same
         self.model.claims(user, conversation, seq)
 
-    @on
     def hidden(self, entry: ClientSent[frames.SetConversation]) -> None:
         self.model.claims(self.evidence.users[entry.node], entry.frame.conversation_id, entry.frame.hidden_seq or 0)
 
-    @on
     def rejected(self, entry: ClientReceived[frames.Rejected]) -> None:
         if entry.frame.code == Code.RATE_LIMITED:
             self._sent[entry.node, entry.frame.ref] -= 1
@@ -85,26 +78,21 @@ class Connections(Check):
         self._wished: dict[str, set[str]] = defaultdict(set)  # instance -> the rooms that its user wants to be in
         self._entered: dict[str, set[str]] = defaultdict(set)  # the same as it has said on this connection
 
-    @on
     def wants(self, entry: Wished[frames.Enter | frames.Leave]) -> None:
         wished = self._wished[entry.node]
         (wished.add if isinstance(entry.request, frames.Enter) else wished.discard)(entry.request.name)
 
-    @on
     def failed(self, entry: Event[events.RequestFailed]) -> None:
         if entry.event.request == frames.Enter.op:
             self._wished[entry.node].discard(entry.event.ref)
 
-    @on
     def logs_in(self, entry: ClientSent[frames.Login]) -> None:
         self._said.pop(entry.node, None)
         self._entered[entry.node] = set()
 
-    @on
     def logged_in(self, entry: ClientReceived[frames.LoggedIn]) -> None:
         self._said[entry.node] = entry.at
 
-    @on
     def speaks(self, entry: ClientSent[Any]) -> None:
         name = entry.node
         if name in self._said:
@@ -114,18 +102,15 @@ class Connections(Check):
                 self.violated("clients_do_not_fall_silent", text)
             self._said[name] = entry.at
 
-    @on
     def enters(self, entry: ClientSent[frames.Enter | frames.Leave]) -> None:
         entered = self._entered[entry.node]
         (entered.add if isinstance(entry.frame, frames.Enter) else entered.discard)(entry.frame.name)
 
-    @on
     def sends(self, entry: ClientSent[frames.Send]) -> None:
         name, frame = entry.node, entry.frame
         if frame.scene == Scene.CHATROOM and frame.to in self._wished[name] - self._entered[name]:
             self.violated("speakers_have_entered", f"{name} said {frame.id_client} before it had entered {frame.to}")
 
-    @on
     def adrift(self, entry: Adrift[Any]) -> None:
         text = f"{entry.node} had for {entry.peer}, which has ended: {entry.frame}"
         self.violated("nothing_goes_to_connections_that_ended", text)

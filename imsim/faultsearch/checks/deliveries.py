@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from imsim.core import frames, internal_frames
 from imsim.core.model import ConversationState, Message, MessageType, Session, is_chatroom
 from imsim.faultsearch.checks.facts import Check
-from imsim.faultsearch.dispatch import Down, Up, on
+from imsim.faultsearch.dispatch import Down, Up
 from imsim.faultsearch.entries import (
     ClientReceived,
     Crashed,
@@ -31,16 +31,13 @@ _ROUNDING = 0.001
 class Given(Check):
     """What clients get is stored, and theirs to see; what others hear that a device has becomes part of the model."""
 
-    @on
     def heard_delivered(self, entry: GatewayReceived[frames.Delivered]) -> None:
         self.model.was_heard(entry.peer, entry.frame.conversation_id, entry.frame.seq)
 
-    @on
     def heard_sync(self, entry: RouterReceived[Up[frames.Sync]]) -> None:
         for conversation, seq in entry.frame.frame.cursors.items():
             self.model.was_heard(self.world.owners[entry.frame.session.connection], conversation, seq)
 
-    @on
     def acknowledged(self, entry: GatewaySent[frames.Stored]) -> None:
         """When a sender hears that its message is safe, it must be."""
         frame = entry.frame
@@ -48,20 +45,16 @@ class Given(Check):
         if stored is None or (stored.id, stored.seq, stored.time) != (frame.id, frame.seq, frame.time):
             self.violated("acks_survive", f"{frame.id_client} was acknowledged as {frame.id}, stored: {stored}")
 
-    @on
     def received(self, entry: GatewaySent[frames.Received]) -> None:
         if not entry.frame.seq and self.policies.ack != "after_receive":
             self.violated("received_is_sent_as_configured", f"{entry.frame.id_client} of {entry.peer} was received")
 
-    @on
     def stored(self, entry: ClientReceived[frames.Stored]) -> None:
         self.model.given[entry.node][entry.frame.conversation_id].add(entry.frame.seq)
 
-    @on
     def pushed(self, entry: ClientReceived[frames.Push]) -> None:
         self._given(entry.node, entry.frame.message)
 
-    @on
     def paged(self, entry: ClientReceived[frames.Page | frames.SyncDone | frames.HistoryPage]) -> None:
         for message in entry.frame.messages:
             self._given(entry.node, message)
@@ -104,16 +97,13 @@ class RouterStates(Check):
         self._versions: dict[tuple[Session, str], int] = {}  # (session, conversation) -> sent
         self._known: dict[tuple[str, str], set[int]] = defaultdict(set)  # (user, conversation) -> seqs, sent to devices
 
-    @on
     def pushed(self, entry: RouterSent[Down[frames.Push]]) -> None:
         self._knows(entry.frame.sessions, [entry.frame.frame.message])
 
-    @on
     def sent(self, entry: RouterSent[Down[frames.State]]) -> None:
         for session in entry.frame.sessions:
             self._is_right(session, entry.frame.frame.state)
 
-    @on
     def paged(self, entry: RouterSent[Down[frames.Page | frames.SyncDone]]) -> None:
         sessions, frame, messages = entry.frame.sessions, entry.frame.frame, entry.frame.frame.messages
         # Not the custom of conversation states: they are sent as they are by now, and storage has weighed earlier ones.
@@ -188,7 +178,6 @@ class Repetitions(Check):
     def begin(self) -> None:
         self._sent: dict[tuple[str, str], dict[What, _Sent]] = {}  # by gateway and instance
 
-    @on
     def sent(self, entry: GatewaySent[Repeatable]) -> None:
         conversation, number = number_of(entry.frame)
         if is_chatroom(conversation):
@@ -203,7 +192,6 @@ class Repetitions(Check):
         else:
             last.wait, last.since = min(last.wait * policies.push_backoff, _LONGEST), entry.at
 
-    @on
     def acknowledged(self, entry: GatewayReceived[frames.Delivered | frames.StateAck | frames.Sync]) -> None:
         frame = entry.frame
         if isinstance(frame, frames.Sync):
@@ -214,19 +202,15 @@ class Repetitions(Check):
             covered = {(op, frame.conversation_id): frame.seq for op in (frames.Push.op, frames.Notify.op)}
         self._done(entry.node, entry.peer, entry.at, covered)
 
-    @on
     def logged_in(self, entry: GatewaySent[frames.LoggedIn]) -> None:
         self._sent.pop((entry.node, entry.peer), None)
 
-    @on
     def refused(self, entry: GatewaySent[frames.Refused]) -> None:
         self._done(entry.node, entry.peer, entry.at)
 
-    @on
     def ended(self, entry: GatewayForwarded[internal_frames.Detach] | GatewayNotified[internal_frames.Kick]) -> None:
         self._done(entry.node, self.world.owners[entry.frame.session.connection], entry.at)
 
-    @on
     def crashed(self, entry: Crashed) -> None:
         self._sent = {key: sent for key, sent in self._sent.items() if key[0] != entry.node}
 

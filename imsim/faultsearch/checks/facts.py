@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from imsim.core import internal_frames
 from imsim.core.model import Session
-from imsim.faultsearch.dispatch import on
 from imsim.faultsearch.entries import Crashed, GatewayLost, RouterReceived, RouterSent, Struck
 from imsim.faultsearch.evidence import Evidence
 
 
 class Check:
-    """Follows the trace of a run by its handlers (see `on`), and reports what is wrong at the moment when it is."""
+    """Follows the trace of a run by its public methods that take an `entry` (see `handlers_in`), and reports what is
+    wrong at the moment when it is."""
 
     def __init__(self, evidence: Evidence) -> None:
         self.evidence = evidence
@@ -38,21 +38,17 @@ class Check:
 class Facts(Check):
     """Keeps in the evidence which sessions routers know of, and whose clocks are not to be relied on."""
 
-    @on
     def struck(self, entry: Struck) -> None:
         if entry.kind == "clock":
             self.evidence.believed.add(entry.node)
 
-    @on
     def attached(self, entry: RouterSent[internal_frames.Attached]) -> None:
         if entry.frame.session is not None:
             self.evidence.sessions[entry.frame.session.user].add(entry.frame.session)
 
-    @on
     def detached(self, entry: RouterReceived[internal_frames.Detach] | RouterSent[internal_frames.Kick]) -> None:
         self.evidence.sessions[entry.frame.session.user].discard(entry.frame.session)
 
-    @on
     def lost(self, entry: Crashed | GatewayLost) -> None:
         """With a router all its sessions are gone; without a gateway, those on that gateway."""
         for user, sessions in self.evidence.sessions.items():

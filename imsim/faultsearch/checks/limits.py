@@ -12,7 +12,7 @@ from typing import Any
 from imsim.core import frames, internal_frames, storage
 from imsim.core.model import Code, Message, Scene, is_chatroom
 from imsim.faultsearch.checks.facts import Check
-from imsim.faultsearch.dispatch import Down, Up, on
+from imsim.faultsearch.dispatch import Down, Up
 from imsim.faultsearch.entries import (
     Asked,
     Crashed,
@@ -76,18 +76,15 @@ class Limits(Check):
 
     # --- at gateways ---
 
-    @on
     def crashed(self, entry: Crashed) -> None:
         self._passed.forget(entry.node)
 
-    @on
     def attached(self, entry: GatewayNotified[internal_frames.Attached]) -> None:
         if entry.frame.session is not None:
             instance = self.world.owners[entry.frame.connection]
             self._passed.forget(entry.node, "room", instance)
             self._current[entry.node, instance] = entry.frame.connection
 
-    @on
     def came_down(self, entry: GatewayNotified[internal_frames.Down]) -> None:
         frame = entry.frame.frame
         is_refusal = isinstance(frame, frames.Rejected) and frame.request in _READ_OPS
@@ -95,16 +92,13 @@ class Limits(Check):
             for session in entry.frame.sessions:
                 del self._reads[session.connection][:1]
 
-    @on
     def detached(self, entry: GatewayForwarded[internal_frames.Detach]) -> None:
         self._reads.pop(entry.frame.session.connection, None)
 
-    @on
     def pushed(self, entry: GatewaySent[frames.Push]) -> None:
         if is_chatroom(entry.frame.message.conversation_id) and self.policies.room_rate:
             self._let_through(entry, self._room, "room", entry.peer, entry.frame.message.id)
 
-    @on
     def shed(self, entry: Shed) -> None:
         names = [name for name, instance in self.instances.items() if instance.key == entry.device]
         keys = [key for key in self._passed if key[:2] == (entry.node, "room") and key[2] in names]
@@ -112,7 +106,6 @@ class Limits(Check):
         if not self.policies.room_rate or all(one >= 1 + _ROUNDING for one in left):
             self._wrong(entry.node, f"{entry.message.id} was shed for {entry.device}, which might have had it")
 
-    @on
     def forwarded(self, entry: GatewayForwarded[internal_frames.Up]) -> None:
         frame, session, policies = entry.frame.frame, entry.frame.session, self.policies
         user = session.user
@@ -132,7 +125,6 @@ class Limits(Check):
         if self._passed.after(entry.at, limit, entry.node, kind, whose) < -_ROUNDING or not limit[0]:
             self._wrong(entry.node, f"{whose} had too much let through: {what}")
 
-    @on
     def rejected(self, entry: GatewaySent[frames.Rejected]) -> None:
         """Whether somebody waits too long, or without a cause: not too often, as its gateway has counted, and not too
         many reads under way."""
@@ -156,7 +148,6 @@ class Limits(Check):
 
     # --- at writers ---
 
-    @on
     def asked(self, entry: Asked[storage.Append]) -> None:
         """A writer of a group has let this in, and storage may. Each writer begins with its whole burst."""
         message, epoch = entry.request.message, entry.request.epoch
@@ -166,7 +157,6 @@ class Limits(Check):
         if _is_counted(message):
             self._budgets.after(entry.at, self._group, message.conversation_id)
 
-    @on
     def refused(self, entry: RouterSent[Down[frames.Rejected]]) -> None:
         """A writer has somebody wait: a member, and there was nothing left; by its own clock, too."""
         frame, session = entry.frame.frame, entry.frame.sessions[0]
@@ -178,12 +168,10 @@ class Limits(Check):
         elif self._budgets.at(entry.at, self._group, conversation_of(session.user, sent)) >= 1 + _ROUNDING:
             self._wrong(entry.node, f"{frame.ref} of {session} was to wait, and might have been said")
 
-    @on
     def appended(self, entry: Stored[storage.Append]) -> None:
         if _is_counted(entry.request.message) and isinstance(entry.result, storage.Appended):
             self._let_in(entry.request.message, str(entry.request.epoch))
 
-    @on
     def said(self, entry: Said) -> None:
         """A chatroom begins again when all have left it."""
         conversation = entry.message.conversation_id
@@ -219,37 +207,30 @@ class Gateways(Check):
         self._since: dict[tuple[str, int], float] = {}  # (gateway, connection) -> logged in
         self._heard: dict[tuple[str, str], float] = {}  # (gateway, instance) -> when last
 
-    @on
     def crashed(self, entry: Crashed) -> None:
         self._since = {key: since for key, since in self._since.items() if key[0] != entry.node}
 
-    @on
     def attached(self, entry: GatewayNotified[internal_frames.Attached]) -> None:
         if entry.frame.session is not None:
             self._since[entry.node, entry.frame.connection] = entry.at
 
-    @on
     def reached(self, entry: GatewayReceived[Any]) -> None:
         self._heard[entry.node, entry.peer] = entry.at
 
-    @on
     def came(self, entry: GatewayReceived[frames.Send]) -> None:
         if (lost := self._open.get(entry.node)) is not None:
             self.violated("gateways_lose_no_send", f"{lost.id_client} went no further than {entry.node}")
         self._open[entry.node] = entry.frame
 
-    @on
     def forwarded(self, entry: GatewayForwarded[Up[frames.Send]]) -> None:
         if self._open.get(entry.node) is entry.frame.frame:
             del self._open[entry.node]
 
-    @on
     def rejected(self, entry: GatewaySent[frames.Rejected]) -> None:
         open = self._open.get(entry.node)
         if entry.frame.request == frames.Send.op and open is not None and open.id_client == entry.frame.ref:
             del self._open[entry.node]
 
-    @on
     def detached(self, entry: GatewayForwarded[internal_frames.Detach]) -> None:
         self._ended(entry.node, entry.frame.session.connection, entry.at)
 

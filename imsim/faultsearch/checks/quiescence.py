@@ -9,7 +9,6 @@ from dataclasses import replace
 from imsim.core.client.conversations import Conversation
 from imsim.core.model import Scene, is_chatroom, p2p_members
 from imsim.faultsearch.checks.facts import Check
-from imsim.faultsearch.dispatch import on
 from imsim.faultsearch.entries import Rested
 from imsim.faultsearch.evidence import Evidence
 from imsim.faultsearch.model.reference import Line, ReferenceModel, same_words
@@ -25,7 +24,6 @@ class Quiescence(Check):
     def begin(self) -> None:
         self._stood: set[str] = set()  # instances that have been looked at before
 
-    @on
     def rests(self, entry: Rested) -> None:
         instance, model = self.instances[entry.node], self.model
         lines = model.listed(instance.user)

@@ -10,7 +10,7 @@ from imsim.core import events, frames, internal_frames, storage
 from imsim.core.model import Code, Message, Scene, Session, conversation_id, is_chatroom, p2p_members
 from imsim.faultsearch.checks.deliveries import fits
 from imsim.faultsearch.checks.facts import Check
-from imsim.faultsearch.dispatch import Down, Up, on
+from imsim.faultsearch.dispatch import Down, Up
 from imsim.faultsearch.entries import ClientSent, Event, RouterReceived, RouterSent, Stepped, Stored, Wished
 from imsim.faultsearch.model.view import conversation_of, wish_to_send
 from imsim.faultsearch.nodes import Answer, Instance, answered
@@ -49,7 +49,6 @@ class Requests(Check):
         self._wishes: dict[tuple[str, str], dict[str, Any]] = defaultdict(dict)
         self._sent: dict[tuple[str, str, int], frames.SetConversation] = {}
 
-    @on
     def asked(self, entry: Wished[frames.Asked]) -> None:
         instance, wanted, model = self.instances[entry.node], entry.request, self.model
         pending = _Pending(wanted, model.refusals(instance.user, wanted, self._limit))
@@ -72,7 +71,6 @@ class Requests(Check):
                 older.wanted = replace(older.wanted, **struck_out)
         all_pending.setdefault((wanted.op, wanted.ref), []).append(pending)
 
-    @on
     def sent(self, entry: ClientSent[frames.SetConversation]) -> None:
         """A device asks for what its user has last wished for, and no more."""
         name, frame, conversation = entry.node, entry.frame, entry.frame.conversation_id
@@ -86,7 +84,6 @@ class Requests(Check):
             self.violated("only_wishes_are_carried_out", text)
         self._sent[name, conversation, frame.number] = frame
 
-    @on
     def saved(self, entry: Stored[storage.SaveState]) -> None:
         """Storage has carried this out: which of the wishes for it have come true? A device has asked for all of it; or
         nobody, and it only repeats marks."""
@@ -103,7 +100,6 @@ class Requests(Check):
         if not is_as_sent:
             self.violated("only_wishes_are_carried_out", f"{request.user} has not asked for {request}")
 
-    @on
     def answered(self, entry: Event[Answer]) -> None:
         instance, event = self.instances[entry.node], entry.event
         pending = self._pending[instance.name].pop(answered(event), [])
@@ -114,7 +110,6 @@ class Requests(Check):
         elif pending:
             self._done(instance, event, pending)
 
-    @on
     def looked(self, entry: Stepped) -> None:
         """What a user wants of a conversation shows at once: at the look that comes before each step."""
         name = entry.node
@@ -167,7 +162,6 @@ class Requests(Check):
             return False
         return not left or len(page) == most or not fits([left[-1], *page], most_bytes)
 
-    @on
     def peer_read(self, entry: Event[events.PeerRead]) -> None:
         instance, event = self.instances[entry.node], entry.event
         for peer in p2p_members(event.conversation_id) or ():
@@ -175,7 +169,6 @@ class Requests(Check):
             if peer != instance.user and event.seq > mark:
                 self._wrong("receipts_are_true", instance, event)
 
-    @on
     def peer_delivered(self, entry: Event[events.PeerDelivered]) -> None:
         instance, event = self.instances[entry.node], entry.event
         if event.seq > self.model.user_state(instance.user, event.conversation_id).peer_delivered_seq:
@@ -206,13 +199,11 @@ class Refusals(Check):
         case = self.world.case
         self._clocks_agree = not case.wall_skew and all(fault.kind != "clock" for fault in case.faults)
 
-    @on
     def appended(self, entry: Stored[storage.Append]) -> None:
         if isinstance(entry.result, storage.Blocked):
             message = entry.request.message
             self._blocked.add((message.conversation_id, message.sender, message.id_client))
 
-    @on
     def related(self, entry: Stored[storage.Between]) -> None:
         """A writer has looked up how others stand to a user who wants something."""
         request, result = entry.request, entry.result
@@ -221,14 +212,12 @@ class Refusals(Check):
             codes |= {"blocked"} if result.blocking else set()
             codes |= {"not_friends"} if not {*result.friends} >= {*request.others} else set()
 
-    @on
     def asked(self, entry: ClientSent[frames.Send]) -> None:
         frame = entry.frame
         conversation = conversation_id(frame.scene, self.evidence.users[entry.node], frame.to)
         since = (self.model.age(conversation), int(entry.at * 1000))
         self._since.setdefault((entry.node, frame.id_client), since)
 
-    @on
     def failed(self, entry: Event[events.SendFailed]) -> None:
         instance, event = self.instances[entry.node], entry.event
         user, sent = instance.user, instance.sent[event.id_client]
@@ -251,13 +240,11 @@ class Refusals(Check):
             text = f"{event.id_client} on {instance.name} was refused: {event.code}, not {sorted(allowed)}"
             self.violated("refusals_have_a_reason", text)
 
-    @on
     def came(self, entry: RouterReceived[Up[frames.Send]]) -> None:
         up, after = entry.frame, entry.frame.frame.after
         if after is not None and (up.conversation_id, up.session.user, after) not in self.model.by_key:
             self._early[up.session, up.frame.id_client] += 1
 
-    @on
     def refused(self, entry: RouterSent[Down[frames.Rejected]]) -> None:
         session, frame = entry.frame.sessions[0], entry.frame.frame
         if frame.code != Code.GAP:

@@ -9,7 +9,7 @@ from imsim.core import frames
 from imsim.core.model import Code, Message, Scene, conversation_id, is_chatroom
 from imsim.faultsearch.checks.deliveries import fits
 from imsim.faultsearch.checks.facts import Check
-from imsim.faultsearch.dispatch import Down, Up, on
+from imsim.faultsearch.dispatch import Down, Up
 from imsim.faultsearch.entries import (
     ClientSent,
     Crashed,
@@ -47,15 +47,12 @@ class Rooms(Check):
 
     # --- at gateways ---
 
-    @on
     def asks(self, entry: ClientSent[Door]) -> None:
         self._last_sent[entry.node, entry.frame.name] = entry.frame
 
-    @on
     def logs_in(self, entry: ClientSent[frames.Login]) -> None:
         self._last_sent = {one: last for one, last in self._last_sent.items() if one[0] != entry.node}
 
-    @on
     def asked(self, entry: GatewayReceived[Door]) -> None:
         place, frame = (entry.peer, entry.frame.name), entry.frame
         if isinstance(frame, frames.Enter):
@@ -63,14 +60,12 @@ class Rooms(Check):
         self._last_came[place] = frame
         self._asked[place].append(frame)
 
-    @on
     def logged_in(self, entry: GatewayReceived[frames.Login]) -> None:
         for place in [place for place in self._last_came if place[0] == entry.peer]:
             del self._last_came[place], self._asked[place]
         self._inside = {place for place in self._inside if place[0] != entry.peer}
         self._refused = {place for place in self._refused if place[0] != entry.peer}
 
-    @on
     def done(self, entry: GatewaySent[frames.Done]) -> None:
         """A device is outside if no `enter` came after the `leave` that is answered: the first of this number that has
         had no answer, for an `enter` that was held up may have come before its repetition."""
@@ -85,12 +80,10 @@ class Rooms(Check):
                     self._inside.discard(place)
                 return
 
-    @on
     def rejected(self, entry: GatewaySent[frames.Rejected]) -> None:
         if entry.frame.request == frames.Enter.op and not entry.frame.code.retryable:
             self._refused.add((entry.peer, entry.frame.ref))
 
-    @on
     def received(self, entry: GatewaySent[frames.Received]) -> None:
         if seq := entry.frame.seq:
             sent = self.instances[entry.peer].sent[entry.frame.id_client]
@@ -100,7 +93,6 @@ class Rooms(Check):
                 text = f"{entry.frame.id_client} on {entry.peer} was answered for {said}"
                 self.violated("rooms_answer_for_what_was_said", text)
 
-    @on
     def pushed(self, entry: GatewaySent[frames.Push]) -> None:
         instance, message = entry.peer, entry.frame.message
         if is_chatroom(message.conversation_id):
@@ -114,15 +106,12 @@ class Rooms(Check):
 
     # --- at the room's router ---
 
-    @on
     def enters(self, entry: RouterReceived[Up[frames.Enter]]) -> None:
         self._recent[entry.frame.session, entry.frame.frame.name] = entry.frame.frame.recent
 
-    @on
     def leaves(self, entry: RouterReceived[Up[frames.Leave]]) -> None:
         self._rooms[entry.frame.conversation_id].leave([entry.frame.session])
 
-    @on
     def kept_out(self, entry: RouterSent[Down[frames.Rejected]]) -> None:
         session, frame = entry.frame.sessions[0], entry.frame.frame
         if frame.request == frames.Enter.op and frame.code == Code.TOO_LARGE:
@@ -130,14 +119,12 @@ class Rooms(Check):
             if len(users) < self.policies.room_size or session.user in users:
                 self.violated("rooms_hold_as_many_as_they_may", f"{session} was kept out of {frame.ref}: {users}")
 
-    @on
     def sent_out(self, entry: RouterSent[Down[frames.Push]]) -> None:
         message = entry.frame.frame.message
         if is_chatroom(message.conversation_id):
             for session in {*entry.frame.sessions} - self._rooms[message.conversation_id].present:
                 self.violated("rooms_are_for_those_inside", f"{message.id} was for {session}")
 
-    @on
     def let_in(self, entry: RouterSent[Down[frames.Entered]]) -> None:
         """A router lets somebody in: what it shows is what there is, the latest of it, as much as was asked for."""
         session, frame = entry.frame.sessions[0], entry.frame.frame
@@ -158,19 +145,16 @@ class Rooms(Check):
             return False
         return not before or len(shown) == count or not fits([before[-1], *shown], most)  # which had no room any more
 
-    @on
     def crashed(self, entry: Crashed) -> None:
         for name, room in self._rooms.items():
             if self.evidence.is_owner(entry.node, name):
                 room.crash()
 
-    @on
     def gateway_lost(self, entry: GatewayLost) -> None:
         for name, room in self._rooms.items():
             if self.evidence.is_owner(entry.node, name):
                 room.leave([one for one in room.present if one.gateway == entry.peer])
 
-    @on
     def said(self, entry: Said) -> None:
         message, room = entry.message, self._rooms[entry.message.conversation_id]
         if room.remembers(message.sender, message.id_client):
@@ -184,7 +168,6 @@ class Rooms(Check):
 
     # --- in the end ---
 
-    @on
     def rests(self, entry: Rested) -> None:
         """The devices whose users want to be in a room are there, by their present connection; and no others."""
         inside = {name.partition(":")[2] for name, room in self._rooms.items() if _is_in(room, entry.connection)}

@@ -9,7 +9,7 @@ from typing import Any
 from imsim.core import events, frames, internal_frames
 from imsim.core.model import Code, Session, is_chatroom, p2p_id, p2p_members
 from imsim.faultsearch.checks.facts import Check
-from imsim.faultsearch.dispatch import Down, Up, on
+from imsim.faultsearch.dispatch import Down, Up
 from imsim.faultsearch.entries import (
     ClientReceived,
     ClientSent,
@@ -51,34 +51,27 @@ class Logins(Check):
         assert self.evidence.moment is not None
         return self.evidence.moment
 
-    @on
     def asked(self, entry: ClientSent[frames.Login]) -> None:
         self._asked[entry.node] = (self._moment, float(entry.frame.token.split("@")[1]))
         if entry.node in self._ended:
             self.violated("ended_clients_stay_away", f"{entry.node} logged in by itself")
 
-    @on
     def arrived(self, entry: RouterReceived[internal_frames.Attach]) -> None:
         self._arrived[entry.frame.user].append((self._moment, entry.frame))
 
-    @on
     def asked_to_end(self, entry: RouterReceived[Up[frames.EndSession]]) -> None:
         self._ends[entry.frame.session.user].append((self._moment, entry.frame.frame.device))
 
-    @on
     def revoked(self, entry: Revoked) -> None:
         self._revoked[entry.node].append((self._moment, entry.before))
 
-    @on
     def token_refused(self, entry: Struck) -> None:
         if entry.kind == "token_refused":
             self._refused.add(entry.node)
 
-    @on
     def started(self, entry: Started) -> None:
         self._ended.discard(entry.node)
 
-    @on
     def ended(self, entry: Event[events.Ended]) -> None:
         self._ended.add(entry.node)
         if not self._has_reason(self.instances[entry.node], entry.event.code):
@@ -117,12 +110,10 @@ class Presence(Check):
         self._parted: set[tuple[str, str, int]] = set()  # (user, conversation, seq) of ends of friendships, as sent
         self._seen: dict[str, dict[str, bool]] = defaultdict(dict)  # instance -> who is there, since it logged in
 
-    @on
     def asked(self, entry: RouterReceived[Up[frames.Send]]) -> None:
         up = entry.frame
         self._asked[up.conversation_id, up.session.user, up.frame.id_client].append((up.session, up.frame.resend))
 
-    @on
     def unasked(self, entry: RouterSent[Down[Unasked]]) -> None:
         down, frame = entry.frame, entry.frame.frame
         if isinstance(frame, frames.Push) and is_chatroom(frame.message.conversation_id):
@@ -132,7 +123,6 @@ class Presence(Check):
                 text = f"{session} had ended, and was sent {frame}"
                 self.violated("nothing_goes_to_sessions_that_ended", text)
 
-    @on
     def pushed(self, entry: RouterSent[Down[frames.Push]]) -> None:
         message, sessions = entry.frame.frame.message, entry.frame.sessions
         asked = self._asked[message.conversation_id, message.sender, message.id_client]
@@ -141,21 +131,18 @@ class Presence(Check):
         if event_of(message) == "friend_delete":
             self._parted.update((session.user, message.conversation_id, message.seq) for session in sessions)
 
-    @on
     def state_sent(self, entry: RouterSent[Down[frames.State]]) -> None:
         state = entry.frame.frame.state
         for session in entry.frame.sessions:
             key = (session.user, state.conversation_id)
             self._blocked[key] = max(self._blocked.get(key, (0, False)), (state.version, state.blocked))
 
-    @on
     def down(self, entry: RouterSent[Down[frames.IsTyping | frames.Presence]]) -> None:
         frame = entry.frame.frame
         for user in (session.user for session in entry.frame.sessions):
             other = frame.user if isinstance(frame, frames.Presence) else _other(frame.conversation_id, user)
             self._check(user, other, frame)
 
-    @on
     def updated(self, entry: RouterSent[internal_frames.PresenceUpdate]) -> None:
         update = entry.frame
         if isinstance(update.frame, frames.IsTyping):
@@ -190,15 +177,12 @@ class Presence(Check):
         if blocked and self.model.user_state(user, conversation).blocked:
             self.violated("nothing_is_heard_across_blocks", f"{user} has blocked {other}: {frame}")
 
-    @on
     def logged_in(self, entry: ClientReceived[frames.LoggedIn]) -> None:
         self._seen[entry.node].clear()
 
-    @on
     def heard(self, entry: ClientReceived[frames.Presence]) -> None:
         self._seen[entry.node][entry.frame.user] = entry.frame.online
 
-    @on
     def present(self, entry: Present) -> None:
         there = {name: self.evidence.users[name] for name in entry.instances}
         for instance, user in there.items():
@@ -225,11 +209,9 @@ class Answers(Check):
             dict
         )  # router: since, gateway, what
 
-    @on
     def logs_in(self, entry: RouterReceived[internal_frames.Attach]) -> None:
         self._asked(entry, entry.frame.connection, entry.frame.gateway)
 
-    @on
     def asks(self, entry: RouterReceived[Up[frames.Sync | frames.Send]]) -> None:
         up = entry.frame
         has_ended = up.session not in self.evidence.sessions[up.session.user]  # then it need not be answered
@@ -241,11 +223,9 @@ class Answers(Check):
         if not self._is_slow:
             self._open[entry.node].setdefault(key, (entry.at, gateway, entry.frame))
 
-    @on
     def logged_in(self, entry: RouterSent[internal_frames.Attached]) -> None:
         self._answered(entry, entry.frame.connection)
 
-    @on
     def answered(
         self, entry: RouterSent[Down[frames.Page | frames.SyncDone | frames.Stored | frames.Rejected]]
     ) -> None:
@@ -261,15 +241,12 @@ class Answers(Check):
         if (asked := self._open[entry.node].pop(key, None)) is not None:
             self._late(entry.node, entry.at, *asked)
 
-    @on
     def ended(self, entry: RouterReceived[internal_frames.Detach] | RouterSent[internal_frames.Kick]) -> None:
         self._forget(lambda gateway, what: getattr(what, "session", None) == entry.frame.session)
 
-    @on
     def crashed(self, entry: Crashed) -> None:
         self._open.pop(entry.node, None)
 
-    @on
     def gateway_lost(self, entry: GatewayLost) -> None:
         self._forget(lambda gateway, what: gateway == entry.peer)
 

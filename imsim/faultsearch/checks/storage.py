@@ -10,7 +10,6 @@ from imsim.core import frames, internal_frames, storage
 from imsim.core.model import ConversationState, Message, Scene, is_chatroom, p2p_id, p2p_members
 from imsim.faultsearch.checks.facts import Check
 from imsim.faultsearch.checks.requests import settings_in
-from imsim.faultsearch.dispatch import on
 from imsim.faultsearch.entries import Asked, Crashed, Rested, RouterReceived, Stored
 from imsim.faultsearch.model.reference import Key, wish_of
 from imsim.faultsearch.model.rules import Outcome, Relations, is_change
@@ -26,7 +25,6 @@ class Writers(Check):
         self._last: dict[str, Key] = {}  # by conversation, the last send that came
         self._shown: dict[Key, set[int]] = defaultdict(set)  # what a sender had shown, as a writer has heard
 
-    @on
     def came(self, entry: RouterReceived[internal_frames.Up]) -> None:
         up = entry.frame
         session, frame, conversation = up.session, up.frame, up.conversation_id
@@ -40,19 +38,16 @@ class Writers(Check):
             if session.epoch == latest:
                 self._rightful.add(key)
 
-    @on
     def asked(self, entry: Asked[Any]) -> None:
         if is_chatroom(getattr(entry.request, "conversation_id", "")):
             self.violated("nothing_of_rooms_is_stored", f"{entry.request} was asked for")
 
-    @on
     def opened(self, entry: Asked[storage.OpenConversation]) -> None:
         conversation = entry.request.conversation_id
         self._epochs = {slot: epoch for slot, epoch in self._epochs.items() if slot[0] != conversation}
         if key := self._last.get(conversation):
             self._rightful.add(key)  # a new writer starts because of it, which knows of no later session
 
-    @on
     def appends(self, entry: Asked[storage.Append]) -> None:
         request = entry.request
         message = request.message
@@ -73,20 +68,16 @@ class Storage(Check):
         #: (conversation, user) -> the relations of others to the user, as its writer has looked them up
         self._relations: dict[tuple[str, str], Relations] = {}
 
-    @on
     def crashed(self, entry: Crashed) -> None:
         self._crashes[entry.node] += 1
 
-    @on
     def asked(self, entry: Asked[Any]) -> None:
         self._askers[id(entry.request)] = (entry.node, self._crashes[entry.node])
 
-    @on
     def opened(self, entry: Stored[storage.OpenConversation]) -> None:
         if isinstance(entry.result, storage.LogState):
             self.model.founded(entry.request.conversation_id, entry.result.members)
 
-    @on
     def appended(self, entry: Stored[storage.Append]) -> None:
         request = entry.request
         message, result = request.message, entry.result
@@ -100,7 +91,6 @@ class Storage(Check):
         elif isinstance(result, storage.Blocked) and not self._is_blocked(message):
             self.violated("refusals_have_a_reason", f"{message.id} was taken for blocked")
 
-    @on
     def related(self, entry: Stored[storage.Between]) -> None:
         request = entry.request
         if isinstance(entry.result, storage.Relations):
@@ -109,7 +99,6 @@ class Storage(Check):
             if found != (known := self.model.relations(request.user, request.others)):
                 self.violated("relations_are_true", f"{request.conversation_id}: {found}, not {known}")
 
-    @on
     def saved(self, entry: Stored[storage.SaveState]) -> None:
         request, settings = entry.request, settings_in(entry.request)
         user, conversation = request.user, request.conversation_id
@@ -122,7 +111,6 @@ class Storage(Check):
         if isinstance(entry.result, storage.StatesSaved):
             self._kept(entry.result.states)
 
-    @on
     def missed(self, entry: Stored[storage.Missed]) -> None:
         session = entry.request.session
         if isinstance(entry.result, storage.MissedPage):
@@ -135,14 +123,12 @@ class Storage(Check):
             text = f"{session.user}/{session.device} has more than there is: {entry.request}"
             self.violated("nobody_is_ahead_of_storage", text)
 
-    @on
     def revoked(self, entry: Stored[storage.RevokeTokens]) -> None:
         # Left out: a router that died before storage had done it cannot see to those whom its next life has let in.
         router, crashes = self._askers[id(entry.request)]
         if crashes == self._crashes[router]:
             self.model.revoke(entry.request.user, entry.request.before)
 
-    @on
     def opened_user(self, entry: Stored[storage.OpenUser]) -> None:
         assert isinstance(entry.result, storage.UserState)
         model, user = self.model, entry.request.user
@@ -202,15 +188,12 @@ class Saved(Check):
     def begin(self) -> None:
         self._asked: dict[str, list[storage.SaveState]] = defaultdict(list)  # by router
 
-    @on
     def asked(self, entry: Asked[storage.SaveState]) -> None:
         self._asked[entry.node].append(entry.request)
 
-    @on
     def crashed(self, entry: Crashed) -> None:
         self._asked.pop(entry.node, None)
 
-    @on
     def rested(self, entry: Rested) -> None:
         """The world is quiescent; nobody has logged in again yet."""
         for router, asked in self._asked.items():

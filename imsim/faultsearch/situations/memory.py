@@ -8,7 +8,7 @@ from typing import Any
 
 from imsim.core import changes, events, frames, storage
 from imsim.core.model import Flow, Message, is_chatroom
-from imsim.faultsearch.dispatch import Down, Up, on
+from imsim.faultsearch.dispatch import Down, Up
 from imsim.faultsearch.entries import (
     Asked,
     ClientReceived,
@@ -73,39 +73,31 @@ class Memory:
 
     # --- frames ---
 
-    @on
     def received(self, entry: _Received) -> None:
         self.latest[entry.node] = entry.subject
         self.heard[entry.node] = entry.at
 
-    @on
     def pushed(self, entry: ClientReceived[frames.Push]) -> None:
         self.given[entry.node, entry.frame.message.conversation_id].add(entry.frame.message.seq)
 
-    @on
     def acknowledged(self, entry: ClientReceived[frames.Stored]) -> None:
         self.given[entry.node, entry.frame.conversation_id].add(entry.frame.seq)
 
-    @on
     def paged(self, entry: ClientReceived[frames.Page | frames.SyncDone]) -> None:
         for conversation, seq in entry.frame.cursors.items():
             self.given[entry.node, conversation].update(range(1, seq + 1))
 
-    @on
     def got_state(self, entry: ClientReceived[frames.State]) -> None:
         where, version = (entry.node, entry.frame.state.conversation_id), entry.frame.state.version
         self.versions[where] = max(version, self.versions.get(where, 0))
 
-    @on
     def sent_out(self, entry: GatewaySent[Repeatable]) -> None:
         conversation, number = number_of(entry.frame)
         self.numbers[entry.peer, entry.node, entry.frame.op, conversation] = number
 
-    @on
     def logged_in(self, entry: GatewaySent[frames.LoggedIn]) -> None:
         self.numbers.pop((entry.peer, entry.node, frames.Resync.op, ""), None)
 
-    @on
     def came(self, entry: RouterReceived[Up[frames.Send]]) -> None:
         session, about = entry.frame.session, amends(entry.frame)
         if about[1] is not None:
@@ -115,23 +107,19 @@ class Memory:
         now = (session.epoch, session.device)
         self.slots[slot] = max(self.slots.get(slot, now), now)
 
-    @on
     def released(self, entry: RouterSent[Down[frames.Stored]]) -> None:
         self.let_out = (entry.node, entry.at, entry.frame.frame.id_client)
 
-    @on
     def refused_to(self, entry: RouterSent[Down[frames.Rejected]]) -> None:
         self.amending = {about: sent for about, sent in self.amending.items() if sent != entry.frame.frame.ref}
 
     # --- storage ---
 
-    @on
     def appends(self, entry: Asked[storage.Append]) -> None:
         message = entry.request.message
         self.amending.pop((message.conversation_id, _target(message)), None)
         self.appending.add((message.conversation_id, message.sender, message.id_client))
 
-    @on
     def appended(self, entry: Stored[storage.Append]) -> None:
         message, effects, result = entry.request.message, entry.request.effects, entry.result
         self.appending.discard((message.conversation_id, message.sender, message.id_client))
@@ -141,87 +129,69 @@ class Memory:
         elif isinstance(result, storage.Duplicate | storage.Blocked):
             self.refused[message.conversation_id] = (entry.request.epoch, message.seq)
 
-    @on
     def was_opened(self, entry: Stored[storage.OpenConversation]) -> None:
         self.opened.add(entry.request.conversation_id)
 
-    @on
     def saves(self, entry: Asked[storage.SaveState]) -> None:
         self.pending[entry.request.user, entry.request.conversation_id] += 1
 
-    @on
     def saved(self, entry: Stored[storage.SaveState]) -> None:
         whose = (entry.request.user, entry.request.conversation_id)
         self.pending[whose] -= 1
         if entry.request.blocked is not None:
             self.blocked[whose] = entry.request.blocked
 
-    @on
     def opens_user(self, entry: Asked[storage.OpenUser]) -> None:
         self.opening[entry.request.user] += 1
 
-    @on
     def opened_user(self, entry: Stored[storage.OpenUser]) -> None:
         self.opening[entry.request.user] -= 1
 
-    @on
     def revokes(self, entry: Asked[storage.RevokeTokens]) -> None:
         self.revocations[entry.request.user, entry.request.before] += 1
 
-    @on
     def was_said(self, entry: Said) -> None:
         self.said[entry.message.to] = entry.message.seq
 
     # --- applications ---
 
-    @on
     def is_ready(self, entry: Event[events.Ready]) -> None:
         self.ready.add(entry.node)
 
-    @on
     def is_gone(self, entry: Event[events.Disconnected | events.Ended]) -> None:
         self.ready.discard(entry.node)
 
-    @on
     def has_failed(self, entry: Event[events.SendFailed]) -> None:
         self.failed.add((entry.node, entry.event.id_client))
 
-    @on
     def was_acked(self, entry: Event[events.Acked]) -> None:
         self.acked[entry.node].add(entry.event.id_client)
 
-    @on
     def shown(self, entry: Event[events.Shown]) -> None:
         message, where = entry.event.message, (entry.node, entry.event.message.conversation_id)
         self.hidden_to.pop(where, None)
         if entry.event.flow == Flow.IN and message.countable and not is_chatroom(message.conversation_id):
             self.unread[where].add(message.seq)
 
-    @on
     def read_moved(self, entry: Event[events.ReadMoved]) -> None:
         self.read_to[entry.node, entry.event.conversation_id] = entry.event.read_seq
 
-    @on
     def was_recalled(self, entry: Event[events.Recalled]) -> None:
         if not is_chatroom(entry.event.conversation_id):
             self.recalled = entry.event
 
-    @on
     def state_changed(self, entry: Event[events.StateChanged]) -> None:
         self.hidden_to[entry.node, entry.event.conversation_id] = entry.event.hidden_seq
 
-    @on
     def wished(self, entry: Wished[frames.SetConversation]) -> None:
         self.wishes.add((entry.node, entry.request.conversation_id))
 
-    @on
     def answered(self, entry: Event[events.RequestDone | events.RequestFailed]) -> None:
         if entry.event.request == frames.SetConversation.op:
             self.wishes.discard((entry.node, entry.event.ref))
         elif entry.event.request == frames.Leave.op:
             self.gone.add((entry.node, entry.event.ref))
 
-    @on
     def came_in(self, entry: Event[events.Entered]) -> None:
         self.entered.add((entry.node, entry.event.name))
 
