@@ -49,7 +49,7 @@ class _Left(dict[tuple[str, ...], tuple[float, float]]):
     def after(self, now: float, limit: Limit, *key: str) -> float:
         """The same once one more is let through; below 0 it is too much."""
         left = self.at(now, limit, *key) - 1
-        self[key] = (left, now)
+        self[key] = (left, max(now, self.get(key, (0.0, now))[1]))
         return left
 
     def forget(self, *start: str) -> None:
@@ -111,10 +111,8 @@ class Limits(Check):
         user = session.user
         if isinstance(frame, frames.Typing):
             self._let_through(entry, (policies.typing_rate, policies.typing_burst), "typing", user, frame)
-        elif policies.user_rate and not (isinstance(frame, frames.Leave) and not frame.number):
-            self._let_through(
-                entry, self._user, _kind(frame.op), user, frame
-            )  # (a gateway's own `leave` has no number)
+        elif policies.user_rate and not (isinstance(frame, frames.Leave) and not frame.number):  # the gateway's own
+            self._let_through(entry, self._user, _kind(frame.op), user, frame)
         if frame.op in _READ_OPS:
             reads = self._under_way(session.connection, entry.at)
             reads.append(entry.at)

@@ -30,16 +30,8 @@ def _event(entry: Appended) -> object:
     return (entry.request.message.file or {}).get("event") if _effects(entry) is not _NOTHING else None
 
 
-def _is_of_the_system(entry: Appended, past: Memory) -> bool:
-    return isinstance(entry.result, storage.Appended) and entry.request.message.scene == Scene.SYSTEM
-
-
 def _left_before(entry: Appended, past: Memory) -> set[str]:
     return past.left[entry.request.message.conversation_id]
-
-
-def _comes_back(entry: Appended, past: Memory) -> bool:
-    return bool(_left_before(entry, past) & {*_effects(entry).joined}) and _event(entry) != "create"
 
 
 def _state(note: Message) -> object:
@@ -67,10 +59,6 @@ def _wanted(entry: Failed, past: Memory) -> Any:
     return (past.sent[entry.node][entry.event.id_client].get("file") or {}).get("event")
 
 
-def _edit_refused(entry: Failed, past: Memory) -> bool:
-    return _wanted(entry, past) == "edit" and entry.event.code in (Code.MUTED, Code.BLOCKED, Code.NOT_MEMBER)
-
-
 def _is_of_another(entry: Appended, past: Memory) -> bool:
     amended = _effects(entry).amended
     return _event(entry) == "recall" and amended is not None and amended.sender != entry.request.message.sender
@@ -81,11 +69,6 @@ def _looks_before_it(entry: ClientSent[frames.History], past: Memory) -> bool:
     return last is not None and (frame.conversation_id, frame.last) == (last.conversation_id, last.seq - 1)
 
 
-def _is_outside(entry: Failed, past: Memory) -> bool:
-    sent = past.sent[entry.node][entry.event.id_client]
-    return entry.event.code == Code.NOT_MEMBER and sent["scene"] == Scene.CHATROOM
-
-
 def _is_of_a_room(entry: Shown) -> bool:
     return is_chatroom(entry.event.message.conversation_id)
 
@@ -93,10 +76,13 @@ def _is_of_a_room(entry: Shown) -> bool:
 SITUATIONS = (
     # --- groups and friends, as storage takes them in ---
     when("news", Appended, "a custom system message was stored",
-         _is_of_the_system),
+         lambda entry, past: isinstance(entry.result, storage.Appended)
+         and entry.request.message.scene == Scene.SYSTEM),
     when("member came", Appended, "a user joined a group that was there",
          lambda entry, past: bool(_effects(entry).joined) and _event(entry) != "create"),
-    when("member came back", Appended, "a user joined who had left", _comes_back),
+    when("member came back", Appended, "a user joined who had left",
+         lambda entry, past: _event(entry) != "create"
+         and not _left_before(entry, past).isdisjoint(_effects(entry).joined)),
     when("member left", Appended, "a member left, or was put out",
          lambda entry, past: _event(entry) in ("leave", "kick")),
     _is_stored("group dismissed", "dismiss", "the owner of a group ended it"),
@@ -116,7 +102,8 @@ SITUATIONS = (
     when("recall from outside", Failed, "a recall was refused because its user has left",
          lambda entry, past: _wanted(entry, past) == "recall" and entry.event.code == Code.NOT_MEMBER),
     when("edit refused", Failed, "an edit was refused because its user is muted or blocked by now, or has left",
-         _edit_refused),
+         lambda entry, past: _wanted(entry, past) == "edit"
+         and entry.event.code in (Code.MUTED, Code.BLOCKED, Code.NOT_MEMBER)),
     when("recalled by an admin", Appended, "a recall of a message of another user was stored", _is_of_another),
     when("recalled", Recalled, "a device recalled a message",
          lambda entry, past: not is_chatroom(entry.event.conversation_id)),
@@ -137,7 +124,9 @@ SITUATIONS = (
          lambda entry, past: _is_of_a_room(entry)),
     when("room showed what was said", Shown, "a device was shown what had been said before it came",
          lambda entry, past: _is_of_a_room(entry) and past.has_got(entry.node, frames.Entered)),
-    when("said from outside", Failed, "a send into a room that the device is not in", _is_outside),
+    when("said from outside", Failed, "a send into a room that the device is not in",
+         lambda entry, past: entry.event.code == Code.NOT_MEMBER
+         and past.sent[entry.node][entry.event.id_client]["scene"] == Scene.CHATROOM),
     when("room took back", Recalled, "a device heard that something said in a chatroom was recalled",
          lambda entry, past: is_chatroom(entry.event.conversation_id)),
     when("room edited", Edited, "a device heard that something said in a chatroom was edited",

@@ -22,9 +22,9 @@ from imsim.faultsearch.entries import (
     Stored,
     Wished,
 )
+from imsim.faultsearch.evidence import number_of
 
 _Received = ClientReceived[Any] | GatewayReceived[Any] | GatewayNotified[Any] | RouterReceived[Any]
-Repeatable = frames.State | frames.Notify | frames.Resync
 
 
 class Memory:
@@ -33,7 +33,7 @@ class Memory:
     def __init__(self, sent: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
         self.sent = sent
         # of nodes
-        self.latest: dict[str, object] = {}  # by node, the latest frame that it has received
+        self.latest: dict[str, Any] = {}  # by node, the latest frame that it has received
         self.heard: dict[str, float] = {}  # when that was
         self.let_out = ("", 0.0, "")  # what a writer let out last: which, when, idClient
         # of instances
@@ -91,7 +91,7 @@ class Memory:
         where, version = (entry.node, entry.frame.state.conversation_id), entry.frame.state.version
         self.versions[where] = max(version, self.versions.get(where, 0))
 
-    def sent_out(self, entry: GatewaySent[Repeatable]) -> None:
+    def sent_out(self, entry: GatewaySent[frames.State | frames.Notify | frames.Resync]) -> None:
         conversation, number = number_of(entry.frame)
         self.numbers[entry.peer, entry.node, entry.frame.op, conversation] = number
 
@@ -196,13 +196,9 @@ class Memory:
         self.entered.add((entry.node, entry.event.name))
 
 
-def number_of(frame: Repeatable) -> tuple[str, int]:
-    """Which conversation it is about ("": none), and which of its kind it is."""
-    if isinstance(frame, frames.State):
-        return frame.state.conversation_id, frame.state.version
-    if isinstance(frame, frames.Notify):
-        return frame.conversation_id, frame.seq
-    return "", frame.number
+def key_of(up: Up[frames.Send]) -> tuple[str, str]:
+    """(sender, idClient)"""
+    return up.session.user, up.frame.id_client
 
 
 def amends(up: Up[frames.Send]) -> tuple[str, object]:

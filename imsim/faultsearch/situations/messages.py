@@ -8,7 +8,8 @@ from imsim.core import events, frames, internal_frames, storage
 from imsim.core.model import Code, Flow, Route, Scene, is_chatroom
 from imsim.faultsearch.dispatch import Down, Up
 from imsim.faultsearch.entries import Asked, ClientReceived, Event, GatewaySent, RouterReceived, RouterSent, Stored
-from imsim.faultsearch.situations.memory import Memory, Repeatable, amends, number_of
+from imsim.faultsearch.evidence import Repeatable, number_of
+from imsim.faultsearch.situations.memory import Memory, amends, key_of
 from imsim.faultsearch.situations.situation import End, has_code, occurs, when
 from imsim.faultsearch.workload import ATTACHMENTS
 
@@ -31,16 +32,6 @@ def _two_devices(entry: End, past: Memory) -> int:
     return sum(count > 1 for count in counts.values())
 
 
-def _is_repeated(entry: Came, past: Memory) -> bool:
-    up = entry.frame
-    return (up.conversation_id, up.session.user, up.frame.id_client) in past.appending
-
-
-def _amendments_race(entry: Came, past: Memory) -> bool:
-    id_client = entry.frame.frame.id_client
-    return past.amending.get(amends(entry.frame), id_client) != id_client
-
-
 def _is_behind_a_refusal(entry: Appended, past: Memory) -> bool:
     if not isinstance(entry.result, storage.Fenced) or entry.request.effects is None:
         return False
@@ -48,28 +39,9 @@ def _is_behind_a_refusal(entry: Appended, past: Memory) -> bool:
     return epoch == entry.request.epoch and seq < entry.request.message.seq
 
 
-def _is_older(entry: Appended, past: Memory) -> bool:
-    message = entry.request.message
-    return isinstance(entry.result, storage.Appended) and message.time < past.times.get(message.conversation_id, 0)
-
-
-def _reopens(entry: Asked[storage.OpenConversation], past: Memory) -> bool:
-    return past.heard.get(entry.node) != entry.at and entry.request.conversation_id in past.opened
-
-
 def _has_waited(entry: Refused, past: Memory) -> bool:
     """It is answered in the moment in which something else was let out: for that it has waited."""
     return past.let_out[:2] == (entry.node, entry.at)
-
-
-def _rests_on_a_change(entry: Refused, past: Memory) -> bool:
-    is_ruled = entry.frame.frame.code in (Code.NOT_MEMBER, Code.FORBIDDEN, Code.MUTED)
-    return is_ruled and _has_waited(entry, past) and past.heard.get(entry.node) != entry.at
-
-
-def _conflicts_later(entry: Refused, past: Memory) -> bool:
-    refusal = entry.frame.frame
-    return _has_waited(entry, past) and refusal.code == Code.CONFLICT and refusal.ref == past.let_out[2]
 
 
 def _is_early(entry: ClientReceived[frames.Push], past: Memory) -> bool:
@@ -80,16 +52,6 @@ def _is_early(entry: ClientReceived[frames.Push], past: Memory) -> bool:
 def _is_kept(entry: Shown) -> bool:
     """Whether it is of a log, not of a chatroom."""
     return not is_chatroom(entry.event.message.conversation_id)
-
-
-def _was_held_back(entry: Shown, past: Memory) -> bool:
-    latest = past.latest.get(entry.node)
-    return isinstance(latest, frames.Push) and latest.message is not entry.event.message and _is_kept(entry)
-
-
-def _has_custom(entry: Shown, past: Memory) -> bool:
-    message = entry.event.message
-    return message.custom is not None and _is_kept(entry) and message.scene != Scene.SYSTEM
 
 
 def _is_again(entry: GatewaySent[Repeatable], past: Memory) -> bool:
@@ -136,7 +98,8 @@ SITUATIONS = (
          lambda entry, past: entry.event.attempt == 1 and entry.event.id_client in past.acked[entry.node]),
     when("same id client from two devices", End, "both devices got the same seq", _two_devices),
     # --- at the writer ---
-    when("coalesced retry", Came, "a send arrived again while its first copy waited for storage", _is_repeated),
+    when("coalesced retry", Came, "a send arrived again while its first copy waited for storage",
+         lambda entry, past: (entry.frame.conversation_id, *key_of(entry.frame)) in past.appending),
     when("resend answered from storage", Stored[storage.Find], "a resent message was found where it had been stored",
          lambda entry, past: entry.result is not None),
     when("duplicate refused by storage", Appended, "storage knew a message that its writer had forgotten",
@@ -144,24 +107,31 @@ SITUATIONS = (
     when("fenced writer", Appended, "storage refused a writer that another one had replaced",
          lambda entry, past: isinstance(entry.result, storage.Fenced)),
     when("amendments raced", Came, "a message was to be amended that another amendment was about to change",
-         _amendments_race),
+         lambda entry, past: past.amending.get(amends(entry.frame), key_of(entry.frame)[1]) != key_of(entry.frame)[1]),
     when("change behind a refusal", Appended, "a change was on its way behind what storage refused",
          _is_behind_a_refusal),
     when("older time at a higher seq", Appended, "a message was stored with an earlier time than the one before it",
-         _is_older),
+         lambda entry, past: isinstance(entry.result, storage.Appended)
+         and entry.request.message.time < past.times.get(entry.request.message.conversation_id, 0)),
     when("mark moved by sending", Appended, "a send said what its device had shown",
          lambda entry, past: entry.request.shown > 0),
     when("memory lost", Stored[storage.OpenConversation], "a router opened a conversation again",
          lambda entry, past: entry.request.conversation_id in past.opened),
     when("reopened by itself", Asked[storage.OpenConversation],
-         "a writer that had given up looked at what was stored", _reopens),
-    when("change in flight", Refused, "a refusal waited for the change that it rests on", _rests_on_a_change),
+         "a writer that had given up looked at what was stored",
+         lambda entry, past: past.heard.get(entry.node) != entry.at and entry.request.conversation_id in past.opened),
+    when("change in flight", Refused, "a refusal waited for the change that it rests on",
+         lambda entry, past: entry.frame.frame.code in (Code.NOT_MEMBER, Code.FORBIDDEN, Code.MUTED)
+         and _has_waited(entry, past) and past.heard.get(entry.node) != entry.at),
     when("conflict put off", Refused, "an idClient was used for another message while its twin waited for storage",
-         _conflicts_later),
+         lambda entry, past: _has_waited(entry, past)
+         and (entry.frame.frame.code, entry.frame.frame.ref) == (Code.CONFLICT, past.let_out[2])),
     # --- what is shown ---
     when("attachment", Shown, "a picture or the like, or an attachment of an unknown type, was shown",
          lambda entry, past: _is_kept(entry) and entry.event.message.type in ATTACHMENTS),
-    when("custom", Shown, "the custom of a message was shown", _has_custom),
+    when("custom", Shown, "the custom of a message was shown",
+         lambda entry, past: entry.event.message.custom is not None
+         and _is_kept(entry) and entry.event.message.scene != Scene.SYSTEM),
     when("not countable", Shown, "a notification was shown",
          lambda entry, past: _is_kept(entry) and not entry.event.message.countable),
     when("own message from another device", Shown, "a message was shown with flow = out",
@@ -172,7 +142,9 @@ SITUATIONS = (
          lambda entry, past: entry.event.message.scene == Scene.SYSTEM and entry.event.route == Route.SYNC),
     when("push during sync", Shown, "a push arrived before the sync was done",
          lambda entry, past: entry.event.route == Route.PUSH and entry.node not in past.ready and _is_kept(entry)),
-    when("message held back shown", Shown, "a push filled a gap, and what stood behind it followed", _was_held_back),
+    when("message held back shown", Shown, "a push filled a gap, and what stood behind it followed",
+         lambda entry, past: past.has_got(entry.node, frames.Push) and _is_kept(entry)
+         and past.latest[entry.node].message is not entry.event.message),
     when("gap pulled", Shown, "a device showed what it had fetched to fill a gap",
          lambda entry, past: _is_kept(entry) and past.has_got(entry.node, frames.HistoryPage)),
     occurs("duplicate push", Event[events.Repeated], "a device got a message again"),

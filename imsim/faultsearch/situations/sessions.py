@@ -17,11 +17,6 @@ _ENDED = (
 )
 
 
-def _is_stale(entry: Came, past: Memory) -> bool:
-    session = entry.frame.session
-    return session.epoch < past.epochs.get((entry.node, session.user, session.device), 0)
-
-
 def _slot_is_stale(entry: Came, past: Memory) -> bool:
     session = entry.frame.session
     now = (session.epoch, session.device)
@@ -60,7 +55,9 @@ SITUATIONS = (
     has_code("user unavailable", Code.UNAVAILABLE, _ENDED, "a login was refused because storage did not answer"),
     Situation("login refused", _ENDED, "a token was not taken",
               lambda entry, past: entry.subject.code in (Code.BAD_TOKEN, Code.TOKEN_EXPIRED)),
-    when("stale session", Came, "a frame arrived of a session that another login had ended", _is_stale),
+    when("stale session", Came, "a frame arrived of a session that another login had ended",
+         lambda entry, past: entry.frame.session.epoch
+         < past.epochs.get((entry.node, entry.frame.session.user, entry.frame.session.device), 0)),
     when("slot of a stale session", Came, "a send arrived of a session that another device of its slot had ended",
          _slot_is_stale),
     _login_refused("old token refused", Code.TOKEN_REVOKED, "a login with a token from before a revocation"),

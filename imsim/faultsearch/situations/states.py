@@ -20,33 +20,16 @@ def _request_failed(name: str, request: type[frames.Asked], code: Code, descript
     )  # fmt: skip
 
 
-def _waits_for_another(entry: Asked[storage.SaveState], past: Memory) -> bool:
-    request = entry.request
-    return past.pending[request.user, request.conversation_id] > 0 and request.read_seq == 0
-
-
-def _is_old(entry: ClientReceived[frames.State], past: Memory) -> bool:
-    state = entry.frame.state
-    return state.version <= past.versions.get((entry.node, state.conversation_id), 0)
-
-
-def _is_blocked(entry: RouterReceived[Up[frames.Typing]], past: Memory) -> bool:
-    return past.blocked.get((entry.frame.session.user, entry.frame.frame.conversation_id), False)
-
-
 def _is_unread(entry: Event[events.PeerDelivered], past: Memory) -> bool:
     latest = past.latest.get(entry.node)
     return isinstance(latest, frames.State) and entry.event.seq > latest.state.peer_read_seq
 
 
-def _counted(entry: Event[events.Recalled], past: Memory) -> bool:
-    where, seq = (entry.node, entry.event.conversation_id), entry.event.seq
-    return seq in past.unread[where] and seq > past.read_to.get(where, 0)
-
-
 SITUATIONS = (
     # --- settings ---
-    when("settings raced", Asked[storage.SaveState], "two changes of one state waited for storage", _waits_for_another),
+    when("settings raced", Asked[storage.SaveState], "two changes of one state waited for storage",
+         lambda entry, past: entry.request.read_seq == 0
+         and past.pending[entry.request.user, entry.request.conversation_id] > 0),
     when("state saved again", Asked[storage.SaveState],
          "a change of a state that storage had not answered was asked for again",
          lambda entry, past: entry.request.asked is None and entry.request.delivered_seq == 0),
@@ -61,12 +44,14 @@ SITUATIONS = (
     when("came back", Event[events.Shown], "a hidden conversation had a new message",
          lambda entry, past: past.hidden_to.get((entry.node, entry.event.message.conversation_id), 0) > 0),
     when("old state ignored", ClientReceived[frames.State], "a state came a second time, or after a newer one",
-         _is_old),
+         lambda entry, past: entry.frame.state.version
+         <= past.versions.get((entry.node, entry.frame.state.conversation_id), 0)),
     _request_failed("setting refused", frames.SetConversation, Code.NO_CONVERSATION,
                     "a change was asked for of a conversation that the user does not have"),
     _request_failed("setting too large", frames.SetConversation, Code.TOO_LARGE, "a custom beyond the limit"),
     when("typed across a block", RouterReceived[Up[frames.Typing]],
-         "a user was typing to a user whom the same user has blocked", _is_blocked),
+         "a user was typing to a user whom the same user has blocked",
+         lambda entry, past: past.blocked.get((entry.frame.session.user, entry.frame.frame.conversation_id), False)),
     # --- marks ---
     when("mark moved elsewhere", Event[events.ReadMoved], "a device heard of a read on another",
          lambda entry, past: past.has_got(entry.node, frames.State)),
@@ -82,5 +67,7 @@ SITUATIONS = (
                     "the readers of a message that does not exist"),
     _request_failed("no such history", frames.History, Code.NO_CONVERSATION,
                     "a range of a conversation that is not the user's"),
-    when("recalled unread", Event[events.Recalled], "a message was recalled that counted as unread", _counted),
+    when("recalled unread", Event[events.Recalled], "a message was recalled that counted as unread",
+         lambda entry, past: entry.event.seq in past.unread[entry.node, entry.event.conversation_id]
+         and entry.event.seq > past.read_to.get((entry.node, entry.event.conversation_id), 0)),
 )  # fmt: skip
