@@ -304,22 +304,21 @@ class ReferenceModel:
 
     def refusals(self, user: str, wanted: frames.Asked, limit: int) -> set[str]:
         """The codes with which a request that is made now may be refused for good."""
-        if isinstance(wanted, frames.SetConversation):
+        if isinstance(wanted, frames.Enter):
+            return {"too_large"}
+        if not isinstance(wanted, frames.SetConversation | frames.History | frames.ReadCount):
+            return set()
+        conversation = wanted.conversation_id
+        is_there = user in self.stays.get(conversation, ())
+        if isinstance(wanted, frames.ReadCount):
+            is_there = 1 <= wanted.seq <= self.age(conversation) and self.may_see(user, conversation, wanted.seq)
+        elif isinstance(wanted, frames.SetConversation):
             if len((wanted.custom or "").encode()) > limit:
                 return {"too_large"}
-            others = [one for one in p2p_members(wanted.conversation_id) or () if one != user]
             if wanted.blocked is not None:
+                others = [one for one in p2p_members(conversation) or () if one != user]
                 return set() if len(others) == 1 else {"bad_request"}
-            return set() if user in self.stays.get(wanted.conversation_id, ()) else {"no_conversation"}
-        if isinstance(wanted, frames.History):
-            return set() if user in self.stays.get(wanted.conversation_id, ()) else {"no_conversation"}
-        if isinstance(wanted, frames.ReadCount):
-            return set() if self._is_there(user, wanted) else {"no_conversation"}
-        return {"too_large"} if isinstance(wanted, frames.Enter) else set()
-
-    def _is_there(self, user: str, wanted: frames.ReadCount) -> bool:
-        there = 1 <= wanted.seq <= self.age(wanted.conversation_id)
-        return there and self.may_see(user, wanted.conversation_id, wanted.seq)
+        return set() if is_there else {"no_conversation"}
 
 
 def wish_of(message: Message) -> Wish:
