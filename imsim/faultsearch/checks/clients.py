@@ -26,7 +26,7 @@ class Claims(Check):
         instance, frame = self.instances[entry.node], entry.frame
         conversation = conversation_id(frame.scene, instance.user, frame.to)
         self._has(entry, conversation, frame.shown)
-        self.model.claims(instance.user, conversation, frame.shown)
+        self.model.claimed.reach(instance.user, conversation, frame.shown)
         is_repeated = self._sent[instance.name, frame.id_client] > 0
         if is_repeated and not frame.resend and frame.id_client not in instance.tapped:  # by the user, not by itself
             self.violated("repetitions_are_marked", f"{instance.name} said {frame}")
@@ -41,12 +41,14 @@ class Claims(Check):
 
     def read(self, entry: ClientSent[frames.Read]) -> None:
         user, conversation, seq = self.evidence.users[entry.node], entry.frame.conversation_id, entry.frame.seq
-        if seq > self.model.claimed.get((user, conversation), 0):
+        if seq > self.model.claimed[user, conversation]:
             self._has(entry, conversation, seq)  # else it may have heard it from another device, asked the same
-        self.model.claims(user, conversation, seq)
+        self.model.claimed.reach(user, conversation, seq)
 
     def hidden(self, entry: ClientSent[frames.SetConversation]) -> None:
-        self.model.claims(self.evidence.users[entry.node], entry.frame.conversation_id, entry.frame.hidden_seq or 0)
+        self.model.claimed.reach(
+            self.evidence.users[entry.node], entry.frame.conversation_id, entry.frame.hidden_seq or 0
+        )
 
     def rejected(self, entry: ClientReceived[frames.Rejected]) -> None:
         if entry.frame.code == Code.RATE_LIMITED:
@@ -54,7 +56,7 @@ class Claims(Check):
 
     def _holds(self, entry: ClientSent[Any], conversation: str, seq: int) -> None:
         self._has(entry, conversation, seq)
-        self.model.holds(self.evidence.users[entry.node], conversation, seq)
+        self.model.held.reach(self.evidence.users[entry.node], conversation, seq)
 
     def _has(self, entry: ClientSent[Any], conversation: str, seq: int) -> None:
         key, user, model = (entry.node, conversation), self.evidence.users[entry.node], self.model

@@ -32,11 +32,11 @@ class Given(Check):
     """What clients get is stored, and theirs to see; what others hear that a device has becomes part of the model."""
 
     def heard_delivered(self, entry: GatewayReceived[frames.Delivered]) -> None:
-        self.model.was_heard(entry.peer, entry.frame.conversation_id, entry.frame.seq)
+        self.model.heard.reach(entry.peer, entry.frame.conversation_id, entry.frame.seq)
 
     def heard_sync(self, entry: RouterReceived[Up[frames.Sync]]) -> None:
         for conversation, seq in entry.frame.frame.cursors.items():
-            self.model.was_heard(self.world.owners[entry.frame.session.connection], conversation, seq)
+            self.model.heard.reach(self.world.owners[entry.frame.session.connection], conversation, seq)
 
     def acknowledged(self, entry: GatewaySent[frames.Stored]) -> None:
         """When a sender hears that its message is safe, it must be."""

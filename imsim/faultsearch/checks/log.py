@@ -99,5 +99,5 @@ def states_are_kept(evidence: Evidence) -> Iterator[str]:
         for user, state in log.states.items():
             if state != evidence.model.user_state(user, conversation):
                 yield f"{conversation} has the state {state} for {user}, which storage was not asked for"
-            if state.read_seq > evidence.model.claimed.get((user, conversation), 0):
+            if state.read_seq > evidence.model.claimed[user, conversation]:
                 yield f"{conversation} is read by {user} up to {state.read_seq}, which no device of theirs has said"

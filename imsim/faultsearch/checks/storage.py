@@ -105,7 +105,7 @@ class Storage(Check):
         settings.pop("hidden_seq", None)
         marks = (request.read_seq, request.hidden_seq or 0, request.delivered_seq)
         self.model.changed(user, conversation, *marks, **settings)
-        held = self.model.held.get((user, conversation), 0) if self.evidence.acknowledges else 0
+        held = self.model.held[user, conversation] if self.evidence.acknowledges else 0
         if request.delivered_seq > held:
             self.violated("receipts_are_true", f"{user} is said to have got {request}")
         if isinstance(entry.result, storage.StatesSaved):

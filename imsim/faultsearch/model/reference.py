@@ -52,6 +52,16 @@ class Stay:
     since: int
 
 
+class Marks(dict[Whose, int]):
+    """How far a user, or an instance, has got in a conversation: 0 at first, and never back."""
+
+    def __missing__(self, whose: Whose) -> int:
+        return 0
+
+    def reach(self, user: str, conversation: str, seq: int) -> None:
+        self[user, conversation] = max(seq, self[user, conversation])
+
+
 @dataclass(slots=True)
 class ReferenceModel:
     """Places are kept without their unread count, which is recounted."""
@@ -73,10 +83,10 @@ class ReferenceModel:
     versions: dict[str, int] = field(default_factory=dict)  # of each user's conversation states
     revoked: dict[str, float] = field(default_factory=dict)  # user -> tokens issued before are void
     #: the highest seq that any device of the user said it had read or shown; up to which it said it held everything
-    claimed: dict[Whose, int] = field(default_factory=dict)
-    held: dict[Whose, int] = field(default_factory=dict)
+    claimed: Marks = field(default_factory=Marks)
+    held: Marks = field(default_factory=Marks)
     #: of each instance, the same as its gateway heard it (of a sync: its router)
-    heard: dict[Whose, int] = field(default_factory=dict)
+    heard: Marks = field(default_factory=Marks)
     #: what each instance has been given: instance -> conversation -> seqs
     given: dict[str, dict[str, set[int]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(set)))
 
@@ -157,23 +167,11 @@ class ReferenceModel:
 
     # --- what went over the edges ---
 
-    def claims(self, user: str, conversation: str, seq: int) -> None:
-        """A device of the user says that the user has read, or been shown, everything up to `seq`."""
-        _raise(self.claimed, (user, conversation), seq)
-
-    def holds(self, user: str, conversation: str, seq: int) -> None:
-        """A device of the user says that it has everything up to `seq`."""
-        _raise(self.held, (user, conversation), seq)
-
-    def was_heard(self, instance: str, conversation: str, seq: int) -> None:
-        """That it said so has reached the router that is to notify the other user."""
-        _raise(self.heard, (instance, conversation), seq)
-
     def got(self, instance: str, user: str, conversation: str) -> int:
         """How far the instance has got by what its gateway heard, and by what others said that it was given."""
         given, log = self.given[instance][conversation], self.logs[conversation]
         said = [seq for seq in given if seq <= len(log) and log[seq - 1].sender != user]
-        return max([self.heard.get((instance, conversation), 0), *said])
+        return max([self.heard[instance, conversation], *said])
 
     # --- what follows ---
 
@@ -329,8 +327,3 @@ def same_words(message: Message, sent: Mapping[str, Any]) -> bool:
     """Whether the message is what was given to `send`."""
     said = (message.content, message.type, message.file, message.custom)
     return said == (sent["content"], sent["type"], sent.get("file"), sent.get("custom"))
-
-
-def _raise(marks: dict[Whose, int], whose: Whose, seq: int) -> None:
-    if seq > marks.get(whose, 0):
-        marks[whose] = seq
