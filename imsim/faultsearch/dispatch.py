@@ -1,27 +1,42 @@
-"""Handlers by the kind of an entry: how checks and situations follow a trace, one table instead of long conditions."""
+"""Handlers by the type of an entry: how checks and situations follow a trace, by one table."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from types import UnionType
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from imsim.core import internal_frames
+from imsim.core import frames, internal_frames
 from imsim.faultsearch.entries import Entry
 
-F = TypeVar("F", bound=Callable[..., Any])
 H = TypeVar("H")
+Routed = TypeVar("Routed", bound=frames.Routed)
+ToClient = TypeVar("ToClient", bound=frames.ToClient)
 
 Types = type | UnionType
 
-_CARRIERS = (internal_frames.Up, internal_frames.Down, internal_frames.PresenceUpdate)  # of a frame of a client
+
+class Up(internal_frames.Up, Generic[Routed]):
+    """An `Up` that carries a frame of this type. Only types name it: no entry holds one."""
+
+    frame: Routed
+
+
+class Down(internal_frames.Down, Generic[ToClient]):
+    """A `Down` that carries a frame of this type. Only types name it."""
+
+    frame: ToClient
+
+
+_CARRIERS: dict[Any, type] = {Up: internal_frames.Up, Down: internal_frames.Down}
+_CARRYING = frozenset(_CARRIERS.values())
 
 
 class Trigger(NamedTuple):
-    """The entries that a handler follows: of these kinds, about a subject of this type, which carries (as `Up` and
-    `Down` do) a frame of the type `inner`."""
+    """The entries that a handler follows: of this kind, about a subject of this type, which carries (as `Up` and `Down`
+    do) a frame of the type `inner`."""
 
-    kind: Types
+    kind: type
     subject: Types = object
     inner: Types = object
 
@@ -29,14 +44,27 @@ class Trigger(NamedTuple):
         return issubclass(kind, self.kind) and issubclass(subject, self.subject) and issubclass(inner, self.inner)
 
 
-def on(kind: Types, subject: Types = object, inner: Types = object) -> Callable[[F], F]:
-    """Mark a method as the handler of such entries; one method may have several such marks."""
+def triggers_of(followed: Any) -> Iterator[Trigger]:
+    """What a type of entries stands for: `Started`, `Stored[storage.Append]`, `RouterSent[Down[frames.Push]]`, or a
+    union of such."""
+    origin, arguments = get_origin(followed), get_args(followed)
+    if origin in (Union, UnionType):
+        for one in arguments:
+            yield from triggers_of(one)
+    elif not arguments or arguments[0] is Any:
+        yield Trigger(origin or followed)
+    elif (carrier := _CARRIERS.get(get_origin(arguments[0]))) is not None:
+        yield Trigger(origin, carrier, *get_args(arguments[0]))
+    else:
+        yield Trigger(origin, arguments[0])
 
-    def mark(function: F) -> F:
-        function.__dict__.setdefault("triggers", []).insert(0, Trigger(kind, subject, inner))
-        return function
 
-    return mark
+def handlers_in(kind: type) -> Iterator[tuple[Trigger, Callable[..., Any]]]:
+    """The public methods of a class that take an `entry`: each follows the entries that it may be by its type."""
+    for name, function in vars(kind).items():
+        if not name.startswith("_") and "entry" in getattr(function, "__annotations__", ()):
+            for trigger in triggers_of(get_type_hints(function)["entry"]):
+                yield trigger, function
 
 
 class Dispatcher(Generic[H]):
@@ -49,9 +77,8 @@ class Dispatcher(Generic[H]):
     def handlers_of(self, entry: Entry) -> list[H]:
         subject = entry.subject
         kind, about = type(entry), type(subject)
-        types = (kind, about, type(subject.frame)) if about in _CARRIERS else (kind, about)
+        types = (kind, about, type(subject.frame)) if about in _CARRYING else (kind, about, type(None))
         found = self._found.get(types)
         if found is None:
-            inner = types[2] if len(types) > 2 else type(None)
-            found = self._found[types] = [one for trigger, one in self._handlers if trigger.matches(kind, about, inner)]
+            found = self._found[types] = [one for trigger, one in self._handlers if trigger.matches(*types)]
         return found

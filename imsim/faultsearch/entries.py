@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
+from operator import attrgetter
 from typing import Any, ClassVar, Generic, TypeVar
 
 from imsim.core import storage
@@ -22,15 +24,14 @@ class Entry:
     node: str
 
     word: ClassVar[str] = ""
+    #: What it is about: the frame, event, request or message; None if nothing else is to be said.
+    subject: ClassVar[Any] = None
 
-    def __init_subclass__(cls, word: str = "") -> None:
+    def __init_subclass__(cls, word: str = "", about: str = "") -> None:
         super(Entry, cls).__init_subclass__()  # a dataclass with slots is another class than the one around this
         cls.word = word or cls.word
-
-    @property
-    def subject(self) -> Any:
-        """What it is about: the frame, event, request or message; None if nothing else is to be said."""
-        return None
+        if about:
+            cls.subject = property(attrgetter(about))
 
     @property
     def is_global(self) -> bool:
@@ -48,15 +49,11 @@ class Entry:
 
 
 @dataclass(slots=True, eq=False)
-class _Carried(Entry, Generic[T]):
+class _Carried(Entry, Generic[T], about="frame"):
     """A frame at one end of its way. `peer`: at the other end, where it is known."""
 
     peer: str
     frame: T
-
-    @property
-    def subject(self) -> Any:
-        return self.frame
 
 
 class ClientSent(_Carried[T], word="->"):
@@ -103,47 +100,31 @@ class FrameLost(_Carried[T], word="lost"):
 
 
 @dataclass(slots=True, eq=False)
-class Event(Entry, Generic[T], word="event"):
+class Event(Entry, Generic[T], word="event", about="event"):
     """A client has reported an event to its application."""
 
     event: T
 
-    @property
-    def subject(self) -> Any:
-        return self.event
-
 
 @dataclass(slots=True, eq=False)
-class Asked(Entry, Generic[T], word="asked"):
+class Asked(Entry, Generic[T], word="asked", about="request"):
     """A router has asked storage for something."""
 
     request: T
 
-    @property
-    def subject(self) -> Any:
-        return self.request
-
 
 @dataclass(slots=True, eq=False)
-class Stored(Entry, Generic[T], word="stored"):
+class Stored(Entry, Generic[T], word="stored", about="request"):
     """Storage has carried out a request of a router, or of the audit in the end."""
 
     peer: str
     request: T
     result: storage.Result
 
-    @property
-    def subject(self) -> Any:
-        return self.request
-
 
 @dataclass(slots=True, eq=False)
-class _About(Entry):
+class _About(Entry, about="message"):
     message: Message
-
-    @property
-    def subject(self) -> Any:
-        return self.message
 
 
 class Said(_About, word="said"):
@@ -183,14 +164,10 @@ class Stepped(Entry, word="step"):
 
 
 @dataclass(slots=True, eq=False)
-class Wished(Entry, Generic[T], word="asks"):
+class Wished(Entry, Generic[T], word="asks", about="request"):
     """A user wants what this request asks for."""
 
     request: T
-
-    @property
-    def subject(self) -> Any:
-        return self.request
 
 
 @dataclass(slots=True, eq=False)
@@ -256,17 +233,14 @@ class Revoked(Entry, word="revoke"):
 
 # --- as text ---------------------------------------------------------------------------------------------------------
 
-_names: dict[type, tuple[str, ...]] = {}
 _SHORT = 24
 _UNCUT = ("conversation_id", "id", "id_client", "ref")  # names, by which a message is found again
 
 
+@cache
 def names_of(kind: type) -> tuple[str, ...]:
     """The names of the fields of a dataclass; none for any other type."""
-    names = _names.get(kind)
-    if names is None:
-        names = _names[kind] = tuple(field.name for field in fields(kind)) if is_dataclass(kind) else ()
-    return names
+    return tuple(field.name for field in fields(kind)) if is_dataclass(kind) else ()
 
 
 def details_of(kind: type) -> tuple[str, ...]:

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from functools import cached_property
+from typing import Any
 
-from imsim.core import events
-from imsim.faultsearch.model.reference import Key, ReferenceModel
+from imsim.core import events, frames
+from imsim.core.model import Session
+from imsim.faultsearch.model.reference import ReferenceModel
+from imsim.faultsearch.model.rooms import Room
 from imsim.faultsearch.model.rules import Rules
 from imsim.faultsearch.model.view import View
 from imsim.faultsearch.nodes import Instance
 from imsim.faultsearch.world import World
+
+Repeatable = frames.Push | frames.State | frames.Notify | frames.Resync
 
 
 class Evidence:
@@ -24,9 +29,12 @@ class Evidence:
         self.policies = policies = world.case.policies
         windows = (int(1000 * t) for t in (policies.recall_window, policies.edit_window, policies.request_lifetime))
         self.model = ReferenceModel(Rules(policies.strangers == "allow", policies.group_size, *windows))
-        self.instances = {instance.name: instance for instance in [*world.instances(), *world.probes]}
+        self.rooms: dict[str, Room] = defaultdict(Room)
+        self.sessions: dict[str, set[Session]] = defaultdict(set)  # of each user, as far as its router has heard
+        self.believed: set[str] = set()  # nodes and devices whose clock runs otherwise
+        self.everyone = [*world.instances(), *world.probes]
+        self.instances = {instance.name: instance for instance in self.everyone}
         self.users = {name: instance.user for name, instance in self.instances.items()}
-        self.answers: dict[Key, set[tuple[str, int, int]]] = defaultdict(set)  # every (id, seq, time) ever sent
         self.found: list[tuple[str, str, int | None]] = []
         self.moment: int | None = None
         self._views: dict[str, View] = {}
@@ -58,3 +66,17 @@ class Evidence:
 
     def acked(self, instance: Instance) -> Iterator[events.Acked]:
         return (event for event in instance.events if type(event) is events.Acked)
+
+    def is_owner(self, router: str, name: str) -> bool:
+        """Whether this user, or this chatroom, is that router's."""
+        return self.world.router_of(name).name == router
+
+
+def number_of(frame: Any) -> tuple[str, int]:
+    """Of a frame that is repeated until it is acknowledged: which conversation it is about ("": none), and which of its
+    kind it is."""
+    if isinstance(frame, frames.Push):
+        return frame.message.conversation_id, frame.message.seq
+    if isinstance(frame, frames.State):
+        return frame.state.conversation_id, frame.state.version
+    return (frame.conversation_id, frame.seq) if isinstance(frame, frames.Notify) else ("", frame.number)

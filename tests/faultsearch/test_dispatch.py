@@ -1,31 +1,32 @@
-"""Handlers are found by the kind of an entry, its subject, and the frame that the subject carries."""
+"""Handlers are found by the type of the entry that they take: its kind, its subject, and what that carries."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from imsim.core import frames, internal_frames
 from imsim.core.model import Session
 from imsim.faultsearch.checks import CHECKS
-from imsim.faultsearch.dispatch import Dispatcher, on
+from imsim.faultsearch.dispatch import Dispatcher, Up, handlers_in
 from imsim.faultsearch.entries import ClientSent, GatewayForwarded, RouterReceived
 from imsim.faultsearch.situations import SITUATIONS
 
 UP = internal_frames.Up(Session("alice", "d0", 1, "gateway0", 1), frames.Read("p2p:alice:bob", 1), "p2p:alice:bob")
 
 
-@on(ClientSent)
-def any_frame(entry): ...
+class Handlers:
+    def any_frame(self, entry: ClientSent[Any]): ...
+
+    def either(self, entry: ClientSent[frames.Read | frames.Ping]): ...
+
+    def carried(self, entry: RouterReceived[Up[frames.Read]] | GatewayForwarded[internal_frames.Up]): ...
+
+    def _not_a_handler(self, entry: ClientSent[Any]): ...
+
+    def not_either(self, what: ClientSent[Any]): ...
 
 
-@on(ClientSent, frames.Read | frames.Ping)
-def either(entry): ...
-
-
-@on(RouterReceived, internal_frames.Up, frames.Read)
-@on(GatewayForwarded, internal_frames.Up)
-def carried(entry): ...
-
-
-DISPATCHER = Dispatcher((trigger, f.__name__) for f in (any_frame, either, carried) for trigger in f.triggers)
+DISPATCHER = Dispatcher((trigger, handler.__name__) for trigger, handler in handlers_in(Handlers))
 
 
 def test_handlers_are_found_in_their_order_by_what_an_entry_is_about():
@@ -44,4 +45,4 @@ def test_every_situation_says_what_it_means():
 def test_every_check_follows_something_and_says_what_it_is():
     for check in CHECKS:
         assert check.__doc__
-        assert any(hasattr(method, "triggers") for method in vars(check).values())
+        assert list(handlers_in(check))

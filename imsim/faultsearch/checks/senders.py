@@ -29,31 +29,34 @@ def status_only_improves(evidence: Evidence) -> Iterator[str]:
 
 def sent_is_stored_or_rejected(evidence: Evidence) -> Iterator[str]:
     """sent = stored + rejected + unknown, where unknown is only what died with its application: success exactly where
-    it is stored in these words. (Whether a refusal has a reason is judged when it is sent. Left out: what its
-    application sent again although it had succeeded, and got no answer.)"""
+    it is stored in these words, or received by a chatroom. (Whether a refusal has a reason is judged when it is sent.
+    Left out: what its application sent again although it had succeeded, and got no answer.)"""
     for instance in evidence.world.instances():
         # What another device of the user had sent under this idClient may have been shown before.
         shown = {e.message.id_client for e in instance.events if type(e) is events.Shown and e.flow == Flow.OUT}
-        shown &= evidence.shared
-        again = instance.tapped & {event.id_client for event in instance.events if type(event) is events.Acked}
+        again = instance.tapped & {event.id_client for event in evidence.acked(instance)}
+        received = {event.id_client for event in instance.events if type(event) is events.Received}
         is_there = instance in evidence.world.finalists
         for id_client, sent in instance.sent.items():
-            conversation = conversation_of(instance.user, sent)
+            conversation, status = conversation_of(instance.user, sent), instance.machine.status(id_client)
+            if is_there and status == Status.SENDING:
+                yield f"{id_client} on {instance.name} is still being sent"
             if is_chatroom(conversation):
+                if status == Status.SUCCESS and id_client not in received:
+                    yield f"{id_client} on {instance.name} has the status success and nobody has received it"
                 continue
             stored = evidence.model.first(conversation, instance.user, id_client)
             same = stored is not None and same_words(stored, sent)
-            status = instance.machine.status(id_client)
-            if is_there and status == Status.SENDING:
-                yield f"{id_client} on {instance.name} is still being sent"
-            if status == Status.SUCCESS and not same:
+            if status == Status.SUCCESS:
                 # What was amended cannot be compared any more.
-                amended = stored and evidence.model.logs[conversation][stored.seq - 1].amended
-                if not amended:
+                if not same and not (stored and evidence.model.logs[conversation][stored.seq - 1].amended):
                     yield f"{id_client} on {instance.name} has the status success and is not stored so"
-            elif is_there and status != Status.SUCCESS and same and id_client not in shown | again:
-                if _may_not_know(evidence, instance, conversation, id_client):
-                    continue
+            elif (
+                is_there
+                and same
+                and id_client not in (shown & evidence.shared) | again
+                and not _may_not_know(evidence, instance, conversation, id_client)
+            ):
                 yield f"{id_client} on {instance.name} has the status {status} and is stored"
 
 
@@ -67,43 +70,29 @@ def _may_not_know(evidence: Evidence, instance: Instance, conversation: str, id_
     return unseen or not evidence.model.may_see(instance.user, conversation, stored.seq)
 
 
-def said_in_rooms_is_heard_or_refused(evidence: Evidence) -> Iterator[str]:
-    """What is sent into a chatroom is received or failed; after rest, who is in a room hears a last word once."""
-    heard: dict[str, list[str]] = {}
-    for instance in evidence.world.instances():
-        received = {event.id_client for event in instance.events if type(event) is events.Received}
-        shown = [e.message for e in instance.events if type(e) is events.Shown]
-        heard[instance.name] = [m.id_client for m in shown if is_chatroom(m.conversation_id)]
-        for id_client, sent in instance.sent.items():
-            if is_chatroom(conversation_of(instance.user, sent)):
-                status = instance.machine.status(id_client)
-                if status == Status.SUCCESS and id_client not in received:
-                    yield f"{id_client} on {instance.name} has the status success and nobody has received it"
-                if status == Status.SENDING and instance in evidence.world.finalists:
-                    yield f"{id_client} on {instance.name} is still being sent"
+def last_words_are_heard_in_rooms(evidence: Evidence) -> Iterator[str]:
+    """After rest, a device that is in a room hears a last word once, and no other device."""
     for room, last_words in evidence.world.last_in_rooms.items():
-        for speaker, id_client in last_words:
-            for instance in evidence.world.finalists:
-                is_inside = instance.name != speaker and room in instance.rooms
-                count = heard[instance.name].count(id_client)
-                if count != int(is_inside) and not _is_shed(evidence, instance, id_client):
+        for instance in evidence.world.finalists:
+            shown = [event.message for event in instance.events if type(event) is events.Shown]
+            heard = [message.id_client for message in shown if is_chatroom(message.conversation_id)]
+            for speaker, id_client in last_words:
+                is_inside, count = instance.name != speaker and room in instance.rooms, heard.count(id_client)
+                if count != int(is_inside) and not _is_shed(evidence, instance):
                     yield f"{id_client} in {room} was heard {count} times by {instance.name}"
 
 
-def _is_shed(evidence: Evidence, instance: Instance, id_client: str) -> bool:
+def _is_shed(evidence: Evidence, instance: Instance) -> bool:
     is_shed = any(type(entry) is Shed and entry.device == instance.key for entry in evidence.world.trace)
     return evidence.policies.room_rate > 0 and is_shed
 
 
 def nothing_is_unavailable_without_a_fault(evidence: Evidence) -> Iterator[str]:
     """To be sent away until later takes a reason: something that broke, or was slow."""
-    if evidence.world.case.faults:
-        return
-    for entry in evidence.world.trace:
-        if not isinstance(entry, GatewaySent) or not isinstance(entry.frame, frames.Rejected | frames.Refused):
-            continue
-        if entry.frame.code == Code.UNAVAILABLE:
-            yield f"{entry.peer} was sent {entry.frame}"
+    for entry in evidence.world.trace if not evidence.world.case.faults else ():
+        frame = entry.frame if isinstance(entry, GatewaySent) else None
+        if isinstance(frame, frames.Rejected | frames.Refused) and frame.code == Code.UNAVAILABLE:
+            yield f"{entry} without a fault"
 
 
 def requests_are_answered(evidence: Evidence) -> Iterator[str]:

@@ -1,76 +1,265 @@
-"""Sessions and queues: who is logged in, and whether it all comes to rest."""
+"""Sessions: for which reasons they end, what they are sent unasked, and how soon they are answered."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Hashable
+from typing import Any
 
-from imsim.core import events, storage
-from imsim.core.client.connection import State
-from imsim.core.model import Code
-from imsim.faultsearch.entries import Crashed, Revoked, Stored
-from imsim.faultsearch.evidence import Evidence
+from imsim.core import events, frames, internal_frames
+from imsim.core.model import Code, Session, is_chatroom, p2p_id, p2p_members
+from imsim.faultsearch.checks.facts import Check
+from imsim.faultsearch.dispatch import Down, Up
+from imsim.faultsearch.entries import (
+    ClientReceived,
+    ClientSent,
+    Crashed,
+    Event,
+    GatewayLost,
+    Present,
+    Revoked,
+    RouterReceived,
+    RouterSent,
+    Started,
+    Struck,
+)
+from imsim.faultsearch.model.rules import event_of
+from imsim.faultsearch.nodes import Instance
 
+Unasked = frames.Push | frames.Notify | frames.State | frames.Resync | frames.Presence | frames.IsTyping
 
-def every_slot_is_online_once(evidence: Evidence) -> Iterator[str]:
-    """In the end one device of each slot is logged in, and only one."""
-    world = evidence.world
-    online = [world.case.slot(instance.key) for instance in world.finalists if instance.name in world.online]
-    for slot in sorted({world.case.slot(device) for device in world.case.devices}):
-        if online.count(slot) != 1:
-            yield f"{'/'.join(slot)} is online {online.count(slot)} times"
-    yield from (f"{instance.name} is not online" for instance in world.finalists if instance.name not in world.online)
-
-
-def one_more_login_takes_its_slot(evidence: Evidence) -> Iterator[str]:
-    """Every device with a token gets in, and the device that may not be there beside it is kicked."""
-    world = evidence.world
-    yield from (f"{p.name} does not get online" for p in world.probes if p.machine.state != State.ONLINE)
-    taken = {world.case.slot(probe.key) for probe in world.probes}
-    for instance in world.finalists:
-        kicked = [event.code for event in instance.events if type(event) is events.Ended][-1:] == [Code.KICKED]
-        state = instance.machine.state
-        if world.case.slot(instance.key) in taken:
-            if not (state == State.ENDED and kicked):
-                yield f"{instance.name} is {state} although another device took its slot"
-        elif state != State.ONLINE:
-            yield f"{instance.name} is {state} in the end"
+_SLOW = ("storage_slow", "storage_stall", "storage_fails", "storage_late")
+_TURNS = 20  # requests to storage, one after the other, that an answer may have to wait for
+_LEAST = 1.0  # seconds
 
 
-def revoked_tokens_stay_out(evidence: Evidence) -> Iterator[str]:
-    """A device that is logged in at quiescence is so with a token that storage knows to be good."""
-    for name, token in evidence.world.in_use:
-        user, issued = token.split("@")
-        if float(issued) < evidence.model.revoked.get(user, 0.0):
-            yield f"{name} is there with a token of {issued}, before {evidence.model.revoked[user]}"
+class Logins(Check):
+    """A session ends for good only for a reason; then the device stays away until its application has it log in
+    again."""
+
+    def begin(self) -> None:
+        self._asked: dict[str, tuple[int, float]] = {}  # instance -> its last login: when, and its token's time
+        self._ended: set[str] = set()  # instances
+        self._refused: set[str] = set()  # instances whose token was not taken
+        # By user, each with how much of the trace had been read:
+        self._arrived: dict[str, list[tuple[int, internal_frames.Attach]]] = defaultdict(list)
+        self._ends: dict[str, list[tuple[int, str]]] = defaultdict(list)  # the device that was to be ended
+        self._revoked: dict[str, list[tuple[int, float]]] = defaultdict(list)  # tokens issued before
+
+    @property
+    def _moment(self) -> int:
+        assert self.evidence.moment is not None
+        return self.evidence.moment
+
+    def asked(self, entry: ClientSent[frames.Login]) -> None:
+        self._asked[entry.node] = (self._moment, float(entry.frame.token.split("@")[1]))
+        if entry.node in self._ended:
+            self.violated("ended_clients_stay_away", f"{entry.node} logged in by itself")
+
+    def arrived(self, entry: RouterReceived[internal_frames.Attach]) -> None:
+        self._arrived[entry.frame.user].append((self._moment, entry.frame))
+
+    def asked_to_end(self, entry: RouterReceived[Up[frames.EndSession]]) -> None:
+        self._ends[entry.frame.session.user].append((self._moment, entry.frame.frame.device))
+
+    def revoked(self, entry: Revoked) -> None:
+        self._revoked[entry.node].append((self._moment, entry.before))
+
+    def token_refused(self, entry: Struck) -> None:
+        if entry.kind == "token_refused":
+            self._refused.add(entry.node)
+
+    def started(self, entry: Started) -> None:
+        self._ended.discard(entry.node)
+
+    def ended(self, entry: Event[events.Ended]) -> None:
+        self._ended.add(entry.node)
+        if not self._has_reason(self.instances[entry.node], entry.event.code):
+            text = f"{entry.node} was ended: {entry.event.code} {entry.event.text}"
+            self.violated("sessions_end_for_a_reason", text)
+
+    def _has_reason(self, instance: Instance, code: Code) -> bool:
+        user, (since, issued) = instance.user, self._asked[instance.name]
+        logins = [attach for at, attach in self._arrived[user] if at > since]
+        if code in (Code.BAD_TOKEN, Code.TOKEN_EXPIRED):
+            return instance.name in self._refused
+        if code == Code.TOKEN_REVOKED:
+            return any(at > since or issued < before for at, before in self._revoked[user])
+        if code == Code.REPLACED:
+            same = [attach.connection for attach in logins if attach.device == instance.device]
+            return any(self.world.owners[connection] != instance.name for connection in same)
+        slot, others = self.world.case.slot, {one.device for one in logins} - {instance.device}
+        return code == Code.KICKED and (
+            any(at > since and device == instance.device for at, device in self._ends[user])
+            or any(slot(f"{user}/{device}") == slot(instance.key) for device in others)
+        )
 
 
-def revocations_are_kept(evidence: Evidence) -> Iterator[str]:
-    """What a router was asked to revoke is void in storage in the end, unless the router has died before that."""
-    open: dict[tuple[str, str], float] = {}  # (user, router) -> issued before
-    for entry in evidence.world.trace:
-        if isinstance(entry, Revoked):
-            whose = (entry.node, entry.peer)
-            open[whose] = max(entry.before, open.get(whose, 0.0))
-        elif isinstance(entry, Crashed):
-            open = {whose: before for whose, before in open.items() if whose[1] != entry.node}
-        elif isinstance(entry, Stored) and isinstance(request := entry.request, storage.RevokeTokens):
-            done = {whose for whose, before in open.items() if whose[0] == request.user and before <= request.before}
-            open = {whose: before for whose, before in open.items() if whose not in done}
-    for (user, router), before in open.items():
-        yield f"{user}'s tokens from before {before} are not revoked, as {router} was asked"
+class Presence(Check):
+    """Nothing is sent unasked to a session that has ended, as far as the user's router has heard; nor a message to the
+    session that has sent it.
+
+    Users hear who is there only under the policy, only what is so, and only of friends. Across a block nobody hears
+    that the other is there, or writes: a router knows of a block from when it has sent it to a device of the user, and
+    so of the end of a friendship. At quiescence friends have heard, last, what is so."""
+
+    def begin(self) -> None:
+        #: (conversation, sender, idClient) -> the sessions that sent it, and whether they said that it was a repetition
+        self._asked: dict[tuple[str, str, str], list[tuple[Session, bool]]] = defaultdict(list)
+        self._blocked: dict[tuple[str, str], tuple[int, bool]] = {}  # (user, conversation) -> version, as it was sent
+        self._parted: set[tuple[str, str, int]] = set()  # (user, conversation, seq) of ends of friendships, as sent
+        self._seen: dict[str, dict[str, bool]] = defaultdict(dict)  # instance -> who is there, since it logged in
+
+    def asked(self, entry: RouterReceived[Up[frames.Send]]) -> None:
+        up = entry.frame
+        self._asked[up.conversation_id, up.session.user, up.frame.id_client].append((up.session, up.frame.resend))
+
+    def unasked(self, entry: RouterSent[Down[Unasked]]) -> None:
+        down, frame = entry.frame, entry.frame.frame
+        if isinstance(frame, frames.Push) and is_chatroom(frame.message.conversation_id):
+            return  # see `Rooms`
+        for session in down.sessions:
+            if session not in self.evidence.sessions[session.user]:
+                text = f"{session} had ended, and was sent {frame}"
+                self.violated("nothing_goes_to_sessions_that_ended", text)
+
+    def pushed(self, entry: RouterSent[Down[frames.Push]]) -> None:
+        message, sessions = entry.frame.frame.message, entry.frame.sessions
+        asked = self._asked[message.conversation_id, message.sender, message.id_client]
+        if len(asked) == 1 and not asked[0][1] and asked[0][0] in sessions:
+            self.violated("senders_get_no_echo", f"{message.id} went to {asked[0][0]}, which had sent it")
+        if event_of(message) == "friend_delete":
+            self._parted.update((session.user, message.conversation_id, message.seq) for session in sessions)
+
+    def state_sent(self, entry: RouterSent[Down[frames.State]]) -> None:
+        state = entry.frame.frame.state
+        for session in entry.frame.sessions:
+            key = (session.user, state.conversation_id)
+            self._blocked[key] = max(self._blocked.get(key, (0, False)), (state.version, state.blocked))
+
+    def down(self, entry: RouterSent[Down[frames.IsTyping | frames.Presence]]) -> None:
+        frame = entry.frame.frame
+        for user in (session.user for session in entry.frame.sessions):
+            other = frame.user if isinstance(frame, frames.Presence) else _other(frame.conversation_id, user)
+            self._check(user, other, frame)
+
+    def updated(self, entry: RouterSent[internal_frames.PresenceUpdate]) -> None:
+        update = entry.frame
+        if isinstance(update.frame, frames.IsTyping):
+            self._check(_other(update.frame.conversation_id, update.user), update.user, update.frame)
+        elif update.frame is not None:
+            self._updated(update.frame.user, update.user, update.frame)
+        if update.asked_by is not None:
+            self._updated(update.asked_by.user, update.user, None)
+
+    def _updated(self, source: str, user: str, frame: frames.Presence | None) -> None:
+        """The router of one user notifies that of another; None: it asks whether the other is there."""
+        self._check(source, user, frame)
+        conversation = p2p_id(source, user)
+        states, log = self.model.states.get(conversation, []), self.model.logs.get(conversation, [])
+        if not any(state.friends for state in states):
+            self.violated("only_friends_hear_who_is_there", f"{user} was never a friend of {source}: {frame}")
+        elif not states[-1].friends:
+            last = max((entry.seq for entry in log if event_of(entry) == "friend_delete"), default=0)
+            if (source, conversation, last) in self._parted:
+                self.violated("only_friends_hear_who_is_there", f"{user} is not a friend of {source} any more: {frame}")
+        if (frame is None or frame.online) and not self.evidence.sessions[source]:
+            self.violated("users_are_there_when_it_is_said", f"{user} was notified that {source} is there")
+
+    def _check(self, user: str, other: str, frame: frames.IsTyping | frames.Presence | None) -> None:
+        """What a router sends on behalf of a user, or to a user."""
+        if self.policies.presence != "friends" and not isinstance(frame, frames.IsTyping):
+            self.violated("only_friends_hear_who_is_there", f"{user} and {other} hear of each other: {frame}")
+        if isinstance(frame, frames.Presence) and not frame.online:
+            return  # as a blocked user hears it
+        conversation = p2p_id(user, other)
+        _, blocked = self._blocked.get((user, conversation), (0, False))
+        if blocked and self.model.user_state(user, conversation).blocked:
+            self.violated("nothing_is_heard_across_blocks", f"{user} has blocked {other}: {frame}")
+
+    def logged_in(self, entry: ClientReceived[frames.LoggedIn]) -> None:
+        self._seen[entry.node].clear()
+
+    def heard(self, entry: ClientReceived[frames.Presence]) -> None:
+        self._seen[entry.node][entry.frame.user] = entry.frame.online
+
+    def present(self, entry: Present) -> None:
+        there = {name: self.evidence.users[name] for name in entry.instances}
+        for instance, user in there.items():
+            for friend in self.model.friends_of(user):
+                if self._seen[instance].get(friend, False) != (friend in there.values()):
+                    text = f"{instance} hears of {self._seen[instance]}, and there are {sorted({*there.values()})}"
+                    self.violated("friends_hear_who_is_there", text)
 
 
-def queues_are_bounded(evidence: Evidence) -> Iterator[str]:
-    longest, limit = evidence.world.longest_queue, evidence.world.case.policies.send_queue
-    if longest > limit:
-        yield f"a connection had {longest} unacknowledged pushes, more than {limit}"
+def _other(conversation: str, user: str) -> str:
+    """The other user of a p2p conversation."""
+    return next((one for one in p2p_members(conversation) or () if one != user), "")
 
 
-def it_comes_to_rest(evidence: Evidence) -> Iterator[str]:
-    """Once nothing goes wrong any more, everybody gets an answer, in bounded time and with bounded traffic."""
-    yield from evidence.world.restless
+class Answers(Check):
+    """As long as storage is neither slow nor fails, a router answers logins, syncs and sends soon: whatever waits for
+    storage, or for what storage is asked, goes on when storage has answered."""
 
+    def begin(self) -> None:
+        case = self.world.case
+        self._is_slow = any(fault.kind in _SLOW for fault in case.faults)
+        self._patience = _LEAST + 2 * _TURNS * (case.storage_latency + case.backend_latency) * 1.5
+        self._open: dict[str, dict[Hashable, tuple[float, str, Any]]] = defaultdict(
+            dict
+        )  # router: since, gateway, what
 
-def waiting_machines_have_deadlines(evidence: Evidence) -> Iterator[str]:
-    """A machine that waits for another one gives it up in the end: it has a deadline, and not one far away."""
-    yield from (f"{name}: {text}" for name, text in evidence.world.without_deadline.items())
+    def logs_in(self, entry: RouterReceived[internal_frames.Attach]) -> None:
+        self._asked(entry, entry.frame.connection, entry.frame.gateway)
+
+    def asks(self, entry: RouterReceived[Up[frames.Sync | frames.Send]]) -> None:
+        up = entry.frame
+        has_ended = up.session not in self.evidence.sessions[up.session.user]  # then it need not be answered
+        if not is_chatroom(up.conversation_id) and not has_ended:
+            what = up.frame.id_client if isinstance(up.frame, frames.Send) else frames.Sync.op
+            self._asked(entry, (up.session, what), up.session.gateway)
+
+    def _asked(self, entry: RouterReceived[Any], key: Hashable, gateway: str) -> None:
+        if not self._is_slow:
+            self._open[entry.node].setdefault(key, (entry.at, gateway, entry.frame))
+
+    def logged_in(self, entry: RouterSent[internal_frames.Attached]) -> None:
+        self._answered(entry, entry.frame.connection)
+
+    def answered(
+        self, entry: RouterSent[Down[frames.Page | frames.SyncDone | frames.Stored | frames.Rejected]]
+    ) -> None:
+        frame, what = entry.frame.frame, frames.Sync.op
+        if isinstance(frame, frames.Stored):
+            what = frame.id_client
+        elif isinstance(frame, frames.Rejected) and frame.request == frames.Send.op:
+            what = frame.ref
+        for session in entry.frame.sessions:
+            self._answered(entry, (session, what))
+
+    def _answered(self, entry: RouterSent[Any], key: Hashable) -> None:
+        if (asked := self._open[entry.node].pop(key, None)) is not None:
+            self._late(entry.node, entry.at, *asked)
+
+    def ended(self, entry: RouterReceived[internal_frames.Detach] | RouterSent[internal_frames.Kick]) -> None:
+        self._forget(lambda gateway, what: getattr(what, "session", None) == entry.frame.session)
+
+    def crashed(self, entry: Crashed) -> None:
+        self._open.pop(entry.node, None)
+
+    def gateway_lost(self, entry: GatewayLost) -> None:
+        self._forget(lambda gateway, what: gateway == entry.peer)
+
+    def _forget(self, is_over: Callable[[str, Any], bool]) -> None:
+        for asked in self._open.values():
+            for key in [key for key, (_, gateway, what) in asked.items() if is_over(gateway, what)]:
+                del asked[key]
+
+    def finish(self) -> None:
+        for router, asked in self._open.items():
+            for one in asked.values():
+                self._late(router, self.world.clock.now, *one)
+
+    def _late(self, router: str, now: float, since: float, gateway: str, what: Any) -> None:
+        if now - since > self._patience:
+            self.violated("routers_answer_soon", f"{router} had {what} for {now - since:.3f} s without an answer")

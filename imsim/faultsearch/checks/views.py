@@ -9,13 +9,13 @@ from itertools import pairwise
 from imsim.core import events
 from imsim.core.model import Flow, Message, is_chatroom
 from imsim.faultsearch.evidence import Evidence
-from imsim.faultsearch.model.rules import event_of, is_shown
+from imsim.faultsearch.model.rules import Wish, is_shown, wish_in
 from imsim.faultsearch.model.view import View
 
 
 def views_are_in_order(evidence: Evidence) -> Iterator[str]:
     """Each device shows each message once, by strictly increasing seq."""
-    for instance in (*evidence.world.instances(), *evidence.world.probes):
+    for instance in evidence.everyone:
         for conversation, messages in evidence.view(instance).shown.items():
             for one, other in pairwise(messages):
                 if one.seq >= other.seq:
@@ -29,7 +29,7 @@ def views_are_in_order(evidence: Evidence) -> Iterator[str]:
 
 def views_agree_with_the_log(evidence: Evidence) -> Iterator[str]:
     """What is shown stands there, or did before it was amended; and is nothing that only machines should see."""
-    for instance in (*evidence.world.instances(), *evidence.world.probes):
+    for instance in evidence.everyone:
         for event in instance.events:
             if type(event) is events.Shown and not is_chatroom(event.message.conversation_id):
                 message = event.message
@@ -44,9 +44,7 @@ def views_agree_with_the_log(evidence: Evidence) -> Iterator[str]:
 def every_device_holds_its_visible_set(evidence: Evidence) -> Iterator[str]:
     """Delivered = stored x eligible devices: each holds its whole visible set, with all that was amended, and was given
     it. What its user may see is what was said from joining to leaving."""
-    for lack in evidence.world.deaf:
-        if lack:
-            yield f"{lack} before it has logged in once more"
+    yield from (f"{lack} before it has logged in once more" for lack in evidence.world.deaf if lack)
     for instance in evidence.live:
         view, given = evidence.view(instance), evidence.model.given[instance.name]
         seen = evidence.model.seen_by(instance.user)
@@ -64,67 +62,51 @@ def every_device_holds_its_visible_set(evidence: Evidence) -> Iterator[str]:
 
 def _is_shared(evidence: Evidence, visible: list[Message]) -> bool:
     """Whether one of it was sent by two devices: once it is amended, nobody can say in whose words it was."""
-    shared = evidence.shared
-    return any(message.id_client in shared for message in visible)
+    return any(message.id_client in evidence.shared for message in visible)
 
 
 def amendments_show(evidence: Evidence) -> Iterator[str]:
-    """On every device that is there in the end: each recall, edit and silent change once, in the log's order; and no
-    device, at any time, what is none of its user's."""
+    """On every device that is there in the end: each recall, edit, answer and silent change once, in the log's order;
+    and no device, at any time, what is none of its user's."""
     for instance in evidence.live:
         view = evidence.view(instance)
-        for conversation, visible in evidence.model.seen_by(instance.user).items():
-            log = evidence.model.logs[conversation]
-            yield from (f"{instance.name} shows {wrong} in {conversation}" for wrong in _amended(view, visible, log))
-            resolved = [_resolves(entry) for entry in visible if event_of(entry) == "resolve"]
-            if conversation.startswith("system:") and view.resolved != resolved:
-                yield f"{instance.name} has resolved {view.resolved}, not {resolved}"
+        for id, visible in evidence.model.seen_by(instance.user).items():
+            log, wishes = evidence.model.logs[id], [wish_in(entry) for entry in visible]
+            # What a message was edited to before it was recalled is nobody's to see, and may have been seen.
+            edited = [(seq, content) for seq, content in view.edited[id] if not log[seq - 1].recalled]
+            shown = {"recall": view.recalled[id], "edit": edited, "change": view.changed[id]}
+            if id.startswith("system:"):
+                shown["resolve"] = view.resolved
+            for kind, has in shown.items():
+                wanted = [what for wish in wishes if (what := _amends(wish, kind)) is not None]
+                if has != wanted:
+                    yield f"{instance.name} shows of each {kind} in {id}: {has}, not {wanted}"
 
 
-def _amended(view: View, visible: list[Message], log: list[Message]) -> Iterator[str]:
-    """What a message was edited to before it was recalled is nobody's to see, and may have been seen."""
-    conversation = visible[0].conversation_id
-    recalled, edited, changed = [], [], []
-    for entry in visible:
-        event, data = event_of(entry), _data(entry)
-        if event == "recall":
-            recalled.append(data["seq"])
-        elif event == "edit":
-            edited.append((data["seq"], data["content"]))
-        elif event in ("apply", "reject") or event.startswith("friend_"):
-            changed.append(entry.seq)
-    if view.recalled[conversation] != recalled:
-        yield f"recalled {view.recalled[conversation]}, not {recalled},"
-    shown = [(seq, content) for seq, content in view.edited[conversation] if not log[seq - 1].recalled]
-    if shown != edited:
-        yield f"edited {shown}, not {edited},"
-    if view.changed[conversation] != changed:
-        yield f"changes {view.changed[conversation]}, not {changed},"
-
-
-def _data(entry: Message) -> dict[str, object]:
-    data = (entry.file or {}).get("data")
-    return data if isinstance(data, dict) else {}
-
-
-def _resolves(entry: Message) -> tuple[str, str]:
-    targets = (entry.file or {}).get("targets")
-    assert isinstance(targets, list)
-    return targets[0], str(_data(entry)["state"])
+def _amends(wish: Wish, kind: str) -> object:
+    """What a device shows of an entry of the log, if it is of this kind."""
+    if kind == "change":
+        is_silent = wish.event in ("apply", "reject") or wish.event.startswith("friend_")
+        return wish.seq if is_silent else None
+    if wish.event != kind:
+        return None
+    if kind == "resolve":
+        return wish.targets[0], wish.data["state"]
+    return wish.data["seq"] if kind == "recall" else (wish.data["seq"], wish.data["content"])
 
 
 def system_messages_come_once(evidence: Evidence) -> Iterator[str]:
     """Each on every device of its user, once; a request has one answer; and their unread count is a recount."""
     for instance in evidence.live:
-        log = f"system:{instance.user}"
+        log, view = f"system:{instance.user}", evidence.view(instance)
         visible = evidence.model.view(instance.user, log)
-        shown = [m.id for m in evidence.view(instance).shown[log]]
+        shown = [m.id for m in view.shown[log]]
         wanted = [m.id for m in visible if is_shown(m)]
         if not _is_shared(evidence, visible) and shown != wanted:
             own = {m.id for m in visible if m.sender == instance.user}  # which are no news
             if [id for id in shown if id not in own] != [id for id in wanted if id not in own]:
                 yield f"{instance.name} was shown {shown} by the service, not {wanted}"
-        answers = Counter(id for id, _ in evidence.view(instance).resolved)
+        answers = Counter(id for id, _ in view.resolved)
         yield from (f"{instance.name} reported {n} answers to {id}" for id, n in answers.items() if n > 1)
         unread = evidence.model.unread(instance.user, log)
         if instance.machine.system_unread() != unread:
@@ -159,7 +141,20 @@ def every_look_is_right(evidence: Evidence) -> Iterator[str]:
 
 def _left(evidence: Evidence, view: View, conversation: str, last: int) -> list[int]:
     """Those that may be the last: one that was looked for in the past may know more than the view."""
-    log = evidence.model.logs[conversation]
-    # (One beyond the log is for another invariant to complain of.)
-    recalled = {entry.seq for entry in log if entry.recalled}
+    recalled = {entry.seq for entry in evidence.model.logs[conversation] if entry.recalled}
     return [seq for seq in view.texts[conversation] if seq <= last or seq not in recalled]
+
+
+def marks_only_grow(evidence: Evidence) -> Iterator[str]:
+    """One's own and the other's, on each device."""
+    for instance in evidence.world.instances():
+        marks: dict[tuple[type, str], int] = {}
+        for event in instance.events:
+            if isinstance(event, events.ReadMoved | events.PeerRead | events.PeerDelivered):
+                seq = event.read_seq if isinstance(event, events.ReadMoved) else event.seq
+                key = (type(event), event.conversation_id)
+                if seq <= marks.get(key, 0):
+                    yield f"{instance.name} moved a mark back, from {marks[key]} to {event}"
+                if isinstance(event, events.ReadMoved) and event.unread < 0:
+                    yield f"{instance.name} counts {event.unread} unread in {event.conversation_id}"
+                marks[key] = seq

@@ -25,6 +25,7 @@ from imsim.faultsearch.model.rules import (
     amended,
     is_shown,
     judge,
+    wish_in,
 )
 
 Key = tuple[str, str, str]  # conversation, sender, idClient
@@ -51,6 +52,16 @@ class Stay:
     since: int
 
 
+class Marks(dict[Whose, int]):
+    """How far a user, or an instance, has got in a conversation: 0 at first, and never back."""
+
+    def __missing__(self, whose: Whose) -> int:
+        return 0
+
+    def reach(self, user: str, conversation: str, seq: int) -> None:
+        self[user, conversation] = max(seq, self[user, conversation])
+
+
 @dataclass(slots=True)
 class ReferenceModel:
     """Places are kept without their unread count, which is recounted."""
@@ -72,10 +83,10 @@ class ReferenceModel:
     versions: dict[str, int] = field(default_factory=dict)  # of each user's conversation states
     revoked: dict[str, float] = field(default_factory=dict)  # user -> tokens issued before are void
     #: the highest seq that any device of the user said it had read or shown; up to which it said it held everything
-    claimed: dict[Whose, int] = field(default_factory=dict)
-    held: dict[Whose, int] = field(default_factory=dict)
+    claimed: Marks = field(default_factory=Marks)
+    held: Marks = field(default_factory=Marks)
     #: of each instance, the same as its gateway heard it (of a sync: its router)
-    heard: dict[Whose, int] = field(default_factory=dict)
+    heard: Marks = field(default_factory=Marks)
     #: what each instance has been given: instance -> conversation -> seqs
     given: dict[str, dict[str, set[int]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(set)))
 
@@ -123,35 +134,22 @@ class ReferenceModel:
         self.by_key[message.conversation_id, message.sender, message.id_client] = message
 
     def changed(
-        self,
-        user: str,
-        conversation: str,
-        *,
-        read: int = 0,
-        hidden: int = 0,
-        pinned: bool | None = None,
-        muted: bool | None = None,
-        custom: str | None = None,
-        delivered: int = 0,
-        blocked: bool | None = None,
+        self, user: str, conversation: str, read: int = 0, hidden: int = 0, delivered: int = 0, **settings: Any
     ) -> None:
         """Storage was asked to change a user's conversation state. Marks move forward only, and not beyond the log;
         what is hidden is read; how far one user of a p2p conversation has got it, and has read, is part of the other's
         state; and what was read had been got."""
-        if blocked is not None and user in (p2p_members(conversation) or ()):
-            self.founded(conversation, p2p_members(conversation) or ())
+        members = p2p_members(conversation) or ()
+        if "blocked" in settings and user in members:
+            self.founded(conversation, members)
         if user not in self.stays.get(conversation, ()):
             return
         end, old = len(self.logs.get(conversation, ())), self.user_state(user, conversation)
-        new = replace(old, hidden_seq=max(old.hidden_seq, min(hidden, end)))
+        new = replace(old, hidden_seq=max(old.hidden_seq, min(hidden, end)), **settings)
         new.read_seq = max(old.read_seq, min(read, end), new.hidden_seq)
-        new.pinned = new.pinned if pinned is None else pinned
-        new.muted = new.muted if muted is None else muted
-        new.custom = new.custom if custom is None else custom
-        new.blocked = new.blocked if blocked is None else blocked
         if new != old:
             self._keep(user, new)
-        for peer in p2p_members(conversation) or ():
+        for peer in members:
             if peer != user:
                 known = self.user_state(peer, conversation)
                 got = max(known.peer_delivered_seq, new.read_seq, min(delivered, end))
@@ -169,39 +167,11 @@ class ReferenceModel:
 
     # --- what went over the edges ---
 
-    def left_client(self, user: str, frame: frames.FromClient, conversation: str) -> None:
-        seq = 0
-        if isinstance(frame, frames.Send):
-            seq = frame.shown
-        elif isinstance(frame, frames.Read):
-            seq = frame.seq
-        elif isinstance(frame, frames.SetConversation):
-            seq = frame.hidden_seq or 0
-        _raise(self.claimed, (user, conversation), seq)
-
-    def holds(self, user: str, conversation: str, seq: int) -> None:
-        """A device of the user says that it has everything up to `seq`."""
-        _raise(self.held, (user, conversation), seq)
-
-    def was_heard(self, instance: str, conversation: str, seq: int) -> None:
-        """That it said so has reached the router that is to notify the other user."""
-        _raise(self.heard, (instance, conversation), seq)
-
     def got(self, instance: str, user: str, conversation: str) -> int:
         """How far the instance has got by what its gateway heard, and by what others said that it was given."""
         given, log = self.given[instance][conversation], self.logs[conversation]
         said = [seq for seq in given if seq <= len(log) and log[seq - 1].sender != user]
-        return max([self.heard.get((instance, conversation), 0), *said])
-
-    def reached_client(self, instance: str, frame: frames.ToClient) -> None:
-        given = self.given[instance]
-        if isinstance(frame, frames.Push):
-            given[frame.message.conversation_id].add(frame.message.seq)
-        elif isinstance(frame, frames.Page | frames.SyncDone | frames.HistoryPage):
-            for message in frame.messages:
-                given[message.conversation_id].add(message.seq)
-        elif isinstance(frame, frames.Stored):
-            given[frame.conversation_id].add(frame.seq)
+        return max([self.heard[instance, conversation], *said])
 
     # --- what follows ---
 
@@ -209,6 +179,15 @@ class ReferenceModel:
         blocking = (one for one in others if self.user_state(one, p2p_id(user, one)).blocked)
         friends = (one for one in others if (states := self.states.get(p2p_id(user, one))) and states[-1].friends)
         return Relations(frozenset(blocking), frozenset(friends))
+
+    def friends_of(self, user: str) -> list[str]:
+        """Those without a block, either way."""
+        found = []
+        for id, states in self.states.items():
+            members = p2p_members(id) or ()
+            if user in members and states[-1].friends and not any(self.user_state(one, id).blocked for one in members):
+                found += [one for one in members if one != user]
+        return found
 
     def may_see(self, user: str, conversation: str, seq: int) -> bool:
         return any(stay.first <= seq <= stay.last for stay in self._stays(user, conversation))
@@ -304,18 +283,10 @@ class ReferenceModel:
         return len(self.logs.get(conversation, ()))
 
     def verdict(
-        self,
-        user: str,
-        conversation: str,
-        sent: Mapping[str, Any],
-        limit: int,
-        since: int,
-        times: tuple[int, int],
+        self, user: str, conversation: str, sent: Mapping[str, Any], since: int, times: tuple[int, int]
     ) -> set[str]:
         """The codes with which this send, made when the log was so old, may have been refused for good by now. `times`:
         the first and the last at which that may have been decided (ms)."""
-        if len(sent["content"].encode()) > limit:
-            return {"too_large", "timeout"}
         file = sent.get("file") or {}
         codes: set[str] = set()
         for state in self.states.get(conversation, [State(p2p_members(conversation) or ())])[since:]:
@@ -331,48 +302,28 @@ class ReferenceModel:
 
     def refusals(self, user: str, wanted: frames.Asked, limit: int) -> set[str]:
         """The codes with which a request that is made now may be refused for good."""
-        if isinstance(wanted, frames.SetConversation):
+        if isinstance(wanted, frames.Enter):
+            return {"too_large"}
+        if not isinstance(wanted, frames.SetConversation | frames.History | frames.ReadCount):
+            return set()
+        conversation = wanted.conversation_id
+        is_there = user in self.stays.get(conversation, ())
+        if isinstance(wanted, frames.ReadCount):
+            is_there = 1 <= wanted.seq <= self.age(conversation) and self.may_see(user, conversation, wanted.seq)
+        elif isinstance(wanted, frames.SetConversation):
             if len((wanted.custom or "").encode()) > limit:
                 return {"too_large"}
-            others = [one for one in p2p_members(wanted.conversation_id) or () if one != user]
             if wanted.blocked is not None:
+                others = [one for one in p2p_members(conversation) or () if one != user]
                 return set() if len(others) == 1 else {"bad_request"}
-            return set() if user in self.stays.get(wanted.conversation_id, ()) else {"no_conversation"}
-        if isinstance(wanted, frames.History):
-            return set() if user in self.stays.get(wanted.conversation_id, ()) else {"no_conversation"}
-        if isinstance(wanted, frames.ReadCount):
-            return set() if self._is_there(user, wanted) else {"no_conversation"}
-        return {"too_large"} if isinstance(wanted, frames.Enter) else set()
-
-    def _is_there(self, user: str, wanted: frames.ReadCount) -> bool:
-        there = 1 <= wanted.seq <= self.age(wanted.conversation_id)
-        return there and self.may_see(user, wanted.conversation_id, wanted.seq)
-
-    def is_so(self, user: str, wanted: frames.Asked, limit: int) -> bool:
-        """Whether that request can have been carried out by now."""
-        if isinstance(wanted, frames.SetConversation):
-            return user in self.stays.get(wanted.conversation_id, ()) and len((wanted.custom or "").encode()) <= limit
-        return True
+        return set() if is_there else {"no_conversation"}
 
 
 def wish_of(message: Message) -> Wish:
-    return Wish(
-        message.sender,
-        message.scene,
-        message.type,
-        message.file or {},
-        message.seq,
-        message.time,
-        message.conversation_id,
-    )
+    return replace(wish_in(message), time=message.time, conversation=message.conversation_id)
 
 
 def same_words(message: Message, sent: Mapping[str, Any]) -> bool:
     """Whether the message is what was given to `send`."""
     said = (message.content, message.type, message.file, message.custom)
     return said == (sent["content"], sent["type"], sent.get("file"), sent.get("custom"))
-
-
-def _raise(marks: dict[Whose, int], whose: Whose, seq: int) -> None:
-    if seq > marks.get(whose, 0):
-        marks[whose] = seq

@@ -77,8 +77,10 @@ class State:
     def rank(self, user: str) -> int:
         return 2 if user == self.owner else int(user in self.admins)
 
-    def stands_in(self, kept: dict[str, Any]) -> bool:
+    def stands_in(self, kept: dict[str, Any] | None) -> bool:
         """Whether this is what storage is to keep of it. Of a group without members nothing matters any more."""
+        if kept is None:
+            return self == State(self.members)
         if "friends" in kept:
             return (bool(kept["friends"]), kept["request"] is not None) == (self.friends, bool(self.requests))
         settings = (kept["owner"], bool(kept["muted_all"]), kept["join"], bool(kept["consent"]))
@@ -118,6 +120,8 @@ Note = tuple[str, str, str, str]  # its user, the type of the system message, wh
 
 @dataclass(slots=True)
 class Outcome:
+    """What follows from a wish: the codes of all that speaks against it, or what it does."""
+
     reasons: set[str]
     state: State
     joined: tuple[str, ...] = ()
@@ -125,9 +129,22 @@ class Outcome:
     notes: list[Note] = field(default_factory=list)
     amended: Message | None = None
 
+    def refuse(self, is_wrong: object, *codes: str) -> None:
+        if is_wrong:
+            self.reasons.update(codes)
+
+    def needs_member(self, user: str) -> None:
+        self.refuse(user not in self.state.members, "not_member")
+        self.refuse(not self.state.members, "no_conversation")
+
+
+def wish_in(message: Message) -> Wish:
+    """What its sender wanted with it, as this entry of the log."""
+    return Wish(message.sender, message.scene, message.type, message.file or {}, message.seq)
+
 
 def event_of(message: Message) -> str:
-    return Wish("", "", message.type, message.file or {}).event
+    return wish_in(message).event
 
 
 def is_shown(message: Message) -> bool:
@@ -153,12 +170,12 @@ def is_change(wish: Wish) -> bool:
 
 def edits(entry: Message, seq: int) -> bool:
     """Whether this entry of a log edits the message at `seq`."""
-    return event_of(entry) == "edit" and Wish("", "", entry.type, entry.file or {}).data["seq"] == seq
+    return event_of(entry) == "edit" and about(entry) == seq
 
 
 def leaves(entry: Message, user: str) -> bool:
     """Whether this entry of a group's log ends the stay of a user who sees it."""
-    wish = Wish(entry.sender, "", entry.type, entry.file or {})
+    wish = wish_in(entry)
     return (
         wish.event == "dismiss"
         or (wish.event, user) == ("leave", entry.sender)
@@ -168,7 +185,7 @@ def leaves(entry: Message, user: str) -> bool:
 
 def about(entry: Message) -> int:
     """The seq of what this entry of a log recalls or edits; 0: it does nothing of the kind."""
-    wish = Wish("", "", entry.type, entry.file or {})
+    wish = wish_in(entry)
     return int(wish.data["seq"]) if wish.event in AMENDMENTS else 0
 
 
@@ -217,78 +234,64 @@ def _reach(out: Outcome, wish: Wish, rules: Rules, relations: Relations) -> None
     """Those who may not want it: to be friends, to hear more, to be in a group."""
     if wish.scene == Scene.SYSTEM:
         to = wish.conversation.partition(":")[2]
-        if not rules.strangers and to not in (wish.user, *relations.friends):
-            out.reasons.add("not_friends")
+        out.refuse(not rules.strangers and to not in (wish.user, *relations.friends), "not_friends")
     elif wish.scene == Scene.P2P and wish.event in ("edit", "friend_request", "friend_accept"):
-        if any(member in relations.blocking for member in out.state.members if member != wish.user):
-            out.reasons.add("blocked")
+        out.refuse(any(member in relations.blocking for member in out.state.members if member != wish.user), "blocked")
     elif wish.scene == Scene.GROUP and wish.event in ("create", "invite"):
         asked = {whom for whom, type, _, _ in out.notes if type == "group_invite"}
-        if relations.blocking & {*out.joined, *asked}:
-            out.reasons.add("blocked")
-        if not rules.strangers and not {*out.joined} - {wish.user} <= relations.friends:
-            out.reasons.add("not_friends")
+        out.refuse(relations.blocking & {*out.joined, *asked}, "blocked")
+        out.refuse(not rules.strangers and not {*out.joined} - {wish.user} <= relations.friends, "not_friends")
 
 
 def _speak(out: Outcome, wish: Wish, rules: Rules) -> None:
     state, user = out.state, wish.user
     if wish.scene == Scene.SYSTEM:
-        if wish.type != MessageType.CUSTOM:
-            out.reasons.add("bad_request")
+        out.refuse(wish.type != MessageType.CUSTOM, "bad_request")
         return
-    if user not in state.members:
-        out.reasons |= {"not_member"} if state.members else {"not_member", "no_conversation"}
-    if wish.scene == Scene.P2P and len(state.members) == 2 and not rules.strangers and not state.friends:
-        out.reasons.add("not_friends")
-    if (state.all_muted or user in state.muted) and not state.rank(user):
-        out.reasons.add("muted")
+    out.needs_member(user)
+    out.refuse(
+        wish.scene == Scene.P2P and len(state.members) == 2 and not rules.strangers and not state.friends, "not_friends"
+    )
+    out.refuse((state.all_muted or user in state.muted) and not state.rank(user), "muted")
 
 
 def _amend(out: Outcome, wish: Wish, target: Message | None, rules: Rules) -> None:
     state = out.state
     if wish.event == "edit":
         _speak(out, wish, rules)
-    if wish.user not in state.members:
-        out.reasons |= {"not_member"} if state.members else {"not_member", "no_conversation"}
+    out.needs_member(wish.user)
     if target is None:
         out.reasons.add("bad_request")
         return
-    if target.recalled:
-        out.reasons.add("conflict")
-    if event_of(target) in _RULED:
-        out.reasons.add("bad_request")
+    out.refuse(target.recalled, "conflict")
+    out.refuse(event_of(target) in _RULED, "bad_request")
     own = target.sender == wish.user
     window = rules.recall_window if wish.event == "recall" else rules.edit_window
     above = wish.event == "recall" and wish.scene == Scene.GROUP and state.rank(wish.user) > 0
-    if not above and not (own and wish.time - target.time <= window):
-        out.reasons.add("expired" if own else "forbidden")
+    out.refuse(not above and not (own and wish.time - target.time <= window), "expired" if own else "forbidden")
     if wish.event == "recall":
         out.amended = _blank(target, wish.seq)
         return
     content = wish.data.get("content")
-    if target.type != MessageType.TEXT or not content:
-        out.reasons.add("bad_request")
+    out.refuse(target.type != MessageType.TEXT or not content, "bad_request")
     out.amended = replace(target, content=str(content), amended=wish.seq)
 
 
 def _change_friends(out: Outcome, wish: Wish, rules: Rules) -> None:
     state, user, event = out.state, wish.user, wish.event
     others = [member for member in state.members if member != user]
-    if user not in state.members:
-        out.reasons.add("not_member")
+    out.refuse(user not in state.members, "not_member")
     if len(others) != 1:
         out.reasons.add("bad_request")
         return
     other, asked = others[0], state.requests.get(others[0])
     id = f"{wish.conversation}:{wish.seq}"
     if event == "friend_delete":
-        if not state.friends:
-            out.reasons.add("conflict")
+        out.refuse(not state.friends, "conflict")
         out.state = replace(state, friends=False)
         out.notes = [(other, "friend_deleted", "", "")]
     elif event == "friend_request":
-        if state.friends or (asked and wish.time < asked.expires):
-            out.reasons.add("conflict")
+        out.refuse(state.friends or (asked and wish.time < asked.expires), "conflict")
         out.notes = [*_resolved(state.requests.values(), "expired"), (other, event, "", "init")]
         request = Request("friend", user, id, wish.time + rules.lifetime, (other,))
         out.state = replace(state, requests={user: request})
@@ -296,8 +299,7 @@ def _change_friends(out: Outcome, wish: Wish, rules: Rules) -> None:
         if asked is None:
             out.reasons.add("conflict")
             return
-        if wish.time >= asked.expires:
-            out.reasons.add("expired")
+        out.refuse(wish.time >= asked.expires, "expired")
         answer = "accepted" if event == "friend_accept" else "rejected"
         answer_given = "passed" if event == "friend_accept" else "rejected"
         out.notes = [*_resolved([asked], answer_given), (other, f"friend_{answer}", "", "")]
@@ -312,7 +314,7 @@ def _change_group(out: Outcome, wish: Wish, rules: Rules) -> None:
     state, user, event, targets = out.state, wish.user, wish.event, wish.targets
     if not state.members:
         state = State()  # one that is made again starts again
-    no, rank = out.reasons.add, state.rank(user) if user in state.members else -1
+    refuse, rank = out.refuse, state.rank(user) if user in state.members else -1
     named = [target for target in targets if target in state.members]
     settings = {name: value for name, value in wish.data.items() if name in ("join", "consent")}
     closed: tuple[str, ...] = ()  # whose requests are answered by it
@@ -323,78 +325,63 @@ def _change_group(out: Outcome, wish: Wish, rules: Rules) -> None:
         state = replace(state, requests={w: r for w, r in state.requests.items() if w not in over})
 
     def needs(least: int) -> None:
-        if rank < 0:
-            no("not_member")
-        if rank < least:
-            no("forbidden")
+        refuse(rank < 0, "not_member")
+        refuse(rank < least, "forbidden")
 
     def outranks() -> None:
-        if any(state.rank(target) >= rank for target in named):
-            no("forbidden")
+        refuse(any(state.rank(target) >= rank for target in named), "forbidden")
 
     if event == "create":
-        if state.members:
-            no("conflict")
+        refuse(state.members, "conflict")
         others = [one for one in targets if one != user]
         state = replace(state, owner=user, **settings)
         out.joined = (user,) if state.consent else (user, *others)
         out.notes = [(one, "group_invite", "", "init") for one in others] if state.consent else []
     elif not state.members:
-        no("no_conversation")
+        refuse(True, "no_conversation")
     elif event == "configure":
         needs(1)
-        if not wish.data.keys() & {"title", "join", "consent"}:
-            no("bad_request")
+        refuse(not wish.data.keys() & {"title", "join", "consent"}, "bad_request")
         state = replace(state, **settings)
     elif event == "invite":
         needs(1 if state.join == "invite" else 0)
         new = tuple(target for target in targets if target not in state.members)
-        if not new:
-            no("conflict" if targets else "bad_request")
+        refuse(not new, "conflict" if targets else "bad_request")
         applied = {whose for whose, request in state.requests.items() if request.kind == "apply"}
         out.joined = closed = tuple(one for one in new if not state.consent or one in applied)
         asked = [one for one in new if one not in out.joined]
         out.notes += _resolved([state.requests[one] for one in asked if one in state.requests], "expired")
         out.notes += [(one, "group_invite", "", "init" if one in asked else "") for one in new]
     elif event == "apply":
-        if rank >= 0 or state.join == "open":
-            no("conflict")
-        if state.join == "invite":
-            no("forbidden")
-        if user in state.requests and state.requests[user].kind == "invite":
-            no("conflict")
+        refuse(rank >= 0 or state.join == "open", "conflict")
+        refuse(state.join == "invite", "forbidden")
+        refuse(user in state.requests and state.requests[user].kind == "invite", "conflict")
         closed, answer = (user,), "expired"
         out.notes += [(admin, "group_apply", "", "init") for admin in (state.owner, *sorted(state.admins))]
     elif event == "join":
-        if state.join != "open":
-            no("forbidden")
-        if rank >= 0:
-            no("conflict")
+        refuse(state.join != "open", "forbidden")
+        refuse(rank >= 0, "conflict")
         out.joined = closed = (user,)
     elif event in ("accept", "reject"):
         whose = targets[0] if targets else user
         if targets:
             needs(1)
-        if len(targets) > 1:
-            no("bad_request")
+        refuse(len(targets) > 1, "bad_request")
         request = state.requests.get(whose)
         if request is None or request.kind != ("apply" if targets else "invite"):
-            no("conflict")
+            refuse(True, "conflict")
             return
-        if wish.time >= request.expires:
-            no("expired")
+        refuse(wish.time >= request.expires, "expired")
         closed, answer = (whose,), "passed" if event == "accept" else "rejected"
         out.joined = closed if event == "accept" else ()
         out.notes = [(whose if targets else request.by, f"group_{event}ed", "", "")]
     elif event == "leave":
         needs(0)
-        if rank == 2:
-            no("forbidden")
+        refuse(rank == 2, "forbidden")
         out.left = (user,)
     elif event == "kick":
         needs(1)
-        if not named:
-            no("conflict" if targets else "bad_request")
+        refuse(not named, "conflict" if targets else "bad_request")
         outranks()
         out.left = tuple(named)
         out.notes = [(one, "group_kicked", "", "") for one in named]
@@ -405,23 +392,19 @@ def _change_group(out: Outcome, wish: Wish, rules: Rules) -> None:
     elif event in ("transfer", "role"):
         needs(2)
         others = [one for one in named if one != state.owner]
-        if not others:
-            no("conflict" if targets else "bad_request")
-        elif event == "transfer":
-            if len(others) > 1:
-                no("bad_request")
+        refuse(not others, "conflict" if targets else "bad_request")
+        if event == "transfer" and others:
+            refuse(len(others) > 1, "bad_request")
             state = replace(state, owner=others[0], admins=state.admins - {others[0]})
-        else:
+        elif event == "role":
             admins = state.admins | set(others) if wish.data.get("role") == "admin" else state.admins - set(others)
             state = replace(state, admins=admins)
     else:
         needs(1)
         named += [one for one in targets if event == "unmute" and one in state.muted - set(named)]
         outranks()
-        if targets and not named:
-            no("conflict")
-        if event == "mute" and len(state.muted | set(named)) > rules.group_size and targets:
-            no("too_large")
+        refuse(targets and not named, "conflict")
+        refuse(event == "mute" and len(state.muted | set(named)) > rules.group_size and targets, "too_large")
         if not targets:
             state = replace(state, all_muted=event == "mute")
         else:
@@ -437,10 +420,8 @@ def _change_group(out: Outcome, wish: Wish, rules: Rules) -> None:
             notified = tuple(asks) if event == "apply" else (whose,)
             requests[whose] = Request("apply" if event == "apply" else "invite", user, id, expires, notified)
         there = len(state.members) + len(out.joined) + len(requests)
-        if len(requests) > len(out.state.requests) and there > rules.group_size:
-            no("too_large")
+        refuse(len(requests) > len(out.state.requests) and there > rules.group_size, "too_large")
     members = tuple(one for one in (*state.members, *out.joined) if one not in out.left)
-    if out.joined and len(members) > rules.group_size:
-        no("too_large")
+    refuse(out.joined and len(members) > rules.group_size, "too_large")
     gone = set(out.left)
     out.state = replace(state, members=members, admins=state.admins - gone, requests=requests)

@@ -1,155 +1,37 @@
-"""Situations of groups, friends and amendments."""
+"""Situations of groups, friends, amendments and chatrooms."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import Any
 
 from imsim.core import events, frames, storage
 from imsim.core.model import Code, Message, Scene, is_chatroom
-from imsim.faultsearch.dispatch import on
-from imsim.faultsearch.entries import ClientSent, Event, Stored
-from imsim.faultsearch.situations.situation import Situations, situation
-
-_STORED = (Stored, storage.Append)
-_ANSWERS = ("accept", "reject", "friend_accept", "friend_reject")
+from imsim.faultsearch.entries import ClientSent, Event, Said, Shed, Stored
+from imsim.faultsearch.situations.memory import Memory
+from imsim.faultsearch.situations.situation import Situation, occurs, when
 
 Appended = Stored[storage.Append]
 Failed = Event[events.SendFailed]
+RequestFailed = Event[events.RequestFailed]
+Entered = Event[events.Entered]
+Shown = Event[events.Shown]
+Recalled = Event[events.Recalled]
+Edited = Event[events.Edited]
+_ANSWERS = ("accept", "reject", "friend_accept", "friend_reject")
+_NOTHING = storage.Effects()
 
 
-class Changes(Situations):
-    """As storage takes them in, unless they say otherwise."""
-
-    def begin(self) -> None:
-        self.left: dict[str, set[str]] = defaultdict(set)  # by group, users who are no longer members
-
-    @situation("a custom system message was stored", *_STORED)
-    def news(self, entry: Appended) -> bool:
-        return isinstance(entry.result, storage.Appended) and entry.request.message.scene == Scene.SYSTEM
-
-    @situation("a user joined a group that was there", *_STORED)
-    def member_came(self, entry: Appended) -> bool:
-        return bool(_joined(entry)) and _event(entry) != "create"
-
-    @situation("a user joined who had left", *_STORED)
-    def member_came_back(self, entry: Appended) -> bool:
-        left = self.left[entry.request.message.conversation_id]
-        return bool(left & _joined(entry)) and _event(entry) != "create"
-
-    @situation("a member left, or was put out", *_STORED)
-    def member_left(self, entry: Appended) -> bool:
-        return _event(entry) in ("leave", "kick")
-
-    @situation("the owner of a group ended it", *_STORED)
-    def group_dismissed(self, entry: Appended) -> bool:
-        return _event(entry) == "dismiss"
-
-    @situation("a group was made again after it was dismissed", *_STORED)
-    def group_made_again(self, entry: Appended) -> bool:
-        return _event(entry) == "create" and bool(self.left[entry.request.message.conversation_id])
-
-    @situation("a group was transferred", *_STORED)
-    def owner_changed(self, entry: Appended) -> bool:
-        return _event(entry) == "transfer"
-
-    @situation("two users became friends", *_STORED)
-    def friends(self, entry: Appended) -> bool:
-        return _event(entry) == "friend_accept"
-
-    @situation("a friendship ended", *_STORED)
-    def friends_no_more(self, entry: Appended) -> bool:
-        return _event(entry) == "friend_delete"
-
-    @situation("the admins of a group were asked", *_STORED)
-    def application(self, entry: Appended) -> int:
-        return sum(_state(note) == "init" and note.type == "group_apply" for note in _notes(entry))
-
-    @situation("a user was asked to join", *_STORED)
-    def invitation_to_be_accepted(self, entry: Appended) -> int:
-        return sum(_state(note) == "init" and note.type == "group_invite" for note in _notes(entry))
-
-    @situation("a request was accepted, and all who had it were notified", *_STORED)
-    def answer_passed(self, entry: Appended) -> int:
-        return sum(_state(note) == "passed" for note in _notes(entry))
-
-    @situation("a request was rejected", *_STORED)
-    def answer_rejected(self, entry: Appended) -> int:
-        return sum(_state(note) == "rejected" for note in _notes(entry))
-
-    @situation("a request came to nothing in another way", *_STORED)
-    def request_expired(self, entry: Appended) -> int:
-        return sum(_state(note) == "expired" for note in _notes(entry))
-
-    @situation("a second answer to a request was refused", Event, events.SendFailed)
-    def answered_before(self, entry: Failed) -> bool:
-        return entry.event.code == Code.CONFLICT and self._wanted(entry) in _ANSWERS
-
-    @situation("a recall was refused because its user has left", Event, events.SendFailed)
-    def recall_from_outside(self, entry: Failed) -> bool:
-        return self._wanted(entry) == "recall" and entry.event.code == Code.NOT_MEMBER
-
-    @situation("an edit was refused because its user is muted or blocked by now, or has left", Event, events.SendFailed)
-    def edit_refused(self, entry: Failed) -> bool:
-        return self._wanted(entry) == "edit" and entry.event.code in (Code.MUTED, Code.BLOCKED, Code.NOT_MEMBER)
-
-    def _wanted(self, entry: Failed) -> Any:
-        """The event of the change that failed."""
-        return (self.memory.sent[entry.node][entry.event.id_client].get("file") or {}).get("event")
-
-    @on(*_STORED)
-    def changed(self, entry: Appended) -> None:
-        if (effects := _effects(entry)) is not None:
-            self.left[entry.request.message.conversation_id].update(effects.left)
-
-
-class Amendments(Situations):
-    def begin(self) -> None:
-        self.last: events.Recalled | None = None
-
-    @situation("a recall of a message of another user was stored", *_STORED)
-    def recalled_by_an_admin(self, entry: Appended) -> bool:
-        effects = _effects(entry)
-        amended = effects.amended if effects is not None else None
-        is_other = amended is not None and amended.sender != entry.request.message.sender
-        return _event(entry) == "recall" and is_other
-
-    @situation("a device recalled a message", Event, events.Recalled)
-    def recalled(self, entry: Event[events.Recalled]) -> bool:
-        return not is_chatroom(entry.event.conversation_id)
-
-    @situation("a device edited a message", Event, events.Edited)
-    def edited(self, entry: Event[events.Edited]) -> bool:
-        return not is_chatroom(entry.event.conversation_id)
-
-    @situation("a device looked for the message before the last one, which was recalled", ClientSent, frames.History)
-    def last_message_recalled(self, entry: ClientSent[frames.History]) -> bool:
-        last, frame = self.last, entry.frame
-        return last is not None and (frame.conversation_id, frame.last) == (last.conversation_id, last.seq - 1)
-
-    @on(Event, events.Recalled)
-    def remember(self, entry: Event[events.Recalled]) -> None:
-        if not is_chatroom(entry.event.conversation_id):
-            self.last = entry.event
-
-
-def _effects(entry: Appended) -> storage.Effects | None:
+def _effects(entry: Appended) -> storage.Effects:
     """Of a change that was stored."""
-    return entry.request.effects if isinstance(entry.result, storage.Appended) else None
+    return entry.request.effects or _NOTHING if isinstance(entry.result, storage.Appended) else _NOTHING
 
 
 def _event(entry: Appended) -> object:
-    return (entry.request.message.file or {}).get("event") if _effects(entry) is not None else None
+    return (entry.request.message.file or {}).get("event") if _effects(entry) is not _NOTHING else None
 
 
-def _joined(entry: Appended) -> set[str]:
-    effects = _effects(entry)
-    return set(effects.joined) if effects is not None else set()
-
-
-def _notes(entry: Appended) -> tuple[Message, ...]:
-    effects = _effects(entry)
-    return tuple(effects.notes) if effects is not None else ()
+def _left_before(entry: Appended, past: Memory) -> set[str]:
+    return past.left[entry.request.message.conversation_id]
 
 
 def _state(note: Message) -> object:
@@ -157,3 +39,98 @@ def _state(note: Message) -> object:
     file: dict[str, Any] = note.file or {}
     data = file.get("data")
     return data["state"] if isinstance(data, dict) else file.get("state")
+
+
+def _notes(name: str, state: str, description: str, kind: str = "") -> Situation:
+    """Each system message with this state of a request that follows from a change."""
+
+    def count(entry: Appended, past: Memory) -> int:
+        return sum(_state(note) == state and note.type == (kind or note.type) for note in _effects(entry).notes)
+
+    return when(name, Appended, description, count)
+
+
+def _is_stored(name: str, event: str, description: str) -> Situation:
+    return when(name, Appended, description, lambda entry, past: _event(entry) == event)
+
+
+def _wanted(entry: Failed, past: Memory) -> Any:
+    """The event of the change that failed."""
+    return (past.sent[entry.node][entry.event.id_client].get("file") or {}).get("event")
+
+
+def _is_of_another(entry: Appended, past: Memory) -> bool:
+    amended = _effects(entry).amended
+    return _event(entry) == "recall" and amended is not None and amended.sender != entry.request.message.sender
+
+
+def _looks_before_it(entry: ClientSent[frames.History], past: Memory) -> bool:
+    last, frame = past.recalled, entry.frame
+    return last is not None and (frame.conversation_id, frame.last) == (last.conversation_id, last.seq - 1)
+
+
+def _is_of_a_room(entry: Shown) -> bool:
+    return is_chatroom(entry.event.message.conversation_id)
+
+
+SITUATIONS = (
+    # --- groups and friends, as storage takes them in ---
+    when("news", Appended, "a custom system message was stored",
+         lambda entry, past: isinstance(entry.result, storage.Appended)
+         and entry.request.message.scene == Scene.SYSTEM),
+    when("member came", Appended, "a user joined a group that was there",
+         lambda entry, past: bool(_effects(entry).joined) and _event(entry) != "create"),
+    when("member came back", Appended, "a user joined who had left",
+         lambda entry, past: _event(entry) != "create"
+         and not _left_before(entry, past).isdisjoint(_effects(entry).joined)),
+    when("member left", Appended, "a member left, or was put out",
+         lambda entry, past: _event(entry) in ("leave", "kick")),
+    _is_stored("group dismissed", "dismiss", "the owner of a group ended it"),
+    when("group made again", Appended, "a group was made again after it was dismissed",
+         lambda entry, past: _event(entry) == "create" and bool(_left_before(entry, past))),
+    _is_stored("owner changed", "transfer", "a group was transferred"),
+    _is_stored("friends", "friend_accept", "two users became friends"),
+    _is_stored("friends no more", "friend_delete", "a friendship ended"),
+    _notes("application", "init", "the admins of a group were asked", "group_apply"),
+    _notes("invitation to be accepted", "init", "a user was asked to join", "group_invite"),
+    _notes("answer passed", "passed", "a request was accepted, and all who had it were notified"),
+    _notes("answer rejected", "rejected", "a request was rejected"),
+    _notes("request expired", "expired", "a request came to nothing in another way"),
+    when("answered before", Failed, "a second answer to a request was refused",
+         lambda entry, past: entry.event.code == Code.CONFLICT and _wanted(entry, past) in _ANSWERS),
+    # --- amendments ---
+    when("recall from outside", Failed, "a recall was refused because its user has left",
+         lambda entry, past: _wanted(entry, past) == "recall" and entry.event.code == Code.NOT_MEMBER),
+    when("edit refused", Failed, "an edit was refused because its user is muted or blocked by now, or has left",
+         lambda entry, past: _wanted(entry, past) == "edit"
+         and entry.event.code in (Code.MUTED, Code.BLOCKED, Code.NOT_MEMBER)),
+    when("recalled by an admin", Appended, "a recall of a message of another user was stored", _is_of_another),
+    when("recalled", Recalled, "a device recalled a message",
+         lambda entry, past: not is_chatroom(entry.event.conversation_id)),
+    when("edited", Edited, "a device edited a message",
+         lambda entry, past: not is_chatroom(entry.event.conversation_id)),
+    when("last message recalled", ClientSent[frames.History],
+         "a device looked for the message before the last one, which was recalled", _looks_before_it),
+    # --- chatrooms ---
+    occurs("room entered", Entered, "a device came into a chatroom"),
+    occurs("room shed", Shed, "a device was not sent what was too much for it"),
+    when("room full", RequestFailed, "an `enter` was refused because the room is full",
+         lambda entry, past: (entry.event.request, entry.event.code) == (frames.Enter.op, Code.TOO_LARGE)),
+    when("room entered again", Entered, "a device came into a chatroom again, by itself, after a new login",
+         lambda entry, past: (entry.node, entry.event.name) in past.entered),
+    when("room entered that was left", Entered, "a device came into a chatroom again that it had left",
+         lambda entry, past: (entry.node, entry.event.name) in past.gone),
+    when("room heard", Shown, "a device was shown what was said in a chatroom",
+         lambda entry, past: _is_of_a_room(entry)),
+    when("room showed what was said", Shown, "a device was shown what had been said before it came",
+         lambda entry, past: _is_of_a_room(entry) and past.has_got(entry.node, frames.Entered)),
+    when("said from outside", Failed, "a send into a room that the device is not in",
+         lambda entry, past: entry.event.code == Code.NOT_MEMBER
+         and past.sent[entry.node][entry.event.id_client]["scene"] == Scene.CHATROOM),
+    when("room took back", Recalled, "a device heard that something said in a chatroom was recalled",
+         lambda entry, past: is_chatroom(entry.event.conversation_id)),
+    when("room edited", Edited, "a device heard that something said in a chatroom was edited",
+         lambda entry, past: is_chatroom(entry.event.conversation_id)),
+    when("room counts from below", Said, "a room that was lost began again with lower numbers",
+         lambda entry, past: entry.message.seq < past.said.get(entry.message.to, 0)),
+)  # fmt: skip

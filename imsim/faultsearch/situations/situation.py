@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from imsim.core.model import Code
-from imsim.faultsearch.dispatch import Types, on
 from imsim.faultsearch.entries import Entry
 from imsim.faultsearch.situations.memory import Memory
 
-P = TypeVar("P", bound=Callable[..., int])
+E = TypeVar("E", bound=Entry)
 
 
 @dataclass(slots=True, eq=False)
@@ -21,43 +20,25 @@ class End(Entry):
     faults: int
 
 
-class Situations:
-    """Situations of one kind, as methods, and what they have to remember of a run.
+class Situation(NamedTuple):
+    """`followed`: the type of entries that the predicate is called for, with what was before the entry. It returns
+    how often the situation occurs in the entry, or whether."""
 
-    A method that only remembers is marked with `on`; it is called after all predicates have seen the entry."""
-
-    def __init__(self, memory: Memory) -> None:
-        self.memory = memory
-        self.begin()
-
-    def begin(self) -> None:
-        """Make what it remembers."""
+    name: str
+    followed: Any
+    description: str
+    predicate: Callable[[Any, Memory], int]
 
 
-def situation(description: str, kind: Types, subject: Types = object, inner: Types = object) -> Callable[[P], P]:
-    """Make a method the predicate of a situation, which is named as the method is, with spaces. It is called for the
-    entries that match (see `Trigger`), and says how often the situation occurs in one, or whether."""
-
-    def mark(predicate: P) -> P:
-        predicate.__dict__["situation"] = description
-        return on(kind, subject, inner)(predicate)
-
-    return mark
+def when(name: str, followed: type[E], description: str, predicate: Callable[[E, Memory], int]) -> Situation:
+    return Situation(name, followed, description, predicate)
 
 
-def occurs(description: str, kind: Types, subject: Types = object, inner: Types = object) -> Callable[..., int]:
+def occurs(name: str, followed: type[Entry], description: str) -> Situation:
     """A situation that occurs in every such entry."""
-
-    def predicate(situations: Situations, entry: Entry) -> int:
-        return True
-
-    return situation(description, kind, subject, inner)(predicate)
+    return Situation(name, followed, description, lambda entry, past: True)
 
 
-def has_code(code: Code, description: str, kind: Types, subject: Types) -> Callable[..., int]:
+def has_code(name: str, code: Code, followed: Any, description: str) -> Situation:
     """A situation that occurs in such an entry if its subject has this code."""
-
-    def predicate(situations: Situations, entry: Entry) -> int:
-        return bool(entry.subject.code == code)
-
-    return situation(description, kind, subject)(predicate)
+    return Situation(name, followed, description, lambda entry, past: entry.subject.code == code)

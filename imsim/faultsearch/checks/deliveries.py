@@ -1,0 +1,233 @@
+"""What gateways and routers send to devices, how often, and how much of it at once."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from imsim.core import frames, internal_frames
+from imsim.core.model import ConversationState, Message, MessageType, Session, is_chatroom
+from imsim.faultsearch.checks.facts import Check
+from imsim.faultsearch.dispatch import Down, Up
+from imsim.faultsearch.entries import (
+    ClientReceived,
+    Crashed,
+    GatewayForwarded,
+    GatewayNotified,
+    GatewayReceived,
+    GatewaySent,
+    RouterReceived,
+    RouterSent,
+)
+from imsim.faultsearch.evidence import Repeatable, number_of
+from imsim.faultsearch.model.rules import leaves
+
+_LONGEST = 60.0  # seconds
+_ROUNDING = 0.001
+
+
+class Given(Check):
+    """What clients get is stored, and theirs to see; what others hear that a device has becomes part of the model."""
+
+    def heard_delivered(self, entry: GatewayReceived[frames.Delivered]) -> None:
+        self.model.heard.reach(entry.peer, entry.frame.conversation_id, entry.frame.seq)
+
+    def heard_sync(self, entry: RouterReceived[Up[frames.Sync]]) -> None:
+        for conversation, seq in entry.frame.frame.cursors.items():
+            self.model.heard.reach(self.world.owners[entry.frame.session.connection], conversation, seq)
+
+    def acknowledged(self, entry: GatewaySent[frames.Stored]) -> None:
+        """When a sender hears that its message is safe, it must be."""
+        frame = entry.frame
+        stored = self.model.by_key.get((frame.conversation_id, self.evidence.users[entry.peer], frame.id_client))
+        if stored is None or (stored.id, stored.seq, stored.time) != (frame.id, frame.seq, frame.time):
+            self.violated("acks_survive", f"{frame.id_client} was acknowledged as {frame.id}, stored: {stored}")
+
+    def received(self, entry: GatewaySent[frames.Received]) -> None:
+        if not entry.frame.seq and self.policies.ack != "after_receive":
+            self.violated("received_is_sent_as_configured", f"{entry.frame.id_client} of {entry.peer} was received")
+
+    def stored(self, entry: ClientReceived[frames.Stored]) -> None:
+        self.model.given[entry.node][entry.frame.conversation_id].add(entry.frame.seq)
+
+    def pushed(self, entry: ClientReceived[frames.Push]) -> None:
+        self._given(entry.node, entry.frame.message)
+
+    def paged(self, entry: ClientReceived[frames.Page | frames.SyncDone | frames.HistoryPage]) -> None:
+        for message in entry.frame.messages:
+            self._given(entry.node, message)
+
+    def _given(self, instance: str, message: Message) -> None:
+        model, user, conversation = self.model, self.evidence.users[instance], message.conversation_id
+        model.given[instance][conversation].add(message.seq)
+        if is_chatroom(conversation):
+            return  # see `Rooms`
+        if not model.may_see(user, conversation, message.seq):
+            self.violated("users_see_only_their_own", f"{instance} was given {message.id}")
+        if model.is_new_to(user, message):
+            text = f"{instance} was given the content of {message.id} from after its user had left"
+            self.violated("users_see_only_their_own", text)
+        if message not in model.forms[conversation, message.seq]:
+            self.violated("only_stored_messages_are_sent", f"{instance} was given {message}")
+
+
+def written_in(message: Message) -> int:
+    """How many bytes its users wrote in it."""
+    file = json.dumps(message.file, ensure_ascii=False, separators=(",", ":")) if message.file is not None else ""
+    return len(f"{message.content}{message.custom or ''}{file}".encode())
+
+
+def fits(messages: Iterable[Message], most: int) -> bool:
+    """Whether a page may hold them: no more than its bytes, except one that alone has more; and what has nothing."""
+    sizes = [size for message in messages if (size := written_in(message))]
+    return sum(sizes) <= most or len(sizes) == 1
+
+
+class RouterStates(Check):
+    """Routers send only conversation states that storage held at some time, to one session never an older one, and
+    with each an unread count that is a recount. A router knows of a log at least what it has sent of it to any device
+    of the user; and one that takes over from it finds as much in storage.
+
+    A page of a sync has no more messages and bytes than it may have; and one after which there is more is not empty,
+    or it would be asked for again without end."""
+
+    def begin(self) -> None:
+        self._versions: dict[tuple[Session, str], int] = {}  # (session, conversation) -> sent
+        self._known: dict[tuple[str, str], set[int]] = defaultdict(set)  # (user, conversation) -> seqs, sent to devices
+
+    def pushed(self, entry: RouterSent[Down[frames.Push]]) -> None:
+        self._knows(entry.frame.sessions, [entry.frame.frame.message])
+
+    def sent(self, entry: RouterSent[Down[frames.State]]) -> None:
+        for session in entry.frame.sessions:
+            self._is_right(session, entry.frame.frame.state)
+
+    def paged(self, entry: RouterSent[Down[frames.Page | frames.SyncDone]]) -> None:
+        sessions, frame, messages = entry.frame.sessions, entry.frame.frame, entry.frame.frame.messages
+        # Not the custom of conversation states: they are sent as they are by now, and storage has weighed earlier ones.
+        if len(messages) > self.policies.page or not fits(messages, self.policies.page_bytes):
+            text = f"{sessions} got {len(messages)} messages with {sum(map(written_in, messages))} bytes in one page"
+            self.violated("pages_are_no_larger_than_configured", text)
+        if type(frame) is frames.Page and not messages:
+            self.violated("pages_are_not_empty", f"{sessions} got nothing, and was to ask for more")
+        self._knows(sessions, messages)
+        for session in sessions:
+            for state in frame.states:
+                self._is_right(session, state)
+            if type(frame) is frames.SyncDone and frame.version > self.model.versions.get(session.user, 0):
+                self._wrong("only_stored_states_are_sent", session.user, f"the version {frame.version}")
+
+    def _is_right(self, session: Session, state: ConversationState) -> None:
+        key, user = (session, state.conversation_id), session.user
+        if state.version < self._versions.get(key, 0):
+            self._wrong("versions_grow", user, f"{state} after version {self._versions[key]}")
+        self._versions[key] = state.version
+        held = self.model.history.get((user, state.conversation_id, state.version))
+        if held is None and state.version == 0:
+            held = self.model.user_state("", state.conversation_id)
+        if replace(state, unread=0) != held:
+            self._wrong("only_stored_states_are_sent", user, f"{state}, stored was {held}")
+        least, most = self._unread(user, state)
+        if not least <= state.unread <= most:
+            self._wrong("unread_is_a_recount", user, f"{state}, which are {least} to {most}")
+
+    def _knows(self, sessions: Iterable[Session], messages: list[Message]) -> None:
+        for session in sessions:
+            for message in messages:
+                self._known[session.user, message.conversation_id].add(message.seq)
+
+    def _unread(self, user: str, state: ConversationState) -> tuple[int, int]:
+        """How many count beyond this mark, of those that the user's router knows for certain, and of all; as it may
+        not have heard yet what ended the user's stay, and what was recalled."""
+        model, conversation = self.model, state.conversation_id
+        known, log = self._known[user, conversation], model.logs.get(conversation, [])
+        ends = [entry.seq for entry in log if entry.seq in known and leaves(entry, user)]
+        begun = model.begun(user, conversation)
+        floor, least, most = max([state.read_seq, *ends]), 0, 0
+        for message in log:
+            if message.seq <= floor or message.sender == user or message.type == MessageType.NOTIFICATION:
+                continue
+            if not message.recalled or message.amended not in known:
+                most += model.may_see(user, conversation, message.seq)
+            if message.seq in known and begun and message.seq >= begun and not message.recalled:
+                least += 1
+        return least, most
+
+    def _wrong(self, invariant: str, user: str, text: str) -> None:
+        self.violated(invariant, f"{user} was sent {text}")
+
+
+What = tuple[str, str, int]  # op, conversation, seq of a message (0: only the latest of its op and conversation counts)
+
+
+@dataclass(slots=True)
+class _Sent:
+    """`number`: of what only the latest counts. `since`: None once it need not be repeated any more."""
+
+    number: int
+    wait: float
+    since: float | None
+
+
+class Repetitions(Check):
+    """A gateway sends a push, state, notice or resync again, each time after the wait that the policies say, until the
+    device acknowledges it or the connection ends."""
+
+    def begin(self) -> None:
+        self._sent: dict[tuple[str, str], dict[What, _Sent]] = {}  # by gateway and instance
+
+    def sent(self, entry: GatewaySent[Repeatable]) -> None:
+        conversation, number = number_of(entry.frame)
+        if is_chatroom(conversation):
+            return  # it goes once
+        what = (entry.frame.op, conversation, number if isinstance(entry.frame, frames.Push) else 0)
+        all_sent, policies = self._sent.setdefault((entry.node, entry.peer), {}), self.policies
+        last = all_sent.get(what)
+        if last is not None:
+            self._is_late(entry.node, entry.peer, what, last, entry.at)
+        if last is None or last.number != number:
+            all_sent[what] = _Sent(number, policies.push_timeout, entry.at)
+        else:
+            last.wait, last.since = min(last.wait * policies.push_backoff, _LONGEST), entry.at
+
+    def acknowledged(self, entry: GatewayReceived[frames.Delivered | frames.StateAck | frames.Sync]) -> None:
+        frame = entry.frame
+        if isinstance(frame, frames.Sync):
+            covered = {(frames.Resync.op, ""): frame.resync}
+        elif isinstance(frame, frames.StateAck):
+            covered = {(frames.State.op, frame.conversation_id): frame.version}
+        else:
+            covered = {(op, frame.conversation_id): frame.seq for op in (frames.Push.op, frames.Notify.op)}
+        self._done(entry.node, entry.peer, entry.at, covered)
+
+    def logged_in(self, entry: GatewaySent[frames.LoggedIn]) -> None:
+        self._sent.pop((entry.node, entry.peer), None)
+
+    def refused(self, entry: GatewaySent[frames.Refused]) -> None:
+        self._done(entry.node, entry.peer, entry.at)
+
+    def ended(self, entry: GatewayForwarded[internal_frames.Detach] | GatewayNotified[internal_frames.Kick]) -> None:
+        self._done(entry.node, self.world.owners[entry.frame.session.connection], entry.at)
+
+    def crashed(self, entry: Crashed) -> None:
+        self._sent = {key: sent for key, sent in self._sent.items() if key[0] != entry.node}
+
+    def finish(self) -> None:
+        for gateway, instance in self._sent:
+            self._done(gateway, instance, self.world.clock.now)
+
+    def _done(self, gateway: str, instance: str, now: float, covered: dict[tuple[str, str], int] | None = None) -> None:
+        """Up to the numbers that are `covered`, by op and conversation, nothing is repeated any more (None: nothing at
+        all)."""
+        for what, sent in self._sent.get((gateway, instance), {}).items():
+            if covered is None or sent.number <= covered.get(what[:2], -1):
+                self._is_late(gateway, instance, what, sent, now)
+                sent.since = None
+
+    def _is_late(self, gateway: str, instance: str, what: What, sent: _Sent, now: float) -> None:
+        is_late = sent.since is not None and now - sent.since > sent.wait + _ROUNDING
+        if is_late and gateway not in self.evidence.believed:
+            text = f"{instance} was not sent {what[0]} {what[1]}#{sent.number} again by {gateway}, until {now} s"
+            self.violated("what_is_unacknowledged_is_repeated", text)
