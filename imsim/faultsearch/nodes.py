@@ -15,7 +15,6 @@ from imsim.core.client.conversations import Conversation
 from imsim.core.gateway.gateway import Gateway
 from imsim.core.model import Code, is_chatroom
 from imsim.core.placement import Placement
-from imsim.core.router.router import Router
 from imsim.faultsearch.case import Case
 from imsim.faultsearch.clock import OwnClock
 from imsim.faultsearch.entries import (
@@ -301,10 +300,11 @@ class RouterNode(OwnTime, sim.RouterNode):
 
     def __init__(self, world: World, index: int, work: Work) -> None:
         self.world = world
-        self.deaths: dict[Router, float] = {}  # of the machine of each life that is over: when
+        self.deaths: list[float] = []  # when each life ended
+        self.asked_in: dict[storage.Request, int] = {}  # in which life
         policies, placement = world.case.policies, world.placement
         rest = (placement, Placement(["storage"]), _unheard)
-        super().__init__(index, OwnClock(world.clock), work, policies, 0.0, {}, *rest, tracks_requests=False)
+        super().__init__(index, OwnClock(world.clock), work, policies, 0.0, {}, *rest)
 
     def start(self) -> None:
         self._epoch = self.world.wall_epoch(self.name)
@@ -312,8 +312,7 @@ class RouterNode(OwnTime, sim.RouterNode):
 
     def crash_with(self, stream: Stream) -> None:
         """Crash; the last of what it sent is lost, by the luck in the stream."""
-        assert self.machine is not None
-        self.deaths[self.machine] = self.world.clock.now
+        self.deaths.append(self.world.clock.now)
         self.crash()
         for channel in self.world.channels_from(self.name):
             channel.lose(stream.next())
@@ -329,17 +328,22 @@ class RouterNode(OwnTime, sim.RouterNode):
             self.world.record(RouterReceived(self.world.clock.now, self.name, "", frame))
             super().receive(frame)
 
-    def stored(self, answer: tuple[Router, storage.Request, storage.Result]) -> None:
-        machine, request, _ = answer
-        if machine is self.machine:  # else it has died since it asked
-            super().stored(answer)
+    def stored(self, answer: tuple[storage.Request, storage.Result]) -> None:
+        super().stored(answer)
+        request, _ = answer
+        if self.asked_in[request] == self.lives:  # else it has died since it asked
             self.world.spring(self.name, request, "answered")
 
     # --- the router's port ---
 
-    def store(self, request: storage.Request) -> None:
+    def keep(self, frame: internal_frames.ToRouter) -> Any:
+        self.world.record(RouterSent(self.world.clock.now, self.name, self.name, frame))
+        return super().keep(frame)
+
+    def store(self, name: str, request: storage.Request) -> None:
+        self.asked_in[request] = self.lives
         self.world.record(Asked(self.world.clock.now, self.name, request))
-        super().store(request)
+        super().store(name, request)
         self.world.spring(self.name, request, "asked")
 
     def to_gateway(self, gateway: str, frame: internal_frames.ToGateway) -> None:

@@ -7,12 +7,12 @@ Whether it may, and what follows from it, the `rules` say.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol, get_args
 
 from imsim.core import changes, events, frames, internal_frames, storage
 from imsim.core.limits import Bucket
 from imsim.core.model import Code, Message, Scene, Session, is_group, p2p_members
-from imsim.core.policies import Ack, Policies
+from imsim.core.policies import Policies
 from imsim.core.router import rules
 from imsim.core.router.log import Entry, Log
 from imsim.core.router.rules.decision import Decision, RuleViolation, asked_for
@@ -41,22 +41,10 @@ class Conversations:
         self._port = port
         self._policies = policies
         self._epoch = epoch
-        self._early_ack = policies.ack is Ack.AFTER_RECEIVE
-        self._timers = Timers()
+        self.timers = Timers()
         self._open: dict[str, Log] = {}
         #: Conversations that may hold messages that nobody has let out; each is opened again in a while.
         self._unresolved: dict[str, Timer] = {}
-
-    @property
-    def timers(self) -> Timers:
-        """What `next_deadline` is about, for a shell that has no time to ask after each call."""
-        return self._timers
-
-    def next_deadline(self) -> float | None:
-        return self._timers.next_deadline()
-
-    def handle_timer(self, now: float) -> None:
-        self._timers.handle(now)
 
     def open(self, conversation_id: str, now: float, founders: tuple[str, ...] | None = None) -> None:
         """Have the conversation ready for what will come; every conversation is opened at its first use anyway."""
@@ -86,24 +74,6 @@ class Conversations:
         else:
             self._handle(log, up, rules.LookupCache(), now)
 
-    def stored(self, request: storage.Request, result: storage.Result, now: float) -> None:
-        if type(request) is storage.Append:
-            log = self._open.get(request.message.conversation_id)
-            if log is not None and request.epoch == log.epoch:
-                self._appended(log, request.message, result, now)
-            return
-        assert isinstance(request, storage.OpenConversation | storage.Lookup)
-        log = self._open.get(request.conversation_id)
-        if log is None or log.request is not request:
-            return  # the answer to a question that was given up
-        log.request = None
-        if log.timer:
-            log.timer.cancel()
-        if isinstance(request, storage.OpenConversation):
-            self._opened(log, request, result, now)
-        else:
-            self._looked_up(log, request, result, now)
-
     # --- opening, looking up ----------------------------------------------------------------------------------------
 
     def _ask(
@@ -113,19 +83,26 @@ class Conversations:
         now: float,
     ) -> None:
         log.request = request
-        log.timer = self._timers.at(now + self._policies.storage_timeout, self._overdue, log)
+        log.timer = self.timers.at(now + self._policies.storage_timeout, self._overdue, log)
         self._port.store(request)
+
+    def _asked_by(self, request: storage.OpenConversation | storage.Lookup) -> Log | None:
+        """The log that waits for the answer to this, and does so no longer; None if it was given up."""
+        log = self._open.get(request.conversation_id)
+        if log is None or log.request is not request:
+            return None
+        log.request = None
+        if log.timer:
+            log.timer.cancel()
+        return log
 
     def _overdue(self, log: Log, now: float) -> None:
         self._fence(log, "storage did not answer in time", now)
 
-    def _opened(
-        self,
-        log: Log,
-        request: storage.OpenConversation,
-        result: storage.Result,
-        now: float,
-    ) -> None:
+    def _opened(self, request: storage.OpenConversation, result: storage.Result, now: float) -> None:
+        log = self._asked_by(request)
+        if log is None:
+            return
         if isinstance(result, storage.LogState):
             if timer := self._unresolved.pop(log.id, None):
                 timer.cancel()
@@ -165,7 +142,10 @@ class Conversations:
         log.waiting.insert(0, (up, known))
         self._ask(log, request, now)
 
-    def _looked_up(self, log: Log, request: storage.Lookup, result: storage.Result, now: float) -> None:
+    def _looked_up(self, request: storage.Lookup, result: storage.Result, now: float) -> None:
+        log = self._asked_by(request)
+        if log is None:
+            return
         up, known = log.waiting.pop(0)
         if isinstance(result, storage.Failed):
             self._reject(up, Code.UNAVAILABLE, "storage could not look the message up")
@@ -269,8 +249,8 @@ class Conversations:
         entry.is_change = bool(decision and (decision.state is not None or decision.joined or decision.left))
         log.remember(entry)
         log.pending.append(entry)
-        entry.timer = self._timers.at(now + self._policies.storage_timeout, self._overdue, log)
-        if self._early_ack:
+        entry.timer = self.timers.at(now + self._policies.storage_timeout, self._overdue, log)
+        if self._policies.ack.reports_receipt:
             self._port.to_gateway(session.gateway, internal_frames.Down((session,), frames.Received(frame.id_client)))
         self._port.store(storage.Append(log.epoch, message, frame.shown, effects))
 
@@ -295,7 +275,11 @@ class Conversations:
 
     # --- storing, letting out -----------------------------------------------------------------------------------------
 
-    def _appended(self, log: Log, message: Message, result: storage.Result, now: float) -> None:
+    def _appended(self, request: storage.Append, result: storage.Result, now: float) -> None:
+        message = request.message
+        log = self._open.get(message.conversation_id)
+        if log is None or request.epoch != log.epoch:
+            return  # it was given up
         entry = log.recent.get((message.sender, message.id_client))
         if entry is None or entry.message is not message:
             return  # it has got another position since
@@ -392,7 +376,7 @@ class Conversations:
             self._release(log, entry)
 
     def _reopen_later(self, id: str, now: float) -> None:
-        self._unresolved[id] = self._timers.at(now + self._policies.storage_timeout, self._reopen, id)
+        self._unresolved[id] = self.timers.at(now + self._policies.storage_timeout, self._reopen, id)
 
     def _reopen(self, id: str, now: float) -> None:
         """Nobody has opened the conversation since: do it for the sake of those who wait for its last messages."""
@@ -416,6 +400,13 @@ class Conversations:
         frame = up.frame
         answer = frames.Rejected(frame.op, frame.ref, code, text, retry_after, frame.number)
         self._port.to_gateway(up.session.gateway, internal_frames.Down((up.session,), answer))
+
+    #: What the answers of storage lead to.
+    answered: ClassVar[storage.Answered] = {
+        storage.Append: _appended,
+        storage.OpenConversation: _opened,
+        **dict.fromkeys(get_args(storage.Lookup), _looked_up),
+    }
 
 
 def _born_with(id: str) -> tuple[str, ...] | None:

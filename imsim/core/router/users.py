@@ -7,7 +7,7 @@ somebody who is away costs nothing here.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from imsim.core import changes, frames, internal_frames, storage
 from imsim.core.model import Code, ConversationState, Session
@@ -36,22 +36,11 @@ class Users:
     def __init__(self, port: UsersPort, policies: Policies) -> None:
         self._port = port
         self._policies = policies
-        self._timers = Timers()
+        self.timers = Timers()
         self._users: dict[str, User] = {}
         self._revoking: dict[str, float] = {}  # user -> `before` of revocations that storage has not answered well
-        self._pending_writes = PendingWrites(self._timers, policies.storage_timeout, port.store)
-        self._presence = FriendPresence(port, self._timers, policies)
-
-    @property
-    def timers(self) -> Timers:
-        """What `next_deadline` is about, for a shell that has no time to ask after each call."""
-        return self._timers
-
-    def next_deadline(self) -> float | None:
-        return self._timers.next_deadline()
-
-    def handle_timer(self, now: float) -> None:
-        self._timers.handle(now)
+        self._pending_writes = PendingWrites(self.timers, policies.storage_timeout, port.store)
+        self._presence = FriendPresence(port, self.timers, policies)
 
     def receive(self, frame: internal_frames.ToRouter, now: float) -> None:
         if type(frame) is internal_frames.Deliver:
@@ -69,7 +58,7 @@ class Users:
                 user = self._users[frame.user] = User(frame.user)
                 user.revoked_before = self._revoking.get(user.id, 0.0)
                 user.request = storage.OpenUser(user.id)
-                user.timer = self._timers.at(now + self._policies.storage_timeout, self._overdue, user)
+                user.timer = self.timers.at(now + self._policies.storage_timeout, self._overdue, user)
                 self._port.store(user.request)
         else:
             assert isinstance(
@@ -91,27 +80,15 @@ class Users:
         elif isinstance(frame, internal_frames.Attach):
             self._refuse(frame)
 
-    def stored(self, request: storage.Request, result: storage.Result, now: float) -> None:
-        if isinstance(request, storage.OpenUser):
-            self._opened(request, result, now)
-        elif isinstance(request, storage.SaveState):
-            self._saved(request, result, now)
-        elif isinstance(request, storage.CountRead):
-            self._counted(request, result)
-        elif isinstance(request, storage.Missed):
-            self._send_page(request, result, now)
-        elif isinstance(request, storage.Range):
-            self._send_range(request, result)
-        elif isinstance(request, storage.RevokeTokens):
-            is_saved = not isinstance(result, storage.Failed)
-            if is_saved and self._revoking.get(request.user) == request.before:
-                del self._revoking[request.user]
-
     def _ask_to_revoke(self, request: storage.RevokeTokens, now: float) -> None:
         """Until storage has answered well, or a later one says it all."""
         if self._revoking.get(request.user) == request.before:
             self._port.store(request)
-            self._timers.at(now + self._policies.storage_timeout, self._ask_to_revoke, request)
+            self.timers.at(now + self._policies.storage_timeout, self._ask_to_revoke, request)
+
+    def _revoked(self, request: storage.RevokeTokens, result: storage.Result, now: float) -> None:
+        if not isinstance(result, storage.Failed) and self._revoking.get(request.user) == request.before:
+            del self._revoking[request.user]
 
     def _revoke(self, frame: internal_frames.Revoke, now: float) -> None:
         name, before = frame.user, frame.before
@@ -143,11 +120,11 @@ class Users:
         reached us meanwhile. All of them are in storage, so let the devices look there; and once more when whatever the
         other had asked of storage before it died is done, or never will be."""
         self._resync_all(None, now)
-        self._timers.at(now + self._policies.storage_timeout, self._resync_all)
+        self.timers.at(now + self._policies.storage_timeout, self._resync_all)
 
     def restarted(self, now: float) -> None:
         """There was another machine in the place of this one, which died: the same as for `router_back`."""
-        self._timers.at(now + self._policies.storage_timeout, self._resync_all)
+        self.timers.at(now + self._policies.storage_timeout, self._resync_all)
 
     def _resync_all(self, _: None, now: float) -> None:
         for user in self._users.values():
@@ -408,7 +385,7 @@ class Users:
             if stored.blocked != was_blocked:
                 self._presence.block_changed(user, state, now)
 
-    def _counted(self, request: storage.CountRead, result: storage.Result) -> None:
+    def _counted(self, request: storage.CountRead, result: storage.Result, now: float) -> None:
         up = request.asked
         assert isinstance(up, internal_frames.Up)
         if isinstance(result, storage.ReadCount):
@@ -485,7 +462,7 @@ class Users:
             answer = frames.SyncDone(messages, cursors, states, result.version, inbox, number)
         self._to_all(asker, answer)
 
-    def _send_range(self, request: storage.Range, result: storage.Result) -> None:
+    def _send_range(self, request: storage.Range, result: storage.Result, now: float) -> None:
         up = request.asked
         assert isinstance(up, internal_frames.Up)
         if isinstance(result, storage.RangePage):
@@ -499,3 +476,13 @@ class Users:
             self._answer(up.session, up.frame, Code.NO_CONVERSATION, "you have no such conversation")
         else:
             self._answer(up.session, up.frame, Code.UNAVAILABLE, "storage could not be read")
+
+    #: What the answers of storage lead to.
+    answered: ClassVar[storage.Answered] = {
+        storage.OpenUser: _opened,
+        storage.RevokeTokens: _revoked,
+        storage.SaveState: _saved,
+        storage.CountRead: _counted,
+        storage.Missed: _send_page,
+        storage.Range: _send_range,
+    }

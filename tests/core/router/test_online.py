@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from core.builders import AB, TEAM, Registry, done, entry, failed, message, open_log, session, state, up
+from core.builders import AB, TEAM, Registry, done, entry, failed, message, open_log, same, session, state, up
 
 from imsim.core import frames, internal_frames, storage
 from imsim.core.model import Code, MessageType
@@ -51,7 +51,7 @@ def test_reading_is_saved_first_and_then_sent_to_every_device(registry):
     registry.take()
     asked = up(one, frames.Read(AB, 1, 7))
     registry.receive(asked)
-    assert list(registry.asked) == [storage.SaveState("bob", AB, 1, asked=asked)]
+    assert same(registry.asked, storage.SaveState("bob", AB, 1, asked=asked))
     assert registry.sent == []
     registry.answer()
     sent = frames.State(state(1, 1))
@@ -175,7 +175,7 @@ def test_a_page_from_before_a_recall_counts_nothing_again(registry):
     request = registry.asked.popleft()
     result = registry.storage.execute(request)
     registry.deliver(entry(2, "recall", seq=1))
-    registry.machine.stored(request, result, 0.0)
+    registry.stored(request, result)
     assert registry.machine._users["bob"].states[AB].unread.count == 0
 
 
@@ -230,7 +230,7 @@ def test_a_user_being_opened_needs_no_resync(registry):
 
 def test_a_delivered_mark_is_saved_and_sent_to_the_peer(receipts):
     delivered(receipts, 1)
-    assert list(receipts.asked) == [storage.SaveState("bob", AB, delivered_seq=1)]
+    assert same(receipts.asked, storage.SaveState("bob", AB, delivered_seq=1))
     receipts.answer()
     assert receipts.sent_to_users == [("alice", internal_frames.PeerMoved("alice", state(1, peer_delivered_seq=1)))]
     assert receipts.sent == []  # it is no news for bob, and nobody asked
