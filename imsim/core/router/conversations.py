@@ -13,7 +13,7 @@ from imsim.core import changes, events, frames, internal_frames, storage
 from imsim.core.limits import Bucket
 from imsim.core.model import Code, Message, Scene, Session, is_group, p2p_members
 from imsim.core.policies import Policies
-from imsim.core.router import rules
+from imsim.core.router import answers, rules
 from imsim.core.router.log import Entry, Log
 from imsim.core.router.rules.decision import Decision, RuleViolation, asked_for
 from imsim.core.timers import Timer, Timers
@@ -61,7 +61,7 @@ class Conversations:
         log = self._open.get(up.conversation_id)
         if log is None:
             if not self._has_room():
-                self._reject(up, Code.UNAVAILABLE, "too many conversations wait for storage")
+                answers.reject(self._port, up, Code.UNAVAILABLE, "too many conversations wait for storage")
                 return
             log = self._start_opening(up.conversation_id, None, now)
             log.waiting.append((up, rules.LookupCache()))
@@ -70,7 +70,7 @@ class Conversations:
             self._open[log.id] = self._open.pop(log.id)  # the one that is idle for longest makes room
         if log.is_busy:
             if not log.wait(up, _WAITING):
-                self._reject(up, Code.UNAVAILABLE, "too many requests wait for this conversation")
+                answers.reject(self._port, up, Code.UNAVAILABLE, "too many requests wait for this conversation")
         else:
             self._handle(log, up, rules.LookupCache(), now)
 
@@ -126,7 +126,7 @@ class Conversations:
                     self._ask(log, storage.OpenConversation(log.id, ()), now)
                     return
                 log.waiting.pop(0)
-                self._reject(up, Code.NO_CONVERSATION, f"there is no {log.id}")
+                answers.reject(self._port, up, Code.NO_CONVERSATION, f"there is no {log.id}")
             del self._open[log.id]
         else:
             self._fence(log, "storage could not open the conversation", now)
@@ -148,7 +148,7 @@ class Conversations:
             return
         up, known = log.waiting.pop(0)
         if isinstance(result, storage.Failed):
-            self._reject(up, Code.UNAVAILABLE, "storage could not look the message up")
+            answers.reject(self._port, up, Code.UNAVAILABLE, "storage could not look the message up")
         else:
             known.learn(request, result)
             if isinstance(request, storage.Find) and isinstance(result, Message):
@@ -181,7 +181,7 @@ class Conversations:
                 self._again(up, entry)
                 return
             if frame.after is not None and not self._has(log, known, session.user, frame.after):
-                self._reject(up, Code.GAP, f"the message {frame.after!r} before it has not arrived")
+                answers.reject(self._port, up, Code.GAP, f"the message {frame.after!r} before it has not arrived")
                 return
             time = int((self._epoch + now) * 1000)
             change = asked_for(frame, session.user, log.id, log.next_seq, time)
@@ -195,15 +195,15 @@ class Conversations:
                 if entry.is_change:
                     self._put_off(entry.refused, (up, refused))
                     return
-            self._reject(up, refused.code, refused.text)
+            answers.reject(self._port, up, refused.code, refused.text)
             return
         if len(log.pending) >= _WAITING:
-            self._reject(up, Code.UNAVAILABLE, "too many messages of this conversation wait for storage")
+            answers.reject(self._port, up, Code.UNAVAILABLE, "too many messages of this conversation wait for storage")
             return
         # The budget is the members': whoever comes, or wants to, has only that of a user, and uses up nobody else's.
         bucket = log.bucket
         if bucket is not None and session.user in log.member_set and (wait := bucket.take(now)):
-            self._reject(up, Code.RATE_LIMITED, "too many messages in this group", wait)
+            answers.reject(self._port, up, Code.RATE_LIMITED, "too many messages in this group", wait)
             return
         self._append(log, up, decision, time, now)
 
@@ -251,7 +251,7 @@ class Conversations:
         log.pending.append(entry)
         entry.timer = self.timers.at(now + self._policies.storage_timeout, self._overdue, log)
         if self._policies.ack.reports_receipt:
-            self._port.to_gateway(session.gateway, internal_frames.Down((session,), frames.Received(frame.id_client)))
+            answers.send(self._port, session, frames.Received(frame.id_client))
         self._port.store(storage.Append(log.epoch, message, frame.shown, effects))
 
     def _again(self, up: internal_frames.Up, entry: Entry) -> None:
@@ -260,7 +260,7 @@ class Conversations:
         if not entry.message.came_from(up.frame):
             conflict = RuleViolation(Code.CONFLICT, "this idClient was used for another message")
             if entry.stored:
-                self._reject(up, conflict.code, conflict.text)
+                answers.reject(self._port, up, conflict.code, conflict.text)
             else:
                 self._put_off(entry.refused, (up, conflict))  # storage may know better what was said under it first
         elif entry.stored:
@@ -324,7 +324,7 @@ class Conversations:
         for note in entry.notes:
             self._port.to_users(internal_frames.Deliver((note.to,), note))
         for up, refused in entry.refused:
-            self._reject(up, refused.code, refused.text)
+            answers.reject(self._port, up, refused.code, refused.text)
         entry.asked, entry.states, entry.notes, entry.audience, entry.refused = [], (), (), (), []
         entry.before = ((), None)
 
@@ -334,7 +334,7 @@ class Conversations:
         original is remembered before: else its duplicate, handed back too, would be appended again."""
         blocked = entry.asked if isinstance(result, storage.Blocked) else []
         for up in blocked:
-            self._reject(up, Code.BLOCKED, "the other user does not take messages from you")
+            answers.reject(self._port, up, Code.BLOCKED, "the other user does not take messages from you")
         again = [up for up in log.take_back(entry) if up not in blocked]
         if isinstance(result, storage.Duplicate):
             log.remember(Entry(result.original))
@@ -348,7 +348,7 @@ class Conversations:
 
     def _acknowledge(self, message: Message, session: Session) -> None:
         answer = frames.Stored(message.id_client, message.conversation_id, message.id, message.seq, message.time)
-        self._port.to_gateway(session.gateway, internal_frames.Down((session,), answer))
+        answers.send(self._port, session, answer)
 
     # --- giving up --------------------------------------------------------------------------------------------------
 
@@ -365,9 +365,9 @@ class Conversations:
             if entry.timer:
                 entry.timer.cancel()
             for up in (*entry.asked, *(up for up, _ in entry.refused)):
-                self._reject(up, Code.UNAVAILABLE, why)
+                answers.reject(self._port, up, Code.UNAVAILABLE, why)
         for up, _ in log.waiting:
-            self._reject(up, Code.UNAVAILABLE, why)
+            answers.reject(self._port, up, Code.UNAVAILABLE, why)
 
     def _release_stored(self, log: Log) -> None:
         """What storage has said it holds waited only for what stands before it: nobody else would ever let it out."""
@@ -395,11 +395,6 @@ class Conversations:
             if log.pending or log.request is not None:
                 self._open[id] = log
         return len(self._open) < most + _WAITING
-
-    def _reject(self, up: internal_frames.Up, code: Code, text: str, retry_after: float = 0.0) -> None:
-        frame = up.frame
-        answer = frames.Rejected(frame.op, frame.ref, code, text, retry_after, frame.number)
-        self._port.to_gateway(up.session.gateway, internal_frames.Down((up.session,), answer))
 
     #: What the answers of storage lead to.
     answered: ClassVar[storage.Answered] = {

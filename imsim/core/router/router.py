@@ -179,14 +179,16 @@ class _PartsPort:
         self.emit = port.emit
 
     def to_user(self, user: str, frame: ToRouter) -> None:
-        self._send(self._placement.owner(user), frame)
-
-    def to_users(self, frame: internal_frames.Deliver | internal_frames.Opened) -> None:
-        for router, users in self._placement.split(frame.users):
-            self._send(router, frame if len(users) == len(frame.users) else replace(frame, users=users))
-
-    def _send(self, router: str, frame: ToRouter) -> None:
+        router = self._placement.owner(user)
         if router == self._name:
             self._own.append((frame, self._keep(frame)))
         else:
             self._to_router(router, frame)
+
+    def to_users(self, frame: internal_frames.Deliver | internal_frames.Opened) -> None:
+        for router, users in self._placement.split(frame.users):
+            part = frame if len(users) == len(frame.users) else replace(frame, users=users)
+            if router == self._name:
+                self._own.append((part, self._keep(part)))
+            else:
+                self._to_router(router, part)
