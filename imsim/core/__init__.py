@@ -16,8 +16,8 @@ Read in this order:
   (what a notification in a log means), `policies` (what a designer chooses), `exceptions`
 - `storage`: `requests` (what a machine may ask, as data) and `memory` (their meaning, as code)
 - `router`: `conversations`, the single writer of each `log`, with the `rules` (`decision`, `sends`, `groups`,
-  `friends`, `amendments`); `users`, the sessions and state of each user (`online`, `pending_writes`, `presence`);
-  `chatrooms`
+  `friends`, `amendments`); `users`, the sessions and state of each user (`online`, `states`, `pending_writes`,
+  `presence`); `chatrooms`; `storages` (which of them has each request); `answers` to devices
 - `gateway`, the access layer: each `connection`, `validation` (which requests are accepted), `pushes` (sent until
   acknowledged), `marks` (passed on to routers)
 - `client`, the logic of an SDK: its `connection`, `outbox`, `receiver` with `inbox` (order), `conversations` (the local

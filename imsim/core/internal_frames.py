@@ -18,8 +18,28 @@ from imsim.core import frames
 from imsim.core.model import Code, ConversationState, Message, Session
 
 
+class _Routed:
+    """A frame for a router, and what a shell needs to charge for it: `flow`, the conversation within which its work
+    keeps its order; `id_client`, of the message that it is about; `recipients`, for each of whom it costs its work once
+    (none: it costs that once)."""
+
+    __slots__ = ()
+
+    @property
+    def flow(self) -> str | None:
+        return None
+
+    @property
+    def id_client(self) -> str:
+        return ""
+
+    @property
+    def recipients(self) -> Sequence[str]:
+        return ()
+
+
 @dataclass(slots=True)
-class Attach:
+class Attach(_Routed):
     """gateway -> users: this authenticated device wants a session."""
 
     op: ClassVar[str] = "attach"
@@ -45,7 +65,7 @@ class Attached:
 
 
 @dataclass(slots=True)
-class Detach:
+class Detach(_Routed):
     """gateway -> users: the connection of this session is gone."""
 
     op: ClassVar[str] = "detach"
@@ -62,7 +82,7 @@ class Kick:
 
 
 @dataclass(slots=True)
-class Up:
+class Up(_Routed):
     """gateway -> conversations or users: a client's frame. `conversation_id` is "" for those meant for users."""
 
     session: Session
@@ -72,6 +92,14 @@ class Up:
     @property
     def op(self) -> str:
         return self.frame.op
+
+    @property
+    def flow(self) -> str | None:
+        return self.conversation_id or None
+
+    @property
+    def id_client(self) -> str:
+        return self.frame.id_client if type(self.frame) is frames.Send else ""
 
 
 @dataclass(slots=True)
@@ -87,7 +115,7 @@ class Down:
 
 
 @dataclass(slots=True)
-class Deliver:
+class Deliver(_Routed):
     """conversations -> users: a stored message, for those `users` (all of one router). The device that sent it
     (`origin`; None: the service itself) needs no push; `states` are the (user, conversation state) that changed with
     the message, of any users."""
@@ -98,9 +126,21 @@ class Deliver:
     origin: Session | None = None
     states: Sequence[tuple[str, ConversationState]] = ()
 
+    @property
+    def flow(self) -> str:
+        return self.message.conversation_id
+
+    @property
+    def id_client(self) -> str:
+        return self.message.id_client
+
+    @property
+    def recipients(self) -> Sequence[str]:
+        return self.users
+
 
 @dataclass(slots=True)
-class Opened:
+class Opened(_Routed):
     """conversations -> users: a new writer has found the log ending at `seq`. The one before it may have died before
     it let out the last of what it had stored."""
 
@@ -111,7 +151,7 @@ class Opened:
 
 
 @dataclass(slots=True)
-class PeerMoved:
+class PeerMoved(_Routed):
     """users -> users: the other user of a p2p conversation got or read something, which changed this user's state."""
 
     op: ClassVar[str] = "peer_moved"
@@ -120,7 +160,7 @@ class PeerMoved:
 
 
 @dataclass(slots=True)
-class PresenceUpdate:
+class PresenceUpdate(_Routed):
     """users -> users: something about another user that `user` may want to know, if online. `asked_by`: a device that
     asks whether `user` is online; `only`: the one device that the update is for (None: all of the user's)."""
 
@@ -132,7 +172,7 @@ class PresenceUpdate:
 
 
 @dataclass(slots=True)
-class Revoke:
+class Revoke(_Routed):
     """operator -> users: end all sessions of the user; tokens issued before this wall time (seconds since 1970) open no
     new one."""
 

@@ -84,3 +84,6 @@ class Placement:
 
 #: A system of one router.
 SINGLE = Placement(("router0",))
+
+#: A system of one storage.
+SINGLE_STORAGE = Placement(("storage0",))

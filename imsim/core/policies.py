@@ -19,6 +19,11 @@ class Ack(StrEnum):
     AFTER_STORE = "after_store"
     AFTER_RECEIVE = "after_receive"
 
+    @property
+    def reports_receipt(self) -> bool:
+        """Whether the sender hears that the router has the message, before that is stored."""
+        return self is Ack.AFTER_RECEIVE
+
 
 class Sessions(StrEnum):
     """Which devices of a user may be logged in together: all, one of each kind, or a single one."""

@@ -15,7 +15,6 @@ from imsim.core.client.conversations import Conversation
 from imsim.core.gateway.gateway import Gateway
 from imsim.core.model import is_chatroom
 from imsim.core.placement import Placement
-from imsim.core.router.router import Router
 from imsim.faultsearch.clock import OwnClock
 from imsim.faultsearch.entries import (
     Adrift,
@@ -279,14 +278,14 @@ class RouterNode(FlawedServer, sim.RouterNode):
 
     def __init__(self, world: FlawedCluster, index: int, work: Work) -> None:
         self.world = world
-        self.deaths: dict[Router, float] = {}  # of the machine of each life that is over: when
+        self.deaths: list[float] = []  # when each life ended
+        self.asked_in: dict[storage.Request, int] = {}  # in which life
         policies, placement = world.case.policies, world.placement
         rest = (placement, Placement(["storage"]), _unheard)
-        super().__init__(index, OwnClock(world.clock), work, policies, 0.0, {}, *rest, tracks_requests=False)
+        super().__init__(index, OwnClock(world.clock), work, policies, 0.0, {}, *rest)
 
     def crash_with(self, stream: Stream) -> None:
-        assert self.machine is not None
-        self.deaths[self.machine] = self.world.clock.now
+        self.deaths.append(self.world.clock.now)
         super().crash_with(stream)
         for channel in self.world.channels_from(self.name):
             channel.reconnect()
@@ -301,17 +300,22 @@ class RouterNode(FlawedServer, sim.RouterNode):
             self.record(RouterReceived, "", frame)
             super().receive(frame)
 
-    def stored(self, answer: tuple[Router, storage.Request, storage.Result]) -> None:
-        machine, request, _ = answer
-        if machine is self.machine:  # else it has died since it asked
-            super().stored(answer)
+    def stored(self, answer: tuple[storage.Request, storage.Result]) -> None:
+        super().stored(answer)
+        request, _ = answer
+        if self.asked_in[request] == self.lives:  # else it has died since it asked
             self.world.spring(self.name, request, "answered")
 
     # --- the router's port ---
 
-    def store(self, request: storage.Request) -> None:
+    def keep(self, frame: internal_frames.ToRouter) -> Any:
+        self.record(RouterSent, self.name, frame)
+        return super().keep(frame)
+
+    def store(self, name: str, request: storage.Request) -> None:
+        self.asked_in[request] = self.lives
         self.record(Asked, request)
-        super().store(request)
+        super().store(name, request)
         self.world.spring(self.name, request, "asked")
 
     def to_gateway(self, gateway: str, frame: internal_frames.ToGateway) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from imsim.core import storage
-from imsim.core.router.router import Router
 from imsim.core.storage.memory import MemoryStorage
 from imsim.faultsearch.entries import Stored, Struck
 from imsim.scenario import Stream
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from imsim.faultsearch.cluster import FlawedCluster
 
 _NEVER = float("inf")
-_Answer = tuple[bool, str, Router, storage.Request, storage.Result]  # whether it is silent, and to whom
+_Answer = tuple[bool, str, storage.Request, storage.Result]  # whether it is silent, and to whom
 
 
 class StorageNode:
@@ -35,14 +34,14 @@ class StorageNode:
         self.data = MemoryStorage(world.case.policies.fanout)
         self.waiting = 0  # requests that are not answered yet
         self._stream = stream
-        self._last: dict[Router, float] = {}  # by the machine, of which each life has another
+        self._last: dict[tuple[str, int], float] = {}  # by router and life
         self._windows = world.windows["storage"]
 
     def wire(self, routers: Mapping[str, Hop]) -> None:
         self._routers = routers
 
     def receive(self, asked: Asked) -> None:
-        _, asker, request = asked
+        name, request = asked
         at = self.world.clock.now + self._delay()
         if window := self._windows.get("storage_slow"):
             at += window.draw() * window.arguments["up_to"]
@@ -50,14 +49,16 @@ class StorageNode:
         if window := self._windows.get("storage_stall"):
             at = max(at, window.end)
             self._happened("storage_stall", request)
-        at = self._last[asker] = max(at, self._last.get(asker, 0.0))
+        life = name, self.world.routers[name].asked_in[request]
+        at = self._last[life] = max(at, self._last.get(life, 0.0))
         self.waiting += 1
         self.world.clock.call_at(at, self._execute, asked)
 
     def _execute(self, asked: Asked) -> None:
-        name, asker, request = asked
-        died = self.world.routers[name].deaths.get(asker, _NEVER)
-        if self.world.clock.now > died + self.world.case.policies.storage_timeout:
+        name, request = asked
+        router = self.world.routers[name]
+        ended = router.deaths[router.asked_in[request] :]
+        if ended and self.world.clock.now > ended[0] + self.world.case.policies.storage_timeout:
             self.waiting -= 1
             return  # whoever asked has been gone for too long
         delay, silent = self._delay(), False
@@ -76,15 +77,15 @@ class StorageNode:
         if late:
             delay += late.arguments["by"]
             silent = late.arguments["silent"]
-        self.world.clock.call_at(self.world.clock.now + delay, self._answer, (silent, name, asker, request, result))
+        self.world.clock.call_at(self.world.clock.now + delay, self._answer, (silent, name, request, result))
         self.world.spring(name, request, "done")
 
     def _answer(self, answer: _Answer) -> None:
-        silent, name, asker, request, result = answer
+        silent, name, request, result = answer
         self.waiting -= 1
         if not silent:
             _, stored = self._routers[name]
-            stored((asker, request, result))
+            stored((request, result))
 
     def _delay(self) -> float:
         return self.world.case.storage_latency * (0.5 + self._stream.next())

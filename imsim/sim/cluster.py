@@ -179,7 +179,6 @@ class Cluster:
                 self.placement,
                 self.storage_placement,
                 reports.committed,
-                tracks_requests=parts.breaks_links,
             )
             for index in range(topology.routers)
         ]

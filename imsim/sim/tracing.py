@@ -255,7 +255,7 @@ class LinkTrace:
         chain = chain.until(unspoilt, _LINK, where).until(arrives, _RETRANSMIT, where)
         chain = chain.until(at, _LINK_QUEUE, where)
         if where == "storage-router":
-            _, request, result = sent
+            request, result = sent
             if type(request) is storage.Append and type(result) is storage.Appended:
                 arrive, frame = self._stored, (request, arrive, frame)
         self._clock.call_after(chain, at, arrive, frame)
@@ -285,7 +285,7 @@ class LinkTrace:
         return chain or tracer.current
 
     def _to_storage(self, leaves: float, asked: Any) -> Span | None:
-        request = asked[2]
+        request = asked[1]
         if type(request) is storage.Append and (intent := intent_of(request.message.id_client)) is not None:
             assert isinstance(self._work, TracedWork)
             known = self._work.sends.pop(intent, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from imsim.core import events, frames, internal_frames, storage
@@ -117,9 +118,13 @@ class _Driven:
         """Have storage answer one request, or answer `result(request)` instead; returns the request."""
         request = self.asked[at]
         del self.asked[at]
-        self.machine.stored(request, (result or self.storage.execute)(request), self.clock.now)
-        self._collect()
+        self.stored(request, (result or self.storage.execute)(request))
         return request
+
+    def stored(self, request: Any, result: Any) -> None:
+        """Storage answers this, whether it is waited for or not."""
+        self.machine.answered[type(request)](self.machine, request, result, self.clock.now)
+        self._collect()
 
     def answer_all(self) -> None:
         while self.asked:
@@ -127,9 +132,9 @@ class _Driven:
 
     def advance(self, seconds: float) -> None:
         end = self.clock.now + seconds
-        while (due := self.machine.next_deadline()) is not None and due <= end:
+        while (due := self.machine.timers.next_deadline()) is not None and due <= end:
             self.clock.now = max(due, self.clock.now)
-            self.machine.handle_timer(self.clock.now)
+            self.machine.timers.handle(self.clock.now)
             self._collect()
         self.clock.now = end
 
@@ -153,6 +158,11 @@ def up(one: Session, frame: frames.Routed, conversation: str = "") -> internal_f
 
 def done(request: str = "read", ref: str = AB, number: int = 0) -> frames.Done:
     return frames.Done(request, ref, number)
+
+
+def same(asked: Any, *expected: Any) -> bool:
+    """Whether these requests ask for the same; each is equal to itself alone."""
+    return [(type(one), asdict(one)) for one in asked] == [(type(one), asdict(one)) for one in expected]
 
 
 def failed(request: storage.Request) -> storage.Failed:

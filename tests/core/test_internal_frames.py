@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import get_args
 
-from core.builders import send, session
+from core.builders import AB, message, send, session
 
 from imsim.core import frames, internal_frames
 
@@ -21,6 +21,23 @@ def test_a_carrier_frame_is_charged_as_the_frame_that_it_carries():
     assert internal_frames.Up(session(), send("1"), "c").op == "send"
     assert internal_frames.Up(session(), frames.Read("c", 1), "").op == "read"
     assert internal_frames.Down((), frames.Pong()).op == "pong"
+
+
+def test_a_frame_for_a_router_says_what_is_charged_for_it():
+    """(flow, idClient, recipients)"""
+
+    def charged(frame):
+        return frame.flow, frame.id_client, frame.recipients
+
+    assert charged(internal_frames.Up(session(), send("1"), "c")) == ("c", "1", ())
+    assert charged(internal_frames.Up(session(), frames.Enter("lounge"), "chatroom:lounge")) == (
+        "chatroom:lounge",
+        "",
+        (),
+    )
+    assert charged(internal_frames.Up(session(), frames.Read("c", 1), "")) == (None, "", ())
+    assert charged(internal_frames.Deliver(("ann", "bob"), message(7))) == (AB, "i7", ("ann", "bob"))
+    assert charged(internal_frames.Opened(("ann", "bob"), AB, 7)) == (None, "", ()), "no matter how many"
 
 
 def test_service_times_can_be_charged_for_every_frame_that_reaches_a_router():

@@ -13,40 +13,47 @@ from imsim.core.model import Code
 from imsim.core.policies import Policies
 from imsim.core.router.chatrooms import Chatrooms
 from imsim.core.router.conversations import Conversations
+from imsim.core.router.router import Router
 from imsim.core.router.users import Users
 from imsim.core.server import Server as Machine
 from imsim.core.storage.memory import MemoryStorage
 from imsim.testing import RecordingPort
 
-ENTRANCES = {
-    Gateway: ("connected", "disconnected", "receive", "receive_from_router", "authenticated", "refuse", "shut_down"),
-    Conversations: ("receive", "stored"),
-    Chatrooms: ("receive",),
-    Users: ("receive", "stored"),
-}
+GATEWAY = (
+    "connected", "disconnected", "receive", "receive_from_router", "authenticated", "refuse", "shut_down",
+    "handle_timer",
+)  # fmt: skip
+ROUTER = ("receive", "stored", "gateway_lost", "handle_timer")
+RECEIVE = ("receive",)
+PARTS = (Conversations, Chatrooms, Users)
 
 
 @pytest.fixture
 def guarded(monkeypatch):
     """Fails when a machine, or another through it, is entered while one is at work; returns the machines entered."""
-    inside, entered = [], set()
+    entered = set()
 
-    def guard(method):
+    def guarded(method, machine, inside):
         @functools.wraps(method)
-        def call(self, *arguments):
+        def call(*arguments):
             assert not inside, f"{method.__qualname__} within {inside[-1]}"
             inside.append(method.__qualname__)
-            entered.add(type(self))
+            entered.add(machine)
             try:
-                return method(self, *arguments)
+                return method(*arguments)
             finally:
                 inside.pop()
 
         return call
 
-    for machine, names in ENTRANCES.items():
-        for name in (*names, *(["handle_timer"] if hasattr(machine, "handle_timer") else [])):
-            monkeypatch.setattr(machine, name, guard(getattr(machine, name)))
+    roles, parts = [], []
+    entrances = {Gateway: (GATEWAY, roles), Router: (ROUTER, roles), **dict.fromkeys(PARTS, (RECEIVE, parts))}
+    for machine, (names, inside) in entrances.items():
+        for name in names:
+            monkeypatch.setattr(machine, name, guarded(getattr(machine, name), machine, inside))
+    for machine in (Conversations, Users):
+        answered = {kind: guarded(call, machine, parts) for kind, call in machine.answered.items()}
+        monkeypatch.setattr(machine, "answered", answered)
     return entered
 
 
@@ -105,7 +112,7 @@ def test_no_machine_is_ever_re_entered(guarded):
     server.machine.disconnected(2, 5.0)
     server.machine.shut_down(6.0)
     server.run()
-    assert guarded == {Gateway, Conversations, Chatrooms, Users}
+    assert guarded == {Gateway, Router, *PARTS}
     assert server.closed == [1, 2, 3]
 
 

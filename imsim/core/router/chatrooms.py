@@ -14,7 +14,7 @@ from imsim.core import changes, events, frames, internal_frames
 from imsim.core.limits import Bucket
 from imsim.core.model import Code, Message, Session
 from imsim.core.policies import Policies
-from imsim.core.router import rules
+from imsim.core.router import answers, rules
 from imsim.core.router.rules import amendments
 from imsim.core.router.rules.decision import RuleViolation, asked_for
 from imsim.core.sizes import Room, body_bytes
@@ -55,7 +55,7 @@ class Chatrooms:
             self._enter(up, frame, now)
         elif isinstance(frame, frames.Leave):
             self._leave(up.session, up.conversation_id)
-            self._answer(up, frames.Done(frame.op, frame.ref, frame.number))
+            answers.done(self._port, up)
         elif isinstance(frame, frames.Send):
             self._send(up, frame, now)
 
@@ -77,7 +77,7 @@ class Chatrooms:
         here = room.sessions.setdefault(session.gateway, {})
         if session not in here:
             if len(room.users) >= self._policies.room_size and session.user not in room.users:
-                self._refuse(up, Code.TOO_LARGE, "the room is full")
+                answers.reject(self._port, up, Code.TOO_LARGE, "the room is full")
                 self._tidy(room, session.gateway)
                 return
             here[session] = None
@@ -86,7 +86,7 @@ class Chatrooms:
         space = Room(self._policies.page_bytes)
         latest = islice(reversed(room.messages.values()), count)
         recent = list(takewhile(lambda message: space.takes(body_bytes(message)), latest))[::-1]
-        self._answer(up, frames.Entered(frame.name, len(room.users), recent, frame.number))
+        answers.send(self._port, up.session, frames.Entered(frame.name, len(room.users), recent, frame.number))
 
     def _leave(self, session: Session, id: str) -> None:
         room = self._rooms.get(id)
@@ -107,17 +107,17 @@ class Chatrooms:
     def _send(self, up: internal_frames.Up, frame: frames.Send, now: float) -> None:
         session, room = up.session, self._rooms.get(up.conversation_id)
         if room is None or session not in room.sessions.get(session.gateway, ()):
-            self._refuse(up, Code.NOT_MEMBER, "enter the room first")
+            answers.reject(self._port, up, Code.NOT_MEMBER, "enter the room first")
             return
         seq = room.seqs.get((session.user, frame.id_client))
         if seq is None:
             try:
                 amended = self._amended(room, session, frame, now)
             except RuleViolation as refused:
-                self._refuse(up, refused.code, refused.text)
+                answers.reject(self._port, up, refused.code, refused.text)
                 return
             if room.bucket is not None and (wait := room.bucket.take(now)):
-                self._refuse(up, Code.RATE_LIMITED, "too many messages in this room", wait)
+                answers.reject(self._port, up, Code.RATE_LIMITED, "too many messages in this room", wait)
                 return
             if amended is not None:
                 room.messages[amended.seq] = amended
@@ -126,9 +126,9 @@ class Chatrooms:
                     room.messages.update((one.seq, changes.recalled(one, amended.amended)) for one in edits)
             seq = self._say(room, session, frame, now)
         elif not room.messages[seq].came_from(frame):
-            self._refuse(up, Code.CONFLICT, "this idClient was used for another message")
+            answers.reject(self._port, up, Code.CONFLICT, "this idClient was used for another message")
             return
-        self._answer(up, frames.Received(frame.id_client, seq))
+        answers.send(self._port, up.session, frames.Received(frame.id_client, seq))
 
     def _amended(self, room: _Room, session: Session, frame: frames.Send, now: float) -> Message | None:
         """What one of the messages becomes if this recalls or edits it. Nothing else can be changed in a room, where
@@ -166,9 +166,3 @@ class Chatrooms:
         if len(room.messages) > max(_REMEMBERED, self._policies.room_recent):
             oldest = room.messages.pop(next(iter(room.messages)))
             del room.seqs[oldest.sender, oldest.id_client]
-
-    def _refuse(self, up: internal_frames.Up, code: Code, text: str, retry_after: float = 0.0) -> None:
-        self._answer(up, frames.Rejected(up.frame.op, up.frame.ref, code, text, retry_after, up.frame.number))
-
-    def _answer(self, up: internal_frames.Up, frame: frames.ToClient) -> None:
-        self._port.to_gateway(up.session.gateway, internal_frames.Down((up.session,), frame))

@@ -7,13 +7,13 @@ Whether it may, and what follows from it, the `rules` say.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol, get_args
 
 from imsim.core import changes, events, frames, internal_frames, storage
 from imsim.core.limits import Bucket
 from imsim.core.model import Code, Message, Scene, Session, is_group, p2p_members
-from imsim.core.policies import Ack, Policies
-from imsim.core.router import rules
+from imsim.core.policies import Policies
+from imsim.core.router import answers, rules
 from imsim.core.router.log import Entry, Log
 from imsim.core.router.rules.decision import Decision, RuleViolation, asked_for
 from imsim.core.timers import Timer, Timers
@@ -41,22 +41,10 @@ class Conversations:
         self._port = port
         self._policies = policies
         self._epoch = epoch
-        self._early_ack = policies.ack is Ack.AFTER_RECEIVE
-        self._timers = Timers()
+        self.timers = Timers()
         self._open: dict[str, Log] = {}
         #: Conversations that may hold messages that nobody has let out; each is opened again in a while.
         self._unresolved: dict[str, Timer] = {}
-
-    @property
-    def timers(self) -> Timers:
-        """What `next_deadline` is about, for a shell that has no time to ask after each call."""
-        return self._timers
-
-    def next_deadline(self) -> float | None:
-        return self._timers.next_deadline()
-
-    def handle_timer(self, now: float) -> None:
-        self._timers.handle(now)
 
     def open(self, conversation_id: str, now: float, founders: tuple[str, ...] | None = None) -> None:
         """Have the conversation ready for what will come; every conversation is opened at its first use anyway."""
@@ -73,7 +61,7 @@ class Conversations:
         log = self._open.get(up.conversation_id)
         if log is None:
             if not self._has_room():
-                self._reject(up, Code.UNAVAILABLE, "too many conversations wait for storage")
+                answers.reject(self._port, up, Code.UNAVAILABLE, "too many conversations wait for storage")
                 return
             log = self._start_opening(up.conversation_id, None, now)
             log.waiting.append((up, rules.LookupCache()))
@@ -82,27 +70,9 @@ class Conversations:
             self._open[log.id] = self._open.pop(log.id)  # the one that is idle for longest makes room
         if log.is_busy:
             if not log.wait(up, _WAITING):
-                self._reject(up, Code.UNAVAILABLE, "too many requests wait for this conversation")
+                answers.reject(self._port, up, Code.UNAVAILABLE, "too many requests wait for this conversation")
         else:
             self._handle(log, up, rules.LookupCache(), now)
-
-    def stored(self, request: storage.Request, result: storage.Result, now: float) -> None:
-        if type(request) is storage.Append:
-            log = self._open.get(request.message.conversation_id)
-            if log is not None and request.epoch == log.epoch:
-                self._appended(log, request.message, result, now)
-            return
-        assert isinstance(request, storage.OpenConversation | storage.Lookup)
-        log = self._open.get(request.conversation_id)
-        if log is None or log.request is not request:
-            return  # the answer to a question that was given up
-        log.request = None
-        if log.timer:
-            log.timer.cancel()
-        if isinstance(request, storage.OpenConversation):
-            self._opened(log, request, result, now)
-        else:
-            self._looked_up(log, request, result, now)
 
     # --- opening, looking up ----------------------------------------------------------------------------------------
 
@@ -113,19 +83,26 @@ class Conversations:
         now: float,
     ) -> None:
         log.request = request
-        log.timer = self._timers.at(now + self._policies.storage_timeout, self._overdue, log)
+        log.timer = self.timers.at(now + self._policies.storage_timeout, self._overdue, log)
         self._port.store(request)
+
+    def _asked_by(self, request: storage.OpenConversation | storage.Lookup) -> Log | None:
+        """The log that waits for the answer to this, and does so no longer; None if it was given up."""
+        log = self._open.get(request.conversation_id)
+        if log is None or log.request is not request:
+            return None
+        log.request = None
+        if log.timer:
+            log.timer.cancel()
+        return log
 
     def _overdue(self, log: Log, now: float) -> None:
         self._fence(log, "storage did not answer in time", now)
 
-    def _opened(
-        self,
-        log: Log,
-        request: storage.OpenConversation,
-        result: storage.Result,
-        now: float,
-    ) -> None:
+    def _opened(self, request: storage.OpenConversation, result: storage.Result, now: float) -> None:
+        log = self._asked_by(request)
+        if log is None:
+            return
         if isinstance(result, storage.LogState):
             if timer := self._unresolved.pop(log.id, None):
                 timer.cancel()
@@ -149,7 +126,7 @@ class Conversations:
                     self._ask(log, storage.OpenConversation(log.id, ()), now)
                     return
                 log.waiting.pop(0)
-                self._reject(up, Code.NO_CONVERSATION, f"there is no {log.id}")
+                answers.reject(self._port, up, Code.NO_CONVERSATION, f"there is no {log.id}")
             del self._open[log.id]
         else:
             self._fence(log, "storage could not open the conversation", now)
@@ -165,10 +142,13 @@ class Conversations:
         log.waiting.insert(0, (up, known))
         self._ask(log, request, now)
 
-    def _looked_up(self, log: Log, request: storage.Lookup, result: storage.Result, now: float) -> None:
+    def _looked_up(self, request: storage.Lookup, result: storage.Result, now: float) -> None:
+        log = self._asked_by(request)
+        if log is None:
+            return
         up, known = log.waiting.pop(0)
         if isinstance(result, storage.Failed):
-            self._reject(up, Code.UNAVAILABLE, "storage could not look the message up")
+            answers.reject(self._port, up, Code.UNAVAILABLE, "storage could not look the message up")
         else:
             known.learn(request, result)
             if isinstance(request, storage.Find) and isinstance(result, Message):
@@ -201,7 +181,7 @@ class Conversations:
                 self._again(up, entry)
                 return
             if frame.after is not None and not self._has(log, known, session.user, frame.after):
-                self._reject(up, Code.GAP, f"the message {frame.after!r} before it has not arrived")
+                answers.reject(self._port, up, Code.GAP, f"the message {frame.after!r} before it has not arrived")
                 return
             time = int((self._epoch + now) * 1000)
             change = asked_for(frame, session.user, log.id, log.next_seq, time)
@@ -215,15 +195,15 @@ class Conversations:
                 if entry.is_change:
                     self._put_off(entry.refused, (up, refused))
                     return
-            self._reject(up, refused.code, refused.text)
+            answers.reject(self._port, up, refused.code, refused.text)
             return
         if len(log.pending) >= _WAITING:
-            self._reject(up, Code.UNAVAILABLE, "too many messages of this conversation wait for storage")
+            answers.reject(self._port, up, Code.UNAVAILABLE, "too many messages of this conversation wait for storage")
             return
         # The budget is the members': whoever comes, or wants to, has only that of a user, and uses up nobody else's.
         bucket = log.bucket
         if bucket is not None and session.user in log.member_set and (wait := bucket.take(now)):
-            self._reject(up, Code.RATE_LIMITED, "too many messages in this group", wait)
+            answers.reject(self._port, up, Code.RATE_LIMITED, "too many messages in this group", wait)
             return
         self._append(log, up, decision, time, now)
 
@@ -269,9 +249,9 @@ class Conversations:
         entry.is_change = bool(decision and (decision.state is not None or decision.joined or decision.left))
         log.remember(entry)
         log.pending.append(entry)
-        entry.timer = self._timers.at(now + self._policies.storage_timeout, self._overdue, log)
-        if self._early_ack:
-            self._port.to_gateway(session.gateway, internal_frames.Down((session,), frames.Received(frame.id_client)))
+        entry.timer = self.timers.at(now + self._policies.storage_timeout, self._overdue, log)
+        if self._policies.ack.reports_receipt:
+            answers.send(self._port, session, frames.Received(frame.id_client))
         self._port.store(storage.Append(log.epoch, message, frame.shown, effects))
 
     def _again(self, up: internal_frames.Up, entry: Entry) -> None:
@@ -280,7 +260,7 @@ class Conversations:
         if not entry.message.came_from(up.frame):
             conflict = RuleViolation(Code.CONFLICT, "this idClient was used for another message")
             if entry.stored:
-                self._reject(up, conflict.code, conflict.text)
+                answers.reject(self._port, up, conflict.code, conflict.text)
             else:
                 self._put_off(entry.refused, (up, conflict))  # storage may know better what was said under it first
         elif entry.stored:
@@ -295,7 +275,11 @@ class Conversations:
 
     # --- storing, letting out -----------------------------------------------------------------------------------------
 
-    def _appended(self, log: Log, message: Message, result: storage.Result, now: float) -> None:
+    def _appended(self, request: storage.Append, result: storage.Result, now: float) -> None:
+        message = request.message
+        log = self._open.get(message.conversation_id)
+        if log is None or request.epoch != log.epoch:
+            return  # it was given up
         entry = log.recent.get((message.sender, message.id_client))
         if entry is None or entry.message is not message:
             return  # it has got another position since
@@ -340,7 +324,7 @@ class Conversations:
         for note in entry.notes:
             self._port.to_users(internal_frames.Deliver((note.to,), note))
         for up, refused in entry.refused:
-            self._reject(up, refused.code, refused.text)
+            answers.reject(self._port, up, refused.code, refused.text)
         entry.asked, entry.states, entry.notes, entry.audience, entry.refused = [], (), (), (), []
         entry.before = ((), None)
 
@@ -350,7 +334,7 @@ class Conversations:
         original is remembered before: else its duplicate, handed back too, would be appended again."""
         blocked = entry.asked if isinstance(result, storage.Blocked) else []
         for up in blocked:
-            self._reject(up, Code.BLOCKED, "the other user does not take messages from you")
+            answers.reject(self._port, up, Code.BLOCKED, "the other user does not take messages from you")
         again = [up for up in log.take_back(entry) if up not in blocked]
         if isinstance(result, storage.Duplicate):
             log.remember(Entry(result.original))
@@ -364,7 +348,7 @@ class Conversations:
 
     def _acknowledge(self, message: Message, session: Session) -> None:
         answer = frames.Stored(message.id_client, message.conversation_id, message.id, message.seq, message.time)
-        self._port.to_gateway(session.gateway, internal_frames.Down((session,), answer))
+        answers.send(self._port, session, answer)
 
     # --- giving up --------------------------------------------------------------------------------------------------
 
@@ -381,9 +365,9 @@ class Conversations:
             if entry.timer:
                 entry.timer.cancel()
             for up in (*entry.asked, *(up for up, _ in entry.refused)):
-                self._reject(up, Code.UNAVAILABLE, why)
+                answers.reject(self._port, up, Code.UNAVAILABLE, why)
         for up, _ in log.waiting:
-            self._reject(up, Code.UNAVAILABLE, why)
+            answers.reject(self._port, up, Code.UNAVAILABLE, why)
 
     def _release_stored(self, log: Log) -> None:
         """What storage has said it holds waited only for what stands before it: nobody else would ever let it out."""
@@ -392,7 +376,7 @@ class Conversations:
             self._release(log, entry)
 
     def _reopen_later(self, id: str, now: float) -> None:
-        self._unresolved[id] = self._timers.at(now + self._policies.storage_timeout, self._reopen, id)
+        self._unresolved[id] = self.timers.at(now + self._policies.storage_timeout, self._reopen, id)
 
     def _reopen(self, id: str, now: float) -> None:
         """Nobody has opened the conversation since: do it for the sake of those who wait for its last messages."""
@@ -412,10 +396,12 @@ class Conversations:
                 self._open[id] = log
         return len(self._open) < most + _WAITING
 
-    def _reject(self, up: internal_frames.Up, code: Code, text: str, retry_after: float = 0.0) -> None:
-        frame = up.frame
-        answer = frames.Rejected(frame.op, frame.ref, code, text, retry_after, frame.number)
-        self._port.to_gateway(up.session.gateway, internal_frames.Down((up.session,), answer))
+    #: What the answers of storage lead to.
+    answered: ClassVar[storage.Answered] = {
+        storage.Append: _appended,
+        storage.OpenConversation: _opened,
+        **dict.fromkeys(get_args(storage.Lookup), _looked_up),
+    }
 
 
 def _born_with(id: str) -> tuple[str, ...] | None:

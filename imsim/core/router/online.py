@@ -60,8 +60,9 @@ class User:
     def count(self, message: Message) -> OnlineState:
         """Take note of a message of one of the user's conversations; again or after a later one does no harm."""
         state = self.state_of(message.conversation_id)
-        if message.countable and message.sender != self.id:
-            state.unread.add(message.seq)
+        if message.countable:
+            if message.sender != self.id:
+                state.unread.add(message.seq)
         elif (recalled := changes.recalled_seq(message)) is not None:
             state.unread.remove(recalled)
         elif changes.is_left_with(message, self.id):

@@ -14,6 +14,7 @@ from imsim.core.internal_frames import PresenceUpdate
 from imsim.core.limits import Buckets
 from imsim.core.model import Session, p2p_id
 from imsim.core.policies import Policies
+from imsim.core.router import answers
 from imsim.core.router.online import OnlineState, User
 from imsim.core.timers import Timers
 
@@ -68,10 +69,10 @@ class FriendPresence:
         blocked, peers = state.stored.blocked, user.peers(state.stored.conversation_id)
         self._send(user.id, peers, not blocked, now)
         for peer in peers:
-            if blocked:
-                self._to_all(user.sessions.values(), frames.Presence(peer, False))
-            else:
-                for session in user.sessions.values():
+            for session in user.sessions.values():
+                if blocked:
+                    answers.send(self._port, session, frames.Presence(peer, False))
+                else:
                     self._port.to_user(peer, PresenceUpdate(peer, None, session))
 
     def typing(self, user: User, conversation_id: str) -> None:
@@ -87,8 +88,9 @@ class FriendPresence:
         if state is not None and state.stored.blocked:
             return
         if update.frame is not None:
-            sessions = user.sessions.values()
-            self._to_all([session for session in sessions if update.only in (None, session)], update.frame)
+            for session in user.sessions.values():
+                if update.only in (None, session):
+                    answers.send(self._port, session, update.frame)
         # The router of the device that asks may not have heard yet that the friendship has ended.
         if update.asked_by is not None and user.sessions and state is not None and state.friends:
             asked_by = update.asked_by
@@ -125,10 +127,6 @@ class FriendPresence:
             return
         for friend, online in self._late.pop(user).items():
             self._port.to_user(friend, PresenceUpdate(friend, frames.Presence(user, online)))
-
-    def _to_all(self, sessions: Iterable[Session], frame: frames.ToClient) -> None:
-        for session in sessions:
-            self._port.to_gateway(session.gateway, internal_frames.Down((session,), frame))
 
 
 def _conversation_of(update: PresenceUpdate) -> str:

@@ -1,108 +1,194 @@
-"""The Router machine: Conversations, Users and Chatrooms, and the frames between them.
+"""The Router machine: Conversations, Users and Chatrooms, the frames between them, and what they ask of storages.
 
-A router owns the conversations and users that `placement` gives it. Whatever reaches it is an internal frame. What it
-sends to a router, itself included, leaves through its port: a shell can charge for it, and a bus can carry it.
+A router owns the conversations and users that `placement` gives it. Whatever reaches it is an internal frame. Those
+that it sends to itself wait until the present call has dealt with the one before. What it is asked, and what it asks,
+is all that a shell carries; how long a frame keeps the router busy, the shell says (`charge`).
 """
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from imsim.core import events, internal_frames, storage
 from imsim.core.internal_frames import ToRouter, Up
 from imsim.core.model import is_chatroom
-from imsim.core.placement import SINGLE, Placement
+from imsim.core.placement import SINGLE, SINGLE_STORAGE, Placement
 from imsim.core.policies import Policies
 from imsim.core.router.chatrooms import Chatrooms
 from imsim.core.router.conversations import Conversations
+from imsim.core.router.storages import Storages
 from imsim.core.router.users import Users
 from imsim.core.timers import Timers
 
+_LOST = storage.Failed("the storage is lost")
+
 
 class RouterPort(Protocol):
-    def store(self, request: storage.Request) -> None:
-        """Carry it out; answered by `stored(request, result, now)`."""
+    def store(self, name: str, request: storage.Request) -> None:
+        """Have the storage of this name carry it out; answered by `stored(request, result, now)`, unless the storage
+        is reported to be lost."""
 
     def to_gateway(self, gateway: str, frame: internal_frames.ToGateway) -> None: ...
 
-    def to_router(self, router: str, frame: internal_frames.ToRouter) -> None:
-        """To a router, which may be this one: then it is received once the present call has returned."""
+    def to_router(self, router: str, frame: ToRouter) -> None:
+        """To another router."""
+
+    def keep(self, frame: ToRouter) -> Any:
+        """The router has a frame for itself, which waits. Returns what `charge` is to be given with it."""
+
+    def charge(self, frame: ToRouter, kept: Any, now: float) -> float | None:
+        """The router takes up a frame. Returns when it will be done with it, which is then the time of all that it does
+        about it; None if the frame is lost, for want of room. `kept`: None if the frame came from elsewhere."""
 
     def emit(self, event: events.Committed) -> None: ...
 
 
 class Router:
-    """`epoch` is the wall time in seconds since 1970 at which this node's `now` was 0."""
+    """`placement` and `storages` decide which router, and which storage, owns a conversation or a user. `epoch` is the
+    wall time in seconds since 1970 at which this node's `now` was 0."""
 
-    def __init__(self, port: RouterPort, policies: Policies, placement: Placement = SINGLE, epoch: float = 0.0) -> None:
-        parts = _PartsPort(port, placement)
+    def __init__(
+        self,
+        port: RouterPort,
+        policies: Policies,
+        name: str = SINGLE.nodes[0],
+        placement: Placement = SINGLE,
+        storages: Placement = SINGLE_STORAGE,
+        epoch: float = 0.0,
+    ) -> None:
+        self._charge = port.charge
+        self._own: deque[tuple[ToRouter, Any]] = deque()  # frames for itself, with what the shell keeps of each
+        self._storages = Storages(port, storages)
+        self._failures = Timers()  # of requests to storages that are lost
+        parts = _PartsPort(port, name, placement, self._own, self._storages.ask)
         self._conversations = Conversations(parts, policies, epoch)
         self._chatrooms = Chatrooms(parts, policies, epoch)
         self._users = Users(parts, policies)
-
-    @property
-    def timers(self) -> tuple[Timers, ...]:
-        """What `next_deadline` is about, for a shell that has no time to ask after each call."""
-        return self._conversations.timers, self._users.timers
+        self._answered = {
+            kind: (answered, part)
+            for part in (self._conversations, self._users)
+            for kind, answered in part.answered.items()
+        }
+        #: What `next_deadline` is about, for a shell that has no time to ask after each call.
+        self.timers = (self._failures, self._conversations.timers, self._users.timers)
 
     def next_deadline(self) -> float | None:
-        one, other = self._conversations.next_deadline(), self._users.next_deadline()
-        return one if other is None or (one is not None and one < other) else other
+        soonest = None
+        for timers in self.timers:
+            deadline = timers.next_deadline()
+            if deadline is not None and (soonest is None or deadline < soonest):
+                soonest = deadline
+        return soonest
 
     def handle_timer(self, now: float) -> None:
-        self._conversations.handle_timer(now)
-        self._users.handle_timer(now)
+        for timers in self.timers:
+            timers.handle(now)
+        self._run(now)
 
-    def receive(self, frame: internal_frames.ToRouter, now: float) -> None:
-        if type(frame) is Up and frame.conversation_id:
-            if is_chatroom(frame.conversation_id):
+    def receive(self, frame: ToRouter, now: float) -> None:
+        self._own.append((frame, None))
+        self._run(now)
+
+    def _run(self, now: float) -> None:
+        """Deal with what this router has sent to itself, and with what cannot be stored."""
+        own, refused = self._own, self._storages.refused
+        while True:
+            if refused:
+                self._failures.at(now, self._fail, tuple(refused))
+                refused.clear()
+            if not own:
+                return
+            frame, kept = own.popleft()
+            done = self._charge(frame, kept, now)
+            if done is None:
+                continue
+            now = done
+            if type(frame) is not Up or not frame.conversation_id:
+                self._users.receive(frame, now)
+            elif is_chatroom(frame.conversation_id):
                 self._chatrooms.receive(frame, now)
             else:
                 self._conversations.receive(frame, now)
-        else:
-            self._users.receive(frame, now)
 
     def stored(self, request: storage.Request, result: storage.Result, now: float) -> None:
         """The answer to `port.store`."""
-        if isinstance(request, storage.USERS_REQUESTS):
-            self._users.stored(request, result, now)
-        else:
-            self._conversations.stored(request, result, now)
+        if self._storages.is_answered(request):
+            answered, part = self._answered[type(request)]
+            answered(part, request, result, now)
+            self._run(now)
+
+    def _fail(self, requests: tuple[storage.Request, ...], now: float) -> None:
+        for request in requests:
+            self.stored(request, _LOST, now)
 
     def open(self, conversation_id: str, now: float, founders: tuple[str, ...] | None = None) -> None:
         """Have a conversation ready for what will come; every conversation is opened at its first use anyway."""
         self._conversations.open(conversation_id, now, founders)
+        self._run(now)
 
     def gateway_lost(self, gateway: str, now: float) -> None:
         """The link to a gateway broke, which has therefore ended the connections of all sessions."""
         self._users.gateway_lost(gateway, now)
         self._chatrooms.gateway_lost(gateway)
+        self._run(now)
 
     def router_back(self, now: float) -> None:
         """The link to another router, which had broken, works again."""
         self._users.router_back(now)
+        self._run(now)
+
+    def storage_lost(self, name: str, now: float) -> None:
+        """The link to a storage broke: what that has not answered has failed, and so does all else at once until the
+        storage is back."""
+        self._fail(tuple(self._storages.lost(name)), now)
+
+    def storage_back(self, name: str) -> None:
+        """The link to the storage works again."""
+        self._storages.back(name)
 
     def restarted(self, now: float) -> None:
         """This router takes the position of one that died."""
         self._users.restarted(now)
+        self._run(now)
 
 
 class _PartsPort:
     """The port of a router's parts: it addresses what they send to users."""
 
-    __slots__ = ("_placement", "_to_router", "emit", "store", "to_gateway")
+    __slots__ = ("_keep", "_name", "_own", "_placement", "_to_router", "emit", "store", "to_gateway")
 
-    def __init__(self, port: RouterPort, placement: Placement) -> None:
+    def __init__(
+        self,
+        port: RouterPort,
+        name: str,
+        placement: Placement,
+        own: deque[tuple[ToRouter, Any]],
+        store: Callable[[storage.Request], None],
+    ) -> None:
+        """`name`: of this router; `own`: what it has for itself."""
+        self._name = name
+        self._own = own
         self._placement = placement
+        self._keep = port.keep
         self._to_router = port.to_router
-        self.store = port.store
+        self.store = store
         self.to_gateway = port.to_gateway
         self.emit = port.emit
 
     def to_user(self, user: str, frame: ToRouter) -> None:
-        self._to_router(self._placement.owner(user), frame)
+        router = self._placement.owner(user)
+        if router == self._name:
+            self._own.append((frame, self._keep(frame)))
+        else:
+            self._to_router(router, frame)
 
     def to_users(self, frame: internal_frames.Deliver | internal_frames.Opened) -> None:
         for router, users in self._placement.split(frame.users):
-            self._to_router(router, frame if len(users) == len(frame.users) else replace(frame, users=users))
+            part = frame if len(users) == len(frame.users) else replace(frame, users=users)
+            if router == self._name:
+                self._own.append((part, self._keep(part)))
+            else:
+                self._to_router(router, part)

@@ -7,14 +7,15 @@ somebody who is away costs nothing here.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from imsim.core import changes, frames, internal_frames, storage
-from imsim.core.model import Code, ConversationState, Session
+from imsim.core.model import Code, Session
 from imsim.core.policies import Delivery, Policies
+from imsim.core.router import answers
 from imsim.core.router.online import OnlineState, ToOne, User
-from imsim.core.router.pending_writes import PendingWrites
 from imsim.core.router.presence import FriendPresence
+from imsim.core.router.states import States
 from imsim.core.timers import Timers
 from imsim.core.unread import Unread
 
@@ -36,26 +37,15 @@ class Users:
     def __init__(self, port: UsersPort, policies: Policies) -> None:
         self._port = port
         self._policies = policies
-        self._timers = Timers()
+        self.timers = Timers()
         self._users: dict[str, User] = {}
         self._revoking: dict[str, float] = {}  # user -> `before` of revocations that storage has not answered well
-        self._pending_writes = PendingWrites(self._timers, policies.storage_timeout, port.store)
-        self._presence = FriendPresence(port, self._timers, policies)
-
-    @property
-    def timers(self) -> Timers:
-        """What `next_deadline` is about, for a shell that has no time to ask after each call."""
-        return self._timers
-
-    def next_deadline(self) -> float | None:
-        return self._timers.next_deadline()
-
-    def handle_timer(self, now: float) -> None:
-        self._timers.handle(now)
+        self._presence = FriendPresence(port, self.timers, policies)
+        self._states = States(port, self._users, self.timers, policies, self._presence)
 
     def receive(self, frame: internal_frames.ToRouter, now: float) -> None:
         if type(frame) is internal_frames.Deliver:
-            self._deliver(frame, now)
+            self._deliver(frame, frame.users, now)
             return
         if type(frame) is internal_frames.Opened:
             self._compare(frame)
@@ -69,7 +59,7 @@ class Users:
                 user = self._users[frame.user] = User(frame.user)
                 user.revoked_before = self._revoking.get(user.id, 0.0)
                 user.request = storage.OpenUser(user.id)
-                user.timer = self._timers.at(now + self._policies.storage_timeout, self._overdue, user)
+                user.timer = self.timers.at(now + self._policies.storage_timeout, self._overdue, user)
                 self._port.store(user.request)
         else:
             assert isinstance(
@@ -91,27 +81,15 @@ class Users:
         elif isinstance(frame, internal_frames.Attach):
             self._refuse(frame)
 
-    def stored(self, request: storage.Request, result: storage.Result, now: float) -> None:
-        if isinstance(request, storage.OpenUser):
-            self._opened(request, result, now)
-        elif isinstance(request, storage.SaveState):
-            self._saved(request, result, now)
-        elif isinstance(request, storage.CountRead):
-            self._counted(request, result)
-        elif isinstance(request, storage.Missed):
-            self._send_page(request, result, now)
-        elif isinstance(request, storage.Range):
-            self._send_range(request, result)
-        elif isinstance(request, storage.RevokeTokens):
-            is_saved = not isinstance(result, storage.Failed)
-            if is_saved and self._revoking.get(request.user) == request.before:
-                del self._revoking[request.user]
-
     def _ask_to_revoke(self, request: storage.RevokeTokens, now: float) -> None:
         """Until storage has answered well, or a later one says it all."""
         if self._revoking.get(request.user) == request.before:
             self._port.store(request)
-            self._timers.at(now + self._policies.storage_timeout, self._ask_to_revoke, request)
+            self.timers.at(now + self._policies.storage_timeout, self._ask_to_revoke, request)
+
+    def _revoked(self, request: storage.RevokeTokens, result: storage.Result, now: float) -> None:
+        if not isinstance(result, storage.Failed) and self._revoking.get(request.user) == request.before:
+            del self._revoking[request.user]
 
     def _revoke(self, frame: internal_frames.Revoke, now: float) -> None:
         name, before = frame.user, frame.before
@@ -143,11 +121,11 @@ class Users:
         reached us meanwhile. All of them are in storage, so let the devices look there; and once more when whatever the
         other had asked of storage before it died is done, or never will be."""
         self._resync_all(None, now)
-        self._timers.at(now + self._policies.storage_timeout, self._resync_all)
+        self.timers.at(now + self._policies.storage_timeout, self._resync_all)
 
     def restarted(self, now: float) -> None:
         """There was another machine in the place of this one, which died: the same as for `router_back`."""
-        self._timers.at(now + self._policies.storage_timeout, self._resync_all)
+        self.timers.at(now + self._policies.storage_timeout, self._resync_all)
 
     def _resync_all(self, _: None, now: float) -> None:
         for user in self._users.values():
@@ -190,47 +168,29 @@ class Users:
 
     def _handle(self, user: User, frame: ToOne, now: float) -> None:
         if isinstance(frame, internal_frames.Deliver):
-            by_gateway: dict[str, list[Session]] = {}
-            self._deliver_one(user, frame, by_gateway, now)
-            self._push(frame, by_gateway)
+            self._deliver(frame, (user.id,), now)
         elif isinstance(frame, internal_frames.Attach):
             self._attach(user, frame, now)
         elif isinstance(frame, internal_frames.PeerMoved):
-            self._learn(user, frame.state, now)
+            self._states.learn(user, frame.state, now)
         elif isinstance(frame, internal_frames.PresenceUpdate):
             self._presence.received(user, frame)
         elif user.sessions.get(frame.session.device) == frame.session:
             if isinstance(frame, internal_frames.Detach):
                 self._detach(user, frame.session, now)
             else:
-                self._asked(user, frame.session, frame, now)
+                self._asked(user, frame, now)
 
-    def _asked(self, user: User, session: Session, up: internal_frames.Up, now: float) -> None:
+    def _asked(self, user: User, up: internal_frames.Up, now: float) -> None:
         frame = up.frame
         if isinstance(frame, frames.Read):
-            state = user.states.get(frame.conversation_id)
-            if state is not None and frame.seq <= state.unread.read_seq:
-                self._answer(session, frame)
-            else:
-                self._pending_writes.save(storage.SaveState(user.id, frame.conversation_id, frame.seq, asked=up), now)
+            self._states.read(user, frame, up, now)
         elif isinstance(frame, frames.SetConversation):
-            self._pending_writes.save(
-                storage.SaveState(
-                    user.id,
-                    frame.conversation_id,
-                    pinned=frame.pinned,
-                    muted=frame.muted,
-                    hidden_seq=frame.hidden_seq,
-                    custom=frame.custom,
-                    blocked=frame.blocked,
-                    asked=up,
-                ),
-                now,
-            )
+            self._states.set(user, frame, up, now)
         elif isinstance(frame, frames.Typing):
             self._presence.typing(user, frame.conversation_id)
         elif isinstance(frame, frames.Delivered):
-            self._delivered(user, frame.conversation_id, frame.seq, now)
+            self._states.delivered(user, frame.conversation_id, frame.seq, now)
         elif isinstance(frame, frames.History):
             limit = self._policies.page
             page_bytes = self._policies.page_bytes
@@ -240,11 +200,11 @@ class Users:
         elif isinstance(frame, frames.ReadCount):
             self._port.store(storage.CountRead(user.id, frame.conversation_id, frame.seq, up))
         elif isinstance(frame, frames.EndSession):
-            self._end_session(user, session, frame)
+            self._end_session(user, up, frame.device)
         elif isinstance(frame, frames.Sync):
-            self._sync(user, session, frame)
+            self._sync(user, up.session, frame)
             for conversation, seq in self._policies.receipts.marks(frame.cursors):
-                self._delivered(user, conversation, seq, now)
+                self._states.delivered(user, conversation, seq, now)
 
     def _attach(self, user: User, frame: internal_frames.Attach, now: float) -> None:
         if frame.issued_at < user.revoked_before:
@@ -274,11 +234,11 @@ class Users:
         del user.sessions[session.device], user.logins[session.device]
         self._port.to_gateway(session.gateway, internal_frames.Kick(session, code))
 
-    def _end_session(self, user: User, session: Session, frame: frames.EndSession) -> None:
-        other = user.sessions.get(frame.device)
-        if other is not None and other != session:
+    def _end_session(self, user: User, up: internal_frames.Up, device: str) -> None:
+        other = user.sessions.get(device)
+        if other is not None and other != up.session:
             self._kick(user, other, Code.KICKED)
-        self._answer(session, frame)
+        answers.done(self._port, up)
 
     def _detach(self, user: User, session: Session, now: float) -> None:
         del user.sessions[session.device], user.logins[session.device]
@@ -296,148 +256,78 @@ class Users:
 
     # --- delivery ---------------------------------------------------------------------------------------------------
 
-    def _deliver(self, frame: internal_frames.Deliver, now: float) -> None:
-        by_gateway: dict[str, list[Session]] = {}
-        users = self._users
-        for name in frame.users:
-            user = users.get(name)
+    def _deliver(self, frame: internal_frames.Deliver, names: Iterable[str], now: float) -> None:
+        """Send the message to the devices of these users, as far as they are online."""
+        message, by_gateway = frame.message, dict[str, list[Session]]()
+        is_change = not message.countable
+        for name in names:
+            user = self._users.get(name)
             if user is None:
                 continue
-            if user.request is None:
-                self._deliver_one(user, frame, by_gateway, now)
-            elif len(user.waiting) < _WAITING:
-                user.waiting.append(frame)  # past the bound, the device's login sync brings it
-        self._push(frame, by_gateway)
-
-    def _compare(self, frame: internal_frames.Opened) -> None:
-        for name in frame.users:
-            user = self._users.get(name)
-            if user is not None and user.request is None:  # else it will ask storage itself
-                self._compare_one(user, frame)
-
-    def _compare_one(self, user: User, frame: internal_frames.Opened) -> None:
-        state = user.state_of(frame.conversation_id)
-        if frame.seq > state.last_seq:
-            state.last_seq = frame.seq
-            self._resync(user)
-
-    def _resync(self, user: User) -> None:
-        """Something was stored of which we have not heard; storage knows all, so let the devices look there."""
-        self._to_all(user.sessions.values(), frames.Resync())
-
-    def _push(self, frame: internal_frames.Deliver, by_gateway: dict[str, list[Session]]) -> None:
+            if user.request is not None:
+                if len(user.waiting) < _WAITING:
+                    user.waiting.append(frame)  # past the bound, the device's login sync brings it
+                continue
+            is_new = message.conversation_id not in user.states  # then it begins for this user here
+            known = user.count(message)
+            if is_change and changes.friends_after(message, known.friends) != known.friends:
+                known.friends = not known.friends
+                self._presence.friendship_changed(user, known, now)
+            if message.seq > known.last_seq:
+                if message.seq > known.last_seq + 1 and not is_new:
+                    self._resync(user)
+                known.last_seq = message.seq
+            for other, state in frame.states:
+                if other == name:
+                    self._states.learn(user, state, now)
+            origin = frame.origin if message.sender == name else None
+            for session in user.sessions.values():
+                if session == origin:
+                    continue  # a later login of the same device gets it: it may have lost its memory
+                sessions = by_gateway.get(session.gateway)
+                if sessions is None:
+                    by_gateway[session.gateway] = [session]
+                else:
+                    sessions.append(session)
         if by_gateway:
-            message = frame.message
             push: frames.Push | frames.Notify = frames.Push(message)
             if self._policies.delivery is Delivery.NOTIFY:
                 push = frames.Notify(message.conversation_id, message.seq)
             for gateway, sessions in by_gateway.items():
                 self._port.to_gateway(gateway, internal_frames.Down(sessions, push))
 
-    def _deliver_one(
-        self, user: User, frame: internal_frames.Deliver, by_gateway: dict[str, list[Session]], now: float
-    ) -> None:
-        message = frame.message
-        is_new = message.conversation_id not in user.states  # then it begins for this user here
-        known = user.count(message)
-        if changes.friends_after(message, known.friends) != known.friends:
-            known.friends = not known.friends
-            self._presence.friendship_changed(user, known, now)
-        if message.seq > known.last_seq:
-            if message.seq > known.last_seq + 1 and not is_new:
-                self._resync(user)
-            known.last_seq = message.seq
-        for name, state in frame.states:
-            if name == user.id:
-                self._learn(user, state, now)
-        own = message.sender == user.id
-        for session in user.sessions.values():
-            if own and session == frame.origin:
-                continue  # a later login of the same device gets it: it may have lost its memory
-            sessions = by_gateway.get(session.gateway)
-            if sessions is None:
-                by_gateway[session.gateway] = [session]
-            else:
-                sessions.append(session)
+    def _compare(self, frame: internal_frames.Opened) -> None:
+        for name in frame.users:
+            user = self._users.get(name)
+            if user is not None and user.request is None:  # else it will ask storage itself
+                state = user.state_of(frame.conversation_id)
+                if frame.seq > state.last_seq:
+                    state.last_seq = frame.seq
+                    self._resync(user)
 
-    # --- conversation state -----------------------------------------------------------------------------------------
+    def _resync(self, user: User) -> None:
+        """Something was stored of which we have not heard; storage knows all, so let the devices look there."""
+        resync = frames.Resync()
+        for session in user.sessions.values():
+            answers.send(self._port, session, resync)
+
+    # --- what storage answers -----------------------------------------------------------------------------------------
 
     def _saved(self, request: storage.SaveState, result: storage.Result, now: float) -> None:
-        """Report to all concerned, whether this very request changed anything or not: an earlier one may have done
-        it, and its answer been lost."""
-        up = request.asked
-        assert up is None or isinstance(up, internal_frames.Up)
-        if not isinstance(result, storage.StatesSaved):
-            if up is not None:
-                self._answer(up.session, up.frame, Code.UNAVAILABLE, "storage could not save it")
-            return
-        self._pending_writes.saved(request)
-        if result.states:
-            self._tell(result, now)
-        if up is not None:
-            if result.states:
-                self._answer(up.session, up.frame)
-            else:
-                self._answer(up.session, up.frame, Code.NO_CONVERSATION, "you have no such conversation")
+        self._states.saved(request, result, now)
 
-    def _tell(self, saved: storage.StatesSaved, now: float) -> None:
-        (name, own), *others = saved.states
-        user = self._users.get(name)
-        if user is not None and user.request is None:
-            self._learn(user, own, now)
-        for peer, state in others:
-            if user is not None and (mine := user.states.get(state.conversation_id)) is not None:
-                mine.delivered_seq = state.peer_delivered_seq  # a device may say that it has more than there is
-            self._port.to_user(peer, internal_frames.PeerMoved(peer, state))
-
-    def _delivered(self, user: User, conversation_id: str, seq: int, now: float) -> None:
-        """Some device of the user has everything up to `seq`; the other user of a p2p conversation hears of it."""
-        state = user.states.get(conversation_id)
-        if state is not None and seq > state.delivered_seq and user.peers(conversation_id):
-            state.delivered_seq = seq
-            self._pending_writes.save(storage.SaveState(user.id, conversation_id, delivered_seq=seq), now)
-
-    def _learn(self, user: User, stored: ConversationState, now: float) -> None:
-        """A state as storage has it, or had it: the higher version is the newer one."""
-        state = user.state_of(stored.conversation_id)
-        if stored.version > state.stored.version:
-            was_blocked, state.stored = state.stored.blocked, stored
-            state.unread.read(stored.read_seq)
-            self._to_all(user.sessions.values(), frames.State(state.view()))
-            if stored.blocked != was_blocked:
-                self._presence.block_changed(user, state, now)
-
-    def _counted(self, request: storage.CountRead, result: storage.Result) -> None:
+    def _counted(self, request: storage.CountRead, result: storage.Result, now: float) -> None:
         up = request.asked
         assert isinstance(up, internal_frames.Up)
         if isinstance(result, storage.ReadCount):
             answer = frames.ReadCounted(
                 request.conversation_id, request.seq, result.read, result.members, up.frame.number
             )
-            self._to_all((up.session,), answer)
+            answers.send(self._port, up.session, answer)
         elif result is None:
-            self._answer(up.session, up.frame, Code.NO_CONVERSATION, "you have no such message")
+            answers.reject(self._port, up, Code.NO_CONVERSATION, "you have no such message")
         else:
-            self._answer(up.session, up.frame, Code.UNAVAILABLE, "storage could not be read")
-
-    def _answer(
-        self,
-        session: Session,
-        frame: frames.Routed,
-        code: Code | None = None,
-        text: str = "",
-    ) -> None:
-        """`done`, or with a code `rejected`. The gateway drops what is for a session that has ended."""
-        if code is None:
-            self._to_all((session,), frames.Done(frame.op, frame.ref, frame.number))
-        else:
-            self._to_all((session,), frames.Rejected(frame.op, frame.ref, code, text, 0.0, frame.number))
-
-    def _to_all(self, sessions: Iterable[Session], frame: frames.ToClient) -> None:
-        for session in sessions:
-            self._port.to_gateway(session.gateway, internal_frames.Down((session,), frame))
-
-    # --- login sync -------------------------------------------------------------------------------------------------
+            answers.reject(self._port, up, Code.UNAVAILABLE, "storage could not be read")
 
     def _sync(self, user: User, session: Session, frame: frames.Sync) -> None:
         # What a device has got is in storage, and mostly known here. A device that has more may be so because we have
@@ -464,27 +354,27 @@ class Users:
         user = self._users.get(request.session.user)
         if user is None or user.sessions.get(request.session.device) != request.session:
             return
-        asker = (request.session,)
         if not isinstance(result, storage.MissedPage):
             code, text = Code.UNAVAILABLE, "storage could not be read"
             if isinstance(result, storage.Ahead):
                 code, text = Code.AHEAD, "the log was set back: forget what you have, and sync as a new device does"
-            self._to_all(asker, frames.Rejected(frames.Sync.op, "", code, text, 0.0, request.number))
+            rejected = frames.Rejected(frames.Sync.op, "", code, text, 0.0, request.number)
+            answers.send(self._port, request.session, rejected)
             return
         # What storage did without its answer ever coming back is known from here only: messages that no writer let
         # out, and changes of conversation state.
         for message in result.messages:
             user.count(message)
         for state in result.states:
-            self._learn(user, state, now)
+            self._states.learn(user, state, now)
         messages, cursors, inbox, number = result.messages, result.cursors, result.inbox, request.number
         states = [user.state_of(state.conversation_id).view() for state in result.states]
         answer: frames.Page | frames.SyncDone = frames.Page(messages, cursors, inbox, number, states, result.version)
         if not result.more:
             answer = frames.SyncDone(messages, cursors, states, result.version, inbox, number)
-        self._to_all(asker, answer)
+        answers.send(self._port, request.session, answer)
 
-    def _send_range(self, request: storage.Range, result: storage.Result) -> None:
+    def _send_range(self, request: storage.Range, result: storage.Result, now: float) -> None:
         up = request.asked
         assert isinstance(up, internal_frames.Up)
         if isinstance(result, storage.RangePage):
@@ -493,8 +383,19 @@ class Users:
                 for message in result.messages:
                     user.count(message)
             asked = (request.conversation_id, request.first, request.last)
-            self._to_all((up.session,), frames.HistoryPage(*asked, result.messages, result.more, up.frame.number))
+            page = frames.HistoryPage(*asked, result.messages, result.more, up.frame.number)
+            answers.send(self._port, up.session, page)
         elif result is None:
-            self._answer(up.session, up.frame, Code.NO_CONVERSATION, "you have no such conversation")
+            answers.reject(self._port, up, Code.NO_CONVERSATION, "you have no such conversation")
         else:
-            self._answer(up.session, up.frame, Code.UNAVAILABLE, "storage could not be read")
+            answers.reject(self._port, up, Code.UNAVAILABLE, "storage could not be read")
+
+    #: What the answers of storage lead to.
+    answered: ClassVar[storage.Answered] = {
+        storage.OpenUser: _opened,
+        storage.RevokeTokens: _revoked,
+        storage.SaveState: _saved,
+        storage.CountRead: _counted,
+        storage.Missed: _send_page,
+        storage.Range: _send_range,
+    }

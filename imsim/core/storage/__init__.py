@@ -3,8 +3,8 @@
 from imsim.core.storage.requests import (
     NOTIFIED,
     STORAGE_OPS,
-    USERS_REQUESTS,
     Ahead,
+    Answered,
     Append,
     Appended,
     Between,
@@ -44,8 +44,8 @@ from imsim.core.storage.requests import (
 __all__ = [
     "NOTIFIED",
     "STORAGE_OPS",
-    "USERS_REQUESTS",
     "Ahead",
+    "Answered",
     "Append",
     "Appended",
     "Between",

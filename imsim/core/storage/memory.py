@@ -192,7 +192,10 @@ class MemoryStorage:
         appended = Appended()
         if request.effects is not None:
             self._change_log(log, message.seq, request.effects, appended)
-        self._add(log, message, appended)
+        log.messages.append(message)
+        log.by_key[key] = message
+        if self._inboxes is not None:  # in a simulation this runs once for each message
+            self._into_inboxes(log.members, message, appended)
         if request.effects is not None:
             if request.effects.left:
                 left = frozenset(request.effects.left)
@@ -216,13 +219,11 @@ class MemoryStorage:
         between = log if id == log.id else self._logs.get(id)
         return bool(users) and between is not None and any(between.state_of(user).blocked for user in users)
 
-    def _add(self, log: _Log, message: Message, appended: Appended) -> None:
-        log.messages.append(message)
-        log.by_key[message.sender, message.id_client] = message
+    def _into_inboxes(self, users: tuple[str, ...], message: Message, appended: Appended) -> None:
         if self._inboxes is not None:
-            appended.inbox_rows += len(log.members)
-            for member in log.members:
-                self._inboxes.setdefault(member, []).append(message)
+            appended.inbox_rows += len(users)
+            for user in users:
+                self._inboxes.setdefault(user, []).append(message)
 
     def _change_log(self, log: _Log, seq: int, effects: Effects, appended: Appended) -> None:
         if effects.state is not None:
@@ -250,17 +251,17 @@ class MemoryStorage:
         """Who comes back sees what became meanwhile of what was there before."""
         for seq in log.missed_by(user):
             log.stays[user].append([seq, seq])
-            if self._inboxes is not None:
-                appended.inbox_rows += 1
-                self._inboxes.setdefault(user, []).append(log.messages[seq - 1])
+            self._into_inboxes((user,), log.messages[seq - 1], appended)
 
     def _note(self, note: Message, appended: Appended) -> Message | None:
         log = self._logs.get(note.conversation_id) or self._make(note.conversation_id, (note.to,))
-        if (note.sender, note.id_client) in log.by_key:
+        key = (note.sender, note.id_client)
+        if key in log.by_key:
             return None
         seq = len(log.messages) + 1
-        note = replace(note, seq=seq, id=f"{log.id}:{seq}")
-        self._add(log, note, appended)
+        log.by_key[key] = note = replace(note, seq=seq, id=f"{log.id}:{seq}")
+        log.messages.append(note)
+        self._into_inboxes(log.members, note, appended)
         return note
 
     def _find(self, request: Find) -> Message | None:

@@ -1,7 +1,8 @@
 """Storage as data: what a machine may ask, and what the answers mean. `memory` says the same as code.
 
 A machine calls `port.store(request)`; its shell carries the request out when and how it likes and answers
-`machine.stored(request, result, now)`. Whatever went wrong, also "no idea whether it happened", is `Failed`.
+`machine.stored(request, result, now)`, with the very object: each request is asked once, and equal to itself alone.
+Whatever went wrong, also "no idea whether it happened", is `Failed`.
 
 Requests of one conversation are carried out in the order in which they were asked. What was asked by a machine that
 has died since is carried out within policies.storage_timeout, or never.
@@ -9,7 +10,7 @@ has died since is carried out within policies.storage_timeout, or never.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, get_args
 
@@ -21,7 +22,7 @@ _ANY = 1 << 62  # bytes: no bound
 # --- requests -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class OpenConversation:
     """Become the conversation's single writer: raises its epoch, so that every earlier writer is fenced off.
     `founders` makes it, with these members, where it does not exist. -> LogState or None."""
@@ -48,7 +49,7 @@ class Effects:
     notes: tuple[Message, ...] = ()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Append:
     """Add `message` at `message.seq`, move its sender's read mark to `shown` as `SaveState` does, and carry out the
     `effects`: all or nothing. -> Appended, Duplicate, Fenced, or Blocked where the other user of a p2p conversation, or
@@ -61,7 +62,7 @@ class Append:
     effects: Effects | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Find:
     """The message with this idempotency key. -> Message or None."""
 
@@ -71,7 +72,7 @@ class Find:
     id_client: str
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Get:
     """The message at `seq`. -> Message or None."""
 
@@ -80,7 +81,7 @@ class Get:
     seq: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Between:
     """How `others` stand to `user`, for the sake of something in that conversation. -> Relations."""
 
@@ -90,7 +91,7 @@ class Between:
     others: tuple[str, ...]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class OpenUser:
     """Raises the user's epoch. -> UserState."""
 
@@ -98,7 +99,7 @@ class OpenUser:
     user: str
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class RevokeTokens:
     """Tokens of the user that were issued before this wall time (seconds since 1970) are void from now on. -> Saved."""
 
@@ -107,7 +108,7 @@ class RevokeTokens:
     before: float
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class SaveState:
     """Change a user's conversation state; None leaves a field as it is. `read_seq` and `hidden_seq` move forward
     only, and not beyond the log; to hide is also to read. -> StatesSaved.
@@ -157,7 +158,7 @@ class SaveState:
         return peer
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class CountRead:
     """How many members have read the message at `seq`, its sender aside? `user` must be one of them. `asked` is the
     asker's own. -> ReadCount, or None if there is no such message for this user."""
@@ -169,7 +170,7 @@ class CountRead:
     asked: object = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Missed:
     """At most `limit` messages of the session's user's conversations after `cursors` (absent: 0), in seq order within
     each conversation; and with the last of them the user's states that changed after `version` (after 0: all states,
@@ -190,7 +191,7 @@ class Missed:
     page_bytes: int = _ANY
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Range:
     """The messages from `first` to `last`, at most `limit` of them with at most `page_bytes` of bodies (see
     `sizes.Room`), the latest. `asked` is the asker's own. -> RangePage, or None if the user has no such
@@ -208,9 +209,6 @@ class Range:
 
 Lookup = Find | Get | Between
 Request = OpenConversation | Append | Lookup | OpenUser | RevokeTokens | SaveState | CountRead | Missed | Range
-
-#: Which requests are the Users machine's; the others are the Conversations machine's.
-USERS_REQUESTS = (OpenUser, RevokeTokens, SaveState, CountRead, Missed, Range)
 
 #: What work storage may have, for service times: `inbox` is one row of an inbox, written with an `append`.
 STORAGE_OPS = frozenset((*(request.op for request in get_args(Request)), "inbox"))
@@ -367,6 +365,9 @@ Result = (
     | Failed
     | None
 )
+
+#: By the type of a request, what its answer leads to: `answered(machine, request, result, now)`.
+Answered = dict[type, Callable[[Any, Any, Result, float], None]]
 
 # --- what every implementation shares ---------------------------------------------------------------------------------
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from imsim.core import storage
-from imsim.core.router.router import Router
 from imsim.core.storage.memory import MemoryStorage
 from imsim.scenario.sections.topology import StorageTier
 from imsim.sim.clock import Clock
@@ -14,8 +13,8 @@ from imsim.sim.nodes.commits import Answer, GroupCommit
 from imsim.sim.nodes.node import ServerNode
 from imsim.sim.nodes.work import Work
 
-#: A router's question: the router's name, its machine in the life that asks, and what.
-Asked = tuple[str, Router, storage.Request]
+#: The name of the router that asks, and what.
+Asked = tuple[str, storage.Request]
 
 
 class Data:
@@ -63,7 +62,7 @@ class StorageNode(ServerNode):
         self.wire({})
 
     def receive(self, asked: Asked) -> None:
-        request, now = asked[2], self.clock.now
+        request, now = asked[1], self.clock.now
         if now < self.stalled_until:
             self.clock.call_at(self.stalled_until, self._after_stall, (self.lives, asked))
             return
@@ -93,7 +92,7 @@ class StorageNode(ServerNode):
         return lambda result, done: self._answer(asked, result, done)
 
     def _answer(self, asked: Asked, result: storage.Result, done: float | None) -> None:
-        router, machine, request = asked
+        router, request = asked
         if done is None:  # a custom station decided so, after all
             result, done = storage.Failed("dropped"), self.clock.now
         durable = self._data.durable
@@ -103,7 +102,7 @@ class StorageNode(ServerNode):
         elif type(result) is not storage.Failed:
             done = max([done, *(durable[id] for id in _read(request, result) if id in durable)])
         carry, receive = self._routers[router]
-        carry(done, receive, (machine, request, result))
+        carry(done, receive, (request, result))
 
 
 def _read(request: storage.Request, result: storage.Result) -> Iterable[str]:

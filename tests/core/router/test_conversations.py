@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from core.builders import AB, TEAM, Writer, failed, session, state
+from core.builders import AB, TEAM, Writer, failed, same, session, state
 
 from imsim.core import events, frames, internal_frames, storage
 from imsim.core.model import Code
@@ -88,8 +88,8 @@ def test_members_of_a_large_group_are_known(writer):
 
 def test_a_group_is_made_of_its_members_and_its_maker(writer):
     writer.change("1", "create", "bob", "carol", "bob", "alice")
-    assert writer.answer() == storage.OpenConversation(TEAM, None)
-    assert writer.answer() == storage.OpenConversation(TEAM, ())
+    assert same([writer.answer()], storage.OpenConversation(TEAM, None))
+    assert same([writer.answer()], storage.OpenConversation(TEAM, ()))
     writer.look_up()
     assert writer.asked[0].effects.joined == ("alice", "bob", "carol")
     writer.answer_all()

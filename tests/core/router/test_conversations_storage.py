@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from core.builders import AB, Writer, failed, send, session
+from core.builders import AB, Writer, failed, same, send, session
 
 from imsim.core import frames, internal_frames, storage
 from imsim.core.model import Code, p2p_id
@@ -58,7 +58,7 @@ def test_an_append_still_on_its_way_is_fenced_off_by_the_next_opening(opened):
     opened.send("1", resend=True)
     opened.answer_all()
     assert opened.storage.execute(late) == storage.Fenced()
-    opened.machine.stored(late, storage.Appended(), opened.clock.now)  # a storage that lies could not hurt either
+    opened.stored(late, storage.Appended())  # a storage that lies could not hurt either
     assert opened.acks() == [("1", 2)]
     assert opened.log() == ["0", "1"]
 
@@ -83,7 +83,7 @@ def test_after_silence_a_retry_succeeds(opened, operation):
     writer.send("1", resend=True)
     writer.answer_all()
     assert writer.acks() == [("1", 2)]
-    assert writer.machine.next_deadline() is None
+    assert writer.machine.timers.next_deadline() is None
 
 
 def test_an_answer_to_an_opening_that_was_given_up_is_ignored(writer):
@@ -92,7 +92,7 @@ def test_an_answer_to_an_opening_that_was_given_up_is_ignored(writer):
     writer.advance(10)
     writer.take()
     writer.send("2")
-    writer.machine.stored(late, storage.LogState(1, 7, ("alice", "bob")), writer.clock.now)
+    writer.stored(late, storage.LogState(1, 7, ("alice", "bob")))
     writer.answer_all()
     assert writer.acks() == [("2", 1)]
 
@@ -153,11 +153,11 @@ def test_a_writer_that_gave_up_with_something_in_flight_opens_again_by_itself(op
     opened.advance(9.9)
     assert not opened.asked
     opened.advance(0.1)
-    assert list(opened.asked) == [storage.OpenConversation(AB, ("alice", "bob"))]
+    assert same(opened.asked, storage.OpenConversation(AB, ("alice", "bob")))
     assert opened.opened == []
     opened.answer()
     assert opened.opened == [internal_frames.Opened(("alice", "bob"), AB, 2)]
-    assert opened.machine.next_deadline() is None
+    assert opened.machine.timers.next_deadline() is None
     opened.advance(100)
     assert not opened.asked
 
@@ -180,22 +180,22 @@ def test_the_writer_tries_until_storage_answers(opened, how, every):
     assert opened.opened == [internal_frames.Opened(("alice", "bob"), AB, 1)]
     opened.advance(100)
     assert not opened.asked
-    assert opened.machine.next_deadline() is None
+    assert opened.machine.timers.next_deadline() is None
 
 
 def test_a_writer_that_gave_up_with_nothing_in_flight_leaves_it_at_that(opened):
     again = Writer(opened.storage)
     again.send("1")
     again.answer(result=failed)  # the opening
-    assert again.machine.next_deadline() is None
+    assert again.machine.timers.next_deadline() is None
     opened.send("1", resend=True)
     opened.asked.clear()
     opened.advance(10)  # a look-up without an answer
-    assert opened.machine.next_deadline() is None
+    assert opened.machine.timers.next_deadline() is None
     opened.send("2")
     opened.send("3")
     opened.answer_all()
-    assert opened.machine.next_deadline() is None
+    assert opened.machine.timers.next_deadline() is None
 
 
 def test_a_new_writer_announces_the_system_logs_that_it_wrote_to(opened):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from core.builders import AB
+from core.builders import AB, same
 
 from imsim.core.router.pending_writes import PendingWrites
 from imsim.core.storage import SaveState
@@ -43,8 +43,8 @@ def test_a_saved_change_is_not_asked_for_again(saved):
 
 def test_without_an_answer_the_marks_are_asked_for_again_and_nothing_else(saved):
     saved.save(0.0, read=7, pinned=True, delivered_seq=9)
-    assert saved.later(5.0) == [SaveState("alice", AB, 7, delivered_seq=9)]
-    assert saved.later(10.0) == [SaveState("alice", AB, 7, delivered_seq=9)]
+    assert same(saved.later(5.0), SaveState("alice", AB, 7, delivered_seq=9))
+    assert same(saved.later(10.0), SaveState("alice", AB, 7, delivered_seq=9))
 
 
 def test_a_later_change_takes_the_marks_of_all_before_it_along(saved):
@@ -52,14 +52,14 @@ def test_a_later_change_takes_the_marks_of_all_before_it_along(saved):
     saved.save(1.0, delivered_seq=9)
     saved.save(2.0, hidden_seq=4, muted=True)
     saved.save(3.0, read=6)
-    assert saved.later(8.0) == [SaveState("alice", AB, 7, hidden_seq=4, delivered_seq=9)]
+    assert same(saved.later(8.0), SaveState("alice", AB, 7, hidden_seq=4, delivered_seq=9))
 
 
 def test_the_answer_to_a_later_change_does_not_cover_earlier_marks(saved):
     saved.save(0.0, read=7)
     saved.writes.saved(saved.save(1.0, pinned=True))
     (again,) = saved.later(6.0)
-    assert again == SaveState("alice", AB, 7)
+    assert same([again], SaveState("alice", AB, 7))
     saved.writes.saved(again)
     assert saved.timers.next_deadline() is None
 
@@ -68,10 +68,10 @@ def test_the_answer_to_a_change_before_the_latest_is_not_enough(saved):
     first = saved.save(0.0, read=7)
     saved.save(1.0, read=8)
     saved.writes.saved(first)
-    assert saved.later(6.0) == [SaveState("alice", AB, 8)]
+    assert same(saved.later(6.0), SaveState("alice", AB, 8))
 
 
 def test_each_conversation_waits_for_its_own_answer(saved):
     saved.save(0.0, read=7)
     saved.writes.saved(saved.save(1.0, conversation="group:team", read=2))
-    assert saved.later(6.0) == [SaveState("alice", AB, 7)]
+    assert same(saved.later(6.0), SaveState("alice", AB, 7))

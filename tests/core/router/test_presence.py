@@ -107,4 +107,4 @@ def test_presence_beyond_the_budget_waits_and_only_the_latest_is_sent(registry):
     friendly.deliver(entry(3, "friend_delete"))
     friendly.advance(3)
     assert presence_sent() == []
-    assert friendly.machine.next_deadline() is None
+    assert friendly.machine.timers.next_deadline() is None

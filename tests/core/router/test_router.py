@@ -6,6 +6,7 @@ import pytest
 from core.builders import AB, TEAM, change, send, session
 
 from imsim.core import frames, internal_frames, storage
+from imsim.core.model import Code
 from imsim.core.placement import Placement
 from imsim.core.policies import Policies
 from imsim.core.router.router import Router
@@ -15,14 +16,21 @@ from imsim.testing import RecordingPort
 NAMES = ("router0", "router1")
 
 
+class Port(RecordingPort):
+    """One whose router takes no time."""
+
+    def charge(self, frame: internal_frames.ToRouter, kept: object, now: float) -> float:
+        return now
+
+
 class Routers:
-    """Two routers on one storage that answers at once; frames between them, and to themselves, arrive at once."""
+    """Two routers on one storage that answers at once; frames between them arrive at once."""
 
     def __init__(self) -> None:
-        self.port = RecordingPort()
+        self.port = Port()
         self.storage = MemoryStorage()
         placement = Placement(NAMES, lambda name, nodes: name in ("bob", TEAM))  # the others: router0
-        self.routers = {name: Router(self.port, Policies(), placement, epoch=1_000.0) for name in NAMES}
+        self.routers = {name: Router(self.port, Policies(), name, placement, epoch=1_000.0) for name in NAMES}
         self.to_gateways: list[tuple[str, object]] = []
         self.between: list[tuple[str, internal_frames.ToRouter]] = []
 
@@ -33,8 +41,11 @@ class Routers:
     def run(self, at: str, now: float = 0.0) -> None:
         for method, arguments in self.port.take():
             if method == "store":
-                self.routers[at].stored(arguments[0], self.storage.execute(arguments[0]), now)
+                _, request = arguments
+                self.routers[at].stored(request, self.storage.execute(request), now)
                 self.run(at, now)
+            elif method == "keep":
+                self.between.append((at, arguments[0]))
             elif method == "to_router":
                 self.between.append(arguments)
                 self.receive(*arguments)
@@ -84,7 +95,7 @@ def test_a_revocation_is_a_frame(routers):
 
 
 def test_the_next_deadline_is_the_earliest_of_all_parts():
-    port = RecordingPort()
+    port = Port()
     router = Router(port, Policies(storage_timeout=10.0))
     assert router.next_deadline() is None
     router.receive(internal_frames.Attach("alice", "d0", "gateway0", 1), 3.0)
@@ -125,12 +136,140 @@ def test_devices_look_into_storage_once_its_requests_of_an_earlier_life_are_done
 
 
 def test_answers_of_storage_reach_the_part_that_asked(routers):
-    asked = RecordingPort()
+    asked = Port()
     router = Router(asked, Policies())
     router.open(AB, 0.0)
     router.receive(internal_frames.Attach("alice", "d0", "gateway0", 1), 0.0)
-    requests = [arguments[0] for method, arguments in asked.take() if method == "store"]
+    requests = [arguments[1] for method, arguments in asked.take() if method == "store"]
     assert [type(request) for request in requests] == [storage.OpenConversation, storage.OpenUser]
     for request in requests:
         router.stored(request, routers.storage.execute(request), 0.0)
     assert router.next_deadline() is None
+
+
+# --- what it sends to itself ------------------------------------------------------------------------------------------
+
+
+class Busy(RecordingPort):
+    """Each frame keeps the router busy for a second; those that are in `full` find no room."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.full: set[str] = set()
+        self.charged: list[tuple[str, object, float]] = []
+
+    def keep(self, frame: internal_frames.ToRouter) -> str:
+        return f"kept {frame.op}"
+
+    def charge(self, frame: internal_frames.ToRouter, kept: object, now: float) -> float | None:
+        self.charged.append((frame.op, kept, now))
+        return None if frame.op in self.full else now + 1.0
+
+
+class Alone:
+    """A router with a port of this kind and two storages: names before "n" are kept by the first."""
+
+    def __init__(self, port: RecordingPort) -> None:
+        self.port = port
+        storages = Placement(("storage0", "storage1"), lambda name, _: name.rpartition(":")[2] >= "n")
+        self.machine = Router(port, Policies(), storages=storages)
+
+    def asked(self) -> list[tuple[str, storage.Request]]:
+        return [arguments for method, arguments in self.port.take() if method == "store"]
+
+    def attach(self, user: str, now: float = 0.0) -> storage.Request:
+        self.machine.receive(internal_frames.Attach(user, "d0", "gateway0", 1), now)
+        ((_, request),) = self.asked()
+        return request
+
+    def attached(self) -> list[Code | None]:
+        """How logins ended since."""
+        sent = [arguments[1] for method, arguments in self.port.take() if method == "to_gateway"]
+        return [frame.code for frame in sent if isinstance(frame, internal_frames.Attached)]
+
+
+def opened(user: str) -> storage.UserState:
+    return storage.UserState(1, [])
+
+
+def test_what_it_sends_to_itself_is_charged_when_the_frame_before_is_done():
+    port = Busy()
+    router = Alone(port).machine
+    router.open(AB, 0.0, ("alice", "bob"))
+    (request,) = (arguments[1] for method, arguments in port.take() if method == "store")
+    router.stored(request, storage.LogState(1, 0, ("alice", "bob")), 1.0)
+    router.receive(internal_frames.Up(session(), send("1"), AB), 2.0)
+    (append,) = (arguments[1] for method, arguments in port.take() if method == "store")
+    router.receive(internal_frames.Up(session("bob"), send("2", to="alice"), AB), 3.0)
+    (second,) = (arguments[1] for method, arguments in port.take() if method == "store")
+    router.stored(second, storage.Appended(), 5.0)  # waits for the one before it
+    port.charged.clear()
+    router.stored(append, storage.Appended(), 6.0)
+    assert port.charged == [("deliver", "kept deliver", 6.0), ("deliver", "kept deliver", 7.0)]
+
+
+def test_a_frame_without_room_vanishes_and_the_next_is_taken_up():
+    port = Busy()
+    alone = Alone(port)
+    port.full.add("attach")
+    alone.machine.receive(internal_frames.Attach("alice", "d0", "gateway0", 1), 0.0)
+    assert alone.asked() == []
+    port.full.clear()
+    assert isinstance(alone.attach("alice", 1.0), storage.OpenUser)
+
+
+# --- storages ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def alone() -> Alone:
+    return Alone(Port())
+
+
+def test_a_request_goes_to_the_storage_that_owns_its_conversation_or_user(alone):
+    alone.machine.receive(internal_frames.Attach("alice", "d0", "gateway0", 1), 0.0)
+    alone.machine.receive(internal_frames.Attach("zoe", "d0", "gateway0", 2), 0.0)
+    alone.machine.open("p2p:alice:zoe", 0.0)
+    assert [(name, type(request)) for name, request in alone.asked()] == [
+        ("storage0", storage.OpenUser), ("storage1", storage.OpenUser), ("storage1", storage.OpenConversation),
+    ]  # fmt: skip
+
+
+def test_what_a_lost_storage_has_not_answered_fails_and_a_late_answer_counts_no_more(alone):
+    late, other = alone.attach("alice"), alone.attach("zoe")
+    alone.machine.storage_lost("storage0", 1.0)
+    assert alone.attached() == [Code.UNAVAILABLE]
+    again = alone.attach("zoe2", 2.0)  # the other storage is still there
+    alone.machine.stored(late, opened("alice"), 3.0)
+    assert alone.attached() == []
+    alone.machine.stored(other, opened("zoe"), 3.0)
+    alone.machine.stored(again, opened("zoe2"), 3.0)
+    assert alone.attached() == [None, None]
+
+
+def test_what_a_lost_storage_would_be_asked_fails_at_once_until_it_is_back(alone):
+    alone.machine.storage_lost("storage0", 1.0)
+    alone.machine.receive(internal_frames.Attach("alice", "d0", "gateway0", 1), 2.0)
+    assert (alone.asked(), alone.attached()) == ([], [])  # not before the call has returned
+    assert alone.machine.next_deadline() == 2.0
+    alone.machine.handle_timer(2.0)
+    assert alone.attached() == [Code.UNAVAILABLE]
+    alone.machine.storage_back("storage0")
+    alone.machine.stored(alone.attach("alice", 3.0), opened("alice"), 4.0)
+    assert alone.attached() == [None]
+
+
+def test_what_an_earlier_life_asked_is_not_answered_to_this_one(alone):
+    late = alone.attach("alice")
+    next_life = Alone(Port())
+    next_life.attach("alice")
+    next_life.machine.stored(late, opened("alice"), 1.0)
+    assert next_life.attached() == []
+
+
+def test_an_answer_counts_once(alone):
+    request = alone.attach("alice")
+    alone.machine.stored(request, opened("alice"), 1.0)
+    assert alone.attached() == [None]
+    alone.machine.stored(request, storage.Failed("said twice"), 2.0)
+    assert alone.port.take() == []

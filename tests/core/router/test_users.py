@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from core.builders import AB, TEAM, Registry, done, failed, message, open_log, state, up
+from core.builders import AB, TEAM, Registry, done, failed, message, open_log, same, state, up
 
 from imsim.core import frames, internal_frames, storage
 from imsim.core.model import Code
@@ -43,7 +43,7 @@ def test_a_user_without_sessions_costs_nothing(registry):
     assert "bob" in registry.machine._users
     registry.receive(internal_frames.Detach(other))
     assert registry.machine._users == {}
-    assert registry.machine.next_deadline() is None
+    assert registry.machine.timers.next_deadline() is None
 
 
 def test_a_device_that_has_left_is_forgotten_though_its_user_stays(registry):
@@ -115,7 +115,7 @@ def test_a_login_that_storage_does_not_answer_is_refused_and_the_next_one_may_su
     ]
     registry.sent.clear()
     assert registry.login("bob", connection=3).connection == 3
-    assert registry.machine.next_deadline() is None
+    assert registry.machine.timers.next_deadline() is None
 
 
 def test_an_answer_that_comes_after_giving_up_is_ignored(registry):
@@ -124,7 +124,7 @@ def test_an_answer_that_comes_after_giving_up_is_ignored(registry):
     registry.advance(10)
     registry.attach("bob", connection=2)
     registry.sent.clear()
-    registry.machine.stored(late, registry.storage.execute(late), registry.clock.now)
+    registry.stored(late, registry.storage.execute(late))
     registry._collect()
     assert registry.sent == []
     registry.answer()
@@ -204,7 +204,7 @@ def test_a_range_is_asked_of_storage_a_page_at_most():
     registry.take()
     asked = up(one, frames.History(AB, 1, 3))
     registry.receive(asked)
-    assert list(registry.asked) == [storage.Range("bob", AB, 1, 3, 2, asked, registry.policies.page_bytes)]
+    assert same(registry.asked, storage.Range("bob", AB, 1, 3, 2, asked, registry.policies.page_bytes))
     registry.answer()
     registry.ask(other, frames.History(AB, 1, 1))
     registry.answer()
@@ -247,7 +247,7 @@ def test_a_sync_asks_storage_for_the_messages_that_the_session_misses(registry):
     registry.deliver(message(5))
     registry.ask(one, frames.Sync({AB: 5}, 7, 8, 9, 10, 11))
     page, page_bytes = registry.policies.page, registry.policies.page_bytes
-    assert list(registry.asked) == [storage.Missed(one, {AB: 5}, page, 7, 8, 9, 11, page_bytes=page_bytes)]
+    assert same(registry.asked, storage.Missed(one, {AB: 5}, page, 7, 8, 9, 11, page_bytes=page_bytes))
 
 
 def test_a_cursor_beyond_the_known_log_is_doubted_and_checked_by_storage(registry):
@@ -302,7 +302,7 @@ def test_a_page_for_a_session_that_was_replaced_meanwhile_is_dropped(registry):
     late = registry.asked.popleft()
     registry.login("bob", connection=2)
     registry.take()
-    registry.machine.stored(late, registry.storage.execute(late), 0.0)
+    registry.stored(late, registry.storage.execute(late))
     registry._collect()
     assert registry.sent == []
 
@@ -381,7 +381,7 @@ def test_a_revocation_that_storage_does_not_answer_is_asked_again_until_it_does(
     registry.answer_all()
     assert registry.storage.execute(storage.OpenUser("bob")).revoked_before == 5.0
     registry.advance(3 * registry.policies.storage_timeout)
-    assert (list(registry.asked), registry.machine.next_deadline()) == ([], None)
+    assert (list(registry.asked), registry.machine.timers.next_deadline()) == ([], None)
 
 
 def test_a_user_opened_without_a_session_is_forgotten(registry):
