@@ -227,6 +227,23 @@ def test_a_server_that_goes_away_is_one_line(tiny, server_with):
         loadtest(tiny.with_({"drain": 0.2}), server.url)
 
 
+def test_an_interrupt_ends_the_child(tiny, url, monkeypatch):
+    children, popen = [], launch.subprocess.Popen
+
+    def spy(*arguments, **options):
+        children.append(popen(*arguments, **options))
+        return children[0]
+
+    def interrupt(folder):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launch.subprocess, "Popen", spy)
+    monkeypatch.setattr(launch, "read_status", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        loadtest(tiny, url)
+    assert children[0].returncode is not None
+
+
 def test_a_child_that_dies_is_reported_with_its_last_words(tiny, url, monkeypatch):
     monkeypatch.setattr(launch, "_environment", lambda key: {"PATH": "", "PYTHONHOME": "/nowhere"})
     with pytest.raises(RunError, match=r"Locust ended without a result: .+ \(log: "):
