@@ -46,9 +46,8 @@ class Claims(Check):
         self.model.claimed.reach(user, conversation, seq)
 
     def hidden(self, entry: ClientSent[frames.SetConversation]) -> None:
-        self.model.claimed.reach(
-            self.evidence.users[entry.node], entry.frame.conversation_id, entry.frame.hidden_seq or 0
-        )
+        frame = entry.frame
+        self.model.claimed.reach(self.evidence.users[entry.node], frame.conversation_id, frame.hidden_seq or 0)
 
     def rejected(self, entry: ClientReceived[frames.Rejected]) -> None:
         if entry.frame.code == Code.RATE_LIMITED:

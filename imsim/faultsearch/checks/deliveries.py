@@ -18,6 +18,7 @@ from imsim.faultsearch.entries import (
     GatewayNotified,
     GatewayReceived,
     GatewaySent,
+    Repeated,
     RouterReceived,
     RouterSent,
 )
@@ -173,7 +174,7 @@ class _Sent:
 
 class Repetitions(Check):
     """A gateway sends a push, state, notice or resync again, each time after the wait that the policies say, until the
-    device acknowledges it or the connection ends."""
+    device acknowledges it or the connection ends; and no longer."""
 
     def begin(self) -> None:
         self._sent: dict[tuple[str, str], dict[What, _Sent]] = {}  # by gateway and instance
@@ -201,6 +202,9 @@ class Repetitions(Check):
         else:
             covered = {(op, frame.conversation_id): frame.seq for op in (frames.Push.op, frames.Notify.op)}
         self._done(entry.node, entry.peer, entry.at, covered)
+
+    def repeated(self, entry: Repeated) -> None:
+        self.violated("what_is_acknowledged_is_not_repeated", f"{entry.message.id} went to {entry.device} again")
 
     def logged_in(self, entry: GatewaySent[frames.LoggedIn]) -> None:
         self._sent.pop((entry.node, entry.peer), None)

@@ -44,9 +44,9 @@ def seqs_are_dense(evidence: Evidence) -> Iterator[str]:
 
 
 def senders_keep_their_order(evidence: Evidence) -> Iterator[str]:
-    """What an instance sent into a conversation stands there in the order of sending. A send that was
-    reported as failed is not part of that order, also if it was stored after all or sent again; and where an idClient
-    is shared with another device, whose it is decides who came first."""
+    """What an instance sent into a conversation stands there in the order of sending. Left out: a send that was
+    reported as failed, also if it was stored after all or sent again; and a conversation into which another device has
+    sent the same idClient."""
     for instance in evidence.world.instances():
         failed = {event.id_client for event in instance.events if type(event) is events.SendFailed}
         orders: dict[str, list[tuple[int, str]]] = defaultdict(list)

@@ -138,11 +138,8 @@ class Requests(Check):
         if not isinstance(wanted, frames.SetConversation):
             return True
         is_theirs = user in self.model.stays.get(wanted.conversation_id, ())
-        return (
-            is_theirs
-            and len((wanted.custom or "").encode()) <= self._limit
-            and (pending.saved or not settings_in(wanted))
-        )
+        is_fit = len((wanted.custom or "").encode()) <= self._limit
+        return is_theirs and is_fit and (pending.saved or not settings_in(wanted))
 
     def _looked_back(self, instance: Instance, event: events.History, there: int) -> None:
         """The range as the user saw it when it was asked for, or at some moment since."""

@@ -51,12 +51,9 @@ def sent_is_stored_or_rejected(evidence: Evidence) -> Iterator[str]:
                 # What was amended cannot be compared any more.
                 if not same and not (stored and evidence.model.logs[conversation][stored.seq - 1].amended):
                     yield f"{id_client} on {instance.name} has the status success and is not stored so"
-            elif (
-                is_there
-                and same
-                and id_client not in (shown & evidence.shared) | again
-                and not _may_not_know(evidence, instance, conversation, id_client)
-            ):
+            elif is_there and same and id_client not in (shown & evidence.shared) | again:
+                if _may_not_know(evidence, instance, conversation, id_client):
+                    continue
                 yield f"{id_client} on {instance.name} has the status {status} and is stored"
 
 

@@ -26,6 +26,7 @@ from imsim.faultsearch.entries import (
 from imsim.faultsearch.model.rules import event_of
 from imsim.faultsearch.nodes import Instance
 
+Answer = frames.Page | frames.SyncDone | frames.Stored | frames.Rejected
 Unasked = frames.Push | frames.Notify | frames.State | frames.Resync | frames.Presence | frames.IsTyping
 
 _SLOW = ("storage_slow", "storage_stall", "storage_fails", "storage_late")
@@ -205,9 +206,8 @@ class Answers(Check):
         case = self.world.case
         self._is_slow = any(fault.kind in _SLOW for fault in case.faults)
         self._patience = _LEAST + 2 * _TURNS * (case.storage_latency + case.backend_latency) * 1.5
-        self._open: dict[str, dict[Hashable, tuple[float, str, Any]]] = defaultdict(
-            dict
-        )  # router: since, gateway, what
+        #: By router, what has no answer yet: since when, of which gateway, and what it is.
+        self._open: dict[str, dict[Hashable, tuple[float, str, Any]]] = defaultdict(dict)
 
     def logs_in(self, entry: RouterReceived[internal_frames.Attach]) -> None:
         self._asked(entry, entry.frame.connection, entry.frame.gateway)
@@ -226,9 +226,7 @@ class Answers(Check):
     def logged_in(self, entry: RouterSent[internal_frames.Attached]) -> None:
         self._answered(entry, entry.frame.connection)
 
-    def answered(
-        self, entry: RouterSent[Down[frames.Page | frames.SyncDone | frames.Stored | frames.Rejected]]
-    ) -> None:
+    def answered(self, entry: RouterSent[Down[Answer]]) -> None:
         frame, what = entry.frame.frame, frames.Sync.op
         if isinstance(frame, frames.Stored):
             what = frame.id_client
