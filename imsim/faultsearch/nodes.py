@@ -6,14 +6,14 @@ An operation takes no time here, but anything can happen between two of them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from imsim.core import events, frames, internal_frames, storage
 from imsim.core.client.client import Client
 from imsim.core.client.connection import State
 from imsim.core.client.conversations import Conversation
 from imsim.core.gateway.gateway import Gateway
-from imsim.core.model import is_chatroom
+from imsim.core.model import Code, is_chatroom
 from imsim.core.placement import Placement
 from imsim.core.router.router import Router
 from imsim.faultsearch.clock import OwnClock
@@ -38,13 +38,11 @@ from imsim.faultsearch.entries import (
     Wished,
 )
 from imsim.faultsearch.network import Channel, Connection, Pushed
+from imsim.faultsearch.surroundings import Surroundings
 from imsim.scenario import Stream
 from imsim.sim import nodes as sim
 from imsim.sim.nodes.node import Node, ServerNode
 from imsim.sim.nodes.work import Work
-
-if TYPE_CHECKING:
-    from imsim.faultsearch.cluster import FlawedCluster
 
 _NEVER = float("inf")
 
@@ -60,7 +58,7 @@ class FlawedNode(Node):
 
     clock: OwnClock
     name: str
-    world: FlawedCluster
+    world: Surroundings
 
     def record(self, kind: Callable[..., Entry], *about: Any) -> None:
         self.world.trace.append(kind(self.world.clock.now, self.name, *about))
@@ -97,10 +95,19 @@ def answered(answer: Answer | _AnswerFrame) -> tuple[str, str]:
 class Instance(FlawedNode, sim.ClientNode[Connection]):
     """A client, as long as its application runs: a crash ends it, and the device's next start is another instance."""
 
-    def __init__(self, world: FlawedCluster, name: str, device: str, token: str, number: int) -> None:
-        """`device`: "alice/d0"."""
+    def __init__(
+        self,
+        world: Surroundings,
+        name: str,
+        device: str,
+        token: str,
+        number: int,
+        ended: Callable[[Instance, Code], None] | None = None,
+    ) -> None:
+        """`device`: "alice/d0". `ended` is called when the server has ended it for good."""
         self.world = world
         self.name = name
+        self._ended = ended
         self.is_up = True
         self.key = device
         self.user, self.device = device.split("/")
@@ -165,7 +172,8 @@ class Instance(FlawedNode, sim.ClientNode[Connection]):
         super().from_gateway(frame)
 
     def dial(self) -> Connection:
-        return self.world.new_connection(self)
+        connection: Connection = self.world.new_connection(self)
+        return connection
 
     # --- the client's port ---
 
@@ -180,7 +188,8 @@ class Instance(FlawedNode, sim.ClientNode[Connection]):
         self.events.append(event)
         self.record(Event, event)
         if type(event) is events.Ended:
-            self.world.ended(self, event.code)
+            if self._ended is not None:
+                self._ended(self, event.code)
         elif isinstance(event, Answer):
             self.asked.discard(answered(event))
             if isinstance(event, events.RequestFailed) and event.request == frames.Enter.op:
@@ -192,6 +201,7 @@ class FlawedServer(FlawedNode, ServerNode):
     in this life."""
 
     _epoch: float
+    channels: list[Channel]
 
     def start(self) -> None:
         self._epoch = self.world.wall_epoch(self.name)
@@ -199,7 +209,7 @@ class FlawedServer(FlawedNode, ServerNode):
 
     def crash_with(self, stream: Stream) -> None:
         """Crash; the last of what it sent is lost, by the luck in the stream."""
-        for channel in self.world.channels_from(self.name):
+        for channel in self.channels:
             channel.lose_last(stream.next())
         self.crash()
 
@@ -209,12 +219,12 @@ class GatewayNode(FlawedServer, sim.GatewayNode[Connection]):
 
     clock: OwnClock
 
-    def __init__(self, world: FlawedCluster, index: int, work: Work) -> None:
-        self.world = world
+    def __init__(self, world: Surroundings, index: int, work: Work) -> None:
+        self.world, self.channels = world, []
         super().__init__(index, OwnClock(world.clock), work, world.case.policies, 0.0, (), world.placement, _unheard)
 
     def crash_with(self, stream: Stream) -> None:
-        ways: list[Channel | Connection] = [*self.world.channels_from(self.name), *self.connections.values()]
+        ways: list[Channel | Connection] = [*self.channels, *self.connections.values()]
         for way in ways:
             way.lose_last(stream.next())
         self.crash()
@@ -254,7 +264,8 @@ class GatewayNode(FlawedServer, sim.GatewayNode[Connection]):
         machine, connection, token = asked
         if machine is not self.machine or connection not in self.connections:
             return
-        code = self.world.refusal(self.connections[connection].client)
+        client = self.connections[connection].client
+        code = self.world.refusal(client.key, client.name)
         user, issued_at = token.split("@")
         self.now = self.clock.now
         machine.authenticated(connection, user if code is None else None, code, self.now, float(issued_at))
@@ -277,18 +288,17 @@ class RouterNode(FlawedServer, sim.RouterNode):
 
     clock: OwnClock
 
-    def __init__(self, world: FlawedCluster, index: int, work: Work) -> None:
-        self.world = world
-        self.deaths: dict[Router, float] = {}  # of the machine of each life that is over: when
+    def __init__(self, world: Surroundings, index: int, work: Work) -> None:
+        self.world, self.channels = world, []
         policies, placement = world.case.policies, world.placement
         rest = (placement, Placement(["storage"]), _unheard)
         super().__init__(index, OwnClock(world.clock), work, policies, 0.0, {}, *rest, tracks_requests=False)
 
     def crash_with(self, stream: Stream) -> None:
         assert self.machine is not None
-        self.deaths[self.machine] = self.world.clock.now
+        self.world.deaths[self.machine] = self.world.clock.now
         super().crash_with(stream)
-        for channel in self.world.channels_from(self.name):
+        for channel in self.channels:
             channel.reconnect()
 
     def peer_lost(self, peer: ServerNode) -> None:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from imsim.core import storage
 from imsim.core.router.router import Router
 from imsim.core.storage.memory import MemoryStorage
 from imsim.faultsearch.entries import Stored, Struck
+from imsim.faultsearch.surroundings import Surroundings
 from imsim.scenario import Stream
 from imsim.sim.link import Hop
 from imsim.sim.nodes.storage import Asked
-
-if TYPE_CHECKING:
-    from imsim.faultsearch.cluster import FlawedCluster
 
 _NEVER = float("inf")
 _Answer = tuple[bool, str, Router, storage.Request, storage.Result]  # whether it is silent, and to whom
@@ -30,7 +27,7 @@ class StorageNode:
 
     name = "storage"
 
-    def __init__(self, world: FlawedCluster, stream: Stream) -> None:
+    def __init__(self, world: Surroundings, stream: Stream) -> None:
         self.world = world
         self.data = MemoryStorage(world.case.policies.fanout)
         self.waiting = 0  # requests that are not answered yet
@@ -56,7 +53,7 @@ class StorageNode:
 
     def _execute(self, asked: Asked) -> None:
         name, asker, request = asked
-        died = self.world.routers[name].deaths.get(asker, _NEVER)
+        died = self.world.deaths.get(asker, _NEVER)
         if self.world.clock.now > died + self.world.case.policies.storage_timeout:
             self.waiting -= 1
             return  # whoever asked has been gone for too long
