@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from imsim.core import events, frames
 from imsim.core.model import Code, Scene, Status, conversation_id
 from imsim.faultsearch.case import Step
 from imsim.faultsearch.entries import Crashed, Stepped
 from imsim.faultsearch.nodes import Instance
-
-if TYPE_CHECKING:
-    from imsim.faultsearch.cluster import FlawedCluster
+from imsim.faultsearch.surroundings import Surroundings
 
 #: Why an application gets itself another token.
 _WANT_TOKEN = (Code.BAD_TOKEN, Code.TOKEN_EXPIRED, Code.TOKEN_REVOKED)
@@ -20,7 +18,7 @@ _WANT_TOKEN = (Code.BAD_TOKEN, Code.TOKEN_EXPIRED, Code.TOKEN_REVOKED)
 class App:
     """One instance of the client at a time, or two, if the same device logs in twice. Its token outlives them."""
 
-    def __init__(self, world: FlawedCluster, key: str, number: int) -> None:
+    def __init__(self, world: Surroundings, key: str, number: int) -> None:
         self.key = key
         self.user, self.device = key.split("/")
         self.instances: list[Instance] = []
@@ -44,7 +42,7 @@ class App:
         """Start another instance, which knows nothing."""
         count = len(self.instances) + 1
         name = self.key if count == 1 else f"{self.key}.{count}"
-        instance = Instance(self._world, name, self.key, self.token, self._number * 1000 + count)
+        instance = Instance(self._world, name, self.key, self.token, self._number * 1000 + count, self._ended)
         self.instances.append(instance)
         instance.start()
 
@@ -52,7 +50,7 @@ class App:
         self._world.record(Crashed(self._world.now, self.current.name))
         self.current.kill(silent=silent)
 
-    def ended(self, instance: Instance, code: Code) -> None:
+    def _ended(self, instance: Instance, code: Code) -> None:
         """The server ended an instance for good. The application gets another token, if that is what was wrong."""
         if code in _WANT_TOKEN:
             self._world.later(1.0, self._log_in_again, instance)

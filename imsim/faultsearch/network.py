@@ -6,20 +6,17 @@ device and its gateway frames also exist singly, so that one can be lost, double
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from imsim.core import frames
 from imsim.core.model import Message, is_chatroom
 from imsim.faultsearch.entries import FrameLost, Struck
 from imsim.faultsearch.faults import Window
+from imsim.faultsearch.surroundings import Surroundings
 from imsim.scenario import Stream
 from imsim.sim.clock import Clock
 from imsim.sim.connection import ClientEnd, ConnectionState, GatewayEnd
 from imsim.sim.link import Arrive
-
-if TYPE_CHECKING:
-    from imsim.faultsearch.cluster import FlawedCluster
-    from imsim.faultsearch.nodes import Instance
 
 Pushed = frames.Push | frames.State | frames.Notify | frames.Resync  # what is repeated until it is acknowledged
 
@@ -32,7 +29,7 @@ class FlawedLink:
 
     __slots__ = ("_clock", "_count", "_flying", "_last", "_latency", "_record", "_stream")
 
-    def __init__(self, world: FlawedCluster, latency: float, stream: Stream) -> None:
+    def __init__(self, world: Surroundings, latency: float, stream: Stream) -> None:
         self._clock = world.clock
         self._latency = latency
         self._stream = stream
@@ -81,7 +78,7 @@ class Channel(FlawedLink):
 
     __slots__ = ("_breaks", "_lag")
 
-    def __init__(self, world: FlawedCluster, stream: Stream) -> None:
+    def __init__(self, world: Surroundings, stream: Stream) -> None:
         super().__init__(world, world.case.backend_latency, stream)
         self._breaks = 0  # partitions can overlap
         self._lag: Window | None = None
@@ -123,11 +120,11 @@ class DeviceLink(FlawedLink):
 
     __slots__ = ("_device", "_is_down", "_windows", "is_dead")
 
-    def __init__(self, world: FlawedCluster, client: Instance, stream: Stream, *, is_down: bool) -> None:
+    def __init__(self, world: Surroundings, instance: str, device: str, stream: Stream, *, is_down: bool) -> None:
         """`is_down`: to the device."""
         super().__init__(world, world.case.client_latency, stream)
-        self._device = client.name
-        self._windows = world.windows[client.key]
+        self._device = instance
+        self._windows = world.windows[device]
         self._is_down = is_down
         self.is_dead = False  # nothing gets through, and neither end knows
 

@@ -6,14 +6,14 @@ An operation takes no time here, but anything can happen between two of them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from imsim.core import events, frames, internal_frames, storage
 from imsim.core.client.client import Client
 from imsim.core.client.connection import State
 from imsim.core.client.conversations import Conversation
 from imsim.core.gateway.gateway import Gateway
-from imsim.core.model import is_chatroom
+from imsim.core.model import Code, is_chatroom
 from imsim.core.placement import Placement
 from imsim.faultsearch.clock import OwnClock
 from imsim.faultsearch.entries import (
@@ -37,13 +37,11 @@ from imsim.faultsearch.entries import (
     Wished,
 )
 from imsim.faultsearch.network import Channel, Connection, Pushed
+from imsim.faultsearch.surroundings import Surroundings
 from imsim.scenario import Stream
 from imsim.sim import nodes as sim
 from imsim.sim.nodes.node import Node, ServerNode
 from imsim.sim.nodes.work import Work
-
-if TYPE_CHECKING:
-    from imsim.faultsearch.cluster import FlawedCluster
 
 _NEVER = float("inf")
 
@@ -59,7 +57,7 @@ class FlawedNode(Node):
 
     clock: OwnClock
     name: str
-    world: FlawedCluster
+    world: Surroundings
 
     def record(self, kind: Callable[..., Entry], *about: Any) -> None:
         self.world.trace.append(kind(self.world.clock.now, self.name, *about))
@@ -96,10 +94,19 @@ def answered(answer: Answer | _AnswerFrame) -> tuple[str, str]:
 class Instance(FlawedNode, sim.ClientNode[Connection]):
     """A client, as long as its application runs: a crash ends it, and the device's next start is another instance."""
 
-    def __init__(self, world: FlawedCluster, name: str, device: str, token: str, number: int) -> None:
-        """`device`: "alice/d0"."""
+    def __init__(
+        self,
+        world: Surroundings,
+        name: str,
+        device: str,
+        token: str,
+        number: int,
+        ended: Callable[[Instance, Code], None] | None = None,
+    ) -> None:
+        """`device`: "alice/d0". `ended` is called when the server has ended it for good."""
         self.world = world
         self.name = name
+        self._ended = ended
         self.is_up = True
         self.key = device
         self.user, self.device = device.split("/")
@@ -164,7 +171,8 @@ class Instance(FlawedNode, sim.ClientNode[Connection]):
         super().from_gateway(frame)
 
     def dial(self) -> Connection:
-        return self.world.new_connection(self)
+        connection: Connection = self.world.new_connection(self)
+        return connection
 
     # --- the client's port ---
 
@@ -179,7 +187,8 @@ class Instance(FlawedNode, sim.ClientNode[Connection]):
         self.events.append(event)
         self.record(Event, event)
         if type(event) is events.Ended:
-            self.world.ended(self, event.code)
+            if self._ended is not None:
+                self._ended(self, event.code)
         elif isinstance(event, Answer):
             self.asked.discard(answered(event))
             if isinstance(event, events.RequestFailed) and event.request == frames.Enter.op:
@@ -191,6 +200,7 @@ class FlawedServer(FlawedNode, ServerNode):
     in this life."""
 
     _epoch: float
+    channels: list[Channel]
 
     def start(self) -> None:
         self._epoch = self.world.wall_epoch(self.name)
@@ -198,7 +208,7 @@ class FlawedServer(FlawedNode, ServerNode):
 
     def crash_with(self, stream: Stream) -> None:
         """Crash; the last of what it sent is lost, by the luck in the stream."""
-        for channel in self.world.channels_from(self.name):
+        for channel in self.channels:
             channel.lose_last(stream.next())
         self.crash()
 
@@ -208,12 +218,12 @@ class GatewayNode(FlawedServer, sim.GatewayNode[Connection]):
 
     clock: OwnClock
 
-    def __init__(self, world: FlawedCluster, index: int, work: Work) -> None:
-        self.world = world
+    def __init__(self, world: Surroundings, index: int, work: Work) -> None:
+        self.world, self.channels = world, []
         super().__init__(index, OwnClock(world.clock), work, world.case.policies, 0.0, (), world.placement, _unheard)
 
     def crash_with(self, stream: Stream) -> None:
-        ways: list[Channel | Connection] = [*self.world.channels_from(self.name), *self.connections.values()]
+        ways: list[Channel | Connection] = [*self.channels, *self.connections.values()]
         for way in ways:
             way.lose_last(stream.next())
         self.crash()
@@ -253,7 +263,8 @@ class GatewayNode(FlawedServer, sim.GatewayNode[Connection]):
         machine, connection, token = asked
         if machine is not self.machine or connection not in self.connections:
             return
-        code = self.world.refusal(self.connections[connection].client)
+        client = self.connections[connection].client
+        code = self.world.refusal(client.key, client.name)
         user, issued_at = token.split("@")
         self.now = self.clock.now
         machine.authenticated(connection, user if code is None else None, code, self.now, float(issued_at))
@@ -276,18 +287,17 @@ class RouterNode(FlawedServer, sim.RouterNode):
 
     clock: OwnClock
 
-    def __init__(self, world: FlawedCluster, index: int, work: Work) -> None:
-        self.world = world
-        self.deaths: list[float] = []  # when each life ended
-        self.asked_in: dict[storage.Request, int] = {}  # in which life
+    def __init__(self, world: Surroundings, index: int, work: Work) -> None:
+        self.world, self.channels = world, []
         policies, placement = world.case.policies, world.placement
         rest = (placement, Placement(["storage"]), _unheard)
         super().__init__(index, OwnClock(world.clock), work, policies, 0.0, {}, *rest)
 
     def crash_with(self, stream: Stream) -> None:
-        self.deaths.append(self.world.clock.now)
+        assert self.machine is not None
+        self.world.deaths[self.machine] = self.world.clock.now
         super().crash_with(stream)
-        for channel in self.world.channels_from(self.name):
+        for channel in self.channels:
             channel.reconnect()
 
     def peer_lost(self, peer: ServerNode) -> None:
@@ -303,7 +313,7 @@ class RouterNode(FlawedServer, sim.RouterNode):
     def stored(self, answer: tuple[storage.Request, storage.Result]) -> None:
         super().stored(answer)
         request, _ = answer
-        if self.asked_in[request] == self.lives:  # else it has died since it asked
+        if self.world.askers[request] is self.machine:  # else it has died since it asked
             self.world.spring(self.name, request, "answered")
 
     # --- the router's port ---
@@ -313,7 +323,8 @@ class RouterNode(FlawedServer, sim.RouterNode):
         return super().keep(frame)
 
     def store(self, name: str, request: storage.Request) -> None:
-        self.asked_in[request] = self.lives
+        assert self.machine is not None
+        self.world.askers[request] = self.machine
         self.record(Asked, request)
         super().store(name, request)
         self.world.spring(self.name, request, "asked")

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from imsim.core import storage
+from imsim.core.router.router import Router
 from imsim.core.storage.memory import MemoryStorage
 from imsim.faultsearch.entries import Stored, Struck
+from imsim.faultsearch.surroundings import Surroundings
 from imsim.scenario import Stream
 from imsim.sim.link import Hop
 from imsim.sim.nodes.storage import Asked
-
-if TYPE_CHECKING:
-    from imsim.faultsearch.cluster import FlawedCluster
 
 _NEVER = float("inf")
 _Answer = tuple[bool, str, storage.Request, storage.Result]  # whether it is silent, and to whom
@@ -29,19 +27,19 @@ class StorageNode:
 
     name = "storage"
 
-    def __init__(self, world: FlawedCluster, stream: Stream) -> None:
+    def __init__(self, world: Surroundings, stream: Stream) -> None:
         self.world = world
         self.data = MemoryStorage(world.case.policies.fanout)
         self.waiting = 0  # requests that are not answered yet
         self._stream = stream
-        self._last: dict[tuple[str, int], float] = {}  # by router and life
+        self._last: dict[Router, float] = {}
         self._windows = world.windows["storage"]
 
     def wire(self, routers: Mapping[str, Hop]) -> None:
         self._routers = routers
 
     def receive(self, asked: Asked) -> None:
-        name, request = asked
+        _, request = asked
         at = self.world.clock.now + self._delay()
         if window := self._windows.get("storage_slow"):
             at += window.draw() * window.arguments["up_to"]
@@ -49,16 +47,15 @@ class StorageNode:
         if window := self._windows.get("storage_stall"):
             at = max(at, window.end)
             self._happened("storage_stall", request)
-        life = name, self.world.routers[name].asked_in[request]
-        at = self._last[life] = max(at, self._last.get(life, 0.0))
+        asker = self.world.askers[request]
+        at = self._last[asker] = max(at, self._last.get(asker, 0.0))
         self.waiting += 1
         self.world.clock.call_at(at, self._execute, asked)
 
     def _execute(self, asked: Asked) -> None:
         name, request = asked
-        router = self.world.routers[name]
-        ended = router.deaths[router.asked_in[request] :]
-        if ended and self.world.clock.now > ended[0] + self.world.case.policies.storage_timeout:
+        died = self.world.deaths.get(self.world.askers[request], _NEVER)
+        if self.world.clock.now > died + self.world.case.policies.storage_timeout:
             self.waiting -= 1
             return  # whoever asked has been gone for too long
         delay, silent = self._delay(), False
