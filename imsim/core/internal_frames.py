@@ -17,29 +17,21 @@ from typing import ClassVar, get_args
 from imsim.core import frames
 from imsim.core.model import Code, ConversationState, Message, Session
 
+#: What a shell needs to charge for a frame: the conversation within which work keeps its order, if any; the idClient of
+#: the message that it is about, or ""; and for each of which users it costs its work once (none: it costs that once).
+Charged = tuple[str | None, str, Sequence[str]]
 
-class _Routed:
-    """A frame for a router, and what a shell needs to charge for it: `flow`, the conversation within which its work
-    keeps its order; `id_client`, of the message that it is about; `recipients`, for each of whom it costs its work once
-    (none: it costs that once)."""
 
+class _ForRouter:
     __slots__ = ()
 
     @property
-    def flow(self) -> str | None:
-        return None
-
-    @property
-    def id_client(self) -> str:
-        return ""
-
-    @property
-    def recipients(self) -> Sequence[str]:
-        return ()
+    def charged(self) -> Charged:
+        return None, "", ()
 
 
 @dataclass(slots=True)
-class Attach(_Routed):
+class Attach(_ForRouter):
     """gateway -> users: this authenticated device wants a session."""
 
     op: ClassVar[str] = "attach"
@@ -65,7 +57,7 @@ class Attached:
 
 
 @dataclass(slots=True)
-class Detach(_Routed):
+class Detach(_ForRouter):
     """gateway -> users: the connection of this session is gone."""
 
     op: ClassVar[str] = "detach"
@@ -82,7 +74,7 @@ class Kick:
 
 
 @dataclass(slots=True)
-class Up(_Routed):
+class Up(_ForRouter):
     """gateway -> conversations or users: a client's frame. `conversation_id` is "" for those meant for users."""
 
     session: Session
@@ -94,12 +86,9 @@ class Up(_Routed):
         return self.frame.op
 
     @property
-    def flow(self) -> str | None:
-        return self.conversation_id or None
-
-    @property
-    def id_client(self) -> str:
-        return self.frame.id_client if type(self.frame) is frames.Send else ""
+    def charged(self) -> Charged:
+        frame = self.frame
+        return self.conversation_id or None, frame.id_client if type(frame) is frames.Send else "", ()
 
 
 @dataclass(slots=True)
@@ -115,7 +104,7 @@ class Down:
 
 
 @dataclass(slots=True)
-class Deliver(_Routed):
+class Deliver(_ForRouter):
     """conversations -> users: a stored message, for those `users` (all of one router). The device that sent it
     (`origin`; None: the service itself) needs no push; `states` are the (user, conversation state) that changed with
     the message, of any users."""
@@ -127,20 +116,12 @@ class Deliver(_Routed):
     states: Sequence[tuple[str, ConversationState]] = ()
 
     @property
-    def flow(self) -> str:
-        return self.message.conversation_id
-
-    @property
-    def id_client(self) -> str:
-        return self.message.id_client
-
-    @property
-    def recipients(self) -> Sequence[str]:
-        return self.users
+    def charged(self) -> Charged:
+        return self.message.conversation_id, self.message.id_client, self.users
 
 
 @dataclass(slots=True)
-class Opened(_Routed):
+class Opened(_ForRouter):
     """conversations -> users: a new writer has found the log ending at `seq`. The one before it may have died before
     it let out the last of what it had stored."""
 
@@ -151,7 +132,7 @@ class Opened(_Routed):
 
 
 @dataclass(slots=True)
-class PeerMoved(_Routed):
+class PeerMoved(_ForRouter):
     """users -> users: the other user of a p2p conversation got or read something, which changed this user's state."""
 
     op: ClassVar[str] = "peer_moved"
@@ -160,7 +141,7 @@ class PeerMoved(_Routed):
 
 
 @dataclass(slots=True)
-class PresenceUpdate(_Routed):
+class PresenceUpdate(_ForRouter):
     """users -> users: something about another user that `user` may want to know, if online. `asked_by`: a device that
     asks whether `user` is online; `only`: the one device that the update is for (None: all of the user's)."""
 
@@ -172,7 +153,7 @@ class PresenceUpdate(_Routed):
 
 
 @dataclass(slots=True)
-class Revoke(_Routed):
+class Revoke(_ForRouter):
     """operator -> users: end all sessions of the user; tokens issued before this wall time (seconds since 1970) open no
     new one."""
 

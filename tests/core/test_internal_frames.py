@@ -24,20 +24,12 @@ def test_a_carrier_frame_is_charged_as_the_frame_that_it_carries():
 
 
 def test_a_frame_for_a_router_says_what_is_charged_for_it():
-    """(flow, idClient, recipients)"""
-
-    def charged(frame):
-        return frame.flow, frame.id_client, frame.recipients
-
-    assert charged(internal_frames.Up(session(), send("1"), "c")) == ("c", "1", ())
-    assert charged(internal_frames.Up(session(), frames.Enter("lounge"), "chatroom:lounge")) == (
-        "chatroom:lounge",
-        "",
-        (),
-    )
-    assert charged(internal_frames.Up(session(), frames.Read("c", 1), "")) == (None, "", ())
-    assert charged(internal_frames.Deliver(("ann", "bob"), message(7))) == (AB, "i7", ("ann", "bob"))
-    assert charged(internal_frames.Opened(("ann", "bob"), AB, 7)) == (None, "", ()), "no matter how many"
+    up = internal_frames.Up
+    assert up(session(), send("1"), "c").charged == ("c", "1", ())
+    assert up(session(), frames.Enter("lounge"), "chatroom:lounge").charged == ("chatroom:lounge", "", ())
+    assert up(session(), frames.Read("c", 1), "").charged == (None, "", ())
+    assert internal_frames.Deliver(("ann", "bob"), message(7)).charged == (AB, "i7", ("ann", "bob"))
+    assert internal_frames.Opened(("ann", "bob"), AB, 7).charged == (None, "", ()), "no matter how many"
 
 
 def test_service_times_can_be_charged_for_every_frame_that_reaches_a_router():

@@ -130,8 +130,9 @@ class Log:
         slot, which may have another name than the device."""
         epochs = self.epochs
         names = (f":{session.device}", session.slot) if by_slot else (session.device,)
-        if any(epochs.get((session.user, name), 0) > session.epoch for name in names):
-            return False
+        for name in names:
+            if epochs.get((session.user, name), 0) > session.epoch:
+                return False
         for name in names:
             epochs.pop((session.user, name), None)
             epochs[session.user, name] = session.epoch

@@ -21,7 +21,6 @@ from imsim.core.router.chatrooms import Chatrooms
 from imsim.core.router.conversations import Conversations
 from imsim.core.router.storages import Storages
 from imsim.core.router.users import Users
-from imsim.core.timers import Timers
 
 _LOST = storage.Failed("the storage is lost")
 
@@ -62,7 +61,6 @@ class Router:
         self._charge = port.charge
         self._own: deque[tuple[ToRouter, Any]] = deque()  # frames for itself, with what the shell keeps of each
         self._storages = Storages(port, storages)
-        self._failures = Timers()  # of requests to storages that are lost
         parts = _PartsPort(port, name, placement, self._own, self._storages.ask)
         self._conversations = Conversations(parts, policies, epoch)
         self._chatrooms = Chatrooms(parts, policies, epoch)
@@ -73,15 +71,11 @@ class Router:
             for kind, answered in part.answered.items()
         }
         #: What `next_deadline` is about, for a shell that has no time to ask after each call.
-        self.timers = (self._failures, self._conversations.timers, self._users.timers)
+        self.timers = (self._conversations.timers, self._users.timers)
 
     def next_deadline(self) -> float | None:
-        soonest = None
-        for timers in self.timers:
-            deadline = timers.next_deadline()
-            if deadline is not None and (soonest is None or deadline < soonest):
-                soonest = deadline
-        return soonest
+        one, other = (timers.next_deadline() for timers in self.timers)
+        return one if other is None or (one is not None and one < other) else other
 
     def handle_timer(self, now: float) -> None:
         for timers in self.timers:
@@ -97,7 +91,7 @@ class Router:
         own, refused = self._own, self._storages.refused
         while True:
             if refused:
-                self._failures.at(now, self._fail, tuple(refused))
+                self._conversations.timers.at(now, self._fail, tuple(refused))
                 refused.clear()
             if not own:
                 return

@@ -258,8 +258,9 @@ class Users:
 
     def _deliver(self, frame: internal_frames.Deliver, names: Iterable[str], now: float) -> None:
         """Send the message to the devices of these users, as far as they are online."""
-        message, by_gateway = frame.message, dict[str, list[Session]]()
+        message = frame.message
         is_change = not message.countable
+        by_gateway: dict[str, list[Session]] = {}
         for name in names:
             user = self._users.get(name)
             if user is None:

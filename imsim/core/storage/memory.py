@@ -217,7 +217,11 @@ class MemoryStorage:
         """Whether who would read it has blocked its sender."""
         id, users = may_have_blocked(message, log.members)
         between = log if id == log.id else self._logs.get(id)
-        return bool(users) and between is not None and any(between.state_of(user).blocked for user in users)
+        if between is not None and between.states:
+            for user in users:
+                if between.state_of(user).blocked:
+                    return True
+        return False
 
     def _into_inboxes(self, users: tuple[str, ...], message: Message, appended: Appended) -> None:
         if self._inboxes is not None:

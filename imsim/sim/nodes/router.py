@@ -142,14 +142,15 @@ class RouterNode(ServerNode):
 
     def charge(self, frame: internal_frames.ToRouter, kept: Any, now: float) -> float | None:
         """Have a worker take the frame; where the queue is full, the frame vanishes."""
-        work, op, intent = self.work, frame.op, intent_of(frame.id_client)
+        work, op = self.work, frame.op
+        flow, id_client, recipients = frame.charged
         if kept is not None:
             work.resume(kept)
-        if frame.recipients and work.takes(op):
-            numbers = [self._users[user] for user in frame.recipients]
-            done = work.done_for_each(now, op, frame.flow, intent, numbers, frame)
+        if recipients and work.takes(op):
+            numbers = [self._users[user] for user in recipients]
+            done = work.done_for_each(now, op, flow, intent_of(id_client), numbers, frame)
         else:
-            done = work.done(now, op, frame.flow, intent, 0, frame)
+            done = work.done(now, op, flow, intent_of(id_client), 0, frame)
         if done is not None:
             self.now = done
         return done
