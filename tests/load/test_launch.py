@@ -129,8 +129,8 @@ def test_what_a_chatroom_sheds_is_pending_and_a_warning(server_with):
     pending = run.deliveries[run.deliveries.outcome == "pending"]
     assert len(pending) == len(shed) == run.manifest["shed"] > 10
     assert set(run.messages.scene[pending.intent]) == {"chatroom"}
-    (warning,) = run.manifest["warnings"]
-    assert warning.startswith(f"{len(shed)} deliveries of chatrooms never came: lost, or shed")
+    never_came = f"{len(shed)} deliveries of chatrooms never came: lost, or shed"
+    assert [warning for warning in run.manifest["warnings"] if warning.startswith(never_came)]
 
 
 def test_a_chatroom_that_is_full_is_one_line(server_with):
