@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imsim.analysis import breakdown, latency, timeline
+from imsim.analysis import breakdown, latency, timeline, warmup
 from imsim.analysis.cost import Cost, cost_of
+from imsim.analysis.run_length import is_steady
 from imsim.results import RunData
 
 if TYPE_CHECKING:
@@ -18,6 +20,19 @@ if TYPE_CHECKING:
 
 class Run(RunData):
     """One run of a scenario, simulated or live: `messages` and `deliveries` (DataFrames), `summary()`, `plot.cdf()`."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """What to know before these numbers are used, a line each: of a live run what stood in its way, of a simulated
+        one odd relations between fields of its scenario, nodes that dropped operations, and whether the measured part
+        begins in steady state."""
+        return [*super().warnings, *self._unsteady]
+
+    @cached_property
+    def _unsteady(self) -> list[str]:
+        if not is_steady(self.scenario):
+            return []
+        return warmup.unsteady_note(warmup.Series.of(self), self.scenario.warmup)
 
     def summary(self) -> pd.DataFrame:
         """Rows `delivery` and `ack`: count, lost, mean, p50, p95, p99, max in ms, after the warm-up; NaN where the

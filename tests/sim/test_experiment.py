@@ -17,6 +17,7 @@ from run_rows import delivery_seconds
 
 import imsim
 from imsim.core import events, frames, internal_frames
+from imsim.core.client.connection import State
 from imsim.core.client.conversations import LocalConversation
 from imsim.core.client.receiver import Receiver
 from imsim.core.gateway import gateway
@@ -218,12 +219,44 @@ def test_every_device_of_a_user_is_served():
     assert (run.deliveries.outcome == "delivered").all()
 
 
-def test_a_slow_server_shows_in_the_rows_and_loses_nothing():
-    """A login storm of devices whose sends come before they are online still counts from the intended time."""
-    slow = Scenario.load("office", {"topology.gateway.service": {"login": "600ms"}, "policies.login_timeout": 60})
-    run = imsim.simulate(slow)
+def test_a_login_storm_shows_in_the_rows_and_loses_nothing():
+    """Sends of devices that are not online yet count from the intended time."""
+    slow = {"topology.gateway.service": {"login": "200ms"}, "policies.login_timeout": 60, "drain": "20s"}
+    storm = Scenario.load("office", slow | {"faults": [{"kind": "mass_reconnect", "at": "1s"}]})
+    run = imsim.simulate(storm)
     assert run.to_json_dict()["lost"] == 0
     assert run.to_json_dict()["delivery_ms"]["max"] > 500
+
+
+# --- the beginning --------------------------------------------------------------------------------------------------
+
+#: One storage worker, which would need minutes to open so many users.
+LARGE = Scenario.load("office", {"population.users": 100_000, "workload.rate": 0.002, "topology.storage.workers": 1})
+
+
+def test_a_run_begins_as_it_goes_on_however_many_users_log_in():
+    run = imsim.simulate(LARGE.with_({"warmup": 0.0}), duration=6.0)
+    rows = run.deliveries.merge(run.messages[["intent", "intended_at"]], on="intent")
+    latency, is_early = rows.delivered_at - rows.intended_at, rows.intended_at < 1e9
+    assert is_early.sum() > 150
+    assert 0.9 < latency[is_early].median() / latency[~is_early].median() < 1.1
+    assert not [warning for warning in run.warnings if "steady" in warning]
+
+
+def test_logins_before_time_0_leave_no_work_and_draw_nothing():
+    experiment = Experiment(LARGE, plan(LARGE, 1, 2.0), seed=1)
+    experiment.log_in()
+    assert {client.machine.state for client in experiment.clients.values()} == {State.ONLINE}
+    assert len(experiment.clients) > 200
+    assert all(node.work.station.jobs == 0 for node in experiment.cluster.nodes.values())
+
+
+def test_messages_go_the_same_however_long_the_run_is():
+    """Devices that are idle for the whole run are not made, and those that are not depend on its length."""
+    short, long = (imsim.simulate(LARGE, duration=duration).messages for duration in (3.0, 9.0))
+    done = (short.acked_at < 3e9).sum()
+    assert done > 500
+    pd.testing.assert_frame_equal(short.head(done), long.head(done))
 
 
 def test_hot_group_reaches_everybody():

@@ -304,8 +304,10 @@ def test_what_was_created_is_delivered_or_pending_or_lost_by_declared_policy(cha
     shed = deliveries.intent[deliveries.outcome == "shed"]
     assert set(messages.scene[messages.intent.isin(shed)]) <= {"chatroom"}
     # What is acknowledged as stored is stored, and what was shown to somebody was stored before.
-    # (Of what its sender learns to be stored only by asking again, nobody knows since when.)
-    assert messages.stored_at[(messages.outcome == "stored") & (messages.attempts == 1)].notna().all()
+    # (Nobody knows since when if the sender learns it only by asking again, or if the writer was fenced meanwhile, as
+    # it is when storage drops an append of its log.)
+    if not any(node["drops"] for name, node in run.manifest["utilisation"].items() if name.startswith("storage")):
+        assert messages.stored_at[(messages.outcome == "stored") & (messages.attempts == 1)].notna().all()
     shown = deliveries[deliveries.outcome == "delivered"].merge(messages[["intent", "stored_at"]], on="intent")
     assert (shown.stored_at <= shown.delivered_at)[shown.stored_at.notna()].all()
     assert run.manifest["stray"] == 0

@@ -23,7 +23,9 @@ class Work:
     """A node's station with the service times of its tier. The time at which an operation will be done is None if there
     is no room for it in the queue."""
 
-    __slots__ = ("_append_is_all", "_draws", "_others", "_per_byte", "_service", "name", "station", "tier", "workers")
+    __slots__ = (
+        "_append_is_all", "_draws", "_others", "_per_byte", "_service", "_times", "name", "station", "tier", "workers",
+    )  # fmt: skip
 
     def __init__(self, tier: Tier, seed: int, kind: str, index: int, clock: Clock) -> None:
         """`kind`: of the tier."""
@@ -32,11 +34,16 @@ class Work:
         self.workers = tier.workers
         self.station = station_of(tier, clock)
         self._per_byte = {op: seconds for op, seconds in tier.per_byte.items() if seconds}
-        self._service: dict[str, Distribution] = dict.fromkeys(self._per_byte, Constant(value=0.0)) | tier.service
+        self._times: dict[str, Distribution] = dict.fromkeys(self._per_byte, Constant(value=0.0)) | tier.service
+        self._service = self._times
         #: Whether an append costs its own service time and nothing else, as it mostly does.
         self._append_is_all = not self._per_byte and not {"inbox", "commit"} & self._service.keys()
         self._draws = {op: Draws(seed, "service", kind, _STREAMS.get(op, op)) for op in self._service}
         self._others = {op: Stream(draws, _OTHERS + index) for op, draws in self._draws.items()}
+
+    def is_free(self, free: bool) -> None:
+        """Whether operations take no time from now on."""
+        self._service = {} if free else self._times
 
     def takes(self, op: str) -> bool:
         """Whether the operation takes time: if not, it does not queue."""
