@@ -1,7 +1,7 @@
 """How long a run shows how it began: a suggestion for the scenario's `warmup`, and a note where that is too short.
 
-`suggest` is MSER-5 (K. P. White, M. J. Cobb and S. C. Spratt, "A comparison of five steady-state truncation heuristics for
-simulation", WSC 2000): of means of five, cut as many from the front as makes the standard error of what is left
+`suggest` is MSER-5 (K. P. White, M. J. Cobb and S. C. Spratt, "A comparison of five steady-state truncation heuristics
+for simulation", WSC 2000): of means of five, cut as many from the front as makes the standard error of what is left
 smallest. It is used on the latencies averaged over replications; on the series of single replications it cuts at
 random.
 
