@@ -15,7 +15,7 @@ from imsim.core import changes
 from imsim.core.attachments import ATTACHMENTS
 from imsim.core.changes import SILENT
 from imsim.core.frames import GATEWAY_OPS
-from imsim.core.gateway.gateway import READS
+from imsim.core.gateway.connection import READS
 from imsim.core.model import Code
 from imsim.core.policies import Policies
 from imsim.core.router.rules import friends, groups

@@ -71,7 +71,7 @@ def cost_of(run: RunData) -> Cost:
     stored = messages[messages["outcome"] == Outcome.STORED]
     kept = stored[stored["scene"] != Scene.CHATROOM]  # a chatroom stores nothing
     rows = len(kept)
-    if scenario.policies.fanout == "write":
+    if scenario.policies.fanout.keeps_inboxes:
         inboxes = deliveries[(deliveries["role"] == Role.RECIPIENT) & deliveries["intent"].isin(kept["intent"])]
         members = len(inboxes.drop_duplicates(["intent", "recipient"])) + len(kept)  # the sender is one
         rows += members

@@ -18,10 +18,10 @@ Read in this order:
 - `router`: `conversations`, the single writer of each `log`, with the `rules` (`decision`, `sends`, `groups`,
   `friends`, `amendments`); `users`, the sessions and state of each user (`online`, `pending_writes`, `presence`);
   `chatrooms`
-- `gateway`, the access layer: `validation` (which requests are accepted), `pushes` (sent until acknowledged),
-  `marks` (passed on to routers)
+- `gateway`, the access layer: each `connection`, `validation` (which requests are accepted), `pushes` (sent until
+  acknowledged), `marks` (passed on to routers)
 - `client`, the logic of an SDK: its `connection`, `outbox`, `receiver` with `inbox` (order), `conversations` (the local
-  view), `sync` (what the device missed), `requests`
+  view), `sync` (what the device missed), `requests`, `rooms` (the chatrooms that it is in)
 - `server`: a gateway and a router in one process
 - `placement` (which router owns what)
 - for all: `timers`, `limits` (rates), `sizes` (bytes), `unread` (counts)

@@ -47,6 +47,8 @@ def is_from_outside(message: HasScene) -> bool:
     said to another user by the service's voice."""
     if message.scene == _SYSTEM:
         return True
+    if message.type != _NOTIFICATION:
+        return False
     event = event_of(message)
     return event == "apply" or (event == "reject" and message.scene == Scene.GROUP and not _targets(message))
 
@@ -57,7 +59,7 @@ def _targets(message: HasBody) -> object:
 
 def is_visible(message: Message) -> bool:
     """Whether devices show it, and conversation lists may have it as their last message."""
-    return not message.recalled and event_of(message) not in SILENT
+    return not message.recalled and (message.type != _NOTIFICATION or event_of(message) not in SILENT)
 
 
 # --- recalls and edits ---

@@ -5,9 +5,12 @@ The scenario's [policies] and [limits] have the same names; what a field means i
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import get_type_hints
+
+from imsim.core.model import is_p2p
 
 
 class Ack(StrEnum):
@@ -42,6 +45,11 @@ class Fanout(StrEnum):
     READ = "read"
     WRITE = "write"
 
+    @property
+    def keeps_inboxes(self) -> bool:
+        """Whether each message costs a row of each member as well, from which a login reads what was missed."""
+        return self is Fanout.WRITE
+
 
 class Delivery(StrEnum):
     """What a device is sent of a new message: the message, or a notice upon which it fetches it."""
@@ -55,6 +63,20 @@ class Receipts(StrEnum):
 
     READ = "read"
     DELIVERED = "delivered"
+
+    def concern(self, conversation_id: str) -> bool:
+        """Whether a delivered mark of this conversation goes on to the device's router, and ends at its gateway
+        otherwise."""
+        return self is Receipts.DELIVERED and is_p2p(conversation_id)
+
+    def marks(self, cursors: Mapping[str, int]) -> Iterable[tuple[str, int]]:
+        """The delivered marks (conversation, seq) that lie in what a device says it has, by the cursors of its sync."""
+        return cursors.items() if self is Receipts.DELIVERED else ()
+
+    @property
+    def acknowledge_syncs(self) -> bool:
+        """Whether a device acknowledges what a sync has brought, as it does each push."""
+        return self is Receipts.DELIVERED
 
 
 class Strangers(StrEnum):
@@ -72,6 +94,11 @@ class Presence(StrEnum):
 
     OFF = "off"
     FRIENDS = "friends"
+
+    @property
+    def reaches_friends(self) -> bool:
+        """Whether devices hear of other users at all."""
+        return self is Presence.FRIENDS
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,8 +75,9 @@ class Recording(Recorder):
 
     def client_event(self, device: int, event: events.ClientEvent, at: float) -> None:
         """`at`: by the clock of the devices. Before the plan starts, no event is a fact of the run."""
-        if self._t0 is not None:
-            self._observer.client_event(device, event, at - self._t0)
+        translate = self._observer.client_events.get(type(event))
+        if translate is not None and self._t0 is not None:
+            translate(device, event, at - self._t0)
 
     def asked(self, intent: int, late: float) -> None:
         """The device is asked to send it, `late` seconds after the intended time. It may have to connect first."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from imsim.core import events
 from imsim.core.model import Message, MessageType, Scene
 from imsim.results.recorder import Recorder
 from imsim.scenario import Plan, actor
+
+#: Called with the number of a device, an event of its client, and when it happened.
+Translate = Callable[[int, Any, float], None]
 
 
 class Observer:
@@ -29,17 +32,23 @@ class Observer:
         self._to_room = plan.to_room
         self._amended = plan.amended
         self._has_rooms = bool(plan.rooms)
+        self.client_events: Mapping[type, Translate] = {
+            events.Sent: self._sent,
+            events.Received: self._received,
+            events.Acked: self._acked,
+            events.SendFailed: self._failed,
+            events.Shown: self._shown,
+            events.Repeated: self._repeated,
+            events.Disconnected: self._disconnected,
+            events.Entered: self._entered,
+        }
+        """By its type, what makes a fact of an event of a client; an event of another type leaves none."""
         self.seqs: dict[int, int] = {}
         """By intent, of the messages that are to be recalled or edited, and are stored: their seq."""
         self.foreign = 0
         """How often a device showed, or got again, a message of another run."""
 
     # --- clients ------------------------------------------------------------------------------------------------------
-
-    def client_event(self, device: int, event: events.ClientEvent, at: float) -> None:
-        translate = _TRANSLATIONS.get(type(event))
-        if translate is not None:
-            translate(self, device, event, at)
 
     def _sent(self, device: int, event: events.Sent, at: float) -> None:
         intent = self._intent(event.id_client)
@@ -124,15 +133,3 @@ class Observer:
 def _is_written(message: Message) -> bool:
     """Whether a user wrote it: neither a notice of a change nor a message of the service."""
     return message.type != MessageType.NOTIFICATION and message.scene != Scene.SYSTEM
-
-
-_TRANSLATIONS: dict[type, Callable[[Observer, int, Any, float], None]] = {
-    events.Sent: Observer._sent,
-    events.Received: Observer._received,
-    events.Acked: Observer._acked,
-    events.SendFailed: Observer._failed,
-    events.Shown: Observer._shown,
-    events.Repeated: Observer._repeated,
-    events.Disconnected: Observer._disconnected,
-    events.Entered: Observer._entered,
-}

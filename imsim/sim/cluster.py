@@ -20,7 +20,7 @@ from imsim.sim.clock import Clock
 from imsim.sim.connection import Connection, PausableConnection
 from imsim.sim.link import Carry, Hop, Link, NodeLink
 from imsim.sim.nodes import DeviceNode, GatewayNode, RouterNode, StorageNode
-from imsim.sim.nodes.client import Listener, Report
+from imsim.sim.nodes.client import Listener, Reports
 from imsim.sim.nodes.node import ServerNode
 from imsim.sim.nodes.storage import Asked, Data
 from imsim.sim.nodes.work import Work
@@ -259,7 +259,7 @@ class Cluster:
         number: int,
         user: int,
         names: tuple[str, str],
-        report: Report,
+        reports: Reports,
         listeners: Sequence[Listener] = (),
         token: str | None = None,
         kind: str = "",
@@ -276,7 +276,7 @@ class Cluster:
             self.parts.network(user),
             (uplink, downlink),
             self.connect,
-            report,
+            reports,
             listeners,
             lambda node: Client(node, name, device, token, self.policies, jitter.next, kind),
         )

@@ -105,7 +105,7 @@ class Experiment:
         plan = self.plan
         names = (plan.users[user], plan.devices[device])
         number = plan.device_index(user, device)
-        node = self.cluster.client(number, user, names, self.observer.client_event, self.listeners, token, kind)
+        node = self.cluster.client(number, user, names, self.observer.client_events, self.listeners, token, kind)
         if self._tracer is not None:
             node.lose = partial(self._tracer.client_frame, number)
         return node

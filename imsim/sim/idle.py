@@ -21,7 +21,7 @@ from imsim.sim.nodes import GatewayNode
 
 def busy_users(scenario: Scenario, plan: Plan) -> npt.NDArray[np.bool_]:
     """Of each user, whether the plan has anything for the user's devices to do, if only to show a message."""
-    if scenario.faults or scenario.policies.presence != "off" or plan.online_periods is not None:
+    if scenario.faults or scenario.policies.presence.reaches_friends or plan.online_periods is not None:
         return np.ones(len(plan.users), bool)  # connections may break, devices come and go, or hear of others
     # The audience of a chatroom enters it, spoken in or not.
     is_used = np.array([conversation.scene is Scene.CHATROOM for conversation in plan.conversations], bool)

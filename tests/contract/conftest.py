@@ -1,16 +1,15 @@
 """Every test of this folder runs in every world: `world` is one with the default policies, `make_world(...)` makes one
-with others. And in every world it runs under every design, unless it says that it is about one (`design`)."""
+with others. And it runs under every design, unless it says that it is about some (`design`)."""
 
 from __future__ import annotations
 
-import pytest
-from contract.worlds import WORLDS
+import inspect
+from collections.abc import Callable
+from typing import Any
 
-# Policies that must not be seen from outside, all in both states: each behaviour holds with either.
-DESIGNS = {
-    "push": {},
-    "notify": {"delivery": "notify", "fanout": "write", "receipts": "delivered"},
-}
+import pytest
+from contract.designs import DESIGNS, WORLDS_OF
+from contract.worlds import WORLDS
 
 
 def pytest_generate_tests(metafunc):
@@ -18,9 +17,17 @@ def pytest_generate_tests(metafunc):
         return
     marker = metafunc.definition.get_closest_marker("design")
     designs = marker.args if marker else DESIGNS
-    cases = [(world, design) for world in WORLDS for design in designs]
+    if '"d1"' in source(metafunc.function):  # a second device, which would end the session of the first
+        designs = [design for design in designs if design != "single"]
+    cases = [(world, design) for design in designs for world in WORLDS_OF.get(design, WORLDS)]
     ids = [world if design == "push" else f"{world}-{design}" for world, design in cases]
     metafunc.parametrize("make_world", cases, ids=ids, indirect=True)
+
+
+def source(test: Callable[..., Any]) -> str:
+    """Of the test, and of the helpers that it calls."""
+    names = (test.__globals__.get(name) for name in test.__code__.co_names)
+    return "".join(inspect.getsource(function) for function in (test, *filter(inspect.isfunction, names)))
 
 
 @pytest.fixture
@@ -30,6 +37,8 @@ def make_world(request):
 
     def make(**policies):
         made.append(WORLDS[world](**{**DESIGNS[design], **policies}))
+        if design == "friends" and "strangers" not in policies:
+            made[-1].befriend()
         return made[-1]
 
     yield make

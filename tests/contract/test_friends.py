@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
+
 from imsim.core import events
 from imsim.core.model import Code, Scene
 
 AB = "p2p:alice:bob"
 
+#: About users who are not friends yet.
+strangers = pytest.mark.design("push", "notify", "single")
 
+
+@strangers
 def test_nobody_can_take_the_id_of_a_friend_request_in_advance(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     for number in (1, 2):
@@ -33,6 +39,7 @@ def changed(device):
     return [event.message.file["event"] for event in device.of(events.Changed)]
 
 
+@strangers
 def test_a_request_that_is_accepted(world):
     alice, bob, other = (world.device(*names).start() for names in (("alice",), ("bob",), ("bob", "d1")))
     alice.change("bob", "friend_request", "1")
@@ -47,6 +54,7 @@ def test_a_request_that_is_accepted(world):
     assert bob.machine.conversations() == []  # nothing was said
 
 
+@strangers
 def test_a_request_that_is_rejected_and_one_that_is_repeated(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     alice.change("bob", "friend_request", "1")
@@ -61,6 +69,7 @@ def test_a_request_that_is_rejected_and_one_that_is_repeated(world):
     assert failures(alice) == [Code.CONFLICT]  # one's own request
 
 
+@strangers
 def test_two_devices_that_answer_at_once(world):
     alice, one, other = (world.device(*names).start() for names in (("alice",), ("bob",), ("bob", "d1")))
     alice.change("bob", "friend_request", "1")
@@ -73,6 +82,7 @@ def test_two_devices_that_answer_at_once(world):
     assert len(system(alice)) == 1
 
 
+@strangers
 def test_two_users_who_ask_each_other(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     alice.change("bob", "friend_request", "1", run_until_idle=False)
@@ -84,6 +94,7 @@ def test_two_users_who_ask_each_other(world):
     assert failures(asked)[1:] == []
 
 
+@strangers
 def test_a_friend_request_waits_for_an_offline_user(world):
     alice, bob = world.device("alice").start(), world.device("bob")
     alice.change("bob", "friend_request", "1")
@@ -191,6 +202,7 @@ def test_system_messages_of_strangers_are_refused_where_the_policy_says_so(make_
     assert [event.message.id_client for event in bob.of(events.Shown) if event.message.type == "custom"] == ["5"]
 
 
+@strangers
 def test_a_blocked_user_may_recall_a_message_and_end_the_friendship(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     alice.change("bob", "friend_request", "1")

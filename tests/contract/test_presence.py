@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from imsim.core import events
 
 AB = "p2p:alice:bob"
+
+pytestmark = pytest.mark.design("push", "notify", "single")  # they become friends here
 
 
 def befriend(world):
@@ -14,6 +18,7 @@ def befriend(world):
     return alice, bob
 
 
+@pytest.mark.design("push")
 def test_by_default_there_is_no_typing_and_no_presence(world):
     alice, bob = befriend(world)
     alice.typing(AB)

@@ -174,6 +174,7 @@ def test_after_receive_says_received_before_stored(make_world):
     assert bob.shown == ["hello"]
 
 
+@pytest.mark.design("push")
 def test_after_store_says_stored_only(world):
     alice = world.device("alice").start()
     alice.send("bob", "hello", "1")

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Coroutine
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ import numpy as np
 from imsim.core import events
 from imsim.core.client.client import Client
 from imsim.core.client.conversations import Conversation
-from imsim.core.model import MessageType, Scene
+from imsim.core.model import MessageType, Scene, is_p2p
+from imsim.core.storage import Between, LogState, Relations, Request, Result
 from imsim.core.storage.memory import MemoryStorage
 from imsim.live import LiveClient, Server, SqliteStore, Tokens, run_until_idle
 from imsim.scenario import Plan, Scenario
@@ -181,7 +183,15 @@ class Device:
 
 class World:
     def device(self, user: str, device: str = "d0", token: str | None = None, kind: str = "") -> Device:
-        """A new client of this device, with a new token unless one is given; `start()` it to log in."""
+        """A new client of this device, with a new token unless one is given; `start()` it to log in. Unless it says
+        so, it is of the same kind as no other of its user's."""
+        return self._device(user, device, token, kind or device)
+
+    def _device(self, user: str, device: str, token: str | None, kind: str) -> Device:
+        raise NotImplementedError
+
+    def befriend(self) -> None:
+        """At the start: all users are friends, without a word in their logs."""
         raise NotImplementedError
 
     def revoke(self, user: str) -> None:
@@ -251,11 +261,26 @@ class _WiredDevice(Device):
         self.direct.lose = predicate
 
 
+class _AmongFriends(MemoryStorage):
+    """Any two users are friends, unless their log says otherwise."""
+
+    def execute(self, request: Request) -> Result:
+        result = super().execute(request)
+        if isinstance(request, Between) and isinstance(result, Relations):
+            return replace(result, friends=request.others)
+        if isinstance(result, LogState) and result.state is None and is_p2p(request.conversation_id):
+            return replace(result, state={"friends": True, "request": None})
+        return result
+
+
 class WiredWorld(World):
     def __init__(self, **policies: Any) -> None:
         self.pair = Pair(scenario_for(policies).core_policies())
 
-    def device(self, user: str, device: str = "d0", token: str | None = None, kind: str = "") -> Device:
+    def befriend(self) -> None:
+        self.pair.storage = _AmongFriends(self.pair.policies.fanout)
+
+    def _device(self, user: str, device: str, token: str | None, kind: str) -> Device:
         return _WiredDevice(self, self.pair.client(user, device, token, kind))
 
     def revoke(self, user: str) -> None:
@@ -274,7 +299,7 @@ class WiredWorld(World):
         self.pair.start_server()
 
     def lose_storage(self) -> None:
-        self.pair.storage = MemoryStorage(self.pair.policies.fanout, "another log")
+        self.pair.storage = type(self.pair.storage)(self.pair.policies.fanout, "another log")
 
     def back_up(self) -> None:
         self._copy = deepcopy(self.pair.storage)
@@ -315,7 +340,7 @@ class SimulatedWorld(World):
     def _record(self, node: DeviceNode, event: events.ClientEvent) -> None:
         self._devices[id(node)].events.append(event)
 
-    def device(self, user: str, device: str = "d0", token: str | None = None, kind: str = "") -> Device:
+    def _device(self, user: str, device: str, token: str | None, kind: str) -> Device:
         node = self.sim.client(USERS.index(user), DEVICES.index(device), token, kind)
         made = self._devices[id(node)] = _SimulatedDevice(self, node)
         return made
@@ -412,7 +437,7 @@ class LiveWorld(World):
     def run(self, work: Coroutine[Any, Any, Any]) -> None:
         self._loop.run_until_complete(work)
 
-    def device(self, user: str, device: str = "d0", token: str | None = None, kind: str = "") -> Device:
+    def _device(self, user: str, device: str, token: str | None, kind: str) -> Device:
         made = _LiveDevice(self, user, device, token, kind)
         self._devices.append(made)
         return made

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from imsim.core.policies import Ack, Policies, Sessions, Strangers
+from imsim.core.policies import Ack, Policies, Receipts, Sessions, Strangers
 
 
 def test_a_choice_can_be_given_by_its_name():
@@ -28,3 +28,10 @@ def test_devices_of_one_slot_end_each_others_sessions(sessions, slot, is_shared)
 def test_only_a_refusal_of_strangers_asks_for_friendship():
     assert [Strangers(one).may_write(are_friends=False) for one in ("allow", "refuse")] == [True, False]
     assert Strangers.REFUSE.may_write(are_friends=True)
+
+
+@pytest.mark.parametrize(("receipts", "are_wanted"), [(Receipts.READ, False), (Receipts.DELIVERED, True)])
+def test_deliveries_are_reported_up_to_where_somebody_wants_to_hear_of_them(receipts, are_wanted):
+    assert [receipts.concern(id) for id in ("p2p:ann:bob", "group:team")] == [are_wanted, False]
+    assert list(receipts.marks({"p2p:ann:bob": 3})) == [("p2p:ann:bob", 3)] * are_wanted
+    assert receipts.acknowledge_syncs is are_wanted

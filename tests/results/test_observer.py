@@ -33,7 +33,8 @@ class Observed:
     def client(self, *happened: events.ClientEvent) -> list[list[int]]:
         """The facts, after these events of device 3 at 2 seconds."""
         for event in happened:
-            self.observer.client_event(3, event, 2.0)
+            if translate := self.observer.client_events.get(type(event)):
+                translate(3, event, 2.0)
         return self.facts()
 
 

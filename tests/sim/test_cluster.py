@@ -31,12 +31,12 @@ class Small:
         scenario = Scenario().with_({"topology": {"gateways": 2, "routers": 3, "storages": 2}, **changes})
         self.parts = Parts(scenario, 1, len(USERS), 0.0, 0.0, None)
         self.clock = self.parts.clock("test")
-        self.reports, self.events = Reports(), []
+        self.reports, self.shown = Reports(), []
+        reports = {events.Shown: lambda *shown: self.shown.append(shown)}
         policies = scenario.core_policies()
         self.cluster = Cluster(scenario.topology, policies, self.parts, by_hash, USERS, self.reports)
         self.ann, self.bob = (
-            self.cluster.client(number, number, (name, "d0"), lambda *event: self.events.append(event))
-            for name, number in USERS.items()
+            self.cluster.client(number, number, (name, "d0"), reports) for name, number in USERS.items()
         )
 
     def log_in(self) -> None:
@@ -49,7 +49,7 @@ class Small:
         self.clock.run(until=self.clock.now + 20.0)
 
     def shown_to_bob(self) -> list[str]:
-        return [e.message.content for number, e, _ in self.events if number == 1 and type(e) is events.Shown]
+        return [event.message.content for number, event, _ in self.shown if number == 1]
 
 
 def test_nodes_are_named_by_tier_and_number():

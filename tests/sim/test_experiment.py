@@ -119,7 +119,7 @@ class Forgetful:
                     self.reach(session.user, frame.frame.conversation_id, frame.frame.seq)
             receive(gateway, frame, now)
 
-        monkeypatch.setattr(Pushes, "push", push_or_not)
+        monkeypatch.setitem(gateway._PUSHES, frames.Push, push_or_not)
         monkeypatch.setattr(Gateway, "receive_from_router", watch)
 
     def reach(self, user, conversation, seq):

@@ -9,20 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from imsim.core import changes, events, frames
-from imsim.core.changes import SILENT, event_of, is_from_outside, is_visible
+from imsim.core import events, frames
+from imsim.core.changes import SILENT, event_of, is_from_outside
 from imsim.core.client.connection import ClientPort, Connection, State
 from imsim.core.client.conversations import Conversation, LocalConversation
 from imsim.core.client.outbox import Outbox
 from imsim.core.client.receiver import Receiver
 from imsim.core.client.requests import Requests
+from imsim.core.client.rooms import Rooms
 from imsim.core.client.sync import Sync
 from imsim.core.model import (
     LONGEST_REF,
     Code,
     ConversationState,
-    Flow,
-    HasBody,
     Message,
     MessageType,
     Route,
@@ -64,11 +63,10 @@ class Client:
         self.user = user
         self._port = port
         self._timers = Timers()
-        #: chatrooms to be in, and the latest seq shown of each: over this connection, and over those before
-        self._rooms: dict[str, tuple[int, int]] = {}
         self._connection = Connection(self._timers, policies, port, device, kind, token, draw, self._lost)
         self._outbox = Outbox(self._timers, policies, self._connection.put, port.emit, self._gave_up)
         self._requests = Requests(self._timers, policies.send_timeout, self._connection.put)
+        self._rooms = Rooms(user, self._requests, port.emit)
         self._receiver = Receiver(
             user, self._timers, policies, self._connection, self._outbox, self._requests, port.emit
         )
@@ -215,20 +213,17 @@ class Client:
         without an answer gets none any more."""
         frame = frames.Enter(name, recent)
         if self._is_named(frame):
-            self._rooms.setdefault(name, (0, 0))
-            self._requests.forget(frames.Leave.op, name)  # or it would be repeated
-            self._requests.ask(frame, now)
+            self._rooms.enter(frame, now)
 
     def leave(self, name: str, now: float) -> None:
         """Leave a chatroom. `RequestDone` answers; and nothing any more an `enter` without an answer."""
-        self._rooms.pop(name, None)
-        self._requests.forget(frames.Enter.op, name)
+        self._rooms.leave(name)
         self._ask(frames.Leave(name), now)
 
     def typing(self, conversation_id: str, now: float) -> None:
         """Hint to the other user of a p2p conversation that this one is writing, if there is a connection."""
         if self.state == State.ONLINE:
-            self._put(frames.Typing(conversation_id), now)
+            self._connection.put(frames.Typing(conversation_id), now)
 
     def end_session(self, device: str, now: float) -> None:
         """Log out another device of this user. `RequestDone` answers, or `RequestFailed` if it is this one."""
@@ -276,11 +271,8 @@ class Client:
         self._connection.disconnected(now)
 
     def receive(self, frame: frames.ToClient, now: float) -> None:
-        self._connection.heard(now)
+        self._connection.heard_at = now
         _HANDLERS[type(frame)](self, frame, now)
-
-    def _put(self, frame: frames.FromClient, now: float) -> None:
-        self._connection.put(frame, now)
 
     def _lost(self) -> None:
         self._outbox.lost()
@@ -292,29 +284,8 @@ class Client:
         self._connection.logged_in(frame.heartbeat, now)
         self._sync.logged_in(frame.log, now)
         self._requests.logged_in(now)
-        # A room may have begun anew meanwhile, on a node whose clock is behind that of the one where it was before.
-        self._rooms = {name: (0, latest or before) for name, (latest, before) in self._rooms.items()}
-        for name in self._rooms:
-            if not self._requests.is_waiting(frames.Enter.op, name):
-                self._requests.ask(frames.Enter(name), now)
+        self._rooms.logged_in(now)
         self._outbox.logged_in(now)  # after the rooms that it speaks in
-
-    def _refused(self, frame: frames.Refused, now: float) -> None:
-        self._connection.refused(frame, now)
-
-    def _ponged(self, frame: frames.Pong, now: float) -> None:
-        pass  # having been heard is all that it is for
-
-    # --- fetching what was missed -----------------------------------------------------------------------------------
-
-    def _resynced(self, frame: frames.Resync, now: float) -> None:
-        self._sync.resynced(frame, now)
-
-    def _page(self, frame: frames.Page, now: float) -> None:
-        self._sync.page(frame, now)
-
-    def _sync_done(self, frame: frames.SyncDone, now: float) -> None:
-        self._sync.done(frame, now)
 
     def _gave_up(self, now: float) -> None:
         """A send has failed for want of an answer; it may be stored all the same."""
@@ -326,7 +297,7 @@ class Client:
         self._port.emit(events.Received(frame.id_client, frame.seq))
         said = self._outbox.said(frame.id_client, now)
         if said is not None:
-            self._amended_in_room(said.conversation_id, said.frame)
+            self._rooms.amended(said.conversation_id, said.frame)
 
     def _stored(self, frame: frames.Stored, now: float) -> None:
         outgoing = self._outbox.answered(frame.id_client, frame.conversation_id)
@@ -366,7 +337,7 @@ class Client:
             self._requests.postponed(frame, now)
         elif self._answered(frame):
             if frame.request == frames.Enter.op:
-                self._rooms.pop(frame.ref, None)
+                self._rooms.refused(frame.ref)
             if frame.request == frames.History.op and not self._receiver.history_refused(frame.ref):
                 return
             self._port.emit(events.RequestFailed(frame.request, frame.ref, frame.code, frame.text))
@@ -376,55 +347,14 @@ class Client:
     def _pushed(self, frame: frames.Push, now: float) -> None:
         message = frame.message
         if message.scene == _CHATROOM:
-            self._heard_in_room(message)
-            return
-        self._receiver.report_delivered(self._receiver.take(message, Route.PUSH, now), now)
-
-    def _heard_in_room(self, message: Message) -> None:
-        """Show it if it is later than all before it; what comes late or twice is of no interest there."""
-        latest, before = self._rooms.get(message.to, (message.seq, 0))
-        if message.seq > latest:
-            self._rooms[message.to] = (message.seq, before)
-            self._amended_in_room(message.conversation_id, message)
-            if is_visible(message):
-                flow = Flow.OUT if message.sender == self.user else Flow.IN
-                self._port.emit(events.Shown(message, flow, Route.PUSH))
-
-    def _amended_in_room(self, room: str, entry: HasBody) -> None:
-        """What a recall or an edit in a chatroom changes: only what the application shows, for nothing else is kept."""
-        event = event_of(entry)
-        if event in changes.AMENDMENTS and entry.file is not None:
-            data = entry.file["data"]
-            assert isinstance(data, dict)
-            if event == "recall":
-                self._port.emit(events.Recalled(room, data["seq"]))
-            else:
-                self._port.emit(events.Edited(room, data["seq"], data["content"]))
-
-    def _entered(self, frame: frames.Entered, now: float) -> None:
-        if self._requests.answered(frames.Enter.op, frame.name, frame.number):
-            self._port.emit(events.Entered(frame.name, frame.users))
-            _, before = self._rooms.get(frame.name, (0, 0))
-            for message in frame.messages:
-                if message.seq > before:
-                    self._heard_in_room(message)
-
-    def _is_typing(self, frame: frames.IsTyping, now: float) -> None:
-        self._port.emit(events.Typing(frame.conversation_id))
-
-    def _presence(self, frame: frames.Presence, now: float) -> None:
-        self._port.emit(events.Presence(frame.user, frame.online))
-
-    def _notified(self, frame: frames.Notify, now: float) -> None:
-        self._receiver.notified(frame.conversation_id, frame.seq, now)
-
-    def _history_page(self, frame: frames.HistoryPage, now: float) -> None:
-        self._receiver.history_page(frame, now)
+            self._rooms.take(message)
+        else:
+            self._receiver.report_delivered(self._receiver.take(message, Route.PUSH, now), now)
 
     # --- conversation state and requests ----------------------------------------------------------------------------
 
     def _state_changed(self, frame: frames.State, now: float) -> None:
-        self._put(frames.StateAck(frame.state.conversation_id, frame.state.version), now)
+        self._connection.put(frames.StateAck(frame.state.conversation_id, frame.state.version), now)
         self._take_state(frame.state)
 
     def _take_state(self, state: ConversationState) -> None:
@@ -488,20 +418,20 @@ class Client:
 _HANDLERS: dict[type, Callable[[Client, Any, float], None]] = {
     frames.Push: Client._pushed,
     frames.Stored: Client._stored,
-    frames.Rejected: Client._rejected,
-    frames.Received: Client._received,
-    frames.Notify: Client._notified,
-    frames.HistoryPage: Client._history_page,
-    frames.Page: Client._page,
-    frames.SyncDone: Client._sync_done,
     frames.State: Client._state_changed,
-    frames.Resync: Client._resynced,
-    frames.LoggedIn: Client._logged_in,
-    frames.Refused: Client._refused,
+    frames.Received: Client._received,
+    frames.Rejected: Client._rejected,
     frames.Done: Client._done,
+    frames.LoggedIn: Client._logged_in,
+    frames.Refused: lambda client, frame, now: client._connection.refused(frame, now),
+    frames.Pong: lambda client, frame, now: None,  # having been heard is all that it is for
+    frames.Notify: lambda client, frame, now: client._receiver.notified(frame.conversation_id, frame.seq, now),
+    frames.HistoryPage: lambda client, frame, now: client._receiver.history_page(frame, now),
+    frames.Page: lambda client, frame, now: client._sync.page(frame, now),
+    frames.SyncDone: lambda client, frame, now: client._sync.done(frame, now),
+    frames.Resync: lambda client, frame, now: client._sync.resynced(frame, now),
     frames.ReadCounted: Client._read_counted,
-    frames.Entered: Client._entered,
-    frames.IsTyping: Client._is_typing,
-    frames.Presence: Client._presence,
-    frames.Pong: Client._ponged,
+    frames.Entered: lambda client, frame, now: client._rooms.entered(frame),
+    frames.IsTyping: lambda client, frame, now: client._port.emit(events.Typing(frame.conversation_id)),
+    frames.Presence: lambda client, frame, now: client._port.emit(events.Presence(frame.user, frame.online)),
 }

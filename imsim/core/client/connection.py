@@ -43,7 +43,6 @@ class Connection:
         "_attempts",
         "_draw",
         "_failures",
-        "_heard_at",
         "_heartbeat",
         "_instance",
         "_lost",
@@ -54,6 +53,7 @@ class Connection:
         "_timer",
         "_timers",
         "device",
+        "heard_at",
         "kind",
         "state",
         "token",
@@ -85,7 +85,7 @@ class Connection:
         self._since = 0.0  # when the latest login was
         self._timer: Timer | None = None  # of the reconnect, of the login, or of the heartbeat
         self._sent_at = 0.0
-        self._heard_at = 0.0
+        self.heard_at = 0.0  # when something came from the server
         self._heartbeat = policies.heartbeat  # seconds of silence after which to ping
 
     def start(self, now: float) -> None:
@@ -100,15 +100,11 @@ class Connection:
         self._sent_at = now
         self._port.send(frame)
 
-    def heard(self, now: float) -> None:
-        """Something came from the server."""
-        self._heard_at = now
-
     def connected(self, now: float) -> None:
         """The connection that `port.connect` asked for is open."""
         if self.state == State.CONNECTING:
             self.state = State.LOGGING_IN
-            self._heard_at = now
+            self.heard_at = now
             self._attempts += 1
             self._arm(now + self._policies.login_timeout, self._gave_up)
             self.put(frames.Login(self.token, self.device, self.kind, self._instance, self._attempts), now)
@@ -166,8 +162,8 @@ class Connection:
     def _beat(self, _: None, now: float) -> None:
         """Ping once one side has been silent for a heartbeat: a server busy with storage answers that at least."""
         heartbeat = self._heartbeat
-        due = min(self._sent_at, self._heard_at) + heartbeat
-        if now - self._heard_at >= self._policies.heartbeat_timeout:
+        due = min(self._sent_at, self.heard_at) + heartbeat
+        if now - self.heard_at >= self._policies.heartbeat_timeout:
             self._port.close()
             self._reconnect(Code.HEARTBEAT, now)
             return

@@ -81,7 +81,9 @@ class Inbox:
 
     def take_own(self, seq: int, now: float) -> None:
         """A message that this device sent, and so shows, got this seq."""
-        if seq >= self.next_seq:
+        if seq == self.next_seq:
+            self.next_seq = seq + 1
+        elif seq > self.next_seq:
             self._own.setdefault(seq, now)
             self._ahead.pop(seq, None)
 

@@ -28,6 +28,10 @@ class Outgoing:
         self.limited = False  # held for want of rate: then it goes alone
         self.timer: Timer | None = None
 
+    def stop_timer(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+
 
 class Outbox:
     """`transmit(frame, now)` puts a frame on the connection, `emit` reports to the application; `gave_up(now)` is
@@ -75,7 +79,7 @@ class Outbox:
         if not 1 <= len(frame.id_client) <= LONGEST_ID_CLIENT:  # it would be refused by a part of its name
             self._fail(outgoing, Code.BAD_REQUEST, f"idClient: give it 1 to {LONGEST_ID_CLIENT} characters")
             return
-        if fault := json_fault(frame.file):  # it might not even leave, or leave as something else
+        if frame.file and (fault := json_fault(frame.file)):  # it might not even leave, or leave as something else
             self._fail(outgoing, Code.BAD_REQUEST, f"file: {fault}")
             return
         self._unanswered[frame.id_client] = outgoing
@@ -98,7 +102,7 @@ class Outbox:
         """The connection is gone."""
         self._online = False
         for outgoing in self._unanswered.values():
-            self._stop_timer(outgoing)
+            outgoing.stop_timer()
 
     def forget_seqs(self) -> None:
         """The log is another one: what was shown of the old one is not read in the new."""
@@ -148,11 +152,11 @@ class Outbox:
             # It goes again when its predecessor has been answered, and no sooner: it would be refused again, and where
             # there is a rate limit it would take what its predecessor waits for.
             outgoing.held, outgoing.limited = True, frame.code == Code.RATE_LIMITED
-            self._stop_timer(outgoing)
+            outgoing.stop_timer()
             if is_first:
                 self.release_held(outgoing.conversation_id, now)
         elif frame.code == Code.RATE_LIMITED:
-            self._stop_timer(outgoing)
+            outgoing.stop_timer()
             outgoing.timer = self._timers.at(now + frame.retry_after, self._overdue, outgoing)
         elif not frame.code.retryable:
             self._drop(outgoing)
@@ -162,7 +166,8 @@ class Outbox:
 
     def release_held(self, conversation_id: str, now: float) -> None:
         """The oldest unanswered message of the conversation changed: those held back for it may go again."""
-        for outgoing in list(self._waiting.get(conversation_id, {}).values()):
+        waiting = self._waiting.get(conversation_id)
+        for outgoing in list(waiting.values()) if waiting else ():
             if not outgoing.held:
                 break
             alone = outgoing.limited
@@ -196,7 +201,7 @@ class Outbox:
                 after,
                 frame.shown,
             )
-        if outgoing.timer:
+        if outgoing.timer is not None:
             outgoing.timer.cancel()
         outgoing.timer = self._timers.at(now + self._policies.send_timeout, self._overdue, outgoing)
         self._emit(events.Sent(frame.id_client, outgoing.attempts))
@@ -221,12 +226,7 @@ class Outbox:
         del self._unanswered[id_client], waiting[id_client]
         if not waiting:
             del self._waiting[outgoing.conversation_id]
-        self._stop_timer(outgoing)
-
-    @staticmethod
-    def _stop_timer(outgoing: Outgoing) -> None:
-        if outgoing.timer:
-            outgoing.timer.cancel()
+        outgoing.stop_timer()
 
     def _fail(self, outgoing: Outgoing, code: Code, text: str) -> None:
         id_client = outgoing.frame.id_client

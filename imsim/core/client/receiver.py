@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from imsim.core import changes, events, frames
-from imsim.core.changes import SILENT, event_of, is_visible
+from imsim.core.changes import SILENT, event_of
 from imsim.core.client.connection import Connection, State
 from imsim.core.client.conversations import LocalConversation
 from imsim.core.client.inbox import Taken
@@ -85,9 +85,10 @@ class Receiver:
         return conversation
 
     def _show(self, conversation: LocalConversation, message: Message, route: Route, now: float) -> None:
+        event = event_of(message)
         conversation.may_be_last(message)
-        self._apply(conversation, message, now)
-        self._may_end(conversation, message)
+        if event:
+            self._apply(conversation, message, event, now)
         if message.sender == self._user:
             outgoing = self._outbox.proved_by(message)
             if outgoing is not None:  # its own message, of which the answer was lost
@@ -97,17 +98,14 @@ class Receiver:
                 return
         elif message.countable:
             conversation.unread.add(message.seq)
-        if is_visible(message):
+        if event not in SILENT and not message.recalled:
             flow = _OUT if message.sender == self._user else _IN
             self._emit(events.Shown(message, flow, route))
 
-    def _may_end(self, conversation: LocalConversation, entry: Message) -> None:
+    def _apply(self, conversation: LocalConversation, entry: Message, event: str, now: float) -> None:
+        """What an entry of the log changes on this device, by its event."""
         if changes.is_left_with(entry, self._user):
             conversation.unread.end(entry.seq)
-
-    def _apply(self, conversation: LocalConversation, entry: Message, now: float) -> None:
-        """What an entry of the log changes on this device."""
-        event = event_of(entry)
         if event not in SILENT or entry.file is None:
             return
         data, targets, last = entry.file["data"], entry.file["targets"], conversation.last_msg
@@ -156,7 +154,8 @@ class Receiver:
     def take_own(self, conversation: LocalConversation, message: Message, now: float) -> None:
         """A message that this device sent, and so shows, is stored."""
         conversation.may_be_last(conversation.amended(message))
-        self._may_end(conversation, message)
+        if changes.is_left_with(message, self._user):
+            conversation.unread.end(message.seq)
         conversation.inbox.take_own(message.seq, now)
         self.show_following(conversation, now)
         self.look_for_gap(conversation, now)

@@ -10,7 +10,7 @@ from imsim.core.client.outbox import Outbox
 from imsim.core.client.receiver import Receiver
 from imsim.core.client.requests import Requests
 from imsim.core.model import Code, ConversationState, Route
-from imsim.core.policies import Policies, Receipts
+from imsim.core.policies import Policies
 from imsim.core.timers import Timer, Timers
 
 
@@ -150,7 +150,7 @@ class Sync:
         for id, seq in frame.cursors.items():
             if seq:  # of what has not begun there is nothing to keep
                 self._receiver.complete_to(id, seq, now)
-        if self._policies.receipts is Receipts.DELIVERED:
+        if self._policies.receipts.acknowledge_syncs:
             for id in {message.conversation_id: None for message in frame.messages}:
                 self._receiver.report_delivered(self._receiver.conversation(id), now)
         for state in frame.states:

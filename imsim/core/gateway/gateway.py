@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from imsim.core import events, frames, internal_frames
 from imsim.core.exceptions import BadName
 from imsim.core.gateway import validation
+from imsim.core.gateway.connection import Connection
 from imsim.core.gateway.marks import Marks
 from imsim.core.gateway.pushes import Pushes
 from imsim.core.limits import CURSORS, Buckets, UnderWay
@@ -24,18 +25,12 @@ from imsim.core.model import (
     Session,
     check_name,
     conversation_id,
-    is_p2p,
 )
 from imsim.core.placement import SINGLE, Placement
-from imsim.core.policies import Policies, Receipts
-from imsim.core.timers import Timer, Timers
+from imsim.core.policies import Policies
+from imsim.core.timers import Timers
 
 _ASK_AGAIN = 1.0  # seconds after which who has too many requests under way is to ask again
-
-#: Reads of a connection that storage may have under way: each answer is a page in memory until it is written, however
-#: slowly the connection takes it. And changes of the user's conversation states, which are small.
-READS = 16
-CHANGES = 1_000
 
 _KICKED = {
     Code.REPLACED: "this device logged in on another connection",
@@ -58,37 +53,6 @@ class GatewayPort(Protocol):
     def emit(self, event: events.Pushed | events.Shed) -> None: ...
 
 
-class _Connection:
-    __slots__ = (
-        "changes",
-        "heard",
-        "held",
-        "id",
-        "login",
-        "marks",
-        "pushes",
-        "reads",
-        "rooms",
-        "session",
-        "timer",
-        "user",
-    )
-
-    def __init__(self, id: int, now: float) -> None:
-        self.id = id
-        self.login: frames.Login | None = None
-        self.user: str | None = None  # set once the token is known to be good
-        self.held: internal_frames.Attach | None = None  # what its login waits to say to a router that is lost
-        self.session: Session | None = None  # set once attached
-        self.pushes: Pushes | None = None  # with it
-        self.heard = now
-        self.timer: Timer | None = None  # until logged in: the login's deadline; then: the heartbeat's
-        self.rooms: set[str] = set()  # conversation ids of the chatrooms that it asked to enter
-        self.marks: Marks | None = None  # with the first `delivered` that is passed on
-        self.reads = UnderWay(READS)
-        self.changes = UnderWay(CHANGES)
-
-
 class Gateway:
     """`name` is how routers address this gateway. `epoch`: wall time in seconds since 1970 at which `now` was 0."""
 
@@ -106,7 +70,7 @@ class Gateway:
         self._placement = placement
         self._epoch = epoch
         self._timers = Timers()
-        self._connections: dict[int, _Connection] = {}
+        self._connections: dict[int, Connection] = {}
         self._lost: set[str] = set()  # routers
         # By user, kept across connections, or reconnecting would refill them; the first also by what it is of.
         self._rates: Buckets[tuple[str, str]] = Buckets(policies.user_rate, policies.user_burst)
@@ -137,7 +101,7 @@ class Gateway:
 
     def connected(self, connection: int, now: float) -> None:
         """A connection was accepted; the shell numbers connections, never twice the same."""
-        opened = self._connections[connection] = _Connection(connection, now)
+        opened = self._connections[connection] = Connection(connection, now)
         opened.timer = self._timers.at(now + self._policies.login_timeout, self._login_overdue, opened)
 
     def disconnected(self, connection: int, now: float) -> None:
@@ -210,7 +174,7 @@ class Gateway:
 
     # --- login ------------------------------------------------------------------------------------------------------
 
-    def _login(self, connection: _Connection, frame: frames.Login) -> None:
+    def _login(self, connection: Connection, frame: frames.Login) -> None:
         try:
             check_name("device", frame.device)
             for field, name in (("kind", frame.kind), ("instance", frame.instance)):
@@ -261,23 +225,22 @@ class Gateway:
             time = int((self._epoch + now) * 1000)
             self._port.send(connection.id, frames.LoggedIn(session.user, session.device, time, timeout, frame.log))
 
-    def _login_overdue(self, connection: _Connection, now: float) -> None:
+    def _login_overdue(self, connection: Connection, now: float) -> None:
         self._end(connection, Code.LOGIN_TIMEOUT, "no login in time")
 
     # --- from clients -----------------------------------------------------------------------------------------------
 
-    def _send(self, connection: _Connection, frame: frames.Send, now: float) -> None:
+    def _send(self, connection: Connection, frame: frames.Send, now: float) -> None:
         session = connection.session
         assert session is not None
         if error := validation.of_send(frame, self._policies):
             self._reject(connection, frame, *error)
             return
         if not self._is_too_fast(connection, frame, now):
-            self._to_conversation(
-                internal_frames.Up(session, frame, conversation_id(frame.scene, session.user, frame.to))
-            )
+            id = conversation_id(frame.scene, session.user, frame.to)
+            self._port.to_router(self._placement.owner(id), internal_frames.Up(session, frame, id))
 
-    def _is_too_fast(self, connection: _Connection, frame: frames.Request, now: float) -> bool:
+    def _is_too_fast(self, connection: Connection, frame: frames.Request, now: float) -> bool:
         """Whether it was refused because the user asks for too much. Messages, syncs and other requests are counted
         apart: what of one kind is too much holds up no other."""
         if not self._policies.user_rate:
@@ -289,19 +252,19 @@ class Gateway:
             self._reject(connection, frame, Code.RATE_LIMITED, text, wait)
         return wait > 0
 
-    def _wait(self, connection: _Connection, what: str, now: float) -> float:
+    def _wait(self, connection: Connection, what: str, now: float) -> float:
         """Seconds until the user may do so; 0: now, and it counts."""
         assert connection.session is not None
         return self._rates.take((connection.session.user, what), now)
 
-    def _set_conversation(self, connection: _Connection, frame: frames.SetConversation, now: float) -> None:
+    def _set_conversation(self, connection: Connection, frame: frames.SetConversation, now: float) -> None:
         assert connection.session is not None
         if error := validation.of_setting(frame, connection.session.user, self._policies):
             self._reject(connection, frame, *error)
         else:
             self._change(connection, frame, now)
 
-    def _end_session(self, connection: _Connection, frame: frames.EndSession, now: float) -> None:
+    def _end_session(self, connection: Connection, frame: frames.EndSession, now: float) -> None:
         assert connection.session is not None
         if frame.device == connection.session.device:
             text = "device: this is your own; close the connection instead"
@@ -310,17 +273,17 @@ class Gateway:
             self._change(connection, frame, now)
 
     def _change(
-        self, connection: _Connection, frame: frames.Read | frames.SetConversation | frames.EndSession, now: float
+        self, connection: Connection, frame: frames.Read | frames.SetConversation | frames.EndSession, now: float
     ) -> None:
         self._ask_own_user(connection, connection.changes, frame, now)
 
     def _look_up(
-        self, connection: _Connection, frame: frames.Sync | frames.History | frames.ReadCount, now: float
+        self, connection: Connection, frame: frames.Sync | frames.History | frames.ReadCount, now: float
     ) -> None:
         self._ask_own_user(connection, connection.reads, frame, now)
 
     def _ask_own_user(
-        self, connection: _Connection, under_way: UnderWay, frame: frames.Sync | frames.Asked, now: float
+        self, connection: Connection, under_way: UnderWay, frame: frames.Sync | frames.Asked, now: float
     ) -> None:
         if len(frame.ref) > LONGEST_REF:
             self._reject(connection, frame, Code.BAD_REQUEST, "conversationId, or device: nothing has so long a name")
@@ -333,7 +296,7 @@ class Gateway:
 
     def _to_own_user(
         self,
-        connection: _Connection,
+        connection: Connection,
         frame: frames.Sync | frames.Asked | frames.Delivered | frames.Typing,
         now: float,
     ) -> None:
@@ -341,7 +304,7 @@ class Gateway:
         assert session is not None
         self._to_user(session.user, internal_frames.Up(session, frame, ""))
 
-    def _enter(self, connection: _Connection, frame: frames.Enter, now: float) -> None:
+    def _enter(self, connection: Connection, frame: frames.Enter, now: float) -> None:
         room, most = conversation_id(Scene.CHATROOM, "", frame.name), self._policies.rooms
         if room not in connection.rooms and len(connection.rooms) >= most:
             text = f"more than {most} chatrooms on one connection; leave one first"
@@ -349,11 +312,11 @@ class Gateway:
         elif self._to_room(connection, frame, now):
             connection.rooms.add(room)
 
-    def _leave(self, connection: _Connection, frame: frames.Leave, now: float) -> None:
+    def _leave(self, connection: Connection, frame: frames.Leave, now: float) -> None:
         if self._to_room(connection, frame, now):
             connection.rooms.discard(conversation_id(Scene.CHATROOM, "", frame.name))
 
-    def _to_room(self, connection: _Connection, frame: frames.Enter | frames.Leave, now: float) -> bool:
+    def _to_room(self, connection: Connection, frame: frames.Enter | frames.Leave, now: float) -> bool:
         """Whether it went there."""
         assert connection.session is not None
         try:
@@ -364,25 +327,25 @@ class Gateway:
         if self._is_too_fast(connection, frame, now):
             return False
         room = conversation_id(Scene.CHATROOM, "", frame.name)
-        self._to_conversation(internal_frames.Up(connection.session, frame, room))
+        self._port.to_router(self._placement.owner(room), internal_frames.Up(connection.session, frame, room))
         return True
 
-    def _typing(self, connection: _Connection, frame: frames.Typing, now: float) -> None:
+    def _typing(self, connection: Connection, frame: frames.Typing, now: float) -> None:
         """Hints have a budget of their own, and end here beyond it, or where there is none."""
         session, policies = connection.session, self._policies
         assert session is not None
         if policies.typing_rate and not self._typing_rates.take(session.user, now):
             self._to_own_user(connection, frame, now)
 
-    def _ping(self, connection: _Connection, frame: frames.Ping, now: float) -> None:
+    def _ping(self, connection: Connection, frame: frames.Ping, now: float) -> None:
         self._port.send(connection.id, frames.Pong())
 
-    def _delivered(self, connection: _Connection, frame: frames.Delivered, now: float) -> None:
+    def _delivered(self, connection: Connection, frame: frames.Delivered, now: float) -> None:
         assert connection.pushes is not None
         if len(frame.conversation_id) > LONGEST_CONVERSATION_ID:
             return  # there is no such conversation, and it may be kept for a while
         connection.pushes.delivered(frame.conversation_id, frame.seq)
-        if self._policies.receipts is Receipts.DELIVERED and is_p2p(frame.conversation_id):
+        if self._policies.receipts.concern(frame.conversation_id):
             if connection.marks is None:
                 connection.marks = Marks(
                     self._timers,
@@ -392,7 +355,7 @@ class Gateway:
             if not connection.marks.add(frame, now):
                 self._end(connection, Code.BAD_REQUEST, f"conversationId: a device has at most {CURSORS} conversations")
 
-    def _sync(self, connection: _Connection, frame: frames.Sync, now: float) -> None:
+    def _sync(self, connection: Connection, frame: frames.Sync, now: float) -> None:
         assert connection.pushes is not None
         connection.pushes.resynced(frame.resync)
         if len(frame.cursors) > CURSORS:
@@ -401,78 +364,52 @@ class Gateway:
         else:
             self._look_up(connection, frame, now)
 
-    def _state_acked(self, connection: _Connection, frame: frames.StateAck, now: float) -> None:
+    def _state_acked(self, connection: Connection, frame: frames.StateAck, now: float) -> None:
         assert connection.pushes is not None
         connection.pushes.state_acked(frame.conversation_id, frame.version)
 
     # --- to and from routers -----------------------------------------------------------------------------------------
 
-    def _to_conversation(self, frame: internal_frames.Up) -> None:
-        self._port.to_router(self._placement.owner(frame.conversation_id), frame)
-
     def _to_user(self, user: str, frame: internal_frames.ToRouter) -> None:
         self._port.to_router(self._placement.owner(user), frame)
 
     def receive_from_router(self, frame: internal_frames.ToGateway, now: float) -> None:
-        if type(frame) is internal_frames.Down:
-            for session in frame.sessions:
-                connection = self._connections.get(session.connection)
-                if connection is not None and connection.session == session:
-                    self._down(connection, frame.frame, now)
-                else:
-                    self._leave_behind(session, frame.frame)
-        elif isinstance(frame, internal_frames.Attached):
-            self._attached(frame, now)
-        else:
-            assert isinstance(frame, internal_frames.Kick)
-            connection = self._connections.get(frame.session.connection)
-            if connection is not None and connection.session == frame.session:
-                self._end(connection, frame.code, _KICKED[frame.code])
+        match frame:
+            case internal_frames.Down():
+                sent = frame.frame
+                push = _PUSHES.get(type(sent))
+                for session in frame.sessions:
+                    connection = self._connections.get(session.connection)
+                    if connection is None or connection.pushes is None or connection.session != session:
+                        self._leave_behind(session, sent)
+                    elif push is None:
+                        connection.answered(sent)
+                        self._port.send(connection.id, sent)
+                    elif not push(connection.pushes, sent, now):
+                        text = "too many pushes are unacknowledged; log in again to get them"
+                        self._end(connection, Code.SLOW_READER, text)
+            case internal_frames.Attached():
+                self._attached(frame, now)
+            case internal_frames.Kick():
+                connection = self._connections.get(frame.session.connection)
+                if connection is not None and connection.session == frame.session:
+                    self._end(connection, frame.code, _KICKED[frame.code])
 
     def _leave_behind(self, session: Session, frame: frames.ToClient) -> None:
         """It is gone since: the device's next login brings what it missed. But a room that takes it for present, for
         its `enter` came there after the `leave` with which the connection ended, would do so for ever."""
         if type(frame) is frames.Entered:
-            room = frame.name
+            self._leave_room(session, conversation_id(Scene.CHATROOM, "", frame.name))
         elif type(frame) is frames.Push and frame.message.scene == Scene.CHATROOM:
-            room = frame.message.to
-        else:
-            return
-        id = conversation_id(Scene.CHATROOM, "", room)
-        self._to_conversation(internal_frames.Up(session, frames.Leave(room), id))
+            self._leave_room(session, frame.message.conversation_id)
 
-    def _down(self, connection: _Connection, frame: frames.ToClient, now: float) -> None:
-        pushes, has_room = connection.pushes, True
-        assert pushes is not None
-        if type(frame) is frames.Push:
-            has_room = pushes.push(frame, now)
-        elif type(frame) is frames.State:
-            has_room = pushes.state(frame, now)
-        elif type(frame) is frames.Notify:
-            has_room = pushes.notify(frame, now)
-        elif type(frame) is frames.Resync:
-            has_room = pushes.resync(now)
-        else:
-            self._answered(connection, frame)
-            self._port.send(connection.id, frame)
-        if not has_room:
-            self._end(connection, Code.SLOW_READER, "too many pushes are unacknowledged; log in again to get them")
-
-    @staticmethod
-    def _answered(connection: _Connection, frame: frames.ToClient) -> None:
-        request = frame.request if type(frame) is frames.Rejected or type(frame) is frames.Done else ""
-        if type(frame) in _READ_ANSWERS or request in _READS:
-            connection.reads.answered()
-        elif request in _CHANGES:
-            connection.changes.answered()
-        elif type(frame) is frames.Rejected and request == frames.Enter.op:
-            connection.rooms.discard(conversation_id(Scene.CHATROOM, "", frame.ref))
-        elif type(frame) is frames.Entered:  # also where an earlier attempt was refused while this one was under way
-            connection.rooms.add(conversation_id(Scene.CHATROOM, "", frame.name))
+    def _leave_room(self, session: Session, room: str) -> None:
+        up = internal_frames.Up(session, frames.Leave(room.partition(":")[2]), room)
+        self._port.to_router(self._placement.owner(room), up)
 
     # --- ending -----------------------------------------------------------------------------------------------------
 
-    def _check_heartbeat(self, connection: _Connection, now: float) -> None:
+    def _check_heartbeat(self, connection: Connection, now: float) -> None:
         deadline = connection.heard + self._policies.heartbeat_timeout
         if deadline <= now:
             self._end(connection, Code.HEARTBEAT, "nothing was heard for too long")
@@ -480,17 +417,17 @@ class Gateway:
             connection.timer = self._timers.at(deadline, self._check_heartbeat, connection)
 
     def _reject(
-        self, connection: _Connection, frame: frames.Request, code: Code, text: str, retry_after: float = 0.0
+        self, connection: Connection, frame: frames.Request, code: Code, text: str, retry_after: float = 0.0
     ) -> None:
         ref = frame.ref[:LONGEST_REF]
         self._port.send(connection.id, frames.Rejected(frame.op, ref, code, text, retry_after, frame.number))
 
-    def _end(self, connection: _Connection, code: Code, text: str) -> None:
+    def _end(self, connection: Connection, code: Code, text: str) -> None:
         self._port.send(connection.id, frames.Refused(code, code.reconnects, text))
         self._port.close(connection.id)
         self._forget(connection)
 
-    def _forget(self, connection: _Connection) -> None:
+    def _forget(self, connection: Connection) -> None:
         del self._connections[connection.id]
         if connection.timer:
             connection.timer.cancel()
@@ -500,16 +437,11 @@ class Gateway:
             connection.pushes.end()
         if connection.session is not None:
             for room in sorted(connection.rooms):
-                leave = frames.Leave(room.partition(":")[2])
-                self._to_conversation(internal_frames.Up(connection.session, leave, room))
+                self._leave_room(connection.session, room)
             self._to_user(connection.session.user, internal_frames.Detach(connection.session))
 
 
-_READS = (frames.Sync.op, frames.History.op, frames.ReadCount.op)
-_CHANGES = (frames.Read.op, frames.SetConversation.op, frames.EndSession.op)
-_READ_ANSWERS = (frames.Page, frames.SyncDone, frames.HistoryPage, frames.ReadCounted)
-
-_HANDLERS: dict[type, Callable[[Gateway, _Connection, Any, float], None]] = {
+_HANDLERS: dict[type, Callable[[Gateway, Connection, Any, float], None]] = {
     frames.Send: Gateway._send,
     frames.Delivered: Gateway._delivered,
     frames.StateAck: Gateway._state_acked,
@@ -523,4 +455,12 @@ _HANDLERS: dict[type, Callable[[Gateway, _Connection, Any, float], None]] = {
     frames.Enter: Gateway._enter,
     frames.Leave: Gateway._leave,
     frames.Typing: Gateway._typing,
+}
+
+#: What is sent until the device acknowledges it; the rest goes once. Returns whether there was room for it.
+_PUSHES: dict[type, Callable[[Pushes, Any, float], bool]] = {
+    frames.Push: Pushes.push,
+    frames.State: Pushes.state,
+    frames.Notify: Pushes.notify,
+    frames.Resync: Pushes.resync,
 }

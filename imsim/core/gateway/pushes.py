@@ -73,15 +73,18 @@ class Pushes:
     def push(self, frame: frames.Push, now: float) -> bool:
         message = frame.message
         if message.scene == _CHATROOM:
-            self._push_once(frame, now)
-            return True
-        push = self._until_acknowledged(frame, message.seq, now)
-        if push is not None:
-            pushes = self._by_conversation.get(message.conversation_id)
-            if pushes is None:
-                pushes = self._by_conversation[message.conversation_id] = []
+            if self._sheds(now):
+                self._port.emit(events.Shed(self._session, message))
+                return True
+        elif (push := self._until_acknowledged(frame, message.seq, now)) is None:
+            return False
+        elif (pushes := self._by_conversation.get(message.conversation_id)) is not None:
             pushes.append(push)
-        return push is not None
+        else:
+            self._by_conversation[message.conversation_id] = [push]
+        self._port.emit(events.Pushed(self._session, message, 1))
+        self._port.send(self._session.connection, frame)
+        return True
 
     def state(self, frame: frames.State, now: float) -> bool:
         return self._push_latest(frame, frame.state.conversation_id, frame.state.version, now)
@@ -89,7 +92,7 @@ class Pushes:
     def notify(self, frame: frames.Notify, now: float) -> bool:
         return self._push_latest(frame, frame.conversation_id, frame.seq, now)
 
-    def resync(self, now: float) -> bool:
+    def resync(self, frame: frames.Resync, now: float) -> bool:
         self._resyncs += 1
         return self._push_latest(frames.Resync(self._resyncs), "", self._resyncs, now)
 
@@ -115,15 +118,13 @@ class Pushes:
                 if push.timer:
                     push.timer.cancel()
 
-    def _push_once(self, frame: frames.Push, now: float) -> None:
-        if self._policies.room_rate:
-            if self._room_bucket is None:
-                self._room_bucket = Bucket(self._policies.room_rate, self._policies.room_burst, now)
-            if self._room_bucket.take(now):
-                self._port.emit(events.Shed(self._session, frame.message))
-                return
-        self._port.emit(events.Pushed(self._session, frame.message, 1))
-        self._port.send(self._session.connection, frame)
+    def _sheds(self, now: float) -> bool:
+        """Whether the device gets too much of chatrooms for one message more."""
+        if not self._policies.room_rate:
+            return False
+        if self._room_bucket is None:
+            self._room_bucket = Bucket(self._policies.room_rate, self._policies.room_burst, now)
+        return self._room_bucket.take(now) > 0
 
     def _push_latest(self, frame: _Latest, conversation: str, number: int, now: float) -> bool:
         """It says all that one with a lower number says, so that one need not arrive any more."""
@@ -134,27 +135,25 @@ class Pushes:
                 return True
             self._acknowledged(self._latest.pop(key))
         push = self._until_acknowledged(frame, number, now)
-        if push is not None:
-            self._latest[key] = push
-        return push is not None
+        if push is None:
+            return False
+        self._latest[key] = push
+        self._port.send(self._session.connection, frame)
+        return True
 
     def _until_acknowledged(self, frame: _Repeated, number: int, now: float) -> _Push | None:
-        """Send it, now and again; None if too much is unacknowledged already."""
+        """Have it sent again, and again; None if too much is unacknowledged already."""
         if self.count >= self._policies.send_queue:
             return None
         self.count += 1
         push = _Push(frame, number, self._policies.push_timeout)
         push.timer = self._timers.at(now + push.wait, self._overdue, push)
-        self._transmit(push)
         return push
 
     def _overdue(self, push: _Push, now: float) -> None:
         push.attempts += 1
         push.wait = min(push.wait * self._policies.push_backoff, _LONGEST_TIMEOUT)
         push.timer = self._timers.at(now + push.wait, self._overdue, push)
-        self._transmit(push)
-
-    def _transmit(self, push: _Push) -> None:
         frame = push.frame
         if type(frame) is frames.Push:
             self._port.emit(events.Pushed(self._session, frame.message, push.attempts))

@@ -21,7 +21,7 @@ _NOTES = (f"{Scene.P2P}:", f"{Scene.GROUP}:")
 def of_send(frame: frames.Send, policies: Policies) -> ValidationError | None:
     """None: nothing is wrong with it."""
     content, limit = frame.content, policies.content_bytes
-    if error := _of_texts(limit, **{"file.data.content": _new_text(frame)}):
+    if frame.file and (error := _of_texts(limit, **{"file.data.content": _new_text(frame)})):
         return error
     is_short_text = not (frame.custom or frame.file) and content.isascii() and len(content) <= limit
     if not is_short_text and (

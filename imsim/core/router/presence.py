@@ -13,7 +13,7 @@ from imsim.core import frames, internal_frames
 from imsim.core.internal_frames import PresenceUpdate
 from imsim.core.limits import Buckets
 from imsim.core.model import Session, p2p_id
-from imsim.core.policies import Policies, Presence
+from imsim.core.policies import Policies
 from imsim.core.router.online import OnlineState, User
 from imsim.core.timers import Timers
 
@@ -33,7 +33,7 @@ class FriendPresence:
     def __init__(self, port: PresencePort, timers: Timers, policies: Policies) -> None:
         self._port = port
         self._timers = timers
-        self._is_on = policies.presence is Presence.FRIENDS
+        self._is_on = policies.presence.reaches_friends
         # Kept across sessions: logging in and out must not refill it.
         self._budget: Buckets[str] = Buckets(policies.presence_rate, policies.presence_burst)
         self._late: dict[str, dict[str, bool]] = {}  # by user: the friends for whom an update waits for budget

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from imsim.core import changes, frames, internal_frames, storage
 from imsim.core.model import Code, ConversationState, Session
-from imsim.core.policies import Delivery, Policies, Receipts
+from imsim.core.policies import Delivery, Policies
 from imsim.core.router.online import OnlineState, ToOne, User
 from imsim.core.router.pending_writes import PendingWrites
 from imsim.core.router.presence import FriendPresence
@@ -243,9 +243,8 @@ class Users:
             self._end_session(user, session, frame)
         elif isinstance(frame, frames.Sync):
             self._sync(user, session, frame)
-            if self._policies.receipts is Receipts.DELIVERED:
-                for conversation, seq in frame.cursors.items():
-                    self._delivered(user, conversation, seq, now)
+            for conversation, seq in self._policies.receipts.marks(frame.cursors):
+                self._delivered(user, conversation, seq, now)
 
     def _attach(self, user: User, frame: internal_frames.Attach, now: float) -> None:
         if frame.issued_at < user.revoked_before:

@@ -11,6 +11,7 @@ from typing import Any
 from imsim.core import changes
 from imsim.core.changes import are_friends
 from imsim.core.model import ConversationState, Message, Scene, is_chatroom, p2p_id, p2p_members
+from imsim.core.policies import Fanout
 from imsim.core.sizes import Room, body_bytes
 from imsim.core.storage import (
     NOTIFIED,
@@ -128,7 +129,7 @@ class MemoryStorage:
 
     def __init__(self, fanout: str = "read", log: str = "") -> None:
         self.log = log
-        self._inboxes: dict[str, list[Message]] | None = {} if fanout == "write" else None
+        self._inboxes: dict[str, list[Message]] | None = {} if Fanout(fanout).keeps_inboxes else None
         self._logs: dict[str, _Log] = {}
         self._conversations_of: dict[str, list[str]] = {}
         self._user_epochs: dict[str, int] = {}

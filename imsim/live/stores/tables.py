@@ -13,6 +13,7 @@ from imsim.core import changes, storage
 from imsim.core.changes import are_friends
 from imsim.core.exceptions import RunError, UsageError
 from imsim.core.model import ConversationState, Message, Scene, is_chatroom, p2p_id, p2p_members
+from imsim.core.policies import Fanout
 from imsim.core.sizes import Room, body_bytes
 from imsim.live.stores import schema
 
@@ -45,7 +46,7 @@ class SqliteStorage:
             raise UsageError(f"synchronous: {synchronous!r} is neither FULL nor NORMAL")
         if fanout not in ("read", "write"):
             raise UsageError(f"fanout: {fanout!r} is neither read nor write")
-        self._fanout = fanout
+        self._fanout = Fanout(fanout)
         self._heads: dict[str, _Head] = {}
         try:
             self._db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
@@ -275,7 +276,7 @@ class SqliteStorage:
         self._to_inboxes(head, seq, members, appended)
 
     def _to_inboxes(self, head: _Head, seq: int, members: tuple[str, ...], appended: storage.Appended) -> None:
-        if self._fanout == "write":
+        if self._fanout.keeps_inboxes:
             appended.inbox_rows += len(members)
             self._db.executemany(
                 "INSERT INTO inboxes VALUES"
@@ -533,7 +534,7 @@ class SqliteStorage:
         if max(request.version, request.state_version) > user_version or self._is_ahead(request):
             return storage.Ahead()
         room = Room(request.page_bytes)
-        page = (self._missed_in_logs if self._fanout == "read" else self._missed_in_inbox)(request, room)
+        page = (self._missed_in_inbox if self._fanout.keeps_inboxes else self._missed_in_logs)(request, room)
         if not page.more:
             version = schema.integer(request.version)
             states = self._db.execute(

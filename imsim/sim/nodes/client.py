@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from imsim.core import events, frames
@@ -85,8 +85,9 @@ class ClientNode(Node, Generic[C]):
 
 #: Makes a connection from this device to a gateway.
 Dial = Callable[["DeviceNode"], Connection]
-#: Called with the number of the device, each event of its client, and when it happened.
-Report = Callable[[int, events.ClientEvent, float], None]
+#: By the type of an event: what is called with the number of the device, such an event of its client, and when it
+#: happened.
+Reports = Mapping[type, Callable[[int, Any, float], None]]
 #: Called with the device and the event, after that.
 Listener = Callable[["DeviceNode", events.ClientEvent], None]
 
@@ -95,7 +96,7 @@ class DeviceNode(ClientNode[Connection]):
     """A device of the plan. `network`: what its next connection goes over, whose latencies are drawn from `uplink` and
     `downlink`."""
 
-    __slots__ = ("_dial", "_listeners", "_report", "deaf_until", "downlink", "network", "uplink")
+    __slots__ = ("_dial", "_listeners", "_reports", "deaf_until", "downlink", "network", "uplink")
 
     def __init__(
         self,
@@ -104,7 +105,7 @@ class DeviceNode(ClientNode[Connection]):
         network: ClientLink,
         streams: tuple[Stream, Stream],
         dial: Dial,
-        report: Report,
+        reports: Reports,
         listeners: Sequence[Listener],
         make: Callable[[DeviceNode], Client],
     ) -> None:
@@ -112,7 +113,7 @@ class DeviceNode(ClientNode[Connection]):
         self.network = network
         self.uplink, self.downlink = streams
         self._dial = dial
-        self._report = report
+        self._reports = reports
         self._listeners = listeners
         self.deaf_until = float("-inf")  # until then the device reads nothing, see `PausableConnection`
 
@@ -125,6 +126,8 @@ class DeviceNode(ClientNode[Connection]):
             self.connection.cut(None)
 
     def emit(self, event: events.ClientEvent) -> None:
-        self._report(self.number, event, self.now)
+        report = self._reports.get(type(event))
+        if report is not None:
+            report(self.number, event, self.now)
         for listener in self._listeners:
             listener(self, event)

@@ -35,7 +35,7 @@ class Wire:
         return self
 
     def heard(self):
-        self.connection.heard(self.clock.now)
+        self.connection.heard_at = self.clock.now
 
     def put(self, frame):
         self.connection.put(frame, self.clock.now)

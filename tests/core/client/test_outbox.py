@@ -165,17 +165,6 @@ def test_pending_requests_of_a_stopped_client_go_out_after_the_next_start(phone)
     assert [frame.op for frame in phone.sent()] == ["login", "sync", "read_count", "send"]
 
 
-def test_rooms_are_entered_again_before_anything_is_said_in_them(phone):
-    phone.machine.enter("lounge", 0.0)
-    phone.get(frames.Entered("lounge", 1, [], 1))
-    phone.machine.send(Scene.CHATROOM, "lounge", "hello", "1", 0.0)
-    phone.machine.disconnected(0.0)
-    phone.collect()
-    phone.machine.start(0.0)
-    phone.log_in()
-    assert [frame.op for frame in phone.sent()] == ["login", "sync", "enter", "send"]
-
-
 def test_logins_count_as_attempts():
     phone = Phone(send_attempts=2).online()
     phone.send("1")

@@ -1,0 +1,71 @@
+"""The chatrooms that a device is in, and what it shows of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from imsim.core import changes, events, frames
+from imsim.core.client.requests import Requests
+from imsim.core.model import Flow, HasBody, Message, Route
+
+
+class Rooms:
+    """The device enters each room again after each login, until it leaves. `emit` reports to the application."""
+
+    __slots__ = ("_emit", "_requests", "_shown", "_user")
+
+    def __init__(self, user: str, requests: Requests, emit: Callable[[events.ClientEvent], None]) -> None:
+        self._user = user
+        self._requests = requests
+        self._emit = emit
+        #: By the name of a room, the latest seq shown: over this connection, and over those before.
+        self._shown: dict[str, tuple[int, int]] = {}
+
+    def enter(self, frame: frames.Enter, now: float) -> None:
+        self._shown.setdefault(frame.name, (0, 0))
+        self._requests.forget(frames.Leave.op, frame.name)  # or it would be repeated
+        self._requests.ask(frame, now)
+
+    def leave(self, name: str) -> None:
+        self._shown.pop(name, None)
+        self._requests.forget(frames.Enter.op, name)
+
+    def logged_in(self, now: float) -> None:
+        # A room may have begun again meanwhile, on a node whose clock is behind that of the one where it was before.
+        self._shown = {name: (0, latest or before) for name, (latest, before) in self._shown.items()}
+        for name in self._shown:
+            if not self._requests.is_waiting(frames.Enter.op, name):
+                self._requests.ask(frames.Enter(name), now)
+
+    def entered(self, frame: frames.Entered) -> None:
+        if self._requests.answered(frames.Enter.op, frame.name, frame.number):
+            self._emit(events.Entered(frame.name, frame.users))
+            _, before = self._shown.get(frame.name, (0, 0))
+            for message in frame.messages:
+                if message.seq > before:
+                    self.take(message)
+
+    def refused(self, name: str) -> None:
+        """The device may not enter it."""
+        self._shown.pop(name, None)
+
+    def take(self, message: Message) -> None:
+        """Show it if it is later than all before it; what comes late or twice is of no interest there."""
+        latest, before = self._shown.get(message.to, (message.seq, 0))
+        if message.seq > latest:
+            self._shown[message.to] = (message.seq, before)
+            self.amended(message.conversation_id, message)
+            if changes.is_visible(message):
+                flow = Flow.OUT if message.sender == self._user else Flow.IN
+                self._emit(events.Shown(message, flow, Route.PUSH))
+
+    def amended(self, room: str, entry: HasBody) -> None:
+        """What a recall or an edit in a chatroom changes: only what the application shows, for nothing else is kept."""
+        event = changes.event_of(entry)
+        if event in changes.AMENDMENTS and entry.file is not None:
+            data = entry.file["data"]
+            assert isinstance(data, dict)
+            if event == "recall":
+                self._emit(events.Recalled(room, data["seq"]))
+            else:
+                self._emit(events.Edited(room, data["seq"], data["content"]))
