@@ -137,7 +137,8 @@ def simulate(
         starts with `replications` (20).
     jobs: processes, -1 for one on each core. Changes no result. `with joblib.parallel_config("dask"):` runs it
         elsewhere.
-    metrics: what to measure besides latencies and counts: names ("delivery.p99.9"), or functions of a run of your own.
+    metrics: what to measure besides latencies, counts and costs (`imsim.analysis.default_metrics`): names
+        ("delivery.p99.9"), or functions of a run of your own.
     keep: "runs" keeps all rows of all replications in memory, "summary" only what was measured.
 
     Raises: UsageError.
@@ -319,7 +320,7 @@ def sweep(
     designs = experiments.variants(base, over)
     sampling = Sampling.of(
         metrics,
-        also=experiments.default_sweep_metrics(designs),
+        also=default_metrics(*(design.scenario for design in designs)),
         replications=replications,
         precision=precision,
         most=max_replications,
@@ -358,6 +359,7 @@ def capacity(
     does not, the load is reported as undecided.
 
     budget: a `Budget` or its text; its metric may be one of your own `metrics`.
+    metrics: what to measure besides, as for `simulate`; `frame` has all of it for each load that was tried.
     over: the dotted path of the load.
     seed, jobs, out, progress: as for `sweep`.
 
@@ -367,6 +369,7 @@ def capacity(
     base = _with(_scenario(scenario), seed, None)
     sampling = Sampling.of(
         metrics,
+        also=default_metrics(base),
         needs=(chosen.metric,),
         replications=replications,
         most=max_replications,
