@@ -16,6 +16,7 @@ Three rules, kept everywhere:
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
 from fractions import Fraction
@@ -166,9 +167,14 @@ def ack_latencies(run: RunData, *, since: int | None = None, until: int | None =
 LATENCIES = {"delivery": delivery_latencies, "last": last_latencies, "ack": ack_latencies}
 
 
+#: What is asked of latencies.
+STATISTIC = re.compile(r"mean|max|p(\d{1,2}(?:\.\d{1,4})?)")
+
+
 def is_latency(metric: str) -> bool:
-    """Whether the metric is in ms."""
-    return metric.partition(".")[0] in LATENCIES
+    """Whether this is the name of a latency's metric, which is in ms: delivery.p99."""
+    what, _, statistic = metric.partition(".")
+    return what in LATENCIES and STATISTIC.fullmatch(statistic) is not None
 
 
 #: The rows of a summary.

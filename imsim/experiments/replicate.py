@@ -20,7 +20,7 @@ import numpy as np
 
 from imsim.analysis import warmup
 from imsim.analysis.intervals import CONFIDENCE, ENOUGH, Estimate, estimate, is_precise, next_count
-from imsim.analysis.metrics import Measures, Metrics, least_of
+from imsim.analysis.metrics import Measures, Metrics, check_measured, least_of
 from imsim.analysis.run import Run
 from imsim.analysis.run_length import Behind, Flaw, behind, flaw, needed
 from imsim.core.exceptions import UsageError
@@ -88,10 +88,7 @@ class Replications:
 
     def values(self, metric: str) -> list[float]:
         """A number of each replication: infinite where it falls among what never came, nan where there was nothing."""
-        if metric not in self.metrics:
-            raise UsageError(
-                f"metric {metric!r} was not measured; name it in metrics=[...]. Measured: {', '.join(self.metrics)}"
-            )
+        check_measured(metric, self.metrics)
         return [sample.values[metric] for sample in self.samples]
 
     @property
@@ -432,7 +429,7 @@ def _precision(precision: Precision | None) -> dict[str, float]:
         return {}
     wanted = dict(precision) if isinstance(precision, Mapping) else {PRECISE: precision}
     for metric, share in wanted.items():
-        if not 0 < share < 1:
+        if not (isinstance(share, int | float) and 0 < share < 1):
             raise UsageError(
                 f"precision: expected a share of {metric} between 0 and 1, as in 0.05 for 5 %, got {share!r}"
             )

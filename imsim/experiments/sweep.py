@@ -18,6 +18,7 @@ from imsim.core.exceptions import UsageError
 from imsim.experiments.comparison import difference
 from imsim.experiments.replicate import Progress, Replications, Sampling, Store, replicate, to_json
 from imsim.scenario import Scenario
+from imsim.scenario.errors import suggestion
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -191,7 +192,9 @@ class Sweep:
 
     def _check(self, column: str, known: Sequence[str]) -> None:
         if column not in known:
-            raise UsageError(f"sweep: there is no {column!r} here; known: {', '.join(known)}")
+            raise UsageError(
+                f"sweep: there is no {column!r} here{suggestion(column, known)}; known: {', '.join(known)}"
+            )
 
     def to_json_dict(self) -> dict[str, Any]:
         """What `imsim sweep --json` prints."""

@@ -24,7 +24,8 @@ def capacity(
     """The metric of a budget over the load, in a new pyplot figure or in `ax`.
 
     frame: a row for each load that was tried: the load, the metric with the ends of its interval (`ack.p99`,
-        `ack.p99.low`, `ack.p99.high`), and what became of the `budget`, whose `bound` is drawn. bracket: the loads between which the capacity is.
+        `ack.p99.low`, `ack.p99.high`), and what became of the `budget`, whose `bound` is drawn. bracket: the loads
+        between which the capacity is.
     """
     ax = new_axes() if ax is None else ax
     drawn = frame.dropna(subset=[metric])
