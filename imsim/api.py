@@ -137,7 +137,8 @@ def simulate(
         starts with `replications` (20).
     jobs: processes, -1 for one on each core. Changes no result. `with joblib.parallel_config("dask"):` runs it
         elsewhere.
-    metrics: what to measure besides latencies and counts: names ("delivery.p99.9"), or functions of a run of your own.
+    metrics: what to measure besides latencies, counts and costs (`imsim.analysis.default_metrics`): names
+        ("delivery.p99.9"), or functions of a run of your own.
     keep: "runs" keeps all rows of all replications in memory, "summary" only what was measured.
 
     Raises: UsageError.
@@ -253,21 +254,26 @@ def compare(
     `replications` (20), `precision` (of each design), `metrics`, `jobs` as for `simulate`; `seed` in place of both's
     own.
 
-    Runs, simulated or live: a table of what was sent, delivered and lost, and the latencies in ms. One run each says
-    nothing about chance.
+    Runs, two or more, simulated or live: a table of what was sent, delivered and lost, and the latencies in ms. One run
+    each says nothing about chance.
 
-    Raises: UsageError, also if the two were not run under the same seeds.
+    Raises: UsageError, also for one alone, and if the two were not run under the same seeds.
     """
     runs = [one for one in what if isinstance(one, Run)]
-    if len(runs) == len(what):
-        return compare_table(runs)
     given = [one for one in what if isinstance(one, Replications)]
-    if runs or len(what) != 2 or len(given) == 1:
-        raise UsageError("compare: expected two scenarios, or two Replications, or runs alone")
-    if given:
-        return Comparison(*given)
+    scenarios = [one for one in what if isinstance(one, Scenario | str)]
+    if not (len(what) == 2 in (len(given), len(scenarios)) or len(what) == len(runs) > 1):
+        found = ", ".join(type(one).__name__ for one in what) or "nothing"
+        alone = "; of one alone, summary() has the numbers" if len(what) == len(runs) + len(given) == 1 else ""
+        raise UsageError(f"compare: expected two scenarios, two Replications, or two runs or more, got {found}{alone}")
+    if not scenarios:
+        options: dict[str, object] = {"replications": replications, "precision": precision, "seed": seed}
+        options |= {"max_replications": max_replications, "metrics": metrics or None}
+        if ignored := [name for name, value in options.items() if value is not None]:
+            raise UsageError(f"compare: {', '.join(ignored)}: for scenarios only; what was run already stays as it is")
+        return Comparison(*given) if given else compare_table(runs)
 
-    a, b = (_with(_scenario(one), seed, None) for one in what if isinstance(one, Scenario | str))
+    a, b = (_with(_scenario(one), seed, None) for one in scenarios)
     sampling = Sampling.of(
         metrics,
         also=default_metrics(a, b),
@@ -319,7 +325,7 @@ def sweep(
     designs = experiments.variants(base, over)
     sampling = Sampling.of(
         metrics,
-        also=experiments.default_sweep_metrics(designs),
+        also=default_metrics(*(design.scenario for design in designs)),
         replications=replications,
         precision=precision,
         most=max_replications,
@@ -358,6 +364,7 @@ def capacity(
     does not, the load is reported as undecided.
 
     budget: a `Budget` or its text; its metric may be one of your own `metrics`.
+    metrics: what to measure besides, as for `simulate`; `frame` has all of it for each load that was tried.
     over: the dotted path of the load.
     seed, jobs, out, progress: as for `sweep`.
 
@@ -367,6 +374,7 @@ def capacity(
     base = _with(_scenario(scenario), seed, None)
     sampling = Sampling.of(
         metrics,
+        also=default_metrics(base),
         needs=(chosen.metric,),
         replications=replications,
         most=max_replications,

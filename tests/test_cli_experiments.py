@@ -95,6 +95,10 @@ def test_runs_are_shown_side_by_side(command):
     assert [run["seed"] for run in json.loads(command("compare", *runs, "--json"))] == [1, 2]
     with pytest.raises(imsim.UsageError, match="is a run; the other"):
         command("compare", runs[0], "office")
+    with pytest.raises(imsim.UsageError, match="is a run; expected another one beside it"):
+        command("compare", runs[0], "--set-b", "topology.routers=4")
+    with pytest.raises(imsim.UsageError, match="--set-b, --replications: for scenarios only"):
+        command("compare", *runs, "--set-b", "topology.routers=4", "--replications", "2")
 
 
 def test_a_sweep_is_a_table_a_picture_and_a_folder(command, tmp_path):
@@ -124,6 +128,7 @@ def test_a_capacity_is_a_bracket(command):
         (["sweep", "office", "--vary", "topology.routers"], "topology.routers=1,2,4"),
         (["sweep", "office", "--vary", "topology.router=1"], "topology.router"),
         (["capacity", "office", "--budget", "delivery.p99 < 200"], "200ms"),
+        (["capacity", "office", "--budget", "p99 < 200ms"], r"metric 'p99'.*'delivery\.p99'"),
         (["capacity", "office", "--budget", "lost <= 0", "--over", "policies.ack"], r"policies\.ack"),
         (["compare", "office"], "--set-b"),
         (["compare", "office", "ofice"], "ofice.*office"),

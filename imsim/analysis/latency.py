@@ -16,6 +16,7 @@ Three rules, kept everywhere:
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
 from fractions import Fraction
@@ -67,7 +68,7 @@ class Counts:
     stored: int
     deliveries: int  # (message, entitled device) pairs, except for messages that were rejected
     delivered: int
-    lost: int  # still pending at the end
+    lost: int  # not there when the run ended
     duplicates: int  # arrivals beyond the first
     absent: int = 0  # not there as a device was offline when the run ended; neither lost nor late, as those below
     recalled: int = 0  # taken back before the device had shown it
@@ -98,7 +99,7 @@ def summarize(run: RunData) -> Summary:
             stored=int((messages["outcome"] == Outcome.STORED).sum()),
             deliveries=len(deliveries),
             delivered=int((deliveries["outcome"] == DeliveryOutcome.DELIVERED).sum()),
-            lost=int((deliveries["outcome"] == DeliveryOutcome.PENDING).sum()),
+            lost=int((deliveries["outcome"] == DeliveryOutcome.LOST).sum()),
             duplicates=int(deliveries["duplicates"].sum()),
             absent=int((deliveries["outcome"] == DeliveryOutcome.ABSENT).sum()),
             recalled=int((deliveries["outcome"] == DeliveryOutcome.RECALLED).sum()),
@@ -120,7 +121,7 @@ def counted_deliveries(run: RunData, *, since: int | None = None, until: int | N
     (ns), in place of the warm-up's end and the run's."""
     intents = run.messages["intent"].to_numpy(np.int64)
     intended = run.messages["intended_at"].to_numpy(np.int64)
-    waited_for = run.deliveries["outcome"].isin([DeliveryOutcome.DELIVERED, DeliveryOutcome.PENDING])
+    waited_for = run.deliveries["outcome"].isin([DeliveryOutcome.DELIVERED, DeliveryOutcome.LOST])
     rows = run.deliveries[(run.deliveries["role"] == Role.RECIPIENT) & waited_for]
     intended = intended[np.searchsorted(intents, rows["intent"].to_numpy(np.int64))]
     waited = waits_since(run, rows, intended)
@@ -166,9 +167,14 @@ def ack_latencies(run: RunData, *, since: int | None = None, until: int | None =
 LATENCIES = {"delivery": delivery_latencies, "last": last_latencies, "ack": ack_latencies}
 
 
+#: What is asked of latencies.
+STATISTIC = re.compile(r"mean|max|p(\d{1,2}(?:\.\d{1,4})?)")
+
+
 def is_latency(metric: str) -> bool:
-    """Whether the metric is in ms."""
-    return metric.partition(".")[0] in LATENCIES
+    """Whether this is the name of a latency's metric, which is in ms: delivery.p99."""
+    what, _, statistic = metric.partition(".")
+    return what in LATENCIES and STATISTIC.fullmatch(statistic) is not None
 
 
 #: The rows of a summary.

@@ -6,9 +6,10 @@ those who read them.
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from imsim.analysis.cost import cost_of
-from imsim.analysis.latency import LATENCIES, quantile, summarize
+from imsim.analysis.latency import LATENCIES, STATISTIC, is_latency, quantile, summarize
 from imsim.analysis.run import Run
 from imsim.core.exceptions import ImsimError, UsageError
 from imsim.results import RunData
@@ -27,11 +28,11 @@ from imsim.scenario.custom_parts import broken
 MetricFunction = Callable[[Run], float | None]
 
 #: Metrics as they are asked for: names, functions (named as they are), or a mapping of names to functions.
-Metrics = Sequence[str | MetricFunction] | Mapping[str, MetricFunction]
+Metrics = str | MetricFunction | Sequence[str | MetricFunction] | Mapping[str, MetricFunction]
 
-_STATISTIC = re.compile(r"mean|max|p(\d{1,2}(?:\.\d{1,4})?)")
 _COUNTS = ("messages", "stored", "deliveries", "delivered", "lost", "absent", "recalled", "shed", "duplicates")
 _COSTS = ("cost.per_hour", "cost.per_million")
+_AT_THE_END = re.compile(rf"(.*?)[._ -]?({STATISTIC.pattern})", re.IGNORECASE)
 _KNOWN = "delivery.p50, .p95, .p99.9, .mean, .max; ack. and last. with the same; " + ", ".join((*_COUNTS, *_COSTS))
 
 LATENCY_METRICS = tuple(f"{name}.{what}" for name in LATENCIES for what in ("mean", "p50", "p95", "p99", "max"))
@@ -47,22 +48,43 @@ def default_metrics(*scenarios: Scenario) -> tuple[str, ...]:
     return (*latencies, *_USUAL, *(_COSTS if all(scenario.cost.is_given for scenario in scenarios) else ()))
 
 
-def check_name(name: str) -> str:
-    """The name of a metric that every run has. Raises: UsageError, which names those that there are."""
-    what, _, statistic = name.partition(".")
-    latency = what in LATENCIES and _STATISTIC.fullmatch(statistic)
-    if not latency and name not in _COUNTS and name not in _COSTS:
-        raise UsageError(f"metric {name!r}: there is none of this name; known: {_KNOWN}")
+def is_known(name: str) -> bool:
+    """Whether every run has a metric of this name."""
+    return is_latency(name) or name in _COUNTS or name in _COSTS
+
+
+def check_name(name: str, own: Iterable[str] = ()) -> str:
+    """The name of a metric that every run has. `own`: names of the user's functions, which may have been meant.
+    Raises: UsageError, which names the nearest and all that there are."""
+    if not is_known(name):
+        raise UsageError(f"metric {name!r}: there is none of this name{did_you_mean(name, own)}; known: {_KNOWN}")
     return name
+
+
+def check_measured(name: str, measured: Sequence[str]) -> str:
+    """The name of a metric that was measured. Raises: UsageError, which says how it would have been."""
+    if name not in measured:
+        how = "name it in metrics=[...]" if is_known(name) else f"there is none of this name{did_you_mean(name)}"
+        raise UsageError(f"metric {name!r} was not measured: {how}. Measured: {', '.join(measured)}")
+    return name
+
+
+def did_you_mean(name: str, own: Iterable[str] = ()) -> str:
+    """ " (did you mean 'delivery.p99' or 'ack.p99'?)" where metrics, or names in `own`, are near, else nothing."""
+    near = difflib.get_close_matches(name, [*own, *_COUNTS, *_COSTS, *LATENCY_METRICS], n=3, cutoff=0.7)
+    if match := _AT_THE_END.fullmatch(name):
+        family, statistic = match[1].lower(), match[2].lower()
+        families = difflib.get_close_matches(family, LATENCIES, n=1) or LATENCIES
+        near = list(dict.fromkeys((*near, *(f"{one}.{statistic}" for one in families))))
+    if not near:
+        return ""
+    names = ", ".join(map(repr, near[:-1]))
+    return f" (did you mean {names + ' or ' if names else ''}{near[-1]!r}?)"
 
 
 def least_of(name: str) -> float:
     """What the metric is never below: 0 for latencies, counts and costs; of the user's functions nothing is known."""
-    try:
-        check_name(name)
-    except UsageError:
-        return -math.inf
-    return 0.0
+    return 0.0 if is_known(name) else -math.inf
 
 
 @dataclass(frozen=True)
@@ -75,9 +97,9 @@ class Measures:
     @classmethod
     def of(cls, metrics: Metrics, *, also: Sequence[str] = ()) -> Measures:
         """The metrics that a user asked for, behind those in `also`. Raises: UsageError."""
-        names = [check_name(name) for name in also]
         functions: dict[str, MetricFunction] = {}
-        if isinstance(metrics, str):
+        asked: list[str] = []
+        if isinstance(metrics, str) or callable(metrics):
             metrics = [metrics]
         if isinstance(metrics, Mapping):
             functions.update(metrics)
@@ -86,7 +108,8 @@ class Measures:
                 if callable(metric):
                     functions[getattr(metric, "__name__", type(metric).__name__)] = metric
                 else:
-                    names.append(check_name(metric))
+                    asked.append(metric)
+        names = [check_name(name, functions) for name in (*also, *asked)]
         for name, function in functions.items():
             if not callable(function):
                 raise UsageError(f"metric {name!r}: expected a function of a run, got {function!r}")

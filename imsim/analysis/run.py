@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from imsim.analysis import breakdown, latency, timeline, warmup
 from imsim.analysis.cost import Cost, cost_of
 from imsim.analysis.run_length import is_steady
+from imsim.core.exceptions import UsageError
 from imsim.results import RunData
 
 if TYPE_CHECKING:
@@ -133,9 +134,12 @@ class Plots:
 
 def plot_cdf(*runs: Run, ax: Axes | None = None) -> Axes:
     """The latency CDFs of several runs in one picture: of one run all that `summary()` has, of several deliveries and
-    acks. In a new figure or in `ax`."""
+    acks. In a new figure or in `ax`. Raises: UsageError for what is no run."""
     from imsim.analysis import plots
 
+    if not runs or not all(isinstance(run, Run) for run in runs):
+        found = ", ".join(type(run).__name__ for run in runs) or "nothing"
+        raise UsageError(f"plot_cdf: expected runs, as in plot_cdf(run, other), got {found}")
     kinds = latency.rows_of(runs[0]) if len(runs) == 1 else ["delivery", "ack"]
     latencies = {
         label: {kind: latency.ROWS[kind](run) for kind in kinds}

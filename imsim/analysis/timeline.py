@@ -77,7 +77,7 @@ def windows(run: RunData, end: float) -> pd.DataFrame:
     sent = run.messages["intended_at"].to_numpy(np.float64) / 1e9
     due = run.deliveries[
         (run.deliveries["role"] == Role.RECIPIENT)
-        & run.deliveries["outcome"].isin([DeliveryOutcome.DELIVERED, DeliveryOutcome.PENDING, DeliveryOutcome.SHED])
+        & run.deliveries["outcome"].isin([DeliveryOutcome.DELIVERED, DeliveryOutcome.LOST, DeliveryOutcome.SHED])
     ]
     parts = 1 / due.groupby("intent")["intent"].transform("size").to_numpy(np.float64)
     came = due["delivered_at"].to_numpy(np.float64, na_value=np.nan) / 1e9

@@ -60,14 +60,21 @@ def compare(
     """
     from imsim import api
 
+    folders = [one for one in (a, b) if one is not None and (Path(one) / "manifest.json").exists()]
     if b is None:
+        if folders:
+            raise UsageError(f"compare: {a} is a run; expected another one beside it")
         if not (set_a or set_b):
-            raise UsageError("compare: expected two scenarios or run folders, or one and --set-b PATH=VALUE")
+            raise UsageError("compare: expected two scenarios or run folders, or one scenario and --set-b PATH=VALUE")
         b = a
-    folders = [one for one in (a, b) if (Path(one) / "manifest.json").exists()]
     if len(folders) == 1:
         raise UsageError(f"compare: {folders[0]} is a run; the other one is a scenario. Give two of one kind")
     if folders:
+        options: dict[str, object] = {"--set-a": set_a, "--set-b": set_b, "--set": overrides, "--seed": seed}
+        options |= {"--replications": replications, "--precision": precision, "--metric": metrics}
+        options |= {"--max-replications": max_replications}
+        if ignored := [name for name, value in options.items() if value not in (None, ())]:
+            raise UsageError(f"compare: {', '.join(ignored)}: for scenarios only; a run stays as it was")
         runs = [api.open_run(one) for one in folders]
         if plot:
             api.save_cdf(runs, plot)

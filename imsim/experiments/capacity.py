@@ -193,24 +193,31 @@ class Capacity:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """A row for each load that was tried: the budget's metric with its interval, and the verdict."""
+        """A row for each load that was tried: the load, then as in `Replications.row`: every metric that
+        `simulate(replications=...)` measures, with its interval; and the verdict (`budget`)."""
         import pandas as pd
 
-        rows = []
-        for load, one in self.tried.items():
-            found = one[self.budget.metric]
-            rows.append(
+        return pd.DataFrame(
+            [{self.over: load, **one.row(), "budget": self.bracket.verdicts[load]} for load, one in self.tried.items()]
+        )
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The frame for reading: of the metrics only the budget's."""
+        import pandas as pd
+
+        metric = self.budget.metric
+        return pd.DataFrame(
+            [
                 {
                     self.over: load,
-                    self.budget.metric: found.value,
-                    "low": found.low,
-                    "high": found.high,
-                    "null": found.undefined,
+                    metric: str(one[metric]),
                     "replications": len(one),
                     "budget": self.bracket.verdicts[load],
                 }
-            )
-        return pd.DataFrame(rows).astype(dict.fromkeys((self.budget.metric, "low", "high"), float))
+                for load, one in self.tried.items()
+            ]
+        )
 
     @property
     def notes(self) -> list[str]:
@@ -261,7 +268,7 @@ class Capacity:
                     "load": load,
                     "verdict": self.bracket.verdicts[load],
                     "replications": len(one),
-                    self.budget.metric: to_json(one[self.budget.metric]),
+                    "metrics": {metric: to_json(one[metric]) for metric in one.metrics},
                 }
                 for load, one in self.tried.items()
             ],
@@ -301,18 +308,14 @@ class Capacity:
         return f"{self.budget} is kept up to {self.over} = {self.keeps:.4g}, and broken from {self.breaks:.4g} on"
 
     def __str__(self) -> str:
-        table = self.frame.astype(object)
-        text = table.where(table.notna(), "-").to_string(index=False, float_format=lambda value: f"{value:,.4g}")
+        text = self.table.to_string(index=False, float_format=lambda value: f"{value:,.4g}")
         return "\n".join([f"{self.scenario.name}: {self.verdict}", "", text, *(f"note: {note}" for note in self.notes)])
 
     def __repr__(self) -> str:
         return f"<Capacity of {self.scenario.name}: {self.verdict}>"
 
     def _repr_html_(self) -> str:
-        table = self.frame.astype(object)
-        html = table.where(table.notna(), "–").to_html(
-            index=False, float_format=lambda value: f"{value:,.4g}", border=0
-        )
+        html = self.table.to_html(index=False, float_format=lambda value: f"{value:,.4g}", border=0)
         notes = "<br>".join(f"<small>{escape(note)}</small>" for note in self.notes)
         return f"<div><b>{escape(self.scenario.name)}</b>: {escape(self.verdict)}{html}{notes}</div>"
 

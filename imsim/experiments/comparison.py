@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from imsim.analysis.intervals import CONFIDENCE, ENOUGH, Estimate, estimate, t_quantile
 from imsim.analysis.latency import is_latency
-from imsim.analysis.metrics import least_of
+from imsim.analysis.metrics import check_measured, least_of
 from imsim.core.exceptions import UsageError
 from imsim.experiments.replicate import Progress, Replications, Sampling, flaw_notes, replicate, to_json
 from imsim.scenario import Scenario
@@ -113,9 +113,7 @@ class Comparison:
         return difference(metric, *values)
 
     def __getitem__(self, metric: str) -> Difference:
-        if metric not in self.differences:
-            raise UsageError(f"metric {metric!r} was not measured in both; known: {', '.join(self.differences)}")
-        return self.differences[metric]
+        return self.differences[check_measured(metric, list(self.differences))]
 
     @cached_property
     def changes(self) -> dict[str, tuple[object, object]]:

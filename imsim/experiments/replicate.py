@@ -20,7 +20,7 @@ import numpy as np
 
 from imsim.analysis import warmup
 from imsim.analysis.intervals import CONFIDENCE, ENOUGH, Estimate, estimate, is_precise, next_count
-from imsim.analysis.metrics import Measures, Metrics, least_of
+from imsim.analysis.metrics import Measures, Metrics, check_measured, least_of
 from imsim.analysis.run import Run
 from imsim.analysis.run_length import Behind, Flaw, behind, flaw, needed
 from imsim.core.exceptions import UsageError
@@ -88,10 +88,7 @@ class Replications:
 
     def values(self, metric: str) -> list[float]:
         """A number of each replication: infinite where it falls among what never came, nan where there was nothing."""
-        if metric not in self.metrics:
-            raise UsageError(
-                f"metric {metric!r} was not measured; name it in metrics=[...]. Measured: {', '.join(self.metrics)}"
-            )
+        check_measured(metric, self.metrics)
         return [sample.values[metric] for sample in self.samples]
 
     @property
@@ -115,6 +112,19 @@ class Replications:
             for sample in self.samples
         ]
         return pd.DataFrame(rows)
+
+    def row(self) -> dict[str, object]:
+        """One row of a table with a row for each design: each number's mean over the replications with the ends of its
+        95 % interval (`delivery.p99`, `delivery.p99.low`, `delivery.p99.high`; nan where there is none), how many
+        `replications` there were, and in how many of them some number is `null`."""
+        row: dict[str, object] = {}
+        undefined = [0]
+        for metric in self.metrics:
+            found = self[metric]
+            for end, value in (("", found.value), (".low", found.low), (".high", found.high)):
+                row[metric + end] = math.nan if value is None else value
+            undefined.append(found.undefined)
+        return {**row, "replications": len(self), "null": max(undefined)}
 
     def summary(self) -> pd.DataFrame:
         """A row for each number: its mean over the replications, its 95 % t-interval `low` to `high`, `relative` (half
@@ -237,6 +247,7 @@ class Sampling:
 
     replications: int
     measures: Measures
+    asked: tuple[str, ...] = ()  # the metrics that the user named, among `measures`
     precision: dict[str, float] = field(default_factory=dict)
     most: int = MOST
     jobs: int = -1
@@ -259,7 +270,8 @@ class Sampling:
         first: int = FIRST,
         limit: int = MOST,
     ) -> Sampling:
-        """metrics: what the user wants measured besides `also`; `needs` names others, which may be among these.
+        """metrics: what the user wants measured besides `also`, the default ones; `needs` names others, which may be
+        among these.
         first, limit: how many replications there are, and at most, where the user does not say. Raises: UsageError.
         """
         count = first if replications is None else replications
@@ -267,6 +279,7 @@ class Sampling:
             raise UsageError(f"replications: expected 1 or more, got {count}")
         wanted = _precision(precision)
         given = Measures.of(metrics).all
+        asked = tuple(dict.fromkeys((*given, *wanted, *needs)))
         measures = Measures.of(metrics, also=(*also, *(name for name in (*wanted, *needs) if name not in given)))
         if wanted and count < 2:
             raise UsageError("replications: a precision needs two or more to begin with; better leave it out (20)")
@@ -277,7 +290,7 @@ class Sampling:
         if keep not in ("summary", "runs"):
             raise UsageError(f"keep: expected 'summary' or 'runs', got {keep!r}")
         kept: Literal["summary", "runs"] = "runs" if keep == "runs" else "summary"
-        return cls(count, measures, wanted, max(limit, count) if most is None else most, jobs, kept, series)
+        return cls(count, measures, asked, wanted, max(limit, count) if most is None else most, jobs, kept, series)
 
     def wants_more(self, samples: Sequence[Sample]) -> bool:
         """Whether the precision is not reached yet, but may be."""
@@ -416,7 +429,7 @@ def _precision(precision: Precision | None) -> dict[str, float]:
         return {}
     wanted = dict(precision) if isinstance(precision, Mapping) else {PRECISE: precision}
     for metric, share in wanted.items():
-        if not 0 < share < 1:
+        if not (isinstance(share, int | float) and 0 < share < 1):
             raise UsageError(
                 f"precision: expected a share of {metric} between 0 and 1, as in 0.05 for 5 %, got {share!r}"
             )

@@ -14,11 +14,11 @@ import numpy as np
 
 from imsim.analysis.intervals import CONFIDENCE
 from imsim.analysis.latency import is_latency
-from imsim.analysis.metrics import default_metrics
 from imsim.core.exceptions import UsageError
 from imsim.experiments.comparison import difference
 from imsim.experiments.replicate import Progress, Replications, Sampling, Store, replicate, to_json
 from imsim.scenario import Scenario
+from imsim.scenario.errors import suggestion
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +36,7 @@ DESIGN = "design"
 _COLOURS = 6  # that can be distinguished
 _COST = "cost.per_hour"
 _LATENCY = "delivery.p99"
-_MEASURED = ("delivery.p50", "delivery.p95", "delivery.p99", "ack.p99", "lost")
+_SHOWN = ("delivery.p50", "delivery.p95", "delivery.p99", "ack.p99", "lost", "cost.per_hour", "cost.per_million")
 
 
 def sweep(
@@ -49,24 +49,27 @@ def sweep(
 ) -> Sweep:
     """See `imsim.sweep`; `variants` makes the designs."""
     found = replicate([one.scenario for one in designs], sampling, store=store, progress=progress)
-    return Sweep(base, [one.labels for one in designs], found)
-
-
-def default_sweep_metrics(designs: Sequence[Variant]) -> tuple[str, ...]:
-    """What a sweep measures of each design besides what is asked for: costs only if all designs have prices."""
-    common = default_metrics(*(one.scenario for one in designs))
-    return (*_MEASURED, *(name for name in common if name.startswith("cost.")))
+    return Sweep(base, [one.labels for one in designs], found, sampling.asked)
 
 
 class Sweep:
     """`frame`: a row for each design; `samples`: a row for each replication of each; `plot()`: what is traded for what;
-    `sweep[3]`: all that is known of the fourth.
+    `sweep[3]`: all that is known of the fourth. Printed is a part of it (see `table`).
+
+    asked: the metrics that the user named.
     """
 
-    def __init__(self, base: Scenario, labels: Sequence[dict[str, object]], found: Sequence[Replications]) -> None:
+    def __init__(
+        self,
+        base: Scenario,
+        labels: Sequence[dict[str, object]],
+        found: Sequence[Replications],
+        asked: Sequence[str] = (),
+    ) -> None:
         self.base = base
         self.labels = list(labels)
         self.replications = list(found)
+        self._asked = asked
 
     def __len__(self) -> int:
         return len(self.replications)
@@ -85,22 +88,16 @@ class Sweep:
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """A row for each design: what was varied, each metric's mean over the replications with the ends of its 95 %
-        interval (`delivery.p99`, `delivery.p99.low`, `delivery.p99.high`), how many `replications` there were, and in
-        how many some number is `null`: that number has no mean then."""
+        """A row for each design: what was varied, then as in `Replications.row`: every metric that
+        `simulate(replications=...)` measures, with its interval."""
         import pandas as pd
 
-        rows = []
-        for labels, one in zip(self.labels, self.replications, strict=True):
-            row: dict[str, object] = {column: labels.get(column) for column in self.varied}
-            null = 0
-            for metric in self.metrics:
-                found = one[metric]
-                row |= {metric: found.value, f"{metric}.low": found.low, f"{metric}.high": found.high}
-                null = max(null, found.undefined)
-            rows.append({**row, "replications": len(one), "null": null})
-        numbers = [f"{metric}{end}" for metric in self.metrics for end in ("", ".low", ".high")]
-        return pd.DataFrame(rows).astype(dict.fromkeys(numbers, float))
+        return pd.DataFrame(
+            [
+                {**{column: labels.get(column) for column in self.varied}, **one.row()}
+                for labels, one in zip(self.labels, self.replications, strict=True)
+            ]
+        )
 
     @cached_property
     def samples(self) -> pd.DataFrame:
@@ -195,7 +192,9 @@ class Sweep:
 
     def _check(self, column: str, known: Sequence[str]) -> None:
         if column not in known:
-            raise UsageError(f"sweep: there is no {column!r} here; known: {', '.join(known)}")
+            raise UsageError(
+                f"sweep: there is no {column!r} here{suggestion(column, known)}; known: {', '.join(known)}"
+            )
 
     def to_json_dict(self) -> dict[str, Any]:
         """What `imsim sweep --json` prints."""
@@ -228,14 +227,17 @@ class Sweep:
 
     @property
     def table(self) -> pd.DataFrame:
-        """The frame for reading: each number with its interval in one cell."""
+        """The frame for reading: the usual metrics and those that were asked for, each number with its interval in one
+        cell."""
         import pandas as pd
+
+        shown = [metric for metric in self.metrics if metric in _SHOWN or metric in self._asked]
 
         return pd.DataFrame(
             [
                 {
                     **{column: labels.get(column, "") for column in self.varied},
-                    **{metric: str(one[metric]) for metric in self.metrics},
+                    **{metric: str(one[metric]) for metric in shown},
                     "replications": len(one),
                 }
                 for labels, one in zip(self.labels, self.replications, strict=True)

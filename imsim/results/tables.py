@@ -171,7 +171,7 @@ def _deliveries(
                 (np.bincount(row[kind == Kind.SHED], minlength=count) > 0, DeliveryOutcome.SHED),
                 (is_recalled[intent], DeliveryOutcome.RECALLED),
                 (is_absent, DeliveryOutcome.ABSENT),
-                otherwise=DeliveryOutcome.PENDING,
+                otherwise=DeliveryOutcome.LOST,
             ),
         ],
         schema=DELIVERIES,

@@ -3,7 +3,9 @@ import math
 import pytest
 
 from imsim import Budget, UsageError
-from imsim.analysis.metrics import LATENCY_METRICS, Measures, default_metrics, value_of
+from imsim.analysis.latency import is_latency
+from imsim.analysis.metrics import LATENCY_METRICS, Measures, check_measured, default_metrics, least_of, value_of
+from imsim.analysis.run_length import share_of
 from imsim.scenario import Scenario
 
 
@@ -45,6 +47,46 @@ def test_the_last_recipient_is_measured_where_there_are_several(build):
 def test_an_unknown_name_is_refused_with_those_that_there_are(name):
     with pytest.raises(UsageError, match=r"delivery\.p50.*lost.*cost\.per_hour"):
         Measures.of([name])
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("p99", "'delivery.p99', 'last.p99' or 'ack.p99'"),
+        ("latency.p99.9", "'delivery.p99.9', 'last.p99.9' or 'ack.p99.9'"),
+        ("acks.max", "'ack.max', 'last.max' or 'ack.mean'"),
+        ("delivery.p999", "'delivery.p99', 'delivery.p95' or 'delivery.p50'"),
+        ("lots", "'lost'"),
+        ("cost.per_month", "'cost.per_million' or 'cost.per_hour'"),
+        ("late_one", "'late_ones'"),
+    ],
+)
+def test_the_nearest_names_are_offered(name, near):
+    with pytest.raises(UsageError, match=rf"^metric '{name}': there is none of this name \(did you mean {near}\?\)"):
+        Measures.of({"late_ones": len}, also=[name])
+
+
+def test_what_was_not_measured_is_said_to_be_a_metric_or_not():
+    with pytest.raises(UsageError, match=r"'ack.p95' was not measured: name it in metrics=.*Measured: lost"):
+        check_measured("ack.p95", ["lost"])
+    with pytest.raises(UsageError, match=r"'p95' was not measured: there is none of this name \(did you mean 'del"):
+        check_measured("p95", ["lost"])
+    assert check_measured("lost", ["lost"]) == "lost"
+
+
+def test_a_name_that_only_looks_like_a_latency_is_none():
+    """A function of the user's may be called so; it is not in ms, and no percentile."""
+    for name in ("delivery", "ack", "delivery.late", "delivery.percent", "ack.p100"):
+        assert not is_latency(name)
+        assert share_of(name) is None
+        assert math.isinf(least_of(name))
+    assert is_latency("last.p99.9")
+    assert least_of("last.p99.9") == least_of("lost") == 0
+
+
+def test_one_metric_needs_no_list(delivered):
+    assert Measures.of("lost").all == ("lost",)
+    assert Measures.of(len).all == ("len",)
 
 
 def test_own_functions_are_metrics(delivered):

@@ -88,7 +88,11 @@ def test_it_tells_what_was_tried_and_what_that_means():
     assert "delivery.p99 < 200ms is kept up to workload.rate = 1, and broken from 2 on" in text
     assert "not told apart from the budget by 3 replications: 1.5" in text
     assert "never better" in text
-    assert FOUND.to_json_dict()["undecided"] == [1.5]
+    assert list(FOUND.table.columns) == ["workload.rate", "delivery.p99", "replications", "budget"]
+    assert FOUND.table["delivery.p99"].tolist()[-1] == "null in 3 of 3"
+    printed = FOUND.to_json_dict()
+    assert printed["undecided"] == [1.5]
+    assert printed["tried"][3]["metrics"]["delivery.p99"] == {"mean": None, "low": None, "high": None, "null": 3}
     assert "<b>tiny</b>" in FOUND._repr_html_()
     assert repr(FOUND).startswith("<Capacity of tiny: ")
 

@@ -179,8 +179,10 @@ def test_replications_of_one_seed_compare_as_their_scenarios_do(compared):
 @pytest.mark.parametrize(
     ("what", "words"),
     [
-        ((BASE,), "expected two scenarios"),
-        ((BASE, BASE, BASE), "expected two scenarios"),
+        ((), "two runs or more, got nothing$"),
+        ((BASE,), "expected two scenarios, two Replications, or two runs or more, got Scenario$"),
+        ((BASE, BASE, BASE), "got Scenario, Scenario, Scenario$"),
+        (([BASE, BASE],), "got list$"),
         ((BASE, BASE.with_({"seed": 6})), r"different seeds \(5, 6\)"),
         (("office", "ofice"), "did you mean 'office'"),
     ],
@@ -192,5 +194,18 @@ def test_bad_input(what, words):
 
 def test_one_of_each_kind_is_refused():
     run = imsim.simulate(BASE, duration=0.5)
-    with pytest.raises(imsim.UsageError, match="or runs alone"):
+    with pytest.raises(imsim.UsageError, match=r"got Run, Scenario$"):
         imsim.compare(run, BASE)
+    with pytest.raises(imsim.UsageError, match=r"got Replications; of one alone, summary\(\) has the numbers"):
+        imsim.compare(make(1.0))
+
+
+def test_one_run_is_not_compared_with_itself():
+    run = imsim.simulate(BASE, duration=0.5)
+    with pytest.raises(imsim.UsageError, match=r"got Run; of one alone, summary\(\) has the numbers"):
+        imsim.compare(run)
+    with pytest.raises(imsim.UsageError, match=r"compare: replications, metrics: for scenarios only"):
+        imsim.compare(run, run, replications=5, metrics=["lost"])
+    for what in ((), ([run],)):
+        with pytest.raises(imsim.UsageError, match=r"plot_cdf: expected runs, as in plot_cdf\(run, other\), got"):
+            imsim.plot_cdf(*what)

@@ -130,6 +130,8 @@ def test_a_warm_up_is_suggested_where_a_service_starts_cold():
         ({"replications": 2, "keep": "rows"}, "keep.*'rows'"),
         ({"replications": 2, "out": "results"}, "out.*keep='runs'"),
         ({"precision": 5}, "delivery.p99 between 0 and 1"),
+        ({"precision": "5%"}, "delivery.p99 between 0 and 1, .* got '5%'"),
+        ({"precision": {"p99": 0.05}}, "metric 'p99': .* 'delivery.p99'"),
         ({"precision": 0.1, "replications": 1}, "two or more"),
         ({"precision": {"delivery.p0x": 0.1}}, "delivery.p0x"),
         ({"replications": 2, "metrics": ["nonsense"]}, "nonsense"),

@@ -144,13 +144,13 @@ class Forgetful:
         lost = {(i, user) for i, user, where, seq in self.withheld if seq > self.reached[user, where]}
         assert len(fetched) + len(lost) == len(self.withheld)
         rows = run.deliveries.set_index(["intent", "recipient"])
-        pending, by_sync = rows[rows.outcome == "pending"], rows[rows.route == "sync"]
-        assert set(pending.index) == lost
+        missing, by_sync = rows[rows.outcome == "lost"], rows[rows.route == "sync"]
+        assert set(missing.index) == lost
         assert run.to_json_dict()["lost"] == len(lost)
         assert set(by_sync.index) == fetched
         assert (by_sync.outcome == "delivered").all()
         assert by_sync.pushed_at.isna().all()
-        assert (rows.drop(pending.index).drop(by_sync.index).route == "push").all()
+        assert (rows.drop(missing.index).drop(by_sync.index).route == "push").all()
         intended_at = run.messages.set_index("intent").intended_at
         waited = by_sync.delivered_at - intended_at[by_sync.index.get_level_values("intent")].to_numpy()
         beginning = self.of_the_beginning()
@@ -180,9 +180,9 @@ def test_what_is_never_pushed_is_lost_where_no_gap_is_ever_pulled(monkeypatch):
     monkeypatch.setattr(Receiver, "_pull", lambda *arguments: None)
     forgetful = Forgetful(monkeypatch, lambda message: int(message.id_client) % 20 == 19)
     run = imsim.simulate(Scenario.load("office", {"duration": 20.0}))
-    pending = run.deliveries[run.deliveries.outcome == "pending"]
-    missing = {(intent, user) for intent, user, _, _ in forgetful.withheld}
-    assert missing < set(zip(pending.intent, pending.recipient, strict=True))  # and what is held back behind it
+    lost = run.deliveries[run.deliveries.outcome == "lost"]
+    withheld = {(intent, user) for intent, user, _, _ in forgetful.withheld}
+    assert withheld < set(zip(lost.intent, lost.recipient, strict=True))  # and what is held back behind it
     assert (run.deliveries.route.dropna() == "push").all()
 
 
@@ -387,7 +387,7 @@ def test_what_a_full_queue_drops_in_a_chatroom_is_lost():
     crowded = {"topology.gateway.queue": 2, "topology.gateway.service": {"push": "20ms"}, "workload.recalls": 0}
     run = imsim.simulate(Scenario.load("social").with_({**crowded, "drain": "30s"}))
     rows = run.deliveries.merge(run.messages[["intent", "scene"]], on="intent")
-    assert set(rows[rows.scene == "chatroom"].outcome) == {"delivered", "pending"}
+    assert set(rows[rows.scene == "chatroom"].outcome) == {"delivered", "lost"}
 
 
 def test_what_users_do_besides_is_charged_as_messages_are():

@@ -293,7 +293,7 @@ def test_what_was_created_is_delivered_or_pending_or_lost_by_declared_policy(cha
     ends = messages.outcome.value_counts()
     assert set(ends.index) <= {"stored", "rejected", "unknown", "unsent"}
     assert ends.sum() == len(planned)
-    # Every device that is entitled to it is a row, once: delivered, or pending at the end, or gone by declared policy.
+    # Every device that is entitled to it is a row, once: delivered, or lost, or gone by declared policy.
     assert not deliveries.duplicated(["intent", "recipient", "device"]).any()
     rejected = messages.intent[messages.outcome == "rejected"]
     assert not deliveries.intent.isin(rejected).any()

@@ -23,11 +23,11 @@ def capacity(
 ) -> Axes:
     """The metric of a budget over the load, in a new pyplot figure or in `ax`.
 
-    frame: a row for each load that was tried: the load, the metric, the ends of its interval (`low`, `high`), and what
-        became of the `budget`, whose `bound` is drawn. bracket: the loads between which the capacity is.
+    frame: a row for each load that was tried: the load, the metric with the ends of its interval (`ack.p99`,
+        `ack.p99.low`, `ack.p99.high`), and what became of the `budget`, whose `bound` is drawn. bracket: the loads
+        between which the capacity is.
     """
     ax = new_axes() if ax is None else ax
-    frame = frame.rename(columns={"low": f"{metric}.low", "high": f"{metric}.high"})
     drawn = frame.dropna(subset=[metric])
     colors = {"keeps": COLORS[2], "undecided": COLORS[4], "breaks": COLORS[1]}
     for verdict, color in colors.items():
