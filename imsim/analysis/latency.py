@@ -35,7 +35,13 @@ if TYPE_CHECKING:
 
 _NS_PER_MS = 1_000_000
 _THIRD = Fraction(1, 3)
-_APART = ("absent", "recalled", "shed", "shed share")  # rows of a comparison, where there is anything to say
+_APART = (
+    "absent",
+    "recalled",
+    "shed",
+    "shed share",
+    "received_lost",
+)  # rows of a comparison, where there is anything to say
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,7 @@ class Counts:
     duplicates: int  # arrivals beyond the first
     absent: int = 0  # not there as a device was offline when the run ended; neither lost nor late, as those below
     recalled: int = 0  # taken back before the device had shown it
+    received_lost: int = 0  # messages that their senders were told the router has, and that were never stored
     shed: int = 0  # left out on purpose by a server under load (chatrooms only)
 
     @property
@@ -87,6 +94,7 @@ class Summary:
     counts: Counts
     delivery_ms: Latency
     ack_ms: Latency
+    confirmed_ms: Latency
     last_ms: Latency  # of messages to groups and chatrooms: until the last recipient has it
 
 
@@ -103,10 +111,12 @@ def summarize(run: RunData) -> Summary:
             duplicates=int(deliveries["duplicates"].sum()),
             absent=int((deliveries["outcome"] == DeliveryOutcome.ABSENT).sum()),
             recalled=int((deliveries["outcome"] == DeliveryOutcome.RECALLED).sum()),
+            received_lost=int((messages["received_at"].notna() & (messages["outcome"] != Outcome.STORED)).sum()),
             shed=int((deliveries["outcome"] == DeliveryOutcome.SHED).sum()),
         ),
         Latency.of(delivery_latencies(run)),
         Latency.of(ack_latencies(run)),
+        Latency.of(confirmed_latencies(run)),
         Latency.of(last_latencies(run)),
     )
 
@@ -156,15 +166,39 @@ def ack_latencies(run: RunData, *, since: int | None = None, until: int | None =
     """From intended to the stored-ack at the sender, in ms, ascending, inf where it never came: for each message that
     was intended after the warm-up, those never sent included, those rejected excepted (they were answered), and those
     without an answer whose sender was offline at the end. `since`, `until`: as of `counted_deliveries`."""
-    rows = run.messages[run.messages["outcome"] != Outcome.REJECTED]
-    rows = rows[rows["acked_at"].notna() | ~was_offline_at_end(run, rows)]
+    return _answer_latencies(run, run.messages["acked_at"], since, until)
+
+
+def confirmed_latencies(run: RunData, *, since: int | None = None, until: int | None = None) -> NDArray[np.float64]:
+    """The same to whatever the sender takes for success, and so comparable across ack policies: the stored-ack, or
+    under `after_receive` the word that the router has it, if that comes first."""
+    first = run.messages[["received_at", "acked_at"]].min(axis=1)
+    return _answer_latencies(run, first, since, until)
+
+
+def _answer_latencies(
+    run: RunData, answered_at: pd.Series[int], since: int | None, until: int | None
+) -> NDArray[np.float64]:
+    rows = run.messages.assign(answered_at=answered_at)
+    rows = rows[rows["outcome"] != Outcome.REJECTED]
+    rows = rows[rows["answered_at"].notna() | ~was_offline_at_end(run, rows)]
     meant = rows["intended_at"].to_numpy(np.int64)
     counts = _counts(run, meant, since, until)
-    return _latencies(meant[counts], rows["acked_at"][counts])
+    return _latencies(meant[counts], rows["answered_at"][counts])
+
+
+def has_early_acks(run: RunData) -> bool:
+    """Whether senders heard of messages that were not stored yet: else `confirmed` is `ack`."""
+    return bool(run.messages["received_at"].notna().any())
 
 
 #: Which there are, by name. `last` is of nothing where all messages are p2p.
-LATENCIES = {"delivery": delivery_latencies, "last": last_latencies, "ack": ack_latencies}
+LATENCIES = {
+    "delivery": delivery_latencies,
+    "last": last_latencies,
+    "confirmed": confirmed_latencies,
+    "ack": ack_latencies,
+}
 
 
 #: What is asked of latencies.
@@ -182,6 +216,7 @@ ROWS: dict[str, Callable[[RunData], NDArray[np.float64]]] = {
     "delivery": delivery_latencies,
     **{f"delivery by {route}": partial(delivery_latencies, route=route) for route in Route},
     "last recipient": last_latencies,
+    "confirmed": confirmed_latencies,
     "ack": ack_latencies,
 }
 
@@ -197,6 +232,8 @@ def rows_of(run: RunData) -> list[str]:
         names += [f"delivery by {route}" for route in Route]
     if (run.messages["scene"] != Scene.P2P).any():
         names.append("last recipient")
+    if has_early_acks(run):
+        names.append("confirmed")
     return [*names, "ack"]
 
 
@@ -233,16 +270,19 @@ def to_json_dict(run: RunData) -> dict[str, Any]:
         "absent": counts.absent,
         "recalled": counts.recalled,
         "shed": counts.shed,
+        "received_lost": counts.received_lost,
         "duplicates": counts.duplicates,
         "warnings": run.warnings,
         "delivery_ms": asdict(summary.delivery_ms),
         "ack_ms": asdict(summary.ack_ms),
+        "confirmed_ms": asdict(summary.confirmed_ms),
         "last_ms": asdict(summary.last_ms),
     }
 
 
 def summary_table(run: RunData) -> pd.DataFrame:
-    """Rows `delivery` and `ack`, and `last recipient` where messages went to groups or chatrooms; latencies in ms, NaN
+    """Rows `delivery` and `ack`, `last recipient` where messages went to groups or chatrooms, and `confirmed` where
+    senders heard of messages before they were stored; latencies in ms, NaN
     where not defined.
 
     `count` is the number of latencies (after the warm-up), `lost` how many of them are infinite. Where anything was
@@ -279,6 +319,7 @@ def totals(run: RunData) -> str:
         f"{counts.lost:,} lost, {f'{counts.absent:,} absent, ' if counts.absent else ''}"
         f"{f'{counts.recalled:,} recalled, ' if counts.recalled else ''}"
         f"{f'{counts.shed:,} shed ({counts.shed_share:.1%}), ' if counts.shed else ''}"
+        f"{f'{counts.received_lost:,} received and never stored, ' if counts.received_lost else ''}"
         f"{counts.duplicates:,} duplicates"
     )
 
@@ -305,6 +346,7 @@ def compare_table(runs: Sequence[RunData]) -> pd.DataFrame:
             counts.recalled,
             counts.shed,
             round(counts.shed_share, 4),
+            counts.received_lost,
             counts.duplicates,
             *(None if value is None else round(value, 3) for value in values),
         ]
@@ -313,6 +355,8 @@ def compare_table(runs: Sequence[RunData]) -> pd.DataFrame:
     unused = [name for name in _APART if not table.loc[name].any()]
     if not any((run.messages["scene"] != Scene.P2P).any() for run in runs):
         unused += [name for name in latencies if name.startswith("last ")]
+    if not any(map(has_early_acks, runs)):
+        unused += [name for name in latencies if name.startswith("confirmed ")]
     return table.drop(index=unused)
 
 

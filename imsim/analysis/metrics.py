@@ -20,6 +20,7 @@ from imsim.analysis.cost import cost_of
 from imsim.analysis.latency import LATENCIES, STATISTIC, is_latency, quantile, summarize
 from imsim.analysis.run import Run
 from imsim.core.exceptions import ImsimError, UsageError
+from imsim.core.policies import Ack
 from imsim.results import RunData
 from imsim.scenario import Scenario
 from imsim.scenario.custom_parts import broken
@@ -30,10 +31,23 @@ MetricFunction = Callable[[Run], float | None]
 #: Metrics as they are asked for: names, functions (named as they are), or a mapping of names to functions.
 Metrics = str | MetricFunction | Sequence[str | MetricFunction] | Mapping[str, MetricFunction]
 
-_COUNTS = ("messages", "stored", "deliveries", "delivered", "lost", "absent", "recalled", "shed", "duplicates")
+_COUNTS = (
+    "messages",
+    "stored",
+    "deliveries",
+    "delivered",
+    "lost",
+    "absent",
+    "recalled",
+    "shed",
+    "duplicates",
+    "received_lost",
+)
 _COSTS = ("cost.per_hour", "cost.per_million")
 _AT_THE_END = re.compile(rf"(.*?)[._ -]?({STATISTIC.pattern})", re.IGNORECASE)
-_KNOWN = "delivery.p50, .p95, .p99.9, .mean, .max; ack. and last. with the same; " + ", ".join((*_COUNTS, *_COSTS))
+_KNOWN = "delivery.p50, .p95, .p99.9, .mean, .max; ack., confirmed. and last. with the same; " + ", ".join(
+    (*_COUNTS, *_COSTS)
+)
 
 LATENCY_METRICS = tuple(f"{name}.{what}" for name in LATENCIES for what in ("mean", "p50", "p95", "p99", "max"))
 
@@ -42,10 +56,14 @@ _USUAL = ("messages", "delivered", "lost", "absent", "recalled", "shed", "duplic
 
 def default_metrics(*scenarios: Scenario) -> tuple[str, ...]:
     """What is measured unless something else is asked for: the last recipient only where messages go to several, and
-    costs only where there are prices, in all of the scenarios."""
+    costs only where there are prices, in all of the scenarios; when senders see success, and what was lost after it,
+    where one of them acknowledges early."""
     to_many = all(scenario.conversations.p2p_share < 1 for scenario in scenarios)
-    latencies = [name for name in LATENCY_METRICS if to_many or not name.startswith("last.")]
-    return (*latencies, *_USUAL, *(_COSTS if all(scenario.cost.is_given for scenario in scenarios) else ()))
+    early = any(scenario.policies.ack is Ack.AFTER_RECEIVE for scenario in scenarios)
+    left_out = (*(() if to_many else ("last.",)), *(() if early else ("confirmed.",)))
+    latencies = [name for name in LATENCY_METRICS if not name.startswith(left_out)]
+    counts = (*_USUAL, "received_lost") if early else _USUAL
+    return (*latencies, *counts, *(_COSTS if all(scenario.cost.is_given for scenario in scenarios) else ()))
 
 
 def is_known(name: str) -> bool:

@@ -140,7 +140,8 @@ def plot_cdf(*runs: Run, ax: Axes | None = None) -> Axes:
     if not runs or not all(isinstance(run, Run) for run in runs):
         found = ", ".join(type(run).__name__ for run in runs) or "nothing"
         raise UsageError(f"plot_cdf: expected runs, as in plot_cdf(run, other), got {found}")
-    kinds = latency.rows_of(runs[0]) if len(runs) == 1 else ["delivery", "ack"]
+    several = ["delivery", *(["confirmed"] if any(map(latency.has_early_acks, runs)) else []), "ack"]
+    kinds = latency.rows_of(runs[0]) if len(runs) == 1 else several
     latencies = {
         label: {kind: latency.ROWS[kind](run) for kind in kinds}
         for label, run in zip(latency.labels(runs), runs, strict=True)

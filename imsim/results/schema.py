@@ -67,6 +67,7 @@ MESSAGES = pa.schema(
         _always("intended_at", pa.int64()),
         pa.field("sent_at", pa.int64()),  # the first attempt
         pa.field("stored_at", pa.int64()),  # server time: null in a live run; in a chatroom, when the room took it
+        pa.field("received_at", pa.int64()),  # when the sender heard that the router has it, before it is stored
         pa.field("acked_at", pa.int64()),  # in a chatroom: when the sender knew that the room took it
         _always("attempts", pa.int32()),
         _always("outcome", _STRING),

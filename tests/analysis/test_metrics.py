@@ -52,8 +52,8 @@ def test_an_unknown_name_is_refused_with_those_that_there_are(name):
 @pytest.mark.parametrize(
     ("name", "near"),
     [
-        ("p99", "'delivery.p99', 'last.p99' or 'ack.p99'"),
-        ("latency.p99.9", "'delivery.p99.9', 'last.p99.9' or 'ack.p99.9'"),
+        ("p99", "'delivery.p99', 'last.p99', 'confirmed.p99' or 'ack.p99'"),
+        ("latency.p99.9", "'delivery.p99.9', 'last.p99.9', 'confirmed.p99.9' or 'ack.p99.9'"),
         ("acks.max", "'ack.max', 'last.max' or 'ack.mean'"),
         ("delivery.p999", "'delivery.p99', 'delivery.p95' or 'delivery.p50'"),
         ("lots", "'lost'"),

@@ -228,6 +228,31 @@ def test_a_login_storm_shows_in_the_rows_and_loses_nothing():
     assert run.to_json_dict()["delivery_ms"]["max"] > 500
 
 
+# --- the early acknowledgement ---------------------------------------------------------------------------------------
+
+SLOW_STORAGE = Scenario.load("office", {"topology.storage": {"workers": 64, "service": {"append": "500ms"}}})
+
+
+def test_an_early_ack_comes_after_a_round_trip_whatever_storage_does():
+    late, early = (
+        imsim.simulate(SLOW_STORAGE.with_({"policies.ack": ack})) for ack in ("after_store", "after_receive")
+    )
+    assert late.messages.received_at.isna().all()
+    assert (early.messages.received_at < early.messages.acked_at).all()
+    answers = imsim.compare(late, early).loc["confirmed p50 (ms)"]
+    assert answers.iloc[0] > 500
+    assert 0.8 < answers.iloc[1] / (2 * 15 + 2 * 0.3) < 1.3  # the medians of the links, there and back
+
+
+def test_messages_that_were_received_and_are_lost_with_the_router_are_counted():
+    """Storage stands still until the end, so that the router's memory is all that has them."""
+    stall = {"kind": "storage_stall", "at": "4s", "duration": "60s"}
+    run = imsim.simulate(SLOW_STORAGE.with_({"policies.ack": "after_receive", "faults": [stall]}))
+    of_stall = run.messages[run.messages.intended_at > 4e9]
+    lost = of_stall.received_at.notna() & (of_stall.outcome != "stored")
+    assert run.to_json_dict()["received_lost"] == lost.sum() > 0.9 * len(of_stall) > 100
+
+
 # --- the beginning --------------------------------------------------------------------------------------------------
 
 #: One storage worker, which would need minutes to open so many users.

@@ -16,6 +16,7 @@ _STYLES = {
     "delivery by push": ((0, (5, 1, 1, 1)), COLORS[5]),
     "delivery by sync": ((0, (5, 1, 1, 1, 1, 1)), COLORS[3]),
     "last recipient": ((0, (1, 1)), COLORS[2]),
+    "confirmed": ((0, (1, 2, 4, 2)), COLORS[4]),
     "ack": ((0, (4, 1.6)), COLORS[1]),
 }
 _GUIDES = (50, 99)
