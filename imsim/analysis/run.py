@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from imsim.analysis import breakdown, latency, timeline
 from imsim.analysis.cost import Cost, cost_of
+from imsim.analysis.labels import heading, run_labels, title_of_all
 from imsim.core.exceptions import UsageError
 from imsim.results import RunData
 
@@ -66,7 +67,7 @@ class Run(RunData):
         return Plots(self)
 
     def _repr_html_(self) -> str:
-        title = f"<b>{escape(self.world)}</b> · {escape(self.scenario.name)} · seed {self.seed}"
+        title = f"<b>{escape(self.world)}</b> · {escape(heading(self.scenario))} · seed {self.seed}"
         summary = self.summary()
         rows = [_row("th", ["ms after warm-up", *summary.columns])]
         for name, row in summary.iterrows():
@@ -114,7 +115,7 @@ class Plots:
         return plots.nodes(self._run.nodes, time, axes, title=self._title("How busy the nodes are"))
 
     def _title(self, text: str) -> str:
-        return f"{text}, {self._run.scenario.name}, seed {self._run.seed}"
+        return title_of_all(text, [self._run.scenario], f"seed {self._run.seed}")
 
 
 def plot_cdf(*runs: Run, ax: Axes | None = None) -> Axes:
@@ -128,10 +129,11 @@ def plot_cdf(*runs: Run, ax: Axes | None = None) -> Axes:
     kinds = latency.rows_of(runs[0]) if len(runs) == 1 else ["delivery", "ack"]
     latencies = {
         label: {kind: latency.ROWS[kind](run) for kind in kinds}
-        for label, run in zip(latency.labels(runs), runs, strict=True)
+        for label, run in zip(run_labels(runs), runs, strict=True)
     }
-    shared = [{run.scenario.name for run in runs}, {f"seed {run.seed}" for run in runs}]
-    title = ", ".join(["Latency", *(value for values in shared if len(values) == 1 for value in values)])
+    seeds = {run.seed for run in runs}
+    seed = f"seed {runs[0].seed}" if len(seeds) == 1 else ""
+    title = title_of_all("Latency", [run.scenario for run in runs], seed)
     comes_back = any(run.scenario.population.sessions is not None for run in runs)
     since = "the intended time, or since the device was back" if comes_back else "the intended time"
     return plots.cdf(latencies, ax, title=title, since=since)

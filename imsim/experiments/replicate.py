@@ -20,7 +20,8 @@ import numpy as np
 
 from imsim.analysis import warmup
 from imsim.analysis.intervals import CONFIDENCE, ENOUGH, Estimate, estimate, is_precise, next_count
-from imsim.analysis.metrics import Measures, Metrics, check_measured, least_of
+from imsim.analysis.labels import heading
+from imsim.analysis.metrics import Measures, Metrics, check_measured, limits_of
 from imsim.analysis.run import Run
 from imsim.analysis.run_length import Behind, Flaw, behind, flaw, needed
 from imsim.core.exceptions import UsageError
@@ -76,7 +77,7 @@ class Replications:
         return len(self.samples)
 
     def __getitem__(self, metric: str) -> Estimate:
-        return estimate(self.values(metric), least_of(metric))
+        return estimate(self.values(metric), *limits_of(metric))
 
     def __iter__(self) -> Iterator[Run]:
         return iter(self.runs)
@@ -226,7 +227,7 @@ class Replications:
         return "\n".join([text, *(f"note: {note}" for note in self.notes)])
 
     def _repr_html_(self) -> str:
-        title = f"<b>{escape(self.scenario.name)}</b> · {len(self)} replications from seed {self.scenario.seed}"
+        title = f"<b>{escape(heading(self.scenario))}</b> · {len(self)} replications from seed {self.scenario.seed}"
         table = self.summary().astype(object)
         html = table.where(table.notna(), "–").to_html(float_format=lambda value: f"{value:,.4g}", border=0)
         notes = "".join(f"<br><small>{escape(note)}</small>" for note in self.notes)
