@@ -107,6 +107,9 @@ def test_a_sweep_is_a_table_a_picture_and_a_folder(command, tmp_path):
     assert re.search(r"^1 +2 +[\d.]+ \[", printed, re.MULTILINE)
     assert (tmp_path / "routers.svg").exists()
     kept = (tmp_path / "results" / "sweep-office" / "finished.jsonl").read_text()
+    with pytest.raises(imsim.UsageError, match=r"metric 'p99': there is none .*'delivery\.p99'"):
+        command(*arguments, "--plot", "other.svg", "-y", "p99", "--out", "other")
+    assert not (tmp_path / "other").exists(), "it is refused before anything is run"
     printed = json.loads(command(*arguments, "--json"))
     assert [point["values"] for point in printed["points"]] == [{"topology.routers": 1}, {"topology.routers": 2}]
     assert (tmp_path / "results" / "sweep-office" / "finished.jsonl").read_text() == kept
