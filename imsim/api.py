@@ -138,7 +138,7 @@ def simulate(
     jobs: processes, -1 for one on each core. Changes no result. `with joblib.parallel_config("dask"):` runs it
         elsewhere.
     metrics: what to measure besides latencies, counts and costs (`imsim.analysis.default_metrics`): names
-        ("delivery.p99.9"), or functions of a run of your own.
+        ("delivery.p99.9"), or functions of a run of your own; one whose name ends in "share" gives 0 to 1.
     keep: "runs" keeps all rows of all replications in memory, "summary" only what was measured.
 
     Raises: UsageError.

@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 from imsim.analysis.intervals import estimate
 from imsim.analysis.latency import is_latency
-from imsim.analysis.metrics import did_you_mean, is_known, least_of, value_of
+from imsim.analysis.metrics import did_you_mean, is_known, limits_of, value_of
 from imsim.core.exceptions import UsageError
 from imsim.results import RunData
 from imsim.scenario.quantities import parse_duration
@@ -103,7 +103,7 @@ class Budget:
                 )
             if verdict != "breaks":
                 return None
-            found = estimate(values, least_of(self.metric))
+            found = estimate(values, *limits_of(self.metric))
             return f"{self.text}: it is {found}{self._unit} over {len(values)} replications"
         value = value_of(subject, self.metric)
         if self.is_kept_by(value):

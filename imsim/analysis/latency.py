@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imsim.analysis.availability import waits_since, was_offline_at_end
+from imsim.analysis.labels import run_labels
 from imsim.core.model import Route, Scene
 from imsim.results import DeliveryOutcome, Outcome, Role, RunData
 
@@ -211,6 +212,11 @@ def is_latency(metric: str) -> bool:
     return what in LATENCIES and STATISTIC.fullmatch(statistic) is not None
 
 
+def is_share(metric: str) -> bool:
+    """Whether the metric is a share, from 0 to 1: a function of the user's whose name ends so, as in `late_share`."""
+    return metric.endswith("share")
+
+
 #: The rows of a summary.
 ROWS: dict[str, Callable[[RunData], NDArray[np.float64]]] = {
     "delivery": delivery_latencies,
@@ -334,7 +340,7 @@ def compare_table(runs: Sequence[RunData]) -> pd.DataFrame:
 
     latencies = [f"{name} {field.name} (ms)" for name in LATENCIES for field in fields(Latency)]
     columns: dict[str, list[object]] = {}
-    for label, run in zip(labels(runs), runs, strict=True):
+    for label, run in zip(run_labels(runs), runs, strict=True):
         summary = summarize(run)
         counts = summary.counts
         values = [value for name in LATENCIES for value in astuple(getattr(summary, f"{name}_ms"))]
@@ -358,21 +364,6 @@ def compare_table(runs: Sequence[RunData]) -> pd.DataFrame:
     if not any(map(has_early_acks, runs)):
         unused += [name for name in latencies if name.startswith("confirmed ")]
     return table.drop(index=unused)
-
-
-def labels(runs: Sequence[RunData]) -> list[str]:
-    """A name for each run, no longer than needed to distinguish them."""
-    candidates = (
-        [run.world for run in runs],
-        [f"{run.world} {run.scenario.name}" for run in runs],
-        [f"{run.world} seed {run.seed}" for run in runs],
-        [f"{run.world} {run.scenario.name} seed {run.seed}" for run in runs],
-        [run.id for run in runs],
-    )
-    for names in candidates:
-        if len(set(names)) == len(names):
-            return names
-    return [f"run {number}" for number in range(1, len(runs) + 1)]
 
 
 def _shed_of_recipients(run: RunData) -> int:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from imsim.analysis.cost import cost_of
-from imsim.analysis.latency import LATENCIES, STATISTIC, is_latency, quantile, summarize
+from imsim.analysis.latency import LATENCIES, STATISTIC, is_latency, is_share, quantile, summarize
 from imsim.analysis.run import Run
 from imsim.core.exceptions import ImsimError, UsageError
 from imsim.core.policies import Ack
@@ -100,9 +100,10 @@ def did_you_mean(name: str, own: Iterable[str] = ()) -> str:
     return f" (did you mean {names + ' or ' if names else ''}{near[-1]!r}?)"
 
 
-def least_of(name: str) -> float:
-    """What the metric is never below: 0 for latencies, counts and costs; of the user's functions nothing is known."""
-    return 0.0 if is_known(name) else -math.inf
+def limits_of(name: str) -> tuple[float, float]:
+    """What the metric is never below, and never above: 0 for latencies, counts and costs, 0 and 1 for shares; of the
+    user's other functions nothing is known."""
+    return (0.0 if is_known(name) or is_share(name) else -math.inf, 1.0 if is_share(name) else math.inf)
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,9 @@ class Measures:
                 raise
             except Exception as error:
                 raise broken(f"metric {name!r}: the function", error) from error
-            values[name] = _number(name, value)
+            number = values[name] = _number(name, value)
+            if is_share(name) and not 0 <= number <= 1 and not math.isnan(number):
+                raise UsageError(f"metric {name!r}: by its name a share, from 0 to 1, got {value!r}; call it otherwise")
         return values
 
 

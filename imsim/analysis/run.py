@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from imsim.analysis import breakdown, latency, timeline, warmup
 from imsim.analysis.cost import Cost, cost_of
-from imsim.analysis.run_length import is_steady
+from imsim.analysis.labels import heading, run_labels, title_of_all
 from imsim.core.exceptions import UsageError
 from imsim.results import RunData
 
@@ -31,9 +31,7 @@ class Run(RunData):
 
     @cached_property
     def _unsteady(self) -> list[str]:
-        if not is_steady(self.scenario):
-            return []
-        return warmup.unsteady_note(warmup.Series.of(self), self.scenario.warmup)
+        return warmup.unsteady_note(warmup.Beginning.of(self))
 
     def summary(self) -> pd.DataFrame:
         """Rows `delivery` and `ack`: count, lost, mean, p50, p95, p99, max in ms, after the warm-up; NaN where the
@@ -81,7 +79,7 @@ class Run(RunData):
         return Plots(self)
 
     def _repr_html_(self) -> str:
-        title = f"<b>{escape(self.world)}</b> · {escape(self.scenario.name)} · seed {self.seed}"
+        title = f"<b>{escape(self.world)}</b> · {escape(heading(self.scenario))} · seed {self.seed}"
         summary = self.summary()
         rows = [_row("th", ["ms after warm-up", *summary.columns])]
         for name, row in summary.iterrows():
@@ -129,7 +127,7 @@ class Plots:
         return plots.nodes(self._run.nodes, time, axes, title=self._title("How busy the nodes are"))
 
     def _title(self, text: str) -> str:
-        return f"{text}, {self._run.scenario.name}, seed {self._run.seed}"
+        return title_of_all(text, [self._run.scenario], f"seed {self._run.seed}")
 
 
 def plot_cdf(*runs: Run, ax: Axes | None = None) -> Axes:
@@ -144,10 +142,11 @@ def plot_cdf(*runs: Run, ax: Axes | None = None) -> Axes:
     kinds = latency.rows_of(runs[0]) if len(runs) == 1 else several
     latencies = {
         label: {kind: latency.ROWS[kind](run) for kind in kinds}
-        for label, run in zip(latency.labels(runs), runs, strict=True)
+        for label, run in zip(run_labels(runs), runs, strict=True)
     }
-    shared = [{run.scenario.name for run in runs}, {f"seed {run.seed}" for run in runs}]
-    title = ", ".join(["Latency", *(value for values in shared if len(values) == 1 for value in values)])
+    seeds = {run.seed for run in runs}
+    seed = f"seed {runs[0].seed}" if len(seeds) == 1 else ""
+    title = title_of_all("Latency", [run.scenario for run in runs], seed)
     comes_back = any(run.scenario.population.sessions is not None for run in runs)
     since = "the intended time, or since the device was back" if comes_back else "the intended time"
     return plots.cdf(latencies, ax, title=title, since=since)

@@ -100,7 +100,9 @@ def compare(
 @click.option("--vary", multiple=True, required=True, metavar="PATH=V1,V2,...", help="A field, and its values.")
 @click.option("--out", metavar="DIR", help="What is finished is kept there.  [default: results/sweep-SCENARIO]")
 @PLOT
-@click.option("-x", metavar="NAME", help="The picture's x axis: a metric, or a field.  [default: cost or first field]")
+@click.option(
+    "-x", metavar="NAME", help="The picture's x axis: a metric, or a varied field.  [default: cost or first field]"
+)
 @click.option("-y", default="delivery.p99", show_default=True, metavar="METRIC", help="The picture's y axis.")
 @SET
 @SEED
@@ -135,9 +137,12 @@ def sweep(
     from imsim.scenario import files
 
     chosen = load(scenario, overrides, seed)
+    over = files.choices(vary, chosen.name)
+    if plot:  # its axes are measured; a name that is none is refused before anything is run
+        metrics = (*metrics, *(name for name in (x, y) if name is not None and name not in over))
     found = api.sweep(
         chosen,
-        files.choices(vary, chosen.name),
+        over,
         out=out or f"results/sweep-{chosen.name}",
         replications=replications,
         precision=precision_of(precision),

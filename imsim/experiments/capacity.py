@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imsim.analysis.budgets import Budget, Verdict
+from imsim.analysis.labels import title_of
 from imsim.core.exceptions import UsageError
 from imsim.experiments.replicate import Progress, Replications, Sample, Sampling, Store, flaw_notes, replicate, to_json
 from imsim.scenario import Scenario
@@ -288,7 +289,7 @@ class Capacity:
             budget=str(self.budget),
             bound=self.budget.bound,
             bracket=None if keeps is None or breaks is None else (keeps, breaks),
-            title=f"{self.scenario.name}:\n{self.verdict}",
+            title=f"{title_of(self.scenario)}\n{self.verdict}",
         )
 
     def save_plot(self, path: Path | str) -> Path:

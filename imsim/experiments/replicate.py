@@ -20,7 +20,8 @@ import numpy as np
 
 from imsim.analysis import warmup
 from imsim.analysis.intervals import CONFIDENCE, ENOUGH, Estimate, estimate, is_precise, next_count
-from imsim.analysis.metrics import Measures, Metrics, check_measured, least_of
+from imsim.analysis.labels import heading
+from imsim.analysis.metrics import Measures, Metrics, check_measured, limits_of
 from imsim.analysis.run import Run
 from imsim.analysis.run_length import Behind, Flaw, behind, flaw, needed
 from imsim.core.exceptions import UsageError
@@ -45,14 +46,15 @@ _SPAWN = 0x7265706C  # "repl": spawn keys of replications, apart from any other 
 @dataclass(frozen=True)
 class Sample:
     """What is kept of one replication: its numbers (infinite where one falls among what never came, nan of nothing),
-    what stands behind the percentiles among them, and the digest of the rows that they are of. `series` and `run` only
-    where `Sampling` asks for them."""
+    what stands behind the percentiles among them, how it begins, and the digest of the rows that they are of. `series`
+    and `run` only where `Sampling` asks for them."""
 
     replication: int
     seed: int
     digest: str
     values: dict[str, float]
     behind: dict[str, Behind] = field(default_factory=dict)
+    beginning: warmup.Beginning | None = None
     series: warmup.Series | None = None
     run: Run | None = None
 
@@ -76,7 +78,7 @@ class Replications:
         return len(self.samples)
 
     def __getitem__(self, metric: str) -> Estimate:
-        return estimate(self.values(metric), least_of(metric))
+        return estimate(self.values(metric), *limits_of(metric))
 
     def __iter__(self) -> Iterator[Run]:
         return iter(self.runs)
@@ -181,6 +183,7 @@ class Replications:
                 f"null in some of {len(self)} replications, because it falls among what never came or there was "
                 f"nothing to measure: {which}; there is no mean over all then"
             )
+        notes += self.unsteady_notes
         notes += flaw_notes({metric: self.flaw(metric) for metric in self.metrics}, self.scenario.duration)
         for metric, share in self.precision.items():
             if self.flaw(metric):
@@ -188,6 +191,11 @@ class Replications:
             elif not is_precise(self[metric], share):
                 notes.append(f"{metric} is not as precise as asked ({share:.3g} of its value) after {len(self)}")
         return notes
+
+    @property
+    def unsteady_notes(self) -> list[str]:
+        """A sentence, if the measured part of the runs does not begin as it goes on."""
+        return warmup.unsteady_notes([sample.beginning for sample in self.samples])
 
     def suggest_warmup(self) -> float | None:
         """Seconds to give the scenario as `warmup`, by MSER-5 on the delivery latencies averaged over the replications.
@@ -226,7 +234,7 @@ class Replications:
         return "\n".join([text, *(f"note: {note}" for note in self.notes)])
 
     def _repr_html_(self) -> str:
-        title = f"<b>{escape(self.scenario.name)}</b> · {len(self)} replications from seed {self.scenario.seed}"
+        title = f"<b>{escape(heading(self.scenario))}</b> · {len(self)} replications from seed {self.scenario.seed}"
         table = self.summary().astype(object)
         html = table.where(table.notna(), "–").to_html(float_format=lambda value: f"{value:,.4g}", border=0)
         notes = "".join(f"<br><small>{escape(note)}</small>" for note in self.notes)
@@ -401,6 +409,7 @@ def _one(number: int, design: Scenario, replication: int, sampling: Sampling) ->
         run.digest,
         sampling.measures(run),
         behind(run, sampling.measures.names),
+        warmup.Beginning.of(run),
         warmup.Series.of(run) if sampling.series else None,
         # Without the DataFrames that measuring has made of the tables.
         Run(run.tables, run.scenario, run.manifest) if sampling.keep == "runs" else None,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from imsim.analysis.intervals import CONFIDENCE
+from imsim.analysis.labels import design_labels, heading, text_of, title_of_all
 from imsim.analysis.latency import is_latency
 from imsim.core.exceptions import UsageError
 from imsim.experiments.comparison import difference
@@ -156,7 +157,7 @@ class Sweep:
         from imsim.analysis import plots
 
         x, y, hue = self._axes(x, y, hue)
-        title, labels = f"{self.base.name}: {y} against {x}", (self._axis_label(x), self._axis_label(y))
+        title, labels = title_of_all(f"{y} against {x}", [self.base]), (self._axis_label(x), self._axis_label(y))
         if x not in self.metrics:
             return plots.trend(self.frame, x, y, hue, ax, title=title, labels=labels)
         front, ties = self._front(x, y)
@@ -184,7 +185,11 @@ class Sweep:
         self._check(x, [*self.varied, *self.metrics])
         self._check(y, self.metrics)
         if hue is None:
-            others = [column for column in self.varied if column != x and 1 < self.frame[column].nunique() <= _COLOURS]
+            others = [
+                column
+                for column in self.varied
+                if column != x and 1 < self.frame[column].nunique(dropna=False) <= _COLOURS
+            ]
             hue = others[0] if others else None
         else:
             self._check(hue, self.varied)
@@ -254,7 +259,7 @@ class Sweep:
     def _repr_html_(self) -> str:
         html = self.table.to_html(border=0)
         notes = "".join(f"<br><small>{escape(note)}</small>" for note in self.notes)
-        title = f"<b>{escape(self.base.name)}</b> · {len(self)} designs from seed {self.base.seed}"
+        title = f"<b>{escape(heading(self.base))}</b> · {len(self)} designs from seed {self.base.seed}"
         return f"<div>{title}{html}<small>means over replications, with their 95 % intervals</small>{notes}</div>"
 
 
@@ -273,7 +278,7 @@ def variants(base: Scenario, over: Over) -> list[Variant]:
     elif isinstance(over, str):
         raise UsageError(f"sweep: expected a mapping of paths to values or a list of designs, got {over!r}")
     else:
-        found = [_variant(base, design) for design in over]
+        found = _named([_variant(base, design) for design in over])
     if not found:
         raise UsageError("sweep: there is nothing to vary")
     columns = dict.fromkeys(column for one in found for column in one.labels)
@@ -291,7 +296,8 @@ def _grid(base: Scenario, over: Mapping[str, Sequence[object] | Mapping[str, obj
         elif isinstance(values, str) or not isinstance(values, Sequence | np.ndarray | range):
             raise UsageError(f"sweep: {path}: expected a list of values, got {values!r}")
         else:
-            axes.append([(path, _label(value), value) for value in values])
+            labels = _numbered([_label(value) for value in values])
+            axes.append([(path, label, value) for label, value in zip(labels, values, strict=True)])
     return (
         [
             Variant(
@@ -303,6 +309,24 @@ def _grid(base: Scenario, over: Mapping[str, Sequence[object] | Mapping[str, obj
         if axes
         else []
     )
+
+
+def _numbered(labels: Sequence[object]) -> list[object]:
+    """With a number at each but the first of the texts that are the same: functions without a name, say."""
+    return [
+        f"{label} #{labels[:number].count(label) + 1}" if isinstance(label, str) and label in labels[:number] else label
+        for number, label in enumerate(labels)
+    ]
+
+
+def _named(found: list[Variant]) -> list[Variant]:
+    """Designs of one name (scenarios that `with_` made, lambdas) are called by what they differ in."""
+    names = [one.labels.get(DESIGN) for one in found]
+    same = [number for number, name in enumerate(names) if name is not None and names.count(name) > 1]
+    labels = design_labels([found[number].scenario for number in same])
+    for number, label in zip(same, labels, strict=True):
+        found[number] = Variant({DESIGN: label}, found[number].scenario)
+    return found
 
 
 def _variant(base: Scenario, design: Design) -> Variant:
@@ -325,6 +349,4 @@ def _label(value: object) -> object:
         return value.item()
     if isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, Mapping) and "kind" in value:
-        return " ".join([str(value["kind"]), *(f"{key}={item}" for key, item in value.items() if key != "kind")])
-    return getattr(value, "__name__", None) or str(value)
+    return getattr(value, "__name__", None) or text_of(value)

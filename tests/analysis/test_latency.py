@@ -11,7 +11,6 @@ from imsim.analysis.latency import (
     ack_latencies,
     confirmed_latencies,
     delivery_latencies,
-    labels,
     last_latencies,
     percentile,
     quantile,
@@ -311,12 +310,3 @@ def test_worlds_side_by_side(delivered):
     assert compare_table([delivered(1.23456)]).loc["delivery p50 (ms)", "sim"] == 1.235
     assert table.loc["ack max (ms)"].tolist() == [2.0, None]
     assert len(table) == 4 + 5 + 5
-
-
-def test_labels_say_what_tells_the_runs_apart(delivered):
-    sim, live = delivered(1), delivered(1, world="live")
-    assert labels([sim, live]) == ["sim", "live"]
-    assert labels([sim, delivered(1, seed=2)]) == ["sim seed 1", "sim seed 2"]
-    assert labels([sim, delivered(1, name="big")]) == ["sim tiny", "sim big"]
-    assert labels([sim, delivered(1)])[0] == sim.id
-    assert labels([sim, sim]) == ["run 1", "run 2"]

@@ -4,7 +4,7 @@ import pytest
 
 from imsim import Budget, UsageError
 from imsim.analysis.latency import is_latency
-from imsim.analysis.metrics import LATENCY_METRICS, Measures, check_measured, default_metrics, least_of, value_of
+from imsim.analysis.metrics import LATENCY_METRICS, Measures, check_measured, default_metrics, limits_of, value_of
 from imsim.analysis.run_length import share_of
 from imsim.scenario import Scenario
 
@@ -79,9 +79,9 @@ def test_a_name_that_only_looks_like_a_latency_is_none():
     for name in ("delivery", "ack", "delivery.late", "delivery.percent", "ack.p100"):
         assert not is_latency(name)
         assert share_of(name) is None
-        assert math.isinf(least_of(name))
+        assert limits_of(name) == (-math.inf, math.inf)
     assert is_latency("last.p99.9")
-    assert least_of("last.p99.9") == least_of("lost") == 0
+    assert limits_of("last.p99.9") == limits_of("lost") == (0, math.inf)
 
 
 def test_one_metric_needs_no_list(delivered):
@@ -107,6 +107,13 @@ def test_own_functions_are_checked(delivered):
         Measures.of({"lost": len}, also=["lost"])
     with pytest.raises(UsageError, match="function"):
         Measures.of({"mine": 3})
+
+
+def test_a_share_is_one_by_its_name(delivered):
+    assert limits_of("late_share") == limits_of("late.share") == (0, 1)
+    assert Measures.of({"late_share": lambda run: 1})(delivered(1)) == {"late_share": 1}
+    with pytest.raises(UsageError, match=r"'late_share': by its name a share, from 0 to 1, got 40; call it otherwise"):
+        Measures.of({"late_share": lambda run: 40})(delivered(1))
 
 
 def test_costs_are_measured_where_there_are_prices():

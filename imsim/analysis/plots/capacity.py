@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from imsim.analysis.latency import is_latency
-from imsim.analysis.plots.style import COLORS, GREY, decorate, errors, log_latency, new_axes
+from imsim.analysis.plots.style import COLORS, GREY, decorate, errors, log_latency, new_axes, titled
 
 
 def capacity(
@@ -60,7 +60,7 @@ def capacity(
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.set_title(title, loc="left", fontsize=11)
+    titled(ax, title)
     if len(drawn) < len(frame):
         ax.set_xlabel(f"{over}   ({len(frame) - len(drawn)} loads not drawn: {metric} is null there)")
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,6 +27,8 @@ _SHADE = "#bbbbbb"
 _LABEL = 8  # points
 _ROW = _LABEL + 3
 _LEGEND = 9
+_TITLE = 11
+_MARGIN = 70  # left of the axes, about
 
 
 def new_axes() -> Axes:
@@ -54,6 +57,13 @@ def errors(rows: pd.DataFrame, metric: str) -> np.ndarray | None:
     if low.isna().any():
         return None
     return np.array([rows[metric] - low, high - rows[metric]])
+
+
+def titled(ax: Axes, title: str, pad: float | None = None) -> None:
+    """At the left above the axes, each line of it in as many as the figure has room for."""
+    room = int((ax.figure.bbox.width * 72 / ax.figure.dpi - _MARGIN) / (_TITLE * 0.53))
+    lines = [part for line in title.splitlines() for part in textwrap.wrap(line, room)]
+    ax.set_title("\n".join(lines), loc="left", fontsize=_TITLE, pad=pad)
 
 
 def decorate(ax: Axes) -> None:
@@ -93,7 +103,7 @@ def over_time(axes: tuple[Axes, Axes], time: TimeAxis, title: str) -> None:
         ax.set_xlim(0, end)
     names = [(since, name) for since, _, name in time.special]
     rows = _labels(upper, [*names, (time.duration, "nobody sends any more")], end)
-    upper.set_title(title, loc="left", fontsize=11, pad=6 + _ROW * rows)
+    titled(upper, title, pad=6 + _ROW * rows)
     upper.tick_params(labelbottom=False)
     lower.set_xlabel("seconds from the start")
 
@@ -134,8 +144,10 @@ def legend_below(ax: Axes, *others: Axes, gap: float = 0.13) -> None:
         more = one.get_legend_handles_labels()
         handles += more[0]
         labels += more[1]
-    room = ax.figure.bbox.width * 72 / ax.figure.dpi
-    widths = [len(label) * _LEGEND * 0.5 + 4 * _LEGEND for label in labels] or [room]
+    spec = ax.get_subplotspec()
+    room = ax.figure.bbox.width * 72 / ax.figure.dpi / (1 if spec is None else spec.get_gridspec().ncols)
+    labels = [textwrap.fill(label, int((room - 8 * _LEGEND) / (_LEGEND * 0.5))) for label in labels]
+    widths = [max(map(len, label.splitlines())) * _LEGEND * 0.5 + 4 * _LEGEND for label in labels] or [room]
     columns = len(widths) if sum(widths) <= 0.85 * room else max(int(room / max(widths)), 1)
     ax.legend(
         handles,
