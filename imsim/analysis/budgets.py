@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from imsim.analysis.intervals import estimate
 from imsim.analysis.latency import is_latency
-from imsim.analysis.metrics import least_of, value_of
+from imsim.analysis.metrics import IN_SECONDS, least_of, value_of
 from imsim.core.exceptions import UsageError
 from imsim.results import RunData
 from imsim.scenario.quantities import parse_duration
@@ -38,7 +38,8 @@ class Replicated(Protocol):
 class Budget:
     """A metric and the bound that it must keep, as a text: 'delivery.p99 < 200ms', 'ack.p95 <= 50ms', 'lost <= 0'.
 
-    `metric` is its name, `bound` in ms where that is a latency. `fails(run)` says what is wrong, or None.
+    `metric` is its name, `bound` in ms where that is a latency, in seconds where it is a time. `fails(run)` says what is
+    wrong, or None.
     Raises: UsageError for a text that is none.
     """
 
@@ -63,7 +64,12 @@ class Budget:
         try:
             return float(bound)
         except ValueError:
-            raise UsageError(f"budget {text!r}: expected a plain number, got {bound!r}") from None
+            if self.metric not in IN_SECONDS:
+                raise UsageError(f"budget {text!r}: expected a plain number, got {bound!r}") from None
+        try:
+            return parse_duration(bound)
+        except ValueError:
+            raise UsageError(f"budget {text!r}: expected a duration, as in 10s, got {bound!r}") from None
 
     def is_kept_by(self, value: float) -> bool:
         """By one number; what never came (infinity) keeps no upper bound, and nothing at all (nan) keeps none."""
@@ -108,7 +114,7 @@ class Budget:
 
     @property
     def _unit(self) -> str:
-        return " ms" if is_latency(self.metric) else ""
+        return " ms" if is_latency(self.metric) else " s" if self.metric in IN_SECONDS else ""
 
     def __str__(self) -> str:
         return self.text

@@ -17,6 +17,7 @@ import numpy as np
 
 from imsim.analysis.cost import cost_of
 from imsim.analysis.latency import LATENCIES, quantile, summarize
+from imsim.analysis.recovery import recovery_time
 from imsim.analysis.run import Run
 from imsim.core.exceptions import ImsimError, UsageError
 from imsim.results import RunData
@@ -32,7 +33,10 @@ Metrics = Sequence[str | MetricFunction] | Mapping[str, MetricFunction]
 _STATISTIC = re.compile(r"mean|max|p(\d{1,2}(?:\.\d{1,4})?)")
 _COUNTS = ("messages", "stored", "deliveries", "delivered", "lost", "absent", "recalled", "shed", "duplicates")
 _COSTS = ("cost.per_hour", "cost.per_million")
-_KNOWN = "delivery.p50, .p95, .p99.9, .mean, .max; ack. and last. with the same; " + ", ".join((*_COUNTS, *_COSTS))
+IN_SECONDS = ("recovery.time",)  # see `imsim.analysis.recovery`
+_KNOWN = "delivery.p50, .p95, .p99.9, .mean, .max; ack. and last. with the same; " + ", ".join(
+    (*_COUNTS, *_COSTS, *IN_SECONDS)
+)
 
 LATENCY_METRICS = tuple(f"{name}.{what}" for name in LATENCIES for what in ("mean", "p50", "p95", "p99", "max"))
 
@@ -41,17 +45,18 @@ _USUAL = ("messages", "delivered", "lost", "absent", "recalled", "shed", "duplic
 
 def default_metrics(*scenarios: Scenario) -> tuple[str, ...]:
     """What is measured unless something else is asked for: the last recipient only where messages go to several, and
-    costs only where there are prices, in all of the scenarios."""
+    costs only where there are prices, recovery only where there are faults, in all of the scenarios."""
     to_many = all(scenario.conversations.p2p_share < 1 for scenario in scenarios)
     latencies = [name for name in LATENCY_METRICS if to_many or not name.startswith("last.")]
-    return (*latencies, *_USUAL, *(_COSTS if all(scenario.cost.is_given for scenario in scenarios) else ()))
+    costs = _COSTS if all(scenario.cost.is_given for scenario in scenarios) else ()
+    return (*latencies, *_USUAL, *costs, *(IN_SECONDS if all(scenario.faults for scenario in scenarios) else ()))
 
 
 def check_name(name: str) -> str:
     """The name of a metric that every run has. Raises: UsageError, which names those that there are."""
     what, _, statistic = name.partition(".")
     latency = what in LATENCIES and _STATISTIC.fullmatch(statistic)
-    if not latency and name not in _COUNTS and name not in _COSTS:
+    if not latency and name not in (*_COUNTS, *_COSTS, *IN_SECONDS):
         raise UsageError(f"metric {name!r}: there is none of this name; known: {_KNOWN}")
     return name
 
@@ -113,7 +118,8 @@ class Measures:
 
 
 def value_of(run: RunData, name: str) -> float:
-    """One metric of one run: ms, a count, or money; infinite where it falls among what never came, nan of nothing."""
+    """One metric of one run: ms, a count, money, or seconds (recovery.time); infinite where it falls among what never
+    came, nan of nothing."""
     return _Numbers(run).value(check_name(name))
 
 
@@ -135,6 +141,8 @@ class _Numbers:
             cost = cost_of(self._run)
             value = cost.per_hour if statistic == "per_hour" else cost.per_million
             return math.nan if value is None else value
+        if name == "recovery.time":
+            return recovery_time(self._run)
         if not self._counts:
             self._counts = vars(summarize(self._run).counts)
         return float(self._counts[name])

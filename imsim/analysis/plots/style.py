@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,6 +23,7 @@ COLORS = (
     "#56B4E9",
 )  # Okabe and Ito's: safe for the colour-blind
 GREY = "#555555"
+RECOVERY = COLORS[3]
 _SHADE = "#bbbbbb"
 _LABEL = 8  # points
 _ROW = _LABEL + 3
@@ -82,17 +84,24 @@ def log_latency(ax: Axes, which: str, low: float, high: float) -> None:
 
 def over_time(axes: tuple[Axes, Axes], time: TimeAxis, title: str) -> None:
     """The axes of time of two pictures, one above the other: what is special is shaded, and named above them, where it
-    covers no curve."""
+    covers no curve. So is the time at which the run had recovered from a fault."""
     upper, lower = axes
     end = time.end * 1.01
     for ax in axes:
         for since, until, _ in time.special:
             ax.axvspan(since, until, color=_SHADE, alpha=0.35, linewidth=0, zorder=0)
             ax.axvline(since, color="#888888", linewidth=0.8, zorder=0)
+        for one in time.recoveries:
+            if 0 < one.time < math.inf:
+                ax.axvline(one.recovered_at, color=RECOVERY, linewidth=1.2, linestyle="--", zorder=1)
         ax.axvline(time.duration, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
         ax.set_xlim(0, end)
     names = [(since, name) for since, _, name in time.special]
-    rows = _labels(upper, [*names, (time.duration, "nobody sends any more")], end)
+    for one in time.recoveries:
+        if one.time > 0:  # one that has not recovered is named where the run's duration ends
+            name = one.outcome if len(time.recoveries) == 1 else f"{one.name}: {one.outcome}"
+            names.append((min(one.recovered_at, time.duration), name))
+    rows = _labels(upper, sorted([*names, (time.duration, "nobody sends any more")]), end)
     upper.set_title(title, loc="left", fontsize=11, pad=6 + _ROW * rows)
     upper.tick_params(labelbottom=False)
     lower.set_xlabel("seconds from the start")
