@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,8 +25,8 @@ def breakdown(run: RunData, by: str = "where") -> pd.DataFrame:
     spans.
 
     `by`: "where" (tiers and links), "node" (each node by itself), "op" (tiers, by operation) or "policy" (the field of
-    the scenario that sets the length of a wait, see `policy_of`). Columns: `mean`, `p50`, `p99` and `max` in ms over all
-    these deliveries, those that had none of it included; `share` of all their time. The means add up to the mean
+    the scenario that sets the length of a wait, see `policy_of`). Columns: `mean`, `p50`, `p99` and `max` in ms over
+    all these deliveries, those that had none of it included; `share` of all their time. The means add up to the mean
     latency of `summary()` (of what was delivered); percentiles do not add up. Ordered by the mean.
 
     As there, the time of a device that was offline by plan begins with its return. What is left of the spans' `offline`
@@ -134,6 +135,13 @@ def utilisation(run: RunData) -> pd.DataFrame:
     if run.tables.nodes is not None:
         table["peak"] = run.nodes.groupby("node")["busy"].max()
     return table
+
+
+def tier_utilisation(run: RunData, tier: str) -> float:
+    """How busy the busiest node of a tier was, in the same window, from 0 to 1; nan of a live run. A tier gives way as
+    soon as one of its nodes does: what belongs to that node cannot go to another."""
+    nodes = run.manifest.get("utilisation", {})
+    return max((of["busy"] for node, of in nodes.items() if node.rstrip("0123456789") == tier), default=math.nan)
 
 
 def counted_spans(run: RunData) -> tuple[pd.DataFrame, int]:

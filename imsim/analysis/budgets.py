@@ -38,9 +38,8 @@ class Replicated(Protocol):
 class Budget:
     """A metric and the bound that it must keep, as a text: 'delivery.p99 < 200ms', 'ack.p95 <= 50ms', 'lost <= 0'.
 
-    `metric` is its name, `bound` in ms where that is a latency, in seconds where it is a time. `fails(run)` says what is
-    wrong, or None.
-    Raises: UsageError for a text that is none.
+    `metric` is its name, `bound` in ms where that is a latency, in seconds where it is a time. `fails(run)` says what
+    is wrong, or None. Raises: UsageError for a text that is none.
     """
 
     def __init__(self, text: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from imsim.analysis.breakdown import tier_utilisation
 from imsim.analysis.cost import cost_of
 from imsim.analysis.latency import LATENCIES, quantile, summarize
 from imsim.analysis.recovery import recovery_time
@@ -23,6 +24,7 @@ from imsim.core.exceptions import ImsimError, UsageError
 from imsim.results import RunData
 from imsim.scenario import Scenario
 from imsim.scenario.custom_parts import broken
+from imsim.scenario.sections.faults import TIERS
 
 #: A number of a run. None and nan mean that there was nothing to measure, infinity that it never came.
 MetricFunction = Callable[[Run], float | None]
@@ -34,8 +36,10 @@ _STATISTIC = re.compile(r"mean|max|p(\d{1,2}(?:\.\d{1,4})?)")
 _COUNTS = ("messages", "stored", "deliveries", "delivered", "lost", "absent", "recalled", "shed", "duplicates")
 _COSTS = ("cost.per_hour", "cost.per_million")
 IN_SECONDS = ("recovery.time",)  # see `imsim.analysis.recovery`
+#: How busy the busiest node of a tier was (`imsim.analysis.breakdown`), 0 to 1; nan in a live run.
+UTILISATIONS = tuple(f"utilisation.{tier}" for tier in TIERS)
 _KNOWN = "delivery.p50, .p95, .p99.9, .mean, .max; ack. and last. with the same; " + ", ".join(
-    (*_COUNTS, *_COSTS, *IN_SECONDS)
+    (*_COUNTS, *_COSTS, *IN_SECONDS, *UTILISATIONS)
 )
 
 LATENCY_METRICS = tuple(f"{name}.{what}" for name in LATENCIES for what in ("mean", "p50", "p95", "p99", "max"))
@@ -56,7 +60,7 @@ def check_name(name: str) -> str:
     """The name of a metric that every run has. Raises: UsageError, which names those that there are."""
     what, _, statistic = name.partition(".")
     latency = what in LATENCIES and _STATISTIC.fullmatch(statistic)
-    if not latency and name not in (*_COUNTS, *_COSTS, *IN_SECONDS):
+    if not latency and name not in (*_COUNTS, *_COSTS, *IN_SECONDS, *UTILISATIONS):
         raise UsageError(f"metric {name!r}: there is none of this name; known: {_KNOWN}")
     return name
 
@@ -118,8 +122,8 @@ class Measures:
 
 
 def value_of(run: RunData, name: str) -> float:
-    """One metric of one run: ms, a count, money, or seconds (recovery.time); infinite where it falls among what never
-    came, nan of nothing."""
+    """One metric of one run: ms, a count, money, seconds (recovery.time) or a share (utilisation); infinite where it
+    falls among what never came, nan of nothing."""
     return _Numbers(run).value(check_name(name))
 
 
@@ -143,6 +147,8 @@ class _Numbers:
             return math.nan if value is None else value
         if name == "recovery.time":
             return recovery_time(self._run)
+        if what == "utilisation":
+            return tier_utilisation(self._run, statistic)
         if not self._counts:
             self._counts = vars(summarize(self._run).counts)
         return float(self._counts[name])

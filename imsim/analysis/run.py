@@ -49,9 +49,9 @@ class Run(RunData):
         factor: a window is back within the limit if its p95 is at most so many times that before the first fault.
         faults: [(since, until, name)] in seconds from the run's start, in place of the run's own: for a live run.
 
-        Columns: `fault`, `at` and `until` (s), `before` and `limit` (p95, ms), `time` (s from `at`; infinite if it never
-        recovered, nan if too few deliveries came before it), `slow` (deliveries beyond the limit until the recovery),
-        `waited_for` (what they waited for longest once the fault was over: the policy that set it, as in
+        Columns: `fault`, `at` and `until` (s), `before` and `limit` (p95, ms), `time` (s from `at`; infinite if it
+        never recovered, nan if too few deliveries came before it), `slow` (deliveries beyond the limit until the
+        recovery), `waited_for` (what they waited for longest once the fault was over: the policy that set it, as in
         `breakdown("policy")`, or a stage; None without spans). The definition is in `imsim.analysis.recovery`; the
         metric `recovery.time` is the longest. Raises: UsageError for a window or factor that is none.
         """

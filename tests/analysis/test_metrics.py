@@ -76,3 +76,14 @@ def test_what_goes_wrong_in_an_own_metric_is_told_of_it(delivered):
     with pytest.raises(UsageError, match=r"^metric 'late': the function raised KeyError: 'dleivered_at'$") as caught:
         Measures.of({"late": lambda run: run.deliveries["dleivered_at"].mean()})(delivered(1))
     assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_the_utilisation_of_a_tier_is_that_of_its_busiest_node(build):
+    run = build()
+    busy = {"gateway0": 0.1, "router0": 0.3, "router1": 0.7, "router10": 0.2}
+    run.manifest["utilisation"] = {node: {"busy": share, "jobs": 1, "drops": 0} for node, share in busy.items()}
+    assert value_of(run, "utilisation.router") == 0.7
+    assert value_of(run, "utilisation.gateway") == 0.1
+    assert math.isnan(value_of(build(world="live"), "utilisation.router"))
+    with pytest.raises(UsageError, match=r"none of this name; known: .*utilisation\.storage"):
+        value_of(run, "utilisation.client")

@@ -47,8 +47,8 @@ SLACK = 0.05 * WINDOW / 0.95
 
 @pytest.mark.parametrize(("lasting", "timeout"), [(3.0, 5.0), (3.0, 2.0), (1.5, 3.0)])
 def test_after_a_crash_of_storage_every_message_that_met_it_waits_for_its_send_timeout(lasting, timeout):
-    """What storage refuses is sent again `send_timeout` after its sending, however soon it was refused, and again, until
-    storage is back: the message sent last before that comes `send_timeout` after the crash is over."""
+    """What storage refuses is sent again `send_timeout` after its sending, however soon it was refused, and again,
+    until storage is back: the message sent last before that comes `send_timeout` after the crash is over."""
     time, waited_for = recovery_from("storage0", lasting, send_timeout=timeout)
     assert time == pytest.approx(lasting + timeout + TRIP - SLACK, abs=0.03)
     assert waited_for == "policies.send_timeout"

@@ -14,6 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from imsim.analysis.timeline import TimeAxis
 
 SIZE = (8.0, 4.8)  # inches
+PAIR = (SIZE[0], 5.6)
 COLORS = (
     "#0072B2",
     "#D55E00",
@@ -24,6 +25,7 @@ COLORS = (
 )  # Okabe and Ito's: safe for the colour-blind
 GREY = "#555555"
 RECOVERY = COLORS[3]
+TIER_COLORS = {"gateway": "#E69F00", "router": "#009E73", "storage": "#D55E00"}
 _SHADE = "#bbbbbb"
 _LABEL = 8  # points
 _ROW = _LABEL + 3
@@ -39,10 +41,10 @@ def new_axes() -> Axes:
 
 
 def new_pair() -> tuple[Axes, Axes]:
-    """One above the other over the same time, in a new pyplot figure."""
+    """One above the other over the same x axis, in a new pyplot figure."""
     from matplotlib import pyplot as plt
 
-    return pair(plt.figure(figsize=(SIZE[0], 5.6), layout="constrained"))
+    return pair(plt.figure(figsize=PAIR, layout="constrained"))
 
 
 def pair(figure: Figure) -> tuple[Axes, Axes]:
@@ -80,6 +82,13 @@ def log_latency(ax: Axes, which: str, low: float, high: float) -> None:
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 1e3 else (1,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} ms" if value < 1000 else f"{value / 1000:g} s"))
     axis.set_minor_formatter(NullFormatter())
+
+
+def busy_axis(ax: Axes) -> None:
+    """Make the y axis one of shares of the workers' time, all of it, so that an idle system looks idle."""
+    ax.set_ylim(0, 1.05)
+    ax.set_yticks([0, 0.25, 0.5, 0.75, 1], labels=["0", "25 %", "50 %", "75 %", "100 %"])
+    ax.set_ylabel("workers busy")
 
 
 def over_time(axes: tuple[Axes, Axes], time: TimeAxis, title: str) -> None:
