@@ -35,11 +35,12 @@ Metrics = Sequence[str | MetricFunction] | Mapping[str, MetricFunction]
 _STATISTIC = re.compile(r"mean|max|p(\d{1,2}(?:\.\d{1,4})?)")
 _COUNTS = ("messages", "stored", "deliveries", "delivered", "lost", "absent", "recalled", "shed", "duplicates")
 _COSTS = ("cost.per_hour", "cost.per_million")
+_PER_MONTH = "cost.per_month"
 IN_SECONDS = ("recovery.time",)  # see `imsim.analysis.recovery`
 #: How busy the busiest node of a tier was (`imsim.analysis.breakdown`), 0 to 1; nan in a live run.
 UTILISATIONS = tuple(f"utilisation.{tier}" for tier in TIERS)
 _KNOWN = "delivery.p50, .p95, .p99.9, .mean, .max; ack. and last. with the same; " + ", ".join(
-    (*_COUNTS, *_COSTS, *IN_SECONDS, *UTILISATIONS)
+    (*_COUNTS, *_COSTS, _PER_MONTH, *IN_SECONDS, *UTILISATIONS)
 )
 
 LATENCY_METRICS = tuple(f"{name}.{what}" for name in LATENCIES for what in ("mean", "p50", "p95", "p99", "max"))
@@ -60,7 +61,7 @@ def check_name(name: str) -> str:
     """The name of a metric that every run has. Raises: UsageError, which names those that there are."""
     what, _, statistic = name.partition(".")
     latency = what in LATENCIES and _STATISTIC.fullmatch(statistic)
-    if not latency and name not in (*_COUNTS, *_COSTS, *IN_SECONDS, *UTILISATIONS):
+    if not latency and name not in (*_COUNTS, *_COSTS, _PER_MONTH, *IN_SECONDS, *UTILISATIONS):
         raise UsageError(f"metric {name!r}: there is none of this name; known: {_KNOWN}")
     return name
 
@@ -143,7 +144,7 @@ class _Numbers:
             return _statistic(self._latencies[what], statistic)
         if what == "cost":
             cost = cost_of(self._run)
-            value = cost.per_hour if statistic == "per_hour" else cost.per_million
+            value: float | None = getattr(cost, statistic)
             return math.nan if value is None else value
         if name == "recovery.time":
             return recovery_time(self._run)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imsim.analysis import breakdown, latency, recovery, timeline
-from imsim.analysis.cost import Cost, cost_of
+from imsim.analysis.cost import Cost, Storage, cost_of, storage_of
 from imsim.results import RunData
 
 if TYPE_CHECKING:
@@ -69,8 +69,12 @@ class Run(RunData):
         return latency.to_json_dict(self) | ({"recovery": found} if found else {})
 
     def cost(self) -> Cost:
-        """What the service costs at this load, by the prices of the scenario's section `cost`."""
+        """What the service costs at this load and by the month, by the prices of the scenario's section `cost`."""
         return cost_of(self)
+
+    def storage(self) -> Storage:
+        """How many bytes a day storage grows by, and how large it becomes with `cost.retention_days`."""
+        return storage_of(self)
 
     def save_plot(self, path: Path | str) -> Path:
         """The pictures of this run in one file, whose suffix chooses the format (.png, .svg, .pdf): latencies, and over

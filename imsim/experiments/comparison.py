@@ -32,7 +32,7 @@ def compare(a: Scenario, b: Scenario, sampling: Sampling, *, progress: Progress 
     return Comparison(*replicate([a, b], sampling, progress=progress))
 
 
-_LESS_IS_BETTER = ("lost", "shed", "duplicates", "cost.per_hour", "cost.per_million")
+_LESS_IS_BETTER = ("lost", "shed", "duplicates", "cost.per_hour", "cost.per_million", "cost.per_month", "recovery.time")
 
 
 @dataclass(frozen=True)
