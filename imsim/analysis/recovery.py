@@ -230,7 +230,9 @@ def _width(run: RunData, until: float) -> float:
     """A round number of seconds in which 60 messages were sent on average before the first fault."""
     duration = float(run.scenario.duration)
     sent = int((run.messages["intended_at"] < _ns(until)).sum())
-    least = min(_MESSAGES * until / max(sent, 1), _LONGEST * duration)
+    least = _LONGEST * duration
+    if until:
+        least = min(_MESSAGES * until / max(sent, 1), least)
     power = 10.0 ** math.floor(math.log10(least))
     return min(next(power * step for step in (1, 2, 5, 10) if power * step >= least * (1 - 1e-9)), duration / 5)
 

@@ -53,7 +53,7 @@ class Run(RunData):
         never recovered, nan if too few deliveries came before it), `slow` (deliveries beyond the limit until the
         recovery), `waited_for` (what they waited for longest once the fault was over: the policy that set it, as in
         `breakdown("policy")`, or a stage; None without spans). The definition is in `imsim.analysis.recovery`; the
-        metric `recovery.time` is the longest. Raises: UsageError for a window or factor that is none.
+        metric `recovery.time` is the longest. Raises: UsageError for a window or factor out of range.
         """
         return recovery.frame(recovery.recoveries(self, window=window, factor=factor, faults=faults))
 

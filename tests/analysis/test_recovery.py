@@ -90,6 +90,13 @@ def test_without_a_fault_or_a_level_before_it_there_is_none(steady):
     assert "recovery unknown, as too few deliveries came before it" in str(early)
 
 
+@pytest.mark.parametrize("messages", [[], [{}], [{"outcome": "rejected"}]])
+def test_next_to_nothing_has_no_recovery(build, messages):
+    run = build(messages, duration=10.0, faults=[CRASH | {"at": 0.0}, CRASH])
+    assert run.recovery()["time"].isna().all()
+    assert run.recovery()["slow"].tolist() == [0, 0]
+
+
 def test_windows_within_the_limit_do_not_count_before_one_that_is_not_while_the_fault_lasts(steady):
     found = steady(between(9, 9.5, 1.0), CRASH | {"duration": 5.0}).recovery(window=1)
     assert found["time"][0] == pytest.approx(9.4 + 1 - 5)
