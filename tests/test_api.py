@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from mixed_workload import SCENARIO
 
 import imsim
+from imsim.analysis.metrics import UTILISATIONS
 from imsim.api import ProgressBar
 
 OFFICE = imsim.Scenario.load("office").with_({"duration": 4.0, "warmup": 0.0, "workload.rate": 1.0})
@@ -123,7 +124,7 @@ def test_every_question_measures_the_same():
     sweep = imsim.sweep(office, {"topology.routers": [2, 4]}, replications=2, **many)
     capacity = imsim.capacity(office, "delivery.p99 < 9s", high=0.3, **many)
     assert set(pair.differences) == set(sweep.metrics) == set(alone.metrics)
-    assert {metric for one in capacity.tried.values() for metric in one.metrics} == set(alone.metrics)
+    assert {metric for one in capacity.tried.values() for metric in one.metrics} == {*alone.metrics, *UTILISATIONS}
     for frame in (sweep.frame, capacity.frame):
         assert set(alone.metrics) < set(frame.columns)
         assert frame["ack.p50"].notna().all()

@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 from imsim.analysis.intervals import estimate
 from imsim.analysis.latency import is_latency
-from imsim.analysis.metrics import did_you_mean, is_known, limits_of, value_of
+from imsim.analysis.metrics import IN_SECONDS, did_you_mean, is_known, limits_of, value_of
 from imsim.core.exceptions import UsageError
 from imsim.results import RunData
 from imsim.scenario.quantities import parse_duration
@@ -39,8 +39,8 @@ class Replicated(Protocol):
 class Budget:
     """A metric and the bound that it must keep, as a text: 'delivery.p99 < 200ms', 'ack.p95 <= 50ms', 'lost <= 0'.
 
-    `metric` is its name, `bound` in ms where that is a latency. `fails(run)` says what is wrong, or None.
-    Raises: UsageError for a text that is none.
+    `metric` is its name, `bound` in ms where that is a latency, in seconds where it is a time. `fails(run)` says what
+    is wrong, or None. Raises: UsageError for a text that is none.
     """
 
     def __init__(self, text: str) -> None:
@@ -58,15 +58,19 @@ class Budget:
                 with suppress(ValueError):
                     return parse_duration(bound) * 1000
             raise UsageError(f"budget {text!r}: expected a duration with its unit, as in 200ms, got {bound!r}")
-        if number is None:
-            # Of an unknown metric, which may be a function of the user's, only a plain number makes sense.
-            if not is_known(self.metric):
-                raise UsageError(
-                    f"budget {text!r}: metric {self.metric!r}: there is none of this name{did_you_mean(self.metric)}; "
-                    "a metric of your own has a plain number as its bound"
-                )
-            raise UsageError(f"budget {text!r}: expected a plain number, got {bound!r}")
-        return number
+        if number is not None:
+            return number
+        if self.metric in IN_SECONDS:
+            with suppress(ValueError):
+                return parse_duration(bound)
+            raise UsageError(f"budget {text!r}: expected a duration, as in 10s, got {bound!r}")
+        # Of an unknown metric, which may be a function of the user's, only a plain number makes sense.
+        if not is_known(self.metric):
+            raise UsageError(
+                f"budget {text!r}: metric {self.metric!r}: there is none of this name{did_you_mean(self.metric)}; "
+                "a metric of your own has a plain number as its bound"
+            )
+        raise UsageError(f"budget {text!r}: expected a plain number, got {bound!r}")
 
     def is_kept_by(self, value: float) -> bool:
         """By one number; what never came (infinity) keeps no upper bound, and nothing at all (nan) keeps none."""
@@ -116,7 +120,7 @@ class Budget:
 
     @property
     def _unit(self) -> str:
-        return " ms" if is_latency(self.metric) else ""
+        return " ms" if is_latency(self.metric) else " s" if self.metric in IN_SECONDS else ""
 
     def __str__(self) -> str:
         return self.text

@@ -16,14 +16,17 @@ from typing import Any
 
 import numpy as np
 
+from imsim.analysis.breakdown import tier_utilisation
 from imsim.analysis.cost import cost_of
 from imsim.analysis.latency import LATENCIES, STATISTIC, is_latency, is_share, quantile, summarize
+from imsim.analysis.recovery import recovery_time
 from imsim.analysis.run import Run
 from imsim.core.exceptions import ImsimError, UsageError
 from imsim.core.policies import Ack
 from imsim.results import RunData
 from imsim.scenario import Scenario
 from imsim.scenario.custom_parts import broken
+from imsim.scenario.sections.faults import TIERS
 
 #: A number of a run. None and nan mean that there was nothing to measure, infinity that it never came.
 MetricFunction = Callable[[Run], float | None]
@@ -44,10 +47,13 @@ _COUNTS = (
     "received_lost",
 )
 _COSTS = ("cost.per_hour", "cost.per_million")
+_PER_MONTH = "cost.per_month"
+IN_SECONDS = ("recovery.time",)  # see `imsim.analysis.recovery`
+#: How busy the busiest node of a tier was (`imsim.analysis.breakdown`), 0 to 1; nan in a live run.
+UTILISATIONS = tuple(f"utilisation.{tier}" for tier in TIERS)
+_OTHERS = (*_COUNTS, *_COSTS, _PER_MONTH, *IN_SECONDS, *UTILISATIONS)  # than latencies
 _AT_THE_END = re.compile(rf"(.*?)[._ -]?({STATISTIC.pattern})", re.IGNORECASE)
-_KNOWN = "delivery.p50, .p95, .p99.9, .mean, .max; ack., confirmed. and last. with the same; " + ", ".join(
-    (*_COUNTS, *_COSTS)
-)
+_KNOWN = "delivery.p50, .p95, .p99.9, .mean, .max; ack., confirmed. and last. with the same; " + ", ".join(_OTHERS)
 
 LATENCY_METRICS = tuple(f"{name}.{what}" for name in LATENCIES for what in ("mean", "p50", "p95", "p99", "max"))
 
@@ -56,19 +62,20 @@ _USUAL = ("messages", "delivered", "lost", "absent", "recalled", "shed", "duplic
 
 def default_metrics(*scenarios: Scenario) -> tuple[str, ...]:
     """What is measured unless something else is asked for: the last recipient only where messages go to several, and
-    costs only where there are prices, in all of the scenarios; when senders see success, and what was lost after it,
-    where one of them acknowledges early."""
+    costs only where there are prices, recovery only where there are faults, in all of the scenarios; when senders see
+    success, and what was lost after it, where one of them acknowledges early."""
     to_many = all(scenario.conversations.p2p_share < 1 for scenario in scenarios)
     early = any(scenario.policies.ack is Ack.AFTER_RECEIVE for scenario in scenarios)
     left_out = (*(() if to_many else ("last.",)), *(() if early else ("confirmed.",)))
     latencies = [name for name in LATENCY_METRICS if not name.startswith(left_out)]
     counts = (*_USUAL, "received_lost") if early else _USUAL
-    return (*latencies, *counts, *(_COSTS if all(scenario.cost.is_given for scenario in scenarios) else ()))
+    costs = _COSTS if all(scenario.cost.is_given for scenario in scenarios) else ()
+    return (*latencies, *counts, *costs, *(IN_SECONDS if all(scenario.faults for scenario in scenarios) else ()))
 
 
 def is_known(name: str) -> bool:
     """Whether every run has a metric of this name."""
-    return is_latency(name) or name in _COUNTS or name in _COSTS
+    return is_latency(name) or name in _OTHERS
 
 
 def check_name(name: str, own: Iterable[str] = ()) -> str:
@@ -89,7 +96,7 @@ def check_measured(name: str, measured: Sequence[str]) -> str:
 
 def did_you_mean(name: str, own: Iterable[str] = ()) -> str:
     """ " (did you mean 'delivery.p99' or 'ack.p99'?)" where metrics, or names in `own`, are near, else nothing."""
-    near = difflib.get_close_matches(name, [*own, *_COUNTS, *_COSTS, *LATENCY_METRICS], n=3, cutoff=0.7)
+    near = difflib.get_close_matches(name, [*own, *_OTHERS, *LATENCY_METRICS], n=3, cutoff=0.7)
     if match := _AT_THE_END.fullmatch(name):
         family, statistic = match[1].lower(), match[2].lower()
         families = difflib.get_close_matches(family, LATENCIES, n=1) or LATENCIES
@@ -101,9 +108,10 @@ def did_you_mean(name: str, own: Iterable[str] = ()) -> str:
 
 
 def limits_of(name: str) -> tuple[float, float]:
-    """What the metric is never below, and never above: 0 for latencies, counts and costs, 0 and 1 for shares; of the
-    user's other functions nothing is known."""
-    return (0.0 if is_known(name) or is_share(name) else -math.inf, 1.0 if is_share(name) else math.inf)
+    """What the metric is never below, and never above: 0 for latencies, counts, costs and times, 0 and 1 for shares; of
+    the user's other functions nothing is known."""
+    has_most = is_share(name) or name in UTILISATIONS
+    return (0.0 if is_known(name) or is_share(name) else -math.inf, 1.0 if has_most else math.inf)
 
 
 @dataclass(frozen=True)
@@ -157,7 +165,8 @@ class Measures:
 
 
 def value_of(run: RunData, name: str) -> float:
-    """One metric of one run: ms, a count, or money; infinite where it falls among what never came, nan of nothing."""
+    """One metric of one run: ms, a count, money, seconds (recovery.time) or a share (utilisation); infinite where it
+    falls among what never came, nan of nothing."""
     return _Numbers(run).value(check_name(name))
 
 
@@ -177,8 +186,12 @@ class _Numbers:
             return _statistic(self._latencies[what], statistic)
         if what == "cost":
             cost = cost_of(self._run)
-            value = cost.per_hour if statistic == "per_hour" else cost.per_million
+            value: float | None = getattr(cost, statistic)
             return math.nan if value is None else value
+        if name == "recovery.time":
+            return recovery_time(self._run)
+        if what == "utilisation":
+            return tier_utilisation(self._run, statistic)
         if not self._counts:
             self._counts = vars(summarize(self._run).counts)
         return float(self._counts[name])

@@ -8,8 +8,8 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imsim.analysis import breakdown, latency, timeline, warmup
-from imsim.analysis.cost import Cost, cost_of
+from imsim.analysis import breakdown, latency, recovery, timeline, warmup
+from imsim.analysis.cost import Cost, Storage, cost_of, storage_of
 from imsim.analysis.labels import heading, run_labels, title_of_all
 from imsim.core.exceptions import UsageError
 from imsim.results import RunData
@@ -49,19 +49,46 @@ class Run(RunData):
         with `simulate(..., spans=True)` also its queue and its peak. See `imsim.analysis.breakdown`."""
         return breakdown.utilisation(self)
 
+    def recovery(
+        self,
+        *,
+        window: float | None = None,
+        factor: float = recovery.FACTOR,
+        faults: Sequence[recovery.Fault] | None = None,
+    ) -> pd.DataFrame:
+        """How long after each fault deliveries were as fast again as before it: a row for each, in the order of time.
+
+        window: seconds over which the p95 is taken; None: a round number in which 60 messages were sent on average,
+            but at most about a tenth of the duration.
+        factor: a window is back within the limit if its p95 is at most so many times that before the first fault.
+        faults: [(since, until, name)] in seconds from the run's start, in place of the run's own: for a live run.
+
+        Columns: `fault`, `at` and `until` (s), `before` and `limit` (p95, ms), `time` (s from `at`; infinite if it
+        never recovered, nan if too few deliveries came before it), `slow` (deliveries beyond the limit until the
+        recovery), `waited_for` (what they waited for longest once the fault was over: the policy that set it, as in
+        `breakdown("policy")`, or a stage; None without spans). The definition is in `imsim.analysis.recovery`; the
+        metric `recovery.time` is the longest. Raises: UsageError for a window or factor out of range.
+        """
+        return recovery.frame(recovery.recoveries(self, window=window, factor=factor, faults=faults))
+
     def __str__(self) -> str:
-        """What `imsim simulate` prints: how many there were, and the summary."""
+        """What `imsim simulate` prints: how many there were, the summary, and the recovery from each fault."""
         table = self.summary().round(3).astype(object)
         text = table.where(table.notna(), "-").rename_axis("ms after warm-up").reset_index().to_string(index=False)
-        return f"{latency.totals(self)}\n\n{text}"
+        return "\n".join([latency.totals(self), "", text, *map(str, recovery.recoveries(self))])
 
     def to_json_dict(self) -> dict[str, Any]:
         """What `imsim simulate --json` prints."""
-        return latency.to_json_dict(self)
+        found = [recovery.to_json(one) for one in recovery.recoveries(self)]
+        return latency.to_json_dict(self) | ({"recovery": found} if found else {})
 
     def cost(self) -> Cost:
-        """What the service costs at this load, by the prices of the scenario's section `cost`."""
+        """What the service costs at this load and by the month, by the prices of the scenario's section `cost`."""
         return cost_of(self)
+
+    def storage(self) -> Storage:
+        """How many bytes a day storage grows by, and how large it becomes with `cost.retention_days`."""
+        return storage_of(self)
 
     def save_plot(self, path: Path | str) -> Path:
         """The pictures of this run in one file, whose suffix chooses the format (.png, .svg, .pdf): latencies, and over
@@ -87,6 +114,7 @@ class Run(RunData):
         return (
             f"<div>{title}<br>{latency.totals(self)}"
             f"<table>{''.join(rows)}</table>"
+            f"{''.join(f'<p>{escape(str(one))}</p>' for one in recovery.recoveries(self))}"
             f"{''.join(f'<p>{escape(warning)}</p>' for warning in self.warnings)}"
             f"<small>digest <code>{escape(self.digest[:16])}</code> · run <code>{escape(self.id)}</code></small></div>"
         )
@@ -104,7 +132,7 @@ class Plots:
 
     def timeline(self, axes: Sequence[Axes] | None = None) -> tuple[Axes, Axes]:
         """Over time: delivery latency (p50, p95, max), and messages offered and delivered a second, in a new figure or
-        in two `axes`."""
+        in two `axes`; with each fault, and when the run recovered from it."""
         from imsim.analysis import plots
 
         time = timeline.TimeAxis.of(self._run)

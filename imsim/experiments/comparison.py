@@ -31,7 +31,16 @@ def compare(a: Scenario, b: Scenario, sampling: Sampling, *, progress: Progress 
     return Comparison(*replicate([a, b], sampling, progress=progress))
 
 
-_LESS_IS_BETTER = ("lost", "shed", "duplicates", "cost.per_hour", "cost.per_million")
+_LESS_IS_BETTER = (
+    "lost",
+    "received_lost",
+    "shed",
+    "duplicates",
+    "cost.per_hour",
+    "cost.per_million",
+    "cost.per_month",
+    "recovery.time",
+)
 
 
 @dataclass(frozen=True)
@@ -262,9 +271,8 @@ class Comparison:
             f"A: {self.a.scenario.name}",
             f"B: {self.b.scenario.name}, which differs in {differ or 'nothing'}",
         ]
-        lines += [
-            str(self[metric]) for metric in ("delivery.p50", "delivery.p99", "ack.p99") if metric in self.differences
-        ]
+        shown = ("delivery.p50", "delivery.p99", "confirmed.p99", "ack.p99")
+        lines += [str(self[metric]) for metric in shown if metric in self.differences]
         saved = self.differences.get("delivery.mean")
         if saved and saved.saved:
             lines.append(

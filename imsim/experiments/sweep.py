@@ -36,6 +36,7 @@ DESIGN = "design"
 
 _COLOURS = 6  # that can be distinguished
 _COST = "cost.per_hour"
+_PERIODS = {_COST: "per hour", "cost.per_month": "per month", "cost.per_million": "per million messages"}
 _LATENCY = "delivery.p99"
 _SHOWN = ("delivery.p50", "delivery.p95", "delivery.p99", "ack.p99", "lost", "cost.per_hour", "cost.per_million")
 
@@ -176,7 +177,7 @@ class Sweep:
         if is_latency(column):
             return f"{column} (ms)"
         if column.startswith("cost."):
-            per = {"cost.per_hour": "per hour", "cost.per_million": "per million messages"}[column]
+            per = _PERIODS[column]
             return f"cost, {self.base.cost.currency} {per}"
         return column
 

@@ -57,7 +57,8 @@ def test_an_unknown_name_is_refused_with_those_that_there_are(name):
         ("acks.max", "'ack.max', 'last.max' or 'ack.mean'"),
         ("delivery.p999", "'delivery.p99', 'delivery.p95' or 'delivery.p50'"),
         ("lots", "'lost'"),
-        ("cost.per_month", "'cost.per_million' or 'cost.per_hour'"),
+        ("cost_per_month", "'cost.per_month' or 'cost.per_million'"),
+        ("recovery_time", "'recovery.time'"),
         ("late_one", "'late_ones'"),
     ],
 )
@@ -111,6 +112,7 @@ def test_own_functions_are_checked(delivered):
 
 def test_a_share_is_one_by_its_name(delivered):
     assert limits_of("late_share") == limits_of("late.share") == (0, 1)
+    assert limits_of("utilisation.router") == (0, 1)
     assert Measures.of({"late_share": lambda run: 1})(delivered(1)) == {"late_share": 1}
     with pytest.raises(UsageError, match=r"'late_share': by its name a share, from 0 to 1, got 40; call it otherwise"):
         Measures.of({"late_share": lambda run: 40})(delivered(1))
@@ -125,3 +127,14 @@ def test_what_goes_wrong_in_an_own_metric_is_told_of_it(delivered):
     with pytest.raises(UsageError, match=r"^metric 'late': the function raised KeyError: 'dleivered_at'$") as caught:
         Measures.of({"late": lambda run: run.deliveries["dleivered_at"].mean()})(delivered(1))
     assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_the_utilisation_of_a_tier_is_that_of_its_busiest_node(build):
+    run = build()
+    busy = {"gateway0": 0.1, "router0": 0.3, "router1": 0.7, "router10": 0.2}
+    run.manifest["utilisation"] = {node: {"busy": share, "jobs": 1, "drops": 0} for node, share in busy.items()}
+    assert value_of(run, "utilisation.router") == 0.7
+    assert value_of(run, "utilisation.gateway") == 0.1
+    assert math.isnan(value_of(build(world="live"), "utilisation.router"))
+    with pytest.raises(UsageError, match=r"none of this name .*; known: .*utilisation\.storage"):
+        value_of(run, "utilisation.client")

@@ -300,6 +300,12 @@ def test_ties_are_hollow_and_letters_stand_in_their_own_points():
     assert {text.get_text(): text.xy for text in ax.texts} == {"A": (1, 105), "B": (4, 95)}
 
 
+def test_costs_are_labelled_with_their_currency_and_period():
+    labels = {"cost.per_hour": "hour", "cost.per_month": "month", "cost.per_million": "million messages"}
+    for column, period in labels.items():
+        assert SWEEP._axis_label(column) == f"cost, USD per {period}"
+
+
 def test_against_cost_it_draws_intervals_and_the_front():
     ax = SWEEP.plot(ax=Figure().subplots())
     labels = ax.get_legend_handles_labels()[1]

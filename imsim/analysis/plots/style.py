@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 
@@ -14,6 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from imsim.analysis.timeline import TimeAxis
 
 SIZE = (8.0, 4.8)  # inches
+PAIR = (SIZE[0], 5.6)
 COLORS = (
     "#0072B2",
     "#D55E00",
@@ -23,6 +25,8 @@ COLORS = (
     "#56B4E9",
 )  # Okabe and Ito's: safe for the colour-blind
 GREY = "#555555"
+RECOVERY = COLORS[3]
+TIER_COLORS = {"gateway": "#E69F00", "router": "#009E73", "storage": "#D55E00"}
 _SHADE = "#bbbbbb"
 _LABEL = 8  # points
 _ROW = _LABEL + 3
@@ -40,10 +44,10 @@ def new_axes() -> Axes:
 
 
 def new_pair() -> tuple[Axes, Axes]:
-    """One above the other over the same time, in a new pyplot figure."""
+    """One above the other over the same x axis, in a new pyplot figure."""
     from matplotlib import pyplot as plt
 
-    return pair(plt.figure(figsize=(SIZE[0], 5.6), layout="constrained"))
+    return pair(plt.figure(figsize=PAIR, layout="constrained"))
 
 
 def pair(figure: Figure) -> tuple[Axes, Axes]:
@@ -90,19 +94,33 @@ def log_latency(ax: Axes, which: str, low: float, high: float) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
+def busy_axis(ax: Axes) -> None:
+    """Make the y axis one of shares of the workers' time, all of it, so that an idle system looks idle."""
+    ax.set_ylim(0, 1.05)
+    ax.set_yticks([0, 0.25, 0.5, 0.75, 1], labels=["0", "25 %", "50 %", "75 %", "100 %"])
+    ax.set_ylabel("workers busy")
+
+
 def over_time(axes: tuple[Axes, Axes], time: TimeAxis, title: str) -> None:
     """The axes of time of two pictures, one above the other: what is special is shaded, and named above them, where it
-    covers no curve."""
+    covers no curve. So is the time at which the run had recovered from a fault."""
     upper, lower = axes
     end = time.end * 1.01
     for ax in axes:
         for since, until, _ in time.special:
             ax.axvspan(since, until, color=_SHADE, alpha=0.35, linewidth=0, zorder=0)
             ax.axvline(since, color="#888888", linewidth=0.8, zorder=0)
+        for one in time.recoveries:
+            if 0 < one.time < math.inf:
+                ax.axvline(one.recovered_at, color=RECOVERY, linewidth=1.2, linestyle="--", zorder=1)
         ax.axvline(time.duration, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
         ax.set_xlim(0, end)
     names = [(since, name) for since, _, name in time.special]
-    rows = _labels(upper, [*names, (time.duration, "nobody sends any more")], end)
+    for one in time.recoveries:
+        if one.time > 0:  # one that has not recovered is named where the run's duration ends
+            name = one.outcome if len(time.recoveries) == 1 else f"{one.name}: {one.outcome}"
+            names.append((min(one.recovered_at, time.duration), name))
+    rows = _labels(upper, sorted([*names, (time.duration, "nobody sends any more")]), end)
     titled(upper, title, pad=6 + _ROW * rows)
     upper.tick_params(labelbottom=False)
     lower.set_xlabel("seconds from the start")
