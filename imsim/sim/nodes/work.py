@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from imsim.core import storage
-from imsim.scenario import Constant, Distribution, Draws, Stream
+from imsim.scenario import Constant, Draws, Stream
 from imsim.scenario.actor import intent_of
 from imsim.scenario.sections import Tier
 from imsim.sim.clock import Clock
@@ -17,6 +17,23 @@ from imsim.sim.station import station_of
 _STREAMS = {"save_state": "save_place", "presence_update": "hint"}
 
 _OTHERS = 1 << 40  # draws for operations without a message are numbered from here, those of messages by intent
+
+
+class _Times(Protocol):
+    def quantile(self, u: float) -> float: ...
+
+
+class _AtSpeed:
+    """Service times of workers that are this many times as fast as those that `times` are of."""
+
+    __slots__ = ("_speed", "_times")
+
+    def __init__(self, times: _Times, speed: float) -> None:
+        self._times = times
+        self._speed = speed
+
+    def quantile(self, u: float) -> float:
+        return self._times.quantile(u) / self._speed
 
 
 class Work:
@@ -33,8 +50,9 @@ class Work:
         self.name = f"{kind}{index}"
         self.workers = tier.workers
         self.station = station_of(tier, clock)
-        self._per_byte = {op: seconds for op, seconds in tier.per_byte.items() if seconds}
-        self._times: dict[str, Distribution] = dict.fromkeys(self._per_byte, Constant(value=0.0)) | tier.service
+        self._per_byte = {op: seconds / tier.speed for op, seconds in tier.per_byte.items() if seconds}
+        service = tier.service if tier.speed == 1 else {op: _AtSpeed(t, tier.speed) for op, t in tier.service.items()}
+        self._times: dict[str, _Times] = {**dict.fromkeys(self._per_byte, Constant(value=0.0)), **service}
         self._service = self._times
         #: Whether an append costs its own service time and nothing else, as it mostly does.
         self._append_is_all = not self._per_byte and not {"inbox", "commit"} & self._service.keys()
