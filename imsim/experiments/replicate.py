@@ -10,7 +10,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from html import escape
@@ -78,7 +78,9 @@ class Replications:
         return len(self.samples)
 
     def __getitem__(self, metric: str) -> Estimate:
-        return estimate(self.values(metric), *limits_of(metric))
+        """A percentile for which the runs are too short has no interval: it would miss, see `flaw`."""
+        found = estimate(self.values(metric), *limits_of(metric))
+        return replace(found, low=None, high=None) if self.flaw(metric) else found
 
     def __iter__(self) -> Iterator[Run]:
         return iter(self.runs)
@@ -451,12 +453,12 @@ def flaw_notes(flaws: Mapping[str, Flaw | None], duration: float) -> list[str]:
     if few := [f"{metric} ({needed(metric):,})" for metric, found in flaws.items() if found == "few"]:
         notes.append(
             f"a run has fewer latencies than a percentile takes: {', '.join(few)}. With fewer it may be "
-            "off, and its interval miss it: lengthen `duration`"
+            "off, and an interval would miss it: lengthen `duration`"
         )
     if short := [metric for metric, found in flaws.items() if found == "short"]:
         notes.append(
             f"runs of {duration:g} s are too short for {', '.join(short)}: halves of them give clearly less, so it is "
-            "too low, and its interval misses. Lengthen `duration` (unless the service cannot keep up); more "
+            "too low, and an interval would miss it. Lengthen `duration` (unless the service cannot keep up); more "
             "replications do not help"
         )
     return notes
