@@ -21,6 +21,7 @@ from imsim.analysis import (
     save_cdf,
     theory,
 )
+from imsim.analysis.metrics import UTILISATIONS
 from imsim.core.exceptions import ImsimError, RunError, UsageError
 from imsim.experiments import Capacity, Comparison, FolderStore, Over, Precision, Replications, Sampling, Sweep
 from imsim.experiments.capacity import FEWEST_PER_LOAD, MOST_PER_LOAD
@@ -137,7 +138,8 @@ def simulate(
         starts with `replications` (20).
     jobs: processes, -1 for one on each core. Changes no result. `with joblib.parallel_config("dask"):` runs it
         elsewhere.
-    metrics: what to measure besides latencies and counts: names ("delivery.p99.9"), or functions of a run of your own.
+    metrics: what to measure besides latencies, counts and costs (`imsim.analysis.default_metrics`): names
+        ("delivery.p99.9"), or functions of a run of your own; one whose name ends in "share" gives 0 to 1.
     keep: "runs" keeps all rows of all replications in memory, "summary" only what was measured.
 
     Raises: UsageError.
@@ -253,21 +255,26 @@ def compare(
     `replications` (20), `precision` (of each design), `metrics`, `jobs` as for `simulate`; `seed` in place of both's
     own.
 
-    Runs, simulated or live: a table of what was sent, delivered and lost, and the latencies in ms. One run each says
-    nothing about chance.
+    Runs, two or more, simulated or live: a table of what was sent, delivered and lost, and the latencies in ms. One run
+    each says nothing about chance.
 
-    Raises: UsageError, also if the two were not run under the same seeds.
+    Raises: UsageError, also for one alone, and if the two were not run under the same seeds.
     """
     runs = [one for one in what if isinstance(one, Run)]
-    if len(runs) == len(what):
-        return compare_table(runs)
     given = [one for one in what if isinstance(one, Replications)]
-    if runs or len(what) != 2 or len(given) == 1:
-        raise UsageError("compare: expected two scenarios, or two Replications, or runs alone")
-    if given:
-        return Comparison(*given)
+    scenarios = [one for one in what if isinstance(one, Scenario | str)]
+    if not (len(what) == 2 in (len(given), len(scenarios)) or len(what) == len(runs) > 1):
+        found = ", ".join(type(one).__name__ for one in what) or "nothing"
+        alone = "; of one alone, summary() has the numbers" if len(what) == len(runs) + len(given) == 1 else ""
+        raise UsageError(f"compare: expected two scenarios, two Replications, or two runs or more, got {found}{alone}")
+    if not scenarios:
+        options: dict[str, object] = {"replications": replications, "precision": precision, "seed": seed}
+        options |= {"max_replications": max_replications, "metrics": metrics or None}
+        if ignored := [name for name, value in options.items() if value is not None]:
+            raise UsageError(f"compare: {', '.join(ignored)}: for scenarios only; what was run already stays as it is")
+        return Comparison(*given) if given else compare_table(runs)
 
-    a, b = (_with(_scenario(one), seed, None) for one in what if isinstance(one, Scenario | str))
+    a, b = (_with(_scenario(one), seed, None) for one in scenarios)
     sampling = Sampling.of(
         metrics,
         also=default_metrics(a, b),
@@ -319,7 +326,7 @@ def sweep(
     designs = experiments.variants(base, over)
     sampling = Sampling.of(
         metrics,
-        also=experiments.default_sweep_metrics(designs),
+        also=default_metrics(*(design.scenario for design in designs)),
         replications=replications,
         precision=precision,
         most=max_replications,
@@ -355,9 +362,11 @@ def capacity(
     another (not beyond `low` and `high`, or 64 times either way), and bisects until they are `tolerance` apart. More
     load is taken to be never better. At each load there are `replications` (5, and no fewer) at first, and up to
     `max_replications` (40) where the interval of their mean does not decide whether the budget is kept; where it still
-    does not, the load is reported as undecided.
+    does not, the load is reported as undecided. The result names the tier that gives way, `bottleneck`: the busiest one
+    at the lowest load that breaks the budget.
 
     budget: a `Budget` or its text; its metric may be one of your own `metrics`.
+    metrics: what to measure besides, as for `simulate`; `frame` has all of it for each load that was tried.
     over: the dotted path of the load.
     seed, jobs, out, progress: as for `sweep`.
 
@@ -367,6 +376,7 @@ def capacity(
     base = _with(_scenario(scenario), seed, None)
     sampling = Sampling.of(
         metrics,
+        also=(*default_metrics(base), *UTILISATIONS),
         needs=(chosen.metric,),
         replications=replications,
         most=max_replications,

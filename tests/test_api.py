@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from mixed_workload import SCENARIO
 
 import imsim
+from imsim.analysis.metrics import UTILISATIONS
 from imsim.api import ProgressBar
 
 #: With a ramp, skews, sizes, chatrooms, and two devices that come and leave.
@@ -79,6 +80,35 @@ def test_a_run_says_what_was_run():
     run = imsim.simulate("office", seed=9, duration=0.5)
     assert (run.seed, run.scenario.seed, run.scenario.duration, run.scenario.warmup) == (9, 9, 0.5, 0.0)
     assert imsim.simulate(run.scenario).digest == run.digest
+
+
+def test_every_question_measures_the_same():
+    """Also what a function measures besides what is asked for."""
+    office = OFFICE.with_({"duration": 0.5, "population.users": 20, "cost.router": 0.1})
+    many = {"jobs": 1, "metrics": ["delivery.p99.9"]}
+    alone = imsim.simulate(office, replications=2, **many)
+    assert {"ack.p50", "last.mean", "delivery.max", "messages", "shed", "cost.per_hour"} < set(alone.metrics)
+    pair = imsim.compare(office, office.with_({"topology.routers": 4}), replications=2, **many)
+    sweep = imsim.sweep(office, {"topology.routers": [2, 4]}, replications=2, **many)
+    capacity = imsim.capacity(office, "delivery.p99 < 9s", high=0.3, **many)
+    assert set(pair.differences) == set(sweep.metrics) == set(alone.metrics)
+    assert {metric for one in capacity.tried.values() for metric in one.metrics} == {*alone.metrics, *UTILISATIONS}
+    for frame in (sweep.frame, capacity.frame):
+        assert set(alone.metrics) < set(frame.columns)
+        assert frame["ack.p50"].notna().all()
+    assert sweep.frame["ack.p50"][0] == alone["ack.p50"].value
+    assert list(sweep.table.columns) == [
+        "topology.routers",
+        "delivery.p50",
+        "delivery.p95",
+        "delivery.p99",
+        "ack.p99",
+        "lost",
+        "cost.per_hour",
+        "cost.per_million",
+        "delivery.p99.9",
+        "replications",
+    ]
 
 
 def test_runs_are_compared_and_drawn(simulated, live, tmp_path):

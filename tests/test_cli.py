@@ -20,7 +20,7 @@ from imsim.scenario import Scenario
 
 JSON_KEYS = [
     "run", "world", "scenario", "seed", "digest", "messages", "deliveries", "delivered", "lost", "absent",
-    "recalled", "shed", "duplicates", "warnings", "delivery_ms", "ack_ms", "last_ms",
+    "recalled", "shed", "received_lost", "duplicates", "warnings", "delivery_ms", "ack_ms", "confirmed_ms", "last_ms",
 ]  # fmt: skip
 
 

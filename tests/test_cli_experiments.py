@@ -83,7 +83,7 @@ def test_a_precision_is_of_the_p99_or_of_what_is_named(command, precision, reach
 def test_designs_are_compared(command):
     arguments = ("compare", "office", *SHORT, "--set-b", "topology.routers=4", "--replications", "2")
     printed = command(*arguments)
-    assert printed.splitlines()[1] == "B: office, which differs in topology.routers: 2 -> 4"
+    assert printed.splitlines()[2] == "B: office, which differs in topology.routers: 2 -> 4"
     printed = json.loads(command(*arguments, "--json"))
     assert printed["changes"] == {"topology.routers": ["2", "4"]}
     assert printed["metrics"]["messages"]["difference"]["mean"] == 0
@@ -91,10 +91,14 @@ def test_designs_are_compared(command):
 
 def test_runs_are_shown_side_by_side(command):
     runs = [imsim.simulate("office", seed=seed, duration=0.5, out="results").path for seed in (1, 2)]
-    assert re.search("^ +sim seed 1 +sim seed 2$", command("compare", *runs), re.MULTILINE)
+    assert re.search("^ +seed 1 +seed 2$", command("compare", *runs), re.MULTILINE)
     assert [run["seed"] for run in json.loads(command("compare", *runs, "--json"))] == [1, 2]
     with pytest.raises(imsim.UsageError, match="is a run; the other"):
         command("compare", runs[0], "office")
+    with pytest.raises(imsim.UsageError, match="is a run; expected another one beside it"):
+        command("compare", runs[0], "--set-b", "topology.routers=4")
+    with pytest.raises(imsim.UsageError, match="--set-b, --replications: for scenarios only"):
+        command("compare", *runs, "--set-b", "topology.routers=4", "--replications", "2")
 
 
 def test_a_sweep_is_a_table_a_picture_and_a_folder(command, tmp_path):
@@ -103,6 +107,9 @@ def test_a_sweep_is_a_table_a_picture_and_a_folder(command, tmp_path):
     assert re.search(r"^1 +2 +[\d.]+ \[", printed, re.MULTILINE)
     assert (tmp_path / "routers.svg").exists()
     kept = (tmp_path / "results" / "sweep-office" / "finished.jsonl").read_text()
+    with pytest.raises(imsim.UsageError, match=r"metric 'p99': there is none .*'delivery\.p99'"):
+        command(*arguments, "--plot", "other.svg", "-y", "p99", "--out", "other")
+    assert not (tmp_path / "other").exists(), "it is refused before anything is run"
     printed = json.loads(command(*arguments, "--json"))
     assert [point["values"] for point in printed["points"]] == [{"topology.routers": 1}, {"topology.routers": 2}]
     assert (tmp_path / "results" / "sweep-office" / "finished.jsonl").read_text() == kept
@@ -124,6 +131,7 @@ def test_a_capacity_is_a_bracket(command):
         (["sweep", "office", "--vary", "topology.routers"], "topology.routers=1,2,4"),
         (["sweep", "office", "--vary", "topology.router=1"], "topology.router"),
         (["capacity", "office", "--budget", "delivery.p99 < 200"], "200ms"),
+        (["capacity", "office", "--budget", "p99 < 200ms"], r"metric 'p99'.*'delivery\.p99'"),
         (["capacity", "office", "--budget", "lost <= 0", "--over", "policies.ack"], r"policies\.ack"),
         (["compare", "office"], "--set-b"),
         (["compare", "office", "ofice"], "ofice.*office"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,14 +16,18 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+_BY = ("where", "node", "op", "policy")
+_SAME = 1.0  # ms: a retry of this length more or less is the timeout's
+
+
 def breakdown(run: RunData, by: str = "where") -> pd.DataFrame:
     """Where the time of the deliveries to recipients went, after the warm-up: one row for each kind and node of
     spans.
 
-    `by`: "where" (tiers and links), "node" (each node by itself) or "op" (tiers, by operation). Columns: `mean`, `p50`,
-    `p99` and `max` in ms over all these deliveries, those that had none of it included; `share` of all their time. The
-    means add up to the mean latency of `summary()` (of what was delivered); percentiles do not add up. Ordered by the
-    mean.
+    `by`: "where" (tiers and links), "node" (each node by itself), "op" (tiers, by operation) or "policy" (the field of
+    the scenario that sets the length of a wait, see `policy_of`). Columns: `mean`, `p50`, `p99` and `max` in ms over
+    all these deliveries, those that had none of it included; `share` of all their time. The means add up to the mean
+    latency of `summary()` (of what was delivered); percentiles do not add up. Ordered by the mean.
 
     As there, the time of a device that was offline by plan begins with its return. What is left of the spans' `offline`
     is split: `left`, if the device left by plan with the message on its way, and `disconnected`.
@@ -31,11 +36,13 @@ def breakdown(run: RunData, by: str = "where") -> pd.DataFrame:
     """
     import pandas as pd
 
-    if by not in ("where", "node", "op"):
-        raise ValueError(f"by: expected 'where', 'node' or 'op', got {by!r}")
+    if by not in _BY:
+        raise ValueError(f"by: expected one of {', '.join(map(repr, _BY))}, got {by!r}")
     spans, count = counted_spans(run)
     where = spans["where"] if by == "node" else tier_of(spans["where"])
     keys = {"kind": spans["kind"], "where": where, **({"op": spans["op"]} if by == "op" else {})}
+    if by == "policy":
+        keys = {"kind": spans["kind"], "policy": policy_of(run, spans)}
     sums = spans["ms"].groupby([spans["delivery"], *keys.values()], observed=True).sum()
     rows: dict[Any, dict[str, float]] = {}
     for key, values in sums.groupby(level=list(range(1, len(keys) + 1)), observed=True):
@@ -60,7 +67,7 @@ def stages(run: RunData) -> pd.DataFrame:
     import pandas as pd
 
     spans, count = counted_spans(run)
-    table = spans["ms"].groupby([spans["delivery"], _stage(spans)], observed=True).sum().unstack(fill_value=0)
+    table = spans["ms"].groupby([spans["delivery"], stage_of(spans)], observed=True).sum().unstack(fill_value=0)
     order = table.sum(axis=1).sort_values().index
     groups = {
         "all": order,
@@ -70,7 +77,35 @@ def stages(run: RunData) -> pd.DataFrame:
     return pd.DataFrame({name: table.loc[members].mean() for name, members in groups.items()}).T
 
 
-def _stage(spans: pd.DataFrame) -> pd.Series[str]:
+def policy_of(run: RunData, spans: pd.DataFrame) -> pd.Series[str]:
+    """The field of the scenario that sets how long each wait lasts, empty where none does (links and nodes):
+
+    - `policies.send_timeout`: the sender had no answer for so long, and sent the message again.
+    - `policies.reconnect_min`: a device was without a connection. Each failed try doubles the back-off up to
+      `reconnect_max`, so a long wait is that field's. A message that a new connection sends again before `send_timeout`
+      is over waited for the connection, too.
+    - `policies.push_timeout`: the gateway pushed it again.
+    - `policies.gap_wait`: the device held it back because one before it was missing.
+
+    spans: of `counted_spans`.
+    """
+    import pandas as pd
+
+    timeout = run.scenario.policies.send_timeout * 1000
+    kind, is_at_client = spans["kind"], spans["where"] == "client"
+    is_retry = kind == "retry"
+    length = (spans["end"] - spans["began"]) / 1e6
+    is_timeout = is_retry & is_at_client & ((length - timeout).abs() < _SAME)
+    found = pd.Series("", index=spans.index, dtype=object)
+    found[kind == "disconnected"] = "policies.reconnect_min"
+    found[is_retry & is_at_client] = "policies.reconnect_min"
+    found[is_timeout] = "policies.send_timeout"
+    found[is_retry & ~is_at_client] = "policies.push_timeout"
+    found[(kind == "hold") & is_at_client & (spans["op"] == "gap")] = "policies.gap_wait"
+    return found
+
+
+def stage_of(spans: pd.DataFrame) -> pd.Series[str]:
     """The stage that a span belongs to: what its kind or its tier is called, and `backend` for the links between
     servers."""
     tier, kind = tier_of(spans["where"]), spans["kind"]
@@ -102,14 +137,22 @@ def utilisation(run: RunData) -> pd.DataFrame:
     return table
 
 
+def tier_utilisation(run: RunData, tier: str) -> float:
+    """How busy the busiest node of a tier was, in the same window, from 0 to 1; nan of a live run. A tier gives way as
+    soon as one of its nodes does: what belongs to that node cannot go to another."""
+    nodes = run.manifest.get("utilisation", {})
+    return max((of["busy"] for node, of in nodes.items() if node.rstrip("0123456789") == tier), default=math.nan)
+
+
 def counted_spans(run: RunData) -> tuple[pd.DataFrame, int]:
-    """The spans that count, as far as they are in the latency, with `delivery` (its number) and `ms`; and how many
-    deliveries there are."""
+    """The spans that count, as far as they are in the latency, with `delivery` (its number), `ms`, and `began` (the
+    start of what is not in it, too); and how many deliveries there are."""
     spans = run.spans
     rows = counted_deliveries(run)
     rows = rows[rows["delivered_at"].notna()][["intent", "recipient", "device", "since"]].reset_index(drop=True)
     rows["delivery"] = np.arange(len(rows))
     counted = spans.merge(rows, on=["intent", "recipient", "device"])
+    counted["began"] = counted["start"]
     counted["start"] = counted[["start", "since"]].max(axis=1)
     counted = counted[counted["start"] < counted["end"]].reset_index(drop=True)
     counted["ms"] = (counted["end"] - counted["start"]).astype(float) / 1e6

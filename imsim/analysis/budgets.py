@@ -6,11 +6,12 @@ import math
 import operator
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Literal, Protocol
 
 from imsim.analysis.intervals import estimate
 from imsim.analysis.latency import is_latency
-from imsim.analysis.metrics import least_of, value_of
+from imsim.analysis.metrics import IN_SECONDS, did_you_mean, is_known, limits_of, value_of
 from imsim.core.exceptions import UsageError
 from imsim.results import RunData
 from imsim.scenario.quantities import parse_duration
@@ -38,8 +39,8 @@ class Replicated(Protocol):
 class Budget:
     """A metric and the bound that it must keep, as a text: 'delivery.p99 < 200ms', 'ack.p95 <= 50ms', 'lost <= 0'.
 
-    `metric` is its name, `bound` in ms where that is a latency. `fails(run)` says what is wrong, or None.
-    Raises: UsageError for a text that is none.
+    `metric` is its name, `bound` in ms where that is a latency, in seconds where it is a time. `fails(run)` says what
+    is wrong, or None. Raises: UsageError for a text that is none.
     """
 
     def __init__(self, text: str) -> None:
@@ -51,19 +52,25 @@ class Budget:
         self.text = f"{self.metric} {self._operator} {bound}"
 
     def _bound(self, text: str, bound: str) -> float:
+        number = _number(bound)
         if is_latency(self.metric):
-            try:
-                float(bound)
-            except ValueError:
-                try:
+            if number is None:
+                with suppress(ValueError):
                     return parse_duration(bound) * 1000
-                except ValueError:
-                    pass
             raise UsageError(f"budget {text!r}: expected a duration with its unit, as in 200ms, got {bound!r}")
-        try:
-            return float(bound)
-        except ValueError:
-            raise UsageError(f"budget {text!r}: expected a plain number, got {bound!r}") from None
+        if number is not None:
+            return number
+        if self.metric in IN_SECONDS:
+            with suppress(ValueError):
+                return parse_duration(bound)
+            raise UsageError(f"budget {text!r}: expected a duration, as in 10s, got {bound!r}")
+        # Of an unknown metric, which may be a function of the user's, only a plain number makes sense.
+        if not is_known(self.metric):
+            raise UsageError(
+                f"budget {text!r}: metric {self.metric!r}: there is none of this name{did_you_mean(self.metric)}; "
+                "a metric of your own has a plain number as its bound"
+            )
+        raise UsageError(f"budget {text!r}: expected a plain number, got {bound!r}")
 
     def is_kept_by(self, value: float) -> bool:
         """By one number; what never came (infinity) keeps no upper bound, and nothing at all (nan) keeps none."""
@@ -73,14 +80,14 @@ class Budget:
         """By one number of each replication: whether the *mean over replications* keeps the bound, as far as its 95 %
         interval can tell; undecided where the bound lies within it.
 
-        A number that never came in any replication breaks an upper bound. Numbers are never negative, so one above 0 is
-        proof enough that the mean is.
+        A number that never came in any replication breaks an upper bound. Where none is negative, one above 0 is proof
+        enough that the mean is.
         """
         if any(map(math.isnan, values)):
             return "undecided"
         if any(map(math.isinf, values)):
             return "keeps" if self.is_kept_by(math.inf) else "breaks"
-        if self.bound == 0 and any(values):
+        if self.bound == 0 and any(values) and min(values) >= 0:
             return "keeps" if self.is_kept_by(max(values)) else "breaks"
         found = estimate(values)
         if found.low is None or found.high is None:
@@ -90,12 +97,17 @@ class Budget:
 
     def fails(self, subject: RunData | Replicated) -> str | None:
         """One line that says by how much the budget is broken; None if it is kept, or, of replications, if their
-        interval does not tell."""
+        interval does not tell. Raises: UsageError for a single replication, which has no interval."""
         if not isinstance(subject, RunData):
             values = subject.values(self.metric)
-            if self.judge(values) != "breaks":
+            if (verdict := self.judge(values)) == "undecided" and len(values) < 2:
+                raise UsageError(
+                    f"budget {self.text!r}: one replication has no interval to judge it by; simulate two or more, "
+                    "better 20, or ask a run: budget.fails(imsim.simulate(scenario))"
+                )
+            if verdict != "breaks":
                 return None
-            found = estimate(values, least_of(self.metric))
+            found = estimate(values, *limits_of(self.metric))
             return f"{self.text}: it is {found}{self._unit} over {len(values)} replications"
         value = value_of(subject, self.metric)
         if self.is_kept_by(value):
@@ -108,10 +120,19 @@ class Budget:
 
     @property
     def _unit(self) -> str:
-        return " ms" if is_latency(self.metric) else ""
+        return " ms" if is_latency(self.metric) else " s" if self.metric in IN_SECONDS else ""
 
     def __str__(self) -> str:
         return self.text
 
     def __repr__(self) -> str:
         return f"Budget({self.text!r})"
+
+
+def _number(text: str) -> float | None:
+    """None for what is no plain, finite number."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None

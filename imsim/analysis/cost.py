@@ -2,8 +2,13 @@
 
 A simple model, so that it can be stated in full. Fixed, by the hour: nodes x price of a node + workers x price of a
 worker. By use, at the rate of the run: rows written, bytes stored, bytes delivered. The rate is what was stored of the
-messages that were intended in `duration`, so the prices are those of the load that was simulated, busy or idle; nothing
-is known of nights, discounts or idle reserves. Prices are the scenario's section `cost`.
+messages that were intended in `duration`, so `per_hour` is the price of the load that was simulated, busy or idle.
+Prices are the scenario's section `cost`.
+
+`per_month` is for a whole month (730 hours): nodes and workers cost the same at any load, use costs what it does at the
+month's *average* load, which is that of the run times `average_load`, and what is kept costs `stored_gb_month`, at the
+size that it has once messages are as old as `retention_days`. Discounts and nodes that come and go with the load are
+left out.
 """
 
 from __future__ import annotations
@@ -11,40 +16,74 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
+from typing import TYPE_CHECKING
 
 from imsim.core.exceptions import UsageError
 from imsim.core.model import Scene
 from imsim.results import DeliveryOutcome, Outcome, Role, RunData
 from imsim.scenario import Scenario
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 _HOUR = 3600.0
+_DAY = 24.0  # hours
+_MONTH = 730.0  # hours, a twelfth of a year
 _MILLION = 1e6
 _GB = 1e9
+
+#: Arrivals whose mean over a long time is `workload.rate`, whatever it is over a run.
+_WITH_MEAN = ("curve", "bursts")
+
+
+@dataclass(frozen=True)
+class Storage:
+    """What storage keeps, in bytes, at the month's average load."""
+
+    per_day: float
+    retention_days: float | None
+    size: float | None  # once messages are that old; None if they are kept for ever
+
+    def __str__(self) -> str:
+        text = f"storage grows by {self.per_day / _GB:,.3g} GB a day"
+        return text if self.size is None else f"{text} to {self.size / _GB:,.4g} GB after {self.retention_days:g} days"
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Money in `currency`. `parts` is what `per_hour` consists of; `per_million` stored messages is None if none
-    was."""
+    """Money in `currency`. `parts` is what `per_hour` consists of, `monthly` what `per_month` does; `per_million`
+    stored messages is None if none was. `average_load`: of the month, as a multiple of the run's."""
 
     currency: str
     per_hour: float
     per_million: float | None
     parts: Mapping[str, float]
+    per_month: float
+    monthly: Mapping[str, float]
+    average_load: float
+    storage: Storage
 
     def __str__(self) -> str:
         each = "" if self.per_million is None else f", {self.per_million:,.4g} per million messages"
         parts = ", ".join(f"{name} {value:,.4g}" for name, value in self.parts.items() if value)
-        return f"{self.currency} {self.per_hour:,.4g} per hour{each}" + (f" ({parts} per hour)" if parts else "")
+        hour = f"{self.currency} {self.per_hour:,.4g} per hour{each}" + (f" ({parts} per hour)" if parts else "")
+        return f"{hour}; {self._month} {self.per_month:,.4g}; {self.storage}"
 
     def _repr_html_(self) -> str:
-        rows = "".join(f"<tr><td>{escape(name)}</td><td>{value:,.4g}</td></tr>" for name, value in self.parts.items())
+        rows = "".join(
+            f"<tr><td>{escape(name)}</td><td>{self.parts.get(name, 0.0):,.4g}</td><td>{value:,.4g}</td></tr>"
+            for name, value in self.monthly.items()
+        )
         each = "–" if self.per_million is None else f"{self.per_million:,.4g}"
         return (
-            f"<table><tr><th></th><th>{escape(self.currency)} per hour</th></tr>{rows}"
-            f"<tr><th>all</th><th>{self.per_hour:,.4g}</th></tr>"
-            f"<tr><th>per million messages</th><th>{each}</th></tr></table>"
+            f"<table><tr><th></th><th>{escape(self.currency)} per hour</th><th>{self._month}</th></tr>{rows}"
+            f"<tr><th>all</th><th>{self.per_hour:,.4g}</th><th>{self.per_month:,.4g}</th></tr>"
+            f"<tr><th>per million messages</th><th>{each}</th><th></th></tr></table><small>{self.storage}</small>"
         )
+
+    @property
+    def _month(self) -> str:
+        return "per month" if self.average_load == 1 else f"per month at {self.average_load:.3g} of this load"
 
 
 def fixed_per_hour(scenario: Scenario) -> dict[str, float]:
@@ -68,21 +107,59 @@ def cost_of(run: RunData) -> Cost:
         raise UsageError("cost: the scenario has no prices; give some in its section [cost], as in cost.router=0.10")
     messages, deliveries = run.messages, run.deliveries
     hours = scenario.duration / _HOUR
-    stored = messages[messages["outcome"] == Outcome.STORED]
-    kept = stored[stored["scene"] != Scene.CHATROOM]  # a chatroom stores nothing
-    rows = len(kept)
-    if scenario.policies.fanout.keeps_inboxes:
-        inboxes = deliveries[(deliveries["role"] == Role.RECIPIENT) & deliveries["intent"].isin(kept["intent"])]
-        members = len(inboxes.drop_duplicates(["intent", "recipient"])) + len(kept)  # the sender is one
-        rows += members
+    stored = int((messages["outcome"] == Outcome.STORED).sum())
+    kept = _kept(run)
     sizes = messages["size"].to_numpy(float)  # by intent, which is a message's place in the table
     delivered = deliveries["intent"][deliveries["outcome"] == DeliveryOutcome.DELIVERED].to_numpy(int)
-    parts = {
-        **fixed_per_hour(scenario),
-        "rows written": rows / _MILLION * prices.stored_million / hours,
+    fixed = fixed_per_hour(scenario)
+    used = {
+        "rows written": _rows(run, kept) / _MILLION * prices.stored_million / hours,
         "bytes stored": float(kept["size"].sum()) / _GB * prices.stored_gb / hours,
         "bytes delivered": float(sizes[delivered].sum()) / _GB * prices.delivered_gb / hours,
     }
+    parts = {**fixed, **used}
     per_hour = sum(parts.values())
-    per_million = per_hour * hours / len(stored) * _MILLION if len(stored) else None
-    return Cost(prices.currency, per_hour, per_million, parts)
+    per_million = per_hour * hours / stored * _MILLION if stored else None
+    average, storage = average_load(run), storage_of(run)
+    monthly = {name: value * _MONTH for name, value in fixed.items()}
+    monthly |= {name: value * average * _MONTH for name, value in used.items()}
+    monthly["bytes kept"] = (storage.size or 0.0) / _GB * prices.stored_gb_month
+    per_month = sum(monthly.values())
+    return Cost(prices.currency, per_hour, per_million, parts, per_month, monthly, average, storage)
+
+
+def storage_of(run: RunData) -> Storage:
+    """How much storage grows, and how large it becomes."""
+    prices = run.scenario.cost
+    kept = _kept(run)
+    stored = float(kept["size"].sum()) + _rows(run, kept) * prices.row_bytes
+    per_day = stored * average_load(run) * _DAY * _HOUR / run.scenario.duration
+    days = prices.retention_days
+    return Storage(per_day, days, None if days is None else per_day * days)
+
+
+def average_load(run: RunData) -> float:
+    """The month's average load as a multiple of the run's: see the scenario's `cost.average_load`."""
+    scenario, arrivals = run.scenario, run.scenario.workload.arrivals
+    if scenario.cost.average_load is not None:
+        return scenario.cost.average_load
+    shape = arrivals.shape(run.seed, scenario.duration) if arrivals.kind in _WITH_MEAN else None
+    if shape is None or not (expected := shape.expected(scenario.duration)):
+        return 1.0
+    return float(scenario.duration / expected)
+
+
+def _kept(run: RunData) -> pd.DataFrame:
+    """The messages that storage keeps: a chatroom stores nothing."""
+    messages = run.messages
+    return messages[(messages["outcome"] == Outcome.STORED) & (messages["scene"] != Scene.CHATROOM)]
+
+
+def _rows(run: RunData, kept: pd.DataFrame) -> int:
+    """The rows written for them."""
+    if not run.scenario.policies.fanout.keeps_inboxes:
+        return len(kept)
+    deliveries = run.deliveries
+    inboxes = deliveries[(deliveries["role"] == Role.RECIPIENT) & deliveries["intent"].isin(kept["intent"])]
+    members = len(inboxes.drop_duplicates(["intent", "recipient"])) + len(kept)  # the sender is one
+    return len(kept) + members

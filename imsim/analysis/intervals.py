@@ -25,7 +25,8 @@ class Estimate:
 
     `value` is None if the statistic is not defined in some replication, because it falls among what never came or there
     was nothing to measure: then no mean is. `undefined` counts these replications. `low` and `high` are None
-    without `value`, and for one replication; `low` is 0 where the interval of what is never negative reaches below.
+    without `value`, and for one replication. They end where the statistic does: `low` at 0 for what is never negative,
+    and `high` at 1 for a share.
     """
 
     value: float | None
@@ -37,7 +38,9 @@ class Estimate:
     @property
     def half(self) -> float | None:
         """Half the interval's width, before anything was cut off."""
-        return None if self.high is None or self.value is None else self.high - self.value
+        if self.value is None or self.low is None or self.high is None:
+            return None
+        return max(self.high - self.value, self.value - self.low)
 
     @property
     def relative(self) -> float | None:
@@ -53,9 +56,9 @@ class Estimate:
         return f"{self.value:.4g}{interval}"
 
 
-def estimate(values: Sequence[float], least: float = -math.inf) -> Estimate:
-    """From one number of each replication; infinite or nan where the statistic is not defined there. `least`: what no
-    such number can be below, and so no mean."""
+def estimate(values: Sequence[float], least: float = -math.inf, most: float = math.inf) -> Estimate:
+    """From one number of each replication; infinite or nan where the statistic is not defined there. `least`, `most`:
+    what no such number can be below or above, and so no mean."""
     count = len(values)
     undefined = sum(not math.isfinite(value) for value in values)
     if undefined or not count:
@@ -64,7 +67,7 @@ def estimate(values: Sequence[float], least: float = -math.inf) -> Estimate:
     if count == 1:
         return Estimate(mean, None, None, 1)
     half = t_quantile((1 + CONFIDENCE) / 2, count - 1) * statistics.stdev(values) / math.sqrt(count)
-    return Estimate(mean, max(mean - half, least), mean + half, count)
+    return Estimate(mean, max(mean - half, least), min(mean + half, most), count)
 
 
 @lru_cache(maxsize=1024)

@@ -16,6 +16,7 @@ Three rules, kept everywhere:
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
 from fractions import Fraction
@@ -26,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imsim.analysis.availability import waits_since, was_offline_at_end
+from imsim.analysis.labels import run_labels
 from imsim.core.model import Route, Scene
 from imsim.results import DeliveryOutcome, Outcome, Role, RunData
 
@@ -34,7 +36,13 @@ if TYPE_CHECKING:
 
 _NS_PER_MS = 1_000_000
 _THIRD = Fraction(1, 3)
-_APART = ("absent", "recalled", "shed", "shed share")  # rows of a comparison, where there is anything to say
+_APART = (
+    "absent",
+    "recalled",
+    "shed",
+    "shed share",
+    "received_lost",
+)  # rows of a comparison, where there is anything to say
 
 
 @dataclass(frozen=True)
@@ -67,10 +75,11 @@ class Counts:
     stored: int
     deliveries: int  # (message, entitled device) pairs, except for messages that were rejected
     delivered: int
-    lost: int  # still pending at the end
+    lost: int  # not there when the run ended
     duplicates: int  # arrivals beyond the first
     absent: int = 0  # not there as a device was offline when the run ended; neither lost nor late, as those below
     recalled: int = 0  # taken back before the device had shown it
+    received_lost: int = 0  # messages that their senders were told the router has, and that were never stored
     shed: int = 0  # left out on purpose by a server under load (chatrooms only)
 
     @property
@@ -86,6 +95,7 @@ class Summary:
     counts: Counts
     delivery_ms: Latency
     ack_ms: Latency
+    confirmed_ms: Latency
     last_ms: Latency  # of messages to groups and chatrooms: until the last recipient has it
 
 
@@ -98,14 +108,16 @@ def summarize(run: RunData) -> Summary:
             stored=int((messages["outcome"] == Outcome.STORED).sum()),
             deliveries=len(deliveries),
             delivered=int((deliveries["outcome"] == DeliveryOutcome.DELIVERED).sum()),
-            lost=int((deliveries["outcome"] == DeliveryOutcome.PENDING).sum()),
+            lost=int((deliveries["outcome"] == DeliveryOutcome.LOST).sum()),
             duplicates=int(deliveries["duplicates"].sum()),
             absent=int((deliveries["outcome"] == DeliveryOutcome.ABSENT).sum()),
             recalled=int((deliveries["outcome"] == DeliveryOutcome.RECALLED).sum()),
+            received_lost=int((messages["received_at"].notna() & (messages["outcome"] != Outcome.STORED)).sum()),
             shed=int((deliveries["outcome"] == DeliveryOutcome.SHED).sum()),
         ),
         Latency.of(delivery_latencies(run)),
         Latency.of(ack_latencies(run)),
+        Latency.of(confirmed_latencies(run)),
         Latency.of(last_latencies(run)),
     )
 
@@ -120,7 +132,7 @@ def counted_deliveries(run: RunData, *, since: int | None = None, until: int | N
     (ns), in place of the warm-up's end and the run's."""
     intents = run.messages["intent"].to_numpy(np.int64)
     intended = run.messages["intended_at"].to_numpy(np.int64)
-    waited_for = run.deliveries["outcome"].isin([DeliveryOutcome.DELIVERED, DeliveryOutcome.PENDING])
+    waited_for = run.deliveries["outcome"].isin([DeliveryOutcome.DELIVERED, DeliveryOutcome.LOST])
     rows = run.deliveries[(run.deliveries["role"] == Role.RECIPIENT) & waited_for]
     intended = intended[np.searchsorted(intents, rows["intent"].to_numpy(np.int64))]
     waited = waits_since(run, rows, intended)
@@ -155,20 +167,54 @@ def ack_latencies(run: RunData, *, since: int | None = None, until: int | None =
     """From intended to the stored-ack at the sender, in ms, ascending, inf where it never came: for each message that
     was intended after the warm-up, those never sent included, those rejected excepted (they were answered), and those
     without an answer whose sender was offline at the end. `since`, `until`: as of `counted_deliveries`."""
-    rows = run.messages[run.messages["outcome"] != Outcome.REJECTED]
-    rows = rows[rows["acked_at"].notna() | ~was_offline_at_end(run, rows)]
+    return _answer_latencies(run, run.messages["acked_at"], since, until)
+
+
+def confirmed_latencies(run: RunData, *, since: int | None = None, until: int | None = None) -> NDArray[np.float64]:
+    """The same to whatever the sender takes for success, and so comparable across ack policies: the stored-ack, or
+    under `after_receive` the word that the router has it, if that comes first."""
+    first = run.messages[["received_at", "acked_at"]].min(axis=1)
+    return _answer_latencies(run, first, since, until)
+
+
+def _answer_latencies(
+    run: RunData, answered_at: pd.Series[int], since: int | None, until: int | None
+) -> NDArray[np.float64]:
+    rows = run.messages.assign(answered_at=answered_at)
+    rows = rows[rows["outcome"] != Outcome.REJECTED]
+    rows = rows[rows["answered_at"].notna() | ~was_offline_at_end(run, rows)]
     meant = rows["intended_at"].to_numpy(np.int64)
     counts = _counts(run, meant, since, until)
-    return _latencies(meant[counts], rows["acked_at"][counts])
+    return _latencies(meant[counts], rows["answered_at"][counts])
+
+
+def has_early_acks(run: RunData) -> bool:
+    """Whether senders heard of messages that were not stored yet: else `confirmed` is `ack`."""
+    return bool(run.messages["received_at"].notna().any())
 
 
 #: Which there are, by name. `last` is of nothing where all messages are p2p.
-LATENCIES = {"delivery": delivery_latencies, "last": last_latencies, "ack": ack_latencies}
+LATENCIES = {
+    "delivery": delivery_latencies,
+    "last": last_latencies,
+    "confirmed": confirmed_latencies,
+    "ack": ack_latencies,
+}
+
+
+#: What is asked of latencies.
+STATISTIC = re.compile(r"mean|max|p(\d{1,2}(?:\.\d{1,4})?)")
 
 
 def is_latency(metric: str) -> bool:
-    """Whether the metric is in ms."""
-    return metric.partition(".")[0] in LATENCIES
+    """Whether this is the name of a latency's metric, which is in ms: delivery.p99."""
+    what, _, statistic = metric.partition(".")
+    return what in LATENCIES and STATISTIC.fullmatch(statistic) is not None
+
+
+def is_share(metric: str) -> bool:
+    """Whether the metric is a share, from 0 to 1: a function of the user's whose name ends so, as in `late_share`."""
+    return metric.endswith("share")
 
 
 #: The rows of a summary.
@@ -176,6 +222,7 @@ ROWS: dict[str, Callable[[RunData], NDArray[np.float64]]] = {
     "delivery": delivery_latencies,
     **{f"delivery by {route}": partial(delivery_latencies, route=route) for route in Route},
     "last recipient": last_latencies,
+    "confirmed": confirmed_latencies,
     "ack": ack_latencies,
 }
 
@@ -191,6 +238,8 @@ def rows_of(run: RunData) -> list[str]:
         names += [f"delivery by {route}" for route in Route]
     if (run.messages["scene"] != Scene.P2P).any():
         names.append("last recipient")
+    if has_early_acks(run):
+        names.append("confirmed")
     return [*names, "ack"]
 
 
@@ -227,16 +276,19 @@ def to_json_dict(run: RunData) -> dict[str, Any]:
         "absent": counts.absent,
         "recalled": counts.recalled,
         "shed": counts.shed,
+        "received_lost": counts.received_lost,
         "duplicates": counts.duplicates,
         "warnings": run.warnings,
         "delivery_ms": asdict(summary.delivery_ms),
         "ack_ms": asdict(summary.ack_ms),
+        "confirmed_ms": asdict(summary.confirmed_ms),
         "last_ms": asdict(summary.last_ms),
     }
 
 
 def summary_table(run: RunData) -> pd.DataFrame:
-    """Rows `delivery` and `ack`, and `last recipient` where messages went to groups or chatrooms; latencies in ms, NaN
+    """Rows `delivery` and `ack`, `last recipient` where messages went to groups or chatrooms, and `confirmed` where
+    senders heard of messages before they were stored; latencies in ms, NaN
     where not defined.
 
     `count` is the number of latencies (after the warm-up), `lost` how many of them are infinite. Where anything was
@@ -273,6 +325,7 @@ def totals(run: RunData) -> str:
         f"{counts.lost:,} lost, {f'{counts.absent:,} absent, ' if counts.absent else ''}"
         f"{f'{counts.recalled:,} recalled, ' if counts.recalled else ''}"
         f"{f'{counts.shed:,} shed ({counts.shed_share:.1%}), ' if counts.shed else ''}"
+        f"{f'{counts.received_lost:,} received and never stored, ' if counts.received_lost else ''}"
         f"{counts.duplicates:,} duplicates"
     )
 
@@ -287,7 +340,7 @@ def compare_table(runs: Sequence[RunData]) -> pd.DataFrame:
 
     latencies = [f"{name} {field.name} (ms)" for name in LATENCIES for field in fields(Latency)]
     columns: dict[str, list[object]] = {}
-    for label, run in zip(labels(runs), runs, strict=True):
+    for label, run in zip(run_labels(runs), runs, strict=True):
         summary = summarize(run)
         counts = summary.counts
         values = [value for name in LATENCIES for value in astuple(getattr(summary, f"{name}_ms"))]
@@ -299,6 +352,7 @@ def compare_table(runs: Sequence[RunData]) -> pd.DataFrame:
             counts.recalled,
             counts.shed,
             round(counts.shed_share, 4),
+            counts.received_lost,
             counts.duplicates,
             *(None if value is None else round(value, 3) for value in values),
         ]
@@ -307,22 +361,9 @@ def compare_table(runs: Sequence[RunData]) -> pd.DataFrame:
     unused = [name for name in _APART if not table.loc[name].any()]
     if not any((run.messages["scene"] != Scene.P2P).any() for run in runs):
         unused += [name for name in latencies if name.startswith("last ")]
+    if not any(map(has_early_acks, runs)):
+        unused += [name for name in latencies if name.startswith("confirmed ")]
     return table.drop(index=unused)
-
-
-def labels(runs: Sequence[RunData]) -> list[str]:
-    """A name for each run, no longer than needed to distinguish them."""
-    candidates = (
-        [run.world for run in runs],
-        [f"{run.world} {run.scenario.name}" for run in runs],
-        [f"{run.world} seed {run.seed}" for run in runs],
-        [f"{run.world} {run.scenario.name} seed {run.seed}" for run in runs],
-        [run.id for run in runs],
-    )
-    for names in candidates:
-        if len(set(names)) == len(names):
-            return names
-    return [f"run {number}" for number in range(1, len(runs) + 1)]
 
 
 def _shed_of_recipients(run: RunData) -> int:

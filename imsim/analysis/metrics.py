@@ -6,33 +6,54 @@ those who read them.
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
+from imsim.analysis.breakdown import tier_utilisation
 from imsim.analysis.cost import cost_of
-from imsim.analysis.latency import LATENCIES, quantile, summarize
+from imsim.analysis.latency import LATENCIES, STATISTIC, is_latency, is_share, quantile, summarize
+from imsim.analysis.recovery import recovery_time
 from imsim.analysis.run import Run
 from imsim.core.exceptions import ImsimError, UsageError
+from imsim.core.policies import Ack
 from imsim.results import RunData
 from imsim.scenario import Scenario
 from imsim.scenario.custom_parts import broken
+from imsim.scenario.sections.faults import TIERS
 
 #: A number of a run. None and nan mean that there was nothing to measure, infinity that it never came.
 MetricFunction = Callable[[Run], float | None]
 
 #: Metrics as they are asked for: names, functions (named as they are), or a mapping of names to functions.
-Metrics = Sequence[str | MetricFunction] | Mapping[str, MetricFunction]
+Metrics = str | MetricFunction | Sequence[str | MetricFunction] | Mapping[str, MetricFunction]
 
-_STATISTIC = re.compile(r"mean|max|p(\d{1,2}(?:\.\d{1,4})?)")
-_COUNTS = ("messages", "stored", "deliveries", "delivered", "lost", "absent", "recalled", "shed", "duplicates")
+_COUNTS = (
+    "messages",
+    "stored",
+    "deliveries",
+    "delivered",
+    "lost",
+    "absent",
+    "recalled",
+    "shed",
+    "duplicates",
+    "received_lost",
+)
 _COSTS = ("cost.per_hour", "cost.per_million")
-_KNOWN = "delivery.p50, .p95, .p99.9, .mean, .max; ack. and last. with the same; " + ", ".join((*_COUNTS, *_COSTS))
+_PER_MONTH = "cost.per_month"
+IN_SECONDS = ("recovery.time",)  # see `imsim.analysis.recovery`
+#: How busy the busiest node of a tier was (`imsim.analysis.breakdown`), 0 to 1; nan in a live run.
+UTILISATIONS = tuple(f"utilisation.{tier}" for tier in TIERS)
+_OTHERS = (*_COUNTS, *_COSTS, _PER_MONTH, *IN_SECONDS, *UTILISATIONS)  # than latencies
+_AT_THE_END = re.compile(rf"(.*?)[._ -]?({STATISTIC.pattern})", re.IGNORECASE)
+_KNOWN = "delivery.p50, .p95, .p99.9, .mean, .max; ack., confirmed. and last. with the same; " + ", ".join(_OTHERS)
 
 LATENCY_METRICS = tuple(f"{name}.{what}" for name in LATENCIES for what in ("mean", "p50", "p95", "p99", "max"))
 
@@ -41,28 +62,56 @@ _USUAL = ("messages", "delivered", "lost", "absent", "recalled", "shed", "duplic
 
 def default_metrics(*scenarios: Scenario) -> tuple[str, ...]:
     """What is measured unless something else is asked for: the last recipient only where messages go to several, and
-    costs only where there are prices, in all of the scenarios."""
+    costs only where there are prices, recovery only where there are faults, in all of the scenarios; when senders see
+    success, and what was lost after it, where one of them acknowledges early."""
     to_many = all(scenario.conversations.p2p_share < 1 for scenario in scenarios)
-    latencies = [name for name in LATENCY_METRICS if to_many or not name.startswith("last.")]
-    return (*latencies, *_USUAL, *(_COSTS if all(scenario.cost.is_given for scenario in scenarios) else ()))
+    early = any(scenario.policies.ack is Ack.AFTER_RECEIVE for scenario in scenarios)
+    left_out = (*(() if to_many else ("last.",)), *(() if early else ("confirmed.",)))
+    latencies = [name for name in LATENCY_METRICS if not name.startswith(left_out)]
+    counts = (*_USUAL, "received_lost") if early else _USUAL
+    costs = _COSTS if all(scenario.cost.is_given for scenario in scenarios) else ()
+    return (*latencies, *counts, *costs, *(IN_SECONDS if all(scenario.faults for scenario in scenarios) else ()))
 
 
-def check_name(name: str) -> str:
-    """The name of a metric that every run has. Raises: UsageError, which names those that there are."""
-    what, _, statistic = name.partition(".")
-    latency = what in LATENCIES and _STATISTIC.fullmatch(statistic)
-    if not latency and name not in _COUNTS and name not in _COSTS:
-        raise UsageError(f"metric {name!r}: there is none of this name; known: {_KNOWN}")
+def is_known(name: str) -> bool:
+    """Whether every run has a metric of this name."""
+    return is_latency(name) or name in _OTHERS
+
+
+def check_name(name: str, own: Iterable[str] = ()) -> str:
+    """The name of a metric that every run has. `own`: names of the user's functions, which may have been meant.
+    Raises: UsageError, which names the nearest and all that there are."""
+    if not is_known(name):
+        raise UsageError(f"metric {name!r}: there is none of this name{did_you_mean(name, own)}; known: {_KNOWN}")
     return name
 
 
-def least_of(name: str) -> float:
-    """What the metric is never below: 0 for latencies, counts and costs; of the user's functions nothing is known."""
-    try:
-        check_name(name)
-    except UsageError:
-        return -math.inf
-    return 0.0
+def check_measured(name: str, measured: Sequence[str]) -> str:
+    """The name of a metric that was measured. Raises: UsageError, which says how it would have been."""
+    if name not in measured:
+        how = "name it in metrics=[...]" if is_known(name) else f"there is none of this name{did_you_mean(name)}"
+        raise UsageError(f"metric {name!r} was not measured: {how}. Measured: {', '.join(measured)}")
+    return name
+
+
+def did_you_mean(name: str, own: Iterable[str] = ()) -> str:
+    """ " (did you mean 'delivery.p99' or 'ack.p99'?)" where metrics, or names in `own`, are near, else nothing."""
+    near = difflib.get_close_matches(name, [*own, *_OTHERS, *LATENCY_METRICS], n=3, cutoff=0.7)
+    if match := _AT_THE_END.fullmatch(name):
+        family, statistic = match[1].lower(), match[2].lower()
+        families = difflib.get_close_matches(family, LATENCIES, n=1) or LATENCIES
+        near = list(dict.fromkeys((*near, *(f"{one}.{statistic}" for one in families))))
+    if not near:
+        return ""
+    names = ", ".join(map(repr, near[:-1]))
+    return f" (did you mean {names + ' or ' if names else ''}{near[-1]!r}?)"
+
+
+def limits_of(name: str) -> tuple[float, float]:
+    """What the metric is never below, and never above: 0 for latencies, counts, costs and times, 0 and 1 for shares; of
+    the user's other functions nothing is known."""
+    has_most = is_share(name) or name in UTILISATIONS
+    return (0.0 if is_known(name) or is_share(name) else -math.inf, 1.0 if has_most else math.inf)
 
 
 @dataclass(frozen=True)
@@ -75,9 +124,9 @@ class Measures:
     @classmethod
     def of(cls, metrics: Metrics, *, also: Sequence[str] = ()) -> Measures:
         """The metrics that a user asked for, behind those in `also`. Raises: UsageError."""
-        names = [check_name(name) for name in also]
         functions: dict[str, MetricFunction] = {}
-        if isinstance(metrics, str):
+        asked: list[str] = []
+        if isinstance(metrics, str) or callable(metrics):
             metrics = [metrics]
         if isinstance(metrics, Mapping):
             functions.update(metrics)
@@ -86,7 +135,8 @@ class Measures:
                 if callable(metric):
                     functions[getattr(metric, "__name__", type(metric).__name__)] = metric
                 else:
-                    names.append(check_name(metric))
+                    asked.append(metric)
+        names = [check_name(name, functions) for name in (*also, *asked)]
         for name, function in functions.items():
             if not callable(function):
                 raise UsageError(f"metric {name!r}: expected a function of a run, got {function!r}")
@@ -108,12 +158,15 @@ class Measures:
                 raise
             except Exception as error:
                 raise broken(f"metric {name!r}: the function", error) from error
-            values[name] = _number(name, value)
+            number = values[name] = _number(name, value)
+            if is_share(name) and not 0 <= number <= 1 and not math.isnan(number):
+                raise UsageError(f"metric {name!r}: by its name a share, from 0 to 1, got {value!r}; call it otherwise")
         return values
 
 
 def value_of(run: RunData, name: str) -> float:
-    """One metric of one run: ms, a count, or money; infinite where it falls among what never came, nan of nothing."""
+    """One metric of one run: ms, a count, money, seconds (recovery.time) or a share (utilisation); infinite where it
+    falls among what never came, nan of nothing."""
     return _Numbers(run).value(check_name(name))
 
 
@@ -133,8 +186,12 @@ class _Numbers:
             return _statistic(self._latencies[what], statistic)
         if what == "cost":
             cost = cost_of(self._run)
-            value = cost.per_hour if statistic == "per_hour" else cost.per_million
+            value: float | None = getattr(cost, statistic)
             return math.nan if value is None else value
+        if name == "recovery.time":
+            return recovery_time(self._run)
+        if what == "utilisation":
+            return tier_utilisation(self._run, statistic)
         if not self._counts:
             self._counts = vars(summarize(self._run).counts)
         return float(self._counts[name])

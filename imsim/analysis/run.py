@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imsim.analysis import breakdown, latency, timeline
-from imsim.analysis.cost import Cost, cost_of
+from imsim.analysis import breakdown, latency, recovery, timeline, warmup
+from imsim.analysis.cost import Cost, Storage, cost_of, storage_of
+from imsim.analysis.labels import heading, run_labels, title_of_all
+from imsim.core.exceptions import UsageError
 from imsim.results import RunData
 
 if TYPE_CHECKING:
@@ -18,6 +21,17 @@ if TYPE_CHECKING:
 
 class Run(RunData):
     """One run of a scenario, simulated or live: `messages` and `deliveries` (DataFrames), `summary()`, `plot.cdf()`."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """What to know before these numbers are used, a line each: of a live run what stood in its way, of a simulated
+        one odd relations between fields of its scenario, nodes that dropped operations, and whether the measured part
+        begins in steady state."""
+        return [*super().warnings, *self._unsteady]
+
+    @cached_property
+    def _unsteady(self) -> list[str]:
+        return warmup.unsteady_note(warmup.Beginning.of(self))
 
     def summary(self) -> pd.DataFrame:
         """Rows `delivery` and `ack`: count, lost, mean, p50, p95, p99, max in ms, after the warm-up; NaN where the
@@ -35,19 +49,46 @@ class Run(RunData):
         with `simulate(..., spans=True)` also its queue and its peak. See `imsim.analysis.breakdown`."""
         return breakdown.utilisation(self)
 
+    def recovery(
+        self,
+        *,
+        window: float | None = None,
+        factor: float = recovery.FACTOR,
+        faults: Sequence[recovery.Fault] | None = None,
+    ) -> pd.DataFrame:
+        """How long after each fault deliveries were as fast again as before it: a row for each, in the order of time.
+
+        window: seconds over which the p95 is taken; None: a round number in which 60 messages were sent on average,
+            but at most about a tenth of the duration.
+        factor: a window is back within the limit if its p95 is at most so many times that before the first fault.
+        faults: [(since, until, name)] in seconds from the run's start, in place of the run's own: for a live run.
+
+        Columns: `fault`, `at` and `until` (s), `before` and `limit` (p95, ms), `time` (s from `at`; infinite if it
+        never recovered, nan if too few deliveries came before it), `slow` (deliveries beyond the limit until the
+        recovery), `waited_for` (what they waited for longest once the fault was over: the policy that set it, as in
+        `breakdown("policy")`, or a stage; None without spans). The definition is in `imsim.analysis.recovery`; the
+        metric `recovery.time` is the longest. Raises: UsageError for a window or factor out of range.
+        """
+        return recovery.frame(recovery.recoveries(self, window=window, factor=factor, faults=faults))
+
     def __str__(self) -> str:
-        """What `imsim simulate` prints: how many there were, and the summary."""
+        """What `imsim simulate` prints: how many there were, the summary, and the recovery from each fault."""
         table = self.summary().round(3).astype(object)
         text = table.where(table.notna(), "-").rename_axis("ms after warm-up").reset_index().to_string(index=False)
-        return f"{latency.totals(self)}\n\n{text}"
+        return "\n".join([latency.totals(self), "", text, *map(str, recovery.recoveries(self))])
 
     def to_json_dict(self) -> dict[str, Any]:
         """What `imsim simulate --json` prints."""
-        return latency.to_json_dict(self)
+        found = [recovery.to_json(one) for one in recovery.recoveries(self)]
+        return latency.to_json_dict(self) | ({"recovery": found} if found else {})
 
     def cost(self) -> Cost:
-        """What the service costs at this load, by the prices of the scenario's section `cost`."""
+        """What the service costs at this load and by the month, by the prices of the scenario's section `cost`."""
         return cost_of(self)
+
+    def storage(self) -> Storage:
+        """How many bytes a day storage grows by, and how large it becomes with `cost.retention_days`."""
+        return storage_of(self)
 
     def save_plot(self, path: Path | str) -> Path:
         """The pictures of this run in one file, whose suffix chooses the format (.png, .svg, .pdf): latencies, and over
@@ -65,7 +106,7 @@ class Run(RunData):
         return Plots(self)
 
     def _repr_html_(self) -> str:
-        title = f"<b>{escape(self.world)}</b> · {escape(self.scenario.name)} · seed {self.seed}"
+        title = f"<b>{escape(self.world)}</b> · {escape(heading(self.scenario))} · seed {self.seed}"
         summary = self.summary()
         rows = [_row("th", ["ms after warm-up", *summary.columns])]
         for name, row in summary.iterrows():
@@ -73,6 +114,7 @@ class Run(RunData):
         return (
             f"<div>{title}<br>{latency.totals(self)}"
             f"<table>{''.join(rows)}</table>"
+            f"{''.join(f'<p>{escape(str(one))}</p>' for one in recovery.recoveries(self))}"
             f"{''.join(f'<p>{escape(warning)}</p>' for warning in self.warnings)}"
             f"<small>digest <code>{escape(self.digest[:16])}</code> · run <code>{escape(self.id)}</code></small></div>"
         )
@@ -90,7 +132,7 @@ class Plots:
 
     def timeline(self, axes: Sequence[Axes] | None = None) -> tuple[Axes, Axes]:
         """Over time: delivery latency (p50, p95, max), and messages offered and delivered a second, in a new figure or
-        in two `axes`."""
+        in two `axes`; with each fault, and when the run recovered from it."""
         from imsim.analysis import plots
 
         time = timeline.TimeAxis.of(self._run)
@@ -113,21 +155,26 @@ class Plots:
         return plots.nodes(self._run.nodes, time, axes, title=self._title("How busy the nodes are"))
 
     def _title(self, text: str) -> str:
-        return f"{text}, {self._run.scenario.name}, seed {self._run.seed}"
+        return title_of_all(text, [self._run.scenario], f"seed {self._run.seed}")
 
 
 def plot_cdf(*runs: Run, ax: Axes | None = None) -> Axes:
     """The latency CDFs of several runs in one picture: of one run all that `summary()` has, of several deliveries and
-    acks. In a new figure or in `ax`."""
+    acks. In a new figure or in `ax`. Raises: UsageError for what is no run."""
     from imsim.analysis import plots
 
-    kinds = latency.rows_of(runs[0]) if len(runs) == 1 else ["delivery", "ack"]
+    if not runs or not all(isinstance(run, Run) for run in runs):
+        found = ", ".join(type(run).__name__ for run in runs) or "nothing"
+        raise UsageError(f"plot_cdf: expected runs, as in plot_cdf(run, other), got {found}")
+    several = ["delivery", *(["confirmed"] if any(map(latency.has_early_acks, runs)) else []), "ack"]
+    kinds = latency.rows_of(runs[0]) if len(runs) == 1 else several
     latencies = {
         label: {kind: latency.ROWS[kind](run) for kind in kinds}
-        for label, run in zip(latency.labels(runs), runs, strict=True)
+        for label, run in zip(run_labels(runs), runs, strict=True)
     }
-    shared = [{run.scenario.name for run in runs}, {f"seed {run.seed}" for run in runs}]
-    title = ", ".join(["Latency", *(value for values in shared if len(values) == 1 for value in values)])
+    seeds = {run.seed for run in runs}
+    seed = f"seed {runs[0].seed}" if len(seeds) == 1 else ""
+    title = title_of_all("Latency", [run.scenario for run in runs], seed)
     comes_back = any(run.scenario.population.sessions is not None for run in runs)
     since = "the intended time, or since the device was back" if comes_back else "the intended time"
     return plots.cdf(latencies, ax, title=title, since=since)

@@ -31,7 +31,7 @@ from fractions import Fraction
 from typing import Literal
 
 from imsim.analysis.intervals import estimate
-from imsim.analysis.latency import LATENCIES, quantile
+from imsim.analysis.latency import LATENCIES, is_latency, quantile
 from imsim.results import RunData
 from imsim.scenario import Scenario
 
@@ -79,8 +79,8 @@ def is_steady(scenario: Scenario) -> bool:
 
 def share_of(metric: str) -> Fraction | None:
     """0.99 of delivery.p99; None if the metric is not a percentile of latencies."""
-    what, _, statistic = metric.partition(".")
-    is_percentile = what in LATENCIES and statistic.startswith("p")
+    statistic = metric.partition(".")[2]
+    is_percentile = is_latency(metric) and statistic.startswith("p")
     return Fraction(statistic[1:]) / 100 if is_percentile else None
 
 

@@ -68,7 +68,12 @@ def lognormal_moments(median: float, p99: float) -> tuple[float, float]:
 
 
 def mm1k_blocking(rate: float, service: float, room: int) -> float:
-    """M/M/1/K: the share of arrivals that find `room` jobs there, waiting or in service, and are dropped. Any load."""
+    """M/M/1/K: the share of arrivals that find `room` jobs there, waiting or in service, and are dropped. Any load.
+
+    Of a run, compare it with the drops of `run.utilisation()`. With `send_attempts = 1` the share of messages whose
+    outcome is `unknown` is slightly larger: a sender's messages to one conversation keep their order, so the router
+    serves and refuses a message whose predecessor was dropped less than `send_timeout` before.
+    """
     rho = rate * service
     return 1 / (room + 1) if rho == 1 else (1 - rho) * rho**room / (1 - rho ** (room + 1))
 

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from imsim.analysis.latency import counted_deliveries, quantile
+from imsim.analysis.recovery import Fault, Recovery, faults_of, recoveries
 from imsim.results import DeliveryOutcome, Role, RunData
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from imsim.scenario import Scenario
 
 #: The columns of latencies that `windows` gives, and which percentiles they are.
 PERCENTS = {"p50": 50, "p95": 95, "max": 100}
@@ -25,12 +24,13 @@ _MESSAGES = 3  # in each, on average, if that leaves ten windows
 
 @dataclass(frozen=True)
 class TimeAxis:
-    """Seconds from the run's start: until when messages are sent, until when anything arrives, and what is special in
-    between (since, until, its name), in the order of time."""
+    """Seconds from the run's start: until when messages are sent, until when anything arrives, what is special in
+    between (since, until, its name), in the order of time, and when the run recovered from its faults."""
 
     duration: float
     end: float
     special: tuple[tuple[float, float, str], ...] = ()
+    recoveries: tuple[Recovery, ...] = ()
 
     @classmethod
     def of(cls, run: RunData) -> Self:
@@ -39,17 +39,12 @@ class TimeAxis:
         for times in (run.messages["acked_at"], run.deliveries["delivered_at"]):
             if times.notna().any():
                 last.append(float(times.max()) / 1e9)
-        return cls(duration, max(last), tuple(_special(run.scenario)))
+        return cls(duration, max(last), tuple(_special(run)), tuple(recoveries(run)))
 
 
-def _special(scenario: Scenario) -> list[tuple[float, float, str]]:
-    found = [(0.0, scenario.warmup, "warm-up")] if scenario.warmup else []
-    for fault in scenario.faults:
-        name = fault.kind.replace("_", " ")
-        sides = [getattr(fault, side, "") for side in ("target", "other")]
-        name += "".join(f" {side}" for side in sides if side and side not in name)
-        found.append((fault.at, fault.at + getattr(fault, "duration", 0.0), name))
-    return sorted(found)
+def _special(run: RunData) -> list[Fault]:
+    warmup = run.scenario.warmup
+    return sorted([*([(0.0, warmup, "warm-up")] if warmup else []), *faults_of(run)])
 
 
 def windows(run: RunData, end: float) -> pd.DataFrame:
@@ -77,7 +72,7 @@ def windows(run: RunData, end: float) -> pd.DataFrame:
     sent = run.messages["intended_at"].to_numpy(np.float64) / 1e9
     due = run.deliveries[
         (run.deliveries["role"] == Role.RECIPIENT)
-        & run.deliveries["outcome"].isin([DeliveryOutcome.DELIVERED, DeliveryOutcome.PENDING, DeliveryOutcome.SHED])
+        & run.deliveries["outcome"].isin([DeliveryOutcome.DELIVERED, DeliveryOutcome.LOST, DeliveryOutcome.SHED])
     ]
     parts = 1 / due.groupby("intent")["intent"].transform("size").to_numpy(np.float64)
     came = due["delivered_at"].to_numpy(np.float64, na_value=np.nan) / 1e9

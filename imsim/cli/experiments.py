@@ -60,14 +60,21 @@ def compare(
     """
     from imsim import api
 
+    folders = [one for one in (a, b) if one is not None and (Path(one) / "manifest.json").exists()]
     if b is None:
+        if folders:
+            raise UsageError(f"compare: {a} is a run; expected another one beside it")
         if not (set_a or set_b):
-            raise UsageError("compare: expected two scenarios or run folders, or one and --set-b PATH=VALUE")
+            raise UsageError("compare: expected two scenarios or run folders, or one scenario and --set-b PATH=VALUE")
         b = a
-    folders = [one for one in (a, b) if (Path(one) / "manifest.json").exists()]
     if len(folders) == 1:
         raise UsageError(f"compare: {folders[0]} is a run; the other one is a scenario. Give two of one kind")
     if folders:
+        options: dict[str, object] = {"--set-a": set_a, "--set-b": set_b, "--set": overrides, "--seed": seed}
+        options |= {"--replications": replications, "--precision": precision, "--metric": metrics}
+        options |= {"--max-replications": max_replications}
+        if ignored := [name for name, value in options.items() if value not in (None, ())]:
+            raise UsageError(f"compare: {', '.join(ignored)}: for scenarios only; a run stays as it was")
         runs = [api.open_run(one) for one in folders]
         if plot:
             api.save_cdf(runs, plot)
@@ -93,7 +100,9 @@ def compare(
 @click.option("--vary", multiple=True, required=True, metavar="PATH=V1,V2,...", help="A field, and its values.")
 @click.option("--out", metavar="DIR", help="What is finished is kept there.  [default: results/sweep-SCENARIO]")
 @PLOT
-@click.option("-x", metavar="NAME", help="The picture's x axis: a metric, or a field.  [default: cost or first field]")
+@click.option(
+    "-x", metavar="NAME", help="The picture's x axis: a metric, or a varied field.  [default: cost or first field]"
+)
 @click.option("-y", default="delivery.p99", show_default=True, metavar="METRIC", help="The picture's y axis.")
 @SET
 @SEED
@@ -128,9 +137,12 @@ def sweep(
     from imsim.scenario import files
 
     chosen = load(scenario, overrides, seed)
+    over = files.choices(vary, chosen.name)
+    if plot:  # its axes are measured; a name that is none is refused before anything is run
+        metrics = (*metrics, *(name for name in (x, y) if name is not None and name not in over))
     found = api.sweep(
         chosen,
-        files.choices(vary, chosen.name),
+        over,
         out=out or f"results/sweep-{chosen.name}",
         replications=replications,
         precision=precision_of(precision),

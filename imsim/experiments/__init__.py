@@ -18,7 +18,7 @@ from imsim.experiments.replicate import (
     simulate_once,
 )
 from imsim.experiments.store import FolderStore
-from imsim.experiments.sweep import Over, Sweep, default_sweep_metrics, sweep, variants
+from imsim.experiments.sweep import Over, Sweep, sweep, variants
 
 __all__ = [
     "PRECISE",
@@ -34,7 +34,6 @@ __all__ = [
     "Sweep",
     "capacity",
     "compare",
-    "default_sweep_metrics",
     "replicate",
     "replication_seed",
     "simulate_once",

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imsim.analysis.budgets import Budget, Verdict
+from imsim.analysis.labels import title_of
+from imsim.analysis.metrics import UTILISATIONS
 from imsim.core.exceptions import UsageError
 from imsim.experiments.replicate import Progress, Replications, Sample, Sampling, Store, flaw_notes, replicate, to_json
 from imsim.scenario import Scenario
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 #: A few replications suffice far from the budget; near to it there are more and more. Fewer than these say nothing.
 FEWEST_PER_LOAD = 5
 MOST_PER_LOAD = 40
+
+#: A tier less busy than this has hardly any queues: an M/M/1 job waits as long as it is served.
+_BUSY = 0.5
 
 #: How many times above or below the first load the search gives up.
 WIDEST = 64.0
@@ -44,7 +49,7 @@ def capacity(
     store: Store | None = None,
     progress: Progress | None = None,
 ) -> Capacity:
-    """See `imsim.capacity`. `sampling` measures the budget's metric."""
+    """See `imsim.capacity`. `sampling` measures the budget's metric and `UTILISATIONS`."""
     if sampling.replications < FEWEST_PER_LOAD:
         raise UsageError(
             f"replications: a load is judged by the interval of {FEWEST_PER_LOAD} or more, got {sampling.replications}"
@@ -167,11 +172,33 @@ def search(
     return bracket
 
 
+@dataclass(frozen=True)
+class Bottleneck:
+    """The busiest tier at a load: `utilisation` is the share of its workers' time, 0 to 1, of its busiest node.
+    `tiers`: the same of each."""
+
+    tier: str
+    utilisation: float
+    load: float
+    tiers: dict[str, float]
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether queues before its nodes can explain what broke the budget."""
+        return self.utilisation >= _BUSY
+
+    def to_json_dict(self) -> dict[str, Any]:
+        return {"tier": self.tier, "utilisation": self.utilisation, "load": self.load}
+
+    def __str__(self) -> str:
+        return f"{self.tier} ({self.utilisation:.0%} busy)"
+
+
 class Capacity:
     """The highest load that keeps a budget lies between `keeps`, at which its interval says that it is kept, and
     `breaks`, at which it says that it is broken. Either is None if no such load was found.
 
-    `frame`: each load that was tried; `plot()`.
+    `bottleneck`: the tier that gave way; `frame`: each load that was tried; `plot()`.
     """
 
     def __init__(
@@ -192,25 +219,50 @@ class Capacity:
         return self.bracket.breaks
 
     @property
+    def bottleneck(self) -> Bottleneck | None:
+        """The busiest tier at the lowest load that breaks the budget; None if no load did, or nothing is known of the
+        nodes."""
+        if self.breaks is None:
+            return None
+        busy = self._busy(self.breaks)
+        known = {tier: share for tier, share in busy.items() if share is not None}
+        tier = max(known, key=lambda name: known[name], default=None)
+        return None if tier is None else Bottleneck(tier, known[tier], self.breaks, known)
+
+    def _busy(self, load: float) -> dict[str, float | None]:
+        """Of each tier how busy its busiest node was at this load, on average over replications."""
+        one = self.tried[load]
+        return {name.partition(".")[2]: one[name].value if name in one.metrics else None for name in UTILISATIONS}
+
+    @property
     def frame(self) -> pd.DataFrame:
-        """A row for each load that was tried: the budget's metric with its interval, and the verdict."""
+        """A row for each load that was tried: the load, then as in `Replications.row`: every metric that
+        `simulate(replications=...)` measures, and how busy the busiest node of each tier was (`utilisation.`, 0 to 1),
+        with intervals; and the verdict (`budget`)."""
         import pandas as pd
 
-        rows = []
-        for load, one in self.tried.items():
-            found = one[self.budget.metric]
-            rows.append(
+        return pd.DataFrame(
+            [{self.over: load, **one.row(), "budget": self.bracket.verdicts[load]} for load, one in self.tried.items()]
+        )
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The frame for reading: of the metrics only the budget's, and how busy each tier was."""
+        import pandas as pd
+
+        metric = self.budget.metric
+        return pd.DataFrame(
+            [
                 {
                     self.over: load,
-                    self.budget.metric: found.value,
-                    "low": found.low,
-                    "high": found.high,
-                    "null": found.undefined,
+                    metric: str(one[metric]),
                     "replications": len(one),
                     "budget": self.bracket.verdicts[load],
+                    **{tier: "-" if share is None else f"{share:.0%} busy" for tier, share in self._busy(load).items()},
                 }
-            )
-        return pd.DataFrame(rows).astype(dict.fromkeys((self.budget.metric, "low", "high"), float))
+                for load, one in self.tried.items()
+            ]
+        )
 
     @property
     def notes(self) -> list[str]:
@@ -230,10 +282,21 @@ class Capacity:
             notes.append(f"no load was found that keeps the budget: the lowest tried is {min(self.tried):.4g}")
         if self.breaks is None:
             notes.append(f"no load was found that breaks the budget: the highest tried is {max(self.tried):.4g}")
+        if self.bottleneck is not None and not self.bottleneck.is_busy:
+            notes.append(
+                f"no tier is busy where the budget breaks (the busiest is {self.bottleneck}): not queues at nodes, but "
+                "service times, links or policies break it"
+            )
         if self.bracket.undecided:
             loads = ", ".join(f"{load:.4g}" for load in self.bracket.undecided)
             most = max(len(self.tried[load]) for load in self.bracket.undecided)
             notes.append(f"not told apart from the budget by {most} replications: {loads}; more replications would")
+        notes += [
+            f"at {self.over} = {load:.4g}, {note}"
+            for load, one in self.tried.items()
+            if self.bracket.verdicts[load] == "keeps"
+            for note in one.unsteady_notes
+        ]
         # Too low a number cannot break an upper bound by mistake.
         flaws = {
             one.flaw(self.budget.metric)
@@ -256,32 +319,33 @@ class Capacity:
             "keeps": self.keeps,
             "breaks": self.breaks,
             "undecided": self.bracket.undecided,
+            "bottleneck": None if self.bottleneck is None else self.bottleneck.to_json_dict(),
             "tried": [
                 {
                     "load": load,
                     "verdict": self.bracket.verdicts[load],
                     "replications": len(one),
-                    self.budget.metric: to_json(one[self.budget.metric]),
+                    "metrics": {metric: to_json(one[metric]) for metric in one.metrics},
                 }
                 for load, one in self.tried.items()
             ],
             "notes": self.notes,
         }
 
-    def plot(self, ax: Axes | None = None) -> Axes:
-        """The metric over the load, the budget, and the bracket."""
+    def plot(self, axes: Sequence[Axes] | None = None) -> tuple[Axes, Axes]:
+        """Over the load: the metric with the budget, and how busy each tier was; where the budget breaks is marked. In
+        a new figure or in two `axes`."""
         from imsim.analysis import plots
 
-        keeps, breaks = self.keeps, self.breaks
         return plots.capacity(
             self.frame,
             self.over,
             self.budget.metric,
-            ax,
+            axes,
             budget=str(self.budget),
             bound=self.budget.bound,
-            bracket=None if keeps is None or breaks is None else (keeps, breaks),
-            title=f"{self.scenario.name}:\n{self.verdict}",
+            bracket=(self.keeps, self.breaks),
+            title=f"{title_of(self.scenario)}\n{self.verdict}",
         )
 
     def save_plot(self, path: Path | str) -> Path:
@@ -289,7 +353,7 @@ class Capacity:
         written."""
         from imsim.analysis import plots
 
-        return plots.save(self.plot, path)
+        return plots.save_pair(self.plot, path)
 
     @property
     def verdict(self) -> str:
@@ -298,21 +362,19 @@ class Capacity:
             return f"{self.budget} is not kept by any {self.over} that was tried"
         if self.breaks is None:
             return f"{self.budget} is kept up to {self.over} = {self.keeps:.4g} at least"
-        return f"{self.budget} is kept up to {self.over} = {self.keeps:.4g}, and broken from {self.breaks:.4g} on"
+        text = f"{self.budget} is kept up to {self.over} = {self.keeps:.4g}, and broken from {self.breaks:.4g} on"
+        bottleneck = self.bottleneck
+        return f"{text}, where {bottleneck} gives way" if bottleneck is not None and bottleneck.is_busy else text
 
     def __str__(self) -> str:
-        table = self.frame.astype(object)
-        text = table.where(table.notna(), "-").to_string(index=False, float_format=lambda value: f"{value:,.4g}")
+        text = self.table.to_string(index=False, float_format=lambda value: f"{value:,.4g}")
         return "\n".join([f"{self.scenario.name}: {self.verdict}", "", text, *(f"note: {note}" for note in self.notes)])
 
     def __repr__(self) -> str:
         return f"<Capacity of {self.scenario.name}: {self.verdict}>"
 
     def _repr_html_(self) -> str:
-        table = self.frame.astype(object)
-        html = table.where(table.notna(), "–").to_html(
-            index=False, float_format=lambda value: f"{value:,.4g}", border=0
-        )
+        html = self.table.to_html(index=False, float_format=lambda value: f"{value:,.4g}", border=0)
         notes = "<br>".join(f"<small>{escape(note)}</small>" for note in self.notes)
         return f"<div><b>{escape(self.scenario.name)}</b>: {escape(self.verdict)}{html}{notes}</div>"
 

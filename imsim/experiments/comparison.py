@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
-
 from imsim.analysis.intervals import CONFIDENCE, ENOUGH, Estimate, estimate, t_quantile
+from imsim.analysis.labels import change_texts, changes, design_labels, title_of_all
 from imsim.analysis.latency import is_latency
-from imsim.analysis.metrics import least_of
+from imsim.analysis.metrics import check_measured, limits_of
 from imsim.core.exceptions import UsageError
 from imsim.experiments.replicate import Progress, Replications, Sampling, flaw_notes, replicate, to_json
 from imsim.scenario import Scenario
@@ -32,7 +31,16 @@ def compare(a: Scenario, b: Scenario, sampling: Sampling, *, progress: Progress 
     return Comparison(*replicate([a, b], sampling, progress=progress))
 
 
-_LESS_IS_BETTER = ("lost", "shed", "duplicates", "cost.per_hour", "cost.per_million")
+_LESS_IS_BETTER = (
+    "lost",
+    "received_lost",
+    "shed",
+    "duplicates",
+    "cost.per_hour",
+    "cost.per_million",
+    "cost.per_month",
+    "recovery.time",
+)
 
 
 @dataclass(frozen=True)
@@ -113,14 +121,22 @@ class Comparison:
         return difference(metric, *values)
 
     def __getitem__(self, metric: str) -> Difference:
-        if metric not in self.differences:
-            raise UsageError(f"metric {metric!r} was not measured in both; known: {', '.join(self.differences)}")
-        return self.differences[metric]
+        return self.differences[check_measured(metric, list(self.differences))]
 
     @cached_property
     def changes(self) -> dict[str, tuple[object, object]]:
         """What the two scenarios differ in: dotted path -> (A's value, B's value)."""
         return changes(self.a.scenario, self.b.scenario)
+
+    @cached_property
+    def labels(self) -> tuple[str, str]:
+        """What A and B are called: by their scenarios' names, or else by what differs (`routers = 1`)."""
+        a, b = design_labels([self.a.scenario, self.b.scenario])
+        return a, b
+
+    @cached_property
+    def _texts(self) -> dict[str, tuple[str, str]]:
+        return change_texts(self.a.scenario, self.b.scenario)
 
     @property
     def table(self) -> pd.DataFrame:
@@ -159,6 +175,7 @@ class Comparison:
             )
         if self.left_out:
             notes.append(f"{self.left_out} replications are without a partner on the other side, and left out")
+        notes += dict.fromkeys((*self.a.unsteady_notes, *self.b.unsteady_notes))
         flaws = {metric: self.a.flaw(metric) or self.b.flaw(metric) for metric in self.differences}
         notes += flaw_notes(flaws, min(self.a.scenario.duration, self.b.scenario.duration))
         null = [metric for metric, one in self.differences.items() if one.absolute.value is None]
@@ -171,9 +188,12 @@ class Comparison:
         Raises: UsageError if no latency was measured."""
         from imsim.analysis import plots
 
-        differ = ", ".join(self.changes) or "nothing"
-        title = f"A: {self.a.scenario.name}, B: {self.b.scenario.name}; they differ in {differ}"
-        return plots.comparison(self._latencies(), axes, pairs=self.pairs, title=title)
+        scenarios = [self.a.scenario, self.b.scenario]
+        # Labels that are the scenarios' names do not say what differs.
+        paths = list(self.changes) if self.labels[0] == scenarios[0].name else []
+        differ = ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
+        title = title_of_all("B against A, under the same seeds", scenarios, differ and f"which differ in {differ}")
+        return plots.comparison(self._latencies(), axes, labels=self.labels, pairs=self.pairs, title=title)
 
     def save_plot(self, path: Path | str) -> Path:
         """The same as a file, whose suffix chooses the format (.png, .svg, .pdf). Raises: UsageError if it cannot be
@@ -208,7 +228,8 @@ class Comparison:
         return {
             "a": self.a.scenario.name,
             "b": self.b.scenario.name,
-            "changes": {path: [str(before), str(after)] for path, (before, after) in self.changes.items()},
+            "labels": {"a": self.labels[0], "b": self.labels[1]},
+            "changes": {path: [before, after] for path, (before, after) in self._texts.items()},
             "seed": self.a.scenario.seed,
             "replications": self.pairs,
             "confidence": CONFIDENCE,
@@ -232,7 +253,7 @@ class Comparison:
         return "\n".join([*self._heading(), "", text, *(f"note: {note}" for note in self.notes)])
 
     def __repr__(self) -> str:
-        return f"<Comparison of {self.a.scenario.name} and {self.b.scenario.name}: {self.pairs} pairs>"
+        return f"<Comparison of {self.labels[0]} and {self.labels[1]}: {self.pairs} pairs>"
 
     def _repr_html_(self) -> str:
         table = self.table.astype(object)
@@ -243,14 +264,15 @@ class Comparison:
         return f"<div>{lines}{html}{small}{notes}</div>"
 
     def _heading(self) -> list[str]:
-        differ = ", ".join(f"{path}: {_short(was)} -> {_short(now)}" for path, (was, now) in self.changes.items())
+        differ = ", ".join(f"{path}: {was} -> {now}" for path, (was, now) in self._texts.items())
+        titles = {self.a.scenario.title, self.b.scenario.title}
         lines = [
+            *(title for title in titles if title and len(titles) == 1),
             f"A: {self.a.scenario.name}",
             f"B: {self.b.scenario.name}, which differs in {differ or 'nothing'}",
         ]
-        lines += [
-            str(self[metric]) for metric in ("delivery.p50", "delivery.p99", "ack.p99") if metric in self.differences
-        ]
+        shown = ("delivery.p50", "delivery.p99", "confirmed.p99", "ack.p99")
+        lines += [str(self[metric]) for metric in shown if metric in self.differences]
         saved = self.differences.get("delivery.mean")
         if saved and saved.saved:
             lines.append(
@@ -266,16 +288,18 @@ def _typed(table: pd.DataFrame) -> pd.DataFrame:
 def difference(metric: str, a: list[float], b: list[float]) -> Difference:
     """From the same replications of both, in the same order."""
     paired = [after - before for before, after in zip(a, b, strict=True)]  # inf - inf is nan: not defined, as it should
-    absolute = estimate(paired)
+    least, most = limits_of(metric)
+    absolute = estimate(paired, -most, most)
     saved = None
     if absolute.value is not None and len(paired) > 1 and (variance := statistics.variance(paired)):
         saved = (statistics.variance(a) + statistics.variance(b)) / variance
-    least = least_of(metric)
-    return Difference(metric, estimate(a, least), estimate(b, least), absolute, _relative(a, b, absolute), saved)
+    relative = _relative(a, b, absolute, -1.0 if least == 0 else -math.inf)
+    return Difference(metric, estimate(a, least, most), estimate(b, least, most), absolute, relative, saved)
 
 
-def _relative(a: list[float], b: list[float], absolute: Estimate) -> Estimate:
-    """mean(b) / mean(a) - 1 with the ratio estimator's interval: by the variance of b - ratio x a, linear in both."""
+def _relative(a: list[float], b: list[float], absolute: Estimate, least: float) -> Estimate:
+    """mean(b) / mean(a) - 1 with the ratio estimator's interval: by the variance of b - ratio x a, linear in both.
+    `least`: -1 where neither is ever negative."""
     count = len(a)
     if absolute.value is None or not (mean := statistics.fmean(a)):
         return Estimate(None, None, None, count, absolute.undefined)
@@ -284,29 +308,4 @@ def _relative(a: list[float], b: list[float], absolute: Estimate) -> Estimate:
         return Estimate(ratio - 1, None, None, count)
     rest = statistics.stdev([after - ratio * before for before, after in zip(a, b, strict=True)])
     half = t_quantile((1 + CONFIDENCE) / 2, count - 1) * rest / (math.sqrt(count) * abs(mean))
-    return Estimate(ratio - 1, ratio - 1 - half, ratio - 1 + half, count)
-
-
-def changes(a: BaseModel, b: BaseModel) -> dict[str, tuple[object, object]]:
-    """The fields in which two scenarios differ, by dotted path; what they are called is not of interest."""
-    found: dict[str, tuple[object, object]] = {}
-    for name in type(a).model_fields:
-        if name not in ("name", "title"):
-            _walk(name, getattr(a, name), getattr(b, name), found)
-    return found
-
-
-def _walk(path: str, a: object, b: object, found: dict[str, tuple[object, object]]) -> None:
-    if type(a) is type(b) and isinstance(a, BaseModel) and "kind" not in type(a).model_fields:
-        for name in type(a).model_fields:
-            _walk(f"{path}.{name}", getattr(a, name), getattr(b, name), found)
-    elif isinstance(a, Mapping) and isinstance(b, Mapping):
-        for key in [*a, *(key for key in b if key not in a)]:
-            _walk(f"{path}.{key}", a.get(key), b.get(key), found)
-    elif a != b:
-        found[path] = (a, b)
-
-
-def _short(value: object) -> str:
-    text = "none" if value is None else str(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return Estimate(ratio - 1, max(ratio - 1 - half, least), ratio - 1 + half, count)

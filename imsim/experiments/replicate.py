@@ -10,7 +10,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from html import escape
@@ -20,7 +20,8 @@ import numpy as np
 
 from imsim.analysis import warmup
 from imsim.analysis.intervals import CONFIDENCE, ENOUGH, Estimate, estimate, is_precise, next_count
-from imsim.analysis.metrics import Measures, Metrics, least_of
+from imsim.analysis.labels import heading
+from imsim.analysis.metrics import Measures, Metrics, check_measured, limits_of
 from imsim.analysis.run import Run
 from imsim.analysis.run_length import Behind, Flaw, behind, flaw, needed
 from imsim.core.exceptions import UsageError
@@ -45,14 +46,15 @@ _SPAWN = 0x7265706C  # "repl": spawn keys of replications, apart from any other 
 @dataclass(frozen=True)
 class Sample:
     """What is kept of one replication: its numbers (infinite where one falls among what never came, nan of nothing),
-    what stands behind the percentiles among them, and the digest of the rows that they are of. `series` and `run` only
-    where `Sampling` asks for them."""
+    what stands behind the percentiles among them, how it begins, and the digest of the rows that they are of. `series`
+    and `run` only where `Sampling` asks for them."""
 
     replication: int
     seed: int
     digest: str
     values: dict[str, float]
     behind: dict[str, Behind] = field(default_factory=dict)
+    beginning: warmup.Beginning | None = None
     series: warmup.Series | None = None
     run: Run | None = None
 
@@ -76,7 +78,9 @@ class Replications:
         return len(self.samples)
 
     def __getitem__(self, metric: str) -> Estimate:
-        return estimate(self.values(metric), least_of(metric))
+        """A percentile for which the runs are too short has no interval: it would miss, see `flaw`."""
+        found = estimate(self.values(metric), *limits_of(metric))
+        return replace(found, low=None, high=None) if self.flaw(metric) else found
 
     def __iter__(self) -> Iterator[Run]:
         return iter(self.runs)
@@ -88,10 +92,7 @@ class Replications:
 
     def values(self, metric: str) -> list[float]:
         """A number of each replication: infinite where it falls among what never came, nan where there was nothing."""
-        if metric not in self.metrics:
-            raise UsageError(
-                f"metric {metric!r} was not measured; name it in metrics=[...]. Measured: {', '.join(self.metrics)}"
-            )
+        check_measured(metric, self.metrics)
         return [sample.values[metric] for sample in self.samples]
 
     @property
@@ -115,6 +116,19 @@ class Replications:
             for sample in self.samples
         ]
         return pd.DataFrame(rows)
+
+    def row(self) -> dict[str, object]:
+        """One row of a table with a row for each design: each number's mean over the replications with the ends of its
+        95 % interval (`delivery.p99`, `delivery.p99.low`, `delivery.p99.high`; nan where there is none), how many
+        `replications` there were, and in how many of them some number is `null`."""
+        row: dict[str, object] = {}
+        undefined = [0]
+        for metric in self.metrics:
+            found = self[metric]
+            for end, value in (("", found.value), (".low", found.low), (".high", found.high)):
+                row[metric + end] = math.nan if value is None else value
+            undefined.append(found.undefined)
+        return {**row, "replications": len(self), "null": max(undefined)}
 
     def summary(self) -> pd.DataFrame:
         """A row for each number: its mean over the replications, its 95 % t-interval `low` to `high`, `relative` (half
@@ -171,6 +185,7 @@ class Replications:
                 f"null in some of {len(self)} replications, because it falls among what never came or there was "
                 f"nothing to measure: {which}; there is no mean over all then"
             )
+        notes += self.unsteady_notes
         notes += flaw_notes({metric: self.flaw(metric) for metric in self.metrics}, self.scenario.duration)
         for metric, share in self.precision.items():
             if self.flaw(metric):
@@ -178,6 +193,11 @@ class Replications:
             elif not is_precise(self[metric], share):
                 notes.append(f"{metric} is not as precise as asked ({share:.3g} of its value) after {len(self)}")
         return notes
+
+    @property
+    def unsteady_notes(self) -> list[str]:
+        """A sentence, if the measured part of the runs does not begin as it goes on."""
+        return warmup.unsteady_notes([sample.beginning for sample in self.samples])
 
     def suggest_warmup(self) -> float | None:
         """Seconds to give the scenario as `warmup`, by MSER-5 on the delivery latencies averaged over the replications.
@@ -216,7 +236,7 @@ class Replications:
         return "\n".join([text, *(f"note: {note}" for note in self.notes)])
 
     def _repr_html_(self) -> str:
-        title = f"<b>{escape(self.scenario.name)}</b> · {len(self)} replications from seed {self.scenario.seed}"
+        title = f"<b>{escape(heading(self.scenario))}</b> · {len(self)} replications from seed {self.scenario.seed}"
         table = self.summary().astype(object)
         html = table.where(table.notna(), "–").to_html(float_format=lambda value: f"{value:,.4g}", border=0)
         notes = "".join(f"<br><small>{escape(note)}</small>" for note in self.notes)
@@ -237,6 +257,7 @@ class Sampling:
 
     replications: int
     measures: Measures
+    asked: tuple[str, ...] = ()  # the metrics that the user named, among `measures`
     precision: dict[str, float] = field(default_factory=dict)
     most: int = MOST
     jobs: int = -1
@@ -259,7 +280,8 @@ class Sampling:
         first: int = FIRST,
         limit: int = MOST,
     ) -> Sampling:
-        """metrics: what the user wants measured besides `also`; `needs` names others, which may be among these.
+        """metrics: what the user wants measured besides `also`, the default ones; `needs` names others, which may be
+        among these.
         first, limit: how many replications there are, and at most, where the user does not say. Raises: UsageError.
         """
         count = first if replications is None else replications
@@ -267,6 +289,7 @@ class Sampling:
             raise UsageError(f"replications: expected 1 or more, got {count}")
         wanted = _precision(precision)
         given = Measures.of(metrics).all
+        asked = tuple(dict.fromkeys((*given, *wanted, *needs)))
         measures = Measures.of(metrics, also=(*also, *(name for name in (*wanted, *needs) if name not in given)))
         if wanted and count < 2:
             raise UsageError("replications: a precision needs two or more to begin with; better leave it out (20)")
@@ -277,7 +300,7 @@ class Sampling:
         if keep not in ("summary", "runs"):
             raise UsageError(f"keep: expected 'summary' or 'runs', got {keep!r}")
         kept: Literal["summary", "runs"] = "runs" if keep == "runs" else "summary"
-        return cls(count, measures, wanted, max(limit, count) if most is None else most, jobs, kept, series)
+        return cls(count, measures, asked, wanted, max(limit, count) if most is None else most, jobs, kept, series)
 
     def wants_more(self, samples: Sequence[Sample]) -> bool:
         """Whether the precision is not reached yet, but may be."""
@@ -388,6 +411,7 @@ def _one(number: int, design: Scenario, replication: int, sampling: Sampling) ->
         run.digest,
         sampling.measures(run),
         behind(run, sampling.measures.names),
+        warmup.Beginning.of(run),
         warmup.Series.of(run) if sampling.series else None,
         # Without the DataFrames that measuring has made of the tables.
         Run(run.tables, run.scenario, run.manifest) if sampling.keep == "runs" else None,
@@ -416,7 +440,7 @@ def _precision(precision: Precision | None) -> dict[str, float]:
         return {}
     wanted = dict(precision) if isinstance(precision, Mapping) else {PRECISE: precision}
     for metric, share in wanted.items():
-        if not 0 < share < 1:
+        if not (isinstance(share, int | float) and 0 < share < 1):
             raise UsageError(
                 f"precision: expected a share of {metric} between 0 and 1, as in 0.05 for 5 %, got {share!r}"
             )
@@ -429,12 +453,12 @@ def flaw_notes(flaws: Mapping[str, Flaw | None], duration: float) -> list[str]:
     if few := [f"{metric} ({needed(metric):,})" for metric, found in flaws.items() if found == "few"]:
         notes.append(
             f"a run has fewer latencies than a percentile takes: {', '.join(few)}. With fewer it may be "
-            "off, and its interval miss it: lengthen `duration`"
+            "off, and an interval would miss it: lengthen `duration`"
         )
     if short := [metric for metric, found in flaws.items() if found == "short"]:
         notes.append(
             f"runs of {duration:g} s are too short for {', '.join(short)}: halves of them give clearly less, so it is "
-            "too low, and its interval misses. Lengthen `duration` (unless the service cannot keep up); more "
+            "too low, and an interval would miss it. Lengthen `duration` (unless the service cannot keep up); more "
             "replications do not help"
         )
     return notes

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from imsim.analysis.intervals import CONFIDENCE
+from imsim.analysis.labels import design_labels, heading, text_of, title_of_all
 from imsim.analysis.latency import is_latency
-from imsim.analysis.metrics import default_metrics
 from imsim.core.exceptions import UsageError
 from imsim.experiments.comparison import difference
 from imsim.experiments.replicate import Progress, Replications, Sampling, Store, replicate, to_json
 from imsim.scenario import Scenario
+from imsim.scenario.errors import suggestion
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,8 +36,9 @@ DESIGN = "design"
 
 _COLOURS = 6  # that can be distinguished
 _COST = "cost.per_hour"
+_PERIODS = {_COST: "per hour", "cost.per_month": "per month", "cost.per_million": "per million messages"}
 _LATENCY = "delivery.p99"
-_MEASURED = ("delivery.p50", "delivery.p95", "delivery.p99", "ack.p99", "lost")
+_SHOWN = ("delivery.p50", "delivery.p95", "delivery.p99", "ack.p99", "lost", "cost.per_hour", "cost.per_million")
 
 
 def sweep(
@@ -49,24 +51,27 @@ def sweep(
 ) -> Sweep:
     """See `imsim.sweep`; `variants` makes the designs."""
     found = replicate([one.scenario for one in designs], sampling, store=store, progress=progress)
-    return Sweep(base, [one.labels for one in designs], found)
-
-
-def default_sweep_metrics(designs: Sequence[Variant]) -> tuple[str, ...]:
-    """What a sweep measures of each design besides what is asked for: costs only if all designs have prices."""
-    common = default_metrics(*(one.scenario for one in designs))
-    return (*_MEASURED, *(name for name in common if name.startswith("cost.")))
+    return Sweep(base, [one.labels for one in designs], found, sampling.asked)
 
 
 class Sweep:
     """`frame`: a row for each design; `samples`: a row for each replication of each; `plot()`: what is traded for what;
-    `sweep[3]`: all that is known of the fourth.
+    `sweep[3]`: all that is known of the fourth. Printed is a part of it (see `table`).
+
+    asked: the metrics that the user named.
     """
 
-    def __init__(self, base: Scenario, labels: Sequence[dict[str, object]], found: Sequence[Replications]) -> None:
+    def __init__(
+        self,
+        base: Scenario,
+        labels: Sequence[dict[str, object]],
+        found: Sequence[Replications],
+        asked: Sequence[str] = (),
+    ) -> None:
         self.base = base
         self.labels = list(labels)
         self.replications = list(found)
+        self._asked = asked
 
     def __len__(self) -> int:
         return len(self.replications)
@@ -85,22 +90,16 @@ class Sweep:
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """A row for each design: what was varied, each metric's mean over the replications with the ends of its 95 %
-        interval (`delivery.p99`, `delivery.p99.low`, `delivery.p99.high`), how many `replications` there were, and in
-        how many some number is `null`: that number has no mean then."""
+        """A row for each design: what was varied, then as in `Replications.row`: every metric that
+        `simulate(replications=...)` measures, with its interval."""
         import pandas as pd
 
-        rows = []
-        for labels, one in zip(self.labels, self.replications, strict=True):
-            row: dict[str, object] = {column: labels.get(column) for column in self.varied}
-            null = 0
-            for metric in self.metrics:
-                found = one[metric]
-                row |= {metric: found.value, f"{metric}.low": found.low, f"{metric}.high": found.high}
-                null = max(null, found.undefined)
-            rows.append({**row, "replications": len(one), "null": null})
-        numbers = [f"{metric}{end}" for metric in self.metrics for end in ("", ".low", ".high")]
-        return pd.DataFrame(rows).astype(dict.fromkeys(numbers, float))
+        return pd.DataFrame(
+            [
+                {**{column: labels.get(column) for column in self.varied}, **one.row()}
+                for labels, one in zip(self.labels, self.replications, strict=True)
+            ]
+        )
 
     @cached_property
     def samples(self) -> pd.DataFrame:
@@ -159,7 +158,7 @@ class Sweep:
         from imsim.analysis import plots
 
         x, y, hue = self._axes(x, y, hue)
-        title, labels = f"{self.base.name}: {y} against {x}", (self._axis_label(x), self._axis_label(y))
+        title, labels = title_of_all(f"{y} against {x}", [self.base]), (self._axis_label(x), self._axis_label(y))
         if x not in self.metrics:
             return plots.trend(self.frame, x, y, hue, ax, title=title, labels=labels)
         front, ties = self._front(x, y)
@@ -178,7 +177,7 @@ class Sweep:
         if is_latency(column):
             return f"{column} (ms)"
         if column.startswith("cost."):
-            per = {"cost.per_hour": "per hour", "cost.per_million": "per million messages"}[column]
+            per = _PERIODS[column]
             return f"cost, {self.base.cost.currency} {per}"
         return column
 
@@ -187,7 +186,11 @@ class Sweep:
         self._check(x, [*self.varied, *self.metrics])
         self._check(y, self.metrics)
         if hue is None:
-            others = [column for column in self.varied if column != x and 1 < self.frame[column].nunique() <= _COLOURS]
+            others = [
+                column
+                for column in self.varied
+                if column != x and 1 < self.frame[column].nunique(dropna=False) <= _COLOURS
+            ]
             hue = others[0] if others else None
         else:
             self._check(hue, self.varied)
@@ -195,7 +198,9 @@ class Sweep:
 
     def _check(self, column: str, known: Sequence[str]) -> None:
         if column not in known:
-            raise UsageError(f"sweep: there is no {column!r} here; known: {', '.join(known)}")
+            raise UsageError(
+                f"sweep: there is no {column!r} here{suggestion(column, known)}; known: {', '.join(known)}"
+            )
 
     def to_json_dict(self) -> dict[str, Any]:
         """What `imsim sweep --json` prints."""
@@ -228,14 +233,17 @@ class Sweep:
 
     @property
     def table(self) -> pd.DataFrame:
-        """The frame for reading: each number with its interval in one cell."""
+        """The frame for reading: the usual metrics and those that were asked for, each number with its interval in one
+        cell."""
         import pandas as pd
+
+        shown = [metric for metric in self.metrics if metric in _SHOWN or metric in self._asked]
 
         return pd.DataFrame(
             [
                 {
                     **{column: labels.get(column, "") for column in self.varied},
-                    **{metric: str(one[metric]) for metric in self.metrics},
+                    **{metric: str(one[metric]) for metric in shown},
                     "replications": len(one),
                 }
                 for labels, one in zip(self.labels, self.replications, strict=True)
@@ -252,7 +260,7 @@ class Sweep:
     def _repr_html_(self) -> str:
         html = self.table.to_html(border=0)
         notes = "".join(f"<br><small>{escape(note)}</small>" for note in self.notes)
-        title = f"<b>{escape(self.base.name)}</b> · {len(self)} designs from seed {self.base.seed}"
+        title = f"<b>{escape(heading(self.base))}</b> · {len(self)} designs from seed {self.base.seed}"
         return f"<div>{title}{html}<small>means over replications, with their 95 % intervals</small>{notes}</div>"
 
 
@@ -271,7 +279,7 @@ def variants(base: Scenario, over: Over) -> list[Variant]:
     elif isinstance(over, str):
         raise UsageError(f"sweep: expected a mapping of paths to values or a list of designs, got {over!r}")
     else:
-        found = [_variant(base, design) for design in over]
+        found = _named([_variant(base, design) for design in over])
     if not found:
         raise UsageError("sweep: there is nothing to vary")
     columns = dict.fromkeys(column for one in found for column in one.labels)
@@ -289,7 +297,8 @@ def _grid(base: Scenario, over: Mapping[str, Sequence[object] | Mapping[str, obj
         elif isinstance(values, str) or not isinstance(values, Sequence | np.ndarray | range):
             raise UsageError(f"sweep: {path}: expected a list of values, got {values!r}")
         else:
-            axes.append([(path, _label(value), value) for value in values])
+            labels = _numbered([_label(value) for value in values])
+            axes.append([(path, label, value) for label, value in zip(labels, values, strict=True)])
     return (
         [
             Variant(
@@ -301,6 +310,24 @@ def _grid(base: Scenario, over: Mapping[str, Sequence[object] | Mapping[str, obj
         if axes
         else []
     )
+
+
+def _numbered(labels: Sequence[object]) -> list[object]:
+    """With a number at each but the first of the texts that are the same: functions without a name, say."""
+    return [
+        f"{label} #{labels[:number].count(label) + 1}" if isinstance(label, str) and label in labels[:number] else label
+        for number, label in enumerate(labels)
+    ]
+
+
+def _named(found: list[Variant]) -> list[Variant]:
+    """Designs of one name (scenarios that `with_` made, lambdas) are called by what they differ in."""
+    names = [one.labels.get(DESIGN) for one in found]
+    same = [number for number, name in enumerate(names) if name is not None and names.count(name) > 1]
+    labels = design_labels([found[number].scenario for number in same])
+    for number, label in zip(same, labels, strict=True):
+        found[number] = Variant({DESIGN: label}, found[number].scenario)
+    return found
 
 
 def _variant(base: Scenario, design: Design) -> Variant:
@@ -323,6 +350,4 @@ def _label(value: object) -> object:
         return value.item()
     if isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, Mapping) and "kind" in value:
-        return " ".join([str(value["kind"]), *(f"{key}={item}" for key, item in value.items() if key != "kind")])
-    return getattr(value, "__name__", None) or str(value)
+    return getattr(value, "__name__", None) or text_of(value)

@@ -57,8 +57,12 @@ class Observer:
 
     def _received(self, device: int, event: events.Received, at: float) -> None:
         intent = self._intent(event.id_client)
-        if intent is not None and self._to_room[intent]:
+        if intent is None:
+            return
+        if self._to_room[intent]:
             self._recorder.acked(intent, at)  # a chatroom gives no other answer
+        else:
+            self._recorder.received(intent, at)
 
     def _acked(self, device: int, event: events.Acked, at: float) -> None:
         intent = self._intent(event.id_client)

@@ -36,6 +36,7 @@ class Kind(IntEnum):
     RECALLED = 9
     DISCONNECTED = 10
     ENTERED = 11
+    RECEIVED = 12
 
 
 CODES = tuple(Code)
@@ -83,6 +84,10 @@ class Recorder:
         self._buffer += _pack(_STORED, intent, _NO_DEVICE, round(at * 1e9), 0)
         if self._file is not None:
             self._flush_when_due(at)
+
+    def received(self, intent: int, at: float) -> None:
+        """The sender heard that the router has it, which need not have stored it."""
+        self._add(_RECEIVED, intent, _NO_DEVICE, at, 0)
 
     def acked(self, intent: int, at: float) -> None:
         """The stored-ack reached the sender."""
@@ -173,7 +178,7 @@ class Recorder:
 
 # Plain integers at hand: looking up an enum's member costs as much as packing the fact.
 _SENT, _STORED, _ACKED, _FAILED, _PUSHED, _DELIVERED, _DUPLICATE, _READ, _SHED, *_RARE = map(int, Kind)
-_RECALLED, _DISCONNECTED, _ENTERED = _RARE
+_RECALLED, _DISCONNECTED, _ENTERED, _RECEIVED = _RARE
 _CODE_NUMBER = {code: number for number, code in enumerate(CODES)}
 _ROUTE_NUMBER = {route: number for number, route in enumerate(ROUTES)}
 

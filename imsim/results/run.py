@@ -15,13 +15,23 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from imsim.core.exceptions import UsageError
-from imsim.results.schema import DELIVERIES, MESSAGES, NODES, SPANS, VERSION, World
+from imsim.results.schema import (
+    DELIVERIES,
+    DELIVERY_WORDS,
+    MESSAGE_WORDS,
+    MESSAGES,
+    NODES,
+    SPANS,
+    VERSION,
+    World,
+)
 from imsim.results.tables import Tables, digest
 
 if TYPE_CHECKING:
@@ -119,8 +129,8 @@ class RunData:
         manifest = _read_manifest(folder / _MANIFEST_FILE)
         scenario = _read_scenario(folder / _SCENARIO_FILE, manifest["scenario"])
         tables = Tables(
-            _read_table(folder / _MESSAGES_FILE, MESSAGES),
-            _read_table(folder / _DELIVERIES_FILE, DELIVERIES),
+            _read_table(folder / _MESSAGES_FILE, MESSAGES, MESSAGE_WORDS),
+            _read_table(folder / _DELIVERIES_FILE, DELIVERIES, DELIVERY_WORDS),
             manifest["stray"],
             *(_read_table(folder / name, schema) if (folder / name).exists() else None for name, schema in _OPTIONAL),
         )
@@ -279,7 +289,8 @@ def _read_scenario(path: Path, name: str) -> Scenario:
         raise UsageError(f"{path} is broken: {_one_line(error)}") from error
 
 
-def _read_table(path: Path, schema: pa.Schema) -> pa.Table:
+def _read_table(path: Path, schema: pa.Schema, words: Mapping[str, tuple[str, ...]] = MappingProxyType({})) -> pa.Table:
+    """`words`: those that a column may have."""
     try:
         # Not pq.read_table: that would look for partitions in the folder's name.
         with pq.ParquetFile(path) as file:
@@ -290,6 +301,10 @@ def _read_table(path: Path, schema: pa.Schema) -> pa.Table:
         raise UsageError(f"{path} is broken: {_one_line(error)}") from error
     if not table.schema.equals(schema):
         raise UsageError(f"{path} is broken: its columns are not those of schema version {VERSION}")
+    for column, known in words.items():
+        for word in table.column(column).unique().to_pylist():
+            if word is not None and word not in known:
+                raise UsageError(f"{path} is broken: {column}: expected one of {', '.join(known)}, got {word!r}")
     return table
 
 

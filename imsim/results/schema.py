@@ -10,7 +10,9 @@ from enum import StrEnum
 
 import pyarrow as pa
 
-VERSION = 2
+from imsim.core.model import Route, Scene
+
+VERSION = 3
 """Raised whenever a column or its meaning changes; a run folder of another version is refused."""
 
 
@@ -30,13 +32,13 @@ class Outcome(StrEnum):
 
 class DeliveryOutcome(StrEnum):
     """How the delivery of a message to one device that it was due to ended. Each has one of them, the first that holds;
-    only what is delivered or pending counts in latencies."""
+    only what is delivered or lost counts in latencies."""
 
     DELIVERED = "delivered"
-    SHED = "shed"  # left out on purpose (chatrooms only); in a live run, whose clients cannot tell, it is pending
+    SHED = "shed"  # left out on purpose (chatrooms only); in a live run, whose clients cannot tell, it is lost
     RECALLED = "recalled"  # taken back by its sender before the device had shown it: never to be shown
     ABSENT = "absent"  # not there, and rightly so: the device, or the sender's with the message, was offline
-    PENDING = "pending"  # not there when the run ended: lost
+    LOST = "lost"  # not there when the run ended, and due
 
 
 class Role(StrEnum):
@@ -65,6 +67,7 @@ MESSAGES = pa.schema(
         _always("intended_at", pa.int64()),
         pa.field("sent_at", pa.int64()),  # the first attempt
         pa.field("stored_at", pa.int64()),  # server time: null in a live run; in a chatroom, when the room took it
+        pa.field("received_at", pa.int64()),  # when the sender heard that the router has it, before it is stored
         pa.field("acked_at", pa.int64()),  # in a chatroom: when the sender knew that the room took it
         _always("attempts", pa.int32()),
         _always("outcome", _STRING),
@@ -119,3 +122,11 @@ DELIVERIES = pa.schema(
 )
 """One row per stored message and device entitled to it by membership, so that a lost one is a row and not an absence.
 Ordered by intent, then by the recipient's place in the population, then by device."""
+
+MESSAGE_WORDS: dict[str, tuple[str, ...]] = {"scene": tuple(Scene), "outcome": tuple(Outcome)}
+DELIVERY_WORDS: dict[str, tuple[str, ...]] = {
+    "role": tuple(Role),
+    "route": tuple(Route),
+    "outcome": tuple(DeliveryOutcome),
+}
+"""The columns that have words of a vocabulary; a file with another word is refused."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _NEVER = np.iinfo(np.int64).max  # later than any time: minima stay at it where nothing happened
 _OF_DEVICES = (Kind.DISCONNECTED, Kind.ENTERED)  # facts about no message
 _OF_DELIVERIES = (Kind.PUSHED, Kind.DELIVERED, Kind.DUPLICATE, Kind.READ, Kind.SHED)
+_NO_PROOFS = (Kind.SENT, Kind.RECEIVED, Kind.FAILED)  # a message of which only these are known may not be stored
 _UNANSWERED = [CODES.index(code) for code in (Code.TIMEOUT, Code.UNAVAILABLE)]
 
 _Ints = NDArray[np.integer]
@@ -70,11 +71,13 @@ def _messages(plan: Plan, facts: Facts) -> tuple[pa.Table, _Bools, _Bools]:
     sent = kind == Kind.SENT
     sent_at = _first(intent[sent], at[sent], count)
     stored_at = _first(intent[kind == Kind.STORED], at[kind == Kind.STORED], count)
+    received = kind == Kind.RECEIVED
+    received_at = _first(intent[received], at[received], count)
     acked_at = _first(intent[kind == Kind.ACKED], at[kind == Kind.ACKED], count)
     attempts = np.bincount(intent[sent], minlength=count)
 
     is_stored = np.zeros(count, bool)
-    is_stored[intent[~sent & (kind != Kind.FAILED)]] = True
+    is_stored[intent[~np.isin(kind, _NO_PROOFS)]] = True
 
     failures = facts[kind == Kind.FAILED]
     failures = failures[np.lexsort((failures[:, 4], failures[:, 3]))]
@@ -102,6 +105,7 @@ def _messages(plan: Plan, facts: Facts) -> tuple[pa.Table, _Bools, _Bools]:
             pa.array(plan.at, pa.int64()),
             _times(sent_at),
             _times(stored_at),
+            _times(received_at),
             _times(acked_at),
             pa.array(attempts, pa.int32()),
             outcome,
@@ -171,7 +175,7 @@ def _deliveries(
                 (np.bincount(row[kind == Kind.SHED], minlength=count) > 0, DeliveryOutcome.SHED),
                 (is_recalled[intent], DeliveryOutcome.RECALLED),
                 (is_absent, DeliveryOutcome.ABSENT),
-                otherwise=DeliveryOutcome.PENDING,
+                otherwise=DeliveryOutcome.LOST,
             ),
         ],
         schema=DELIVERIES,

@@ -1,8 +1,8 @@
 """The scenario (who talks to whom, how often, over what) and the plan that follows from it.
 
 Read in this order: `sections` and `fields` (what a file says), `consistency` (what must hold between fields), `model`
-(the scenario), `distributions` (what varies), `arrivals` (when messages come), `draws` (random numbers by name),
-`workload` (the plan), `actor` (how a user's client carries it out).
+(the scenario), `distributions` (what varies), `arrivals` and `moments` (when messages come), `draws` (random numbers by
+name), `workload` (the plan), `actor` (how a user's client carries it out).
 """
 
 from imsim.scenario.distributions import (

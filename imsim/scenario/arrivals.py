@@ -20,6 +20,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from imsim.core.exceptions import UsageError
 from imsim.scenario.draws import Draws
+from imsim.scenario.moments import moments
 from imsim.scenario.quantities import PositiveSeconds, Seconds, shown
 
 Floats = npt.NDArray[np.float64]
@@ -183,25 +184,27 @@ class Replay(_Arrivals):
     """Moments that were seen: of a run's messages, or from a log. Each is a message of a user who is drawn anew."""
 
     kind: Literal["replay"] = "replay"
-    at: tuple[float, ...] = Field(description="seconds from the start")
+    at: tuple[float, ...] = Field(
+        description="seconds from the start; or epoch seconds (above 1e9) or datetimes, of which the first becomes 0"
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _read(cls, fields: Any) -> Any:
-        """`run` (a run's folder) and `file` (a text with one number of seconds a line) are read here and now, so that a
-        scenario holds all that it needs."""
+        """`run` (a run's folder) and `file` (a text with one moment a line) are read here and now, so that a scenario
+        holds all that it needs. See `imsim.scenario.moments` for what moments are."""
         if not isinstance(fields, dict):
             return fields
         given = [name for name in ("at", "run", "file") if name in fields]
         if len(given) != 1:
-            raise ValueError("expected one of at (seconds), run (a run's folder) and file (one number a line)")
+            raise ValueError("expected one of at (moments), run (a run's folder) and file (one moment a line)")
         fields = dict(fields)
         source = fields.pop(given[0])
         if given != ["at"]:
             if not isinstance(source, str | Path):
                 raise ValueError(f"expected the path of a {given[0]}, got {shown(source)}")
-            source = _intended_in(Path(source)) if given == ["run"] else _numbers_in(Path(source))
-        return fields | {"at": _moments(source)}
+            source = _intended_in(Path(source)) if given == ["run"] else _lines_of(Path(source))
+        return fields | {"at": moments(source)}
 
     def until(self, duration: float) -> Replay:
         at = tuple(moment for moment in self.at if moment < duration)
@@ -225,32 +228,27 @@ def _intended_in(folder: Path) -> Floats:
     return intended.to_numpy(np.float64) / 1e9
 
 
-def _numbers_in(file: Path) -> list[float]:
+def _lines_of(file: Path) -> list[float] | list[str]:
+    """Numbers, where all are; texts otherwise."""
     try:
-        return [float(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, ValueError) as error:
-        raise ValueError(f"expected a text with one number of seconds a line, but {file}: {error}") from None
-
-
-def _moments(source: Any) -> tuple[float, ...]:
+        raise ValueError(f"expected a text with one moment a line, but {file}: {error}") from None
     try:
-        at = np.sort(np.asarray(source, np.float64), axis=None)
-    except (TypeError, ValueError):
-        raise ValueError(f"expected numbers of seconds, got {shown(source)}") from None
-    if not (len(at) and at[0] >= 0 and at[-1] <= 1e9):  # nan is sorted last
-        raise ValueError("expected at least one moment, each from 0 to 1e9 seconds")
-    return tuple(at.tolist())
+        return [float(line) for line in lines]
+    except ValueError:
+        return lines
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-_EXPECTED = f"a kind of {', '.join(ARRIVALS)}"
+_EXPECTED = f"a kind of {', '.join(ARRIVALS)}, or a column of moments"
 
 
 def _shorthand(value: object) -> object:
-    """A bare kind is a table of it; a list or an array are moments."""
+    """A bare kind is a table of it; a list, an array or a column are moments."""
     if isinstance(value, str):
         value = {"kind": value}
     elif not isinstance(value, dict | _Arrivals) and hasattr(value, "__len__"):

@@ -34,6 +34,7 @@ from pydantic_core import CoreSchema, core_schema
 from imsim.core.exceptions import ImsimError, UsageError
 from imsim.scenario.custom_parts import broken, is_reference, not_here, reference, resolved
 from imsim.scenario.errors import explain
+from imsim.scenario.moments import durations
 from imsim.scenario.quantities import DURATION, format_duration, parse_duration, shown
 
 Floats = npt.NDArray[np.float64]
@@ -267,8 +268,8 @@ class Empirical(_Distribution):
 
     @classmethod
     def of(cls, samples: npt.ArrayLike, most: int = 1000) -> Empirical:
-        """The distribution of the samples (seconds or bytes). More than `most` of them become that many percentiles."""
-        values = np.sort(np.asarray(samples, np.float64).ravel())
+        """Of samples (seconds, timedeltas or bytes); more than `most` of them become that many percentiles."""
+        values = np.sort(durations(samples))
         if len(values) <= most:
             return cls(values=tuple(values.tolist()))
         percent = np.linspace(0, 100, most)

@@ -28,7 +28,10 @@ class ScenarioFields(Section):
         exclude=True,
         description="the preset's name or the file's stem; not in the file",
     )
-    title: str = Field(default="", description="one line: the question that the scenario answers")
+    title: str = Field(
+        default="",
+        description="one line: the question that the scenario answers; stands above its pictures and reports",
+    )
     seed: int = Field(default=1, ge=0, description="of everything that is drawn: same seed, same rows")
     duration: PositiveSeconds = Field(
         default=10.0, description="for how long messages are sent, warm-up included; seconds or a duration"

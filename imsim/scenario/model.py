@@ -19,6 +19,7 @@ from imsim.scenario import consistency, files
 from imsim.scenario.arrivals import Replay
 from imsim.scenario.errors import explain
 from imsim.scenario.fields import ScenarioFields
+from imsim.scenario.slicing import sliced
 
 #: Sections that only the simulation uses.
 LIVE_IGNORES = ("network", "topology", "faults", "cost")
@@ -108,6 +109,23 @@ class Scenario(ScenarioFields):
             "workload.arrivals": self.workload.arrivals.until(seconds),
         }
         return self.with_(fields)
+
+    def slice(self, share: float) -> Scenario:
+        """A copy with this share of the users, and of all that serves them: so that it is as busy, at less work for the
+        simulation. `office.slice(0.04)` is a twenty-fifth of it.
+
+        Users, groups and chatrooms are scaled, and with them the load; each user writes as often to groups of the same
+        size. Every tier keeps its nodes, and each node this share of its workers; where that is no whole number, or
+        less than one, the next lower number of workers, whose `speed` makes up for it. Bandwidths between servers and
+        prices by the hour are scaled, too: so costs per million messages stay.
+
+        Utilisation stays as it is. Latencies stay where workers are many enough to be divided; else a worker that is
+        slower takes longer for each operation. `tests/sim/test_slice.py` has measured by how much they are off.
+
+        Raises: UsageError for a share that is not above 0 and up to 1, for a replay, and where groups would have more
+        members than there are users.
+        """
+        return self.with_(sliced(self, share))
 
     def left_out(self, shorter: Scenario, *, live: bool = False) -> list[str]:
         """What this scenario has and `shorter`, which it is `lasting` for less, has not: a line each. `live`: only what

@@ -20,8 +20,8 @@ _UNITS = {
 }
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ns|us|ms|s|min|h)")
 
-# Times are counted in int64 nanoseconds, which end at 9.2e9 s.
-_LONGEST = 1e9
+#: The longest duration, in seconds. (Times are counted in int64 nanoseconds, which end at 9.2e9 s.)
+LONGEST = 1e9
 
 DURATION = "a duration such as '250us', '5ms', '2s', '1.5min' or '2h', or a number of seconds"
 
@@ -36,7 +36,7 @@ def parse_duration(value: object) -> float:
         seconds = value
     elif isinstance(value, str) and (match := _DURATION.fullmatch(value.strip())):
         seconds = float(Decimal(match[1]) * _UNITS[match[2]])
-    if not 0 <= seconds <= _LONGEST:  # nan as well
+    if not 0 <= seconds <= LONGEST:  # nan as well
         raise ValueError(f"expected {DURATION}, got {shown(value)}")
     return float(seconds)
 
@@ -58,7 +58,7 @@ def shown(value: object) -> str:
         return "a table"
     if isinstance(value, list | tuple):
         return "a list"
-    text = repr(value)
+    text = " ".join(repr(value).split())
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any, Protocol
 from zlib import crc32
@@ -57,6 +58,11 @@ class Parts:
         self._chances = Draws(seed, "link", "luck")
         network = scenario.network
         self._networks = [link for _, link in network.of_users(seed, users)] if network.clients else None
+
+    @property
+    def at_once(self) -> Carry:
+        """A way that takes no time."""
+        return self._clock.delay(0.0)
 
     def clock(self, node: str) -> Clock:
         """The clock of this node."""
@@ -194,7 +200,9 @@ class Cluster:
             )
             for index in range(topology.gateways)
         ]
-        wire(self.gateways, self.routers, self.storages, lambda source, target: parts.link(source, target).way())
+        self._links: dict[tuple[str, str], Link] = {}
+        self._is_free = False
+        self._wire()
 
     @property
     def nodes(self) -> dict[tuple[str, int], ServerNode]:
@@ -205,6 +213,34 @@ class Cluster:
         """The router that owns a conversation or a user."""
         owner = self.placement.owner(name)
         return next(router for router in self.routers if router.name == owner)
+
+    def _wire(self) -> None:
+        wire(self.gateways, self.routers, self.storages, self._way)
+
+    def _way(self, source: ServerNode, target: ServerNode) -> Carry:
+        if self._is_free:
+            return self.parts.at_once
+        way = source.name, target.name
+        if way not in self._links:
+            self._links[way] = self.parts.link(source, target)
+        return self._links[way].way()
+
+    @contextmanager
+    def free_of_charge(self) -> Iterator[None]:
+        """What happens meanwhile takes no time, on links and at nodes: so that a run can begin as if the service had
+        been in use for long. It must be over when this ends."""
+        self._set_free(True)
+        yield
+        self._set_free(False)
+
+    def _set_free(self, free: bool) -> None:
+        self._is_free = free
+        self._wire()
+        for node in self.nodes.values():
+            node.work.is_free(free)
+        for gateway in self.gateways:
+            for connection in gateway.connections.values():
+                connection.use_links()
 
     def open(self, conversation_id: str, members: tuple[str, ...]) -> None:
         """Have a conversation open, as it would be had the service run for a while."""
@@ -250,7 +286,10 @@ class Cluster:
         gateways = self.gateways[first:] + self.gateways[:first]
         gateway = next((gateway for gateway in gateways if gateway.seems_up), gateways[0])
         self._connections += 1
-        return self.parts.connection(self._connections, client, gateway)
+        connection = self.parts.connection(self._connections, client, gateway)
+        if self._is_free:
+            connection.up = connection.down = self.parts.at_once
+        return connection
 
     def forget(self) -> None:
         """Let go of all nodes, and of what they hold. Nothing can be done with the cluster afterwards."""

@@ -133,6 +133,10 @@ class Connection(ConnectionState):
         for link in self._links:
             link.loss = loss
             link.recompute()
+        self.use_links()
+
+    def use_links(self) -> None:
+        """From now on what it carries goes over its links as they are now."""
         self.up, self.down = (link.way() for link in self._links)
 
     def gateway_crashed(self) -> None:

@@ -24,13 +24,6 @@ from imsim.sim.placement import strategy_of
 from imsim.sim.tracing import Tracer
 from imsim.sim.utilisation import Meter, node_series
 
-#: The simulation starts this long before time 0, at which the workload starts. In the first half all devices log in,
-#: evenly spread; in the second the queues that this made can empty.
-LEAD = 10.0
-
-#: Wall time, seconds since 1970, at which the simulation's time was 0: so that no wall time is negative.
-EPOCH = LEAD
-
 Progress = Callable[[float], None]
 
 
@@ -58,8 +51,13 @@ def simulate(
 
 
 class Experiment:
-    """A scenario's cluster and the devices of its users, at -`LEAD` seconds, the plan's conversations open. `run` does
-    the rest; or drive the clock by hand."""
+    """A scenario's cluster and the devices of its users, the plan's conversations open. `run` does the rest; or drive
+    the clock by hand.
+
+    The workload starts at time 0, in a service that has been in use for long: all devices log in before, and that costs
+    nothing. They do so evenly over one heartbeat, which is therefore how long before 0 the simulation starts: so their
+    heartbeats are evenly spread, too. Wall time counts from that start.
+    """
 
     def __init__(self, scenario: Scenario, plan: Plan, *, seed: int | None = None, spans: bool = False) -> None:
         self.scenario = scenario
@@ -75,11 +73,12 @@ class Experiment:
         self._meter: Meter | None = None  # of a run
         self._duration = 0.0
         self._login_draws = Draws(seed, "login")
+        self._lead = scenario.policies.heartbeat
         # One number at a time is taken from a memoryview three times as fast as from an array.
         self._at, self._sender, self._device = plan.at.data, plan.sender.data, plan.device.data
 
         topology, users = scenario.topology, {user: number for number, user in enumerate(plan.users)}
-        parts = Parts(scenario, seed, len(users), -LEAD, EPOCH, self._tracer)
+        parts = Parts(scenario, seed, len(users), -self._lead, self._lead, self._tracer)
         self.clock = parts.clock("experiment")
         self.cluster = Cluster(
             topology, scenario.core_policies(), parts, strategy_of(topology.placement, plan), users, self.observer
@@ -160,15 +159,19 @@ class Experiment:
     # --- before time 0 ----------------------------------------------------------------------------------------------
 
     def log_in(self) -> None:
-        """All devices log in before time 0, and enter the chatrooms."""
+        """All devices log in before time 0 and enter the chatrooms, at no cost; those that the plan has offline then
+        have left again."""
         for client in self.clients.values():
-            at = -LEAD + self._login_draws.at(client.number) * LEAD / 2
-            self.clock.call_at(at, client.act, client.machine.start)
+            self.clock.call_at(self._login_of(client), client.act, client.machine.start)
         for room in self.plan.rooms:
             self._fill(room)
         if self.plan.online_periods is not None:
             self._send_away(self.plan.online_periods)
-        self.clock.run(until=0.0)
+        with self.cluster.free_of_charge():
+            self.clock.run(until=0.0)
+
+    def _login_of(self, client: DeviceNode) -> float:
+        return -self._lead * self._login_draws.at(client.number)
 
     def _keep_idle_ones_alive(self, is_idle: npt.NDArray[np.bool_]) -> None:
         """is_idle: of each device."""
@@ -179,19 +182,16 @@ class Experiment:
                     Heartbeats(self.clock, gateway, many, self.cluster.policies.heartbeat)
 
     def _fill(self, room: PlannedConversation) -> None:
-        """All of its audience enters, once logged in and well before the first message."""
+        """All of its audience enters, once logged in."""
         for user in room.members:
             for device in range(len(self.plan.devices)):
                 client = self.clients[self.plan.device_index(user, device)]
-                at = -LEAD + (2 + self._login_draws.at(client.number)) * LEAD / 4
-                self.clock.call_at(at, client.act, partial(client.machine.enter, room.name))
+                self.clock.call_at(self._login_of(client) / 2, client.act, partial(client.machine.enter, room.name))
 
     def _send_away(self, online_periods: OnlinePeriods) -> None:
-        """All devices have logged in once; one that is to be offline when the workload starts leaves before."""
         for client in self.clients.values():
             if not online_periods.is_online_first[client.number]:
-                at = -LEAD + (6 + self._login_draws.at(client.number)) * LEAD / 8
-                self.clock.call_at(at, client.act, client.machine.stop)
+                self.clock.call_at(self._login_of(client) / 4, client.act, client.machine.stop)
 
     # --- the plan ---------------------------------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ DELIVERY = {
     "device": "d0",
     "role": "recipient",
     "duplicates": 0,
-    "outcome": "pending",
+    "outcome": "lost",
 }
 
 

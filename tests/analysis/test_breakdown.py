@@ -13,7 +13,7 @@ def run() -> imsim.Run:
     return imsim.simulate(scenario, spans=True)
 
 
-@pytest.mark.parametrize("by", ["where", "node", "op"])
+@pytest.mark.parametrize("by", ["where", "node", "op", "policy"])
 def test_the_means_add_up_to_the_mean_latency(run, by):
     table = run.breakdown(by)
     assert table["mean"].sum() == pytest.approx(delivery_latencies(run).mean(), rel=1e-12)
@@ -21,7 +21,8 @@ def test_the_means_add_up_to_the_mean_latency(run, by):
     assert (table["mean"].diff().dropna() <= 0).all()
     assert (table.p50 <= table.p99).all()
     assert (table.p99 <= table["max"]).all()
-    assert table.index.names == ["kind", "where", *(["op"] if by == "op" else [])]
+    names = {"op": ["kind", "where", "op"], "policy": ["kind", "policy"]}
+    assert table.index.names == names.get(by, ["kind", "where"])
 
 
 @pytest.mark.parametrize(("preset", "duration", "users"), [("mobile", "15s", 200), ("night-sync", "33s", 80)])
@@ -51,6 +52,31 @@ def test_the_wait_of_a_stall_is_seen(run):
     table = run.breakdown()
     assert table.loc[("hold", "storage"), "p99"] > 500
     assert table.loc[("hold", "storage"), "p50"] == 0
+
+
+def longest(policy, fault=None, **changes):
+    """The longest wait by this policy, in ms, and what else there is of its name."""
+    faults = [] if fault is None else [{"at": "2s", "duration": "2s", **fault}]
+    scenario = imsim.Scenario.load("office", {"duration": "6s", "drain": "40s", "faults": faults, **changes})
+    table = imsim.simulate(scenario, spans=True).breakdown("policy").reset_index()
+    rows = table[table["policy"] == f"policies.{policy}"]
+    return dict(zip(rows["kind"], rows["max"].round(6), strict=True))
+
+
+def test_waits_are_named_by_the_policy_that_sets_them():
+    storage = {"kind": "node_crash", "target": "storage0"}
+    assert longest("send_timeout", storage, **{"policies.send_timeout": "2500ms"})["retry"] % 2500 == 0
+    gateway = {"kind": "node_crash", "target": "gateway"}
+    assert longest("reconnect_min", gateway)["disconnected"] > 1000
+    silent = {"kind": "node_crash", "target": "gateway", "detect": "1s"}
+    found = longest("reconnect_min", silent, **{"policies.send_timeout": "20s"})
+    assert 1000 < found["retry"] < 20_000, "sent again by the next connection"
+    full = {"topology.gateway": {"workers": 1, "queue": 1, "service": {"push": "5ms"}}, "workload.rate": 2.0}
+    pushed = longest("push_timeout", **full, **{"policies.push_timeout": "500ms"})["retry"]
+    assert pushed in [500 * (2**times - 1) for times in range(1, 10)], "each push waits twice as long as the one before"
+    patient = {"policies.push_timeout": "20s", "policies.gap_wait": "1s"}
+    assert 1000 <= longest("gap_wait", **full, **patient)["hold"] < 2000, "and the answer takes its time"
+    assert longest("send_timeout") == {}
 
 
 def test_it_is_kept_in_the_run_folder(run, tmp_path):

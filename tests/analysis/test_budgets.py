@@ -33,6 +33,10 @@ def test_a_budget_is_a_text(text, metric, bound, again):
         ("delivery.p99 < 0", "unit, as in 200ms"),
         ("delivery.p99 < fast", "'fast'"),
         ("lost <= 2ms", "a plain number, got '2ms'"),
+        ("lost <= nan", "a plain number, got 'nan'"),
+        ("p99 < 300ms", r"^budget 'p99 < 300ms': metric 'p99': there is none .* 'delivery\.p99', .* or 'ack\.p99'\?"),
+        ("delivery.p999 < 300ms", r"metric 'delivery\.p999': .*'delivery\.p99'"),
+        ("late < 300ms", "metric 'late': .*; a metric of your own has a plain number"),
     ],
 )
 def test_what_is_none_is_refused(text, words):
@@ -60,6 +64,17 @@ def test_replications_are_judged_by_the_interval_of_their_mean():
     assert Budget("delivered > 10").judge([12.0, 12.1, 12.2]) == "keeps"
 
 
+def test_one_replication_is_no_evidence():
+    """It would never fail."""
+
+    class One:
+        def values(self, metric):
+            return [12.0]
+
+    with pytest.raises(UsageError, match="one replication has no interval to judge it by; simulate two or more"):
+        Budget("delivery.p99 < 10ms").fails(One())
+
+
 def test_what_never_came_breaks_it_in_whichever_replication():
     assert Budget("delivery.p99 < 10ms").judge([8.0, math.inf]) == "breaks"
     assert Budget("delivery.p99 < 10ms").judge([8.0, math.nan]) == "undecided"
@@ -70,3 +85,4 @@ def test_one_that_is_lost_proves_that_the_mean_is_above_zero():
     assert Budget("lost < 0").judge([0.0, 0.0]) == "breaks"
     assert Budget("lost <= 0").judge([0.0, 0.0]) == "keeps"
     assert Budget("lost > 0").judge([0.0, 1.0]) == "keeps"
+    assert Budget("mine <= 0").judge([-5.0, 1.0, -5.0]) == "undecided", "a function of the user's may be negative"

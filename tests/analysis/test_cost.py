@@ -1,6 +1,7 @@
 import pytest
 
 import imsim
+from imsim.analysis.metrics import value_of
 from imsim.scenario import Scenario
 
 PRICES = {"gateway": 0.1, "router": 0.2, "storage": 0.5, "worker": 0.01}
@@ -78,3 +79,91 @@ def test_nothing_sent_has_no_price_each():
     cost = imsim.simulate(OFFICE.with_({"workload.rate": 1e-6})).cost()
     assert cost.per_million is None
     assert "–" in cost._repr_html_()
+
+
+# --- by the month -----------------------------------------------------------------------------------------------------
+
+
+def priced(build, messages=100, size=1_000, **scenario):
+    """A run of a minute with so many messages, each stored and delivered to one device."""
+    rows = [{"intended_at": number, "size": size} for number in range(messages)]
+    arrived = [{"intent": number, "delivered_at": number + 1} for number in range(messages)]
+    return build(rows, arrived, **({"duration": 60.0} | scenario))
+
+
+def test_a_month_has_730_hours_of_the_simulated_load_unless_more_is_said(build):
+    cost = priced(build, cost={**PRICES, "stored_million": 2.0, "delivered_gb": 5.0}).cost()
+    assert cost.average_load == 1
+    assert cost.per_month == pytest.approx(730 * cost.per_hour) == sum(cost.monthly.values())
+    assert cost.monthly["rows written"] == pytest.approx(100 * 60 * 730 / 1e6 * 2.0)
+
+
+def test_the_average_load_makes_use_cheaper_and_nodes_not(build):
+    prices = {**PRICES, "stored_million": 2.0, "delivered_gb": 5.0}
+    peak, average = (priced(build, cost={**prices, **share}).cost() for share in ({}, {"average_load": 0.4}))
+    assert average.per_hour == peak.per_hour
+    assert average.monthly["gateways"] == peak.monthly["gateways"] == 0.1 * 730
+    for use in ("rows written", "bytes delivered"):
+        assert peak.monthly[use] > 0
+        assert average.monthly[use] == pytest.approx(0.4 * peak.monthly[use])
+    assert "per month at 0.4 of this load" in str(average)
+    assert "per month at 0.4 of this load" in average._repr_html_()
+
+
+def test_of_a_days_curve_the_average_is_the_curves(build):
+    """The run is the hour of the peak: 3 in a day whose level is 1 otherwise. The mean is 26 / 24."""
+    day = {"kind": "curve", "points": [["0h", 3.0], ["1h", 3.0], ["1h", 1.0], ["24h", 1.0]]}
+    run = priced(build, duration=3600.0, workload={"arrivals": day}, cost={"stored_million": 1.0})
+    assert run.cost().average_load == pytest.approx(26 / 24 / 3)
+    assert run.cost().monthly["rows written"] == pytest.approx(100e-6 * 730 * 26 / 24 / 3)
+    given = priced(build, duration=3600.0, workload={"arrivals": day}, cost={"average_load": 0.5, "worker": 1})
+    assert given.cost().average_load == 0.5
+
+
+def test_a_ramp_is_a_test_and_has_no_average(build):
+    ramp = {"kind": "ramp", "start": 0.0, "end": 1.0, "over": "60s"}
+    assert priced(build, workload={"arrivals": ramp}, cost={"worker": 1}).cost().average_load == 1
+
+
+def test_a_simulated_day_and_its_peak_hour_cost_the_same_by_the_month():
+    """Both are the same day, of 240 s here: the curve's mean stands for what the shorter run has not seen."""
+    day = {"kind": "curve", "points": [["0s", 4.0], ["60s", 4.0], ["60s", 1.0], ["240s", 1.0]], "period": "240s"}
+    prices = {"stored_million": 1e6, "retention_days": 30, "stored_gb_month": 1e6}
+    base = Scenario.load("office").with_({"workload.arrivals": day, "cost": prices, "workload.rate": 0.2, "warmup": 0})
+    whole, peak = (imsim.simulate(base.with_({"duration": seconds})).cost() for seconds in (240.0, 60.0))
+    assert peak.per_hour == pytest.approx(whole.per_hour * 4 / 1.75, rel=0.1)
+    assert peak.per_month == pytest.approx(whole.per_month, rel=0.1)
+    assert peak.storage.size == pytest.approx(whole.storage.size, rel=0.1)
+
+
+def test_storage_grows_by_the_day_until_messages_are_as_old_as_they_are_kept(build):
+    day = 24 * 60 * 100 * 1_000
+    for_ever = priced(build).storage()
+    assert (for_ever.per_day, for_ever.size) == (day, None)
+    assert str(for_ever) == "storage grows by 0.144 GB a day"
+    year = priced(build, cost={"retention_days": 365, "stored_gb_month": 0.08, "average_load": 0.5})
+    assert year.storage().per_day == day / 2
+    assert year.storage().size == 365 * day / 2
+    assert year.cost().monthly["bytes kept"] == pytest.approx(365 * day / 2 / 1e9 * 0.08)
+    assert year.cost().per_hour == 0
+    assert str(year.storage()).endswith("to 26.28 GB after 365 days")
+
+
+def test_rows_take_bytes_besides_their_content(build):
+    read, write = (
+        priced(build, size=10, cost={"row_bytes": 200}, policies={"fanout": fanout}).storage().per_day
+        for fanout in ("read", "write")
+    )
+    assert read == 24 * 60 * 100 * (10 + 200)
+    assert write == 24 * 60 * 100 * (10 + 3 * 200), "the message, and a row for each of two members"
+
+
+def test_assumptions_are_no_prices_and_what_is_kept_for_ever_has_none():
+    assert not Scenario().with_({"cost": {"average_load": 0.5, "retention_days": 30, "row_bytes": 9}}).cost.is_given
+    with pytest.raises(imsim.UsageError, match=r"cost\.stored_gb_month: expected retention_days with it"):
+        Scenario().with_({"cost.stored_gb_month": 0.08})
+
+
+def test_the_month_is_a_metric(build):
+    run = priced(build, cost={"router": 0.2})
+    assert value_of(run, "cost.per_month") == pytest.approx(146)

@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imsim.analysis import Counts, Latency, compare_table, summarize
-from imsim.analysis.latency import ack_latencies, delivery_latencies, labels, last_latencies, percentile, quantile
+from imsim.analysis.latency import (
+    ack_latencies,
+    confirmed_latencies,
+    delivery_latencies,
+    last_latencies,
+    percentile,
+    quantile,
+)
 from imsim.analysis.warmup import Series
 from imsim.scenario import OnlinePeriods
 
@@ -252,15 +259,38 @@ def test_json_has_the_promised_shape(delivered, tmp_path):
         "absent": 0,
         "recalled": 0,
         "shed": 0,
+        "received_lost": 0,
         "duplicates": 0,
         "warnings": [],
         "delivery_ms": statistics,
         "ack_ms": statistics,
+        "confirmed_ms": statistics,
         "last_ms": dict.fromkeys(statistics),
     }
     assert json.loads(json.dumps(run.to_json_dict(), allow_nan=False)) == expected
     folder = run.write(tmp_path)
     assert run.to_json_dict() == expected | {"run": str(folder)}
+
+
+def test_success_is_confirmed_by_whichever_answer_comes_first(build):
+    run = build(
+        [
+            {"received_at": 1 * MS, "acked_at": 9 * MS},
+            {"received_at": 5 * MS, "acked_at": 3 * MS},
+            {"acked_at": 7 * MS},
+            {"received_at": 2 * MS, "outcome": "unknown"},
+            {"received_at": 2 * MS, "outcome": "rejected"},
+        ]
+    )
+    assert confirmed_latencies(run).tolist() == [1, 2, 3, 7]
+    assert ack_latencies(run).tolist() == [3, 7, 9, math.inf]
+    assert list(run.summary().index) == ["delivery", "confirmed", "ack"]
+    assert run.to_json_dict()["received_lost"] == 2
+    assert "2 received and never stored" in str(run)
+    late = build([{"acked_at": 9 * MS}], world="live")
+    table = compare_table([late, run])
+    assert table.loc["confirmed max (ms)"].tolist() == [9, 7]
+    assert table.loc["received_lost"].tolist() == [0, 2]
 
 
 def test_the_summary_is_a_frame_of_numbers(delivered):
@@ -280,12 +310,3 @@ def test_worlds_side_by_side(delivered):
     assert compare_table([delivered(1.23456)]).loc["delivery p50 (ms)", "sim"] == 1.235
     assert table.loc["ack max (ms)"].tolist() == [2.0, None]
     assert len(table) == 4 + 5 + 5
-
-
-def test_labels_say_what_tells_the_runs_apart(delivered):
-    sim, live = delivered(1), delivered(1, world="live")
-    assert labels([sim, live]) == ["sim", "live"]
-    assert labels([sim, delivered(1, seed=2)]) == ["sim seed 1", "sim seed 2"]
-    assert labels([sim, delivered(1, name="big")]) == ["sim tiny", "sim big"]
-    assert labels([sim, delivered(1)])[0] == sim.id
-    assert labels([sim, sim]) == ["run 1", "run 2"]

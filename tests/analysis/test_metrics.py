@@ -3,7 +3,9 @@ import math
 import pytest
 
 from imsim import Budget, UsageError
-from imsim.analysis.metrics import LATENCY_METRICS, Measures, default_metrics, value_of
+from imsim.analysis.latency import is_latency
+from imsim.analysis.metrics import LATENCY_METRICS, Measures, check_measured, default_metrics, limits_of, value_of
+from imsim.analysis.run_length import share_of
 from imsim.scenario import Scenario
 
 
@@ -47,6 +49,47 @@ def test_an_unknown_name_is_refused_with_those_that_there_are(name):
         Measures.of([name])
 
 
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("p99", "'delivery.p99', 'last.p99', 'confirmed.p99' or 'ack.p99'"),
+        ("latency.p99.9", "'delivery.p99.9', 'last.p99.9', 'confirmed.p99.9' or 'ack.p99.9'"),
+        ("acks.max", "'ack.max', 'last.max' or 'ack.mean'"),
+        ("delivery.p999", "'delivery.p99', 'delivery.p95' or 'delivery.p50'"),
+        ("lots", "'lost'"),
+        ("cost_per_month", "'cost.per_month' or 'cost.per_million'"),
+        ("recovery_time", "'recovery.time'"),
+        ("late_one", "'late_ones'"),
+    ],
+)
+def test_the_nearest_names_are_offered(name, near):
+    with pytest.raises(UsageError, match=rf"^metric '{name}': there is none of this name \(did you mean {near}\?\)"):
+        Measures.of({"late_ones": len}, also=[name])
+
+
+def test_what_was_not_measured_is_said_to_be_a_metric_or_not():
+    with pytest.raises(UsageError, match=r"'ack.p95' was not measured: name it in metrics=.*Measured: lost"):
+        check_measured("ack.p95", ["lost"])
+    with pytest.raises(UsageError, match=r"'p95' was not measured: there is none of this name \(did you mean 'del"):
+        check_measured("p95", ["lost"])
+    assert check_measured("lost", ["lost"]) == "lost"
+
+
+def test_a_name_that_only_looks_like_a_latency_is_none():
+    """A function of the user's may be called so; it is not in ms, and no percentile."""
+    for name in ("delivery", "ack", "delivery.late", "delivery.percent", "ack.p100"):
+        assert not is_latency(name)
+        assert share_of(name) is None
+        assert limits_of(name) == (-math.inf, math.inf)
+    assert is_latency("last.p99.9")
+    assert limits_of("last.p99.9") == limits_of("lost") == (0, math.inf)
+
+
+def test_one_metric_needs_no_list(delivered):
+    assert Measures.of("lost").all == ("lost",)
+    assert Measures.of(len).all == ("len",)
+
+
 def test_own_functions_are_metrics(delivered):
     def slow(run):
         return (run.deliveries.delivered_at > 2_000_000).sum()
@@ -67,6 +110,14 @@ def test_own_functions_are_checked(delivered):
         Measures.of({"mine": 3})
 
 
+def test_a_share_is_one_by_its_name(delivered):
+    assert limits_of("late_share") == limits_of("late.share") == (0, 1)
+    assert limits_of("utilisation.router") == (0, 1)
+    assert Measures.of({"late_share": lambda run: 1})(delivered(1)) == {"late_share": 1}
+    with pytest.raises(UsageError, match=r"'late_share': by its name a share, from 0 to 1, got 40; call it otherwise"):
+        Measures.of({"late_share": lambda run: 40})(delivered(1))
+
+
 def test_costs_are_measured_where_there_are_prices():
     assert "cost.per_hour" not in default_metrics(Scenario())
     assert "cost.per_million" in default_metrics(Scenario().with_({"cost.router": 0.1}))
@@ -76,3 +127,14 @@ def test_what_goes_wrong_in_an_own_metric_is_told_of_it(delivered):
     with pytest.raises(UsageError, match=r"^metric 'late': the function raised KeyError: 'dleivered_at'$") as caught:
         Measures.of({"late": lambda run: run.deliveries["dleivered_at"].mean()})(delivered(1))
     assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_the_utilisation_of_a_tier_is_that_of_its_busiest_node(build):
+    run = build()
+    busy = {"gateway0": 0.1, "router0": 0.3, "router1": 0.7, "router10": 0.2}
+    run.manifest["utilisation"] = {node: {"busy": share, "jobs": 1, "drops": 0} for node, share in busy.items()}
+    assert value_of(run, "utilisation.router") == 0.7
+    assert value_of(run, "utilisation.gateway") == 0.1
+    assert math.isnan(value_of(build(world="live"), "utilisation.router"))
+    with pytest.raises(UsageError, match=r"none of this name .*; known: .*utilisation\.storage"):
+        value_of(run, "utilisation.client")

@@ -66,3 +66,9 @@ def test_the_axis_ends_with_the_last_arrival_and_names_what_is_special(steady):
         (9.5, 14.5, "node crash gateway0"),
     )
     assert TimeAxis.of(steady(duration=9.755)).end == 9.76
+    assert [one.at for one in found.recoveries] == [4.0, 4.5, 9.5]
+
+
+def test_a_live_run_shows_no_fault_of_its_scenario(steady):
+    fault = {"kind": "mass_reconnect", "at": 4.0}
+    assert TimeAxis.of(steady(faults=[fault], world="live")).special == ()

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from imsim.analysis import warmup
-from imsim.analysis.warmup import Series, mser5
+from imsim.analysis.warmup import Beginning, Series, mser5, unsteady_note, unsteady_notes
 
 
 def test_a_steady_series_is_not_cut():
@@ -59,3 +59,71 @@ def test_seconds_are_suggested_from_the_mean_over_replications():
     replications = [Series(20.0, np.arange(500.0), np.ones(500))]
     assert warmup.suggest(replications) is None
     assert warmup.suggest([Series(20.0, np.zeros(500), np.zeros(500))]) is None
+
+
+# --- a run that does not begin as it goes on --------------------------------------------------------------------------
+
+
+def waits(load: float, messages: int, rng: np.random.Generator, backlog: float = 0.0) -> Series:
+    """The times in an M/M/1 queue, whose mean service time is 1 ms, by arrival. `backlog`: ms of work at the start."""
+    arrivals, services = np.cumsum(rng.exponential(1 / load, messages)), rng.exponential(1, messages)
+    # Lindley's recursion, by its solution: the work left after each arrival is the highest sum of increments up to it.
+    sums = np.cumsum(services) - arrivals
+    left = sums - np.minimum(np.minimum.accumulate(sums - services), -backlog)
+    bins = np.minimum((arrivals / arrivals[-1] * 500).astype(int), 499)
+    counts, totals = np.bincount(bins, minlength=500), np.bincount(bins, left, 500)
+    return Series(arrivals[-1] / 1e3, totals, counts.astype(float))
+
+
+def note_of(series: Series, warmup: float = 0.0) -> list[str]:
+    return unsteady_note(Beginning.in_series(series, warmup))
+
+
+@pytest.mark.parametrize(("load", "messages"), [(0.5, 1_000), (0.8, 3_000), (0.9, 30_000)])
+def test_a_steady_run_gets_a_note_by_chance_in_one_of_fifty_at_most(load, messages):
+    rng = np.random.default_rng(5)
+    notes = 0
+    for _ in range(300):
+        series = waits(load, messages, rng)
+        notes += bool(note_of(series, 0.2 * series.duration))
+    assert notes <= 12  # of 300: six are 2 %; twelve or more have a chance of 2 % then
+
+
+@pytest.mark.parametrize(("load", "messages"), [(0.5, 1_000), (0.8, 3_000), (0.9, 10_000)])
+def test_a_run_that_begins_with_a_backlog_gets_a_note(load, messages):
+    rng = np.random.default_rng(6)
+    backlog = 10 * load / (1 - load)
+    while_it_lasts = 0.2 * messages / load * (1 - load)
+    found = [note_of(waits(load, messages, rng, max(backlog, while_it_lasts))) for _ in range(50)]
+    assert sum("does not begin in steady state" in "".join(notes) for notes in found) >= 45
+
+
+def test_a_service_that_cannot_keep_up_gets_another():
+    rng = np.random.default_rng(7)
+    (note,) = note_of(waits(1.2, 5_000, rng))
+    assert note.startswith("latency rises during the run (mean delivery latency: ")
+    assert "cannot keep up" in note
+
+
+def test_of_few_messages_nothing_is_said():
+    rng = np.random.default_rng(8)
+    assert note_of(waits(1.2, 60, rng)) == []
+    series = waits(1.2, 5_000, rng)
+    assert note_of(series, 0.99 * series.duration) == []
+
+
+def test_replications_show_it_more_surely():
+    """Queues that are empty at first: a single run of this length cannot tell that from chance."""
+    rng = np.random.default_rng(9)
+    filling = [Beginning.in_series(waits(1.0, 5_000, rng), 0.0) for _ in range(20)]
+    (note,) = unsteady_notes(filling)
+    assert "latency rises" in note
+    assert "of 20 replications: " in note
+    assert sum(bool(unsteady_note(one)) for one in filling) < 20
+    steady = [
+        [Beginning.in_series(series := waits(0.8, 3_000, rng), 0.2 * series.duration) for _ in range(5)]
+        for _ in range(200)
+    ]
+    assert sum(bool(unsteady_notes(replications)) for replications in steady) <= 4
+    assert unsteady_notes(filling[:1]) == unsteady_note(filling[0])
+    assert unsteady_notes([None, None]) == []

@@ -10,7 +10,9 @@ from matplotlib.figure import Figure
 
 import imsim
 from imsim.analysis.budgets import Budget
+from imsim.analysis.metrics import UTILISATIONS
 from imsim.analysis.run_length import Behind
+from imsim.analysis.warmup import Beginning
 from imsim.experiments import Capacity, Replications, Sample
 from imsim.experiments.capacity import Bracket, load_of, search
 from imsim.scenario import Scenario
@@ -67,10 +69,17 @@ def test_what_is_not_monotone_is_seen():
     assert (bracket.keeps, bracket.breaks, bracket.is_monotone) == (1, 2, False)
 
 
-def make(verdicts, budget="delivery.p99 < 200ms"):
+def make(verdicts, budget="delivery.p99 < 200ms", busy=0.4):
+    """With a storage that is `busy` at a load of 1, and the more so the higher the load is."""
     budget = Budget(budget)
+
+    def values(load, value, r):
+        shares = {"gateway": 0.1, "router": 0.2, "storage": busy}
+        used = {f"utilisation.{tier}": min(share * load + r / 100, 1.0) for tier, share in shares.items()}
+        return {budget.metric: value + r} | used
+
     tried = {
-        load: Replications(Scenario(), [Sample(r, r, "", {budget.metric: value + r}) for r in range(3)])
+        load: Replications(Scenario(), [Sample(r, r, "", values(load, value, r)) for r in range(3)])
         for load, (_, value) in verdicts.items()
     }
     bracket = Bracket({load: verdict for load, (verdict, _) in verdicts.items()})
@@ -86,10 +95,18 @@ def test_it_tells_what_was_tried_and_what_that_means():
     assert FOUND.frame["budget"].tolist() == ["keeps", "undecided", "breaks", "breaks"]
     assert FOUND.frame["null"].tolist() == [0, 0, 0, 3]
     text = str(FOUND)
-    assert "delivery.p99 < 200ms is kept up to workload.rate = 1, and broken from 2 on" in text
+    verdict = (
+        "delivery.p99 < 200ms is kept up to workload.rate = 1, and broken from 2 on, where storage (81% busy) gives way"
+    )
+    assert verdict in text
     assert "not told apart from the budget by 3 replications: 1.5" in text
     assert "never better" in text
-    assert FOUND.to_json_dict()["undecided"] == [1.5]
+    columns = ["workload.rate", "delivery.p99", "replications", "budget", "gateway", "router", "storage"]
+    assert list(FOUND.table.columns) == columns
+    assert FOUND.table["delivery.p99"].tolist()[-1] == "null in 3 of 3"
+    printed = FOUND.to_json_dict()
+    assert printed["undecided"] == [1.5]
+    assert printed["tried"][3]["metrics"]["delivery.p99"] == {"mean": None, "low": None, "high": None, "null": 3}
     assert "<b>tiny</b>" in FOUND._repr_html_()
     assert repr(FOUND).startswith("<Capacity of tiny: ")
 
@@ -127,16 +144,73 @@ def test_what_was_not_found_is_said():
     assert "more load is not always worse" in str(make({1.0: ("breaks", 500.0), 2.0: ("keeps", 50.0)}))
 
 
-def test_it_is_drawn_with_the_budget_and_the_bracket():
-    ax = FOUND.plot(ax=Figure().subplots())
-    labels = ax.get_legend_handles_labels()[1]
-    assert set(labels) == {"keeps", "undecided", "breaks", "delivery.p99 < 200ms", "the capacity is in here"}
-    assert "1 loads not drawn" in ax.get_xlabel()
-    assert ax.get_ylabel() == "delivery.p99 (ms)"
+def test_the_tier_that_gave_way_is_the_busiest_one_where_the_budget_breaks_first():
+    found = FOUND.bottleneck
+    assert (found.tier, found.load) == ("storage", 2.0)
+    assert found.utilisation == pytest.approx(0.81)
+    assert found.tiers == pytest.approx({"gateway": 0.21, "router": 0.41, "storage": 0.81})
+    assert FOUND.frame["utilisation.storage"].tolist() == pytest.approx([0.41, 0.61, 0.81, 1.0])
+    told = FOUND.to_json_dict()
+    assert told["bottleneck"] == {"tier": "storage", "utilisation": pytest.approx(0.81), "load": 2.0}
+    assert told["tried"][0]["metrics"]["utilisation.router"]["mean"] == pytest.approx(0.21)
+    assert FOUND.table["storage"].tolist() == ["41% busy", "61% busy", "81% busy", "100% busy"]
+    assert "where storage (81% busy) gives way" in FOUND._repr_html_()
+
+
+def test_what_breaks_a_budget_without_a_busy_tier_is_said():
+    found = make({1.0: ("keeps", 50.0), 2.0: ("breaks", 500.0)}, busy=0.15)
+    assert found.bottleneck.tier == "router"
+    assert not found.bottleneck.is_busy
+    assert "gives way" not in found.verdict
+    assert "no tier is busy where the budget breaks (the busiest is router (41% busy)): not queues" in str(found)
+
+
+def test_there_is_no_bottleneck_where_nothing_breaks_or_nothing_is_known():
+    assert make({1.0: ("keeps", 50.0)}).bottleneck is None
+    assert make({1.0: ("keeps", 50.0)}).to_json_dict()["bottleneck"] is None
+    values = {"delivery.p99": 500.0, **dict.fromkeys(UTILISATIONS, math.nan)}
+    tried = {1.0: Replications(Scenario(), [Sample(0, 0, "", values)])}
+    unknown = Capacity(Scenario(), FOUND.budget, FOUND.over, Bracket({1.0: "breaks"}), tried)
+    assert unknown.bottleneck is None
+    assert unknown.frame["utilisation.storage"].isna().all()
+    assert unknown.table["storage"].tolist() == ["-"]
+
+
+def test_loads_that_keep_the_budget_but_do_not_begin_in_steady_state_are_said():
+    def replications(first):
+        beginning = Beginning(first, (20.0,) * 10)
+        return Replications(
+            Scenario(), [Sample(r, r, "", {"delivery.p99": 50.0 + r}, beginning=beginning) for r in range(5)]
+        )
+
+    verdicts = {0.5: "keeps", 1.0: "keeps", 2.0: "breaks"}
+    tried = {0.5: replications(20.0), 1.0: replications(90.0), 2.0: replications(99.0)}
+    found = Capacity(Scenario(), FOUND.budget, FOUND.over, Bracket(verdicts), tried)
+    (note,) = [note for note in found.notes if "steady state" in note]
+    assert note.startswith("at workload.rate = 1, the run does not begin in steady state")
+
+
+def test_it_is_drawn_with_the_budget_and_where_it_breaks():
+    upper, lower = FOUND.plot(axes=Figure().subplots(2, sharex=True))
+    labels = upper.get_legend_handles_labels()[1]
+    marks = {"delivery.p99 < 200ms", "breaks from here on", "the capacity is in here"}
+    assert set(labels) == {"keeps", "undecided", "breaks", *marks}
+    assert "1 loads not drawn above" in lower.get_xlabel()
+    assert upper.get_ylabel() == "delivery.p99 (ms)"
+    for ax in (upper, lower):
+        assert any(list(line.get_xdata()) == [2.0, 2.0] for line in ax.lines)
+    busy = {line.get_label(): list(line.get_ydata()) for line in lower.lines}
+    assert busy["storage"] == pytest.approx([0.41, 0.61, 0.81, 1.0])
+    assert busy["gateway"] == pytest.approx([0.11, 0.16, 0.21, 0.41])
+
+
+def test_half_a_bracket_can_be_drawn():
+    for one in (make({1.0: ("keeps", 50.0)}), make({1.0: ("breaks", 500.0)}), make({1.0: ("breaks", math.inf)})):
+        one.plot(axes=Figure().subplots(2, sharex=True))[0].figure.draw_without_rendering()
 
 
 def test_many_times_the_budget_is_drawn_in_numbers_that_read_well():
-    ax = make({1.0: ("keeps", 50.0), 2.0: ("breaks", 5000.0)}).plot(ax=Figure().subplots())
+    ax, _ = make({1.0: ("keeps", 50.0), 2.0: ("breaks", 5000.0)}).plot(axes=Figure().subplots(2, sharex=True))
     ax.figure.draw_without_rendering()
     low, high = ax.get_ylim()
     shown = [label.get_text() for label in ax.get_yticklabels() if low <= label.get_position()[1] <= high]
@@ -169,6 +243,9 @@ def test_it_is_where_theory_says(tmp_path):
     with joblib.parallel_config("threading"):
         found = imsim.capacity(QUEUE, "delivery.mean < 31ms", jobs=2, **options)
     assert found.keeps < 4 / 3 < found.breaks
+    busy = found.frame.set_index("workload.rate")["utilisation.storage"]
+    assert busy[found.keeps] == pytest.approx(found.keeps / 2, abs=0.06), "users x rate x 10 ms"
+    assert (found.bottleneck.tier, found.bottleneck.utilisation) == ("storage", busy[found.breaks])
     again = imsim.capacity(QUEUE, imsim.Budget("delivery.mean < 31ms"), jobs=1, **options)
     assert again.frame.equals(found.frame)
 

@@ -12,7 +12,7 @@ from scipy import stats
 
 import imsim
 from imsim.experiments import Comparison, Replications, Sample
-from imsim.experiments.comparison import changes, difference
+from imsim.experiments.comparison import difference
 from imsim.scenario import Scenario
 
 
@@ -76,8 +76,9 @@ def test_texts_say_who_is_better_by_how_much_and_why():
     assert "<div>A: tiny" in found._repr_html_()
     printed = found.to_json_dict()
     assert printed["changes"] == {"topology.routers": ["1", "4"]}
+    assert printed["labels"] == {"a": "routers = 1", "b": "routers = 4"}
     assert printed["metrics"]["delivery.p99"]["better"] == "B"
-    assert repr(found) == "<Comparison of tiny and tiny: 3 pairs>"
+    assert repr(found) == "<Comparison of routers = 1 and routers = 4: 3 pairs>"
 
 
 def test_replications_without_a_partner_are_left_out_and_counted():
@@ -97,18 +98,41 @@ def test_other_seeds_are_no_pairs():
         Comparison(make(1.0), make(1.0))["lost"]
 
 
-def test_what_scenarios_differ_in():
-    office = Scenario.load("office")
-    changed = {
-        "topology.routers": 4,
-        "topology.storage.service.append": {"kind": "exponential", "mean": "5ms"},
-        "title": "another",
-        "workload.rate": 3.0,
-    }
-    found = changes(office, office.with_(changed))
-    assert sorted(found) == ["topology.routers", "topology.storage.service.append", "workload.rate"]
-    assert found["topology.routers"] == (2, 4)
-    assert changes(office, office) == {}
+def test_scenarios_with_names_are_called_by_them_and_what_differs_is_said():
+    fields = {"topology.routers": 4, "topology.gateways": 3, "workload.rate": 2.0, "population.users": 9}
+    found = Comparison(make(5.0), make(6.0, name="big", **fields))
+    values, _ = found.plot(Figure().subplots(1, 2, sharey=True))
+    assert values.get_legend_handles_labels()[1] == ["A: tiny", "B: big"]
+    title = " ".join(values.get_title(loc="left").split())
+    differ = "population.users, workload.rate, topology.gateways and 1 more"
+    assert title == f"B against A, under the same seeds, which differ in {differ}"
+
+
+def test_the_legend_leaves_room_for_the_curves():
+    """A long label is parted, not made the width of the picture."""
+    path = "topology.storage.service.append"
+    slow = {"kind": "empirical", "values": ["1ms", "2ms"]}
+    found = Comparison(
+        make(5.0, **{path: "4ms", "topology.routers": 2}), make(6.0, **{path: slow, "limits.room_rate": 7})
+    )
+    values, shares = found.plot(Figure(figsize=(12, 6), layout="constrained").subplots(1, 2, sharey=True))
+    values.figure.draw_without_rendering()
+    assert min(ax.get_position().width for ax in (values, shares)) > 0.35
+    assert "A: routers = 2" in values.get_legend().get_texts()[0].get_text()
+
+
+def test_intervals_end_where_the_metric_does():
+    """A share of three times as much, in two of which there is hardly any, is no less than -100 %, nor above 1."""
+    found = difference("delivery.p99", [1.0, 50.0, 9.0], [1.0, 2.0, 9.0])
+    assert found.a.low == 0
+    assert found.relative.low == -1 < found.relative.value
+    found = difference("late_share", [0.9, 1.0, 0.98], [0.0, 0.9, 0.1])
+    assert (found.a.high, found.b.low) == (1, 0)
+    assert found.a.low > 0
+    assert found.absolute.low == -1
+    free = difference("mine", [1.0, 50.0, 9.0], [1.0, 2.0, 9.0])
+    assert free.a.low < 0
+    assert free.relative.low < -1
 
 
 def test_what_is_null_in_a_design_is_said_in_the_picture():
@@ -129,11 +153,16 @@ def test_two_designs(tmp_path):
     values, shares = found.plot(Figure().subplots(1, 2, sharey=True))
     names = [label.get_text() for label in values.get_yticklabels()]
     assert names[:2] == ["delivery.mean", "delivery.p50"]
-    assert values.get_legend_handles_labels()[1] == ["A", "B"]
+    append = "storage.service.append"
+    assert values.get_legend_handles_labels()[1] == [
+        f"A: {append} = lognormal median=1ms p99=5ms",
+        f"B: {append} = 80ms",
+    ]
     assert "A is better" in shares.get_legend_handles_labels()[1]
     drawn = [line.get_xdata()[0] for container in shares.containers for line in [container.lines[0]]]
     assert drawn[1] == pytest.approx(found["delivery.p50"].relative.value * 100)
-    assert values.get_title(loc="left") == "A: office, B: office; they differ in topology.storage.service.append"
+    assert " ".join(values.get_title(loc="left").split()) == f"{office.title} B against A, under the same seeds"
+    assert str(found).splitlines()[:2] == [office.title, "A: office"]
     assert found.save_plot(tmp_path / "two.png").exists()
     mpl.use("agg")
     assert len(found.plot()) == 2
@@ -179,8 +208,10 @@ def test_replications_of_one_seed_compare_as_their_scenarios_do(compared):
 @pytest.mark.parametrize(
     ("what", "words"),
     [
-        ((BASE,), "expected two scenarios"),
-        ((BASE, BASE, BASE), "expected two scenarios"),
+        ((), "two runs or more, got nothing$"),
+        ((BASE,), "expected two scenarios, two Replications, or two runs or more, got Scenario$"),
+        ((BASE, BASE, BASE), "got Scenario, Scenario, Scenario$"),
+        (([BASE, BASE],), "got list$"),
         ((BASE, BASE.with_({"seed": 6})), r"different seeds \(5, 6\)"),
         (("office", "ofice"), "did you mean 'office'"),
     ],
@@ -192,5 +223,18 @@ def test_bad_input(what, words):
 
 def test_one_of_each_kind_is_refused():
     run = imsim.simulate(BASE, duration=0.5)
-    with pytest.raises(imsim.UsageError, match="or runs alone"):
+    with pytest.raises(imsim.UsageError, match=r"got Run, Scenario$"):
         imsim.compare(run, BASE)
+    with pytest.raises(imsim.UsageError, match=r"got Replications; of one alone, summary\(\) has the numbers"):
+        imsim.compare(make(1.0))
+
+
+def test_one_run_is_not_compared_with_itself():
+    run = imsim.simulate(BASE, duration=0.5)
+    with pytest.raises(imsim.UsageError, match=r"got Run; of one alone, summary\(\) has the numbers"):
+        imsim.compare(run)
+    with pytest.raises(imsim.UsageError, match=r"compare: replications, metrics: for scenarios only"):
+        imsim.compare(run, run, replications=5, metrics=["lost"])
+    for what in ((), ([run],)):
+        with pytest.raises(imsim.UsageError, match=r"plot_cdf: expected runs, as in plot_cdf\(run, other\), got"):
+            imsim.plot_cdf(*what)

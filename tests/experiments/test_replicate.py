@@ -9,6 +9,7 @@ import pytest
 from joblib._parallel_backends import SequentialBackend, ThreadingBackend
 
 import imsim
+from imsim.analysis.run_length import Behind
 from imsim.experiments import Replications, Sample, replication_seed
 from imsim.scenario import Scenario
 
@@ -131,6 +132,8 @@ def test_a_warm_up_is_suggested_where_a_service_starts_cold():
         ({"replications": 2, "keep": "rows"}, "keep.*'rows'"),
         ({"replications": 2, "out": "results"}, "out.*keep='runs'"),
         ({"precision": 5}, "delivery.p99 between 0 and 1"),
+        ({"precision": "5%"}, "delivery.p99 between 0 and 1, .* got '5%'"),
+        ({"precision": {"p99": 0.05}}, "metric 'p99': .* 'delivery.p99'"),
         ({"precision": 0.1, "replications": 1}, "two or more"),
         ({"precision": {"delivery.p0x": 0.1}}, "delivery.p0x"),
         ({"replications": 2, "metrics": ["nonsense"]}, "nonsense"),
@@ -173,6 +176,19 @@ def test_what_is_lost_in_one_replication_is_null_over_all_and_said():
     assert "delivery.p99 in 1" in " ".join(replications.notes)
     printed = replications.to_json_dict()
     assert printed["metrics"]["delivery.p99"] == {"mean": None, "low": None, "high": None, "null": 1}
+
+
+def test_a_percentile_of_runs_that_are_too_short_has_no_interval():
+    samples = [
+        Sample(r, r, "", {"delivery.p99": 50.0 + r, "delivery.p50": 9.0 + r}, {"delivery.p99": Behind(10, math.nan)})
+        for r in range(5)
+    ]
+    found = Replications(Scenario(), samples)
+    assert found["delivery.p50"].half > 0
+    assert found["delivery.p99"].value == 52.0
+    assert found["delivery.p99"].half is None
+    assert found.summary().loc["delivery.p99", ["low", "high", "relative"]].isna().all()
+    assert any("delivery.p99 (1,000)" in note for note in found.notes)
 
 
 def test_few_replications_are_said_to_be_few():

@@ -220,6 +220,16 @@ def test_choices_on_the_command_line():
             choices([text], "x")
 
 
+def test_designs_of_one_name_are_called_by_what_they_differ_in():
+    found = variants(BASE, [BASE, BASE.with_({"topology.routers": 4}), "office"])
+    assert [one.labels["design"] for one in found] == ["routers = 1", "routers = 4", "office"]
+    found = variants(BASE, [lambda base: base, lambda base: base.with_({"workload.rate": 9.0})])
+    assert [one.labels["design"] for one in found] == ["rate = 1", "rate = 9"]
+    path = "topology.placement"
+    found = variants(BASE, {path: ["hash", lambda name, nodes: 0, lambda name, nodes: 1]})
+    assert [one.labels[path] for one in found] == ["hash", "<lambda>", "<lambda> #2"]
+
+
 def make(*points, columns=("topology.routers", "workload.rate")):
     """Each point: its values, then what its two replications gave as p99 and as cost."""
     base = Scenario(name="tiny")
@@ -293,6 +303,12 @@ def test_ties_are_hollow_and_letters_stand_in_their_own_points():
     assert {text.get_text(): text.xy for text in ax.texts} == {"A": (1, 105), "B": (4, 95)}
 
 
+def test_costs_are_labelled_with_their_currency_and_period():
+    labels = {"cost.per_hour": "hour", "cost.per_month": "month", "cost.per_million": "million messages"}
+    for column, period in labels.items():
+        assert SWEEP._axis_label(column) == f"cost, USD per {period}"
+
+
 def test_against_cost_it_draws_intervals_and_the_front():
     ax = SWEEP.plot(ax=Figure().subplots())
     labels = ax.get_legend_handles_labels()[1]
@@ -312,6 +328,31 @@ def test_against_what_was_varied_it_draws_lines():
     assert ax.get_legend_handles_labels()[1] == ["routers = 1", "routers = 2", "routers = 4"]
     assert ax.get_xlabel() == "workload.rate"
     assert ax.get_ylabel() == "delivery.p99 (ms)"
+
+
+def test_a_design_that_says_nothing_of_a_field_is_drawn_as_the_base():
+    sweep = make(((1, None), (1.0, 2.0), 1.0), ((1, 2.0), (3.0, 4.0), 2.0))
+    labels = sweep.plot(x="topology.routers", ax=Figure().subplots()).get_legend_handles_labels()[1]
+    assert labels == ["rate as in the base", "rate = 2"]
+
+
+def test_a_number_below_zero_is_in_the_picture():
+    base = Scenario(name="tiny")
+    found = [Replications(base, [Sample(r, r, "", {"gain": gain + r}) for r in range(2)]) for gain in (-5.0, 5.0)]
+    ax = Sweep(base, [{"topology.routers": 1}, {"topology.routers": 2}], found).plot(y="gain", ax=Figure().subplots())
+    assert ax.get_ylim()[0] < -5
+    assert SWEEP.plot(x="workload.rate", ax=Figure().subplots()).get_ylim()[0] == 0
+
+
+def test_the_title_is_the_scenarios():
+    named = Sweep(SWEEP.base.with_({"title": "How many routers?"}), SWEEP.labels, SWEEP.replications)
+    for x, text in (
+        (None, "delivery.p99 against cost.per_hour"),
+        ("workload.rate", "delivery.p99 against workload.rate"),
+    ):
+        title = named.plot(x=x, ax=Figure().subplots()).get_title(loc="left").splitlines()
+        assert title[:2] == ["How many routers?", text]
+    assert "<b>tiny: How many routers?</b> · 6 designs" in named._repr_html_()
 
 
 def test_what_is_no_number_stands_side_by_side():

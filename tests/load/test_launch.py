@@ -126,9 +126,9 @@ def test_what_a_chatroom_sheds_is_pending_and_a_warning(server_with):
     with server_with(lambda server, event: shed.append(event), policies) as server:
         run = loadtest(SCENARIO.with_({"drain": 1.0}), server.url)
     shed = [event for event in shed if isinstance(event, events.Shed)]
-    pending = run.deliveries[run.deliveries.outcome == "pending"]
-    assert len(pending) == len(shed) == run.manifest["shed"] > 10
-    assert set(run.messages.scene[pending.intent]) == {"chatroom"}
+    missing = run.deliveries[run.deliveries.outcome == "lost"]
+    assert len(missing) == len(shed) == run.manifest["shed"] > 10
+    assert set(run.messages.scene[missing.intent]) == {"chatroom"}
     never_came = f"{len(shed)} deliveries of chatrooms never came: lost, or shed"
     assert [warning for warning in run.manifest["warnings"] if warning.startswith(never_came)]
 
@@ -188,7 +188,7 @@ def test_what_the_server_does_not_push_is_fetched_if_something_follows_and_lost_
     withheld = [one for one in wants if unlucky(one[0])]
     follows = [places[i][1] < reached[user, device, places[i][0]] for i, user, device in withheld]
     rows = run.deliveries.set_index(["intent", "recipient", "device"])
-    assert set(rows[rows.outcome == "pending"].index) == set(compress(withheld, (not one for one in follows)))
+    assert set(rows[rows.outcome == "lost"].index) == set(compress(withheld, (not one for one in follows)))
     assert set(rows[rows.route == "sync"].index) == set(compress(withheld, follows))
     assert sum(follows) > 5
     assert len(follows) - sum(follows) > 5

@@ -173,7 +173,7 @@ def test_the_run_of_a_folder(made, tiny):
     assert run.world == "live"
     assert run.manifest["url"] == "ws://h:1"
     assert run.messages.outcome.tolist() == ["stored"] + ["unsent"] * (len(made.plan) - 1)
-    assert run.deliveries.outcome.tolist() == ["delivered"] + ["pending"] * (len(made.plan.entitled().intent) - 1)
+    assert run.deliveries.outcome.tolist() == ["delivered"] + ["lost"] * (len(made.plan.entitled().intent) - 1)
     assert run.deliveries.duplicates.tolist() == [1] + [0] * (len(made.plan.entitled().intent) - 1)
     assert run.deliveries.attempts.isna().all()
 

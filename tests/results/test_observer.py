@@ -91,10 +91,10 @@ def test_connections_matter_where_there_are_chatrooms():
     assert without.client(events.Disconnected(None)) == []
 
 
-def test_received_is_the_answer_in_a_chatroom_and_none_elsewhere(mixed, observed):
+def test_received_is_the_answer_in_a_chatroom_and_an_early_one_elsewhere(mixed, observed):
     room, other = mixed.to_room.tolist().index(True), mixed.to_room.tolist().index(False)
     facts = observed.client(events.Received(IdClient(room), 1), events.Received(IdClient(other), 1))
-    assert facts == [[Kind.ACKED, room, -1, 2 * 10**9, 0]]
+    assert facts == [[Kind.ACKED, room, -1, 2 * 10**9, 0], [Kind.RECEIVED, other, -1, 2 * 10**9, 0]]
 
 
 def test_a_recall_counts_as_soon_as_it_is_known_to_be_in_the_log(mixed, observed):

@@ -2,6 +2,7 @@ import json
 from datetime import UTC, datetime, timedelta, timezone
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -48,7 +49,7 @@ def test_the_manifest_tells_where_the_rows_come_from(tables, scenario):
     assert isinstance(manifest.pop("imsim"), str)
     assert isinstance(manifest.pop("commit"), str | None)
     assert manifest == {
-        "schema": 2,
+        "schema": 3,
         "world": "live",
         "started": "2026-02-03T04:05:06.007+00:00",
         "scenario": "tiny",
@@ -145,7 +146,7 @@ def test_a_scenario_with_impossible_values(folder):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema": 99}, r"has schema version 99, but this imsim \(.*\) reads version 2; use the imsim that wrote"),
+        ({"schema": 99}, r"has schema version 99, but this imsim \(.*\) reads version 3; use the imsim that wrote"),
         ({"digest": None}, "is broken: 'digest' is missing or not of type str"),
         ({"seed": "one"}, "is broken: 'seed' is missing or not of type int"),
     ],
@@ -166,7 +167,27 @@ def test_a_manifest_of_something_else(folder):
 def test_other_columns(folder):
     path = folder / "messages.parquet"
     pq.write_table(pq.read_table(path).drop_columns(["error"]), path)
-    with pytest.raises(UsageError, match="its columns are not those of schema version 2"):
+    with pytest.raises(UsageError, match="its columns are not those of schema version 3"):
+        RunData.open(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "known"),
+    [
+        ("messages.parquet", "outcome", "stored, rejected, unknown, unsent"),
+        ("messages.parquet", "scene", "p2p, group, chatroom, system"),
+        ("deliveries.parquet", "outcome", "delivered, shed, recalled, absent, lost"),
+        ("deliveries.parquet", "role", "recipient, own"),
+        ("deliveries.parquet", "route", "push, sync"),
+    ],
+)
+def test_a_word_that_no_row_can_have(folder, name, column, known):
+    path = folder / name
+    table = pq.read_table(path)
+    number = table.schema.get_field_index(column)
+    other = pa.array(["pending"] * len(table)).dictionary_encode()
+    pq.write_table(table.set_column(number, table.schema.field(number), other), path)
+    with pytest.raises(UsageError, match=f"{name} is broken: {column}: expected one of {known}, got 'pending'"):
         RunData.open(folder)
 
 
@@ -193,7 +214,7 @@ def test_frames_are_exact_and_plain(run):
     assert messages["outcome"].tolist() == ["stored", "stored", "rejected"]
     assert not isinstance(messages["outcome"].dtype, pd.CategoricalDtype)
     assert deliveries["route"].isna().sum() == 5
-    assert deliveries.groupby("outcome").size().to_dict() == {"delivered": 3, "pending": 5}
+    assert deliveries.groupby("outcome").size().to_dict() == {"delivered": 3, "lost": 5}
 
 
 def test_pandas_reads_the_files_too(folder):

@@ -355,7 +355,7 @@ def test_survives_pickling() -> None:
             f"scenario office.tml: no such preset or file (did you mean 'office'?); presets: {PRESETS}",
         ),
         ("zzz", f"scenario zzz: no such preset or file; presets: {PRESETS}"),
-        ("", "scenario .: cannot be read: Is a directory"),
+        ("", "scenario .: a folder, not a TOML file"),
         ("a\0b", "scenario a\0b: cannot be read: embedded null byte"),
     ],
 )
@@ -374,6 +374,13 @@ def test_no_such_preset() -> None:
 
 
 def test_files_that_are_no_scenarios(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "manifest.json").touch()
+    with pytest.raises(
+        UsageError, match=r"run: a folder, not a TOML file; a run's folder is opened by imsim\.open_run$"
+    ):
+        Scenario.load(run)
     bad = tmp_path / "bad.toml"
     bad.write_text("seed = 1\n[policies\n")
     with pytest.raises(UsageError, match=r"^scenario bad: not valid TOML: .*\(at line 2, column 10\)$"):

@@ -17,6 +17,7 @@ from run_rows import delivery_seconds
 
 import imsim
 from imsim.core import events, frames, internal_frames
+from imsim.core.client.connection import State
 from imsim.core.client.conversations import LocalConversation
 from imsim.core.client.receiver import Receiver
 from imsim.core.gateway import gateway
@@ -147,13 +148,13 @@ class Forgetful:
         lost = {(i, user) for i, user, where, seq in self.withheld if seq > self.reached[user, where]}
         assert len(fetched) + len(lost) == len(self.withheld)
         rows = run.deliveries.set_index(["intent", "recipient"])
-        pending, by_sync = rows[rows.outcome == "pending"], rows[rows.route == "sync"]
-        assert set(pending.index) == lost
+        missing, by_sync = rows[rows.outcome == "lost"], rows[rows.route == "sync"]
+        assert set(missing.index) == lost
         assert run.to_json_dict()["lost"] == len(lost)
         assert set(by_sync.index) == fetched
         assert (by_sync.outcome == "delivered").all()
         assert by_sync.pushed_at.isna().all()
-        assert (rows.drop(pending.index).drop(by_sync.index).route == "push").all()
+        assert (rows.drop(missing.index).drop(by_sync.index).route == "push").all()
         intended_at = run.messages.set_index("intent").intended_at
         waited = by_sync.delivered_at - intended_at[by_sync.index.get_level_values("intent")].to_numpy()
         beginning = self.of_the_beginning()
@@ -183,9 +184,9 @@ def test_what_is_never_pushed_is_lost_where_no_gap_is_ever_pulled(monkeypatch):
     monkeypatch.setattr(Receiver, "_pull", lambda *arguments: None)
     forgetful = Forgetful(monkeypatch, lambda message: int(message.id_client) % 20 == 19)
     run = imsim.simulate(Scenario.load("office", {"duration": 20.0}))
-    pending = run.deliveries[run.deliveries.outcome == "pending"]
-    missing = {(intent, user) for intent, user, _, _ in forgetful.withheld}
-    assert missing < set(zip(pending.intent, pending.recipient, strict=True))  # and what is held back behind it
+    lost = run.deliveries[run.deliveries.outcome == "lost"]
+    withheld = {(intent, user) for intent, user, _, _ in forgetful.withheld}
+    assert withheld < set(zip(lost.intent, lost.recipient, strict=True))  # and what is held back behind it
     assert (run.deliveries.route.dropna() == "push").all()
 
 
@@ -222,12 +223,69 @@ def test_every_device_of_a_user_is_served():
     assert (run.deliveries.outcome == "delivered").all()
 
 
-def test_a_slow_server_shows_in_the_rows_and_loses_nothing():
-    """A login storm of devices whose sends come before they are online still counts from the intended time."""
-    slow = Scenario.load("office", {"topology.gateway.service": {"login": "600ms"}, "policies.login_timeout": 60})
-    run = imsim.simulate(slow)
+def test_a_login_storm_shows_in_the_rows_and_loses_nothing():
+    """Sends of devices that are not online yet count from the intended time."""
+    slow = {"topology.gateway.service": {"login": "200ms"}, "policies.login_timeout": 60, "drain": "20s"}
+    storm = Scenario.load("office", slow | {"faults": [{"kind": "mass_reconnect", "at": "1s"}]})
+    run = imsim.simulate(storm)
     assert run.to_json_dict()["lost"] == 0
     assert run.to_json_dict()["delivery_ms"]["max"] > 500
+
+
+# --- the early acknowledgement ---------------------------------------------------------------------------------------
+
+SLOW_STORAGE = Scenario.load("office", {"topology.storage": {"workers": 64, "service": {"append": "500ms"}}})
+
+
+def test_an_early_ack_comes_after_a_round_trip_whatever_storage_does():
+    late, early = (
+        imsim.simulate(SLOW_STORAGE.with_({"policies.ack": ack})) for ack in ("after_store", "after_receive")
+    )
+    assert late.messages.received_at.isna().all()
+    assert (early.messages.received_at < early.messages.acked_at).all()
+    answers = imsim.compare(late, early).loc["confirmed p50 (ms)"]
+    assert answers.iloc[0] > 500
+    assert 0.8 < answers.iloc[1] / (2 * 15 + 2 * 0.3) < 1.3  # the medians of the links, there and back
+
+
+def test_messages_that_were_received_and_are_lost_with_the_router_are_counted():
+    """Storage stands still until the end, so that the router's memory is all that has them."""
+    stall = {"kind": "storage_stall", "at": "4s", "duration": "60s"}
+    run = imsim.simulate(SLOW_STORAGE.with_({"policies.ack": "after_receive", "faults": [stall]}))
+    of_stall = run.messages[run.messages.intended_at > 4e9]
+    lost = of_stall.received_at.notna() & (of_stall.outcome != "stored")
+    assert run.to_json_dict()["received_lost"] == lost.sum() > 0.9 * len(of_stall) > 100
+
+
+# --- the beginning --------------------------------------------------------------------------------------------------
+
+#: One storage worker, which would need minutes to open so many users.
+LARGE = Scenario.load("office", {"population.users": 100_000, "workload.rate": 0.002, "topology.storage.workers": 1})
+
+
+def test_a_run_begins_as_it_goes_on_however_many_users_log_in():
+    run = imsim.simulate(LARGE.with_({"warmup": 0.0}), duration=6.0)
+    rows = run.deliveries.merge(run.messages[["intent", "intended_at"]], on="intent")
+    latency, is_early = rows.delivered_at - rows.intended_at, rows.intended_at < 1e9
+    assert is_early.sum() > 150
+    assert 0.9 < latency[is_early].median() / latency[~is_early].median() < 1.1
+    assert not [warning for warning in run.warnings if "steady" in warning]
+
+
+def test_logins_before_time_0_leave_no_work_and_draw_nothing():
+    experiment = Experiment(LARGE, plan(LARGE, 1, 2.0), seed=1)
+    experiment.log_in()
+    assert {client.machine.state for client in experiment.clients.values()} == {State.ONLINE}
+    assert len(experiment.clients) > 200
+    assert all(node.work.station.jobs == 0 for node in experiment.cluster.nodes.values())
+
+
+def test_messages_go_the_same_however_long_the_run_is():
+    """Devices that are idle for the whole run are not made, and those that are not depend on its length."""
+    short, long = (imsim.simulate(LARGE, duration=duration).messages for duration in (3.0, 9.0))
+    done = (short.acked_at < 3e9).sum()
+    assert done > 500
+    pd.testing.assert_frame_equal(short.head(done), long.head(done))
 
 
 def test_hot_group_reaches_everybody():
@@ -358,7 +416,7 @@ def test_what_a_full_queue_drops_in_a_chatroom_is_lost():
     crowded = {"topology.gateway.queue": 2, "topology.gateway.service": {"push": "20ms"}, "workload.recalls": 0}
     run = imsim.simulate(Scenario.load("social").with_({**crowded, "drain": "30s"}))
     rows = run.deliveries.merge(run.messages[["intent", "scene"]], on="intent")
-    assert set(rows[rows.scene == "chatroom"].outcome) == {"delivered", "pending"}
+    assert set(rows[rows.scene == "chatroom"].outcome) == {"delivered", "lost"}
 
 
 def test_what_users_do_besides_is_charged_as_messages_are():

@@ -87,4 +87,4 @@ def test_a_server_that_delivers_nothing_to_who_is_there_loses_it(monkeypatch):
     experiment = Experiment(COMING, plan(COMING, duration=5.0))
     experiment.run(5.0)
     outcomes = experiment.tables().deliveries.column("outcome").to_pylist()
-    assert outcomes.count("pending") > outcomes.count("absent") > 0
+    assert outcomes.count("lost") > outcomes.count("absent") > 0

@@ -22,7 +22,7 @@ def test_each_says_what_it_asks_and_runs(name):
     assert preset.title.endswith("?")
     assert len(run.deliveries)
     assert run.manifest["stray"] == 0
-    assert "pending" not in set(run.deliveries.outcome)
+    assert "lost" not in set(run.deliveries.outcome)
 
 
 def test_mobile_what_comes_by_sync_comes_later():

@@ -5,7 +5,7 @@ from imsim.analysis.plots.capacity import capacity
 from imsim.analysis.plots.cdf import cdf
 from imsim.analysis.plots.comparison import comparison
 from imsim.analysis.plots.designs import tradeoff, trend
-from imsim.analysis.plots.figures import save, save_rows, save_side_by_side
+from imsim.analysis.plots.figures import save, save_pair, save_rows, save_side_by_side
 from imsim.analysis.plots.nodes import nodes
 from imsim.analysis.plots.style import SIZE
 from imsim.analysis.plots.timeline import timeline
@@ -18,6 +18,7 @@ __all__ = [
     "comparison",
     "nodes",
     "save",
+    "save_pair",
     "save_rows",
     "save_side_by_side",
     "timeline",

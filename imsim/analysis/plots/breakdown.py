@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from imsim.analysis.plots.style import legend_below, ms, new_axes
+from imsim.analysis.plots.style import legend_below, ms, new_axes, titled
 
 #: In the order in which a message meets them; links by where they are, the other kinds by themselves.
 _STAGES = (
@@ -58,6 +58,6 @@ def breakdown(stages: pd.DataFrame, ax: Axes | None = None, *, title: str) -> Ax
     ax.set_axisbelow(True)
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.tick_params(axis="y", length=0)
-    ax.set_title(title, loc="left", fontsize=11)
+    titled(ax, title)
     legend_below(ax, gap=0.16)
     return ax

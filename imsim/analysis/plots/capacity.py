@@ -1,39 +1,54 @@
-"""How much load a design bears."""
+"""How much load a design bears, and which of its tiers gives way."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from imsim.analysis.latency import is_latency
-from imsim.analysis.plots.style import COLORS, GREY, decorate, errors, log_latency, new_axes
+from imsim.analysis.plots.style import (
+    COLORS,
+    GREY,
+    TIER_COLORS,
+    busy_axis,
+    decorate,
+    errors,
+    legend_below,
+    log_latency,
+    new_pair,
+    titled,
+)
 
 
 def capacity(
     frame: pd.DataFrame,
     over: str,
     metric: str,
-    ax: Axes | None = None,
+    axes: Sequence[Axes] | None = None,
     *,
     budget: str,
     bound: float,
-    bracket: tuple[float, float] | None,
+    bracket: tuple[float | None, float | None],
     title: str,
-) -> Axes:
-    """The metric of a budget over the load, in a new pyplot figure or in `ax`.
+) -> tuple[Axes, Axes]:
+    """Two pictures over the load, in a new pyplot figure or in two `axes`: above, the metric of a budget, below, how
+    busy the busiest node of each tier was. The lowest load that breaks the budget is marked in both.
 
-    frame: a row for each load that was tried: the load, the metric, the ends of its interval (`low`, `high`), and what
-        became of the `budget`, whose `bound` is drawn. bracket: the loads between which the capacity is.
+    frame: a row for each load that was tried: the load, the metric with the ends of its interval (`ack.p99`,
+        `ack.p99.low`, `ack.p99.high`), what became of the `budget`, whose `bound` is drawn, and `utilisation.` of each
+        tier. bracket: the loads between which the capacity is, each None if it was not found.
     """
-    ax = new_axes() if ax is None else ax
-    frame = frame.rename(columns={"low": f"{metric}.low", "high": f"{metric}.high"})
+    upper, lower = new_pair() if axes is None else axes
     drawn = frame.dropna(subset=[metric])
+    upper.plot(drawn[over], drawn[metric], color="#999999", linewidth=1.2, zorder=1)
     colors = {"keeps": COLORS[2], "undecided": COLORS[4], "breaks": COLORS[1]}
     for verdict, color in colors.items():
         rows = drawn[drawn["budget"] == verdict]
         if len(rows):
-            ax.errorbar(
+            upper.errorbar(
                 rows[over],
                 rows[metric],
                 yerr=errors(rows, metric),
@@ -43,30 +58,45 @@ def capacity(
                 color=color,
                 label=verdict,
             )
-    ax.axhline(bound, color=GREY, linewidth=1, linestyle=":", label=budget)
-    if bracket is not None:
-        ax.axvspan(*bracket, color="#bbbbbb", alpha=0.5, linewidth=0, label="the capacity is in here")
-    # What broke it at many times the load would press all else to the floor.
-    if bound and len(drawn) and drawn[metric].max() > 5 * bound:
-        ax.set_yscale("log")
-        if is_latency(metric):
-            highest = float(frame[[metric, f"{metric}.high"]].max().max())
-            lowest = min(bound, float(drawn[metric].min()))
-            log_latency(ax, "y", lowest / 1.5, highest * 1.3)
-    else:
-        ax.set_ylim(bottom=0)
+    upper.axhline(bound, color=GREY, linewidth=1, linestyle=":", label=budget)
+    _limit_metric(upper, frame, drawn, metric, bound)
+    for tier, color in TIER_COLORS.items():
+        busy = frame.dropna(subset=[f"utilisation.{tier}"])
+        lower.plot(busy[over], busy[f"utilisation.{tier}"], ".-", color=color, linewidth=1.4, label=tier)
+    busy_axis(lower)
+    keeps, breaks = bracket
+    for ax in (upper, lower):
+        if keeps is not None and breaks is not None:
+            label = "the capacity is in here" if ax is upper else None
+            ax.axvspan(keeps, breaks, color="#bbbbbb", alpha=0.5, linewidth=0, zorder=0, label=label)
+        if breaks is not None:
+            label = "breaks from here on" if ax is upper else None
+            ax.axvline(breaks, color=COLORS[1], linewidth=1.4, linestyle="--", zorder=0, label=label)
+        decorate(ax)
     if frame[over].max() >= 10 * frame[over].min():
-        ax.set_xscale("log")
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.set_title(title, loc="left", fontsize=11)
+        lower.set_xscale("log")  # of both
+        lower.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        lower.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        lower.xaxis.set_minor_formatter(NullFormatter())
+    upper.tick_params(labelbottom=False)
+    titled(upper, title)
     if len(drawn) < len(frame):
-        ax.set_xlabel(f"{over}   ({len(frame) - len(drawn)} loads not drawn: {metric} is null there)")
+        lower.set_xlabel(f"{over}   ({len(frame) - len(drawn)} loads not drawn above: {metric} is null there)")
     else:
-        ax.set_xlabel(over)
-    has_unit = is_latency(metric) and ax.get_yscale() == "linear"  # a logarithmic axis has it at each number
-    ax.set_ylabel(f"{metric} (ms)" if has_unit else metric)
-    decorate(ax)
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=5, frameon=False, fontsize=9)
-    return ax
+        lower.set_xlabel(over)
+    has_unit = is_latency(metric) and upper.get_yscale() == "linear"  # a logarithmic axis has it at each number
+    upper.set_ylabel(f"{metric} (ms)" if has_unit else metric)
+    legend_below(lower, upper, gap=0.3)
+    return upper, lower
+
+
+def _limit_metric(ax: Axes, frame: pd.DataFrame, drawn: pd.DataFrame, metric: str, bound: float) -> None:
+    """What broke the budget at many times the load would press all else to the floor: then the axis is logarithmic."""
+    if not bound or not len(drawn) or drawn[metric].max() <= 5 * bound:
+        ax.set_ylim(bottom=0)
+        return
+    ax.set_yscale("log")
+    if is_latency(metric):
+        highest = float(frame[[metric, f"{metric}.high"]].max().max())
+        lowest = min(bound, float(drawn[metric].min()))
+        log_latency(ax, "y", lowest / 1.5, highest * 1.3)

@@ -9,13 +9,14 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from imsim.analysis.latency import percentile
-from imsim.analysis.plots.style import COLORS, GREY, decorate, legend_below, log_latency, ms, new_axes
+from imsim.analysis.plots.style import COLORS, GREY, decorate, legend_below, log_latency, ms, new_axes, titled
 
 _STYLES = {
     "delivery": ("-", COLORS[0]),
     "delivery by push": ((0, (5, 1, 1, 1)), COLORS[5]),
     "delivery by sync": ((0, (5, 1, 1, 1, 1, 1)), COLORS[3]),
     "last recipient": ((0, (1, 1)), COLORS[2]),
+    "confirmed": ((0, (1, 2, 4, 2)), COLORS[4]),
     "ack": ((0, (4, 1.6)), COLORS[1]),
 }
 _GUIDES = (50, 99)
@@ -44,7 +45,9 @@ def cdf(
         for kind, values in by_kind.items():
             style, color = _STYLES[kind]
             color = color if len(latencies) == 1 else COLORS[number % len(COLORS)]
-            _curve(ax, values, right, label=f"{run} {kind}", color=color, style=style)
+            _curve(
+                ax, values, right, label=f"{run}, {kind}" if " " in run else f"{run} {kind}", color=color, style=style
+            )
     log_latency(ax, "x", ax.dataLim.x0 / 1.2, right)
     ax.set_ylim(0, 1.02)
     ax.set_yticks([0, 0.25, 0.5, 0.75, 0.99], labels=["0", "25 %", "50 %", "75 %", "99 %"])
@@ -54,7 +57,7 @@ def cdf(
         ax.axhline(percent / 100, color=GREY, linewidth=0.8, linestyle=":", zorder=1)
     decorate(ax)
     legend_below(ax)
-    ax.set_title(title, loc="left", fontsize=11)
+    titled(ax, title)
     return ax
 
 

@@ -10,28 +10,33 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from imsim.analysis.plots.style import COLORS, GREY, SIZE, decorate, legend_below, log_latency
+from imsim.analysis.plots.style import COLORS, GREY, SIZE, decorate, legend_below, log_latency, titled
 
 _COLORS = {"A": COLORS[0], "B": COLORS[1]}
 _VERDICTS = {"A": (COLORS[0], "A is better"), "B": (COLORS[1], "B is better"), "?": (GREY, "not told apart")}
 
 
 def comparison(
-    differences: pd.DataFrame, axes: Sequence[Axes] | None = None, *, pairs: int, title: str
+    differences: pd.DataFrame,
+    axes: Sequence[Axes] | None = None,
+    *,
+    labels: tuple[str, str],
+    pairs: int,
+    title: str,
 ) -> tuple[Axes, Axes]:
     """Two pictures, in a new pyplot figure or in two `axes`: each latency that was measured, of A and B, with its 95 %
     interval; and by how much B differs from A, as a share of A, with the interval of the paired difference. Where that
     does not reach zero, the two are told apart.
 
     differences: a row for each latency: `A`, `A low`, `A high` and `B` likewise (ms), `relative` likewise, which is
-        `better`, and `null`, in how many of the `pairs` it is.
+        `better`, and `null`, in how many of the `pairs` it is. labels: what A and B are called.
     """
     values, shares = _new() if axes is None else axes
     ends = differences[["A", "A high", "B", "B high"]].to_numpy(float)
     known = ends[np.isfinite(ends)]
     for row, (_, one) in enumerate(differences.iterrows()):
-        _point(values, one, "A", row - 0.13, 1, _COLORS["A"], "A")
-        _point(values, one, "B", row + 0.13, 1, _COLORS["B"], "B")
+        _point(values, one, "A", row - 0.13, 1, _COLORS["A"], f"A: {labels[0]}")
+        _point(values, one, "B", row + 0.13, 1, _COLORS["B"], f"B: {labels[1]}")
         if one["null"]:
             shares.text(0, row, f" null in {one['null']} of {pairs} pairs", va="center", fontsize=8, color=GREY)
         else:
@@ -45,7 +50,7 @@ def comparison(
     shares.axvline(0, color="#222222", linewidth=1)
     shares.set_xlabel(f"B against A (%): 95 % interval of {pairs} pairs")
     shares.tick_params(axis="y", length=0)
-    values.set_title(title if len(title) < 110 else title[:107] + "...", loc="left", fontsize=11)
+    titled(values, title)
     for ax in (values, shares):
         decorate(ax)
         legend_below(ax)

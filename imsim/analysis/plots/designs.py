@@ -7,8 +7,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import PercentFormatter
 
-from imsim.analysis.plots.style import COLORS, GREY, decorate, errors, new_axes
+from imsim.analysis.labels import short, text_of
+from imsim.analysis.latency import is_share
+from imsim.analysis.plots.style import COLORS, GREY, decorate, errors, new_axes, titled
 
 
 def trend(
@@ -66,16 +69,22 @@ def _groups(
         yield drawn, COLORS[0], None
         return
     for number, value in enumerate(frame[hue].unique()):
-        yield drawn[drawn[hue] == value], COLORS[number % len(COLORS)], f"{_short(hue)} = {_text(value)}"
+        is_base = pd.isna(value)  # a design that says nothing of it has the base's
+        rows = drawn[drawn[hue].isna() if is_base else drawn[hue] == value]
+        label = f"{short(hue)} as in the base" if is_base else f"{short(hue)} = {text_of(value)}"
+        yield rows, COLORS[number % len(COLORS)], label
 
 
 def _finished(ax: Axes, title: str, labels: tuple[str, str], y: str, missing: int, count: int) -> Axes:
     if missing:
         title += f"\n{missing} of {count} designs are not drawn: there {y} falls among what never came"
-    ax.set_title(title, loc="left", fontsize=11)
+    titled(ax, title)
     ax.set_xlabel(labels[0])
     ax.set_ylabel(labels[1])
-    ax.set_ylim(bottom=0)
+    if ax.dataLim.y0 >= 0:
+        ax.set_ylim(bottom=0)
+    if is_share(y):
+        ax.yaxis.set_major_formatter(PercentFormatter(1))
     decorate(ax)
     if ax.get_legend_handles_labels()[1]:
         # Below the axes: inside, it would cover a point sooner or later.
@@ -111,8 +120,9 @@ def _front(ax: Axes, front: pd.DataFrame, x: str, y: str, varied: Sequence[str])
         ax.annotate(
             letter, (row[x], row[y]), ha="center", va="center_baseline", fontsize=9, fontweight="bold", color="white"
         )
-        name = ", ".join(f"{_short(column)} = {_text(row[column])}" for column in varied)
-        ax.plot([], [], " ", label=f"{letter}: {name}")
+        given = [column for column in varied if not pd.isna(row[column])]
+        name = ", ".join(f"{short(column)} = {text_of(row[column])}" for column in given)
+        ax.plot([], [], " ", label=f"{letter}: {name or 'the base'}")
 
 
 def _line(
@@ -137,16 +147,6 @@ def _line(
         label=label,
     )
     if not is_number:
-        ax.set_xticks(range(len(values)), labels=[_text(value) for value in values])
+        ax.set_xticks(range(len(values)), labels=[text_of(value) for value in values])
     elif all(float(value).is_integer() for value in values) and len(values) <= 12:
         ax.set_xticks(sorted(values))
-
-
-def _short(column: str) -> str:
-    """`routers` for topology.routers, `storage.workers` for topology.storage.workers."""
-    *above, last = column.split(".")
-    return f"{above[-1]}.{last}" if len(above) > 1 else last
-
-
-def _text(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -11,7 +11,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from imsim.analysis.plots.style import SIZE, pair
+from imsim.analysis.plots.style import PAIR, SIZE, pair
 from imsim.core.exceptions import UsageError
 
 _WIDTH, _HEIGHT = 15.0, 6.0  # inches, of a row of two
@@ -23,6 +23,13 @@ def save(draw: Callable[[Axes], object], path: Path | str) -> Path:
     """A picture of one axes."""
     figure = Figure(figsize=SIZE, layout="constrained")
     draw(figure.add_subplot())
+    return _write(figure, path)
+
+
+def save_pair(draw: Pair, path: Path | str) -> Path:
+    """A picture of two axes, one above the other."""
+    figure = Figure(figsize=PAIR, layout="constrained")
+    draw(pair(figure))
     return _write(figure, path)
 
 

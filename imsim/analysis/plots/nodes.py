@@ -8,10 +8,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 
-from imsim.analysis.plots.style import decorate, legend_below, new_pair, over_time
+from imsim.analysis.plots.style import TIER_COLORS, busy_axis, decorate, legend_below, new_pair, over_time
 from imsim.analysis.timeline import TimeAxis
 
-_TIERS = {"gateway": "#E69F00", "router": "#009E73", "storage": "#D55E00"}
 _DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
 _NAMED = 12  # more nodes than that are named by their tiers
 
@@ -26,7 +25,7 @@ def nodes(table: pd.DataFrame, time: TimeAxis, axes: Sequence[Axes] | None = Non
         names = sorted(of_tier["node"].unique(), key=lambda name: int(name[len(str(tier)) :]))
         for number, name in enumerate(names):
             series = of_tier[of_tier["node"] == name]
-            color = _shade(_TIERS[str(tier)], number / len(names))
+            color = _shade(TIER_COLORS[str(tier)], number / len(names))
             label = name if count <= _NAMED else f"{tier} (each of {len(names)})" if number == 0 else None
             seconds = series["at"].to_numpy(float) / 1e9
             for ax, column in ((upper, "busy"), (lower, "queue")):
@@ -45,9 +44,7 @@ def nodes(table: pd.DataFrame, time: TimeAxis, axes: Sequence[Axes] | None = Non
         seconds = dropped["at"].to_numpy(float) / 1e9
         lower.plot(seconds, dropped["queue"], "x", color="#B10026", markersize=6, zorder=4, label=label)
     over_time((upper, lower), time, title)
-    upper.set_ylim(0, 1.05)  # so that an idle system looks idle
-    upper.set_yticks([0, 0.25, 0.5, 0.75, 1], labels=["0", "25 %", "50 %", "75 %", "100 %"])
-    upper.set_ylabel("workers busy")
+    busy_axis(upper)
     lower.set_ylim(0, max(1.0, float(table["queue"].max()) * 1.08))
     lower.set_ylabel("jobs waiting")
     for ax in (upper, lower):

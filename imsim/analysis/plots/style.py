@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from imsim.analysis.timeline import TimeAxis
 
 SIZE = (8.0, 4.8)  # inches
+PAIR = (SIZE[0], 5.6)
 COLORS = (
     "#0072B2",
     "#D55E00",
@@ -22,10 +25,14 @@ COLORS = (
     "#56B4E9",
 )  # Okabe and Ito's: safe for the colour-blind
 GREY = "#555555"
+RECOVERY = COLORS[3]
+TIER_COLORS = {"gateway": "#E69F00", "router": "#009E73", "storage": "#D55E00"}
 _SHADE = "#bbbbbb"
 _LABEL = 8  # points
 _ROW = _LABEL + 3
 _LEGEND = 9
+_TITLE = 11
+_MARGIN = 70  # left of the axes, about
 
 
 def new_axes() -> Axes:
@@ -37,10 +44,10 @@ def new_axes() -> Axes:
 
 
 def new_pair() -> tuple[Axes, Axes]:
-    """One above the other over the same time, in a new pyplot figure."""
+    """One above the other over the same x axis, in a new pyplot figure."""
     from matplotlib import pyplot as plt
 
-    return pair(plt.figure(figsize=(SIZE[0], 5.6), layout="constrained"))
+    return pair(plt.figure(figsize=PAIR, layout="constrained"))
 
 
 def pair(figure: Figure) -> tuple[Axes, Axes]:
@@ -54,6 +61,13 @@ def errors(rows: pd.DataFrame, metric: str) -> np.ndarray | None:
     if low.isna().any():
         return None
     return np.array([rows[metric] - low, high - rows[metric]])
+
+
+def titled(ax: Axes, title: str, pad: float | None = None) -> None:
+    """At the left above the axes, each line of it in as many as the figure has room for."""
+    room = int((ax.figure.bbox.width * 72 / ax.figure.dpi - _MARGIN) / (_TITLE * 0.53))
+    lines = [part for line in title.splitlines() for part in textwrap.wrap(line, room)]
+    ax.set_title("\n".join(lines), loc="left", fontsize=_TITLE, pad=pad)
 
 
 def decorate(ax: Axes) -> None:
@@ -80,20 +94,34 @@ def log_latency(ax: Axes, which: str, low: float, high: float) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
+def busy_axis(ax: Axes) -> None:
+    """Make the y axis one of shares of the workers' time, all of it, so that an idle system looks idle."""
+    ax.set_ylim(0, 1.05)
+    ax.set_yticks([0, 0.25, 0.5, 0.75, 1], labels=["0", "25 %", "50 %", "75 %", "100 %"])
+    ax.set_ylabel("workers busy")
+
+
 def over_time(axes: tuple[Axes, Axes], time: TimeAxis, title: str) -> None:
     """The axes of time of two pictures, one above the other: what is special is shaded, and named above them, where it
-    covers no curve."""
+    covers no curve. So is the time at which the run had recovered from a fault."""
     upper, lower = axes
     end = time.end * 1.01
     for ax in axes:
         for since, until, _ in time.special:
             ax.axvspan(since, until, color=_SHADE, alpha=0.35, linewidth=0, zorder=0)
             ax.axvline(since, color="#888888", linewidth=0.8, zorder=0)
+        for one in time.recoveries:
+            if 0 < one.time < math.inf:
+                ax.axvline(one.recovered_at, color=RECOVERY, linewidth=1.2, linestyle="--", zorder=1)
         ax.axvline(time.duration, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
         ax.set_xlim(0, end)
     names = [(since, name) for since, _, name in time.special]
-    rows = _labels(upper, [*names, (time.duration, "nobody sends any more")], end)
-    upper.set_title(title, loc="left", fontsize=11, pad=6 + _ROW * rows)
+    for one in time.recoveries:
+        if one.time > 0:  # one that has not recovered is named where the run's duration ends
+            name = one.outcome if len(time.recoveries) == 1 else f"{one.name}: {one.outcome}"
+            names.append((min(one.recovered_at, time.duration), name))
+    rows = _labels(upper, sorted([*names, (time.duration, "nobody sends any more")]), end)
+    titled(upper, title, pad=6 + _ROW * rows)
     upper.tick_params(labelbottom=False)
     lower.set_xlabel("seconds from the start")
 
@@ -134,8 +162,10 @@ def legend_below(ax: Axes, *others: Axes, gap: float = 0.13) -> None:
         more = one.get_legend_handles_labels()
         handles += more[0]
         labels += more[1]
-    room = ax.figure.bbox.width * 72 / ax.figure.dpi
-    widths = [len(label) * _LEGEND * 0.5 + 4 * _LEGEND for label in labels] or [room]
+    spec = ax.get_subplotspec()
+    room = ax.figure.bbox.width * 72 / ax.figure.dpi / (1 if spec is None else spec.get_gridspec().ncols)
+    labels = [textwrap.fill(label, int((room - 8 * _LEGEND) / (_LEGEND * 0.5))) for label in labels]
+    widths = [max(map(len, label.splitlines())) * _LEGEND * 0.5 + 4 * _LEGEND for label in labels] or [room]
     columns = len(widths) if sum(widths) <= 0.85 * room else max(int(room / max(widths)), 1)
     ax.legend(
         handles,

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from imsim.analysis.plots.style import COLORS, decorate, legend_below, log_latency, new_pair, over_time
+from imsim.analysis.plots.style import COLORS, RECOVERY, decorate, legend_below, log_latency, new_pair, over_time
 from imsim.analysis.timeline import PERCENTS, TimeAxis
 
 _COLORS = dict(zip(PERCENTS, (COLORS[0], COLORS[4], COLORS[1]), strict=True))
@@ -20,13 +20,17 @@ def timeline(
     """Two pictures over the time of the run, in a new pyplot figure or in two `axes`, of what
     `imsim.analysis.timeline.windows` gives.
 
-    Above, the delivery latency by window of time: p50, p95 and the largest. A triangle: some of that never came. Below,
-    messages a second, offered and delivered. In the steady state both are equal; where the second stays below the
-    first, the service does not keep up.
+    Above, the delivery latency by window of time: p50, p95 and the largest. A triangle: some of that never came. From a
+    fault to the recovery from it, the limit within which p95 has to come back. Below, messages a second, offered and
+    delivered. In the steady state both are equal; where the second stays below the first, the service does not keep up.
     """
     upper, lower = new_pair() if axes is None else axes
     edges = np.append(windows["since"].to_numpy(np.float64), windows["until"].to_numpy(np.float64)[-1:])
     drawn = _latencies(upper, windows)
+    for number, one in enumerate(one for one in time.recoveries if one.time > 0):
+        label = None if number else "limit of p95 to recover"
+        back = min(one.recovered_at, time.duration)
+        upper.plot((one.at, back), (one.limit, one.limit), "--", color=RECOVERY, linewidth=1.8, label=label)
     over_time((upper, lower), time, title)
     log_latency(upper, "y", drawn.min() / 1.3, drawn.max() * 1.5)
     upper.set_ylabel("delivery latency")

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
 
+from pydantic import Field, model_validator
+
+from imsim.scenario.errors import FieldError
 from imsim.scenario.sections.base import Section
+
+#: Fields that are not prices.
+_ASSUMPTIONS = frozenset({"currency", "average_load", "retention_days", "row_bytes"})
 
 
 class Cost(Section):
@@ -34,7 +40,40 @@ class Cost(Section):
         default=0.0, ge=0, description="of 1e9 bytes of content delivered to devices (egress); counted for each device"
     )
 
+    stored_gb_month: float = Field(
+        default=0.0, ge=0, description="of keeping 1e9 bytes for a month; needs retention_days"
+    )
+    average_load: float | None = Field(
+        default=None,
+        gt=0,
+        le=1e6,
+        description="the month's average load as a multiple of the simulated one: 0.4 if the run is the peak hour and"
+        " has 2.5 times the average. Absent: where workload.arrivals is a curve or bursts, the load of their mean"
+        " (workload.rate); otherwise the simulated load goes on all month",
+    )
+    retention_days: float | None = Field(
+        default=None,
+        gt=0,
+        le=100_000,
+        description="for so long a message is kept, then it is deleted: what is stored stops growing at that age."
+        " Absent: it is kept for ever",
+    )
+    row_bytes: int = Field(
+        default=0,
+        ge=0,
+        le=1_000_000,
+        description="bytes that each row written takes in storage besides the content: ids, times, indexes, replicas",
+    )
+
     @property
     def is_given(self) -> bool:
         """Whether there is any price at all."""
-        return any(value for value in self.__dict__.values() if not isinstance(value, str))
+        return any(value for name, value in self.__dict__.items() if name not in _ASSUMPTIONS)
+
+    @model_validator(mode="after")
+    def _kept_for_a_time(self) -> Self:
+        if self.stored_gb_month and self.retention_days is None:
+            raise FieldError(
+                "stored_gb_month", "expected retention_days with it: what is kept for ever costs ever more"
+            )
+        return self

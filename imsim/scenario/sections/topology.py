@@ -59,6 +59,12 @@ class Tier(Section):
         description="operation -> time it keeps a worker, seconds or a duration. An operation that is not listed costs"
         " nothing and does not queue",
     )
+    speed: float = Field(
+        default=1.0,
+        gt=0,
+        le=1e6,
+        description="how fast a worker is: all of the tier's service times are divided by it",
+    )
     per_byte: dict[str, Seconds] = Field(
         default={},
         description="operation -> what each byte of the messages that it carries adds to its service time, seconds or"

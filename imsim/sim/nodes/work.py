@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from imsim.core import storage
-from imsim.scenario import Constant, Distribution, Draws, Stream
+from imsim.scenario import Constant, Draws, Stream
 from imsim.scenario.actor import intent_of
 from imsim.scenario.sections import Tier
 from imsim.sim.clock import Clock
@@ -19,11 +19,30 @@ _STREAMS = {"save_state": "save_place", "presence_update": "hint"}
 _OTHERS = 1 << 40  # draws for operations without a message are numbered from here, those of messages by intent
 
 
+class _Times(Protocol):
+    def quantile(self, u: float) -> float: ...
+
+
+class _AtSpeed:
+    """Service times of workers that are this many times as fast as those that `times` are of."""
+
+    __slots__ = ("_speed", "_times")
+
+    def __init__(self, times: _Times, speed: float) -> None:
+        self._times = times
+        self._speed = speed
+
+    def quantile(self, u: float) -> float:
+        return self._times.quantile(u) / self._speed
+
+
 class Work:
     """A node's station with the service times of its tier. The time at which an operation will be done is None if there
     is no room for it in the queue."""
 
-    __slots__ = ("_append_is_all", "_draws", "_others", "_per_byte", "_service", "name", "station", "tier", "workers")
+    __slots__ = (
+        "_append_is_all", "_draws", "_others", "_per_byte", "_service", "_times", "name", "station", "tier", "workers",
+    )  # fmt: skip
 
     def __init__(self, tier: Tier, seed: int, kind: str, index: int, clock: Clock) -> None:
         """`kind`: of the tier."""
@@ -31,12 +50,18 @@ class Work:
         self.name = f"{kind}{index}"
         self.workers = tier.workers
         self.station = station_of(tier, clock)
-        self._per_byte = {op: seconds for op, seconds in tier.per_byte.items() if seconds}
-        self._service: dict[str, Distribution] = dict.fromkeys(self._per_byte, Constant(value=0.0)) | tier.service
+        self._per_byte = {op: seconds / tier.speed for op, seconds in tier.per_byte.items() if seconds}
+        service = tier.service if tier.speed == 1 else {op: _AtSpeed(t, tier.speed) for op, t in tier.service.items()}
+        self._times: dict[str, _Times] = {**dict.fromkeys(self._per_byte, Constant(value=0.0)), **service}
+        self._service = self._times
         #: Whether an append costs its own service time and nothing else, as it mostly does.
         self._append_is_all = not self._per_byte and not {"inbox", "commit"} & self._service.keys()
         self._draws = {op: Draws(seed, "service", kind, _STREAMS.get(op, op)) for op in self._service}
         self._others = {op: Stream(draws, _OTHERS + index) for op, draws in self._draws.items()}
+
+    def is_free(self, free: bool) -> None:
+        """Whether operations take no time from now on."""
+        self._service = {} if free else self._times
 
     def takes(self, op: str) -> bool:
         """Whether the operation takes time: if not, it does not queue."""

@@ -20,9 +20,9 @@ def test_spans_add_where_the_time_went_and_the_nodes(tmp_path):
     saved = [
         imsim.simulate(office, spans=spans).save_plot(tmp_path / f"{spans}.svg").read_text() for spans in (False, True)
     ]
-    assert ["<!-- Where the time of a delivery goes" in text for text in saved] == [False, True]
-    assert ["<!-- How busy the nodes are" in text for text in saved] == [False, True]
-    assert all("<!-- Latency and load over time" in text for text in saved)
+    assert ["Where the time of a delivery goes" in text for text in saved] == [False, True]
+    assert ["How busy the nodes are" in text for text in saved] == [False, True]
+    assert all("Latency and load over time" in text for text in saved)
 
 
 def test_what_cannot_be_written_says_why(delivered, tmp_path):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +10,7 @@ from matplotlib.figure import Figure
 import imsim
 from imsim.analysis import plots
 from imsim.analysis.latency import delivery_latencies
+from imsim.analysis.recovery import Recovery
 from imsim.analysis.timeline import TimeAxis
 
 
@@ -62,6 +65,28 @@ def test_what_is_special_is_shaded_and_named_above_the_curves(axes):
     assert all(box.y0 >= upper.bbox.y1 for box in boxes)
     assert not any(a.overlaps(b) for number, a in enumerate(boxes) for b in boxes[:number])
     assert max(box.x1 for box in boxes) <= upper.bbox.x1 + 2
+
+
+def test_a_recovery_is_marked_from_its_fault_on_and_named(axes):
+    def recovery(name, time):
+        return Recovery(name, 1.0, 1.5, 10.0, 20.0, time, slow=3)
+
+    time = TimeAxis(3.0, 4.0, ((1.0, 1.5, "a crash"),), (recovery("a crash", 1.25),))
+    upper, lower = plots.timeline(WINDOWS, time, axes, title="tiny")
+    limit = line(upper, "limit of p95 to recover")
+    assert (limit.get_xdata().tolist(), limit.get_ydata().tolist()) == ([1.0, 2.25], [20.0, 20.0])
+    for ax in (upper, lower):
+        assert any(list(one.get_xdata()) == [2.25, 2.25] for one in ax.lines)
+    assert "recovered after 1.25 s" in [text.get_text() for text in upper.texts]
+
+
+def test_what_has_not_recovered_is_said_at_the_end_and_by_name_if_there_are_several(axes):
+    times = {"a": math.inf, "b": 0.0, "c": math.nan}
+    recoveries = tuple(Recovery(name, 1.0, 1.5, 10.0, 20.0, time, slow=3) for name, time in times.items())
+    upper, _ = plots.timeline(WINDOWS, TimeAxis(3.0, 4.0, (), recoveries), axes, title="tiny")
+    assert line(upper, "limit of p95 to recover").get_xdata().tolist() == [1.0, 3.0]
+    texts = [text.get_text() for text in upper.texts]
+    assert sorted(texts) == ["a: not recovered", "nobody sends any more"]
 
 
 @pytest.mark.parametrize("messages", [[], [{}], [{"outcome": "rejected"}]])
