@@ -84,7 +84,9 @@ def test_a_run_says_what_was_run():
 
 def test_every_question_measures_the_same():
     """Also what a function measures besides what is asked for."""
-    office = OFFICE.with_({"duration": 0.5, "population.users": 20, "cost.router": 0.1})
+    office = imsim.Scenario.load("office").with_(
+        {"warmup": 0.0, "duration": 0.5, "population.users": 20, "cost.router": 0.1}
+    )
     many = {"jobs": 1, "metrics": ["delivery.p99.9"]}
     alone = imsim.simulate(office, replications=2, **many)
     assert {"ack.p50", "last.mean", "delivery.max", "messages", "shed", "cost.per_hour"} < set(alone.metrics)
