@@ -237,7 +237,7 @@ class Cluster:
         self._is_free = free
         self._wire()
         for node in self.nodes.values():
-            node.work.is_free(free)
+            node.work.set_free(free)
         for gateway in self.gateways:
             for connection in gateway.connections.values():
                 connection.use_links()

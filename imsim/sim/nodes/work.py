@@ -59,7 +59,7 @@ class Work:
         self._draws = {op: Draws(seed, "service", kind, _STREAMS.get(op, op)) for op in self._service}
         self._others = {op: Stream(draws, _OTHERS + index) for op, draws in self._draws.items()}
 
-    def is_free(self, free: bool) -> None:
+    def set_free(self, free: bool) -> None:
         """Whether operations take no time from now on."""
         self._service = {} if free else self._times
 
