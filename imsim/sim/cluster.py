@@ -243,8 +243,8 @@ class Cluster:
                 connection.use_links()
 
     def open(self, conversation_id: str, members: tuple[str, ...]) -> None:
-        """Have a conversation open, as it would be had the service run for a while."""
-        self.router_of(conversation_id).warm_up(conversation_id, members, self.data.execute)
+        """Have a conversation ready for what will come; it is made, with these members, if there is none."""
+        self.router_of(conversation_id).open(conversation_id, members)
 
     def revoke(self, user: str) -> None:
         """Every token of the user that was given out before now is void."""

@@ -51,12 +51,11 @@ def simulate(
 
 
 class Experiment:
-    """A scenario's cluster and the devices of its users, the plan's conversations open. `run` does the rest; or drive
-    the clock by hand.
+    """A scenario's cluster and the devices of its users. `run` does the rest; or drive the clock by hand.
 
-    The workload starts at time 0, in a service that has been in use for long: all devices log in before, and that costs
-    nothing. They do so evenly over one heartbeat, which is therefore how long before 0 the simulation starts: so their
-    heartbeats are evenly spread, too. Wall time counts from that start.
+    The workload starts at time 0, in a service that has been in use for long: before, the conversations are opened and
+    all devices log in, and that costs nothing. The logins are evenly spread over one heartbeat, which is therefore how
+    long before 0 the simulation starts: so the heartbeats are evenly spread, too. Wall time counts from that start.
     """
 
     def __init__(self, scenario: Scenario, plan: Plan, *, seed: int | None = None, spans: bool = False) -> None:
@@ -83,10 +82,6 @@ class Experiment:
         self.cluster = Cluster(
             topology, scenario.core_policies(), parts, strategy_of(topology.placement, plan), users, self.observer
         )
-        for conversation in plan.conversations:
-            if conversation.scene is not Scene.CHATROOM:
-                members = tuple(plan.users[number] for number in conversation.members)
-                self.cluster.open(conversation.id, members)
         is_busy = busy_users(scenario, plan)
         #: By device number; without those that are idle for the whole run, see `imsim.sim.idle`.
         self.clients = {
@@ -168,7 +163,14 @@ class Experiment:
         if self.plan.online_periods is not None:
             self._send_away(self.plan.online_periods)
         with self.cluster.free_of_charge():
+            self._open_conversations()
             self.clock.run(until=0.0)
+
+    def _open_conversations(self) -> None:
+        for conversation in self.plan.conversations:
+            if conversation.scene is not Scene.CHATROOM:
+                members = tuple(self.plan.users[number] for number in conversation.members)
+                self.cluster.open(conversation.id, members)
 
     def _login_of(self, client: DeviceNode) -> float:
         return -self._lead * self._login_draws.at(client.number)

@@ -23,7 +23,6 @@ class RouterNode(ServerNode):
     """Carries the frames of a router, and charges for them."""
 
     __slots__ = (
-        "_asked_at_once",
         "_epoch",
         "_gateways",
         "_placement",
@@ -59,7 +58,6 @@ class RouterNode(ServerNode):
         self._placement = placement
         self._storage_placement = storage_placement
         self._report = report
-        self._asked_at_once: list[storage.Request] | None = None
         self.machine: Router | None = None
         self.wire({}, {}, {})
         self.start()
@@ -75,17 +73,12 @@ class RouterNode(ServerNode):
         self.machine = Router(self, self._policies, self.name, self._placement, self._storage_placement, self._epoch)
         self._timers = self.machine.timers
 
-    def warm_up(
-        self, conversation_id: str, founders: tuple[str, ...], execute: Callable[[storage.Request], storage.Result]
-    ) -> None:
-        """Have a conversation open, as it would be had the service run for a while; `execute`: storage's answers, at no
-        cost."""
+    def open(self, conversation_id: str, founders: tuple[str, ...]) -> None:
+        """Have a conversation ready for what will come."""
         assert self.machine is not None
-        self._asked_at_once = []
+        self.now = self.clock.now
         self.machine.open(conversation_id, self.now, founders)
-        asked, self._asked_at_once = self._asked_at_once, None
-        for request in asked:
-            self.machine.stored(request, execute(request), self.now)
+        self.arm()
 
     def crash(self) -> None:
         super().crash()
@@ -159,9 +152,6 @@ class RouterNode(ServerNode):
         return self.work.keep(self.now, frame)
 
     def store(self, name: str, request: storage.Request) -> None:
-        if self._asked_at_once is not None:
-            self._asked_at_once.append(request)
-            return
         carry, receive = self._storages[name]
         carry(self.now, receive, (self.name, request))
 
