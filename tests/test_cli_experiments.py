@@ -32,7 +32,8 @@ def test_replications_come_with_intervals(command, tmp_path):
     assert "note: an interval from 2 replications" in table
     printed = json.loads(command(*arguments, "--json"))
     assert (printed["replications"], len(printed["digests"]), printed["precise"]) == (2, 2, None)
-    found = printed["metrics"]["delivery.p99.9"]
+    assert printed["metrics"]["delivery.p99.9"]["low"] is None  # the runs are too short for it
+    found = printed["metrics"]["delivery.mean"]
     assert found["low"] < found["mean"] < found["high"]
     assert list(tmp_path.iterdir()) == []
 

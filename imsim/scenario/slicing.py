@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from imsim.core.exceptions import UsageError
 from imsim.scenario.arrivals import Replay
-
-if TYPE_CHECKING:
-    from imsim.scenario.model import Scenario
+from imsim.scenario.fields import ScenarioFields
 
 _TIERS = ("gateway", "router", "storage")
 
 
-def sliced(scenario: Scenario, share: float) -> dict[str, object]:
+def sliced(scenario: ScenarioFields, share: float) -> dict[str, object]:
     """The fields, by dotted path, in which a slice of the scenario differs from it. See `Scenario.slice`."""
     if not 0 < share <= 1:
         raise UsageError(f"slice: expected a share above 0 and up to 1, got {share!r}")
