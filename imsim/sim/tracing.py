@@ -6,13 +6,15 @@ for later (a message that waits for its turn in the log, a push that is repeated
 predecessor) is taken up again from where its own chain ended.
 
 The nodes know nothing of it: `Tracer` has a clock, a station and a link's `watch` of its own, of which they are built.
-The rows are those of any other run. It costs about as much time again, and memory for every message on its way.
+The rows are those of any other run. It costs about half as much time again, and memory for every message.
 """
 
 from __future__ import annotations
 
 from array import array
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import count
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -65,6 +67,14 @@ class Span:
         """The chain, longer by a span; itself if that would be none."""
         return Span(self, end, kind, where, op) if end > self.end else self
 
+    def through(self, parts: Iterable[tuple[float, int]], where: str, op: str = "") -> Span:
+        """The chain, longer by a span for each (end, kind) that is one."""
+        span = self
+        for end, kind in parts:
+            if end > span.end:
+                span = Span(span, end, kind, where, op)
+        return span
+
     def parts(self) -> list[Span]:
         """From the first to the last, without the beginning."""
         found, span = [], self
@@ -92,7 +102,7 @@ class Tracer:
         self._shown = array("q")  # of each delivery, see `span_table`
         self._spans = array("q", (0, 0, 0, 0))  # of each recorded span its parent's row, kind, where and op
         self._ends = array("d", (0.0,))
-        self._names: dict[str, int] = {"": 0}
+        self._names = defaultdict[str, int](count().__next__)  # each gets the next number
 
     # --- what a traced run is made of -------------------------------------------------------------------------------
 
@@ -198,8 +208,7 @@ class Tracer:
             span = span.parent
         row, names = span.row, self._names
         for span in reversed(new):
-            where, op = names.setdefault(span.where, len(names)), names.setdefault(span.op, len(names))
-            self._spans.extend((row, span.kind, where, op))
+            self._spans.extend((row, span.kind, names[span.where], names[span.op]))
             span.row = row = len(self._ends)
             self._ends.append(span.end)
         return last.row
@@ -261,9 +270,7 @@ class LinkTrace:
         where = self._where
         chain = self._chain_of(leaves, sent) or Span(None, leaves, _HOLD, "", "")
         way = ((leaves, _HOLD), (begins, _LINK_QUEUE), (unspoilt, _LINK), (arrives, _RETRANSMIT), (at, _LINK_QUEUE))
-        for end, kind in way:
-            if end > chain.end:  # as `until` has it, without the call for parts that most ways do not have
-                chain = Span(chain, end, kind, where, "")
+        chain = chain.through(way, where)
         if where == "storage-router":
             _, request, result = sent
             if type(request) is storage.Append and type(result) is storage.Appended:
@@ -386,16 +393,15 @@ class TracedWork(Work):
         begins, done = self._latest
         if type(thing) is frames.Push:
             if chain is not None:
-                chain = chain.until(now, _HOLD, name, thing.op).until(begins, _QUEUE, name, thing.op)
-                chain = chain.until(begins if done is None else done, _SERVICE, name, thing.op)
+                parts = ((now, _HOLD), (begins, _QUEUE), (begins if done is None else done, _SERVICE))
+                chain = chain.through(parts, name, thing.op)
             tracer.departing = chain or self._after
         elif type(thing) is storage.Append:
             if chain is not None:
                 tracer.current = chain.until(now, _QUEUE, name, "commit")
                 self._carried_out(thing, result)
                 if done is not None:
-                    begun = tracer.current.until(begins, _QUEUE, name, "commit")
-                    tracer.current = begun.until(done, _SERVICE, name, "commit")
+                    tracer.current = tracer.current.through(((begins, _QUEUE), (done, _SERVICE)), name, "commit")
         else:
             tracer.current = chain
 
@@ -415,8 +421,8 @@ class TracedWork(Work):
     def jobs(self) -> npt.NDArray[np.float64]:
         """Of each job when it came, began and was done, if only by a crash, and as how many it counts; shape (4, n)."""
         jobs = np.array(self.jobs_of).reshape(-1, 4)
-        for count, at in self._crashes:
-            np.minimum(jobs[:count, :3], at, out=jobs[:count, :3])
+        for jobs_before, at in self._crashes:
+            np.minimum(jobs[:jobs_before, :3], at, out=jobs[:jobs_before, :3])
         return jobs.T
 
     def turn_away(self, now: float) -> None:
@@ -433,11 +439,15 @@ class TracedWork(Work):
 
     def _worked(self, now: float, op: str, done: float | None, busy: float) -> None:
         """An operation was taken on, or dropped. `busy`: the station's before it."""
-        begins = now if done is None else max(now, done - (self.station.busy - busy))
-        if self._add_job(now, begins, done) and done is not None:
-            chain = self._tracer.base(now).until(now, _HOLD, self.name, op)
-            self._tracer.current = chain.until(begins, _QUEUE, self.name, op).until(done, _SERVICE, self.name, op)
-        self._after = self._tracer.current
+        tracer = self._tracer
+        if done is not None and self.station.jobs == self._recorded:  # it takes no time, as most operations do
+            self._latest = (now, done)
+        else:
+            begins = now if done is None else max(now, done - (self.station.busy - busy))
+            if self._add_job(now, begins, done) and done is not None:
+                parts = ((now, _HOLD), (begins, _QUEUE), (done, _SERVICE))
+                tracer.current = tracer.base(now).through(parts, self.name, op)
+        self._after = tracer.current
 
     def _add_job(self, now: float, begins: float, done: float | None) -> bool:
         """Returns whether a worker will be at it. What does not queue is done at once."""
