@@ -27,18 +27,39 @@ KINDS = (
 )
 
 
-def span_table(plan: Plan, rows: NDArray[np.int64], names: Sequence[str], deliveries: pa.Table) -> pa.Table:
-    """The spans of these deliveries. Rows, in any order: (intent, device, number, kind, where, op, start, end); device
-    is the global device number, kind an index into KINDS, where and op are indexes into `names`."""
+def span_table(
+    plan: Plan,
+    shown: NDArray[np.int64],
+    spans: NDArray[np.int64],
+    ends: NDArray[np.float64],
+    names: Sequence[str],
+    deliveries: pa.Table,
+) -> pa.Table:
+    """The spans of these deliveries.
+
+    shown, in any order: (intent, device, last span, when, in ns), device being the global device number. spans:
+    (parent, kind, where, op), with `ends` in seconds: each begins where its parent ends, which stands before it; the
+    parent of a first one is 0. kind is an index into KINDS, where and op are indexes into `names`.
+    """
     per_user = len(plan.devices)
     due = np.asarray(deliveries["intent"]) * len(plan.users) * per_user
     due += _numbers(deliveries["recipient"], plan.users) * per_user + _numbers(deliveries["device"], plan.devices)
-    rows = rows[np.isin(rows[:, 0] * len(plan.users) * per_user + rows[:, 1], due)]
-    intent, device, number, kind, where, op, start, end = rows[np.lexsort((rows[:, 2], rows[:, 1], rows[:, 0]))].T
+    key = shown[:, 0] * len(plan.users) * per_user + shown[:, 1]
+    order = np.argsort(key)
+    intent, device, last, shown_at = shown[order[np.isin(key[order], due)]].T
+    chain, delivery = _chains(spans[:, 0], last)
+    since = np.asarray(plan.at, np.int64)[intent[delivery]]
+    end = np.clip(np.rint(ends * 1e9).astype(np.int64)[chain], since, shown_at[delivery])
+    is_first = np.diff(delivery, prepend=-1) > 0
+    start = np.where(is_first, since, np.roll(end, 1))
+    lasts = end > start
+    chain, delivery, start, end = chain[lasts], delivery[lasts], start[lasts], end[lasts]
+    number = np.arange(len(delivery)) - np.searchsorted(delivery, delivery)
+    _, kind, where, op = spans[chain].T
     columns = [
-        pa.array(intent),
-        _named(device // per_user, plan.users),
-        _named(device % per_user, plan.devices),
+        pa.array(intent[delivery]),
+        _named(device[delivery] // per_user, plan.users),
+        _named(device[delivery] % per_user, plan.devices),
         pa.array(number, pa.int32()),
         _named(kind, KINDS),
         _named(where, names),
@@ -47,6 +68,22 @@ def span_table(plan: Plan, rows: NDArray[np.int64], names: Sequence[str], delive
         pa.array(end),
     ]
     return pa.table(columns, schema=SPANS)
+
+
+def _chains(parents: NDArray[np.int64], last: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The spans that lead to each of `last`, from the first to the last; and the positions in `last` of each."""
+    lengths, span = np.zeros(len(last), np.int64), last
+    while span.any():
+        lengths += span > 0
+        span = parents[span]
+    place = np.cumsum(lengths) - 1  # of the last one; from there, go backwards
+    chain, left = np.empty(lengths.sum(), np.int64), last > 0
+    place, span = place[left], last[left]
+    while len(span):
+        chain[place] = span
+        place, span = place - 1, parents[span]
+        place, span = place[span > 0], span[span > 0]
+    return chain, np.repeat(np.arange(len(last)), lengths)
 
 
 def node_table(columns: Iterable[Iterable[object]]) -> pa.Table:

@@ -6,13 +6,15 @@ for later (a message that waits for its turn in the log, a push that is repeated
 predecessor) is taken up again from where its own chain ended.
 
 The nodes know nothing of it: `Tracer` has a clock, a station and a link's `watch` of its own, of which they are built.
-The rows are those of any other run. It costs about as much time again, and memory for every message on its way.
+The rows are those of any other run. It costs about half as much time again, and memory for every message.
 """
 
 from __future__ import annotations
 
 from array import array
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import count
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -43,9 +45,10 @@ _WITH_MESSAGES = (frames.Page, frames.SyncDone, frames.HistoryPage, frames.Enter
 class Span:
     """One part of a chain: from the end of its parent to its own. `intent`: the message that the chain is about, from
     its intended time on; None if it is about none (a login, say). `since`: when the chain begins;
-    `root_kind`: what was before it, for messages that had to wait for it to begin."""
+    `root_kind`: what was before it, for messages that had to wait for it to begin. `row`: where a delivery has it
+    recorded, 0 for beginnings, which are no spans; -1: nowhere yet."""
 
-    __slots__ = ("end", "intent", "kind", "op", "parent", "root_kind", "since", "where")
+    __slots__ = ("end", "intent", "kind", "op", "parent", "root_kind", "row", "since", "where")
 
     def __init__(self, parent: Span | None, end: float, kind: int, where: str, op: str, intent: int | None = None):
         self.parent = parent
@@ -54,13 +57,23 @@ class Span:
         self.where = where
         self.op = op
         if parent is None:
+            self.row = 0
             self.intent, self.since, self.root_kind = intent, end, kind
         else:
+            self.row = -1
             self.intent, self.since, self.root_kind = parent.intent, parent.since, parent.root_kind
 
     def until(self, end: float, kind: int, where: str, op: str = "") -> Span:
         """The chain, longer by a span; itself if that would be none."""
         return Span(self, end, kind, where, op) if end > self.end else self
+
+    def through(self, parts: Iterable[tuple[float, int]], where: str, op: str = "") -> Span:
+        """The chain, longer by a span for each (end, kind) that is one."""
+        span = self
+        for end, kind in parts:
+            if end > span.end:
+                span = Span(span, end, kind, where, op)
+        return span
 
     def parts(self) -> list[Span]:
         """From the first to the last, without the beginning."""
@@ -86,8 +99,10 @@ class Tracer:
         self.pushed: dict[tuple[int, int], Span] = {}  # by (message, device), up to when its gateway had it
         self.arrived: dict[tuple[int, int], Span] = {}  # up to when the device had it
         self._done: set[tuple[int, int]] = set()
-        self._rows = array("q")
-        self._names: dict[str, int] = {"": 0}
+        self._shown = array("q")  # of each delivery, see `span_table`
+        self._spans = array("q", (0, 0, 0, 0))  # of each recorded span its parent's row, kind, where and op
+        self._ends = array("d", (0.0,))
+        self._names = defaultdict[str, int](count().__next__)  # each gets the next number
 
     # --- what a traced run is made of -------------------------------------------------------------------------------
 
@@ -166,40 +181,43 @@ class Tracer:
         chain = self.current
         if chain is None or chain.intent != intent:
             chain = arrived or chain
-        self._record(key, self._timeline(intent, chain, now), now)
+        self._shown.extend((*key, self._row_of(self._until_shown(intent, chain, now)), round(now * 1e9)))
 
-    def _timeline(self, intent: int, chain: Span | None, now: float) -> list[tuple[float, int, str, str]]:
-        """(end, kind, where, op) of what led to the message being shown now."""
+    def _until_shown(self, intent: int, chain: Span | None, now: float) -> Span:
+        """What led to the message being shown now."""
         if chain is not None and chain.intent == intent:
-            return [(s.end, s.kind, s.where, s.op) for s in chain.until(now, _HOLD, "client", "gap").parts()]
+            return chain.until(now, _HOLD, "client", "gap")
         # It came along with something else: an answer to a login or to a question. Its own way ends where that could
         # see it; from then on, it is the other's.
         own = self.stored.get(intent)
         if own is None or (chain is not None and own.end > chain.since):
             own = self.visible.get(intent) or self.sent.get(intent)
-        found = [] if own is None else [(s.end, s.kind, s.where, s.op) for s in own.parts()]
-        end = -np.inf if own is None else own.end
+        found = own or Span(None, -np.inf, _HOLD, "", "")
         if chain is not None:
-            if chain.since > end:
-                end = chain.since
-                found.append((end, chain.root_kind, "client", "sync"))
-            found += [(s.end, s.kind, s.where, s.op) for s in chain.parts() if s.end > end]
-        return [*found, (now, _HOLD, "client", "gap")]
+            found = found.until(chain.since, chain.root_kind, "client", "sync")
+            for span in chain.parts():
+                found = found.until(span.end, span.kind, span.where, span.op)
+        return found.until(now, _HOLD, "client", "gap")
 
-    def _record(self, key: tuple[int, int], timeline: list[tuple[float, int, str, str]], now: float) -> None:
-        intent, device = key
-        start, last = int(self._plan.at[intent]), round(now * 1e9)
-        names, number = self._names, 0
-        for seconds, kind, where, op in timeline:
-            end = min(round(seconds * 1e9), last)
-            if end > start:
-                row = (intent, device, number, kind, names.setdefault(where, len(names)))
-                self._rows.extend((*row, names.setdefault(op, len(names)), start, end))
-                start, number = end, number + 1
+    def _row_of(self, span: Span) -> int:
+        """Where the span is recorded. What several deliveries have in common is recorded once."""
+        last, new = span, []
+        while span.row < 0:
+            new.append(span)
+            assert span.parent is not None
+            span = span.parent
+        row, names = span.row, self._names
+        for span in reversed(new):
+            self._spans.extend((row, span.kind, names[span.where], names[span.op]))
+            span.row = row = len(self._ends)
+            self._ends.append(span.end)
+        return last.row
 
     def table(self, deliveries: pa.Table) -> pa.Table:
         """The spans of these deliveries."""
-        return span_table(self._plan, np.array(self._rows, np.int64).reshape(-1, 8), list(self._names), deliveries)
+        shown = np.array(self._shown, np.int64).reshape(-1, 4)
+        spans = np.array(self._spans, np.int64).reshape(-1, 4)
+        return span_table(self._plan, shown, spans, np.array(self._ends), list(self._names), deliveries)
 
 
 class TracingClock(Clock):
@@ -212,7 +230,7 @@ class TracingClock(Clock):
         self._tracer = tracer
 
     def call_at(self, at: float, function: Arrive, argument: Any) -> None:
-        self.call_after(self._tracer.current, at, function, argument)
+        super().call_at(at, self._resume, (self._tracer.current, function, argument))
 
     def call_after(self, chain: Span | None, at: float, function: Arrive, argument: Any) -> None:
         """The same for what another chain led to."""
@@ -251,9 +269,8 @@ class LinkTrace:
         sent = frame.frame if type(frame) is Sent else frame
         where = self._where
         chain = self._chain_of(leaves, sent) or Span(None, leaves, _HOLD, "", "")
-        chain = chain.until(leaves, _HOLD, where).until(begins, _LINK_QUEUE, where)
-        chain = chain.until(unspoilt, _LINK, where).until(arrives, _RETRANSMIT, where)
-        chain = chain.until(at, _LINK_QUEUE, where)
+        way = ((leaves, _HOLD), (begins, _LINK_QUEUE), (unspoilt, _LINK), (arrives, _RETRANSMIT), (at, _LINK_QUEUE))
+        chain = chain.through(way, where)
         if where == "storage-router":
             request, result = sent
             if type(request) is storage.Append and type(result) is storage.Appended:
@@ -376,16 +393,15 @@ class TracedWork(Work):
         begins, done = self._latest
         if type(thing) is frames.Push:
             if chain is not None:
-                chain = chain.until(now, _HOLD, name, thing.op).until(begins, _QUEUE, name, thing.op)
-                chain = chain.until(begins if done is None else done, _SERVICE, name, thing.op)
+                parts = ((now, _HOLD), (begins, _QUEUE), (begins if done is None else done, _SERVICE))
+                chain = chain.through(parts, name, thing.op)
             tracer.departing = chain or self._after
         elif type(thing) is storage.Append:
             if chain is not None:
                 tracer.current = chain.until(now, _QUEUE, name, "commit")
                 self._carried_out(thing, result)
                 if done is not None:
-                    begun = tracer.current.until(begins, _QUEUE, name, "commit")
-                    tracer.current = begun.until(done, _SERVICE, name, "commit")
+                    tracer.current = tracer.current.through(((begins, _QUEUE), (done, _SERVICE)), name, "commit")
         else:
             tracer.current = chain
 
@@ -405,8 +421,8 @@ class TracedWork(Work):
     def jobs(self) -> npt.NDArray[np.float64]:
         """Of each job when it came, began and was done, if only by a crash, and as how many it counts; shape (4, n)."""
         jobs = np.array(self.jobs_of).reshape(-1, 4)
-        for count, at in self._crashes:
-            np.minimum(jobs[:count, :3], at, out=jobs[:count, :3])
+        for jobs_before, at in self._crashes:
+            np.minimum(jobs[:jobs_before, :3], at, out=jobs[:jobs_before, :3])
         return jobs.T
 
     def turn_away(self, now: float) -> None:
@@ -423,11 +439,15 @@ class TracedWork(Work):
 
     def _worked(self, now: float, op: str, done: float | None, busy: float) -> None:
         """An operation was taken on, or dropped. `busy`: the station's before it."""
-        begins = now if done is None else max(now, done - (self.station.busy - busy))
-        if self._add_job(now, begins, done) and done is not None:
-            chain = self._tracer.base(now).until(now, _HOLD, self.name, op)
-            self._tracer.current = chain.until(begins, _QUEUE, self.name, op).until(done, _SERVICE, self.name, op)
-        self._after = self._tracer.current
+        tracer = self._tracer
+        if done is not None and self.station.jobs == self._recorded:  # it takes no time, as most operations do
+            self._latest = (now, done)
+        else:
+            begins = now if done is None else max(now, done - (self.station.busy - busy))
+            if self._add_job(now, begins, done) and done is not None:
+                parts = ((now, _HOLD), (begins, _QUEUE), (done, _SERVICE))
+                tracer.current = tracer.base(now).through(parts, self.name, op)
+        self._after = tracer.current
 
     def _add_job(self, now: float, begins: float, done: float | None) -> bool:
         """Returns whether a worker will be at it. What does not queue is done at once."""

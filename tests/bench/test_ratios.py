@@ -88,6 +88,30 @@ def test_a_delivery_in_a_group_of_a_thousand(benchmark):
     note(benchmark, "a delivery in a group of 1,000, against p2p", in_group / in_private, "x", most=0.5, detail=detail)
 
 
+def test_what_spans_cost(benchmark):
+    """An office of some thousands, with groups from a few members to hundreds: how many recipients share a way."""
+    users = size(benchmark, 5000, 100)
+    scenario = Scenario.load("office").with_(
+        {
+            "population.users": users,
+            "workload.rate": 0.01,
+            "duration": size(benchmark, 60, 10),
+            "conversations.groups": users // 10,
+            "conversations.group_size.maximum": size(benchmark, 200, 20),
+        }
+    )
+    plain, tables = simulate(scenario), simulate(scenario, spans=True)
+    assert digest(tables) == digest(plain)
+    traced, untraced = race(
+        benchmark,
+        lambda: cpu(lambda: simulate(scenario, spans=True)),
+        lambda: cpu(lambda: simulate(scenario)),
+        rounds=3,
+    )
+    detail = f"{traced:.1f} s against {untraced:.1f} s, {len(tables.deliveries):,} deliveries"
+    note(benchmark, "a run with spans, against one without", traced / untraced, "x", most=2, detail=detail)
+
+
 # --- large ------------------------------------------------------------------------------------------------------------
 
 
