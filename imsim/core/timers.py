@@ -39,8 +39,11 @@ class Timers:
 
     def at(self, deadline: float, callback: Callable[[Any, float], None], argument: Any = None) -> Timer:
         timer = Timer(callback, argument)
+        heap = self._heap
+        while heap and heap[0][2].callback is None:  # mostly the one that this one replaces
+            heappop(heap)
         self._count += 1
-        heappush(self._heap, (deadline, self._count, timer))
+        heappush(heap, (deadline, self._count, timer))
         if deadline < self.soonest:
             self.soonest = deadline
         return timer

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,9 @@ from imsim.sim.nodes.client import Listener
 from imsim.sim.placement import strategy_of
 from imsim.sim.tracing import Tracer
 from imsim.sim.utilisation import Meter, node_series
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Progress = Callable[[float], None]
 
@@ -45,9 +49,7 @@ def simulate(
     with no_garbage_collection():
         experiment = Experiment(scenario, plan(scenario, seed, duration), seed=seed, spans=spans)
         experiment.run(duration, progress)
-        tables = experiment.tables()
-        experiment.forget()
-        return tables
+        return experiment.finish()
 
 
 class Experiment:
@@ -130,26 +132,41 @@ class Experiment:
 
     def tables(self) -> Tables:
         """The rows of what has happened so far."""
-        tables = assemble(self.plan, self.recorder.facts(), knows_server=True)
+        return self._tables(*self._measured())
+
+    def finish(self) -> Tables:
+        """The rows of a run that is over. Nothing can be done with the experiment afterwards: its world, which takes
+        the most memory, makes room for them."""
+        measured = self._measured()
+        self._let_go_of_world()
+        tables = self._tables(*measured)
+        vars(self).clear()
+        return tables
+
+    def _measured(self) -> tuple[dict[str, dict[str, float]] | None, pa.Table | None]:
+        """The utilisation of the nodes, and their series where they were traced."""
         if self._meter is None:
-            return tables
+            return None, None
         utilisation = self._meter.utilisation()
         if self._tracer is None:
-            return replace(tables, utilisation=utilisation)
+            return utilisation, None
         for name, queue in self._meter.queues(self._tracer.works).items():
             utilisation[name]["queue"] = queue
-        spans = self._tracer.table(tables.deliveries)
-        nodes = node_series(self._tracer.works, self._duration + self.scenario.drain)
+        return utilisation, node_series(self._tracer.works, self._duration + self.scenario.drain)
+
+    def _tables(self, utilisation: dict[str, dict[str, float]] | None, nodes: pa.Table | None) -> Tables:
+        tables = assemble(self.plan, self.recorder.facts(), knows_server=True)
+        spans = None if nodes is None or self._tracer is None else self._tracer.table(tables.deliveries)
         return replace(tables, utilisation=utilisation, spans=spans, nodes=nodes)
 
-    def forget(self) -> None:
-        """Let go of all that the run has made. Its parts hold each other, and it takes the garbage collector ten times
-        as long to find out that nothing else does. Nothing can be done with the experiment afterwards."""
+    def _let_go_of_world(self) -> None:
+        """Its parts hold each other, and it takes the garbage collector ten times as long to find out that nothing else
+        does."""
         for client in self.clients.values():
             client.forget()
         self.cluster.forget()
         self.clock.clear()
-        vars(self).clear()
+        del self.clients, self.cluster, self.faults
 
     # --- before time 0 ----------------------------------------------------------------------------------------------
 

@@ -36,7 +36,6 @@ class Link:
 
     __slots__ = (
         "_bandwidth",
-        "_call_at",
         "_chances",
         "_clock",
         "_constant",
@@ -45,10 +44,9 @@ class Link:
         "_is_plain",
         "_jitter",
         "_last",
+        "_latency",
         "_most",
-        "_next",
         "_parts",
-        "_quantile",
         "_stream",
         "_watch",
         "loss",
@@ -61,11 +59,9 @@ class Link:
         jitter = fields.jitter
         self._fields = fields
         self._stream = stream
-        self._next = stream.next
         self._clock = clock
-        self._call_at = clock.call_at
         self._chances = chances
-        self._quantile = fields.latency.quantile
+        self._latency = fields.latency
         self._jitter = None if jitter.constant == 0 else jitter
         self._bandwidth = bandwidth
         most = fields.max_retransmits if isinstance(fields, ClientLink) else None
@@ -75,7 +71,8 @@ class Link:
         self.loss = fields.loss
         #: Called with the time at which the sender gives the connection up; from then on nothing is carried.
         self.on_broken: Callable[[float], object] | None = None
-        #: Of the latest frame: when it began to be sent, when it would have come without loss, and when with it.
+        #: Of the latest frame, where it is watched: when it began to be sent, when it would have come without loss, and
+        #: when with it.
         self._parts = (0.0, 0.0, 0.0)
         self._watch: Watch | None = None
         self._is_plain = False
@@ -104,10 +101,10 @@ class Link:
         """Have `arrive(frame)` called when a frame arrives that leaves at the time `leaves`, in seconds."""
         if self._constant is not None:
             # No frame can get ahead of another, whatever the order of the calls.
-            self._call_at(leaves + self._constant, arrive, frame)
+            self._clock.call_at(leaves + self._constant, arrive, frame)
             return
         if self._is_plain:
-            at = leaves + self._quantile(self._next())
+            at = leaves + self._latency.quantile(self._stream.next())
         else:
             at = self._with_everything(leaves, frame)
             if at == math.inf:
@@ -116,7 +113,7 @@ class Link:
             at = self._last
         self._last = at
         if self._watch is None:
-            self._call_at(at, arrive, frame)
+            self._clock.call_at(at, arrive, frame)
         else:
             self._watch(leaves, self._parts, at, arrive, frame)
 
@@ -127,7 +124,7 @@ class Link:
             begins = max(leaves, self._free)
             self._free = sent = begins + frame_bytes(frame) / self._bandwidth
         name = self._stream.place
-        at = sent + self._quantile(self._next())
+        at = sent + self._latency.quantile(self._stream.next())
         if self._jitter is not None:
             at += self._jitter.quantile(self._chances.at(name, _JITTER))
         unspoilt = at
@@ -138,7 +135,8 @@ class Link:
                     self.on_broken(sent + (self._most + 1) * self._fields.retransmit)
                 return math.inf
             at += lost * self._fields.retransmit
-        self._parts = (begins, unspoilt, at)
+        if self._watch is not None:
+            self._parts = (begins, unspoilt, at)
         return at
 
 
@@ -160,10 +158,10 @@ class NodeLink(Link):
     def carry(self, leaves: float, arrive: Arrive, frame: Any) -> None:
         # The same as above except for the order; a call for the part that differs would cost every hop.
         if self._constant is not None:
-            self._call_at(leaves + self._constant, arrive, frame)
+            self._clock.call_at(leaves + self._constant, arrive, frame)
             return
         if self._is_plain:
-            at = leaves + self._quantile(self._next())
+            at = leaves + self._latency.quantile(self._stream.next())
         else:
             at = self._with_everything(leaves, frame)
         if leaves < self._left:
@@ -176,7 +174,7 @@ class NodeLink(Link):
             if len(self._latest) > _MANY:
                 self._forget()
         if self._watch is None:
-            self._call_at(at, arrive, frame)
+            self._clock.call_at(at, arrive, frame)
         else:
             self._watch(leaves, self._parts, at, arrive, frame)
 

@@ -512,7 +512,7 @@ def test_an_experiment_lets_go_of_what_its_run_has_made(spans):
     try:
         experiment.run(SCENARIO.duration)
         assert kept() > before + 100
-        experiment.forget()
+        experiment.finish()
         assert kept() <= before
     finally:
         gc.enable()

@@ -64,12 +64,11 @@ class Client:
         self._port = port
         self._timers = Timers()
         self._connection = Connection(self._timers, policies, port, device, kind, token, draw, self._lost)
-        self._outbox = Outbox(self._timers, policies, self._connection.put, port.emit, self._gave_up)
-        self._requests = Requests(self._timers, policies.send_timeout, self._connection.put)
-        self._rooms = Rooms(user, self._requests, port.emit)
-        self._receiver = Receiver(
-            user, self._timers, policies, self._connection, self._outbox, self._requests, port.emit
-        )
+        put, emit = self._connection.put, port.emit  # bound once: there may be a hundred thousand clients
+        self._outbox = Outbox(self._timers, policies, put, emit, self._gave_up)
+        self._requests = Requests(self._timers, policies.send_timeout, put)
+        self._rooms = Rooms(user, self._requests, emit)
+        self._receiver = Receiver(user, self._timers, policies, self._connection, self._outbox, self._requests, emit)
         self._sync = Sync(
             self._timers,
             policies,
@@ -78,7 +77,7 @@ class Client:
             self._requests,
             self._receiver,
             self._take_state,
-            port.emit,
+            emit,
         )
 
     @property

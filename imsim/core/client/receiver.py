@@ -54,7 +54,7 @@ class Receiver:
         self._outbox = outbox
         self._requests = requests
         self._emit = emit
-        self._wanted: set[str] = set()  # ranges that the application asked for
+        self._wanted: frozenset[str] = frozenset()  # ranges that the application asked for; mostly none
 
     def conversation(self, id: str) -> LocalConversation:
         conversation = self.conversations.get(id)
@@ -66,7 +66,7 @@ class Receiver:
         """The log is another one."""
         self.forget_gaps()
         self.conversations.clear()
-        self._wanted.clear()
+        self._wanted = frozenset()
 
     # --- showing ------------------------------------------------------------------------------------------------------
 
@@ -228,7 +228,7 @@ class Receiver:
     def history(self, conversation_id: str, first: int, last: int, now: float) -> None:
         """Fetch these messages for the application, which may have been shown long ago."""
         frame = frames.History(conversation_id, first, last)
-        self._wanted.add(frame.ref)
+        self._wanted |= {frame.ref}
         self._requests.ask(frame, now)
 
     def history_page(self, frame: frames.HistoryPage, now: float) -> None:
@@ -258,7 +258,7 @@ class Receiver:
             else:
                 self.look_for_gap(conversation, now)
         if asked.ref in self._wanted:
-            self._wanted.remove(asked.ref)
+            self._wanted -= {asked.ref}
             self._emit(events.History(frame.conversation_id, frame.first, frame.last, frame.messages, frame.more))
 
     def history_refused(self, ref: str) -> bool:
@@ -270,5 +270,5 @@ class Receiver:
                 conversation.lookback = None
         if ref not in self._wanted:
             return False
-        self._wanted.remove(ref)
+        self._wanted -= {ref}
         return True

@@ -310,11 +310,11 @@ class Gateway:
             text = f"more than {most} chatrooms on one connection; leave one first"
             self._reject(connection, frame, Code.TOO_LARGE, text)
         elif self._to_room(connection, frame, now):
-            connection.rooms.add(room)
+            connection.rooms |= {room}
 
     def _leave(self, connection: Connection, frame: frames.Leave, now: float) -> None:
         if self._to_room(connection, frame, now):
-            connection.rooms.discard(conversation_id(Scene.CHATROOM, "", frame.name))
+            connection.rooms -= {conversation_id(Scene.CHATROOM, "", frame.name)}
 
     def _to_room(self, connection: Connection, frame: frames.Enter | frames.Leave, now: float) -> bool:
         """Whether it went there."""

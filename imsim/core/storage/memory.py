@@ -49,6 +49,8 @@ from imsim.core.storage import (
     peers,
 )
 
+_FROM_THE_START = ((1, 0),)  # the stays of a founder who has never left
+
 
 class _Log:
     __slots__ = (
@@ -74,7 +76,7 @@ class _Log:
         self.notified: tuple[tuple[str, int], ...] = ()
         #: By user, first and last seq of each time as a member; the last one is 0 for who still is. Between two of
         #: them, each entry that the user sees of the time between, as a stay of its own.
-        self.stays: dict[str, list[list[int]]] = {member: [[1, 0]] for member in members}
+        self.stays: dict[str, tuple[tuple[int, int], ...]] = dict.fromkeys(members, _FROM_THE_START)
         self.messages: list[Message] = []
         self.earlier: dict[int, list[Message]] = {}  # by seq: what an edited message was before, the oldest first
         self.by_key: dict[tuple[str, str], Message] = {}
@@ -237,9 +239,10 @@ class MemoryStorage:
                 self._conversations_of.setdefault(user, []).append(log.id)
             else:
                 self._catch_up(log, user, appended)
-            log.stays.setdefault(user, []).append([seq, 0])
+            log.stays[user] = (*log.stays.get(user, ()), (seq, 0))
         for user in effects.left:
-            log.stays[user][-1][1] = seq
+            *before, (first, _) = log.stays[user]
+            log.stays[user] = (*before, (first, seq))
         log.members += effects.joined
         if (amended := effects.amended) is not None:
             since = log.messages[amended.seq : log.messages[amended.seq - 1].amended] if amended.recalled else []
@@ -254,7 +257,7 @@ class MemoryStorage:
     def _catch_up(self, log: _Log, user: str, appended: Appended) -> None:
         """Who comes back sees what became meanwhile of what was there before."""
         for seq in log.missed_by(user):
-            log.stays[user].append([seq, seq])
+            log.stays[user] = (*log.stays[user], (seq, seq))
             self._into_inboxes((user,), log.messages[seq - 1], appended)
 
     def _note(self, note: Message, appended: Appended) -> Message | None:
