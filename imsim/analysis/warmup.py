@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from imsim.analysis.availability import waits_since
 from imsim.analysis.intervals import estimate
 from imsim.analysis.run_length import is_steady
-from imsim.results import Role, RunData
+from imsim.results import DeliveryOutcome, Role, RunData
 
 _BINS = 500
 _BATCH = 5
@@ -37,6 +37,7 @@ _BLOCKS = 20
 _LEAST = 5  # latencies in a block: with fewer, nothing is said
 _FACTOR = 2.0
 _FACTOR_OF_MANY = 1.5
+_LOST = 5.0  # %
 _ERRORS = {"high": 5.0, "low": 3.0}  # latencies have a long tail above, and none below
 
 
@@ -90,6 +91,18 @@ class Beginning:
         return cls.in_series(Series.of(run), run.scenario.warmup) if is_steady(run.scenario) else None
 
     @classmethod
+    def of_lost(cls, run: RunData) -> Beginning | None:
+        """The same with the percentage of deliveries that never came in place of latencies."""
+        if not is_steady(run.scenario):
+            return None
+        duration, bins = run.scenario.duration, np.arange(_BINS + 1)
+        rows = run.deliveries[run.deliveries["role"] == Role.RECIPIENT]
+        at = run.messages["intended_at"].to_numpy(np.int64)[rows["intent"].to_numpy(np.int64)] / 1e9
+        is_lost = (rows["outcome"] == DeliveryOutcome.LOST).to_numpy()
+        all_, lost = (np.histogram(times, bins * duration / _BINS)[0] for times in (at, at[is_lost]))
+        return cls.in_series(Series(duration, 100.0 * lost, all_.astype(np.float64)), run.scenario.warmup)
+
+    @classmethod
     def in_series(cls, series: Series, warmup: float) -> Beginning | None:
         """`warmup`: seconds."""
         cut = math.ceil(warmup / series.duration * _BINS)
@@ -119,6 +132,16 @@ def unsteady_note(beginning: Beginning | None) -> list[str]:
     if level > _FACTOR * first and first < min(later) and level - first > _ERRORS["low"] * error:
         return [_note(first, level)]
     return []
+
+
+def overload_note(lost: Beginning | None) -> list[str]:
+    """A sentence, if more and more of the deliveries never come. `lost`: as `Beginning.of_lost` has it."""
+    if lost is None or lost.level < _LOST or lost.level < _FACTOR * lost.first:
+        return []
+    return [
+        f"{lost.level:.0f} % of the deliveries in the second half of the run never came, {lost.first:.0f} % in its "
+        "first tenth: the service cannot keep up with this load"
+    ]
 
 
 def unsteady_notes(beginnings: Sequence[Beginning | None]) -> list[str]:

@@ -127,3 +127,18 @@ def test_replications_show_it_more_surely():
     assert sum(bool(unsteady_notes(replications)) for replications in steady) <= 4
     assert unsteady_notes(filling[:1]) == unsteady_note(filling[0])
     assert unsteady_notes([None, None]) == []
+
+
+def test_a_run_in_which_more_and_more_is_lost_says_so(build):
+    def run(lost_from: float):
+        messages = [{"intended_at": number * 10**7} for number in range(1_000)]
+        deliveries = [
+            {"intent": number} | ({"delivered_at": (number + 1) * 10**7} if number < lost_from else {})
+            for number in range(1_000)
+        ]
+        return build(messages, deliveries, duration=10.0, drain=1.0)
+
+    (note,) = run(600).warnings
+    assert note.startswith("80 % of the deliveries in the second half of the run never came, 0 % in its first tenth")
+    assert run(1_000).warnings == []
+    assert not [note for note in run(0).warnings if "never came" in note]  # not more and more
