@@ -130,7 +130,7 @@ class Budget:
 
 
 def _number(text: str) -> float | None:
-    """None for what is no plain, finite number."""
+    """The number that the text holds; None unless it is a plain, finite one."""
     try:
         number = float(text)
     except ValueError:

@@ -56,7 +56,7 @@ class Recovery:
     until: float
     before: float  # p95
     limit: float
-    time: float  # seconds from `at`; infinite if it never recovered, nan if there is no level before
+    time: float  # seconds from `at`; infinite if it never recovered, nan without a level before the fault
     slow: int  # deliveries beyond the limit that were under way between `at` and the recovery
     waits: Mapping[str, float] = field(default_factory=dict)  # ms, each slow delivery's mean; the longest first
 

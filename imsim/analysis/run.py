@@ -61,7 +61,7 @@ class Run(RunData):
 
         window: seconds over which the p95 is taken; None: a round number in which 60 messages were sent on average,
             but at most about a tenth of the duration.
-        factor: a window is back within the limit if its p95 is at most so many times that before the first fault.
+        factor: a window has recovered if its p95 is at most this factor times the p95 before the first fault.
         faults: [(since, until, name)] in seconds from the run's start, in place of the run's own: for a live run.
 
         Columns: `fault`, `at` and `until` (s), `before` and `limit` (p95, ms), `time` (s from `at`; infinite if it
@@ -161,7 +161,7 @@ class Plots:
 
 def plot_cdf(*runs: Run, ax: Axes | None = None) -> Axes:
     """The latency CDFs of several runs in one picture: of one run all that `summary()` has, of several deliveries and
-    acks. In a new figure or in `ax`. Raises: UsageError for what is no run."""
+    acks. In a new figure or in `ax`. Raises: UsageError if an argument is not a run."""
     from imsim.analysis import plots
 
     if not runs or not all(isinstance(run, Run) for run in runs):

@@ -150,7 +150,7 @@ def json_fault(value: object, levels: int = DEEPEST) -> str:
         try:
             value.encode()
         except UnicodeEncodeError:
-            return "half a surrogate pair is no character"
+            return "half a surrogate pair is not a character"
         return ""
     if value is None or isinstance(value, int):
         return ""

@@ -90,7 +90,7 @@ def capacity(
 
 @dataclass
 class Bracket:
-    """What is known so far: loads with what became of the budget there."""
+    """The loads that were tried so far, each with its verdict on the budget."""
 
     verdicts: dict[float, Verdict] = field(default_factory=dict)
 
@@ -125,7 +125,7 @@ class Bracket:
         keeps, breaks = self.keeps, self.breaks
         if keeps is None or breaks is None:
             return None
-        # What is undecided stays so: the search goes on between it and each of the two sides.
+        # An undecided load stays undecided: the search goes on between it and each of the two sides.
         edges = [keeps, *self.undecided, breaks]
         for low, high in {(edges[0], edges[1]), (edges[-2], edges[-1])}:
             middle = math.sqrt(low * high)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,7 @@ from imsim.scenario import Draws, Stream
 from imsim.sim.clock import Clock
 
 
-class Surroundings:
+class Surroundings(ABC):
     """The world, as its links, nodes and applications know it."""
 
     def __init__(self, case: Case) -> None:
@@ -51,17 +52,17 @@ class Surroundings:
     def later(self, seconds: float, function: Callable[[Any], object], argument: Any) -> None:
         self.clock.call_at(self.clock.now + seconds, function, argument)
 
+    @abstractmethod
     def new_connection(self, client: Any) -> Any:
         """For this instance, to some gateway."""
-        raise NotImplementedError
 
+    @abstractmethod
     def crash(self, name: str, fault: Fault) -> None:
         """A server crashes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def revoke(self, fault: Fault) -> None:
         """A user's tokens are revoked."""
-        raise NotImplementedError
 
     def refusal(self, device: str, instance: str) -> Code | None:
         """Why the token of this device's instance is not taken at present."""

@@ -120,7 +120,7 @@ def test_half_a_surrogate_pair_is_refused_and_the_next_message_arrives(world, fi
     (failed,) = alice.of(events.SendFailed)
     assert (failed.code, failed.text) == (
         Code.BAD_REQUEST,
-        f"{next(iter(fields))}: half a surrogate pair is no character",
+        f"{next(iter(fields))}: half a surrogate pair is not a character",
     )
     alice.send("bob", "hello", "2")
     assert bob.shown == ["hello"]

@@ -386,7 +386,7 @@ def owner_of(request: Request) -> str:
 
 
 def may_have_blocked(message: Message, members: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    """Whose state, and in which conversation, says whether the sender of this is blocked: it is that of the two, also
+    """The user and the conversation whose state says whether the sender of this is blocked: that of the two, also
     for what one of them sends into the other's system log."""
     sender = message.sender
     if message.scene == Scene.SYSTEM and sender != message.to:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -16,7 +17,7 @@ from imsim.sim.nodes.node import Node
 C = TypeVar("C", bound=ConnectionState)
 
 
-class ClientNode(Node, Generic[C]):
+class ClientNode(Node, ABC, Generic[C]):
     """Holds a client. `number`: of its device."""
 
     __slots__ = ("connection", "lose", "machine", "number")
@@ -31,9 +32,9 @@ class ClientNode(Node, Generic[C]):
         self.machine = make(self)
         self._timers = (self.machine.timers,)
 
+    @abstractmethod
     def dial(self) -> C:
         """A new connection to a gateway."""
-        raise NotImplementedError
 
     def handle_timer(self, now: float) -> None:
         self.machine.handle_timer(now)

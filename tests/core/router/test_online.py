@@ -7,7 +7,6 @@ from core.builders import AB, TEAM, Registry, entry, message, open_log, session
 
 from imsim.core import frames, internal_frames
 from imsim.core.model import MessageType
-from imsim.core.policies import Policies
 
 BOTH = [("bob", "d0"), ("bob", "d1")]
 
@@ -19,19 +18,6 @@ def two(registry):
         registry.login(user, device, connection=number)
     registry.take()
     return registry
-
-
-@pytest.fixture
-def receipts(registry):
-    """Bob online under `receipts = delivered`; the log has one message."""
-    made = Registry(registry.storage, Policies(receipts="delivered"))
-    made.bob = made.login("bob")
-    made.take()
-    return made
-
-
-def delivered(registry, seq, conversation=AB, one=None):
-    registry.ask(one or registry.bob, frames.Delivered(conversation, seq))
 
 
 # --- unread and marks -------------------------------------------------------------------------------------------------
