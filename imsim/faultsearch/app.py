@@ -89,7 +89,7 @@ def _resend(instance: Instance, _: Any) -> None:
 
 
 def _tap(instance: Instance, _: Any) -> None:
-    """Send the latest message once more, whatever its status. The user does not wait for an answer."""
+    """Send the latest message once more, in any status. The user does not wait for an answer."""
     if instance.sent:
         id, message = next(reversed(instance.sent.items()))
         instance.tapped.add(id)

@@ -27,7 +27,7 @@ from imsim.scenario.sections import Policies as PoliciesSection
 
 S = TypeVar("S", bound=Section)
 
-#: Seconds after the end of a case within which a step or fault may still start, as one that goes on from before.
+#: Seconds after the end of a case until which steps and faults may start. Some follow from earlier ones.
 _LEEWAY = 10.0
 
 _Required: Any = Field(default=...)

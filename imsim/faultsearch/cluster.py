@@ -59,7 +59,7 @@ class FlawedCluster(Surroundings):
         source.channels.append(channel)
         return channel.carry
 
-    # --- who is where ------------------------------------------------------------------------------------------------
+    # --- look-ups of nodes and connections ---------------------------------------------------------------------------
 
     def instances(self) -> Iterable[Instance]:
         return (instance for app in self.apps.values() for instance in app.instances)
@@ -93,7 +93,7 @@ class FlawedCluster(Surroundings):
         self.owners[connection.id] = client.name
         return connection
 
-    # --- what is done to it ------------------------------------------------------------------------------------------
+    # --- effects of faults -------------------------------------------------------------------------------------------
 
     def crash(self, name: str, fault: Fault) -> None:
         node = self.server(name)
@@ -122,7 +122,7 @@ class FlawedCluster(Surroundings):
         return pairs
 
     def _pairs(self, name: str, others: list[str]) -> list[Pair]:
-        """Return the connections between a node and others. The node comes first, so it is notified first."""
+        """Return the connections between a node and others. The node is first in each, so it is notified first."""
         key, keys = self.server(name).key, [self.server(other).key for other in others]
         return [(key, other) for other in keys if self.outages.between([key], [other])]
 

@@ -194,7 +194,7 @@ class Present(Entry, word="there"):
     instances: tuple[str, ...]
 
 
-# --- what is done to nodes -------------------------------------------------------------------------------------------
+# --- starts, crashes and faults --------------------------------------------------------------------------------------
 
 
 class Started(Entry, word="start"):

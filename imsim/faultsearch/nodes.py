@@ -1,6 +1,7 @@
 """The nodes of the fault search: those of the simulation, each with its own clock, and recorded in the trace.
 
-An operation takes no time here, but anything can happen between two of them.
+An operation takes no time here, but anything can happen between two of them. A life of a server lasts from its start to
+its crash.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ class StorageNode:
     It executes the requests of one life of a router in the order of their arrival. A restarted router's requests may
     overtake those of its earlier life. Answers may always overtake each other.
 
-    It executes the requests of an ended life within the policy `storage_timeout`, or never.
+    It executes a request of an ended life at most `storage_timeout` after the end of that life, or never.
     """
 
     name = "storage"

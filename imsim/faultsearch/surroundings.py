@@ -76,7 +76,7 @@ class Surroundings(ABC):
         """Return a token of this user that is issued now."""
         return f"{user}@{self.clock.now!r}"
 
-    # --- luck ---
+    # --- random streams ---
 
     def stream(self, fault: Fault) -> Stream:
         """Return the random stream of one fault, which is independent of the other faults."""
@@ -91,7 +91,7 @@ class Surroundings(ABC):
             self._walls[node] = Stream(self._links, stream_number(f"{node} wall"))
         return self.case.wall_skew * self._walls[node].next()
 
-    # --- what waits for its moment ---
+    # --- ambushes ---
 
     def trigger_ambush(self, router: str, request: storage.Request, moment: str) -> None:
         """Trigger the ambush and the revocation that wait for this moment of a router's storage request, if any."""

@@ -53,12 +53,12 @@ def _all_of(parts: Iterable[Any], known: dict[int, str]) -> str:
     return ", ".join([repr(part) if type(part) in _PLAIN else _whole(part, known) for part in parts])
 
 
-# --- the part of it that is about something --------------------------------------------------------------------------
+# --- the entries about a subject -------------------------------------------------------------------------------------
 
 _WORD = re.compile(r"\w[\w/:.#+-]*\w")
 _BEFORE, _AFTER = r"(?<![\w/:.#+-])", r"(?![\w/+-]|[:.#]\w)"  # where a word begins and ends
 _CONVERSATION = re.compile(r"(?:p2p|group|system|chatroom):.+")
-_SEQ = re.compile(r"((?:p2p|group|system|chatroom):.+)[#:](\d+)")  # of a message
+_SEQ = re.compile(r"((?:p2p|group|system|chatroom):.+)[#:](\d+)")  # the seq of a message
 _STANDS = re.compile(r"([\w:]+#[1-9]\d*)\[([^]]+)\]")  # the format in which `describe` writes a message
 _SENT = re.compile(r"id_client=([^,)]+)")
 

@@ -123,7 +123,7 @@ class Workload:
                 self._remove_for_a_while(name, founders[name], random.pick(others))
         return sorted(self.steps, key=lambda step: step.time)
 
-    # --- words ---
+    # --- helpers ---
 
     def _add(self, at: float, device: str, action: str, **arguments: Any) -> Step:
         self.steps.append(Step(at, device, action, arguments))
@@ -154,7 +154,7 @@ class Workload:
     def _group_settings(self) -> dict[str, Any]:
         return {"join": self.random.pick(("open", "approval", "invite")), "consent": self.random.chance(0.4)}
 
-    # --- how it begins ---
+    # --- groups and friends ---
 
     def _found(self, name: str, members: list[str]) -> str:
         """Create a group. Return the device that creates it."""

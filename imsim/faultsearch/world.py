@@ -336,8 +336,7 @@ class World(FlawedCluster):
         self.record(Present(self.clock.now, "world", tuple(instance.name for instance in there)))
 
     def describe_missing(self, instance: Instance) -> str:
-        """Return the first message that storage has for this device and the device lacks, as text; "" if there is
-        none."""
+        """Return a text that names the first stored message that the device lacks; "" if it lacks none."""
         view = View.of(instance.user, instance.sent, instance.events)
         page = self.storage.data.execute(storage.Missed(Session(instance.user, "", 0, "", 0), {}, 1 << 30))
         assert isinstance(page, storage.MissedPage)

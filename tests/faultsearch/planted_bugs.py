@@ -103,7 +103,7 @@ def strangers_may_write(patch: Any) -> None:
 
 
 def received_ack_against_the_policy(patch: Any) -> None:
-    """A sender is notified that its message was received before it is stored, whatever the policy `ack`."""
+    """A sender is notified that its message was received before it is stored, even if the policy `ack` forbids it."""
     seams.policies(patch, Conversations, lambda policies: {"ack": "after_receive"})
 
 

@@ -15,7 +15,7 @@ from imsim.faultsearch import Case, explain, read, replay
 
 FOLDER = Path(__file__).with_name("cases")
 
-#: name -> {"broke": a description, "invariant": the invariant that it broke, "case": the output of `Case.to_json`}
+#: name -> {"broke": a description, "invariant": the invariant that it broke then, "case": the output of `Case.to_json`}
 REGRESSIONS: dict[str, dict[str, Any]] = {
     path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))
 }

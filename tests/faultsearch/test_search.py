@@ -162,7 +162,7 @@ def test_fault_that_hits_nothing_fails_a_short_search(monkeypatch):
     assert report.never == ["fault: break"]
 
 
-# --- plans are data --------------------------------------------------------------------------------------------------
+# --- cases -----------------------------------------------------------------------------------------------------------
 
 
 def test_case_survives_json():
@@ -260,7 +260,7 @@ def test_every_kind_of_fault_is_drawn(kind):
     assert any(fault.kind == kind for seed in range(200) for fault in draw(seed).faults)
 
 
-# --- judging ---------------------------------------------------------------------------------------------------------
+# --- checks ----------------------------------------------------------------------------------------------------------
 
 
 def _imports(name: str) -> set[str]:

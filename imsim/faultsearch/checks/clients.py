@@ -1,5 +1,4 @@
-"""Checks of what devices send: their marks, their repeated sends, their heartbeats; and of frames for closed
-connections."""
+"""Checks of the marks, repeated sends and heartbeats of devices, and of frames for closed connections."""
 
 from __future__ import annotations
 

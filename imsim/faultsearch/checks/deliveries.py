@@ -69,7 +69,7 @@ class Given(Check):
         model, user, conversation = self.model, self.evidence.users[instance], message.conversation_id
         model.given[instance][conversation].add(message.seq)
         if is_chatroom(conversation):
-            return  # see `Rooms`
+            return  # `Rooms` checks these
         if not model.may_see(user, conversation, message.seq):
             self.violated("users_see_only_their_messages", f"{instance} was given {message.id}")
         if model.is_new_to(user, message):

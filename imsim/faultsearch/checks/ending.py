@@ -24,7 +24,7 @@ def every_slot_is_online_once(evidence: Evidence) -> Iterator[str]:
 
 
 def new_login_takes_its_slot(evidence: Evidence) -> Iterator[str]:
-    """Every probe gets logged in, and the device in its slot is kicked."""
+    """Every probe logs in successfully, and the device in its slot is kicked."""
     world = evidence.world
     yield from (f"{p.name} is not online" for p in world.probes if p.machine.state != State.ONLINE)
     taken = {world.case.slot(probe.key) for probe in world.probes}

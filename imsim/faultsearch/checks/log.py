@@ -97,8 +97,7 @@ def members_agree_with_the_log(evidence: Evidence) -> Iterator[str]:
 
 
 def states_are_kept(evidence: Evidence) -> Iterator[str]:
-    """Each user's conversation state is as storage was asked to make it, and no further than the user's devices have
-    sent."""
+    """Each user's conversation state has exactly the requested changes. Its read mark is one that a device has sent."""
     for conversation, log in evidence.world.logs.items():
         for user, state in log.states.items():
             if state != evidence.model.user_state(user, conversation):

@@ -55,7 +55,7 @@ class Quiescence(Check):
         self._checked.add(instance.name)
 
     def _is_twin(self, instance: Instance, conversation: str) -> bool:
-        """Return whether another instance has sent one of its idClients there too, or it has sent one twice."""
+        """Return whether one of its idClients there was sent more than once, by itself or by another instance."""
         twins = {id for id in instance.sent if id in self.evidence.shared or id in instance.tapped}
         return any(conversation_of(instance.user, instance.sent[id]) == conversation for id in twins)
 

@@ -48,7 +48,7 @@ class Requests(Check):
 
     def begin(self) -> None:
         self._limit = self.policies.content_bytes
-        self._steps: Counter[str] = Counter()  # by instance
+        self._steps: Counter[str] = Counter()  # by instance, its steps so far
         self._pending: dict[str, dict[tuple[str, str], list[_Pending]]] = defaultdict(dict)  # by instance
         #: (instance, conversation) -> the last wish of its user for each setting; and by number, the requests that it
         #: sent

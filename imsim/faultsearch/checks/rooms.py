@@ -177,7 +177,7 @@ class Rooms(Check):
         if reasons := sorted(outcome.reasons | ({"too_large"} if is_too_long else set())):
             self.violated("only_allowed_room_messages_are_accepted", f"{message.id} of {message.sender}: {reasons}")
 
-    # --- in the end ---
+    # --- at quiescence and at the end ---
 
     def rests(self, entry: Rested) -> None:
         """Check that exactly the devices whose users want to be in a room are there, with their present connection."""

@@ -66,9 +66,9 @@ def sent_is_stored_or_rejected(evidence: Evidence) -> Iterator[str]:
 def _may_not_know(evidence: Evidence, instance: Instance, conversation: str, id_client: str) -> bool:
     """Return whether the sender may rightly not know that its message is stored.
 
-    It may not if its user cannot see the message, and the answers to all attempts were lost. It also may not if another
-    device has sent it and no device shows it: the rule may have changed since then, and a send without the mark of a
-    repetition is judged as a new one.
+    There are two such cases. The user cannot see the message, and the answers to all attempts were lost. Or another
+    device has sent it and no device shows it: without the mark of a repetition, the writer judges the send as a new
+    one, and the rules may refuse it by now.
     """
     stored = evidence.model.by_key[conversation, instance.user, id_client]
     is_recalled = evidence.model.logs[conversation][stored.seq - 1].recalled

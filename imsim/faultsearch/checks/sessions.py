@@ -125,7 +125,7 @@ class Presence(Check):
     def unasked(self, entry: RouterSent[Down[Unasked]]) -> None:
         down, frame = entry.frame, entry.frame.frame
         if isinstance(frame, frames.Push) and is_chatroom(frame.message.conversation_id):
-            return  # see `Rooms`
+            return  # `Rooms` checks these
         for session in down.sessions:
             if session not in self.evidence.sessions[session.user]:
                 text = f"{session} was sent {frame} after its end"

@@ -144,7 +144,7 @@ def every_look_agrees_with_events(evidence: Evidence) -> Iterator[str]:
 
 
 def _left(evidence: Evidence, view: View, conversation: str, last: int) -> list[int]:
-    """Return the seqs that may be the last: a device that fetched an earlier message may know more than the view."""
+    """Return the seqs that lastMsg may have. A device that searched for it may know more recalls than the view."""
     recalled = {entry.seq for entry in evidence.model.logs[conversation] if entry.recalled}
     return [seq for seq in view.texts[conversation] if seq <= last or seq not in recalled]
 

@@ -47,7 +47,7 @@ class Line:
 class Stay:
     """A range of a log that a user may see.
 
-    `since`: the user may see it since the log had this many entries.
+    `since`: the number of entries that the log had when the user was first allowed to see it.
     """
 
     first: int
@@ -56,7 +56,7 @@ class Stay:
 
 
 class Marks(dict[Whose, int]):
-    """How far a user, or an instance, has got in a conversation: 0 at first, and never decreasing."""
+    """Marks by (user or instance, conversation): 0 at first, and never decreasing."""
 
     def __missing__(self, whose: Whose) -> int:
         return 0
@@ -96,7 +96,7 @@ class ReferenceModel:
     #: the seqs that each instance was given: instance -> conversation -> seqs
     given: dict[str, dict[str, set[int]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(set)))
 
-    # --- what storage took in ---
+    # --- updates from storage ---
 
     def founded(self, conversation: str, members: tuple[str, ...]) -> None:
         if conversation not in self.stays:
@@ -175,15 +175,15 @@ class ReferenceModel:
     def revoke(self, user: str, before: float) -> None:
         self.revoked[user] = max(before, self.revoked.get(user, 0.0))
 
-    # --- what went over the edges ---
+    # --- marks of devices ---
 
     def got(self, instance: str, user: str, conversation: str) -> int:
-        """Return how far the instance has got: by its gateway, and by the messages of others that it was given."""
+        """Return the highest seq that the instance has: its mark at the gateway, or that of a message it was given."""
         given, log = self.given[instance][conversation], self.logs[conversation]
         said = [seq for seq in given if seq <= len(log) and log[seq - 1].sender != user]
         return max([self.heard[instance, conversation], *said])
 
-    # --- what follows ---
+    # --- expected results ---
 
     def relations(self, user: str, others: Iterable[str]) -> Relations:
         blocking = (one for one in others if self.user_state(one, p2p_id(user, one)).blocked)

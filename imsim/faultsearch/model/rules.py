@@ -68,7 +68,7 @@ class Relations:
 class State:
     """The state of one conversation.
 
-    `requests`: in a group, by the user who would join; between two users, by the user who made it.
+    `requests`: the pending ones. The key is the user who would join a group, or who made a friend request.
     """
 
     members: tuple[str, ...] = ()
@@ -211,8 +211,7 @@ def _blank(message: Message, seq: int) -> Message:
 def judge(
     state: State, wish: Wish, log: Sequence[Message], rules: Rules, relations: Relations | None = None
 ) -> Outcome:
-    """Judge a wish in this state and log. `relations`: those of the user; None: unknown, so that nothing follows from
-    them."""
+    """Judge a wish in this state and log. `relations`: those of the user; None: unknown, so they are ignored."""
     out = Outcome(set(), state)
     if wish.event in AMENDMENTS:
         seq = wish.data.get("seq", 0)

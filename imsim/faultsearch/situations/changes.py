@@ -74,7 +74,7 @@ def _is_of_a_room(entry: Shown) -> bool:
 
 
 SITUATIONS = (
-    # --- groups and friends, as storage takes them in ---
+    # --- stored changes of groups and friends ---
     when("custom system message", Appended, "a custom system message was stored",
          lambda entry, past: isinstance(entry.result, storage.Appended)
          and entry.request.message.scene == Scene.SYSTEM),

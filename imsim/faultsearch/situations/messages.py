@@ -127,7 +127,7 @@ SITUATIONS = (
     when("conflict deferred", Refused, "an idClient was used for another message while the first waited for storage",
          lambda entry, past: _has_waited(entry, past)
          and (entry.frame.frame.code, entry.frame.frame.ref) == (Code.CONFLICT, past.let_out[2])),
-    # --- what is shown ---
+    # --- shown messages ---
     when("attachment", Shown, "a message with an attachment, of a known or unknown type, was shown",
          lambda entry, past: _is_kept(entry) and entry.event.message.type in ATTACHMENTS),
     when("custom", Shown, "a message with a custom field was shown",
