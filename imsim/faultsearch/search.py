@@ -102,7 +102,7 @@ class Failure:
         latencies = f"client {case.client_latency}, backend {case.backend_latency}, storage {case.storage_latency}"
         lines = [
             f"seed {self.seed}: {self.violation}",
-            f"smallest: {len(case.faults)} faults, {len(case.steps)} steps",
+            f"smallest case: {len(case.faults)} faults, {len(case.steps)} steps",
             f"  devices: {', '.join(devices)}; gateways: {case.gateways}, routers: {case.routers}",
             f"  latencies in seconds, one way: {latencies}",
             f"  {case.policies}",
@@ -110,7 +110,7 @@ class Failure:
             *(f"  {fault}" for fault in case.faults),
             "workload:",
             *(f"  {step}" for step in case.steps),
-            f"which breaks {violation}",
+            f"the smallest case breaks {violation}",
             "trace:",
             *(f"  {line}" for line in self.trace),
             f"replay: {self.command}",

@@ -144,7 +144,7 @@ class RouterStates(Check):
             self._wrong("only_stored_states_are_sent", user, f"{state}, but stored was {held}")
         least, most = self._unread(user, state)
         if not least <= state.unread <= most:
-            self._wrong("unread_is_a_recount", user, f"{state}, whose unread count should be {least} to {most}")
+            self._wrong("unread_is_a_recount", user, f"{state}, whose unread count should be from {least} to {most}")
 
     def _knows(self, sessions: Iterable[Session], messages: list[Message]) -> None:
         for session in sessions:
@@ -251,5 +251,5 @@ class Repetitions(Check):
     def _is_late(self, gateway: str, instance: str, what: What, sent: _Sent, now: float) -> None:
         is_late = sent.since is not None and now - sent.since > sent.wait + _ROUNDING
         if is_late and gateway not in self.evidence.skewed_clocks:
-            text = f"{instance} was not sent {what[0]} {what[1]}#{sent.number} again by {gateway} in time, at {now} s"
+            text = f"{instance} was not sent {what[0]} {what[1]}#{sent.number} again by {gateway} in time, at {now:.3f} s"
             self.violated("unacknowledged_frames_are_repeated", text)

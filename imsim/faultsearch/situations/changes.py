@@ -86,7 +86,7 @@ SITUATIONS = (
     when("member left", Appended, "a member left, or was removed",
          lambda entry, past: _event(entry) in ("leave", "kick")),
     _is_stored("group dismissed", "dismiss", "the owner of a group ended it"),
-    when("group made again", Appended, "a group was made again after it was dismissed",
+    when("group created again", Appended, "a group was created again after it was dismissed",
          lambda entry, past: _event(entry) == "create" and bool(_left_before(entry, past))),
     _is_stored("owner changed", "transfer", "a group was transferred"),
     _is_stored("friends", "friend_accept", "two users became friends"),
