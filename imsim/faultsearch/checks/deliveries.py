@@ -251,5 +251,7 @@ class Repetitions(Check):
     def _is_late(self, gateway: str, instance: str, what: What, sent: _Sent, now: float) -> None:
         is_late = sent.since is not None and now - sent.since > sent.wait + _ROUNDING
         if is_late and gateway not in self.evidence.skewed_clocks:
-            text = f"{instance} was not sent {what[0]} {what[1]}#{sent.number} again by {gateway} in time, at {now:.3f} s"
+            text = (
+                f"{instance} was not sent {what[0]} {what[1]}#{sent.number} again by {gateway} in time, at {now:.3f} s"
+            )
             self.violated("unacknowledged_frames_are_repeated", text)
