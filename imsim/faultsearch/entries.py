@@ -130,7 +130,7 @@ class _About(Entry, about="message"):
     message: Message
 
 
-class Said(_About, word="said"):
+class Said(_About, word="accept"):
     """A router has accepted a message into a chatroom."""
 
 
@@ -174,7 +174,7 @@ class Wished(Entry, Generic[T], word="asks", about="request"):
 
 
 @dataclass(slots=True, eq=False)
-class Rested(Entry, word="rests"):
+class Rested(Entry, word="idle"):
     """The state of an online instance at quiescence.
 
     `rooms`: the chatrooms in which its user wants to be. `failed`: the idClients of failed sends.
@@ -188,7 +188,7 @@ class Rested(Entry, word="rests"):
 
 
 @dataclass(slots=True, eq=False)
-class Present(Entry, word="there"):
+class Present(Entry, word="online"):
     """The instances that are online at a time when presence has settled."""
 
     instances: tuple[str, ...]
