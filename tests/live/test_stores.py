@@ -365,7 +365,7 @@ def test_files_of_others_are_refused_untouched(tmp_path):
     before = other.read_bytes()
     with pytest.raises(UsageError, match="not a database"):
         SqliteStore(text)
-    with pytest.raises(UsageError, match="of something else"):
+    with pytest.raises(UsageError, match="not an imsim database"):
         SqliteStore(other)
     assert other.read_bytes() == before
     SqliteStore(newer).close()
