@@ -132,7 +132,7 @@ class Connector:
                     token = await get_token(self._uri, self._user, self._key, self._ssl)
                 socket = await self._open_socket()
         except TimeoutError:
-            self.failure = "no answer in time"
+            self.failure = f"no answer within {_OPEN_TIMEOUT:g} s"
         except OSError as error:
             self.failure = os.strerror(error.errno) if error.errno else str(error)
         except EOFError as error:
