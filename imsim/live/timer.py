@@ -33,9 +33,9 @@ class DeadlineTimer:
         self._fires_at = 0.0
 
     def touch(self) -> None:
-        """Note that the machine was called, so that its deadline may have moved.
+        """Schedule a check of the machine's deadline, once per iteration of the event loop.
 
-        The timer checks the deadline once per iteration of the event loop.
+        Call it after each call to the machine, because its deadline may have moved.
         """
         if not self._checking and not self._by_hand:
             self._checking = True

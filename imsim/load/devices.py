@@ -33,28 +33,28 @@ class Lobby(Protocol):
     """The receiver of the devices' status changes. `number` is the number of the device within the run."""
 
     def online(self, number: int, after: float) -> None:
-        """Note that the device is logged in and synced, `after` seconds after its first attempt."""
+        """Record that the device is logged in and synced, `after` seconds after its first attempt."""
 
     def offline(self, number: int, why: str) -> None:
-        """Note that the device lost its connection or could not connect. It retries by itself."""
+        """Record that the device lost its connection or could not connect. It retries by itself."""
 
     def ended(self, number: int, why: str) -> None:
-        """Note that the server refused the device permanently. It does not reconnect."""
+        """Record that the server refused the device permanently. It does not reconnect."""
 
     def crashed(self, why: str) -> None:
-        """Note a bug in imsim: the measurements of this run are not reliable."""
+        """Handle an internal error of imsim. The measurements of the run are not reliable."""
 
     def group_made(self, name: str) -> None:
-        """Note that the server has created the group."""
+        """Record that the server has created the group."""
 
     def group_failed(self, name: str, code: Code, text: str) -> None:
-        """Note that the server refused to create the group, or answered none of the attempts."""
+        """Record that the server refused to create the group, or answered none of the attempts."""
 
     def room_entered(self, number: int, name: str) -> None:
-        """Note that the device is in the chatroom."""
+        """Record that the device is in the chatroom."""
 
     def room_failed(self, name: str, code: Code, text: str) -> None:
-        """Note that the server did not let a device into the chatroom."""
+        """Record that the server did not let a device into the chatroom."""
 
 
 class Device:

@@ -94,7 +94,7 @@ class Recording(Recorder):
             translate(device, event, at - self._t0)
 
     def asked(self, intent: int, late: float) -> None:
-        """Note that the device was requested to send the message, `late` seconds after the intended time.
+        """Record that the device was requested to send the message, `late` seconds after the intended time.
 
         The device may have to connect first.
         """

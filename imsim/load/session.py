@@ -143,7 +143,7 @@ class Session:
             self._fail(why)
 
     def crashed(self, why: str) -> None:
-        self._fail(f"imsim itself failed: {why}")
+        self._fail(f"internal error in imsim: {why}")
         gevent.spawn(self._finished)
 
     def group_made(self, name: str) -> None:
@@ -175,7 +175,7 @@ class Session:
             self._fail(str(error))
         except Exception as error:
             logger.exception("playing the plan failed")
-            self._fail(f"imsim itself failed: {error!r}")
+            self._fail(f"internal error in imsim: {error!r}")
         self._finished()
 
     def _wait_for_logins(self) -> None:

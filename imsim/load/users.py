@@ -46,7 +46,7 @@ events: Any = locust.events
 logger = logging.getLogger("imsim.load")
 
 _SPAWN_RATE = 100  # users per second; Locust warns about a higher rate
-_LONGEST_NAMESPACE = 32  # characters; the rest of a name is for the user or group itself
+_LONGEST_NAMESPACE = 32  # characters; it leaves room for the name of the user or group itself
 
 
 class IMUser(User):

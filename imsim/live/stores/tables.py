@@ -92,7 +92,7 @@ class SqliteStorage:
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
                 raise RunError(f"{path}: in use by another process; stop that process, or use another file") from None
-            raise UsageError(f"{path}: {error}") from None
+            raise UsageError(f"{path}: {error}; check the path and the permissions of the file") from None
         except sqlite3.DatabaseError as error:
             raise UsageError(f"{path}: {error}; give the path of an imsim database or of a new file") from None
 
@@ -579,7 +579,8 @@ class SqliteStorage:
     def _end_of(self, id: str) -> int:
         """Return the highest seq of a conversation, for any user; 0 if the conversation does not exist.
 
-        A user who sent a message from outside knows its seq, which is beyond the last entry that this user sees.
+        A user can send to a conversation without being a member, for example a system message to another user. Then
+        the user knows a seq beyond the last entry that this user sees.
         """
         row = self._db.execute(
             "SELECT coalesce(max(seq), 0) FROM messages JOIN conversations ON key = conversation"
