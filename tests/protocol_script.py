@@ -4,8 +4,8 @@ An exchange is a block fenced with ```` ```im ````. A line `alice -> {...}` is a
 `alice <- {...}` is the next frame that it must receive. `alice/tablet` is another connection of the same user. Indented
 lines continue a frame.
 
-Words behind ```` ```im ```` are settings. A field of a scenario (`policies.delivery=notify`) starts a new server. Without
-one, the block continues on the server of the block before it. `online=alice,bob` logs these devices in first.
+Words behind ```` ```im ```` are settings. A field of a scenario (`policies.delivery=notify`) starts a new server.
+Without one, the block continues on the server of the block before it. `online=alice,bob` logs these devices in first.
 
     PYTHONPATH=tests python -m protocol_script     writes the frames that the server sends into the pages
 """
