@@ -392,6 +392,14 @@ def test_every_error_code_is_explained():
     assert {name for row in rejected for name in names(row[0])} >= {code for code in Code if code.retryable}
 
 
+def test_errors_of_the_chapters_are_codes():
+    cells = [row[0] for text in SECTIONS.values() if "| error |" in text for row in table(text, "| error |")]
+    lines = re.findall(r"^Errors.*?\n\n", TEXT, re.DOTALL | re.MULTILINE)
+    assert len(cells) > 20
+    assert {name for cell in cells for name in names(cell)} <= set(Code)
+    assert all(set(names(line)) & set(Code) for line in lines)
+
+
 #: By the close code: what a client writes to get it, after its login.
 ENDINGS = {
     1000: (b"\x81\x81\x00\x00\x00\x00x", b"\x82\x81\x00\x00\x00\x00x", b"\x81\x82\x00\x00\x00\x00\xff\xfe"),
