@@ -169,7 +169,7 @@ class Connection(ConnectionState):
     def __init__(
         self, id: int, client: ClientEnd, gateway: GatewayEnd, clock: Clock, up: DeviceLink, down: DeviceLink
     ) -> None:
-        super().__init__(id, client, gateway, clock, up.carry, down.carry)
+        super().__init__(id, client, gateway, clock, up, down)
         self._links = {"up": up, "down": down}
         #: What left on it and is not acknowledged: (conversation, seq) of messages; and of that of which the latest
         #: says all, by what it is and about which conversation, its number.
@@ -244,4 +244,4 @@ class Connection(ConnectionState):
     def gateway_crashed(self) -> None:
         """The client sees the end, after what is not lost."""
         super().gateway_crashed()
-        self.down(self._clock.now, self.lost_by_client, None)
+        self.down.carry(self._clock.now, self.lost_by_client, None)

@@ -156,7 +156,7 @@ class Instance(FlawedNode, sim.ClientNode[Connection]):
             if silent:
                 connection.deaden("both")
             else:
-                connection.up(self.now, connection.lost_by_gateway, None)
+                connection.up.carry(self.now, connection.lost_by_gateway, None)
 
     def handle_timer(self, now: float) -> None:
         if self.is_up:

@@ -66,22 +66,20 @@ class Draws:
 
 class Stream:
     """The numbers (entity, 0), (entity, 1), ... of a purpose, one by one. For what one entity does in its own order,
-    such as a client's reconnect jitter: `next` is the `draw()` that the core's machines take."""
+    such as a client's reconnect jitter: `next` is the `draw()` that the core's machines take.
 
-    __slots__ = ("_state",)
+    `place` is a number that stands for what `next` will give: to draw, from a `Draws`, more about the same thing.
+    """
+
+    __slots__ = ("place",)
 
     def __init__(self, draws: Draws, entity: int) -> None:
-        self._state = draws.key + entity * _I
-
-    @property
-    def place(self) -> int:
-        """A number that stands for what `next` will give: to draw, from a `Draws`, more about the same thing."""
-        return self._state & _MASK
+        self.place = draws.key + entity * _I
 
     def next(self) -> float:
         """The next number, uniform in (0, 1), both ends excluded."""
-        z = self._state & _MASK
-        self._state = z + _J
+        z = self.place & _MASK
+        self.place = z + _J
         z = ((z ^ (z >> 30)) * _MIX_1) & _MASK
         z = ((z ^ (z >> 27)) * _MIX_2) & _MASK
         return (((z ^ (z >> 31)) >> 12) + 0.5) * _STEP

@@ -9,6 +9,7 @@ import pytest
 from imsim.scenario import Draws, Stream
 from imsim.scenario.sections import BackendLink
 from imsim.sim import Clock
+from imsim.sim.link import Medium
 from imsim.sim.outages import CuttableLink, Outages
 
 
@@ -42,7 +43,7 @@ class Two:
 
     def link(self, source: End, target: End) -> CuttableLink:
         fields, draws = BackendLink(latency=1.0), Draws(1, "test")
-        link = CuttableLink(fields, Stream(draws, 0), self.clock, draws).of(source)
+        link = CuttableLink(Medium(fields, self.clock, draws), Stream(draws, 0)).of(source)
         self.outages.add(link, source, target)
         return link
 

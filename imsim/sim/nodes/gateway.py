@@ -167,13 +167,13 @@ class GatewayNode(ServerNode, Generic[C]):
             intent = intent_of(frame.id_client) if type(frame) is frames.Stored else None
         leaves = self.work.done(self.now, frame.op, connection, intent, target.client.number, frame)
         if leaves is not None:
-            target.down(leaves, target.to_client, frame)
+            target.down.carry(leaves, target.to_client, frame)
 
     def close(self, connection: int) -> None:
         target = self.connections.pop(connection, None)
         if target is not None:
             target.gateway_open = False
-            target.down(self.now, target.lost_by_client, None)
+            target.down.carry(self.now, target.lost_by_client, None)
 
     def authenticate(self, connection: int, token: str) -> None:
         # In the simulation a token is the user's name and when it was issued; its check costs what `login` costs.
@@ -232,4 +232,4 @@ class Batches:
             if leaves is not None:
                 for frame, kept in waiting:
                     self._work.resume(kept)
-                    target.down(leaves, target.to_client, frame)
+                    target.down.carry(leaves, target.to_client, frame)
