@@ -63,6 +63,7 @@ class Recorder:
 
     def __init__(self, spool: Path | str | None = None) -> None:
         self._buffer = bytearray()
+        self._before: list[Facts] = []  # without a spool: what `facts` has returned
         self._path = None if spool is None else Path(spool)
         self._file: BinaryIO | None = None
         self._flush_at = _SPOOL_SECONDS
@@ -141,7 +142,11 @@ class Recorder:
         if self._path is not None:
             self.flush()
             return read_facts([self._path])
-        return _decode(bytes(self._buffer))
+        self._before.append(_decode(self._buffer))
+        self._buffer = bytearray()  # the array has the other one's bytes
+        if len(self._before) > 1:
+            self._before = [np.concatenate(self._before)]
+        return self._before[0]
 
     def flush(self) -> None:
         """Append what is buffered to the spool; without one, nothing."""
@@ -198,6 +203,6 @@ def _read(path: Path) -> bytes:
         raise UsageError(f"cannot read the spool {path}: {error.strerror}") from error
 
 
-def _decode(data: bytes) -> Facts:
+def _decode(data: bytes | bytearray) -> Facts:
     whole = len(data) // _FACT.size
     return np.frombuffer(data, dtype=np.int64, count=whole * 5).reshape(whole, 5)

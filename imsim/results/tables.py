@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from imsim.core.model import Code
+from imsim.results.columns import column, integers, texts
 from imsim.results.recorder import CODES, ROUTES, Facts, Kind
 from imsim.results.schema import DELIVERIES, MESSAGES, DeliveryOutcome, Outcome, Role
 
@@ -55,9 +56,9 @@ def assemble(plan: Plan, facts: Facts, *, knows_server: bool) -> Tables:
     """
     count = len(plan.at)
     is_of_device = np.isin(facts[:, 0], _OF_DEVICES)
-    connections, facts = facts[is_of_device], facts[~is_of_device]
-    known = (facts[:, 1] >= 0) & (facts[:, 1] < count)
-    unknown_intents, facts = facts[~known], facts[known]
+    is_known = (facts[:, 1] >= 0) & (facts[:, 1] < count)
+    connections, unknown_intents = facts[is_of_device], facts[~is_of_device & ~is_known]
+    facts = _where(~is_of_device & is_known, facts)
 
     messages, is_stored, is_rejected = _messages(plan, facts)
     deliveries, stray = _deliveries(plan, facts, connections, is_stored, ~is_rejected, knows_server)
@@ -95,19 +96,19 @@ def _messages(plan: Plan, facts: Facts) -> tuple[pa.Table, _Bools, _Bools]:
     scenes = [conversation.scene for conversation in plan.conversations]
     table = pa.table(
         [
-            np.arange(count),
+            column(np.arange(count), pa.int64()),
             _strings(plan.sender, plan.users),
             _strings(plan.device, plan.devices),
             _strings(plan.conversation, [conversation.id for conversation in plan.conversations]),
             _strings(plan.conversation, scenes),
             _strings(plan.type, plan.types),
-            pa.array(plan.size, pa.int32()),
-            pa.array(plan.at, pa.int64()),
+            column(plan.size, pa.int32()),
+            column(plan.at, pa.int64()),
             _times(sent_at),
             _times(stored_at),
             _times(received_at),
             _times(acked_at),
-            pa.array(attempts, pa.int32()),
+            column(attempts, pa.int32()),
             outcome,
             _strings(error, CODES),
         ],
@@ -145,7 +146,7 @@ def _deliveries(
     stray = len(np.unique(strays[:, 1:3], axis=0))
 
     row = row[found]
-    kind, _, _, at, extra = facts[found].T
+    kind, _, _, at, extra = _where(found, facts).T
     pushed, delivered = kind == Kind.PUSHED, kind == Kind.DELIVERED
     delivered_at = _first(row[delivered], at[delivered], count)
     is_delivered = delivered_at != _NEVER
@@ -160,7 +161,7 @@ def _deliveries(
     is_absent[missed] = _was_cut_off(connections, device[missed], said[intent[missed]], plan.room_patience)
     table = pa.table(
         [
-            intent,
+            column(intent, pa.int64()),
             _strings(device // per_user, plan.users),
             _strings(device % per_user, plan.devices),
             _strings(is_own.astype(int), [Role.RECIPIENT, Role.OWN]),
@@ -168,8 +169,8 @@ def _deliveries(
             _times(_first(row[pushed], at[pushed], count)),
             _times(delivered_at),
             _times(_first(row[kind == Kind.READ], at[kind == Kind.READ], count)),
-            pa.array(pushes, pa.int32(), mask=np.full(count, not knows_server)),
-            pa.array(arrivals - is_delivered, pa.int32()),
+            column(pushes, pa.int32(), np.full(count, not knows_server)),
+            column(arrivals - is_delivered, pa.int32()),
             _choose(
                 (is_delivered, DeliveryOutcome.DELIVERED),
                 (np.bincount(row[kind == Kind.SHED], minlength=count) > 0, DeliveryOutcome.SHED),
@@ -181,6 +182,11 @@ def _deliveries(
         schema=DELIVERIES,
     )
     return table, stray
+
+
+def _where(holds: _Bools, facts: Facts) -> Facts:
+    """Those for which it holds: mostly all of them, of which no copy is made."""
+    return facts if holds.all() else facts[holds]
 
 
 def _said(plan: Plan, facts: Facts) -> NDArray[np.int64]:
@@ -228,15 +234,15 @@ def _first(row: _Ints, value: _Ints, count: int) -> NDArray[np.int64]:
 
 
 def _times(values: NDArray[np.int64]) -> pa.Array:
-    return pa.array(values, pa.int64(), mask=values == _NEVER)
+    return column(values, pa.int64(), values == _NEVER)
 
 
 def _strings(numbers: _Ints, names: Sequence[str]) -> pa.DictionaryArray:
     """`names[number]` for each number; null where it is negative."""
-    indices = pa.array(numbers.astype(np.int32), mask=numbers < 0)
+    indices = column(numbers, pa.int32(), numbers < 0)
     values = [str(name) for name in names]
     if len(set(values)) == len(values):
-        return pa.DictionaryArray.from_arrays(indices, pa.array(values, pa.string()))
+        return pa.DictionaryArray.from_arrays(indices, texts(values))
     # Arrow wants a dictionary without repetitions (the scenes of all conversations are few).
     distinct = sorted(set(values))
     place = np.array([distinct.index(value) for value in values])
@@ -267,23 +273,22 @@ def digest(tables: Tables) -> str:
     return sha.hexdigest()
 
 
-def _canonical(column: pa.ChunkedArray) -> list[bytes]:
-    if pa.types.is_string(column.type):
-        column = column.dictionary_encode()
-    column = column.unify_dictionaries().combine_chunks()
-    if not pa.types.is_dictionary(column.type):
-        valid = np.asarray(column.is_valid())
-        values = np.asarray(column.cast(pa.int64()).fill_null(0))
-        return [b"i", valid.tobytes(), values.astype("<i8").tobytes()]
+def _canonical(cells: pa.ChunkedArray) -> list[bytes]:
+    if pa.types.is_string(cells.type):
+        cells = cells.dictionary_encode()
+    array = cells.unify_dictionaries().combine_chunks()
+    if not pa.types.is_dictionary(array.type):
+        values, is_valid = integers(array, 0)
+        return [b"i", is_valid.tobytes(), values.astype("<i8").tobytes()]
 
     # Strings: the used values in order, and each row's place among them (-1: null).
-    numbers = np.asarray(column.indices.cast(pa.int64()).fill_null(-1))
-    names = column.dictionary.to_pylist()
-    used = sorted({names[number] for number in np.unique(numbers) if number >= 0})
+    name_of, _ = integers(array.indices, -1)
+    names = array.dictionary.to_pylist()
+    used = sorted({names[number] for number in np.unique(name_of) if number >= 0})
     place = {name: number for number, name in enumerate(used)}
     # One more at the end, where index -1 finds it.
     places = np.array([*(place.get(name, -1) for name in names), -1])
-    return [b"s", _int(len(used)), *map(_text, used), places[numbers].astype("<i8").tobytes()]
+    return [b"s", _int(len(used)), *map(_text, used), places[name_of].astype("<i8").tobytes()]
 
 
 def _int(value: int) -> bytes:
