@@ -12,12 +12,12 @@ from imsim.core import events, internal_frames
 from imsim.core.client.client import Client
 from imsim.core.placement import Placement, Strategy
 from imsim.core.policies import Policies
-from imsim.scenario import Constant, Draws, Scenario, Stream
+from imsim.scenario import Draws, Scenario, Stream
 from imsim.scenario.sections import ClientLink, Tier, Topology
 from imsim.scenario.sections.faults import NodeCrash, Partition, SlowReader
 from imsim.sim.clock import Clock
 from imsim.sim.connection import Connection, PausableConnection
-from imsim.sim.link import Carry, ClientNetwork, Hop, Link, Medium, NodeLink
+from imsim.sim.link import Carry, ClientNetwork, FreeLink, Hop, Link, Medium, NodeLink
 from imsim.sim.nodes import DeviceNode, GatewayNode, RouterNode, StorageNode
 from imsim.sim.nodes.client import Listener, Reports
 from imsim.sim.nodes.node import ServerNode
@@ -57,9 +57,7 @@ class Parts:
         self._chances = Draws(seed, "link", "luck")
         made = {name: self._network(fields) for name, fields in scenario.network.in_use().items()}
         self._networks = [made[name] for name, _ in scenario.network.of_users(seed, users)]
-        #: Takes no time. It has nothing of its own, so that any number of connections can share it.
-        takes_none = ClientLink(latency=Constant(value=0.0))
-        self.free_link = Link(Medium(takes_none, self._clock, self._chances), Stream(self._chances, 0))
+        self.free_link = FreeLink(self._clock)
 
     def clock(self, node: str) -> Clock:
         """The clock of this node."""
@@ -92,7 +90,7 @@ class Parts:
         return Stream(self._up, device), Stream(self._down, device), Stream(self._jitter, device)
 
     def connection(
-        self, id: int, client: DeviceNode, gateway: GatewayNode[Connection], up: Link, down: Link
+        self, id: int, client: DeviceNode, gateway: GatewayNode[Connection], up: Link | FreeLink, down: Link | FreeLink
     ) -> Connection:
         return self._connection(id, client, gateway, self._clock, up, down)
 
@@ -282,10 +280,13 @@ class Cluster:
     def connect(self, client: DeviceNode) -> Connection:
         """To the gateway of the device; if that is known to be down, the next one, as a load balancer would."""
         first = client.number % len(self.gateways)
-        gateways = self.gateways[first:] + self.gateways[:first]
-        gateway = next((gateway for gateway in gateways if gateway.seems_up), gateways[0])
+        gateway = self.gateways[first]
+        if not gateway.seems_up:
+            others = self.gateways[first:] + self.gateways[:first]
+            gateway = next((other for other in others if other.seems_up), gateway)
         self._connections += 1
-        up, down = (self.parts.free_link, self.parts.free_link) if self._is_free else self.parts.links(client)
+        free = self.parts.free_link
+        up, down = (free, free) if self._is_free else self.parts.links(client)
         return self.parts.connection(self._connections, client, gateway, up, down)
 
     def forget(self) -> None:

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from imsim.core import frames
 from imsim.sim.clock import Clock
-from imsim.sim.link import Arrive, Link
+from imsim.sim.link import Arrive, FreeLink, Link
 
 
 class Way(Protocol):
@@ -126,14 +126,16 @@ class Connection(ConnectionState):
 
     __slots__ = ()
 
-    up: Link
-    down: Link
+    up: Link | FreeLink
+    down: Link | FreeLink
 
-    def __init__(self, id: int, client: ClientEnd, gateway: GatewayEnd, clock: Clock, up: Link, down: Link) -> None:
+    def __init__(
+        self, id: int, client: ClientEnd, gateway: GatewayEnd, clock: Clock, up: Link | FreeLink, down: Link | FreeLink
+    ) -> None:
         super().__init__(id, client, gateway, clock, up, down)
         self.use(up, down)
 
-    def use(self, up: Link, down: Link) -> None:
+    def use(self, up: Link | FreeLink, down: Link | FreeLink) -> None:
         """From now on what it carries goes over these links."""
         self.up, self.down = up, down
         if up.gives_up:

@@ -148,6 +148,22 @@ class Link:
         return at
 
 
+class FreeLink:
+    """Takes no time. It has nothing of its own, so any number of connections can share it."""
+
+    __slots__ = ("carry", "loss", "on_broken")
+
+    gives_up = False
+
+    def __init__(self, clock: Clock) -> None:
+        self.carry: Carry = clock.delay(0.0)
+        self.loss = 0.0
+        self.on_broken: Callable[[float], object] | None = None
+
+    def forget(self) -> None:
+        """Nothing is ever still to leave."""
+
+
 class NodeLink(Link):
     """Between two servers, which send to each other over one lasting connection. Frames keep the order in which they
     leave, which need not be that of the calls: where several workers are at it, what came later may be done earlier."""
