@@ -149,7 +149,7 @@ class Instance(FlawedNode, sim.ClientNode[Connection]):
     def kill(self, *, silent: bool) -> None:
         """The application crashes. Its gateway is told, unless `silent`: then only the heartbeat finds out."""
         self.is_up = False
-        self._timers = ()
+        self._timers = None
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.client_open = False

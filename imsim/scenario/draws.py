@@ -66,20 +66,39 @@ class Draws:
 
 class Stream:
     """The numbers (entity, 0), (entity, 1), ... of a purpose, one by one. For what one entity does in its own order,
-    such as a client's reconnect jitter: `next` is the `draw()` that the core's machines take.
+    such as a client's reconnect jitter: `next` is the `draw()` that the core's machines take."""
 
-    `place` is a number that stands for what `next` will give: to draw, from a `Draws`, more about the same thing.
-    """
-
-    __slots__ = ("place",)
+    __slots__ = ("_state",)
 
     def __init__(self, draws: Draws, entity: int) -> None:
-        self.place = draws.key + entity * _I
+        self._state = draws.key + entity * _I
 
     def next(self) -> float:
         """The next number, uniform in (0, 1), both ends excluded."""
-        z = self.place & _MASK
-        self.place = z + _J
+        z = self._state & _MASK
+        self._state = z + _J
+        z = ((z ^ (z >> 30)) * _MIX_1) & _MASK
+        z = ((z ^ (z >> 27)) * _MIX_2) & _MASK
+        return (((z ^ (z >> 31)) >> 12) + 0.5) * _STEP
+
+
+class Streams:
+    """The streams of many entities, in 8 bytes each. `number`: of the entity, its position in `entities`."""
+
+    __slots__ = ("_states",)
+
+    def __init__(self, draws: Draws, entities: npt.NDArray[np.integer]) -> None:
+        self._states = (np.uint64(draws.key) + _words(entities) * np.uint64(_I)).data
+
+    def place(self, number: int) -> int:
+        """What stands for the number that `next` will give: to draw, from a `Draws`, more about the same thing."""
+        place: int = self._states[number]
+        return place
+
+    def next(self, number: int) -> float:
+        """The entity's next number, uniform in (0, 1), both ends excluded."""
+        z = self._states[number]
+        self._states[number] = (z + _J) & _MASK
         z = ((z ^ (z >> 30)) * _MIX_1) & _MASK
         z = ((z ^ (z >> 27)) * _MIX_2) & _MASK
         return (((z ^ (z >> 31)) >> 12) + 0.5) * _STEP

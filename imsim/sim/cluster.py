@@ -8,11 +8,13 @@ from itertools import chain
 from typing import Any, Protocol
 from zlib import crc32
 
+import numpy as np
+
 from imsim.core import events, internal_frames
 from imsim.core.client.client import Client
 from imsim.core.placement import Placement, Strategy
 from imsim.core.policies import Policies
-from imsim.scenario import Draws, Scenario, Stream
+from imsim.scenario import Draws, Scenario, Stream, Streams
 from imsim.scenario.sections import ClientLink, Tier, Topology
 from imsim.scenario.sections.faults import NodeCrash, Partition, SlowReader
 from imsim.sim.clock import Clock
@@ -50,8 +52,9 @@ class Parts:
         self._seed = seed
         self._tracer = tracer
         self._clock = Clock(start) if tracer is None else tracer.clock(start)
-        self._up = Draws(seed, "link", "up")
-        self._down = Draws(seed, "link", "down")
+        devices = np.arange(users * scenario.population.devices)
+        self._up = Streams(Draws(seed, "link", "up"), devices)
+        self._down = Streams(Draws(seed, "link", "down"), devices)
         self._jitter = Draws(seed, "reconnect")
         self._backend = Draws(seed, "link", "backend")
         self._chances = Draws(seed, "link", "luck")
@@ -72,9 +75,9 @@ class Parts:
     def link(self, source: ServerNode, target: ServerNode) -> NodeLink:
         """From a node to another."""
         fields = self._scenario.network.between(source.tier, target.tier)
-        stream = Stream(self._backend, crc32(f"{source.name}>{target.name}".encode()))
+        stream = Streams(self._backend, np.array([crc32(f"{source.name}>{target.name}".encode())]))
         link_class = CuttableLink if self.breaks_links else NodeLink
-        link = link_class(Medium(fields, self._clock, self._chances, fields.bandwidth), stream)
+        link = link_class(Medium(fields, self._clock, stream, self._chances, fields.bandwidth), 0)
         if self._tracer is not None:
             link.watch(self._tracer.link(f"{source.tier}-{target.tier}", source.work))
         if isinstance(link, CuttableLink):
@@ -85,9 +88,9 @@ class Parts:
         """What the user's devices are connected by."""
         return self._networks[user]
 
-    def streams(self, device: int) -> tuple[Stream, Stream, Stream]:
-        """Of a device, from which its uplink, its downlink and the delays of its reconnects are drawn."""
-        return Stream(self._up, device), Stream(self._down, device), Stream(self._jitter, device)
+    def jitter(self, device: int) -> Stream:
+        """From which the delays of the device's reconnects are drawn."""
+        return Stream(self._jitter, device)
 
     def connection(
         self, id: int, client: DeviceNode, gateway: GatewayNode[Connection], up: Link | FreeLink, down: Link | FreeLink
@@ -97,7 +100,7 @@ class Parts:
     def links(self, client: DeviceNode) -> tuple[Link, Link]:
         """Up and down, for a connection of this device."""
         network = client.network
-        up, down = Link(network.up, client.uplink), Link(network.down, client.downlink)
+        up, down = Link(network.up, client.number), Link(network.down, client.number)
         up.loss = down.loss = client.loss
         if self._tracer is not None:
             up.watch(self._tracer.link("uplink", None))
@@ -108,8 +111,8 @@ class Parts:
         upload = fields.bandwidth if fields.upload is None else fields.upload
         return ClientNetwork(
             fields,
-            Medium(fields, self._clock, self._chances, upload),
-            Medium(fields, self._clock, self._chances, fields.bandwidth),
+            Medium(fields, self._clock, self._up, self._chances, upload),
+            Medium(fields, self._clock, self._down, self._chances, fields.bandwidth),
         )
 
 
@@ -263,14 +266,13 @@ class Cluster:
         """A new client for device `number`. `user`: the number of its user; `names`: of the user and of the device."""
         name, device = names
         clock = self.parts.clock(f"{name}/{device}")
-        uplink, downlink, jitter = self.parts.streams(number)
+        jitter = self.parts.jitter(number)
         if token is None:
             token = f"{name} {self.parts.epoch + clock.now!r}"  # who, and when it was issued
         return DeviceNode(
             number,
             clock,
             self.parts.network(user),
-            (uplink, downlink),
             self,
             reports,
             listeners,

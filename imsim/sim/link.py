@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from imsim.scenario import Draws, Stream
+from imsim.scenario import Draws, Streams
 from imsim.scenario.sections import ClientLink
 from imsim.scenario.sections import Link as LinkFields
 from imsim.sim.clock import Clock
@@ -30,9 +30,9 @@ Watch = Callable[[float, tuple[float, float, float], float, Arrive, Any], None]
 class Medium:
     """What the links of a network have in common: how long frames take, and what that is drawn and scheduled with.
 
-    `chances` is for what happens to single frames (jitter, loss); it is drawn by the position in a link's stream, which
-    is the latencies', so that more of the one leaves the other as it was. `bandwidth`: bytes per second, of each link;
-    None: without limit.
+    Each link draws its latencies from one of `streams`. `chances` is for what happens to single frames (jitter, loss);
+    it is drawn by the position in that stream, so that more of the one leaves the other as it was. `bandwidth`: bytes
+    per second, of each link; None: without limit.
     """
 
     __slots__ = (
@@ -46,10 +46,14 @@ class Medium:
         "loss",
         "most",
         "retransmit",
+        "streams",
     )
 
-    def __init__(self, fields: LinkFields, clock: Clock, chances: Draws, bandwidth: float | None = None) -> None:
+    def __init__(
+        self, fields: LinkFields, clock: Clock, streams: Streams, chances: Draws, bandwidth: float | None = None
+    ) -> None:
         self.clock = clock
+        self.streams = streams
         self.chances = chances
         self.bandwidth = bandwidth
         self.latency = fields.latency
@@ -74,12 +78,12 @@ class Link:
     """Between a device and its gateway. Frames keep the order in which `carry` is called, as TCP keeps it: one that is
     late holds up those behind it."""
 
-    __slots__ = ("_free", "_last", "_medium", "_parts", "_stream", "_watch", "loss", "on_broken")
+    __slots__ = ("_free", "_last", "_medium", "_number", "_parts", "_watch", "loss", "on_broken")
 
-    def __init__(self, medium: Medium, stream: Stream) -> None:
-        """The latencies are drawn from `stream`."""
+    def __init__(self, medium: Medium, number: int) -> None:
+        """`number`: of its stream."""
         self._medium = medium
-        self._stream = stream
+        self._number = number
         self._free = _NEVER  # when the last frame is sent
         self._last = _NEVER  # when the last frame arrives
         self.loss = medium.loss
@@ -111,7 +115,7 @@ class Link:
                 # No frame can get ahead of another, whatever the order of the calls.
                 medium.clock.call_at(leaves + medium.constant, arrive, frame)
                 return
-            at = leaves + medium.latency.quantile(self._stream.next())
+            at = leaves + medium.latency.quantile(medium.streams.next(self._number))
         else:
             at = self._arrival(leaves, frame)
             if at == math.inf:
@@ -126,13 +130,13 @@ class Link:
 
     def _arrival(self, leaves: float, frame: Any) -> float:
         """When it would arrive if none were before it; infinity where the connection breaks."""
-        medium, stream = self._medium, self._stream
+        medium, number = self._medium, self._number
         begins = sent = leaves
         if medium.bandwidth is not None:
             begins = max(leaves, self._free)
             self._free = sent = begins + frame_bytes(frame) / medium.bandwidth
-        name = stream.place
-        at = sent + medium.latency.quantile(stream.next())
+        name = medium.streams.place(number)
+        at = sent + medium.latency.quantile(medium.streams.next(number))
         if medium.jitter is not None:
             at += medium.jitter.quantile(medium.chances.at(name, _JITTER))
         unspoilt = at
@@ -170,8 +174,8 @@ class NodeLink(Link):
 
     __slots__ = ("_latest", "_left", "_passed")
 
-    def __init__(self, medium: Medium, stream: Stream) -> None:
-        super().__init__(medium, stream)
+    def __init__(self, medium: Medium, number: int) -> None:
+        super().__init__(medium, number)
         self._left = _NEVER  # when the last of them leaves
         #: (leaves, before when none that leaves later arrives), ascending: those that may not have left yet.
         self._latest: list[tuple[float, float]] = []
@@ -184,7 +188,7 @@ class NodeLink(Link):
             if medium.constant is not None:
                 medium.clock.call_at(leaves + medium.constant, arrive, frame)
                 return
-            at = leaves + medium.latency.quantile(self._stream.next())
+            at = leaves + medium.latency.quantile(medium.streams.next(self._number))
         else:
             at = self._arrival(leaves, frame)
         if leaves < self._left:

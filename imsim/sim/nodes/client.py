@@ -8,7 +8,6 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from imsim.core import events, frames
 from imsim.core.client.client import Client
-from imsim.scenario import Stream
 from imsim.sim.clock import NodeClock
 from imsim.sim.connection import Connection, ConnectionState
 from imsim.sim.link import ClientNetwork
@@ -32,7 +31,7 @@ class ClientNode(Node, ABC, Generic[C]):
         #: A hook for experiments: a frame for which it is true vanishes at this device, in either direction.
         self.lose: Callable[[Any], bool] | None = None
         self.machine = make(self)
-        self._timers = (self.machine.timers,)
+        self._timers = self.machine.timers
 
     @abstractmethod
     def dial(self) -> C:
@@ -101,17 +100,16 @@ class Dialer(Protocol):
 
 
 class DeviceNode(ClientNode[Connection]):
-    """A device of the plan. `network`: what its next connection goes over, whose latencies are drawn from `uplink` and
-    `downlink`; `loss`: the share of transmissions that it loses then."""
+    """A device of the plan. `network`: what its next connection goes over; `loss`: the share of transmissions that it
+    loses then."""
 
-    __slots__ = ("_dialer", "_listeners", "_reports", "deaf_until", "downlink", "loss", "network", "uplink")
+    __slots__ = ("_dialer", "_listeners", "_reports", "deaf_until", "loss", "network")
 
     def __init__(
         self,
         number: int,
         clock: NodeClock,
         network: ClientNetwork,
-        streams: tuple[Stream, Stream],
         dialer: Dialer,
         reports: Reports,
         listeners: Sequence[Listener],
@@ -120,7 +118,6 @@ class DeviceNode(ClientNode[Connection]):
         super().__init__(number, clock, make)
         self.network = network
         self.loss = network.fields.loss
-        self.uplink, self.downlink = streams
         self._dialer = dialer
         self._reports = reports
         self._listeners = listeners

@@ -66,13 +66,13 @@ class GatewayNode(ServerNode, Generic[C]):
     def start(self) -> None:
         super().start()
         self.machine = Gateway(self, self._policies, self.name, self._placement, self._epoch)
-        self._timers = (self.machine.timers,)
+        self._timers = self.machine.timers
 
     def crash(self) -> None:
         """The clients hear of it by `crash_noticed`."""
         super().crash()
         self.machine = None
-        self._timers = ()
+        self._timers = None
         self._unnoticed = list(self.connections.values())
         self.connections.clear()
         if self._batches is not None:
@@ -91,8 +91,8 @@ class GatewayNode(ServerNode, Generic[C]):
         return self.is_up or self._unnoticed is not None
 
     def forget(self) -> None:
-        for timers in self._timers:
-            timers.clear()
+        if self._timers is not None:
+            self._timers.clear()
         self.machine = self._unnoticed = None
         self.connections.clear()
         self.wire({})
