@@ -16,6 +16,8 @@ entities that is 14 s and 900 MB against a quarter of a second and 90 MB.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from itertools import count
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +31,7 @@ _MIX_1 = 0xBF58476D1CE4E5B9
 _MIX_2 = 0x94D049BB133111EB
 # 52 bits and a half step: never 0, never 1, and exact, so that scalar and array agree to the last bit.
 _STEP = 2.0**-52
+_BLOCK = 256  # numbers that are drawn at a time
 
 
 class Draws:
@@ -80,6 +83,12 @@ class Stream:
         z = ((z ^ (z >> 30)) * _MIX_1) & _MASK
         z = ((z ^ (z >> 27)) * _MIX_2) & _MASK
         return (((z ^ (z >> 31)) >> 12) + 0.5) * _STEP
+
+
+def numbers(draws: Draws, entity: int) -> Iterator[float]:
+    """The numbers of a `Stream`, for what draws very many: a tenth of the time each, as they come in blocks."""
+    for first in count(0, _BLOCK):
+        yield from draws.array(np.array([entity]), np.arange(first, first + _BLOCK)).tolist()
 
 
 class Streams:
