@@ -1,6 +1,6 @@
 """What happened, recorded while it does: facts of five integers, cheap enough for every event of a million messages.
 
-A fact is (kind, intent, device, at, extra), each int64: `intent` is -1 where it is about a device alone, `device` the
+A fact is (kind, intent, device, at, extra), in 18 bytes: `intent` is -1 where it is about a device alone, `device` the
 global device number (user * devices per user + device) or -1, `at` nanoseconds from the run's start, `extra` the number
 of a code or a route. Facts may come in any order and from several processes; `imsim.results.tables.assemble` makes rows
 of them.
@@ -42,10 +42,12 @@ class Kind(IntEnum):
 CODES = tuple(Code)
 ROUTES = tuple(Route)
 
-Facts = NDArray[np.int64]
-"""Shape (n, 5): kind, intent, device, at, extra."""
+Facts = NDArray[np.void]
+"""With the fields kind, intent, device, at, extra."""
 
-_FACT = Struct("=5q")  # native byte order: a spool is merged on the kind of machine that wrote it
+# Native byte order: a spool is merged on the kind of machine that wrote it.
+_FACT = Struct("=biiqb")
+_FIELDS = np.dtype([("kind", "i1"), ("intent", "i4"), ("device", "i4"), ("at", "i8"), ("extra", "i1")])
 _pack = _FACT.pack
 _SPOOL_BYTES = 4096 * _FACT.size
 _SPOOL_SECONDS = 1.0
@@ -138,7 +140,7 @@ class Recorder:
         self._add(_ENTERED, _NO_INTENT, device, at, 0)
 
     def facts(self) -> Facts:
-        """All facts so far, shape (n, 5); those of a spool are read back from it."""
+        """All facts so far; those of a spool are read back from it."""
         if self._path is not None:
             self.flush()
             return read_facts([self._path])
@@ -189,7 +191,7 @@ _ROUTE_NUMBER = {route: number for number, route in enumerate(ROUTES)}
 
 
 def read_facts(paths: Iterable[Path | str]) -> Facts:
-    """The facts of several spools, one after the other, shape (n, 5). A killed process's torn last fact is ignored.
+    """The facts of several spools, one after the other. A killed process's torn last fact is ignored.
 
     Raises: UsageError for a spool that is not there.
     """
@@ -205,4 +207,4 @@ def _read(path: Path) -> bytes:
 
 def _decode(data: bytes | bytearray) -> Facts:
     whole = len(data) // _FACT.size
-    return np.frombuffer(data, dtype=np.int64, count=whole * 5).reshape(whole, 5)
+    return np.frombuffer(data, _FIELDS, whole)
