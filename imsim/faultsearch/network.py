@@ -170,7 +170,7 @@ class Connection(ConnectionState):
     def __init__(
         self, id: int, client: ClientEnd, gateway: GatewayEnd, clock: Clock, up: DeviceLink, down: DeviceLink
     ) -> None:
-        super().__init__(id, client, gateway, clock, up.carry, down.carry)
+        super().__init__(id, client, gateway, clock, up, down)
         self._links = {"up": up, "down": down}
         #: The unacknowledged messages, as (conversation, seq). Of other frames only the latest counts: its number, by
         #: op and conversation.
@@ -245,4 +245,4 @@ class Connection(ConnectionState):
     def gateway_crashed(self) -> None:
         """Notify the client of the end, after the frames that are not lost."""
         super().gateway_crashed()
-        self.down(self._clock.now, self.lost_by_client, None)
+        self.down.carry(self._clock.now, self.lost_by_client, None)

@@ -152,14 +152,14 @@ class Instance(FlawedNode, sim.ClientNode[Connection]):
     def kill(self, *, silent: bool) -> None:
         """Crash the application. Unless `silent`, its gateway is notified; otherwise only the heartbeat detects it."""
         self.is_up = False
-        self._timers = ()
+        self._timers = None
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.client_open = False
             if silent:
                 connection.make_half_open("both")
             else:
-                connection.up(self.now, connection.lost_by_gateway, None)
+                connection.up.carry(self.now, connection.lost_by_gateway, None)
 
     def handle_timer(self, now: float) -> None:
         if self.is_up:

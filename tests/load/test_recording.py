@@ -124,7 +124,7 @@ def test_received_acknowledges_a_message_in_chatrooms_only(made):
     assert recording.missing_in_rooms() == devices - 1
     recording.close()
     facts = read_facts([made.folder / SPOOL])
-    assert facts[facts[:, 0] == Kind.ACKED][:, 1:4].tolist() == [[room, -1, 200_000_000]]
+    assert facts[facts["kind"] == Kind.ACKED].tolist() == [(Kind.ACKED, room, -1, 200_000_000, 0)]
 
 
 @mixed
@@ -141,7 +141,7 @@ def test_recalled_message_is_no_longer_in_flight(made):
     assert recording.in_flight == 0
     recording.close()
     facts = read_facts([made.folder / SPOOL])
-    assert facts[facts[:, 0] == Kind.RECALLED].tolist() == [[Kind.RECALLED, action.intent, -1, 400_000_000, 0]]
+    assert facts[facts["kind"] == Kind.RECALLED].tolist() == [(Kind.RECALLED, action.intent, -1, 400_000_000, 0)]
     assert not [error for *_, error in made.reports if error]
 
 
@@ -153,8 +153,8 @@ def test_recording_starts_with_the_plan(made):
         recording.client_event(3, events.Disconnected(None), 102.0)
         recording.close()
     assert read_facts([made.folder / SPOOL]).tolist() == [
-        [Kind.ENTERED, -1, 3, 10**9, 0],
-        [Kind.DISCONNECTED, -1, 3, 2 * 10**9, 0],
+        (Kind.ENTERED, -1, 3, 10**9, 0),
+        (Kind.DISCONNECTED, -1, 3, 2 * 10**9, 0),
     ]
     assert len(read_facts([made.folder / "early"])) == 0
 
