@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from imsim.core import events, frames
 from imsim.core.attachments import json_fault
+from imsim.core.empty import NO_DICT
 from imsim.core.model import LONGEST_ID_CLIENT, Code, Message, Scene, Status
 from imsim.core.policies import Policies
 from imsim.core.timers import Timer, Timers
@@ -63,9 +64,9 @@ class Outbox:
         self._transmit = transmit
         self._emit = emit
         self._online = False
-        self._unanswered: dict[str, Outgoing] = {}  # by id_client
-        self._waiting: dict[str, dict[str, Outgoing]] = {}  # the same by conversation, in the order of sending
-        self._failed: dict[str, Outgoing] = {}  # in case they prove stored after all
+        self._unanswered: dict[str, Outgoing] = NO_DICT  # by id_client
+        self._waiting: dict[str, dict[str, Outgoing]] = NO_DICT  # the same by conversation, in the order of sending
+        self._failed: dict[str, Outgoing] = NO_DICT  # in case they prove stored after all
 
     def add(self, conversation_id: str, frame: frames.Send, now: float) -> None:
         """An id_client that has failed is sent again by this; one that is on its way is not."""
@@ -82,6 +83,7 @@ class Outbox:
         if frame.file and (fault := json_fault(frame.file)):  # it might not even leave, or leave as something else
             self._fail(outgoing, Code.BAD_REQUEST, f"file: {fault}")
             return
+        self._unanswered, self._waiting = self._unanswered or {}, self._waiting or {}
         self._unanswered[frame.id_client] = outgoing
         self._waiting.setdefault(conversation_id, {})[frame.id_client] = outgoing
         if self._online:
@@ -230,6 +232,7 @@ class Outbox:
 
     def _fail(self, outgoing: Outgoing, code: Code, text: str) -> None:
         id_client = outgoing.frame.id_client
+        self._failed = self._failed or {}
         self._failed[id_client] = outgoing
         if len(self._failed) > _FAILED:
             del self._failed[next(iter(self._failed))]

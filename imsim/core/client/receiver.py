@@ -12,6 +12,7 @@ from imsim.core.client.conversations import LocalConversation
 from imsim.core.client.inbox import Taken
 from imsim.core.client.outbox import Outbox, Outgoing
 from imsim.core.client.requests import Requests
+from imsim.core.empty import NO_NAMES
 from imsim.core.model import Flow, Message, Route
 from imsim.core.policies import Policies
 from imsim.core.timers import Timers
@@ -54,7 +55,7 @@ class Receiver:
         self._outbox = outbox
         self._requests = requests
         self._emit = emit
-        self._wanted: frozenset[str] = frozenset()  # ranges that the application asked for; mostly none
+        self._wanted = NO_NAMES  # ranges that the application asked for; mostly none
 
     def conversation(self, id: str) -> LocalConversation:
         conversation = self.conversations.get(id)
@@ -66,7 +67,7 @@ class Receiver:
         """The log is another one."""
         self.forget_gaps()
         self.conversations.clear()
-        self._wanted = frozenset()
+        self._wanted = NO_NAMES
 
     # --- showing ------------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from imsim.core import frames
+from imsim.core.empty import NO_DICT
 from imsim.core.timers import Timer, Timers
 
 
@@ -29,7 +30,7 @@ class Requests:
         self._transmit = transmit
         self._online = False
         self._count = 0
-        self._unanswered: dict[tuple[str, str], _Request] = {}
+        self._unanswered: dict[tuple[str, str], _Request] = NO_DICT
 
     def ask(self, frame: frames.Asked, now: float) -> None:
         # A late answer to an older one must not be taken for this one's.
@@ -40,6 +41,7 @@ class Requests:
         key = (frame.op, frame.ref)
         request = self._unanswered.get(key)
         if request is None:
+            self._unanswered = self._unanswered or {}
             request = self._unanswered[key] = _Request(frame)
         request.frame = frame
         if self._online:

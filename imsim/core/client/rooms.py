@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from imsim.core import changes, events, frames
 from imsim.core.client.requests import Requests
+from imsim.core.empty import NO_DICT
 from imsim.core.model import Flow, HasBody, Message, Route
 
 
@@ -19,9 +20,10 @@ class Rooms:
         self._requests = requests
         self._emit = emit
         #: By the name of a room, the latest seq shown: over this connection, and over those before.
-        self._shown: dict[str, tuple[int, int]] = {}
+        self._shown: dict[str, tuple[int, int]] = NO_DICT
 
     def enter(self, frame: frames.Enter, now: float) -> None:
+        self._shown = self._shown or {}
         self._shown.setdefault(frame.name, (0, 0))
         self._requests.forget(frames.Leave.op, frame.name)  # or it would be repeated
         self._requests.ask(frame, now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from imsim.core import frames, internal_frames
+from imsim.core.empty import NO_NAMES
 from imsim.core.gateway.marks import Marks
 from imsim.core.gateway.pushes import Pushes
 from imsim.core.limits import UnderWay
@@ -40,8 +41,7 @@ class Connection:
         self.pushes: Pushes | None = None  # with it
         self.heard = now
         self.timer: Timer | None = None  # until logged in: the login's deadline; then: the heartbeat's
-        #: Conversation ids of the chatrooms that it asked to enter. Frozen, as an empty set takes 200 bytes.
-        self.rooms: frozenset[str] = frozenset()
+        self.rooms = NO_NAMES  # conversation ids of the chatrooms that it asked to enter
         self.marks: Marks | None = None  # with the first `delivered` that is passed on
         self.reads = UnderWay(READS)
         self.changes = UnderWay(CHANGES)

@@ -77,7 +77,7 @@ class Users:
         if user.request is None:
             self._handle(user, frame, now)
         elif len(user.waiting) < _WAITING:
-            user.waiting.append(frame)
+            user.wait(frame)
         elif isinstance(frame, internal_frames.Attach):
             self._refuse(frame)
 
@@ -99,7 +99,7 @@ class Users:
         if user is not None:
             user.revoked_before = max(before, user.revoked_before)
             if user.sessions:
-                for session in list(user.sessions.values()):
+                for session in user.sessions:
                     self._kick(user, session, Code.TOKEN_REVOKED)
                 self._left(user, now)
 
@@ -112,7 +112,7 @@ class Users:
                 for frame in user.waiting
                 if not (isinstance(frame, internal_frames.Attach) and frame.gateway == gateway)
             ]
-            for session in list(user.sessions.values()):
+            for session in user.sessions:
                 if session.gateway == gateway:
                     self._detach(user, session, now)
 
@@ -175,7 +175,7 @@ class Users:
             self._states.learn(user, frame.state, now)
         elif isinstance(frame, internal_frames.PresenceUpdate):
             self._presence.received(user, frame)
-        elif user.sessions.get(frame.session.device) == frame.session:
+        elif frame.session in user.sessions:
             if isinstance(frame, internal_frames.Detach):
                 self._detach(user, frame.session, now)
             else:
@@ -211,37 +211,37 @@ class Users:
             self._refuse(frame, Code.TOKEN_REVOKED)
             self._forget_if_idle(user)
             return
-        if frame.device in user.sessions:
-            instance, attempt = user.logins[frame.device]
-            if frame.instance and frame.instance == instance and frame.attempt < attempt:
-                self._refuse(frame, Code.REPLACED)  # by a later login of itself that got here before it
-                return
+        before = user.session_of(frame.device)
+        if before is not None and frame.instance == before.instance != "" and frame.attempt < before.attempt:
+            self._refuse(frame, Code.REPLACED)  # by a later login of itself that got here before it
+            return
         is_first = not user.sessions
         slot = self._policies.sessions.slot(frame.device, frame.kind)
-        for other in list(user.sessions.values()):
+        for other in user.sessions:
             if other.device == frame.device:
                 self._kick(user, other, Code.REPLACED)
             elif other.slot == slot:
                 self._kick(user, other, Code.KICKED)
         user.epoch += 1
-        session = Session(user.id, frame.device, user.epoch, frame.gateway, frame.connection, slot)
-        user.sessions[frame.device] = session
-        user.logins[frame.device] = (frame.instance, frame.attempt)
+        session = Session(
+            user.id, frame.device, user.epoch, frame.gateway, frame.connection, slot, frame.instance, frame.attempt
+        )
+        user.sessions += (session,)
         self._port.to_gateway(frame.gateway, internal_frames.Attached(frame.connection, session, None, user.log))
         self._presence.came(user, session, now, is_first=is_first)
 
     def _kick(self, user: User, session: Session, code: Code) -> None:
-        del user.sessions[session.device], user.logins[session.device]
+        user.end(session)
         self._port.to_gateway(session.gateway, internal_frames.Kick(session, code))
 
     def _end_session(self, user: User, up: internal_frames.Up, device: str) -> None:
-        other = user.sessions.get(device)
+        other = user.session_of(device)
         if other is not None and other != up.session:
             self._kick(user, other, Code.KICKED)
         answers.done(self._port, up)
 
     def _detach(self, user: User, session: Session, now: float) -> None:
-        del user.sessions[session.device], user.logins[session.device]
+        user.end(session)
         if not user.sessions:
             self._left(user, now)
 
@@ -267,7 +267,7 @@ class Users:
                 continue
             if user.request is not None:
                 if len(user.waiting) < _WAITING:
-                    user.waiting.append(frame)  # past the bound, the device's login sync brings it
+                    user.wait(frame)  # past the bound, the device's login sync brings it
                 continue
             is_new = message.conversation_id not in user.states  # then it begins for this user here
             known = user.count(message)
@@ -282,7 +282,7 @@ class Users:
                 if other == name:
                     self._states.learn(user, state, now)
             origin = frame.origin if message.sender == name else None
-            for session in user.sessions.values():
+            for session in user.sessions:
                 if session == origin:
                     continue  # a later login of the same device gets it: it may have lost its memory
                 sessions = by_gateway.get(session.gateway)
@@ -309,7 +309,7 @@ class Users:
     def _resync(self, user: User) -> None:
         """Something was stored of which we have not heard; storage knows all, so let the devices look there."""
         resync = frames.Resync()
-        for session in user.sessions.values():
+        for session in user.sessions:
             answers.send(self._port, session, resync)
 
     # --- what storage answers -----------------------------------------------------------------------------------------
@@ -353,7 +353,7 @@ class Users:
 
     def _send_page(self, request: storage.Missed, result: storage.Result, now: float) -> None:
         user = self._users.get(request.session.user)
-        if user is None or user.sessions.get(request.session.device) != request.session:
+        if user is None or request.session not in user.sessions:
             return
         if not isinstance(result, storage.MissedPage):
             code, text = Code.UNAVAILABLE, "storage could not be read"

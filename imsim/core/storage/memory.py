@@ -10,6 +10,7 @@ from typing import Any
 
 from imsim.core import changes
 from imsim.core.changes import are_friends
+from imsim.core.empty import NO_DICT
 from imsim.core.model import ConversationState, Message, Scene, is_chatroom, p2p_id, p2p_members
 from imsim.core.policies import Fanout
 from imsim.core.sizes import Room, body_bytes
@@ -78,11 +79,11 @@ class _Log:
         #: them, each entry that the user sees of the time between, as a stay of its own.
         self.stays: dict[str, tuple[tuple[int, int], ...]] = dict.fromkeys(members, _FROM_THE_START)
         self.messages: list[Message] = []
-        self.earlier: dict[int, list[Message]] = {}  # by seq: what an edited message was before, the oldest first
+        self.earlier: dict[int, list[Message]] = NO_DICT  # by seq: what an edited message was before, the oldest first
         self.by_key: dict[tuple[str, str], Message] = {}
-        self.states: dict[str, ConversationState] = {}  # by user; only those that ever changed
+        self.states: dict[str, ConversationState] = NO_DICT  # by user; only those that ever changed
         self._first_state = ConversationState(id, 0, 0, 0)  # of all others
-        self.delivered: dict[str, int] = {}  # by user, p2p: how far some device of the user is known to have got
+        self.delivered: dict[str, int] = NO_DICT  # by user, p2p: how far some device of the user is known to have got
 
     def state_of(self, user: str) -> ConversationState:
         return self.states.get(user, self._first_state)
@@ -250,6 +251,7 @@ class MemoryStorage:
             if amended.recalled:
                 log.earlier.pop(amended.seq, None)
             else:
+                log.earlier = log.earlier or {}
                 log.earlier.setdefault(amended.seq, []).append(log.messages[amended.seq - 1])
             for entry in (amended, *(changes.recalled(edit, seq) for edit in edits)):
                 log.messages[entry.seq - 1] = log.by_key[entry.sender, entry.id_client] = entry
@@ -325,10 +327,12 @@ class MemoryStorage:
                 before = log.state_of(peer)
                 after = change.shown_to_peer(before, new, max_seq)
                 if after != before:
+                    log.delivered = log.delivered or {}
                     log.delivered[user] = after.peer_delivered_seq
                     changed.append((peer, after))
         for one, state in changed:
             state.version = self._versions[one] = self._versions.get(one, 0) + 1
+            log.states = log.states or {}
             log.states[one] = state
         return tuple(changed)
 
