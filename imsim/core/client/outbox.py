@@ -34,6 +34,8 @@ class Outgoing:
 
 
 class Outbox:
+    """The sends of one device: those that wait for their answer, and the latest that failed."""
+
     __slots__ = ("_connection", "_failed", "_online", "_unanswered", "_waiting")
 
     def __init__(self, connection: Connection) -> None:

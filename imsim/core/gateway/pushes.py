@@ -105,6 +105,7 @@ class Pushes:
                 self._acknowledged(pushes.pop(0))
             if not pushes:
                 del self._by_conversation[conversation]
+                self._by_conversation = self._by_conversation or NO_DICT
         if self._latest:
             self._latest_acknowledged((frames.Notify.op, conversation), seq)
 

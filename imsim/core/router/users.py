@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import ClassVar, Protocol
 
 from imsim.core import changes, frames, internal_frames, storage
+from imsim.core.empty import NO_LIST
 from imsim.core.model import Code, Session
 from imsim.core.policies import Delivery, Policies
 from imsim.core.router import answers
@@ -152,6 +153,7 @@ class Users:
             state.friends = changes.are_friends(log_state)
         while user.waiting:
             self._handle(user, user.waiting.pop(0), now)
+        user.waiting = NO_LIST
         self._forget_if_idle(user)  # whoever asked may be gone, or refused
 
     def _overdue(self, user: User, now: float) -> None:
