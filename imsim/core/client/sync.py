@@ -160,3 +160,4 @@ class Sync:
     def _stop_timer(self) -> None:
         if self._timer:
             self._timer.cancel()
+            self._timer = None

@@ -95,6 +95,7 @@ class Conversations:
         log.request = None
         if log.timer:
             log.timer.cancel()
+            log.timer = None
         return log
 
     def _overdue(self, log: Log, now: float) -> None:
@@ -321,6 +322,7 @@ class Conversations:
         message = entry.message
         if entry.timer:
             entry.timer.cancel()
+            entry.timer = None
         self._port.emit(events.Committed(message))
         for up in entry.asked:
             self._acknowledge(message, up.session)

@@ -140,6 +140,7 @@ class Users:
             return  # the answer to a question that was given up
         if user.timer:
             user.timer.cancel()
+            user.timer = None
         if not isinstance(result, storage.UserState):
             self._give_up(user)
             return
