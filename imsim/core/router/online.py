@@ -32,6 +32,8 @@ class OnlineState:
         self.delivered_seq = delivered_seq  # how far some device has got, as the other user hears or will hear
 
     def view(self) -> ConversationState:
+        if not self.unread.count:
+            return self.stored
         state = self.stored.copy()
         state.unread = self.unread.count
         return state

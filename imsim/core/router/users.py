@@ -45,42 +45,37 @@ class Users:
         self._states = States(port, self._users, self.timers, policies, self._presence)
 
     def receive(self, frame: internal_frames.ToRouter, now: float) -> None:
-        if type(frame) is internal_frames.Deliver:
+        if isinstance(frame, internal_frames.Deliver):
             self._deliver(frame, frame.users, now)
             return
-        if type(frame) is internal_frames.Opened:
+        if isinstance(frame, internal_frames.Opened):
             self._compare(frame)
             return
-        if type(frame) is internal_frames.Revoke:
+        if isinstance(frame, internal_frames.Revoke):
             self._revoke(frame, now)
             return
-        if isinstance(frame, internal_frames.Attach):
-            user = self._users.get(frame.user)
-            if user is None:
-                user = self._users[frame.user] = User(frame.user)
-                user.revoked_before = self._revoking.get(user.id, 0.0)
-                user.request = storage.OpenUser(user.id)
-                user.timer = self.timers.at(now + self._policies.storage_timeout, self._overdue, user)
-                self._port.store(user.request)
+        if isinstance(frame, (internal_frames.Up, internal_frames.Detach)):
+            user = self._users.get(frame.session.user)
         else:
-            assert isinstance(
-                frame,
-                internal_frames.Up
-                | internal_frames.Detach
-                | internal_frames.PeerMoved
-                | internal_frames.PresenceUpdate,
-            )
-            user = self._users.get(
-                frame.session.user if isinstance(frame, internal_frames.Detach | internal_frames.Up) else frame.user
-            )
-            if user is None:
-                return  # a frame of a session that a crash of this node has ended; or the user is away
+            user = self._users.get(frame.user)
+            if user is None and isinstance(frame, internal_frames.Attach):
+                user = self._open(frame.user, now)
+        if user is None:
+            return  # a frame of a session that a crash of this node has ended; or the user is away
         if user.request is None:
             self._handle(user, frame, now)
         elif len(user.waiting) < _WAITING:
             user.wait(frame)
         elif isinstance(frame, internal_frames.Attach):
             self._refuse(frame)
+
+    def _open(self, name: str, now: float) -> User:
+        user = self._users[name] = User(name)
+        user.revoked_before = self._revoking.get(name, 0.0)
+        user.request = storage.OpenUser(name)
+        user.timer = self.timers.at(now + self._policies.storage_timeout, self._overdue, user)
+        self._port.store(user.request)
+        return user
 
     def _ask_to_revoke(self, request: storage.RevokeTokens, now: float) -> None:
         """Until storage has answered well, or a later one says it all."""
@@ -373,8 +368,10 @@ class Users:
             self._states.learn(user, state, now)
         messages, cursors, inbox, number = result.messages, result.cursors, result.inbox, request.number
         states = [user.state_of(state.conversation_id).view() for state in result.states]
-        answer: frames.Page | frames.SyncDone = frames.Page(messages, cursors, inbox, number, states, result.version)
-        if not result.more:
+        answer: frames.Page | frames.SyncDone
+        if result.more:
+            answer = frames.Page(messages, cursors, inbox, number, states, result.version)
+        else:
             answer = frames.SyncDone(messages, cursors, states, result.version, inbox, number)
         answers.send(self._port, request.session, answer)
 
