@@ -5,25 +5,26 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 
-from imsim.core.empty import NO_LIST
-
 
 class Unread:
     """A read mark and the countable seqs of others beyond it, kept as ascending, disjoint ranges: a group that nobody
     reads costs one pair of numbers, not one for each message."""
 
-    __slots__ = ("_bounds", "_floor", "_removed", "count", "read_seq")
+    __slots__ = ("_bounds", "_floor", "_removed", "read_seq")
 
     def __init__(self, read_seq: int = 0, seqs: Iterable[int] = (), ended: int = 0) -> None:
         self.read_seq = read_seq
-        self.count = 0
         self._floor = read_seq if read_seq > ended else ended  # nothing up to here counts
         #: Of each range its first seq and the seq after its last, all in one ascending list: a seq counts where an odd
         #: number of bounds is not beyond it.
-        self._bounds: list[int] = NO_LIST
+        self._bounds: tuple[int, ...] = ()
         self._removed: set[int] | None = None  # beyond the mark; whoever counts one of them later does not know better
         for seq in seqs:
             self.add(seq)
+
+    @property
+    def count(self) -> int:
+        return sum(self._bounds[1::2]) - sum(self._bounds[::2])
 
     def add(self, seq: int) -> None:
         """Count `seq`, once, unless it has been read already, or removed. Any order."""
@@ -31,14 +32,11 @@ class Unread:
             return
         bounds = self._bounds
         if not bounds:
-            self._bounds = [seq, seq + 1]
+            self._bounds = (seq, seq + 1)
         elif bounds[-1] == seq:  # the next one, as nearly always
-            bounds[-1] = seq + 1
-        elif bisect_right(bounds, seq) % 2:
-            return  # counted before
-        else:
+            self._bounds = (*bounds[:-1], seq + 1)
+        elif not bisect_right(bounds, seq) % 2:
             self._flip(seq)
-        self.count += 1
 
     def remove(self, seq: int) -> None:
         """It does not count, now or later."""
@@ -47,7 +45,6 @@ class Unread:
             self._removed.add(seq)
         if bisect_right(self._bounds, seq) % 2:
             self._flip(seq)
-            self.count -= 1
 
     def read(self, seq: int) -> bool:
         """Move the mark to `seq`; False, and nothing happens, if it stands there already or beyond."""
@@ -65,22 +62,13 @@ class Unread:
         if self._removed:
             self._removed = {removed for removed in self._removed if removed > seq} or None
         bounds, cut = self._bounds, seq + 1
-        if not bounds or bounds[-1] <= cut:
-            self.count, self._bounds = 0, NO_LIST
-            return
         at = bisect_right(bounds, cut)
-        cuts_range = [cut] * (at % 2)
-        gone = bounds[:at] + cuts_range
-        self.count -= sum(gone[1::2]) - sum(gone[::2])
-        bounds[:at] = cuts_range
+        self._bounds = (cut, *bounds[at:]) if at % 2 else bounds[at:]
 
     def _flip(self, seq: int) -> None:
         """Count `seq` where it was not counted, and the reverse. Both swap the same two bounds: one that is there goes,
         one that is not comes."""
-        bounds = self._bounds
         for bound in (seq, seq + 1):
-            at = bisect_left(bounds, bound)
-            if at < len(bounds) and bounds[at] == bound:
-                del bounds[at]
-            else:
-                bounds.insert(at, bound)
+            at = bisect_left(self._bounds, bound)
+            end = at + (self._bounds[at : at + 1] == (bound,))
+            self._bounds = (*self._bounds[:at], *((bound,) if end == at else ()), *self._bounds[end:])

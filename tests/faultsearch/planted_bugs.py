@@ -223,13 +223,13 @@ def pages_too_long(patch: Any) -> None:
 
 
 def unread_decremented_twice(patch: Any) -> None:
-    """Reading takes what was read off the count two times."""
+    """Reading takes as many messages after the mark off the count as before it."""
     read = Unread.read
 
     def twice(self: Any, seq: int) -> Any:
         before = self.count
         moved = read(self, seq)
-        self.count -= before - self.count
+        self.end(seq + before - self.count)
         return moved
 
     patch.setattr(Unread, "read", twice)

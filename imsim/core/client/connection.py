@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Protocol
 
 from imsim.core import events, frames
 from imsim.core.model import Code
@@ -98,7 +98,7 @@ class Connection:
 
     def start(self, now: float) -> None:
         if self.state in (State.OFFLINE, State.ENDED):
-            self._connect(None, now)
+            self._connect(now)
 
     def stop(self) -> None:
         self.port.close()
@@ -114,7 +114,7 @@ class Connection:
             self.state = State.LOGGING_IN
             self.heard_at = now
             self._attempts += 1
-            self._arm(now + self.policies.login_timeout, self._gave_up)
+            self._arm(now + self.policies.login_timeout, Connection._gave_up)
             self.put(frames.Login(self.token, self.device, self.kind, self._instance, self._attempts), now)
 
     def logged_in(self, patience: float, now: float) -> None:
@@ -122,7 +122,7 @@ class Connection:
         self.state = State.SYNCING
         self._since = now
         self._heartbeat = min(self.policies.heartbeat, patience / _PINGS)
-        self._arm(now + self._heartbeat, self._beat)
+        self._arm(now + self._heartbeat, Connection._beat)
 
     def refused(self, frame: frames.Refused, now: float) -> None:
         self.port.close()
@@ -137,12 +137,12 @@ class Connection:
         if self.state not in (State.ENDED, State.OFFLINE):
             self._reconnect(None, now)
 
-    def _connect(self, _: None, now: float) -> None:
+    def _connect(self, now: float) -> None:
         self.state = State.CONNECTING
-        self._arm(now + self.policies.login_timeout, self._gave_up)
+        self._arm(now + self.policies.login_timeout, Connection._gave_up)
         self.port.connect()
 
-    def _gave_up(self, _: None, now: float) -> None:
+    def _gave_up(self, now: float) -> None:
         self.port.close()
         self._reconnect(Code.LOGIN_TIMEOUT, now)
 
@@ -158,7 +158,7 @@ class Connection:
         self.owner.lost()
         ceiling = min(self.policies.reconnect_max, self.policies.reconnect_min * 2.0 ** min(self._failures, 30))
         self._failures += 1
-        self._arm(now + self._draw() * ceiling, self._connect)
+        self._arm(now + self._draw() * ceiling, Connection._connect)
         self.port.emit(events.Disconnected(code))
 
     def _end(self) -> None:
@@ -167,7 +167,7 @@ class Connection:
             self._timer.cancel()
         self.owner.lost()
 
-    def _beat(self, _: None, now: float) -> None:
+    def _beat(self, now: float) -> None:
         """Ping once one side has been silent for a heartbeat: a server busy with storage answers that at least."""
         heartbeat = self._heartbeat
         due = min(self._sent_at, self.heard_at) + heartbeat
@@ -178,9 +178,10 @@ class Connection:
         if now >= due:
             self.put(frames.Ping(), now)
             due = now + heartbeat
-        self._arm(due, self._beat)
+        self._arm(due, Connection._beat)
 
-    def _arm(self, deadline: float, callback: Callable[[Any, float], None]) -> None:
+    def _arm(self, deadline: float, callback: Callable[[Connection, float], None]) -> None:
+        """`callback`: a plain function, as a bound method would take more memory than the timer."""
         if self._timer:
             self._timer.cancel()
-        self._timer = self.timers.at(deadline, callback)
+        self._timer = self.timers.at(deadline, callback, self)

@@ -70,6 +70,7 @@ class Gateway:
         self._placement = placement
         self._epoch = epoch
         self._timers = Timers()
+        self._heartbeat_check = self._check_heartbeat  # bound once, and not for each connection
         self._connections: dict[int, Connection] = {}
         self._lost: set[str] = set()  # routers
         # By user, kept across connections, or reconnecting would refill them; the first also by what it is of.
@@ -221,7 +222,7 @@ class Gateway:
             timeout = self._policies.heartbeat_timeout
             if connection.timer:
                 connection.timer.cancel()
-            connection.timer = self._timers.at(now + timeout, self._check_heartbeat, connection)
+            connection.timer = self._timers.at(now + timeout, self._heartbeat_check, connection)
             time = int((self._epoch + now) * 1000)
             self._port.send(connection.id, frames.LoggedIn(session.user, session.device, time, timeout, frame.log))
 
@@ -402,7 +403,7 @@ class Gateway:
         if deadline <= now:
             self._end(connection, Code.HEARTBEAT, "nothing was heard for too long")
         else:
-            connection.timer = self._timers.at(deadline, self._check_heartbeat, connection)
+            connection.timer = self._timers.at(deadline, self._heartbeat_check, connection)
 
     def _reject(
         self, connection: Connection, frame: frames.Request, code: Code, text: str, retry_after: float = 0.0

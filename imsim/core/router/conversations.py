@@ -298,6 +298,7 @@ class Conversations:
             pending = log.pending
             while pending and pending[0].stored:
                 self._release(log, pending.pop(0))
+            log.pending = pending or NO_LIST
             if pending and pending[0].fenced:
                 self._fenced(log, now)
             elif log.waiting:

@@ -15,6 +15,7 @@ from imsim.core.timers import Timer
 
 _SYSTEM = f"{Scene.SYSTEM}:"
 _RECENT = 64  # idempotency keys kept in memory per conversation; older ones are looked up in storage
+_FEW = 32  # members
 _SESSIONS = 10_000  # the latest that acted in a conversation: none may act that was replaced by one of them
 
 
@@ -122,8 +123,8 @@ class Log:
 
     def has_members(self, members: tuple[str, ...]) -> None:
         self.members = members
-        # A short tuple is searched faster than a set is built and kept.
-        self.member_set = frozenset(members) if len(members) > 8 else members
+        # Most groups are small. A short tuple is searched about as fast as a set, which takes the most memory here.
+        self.member_set = frozenset(members) if len(members) > _FEW else members
 
     def is_latest(self, session: Session, *, by_slot: bool) -> bool:
         """Whether no later session of its device has acted here, as far as this writer has seen; `by_slot`: nor of its

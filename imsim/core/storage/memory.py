@@ -10,7 +10,7 @@ from typing import Any
 
 from imsim.core import changes
 from imsim.core.changes import are_friends
-from imsim.core.empty import NO_DICT
+from imsim.core.empty import NO_DICT, NO_LIST
 from imsim.core.model import ConversationState, Message, is_chatroom, is_p2p, p2p_id, p2p_members
 from imsim.core.policies import Fanout
 from imsim.core.sizes import Room, body_bytes
@@ -83,12 +83,18 @@ class _Log:
         #: them, each entry that the user sees of the time between, as a stay of its own. Without founders who have
         #: never left.
         self.stays: dict[str, _Stays] = NO_DICT
-        self.messages: list[Message] = []
+        self.messages: list[Message] = NO_LIST
         self.earlier: dict[int, list[Message]] = NO_DICT  # by seq: what an edited message was before, the oldest first
-        self.by_key: dict[tuple[str, str], Message] = {}
+        self.by_key: dict[tuple[str, str], Message] = NO_DICT
         self.states: dict[str, ConversationState] = NO_DICT  # by user; only those that ever changed
         self._first_state = ConversationState(id, 0, 0, 0)  # of all others
         self.delivered: dict[str, int] = NO_DICT  # by user, p2p: how far some device of the user is known to have got
+
+    def add(self, message: Message) -> None:
+        self.messages = self.messages or []
+        self.messages.append(message)
+        self.by_key = self.by_key or {}
+        self.by_key[message.sender, message.id_client] = message
 
     def state_of(self, user: str) -> ConversationState:
         return self.states.get(user, self._first_state)
@@ -212,8 +218,7 @@ class MemoryStorage:
         appended = Appended()
         if request.effects is not None:
             self._change_log(log, message.seq, request.effects, appended)
-        log.messages.append(message)
-        log.by_key[key] = message
+        log.add(message)
         if self._inboxes is not None:  # in a simulation this runs once for each message
             self._into_inboxes(log.members, message, appended)
         if request.effects is not None:
@@ -289,8 +294,8 @@ class MemoryStorage:
         if key in log.by_key:
             return None
         seq = len(log.messages) + 1
-        log.by_key[key] = note = replace(note, seq=seq, id=f"{log.id}:{seq}")
-        log.messages.append(note)
+        note = replace(note, seq=seq, id=f"{log.id}:{seq}")
+        log.add(note)
         self._into_inboxes(log.members, note, appended)
         return note
 
