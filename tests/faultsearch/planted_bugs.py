@@ -223,13 +223,13 @@ def pages_too_long(patch: Any) -> None:
 
 
 def unread_decremented_twice(patch: Any) -> None:
-    """A read subtracts the read messages from the unread count twice."""
+    """A read takes as many messages beyond the mark off the unread count as it reads."""
     read = Unread.read
 
     def twice(self: Any, seq: int) -> Any:
         before = self.count
         moved = read(self, seq)
-        self.count -= before - self.count
+        self.end(seq + before - self.count)
         return moved
 
     patch.setattr(Unread, "read", twice)
