@@ -114,18 +114,18 @@ class Scenario(ScenarioFields):
         return self.with_(fields)
 
     def slice(self, share: float) -> Scenario:
-        """Return a copy with this share of the users and of the servers' capacity. The copy is as busy as the original,
-        but faster to simulate: `office.slice(0.04)` is a twenty-fifth of the office.
+        """A copy with this share of the users, and of all that serves them: so that it is as busy, at less work for the
+        simulation. `office.slice(0.04)` is a twenty-fifth of it.
 
-        The numbers of users, groups and chatrooms are scaled, and the load with them. Each user still writes as often,
-        to groups of the same size. Each tier keeps its nodes; each node keeps this share of its workers. The number of
-        workers is rounded down, to at least one, and `speed` compensates for the difference. Bandwidths between
-        servers and hourly prices are scaled as well, so the cost per million messages is unchanged.
+        Users, groups and chatrooms are scaled, and with them the load; each user writes as often to groups of the same
+        size. Every tier keeps its nodes, and each node this share of its workers; where that is no whole number, or
+        less than one, the next lower number of workers, whose `speed` makes up for it. Bandwidths between servers and
+        prices by the hour are scaled, too: so costs per million messages stay.
 
-        Utilisation is unchanged. Latencies are unchanged if the number of workers could be divided. Otherwise a worker
-        has another speed, and each operation takes another time. `tests/sim/test_slice.py` measures the error.
+        Utilisation stays as it is. Latencies stay where workers are many enough to be divided; else a worker that is
+        slower takes longer for each operation. `tests/sim/test_slice.py` has measured by how much they are off.
 
-        Raises: UsageError for a share that is not above 0 and at most 1, for a replay, and if groups would have more
+        Raises: UsageError for a share that is not above 0 and up to 1, for a replay, and where groups would have more
         members than there are users.
         """
         return self.with_(sliced(self, share))

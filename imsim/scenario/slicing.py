@@ -1,4 +1,4 @@
-"""Slices of a large system, to be simulated instead of the whole."""
+"""A slice of a large system, to be simulated in its place."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ _TIERS = ("gateway", "router", "storage")
 
 
 def sliced(scenario: ScenarioFields, share: float) -> dict[str, object]:
-    """Return the fields in which a slice differs from its scenario, by dotted path. See `Scenario.slice`."""
+    """The fields, by dotted path, in which a slice of the scenario differs from it. See `Scenario.slice`."""
     if not 0 < share <= 1:
-        raise UsageError(f"slice: expected a share above 0 and at most 1, got {share!r}")
+        raise UsageError(f"slice: expected a share above 0 and up to 1, got {share!r}")
     if isinstance(scenario.workload.arrivals, Replay):
-        raise UsageError(
-            "slice: workload.arrivals is a replay, which cannot be sliced; pass a part of its moments instead"
-        )
+        raise UsageError("slice: workload.arrivals is a replay, whose moments are all messages: give a part of them")
     people, topology, prices = scenario.conversations, scenario.topology, scenario.cost
     users = _part(scenario.population.users, share)
     for count, of, size in (
@@ -27,8 +25,8 @@ def sliced(scenario: ScenarioFields, share: float) -> dict[str, object]:
     ):
         if count and (most := min(size, scenario.population.users)) > users:
             raise UsageError(
-                f"slice: conversations.{of} have up to {most:,.0f} members, but {share} of the users are only"
-                f" {users:,}; use a larger share"
+                f"slice: conversations.{of} have up to {most:,.0f} members, but {share} of the users are {users:,}: "
+                "take a larger share"
             )
     fields: dict[str, object] = {
         "population.users": users,

@@ -383,7 +383,7 @@ def test_files_that_are_not_scenarios_are_refused(tmp_path: Path) -> None:
     run.mkdir()
     (run / "manifest.json").touch()
     with pytest.raises(
-        UsageError, match=r"run: a folder, not a TOML file; to open a run's folder, use imsim\.open_run$"
+        UsageError, match=r"run: a folder, not a TOML file; a run's folder is opened by imsim\.open_run$"
     ):
         Scenario.load(run)
     bad = tmp_path / "bad.toml"

@@ -41,13 +41,13 @@ def test_a_slice_has_a_share_of_what_there_is():
 @pytest.mark.parametrize(
     ("share", "change", "error"),
     [
-        (0.0, {}, "slice: expected a share above 0 and at most 1, got 0.0"),
-        (25, {}, "slice: expected a share above 0 and at most 1, got 25"),
+        (0.0, {}, "slice: expected a share above 0 and up to 1, got 0.0"),
+        (25, {}, "slice: expected a share above 0 and up to 1, got 25"),
         (0.5, {"workload.arrivals": [0.0, 1.0]}, r"slice: workload\.arrivals is a replay"),
         (
             0.01,
             {"conversations.group_size": 200},
-            "groups have up to 200 members, but 0.01 of the users are only 10",
+            "groups have up to 200 members, but 0.01 of the users are 10",
         ),
     ],
 )
