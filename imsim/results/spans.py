@@ -77,13 +77,13 @@ def _chains(parents: NDArray[np.int64], last: NDArray[np.int64]) -> tuple[NDArra
     while span.any():
         lengths += span > 0
         span = parents[span]
-    place = np.cumsum(lengths) - 1  # where the last span of each chain belongs; earlier ones go before it
+    position = np.cumsum(lengths) - 1  # where the last span of each chain belongs; earlier ones go before it
     chain, left = np.empty(lengths.sum(), np.int64), last > 0
-    place, span = place[left], last[left]
+    position, span = position[left], last[left]
     while len(span):
-        chain[place] = span
-        place, span = place - 1, parents[span]
-        place, span = place[span > 0], span[span > 0]
+        chain[position] = span
+        position, span = position - 1, parents[span]
+        position, span = position[span > 0], span[span > 0]
     return chain, np.repeat(np.arange(len(last)), lengths)
 
 
@@ -94,8 +94,8 @@ def node_table(columns: Iterable[Iterable[object]]) -> pa.Table:
 
 
 def _numbers(names: pa.ChunkedArray, known: Sequence[str]) -> NDArray[np.int64]:
-    place = {name: number for number, name in enumerate(known)}
-    return np.array([place[name] for name in names.to_pylist()], np.int64)
+    position = {name: number for number, name in enumerate(known)}
+    return np.array([position[name] for name in names.to_pylist()], np.int64)
 
 
 def _named(numbers: NDArray[np.int64], names: Sequence[str]) -> pa.DictionaryArray:

@@ -94,7 +94,7 @@ def test_killed_process_loses_at_most_its_last_second(tmp_path):
     subprocess.run([sys.executable, "-c", code, tmp_path / "spool"], check=False)
     intents = read_facts([tmp_path / "spool"])[:, 1]
     assert intents.tolist() == list(range(len(intents)))
-    assert len(intents) > 80  # ten facts a second, flushed each second
+    assert len(intents) > 80  # ten facts a second, written every second
 
 
 def test_many_facts_of_one_moment_are_flushed_by_count(tmp_path):

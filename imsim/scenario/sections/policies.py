@@ -65,7 +65,7 @@ class Policies(Section):
     send_timeout: PositiveSeconds = Field(
         default=5.0, description="a send without an answer is repeated after this time"
     )
-    send_attempts: int = Field(default=4, ge=1, description="attempts to send a message before it fails")
+    send_attempts: int = Field(default=4, ge=1, description="most attempts to send a message")
     push_timeout: PositiveSeconds = Field(
         default=2.0, description="a push without an acknowledgement is repeated after this time"
     )
@@ -118,7 +118,7 @@ class Limits(Section):
     send_queue: int = Field(
         default=1024,
         ge=1,
-        description="unacknowledged pushes of one connection; with more, it is closed (a slow reader)",
+        description="most unacknowledged pushes of one connection; with more, the connection is closed",
     )
     page: int = Field(default=100, ge=1, description="most messages in one page of a sync")
     page_bytes: int = Field(

@@ -75,7 +75,7 @@ def test_all_subsets_are_equally_likely(size: int) -> None:
     subsets = chosen(Draws(3), np.arange(rows), np.full(rows, size), np.full(rows, 8)).reshape(rows, size)
     masks = (1 << subsets).sum(axis=1)
     kinds, often = np.unique(masks, return_counts=True)
-    assert {int(kind).bit_count() for kind in kinds} == {size}  # distinct, in range
+    assert {int(kind).bit_count() for kind in kinds} == {size}  # the numbers of a subset are distinct and in range
     assert kinds.max() < 2**8
     assert len(kinds) == math.comb(8, size)
     assert size == 8 or stats.chisquare(often).pvalue > 1e-4
