@@ -1,4 +1,4 @@
-"""Attachments: the fields that each type of message must have, and refusals that name the expected value."""
+"""Attachments: the required fields of each message type, and errors that name the expected value."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ json_values = st.recursive(
 
 
 def verdict(type, file) -> str:
-    """Why it is refused, on one line; "" if it is not."""
+    """Return the text of the refusal, which is one line, or "" if the attachment is accepted."""
     try:
         check_attachment(type, file)
     except BadAttachment as error:
@@ -88,7 +88,7 @@ def test_only_a_notification_may_have_no_attachment(type):
 @pytest.mark.parametrize("type", WITHOUT)
 def test_text_and_custom_have_none(type, file):
     check_attachment(type, None)
-    assert complaint(type, file).startswith(f"file: a message of type {type} has no attachment")
+    assert complaint(type, file).startswith(f"file: a message of type {type} must not have an attachment; remove it")
 
 
 @pytest.mark.parametrize("file", ["https://x/y.png", ["x"], 5, True])
@@ -120,7 +120,7 @@ def test_an_attachment_is_an_object(file):
         ("geo", "latitude", float("-inf"), "got -inf"),
         ("geo", "title", "x" * 257, "text of 0 to 256 characters"),
         ("geo", "title", 7, "got 7"),
-        ("notification", "targets", "bob", 'a list, each text of 1 to 64 characters, got "bob"'),
+        ("notification", "targets", "bob", 'a list, each item a text of 1 to 64 characters, got "bob"'),
         ("notification", "targets", ["bob", 5], "got a list"),
         ("notification", "operator", "", 'text of 1 to 64 characters, got ""'),
         ("notification", "data", [], "an object, got a list"),
