@@ -153,8 +153,9 @@ class Read:
 class SetConversation:
     """A change of the user's conversation state. Only the fields that are given change. The server answers with `done`.
 
-    `hidden_seq` removes the conversation from the list, marks it as read up to this seq, and never moves back.
-    `blocked` (p2p only) says whether the server refuses messages from the other user.
+    `hidden_seq` removes the conversation from the list until a message with a higher seq arrives. It also moves the
+    read mark to this seq. It never moves back. `blocked` (p2p only) says whether the server refuses messages from the
+    other user.
     """
 
     op: ClassVar[str] = "set_conversation"

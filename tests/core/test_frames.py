@@ -39,7 +39,7 @@ def test_a_request_names_the_ref_and_number_of_its_answer():
         assert (frame.ref, frame.number) == expected
 
 
-def test_frames_cannot_grow_attributes():
+def test_frames_have_slots():
     """With slots, a misspelled attribute is an error, and a frame stays small."""
     for frame in (*CLIENT, *SERVER):
         assert "__dict__" not in dir(frame)

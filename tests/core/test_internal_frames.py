@@ -40,7 +40,7 @@ def test_service_times_can_be_charged_for_every_frame_that_reaches_a_router():
     assert asked | others | {"presence_update", "revoke"} == internal_frames.ROUTER_OPS
 
 
-def test_frames_cannot_grow_attributes():
+def test_frames_have_slots():
     """Like the frames of the protocol, they have slots."""
     for frame in FRAMES:
         assert "__dict__" not in dir(frame)

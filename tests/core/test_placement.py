@@ -32,7 +32,7 @@ def test_large_groups_get_different_nodes():
     for conversation, count in members.items():
         loads[spread(conversation, 4)] += count
     assert sum(loads.values()) == sum(members.values())
-    # Graham's bound (1969): at most 4/3 - 1/(3 nodes) of the least possible, which is no less than the largest group.
+    # Graham's bound (1969): at most 4/3 - 1/(3 nodes) of the least possible, which is at least the largest group.
     least = max(max(members.values()), sum(members.values()) / 4)
     assert max(loads.values()) <= (4 / 3 - 1 / 12) * least
     assert Counter(spread(user, 3) for user in NAMES[:300]) == {0: 100, 1: 100, 2: 100}

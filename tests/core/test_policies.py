@@ -21,7 +21,7 @@ def test_an_unknown_choice_is_refused():
     ("sessions", "slot", "is_shared"),
     [(Sessions.ALL, "d0", False), (Sessions.ONE_PER_KIND, "phone", True), (Sessions.SINGLE, "", True)],
 )
-def test_devices_of_one_slot_end_each_others_sessions(sessions, slot, is_shared):
+def test_policy_sessions_decides_the_slot_of_a_device(sessions, slot, is_shared):
     assert (sessions.slot("d0", "phone"), sessions.has_shared_slots) == (slot, is_shared)
 
 

@@ -58,7 +58,7 @@ class StormyPair(Pair):
 
 
 class Storm(RuleBasedStateMachine):
-    # So many attempts that no storm makes a client give up a send. Then every send must be stored in the end.
+    # With 10,000 attempts, a client never gives up a send. Then every send must be stored in the end.
     policies = Policies(send_attempts=10_000, page=3, send_queue=20, open_conversations=5)
     gives_up = False
 
@@ -410,7 +410,7 @@ class Storm(RuleBasedStateMachine):
         assert all(device.machine.state == State.ONLINE for device in self.devices)
 
     def check_devices(self):
-        """Check that every device has all messages of its conversations, whatever their order of arrival."""
+        """Check that every device has all messages of its conversations, in any order of arrival."""
         for device in self.devices:
             assert device.machine.state == State.ONLINE
             for where in LOGS:

@@ -1,4 +1,4 @@
-"""The inbox of a conversation: it shows each message once and in the order of seqs, whatever the order of arrival."""
+"""The inbox of a conversation: it shows each message once and in the order of seqs, for any order of arrival."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class Marks:
         self._timer: Timer | None = None
 
     def __len__(self) -> int:
-        """The number of marks that wait."""
+        """Return the count of marks that wait."""
         return len(self._waiting)
 
     def add(self, mark: frames.Delivered, now: float) -> bool:

@@ -102,7 +102,7 @@ def test_a_send_refused_as_a_gap_waits_for_its_predecessor(phone):
 
 
 @pytest.mark.parametrize("refused", ["gap", "rate limit"])
-def test_a_held_send_takes_no_token_of_its_predecessor(phone, refused):
+def test_a_held_send_does_not_use_the_rate_of_its_predecessor(phone, refused):
     """With its own retries, it would take the tokens, and each time be rejected because its predecessor is missing."""
     phone.send("1")
     phone.send("2")

@@ -215,7 +215,7 @@ def test_a_notice_of_a_message_that_was_shown_is_only_acknowledged(notified):
         assert notified.sent() == [frames.Delivered(AB, 2)]
 
 
-def test_notices_during_a_pull_are_pulled_after_it_as_one(notified):
+def test_messages_of_notices_during_a_pull_are_pulled_together_after_it(notified):
     notified.get(frames.Notify(AB, 1))
     notified.collect()
     for seq in (2, 4, 3):  # the notice of 3 arrives late
