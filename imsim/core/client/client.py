@@ -86,7 +86,7 @@ class Client:
 
     @property
     def timers(self) -> Timers:
-        """The timers of the machine. Their `soonest` is faster to read than a call of `next_deadline`."""
+        """What `next_deadline` is about, for a shell that has no time to ask after each call."""
         return self._connection.timers
 
     def next_deadline(self) -> float | None:
