@@ -16,8 +16,8 @@ from imsim.analysis import (
     Run,
     compare_table,
     default_metrics,
-    open_run,
     plot_cdf,
+    read_run,
     save_cdf,
     theory,
 )
@@ -49,8 +49,8 @@ __all__ = [
     "capacity",
     "compare",
     "loadtest",
-    "open_run",
     "plot_cdf",
+    "read_run",
     "save_cdf",
     "schema",
     "serve",
@@ -414,7 +414,7 @@ def _scenario(scenario: Scenario | str) -> Scenario:
 def _with(scenario: Scenario, seed: int | None, duration: float | str | None) -> Scenario:
     """The scenario as it is run, so that what a run folder holds is what was run."""
     if seed is not None:
-        scenario = scenario.with_({"seed": seed})
+        scenario = scenario.replace({"seed": seed})
     return scenario if duration is None else scenario.lasting(duration)
 
 

@@ -15,7 +15,7 @@ from imsim.analysis.metrics import UTILISATIONS
 from imsim.api import ProgressBar
 
 #: With a ramp, skews, sizes, chatrooms, and two devices that come and leave.
-BUSY = SCENARIO.with_(
+BUSY = SCENARIO.replace(
     {
         "population.sessions": {"online": {"kind": "exponential", "mean": "1s"}, "offline": "600ms"},
         "duration": 4.0,
@@ -85,13 +85,13 @@ def test_a_run_says_what_was_run():
 
 def test_every_question_measures_the_same():
     """Also what a function measures besides what is asked for."""
-    office = imsim.Scenario.load("office").with_(
+    office = imsim.Scenario.load("office").replace(
         {"warmup": 0.0, "duration": 0.5, "population.users": 20, "cost.router": 0.1}
     )
     many = {"jobs": 1, "metrics": ["delivery.p99.9"]}
     alone = imsim.simulate(office, replications=2, **many)
     assert {"ack.p50", "last.mean", "delivery.max", "messages", "shed", "cost.per_hour"} < set(alone.metrics)
-    pair = imsim.compare(office, office.with_({"topology.routers": 4}), replications=2, **many)
+    pair = imsim.compare(office, office.replace({"topology.routers": 4}), replications=2, **many)
     sweep = imsim.sweep(office, {"topology.routers": [2, 4]}, replications=2, **many)
     capacity = imsim.capacity(office, "delivery.p99 < 9s", high=0.3, **many)
     assert set(pair.differences) == set(sweep.metrics) == set(alone.metrics)
@@ -126,7 +126,7 @@ def test_runs_are_compared_and_drawn(simulated, live, tmp_path):
 def test_out_makes_a_folder(tmp_path):
     run = imsim.simulate("office", duration=0.5, out=tmp_path)
     assert run.path.parent == tmp_path
-    assert imsim.open_run(run.path).digest == run.digest
+    assert imsim.read_run(run.path).digest == run.digest
 
 
 def test_durations_are_written_as_in_a_scenario():

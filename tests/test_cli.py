@@ -45,7 +45,7 @@ def test_simulate_writes_a_run_and_prints_a_table(command, tmp_path):
     result = command("simulate", "--set", "duration=2s")
     assert result.returncode == 0, result.stderr
     folder = re.search(r"^run +(\S+)$", result.stdout, re.MULTILINE)[1]
-    run = imsim.open_run(tmp_path / folder)
+    run = imsim.read_run(tmp_path / folder)
     assert run.digest in result.stdout
     assert str(len(run.messages)) in result.stdout
     assert run.scenario.duration == 2.0
@@ -240,7 +240,7 @@ def test_demo_shows_both_worlds_side_by_side(command, monkeypatch, tmp_path):
     picture = re.search(r"^picture +(\S+)$", result.stdout, re.MULTILINE)[1]
     assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
     simulated, live = (
-        imsim.open_run(tmp_path / re.search(rf"^{which} run +(\S+)$", result.stdout, re.MULTILINE)[1])
+        imsim.read_run(tmp_path / re.search(rf"^{which} run +(\S+)$", result.stdout, re.MULTILINE)[1])
         for which in ("simulated", "live")
     )
     planned = ["intent", "sender", "device", "conversation", "scene", "type", "size", "intended_at"]

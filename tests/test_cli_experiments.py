@@ -43,7 +43,7 @@ def test_spans_of_one_run_are_kept_and_shown(command):
     printed = command(*arguments)
     assert "where the time of deliveries went (ms; means add up)" in printed
     assert re.search(r"^ *link +uplink( +\d+\.\d+){5}$", printed, re.MULTILINE)
-    run = imsim.open_run(json.loads(command(*arguments, "--json"))["run"])
+    run = imsim.read_run(json.loads(command(*arguments, "--json"))["run"])
     assert len(run.spans) > len(run.deliveries)
     assert run.digest in printed
     for option in (("--replications", "2"), ("--precision", "0.1")):

@@ -8,7 +8,7 @@ from imsim.analysis.cost import Cost
 from imsim.analysis.intervals import Estimate
 from imsim.analysis.latency import Counts, Latency, Summary, compare_table, summarize
 from imsim.analysis.metrics import Measures, Metrics, default_metrics
-from imsim.analysis.run import Run, make_run, open_run, plot_cdf, save_cdf
+from imsim.analysis.run import Run, make_run, plot_cdf, read_run, save_cdf
 from imsim.analysis.run_length import few_notes
 
 __all__ = [
@@ -25,8 +25,8 @@ __all__ = [
     "default_metrics",
     "few_notes",
     "make_run",
-    "open_run",
     "plot_cdf",
+    "read_run",
     "save_cdf",
     "summarize",
 ]

@@ -190,7 +190,7 @@ def save_cdf(runs: Sequence[Run], path: Path | str) -> Path:
 
 
 make_run = Run.make
-open_run = Run.open
+read_run = Run.open
 
 
 def _row(tag: str, cells: list[str]) -> str:

@@ -75,7 +75,7 @@ def compare(
         options |= {"--max-replications": max_replications}
         if ignored := [name for name, value in options.items() if value not in (None, ())]:
             raise UsageError(f"compare: {', '.join(ignored)}: for scenarios only; a run stays as it was")
-        runs = [api.open_run(one) for one in folders]
+        runs = [api.read_run(one) for one in folders]
         if plot:
             api.save_cdf(runs, plot)
         click.echo(json.dumps([run.to_json_dict() for run in runs]) if as_json else text(api.compare(*runs)))

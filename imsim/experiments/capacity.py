@@ -68,7 +68,7 @@ def capacity(
         return budget.judge(values) == "undecided" and not any(map(math.isnan, values))
 
     def judge(load: float) -> Verdict:
-        design = scenario.with_({over: round(load) if whole else load})
+        design = scenario.replace({over: round(load) if whole else load})
 
         def report(what: str, share: float) -> None:
             if progress:

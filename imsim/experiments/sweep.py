@@ -303,7 +303,7 @@ def _grid(base: Scenario, over: Mapping[str, Sequence[object] | Mapping[str, obj
         [
             Variant(
                 {path: label for path, label, _ in combination},
-                base.with_({path: value for path, _, value in combination}),
+                base.replace({path: value for path, _, value in combination}),
             )
             for combination in itertools.product(*axes)
         ]
@@ -321,7 +321,7 @@ def _numbered(labels: Sequence[object]) -> list[object]:
 
 
 def _named(found: list[Variant]) -> list[Variant]:
-    """Designs of one name (scenarios that `with_` made, lambdas) are called by what they differ in."""
+    """Designs of one name (scenarios that `replace` made, lambdas) are called by what they differ in."""
     names = [one.labels.get(DESIGN) for one in found]
     same = [number for number, name in enumerate(names) if name is not None and names.count(name) > 1]
     labels = design_labels([found[number].scenario for number in same])
@@ -336,7 +336,7 @@ def _variant(base: Scenario, design: Design) -> Variant:
     if isinstance(design, str):
         return _variant(base, Scenario.load(design))
     if isinstance(design, Mapping):
-        return Variant({path: _label(value) for path, value in design.items()}, base.with_(design))
+        return Variant({path: _label(value) for path, value in design.items()}, base.replace(design))
     if callable(design):
         made = design(base)
         if not isinstance(made, Scenario):

@@ -1,8 +1,8 @@
 """Custom parts: Python objects in place of a scenario's named ones, such as a distribution or a station.
 
-A scenario with custom parts works like any other (`with_`, comparison, copies in other processes), but a file can only
-name them: `to_toml` writes a reference, and reading a file refuses it, because the part itself is not there. Code that
-reads a finished run without running it again may accept the name: see `names_only`.
+A scenario with custom parts works like any other (`replace`, comparison, copies in other processes), but a file can
+only name them: `to_toml` writes a reference, and reading a file refuses it, because the part itself is not there. Code
+that reads a finished run without running it again may accept the name: see `names_only`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def resolved(value: Any, absent: Callable[[str], object]) -> Any:
         return value
     if _names_only.get():
         return absent(value)
-    raise ValueError(f"{value} exists only in Python, not in a file: put the object here, by Scenario.with_")
+    raise ValueError(f"{value} exists only in Python, not in a file: put the object here, by Scenario.replace")
 
 
 @contextmanager
@@ -58,7 +58,7 @@ def names_only() -> Iterator[None]:
 
 
 def not_here(reference: str) -> NoReturn:
-    raise UsageError(f"{reference} is not here: a file only names it; put the object in its place, by Scenario.with_")
+    raise UsageError(f"{reference} is not here: a file only names it; put the object in its place, by Scenario.replace")
 
 
 def broken(part: str, error: Exception) -> UsageError:

@@ -342,7 +342,7 @@ class CustomDistribution(_Distribution):
             def quantile(self, u):
                 return self.fast if u < 0.9 else self.slow
 
-        office.with_({"topology.storage.service.append": Bimodal(fast=0.001, slow=0.02)})
+        office.replace({"topology.storage.service.append": Bimodal(fast=0.001, slow=0.02)})
 
     `quantile(u)` is all it needs: the value below which the share `u` of all values lies, seconds or whatever the field
     counts in; 0 or more. Whatever it raises becomes a UsageError that names the class. Where a largest value is

@@ -26,7 +26,7 @@ LIVE_IGNORES = ("network", "topology", "faults", "cost")
 
 
 class Scenario(ScenarioFields):
-    """One IM system, its users, and for how long they talk. Frozen; `with_` makes a changed copy.
+    """One IM system, its users, and for how long they talk. Frozen; `replace` makes a changed copy.
 
     Raises: UsageError where the fields are not a scenario, one line for each problem. (A section or a named
     distribution built on its own raises pydantic's ValidationError.)
@@ -72,7 +72,7 @@ class Scenario(ScenarioFields):
         changes = files.changes(overrides, name)
         if seed is not None:
             changes["seed"] = seed
-        return scenario.with_(changes)
+        return scenario.replace(changes)
 
     @classmethod
     def from_toml(cls, text: str, *, name: str = "custom") -> Scenario:
@@ -86,8 +86,8 @@ class Scenario(ScenarioFields):
         """The TOML text that `from_toml` reads back as an equal scenario (except for its name)."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
-    def with_(self, overrides: Mapping[str, object]) -> Scenario:
-        """A copy with other values at these dotted paths: `office.with_({"topology.routers": 4})`.
+    def replace(self, overrides: Mapping[str, object]) -> Scenario:
+        """A copy with other values at these dotted paths: `office.replace({"topology.routers": 4})`.
 
         All are changed before anything is checked. Raises: UsageError, also for an unknown path.
         """
@@ -102,13 +102,13 @@ class Scenario(ScenarioFields):
         """A copy with this duration (seconds, or "5s"), without what would come after its end: faults, moments of a
         replay, and a warm-up that does not fit. `left_out` lists them. Raises: UsageError."""
         fields: dict[str, object] = {"duration": duration, "warmup": 0.0, "faults": [], "workload.arrivals": "poisson"}
-        seconds = self.with_(fields).duration
+        seconds = self.replace(fields).duration
         fields |= {
             "warmup": self.warmup if self.warmup < seconds else 0.0,
             "faults": [fault for fault in self.faults if fault.at < seconds],
             "workload.arrivals": self.workload.arrivals.until(seconds),
         }
-        return self.with_(fields)
+        return self.replace(fields)
 
     def slice(self, share: float) -> Scenario:
         """A copy with this share of the users, and of all that serves them: so that it is as busy, at less work for the
@@ -125,7 +125,7 @@ class Scenario(ScenarioFields):
         Raises: UsageError for a share that is not above 0 and up to 1, for a replay, and where groups would have more
         members than there are users.
         """
-        return self.with_(sliced(self, share))
+        return self.replace(sliced(self, share))
 
     def left_out(self, shorter: Scenario, *, live: bool = False) -> list[str]:
         """What this scenario has and `shorter`, which it is `lasting` for less, has not: a line each. `live`: only what

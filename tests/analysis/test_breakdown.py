@@ -80,7 +80,7 @@ def test_waits_are_named_by_the_policy_that_sets_them():
 
 
 def test_it_is_kept_in_the_run_folder(run, tmp_path):
-    again = imsim.open_run(run.write(tmp_path), verify=True)
+    again = imsim.read_run(run.write(tmp_path), verify=True)
     assert again.breakdown().equals(run.breakdown())
     assert again.nodes.equals(run.nodes)
 

@@ -5,7 +5,7 @@ from imsim.analysis.metrics import value_of
 from imsim.scenario import Scenario
 
 PRICES = {"gateway": 0.1, "router": 0.2, "storage": 0.5, "worker": 0.01}
-OFFICE = Scenario.load("office").with_({"cost": PRICES, "duration": 3.0})
+OFFICE = Scenario.load("office").replace({"cost": PRICES, "duration": 3.0})
 
 
 def test_nodes_and_workers_cost_by_the_hour():
@@ -25,7 +25,7 @@ def test_nodes_and_workers_cost_by_the_hour():
 
 
 def test_use_is_counted_in_the_rows_at_the_runs_rate():
-    run = imsim.simulate(OFFICE.with_({"cost": {"stored_million": 2.0, "stored_gb": 3.0, "delivered_gb": 5.0}}))
+    run = imsim.simulate(OFFICE.replace({"cost": {"stored_million": 2.0, "stored_gb": 3.0, "delivered_gb": 5.0}}))
     hours = 3 / 3600
     content = int(run.messages["size"].sum())
     delivered = int(run.deliveries.merge(run.messages, on="intent")["size"].sum())
@@ -38,8 +38,8 @@ def test_use_is_counted_in_the_rows_at_the_runs_rate():
 
 def test_fan_out_on_write_writes_a_row_for_each_member():
     prices = {"cost": {"stored_million": 1e6}, "population.devices": 2}
-    read = imsim.simulate(OFFICE.with_(prices)).cost().parts["rows written"]
-    write = imsim.simulate(OFFICE.with_({**prices, "policies.fanout": "write"}))
+    read = imsim.simulate(OFFICE.replace(prices)).cost().parts["rows written"]
+    write = imsim.simulate(OFFICE.replace({**prices, "policies.fanout": "write"}))
     rows = write.cost().parts["rows written"]
     members = write.deliveries[write.deliveries.role == "recipient"].groupby("intent").recipient.nunique() + 1
     assert rows * 3 / 3600 == pytest.approx(len(write.messages) + members.sum())
@@ -47,10 +47,10 @@ def test_fan_out_on_write_writes_a_row_for_each_member():
 
 
 def test_a_chatroom_stores_nothing_but_is_delivered():
-    social = Scenario.load("social").with_(
+    social = Scenario.load("social").replace(
         {"duration": 2.0, "conversations.p2p_share": 0.2, "conversations.room_share": 0.6}
     )
-    run = imsim.simulate(social.with_({"cost": {"stored_million": 1e6, "delivered_gb": 1.0}}))
+    run = imsim.simulate(social.replace({"cost": {"stored_million": 1e6, "delivered_gb": 1.0}}))
     elsewhere = (run.messages.scene != "chatroom").sum()
     assert 0 < elsewhere < len(run.messages)
     assert run.cost().parts["rows written"] * 2 / 3600 == pytest.approx(elsewhere)
@@ -59,14 +59,14 @@ def test_a_chatroom_stores_nothing_but_is_delivered():
 
 
 def test_prices_change_no_row():
-    assert imsim.simulate(OFFICE).digest == imsim.simulate(OFFICE.with_({"cost": {}})).digest
+    assert imsim.simulate(OFFICE).digest == imsim.simulate(OFFICE.replace({"cost": {}})).digest
 
 
 def test_without_prices_it_says_what_to_do():
     with pytest.raises(imsim.UsageError, match=r"no prices.*\[cost\]"):
         imsim.simulate("office", duration=0.5).cost()
     with pytest.raises(imsim.UsageError, match=r"cost\.router: expected at least 0"):
-        Scenario().with_({"cost.router": -1.0})
+        Scenario().replace({"cost.router": -1.0})
 
 
 def test_texts():
@@ -76,7 +76,7 @@ def test_texts():
 
 
 def test_nothing_sent_has_no_price_each():
-    cost = imsim.simulate(OFFICE.with_({"workload.rate": 1e-6})).cost()
+    cost = imsim.simulate(OFFICE.replace({"workload.rate": 1e-6})).cost()
     assert cost.per_million is None
     assert "–" in cost._repr_html_()
 
@@ -129,8 +129,10 @@ def test_a_simulated_day_and_its_peak_hour_cost_the_same_by_the_month():
     """Both are the same day, of 240 s here: the curve's mean stands for what the shorter run has not seen."""
     day = {"kind": "curve", "points": [["0s", 4.0], ["60s", 4.0], ["60s", 1.0], ["240s", 1.0]], "period": "240s"}
     prices = {"stored_million": 1e6, "retention_days": 30, "stored_gb_month": 1e6}
-    base = Scenario.load("office").with_({"workload.arrivals": day, "cost": prices, "workload.rate": 0.2, "warmup": 0})
-    whole, peak = (imsim.simulate(base.with_({"duration": seconds})).cost() for seconds in (240.0, 60.0))
+    base = Scenario.load("office").replace(
+        {"workload.arrivals": day, "cost": prices, "workload.rate": 0.2, "warmup": 0}
+    )
+    whole, peak = (imsim.simulate(base.replace({"duration": seconds})).cost() for seconds in (240.0, 60.0))
     assert peak.per_hour == pytest.approx(whole.per_hour * 4 / 1.75, rel=0.1)
     assert peak.per_month == pytest.approx(whole.per_month, rel=0.1)
     assert peak.storage.size == pytest.approx(whole.storage.size, rel=0.1)
@@ -159,9 +161,9 @@ def test_rows_take_bytes_besides_their_content(build):
 
 
 def test_assumptions_are_no_prices_and_what_is_kept_for_ever_has_none():
-    assert not Scenario().with_({"cost": {"average_load": 0.5, "retention_days": 30, "row_bytes": 9}}).cost.is_given
+    assert not Scenario().replace({"cost": {"average_load": 0.5, "retention_days": 30, "row_bytes": 9}}).cost.is_given
     with pytest.raises(imsim.UsageError, match=r"cost\.stored_gb_month: expected retention_days with it"):
-        Scenario().with_({"cost.stored_gb_month": 0.08})
+        Scenario().replace({"cost.stored_gb_month": 0.08})
 
 
 def test_the_month_is_a_metric(build):

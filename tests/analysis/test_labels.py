@@ -26,7 +26,7 @@ class Bimodal(imsim.CustomDistribution):
 
 
 def designs(*fields):
-    return [TINY.with_(one) for one in fields]
+    return [TINY.replace(one) for one in fields]
 
 
 def test_what_scenarios_differ_in():
@@ -37,11 +37,11 @@ def test_what_scenarios_differ_in():
         "title": "another",
         "workload.rate": 3.0,
     }
-    found = changes(office, office.with_(changed))
+    found = changes(office, office.replace(changed))
     assert sorted(found) == ["topology.routers", "topology.storage.service.append", "workload.rate"]
     assert found["topology.routers"] == (2, 4)
     assert changes(office, office) == {}
-    texts = change_texts(office, office.with_(changed))
+    texts = change_texts(office, office.replace(changed))
     assert texts["topology.storage.service.append"] == ("lognormal median=1ms p99=5ms", "exponential mean=5ms")
     assert texts["workload.rate"] == ("0.3", "3")
 
@@ -56,7 +56,7 @@ def test_designs_of_one_name_are_called_by_what_they_differ_in():
         "client.latency = 5ms, routers = 1",
         "client.latency = Bimodal(fast=1.0), routers = 2",
     ]
-    assert design_labels([TINY, TINY.with_({"seed": 9})]) == ["design 1", "design 2"], "seeds are no designs"
+    assert design_labels([TINY, TINY.replace({"seed": 9})]) == ["design 1", "design 2"], "seeds are no designs"
     both = [TINY, *designs({"topology.routers": 4}), Scenario(name="big")]
     assert design_labels(both) == ["tiny, routers = 1", "tiny, routers = 4", "big, routers = 1"]
 
@@ -82,7 +82,7 @@ def test_of_many_fields_the_label_has_a_few():
     fields = ("population.users", "population.devices", "workload.rate", "topology.routers", "topology.gateways")
     found = designs(dict.fromkeys(fields, 3), dict.fromkeys(fields, 4))
     assert design_labels(found) == [f"users = {n}, devices = {n}, rate = {n}, ..." for n in (3, 4)]
-    third = found[0].with_({"topology.gateways": 9})
+    third = found[0].replace({"topology.gateways": 9})
     assert [label.partition(", gateways")[2] for label in design_labels([*found, third])] == [
         " = 3, ...",
         " = 4, ...",
@@ -142,7 +142,7 @@ def imsim_axes():
 
 
 def test_pictures_have_the_title_that_all_of_their_scenarios_have():
-    titled = TINY.with_({"title": "How many?"})
+    titled = TINY.replace({"title": "How many?"})
     assert (title_of(TINY), title_of(titled)) == ("tiny", "How many?")
     assert title_of_all("Latency", [titled, titled], "", "seed 1") == "How many?\nLatency, seed 1"
     assert title_of_all("Latency", [TINY, titled]) == "Latency"

@@ -120,7 +120,7 @@ def test_a_share_is_one_by_its_name(delivered):
 
 def test_costs_are_measured_where_there_are_prices():
     assert "cost.per_hour" not in default_metrics(Scenario())
-    assert "cost.per_million" in default_metrics(Scenario().with_({"cost.router": 0.1}))
+    assert "cost.per_million" in default_metrics(Scenario().replace({"cost.router": 0.1}))
 
 
 def test_what_goes_wrong_in_an_own_metric_is_told_of_it(delivered):

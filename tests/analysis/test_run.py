@@ -1,12 +1,12 @@
 from datetime import UTC, datetime
 
-from imsim.analysis import Run, make_run, open_run
+from imsim.analysis import Run, make_run, read_run
 from imsim.results import RunData
 
 
 def test_a_run_is_made_and_opened_as_a_run(delivered, tmp_path):
     run = delivered(1, 2, None)
-    opened = open_run(run.write(tmp_path), verify=True)
+    opened = read_run(run.write(tmp_path), verify=True)
     assert type(opened) is Run
     assert opened.to_json_dict() == run.to_json_dict()
     assert isinstance(opened, RunData)
@@ -39,4 +39,4 @@ def test_a_run_says_which_nodes_dropped_what(delivered, tmp_path):
     dropped = "1,234 dropped at gateway1, which had no room for them: deliveries may be late or lost for it"
     assert run.warnings == run.to_json_dict()["warnings"] == ["late", dropped]
     assert f"<p>{dropped}</p>" in run._repr_html_()
-    assert open_run(run.write(tmp_path)).utilisation().drops.to_dict() == {"gateway0": 0, "gateway1": 1234}
+    assert read_run(run.write(tmp_path)).utilisation().drops.to_dict() == {"gateway0": 0, "gateway1": 1234}

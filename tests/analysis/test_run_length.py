@@ -73,7 +73,7 @@ def test_what_is_not_known_is_no_flaw(halves):
     assert flaw_of([10.0, math.inf], [0.0, 0.0]) is None
 
 
-SCENARIO = imsim.Scenario(duration=6.0, warmup=1.0).with_({"population.users": 20, "workload.rate": 2.0})
+SCENARIO = imsim.Scenario(duration=6.0, warmup=1.0).replace({"population.users": 20, "workload.rate": 2.0})
 NAMES = Measures.of(["delivery.p50", "ack.p99.9", "delivery.max", "lost"]).names
 
 
@@ -91,14 +91,14 @@ def test_it_is_asked_of_the_halves_of_what_comes_after_the_warm_up():
 
 
 def test_the_last_recipients_latency_is_held_to_the_same():
-    found = behind(imsim.simulate(SCENARIO.with_({"conversations": {"p2p_share": 0.5, "groups": 3}})), ["last.p99"])
+    found = behind(imsim.simulate(SCENARIO.replace({"conversations": {"p2p_share": 0.5, "groups": 3}})), ["last.p99"])
     assert 0 < found["last.p99"].latencies < needed("last.p99") == 1000
 
 
 def test_where_the_load_is_not_steady_halves_are_not_held_against_the_whole():
-    ramp = imsim.simulate(SCENARIO.with_({"workload.arrivals": {"kind": "ramp", "start": 0.5, "end": 2, "over": 6}}))
+    ramp = imsim.simulate(SCENARIO.replace({"workload.arrivals": {"kind": "ramp", "start": 0.5, "end": 2, "over": 6}}))
     crash = {"kind": "node_crash", "target": "router0", "at": 2, "duration": 1}
-    broken = imsim.simulate(SCENARIO.with_({"faults": [crash], "drain": 30}))
+    broken = imsim.simulate(SCENARIO.replace({"faults": [crash], "drain": 30}))
     for run in (ramp, broken):
         assert math.isnan(behind(run, NAMES)["delivery.p50"].halves)
 

@@ -117,7 +117,7 @@ def test_arrivals_that_are_not_steady_are_said():
         for kind, scenario in {
             "poisson": Scenario(),
             "ramp": Scenario.load("capacity"),
-            "replay": Scenario().with_({"workload.arrivals": [0.5, 1.0]}),
+            "replay": Scenario().replace({"workload.arrivals": [0.5, 1.0]}),
         }.items()
     }
     assert "steady" not in notes["poisson"]
@@ -227,7 +227,7 @@ def test_a_load_is_a_number_of_the_scenario():
 
 # Where the capacity is known: the load at which an M/M/1 queue's mean sojourn reaches the budget.
 # 1 ms of links and a storage of mean 10 ms: with 50 users, 10 / (1 - rate / 2) ms is 30 at rate 4/3.
-QUEUE = imsim.Scenario(name="queue", duration=7.0, warmup=2.0).with_(
+QUEUE = imsim.Scenario(name="queue", duration=7.0, warmup=2.0).replace(
     {
         "network.client.latency": "250us",
         "network.backend.latency": "125us",
@@ -255,7 +255,7 @@ def test_the_load_may_be_anything_and_the_budget_a_custom_one():
         return run.to_json_dict()["delivery_ms"]["p50"]
 
     options = {"low": 40, "high": 300, "tolerance": 0.9, "max_replications": 5, "metrics": [late]}
-    found = imsim.capacity(QUEUE.with_({"duration": 3.0}), "late < 50", over="population.users", jobs=1, **options)
+    found = imsim.capacity(QUEUE.replace({"duration": 3.0}), "late < 50", over="population.users", jobs=1, **options)
     assert 40 <= found.keeps < found.breaks <= 300
     assert float(found.keeps).is_integer()
 

@@ -18,7 +18,7 @@ from imsim.scenario import Scenario
 
 def make(*values, first=0, metric="delivery.p99", name="tiny", **fields):
     samples = [Sample(r, 100 + r, "", {metric: value}) for r, value in enumerate(values, start=first)]
-    return Replications(Scenario(name=name).with_(fields), samples)
+    return Replications(Scenario(name=name).replace(fields), samples)
 
 
 def test_the_interval_is_that_of_the_paired_differences():
@@ -148,7 +148,7 @@ def test_a_comparison_without_latencies_has_no_picture():
 
 def test_two_designs(tmp_path):
     office = imsim.Scenario.load("office", {"duration": "1s", "warmup": "0s"})
-    slow = office.with_({"topology.storage.service.append": "80ms"})
+    slow = office.replace({"topology.storage.service.append": "80ms"})
     found = imsim.compare(office, slow, replications=3, jobs=1)
     values, shares = found.plot(Figure().subplots(1, 2, sharey=True))
     names = [label.get_text() for label in values.get_yticklabels()]
@@ -169,7 +169,7 @@ def test_two_designs(tmp_path):
 
 
 # A storage that is an M/M/1 queue, with 60 messages a second; all else is constant.
-BASE = imsim.Scenario(seed=5, duration=7.0, warmup=1.0).with_(
+BASE = imsim.Scenario(seed=5, duration=7.0, warmup=1.0).replace(
     {
         "network.client.latency": "1ms",
         "network.backend.latency": "2ms",
@@ -178,7 +178,7 @@ BASE = imsim.Scenario(seed=5, duration=7.0, warmup=1.0).with_(
         "topology.storage.service": {"append": {"kind": "exponential", "mean": "8ms"}},
     }
 )
-SLOW = BASE.with_({"topology.storage.service": {"append": {"kind": "exponential", "mean": "10ms"}}})
+SLOW = BASE.replace({"topology.storage.service": {"append": {"kind": "exponential", "mean": "10ms"}}})
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +199,7 @@ def test_the_difference_is_that_of_theory_and_common_random_numbers_save_varianc
 
 
 def test_replications_of_one_seed_compare_as_their_scenarios_do(compared):
-    designs = [design.with_({"duration": 2.0}) for design in (BASE, SLOW)]
+    designs = [design.replace({"duration": 2.0}) for design in (BASE, SLOW)]
     again = imsim.compare(*(imsim.simulate(design, replications=2, jobs=1) for design in designs))
     assert again["delivery.p99"] == imsim.compare(*designs, replications=2, jobs=1)["delivery.p99"]
     assert again.pairs == 2
@@ -212,7 +212,7 @@ def test_replications_of_one_seed_compare_as_their_scenarios_do(compared):
         ((BASE,), "expected two scenarios, two Replications, or two runs or more, got Scenario$"),
         ((BASE, BASE, BASE), "got Scenario, Scenario, Scenario$"),
         (([BASE, BASE],), "got list$"),
-        ((BASE, BASE.with_({"seed": 6})), r"different seeds \(5, 6\)"),
+        ((BASE, BASE.replace({"seed": 6})), r"different seeds \(5, 6\)"),
         (("office", "ofice"), "did you mean 'office'"),
     ],
 )

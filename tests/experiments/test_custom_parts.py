@@ -43,7 +43,7 @@ def late(run):
     return (rows.delivered_at - rows.intended_at > SLOW * 1e9).mean()
 
 
-office = imsim.Scenario.load("office").with_(
+office = imsim.Scenario.load("office").replace(
     {"duration": 1, "warmup": 0, "drain": 1, "population.users": 30, "workload.rate": 2, "topology.storages": 2}
 )
 designs = [
@@ -112,7 +112,7 @@ class Pauses:
 
 def quick(run): return float(((run.deliveries.delivered_at - run.messages.intended_at.iloc[0]) < BOUND * 1e9).mean())
 
-small = imsim.Scenario(name="small").with_({"duration": 1, "drain": 1, "population.users": 5, "workload.rate": 2})
+small = imsim.Scenario(name="small").replace({"duration": 1, "drain": 1, "population.users": 5, "workload.rate": 2})
 designs = [{"topology.storage": {"station": Pauses, "service": {"append": Own()}}}]
 
 def swept(**out):

@@ -150,7 +150,7 @@ def late(run, pattern=re.compile("x"), counts=collections.Counter("abc")):
 
 office = imsim.Scenario.load("office")
 station = functools.partial(Station, table=np.linspace(0, 1, 5000))
-changed = office.with_({"topology.storage": {"station": station, "service": {"append": Own()}}})
+changed = office.replace({"topology.storage": {"station": station, "service": {"append": Own()}}})
 if __name__ == "__main__":
     print(fingerprint.function(late), fingerprint.design(changed))
 """

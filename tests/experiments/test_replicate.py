@@ -13,7 +13,7 @@ from imsim.analysis.run_length import Behind
 from imsim.experiments import Replications, Sample, replication_seed
 from imsim.scenario import Scenario
 
-OFFICE = imsim.Scenario.load("office").with_(
+OFFICE = imsim.Scenario.load("office").replace(
     {"duration": 1.0, "warmup": 0.0, "drain": 1.0, "population.users": 30, "workload.rate": 1.0}
 )
 
@@ -101,7 +101,7 @@ def test_runs_that_are_too_short_for_a_percentile_end_the_search_for_precision()
 
 
 def test_a_number_that_is_null_ends_the_search_for_precision():
-    dead = OFFICE.with_({"topology.storage.service": {"append": "1h"}})
+    dead = OFFICE.replace({"topology.storage.service": {"append": "1h"}})
     found = imsim.simulate(dead, replications=2, precision=0.05, jobs=1)
     assert len(found) == 2
     assert not found.is_precise
@@ -110,7 +110,7 @@ def test_a_number_that_is_null_ends_the_search_for_precision():
 
 def test_a_warm_up_is_suggested_where_a_service_starts_cold():
     """Everybody sends at once after an idle start: the queue needs a while to fill up to what it stays at."""
-    busy = imsim.Scenario().with_(
+    busy = imsim.Scenario().replace(
         {
             "duration": 12.0,
             "drain": 5.0,

@@ -18,7 +18,7 @@ from imsim.experiments import Replications, Sample, Sweep, fingerprint, variants
 from imsim.scenario import Scenario
 from imsim.scenario.files import choices
 
-BASE = imsim.Scenario(name="base", seed=7, duration=1.0, drain=1.0).with_(
+BASE = imsim.Scenario(name="base", seed=7, duration=1.0, drain=1.0).replace(
     {"population.users": 20, "workload.rate": 1.0}
 )
 OVER = {"topology.routers": [1, 2], "workload.rate": [1.0, 3.0]}
@@ -42,7 +42,7 @@ def test_the_rows_are_the_same_whatever_the_number_of_workers(whole):
 
 
 def test_every_row_is_that_of_its_scenario(whole):
-    alone = imsim.simulate(BASE.with_({"topology.routers": 2, "workload.rate": 3.0}), replications=2, jobs=1)
+    alone = imsim.simulate(BASE.replace({"topology.routers": 2, "workload.rate": 3.0}), replications=2, jobs=1)
     assert whole[3]["delivery.p99"] == alone["delivery.p99"]
     assert whole.samples.digest[6:].tolist() == alone.frame.digest.tolist()
 
@@ -117,8 +117,8 @@ def test_what_cannot_be_told_apart_is_run_again_and_said(tmp_path):
 
 
 def test_names_and_titles_make_no_other_design():
-    assert fingerprint.design(BASE) == fingerprint.design(BASE.with_({"title": "other", "seed": 5}))
-    assert fingerprint.design(BASE) != fingerprint.design(BASE.with_({"workload.rate": 2.0}))
+    assert fingerprint.design(BASE) == fingerprint.design(BASE.replace({"title": "other", "seed": 5}))
+    assert fingerprint.design(BASE) != fingerprint.design(BASE.replace({"workload.rate": 2.0}))
     office = imsim.Scenario.load("office")
     assert fingerprint.design(office) == fingerprint.design(imsim.Scenario.from_toml(office.to_toml()))
 
@@ -178,7 +178,7 @@ def test_values_without_names_are_told_apart_by_what_they_are():
 
 def test_a_list_is_of_values_scenarios_and_functions():
     def busier(scenario):
-        return scenario.with_({"workload.rate": 9.0, "seed": 1})
+        return scenario.replace({"workload.rate": 9.0, "seed": 1})
 
     found = variants(BASE, [{"topology.routers": 3}, Scenario(name="other"), "office", busier])
     assert [one.labels for one in found] == [
@@ -221,9 +221,9 @@ def test_choices_on_the_command_line():
 
 
 def test_designs_of_one_name_are_called_by_what_they_differ_in():
-    found = variants(BASE, [BASE, BASE.with_({"topology.routers": 4}), "office"])
+    found = variants(BASE, [BASE, BASE.replace({"topology.routers": 4}), "office"])
     assert [one.labels["design"] for one in found] == ["routers = 1", "routers = 4", "office"]
-    found = variants(BASE, [lambda base: base, lambda base: base.with_({"workload.rate": 9.0})])
+    found = variants(BASE, [lambda base: base, lambda base: base.replace({"workload.rate": 9.0})])
     assert [one.labels["design"] for one in found] == ["rate = 1", "rate = 9"]
     path = "topology.placement"
     found = variants(BASE, {path: ["hash", lambda name, nodes: 0, lambda name, nodes: 1]})
@@ -345,7 +345,7 @@ def test_a_number_below_zero_is_in_the_picture():
 
 
 def test_the_title_is_the_scenarios():
-    named = Sweep(SWEEP.base.with_({"title": "How many routers?"}), SWEEP.labels, SWEEP.replications)
+    named = Sweep(SWEEP.base.replace({"title": "How many routers?"}), SWEEP.labels, SWEEP.replications)
     for x, text in (
         (None, "delivery.p99 against cost.per_hour"),
         ("workload.rate", "delivery.p99 against workload.rate"),

@@ -190,7 +190,7 @@ def test_a_run_that_was_stopped_is_that_of_a_shorter_plan(made, tiny):
 
 
 def test_a_run_that_was_stopped_before_its_first_message_has_failed(tiny):
-    late = tiny.with_({"workload.arrivals": [0.4, 0.8]})
+    late = tiny.replace({"workload.arrivals": [0.4, 0.8]})
     assert cut(late, 0.5).workload.arrivals.at == (0.4,)
     with pytest.raises(
         RunError, match=r"stopped after 0.3 s, before the first message \(workload.arrivals: expected a"
@@ -199,7 +199,7 @@ def test_a_run_that_was_stopped_before_its_first_message_has_failed(tiny):
 
 
 def test_a_warm_up_that_does_not_fit_is_left_out(tiny):
-    with_warmup = tiny.with_({"warmup": 0.5})
+    with_warmup = tiny.replace({"warmup": 0.5})
     assert cut(with_warmup, 0.7).warmup == 0.5
     assert cut(with_warmup, 0.5).warmup == 0.0
     assert cut(with_warmup, tiny.duration) is with_warmup

@@ -51,11 +51,11 @@ CRASH = {"kind": "node_crash", "target": "router", "duration": 2}
 )
 def test_a_contradiction_is_refused(changes, problem):
     with pytest.raises(imsim.UsageError, match=re.escape(f"scenario office: {problem}") + "$"):
-        OFFICE.with_(changes)
+        OFFICE.replace(changes)
 
 
 def test_what_is_just_within_is_a_scenario():
-    OFFICE.with_(
+    OFFICE.replace(
         {
             "topology.router": {"workers": 4, "queue": 4},
             "topology.storage.commit": {"linger": "9.9s"},
@@ -72,11 +72,11 @@ def test_no_preset_is_odd(preset):
 
 
 def test_a_timeout_shorter_than_the_network_is_said():
-    slow = OFFICE.with_({"network.clients": {"wifi": 1, "3g": 1, "4g": 0}, "policies.send_timeout": "200ms"})
+    slow = OFFICE.replace({"network.clients": {"wifi": 1, "3g": 1, "4g": 0}, "policies.send_timeout": "200ms"})
     (line,) = slow.oddities()
     assert line.startswith("policies.send_timeout (200ms) is shorter than the usual way there and back over network.cl")
     assert "network.clients.3g (301ms): most is sent again" in line
-    own = OFFICE.with_({"network.client.latency": "30ms", "policies.push_timeout": "50ms"})
+    own = OFFICE.replace({"network.client.latency": "30ms", "policies.push_timeout": "50ms"})
     (line,) = own.oddities()
     assert line.startswith(
         "policies.push_timeout (50ms) is shorter than the usual way there and back over network.client"
@@ -90,7 +90,7 @@ def test_a_timeout_shorter_than_the_network_is_said():
     ("drain", "problem"), [("5s", "is over at 12 s, when nobody"), ("1s", "is over at 12 s, after")]
 )
 def test_a_fault_that_outlasts_the_messages_is_said(drain, problem):
-    scenario = OFFICE.with_({"faults": [STALL, STALL | {"at": "9s", "duration": "3s"}], "drain": drain})
+    scenario = OFFICE.replace({"faults": [STALL, STALL | {"at": "9s", "duration": "3s"}], "drain": drain})
     (line,) = scenario.oddities()
     assert line.startswith(f"faults.1 {problem}")
 
@@ -103,17 +103,17 @@ class Steady(CustomDistribution):
 
 
 def test_a_run_that_was_read_back_says_what_can_be_known_without_the_custom_part(tmp_path):
-    scenario = OFFICE.with_({"network.client.latency": Steady(seconds=9.0), "duration": 2, "drain": "60s"})
+    scenario = OFFICE.replace({"network.client.latency": Steady(seconds=9.0), "duration": 2, "drain": "60s"})
     run = imsim.simulate(scenario)
     assert len(run.warnings) == 2
-    assert imsim.open_run(run.write(tmp_path)).warnings == []
+    assert imsim.read_run(run.write(tmp_path)).warnings == []
 
 
 # --- another duration ------------------------------------------------------------------------------------------------
 
 
 def test_a_shorter_duration_leaves_out_what_comes_after_it_and_says_so():
-    whole = OFFICE.with_(
+    whole = OFFICE.replace(
         {"faults": [STALL, STALL | {"at": "1s"}], "workload.arrivals": [0.5, 1.5, 2.5], "warmup": "2s"}
     )
     run = imsim.simulate(whole, duration="2s")
@@ -132,12 +132,12 @@ def test_a_shorter_duration_leaves_out_what_comes_after_it_and_says_so():
 
 
 def test_a_longer_duration_has_all_that_there_was():
-    whole = OFFICE.with_({"faults": [STALL], "workload.arrivals": [0.5, 1.5], "warmup": "2s"})
-    assert whole.lasting(60) == whole.with_({"duration": 60})
+    whole = OFFICE.replace({"faults": [STALL], "workload.arrivals": [0.5, 1.5], "warmup": "2s"})
+    assert whole.lasting(60) == whole.replace({"duration": 60})
 
 
 def test_a_duration_without_any_message_is_refused():
     with pytest.raises(
         imsim.UsageError, match=r"workload.arrivals: expected a moment before duration \(1 s\), got the f"
     ):
-        OFFICE.with_({"workload.arrivals": [1.5]}).lasting(1)
+        OFFICE.replace({"workload.arrivals": [1.5]}).lasting(1)

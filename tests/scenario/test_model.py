@@ -211,7 +211,7 @@ def test_python_arguments_are_checked_alike() -> None:
 
 def test_a_table_may_be_called_as_a_kind_of_distribution() -> None:
     with pytest.raises(UsageError, match=r"network\.profiles\.constant\.latency: expected .*, got -1$"):
-        Scenario().with_({"network.profiles": {"constant": {"latency": -1}}})
+        Scenario().replace({"network.profiles": {"constant": {"latency": -1}}})
 
 
 def _fields(model: type[BaseModel], path: str = ""):
@@ -313,7 +313,7 @@ def test_a_chatroom_may_be_as_large_as_the_population_or_the_limit() -> None:
 
 def test_with_makes_a_changed_copy() -> None:
     office = Scenario.load("office")
-    changed = office.with_(
+    changed = office.replace(
         {
             "population.users": np.int64(6),
             "workload.rate": np.float64(0.5),
@@ -327,7 +327,7 @@ def test_with_makes_a_changed_copy() -> None:
     assert (changed.policies.send_attempts, changed.policies.push_backoff) == (2, 3)
     assert changed.name == "office"
     assert office == Scenario.load("office")
-    assert office.with_({}) == office == office.with_({"seed": office.seed})
+    assert office.replace({}) == office == office.replace({"seed": office.seed})
 
 
 def test_frozen_all_the_way_down() -> None:
@@ -378,7 +378,7 @@ def test_files_that_are_no_scenarios(tmp_path: Path) -> None:
     run.mkdir()
     (run / "manifest.json").touch()
     with pytest.raises(
-        UsageError, match=r"run: a folder, not a TOML file; a run's folder is opened by imsim\.open_run$"
+        UsageError, match=r"run: a folder, not a TOML file; a run's folder is opened by imsim\.read_run$"
     ):
         Scenario.load(run)
     bad = tmp_path / "bad.toml"
@@ -426,7 +426,7 @@ distributions = st.one_of(
     rate=st.floats(min_value=1e-9, max_value=1e6),
 )
 def test_reads_back_what_it_writes(latency, service, size, duration, title, rate) -> None:
-    scenario = Scenario().with_(
+    scenario = Scenario().replace(
         {
             "network.client.latency": latency,
             "topology.gateway.service": service,
@@ -440,7 +440,7 @@ def test_reads_back_what_it_writes(latency, service, size, duration, title, rate
 
 
 def test_writes_as_people_do() -> None:
-    text = Scenario().with_({"network.client.latency": 0.0003, "workload.size": 200}).to_toml()
+    text = Scenario().replace({"network.client.latency": 0.0003, "workload.size": 200}).to_toml()
     assert 'latency = "300us"' in text
     assert "size = 200\n" in text
     assert 'token_lifetime = "24h"' in text

@@ -46,7 +46,7 @@ EPOCH = [one.timestamp() for one in AWARE]
 )
 def test_moments_are_seconds_from_the_start(column):
     assert moments(column) == (0, 0.25, 2)
-    assert Scenario().with_({"workload.arrivals": column}).workload.arrivals.at == (0, 0.25, 2)
+    assert Scenario().replace({"workload.arrivals": column}).workload.arrivals.at == (0, 0.25, 2)
 
 
 def test_nanoseconds_of_datetimes_are_kept():

@@ -14,7 +14,7 @@ from imsim.scenario import Scenario, plan
 from imsim.sim import Experiment
 
 SESSIONS = {"online": {"kind": "exponential", "mean": "3s"}, "offline": {"kind": "exponential", "mean": "1.5s"}}
-COMING = Scenario.load("office").with_(
+COMING = Scenario.load("office").replace(
     {"population.sessions": SESSIONS, "duration": 20.0, "population.users": 40, "workload.rate": 1.0}
 )
 
@@ -58,7 +58,7 @@ def test_same_seed_same_rows(run):
 
 
 def test_all_that_users_do_goes_on_while_devices_come_and_leave():
-    scenario = SCENARIO.with_({"population.sessions": SESSIONS, "duration": 10.0})
+    scenario = SCENARIO.replace({"population.sessions": SESSIONS, "duration": 10.0})
     run = imsim.simulate(scenario)
     rows = run.deliveries.merge(run.messages[["intent", "scene"]], on="intent")
     assert set(rows.outcome) == {"delivered", "absent", "recalled"}
@@ -68,7 +68,7 @@ def test_all_that_users_do_goes_on_while_devices_come_and_leave():
 
 
 def test_devices_are_online_when_the_plan_says_so():
-    scenario = COMING.with_({"population.sessions.start": 0.5})
+    scenario = COMING.replace({"population.sessions.start": 0.5})
     experiment = Experiment(scenario, plan(scenario))
     online_periods, seen = experiment.plan.online_periods, []
 

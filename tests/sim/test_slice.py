@@ -23,7 +23,7 @@ LARGE = Scenario.load(
 
 def test_a_slice_has_a_share_of_what_there_is():
     prices = {"cost.router": 4.0, "cost.worker": 1.0, "network.backend.bandwidth": 1000.0, "conversations.rooms": 3}
-    scenario = LARGE.with_({**prices, "topology.router.workers": 1, "topology.router.speed": 2.0})
+    scenario = LARGE.replace({**prices, "topology.router.workers": 1, "topology.router.speed": 2.0})
     part = scenario.slice(0.3)
     assert (part.population.users, part.conversations.groups, part.conversations.rooms) == (300, 60, 1)
     assert part.workload == scenario.workload
@@ -35,7 +35,7 @@ def test_a_slice_has_a_share_of_what_there_is():
     # 2 gateways and 1 storage of four workers, 2 routers of one: 14 workers; now one each: 5.
     assert part.cost.router == pytest.approx(1.2)
     assert part.cost.worker == pytest.approx(0.3 * 14 / 5)
-    assert scenario.slice(1.0).with_({"title": scenario.title}) == scenario
+    assert scenario.slice(1.0).replace({"title": scenario.title}) == scenario
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_a_slice_has_a_share_of_what_there_is():
 )
 def test_what_cannot_be_sliced_is_refused(share, change, error):
     with pytest.raises(UsageError, match=error):
-        LARGE.with_(change).slice(share)
+        LARGE.replace(change).slice(share)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_what_cannot_be_sliced_is_refused(share, change, error):
     ],
 )
 def test_a_slice_is_as_busy_and_its_latencies_are_off_by_this_much(workers, share, most):
-    whole = LARGE.with_(
+    whole = LARGE.replace(
         {f"topology.{tier}.workers": workers for tier in ("gateway", "router", "storage")}
         | {"workload.rate": workers / 4}
     )
@@ -78,7 +78,9 @@ def test_a_slice_is_as_busy_and_its_latencies_are_off_by_this_much(workers, shar
 
 
 def test_a_worker_of_twice_the_speed_takes_half_as_long():
-    slow = LARGE.with_({"topology.storage.service": {"append": "2ms"}, "topology.storage.per_byte": {"append": "2us"}})
-    fast = slow.with_({"topology.storage.speed": 2.0})
+    slow = LARGE.replace(
+        {"topology.storage.service": {"append": "2ms"}, "topology.storage.per_byte": {"append": "2us"}}
+    )
+    fast = slow.replace({"topology.storage.speed": 2.0})
     busy = [imsim.simulate(one, duration=4.0).utilisation()["busy"]["storage0"] for one in (slow, fast)]
     assert busy[1] == pytest.approx(busy[0] / 2, rel=0.02)

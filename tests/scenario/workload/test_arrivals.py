@@ -17,7 +17,7 @@ SHAPES = [BURSTS, CURVE, RAMP]
 
 
 def shaped(arrivals: object, **changes: object) -> Scenario:
-    return BUSY.with_({"workload.arrivals": arrivals} | changes)
+    return BUSY.replace({"workload.arrivals": arrivals} | changes)
 
 
 def by_sender(p: Plan) -> list[tuple[int, ...]]:
@@ -29,7 +29,7 @@ def by_sender(p: Plan) -> list[tuple[int, ...]]:
 
 
 def test_arrivals_are_a_poisson_process_of_each_user() -> None:
-    p = plan(Scenario().with_({"population.users": 400, "workload.rate": 2.0, "duration": 100.0}))
+    p = plan(Scenario().replace({"population.users": 400, "workload.rate": 2.0, "duration": 100.0}))
     counts = np.bincount(p.sender, minlength=400)
     assert counts.mean() == pytest.approx(200, abs=4 * math.sqrt(200 / 400))
     dispersion = counts.var(ddof=1) / counts.mean() * 399
@@ -46,7 +46,7 @@ def test_how_many_are_drawn_at_a_time_does_not_show(monkeypatch: pytest.MonkeyPa
 
 
 def test_messages_of_one_nanosecond_stand_in_their_senders_order() -> None:
-    crowded = plan(Scenario().with_({"workload.rate": 1e6}), duration=1e-4)
+    crowded = plan(Scenario().replace({"workload.rate": 1e6}), duration=1e-4)
     assert (np.diff(crowded.at) == 0).sum() > 100
     assert (np.lexsort((crowded.sender, crowded.at)) == np.arange(len(crowded))).all()
 
@@ -70,7 +70,7 @@ def test_a_shape_keeps_the_messages_and_moves_them(arrivals: object) -> None:
 @pytest.mark.parametrize("arrivals", [*SHAPES, REPLAY])
 @pytest.mark.parametrize("duration", [0.3, 2.0, 9.0])
 def test_with_any_arrivals_a_shorter_plan_is_a_prefix(arrivals: object, duration: float) -> None:
-    scenario = MIXED.with_({"workload.arrivals": arrivals})
+    scenario = MIXED.replace({"workload.arrivals": arrivals})
     long, short = plan(scenario), plan(scenario, duration=duration)
     assert len(short) == np.searchsorted(long.at, duration * 1e9)
     assert same(short, long, len(short))
@@ -157,14 +157,14 @@ def test_moments_are_replayed_by_anybody() -> None:
 def test_a_runs_moments_are_replayed(tmp_path) -> None:
     intended = np.arange(40) * 100_000_000
     pd.DataFrame({"intended_at": intended}).to_parquet(tmp_path / "messages.parquet")
-    from_run = OFFICE.with_({"workload.arrivals": {"kind": "replay", "run": str(tmp_path)}})
+    from_run = OFFICE.replace({"workload.arrivals": {"kind": "replay", "run": str(tmp_path)}})
     assert plan(from_run).at.tolist() == intended.tolist()
     (tmp_path / "log.txt").write_text("".join(f"{ns / 1e9}\n" for ns in intended) + "\n")
-    assert from_run == OFFICE.with_({"workload.arrivals": {"kind": "replay", "file": str(tmp_path / "log.txt")}})
-    assert from_run == OFFICE.with_({"workload.arrivals": pd.Series(intended) / 1e9})
-    assert from_run == OFFICE.with_({"workload.arrivals": (intended / 1e9).tolist()})
+    assert from_run == OFFICE.replace({"workload.arrivals": {"kind": "replay", "file": str(tmp_path / "log.txt")}})
+    assert from_run == OFFICE.replace({"workload.arrivals": pd.Series(intended) / 1e9})
+    assert from_run == OFFICE.replace({"workload.arrivals": (intended / 1e9).tolist()})
     (tmp_path / "log.txt").write_text("\n".join(f"2026-02-03T04:05:{ns / 1e9:09.6f}Z" for ns in intended))
-    assert from_run == OFFICE.with_({"workload.arrivals": {"kind": "replay", "file": str(tmp_path / "log.txt")}})
+    assert from_run == OFFICE.replace({"workload.arrivals": {"kind": "replay", "file": str(tmp_path / "log.txt")}})
     # Nothing of it lies elsewhere.
     assert Scenario.from_toml(from_run.to_toml(), name="office") == from_run
 
@@ -176,13 +176,13 @@ def test_a_runs_moments_are_replayed(tmp_path) -> None:
 def test_reads_back_what_it_writes(arrivals: object) -> None:
     scenario = shaped(arrivals)
     assert Scenario.from_toml(scenario.to_toml(), name="office") == scenario
-    assert scenario.with_({"seed": 2}).workload.arrivals == scenario.workload.arrivals
+    assert scenario.replace({"seed": 2}).workload.arrivals == scenario.workload.arrivals
 
 
 def test_one_kind_takes_the_place_of_another() -> None:
-    assert shaped(CURVE).with_({"workload.arrivals": RAMP}) == shaped(RAMP)
-    assert shaped(CURVE).with_({"workload.arrivals": "poisson"}) == BUSY
-    assert shaped(RAMP).with_({"workload.arrivals.over": "1min"}).workload.arrivals.over == 60
+    assert shaped(CURVE).replace({"workload.arrivals": RAMP}) == shaped(RAMP)
+    assert shaped(CURVE).replace({"workload.arrivals": "poisson"}) == BUSY
+    assert shaped(RAMP).replace({"workload.arrivals.over": "1min"}).workload.arrivals.over == 60
 
 
 KINDS = "a kind of poisson, bursts, curve, ramp, replay, or a column of moments"

@@ -14,11 +14,11 @@ SESSIONS = {"online": ONLINE, "offline": OFFLINE}
 
 
 def coming_and_leaving(**changes: object) -> Scenario:
-    return MIXED.with_({"population.sessions": SESSIONS | changes})
+    return MIXED.replace({"population.sessions": SESSIONS | changes})
 
 
 def online_periods(seed: int = 1, duration: float = 200.0, devices: int = 300, **changes: object) -> OnlinePeriods:
-    scenario = Scenario().with_({"population.users": devices, "population.sessions": SESSIONS | changes})
+    scenario = Scenario().replace({"population.users": devices, "population.sessions": SESSIONS | changes})
     drawn = OnlinePeriods.drawn(scenario, seed, duration)
     assert drawn is not None
     return drawn
@@ -130,7 +130,7 @@ def excused(p: Plan, is_stored: bool = True) -> dict[tuple[int, int], bool]:
 
 
 def test_excused_is_who_is_away_at_the_end_and_in_chatrooms_who_was_not_there() -> None:
-    p = plan(coming_and_leaving().with_({"workload.rate": 0.1}), duration=30.0)
+    p = plan(coming_and_leaving().replace({"workload.rate": 0.1}), duration=30.0)
     away = ~p.online_periods.is_online_at_end(np.arange(300))
     assert 50 < away.sum() < 150
     patience = 5_000_000_000
@@ -153,9 +153,9 @@ def test_reads_back_what_it_writes_and_takes_single_fields() -> None:
     scenario = coming_and_leaving(start=0.5)
     assert Scenario.from_toml(scenario.to_toml(), name="office") == scenario
     assert "population.sessions" not in BUSY.to_toml()
-    at_once = BUSY.with_({"population.sessions.online": "4s", "population.sessions.offline": "2s"})
+    at_once = BUSY.replace({"population.sessions.online": "4s", "population.sessions.offline": "2s"})
     assert at_once.population.sessions.offline.value == 2
-    assert at_once.with_({"population.sessions": None}) == BUSY
+    assert at_once.replace({"population.sessions": None}) == BUSY
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_reads_back_what_it_writes_and_takes_single_fields() -> None:
 )
 def test_mistakes(sessions: object, text: str) -> None:
     with pytest.raises(UsageError, match=f"^scenario office: {text}"):
-        BUSY.with_({"population.sessions": sessions})
+        BUSY.replace({"population.sessions": sessions})
 
 
 def test_too_many_are_refused() -> None:
