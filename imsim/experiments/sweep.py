@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from imsim.analysis.intervals import CONFIDENCE
-from imsim.analysis.labels import design_labels, heading, text_of, title_of_all
+from imsim.analysis.labels import design_labels, heading, title_of_all
 from imsim.analysis.latency import is_latency
 from imsim.core.exceptions import UsageError
 from imsim.experiments.comparison import difference
 from imsim.experiments.replicate import Progress, Replications, Sampling, Store, replicate, to_json
 from imsim.scenario import Scenario
+from imsim.scenario.differences import text_of
 from imsim.scenario.errors import suggestion
 
 if TYPE_CHECKING:

@@ -20,7 +20,6 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -36,6 +35,7 @@ from imsim.scenario.custom_parts import broken, is_reference, not_here, referenc
 from imsim.scenario.errors import explain
 from imsim.scenario.moments import durations
 from imsim.scenario.quantities import DURATION, format_duration, parse_duration, shown
+from imsim.scenario.quiet import QuietModel
 
 Floats = npt.NDArray[np.float64]
 
@@ -43,7 +43,7 @@ Floats = npt.NDArray[np.float64]
 Quantity = Annotated[float, BeforeValidator(parse_duration)]
 
 
-class _Distribution(BaseModel):
+class _Distribution(QuietModel):
     """Values are never negative. `u` is uniform in (0, 1), both ends excluded."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)

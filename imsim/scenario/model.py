@@ -7,22 +7,28 @@ in TOML also "250us", "5ms", "2s", "1.5min", "2h".
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
+from html import escape
 from os import PathLike
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import tomli_w
-from pydantic import ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ValidationError, field_validator, model_validator
 
 from imsim.core.exceptions import UsageError
 from imsim.core.policies import Policies as CorePolicies
 from imsim.scenario import consistency, files
 from imsim.scenario.arrivals import Replay
+from imsim.scenario.differences import differences
 from imsim.scenario.errors import explain
 from imsim.scenario.fields import ScenarioFields
+from imsim.scenario.sections import Section
 from imsim.scenario.slicing import sliced
 
 #: Sections that only the simulation uses.
 LIVE_IGNORES = ("network", "topology", "faults", "cost")
+
+_MOST_NAMED = 4  # fields in a repr
 
 
 class Scenario(ScenarioFields):
@@ -31,6 +37,8 @@ class Scenario(ScenarioFields):
     Raises: UsageError where the fields are not a scenario, one line for each problem. (A section or a named
     distribution built on its own raises pydantic's ValidationError.)
     """
+
+    _internal: ClassVar[frozenset[str]] = frozenset({"core_policies", "ignored_live", "lasting", "left_out"})
 
     def __init__(self, **fields: Any) -> None:
         try:
@@ -110,6 +118,48 @@ class Scenario(ScenarioFields):
         }
         return self.replace(fields)
 
+    @property
+    def changes(self) -> dict[str, tuple[object, object]]:
+        """The fields that differ from the preset of this name: dotted path -> (the preset's value, this value).
+
+        A scenario whose name is not a preset's is compared with the defaults, `Scenario()`.
+        """
+        return {path: (values[0], values[1]) for path, (values, _) in differences([self._base, self]).items()}
+
+    @property
+    def _base(self) -> Scenario:
+        return _preset(self.name) if self.name in files.preset_names() else Scenario()
+
+    @property
+    def _base_name(self) -> str:
+        return f"the preset {self.name}" if self.name in files.preset_names() else "the defaults"
+
+    def __hash__(self) -> int:
+        return hash(_hashable(self))
+
+    def __repr__(self) -> str:
+        users = f"{self.population.users:,} users, {self.duration:g} s, seed {self.seed}"
+        changed = [path for path in differences([self._base, self]) if path not in ("seed", "duration")]
+        more = f" and {len(changed) - _MOST_NAMED} more" if len(changed) > _MOST_NAMED else ""
+        differs = f"; differs from {self._base_name} in {', '.join(changed[:_MOST_NAMED])}{more}" if changed else ""
+        return f"<Scenario {self.name}: {users}{differs}>"
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the title, and a table of the fields that differ from the preset or the defaults."""
+        title = f"<b>{escape(self.name)}</b>" + (f": {escape(self.title)}" if self.title else "")
+        users = f"{self.population.users:,} users · {self.duration:g} s · seed {self.seed}"
+        found = differences([self._base, self])
+        if not found:
+            return f"<div>{title}<br>{users}<br><small>equal to {escape(self._base_name)}</small></div>"
+        rows = "".join(
+            f"<tr><td><code>{escape(path)}</code></td><td>{escape(was)}</td><td>{escape(now)}</td></tr>"
+            for path, (_, (was, now)) in found.items()
+        )
+        head = f"<tr><th>field</th><th>{escape(self._base_name)}</th><th>this scenario</th></tr>"
+        return f"<div>{title}<br>{users}<table>{head}{rows}</table></div>"
+
     def slice(self, share: float) -> Scenario:
         """A copy with this share of the users, and of all that serves them: so that it is as busy, at less work for the
         simulation. `office.slice(0.04)` is a twenty-fifth of it.
@@ -160,3 +210,25 @@ class Scenario(ScenarioFields):
     def preset_text(name: str) -> str:
         """A preset as it stands in its file, comments included. Raises: UsageError if there is none of this name."""
         return files.preset_text(name)
+
+
+@cache
+def _preset(name: str) -> Scenario:
+    return Scenario.load(name)
+
+
+def _hashable(value: object) -> object:
+    """Return a hashable stand-in for a field's value: equal values have equal stand-ins."""
+    if isinstance(value, Section):
+        return tuple(_hashable(below) for _, below in value)
+    if isinstance(value, Mapping):
+        return frozenset((key, _hashable(below)) for key, below in value.items())
+    if isinstance(value, list | tuple):
+        return tuple(map(_hashable, value))
+    if isinstance(value, BaseModel | float | int | str | None):
+        try:
+            return hash(value)
+        except TypeError:
+            pass
+    # Of a custom part only the type is certain: it may change, or compare without a hash.
+    return type(value)

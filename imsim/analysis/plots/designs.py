@@ -9,9 +9,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from imsim.analysis.labels import short, text_of
+from imsim.analysis.labels import short
 from imsim.analysis.latency import is_share
 from imsim.analysis.plots.style import COLORS, GREY, decorate, errors, new_axes, titled
+from imsim.scenario.differences import text_of
 
 
 def trend(
