@@ -128,7 +128,7 @@ def test_a_shorter_duration_leaves_out_what_comes_after_it_and_says_so():
         pytest.warns(UserWarning, match="1 of 2 faults are left out"),
         pytest.warns(UserWarning, match="1 of 3 moments"),
     ):
-        imsim.simulate(whole, duration="2s", replications=2, jobs=1)
+        imsim.replicate(whole, duration="2s", replications=2, jobs=1)
 
 
 def test_a_longer_duration_has_all_that_there_was():
