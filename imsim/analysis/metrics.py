@@ -26,7 +26,7 @@ from imsim.core.policies import Ack
 from imsim.results import RunData
 from imsim.scenario import Scenario
 from imsim.scenario.custom_parts import broken
-from imsim.scenario.sections.faults import TIERS
+from imsim.scenario.sections.topology import TIERS
 
 #: A number of a run. None and nan mean that there was nothing to measure, infinity that it never came.
 MetricFunction = Callable[[Run], float | None]

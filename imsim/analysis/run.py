@@ -53,22 +53,25 @@ class Run(RunData):
     def recovery(
         self,
         *,
-        window: float | None = None,
+        window: float | str | None = None,
         factor: float = recovery.FACTOR,
         faults: Sequence[recovery.Fault] | None = None,
     ) -> pd.DataFrame:
         """How long after each fault deliveries were as fast again as before it: a row for each, in the order of time.
 
-        window: seconds over which the p95 is taken; None: a round number in which 60 messages were sent on average,
-            but at most about a tenth of the duration.
+        window: seconds, or a duration such as "2s", over which the p95 is taken. None: a round number of seconds for
+            which the scenario plans 60 messages or a little less, but at most a tenth of the duration.
         factor: a window has recovered if its p95 is at most this factor times the p95 before the first fault.
-        faults: [(since, until, name)] in seconds from the run's start, in place of the run's own: for a live run.
+        faults: [(since, until, name)], in seconds or durations from the run's start, instead of the run's: for a
+            live run.
 
         Columns: `fault`, `at` and `until` (s), `before` and `limit` (p95, ms), `time` (s from `at`; infinite if it
-        never recovered, nan if too few deliveries came before it), `slow` (deliveries beyond the limit until the
-        recovery), `waited_for` (what they waited for longest once the fault was over: the policy that set it, as in
-        `breakdown("policy")`, or a stage; None without spans). The definition is in `imsim.analysis.recovery`; the
-        metric `recovery.time` is the longest. Raises: UsageError for a window or factor out of range.
+        never recovered; nan if too few deliveries arrived before it, or the run ends too soon after it), `slow`
+        (deliveries beyond the limit until the recovery), `waited_for` (their longest wait after the fault's end: the
+        policy that sets it, as in `breakdown("policy")`, or a stage; None without spans). The definition is in
+        `imsim.analysis.recovery`. The metric `recovery.time` is the longest of all faults.
+
+        Raises: UsageError for a bad window, factor or fault.
         """
         return recovery.frame(recovery.recoveries(self, window=window, factor=factor, faults=faults))
 
