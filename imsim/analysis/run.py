@@ -31,8 +31,7 @@ class Run(RunData):
 
     @cached_property
     def _unsteady(self) -> list[str]:
-        overload = warmup.overload_note(warmup.Beginning.of_lost(self))
-        return overload or warmup.unsteady_note(warmup.Beginning.of(self))
+        return warmup.notes([warmup.Steadiness.of(self)], has_faults=bool(recovery.faults_of(self)))
 
     def summary(self) -> pd.DataFrame:
         """Rows `delivery` and `ack`: count, lost, mean, p50, p95, p99, max in ms, after the warm-up; NaN where the

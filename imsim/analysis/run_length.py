@@ -70,11 +70,16 @@ def behind(run: RunData, metrics: Sequence[str]) -> dict[str, Behind]:
     return found
 
 
-def is_steady(scenario: Scenario) -> bool:
-    """Whether one part of a run is as another, except for chance."""
+def has_even_load(scenario: Scenario, since: float, until: float) -> bool:
+    """Return whether the load is about the same all the time between the two (s), except for chance."""
     sessions = scenario.population.sessions
-    comes_together = sessions is not None and sessions.start is not None
-    return scenario.workload.arrivals.kind in ("poisson", "bursts") and not scenario.faults and not comes_together
+    come_together = sessions is not None and sessions.start is not None
+    return not come_together and scenario.workload.arrivals.is_even(since, until)
+
+
+def is_steady(scenario: Scenario) -> bool:
+    """Return whether all parts of a run are alike, except for chance: its load is even, and nothing fails."""
+    return not scenario.faults and has_even_load(scenario, scenario.warmup, scenario.duration)
 
 
 def share_of(metric: str) -> Fraction | None:

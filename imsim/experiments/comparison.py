@@ -175,7 +175,9 @@ class Comparison:
             )
         if self.left_out:
             notes.append(f"{self.left_out} replications are without a partner on the other side, and left out")
-        notes += dict.fromkeys((*self.a.unsteady_notes, *self.b.unsteady_notes))
+        a, b = self.a.unsteady_notes, self.b.unsteady_notes
+        notes += [note for note in a if note in b]
+        notes += [f"A: {note}" for note in a if note not in b] + [f"B: {note}" for note in b if note not in a]
         flaws = {metric: self.a.flaw(metric) or self.b.flaw(metric) for metric in self.differences}
         notes += flaw_notes(flaws, min(self.a.scenario.duration, self.b.scenario.duration))
         null = [metric for metric, one in self.differences.items() if one.absolute.value is None]

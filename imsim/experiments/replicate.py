@@ -46,15 +46,15 @@ _SPAWN = 0x7265706C  # "repl": spawn keys of replications, apart from any other 
 @dataclass(frozen=True)
 class Sample:
     """What is kept of one replication: its numbers (infinite where one falls among what never came, nan of nothing),
-    what stands behind the percentiles among them, how it begins, and the digest of the rows that they are of. `series`
-    and `run` only where `Sampling` asks for them."""
+    what stands behind the percentiles among them, whether it is in steady state, and the digest of the rows that they
+    are of. `series` and `run` only where `Sampling` asks for them."""
 
     replication: int
     seed: int
     digest: str
     values: dict[str, float]
     behind: dict[str, Behind] = field(default_factory=dict)
-    beginning: warmup.Beginning | None = None
+    steadiness: warmup.Steadiness = field(default_factory=warmup.Steadiness)
     series: warmup.Series | None = None
     run: Run | None = None
 
@@ -196,8 +196,10 @@ class Replications:
 
     @property
     def unsteady_notes(self) -> list[str]:
-        """A sentence, if the measured part of the runs does not begin as it goes on."""
-        return warmup.unsteady_notes([sample.beginning for sample in self.samples])
+        """A sentence if the service cannot keep up or the runs do not begin in steady state, and one for each node that
+        dropped operations."""
+        found = [sample.steadiness for sample in self.samples]
+        return [*warmup.notes(found, has_faults=bool(self.scenario.faults)), *warmup.drop_notes(found)]
 
     def suggest_warmup(self) -> float | None:
         """Seconds to give the scenario as `warmup`, by MSER-5 on the delivery latencies averaged over the replications.
@@ -411,7 +413,7 @@ def _one(number: int, design: Scenario, replication: int, sampling: Sampling) ->
         run.digest,
         sampling.measures(run),
         behind(run, sampling.measures.names),
-        warmup.Beginning.of(run),
+        warmup.Steadiness.of(run),
         warmup.Series.of(run) if sampling.series else None,
         # Without the DataFrames that measuring has made of the tables.
         Run(run.tables, run.scenario, run.manifest) if sampling.keep == "runs" else None,

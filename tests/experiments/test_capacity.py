@@ -12,7 +12,7 @@ import imsim
 from imsim.analysis.budgets import Budget
 from imsim.analysis.metrics import UTILISATIONS
 from imsim.analysis.run_length import Behind
-from imsim.analysis.warmup import Beginning
+from imsim.analysis.warmup import Beginning, Steadiness
 from imsim.experiments import Capacity, Replications, Sample
 from imsim.experiments.capacity import Bracket, load_of, search
 from imsim.scenario import Scenario
@@ -176,18 +176,20 @@ def test_there_is_no_bottleneck_where_nothing_breaks_or_nothing_is_known():
     assert unknown.table["storage"].tolist() == ["-"]
 
 
-def test_loads_that_keep_the_budget_but_do_not_begin_in_steady_state_are_said():
-    def replications(first):
-        beginning = Beginning(first, (20.0,) * 10)
+def test_capacity_notes_unsteady_runs_and_drops_at_loads_that_keep_the_budget():
+    def replications(first, drops=0):
+        found = Steadiness(Beginning(first, (20.0,) * 10), drops={"storage0": drops} if drops else {})
         return Replications(
-            Scenario(), [Sample(r, r, "", {"delivery.p99": 50.0 + r}, beginning=beginning) for r in range(5)]
+            Scenario(), [Sample(r, r, "", {"delivery.p99": 50.0 + r}, steadiness=found) for r in range(5)]
         )
 
     verdicts = {0.5: "keeps", 1.0: "keeps", 2.0: "breaks"}
-    tried = {0.5: replications(20.0), 1.0: replications(90.0), 2.0: replications(99.0)}
+    tried = {0.5: replications(20.0, drops=3), 1.0: replications(90.0), 2.0: replications(99.0, drops=9)}
     found = Capacity(Scenario(), FOUND.budget, FOUND.over, Bracket(verdicts), tried)
     (note,) = [note for note in found.notes if "steady state" in note]
     assert note.startswith("at workload.rate = 1, the run does not begin in steady state")
+    (note,) = [note for note in found.notes if "dropped" in note]
+    assert note.startswith("at workload.rate = 0.5, storage0 dropped 3 operations a run on average")
 
 
 def test_it_is_drawn_with_the_budget_and_where_it_breaks():

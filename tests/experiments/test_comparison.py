@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 import imsim
+from imsim.analysis.warmup import Beginning, Steadiness
 from imsim.experiments import Comparison, Replications, Sample
 from imsim.experiments.comparison import difference
 from imsim.scenario import Scenario
@@ -86,6 +87,20 @@ def test_replications_without_a_partner_are_left_out_and_counted():
     assert (found.pairs, found.left_out) == (2, 2)
     assert found["delivery.p99"].absolute.value == 1.5
     assert "2 replications are without a partner" in " ".join(found.notes)
+
+
+def test_comparison_notes_for_each_design_whether_its_runs_are_steady():
+    rising = Steadiness(Beginning(10.0, (50.0,) * 10))
+    full = Steadiness(Beginning(10.0, (50.0,) * 10), drops={"storage0": 4})
+    a, b = (
+        Replications(Scenario(name=name), [Sample(r, r, "", {"lost": 1.0}, steadiness=one) for r in range(2)])
+        for name, one in (("small", rising), ("large", full))
+    )
+    notes = Comparison(a, b).notes
+    (both,) = [note for note in notes if "latency rises" in note]
+    assert both.startswith("latency rises"), "true of both"
+    (dropped,) = [note for note in notes if "dropped" in note]
+    assert dropped.startswith("B: storage0 dropped 4 operations a run on average")
 
 
 def test_other_seeds_are_no_pairs():

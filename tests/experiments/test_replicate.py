@@ -10,6 +10,7 @@ from joblib._parallel_backends import SequentialBackend, ThreadingBackend
 
 import imsim
 from imsim.analysis.run_length import Behind
+from imsim.analysis.warmup import Beginning, Steadiness
 from imsim.experiments import Replications, Sample, replication_seed
 from imsim.scenario import Scenario
 
@@ -211,6 +212,29 @@ def test_what_was_not_kept_is_said_to_be_so():
         make(1.0).runs  # noqa: B018
     with pytest.raises(imsim.UsageError, match=r"'ack.p50'.*Measured: delivery.p99, lost"):
         make(1.0)["ack.p50"]
+
+
+def test_replications_note_overload_and_drops():
+    lost = Steadiness(lost=Beginning(1.0, (30.0,) * 10), drops={"storage0": 4})
+    samples = [Sample(r, r, "", {"lost": 9.0}, steadiness=lost) for r in range(2)]
+    overload, drops = Replications(Scenario(), samples).notes[1:]
+    assert overload.startswith(
+        "30 % of the deliveries in the second half of the run never came, 1 % in its first tenth"
+    )
+    assert drops.startswith("storage0 dropped 4 operations a run on average, as its queue was full")
+
+
+def test_replications_of_an_overloaded_service_note_what_a_run_warns_of():
+    fields = {
+        "workload.arrivals": "poisson",
+        "workload.rate": 1.0,
+        "topology.storage.queue": 500,
+        "policies.send_attempts": 1,
+        "duration": "6s",
+    }
+    found = imsim.simulate(imsim.Scenario.load("capacity", fields), replications=2, jobs=1)
+    assert any("% of the deliveries in the second half of the run never came" in note for note in found.notes)
+    assert any(note.startswith("storage0 dropped ") for note in found.notes)
 
 
 def test_texts():
