@@ -212,11 +212,6 @@ def is_latency(metric: str) -> bool:
     return what in LATENCIES and STATISTIC.fullmatch(statistic) is not None
 
 
-def is_share(metric: str) -> bool:
-    """Whether the metric is a share, from 0 to 1: a function of the user's whose name ends so, as in `late_share`."""
-    return metric.endswith("share")
-
-
 #: The rows of a summary.
 ROWS: dict[str, Callable[[RunData], NDArray[np.float64]]] = {
     "delivery": delivery_latencies,

@@ -21,7 +21,7 @@ import numpy as np
 from imsim.analysis import warmup
 from imsim.analysis.intervals import CONFIDENCE, ENOUGH, Estimate, estimate, is_precise, next_count
 from imsim.analysis.labels import heading
-from imsim.analysis.metrics import Measures, Metrics, check_measured, limits_of
+from imsim.analysis.metrics import Measures, Metrics, check_measured, kind_of, printed
 from imsim.analysis.run import Run
 from imsim.analysis.run_length import Behind, Flaw, behind, flaw, needed
 from imsim.core.exceptions import UsageError
@@ -68,9 +68,15 @@ class Replications:
     """
 
     def __init__(
-        self, scenario: Scenario, samples: Sequence[Sample], precision: Mapping[str, float] | None = None
+        self,
+        scenario: Scenario,
+        samples: Sequence[Sample],
+        precision: Mapping[str, float] | None = None,
+        asked: Sequence[str] = (),
     ) -> None:
+        """asked: the metrics that the user named."""
         self.scenario = scenario
+        self.asked = tuple(asked)
         self.samples = tuple(samples)
         self.precision = dict(precision or {})
 
@@ -79,7 +85,7 @@ class Replications:
 
     def __getitem__(self, metric: str) -> Estimate:
         """A percentile for which the runs are too short has no interval: it would miss, see `flaw`."""
-        found = estimate(self.values(metric), *limits_of(metric))
+        found = estimate(self.values(metric), *kind_of(metric).limits)
         return replace(found, low=None, high=None) if self.flaw(metric) else found
 
     def __iter__(self) -> Iterator[Run]:
@@ -89,6 +95,11 @@ class Replications:
     def metrics(self) -> list[str]:
         """The names of the numbers that each replication gave."""
         return list(self.samples[0].values)
+
+    @property
+    def printed(self) -> list[str]:
+        """The metrics of the printed table: all but those that cannot differ from another one."""
+        return printed(self.metrics, [self.scenario], self.asked)
 
     def values(self, metric: str) -> list[float]:
         """A number of each replication: infinite where it falls among what never came, nan where there was nothing."""
@@ -178,7 +189,7 @@ class Replications:
                 f"an interval from {len(self)} replications is right only if the number is about normal from run to "
                 f"run; with {ENOUGH} or more that matters little"
             )
-        null = {metric: self[metric].undefined for metric in self.metrics if self[metric].undefined}
+        null = {metric: self[metric].undefined for metric in self.printed if self[metric].undefined}
         if null:
             which = ", ".join(f"{metric} in {count}" for metric, count in null.items())
             notes.append(
@@ -186,7 +197,7 @@ class Replications:
                 f"nothing to measure: {which}; there is no mean over all then"
             )
         notes += self.unsteady_notes
-        notes += flaw_notes({metric: self.flaw(metric) for metric in self.metrics}, self.scenario.duration)
+        notes += flaw_notes({metric: self.flaw(metric) for metric in self.printed}, self.scenario.duration)
         for metric, share in self.precision.items():
             if self.flaw(metric):
                 notes.append(f"{metric} does not count as precise, as the runs are too short for it")
@@ -233,13 +244,13 @@ class Replications:
         return f"<Replications of {self.scenario.name}: {len(self)} from seed {self.scenario.seed}>"
 
     def __str__(self) -> str:
-        table = self.summary().astype(object)
+        table = self.summary().loc[self.printed].astype(object)
         text: str = table.where(table.notna(), "-").to_string(float_format=lambda value: f"{value:,.4g}")
         return "\n".join([text, *(f"note: {note}" for note in self.notes)])
 
     def _repr_html_(self) -> str:
         title = f"<b>{escape(heading(self.scenario))}</b> · {len(self)} replications from seed {self.scenario.seed}"
-        table = self.summary().astype(object)
+        table = self.summary().loc[self.printed].astype(object)
         html = table.where(table.notna(), "–").to_html(float_format=lambda value: f"{value:,.4g}", border=0)
         notes = "".join(f"<br><small>{escape(note)}</small>" for note in self.notes)
         return f"<div>{title}{html}<small>mean over replications, 95 % interval</small>{notes}</div>"
@@ -362,7 +373,9 @@ def replicate(
             for samples, count in zip(found, counts, strict=True)
         ]
     return [
-        Replications(design, [samples[replication] for replication in sorted(samples)], sampling.precision)
+        Replications(
+            design, [samples[replication] for replication in sorted(samples)], sampling.precision, sampling.asked
+        )
         for design, samples in zip(designs, found, strict=True)
     ]
 

@@ -188,7 +188,7 @@ def test_budget_of_the_recovery_time_takes_seconds_or_a_duration(steady):
     for bound in ("10", "10s"):
         assert imsim.Budget(f"recovery.time < {bound}").fails(run) is None
         assert imsim.Budget(f"recovery.time > {bound}").fails(run).endswith(": it is 7.8 s")
-    with pytest.raises(imsim.UsageError, match=r"recovery\.time < soon'.*expected a duration"):
+    with pytest.raises(imsim.UsageError, match=r"recovery\.time < soon'.*expected a duration with its unit, as in 10s"):
         imsim.Budget("recovery.time < soon")
 
 

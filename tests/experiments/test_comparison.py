@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 import imsim
+from imsim.analysis.run_length import Behind
 from imsim.analysis.warmup import Beginning, Steadiness
 from imsim.experiments import Comparison, Replications, Sample
 from imsim.experiments.comparison import difference
@@ -87,6 +88,37 @@ def test_replications_without_a_partner_are_left_out_and_counted():
     assert (found.pairs, found.left_out) == (2, 2)
     assert found["delivery.p99"].absolute.value == 1.5
     assert "2 replications are without a partner" in " ".join(found.notes)
+
+
+def test_policies_of_acknowledgement_can_be_compared_by_what_their_senders_see():
+    office = imsim.Scenario.load("office", {"duration": "2s", "warmup": "0s"})
+    found = [
+        imsim.simulate(office.with_({"policies.ack": ack, "topology.storage.service.append": "50ms"}), replications=2)
+        for ack in ("after_store", "after_receive")
+    ]
+    compared = imsim.compare(*found)
+    assert compared["confirmed.p50"].absolute.value < -40
+    assert compared["received_lost"].absolute.value == 0
+    assert "confirmed.p99" in str(compared)
+    alike = imsim.compare(found[0], found[0])
+    assert "confirmed.p99" in alike.table.index
+    assert "confirmed" not in str(alike)
+    labels = [label.get_text() for label in alike.plot(Figure().subplots(1, 2, sharey=True))[0].get_yticklabels()]
+    assert labels
+    assert not [label for label in labels if label.startswith("confirmed")]
+
+
+def test_percentile_of_short_runs_has_no_interval_in_a_comparison():
+    def short(value):
+        behind = {"delivery.p99": Behind(300, value)}
+        samples = [Sample(r, r, "", {"delivery.p99": value + r}, behind) for r in range(3)]
+        return Replications(Scenario(), samples)
+
+    a, b = short(10.0), short(20.0)
+    found = Comparison(a, b)["delivery.p99"]
+    assert found.a == a["delivery.p99"]
+    assert found.b == b["delivery.p99"]
+    assert (found.absolute.value, found.absolute.low, found.relative.low, found.better) == (10, None, None, "?")
 
 
 def test_comparison_notes_for_each_design_whether_its_runs_are_steady():

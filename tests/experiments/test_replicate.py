@@ -134,7 +134,7 @@ def test_a_warm_up_is_suggested_where_a_service_starts_cold():
         ({"replications": 2, "out": "results"}, "out.*keep='runs'"),
         ({"precision": 5}, "delivery.p99 between 0 and 1"),
         ({"precision": "5%"}, "delivery.p99 between 0 and 1, .* got '5%'"),
-        ({"precision": {"p99": 0.05}}, "metric 'p99': .* 'delivery.p99'"),
+        ({"precision": {"p99": 0.05}}, "unknown metric 'p99' .*'delivery.p99'"),
         ({"precision": 0.1, "replications": 1}, "two or more"),
         ({"precision": {"delivery.p0x": 0.1}}, "delivery.p0x"),
         ({"replications": 2, "metrics": ["nonsense"]}, "nonsense"),
@@ -210,8 +210,28 @@ def test_a_precision_that_was_not_reached_is_said():
 def test_what_was_not_kept_is_said_to_be_so():
     with pytest.raises(imsim.UsageError, match="keep='runs'"):
         make(1.0).runs  # noqa: B018
-    with pytest.raises(imsim.UsageError, match=r"'ack.p50'.*Measured: delivery.p99, lost"):
+    with pytest.raises(imsim.UsageError, match=r"'ack.p50' was not measured.*measured: delivery.p99, lost"):
         make(1.0)["ack.p50"]
+
+
+def test_replications_print_confirmed_only_if_it_can_differ_from_ack():
+    values = {"confirmed.p99": 2.0, "ack.p99": 2.0, "received_lost": 0.0}
+    late, early = (
+        Replications(Scenario(policies={"ack": ack}), [Sample(r, r, "", values) for r in range(2)])
+        for ack in ("after_store", "after_receive")
+    )
+    assert "confirmed.p99" not in str(late)
+    assert "received_lost" not in late._repr_html_()
+    assert {"confirmed.p99", "received_lost"} < set(late.summary().index)
+    assert "confirmed.p99" in str(early)
+    assert "confirmed.p99" in str(Replications(late.scenario, late.samples, asked=["confirmed.p99"]))
+
+
+def test_budget_is_undecided_by_a_percentile_of_runs_that_are_too_short():
+    short = [Sample(r, r, "", {"delivery.p99": 50.0 + r}, {"delivery.p99": Behind(300, 50.0)}) for r in range(3)]
+    found = Replications(Scenario(), short)
+    assert imsim.Budget("delivery.p99 > 90ms").fails(found) is None
+    assert imsim.Budget("delivery.p99 < 9ms").fails(found) == "delivery.p99 < 9ms: it is 51 ms over 3 replications"
 
 
 def test_replications_note_overload_and_drops():
