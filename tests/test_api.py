@@ -109,6 +109,7 @@ def test_all_functions_measure_same_metrics():
         "lost",
         "cost.per_hour",
         "cost.per_million",
+        "cost.per_month",
         "delivery.p99.9",
         "replications",
     ]

@@ -225,11 +225,6 @@ def is_latency(metric: str) -> bool:
     return what in LATENCIES and STATISTIC.fullmatch(statistic) is not None
 
 
-def is_share(metric: str) -> bool:
-    """Return whether the metric is a share, 0 to 1: a user's function whose name ends in "share"."""
-    return metric.endswith("share")
-
-
 #: The rows of a summary by name.
 ROWS: dict[str, Callable[[RunData], NDArray[np.float64]]] = {
     "delivery": delivery_latencies,

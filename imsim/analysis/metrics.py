@@ -1,7 +1,7 @@
-"""Metrics of a run by name: `delivery.p99`, `ack.mean`, `last.p50`, `cost.per_hour`, or a user's function.
+"""The numbers of a run by name: `delivery.p99`, `ack.mean`, `last.p50`, `cost.per_hour`, or a function of the user.
 
-Inside imsim a metric that falls among messages that never arrived is infinite, and a metric without any values is nan.
-Results show both as null.
+Within imsim, a number is infinite if it falls among deliveries that never arrived, and nan if there was nothing to
+measure. In tables and JSON both are null.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 
 from imsim.analysis.breakdown import tier_utilisation
 from imsim.analysis.cost import cost_of
-from imsim.analysis.latency import LATENCIES, STATISTIC, is_latency, is_share, quantile, summarize
+from imsim.analysis.latency import LATENCIES, STATISTIC, is_latency, quantile, summarize
 from imsim.analysis.recovery import recovery_time
 from imsim.analysis.run import Run
 from imsim.core.exceptions import ImsimError, UsageError
@@ -26,83 +26,152 @@ from imsim.core.policies import Ack
 from imsim.results import RunData
 from imsim.scenario import Scenario
 from imsim.scenario.custom_parts import broken
-from imsim.scenario.sections.faults import TIERS
+from imsim.scenario.sections.topology import TIERS
 
 #: A function that returns a number of a run. None and nan mean that there was nothing to measure, infinity that the
-#: number falls among messages that never arrived.
+#: number falls among deliveries that never arrived.
 MetricFunction = Callable[[Run], float | None]
 
-#: Metrics as a user requests them: names, functions (under their own names), or a mapping of names to functions.
+#: The metrics that a user requests: names, functions (by their own names), or a mapping of names to functions.
 Metrics = str | MetricFunction | Sequence[str | MetricFunction] | Mapping[str, MetricFunction]
 
-_COUNTS = (
-    "messages",
-    "stored",
-    "deliveries",
-    "delivered",
-    "lost",
-    "absent",
-    "recalled",
-    "shed",
-    "duplicates",
-    "received_lost",
-)
-_COSTS = ("cost.per_hour", "cost.per_million")
-_PER_MONTH = "cost.per_month"
-IN_SECONDS = ("recovery.time",)  # see `imsim.analysis.recovery`
-#: The utilisation of the busiest node of a tier (`imsim.analysis.breakdown`), 0 to 1; nan in a live run.
+
+@dataclass(frozen=True)
+class MetricKind:
+    """What is known about a metric from its name.
+
+    unit: "ms", "s", "money", "share" (0 to 1), or "" for counts and unknown metrics. least, most: the values that it
+    can have. less_is_better: None if neither less nor more is better, or that is not known. label: the label of an
+    axis, without the unit, where it is not the name.
+    """
+
+    unit: str = ""
+    least: float = 0.0
+    most: float = math.inf
+    less_is_better: bool | None = None
+    label: str = ""
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        return self.least, self.most
+
+    @property
+    def suffix(self) -> str:
+        """The unit as it follows a number in a text."""
+        return f" {self.unit}" if self.unit in ("ms", "s") else ""
+
+    @property
+    def is_duration(self) -> bool:
+        return self.unit in ("ms", "s")
+
+
+_LATENCY = MetricKind("ms", less_is_better=True)
+_SHARE = MetricKind("share", most=1.0)
+_FEWER = MetricKind(less_is_better=True)
+_UNKNOWN = MetricKind(least=-math.inf)
+
+#: The busiest node of each tier (`imsim.analysis.breakdown`), 0 to 1; nan in a live run.
 UTILISATIONS = tuple(f"utilisation.{tier}" for tier in TIERS)
-_OTHERS = (*_COUNTS, *_COSTS, _PER_MONTH, *IN_SECONDS, *UTILISATIONS)  # all metrics that are not latencies
+RECOVERY = "recovery.time"
+
+_KINDS = {
+    "messages": MetricKind(),
+    "stored": MetricKind(),
+    "deliveries": MetricKind(),
+    "delivered": MetricKind(),
+    "lost": _FEWER,
+    "absent": MetricKind(),
+    "recalled": MetricKind(),
+    "shed": _FEWER,
+    "duplicates": _FEWER,
+    "received_lost": _FEWER,
+    "cost.per_hour": MetricKind("money", less_is_better=True, label="cost per hour"),
+    "cost.per_million": MetricKind("money", less_is_better=True, label="cost per million messages"),
+    "cost.per_month": MetricKind("money", less_is_better=True, label="cost per month"),
+    RECOVERY: MetricKind("s", less_is_better=True),
+    **dict.fromkeys(UTILISATIONS, _SHARE),
+}
+
+_COSTS = tuple(name for name, kind in _KINDS.items() if kind.unit == "money")
 _AT_THE_END = re.compile(rf"(.*?)[._ -]?({STATISTIC.pattern})", re.IGNORECASE)
-_KNOWN = "delivery.p50, .p95, .p99.9, .mean, .max; ack., confirmed. and last. with the same; " + ", ".join(_OTHERS)
+_KNOWN = "delivery.p50, .p95, .p99.9, .mean, .max; ack., confirmed. and last. with the same; " + ", ".join(_KINDS)
 
 LATENCY_METRICS = tuple(f"{name}.{what}" for name in LATENCIES for what in ("mean", "p50", "p95", "p99", "max"))
 
-_USUAL = ("messages", "delivered", "lost", "absent", "recalled", "shed", "duplicates")
+_USUAL = ("messages", "delivered", "lost", "absent", "recalled", "shed", "duplicates", "received_lost")
+
+
+def kind_of(name: str) -> MetricKind:
+    """Return what is known about a metric. A function whose name ends in `share` returns a share, as in
+    `late_share`."""
+    if is_latency(name):
+        return _LATENCY
+    if name in _KINDS:
+        return _KINDS[name]
+    return _SHARE if name.endswith("share") else _UNKNOWN
+
+
+def axis_label(name: str, currency: str = "") -> str:
+    """Return the label of an axis, with the unit. `currency`: of costs."""
+    kind = kind_of(name)
+    unit = {"money": currency, "share": "", "": ""}.get(kind.unit, kind.unit)
+    label = kind.label or name
+    return f"{label} ({unit})" if unit else label
 
 
 def default_metrics(*scenarios: Scenario) -> tuple[str, ...]:
-    """Return the metrics that are always measured for these scenarios.
-
-    `last.*` is included if all scenarios have messages to groups or chatrooms, costs if all have prices, the recovery
-    time if all have faults. `confirmed.*` and `received_lost` are included if one of them acknowledges early.
-    """
+    """Return the metrics that are measured if the user requests no others: latencies, counts, and in all of the
+    scenarios: costs if there are prices, the recovery time if there are faults, the last recipient if messages go to
+    several."""
     to_many = all(scenario.conversations.p2p_share < 1 for scenario in scenarios)
-    early = any(scenario.policies.ack is Ack.AFTER_RECEIVE for scenario in scenarios)
-    left_out = (*(() if to_many else ("last.",)), *(() if early else ("confirmed.",)))
-    latencies = [name for name in LATENCY_METRICS if not name.startswith(left_out)]
-    counts = (*_USUAL, "received_lost") if early else _USUAL
+    latencies = [name for name in LATENCY_METRICS if to_many or not name.startswith("last.")]
     costs = _COSTS if all(scenario.cost.is_given for scenario in scenarios) else ()
-    return (*latencies, *counts, *costs, *(IN_SECONDS if all(scenario.faults for scenario in scenarios) else ()))
+    return (*latencies, *_USUAL, *costs, *((RECOVERY,) if all(scenario.faults for scenario in scenarios) else ()))
+
+
+def printed(names: Iterable[str], scenarios: Iterable[Scenario], asked: Iterable[str] = ()) -> list[str]:
+    """Return the metrics that printed tables and notes contain.
+
+    Where the sender gets no early acknowledgement, `confirmed` is the same as `ack`, and `received_lost` is 0: they are
+    left out, except for those that the user requested (`asked`).
+    """
+    if any(scenario.policies.ack is Ack.AFTER_RECEIVE for scenario in scenarios):
+        return list(names)
+    return [name for name in names if name in asked or not name.startswith(("confirmed.", "received_lost"))]
 
 
 def is_known(name: str) -> bool:
-    """Return whether this is the name of a metric that every run has."""
-    return is_latency(name) or name in _OTHERS
+    """Return whether every run has a metric of this name."""
+    return is_latency(name) or name in _KINDS
 
 
 def check_name(name: str, own: Iterable[str] = ()) -> str:
-    """Return the name if every run has such a metric.
-
-    own: names of the user's functions, for suggestions. Raises: UsageError with the nearest names and all known ones.
-    """
-    if not isinstance(name, str) or not is_known(name):
-        hint = did_you_mean(name, own) if isinstance(name, str) else ""
-        raise UsageError(f"metric {name!r}: unknown{hint}; known: {_KNOWN}")
+    """Return the name of a metric that every run has. `own`: the names of the user's functions, for the error.
+    Raises: UsageError, with the nearest names and all known ones."""
+    if not isinstance(name, str):
+        raise UsageError(f"metrics: expected a name or a function, got {name!r}")
+    if not is_known(name):
+        raise UsageError(f"unknown metric {name!r}{did_you_mean(name, own)}; known: {_KNOWN}")
     return name
 
 
 def check_measured(name: str, measured: Sequence[str]) -> str:
-    """Return the name if this metric was measured. Raises: UsageError, which says how to measure it."""
-    if name not in measured:
-        how = "request it with metrics=[...]" if is_known(name) else f"unknown{did_you_mean(name)}"
-        raise UsageError(f"metric {name!r} was not measured: {how}. Measured: {', '.join(measured)}")
-    return name
+    """Return the name of a metric that was measured. Raises: UsageError, with the measured ones and the remedy."""
+    if name in measured:
+        return name
+    known = ", ".join(measured)
+    if not isinstance(name, str):
+        raise UsageError(f"metrics: expected a name or a function, got {name!r}")
+    if not is_known(name):
+        raise UsageError(f"unknown metric {name!r}{did_you_mean(name)}; measured: {known}")
+    raise UsageError(f"metric {name!r} was not measured: name it in metrics=[...]; measured: {known}")
 
 
 def did_you_mean(name: str, own: Iterable[str] = ()) -> str:
-    """Return " (did you mean 'delivery.p99' or 'ack.p99'?)", or "" if no metric or name in `own` is similar."""
-    near = difflib.get_close_matches(name, [*own, *_OTHERS, *LATENCY_METRICS], n=3, cutoff=0.7)
+    """Return " (did you mean 'delivery.p99' or 'ack.p99'?)" if metrics, or names in `own`, are near; else ""."""
+    near = difflib.get_close_matches(name, [*own, *_KINDS, *LATENCY_METRICS], n=3, cutoff=0.7)
+    if tiers := difflib.get_close_matches(name.lower(), TIERS, n=1, cutoff=0.8):
+        near = [f"utilisation.{tiers[0]}"]
     if match := _AT_THE_END.fullmatch(name):
         family, statistic = match[1].lower(), match[2].lower()
         families = difflib.get_close_matches(family, LATENCIES, n=1) or LATENCIES
@@ -113,33 +182,22 @@ def did_you_mean(name: str, own: Iterable[str] = ()) -> str:
     return f" (did you mean {names + ' or ' if names else ''}{near[-1]!r}?)"
 
 
-def limits_of(name: str) -> tuple[float, float]:
-    """Return the smallest and the largest possible value of a metric.
-
-    Latencies, counts, costs and times are at least 0; shares are from 0 to 1. A user's function has no known bounds.
-    """
-    has_most = is_share(name) or name in UTILISATIONS
-    return (0.0 if is_known(name) or is_share(name) else -math.inf, 1.0 if has_most else math.inf)
-
-
 @dataclass(frozen=True)
 class Measures:
-    """The metrics that are measured in each replication: known metrics by name, and the user's functions."""
+    """The metrics to measure in each replication: names, and functions of the user."""
 
     names: tuple[str, ...]
     functions: dict[str, MetricFunction] = field(default_factory=dict)
 
     @classmethod
     def of(cls, metrics: Metrics, *, also: Sequence[str] = ()) -> Measures:
-        """Return the metrics that a user requested, after those in `also`. Raises: UsageError."""
+        """Return the metrics in `also`, followed by those that the user requested. Raises: UsageError."""
         functions: dict[str, MetricFunction] = {}
         asked: list[str] = []
         if isinstance(metrics, str) or callable(metrics):
             metrics = [metrics]
         if not isinstance(metrics, Iterable):
-            raise UsageError(
-                f"metrics: expected names, functions, or a mapping of names to functions (got {metrics!r})"
-            )
+            raise UsageError(f"metrics: expected names, functions, or a mapping of names to them, got {metrics!r}")
         if isinstance(metrics, Mapping):
             functions.update(metrics)
         else:
@@ -151,14 +209,13 @@ class Measures:
         names = [check_name(name, functions) for name in (*also, *asked)]
         for name, function in functions.items():
             if not callable(function):
-                raise UsageError(f"metric {name!r}: expected a function of a run (got {function!r})")
+                raise UsageError(f"metric {name!r}: expected a function that takes a run, got {function!r}")
             if name in names:
-                raise UsageError(f"metric {name!r}: imsim has a metric of this name; rename your function")
+                raise UsageError(f"metric {name!r}: imsim has a metric of this name; give your function another name")
         return cls(tuple(dict.fromkeys(names)), functions)
 
     @property
     def all(self) -> tuple[str, ...]:
-        """The names of all metrics."""
         return (*self.names, *self.functions)
 
     def __call__(self, run: Run) -> dict[str, float]:
@@ -172,24 +229,22 @@ class Measures:
             except Exception as error:
                 raise broken(f"metric {name!r}: the function", error) from error
             number = values[name] = _number(name, value)
-            if is_share(name) and not 0 <= number <= 1 and not math.isnan(number):
+            if kind_of(name) is _SHARE and not 0 <= number <= 1 and not math.isnan(number):
                 raise UsageError(
-                    f"metric {name!r}: a name that ends in 'share' promises a number from 0 to 1 (got {value!r}); "
-                    "rename the function"
+                    f"metric {name!r}: expected a number from 0 to 1, as the name ends in 'share', got {value!r}; "
+                    "give it another name"
                 )
         return values
 
 
 def value_of(run: RunData, name: str) -> float:
-    """Return one metric of a run: ms, a count, money, seconds (recovery.time) or a share (utilisation).
-
-    It is infinite if it falls among messages that never arrived, and nan if there are no values.
-    """
+    """Return one metric of one run, in the unit of its kind; infinite if it falls among deliveries that never arrived,
+    nan if there was nothing to measure."""
     return _Numbers(run).value(check_name(name))
 
 
 class _Numbers:
-    """The metrics of one run. Values that several metrics need are computed once."""
+    """The metrics of one run. Latencies and counts are computed once."""
 
     def __init__(self, run: RunData) -> None:
         self._run = run
@@ -206,7 +261,7 @@ class _Numbers:
             cost = cost_of(self._run)
             value: float | None = getattr(cost, statistic)
             return math.nan if value is None else value
-        if name == "recovery.time":
+        if name == RECOVERY:
             return recovery_time(self._run)
         if what == "utilisation":
             return tier_utilisation(self._run, statistic)
@@ -216,7 +271,7 @@ class _Numbers:
 
 
 def _statistic(values: np.ndarray[Any, np.dtype[np.float64]], name: str) -> float:
-    """Return a statistic of ascending latencies."""
+    """Return a statistic of latencies in ascending order."""
     if not len(values):
         return math.nan
     if name == "mean":
@@ -230,4 +285,4 @@ def _number(name: str, value: object) -> float:
     try:
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        raise UsageError(f"metric {name!r}: the function must return a number (got {value!r})") from None
+        raise UsageError(f"metric {name!r}: expected a number for each run, got {value!r}") from None

@@ -65,8 +65,7 @@ class Run(RunData):
 
     @cached_property
     def _unsteady(self) -> list[str]:
-        overload = warmup.overload_note(warmup.Beginning.of_lost(self))
-        return overload or warmup.unsteady_note(warmup.Beginning.of(self))
+        return warmup.notes([warmup.Steadiness.of(self)], has_faults=bool(recovery.faults_of(self)))
 
     def summary(self) -> pd.DataFrame:
         """Return the latencies after the warm-up: a row for each kind, in ms.
@@ -110,29 +109,29 @@ class Run(RunData):
     def recovery(
         self,
         *,
-        window: float | None = None,
+        window: float | str | None = None,
         factor: float = recovery.FACTOR,
         faults: Sequence[recovery.Fault] | None = None,
     ) -> pd.DataFrame:
         """Return how long after each fault deliveries were as fast as before it.
 
         Args:
-            window: the seconds over which the p95 is taken. None means a round number in which 60 messages were sent
-                on average, but at most about a tenth of the duration.
+            window: the seconds over which the p95 is taken, or a duration such as "2s". None means a round number of
+                seconds for which the scenario plans 60 messages or a little less, but at most a tenth of the duration.
             factor: a window has recovered if its p95 is at most this factor times the p95 before the first fault.
-            faults: [(since, until, name)] in seconds from the run's start, instead of the run's own faults; for a live
-                run.
+            faults: [(since, until, name)], in seconds or durations from the run's start, instead of the run's own
+                faults; for a live run.
 
         Returns:
             A frame with a row for each fault, in the order of time: `fault`, `at_seconds`, `until_seconds`, `before_ms`
             and `limit_ms` (of p95), `recovery_seconds` (from `at_seconds`; infinite if the run never recovered, NaN if
-            too few deliveries arrived before the fault), `slow` (the number of deliveries beyond the limit until the
-            recovery) and `waited_for` (their longest wait after the fault: a policy, as in `breakdown("policy")`, or a
-            stage; None without spans). `imsim.analysis.recovery` has the definition. The metric `recovery.time` is the
-            longest recovery.
+            too few deliveries arrived before the fault or the run ends too soon after it), `slow` (the number of
+            deliveries beyond the limit until the recovery) and `waited_for` (their longest wait after the fault: a
+            policy, as in `breakdown("policy")`, or a stage; None without spans). `imsim.analysis.recovery` has the
+            definition. The metric `recovery.time` is the longest recovery.
 
         Raises:
-            UsageError: `window` or `factor` is out of range.
+            UsageError: the window, the factor or a fault is wrong.
         """
         return recovery.frame(recovery.recoveries(self, window=window, factor=factor, faults=faults))
 

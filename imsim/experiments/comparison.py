@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
 from os import PathLike
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from imsim.analysis.intervals import CONFIDENCE, ENOUGH, Estimate, estimate, t_quantile
 from imsim.analysis.labels import change_texts, changes, design_labels, title_of_all
 from imsim.analysis.latency import is_latency
-from imsim.analysis.metrics import check_measured, limits_of
+from imsim.analysis.metrics import check_measured, kind_of, printed
 from imsim.core.exceptions import UsageError
 from imsim.experiments.replicate import Progress, Replications, Sampling, flaw_notes, replicate, to_json
 from imsim.scenario import Scenario
@@ -32,18 +32,6 @@ def compare(a: Scenario, b: Scenario, sampling: Sampling, *, progress: Progress 
             f"compare: the scenarios have different seeds ({a.seed}, {b.seed}); set seed=, which is for both"
         )
     return Comparison(*replicate([a, b], sampling, progress=progress))
-
-
-_LESS_IS_BETTER = (
-    "lost",
-    "received_lost",
-    "shed",
-    "duplicates",
-    "cost.per_hour",
-    "cost.per_million",
-    "cost.per_month",
-    "recovery.time",
-)
 
 
 @dataclass(frozen=True)
@@ -73,7 +61,7 @@ class Difference:
 
         It is "" if the metric is null, or if neither more nor less of it is better.
         """
-        if self.absolute.value is None or not (is_latency(self.metric) or self.metric in _LESS_IS_BETTER):
+        if self.absolute.value is None or not kind_of(self.metric).less_is_better:
             return ""
         if self.absolute.low is None or self.absolute.high is None:
             return "?"
@@ -82,7 +70,7 @@ class Difference:
         return "B" if self.absolute.high < 0 else "A" if self.absolute.low > 0 else "?"
 
     def __str__(self) -> str:
-        unit = " ms" if is_latency(self.metric) else ""
+        unit = kind_of(self.metric).suffix
         if self.absolute.value is None:
             return f"{self.metric}: null in {self.absolute.undefined} of {self.absolute.replications} replications"
         if self.absolute.low == self.absolute.high == 0:
@@ -143,7 +131,13 @@ class Comparison:
             ]
             for one in (self.a, self.b)
         ]
-        return difference(metric, *values)
+        is_flawed = any(one.flaw(metric) for one in (self.a, self.b))
+        return difference(metric, *values, is_flawed=is_flawed)
+
+    @property
+    def _printed(self) -> list[str]:
+        """The metrics of the printed table and of the picture."""
+        return printed(self.differences, [self.a.scenario, self.b.scenario], (*self.a.asked, *self.b.asked))
 
     def __dir__(self) -> list[str]:
         return [
@@ -211,10 +205,12 @@ class Comparison:
             )
         if self.left_out:
             notes.append(f"{self.left_out} replications have no partner in the other design and are left out")
-        notes += dict.fromkeys((*self.a.unsteady_notes, *self.b.unsteady_notes))
-        flaws = {metric: self.a.flaw(metric) or self.b.flaw(metric) for metric in self.differences}
+        a, b = self.a.unsteady_notes, self.b.unsteady_notes
+        notes += [note for note in a if note in b]
+        notes += [f"A: {note}" for note in a if note not in b] + [f"B: {note}" for note in b if note not in a]
+        flaws = {metric: self.a.flaw(metric) or self.b.flaw(metric) for metric in self._printed}
         notes += flaw_notes(flaws, min(self.a.scenario.duration, self.b.scenario.duration))
-        null = [metric for metric, one in self.differences.items() if one.absolute.value is None]
+        null = [metric for metric in self._printed if self.differences[metric].absolute.value is None]
         if null:
             notes.append(f"null, because they fall among messages that never arrived: {', '.join(null)}")
         return notes
@@ -264,7 +260,7 @@ class Comparison:
                 "better": one.better,
                 "null": one.absolute.undefined,
             }
-            for metric, one in self.differences.items()
+            for metric, one in ((metric, self.differences[metric]) for metric in self._printed)
             if is_latency(metric)
         }
         if not rows:
@@ -296,7 +292,7 @@ class Comparison:
         }
 
     def __str__(self) -> str:
-        table = self.summary().rename_axis(None).astype(object)
+        table = self.summary().loc[self._printed].rename_axis(None).astype(object)
         text = table.where(table.notna(), "-").to_string(float_format=lambda value: f"{value:,.4g}")
         return "\n".join([*self._heading(), "", text, *(f"note: {note}" for note in self.notes)])
 
@@ -304,7 +300,7 @@ class Comparison:
         return f"<Comparison of {self.labels[0]} and {self.labels[1]}: {self.pairs} pairs>"
 
     def _repr_html_(self) -> str:
-        table = self.summary().rename_axis(None).astype(object)
+        table = self.summary().loc[self._printed].rename_axis(None).astype(object)
         html = table.where(table.notna(), "–").to_html(float_format=lambda value: f"{value:,.4g}", border=0)
         lines = "<br>".join(map(escape, self._heading()))
         notes = "".join(f"<br><small>{escape(note)}</small>" for note in self.notes)
@@ -320,7 +316,7 @@ class Comparison:
             f"B: {self.b.scenario.name}, which differs in {differ or 'nothing'}",
         ]
         shown = ("delivery.p50", "delivery.p99", "confirmed.p99", "ack.p99")
-        lines += [str(self[metric]) for metric in shown if metric in self.differences]
+        lines += [str(self[metric]) for metric in shown if metric in self._printed]
         saved = self.differences.get("delivery.mean")
         if saved and saved.saved:
             lines.append(
@@ -334,16 +330,22 @@ def _typed(table: pd.DataFrame) -> pd.DataFrame:
     return typed.rename_axis("metric")
 
 
-def difference(metric: str, a: list[float], b: list[float]) -> Difference:
-    """Return the difference in a metric. `a` and `b` are values of the same replications in the same order."""
+def difference(metric: str, a: list[float], b: list[float], *, is_flawed: bool = False) -> Difference:
+    """Return the difference in a metric. `a` and `b` are values of the same replications in the same order.
+
+    is_flawed: the runs are too short for this percentile, so it has no interval.
+    """
     paired = [after - before for before, after in zip(a, b, strict=True)]  # inf - inf is nan, which is undefined, too
-    least, most = limits_of(metric)
+    least, most = kind_of(metric).limits
     absolute = estimate(paired, -most, most)
     saved = None
     if absolute.value is not None and len(paired) > 1 and (variance := statistics.variance(paired)):
         saved = (statistics.variance(a) + statistics.variance(b)) / variance
     relative = _relative(a, b, absolute, -1.0 if least == 0 else -math.inf)
-    return Difference(metric, estimate(a, least, most), estimate(b, least, most), absolute, relative, saved)
+    found = [estimate(a, least, most), estimate(b, least, most), absolute, relative]
+    if is_flawed:
+        found = [replace(one, low=None, high=None) for one in found]
+    return Difference(metric, found[0], found[1], found[2], found[3], saved)
 
 
 def _relative(a: list[float], b: list[float], absolute: Estimate, least: float) -> Estimate:

@@ -22,7 +22,7 @@ import numpy as np
 from imsim.analysis import warmup
 from imsim.analysis.intervals import CONFIDENCE, ENOUGH, Estimate, estimate, is_precise, next_count
 from imsim.analysis.labels import heading
-from imsim.analysis.metrics import Measures, Metrics, check_measured, limits_of
+from imsim.analysis.metrics import Measures, Metrics, check_measured, kind_of, printed
 from imsim.analysis.run import Run
 from imsim.analysis.run_length import Behind, Flaw, behind, flaw, needed
 from imsim.core.exceptions import UsageError
@@ -49,8 +49,8 @@ class Sample:
     """The kept data of one replication.
 
     `values` are its metrics: infinite if one falls among messages that never arrived, nan without values. `behind` has
-    the data behind percentiles, `beginning` the data for the warm-up note, `digest` is that of the rows. `series` and
-    `run` exist only if `Sampling` requests them.
+    the data behind percentiles, `steadiness` the data for notes about the warm-up and overload. `digest` is that of the
+    rows. `series` and `run` exist only if `Sampling` requests them.
     """
 
     replication: int
@@ -58,7 +58,7 @@ class Sample:
     digest: str
     values: dict[str, float]
     behind: dict[str, Behind] = field(default_factory=dict)
-    beginning: warmup.Beginning | None = None
+    steadiness: warmup.Steadiness = field(default_factory=warmup.Steadiness)
     series: warmup.Series | None = None
     run: Run | None = None
 
@@ -81,9 +81,15 @@ class Replications:
     """
 
     def __init__(
-        self, scenario: Scenario, samples: Sequence[Sample], precision: Mapping[str, float] | None = None
+        self,
+        scenario: Scenario,
+        samples: Sequence[Sample],
+        precision: Mapping[str, float] | None = None,
+        asked: Sequence[str] = (),
     ) -> None:
+        """asked: the metrics that the user named."""
         self.scenario = scenario
+        self.asked = tuple(asked)
         self.samples = tuple(samples)
         self.precision = dict(precision or {})
 
@@ -98,7 +104,7 @@ class Replications:
 
     def __getitem__(self, metric: str) -> Estimate:
         """Return the estimate of a metric. A percentile has no interval if the runs are too short, see `flaw`."""
-        found = estimate(self.values(metric), *limits_of(metric))
+        found = estimate(self.values(metric), *kind_of(metric).limits)
         return replace(found, low=None, high=None) if self.flaw(metric) else found
 
     def __iter__(self) -> Iterator[Run]:
@@ -108,6 +114,11 @@ class Replications:
     def metrics(self) -> list[str]:
         """The names of the measured metrics."""
         return list(self.samples[0].values)
+
+    @property
+    def printed(self) -> list[str]:
+        """The metrics of the printed table: all but those that cannot differ from another one."""
+        return printed(self.metrics, [self.scenario], self.asked)
 
     def values(self, metric: str) -> list[float]:
         """Return a metric of each replication.
@@ -222,7 +233,7 @@ class Replications:
                 f"an interval from {len(self)} replications assumes that the metric is about normally distributed over "
                 f"runs; with {ENOUGH} or more this hardly matters"
             )
-        null = {metric: self[metric].undefined for metric in self.metrics if self[metric].undefined}
+        null = {metric: self[metric].undefined for metric in self.printed if self[metric].undefined}
         if null:
             which = ", ".join(f"{metric} in {count}" for metric, count in null.items())
             notes.append(
@@ -230,7 +241,7 @@ class Replications:
                 "it falls among messages that never arrived, or has no values"
             )
         notes += self.unsteady_notes
-        notes += flaw_notes({metric: self.flaw(metric) for metric in self.metrics}, self.scenario.duration)
+        notes += flaw_notes({metric: self.flaw(metric) for metric in self.printed}, self.scenario.duration)
         for metric, share in self.precision.items():
             if self.flaw(metric):
                 notes.append(f"{metric} is not precise, because the runs are too short for it")
@@ -243,8 +254,9 @@ class Replications:
 
     @property
     def unsteady_notes(self) -> list[str]:
-        """A sentence if the beginning of the measured part differs from the rest."""
-        return warmup.unsteady_notes([sample.beginning for sample in self.samples])
+        """Sentences about an overloaded service, an unsteady beginning of the measured part, and dropped jobs."""
+        found = [sample.steadiness for sample in self.samples]
+        return [*warmup.notes(found, has_faults=bool(self.scenario.faults)), *warmup.drop_notes(found)]
 
     def suggest_warmup(self) -> float | None:
         """Return a value for the scenario's `warmup` in seconds, by MSER-5 on the mean delivery latencies.
@@ -279,13 +291,13 @@ class Replications:
         return f"<Replications of {self.scenario.name}: {len(self)} from seed {self.scenario.seed}>"
 
     def __str__(self) -> str:
-        table = self.summary().rename_axis(None).astype(object)
+        table = self.summary().loc[self.printed].rename_axis(None).astype(object)
         text: str = table.where(table.notna(), "-").to_string(float_format=lambda value: f"{value:,.4g}")
         return "\n".join([text, *(f"note: {note}" for note in self.notes)])
 
     def _repr_html_(self) -> str:
         title = f"<b>{escape(heading(self.scenario))}</b> · {len(self)} replications from seed {self.scenario.seed}"
-        table = self.summary().rename_axis(None).astype(object)
+        table = self.summary().loc[self.printed].rename_axis(None).astype(object)
         html = table.where(table.notna(), "–").to_html(float_format=lambda value: f"{value:,.4g}", border=0)
         notes = "".join(f"<br><small>{escape(note)}</small>" for note in self.notes)
         return f"<div>{title}{html}<small>mean over replications, 95 % interval</small>{notes}</div>"
@@ -428,7 +440,9 @@ def replicate(
             for samples, count in zip(found, counts, strict=True)
         ]
     return [
-        Replications(design, [samples[replication] for replication in sorted(samples)], sampling.precision)
+        Replications(
+            design, [samples[replication] for replication in sorted(samples)], sampling.precision, sampling.asked
+        )
         for design, samples in zip(designs, found, strict=True)
     ]
 
@@ -479,7 +493,7 @@ def _one(number: int, design: Scenario, replication: int, sampling: Sampling) ->
         run.digest,
         sampling.measures(run),
         behind(run, sampling.measures.names),
-        warmup.Beginning.of(run),
+        warmup.Steadiness.of(run),
         warmup.Series.of(run) if sampling.series else None,
         # A new object leaves out the DataFrames that the metrics have cached.
         Run(run.tables, run.scenario, run.manifest) if sampling.keep == "runs" else None,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable
-from dataclasses import astuple
+from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any
 
 from imsim.analysis.metrics import Measures
 from imsim.analysis.run_length import Behind
-from imsim.analysis.warmup import Beginning
+from imsim.analysis.warmup import Steadiness
 from imsim.core.exceptions import RunError, UsageError
 from imsim.experiments import fingerprint
 from imsim.experiments.replicate import Sample, replication_seed
@@ -52,7 +52,7 @@ class FolderStore:
             values = before.get("values", {}) | entry["values"]
             functions = before.get("functions", {}) | entry["functions"]
             behind = before.get("behind", {}) | entry["behind"]
-            entry["beginning"]  # raises KeyError if the line is not an entry
+            Steadiness.from_json_dict(entry["steadiness"])  # raises if the line is not one
             self._kept[entry["key"]] = entry | {"values": values, "functions": functions, "behind": behind}
         except (ValueError, TypeError, KeyError):
             pass  # an incomplete line is ignored
@@ -67,10 +67,10 @@ class FolderStore:
         if any(entry["functions"].get(name) != source for name, source in self._functions.items()):
             return None
         behind = {name: Behind(*entry["behind"][name]) for name in self._names if name in entry["behind"]}
-        first, *later = entry["beginning"] or [None]
-        beginning = None if first is None else Beginning(first, tuple(later))
         values = {name: entry["values"][name] for name in self._names}
-        return Sample(replication, seed, entry["digest"], values, behind, beginning)
+        return Sample(
+            replication, seed, entry["digest"], values, behind, Steadiness.from_json_dict(entry["steadiness"])
+        )
 
     def put(self, scenario: Scenario, sample: Sample) -> None:
         """Append a sample to the file. Raises: RunError if the file cannot be written."""
@@ -82,7 +82,7 @@ class FolderStore:
             "seed": sample.seed,
             "digest": sample.digest,
             "values": sample.values,
-            "beginning": None if sample.beginning is None else [sample.beginning.first, *sample.beginning.later],
+            "steadiness": asdict(sample.steadiness),
             "behind": {name: astuple(one) for name, one in sample.behind.items()},
             "functions": self._functions,
         }

@@ -15,7 +15,7 @@ import numpy as np
 
 from imsim.analysis.intervals import CONFIDENCE
 from imsim.analysis.labels import design_labels, heading, title_of_all
-from imsim.analysis.latency import is_latency
+from imsim.analysis.metrics import axis_label, printed
 from imsim.core.exceptions import UsageError
 from imsim.experiments.comparison import difference
 from imsim.experiments.replicate import Progress, Replications, Sampling, Store, replicate, to_json
@@ -38,9 +38,19 @@ DESIGN = "design"
 
 _COLOURS = 6  # the number of colours that can be distinguished
 _COST = "cost.per_hour"
-_PERIODS = {_COST: "per hour", "cost.per_month": "per month", "cost.per_million": "per million messages"}
 _LATENCY = "delivery.p99"
-_SHOWN = ("delivery.p50", "delivery.p95", "delivery.p99", "ack.p99", "lost", "cost.per_hour", "cost.per_million")
+_SHOWN = (
+    "delivery.p50",
+    "delivery.p95",
+    "delivery.p99",
+    "confirmed.p99",
+    "ack.p99",
+    "lost",
+    "received_lost",
+    "cost.per_hour",
+    "cost.per_million",
+    "cost.per_month",
+)
 
 
 def sweep(
@@ -180,8 +190,11 @@ class Sweep:
     def _against(self, a: int, b: int, metric: str) -> int:
         """Return -1 if b has less of the metric than a, 1 if it has more, 0 if the interval does not decide.
 
-        Under common random numbers the paired differences decide more than two separate intervals.
+        Under common random numbers the paired differences decide more than two separate intervals. Nothing is decided
+        if the runs of a or b are too short for this percentile.
         """
+        if self[a].flaw(metric) or self[b].flaw(metric):
+            return 0
         count = min(len(self[a]), len(self[b]))
         found = difference(metric, self[a].values(metric)[:count], self[b].values(metric)[:count]).absolute
         assert found.value is not None
@@ -205,7 +218,8 @@ class Sweep:
         from imsim.analysis import plots
 
         x, y, hue = self._axes(x, y, hue)
-        title, labels = title_of_all(f"{y} against {x}", [self.base]), (self._axis_label(x), self._axis_label(y))
+        title = title_of_all(f"{y} against {x}", [self.base])
+        labels = axis_label(x, self.base.cost.currency), axis_label(y, self.base.cost.currency)
         if x not in self.metrics:
             return plots.trend(self.frame, x, y, hue, ax, title=title, labels=labels)
         front, ties = self._front(x, y)
@@ -230,14 +244,6 @@ class Sweep:
         from imsim.analysis import plots
 
         return plots.save(partial(self.plot, x, y, hue), path)
-
-    def _axis_label(self, column: str) -> str:
-        if is_latency(column):
-            return f"{column} (ms)"
-        if column.startswith("cost."):
-            per = _PERIODS[column]
-            return f"cost, {self.base.cost.currency} {per}"
-        return column
 
     def _axes(self, x: str | None, y: str, hue: str | None) -> tuple[str, str, str | None]:
         x = x or (_COST if _COST in self.metrics else self.varied[0])
@@ -293,8 +299,8 @@ class Sweep:
         """Return a row for each design, as texts: the most important metrics and the requested ones with intervals."""
         import pandas as pd
 
-        shown = [metric for metric in self.metrics if metric in _SHOWN or metric in self._asked]
-
+        said = printed(self.metrics, [one.scenario for one in self.replications], self._asked)
+        shown = [metric for metric in said if metric in _SHOWN or metric in self._asked]
         return pd.DataFrame(
             [
                 {

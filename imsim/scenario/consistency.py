@@ -12,7 +12,6 @@ from imsim.scenario.fields import ScenarioFields
 from imsim.scenario.quantities import format_duration
 from imsim.scenario.sections import Fault, Link, Topology
 from imsim.scenario.sections.faults import (
-    TIERS,
     LossBurst,
     MassReconnect,
     NodeCrash,
@@ -22,6 +21,7 @@ from imsim.scenario.sections.faults import (
     nodes_of,
 )
 from imsim.scenario.sections.people import CARRIED, MOST_BYTES
+from imsim.scenario.sections.topology import TIERS
 
 #: Tiers that send each other anything.
 _JOINED = ({"gateway", "router"}, {"router"}, {"router", "storage"})

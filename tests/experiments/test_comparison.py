@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 import imsim
+from imsim.analysis.run_length import Behind
+from imsim.analysis.warmup import Beginning, Steadiness
 from imsim.experiments import Comparison, Replications, Sample
 from imsim.experiments.comparison import difference
 from imsim.scenario import Scenario
@@ -86,6 +88,53 @@ def test_comparison_counts_replications_without_partner():
     assert (found.pairs, found.left_out) == (2, 2)
     assert found["delivery.p99"].absolute.value == 1.5
     assert "2 replications have no partner" in " ".join(found.notes)
+
+
+def test_policies_of_acknowledgement_can_be_compared_by_what_their_senders_see():
+    office = imsim.Scenario.load("office", {"duration": "2s", "warmup": "0s"})
+    found = [
+        imsim.replicate(
+            office.replace({"policies.ack": ack, "topology.storage.service.append": "50ms"}), replications=2
+        )
+        for ack in ("after_store", "after_receive")
+    ]
+    compared = imsim.compare(*found)
+    assert compared["confirmed.p50"].absolute.value < -40
+    assert compared["received_lost"].absolute.value == 0
+    assert "confirmed.p99" in str(compared)
+    alike = imsim.compare(found[0], found[0])
+    assert "confirmed.p99" in alike.summary().index
+    assert "confirmed" not in str(alike)
+    labels = [label.get_text() for label in alike.plot(Figure().subplots(1, 2, sharey=True))[0].get_yticklabels()]
+    assert labels
+    assert not [label for label in labels if label.startswith("confirmed")]
+
+
+def test_percentile_of_short_runs_has_no_interval_in_a_comparison():
+    def short(value):
+        behind = {"delivery.p99": Behind(300, value)}
+        samples = [Sample(r, r, "", {"delivery.p99": value + r}, behind) for r in range(3)]
+        return Replications(Scenario(), samples)
+
+    a, b = short(10.0), short(20.0)
+    found = Comparison(a, b)["delivery.p99"]
+    assert found.a == a["delivery.p99"]
+    assert found.b == b["delivery.p99"]
+    assert (found.absolute.value, found.absolute.low, found.relative.low, found.better) == (10, None, None, "?")
+
+
+def test_comparison_notes_for_each_design_whether_its_runs_are_steady():
+    rising = Steadiness(Beginning(10.0, (50.0,) * 10))
+    full = Steadiness(Beginning(10.0, (50.0,) * 10), drops={"storage0": 4})
+    a, b = (
+        Replications(Scenario(name=name), [Sample(r, r, "", {"lost": 1.0}, steadiness=one) for r in range(2)])
+        for name, one in (("small", rising), ("large", full))
+    )
+    notes = Comparison(a, b).notes
+    (both,) = [note for note in notes if "latency rises" in note]
+    assert both.startswith("latency rises"), "true of both"
+    (dropped,) = [note for note in notes if "dropped" in note]
+    assert dropped.startswith("B: storage0 dropped 4 operations a run on average")
 
 
 def test_comparison_refuses_other_seeds():

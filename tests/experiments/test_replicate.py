@@ -10,6 +10,7 @@ from joblib._parallel_backends import SequentialBackend, ThreadingBackend
 
 import imsim
 from imsim.analysis.run_length import Behind
+from imsim.analysis.warmup import Beginning, Steadiness
 from imsim.experiments import Replications, Sample, replication_seed
 from imsim.scenario import Scenario
 
@@ -135,7 +136,7 @@ def test_warmup_is_suggested_for_cold_start():
         ({"replications": 2, "keep": "rows"}, "keep.*'rows'"),
         ({"precision": 5}, "delivery.p99 above 0 and below 1"),
         ({"precision": "5%"}, "delivery.p99 above 0 and below 1, .*got '5%'"),
-        ({"precision": {"p99": 0.05}}, "metric 'p99': .* 'delivery.p99'"),
+        ({"precision": {"p99": 0.05}}, "unknown metric 'p99' .*'delivery.p99'"),
         ({"precision": 0.1, "replications": 1}, "at least 2 with a precision"),
         ({"precision": {"delivery.p0x": 0.1}}, "delivery.p0x"),
         ({"replications": 2, "metrics": ["nonsense"]}, "nonsense"),
@@ -211,8 +212,51 @@ def test_missed_precision_is_noted():
 def test_runs_that_were_not_kept_are_refused():
     with pytest.raises(imsim.UsageError, match="keep='runs'"):
         make(1.0).runs  # noqa: B018
-    with pytest.raises(imsim.UsageError, match=r"'ack.p50'.*Measured: delivery.p99, lost"):
+    with pytest.raises(imsim.UsageError, match=r"'ack.p50' was not measured.*measured: delivery.p99, lost"):
         make(1.0)["ack.p50"]
+
+
+def test_replications_print_confirmed_only_if_it_can_differ_from_ack():
+    values = {"confirmed.p99": 2.0, "ack.p99": 2.0, "received_lost": 0.0}
+    late, early = (
+        Replications(Scenario(policies={"ack": ack}), [Sample(r, r, "", values) for r in range(2)])
+        for ack in ("after_store", "after_receive")
+    )
+    assert "confirmed.p99" not in str(late)
+    assert "received_lost" not in late._repr_html_()
+    assert {"confirmed.p99", "received_lost"} < set(late.summary().index)
+    assert "confirmed.p99" in str(early)
+    assert "confirmed.p99" in str(Replications(late.scenario, late.samples, asked=["confirmed.p99"]))
+
+
+def test_budget_is_undecided_by_a_percentile_of_runs_that_are_too_short():
+    short = [Sample(r, r, "", {"delivery.p99": 50.0 + r}, {"delivery.p99": Behind(300, 50.0)}) for r in range(3)]
+    found = Replications(Scenario(), short)
+    assert imsim.Budget("delivery.p99 > 90ms").fails(found) is None
+    assert imsim.Budget("delivery.p99 < 9ms").fails(found) == "delivery.p99 < 9ms: it is 51 ms over 3 replications"
+
+
+def test_replications_note_overload_and_drops():
+    lost = Steadiness(lost=Beginning(1.0, (30.0,) * 10), drops={"storage0": 4})
+    samples = [Sample(r, r, "", {"lost": 9.0}, steadiness=lost) for r in range(2)]
+    overload, drops = Replications(Scenario(), samples).notes[1:]
+    assert overload.startswith(
+        "30 % of the deliveries in the second half of the run never came, 1 % in its first tenth"
+    )
+    assert drops.startswith("storage0 dropped 4 operations a run on average, as its queue was full")
+
+
+def test_replications_of_an_overloaded_service_note_what_a_run_warns_of():
+    fields = {
+        "workload.arrivals": "poisson",
+        "workload.rate": 1.0,
+        "topology.storage.queue": 500,
+        "policies.send_attempts": 1,
+        "duration": "6s",
+    }
+    found = imsim.replicate(imsim.Scenario.load("capacity", fields), replications=2, jobs=1)
+    assert any("% of the deliveries in the second half of the run never came" in note for note in found.notes)
+    assert any(note.startswith("storage0 dropped ") for note in found.notes)
 
 
 def test_texts_are_short():
@@ -232,4 +276,4 @@ def test_budget_of_replications_fails_by_interval():
     budget = imsim.Budget("delivery.p99 < 10ms")
     assert budget.fails(make(8.0, 11.0)) is None
     message = budget.fails(make(12.0, 12.2))
-    assert message == "delivery.p99 < 10ms: measured 12.1 [10.83, 13.37] ms over 2 replications"
+    assert message == "delivery.p99 < 10ms: it is 12.1 [10.83, 13.37] ms over 2 replications"

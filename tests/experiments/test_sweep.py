@@ -14,6 +14,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import imsim
+from imsim.analysis.run_length import Behind
 from imsim.experiments import Replications, Sample, Sweep, fingerprint, variants
 from imsim.scenario import Scenario
 from imsim.scenario.files import choices
@@ -299,14 +300,57 @@ def test_ties_are_drawn_hollow():
     ax = NOISE.plot(x="cost.per_hour", ax=Figure().subplots())
     hollow = [line for line in ax.lines if line.get_markerfacecolor() == "white" and line.get_marker() == "o"]
     assert sorted(float(x) for line in hollow for x in line.get_xdata()) == [2, 5]
-    assert "may be as good as the front" in ax.get_legend_handles_labels()[1]
+    assert "not told apart from the front" in ax.get_legend_handles_labels()[1]
     assert {text.get_text(): text.xy for text in ax.texts} == {"A": (1, 105), "B": (4, 95)}
 
 
-def test_cost_axis_has_currency_and_period():
-    labels = {"cost.per_hour": "hour", "cost.per_month": "month", "cost.per_million": "million messages"}
-    for column, period in labels.items():
-        assert SWEEP._axis_label(column) == f"cost, USD per {period}"
+def test_runs_too_short_for_a_percentile_are_not_told_apart_on_the_front():
+    def design(p99, cost):
+        behind = {"delivery.p99": Behind(300, p99)}
+        return Replications(
+            Scenario(),
+            [Sample(r, r, "", {"delivery.p99": p99 + r / 100, "cost.per_hour": cost}, behind) for r in range(3)],
+        )
+
+    short = Sweep(Scenario(), [{"n": 1}, {"n": 2}], [design(100.0, 1.0), design(50.0, 2.0)])
+    assert short.pareto().index.tolist() == [0]
+    assert short.ties().index.tolist() == [1]
+
+
+def test_sweep_draws_the_whiskers_of_rows_that_have_an_interval():
+    """The second of three designs has one replication, and so no interval."""
+    found = make(((1,), (100.0, 110.0), 1.0), ((2,), (99.0,), 2.0), ((3,), (90.0, 100.0), 3.0), columns=("n",))
+    (container,) = found.plot(x="n", ax=Figure().subplots()).containers
+    whiskers = container.lines[2][-1].get_segments()
+    assert [bool(len(one)) and bool(np.isfinite(one).all()) for one in whiskers] == [True, False, True]
+
+
+def test_sweep_draws_the_highest_point_inside_the_axes_without_whiskers():
+    found = make(((1,), (300.0,), 1.0), ((2,), (305.0,), 2.0), columns=("n",))
+    assert found.plot(x="n", ax=Figure().subplots()).get_ylim()[1] > 1.05 * 305
+
+
+def test_sweep_draws_utilisation_in_percent():
+    found = [
+        Replications(Scenario(), [Sample(r, r, "", {"utilisation.router": 0.4 + r / 10}) for r in range(2)])
+        for _ in range(2)
+    ]
+    ax = Sweep(Scenario(), [{"n": 1}, {"n": 2}], found).plot(y="utilisation.router", ax=Figure().subplots())
+    ax.figure.draw_without_rendering()
+    assert all(label.get_text().endswith("%") for label in ax.get_yticklabels())
+
+
+def test_sweep_prints_when_senders_see_success_if_a_design_acknowledges_early():
+    values = {"delivery.p99": 5.0, "confirmed.p99": 2.0, "ack.p99": 4.0, "received_lost": 0.0}
+
+    def columns(ack, asked=()):
+        scenario = Scenario(policies={"ack": ack})
+        one = Replications(scenario, [Sample(0, 0, "", values)], asked=asked)
+        return list(Sweep(scenario, [{"n": 1}], [one], asked).summary().columns)
+
+    assert columns("after_receive") == ["n", *values, "replications"]
+    assert columns("after_store") == ["n", "delivery.p99", "ack.p99", "replications"]
+    assert columns("after_store", ["confirmed.p99"]) == ["n", *list(values)[:3], "replications"]
 
 
 def test_plot_over_cost_draws_front():
@@ -319,7 +363,7 @@ def test_plot_over_cost_draws_front():
         "C: routers = 4, rate = 2",
     ]
     assert labels[4:] == ["routers = 1", "routers = 2", "routers = 4"]
-    assert ax.get_xlabel() == "cost, USD per hour"
+    assert ax.get_xlabel() == "cost per hour (USD)"
     assert "1 of 6 designs are not drawn" in ax.get_title(loc="left")
 
 

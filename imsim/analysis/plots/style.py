@@ -1,15 +1,17 @@
-"""The common style of all pictures: sizes, colours, axes of latencies and of time, shaded times, legends."""
+"""The style of all pictures: sizes, colours, titles, legends, and axes of latencies, shares and time."""
 
 from __future__ import annotations
 
 import math
-import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from imsim.analysis.timeline import TimeAxis
@@ -23,7 +25,7 @@ COLORS = (
     "#CC79A7",
     "#E69F00",
     "#56B4E9",
-)  # Okabe and Ito's: safe for the colour-blind
+)  # by Okabe and Ito: colour-blind people can distinguish them
 GREY = "#555555"
 RECOVERY = COLORS[3]
 TIER_COLORS = {"gateway": "#E69F00", "router": "#009E73", "storage": "#D55E00"}
@@ -32,7 +34,9 @@ _LABEL = 8  # points
 _ROW = _LABEL + 3
 _LEGEND = 9
 _TITLE = 11
-_MARGIN = 70  # points left of the axes, roughly
+_MARGIN = 80  # points beside the axes: the tick labels and the label of the y axis, and some to the right of it
+_HANDLE = 3.0  # font sizes: the line of a legend's entry and the gap before its text
+_GAP = 1.5  # font sizes between the columns of a legend
 
 
 def new_axes() -> Axes:
@@ -51,65 +55,68 @@ def new_pair() -> tuple[Axes, Axes]:
 
 
 def pair(figure: Figure) -> tuple[Axes, Axes]:
-    """Return two axes of a figure, one above the other over the same x axis."""
+    """Return two axes, one above the other over the same x axis, in a figure."""
     upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 2))
     return upper, lower
 
 
 def errors(rows: pd.DataFrame, metric: str) -> np.ndarray | None:
-    """Return the distances of a metric from the ends of its interval; None without an interval."""
+    """Return how far the interval of a metric reaches below and above it, nan in rows without an interval; None if
+    no row has one."""
     low, high = rows[f"{metric}.low"], rows[f"{metric}.high"]
-    if low.isna().any():
+    if low.isna().all():
         return None
     return np.array([rows[metric] - low, high - rows[metric]])
 
 
 def titled(ax: Axes, title: str, pad: float | None = None) -> None:
-    """Set the title above the axes, at the left, and wrap its lines to the width of the figure."""
-    room = int((ax.figure.bbox.width * 72 / ax.figure.dpi - _MARGIN) / (_TITLE * 0.53))
-    lines = [part for line in title.splitlines() for part in textwrap.wrap(line, room)]
+    """Write the title above the axes, from their left. A line that is too long for the figure is wrapped."""
+    lines = [part for line in title.splitlines() for part in _wrapped(line, _TITLE, _points(ax) - _MARGIN)]
     ax.set_title("\n".join(lines), loc="left", fontsize=_TITLE, pad=pad)
 
 
+def from_zero(ax: Axes, *others: float) -> None:
+    """Begin the y axis at 0, with room above the highest of what is drawn and of these `others`."""
+    ax.set_ylim(0, max(ax.dataLim.y1, *others, 0.0) * 1.08 or 1.0)
+
+
 def decorate(ax: Axes) -> None:
-    """Add a light grid, and remove the upper and the right edge."""
+    """Draw a grid below everything else, and no frame above and at the right."""
     ax.grid(color="#dddddd", linewidth=0.6)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
 
 
 def ms(value: float | None) -> str:
-    """Return a latency as a text of three digits with its unit."""
+    """Return a latency as a text of three digits."""
     return "never" if value is None else f"{value:.3g} ms" if value < 1000 else f"{value / 1000:.3g} s"
 
 
 def log_latency(ax: Axes, which: str, low: float, high: float) -> None:
-    """Make the axis "x" or "y" a logarithmic axis of latencies in ms from `low` to `high`.
-
-    It spans at least a decade; otherwise it would have no numbers.
-    """
+    """Make the axis "x" or "y" one of latencies in ms, logarithmic, from `low` to `high`: a decade at least, for it to
+    have numbers."""
     low = min(low, high / 10)
     axis = ax.xaxis if which == "x" else ax.yaxis
     (ax.set_xscale if which == "x" else ax.set_yscale)("log")
     (ax.set_xlim if which == "x" else ax.set_ylim)(low, high)
-    # If there are few decades, there is room for numbers between the powers of ten.
+    # Few decades leave room for the numbers between the powers of ten.
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 1e3 else (1,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} ms" if value < 1000 else f"{value / 1000:g} s"))
     axis.set_minor_formatter(NullFormatter())
 
 
 def busy_axis(ax: Axes) -> None:
-    """Make the y axis show shares of the workers' time from 0 to 100 %, so that an idle system looks idle."""
+    """Make the y axis one of the workers' time, from 0 to all of it, so that an idle system looks idle."""
     ax.set_ylim(0, 1.05)
     ax.set_yticks([0, 0.25, 0.5, 0.75, 1], labels=["0", "25 %", "50 %", "75 %", "100 %"])
     ax.set_ylabel("workers busy")
 
 
 def over_time(axes: tuple[Axes, Axes], time: TimeAxis, title: str) -> None:
-    """Prepare the time axes of two pictures, one above the other.
+    """Make the x axes of two pictures, one above the other, axes of time.
 
-    The warm-up and the faults are shaded, and recoveries are marked. Their names are above the axes, where they cover
-    no curve.
+    Faults and the warm-up are shaded, and their names are above the axes, where they cover no curve. The moment of each
+    recovery is a line with a name.
     """
     upper, lower = axes
     end = time.end * 1.01
@@ -124,21 +131,22 @@ def over_time(axes: tuple[Axes, Axes], time: TimeAxis, title: str) -> None:
         ax.set_xlim(0, end)
     names = [(since, name) for since, _, name in time.special]
     for one in time.recoveries:
-        if one.time > 0:  # without a recovery, the name is at the end of the run's duration
+        if one.time > 0:  # a fault without a recovery has its name where the run's duration ends
             name = one.outcome if len(time.recoveries) == 1 else f"{one.name}: {one.outcome}"
             names.append((min(one.recovered_at, time.duration), name))
-    rows = _labels(upper, sorted([*names, (time.duration, "end of sending")]), end)
+    rows = _labels(upper, sorted([*names, (time.duration, "nobody sends any more")]), end)
     titled(upper, title, pad=6 + _ROW * rows)
     upper.tick_params(labelbottom=False)
     lower.set_xlabel("seconds from the start")
 
 
 def _labels(ax: Axes, names: Sequence[tuple[float, str]], end: float) -> int:
-    """Write each name above the axes at its time, in rows that keep names apart. Return the number of rows."""
-    width = ax.bbox.width * 72 / ax.figure.dpi  # points, roughly, because the layout is not final yet
+    """Write each name above the axes at its time, in enough rows to keep the names apart. Return the number of
+    rows."""
+    width = ax.bbox.width * 72 / ax.figure.dpi  # points; not exact, as the layout is not final yet
     taken: list[list[tuple[float, float]]] = []
     for since, name in names:
-        length = len(name) * _LABEL * 0.6
+        length = text_width(name, _LABEL)
         at = since / end * width
         is_right = at + length > width
         low, high = (at - length, at) if is_right else (at, at + length)
@@ -162,21 +170,18 @@ def _labels(ax: Axes, names: Sequence[tuple[float, str]], end: float) -> int:
 
 
 def legend_below(ax: Axes, *others: Axes, gap: float = 0.13) -> None:
-    """Draw one legend for all these axes, below the first.
+    """Write one legend for all of these axes below the first, where it covers no curve.
 
-    Inside the axes it could cover a curve. It has as many columns as fit, because a legend wider than the figure would
-    squeeze the axes.
+    It has as many columns as fit below the axes: a legend wider than these would squeeze them.
     """
     handles, labels = [], []
     for one in (*others, ax):
         more = one.get_legend_handles_labels()
         handles += more[0]
         labels += more[1]
-    spec = ax.get_subplotspec()
-    room = ax.figure.bbox.width * 72 / ax.figure.dpi / (1 if spec is None else spec.get_gridspec().ncols)
-    labels = [textwrap.fill(label, int((room - 8 * _LEGEND) / (_LEGEND * 0.5))) for label in labels]
-    widths = [max(map(len, label.splitlines())) * _LEGEND * 0.5 + 4 * _LEGEND for label in labels] or [room]
-    columns = len(widths) if sum(widths) <= 0.85 * room else max(int(room / max(widths)), 1)
+    room = _width(ax) - _MARGIN
+    labels = ["\n".join(_wrapped(label, _LEGEND, room - (_HANDLE + 1) * _LEGEND)) for label in labels]
+    columns = next(n for n in range(max(len(labels), 1), 0, -1) if n == 1 or _legend_width(labels, n) <= room)
     ax.legend(
         handles,
         labels,
@@ -185,5 +190,43 @@ def legend_below(ax: Axes, *others: Axes, gap: float = 0.13) -> None:
         ncols=columns,
         frameon=False,
         fontsize=_LEGEND,
-        columnspacing=1.5,
+        columnspacing=_GAP,
     )
+
+
+@lru_cache(maxsize=4096)
+def text_width(text: str, size: float) -> float:
+    """Return the width of a line of text, in points."""
+    width, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=size), ismath=False)
+    return float(width)
+
+
+def _width(ax: Axes) -> float:
+    """Return the width of the part of the figure that the axes share with none beside them, in points."""
+    spec = ax.get_subplotspec()
+    columns: int = 1 if spec is None else spec.get_gridspec().ncols
+    return _points(ax) / columns
+
+
+def _points(ax: Axes) -> float:
+    """Return the width of the figure, in points."""
+    return float(ax.figure.bbox.width) * 72 / float(ax.figure.dpi)
+
+
+def _wrapped(line: str, size: float, room: float) -> Iterator[str]:
+    """Yield the parts of a line that fit into this many points; a word that is longer is a part of its own."""
+    part = ""
+    for word in line.split():
+        longer = f"{part} {word}" if part else word
+        if part and text_width(longer, size) > room:
+            yield part
+            longer = word
+        part = longer
+    yield part
+
+
+def _legend_width(labels: Sequence[str], columns: int) -> float:
+    """Return the width of a legend with this number of columns, in points. Matplotlib fills it column by column."""
+    widths = [max(text_width(line, _LEGEND) for line in label.splitlines() or [""]) for label in labels]
+    parts = [float(max(part)) for part in np.array_split(widths, columns) if len(part)]
+    return sum(parts) + (columns * _HANDLE + (columns - 1) * _GAP + 1) * _LEGEND

@@ -47,6 +47,10 @@ Placement = Annotated[
 ]
 
 
+#: The tiers in the order in which a message passes them: a name such as router0 is a node's.
+TIERS = ("gateway", "router", "storage")
+
+
 class Tier(Section):
     """The nodes of one kind: each has a queue, and workers that take from it."""
 
@@ -179,3 +183,7 @@ class Topology(Section):
     gateway: GatewayTier = Field(default=GatewayTier(), description="each gateway")
     router: RouterTier = Field(default=RouterTier(), description="each router")
     storage: StorageTier = Field(default=StorageTier(), description="each storage")
+
+    def tiers(self) -> dict[str, tuple[int, Tier]]:
+        """Return the number of nodes and the fields of each tier, by its name."""
+        return {name: (getattr(self, f"{name}s"), getattr(self, name)) for name in TIERS}

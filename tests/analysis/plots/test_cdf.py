@@ -105,3 +105,25 @@ def test_notebook_gets_pyplot_figure(delivered):
         plt.close("all")
     own = Figure().add_subplot()
     assert delivered(1).plot.cdf(own) is own
+
+
+def test_confirmed_is_drawn_for_several_runs_if_one_of_them_acknowledges_early(build, ax):
+    rows = ([{"intent": 0, "delivered_at": 3_000_000}],) * 2
+    late = build([{"acked_at": 4_000_000}], rows[0])
+    early = build([{"received_at": 1_000_000, "acked_at": 4_000_000}], rows[1], policies={"ack": "after_receive"})
+    imsim.plot_cdf([late, early], ax=ax)
+    assert [text.split(":")[0].split(", ")[-1] for text in legend(ax)] == ["delivery", "confirmed", "ack"] * 2
+    assert legend(ax)[1] == "ack = after_store, confirmed: p50 4 ms, p99 4 ms"
+    assert legend(ax)[4] == "ack = after_receive, confirmed: p50 1 ms, p99 1 ms"
+
+
+def test_title_and_legend_are_inside_the_picture_and_leave_the_axes_their_width(delivered):
+    title = "How long does a message take in an office of a hundred people on an unhurried service?"
+    runs = [delivered(1, 2, 3, title=title, policies={"ack": ack}) for ack in ("after_store", "after_receive")]
+    figure = Figure(figsize=(8.0, 4.8), layout="constrained")
+    ax = imsim.plot_cdf(runs, ax=figure.add_subplot())
+    figure.draw_without_rendering()
+    for one in (ax.get_legend(), ax._left_title):
+        box = one.get_window_extent()
+        assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+    assert ax.get_position().width > 0.8

@@ -221,6 +221,41 @@ def test_mistakes(arrivals: object, text: str) -> None:
     assert len(str(error.value).splitlines()) == 1 or arrivals == "bursts"
 
 
+@pytest.mark.parametrize(
+    ("arrivals", "expected"),
+    [
+        ("poisson", 60.0),
+        (BURSTS, 60.0),
+        ({"kind": "ramp", "start": 0.0, "end": 2.0, "over": "12s"}, 30.0),
+        ({"kind": "curve", "points": [["0s", 3.0], ["6s", 3.0], ["6s", 1.0], ["12s", 1.0]], "period": "12s"}, 90.0),
+        ([0.0, 1.0, 5.9, 6.0, 7.0], 3.0),
+    ],
+)
+def test_arrivals_expect_messages_without_chance(arrivals: object, expected: float) -> None:
+    assert shaped(arrivals).workload.arrivals.expected(6.0, 10.0) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("arrivals", "since", "until", "is_even"),
+    [
+        ("poisson", 0, 6, True),
+        (BURSTS, 0, 6, True),
+        (RAMP, 0, 5, False),
+        (RAMP, 5, 9, True),
+        (CURVE, 1, 2, True),
+        (CURVE, 1, 3, False),
+        (CURVE | {"points": [["0s", 0.0], ["2s", 0.0], ["3s", 1.0]]}, 0, 1, False),  # nothing arrives
+        ([number / 100 for number in range(1_000)], 0, 10, True),
+        (sorted(np.random.default_rng(1).uniform(0, 10, 1_000)), 0, 10, True),
+        ([(number / 320) ** 2 for number in range(1_000)], 0, 10, False),
+    ],
+)
+def test_arrivals_are_even_if_the_blocks_of_a_time_have_as_many_messages(
+    arrivals: object, since: float, until: float, is_even: bool
+) -> None:
+    assert shaped(arrivals).workload.arrivals.is_even(since, until) is is_even
+
+
 def test_too_many_are_refused() -> None:
     with pytest.raises(UsageError, match="too many for one run"):
         plan(shaped({"kind": "ramp", "start": 0, "end": 1e6, "over": "1s"}), duration=1000)
