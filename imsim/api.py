@@ -21,7 +21,7 @@ from imsim.analysis import (
     save_cdf,
     theory,
 )
-from imsim.analysis.metrics import UTILISATIONS
+from imsim.analysis.metrics import UTILISATIONS, WAITS
 from imsim.core.exceptions import ImsimError, RunError, UsageError
 from imsim.experiments import Capacity, Comparison, FolderStore, Over, Precision, Replications, Sampling, Sweep
 from imsim.experiments.capacity import FEWEST_PER_LOAD, MOST_PER_LOAD
@@ -362,8 +362,8 @@ def capacity(
     another (not beyond `low` and `high`, or 64 times either way), and bisects until they are `tolerance` apart. More
     load is taken to be never better. At each load there are `replications` (5, and no fewer) at first, and up to
     `max_replications` (40) where the interval of their mean does not decide whether the budget is kept; where it still
-    does not, the load is reported as undecided. The result names the tier that gives way, `bottleneck`: the busiest one
-    at the lowest load that breaks the budget.
+    does not, the load is reported as undecided. The result names the tier that gives way, `bottleneck`: the one
+    where messages wait longest at the lowest load that breaks the budget.
 
     budget: a `Budget` or its text; its metric may be one of your own `metrics`.
     metrics: what to measure besides, as for `simulate`; `frame` has all of it for each load that was tried.
@@ -376,7 +376,7 @@ def capacity(
     base = _with(_scenario(scenario), seed, None)
     sampling = Sampling.of(
         metrics,
-        also=(*default_metrics(base), *UTILISATIONS),
+        also=(*default_metrics(base), *UTILISATIONS, *WAITS),
         needs=(chosen.metric,),
         replications=replications,
         most=max_replications,

@@ -119,7 +119,8 @@ def stage_of(spans: pd.DataFrame) -> pd.Series[str]:
 
 def utilisation(run: RunData) -> pd.DataFrame:
     """How busy each node was: `busy`, the share of its workers' time between the end of the warm-up and `duration`, the
-    window of the latencies. `jobs` and `drops`, how many it took on and dropped, are counts, and so of the whole run,
+    window of the latencies. `waited`: the seconds that operations which came in that window waited for a worker, all
+    together. `jobs` and `drops`, how many it took on and dropped, are counts, and so of the whole run,
     drain included. Where spans were recorded, also `queue` (jobs that waited, on average over that window) and `peak`
     (the busiest hundredth of the run).
 
@@ -142,6 +143,18 @@ def tier_utilisation(run: RunData, tier: str) -> float:
     soon as one of its nodes does: what belongs to that node cannot go to another."""
     nodes = run.manifest.get("utilisation", {})
     return max((of["busy"] for node, of in nodes.items() if node.rstrip("0123456789") == tier), default=math.nan)
+
+
+def tier_wait(run: RunData, tier: str) -> float:
+    """Return how long the operations of a message waited for workers of a tier, all together: ms, on average over the
+    messages that were intended in the window of `utilisation`; nan of a live run and if there were no messages."""
+    waits = [
+        node["waited"]
+        for name, node in run.manifest.get("utilisation", {}).items()
+        if name.rstrip("0123456789") == tier and "waited" in node
+    ]
+    count = int((run.messages["intended_at"] >= round(run.scenario.warmup * 1e9)).sum())
+    return 1000 * float(sum(waits)) / count if waits and count else math.nan
 
 
 def counted_spans(run: RunData) -> tuple[pd.DataFrame, int]:
