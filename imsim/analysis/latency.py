@@ -326,10 +326,12 @@ def totals(run: RunData) -> str:
 
 
 def compare_table(runs: Sequence[RunData]) -> pd.DataFrame:
-    """Runs side by side, a column each: counts, then latencies in ms, to the microsecond (None where not defined).
+    """Return a table with a column for each run: counts, then latencies in ms, to the microsecond (None where not
+    defined).
 
-    Columns hold objects, so that counts stay whole numbers. There is a row `absent`, `recalled`, or `shed` (and its
-    share of all deliveries), where anything was, and rows `last` where messages went to groups or chatrooms.
+    Columns hold objects, so that counts stay whole numbers. Some rows are there only if a run has something to show:
+    `absent`, `recalled`, `shed` and its share of all deliveries, `received_lost`; the latencies `last` if messages went
+    to groups or chatrooms, and `confirmed` if a message was acknowledged before it was stored.
     """
     import pandas as pd
 

@@ -24,9 +24,11 @@ class Run(RunData):
 
     @property
     def warnings(self) -> list[str]:
-        """What to know before these numbers are used, a line each: of a live run what stood in its way, of a simulated
-        one odd relations between fields of its scenario, nodes that dropped operations, and whether the measured part
-        begins in steady state."""
+        """What a reader must know before using these numbers, a line each.
+
+        Live: what disturbed the run. Simulated: odd relations between fields of the scenario, and nodes that dropped
+        operations. Both: a service that cannot keep up, and a run that does not begin in steady state.
+        """
         return [*super().warnings, *self._unsteady]
 
     @cached_property
@@ -34,9 +36,12 @@ class Run(RunData):
         return warmup.notes([warmup.Steadiness.of(self)], has_faults=bool(recovery.faults_of(self)))
 
     def summary(self) -> pd.DataFrame:
-        """Rows `delivery` and `ack`: count, lost, mean, p50, p95, p99, max in ms, after the warm-up; NaN where the
-        statistic falls among what never came. Rows of their own for what came by push and by sync where devices come
-        and leave, and for the last recipient of each message to a group or a chatroom."""
+        """Return a table of latencies after the warm-up: count, lost, mean, p50, p95, p99 and max, in ms.
+
+        Rows: `delivery` and `ack`; `confirmed` (when the sender sees success) if a message was acknowledged before it
+        was stored; `last recipient` if messages went to groups or chatrooms; `delivery by push` and `delivery by sync`
+        if devices come and leave. NaN if a statistic falls among deliveries that never came.
+        """
         return latency.summary_table(self)
 
     def breakdown(self, by: str = "where") -> pd.DataFrame:
@@ -162,8 +167,11 @@ class Plots:
 
 
 def plot_cdf(*runs: Run, ax: Axes | None = None) -> Axes:
-    """The latency CDFs of several runs in one picture: of one run all that `summary()` has, of several deliveries and
-    acks. In a new figure or in `ax`. Raises: UsageError if an argument is not a run."""
+    """Draw the latency CDFs of several runs in one picture, in a new figure or in `ax`.
+
+    One run: every row of its `summary()`. Several: deliveries and acks, and `confirmed` if one of them acknowledged a
+    message before it was stored. Raises: UsageError if an argument is not a run.
+    """
     from imsim.analysis import plots
 
     if not runs or not all(isinstance(run, Run) for run in runs):
