@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from imsim import experiments, theory
 from imsim.analysis import Budget, Metrics, Run, default_metrics, plot_cdf, read_run, run_table, save_cdf
-from imsim.analysis.metrics import UTILISATIONS
+from imsim.analysis.metrics import UTILISATIONS, WAITS
 from imsim.analysis.run import listed_runs
 from imsim.core.exceptions import ImsimError, RunError, UsageError
 from imsim.experiments import Capacity, Comparison, FolderStore, Over, Precision, Replications, Sampling, Sweep
@@ -340,7 +340,8 @@ def capacity(
         out: a folder that keeps each finished replication, as in `imsim.sweep`.
 
     Returns:
-        The two loads, and the tier that gives way between them (`bottleneck`).
+        The two loads, and the tier that gives way (`bottleneck`): messages wait longest there at the lowest load that
+        breaks the budget.
 
     Raises:
         UsageError: a value is wrong, or a run has nothing to measure the budget by.
@@ -356,7 +357,7 @@ def capacity(
     base = _with(given, seed, duration)
     sampling = Sampling.of(
         metrics,
-        also=(*default_metrics(base), *UTILISATIONS),
+        also=(*default_metrics(base), *UTILISATIONS, *WAITS),
         needs=(chosen.metric,),
         replications=replications,
         most=max_replications,

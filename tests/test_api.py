@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from mixed_workload import SCENARIO
 
 import imsim
-from imsim.analysis.metrics import UTILISATIONS
+from imsim.analysis.metrics import UTILISATIONS, WAITS
 from imsim.api import ProgressBar
 
 #: With a ramp, skews, sizes, chatrooms, and two devices that come and leave.
@@ -95,7 +95,11 @@ def test_all_functions_measure_same_metrics():
     sweep = imsim.sweep(office, {"topology.routers": [2, 4]}, replications=2, **many)
     capacity = imsim.capacity(office, "delivery.p99 < 9s", high=0.3, **many)
     assert set(pair.differences) == set(sweep.metrics) == set(alone.metrics)
-    assert {metric for one in capacity.tried.values() for metric in one.metrics} == {*alone.metrics, *UTILISATIONS}
+    assert {metric for one in capacity.tried.values() for metric in one.metrics} == {
+        *alone.metrics,
+        *UTILISATIONS,
+        *WAITS,
+    }
     for frame in (sweep.frame, capacity.frame):
         assert set(alone.metrics) < set(frame.columns)
         assert frame["ack.p50"].notna().all()

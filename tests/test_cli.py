@@ -51,7 +51,7 @@ def test_simulate_writes_a_run_and_prints_a_table(command, tmp_path):
     assert run.scenario.duration == 2.0
     assert "`imsim replicate` runs it under several seeds" in result.stdout
     behind = (run.messages.intended_at >= run.scenario.warmup * 1e9).sum()
-    assert f"ack.p99 ({behind} of 1,000): lengthen `duration`" in result.stdout
+    assert f"ack.p99 is based on {behind} latencies and needs 1,000: lengthen `duration`" in result.stdout
 
 
 def test_simulate_json_has_documented_keys(command, tmp_path):

@@ -126,7 +126,8 @@ def utilisation(run: RunData) -> pd.DataFrame:
     """Return how busy each node was: a row for each.
 
     `busy` is the share of the workers' time between the end of the warm-up and `duration`, the window of the latencies.
-    `jobs` and `drops` count the accepted and the dropped jobs of the whole run, drain included. If spans were recorded,
+    `waited_seconds` is the total time that operations which arrived in this window waited for a worker. `jobs` and
+    `drops` count the accepted and the dropped jobs of the whole run, drain included. If spans were recorded,
     `queue` is the mean number of waiting jobs over the window, and `peak` is `busy` in the busiest hundredth of the
     run.
 
@@ -137,7 +138,7 @@ def utilisation(run: RunData) -> pd.DataFrame:
     if "utilisation" not in run.manifest:
         raise UsageError(f"run {run.id} has no data about nodes: only simulated runs have")
     table = pd.DataFrame.from_dict(run.manifest["utilisation"], orient="index").rename_axis("node")
-    table = table.astype({"jobs": int, "drops": int})
+    table = table.astype({"jobs": int, "drops": int}).rename(columns={"waited": "waited_seconds"})
     table.insert(0, "tier", table.index.str.rstrip("0123456789"))
     if run.tables.nodes is not None:
         table["peak"] = run.nodes.groupby("node")["busy"].max()
@@ -151,6 +152,18 @@ def tier_utilisation(run: RunData, tier: str) -> float:
     """
     nodes = run.manifest.get("utilisation", {})
     return max((of["busy"] for node, of in nodes.items() if node.rstrip("0123456789") == tier), default=math.nan)
+
+
+def tier_wait(run: RunData, tier: str) -> float:
+    """Return how long the operations of a message waited for workers of a tier, all together: ms, on average over the
+    messages that were intended in the window of `utilisation`; nan of a live run and if there were no messages."""
+    waits = [
+        node["waited"]
+        for name, node in run.manifest.get("utilisation", {}).items()
+        if name.rstrip("0123456789") == tier and "waited" in node
+    ]
+    count = int((run.messages["intended_at"] >= round(run.scenario.warmup * 1e9)).sum())
+    return 1000 * float(sum(waits)) / count if waits and count else math.nan
 
 
 def counted_spans(run: RunData) -> tuple[pd.DataFrame, int]:

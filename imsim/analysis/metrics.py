@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from imsim.analysis.breakdown import tier_utilisation
+from imsim.analysis.breakdown import tier_utilisation, tier_wait
 from imsim.analysis.cost import cost_of
 from imsim.analysis.latency import LATENCIES, STATISTIC, is_latency, quantile, summarize
 from imsim.analysis.recovery import recovery_time
@@ -72,6 +72,9 @@ _UNKNOWN = MetricKind(least=-math.inf)
 
 #: The busiest node of each tier (`imsim.analysis.breakdown`), 0 to 1; nan in a live run.
 UTILISATIONS = tuple(f"utilisation.{tier}" for tier in TIERS)
+
+#: The mean time that the operations of a message waited for workers of each tier; nan in a live run.
+WAITS = tuple(f"wait.{tier}" for tier in TIERS)
 RECOVERY = "recovery.time"
 
 _KINDS = {
@@ -90,6 +93,7 @@ _KINDS = {
     "cost.per_month": MetricKind("money", less_is_better=True, label="cost per month"),
     RECOVERY: MetricKind("s", less_is_better=True),
     **dict.fromkeys(UTILISATIONS, _SHARE),
+    **dict.fromkeys(WAITS, MetricKind("ms")),
 }
 
 _COSTS = tuple(name for name, kind in _KINDS.items() if kind.unit == "money")
@@ -160,8 +164,6 @@ def check_measured(name: str, measured: Sequence[str]) -> str:
     if name in measured:
         return name
     known = ", ".join(measured)
-    if not isinstance(name, str):
-        raise UsageError(f"metrics: expected a name or a function, got {name!r}")
     if not is_known(name):
         raise UsageError(f"unknown metric {name!r}{did_you_mean(name)}; measured: {known}")
     raise UsageError(f"metric {name!r} was not measured: name it in metrics=[...]; measured: {known}")
@@ -265,6 +267,8 @@ class _Numbers:
             return recovery_time(self._run)
         if what == "utilisation":
             return tier_utilisation(self._run, statistic)
+        if what == "wait":
+            return tier_wait(self._run, statistic)
         if not self._counts:
             self._counts = vars(summarize(self._run).counts)
         return float(self._counts[name])

@@ -59,7 +59,8 @@ class Run(RunData):
         """Facts to know before the numbers are used, one sentence each.
 
         A live run reports what disturbed it. A simulated run reports unusual relations between fields of its scenario,
-        nodes that dropped operations, and a measured part that does not begin in steady state.
+        and nodes that dropped operations. Both report a service that cannot keep up, and a measured part that does not
+        begin in steady state.
         """
         return [*super().warnings, *self._unsteady]
 
@@ -252,7 +253,8 @@ def listed_runs(runs: Run | Iterable[Run], function: str) -> list[Run]:
 def plot_cdf(runs: Run | Iterable[Run], *, ax: Axes | None = None) -> Axes:
     """Draw the cumulative distribution of the latencies of one or more runs.
 
-    One run shows every kind of latency that `summary()` has; several runs show deliveries and acks.
+    One run shows every kind of latency that `summary()` has; several runs show deliveries and acks, and
+    `confirmed` if one of them acknowledged a message before it was stored.
 
     Args:
         runs: a run, or several.

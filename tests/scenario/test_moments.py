@@ -113,7 +113,23 @@ def test_what_is_no_moment_is_said(column, found):
     [
         ([], "expected at least one moment, got none"),
         (np.array(3.0), "expected one column of numbers or times, got array(3.)"),
-        (pd.DataFrame({"a": [1]}), "expected one column of numbers or times, got a 0 1"),
+        (
+            pd.DataFrame({"a": [1]}),
+            "expected one column of numbers or times, got a table with the column a; pass one column, as in table['a']",
+        ),
+        (
+            pd.DataFrame({"at": [1.0], "n": [2]}),
+            "expected one column of numbers or times, got a table with the columns at, n; pass one column, as in "
+            "table['at']",
+        ),
+        (
+            [datetime(1990, 1, 1), datetime(2024, 1, 1)],
+            "expected datetimes less than 1e9 s (31 years) apart, got some that are 34 years apart",
+        ),
+        (
+            pd.Series(pd.to_datetime(["1990-01-01", "2024-01-01"])),
+            "expected datetimes less than 1e9 s (31 years) apart, got some that are 34 years apart",
+        ),
         ([[1], [1, 2]], "expected one column of numbers or times, got a list"),
         ([b"x"], "expected numbers or times, got b'x'"),
         ([True], "expected numbers or times, got true"),

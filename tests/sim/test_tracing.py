@@ -189,8 +189,8 @@ def test_utilisation_is_the_share_of_the_window_and_of_nothing_else(workers):
         for spans in (False, True)
     ]
     tables = [run.utilisation() for run in runs]
-    assert list(tables[0].columns) == ["tier", "busy", "jobs", "drops"]
-    assert set(tables[1].columns) == {"tier", "busy", "jobs", "drops", "queue", "peak"}
+    assert list(tables[0].columns) == ["tier", "busy", "waited_seconds", "jobs", "drops"]
+    assert set(tables[1].columns) == {"tier", "busy", "waited_seconds", "jobs", "drops", "queue", "peak"}
     for table in tables[1:]:
         assert table.busy.equals(tables[0].busy)
         assert table.loc["storage0", ["jobs", "drops"]].equals(tables[0].loc["storage0", ["jobs", "drops"]])

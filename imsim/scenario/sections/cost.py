@@ -49,14 +49,14 @@ class Cost(Section):
         le=1e6,
         description="the month's average load as a multiple of the simulated one: 0.4 if the run is the peak hour and"
         " has 2.5 times the average. Absent: where workload.arrivals is a curve or bursts, the load of their mean"
-        " (workload.rate); otherwise the simulated load goes on all month",
+        " (workload.rate); otherwise the average simulated load goes on all month, that of a ramp, too",
     )
     retention_days: float | None = Field(
         default=None,
         gt=0,
         le=100_000,
-        description="for so long a message is kept, then it is deleted: what is stored stops growing at that age."
-        " Absent: it is kept for ever",
+        description="how long a message is kept before it is deleted: storage stops growing at that age."
+        " Absent: messages are kept without end",
     )
     row_bytes: int = Field(
         default=0,
@@ -74,6 +74,7 @@ class Cost(Section):
     def _kept_for_a_time(self) -> Self:
         if self.stored_gb_month and self.retention_days is None:
             raise FieldError(
-                "stored_gb_month", "expected retention_days with it: what is kept for ever costs ever more"
+                "stored_gb_month",
+                "needs retention_days: without it storage grows without end, and no monthly price exists",
             )
         return self
