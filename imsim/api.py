@@ -21,7 +21,7 @@ from imsim.analysis import (
     save_cdf,
     theory,
 )
-from imsim.analysis.metrics import UTILISATIONS, WAITS
+from imsim.analysis.kinds import UTILISATIONS, WAITS
 from imsim.core.exceptions import ImsimError, RunError, UsageError
 from imsim.experiments import Capacity, Comparison, FolderStore, Over, Precision, Replications, Sampling, Sweep
 from imsim.experiments.capacity import FEWEST_PER_LOAD, MOST_PER_LOAD

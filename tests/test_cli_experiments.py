@@ -108,7 +108,7 @@ def test_a_sweep_is_a_table_a_picture_and_a_folder(command, tmp_path):
     assert re.search(r"^1 +2 +[\d.]+ \[", printed, re.MULTILINE)
     assert (tmp_path / "routers.svg").exists()
     kept = (tmp_path / "results" / "sweep-office" / "finished.jsonl").read_text()
-    with pytest.raises(imsim.UsageError, match=r"metric 'p99': there is none .*'delivery\.p99'"):
+    with pytest.raises(imsim.UsageError, match=r"unknown metric 'p99' .*'delivery\.p99'"):
         command(*arguments, "--plot", "other.svg", "-y", "p99", "--out", "other")
     assert not (tmp_path / "other").exists(), "it is refused before anything is run"
     printed = json.loads(command(*arguments, "--json"))
@@ -117,7 +117,7 @@ def test_a_sweep_is_a_table_a_picture_and_a_folder(command, tmp_path):
 
 
 def test_a_capacity_is_a_bracket(command):
-    arguments = ("capacity", "office", *SHORT, "--budget", "delivery.p99 < 1s", "--high", "0.5")
+    arguments = ("capacity", "office", *SHORT, "--budget", "delivery.mean < 1s", "--high", "0.5")
     assert "is kept up to workload.rate = 0.5 at least" in command(*arguments)
     printed = json.loads(command(*arguments, "--json"))
     assert (printed["keeps"], printed["breaks"]) == (0.5, None)

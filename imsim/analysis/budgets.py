@@ -10,7 +10,8 @@ from contextlib import suppress
 from typing import Literal, Protocol
 
 from imsim.analysis.intervals import Estimate, estimate
-from imsim.analysis.metrics import did_you_mean, is_known, kind_of, value_of
+from imsim.analysis.kinds import kind_of
+from imsim.analysis.metrics import did_you_mean, is_known, value_of
 from imsim.core.exceptions import UsageError
 from imsim.results import RunData
 from imsim.scenario.quantities import parse_duration

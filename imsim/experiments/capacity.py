@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imsim.analysis.budgets import Budget, Verdict
+from imsim.analysis.kinds import RECOVERY
 from imsim.analysis.labels import title_of
-from imsim.analysis.metrics import RECOVERY
 from imsim.analysis.run_length import flaw
 from imsim.core.exceptions import UsageError
 from imsim.experiments.replicate import Progress, Replications, Sample, Sampling, Store, flaw_notes, replicate, to_json
@@ -69,6 +69,9 @@ def capacity(
     start = min(max(start, lowest or start), highest or start)
     tried: dict[float, Replications] = {}
 
+    def is_too_short(load: float) -> bool:
+        return tried[load].flaw(budget.metric) is not None
+
     def is_undecided(samples: Sequence[Sample]) -> bool:
         values = [sample.values[budget.metric] for sample in samples]
         # More replications do not mend a percentile of runs that are too short.
@@ -92,7 +95,9 @@ def capacity(
         tried[load] = found
         return budget.judge(values, found[budget.metric])
 
-    bracket = search(judge, start, tolerance=tolerance, whole=whole, lowest=lowest, highest=highest)
+    bracket = search(
+        judge, start, tolerance=tolerance, whole=whole, lowest=lowest, highest=highest, is_too_short=is_too_short
+    )
     return Capacity(scenario, budget, over, bracket, tried)
 
 
@@ -152,10 +157,13 @@ def search(
     whole: bool = False,
     lowest: float | None = None,
     highest: float | None = None,
+    is_too_short: Callable[[float], bool] = lambda load: False,
 ) -> Bracket:
     """Try loads until the bracket, without the undecided loads inside it, is no wider than `tolerance` (a share).
 
-    judge: returns the verdict on a load. whole: loads are whole numbers.
+    judge: returns the verdict on a load. whole: loads are whole numbers. is_too_short: returns whether the runs at a
+        load that was tried are too short to keep the budget. A lower load has still fewer messages, so the search for
+        one ends there.
     """
     lowest = start / WIDEST if lowest is None else lowest
     highest = start * WIDEST if highest is None else highest
@@ -170,7 +178,9 @@ def search(
         load = min(load * 2, highest)
         attempt(load)
     load = start
-    while bracket.keeps is None and load > lowest:
+    while (
+        bracket.keeps is None and load > lowest and not (bracket.verdicts[load] == "undecided" and is_too_short(load))
+    ):
         load = max(load / 2, lowest)
         if whole:
             load = float(max(math.floor(load), 1))

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imsim.analysis.intervals import CONFIDENCE, ENOUGH, Estimate, estimate, t_quantile
+from imsim.analysis.kinds import kind_of
 from imsim.analysis.labels import change_texts, changes, design_labels, title_of_all
 from imsim.analysis.latency import is_latency
-from imsim.analysis.metrics import check_measured, kind_of, printed
+from imsim.analysis.metrics import check_measured, printed
 from imsim.core.exceptions import UsageError
 from imsim.experiments.replicate import Progress, Replications, Sampling, flaw_notes, replicate, to_json
 from imsim.scenario import Scenario
