@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from imsim import experiments, theory
 from imsim.analysis import Budget, Metrics, Run, default_metrics, plot_cdf, read_run, run_table, save_cdf
-from imsim.analysis.metrics import UTILISATIONS, WAITS
+from imsim.analysis.kinds import UTILISATIONS, WAITS
 from imsim.analysis.run import listed_runs
 from imsim.core.exceptions import ImsimError, RunError, UsageError
 from imsim.experiments import Capacity, Comparison, FolderStore, Over, Precision, Replications, Sampling, Sweep
@@ -224,7 +224,8 @@ def compare(
 def summarize(runs: Run | Iterable[Run]) -> pd.DataFrame:
     """Make a table with one row for each run, simulated or live.
 
-    One run of each design says nothing about chance: use `imsim.compare` to decide which design is better.
+    One run of each design says nothing about chance: use `imsim.compare` to decide which design is better. The warnings
+    of the runs are passed on as Python warnings.
 
     Args:
         runs: a run, or several.
@@ -243,7 +244,11 @@ def summarize(runs: Run | Iterable[Run]) -> pd.DataFrame:
         >>> imsim.summarize(runs)["lost"].to_dict()
         {'seed 1': 0, 'seed 2': 0}
     """
-    return run_table(listed_runs(runs, "summarize"))
+    found = listed_runs(runs, "summarize")
+    table = run_table(found)
+    for label, run in zip(table.index, found, strict=True):
+        _warn(f"{label}: {line}" for line in run.warnings)
+    return table
 
 
 def sweep(
@@ -347,7 +352,7 @@ def capacity(
         UsageError: a value is wrong, or a run has nothing to measure the budget by.
 
     Example:
-        >>> imsim.capacity("office", "delivery.p99 < 1s", high=0.3, duration="1s").keeps
+        >>> imsim.capacity("office", "delivery.mean < 1s", high=0.3, duration="1s").keeps
         0.3
     """
     if not isinstance(budget, Budget | str):

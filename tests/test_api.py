@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from mixed_workload import SCENARIO
 
 import imsim
-from imsim.analysis.metrics import UTILISATIONS, WAITS
+from imsim.analysis.kinds import UTILISATIONS, WAITS
 from imsim.api import ProgressBar
 
 #: With a ramp, skews, sizes, chatrooms, and two devices that come and leave.

@@ -182,6 +182,19 @@ def test_sweep_takes_columns_arrays_and_ranges():
             variants(base, {"topology.routers": wrong})
 
 
+def test_summarize_passes_warnings_of_runs_on():
+    crowded = {"topology.storage.queue": 1, "topology.storage.service.append": "1s", "topology.storage.workers": 1}
+    calm, full = (
+        imsim.simulate(Scenario.load("office", changes), duration="2s", progress=False) for changes in ({}, crowded)
+    )
+    assert not calm.warnings
+    assert full.warnings
+    with pytest.warns(UserWarning, match=r"storage0") as found:
+        table = imsim.summarize([calm, full])
+    label = table.index[1]
+    assert [str(one.message) for one in found] == [f"{label}: {line}" for line in full.warnings]
+
+
 def test_progress_is_silent_without_terminal(capfd):
     imsim.simulate("office", duration="1s")
     imsim.replicate("office", replications=2, duration="1s", jobs=1)

@@ -82,7 +82,11 @@ def test_precision_option_takes_share_or_metric(command, precision, reached):
 def test_compare_prints_difference(command):
     arguments = ("compare", "office", *SHORT, "--set-b", "topology.routers=4", "--replications", "2")
     printed = command(*arguments)
-    assert printed.splitlines()[2] == "B: office, which differs in topology.routers: 2 -> 4"
+    assert printed.splitlines()[1:4] == [
+        "A: routers = 2",
+        "B: routers = 4",
+        "B differs from A in topology.routers: 2 -> 4",
+    ]
     printed = json.loads(command(*arguments, "--json"))
     assert printed["changes"] == {"topology.routers": ["2", "4"]}
     assert printed["metrics"]["messages"]["difference"]["mean"] == 0
@@ -107,7 +111,7 @@ def test_sweep_makes_table_picture_and_folder(command, tmp_path):
     assert re.search(r"^1 +2 +[\d.]+ \[", printed, re.MULTILINE)
     assert (tmp_path / "routers.svg").exists()
     kept = (tmp_path / "results" / "sweep-office" / "finished.jsonl").read_text()
-    with pytest.raises(imsim.UsageError, match=r"metric 'p99': unknown .*'delivery\.p99'"):
+    with pytest.raises(imsim.UsageError, match=r"unknown metric 'p99' .*'delivery\.p99'"):
         command(*arguments, "--plot", "other.svg", "-y", "p99", "--out", "other")
     assert not (tmp_path / "other").exists(), "it is refused before anything is run"
     printed = json.loads(command(*arguments, "--json"))
@@ -116,7 +120,7 @@ def test_sweep_makes_table_picture_and_folder(command, tmp_path):
 
 
 def test_capacity_prints_bracket(command):
-    arguments = ("capacity", "office", *SHORT, "--budget", "delivery.p99 < 1s", "--high", "0.5")
+    arguments = ("capacity", "office", *SHORT, "--budget", "delivery.mean < 1s", "--high", "0.5")
     assert "is kept up to workload.rate = 0.5 at least" in command(*arguments)
     printed = json.loads(command(*arguments, "--json"))
     assert (printed["keeps"], printed["breaks"]) == (0.5, None)

@@ -10,7 +10,8 @@ from contextlib import suppress
 from typing import Literal, Protocol
 
 from imsim.analysis.intervals import Estimate, estimate
-from imsim.analysis.metrics import did_you_mean, is_known, kind_of, value_of
+from imsim.analysis.kinds import kind_of
+from imsim.analysis.metrics import did_you_mean, is_known, value_of
 from imsim.core.exceptions import UsageError
 from imsim.results import RunData
 from imsim.scenario.quantities import parse_duration
@@ -40,10 +41,25 @@ class Replicated(Protocol):
 
 
 class Budget:
-    """A metric and the bound that it must keep, as a text: 'delivery.p99 < 200ms', 'ack.p95 <= 50ms', 'lost <= 0'.
+    """A metric and the bound that it must keep: 'delivery.p99 < 200ms', 'ack.p95 <= 50ms' or 'lost <= 0'.
 
-    metric: its name. bound: in ms for a latency, in seconds for a time. `fails(run)` returns the reason, or None.
-    Raises: UsageError if the text is not a budget.
+    Attributes:
+        metric: the metric's name.
+        bound: the bound as a number: ms for a latency, seconds for a time.
+        text: the budget as a text.
+
+    Args:
+        text: a metric, one of < <= > >=, and a bound. The bound of a latency has a unit.
+
+    Raises:
+        UsageError: the text is not a budget.
+
+    Example:
+        >>> budget = imsim.Budget("delivery.p99 < 200ms")
+        >>> budget.metric, budget.bound
+        ('delivery.p99', 200.0)
+        >>> budget.fails(imsim.simulate("office", duration="1s")) is None
+        True
     """
 
     def __init__(self, text: str) -> None:
@@ -82,10 +98,11 @@ class Budget:
     def judge(self, values: Sequence[float], found: Estimate | None = None) -> Verdict:
         """Return whether the *mean over replications* keeps the bound; undecided if the bound is in its 95 % interval.
 
-        values: the number of each replication. If one is infinite, an upper bound is broken. If none is negative, one
-        above 0 proves that the mean is above 0.
-        found: their estimate. If it has no interval, as the runs are too short for a percentile, the numbers are too
-        low: they can still break an upper bound or keep a lower one.
+        Args:
+            values: the number of each replication. If one is infinite, an upper bound is broken. If none is negative,
+                one above 0 proves that the mean is above 0.
+            found: their estimate. If it has no interval, because the runs are too short for a percentile, the numbers
+                are too low: they can still break an upper bound or keep a lower one.
         """
         if any(map(math.isnan, values)):
             return "undecided"
@@ -102,8 +119,15 @@ class Budget:
         return "undecided" if is_too_low and (verdict == "keeps") != self.is_kept_by(math.inf) else verdict
 
     def fails(self, subject: RunData | Replicated) -> str | None:
-        """Return one line that says by how much the budget is broken; None if it is kept, and if the interval of
-        replications does not tell. Raises: UsageError for a single replication, which has no interval.
+        """Return a line that says by how much the budget is broken, or None if it is kept.
+
+        For replications, None also means that their interval does not decide.
+
+        Args:
+            subject: a run, or replications.
+
+        Raises:
+            UsageError: there is only one replication, which has no interval.
         """
         kind = kind_of(self.metric)
         if not isinstance(subject, RunData):

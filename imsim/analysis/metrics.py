@@ -18,6 +18,7 @@ import numpy as np
 
 from imsim.analysis.breakdown import tier_utilisation, tier_wait
 from imsim.analysis.cost import cost_of
+from imsim.analysis.kinds import KINDS, RECOVERY, SHARE, kind_of
 from imsim.analysis.latency import LATENCIES, STATISTIC, is_latency, quantile, summarize
 from imsim.analysis.recovery import recovery_time
 from imsim.analysis.run import Run
@@ -36,91 +37,13 @@ MetricFunction = Callable[[Run], float | None]
 Metrics = str | MetricFunction | Sequence[str | MetricFunction] | Mapping[str, MetricFunction]
 
 
-@dataclass(frozen=True)
-class MetricKind:
-    """What is known about a metric from its name.
-
-    unit: "ms", "s", "money", "share" (0 to 1), or "" for counts and unknown metrics. least, most: the values that it
-    can have. less_is_better: None if neither less nor more is better, or that is not known. label: the label of an
-    axis, without the unit, where it is not the name.
-    """
-
-    unit: str = ""
-    least: float = 0.0
-    most: float = math.inf
-    less_is_better: bool | None = None
-    label: str = ""
-
-    @property
-    def limits(self) -> tuple[float, float]:
-        return self.least, self.most
-
-    @property
-    def suffix(self) -> str:
-        """The unit as it follows a number in a text."""
-        return f" {self.unit}" if self.unit in ("ms", "s") else ""
-
-    @property
-    def is_duration(self) -> bool:
-        return self.unit in ("ms", "s")
-
-
-_LATENCY = MetricKind("ms", less_is_better=True)
-_SHARE = MetricKind("share", most=1.0)
-_FEWER = MetricKind(less_is_better=True)
-_UNKNOWN = MetricKind(least=-math.inf)
-
-#: The busiest node of each tier (`imsim.analysis.breakdown`), 0 to 1; nan in a live run.
-UTILISATIONS = tuple(f"utilisation.{tier}" for tier in TIERS)
-
-#: The mean time that the operations of a message waited for workers of each tier; nan in a live run.
-WAITS = tuple(f"wait.{tier}" for tier in TIERS)
-RECOVERY = "recovery.time"
-
-_KINDS = {
-    "messages": MetricKind(),
-    "stored": MetricKind(),
-    "deliveries": MetricKind(),
-    "delivered": MetricKind(),
-    "lost": _FEWER,
-    "absent": MetricKind(),
-    "recalled": MetricKind(),
-    "shed": _FEWER,
-    "duplicates": _FEWER,
-    "received_lost": _FEWER,
-    "cost.per_hour": MetricKind("money", less_is_better=True, label="cost per hour"),
-    "cost.per_million": MetricKind("money", less_is_better=True, label="cost per million messages"),
-    "cost.per_month": MetricKind("money", less_is_better=True, label="cost per month"),
-    RECOVERY: MetricKind("s", less_is_better=True),
-    **dict.fromkeys(UTILISATIONS, _SHARE),
-    **dict.fromkeys(WAITS, MetricKind("ms")),
-}
-
-_COSTS = tuple(name for name, kind in _KINDS.items() if kind.unit == "money")
+_COSTS = tuple(name for name, kind in KINDS.items() if kind.unit == "money")
 _AT_THE_END = re.compile(rf"(.*?)[._ -]?({STATISTIC.pattern})", re.IGNORECASE)
-_KNOWN = "delivery.p50, .p95, .p99.9, .mean, .max; ack., confirmed. and last. with the same; " + ", ".join(_KINDS)
+_KNOWN = "delivery.p50, .p95, .p99.9, .mean, .max; ack., confirmed. and last. with the same; " + ", ".join(KINDS)
 
 LATENCY_METRICS = tuple(f"{name}.{what}" for name in LATENCIES for what in ("mean", "p50", "p95", "p99", "max"))
 
 _USUAL = ("messages", "delivered", "lost", "absent", "recalled", "shed", "duplicates", "received_lost")
-
-
-def kind_of(name: str) -> MetricKind:
-    """Return what is known about a metric. A function whose name ends in `share` returns a share, as in
-    `late_share`."""
-    if is_latency(name):
-        return _LATENCY
-    if name in _KINDS:
-        return _KINDS[name]
-    return _SHARE if name.endswith("share") else _UNKNOWN
-
-
-def axis_label(name: str, currency: str = "") -> str:
-    """Return the label of an axis, with the unit. `currency`: of costs."""
-    kind = kind_of(name)
-    unit = {"money": currency, "share": "", "": ""}.get(kind.unit, kind.unit)
-    label = kind.label or name
-    return f"{label} ({unit})" if unit else label
 
 
 def default_metrics(*scenarios: Scenario) -> tuple[str, ...]:
@@ -146,7 +69,7 @@ def printed(names: Iterable[str], scenarios: Iterable[Scenario], asked: Iterable
 
 def is_known(name: str) -> bool:
     """Return whether every run has a metric of this name."""
-    return is_latency(name) or name in _KINDS
+    return is_latency(name) or name in KINDS
 
 
 def check_name(name: str, own: Iterable[str] = ()) -> str:
@@ -171,7 +94,7 @@ def check_measured(name: str, measured: Sequence[str]) -> str:
 
 def did_you_mean(name: str, own: Iterable[str] = ()) -> str:
     """Return " (did you mean 'delivery.p99' or 'ack.p99'?)" if metrics, or names in `own`, are near; else ""."""
-    near = difflib.get_close_matches(name, [*own, *_KINDS, *LATENCY_METRICS], n=3, cutoff=0.7)
+    near = difflib.get_close_matches(name, [*own, *KINDS, *LATENCY_METRICS], n=3, cutoff=0.7)
     if tiers := difflib.get_close_matches(name.lower(), TIERS, n=1, cutoff=0.8):
         near = [f"utilisation.{tiers[0]}"]
     if match := _AT_THE_END.fullmatch(name):
@@ -231,7 +154,7 @@ class Measures:
             except Exception as error:
                 raise broken(f"metric {name!r}: the function", error) from error
             number = values[name] = _number(name, value)
-            if kind_of(name) is _SHARE and not 0 <= number <= 1 and not math.isnan(number):
+            if kind_of(name) is SHARE and not 0 <= number <= 1 and not math.isnan(number):
                 raise UsageError(
                     f"metric {name!r}: expected a number from 0 to 1, as the name ends in 'share', got {value!r}; "
                     "give it another name"

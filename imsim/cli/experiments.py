@@ -86,6 +86,18 @@ def show(run: Run, as_json: bool) -> None:
         click.echo(f"note: {note}")
 
 
+def show_table(runs: list[Run]) -> None:
+    """Print a table with a column for each run, and the warnings of the runs on stderr."""
+    from imsim.analysis import run_table
+    from imsim.analysis.latency import table_text
+
+    table = run_table(runs)
+    for label, run in zip(table.index, runs, strict=True):
+        for warning in run.warnings:
+            click.echo(f"imsim: warning: {label}: {warning}", err=True)
+    click.echo(table_text(table))
+
+
 @click.command(
     epilog=examples(
         "imsim replicate office --replications 5 --duration 5s",
@@ -208,7 +220,6 @@ def _show_runs(
     designs: tuple[str, ...], folders: list[str], options: list[str], plot: str | None, as_json: bool
 ) -> None:
     from imsim import api
-    from imsim.analysis.latency import table_text
 
     if len(folders) < len(designs):
         other = next(one for one in designs if one not in folders)
@@ -223,7 +234,7 @@ def _show_runs(
     if as_json:
         click.echo(json.dumps({"runs": [run.to_json_dict() for run in runs]}))
     else:
-        click.echo(table_text(api.summarize(runs)))
+        show_table(runs)
 
 
 @click.command(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from imsim.cli.experiments import show
+from imsim.cli.experiments import show, show_table
 from imsim.cli.options import DURATION, JSON, KEY, OUT, SEED, SET, examples
 from imsim.cli.options import load as load_scenario
 from imsim.core.exceptions import UsageError
@@ -148,7 +148,6 @@ def demo(out: str, as_json: bool) -> None:
     Both worlds run on the network of this machine: the simulated links have no latency.
     """
     from imsim import api
-    from imsim.analysis.latency import table_text
 
     def say(text: str = "") -> None:
         if not as_json:
@@ -170,7 +169,7 @@ def demo(out: str, as_json: bool) -> None:
         click.echo(json.dumps({**found, "picture": str(picture), "db": str(db)}))
         return
     say()
-    say(table_text(api.summarize([simulated, live])))
+    show_table([simulated, live])
     say(
         f"\nLatencies are in ms, after a warm-up of {scenario.warmup:g} s, from the time at which each message was "
         "intended.\n"

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imsim.analysis.budgets import Budget, Verdict
+from imsim.analysis.kinds import RECOVERY
 from imsim.analysis.labels import title_of
-from imsim.analysis.metrics import RECOVERY
 from imsim.analysis.run_length import flaw
 from imsim.core.exceptions import UsageError
 from imsim.experiments.replicate import Progress, Replications, Sample, Sampling, Store, flaw_notes, replicate, to_json
@@ -72,6 +72,9 @@ def capacity(
     start = min(max(start, lowest or start), highest or start)
     tried: dict[float, Replications] = {}
 
+    def is_too_short(load: float) -> bool:
+        return tried[load].flaw(budget.metric) is not None
+
     def is_undecided(samples: Sequence[Sample]) -> bool:
         values = [sample.values[budget.metric] for sample in samples]
         # More replications do not mend a percentile of runs that are too short.
@@ -95,7 +98,9 @@ def capacity(
         tried[load] = found
         return budget.judge(values, found[budget.metric])
 
-    bracket = search(judge, start, tolerance=tolerance, whole=whole, lowest=lowest, highest=highest)
+    bracket = search(
+        judge, start, tolerance=tolerance, whole=whole, lowest=lowest, highest=highest, is_too_short=is_too_short
+    )
     return Capacity(scenario, budget, over, bracket, tried)
 
 
@@ -155,10 +160,13 @@ def search(
     whole: bool = False,
     lowest: float | None = None,
     highest: float | None = None,
+    is_too_short: Callable[[float], bool] = lambda load: False,
 ) -> Bracket:
     """Try loads until the bracket, without the undecided loads inside it, is no wider than `tolerance` (a share).
 
-    judge: returns the verdict on a load. whole: loads are whole numbers.
+    judge: returns the verdict on a load. whole: loads are whole numbers. is_too_short: returns whether the runs at a
+        load that was tried are too short to keep the budget. A lower load has still fewer messages, so the search for
+        one ends there.
     """
     lowest = start / WIDEST if lowest is None else lowest
     highest = start * WIDEST if highest is None else highest
@@ -173,7 +181,9 @@ def search(
         load = min(load * 2, highest)
         attempt(load)
     load = start
-    while bracket.keeps is None and load > lowest:
+    while (
+        bracket.keeps is None and load > lowest and not (bracket.verdicts[load] == "undecided" and is_too_short(load))
+    ):
         load = max(load / 2, lowest)
         if whole:
             load = float(max(math.floor(load), 1))
@@ -204,6 +214,7 @@ class Bottleneck:
         return self.utilisation >= _BUSY
 
     def to_json_dict(self) -> dict[str, Any]:
+        """Return plain values."""
         return {"tier": self.tier, "wait_ms": self.wait, "utilisation": self.utilisation, "load": self.load}
 
     def __str__(self) -> str:
@@ -211,10 +222,18 @@ class Bottleneck:
 
 
 class Capacity:
-    """The highest load that keeps a budget: between `keeps`, where the interval shows that the budget is kept, and
-    `breaks`, where it shows that the budget is broken. Either is None if the search found no such load.
+    """The result of `imsim.capacity`: the highest load that keeps a budget lies between `keeps` and `breaks`.
 
-    `bottleneck`: the tier that gives way; `frame`: each load that was tried; `plot()`.
+    Attributes:
+        scenario: the scenario that was simulated.
+        budget: the budget.
+        over: the dotted path of the load.
+        tried: the `Replications` at each load.
+
+    Example:
+        >>> found = imsim.capacity("office", "delivery.mean < 1s", high=0.3, duration="1s")
+        >>> found.keeps, found.breaks
+        (0.3, None)
     """
 
     def __init__(

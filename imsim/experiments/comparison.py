@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imsim.analysis.intervals import CONFIDENCE, ENOUGH, Estimate, estimate, t_quantile
-from imsim.analysis.labels import change_texts, changes, design_labels, title_of_all
+from imsim.analysis.kinds import kind_of
+from imsim.analysis.labels import change_texts, changes, design_labels, heading, title_of_all
 from imsim.analysis.latency import is_latency
-from imsim.analysis.metrics import check_measured, kind_of, printed
+from imsim.analysis.metrics import check_measured, printed
 from imsim.core.exceptions import UsageError
 from imsim.experiments.replicate import Progress, Replications, Sampling, flaw_notes, replicate, to_json
 from imsim.scenario import Scenario
@@ -270,9 +271,9 @@ class Comparison:
     def to_json_dict(self) -> dict[str, Any]:
         """Return the object that `imsim compare --json` prints."""
         return {
-            "a": self.a.scenario.name,
-            "b": self.b.scenario.name,
-            "labels": {"a": self.labels[0], "b": self.labels[1]},
+            "a": self.labels[0],
+            "b": self.labels[1],
+            "scenarios": {"a": self.a.scenario.name, "b": self.b.scenario.name},
             "changes": {path: [before, after] for path, (before, after) in self._texts.items()},
             "seed": self.a.scenario.seed,
             "replications": self.pairs,
@@ -309,11 +310,12 @@ class Comparison:
 
     def _heading(self) -> list[str]:
         differ = ", ".join(f"{path}: {was} -> {now}" for path, (was, now) in self._texts.items())
-        titles = {self.a.scenario.title, self.b.scenario.title}
+        common = {heading(self.a.scenario), heading(self.b.scenario)}
         lines = [
-            *(title for title in titles if title and len(titles) == 1),
-            f"A: {self.a.scenario.name}",
-            f"B: {self.b.scenario.name}, which differs in {differ or 'nothing'}",
+            *(common if len(common) == 1 else ()),
+            f"A: {self.labels[0]}",
+            f"B: {self.labels[1]}",
+            f"B differs from A in {differ or 'nothing'}",
         ]
         shown = ("delivery.p50", "delivery.p99", "confirmed.p99", "ack.p99")
         lines += [str(self[metric]) for metric in shown if metric in self._printed]

@@ -21,8 +21,9 @@ import numpy as np
 
 from imsim.analysis import warmup
 from imsim.analysis.intervals import CONFIDENCE, ENOUGH, Estimate, estimate, is_precise, next_count
+from imsim.analysis.kinds import kind_of
 from imsim.analysis.labels import heading
-from imsim.analysis.metrics import Measures, Metrics, check_measured, kind_of, printed
+from imsim.analysis.metrics import Measures, Metrics, check_measured, printed
 from imsim.analysis.run import Run
 from imsim.analysis.run_length import Behind, Flaw, behind, flaw, needed
 from imsim.core.exceptions import UsageError

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from imsim.analysis.intervals import CONFIDENCE
+from imsim.analysis.kinds import axis_label
 from imsim.analysis.labels import design_labels, heading, title_of_all
-from imsim.analysis.metrics import axis_label, printed
+from imsim.analysis.metrics import printed
 from imsim.core.exceptions import UsageError
 from imsim.experiments.comparison import difference
 from imsim.experiments.replicate import Progress, Replications, Sampling, Store, replicate, to_json

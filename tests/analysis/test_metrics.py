@@ -3,14 +3,13 @@ import math
 import pytest
 
 from imsim import Budget, UsageError
+from imsim.analysis.kinds import axis_label, kind_of
 from imsim.analysis.latency import is_latency
 from imsim.analysis.metrics import (
     LATENCY_METRICS,
     Measures,
-    axis_label,
     check_measured,
     default_metrics,
-    kind_of,
     printed,
     value_of,
 )

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 import imsim
 from imsim.analysis.budgets import Budget
-from imsim.analysis.metrics import UTILISATIONS, WAITS
+from imsim.analysis.kinds import UTILISATIONS, WAITS
 from imsim.analysis.run_length import Behind
 from imsim.analysis.warmup import Beginning, Steadiness
 from imsim.experiments import Capacity, Replications, Sample
@@ -63,6 +63,13 @@ def test_search_ends_at_the_lowest_and_highest_load():
     assert (bracket.keeps, bracket.breaks) == (7, None)
     bracket = search(judge(0.1), 1.0, tolerance=0.05, lowest=0.3)
     assert (bracket.keeps, min(bracket.verdicts)) == (None, 0.3)
+
+
+def test_search_does_not_try_lower_loads_if_the_runs_are_too_short():
+    asked = judge(2.0, blur=1.5)
+    assert search(asked, 1.0, tolerance=0.05, is_too_short=lambda load: load < 1.5).keeps is None
+    assert min(asked.asked) == 1.0
+    assert search(judge(2.0, blur=1.5), 1.0, tolerance=0.05).keeps < 0.5
 
 
 def test_bracket_shows_a_result_that_is_not_monotone():

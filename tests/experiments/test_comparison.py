@@ -72,13 +72,19 @@ def test_null_value_has_no_difference():
 def test_comparison_text_names_better_design_and_changes():
     found = Comparison(make(10.0, 12.0, 11.0), make(8.0, 9.1, 9.0, **{"topology.routers": 4}))
     text = str(found)
-    assert "B: tiny, which differs in topology.routers: 1 -> 4" in text
+    assert text.splitlines()[:4] == [
+        "tiny",
+        "A: routers = 1",
+        "B: routers = 4",
+        "B differs from A in topology.routers: 1 -> 4",
+    ]
     assert "delivery.p99: B - A is -2.3 ms [-3.591, -1.009], -20.9% [-28.9%, -12.9%]: B is better" in text
     assert "3 pairs" in found.notes[0]
-    assert "<div>A: tiny" in found._repr_html_()
+    assert "<div>tiny<br>A: routers = 1" in found._repr_html_()
     printed = found.to_json_dict()
     assert printed["changes"] == {"topology.routers": ["1", "4"]}
-    assert printed["labels"] == {"a": "routers = 1", "b": "routers = 4"}
+    assert (printed["a"], printed["b"]) == ("routers = 1", "routers = 4")
+    assert printed["scenarios"] == {"a": "tiny", "b": "tiny"}
     assert printed["metrics"]["delivery.p99"]["better"] == "B"
     assert repr(found) == "<Comparison of routers = 1 and routers = 4: 3 pairs>"
 
@@ -211,7 +217,8 @@ def test_compare_simulates_two_designs(tmp_path):
     drawn = [line.get_xdata()[0] for container in shares.containers for line in [container.lines[0]]]
     assert drawn[1] == pytest.approx(found["delivery.p50"].relative.value * 100)
     assert " ".join(values.get_title(loc="left").split()) == f"{office.title} B against A, under the same seeds"
-    assert str(found).splitlines()[:2] == [office.title, "A: office"]
+    assert str(found).splitlines()[0] == f"office: {office.title}"
+    assert str(found).splitlines()[2] == f"B: {append} = 80ms"
     assert found.save_plot(tmp_path / "two.png").exists()
     mpl.use("agg")
     assert len(found.plot()) == 2

@@ -235,5 +235,5 @@ def test_an_appends_commit_counts_as_many_jobs_as_it_has_appends():
 def test_a_live_run_says_that_it_tells_nothing_of_its_nodes():
     run = imsim.simulate(OFFICE)
     del run.manifest["utilisation"]
-    with pytest.raises(imsim.UsageError, match="tells nothing of its nodes: only simulated runs do"):
+    with pytest.raises(imsim.UsageError, match="has no data about nodes: only simulated runs have"):
         run.utilisation()

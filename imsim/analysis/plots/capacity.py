@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
-from imsim.analysis.metrics import axis_label, kind_of
+from imsim.analysis.kinds import axis_label, kind_of
 from imsim.analysis.plots.style import (
     COLORS,
     GREY,

@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
+from imsim.analysis.kinds import kind_of
 from imsim.analysis.labels import short, text_of
-from imsim.analysis.metrics import kind_of
 from imsim.analysis.plots.style import COLORS, GREY, decorate, errors, from_zero, legend_below, new_axes, titled
 
 
