@@ -340,8 +340,8 @@ class Capacity:
             notes.append(f"no load is known to break the budget: the highest tried is {max(self.tried):.4g}")
         if self.bottleneck is not None and not self.bottleneck.is_busy:
             notes.append(
-                f"messages wait longest at {self.bottleneck}, which is too little to break the budget: service times, "
-                "links or policies break it"
+                f"no queue breaks the budget, but service times, links or policies: the longest waits are at "
+                f"{self.bottleneck}"
             )
         if self.bracket.undecided:
             loads = ", ".join(f"{load:.4g}" for load in self.bracket.undecided)

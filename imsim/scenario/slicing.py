@@ -47,7 +47,8 @@ def sliced(scenario: ScenarioFields, share: float) -> dict[str, object]:
         before, after = before + nodes * tier.workers, after + nodes * workers
     fields["cost.worker"] = prices.worker * share * before / after
     if (commit := topology.storage.commit) is not None:
-        # As many commits a second take fewer appends each; slower workers take as many as before, in longer commits.
+        # The slice has as many commits a second, so each takes fewer appends. With slower workers it has fewer commits,
+        # which take as many appends as before.
         workers = _workers(topology.storage, share)
         fields["topology.storage.commit.batch"] = _scaled(commit.batch, workers / topology.storage.workers)
     if (bandwidth := scenario.network.backend.bandwidth) is not None:

@@ -47,7 +47,7 @@ def tradeoff(
     """Draw a point for each design at two of its metrics, in a new pyplot figure or in `ax`.
 
     frame, hue, labels: as for `trend`. varied: the columns that name a design. front: the rows on the Pareto front,
-        by ascending `x`. ties: the rows that cannot be told apart from the front; their points are hollow.
+        by ascending `x`. ties: the rows that cannot be distinguished from the front; their points are hollow.
     """
     ax = new_axes() if ax is None else ax
     drawn = frame.dropna(subset=[x, y])
