@@ -17,8 +17,8 @@ CORE = ROOT / "imsim" / "core"
 
 #: All that the core may use besides itself: the standard library's words for data, and nothing that acts.
 PURE = {
-    "__future__", "collections", "collections.abc", "dataclasses", "enum", "hashlib", "heapq", "itertools", "json",
-    "math", "re", "typing", "zlib",
+    "__future__", "bisect", "collections", "collections.abc", "dataclasses", "enum", "hashlib", "heapq", "itertools",
+    "json", "math", "re", "typing", "zlib",
 }  # fmt: skip
 
 

@@ -24,5 +24,5 @@ Read in this order:
   view), `sync` (what the device missed), `requests`, `rooms` (the chatrooms that it is in)
 - `server`: a gateway and a router in one process
 - `placement` (which router owns what)
-- for all: `timers`, `limits` (rates), `sizes` (bytes), `unread` (counts)
+- for all: `timers`, `limits` (rates), `sizes` (bytes), `unread` (counts), `empty` (containers without contents)
 """

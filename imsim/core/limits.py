@@ -69,27 +69,3 @@ class Buckets(Generic[_Key]):
                 self._sweep_at = max(_BUCKETS, 2 * len(self._buckets))
             bucket = self._buckets[whose] = Bucket(self._rate, self._burst, now)
         return bucket.take(now)
-
-
-class UnderWay:
-    """Requests of one connection that are not answered yet, by when they were asked."""
-
-    __slots__ = ("_asked", "_limit")
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._asked: list[float] = []  # no deque, which takes ten times the memory while it is empty
-
-    def has_room(self, since: float) -> bool:
-        """An answer to what was asked before `since` was lost: it must not count for ever."""
-        asked = self._asked
-        while asked and asked[0] <= since:
-            asked.pop(0)
-        return len(asked) < self._limit
-
-    def ask(self, now: float) -> None:
-        self._asked.append(now)
-
-    def answered(self) -> None:
-        if self._asked:
-            self._asked.pop(0)

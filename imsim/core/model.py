@@ -204,7 +204,7 @@ class Session(NamedTuple):
 
     `epoch` grows with each login of the user. Of the sessions of a user that share a `slot` (see the policy
     `sessions`) only the one with the highest epoch may act; a frame of another is refused. `connection` is the
-    gateway's own number for the connection.
+    gateway's own number for the connection; `instance` and `attempt` are those of the login.
     """
 
     user: str
@@ -213,6 +213,8 @@ class Session(NamedTuple):
     gateway: str
     connection: int
     slot: str = ""
+    instance: str = ""
+    attempt: int = 0
 
 
 #: What names users, devices, groups and chatrooms, as a regular expression. The colon is kept for conversation ids.

@@ -9,18 +9,14 @@ from typing import Any
 _NEVER = float("inf")
 
 
-class Timer:
-    """One pending call; `cancel` makes it never happen."""
+class Timer(list[Any]):
+    """One pending call, as it stands in the heap: deadline, number, callback, argument. `cancel` makes it never
+    happen."""
 
-    __slots__ = ("argument", "callback")
-
-    def __init__(self, callback: Callable[[Any, float], None], argument: Any) -> None:
-        self.callback: Callable[[Any, float], None] | None = callback
-        self.argument = argument
+    __slots__ = ()
 
     def cancel(self) -> None:
-        self.callback = None
-        self.argument = None
+        self[2] = self[3] = None
 
 
 class Timers:
@@ -33,17 +29,17 @@ class Timers:
     __slots__ = ("_count", "_heap", "soonest")
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Timer]] = []
+        self._heap: list[Timer] = []
         self._count = 0
         self.soonest = _NEVER
 
     def at(self, deadline: float, callback: Callable[[Any, float], None], argument: Any = None) -> Timer:
-        timer = Timer(callback, argument)
         heap = self._heap
-        while heap and heap[0][2].callback is None:  # mostly the one that this one replaces
+        while heap and heap[0][2] is None:  # mostly the one that this one replaces
             heappop(heap)
         self._count += 1
-        heappush(heap, (deadline, self._count, timer))
+        timer = Timer((deadline, self._count, callback, argument))
+        heappush(heap, timer)
         if deadline < self.soonest:
             self.soonest = deadline
         return timer
@@ -56,8 +52,10 @@ class Timers:
     def next_deadline(self) -> float | None:
         heap = self._heap
         while heap:
-            if heap[0][2].callback is not None:
-                self.soonest = deadline = heap[0][0]
+            deadline: float
+            deadline, _, callback, _ = heap[0]
+            if callback is not None:
+                self.soonest = deadline
                 return deadline
             heappop(heap)
         self.soonest = _NEVER
@@ -66,8 +64,8 @@ class Timers:
     def handle(self, now: float) -> None:
         heap = self._heap
         while heap and heap[0][0] <= now:
-            timer = heappop(heap)[2]
-            callback, timer.callback = timer.callback, None
+            _, _, callback, argument = timer = heappop(heap)
             if callback is not None:
-                callback(timer.argument, now)
+                timer.cancel()
+                callback(argument, now)
         self.soonest = heap[0][0] if heap else _NEVER

@@ -1,18 +1,19 @@
-"""The Locust user, and Locust's side of a run: options, start, stop, end.
+"""The Locust user, and the connection between Locust and a run: options, start, stop and end.
 
-A locustfile is a few lines:
+A locustfile has a few lines:
 
     from imsim.load.users import IMUser
 
     class Office(IMUser):
         scenario = "office"
 
-One Locust user is one device of the scenario's population. `-u/--users` sets the size of the population (devices, so a
-multiple of the scenario's devices per user; the default is the scenario's own), `-H/--host` the server's url (ws://...),
-`-t/--run-time` for how long messages are sent, logins included, in place of the scenario's duration. The others start
-with `--imsim-` and stand in `_add_options` and on the web page (Locust prints its --help before it reads a locustfile).
+One Locust user is one device of the scenario's population. `-u/--users` sets the count of devices; it must be a
+multiple of the scenario's devices per user, and defaults to the scenario's population. `-H/--host` is the server's url
+(ws://...). `-t/--run-time` is the time of logins and messages together, instead of the scenario's duration. The other
+options start with `--imsim-`. `_add_options` and the web page list them; Locust's --help does not, because Locust
+prints it before it reads a locustfile.
 
-Importing this imports Locust, which monkey-patches the process.
+Importing this module imports Locust, which monkey-patches the process.
 """
 
 from __future__ import annotations
@@ -39,41 +40,43 @@ from imsim.load.session import Session
 from imsim.load.target import Target
 from imsim.scenario import Scenario
 
-# Locust does not say what its events and its parser take.
+# Locust has no types for the arguments of its events and its parser.
 events: Any = locust.events
 
 logger = logging.getLogger("imsim.load")
 
-_SPAWN_RATE = 100  # users a second; beyond it Locust warns
-_LONGEST_NAMESPACE = 32  # leaves room for the names of users and groups
+_SPAWN_RATE = 100  # users per second; Locust warns about a higher rate
+_LONGEST_NAMESPACE = 32  # characters; it leaves room for the name of the user or group itself
 
 
 class IMUser(User):
-    """A device that plays its part of `scenario` (a preset's name, a TOML file's path, or a Scenario)."""
+    """A Locust user: one device of `scenario`, which is a preset's name, the path of a TOML file, or a Scenario."""
 
     abstract = True
     scenario: ClassVar[str | Scenario] = "office"
     device: Device | None = None
 
     def on_start(self) -> None:
+        """Log the device in."""
         session = Director.of(self.environment).session
-        # None, also where there are more users than devices: the population cannot grow during a run.
+        # `admit` returns None if there are more users than devices: the population cannot grow during a run.
         self.device = session.admit() if session is not None else None
         if session is not None and self.device is not None:
             session.log_in(self.device)
 
     @task
     def stay(self) -> None:
-        """Everything else happens when the plan or the server says so."""
+        """Do nothing: the plan and the server determine when the device acts."""
         gevent.sleep(3600)
 
     def on_stop(self) -> None:
+        """Log the device out."""
         if self.device is not None:
             self.device.stop()
 
 
 class Director:
-    """Makes a `Session` of each test that Locust starts, and a run folder of each that has ended."""
+    """The director of a Locust environment: it starts a `Session` for each test, and writes the run at its end."""
 
     _of: ClassVar[weakref.WeakKeyDictionary[Environment, Director]] = weakref.WeakKeyDictionary()
 
@@ -85,7 +88,7 @@ class Director:
         self._of[environment] = self
         options = environment.parsed_options
         assert options is not None
-        # Here rather than as the parser's defaults, since they follow from another option.
+        # These defaults depend on another option, so they cannot be defaults of the parser.
         if options.num_users is None or options.spawn_rate is None:
             population = self._scenario().population
             options.num_users = options.num_users or population.users * population.devices
@@ -96,6 +99,7 @@ class Director:
 
     @classmethod
     def of(cls, environment: Environment) -> Director:
+        """Return the director of this environment."""
         return cls._of[environment]
 
     @property
@@ -123,20 +127,21 @@ class Director:
         if runner.target_user_count != scenario.population.users * devices:
             users, rest = divmod(runner.target_user_count, devices)
             if rest:
-                raise UsageError(f"-u: expected a multiple of {devices}, the devices of each user")
+                count = runner.target_user_count
+                raise UsageError(f"-u: must be a multiple of {devices}, the devices per user (got {count})")
             changes["population.users"] = users
         if options.imsim_seed not in (None, ""):
             try:
                 changes["seed"] = int(options.imsim_seed)
             except ValueError:
-                raise UsageError(f"--imsim-seed: expected a whole number, got {options.imsim_seed!r}") from None
+                raise UsageError(f"--imsim-seed: must be an integer (got {options.imsim_seed!r})") from None
         scenario = scenario.replace(changes)
         if options.run_time:
             scenario = cut(scenario, float(options.run_time))
 
         namespace = options.imsim_run or f"r{secrets.token_hex(4)}"
         if len(check_name("--imsim-run", namespace)) > _LONGEST_NAMESPACE:
-            raise UsageError(f"--imsim-run: {namespace!r} is longer than {_LONGEST_NAMESPACE} characters")
+            raise UsageError(f"--imsim-run: must have at most {_LONGEST_NAMESPACE} characters (got {namespace!r})")
         target = Target(self._environment.host or self._user_class.host or "")
         target.check()
         self._folder = Path(options.imsim_folder or tempfile.mkdtemp(prefix="imsim-load-"))
@@ -156,7 +161,7 @@ class Director:
         if session.failure is not None:
             self._fail(session.failure)
         if self._options.imsim_folder:
-            return  # whoever started this process makes the run of it
+            return  # the parent process makes the run
         assert self._folder is not None
         try:
             if session.failure is None:
@@ -192,30 +197,30 @@ class Director:
 
 
 class UndeliveredError(Exception):
-    """What Locust's table of failures shows."""
+    """A message was not acknowledged or not delivered, or a login failed. Locust lists it in its table of failures."""
 
 
 def _add_options(parser: Any) -> None:
     add = parser.add_argument
-    add("--imsim-scenario", metavar="NAME|FILE", help="a preset or a TOML file, in place of the locustfile's scenario")
-    add("--imsim-seed", metavar="N", help="in place of the scenario's seed: same seed, same messages")
+    add("--imsim-scenario", metavar="NAME|FILE", help="a preset or a TOML file, instead of the locustfile's scenario")
+    add("--imsim-seed", metavar="N", help="the seed, instead of the scenario's; the same seed gives the same messages")
     add("--imsim-key", env_var="IMSIM_KEY", default="imsim", is_secret=True, help="the server's key, for tokens")
-    add("--imsim-run", metavar="NAME", help="prefix of this run's users, groups and messages (a new random one)")
-    add("--imsim-out", metavar="DIR", default="results", help="where the run's folder is made (results)")
+    add("--imsim-run", metavar="NAME", help="prefix of this run's users, groups and messages (default: random)")
+    add("--imsim-out", metavar="DIR", default="results", help="parent of the run's folder (default: results)")
     add("--imsim-folder", help=argparse.SUPPRESS, include_in_web_ui=False)  # for imsim.load.launch
-    # What the server refuses or loses is a result, not a failure of this process.
+    # Messages that the server refuses or loses are results of the test, not a failure of this process.
     parser.set_defaults(exit_code_on_error=0)
     _refuse_distributed(parser)
 
 
 def _refuse_distributed(parser: Any) -> None:
-    # Locust has no event between reading its options and forking or looking for a master.
+    # Locust fires no event after it has read its options and before it forks or connects to a master.
     parse = parser.parse_args
 
     def parse_args(*args: Any, **kwargs: Any) -> Any:
         options = parse(*args, **kwargs)
         if options.master or options.worker or options.processes:
-            parser.error("imsim runs in one Locust process so far: leave out --master, --worker and --processes")
+            parser.error("imsim supports only one Locust process; leave out --master, --worker and --processes")
         return options
 
     parser.parse_args = parse_args
@@ -225,7 +230,9 @@ def _direct(environment: Environment, **_: Any) -> None:
     classes = [user for user in environment.user_classes if issubclass(user, IMUser)]
     if len(classes) != 1 or len(environment.user_classes) != 1:
         names = ", ".join(user.__name__ for user in environment.user_classes)
-        raise SystemExit(f"imsim: a run has one user class, an IMUser, but here are {names}; choose one of them")
+        raise SystemExit(
+            f"imsim: user classes: must be one subclass of IMUser (got {names}); choose one on the command line"
+        )
     try:
         Director(environment, classes[0])
     except ImsimError as error:

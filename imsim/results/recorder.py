@@ -1,6 +1,6 @@
 """What happened, recorded while it does: facts of five integers, cheap enough for every event of a million messages.
 
-A fact is (kind, intent, device, at, extra), each int64: `intent` is -1 where it is about a device alone, `device` the
+A fact is (kind, intent, device, at, extra), in 18 bytes: `intent` is -1 where it is about a device alone, `device` the
 global device number (user * devices per user + device) or -1, `at` nanoseconds from the run's start, `extra` the number
 of a code or a route. Facts may come in any order and from several processes; `imsim.results.tables.assemble` makes rows
 of them.
@@ -42,10 +42,12 @@ class Kind(IntEnum):
 CODES = tuple(Code)
 ROUTES = tuple(Route)
 
-Facts = NDArray[np.int64]
-"""Shape (n, 5): kind, intent, device, at, extra."""
+Facts = NDArray[np.void]
+"""With the fields kind, intent, device, at, extra."""
 
-_FACT = Struct("=5q")  # native byte order: a spool is merged on the kind of machine that wrote it
+# Native byte order: a spool is merged on the kind of machine that wrote it.
+_FACT = Struct("=biiqb")
+_FIELDS = np.dtype([("kind", "i1"), ("intent", "i4"), ("device", "i4"), ("at", "i8"), ("extra", "i1")])
 _pack = _FACT.pack
 _SPOOL_BYTES = 4096 * _FACT.size
 _SPOOL_SECONDS = 1.0
@@ -63,6 +65,7 @@ class Recorder:
 
     def __init__(self, spool: Path | str | None = None) -> None:
         self._buffer = bytearray()
+        self._before: list[Facts] = []  # without a spool: what `facts` has returned
         self._path = None if spool is None else Path(spool)
         self._file: BinaryIO | None = None
         self._flush_at = _SPOOL_SECONDS
@@ -137,11 +140,15 @@ class Recorder:
         self._add(_ENTERED, _NO_INTENT, device, at, 0)
 
     def facts(self) -> Facts:
-        """All facts so far, shape (n, 5); those of a spool are read back from it."""
+        """All facts so far; those of a spool are read back from it."""
         if self._path is not None:
             self.flush()
             return read_facts([self._path])
-        return _decode(bytes(self._buffer))
+        self._before.append(_decode(self._buffer))
+        self._buffer = bytearray()  # the array has the other one's bytes
+        if len(self._before) > 1:
+            self._before = [np.concatenate(self._before)]
+        return self._before[0]
 
     def flush(self) -> None:
         """Append what is buffered to the spool; without one, nothing."""
@@ -184,7 +191,7 @@ _ROUTE_NUMBER = {route: number for number, route in enumerate(ROUTES)}
 
 
 def read_facts(paths: Iterable[Path | str]) -> Facts:
-    """The facts of several spools, one after the other, shape (n, 5). A killed process's torn last fact is ignored.
+    """The facts of several spools, one after the other. A killed process's torn last fact is ignored.
 
     Raises: UsageError for a spool that is not there.
     """
@@ -198,6 +205,6 @@ def _read(path: Path) -> bytes:
         raise UsageError(f"cannot read the spool {path}: {error.strerror}") from error
 
 
-def _decode(data: bytes) -> Facts:
+def _decode(data: bytes | bytearray) -> Facts:
     whole = len(data) // _FACT.size
-    return np.frombuffer(data, dtype=np.int64, count=whole * 5).reshape(whole, 5)
+    return np.frombuffer(data, _FIELDS, whole)

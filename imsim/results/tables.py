@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from imsim.core.model import Code
+from imsim.results.columns import column, integers, texts
 from imsim.results.recorder import CODES, ROUTES, Facts, Kind
 from imsim.results.schema import DELIVERIES, MESSAGES, DeliveryOutcome, Outcome, Role
 
@@ -22,6 +23,7 @@ _NEVER = np.iinfo(np.int64).max  # later than any time: minima stay at it where 
 _OF_DEVICES = (Kind.DISCONNECTED, Kind.ENTERED)  # facts about no message
 _OF_DELIVERIES = (Kind.PUSHED, Kind.DELIVERED, Kind.DUPLICATE, Kind.READ, Kind.SHED)
 _NO_PROOFS = (Kind.SENT, Kind.RECEIVED, Kind.FAILED)  # a message of which only these are known may not be stored
+_PAIR = ["intent", "device"]
 _UNANSWERED = [CODES.index(code) for code in (Code.TIMEOUT, Code.UNAVAILABLE)]
 
 _Ints = NDArray[np.integer]
@@ -45,7 +47,7 @@ class Tables:
 
 
 def assemble(plan: Plan, facts: Facts, *, knows_server: bool) -> Tables:
-    """The tables of a run of `plan` in which `facts` (shape (n, 5), any order) were recorded.
+    """The tables of a run of `plan` in which `facts` (in any order) were recorded.
 
     `knows_server`: whether pushes were recorded at all; where not, a delivery's `attempts` are null instead of 0.
 
@@ -54,19 +56,19 @@ def assemble(plan: Plan, facts: Facts, *, knows_server: bool) -> Tables:
     sending device is no stray when it sees its own message again, in a login sync.
     """
     count = len(plan.at)
-    is_of_device = np.isin(facts[:, 0], _OF_DEVICES)
-    connections, facts = facts[is_of_device], facts[~is_of_device]
-    known = (facts[:, 1] >= 0) & (facts[:, 1] < count)
-    unknown_intents, facts = facts[~known], facts[known]
+    is_of_device = np.isin(facts["kind"], _OF_DEVICES)
+    is_known = (facts["intent"] >= 0) & (facts["intent"] < count)
+    connections, unknown_intents = facts[is_of_device], facts[~is_of_device & ~is_known]
+    facts = _where(~is_of_device & is_known, facts)
 
     messages, is_stored, is_rejected = _messages(plan, facts)
     deliveries, stray = _deliveries(plan, facts, connections, is_stored, ~is_rejected, knows_server)
-    return Tables(messages, deliveries, stray + len(np.unique(unknown_intents[:, 1:3], axis=0)))
+    return Tables(messages, deliveries, stray + len(np.unique(unknown_intents[_PAIR])))
 
 
 def _messages(plan: Plan, facts: Facts) -> tuple[pa.Table, _Bools, _Bools]:
     count = len(plan.at)
-    kind, intent, _, at, _ = facts.T
+    kind, intent, at = facts["kind"], facts["intent"], facts["at"]
 
     sent = kind == Kind.SENT
     sent_at = _first(intent[sent], at[sent], count)
@@ -80,9 +82,9 @@ def _messages(plan: Plan, facts: Facts) -> tuple[pa.Table, _Bools, _Bools]:
     is_stored[intent[~np.isin(kind, _NO_PROOFS)]] = True
 
     failures = facts[kind == Kind.FAILED]
-    failures = failures[np.lexsort((failures[:, 4], failures[:, 3]))]
+    failures = failures[np.lexsort((failures["extra"], failures["at"]))]
     error = np.full(count, -1)
-    error[failures[:, 1]] = failures[:, 4]  # the last assignment wins: the latest failure
+    error[failures["intent"]] = failures["extra"]  # the last assignment wins: the latest failure
     error[is_stored] = -1
 
     is_rejected = (error >= 0) & ~np.isin(error, _UNANSWERED)
@@ -95,19 +97,19 @@ def _messages(plan: Plan, facts: Facts) -> tuple[pa.Table, _Bools, _Bools]:
     scenes = [conversation.scene for conversation in plan.conversations]
     table = pa.table(
         [
-            np.arange(count),
+            column(np.arange(count), pa.int64()),
             _strings(plan.sender, plan.users),
             _strings(plan.device, plan.devices),
             _strings(plan.conversation, [conversation.id for conversation in plan.conversations]),
             _strings(plan.conversation, scenes),
             _strings(plan.type, plan.types),
-            pa.array(plan.size, pa.int32()),
-            pa.array(plan.at, pa.int64()),
+            column(plan.size, pa.int32()),
+            column(plan.at, pa.int64()),
             _times(sent_at),
             _times(stored_at),
             _times(received_at),
             _times(acked_at),
-            pa.array(attempts, pa.int32()),
+            column(attempts, pa.int32()),
             outcome,
             _strings(error, CODES),
         ],
@@ -130,22 +132,23 @@ def _deliveries(
     # One number per (intent, device), ascending as the entitlements are: a fact's row is found by bisection.
     entitled = intent * all_devices + device
     is_recalled = np.zeros(len(plan.at), bool)
-    is_recalled[facts[facts[:, 0] == Kind.RECALLED, 1]] = True
+    is_recalled[facts["intent"][facts["kind"] == Kind.RECALLED]] = True
     said = _said(plan, facts)
-    facts = facts[np.isin(facts[:, 0], _OF_DELIVERIES)]
-    is_device = (facts[:, 2] >= 0) & (facts[:, 2] < all_devices)
-    pair = facts[:, 1] * all_devices + facts[:, 2]
+    facts = facts[np.isin(facts["kind"], _OF_DELIVERIES)]
+    is_device = (facts["device"] >= 0) & (facts["device"] < all_devices)
+    pair = facts["intent"].astype(np.int64) * all_devices + facts["device"]
     row = np.searchsorted(entitled, pair)
     found = is_device & (row < count)
     found[found] = entitled[row[found]] == pair[found]
 
     own_device = plan.sender.astype(np.int64) * per_user + plan.device
-    strays = facts[~found & (facts[:, 2] != own_device[facts[:, 1]])]
+    strays = facts[~found & (facts["device"] != own_device[facts["intent"]])]
     strays = strays[~_is_of_guest(plan, strays)]
-    stray = len(np.unique(strays[:, 1:3], axis=0))
+    stray = len(np.unique(strays[_PAIR]))
 
     row = row[found]
-    kind, _, _, at, extra = facts[found].T
+    facts = _where(found, facts)
+    kind, at, extra = facts["kind"], facts["at"], facts["extra"]
     pushed, delivered = kind == Kind.PUSHED, kind == Kind.DELIVERED
     delivered_at = _first(row[delivered], at[delivered], count)
     is_delivered = delivered_at != _NEVER
@@ -160,7 +163,7 @@ def _deliveries(
     is_absent[missed] = _was_cut_off(connections, device[missed], said[intent[missed]], plan.room_patience)
     table = pa.table(
         [
-            intent,
+            column(intent, pa.int64()),
             _strings(device // per_user, plan.users),
             _strings(device % per_user, plan.devices),
             _strings(is_own.astype(int), [Role.RECIPIENT, Role.OWN]),
@@ -168,8 +171,8 @@ def _deliveries(
             _times(_first(row[pushed], at[pushed], count)),
             _times(delivered_at),
             _times(_first(row[kind == Kind.READ], at[kind == Kind.READ], count)),
-            pa.array(pushes, pa.int32(), mask=np.full(count, not knows_server)),
-            pa.array(arrivals - is_delivered, pa.int32()),
+            column(pushes, pa.int32(), np.full(count, not knows_server)),
+            column(arrivals - is_delivered, pa.int32()),
             _choose(
                 (is_delivered, DeliveryOutcome.DELIVERED),
                 (np.bincount(row[kind == Kind.SHED], minlength=count) > 0, DeliveryOutcome.SHED),
@@ -183,12 +186,17 @@ def _deliveries(
     return table, stray
 
 
+def _where(holds: _Bools, facts: Facts) -> Facts:
+    """Those for which it holds: mostly all of them, of which no copy is made."""
+    return facts if holds.all() else facts[holds]
+
+
 def _said(plan: Plan, facts: Facts) -> NDArray[np.int64]:
     """When each message came about, as well as is known: stored, or else acknowledged, or else intended."""
     at = plan.at.astype(np.int64)
     for kind in (Kind.ACKED, Kind.STORED):
-        of_kind = facts[facts[:, 0] == kind]
-        known = _first(of_kind[:, 1], of_kind[:, 3], len(at))
+        of_kind = facts[facts["kind"] == kind]
+        known = _first(of_kind["intent"], of_kind["at"], len(at))
         at = np.where(known == _NEVER, at, known)
     return at
 
@@ -196,12 +204,13 @@ def _said(plan: Plan, facts: Facts) -> NDArray[np.int64]:
 def _was_cut_off(connections: Facts, device: _Ints, said: NDArray[np.int64], patience: int) -> _Bools:
     """Of each device, whether within `patience` ns of `said` it had lost its connection and was not back in its
     chatrooms."""
-    lost = connections[connections[:, 0] == Kind.DISCONNECTED]
-    back = connections[connections[:, 0] == Kind.ENTERED]
-    at = np.concatenate((lost[:, 3], back[:, 3], said - patience, said + patience))
+    lost = connections[connections["kind"] == Kind.DISCONNECTED]
+    back = connections[connections["kind"] == Kind.ENTERED]
+    at = np.concatenate((lost["at"], back["at"], said - patience, said + patience))
     # Times by their rank among all, so that a device's and a time make one number: what follows what is then bisection.
     ranks = np.split(np.unique(at, return_inverse=True)[1], np.cumsum([len(lost), len(back), len(said)]))
-    keys = [d * (len(at) + 1) + r for d, r in zip((lost[:, 2], back[:, 2], device, device), ranks, strict=True)]
+    gone = lost["device"].astype(np.int64), back["device"].astype(np.int64)
+    keys = [d * (len(at) + 1) + r for d, r in zip((*gone, device, device), ranks, strict=True)]
     losses, returns = np.sort(keys[0]), np.sort(keys[1])
     latest = np.searchsorted(losses, keys[3], side="right")  # losses up to then, of any device up to this one
     loss = np.append(losses, -1)[latest - 1]
@@ -216,7 +225,7 @@ def _is_of_guest(plan: Plan, facts: Facts) -> _Bools:
     """Of each fact, whether it is about a guest of the message's group: due to nobody, and not a mistake."""
     users = len(plan.users)
     guests = np.array([conversation * users + user for conversation, user in plan.guests], np.int64)
-    conversation, user = plan.conversation.astype(np.int64)[facts[:, 1]], facts[:, 2] // len(plan.devices)
+    conversation, user = plan.conversation.astype(np.int64)[facts["intent"]], facts["device"] // len(plan.devices)
     return np.isin(conversation * users + user, guests) & (user >= 0) & (user < users)
 
 
@@ -228,15 +237,15 @@ def _first(row: _Ints, value: _Ints, count: int) -> NDArray[np.int64]:
 
 
 def _times(values: NDArray[np.int64]) -> pa.Array:
-    return pa.array(values, pa.int64(), mask=values == _NEVER)
+    return column(values, pa.int64(), values == _NEVER)
 
 
 def _strings(numbers: _Ints, names: Sequence[str]) -> pa.DictionaryArray:
     """`names[number]` for each number; null where it is negative."""
-    indices = pa.array(numbers.astype(np.int32), mask=numbers < 0)
+    indices = column(numbers, pa.int32(), numbers < 0)
     values = [str(name) for name in names]
     if len(set(values)) == len(values):
-        return pa.DictionaryArray.from_arrays(indices, pa.array(values, pa.string()))
+        return pa.DictionaryArray.from_arrays(indices, texts(values))
     # Arrow wants a dictionary without repetitions (the scenes of all conversations are few).
     distinct = sorted(set(values))
     place = np.array([distinct.index(value) for value in values])
@@ -267,23 +276,22 @@ def digest(tables: Tables) -> str:
     return sha.hexdigest()
 
 
-def _canonical(column: pa.ChunkedArray) -> list[bytes]:
-    if pa.types.is_string(column.type):
-        column = column.dictionary_encode()
-    column = column.unify_dictionaries().combine_chunks()
-    if not pa.types.is_dictionary(column.type):
-        valid = np.asarray(column.is_valid())
-        values = np.asarray(column.cast(pa.int64()).fill_null(0))
-        return [b"i", valid.tobytes(), values.astype("<i8").tobytes()]
+def _canonical(cells: pa.ChunkedArray) -> list[bytes]:
+    if pa.types.is_string(cells.type):
+        cells = cells.dictionary_encode()
+    array = cells.unify_dictionaries().combine_chunks()
+    if not pa.types.is_dictionary(array.type):
+        values, is_valid = integers(array, 0)
+        return [b"i", is_valid.tobytes(), values.astype("<i8").tobytes()]
 
     # Strings: the used values in order, and each row's place among them (-1: null).
-    numbers = np.asarray(column.indices.cast(pa.int64()).fill_null(-1))
-    names = column.dictionary.to_pylist()
-    used = sorted({names[number] for number in np.unique(numbers) if number >= 0})
+    name_of, _ = integers(array.indices, -1)
+    names = array.dictionary.to_pylist()
+    used = sorted({names[number] for number in np.unique(name_of) if number >= 0})
     place = {name: number for number, name in enumerate(used)}
     # One more at the end, where index -1 finds it.
     places = np.array([*(place.get(name, -1) for name in names), -1])
-    return [b"s", _int(len(used)), *map(_text, used), places[numbers].astype("<i8").tobytes()]
+    return [b"s", _int(len(used)), *map(_text, used), places[name_of].astype("<i8").tobytes()]
 
 
 def _int(value: int) -> bytes:

@@ -15,7 +15,7 @@ from imsim.scenario.distributions import (
     Pareto,
     Uniform,
 )
-from imsim.scenario.draws import Draws, Stream
+from imsim.scenario.draws import Draws, Stream, Streams, numbers
 from imsim.scenario.model import LIVE_IGNORES, Scenario
 from imsim.scenario.workload import Action, Entitled, OnlinePeriods, Plan, PlannedConversation, plan
 
@@ -36,6 +36,8 @@ __all__ = [
     "PlannedConversation",
     "Scenario",
     "Stream",
+    "Streams",
     "Uniform",
+    "numbers",
     "plan",
 ]

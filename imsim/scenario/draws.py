@@ -16,6 +16,8 @@ entities that is 14 s and 900 MB against a quarter of a second and 90 MB.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from itertools import count
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +31,7 @@ _MIX_1 = 0xBF58476D1CE4E5B9
 _MIX_2 = 0x94D049BB133111EB
 # 52 bits and a half step: never 0, never 1, and exact, so that scalar and array agree to the last bit.
 _STEP = 2.0**-52
+_BLOCK = 256  # numbers that are drawn at a time
 
 
 class Draws:
@@ -73,15 +76,38 @@ class Stream:
     def __init__(self, draws: Draws, entity: int) -> None:
         self._state = draws.key + entity * _I
 
-    @property
-    def place(self) -> int:
-        """A number that stands for what `next` will give: to draw, from a `Draws`, more about the same thing."""
-        return self._state & _MASK
-
     def next(self) -> float:
         """The next number, uniform in (0, 1), both ends excluded."""
         z = self._state & _MASK
         self._state = z + _J
+        z = ((z ^ (z >> 30)) * _MIX_1) & _MASK
+        z = ((z ^ (z >> 27)) * _MIX_2) & _MASK
+        return (((z ^ (z >> 31)) >> 12) + 0.5) * _STEP
+
+
+def numbers(draws: Draws, entity: int) -> Iterator[float]:
+    """The numbers of a `Stream`, for what draws very many: a tenth of the time each, as they come in blocks."""
+    for first in count(0, _BLOCK):
+        yield from draws.array(np.array([entity]), np.arange(first, first + _BLOCK)).tolist()
+
+
+class Streams:
+    """The streams of many entities, in 8 bytes each. `number`: of the entity, its position in `entities`."""
+
+    __slots__ = ("_states",)
+
+    def __init__(self, draws: Draws, entities: npt.NDArray[np.integer]) -> None:
+        self._states = (np.uint64(draws.key) + _words(entities) * np.uint64(_I)).data
+
+    def place(self, number: int) -> int:
+        """What stands for the number that `next` will give: to draw, from a `Draws`, more about the same thing."""
+        place: int = self._states[number]
+        return place
+
+    def next(self, number: int) -> float:
+        """The entity's next number, uniform in (0, 1), both ends excluded."""
+        z = self._states[number]
+        self._states[number] = (z + _J) & _MASK
         z = ((z ^ (z >> 30)) * _MIX_1) & _MASK
         z = ((z ^ (z >> 27)) * _MIX_2) & _MASK
         return (((z ^ (z >> 31)) >> 12) + 0.5) * _STEP

@@ -8,17 +8,18 @@ from itertools import chain
 from typing import Any, Protocol
 from zlib import crc32
 
+import numpy as np
+
 from imsim.core import events, internal_frames
 from imsim.core.client.client import Client
 from imsim.core.placement import Placement, Strategy
 from imsim.core.policies import Policies
-from imsim.scenario import Draws, Scenario, Stream
+from imsim.scenario import Draws, Scenario, Stream, Streams
 from imsim.scenario.sections import ClientLink, Tier, Topology
-from imsim.scenario.sections import Link as LinkFields
 from imsim.scenario.sections.faults import NodeCrash, Partition, SlowReader
 from imsim.sim.clock import Clock
 from imsim.sim.connection import Connection, PausableConnection
-from imsim.sim.link import Carry, Hop, Link, NodeLink
+from imsim.sim.link import Carry, ClientNetwork, FreeLink, Hop, Link, Medium, NodeLink
 from imsim.sim.nodes import DeviceNode, GatewayNode, RouterNode, StorageNode
 from imsim.sim.nodes.client import Listener, Reports
 from imsim.sim.nodes.node import ServerNode
@@ -51,18 +52,15 @@ class Parts:
         self._seed = seed
         self._tracer = tracer
         self._clock = Clock(start) if tracer is None else tracer.clock(start)
-        self._up = Draws(seed, "link", "up")
-        self._down = Draws(seed, "link", "down")
+        devices = np.arange(users * scenario.population.devices)
+        self._up = Streams(Draws(seed, "link", "up"), devices)
+        self._down = Streams(Draws(seed, "link", "down"), devices)
         self._jitter = Draws(seed, "reconnect")
         self._backend = Draws(seed, "link", "backend")
         self._chances = Draws(seed, "link", "luck")
-        network = scenario.network
-        self._networks = [link for _, link in network.of_users(seed, users)] if network.clients else None
-
-    @property
-    def at_once(self) -> Carry:
-        """A way that takes no time."""
-        return self._clock.delay(0.0)
+        made = {name: self._network(fields) for name, fields in scenario.network.in_use().items()}
+        self._networks = [made[name] for name, _ in scenario.network.of_users(seed, users)]
+        self.free_link = FreeLink(self._clock)
 
     def clock(self, node: str) -> Clock:
         """The clock of this node."""
@@ -74,46 +72,48 @@ class Parts:
             return Work(tier, self._seed, kind, index, self._clock)
         return self._tracer.work(tier, self._seed, kind, index, self._clock)
 
-    def link(self, source: ServerNode, target: ServerNode) -> Link:
+    def link(self, source: ServerNode, target: ServerNode) -> NodeLink:
         """From a node to another."""
         fields = self._scenario.network.between(source.tier, target.tier)
-        stream = Stream(self._backend, crc32(f"{source.name}>{target.name}".encode()))
+        stream = Streams(self._backend, np.array([crc32(f"{source.name}>{target.name}".encode())]))
         link_class = CuttableLink if self.breaks_links else NodeLink
-        link = self._link(link_class, fields, stream, fields.bandwidth, f"{source.tier}-{target.tier}", source.work)
+        link = link_class(Medium(fields, self._clock, stream, self._chances, fields.bandwidth), 0)
+        if self._tracer is not None:
+            link.watch(self._tracer.link(f"{source.tier}-{target.tier}", source.work))
         if isinstance(link, CuttableLink):
             self.outages.add(link.of(source), source, target)
         return link
 
-    def network(self, user: int) -> ClientLink:
+    def network(self, user: int) -> ClientNetwork:
         """What the user's devices are connected by."""
-        return self._networks[user] if self._networks else self._scenario.network.client
+        return self._networks[user]
 
-    def streams(self, device: int) -> tuple[Stream, Stream, Stream]:
-        """Of a device, from which its uplink, its downlink and the delays of its reconnects are drawn."""
-        return Stream(self._up, device), Stream(self._down, device), Stream(self._jitter, device)
+    def jitter(self, device: int) -> Stream:
+        """From which the delays of the device's reconnects are drawn."""
+        return Stream(self._jitter, device)
 
-    def connection(self, id: int, client: DeviceNode, gateway: GatewayNode[Connection]) -> Connection:
-        fields = client.network
-        upload = fields.bandwidth if fields.upload is None else fields.upload
-        up = self._link(Link, fields, client.uplink, upload, "uplink")
-        down = self._link(Link, fields, client.downlink, fields.bandwidth, "downlink")
-        connection = self._connection(id, client, gateway, self._clock, up, down)
-        return connection if fields.max_retransmits is None else connection.breaks_when_given_up()
+    def connection(
+        self, id: int, client: DeviceNode, gateway: GatewayNode[Connection], up: Link | FreeLink, down: Link | FreeLink
+    ) -> Connection:
+        return self._connection(id, client, gateway, self._clock, up, down)
 
-    def _link(
-        self,
-        kind: type[Link],
-        fields: LinkFields,
-        stream: Stream,
-        bandwidth: float | None,
-        where: str,
-        work: Work | None = None,
-    ) -> Link:
-        """`where`: what kind of link it is. `work`: of its source."""
-        link = kind(fields, stream, self._clock, self._chances, bandwidth)
+    def links(self, client: DeviceNode) -> tuple[Link, Link]:
+        """Up and down, for a connection of this device."""
+        network = client.network
+        up, down = Link(network.up, client.number), Link(network.down, client.number)
+        up.loss = down.loss = client.loss
         if self._tracer is not None:
-            link.watch(self._tracer.link(where, work))
-        return link
+            up.watch(self._tracer.link("uplink", None))
+            down.watch(self._tracer.link("downlink", None))
+        return up, down
+
+    def _network(self, fields: ClientLink) -> ClientNetwork:
+        upload = fields.bandwidth if fields.upload is None else fields.upload
+        return ClientNetwork(
+            fields,
+            Medium(fields, self._clock, self._up, self._chances, upload),
+            Medium(fields, self._clock, self._down, self._chances, fields.bandwidth),
+        )
 
 
 class Storage(Protocol):
@@ -200,7 +200,7 @@ class Cluster:
             )
             for index in range(topology.gateways)
         ]
-        self._links: dict[tuple[str, str], Link] = {}
+        self._links: dict[tuple[str, str], NodeLink] = {}
         self._is_free = False
         self._wire()
 
@@ -219,7 +219,7 @@ class Cluster:
 
     def _way(self, source: ServerNode, target: ServerNode) -> Carry:
         if self._is_free:
-            return self.parts.at_once
+            return self.parts.free_link.carry
         way = source.name, target.name
         if way not in self._links:
             self._links[way] = self.parts.link(source, target)
@@ -240,7 +240,7 @@ class Cluster:
             node.work.set_free(free)
         for gateway in self.gateways:
             for connection in gateway.connections.values():
-                connection.use_links()
+                connection.use(*self.parts.links(connection.client))
 
     def open(self, conversation_id: str, members: tuple[str, ...]) -> None:
         """Have a conversation ready for what will come; it is made, with these members, if there is none."""
@@ -266,15 +266,14 @@ class Cluster:
         """A new client for device `number`. `user`: the number of its user; `names`: of the user and of the device."""
         name, device = names
         clock = self.parts.clock(f"{name}/{device}")
-        uplink, downlink, jitter = self.parts.streams(number)
+        jitter = self.parts.jitter(number)
         if token is None:
             token = f"{name} {self.parts.epoch + clock.now!r}"  # who, and when it was issued
         return DeviceNode(
             number,
             clock,
             self.parts.network(user),
-            (uplink, downlink),
-            self.connect,
+            self,
             reports,
             listeners,
             lambda node: Client(node, name, device, token, self.policies, jitter.next, kind),
@@ -283,13 +282,14 @@ class Cluster:
     def connect(self, client: DeviceNode) -> Connection:
         """To the gateway of the device; if that is known to be down, the next one, as a load balancer would."""
         first = client.number % len(self.gateways)
-        gateways = self.gateways[first:] + self.gateways[:first]
-        gateway = next((gateway for gateway in gateways if gateway.seems_up), gateways[0])
+        gateway = self.gateways[first]
+        if not gateway.seems_up:
+            others = self.gateways[first:] + self.gateways[:first]
+            gateway = next((other for other in others if other.seems_up), gateway)
         self._connections += 1
-        connection = self.parts.connection(self._connections, client, gateway)
-        if self._is_free:
-            connection.up = connection.down = self.parts.at_once
-        return connection
+        free = self.parts.free_link
+        up, down = (free, free) if self._is_free else self.parts.links(client)
+        return self.parts.connection(self._connections, client, gateway, up, down)
 
     def forget(self) -> None:
         """Let go of all nodes, and of what they hold. Nothing can be done with the cluster afterwards."""

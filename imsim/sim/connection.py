@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 from imsim.core import frames
 from imsim.sim.clock import Clock
-from imsim.sim.link import Arrive, Carry, Link
+from imsim.sim.link import Arrive, FreeLink, Link
+
+
+class Way(Protocol):
+    """One direction of a connection."""
+
+    def carry(self, leaves: float, arrive: Arrive, frame: Any) -> None: ...
 
 
 class ClientEnd(Protocol):
@@ -47,15 +53,17 @@ class GatewayEnd(Protocol):
 
 
 class ConnectionState:
-    """Whether each end still holds the connection open. `up` and `down` carry a frame, or what else happens at the
+    """Whether each end still holds the connection open. Over `up` and `down` goes a frame, or what else happens at the
     other end."""
 
     __slots__ = ("_clock", "client", "client_open", "down", "gateway", "gateway_open", "id", "up")
 
     client: Any
     gateway: Any
+    up: Way
+    down: Way
 
-    def __init__(self, id: int, client: ClientEnd, gateway: GatewayEnd, clock: Clock, up: Carry, down: Carry) -> None:
+    def __init__(self, id: int, client: ClientEnd, gateway: GatewayEnd, clock: Clock, up: Way, down: Way) -> None:
         self.id = id
         self.client = client
         self.gateway = gateway
@@ -86,7 +94,7 @@ class ConnectionState:
         elif self.client_open:
             self.gateway_open = True
             self.gateway.accepted(self)
-            self.down(self._clock.now, self.opened, None)
+            self.down.carry(self._clock.now, self.opened, None)
 
     def to_gateway(self, frame: frames.FromClient) -> None:
         if self.gateway_open:
@@ -114,30 +122,28 @@ class ConnectionState:
 
 
 class Connection(ConnectionState):
-    """One over two links."""
+    """One over two links. It ends as soon as one of them gives a frame up."""
 
-    __slots__ = ("_links",)
+    __slots__ = ()
 
-    def __init__(self, id: int, client: ClientEnd, gateway: GatewayEnd, clock: Clock, up: Link, down: Link) -> None:
-        super().__init__(id, client, gateway, clock, up.way(), down.way())
-        self._links = (up, down)
+    up: Link | FreeLink
+    down: Link | FreeLink
 
-    def breaks_when_given_up(self) -> Self:
-        """It ends as soon as one of its links gives a frame up."""
-        for link in self._links:
-            link.on_broken = self._given_up
-        return self
+    def __init__(
+        self, id: int, client: ClientEnd, gateway: GatewayEnd, clock: Clock, up: Link | FreeLink, down: Link | FreeLink
+    ) -> None:
+        super().__init__(id, client, gateway, clock, up, down)
+        self.use(up, down)
+
+    def use(self, up: Link | FreeLink, down: Link | FreeLink) -> None:
+        """From now on what it carries goes over these links."""
+        self.up, self.down = up, down
+        if up.gives_up:
+            up.on_broken = down.on_broken = self._given_up
 
     def lose(self, loss: float) -> None:
         """From now on this share of its transmissions is lost."""
-        for link in self._links:
-            link.loss = loss
-            link.recompute()
-        self.use_links()
-
-    def use_links(self) -> None:
-        """From now on what it carries goes over its links as they are now."""
-        self.up, self.down = (link.way() for link in self._links)
+        self.up.loss = self.down.loss = loss
 
     def gateway_crashed(self) -> None:
         """Of which the client knows nothing: frames vanish, either way."""
@@ -148,8 +154,8 @@ class Connection(ConnectionState):
         """The client sees it break."""
         if self.client.connection is self:
             self.client_open = True
-            self._links[1].forget()  # what the gateway had not sent it never will
-            self.down(self._clock.now, self.lost_by_client, None)
+            self.down.forget()  # what the gateway had not sent it never will
+            self.down.carry(self._clock.now, self.lost_by_client, None)
 
     def _given_up(self, at: float) -> None:
         """At that time it breaks, and both ends learn of it. (TCP does not say whether the other end could; without

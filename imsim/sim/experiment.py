@@ -173,8 +173,7 @@ class Experiment:
     def log_in(self) -> None:
         """All devices log in before time 0 and enter the chatrooms, at no cost; those that the plan has offline then
         have left again."""
-        for client in self.clients.values():
-            self.clock.call_at(self._login_of(client), client.act, client.machine.start)
+        self._log_in_next(iter(sorted(self.clients.values(), key=self._login_of)))
         for room in self.plan.rooms:
             self._fill(room)
         if self.plan.online_periods is not None:
@@ -182,6 +181,13 @@ class Experiment:
         with self.cluster.free_of_charge():
             self._open_conversations()
             self.clock.run(until=0.0)
+
+    def _log_in_next(self, clients: Iterator[DeviceNode]) -> None:
+        """Have the next client log in in time, and so on: the queue never holds all of them."""
+        for client in clients:
+            self.clock.call_at(self._login_of(client), client.act, client.machine.start)
+            self.clock.call_at(self._login_of(client), self._log_in_next, clients)
+            break
 
     def _open_conversations(self) -> None:
         for conversation in self.plan.conversations:

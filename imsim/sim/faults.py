@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from imsim.scenario import Draws
-from imsim.scenario.sections import ClientLink
 from imsim.scenario.sections.faults import (
     Fault,
     LossBurst,
@@ -127,16 +126,10 @@ class Faults:
         return client.number // self._devices
 
     def _adjust_loss(self, users: set[int]) -> None:
-        """Give the devices of these users the networks that they have now."""
+        """Have the networks of these users lose what they lose now."""
         for client in self._clients:
             user = self._user(client)
             if user in users:
-                usual = self._cluster.parts.network(user)
-                loss = max([usual.loss, *(loss for hit, loss in self._bursts if user in hit)])
-                _switch(client, usual if loss == usual.loss else usual.model_copy(update={"loss": loss}))
-
-
-def _switch(client: DeviceNode, network: ClientLink) -> None:
-    client.network = network  # for its next connection
-    if client.connection is not None:
-        client.connection.lose(network.loss)
+                client.loss = max([client.network.fields.loss, *(loss for hit, loss in self._bursts if user in hit)])
+                if client.connection is not None:
+                    client.connection.lose(client.loss)

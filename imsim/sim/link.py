@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-from imsim.scenario import Draws, Stream
+from imsim.scenario import Draws, Streams
 from imsim.scenario.sections import ClientLink
 from imsim.scenario.sections import Link as LinkFields
 from imsim.sim.clock import Clock
@@ -15,6 +15,7 @@ from imsim.sim.sizes import frame_bytes
 
 _MANY = 32  # frames of a link that are remembered before it looks which can be forgotten
 _JITTER, _LOSS = 0, 1  # what is drawn for a frame besides its latency
+_NEVER = -math.inf
 
 Arrive = Callable[[Any], object]
 Carry = Callable[[float, Arrive, Any], None]
@@ -26,118 +27,145 @@ Hop = tuple[Carry, Arrive]
 Watch = Callable[[float, tuple[float, float, float], float, Arrive, Any], None]
 
 
-class Link:
-    """Between a device and its gateway. Frames keep the order in which `carry` is called, as TCP keeps it: one that is
-    late holds up those behind it.
+class Medium:
+    """What the links of a network have in common: how long frames take, and what that is drawn and scheduled with.
 
-    `chances` is for what happens to single frames (jitter, loss); it is drawn by the position in `stream`, which is the
-    latencies', so that more of the one leaves the other as it was. `bandwidth`: bytes per second; None: without limit.
+    Each link draws its latencies from one of `streams`. `chances` is for what happens to single frames (jitter, loss);
+    it is drawn by the position in that stream, so that more of the one leaves the other as it was. `bandwidth`: bytes
+    per second, of each link; None: without limit.
     """
 
     __slots__ = (
-        "_bandwidth",
-        "_chances",
-        "_clock",
-        "_constant",
-        "_fields",
-        "_free",
-        "_is_plain",
-        "_jitter",
-        "_last",
-        "_latency",
-        "_most",
-        "_parts",
-        "_stream",
-        "_watch",
+        "bandwidth",
+        "chances",
+        "clock",
+        "constant",
+        "is_plain",
+        "jitter",
+        "latency",
         "loss",
-        "on_broken",
+        "most",
+        "retransmit",
+        "streams",
     )
 
     def __init__(
-        self, fields: LinkFields, stream: Stream, clock: Clock, chances: Draws, bandwidth: float | None = None
+        self, fields: LinkFields, clock: Clock, streams: Streams, chances: Draws, bandwidth: float | None = None
     ) -> None:
-        jitter = fields.jitter
-        self._fields = fields
-        self._stream = stream
-        self._clock = clock
-        self._chances = chances
-        self._latency = fields.latency
-        self._jitter = None if jitter.constant == 0 else jitter
-        self._bandwidth = bandwidth
-        most = fields.max_retransmits if isinstance(fields, ClientLink) else None
-        self._most = math.inf if most is None else most
-        self._free = -math.inf  # when the last frame is sent
-        self._last = -math.inf  # when the last frame arrives
+        self.clock = clock
+        self.streams = streams
+        self.chances = chances
+        self.bandwidth = bandwidth
+        self.latency = fields.latency
+        self.jitter = None if fields.jitter.constant == 0 else fields.jitter
         self.loss = fields.loss
+        self.retransmit = fields.retransmit
+        most = fields.max_retransmits if isinstance(fields, ClientLink) else None
+        self.most = math.inf if most is None else most
+        self.is_plain = not (self.jitter or bandwidth)  # nothing but the latency counts, and loss
+        self.constant = fields.latency.constant if self.is_plain else None
+
+
+class ClientNetwork(NamedTuple):
+    """What the devices of some users are connected by: of their links `up` to a gateway and `down` from it."""
+
+    fields: ClientLink
+    up: Medium
+    down: Medium
+
+
+class Link:
+    """Between a device and its gateway. Frames keep the order in which `carry` is called, as TCP keeps it: one that is
+    late holds up those behind it."""
+
+    __slots__ = ("_free", "_last", "_medium", "_number", "_parts", "_watch", "loss", "on_broken")
+
+    def __init__(self, medium: Medium, number: int) -> None:
+        """`number`: of its stream."""
+        self._medium = medium
+        self._number = number
+        self._free = _NEVER  # when the last frame is sent
+        self._last = _NEVER  # when the last frame arrives
+        self.loss = medium.loss
         #: Called with the time at which the sender gives the connection up; from then on nothing is carried.
         self.on_broken: Callable[[float], object] | None = None
         #: Of the latest frame, where it is watched: when it began to be sent, when it would have come without loss, and
         #: when with it.
         self._parts = (0.0, 0.0, 0.0)
         self._watch: Watch | None = None
-        self._is_plain = False
-        self._constant: float | None = None
-        self.recompute()
 
-    def recompute(self) -> None:
-        """Choose the short way where nothing but the latency counts."""
-        self._is_plain = not (self._watch or self.loss or self._jitter or self._bandwidth)
-        self._constant = self._fields.latency.constant if self._is_plain else None
+    @property
+    def gives_up(self) -> bool:
+        """Whether a frame can be lost so often that the connection breaks."""
+        return self._medium.most < math.inf
 
     def watch(self, watch: Watch) -> None:
         """From now on leave it to `watch` to schedule what arrives; it is also given the parts of the way."""
         self._watch = watch
-        self.recompute()
 
     def forget(self) -> None:
         """What is still to leave will not: nothing waits for it."""
-        self._free = self._last = -math.inf
-
-    def way(self) -> Carry:
-        """The shortest way to `carry`, as long as nothing is recomputed."""
-        return self.carry if self._constant is None else self._clock.delay(self._constant)
+        self._free = self._last = _NEVER
 
     def carry(self, leaves: float, arrive: Arrive, frame: Any) -> None:
         """Have `arrive(frame)` called when a frame arrives that leaves at the time `leaves`, in seconds."""
-        if self._constant is not None:
-            # No frame can get ahead of another, whatever the order of the calls.
-            self._clock.call_at(leaves + self._constant, arrive, frame)
-            return
-        if self._is_plain:
-            at = leaves + self._latency.quantile(self._stream.next())
+        medium = self._medium
+        if medium.is_plain and not self.loss and self._watch is None:
+            if medium.constant is not None:
+                # No frame can get ahead of another, whatever the order of the calls.
+                medium.clock.call_at(leaves + medium.constant, arrive, frame)
+                return
+            at = leaves + medium.latency.quantile(medium.streams.next(self._number))
         else:
-            at = self._with_everything(leaves, frame)
+            at = self._arrival(leaves, frame)
             if at == math.inf:
                 return
         if at < self._last:
             at = self._last
         self._last = at
         if self._watch is None:
-            self._clock.call_at(at, arrive, frame)
+            medium.clock.call_at(at, arrive, frame)
         else:
             self._watch(leaves, self._parts, at, arrive, frame)
 
-    def _with_everything(self, leaves: float, frame: Any) -> float:
+    def _arrival(self, leaves: float, frame: Any) -> float:
         """When it would arrive if none were before it; infinity where the connection breaks."""
+        medium, number = self._medium, self._number
         begins = sent = leaves
-        if self._bandwidth is not None:
+        if medium.bandwidth is not None:
             begins = max(leaves, self._free)
-            self._free = sent = begins + frame_bytes(frame) / self._bandwidth
-        name = self._stream.place
-        at = sent + self._latency.quantile(self._stream.next())
-        if self._jitter is not None:
-            at += self._jitter.quantile(self._chances.at(name, _JITTER))
+            self._free = sent = begins + frame_bytes(frame) / medium.bandwidth
+        name = medium.streams.place(number)
+        at = sent + medium.latency.quantile(medium.streams.next(number))
+        if medium.jitter is not None:
+            at += medium.jitter.quantile(medium.chances.at(name, _JITTER))
         unspoilt = at
-        if self.loss and (u := self._chances.at(name, _LOSS)) < self.loss:
+        if self.loss and (u := medium.chances.at(name, _LOSS)) < self.loss:
             lost = int(math.log(u) / math.log(self.loss))  # geometric: each transmission is lost with this chance
-            if lost > self._most:
+            if lost > medium.most:
                 if self.on_broken is not None:
-                    self.on_broken(sent + (self._most + 1) * self._fields.retransmit)
+                    self.on_broken(sent + (medium.most + 1) * medium.retransmit)
                 return math.inf
-            at += lost * self._fields.retransmit
+            at += lost * medium.retransmit
         if self._watch is not None:
             self._parts = (begins, unspoilt, at)
         return at
+
+
+class FreeLink:
+    """Takes no time. It has nothing of its own, so any number of connections can share it."""
+
+    __slots__ = ("carry", "loss", "on_broken")
+
+    gives_up = False
+
+    def __init__(self, clock: Clock) -> None:
+        self.carry: Carry = clock.delay(0.0)
+        self.loss = 0.0
+        self.on_broken: Callable[[float], object] | None = None
+
+    def forget(self) -> None:
+        """Nothing is ever still to leave."""
 
 
 class NodeLink(Link):
@@ -146,24 +174,23 @@ class NodeLink(Link):
 
     __slots__ = ("_latest", "_left", "_passed")
 
-    def __init__(
-        self, fields: LinkFields, stream: Stream, clock: Clock, chances: Draws, bandwidth: float | None = None
-    ) -> None:
-        super().__init__(fields, stream, clock, chances, bandwidth)
-        self._left = -math.inf  # when the last of them leaves
+    def __init__(self, medium: Medium, number: int) -> None:
+        super().__init__(medium, number)
+        self._left = _NEVER  # when the last of them leaves
         #: (leaves, before when none that leaves later arrives), ascending: those that may not have left yet.
         self._latest: list[tuple[float, float]] = []
-        self._passed = -math.inf  # the same of those that have left, and are forgotten
+        self._passed = _NEVER  # the same of those that have left, and are forgotten
 
     def carry(self, leaves: float, arrive: Arrive, frame: Any) -> None:
         # The same as above except for the order; a call for the part that differs would cost every hop.
-        if self._constant is not None:
-            self._clock.call_at(leaves + self._constant, arrive, frame)
-            return
-        if self._is_plain:
-            at = leaves + self._latency.quantile(self._stream.next())
+        medium = self._medium
+        if medium.is_plain and not self.loss and self._watch is None:
+            if medium.constant is not None:
+                medium.clock.call_at(leaves + medium.constant, arrive, frame)
+                return
+            at = leaves + medium.latency.quantile(medium.streams.next(self._number))
         else:
-            at = self._with_everything(leaves, frame)
+            at = self._arrival(leaves, frame)
         if leaves < self._left:
             at = self._among_others(leaves, at)
         else:
@@ -174,12 +201,17 @@ class NodeLink(Link):
             if len(self._latest) > _MANY:
                 self._forget()
         if self._watch is None:
-            self._clock.call_at(at, arrive, frame)
+            medium.clock.call_at(at, arrive, frame)
         else:
             self._watch(leaves, self._parts, at, arrive, frame)
 
+    def way(self) -> Carry:
+        """The shortest way to `carry`."""
+        constant = None if self.loss or self._watch else self._medium.constant
+        return self.carry if constant is None else self._medium.clock.delay(constant)
+
     def _forget(self) -> None:
-        gone = bisect_right(self._latest, (self._clock.now, math.inf))
+        gone = bisect_right(self._latest, (self._medium.clock.now, math.inf))
         if gone:
             self._passed = self._latest[gone - 1][1]
             del self._latest[:gone]

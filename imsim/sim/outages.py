@@ -87,8 +87,8 @@ class CuttableLink(NodeLink):
         if self._causes == 0:
             super().carry(leaves, self._land, Sent(leaves, self._cuts, self._source.lives, arrive, frame))
 
-    def _with_everything(self, leaves: float, sent: Sent) -> float:
-        return super()._with_everything(leaves, sent.frame)
+    def _arrival(self, leaves: float, sent: Sent) -> float:
+        return super()._arrival(leaves, sent.frame)
 
     def _land(self, sent: Sent) -> None:
         if sent.cuts != self._cuts:

@@ -14,6 +14,8 @@ from imsim.scenario.custom_parts import broken
 from imsim.scenario.sections import Tier
 from imsim.sim.clock import Clock
 
+_FEW = 64  # flows that are remembered before a station looks which can be forgotten
+
 
 class Station:
     """First come, first served by `workers` workers, without limit on the queue.
@@ -22,13 +24,14 @@ class Station:
     event is needed for its waiting, its start or its end. Exact for any arrivals and demands, feedback included.
     """
 
-    __slots__ = ("_free", "_last", "busy", "drops", "jobs", "waited")
+    __slots__ = ("_free", "_last", "_most_flows", "busy", "drops", "jobs", "waited")
 
     def __init__(self, workers: int = 1) -> None:
         if workers < 1:
             raise ValueError(f"a station needs 1 or more workers, got {workers}")
         self._free = [float("-inf")] * workers  # a heap: when each worker will be free
-        self._last: dict[Hashable, float] = {}
+        self._last: dict[Hashable, float] = {}  # by flow: when its last job leaves
+        self._most_flows = _FEW
         self.jobs = 0  # taken on so far
         self.busy = 0.0  # seconds of work taken on, all workers together, less what a crash has undone
         self.drops = 0  # jobs that did not fit into the queue
@@ -75,7 +78,14 @@ class Station:
             if last > done:
                 done = last
             self._last[flow] = done
+            if len(self._last) > self._most_flows:
+                self._forget_flows()
         return done
+
+    def _forget_flows(self) -> None:
+        """Forget the flows whose last job leaves before any worker is free: no later job can be done sooner."""
+        self._last = {flow: last for flow, last in self._last.items() if last > self._free[0]}
+        self._most_flows = 2 * len(self._last) + _FEW
 
 
 class BoundedStation(Station):

@@ -515,7 +515,7 @@ class Storm(RuleBasedStateMachine):
         for machine in machines:
             for id, state in stored.items():
                 known = machine._receiver.conversations[id].state if id in machine._receiver.conversations else None
-                assert known is None or replace(known, unread=0) == state
+                assert known is None or replace(known, conversation_id=id, unread=0) == state
                 assert known is not None or not state.version
                 assert not machine._requests.is_waiting("set_conversation", id)
                 if id.startswith("p2p:"):

@@ -52,4 +52,4 @@ def test_a_callback_may_cancel_another_that_is_due():
 def test_a_cancelled_timer_keeps_nothing_alive():
     timer = Timers().at(1.0, print, object())
     timer.cancel()
-    assert (timer.callback, timer.argument) == (None, None)
+    assert timer[2:] == [None, None]

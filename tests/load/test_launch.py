@@ -1,4 +1,4 @@
-"""Whole load runs against the real server: Locust in its own process; this one looks at what comes back."""
+"""Tests of whole load runs against the real server. Locust runs in its own process; the tests examine the run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from imsim.scenario import plan
 
 @pytest.fixture(autouse=True)
 def own_temporary_folder(tmp_path, monkeypatch):
-    """Logs of failed runs stay there."""
+    """Put the logs of failed runs into the test's folder."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
@@ -35,7 +35,7 @@ def run(tiny, url, tmp_path_factory):
     return loadtest(tiny, url, out=tmp_path_factory.mktemp("results"))
 
 
-def test_the_plan_was_played_column_by_column(run, tiny):
+def test_messages_of_a_run_equal_the_plan(run, tiny):
     the_plan, messages = plan(tiny), run.messages
     assert np.array_equal(messages.intended_at.to_numpy(np.int64), the_plan.at)
     assert messages.intent.tolist() == list(range(len(the_plan)))
@@ -46,7 +46,7 @@ def test_the_plan_was_played_column_by_column(run, tiny):
     assert set(messages.scene) == {"p2p", "group"}
 
 
-def test_nothing_was_lost(run, tiny):
+def test_run_loses_no_message(run, tiny):
     assert (run.messages.outcome == "stored").all()
     assert (run.messages.attempts == 1).all()
     assert len(run.deliveries) == len(plan(tiny).entitled().intent)
@@ -55,7 +55,7 @@ def test_nothing_was_lost(run, tiny):
     assert (run.manifest["stray"], run.manifest["foreign"]) == (0, 0)
 
 
-def test_times_are_in_order_and_never_early(run):
+def test_times_of_a_run_are_in_order_and_not_before_the_intended_time(run):
     messages = run.messages
     assert (messages.sent_at >= messages.intended_at).all()
     assert (messages.acked_at > messages.sent_at).all()
@@ -64,7 +64,7 @@ def test_times_are_in_order_and_never_early(run):
     assert (run.deliveries.delivered_at.to_numpy() > sent_at[run.deliveries.intent].to_numpy()).all()
 
 
-def test_the_manifest_says_how_it_was_measured(run, tiny, url):
+def test_manifest_describes_the_measurement(run, tiny, url):
     manifest = run.manifest
     assert (run.world, run.seed, manifest["url"]) == ("live", tiny.seed, url)
     assert manifest["locust"].startswith("2.")
@@ -73,7 +73,7 @@ def test_the_manifest_says_how_it_was_measured(run, tiny, url):
     assert manifest["locust_cpu"] > 0
 
 
-def test_the_run_is_a_folder_with_the_log(run):
+def test_folder_of_a_run_contains_the_log(run):
     assert RunData.open(run.path, verify=True).digest == run.digest
     log = (run.path / "locust.log").read_text()
     assert "send -> delivered" in log
@@ -82,7 +82,7 @@ def test_the_run_is_a_folder_with_the_log(run):
 
 @pytest.fixture(scope="module")
 def mixed(server_with, tmp_path_factory):
-    """A run of everything that users can do, and the storage that its server has left in a file."""
+    """A run with every kind of action, and the storage file of its server."""
     folder = tmp_path_factory.mktemp("mixed")
     with server_with(store=SqliteStore(folder / "kept.sqlite")) as server:
         run = loadtest(SCENARIO, server.url, out=folder)
@@ -91,13 +91,13 @@ def mixed(server_with, tmp_path_factory):
     storage.close()
 
 
-def test_all_that_users_do_comes_about(mixed):
+def test_mixed_run_stores_every_action(mixed):
     run, storage = mixed
     namespace = run.manifest["namespace"]
     check_storage(plan(SCENARIO), storage, lambda name: f"{namespace}.{name}", lambda intent: f"{namespace}:{intent}")
 
 
-def test_a_mixed_run_is_that_of_the_simulated_plan(mixed):
+def test_mixed_run_has_the_plan_of_the_simulation(mixed):
     run, _ = mixed
     simulated = imsim.simulate(SCENARIO)
     for column in ("intent", "sender", "device", "conversation", "scene", "type", "size", "intended_at"):
@@ -106,7 +106,7 @@ def test_a_mixed_run_is_that_of_the_simulated_plan(mixed):
         assert simulated.deliveries[column].equals(run.deliveries[column]), column
 
 
-def test_every_message_of_a_mixed_run_arrives(mixed):
+def test_mixed_run_delivers_every_message(mixed):
     run, _ = mixed
     assert set(run.messages.scene) == {"p2p", "group", "chatroom"}
     assert set(run.messages.type) == set(SCENARIO.workload.types)
@@ -120,8 +120,8 @@ def test_every_message_of_a_mixed_run_arrives(mixed):
     assert "Traceback" not in (run.path / "locust.log").read_text()
 
 
-def test_what_a_chatroom_sheds_is_pending_and_a_warning(server_with):
-    """As a client cannot tell; all else arrives."""
+def test_messages_shed_in_a_chatroom_are_lost_and_give_a_warning(server_with):
+    """A client cannot distinguish shed messages from lost ones. All other messages arrive."""
     shed = []
     policies = Policies(room_rate=1.0, room_burst=1)
     with server_with(lambda server, event: shed.append(event), policies) as server:
@@ -130,20 +130,20 @@ def test_what_a_chatroom_sheds_is_pending_and_a_warning(server_with):
     missing = run.deliveries[run.deliveries.outcome == "lost"]
     assert len(missing) == len(shed) == run.manifest["shed"] > 10
     assert set(run.messages.scene[missing.intent]) == {"chatroom"}
-    never_came = f"{len(shed)} deliveries of chatrooms never came: lost, or shed"
-    assert [warning for warning in run.manifest["warnings"] if warning.startswith(never_came)]
+    missing_warning = f"{len(shed)} deliveries of chatroom messages never arrived: they were lost, or shed"
+    assert [warning for warning in run.manifest["warnings"] if warning.startswith(missing_warning)]
 
 
-def test_a_chatroom_that_is_full_is_one_line(server_with):
+def test_full_chatroom_gives_a_one_line_error(server_with):
     with (
         server_with(policies=Policies(room_size=3)) as server,
-        pytest.raises(RunError, match=r"did not let a device into the chatroom r\w+\.r\d: too_large: the room is full"),
+        pytest.raises(RunError, match=r"did not let a device into the chatroom r\w+\.r\d: too_large: "),
     ):
         loadtest(SCENARIO, server.url)
 
 
-def test_a_second_run_on_the_same_server_is_not_all_duplicates(run, tiny, url):
-    """It needs no main thread, as in a notebook's executor: no signal handler, no event loop."""
+def test_second_run_on_the_same_server_has_no_duplicates(run, tiny, url):
+    """The run starts in another thread, as in a notebook's executor: without signal handlers or an event loop."""
     with ThreadPoolExecutor(1) as pool:
         again = pool.submit(loadtest, tiny.replace({"duration": 0.5, "seed": 8}), url).result()
     assert again.path is None
@@ -153,41 +153,41 @@ def test_a_second_run_on_the_same_server_is_not_all_duplicates(run, tiny, url):
     assert again.manifest["namespace"] != run.manifest["namespace"]
 
 
-def test_what_the_server_does_not_push_is_fetched_if_something_follows_and_lost_if_not(tiny, server_with, monkeypatch):
-    places = {}  # intent -> (conversation, seq)
+def test_message_without_push_is_fetched_if_another_follows_and_lost_otherwise(tiny, server_with, monkeypatch):
+    committed = {}  # intent -> (conversation, seq)
 
-    def unlucky(intent):
+    def is_withheld(intent):
         return intent is not None and intent % 5 == 0
 
     def send(self, connection, frame):
-        if not (isinstance(frame, frames.Push) and unlucky(intent_of(frame.message))):
+        if not (isinstance(frame, frames.Push) and is_withheld(intent_of(frame.message))):
             send_all(self, connection, frame)
 
     def intent_of(message):
-        """None for what makes a group, and what says so."""
+        """Return the intent, or None for a message that is not in the plan, such as the creation of a group."""
         number = message.id_client.partition(":")[2]
         return int(number) if number.isdigit() else None
 
-    def note(server, event):
+    def record(server, event):
         if isinstance(event, events.Committed):
-            places[intent_of(event.message)] = event.message.conversation_id, event.message.seq
+            committed[intent_of(event.message)] = event.message.conversation_id, event.message.seq
 
     from imsim.live import server as module
 
     send_all = module._Port.send
     monkeypatch.setattr(module._Port, "send", send)
-    with server_with(note) as server:
+    with server_with(record) as server:
         run = loadtest(tiny.replace({"drain": 2.0, "policies.gap_wait": 0.1}), server.url)
     assert (run.messages.outcome == "stored").all()
-    # Of each conversation a device has what was pushed to it, and what it sent itself.
-    reached = defaultdict(int)
-    has = [*zip(run.messages.intent, run.messages.sender, run.messages.device, strict=True)]
-    wants = [*zip(run.deliveries.intent, run.deliveries.recipient, run.deliveries.device, strict=True)]
-    for intent, user, device in (*has, *(one for one in wants if not unlucky(one[0]))):
-        conversation, seq = places[intent]
-        reached[user, device, conversation] = max(seq, reached[user, device, conversation])
-    withheld = [one for one in wants if unlucky(one[0])]
-    follows = [places[i][1] < reached[user, device, places[i][0]] for i, user, device in withheld]
+    # The highest seq of each conversation that a device received by a push, or sent itself.
+    highest = defaultdict(int)
+    sent = [*zip(run.messages.intent, run.messages.sender, run.messages.device, strict=True)]
+    due = [*zip(run.deliveries.intent, run.deliveries.recipient, run.deliveries.device, strict=True)]
+    for intent, user, device in (*sent, *(one for one in due if not is_withheld(one[0]))):
+        conversation, seq = committed[intent]
+        highest[user, device, conversation] = max(seq, highest[user, device, conversation])
+    withheld = [one for one in due if is_withheld(one[0])]
+    follows = [committed[i][1] < highest[user, device, committed[i][0]] for i, user, device in withheld]
     rows = run.deliveries.set_index(["intent", "recipient", "device"])
     assert set(rows[rows.outcome == "lost"].index) == set(compress(withheld, (not one for one in follows)))
     assert set(rows[rows.route == "sync"].index) == set(compress(withheld, follows))
@@ -195,15 +195,15 @@ def test_what_the_server_does_not_push_is_fetched_if_something_follows_and_lost_
     assert len(follows) - sum(follows) > 5
 
 
-def test_no_server_is_said_before_anything_is_started(tiny, free_port, monkeypatch):
+def test_loadtest_without_a_server_fails_before_it_starts_locust(tiny, free_port, monkeypatch):
     monkeypatch.setattr(launch.subprocess, "Popen", None)
     with pytest.raises(RunError, match="start one with `imsim serve`"):
         loadtest(tiny, f"ws://127.0.0.1:{free_port}")
-    with pytest.raises(UsageError, match="url: expected ws://"):
+    with pytest.raises(UsageError, match="url: must be ws://"):
         loadtest(tiny, "http://127.0.0.1")
 
 
-def test_a_wrong_key_is_one_line_with_the_log_beside(tiny, url, tmp_path):
+def test_wrong_key_gives_a_one_line_error_and_keeps_the_log(tiny, url, tmp_path):
     out = tmp_path / "results"
     with pytest.raises(RunError, match="refused the key: wrong key") as raised:
         loadtest(tiny, url, key="wrong", out=out)
@@ -213,8 +213,8 @@ def test_a_wrong_key_is_one_line_with_the_log_beside(tiny, url, tmp_path):
     assert "refused the key" in log.read_text()
 
 
-def test_a_server_that_goes_away_is_one_line(tiny, server_with):
-    """It dies with the tenth message, for good."""
+def test_server_that_goes_away_gives_a_one_line_error(tiny, server_with):
+    """The server stops permanently at the tenth message."""
 
     stored = []
 
@@ -228,7 +228,7 @@ def test_a_server_that_goes_away_is_one_line(tiny, server_with):
         loadtest(tiny.replace({"drain": 0.2}), server.url)
 
 
-def test_an_interrupt_ends_the_child(tiny, url, monkeypatch):
+def test_interrupt_ends_the_child(tiny, url, monkeypatch):
     children, popen = [], launch.subprocess.Popen
 
     def spy(*arguments, **options):
@@ -245,7 +245,7 @@ def test_an_interrupt_ends_the_child(tiny, url, monkeypatch):
     assert children[0].returncode is not None
 
 
-def test_a_child_that_dies_is_reported_with_its_last_words(tiny, url, monkeypatch):
+def test_error_of_a_child_that_dies_contains_the_last_line_of_its_log(tiny, url, monkeypatch):
     monkeypatch.setattr(launch, "_environment", lambda key: {"PATH": "", "PYTHONHOME": "/nowhere"})
     with pytest.raises(RunError, match=r"Locust ended without a result: .+ \(log: "):
         loadtest(tiny, url)

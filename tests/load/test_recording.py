@@ -1,4 +1,4 @@
-"""What is counted as under way, what as foreign, and how facts become a run."""
+"""Tests of `Recording`: its counts of messages in flight and of foreign messages, and the run made of its facts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def scenario(tiny):
 
 @pytest.fixture
 def made(scenario, tmp_path):
-    """A recording with t = 0 at 100 s, its plan, and what it reported to Locust."""
+    """A recording with t = 0 at 100 s, its plan, and its reports to Locust."""
     reports = []
     the_plan = plan(scenario)
     recording = Recording(the_plan, "ns:", tmp_path / SPOOL, lambda *report: reports.append(report))
@@ -45,46 +45,46 @@ def entitled(the_plan, intent: int) -> list[int]:
     return rows.device[rows.intent == intent].tolist()
 
 
-def test_a_message_is_under_way_until_answered_and_shown_everywhere(made):
+def test_message_is_in_flight_until_acknowledged_and_delivered_to_every_device(made):
     devices = entitled(made.plan, 0)
-    made.recording.asked(0, 0.0)  # perhaps it has to connect first
-    assert made.recording.under_way == 1 + len(devices)
+    made.recording.asked(0, 0.0)  # the device may have to connect first
+    assert made.recording.in_flight == 1 + len(devices)
     made.recording.sent(0, 0.1)
     made.recording.sent(0, 0.2)  # a retry
-    assert made.recording.under_way == 1 + len(devices)
+    assert made.recording.in_flight == 1 + len(devices)
     made.recording.acked(0, 0.3)
-    assert made.recording.under_way == len(devices)
+    assert made.recording.in_flight == len(devices)
     for device in devices:
         made.recording.delivered(0, device, 0.4, Route.PUSH)
-    assert made.recording.under_way == 0
+    assert made.recording.in_flight == 0
     made.recording.close()
     assert [name for name, *_ in made.reports] == ["send -> stored"] + ["send -> delivered"] * len(devices)
     late = 0.3 - made.plan.at[0] / 1e9
     assert made.reports[0][1] == pytest.approx(late * 1e3)
 
 
-def test_nothing_is_expected_of_a_failed_message_until_it_proves_stored(made):
+def test_failed_message_is_not_in_flight_until_an_ack_shows_that_it_is_stored(made):
     made.recording.asked(0, 0.0)
     made.recording.sent(0, 0.1)
     made.recording.failed(0, 0.2, Code.TIMEOUT, "no answer")
-    assert made.recording.under_way == 0
+    assert made.recording.in_flight == 0
     made.recording.acked(0, 0.3)
-    assert made.recording.under_way == len(entitled(made.plan, 0))
+    assert made.recording.in_flight == len(entitled(made.plan, 0))
 
 
-def test_a_device_without_a_right_to_it_counts_for_no_other(made):
+def test_delivery_to_a_device_that_is_not_entitled_changes_no_count(made):
     devices = entitled(made.plan, 0)
     own = made.plan.device_index(int(made.plan.sender[0]), int(made.plan.device[0]))
     stranger = next(d for d in range(24) if d not in devices and d != own)
     made.recording.asked(0, 0.0)
     made.recording.sent(0, 0.1)
-    before = made.recording.under_way
+    before = made.recording.in_flight
     made.recording.delivered(0, stranger, 0.2, Route.PUSH)
     made.recording.delivered(0, own, 0.2, Route.SYNC)
-    assert made.recording.under_way == before
+    assert made.recording.in_flight == before
 
 
-def test_what_never_came_is_reported_as_a_failure(made):
+def test_close_reports_missing_acks_and_deliveries_as_failures(made):
     made.recording.asked(0, 0.0)
     made.recording.sent(0, 0.1)
     made.recording.acked(0, 0.2)
@@ -110,25 +110,25 @@ mixed = pytest.mark.parametrize(
 
 
 @mixed
-def test_in_a_chatroom_received_is_the_answer_and_elsewhere_it_is_none(made):
+def test_received_acknowledges_a_message_in_chatrooms_only(made):
     recording, to_room = made.recording, made.plan.to_room
     room, other = int(np.flatnonzero(to_room)[0]), int(np.flatnonzero(~to_room)[0])
     for intent in (room, other):
         recording.asked(intent, 0.0)
         recording.client_event(0, events.Received(f"ns:{intent}", 1), 100.2)
     devices = len(entitled(made.plan, room))
-    assert recording.under_way == devices + 1 + len(entitled(made.plan, other))
+    assert recording.in_flight == devices + 1 + len(entitled(made.plan, other))
     assert [name for name, *_ in made.reports] == ["send -> stored"]
     assert recording.missing_in_rooms() == devices
     recording.delivered(room, entitled(made.plan, room)[0], 0.3, Route.PUSH)
     assert recording.missing_in_rooms() == devices - 1
     recording.close()
     facts = read_facts([made.folder / SPOOL])
-    assert facts[facts[:, 0] == Kind.ACKED][:, 1:4].tolist() == [[room, -1, 200_000_000]]
+    assert facts[facts["kind"] == Kind.ACKED].tolist() == [(Kind.ACKED, room, -1, 200_000_000, 0)]
 
 
 @mixed
-def test_what_is_recalled_is_not_waited_for_any_more(made):
+def test_recalled_message_is_no_longer_in_flight(made):
     recording = made.recording
     number, action = next((n, a) for n, a in enumerate(made.plan.actions) if a.kind == "recall")
     devices = entitled(made.plan, action.intent)
@@ -136,30 +136,30 @@ def test_what_is_recalled_is_not_waited_for_any_more(made):
     recording.acked(action.intent, 0.2)
     recording.delivered(action.intent, devices[0], 0.3, Route.PUSH)
     recording.client_event(0, events.Acked(actor.action_id(number, "ns:"), "", 2), 100.4)
-    assert recording.under_way == 0
-    recording.delivered(action.intent, devices[-1], 0.5, Route.PUSH)  # it was on its way
-    assert recording.under_way == 0
+    assert recording.in_flight == 0
+    recording.delivered(action.intent, devices[-1], 0.5, Route.PUSH)  # it was in flight at the recall
+    assert recording.in_flight == 0
     recording.close()
     facts = read_facts([made.folder / SPOOL])
-    assert facts[facts[:, 0] == Kind.RECALLED].tolist() == [[Kind.RECALLED, action.intent, -1, 400_000_000, 0]]
+    assert facts[facts["kind"] == Kind.RECALLED].tolist() == [(Kind.RECALLED, action.intent, -1, 400_000_000, 0)]
     assert not [error for *_, error in made.reports if error]
 
 
 @mixed
-def test_facts_begin_when_the_plan_does(made):
+def test_recording_starts_with_the_plan(made):
     early = Recording(made.plan, "ns:", made.folder / "early", lambda *report: None)
     for recording in (made.recording, early):
         recording.client_event(3, events.Entered("lobby", 1), 101.0)
         recording.client_event(3, events.Disconnected(None), 102.0)
         recording.close()
     assert read_facts([made.folder / SPOOL]).tolist() == [
-        [Kind.ENTERED, -1, 3, 10**9, 0],
-        [Kind.DISCONNECTED, -1, 3, 2 * 10**9, 0],
+        (Kind.ENTERED, -1, 3, 10**9, 0),
+        (Kind.DISCONNECTED, -1, 3, 2 * 10**9, 0),
     ]
     assert len(read_facts([made.folder / "early"])) == 0
 
 
-def test_the_run_of_a_folder(made, tiny):
+def test_collect_makes_a_run_of_a_folder(made, tiny):
     devices = entitled(made.plan, 0)
     made.recording.sent(0, 0.1)
     made.recording.acked(0, 0.2)
@@ -178,7 +178,7 @@ def test_the_run_of_a_folder(made, tiny):
     assert run.deliveries.attempts.isna().all()
 
 
-def test_a_run_that_was_stopped_is_that_of_a_shorter_plan(made, tiny):
+def test_collect_makes_a_run_of_a_shorter_plan_after_a_stop(made, tiny):
     made.recording.close()
     played = float(made.plan.at[10]) / 1e9
     status = {"phase": "done", "played": played, "started": "2026-01-02T03:04:05+00:00", "manifest": {}}
@@ -189,31 +189,29 @@ def test_a_run_that_was_stopped_is_that_of_a_shorter_plan(made, tiny):
     assert run.scenario.duration == played
 
 
-def test_a_run_that_was_stopped_before_its_first_message_has_failed(tiny):
+def test_cut_before_the_first_message_raises_run_error(tiny):
     late = tiny.replace({"workload.arrivals": [0.4, 0.8]})
     assert cut(late, 0.5).workload.arrivals.at == (0.4,)
-    with pytest.raises(
-        RunError, match=r"stopped after 0.3 s, before the first message \(workload.arrivals: expected a"
-    ):
+    with pytest.raises(RunError, match=r"stopped after 0.3 s, before the first message \(workload.arrivals: "):
         cut(late, 0.3)
 
 
-def test_a_warm_up_that_does_not_fit_is_left_out(tiny):
+def test_cut_drops_a_warm_up_that_is_not_shorter_than_the_run(tiny):
     with_warmup = tiny.replace({"warmup": 0.5})
     assert cut(with_warmup, 0.7).warmup == 0.5
     assert cut(with_warmup, 0.5).warmup == 0.0
     assert cut(with_warmup, tiny.duration) is with_warmup
 
 
-def test_a_spool_that_is_gone(tiny, tmp_path):
+def test_collect_without_a_spool_raises_usage_error(tiny, tmp_path):
     status = {"played": tiny.duration, "started": "2026-01-02T03:04:05+00:00", "manifest": {}}
     assert read_status(tmp_path) == {}
     write_status(tmp_path, status)
-    with pytest.raises(UsageError, match="cannot read the spool"):
+    with pytest.raises(UsageError, match="spool"):
         collect(tmp_path, tiny)
 
 
-def test_a_late_sender_says_so(made):
+def test_late_sender_gives_a_warning(made):
     made.recording.lateness.extend([0.001] * 90 + [0.2] * 10)
     lateness = summarize_lateness(made.recording.lateness)
     assert lateness == {"p50": 1.0, "p99": 200.0, "max": 200.0}

@@ -27,10 +27,10 @@ class Observed:
         self.recorder = Recorder()
         self.observer = Observer(plan, self.recorder, prefix)
 
-    def facts(self) -> list[list[int]]:
+    def facts(self) -> list[tuple[int, ...]]:
         return self.recorder.facts().tolist()
 
-    def client(self, *happened: events.ClientEvent) -> list[list[int]]:
+    def client(self, *happened: events.ClientEvent) -> list[tuple[int, ...]]:
         """The facts, after these events of device 3 at 2 seconds."""
         for event in happened:
             if translate := self.observer.client_events.get(type(event)):
@@ -54,16 +54,16 @@ def of_message(name: str) -> list[events.ClientEvent]:
 @pytest.mark.parametrize(
     ("event", "fact"),
     [
-        (events.Sent(IdClient(5), 2), [Kind.SENT, 5, -1, 2 * 10**9, 0]),
-        (events.Acked(IdClient(5), "group:g", 1), [Kind.ACKED, 5, -1, 2 * 10**9, 0]),
+        (events.Sent(IdClient(5), 2), (Kind.SENT, 5, -1, 2 * 10**9, 0)),
+        (events.Acked(IdClient(5), "group:g", 1), (Kind.ACKED, 5, -1, 2 * 10**9, 0)),
         (
             events.SendFailed(IdClient(5), Code.TIMEOUT, ""),
-            [Kind.FAILED, 5, -1, 2 * 10**9, list(Code).index("timeout")],
+            (Kind.FAILED, 5, -1, 2 * 10**9, list(Code).index("timeout")),
         ),
-        (events.Shown(message(IdClient(5)), Flow.IN, Route.SYNC), [Kind.DELIVERED, 5, 3, 2 * 10**9, 1]),
-        (events.Repeated(message(IdClient(5))), [Kind.DUPLICATE, 5, 3, 2 * 10**9, 0]),
-        (events.Entered("lobby", 1), [Kind.ENTERED, -1, 3, 2 * 10**9, 0]),
-        (events.Disconnected(None), [Kind.DISCONNECTED, -1, 3, 2 * 10**9, 0]),
+        (events.Shown(message(IdClient(5)), Flow.IN, Route.SYNC), (Kind.DELIVERED, 5, 3, 2 * 10**9, 1)),
+        (events.Repeated(message(IdClient(5))), (Kind.DUPLICATE, 5, 3, 2 * 10**9, 0)),
+        (events.Entered("lobby", 1), (Kind.ENTERED, -1, 3, 2 * 10**9, 0)),
+        (events.Disconnected(None), (Kind.DISCONNECTED, -1, 3, 2 * 10**9, 0)),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -78,7 +78,7 @@ def test_events_of_servers_become_facts(observed):
     observed.observer.pushed(events.Shed(session, message(IdClient(6))), 4, 3.0)
     observed.observer.pushed(events.Pushed(session, message("other"), 1), 3, 2.0)
     assert observed.facts() == [
-        [Kind.STORED, 5, -1, 10**9, 0], [Kind.PUSHED, 5, 3, 2 * 10**9, 0], [Kind.SHED, 6, 4, 3 * 10**9, 0],
+        (Kind.STORED, 5, -1, 10**9, 0), (Kind.PUSHED, 5, 3, 2 * 10**9, 0), (Kind.SHED, 6, 4, 3 * 10**9, 0),
     ]  # fmt: skip
 
 
@@ -94,15 +94,15 @@ def test_connections_matter_where_there_are_chatrooms():
 def test_received_is_the_answer_in_a_chatroom_and_an_early_one_elsewhere(mixed, observed):
     room, other = mixed.to_room.tolist().index(True), mixed.to_room.tolist().index(False)
     facts = observed.client(events.Received(IdClient(room), 1), events.Received(IdClient(other), 1))
-    assert facts == [[Kind.ACKED, room, -1, 2 * 10**9, 0], [Kind.RECEIVED, other, -1, 2 * 10**9, 0]]
+    assert facts == [(Kind.ACKED, room, -1, 2 * 10**9, 0), (Kind.RECEIVED, other, -1, 2 * 10**9, 0)]
 
 
 def test_a_recall_counts_as_soon_as_it_is_known_to_be_in_the_log(mixed, observed):
     number, recall = next((number, one) for number, one in enumerate(mixed.actions) if one.kind == "recall")
     observed.observer.committed(events.Committed(message(action_id(number))), 1.0)
     assert observed.client(events.Acked(action_id(number), "", 2)) == [
-        [Kind.RECALLED, recall.intent, -1, 10**9, 0],
-        [Kind.RECALLED, recall.intent, -1, 2 * 10**9, 0],
+        (Kind.RECALLED, recall.intent, -1, 10**9, 0),
+        (Kind.RECALLED, recall.intent, -1, 2 * 10**9, 0),
     ]
 
 
@@ -116,8 +116,8 @@ def test_the_seq_is_kept_of_what_will_be_recalled_or_edited(mixed, observed):
 def test_in_a_live_run_names_are_read_with_the_prefix_of_the_run(mixed):
     observed = Observed(mixed, "run:")
     assert observed.client(events.Sent("run:5", 1), events.Sent(IdClient(6, "run:"), 1)) == [
-        [Kind.SENT, 5, -1, 2 * 10**9, 0],
-        [Kind.SENT, 6, -1, 2 * 10**9, 0],
+        (Kind.SENT, 5, -1, 2 * 10**9, 0),
+        (Kind.SENT, 6, -1, 2 * 10**9, 0),
     ]
     for name in ("5", "other:5", "run:", "run:x", f"run:{len(mixed)}"):
         observed.client(*of_message(name))

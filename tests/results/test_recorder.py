@@ -11,7 +11,7 @@ from imsim.results import Kind, Recorder, read_facts
 from imsim.results.recorder import CODES, ROUTES
 
 
-def note_everything(recorder: Recorder) -> list[list[int]]:
+def note_everything(recorder: Recorder) -> list[tuple[int, ...]]:
     recorder.sent(1, 0.5)
     recorder.stored(1, 1.0)
     recorder.acked(1, 1.5)
@@ -22,15 +22,15 @@ def note_everything(recorder: Recorder) -> list[list[int]]:
     recorder.read(1, 7, 1e-9)
     recorder.shed(1, 8, 4.0)
     return [
-        [Kind.SENT, 1, -1, 500_000_000, 0],
-        [Kind.STORED, 1, -1, 1_000_000_000, 0],
-        [Kind.ACKED, 1, -1, 1_500_000_000, 0],
-        [Kind.FAILED, 2, -1, 2_000_000_000, CODES.index(Code.TIMEOUT)],
-        [Kind.PUSHED, 1, 7, 2_500_000_000, 0],
-        [Kind.DELIVERED, 1, 7, 3_000_000_000, ROUTES.index(Route.SYNC)],
-        [Kind.DUPLICATE, 1, 7, 3_500_000_000, 0],
-        [Kind.READ, 1, 7, 1, 0],
-        [Kind.SHED, 1, 8, 4_000_000_000, 0],
+        (Kind.SENT, 1, -1, 500_000_000, 0),
+        (Kind.STORED, 1, -1, 1_000_000_000, 0),
+        (Kind.ACKED, 1, -1, 1_500_000_000, 0),
+        (Kind.FAILED, 2, -1, 2_000_000_000, CODES.index(Code.TIMEOUT)),
+        (Kind.PUSHED, 1, 7, 2_500_000_000, 0),
+        (Kind.DELIVERED, 1, 7, 3_000_000_000, ROUTES.index(Route.SYNC)),
+        (Kind.DUPLICATE, 1, 7, 3_500_000_000, 0),
+        (Kind.READ, 1, 7, 1, 0),
+        (Kind.SHED, 1, 8, 4_000_000_000, 0),
     ]
 
 
@@ -52,7 +52,7 @@ def test_facts_can_be_read_while_more_are_recorded():
 def test_seconds_are_rounded_to_the_nearest_nanosecond():
     recorder = Recorder()
     recorder.sent(0, 0.3 - 0.1)  # 0.19999999999999998
-    assert recorder.facts()[0, 3] == 200_000_000
+    assert recorder.facts()["at"][0] == 200_000_000
 
 
 def test_a_spool_holds_the_same_facts(tmp_path):
@@ -69,19 +69,19 @@ def test_spools_are_merged_one_after_the_other(tmp_path):
         with Recorder(path) as recorder:
             for _ in range(number):
                 recorder.sent(number, 0.0)
-    assert read_facts(paths)[:, 1].tolist() == [1, 2, 2]
-    assert read_facts([]).shape == (0, 5)
+    assert read_facts(paths)["intent"].tolist() == [1, 2, 2]
+    assert len(read_facts([])) == 0
 
 
-@pytest.mark.parametrize("torn", [1, 8, 39])
+@pytest.mark.parametrize("torn", [1, 8, 17])
 def test_a_torn_last_fact_is_ignored(tmp_path, torn):
     with Recorder(tmp_path / "torn") as recorder:
         recorder.sent(0, 0.0)
         recorder.sent(1, 0.0)
-    os.truncate(tmp_path / "torn", 80 - torn)
+    os.truncate(tmp_path / "torn", 36 - torn)
     with Recorder(tmp_path / "whole") as recorder:
         recorder.sent(2, 0.0)
-    assert read_facts([tmp_path / "torn", tmp_path / "whole"])[:, 1].tolist() == [0, 2]
+    assert read_facts([tmp_path / "torn", tmp_path / "whole"])["intent"].tolist() == [0, 2]
 
 
 def test_a_killed_process_leaves_all_but_its_last_moment(tmp_path):
@@ -92,7 +92,7 @@ def test_a_killed_process_leaves_all_but_its_last_moment(tmp_path):
         "os._exit(9)"
     )
     subprocess.run([sys.executable, "-c", code, tmp_path / "spool"], check=False)
-    intents = read_facts([tmp_path / "spool"])[:, 1]
+    intents = read_facts([tmp_path / "spool"])["intent"]
     assert intents.tolist() == list(range(len(intents)))
     assert len(intents) > 80  # ten facts a second, flushed each second
 
@@ -104,7 +104,7 @@ def test_many_facts_at_one_moment_are_flushed_by_number(tmp_path):
     written = len(read_facts([tmp_path / "spool"]))
     recorder.close()
     assert 5_000 < written < 10_000
-    assert np.array_equal(read_facts([tmp_path / "spool"])[:, 1], np.arange(10_000))
+    assert np.array_equal(read_facts([tmp_path / "spool"])["intent"], np.arange(10_000))
 
 
 def test_a_spool_is_never_written_by_two(tmp_path):

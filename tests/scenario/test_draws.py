@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from imsim.scenario.draws import _I, _J, _MIX_1, _MIX_2, Draws, Stream
+from imsim.scenario.draws import _I, _J, _MIX_1, _MIX_2, Draws, Stream, Streams
 
 N = 200_000
 COUNT = np.arange(N)
@@ -58,6 +58,18 @@ def test_a_stream_is_its_entitys_row() -> None:
     for entity in (0, 3, -1, 10**9):
         stream = Stream(draws, entity)
         assert [stream.next() for _ in range(50)] == [draws.at(entity, k) for k in range(50)]
+
+
+def test_streams_are_the_same_side_by_side() -> None:
+    draws = Draws(9, "jitter")
+    entities = [0, 3, -1, 10**9]
+    streams = Streams(draws, np.array(entities))
+    for k in range(50):
+        assert [streams.next(number) for number in range(4)] == [draws.at(entity, k) for entity in entities]
+    places = [streams.place(number) for number in range(4)]
+    assert len(set(places)) == 4
+    streams.next(2)
+    assert [place == streams.place(number) for number, place in enumerate(places)] == [True, True, False, True]
 
 
 def _uniform(numbers: np.ndarray) -> float:

@@ -354,9 +354,9 @@ def test_guests_are_pushed_what_is_nobodys_due():
     experiment = Experiment(SCENARIO, plan(SCENARIO))
     experiment.run(SCENARIO.duration)
     facts = experiment.recorder.facts()
-    shown = facts[facts[:, 0] == Kind.DELIVERED]
+    shown = facts[facts["kind"] == Kind.DELIVERED]
     planned = experiment.plan
-    where, who = planned.conversation[shown[:, 1]].tolist(), (shown[:, 2] // len(planned.devices)).tolist()
+    where, who = planned.conversation[shown["intent"]].tolist(), (shown["device"] // len(planned.devices)).tolist()
     assert len(planned.guests & set(zip(where, who, strict=True))) > 3
 
 

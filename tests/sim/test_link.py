@@ -8,10 +8,10 @@ import pytest
 
 from imsim.core import frames
 from imsim.core.model import Scene
-from imsim.scenario import Draws, Stream
+from imsim.scenario import Draws, Streams
 from imsim.scenario.sections import BackendLink, ClientLink
 from imsim.sim import Clock, Link
-from imsim.sim.link import NodeLink
+from imsim.sim.link import Medium, NodeLink
 from imsim.sim.sizes import FRAME_OVERHEAD
 
 
@@ -23,7 +23,7 @@ class Wire:
         self.clock = Clock(0.0)
         made = fields(**values)
         draws = Draws(seed, "test"), Draws(seed, "luck")
-        self.link = kind(made, Stream(draws[0], 0), self.clock, draws[1], made.bandwidth)
+        self.link = kind(Medium(made, self.clock, Streams(draws[0], np.array([0])), draws[1], made.bandwidth), 0)
         self.arrived = {}
 
     def carry(self, leaves, name=None, frame=None):

@@ -55,7 +55,7 @@ def test_users_are_spread_over_the_networks_by_their_shares():
 def test_all_devices_of_a_user_are_on_the_users_network():
     scenario = Scenario().replace({"population.devices": 2, "network.clients": {"wired": 1, "3g": 1}})
     experiment = Experiment(scenario, plan(scenario))
-    networks = [client.network for client in experiment.clients.values()]
+    networks = [client.network.fields for client in experiment.clients.values()]
     assert networks[::2] == networks[1::2]
     assert set(map(id, networks)) == {id(PROFILES["wired"]), id(PROFILES["3g"])}
 

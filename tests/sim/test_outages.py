@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
-from imsim.scenario import Draws, Stream
+from imsim.scenario import Draws, Streams
 from imsim.scenario.sections import BackendLink
 from imsim.sim import Clock
+from imsim.sim.link import Medium
 from imsim.sim.outages import CuttableLink, Outages
 
 
@@ -42,7 +44,7 @@ class Two:
 
     def link(self, source: End, target: End) -> CuttableLink:
         fields, draws = BackendLink(latency=1.0), Draws(1, "test")
-        link = CuttableLink(fields, Stream(draws, 0), self.clock, draws).of(source)
+        link = CuttableLink(Medium(fields, self.clock, Streams(draws, np.array([0])), draws), 0).of(source)
         self.outages.add(link, source, target)
         return link
 

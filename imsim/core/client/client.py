@@ -12,7 +12,7 @@ from typing import Any
 from imsim.core import events, frames
 from imsim.core.changes import SILENT, event_of, is_from_outside
 from imsim.core.client.connection import ClientPort, Connection, State
-from imsim.core.client.conversations import Conversation, LocalConversation
+from imsim.core.client.conversations import Conversation
 from imsim.core.client.outbox import Outbox
 from imsim.core.client.receiver import Receiver
 from imsim.core.client.requests import Requests
@@ -21,7 +21,6 @@ from imsim.core.client.sync import Sync
 from imsim.core.model import (
     LONGEST_REF,
     Code,
-    ConversationState,
     Message,
     MessageType,
     Route,
@@ -46,7 +45,6 @@ class Client:
         "_requests",
         "_rooms",
         "_sync",
-        "_timers",
         "user",
     )
 
@@ -62,23 +60,12 @@ class Client:
     ) -> None:
         self.user = user
         self._port = port
-        self._timers = Timers()
-        self._connection = Connection(self._timers, policies, port, device, kind, token, draw, self._lost)
-        put, emit = self._connection.put, port.emit  # bound once: there may be a hundred thousand clients
-        self._outbox = Outbox(self._timers, policies, put, emit, self._gave_up)
-        self._requests = Requests(self._timers, policies.send_timeout, put)
-        self._rooms = Rooms(user, self._requests, emit)
-        self._receiver = Receiver(user, self._timers, policies, self._connection, self._outbox, self._requests, emit)
-        self._sync = Sync(
-            self._timers,
-            policies,
-            self._connection,
-            self._outbox,
-            self._requests,
-            self._receiver,
-            self._take_state,
-            emit,
-        )
+        self._connection = Connection(Timers(), policies, port, device, kind, token, draw, self)
+        self._outbox = Outbox(self._connection)
+        self._requests = Requests(self._connection)
+        self._rooms = Rooms(user, self._connection, self._requests)
+        self._receiver = Receiver(user, self._connection, self._outbox, self._requests)
+        self._sync = Sync(self._connection, self._outbox, self._requests, self._receiver)
 
     @property
     def state(self) -> State:
@@ -100,18 +87,18 @@ class Client:
     @property
     def timers(self) -> Timers:
         """What `next_deadline` is about, for a shell that has no time to ask after each call."""
-        return self._timers
+        return self._connection.timers
 
     def next_deadline(self) -> float | None:
-        return self._timers.next_deadline()
+        return self._connection.timers.next_deadline()
 
     def handle_timer(self, now: float) -> None:
-        self._timers.handle(now)
+        self._connection.timers.handle(now)
 
     def forget(self) -> None:
         """What this device knows is gone, and so is what it was about to do. It cannot be used any more."""
         self._receiver.reset()
-        self._timers.clear()
+        self._connection.timers.clear()
 
     # --- what the application asks for ------------------------------------------------------------------------------
 
@@ -273,7 +260,8 @@ class Client:
         self._connection.heard_at = now
         _HANDLERS[type(frame)](self, frame, now)
 
-    def _lost(self) -> None:
+    def lost(self) -> None:
+        """For its own connection to call: there was one, or an attempt, and is none any more."""
         self._outbox.lost()
         self._requests.lost()
         self._sync.lost()
@@ -286,8 +274,8 @@ class Client:
         self._rooms.logged_in(now)
         self._outbox.logged_in(now)  # after the rooms that it speaks in
 
-    def _gave_up(self, now: float) -> None:
-        """A send has failed for want of an answer; it may be stored all the same."""
+    def gave_up(self, now: float) -> None:
+        """For its own outbox to call: a send has failed for want of an answer; it may be stored all the same."""
         self._sync.look_again(now)
 
     # --- sending ----------------------------------------------------------------------------------------------------
@@ -354,54 +342,24 @@ class Client:
 
     def _state_changed(self, frame: frames.State, now: float) -> None:
         self._connection.put(frames.StateAck(frame.state.conversation_id, frame.state.version), now)
-        self._take_state(frame.state)
-
-    def _take_state(self, state: ConversationState) -> None:
-        conversation = self._receiver.conversation(state.conversation_id)
-        known = conversation.state
-        if state.version <= known.version:
-            return
-        if state.has_settings_of(known):
-            conversation.state = state
-        else:
-            before = self._settings(conversation)
-            conversation.state = state
-            self._settings_changed(conversation, before)
-        if conversation.unread.read(state.read_seq):
-            self._receiver.read_moved(conversation)
-        if state.peer_delivered_seq > known.peer_delivered_seq:
-            self._port.emit(events.PeerDelivered(state.conversation_id, state.peer_delivered_seq))
-        if state.peer_read_seq > known.peer_read_seq:
-            self._port.emit(events.PeerRead(state.conversation_id, state.peer_read_seq))
+        self._receiver.take_state(frame.state)
 
     def _set(self, frame: frames.SetConversation, now: float) -> None:
         if not self._is_named(frame):
             return
         conversation = self._receiver.conversation(frame.conversation_id)
-        before = self._settings(conversation)
+        before = self._receiver.settings(conversation)
         self._requests.ask(frame, now)
-        self._settings_changed(conversation, before)
-
-    def _settings(self, conversation: LocalConversation) -> events.StateChanged:
-        """As they show, whether the server has answered or not."""
-        state = conversation.settings(self._requests.wanted(conversation.id))
-        return events.StateChanged(
-            conversation.id, state.pinned, state.muted, state.hidden_seq, state.custom, state.blocked
-        )
-
-    def _settings_changed(self, conversation: LocalConversation, before: events.StateChanged) -> None:
-        after = self._settings(conversation)
-        if after != before:
-            self._port.emit(after)
+        self._receiver.settings_changed(conversation, before)
 
     def _answered(self, frame: frames.Done | frames.Rejected) -> bool:
         """Whether the request still waited for it. From now on the conversation state shows, not the wish."""
         if frame.request != frames.SetConversation.op:
             return self._requests.answered(frame.request, frame.ref, frame.number)
         conversation = self._receiver.conversation(frame.ref)
-        before = self._settings(conversation)
+        before = self._receiver.settings(conversation)
         answered = self._requests.answered(frame.request, frame.ref, frame.number)
-        self._settings_changed(conversation, before)
+        self._receiver.settings_changed(conversation, before)
         return answered
 
     def _done(self, frame: frames.Done, now: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Protocol
 
 from imsim.core import events, frames
 from imsim.core.model import Code
@@ -35,9 +35,17 @@ class State(StrEnum):
     ENDED = "ended"  # refused for good, or stopped
 
 
+class Owner(Protocol):
+    def lost(self) -> None:
+        """There was a connection, or an attempt, and is none any more."""
+
+    def gave_up(self, now: float) -> None:
+        """A send has failed for want of an answer; it may be stored all the same."""
+
+
 class Connection:
-    """`lost()` is called whenever there was a connection or an attempt, and is none any more. `draw()` gives a uniform
-    number in [0, 1), for the jitter of reconnects and to name this instance."""
+    """`draw()` gives a uniform number in [0, 1), for the jitter of reconnects and to name this instance. The other
+    parts of the client reach through it what they share: `owner`, `port`, `policies` and `timers`."""
 
     __slots__ = (
         "_attempts",
@@ -45,17 +53,17 @@ class Connection:
         "_failures",
         "_heartbeat",
         "_instance",
-        "_lost",
-        "_policies",
-        "_port",
         "_sent_at",
         "_since",
         "_timer",
-        "_timers",
         "device",
         "heard_at",
         "kind",
+        "owner",
+        "policies",
+        "port",
         "state",
+        "timers",
         "token",
     )
 
@@ -68,17 +76,17 @@ class Connection:
         kind: str,
         token: str,
         draw: Callable[[], float],
-        lost: Callable[[], None],
+        owner: Owner,
     ) -> None:
         self.device = device
         self.kind = kind
         self.token = token
         self.state = State.OFFLINE
-        self._timers = timers
-        self._policies = policies
-        self._port = port
+        self.timers = timers
+        self.policies = policies
+        self.port = port
         self._draw = draw
-        self._lost = lost
+        self.owner = owner
         self._instance = f"{int(draw() * 2**53):x}"
         self._attempts = 0
         self._failures = 0  # connections in a row that did not last
@@ -90,15 +98,15 @@ class Connection:
 
     def start(self, now: float) -> None:
         if self.state in (State.OFFLINE, State.ENDED):
-            self._connect(None, now)
+            self._connect(now)
 
     def stop(self) -> None:
-        self._port.close()
+        self.port.close()
         self._end()
 
     def put(self, frame: frames.FromClient, now: float) -> None:
         self._sent_at = now
-        self._port.send(frame)
+        self.port.send(frame)
 
     def connected(self, now: float) -> None:
         """The connection that `port.connect` asked for is open."""
@@ -106,73 +114,74 @@ class Connection:
             self.state = State.LOGGING_IN
             self.heard_at = now
             self._attempts += 1
-            self._arm(now + self._policies.login_timeout, self._gave_up)
+            self._arm(now + self.policies.login_timeout, Connection._gave_up)
             self.put(frames.Login(self.token, self.device, self.kind, self._instance, self._attempts), now)
 
     def logged_in(self, patience: float, now: float) -> None:
         """`patience`: seconds of silence after which the server takes this side for lost."""
         self.state = State.SYNCING
         self._since = now
-        self._heartbeat = min(self._policies.heartbeat, patience / _PINGS)
-        self._arm(now + self._heartbeat, self._beat)
+        self._heartbeat = min(self.policies.heartbeat, patience / _PINGS)
+        self._arm(now + self._heartbeat, Connection._beat)
 
     def refused(self, frame: frames.Refused, now: float) -> None:
-        self._port.close()
+        self.port.close()
         if frame.reconnect:
             self._reconnect(frame.code, now)
         else:
             self._end()
-            self._port.emit(events.Ended(frame.code, frame.text))
+            self.port.emit(events.Ended(frame.code, frame.text))
 
     def disconnected(self, now: float) -> None:
         """The connection is lost, or could not be opened."""
         if self.state not in (State.ENDED, State.OFFLINE):
             self._reconnect(None, now)
 
-    def _connect(self, _: None, now: float) -> None:
+    def _connect(self, now: float) -> None:
         self.state = State.CONNECTING
-        self._arm(now + self._policies.login_timeout, self._gave_up)
-        self._port.connect()
+        self._arm(now + self.policies.login_timeout, Connection._gave_up)
+        self.port.connect()
 
-    def _gave_up(self, _: None, now: float) -> None:
-        self._port.close()
+    def _gave_up(self, now: float) -> None:
+        self.port.close()
         self._reconnect(Code.LOGIN_TIMEOUT, now)
 
     def _reconnect(self, code: Code | None, now: float) -> None:
         """Try again later, with full jitter: a uniform share of an exponentially growing wait, so that a crowd that
         lost its server together does not come back together."""
         was_in = self.state in (State.SYNCING, State.ONLINE)
-        if was_in and now - self._since >= self._policies.reconnect_max:
+        if was_in and now - self._since >= self.policies.reconnect_max:
             self._failures = (
                 0  # else a server that ends all whom it lets in would have them back at once, again and again
             )
         self.state = State.OFFLINE
-        self._lost()
-        ceiling = min(self._policies.reconnect_max, self._policies.reconnect_min * 2.0 ** min(self._failures, 30))
+        self.owner.lost()
+        ceiling = min(self.policies.reconnect_max, self.policies.reconnect_min * 2.0 ** min(self._failures, 30))
         self._failures += 1
-        self._arm(now + self._draw() * ceiling, self._connect)
-        self._port.emit(events.Disconnected(code))
+        self._arm(now + self._draw() * ceiling, Connection._connect)
+        self.port.emit(events.Disconnected(code))
 
     def _end(self) -> None:
         self.state = State.ENDED
         if self._timer:
             self._timer.cancel()
-        self._lost()
+        self.owner.lost()
 
-    def _beat(self, _: None, now: float) -> None:
+    def _beat(self, now: float) -> None:
         """Ping once one side has been silent for a heartbeat: a server busy with storage answers that at least."""
         heartbeat = self._heartbeat
         due = min(self._sent_at, self.heard_at) + heartbeat
-        if now - self.heard_at >= self._policies.heartbeat_timeout:
-            self._port.close()
+        if now - self.heard_at >= self.policies.heartbeat_timeout:
+            self.port.close()
             self._reconnect(Code.HEARTBEAT, now)
             return
         if now >= due:
             self.put(frames.Ping(), now)
             due = now + heartbeat
-        self._arm(due, self._beat)
+        self._arm(due, Connection._beat)
 
-    def _arm(self, deadline: float, callback: Callable[[Any, float], None]) -> None:
+    def _arm(self, deadline: float, callback: Callable[[Connection, float], None]) -> None:
+        """`callback`: a plain function, as a bound method would take more memory than the timer."""
         if self._timer:
             self._timer.cancel()
-        self._timer = self._timers.at(deadline, callback)
+        self._timer = self.timers.at(deadline, callback, self)

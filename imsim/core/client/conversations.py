@@ -12,6 +12,7 @@ from imsim.core.timers import Timer
 from imsim.core.unread import Unread
 
 _AMENDED = 100  # messages that a page from before their amendment may still bring
+_NEVER_CHANGED = ConversationState("", 0, 0, 0)  # of any conversation
 
 
 @dataclass(slots=True)
@@ -69,7 +70,7 @@ class LocalConversation:
         self._amending: dict[int, Message] | None = None  # by seq: the latest change of that message
         self.unread = Unread()
         self.last_msg: Message | None = None
-        self.state = ConversationState(id, 0, 0, 0)
+        self.state = _NEVER_CHANGED
 
     @property
     def may_begin_later(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import Enum, auto
 
+from imsim.core.empty import NO_DICT
 from imsim.core.model import Message, Route
 
 _AHEAD = 1_000  # messages held back behind a gap; more are not kept, and come again
@@ -25,9 +26,9 @@ class Inbox:
 
     def __init__(self) -> None:
         self.next_seq = 1
-        self._ahead: dict[int, tuple[Message, Route, float]] = {}  # and when it came
+        self._ahead: dict[int, tuple[Message, Route, float]] = NO_DICT  # and when it came
         self._complete = 0  # up to here nothing is missing that this device may see
-        self._own: dict[int, float] = {}  # seqs from next_seq on that this device's own sends have got, and when
+        self._own: dict[int, float] = NO_DICT  # seqs from next_seq on that this device's own sends have got, and when
 
     @property
     def cursor(self) -> int:
@@ -54,6 +55,7 @@ class Inbox:
         if len(self._ahead) >= _AHEAD and seq < (furthest := max(self._ahead)):
             del self._ahead[furthest]  # or what is fetched to fill the gap would find no room, and be fetched for ever
         if len(self._ahead) < _AHEAD:
+            self._ahead = self._ahead or {}
             self._ahead[seq] = (message, route, now)
         return Taken.AHEAD
 
@@ -84,6 +86,7 @@ class Inbox:
         if seq == self.next_seq:
             self.next_seq = seq + 1
         elif seq > self.next_seq:
+            self._own = self._own or {}
             self._own.setdefault(seq, now)
             self._ahead.pop(seq, None)
 

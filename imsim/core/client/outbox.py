@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from imsim.core import events, frames
 from imsim.core.attachments import json_fault
+from imsim.core.client.connection import Connection
+from imsim.core.empty import NO_DICT
 from imsim.core.model import LONGEST_ID_CLIENT, Code, Message, Scene, Status
-from imsim.core.policies import Policies
-from imsim.core.timers import Timer, Timers
+from imsim.core.timers import Timer
 
 _OUTGOING = 10_000  # sends that may wait for their answer
 _FAILED = 1_000  # failed sends remembered, in case they prove stored after all
@@ -34,38 +34,16 @@ class Outgoing:
 
 
 class Outbox:
-    """`transmit(frame, now)` puts a frame on the connection, `emit` reports to the application; `gave_up(now)` is
-    called when a send has failed for want of an answer: it may be stored all the same."""
+    """The sends of one device: those that wait for their answer, and the latest that failed."""
 
-    __slots__ = (
-        "_emit",
-        "_failed",
-        "_gave_up",
-        "_online",
-        "_policies",
-        "_timers",
-        "_transmit",
-        "_unanswered",
-        "_waiting",
-    )
+    __slots__ = ("_connection", "_failed", "_online", "_unanswered", "_waiting")
 
-    def __init__(
-        self,
-        timers: Timers,
-        policies: Policies,
-        transmit: Callable[[frames.Send, float], None],
-        emit: Callable[[events.ClientEvent], None],
-        gave_up: Callable[[float], None],
-    ) -> None:
-        self._gave_up = gave_up
-        self._timers = timers
-        self._policies = policies
-        self._transmit = transmit
-        self._emit = emit
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
         self._online = False
-        self._unanswered: dict[str, Outgoing] = {}  # by id_client
-        self._waiting: dict[str, dict[str, Outgoing]] = {}  # the same by conversation, in the order of sending
-        self._failed: dict[str, Outgoing] = {}  # in case they prove stored after all
+        self._unanswered: dict[str, Outgoing] = NO_DICT  # by id_client
+        self._waiting: dict[str, dict[str, Outgoing]] = NO_DICT  # the same by conversation, in the order of sending
+        self._failed: dict[str, Outgoing] = NO_DICT  # in case they prove stored after all
 
     def add(self, conversation_id: str, frame: frames.Send, now: float) -> None:
         """An id_client that has failed is sent again by this; one that is on its way is not."""
@@ -82,6 +60,7 @@ class Outbox:
         if frame.file and (fault := json_fault(frame.file)):  # it might not even leave, or leave as something else
             self._fail(outgoing, Code.BAD_REQUEST, f"file: {fault}")
             return
+        self._unanswered, self._waiting = self._unanswered or {}, self._waiting or {}
         self._unanswered[frame.id_client] = outgoing
         self._waiting.setdefault(conversation_id, {})[frame.id_client] = outgoing
         if self._online:
@@ -157,7 +136,7 @@ class Outbox:
                 self.release_held(outgoing.conversation_id, now)
         elif frame.code == Code.RATE_LIMITED:
             outgoing.stop_timer()
-            outgoing.timer = self._timers.at(now + frame.retry_after, self._overdue, outgoing)
+            outgoing.timer = self._connection.timers.at(now + frame.retry_after, self._overdue, outgoing)
         elif not frame.code.retryable:
             self._drop(outgoing)
             self._fail(outgoing, frame.code, frame.text)
@@ -203,16 +182,18 @@ class Outbox:
             )
         if outgoing.timer is not None:
             outgoing.timer.cancel()
-        outgoing.timer = self._timers.at(now + self._policies.send_timeout, self._overdue, outgoing)
-        self._emit(events.Sent(frame.id_client, outgoing.attempts))
-        self._transmit(frame, now)
+        outgoing.timer = self._connection.timers.at(
+            now + self._connection.policies.send_timeout, self._overdue, outgoing
+        )
+        self._connection.port.emit(events.Sent(frame.id_client, outgoing.attempts))
+        self._connection.put(frame, now)
 
     def _spent(self, outgoing: Outgoing, now: float) -> bool:
-        if outgoing.attempts < self._policies.send_attempts:
+        if outgoing.attempts < self._connection.policies.send_attempts:
             return False
         self._drop(outgoing)
         self._fail(outgoing, Code.TIMEOUT, "no answer after every attempt")
-        self._gave_up(now)
+        self._connection.owner.gave_up(now)
         return True
 
     def _overdue(self, outgoing: Outgoing, now: float) -> None:
@@ -226,11 +207,14 @@ class Outbox:
         del self._unanswered[id_client], waiting[id_client]
         if not waiting:
             del self._waiting[outgoing.conversation_id]
+            if not self._waiting:
+                self._unanswered = self._waiting = NO_DICT
         outgoing.stop_timer()
 
     def _fail(self, outgoing: Outgoing, code: Code, text: str) -> None:
         id_client = outgoing.frame.id_client
+        self._failed = self._failed or {}
         self._failed[id_client] = outgoing
         if len(self._failed) > _FAILED:
             del self._failed[next(iter(self._failed))]
-        self._emit(events.SendFailed(id_client, code, text))
+        self._connection.port.emit(events.SendFailed(id_client, code, text))

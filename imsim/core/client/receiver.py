@@ -3,8 +3,6 @@ applied, and what is missing fetched."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from imsim.core import changes, events, frames
 from imsim.core.changes import SILENT, event_of
 from imsim.core.client.connection import Connection, State
@@ -12,49 +10,25 @@ from imsim.core.client.conversations import LocalConversation
 from imsim.core.client.inbox import Taken
 from imsim.core.client.outbox import Outbox, Outgoing
 from imsim.core.client.requests import Requests
-from imsim.core.model import Flow, Message, Route
-from imsim.core.policies import Policies
-from imsim.core.timers import Timers
+from imsim.core.empty import NO_NAMES
+from imsim.core.model import ConversationState, Flow, Message, Route
 
 _IN, _OUT, _ONLINE = Flow.IN, Flow.OUT, State.ONLINE  # asked for with every message
 _LOOKBACK = 20  # messages fetched at a time to find the last one that is left
 
 
 class Receiver:
-    """It owns the conversations of the device, and with them what the user has read. `emit` reports to the
-    application."""
+    """It owns the conversations of the device, and with them what the user has read and set."""
 
-    __slots__ = (
-        "_connection",
-        "_emit",
-        "_outbox",
-        "_policies",
-        "_requests",
-        "_timers",
-        "_user",
-        "_wanted",
-        "conversations",
-    )
+    __slots__ = ("_connection", "_outbox", "_requests", "_user", "_wanted", "conversations")
 
-    def __init__(
-        self,
-        user: str,
-        timers: Timers,
-        policies: Policies,
-        connection: Connection,
-        outbox: Outbox,
-        requests: Requests,
-        emit: Callable[[events.ClientEvent], None],
-    ) -> None:
+    def __init__(self, user: str, connection: Connection, outbox: Outbox, requests: Requests) -> None:
         self.conversations: dict[str, LocalConversation] = {}
         self._user = user
-        self._timers = timers
-        self._policies = policies
         self._connection = connection
         self._outbox = outbox
         self._requests = requests
-        self._emit = emit
-        self._wanted: frozenset[str] = frozenset()  # ranges that the application asked for; mostly none
+        self._wanted = NO_NAMES  # ranges that the application asked for; mostly none
 
     def conversation(self, id: str) -> LocalConversation:
         conversation = self.conversations.get(id)
@@ -66,7 +40,7 @@ class Receiver:
         """The log is another one."""
         self.forget_gaps()
         self.conversations.clear()
-        self._wanted = frozenset()
+        self._wanted = NO_NAMES
 
     # --- showing ------------------------------------------------------------------------------------------------------
 
@@ -79,7 +53,7 @@ class Receiver:
             self._show(conversation, message, route, now)
             self.show_following(conversation, now)
         elif taken is Taken.REPEATED:
-            self._emit(events.Repeated(message))
+            self._connection.port.emit(events.Repeated(message))
         else:
             self.look_for_gap(conversation, now)
         return conversation
@@ -93,14 +67,14 @@ class Receiver:
             outgoing = self._outbox.proved_by(message)
             if outgoing is not None:  # its own message, of which the answer was lost
                 self.read_by_send(conversation, outgoing, message.seq, now)
-                self._emit(events.Acked(message.id_client, conversation.id, message.seq))
+                self._connection.port.emit(events.Acked(message.id_client, conversation.id, message.seq))
                 self._outbox.release_held(conversation.id, now)
                 return
         elif message.countable:
             conversation.unread.add(message.seq)
         if event not in SILENT and not message.recalled:
             flow = _OUT if message.sender == self._user else _IN
-            self._emit(events.Shown(message, flow, route))
+            self._connection.port.emit(events.Shown(message, flow, route))
 
     def _apply(self, conversation: LocalConversation, entry: Message, event: str, now: float) -> None:
         """What an entry of the log changes on this device, by its event."""
@@ -116,7 +90,7 @@ class Receiver:
         if event == "recall":
             seq = data["seq"]
             conversation.unread.remove(seq)
-            self._emit(events.Recalled(conversation.id, seq))
+            self._connection.port.emit(events.Recalled(conversation.id, seq))
             if last is not None and last.seq == seq:
                 conversation.last_msg = None
                 self._look_back(conversation, seq, now)
@@ -124,11 +98,11 @@ class Receiver:
             seq, content = data["seq"], data["content"]
             if last is not None and last.seq == seq:
                 conversation.last_msg = conversation.amended(last)
-            self._emit(events.Edited(conversation.id, seq, content))
+            self._connection.port.emit(events.Edited(conversation.id, seq, content))
         elif event == "resolve":
-            self._emit(events.Resolved(targets[0], data["state"]))
+            self._connection.port.emit(events.Resolved(targets[0], data["state"]))
         else:
-            self._emit(events.Changed(entry))
+            self._connection.port.emit(events.Changed(entry))
 
     def _look_back(self, conversation: LocalConversation, seq: int, now: float, far: int = _LOOKBACK) -> None:
         """Find the last message before this one, which was it and is none any more."""
@@ -173,7 +147,7 @@ class Receiver:
 
     def read_moved(self, conversation: LocalConversation) -> None:
         unread = conversation.unread
-        self._emit(events.ReadMoved(conversation.id, unread.read_seq, unread.count))
+        self._connection.port.emit(events.ReadMoved(conversation.id, unread.read_seq, unread.count))
 
     def report_read(self, conversation: LocalConversation, now: float) -> None:
         self._requests.ask(frames.Read(conversation.id, conversation.unread.read_seq), now)
@@ -192,6 +166,39 @@ class Receiver:
     def report_delivered(self, conversation: LocalConversation, now: float) -> None:
         self._connection.put(frames.Delivered(conversation.id, conversation.inbox.cursor), now)
 
+    # --- conversation states ------------------------------------------------------------------------------------------
+
+    def take_state(self, state: ConversationState) -> None:
+        conversation = self.conversation(state.conversation_id)
+        known = conversation.state
+        if state.version <= known.version:
+            return
+        if state.has_settings_of(known):
+            conversation.state = state
+        else:
+            before = self.settings(conversation)
+            conversation.state = state
+            self.settings_changed(conversation, before)
+        if conversation.unread.read(state.read_seq):
+            self.read_moved(conversation)
+        emit = self._connection.port.emit
+        if state.peer_delivered_seq > known.peer_delivered_seq:
+            emit(events.PeerDelivered(state.conversation_id, state.peer_delivered_seq))
+        if state.peer_read_seq > known.peer_read_seq:
+            emit(events.PeerRead(state.conversation_id, state.peer_read_seq))
+
+    def settings(self, conversation: LocalConversation) -> events.StateChanged:
+        """As they show, whether the server has answered or not."""
+        state = conversation.settings(self._requests.wanted(conversation.id))
+        return events.StateChanged(
+            conversation.id, state.pinned, state.muted, state.hidden_seq, state.custom, state.blocked
+        )
+
+    def settings_changed(self, conversation: LocalConversation, before: events.StateChanged) -> None:
+        after = self.settings(conversation)
+        if after != before:
+            self._connection.port.emit(after)
+
     # --- fetching what is missing -------------------------------------------------------------------------------------
 
     def look_for_gap(self, conversation: LocalConversation, now: float) -> None:
@@ -207,15 +214,15 @@ class Receiver:
                 conversation.gap_timer.cancel()
             self._pull(conversation, now)
         elif since is not None and conversation.gap_timer is None:
-            deadline = max(now, since + self._policies.gap_wait)
-            conversation.gap_timer = self._timers.at(deadline, self._pull, conversation)
+            deadline = max(now, since + self._connection.policies.gap_wait)
+            conversation.gap_timer = self._connection.timers.at(deadline, self._pull, conversation)
 
     def _pull(self, conversation: LocalConversation, now: float) -> None:
         conversation.gap_timer = None
         if self._connection.state == State.ONLINE:
             first, last = conversation.inbox.gap(conversation.head)
             if conversation.has_begun or not conversation.may_begin_later:
-                last = min(last, first + self._policies.page - 1)
+                last = min(last, first + self._connection.policies.page - 1)
             conversation.pull = (first, last)
             self._requests.ask(frames.History(conversation.id, first, last), now)
 
@@ -259,7 +266,9 @@ class Receiver:
                 self.look_for_gap(conversation, now)
         if asked.ref in self._wanted:
             self._wanted -= {asked.ref}
-            self._emit(events.History(frame.conversation_id, frame.first, frame.last, frame.messages, frame.more))
+            self._connection.port.emit(
+                events.History(frame.conversation_id, frame.first, frame.last, frame.messages, frame.more)
+            )
 
     def history_refused(self, ref: str) -> bool:
         """Whether the range was asked for by the application; as for a gap, it remains."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from imsim.core import frames
-from imsim.core.timers import Timer, Timers
+from imsim.core.client.connection import Connection
+from imsim.core.empty import NO_DICT
+from imsim.core.timers import Timer
 
 
 class _Request:
@@ -19,17 +20,15 @@ class _Request:
 
 class Requests:
     """At most one of each (op, ref): a newer one takes the place of one that is still unanswered. Each goes out at once
-    while there is a login, every `wait` seconds from then on, and after each login."""
+    while there is a login, every `send_timeout` seconds from then on, and after each login."""
 
-    __slots__ = ("_count", "_online", "_timers", "_transmit", "_unanswered", "_wait")
+    __slots__ = ("_connection", "_count", "_online", "_unanswered")
 
-    def __init__(self, timers: Timers, wait: float, transmit: Callable[[frames.Asked, float], None]) -> None:
-        self._timers = timers
-        self._wait = wait
-        self._transmit = transmit
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
         self._online = False
         self._count = 0
-        self._unanswered: dict[tuple[str, str], _Request] = {}
+        self._unanswered: dict[tuple[str, str], _Request] = NO_DICT
 
     def ask(self, frame: frames.Asked, now: float) -> None:
         # A late answer to an older one must not be taken for this one's.
@@ -40,6 +39,7 @@ class Requests:
         key = (frame.op, frame.ref)
         request = self._unanswered.get(key)
         if request is None:
+            self._unanswered = self._unanswered or {}
             request = self._unanswered[key] = _Request(frame)
         request.frame = frame
         if self._online:
@@ -107,13 +107,13 @@ class Requests:
                 request.timer.cancel()
 
     def _send(self, request: _Request, now: float) -> None:
-        self._arm(request, now + self._wait)
-        self._transmit(request.frame, now)
+        self._arm(request, now + self._connection.policies.send_timeout)
+        self._connection.put(request.frame, now)
 
     def _arm(self, request: _Request, deadline: float) -> None:
         if request.timer:
             request.timer.cancel()
-        request.timer = self._timers.at(deadline, self._send, request)
+        request.timer = self._connection.timers.at(deadline, self._send, request)
 
 
 def _merged(older: frames.SetConversation, newer: frames.SetConversation) -> frames.SetConversation:

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from imsim.core import changes, events, frames
+from imsim.core.client.connection import Connection
 from imsim.core.client.requests import Requests
+from imsim.core.empty import NO_DICT
 from imsim.core.model import Flow, HasBody, Message, Route
 
 
 class Rooms:
-    """The device enters each room again after each login, until it leaves. `emit` reports to the application."""
+    """The device enters each room again after each login, until it leaves."""
 
-    __slots__ = ("_emit", "_requests", "_shown", "_user")
+    __slots__ = ("_connection", "_requests", "_shown", "_user")
 
-    def __init__(self, user: str, requests: Requests, emit: Callable[[events.ClientEvent], None]) -> None:
+    def __init__(self, user: str, connection: Connection, requests: Requests) -> None:
         self._user = user
+        self._connection = connection
         self._requests = requests
-        self._emit = emit
         #: By the name of a room, the latest seq shown: over this connection, and over those before.
-        self._shown: dict[str, tuple[int, int]] = {}
+        self._shown: dict[str, tuple[int, int]] = NO_DICT
 
     def enter(self, frame: frames.Enter, now: float) -> None:
+        self._shown = self._shown or {}
         self._shown.setdefault(frame.name, (0, 0))
         self._requests.forget(frames.Leave.op, frame.name)  # or it would be repeated
         self._requests.ask(frame, now)
@@ -32,14 +33,14 @@ class Rooms:
 
     def logged_in(self, now: float) -> None:
         # A room may have begun again meanwhile, on a node whose clock is behind that of the one where it was before.
-        self._shown = {name: (0, latest or before) for name, (latest, before) in self._shown.items()}
+        self._shown = {name: (0, latest or before) for name, (latest, before) in self._shown.items()} or NO_DICT
         for name in self._shown:
             if not self._requests.is_waiting(frames.Enter.op, name):
                 self._requests.ask(frames.Enter(name), now)
 
     def entered(self, frame: frames.Entered) -> None:
         if self._requests.answered(frames.Enter.op, frame.name, frame.number):
-            self._emit(events.Entered(frame.name, frame.users))
+            self._connection.port.emit(events.Entered(frame.name, frame.users))
             _, before = self._shown.get(frame.name, (0, 0))
             for message in frame.messages:
                 if message.seq > before:
@@ -57,7 +58,7 @@ class Rooms:
             self.amended(message.conversation_id, message)
             if changes.is_visible(message):
                 flow = Flow.OUT if message.sender == self._user else Flow.IN
-                self._emit(events.Shown(message, flow, Route.PUSH))
+                self._connection.port.emit(events.Shown(message, flow, Route.PUSH))
 
     def amended(self, room: str, entry: HasBody) -> None:
         """What a recall or an edit in a chatroom changes: only what the application shows, for nothing else is kept."""
@@ -66,6 +67,6 @@ class Rooms:
             data = entry.file["data"]
             assert isinstance(data, dict)
             if event == "recall":
-                self._emit(events.Recalled(room, data["seq"]))
+                self._connection.port.emit(events.Recalled(room, data["seq"]))
             else:
-                self._emit(events.Edited(room, data["seq"], data["content"]))
+                self._connection.port.emit(events.Edited(room, data["seq"], data["content"]))

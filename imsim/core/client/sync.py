@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from imsim.core import events, frames
 from imsim.core.client.connection import Connection, State
 from imsim.core.client.outbox import Outbox
 from imsim.core.client.receiver import Receiver
 from imsim.core.client.requests import Requests
-from imsim.core.model import Code, ConversationState, Route
-from imsim.core.policies import Policies
-from imsim.core.timers import Timer, Timers
+from imsim.core.model import Code, Route
+from imsim.core.timers import Timer
 
 
 class Sync:
@@ -20,41 +17,23 @@ class Sync:
     __slots__ = (
         "_again",
         "_connection",
-        "_emit",
         "_inbox",
         "_is_ready",
         "_log",
         "_number",
         "_outbox",
-        "_policies",
         "_receiver",
         "_requests",
         "_resync",
-        "_take_state",
         "_timer",
-        "_timers",
         "_version",
     )
 
-    def __init__(
-        self,
-        timers: Timers,
-        policies: Policies,
-        connection: Connection,
-        outbox: Outbox,
-        requests: Requests,
-        receiver: Receiver,
-        take_state: Callable[[ConversationState], None],
-        emit: Callable[[events.ClientEvent], None],
-    ) -> None:
-        self._timers = timers
-        self._policies = policies
+    def __init__(self, connection: Connection, outbox: Outbox, requests: Requests, receiver: Receiver) -> None:
         self._connection = connection
         self._outbox = outbox
         self._requests = requests
         self._receiver = receiver
-        self._take_state = take_state
-        self._emit = emit
         self._log: str | None = None  # which log of the server's this device has got things from
         self._version = 0  # of the user's log, up to which this device has its conversation states for sure
         self._inbox = 0  # up to where the user's inbox has been fetched
@@ -97,10 +76,10 @@ class Sync:
             self._ask(None, now)
         elif frame.retry_after:
             self._stop_timer()
-            self._timer = self._timers.at(now + frame.retry_after, self._ask)
+            self._timer = self._connection.timers.at(now + frame.retry_after, self._ask)
         elif not frame.code.retryable:
             self._stop_timer()
-            self._emit(events.RequestFailed(frame.request, frame.ref, frame.code, frame.text))
+            self._connection.port.emit(events.RequestFailed(frame.request, frame.ref, frame.code, frame.text))
         # Otherwise its timer asks again, a little later.
 
     def page(self, frame: frames.Page, now: float) -> None:
@@ -127,14 +106,14 @@ class Sync:
             self._receiver.look_for_gap(conversation, now)
         if not self._is_ready:
             self._is_ready = True
-            self._emit(events.Ready())
+            self._connection.port.emit(events.Ready())
 
     def _ask(self, _: None, now: float) -> None:
         cursors = {c.id: c.inbox.cursor for c in self._receiver.conversations.values()}
         states = max((c.state.version for c in self._receiver.conversations.values()), default=0)
         self._number += 1
         self._stop_timer()
-        self._timer = self._timers.at(now + self._policies.send_timeout, self._ask_again)
+        self._timer = self._connection.timers.at(now + self._connection.policies.send_timeout, self._ask_again)
         self._connection.put(frames.Sync(cursors, self._version, self._inbox, self._number, self._resync, states), now)
 
     def _ask_again(self, _: None, now: float) -> None:
@@ -150,12 +129,12 @@ class Sync:
         for id, seq in frame.cursors.items():
             if seq:  # of what has not begun there is nothing to keep
                 self._receiver.complete_to(id, seq, now)
-        if self._policies.receipts.acknowledge_syncs:
+        if self._connection.policies.receipts.acknowledge_syncs:
             for id in {message.conversation_id: None for message in frame.messages}:
                 self._receiver.report_delivered(self._receiver.conversation(id), now)
         for state in frame.states:
             if state.version:
-                self._take_state(state)
+                self._receiver.take_state(state)
         return self._is_answer(frame.number)
 
     def _is_answer(self, number: int) -> bool:
@@ -172,10 +151,13 @@ class Sync:
         self._receiver.reset()
         self._version = self._inbox = 0
         self._outbox.forget_seqs()
-        self._emit(events.Reset())
+        self._connection.port.emit(events.Reset())
         for frame in given_up:
-            self._emit(events.RequestFailed(frame.op, frame.ref, Code.AHEAD, "the server's log is another one"))
+            self._connection.port.emit(
+                events.RequestFailed(frame.op, frame.ref, Code.AHEAD, "the server's log is another one")
+            )
 
     def _stop_timer(self) -> None:
         if self._timer:
             self._timer.cancel()
+            self._timer = None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+
 from imsim.core import frames, internal_frames
+from imsim.core.empty import NO_NAMES
 from imsim.core.gateway.marks import Marks
 from imsim.core.gateway.pushes import Pushes
-from imsim.core.limits import UnderWay
 from imsim.core.model import Scene, Session, conversation_id
 from imsim.core.timers import Timer
 
@@ -33,26 +35,42 @@ class Connection:
 
     def __init__(self, id: int, now: float) -> None:
         self.id = id
-        self.login: frames.Login | None = None
+        self.login: frames.Login | None = None  # until attached
         self.user: str | None = None  # set once the token is known to be good
         self.held: internal_frames.Attach | None = None  # what its login waits to say to a router that is lost
         self.session: Session | None = None  # set once attached
         self.pushes: Pushes | None = None  # with it
         self.heard = now
         self.timer: Timer | None = None  # until logged in: the login's deadline; then: the heartbeat's
-        #: Conversation ids of the chatrooms that it asked to enter. Frozen, as an empty set takes 200 bytes.
-        self.rooms: frozenset[str] = frozenset()
+        self.rooms = NO_NAMES  # conversation ids of the chatrooms that it asked to enter
         self.marks: Marks | None = None  # with the first `delivered` that is passed on
-        self.reads = UnderWay(READS)
-        self.changes = UnderWay(CHANGES)
+        #: When the requests were asked that are not answered yet.
+        self.reads: tuple[float, ...] = ()
+        self.changes: tuple[float, ...] = ()
+
+    def has_room(self, frame: frames.Sync | frames.Asked, since: float) -> bool:
+        """Whether it may be under way with the others. An answer to what was asked before `since` was lost: it must not
+        count for ever."""
+        if frame.op in _CHANGES:
+            self.changes = self.changes[bisect_right(self.changes, since) :]
+            return len(self.changes) < CHANGES
+        self.reads = self.reads[bisect_right(self.reads, since) :]
+        return len(self.reads) < READS
+
+    def asked(self, frame: frames.Sync | frames.Asked, now: float) -> None:
+        """It is under way."""
+        if frame.op in _CHANGES:
+            self.changes += (now,)
+        else:
+            self.reads += (now,)
 
     def answered(self, frame: frames.ToClient) -> None:
         """This is sent to it: if it answers a request, that is not under way any more."""
         request = frame.request if type(frame) is frames.Rejected or type(frame) is frames.Done else ""
         if type(frame) in _READ_ANSWERS or request in _READS:
-            self.reads.answered()
+            self.reads = self.reads[1:]
         elif request in _CHANGES:
-            self.changes.answered()
+            self.changes = self.changes[1:]
         elif type(frame) is frames.Rejected and request == frames.Enter.op:
             self.rooms -= {conversation_id(Scene.CHATROOM, "", frame.ref)}
         elif type(frame) is frames.Entered:  # also where an earlier attempt was refused while this one was under way

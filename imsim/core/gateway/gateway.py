@@ -16,7 +16,7 @@ from imsim.core.gateway import validation
 from imsim.core.gateway.connection import Connection
 from imsim.core.gateway.marks import Marks
 from imsim.core.gateway.pushes import Pushes
-from imsim.core.limits import CURSORS, Buckets, UnderWay
+from imsim.core.limits import CURSORS, Buckets
 from imsim.core.model import (
     LONGEST_CONVERSATION_ID,
     LONGEST_REF,
@@ -70,6 +70,7 @@ class Gateway:
         self._placement = placement
         self._epoch = epoch
         self._timers = Timers()
+        self._heartbeat_check = self._check_heartbeat  # bound once, and not for each connection
         self._connections: dict[int, Connection] = {}
         self._lost: set[str] = set()  # routers
         # By user, kept across connections, or reconnecting would refill them; the first also by what it is of.
@@ -216,12 +217,12 @@ class Gateway:
         elif session is None:
             self._end(connection, frame.code or Code.UNAVAILABLE, "no session could be made")
         else:
-            connection.session = session
+            connection.session, connection.login = session, None
             connection.pushes = Pushes(self._port, self._policies, self._timers, session)
             timeout = self._policies.heartbeat_timeout
             if connection.timer:
                 connection.timer.cancel()
-            connection.timer = self._timers.at(now + timeout, self._check_heartbeat, connection)
+            connection.timer = self._timers.at(now + timeout, self._heartbeat_check, connection)
             time = int((self._epoch + now) * 1000)
             self._port.send(connection.id, frames.LoggedIn(session.user, session.device, time, timeout, frame.log))
 
@@ -262,7 +263,7 @@ class Gateway:
         if error := validation.of_setting(frame, connection.session.user, self._policies):
             self._reject(connection, frame, *error)
         else:
-            self._change(connection, frame, now)
+            self._ask_own_user(connection, frame, now)
 
     def _end_session(self, connection: Connection, frame: frames.EndSession, now: float) -> None:
         assert connection.session is not None
@@ -270,28 +271,16 @@ class Gateway:
             text = "device: this is your own; close the connection instead"
             self._reject(connection, frame, Code.BAD_REQUEST, text)
         else:
-            self._change(connection, frame, now)
+            self._ask_own_user(connection, frame, now)
 
-    def _change(
-        self, connection: Connection, frame: frames.Read | frames.SetConversation | frames.EndSession, now: float
-    ) -> None:
-        self._ask_own_user(connection, connection.changes, frame, now)
-
-    def _look_up(
-        self, connection: Connection, frame: frames.Sync | frames.History | frames.ReadCount, now: float
-    ) -> None:
-        self._ask_own_user(connection, connection.reads, frame, now)
-
-    def _ask_own_user(
-        self, connection: Connection, under_way: UnderWay, frame: frames.Sync | frames.Asked, now: float
-    ) -> None:
+    def _ask_own_user(self, connection: Connection, frame: frames.Sync | frames.Asked, now: float) -> None:
         if len(frame.ref) > LONGEST_REF:
             self._reject(connection, frame, Code.BAD_REQUEST, "conversationId, or device: nothing has so long a name")
-        elif not under_way.has_room(now - self._policies.storage_timeout):
+        elif not connection.has_room(frame, now - self._policies.storage_timeout):
             text = "too many requests are not answered yet"
             self._reject(connection, frame, Code.RATE_LIMITED, text, _ASK_AGAIN)
         elif not self._is_too_fast(connection, frame, now):
-            under_way.ask(now)
+            connection.asked(frame, now)
             self._to_own_user(connection, frame, now)
 
     def _to_own_user(
@@ -362,7 +351,7 @@ class Gateway:
             text = f"cursors: of at most {CURSORS} conversations"
             self._reject(connection, frame, Code.BAD_REQUEST, text)
         else:
-            self._look_up(connection, frame, now)
+            self._ask_own_user(connection, frame, now)
 
     def _state_acked(self, connection: Connection, frame: frames.StateAck, now: float) -> None:
         assert connection.pushes is not None
@@ -414,7 +403,7 @@ class Gateway:
         if deadline <= now:
             self._end(connection, Code.HEARTBEAT, "nothing was heard for too long")
         else:
-            connection.timer = self._timers.at(deadline, self._check_heartbeat, connection)
+            connection.timer = self._timers.at(deadline, self._heartbeat_check, connection)
 
     def _reject(
         self, connection: Connection, frame: frames.Request, code: Code, text: str, retry_after: float = 0.0
@@ -447,10 +436,10 @@ _HANDLERS: dict[type, Callable[[Gateway, Connection, Any, float], None]] = {
     frames.StateAck: Gateway._state_acked,
     frames.Ping: Gateway._ping,
     frames.Sync: Gateway._sync,
-    frames.Read: Gateway._change,
+    frames.Read: Gateway._ask_own_user,
     frames.SetConversation: Gateway._set_conversation,
-    frames.History: Gateway._look_up,
-    frames.ReadCount: Gateway._look_up,
+    frames.History: Gateway._ask_own_user,
+    frames.ReadCount: Gateway._ask_own_user,
     frames.EndSession: Gateway._end_session,
     frames.Enter: Gateway._enter,
     frames.Leave: Gateway._leave,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from imsim.core import events, frames
+from imsim.core.empty import NO_DICT
 from imsim.core.limits import Bucket
 from imsim.core.model import Scene, Session
 from imsim.core.policies import Policies
@@ -63,9 +64,9 @@ class Pushes:
         self._policies = policies
         self._timers = timers
         self._session = session
-        self._by_conversation: dict[str, list[_Push]] = {}  # messages, in seq order
+        self._by_conversation: dict[str, list[_Push]] = NO_DICT  # messages, in seq order
         #: By op and conversation, where a new one makes those before it needless.
-        self._latest: dict[tuple[str, str], _Push] = {}
+        self._latest: dict[tuple[str, str], _Push] = NO_DICT
         self._resyncs = 0  # how many it was sent
         self._room_bucket: Bucket | None = None  # what it is sent of chatrooms, where there is a limit
         self.count = 0  # of those that are unacknowledged
@@ -81,6 +82,7 @@ class Pushes:
         elif (pushes := self._by_conversation.get(message.conversation_id)) is not None:
             pushes.append(push)
         else:
+            self._by_conversation = self._by_conversation or {}
             self._by_conversation[message.conversation_id] = [push]
         self._port.emit(events.Pushed(self._session, message, 1))
         self._port.send(self._session.connection, frame)
@@ -103,6 +105,7 @@ class Pushes:
                 self._acknowledged(pushes.pop(0))
             if not pushes:
                 del self._by_conversation[conversation]
+                self._by_conversation = self._by_conversation or NO_DICT
         if self._latest:
             self._latest_acknowledged((frames.Notify.op, conversation), seq)
 
@@ -137,6 +140,7 @@ class Pushes:
         push = self._until_acknowledged(frame, number, now)
         if push is None:
             return False
+        self._latest = self._latest or {}
         self._latest[key] = push
         self._port.send(self._session.connection, frame)
         return True

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Protocol, get_args
 
 from imsim.core import changes, events, frames, internal_frames, storage
+from imsim.core.empty import NO_LIST
 from imsim.core.limits import Bucket
 from imsim.core.model import Code, Message, Scene, Session, is_group, p2p_members
 from imsim.core.policies import Policies
@@ -64,7 +65,7 @@ class Conversations:
                 answers.reject(self._port, up, Code.UNAVAILABLE, "too many conversations wait for storage")
                 return
             log = self._start_opening(up.conversation_id, None, now)
-            log.waiting.append((up, rules.LookupCache()))
+            log.waiting = [(up, rules.LookupCache())]
             return
         if len(self._open) >= self._policies.open_conversations:
             self._open[log.id] = self._open.pop(log.id)  # the one that is idle for longest makes room
@@ -94,6 +95,7 @@ class Conversations:
         log.request = None
         if log.timer:
             log.timer.cancel()
+            log.timer = None
         return log
 
     def _overdue(self, log: Log, now: float) -> None:
@@ -139,7 +141,7 @@ class Conversations:
         request: storage.Lookup,
         now: float,
     ) -> None:
-        log.waiting.insert(0, (up, known))
+        log.waiting = [(up, known), *log.waiting]
         self._ask(log, request, now)
 
     def _looked_up(self, request: storage.Lookup, result: storage.Result, now: float) -> None:
@@ -193,7 +195,7 @@ class Conversations:
             # What it rests on may be a change that is not stored, and never will be: then it was no answer.
             for entry in reversed(log.pending):
                 if entry.is_change:
-                    self._put_off(entry.refused, (up, refused))
+                    entry.refused = self._put_off(entry.refused, (up, refused))
                     return
             answers.reject(self._port, up, refused.code, refused.text)
             return
@@ -248,6 +250,7 @@ class Conversations:
         entry.audience = audience
         entry.is_change = bool(decision and (decision.state is not None or decision.joined or decision.left))
         log.remember(entry)
+        log.pending = log.pending or []
         log.pending.append(entry)
         entry.timer = self.timers.at(now + self._policies.storage_timeout, self._overdue, log)
         if self._policies.ack.reports_receipt:
@@ -262,16 +265,21 @@ class Conversations:
             if entry.stored:
                 answers.reject(self._port, up, conflict.code, conflict.text)
             else:
-                self._put_off(entry.refused, (up, conflict))  # storage may know better what was said under it first
+                # Storage may know better what was said under it first.
+                entry.refused = self._put_off(entry.refused, (up, conflict))
         elif entry.stored:
             self._acknowledge(entry.message, up.session)
         else:
-            self._put_off(entry.asked, up)  # the retry races the original: one answer for both
+            entry.asked = self._put_off(entry.asked, up)  # the retry races the original: one answer for both
 
-    def _put_off(self, answers: list[Any], one: Any) -> None:
-        """To be answered with the entry. Beyond the bound it is not answered, and asked again by whoever needs it."""
+    @staticmethod
+    def _put_off(answers: list[Any], one: Any) -> list[Any]:
+        """Returns the answers with one more. Beyond the bound it is not answered, and asked again by whoever needs
+        it."""
+        answers = answers or []
         if len(answers) < _WAITING:
             answers.append(one)
+        return answers
 
     # --- storing, letting out -----------------------------------------------------------------------------------------
 
@@ -290,6 +298,7 @@ class Conversations:
             pending = log.pending
             while pending and pending[0].stored:
                 self._release(log, pending.pop(0))
+            log.pending = pending or NO_LIST
             if pending and pending[0].fenced:
                 self._fenced(log, now)
             elif log.waiting:
@@ -314,6 +323,7 @@ class Conversations:
         message = entry.message
         if entry.timer:
             entry.timer.cancel()
+            entry.timer = None
         self._port.emit(events.Committed(message))
         for up in entry.asked:
             self._acknowledge(message, up.session)
@@ -325,7 +335,7 @@ class Conversations:
             self._port.to_users(internal_frames.Deliver((note.to,), note))
         for up, refused in entry.refused:
             answers.reject(self._port, up, refused.code, refused.text)
-        entry.asked, entry.states, entry.notes, entry.audience, entry.refused = [], (), (), (), []
+        entry.asked, entry.states, entry.notes, entry.audience, entry.refused = NO_LIST, (), (), (), NO_LIST
         entry.before = ((), None)
 
     def _not_appended(self, log: Log, entry: Entry, result: storage.Duplicate | storage.Blocked, now: float) -> None:

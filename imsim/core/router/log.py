@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from imsim.core import frames, internal_frames, storage
+from imsim.core.empty import NO_DICT, NO_LIST
 from imsim.core.limits import Bucket
 from imsim.core.model import Message, Scene, Session, same_body
 from imsim.core.router import rules
@@ -14,6 +15,7 @@ from imsim.core.timers import Timer
 
 _SYSTEM = f"{Scene.SYSTEM}:"
 _RECENT = 64  # idempotency keys kept in memory per conversation; older ones are looked up in storage
+_FEW = 32  # members
 _SESSIONS = 10_000  # the latest that acted in a conversation: none may act that was replaced by one of them
 
 
@@ -36,7 +38,7 @@ class Entry:
 
     def __init__(self, message: Message, asked: internal_frames.Up | None = None) -> None:
         self.message = message
-        self.asked = [asked] if asked else []  # who waits for the answer; more than one if a retry raced
+        self.asked = [asked] if asked else NO_LIST  # who waits for the answer; more than one if a retry raced
         self.stored = asked is None
         self.fenced = False  # storage refused it at its seq
         self.audience: tuple[str, ...] = ()  # who may see it
@@ -44,9 +46,8 @@ class Entry:
         self.states: storage.States = ()  # that changed with it
         self.before: tuple[tuple[str, ...], dict[str, Any] | None] = ((), None)  # members and state
         self.is_change = False  # of members or state, which the writer has changed in memory already
-        self.refused: list[
-            tuple[internal_frames.Up, RuleViolation]
-        ] = []  # what may not be any more, if this comes to be stored
+        #: What may not be any more, if this comes to be stored.
+        self.refused: list[tuple[internal_frames.Up, RuleViolation]] = NO_LIST
         self.timer: Timer | None = None
 
 
@@ -91,12 +92,12 @@ class Log:
         self.members: tuple[str, ...] = ()
         self.member_set: Collection[str] = ()
         self.state: dict[str, Any] | None = None  # a group's, or two users'; see their rules
-        self.epochs: dict[tuple[str, str], int] = {}  # of the latest session by (user, slot), the last last
+        self.epochs: dict[tuple[str, str], int] = NO_DICT  # of the latest session by (user, slot), the last last
         self.bucket: Bucket | None = None  # of a group, where there is a limit
-        self.recent: dict[tuple[str, str], Entry] = {}
-        # Lists, for they are empty or short as a rule, and an empty deque takes ten times the memory of one.
-        self.pending: list[Entry] = []
-        self.waiting: list[tuple[internal_frames.Up, rules.LookupCache]] = []
+        self.recent: dict[tuple[str, str], Entry] = NO_DICT
+        # No deques: as they are short, if not empty, lists take a tenth of the memory.
+        self.pending: list[Entry] = NO_LIST
+        self.waiting: list[tuple[internal_frames.Up, rules.LookupCache]] = NO_LIST
         self.request: storage.OpenConversation | storage.Lookup | None = None
         self.timer: Timer | None = None
 
@@ -109,7 +110,7 @@ class Log:
     def wait(self, up: internal_frames.Up, most: int) -> bool:
         """Whether there is room for it among so many that wait. What is said again while it waits takes the place of
         what it repeats: else a storage that is slower than its clients are patient would have ever more to do."""
-        waiting = self.waiting
+        waiting = self.waiting = self.waiting or []
         if isinstance(up.frame, frames.Send) and up.frame.resend:
             for at, (other, known) in enumerate(waiting):
                 if _repeats(up, other):
@@ -122,13 +123,13 @@ class Log:
 
     def has_members(self, members: tuple[str, ...]) -> None:
         self.members = members
-        # A short tuple is searched faster than a set is built and kept.
-        self.member_set = frozenset(members) if len(members) > 8 else members
+        # Most groups are small. A short tuple is searched about as fast as a set, which takes the most memory here.
+        self.member_set = frozenset(members) if len(members) > _FEW else members
 
     def is_latest(self, session: Session, *, by_slot: bool) -> bool:
         """Whether no later session of its device has acted here, as far as this writer has seen; `by_slot`: nor of its
         slot, which may have another name than the device."""
-        epochs = self.epochs
+        epochs = self.epochs = self.epochs or {}
         names = (f":{session.device}", session.slot) if by_slot else (session.device,)
         for name in names:
             if epochs.get((session.user, name), 0) > session.epoch:
@@ -141,7 +142,7 @@ class Log:
         return True
 
     def remember(self, entry: Entry) -> None:
-        recent = self.recent
+        recent = self.recent = self.recent or {}
         recent[entry.message.sender, entry.message.id_client] = entry
         while len(recent) > _RECENT and recent[oldest := next(iter(recent))].stored:
             del recent[oldest]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from imsim.core import changes, internal_frames, storage
+from imsim.core.empty import NO_LIST
 from imsim.core.model import ConversationState, Message, Session, p2p_members
 from imsim.core.timers import Timer
 from imsim.core.unread import Unread
@@ -31,25 +32,36 @@ class OnlineState:
         self.delivered_seq = delivered_seq  # how far some device has got, as the other user hears or will hear
 
     def view(self) -> ConversationState:
+        if not self.unread.count:
+            return self.stored
         state = self.stored.copy()
         state.unread = self.unread.count
         return state
 
 
 class User:
-    __slots__ = ("epoch", "id", "log", "logins", "request", "revoked_before", "sessions", "states", "timer", "waiting")
+    __slots__ = ("epoch", "id", "log", "request", "revoked_before", "sessions", "states", "timer", "waiting")
 
     def __init__(self, id: str) -> None:
         self.id = id
         self.epoch = 0  # of the latest session
         self.log = ""  # that of storage
-        self.sessions: dict[str, Session] = {}  # by device
-        self.logins: dict[str, tuple[str, int]] = {}  # of those sessions: which login of which instance
+        self.sessions: tuple[Session, ...] = ()  # one of each device at most
         self.revoked_before = 0.0  # tokens issued before this wall time are void
         self.states: dict[str, OnlineState] = {}  # by conversation
         self.request: storage.OpenUser | None = None
-        self.waiting: list[ToOne] = []  # a deque takes ten times the memory, and this is empty as a rule
+        self.waiting: list[ToOne] = NO_LIST  # what came before it was opened
         self.timer: Timer | None = None
+
+    def session_of(self, device: str) -> Session | None:
+        return next((session for session in self.sessions if session.device == device), None)
+
+    def end(self, session: Session) -> None:
+        self.sessions = tuple(other for other in self.sessions if other != session)
+
+    def wait(self, frame: ToOne) -> None:
+        self.waiting = self.waiting or []
+        self.waiting.append(frame)
 
     def state_of(self, conversation_id: str) -> OnlineState:
         state = self.states.get(conversation_id)

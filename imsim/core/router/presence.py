@@ -69,7 +69,7 @@ class FriendPresence:
         blocked, peers = state.stored.blocked, user.peers(state.stored.conversation_id)
         self._send(user.id, peers, not blocked, now)
         for peer in peers:
-            for session in user.sessions.values():
+            for session in user.sessions:
                 if blocked:
                     answers.send(self._port, session, frames.Presence(peer, False))
                 else:
@@ -88,7 +88,7 @@ class FriendPresence:
         if state is not None and state.stored.blocked:
             return
         if update.frame is not None:
-            for session in user.sessions.values():
+            for session in user.sessions:
                 if update.only in (None, session):
                     answers.send(self._port, session, update.frame)
         # The router of the device that asks may not have heard yet that the friendship has ended.

@@ -94,7 +94,7 @@ class States:
             was_blocked, state.stored = state.stored.blocked, stored
             state.unread.read(stored.read_seq)
             changed = frames.State(state.view())
-            for session in user.sessions.values():
+            for session in user.sessions:
                 answers.send(self._port, session, changed)
             if stored.blocked != was_blocked:
                 self._presence.block_changed(user, state, now)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import ClassVar, Protocol
 
 from imsim.core import changes, frames, internal_frames, storage
+from imsim.core.empty import NO_LIST
 from imsim.core.model import Code, Session
 from imsim.core.policies import Delivery, Policies
 from imsim.core.router import answers
@@ -44,42 +45,37 @@ class Users:
         self._states = States(port, self._users, self.timers, policies, self._presence)
 
     def receive(self, frame: internal_frames.ToRouter, now: float) -> None:
-        if type(frame) is internal_frames.Deliver:
+        if isinstance(frame, internal_frames.Deliver):
             self._deliver(frame, frame.users, now)
             return
-        if type(frame) is internal_frames.Opened:
+        if isinstance(frame, internal_frames.Opened):
             self._compare(frame)
             return
-        if type(frame) is internal_frames.Revoke:
+        if isinstance(frame, internal_frames.Revoke):
             self._revoke(frame, now)
             return
-        if isinstance(frame, internal_frames.Attach):
-            user = self._users.get(frame.user)
-            if user is None:
-                user = self._users[frame.user] = User(frame.user)
-                user.revoked_before = self._revoking.get(user.id, 0.0)
-                user.request = storage.OpenUser(user.id)
-                user.timer = self.timers.at(now + self._policies.storage_timeout, self._overdue, user)
-                self._port.store(user.request)
+        if isinstance(frame, (internal_frames.Up, internal_frames.Detach)):
+            user = self._users.get(frame.session.user)
         else:
-            assert isinstance(
-                frame,
-                internal_frames.Up
-                | internal_frames.Detach
-                | internal_frames.PeerMoved
-                | internal_frames.PresenceUpdate,
-            )
-            user = self._users.get(
-                frame.session.user if isinstance(frame, internal_frames.Detach | internal_frames.Up) else frame.user
-            )
-            if user is None:
-                return  # a frame of a session that a crash of this node has ended; or the user is away
+            user = self._users.get(frame.user)
+            if user is None and isinstance(frame, internal_frames.Attach):
+                user = self._open(frame.user, now)
+        if user is None:
+            return  # a frame of a session that a crash of this node has ended; or the user is away
         if user.request is None:
             self._handle(user, frame, now)
         elif len(user.waiting) < _WAITING:
-            user.waiting.append(frame)
+            user.wait(frame)
         elif isinstance(frame, internal_frames.Attach):
             self._refuse(frame)
+
+    def _open(self, name: str, now: float) -> User:
+        user = self._users[name] = User(name)
+        user.revoked_before = self._revoking.get(name, 0.0)
+        user.request = storage.OpenUser(name)
+        user.timer = self.timers.at(now + self._policies.storage_timeout, self._overdue, user)
+        self._port.store(user.request)
+        return user
 
     def _ask_to_revoke(self, request: storage.RevokeTokens, now: float) -> None:
         """Until storage has answered well, or a later one says it all."""
@@ -99,7 +95,7 @@ class Users:
         if user is not None:
             user.revoked_before = max(before, user.revoked_before)
             if user.sessions:
-                for session in list(user.sessions.values()):
+                for session in user.sessions:
                     self._kick(user, session, Code.TOKEN_REVOKED)
                 self._left(user, now)
 
@@ -112,7 +108,7 @@ class Users:
                 for frame in user.waiting
                 if not (isinstance(frame, internal_frames.Attach) and frame.gateway == gateway)
             ]
-            for session in list(user.sessions.values()):
+            for session in user.sessions:
                 if session.gateway == gateway:
                     self._detach(user, session, now)
 
@@ -139,6 +135,7 @@ class Users:
             return  # the answer to a question that was given up
         if user.timer:
             user.timer.cancel()
+            user.timer = None
         if not isinstance(result, storage.UserState):
             self._give_up(user)
             return
@@ -152,6 +149,7 @@ class Users:
             state.friends = changes.are_friends(log_state)
         while user.waiting:
             self._handle(user, user.waiting.pop(0), now)
+        user.waiting = NO_LIST
         self._forget_if_idle(user)  # whoever asked may be gone, or refused
 
     def _overdue(self, user: User, now: float) -> None:
@@ -175,7 +173,7 @@ class Users:
             self._states.learn(user, frame.state, now)
         elif isinstance(frame, internal_frames.PresenceUpdate):
             self._presence.received(user, frame)
-        elif user.sessions.get(frame.session.device) == frame.session:
+        elif frame.session in user.sessions:
             if isinstance(frame, internal_frames.Detach):
                 self._detach(user, frame.session, now)
             else:
@@ -211,37 +209,37 @@ class Users:
             self._refuse(frame, Code.TOKEN_REVOKED)
             self._forget_if_idle(user)
             return
-        if frame.device in user.sessions:
-            instance, attempt = user.logins[frame.device]
-            if frame.instance and frame.instance == instance and frame.attempt < attempt:
-                self._refuse(frame, Code.REPLACED)  # by a later login of itself that got here before it
-                return
+        before = user.session_of(frame.device)
+        if before is not None and frame.instance == before.instance != "" and frame.attempt < before.attempt:
+            self._refuse(frame, Code.REPLACED)  # by a later login of itself that got here before it
+            return
         is_first = not user.sessions
         slot = self._policies.sessions.slot(frame.device, frame.kind)
-        for other in list(user.sessions.values()):
+        for other in user.sessions:
             if other.device == frame.device:
                 self._kick(user, other, Code.REPLACED)
             elif other.slot == slot:
                 self._kick(user, other, Code.KICKED)
         user.epoch += 1
-        session = Session(user.id, frame.device, user.epoch, frame.gateway, frame.connection, slot)
-        user.sessions[frame.device] = session
-        user.logins[frame.device] = (frame.instance, frame.attempt)
+        session = Session(
+            user.id, frame.device, user.epoch, frame.gateway, frame.connection, slot, frame.instance, frame.attempt
+        )
+        user.sessions += (session,)
         self._port.to_gateway(frame.gateway, internal_frames.Attached(frame.connection, session, None, user.log))
         self._presence.came(user, session, now, is_first=is_first)
 
     def _kick(self, user: User, session: Session, code: Code) -> None:
-        del user.sessions[session.device], user.logins[session.device]
+        user.end(session)
         self._port.to_gateway(session.gateway, internal_frames.Kick(session, code))
 
     def _end_session(self, user: User, up: internal_frames.Up, device: str) -> None:
-        other = user.sessions.get(device)
+        other = user.session_of(device)
         if other is not None and other != up.session:
             self._kick(user, other, Code.KICKED)
         answers.done(self._port, up)
 
     def _detach(self, user: User, session: Session, now: float) -> None:
-        del user.sessions[session.device], user.logins[session.device]
+        user.end(session)
         if not user.sessions:
             self._left(user, now)
 
@@ -267,7 +265,7 @@ class Users:
                 continue
             if user.request is not None:
                 if len(user.waiting) < _WAITING:
-                    user.waiting.append(frame)  # past the bound, the device's login sync brings it
+                    user.wait(frame)  # past the bound, the device's login sync brings it
                 continue
             is_new = message.conversation_id not in user.states  # then it begins for this user here
             known = user.count(message)
@@ -282,7 +280,7 @@ class Users:
                 if other == name:
                     self._states.learn(user, state, now)
             origin = frame.origin if message.sender == name else None
-            for session in user.sessions.values():
+            for session in user.sessions:
                 if session == origin:
                     continue  # a later login of the same device gets it: it may have lost its memory
                 sessions = by_gateway.get(session.gateway)
@@ -309,7 +307,7 @@ class Users:
     def _resync(self, user: User) -> None:
         """Something was stored of which we have not heard; storage knows all, so let the devices look there."""
         resync = frames.Resync()
-        for session in user.sessions.values():
+        for session in user.sessions:
             answers.send(self._port, session, resync)
 
     # --- what storage answers -----------------------------------------------------------------------------------------
@@ -353,7 +351,7 @@ class Users:
 
     def _send_page(self, request: storage.Missed, result: storage.Result, now: float) -> None:
         user = self._users.get(request.session.user)
-        if user is None or user.sessions.get(request.session.device) != request.session:
+        if user is None or request.session not in user.sessions:
             return
         if not isinstance(result, storage.MissedPage):
             code, text = Code.UNAVAILABLE, "storage could not be read"
@@ -370,8 +368,10 @@ class Users:
             self._states.learn(user, state, now)
         messages, cursors, inbox, number = result.messages, result.cursors, result.inbox, request.number
         states = [user.state_of(state.conversation_id).view() for state in result.states]
-        answer: frames.Page | frames.SyncDone = frames.Page(messages, cursors, inbox, number, states, result.version)
-        if not result.more:
+        answer: frames.Page | frames.SyncDone
+        if result.more:
+            answer = frames.Page(messages, cursors, inbox, number, states, result.version)
+        else:
             answer = frames.SyncDone(messages, cursors, states, result.version, inbox, number)
         answers.send(self._port, request.session, answer)
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from imsim.core import changes
 from imsim.core.changes import are_friends
-from imsim.core.model import ConversationState, Message, Scene, is_chatroom, p2p_id, p2p_members
+from imsim.core.empty import NO_DICT, NO_LIST
+from imsim.core.model import ConversationState, Message, is_chatroom, is_p2p, p2p_id, p2p_members
 from imsim.core.policies import Fanout
 from imsim.core.sizes import Room, body_bytes
 from imsim.core.storage import (
@@ -49,7 +50,9 @@ from imsim.core.storage import (
     peers,
 )
 
-_FROM_THE_START = ((1, 0),)  # the stays of a founder who has never left
+_Stays = tuple[tuple[int, int], ...]
+
+_FROM_THE_START: _Stays = ((1, 0),)  # of a founder who has never left
 
 
 class _Log:
@@ -59,6 +62,7 @@ class _Log:
         "delivered",
         "earlier",
         "epoch",
+        "founders",
         "id",
         "members",
         "messages",
@@ -74,27 +78,39 @@ class _Log:
         self.members = members
         self.state: dict[str, Any] | None = None
         self.notified: tuple[tuple[str, int], ...] = ()
+        self.founders = members
         #: By user, first and last seq of each time as a member; the last one is 0 for who still is. Between two of
-        #: them, each entry that the user sees of the time between, as a stay of its own.
-        self.stays: dict[str, tuple[tuple[int, int], ...]] = dict.fromkeys(members, _FROM_THE_START)
-        self.messages: list[Message] = []
-        self.earlier: dict[int, list[Message]] = {}  # by seq: what an edited message was before, the oldest first
-        self.by_key: dict[tuple[str, str], Message] = {}
-        self.states: dict[str, ConversationState] = {}  # by user; only those that ever changed
+        #: them, each entry that the user sees of the time between, as a stay of its own. Without founders who have
+        #: never left.
+        self.stays: dict[str, _Stays] = NO_DICT
+        self.messages: list[Message] = NO_LIST
+        self.earlier: dict[int, list[Message]] = NO_DICT  # by seq: what an edited message was before, the oldest first
+        self.by_key: dict[tuple[str, str], Message] = NO_DICT
+        self.states: dict[str, ConversationState] = NO_DICT  # by user; only those that ever changed
         self._first_state = ConversationState(id, 0, 0, 0)  # of all others
-        self.delivered: dict[str, int] = {}  # by user, p2p: how far some device of the user is known to have got
+        self.delivered: dict[str, int] = NO_DICT  # by user, p2p: how far some device of the user is known to have got
+
+    def add(self, message: Message) -> None:
+        self.messages = self.messages or []
+        self.messages.append(message)
+        self.by_key = self.by_key or {}
+        self.by_key[message.sender, message.id_client] = message
 
     def state_of(self, user: str) -> ConversationState:
         return self.states.get(user, self._first_state)
+
+    # Of users who are, or were, members:
+
+    def stays_of(self, user: str) -> _Stays:
+        return self.stays.get(user, _FROM_THE_START)
 
     def seen_by(self, user: str, after: int = 0) -> Iterable[Message]:
         """What the user may see, beyond this seq."""
         if after >= len(self.messages):
             return ()  # as at nearly every login
-        stays = self.stays.get(user, ())
         return (
             self.as_seen_by(user, message)
-            for first, last in stays
+            for first, last in self.stays_of(user)
             for message in self.messages[max(first - 1, after) : last or None]
         )
 
@@ -106,11 +122,12 @@ class _Log:
 
     def ended_for(self, user: str) -> int:
         """The end of the last stay that has ended."""
-        return max((last for _, last in self.stays.get(user, ())), default=0)
+        stays = self.stays_of(user)
+        return stays[-1][1] or (stays[-2][1] if len(stays) > 1 else 0)
 
     def missed_by(self, user: str) -> list[int]:
         """Of the entries since the user left, those that recall or edit what the user has seen."""
-        stays = self.stays[user]
+        stays = self.stays_of(user)
         return [entry.seq for entry in changes.concerning(self.messages[stays[-1][1] :], stays)]
 
     def left_lately(self) -> tuple[tuple[str, int], ...]:
@@ -119,8 +136,7 @@ class _Log:
 
     def end_for(self, user: str) -> int:
         """Where the log ends for this user."""
-        stays = self.stays.get(user)
-        return (stays[-1][1] or len(self.messages)) if stays else 0
+        return self.stays_of(user)[-1][1] or len(self.messages)
 
 
 class MemoryStorage:
@@ -133,7 +149,7 @@ class MemoryStorage:
         self.log = log
         self._inboxes: dict[str, list[Message]] | None = {} if Fanout(fanout).keeps_inboxes else None
         self._logs: dict[str, _Log] = {}
-        self._conversations_of: dict[str, list[str]] = {}
+        self._conversations_of: dict[str, tuple[str, ...]] = {}  # by user, past members too; sorted
         self._user_epochs: dict[str, int] = {}
         self._revoked_before: dict[str, float] = {}
         self._versions: dict[str, int] = {}  # of each user's log
@@ -175,8 +191,16 @@ class MemoryStorage:
     def _make(self, id: str, members: tuple[str, ...]) -> _Log:
         log = self._logs[id] = _Log(id, members)
         for user in members:
-            self._conversations_of.setdefault(user, []).append(id)
+            self._knows(user, id)
         return log
+
+    def _knows(self, user: str, id: str) -> None:
+        """From now on the conversation is one of the user's."""
+        self._conversations_of[user] = tuple(sorted((*self._conversations_of.get(user, ()), id)))
+
+    def _log_of(self, user: str, id: str) -> _Log | None:
+        """The conversation, if it is one of the user's."""
+        return self._logs[id] if id in self._conversations_of.get(user, ()) else None
 
     def _append(self, request: Append) -> Appended | Duplicate | Blocked | Fenced:
         message = request.message
@@ -194,8 +218,7 @@ class MemoryStorage:
         appended = Appended()
         if request.effects is not None:
             self._change_log(log, message.seq, request.effects, appended)
-        log.messages.append(message)
-        log.by_key[key] = message
+        log.add(message)
         if self._inboxes is not None:  # in a simulation this runs once for each message
             self._into_inboxes(log.members, message, appended)
         if request.effects is not None:
@@ -235,14 +258,18 @@ class MemoryStorage:
         if effects.state is not None:
             log.state = effects.state
         for user in effects.joined:
-            if user not in log.stays:
-                self._conversations_of.setdefault(user, []).append(log.id)
-            else:
+            before: _Stays = ()
+            if log.id in self._conversations_of.get(user, ()):
                 self._catch_up(log, user, appended)
-            log.stays[user] = (*log.stays.get(user, ()), (seq, 0))
+                before = log.stays_of(user)
+            else:
+                self._knows(user, log.id)
+            log.stays = log.stays or {}
+            log.stays[user] = (*before, (seq, 0))
         for user in effects.left:
-            *before, (first, _) = log.stays[user]
-            log.stays[user] = (*before, (first, seq))
+            *earlier, (first, _) = log.stays_of(user)
+            log.stays = log.stays or {}
+            log.stays[user] = (*earlier, (first, seq))
         log.members += effects.joined
         if (amended := effects.amended) is not None:
             since = log.messages[amended.seq : log.messages[amended.seq - 1].amended] if amended.recalled else []
@@ -250,6 +277,7 @@ class MemoryStorage:
             if amended.recalled:
                 log.earlier.pop(amended.seq, None)
             else:
+                log.earlier = log.earlier or {}
                 log.earlier.setdefault(amended.seq, []).append(log.messages[amended.seq - 1])
             for entry in (amended, *(changes.recalled(edit, seq) for edit in edits)):
                 log.messages[entry.seq - 1] = log.by_key[entry.sender, entry.id_client] = entry
@@ -257,7 +285,7 @@ class MemoryStorage:
     def _catch_up(self, log: _Log, user: str, appended: Appended) -> None:
         """Who comes back sees what became meanwhile of what was there before."""
         for seq in log.missed_by(user):
-            log.stays[user] = (*log.stays[user], (seq, seq))
+            log.stays[user] = (*log.stays_of(user), (seq, seq))
             self._into_inboxes((user,), log.messages[seq - 1], appended)
 
     def _note(self, note: Message, appended: Appended) -> Message | None:
@@ -266,8 +294,8 @@ class MemoryStorage:
         if key in log.by_key:
             return None
         seq = len(log.messages) + 1
-        log.by_key[key] = note = replace(note, seq=seq, id=f"{log.id}:{seq}")
-        log.messages.append(note)
+        note = replace(note, seq=seq, id=f"{log.id}:{seq}")
+        log.add(note)
         self._into_inboxes(log.members, note, appended)
         return note
 
@@ -289,14 +317,14 @@ class MemoryStorage:
     def _open_user(self, request: OpenUser) -> UserState:
         epoch = self._user_epochs[request.user] = self._user_epochs.get(request.user, 0) + 1
         states = []
-        for conversation in self._sorted_conversations(request.user):
+        for conversation in self._conversations_of.get(request.user, ()):
             log = self._logs[conversation]
             state = log.state_of(request.user)
             ended = log.ended_for(request.user)
             seen = log.seen_by(request.user, max(ended, state.read_seq))
             unread = [m.seq for m in seen if m.countable and m.sender != request.user]
             delivered = log.delivered.get(request.user, 0)
-            log_state = log.state if log.id.startswith(f"{Scene.P2P}:") else None
+            log_state = log.state if is_p2p(conversation) else None
             states.append(StateRecord(state, unread, log.end_for(request.user), delivered, log_state, ended))
         return UserState(epoch, states, self._revoked_before.get(request.user, 0.0), self.log)
 
@@ -308,7 +336,7 @@ class MemoryStorage:
         log, user, id = self._logs.get(request.conversation_id), request.user, request.conversation_id
         if log is None and request.blocked is not None and user in (members := p2p_members(id) or ()):
             log = self._make(id, members)  # one may block whom one has never heard of
-        if log is None or user not in log.stays:
+        if log is None or id not in self._conversations_of.get(user, ()):
             return StatesSaved()
         self._change(log, request)
         others = peers(log.id, log.members, user) if request.concerns_peer else ()
@@ -325,22 +353,25 @@ class MemoryStorage:
                 before = log.state_of(peer)
                 after = change.shown_to_peer(before, new, max_seq)
                 if after != before:
+                    log.delivered = log.delivered or {}
                     log.delivered[user] = after.peer_delivered_seq
                     changed.append((peer, after))
         for one, state in changed:
             state.version = self._versions[one] = self._versions.get(one, 0) + 1
+            log.states = log.states or {}
             log.states[one] = state
         return tuple(changed)
 
     def _count_read(self, request: CountRead) -> ReadCount | None:
-        log = self._logs.get(request.conversation_id)
+        log = self._log_of(request.user, request.conversation_id)
         if log is None or not any(message.seq == request.seq for message in log.seen_by(request.user)):
             return None
         sender = log.messages[request.seq - 1].sender
         others = [
             user
-            for user, stays in log.stays.items()
-            if user != sender and any(first <= request.seq <= (last or request.seq) for first, last in stays)
+            for user in {*log.founders, *log.stays}
+            if user != sender
+            and any(first <= request.seq <= (last or request.seq) for first, last in log.stays_of(user))
         ]
         return ReadCount(sum(log.state_of(member).read_seq >= request.seq for member in others), len(others))
 
@@ -351,8 +382,8 @@ class MemoryStorage:
         page = self._missed_in_logs(request, room) if self._inboxes is None else self._missed_in_inbox(request, room)
         if not page.more:
             user = request.session.user
-            states = (self._logs[conversation].state_of(user) for conversation in self._sorted_conversations(user))
-            changed = (state for state in states if state.version > request.version or not request.version)
+            states = [self._logs[conversation].state_of(user) for conversation in self._conversations_of.get(user, ())]
+            changed = [state for state in states if state.version > request.version or not request.version]
             add_states(page, request, changed, self._versions.get(user, 0), room)
         return page
 
@@ -367,12 +398,9 @@ class MemoryStorage:
         ends = {id: len(log.messages) for id in request.cursors if (log := self._logs.get(id))}
         return any(seq > ends.get(id, 0) for id, seq in request.cursors.items() if not is_chatroom(id))
 
-    def _sorted_conversations(self, user: str) -> list[str]:
-        return sorted(self._conversations_of.get(user, ()))
-
     def _missed_in_logs(self, request: Missed, room: Room) -> MissedPage:
         page = MissedPage([], {}, more=False, reads=0)
-        for conversation in self._sorted_conversations(request.session.user):
+        for conversation in self._conversations_of.get(request.session.user, ()):
             log, user = self._logs[conversation], request.session.user
             cursor = max(0, request.cursors.get(conversation, 0))
             page.reads += 1
@@ -404,8 +432,8 @@ class MemoryStorage:
         return page
 
     def _range(self, request: Range) -> RangePage | None:
-        log = self._logs.get(request.conversation_id)
-        if log is None or request.user not in log.stays:
+        log = self._log_of(request.user, request.conversation_id)
+        if log is None:
             return None
         seen = log.seen_by(request.user, max(0, request.first - 1))
         found = list(takewhile(lambda message: message.seq <= request.last, seen))

@@ -376,11 +376,14 @@ Answered = dict[type, Callable[[Any, Any, Result, float], None]]
 NOTIFIED = 64
 
 
+_OfConversation = OpenConversation | Lookup  # made once: to make it takes longer than to ask for it
+
+
 def owner_of(request: Request) -> str:
     """The conversation or user whose storage carries out the request, where there are several."""
     if isinstance(request, Append):
         return request.message.conversation_id
-    if isinstance(request, OpenConversation | Lookup):
+    if isinstance(request, _OfConversation):
         return request.conversation_id
     return request.session.user if isinstance(request, Missed) else request.user
 
@@ -406,7 +409,7 @@ def add_states(page: MissedPage, asked: Missed, states: Iterable[ConversationSta
     the user wrote in them; `version` is where the user's log stands."""
     taken: list[ConversationState] = []
     for state in sorted(states, key=lambda state: state.version):
-        if not room.takes(utf8_bytes(state.custom)):
+        if state.custom and not room.takes(utf8_bytes(state.custom)):
             page.more = True
             version = max(asked.version, taken[-1].version if taken else 0)
             break

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from imsim.core import events, frames
 from imsim.core.client.client import Client
-from imsim.scenario import Stream
-from imsim.scenario.sections import ClientLink
 from imsim.sim.clock import NodeClock
 from imsim.sim.connection import Connection, ConnectionState
+from imsim.sim.link import ClientNetwork
 from imsim.sim.nodes.node import Node
 
 C = TypeVar("C", bound=ConnectionState)
+
+_NEVER = float("-inf")
 
 
 class ClientNode(Node, ABC, Generic[C]):
@@ -30,7 +31,7 @@ class ClientNode(Node, ABC, Generic[C]):
         #: A hook for experiments: a frame for which it is true vanishes at this device, in either direction.
         self.lose: Callable[[Any], bool] | None = None
         self.machine = make(self)
-        self._timers = (self.machine.timers,)
+        self._timers = self.machine.timers
 
     @abstractmethod
     def dial(self) -> C:
@@ -70,22 +71,20 @@ class ClientNode(Node, ABC, Generic[C]):
 
     def connect(self) -> None:
         self.connection = self.dial()
-        self.connection.up(self.now, self.connection.accept, None)
+        self.connection.up.carry(self.now, self.connection.accept, None)
 
     def send(self, frame: frames.FromClient) -> None:
         connection = self.connection
         if connection is not None and not (self.lose is not None and self.lose(frame)):
-            connection.up(self.now, connection.to_gateway, frame)
+            connection.up.carry(self.now, connection.to_gateway, frame)
 
     def close(self) -> None:
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.client_open = False
-            connection.up(self.now, connection.lost_by_gateway, None)
+            connection.up.carry(self.now, connection.lost_by_gateway, None)
 
 
-#: Makes a connection from this device to a gateway.
-Dial = Callable[["DeviceNode"], Connection]
 #: By the type of an event: what is called with the number of the device, such an event of its client, and when it
 #: happened.
 Reports = Mapping[type, Callable[[int, Any, float], None]]
@@ -93,33 +92,39 @@ Reports = Mapping[type, Callable[[int, Any, float], None]]
 Listener = Callable[["DeviceNode", events.ClientEvent], None]
 
 
-class DeviceNode(ClientNode[Connection]):
-    """A device of the plan. `network`: what its next connection goes over, whose latencies are drawn from `uplink` and
-    `downlink`."""
+class Dialer(Protocol):
+    """Connects devices."""
 
-    __slots__ = ("_dial", "_listeners", "_reports", "deaf_until", "downlink", "network", "uplink")
+    def connect(self, client: DeviceNode) -> Connection:
+        """A new connection from this device to a gateway."""
+
+
+class DeviceNode(ClientNode[Connection]):
+    """A device of the plan. `network`: what its next connection goes over; `loss`: the share of transmissions that it
+    loses then."""
+
+    __slots__ = ("_dialer", "_listeners", "_reports", "deaf_until", "loss", "network")
 
     def __init__(
         self,
         number: int,
         clock: NodeClock,
-        network: ClientLink,
-        streams: tuple[Stream, Stream],
-        dial: Dial,
+        network: ClientNetwork,
+        dialer: Dialer,
         reports: Reports,
         listeners: Sequence[Listener],
         make: Callable[[DeviceNode], Client],
     ) -> None:
         super().__init__(number, clock, make)
         self.network = network
-        self.uplink, self.downlink = streams
-        self._dial = dial
+        self.loss = network.fields.loss
+        self._dialer = dialer
         self._reports = reports
         self._listeners = listeners
-        self.deaf_until = float("-inf")  # until then the device reads nothing, see `PausableConnection`
+        self.deaf_until = _NEVER  # until then the device reads nothing, see `PausableConnection`
 
     def dial(self) -> Connection:
-        return self._dial(self)
+        return self._dialer.connect(self)
 
     def break_connection(self) -> None:
         """The network between this device and its gateway fails: both ends learn of it, frames on their way vanish."""

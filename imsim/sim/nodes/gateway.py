@@ -66,13 +66,13 @@ class GatewayNode(ServerNode, Generic[C]):
     def start(self) -> None:
         super().start()
         self.machine = Gateway(self, self._policies, self.name, self._placement, self._epoch)
-        self._timers = (self.machine.timers,)
+        self._timers = self.machine.timers
 
     def crash(self) -> None:
         """The clients hear of it by `crash_noticed`."""
         super().crash()
         self.machine = None
-        self._timers = ()
+        self._timers = None
         self._unnoticed = list(self.connections.values())
         self.connections.clear()
         if self._batches is not None:
@@ -91,8 +91,8 @@ class GatewayNode(ServerNode, Generic[C]):
         return self.is_up or self._unnoticed is not None
 
     def forget(self) -> None:
-        for timers in self._timers:
-            timers.clear()
+        if self._timers is not None:
+            self._timers.clear()
         self.machine = self._unnoticed = None
         self.connections.clear()
         self.wire({})
@@ -167,13 +167,13 @@ class GatewayNode(ServerNode, Generic[C]):
             intent = intent_of(frame.id_client) if type(frame) is frames.Stored else None
         leaves = self.work.done(self.now, frame.op, connection, intent, target.client.number, frame)
         if leaves is not None:
-            target.down(leaves, target.to_client, frame)
+            target.down.carry(leaves, target.to_client, frame)
 
     def close(self, connection: int) -> None:
         target = self.connections.pop(connection, None)
         if target is not None:
             target.gateway_open = False
-            target.down(self.now, target.lost_by_client, None)
+            target.down.carry(self.now, target.lost_by_client, None)
 
     def authenticate(self, connection: int, token: str) -> None:
         # In the simulation a token is the user's name and when it was issued; its check costs what `login` costs.
@@ -232,4 +232,4 @@ class Batches:
             if leaves is not None:
                 for frame, kept in waiting:
                     self._work.resume(kept)
-                    target.down(leaves, target.to_client, frame)
+                    target.down.carry(leaves, target.to_client, frame)

@@ -12,7 +12,7 @@ _NEVER = float("inf")
 
 
 class Node:
-    """Holds core machines. `now` is the time that they are given: when the node's worker is done with what came."""
+    """Holds a core machine. `now` is the time that it is given: when the node's worker is done with what came."""
 
     __slots__ = ("_armed", "_timers", "clock", "now")
 
@@ -20,23 +20,26 @@ class Node:
         self.clock = clock
         self.now = clock.now
         self._armed = _NEVER
-        self._timers: tuple[Timers, ...] = ()  # of the machines that are alive
+        self._timers: Timers | None = None  # of its machine, if that is alive
 
     def handle_timer(self, now: float) -> None:
-        """Have the machines do what is due."""
+        """Have the machine do what is due."""
 
     def forget(self) -> None:
         """Let go of all that it holds: the run is over."""
 
     def arm(self) -> None:
-        """After each call of a machine: be woken at its next deadline, if that is earlier than planned."""
-        for timers in self._timers:
-            if timers.soonest < self._armed:
-                deadline = timers.next_deadline()
-                if deadline is not None and deadline < self._armed:
-                    clock = self.clock
-                    self._armed = deadline if deadline > clock.now else clock.now
-                    clock.alarm_at(self._armed, self._wake, self._armed)
+        """After each call of the machine: be woken at its next deadline, if that is earlier than planned."""
+        timers = self._timers
+        if timers is not None and timers.soonest < self._armed:
+            self._arm_for(timers)
+
+    def _arm_for(self, timers: Timers) -> None:
+        deadline = timers.next_deadline()
+        if deadline is not None and deadline < self._armed:
+            clock = self.clock
+            self._armed = deadline if deadline > clock.now else clock.now
+            clock.alarm_at(self._armed, self._wake, self._armed)
 
     def _wake(self, armed: float) -> None:
         if armed != self._armed:

@@ -71,7 +71,6 @@ class RouterNode(ServerNode):
     def start(self) -> None:
         super().start()
         self.machine = Router(self, self._policies, self.name, self._placement, self._storage_placement, self._epoch)
-        self._timers = self.machine.timers
 
     def open(self, conversation_id: str, founders: tuple[str, ...]) -> None:
         """Have a conversation ready for what will come."""
@@ -83,13 +82,19 @@ class RouterNode(ServerNode):
     def crash(self) -> None:
         super().crash()
         self.machine = None
-        self._timers = ()
 
     def forget(self) -> None:
-        for timers in self._timers:
-            timers.clear()
+        if self.machine is not None:
+            for timers in self.machine.timers:
+                timers.clear()
         self.crash()
         self.wire({}, {}, {})
+
+    def arm(self) -> None:
+        if self.machine is not None:
+            for timers in self.machine.timers:
+                if timers.soonest < self._armed:
+                    self._arm_for(timers)
 
     def restart(self) -> None:
         super().restart()

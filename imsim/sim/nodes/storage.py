@@ -16,6 +16,9 @@ from imsim.sim.nodes.work import Work
 #: The name of the router that asks, and what.
 Asked = tuple[str, storage.Request]
 
+_PAGES = (storage.MissedPage, storage.RangePage)
+_ABOUT_ONE = (storage.OpenConversation, storage.Lookup)
+
 
 class Data:
     """What all storage servers hold, shared by all, because what a request means does not depend on the server that
@@ -100,15 +103,16 @@ class StorageNode(ServerNode):
             assert type(request) is storage.Append
             durable[request.message.conversation_id] = done
         elif type(result) is not storage.Failed:
-            done = max([done, *(durable[id] for id in _read(request, result) if id in durable)])
+            for conversation in _read(request, result):
+                done = max(done, durable.get(conversation, done))
         carry, receive = self._routers[router]
         carry(done, receive, (request, result))
 
 
 def _read(request: storage.Request, result: storage.Result) -> Iterable[str]:
     """The conversations that the result says something about."""
-    if isinstance(result, storage.MissedPage | storage.RangePage):
+    if isinstance(result, _PAGES):
         return {message.conversation_id for message in result.messages}
-    if isinstance(request, storage.OpenConversation | storage.Lookup):
+    if isinstance(request, _ABOUT_ONE):
         return (request.conversation_id,)
     return ()

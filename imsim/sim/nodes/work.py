@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
 
 from imsim.core import storage
-from imsim.scenario import Constant, Draws, Stream
+from imsim.scenario import Constant, Distribution, Draws, numbers
 from imsim.scenario.actor import intent_of
 from imsim.scenario.sections import Tier
 from imsim.sim.clock import Clock
@@ -19,21 +19,24 @@ _STREAMS = {"save_state": "save_place", "presence_update": "hint"}
 _OTHERS = 1 << 40  # draws for operations without a message are numbered from here, those of messages by intent
 
 
-class _Times(Protocol):
-    def quantile(self, u: float) -> float: ...
+class _Operation:
+    """How long an operation takes. `others`: draws for those without a message."""
 
+    __slots__ = ("constant", "draws", "others", "quantile")
 
-class _AtSpeed:
-    """Service times of workers that are this many times as fast as those that `times` are of."""
+    def __init__(self, times: Distribution, speed: float, draws: Draws, others: int) -> None:
+        """`speed`: how many times as fast the workers are as those that `times` are of."""
+        quantile = times.quantile
+        self.quantile: Callable[[float], float] = quantile if speed == 1 else lambda u: quantile(u) / speed
+        self.constant = None if times.constant is None else self.quantile(0.5)
+        self.draws = draws
+        self.others = numbers(draws, others)
 
-    __slots__ = ("_speed", "_times")
-
-    def __init__(self, times: _Times, speed: float) -> None:
-        self._times = times
-        self._speed = speed
-
-    def quantile(self, u: float) -> float:
-        return self._times.quantile(u) / self._speed
+    def demand(self, intent: int | None, entity: int) -> float:
+        """The seconds of work that it is for this message and entity."""
+        if self.constant is not None:
+            return self.constant
+        return self.quantile(next(self.others) if intent is None else self.draws.at(intent, entity))
 
 
 class Work:
@@ -41,7 +44,7 @@ class Work:
     is no room for it in the queue."""
 
     __slots__ = (
-        "_append_is_all", "_draws", "_others", "_per_byte", "_service", "_times", "name", "station", "tier", "workers",
+        "_append_is_all", "_operations", "_per_byte", "_service", "name", "station", "tier", "workers",
     )  # fmt: skip
 
     def __init__(self, tier: Tier, seed: int, kind: str, index: int, clock: Clock) -> None:
@@ -51,17 +54,20 @@ class Work:
         self.workers = tier.workers
         self.station = station_of(tier, clock)
         self._per_byte = {op: seconds / tier.speed for op, seconds in tier.per_byte.items() if seconds}
-        service = tier.service if tier.speed == 1 else {op: _AtSpeed(t, tier.speed) for op, t in tier.service.items()}
-        self._times: dict[str, _Times] = {**dict.fromkeys(self._per_byte, Constant(value=0.0)), **service}
-        self._service = self._times
+        times = {**dict.fromkeys(self._per_byte, Constant(value=0.0)), **tier.service}
+        self._operations = {
+            op: _Operation(
+                distribution, tier.speed, Draws(seed, "service", kind, _STREAMS.get(op, op)), _OTHERS + index
+            )
+            for op, distribution in times.items()
+        }
+        self._service = self._operations
         #: Whether an append costs its own service time and nothing else, as it mostly does.
         self._append_is_all = not self._per_byte and not {"inbox", "commit"} & self._service.keys()
-        self._draws = {op: Draws(seed, "service", kind, _STREAMS.get(op, op)) for op in self._service}
-        self._others = {op: Stream(draws, _OTHERS + index) for op, draws in self._draws.items()}
 
     def set_free(self, free: bool) -> None:
         """Whether operations take no time from now on."""
-        self._service = {} if free else self._times
+        self._service = {} if free else self._operations
 
     def takes(self, op: str) -> bool:
         """Whether the operation takes time: if not, it does not queue."""
@@ -72,14 +78,14 @@ class Work:
     ) -> float | None:
         """When a worker will be done with an operation that comes now. Its demand is a property of (message, entity),
         whatever else happens, so that other designs meet the same. `carrier`: the frame whose bytes count."""
-        distribution = self._service.get(op)
-        if distribution is None:
+        operation = self._service.get(op)
+        if operation is None:
             return now
-        if intent is None:
-            draw = self._others[op].next()
-        else:
-            draw = self._draws[op].at(intent, entity)
-        demand = distribution.quantile(draw)
+        demand = operation.constant
+        if demand is None:
+            # As in `demand`, without a call.
+            u = next(operation.others) if intent is None else operation.draws.at(intent, entity)
+            demand = operation.quantile(u)
         if self._per_byte:
             demand += self._bytes_demand(op, carrier)
         return self.station.submit(now, demand, flow)
@@ -146,14 +152,8 @@ class Work:
         return self._demand("commit", intent_of(first.message.id_client), (0,))
 
     def _demand(self, op: str, intent: int | None, entities: Iterable[int]) -> float:
-        distribution = self._service.get(op)
-        if distribution is None:
-            return 0.0
-        if intent is None:
-            others = self._others[op]
-            return sum(distribution.quantile(others.next()) for _ in entities)
-        draws = self._draws[op]
-        return sum(distribution.quantile(draws.at(intent, entity)) for entity in entities)
+        operation = self._service.get(op)
+        return 0.0 if operation is None else sum(operation.demand(intent, entity) for entity in entities)
 
     def _bytes_demand(self, op: str, carrier: Any) -> float:
         seconds = self._per_byte.get(op)

@@ -21,7 +21,7 @@ class Wire:
         self.timers = Timers()
         self.clock = ManualClock()
         self.losses = 0
-        self.connection = Connection(self.timers, self.policies, self.port, "d0", kind, "token", draw, self.lost)
+        self.connection = Connection(self.timers, self.policies, self.port, "d0", kind, "token", draw, self)
 
     def lost(self):
         assert self.connection.state in (State.OFFLINE, State.ENDED)

@@ -7,6 +7,7 @@ from core.builders import AB, TEAM
 
 from imsim.core import frames
 from imsim.core.client.requests import Requests
+from imsim.core.policies import Policies
 from imsim.core.timers import Timers
 
 
@@ -15,7 +16,11 @@ class Asking:
         self.timers = Timers()
         self.sent = []
         self.now = 0.0
-        self.requests = Requests(self.timers, 5.0, lambda frame, now: self.sent.append(frame))
+        self.policies = Policies(send_timeout=5.0)
+        self.requests = Requests(self)  # which has of a connection what they need
+
+    def put(self, frame, now):
+        self.sent.append(frame)
 
     def ask(self, frame):
         self.requests.ask(frame, self.now)
