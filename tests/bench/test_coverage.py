@@ -26,7 +26,7 @@ RATE = 60  # messages a second
 def queue(load: float, messages: int) -> imsim.Scenario:
     """M/M/1: a storage with one worker, all else free. So many users that hardly ever two messages of one conversation
     meet; the queue is where it stays after some hundred messages, which are cut off."""
-    return imsim.Scenario().with_(
+    return imsim.Scenario().replace(
         {
             "population.users": 200,
             "conversations.partners": 199,

@@ -8,7 +8,7 @@ from imsim.scenario import Scenario, plan
 
 
 def test_a_plan_of_a_hundred_thousand_users(benchmark):
-    large = Scenario.load("office").with_(
+    large = Scenario.load("office").replace(
         {"population.users": 100_000, "workload.rate": 0.01, "conversations.groups": 1000}
     )
     drawn = benchmark(lambda: plan(large))

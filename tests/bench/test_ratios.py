@@ -91,7 +91,7 @@ def test_a_delivery_in_a_group_of_a_thousand(benchmark):
 def test_what_spans_cost(benchmark):
     """An office of some thousands, with groups from a few members to hundreds: how many recipients share a way."""
     users = size(benchmark, 5000, 100)
-    scenario = Scenario.load("office").with_(
+    scenario = Scenario.load("office").replace(
         {
             "population.users": users,
             "workload.rate": 0.01,

@@ -17,7 +17,7 @@ def private(messages: int, users: int = 1000, rate: float = 1000.0, **more: Any)
     """
     service = {"kind": "exponential", "mean": WORKERS * LOAD / rate}
     tier = {"workers": WORKERS}
-    return Scenario().with_(
+    return Scenario().replace(
         {
             "name": "private",
             "duration": messages / rate,
@@ -42,7 +42,7 @@ def group(messages: int, size: int = 1000) -> Scenario:
     rate = 10.0
     scenario = private(messages, size, rate)
     push = {"kind": "exponential", "mean": WORKERS * LOAD / rate / size}
-    return scenario.with_(
+    return scenario.replace(
         {
             "name": "group",
             "conversations.p2p_share": 0.0,

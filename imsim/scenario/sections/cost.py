@@ -51,7 +51,7 @@ class Cost(Section):
         le=1e6,
         description="average load of the month as a multiple of the simulated load: 0.4 if the run is the peak hour"
         " with 2.5 times the average load. Absent: if workload.arrivals is a curve or bursts, their mean load"
-        " (workload.rate); otherwise the simulated load for the whole month",
+        " (workload.rate); otherwise the average simulated load for the whole month, also for a ramp",
     )
     retention_days: float | None = Field(
         default=None,
@@ -77,6 +77,6 @@ class Cost(Section):
         if self.stored_gb_month and self.retention_days is None:
             raise FieldError(
                 "stored_gb_month",
-                "expected retention_days as well: without it, messages are kept forever at a growing cost",
+                "needs retention_days: without it storage grows without end, and no monthly price exists",
             )
         return self
