@@ -39,7 +39,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 
 _FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-_DIRECTIVE = re.compile(r"<!-- test: (.*?) -->\n\Z", re.DOTALL)
+_DIRECTIVE = re.compile(r"<!-- test: ((?:(?!-->).)*) -->\n\Z", re.DOTALL)
 _NOT_EXAMPLES = ("", "text", "mermaid", "dockerfile")
 _DOCTEST = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 _SECONDS = 3.0  # of a scenario that are simulated
@@ -238,12 +238,10 @@ _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
 
 
-
-
 def links(page: str) -> list[str]:
     """Return the targets of a page's links and images."""
     without_blocks = _FENCE.sub("", page)
-    return [target for target in _LINK.findall(re.sub(r"(?<!\[)`[^`\n]*`(?!\])", "", without_blocks))]
+    return _LINK.findall(re.sub(r"(?<!\[)`[^`\n]*`(?!\])", "", without_blocks))
 
 
 def anchors(page: str) -> set[str]:
