@@ -11,6 +11,8 @@ The kind of a code block decides how it is run:
 - `json`: valid JSON.
 - `text`, `mermaid` and blocks without a kind are not examples.
 
+`imsim load` and `imsim faultsearch` are shortened to 2 s and 5 seeds.
+
 In expected outputs, `...` stands for any text, and amounts of white space do not count. A comment above a block can
 change how the block is run. Readers of the page do not see it:
 
@@ -187,7 +189,7 @@ class Examples:
             self._serve(arguments)
             return None
         if program == "imsim":
-            result = self.command(*arguments)
+            result = self.command(*_shortened(arguments))
         elif program == "python":
             result = _process([sys.executable, *arguments])
         elif program == "locust":
@@ -211,6 +213,12 @@ class Examples:
         self._servers.callback(process.terminate)
         assert process.stdout is not None
         self.url = next(line.split()[2] for line in process.stdout if line.startswith("listening on "))
+
+
+def _shortened(arguments: list[str]) -> list[str]:
+    """Return the arguments of `imsim`, with less real time and fewer seeds."""
+    option, most = {"load": ("--duration", "2"), "faultsearch": ("--seeds", "5")}.get(arguments[0], (None, ""))
+    return [most if before == option else one for before, one in zip(["", *arguments], arguments, strict=False)]
 
 
 def _free(argument: str) -> str:
