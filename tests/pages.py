@@ -9,7 +9,7 @@ The kind of a code block decides how it is run:
   free port, which later blocks use instead of 8765.
 - `console`: lines that start with `$ ` are commands; the lines below them are their output, which must match.
 - `json`: valid JSON.
-- `text`, `mermaid` and blocks without a kind are not examples.
+- `text`, `mermaid` and blocks without a kind are not examples. `tests/test_protocol.py` runs `im`.
 
 `imsim load` and `imsim faultsearch` are shortened to 2 s and 5 seeds.
 
@@ -42,7 +42,7 @@ ROOT = Path(__file__).parents[1]
 
 _FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _DIRECTIVE = re.compile(r"<!-- test: ((?:(?!-->).)*) -->\n\Z", re.DOTALL)
-_NOT_EXAMPLES = ("", "text", "mermaid", "dockerfile")
+_NOT_EXAMPLES = ("", "text", "mermaid", "im")
 _DOCTEST = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 _SECONDS = 3.0  # of a scenario that are simulated
 
