@@ -14,6 +14,8 @@ import matplotlib.pyplot
 import pytest
 from pages import NOT_RUN, ROOT, Block, Examples, anchors, blocks, links, reason_not_run
 
+from imsim.results import schema
+
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 EXECUTED = [ROOT / "README.md", *PAGES]
 LINKED = [*PAGES, *sorted(ROOT.glob("*.md")), ROOT / "results" / "README.md"]
@@ -63,6 +65,22 @@ def test_units_name_existing_fields():
     for name in tables.UNITS:
         model, _, field = name.partition(".")
         assert field in models[model].model_fields, name
+
+
+@pytest.mark.parametrize(
+    ("table", "columns"),
+    [
+        ("messages", schema.MESSAGES),
+        ("deliveries", schema.DELIVERIES),
+        ("spans", schema.SPANS),
+        ("nodes", schema.NODES),
+    ],
+)
+def test_columns_are_described(table, columns):
+    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    _, _, section = page.partition(f"\n### run.{table}\n")
+    first_cells = re.findall(r"^\| (`.+?`) \|", section.partition("\n##")[0], re.MULTILINE)
+    assert re.findall(r"`(\w+)`", " ".join(first_cells)) == columns.names
 
 
 def _below(model: type) -> list[type]:
