@@ -102,6 +102,8 @@ def _first_paragraph(model: type[BaseModel]) -> str:
 
 def row(model: type[BaseModel], name: str) -> list[str]:
     info = model.model_fields[name]
+    if not info.description:
+        raise ValueError(f"{model.__name__}.{name}: needs a description: Field(description=...)")
     kind = _type(_annotation(info))
     if (unit := _unit(model, name)) is not None:
         kind += f", {unit}"
