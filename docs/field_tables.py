@@ -1,4 +1,4 @@
-"""Refresh the generated tables of the pages in docs/: `python docs/field_tables.py`.
+"""Refresh the generated tables of the pages in docs/: `python -m docs.field_tables`.
 
 A table stands between two comments, `<!-- generated: NAME -->` and `<!-- end -->`. Its contents come from the models of
 `imsim.scenario`: types, defaults, bounds and descriptions. `tests/test_docs.py` fails if a page is not current.

@@ -51,7 +51,7 @@ def test_generated_tables_are_current():
     tables = _tables()
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        assert tables.refreshed(text) == text, f"{page.name}: refresh the tables: python docs/field_tables.py"
+        assert tables.refreshed(text) == text, f"{page.name}: refresh the tables: python -m docs.field_tables"
 
 
 def test_every_generated_table_is_on_one_page():
