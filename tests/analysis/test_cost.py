@@ -195,9 +195,9 @@ def test_rows_take_bytes_besides_their_content(build):
     assert write == 24 * 60 * 100 * (10 + 3 * 200), "the message, and a row for each of two members"
 
 
-def test_assumptions_are_not_prices_and_price_by_the_month_needs_a_retention():
+def test_assumptions_are_not_prices_and_unlimited_retention_is_refused():
     assert not Scenario().replace({"cost": {"average_load": 0.5, "retention_days": 30, "row_bytes": 9}}).cost.is_given
-    with pytest.raises(imsim.UsageError, match=r"cost\.stored_gb_month: needs retention_days: without it"):
+    with pytest.raises(imsim.UsageError, match=r"cost\.stored_gb_month: expected retention_days as well"):
         Scenario().replace({"cost.stored_gb_month": 0.08})
 
 

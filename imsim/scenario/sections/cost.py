@@ -77,6 +77,6 @@ class Cost(Section):
         if self.stored_gb_month and self.retention_days is None:
             raise FieldError(
                 "stored_gb_month",
-                "needs retention_days: without it storage grows without end, and no monthly price exists",
+                "expected retention_days as well: without it, messages are kept forever at a growing cost",
             )
         return self
