@@ -1,8 +1,8 @@
-"""The preset `hot-group` on a live server: one group of everybody.
+"""A load test with the preset `hot-group`, on a live server: one group that contains every user.
 
     locust -f locustfiles/hot_group.py -H ws://127.0.0.1:8765 --headless
 
-The options are those of office.py.
+office.py describes the options.
 """
 
 from imsim.load.users import IMUser

@@ -1,16 +1,17 @@
-"""The preset `office` on a live server, with Locust's own web page and options:
+"""A load test with the preset `office`, on a live server. It has Locust's own web page and options:
 
     imsim serve office --port 8765
     locust -f locustfiles/office.py -H ws://127.0.0.1:8765
 
-One Locust user is one device. `-u` sets the size of the population (default: the scenario's), `-t` for how long
-messages are sent; each goes out at its planned time, whatever the server does. Each test leaves a run under results/.
+One Locust user is one device. `-u` sets the count of devices (default: the scenario's population). `-t` sets the time
+of logins and messages together. Each message is sent at its planned time, even if the server is slow. Each test
+writes a run to results/.
 
-    --imsim-scenario NAME|FILE   another preset, or a TOML file
-    --imsim-seed N               another seed than the scenario's
-    --imsim-key KEY              the server's key, if it is not the default (or the environment's IMSIM_KEY)
-    --imsim-run NAME             prefix of this run's users, groups and messages, if not a new random one
-    --imsim-out DIR              where the run's folder is made, if not in results/
+    --imsim-scenario NAME|FILE   a preset or a TOML file (default: office)
+    --imsim-seed N               the seed (default: the scenario's)
+    --imsim-key KEY              the server's key (default: the environment variable IMSIM_KEY, or "imsim")
+    --imsim-run NAME             prefix of this run's users, groups and messages (default: random)
+    --imsim-out DIR              parent of the run's folder (default: results)
 """
 
 from imsim.load.users import IMUser

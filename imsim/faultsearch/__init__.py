@@ -1,12 +1,17 @@
-"""The fault search: many small worlds, each with its own random workload and faults, and what must hold after all.
+"""The fault search: it runs many small worlds, each with a random workload and random faults, and checks invariants.
 
-Read in this order: `case` (what a seed stands for; `case_file`: as JSON), `plan`, `workload`, `faults` and `scenes`
-(how it is drawn), `world` (the script), `cluster`, `inject`, `app`, `nodes`, `storage`, `clock`, `network` and
-`surroundings` (where it happens), `entries` and `trace` (what happened), `model` (what everybody should see, worked
-out independently, and the local view of an application), `evidence` and `checks` (what must hold), `situations` (what
-a search must have met), `shrink`, `search`.
+Read the modules in this order:
 
-What the core is known not to keep yet is left out in one check each: look for "Left out".
+- `case` (the data that a seed stands for; `case_file` reads and writes it as JSON),
+- `plan`, `workload`, `faults` and `scenes` (they draw a case),
+- `world` (the script of a run), `cluster`, `inject`, `app`, `nodes`, `storage`, `clock`, `network` and `surroundings`
+    (the parts in which the case runs),
+- `entries` and `trace` (the record of a run),
+- `model` (the reference model: the expected state, computed without the core, and the view of an application),
+- `evidence` and `checks` (the invariants), `situations` (the situations that a search must have met),
+- `shrink` and `search`.
+
+Where the core is known to break an invariant, one check leaves out that case: search for "Left out".
 """
 
 from imsim.faultsearch.case import Case, Step

@@ -1,4 +1,4 @@
-"""What runs on a device, and what its user does with it."""
+"""The application on a device, and the actions of its user."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from imsim.faultsearch.entries import Crashed, Stepped
 from imsim.faultsearch.nodes import Instance
 from imsim.faultsearch.surroundings import Surroundings
 
-#: Why an application gets itself another token.
+#: Codes after which an application requests a new token.
 _WANT_TOKEN = (Code.BAD_TOKEN, Code.TOKEN_EXPIRED, Code.TOKEN_REVOKED)
 
 
 class App:
-    """One instance of the client at a time, or two, if the same device logs in twice. Its token outlives them."""
+    """An application: it runs one instance of the client at a time, or two if the same device logs in twice. It keeps
+    its token across crashes."""
 
     def __init__(self, world: Surroundings, key: str, number: int) -> None:
         self.key = key
@@ -39,7 +40,7 @@ class App:
         return bool(self.instances) and self.current.is_up
 
     def start_again(self, _: None) -> None:
-        """Start another instance, which knows nothing."""
+        """Start another instance, with an empty memory."""
         count = len(self.instances) + 1
         name = self.key if count == 1 else f"{self.key}.{count}"
         instance = Instance(self._world, name, self.key, self.token, self._number * 1000 + count, self._ended)
@@ -51,7 +52,7 @@ class App:
         self.current.kill(silent=silent)
 
     def _ended(self, instance: Instance, code: Code) -> None:
-        """The server ended an instance for good. The application gets another token, if that is what was wrong."""
+        """Handle the permanent end of an instance by the server: request a new token, if the code calls for one."""
         if code in _WANT_TOKEN:
             self._world.later(1.0, self._log_in_again, instance)
 
@@ -62,7 +63,7 @@ class App:
 
     def do(self, step: Step) -> None:
         live = self.live or [self.current]
-        instance = live[int(step.time * 1e6) % len(live)]  # one device can be logged in twice, and used twice
+        instance = live[int(step.time * 1e6) % len(live)]  # a device that is logged in twice uses both instances
         if not instance.is_up:
             return
         instance.look()
@@ -88,7 +89,7 @@ def _resend(instance: Instance, _: Any) -> None:
 
 
 def _tap(instance: Instance, _: Any) -> None:
-    """Send the latest once more, whatever became of it: nobody waits for the answer."""
+    """Send the latest message once more, in any status. The user does not wait for an answer."""
     if instance.sent:
         id, message = next(reversed(instance.sent.items()))
         instance.tapped.add(id)
@@ -122,7 +123,7 @@ def _hide(instance: Instance, asked: Any) -> None:
 
 
 def _read_count(instance: Instance, asked: Any) -> None:
-    """The user points at one of the latest messages; where there is none, at what may be there one day."""
+    """Request the read count of one of the latest messages; if there is none, of a seq that may exist later."""
     conversation, seq = asked["conversation"], asked["seq"]
     for view in instance.machine.conversations():
         if view.id == conversation:
@@ -138,7 +139,7 @@ def _history(instance: Instance, asked: Any) -> None:
 
 
 def _create_group(instance: Instance, asked: Any) -> None:
-    """Each user does it under one idClient, whatever the device, as long as it is the same that is asked for."""
+    """Create a group. All devices of a user send the same request under one idClient."""
     name, members, data = asked["name"], asked["members"], asked.get("data", {})
     id_client = f"create:{name}"
     wanted = _notice(instance, "group", name, id_client, "create", members, data)
@@ -160,8 +161,8 @@ def _change(instance: Instance, asked: Any) -> None:
 
 
 def _amend(instance: Instance, asked: Any) -> None:
-    """The user points at one of the latest messages, of this device's own or of all; where there is none, at what may
-    be there one day."""
+    """Amend one of the latest messages, of this device's own or of all; if there is none, a seq that may exist
+    later."""
     scene, to, seq = Scene(asked["scene"]), asked["to"], asked["back"]
     conversation = conversation_id(scene, instance.user, to)
     if scene == Scene.CHATROOM:

@@ -1,4 +1,7 @@
-"""What a seed stands for: a small world, what its users do, what goes wrong. All of it data, made before the run."""
+"""A case: the data that a seed stands for. It has a small world, the steps of its users, and the faults.
+
+All of it is drawn before the run.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,17 @@ from typing import Any
 from imsim.core.policies import Policies
 from imsim.faultsearch.faults import Fault
 
-PROBE = "probe"  # the device, and its kind, with which each user looks in the end
-EARLIEST = 0.2  # seconds: by then every device has been switched on
+PROBE = "probe"  # the name and the kind of the device with which each user inspects the final state
+EARLIEST = 0.2  # seconds; every device has started by this time
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Something that a user does with a device. `action` is one of `app`'s, or "leave" (stop the client) or "come"
-    (start it); `arguments` are what that takes (see `written.ARGUMENTS`)."""
+    """An action that a user takes with a device.
+
+    `action`: one of `app`'s actions, or "leave" (stop the client), or "come" (start it). `arguments`: the arguments of
+    the action (see `case_file.ARGUMENTS`).
+    """
 
     time: float
     device: str
@@ -37,8 +43,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """All that a run follows from. `kinds`: of the devices, in their order. Latencies: seconds, one way. `wall_skew`:
-    the seconds that may lie between the wall clocks of two nodes, or of two lives of one."""
+    """The whole input of a run.
+
+    `kinds`: the kinds of the devices, in their order. Latencies: seconds, one way. `wall_skew`: the largest difference
+    in seconds between the wall clocks of two nodes, or of two lives of one node.
+    """
 
     seed: int
     users: tuple[str, ...]
@@ -64,11 +73,11 @@ class Case:
         return names_of("router", self.routers)
 
     def kind(self, device: str) -> str:
-        """Of "alice/d0", or of a device with which somebody looks in the end."""
+        """Return the kind of a device, such as "alice/d0", or of a probe."""
         return self.kinds[self.devices.index(device)] if device in self.devices else PROBE
 
     def slot(self, device: str) -> tuple[str, str]:
-        """Of the devices of one slot, only the one that logged in last may be logged in."""
+        """Return the slot of a device: only the last device that logged in to a slot may stay logged in."""
         return slot(self.policies, device, self.kind(device))
 
     def with_(self, *, steps: tuple[Step, ...] | None = None, faults: tuple[Fault, ...] | None = None) -> Case:
@@ -88,11 +97,11 @@ def user_of(device: str) -> str:
 
 
 def names_of(tier: str, count: int) -> list[str]:
-    """Of the nodes of a tier."""
+    """Return the names of the nodes of a tier."""
     return [f"{tier}{index}" for index in range(count)]
 
 
 def slot(policies: Policies, device: str, kind: str) -> tuple[str, str]:
-    """See `Case.slot`."""
+    """Return the slot of a device of this kind: see `Case.slot`."""
     user, name = device.split("/")
     return user, {"all": name, "one_per_kind": kind, "single": ""}[policies.sessions]

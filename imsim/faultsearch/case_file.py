@@ -1,6 +1,7 @@
-"""A case as it is written, by a program or by hand: what may be left out, and what must be right about it.
+"""Reading and writing a case as JSON, with defaults for optional fields and checks of all of them.
 
-Mistakes are reported before anything runs: a step that asks for what no device has would look like a broken core.
+Mistakes are reported before anything runs. Otherwise, a step that names an unknown device would look like a bug of the
+core.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from imsim.scenario.sections import Policies as PoliciesSection
 
 S = TypeVar("S", bound=Section)
 
-#: Seconds after the end of a case, up to which what began before it may go on.
+#: Seconds after the end of a case until which steps and faults may start. Some follow from earlier ones.
 _LEEWAY = 10.0
 
 _Required: Any = Field(default=...)
@@ -38,7 +39,7 @@ _WHERE = {"scene": _SCENE, "to": _TEXT, "id": _ID}
 _CONVERSATION = {"conversation": _TEXT}
 _YES = (bool, False)
 
-#: action -> its arguments: what each must be, and, unless it must be given, what it is otherwise.
+#: action -> its arguments: the type of each, and its default unless it is required.
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "send": {
         **_WHERE,
@@ -108,9 +109,9 @@ class _Case(Section):
 
 
 def load(path: str | PathLike[str]) -> Case:
-    """The case that stands in a file: by itself, or, with more about it, under "case".
+    """Return the case in a JSON file. The file holds the case itself, or an object with the case under "case".
 
-    Raises: UsageError
+    Raises: UsageError if the file cannot be read, is not JSON, or has a wrong field.
     """
     try:
         fields = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -122,9 +123,9 @@ def load(path: str | PathLike[str]) -> Case:
 
 
 def save(case: Case, path: str | PathLike[str]) -> None:
-    """As JSON, each step and each fault on a line of its own, to be edited.
+    """Write the case as JSON, with each step and each fault on its own line, so that it is easy to edit.
 
-    Raises: UsageError if it cannot be written there.
+    Raises: UsageError if the file cannot be written.
     """
     lines = []
     for name, value in case.to_json().items():
@@ -137,12 +138,12 @@ def save(case: Case, path: str | PathLike[str]) -> None:
 
 
 def read(fields: Any) -> Case:
-    """The case that these fields, as read from JSON, stand for.
+    """Return the case that these fields, read from JSON, stand for.
 
-    Raises: UsageError, one line that names the first field which is wrong, and says what is expected there.
+    Raises: UsageError, one line that names the first wrong field and the expected value.
     """
     if not isinstance(fields, Mapping):
-        raise UsageError("case: expected an object with devices, duration, steps and faults")
+        raise UsageError("case: must be an object with devices, duration, steps and faults")
     written = validated(_Case, fields, "case")
     sections = written.model_dump(exclude={"users", "devices", "kinds", "policies", "steps", "faults"})
     case = Case(
@@ -159,22 +160,22 @@ def read(fields: Any) -> Case:
 
 
 def check(case: Case) -> None:
-    """Whether everything that it names is there, and nothing is missing.
+    """Check that every name in the case is known, and that nothing is missing.
 
     Raises: UsageError
     """
     for user in case.users:
         check_name("case: users", user)
-        if "@" in user:  # a token has it after its user
-            raise UsageError(f"case: users: a name without @, please; got {user!r}")
+        if "@" in user:  # the separator between user and time in a token
+            raise UsageError(f"case: users: must be names without @ (got {user!r})")
     for number, device in enumerate(case.devices):
         user, _, name = device.partition("/")
         if user not in case.users or not name or "/" in name or name == PROBE or device in case.devices[:number]:
-            wanted = f"USER/NAME, each once, of one of {', '.join(case.users)}, and not called {PROBE}"
-            raise UsageError(f"case: devices.{number}: expected {wanted}, got {device!r}")
+            wanted = f"must be USER/NAME, each once, with USER one of {', '.join(case.users)} and NAME not {PROBE}"
+            raise UsageError(f"case: devices.{number}: {wanted} (got {device!r})")
         check_name(f"case: devices.{number}", name)
     if len(case.kinds) != len(case.devices):
-        raise UsageError(f"case: kinds: expected one for each of {len(case.devices)} devices, got {len(case.kinds)}")
+        raise UsageError(f"case: kinds: must have one for each of {len(case.devices)} devices (got {len(case.kinds)})")
     gateways, routers = case.gateway_names, case.router_names
     targets = {
         "device": case.devices,
@@ -192,7 +193,7 @@ def check(case: Case) -> None:
 
 
 def _check_fault(case: Case, targets: Mapping[str, Sequence[str]], where: str, fault: Fault) -> None:
-    """`targets`: what faults can hit, by the kind's `where`."""
+    """Check one fault. `targets`: the valid targets, by the kind's `where`."""
     _on_time(case, where, fault.time)
     kind = KINDS[fault.kind]
     _one_of(f"{where}.target", f"target of {fault.kind}", fault.target, targets[kind.where])
@@ -211,7 +212,7 @@ def _check_step(case: Case, where: str, step: Step) -> None:
 
 
 def _check_whom(case: Case, where: str, step: Step) -> None:
-    """Clients that keep the protocol's own rules send nothing else, and no check expects it."""
+    """Check the users and names in the arguments. A client of a correct application sends no others."""
     arguments = step.arguments
     if arguments.get("scene") in (Scene.P2P, Scene.SYSTEM):
         _one_of(f"{where}: to", "user", arguments["to"], case.users)
@@ -225,7 +226,7 @@ def _check_whom(case: Case, where: str, step: Step) -> None:
     if step.action == "send":
         file = arguments.get("file")
         if "event" in (file or {}):
-            raise UsageError(f"{where}: file: to have an event, make it a change or amend instead of a send")
+            raise UsageError(f"{where}: file: must not have an event; use the action change or amend instead of send")
         try:
             check_attachment(arguments["type"], file)
         except BadAttachment as error:
@@ -233,7 +234,8 @@ def _check_whom(case: Case, where: str, step: Step) -> None:
 
 
 def _policies(fields: Mapping[str, Any]) -> Policies:
-    """With the usual value for each that is not given, and held to what a scenario's [policies] and [limits] are."""
+    """Return the policies with these fields and the usual defaults, checked as [policies] and [limits] of a
+    scenario."""
     known = {name: section for section in (PoliciesSection, Limits) for name in section.model_fields}
     known = {name: section for name, section in known.items() if name in Policies.__dataclass_fields__}
     for name in fields:
@@ -245,9 +247,9 @@ def _policies(fields: Mapping[str, Any]) -> Policies:
 
 
 def validated(model: type[S], fields: Any, where: str) -> S:
-    """The fields, as this model has them.
+    """Return the fields as an instance of this model.
 
-    Raises: UsageError, one line that says which is wrong, after `where`.
+    Raises: UsageError, one line that names the wrong field, after `where`.
     """
     try:
         return model.model_validate(fields)
@@ -257,7 +259,7 @@ def validated(model: type[S], fields: Any, where: str) -> S:
 
 def _on_time(case: Case, where: str, time: float) -> None:
     if not 0 <= time <= case.duration + _LEEWAY:
-        raise UsageError(f"{where}.time: expected seconds from 0 to the duration of {case.duration:g}, got {time:g}")
+        raise UsageError(f"{where}.time: must be from 0 s to {case.duration + _LEEWAY:g} s (got {time:g})")
 
 
 def _one_of(where: str, what: str, name: str, known: Any) -> None:

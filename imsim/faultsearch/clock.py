@@ -1,4 +1,4 @@
-"""A clock of a node's own, which jumps and drifts."""
+"""The clock of one node, which jumps and drifts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from imsim.sim.clock import Clock
 
 
 class OwnClock:
-    """Counts seconds over the world's clock, and never goes back."""
+    """A clock that follows the world's clock and never goes back. Its unit is the second."""
 
     __slots__ = ("_at", "_base", "_latest", "_rate", "_world")
 
@@ -26,12 +26,12 @@ class OwnClock:
         return self._latest
 
     def reach(self, at: float) -> None:
-        """It is this late now, whatever rounding says."""
+        """Advance the clock to `at`, in case rounding left it slightly earlier."""
         if at > self.now:
             self._latest = at
 
     def jump(self, ahead: float, drift: float) -> None:
-        """Jump forward by `ahead` seconds, and be `drift` seconds fast for each second from now on."""
+        """Jump forward by `ahead` seconds, and gain `drift` seconds in each second from now on."""
         self._base, self._at, self._rate = self.now + ahead, self._world.now, 1.0 + drift
 
     def call_at(self, at: float, function: Callable[[Any], object], argument: Any) -> None:

@@ -1,4 +1,4 @@
-"""The nodes of a case, what lies between them, and what is done to them."""
+"""The nodes of a case, the links between them, and the faults that act on them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ N = TypeVar("N", GatewayNode, RouterNode)
 
 
 class FlawedCluster(Surroundings):
-    """The nodes of a case and the ways between them, on which faults act. All that happens stands in the trace."""
+    """The nodes and links of a case, on which faults act. The trace records everything that happens."""
 
     def __init__(self, case: Case) -> None:
         super().__init__(case)
@@ -43,28 +43,29 @@ class FlawedCluster(Surroundings):
         wire(list(self.gateways.values()), list(self.routers.values()), [self.storage], self._link)
 
     def _node(self, kind: type[N], index: int) -> N:
-        """On a station where nothing takes time."""
+        """Return a node on a station that takes no time."""
         return kind(self, index, Work(Tier(service={}), self.case.seed, kind.tier, index, self.clock))
 
     def _link(self, source: GatewayNode | RouterNode | StorageNode, target: ServerNode | StorageNode) -> Carry:
-        """Storage answers straight away: its delays are its own."""
+        """Return the link from one node to another. Storage answers without a link: `StorageNode` delays its answers
+        itself."""
         if isinstance(source, StorageNode):
             return self.clock.call_at
         if not isinstance(target, StorageNode):
-            self.outages.connect(source, target)  # also a router with itself: it looks again as it starts
+            self.outages.connect(source, target)  # also a router with itself: it starts its recovery when it starts
         pair = source.name, target.name
         stream = Stream(self._links, stream_number(">".join(pair)))
         channel = self._channels[pair] = Channel(self, stream)
         source.channels.append(channel)
         return channel.carry
 
-    # --- who is where ------------------------------------------------------------------------------------------------
+    # --- look-ups of nodes and connections ---------------------------------------------------------------------------
 
     def instances(self) -> Iterable[Instance]:
         return (instance for app in self.apps.values() for instance in app.instances)
 
     def node(self, name: str) -> FlawedNode:
-        """A gateway, a router, or the current instance of a device."""
+        """Return a gateway, a router, or the current instance of a device."""
         return self.gateways.get(name) or self.routers.get(name) or self.apps[name].current
 
     def server(self, name: str) -> GatewayNode | RouterNode:
@@ -74,11 +75,11 @@ class FlawedCluster(Surroundings):
         return self.routers[self.placement.owner(name)]
 
     def connections_of(self, device: str) -> list[Connection]:
-        """Those that the device's instances hold."""
+        """Return the connections that the device's instances hold."""
         return [c for instance in self.apps[device].instances if (c := instance.connection) is not None]
 
     def new_connection(self, client: Instance) -> Connection:
-        """To a gateway that is up, if there is one; another one than last time, as a load balancer would."""
+        """Open a connection to a gateway that is up, if there is one. As with a load balancer, the gateway varies."""
         number = len(self._connections) + crc32(client.user.encode())
         gateways = list(self.gateways.values())
         order = gateways[number % len(gateways) :] + gateways[: number % len(gateways)]
@@ -92,12 +93,12 @@ class FlawedCluster(Surroundings):
         self.owners[connection.id] = client.name
         return connection
 
-    # --- what is done to it ------------------------------------------------------------------------------------------
+    # --- effects of faults -------------------------------------------------------------------------------------------
 
     def crash(self, name: str, fault: Fault) -> None:
         node = self.server(name)
         if node.is_up:
-            self.happened(fault)
+            self.record_hit(fault)
             self.record(Crashed(self.clock.now, name))
             node.crash_with(self.stream(fault))
             for (_, target), channel in self._channels.items():
@@ -113,14 +114,15 @@ class FlawedCluster(Surroundings):
             self.outages.end(self._pairs(node.name, [*self.gateways, *self.routers]))
 
     def break_off(self, name: str, others: list[str], fault: Fault) -> list[Pair]:
-        """A node's connections to others, which break. The ends notice in the time that the fault says."""
+        """Break a node's connections to others, and return them. The ends detect it after the fault's `detect`
+        seconds."""
         pairs = self._pairs(name, others)
         self.outages.begin(pairs)
         self.later(min(fault.arguments["detect"], fault.arguments["seconds"]), self.outages.notice, pairs)
         return pairs
 
     def _pairs(self, name: str, others: list[str]) -> list[Pair]:
-        """The node is the first to hear what happens to them."""
+        """Return the connections between a node and others. The node is first in each, so it is notified first."""
         key, keys = self.server(name).key, [self.server(other).key for other in others]
         return [(key, other) for other in keys if self.outages.between([key], [other])]
 
@@ -129,10 +131,10 @@ class FlawedCluster(Surroundings):
         return [self._channels[pair] for pair in pairs if pair in self._channels]
 
     def revoke(self, fault: Fault) -> None:
-        """A user's tokens are void that are older than `spare` seconds; if a router is there to be asked."""
+        """Revoke a user's tokens that are older than `spare` seconds, if the user's router is up."""
         user, router = fault.target, self.router_of(fault.target)
         if router.is_up:
             before = self.clock.now - fault.arguments["spare"]
-            self.happened(fault)
+            self.record_hit(fault)
             self.record(Revoked(self.clock.now, user, router.name, before))
             router.receive(internal_frames.Revoke(user, before))

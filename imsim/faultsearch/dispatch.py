@@ -1,4 +1,4 @@
-"""Handlers by the type of an entry: how checks and situations follow a trace, by one table."""
+"""Dispatch of trace entries to handlers by type. Checks and situations share it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Types = type | UnionType
 
 
 class Up(internal_frames.Up, Generic[Routed]):
-    """An `Up` that carries a frame of this type. Only types name it: no entry holds one."""
+    """An `Up` that carries a frame of this type. It is used in annotations only: no entry holds one."""
 
     frame: Routed
 
 
 class Down(internal_frames.Down, Generic[ToClient]):
-    """A `Down` that carries a frame of this type. Only types name it."""
+    """A `Down` that carries a frame of this type. It is used in annotations only."""
 
     frame: ToClient
 
@@ -33,8 +33,11 @@ _CARRYING = frozenset(_CARRIERS.values())
 
 
 class Trigger(NamedTuple):
-    """The entries that a handler follows: of this kind, about a subject of this type, which carries (as `Up` and `Down`
-    do) a frame of the type `inner`."""
+    """A filter of entries: by their kind, by the type of their subject, and by the type `inner` of the frame in the
+    subject.
+
+    Only `Up` and `Down` carry an inner frame.
+    """
 
     kind: type
     subject: Types = object
@@ -45,8 +48,10 @@ class Trigger(NamedTuple):
 
 
 def triggers_of(followed: Any) -> Iterator[Trigger]:
-    """What a type of entries stands for: `Started`, `Stored[storage.Append]`, `RouterSent[Down[frames.Push]]`, or a
-    union of such."""
+    """Yield the triggers of a type of entries.
+
+    The type is one such as `Started`, `Stored[storage.Append]`, `RouterSent[Down[frames.Push]]`, or a union of them.
+    """
     origin, arguments = get_origin(followed), get_args(followed)
     if origin in (Union, UnionType):
         for one in arguments:
@@ -60,7 +65,7 @@ def triggers_of(followed: Any) -> Iterator[Trigger]:
 
 
 def handlers_in(kind: type) -> Iterator[tuple[Trigger, Callable[..., Any]]]:
-    """The public methods of a class that take an `entry`: each follows the entries that it may be by its type."""
+    """Yield the public methods of a class that take an `entry`, each with the triggers in its annotation."""
     for name, function in vars(kind).items():
         if not name.startswith("_") and "entry" in getattr(function, "__annotations__", ()):
             for trigger in triggers_of(get_type_hints(function)["entry"]):
@@ -68,7 +73,7 @@ def handlers_in(kind: type) -> Iterator[tuple[Trigger, Callable[..., Any]]]:
 
 
 class Dispatcher(Generic[H]):
-    """Finds the handlers of an entry, in their order."""
+    """A lookup of the handlers of an entry. It keeps their order."""
 
     def __init__(self, handlers: Iterable[tuple[Trigger, H]]) -> None:
         self._handlers = tuple(handlers)

@@ -1,4 +1,4 @@
-"""The kinds of entries of a trace: what can happen in a run."""
+"""The kinds of trace entries: everything that a run records."""
 
 from __future__ import annotations
 
@@ -12,30 +12,33 @@ from imsim.core import storage
 from imsim.core.client.conversations import Conversation
 from imsim.core.model import Message, Session
 
-T = TypeVar("T", covariant=True)  # the type of what an entry is about
+T = TypeVar("T", covariant=True)  # the type of an entry's subject
 
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """`at`: seconds of the world's own time. `node`: the instance of a client, the gateway, the router, the user or the
-    device that it happened to. `word`: stands for the kind in a line of text."""
+    """One line of a trace.
+
+    `at`: seconds of the world's own time. `node`: the client instance, gateway, router, user or device of the entry.
+    `word`: the name of the kind in a line of text.
+    """
 
     at: float
     node: str
 
     word: ClassVar[str] = ""
-    #: What it is about: the frame, event, request or message; None if nothing else is to be said.
+    #: the frame, event, request or message of the entry; None if it has none
     subject: ClassVar[Any] = None
 
     def __init_subclass__(cls, word: str = "", about: str = "") -> None:
-        super(Entry, cls).__init_subclass__()  # a dataclass with slots is another class than the one around this
+        super(Entry, cls).__init_subclass__()  # a dataclass with slots is another class than the one around this method
         cls.word = word or cls.word
         if about:
             cls.subject = property(attrgetter(about))
 
     @property
     def is_global(self) -> bool:
-        """Whether it concerns the whole world rather than one frame."""
+        """Whether the entry concerns the whole world rather than one frame."""
         return isinstance(self, Crashed | Repaired)
 
     def __str__(self) -> str:
@@ -50,7 +53,7 @@ class Entry:
 
 @dataclass(slots=True, eq=False)
 class _Carried(Entry, Generic[T], about="frame"):
-    """A frame at one end of its way. `peer`: at the other end, where it is known."""
+    """A frame at one end of its link. `peer`: the node at the other end, "" where it is unknown."""
 
     peer: str
     frame: T
@@ -89,11 +92,11 @@ class ClientReceived(_Carried[T], word="<-"):
 
 
 class Adrift(_Carried[T], word="adrift"):
-    """A gateway had a frame for a connection of `peer` that has ended."""
+    """A gateway had a frame for a connection of `peer`, but the connection had ended."""
 
 
 class FrameLost(_Carried[T], word="lost"):
-    """A frame between two nodes was lost, as their connection was broken."""
+    """A frame between two nodes was lost, because their connection was broken."""
 
 
 # --- machines --------------------------------------------------------------------------------------------------------
@@ -108,14 +111,14 @@ class Event(Entry, Generic[T], word="event", about="event"):
 
 @dataclass(slots=True, eq=False)
 class Asked(Entry, Generic[T], word="asked", about="request"):
-    """A router has asked storage for something."""
+    """A router has sent a request to storage."""
 
     request: T
 
 
 @dataclass(slots=True, eq=False)
 class Stored(Entry, Generic[T], word="stored", about="request"):
-    """Storage has carried out a request of a router, or of the audit in the end."""
+    """Storage has executed a request of a router, or of the audit at the end of the run."""
 
     peer: str
     request: T
@@ -127,27 +130,27 @@ class _About(Entry, about="message"):
     message: Message
 
 
-class Said(_About, word="said"):
-    """A router has taken a message into a chatroom."""
+class Said(_About, word="accept"):
+    """A router has accepted a message into a chatroom."""
 
 
 @dataclass(slots=True, eq=False)
 class Shed(_About, word="shed"):
-    """A gateway has not sent a message of a chatroom to a device."""
+    """A gateway has not sent a chatroom message to a device, because of its rate limit."""
 
     device: str
 
 
 @dataclass(slots=True, eq=False)
 class Repeated(_About, word="repeated"):
-    """A gateway has pushed a message again that the device had acknowledged."""
+    """A gateway has pushed a message again that the device had already acknowledged."""
 
     device: str
 
 
 @dataclass(slots=True, eq=False)
 class GatewayLost(Entry, word="lost"):
-    """A router has heard that it has lost a gateway."""
+    """A router was notified that it has lost a gateway."""
 
     peer: str
 
@@ -157,7 +160,7 @@ class GatewayLost(Entry, word="lost"):
 
 @dataclass(slots=True, eq=False)
 class Stepped(Entry, word="step"):
-    """A user has done something, after a look at the conversation list."""
+    """A user has taken a step, after a look at the conversation list."""
 
     action: str
     arguments: Mapping[str, Any]
@@ -165,15 +168,17 @@ class Stepped(Entry, word="step"):
 
 @dataclass(slots=True, eq=False)
 class Wished(Entry, Generic[T], word="asks", about="request"):
-    """A user wants what this request asks for."""
+    """A user has made a request to the client."""
 
     request: T
 
 
 @dataclass(slots=True, eq=False)
-class Rested(Entry, word="rests"):
-    """How an instance that is online stands at quiescence. `rooms`: in which its user wants to be; `failed`:
-    idClients."""
+class Rested(Entry, word="idle"):
+    """The state of an online instance at quiescence.
+
+    `rooms`: the chatrooms in which its user wants to be. `failed`: the idClients of failed sends.
+    """
 
     connection: int
     rooms: tuple[str, ...]
@@ -183,13 +188,13 @@ class Rested(Entry, word="rests"):
 
 
 @dataclass(slots=True, eq=False)
-class Present(Entry, word="there"):
-    """The instances that are online, and have been for a while."""
+class Present(Entry, word="online"):
+    """The instances that are online at a time when presence has settled."""
 
     instances: tuple[str, ...]
 
 
-# --- what is done to nodes -------------------------------------------------------------------------------------------
+# --- starts, crashes and faults --------------------------------------------------------------------------------------
 
 
 class Started(Entry, word="start"):
@@ -206,26 +211,26 @@ class Repaired(Entry, word="repair"):
 
 @dataclass(slots=True, eq=False)
 class Planned(Entry, word="plan"):
-    """The time of a fault of the plan has come."""
+    """The time of a planned fault has come."""
 
     fault: str
 
 
 @dataclass(slots=True, eq=False)
 class Struck(Entry, word="fault"):
-    """A fault has hit something: `thing`, or the node as a whole."""
+    """A fault has hit something: `hit`, or the node as a whole."""
 
     kind: str
-    thing: Any = None
+    hit: Any = None
 
     @property
     def is_global(self) -> bool:
-        return self.thing is None
+        return self.hit is None
 
 
 @dataclass(slots=True, eq=False)
 class Revoked(Entry, word="revoke"):
-    """A router was asked to revoke a user's tokens that were issued before a time."""
+    """A router was asked to revoke the tokens of a user that were issued before a time."""
 
     peer: str
     before: float
@@ -234,49 +239,50 @@ class Revoked(Entry, word="revoke"):
 # --- as text ---------------------------------------------------------------------------------------------------------
 
 _SHORT = 24
-_UNCUT = ("conversation_id", "id", "id_client", "ref")  # names, by which a message is found again
+_UNCUT = ("conversation_id", "id", "id_client", "ref")  # names that identify a message, never shortened
 
 
 @cache
 def names_of(kind: type) -> tuple[str, ...]:
-    """The names of the fields of a dataclass; none for any other type."""
+    """Return the names of the fields of a dataclass; () for any other type."""
     return tuple(field.name for field in fields(kind)) if is_dataclass(kind) else ()
 
 
 def details_of(kind: type) -> tuple[str, ...]:
-    """The fields of a kind of entry beyond those that all have."""
+    """Return the names of the fields that a kind of entry has beyond `at` and `node`."""
     return names_of(kind)[2:]
 
 
-def describe(thing: Any) -> str:
-    """A frame, an event, a request as one line for people: its name and what is not empty in it, long words cut."""
-    kind = type(thing)
+def describe(subject: Any) -> str:
+    """Return a frame, an event or a request as one line: its type and its non-empty fields, with long texts
+    shortened."""
+    kind = type(subject)
     if kind is str:
-        return thing if len(thing) <= _SHORT else f"{thing[:_SHORT]}...({len(thing)})"
-    if thing is None or kind in (int, bool, float):
-        return str(thing)
+        return subject if len(subject) <= _SHORT else f"{subject[:_SHORT]}...({len(subject)})"
+    if subject is None or kind in (int, bool, float):
+        return str(subject)
     if kind is Message:
-        return _message(thing)
+        return _message(subject)
     if kind is Session:
-        return f"{thing.user}/{thing.device}@{thing.epoch}:{thing.gateway}:{thing.connection}"
+        return f"{subject.user}/{subject.device}@{subject.epoch}:{subject.gateway}:{subject.connection}"
     if kind in (list, tuple):
-        return f"({', '.join([describe(part) for part in thing])})"
-    if kind is frozenset:  # of names, in an order of their own in each process
-        return f"{{{', '.join(sorted(thing))}}}"
+        return f"({', '.join([describe(part) for part in subject])})"
+    if kind is frozenset:  # of names; sorted, as the order differs between processes
+        return f"{{{', '.join(sorted(subject))}}}"
     if kind is dict:
-        return f"{{{', '.join([f'{key}: {describe(value)}' for key, value in thing.items()])}}}"
+        return f"{{{', '.join([f'{key}: {describe(value)}' for key, value in subject.items()])}}}"
     if not is_dataclass(kind):
-        return str(thing)
+        return str(subject)
     parts = [
         f"{name}={value if name in _UNCUT else describe(value)}"
         for name in names_of(kind)
-        if (value := getattr(thing, name)) is not None and value != "" and value is not False
+        if (value := getattr(subject, name)) is not None and value != "" and value is not False
     ]
     return f"{kind.__name__}({', '.join(parts)})"
 
 
 def _message(message: Message) -> str:
-    """Its seq, its idClient, and its content by now."""
+    """Return the seq, the idClient and the present content of a message as text."""
     words = [f"{message.conversation_id}#{message.seq}[{message.id_client}]"]
     if message.content:
         words.append(repr(describe(message.content)))

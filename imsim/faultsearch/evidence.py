@@ -1,4 +1,4 @@
-"""The evidence of a run: what checks may look at, and what they have found."""
+"""The evidence of a run: the data that checks read, and the violations that they found."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ Repeatable = frames.Push | frames.State | frames.Notify | frames.Resync
 
 
 class Evidence:
-    """A finished run, and what follows from its trace as far as it has been read.
+    """A finished run, and the facts derived from the part of its trace that has been read.
 
-    `found`: what is wrong, as (invariant, text, how much of the trace had been read; None: all of it)."""
+    `found`: the violations, as (invariant, text, number of entries read so far; None: the whole trace).
+    """
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -30,8 +31,8 @@ class Evidence:
         windows = (int(1000 * t) for t in (policies.recall_window, policies.edit_window, policies.request_lifetime))
         self.model = ReferenceModel(Rules(policies.strangers == "allow", policies.group_size, *windows))
         self.rooms: dict[str, Room] = defaultdict(Room)
-        self.sessions: dict[str, set[Session]] = defaultdict(set)  # of each user, as far as its router has heard
-        self.believed: set[str] = set()  # nodes and devices whose clock runs otherwise
+        self.sessions: dict[str, set[Session]] = defaultdict(set)  # of each user, the sessions that its router knows of
+        self.skewed_clocks: set[str] = set()  # nodes and devices whose clocks were changed by a fault
         self.everyone = [*world.instances(), *world.probes]
         self.instances = {instance.name: instance for instance in self.everyone}
         self.users = {name: instance.user for name, instance in self.instances.items()}
@@ -44,22 +45,22 @@ class Evidence:
 
     @cached_property
     def shared(self) -> set[str]:
-        """idClients that more than one instance has sent."""
+        """The idClients that more than one instance has sent."""
         counts = Counter(id_client for instance in self.world.instances() for id_client in instance.sent)
         return {id_client for id_client, count in counts.items() if count > 1}
 
     @property
     def acknowledges(self) -> bool:
-        """Whether the other user hears how far a device has got, or only how far its user has read."""
+        """Whether a user learns how far a peer's device has received messages, or only how far the peer has read."""
         return self.policies.receipts == "delivered"
 
     @property
     def live(self) -> list[Instance]:
-        """The instances that are there in the end, the probes included."""
-        return [*self.world.finalists, *self.world.probes]
+        """The instances that are live at the end of the run, including the probes."""
+        return [*self.world.final_instances, *self.world.probes]
 
     def view(self, instance: Instance) -> View:
-        """What its events have made of the instance's local view."""
+        """Return the local view that the instance's events build up."""
         if instance.name not in self._views:
             self._views[instance.name] = View.of(instance.user, instance.sent, instance.events)
         return self._views[instance.name]
@@ -68,13 +69,15 @@ class Evidence:
         return (event for event in instance.events if type(event) is events.Acked)
 
     def is_owner(self, router: str, name: str) -> bool:
-        """Whether this user, or this chatroom, is that router's."""
+        """Return whether this router owns the user or chatroom."""
         return self.world.router_of(name).name == router
 
 
 def number_of(frame: Any) -> tuple[str, int]:
-    """Of a frame that is repeated until it is acknowledged: which conversation it is about ("": none), and which of its
-    kind it is."""
+    """Return the conversation ("" if it has none) and the number of a frame that is repeated until acknowledged.
+
+    The number is the seq of a message, the version of a state, or the number of a resync.
+    """
     if isinstance(frame, frames.Push):
         return frame.message.conversation_id, frame.message.seq
     if isinstance(frame, frames.State):

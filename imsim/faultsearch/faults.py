@@ -1,8 +1,7 @@
-"""Faults as data: what goes wrong, when, where, and how badly. (`inject` has it happen.)
+"""Faults as data: what fails, when, where and how severely. `inject` applies them.
 
-A plan is a list of `Fault`s. It can be read, written as JSON, edited by hand and shrunk: each fault stands for itself,
-draws its luck from a stream of its own, and ends by itself after its `seconds`, so that taking one away leaves the
-others what they were.
+A plan is a list of `Fault`s. It can be read, written as JSON, edited by hand and shrunk. Each fault has its own random
+stream and ends by itself after its `seconds`. Removing one therefore leaves the others unchanged.
 """
 
 from __future__ import annotations
@@ -20,8 +19,11 @@ from imsim.scenario import Stream
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`time`: seconds from the workload's start. `target`: a device ("alice/d0"), a user, a node ("gateway0") or
-    "storage". `arguments`: what the kind says (see `KINDS`); durations in seconds, rates from 0 to 1."""
+    """One planned fault.
+
+    `time`: seconds since the start of the workload. `target`: a device ("alice/d0"), a user, a node ("gateway0") or
+    "storage". `arguments`: the arguments of the kind (see `KINDS`); durations in seconds, rates from 0 to 1.
+    """
 
     time: float
     kind: str
@@ -41,8 +43,11 @@ class Fault:
 
 
 class Window:
-    """A fault that is open for a while. `end`: when it closes, in the world's seconds. `draw()`: its luck, uniform in
-    (0, 1). `has_struck`: whether it has hit anything."""
+    """A fault that lasts for a while.
+
+    `end`: the world's time at which it ends, in seconds. `draw()`: the next number of its random stream, uniform in (0,
+    1). `has_struck`: whether it has hit anything.
+    """
 
     __slots__ = ("arguments", "draw", "end", "fault", "has_struck")
 
@@ -55,7 +60,7 @@ class Window:
 
 
 class Windows(dict[str, Window]):
-    """The faults that are open for a device or for storage: of each kind the latest."""
+    """The open faults of a device or of storage: the latest of each kind."""
 
     def close(self, fault: Fault) -> None:
         window = self.get(fault.kind)
@@ -63,14 +68,13 @@ class Windows(dict[str, Window]):
             del self[fault.kind]
 
     def strikes(self, kind: str) -> Window | None:
-        """The window of this kind, if it is open and its rate hits now."""
+        """Return the window of this kind if it is open and its rate hits now, else None."""
         window = self.get(kind)
         return window if window is not None and window.draw() < window.arguments["rate"] else None
 
 
 class Argument(NamedTuple):
-    """An argument of a fault: how it is drawn; of what type it is, and within which limits, where a case is written by
-    hand."""
+    """An argument of a fault: the function that draws it, and the type and limits that a case file must keep."""
 
     draw: Callable[[Random], Any]
     type: Any
@@ -78,8 +82,10 @@ class Argument(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """A kind of fault. `where`: what it can hit (device, user, gateway, router, nodes, storage; or any: a device or a
-    node)."""
+    """A kind of fault.
+
+    `where`: the targets it can have: device, user, gateway, router, nodes, storage, or any (a device or a node).
+    """
 
     where: str
     arguments: dict[str, Argument]
@@ -108,30 +114,30 @@ _AT_A_RATE = {
 _DRIFT = Argument(lambda random: random.between(-0.05, 0.05), float, Field(gt=-1))
 _SPARE = Argument(lambda random: random.around(0.01, 10) if random.chance(0.3) else 0.0, float, Field(ge=0))
 
-#: What can go wrong, by name.
+#: Every kind of fault, by name.
 KINDS: dict[str, Kind] = {
     "loss": Kind("device", _AT_A_RATE),
     "duplication": Kind("device", _AT_A_RATE),
     "delay": Kind("device", {"up_to": _around(0.05, 5), "seconds": _around(0.5, 10)}),
     "reordering": Kind("device", {"up_to": _around(0.05, 3), **_AT_A_RATE}),
     "slow_reader": Kind("device", {"seconds": _around(1, 20)}),
-    # One side, or both, silently dead: only heartbeats can find out.
+    # One direction, or both, is silently dead: only heartbeats detect it.
     "half_open": Kind("device", {"direction": _pick("up", "down", "both")}),
     "break": Kind("device", {}),
     # The application loses all its memory, and the same device starts again.
     "app_crash": Kind("device", {"seconds": _around(0.01, 5), "silent": _chance(0.5)}),
-    # The same device logs in a second time, while the first is still there.
+    # The same device logs in a second time while the first login is still active.
     "double_login": Kind("device", {}),
-    # Its token is not taken; the application gets another one, until that helps.
+    # The gateway refuses the device's token. The application gets new tokens until one is accepted.
     "token_refused": Kind("device", {"code": _pick("bad_token", "token_expired"), "seconds": _around(0.5, 5)}),
-    # All of a user's tokens are revoked, except those younger than `spare`. With `race`, their connections break first,
-    # and it happens as the first device comes back.
+    # All tokens of a user are revoked, except those younger than `spare` seconds. With `race`, the user's connections
+    # break first, and the revocation happens when the first device logs in again.
     "revoke": Kind("user", {"race": _chance(0.5), "spare": _SPARE}),
-    # The node forgets everything; the last of what it sent never left it.
+    # The node loses all its memory, and the last frames that it sent are lost.
     "gateway_crash": Kind("gateway", _CRASH),
     "router_crash": Kind("router", _CRASH),
-    # The same at the worst time. A router: as the next operation `op` is asked for, is done, or has been answered. A
-    # gateway: as the next frame `op` has arrived, or was passed on.
+    # The node crashes at the worst time. A router: when the next operation `op` is requested, executed or answered. A
+    # gateway: when the next frame `op` has arrived, or was passed on.
     "crash_on": Kind(
         "router",
         {
@@ -148,18 +154,18 @@ KINDS: dict[str, Kind] = {
             **_CRASH,
         },
     ),
-    # The node's clock jumps `ahead` (clocks are monotonic, so never back) and then runs off by `drift`.
+    # The node's clock jumps `ahead` (clocks are monotonic, so never back) and then gains `drift` seconds a second.
     "clock": Kind("any", {"ahead": _around(0.01, 30), "drift": _DRIFT}),
-    # What the node and the `others` send each other takes up to so much longer; it keeps its order.
+    # Frames between the node and the `others` take up to `up_to` seconds longer, and keep their order.
     "lag": Kind("nodes", {"up_to": _around(0.01, 2), "seconds": _around(1, 15)}),
-    # The node and the `others` hear nothing of each other; what was on its way is lost. Both ends learn of it after
-    # `detect` seconds, or as soon as they hear of each other again.
+    # The node and the `others` cannot reach each other, and frames in flight are lost. Both ends detect it after
+    # `detect` seconds, or as soon as they are connected again.
     "partition": Kind("nodes", {"seconds": _around(0.1, 10), "detect": _around(0.01, 3)}),
     "storage_slow": Kind("storage", {"up_to": _around(0.05, 5), "seconds": _around(0.5, 10)}),
     "storage_stall": Kind("storage", {"seconds": _around(0.5, 10)}),
-    # Failed: `done` says whether it happened all the same.
+    # Storage reports a failure. `done`: whether it executed the request nevertheless.
     "storage_fails": Kind("storage", {"done": _chance(0.5), **_AT_A_RATE}),
-    # Answered `by` seconds later than it was done; or, with `silent`, never.
+    # Storage answers `by` seconds late, or never if `silent`.
     "storage_late": Kind(
         "storage", {"by": _around(0.1, 10), "silent": _chance(0.3), "done": _chance(0.7), **_AT_A_RATE}
     ),

@@ -1,4 +1,5 @@
-"""Faults happen: what each kind does to the cluster. Kinds that are not here open a window, for what passes to see."""
+"""The effects of faults on the cluster, by kind. A kind without a function here opens a window, which links and nodes
+look up."""
 
 from __future__ import annotations
 
@@ -13,12 +14,12 @@ INJECTIONS: dict[str, Injection] = {}
 
 
 def inject(fault: Fault, world: FlawedCluster) -> None:
-    """Let it happen, now."""
+    """Apply the fault now."""
     INJECTIONS.get(fault.kind, _window)(world, fault)
 
 
 def _of(*kinds: str) -> Callable[[Injection], Injection]:
-    """Mark what these kinds do."""
+    """Register a function as the effect of these kinds."""
 
     def mark(injection: Injection) -> Injection:
         INJECTIONS.update(dict.fromkeys(kinds, injection))
@@ -36,29 +37,29 @@ def _window(world: FlawedCluster, fault: Fault) -> None:
 @_of("half_open")
 def _half_open(world: FlawedCluster, fault: Fault) -> None:
     for connection in world.connections_of(fault.target):
-        connection.deaden(fault.arguments["direction"])
-        world.happened(fault)
+        connection.make_half_open(fault.arguments["direction"])
+        world.record_hit(fault)
 
 
 @_of("break")
 def _break(world: FlawedCluster, fault: Fault) -> None:
     for connection in world.connections_of(fault.target):
         connection.cut(None)
-        world.happened(fault)
+        world.record_hit(fault)
 
 
 @_of("app_crash")
 def _app_crash(world: FlawedCluster, fault: Fault) -> None:
     app = world.apps[fault.target]
     if app.is_up:
-        world.happened(fault)
+        world.record_hit(fault)
     app.crash(silent=fault.arguments["silent"])
     world.later(fault.arguments["seconds"], app.start_again, None)
 
 
 @_of("double_login")
 def _double_login(world: FlawedCluster, fault: Fault) -> None:
-    world.happened(fault)
+    world.record_hit(fault)
     world.apps[fault.target].start_again(None)
 
 
@@ -96,18 +97,18 @@ def _clock(world: FlawedCluster, fault: Fault) -> None:
     app = world.apps.get(fault.target)
     if app is None or app.is_up:
         world.node(fault.target).set_clock(fault.arguments["ahead"], fault.arguments["drift"])
-        world.happened(fault)
+        world.record_hit(fault)
 
 
 @_of("partition")
 def _partition(world: FlawedCluster, fault: Fault) -> None:
     others, seconds = fault.arguments["others"], fault.arguments["seconds"]
     if world.channels_between(fault.target, *others):
-        world.happened(fault)
+        world.record_hit(fault)
     for other in others:
         for channel in world.channels_between(fault.target, other):
             channel.break_off()
-            world.later(seconds, channel.mend, None)
+            world.later(seconds, channel.end_break, None)
         world.later(seconds, world.outages.end, world.break_off(fault.target, [other], fault))
 
 

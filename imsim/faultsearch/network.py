@@ -1,7 +1,7 @@
-"""What frames travel on in the fault search: links that keep their order until a fault says otherwise.
+"""The links of the fault search. They keep the order of frames unless a fault changes it.
 
-Between nodes a link is a TCP connection of the backbone: FIFO, and what is on its way is lost when it breaks. Between a
-device and its gateway frames also exist singly, so that one can be lost, doubled or overtaken.
+A link between nodes is a TCP connection of the backend: FIFO, and frames in flight are lost when it breaks. Between a
+device and its gateway, single frames can also be lost, duplicated or overtaken.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from imsim.sim.clock import Clock
 from imsim.sim.connection import ClientEnd, ConnectionState, GatewayEnd
 from imsim.sim.link import Arrive
 
-Pushed = frames.Push | frames.State | frames.Notify | frames.Resync  # what is repeated until it is acknowledged
+# frames that are repeated until the device acknowledges them
+Pushed = frames.Push | frames.State | frames.Notify | frames.Resync
 
-# A connection begins with these: doubled or overtaken they would be another protocol, not a bad network.
+# The frames that open a connection. Duplicated or overtaken ones would be another protocol, not a bad network.
 _IN_ORDER = (frames.Login, frames.LoggedIn, frames.Refused)
 
 
 class FlawedLink:
-    """One direction between two nodes. Latency varies by a half either way."""
+    """One direction between two nodes. The latency of a frame is 0.5 to 1.5 times the configured one."""
 
     __slots__ = ("_clock", "_count", "_flying", "_last", "_latency", "_record", "_stream")
 
@@ -40,14 +41,14 @@ class FlawedLink:
 
     @property
     def is_idle(self) -> bool:
-        """Nothing is on its way but heartbeats."""
+        """Whether no frames are in flight except heartbeats."""
         return all(isinstance(frame, frames.Ping | frames.Pong) for _, frame in self._flying.values())
 
     def _send(
         self, arrive: Arrive, frame: Any, extra: float = 0.0, *, until: float = 0.0, ordered: bool = True
     ) -> None:
-        """Have `arrive(frame)` called later: `extra` seconds later than usual, not before `until`; unless `ordered`,
-        others may overtake it."""
+        """Call `arrive(frame)` later: `extra` seconds later than usual, and not before `until`. Unless `ordered`, later
+        frames may overtake it."""
         clock = self._clock
         at = max(clock.now + self._latency * (0.5 + self._stream.next()) + extra, until)
         if ordered:
@@ -63,18 +64,18 @@ class FlawedLink:
             arrive(frame)
 
     def lose(self) -> None:
-        """Nothing of what is on its way arrives."""
+        """Drop all frames in flight."""
         self._flying.clear()
 
     def lose_last(self, share: float) -> None:
-        """The last part of what is on its way never arrives."""
+        """Drop the last frames in flight: this share of all of them."""
         numbers = list(self._flying)
         for number in numbers[len(numbers) - round(share * len(numbers)) :]:
             del self._flying[number]
 
 
 class Channel(FlawedLink):
-    """A link of the backbone. While it is broken, nothing gets on it."""
+    """A link between two nodes. While it is broken, it drops every frame."""
 
     __slots__ = ("_breaks", "_lag")
 
@@ -84,7 +85,7 @@ class Channel(FlawedLink):
         self._lag: Window | None = None
 
     def carry(self, leaves: float, arrive: Arrive, frame: Any) -> None:
-        """It leaves now, whatever the clock of the node says."""
+        """Send the frame now; the clock of the node does not matter."""
         if self._breaks:
             self._record(FrameLost(self._clock.now, "backbone", "", frame))
             return
@@ -104,32 +105,32 @@ class Channel(FlawedLink):
         self._breaks += 1
         self.lose()
 
-    def mend(self, _: None) -> None:
+    def end_break(self, _: None) -> None:
         self._breaks = max(0, self._breaks - 1)
 
     def repair(self) -> None:
         self._breaks, self._lag = 0, None
 
     def reconnect(self) -> None:
-        """What is sent from now on is on another connection, and may overtake what is still on its way."""
+        """Start a new connection: later frames may overtake those still in flight on the old one."""
         self._last = 0.0
 
 
 class DeviceLink(FlawedLink):
-    """A link between a device and its gateway, with the faults that are open for the device."""
+    """A link between a device and its gateway. The open faults of the device act on it."""
 
     __slots__ = ("_device", "_is_down", "_windows", "is_dead")
 
     def __init__(self, world: Surroundings, instance: str, device: str, stream: Stream, *, is_down: bool) -> None:
-        """`is_down`: to the device."""
+        """Make a link of an instance. `is_down`: whether it leads to the device."""
         super().__init__(world, world.case.client_latency, stream)
         self._device = instance
         self._windows = world.windows[device]
         self._is_down = is_down
-        self.is_dead = False  # nothing gets through, and neither end knows
+        self.is_dead = False  # frames are dropped, and neither end notices
 
     def carry(self, leaves: float, arrive: Arrive, frame: Any) -> None:
-        """It leaves now, whatever the clock of the node says."""
+        """Send the frame now; the clock of the node does not matter."""
         if self.is_dead:
             return
         windows = self._windows
@@ -139,30 +140,30 @@ class DeviceLink(FlawedLink):
         extra = until = 0.0
         if window := windows.get("delay"):
             extra = window.draw() * window.arguments["up_to"]
-            self._happened("delay", frame)
+            self._record_hit("delay", frame)
         if self._is_down and (window := windows.get("slow_reader")):
             until = window.end
-            self._happened("slow_reader", frame)
-        if frame is not None:  # what opens and closes the connection is TCP's, and safe
+            self._record_hit("slow_reader", frame)
+        if frame is not None:  # None opens or closes the connection, which TCP does reliably
             if windows.strikes("loss"):
-                self._happened("loss", frame)
+                self._record_hit("loss", frame)
                 return
             if not isinstance(frame, _IN_ORDER) and windows.strikes("duplication"):
-                self._happened("duplication", frame)
+                self._record_hit("duplication", frame)
                 self._send(arrive, frame, extra + 0.01, until=until, ordered=False)
             if not isinstance(frame, _IN_ORDER) and (window := windows.strikes("reordering")):
-                self._happened("reordering", frame)
+                self._record_hit("reordering", frame)
                 late = window.draw() * window.arguments["up_to"]
                 self._send(arrive, frame, extra + late, until=until, ordered=False)
                 return
         self._send(arrive, frame, extra, until=until)
 
-    def _happened(self, kind: str, frame: Any) -> None:
+    def _record_hit(self, kind: str, frame: Any) -> None:
         self._record(Struck(self._clock.now, self._device, kind, frame))
 
 
 class Connection(ConnectionState):
-    """Between an instance of a client and a gateway, over links with flaws; and what is not acknowledged on it."""
+    """A connection of a client instance to a gateway over faulty links. It counts the unacknowledged frames."""
 
     __slots__ = ("_latest", "_links", "_messages")
 
@@ -171,8 +172,8 @@ class Connection(ConnectionState):
     ) -> None:
         super().__init__(id, client, gateway, clock, up.carry, down.carry)
         self._links = {"up": up, "down": down}
-        #: What left on it and is not acknowledged: (conversation, seq) of messages; and of that of which the latest
-        #: says all, by what it is and about which conversation, its number.
+        #: The unacknowledged messages, as (conversation, seq). Of other frames only the latest counts: its number, by
+        #: op and conversation.
         self._messages: set[tuple[str, int]] = set()
         self._latest: dict[tuple[str, str], int] = {}
 
@@ -182,12 +183,12 @@ class Connection(ConnectionState):
 
     @property
     def is_over(self) -> bool:
-        """Neither end holds it, and nothing is on its way."""
+        """Whether both ends have closed it and no frames are in flight."""
         return not (self.client_open or self.gateway_open) and self._is_idle
 
     @property
     def is_quiet(self) -> bool:
-        """Both ends hold it, it works, and nothing is on its way."""
+        """Whether both ends have it open, it works, and no frames are in flight."""
         works = not any(link.is_dead for link in self._links.values())
         return self.client_open and self.gateway_open and works and self._is_idle
 
@@ -196,10 +197,10 @@ class Connection(ConnectionState):
         return len(self._messages) + len(self._latest)
 
     def left(self, frame: Pushed) -> int:
-        """The gateway has sent this; returns how much is not acknowledged."""
+        """Note that the gateway has sent this frame. Return the number of unacknowledged frames."""
         if isinstance(frame, frames.Push):
             if is_chatroom(frame.message.conversation_id):
-                return self.unacknowledged  # it goes once
+                return self.unacknowledged  # a chatroom message is sent once, without acknowledgement
             self._messages.add((frame.message.conversation_id, frame.message.seq))
         elif isinstance(frame, frames.State):
             self._latest[frame.op, frame.state.conversation_id] = frame.state.version
@@ -210,11 +211,11 @@ class Connection(ConnectionState):
         return self.unacknowledged
 
     def awaits(self, message: Message) -> bool:
-        """Whether this was pushed, and no acknowledgement of it has reached the gateway."""
+        """Return whether this message was pushed and no acknowledgement of it has reached the gateway."""
         return (message.conversation_id, message.seq) in self._messages
 
     def acknowledged(self, frame: frames.FromClient) -> None:
-        """This has reached the gateway."""
+        """Note that this frame has reached the gateway, and what it acknowledges."""
         if type(frame) is frames.Delivered:
             self._messages -= {m for m in self._messages if m[0] == frame.conversation_id and m[1] <= frame.seq}
             self._confirm((frames.Notify.op, frame.conversation_id), frame.seq)
@@ -227,8 +228,8 @@ class Connection(ConnectionState):
         if self._latest.get(what, number + 1) <= number:
             del self._latest[what]
 
-    def deaden(self, direction: str) -> None:
-        """From now on nothing gets through (up, down or both), and neither end knows."""
+    def make_half_open(self, direction: str) -> None:
+        """Drop all frames from now on (up, down or both), so that neither end notices."""
         for name, link in self._links.items():
             link.is_dead |= direction in (name, "both")
 
@@ -238,10 +239,10 @@ class Connection(ConnectionState):
         super().cut(None)
 
     def lose_last(self, share: float) -> None:
-        """Of what the gateway sent, the last part is lost."""
+        """Drop this share of the frames in flight to the device, the last ones."""
         self._links["down"].lose_last(share)
 
     def gateway_crashed(self) -> None:
-        """The client sees the end, after what is not lost."""
+        """Notify the client of the end, after the frames that are not lost."""
         super().gateway_crashed()
         self.down(self._clock.now, self.lost_by_client, None)

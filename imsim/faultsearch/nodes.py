@@ -1,6 +1,7 @@
-"""The nodes of the fault search: those of the simulation, each on a clock of its own, with what they do in the trace.
+"""The nodes of the fault search: those of the simulation, each with its own clock, and recorded in the trace.
 
-An operation takes no time here, but anything can happen between two of them.
+An operation takes no time here, but anything can happen between two of them. A life of a server lasts from its start to
+its crash.
 """
 
 from __future__ import annotations
@@ -46,12 +47,12 @@ from imsim.sim.nodes.work import Work
 _NEVER = float("inf")
 
 
-def _unheard(*_: object) -> None:
-    """Nothing is reported: the trace says it all."""
+def _ignore(*_: object) -> None:
+    """Report nothing: the trace records everything."""
 
 
 class FlawedNode(Node):
-    """A node with a clock of its own, which leaves what it does in the trace."""
+    """A node with its own clock, which records its actions in the trace."""
 
     __slots__ = ()
 
@@ -79,7 +80,7 @@ _AnswerFrame = frames.Done | frames.Rejected | frames.Entered | frames.ReadCount
 
 
 def answered(answer: Answer | _AnswerFrame) -> tuple[str, str]:
-    """The request that this answers, as (op, ref)."""
+    """Return the request that this answers, as (op, ref)."""
     match answer:
         case events.Entered() | frames.Entered():
             return frames.Enter.op, answer.name
@@ -92,7 +93,8 @@ def answered(answer: Answer | _AnswerFrame) -> tuple[str, str]:
 
 
 class Instance(FlawedNode, sim.ClientNode[Connection]):
-    """A client, as long as its application runs: a crash ends it, and the device's next start is another instance."""
+    """A client during one run of its application. A crash ends it, and the device's next start makes another
+    instance."""
 
     def __init__(
         self,
@@ -103,7 +105,7 @@ class Instance(FlawedNode, sim.ClientNode[Connection]):
         number: int,
         ended: Callable[[Instance, Code], None] | None = None,
     ) -> None:
-        """`device`: "alice/d0". `ended` is called when the server has ended it for good."""
+        """Make an instance of a device, such as "alice/d0". `ended` is called when the server ends it permanently."""
         self.world = world
         self.name = name
         self._ended = ended
@@ -111,50 +113,51 @@ class Instance(FlawedNode, sim.ClientNode[Connection]):
         self.key = device
         self.user, self.device = device.split("/")
         self.events: list[events.ClientEvent] = []
-        self.sent: dict[str, dict[str, Any]] = {}  # by idClient, in order: what the application gave to `send`
-        self.tapped: set[str] = set()  # idClients of those that it gave once more, failed or not
-        self.rooms: set[str] = set()  # chatrooms that its user has entered, and not left
-        self.asked: set[tuple[str, str]] = set()  # (op, ref) of the requests that its user waits for
-        self.unanswered: dict[tuple[str, str], int] = {}  # the same of all that it has asked, with the latest number
-        #: What its user has seen of the conversation list, each time with the number of events until then.
+        self.sent: dict[str, dict[str, Any]] = {}  # by idClient, in order: the arguments of `send`
+        self.tapped: set[str] = set()  # idClients that the application sent once more, whether failed or not
+        self.rooms: set[str] = set()  # chatrooms that its user has entered and not left
+        self.asked: set[tuple[str, str]] = set()  # (op, ref) of the requests whose answers its user waits for
+        # (op, ref) of all requests that it has sent -> the latest number
+        self.unanswered: dict[tuple[str, str], int] = {}
+        #: The user's looks at the conversation list, each with the number of events until then.
         self.looks: list[tuple[int, list[Conversation]]] = []
         rest = (token, world.case.policies, world.jitter_stream(number).next, world.case.kind(device))
         super().__init__(number, OwnClock(world.clock), lambda node: Client(node, self.user, self.device, *rest))
 
     @property
     def is_live(self) -> bool:
-        """Running, and neither stopped nor ended."""
+        """Whether it is running, and neither stopped nor ended."""
         return self.is_up and self.machine.state != State.ENDED
 
     def start(self) -> None:
-        """Its application has it log in."""
+        """Have it log in."""
         self.record(Started)
         self.act(self.machine.start)
 
     def ask(self, wanted: frames.Asked, action: Callable[[float], object]) -> None:
-        """Its user asks for what this request says, by that action."""
+        """Make a request of its user by that action."""
         self.record(Wished, wanted)
         if isinstance(wanted, frames.Enter | frames.Leave):
             other = frames.Leave if isinstance(wanted, frames.Enter) else frames.Enter
-            self.asked.discard((other.op, wanted.ref))  # which is not wanted any more
+            self.asked.discard((other.op, wanted.ref))  # the newer request replaces it
             self.unanswered.pop((other.op, wanted.ref), None)
         self.asked.add((wanted.op, wanted.ref))
         self.act(action)
 
     def look(self) -> None:
-        """The user looks at the conversation list."""
+        """Record the conversation list as the user sees it now."""
         if self.is_up:
             self.looks.append((len(self.events), self.machine.conversations()))
 
     def kill(self, *, silent: bool) -> None:
-        """The application crashes. Its gateway is told, unless `silent`: then only the heartbeat finds out."""
+        """Crash the application. Unless `silent`, its gateway is notified; otherwise only the heartbeat detects it."""
         self.is_up = False
         self._timers = ()
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.client_open = False
             if silent:
-                connection.deaden("both")
+                connection.make_half_open("both")
             else:
                 connection.up(self.now, connection.lost_by_gateway, None)
 
@@ -196,8 +199,10 @@ class Instance(FlawedNode, sim.ClientNode[Connection]):
 
 
 class FlawedServer(FlawedNode, ServerNode):
-    """A server, on which frames can be lost with a crash. `_epoch`: wall time at which its clock was 0, as it believes
-    in this life."""
+    """A server whose frames can be lost in a crash.
+
+    `_epoch`: the wall time at which its clock was 0, as it assumes in its present life.
+    """
 
     _epoch: float
     channels: list[Channel]
@@ -207,20 +212,20 @@ class FlawedServer(FlawedNode, ServerNode):
         super().start()
 
     def crash_with(self, stream: Stream) -> None:
-        """Crash; the last of what it sent is lost, by the luck in the stream."""
+        """Crash; the random stream decides how many of the last frames it sent are lost."""
         for channel in self.channels:
             channel.lose_last(stream.next())
         self.crash()
 
 
 class GatewayNode(FlawedServer, sim.GatewayNode[Connection]):
-    """A gateway, with what it does in the trace."""
+    """A gateway that records its actions in the trace."""
 
     clock: OwnClock
 
     def __init__(self, world: Surroundings, index: int, work: Work) -> None:
         self.world, self.channels = world, []
-        super().__init__(index, OwnClock(world.clock), work, world.case.policies, 0.0, (), world.placement, _unheard)
+        super().__init__(index, OwnClock(world.clock), work, world.case.policies, 0.0, (), world.placement, _ignore)
 
     def crash_with(self, stream: Stream) -> None:
         ways: list[Channel | Connection] = [*self.channels, *self.connections.values()]
@@ -276,21 +281,21 @@ class GatewayNode(FlawedServer, sim.GatewayNode[Connection]):
 
     def emit(self, event: events.Pushed | events.Shed) -> None:
         device = f"{event.session.user}/{event.session.device}"
-        if isinstance(event, events.Shed):  # a push itself stands in the trace
+        if isinstance(event, events.Shed):  # a push itself is recorded as it is sent
             self.record(Shed, event.message, device)
         elif event.attempt > 1 and not self.connections[event.session.connection].awaits(event.message):
             self.record(Repeated, event.message, device)
 
 
 class RouterNode(FlawedServer, sim.RouterNode):
-    """A router, with what it does in the trace."""
+    """A router that records its actions in the trace."""
 
     clock: OwnClock
 
     def __init__(self, world: Surroundings, index: int, work: Work) -> None:
         self.world, self.channels = world, []
         policies, placement = world.case.policies, world.placement
-        rest = (placement, Placement(["storage"]), _unheard)
+        rest = (placement, Placement(["storage"]), _ignore)
         super().__init__(index, OwnClock(world.clock), work, policies, 0.0, {}, *rest)
 
     def crash_with(self, stream: Stream) -> None:
@@ -313,8 +318,8 @@ class RouterNode(FlawedServer, sim.RouterNode):
     def stored(self, answer: tuple[storage.Request, storage.Result]) -> None:
         super().stored(answer)
         request, _ = answer
-        if self.world.askers[request] is self.machine:  # else it has died since it asked
-            self.world.spring(self.name, request, "answered")
+        if self.world.askers[request] is self.machine:  # else the life that sent the request has ended
+            self.world.trigger_ambush(self.name, request, "answered")
 
     # --- the router's port ---
 
@@ -327,7 +332,7 @@ class RouterNode(FlawedServer, sim.RouterNode):
         self.world.askers[request] = self.machine
         self.record(Asked, request)
         super().store(name, request)
-        self.world.spring(self.name, request, "asked")
+        self.world.trigger_ambush(self.name, request, "asked")
 
     def to_gateway(self, gateway: str, frame: internal_frames.ToGateway) -> None:
         self.record(RouterSent, gateway, frame)
@@ -338,5 +343,5 @@ class RouterNode(FlawedServer, sim.RouterNode):
         super().to_router(router, frame)
 
     def emit(self, event: events.Committed) -> None:
-        if is_chatroom(event.message.conversation_id):  # what storage did stands in the trace
+        if is_chatroom(event.message.conversation_id):  # other messages are recorded as storage appends them
             self.record(Said, event.message)

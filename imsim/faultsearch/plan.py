@@ -1,4 +1,4 @@
-"""Drawing a case from its seed: the world, its policies, and what goes wrong in it."""
+"""Drawing a case from its seed: the world, its policies and its faults."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from imsim.scenario import Draws, Scenario, Stream
 
 USERS = ("alice", "bob", "carol", "dave", "erin")
 DEVICE_KINDS = ("phone", "phone", "desktop", "")
-CONTENT_BYTES = 200  # the limit on content: small, so that it is met
+CONTENT_BYTES = 200  # the limit on content: small, so that messages reach it
 WALL_SKEWS = (0.0, 60.0, 60.0)  # seconds
-PAGE_BYTES = (40, 1_000)  # from less than some messages have to more than most conversations
+PAGE_BYTES = (40, 1_000)  # from less than some messages have to more than most conversations have
 
 
 def draw(seed: int, scenario: Scenario | None = None) -> Case:
-    """The case of a seed. A scenario gives policies, topology and latencies in place of drawn ones."""
+    """Return the case of a seed. A scenario gives policies, topology and latencies; otherwise they are drawn."""
     random = Random(Stream(Draws(seed, "chaos"), 0))
     users = USERS[: random.whole(2, len(USERS))]
     devices = tuple(f"{user}/d{n}" for user in users for n in range(random.pick((1, 2, 2, 3))))
@@ -110,8 +110,10 @@ def _policies(random: Random) -> Policies:
 def _narrow(
     random: Random, policies: Policies, devices: tuple[str, ...], targets: Targets, duration: float
 ) -> tuple[Policies, tuple[Step, ...]]:
-    """Some worlds have pages of few bytes, and users who look far back. All of it from luck of its own: the other
-    worlds, and what else is drawn in these, stay what they were before this was."""
+    """Return policies with a small page limit and steps that read old history, for some seeds.
+
+    It has its own random stream, so that the rest of the case stays as it was before this function existed.
+    """
     if not random.chance(0.3):
         return policies, ()
     looks = []
@@ -127,12 +129,14 @@ def _narrow(
 def _faults(
     random: Random, devices: tuple[str, ...], nodes: dict[str, list[str]], duration: float
 ) -> tuple[Fault, ...]:
-    """Swarm testing: each seed leaves some kinds out altogether, so that one kind does not always hide another.
-    `nodes`: by tier."""
+    """Draw the faults by swarm testing: each seed leaves out some kinds, so that one kind does not always hide another.
+
+    `nodes`: by tier.
+    """
     share = random.pick((0.15, 0.3, 0.6))
     kinds = [name for name in KINDS if random.chance(share)]
     if not kinds or random.chance(0.08):
-        return ()  # at times nothing goes wrong, and nobody may be sent away
+        return ()  # some seeds have no faults, and then no request may be refused as unavailable
     faults = []
     for _ in range(random.whole(1, 14)):
         name = random.pick(kinds)

@@ -1,4 +1,4 @@
-"""Drawing plans: words for chance on top of one stream of numbers."""
+"""Random draws for plans, on top of one stream of numbers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from imsim.scenario import Stream
 T = TypeVar("T")
 
 
-#: Names that changed after streams had been named after them. A stream keeps its first name, so that a seed stays the
-#: same run, and a case that is kept as a regression test stays that case.
+#: Names that changed after streams had been derived from them. A stream keeps its first name, so that a seed keeps its
+#: run, and a regression test keeps its case.
 _FIRST_NAMES = {"op=state ": "op=placed ", "op=save_state ": "op=save_place "}
-_NODE = re.compile(r"\b(gateway|router)(\d+)(  )?")  # with what pads it to its column in a line, which stays as wide
+_NODE = re.compile(r"\b(gateway|router)(\d+)(  )?")  # with the padding of its column, which must keep its width
 
 
 def stream_number(name: str) -> int:
-    """The number of the stream with this name."""
+    """Return the number of the stream with this name."""
     for now, first in _FIRST_NAMES.items():
         name = name.replace(now, first)
     return crc32(_NODE.sub(_first_name_of_node, name).encode())
@@ -31,7 +31,7 @@ def _first_name_of_node(found: re.Match[str]) -> str:
 
 
 class Random:
-    """What is drawn depends on the stream alone: neither on Python's version nor on PYTHONHASHSEED."""
+    """A source of random values. They depend on the stream alone: neither on Python's version nor on PYTHONHASHSEED."""
 
     __slots__ = ("_next",)
 
@@ -42,22 +42,22 @@ class Random:
         return self._next() < probability
 
     def between(self, low: float, high: float) -> float:
-        """Uniform, rounded to a millionth, so that what is printed is what was drawn."""
+        """Return a uniform number, rounded to a millionth, so that a printed value is exactly the drawn one."""
         return round(low + (high - low) * self._next(), 6)
 
     def around(self, low: float, high: float) -> float:
-        """Log-uniform: as often between 1 and 10 as between 10 and 100."""
+        """Return a log-uniform number: as often between 1 and 10 as between 10 and 100."""
         return round(float(low * (high / low) ** self._next()), 6)
 
     def whole(self, low: int, high: int) -> int:
-        """Both ends included."""
+        """Return an integer from low to high, both included."""
         return low + int(self._next() * (high - low + 1))
 
     def pick(self, choices: Sequence[T]) -> T:
         return choices[int(self._next() * len(choices))]
 
     def some(self, choices: Sequence[T], number: int) -> list[T]:
-        """`number` different ones (all, if there are fewer), in their order."""
+        """Return `number` different choices (all, if there are fewer), in their order."""
         chosen: set[int] = set()
         while len(chosen) < min(number, len(choices)):
             chosen.add(int(self._next() * len(choices)))

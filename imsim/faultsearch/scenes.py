@@ -1,27 +1,34 @@
-"""Scenes: short plots for what chance alone brings about in one run of a hundred or less, as data in `scenes.json`.
+"""Scenes: short scripts for situations that random workloads rarely produce. The data is in `scenes.json`.
 
-They are drawn from a stream of their own and come on top of the workload and the faults, which stay what they are. A
-scene only makes its situation likely: whatever else happens in the run may be in its way.
+Scenes have their own random stream and are added to the workload and the faults, which stay as they are. A scene only
+makes its situation likely: other events of the run may prevent it.
 
-A scene has a `probability`, what it `needs` (faults, two gateways), a `cast` ("two users": `one` and `other`; "rivals":
-the devices `first` and `second` of user `one`, of which only one may be logged in, and user `other`; "everybody"), a
-`group` that `one` makes for the scene or a `room`, and `steps`. Names stand for values: those of the cast, `devices`,
-`users`, `gateways`, `second_gateways`, `routers`, and those that a step gives. Steps are played in order:
+A scene has these fields:
 
-    {"let": {NAME: VALUE}}                                     gives names
-    {"begin": {"after": SECONDS, "within": SHARE, "left": SECONDS}}    draws when to begin; SHARE: of the duration
-    {"by": WHO, "do": ACTION, "in": PLACE, "with": ARGUMENTS}  all devices of a user, or one device, take a step
+- `about`: what happens in it. `probability`: the share of seeds that play it.
+- `needs`: "faults" or "two gateways"; without them it is left out.
+- `cast`: "two users" (`one` and `other`); "rivals" (the devices `first` and `second` of user `one`, only one of which
+    may be logged in, and user `other`); or "everybody".
+- `group`: a group that `one` creates for the scene; or `room`: a chatroom.
+- `steps`: the steps, played in order.
+
+Names stand for values: those of the cast, `devices`, `users`, `gateways`, `second_gateways`, `routers`, and those that
+a step defines. The forms of a step:
+
+    {"let": {NAME: VALUE}}                                     define names
+    {"begin": {"after": SECONDS, "within": SHARE, "left": SECONDS}}    draw the start; SHARE: of the duration
+    {"by": WHO, "do": ACTION, "in": PLACE, "with": ARGUMENTS}  a step of one device, or of all devices of a user
     {"fault": KIND, "on": WHO, "with": ARGUMENTS}              a fault
     {"repeat": TIMES, "steps": STEPS}, {"each": NAME, "of": VALUES, "steps": STEPS}
     {"chance": PROBABILITY, "then": STEPS, "else": STEPS}, {"pick": [STEPS, STEPS]}, {"shuffle": STEPS}
 
-Time: a step of an app is followed by a wait, of which `wait` says how long; `pause` is a wait before a step; `mark`
-marks the present time, and `since` goes to so many seconds after the mark. They also stand alone. PLACE is "group",
-"room", "p2p" (with the other of the two) or "system" (the log of `one`).
+Time: a wait follows each step of a device; `wait` gives its length. `pause` is a wait before a step. `mark` marks the
+present time, and `since` moves to that many seconds after the mark. These fields may also stand alone. PLACE is
+"group", "room", "p2p" (with the other of the two users) or "system" (the system log of `one`).
 
-A value is "$name", a text with "{name}" in it, or drawn: {"between": [LOW, HIGH]}, {"around": [LOW, HIGH]},
-{"pick": [...]}, {"some": [VALUES, NUMBER]}, {"device_of": USER}; or {"devices_of": USER}, {"user_of": DEVICE},
-{"times": [A, B]}. "$new_id" is another idClient each time.
+A value is "$name", a text with "{name}" in it, or drawn: {"between": [LOW, HIGH]}, {"around": [LOW, HIGH]}, {"pick":
+[...]}, {"some": [VALUES, NUMBER]}, {"device_of": USER}; or computed: {"devices_of": USER}, {"user_of": DEVICE},
+{"times": [A, B]}. "$new_id" is a new idClient each time.
 """
 
 from __future__ import annotations
@@ -52,14 +59,14 @@ _MAKE_GROUP: list[dict[str, Any]] = [
     {"by": "one", "do": "create_group", "with": _GROUP},
 ]
 
-#: What an action is done with, unless the scene says otherwise.
+#: The default arguments of an action. A scene may override them.
 _USUAL: dict[str, dict[str, Any]] = {
     "send": {"content": "so", "type": "text"},
     "change": {"event": "", "targets": [], "data": {}},
     "amend": {"event": "", "own": True, "back": 1, "content": "better"},
 }
 _TIMES = {"since", "pause", "wait", "mark"}
-#: What each kind of step may have besides the name of its kind.
+#: The further fields that each kind of step may have.
 _FORMS: dict[str, set[str]] = {
     "do": {"by", "in", "with", *_TIMES},
     "fault": {"on", "with", *_TIMES},
@@ -74,7 +81,7 @@ _FORMS: dict[str, set[str]] = {
 
 
 class Scene(Section):
-    """A scene as it stands in the file."""
+    """A scene as in the file."""
 
     about: str
     probability: float = Field(ge=0, le=1)
@@ -100,7 +107,7 @@ class Scene(Section):
 
 
 def _all_of(steps: Sequence[dict[str, Any]], where: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each step, and those within it, with its place."""
+    """Yield each step and its inner steps, with the path of each."""
     for number, step in enumerate(steps):
         yield f"{where}{number}", step
         for name in ("steps", "then", "else", "shuffle"):
@@ -110,9 +117,9 @@ def _all_of(steps: Sequence[dict[str, Any]], where: str) -> Iterator[tuple[str, 
 
 
 def read(text: str) -> dict[str, Scene]:
-    """The scenes of a file, by name.
+    """Return the scenes of a file, by name.
 
-    Raises: UsageError, one line that says which field is wrong.
+    Raises: UsageError, one line that names the wrong field.
     """
     try:
         scenes = json.loads(text)
@@ -128,8 +135,10 @@ def _scenes() -> dict[str, Scene]:
 
 @dataclass
 class Stage:
-    """Where scenes are played: what comes of them are `steps` and `faults`. `rivals`: pairs of devices of which only
-    one may be logged in."""
+    """The stage on which scenes are played. It collects their `steps` and `faults`.
+
+    `rivals`: pairs of devices of which only one may be logged in.
+    """
 
     random: Random
     devices: tuple[str, ...]
@@ -145,7 +154,7 @@ class Stage:
     _count: int = 0
 
     def play_some(self, *, with_faults: bool) -> None:
-        """Play each scene with its probability. Without faults, those that need them are left out."""
+        """Play each scene with its probability. Without faults, the scenes that need faults are left out."""
         there = {"faults": with_faults, "two gateways": len(self.gateways) > 1}
         for name, scene in _scenes().items():
             if all(there[need] for need in scene.needs) and self.random.chance(scene.probability):
@@ -219,7 +228,8 @@ class Stage:
         self._at = round(self._at + self._value(seconds), 6)
 
     def _add_step(self, action: str, who: str, place: str | None, given: Mapping[str, Any]) -> None:
-        """By all devices of a user, for some may not be there: under one idClient it is one thing all the same."""
+        """Add a step of each device of a user, as some may be offline. With one idClient it is one message
+        nevertheless."""
         devices = self._devices_of(who)
         about = self._about(ARGUMENTS[action], place, user_of(devices[0]))
         arguments = self._value({**about, **_USUAL.get(action, {}), **given})
@@ -227,7 +237,7 @@ class Stage:
         self.steps += [Step(at, device, action, arguments) for device in devices]
 
     def _about(self, arguments: Mapping[str, Any], place: str | None, user: str) -> dict[str, Any]:
-        """What an action with these arguments is about, if it happens in that place."""
+        """Return the arguments that name the conversation or room of an action in that place."""
         if place is None:
             place = next((place for place in ("group", "room") if place in self._names), "p2p")
         if place == "room" and "name" in arguments:
@@ -243,7 +253,7 @@ class Stage:
         return {"conversation": model.conversation_id(scene, user, to)} if "conversation" in arguments else {}
 
     def _add_faults(self, kind: str, target: Any, given: Mapping[str, Any]) -> None:
-        """One for each of the targets, or for each device of a user."""
+        """Add a fault on each of the targets, or on each device of a user."""
         arguments = self._value(given)
         target = self._named(target)
         if isinstance(target, str):
@@ -253,7 +263,7 @@ class Stage:
     # --- values ---
 
     def _named(self, value: Any) -> Any:
-        """Of a step's `by` or `on`, where names stand by themselves."""
+        """Resolve the value of `by` or `on`, where a name needs no "$"."""
         return self._names.get(value, value) if isinstance(value, str) else self._value(value)
 
     def _devices_of(self, who: str) -> list[str]:

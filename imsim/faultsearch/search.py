@@ -1,4 +1,4 @@
-"""The search: many seeds, each a world of its own; the one that breaks something is made small and explained."""
+"""The search: it runs many seeds, shrinks the case of each seed that breaks an invariant, and explains it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from imsim.core import frames
 from imsim.core.exceptions import UsageError
 from imsim.faultsearch.case import Case
 from imsim.faultsearch.case_file import check
-from imsim.faultsearch.checks import Violation, judge, judge_raises
+from imsim.faultsearch.checks import Violation, check_raises, judge
 from imsim.faultsearch.entries import Entry
 from imsim.faultsearch.faults import KINDS
 from imsim.faultsearch.plan import draw
@@ -24,18 +24,19 @@ from imsim.faultsearch.world import World
 from imsim.scenario import Scenario
 from imsim.sim.garbage import no_garbage_collection
 
-#: A search of at least this many seeds must have met everything in `SOMETIMES`. The rarest is met in nearly 5 % of the
-#: seeds: chance alone misses one once in some thousands of such searches.
+#: A search of at least this many seeds must have met everything in `SOMETIMES`. The rarest situation occurs in nearly
+#: 5% of the seeds: one of some thousands of such searches misses a situation by chance.
 ENOUGH = 200
 
-#: A kind of fault that this many seeds had in their plans must have hit something in one of them, however short the
-#: search. It does in two of three seeds that have it planned, or more: chance alone misses all once in 100,000 times.
+#: A kind of fault that at least this many seeds planned must have hit something in one of them, in a search of any
+#: length. It does in at least two of three seeds that plan it: by chance, all of them miss once in 100,000 times.
 PLANNED = 12
 
 _SHRINKING_RUNS = 300
-_BATCH = 25  # seeds that a worker takes at once
-_FAILURES_KEPT = 10  # seeds explained in full; the rest are only counted
-_BEGINNING, _END = 8, 40  # lines of a trace that are shown: how it began, and what led to the violation
+_BATCH = 25  # the number of seeds in one task of a worker
+_FAILURES_KEPT = 10  # the number of failing seeds that are explained in full; further ones are only counted
+# the number of trace lines shown from its beginning, and from the end, which led to the violation
+_BEGINNING, _END = 8, 40
 
 Progress = Callable[[float], None]
 Broke = Callable[[int, str], None]
@@ -43,7 +44,7 @@ Broke = Callable[[int, str], None]
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of one case."""
+    """The result of running one case."""
 
     case: Case
     violations: list[Violation]
@@ -52,13 +53,18 @@ class Outcome:
 
     @property
     def digest(self) -> str:
-        """Stands for the whole trace: equal if and only if that is, byte for byte. Made when asked for: it takes nearly
-        as long as judging, and neither shrinking nor a test of what is found needs it."""
+        """The digest of the trace. Two digests are equal if and only if the traces are equal byte for byte.
+
+        It is computed on each access. That takes nearly as long as the checks, and shrinking does not need it.
+        """
         return digest(self.trace)
 
     def about(self, violation: Violation) -> list[Entry]:
-        """What the trace has, until the violation was seen, about the message, the instance or the conversation that it
-        names; or all of it, if it names none. The last is the entry at which it was seen, if it was one."""
+        """Return the trace entries, up to the violation, about the message, instance or conversation that it names.
+
+        If it names none of these, return all entries up to it. The last entry is the one at which a check saw the
+        violation, if a single entry showed it.
+        """
         if violation.at is None:
             return about(self.trace, violation.text)
         found, last = about(self.trace[: violation.at], violation.text), self.trace[violation.at - 1]
@@ -67,7 +73,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class Failure:
-    """A seed that broke something, its case as small as could be, and how that one goes."""
+    """A seed that broke an invariant, with the smallest case found that breaks it too, and the outcome of that case."""
 
     seed: int
     violation: Violation
@@ -76,8 +82,10 @@ class Failure:
 
     @property
     def trace(self) -> list[str]:
-        """What led to the violation in the smallest case, line by line. If it is long: its beginning and its end,
-        without heartbeats."""
+        """The lines that led to the violation in the smallest case.
+
+        A long trace is cut to its beginning and its end, without heartbeats.
+        """
         entries = self.smallest.about(self.smallest.violations[0])
         if len(entries) > _BEGINNING + _END:
             entries = [entry for entry in entries if not isinstance(entry.subject, frames.Ping | frames.Pong)]
@@ -94,7 +102,7 @@ class Failure:
         latencies = f"client {case.client_latency}, backend {case.backend_latency}, storage {case.storage_latency}"
         lines = [
             f"seed {self.seed}: {self.violation}",
-            f"smallest: {len(case.faults)} faults, {len(case.steps)} steps",
+            f"smallest case: {len(case.faults)} faults, {len(case.steps)} steps",
             f"  devices: {', '.join(devices)}; gateways: {case.gateways}, routers: {case.routers}",
             f"  latencies in seconds, one way: {latencies}",
             f"  {case.policies}",
@@ -102,7 +110,7 @@ class Failure:
             *(f"  {fault}" for fault in case.faults),
             "workload:",
             *(f"  {step}" for step in case.steps),
-            f"which breaks {violation}",
+            f"the smallest case breaks {violation}",
             "trace:",
             *(f"  {line}" for line in self.trace),
             f"replay: {self.command}",
@@ -122,7 +130,7 @@ class Failure:
 
 
 class _Result(NamedTuple):
-    """What a search keeps of a seed. `invariant`: the first that it broke, or ""."""
+    """The part of one seed's outcome that a search keeps. `invariant`: the first one that it broke, or ""."""
 
     seed: int
     invariant: str
@@ -133,16 +141,16 @@ class _Result(NamedTuple):
 
 @dataclass(slots=True)
 class Report:
-    """What a search found."""
+    """The result of a search."""
 
     first: int
-    drawn: bool = True  # whether the policies were: those of a scenario may leave no room for some situations
-    count: int = 0  # how many seeds were tried: fewer than wanted if it was interrupted
+    drawn: bool = True  # whether policies were drawn; those of a scenario may rule out some situations
+    count: int = 0  # the number of seeds run: smaller than requested if the search was interrupted
     broken: dict[int, str] = field(default_factory=dict)  # seed -> the first invariant that it broke
     failures: list[Failure] = field(default_factory=list)
     met: Counter[str] = field(default_factory=Counter)
-    planned: Counter[str] = field(default_factory=Counter)  # kind of fault -> how many seeds had it in their plans
-    seconds: float = 0.0  # of wall time
+    planned: Counter[str] = field(default_factory=Counter)  # kind of fault -> the number of seeds that planned it
+    seconds: float = 0.0  # wall time
     interrupted: bool = False
     _sha: Any = field(default_factory=hashlib.sha256)
 
@@ -157,18 +165,21 @@ class Report:
 
     @property
     def digest(self) -> str:
-        """Sums up all traces; the same for any number of jobs."""
+        """The digest of all traces. It does not depend on the number of jobs."""
         return str(self._sha.hexdigest())[:16]
 
     @property
     def unmet(self) -> list[str]:
-        """What was never met."""
+        """The faults and situations that no seed met."""
         return [name for name in SOMETIMES if not self.met[name]]
 
     @property
     def never(self) -> list[str]:
-        """What had to be met at least once, and was not: a kind of fault that was planned often enough; in a long
-        search every one; and in a long search that drew its policies all situations, too."""
+        """The faults and situations that the search had to meet, and did not.
+
+        Required are: the kinds of faults that enough seeds planned; in a long search, all kinds of faults; and in a
+        long search with drawn policies, all situations too.
+        """
         required = {f"fault: {kind}" for kind in KINDS if self.planned[kind] >= PLANNED or self.count >= ENOUGH}
         if self.count >= ENOUGH and self.drawn:
             required.update(SOMETIMES)
@@ -183,19 +194,19 @@ class Report:
 
     @property
     def summary(self) -> str:
-        """All but the failures."""
+        """The report without the failures."""
         lines = [f"never met: {name}" for name in self.never]
         if optional := [name for name in self.unmet if name not in self.never]:
             reason = "with a SCENARIO" if not self.drawn else f"of fewer than {ENOUGH} seeds"
-            lines.append(f"not met, which a search {reason} need not: {', '.join(optional)}")
+            lines.append(f"not met, but not required in a search {reason}: {', '.join(optional)}")
         rate = self.count / self.seconds * 60 if self.seconds else 0.0
         lines.append(
             f"{self.count} seeds from {self.first} in {self.seconds:.1f} s ({rate:,.0f} a minute): "
-            f"{len(self.broken)} broke an invariant; {len(SOMETIMES) - len(self.unmet)} of "
-            f"{len(SOMETIMES)} faults and situations met"
+            f"{len(self.broken)} broke an invariant; met {len(SOMETIMES) - len(self.unmet)} of "
+            f"{len(SOMETIMES)} faults and situations"
         )
         if self.interrupted:
-            lines.append("interrupted: these are the seeds until then")
+            lines.append("interrupted: the report covers the seeds run until then")
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
@@ -216,9 +227,9 @@ class Report:
 
 
 def run(case: Case) -> Outcome:
-    """Let the case happen, and judge it.
+    """Run the case and check every invariant.
 
-    Raises: UsageError if it names what is not there, or misses something.
+    Raises: UsageError if the case refers to an unknown name, or a required part is missing.
     """
     check(case)
     return _run(case)
@@ -232,12 +243,12 @@ def _run(case: Case) -> Outcome:
     try:
         seen = met(world)
     except Exception:
-        violations.append(judge_raises())
+        violations.append(check_raises())
     return Outcome(case, violations, seen, world.trace)
 
 
 def replay(seed: int, scenario: Scenario | None = None) -> Outcome:
-    """The run of one seed, exactly as a search has it."""
+    """Return the outcome of one seed, exactly as in a search."""
     return _run(draw(seed, scenario))
 
 
@@ -251,22 +262,22 @@ def search(
     progress: Progress | None = None,
     broke: Broke | None = None,
 ) -> Report:
-    """Try the seeds first, first + 1, ... and shrink what breaks.
+    """Run the seeds first, first + 1, ..., and shrink the cases that break an invariant.
 
-    jobs: worker processes; the result does not depend on their number. -1: one for each core.
-    scenario: gives policies, the numbers of gateways and routers, and latencies in place of drawn ones.
-    command: what a failure names to run, with --replay, to see it again.
-    progress: called with the share done, from 0 to 1.
-    broke: called with each seed that breaks something and the first invariant that it breaks, before it is made small.
+    jobs: the number of worker processes; the result does not depend on it. -1: one for each core.
+    scenario: gives the policies, the counts of gateways and routers, and the latencies; otherwise they are drawn.
+    command: the command that a failure prints, with --replay SEED, to run the seed again.
+    progress: called with the share of seeds done, from 0 to 1.
+    broke: called with each failing seed and the first invariant that it breaks, before its case is shrunk.
 
-    An interrupt (Ctrl-C) ends it early; what was found by then is reported.
+    An interrupt (Ctrl-C) ends the search early; the report covers the seeds run until then.
 
-    Raises: UsageError if there is nothing to search, or nobody to do it.
+    Raises: UsageError if `first`, `count` or `jobs` is out of range.
     """
     if first < 0 or count < 1:
-        raise UsageError(f"faultsearch: give a first seed of 0 or more and at least 1 seed, got {first} and {count}")
+        raise UsageError(f"faultsearch: first must be at least 0 and count at least 1 (got {first} and {count})")
     if jobs < 1 and jobs != -1:
-        raise UsageError(f"faultsearch: jobs: expected at least 1, or -1 for one for each core; got {jobs}")
+        raise UsageError(f"faultsearch: jobs: must be at least 1, or -1 for one for each core (got {jobs})")
     started, report = time.perf_counter(), Report(first, scenario is None)
     batches = (range(at, min(at + _BATCH, first + count)) for at in range(first, first + count, _BATCH))
     try:
@@ -305,9 +316,9 @@ def _try(seeds: range, scenario: Scenario | None) -> list[_Result]:
 
 
 def explain(outcome: Outcome, command: str | None = None, *, runs: int = _SHRINKING_RUNS) -> Failure:
-    """The smallest case that breaks the same invariant as this outcome does first, found within these runs.
+    """Return the smallest case that breaks the first invariant of this outcome, found within `runs` runs.
 
-    command: what shows the outcome's case again; without it, one that does.
+    command: the command that runs the outcome's case again; None: choose one.
     """
     violation, case = outcome.violations[0], outcome.case
     if command is None:

@@ -1,4 +1,4 @@
-"""From a case that breaks something to a small one that breaks the same: delta debugging on its faults and steps."""
+"""Shrinking of a failing case by delta debugging on its faults and steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def shrink(case: Case, still_breaks: Callable[[Case], bool], runs: int) -> Case:
-    """The smallest case found within these runs; no part of it can be left out if there were runs enough."""
+    """Return the smallest case found within these runs. With enough runs, no single part of it can be left out."""
     left = [runs]
 
     def breaks(candidate: Case) -> bool:
@@ -27,7 +27,7 @@ def shrink(case: Case, still_breaks: Callable[[Case], bool], runs: int) -> Case:
 
 
 def _fewer(parts: tuple[T, ...], breaks: Callable[[tuple[T, ...]], bool], left: Sequence[int]) -> tuple[T, ...]:
-    """Leave out halves, then quarters, and so on down to single ones, as long as it breaks without them."""
+    """Leave out halves, then quarters, and so on down to single parts, as long as the case still breaks."""
     size = max(1, len(parts) // 2)
     while parts and left[0] > 0:
         at, cut = 0, False

@@ -1,4 +1,4 @@
-"""Storage, with what can be wrong about it."""
+"""The storage node, with its faults."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from imsim.sim.link import Hop
 from imsim.sim.nodes.storage import Asked
 
 _NEVER = float("inf")
-_Answer = tuple[bool, str, storage.Request, storage.Result]  # whether it is silent, and to whom
+_Answer = tuple[bool, str, storage.Request, storage.Result]  # (whether no answer is sent, the router, ...)
 
 
 class StorageNode:
-    """Storage is never lost; it may be slow, stand still, fail, or not say what it did.
+    """Storage that keeps its data, but may be slow, stall, fail, or not answer.
 
-    Requests of one life of a router are carried out in the order in which they came: one that was restarted may
-    overtake what its earlier life has asked for. Answers overtake each other at all times.
+    It executes the requests of one life of a router in the order of their arrival. A restarted router's requests may
+    overtake those of its earlier life. Answers may always overtake each other.
 
-    What a life that has ended had asked is carried out within the policy `storage_timeout`, or never."""
+    It executes a request of an ended life at most `storage_timeout` after the end of that life, or never.
+    """
 
     name = "storage"
 
     def __init__(self, world: Surroundings, stream: Stream) -> None:
         self.world = world
         self.data = MemoryStorage(world.case.policies.fanout)
-        self.waiting = 0  # requests that are not answered yet
+        self.waiting = 0  # the number of unanswered requests
         self._stream = stream
         self._last: dict[Router, float] = {}
         self._windows = world.windows["storage"]
@@ -43,10 +44,10 @@ class StorageNode:
         at = self.world.clock.now + self._delay()
         if window := self._windows.get("storage_slow"):
             at += window.draw() * window.arguments["up_to"]
-            self._happened("storage_slow", request)
+            self._record_hit("storage_slow", request)
         if window := self._windows.get("storage_stall"):
             at = max(at, window.end)
-            self._happened("storage_stall", request)
+            self._record_hit("storage_stall", request)
         asker = self.world.askers[request]
         at = self._last[asker] = max(at, self._last.get(asker, 0.0))
         self.waiting += 1
@@ -57,13 +58,13 @@ class StorageNode:
         died = self.world.deaths.get(self.world.askers[request], _NEVER)
         if self.world.clock.now > died + self.world.case.policies.storage_timeout:
             self.waiting -= 1
-            return  # whoever asked has been gone for too long
+            return  # the router's life ended too long ago
         delay, silent = self._delay(), False
         result: storage.Result
         failed, late = self._windows.strikes("storage_fails"), self._windows.strikes("storage_late")
         for window in (failed, late):
             if window is not None:
-                self._happened(window.fault.kind, request)
+                self._record_hit(window.fault.kind, request)
         if (failed and not failed.arguments["done"]) or (late and not late.arguments["done"]):
             result = storage.Failed("nothing was done")
         else:
@@ -75,7 +76,7 @@ class StorageNode:
             delay += late.arguments["by"]
             silent = late.arguments["silent"]
         self.world.clock.call_at(self.world.clock.now + delay, self._answer, (silent, name, request, result))
-        self.world.spring(name, request, "done")
+        self.world.trigger_ambush(name, request, "done")
 
     def _answer(self, answer: _Answer) -> None:
         silent, name, request, result = answer
@@ -87,5 +88,5 @@ class StorageNode:
     def _delay(self) -> float:
         return self.world.case.storage_latency * (0.5 + self._stream.next())
 
-    def _happened(self, kind: str, request: storage.Request) -> None:
+    def _record_hit(self, kind: str, request: storage.Request) -> None:
         self.world.record(Struck(self.world.clock.now, "storage", kind, request))

@@ -1,4 +1,4 @@
-"""What all parts of a world share: its case, clock, trace and luck, and what waits for something to happen in it."""
+"""The state that all parts of a world share: its case, clock, trace, random streams, and pending ambushes."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from imsim.sim.clock import Clock
 
 
 class Surroundings(ABC):
-    """The world, as its links, nodes and applications know it."""
+    """The part of the world that its links, nodes and applications use."""
 
     def __init__(self, case: Case) -> None:
         self.case = case
         self.clock = Clock(0.0)
         self.trace: list[Entry] = []
-        self.longest_queue = 0  # the most pushes that ever waited on one connection
+        self.longest_queue = 0  # the largest number of pushes that ever waited on one connection
         self.owners: dict[int, str] = {}  # connection -> the instance that opened it
         self._luck = Draws(case.seed, "chaos", "luck")
         self._jitter = Draws(case.seed, "reconnect")
         self._links = Draws(case.seed, "chaos", "link")
         self._walls: dict[str, Stream] = {}
-        self.ambushes: list[Fault] = []  # crashes that wait for their moment
-        self.at_login: dict[str, Fault] = {}  # revocations that wait for a user to log in
-        self.askers: dict[storage.Request, Router] = {}  # the machine that asked storage for it
-        self.deaths: dict[Router, float] = {}  # of the machine of each life of a router that is over: when
+        self.ambushes: list[Fault] = []  # crashes that wait for their trigger
+        self.at_login: dict[str, Fault] = {}  # revocations that wait for a login, by user
+        self.askers: dict[storage.Request, Router] = {}  # request -> the life of the router that sent it
+        self.deaths: dict[Router, float] = {}  # ended life of a router -> the time of its end
         self.placement = Placement(case.router_names)
         self.windows: dict[str, Windows] = {name: Windows() for name in ("storage", *case.devices)}
 
@@ -45,8 +45,8 @@ class Surroundings(ABC):
     def record(self, entry: Entry) -> None:
         self.trace.append(entry)
 
-    def happened(self, fault: Fault) -> None:
-        """The fault has hit something."""
+    def record_hit(self, fault: Fault) -> None:
+        """Record that the fault has hit its target."""
         self.record(Struck(self.clock.now, fault.target, fault.kind))
 
     def later(self, seconds: float, function: Callable[[Any], object], argument: Any) -> None:
@@ -54,18 +54,18 @@ class Surroundings(ABC):
 
     @abstractmethod
     def new_connection(self, client: Any) -> Any:
-        """For this instance, to some gateway."""
+        """Open a connection of this instance to a gateway."""
 
     @abstractmethod
     def crash(self, name: str, fault: Fault) -> None:
-        """A server crashes."""
+        """Crash a server."""
 
     @abstractmethod
     def revoke(self, fault: Fault) -> None:
-        """A user's tokens are revoked."""
+        """Revoke a user's tokens."""
 
     def refusal(self, device: str, instance: str) -> Code | None:
-        """Why the token of this device's instance is not taken at present."""
+        """Return the code with which a fault refuses the token of this instance now, or None."""
         window = self.windows[device].get("token_refused")
         if window is None:
             return None
@@ -73,42 +73,42 @@ class Surroundings(ABC):
         return Code(window.arguments["code"])
 
     def new_token(self, user: str) -> str:
-        """Good for this user, from now on."""
+        """Return a token of this user that is issued now."""
         return f"{user}@{self.clock.now!r}"
 
-    # --- luck ---
+    # --- random streams ---
 
     def stream(self, fault: Fault) -> Stream:
-        """The luck of one fault, whatever the others do."""
+        """Return the random stream of one fault, which is independent of the other faults."""
         return Stream(self._luck, stream_number(str(fault)))
 
     def jitter_stream(self, number: int) -> Stream:
         return Stream(self._jitter, number)
 
     def wall_epoch(self, node: str) -> float:
-        """The wall time at which this node's clock was 0, by what it believes in the life that begins now."""
+        """Return the wall time at which this node's clock was 0, as the node assumes in the life that begins now."""
         if node not in self._walls:
             self._walls[node] = Stream(self._links, stream_number(f"{node} wall"))
         return self.case.wall_skew * self._walls[node].next()
 
-    # --- what waits for its moment ---
+    # --- ambushes ---
 
-    def spring(self, router: str, request: storage.Request, moment: str) -> None:
-        """Something of a router happened with storage: is that what an ambush waits for?"""
+    def trigger_ambush(self, router: str, request: storage.Request, moment: str) -> None:
+        """Trigger the ambush and the revocation that wait for this moment of a router's storage request, if any."""
         if moment == "asked" and isinstance(request, storage.OpenUser) and request.user in self.at_login:
             self.later(0.0, self.revoke, self.at_login.pop(request.user))
-        if (fault := self._ambush_for(router, request.op, moment)) is not None:
+        if (fault := self._take_ambush(router, request.op, moment)) is not None:
             self.later(0.0, lambda fault: self.crash(router, fault), fault)
 
     def crashes_on(self, gateway: str, op: str, moment: str) -> bool:
-        """A frame has arrived at a gateway, or was passed on: is that what an ambush waits for?"""
-        fault = self._ambush_for(gateway, op, moment)
+        """Trigger the ambush that waits for this frame at a gateway, and return whether there was one."""
+        fault = self._take_ambush(gateway, op, moment)
         if fault is not None:
             self.crash(gateway, fault)
         return fault is not None
 
-    def _ambush_for(self, node: str, op: str, moment: str) -> Fault | None:
-        """The ambush that waits for this, which is over with it."""
+    def _take_ambush(self, node: str, op: str, moment: str) -> Fault | None:
+        """Remove and return the ambush that waits for this moment, or None."""
         for fault in self.ambushes:
             if (fault.target, fault.arguments["op"], fault.arguments["moment"]) == (node, op, moment):
                 self.ambushes.remove(fault)

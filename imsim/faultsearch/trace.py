@@ -1,4 +1,4 @@
-"""A trace as a whole, the entries of a run in their order: its digest, and the part of it that is about something."""
+"""Functions over a whole trace: its digest, and the entries that a text is about."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from imsim.faultsearch.entries import Entry, details_of, names_of
 
 
 def digest(entries: Iterable[Entry]) -> str:
-    """The trace as one short word: equal exactly if the traces are, down to the last letter of each message."""
+    """Return the digest of a trace. Two digests are equal exactly if the traces are, to the last letter of each
+    message."""
     sha = hashlib.sha256()
-    known: dict[int, str] = {}  # by identity: the trace keeps what it holds, and holds most of it several times
+    known: dict[int, str] = {}  # by identity: entries share most of their parts
     for entry in entries:
         kind = type(entry)
         words = [kind.__name__, repr(entry.at), entry.node]
@@ -28,23 +29,23 @@ def digest(entries: Iterable[Entry]) -> str:
 _PLAIN = frozenset({type(None), int, bool, float, str})
 
 
-def _whole(thing: Any, known: dict[int, str]) -> str:
-    """All that there is in it. `known`: the same of what came before, by identity."""
-    kind = type(thing)
+def _whole(value: Any, known: dict[int, str]) -> str:
+    """Return the full text of a value. `known`: the texts of earlier values, by identity."""
+    kind = type(value)
     if kind in _PLAIN:
-        return repr(thing)
+        return repr(value)
     if kind in (list, tuple):
-        return f"({_all_of(thing, known)})"
-    if kind in (frozenset, set):  # in an order of their own in each process
-        return f"{{{', '.join(sorted([_whole(part, known) for part in thing]))}}}"
+        return f"({_all_of(value, known)})"
+    if kind in (frozenset, set):  # sorted, as the order differs between processes
+        return f"{{{', '.join(sorted([_whole(part, known) for part in value]))}}}"
     if kind is dict:
-        return f"{{{', '.join([f'{_whole(key, known)}: {_whole(value, known)}' for key, value in thing.items()])}}}"
-    words = known.get(id(thing))
+        return f"{{{', '.join([f'{_whole(key, known)}: {_whole(value, known)}' for key, value in value.items()])}}}"
+    words = known.get(id(value))
     if words is None:
         if not is_dataclass(kind):
-            return str(thing)
-        values = [getattr(thing, name) for name in names_of(kind)]
-        words = known[id(thing)] = f"{kind.__name__}({_all_of(values, known)})"
+            return str(value)
+        values = [getattr(value, name) for name in names_of(kind)]
+        words = known[id(value)] = f"{kind.__name__}({_all_of(values, known)})"
     return words
 
 
@@ -52,21 +53,22 @@ def _all_of(parts: Iterable[Any], known: dict[int, str]) -> str:
     return ", ".join([repr(part) if type(part) in _PLAIN else _whole(part, known) for part in parts])
 
 
-# --- the part of it that is about something --------------------------------------------------------------------------
+# --- the entries about a subject -------------------------------------------------------------------------------------
 
 _WORD = re.compile(r"\w[\w/:.#+-]*\w")
 _BEFORE, _AFTER = r"(?<![\w/:.#+-])", r"(?![\w/+-]|[:.#]\w)"  # where a word begins and ends
 _CONVERSATION = re.compile(r"(?:p2p|group|system|chatroom):.+")
-_SEQ = re.compile(r"((?:p2p|group|system|chatroom):.+)[#:](\d+)")  # of a message
-_STANDS = re.compile(r"([\w:]+#[1-9]\d*)\[([^]]+)\]")  # as `describe` writes a message
+_SEQ = re.compile(r"((?:p2p|group|system|chatroom):.+)[#:](\d+)")  # the seq of a message
+_STANDS = re.compile(r"([\w:]+#[1-9]\d*)\[([^]]+)\]")  # the format in which `describe` writes a message
 _SENT = re.compile(r"id_client=([^,)]+)")
 
 
 def about(trace: Sequence[Entry], text: str) -> list[Entry]:
-    """The entries that concern what the text is about, and what concerned the whole world from the first of them on.
+    """Return the entries about the subject of a text, and all global entries since the first of them.
 
-    That are the messages that it names, by seq or idClient; or else the first instance, node or user and the first
-    conversation that it names, both of them if there is something about both; or else everything.
+    The subject is the messages that the text names, by seq or idClient. If it names none, it is the first conversation
+    and the first instance, node or user that it names: both if some entry concerns both, else either. Without any,
+    return all entries.
     """
     lines = [str(entry) for entry in trace]
     for subject in _subjects({entry.node for entry in trace}, lines, text):
@@ -80,12 +82,12 @@ def about(trace: Sequence[Entry], text: str) -> list[Entry]:
 
 
 def _subjects(nodes: set[str], lines: Sequence[str], text: str) -> Iterator[list[set[str]]]:
-    """What the text may be about, the likeliest first: an entry is so if it has one word of each set."""
+    """Yield the possible subjects of a text, the likeliest first. An entry matches if it has one word of each set."""
     named = _WORD.findall(text)
     stands: dict[str, set[str]] = {}  # seq <-> idClient
     for line in lines:
         for state, id_client in _STANDS.findall(line):
-            if not _SEQ.match(id_client):  # a system message is named after the message that it follows from
+            if not _SEQ.match(id_client):  # the id of a system message is that of the message it follows from
                 stands.setdefault(state, set()).add(id_client)
                 stands.setdefault(id_client, set()).add(state)
         for id_client in _SENT.findall(line):
@@ -96,7 +98,7 @@ def _subjects(nodes: set[str], lines: Sequence[str], text: str) -> Iterator[list
     conversations = [{word} for word in named if _CONVERSATION.fullmatch(word) and not _SEQ.fullmatch(word)]
     actors = [{word} for word in named if word in nodes and "/" in word]
     actors += [others for word in named if (others := {node for node in nodes if node.split("/")[0] == word})]
-    # Of a slot ("bob/phone"), it is the user.
+    # The actor of a slot ("bob/phone") is its user.
     actors += [{node for node in nodes if node.startswith(f"{word.split('/')[0]}/")} for word in named if "/" in word]
     actors = [actor for actor in actors if actor]
     if actors and conversations:
@@ -105,7 +107,7 @@ def _subjects(nodes: set[str], lines: Sequence[str], text: str) -> Iterator[list
 
 
 def _pattern(word: str) -> str:
-    """A message's seq can be written as its id is; what is said of a message is said of its conversation."""
+    """Return a pattern of a word. A message's seq also matches in its id, and a conversation matches its messages."""
     if match := _SEQ.fullmatch(word):
         return f"{re.escape(match[1])}[#:]{match[2]}"
     return re.escape(word) + (r"(?:[#:]\d+)?" if _CONVERSATION.fullmatch(word) else "")

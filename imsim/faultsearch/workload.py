@@ -1,4 +1,4 @@
-"""Drawing what the users do with their devices."""
+"""Drawing the workload: the steps that users take with their devices."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from imsim.faultsearch.random import Random
 
 GROUPS = ("team", "club")
 ROOMS = ("hall", "bar")
-CONFLICTS = 0.4  # how many twins of a message say something else
+CONFLICTS = 0.4  # the share of repeated idClients whose message has other content
 
-# What is drawn, by how often: most become steps of that name (see `app`), others several. `burst` is two sends at once;
-# `twin` sends with an idClient that another device of the user has used, and `again` does so long after, amid what
-# others say; `befriend`, `block`, `news` (a system message) and `say` (in a chatroom that was entered or not) are
-# changes, settings and sends.
+# The kinds of drawn actions, with their weights. Most become one step of that name (see `app`), others become several.
+# `burst` sends two messages at once. `twin` sends with an idClient that another device of the user has used; `again`
+# does so much later, among other messages. `befriend`, `block`, `news` (a system message) and `say` (in a chatroom,
+# entered or not) become changes, settings and sends.
 _COMMON = {"send": 10.0, "burst": 3.0, "read": 8.0, "set_conversation": 4.0}
 _RARE = {
     "twin": 1.5, "resend": 1.5, "tap": 0.5, "hide": 2.0, "read_count": 2.0, "history": 2.0,
@@ -25,20 +25,23 @@ _RARE = {
     "leave_room": 0.7, "typing": 0.3, "again": 1.0,
 }  # fmt: skip
 
-#: What is wanted of groups, the frequent several times.
+#: The drawn changes of groups. Frequent ones are listed several times.
 _CHANGES = (
     "configure", "invite", "invite", "invite", "apply", "apply", "join", "join", "accept", "reject", "leave", "leave",
     "kick", "kick", "transfer", "transfer", "role", "role", "mute", "mute", "unmute", "unmute", "create", "dismiss",
     "dismiss", "resolve", "gossip",
 )  # fmt: skip
-_ABOUT = ("read", "hide", "set_conversation", "read_count", "history")  # which the user's system log can be, too
+# actions that can also be about the user's system log
+_ABOUT = ("read", "hide", "set_conversation", "read_count", "history")
 _AIMED = ("invite", "kick", "transfer", "role", "mute", "unmute", "create", "resolve")
 
-Targets = dict[str, list[tuple[Scene, str]]]  # user -> whom they write to, the frequent ones several times
+# user -> the conversations that the user writes to, the frequent ones several times
+Targets = dict[str, list[tuple[Scene, str]]]
 
 
 def targets_of(random: Random, users: tuple[str, ...]) -> Targets:
-    """Whom each user writes to: a few, so that they meet; at times oneself, or a group that is none of theirs."""
+    """Draw the conversations that each user writes to: few, so that users meet. Some users also write to themselves, or
+    to a group of which they are not a member."""
     partner = random.pick(users)
     targets: Targets = {}
     for user in users:
@@ -52,7 +55,7 @@ def targets_of(random: Random, users: tuple[str, ...]) -> Targets:
     return targets
 
 
-#: What a message can carry, by its type; one that the core does not know is a newer client's.
+#: Attachments by message type. "sticker" is a type that the core does not know, as from a newer client.
 ATTACHMENTS: dict[str, dict[str, Any]] = {
     "image": {"url": "https://f/1.png", "width": 640, "height": 480, "size": 9_000},
     "audio": {"url": "https://f/2.ogg", "duration": 2.5, "size": 4_000, "format": "ogg"},
@@ -65,7 +68,7 @@ ATTACHMENTS: dict[str, dict[str, Any]] = {
 
 def message(random: Random, scene: Scene, to: str, id_client: str, limit: int) -> dict[str, Any]:
     content = f"text of {id_client}"
-    if random.chance(0.04):  # as long as it may be in bytes, which are more than the characters; or a little longer
+    if random.chance(0.04):  # as many bytes as allowed, which are more than the characters; or slightly more
         wide, odd = "\u00e9" * (limit // 2), limit % 2
         content = random.pick((wide + "x" * odd, wide + "x" * (1 + odd), "x" * limit, "x" * (1 + limit)))
     said = {"scene": str(scene), "to": to, "id": id_client, "content": content, "type": "text"}
@@ -81,7 +84,7 @@ def message(random: Random, scene: Scene, to: str, id_client: str, limit: int) -
 
 @dataclass
 class Workload:
-    """The steps in the making: what was drawn first is built upon."""
+    """The steps drawn so far. Later ones build on earlier ones."""
 
     random: Random
     users: tuple[str, ...]
@@ -117,10 +120,10 @@ class Workload:
         for name, members in self.groups.items():
             others = [user for user in members if user != user_of(founders[name])]
             if others and random.chance(0.3):
-                self._send_away_for_a_while(name, founders[name], random.pick(others))
+                self._remove_for_a_while(name, founders[name], random.pick(others))
         return sorted(self.steps, key=lambda step: step.time)
 
-    # --- words ---
+    # --- helpers ---
 
     def _add(self, at: float, device: str, action: str, **arguments: Any) -> Step:
         self.steps.append(Step(at, device, action, arguments))
@@ -136,7 +139,7 @@ class Workload:
         return [device for device in self.devices if user_of(device) == user]
 
     def _others(self, device: str) -> list[str]:
-        """The user's other devices."""
+        """Return the user's other devices."""
         return [other for other in self._devices_of(user_of(device)) if other != device]
 
     def _partner(self, user: str) -> str:
@@ -151,10 +154,10 @@ class Workload:
     def _group_settings(self) -> dict[str, Any]:
         return {"join": self.random.pick(("open", "approval", "invite")), "consent": self.random.chance(0.4)}
 
-    # --- how it begins ---
+    # --- groups and friends ---
 
     def _found(self, name: str, members: list[str]) -> str:
-        """Make a group. Returns the device that does."""
+        """Create a group. Return the device that creates it."""
         random = self.random
         founder = random.pick([device for device in self.devices if user_of(device) in members])
         at = random.between(0.5, 3)
@@ -169,7 +172,7 @@ class Workload:
         return founder
 
     def _befriend(self) -> None:
-        """Those who write to each other ask each other early on."""
+        """Have users who write to each other become friends early."""
         for user in self.users:
             other, at = self._partner(user), self.random.between(0.3, 2)
             mine, theirs = self._devices_of(user)[0], self._devices_of(other)[-1]
@@ -180,8 +183,9 @@ class Workload:
                 when = round(at + later * self.random.between(0.2, 1), 6)
                 self._change(when, device, Scene.P2P, to, f"{event}-{user}-{other}", event)
 
-    def _send_away_for_a_while(self, name: str, founder: str, user: str) -> None:
-        """And amend meanwhile what the user has seen: by chance alone that is rare."""
+    def _remove_for_a_while(self, name: str, founder: str, user: str) -> None:
+        """Remove a member for a while, and amend meanwhile a message that the member has seen. By chance alone this is
+        rare."""
         random, id = self.random, f"{name}-away"
         at, event = random.between(EARLIEST, self.duration / 2), random.pick(("recall", "edit"))
         doings: list[tuple[str, dict[str, Any]]] = [
@@ -194,7 +198,7 @@ class Workload:
             self._add(at, founder, action, scene="group", to=name, **arguments)
             at = round(at + random.between(0.2, 2), 6)
 
-    # --- one thing after the other ---
+    # --- the drawn actions ---
 
     def _step(self, number: int, at: float, action: str, device: str) -> None:
         random, user, id = self.random, user_of(device), f"{device}-{number}"
@@ -212,12 +216,12 @@ class Workload:
                 self._again(id, at, device)
             case "read" | "hide":
                 self._add(at, device, action, conversation=conversation)
-                if random.chance(0.5):  # on all devices at once: each says how far it has got
+                if random.chance(0.5):  # all devices at once: each sends its own mark
                     for other in self._others(device):
                         self._add(self._soon(at), other, action, conversation=conversation)
             case "set_conversation":
                 self._add(at, device, action, conversation=conversation, **self._settings(number))
-                for other in (device, *self._others(device)):  # a race
+                for other in (device, *self._others(device)):  # a race between devices
                     if random.chance(0.3):
                         settings = self._settings(number + 100)
                         self._add(self._soon(at), other, action, conversation=conversation, **settings)
@@ -275,7 +279,8 @@ class Workload:
         wish = {"scene": str(scene), "to": to, "id": id, "event": event, "own": random.chance(0.7)}
         back = random.whole(1, 4)
         self._add(at, device, "amend", **wish, back=back, content=f"edited by {id}")
-        if event == "edit" and random.chance(0.5):  # and think better of it; one's own latest is the edit by then
+        # and then recall it; the device's latest message is the edit at that time
+        if event == "edit" and random.chance(0.5):
             wish |= {"id": f"{id}r", "event": "recall"}
             self._add(self._later(at), device, "amend", **wish, back=back + int(bool(wish["own"])), content="")
 
@@ -290,7 +295,7 @@ class Workload:
                 self._change(self._later(at), theirs, Scene.P2P, user, f"{id}{number}", answer)
 
     def _change_group(self, id: str, at: float, device: str) -> None:
-        """Anything by anybody; or one asks, and several answer."""
+        """Draw a change by any user; for an application or invitation, also several answers."""
         random, name, user = self.random, self.random.pick(GROUPS), user_of(device)
         event = random.pick(_CHANGES)
         targets = random.some(self.users, random.whole(1, 2)) if event in _AIMED and random.chance(0.9) else []
@@ -300,16 +305,16 @@ class Workload:
         elif event == "role":
             data = {"role": random.pick(("admin", "member"))}
         self._change(at, device, Scene.GROUP, name, id, event, targets=targets, data=data)
-        if event == "mute":  # which makes others want to speak
+        if event == "mute":  # others then try to speak
             for other in random.some(self.devices, 2):
                 self._say(self._later(at), other, Scene.GROUP, name, f"{other}-{id}")
         if event == "dismiss" and random.chance(0.7):
             self._change(self._later(at), random.pick(self.devices), Scene.GROUP, name, f"{id}again", "create")
-        if event in ("leave", "kick") and random.chance(0.7):  # and come back, one way or another
+        if event in ("leave", "kick") and random.chance(0.7):  # and join again, in one way or another
             other = random.pick(self.devices)
             if event == "leave":
-                self._come_back(at, device, name, f"{id}back0", "join", [user])
-            self._come_back(at, other, name, f"{id}back1", "invite", [user] if event == "leave" else targets)
+                self._rejoin(at, device, name, f"{id}back0", "join", [user])
+            self._rejoin(at, other, name, f"{id}back1", "invite", [user] if event == "leave" else targets)
         answering: list[tuple[str, list[str]]] = []
         if event == "apply":
             answering = [(other, [user]) for other in random.some(self.devices, 3)]
@@ -319,7 +324,7 @@ class Workload:
             answer = random.pick(("accept", "accept", "reject"))
             self._change(self._later(at), other, Scene.GROUP, name, f"{id}{number}", answer, targets=about)
 
-    def _come_back(self, at: float, device: str, name: str, id: str, event: str, targets: list[str]) -> None:
+    def _rejoin(self, at: float, device: str, name: str, id: str, event: str, targets: list[str]) -> None:
         self._change(self._later(self._later(at)), device, Scene.GROUP, name, id, event, targets=targets)
 
     def _twin(self, at: float, device: str) -> None:
@@ -335,7 +340,8 @@ class Workload:
             self._add(race if random.chance(0.6) else at, device, "send", **arguments)
 
     def _again(self, id: str, at: float, device: str) -> None:
-        """An idClient of another device comes again, and no word that it is a repetition, amid what others say."""
+        """Send an idClient of another device again, without the mark of a repetition, among messages of other
+        devices."""
         twins = [step for step in self._sent if step.device in self._others(device) and step.time < at]
         if twins:
             twin = self.random.pick(twins).arguments
@@ -350,7 +356,7 @@ class Workload:
                     self._say(at, other, scene, whom, f"{other}-{number}w")
 
     def _settings(self, number: int) -> dict[str, Any]:
-        """One or two of a conversation's settings, other than they are or not."""
+        """Draw one or two settings of a conversation, which may equal the present ones."""
         random = self.random
         settings: dict[str, Any] = {}
         for name in random.some(("pinned", "muted", "custom"), random.whole(1, 2)):

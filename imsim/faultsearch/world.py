@@ -1,8 +1,9 @@
-"""A small world to which a case happens: the nodes, what lies between them, and the script that is played on them.
+"""The world of a case: the nodes, the links between them, and the script of a run.
 
-After the last fault all is repaired, the world becomes quiescent, every device logs in once more, everybody writes a
-last word, and a fresh device of each user looks at what there is. Last, one user goes and comes back, for friends to
-hear of it. The trace, and what is there in the end, are the evidence.
+After the last fault, the script repairs everything and waits for quiescence. Then it cuts all connections, so that
+every device logs in once more. It sends a last message in each conversation, and has a new device of each user inspect
+the final state. Finally the devices of one user log out and in, so that friends receive presence. The trace and the
+final state are the evidence.
 """
 
 from __future__ import annotations
@@ -23,43 +24,44 @@ from imsim.faultsearch.inject import inject
 from imsim.faultsearch.model.view import View
 from imsim.faultsearch.nodes import GatewayNode, Instance, RouterNode
 
-_LONGEST_PUSH_TIMEOUT = 60.0  # seconds; the gateway's own
-_LOOK_EVERY = 0.25  # seconds
-_LATE = 3.0  # tokens of a budget: a sender that has to wait for one has got it when these have come
-_MOST_ENTRIES = 200_000  # of a trace: beyond it, machines keep each other busy
+_LONGEST_PUSH_TIMEOUT = 60.0  # seconds; a constant of the gateway
+_CHECK_INTERVAL = 0.25  # seconds
+_LATE = 3.0  # tokens of a rate limit: a sender that waits for one has it when this many have accrued
+_MOST_ENTRIES = 200_000  # of a trace: beyond it, the machines keep each other busy forever
 
 
 @dataclass(frozen=True, slots=True)
 class StoredLog:
-    """A conversation as storage holds it in the end."""
+    """A conversation as storage holds it at the end of the run."""
 
     members: tuple[str, ...]
     messages: list[Message]
     states: dict[str, ConversationState]  # by user
-    seen: dict[str, list[int]]  # by user, the seqs of what is shown to a device without a memory
+    seen: dict[str, list[int]]  # by user, the seqs that storage returns to a device without a memory
     state: dict[str, Any] | None
 
 
 class World(FlawedCluster):
-    """A cluster, the script that is played on it, and what is there in the end."""
+    """A cluster, the script of its run, and its final state."""
 
     def __init__(self, case: Case) -> None:
         super().__init__(case)
-        self.broken: str | None = None  # the traceback of a machine that raised
-        self.restless: list[str] = []  # who still waited for what when all should have come to rest
-        self.without_deadline: dict[str, str] = {}  # machine -> when it waited for something, and not until a deadline
-        #: What each live instance lacked before everybody logged in once more, which should be nothing.
-        self.deaf: list[str] = []
+        self.broken: str | None = None  # the traceback of a machine that raised an exception
+        self.never_idle: list[str] = []  # each wait for quiescence that timed out, with the work that was pending
+        # machine -> when it waited without a deadline, or with one too far away
+        self.without_deadline: dict[str, str] = {}
+        #: What each live instance lacks before the second login; each text must be empty.
+        self.missing_entries: list[str] = []
         self.logs: dict[str, StoredLog] = {}
-        #: Who was logged in with which token when all had come to rest, before and after another login.
-        self.in_use: list[tuple[str, str]] = []
-        self.finalists: list[Instance] = []  # who is there in the end, before the probes come
-        self.online: set[str] = set()  # which of them were logged in then
+        #: The (instance, token) pairs that were logged in at quiescence, before and after the second login.
+        self.tokens_in_use: list[tuple[str, str]] = []
+        self.final_instances: list[Instance] = []  # the live instances at the end, before the probes start
+        self.online: set[str] = set()  # the names of the final instances that were logged in
         self.probes: list[Instance] = []
-        self.last_in_rooms: dict[str, list[tuple[str, str]]] = {}  # chatroom -> (instance, idClient)
+        self.last_room_messages: dict[str, list[tuple[str, str]]] = {}  # chatroom -> (instance, idClient)
 
     def run(self) -> None:
-        """Play the case to its end. A machine that raises ends it: see `broken`."""
+        """Run the case to its end. If a machine raises an exception, the run ends: see `broken`."""
         try:
             self._play()
         except Exception:
@@ -75,25 +77,25 @@ class World(FlawedCluster):
             self.clock.call_at(step.time, lambda step: self.apps[step.device].do(step), step)
         end = case.duration + 0.01 * len(self.apps)
         while self.clock.now < end:
-            self.clock.run(until=min(end, self.clock.now + _LOOK_EVERY))
-            self._look_for_deadlines()
+            self.clock.run(until=min(end, self.clock.now + _CHECK_INTERVAL))
+            self._check_deadlines()
         self.repair()
         self._audit()
         self.run_until_idle(2.2 * case.policies.storage_timeout)
-        self.deaf = [self.lack(instance) for instance in self.instances() if instance.is_live]
-        self._record_standings()
+        self.missing_entries = [self.describe_missing(instance) for instance in self.instances() if instance.is_live]
+        self._record_states()
         self._record_tokens()
         for connection in self._connections:
             connection.cut(None)
         self.run_until_idle()
-        self._record_standings()
+        self._record_states()
         self._record_tokens()
-        self._last_words()
+        self._send_last_messages()
         self.run_until_idle()
         self._look()
-        self._go_away()
+        self._log_out_and_in()
 
-    def _look_for_deadlines(self) -> None:
+    def _check_deadlines(self) -> None:
         policies = self.case.policies
         limits = {
             State.OFFLINE: policies.reconnect_max,
@@ -104,22 +106,26 @@ class World(FlawedCluster):
         }
         for instance in self.instances():
             if instance.is_live:
-                self._has_deadline(instance, limits[instance.machine.state])
+                self._check_deadline(instance, limits[instance.machine.state])
         for gateway in self.gateways.values():
             if gateway.is_up and gateway.connections:
-                self._has_deadline(gateway, max(policies.login_timeout, policies.heartbeat_timeout))
+                self._check_deadline(gateway, max(policies.login_timeout, policies.heartbeat_timeout))
 
-    def _has_deadline(self, node: Instance | GatewayNode, most: float) -> None:
+    def _check_deadline(self, node: Instance | GatewayNode, most: float) -> None:
         assert node.machine is not None
         deadline = node.machine.next_deadline()
         if deadline is None or deadline > node.now + most + 0.001:
-            self.without_deadline.setdefault(node.name, f"at {node.now:.3f} s of its own it waits until {deadline}")
+            self.without_deadline.setdefault(
+                node.name, f"at {node.now:.3f} s of its own clock, its deadline was {deadline}"
+            )
 
     def _record_tokens(self) -> None:
         there = (State.SYNCING, State.ONLINE)
-        self.in_use += [(i.name, i.machine.token) for i in self.instances() if i.is_live and i.machine.state in there]
+        self.tokens_in_use += [
+            (i.name, i.machine.token) for i in self.instances() if i.is_live and i.machine.state in there
+        ]
 
-    def _record_standings(self) -> None:
+    def _record_states(self) -> None:
         for instance in self._online(self.instances()):
             machine, connection = instance.machine, instance.connection
             self.record(
@@ -143,7 +149,7 @@ class World(FlawedCluster):
         inject(fault, self)
 
     def repair(self) -> None:
-        """Nothing goes wrong from now on; who is down comes back."""
+        """End all faults, and restart every node and device that is down."""
         self.record(Repaired(self.clock.now, "world"))
         self.ambushes.clear()
         self.at_login.clear()
@@ -156,16 +162,16 @@ class World(FlawedCluster):
         nodes: list[GatewayNode | RouterNode] = [*self.gateways.values(), *self.routers.values()]
         for node in nodes:
             self._restart(node)
-        self._bring_back()
+        self._log_in_everyone()
 
     def _audit(self) -> None:
-        """Ask storage for everybody's marks, before new logins can put right what went wrong with them."""
+        """Record everyone's marks in storage, before new logins can correct them."""
         for user in self.case.users:
             request = storage.OpenUser(user)
             self.record(Stored(self.clock.now, "storage", "audit", request, self.storage.data.execute(request)))
 
-    def _bring_back(self) -> None:
-        """Every device has an instance that tries to be online; of those that may not be so at once, one."""
+    def _log_in_everyone(self) -> None:
+        """Have an instance log in for every slot in which none is live."""
         there = (*self.instances(), *self.probes)
         taken = {self.case.slot(instance.key) for instance in there if instance.is_live}
         for app in self.apps.values():
@@ -178,46 +184,48 @@ class World(FlawedCluster):
             else:
                 app.start_again(None)
 
-    def run_until_idle(self, calm: float = 0.0) -> None:
-        """Wait until nothing is on its way and everybody has got an answer, as long as the policies may take; and until
-        it has been so for some time: routers look again at what storage has not answered."""
+    def run_until_idle(self, idle_for: float = 0.0) -> None:
+        """Run until no work has been pending for `idle_for` seconds, but no longer than the policies allow.
+
+        Routers repeat requests that storage has not answered, so work can become pending again.
+        """
         policies = self.case.policies
-        patience = 4 * (policies.heartbeat_timeout + policies.reconnect_max + policies.login_timeout)
-        patience += 8 * (policies.send_timeout + policies.storage_timeout) + 3 * _LONGEST_PUSH_TIMEOUT
-        patience += sum(3 * len(self.case.steps) / rate for rate in (policies.user_rate, policies.group_rate) if rate)
-        end = self.clock.now + patience
-        unrest, since = "the world", self.clock.now
+        timeout = 4 * (policies.heartbeat_timeout + policies.reconnect_max + policies.login_timeout)
+        timeout += 8 * (policies.send_timeout + policies.storage_timeout) + 3 * _LONGEST_PUSH_TIMEOUT
+        timeout += sum(3 * len(self.case.steps) / rate for rate in (policies.user_rate, policies.group_rate) if rate)
+        end = self.clock.now + timeout
+        pending, since = "the world was not checked", self.clock.now
         while self.clock.now < end and len(self.trace) < _MOST_ENTRIES:
             self.clock.run(until=self.clock.now + 1.0)
-            self._bring_back()
-            unrest = self._unrest()
-            if unrest:
+            self._log_in_everyone()
+            pending = self._pending_work()
+            if pending:
                 since = self.clock.now
-            elif self.clock.now - since >= calm:
+            elif self.clock.now - since >= idle_for:
                 break
         for instance in self.instances():
             instance.look()
-        if unrest:
-            self.restless.append(f"{unrest} at {self.clock.now:.0f} s")
+        if pending:
+            self.never_idle.append(f"{pending}, at {self.clock.now:.0f} s")
 
-    def _unrest(self) -> str:
-        """Who still waits for something; "" if nobody does."""
+    def _pending_work(self) -> str:
+        """Return a text that names pending work; "" if there is none."""
         if self.storage.waiting:
-            return "storage still has to answer"
+            return "storage has not answered all requests"
         for (source, target), channel in self._channels.items():
             if not channel.is_idle:
-                return f"{source} still has something on its way to {target}"
+                return f"{source} still has frames in flight to {target}"
         self._connections = [connection for connection in self._connections if not connection.is_over]
         for connection in self._connections:
             if not connection.is_quiet or connection.unacknowledged:
                 return f"{connection.client.name} still has an unfinished connection to {connection.gateway.name}"
         for gateway in self.gateways.values():
-            # What the gateway itself holds: it might be deaf to the acknowledgements that have reached it.
+            # The gateway's own count: it might have missed acknowledgements that have reached it.
             assert gateway.machine is not None, "all are up"
             if held := gateway.machine.unacknowledged:
-                return f"{gateway.name} still holds {held} pushes, though all of them are acknowledged"
+                return f"{gateway.name} still holds {held} pushes, although all of them are acknowledged"
             if held := gateway.machine.held_marks:
-                return f"{gateway.name} still holds {held} marks that it has to pass on"
+                return f"{gateway.name} has not passed on {held} marks"
         for instance in (*self.instances(), *self.probes):
             if instance.is_live:
                 if instance.machine.state != State.ONLINE:
@@ -229,18 +237,18 @@ class World(FlawedCluster):
                     return f"{instance.name} still waits for the answer to its {op} {ref}"
         return ""
 
-    def _last_words(self) -> None:
-        """What works again shows: one message more in each conversation, and one user who has read everything."""
+    def _send_last_messages(self) -> None:
+        """Send one more message in each conversation, and have one user read everything: both must work again."""
         for app in self.apps.values():
             for instance in app.live[:1]:
                 for view in instance.machine.conversations():
                     self._say(instance, view.scene, view.to, f"{app.key}-last-{view.id}")
         self.run_until_idle()
-        for instance in self.instances():  # now, as nobody is cut off any more for being slow
+        for instance in self.instances():  # only now, as no device is disconnected as a slow reader any longer
             if instance.is_live:
                 for room in sorted(instance.rooms):
                     id_client = f"{instance.name}-last-{room}"
-                    self.last_in_rooms.setdefault(room, []).append((instance.name, id_client))
+                    self.last_room_messages.setdefault(room, []).append((instance.name, id_client))
                     self._say(instance, Scene.CHATROOM, room, id_client)
         self.run_until_idle()
         reader = next((i for i in self.instances() if i.is_live), None)
@@ -248,8 +256,8 @@ class World(FlawedCluster):
             for view in reader.machine.conversations():
                 self._read(reader, view.id)
         self.run_until_idle()
-        self.finalists = [instance for instance in self.instances() if instance.is_live]
-        self.online = {instance.name for instance in self._online(self.finalists)}
+        self.final_instances = [instance for instance in self.instances() if instance.is_live]
+        self.online = {instance.name for instance in self._online(self.final_instances)}
 
     @staticmethod
     def _say(instance: Instance, scene: Scene, to: str, id_client: str) -> None:
@@ -262,7 +270,7 @@ class World(FlawedCluster):
         instance.act(lambda now: instance.machine.read(conversation, now))
 
     def _look(self) -> None:
-        """What storage holds, and what a device without a memory is shown of it."""
+        """Read the final state from storage, and have a probe of each user log in and read it."""
         for number, user in enumerate(self.case.users):
             key = f"{user}/{PROBE}"
             self.windows[key] = Windows()
@@ -272,7 +280,8 @@ class World(FlawedCluster):
         self.run_until_idle()
         for probe in self.probes:
             if not probe.is_live:
-                # One that was there had just lost its connection, and came back before it was kicked.
+                # An instance in the probe's slot had just lost its connection. It logged in again before it was kicked,
+                # and so it ended the probe.
                 probe.start()
                 self.run_until_idle()
         execute = self.storage.data.execute
@@ -296,9 +305,11 @@ class World(FlawedCluster):
                 opened.members, log, states[conversation], seen[conversation], opened.state
             )
 
-    def _go_away(self) -> None:
-        """Once all has been looked at, all devices of one user go, and come back: friends hear of it, if they are to.
-        Several times in a hurry first, which uses up what friends may hear at once."""
+    def _log_out_and_in(self) -> None:
+        """Have all devices of one user log out and in again, so that friends receive presence.
+
+        The first times are quick, so that they use up the rate limit of presence.
+        """
         case, user = self.case, self.case.users[0]
         if case.policies.presence != "friends":
             return
@@ -324,8 +335,8 @@ class World(FlawedCluster):
         there = self._online((*self.instances(), *self.probes))
         self.record(Present(self.clock.now, "world", tuple(instance.name for instance in there)))
 
-    def lack(self, instance: Instance) -> str:
-        """In words, what the log holds for this device and the device does not; "" if nothing."""
+    def describe_missing(self, instance: Instance) -> str:
+        """Return a text that names the first stored message that the device lacks; "" if it lacks none."""
         view = View.of(instance.user, instance.sent, instance.events)
         page = self.storage.data.execute(storage.Missed(Session(instance.user, "", 0, "", 0), {}, 1 << 30))
         assert isinstance(page, storage.MissedPage)

@@ -1,4 +1,4 @@
-"""The live world: the core behind WebSockets, in real time. `Server` and its stores, and `LiveClient`, the SDK."""
+"""The live world: the core behind WebSockets, in real time: `Server`, its stores, and the SDK `LiveClient`."""
 
 from imsim.live.auth import Tokens
 from imsim.live.client import LiveClient

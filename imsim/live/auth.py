@@ -1,4 +1,4 @@
-"""Who may log in: session tokens, and the HTTP answers beside the WebSocket that hand them out."""
+"""Authentication: session tokens, and the server's HTTP endpoints that issue and revoke them."""
 
 from __future__ import annotations
 
@@ -18,31 +18,34 @@ _ALGORITHM = "HS256"
 
 
 class Tokens:
-    """Session tokens: JSON Web Tokens (RFC 7519) signed with HMAC-SHA256, with the user as `sub`.
+    """The issuer and verifier of session tokens: JSON Web Tokens (RFC 7519), signed with HMAC-SHA256.
 
-    The signing secret derives from `secret` alone, so a token outlives a restart of the server, and any server with the
-    same secret can verify it. `lifetime` in seconds. Times are wall time in seconds since 1970, and arguments.
+    The claim `sub` holds the user. The signing key derives from `secret` alone. So a token remains valid after a
+    restart of the server, and any server with the same secret can verify it. `lifetime` is in seconds. Times are wall
+    time in seconds since 1970; the caller passes them in.
+
+    Raises: UsageError if `secret` is empty.
     """
 
     def __init__(self, secret: str, lifetime: float) -> None:
         if not secret:
-            raise UsageError("key: an empty key would let everybody in; choose one")
+            raise UsageError("key: must not be empty (anyone could log in); choose a secret")
         self._secret = hmac.digest(secret.encode(), b"imsim session tokens", hashlib.sha256)
         self._lifetime = lifetime
 
     def issue(self, user: str, now_wall: float) -> tuple[str, float]:
-        """A token for `user`, and when it expires.
+        """Return a new token for `user`, and its expiry time.
 
-        Raises: BadName.
+        Raises: BadName if `user` is not a valid name.
         """
         expires_at = now_wall + self._lifetime
         claims = {"sub": check_name("user", user), "iat": now_wall, "exp": expires_at}
         return jwt.encode(claims, self._secret, _ALGORITHM), expires_at
 
     def verify(self, token: str, now_wall: float) -> Verdict:
-        """Whose token it is, or why it is none: bad_token or token_expired."""
+        """Return the user of a valid token, or the code of the refusal: bad_token or token_expired."""
         try:
-            # PyJWT would compare `exp` with the machine's clock; ours is injected.
+            # PyJWT would compare `exp` with the clock of this computer. Here the caller passes the time in.
             options: Any = {"require": ["sub", "iat", "exp"], "verify_exp": False, "verify_iat": False}
             claims = jwt.decode(token, self._secret, [_ALGORITHM], options=options)
             user, issued_at, expires_at = check_name("sub", claims["sub"]), float(claims["iat"]), float(claims["exp"])
@@ -52,7 +55,10 @@ class Tokens:
 
 
 class Verdict(NamedTuple):
-    """`user` or `code` is None; `issued_at` is the token's wall time, seconds since 1970."""
+    """The result of verifying a token: `user` if it is valid, otherwise `code`; the other one is None.
+
+    `issued_at` is the wall time at which the token was issued, in seconds since 1970.
+    """
 
     user: str | None
     code: Code | None
@@ -60,7 +66,7 @@ class Verdict(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """An HTTP response: its status code, its JSON body, and headers beyond the usual."""
+    """An HTTP response: status code, JSON body, and headers besides those that every response has."""
 
     status: int
     body: bytes
@@ -68,23 +74,27 @@ class Answer(NamedTuple):
 
 
 class Revocation(NamedTuple):
-    """What was asked is to revoke the tokens of this user; `revoked` is the answer, once it is known."""
+    """A valid request to revoke all tokens of `user`. The server carries it out, then sends `answer`."""
 
     user: str
 
-    def revoked(self, *, kept: bool) -> Answer:
-        if kept:
+    def answer(self, *, stored: bool) -> Answer:
+        """Return the HTTP response. `stored`: whether storage has acknowledged the revocation."""
+        if stored:
             return _json(200, {"revoked": self.user})
-        text = "the sessions have ended, but storage has not said that it keeps the revocation; ask again"
-        return _error(503, text)
+        return _error(
+            503, "the sessions have ended, but storage has not confirmed the revocation; send the request again"
+        )
 
 
 _METHODS = {"/token": "GET", "/revoke": "POST", "/healthz": "GET"}
 
 
-class FrontDesk:
-    """The HTTP side of a server: `GET /token?user=alice` and `POST /revoke?user=alice` against the key, and
-    `GET /healthz`."""
+class HttpEndpoints:
+    """The HTTP endpoints of a server: `GET /token?user=alice`, `POST /revoke?user=alice` and `GET /healthz`.
+
+    The first two require the server's key in the header `Authorization: Bearer KEY`.
+    """
 
     def __init__(self, key: str, tokens: Tokens) -> None:
         self._key = key.encode()
@@ -93,19 +103,21 @@ class FrontDesk:
     def answer(
         self, method: str, target: str, authorization: str | None, health: Mapping[str, int], now_wall: float
     ) -> Answer | Revocation | None:
-        """The response to a request of `target` (a path with its query), or what is to be done first; None for `/`,
-        which is the WebSocket's.
+        """Return the response to a request for `target` (a path with its query).
 
-        `authorization` is the header of that name, `health` what /healthz is to report.
+        Return a Revocation if the server must first revoke tokens. Return None for `/`, the path of the WebSocket.
+        `authorization` is the header of that name; `health` is the content of /healthz.
         """
         url = urlsplit(target)
         if url.path == "/":
             return None
         if url.path not in _METHODS:
-            return _error(404, "there are / (the WebSocket), /token?user=NAME, /revoke?user=NAME and /healthz")
+            known = "/ (the WebSocket), /token?user=NAME, /revoke?user=NAME, /healthz"
+            return _error(404, f"unknown path; the server has {known}")
         if method != _METHODS[url.path]:
             allowed = _METHODS[url.path]
-            return _error(405, f"{url.path}: use {allowed}")._replace(headers={"Allow": allowed})
+            answer = _error(405, f"{url.path}: the method must be {allowed} (got {method})")
+            return answer._replace(headers={"Allow": allowed})
         if url.path == "/healthz":
             return _json(200, {"status": "ok", **health})
         users = parse_qs(url.query, keep_blank_values=True).get("user", [""])
@@ -113,13 +125,13 @@ class FrontDesk:
 
     def _with_key(self, path: str, users: list[str], authorization: str, now_wall: float) -> Answer | Revocation:
         scheme, _, key = authorization.partition(" ")
-        # Header values are bytes that HTTP libraries show as Latin-1.
+        # HTTP libraries decode header values as Latin-1; this restores the bytes.
         given = key.strip().encode("latin-1", "replace")
         if scheme.lower() != "bearer" or not hmac.compare_digest(given, self._key):
-            answer = _error(401, "wrong key; send the header 'Authorization: Bearer KEY' with the server's key")
+            answer = _error(401, "wrong key; send the header 'Authorization: Bearer KEY' with the key of the server")
             return answer._replace(headers={"WWW-Authenticate": "Bearer"})
-        if len(users) > 1:  # whichever were taken, it might be the one that a proxy before this server did not check
-            return _error(400, "user: give it once")
+        if len(users) > 1:  # a proxy in front of this server may have checked only one of them
+            return _error(400, f"user: must be given once (got {len(users)})")
         user = users[0]
         try:
             token, expires_at = self._tokens.issue(user, now_wall)

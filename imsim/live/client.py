@@ -1,4 +1,4 @@
-"""The SDK for asyncio applications: one core Client on one WebSocket after the other."""
+"""The SDK for asyncio applications: the core's Client on a WebSocket that is opened again after each loss."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ from imsim.core.policies import Policies
 from imsim.live.connector import Connector
 from imsim.live.timer import DeadlineTimer
 
-_REMEMBERED = 10_000  # outcomes of sends, and messages that nobody has taken yet
+_REMEMBERED = 10_000  # the most outcomes of sends kept, and the most messages kept that the application has not taken
 
 
 class LiveClient:
-    """One device of `user`, of this `kind` (phone, desktop ...), in the event loop that calls `start`.
+    """One device of `user`. It runs in the event loop that calls `start`.
 
-    Give a `token`, or the server's `key`: then each connection begins by asking `GET /token` for one. `clock` is
-    monotonic seconds: under any but `time.monotonic` no deadline fires by itself, and `wake()` runs what is due.
-    `draw()` gives a uniform number in [0, 1). `on_event` sees every event of the core's Client, in order; it may call
-    the client.
+    `kind` is the kind of the device, such as phone or desktop. Give a `token`, or the server's `key`. With the key, the
+    client requests a token with `GET /token` before each connection. `clock` returns monotonic seconds. If it is not
+    `time.monotonic`, no deadline fires by itself; call `wake()` to handle the deadlines that are due. `draw()` returns
+    a uniform random number in [0, 1). `on_event` receives every event of the core's Client, in order; it may call this
+    client.
 
-    `machine` is the core's Client, `connector` has its connection, `activity` counts calls to the machine. Tests may
-    set `lose`: frames, in either direction, for which it is true are lost.
+    `machine` is the core's Client. `connector` owns the connection. `activity` counts the calls to the machine. A test
+    can set `lose`, a predicate: a frame for which it returns true is lost, in either direction.
 
-    Raises: UsageError for a bad URL, name, or neither token nor key.
+    Raises: UsageError for an invalid URL or name, or if both `token` and `key` are missing.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class LiveClient:
         self._policies = policies or Policies()
         self.connector = Connector(self, url, user, key, self._policies, ssl)
         if token is None and key is None:
-            raise UsageError(f"{user}: give a token, or the server's key to get one with")
+            raise UsageError(f"{user}: no token and no key; give a token, or the server's key to request a token")
         self.url = url
         self.user = check_name("user", user)
         self.device = check_name("device", device)
@@ -76,15 +77,15 @@ class LiveClient:
     # --- for the application ----------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Connect, log in, fetch what was missed; then stay connected until `stop`.
+        """Connect, log in and fetch the missed messages. Then stay connected until `stop`.
 
-        Raises: RunError if the first attempt fails: no server, or a refusal.
+        Raises: RunError if the first attempt fails: there is no server, or the server refuses the login.
         """
         watch = self._watch(lambda event: isinstance(event, events.Ready | events.Disconnected | events.Ended))
         self.start_nowait()
         event = await watch
         if isinstance(event, events.Ended):
-            raise RunError(f"{self.user} was refused by {self.url}: {event.code}: {event.text}")
+            raise RunError(f"the server at {self.url} refused {self.user}: {event.code}: {event.text}")
         if isinstance(event, events.Disconnected):
             await self.stop()
             if self.connector.failure:
@@ -92,13 +93,13 @@ class LiveClient:
             raise RunError(f"{self.user} could not log in at {self.url}: {event.code or 'the connection was lost'}")
 
     def start_nowait(self) -> None:
-        """As `start`, but keeps trying, and reports by events."""
+        """Begin to connect, and return at once. The client retries until it is online or refused; events report it."""
         self.messages.resume()
         self.machine.start(self._clock())
         self._drain()
 
     async def stop(self) -> None:
-        """Leave. Unanswered sends go out again after the next `start`."""
+        """Close the connection and stay offline. The next `start` resends the messages without an acknowledgement."""
         self.machine.stop(self._clock())
         self._drain()
         await self.connector.closed()
@@ -119,8 +120,11 @@ class LiveClient:
         file: dict[str, object] | None = None,
         custom: str | None = None,
     ) -> str:
-        """Send a message, now or once online. Returns its idClient, by which `wait_stored` and the events Acked and
-        SendFailed know it; give that of a failed send to try it again."""
+        """Send a message, at once or as soon as the client is online, and return its idClient.
+
+        `wait_stored` and the events Acked and SendFailed identify the message by its idClient. To retry a failed send,
+        pass its idClient as `id_client`.
+        """
         if id_client is None:
             id_client = uuid.uuid4().hex
         self._outcomes.pop(id_client, None)
@@ -129,32 +133,32 @@ class LiveClient:
         return id_client
 
     async def wait_stored(self, id_client: str) -> events.Acked:
-        """Wait until the message is stored.
+        """Wait until the message is stored, and return its acknowledgement.
 
-        Raises: RunError if it is rejected or every attempt stays unanswered, UsageError if this client knows nothing
-        of it (any more).
+        Raises: RunError if the server rejects the message or answers no attempt; UsageError if this client does not
+        know the idClient, or no longer remembers it.
         """
         outcome: events.ClientEvent | None = self._outcomes.get(id_client)
         if outcome is None:
             if self.machine.status(id_client) is not Status.SENDING:
-                raise UsageError(f"idClient {id_client!r}: nothing was sent under it, or too long ago")
+                raise UsageError(f"idClient {id_client!r}: unknown: this client has not sent it, or sent it long ago")
             outcome = await self._watch(
                 lambda event: isinstance(event, events.Acked | events.SendFailed) and event.id_client == id_client
             )
         if isinstance(outcome, events.Acked):
             return outcome
         assert isinstance(outcome, events.SendFailed)
-        raise RunError(f"message {id_client} was not stored: {outcome.code}: {outcome.text}")
+        raise RunError(f"message {id_client}: not stored: {outcome.code}: {outcome.text}")
 
     def read(self, conversation_id: str) -> None:
-        """The user has read all that the conversation shows."""
+        """Mark every message that the conversation shows as read."""
         self.machine.read(conversation_id, self._clock())
         self._drain()
 
     async def create_group(self, name: str, members: list[str]) -> str:
-        """Make a group of these members and oneself; returns the conversation's id. Repeating it is harmless.
+        """Create a group of this user and `members`, and return the conversation's id. Repeating the call is harmless.
 
-        Raises: RunError if the server refuses, or does not answer within the time of a send's attempts.
+        Raises: RunError if the server refuses, or does not answer within the time that the attempts of a send take.
         """
         id_client = f"create:{name}"
         self._outcomes.pop(id_client, None)
@@ -171,9 +175,9 @@ class LiveClient:
         data: dict[str, object] | None = None,
         id_client: str | None = None,
     ) -> events.Acked:
-        """Change a group, a friendship or a message; see the README for the events. Returns once it has come about.
+        """Change a group, a friendship or a message, and return once the change is stored. The README lists the events.
 
-        Raises: as `create_group`.
+        Raises: RunError as in `create_group`.
         """
         id_client = id_client or uuid.uuid4().hex
         self.machine.change(Scene(scene), to, event, id_client, self._clock(), targets=targets, data=data)
@@ -181,9 +185,10 @@ class LiveClient:
         return await self.wait_stored(id_client)
 
     async def enter(self, room: str, recent: int = 0) -> events.Entered:
-        """Enter a chatroom; and again by itself after each login, until `leave`.
+        """Enter a chatroom. The client enters it again after each login, until `leave`.
 
-        Raises: as `create_group`.
+        `recent` is how many of the latest messages the server should send on entry.
+        Raises: RunError as in `create_group`.
         """
         watch = self._watch(
             lambda event: (
@@ -196,18 +201,19 @@ class LiveClient:
         return event
 
     def leave(self, room: str) -> None:
+        """Leave the chatroom."""
         self.machine.leave(room, self._clock())
         self._drain()
 
     def typing(self, conversation_id: str) -> None:
-        """Hint to the other user that this one is writing."""
+        """Notify the other user of the conversation that this user is typing."""
         self.machine.typing(conversation_id, self._clock())
         self._drain()
 
     async def end_session(self, device: str) -> None:
         """Log out another device of this user.
 
-        Raises: as `create_group`.
+        Raises: RunError as in `create_group`.
         """
         watch = self._watch(
             lambda event: (
@@ -219,9 +225,9 @@ class LiveClient:
         await self._answer(watch, f"end of the session of {device}")
 
     async def read_count(self, conversation_id: str, seq: int) -> events.ReadCounted:
-        """How many members have read this message, and how many there are, its sender aside.
+        """Return how many members have read this message, and how many members there are, both without its sender.
 
-        Raises: as `create_group`.
+        Raises: RunError as in `create_group`.
         """
         ref = frames.ReadCount(conversation_id, seq).ref
         watch = self._watch(
@@ -236,9 +242,10 @@ class LiveClient:
         return event
 
     async def history(self, conversation_id: str, first: int, last: int) -> events.History:
-        """The messages from seq `first` to `last`; where they do not fit into a page, the latest of them, and `more`.
+        """Return the messages from seq `first` to `last`, both included.
 
-        Raises: as `create_group`.
+        If they do not fit into one page, return the latest of them, with `more` set.
+        Raises: RunError as in `create_group`.
         """
         ref = frames.History(conversation_id, first, last).ref
         watch = self._watch(
@@ -264,42 +271,43 @@ class LiveClient:
         custom: str | None = None,
         blocked: bool | None = None,
     ) -> None:
-        """Change what is given, on all devices of the user; it shows here at once. A refusal is an event RequestFailed,
-        and what was changed shows no more then."""
+        """Change the given settings of the conversation, on all devices of the user. They apply here at once.
+
+        If the server refuses, the event RequestFailed reports it and the previous values return.
+        """
         self.machine.set_conversation(
             conversation_id, self._clock(), pinned=pinned, muted=muted, custom=custom, blocked=blocked
         )
         self._drain()
 
     def hide(self, conversation_id: str) -> None:
-        """Delete the conversation from the list of all devices, until its next message; what it shows is read by
-        that."""
+        """Remove the conversation from the list on all devices, until its next message. Its messages become read."""
         self.machine.hide(conversation_id, self._clock())
         self._drain()
 
     def conversations(self) -> list[Conversation]:
-        """The conversation list: those that are pinned, then the others, the latest first."""
+        """Return the conversation list: pinned conversations first, and the latest first among each."""
         return self.machine.conversations()
 
     def total_unread(self, include_muted: bool = True) -> int:
-        """Over the conversation list; what is muted counts or not."""
+        """Return the unread count of the whole conversation list, with or without muted conversations."""
         return self.machine.total_unread(include_muted)
 
     def system_unread(self) -> int:
-        """How many system messages have not been read; `read` them as the conversation system:<user>."""
+        """Return the count of unread system messages. Mark them as read with `read("system:<user>")`."""
         return self.machine.system_unread()
 
     # --- for tests --------------------------------------------------------------------------------------------------
 
     def wake(self) -> None:
-        """Run every deadline that is due by the clock."""
+        """Handle every deadline that is due by the clock."""
         now = self._clock()
         while (deadline := self.machine.next_deadline()) is not None and deadline <= now:
             self.machine.handle_timer(now)
             self._drain()
 
     def break_connection(self) -> None:
-        """The network fails: what is on its way is lost, and the machine is notified now."""
+        """Simulate a network failure: data in flight is lost, and the machine learns at once that it is offline."""
         self.connector.abort()
 
     @property
@@ -330,11 +338,12 @@ class LiveClient:
         try:
             frame = wire.decode_from_server(text)
         except wire.UnknownOp:
-            return  # a newer server's
+            return  # a newer server may send frames that this client does not know
         except wire.WireError as error:
-            # It would come again, or be missed for ever: better an end that the application hears of.
-            why = f"the server sent what this client cannot read: {error}"
-            self._machine_receive(frames.Refused(Code.BAD_FRAME, False, why))
+            # The server would send the frame again, or its content would be lost silently. So the client ends, and the
+            # application receives the reason.
+            reason = f"the server sent a frame that this client cannot read: {error}"
+            self._machine_receive(frames.Refused(Code.BAD_FRAME, False, reason))
             return
         if not self.lose(frame):
             self._machine_receive(frame)
@@ -352,7 +361,10 @@ class LiveClient:
     # --- events -----------------------------------------------------------------------------------------------------
 
     def _drain(self) -> None:
-        """After every call to the machine: pass its events on. Their receivers may call the machine again."""
+        """Dispatch the machine's events. Run it after every call to the machine.
+
+        The receivers of the events may call the machine again.
+        """
         self.activity += 1
         self._timer.touch()
         if self._draining:
@@ -386,27 +398,27 @@ class LiveClient:
         if self._on_event is not None:
             try:
                 self._on_event(event)
-            except Exception as error:  # the application's mistake is no reason to lose the connection
+            except Exception as error:  # an error of the application must not end the connection
                 context = {"message": "on_event failed", "exception": error}
                 asyncio.get_running_loop().call_exception_handler(context)
 
-    async def _answer(self, watch: asyncio.Future[events.ClientEvent], what: str) -> events.ClientEvent:
-        """What answers the request just made, which the machine repeats.
+    async def _answer(self, watch: asyncio.Future[events.ClientEvent], request: str) -> events.ClientEvent:
+        """Wait for `watch`, the answer to the request just made. The machine resends the request meanwhile.
 
-        Raises: RunError.
+        `request` names the request in errors. Raises: RunError if it fails or gets no answer.
         """
         self._drain()
         done, _ = await asyncio.wait([watch], timeout=self._policies.send_attempts * self._policies.send_timeout)
         if not done:
             watch.cancel()
-            raise RunError(f"{what}: no answer from {self.url}")
+            raise RunError(f"{request}: no answer from {self.url}")
         event = watch.result()
         if isinstance(event, events.RequestFailed):
-            raise RunError(f"{what}: {event.code}: {event.text}")
+            raise RunError(f"{request}: {event.code}: {event.text}")
         return event
 
     def _watch(self, matches: Callable[[events.ClientEvent], bool]) -> asyncio.Future[events.ClientEvent]:
-        """The next event that matches."""
+        """Return a future of the next event for which `matches` returns true."""
         future: asyncio.Future[events.ClientEvent] = asyncio.get_running_loop().create_future()
         self._watchers.append((matches, future))
         return future
@@ -417,8 +429,11 @@ def _failed(event: events.ClientEvent, request: str, ref: str) -> bool:
 
 
 class Messages:
-    """What was shown and not taken yet: `async for shown in client.messages`. Ends when the client is stopped or ended
-    by the server. Keeps the latest 10 000; `dropped` counts older ones that nobody took."""
+    """The queue of messages that the client has shown: `async for shown in client.messages` takes them.
+
+    The loop ends when the application stops the client or the server ends it. The queue keeps the latest 10,000
+    messages; `dropped` counts the older ones that the application did not take.
+    """
 
     def __init__(self) -> None:
         self.dropped = 0
@@ -451,7 +466,7 @@ class Messages:
 
 
 class _Port:
-    """The machine's port."""
+    """The port of the core's Client."""
 
     def __init__(
         self, connector: Connector, transmit: Callable[[frames.FromClient], None], events: deque[events.ClientEvent]

@@ -1,4 +1,4 @@
-"""The connection of a client: one WebSocket after the other."""
+"""The connection of a client: it requests a token, opens a WebSocket, and reports the loss of it."""
 
 from __future__ import annotations
 
@@ -19,31 +19,36 @@ from imsim.core.sizes import largest_taken
 from imsim.live.credentials import Unauthorized, get_token
 from imsim.live.websocket import LOGGER, WebSocket, text_frame
 
-_OPEN_TIMEOUT = 10.0  # seconds, real ones, for token and handshake
+_OPEN_TIMEOUT = 10.0  # seconds of real time for the token and the handshake
 
 
 class Owner(Protocol):
-    """The client that a connector works for."""
+    """The client that owns a connector."""
 
     def connection_opened(self, token: str | None) -> None:
-        """`token`: the one that was requested for it, if any."""
+        """Handle an open connection. `token` is the token that was requested for it, if any."""
         ...
 
     def connection_lost(self) -> None:
-        """Also if an attempt failed."""
+        """Handle the loss of the connection, or the failure of an attempt to connect."""
         ...
 
-    def token_refused(self, reason: str) -> None: ...
+    def token_refused(self, reason: str) -> None:
+        """Handle the server's refusal to issue a token."""
+        ...
 
-    def text_received(self, text: bytes) -> None: ...
+    def text_received(self, text: bytes) -> None:
+        """Handle a text message of the server."""
+        ...
 
 
 class Connector:
-    """Connects to the server at `url` when asked. With the server's `key` each attempt begins by requesting a token.
+    """The connector of one client to the server at `url`. With the server's `key`, each attempt first requests a token.
 
-    `failure`: why the latest attempt failed. `departed`: local addresses of sockets given up, for `run_until_idle`.
+    `failure` is the reason why the latest attempt failed. `departed` holds the local addresses of released sockets,
+    for `run_until_idle`.
 
-    Raises: UsageError for a bad URL.
+    Raises: UsageError for an invalid URL.
     """
 
     def __init__(
@@ -52,7 +57,7 @@ class Connector:
         try:
             self._uri = parse_uri(url)
         except (InvalidURI, ValueError):
-            raise UsageError(f"{url!r} is no server's address; give one like ws://127.0.0.1:8765") from None
+            raise UsageError(f"url: must be ws://host:port or wss://host:port (got {url!r})") from None
         self.url = url
         self.failure = ""
         self.departed: list[object] = []
@@ -85,34 +90,36 @@ class Connector:
         self._socket.send(text_frame(text, mask=True))
 
     def close(self) -> None:
-        """End the connection or the attempt, in order."""
+        """Close the connection with a closing handshake, or cancel the attempt."""
         if self._attempt is not None:
             self._cancelled.add(self._attempt)
             self._attempt.add_done_callback(self._cancelled.discard)
             self._attempt.cancel()
             self._attempt = None
         if self._socket is not None:
-            self._give_up_socket().close()
+            self._release_socket().close()
 
     def abort(self) -> None:
-        """Lose the connection."""
+        """Drop the connection at once, and report its loss to the owner."""
         if self._socket is not None:
-            self._give_up_socket().abort()
+            self._release_socket().abort()
             self._owner.connection_lost()
 
     async def attempted(self) -> None:
-        """Returns once no attempt to connect is under way."""
+        """Return once no attempt to connect is under way."""
         while self._attempt is not None:
             await asyncio.wait([self._attempt])
 
     async def closed(self) -> None:
-        """Returns once nothing is left of attempts and sockets given up."""
+        """Return once all cancelled attempts and all released sockets have ended."""
         while ending := [*self._cancelled, *(socket.lost for socket in self._closing)]:
             await asyncio.wait(ending)
 
     async def barrier(self) -> None:
-        """Returns once the server has processed all that was sent, and all that it had sent has been received here;
-        or once the connection is lost."""
+        """Return once the server has processed everything sent to it, and this side has received its answers.
+
+        Return also if the connection is lost.
+        """
         if self._socket is not None:
             await self._socket.barrier()
 
@@ -125,7 +132,7 @@ class Connector:
                     token = await get_token(self._uri, self._user, self._key, self._ssl)
                 socket = await self._open_socket()
         except TimeoutError:
-            self.failure = "no answer in time"
+            self.failure = f"no answer within {_OPEN_TIMEOUT:g} s"
         except OSError as error:
             self.failure = os.strerror(error.errno) if error.errno else str(error)
         except EOFError as error:
@@ -159,10 +166,10 @@ class Connector:
                 socket.abort()
             raise
         if socket.lost.done():
-            raise EOFError("the connection was closed as soon as it was open")
+            raise EOFError("the server closed the connection just after the handshake")
         return socket
 
-    def _give_up_socket(self) -> ClientSocket:
+    def _release_socket(self) -> ClientSocket:
         socket, self._socket = self._socket, None
         assert socket is not None
         self._closing.add(socket)
@@ -177,13 +184,13 @@ class Connector:
 
     def socket_lost(self, socket: ClientSocket) -> None:
         if socket is self._socket:
-            self._give_up_socket()
+            self._release_socket()
             self._owner.connection_lost()
         self._closing.discard(socket)
 
 
 class ClientSocket(WebSocket):
-    """`handshake` and `lost` are done when the connection is open and when it is over."""
+    """The client's end of a WebSocket. The future `handshake` is done once it is open, `lost` once it has ended."""
 
     __slots__ = ("_connector", "_last_ping", "_pings", "handshake", "lost")
 
@@ -206,7 +213,8 @@ class ClientSocket(WebSocket):
         if self.protocol.handshake_exc is None:
             self.handshake.set_result(None)
         else:
-            self.handshake.set_exception(EOFError(f"it is no imsim server (HTTP {response.status_code})"))
+            text = f"not an imsim server: HTTP {response.status_code} in answer to the WebSocket handshake"
+            self.handshake.set_exception(EOFError(text))
 
     def on_text(self, text: bytes) -> None:
         self._connector.text_received(self, text)
@@ -222,7 +230,7 @@ class ClientSocket(WebSocket):
 
     def on_lost(self) -> None:
         if not self.handshake.done():
-            self.handshake.set_exception(EOFError("the connection was closed before it was open"))
+            self.handshake.set_exception(EOFError("the connection was closed before the handshake was complete"))
         for waiting in self._pings.values():
             if not waiting.done():
                 waiting.set_result(None)
@@ -230,7 +238,8 @@ class ClientSocket(WebSocket):
         self.lost.set_result(None)
 
     async def barrier(self) -> None:
-        if not self.is_open:  # closing
+        """Return once the peer has answered a ping, and so has processed everything sent before; or at the end."""
+        if not self.is_open:  # the closing handshake is under way: no pong will arrive
             await asyncio.wait([self.lost])
             return
         self._last_ping += 1

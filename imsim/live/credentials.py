@@ -1,4 +1,4 @@
-"""Asking a server for a token over HTTP, with its key."""
+"""The request of a token from a server, over HTTP and with the server's key."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ _TIMEOUT = 10.0  # seconds
 
 
 class Unauthorized(Exception):
-    """The server will give no token: trying again is no use."""
+    """The server refuses to issue a token. A retry cannot succeed."""
 
 
 async def get_token(uri: WebSocketURI, user: str, key: str, ssl: SSLContext | None) -> str:
-    """A token for `user` from the server whose WebSocket is at `uri`.
+    """Request a token for `user` from the server whose WebSocket is at `uri`.
 
-    Raises: OSError if there is no answer or none of imsim's, Unauthorized if the server refuses.
+    Raises: OSError if nothing answers, or if the answer is not that of an imsim server; Unauthorized if the server
+    refuses.
     """
     host = f"[{uri.host}]" if ":" in uri.host else uri.host
     query = urllib.parse.urlencode({"user": user})
@@ -32,7 +33,7 @@ async def get_token(uri: WebSocketURI, user: str, key: str, ssl: SSLContext | No
 
 
 def _fetch(request: urllib.request.Request, ssl: SSLContext | None) -> str:
-    # No proxy: the WebSocket goes straight to the server, too.
+    # The request uses no proxy, as the WebSocket uses none.
     handlers = [urllib.request.ProxyHandler({}), *([urllib.request.HTTPSHandler(context=ssl)] if ssl else [])]
     try:
         with urllib.request.build_opener(*handlers).open(request, timeout=_TIMEOUT) as response:
@@ -40,15 +41,15 @@ def _fetch(request: urllib.request.Request, ssl: SSLContext | None) -> str:
     except urllib.error.HTTPError as error:
         with error:
             if error.code >= 500:
-                raise OSError(f"HTTP {error.code} for GET /token") from None
+                raise OSError(f"HTTP {error.code} in answer to GET /token") from None
             try:
                 text = json.load(error)["error"]
             except (ValueError, LookupError, TypeError):
-                raise OSError(f"it is no imsim server (HTTP {error.code} for GET /token)") from None
+                raise OSError(f"not an imsim server: HTTP {error.code} in answer to GET /token") from None
             raise Unauthorized(str(text)) from None
     except urllib.error.URLError as error:
         raise OSError(str(getattr(error.reason, "strerror", None) or error.reason)) from None
     except ConnectionError:
         raise
     except (HTTPException, ValueError, LookupError, TypeError):
-        raise OSError("it is no imsim server (its answer to GET /token is no token)") from None
+        raise OSError("not an imsim server: its answer to GET /token is not a token") from None

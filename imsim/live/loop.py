@@ -1,4 +1,4 @@
-"""The event loop to serve in: uvloop's, where it is installed (`pip install 'imsim[fast]'`)."""
+"""The event loop of a server: uvloop's if it is installed (`pip install 'imsim[fast]'`), otherwise asyncio's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _T = TypeVar("_T")
 
 
 def run(main: Coroutine[Any, Any, _T]) -> _T:
-    """As `asyncio.run`, faster where uvloop is installed."""
+    """Run the coroutine to its end and return its result, as `asyncio.run` does; use uvloop if it is installed."""
     try:
         from uvloop import new_event_loop
     except ImportError:

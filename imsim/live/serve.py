@@ -1,4 +1,4 @@
-"""A server from start to end, as the `imsim serve` command runs it."""
+"""The life of a server from start to stop, as the command `imsim serve` runs it."""
 
 from __future__ import annotations
 
@@ -31,31 +31,31 @@ def run_server(
     tls: tuple[str, str] | None = None,
     until_eof: int | None = None,
 ) -> None:
-    """Serve until SIGINT or SIGTERM, or until the file descriptor `until_eof` is at its end; then stop in good order.
+    """Serve until SIGINT, SIGTERM, or the end of the file descriptor `until_eof`. Then stop the server gracefully.
 
-    `ready` is told the URL once connections are accepted, and `ended` how many messages of chatrooms were shed. `db`:
-    None keeps everything in memory only. `tls`: the files of the certificate chain and of its key (PEM), for wss:// and
-    https://.
-    Raises: UsageError, RunError as `Server.start` and `SqliteStore` do.
+    `ready` receives the URL once the server accepts connections. `ended` receives the count of shed chatroom messages.
+    `db` is the path of the database; None keeps everything in memory only. `tls` is a pair of PEM files, for wss:// and
+    https://: the certificate chain and its private key.
+    Raises: UsageError or RunError, as `Server.start` and `SqliteStore` do; UsageError if the TLS files do not load.
     """
 
     context = _tls_context(*tls) if tls else None
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        asked_to_end = asyncio.Event()
+        stop_requested = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
-            with suppress(NotImplementedError):  # an event loop without signals: an interrupt ends it all the same
-                loop.add_signal_handler(number, asked_to_end.set)
+            with suppress(NotImplementedError):  # this event loop has no signal handlers; KeyboardInterrupt ends it
+                loop.add_signal_handler(number, stop_requested.set)
         if until_eof is not None:
-            # A thread, because an event loop cannot wait for every kind of file.
-            Thread(target=_wait_for_end, args=(until_eof, loop, asked_to_end), daemon=True).start()
+            # A thread waits, because an event loop cannot wait for every kind of file.
+            Thread(target=_wait_for_eof, args=(until_eof, loop, stop_requested), daemon=True).start()
         store = SqliteStore(db or ":memory:", synchronous=synchronous, fanout=policies.fanout)
         try:
             server = Server(policies, store, key=key, token_lifetime=token_lifetime, ssl=context)
             await server.start(host, port)
             ready(server.url)
-            await asked_to_end.wait()
+            await stop_requested.wait()
             await server.stop()
             ended(server.shed)
         finally:
@@ -69,12 +69,16 @@ def _tls_context(certificate: str, key: str) -> ssl.SSLContext:
     try:
         context.load_cert_chain(certificate, key)
     except (OSError, ssl.SSLError) as error:
-        raise UsageError(f"TLS: {certificate} with {key}: {error.strerror or error}; give PEM files that fit") from None
+        reason = error.strerror or error
+        raise UsageError(
+            f"TLS: cannot load {certificate} with {key}: {reason}; give a PEM certificate chain and its private key"
+        ) from None
     return context
 
 
-def _wait_for_end(file: int, loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> None:
-    while os.read(file, 4096):  # not a buffered file's read: it holds a lock that the interpreter wants when it exits
+def _wait_for_eof(file: int, loop: asyncio.AbstractEventLoop, stop_requested: asyncio.Event) -> None:
+    # os.read, because the read of a buffered file holds a lock that the interpreter needs when it exits.
+    while os.read(file, 4096):
         pass
     with suppress(RuntimeError):  # the loop is closed already
-        loop.call_soon_threadsafe(ended.set)
+        loop.call_soon_threadsafe(stop_requested.set)

@@ -1,6 +1,6 @@
-"""The server: one core server behind WebSockets, with a store.
+"""The server: the core's server behind WebSockets, with a store.
 
-It is plain text unless an SSL context is given: keep it on the loopback interface, or in a trusted network.
+Without an SSL context, the server does not encrypt. Keep it on the loopback interface or in a trusted network then.
 """
 
 from __future__ import annotations
@@ -25,25 +25,26 @@ from imsim.core.model import Code
 from imsim.core.policies import Policies
 from imsim.core.server import Server as Machine
 from imsim.core.sizes import largest_from_client, largest_to_client
-from imsim.live.auth import Answer, FrontDesk, Revocation, Tokens
+from imsim.live.auth import Answer, HttpEndpoints, Revocation, Tokens
 from imsim.live.stores import Store
 from imsim.live.timer import DeadlineTimer
 from imsim.live.websocket import CLOSE_TIMEOUT, LOGGER, WebSocket, text_frame
 
-_BACKLOG = 4096  # connections that may wait to be accepted: a crowd that lost its server comes back together
-_PUSHED_MEANWHILE = 1 << 20  # bytes that may wait beyond the largest frame
-_FLUSH_TIMEOUT = 10.0  # seconds that a stop waits for storage
+_BACKLOG = 4096  # connections that may wait to be accepted: after a crash, all clients reconnect at the same time
+_PUSH_ALLOWANCE = 1 << 20  # bytes of pushes that may wait behind the largest frame
+_FLUSH_TIMEOUT = 10.0  # seconds that `stop` waits for storage
 
 
 class Server:
-    """Serves from `start` to `stop` (or `abort`), once; `store` is the caller's, and may outlive it.
+    """An instant-messaging server. It serves once, from `start` to `stop` or `abort`.
 
-    `key` lets a caller have tokens for any user, valid for `token_lifetime` seconds. `clock` is monotonic seconds:
-    under any but `time.monotonic` no deadline fires by itself, and `wake()` runs what is due. `wall` is seconds since
-    1970. `write_limit`: bytes that may wait for a client that does not read before it is disconnected (slow_reader).
-    `on_event` sees each Committed, Pushed and Shed; it must not call back into the server.
+    The caller owns `store`, which can outlive the server. `key` authorizes requests for tokens of any user; a token is
+    valid for `token_lifetime` seconds. `clock` returns monotonic seconds. If it is not `time.monotonic`, no deadline
+    fires by itself; call `wake()` to handle the deadlines that are due. `wall` returns seconds since 1970.
+    `write_limit` is how many bytes may wait for a client that does not read; beyond it, the server disconnects the
+    client (slow_reader). `on_event` receives each Committed, Pushed and Shed event; it must not call the server.
 
-    `machine` is the core's server, `activity` counts calls to it, `url` and `port` are known once started.
+    `machine` is the core's server. `activity` counts the calls to it. `url` and `port` are known after `start`.
     """
 
     def __init__(
@@ -67,10 +68,10 @@ class Server:
         self._wall = wall
         self._ssl = ssl
         self._tokens = Tokens(key, token_lifetime)
-        self._desk = FrontDesk(key, self._tokens)
-        self._revoking: dict[tuple[str, float], asyncio.Future[bool]] = {}  # (user, before) -> whether it was kept
-        self._connections: dict[int, _Connection] = {}  # WebSockets, by the node's number
-        self._transports: set[_Connection] = set()  # these and whatever else is connected
+        self._endpoints = HttpEndpoints(key, self._tokens)
+        self._revoking: dict[tuple[str, float], asyncio.Future[bool]] = {}  # (user, before) -> whether it is stored
+        self._connections: dict[int, _Connection] = {}  # open WebSockets, by the machine's number of the connection
+        self._transports: set[_Connection] = set()  # all connections, also those that are not WebSockets (yet)
         self._port = _Port(self._connections, store, on_event)
         self.machine = Machine(self._port, policies, epoch=wall() - clock())
         self._timer = DeadlineTimer(self.machine, clock, self.wake)
@@ -79,16 +80,17 @@ class Server:
         self._down = False
         self.login_timeout = policies.login_timeout
         self._storage_timeout = policies.storage_timeout
-        # Who reads slowly but steadily gets through any frame, and what is pushed meanwhile.
-        self.write_limit = write_limit or largest_to_client(policies) + _PUSHED_MEANWHILE
+        # Large enough for a client that reads slowly but steadily: the largest frame, and the pushes that arrive while
+        # the client reads it.
+        self.write_limit = write_limit or largest_to_client(policies) + _PUSH_ALLOWANCE
         self.max_size = largest_from_client(policies)
 
     # --- for the caller ---------------------------------------------------------------------------------------------
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
-        """Listen; port 0 takes a free one.
+        """Listen on `host` and `port`. Port 0 stands for any free port.
 
-        Raises: RunError if the address is taken or is none of this machine's.
+        Raises: RunError if the port is in use, or if `host` is not an address of this computer.
         """
         loop = asyncio.get_running_loop()
         try:
@@ -103,18 +105,22 @@ class Server:
             )
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                raise RunError(f"port {port} of {host} is taken; choose another, or 0 for a free one") from None
-            raise RunError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+                raise RunError(f"port {port} of {host} is in use; choose another, or 0 for any free port") from None
+            reason = error.strerror or error
+            raise RunError(f"cannot listen on {host}:{port}: {reason}; give an address of this computer") from None
         self._store.start(self._stored)
         await self._listener.start_serving()
         self.port = self._listener.sockets[0].getsockname()[1]
-        # A client cannot connect to "every interface"; this machine's own it can.
-        shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host, f"[{host}]" if ":" in host else host)
+        # A client cannot connect to the address for "all interfaces", but it can connect to the loopback address.
+        reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}
+        shown = reachable.get(host, f"[{host}]" if ":" in host else host)
         self.url = f"{'wss' if self._ssl else 'ws'}://{shown}:{self.port}"
 
     async def stop(self) -> None:
-        """Wait for what is being stored, tell the clients to come back later, and end every connection. Takes at most
-        about 12 s, if storage and the clients are that slow."""
+        """Stop gracefully: finish pending storage requests, notify the clients to reconnect later, and disconnect them.
+
+        It takes about 12 s at most, if storage or a client does not answer.
+        """
         if self._down:
             return
         self._stop_listening()
@@ -133,8 +139,10 @@ class Server:
         await self._flush_store()
 
     def abort(self) -> None:
-        """Stop as a crash would: connections are cut, what is in memory is forgotten. Requests that the store has
-        already are still carried out, but nobody hears of it."""
+        """Stop as in a crash: drop every connection and everything that is only in memory.
+
+        The store still carries out the requests that it has received; their answers are dropped.
+        """
         self._down = True
         self._stop_listening()
         self._timer.cancel()
@@ -143,22 +151,24 @@ class Server:
 
     @property
     def shed(self) -> int:
-        """How many messages of chatrooms were not sent to a connection, which was getting too many."""
+        """The count of chatroom messages that the server did not send to a connection, because of its rate limit."""
         return self._port.shed
 
     async def revoke(self, user: str) -> bool:
-        """End the user's sessions; the tokens issued so far open no new one. Returns whether storage has kept that, so
-        that it will be so after a restart, too; if not, it goes on trying."""
+        """End the user's sessions and revoke the tokens issued so far. Return whether storage has confirmed it.
+
+        After the confirmation, the revocation survives a restart. Without it, the server continues to retry.
+        """
         before = self._wall()
-        kept = self._revoking.setdefault((user, before), asyncio.get_running_loop().create_future())
+        stored = self._revoking.setdefault((user, before), asyncio.get_running_loop().create_future())
         self.machine.revoke(user, before, self._clock())
         self.run_until_idle()
-        done, _ = await asyncio.wait([kept], timeout=self._storage_timeout)
+        done, _ = await asyncio.wait([stored], timeout=self._storage_timeout)
         self._revoking.pop((user, before), None)
-        return bool(done) and kept.result()
+        return bool(done) and stored.result()
 
     def wake(self) -> None:
-        """Run every deadline that is due by the clock."""
+        """Handle every deadline that is due by the clock."""
         if self._down:
             return
         now = self._clock()
@@ -167,7 +177,7 @@ class Server:
             self.run_until_idle()
 
     async def left(self, peername: object) -> None:
-        """Returns once no connection from this address is left: for tests that break one at its other end."""
+        """Return once no connection from this address remains. Tests use it after they drop the client's end."""
         for connection in list(self._transports):
             if connection.address("peername") == peername:
                 await connection.lost()
@@ -175,18 +185,20 @@ class Server:
     # --- for connections --------------------------------------------------------------------------------------------
 
     def accepted(self, connection: _Connection) -> None:
+        """Register a new TCP connection."""
         self._transports.add(connection)
         if self._down:
             connection.abort()
 
     def answer(self, request: Request) -> Answer | Revocation | None:
-        """What an HTTP request gets, or what is to be done first; None: a WebSocket."""
+        """Return the answer to an HTTP request; a Revocation to carry out first; or None for a WebSocket handshake."""
         authorization = ", ".join(request.headers.get_all("Authorization"))
         health = {"connections": len(self._connections), "shed": self.shed}
-        return self._desk.answer(request.method, request.path, authorization, health, self._wall())
+        return self._endpoints.answer(request.method, request.path, authorization, health, self._wall())
 
     @staticmethod
     def response(answer: Answer) -> Response:
+        """Return the answer as an HTTP response. The connection ends after it."""
         headers = Headers(
             {
                 "Content-Type": "application/json",
@@ -199,6 +211,7 @@ class Server:
         return Response(answer.status, HTTPStatus(answer.status).phrase, headers, answer.body)
 
     def opened(self, connection: _Connection) -> int:
+        """Register an open WebSocket, and return its number."""
         self._last_connection += 1
         self._connections[self._last_connection] = connection
         self.machine.connected(self._last_connection, self._clock())
@@ -206,6 +219,7 @@ class Server:
         return self._last_connection
 
     def received(self, id: int, text: bytes) -> None:
+        """Handle a text message of the WebSocket with this number."""
         if self._down:
             return
         try:
@@ -221,11 +235,13 @@ class Server:
         self.run_until_idle()
 
     def refuse(self, id: int, code: Code, text: str) -> None:
+        """End the connection with this number; send the code and the text as the reason."""
         if not self._down:
             self.machine.refuse(id, code, text, self._clock())
             self.run_until_idle()
 
     def lost(self, connection: _Connection) -> None:
+        """Remove a connection that has ended."""
         self._transports.discard(connection)
         if connection.id:
             del self._connections[connection.id]
@@ -236,11 +252,11 @@ class Server:
     # --- the drain loop ---------------------------------------------------------------------------------------------
 
     def run_until_idle(self) -> None:
-        """After every call to the node: answer what answers at once, and look at the deadlines."""
+        """Verify the tokens of pending logins, and update the timer. Run it after every call to the machine."""
         self.activity += 1
-        asked = self._port.asked
-        while asked:
-            connection, token = asked.pop(0)
+        logins = self._port.logins
+        while logins:
+            connection, token = logins.pop(0)
             verdict = self._tokens.verify(token, self._wall())
             self.machine.authenticated(connection, verdict.user, verdict.code, self._clock(), verdict.issued_at)
         self._timer.touch()
@@ -252,9 +268,9 @@ class Server:
         for request, result in answers:
             machine.stored(request, result, now)
             if isinstance(request, storage.RevokeTokens):
-                kept = self._revoking.pop((request.user, request.before), None)
-                if kept is not None:
-                    kept.set_result(isinstance(result, storage.Saved))
+                stored = self._revoking.pop((request.user, request.before), None)
+                if stored is not None:
+                    stored.set_result(isinstance(result, storage.Saved))
         self.run_until_idle()
 
     # --- ending -----------------------------------------------------------------------------------------------------
@@ -269,11 +285,14 @@ class Server:
             async with asyncio.timeout(_FLUSH_TIMEOUT):
                 await self._store.flush()
         except TimeoutError:
-            LOGGER.error("storage did not answer within %g s; stopping without it", _FLUSH_TIMEOUT)
+            LOGGER.error("storage did not answer within %g s; the server stops without its answers", _FLUSH_TIMEOUT)
 
 
 class _Port:
-    """The node's port. What is sent is encoded once however many it goes to, as they come one after another."""
+    """The port of the core's server.
+
+    The machine sends the same frame to many connections one after another. So the port encodes it only once.
+    """
 
     def __init__(
         self,
@@ -286,7 +305,7 @@ class _Port:
         self._on_event = on_event
         self.shed = 0
         self.close_code = CloseCode.NORMAL_CLOSURE
-        self.asked: list[tuple[int, str]] = []
+        self.logins: list[tuple[int, str]] = []  # pending: (connection, token)
         self._frame: frames.ToClient | None = None
         self._wire = b""
 
@@ -303,7 +322,7 @@ class _Port:
             target.close(self.close_code)
 
     def authenticate(self, connection: int, token: str) -> None:
-        self.asked.append((connection, token))
+        self.logins.append((connection, token))
 
     def emit(self, event: events.ServerEvent) -> None:
         if type(event) is events.Shed:
@@ -313,7 +332,7 @@ class _Port:
 
 
 class _Connection(WebSocket):
-    """A client's connection; `id` is 0 until it is a WebSocket."""
+    """The server's end of a connection. `id` is the connection's number; it is 0 until the WebSocket is open."""
 
     __slots__ = ("_handshake_timer", "_lost", "_revoking", "_server", "id")
 
@@ -321,12 +340,13 @@ class _Connection(WebSocket):
         super().__init__(ServerProtocol(max_size=server.max_size, logger=LOGGER), server.write_limit)
         self.id = 0
         self._server = server
-        self._revoking: asyncio.Task[None] | None = None  # the loop itself keeps no hold of it
+        self._revoking: asyncio.Task[None] | None = None  # a reference, because the event loop keeps only a weak one
         self._lost: asyncio.Future[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        # Real time, whatever the clock: nobody may hold a socket without so much as an HTTP request.
+        # This timer uses real time even if the clock is moved by hand: a peer must not hold a socket open without
+        # sending an HTTP request.
         loop = asyncio.get_running_loop()
         self._handshake_timer = loop.call_later(self._server.login_timeout, self.abort)
         self._server.accepted(self)
@@ -334,7 +354,7 @@ class _Connection(WebSocket):
     def on_request(self, request: Request) -> None:
         self._handshake_timer.cancel()
         if self.protocol.parser_exc is not None:
-            return  # a body, which a GET has not: the protocol has ended the connection already
+            return  # the request has a body, which is not supported: the protocol has ended the connection
         answer = self._server.answer(request)
         if isinstance(answer, Revocation):
             self._revoking = asyncio.get_running_loop().create_task(self._revoke(answer))
@@ -345,9 +365,9 @@ class _Connection(WebSocket):
             if self.is_open:
                 self.id = self._server.opened(self)
 
-    async def _revoke(self, asked: Revocation) -> None:
-        answer = asked.revoked(kept=await self._server.revoke(asked.user))
-        if self.protocol.state is State.CONNECTING:  # else nobody waits for it any more
+    async def _revoke(self, revocation: Revocation) -> None:
+        answer = revocation.answer(stored=await self._server.revoke(revocation.user))
+        if self.protocol.state is State.CONNECTING:  # otherwise the connection has ended
             self.respond(self._server.response(answer))
 
     def on_text(self, text: bytes) -> None:
@@ -357,8 +377,9 @@ class _Connection(WebSocket):
         self._server.refuse(self.id, code, text)
 
     def on_slow(self) -> None:
-        self._server.refuse(self.id, Code.SLOW_READER, "more is waiting for you than the server keeps; log in again")
-        if self.is_open:  # the node had ended it already
+        text = "the client reads too slowly: its send queue is full; log in again to fetch the missed messages"
+        self._server.refuse(self.id, Code.SLOW_READER, text)
+        if self.is_open:  # the machine had ended the connection before, so `refuse` had no effect
             self.abort()
 
     def on_lost(self) -> None:
@@ -368,7 +389,7 @@ class _Connection(WebSocket):
             self._lost.set_result(None)
 
     def lost(self) -> asyncio.Future[None]:
-        """Done once the connection is over."""
+        """Return a future that is done once the connection has ended."""
         if self._lost is None:
             self._lost = asyncio.get_running_loop().create_future()
         return self._lost

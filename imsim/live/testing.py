@@ -1,4 +1,4 @@
-"""Waiting for quiet: what a test of a server and its clients in one event loop does instead of sleeping."""
+"""A replacement for sleeping, for tests that run a server and its clients in one event loop."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from imsim.live.stores import Store
 
 
 async def run_until_idle(server: Server | None, store: Store, clients: Collection[LiveClient]) -> None:
-    """Return once everything that happens without time passing has happened: each round takes what is on its way to
-    where it leads (attempts to connect, lost connections, frames both ways, requests to the store), until a round in
-    which no machine was called."""
+    """Return once all activity that needs no passing of time has ended.
+
+    Each round waits for everything in flight: attempts to connect, lost connections, frames in both directions and
+    requests to the store. The function returns after a round in which no machine was called.
+    """
     before = None
     while (activity := _activity(server, clients)) != before:
         before = activity

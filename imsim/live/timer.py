@@ -1,4 +1,4 @@
-"""The timer of a machine in an event loop."""
+"""A timer for the deadlines of a sans-I/O machine in an asyncio event loop."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ from typing import Protocol
 
 
 class Machine(Protocol):
-    def next_deadline(self) -> float | None: ...
+    """A machine that has deadlines."""
+
+    def next_deadline(self) -> float | None:
+        """Return the time of the next deadline, or None if nothing is pending."""
+        ...
 
 
 class DeadlineTimer:
-    """Calls `fire` when the machine's next deadline is due by `clock` (monotonic seconds).
+    """A timer that calls `fire` when the machine's next deadline is due by `clock` (monotonic seconds).
 
-    A clock other than `time.monotonic` is moved by hand: then the timer never fires by itself, and the code that moves
-    the clock calls the shell's `wake()`.
+    A clock other than `time.monotonic` is moved by hand. With such a clock the timer never fires by itself; the code
+    that moves the clock must call the shell's `wake()`.
     """
 
     def __init__(self, machine: Machine, clock: Callable[[], float], fire: Callable[[], None]) -> None:
@@ -29,13 +33,16 @@ class DeadlineTimer:
         self._fires_at = 0.0
 
     def touch(self) -> None:
-        """The machine was called: its deadline may have moved. Checked once per loop iteration."""
+        """Schedule a check of the machine's deadline, once per iteration of the event loop.
+
+        Call it after each call to the machine, because its deadline may have moved.
+        """
         if not self._checking and not self._by_hand:
             self._checking = True
             asyncio.get_running_loop().call_soon(self._check)
 
     def cancel(self) -> None:
-        """Never fire again."""
+        """Stop the timer permanently."""
         self._by_hand = True
         if self._handle is not None:
             self._handle.cancel()
@@ -46,8 +53,8 @@ class DeadlineTimer:
         if deadline is None or self._by_hand:
             return
         if self._handle is not None:
-            # Most deadlines move away, because the answer came. To fire too early once costs less than to set the timer
-            # again each time.
+            # Most deadlines move to a later time, because the awaited answer arrives. One wake-up that is too early
+            # costs less than setting the timer again each time.
             if self._fires_at <= deadline:
                 return
             self._handle.cancel()

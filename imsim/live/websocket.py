@@ -1,7 +1,8 @@
 """One end of a WebSocket connection: websockets' Sans-I/O protocol between an asyncio transport and its owner.
 
-Server and client share it. It gathers what is to be written and writes it once per loop iteration, puts fragmented
-messages together, answers pings, and bounds both the closing handshake and what waits for a peer that does not read.
+Server and client share it. It collects outgoing data and writes it once per loop iteration, reassembles fragmented
+messages, and answers pings. It also limits the time of the closing handshake, and the bytes that wait for a peer that
+does not read.
 """
 
 from __future__ import annotations
@@ -19,20 +20,26 @@ from websockets.server import ServerProtocol
 
 from imsim.core.model import Code
 
-CLOSE_TIMEOUT = 2.0  # seconds that the peer has to finish a closing handshake
+CLOSE_TIMEOUT = 2.0  # seconds within which the peer must finish a closing handshake
 
-# The library logs two lines a connection at level INFO.
+# The level hides the two INFO lines that the library logs for each connection.
 LOGGER = logging.getLogger("imsim.live.websocket")
 LOGGER.setLevel(logging.WARNING)
 
 
 def text_frame(text: bytes, *, mask: bool) -> bytes:
-    """A whole text message as it goes over TCP. Clients mask; what a server sends is the same for all recipients."""
+    """Return the bytes of a whole text message on the TCP connection.
+
+    A client must mask. A server does not, so the same bytes serve all recipients.
+    """
     return Frame(Opcode.TEXT, text).serialize(mask=mask)
 
 
 class WebSocket(asyncio.Protocol):
-    """The `on_...` methods are its owner's to override; they may send and close, as all writing waits for `flush`."""
+    """One end of a WebSocket connection.
+
+    A subclass overrides the `on_...` methods. They may send and close, because all writing waits for `flush`.
+    """
 
     __slots__ = (
         "_ended",
@@ -50,34 +57,36 @@ class WebSocket(asyncio.Protocol):
 
     def __init__(self, protocol: ServerProtocol | ClientProtocol, write_limit: int | None = None) -> None:
         self.protocol = protocol
-        self.write_limit = write_limit  # bytes; more than that unread: `on_slow`
+        self.write_limit = write_limit  # bytes; `on_slow` is called when more than this is unread
         self._out: list[bytes] = []
         self._fragments: list[bytes] | None = None  # of the message being received
         self._scheduled = False
-        self._ended = False  # a close frame, or an HTTP refusal, is on its way out
-        self._eof = False  # half-close with the next flush
+        self._ended = False  # whether a close frame, or an HTTP refusal, has been queued
+        self._eof = False  # whether the next flush half-closes the TCP connection
         self._timer: asyncio.TimerHandle | None = None
 
     # --- for the owner ----------------------------------------------------------------------------------------------
 
     def on_request(self, request: Request) -> None:
-        """Server: the peer's HTTP request; answer it with `respond`."""
+        """Handle the peer's HTTP request (server only). Answer it with `respond`."""
 
     def on_response(self, response: Response) -> None:
-        """Client: the answer to the opening handshake, good or bad."""
+        """Handle the answer to the opening handshake, whether it accepts or refuses (client only)."""
 
-    def on_text(self, text: bytes) -> None: ...
+    def on_text(self, text: bytes) -> None:
+        """Handle a text message."""
 
-    def on_pong(self, payload: bytes) -> None: ...
+    def on_pong(self, payload: bytes) -> None:
+        """Handle the answer to a ping."""
 
     def on_bad(self, code: Code, text: str) -> None:
-        """The peer broke the protocol. What is sent from here still goes out before the close frame."""
+        """Handle a violation of the protocol by the peer. Frames sent from here precede the close frame."""
 
     def on_slow(self) -> None:
-        """The peer does not read. What waited in this end is dropped."""
+        """Handle a peer that does not read. The data that waited on this side has been dropped."""
 
     def on_lost(self) -> None:
-        """The connection is over; last call."""
+        """Handle the end of the connection. It is the last call."""
 
     @property
     def is_open(self) -> bool:
@@ -85,21 +94,25 @@ class WebSocket(asyncio.Protocol):
         return self.protocol.state is State.OPEN
 
     def address(self, name: str) -> object:
-        """`peername` or `sockname`, as asyncio's transports tell it."""
+        """Return extra information of the asyncio transport, such as `peername` or `sockname`."""
         return self._transport.get_extra_info(name)
 
     def send(self, wire: bytes) -> None:
-        """Write a message made by `text_frame`; the end of the loop iteration sends it. Dropped once closing."""
+        """Queue a message made by `text_frame`. It is sent at the end of the loop iteration.
+
+        Once the connection is closing, the message is dropped.
+        """
         if not self._ended:
             self._out.append(wire)
             self._schedule()
 
     def ping(self, payload: bytes) -> None:
+        """Send a ping."""
         self.protocol.send_ping(payload)
         self._collect()
 
     def respond(self, response: Response) -> None:
-        """Answer the HTTP request; any status but 101 ends the connection."""
+        """Answer the HTTP request. Any status except 101 ends the connection."""
         cast(ServerProtocol, self.protocol).send_response(response)
         self._collect()
 
@@ -110,7 +123,10 @@ class WebSocket(asyncio.Protocol):
         self._collect()
 
     def close(self, code: int = 1000, reason: str = "") -> None:
-        """End the connection after what was sent, at the latest after CLOSE_TIMEOUT seconds."""
+        """Send the queued data and a close frame, then end the connection, after CLOSE_TIMEOUT seconds at the latest.
+
+        Before the opening handshake is complete, end the connection at once.
+        """
         if self.is_open:
             self.protocol.send_close(code, reason)
             self._collect()
@@ -118,7 +134,7 @@ class WebSocket(asyncio.Protocol):
             self.abort()
 
     def abort(self) -> None:
-        """Drop the connection at once, with all that waits in it."""
+        """Drop the connection and all queued data at once."""
         self._transport.abort()
 
     # --- the transport ----------------------------------------------------------------------------------------------
@@ -145,7 +161,7 @@ class WebSocket(asyncio.Protocol):
     def eof_received(self) -> None:
         self.protocol.receive_eof()
         self._collect()
-        self.flush()  # the transport closes when this returns
+        self.flush()  # now, because the transport closes when this method returns
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:
@@ -155,14 +171,14 @@ class WebSocket(asyncio.Protocol):
         self.on_lost()
 
     def flush(self) -> None:
-        """Write what was sent."""
+        """Write the queued data to the transport."""
         self._scheduled = False
         transport, out = self._transport, self._out
         if transport.is_closing():
             out.clear()
             return
         if out:
-            # Only what waited before counts: a single large message is no sign of a slow reader.
+            # Only the data of earlier flushes counts: a single large message does not mean that the reader is slow.
             if self.write_limit is not None and transport.get_write_buffer_size() > self.write_limit:
                 self.write_limit = None
                 out.clear()
@@ -172,13 +188,13 @@ class WebSocket(asyncio.Protocol):
             out.clear()
         if self._eof:
             self._eof = False
-            # Half-closed, the peer can still read what we wrote while we discard what it is still sending.
+            # After a half-close the peer can still read what this side wrote; this side discards what the peer sends.
             if transport.can_write_eof():
                 transport.write_eof()
             else:
                 transport.close()
 
-    # --- inside -----------------------------------------------------------------------------------------------------
+    # --- private ----------------------------------------------------------------------------------------------------
 
     def _frame_received(self, frame: Frame) -> None:
         opcode = frame.opcode
@@ -187,7 +203,7 @@ class WebSocket(asyncio.Protocol):
         elif opcode is Opcode.PONG:
             self.on_pong(bytes(frame.data))
         elif opcode is Opcode.BINARY:
-            self.on_bad(Code.BAD_FRAME, "a binary message; frames are JSON text")
+            self.on_bad(Code.BAD_FRAME, "message: must be JSON text (got a binary message)")
         elif opcode is Opcode.TEXT:
             self._fragments = [bytes(frame.data)]
         elif opcode is Opcode.CONT and self._fragments is not None:
@@ -197,7 +213,7 @@ class WebSocket(asyncio.Protocol):
                 self.on_text(text)
 
     def _collect(self) -> None:
-        """Take over what the protocol itself has to say: handshakes, pongs, close frames."""
+        """Queue the data that the protocol itself sends: handshakes, pongs and close frames."""
         protocol = self.protocol
         for data in protocol.data_to_send():
             self._schedule()

@@ -1,4 +1,7 @@
-"""One device: the core's `Client`, the same machine as in the simulation, on a real connection and real time."""
+"""A device of a load test: the core's `Client` on a real connection and in real time.
+
+The simulation uses the same `Client`.
+"""
 
 from __future__ import annotations
 
@@ -27,33 +30,38 @@ now = time.perf_counter
 
 
 class Lobby(Protocol):
-    """Hears which devices are there. `number` is the device's global number."""
+    """The receiver of the devices' status changes. `number` is the number of the device within the run."""
 
     def online(self, number: int, after: float) -> None:
-        """Logged in and up to date, `after` seconds after it began to try."""
+        """Record that the device is logged in and synced, `after` seconds after its first attempt."""
 
     def offline(self, number: int, why: str) -> None:
-        """The connection is lost, or could not be made; the device tries again by itself."""
+        """Record that the device lost its connection or could not connect. It retries by itself."""
 
     def ended(self, number: int, why: str) -> None:
-        """Refused for good: this device will not come back."""
+        """Record that the server refused the device permanently. It does not reconnect."""
 
     def crashed(self, why: str) -> None:
-        """A mistake in imsim: nothing that was measured can be trusted."""
+        """Handle an internal error of imsim. The measurements of the run are not reliable."""
 
-    def group_made(self, name: str) -> None: ...
+    def group_made(self, name: str) -> None:
+        """Record that the server has created the group."""
 
     def group_failed(self, name: str, code: Code, text: str) -> None:
-        """Refused, or without an answer after every attempt."""
+        """Record that the server refused to create the group, or answered none of the attempts."""
 
-    def room_entered(self, number: int, name: str) -> None: ...
+    def room_entered(self, number: int, name: str) -> None:
+        """Record that the device is in the chatroom."""
 
     def room_failed(self, name: str, code: Code, text: str) -> None:
-        """Refused."""
+        """Record that the server did not let a device into the chatroom."""
 
 
 class Device:
-    """A `Client` with its port, one connection and one timer. `key` opens the server's token endpoint."""
+    """A device: a `Client` with its port, one connection and one timer.
+
+    It requests its token from the server, with the server's `key`.
+    """
 
     def __init__(
         self,
@@ -68,7 +76,7 @@ class Device:
         lobby: Lobby,
     ) -> None:
         self.number = number
-        self.answered = Event()  # the first login has succeeded, or been refused
+        self.answered = Event()  # set once the first login has succeeded or has been refused
         self.client = Client(self, user, device, "", policies, draw)
         self._target = target
         self._key = key
@@ -76,9 +84,9 @@ class Device:
         self._largest = largest_taken(policies)
         self._recording = recording
         self._lobby = lobby
-        self._making: dict[str, str] = {}  # names of the groups that are being made, by the idClient of the change
-        self._now = 0.0  # when what is being handled happened
-        self._connection: Greenlet[..., None] | None = None  # the one that counts; a closed one may still linger
+        self._creating: dict[str, str] = {}  # idClient of the pending request -> name of the group that it creates
+        self._now = 0.0  # the time of the input that the client is handling
+        self._connection: Greenlet[..., None] | None = None  # the current one; a closed one may still be ending
         self._transport: Transport | None = None
         self._timer: Greenlet[..., None] | None = None
         self._timer_at = inf
@@ -86,12 +94,12 @@ class Device:
         self._tries_since = 0.0
 
     def start(self) -> None:
-        """Log in, and stay logged in until `stop`."""
+        """Log in, and remain logged in until `stop`."""
         self._tries_since = now()
         self.do(self.client.start)
 
     def stop(self) -> None:
-        """Leave, and wait until the connection has ended (a second at most)."""
+        """Go offline, and wait until the connection has ended (2 s at most)."""
         connection = self._connection
         self.do(self.client.stop)
         if self._timer is not None:
@@ -100,30 +108,33 @@ class Device:
             connection.join(timeout=2.0)
 
     def leave(self) -> None:
-        """Go offline, until the next `start`."""
+        """Go offline until the next `start`, without waiting for the connection to end."""
         self.do(self.client.stop)
 
     def do(self, step: Callable[[float], None]) -> None:
-        """Have the client do something: `step(now)`."""
+        """Call `step(now)`, which makes the client do something, and update the timer."""
         self._now = now()
         step(self._now)
         self._arm()
 
     def enter(self, room: str) -> None:
-        """Enter the chatroom, and again after each login; the lobby hears how that ended."""
+        """Enter the chatroom, now and again after each login. The lobby receives the result."""
         self.do(lambda now: self.client.enter(room, now))
 
     def create_group(self, name: str, members: list[str]) -> None:
-        """Make it; the lobby hears how that ended. To do it again is harmless."""
+        """Create the group. The lobby receives the result. Repeating the call is harmless."""
         id_client = f"create:{name}"
-        self._making[id_client] = name
+        self._creating[id_client] = name
         self.do(lambda now: self.client.create_group(name, members, now, id_client))
 
     # --- time -------------------------------------------------------------------------------------------------------
 
     def _arm(self) -> None:
-        """Have a timer for the next deadline. One that is set too early stays: most deadlines are called off in time,
-        and looking in vain now and then is cheaper than a new timer for each message."""
+        """Set the timer for the next deadline, unless it is set for an earlier time.
+
+        Most deadlines are cancelled before they are due. So an occasional wake-up that is too early costs less than a
+        new timer for each message.
+        """
         deadline = self.client.next_deadline()
         if deadline is not None and deadline < self._timer_at:
             if self._timer is not None:
@@ -139,21 +150,24 @@ class Device:
     # --- the connection ---------------------------------------------------------------------------------------------
 
     def connect(self) -> None:
+        """Begin to connect (the client calls this)."""
         self._connection = gevent.spawn(self._connect)
         self._connection.link_exception(self._crash)
 
     def close(self) -> None:
+        """Close the connection (the client calls this)."""
         self._connection = None
         transport, self._transport = self._transport, None
         if transport is not None:
             transport.close()
 
     def send(self, frame: frames.FromClient) -> None:
+        """Send a frame (the client calls this)."""
         if self._transport is not None:
             self._transport.send(encode(frame))
 
     def _connect(self) -> None:
-        me = gevent.getcurrent()
+        current = gevent.getcurrent()
         try:
             if not self.client.token:
                 self.client.token = self._target.token(self.client.user, self._key, self._timeout)
@@ -164,13 +178,13 @@ class Device:
         except OSError as error:
             self._trouble = str(error)
         else:
-            if self._connection is not me:  # given up meanwhile
+            if self._connection is not current:  # `close` was called during the handshake
                 transport.close()
             else:
                 self._transport = transport
                 self.do(self.client.connected)
             transport.read()
-        if self._connection is me:
+        if self._connection is current:
             self._connection = self._transport = None
             self.do(self.client.disconnected)
 
@@ -179,7 +193,7 @@ class Device:
         try:
             self.client.receive(decode_from_server(data), self._now)
         except WireError as error:
-            self._end(f"the server sent what is not a frame: {error}")
+            self._end(f"the server sent an invalid frame: {error}")
         self._arm()
 
     def _crash(self, greenlet: Greenlet[..., None]) -> None:
@@ -190,9 +204,10 @@ class Device:
         self._lobby.ended(self.number, why)
         self.answered.set()
 
-    # --- what the machine reports -----------------------------------------------------------------------------------
+    # --- events of the client ---------------------------------------------------------------------------------------
 
     def emit(self, event: events.ClientEvent) -> None:
+        """Record an event of the client, and notify the lobby (the client calls this)."""
         self._recording.client_event(self.number, event, self._now)
         kind = type(event)
         e: Any = event
@@ -200,11 +215,11 @@ class Device:
             if actor.wants_answer(self.client, e):
                 gevent.spawn(self.do, lambda now: actor.answer(self.client, e, now)).link_exception(self._crash)
         elif kind is events.Acked:
-            if e.id_client in self._making:
-                self._lobby.group_made(self._making.pop(e.id_client))
+            if e.id_client in self._creating:
+                self._lobby.group_made(self._creating.pop(e.id_client))
         elif kind is events.SendFailed:
-            if e.id_client in self._making:
-                self._lobby.group_failed(self._making[e.id_client], e.code, e.text)
+            if e.id_client in self._creating:
+                self._lobby.group_failed(self._creating[e.id_client], e.code, e.text)
         elif kind is events.Entered:
             self._lobby.room_entered(self.number, e.name)
         elif kind is events.RequestFailed:

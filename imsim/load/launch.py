@@ -1,6 +1,6 @@
-"""The parent's side: Locust as a subprocess, and what it leaves behind made into a run.
+"""The parent process of a load test: it starts Locust as a subprocess, and makes a run of the results.
 
-Works wherever Python runs, in a Jupyter cell too: no Locust, no event loop, no signal handler in this process.
+This process needs neither Locust nor an event loop nor a signal handler, so `loadtest` also works in a Jupyter cell.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from imsim.load.recording import collect, read_status
 from imsim.load.target import Target
 from imsim.scenario import Scenario, plan
 
-_STARTING = 60.0  # seconds that Locust may take to start, and at the end to stop
-_POLL = 0.1  # seconds between two looks at the child
+_START_STOP_TIMEOUT = 60.0  # seconds that Locust may take to start and to stop, together
+_POLL_INTERVAL = 0.1  # seconds between two checks of the child
 _PHASES = {"playing": "sending", "draining": "draining"}
-_PATIENCE = 5.0  # seconds that a child which was told to stop may take
+_TERMINATE_TIMEOUT = 5.0  # seconds from SIGTERM to SIGKILL
 
 
 def loadtest(
@@ -39,17 +39,17 @@ def loadtest(
 ) -> Run:
     """Play the scenario's plan against the server at `url` (ws://... or wss://...) and return the run.
 
-    key: the server's, for tokens. out: where the run's folder is made, with Locust's log; None: nowhere. warnings: what
-    the run is to say besides its own. `progress` is
-    told what is being done and, while messages are sent, which share of them is due (0 to 1).
+    key: the server's key, for tokens. out: the folder in which the run's folder is created, with Locust's log; None:
+    the run is not written. warnings: further warnings for the manifest. progress: receives the current phase and, while
+    messages are sent, the share of the duration that has passed (0 to 1).
 
-    The run's manifest says by `lateness_ms` how late this side was, and by `warnings` if that is too late to trust it;
-    by `shed`, how many messages of chatrooms the server kept from a device meanwhile.
+    In the run's manifest, `lateness_ms` is how late the load generator sent. `warnings` has an entry if it was too late
+    to trust the latencies. `shed` is how many deliveries of chatroom messages the server shed during the run.
 
-    Raises: UsageError for a url that is none; RunError if there is no server, if it refuses the key, if it goes away,
-    or if Locust fails; the message then says where Locust's log is.
+    Raises: UsageError for an invalid url; RunError if there is no server, if the server refuses the key or goes away,
+    or if Locust fails. If Locust was started, the error names the path of its log.
     """
-    plan(scenario)  # too large a plan is refused here, not in the child
+    plan(scenario)  # raises here, not in the child, if the plan is too large
     target = Target(url)
     shed_before = target.check()
     with tempfile.TemporaryDirectory(prefix="imsim-load-") as name:
@@ -63,7 +63,7 @@ def loadtest(
         except RunError as error:
             raise RunError(f"{error} (log: {_keep(log, out)})") from None
         shed = None
-        with contextlib.suppress(RunError):  # a server that has gone since tells nothing more
+        with contextlib.suppress(RunError):  # the server may have stopped since the end of the run
             shed = max(0, target.check() - shed_before)
         run = collect(folder, scenario, shed, warnings)
         if out is not None:
@@ -79,7 +79,7 @@ def _run_locust(
     log: Path,
     progress: Callable[[str, float], None] | None,
 ) -> None:
-    """Start Locust and wait until it has ended, by itself or by force."""
+    """Run Locust to its end. Terminate it if it takes too long or if this process is interrupted."""
     file = folder / "scenario.toml"
     file.write_text(scenario.to_toml(), encoding="utf-8")
     devices = scenario.population.users * scenario.population.devices
@@ -87,17 +87,17 @@ def _run_locust(
     command += ["--headless", "--only-summary", "--host", target.url]
     command += ["--users", str(devices), "--spawn-rate", str(devices)]
     command += ["--imsim-scenario", str(file), "--imsim-folder", str(folder)]
-    # A hard end, should the child's own bounds fail: logins and groups, the plan, the drain.
-    bound = _STARTING + 2 * (30 + 0.02 * devices) + scenario.duration + scenario.drain
+    # A time limit, in case those of the child fail. It covers logins and groups, the plan, and the drain.
+    bound = _START_STOP_TIMEOUT + 2 * (30 + 0.02 * devices) + scenario.duration + scenario.drain
     with log.open("wb") as output:
         child = subprocess.Popen(
             command,
-            cwd=folder,  # where no locust.conf or pyproject.toml can change anything
+            cwd=folder,  # so that Locust reads no locust.conf or pyproject.toml of the user
             env=_environment(key),
-            stdin=subprocess.PIPE,  # ends when this process does, however it does; then the child leaves, too
+            stdin=subprocess.PIPE,  # the pipe ends with this process in any case; the child exits at its end
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # so that Ctrl-C reaches this process only, which then ends the child
+            start_new_session=True,  # Ctrl-C reaches only this process, which then ends the child
         )
         try:
             began = None
@@ -105,7 +105,7 @@ def _run_locust(
             while child.poll() is None:
                 now = time.monotonic()
                 if now > deadline:
-                    raise RunError(f"Locust did not end within {bound:.0f} s and was stopped")
+                    raise RunError(f"Locust did not end within {bound:.0f} s, and imsim stopped it")
                 phase = str(read_status(folder).get("phase"))
                 if began is None and phase == "playing":
                     began = now
@@ -113,7 +113,7 @@ def _run_locust(
                     share = 0.0 if began is None else min((now - began) / scenario.duration, 1.0)
                     progress(_PHASES.get(phase, "logging in"), share)
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    child.wait(timeout=_POLL)
+                    child.wait(timeout=_POLL_INTERVAL)
         finally:
             _end(child)
             assert child.stdin is not None
@@ -122,8 +122,8 @@ def _run_locust(
 
 def _environment(key: str) -> dict[str, str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LOCUST_")}
-    environment["IMSIM_KEY"] = key  # not as an argument, which every user of the machine could read
-    package = str(Path(__file__).parents[2])  # for a checkout that is not installed
+    environment["IMSIM_KEY"] = key  # not an argument, because every user of the computer can read arguments
+    package = str(Path(__file__).parents[2])  # imsim may run from a source tree, not installed
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package, environment.get("PYTHONPATH")]))
     environment["PYTHONUNBUFFERED"] = "1"
     return environment
@@ -134,14 +134,14 @@ def _end(child: subprocess.Popen[bytes]) -> None:
         return
     child.terminate()
     try:
-        child.wait(timeout=_PATIENCE)
+        child.wait(timeout=_TERMINATE_TIMEOUT)
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()
 
 
 def _keep(log: Path, out: Path | str | None) -> Path:
-    """A copy of the log that outlives the temporary folder: beside the runs, or where temporary files are."""
+    """Copy the log out of the temporary folder, to `out` or to the system's folder for temporary files."""
     parent = Path(tempfile.gettempdir() if out is None else out)
     kept = parent / f"failed-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(3)}.log"
     parent.mkdir(parents=True, exist_ok=True)
@@ -151,4 +151,4 @@ def _keep(log: Path, out: Path | str | None) -> Path:
 
 def _last_line(log: Path) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "its log is empty")

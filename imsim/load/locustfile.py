@@ -1,4 +1,4 @@
-"""What `imsim load` runs: the scenario comes by an option. It ends with the process that started it."""
+"""The locustfile that `imsim load` runs. An option names its scenario. It exits when its parent process ends."""
 
 import os
 import shutil
@@ -15,8 +15,11 @@ class Device(IMUser):
 
 
 def _end_with_parent() -> None:
-    """Standard input is a pipe from the parent, which never writes: it can be read only once the parent is gone, and
-    with it whoever wanted this run. Loading the server any longer would be an accident."""
+    """Exit at once when the parent process ends.
+
+    Standard input is a pipe from the parent, which never writes to it. So it becomes readable only when the parent has
+    ended. Without the parent, no process would use the results, and the load must not continue.
+    """
     wait_read(sys.stdin.fileno())
     shutil.rmtree(sys.argv[sys.argv.index("--imsim-folder") + 1], ignore_errors=True)
     os._exit(1)

@@ -1,4 +1,7 @@
-"""What a load run leaves behind: facts, recorded while it runs, and from them the run. Without Locust and gevent."""
+"""The results of a load test: facts, recorded during the test, and the run that is made of them afterwards.
+
+This module imports neither Locust nor gevent.
+"""
 
 from __future__ import annotations
 
@@ -20,20 +23,28 @@ from imsim.results import Observer, Recorder, assemble, read_facts
 from imsim.scenario import Plan, Scenario, plan
 
 Report = Callable[[str, float | None, int, str | None], None]
-"""For Locust's statistics: name, latency in ms since the intended time (None: it never came), bytes, what failed."""
+"""The callback that feeds Locust's statistics.
+
+Its arguments are a name, the latency in ms from the intended time (None: never delivered), the size in bytes, and the
+error, if any.
+"""
 
 SPOOL = "facts.spool"
 _STATUS = "status.json"
 
 _PLANNED, _ASKED, _STORED, _FAILED, _RECALLED = range(5)
 
-# A sender this late (ms, p99) no longer plays the plan, but what the machine that it runs on can do.
+# The limit of the sender's lateness (ms, p99). Beyond it, the load follows the speed of the sender's computer and not
+# the plan.
 _LATE = 50.0
 
 
 class Recording(Recorder):
-    """The facts of one process, as an `Observer` makes them of its devices' events. Here they also feed Locust's
-    statistics, say what is still under way, so that a drain can end early, and how late the sender was."""
+    """A recorder of the facts of one process. An `Observer` makes the facts from the events of the devices.
+
+    It also feeds Locust's statistics, counts what is still in flight, so that a drain can end early, and keeps the
+    sender's lateness.
+    """
 
     def __init__(self, plan: Plan, prefix: str, spool: Path, report: Report) -> None:
         super().__init__(spool)
@@ -54,38 +65,44 @@ class Recording(Recorder):
             self._missing = np.bincount(np.array(intents, np.int64), minlength=len(plan)).tolist()
         self._state = bytearray(len(plan))
         self._to_room = plan.to_room
-        self.under_way = 0
-        """Answers and deliveries that may still come."""
+        self.in_flight = 0
+        """The count of acknowledgements and deliveries that may still arrive."""
         self.lateness = array("d")
-        """Seconds from each message's intended time to the moment in which its device was asked to send it."""
+        """Seconds from the intended time of each message to the request to its device to send it."""
 
     @property
     def seqs(self) -> dict[int, int]:
-        """By intent, of the messages that are to be recalled or edited, and are stored: their seq."""
+        """The seq of each stored message that the plan recalls or edits, by intent."""
         return self._observer.seqs
 
     @property
     def foreign(self) -> int:
-        """Messages of other runs that were shown here."""
+        """The count of messages of other runs that the devices have shown."""
         return self._observer.foreign
 
     def begin(self, t0: float) -> None:
-        """The plan starts at `t0`, by the clock of the devices."""
+        """Start recording. The plan starts at `t0`, by the clock of the devices."""
         self._t0 = t0
 
     def client_event(self, device: int, event: events.ClientEvent, at: float) -> None:
-        """`at`: by the clock of the devices. Before the plan starts, no event is a fact of the run."""
+        """Record an event of a device at the time `at`, by the clock of the devices.
+
+        Events before the start of the plan are not recorded.
+        """
         translate = self._observer.client_events.get(type(event))
         if translate is not None and self._t0 is not None:
             translate(device, event, at - self._t0)
 
     def asked(self, intent: int, late: float) -> None:
-        """The device is asked to send it, `late` seconds after the intended time. It may have to connect first."""
+        """Record that the device was requested to send the message, `late` seconds after the intended time.
+
+        The device may have to connect first.
+        """
         self.lateness.append(late)
         self._move(intent, _ASKED)
 
     def close(self) -> None:
-        """Report to Locust's statistics what never came, and close the spool."""
+        """Report the missing acknowledgements and deliveries to Locust's statistics, and close the spool."""
         for intent, state in enumerate(self._state):
             if state == _ASKED:
                 self._report("send -> stored", None, self._size[intent], "no answer when the run ended")
@@ -95,10 +112,10 @@ class Recording(Recorder):
         super().close()
 
     def missing_in_rooms(self) -> int:
-        """Deliveries that chatrooms owe still."""
+        """Return the count of deliveries in chatrooms that have not arrived."""
         return sum(self._missing[intent] for intent in np.flatnonzero(self._to_room) if self._state[intent] == _STORED)
 
-    # --- facts that count here --------------------------------------------------------------------------------------
+    # --- facts that change the count of what is in flight -----------------------------------------------------------
 
     def acked(self, intent: int, at: float) -> None:
         super().acked(intent, at)
@@ -116,12 +133,12 @@ class Recording(Recorder):
         if self._is_awaited(intent, device):
             self._missing[intent] -= 1
             if self._state[intent] in (_ASKED, _STORED):
-                self.under_way -= 1
+                self.in_flight -= 1
             self._report("send -> delivered", self._ms(intent, at), self._size[intent], None)
 
     def recalled(self, intent: int, at: float) -> None:
         super().recalled(intent, at)
-        self._move(intent, _RECALLED)  # a device that has not shown it by now never will
+        self._move(intent, _RECALLED)  # a device that has not shown the message so far will never show it
 
     def _is_awaited(self, intent: int, device: int) -> bool:
         if self._awaited is not None:
@@ -133,9 +150,9 @@ class Recording(Recorder):
         return device // self._per_user in members and device != self._sender[intent]
 
     def _move(self, intent: int, state: int) -> None:
-        self.under_way -= self._expects(intent)
+        self.in_flight -= self._expects(intent)
         self._state[intent] = state
-        self.under_way += self._expects(intent)
+        self.in_flight += self._expects(intent)
 
     def _expects(self, intent: int) -> int:
         state = self._state[intent]
@@ -148,7 +165,10 @@ class Recording(Recorder):
 
 
 def _awaited(plan: Plan) -> frozenset[tuple[int, int]] | None:
-    """(intent, device) of what the end of the run waits for: all but what no absent device will get. None: all."""
+    """Return the deliveries, as (intent, device), that the drain waits for; None stands for all.
+
+    Deliveries to devices that the plan keeps offline are left out.
+    """
     if plan.online_periods is None:
         return None
     intent, device, _ = (column.astype(np.int64) for column in plan.entitled())
@@ -156,19 +176,22 @@ def _awaited(plan: Plan) -> frozenset[tuple[int, int]] | None:
     return frozenset(zip(intent[is_awaited].tolist(), device[is_awaited].tolist(), strict=True))
 
 
-# --- the folder in which a load process leaves its spool, and how it went -------------------------------------------
+# --- the folder with the spool and the status of a load process -----------------------------------------------------
 
 
 def write_status(folder: Path, status: Mapping[str, Any]) -> None:
-    """`phase` is login, playing, draining, done or failed (then `reason` says why)."""
-    # Replaced as a whole: the parent reads whenever it likes.
+    """Write the status file.
+
+    `phase` is login, playing, draining, done or failed; if it is failed, `reason` is the reason.
+    """
+    # The file is replaced atomically, because the parent can read it at any time.
     new = folder / f"{_STATUS}.new"
     new.write_text(json.dumps(status), encoding="utf-8")
     os.replace(new, folder / _STATUS)
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """{} if there is none yet."""
+    """Return the content of the status file; {} if it does not exist yet."""
     try:
         status = json.loads((folder / _STATUS).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -178,7 +201,7 @@ def read_status(folder: Path) -> dict[str, Any]:
 
 
 def summarize_lateness(lateness: array[float]) -> dict[str, float]:
-    """p50, p99 and max in ms; {} if nothing was sent."""
+    """Return p50, p99 and max of the lateness in ms; {} if nothing was sent."""
     if not lateness:
         return {}
     ms = np.frombuffer(lateness) * 1e3
@@ -187,20 +210,23 @@ def summarize_lateness(lateness: array[float]) -> dict[str, float]:
 
 
 def lateness_warnings(lateness: Mapping[str, float]) -> list[str]:
+    """Return a warning if the sender was too late for the latencies to be trusted."""
     if lateness and lateness["p99"] > _LATE:
         return [
-            f"the sender was late (p99 {lateness['p99']:.0f} ms): Locust or its machine could not keep up, so these"
-            " latencies are partly its own; lower the load, or give it a faster or less busy machine"
+            f"the sender was late (p99 {lateness['p99']:.0f} ms): Locust or its computer could not keep up, so the"
+            " latencies include delays of the sender; lower the load, or run Locust on a faster or less busy computer"
         ]
     return []
 
 
 def collect(folder: Path, scenario: Scenario, shed: int | None = None, warnings: Sequence[str] = ()) -> Run:
-    """The run whose load process left spool and status in `folder`. For the manifest, `shed`: how many deliveries in
-    chatrooms the server says that it kept back meanwhile (None: it has not said); `warnings`, besides those of the run.
+    """Make the run of the spool and the status in `folder`.
 
-    A run that was stopped early is that of a shorter scenario: a shorter plan is a prefix of a longer one's.
-    Raises: UsageError if the spool is missing; RunError if it was stopped before its first message.
+    `shed` is how many deliveries in chatrooms the server shed during the run (None: unknown). The manifest has it, and
+    `warnings` besides the warnings of the run. A run that was stopped early becomes the run of a shorter scenario,
+    because the shorter plan is a prefix of the longer one.
+
+    Raises: UsageError if the spool is missing; RunError if the run was stopped before its first message.
     """
     status = read_status(folder)
     scenario = cut(scenario, status["played"])
@@ -213,10 +239,13 @@ def collect(folder: Path, scenario: Scenario, shed: int | None = None, warnings:
 
 
 def cut(scenario: Scenario, duration: float) -> Scenario:
-    """The scenario as it is for this duration, in seconds. Raises: RunError if it has no message before that."""
+    """Return the scenario with this duration, in seconds.
+
+    Raises: RunError if the scenario has no message within that time.
+    """
     if duration == scenario.duration:
         return scenario
     try:
         return scenario.lasting(duration)
     except UsageError as error:
-        raise RunError(f"stopped after {duration:g} s, before the first message ({error})") from None
+        raise RunError(f"the run was stopped after {duration:g} s, before the first message ({error})") from None

@@ -1,4 +1,4 @@
-"""A server in a process of its own."""
+"""A server in a subprocess, for tests, notebooks and scripts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _STOP_SECONDS = 15.0
 
 
 class Served:
-    """A server that runs in its own process: `.url`, `.stop()`, or `with`. It ends with this process, too."""
+    """A running server in a subprocess. `url` is its address; `stop()` or the end of a `with` block stops it.
+
+    The server also stops when this process ends.
+    """
 
     def __init__(self, scenario: Scenario, host: str, port: int, db: str | Path | None, key: str) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="imsim-serve-")
@@ -26,8 +29,8 @@ class Served:
         if db is not None:
             command += ["--db", str(db)]
         self._errors = Path(self._folder.name) / "errors.log"
-        # The server leaves when its standard input ends, and so with the process that started it, however that one
-        # ends. Its errors go to a file, since a pipe that nobody reads would block it once full.
+        # The server stops at the end of its standard input, so it stops with this process in any case. Its errors go
+        # to a file, because it would block on a full pipe that this process does not read.
         with self._errors.open("w") as errors:
             self._process = subprocess.Popen(
                 [*command, "--key-from-stdin"],
@@ -42,25 +45,25 @@ class Served:
             self._process.stdin.write(key + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            pass  # the server has refused to start; its reason follows
+            pass  # the server has refused to start; the code below reads the reason
         self.url = ""
-        patience = Timer(_START_SECONDS, self._process.kill)
-        patience.start()
+        timeout = Timer(_START_SECONDS, self._process.kill)
+        timeout.start()
         try:
             for line in self._process.stdout:
                 if line.startswith("listening on "):
                     self.url = line.split()[2]
                     return
         finally:
-            patience.cancel()
+            timeout.cancel()
         code = self._process.wait()
         lines = self._errors.read_text(errors="replace").split("\n")
-        why = next((line for line in reversed(lines) if line.strip()), f"exit code {code}").removeprefix("imsim: ")
+        reason = next((line for line in reversed(lines) if line.strip()), f"exit code {code}").removeprefix("imsim: ")
         self.stop()
-        raise (UsageError if code == 2 else RunError)(f"the server did not start: {why}")
+        raise (UsageError if code == 2 else RunError)(f"the server did not start: {reason}")
 
     def stop(self) -> None:
-        """End the server: its clients are notified, its storage is written. Harmless when it has ended already."""
+        """Stop the server: it notifies its clients and writes its storage. Repeating the call is harmless."""
         if self._process.poll() is None:
             try:
                 self._process.communicate(timeout=_STOP_SECONDS)  # closes its standard input

@@ -1,4 +1,4 @@
-"""One run inside a Locust process: everybody logs in, groups are made, the plan is played, what is under way drains."""
+"""A run inside a Locust process: it logs the devices in, creates the groups, plays the plan, and drains."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ from imsim.scenario import Draws, Scenario, Stream, actor, plan
 
 logger = logging.getLogger("imsim.load")
 
-_LOGINS_AT_ONCE = 32  # more only queue up in the server, until they time out
+_LOGINS_AT_ONCE = 32  # more logins would only wait in the server, until they time out
 _GROUPS_AT_ONCE = 200
 _HEAD_START = 0.1  # seconds from the last preparation to t = 0
-_WAKE_EARLY = 0.0012  # seconds; the event loop's timers are only good to a millisecond
-_SHORTEST_SLEEP = 1e-6  # gives everybody else a turn; 0 would not let the event loop look for input
+_WAKE_EARLY = 0.0012  # seconds; the event loop's timers have a precision of only a millisecond
+_SHORTEST_SLEEP = 1e-6  # seconds; it lets other greenlets run; with 0 the event loop would not check for input
 
 
-def login_allowance(devices: int) -> float:
-    """Seconds that this many devices may take to come online."""
-    return 30 + 0.02 * devices
+def setup_timeout(count: int) -> float:
+    """Return how many seconds this many logins, groups or chatroom entries may take."""
+    return 30 + 0.02 * count
 
 
 class Session:
-    """One run of `scenario` against `target`. It leaves spool and status in `folder`.
+    """A run of `scenario` against `target`. It writes its spool and status to `folder`.
 
-    Users and groups live in a `namespace` of their own, so that a second run on one database is not all duplicates.
-    `report` feeds Locust's statistics; `finished` is called when the plan has been played, or could not be: stop the
-    test then, which calls `end`.
+    The names of users, groups and messages start with `namespace`. Otherwise, in a second run on the same database,
+    every message would be a duplicate. `report` feeds Locust's statistics. The session calls `finished` once it has
+    played the plan, or has failed. Then stop the Locust test; this calls `end`.
     """
 
     def __init__(
@@ -67,33 +67,33 @@ class Session:
         self._finished = finished
         self._manifest = manifest | {"url": target.url, "namespace": namespace}
         self._plan = plan(scenario)
-        self._prefix = f"{namespace}:"  # of what messages and actions are called
+        self._prefix = f"{namespace}:"  # of the idClient of each message and action
         self._recording = Recording(self._plan, self._prefix, folder / SPOOL, report)
         self._policies = scenario.core_policies()
         self._devices: list[Device] = []
         self._expected = len(self._plan.users) * len(self._plan.devices)
         self._online: set[int] = set()
         self._gate = BoundedSemaphore(_LOGINS_AT_ONCE)
-        self._groups: set[str] = set()  # still to be made
-        self._rooms: set[tuple[int, str]] = set()  # still to be entered, by device
-        self._changed = Event()  # look again at who is online, at groups, at the failure
-        self._trouble = ""  # the last reason why a device was offline
+        self._groups: set[str] = set()  # names of the groups that the server has not yet created
+        self._rooms: set[tuple[int, str]] = set()  # (device, chatroom) of each pending entry
+        self._changed = Event()  # set when `_online`, `_groups`, `_rooms` or `failure` has changed
+        self._trouble = ""  # the latest reason why a device was offline
         self._warnings: list[str] = []
         self._t0: float | None = None
         self._played = 0.0  # seconds of the plan
-        self._next_due: float | None = None  # the intended time of the message to be sent next; None: no more
-        self._stopped = math.inf  # when the load was stopped; what is due from then on is not sent
-        self._cpu = 0.0  # seconds of this process at t = 0
+        self._next_due: float | None = None  # the intended time of the next message; None: there is no further message
+        self._stopped = math.inf  # the time at which the load was stopped; messages due later are not sent
+        self._cpu = 0.0  # CPU seconds of this process at t = 0
         self._ending = False
         self._ended = Event()
         self._status: dict[str, Any] = {}
-        self._tell(phase="login")
+        self._update_status(phase="login")
         self._director = gevent.spawn(self._direct)
 
     # --- for the Locust users ---------------------------------------------------------------------------------------
 
     def admit(self) -> Device | None:
-        """The next device of the population, to be logged in; None when all are taken."""
+        """Return the next device of the population, for `log_in`; None if there is no further device."""
         number = len(self._devices)
         if number == self._expected or self._ending:
             return None
@@ -114,7 +114,10 @@ class Session:
         return admitted
 
     def log_in(self, device: Device) -> None:
-        """Take its turn at the server, and wait until that has answered, for a while. The device goes on trying."""
+        """Start the device, and wait until the server has answered its login, or until `policies.login_timeout`.
+
+        Only a limited count of devices log in at the same time. The device continues to retry after the timeout.
+        """
         with self._gate:
             if not self._ending:
                 device.start()
@@ -140,7 +143,7 @@ class Session:
             self._fail(why)
 
     def crashed(self, why: str) -> None:
-        self._fail(f"imsim itself failed: {why}")
+        self._fail(f"internal error in imsim: {why}")
         gevent.spawn(self._finished)
 
     def group_made(self, name: str) -> None:
@@ -149,9 +152,9 @@ class Session:
 
     def group_failed(self, name: str, code: Code, text: str) -> None:
         if code == Code.TIMEOUT:
-            self._fail(f"the server did not make the group {name} in time")
+            self._fail(f"the server did not create the group {name} in time")
         else:
-            self._fail(f"the server refused to make the group {name}: {code}: {text}")
+            self._fail(f"the server refused to create the group {name}: {code}: {text}")
 
     def room_entered(self, number: int, name: str) -> None:
         self._rooms.discard((number, name))
@@ -164,54 +167,56 @@ class Session:
 
     def _direct(self) -> None:
         try:
-            self._gather()
-            self._make_groups()
-            self._fill_rooms()
+            self._wait_for_logins()
+            self._create_groups()
+            self._enter_rooms()
             self._play()
         except RunError as error:
             self._fail(str(error))
         except Exception as error:
             logger.exception("playing the plan failed")
-            self._fail(f"imsim itself failed: {error!r}")
+            self._fail(f"internal error in imsim: {error!r}")
         self._finished()
 
-    def _gather(self) -> None:
-        allowance = login_allowance(self._expected)
-        if not self._wait(lambda: len(self._online) == self._expected, allowance):
-            count = f"{len(self._online)} of {self._expected} devices were online after {allowance:.0f} s"
-            text = f"{count} ({self._trouble or 'Locust started no more'})"
+    def _wait_for_logins(self) -> None:
+        timeout = setup_timeout(self._expected)
+        if not self._wait(lambda: len(self._online) == self._expected, timeout):
+            count = f"{len(self._online)} of {self._expected} devices were online after {timeout:.0f} s"
+            text = f"{count} ({self._trouble or 'Locust did not start more users'})"
             if not self._online:
                 raise RunError(text)
             self._warn(text)
 
-    def _make_groups(self) -> None:
-        """Those to which something will be sent, or that will change, each by the first of its members who is there (so
-        it is the owner), whose client repeats what was lost."""
+    def _create_groups(self) -> None:
+        """Create the groups in which the plan sends or changes something.
+
+        The first online member of each group creates it, and so owns it. Its client resends a lost request.
+        """
         plan = self._plan
         used = set(plan.conversation.tolist()) | {action.conversation for action in plan.actions}
         groups = [c for number, c in enumerate(plan.conversations) if number in used and c.scene is Scene.GROUP]
-        deadline = now() + login_allowance(len(groups))
+        deadline = now() + setup_timeout(len(groups))
         for start in range(0, len(groups), _GROUPS_AT_ONCE):
             for group in groups[start : start + _GROUPS_AT_ONCE]:
-                name, maker = self._named(group.name), next(self._online_of(group.members), None)
-                if maker is not None:  # else nobody will send to it
+                name, creator = self._named(group.name), next(self._online_of(group.members), None)
+                if creator is not None:  # otherwise no device can send to the group
                     self._groups.add(name)
-                    maker.create_group(name, [self._named(self._plan.users[user]) for user in group.members])
+                    creator.create_group(name, [self._named(self._plan.users[user]) for user in group.members])
             if not self._wait(lambda: not self._groups, deadline - now()):
-                raise RunError(f"the server did not make the group {min(self._groups)} in time")
+                raise RunError(f"the server did not create the group {min(self._groups)} in time")
 
-    def _fill_rooms(self) -> None:
-        """Everybody enters the chatrooms of whose audience they are."""
+    def _enter_rooms(self) -> None:
+        """Make every online device enter the chatrooms of its user."""
         for room in self._plan.rooms:
             name = self._named(room.name)
             for device in self._online_of(room.members):
                 self._rooms.add((device.number, name))
                 device.enter(name)
-        if not self._wait(lambda: not self._rooms, login_allowance(len(self._rooms))):
-            raise RunError(f"the server did not let everybody into the chatroom {min(self._rooms)[1]} in time")
+        if not self._wait(lambda: not self._rooms, setup_timeout(len(self._rooms))):
+            raise RunError(f"the server did not let every device into the chatroom {min(self._rooms)[1]} in time")
 
     def _online_of(self, users: tuple[int, ...]) -> Iterator[Device]:
-        """The devices of these users that are online, in the users' order."""
+        """Iterate over the online devices of these users, in the order of the users."""
         for user in users:
             for device in range(len(self._plan.devices)):
                 number = self._plan.device_index(user, device)
@@ -219,28 +224,30 @@ class Session:
                     yield self._devices[number]
 
     def _play(self) -> None:
-        """Have users do what the plan says, for the scenario's duration."""
-        self._empty()
+        """Play the plan, for the scenario's duration."""
+        self._log_out_absent_devices()
         gc.collect()
-        gc.freeze()  # what is here by now stays: no pause to look through it again while the plan is played
+        gc.freeze()  # all present objects live until the end: the collector must not pause the run to scan them again
         self._cpu = time.process_time()
         t0 = self._t0 = now() + _HEAD_START
         self._recording.begin(t0)
         started = datetime.now(UTC).timestamp() + _HEAD_START
-        self._tell(phase="playing", started=datetime.fromtimestamp(started, UTC).isoformat())
+        self._update_status(phase="playing", started=datetime.fromtimestamp(started, UTC).isoformat())
 
         give_up = t0 + self.scenario.duration + self.scenario.drain
-        others = [gevent.spawn(self._act, t0), gevent.spawn(self._come_and_leave, t0)]
+        others = [gevent.spawn(self._play_actions, t0), gevent.spawn(self._play_online_periods, t0)]
         try:
-            self._write(t0, give_up)
+            self._send_messages(t0, give_up)
             gevent.joinall(others, raise_error=True)
         finally:
             gevent.killall(others)
         _sleep_until(t0 + self.scenario.duration)
 
-    def _write(self, t0: float, give_up: float) -> None:
-        """Send each message at its intended time, and as soon as possible thereafter if this process is late; whatever
-        is not sent by `give_up` is left out."""
+    def _send_messages(self, t0: float, give_up: float) -> None:
+        """Send each message at its intended time, or as soon as possible if this process is late.
+
+        Messages that are not sent at the time `give_up` are left out.
+        """
         plan, recording, devices = self._plan, self._recording, self._devices
         for intent, (at, number) in enumerate(zip(plan.at.tolist(), self._senders(), strict=True)):
             due = self._next_due = t0 + at / 1e9
@@ -248,7 +255,7 @@ class Session:
             if due >= self._stopped:
                 break
             if now() > give_up:
-                self._warn(f"{len(plan) - intent} of {len(plan)} messages were never sent: there was no time left")
+                self._warn(f"{len(plan) - intent} of {len(plan)} messages were never sent: the sender was too late")
                 break
             if number < len(devices):
                 recording.asked(intent, now() - due)
@@ -257,13 +264,16 @@ class Session:
         self._next_due = None
 
     def _senders(self) -> list[int]:
-        """The number of the device that sends each message."""
+        """Return the number of the sending device of each message."""
         plan = self._plan
         numbers: list[int] = (plan.sender.astype(int) * len(plan.devices) + plan.device).tolist()
         return numbers
 
-    def _act(self, t0: float) -> None:
-        """Have users do what they do besides writing. A millisecond late does no harm: no latency counts from it."""
+    def _play_actions(self, t0: float) -> None:
+        """Play the actions of the plan, such as recalls and edits.
+
+        They may be a millisecond late, because no latency is measured from them.
+        """
         plan, seq_of = self._plan, self._recording.seqs.get
         for number, action in enumerate(plan.actions):
             gevent.sleep(max(0.0, t0 + action.at / 1e9 - now()))
@@ -272,15 +282,16 @@ class Session:
                 device, id_client = self._devices[first], actor.action_id(number, self._prefix)
                 device.do(partial(actor.act, device.client, plan, action, seq_of, self._named, id_client))
 
-    def _empty(self) -> None:
-        """Who is to be away when the plan begins leaves."""
+    def _log_out_absent_devices(self) -> None:
+        """Log out the devices that the plan has offline at its start."""
         if self._plan.online_periods is not None:
             for device in self._devices:
                 if not self._plan.online_periods.is_online_first[device.number]:
                     self._leave(device)
                     gevent.sleep(0)
 
-    def _come_and_leave(self, t0: float) -> None:
+    def _play_online_periods(self, t0: float) -> None:
+        """Log devices in and out at the times of the plan."""
         for ns, number, comes in self._plan.online_periods.changes() if self._plan.online_periods is not None else ():
             gevent.sleep(max(0.0, t0 + ns / 1e9 - now()))
             if number < len(self._devices):
@@ -294,8 +305,10 @@ class Session:
     # --- the end ----------------------------------------------------------------------------------------------------
 
     def end(self) -> None:
-        """Send no more, wait for what is under way (`drain` seconds at most), and say how it went. The devices stay
-        online until the caller stops them. Whoever calls it once more waits for the first."""
+        """Stop sending, wait for what is in flight (`drain` seconds at most), and write the final status.
+
+        The devices remain online until the caller stops them. A second call waits for the end of the first.
+        """
         if self._ending:
             self._ended.wait()
             return
@@ -303,51 +316,54 @@ class Session:
         self._stopped = now()
         try:
             if self._director is not gevent.getcurrent():
-                self._catch_up()
+                self._wait_for_late_messages()
                 self._director.kill()
             if self.failure is None and self._t0 is not None and self._stopped > self._t0:
                 self._played = min(self._stopped - self._t0, self.scenario.duration)
                 self._drain()
             elif self.failure is None:
-                self.failure = "stopped before sending began"
+                self.failure = "the load was stopped before sending began"
             self._recording.close()
             self._conclude()
         finally:
             gc.unfreeze()
             self._ended.set()
 
-    def _catch_up(self) -> None:
-        """What was to be sent by now still is, `drain` seconds at most: a director who is late is no reason to leave it
-        out."""
+    def _wait_for_late_messages(self) -> None:
+        """Wait until all messages that were due before the stop are sent, `drain` seconds at most.
+
+        The director may be late; its lateness must not remove messages from the run.
+        """
         while not self._director.dead and self._next_due is not None and self._next_due < self._stopped:
             if now() > self._stopped + self.scenario.drain:
                 break
             gevent.sleep(0.001)
 
     def _drain(self) -> None:
-        self._tell(phase="draining")
+        self._update_status(phase="draining")
         deadline = now() + self.scenario.drain
-        while self._recording.under_way > 0 and now() < deadline:
+        while self._recording.in_flight > 0 and now() < deadline:
             gevent.sleep(0.005)
         online_periods, numbers = self._plan.online_periods, np.arange(len(self._devices))
-        there = (
+        expected = (
             len(numbers)
             if online_periods is None
             else int(online_periods.is_online(numbers, round(self._played * 1e9)).sum())
         )
-        if not self._online and there:
+        if not self._online and expected:
             self.failure = f"the server went away: all {self._expected} devices are offline ({self._trouble})"
-        elif len(self._online) < there:
-            count = there - len(self._online)
+        elif len(self._online) < expected:
+            count = expected - len(self._online)
             self._warn(f"{count} of {len(self._devices)} devices were offline at the end ({self._trouble})")
 
     def _conclude(self) -> None:
         if self.failure is not None:
-            self._tell(phase="failed", reason=self.failure)
+            self._update_status(phase="failed", reason=self.failure)
             return
         if missing := self._recording.missing_in_rooms():
             self._warn(
-                f"{missing} deliveries of chatrooms never came: lost, or shed by the server; clients cannot tell"
+                f"{missing} deliveries of chatroom messages never arrived: they were lost, or shed by the server"
+                " (clients cannot distinguish the two)"
             )
         lateness = summarize_lateness(self._recording.lateness)
         for warning in lateness_warnings(lateness):
@@ -358,14 +374,15 @@ class Session:
             "locust_cpu": round((time.process_time() - self._cpu) / max(now() - (self._t0 or 0.0), 1e-9), 3),
             "warnings": self._warnings,
         }
-        self._tell(phase="done", played=self._played, manifest=self._manifest)
+        self._update_status(phase="done", played=self._played, manifest=self._manifest)
 
     # --- helpers ----------------------------------------------------------------------------------------------------
 
     def _named(self, name: str) -> str:
+        """Return the name of a user, group or chatroom within the namespace."""
         return f"{self._namespace}.{name}"
 
-    def _tell(self, **status: Any) -> None:
+    def _update_status(self, **status: Any) -> None:
         self._status |= status
         write_status(self._folder, self._status)
 
@@ -379,7 +396,10 @@ class Session:
         self._changed.set()
 
     def _wait(self, done: Callable[[], bool], seconds: float) -> bool:
-        """Whether it is done within these seconds. Raises: RunError if the run has failed meanwhile."""
+        """Wait until `done()` is true, for this many seconds at most, and return whether it is.
+
+        Raises: RunError if the run has failed meanwhile.
+        """
         deadline = now() + seconds
         while True:
             self._changed.clear()
@@ -393,10 +413,10 @@ class Session:
 
 
 def _sleep_until(due: float) -> None:
-    # Timers wake up to a millisecond late, which would be counted as the server's latency: the last moment is spent in
-    # turns of the event loop, in which everybody else goes on as usual.
+    # Timers wake up to a millisecond late, and this delay would count as latency of the server. So the last moment is
+    # spent in the event loop, in which the other greenlets run as usual.
     if now() >= due:
-        gevent.sleep(_SHORTEST_SLEEP)  # late: but those who receive must have their turn
+        gevent.sleep(_SHORTEST_SLEEP)  # the sender is late, but the greenlets that receive must run, too
         return
     while (left := due - now()) > 0:
         gevent.sleep(left - _WAKE_EARLY if left > _WAKE_EARLY else _SHORTEST_SLEEP)

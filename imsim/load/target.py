@@ -1,6 +1,6 @@
-"""The server under test, as its url names it: is it there, and a token for a user. Standard library only.
+"""The server under test: its address, a check that it answers, and tokens for its users. Standard library only.
 
-Under Locust's monkey patches these blocking calls wait in their greenlet only.
+Under Locust's monkey patches, these blocking calls block only their own greenlet.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _LARGEST_ANSWER = 1 << 16
 
 
 class Target:
-    """`url`: ws://host[:port][/path] or wss://...
+    """The server at `url`, which is ws://host[:port][/path] or wss://host[:port][/path].
 
     Raises: UsageError for any other url.
     """
@@ -26,9 +26,9 @@ class Target:
             parts = urlsplit(url)
             port = parts.port
         except ValueError as error:
-            raise UsageError(f"url: {url!r}: {error}") from None
+            raise UsageError(f"url: must be ws://host:port or wss://host:port (got {url!r}: {error})") from None
         if parts.scheme not in ("ws", "wss") or not parts.hostname or parts.username or parts.query or parts.fragment:
-            raise UsageError(f"url: expected ws://host:port or wss://host:port, got {url!r}")
+            raise UsageError(f"url: must be ws://host:port or wss://host:port (got {url!r})")
         self.url = url
         self.secure = parts.scheme == "wss"
         self.host = parts.hostname
@@ -36,10 +36,11 @@ class Target:
         self._path = parts.path.rstrip("/")
 
     def check(self, timeout: float = 5.0) -> int:
-        """How many messages of chatrooms the server says that it has shed by now.
+        """Return the count of chatroom messages that the server has shed since its start.
 
-        Raises: RunError if no server answers within `timeout` seconds."""
-        missing = f"no server at {self.url}: start one with `imsim serve`"
+        Raises: RunError if no server answers within `timeout` seconds.
+        """
+        missing = f"no server at {self.url}; start one with `imsim serve`"
         try:
             status, body = self._get("/healthz", {}, timeout)
         except TimeoutError:
@@ -47,34 +48,34 @@ class Target:
         except (OSError, http.client.HTTPException) as error:
             raise RunError(f"{missing} ({_reason(error)})") from None
         if status != 200:
-            raise RunError(f"the server at {self.url} is not well, or no imsim server: /healthz answers {status}")
+            raise RunError(f"not a healthy imsim server at {self.url}: HTTP {status} in answer to GET /healthz")
         try:
             return int(json.loads(body).get("shed", 0))
         except (ValueError, TypeError, AttributeError):
-            return 0  # another implementation's
+            return 0  # another implementation of the server
 
     def token(self, user: str, key: str, timeout: float) -> str:
-        """A token for `user`, by the server's `key`.
+        """Request a token for `user`, with the server's `key`.
 
-        Raises: RunError if it is refused; OSError if the server cannot be reached within `timeout` seconds.
+        Raises: RunError if the server refuses; OSError if it does not answer within `timeout` seconds.
         """
         headers = {"Authorization": f"Bearer {key}".encode()}
         try:
             status, body = self._get(f"/token?user={quote(user, safe='')}", headers, timeout)
-        except http.client.HTTPException as error:  # it hung up in mid-answer: as good as unreachable
+        except http.client.HTTPException as error:  # the server closed the connection within its answer: retry as usual
             raise ConnectionError(_reason(error)) from None
         if status in (401, 403):
             raise RunError(f"the server at {self.url} refused the key: {_text(body)}")
         if status >= 500:
-            raise ConnectionError(f"/token answers {status}")
+            raise ConnectionError(f"HTTP {status} in answer to GET /token")
         try:
             return str(json.loads(body)["token"])
         except (ValueError, TypeError, KeyError):
-            raise RunError(f"no token from {self.url}: /token answers {status}: {_text(body)}") from None
+            raise RunError(f"no token from {self.url}: HTTP {status} in answer to GET /token: {_text(body)}") from None
 
     def _get(self, path: str, headers: dict[str, bytes], timeout: float) -> tuple[int, bytes]:
         kind: Any = http.client.HTTPSConnection if self.secure else http.client.HTTPConnection
-        # Not urllib.request: a proxy in the environment has no place between a load test and its server.
+        # Not urllib.request, because a load test must not use the proxy that the environment may name.
         connection = kind(self.host, self.port, timeout=timeout)
         try:
             connection.request("GET", self._path + path, headers=headers)

@@ -1,7 +1,7 @@
-"""One WebSocket on a gevent socket, around websockets' Sans-I/O `ClientProtocol`.
+"""A WebSocket on a gevent socket, with websockets' Sans-I/O `ClientProtocol`.
 
-One file descriptor and one greenlet: whoever calls `read` is the reader. `send` never waits: what the socket does not
-take at once, a writer greenlet sends in order; so a server that does not read holds up nobody but itself.
+It uses one file descriptor and one greenlet, the one that calls `read`. `send` never waits: a writer greenlet sends the
+data that the socket does not accept at once, in order. So a server that does not read blocks only its own connection.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from websockets.uri import parse_uri
 
 from imsim.load.target import Target
 
-_CHUNK = 1 << 16
-_LINGER = 1.0  # seconds that a close waits for the server to hang up
-_LONGEST_BACKLOG = 1 << 24  # bytes that may wait for a server that does not read
+_CHUNK = 1 << 16  # bytes per read
+_CLOSE_TIMEOUT = 1.0  # seconds that a close waits for the server to close its side
+_LARGEST_BACKLOG = 1 << 24  # bytes that may wait for a server that does not read
 
 
 class TransportError(OSError):
-    """No WebSocket could be opened; one line that says why."""
+    """The WebSocket could not be opened. The message is one line with the reason."""
 
 
 class Transport:
-    """An open connection. `on_text(data)` gets each text message, from within `read`; it must not wait."""
+    """An open WebSocket. `read` calls `on_text(data)` for each text message; `on_text` must not wait."""
 
     def __init__(self, sock: socket.socket, protocol: ClientProtocol, secure: bool, on_text: Callable[[bytes], None]):
         self._sock = sock
@@ -39,16 +39,16 @@ class Transport:
         self._on_text = on_text
         self._fragments: list[bytes] = []
         self._backlog = bytearray()
-        self._corked = False  # while messages are handed out: their answers leave together
+        self._corked = False  # true while `read` dispatches messages, so that their answers are sent together
         self._writer: Greenlet[..., None] | None = None
-        self._linger: Greenlet[..., None] | None = None
+        self._close_timer: Greenlet[..., None] | None = None
 
     @classmethod
     def connect(cls, target: Target, timeout: float, on_text: Callable[[bytes], None], largest: int) -> Transport:
-        """Open a connection and shake hands, within `timeout` seconds for each of them. `largest`: bytes of one
-        message; a server that sends more is hung up on.
+        """Connect and complete the handshake, within `timeout` seconds for each of the two.
 
-        Raises: TransportError.
+        `largest` is the largest message in bytes that the server may send; a larger one ends the connection.
+        Raises: TransportError if the WebSocket cannot be opened.
         """
         sock = None
         try:
@@ -72,7 +72,7 @@ class Transport:
         protocol = self._protocol
         protocol.send_request(protocol.connect())
         self._sock.sendall(b"".join(protocol.data_to_send()))
-        while protocol.state is CONNECTING:  # what comes together with the answer may end it at once
+        while protocol.state is CONNECTING:  # data that arrives with the answer may already close the connection
             data = self._sock.recv(_CHUNK)
             if data:
                 protocol.receive_data(data)
@@ -82,37 +82,40 @@ class Transport:
                 raise protocol.handshake_exc
 
     def read(self) -> None:
-        """Hand out messages until the connection has ended, whoever ended it and why ever."""
+        """Dispatch messages until the connection has ended, for any reason and from either side."""
         protocol, sock = self._protocol, self._sock
         try:
-            self._dispatch()  # what came together with the handshake's answer
+            self._dispatch()  # the messages that arrived together with the answer to the handshake
             while data := sock.recv(_CHUNK):
                 protocol.receive_data(data)
                 self._dispatch()
             protocol.receive_eof()
         except OSError:
-            pass  # reset, or closed by ourselves
+            pass  # the connection was reset, or this side closed it
         finally:
-            self._hang_up()
+            self._close_socket()
 
     def send(self, data: bytes) -> None:
-        """Send a text message (UTF-8) at once or, behind others, later. On an ended connection it is dropped."""
+        """Send a text message (UTF-8), at once or after the messages that wait. Drop it if the connection has ended."""
         if self._protocol.state is OPEN:
             self._protocol.send_text(data)
             if not self._corked:
                 self._flush()
 
     def close(self) -> None:
-        """Say goodbye, hand out nothing more, and end: when the server has hung up too, or after a second."""
-        self._on_text = _nobody
+        """Send a close frame and dispatch no further messages.
+
+        The connection ends when the server has closed its side, or after 1 s.
+        """
+        self._on_text = _ignore
         if self._protocol.state is OPEN:
             self._protocol.send_close(1000)
             self._flush()
         self._end_soon()
 
     def _end_soon(self) -> None:
-        if self._linger is None:
-            self._linger = gevent.spawn_later(_LINGER, self._hang_up)
+        if self._close_timer is None:
+            self._close_timer = gevent.spawn_later(_CLOSE_TIMEOUT, self._close_socket)
 
     def _dispatch(self) -> None:
         self._corked = True
@@ -133,22 +136,22 @@ class Transport:
             self._end_soon()
 
     def _flush(self) -> None:
-        data = b"".join(self._protocol.data_to_send())  # an end of stream is empty: the socket's close says it
+        data = b"".join(self._protocol.data_to_send())  # an empty item means end of stream; `_close_socket` does that
         if not data:
             return
         if self._writer is None and not self._secure:
             try:
-                sent = self._sock.send(data, 0, 0.0)  # type: ignore[call-arg]  # gevent's own: raise, do not wait
+                sent = self._sock.send(data, 0, 0.0)  # type: ignore[call-arg]  # gevent's timeout argument: 0 raises instead of waiting
                 data = data[sent:]
             except BlockingIOError:
                 pass
             except OSError:
-                self._hang_up()
+                self._close_socket()
                 return
         if data:
             self._backlog += data
-            if len(self._backlog) > _LONGEST_BACKLOG:
-                self._hang_up()
+            if len(self._backlog) > _LARGEST_BACKLOG:
+                self._close_socket()
             elif self._writer is None:
                 self._writer = gevent.spawn(self._write)
 
@@ -159,23 +162,23 @@ class Transport:
                 self._backlog.clear()
                 self._sock.sendall(data)
         except OSError:
-            self._hang_up()
+            self._close_socket()
         finally:
             self._writer = None
 
-    def _hang_up(self) -> None:
+    def _close_socket(self) -> None:
         self._sock.close()  # wakes the reader and the writer
-        if self._linger is not None and self._linger is not gevent.getcurrent():
-            self._linger.kill(block=False)
+        if self._close_timer is not None and self._close_timer is not gevent.getcurrent():
+            self._close_timer.kill(block=False)
 
 
-def _nobody(data: bytes) -> None:
+def _ignore(data: bytes) -> None:
     pass
 
 
 @cache
 def _tls() -> ssl.SSLContext:
-    # Made once: loading the certificates takes tens of milliseconds.
+    # The context is cached, because loading the certificates takes tens of milliseconds.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_default_certs()
     return context
@@ -183,7 +186,7 @@ def _tls() -> ssl.SSLContext:
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, InvalidStatus):
-        return f"the server answers HTTP {error.response.status_code}"
+        return f"HTTP {error.response.status_code} in answer to the WebSocket handshake"
     if isinstance(error, TimeoutError):
-        return "no answer in time"
+        return "no answer within the timeout"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,8 +1,8 @@
-"""Frames to JSON text and back, by pydantic over the core's own dataclasses.
+"""The codec: it converts frames to JSON text and back, with pydantic on the core's own dataclasses.
 
-One frame is one JSON object: `op` says which, the other keys are its fields in camelCase (`sender` is "from"). A field
-that has its default may be absent, both ways; an unknown key is ignored, so that a newer client can talk to an older
-server.
+One frame is one JSON object. `op` names the type of the frame; the other keys are its fields in camelCase (`sender` is
+"from"). A field with its default value may be absent, in both directions. The codec ignores an unknown key, so that a
+newer client can talk to an older server.
 """
 
 from __future__ import annotations
@@ -22,15 +22,18 @@ from imsim.core.model import ConversationState, Message
 
 
 class WireError(ValueError):
-    """A text that is no frame; its message is one line that names the field."""
+    """A text is not a valid frame. The message is one line; it names the field."""
 
 
 class UnknownOp(WireError):
-    """A frame of another version of the protocol, perhaps: to be ignored."""
+    """A frame has an unknown `op`. It may be of another version of the protocol; a client should ignore it."""
 
 
 class BadRequest(WireError):
-    """A request with something wrong in it, of which can be told at least which one it is. `text` names the field."""
+    """A request has an invalid field, but `op`, `ref` and `number` identify it, so that the server can reject it.
+
+    `text` describes the error; it names the field.
+    """
 
     def __init__(self, op: str, ref: str, number: int, text: str) -> None:
         super().__init__(f"{op}.{text}")
@@ -41,11 +44,12 @@ class BadRequest(WireError):
 
 
 def alias(name: str) -> str:
+    """Return the name on the wire of a field of the core: in camelCase, and "from" for `sender`."""
     return "from" if name == "sender" else to_camel(name)
 
 
-# Pydantic's documented hook for the configuration of a standard library dataclass; set from here, because the core
-# knows nothing of pydantic.
+# `__pydantic_config__` is pydantic's documented way to configure a dataclass of the standard library. This module sets
+# it, because the core must not depend on pydantic.
 for _class in (*get_args(frames.FromClient), *get_args(frames.ToClient), Message, ConversationState):
     _class.__pydantic_config__ = ConfigDict(alias_generator=alias, extra="ignore")
 
@@ -56,12 +60,15 @@ _PREFIXES = {frame: b'{"op":"%s"' % frame.op.encode() for frame in ADAPTERS}
 
 
 def encode(frame: frames.FromClient | frames.ToClient) -> bytes:
-    """The frame as JSON in UTF-8. The same frame gives the same bytes, so encode once for many recipients."""
+    """Return the frame as JSON in UTF-8.
+
+    The same frame gives the same bytes, so a server can encode a frame once for many recipients.
+    """
     kind = type(frame)
     adapter = ADAPTERS[kind]
     try:
         body = adapter.dump_json(frame, by_alias=True, exclude_defaults=True)
-    except pydantic_core.PydanticSerializationError:  # a lone surrogate: the other side is to refuse it
+    except pydantic_core.PydanticSerializationError:  # a lone surrogate: send it as an escape; the receiver refuses it
         body = json.dumps(adapter.dump_python(frame, by_alias=True, exclude_defaults=True)).encode()
     if body == b"{}":
         return _PREFIXES[kind] + b"}"
@@ -69,8 +76,11 @@ def encode(frame: frames.FromClient | frames.ToClient) -> bytes:
 
 
 def _strict(schema: Any) -> Any:
-    """Pydantic's schema, but taking neither "7" nor 7.0 nor true for 7; 7 is a number still. Only these four types, for
-    if all are strict, pydantic wants the dataclasses and enumerations themselves, which JSON does not have."""
+    """Return the pydantic schema with strict scalars: it accepts neither "7" nor 7.0 nor true as the integer 7.
+
+    The integer 7 remains valid for a float. Only these four types are strict. If all types were strict, pydantic would
+    require instances of dataclasses and enumerations, which JSON does not have.
+    """
     if isinstance(schema, list):
         return [_strict(part) for part in schema]
     if not isinstance(schema, dict):
@@ -82,7 +92,8 @@ def _strict(schema: Any) -> Any:
 _Frame = TypeVar("_Frame")
 
 
-def _decoder(direction: _Frame, whose: str) -> Callable[[str | bytes], _Frame]:
+def _decoder(direction: _Frame, sender: str) -> Callable[[str | bytes], _Frame]:
+    """Return the function that decodes the frames that `sender`, a client or a server, sends."""
     readers: Mapping[object, tuple[type, pydantic_core.SchemaValidator]] = {
         frame.op: (frame, pydantic_core.SchemaValidator(_strict(ADAPTERS[frame].core_schema)))
         for frame in get_args(direction)
@@ -91,23 +102,22 @@ def _decoder(direction: _Frame, whose: str) -> Callable[[str | bytes], _Frame]:
     def decode(text: str | bytes) -> _Frame:
         value, is_plain = _from_json(text)
         if not isinstance(value, dict):
-            raise WireError("a frame is a JSON object with an op")
+            raise WireError(f"frame: must be a JSON object with the key op (got {type(value).__name__})")
         op = value.get("op")
         kind, reader = readers.get(op, (None, None)) if isinstance(op, str) else (None, None)
         if kind is None or reader is None:
-            raise UnknownOp(
-                f"op: {str(op)[:40]!r} is no frame of a {whose}; there are {', '.join(sorted(map(str, readers)))}"
-            )
-        if not is_plain and kind in _REQUESTS:  # what a server sends may be read as far as it can be
+            known = ", ".join(sorted(map(str, readers)))
+            raise UnknownOp(f"op: must be an op that a {sender} sends: {known} (got {str(op)[:40]!r})")
+        if not is_plain and kind in _REQUESTS:  # only in requests: a client accepts any text that a server has stored
             for key, part in value.items():
                 if fault := json_fault(key) or json_fault(part):
-                    raise _wrong(kind, value, f"{_mended(key[:80])}: {fault}")
+                    raise _invalid(kind, value, f"{_replace_surrogates(key[:80])}: {fault}")
         try:
             return cast(_Frame, reader.validate_python(value))
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             field = ".".join(str(part)[:80] for part in first["loc"]) or "frame"
-            raise _wrong(kind, value, f"{field}: {first['msg']}") from None
+            raise _invalid(kind, value, f"{field}: {first['msg']}") from None
 
     return decode
 
@@ -116,19 +126,22 @@ _REQUESTS = frozenset(get_args(frames.Request))
 
 
 def _from_json(text: str | bytes) -> tuple[Any, bool]:
-    """What the text says; and whether it is plain. It is not where it has half a surrogate pair, NaN, or hundreds of
-    levels, all of which JSON can write and no reader need take."""
+    """Return the JSON value, and whether it is plain.
+
+    A value is not plain if it contains a lone surrogate, NaN or infinity, or hundreds of levels. JSON text can contain
+    these, but not every JSON parser accepts them.
+    """
     try:
         return pydantic_core.from_json(text, allow_inf_nan=False), True
     except ValueError as error:
         try:
             return json.loads(text if isinstance(text, str) else text.decode()), False
         except (ValueError, RecursionError):
-            raise WireError(f"not JSON: {error}") from None
+            raise WireError(f"frame: not JSON: {error}") from None
 
 
-def _wrong(kind: type, value: Mapping[str, Any], text: str) -> WireError:
-    """Of a frame with something wrong in it: a BadRequest, if it says which request it is."""
+def _invalid(kind: type, value: Mapping[str, Any], text: str) -> WireError:
+    """Return the error for an invalid frame: a BadRequest if the frame identifies a request, otherwise a WireError."""
     op = str(vars(kind)["op"])
     if kind in _REQUESTS:
         frame: Any = object.__new__(kind)
@@ -139,15 +152,15 @@ def _wrong(kind: type, value: Mapping[str, Any], text: str) -> WireError:
                 setattr(frame, field.name, field.default)
         try:
             ref, number = frame.ref, frame.number
-        except AttributeError:  # it lacks what would tell
+        except AttributeError:  # the fields that identify the request are missing
             return WireError(f"{op}.{text}")
         if isinstance(ref, str) and type(number) is int:
-            return BadRequest(op, _mended(ref), number, text)
+            return BadRequest(op, _replace_surrogates(ref), number, text)
     return WireError(f"{op}.{text}")
 
 
-def _mended(text: str) -> str:
-    """With U+FFFD for each half of a surrogate pair that stands alone: such a text has no UTF-8."""
+def _replace_surrogates(text: str) -> str:
+    """Return the text with U+FFFD instead of each lone surrogate, because UTF-8 cannot encode lone surrogates."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 

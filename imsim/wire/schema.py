@@ -1,9 +1,9 @@
-"""The protocol as documents for other programs: JSON Schema and AsyncAPI, both written from the code.
+"""The protocol as documents for other programs: JSON Schema and AsyncAPI, both generated from the code.
 
-The frames come from the codec's adapters, what they mean from the docstrings and comments of the core's dataclasses,
-the attachments from the core's table. So a new frame is in both documents as soon as the codec knows it.
+The frames come from the codec's adapters, the descriptions from the docstrings and comments of the core's dataclasses,
+and the attachments from the core's table. So both documents contain a new frame as soon as the codec knows it.
 
-A schema says what is to be written. What is read may have more in it: see `_LENIENT`.
+A schema describes the frames that a peer should send. A peer must accept more: see `_LENIENT`.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _DIRECTIONS: Mapping[str, tuple[type, ...]] = {
 _MEANING = {"FromClient": "A frame that a client sends.", "ToClient": "A frame that the server sends."}
 
 _LENIENT = (
-    "A field that has a default may be absent, both ways; ignore keys and ops that you do not know. An integer is "
-    "written without a fraction."
+    "A field that has a default may be absent, in both directions. Ignore unknown keys and unknown ops. Write an "
+    "integer without a fraction."
 )
 _TOKEN = (
-    "The token of the first frame, `login`, comes by HTTP from the same port: `GET /token?user=alice` with the header "
-    "`Authorization: Bearer KEY`, where KEY is the server's, answers "
+    "The first frame, `login`, contains a token. Request it over HTTP from the same port: `GET /token?user=alice` with "
+    "the header `Authorization: Bearer KEY`, where KEY is the key of the server. The answer is "
     '`{"token": "...", "user": "alice", "expiresAt": 1767225600000}` (ms since 1970).'
 )
 
@@ -46,7 +46,7 @@ _NAMED = {"pattern": f"^{model.NAME}$"}
 _NAMED_OR_NOT = {"pattern": f"^({model.NAME})?$"}
 _ID_CLIENT = {"minLength": 1, "maxLength": model.LONGEST_ID_CLIENT}
 
-#: What the gateway asks of a text, by frame and field.
+#: The constraints that the gateway puts on a text, by frame and field.
 _BOUNDS: Mapping[tuple[type, str], Mapping[str, Any]] = {
     (frames.Login, "device"): _NAMED,
     (frames.Login, "kind"): _NAMED_OR_NOT,
@@ -61,9 +61,10 @@ _BOUNDS: Mapping[tuple[type, str], Mapping[str, Any]] = {
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of every frame between a client and its gateway, told apart by `op`.
+    """Return the JSON Schema (2020-12) of every frame between a client and its gateway. `op` distinguishes the frames.
 
-    `$defs` has one schema for each frame, and `FromClient` and `ToClient`, which say who may send which.
+    `$defs` has one schema for each frame. It also has `FromClient` and `ToClient`, the frames that a client and a
+    server may send.
     """
     template = "#/$defs/{model}"
     directions = {
@@ -87,7 +88,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def asyncapi() -> dict[str, Any]:
-    """The AsyncAPI (3.0) document of the server: it receives what clients send, and sends what they receive."""
+    """Return the AsyncAPI (3.0) document of the server: the operations by which it receives and sends frames."""
     template = "#/components/schemas/{model}"
     schemas = _definitions(template)
     kinds = [kind for direction in _DIRECTIONS.values() for kind in direction]
@@ -96,7 +97,7 @@ def asyncapi() -> dict[str, Any]:
         "info": {
             "title": "imsim",
             "version": _version(),
-            "description": "An instant-messaging server, as its clients meet it: one WebSocket for each device. "
+            "description": "The client protocol of an instant-messaging server: one WebSocket for each device. "
             f"{_LENIENT}\n\n{_TOKEN}",
             "license": {"name": "MIT"},
         },
@@ -105,13 +106,13 @@ def asyncapi() -> dict[str, Any]:
             "local": {
                 "host": "127.0.0.1:8765",
                 "protocol": "ws",
-                "description": "What `imsim serve` offers; with a certificate, the protocol is `wss`.",
+                "description": "A server started by `imsim serve`. With a certificate, the protocol is `wss`.",
             }
         },
         "channels": {
             "frames": {
                 "address": "/",
-                "description": "Frames are JSON objects in WebSocket text messages; `op` tells which one.",
+                "description": "Frames are JSON objects in WebSocket text messages; `op` names the type of the frame.",
                 "servers": [{"$ref": "#/servers/local"}],
                 "messages": {kind.__name__: {"$ref": f"#/components/messages/{kind.__name__}"} for kind in kinds},
                 "bindings": {"ws": {"method": "GET"}},
@@ -149,7 +150,7 @@ def asyncapi() -> dict[str, Any]:
 def _version() -> str:
     try:
         return version("imsim")
-    except PackageNotFoundError:  # run from a source tree
+    except PackageNotFoundError:  # imsim runs from a source tree and is not installed
         return "unknown"
 
 
@@ -162,13 +163,13 @@ def _ref(template: str, model: str) -> dict[str, Any]:
 
 
 def _definitions(template: str) -> dict[str, Any]:
-    """The schemas of all frames and of what they hold, by name."""
+    """Return the schemas of all frames and of the types that they contain, by name."""
     adapters = [(kind, "validation", adapter) for kind, adapter in ADAPTERS.items()]
-    # Pydantic's stub wants one type for all adapters; each has its own.
+    # Pydantic's stub expects the same type in all adapters, but each adapter has its own.
     _, found = TypeAdapter.json_schemas(adapters, ref_template=template, schema_generator=_Generator)  # type: ignore[arg-type]
     definitions: dict[str, Any] = found["$defs"]
     for definition in definitions.values():
-        if "description" in definition:  # an enumeration's is its docstring as it stands
+        if "description" in definition:  # pydantic copies the whole docstring of an enumeration
             definition["description"] = _on_the_wire(definition["description"].split("\n\n")[0])
     definitions[Code.__name__] |= {
         "description": _codes_explained(),
@@ -181,7 +182,7 @@ def _definitions(template: str) -> dict[str, Any]:
         if fields:
             definitions[_attachment(type)] = {
                 "type": "object",
-                "description": f"`file` of a message of type `{type}`. Fields of your own may be added.",
+                "description": f"`file` of a message of type `{type}`. You may add custom fields.",
                 "properties": {name: _of_attachment(field) for name, field in fields.items()},
                 "required": list(fields),
             }
@@ -189,7 +190,7 @@ def _definitions(template: str) -> dict[str, Any]:
 
 
 class _Generator(GenerateJsonSchema):
-    """Pydantic's own, with `op`, and with what the core's docstrings and comments say."""
+    """Pydantic's generator, which also adds `op` and the descriptions in the core's docstrings and comments."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
@@ -205,7 +206,7 @@ class _Generator(GenerateJsonSchema):
             if field.default_factory is not dataclasses.MISSING:
                 about["default"] = field.default_factory()
             if field.name in meanings:
-                if "$ref" in about:  # which older readers take alone
+                if "$ref" in about:  # older JSON Schema tools ignore all keys beside `$ref`
                     about = properties[alias(field.name)] = {"allOf": [about]}
                 about["description"] = meanings[field.name]
             about.update(_BOUNDS.get((kind, field.name), {}))
@@ -215,28 +216,31 @@ class _Generator(GenerateJsonSchema):
         return made
 
 
-# --- what the fields mean -------------------------------------------------------------------------------------------
+# --- descriptions ---------------------------------------------------------------------------------------------------
 
 
 def _first_paragraph(kind: type) -> str:
-    """Of the docstring; a frame that has none explains itself by its name."""
+    """Return the first paragraph of the docstring; for a frame without a docstring, its name as words."""
     text = inspect.cleandoc(kind.__doc__ or "")
-    if text.startswith(f"{kind.__name__}("):  # made up by dataclass()
+    if text.startswith(f"{kind.__name__}("):  # the signature that dataclass() generates as a docstring
         text = ""
-    named = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__).capitalize()
-    return _on_the_wire(text.split("\n\n")[0]) or f"{named}."
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__).capitalize()
+    return _on_the_wire(text.split("\n\n")[0]) or f"{name}."
 
 
 def _meanings(kind: type) -> dict[str, str]:
-    """By field: what the docstring says where it names the field in backticks, or else the comment behind the field."""
+    """Return the description of each field that has one.
+
+    It is the sentences of the docstring that name the field in backticks, or else the comment behind the field.
+    """
     names = [field.name for field in dataclasses.fields(kind)]
-    end = rf"(?<=[^.\s][.;])\s+|,\s+(?=`(?:{'|'.join(names)})`)"  # of a sentence; of what is said of one field
-    sayings = re.split(end, " ".join((kind.__doc__ or "").split()))
+    end = rf"(?<=[^.\s][.;])\s+|,\s+(?=`(?:{'|'.join(names)})`)"  # the end of a sentence, or of the text about a field
+    sentences = re.split(end, " ".join((kind.__doc__ or "").split()))
     comments = dict(re.findall(r"^ +(\w+): [^#\n]*# +(.+)$", inspect.getsource(kind), re.MULTILINE))
     found = {}
     for name in names:
-        about = [saying for saying in sayings if saying.startswith(f"`{name}`")]
-        about = about or [saying for saying in sayings if f"`{name}`" in saying] or [comments.get(name, "")]
+        about = [sentence for sentence in sentences if sentence.startswith(f"`{name}`")]
+        about = about or [sentence for sentence in sentences if f"`{name}`" in sentence] or [comments.get(name, "")]
         if text := _on_the_wire(" ".join(about)).rstrip(".;,"):
             found[name] = f"{text}."
     return found
@@ -249,13 +253,16 @@ def _codes_explained() -> str:
 
 
 def _on_the_wire(text: str) -> str:
-    """On one line, with the fields' names as they are on the wire."""
+    """Return the text on one line, with the names of fields as they are on the wire."""
     return re.sub(r"\b[a-z]+(_[a-z]+)+\b", lambda name: _names().get(name[0], name[0]), " ".join(text.split()))
 
 
 @cache
 def _names() -> dict[str, str]:
-    """The wire's names of all fields of the core's data, by those that they have there. What is also an op stays."""
+    """Return the name on the wire of each field of the core's data, by its name in the core.
+
+    Names that are also an op are left out, because the text may mean the op.
+    """
     kinds = [kind for module in (frames, model) for kind in vars(module).values() if dataclasses.is_dataclass(kind)]
     names = {field.name: alias(field.name) for kind in kinds for field in dataclasses.fields(kind)}
     return {name: named for name, named in names.items() if name not in frames.GATEWAY_OPS}
@@ -269,7 +276,7 @@ def _attachment(type: str) -> str:
 
 
 def _condition(type: str, template: str) -> dict[str, Any]:
-    """What a message of this type has in `file`. An absent type is `text`."""
+    """Return the condition on `file` of a message of this type. An absent type means `text`."""
     if not ATTACHMENTS[type]:
         file: dict[str, Any] = {"type": "null"}
     elif type in OPTIONAL:

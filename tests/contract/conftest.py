@@ -1,5 +1,8 @@
-"""Every test of this folder runs in every world: `world` is one with the default policies, `make_world(...)` makes one
-with others. And it runs under every design, unless it says that it is about some (`design`)."""
+"""Fixtures of the contract suite.
+
+Every test runs in every world and under every design, unless its marker `design` names some designs. `world` is a world
+with the policies of the design; `make_world(...)` makes one with other policies.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ def pytest_generate_tests(metafunc):
         return
     marker = metafunc.definition.get_closest_marker("design")
     designs = marker.args if marker else DESIGNS
-    if '"d1"' in source(metafunc.function):  # a second device, which would end the session of the first
+    if '"d1"' in source(metafunc.function):  # a second device would end the session of the first
         designs = [design for design in designs if design != "single"]
     cases = [(world, design) for design in designs for world in WORLDS_OF.get(design, WORLDS)]
     ids = [world if design == "push" else f"{world}-{design}" for world, design in cases]
@@ -25,7 +28,7 @@ def pytest_generate_tests(metafunc):
 
 
 def source(test: Callable[..., Any]) -> str:
-    """Of the test, and of the helpers that it calls."""
+    """Return the source code of the test and of the functions that it calls."""
     names = (test.__globals__.get(name) for name in test.__code__.co_names)
     return "".join(inspect.getsource(function) for function in (test, *filter(inspect.isfunction, names)))
 

@@ -1,5 +1,8 @@
-"""The designs that the contract suite runs under: policies that must not be seen from outside, so that each behaviour
-holds under any of these. Together they have every value of every choice."""
+"""The designs that the contract suite runs under.
+
+A design is a set of policies. Every behaviour of the contract must hold under each design. Together the designs contain
+every value of every policy.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,9 @@ DESIGNS = {
         "receipts": "delivered",
         "presence": "friends",
     },
-    "friends": {"strangers": "refuse"},  # all users are friends, unless a test has a policy of its own
+    "friends": {"strangers": "refuse"},  # all users are friends, unless a test sets this policy itself
     "single": {"sessions": "single"},
 }
 
-#: In which worlds, if not in all of them: what these policies decide is decided in the core, the same for all.
+#: The worlds of a design, if not all. These policies take effect only in the core, which is the same in all worlds.
 WORLDS_OF = {"friends": ["wired"], "single": ["wired"]}

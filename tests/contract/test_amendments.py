@@ -1,4 +1,4 @@
-"""Taking back and editing: what was said is no longer there, on any device, whenever it looks."""
+"""Tests of recalls and edits: afterwards, no device shows the earlier content."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def talk(world, count=3):
     return alice, bob
 
 
-def test_a_recalled_message_is_gone_everywhere(world):
+def test_recalled_message_disappears_on_all_devices(world):
     alice, bob = talk(world)
     alice.change("bob", "recall", "9", seq=3)
     for device in (alice, bob):
@@ -38,7 +38,7 @@ def test_a_recalled_message_is_gone_everywhere(world):
     assert (message.recalled, message.content) == (True, "")
 
 
-def test_all_messages_may_be_recalled(world):
+def test_conversation_disappears_if_all_its_messages_are_recalled(world):
     alice, bob = talk(world)
     for number in (2, 3, 1):
         alice.change("bob", "recall", f"9{number}", seq=number)
@@ -49,7 +49,7 @@ def test_all_messages_may_be_recalled(world):
     assert world.device("bob", "d1").start().shown == ["never mind"]
 
 
-def test_an_offline_device_misses_recalled_messages_and_hears_of_recalls_of_shown_ones(world):
+def test_offline_device_receives_recalls_of_shown_messages_and_no_recalled_message(world):
     alice, bob = talk(world)
     bob.stop()
     alice.send("bob", "oops", "4")
@@ -61,7 +61,7 @@ def test_an_offline_device_misses_recalled_messages_and_hears_of_recalls_of_show
     assert (bob.unread(AB), bob.lines[AB].last_msg.content) == (2, "text 3")
 
 
-def test_an_edit_shows_everywhere(world):
+def test_edit_shows_on_all_devices(world):
     alice, bob = talk(world)
     alice.change("bob", "edit", "9", seq=3, content="text three")
     alice.change("bob", "edit", "10", seq=3, content="text III")
@@ -86,14 +86,14 @@ def test_an_edit_shows_everywhere(world):
         ("alice", "recall", {"seq": 99}, Code.BAD_REQUEST),
     ],
 )
-def test_a_forbidden_recall_or_edit_changes_nothing(world, who, event, data, code):
+def test_forbidden_recall_or_edit_has_no_effect(world, who, event, data, code):
     devices = dict(zip(("alice", "bob"), talk(world), strict=True))
     devices[who].change("bob" if who == "alice" else "alice", event, "9", **data)
     assert failures(devices[who]) == [code]
     assert world.device("bob", "d1").start().shown == ["text 1", "text 2", "text 3"]
 
 
-def test_an_edit_may_be_as_long_as_a_message(make_world):
+def test_edit_has_the_size_limit_of_a_message(make_world):
     world = make_world(content_bytes=300)
     alice, bob = talk(world)
     alice.change("bob", "edit", "9", seq=1, content="x" * 300)
@@ -103,7 +103,7 @@ def test_an_edit_may_be_as_long_as_a_message(make_world):
     assert failures(alice) == [Code.TOO_LARGE] * 2
 
 
-def test_a_notice_that_changed_nothing_can_be_recalled_like_any_message(world):
+def test_notice_without_effect_can_be_recalled_by_its_sender(world):
     alice, bob = talk(world, 1)
     alice.change("bob", "theme_changed", "2", colour="red")
     assert bob.lines[AB].last_msg.seq == 2
@@ -114,7 +114,7 @@ def test_a_notice_that_changed_nothing_can_be_recalled_like_any_message(world):
     assert bob.unread(AB) == 1
 
 
-def test_messages_can_be_amended_within_the_windows_only(make_world):
+def test_recall_and_edit_expire_after_their_windows(make_world):
     world = make_world(recall_window=10.0, edit_window=20.0)
     alice, _ = talk(world)
     world.advance(15)
@@ -125,7 +125,7 @@ def test_messages_can_be_amended_within_the_windows_only(make_world):
     assert failures(alice) == [Code.EXPIRED] * 2
 
 
-def test_a_repeated_recall_has_one_effect(world):
+def test_repeated_recall_has_one_effect(world):
     alice, bob = talk(world)
     alice.lose_next("stored")
     alice.change("bob", "recall", "9", seq=1)
@@ -134,11 +134,11 @@ def test_a_repeated_recall_has_one_effect(world):
     other = world.device("alice", "d1").start()
     other.change("bob", "recall", "10", seq=1)
     other.change("bob", "edit", "11", seq=1, content="x")
-    other.change("bob", "recall", "12", seq=4)  # the recall itself
+    other.change("bob", "recall", "12", seq=4)  # the entry of the recall
     assert failures(other) == [Code.CONFLICT, Code.CONFLICT, Code.BAD_REQUEST]
 
 
-def test_a_retry_of_a_message_recalled_meanwhile_gets_its_answer(world):
+def test_resend_of_a_recalled_message_gets_its_ack(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     other = world.device("alice", "d1").start()
     alice.lose_next("stored")
@@ -151,7 +151,7 @@ def test_a_retry_of_a_message_recalled_meanwhile_gets_its_answer(world):
     assert bob.machine.conversations() == []
 
 
-def test_admins_of_a_group_may_recall_others_messages_at_any_time(make_world):
+def test_admin_of_a_group_may_recall_messages_of_others_at_any_time(make_world):
     world = make_world(recall_window=10.0)
     alice, bob, carol = (world.device(user).start() for user in ("alice", "bob", "carol"))
     alice.create_group("team", "bob", "carol")
@@ -166,8 +166,8 @@ def test_admins_of_a_group_may_recall_others_messages_at_any_time(make_world):
     assert failures(alice) == [Code.FORBIDDEN]
 
 
-def away(world, join="open"):
-    """A group of alice's, where bob was, has read nothing, and is no more."""
+def group_that_bob_left(world, join="open"):
+    """Create a group of alice and bob with three messages that bob has not read. Then bob leaves it."""
     alice, bob = world.device("alice").start(), world.device("bob").start()
     alice.change("#team", "create", "create", "bob", join=join)
     for number in range(2, 5):
@@ -176,8 +176,8 @@ def away(world, join="open"):
     return alice, bob
 
 
-def test_a_returning_member_hears_of_recalls_and_edits_of_earlier_messages(world):
-    alice, bob = away(world)
+def test_returning_member_receives_recalls_and_edits_of_earlier_messages(world):
+    alice, bob = group_that_bob_left(world)
     alice.send("#team", "in the absence", "6")
     alice.change("#team", "recall", "7", seq=4)
     alice.change("#team", "edit", "8", seq=3, content="text III")
@@ -199,8 +199,8 @@ def test_a_returning_member_hears_of_recalls_and_edits_of_earlier_messages(world
     assert world.device("bob", "d2").start().unread(TEAM) == 1
 
 
-def test_a_returning_member_hears_of_amendments_in_the_order_of_the_log(world):
-    alice, bob = away(world)
+def test_returning_member_receives_recalls_and_edits_in_the_order_of_the_log(world):
+    alice, bob = group_that_bob_left(world)
     bob.stop()
     alice.change("#team", "edit", "6", seq=2, content="one")
     alice.change("#team", "edit", "7", seq=2, content="two")
@@ -218,8 +218,8 @@ def test_a_returning_member_hears_of_amendments_in_the_order_of_the_log(world):
     assert bob.lines[TEAM].last_msg == late.lines[TEAM].last_msg
 
 
-def test_a_former_member_sees_no_later_edit_and_no_recalled_message(world):
-    alice, bob = away(world)
+def test_former_member_sees_no_later_edit_and_no_recalled_message(world):
+    alice, bob = group_that_bob_left(world)
     alice.change("#team", "edit", "6", seq=2, content="a secret")
     alice.change("#team", "edit", "7", seq=2, content="a greater secret")
     alice.change("#team", "recall", "8", seq=3)
@@ -239,7 +239,7 @@ def test_a_former_member_sees_no_later_edit_and_no_recalled_message(world):
     assert world.device("bob", "d2").start().shown == ["a greater secret", "text 4"]
 
 
-def test_a_former_member_sees_a_message_as_edited_until_leaving(world):
+def test_former_member_sees_edits_made_before_leaving(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     alice.create_group("team", "bob")
     alice.send("#team", "text 2", "2")
@@ -254,7 +254,7 @@ def test_a_former_member_sees_a_message_as_edited_until_leaving(world):
     assert [message.recalled for message in bob.of(events.History)[0].messages] == [True, True]
 
 
-def test_a_kicked_member_has_no_unread_messages_there(world):
+def test_kicked_member_has_no_unread_messages(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     offline = world.device("bob", "d1").start()
     offline.stop()
@@ -264,7 +264,7 @@ def test_a_kicked_member_has_no_unread_messages_there(world):
     assert bob.unread(TEAM) == 2
     alice.change("#team", "kick", "4", "bob")
     alice.change("#team", "recall", "5", seq=3)
-    bob.history(TEAM, 1, 4)  # which counts nothing again
+    bob.history(TEAM, 1, 4)  # the page does not change the unread count
     offline.start()
     devices = [bob, offline, world.device("bob", "d2").start()]
     alice.change("#team", "invite", "6", "bob")
@@ -275,7 +275,7 @@ def test_a_kicked_member_has_no_unread_messages_there(world):
     assert [device.unread(TEAM) for device in devices] == [0, 0, 0]
 
 
-def test_a_far_back_last_message_is_found(world):
+def test_last_message_is_found_behind_many_recalled_ones(world):
     alice, bob = talk(world, 1)
     for number in range(2, 50):
         alice.send("bob", f"text {number}", str(number))
@@ -285,7 +285,7 @@ def test_a_far_back_last_message_is_found(world):
     assert bob.unread(AB) == 1
 
 
-def test_a_recall_removes_the_edits_of_the_message_too(world):
+def test_recall_removes_the_edits_of_the_message(world):
     alice, bob = talk(world)
     alice.change("bob", "edit", "9", seq=2, content="secret")
     alice.change("bob", "edit", "10", seq=3, content="not about it")
@@ -300,5 +300,7 @@ def test_a_recall_removes_the_edits_of_the_message_too(world):
     for device in (alice, bob, late):
         assert device.lines[AB].last_msg.content == "not about it"
     other = world.device("alice", "d1").start()
-    other.change("bob", "edit", "9", seq=2, content="secret")  # which was made, and is no more to be compared
+    other.change(
+        "bob", "edit", "9", seq=2, content="secret"
+    )  # the server cannot compare it, because the edit was removed
     assert failures(other) == []

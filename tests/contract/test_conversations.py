@@ -1,4 +1,4 @@
-"""The conversation list: what belongs to one user, the same on all of the user's devices, and on nobody else's."""
+"""Tests of the conversation list: its state belongs to one user, and is equal on all devices of the user."""
 
 from __future__ import annotations
 
@@ -6,11 +6,7 @@ from imsim.core import events
 from imsim.core.model import Code
 
 AB = "p2p:alice:bob"
-
-
 BC = "p2p:bob:carol"
-
-
 TEAM = "group:team"
 
 
@@ -24,7 +20,7 @@ def listed(device):
 
 
 def pair_of_bobs(world):
-    """Alice, and two devices of bob, who has a message of hers and a later one of carol's."""
+    """Return devices of alice and two devices of bob. Bob has a message from alice and a later one from carol."""
     alice, carol = world.device("alice").start(), world.device("carol").start()
     bobs = world.device("bob", "d0").start(), world.device("bob", "d1").start()
     alice.send("bob", "hello", "1")
@@ -36,7 +32,7 @@ def pair_of_bobs(world):
 # --- settings -------------------------------------------------------------------------------------------------------
 
 
-def test_a_setting_of_one_device_shows_on_the_others_at_once(world):
+def test_setting_made_on_one_device_shows_on_the_others_at_once(world):
     _, one, other = pair_of_bobs(world)
     assert listed(one) == listed(other) == ["carol", "alice"]
     one.set_conversation(AB, pinned=True, muted=True, custom='{"label": "work"}')
@@ -48,14 +44,14 @@ def test_a_setting_of_one_device_shows_on_the_others_at_once(world):
     assert other.of(events.RequestDone) == []
 
 
-def test_a_setting_can_be_undone_and_the_others_stay(world):
+def test_undoing_a_setting_does_not_change_the_others(world):
     _, one, other = pair_of_bobs(world)
     one.set_conversation(AB, pinned=True, muted=True, custom="x")
     other.set_conversation(AB, pinned=False, custom="")
     assert settings(one) == settings(other) == (False, True, "")
 
 
-def test_an_offline_device_gets_the_latest_settings_once_after_the_login(world):
+def test_offline_device_receives_the_latest_settings_once_after_the_login(world):
     _, one, other = pair_of_bobs(world)
     other.break_connection()
     for custom in ("a", "b", "c"):
@@ -80,11 +76,11 @@ def test_settings_survive_a_restart_of_the_server(world):
     assert listed(late) == listed(one) == ["alice"]
     assert late.unread(AB) == 0
     assert alice.lines[AB].peer_read_seq == 1
-    one.set_conversation(AB, muted=False)  # the log goes on where it stood
+    one.set_conversation(AB, muted=False)  # the versions continue after the restart
     assert settings(late) == (True, False, "x")
 
 
-def test_a_setting_made_offline_shows_here_at_once_and_elsewhere_after_the_login(world):
+def test_setting_made_offline_shows_locally_at_once_and_on_other_devices_after_the_login(world):
     _, one, other = pair_of_bobs(world)
     one.stop()
     one.set_conversation(AB, pinned=True)
@@ -94,7 +90,7 @@ def test_a_setting_made_offline_shows_here_at_once_and_elsewhere_after_the_login
     assert settings(one) == settings(other) == (True, True, "")
 
 
-def test_settings_are_nobody_elses(world):
+def test_settings_are_not_shown_to_other_users(world):
     alice, one, _ = pair_of_bobs(world)
     one.set_conversation(AB, pinned=True, muted=True, custom="secret")
     one.hide(AB)
@@ -105,7 +101,7 @@ def test_settings_are_nobody_elses(world):
         assert device.of(events.StateChanged) == []
 
 
-def test_a_race_of_two_devices_ends_the_same_on_both(world):
+def test_simultaneous_settings_of_two_devices_end_equal_on_both(world):
     _, one, other = pair_of_bobs(world)
     one.set_conversation(AB, pinned=True, custom="one", run_until_idle=False)
     other.set_conversation(AB, muted=True, custom="other", run_until_idle=False)
@@ -116,7 +112,7 @@ def test_a_race_of_two_devices_ends_the_same_on_both(world):
     assert settings(late) == settings(one)
 
 
-def test_settings_of_no_conversation_of_ones_own_are_refused_and_show_no_more(world):
+def test_setting_of_a_foreign_conversation_is_rejected_and_undone(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     alice.create_group("team")
     alice.send("#team", "to myself", "1")
@@ -129,7 +125,7 @@ def test_settings_of_no_conversation_of_ones_own_are_refused_and_show_no_more(wo
     assert len(bob.of(events.RequestFailed)) == 1
 
 
-def test_a_custom_that_is_too_large_is_refused(make_world):
+def test_too_large_custom_is_rejected(make_world):
     world = make_world(content_bytes=10)
     _, one, other = pair_of_bobs(world)
     one.set_conversation(AB, custom="12345678901")
@@ -138,7 +134,7 @@ def test_a_custom_that_is_too_large_is_refused(make_world):
     assert settings(one) == settings(other) == (False, False, "1234567890")
 
 
-def test_a_group_can_be_pinned_before_anything_is_said(world):
+def test_group_can_be_pinned_before_its_first_message(world):
     alice = world.device("alice").start()
     alice.create_group("team")
     alice.set_conversation(TEAM, pinned=True)
@@ -150,7 +146,7 @@ def test_a_group_can_be_pinned_before_anything_is_said(world):
 # --- deleting from the list -----------------------------------------------------------------------------------------
 
 
-def test_a_hidden_conversation_is_gone_everywhere_and_comes_back_with_the_next_message(world):
+def test_hidden_conversation_disappears_on_all_devices_until_the_next_message(world):
     alice, one, other = pair_of_bobs(world)
     one.hide(AB)
     assert listed(one) == listed(other) == ["carol"]
@@ -163,7 +159,7 @@ def test_a_hidden_conversation_is_gone_everywhere_and_comes_back_with_the_next_m
     assert late.unread(AB) == 1
 
 
-def test_hidden_while_another_device_was_offline(world):
+def test_offline_device_hides_the_conversation_after_the_login(world):
     alice, one, other = pair_of_bobs(world)
     other.stop()
     one.hide(AB)
@@ -172,7 +168,7 @@ def test_hidden_while_another_device_was_offline(world):
     assert listed(alice) == ["bob"]
 
 
-def test_a_message_not_yet_shown_when_the_conversation_was_hidden_stays_visible(world):
+def test_message_not_yet_shown_when_the_conversation_was_hidden_remains_visible(world):
     alice, one, other = pair_of_bobs(world)
     one.stop()
     alice.send("bob", "wait", "3")
@@ -183,7 +179,7 @@ def test_a_message_not_yet_shown_when_the_conversation_was_hidden_stays_visible(
     assert (one.unread(AB), other.unread(AB)) == (1, 1)
 
 
-def test_ones_own_next_message_brings_it_back_too(world):
+def test_own_message_makes_a_hidden_conversation_visible_again(world):
     _, one, other = pair_of_bobs(world)
     one.hide(AB)
     one.send("alice", "one more thing", "3")
@@ -191,10 +187,10 @@ def test_ones_own_next_message_brings_it_back_too(world):
     assert one.unread(AB) == other.unread(AB) == 0
 
 
-# --- unread in all --------------------------------------------------------------------------------------------------
+# --- total unread count ---------------------------------------------------------------------------------------------
 
 
-def test_the_total_of_unread_messages_with_and_without_the_muted(world):
+def test_total_unread_count_can_exclude_muted_conversations(world):
     alice, one, other = pair_of_bobs(world)
     alice.send("bob", "again", "3")
     one.set_conversation(AB, muted=True)
@@ -207,7 +203,7 @@ def test_the_total_of_unread_messages_with_and_without_the_muted(world):
 # --- read receipts --------------------------------------------------------------------------------------------------
 
 
-def test_the_sender_sees_that_it_was_read_on_all_devices(world):
+def test_all_devices_of_the_sender_receive_the_read_mark(world):
     alice, one, _ = pair_of_bobs(world)
     other = world.device("alice", "d1").start()
     assert alice.lines[AB].peer_read_seq == 0
@@ -215,11 +211,11 @@ def test_the_sender_sees_that_it_was_read_on_all_devices(world):
     for device in (alice, other):
         assert device.lines[AB].peer_read_seq == 1
         assert device.of(events.PeerRead) == [events.PeerRead(AB, 1)]
-    assert alice.lines[AB].read_seq == 0  # which is alice's own
+    assert alice.lines[AB].read_seq == 0  # the read mark of alice herself
     assert one.of(events.PeerRead) == []
 
 
-def test_an_offline_sender_sees_the_read_mark_after_the_login(world):
+def test_offline_sender_receives_the_read_mark_after_the_login(world):
     alice, one, _ = pair_of_bobs(world)
     alice.break_connection()
     one.read(AB)
@@ -229,14 +225,14 @@ def test_an_offline_sender_sees_the_read_mark_after_the_login(world):
     assert alice.of(events.PeerRead) == [events.PeerRead(AB, 1)]
 
 
-def test_an_answer_says_that_its_question_was_read(world):
+def test_answer_marks_the_question_as_read(world):
     alice, one, _ = pair_of_bobs(world)
     one.send("alice", "hello yourself", "3")
     assert alice.of(events.PeerRead) == [events.PeerRead(AB, 1)]
     assert (alice.lines[AB].peer_read_seq, alice.unread(AB)) == (1, 1)
 
 
-def test_an_answer_whose_ack_was_lost_marks_its_question_as_read_too(world):
+def test_answer_with_a_lost_ack_marks_the_question_as_read(world):
     alice, one, other = pair_of_bobs(world)
     one.lose_next("stored")
     one.send("alice", "hello yourself", "3")
@@ -246,7 +242,7 @@ def test_an_answer_whose_ack_was_lost_marks_its_question_as_read_too(world):
     assert one.unread(AB) == other.unread(AB) == 0
 
 
-def test_in_a_group_nobody_is_the_peer_but_readers_are_counted(world):
+def test_groups_have_read_counts_instead_of_peer_read_marks(world):
     alice, bob, carol = (world.device(user).start() for user in ("alice", "bob", "carol"))
     alice.create_group("team", "bob", "carol")
     alice.send("#team", "hello all", "1")
@@ -268,10 +264,10 @@ def test_in_a_group_nobody_is_the_peer_but_readers_are_counted(world):
     assert dave.of(events.ReadCounted) == []
 
 
-# --- when single frames get lost ------------------------------------------------------------------------------------
+# --- lost frames -----------------------------------------------------------------------------------------------------
 
 
-def test_a_lost_state_is_sent_again(world):
+def test_server_repeats_a_lost_state(world):
     alice, one, other = pair_of_bobs(world)
     other.lose_next("state")
     alice.lose_next("state")
@@ -281,7 +277,7 @@ def test_a_lost_state_is_sent_again(world):
     assert (other.unread(AB), alice.lines[AB].peer_read_seq) == (0, 1)
 
 
-def test_a_lost_state_ack_causes_a_repetition_that_changes_nothing(world):
+def test_state_repeated_after_a_lost_ack_changes_nothing(world):
     _, one, other = pair_of_bobs(world)
     other.lose_next("state_ack")
     one.set_conversation(AB, pinned=True)
@@ -289,7 +285,7 @@ def test_a_lost_state_ack_causes_a_repetition_that_changes_nothing(world):
     assert len(other.of(events.StateChanged)) == 1
 
 
-def test_the_later_of_two_states_counts_whichever_is_lost(world):
+def test_latest_state_wins_if_an_earlier_one_is_lost(world):
     _, one, other = pair_of_bobs(world)
     other.lose_next("state")
     one.set_conversation(AB, custom="first")
@@ -299,9 +295,9 @@ def test_the_later_of_two_states_counts_whichever_is_lost(world):
     assert settings(other) == (False, False, "second")
 
 
-def test_a_lost_request_is_repeated(world):
+def test_client_repeats_a_lost_request(world):
     alice, one, other = pair_of_bobs(world)
-    for op, ask in (
+    for op, request in (
         ("read", lambda: one.read(AB)),
         ("set_conversation", lambda: one.set_conversation(AB, pinned=True)),
         ("read_count", lambda: one.read_count(AB, 1)),
@@ -309,7 +305,7 @@ def test_a_lost_request_is_repeated(world):
     ):
         one.lose_next(op)
         before = len(other.events), len(one.events)
-        ask()
+        request()
         world.run_until_idle()
         assert len(other.events) == before[0], op
         world.advance(5.5)
@@ -320,7 +316,7 @@ def test_a_lost_request_is_repeated(world):
     assert [event.code for event in other.of(events.Ended)] == [Code.KICKED]
 
 
-def test_a_lost_done_costs_a_repetition_and_no_second_change(world):
+def test_request_repeated_after_a_lost_done_makes_no_second_change(world):
     _, one, other = pair_of_bobs(world)
     one.lose_next("done")
     one.set_conversation(AB, pinned=True)
@@ -328,7 +324,7 @@ def test_a_lost_done_costs_a_repetition_and_no_second_change(world):
     assert len(one.of(events.RequestDone)) == len(other.of(events.StateChanged)) == 1
 
 
-def test_the_answer_to_an_older_request_is_not_taken_for_the_newers(world):
+def test_answer_to_an_older_request_does_not_end_the_newer_one(world):
     _, one, other = pair_of_bobs(world)
     sent = []
     one.lose(lambda frame: frame.op == "set_conversation" and (sent.append(frame) or len(sent) == 2))
@@ -340,7 +336,7 @@ def test_the_answer_to_an_older_request_is_not_taken_for_the_newers(world):
     assert settings(one) == settings(other) == (True, False, "x")
 
 
-def test_requests_lost_with_a_connection_are_sent_again(world):
+def test_client_repeats_requests_lost_with_the_connection(world):
     alice, one, other = pair_of_bobs(world)
     one.lose(lambda frame: frame.op in ("read", "set_conversation"))
     one.read(AB)
@@ -352,7 +348,7 @@ def test_requests_lost_with_a_connection_are_sent_again(world):
     assert alice.lines[AB].peer_read_seq == 1
 
 
-def test_a_device_that_acknowledges_no_state_is_cut_off_and_syncs_later(make_world):
+def test_device_that_acknowledges_no_state_is_disconnected_and_syncs_later(make_world):
     world = make_world(send_queue=3, push_timeout=1000.0)
     alices = world.device("alice", "d0").start(), world.device("alice", "d1").start()
     for number, user in enumerate(("bob", "carol", "dave", "alice"), 1):
@@ -360,7 +356,7 @@ def test_a_device_that_acknowledges_no_state_is_cut_off_and_syncs_later(make_wor
     alices[1].lose(lambda frame: frame.op in ("state", "state_ack"))
     for user in ("bob", "carol", "dave"):
         alices[0].set_conversation(f"p2p:alice:{user}", pinned=True)
-    alices[0].set_conversation(AB, muted=True)  # in the place of the one before
+    alices[0].set_conversation(AB, muted=True)  # it replaces the pending state of the same conversation
     assert alices[1].of(events.Disconnected) == []
     alices[0].set_conversation("p2p:alice:alice", pinned=True)
     assert [event.code for event in alices[1].of(events.Disconnected)] == [Code.SLOW_READER]

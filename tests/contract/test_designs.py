@@ -1,4 +1,4 @@
-"""The designs that the suite runs under."""
+"""A test of the designs that the contract suite runs under."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contract.worlds import scenario_for
 from imsim.core.policies import Policies
 
 
-def test_every_value_of_every_choice_is_in_a_design():
+def test_designs_contain_every_value_of_every_policy():
     designs = [scenario_for(policies).core_policies() for policies in DESIGNS.values()]
     for field in fields(Policies):
         default = getattr(Policies(), field.name)

@@ -1,4 +1,4 @@
-"""Between two users: friends or not, and who takes whose messages."""
+"""Tests of friendships, blocking, and system messages between users."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from imsim.core.model import Code, Scene
 
 AB = "p2p:alice:bob"
 
-#: About users who are not friends yet.
+#: Marks tests of users who are not friends at the start.
 strangers = pytest.mark.design("push", "notify", "single")
 
 
 @strangers
-def test_nobody_can_take_the_id_of_a_friend_request_in_advance(world):
+def test_client_cannot_use_the_id_of_a_future_friend_request(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     for number in (1, 2):
         id = f"p2p:alice:bob:{number}"
@@ -40,7 +40,7 @@ def changed(device):
 
 
 @strangers
-def test_a_request_that_is_accepted(world):
+def test_accepted_friend_request_is_resolved_and_notifies_both_users(world):
     alice, bob, other = (world.device(*names).start() for names in (("alice",), ("bob",), ("bob", "d1")))
     alice.change("bob", "friend_request", "1")
     assert system(bob) == system(other) == [("friend_request", "alice")]
@@ -51,11 +51,11 @@ def test_a_request_that_is_accepted(world):
     for device in (bob, other):
         assert device.of(events.Resolved) == [events.Resolved(request.id_client, "passed")]
     assert changed(other) == changed(alice) == ["friend_request", "friend_accept"]
-    assert bob.machine.conversations() == []  # nothing was said
+    assert bob.machine.conversations() == []  # there is no message
 
 
 @strangers
-def test_a_request_that_is_rejected_and_one_that_is_repeated(world):
+def test_rejected_or_repeated_friend_request_cannot_be_accepted(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     alice.change("bob", "friend_request", "1")
     bob.change("alice", "friend_reject", "2")
@@ -66,11 +66,11 @@ def test_a_request_that_is_rejected_and_one_that_is_repeated(world):
     alice.change("bob", "friend_request", "5")
     assert [event.state for event in bob.of(events.Resolved)] == ["rejected", "expired"]
     alice.change("bob", "friend_accept", "6")
-    assert failures(alice) == [Code.CONFLICT]  # one's own request
+    assert failures(alice) == [Code.CONFLICT]  # users cannot accept their own request
 
 
 @strangers
-def test_two_devices_that_answer_at_once(world):
+def test_only_one_of_two_simultaneous_answers_counts(world):
     alice, one, other = (world.device(*names).start() for names in (("alice",), ("bob",), ("bob", "d1")))
     alice.change("bob", "friend_request", "1")
     one.change("alice", "friend_accept", "2", run_until_idle=False)
@@ -83,19 +83,19 @@ def test_two_devices_that_answer_at_once(world):
 
 
 @strangers
-def test_two_users_who_ask_each_other(world):
+def test_only_one_of_two_simultaneous_friend_requests_counts(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     alice.change("bob", "friend_request", "1", run_until_idle=False)
     bob.change("alice", "friend_request", "2", run_until_idle=False)
     world.run_until_idle()
     assert sorted(failures(alice) + failures(bob)) == [Code.CONFLICT]
-    (asked,) = [device for device in (alice, bob) if system(device)]
-    asked.change("alice" if asked is bob else "bob", "friend_accept", "3")
-    assert failures(asked)[1:] == []
+    (recipient,) = [device for device in (alice, bob) if system(device)]
+    recipient.change("alice" if recipient is bob else "bob", "friend_accept", "3")
+    assert failures(recipient)[1:] == []
 
 
 @strangers
-def test_a_friend_request_waits_for_an_offline_user(world):
+def test_friend_request_waits_for_an_offline_user(world):
     alice, bob = world.device("alice").start(), world.device("bob")
     alice.change("bob", "friend_request", "1")
     bob.start()
@@ -109,7 +109,7 @@ def test_a_friend_request_waits_for_an_offline_user(world):
     assert world.device("bob", "d1").start().of(events.Shown)[0].message.type == "friend_request"
 
 
-def test_strangers_are_refused_where_the_policy_says_so(make_world):
+def test_policy_refuse_strangers_rejects_messages_of_users_who_are_not_friends(make_world):
     world = make_world(strangers="refuse")
     alice, bob = world.device("alice").start(), world.device("bob").start()
     alice.send("bob", "hello", "1")
@@ -126,9 +126,9 @@ def test_strangers_are_refused_where_the_policy_says_so(make_world):
     assert failures(alice) == [Code.NOT_FRIENDS] * 2
 
 
-def test_a_blocked_sender_is_refused_and_gets_no_state(world):
+def test_blocked_sender_is_rejected_and_receives_no_state(world):
     alice, bob, other = (world.device(*names).start() for names in (("alice",), ("bob",), ("bob", "d1")))
-    bob.set_conversation(AB, blocked=True)  # before a word was said
+    bob.set_conversation(AB, blocked=True)  # before there is a conversation
     alice.send("bob", "hello", "1")
     assert failures(alice) == [Code.BLOCKED]
     assert alice.of(events.StateChanged) == []
@@ -147,7 +147,7 @@ def test_a_blocked_sender_is_refused_and_gets_no_state(world):
     assert bob.shown == other.shown[-1:] == ["thanks"]
 
 
-def test_a_refused_message_leaves_no_gap(world):
+def test_rejected_message_leaves_no_gap(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     bob.set_conversation(AB, blocked=True)
     for number in range(3):
@@ -178,7 +178,7 @@ def test_users_may_send_each_other_system_messages(world):
     assert alice.seqs == {"1": 1}
 
 
-def test_a_blocked_user_cannot_send_system_messages_either(world):
+def test_blocked_user_cannot_send_system_messages(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     bob.set_conversation(AB, blocked=True)
     alice.notify("bob", "1", custom="{}")
@@ -189,12 +189,12 @@ def test_a_blocked_user_cannot_send_system_messages_either(world):
     assert len(bob.of(events.Shown)) == 1
 
 
-def test_system_messages_of_strangers_are_refused_where_the_policy_says_so(make_world):
+def test_policy_refuse_strangers_rejects_system_messages_of_users_who_are_not_friends(make_world):
     world = make_world(strangers="refuse")
     alice, bob = world.device("alice").start(), world.device("bob").start()
     alice.notify("bob", "1", custom="{}")
     assert failures(alice) == [Code.NOT_FRIENDS]
-    alice.notify("alice", "2", custom="{}")  # to oneself
+    alice.notify("alice", "2", custom="{}")  # a user may send system messages to themselves
     alice.change("bob", "friend_request", "3")
     bob.change("alice", "friend_accept", "4")
     alice.notify("bob", "5", custom="{}")
@@ -203,7 +203,7 @@ def test_system_messages_of_strangers_are_refused_where_the_policy_says_so(make_
 
 
 @strangers
-def test_a_blocked_user_may_recall_a_message_and_end_the_friendship(world):
+def test_blocked_user_may_recall_a_message_and_end_the_friendship(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     alice.change("bob", "friend_request", "1")
     bob.change("alice", "friend_accept", "2")

@@ -1,4 +1,4 @@
-"""Groups: who is in, who may what, what everybody sees of it, and what follows for the single user."""
+"""Tests of groups: membership, rights, notices and system messages."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ TEAM = "group:team"
 
 
 def notices(device):
-    """(event, operator, targets) of the changes that were shown."""
+    """Return (event, operator, targets) of each notice that the device has shown."""
     files = [event.message.file for event in device.of(events.Shown) if event.message.type == "notification"]
     return [(file["event"], file["operator"], file["targets"]) for file in files]
 
 
 def system(device):
-    """(type, sender, idClient) of the system messages."""
+    """Return (type, sender) of each system message that the device has shown."""
     shown = [event.message for event in device.of(events.Shown) if event.message.scene == "system"]
     return [(message.type, message.sender) for message in shown]
 
@@ -27,13 +27,13 @@ def failures(device):
 
 
 def make_team(world, *users, **settings):
-    """A group of alice's with these users in it; all of them, and dave, are online."""
+    """Create a group of alice and these users. Alice, bob, carol and dave are online; return their devices."""
     devices = {user: world.device(user).start() for user in ("alice", "bob", "carol", "dave")}
     devices["alice"].change("#team", "create", "create", *users, **settings)
     return tuple(devices.values())
 
 
-def test_everybody_in_a_group_sees_how_it_began(world):
+def test_members_see_the_creation_of_the_group(world):
     alice, bob, carol, dave = make_team(world, "bob", "carol", title="The team")
     assert notices(bob) == notices(carol) == [("create", "alice", ["bob", "carol"])]
     assert notices(dave) == []
@@ -42,7 +42,7 @@ def test_everybody_in_a_group_sees_how_it_began(world):
     assert bob.lines[TEAM].last_msg.type == "notification"
 
 
-def test_notices_are_not_counted_as_unread(world):
+def test_unread_count_excludes_notices(world):
     alice, bob, *_ = make_team(world, "bob")
     alice.change("#team", "configure", "2", title="new")
     assert bob.unread(TEAM) == 0
@@ -50,7 +50,7 @@ def test_notices_are_not_counted_as_unread(world):
     assert bob.unread(TEAM) == 1
 
 
-def test_a_member_sees_from_joining_to_leaving(world):
+def test_member_sees_messages_from_joining_to_leaving(world):
     alice, bob, carol, _ = make_team(world, "bob")
     alice.send("#team", "before", "1")
     alice.change("#team", "invite", "2", "carol")
@@ -67,13 +67,13 @@ def test_a_member_sees_from_joining_to_leaving(world):
     assert notices(late) == notices(carol)
     late.history(TEAM, 1, 100)
     assert [message.content for message in late.of(events.History)[0].messages] == ["", "while", ""]
-    assert late.unread(TEAM) == carol.unread(TEAM) == 0  # who has left has nothing to read there
+    assert late.unread(TEAM) == carol.unread(TEAM) == 0  # a former member has no unread messages
     world.restart_server()
     world.advance(60)
     assert world.device("carol", "d2").start().shown == ["while"]
 
 
-def test_a_returning_member_does_not_see_messages_of_the_absence(world):
+def test_returning_member_does_not_see_messages_sent_during_the_absence(world):
     alice, bob, *_ = make_team(world, "bob")
     bob.change("#team", "leave", "1")
     alice.send("#team", "without bob", "2")
@@ -85,7 +85,7 @@ def test_a_returning_member_does_not_see_messages_of_the_absence(world):
     assert notices(late) == [("create", "alice", ["bob"]), ("leave", "bob", []), ("invite", "alice", ["bob"])]
 
 
-def test_messages_missed_offline_count_only_while_a_member(world):
+def test_kicked_user_has_no_unread_messages_of_the_group(world):
     alice, _, carol, _ = make_team(world, "bob", "carol")
     carol.stop()
     alice.send("#team", "one", "1")
@@ -109,7 +109,7 @@ def test_messages_missed_offline_count_only_while_a_member(world):
         ("dave", "join", [], {}, Code.FORBIDDEN),
     ],
 )
-def test_a_forbidden_change_of_a_group_changes_nothing(world, who, event, targets, data, code):
+def test_forbidden_change_of_a_group_has_no_effect(world, who, event, targets, data, code):
     devices = dict(zip(("alice", "bob", "carol", "dave"), make_team(world, "bob", "carol"), strict=True))
     devices[who].change("#team", event, "9", *targets, **data)
     assert failures(devices[who]) == [code]
@@ -136,7 +136,7 @@ def test_admins_have_rights_that_members_lack(world):
     assert carol.shown == []
 
 
-def test_the_owner_hands_over_and_may_leave(world):
+def test_owner_may_transfer_the_group_and_leave(world):
     alice, bob, carol, _ = make_team(world, "bob", "carol")
     alice.change("#team", "transfer", "1", "bob")
     alice.change("#team", "leave", "2")
@@ -149,7 +149,7 @@ def test_the_owner_hands_over_and_may_leave(world):
     assert notices(carol)[-1] == ("dismiss", "bob", [])
 
 
-def test_the_muted_are_heard_again_when_they_may(world):
+def test_muted_users_cannot_send_until_they_are_unmuted(world):
     alice, bob, carol, _ = make_team(world, "bob", "carol")
     alice.change("#team", "mute", "1", "bob")
     bob.send("#team", "mmm", "2")
@@ -165,7 +165,7 @@ def test_the_muted_are_heard_again_when_they_may(world):
     assert carol.shown == ["silence", "thanks"]
 
 
-def test_a_muted_user_stays_muted_after_coming_back(world):
+def test_muted_user_is_still_muted_after_rejoining(world):
     alice, bob, carol, _ = make_team(world, "bob", "carol", join="open")
     alice.change("#team", "mute", "1", "bob", "carol")
     bob.change("#team", "leave", "2")
@@ -185,7 +185,7 @@ def test_a_muted_user_stays_muted_after_coming_back(world):
     assert carol.shown[-1] == "another group"
 
 
-def test_an_invited_applicant_becomes_a_member_and_an_invited_user_cannot_apply(world):
+def test_invited_applicant_becomes_a_member_and_invited_user_cannot_apply(world):
     alice, bob, carol, dave = make_team(world, "bob", join="approval")
     alice.change("#team", "configure", "1", consent=True)
     dave.change("#team", "apply", "2")
@@ -201,7 +201,7 @@ def test_an_invited_applicant_becomes_a_member_and_an_invited_user_cannot_apply(
     assert bob.shown == ["here", "here too"]
 
 
-def test_anyone_may_join_an_open_group(world):
+def test_any_user_may_join_an_open_group(world):
     alice, bob, _, dave = make_team(world, "bob", join="open")
     alice.send("#team", "before", "1")
     dave.change("#team", "join", "2")
@@ -213,7 +213,7 @@ def test_anyone_may_join_an_open_group(world):
     assert notices(late) == [("join", "dave", [])]
 
 
-def test_an_application_is_accepted_by_one_admin_and_resolved_for_all(world):
+def test_application_accepted_by_one_admin_is_resolved_for_all(world):
     alice, bob, _, dave = make_team(world, "bob", join="approval")
     alice.change("#team", "role", "1", "bob", role="admin")
     dave.change("#team", "apply", "2")
@@ -232,7 +232,7 @@ def test_an_application_is_accepted_by_one_admin_and_resolved_for_all(world):
     assert notices(dave) == [("accept", "bob", ["dave"])]
 
 
-def test_a_rejected_applicant_stays_out_and_may_apply_again(world):
+def test_rejected_applicant_is_not_a_member_and_may_apply_again(world):
     alice, _, _, dave = make_team(world, join="approval")
     dave.change("#team", "apply", "1")
     alice.change("#team", "reject", "2", "dave")
@@ -246,7 +246,7 @@ def test_a_rejected_applicant_stays_out_and_may_apply_again(world):
     assert dave.shown == ["welcome"]
 
 
-def test_with_consent_an_invitation_must_be_accepted(world):
+def test_consent_requires_that_the_user_accepts_an_invitation(world):
     alice, _, carol, dave = make_team(world, "bob", consent=True)
     alice.change("#team", "invite", "1", "carol", "dave")
     alice.send("#team", "not yet", "2")
@@ -261,7 +261,7 @@ def test_with_consent_an_invitation_must_be_accepted(world):
     assert failures(dave) == [Code.CONFLICT]
 
 
-def test_an_expired_application_cannot_be_answered(make_world):
+def test_expired_application_cannot_be_accepted(make_world):
     world = make_world(request_lifetime=100.0)
     alice, _, _, dave = make_team(world, join="approval")
     dave.change("#team", "apply", "1")
@@ -274,7 +274,7 @@ def test_an_expired_application_cannot_be_answered(make_world):
     assert [event.state for event in alice.of(events.Resolved)] == ["expired", "passed"]
 
 
-def test_a_change_whose_answer_was_lost_is_made_once(world):
+def test_change_is_made_once_if_its_ack_is_lost(world):
     alice, bob, carol, _ = make_team(world, "bob")
     alice.lose_next("stored", 2)
     alice.change("#team", "invite", "1", "carol")
@@ -291,7 +291,7 @@ def test_a_change_whose_answer_was_lost_is_made_once(world):
     assert bob.seqs["4"] == 5
 
 
-def test_a_group_has_no_more_members_than_allowed(make_world):
+def test_group_size_is_limited(make_world):
     world = make_world(group_size=2)
     alice, *_ = make_team(world, "bob")
     alice.change("#team", "invite", "1", "carol")
@@ -301,12 +301,12 @@ def test_a_group_has_no_more_members_than_allowed(make_world):
     assert failures(alice) == [Code.TOO_LARGE] * 2
 
 
-def test_pending_requests_count_towards_the_size_of_a_group(make_world):
+def test_pending_requests_count_towards_the_group_size(make_world):
     world = make_world(group_size=3)
     alice, bob, carol, dave = make_team(world, "bob", join="approval")
     carol.change("#team", "apply", "1")
-    dave.change("#team", "apply", "2")  # beside two members and an application
-    carol.change("#team", "apply", "3")  # in the place of the first
+    dave.change("#team", "apply", "2")  # too large: the group has two members and one application
+    carol.change("#team", "apply", "3")  # it replaces the first application
     alice.change("#team", "configure", "4", consent=True)
     alice.change("#team", "invite", "5", "dave")
     alice.change("#team", "reject", "6", "carol")
@@ -320,7 +320,7 @@ def test_pending_requests_count_towards_the_size_of_a_group(make_world):
     assert bob.shown == ["here"]
 
 
-def test_changes_survive_a_restart_of_the_server(world):
+def test_changes_of_a_group_survive_a_restart_of_the_server(world):
     alice, bob, carol, dave = make_team(world, "bob", "carol", join="approval")
     alice.change("#team", "role", "1", "bob", role="admin")
     alice.change("#team", "mute", "2", "carol")
@@ -334,13 +334,13 @@ def test_changes_survive_a_restart_of_the_server(world):
     assert system(dave) == [("group_accepted", "bob")]
 
 
-def test_a_notice_of_a_kind_unknown_here_is_carried(world):
+def test_server_forwards_a_notice_with_an_unknown_event(world):
     alice, bob, *_ = make_team(world, "bob")
     alice.change("#team", "theme_changed", "1", colour="red")
     assert notices(bob)[-1] == ("theme_changed", "alice", [])
 
 
-def test_blocked_users_cannot_bring_their_blocker_into_a_group(world):
+def test_blocked_user_cannot_add_the_blocker_to_a_group(world):
     devices = {user: world.device(user).start() for user in ("alice", "bob", "carol")}
     alice, bob = devices["alice"], devices["bob"]
     bob.set_conversation("p2p:alice:bob", blocked=True)
@@ -349,7 +349,7 @@ def test_blocked_users_cannot_bring_their_blocker_into_a_group(world):
     alice.change("#team", "create", "2", "carol")
     alice.change("#team", "invite", "3", "bob")
     alice.change("#team", "configure", "4", consent=True)
-    alice.change("#team", "invite", "5", "bob")  # nor asked
+    alice.change("#team", "invite", "5", "bob")  # the blocker receives no invitation, either
     assert failures(alice) == [Code.BLOCKED] * 3
     assert (notices(bob), system(bob)) == ([], [])
     devices["carol"].change("#team", "leave", "6")
@@ -358,7 +358,7 @@ def test_blocked_users_cannot_bring_their_blocker_into_a_group(world):
     assert system(bob) == [("group_invite", "alice")]
 
 
-def test_where_strangers_are_refused_only_friends_are_members_without_being_asked(make_world):
+def test_policy_refuse_strangers_requires_the_consent_of_members_who_are_not_friends(make_world):
     world = make_world(strangers="refuse")
     devices = {user: world.device(user).start() for user in ("alice", "bob", "carol")}
     alice, bob, carol = devices.values()
@@ -376,7 +376,7 @@ def test_where_strangers_are_refused_only_friends_are_members_without_being_aske
     assert bob.shown == ["hello"]
 
 
-def test_a_group_with_consent_asks_its_first_members(world):
+def test_group_with_consent_invites_its_first_members(world):
     alice, bob, carol, _ = make_team(world, "bob", "carol", consent=True)
     assert system(bob) == system(carol) == [("group_invite", "alice")]
     assert notices(bob) == []
@@ -386,8 +386,8 @@ def test_a_group_with_consent_asks_its_first_members(world):
     assert (bob.shown, carol.shown) == (["hello"], [])
 
 
-def test_an_old_change_that_comes_again_disturbs_nobody(world):
-    """Another device, which knows nothing of it, uses the same idClient; others write at that moment."""
+def test_repeated_old_change_does_not_affect_other_sends(world):
+    """Another device repeats a change with the same idClient while another member sends messages."""
     alice, bob, *_ = make_team(world, "bob")
     alice.change("#team", "mute", "1", "bob")
     alice.change("#team", "unmute", "2", "bob")

@@ -1,4 +1,4 @@
-"""Looking back: any range of a conversation, as often as one likes, and nobody else's."""
+"""Tests of history requests: a user can fetch any range of their conversations, and of no others."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ def history(device, first, last, conversation=AB):
     return event
 
 
-def test_a_range_with_both_ends_in_the_order_of_seq(world):
+def test_history_includes_both_ends_in_the_order_of_seq(world):
     alice, _ = with_messages(world, 6)
     event = history(alice, 2, 4)
     assert (contents(event), event.more) == (["2", "3", "4"], False)
     assert [message.seq for message in event.messages] == [2, 3, 4]
 
 
-def test_ends_beyond_the_log_are_cut(world):
+def test_history_beyond_the_log_is_cut_to_the_log(world):
     alice, _ = with_messages(world, 3)
     assert contents(history(alice, -5, 10**12)) == ["1", "2", "3"]
     assert contents(history(alice, 4, 9)) == []
     assert contents(history(alice, 3, 2)) == []
 
 
-def test_a_range_beyond_a_page_comes_from_its_end_backwards(make_world):
+def test_history_larger_than_a_page_starts_with_the_latest_messages(make_world):
     alice, _ = with_messages(make_world(page=2), 5)
     latest = history(alice, 1, 5)
     assert (contents(latest), latest.more) == (["4", "5"], True)
@@ -49,7 +49,7 @@ def test_a_range_beyond_a_page_comes_from_its_end_backwards(make_world):
     assert contents(history(alice, 1, 1)) == ["1"]
 
 
-def test_looking_back_shows_nothing_again_and_reads_nothing(world):
+def test_history_neither_shows_messages_again_nor_marks_them_as_read(world):
     alice, bob = with_messages(world, 3)
     unread, shown = bob.unread(AB), list(bob.shown)
     repeated = len(bob.of(events.Repeated))
@@ -66,7 +66,7 @@ def test_history_survives_a_restart_of_the_server(world):
     assert contents(history(alice, 1, 3)) == ["1", "2", "3"]
 
 
-def test_a_range_asked_for_offline_is_answered_after_the_login(world):
+def test_history_requested_offline_is_answered_after_the_login(world):
     alice, _ = with_messages(world, 2)
     alice.stop()
     alice.history(AB, 1, 2)
@@ -75,7 +75,7 @@ def test_a_range_asked_for_offline_is_answered_after_the_login(world):
     assert contents(alice.of(events.History)[-1]) == ["1", "2"]
 
 
-def test_an_answer_that_got_lost_is_asked_for_again(world):
+def test_client_repeats_the_request_after_a_lost_page(world):
     alice, _ = with_messages(world, 2)
     alice.lose_next("history_page")
     alice.history(AB, 1, 2)
@@ -84,7 +84,7 @@ def test_an_answer_that_got_lost_is_asked_for_again(world):
     assert [contents(event) for event in alice.of(events.History)] == [["1", "2"]]
 
 
-def test_history_of_others_or_of_unknown_conversations_is_refused(world):
+def test_history_of_foreign_or_unknown_conversations_is_rejected(world):
     with_messages(world, 2)
     carol = world.device("carol").start()
     for conversation in (AB, "group:none", "nonsense"):
@@ -98,8 +98,8 @@ def test_history_of_others_or_of_unknown_conversations_is_refused(world):
 LARGE = "x" * 50
 
 
-def test_the_size_of_pages_does_not_change_the_result(make_world):
-    """At a login, in a gap that is fetched, by looking back: page by page, of one message each."""
+def test_page_size_does_not_change_the_result(make_world):
+    """Pages of one message serve the login sync, the fetch of a gap, and history requests."""
     seen = []
     for limits in ({}, {"page_bytes": 60}):
         world = make_world(**limits)
@@ -119,13 +119,13 @@ def test_the_size_of_pages_does_not_change_the_result(make_world):
         while pages[-1].more:
             pages.append(history(bob, 1, pages[-1].messages[0].seq - 1))
         whole = [content for page in reversed(pages) for content in contents(page)]
-        assert len(pages) == (6 if limits else 1)  # the first three fit into one
+        assert len(pages) == (6 if limits else 1)  # without the limit, the first three fit into one page
         states = [(line.custom, line.unread, line.last_msg.content) for line in other.lines.values()]
         seen.append((bob.shown, late.shown, other.shown, whole, bob.unread(AB), states))
     assert seen[0] == seen[1]
 
 
-def test_a_gap_of_several_pages_is_filled_without_waiting_for_each(make_world):
+def test_client_fetches_a_gap_of_several_pages_without_a_wait_for_each(make_world):
     world = make_world(page_bytes=10, gap_wait=3.0)
     alice, bob = world.device("alice").start(), world.device("bob").start()
     bob.lose(lambda frame: frame.op in ("push", "notify"))

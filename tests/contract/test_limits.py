@@ -1,4 +1,4 @@
-"""How much, and how often: each limit has its code, and loses nothing."""
+"""Tests of size and rate limits: each has an error code, and loses no message."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from imsim.core import events
 from imsim.core.model import Code, Scene, Status
 
 
-def test_a_rate_limited_sender_waits_and_every_message_arrives_in_order(make_world):
+def test_rate_limited_sender_waits_and_every_message_arrives_in_order(make_world):
     world = make_world(user_rate=2.0, user_burst=3, send_attempts=2)
     alice, bob = world.device("alice").start(), world.device("bob").start()
     for number in range(1, 8):
@@ -22,7 +22,7 @@ def test_a_rate_limited_sender_waits_and_every_message_arrives_in_order(make_wor
     assert alice.of(events.SendFailed) == []
 
 
-def test_one_users_rate_limit_does_not_affect_another_user(make_world):
+def test_rate_limit_of_a_user_does_not_affect_another_user(make_world):
     world = make_world(user_rate=1.0, user_burst=1)
     alice, bob = world.device("alice").start(), world.device("bob").start()
     alice.send("bob", "a", "1")
@@ -30,7 +30,7 @@ def test_one_users_rate_limit_does_not_affect_another_user(make_world):
     assert (alice.shown, bob.shown) == (["b"], ["a"])
 
 
-def test_reconnecting_refills_nothing(make_world):
+def test_reconnect_does_not_reset_the_rate_limit(make_world):
     world = make_world(user_rate=0.01, user_burst=1)
     alice, bob = world.device("alice").start(), world.device("bob").start()
     alice.send("bob", "a", "1")
@@ -42,7 +42,7 @@ def test_reconnecting_refills_nothing(make_world):
     assert bob.shown == ["a", "b"]
 
 
-def test_a_group_has_a_limit_of_its_own(make_world):
+def test_group_has_its_own_rate_limit(make_world):
     world = make_world(group_rate=1.0, group_burst=2)
     alice, bob, carol = (world.device(user).start() for user in ("alice", "bob", "carol"))
     alice.create_group("team", "bob", "carol")
@@ -56,7 +56,7 @@ def test_a_group_has_a_limit_of_its_own(make_world):
     assert carol.shown == ["1", "2", "3"]
 
 
-def test_the_limit_of_a_group_is_for_its_members_and_nobody_else_uses_it_up(make_world):
+def test_users_outside_a_group_do_not_use_its_rate_limit(make_world):
     world = make_world(group_rate=0.1, group_burst=1)
     alice, bob, carol, dave = (world.device(user).start() for user in ("alice", "bob", "carol", "dave"))
     alice.change("#team", "create", "create", "bob", join="approval")
@@ -76,7 +76,7 @@ def send_system(device, to, id):
     device.world.run_until_idle()
 
 
-def test_a_rate_limited_sync_waits_for_each_page_and_misses_nothing(make_world):
+def test_rate_limited_sync_waits_for_each_page_and_misses_nothing(make_world):
     world = make_world(user_rate=2.0, user_burst=1, page=2)
     alice, bob = world.device("alice").start(), world.device("bob").start()
     bob.stop()
@@ -93,7 +93,7 @@ def test_a_rate_limited_sync_waits_for_each_page_and_misses_nothing(make_world):
 
 
 @pytest.mark.design("notify")
-def test_receipts_beyond_the_rate_come_late_but_come(make_world):
+def test_receipts_beyond_the_rate_limit_arrive_late(make_world):
     world = make_world(user_rate=1.0, user_burst=1)
     alice, _, carol = (world.device(user).start() for user in ("alice", "bob", "carol"))
     for number in range(1, 4):
@@ -105,29 +105,27 @@ def test_receipts_beyond_the_rate_come_late_but_come(make_world):
     assert carol.of(events.PeerDelivered)[-1] == events.PeerDelivered("p2p:bob:carol", 3)
 
 
-def test_names_are_checked(world):
+def test_invalid_name_is_rejected(world):
     alice = world.device("alice").start()
     alice.send("no such:name", "hello", "1")
     assert [event.code for event in alice.of(events.SendFailed)] == [Code.BAD_REQUEST]
 
 
 @pytest.mark.parametrize("fields", [{"content": "\ud800"}, {"custom": "{\udfff}"}], ids=["content", "custom"])
-def test_half_a_surrogate_pair_is_refused_and_the_next_message_arrives(world, fields):
+def test_lone_surrogate_is_rejected_and_the_next_message_arrives(world, fields):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     given = {"content": "hello", **fields}
     alice.act(lambda now: alice.machine.send(Scene.P2P, "bob", id_client="1", now=now, **given))
     world.run_until_idle()
     (failed,) = alice.of(events.SendFailed)
-    assert (failed.code, failed.text) == (
-        Code.BAD_REQUEST,
-        f"{next(iter(fields))}: half a surrogate pair is not a character",
-    )
+    assert failed.code == Code.BAD_REQUEST
+    assert failed.text.startswith(f"{next(iter(fields))}: ")
     alice.send("bob", "hello", "2")
     assert bob.shown == ["hello"]
     assert alice.of(events.Disconnected) == []
 
 
-def test_a_group_may_be_created_with_all_its_members(make_world):
+def test_group_of_the_largest_size_can_be_created(make_world):
     world = make_world(content_bytes=80, group_size=3)
     alice = world.device("alice").start()
     alice.create_group("team", "bob", "carol", "carol")

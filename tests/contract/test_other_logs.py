@@ -1,4 +1,4 @@
-"""A server whose storage was emptied, or set back to a backup: its devices notice, and start again."""
+"""Tests of lost and restored storage: devices detect another log, and reset their state."""
 
 from __future__ import annotations
 
@@ -8,44 +8,44 @@ AB = "p2p:alice:bob"
 
 
 def talk(world, *contents):
-    """Alice to bob, one message each; both are there."""
+    """Start alice and bob, and send one message from alice to bob for each content."""
     alice, bob = world.device("alice").start(), world.device("bob").start()
     for number, content in enumerate(contents, 1):
         alice.send("bob", content, str(number))
     return alice, bob
 
 
-def set_back(world, change):
+def restart_with(world, change):
     world.stop_server()
     change()
     world.start_server()
     world.advance(40)
 
 
-def test_a_restart_of_the_same_storage_resets_nobody(world):
+def test_restart_with_the_same_storage_resets_no_device(world):
     alice, bob = talk(world, "one", "two")
     bob.read(AB)
-    set_back(world, lambda: None)
+    restart_with(world, lambda: None)
     assert alice.of(events.Reset) == bob.of(events.Reset) == []
     alice.send("bob", "three", "3")
     assert bob.shown == ["one", "two", "three"]
 
 
-def test_after_storage_was_lost_devices_start_again_from_nothing(world):
+def test_devices_reset_after_the_loss_of_storage(world):
     alice, bob = talk(world, "one", "two", "three")
     bob.read(AB)
     bob.set_conversation(AB, pinned=True)
-    set_back(world, world.lose_storage)
+    restart_with(world, world.lose_storage)
     assert [device.of(events.Reset) for device in (alice, bob)] == [[events.Reset()]] * 2
     assert alice.lines == bob.lines == {}
     alice.send("bob", "new", "4")
     bob.send("alice", "answer", "5")
     assert (bob.shown, alice.shown) == (["one", "two", "three", "new"], ["answer"])
-    assert (bob.unread(AB), bob.lines[AB].pinned) == (0, False)  # the answer read it
+    assert (bob.unread(AB), bob.lines[AB].pinned) == (0, False)  # the answer of bob marked it as read
     assert alice.unread(AB) == 1
 
 
-def test_after_a_restored_backup_devices_have_the_messages_of_the_backup(world):
+def test_devices_show_the_messages_of_a_restored_backup(world):
     alice, bob = talk(world, "one", "two")
     world.stop_server()
     world.back_up()
@@ -55,7 +55,7 @@ def test_after_a_restored_backup_devices_have_the_messages_of_the_backup(world):
     alice.send("bob", "four", "4")
     bob.read(AB)
     del bob.events[:]
-    set_back(world, world.restore)
+    restart_with(world, world.restore)
     assert bob.of(events.Reset) == [events.Reset()]
     assert bob.shown == ["one", "two"]
     assert bob.unread(AB) == 2
@@ -64,8 +64,8 @@ def test_after_a_restored_backup_devices_have_the_messages_of_the_backup(world):
     assert (bob.unread(AB), bob.lines[AB].last_msg.seq) == (3, 3)
 
 
-def test_conversations_that_grew_again_are_reset_with_the_others(world):
-    """A log that is longer by now looks like the same one; a shorter log does not."""
+def test_reset_includes_conversations_that_are_longer_than_before(world):
+    """A device detects another log only if it is shorter than before. A longer log looks like the same one."""
     alice, bob = talk(world, "one")
     carol = world.device("carol").start()
     world.stop_server()
@@ -75,7 +75,7 @@ def test_conversations_that_grew_again_are_reset_with_the_others(world):
     alice.send("bob", "lost", "2")
     carol.send("bob", "lost, too", "3")
     bob.stop()
-    set_back(world, world.restore)
+    restart_with(world, world.restore)
     carol.send("bob", "hello", "4")
     carol.send("bob", "are you there?", "5")
     del bob.events[:]
@@ -83,24 +83,24 @@ def test_conversations_that_grew_again_are_reset_with_the_others(world):
     assert sorted(bob.shown) == ["are you there?", "hello", "one"]
 
 
-def test_a_change_of_state_lost_with_storage_is_no_longer_shown(world):
+def test_setting_lost_with_storage_is_no_longer_shown(world):
     _, bob = talk(world, "one")
     world.stop_server()
     world.back_up()
     world.start_server()
     world.advance(40)
     bob.set_conversation(AB, pinned=True)
-    set_back(world, world.restore)
+    restart_with(world, world.restore)
     assert bob.of(events.Reset) == [events.Reset()]
     assert not bob.lines[AB].pinned
     bob.set_conversation(AB, muted=True)
     assert bob.lines[AB].muted
 
 
-def test_pending_wishes_outlive_lost_storage_except_read_marks(world):
+def test_pending_requests_survive_the_loss_of_storage_except_read_marks(world):
     alice, bob = talk(world, "one", "two", "three")
     world.stop_server()
-    bob.send("alice", "waits", "4", run_until_idle=False)  # having read three
+    bob.send("alice", "waits", "4", run_until_idle=False)  # with a read mark of 3
     bob.read(AB)
     bob.set_conversation(AB, pinned=True, run_until_idle=False)
     world.lose_storage()

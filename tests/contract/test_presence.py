@@ -1,4 +1,4 @@
-"""Typing and presence: off by default, within a budget, and without effect on unread counts."""
+"""Tests of typing and presence: both are off by default, rate-limited, and without effect on unread counts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from imsim.core import events
 
 AB = "p2p:alice:bob"
 
-pytestmark = pytest.mark.design("push", "notify", "single")  # they become friends here
+pytestmark = pytest.mark.design("push", "notify", "single")  # the tests themselves make the users friends
 
 
 def befriend(world):
@@ -19,7 +19,7 @@ def befriend(world):
 
 
 @pytest.mark.design("push")
-def test_by_default_there_is_no_typing_and_no_presence(world):
+def test_typing_and_presence_are_off_by_default(world):
     alice, bob = befriend(world)
     alice.typing(AB)
     bob.break_connection()
@@ -27,7 +27,7 @@ def test_by_default_there_is_no_typing_and_no_presence(world):
     assert bob.of(events.Typing) == alice.of(events.Presence) == []
 
 
-def test_typing_reaches_the_other_user_within_its_budget(make_world):
+def test_typing_reaches_the_other_user_up_to_its_rate_limit(make_world):
     world = make_world(typing_rate=1.0, typing_burst=2)
     alice, bob = befriend(world)
     other = world.device("bob", "d1").start()
@@ -40,7 +40,7 @@ def test_typing_reaches_the_other_user_within_its_budget(make_world):
     assert alice.of(events.Typing) == []
 
 
-def test_typing_in_a_conversation_of_others_goes_nowhere(make_world):
+def test_typing_in_a_foreign_conversation_has_no_effect(make_world):
     world = make_world(typing_rate=1.0)
     _, bob = befriend(world)
     carol = world.device("carol").start()
@@ -50,7 +50,7 @@ def test_typing_in_a_conversation_of_others_goes_nowhere(make_world):
     assert bob.of(events.Typing) == []
 
 
-def test_friends_hear_of_logins_and_logouts(make_world):
+def test_friends_receive_logins_and_logouts(make_world):
     world = make_world(presence="friends")
     alice, bob = befriend(world)
     carol = world.device("carol").start()
@@ -58,18 +58,18 @@ def test_friends_hear_of_logins_and_logouts(make_world):
     assert alice.of(events.Presence)[-1] == events.Presence("bob", False)
     bob.start()
     assert alice.of(events.Presence)[-1] == events.Presence("bob", True)
-    assert bob.of(events.Presence)[-1] == events.Presence("alice", True)  # who is there already
+    assert bob.of(events.Presence)[-1] == events.Presence("alice", True)  # presence at login
     other = world.device("bob", "d1").start()
     before = len(alice.of(events.Presence))
     other.stop()
-    assert len(alice.of(events.Presence)) == before  # one device of several
+    assert len(alice.of(events.Presence)) == before  # another device is still online
     assert carol.of(events.Presence) == []
     alice.change("bob", "friend_delete", "f3")
     bob.stop()
     assert len(alice.of(events.Presence)) == before
 
 
-def test_a_blocked_user_and_the_blocker_are_offline_for_each_other(make_world):
+def test_blocked_user_and_blocker_are_offline_for_each_other(make_world):
     world = make_world(presence="friends", typing_rate=100.0)
     alice, bob = befriend(world)
     tablet = world.device("bob", "d1").start()
@@ -101,7 +101,7 @@ def test_blocking_a_stranger_reveals_no_presence(make_world):
     assert alice.of(events.Presence) == bob.of(events.Presence) == []
 
 
-def test_a_user_with_revoked_tokens_is_offline_for_friends(make_world):
+def test_user_with_revoked_tokens_is_offline_for_friends(make_world):
     world = make_world(presence="friends")
     alice, bob = befriend(world)
     world.device("bob", "d1").start()
@@ -109,20 +109,20 @@ def test_a_user_with_revoked_tokens_is_offline_for_friends(make_world):
     world.revoke("bob")
     assert alice.of(events.Presence) == [events.Presence("bob", False)]
     assert bob.machine.state == "ended"
-    alice.send("bob", "anybody?", "1")  # which reaches nobody
+    alice.send("bob", "anybody?", "1")  # no device receives it
     world.advance(1)
     world.device("bob", "d2").start()
     assert alice.of(events.Presence)[1:] == [events.Presence("bob", True)]
 
 
-def test_new_friends_hear_at_once_that_the_other_is_there(make_world):
+def test_new_friends_receive_the_presence_of_each_other_at_once(make_world):
     world = make_world(presence="friends")
     alice, bob = befriend(world)
     assert alice.of(events.Presence) == [events.Presence("bob", True)]
     assert bob.of(events.Presence) == [events.Presence("alice", True)]
 
 
-def test_presence_of_a_flapping_user_stays_within_its_budget_and_ends_right(make_world):
+def test_presence_of_a_flapping_user_is_rate_limited_and_ends_correct(make_world):
     world = make_world(presence="friends", presence_rate=1.0, presence_burst=3, reconnect_min=0.01)
     alice, bob = befriend(world)
     del alice.events[:]

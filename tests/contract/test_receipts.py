@@ -1,4 +1,4 @@
-"""What the sender of a p2p message hears: delivered, if the policy says so, and read, which implies it."""
+"""Tests of receipts: the sender of a p2p message receives a read mark and, by policy, a delivered mark."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def marks(device):
     return line.peer_delivered_seq, line.peer_read_seq
 
 
-def test_the_sender_hears_when_a_device_has_got_it_and_when_it_was_read(make_world):
+def test_sender_receives_delivered_and_read_marks(make_world):
     world = make_world(receipts="delivered")
     alice, bob = world.device("alice").start(), world.device("bob").start()
     alice.send("bob", "one", "1")
@@ -24,7 +24,7 @@ def test_the_sender_hears_when_a_device_has_got_it_and_when_it_was_read(make_wor
     assert [event.seq for event in alice.of(events.PeerRead)] == [2]
 
 
-def test_there_is_no_delivered_mark_before_the_delivery(make_world):
+def test_sender_receives_no_delivered_mark_before_the_delivery(make_world):
     world = make_world(receipts="delivered")
     alice, bob = world.device("alice").start(), world.device("bob")
     alice.send("bob", "one", "1")
@@ -34,7 +34,7 @@ def test_there_is_no_delivered_mark_before_the_delivery(make_world):
     assert marks(alice) == (2, 0)
 
 
-def test_all_devices_of_the_sender_hear_also_those_that_were_offline(make_world):
+def test_all_devices_of_the_sender_receive_delivered_marks_even_after_being_offline(make_world):
     world = make_world(receipts="delivered")
     alice, other = world.device("alice").start(), world.device("alice", "d1").start()
     world.device("bob").start()
@@ -57,19 +57,19 @@ def test_delivered_marks_survive_a_restart_of_the_server(make_world):
     assert marks(alice) == (2, 0)
 
 
-def test_the_delivered_mark_never_goes_back_nor_beyond_the_log(make_world):
+def test_delivered_mark_is_monotone_and_not_beyond_the_log(make_world):
     world = make_world(receipts="delivered")
     alice, late = world.device("alice").start(), world.device("bob", "d1")
     world.device("bob").start()
     for number in range(1, 4):
         alice.send("bob", str(number), str(number))
-    late.start()  # which begins with nothing
+    late.start()  # its cursor starts at 0
     seqs = [event.seq for event in alice.of(events.PeerDelivered)]
     assert seqs == sorted(set(seqs))
     assert marks(alice) == (3, 0)
 
 
-def test_without_the_policy_only_reading_moves_the_marks(make_world):
+def test_policy_read_sends_no_delivered_marks(make_world):
     world = make_world(receipts="read")
     alice, bob = world.device("alice").start(), world.device("bob").start()
     alice.send("bob", "one", "1")
@@ -78,7 +78,7 @@ def test_without_the_policy_only_reading_moves_the_marks(make_world):
     assert marks(alice) == (1, 1)
 
 
-def test_groups_and_notes_to_oneself_have_none(make_world):
+def test_groups_and_messages_to_oneself_have_no_receipts(make_world):
     world = make_world(receipts="delivered")
     alice, other, bob = world.device("alice").start(), world.device("alice", "d1").start(), world.device("bob").start()
     alice.create_group("team", "bob")

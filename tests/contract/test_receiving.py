@@ -1,4 +1,4 @@
-"""From the receiver's side: every message of one's conversations, once, in order, on every device."""
+"""Tests of receiving: every device shows every message of the user's conversations, once and in order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from imsim.core.model import Code, Flow, Route
 push = pytest.mark.design("push")
 
 
-def test_the_senders_other_devices_see_it_as_their_own(world):
+def test_other_devices_of_the_sender_show_the_message_as_outgoing(world):
     one, other = world.device("alice", "d0").start(), world.device("alice", "d1").start()
     bob = world.device("bob").start()
     one.send("bob", "hello", "1")
@@ -21,7 +21,7 @@ def test_the_senders_other_devices_see_it_as_their_own(world):
     assert bob.shown == ["hello"]
 
 
-def test_every_device_of_the_recipient_gets_it(world):
+def test_every_device_of_the_recipient_receives_a_message(world):
     alice = world.device("alice").start()
     bobs = [world.device("bob", "d0").start(), world.device("bob", "d1").start()]
     alice.send("bob", "hello", "1")
@@ -29,7 +29,7 @@ def test_every_device_of_the_recipient_gets_it(world):
 
 
 @push
-def test_a_lost_push_comes_again(world):
+def test_server_repeats_a_lost_push(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     bob.lose_next("push")
     alice.send("bob", "hello", "1")
@@ -39,7 +39,7 @@ def test_a_lost_push_comes_again(world):
 
 
 @push
-def test_a_lost_delivered_ack_brings_a_repetition_that_is_not_shown(world):
+def test_push_repeated_after_a_lost_ack_is_not_shown_again(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     bob.lose_next("delivered")
     alice.send("bob", "hello", "1")
@@ -48,7 +48,7 @@ def test_a_lost_delivered_ack_brings_a_repetition_that_is_not_shown(world):
     assert len(bob.of(events.Repeated)) == 1
 
 
-def test_an_acknowledged_push_does_not_come_again(world):
+def test_server_does_not_repeat_an_acknowledged_push(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     alice.send("bob", "hello", "1")
     world.advance(60)
@@ -56,7 +56,7 @@ def test_an_acknowledged_push_does_not_come_again(world):
 
 
 @push
-def test_a_message_ahead_of_a_gap_waits_for_it(world):
+def test_message_after_a_gap_waits_until_the_gap_is_filled(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     bob.lose_next("push")
     alice.send("bob", "one", "1")
@@ -67,7 +67,7 @@ def test_a_message_ahead_of_a_gap_waits_for_it(world):
 
 
 @push
-def test_a_gap_that_no_push_fills_is_fetched(world):
+def test_client_fetches_a_gap_that_no_push_fills(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     bob.lose(lambda frame: frame.op == "push" and frame.message.content in ("one", "two"))
     for number, content in enumerate(("one", "two", "three"), 1):
@@ -82,7 +82,7 @@ def test_a_gap_that_no_push_fills_is_fetched(world):
 
 
 @push
-def test_a_gap_larger_than_a_page_is_fetched_page_by_page(make_world):
+def test_client_fetches_a_large_gap_page_by_page(make_world):
     world = make_world(page=2)
     alice, bob = world.device("alice").start(), world.device("bob").start()
     bob.lose(lambda frame: frame.op == "push" and frame.message.seq < 8)
@@ -93,7 +93,7 @@ def test_a_gap_larger_than_a_page_is_fetched_page_by_page(make_world):
 
 
 @push
-def test_a_gap_before_ones_own_message_is_fetched_too(world):
+def test_client_fetches_a_gap_before_its_own_message(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     bob.lose(lambda frame: frame.op == "push")
     alice.send("bob", "one", "1")
@@ -104,7 +104,7 @@ def test_a_gap_before_ones_own_message_is_fetched_too(world):
 
 
 @push
-def test_a_gap_is_pulled_until_the_page_comes(world):
+def test_client_repeats_the_request_for_a_gap_until_a_page_arrives(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     lost = []
 
@@ -122,7 +122,7 @@ def test_a_gap_is_pulled_until_the_page_comes(world):
 
 
 @pytest.mark.design("notify")
-def test_a_lost_notice_comes_again(world):
+def test_server_repeats_a_lost_notify(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     bob.lose_next("notify", 2)
     alice.send("bob", "one", "1")
@@ -138,7 +138,7 @@ def test_a_lost_notice_comes_again(world):
 
 
 @pytest.mark.design("notify")
-def test_a_notice_is_not_followed_by_the_message(world):
+def test_client_fetches_the_message_after_a_notify_and_receives_no_push(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     ops = []
     bob.lose(lambda frame: ops.append(frame.op) or False)
@@ -147,7 +147,7 @@ def test_a_notice_is_not_followed_by_the_message(world):
     assert ops == ["notify", "history", "history_page", "delivered"]
 
 
-def test_an_offline_device_gets_messages_at_login_page_by_page(make_world):
+def test_offline_device_receives_messages_at_login_page_by_page(make_world):
     world = make_world(page=2)
     alice, bob = world.device("alice").start(), world.device("bob")
     carol = world.device("carol").start()
@@ -162,7 +162,7 @@ def test_an_offline_device_gets_messages_at_login_page_by_page(make_world):
 
 
 @push
-def test_a_reconnect_brings_the_missed_messages_and_none_twice(world):
+def test_reconnect_delivers_missed_messages_once(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     alice.send("bob", "before", "1")
     bob.break_connection()
@@ -174,7 +174,7 @@ def test_a_reconnect_brings_the_missed_messages_and_none_twice(world):
     assert [event.route for event in bob.of(events.Shown)] == [Route.PUSH, Route.SYNC, Route.PUSH]
 
 
-def test_a_push_during_the_login_sync_is_neither_lost_nor_shown_twice(world):
+def test_push_during_the_login_sync_is_shown_once(world):
     alice, bob = world.device("alice").start(), world.device("bob")
     alice.send("bob", "one", "1")
     bob.lose_next("sync_done")
@@ -186,7 +186,7 @@ def test_a_push_during_the_login_sync_is_neither_lost_nor_shown_twice(world):
     assert bob.shown == ["one", "two"]
 
 
-def test_a_restart_of_the_server_keeps_the_log(world):
+def test_log_survives_a_restart_of_the_server(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     alice.send("bob", "one", "1")
     world.stop_server()
@@ -200,7 +200,7 @@ def test_a_restart_of_the_server_keeps_the_log(world):
     assert late.shown == ["one", "two"]
 
 
-def test_a_group_reaches_its_members_and_nobody_else(world):
+def test_group_message_reaches_only_members(world):
     alice, bob, carol, dave = (world.device(user).start() for user in ("alice", "bob", "carol", "dave"))
     alice.create_group("team", "bob", "carol")
     assert [event.conversation_id for event in alice.of(events.Acked)] == ["group:team"]
@@ -210,7 +210,7 @@ def test_a_group_reaches_its_members_and_nobody_else(world):
     assert [event.code for event in dave.of(events.SendFailed)] == [Code.NOT_MEMBER]
 
 
-def test_making_a_group_again_is_harmless_unless_its_members_differ(world):
+def test_creating_a_group_again_is_a_conflict_only_if_its_members_differ(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     alice.create_group("team", "bob")
     again = world.device("alice", "d1").start()
@@ -222,14 +222,14 @@ def test_making_a_group_again_is_harmless_unless_its_members_differ(world):
     assert [event.code for event in (*other.of(events.SendFailed), *bob.of(events.SendFailed))] == [Code.CONFLICT] * 2
 
 
-def test_a_group_that_does_not_exist_rejects(world):
+def test_send_to_an_unknown_group_is_rejected(world):
     alice = world.device("alice").start()
     alice.send("#nobody", "hello?", "1")
     assert [event.code for event in alice.of(events.SendFailed)] == [Code.NO_CONVERSATION]
 
 
 @push
-def test_a_device_that_acknowledges_nothing_is_cut_off_and_syncs_later(make_world):
+def test_device_that_acknowledges_no_push_is_disconnected_and_syncs_later(make_world):
     world = make_world(send_queue=3, push_timeout=1000.0)
     alice, bob = world.device("alice").start(), world.device("bob").start()
     bob.lose(lambda frame: frame.op in ("push", "delivered"))

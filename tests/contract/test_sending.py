@@ -1,4 +1,4 @@
-"""From the sender's side: one seq in the log for each message, one answer, whatever gets lost."""
+"""Tests of sending: each message gets one seq and one answer, even if frames are lost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from imsim.core.model import Code, Flow, Route, Status
 
 
 @pytest.mark.design("push")
-def test_a_message_is_stored_acknowledged_and_delivered(world):
+def test_message_is_stored_acknowledged_and_delivered(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     alice.send("bob", "hello", "1")
     assert alice.seqs == {"1": 1}
@@ -21,7 +21,7 @@ def test_a_message_is_stored_acknowledged_and_delivered(world):
     assert alice.shown == []
 
 
-def test_seqs_count_from_one_in_each_conversation(world):
+def test_seqs_start_at_one_in_each_conversation(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     world.device("carol").start()
     alice.send("bob", "a", "1")
@@ -33,14 +33,14 @@ def test_seqs_count_from_one_in_each_conversation(world):
     assert bob.shown == ["a", "d"]
 
 
-def test_nothing_is_success_before_it_is_stored(world):
+def test_status_is_sending_until_the_ack_arrives(world):
     alice = world.device("alice").start()
     alice.lose_next("stored")
     alice.send("bob", "hello", "1")
     assert alice.machine.status("1") == Status.SENDING
 
 
-def test_a_lost_ack_costs_a_resend_and_no_second_message(world):
+def test_lost_ack_causes_a_resend_and_no_second_message(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     alice.lose_next("stored")
     alice.send("bob", "hello", "1")
@@ -52,7 +52,7 @@ def test_a_lost_ack_costs_a_resend_and_no_second_message(world):
     assert alice.seqs["2"] == 2
 
 
-def test_a_lost_send_is_sent_again(world):
+def test_client_resends_a_lost_send(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     alice.lose_next("send")
     alice.send("bob", "hello", "1")
@@ -62,7 +62,7 @@ def test_a_lost_send_is_sent_again(world):
     assert alice.seqs == {"1": 1}
 
 
-def test_a_senders_messages_keep_their_order_when_the_first_is_lost(world):
+def test_messages_of_a_sender_keep_their_order_if_the_first_is_lost(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     alice.lose_next("send")
     for number in (1, 2, 3):
@@ -72,7 +72,7 @@ def test_a_senders_messages_keep_their_order_when_the_first_is_lost(world):
     assert alice.seqs == {"1": 1, "2": 2, "3": 3}
 
 
-def test_every_ack_lost_then_the_connection_breaks(world):
+def test_client_receives_lost_acks_after_a_reconnect(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     alice.lose_next("stored", times=3)
     for number in (1, 2, 3):
@@ -96,14 +96,14 @@ def test_idempotency_survives_a_restart_of_the_server(world):
     assert bob.seqs == {"2": 2}
 
 
-def test_the_same_key_from_another_device_gets_the_original(world):
+def test_same_key_from_another_device_gets_the_original_ack(world):
     one, other = world.device("alice", "d0").start(), world.device("alice", "d1").start()
     one.send("bob", "hello", "7")
     other.send("bob", "hello", "7")
     assert other.seqs == {"7": 1}
 
 
-def test_the_same_key_with_another_body_is_a_conflict(world):
+def test_same_key_with_another_body_is_a_conflict(world):
     one, other = world.device("alice", "d0").start(), world.device("alice", "d1").start()
     one.send("bob", "hello", "7")
     other.send("bob", "something else", "7")
@@ -114,7 +114,7 @@ def test_the_same_key_with_another_body_is_a_conflict(world):
     assert one.seqs["8"] == 2
 
 
-def test_a_spent_retry_budget_fails_and_a_late_proof_corrects_it(make_world):
+def test_exhausted_retries_fail_a_send_and_a_later_ack_corrects_it(make_world):
     world = make_world(send_attempts=3)
     alice, bob = world.device("alice").start(), world.device("bob").start()
     alice.lose(lambda frame: frame.op in ("stored", "sync_done"))
@@ -124,13 +124,13 @@ def test_a_spent_retry_budget_fails_and_a_late_proof_corrects_it(make_world):
     assert [event.code for event in alice.of(events.SendFailed)] == [Code.TIMEOUT]
     assert bob.shown == ["hello"]
     alice.lose_nothing()
-    alice.send("bob", "hello", "1")  # the user taps "send again"
+    alice.send("bob", "hello", "1")  # the application retries the failed send
     assert alice.machine.status("1") == Status.SUCCESS
     assert alice.seqs == {"1": 1}
     assert bob.shown == ["hello"]
 
 
-def test_a_client_that_gives_up_checks_whether_its_send_was_stored(make_world):
+def test_client_syncs_after_the_last_attempt_to_check_whether_its_send_is_stored(make_world):
     world = make_world(send_attempts=2)
     alice, bob = world.device("alice").start(), world.device("bob").start()
     alice.lose(lambda frame: frame.op == "stored")
@@ -142,7 +142,7 @@ def test_a_client_that_gives_up_checks_whether_its_send_was_stored(make_world):
     assert len(alice.of(events.Ready)) == 1  # the application sees no second login
 
 
-def test_sends_made_offline_go_out_after_the_login(world):
+def test_messages_sent_offline_are_sent_after_the_login(world):
     alice, bob = world.device("alice"), world.device("bob").start()
     alice.send("bob", "early", "1")
     assert alice.machine.status("1") == Status.SENDING
@@ -151,7 +151,7 @@ def test_sends_made_offline_go_out_after_the_login(world):
     assert bob.shown == ["early"]
 
 
-def test_a_too_large_message_is_rejected_and_the_next_arrives(make_world):
+def test_too_large_message_is_rejected_and_the_next_arrives(make_world):
     world = make_world(content_bytes=10)
     alice, bob = world.device("alice").start(), world.device("bob").start()
     alice.send("bob", "12345678901", "1")
@@ -165,7 +165,7 @@ def test_a_too_large_message_is_rejected_and_the_next_arrives(make_world):
     assert bob.shown == ["äöüßé"]
 
 
-def test_after_receive_says_received_before_stored(make_world):
+def test_policy_after_receive_sends_received_before_stored(make_world):
     world = make_world(ack="after_receive")
     alice, bob = world.device("alice").start(), world.device("bob").start()
     alice.send("bob", "hello", "1")
@@ -175,7 +175,7 @@ def test_after_receive_says_received_before_stored(make_world):
 
 
 @pytest.mark.design("push")
-def test_after_store_says_stored_only(world):
+def test_policy_after_store_sends_only_stored(world):
     alice = world.device("alice").start()
     alice.send("bob", "hello", "1")
     assert alice.of(events.Received) == []

@@ -1,4 +1,4 @@
-"""Logging in, being replaced, falling silent."""
+"""Tests of sessions: login, replacement, kick policies, heartbeats and revocation."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from imsim.core.client.connection import State
 from imsim.core.model import Code
 
 
-def test_a_login_makes_the_device_ready(world):
+def test_login_makes_the_device_ready(world):
     alice = world.device("alice").start()
     assert alice.machine.state == State.ONLINE
     assert len(alice.of(events.Ready)) == 1
 
 
-def test_a_refused_token_ends_the_client_for_good(world):
+def test_refused_token_ends_the_client_permanently(world):
     stranger = world.device("alice", token="not a token").start()
     world.advance(100)
     (ended,) = stranger.of(events.Ended)
@@ -21,7 +21,7 @@ def test_a_refused_token_ends_the_client_for_good(world):
     assert stranger.machine.state == State.ENDED
 
 
-def test_a_device_that_logs_in_elsewhere_replaces_itself_and_does_not_come_back(world):
+def test_second_login_of_a_device_ends_the_first_permanently(world):
     old = world.device("alice", "d0").start()
     bob = world.device("bob").start()
     new = world.device("alice", "d0").start()
@@ -33,13 +33,13 @@ def test_a_device_that_logs_in_elsewhere_replaces_itself_and_does_not_come_back(
     assert new.of(events.Ended) == []
 
 
-def test_other_devices_of_a_user_stay(world):
+def test_two_devices_of_a_user_are_online_together(world):
     one, other = world.device("alice", "d0").start(), world.device("alice", "d1").start()
     world.advance(10)
     assert (one.machine.state, other.machine.state) == (State.ONLINE, State.ONLINE)
 
 
-def test_heartbeats_keep_an_idle_connection(world):
+def test_heartbeats_keep_an_idle_connection_open(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     world.advance(400)
     assert alice.of(events.Disconnected) == []
@@ -47,7 +47,7 @@ def test_heartbeats_keep_an_idle_connection(world):
     assert bob.shown == ["still there?"]
 
 
-def test_a_dead_connection_is_noticed_and_replaced(world):
+def test_client_detects_and_replaces_a_dead_connection(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     bob.lose(lambda frame: True)
     alice.send("bob", "hello?", "1")
@@ -59,7 +59,7 @@ def test_a_dead_connection_is_noticed_and_replaced(world):
     assert bob.shown == ["hello?"]
 
 
-def test_leaving_and_coming_back(world):
+def test_stopped_device_receives_nothing_until_it_starts_again(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     bob.stop()
     alice.send("bob", "one", "1")
@@ -74,7 +74,7 @@ def states(*devices):
     return [device.machine.state for device in devices]
 
 
-def test_one_per_kind_ends_the_other_of_the_kind(make_world):
+def test_policy_one_per_kind_ends_the_other_session_of_the_kind(make_world):
     world = make_world(sessions="one_per_kind")
     phone = world.device("alice", "d0", kind="phone").start()
     desktop = world.device("alice", "d1", kind="desktop").start()
@@ -85,7 +85,7 @@ def test_one_per_kind_ends_the_other_of_the_kind(make_world):
     assert states(phone, desktop, other) == [State.ENDED, State.ONLINE, State.ONLINE]
 
 
-def test_a_single_session_ends_all_others(make_world):
+def test_policy_single_ends_all_other_sessions(make_world):
     world = make_world(sessions="single")
     phone = world.device("alice", "d0", kind="phone").start()
     bob = world.device("bob").start()
@@ -96,7 +96,7 @@ def test_a_single_session_ends_all_others(make_world):
     assert (phone.shown, desktop.shown) == ([], ["where are you?"])
 
 
-def test_a_kicked_device_knows_that_it_was_no_network_loss(make_world):
+def test_kicked_device_gets_ended_and_not_disconnected(make_world):
     world = make_world(sessions="single")
     phone, bob = world.device("alice", "d0").start(), world.device("bob").start()
     bob.break_connection()
@@ -105,7 +105,7 @@ def test_a_kicked_device_knows_that_it_was_no_network_loss(make_world):
     assert (len(bob.of(events.Ended)), len(bob.of(events.Disconnected))) == (0, 1)
 
 
-def test_unsent_messages_of_a_kicked_device_go_out_after_its_next_login(make_world):
+def test_kicked_device_sends_its_pending_messages_after_its_next_login(make_world):
     world = make_world(sessions="single")
     phone, bob = world.device("alice", "d0").start(), world.device("bob").start()
     desktop = world.device("alice", "d1").start()
@@ -117,17 +117,17 @@ def test_unsent_messages_of_a_kicked_device_go_out_after_its_next_login(make_wor
     assert states(phone, desktop) == [State.ONLINE, State.ENDED]
 
 
-def test_a_device_can_log_out_another(world):
+def test_device_can_log_out_another(world):
     one, other = world.device("alice", "d0").start(), world.device("alice", "d1").start()
     one.end_session("d1")
     assert [(event.request, event.ref) for event in one.of(events.RequestDone)] == [("end_session", "d1")]
     assert [event.code for event in other.of(events.Ended)] == [Code.KICKED]
-    one.end_session("d9")  # is logged out as it is
+    one.end_session("d9")  # it is not logged in
     assert len(one.of(events.RequestDone)) == 2
     assert states(one, other) == [State.ONLINE, State.ENDED]
 
 
-def test_a_revoked_token_ends_its_sessions_and_opens_no_new_one(world):
+def test_revoked_token_ends_its_sessions_and_opens_none(world):
     world.advance(1)
     one, bob = world.device("alice").start(), world.device("bob").start()
     world.advance(1)

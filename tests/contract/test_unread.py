@@ -1,4 +1,4 @@
-"""Unread counts and read marks: what IM systems get wrong most."""
+"""Tests of unread counts and read marks. Comments name issues of other IM systems that had these errors."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import pytest
 AB = "p2p:alice:bob"
 
 
-def test_unread_counts_messages_of_others(world):
+def test_unread_count_excludes_own_messages(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     for number in (1, 2, 3):
         alice.send("bob", "text", str(number))
     assert bob.unread(AB) == 3
-    assert alice.unread(AB) == 0  # openimsdk/open-im-server#2807 counted one's own
+    assert alice.unread(AB) == 0  # openimsdk/open-im-server#2807 counted own messages
 
 
 def test_reading_on_one_device_clears_the_others(world):
@@ -26,7 +26,7 @@ def test_reading_on_one_device_clears_the_others(world):
     assert (one.unread(AB), other.unread(AB)) == (1, 1)
 
 
-def test_a_peers_reading_does_not_move_mine(world):
+def test_read_mark_of_the_peer_does_not_change_the_unread_count(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     alice.send("bob", "to bob", "1")
     bob.read(AB)
@@ -36,7 +36,7 @@ def test_a_peers_reading_does_not_move_mine(world):
     assert alice.unread(AB) == 1
 
 
-def test_sending_reads_the_messages_that_the_sender_had_shown(world):
+def test_send_marks_the_shown_messages_as_read(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     other = world.device("bob", "d1").start()
     alice.send("bob", "question", "1")
@@ -47,7 +47,7 @@ def test_sending_reads_the_messages_that_the_sender_had_shown(world):
 
 
 @pytest.mark.design("push")
-def test_a_send_does_not_read_messages_that_the_sender_had_not_shown(world):
+def test_send_does_not_mark_messages_as_read_that_were_not_shown(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     bob.lose_next("push")
     alice.send("bob", "unseen", "1")
@@ -57,7 +57,7 @@ def test_a_send_does_not_read_messages_that_the_sender_had_not_shown(world):
     assert bob.unread(AB) == 1
 
 
-def test_marks_and_counts_survive_reconnects_and_restarts(world):
+def test_unread_count_survives_reconnects_and_restarts(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     for number in (1, 2):
         alice.send("bob", "text", str(number))
@@ -74,7 +74,7 @@ def test_marks_and_counts_survive_reconnects_and_restarts(world):
     assert fresh.unread(AB) == 2
 
 
-def test_a_read_mark_set_offline_is_sent_at_the_next_login(world):
+def test_read_mark_set_offline_is_sent_at_the_next_login(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     other = world.device("bob", "d1").start()
     alice.send("bob", "text", "1")
@@ -85,7 +85,7 @@ def test_a_read_mark_set_offline_is_sent_at_the_next_login(world):
     assert (bob.unread(AB), other.unread(AB)) == (0, 0)
 
 
-def test_reading_twice_or_backwards_changes_nothing(world):
+def test_reading_twice_changes_nothing(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     alice.send("bob", "text", "1")
     bob.read(AB)
@@ -95,7 +95,7 @@ def test_reading_twice_or_backwards_changes_nothing(world):
     assert bob.unread(AB) == 1
 
 
-def test_the_conversation_list_follows_the_latest_message(world):
+def test_conversation_list_is_ordered_by_the_latest_message(world):
     alice, bob = world.device("alice").start(), world.device("bob").start()
     carol = world.device("carol").start()
     alice.send("bob", "one", "1")

@@ -1,7 +1,7 @@
-"""The worlds that the contract suite runs over. Each offers the same: devices, a server that can stop and start, time.
+"""The worlds that the contract suite runs in. Each has devices, a server that can stop and start, and a clock.
 
-A device is driven and observed through the core's Client machine and its events, which are the same class everywhere;
-what differs is everything between that machine and the server's.
+A test controls and observes a device through the core's Client and its events, which are the same in all worlds. The
+worlds differ in the transport between that client and the server.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ DEVICES = ("d0", "d1", "d2")
 
 
 class Device:
-    """What a test does with a device, and sees of it."""
+    """A device, as a test controls and observes it."""
 
     machine: Client
     events: list[events.ClientEvent]
@@ -44,7 +44,7 @@ class Device:
         self.world = world
         self.events = []
 
-    # --- differs from world to world ---
+    # --- different in each world ---
 
     def act(self, action: Callable[[float], object]) -> None:
         raise NotImplementedError
@@ -53,10 +53,10 @@ class Device:
         raise NotImplementedError
 
     def lose(self, predicate: Callable[[Any], bool]) -> None:
-        """From now on frames for which it is true vanish at this device, in either direction."""
+        """Lose, from now on, each frame of this device for which `predicate` is true, in either direction."""
         raise NotImplementedError
 
-    # --- the same everywhere ---
+    # --- the same in all worlds ---
 
     def start(self) -> Device:
         self.act(self.machine.start)
@@ -68,7 +68,7 @@ class Device:
         self.world.run_until_idle()
 
     def send(self, to: str, content: str, id_client: str, *, run_until_idle: bool = True) -> None:
-        """To the user or, where `to` starts with "#", to the group. `id_client` is a number, as text."""
+        """Send a message to a user or, if `to` starts with "#", to a group. `id_client` is a number as text."""
         scene, to = (Scene.GROUP, to[1:]) if to.startswith("#") else (Scene.P2P, to)
         self.act(lambda now: self.machine.send(scene, to, content, id_client, now))
         if run_until_idle:
@@ -112,7 +112,7 @@ class Device:
         run_until_idle: bool = True,
         **data: Any,
     ) -> None:
-        """To the user or, where `to` starts with "#", to the group; with "*", to the chatroom."""
+        """Send a change to a user or, if `to` starts with "#", to a group; with "*", to a chatroom."""
         scene = {"#": Scene.GROUP, "*": Scene.CHATROOM}.get(to[0], Scene.P2P)
         to = to.lstrip("#*")
         self.act(lambda now: self.machine.change(scene, to, event, id_client, now, targets=targets, data=data))
@@ -120,7 +120,7 @@ class Device:
             self.world.run_until_idle()
 
     def notify(self, to: str, id_client: str, *, custom: str) -> None:
-        """A system message to the user."""
+        """Send a system message to a user."""
         self.act(
             lambda now: self.machine.send(Scene.SYSTEM, to, "", id_client, now, type=MessageType.CUSTOM, custom=custom)
         )
@@ -135,7 +135,7 @@ class Device:
         self.world.run_until_idle()
 
     def say(self, room: str, content: str, id_client: str) -> None:
-        """In the chatroom."""
+        """Send a message to a chatroom."""
         self.act(lambda now: self.machine.send(Scene.CHATROOM, room, content, id_client, now))
         self.world.run_until_idle()
 
@@ -144,7 +144,7 @@ class Device:
         self.world.run_until_idle()
 
     def lose_next(self, op: str, times: int = 1) -> None:
-        """The next frames of this op get lost."""
+        """Lose the next `times` frames of this op."""
         left = [times]
 
         def predicate(frame: Any) -> bool:
@@ -163,13 +163,13 @@ class Device:
 
     @property
     def shown(self) -> list[str]:
-        """What users said, as it was when it was shown; without notices, and without what the system had to say."""
+        """The contents at the time of showing, without notices and system messages."""
         shown = (event.message for event in self.of(events.Shown))
         return [m.content for m in shown if m.type != MessageType.NOTIFICATION and m.scene != Scene.SYSTEM]
 
     @property
     def seqs(self) -> dict[str, int]:
-        """id_client -> seq of this device's acknowledged sends."""
+        """The seq of each acknowledged send of this device, by id_client."""
         return {event.id_client: event.seq for event in self.of(events.Acked)}
 
     @property
@@ -182,46 +182,50 @@ class Device:
 
 
 class World:
+    """A world of the contract suite: devices, a server and a clock."""
+
     def device(self, user: str, device: str = "d0", token: str | None = None, kind: str = "") -> Device:
-        """A new client of this device, with a new token unless one is given; `start()` it to log in. Unless it says
-        so, it is of the same kind as no other of its user's."""
+        """Return a new client for this device. Call its `start()` to log in.
+
+        Without `token` it gets a new token. Without `kind` each device of a user is of another kind.
+        """
         return self._device(user, device, token, kind or device)
 
     def _device(self, user: str, device: str, token: str | None, kind: str) -> Device:
         raise NotImplementedError
 
     def befriend(self) -> None:
-        """At the start: all users are friends, without a word in their logs."""
+        """Make all users friends, without an entry in their logs. Call it before the first login."""
         raise NotImplementedError
 
     def revoke(self, user: str) -> None:
-        """Every token of the user that was given out before now is void."""
+        """Revoke all tokens that the user has."""
         raise NotImplementedError
 
     def run_until_idle(self) -> None:
-        """Carry out everything that happens without time passing."""
+        """Process everything that needs no passing of time."""
         raise NotImplementedError
 
     def advance(self, seconds: float) -> None:
         raise NotImplementedError
 
     def stop_server(self) -> None:
-        """A crash: only what is in storage stays."""
+        """Crash the server. Only the data in storage survives."""
         raise NotImplementedError
 
     def start_server(self) -> None:
         raise NotImplementedError
 
     def lose_storage(self) -> None:
-        """While the server is stopped: all that was stored is gone."""
+        """Delete all stored data. The server must be stopped."""
         raise NotImplementedError
 
     def back_up(self) -> None:
-        """While the server is stopped: keep a copy of what is stored."""
+        """Copy the stored data. The server must be stopped."""
         raise NotImplementedError
 
     def restore(self) -> None:
-        """While the server is stopped: put the copy in its place."""
+        """Replace the stored data with the copy. The server must be stopped."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -262,7 +266,7 @@ class _WiredDevice(Device):
 
 
 class _AmongFriends(MemoryStorage):
-    """Any two users are friends, unless their log says otherwise."""
+    """A storage in which any two users are friends, unless their log contains another state."""
 
     def execute(self, request: Request) -> Result:
         result = super().execute(request)
@@ -418,7 +422,7 @@ class _LiveDevice(Device):
         self.client.lose = predicate
 
 
-#: Where a file costs no wait for a disk, on Linux: of half a thousand databases none outlives its test.
+#: A file system in memory (Linux). The suite makes about 500 databases, and needs none of them after its test.
 MEMORY = Path("/dev/shm")
 
 

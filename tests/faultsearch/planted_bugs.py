@@ -1,7 +1,7 @@
-"""Bugs planted in the core, one function each: what a hurried engineer might have written.
+"""Bugs planted in the core, one function each. Each is a mistake that a hurried engineer might make.
 
-There is one for each invariant of the design at least. Each says in its docstring what is wrong, and is bound to a seam
-where there is one (see `seams`).
+There is at least one for each invariant of the design. The docstring of each describes the bug as behaviour of the
+core. Most are planted at a seam (see `seams`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Down, Up = internal_frames.Down, internal_frames.Up
 
 
 def ack_before_store(patch: Any) -> None:
-    """A message is acknowledged when its writer has it."""
+    """A writer acknowledges a message as soon as it has it."""
     sessions: dict[tuple[str, str], Any] = {}
 
     def remember(up: Up) -> Up:
@@ -57,7 +57,7 @@ def ack_before_store(patch: Any) -> None:
 
 
 def seq_reused_after_a_crash(patch: Any) -> None:
-    """A reopened conversation goes on one seq too early, and storage takes the message for one that it has."""
+    """A reopened conversation starts one seq too early, and storage takes the message for one that it has."""
 
     def low(execute: Any, request: Any) -> Any:
         if isinstance(request, storage.Append):
@@ -88,7 +88,7 @@ def dedupe_in_memory_only(patch: Any) -> None:
 
 
 def sender_order_not_enforced(patch: Any) -> None:
-    """The writer takes a message whose predecessor is missing."""
+    """The writer accepts a message whose predecessor is missing."""
 
     def careless(up: Up) -> Up:
         is_send = isinstance(up.frame, frames.Send)
@@ -98,22 +98,22 @@ def sender_order_not_enforced(patch: Any) -> None:
 
 
 def strangers_may_write(patch: Any) -> None:
-    """The policy that only friends may write to each other is not looked at."""
+    """The router ignores the policy that only friends may write to each other."""
     seams.policies(patch, Conversations, lambda policies: {"strangers": "allow"})
 
 
-def received_without_being_asked(patch: Any) -> None:
-    """Whatever the policy `ack`, a sender hears that its message has been received before it is stored."""
+def received_ack_against_the_policy(patch: Any) -> None:
+    """A sender is notified that its message was received before it is stored, even if the policy `ack` forbids it."""
     seams.policies(patch, Conversations, lambda policies: {"ack": "after_receive"})
 
 
 def rates_ignored(patch: Any) -> None:
-    """There is always something in a bucket."""
+    """A bucket always has a token."""
     patch.setattr(Bucket, "take", lambda self, now: 0.0)
 
 
 def recall_not_stored(patch: Any) -> None:
-    """What was recalled or edited stays in storage as it was."""
+    """Storage keeps a recalled or edited message as it was."""
 
     def keep(execute: Any, request: Any) -> Any:
         if isinstance(request, storage.Append) and request.effects is not None:
@@ -127,7 +127,7 @@ def recall_not_stored(patch: Any) -> None:
 
 
 def fan_out_to_strangers(patch: Any) -> None:
-    """Two users get whatever is said anywhere."""
+    """Two users receive every message, of any conversation."""
 
     def wide(forward: Any, frame: Any) -> None:
         if isinstance(frame, internal_frames.Deliver):
@@ -138,7 +138,7 @@ def fan_out_to_strangers(patch: Any) -> None:
 
 
 def last_member_forgotten(patch: Any) -> None:
-    """A message is not delivered to the last of those who should get it."""
+    """A message is not delivered to the last of its recipients."""
 
     def short(forward: Any, frame: Any) -> None:
         forward(replace(frame, users=frame.users[:-1]) if isinstance(frame, internal_frames.Deliver) else frame)
@@ -147,17 +147,17 @@ def last_member_forgotten(patch: Any) -> None:
 
 
 def push_not_retried(patch: Any) -> None:
-    """What a device does not acknowledge is not pushed again."""
+    """A gateway does not push an unacknowledged message again."""
     seams.policies(patch, Gateway, lambda policies: {"push_timeout": 1e9})
 
 
-def slow_reader_kept(patch: Any) -> None:
+def slow_reader_stays_connected(patch: Any) -> None:
     """A gateway's queue of unacknowledged pushes has no bound."""
     seams.policies(patch, Gateway, lambda policies: {"send_queue": 1 << 30})
 
 
 def shown_twice(patch: Any) -> None:
-    """A device shows a message again that comes again."""
+    """A device shows a message again when it arrives again."""
     take = inbox.Inbox.take
 
     def naive(self: Any, *arguments: Any) -> Any:
@@ -167,8 +167,8 @@ def shown_twice(patch: Any) -> None:
     patch.setattr(inbox.Inbox, "take", naive)
 
 
-def shown_as_it_comes(patch: Any) -> None:
-    """A device shows what arrives at once, gaps or not."""
+def shown_out_of_order(patch: Any) -> None:
+    """A device shows each message at once, without waiting for gaps to close."""
     take = inbox.Inbox.take
 
     def hasty(self: Any, message: Any, *rest: Any) -> Any:
@@ -179,7 +179,7 @@ def shown_as_it_comes(patch: Any) -> None:
 
 
 def devices_disagree(patch: Any) -> None:
-    """A gateway pushes a message without its custom."""
+    """A gateway pushes a message without its custom field."""
 
     def bare(forward: Any, connection: int, frame: Any) -> None:
         if isinstance(frame, frames.Push):
@@ -199,7 +199,7 @@ def acknowledged_before_shown(patch: Any) -> None:
 
 
 def sync_skips_one(patch: Any) -> None:
-    """The first message that was missed is left out of a sync (an off-by-one in the cursor)."""
+    """A sync leaves out the first missed message (an off-by-one error in the cursor)."""
 
     def skip(execute: Any, request: Any) -> Any:
         if isinstance(request, storage.Missed):
@@ -211,7 +211,7 @@ def sync_skips_one(patch: Any) -> None:
 
 
 def pages_too_long(patch: Any) -> None:
-    """A page of a sync has more messages than it may have."""
+    """A page of a sync exceeds the limit on messages."""
 
     def long(execute: Any, request: Any) -> Any:
         return execute(replace(request, limit=request.limit * 10) if isinstance(request, storage.Missed) else request)
@@ -223,7 +223,7 @@ def pages_too_long(patch: Any) -> None:
 
 
 def unread_decremented_twice(patch: Any) -> None:
-    """Reading takes what was read off the count two times."""
+    """A read subtracts the read messages from the unread count twice."""
     read = Unread.read
 
     def twice(self: Any, seq: int) -> Any:
@@ -236,7 +236,7 @@ def unread_decremented_twice(patch: Any) -> None:
 
 
 def own_messages_counted(patch: Any) -> None:
-    """A user's own messages are unread."""
+    """A user's own messages count as unread."""
     count = online.User.count
 
     def all_of_them(self: Any, message: Any) -> Any:
@@ -249,7 +249,7 @@ def own_messages_counted(patch: Any) -> None:
 
 def mark_sent_before_saved(patch: Any) -> None:
     """A read mark is sent to the user's devices before storage has it."""
-    sessions: dict[str, dict[str, Any]] = defaultdict(dict)  # by user and device, as they send
+    sessions: dict[str, dict[str, Any]] = defaultdict(dict)  # user -> device -> latest session
     versions: dict[tuple[str, str], Any] = {}
 
     def early(frame: Any) -> Any:
@@ -282,7 +282,7 @@ def mark_sent_before_saved(patch: Any) -> None:
 
 
 def read_mark_moves_back(patch: Any) -> None:
-    """Storage sets the read mark to what a change says of it, if that is nothing, too."""
+    """Storage sets the read mark to that of each change, even if the change has none."""
     applied = storage.SaveState.applied_to
 
     def lower(self: Any, state: Any, max_seq: int) -> Any:
@@ -292,7 +292,7 @@ def read_mark_moves_back(patch: Any) -> None:
 
 
 def read_beyond_the_end(patch: Any) -> None:
-    """A mark may stand beyond the end of the log."""
+    """A mark may exceed the end of the log."""
     applied = storage.SaveState.applied_to
 
     def beyond(self: Any, state: Any, max_seq: int) -> Any:
@@ -312,7 +312,7 @@ def setting_dropped(patch: Any) -> None:
 
 
 def other_devices_not_notified(patch: Any) -> None:
-    """A changed state is sent only to the device of the user that has last asked for something."""
+    """A changed state is sent only to the user's device that made the last request."""
     asker: dict[str, Any] = {}
 
     def remember(frame: Any) -> Any:
@@ -331,7 +331,7 @@ def other_devices_not_notified(patch: Any) -> None:
 
 
 def late_message_becomes_the_last(patch: Any) -> None:
-    """lastMsg is what came last, not what has the highest seq."""
+    """lastMsg is the message that arrived last, not the one with the highest seq."""
     receive = client.Client.receive
 
     def overwrite(self: Any, frame: Any, now: float) -> None:
@@ -343,7 +343,7 @@ def late_message_becomes_the_last(patch: Any) -> None:
 
 
 def repetition_refused(patch: Any) -> None:
-    """The repetition of a send that is stored is refused, and the message shows as failed."""
+    """A repeated send of a stored message is refused, so the message shows as failed."""
     repeated: set[str] = set()
 
     def remember(up: Up) -> Up:
@@ -361,8 +361,8 @@ def repetition_refused(patch: Any) -> None:
     seams.port(patch, Conversations, "to_gateway", refuse)
 
 
-def resend_swallowed(patch: Any) -> None:
-    """A gateway takes a repeated send for one that it has passed on, and drops it."""
+def resend_dropped(patch: Any) -> None:
+    """A gateway drops a repeated send, as if it had passed it on before."""
 
     def swallow(frame: Any) -> Any:
         return None if isinstance(frame, frames.Send) and frame.resend else frame
@@ -373,8 +373,8 @@ def resend_swallowed(patch: Any) -> None:
 # --- sessions --------------------------------------------------------------------------------------------------------
 
 
-def kicked_session_lives_on(patch: Any) -> None:
-    """A gateway does not end the connection of a device that has logged in elsewhere."""
+def kicked_session_stays_open(patch: Any) -> None:
+    """A gateway keeps the connection of a device that has logged in elsewhere."""
 
     def deaf(frame: Any) -> Any:
         return None if isinstance(frame, internal_frames.Kick) else frame
@@ -401,7 +401,7 @@ def stale_epoch_accepted(patch: Any) -> None:
     seams.received(patch, Users, detach)
 
 
-def connection_ends_unreported(patch: Any) -> None:
+def connection_end_not_reported(patch: Any) -> None:
     """A gateway does not report that the connection of a session has ended."""
 
     def silent(forward: Any, router: str, frame: Any) -> None:
@@ -411,7 +411,7 @@ def connection_ends_unreported(patch: Any) -> None:
     seams.port(patch, Gateway, "to_router", silent)
 
 
-def client_falls_silent(patch: Any) -> None:
+def client_sends_no_heartbeats(patch: Any) -> None:
     """A client sends no heartbeats."""
 
     def mute(forward: Any, frame: Any) -> None:
@@ -421,8 +421,8 @@ def client_falls_silent(patch: Any) -> None:
     seams.port(patch, client.Client, "send", mute)
 
 
-def kicked_client_comes_back(patch: Any) -> None:
-    """A client takes a kick for a server that is busy, and logs in again."""
+def kicked_client_logs_in_again(patch: Any) -> None:
+    """A client treats a kick as if the server were unavailable, and logs in again."""
 
     def busy(frame: Any) -> Any:
         is_kick = isinstance(frame, frames.Refused) and frame.code in (Code.REPLACED, Code.KICKED)
@@ -432,7 +432,7 @@ def kicked_client_comes_back(patch: Any) -> None:
 
 
 def login_without_deadline(patch: Any) -> None:
-    """A client that opens a connection waits for it without end."""
+    """A client that opens a connection has no deadline for it."""
     patch.setattr(client.Client, "next_deadline", lambda self: None if self.state == "connecting" else _next(self))
 
 
@@ -440,14 +440,14 @@ _next = client.Client.next_deadline
 
 
 def presence_without_a_policy(patch: Any) -> None:
-    """Friends hear who is there, though the policy is that nobody does."""
+    """Friends receive presence although the policy is off."""
     seams.policies(patch, Users, lambda policies: {"presence": "friends"})
 
 
 # --- chatrooms -------------------------------------------------------------------------------------------------------
 
 
-def room_hears_those_who_left(patch: Any) -> None:
+def room_keeps_devices_that_left(patch: Any) -> None:
     """A chatroom keeps a device that has left it."""
 
     def deaf(frame: Any) -> Any:
@@ -458,11 +458,12 @@ def room_hears_those_who_left(patch: Any) -> None:
 
 BUGS = [
     ack_before_store, seq_reused_after_a_crash, dedupe_in_memory_only, sender_order_not_enforced, strangers_may_write,
-    received_without_being_asked, rates_ignored, recall_not_stored, fan_out_to_strangers, last_member_forgotten,
-    push_not_retried, slow_reader_kept, shown_twice, shown_as_it_comes, devices_disagree, acknowledged_before_shown,
-    sync_skips_one, pages_too_long, unread_decremented_twice, own_messages_counted, mark_sent_before_saved,
+    received_ack_against_the_policy, rates_ignored, recall_not_stored, fan_out_to_strangers, last_member_forgotten,
+    push_not_retried, slow_reader_stays_connected, shown_twice, shown_out_of_order, devices_disagree,
+    acknowledged_before_shown, sync_skips_one, pages_too_long, unread_decremented_twice, own_messages_counted,
+    mark_sent_before_saved,
     read_mark_moves_back, read_beyond_the_end, setting_dropped, other_devices_not_notified,
-    late_message_becomes_the_last, repetition_refused, resend_swallowed, kicked_session_lives_on,
-    stale_epoch_accepted, connection_ends_unreported, client_falls_silent, kicked_client_comes_back,
-    login_without_deadline, presence_without_a_policy, room_hears_those_who_left,
+    late_message_becomes_the_last, repetition_refused, resend_dropped, kicked_session_stays_open,
+    stale_epoch_accepted, connection_end_not_reported, client_sends_no_heartbeats, kicked_client_logs_in_again,
+    login_without_deadline, presence_without_a_policy, room_keeps_devices_that_left,
 ]  # fmt: skip

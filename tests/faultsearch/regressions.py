@@ -1,7 +1,7 @@
-"""Cases that once broke something, as data: small, each in a file of `cases`, with what it broke.
+"""Regression cases: small cases that once broke an invariant, each in a file of `cases` with a description.
 
-A seed means another case whenever something is drawn in another way; these stay what they are. To make one of a seed
-that fails: `python -m faultsearch.regressions SEED NAME "what it broke"` (in tests/).
+The case of a seed changes whenever drawing changes; these files do not. To make a file from a failing seed, run `python
+-m faultsearch.regressions SEED NAME "what it broke"` in tests/.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from imsim.faultsearch import Case, explain, read, replay
 
 FOLDER = Path(__file__).with_name("cases")
 
-#: name -> {"broke": in words, "case": as `Case.to_json` gives it}
+#: name -> {"broke": a description, "invariant": the invariant that it broke then, "case": the output of `Case.to_json`}
 REGRESSIONS: dict[str, dict[str, Any]] = {
     path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))
 }
 
 
-def case_of(name: str) -> Case:
+def case_named(name: str) -> Case:
     return read(REGRESSIONS[name]["case"])
 
 
 def keep(seed: int, name: str, broke: str) -> None:
-    """Make the seed's case small, and keep it."""
+    """Shrink the case of the seed, and write it to a file."""
     smallest = explain(replay(seed)).smallest
     FOLDER.mkdir(exist_ok=True)
     kept = {"broke": broke, "invariant": smallest.violations[0].invariant, "case": smallest.case.to_json()}

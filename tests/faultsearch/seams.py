@@ -1,5 +1,7 @@
-"""Seams at which a bug can be planted without a private name: what reaches a machine, what leaves it, its policies, and
-what storage is asked and answers."""
+"""Seams at which tests plant bugs without private names.
+
+A bug can change the frames that a machine receives or sends, its policies, and the requests and results of storage.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from imsim.core.storage.memory import MemoryStorage
 
 
 class Port:
-    """A port that hands everything on, except what a bug does otherwise: attributes set on it come first."""
+    """A port that passes on every call. An attribute set on it takes precedence, so that a bug can replace a method."""
 
     def __init__(self, port: Any) -> None:
         self._port = port
@@ -21,7 +23,7 @@ class Port:
 
 
 def port(patch: Any, machine: type, method: str, bug: Callable[..., None]) -> None:
-    """Have the machine's port call `bug(forward, *arguments)` in place of its method."""
+    """Have the machine's port call `bug(forward, *arguments)` instead of its method."""
     make = machine.__init__
 
     def init(self: Any, port: Any, *rest: Any, **named: Any) -> None:
@@ -34,7 +36,7 @@ def port(patch: Any, machine: type, method: str, bug: Callable[..., None]) -> No
 
 
 def received(patch: Any, machine: type, bug: Callable[[Any], Any], method: str = "receive") -> None:
-    """Have the machine receive `bug(frame)` in place of each frame; nothing if that is None."""
+    """Have the machine receive `bug(frame)` instead of each frame; None drops the frame."""
     receive = getattr(machine, method)
 
     def other(self: Any, *arguments: Any) -> None:
@@ -46,8 +48,10 @@ def received(patch: Any, machine: type, bug: Callable[[Any], Any], method: str =
 
 
 def policies(patch: Any, machine: type, bug: Callable[[Any], dict[str, Any]], at: int = 0) -> None:
-    """Have the machine made with other policies: with `bug(policies)` in place of these. `at`: which of the arguments
-    after the port they are."""
+    """Construct the machine with policies changed as by `bug(policies)`.
+
+    `at`: the index of the policies among the arguments after the port.
+    """
     make = machine.__init__
 
     def init(self: Any, port: Any, *rest: Any, **named: Any) -> None:
@@ -59,6 +63,6 @@ def policies(patch: Any, machine: type, bug: Callable[[Any], dict[str, Any]], at
 
 
 def stored(patch: Any, bug: Callable[[Callable[[Any], Any], Any], Any]) -> None:
-    """Have storage answer `bug(execute, request)`."""
+    """Have storage return `bug(execute, request)`."""
     execute = MemoryStorage.execute
     patch.setattr(MemoryStorage, "execute", lambda self, request: bug(lambda request: execute(self, request), request))

@@ -13,7 +13,7 @@ def world() -> Clock:
     return Clock()
 
 
-def test_it_jumps_and_drifts(world):
+def test_clock_jumps_and_drifts(world):
     clock = OwnClock(world)
     world.run(until=10.0)
     clock.jump(5.0, 0.5)
@@ -22,7 +22,7 @@ def test_it_jumps_and_drifts(world):
     assert clock.now == 18.0
 
 
-def test_an_alarm_rings_at_the_time_of_the_clock_itself(world):
+def test_alarm_rings_at_the_time_of_its_own_clock(world):
     clock, rang = OwnClock(world), []
     clock.jump(5.0, 1.0)
     clock.alarm_at(7.0, lambda _: rang.append(world.now), None)
@@ -30,7 +30,7 @@ def test_an_alarm_rings_at_the_time_of_the_clock_itself(world):
     assert rang == [1.0]
 
 
-def test_what_is_to_happen_now_happens_at_this_very_time(world):
+def test_call_at_the_present_time_runs_at_once(world):
     clock, at = OwnClock(world), []
     clock.jump(0.3, 0.1)
     world.run(until=0.7)
@@ -39,7 +39,7 @@ def test_what_is_to_happen_now_happens_at_this_very_time(world):
     assert at == [0.7]
 
 
-def test_a_deadline_that_has_come_is_not_missed_by_rounding_and_time_never_goes_back(world):
+def test_clock_reaches_its_deadline_despite_rounding_and_never_goes_back(world):
     clock = OwnClock(world)
     world.run(until=1.0)
     clock.reach(1.0000001)

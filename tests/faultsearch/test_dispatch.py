@@ -1,4 +1,4 @@
-"""Handlers are found by the type of the entry that they take: its kind, its subject, and what that carries."""
+"""Dispatch finds handlers by the type of the entry that they take: its kind, its subject, and the frame inside."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Handlers:
 DISPATCHER = Dispatcher((trigger, handler.__name__) for trigger, handler in handlers_in(Handlers))
 
 
-def test_handlers_are_found_in_their_order_by_what_an_entry_is_about():
+def test_dispatcher_finds_handlers_in_order_by_the_subject_of_an_entry():
     assert DISPATCHER.handlers_of(ClientSent(0.0, "alice/d0", "gateway0", frames.Ping())) == ["any_frame", "either"]
     assert DISPATCHER.handlers_of(ClientSent(0.0, "alice/d0", "gateway0", frames.Pong())) == ["any_frame"]
     assert DISPATCHER.handlers_of(RouterReceived(0.0, "router0", "", UP)) == ["carried"]
@@ -38,11 +38,11 @@ def test_handlers_are_found_in_their_order_by_what_an_entry_is_about():
     assert DISPATCHER.handlers_of(RouterReceived(0.0, "router0", "", sync)) == []
 
 
-def test_every_situation_says_what_it_means():
+def test_every_situation_has_a_description():
     assert all(SITUATIONS.values())
 
 
-def test_every_check_follows_something_and_says_what_it_is():
+def test_every_check_has_a_docstring_and_follows_entries():
     for check in CHECKS:
         assert check.__doc__
         assert list(handlers_in(check))

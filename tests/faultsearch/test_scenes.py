@@ -28,7 +28,7 @@ def play(scene: scenes.Scene, seed: int) -> tuple[list[Step], list[Fault]]:
 
 
 @pytest.mark.parametrize("name", SCENES)
-def test_whatever_is_drawn_a_scene_is_a_right_part_of_a_case(name):
+def test_every_scene_makes_a_valid_part_of_a_case(name):
     for seed in range(20):
         steps, faults = play(SCENES[name], seed)
         assert steps or faults
@@ -37,7 +37,7 @@ def test_whatever_is_drawn_a_scene_is_a_right_part_of_a_case(name):
         assert play(SCENES[name], seed) == (steps, faults)
 
 
-def test_a_scene_is_its_group_and_its_steps_one_after_the_other():
+def test_scene_plays_its_group_and_then_its_steps_in_order():
     fields: dict[str, Any] = {
         "about": "",
         "probability": 1,
@@ -85,7 +85,7 @@ def test_a_scene_is_its_group_and_its_steps_one_after_the_other():
         ({"steps": [{"shuffle": [{"fault": "x"}]}]}, "scenes: short: steps.0.shuffle.0: unknown fault 'x'"),
     ],
 )
-def test_a_mistake_in_a_scene_is_reported_in_one_line(change, words):
+def test_mistake_in_a_scene_is_reported_in_one_line(change, words):
     fields = {"about": "", "probability": 1, "steps": [], **change}
     with pytest.raises(UsageError) as refused:
         scenes.read(json.dumps({"short": fields}))
@@ -93,12 +93,12 @@ def test_a_mistake_in_a_scene_is_reported_in_one_line(change, words):
     assert "\n" not in str(refused.value)
 
 
-def test_a_file_that_is_not_json_is_refused():
+def test_scene_file_that_is_not_json_is_refused():
     with pytest.raises(UsageError, match="scenes: not JSON"):
         scenes.read("{")
 
 
-def test_a_name_that_stands_for_nothing_is_refused(monkeypatch):
+def test_scene_with_an_unknown_name_is_refused(monkeypatch):
     fields = {"about": "", "probability": 1, "steps": [{"by": "one", "do": "send", "with": {"content": "$nobody"}}]}
     monkeypatch.setattr(scenes, "_scenes", lambda: scenes.read(json.dumps({"short": fields})))
     with pytest.raises(UsageError, match="scenes: short: KeyError: 'nobody'"):

@@ -1,4 +1,4 @@
-"""The fault search itself: it is repeatable, meets what it should, judges independently, and reports what it found."""
+"""The fault search itself: it is repeatable, meets its situations, checks independently, and reports its findings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from faultsearch import planted_bugs
 from faultsearch.planted_bugs import ack_before_store
-from faultsearch.regressions import REGRESSIONS, case_of
+from faultsearch.regressions import REGRESSIONS, case_named
 
 import imsim.faultsearch
 from imsim.cli import main
@@ -56,23 +56,23 @@ README = Path(__file__).parents[2] / "README.md"
 # --- the search ------------------------------------------------------------------------------------------------------
 
 
-def test_seeds_hold():
+def test_seeds_hold_all_invariants():
     report = search(5000, 24)
     assert report.passed, str(report)
 
 
 @pytest.mark.parametrize("name", REGRESSIONS)
-def test_what_once_broke_holds(name):
-    assert run(case_of(name)).violations == [], REGRESSIONS[name]["broke"]
+def test_regression_case_holds_all_invariants(name):
+    assert run(case_named(name)).violations == [], REGRESSIONS[name]["broke"]
 
 
-def test_the_number_of_jobs_changes_nothing(monkeypatch):
+def test_search_result_does_not_depend_on_the_number_of_jobs(monkeypatch):
     monkeypatch.setattr(sys.modules[search.__module__], "_BATCH", 3)
     one, two = search(0, 5, jobs=1), search(0, 5, jobs=2)
     assert (one.digest, one.met, one.broken) == (two.digest, two.met, two.broken)
 
 
-def test_the_same_seed_leaves_the_same_trace_in_other_processes():
+def test_trace_of_a_seed_is_the_same_in_other_processes():
     program = "from imsim.faultsearch import replay; print(*[replay(seed).digest for seed in range(2)])"
     digests = {
         subprocess.run(
@@ -87,12 +87,12 @@ def test_the_same_seed_leaves_the_same_trace_in_other_processes():
     assert digests == {" ".join(replay(seed).digest for seed in range(2))}
 
 
-def test_another_seed_is_another_case():
+def test_another_seed_draws_another_case():
     assert draw(1) != draw(2)
     assert replay(1).digest != replay(2).digest
 
 
-def test_a_scenario_gives_policies_and_topology():
+def test_scenario_gives_policies_and_topology():
     office = Scenario.load("office", {"topology.routers": 3, "policies.send_timeout": 1.5})
     case = draw(7, office)
     assert (case.routers, case.policies.send_timeout) == (3, 1.5)
@@ -100,14 +100,14 @@ def test_a_scenario_gives_policies_and_topology():
     assert report.passed, str(report)
 
 
-def test_an_empty_search_is_refused():
-    with pytest.raises(UsageError, match="at least 1 seed"):
+def test_empty_search_is_refused():
+    with pytest.raises(UsageError, match="count at least 1"):
         search(0, 0)
-    with pytest.raises(UsageError, match="jobs: expected at least 1"):
+    with pytest.raises(UsageError, match="jobs: must be at least 1"):
         search(0, 1, jobs=0)
 
 
-def test_each_seed_is_reported_as_it_breaks_and_an_interrupt_keeps_what_was_found(monkeypatch):
+def test_failing_seeds_are_reported_at_once_and_an_interrupt_keeps_them(monkeypatch):
     ack_before_store(monkeypatch)
     monkeypatch.setattr(sys.modules[search.__module__], "_BATCH", 3)
     shown = []
@@ -121,10 +121,10 @@ def test_each_seed_is_reported_as_it_breaks_and_an_interrupt_keeps_what_was_foun
     assert report.interrupted
     assert shown == list(report.broken.items())[:2]
     assert [failure.seed for failure in report.failures] == [shown[0][0]]
-    assert str(report).endswith("interrupted: these are the seeds until then")
+    assert str(report).endswith("interrupted: the report covers the seeds run until then")
 
 
-# --- what must have been met -----------------------------------------------------------------------------------------
+# --- required faults and situations ----------------------------------------------------------------------------------
 
 
 def _report(count: int, planned: int, *unmet: str, drawn: bool = True) -> Report:
@@ -132,28 +132,28 @@ def _report(count: int, planned: int, *unmet: str, drawn: bool = True) -> Report
     return Report(0, drawn, count, met=met, planned=Counter(dict.fromkeys(KINDS, planned)))
 
 
-def test_a_long_search_must_have_met_everything():
+def test_long_search_requires_every_fault_and_situation():
     report = _report(ENOUGH, 0, "conflict", "fault: partition")
     assert report.never == report.unmet == ["fault: partition", "conflict"]
     assert not report.passed
     assert "never met: conflict" in str(report)
 
 
-def test_with_a_scenario_it_must_have_met_every_kind_of_fault_and_lists_the_rest():
+def test_search_with_a_scenario_requires_every_kind_of_fault_and_lists_the_rest():
     report = _report(ENOUGH, 0, "conflict", "fault: partition", drawn=False)
     assert (report.never, report.unmet) == (["fault: partition"], ["fault: partition", "conflict"])
     assert "never met: fault: partition" in str(report)
-    assert "not met, which a search with a SCENARIO need not: conflict" in str(report)
+    assert "not met, but not required in a search with a SCENARIO: conflict" in str(report)
     assert report.to_json()["unmet"] == report.unmet
 
 
 @pytest.mark.parametrize("drawn", [True, False])
-def test_however_short_a_search_what_it_planned_often_must_have_happened(drawn):
+def test_short_search_requires_the_faults_that_it_planned_often(drawn):
     assert _report(ENOUGH - 1, PLANNED, "fault: partition", drawn=drawn).never == ["fault: partition"]
     assert _report(ENOUGH - 1, PLANNED - 1, "fault: partition", drawn=drawn).passed
 
 
-def test_a_fault_that_hits_nothing_fails_a_short_search(monkeypatch):
+def test_fault_that_hits_nothing_fails_a_short_search(monkeypatch):
     monkeypatch.setitem(INJECTIONS, "break", lambda world, fault: None)
     planned = accumulate(any(fault.kind == "break" for fault in draw(seed).faults) for seed in count())
     enough = next(seeds for seeds, breaks in enumerate(planned, 1) if breaks == PLANNED)
@@ -162,27 +162,27 @@ def test_a_fault_that_hits_nothing_fails_a_short_search(monkeypatch):
     assert report.never == ["fault: break"]
 
 
-# --- plans are data --------------------------------------------------------------------------------------------------
+# --- cases -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_plan_survives_json():
+def test_case_survives_json():
     case = draw(3)
     assert read(json.loads(json.dumps(case.to_json()))) == case
 
 
-def test_a_plan_can_be_written_by_hand():
+def test_case_can_be_edited():
     case = replace(draw(3), faults=(Fault(5.0, "router_crash", "router0", {"seconds": 1.0, "detect": 0.1}),))
     outcome = run(case)
     assert outcome.violations == []
     assert outcome.met["fault: router_crash"] == 1
 
 
-def test_a_drawn_plan_is_a_right_one():
+def test_drawn_cases_are_valid():
     for seed in range(300):
         check(draw(seed))
 
 
-def test_every_action_is_known_with_its_arguments():
+def test_every_action_has_arguments_and_an_implementation():
     assert set(ARGUMENTS) == {*_ACTIONS, "leave", "come"}
 
 
@@ -201,7 +201,7 @@ HAND = {
 }
 
 
-def test_a_plan_by_hand_needs_little():
+def test_case_by_hand_needs_few_fields():
     outcome = run(read(HAND))
     assert outcome.violations == []
     assert any(type(e.subject) is events.Shown and e.subject.message.content == "hello" for e in outcome.trace)
@@ -210,30 +210,30 @@ def test_a_plan_by_hand_needs_little():
 @pytest.mark.parametrize(
     ("where", "value", "words"),
     [
-        (("devices", 0), "carol", "devices.0: expected USER/NAME"),
-        (("devices", 0), "bob/d0", "devices.1: expected USER/NAME, each once"),
+        (("devices", 0), "carol", "devices.0: must be USER/NAME"),
+        (("devices", 0), "bob/d0", "devices.1: must be USER/NAME, each once"),
         (("devises",), [], "devises: unknown field (did you mean 'devices'?)"),
         (("duration",), "long", "duration: expected a number, got 'long'"),
         (("gateways",), 0, "gateways: expected at least 1, got 0"),
-        (("kinds",), ["phone"], "kinds: expected one for each of 2 devices, got 1"),
+        (("kinds",), ["phone"], "kinds: must have one for each of 2 devices (got 1)"),
         (("policies",), {"ack": "never"}, "policies: ack: expected 'after_store' or 'after_receive', got 'never'"),
         (("policies",), {"akc": "never"}, "policies.akc: unknown policy 'akc' (did you mean 'ack'?)"),
-        (("steps", 0, "time"), -1, "steps.0.time: expected seconds from 0 to the duration of 5, got -1"),
+        (("steps", 0, "time"), -1, "steps.0.time: must be from 0 s to 15 s (got -1)"),
         (("steps", 0, "device"), "alice/d7", "steps.0.device: unknown device 'alice/d7'"),
         (("steps", 0, "action"), "twin", "steps.0.action: unknown action 'twin'"),
         (("steps", 0, "arguments", "contents"), "", "steps.0 (send): arguments: contents: unknown field"),
         (("steps", 0, "arguments", "to"), "zoe", "steps.0 (send): arguments: to: unknown user 'zoe'"),
         (("steps", 0, "arguments", "type"), "image", "steps.0 (send): arguments: "),
-        (("steps", 0, "arguments", "file"), {"event": "recall"}, "make it a change or amend instead of a send"),
+        (("steps", 0, "arguments", "file"), {"event": "recall"}, "use the action change or amend instead of send"),
         (("steps", 0, "arguments"), {}, "steps.0 (send): arguments: scene: missing"),
-        (("faults", 0, "time"), 500, "faults.0.time: expected seconds from 0 to the duration of 5, got 500"),
+        (("faults", 0, "time"), 500, "faults.0.time: must be from 0 s to 15 s (got 500)"),
         (("faults", 0, "kind"), "meteorite", "unknown kind 'meteorite'"),
         (("faults", 0, "target"), "gateway0", "faults.0.target: unknown target of loss 'gateway0'"),
         (("faults", 0, "arguments", "rate"), 7, "faults.0 (loss): arguments: rate: expected at most 1, got 7"),
         (("faults", 0, "arguments"), {"rate": 1}, "faults.0 (loss): arguments: seconds: missing"),
     ],
 )
-def test_a_mistake_in_a_plan_is_reported_in_one_line(where, value, words):
+def test_mistake_in_a_case_is_reported_in_one_line(where, value, words):
     fields = copy.deepcopy(HAND)
     at = fields
     for key in where[:-1]:
@@ -245,22 +245,22 @@ def test_a_mistake_in_a_plan_is_reported_in_one_line(where, value, words):
     assert "\n" not in str(refused.value)
 
 
-def test_a_fault_hits_only_what_it_can():
+def test_fault_with_a_wrong_target_is_refused():
     with pytest.raises(UsageError, match="unknown target of router_crash 'gateway0'"):
         run(replace(draw(3), faults=(Fault(5.0, "router_crash", "gateway0", {"seconds": 1.0, "detect": 0.1}),)))
 
 
-def test_an_unknown_kind_is_refused():
+def test_unknown_kind_of_fault_is_refused():
     with pytest.raises(UsageError, match="unknown kind 'meteorite'"):
         Fault(1.0, "meteorite", "router0")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_is_drawn(kind):
+def test_every_kind_of_fault_is_drawn(kind):
     assert any(fault.kind == kind for seed in range(200) for fault in draw(seed).faults)
 
 
-# --- judging ---------------------------------------------------------------------------------------------------------
+# --- checks ----------------------------------------------------------------------------------------------------------
 
 
 def _imports(name: str) -> set[str]:
@@ -274,18 +274,19 @@ def _imports(name: str) -> set[str]:
     }
 
 
-def test_the_reference_model_knows_the_protocol_and_nothing_else_of_the_core():
-    """Nor what machines tell each other on the backbone: they may have got it wrong."""
+def test_reference_model_imports_only_the_protocol_from_the_core():
+    """It must not import internal frames either: machines may send each other wrong ones."""
     assert _imports("rules.py") == {"imsim.core.model"}
     assert _imports("reference.py") == {"imsim.core.frames", "imsim.core.model", "imsim.faultsearch.model.rules"}
 
 
-def test_every_invariant_says_what_it_is():
+def test_invariants_have_unique_names_and_docstrings():
     names = [invariant.__name__ for invariant in INVARIANTS]
     assert len(names) == len(set(names))
+    assert all(invariant.__doc__ for invariant in INVARIANTS)
 
 
-def test_a_failure_is_made_small_and_explained(monkeypatch):
+def test_failure_is_shrunk_and_explained(monkeypatch):
     ack_before_store(monkeypatch)
     outcome = next(outcome for seed in range(100) if (outcome := replay(seed)).violations)
     failure = explain(outcome)
@@ -301,14 +302,14 @@ def test_a_failure_is_made_small_and_explained(monkeypatch):
     assert f"client {small.case.client_latency}" in text
 
 
-def test_a_case_that_was_changed_is_not_taken_for_the_drawn_one(monkeypatch):
+def test_failure_of_an_edited_case_names_a_file_instead_of_the_seed(monkeypatch):
     ack_before_store(monkeypatch)
     case = draw(0)
     assert "--replay 0" in explain(run(case), runs=0).command
     assert "--case FILE" in explain(run(case.with_(faults=())), runs=0).command
 
 
-def test_a_machine_that_raises_is_reported_with_what_it_did_last(monkeypatch):
+def test_machine_that_raises_is_reported_with_its_last_entry(monkeypatch):
     def fails(self: Client, conversation: str, now: float) -> None:
         raise ZeroDivisionError
 
@@ -320,26 +321,26 @@ def test_a_machine_that_raises_is_reported_with_what_it_did_last(monkeypatch):
     assert len(failure.trace) < 60
 
 
-def test_a_judge_that_raises_has_found_something(monkeypatch):
+def test_check_that_raises_is_reported_as_a_violation(monkeypatch):
     def fails(*_: object) -> None:
         raise LookupError("confused")
 
     monkeypatch.setattr(ReferenceModel, "view", fails)
     report = search(0, 2)
-    assert report.broken == {0: "judge_raises", 1: "judge_raises"}
+    assert report.broken == {0: "check_raises", 1: "check_raises"}
     assert report.failures[0].command == "imsim faultsearch --replay 0"
     assert "confused" in str(report.failures[0])
 
 
-#: Of many kinds: of messages, states, devices, users and chatrooms.
+#: Bugs whose violations are about messages, states, devices, users and chatrooms.
 EXPLAINED = (
     "ack_before_store", "read_beyond_the_end", "fan_out_to_strangers", "own_messages_counted", "setting_dropped",
-    "shown_twice", "room_hears_those_who_left", "resend_swallowed",
+    "shown_twice", "room_keeps_devices_that_left", "resend_dropped",
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", EXPLAINED)
-def test_the_trace_of_an_explanation_is_about_what_broke_and_ends_there(name, monkeypatch):
+def test_trace_of_an_explanation_is_about_the_violation_and_ends_there(name, monkeypatch):
     getattr(planted_bugs, name)(monkeypatch)
     outcome = next(outcome for seed in range(30) if (outcome := replay(seed)).violations)
     for violation in {v.invariant: v for v in outcome.violations}.values():
@@ -356,11 +357,11 @@ def test_the_trace_of_an_explanation_is_about_what_broke_and_ends_there(name, mo
 
 
 def _names_in(text: str, outcome: Outcome) -> set[str]:
-    """What the text names: conversations, devices, users, messages; of messages the idClient, too."""
+    """Return the names in the text: conversations, devices, users, and messages with their idClients."""
     names = set(re.findall(r"(?:p2p|group|system|chatroom):[\w:]+?(?=[:#]\d+\b|\W|$)|\w+/[\w.-]+", text))
     names |= {user for user in outcome.case.users if re.search(rf"\b{user}\b", text)}
     for entry in outcome.trace:
-        message = entry.subject  # as a chatroom has it said
+        message = entry.subject  # a chatroom message
         if isinstance(entry, Stored) and isinstance(entry.request, storage.Append):
             message = entry.request.message
         if isinstance(message, Message) and (message.id in text or message.id_client in text):
@@ -376,7 +377,7 @@ def _message(seq: int, id_client: str, content: str = "", **fields: Any) -> Mess
     return Message("p2p:alice:bob", seq, id, id_client, Scene.P2P, "text", "alice", "bob", 0, content, **fields)
 
 
-def test_the_digest_sees_every_word():
+def test_digest_depends_on_every_word():
     one = GatewaySent(1.0, "gateway0", "bob/d0", frames.Push(_message(1, "m1", "x" * 30 + "yes")))
     other = GatewaySent(1.0, "gateway0", "bob/d0", frames.Push(_message(1, "m1", "x" * 30 + "not")))
     amended = GatewaySent(1.0, "gateway0", "bob/d0", frames.Push(_message(1, "m1", "x" * 30 + "yes", amended=2)))
@@ -384,7 +385,7 @@ def test_the_digest_sees_every_word():
     assert digest([one]) == digest([replace(one, frame=frames.Push(_message(1, "m1", "x" * 30 + "yes")))])
 
 
-def test_an_entry_says_what_a_message_says_and_what_became_of_it():
+def test_entry_shows_the_message_and_its_amendments():
     entry = GatewaySent(1.0, "gateway0", "bob/d0", frames.Push(_message(1, "m1", "hello")))
     assert "p2p:alice:bob#1[m1] 'hello'" in str(entry)
     entry = GatewaySent(1.0, "gateway0", "bob/d0", frames.Push(_message(1, "m1", recalled=True, amended=2)))
@@ -411,19 +412,19 @@ TRACE: list[Entry] = [
     ("text", "shown"),
     [
         ("alice/d0-1 is not in storage", [1, 2, 3, 4]),
-        ("p2p:alice:bob:1 came too soon", [1, 2, 3, 4]),  # and its sender's frame, which knows only its idClient
+        ("p2p:alice:bob:1 came too soon", [1, 2, 3, 4]),  # and the sender's frame, which has only the idClient
         ("p2p:alice:bob#12 is lost", [5]),
         ("alice/d0 is not online", [0, 1, 2, 3]),  # neither alice/d0.2 nor alice/d0-12
         ("kept for bob: Place(conversation_id='p2p:alice:bob', version=1)", [6]),
         ("bob/phone is online 2 times", [6, 7]),
         ("group:team has no owner", [7, 8]),
-        ("group:team#1 is lost", [8]),  # and what it led to; but not what else its reader was shown
+        ("group:team#1 is lost", [8]),  # and the system message that followed, but no other message for its reader
         ("system:bob#4 is lost", [9]),
         ("p2p:alice:bob holds [1]", [3, 4, 5, 6]),
         ("a connection had 9 pushes", list(range(10))),
     ],
 )
-def test_what_a_text_is_about(text, shown):
+def test_about_returns_the_entries_about_a_text(text, shown):
     assert about(TRACE, text) == [TRACE[index] for index in shown]
 
 
@@ -436,13 +437,13 @@ def command(*arguments: str) -> int:
     return int(exit.value.code or 0)
 
 
-def test_the_command_searches(capsys):
+def test_command_searches(capsys):
     assert command("--seeds", "3", "--first", "5", "--jobs", "1", "--json") == 0
     report = json.loads(capsys.readouterr().out)
     assert (report["first"], report["count"], report["broken"]) == (5, 3, {})
 
 
-def test_the_command_fails_and_says_how_to_see_it_again(capsys, monkeypatch):
+def test_command_fails_and_prints_the_replay_command(capsys, monkeypatch):
     ack_before_store(monkeypatch)
     assert command("--seeds", "1", "--jobs", "1") == 1
     shown = capsys.readouterr()
@@ -452,7 +453,7 @@ def test_the_command_fails_and_says_how_to_see_it_again(capsys, monkeypatch):
     assert "acks_survive" in capsys.readouterr().out
 
 
-def test_the_command_replays_byte_for_byte(capsys):
+def test_command_replays_a_seed_byte_for_byte(capsys):
     assert command("--replay", "4") == 0
     first = capsys.readouterr().out
     assert command("--replay", "4") == 0
@@ -460,12 +461,12 @@ def test_the_command_replays_byte_for_byte(capsys):
     assert replay(4).digest in first
 
 
-def test_fields_are_changed_of_a_scenario_only(capsys):
+def test_command_sets_fields_of_a_scenario_only(capsys):
     assert command("--set", "policies.ack=after_store") == 2
     assert command("office", "--set", "policies.ack=after_receive", "--seeds", "3", "--jobs", "1") == 0
 
 
-def test_the_command_runs_a_case_that_was_saved_and_edited(capsys, monkeypatch, tmp_path):
+def test_command_runs_a_case_that_was_saved_and_edited(capsys, monkeypatch, tmp_path):
     ack_before_store(monkeypatch)
     file = str(tmp_path / "case.json")
     assert command("--replay", "0", "--save", file) == 1
@@ -481,14 +482,14 @@ def test_the_command_runs_a_case_that_was_saved_and_edited(capsys, monkeypatch, 
     assert (shown["failure"], [fault["kind"] for fault in shown["case"]["faults"]]) == (None, ["break"])
 
 
-def test_what_replay_prints_as_json_is_a_case(capsys, tmp_path):
+def test_json_output_of_replay_can_be_loaded_as_a_case(capsys, tmp_path):
     assert command("--replay", "4", "--json") == 0
     file = tmp_path / "shown.json"
     file.write_text(capsys.readouterr().out)
     assert load(file) == draw(4)
 
 
-def test_the_case_in_the_readme_runs_and_has_its_crash(tmp_path):
+def test_case_in_the_readme_runs_and_crashes_its_router(tmp_path):
     (text,) = re.findall(r"^```json\n(.*?)^```$", README.read_text(), re.DOTALL | re.MULTILINE)
     outcome = run(read(json.loads(text)))
     assert outcome.violations == []
@@ -499,7 +500,7 @@ def test_the_case_in_the_readme_runs_and_has_its_crash(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--jobs", "0"), "jobs: expected at least 1"),
+        (("--jobs", "0"), "jobs: must be at least 1"),
         (("--replay", "4", "--seeds", "7", "--jobs", "2"), "--replay runs one case; leave out --seeds, --jobs"),
         (("office", "--case", "case.json"), "--case runs one case; leave out SCENARIO"),
         (("--replay", "4", "--case", "case.json"), "leave out --case"),
@@ -508,14 +509,14 @@ def test_the_case_in_the_readme_runs_and_has_its_crash(tmp_path):
         (("--replay", "4", "--save", "nowhere/case.json"), "cannot write nowhere/case.json"),
     ],
 )
-def test_the_command_refuses_what_contradicts_itself(arguments, words, capsys):
+def test_command_refuses_contradictory_arguments(arguments, words, capsys):
     assert command(*arguments) == 2
     shown = capsys.readouterr().err
     assert words in shown
     assert len(shown.splitlines()) == 1
 
 
-def test_a_reader_of_only_the_beginning_changes_nothing():
+def test_command_exits_quietly_when_its_reader_closes_the_pipe():
     script = "import sys; from imsim.cli import main; main(['faultsearch', '--replay', '4'])"
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.readline()

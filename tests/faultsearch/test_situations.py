@@ -1,6 +1,6 @@
-"""A search of `ENOUGH` seeds meets every situation and every kind of fault: a few of the seeds do already.
+"""A search of `ENOUGH` seeds meets every situation and every kind of fault: a few of these seeds already do.
 
-`python -m faultsearch.test_situations` (in tests/) chooses them again, and prints `SEEDS`.
+`python -m faultsearch.test_situations` (in tests/) chooses these seeds again, and prints `SEEDS`.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from collections import Counter
 from imsim.faultsearch import SOMETIMES, replay
 from imsim.faultsearch.search import ENOUGH
 
-#: Of the first `ENOUGH` seeds: together they meet all of `SOMETIMES`.
+#: Some of the first `ENOUGH` seeds; together they meet all of `SOMETIMES`.
 SEEDS = (11, 24, 26, 37, 38, 120, 160, 188)
 
 
-def test_a_few_seeds_together_meet_everything_and_break_nothing():
+def test_chosen_seeds_meet_every_situation_and_break_no_invariant():
     outcomes = [replay(seed) for seed in SEEDS]
     met = sum((outcome.met for outcome in outcomes), Counter[str]())
     assert [name for name in SOMETIMES if not met[name]] == []
@@ -23,7 +23,8 @@ def test_a_few_seeds_together_meet_everything_and_break_nothing():
 
 
 def choose() -> None:
-    """Print `SEEDS` as they are now: again and again the seed that meets most of what the others do not."""
+    """Print the present value of `SEEDS`: repeatedly choose the seed that meets most of the situations still
+    missing."""
     met = {seed: set(replay(seed).met) for seed in range(ENOUGH)}
     chosen, missing = list[int](), set(SOMETIMES)
     while missing:

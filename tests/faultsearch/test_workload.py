@@ -1,4 +1,4 @@
-"""What the fault search draws: faults that hit something, clocks that disagree, steps that an app can take."""
+"""The drawn steps and faults: faults that can hit something, and steps that an application can take."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_every_action_is_drawn_and_no_other():
     assert drawn == {*_ACTIONS, "leave", "come"}
 
 
-def test_messages_carry_every_attachment_and_are_as_long_as_may_be():
+def test_messages_have_every_attachment_and_reach_the_size_limit():
     sent = [step.arguments for seed in SEEDS for step in draw(seed).steps if step.action == "send"]
     assert {one["type"] for one in sent} == {*ATTACHMENTS, "text", "notification", "custom"}
     assert any("custom" in one and one["type"] == "text" for one in sent)
@@ -26,7 +26,7 @@ def test_messages_carry_every_attachment_and_are_as_long_as_may_be():
 
 
 @pytest.mark.parametrize("kind", ["lag", "partition"])
-def test_what_lies_between_nodes_has_somebody_at_the_other_end(kind):
+def test_faults_between_nodes_name_other_nodes(kind):
     between = [fault for seed in range(300) for fault in draw(seed).faults if fault.kind == kind]
     assert between
     for fault in between:
@@ -34,7 +34,7 @@ def test_what_lies_between_nodes_has_somebody_at_the_other_end(kind):
         assert all("r" in (fault.target[0], other[0]) for other in fault.arguments["others"])
 
 
-def test_a_case_from_before_there_were_wall_clocks_has_none():
+def test_case_without_a_wall_skew_has_none():
     fields = json.loads(json.dumps(draw(3).to_json()))
     del fields["wall_skew"]
     assert read(fields).wall_skew == 0.0

@@ -1,4 +1,7 @@
-"""`async def` tests run each in an event loop of its own; `World` is a server and its clients in that loop."""
+"""Fixtures for tests of the live world. Each `async def` test runs in a new event loop.
+
+`World` is a server and its clients in that loop.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 
 class World:
-    """Time by hand: nothing happens by a deadline but in `advance`."""
+    """A server and its clients, with a clock that is moved by hand. Deadlines fire only in `advance`."""
 
     def __init__(self, policies: Policies | None = None, store: Store | None = None, **server: Any) -> None:
         self.policies = policies or Policies()
@@ -108,7 +111,7 @@ class World:
         self.clock.now = end
 
     async def restart(self, store: Callable[[], Store] | None = None) -> None:
-        """A crash, and a new server at the same address."""
+        """Crash the server, and start a new one at the same address."""
         port = self.server.port
         self.server.abort()
         if store is not None:
@@ -126,7 +129,7 @@ def world() -> type[World]:
 
 @pytest.fixture
 def shown() -> Callable[[LiveClient], list[str]]:
-    """The contents that a client of a World has shown, in order; without notices."""
+    """A function that returns the contents of the messages that a client has shown, in order, without notices."""
 
     def contents(client: LiveClient) -> list[str]:
         shown = (e.message for e in client.seen if isinstance(e, events.Shown))  # type: ignore

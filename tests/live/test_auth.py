@@ -1,4 +1,4 @@
-"""Tokens, and the HTTP side that hands them out."""
+"""Tests of tokens, and of the HTTP endpoints that issue and revoke them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from imsim.core.policies import Policies
 from imsim.live import LiveClient, MemoryStore, Server, Tokens
 
 
-def test_a_token_names_its_user_until_it_expires():
+def test_token_is_valid_for_its_user_until_it_expires():
     tokens = Tokens("secret", 60.0)
     token, expires_at = tokens.issue("alice", 1000.0)
     assert expires_at == 1060.0
@@ -24,14 +24,14 @@ def test_a_token_names_its_user_until_it_expires():
     assert tokens.verify(token, 1060.0)[:2] == (None, Code.TOKEN_EXPIRED)
 
 
-def test_tokens_survive_a_restart_with_the_same_secret_and_no_other():
+def test_tokens_survive_a_restart_only_with_the_same_secret():
     token, _ = Tokens("secret", 60.0).issue("alice", 1000.0)
     assert Tokens("secret", 5.0).verify(token, 1000.0)[:2] == ("alice", None)
     assert Tokens("Secret", 60.0).verify(token, 1000.0)[:2] == (None, Code.BAD_TOKEN)
 
 
 @pytest.mark.parametrize("token", ["", "x", "a.b.c", "ü.ü.ü", "\x00"])
-def test_garbage_is_a_bad_token(token):
+def test_verify_refuses_garbage_as_a_bad_token(token):
     assert Tokens("secret", 60.0).verify(token, 0.0)[:2] == (None, Code.BAD_TOKEN)
 
 
@@ -39,17 +39,17 @@ def test_garbage_is_a_bad_token(token):
     "claims",
     [{"sub": "alice"}, {"exp": 9.0}, {"sub": "a b", "exp": 9.0}, {"sub": 7, "exp": 9.0}, {"sub": "a", "exp": "soon"}],
 )
-def test_a_signed_token_with_other_claims_is_a_bad_token(claims):
+def test_verify_refuses_a_signed_token_with_invalid_claims(claims):
     tokens = Tokens("secret", 60.0)
     assert tokens.verify(jwt.encode(claims, tokens._secret, "HS256"), 0.0)[:2] == (None, Code.BAD_TOKEN)
 
 
-def test_an_unsigned_token_is_a_bad_token():
+def test_verify_refuses_an_unsigned_token():
     unsigned = jwt.encode({"sub": "alice", "exp": 9.0}, "", "none")
     assert Tokens("secret", 60.0).verify(unsigned, 0.0)[:2] == (None, Code.BAD_TOKEN)
 
 
-def test_bad_names_and_empty_secrets_are_refused():
+def test_tokens_refuse_invalid_names_and_empty_secrets():
     with pytest.raises(BadName, match="user"):
         Tokens("secret", 60.0).issue("a b", 0.0)
     with pytest.raises(UsageError, match="key"):
@@ -57,7 +57,7 @@ def test_bad_names_and_empty_secrets_are_refused():
 
 
 class Stalled(MemoryStore):
-    """It can keep its answers about revocations, or fail to carry them out."""
+    """A store that can delay the requests to revoke tokens, or answer them with Failed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class Stalled(MemoryStore):
         else:
             super().submit(request)
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         self.stalled = False
         for request in self.held:
             self.submit(request)
@@ -91,7 +91,7 @@ def get(port: int, path: str, method: str = "GET", **headers: str) -> tuple[int,
         connection.close()
 
 
-async def test_the_token_endpoint(world, key):
+async def test_token_endpoint_issues_tokens_and_refuses_invalid_requests(world, key):
     async with world() as w:
         right = {"Authorization": f"Bearer {key}"}
         status, body = await asyncio.to_thread(get, w.server.port, "/token?user=alice", **right)
@@ -114,26 +114,26 @@ async def test_the_token_endpoint(world, key):
             assert "user" in body["error"]
 
 
-async def test_revoke_answers_once_storage_has_kept_it(world, key):
+async def test_revoke_endpoint_answers_after_storage_has_confirmed(world, key):
     right = {"Authorization": f"Bearer {key}"}
     async with world(store=Stalled()) as w:
         alice = await w.online("alice")
         token = w.token("alice")
         w.wall.now += 1.0
         w.store.stalled = True
-        asked = asyncio.create_task(asyncio.to_thread(get, w.server.port, "/revoke?user=alice", "POST", **right))
+        answer = asyncio.create_task(asyncio.to_thread(get, w.server.port, "/revoke?user=alice", "POST", **right))
         await w.store.holds.wait()
         await w.run_until_idle()
         assert alice.state == "ended"
-        assert not asked.done()
-        w.store.go_on()
-        assert await asked == (200, {"revoked": "alice"})
+        assert not answer.done()
+        w.store.resume()
+        assert await answer == (200, {"revoked": "alice"})
         await w.restart()
         with pytest.raises(RunError, match="token_revoked"):
             await w.client("alice", token=token).start()
 
 
-async def test_revoke_says_so_where_storage_fails(world, key):
+async def test_revoke_endpoint_answers_503_if_storage_fails(world, key):
     right = {"Authorization": f"Bearer {key}"}
     async with world(store=Stalled()) as w:
         alice = await w.online("alice")
@@ -145,16 +145,16 @@ async def test_revoke_says_so_where_storage_fails(world, key):
         assert w.server._revoking == {}
 
 
-async def test_revoke_says_so_where_storage_is_silent(world, key):
+async def test_revoke_endpoint_answers_503_if_storage_does_not_answer(world, key):
     right = {"Authorization": f"Bearer {key}"}
     async with world(Policies(storage_timeout=0.05), Stalled()) as w:
         w.store.stalled = True
         status, body = await asyncio.to_thread(get, w.server.port, "/revoke?user=alice", "POST", **right)
         assert (status, list(body)) == (503, ["error"])
-        w.store.go_on()
+        w.store.resume()
 
 
-async def test_revoke_is_for_who_has_the_key_and_no_get(world, key):
+async def test_revoke_endpoint_requires_post_and_the_key(world, key):
     right = {"Authorization": f"Bearer {key}"}
     async with world() as w:
         alice = await w.online("alice")
@@ -165,7 +165,7 @@ async def test_revoke_is_for_who_has_the_key_and_no_get(world, key):
         assert alice.state == "online"
 
 
-async def test_other_paths(world):
+async def test_other_paths_have_their_own_answers(world):
     async with world() as w:
         await w.online("alice")
         port = w.server.port
@@ -175,20 +175,20 @@ async def test_other_paths(world):
         assert (await asyncio.to_thread(get, port, "/token", "POST"))[0] >= 400
 
 
-async def test_a_client_with_the_key_gets_its_token_itself(world, key):
+async def test_client_with_the_key_requests_a_token_for_each_connection(world, key):
     async with world() as w:
         client = w.client("alice", key=key)
         await client.start()
         client.break_connection()
-        w.wall.now += 1e6  # its first token has expired since
+        w.wall.now += 1e6  # the first token expires
         await w.advance(1.0)
         assert client.state == "online"
 
 
-async def test_a_client_with_a_wrong_key_is_told_so_and_stays_away(world):
+async def test_client_with_a_wrong_key_is_refused_and_does_not_reconnect(world):
     async with world() as w:
         client = w.client("alice", key="wrong")
-        with pytest.raises(RunError, match=r"alice was refused .*: bad_token: wrong key"):
+        with pytest.raises(RunError, match=r"refused alice: bad_token: wrong key"):
             await client.start()
         await w.advance(100.0)
         assert client.state == "ended"
@@ -196,7 +196,7 @@ async def test_a_client_with_a_wrong_key_is_told_so_and_stays_away(world):
 
 
 @pytest.mark.parametrize(("late", "code"), [(0.0, Code.BAD_TOKEN), (1e6, Code.TOKEN_EXPIRED)])
-async def test_a_refused_token_is_coded_and_ends_the_client(world, late, code):
+async def test_refused_token_ends_the_client_with_a_code(world, late, code):
     async with world() as w:
         client = w.client("alice", token=w.token("alice") if late else "forged")
         w.wall.now += late
@@ -208,8 +208,7 @@ async def test_a_refused_token_is_coded_and_ends_the_client(world, late, code):
         assert client.state == "ended"
 
 
-async def test_the_real_clock(key):
-    """The default clocks: a login, and a deadline that rings by itself."""
+async def test_deadlines_fire_by_themselves_with_the_default_clocks(key):
     policies = Policies(heartbeat=0.05, heartbeat_timeout=0.2)
     store = MemoryStore()
     server = Server(policies, store, key=key)

@@ -1,4 +1,4 @@
-"""Two ends over real sockets: what the SDK does, and what survives lost frames, breaks, crashes and restarts."""
+"""Tests of the SDK over real sockets, with lost frames, broken connections, crashes and restarts."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def codes(client) -> list:
     return [e.code for e in client.seen if isinstance(e, events.Disconnected | events.Ended | events.SendFailed)]
 
 
-async def test_two_clients_exchange_messages_and_acks(world, shown):
+async def test_clients_exchange_messages_and_acks(world, shown):
     async with world() as w:
         alice, bob = await w.online("alice"), await w.online("bob")
         acked = await alice.wait_stored(alice.send("p2p", "bob", "hello", "m1"))
         assert (acked.conversation_id, acked.seq) == ("p2p:alice:bob", 1)
-        assert await alice.wait_stored("m1") == acked  # also afterwards
+        assert await alice.wait_stored("m1") == acked  # a later wait returns the same
         got = await anext(bob.messages)
         assert (got.message.content, got.flow, got.route) == ("hello", Flow.IN, Route.PUSH)
         file = {"url": "x", "size": 3, "format": "pdf", "n": [1.5, None]}
@@ -39,7 +39,7 @@ async def test_two_clients_exchange_messages_and_acks(world, shown):
         assert alice.conversations()[0].unread == 0
 
 
-async def test_the_messages_end_when_the_client_stops(world):
+async def test_messages_end_when_the_client_stops(world):
     async with world() as w:
         alice, bob = await w.online("alice"), await w.online("bob")
         taking = asyncio.ensure_future(_take_all(bob))
@@ -53,7 +53,7 @@ async def _take_all(client: LiveClient) -> list[str]:
     return [shown.message.content async for shown in client.messages]
 
 
-async def test_a_group_message_reaches_every_device_of_every_member(world, shown):
+async def test_group_message_reaches_every_device_of_every_member(world, shown):
     async with world() as w:
         members = [await w.online(f"u{n}") for n in range(20)]
         second = await w.online("u0", "d1")
@@ -72,7 +72,7 @@ async def test_a_group_message_reaches_every_device_of_every_member(world, shown
             await outsider.wait_stored(outsider.send("group", "g", "me too"))
 
 
-async def test_a_send_after_a_lost_ack_is_not_stored_twice(world, shown):
+async def test_resend_after_a_lost_ack_is_not_stored_twice(world, shown):
     async with world() as w:
         alice, bob = await w.online("alice"), await w.online("bob")
         alice.lose = lambda frame: frame.op == "stored"
@@ -85,7 +85,7 @@ async def test_a_send_after_a_lost_ack_is_not_stored_twice(world, shown):
         assert shown(bob) == ["once"]
 
 
-async def test_a_lost_push_comes_again(world, shown):
+async def test_server_repeats_a_lost_push(world, shown):
     async with world() as w:
         alice, bob = await w.online("alice"), await w.online("bob")
         bob.lose = lambda frame: frame.op == "push"
@@ -97,19 +97,19 @@ async def test_a_lost_push_comes_again(world, shown):
         assert shown(bob) == ["again"]
 
 
-async def test_a_send_without_answers_fails_in_the_end(world):
+async def test_send_without_acks_fails_after_the_last_attempt(world):
     async with world() as w:
         alice = await w.online("alice")
         alice.lose = lambda frame: frame.op == "send"
-        alice.send("p2p", "bob", "nobody hears me", "m1")
+        alice.send("p2p", "bob", "unanswered", "m1")
         await w.advance(w.policies.send_timeout * w.policies.send_attempts)
         with pytest.raises(RunError, match="timeout"):
             await alice.wait_stored("m1")
         alice.lose = lambda frame: False
-        assert (await alice.wait_stored(alice.send("p2p", "bob", "nobody hears me", "m1"))).seq == 1
+        assert (await alice.wait_stored(alice.send("p2p", "bob", "unanswered", "m1"))).seq == 1
 
 
-async def test_a_broken_connection_comes_back_and_misses_nothing(world, shown):
+async def test_client_reconnects_after_a_break_and_misses_no_message(world, shown):
     async with world() as w:
         alice, bob = await w.online("alice"), await w.online("bob")
         bob.break_connection()
@@ -123,7 +123,7 @@ async def test_a_broken_connection_comes_back_and_misses_nothing(world, shown):
         assert [e.route for e in bob.seen if isinstance(e, events.Shown)] == [Route.SYNC]
 
 
-async def test_a_second_login_of_the_device_ends_the_first(world):
+async def test_second_login_of_a_device_ends_the_first(world):
     async with world() as w:
         first = await w.online("alice")
         second = await w.online("alice")
@@ -132,7 +132,7 @@ async def test_a_second_login_of_the_device_ends_the_first(world):
         assert codes(first) == [Code.REPLACED]
 
 
-async def test_a_restart_on_the_same_file_keeps_messages_marks_and_idempotency(world, shown, tmp_path):
+async def test_restart_on_the_same_file_keeps_messages_read_marks_and_idempotency(world, shown, tmp_path):
     def store() -> SqliteStore:
         return SqliteStore(tmp_path / "im.db")
 
@@ -152,7 +152,7 @@ async def test_a_restart_on_the_same_file_keeps_messages_marks_and_idempotency(w
         alice.lose = lambda frame: False
         await w.advance(w.policies.reconnect_max)
         assert (await alice.wait_stored("m2")).seq == 2
-        again = await alice.wait_stored(alice.send("p2p", "bob", "one", "m1"))  # the very same send, long after
+        again = await alice.wait_stored(alice.send("p2p", "bob", "one", "m1"))  # the same send, after the restart
         assert again == first
         with pytest.raises(RunError, match="conflict"):
             await alice.wait_stored(alice.send("p2p", "bob", "another", "m1"))
@@ -164,7 +164,7 @@ async def test_a_restart_on_the_same_file_keeps_messages_marks_and_idempotency(w
         assert {c.id: c.unread for c in newcomer.conversations()} == {"p2p:alice:bob": 2, "group:g": 1}
 
 
-async def test_a_crash_in_mid_traffic_loses_nothing_acknowledged_and_doubles_nothing(world, shown, tmp_path):
+async def test_crash_under_load_loses_no_acknowledged_message_and_duplicates_none(world, shown, tmp_path):
     def store() -> SqliteStore:
         return SqliteStore(tmp_path / "im.db", synchronous="NORMAL")
 
@@ -177,13 +177,13 @@ async def test_a_crash_in_mid_traffic_loses_nothing_acknowledged_and_doubles_not
                 for client in users:
                     content = f"{client.user} {crash} {n}"
                     sent.append((client, client.send("group", "g", content), content))
-                if n == 10:  # some are stored, some on their way, some not yet sent
+                if n == 10:  # at the crash some messages are stored, some in flight, some not yet sent
                     await asyncio.sleep(0)
             await w.restart(store)
             await w.advance(w.policies.reconnect_max)
         await w.advance(60.0)
         seqs = sorted([(await client.wait_stored(id_client)).seq for client, id_client, _ in sent])
-        assert seqs == list(range(2, len(sent) + 2))  # the first made the group
+        assert seqs == list(range(2, len(sent) + 2))  # seq 1 created the group
         for client in users:
             others = [content for sender, _, content in sent if sender is not client]
             assert sorted(shown(client)) == sorted(others)
@@ -193,7 +193,7 @@ async def test_a_crash_in_mid_traffic_loses_nothing_acknowledged_and_doubles_not
                     assert [content for content in shown(client) if content in set(mine)] == mine
 
 
-async def test_a_polite_stop_tells_the_clients_to_come_back(world):
+async def test_stop_of_the_server_makes_clients_reconnect_later(world):
     async with world() as w:
         alice = await w.online("alice")
         id_client = alice.send("p2p", "bob", "just in time")
@@ -207,7 +207,7 @@ async def test_a_polite_stop_tells_the_clients_to_come_back(world):
         assert alice.state == "online"
 
 
-async def test_no_server_is_one_line(world, key):
+async def test_missing_server_gives_a_one_line_error(world, key):
     async with world() as w:
         url = w.url
     for access in ({"key": key}, {"token": "t"}):
@@ -221,12 +221,12 @@ async def test_no_server_is_one_line(world, key):
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", r"no imsim server \(HTTP 404"),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", "not an imsim server: HTTP 404"),
         (b"", "closed"),
         (b"SSH-2.0-something\r\n", ""),
     ],
 )
-async def test_something_else_at_the_address_is_one_line(answer, says):
+async def test_foreign_server_at_the_address_gives_a_one_line_error(answer, says):
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(answer)
@@ -241,7 +241,7 @@ async def test_something_else_at_the_address_is_one_line(answer, says):
                 await LiveClient(url, "alice", **access).start()
 
 
-async def test_stopping_a_client_that_is_still_connecting(world):
+async def test_stop_cancels_an_attempt_to_connect(world):
     async with world() as w:
         client = w.client("alice")
         client.start_nowait()
@@ -252,7 +252,7 @@ async def test_stopping_a_client_that_is_still_connecting(world):
         assert client.state == "online"
 
 
-async def test_an_application_may_answer_from_its_event_handler(world, shown):
+async def test_event_handler_may_send_messages(world, shown):
     async with world(Policies(gap_wait=1.0)) as w:
         alice = await w.online("alice")
 
@@ -269,9 +269,9 @@ async def test_an_application_may_answer_from_its_event_handler(world, shown):
         assert shown(alice) == [f"re: {n}" for n in range(5)]
 
 
-async def test_a_failing_event_handler_does_not_cost_the_connection(world):
+async def test_error_in_the_event_handler_does_not_end_the_connection(world):
     def fail(event: events.ClientEvent) -> None:
-        raise ValueError("the application's own")
+        raise ValueError("an error of the application")
 
     problems = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: problems.append(context["exception"]))
@@ -293,25 +293,25 @@ async def test_a_failing_event_handler_does_not_cost_the_connection(world):
         ("ws://127.0.0.1:1", "alice", {}, "token"),
     ],
 )
-def test_bad_arguments(url, user, access, says):
+def test_client_refuses_invalid_arguments(url, user, access, says):
     with pytest.raises(UsageError, match=says):
         LiveClient(url, user, **access)
 
 
-async def test_waiting_for_what_was_never_sent(world):
+async def test_wait_for_an_unknown_message_raises_usage_error(world):
     async with world() as w:
         alice = await w.online("alice")
-        with pytest.raises(UsageError, match="nothing was sent"):
+        with pytest.raises(UsageError, match="has not sent it"):
             await alice.wait_stored("m1")
 
 
-async def test_requests_and_settings_of_an_application(world):
+async def test_client_makes_requests_and_changes_settings(world):
     async with world() as w:
         alice, bob = await w.online("alice"), await w.online("bob")
         team = await alice.create_group("team", ["bob"])
         await alice.wait_stored(alice.send("group", "team", "hello"))
         await w.run_until_idle()
-        counted = await alice.read_count(team, 2)  # 1 made the group
+        counted = await alice.read_count(team, 2)  # seq 1 created the group
         assert (counted.read, counted.members) == (0, 1)
         assert (bob.total_unread(), bob.conversations()[0].unread) == (1, 1)
         bob.set_conversation(team, pinned=True, muted=True, custom="{}")
@@ -338,7 +338,7 @@ async def test_requests_and_settings_of_an_application(world):
         assert phone.state == State.ENDED
 
 
-async def test_a_frame_that_cannot_be_read_is_the_end_and_the_application_hears_why(world):
+async def test_unreadable_frame_ends_the_client_and_reports_the_reason(world):
     async with world() as w:
         alice = await w.online("alice")
         (connection,) = w.server._transports
@@ -353,5 +353,5 @@ async def test_a_frame_that_cannot_be_read_is_the_end_and_the_application_hears_
         assert "cannot read: page.messages.0.conversationId: " in ended.text
         async for _ in alice.messages:
             raise AssertionError
-        await alice.start()  # once it is mended
+        await alice.start()  # the application may start the client again
         assert alice.state == State.ONLINE

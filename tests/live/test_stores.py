@@ -1,4 +1,4 @@
-"""SqliteStore means exactly what the core's MemoryStorage means, and loses nothing that it answered."""
+"""Tests that SqliteStore has exactly the semantics of the core's MemoryStorage, and loses no answered request."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ USERS = ("ann", "bob", "cy")
 CONVERSATIONS = ("p2p:ann:bob", "p2p:bob:cy", "group:g")
 users, conversations = st.sampled_from(USERS), st.sampled_from(CONVERSATIONS)
 small = st.integers(-1, 6)
-ends = small | st.sampled_from((-(2**70), 2**70))  # clients may ask for any
+ends = small | st.sampled_from((-(2**70), 2**70))  # clients may request any integer
 
 
 def message(conversation="p2p:ann:bob", seq=1, sender="ann", id_client="m1", **fields) -> Message:
@@ -67,8 +67,8 @@ def note(to: str, id_client: str, file: dict | None) -> Message:
 
 
 @dataclass
-class Wish:
-    """For an append that fits: what it may change, once the log is known that it goes to."""
+class Draft:
+    """A draft of an append. `fitting` makes a valid append of it, from the present state of the log."""
 
     append: storage.Append
     state: dict | None
@@ -102,8 +102,8 @@ def saves(**fields):
 appends = st.builds(storage.Append, st.integers(0, 3), messages, small)
 page_bytes = st.sampled_from((1, 3, 12, 10**6))
 some_users = st.just([]) | st.lists(users, unique=True, max_size=2)
-wishes = st.builds(
-    Wish,
+drafts = st.builds(
+    Draft,
     appends,
     st.none() | json_values,
     some_users,
@@ -114,7 +114,7 @@ wishes = st.builds(
 )
 requests = st.one_of(
     *[appends] * 4,
-    *[wishes] * 4,
+    *[drafts] * 4,
     st.builds(storage.OpenConversation, everywhere, founders),
     st.builds(storage.Find, everywhere, users, st.sampled_from(("m1", "m2", "n1"))),
     st.builds(storage.Get, everywhere, small),
@@ -146,13 +146,13 @@ requests = st.one_of(
 
 @st.composite
 def plausible(draw) -> list[storage.Request]:
-    """Requests of which most appends fit, or every sequence would be a list of refusals."""
+    """Return requests in which most appends are valid. Without this, storage would refuse nearly every append."""
     model = MemoryStorage()
-    absent = draw(st.none() | conversations)  # to be made by who blocks somebody, or never
+    absent = draw(st.none() | conversations)  # not created here; a request that blocks a user may create it
     founded = [storage.OpenConversation(id, draw(founders)) for id in CONVERSATIONS if id != absent]
     sequence: list[storage.Request] = []
     for request in [*founded, *draw(st.lists(requests, min_size=10, max_size=30))]:
-        if isinstance(request, Wish):
+        if isinstance(request, Draft):
             request = request.fitting(model) or request.append
         elif isinstance(request, storage.Append) and draw(st.integers(0, 4)):
             log = model._logs.get(request.message.conversation_id)
@@ -161,7 +161,7 @@ def plausible(draw) -> list[storage.Request]:
                 request = storage.Append(log.epoch, message, request.shown)
         model.execute(request)
         sequence.append(request)
-    for user in USERS:  # look at everything in the end
+    for user in USERS:  # read everything at the end
         sequence += [storage.OpenUser(user), *(storage.Missed(session(user), {}, 100, version) for version in range(4))]
         for id, inbox in zip(model._logs, cycle((0, 1)), strict=False):
             sequence += [storage.Range(user, id, 0, 100, 100), storage.Missed(session(user), {id: 2}, 2, 0, inbox)]
@@ -172,7 +172,7 @@ def plausible(draw) -> list[storage.Request]:
 @pytest.mark.parametrize("fanout", ["read", "write"])
 @given(plausible(), st.lists(st.integers(1, 6), min_size=8, max_size=8), st.sets(st.integers(0, 40), max_size=3))
 @settings(deadline=None, max_examples=100)
-def test_sqlite_means_what_memory_means(tmp_path_factory, fanout, sequence, sizes, restarts):
+def test_sqlite_storage_answers_like_memory_storage(tmp_path_factory, fanout, sequence, sizes, restarts):
     path = tmp_path_factory.mktemp("store") / "im.db"
     tables = SqliteStorage(path, synchronous="NORMAL", fanout=fanout)
     model = MemoryStorage(fanout, tables.log)
@@ -204,7 +204,7 @@ def test_sqlite_means_what_memory_means(tmp_path_factory, fanout, sequence, size
         "SELECT max(position) FROM inboxes WHERE user = ?",
     ],
 )
-def test_nothing_is_searched_from_end_to_end_or_sorted(query):
+def test_queries_neither_scan_a_table_nor_sort(query):
     kept = SqliteStorage(":memory:")
     parameters = max((n for n in range(1, 6) if f"?{n}" in query), default=1)
     rows = kept._db.execute(f"EXPLAIN QUERY PLAN {query}", (1,) * parameters)
@@ -221,24 +221,24 @@ def start(store) -> list:
 
 
 @pytest.mark.parametrize("make", [MemoryStore, lambda: SqliteStore(":memory:")])
-async def test_answers_come_in_order_and_never_from_within_submit(make):
+async def test_store_answers_in_order_and_never_within_submit(make):
     store = make()
     answers = start(store)
     assert store.idle
-    asked = [storage.OpenUser(f"u{n}") for n in range(50)]
-    for request in asked:
+    submitted = [storage.OpenUser(f"u{n}") for n in range(50)]
+    for request in submitted:
         store.submit(request)
     assert not answers
     assert not store.idle
     await store.flush()
     assert store.idle
-    assert [request for request, _ in answers] == asked
+    assert [request for request, _ in answers] == submitted
     assert all(result == storage.UserState(1, [], log=store.storage.log) for _, result in answers)
     store.close()
 
 
 @pytest.mark.parametrize("make", [MemoryStore, lambda: SqliteStore(":memory:")])
-async def test_a_second_server_does_not_hear_the_answers_of_the_first(make):
+async def test_second_server_does_not_receive_answers_for_the_first(make):
     store = make()
     first = start(store)
     store.submit(storage.OpenUser("ann"))
@@ -246,11 +246,11 @@ async def test_a_second_server_does_not_hear_the_answers_of_the_first(make):
     store.submit(storage.OpenUser("ann"))
     await store.flush()
     assert first == []
-    assert [result.epoch for _, result in second] == [2]  # the first request was carried out all the same
+    assert [result.epoch for _, result in second] == [2]  # the store carried out the first request, too
     store.close()
 
 
-async def test_what_waits_shares_a_commit(monkeypatch):
+async def test_waiting_requests_share_a_commit(monkeypatch):
     store = SqliteStore(":memory:")
     answers = start(store)
     commits = []
@@ -263,7 +263,7 @@ async def test_what_waits_shares_a_commit(monkeypatch):
     store.close()
 
 
-async def test_one_bad_request_does_not_harm_its_batch():
+async def test_failing_request_does_not_affect_its_batch():
     store = SqliteStore(":memory:")
     answers = start(store)
     store.submit(storage.OpenConversation("p2p:ann:bob", ("ann", "bob")))
@@ -282,7 +282,7 @@ async def test_one_bad_request_does_not_harm_its_batch():
 
 
 @pytest.mark.parametrize("make", [MemoryStorage, lambda: SqliteStorage(":memory:")])
-def test_a_known_key_is_a_duplicate_whatever_its_seq(make):
+def test_append_with_a_known_key_is_a_duplicate_for_any_seq(make):
     kept = make()
     kept.execute(storage.OpenConversation("p2p:ann:bob", ("ann", "bob")))
     assert kept.execute(storage.Append(1, message(seq=1), 0)) == storage.Appended()
@@ -292,7 +292,7 @@ def test_a_known_key_is_a_duplicate_whatever_its_seq(make):
     assert kept.execute(storage.Append(0, message(), 0)) == storage.Fenced()
 
 
-async def test_a_failed_commit_fails_all_and_leaves_nothing(monkeypatch):
+async def test_failed_commit_fails_all_its_requests_and_changes_nothing(monkeypatch):
     store = SqliteStore(":memory:")
     answers = start(store)
     store.submit(storage.OpenConversation("p2p:ann:bob", ("ann", "bob")))
@@ -313,7 +313,7 @@ async def test_a_failed_commit_fails_all_and_leaves_nothing(monkeypatch):
     store.close()
 
 
-async def test_a_full_queue_is_answered_failed_and_counted():
+async def test_full_queue_fails_requests_and_counts_them():
     store = SqliteStore(":memory:", limit=3)
     answers = start(store)
     for n in range(5):
@@ -327,7 +327,7 @@ async def test_a_full_queue_is_answered_failed_and_counted():
     store.close()
 
 
-async def test_close_carries_out_what_was_submitted(tmp_path):
+async def test_close_carries_out_submitted_requests(tmp_path):
     store = SqliteStore(tmp_path / "im.db")
     start(store)
     for _ in range(7):
@@ -340,10 +340,10 @@ async def test_close_carries_out_what_was_submitted(tmp_path):
     await again.flush()
     assert answers[0][1].epoch == 8
     again.close()
-    assert [file.name for file in tmp_path.iterdir()] == ["im.db"]  # the log was folded in
+    assert [file.name for file in tmp_path.iterdir()] == ["im.db"]  # no WAL file remains
 
 
-def test_a_second_process_is_turned_away_in_one_line(tmp_path):
+def test_second_process_gets_a_one_line_error(tmp_path):
     path = tmp_path / "im.db"
     store = SqliteStore(path)
     with pytest.raises(RunError, match=r"im\.db: in use by another process"):
@@ -356,16 +356,16 @@ def test_a_second_process_is_turned_away_in_one_line(tmp_path):
     SqliteStore(path).close()
 
 
-def test_files_of_others_are_refused_untouched(tmp_path):
+def test_store_refuses_foreign_files_and_does_not_change_them(tmp_path):
     text, other, newer = tmp_path / "notes.txt", tmp_path / "other.db", tmp_path / "newer.db"
-    text.write_text("no database, but long enough to be taken for one" * 20)
+    text.write_text("not a database, but as long as the header of one" * 20)
     db = sqlite3.connect(other)
     db.execute("CREATE TABLE t (x)")
     db.close()
     before = other.read_bytes()
     with pytest.raises(UsageError, match="not a database"):
         SqliteStore(text)
-    with pytest.raises(UsageError, match="of something else"):
+    with pytest.raises(UsageError, match="not an imsim database"):
         SqliteStore(other)
     assert other.read_bytes() == before
     SqliteStore(newer).close()
@@ -380,7 +380,7 @@ def test_files_of_others_are_refused_untouched(tmp_path):
         SqliteStore(newer, synchronous="OFF")
 
 
-def test_answers_after_the_loop_are_nobodys(tmp_path):
+def test_store_drops_answers_after_the_end_of_the_event_loop(tmp_path):
     async def main() -> SqliteStore:
         store = SqliteStore(tmp_path / "im.db")
         start(store)
@@ -390,7 +390,7 @@ def test_answers_after_the_loop_are_nobodys(tmp_path):
     asyncio.run(main()).close()
 
 
-def test_a_file_keeps_its_log_and_another_has_another(tmp_path):
+def test_file_keeps_its_log_id_and_a_new_file_has_a_new_one(tmp_path):
     logs = []
     for name in ("one", "one", "other"):
         store = SqliteStorage(tmp_path / name)

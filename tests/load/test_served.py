@@ -1,4 +1,4 @@
-"""A server in a process of its own."""
+"""Tests of `imsim.serve`: a server in a subprocess."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import imsim
 from imsim.live import LiveClient
 
 
-def test_what_a_server_keeps_in_a_file_outlives_it(tmp_path):
+def test_second_server_delivers_messages_from_the_file_of_the_first(tmp_path):
     async def send() -> None:
         alice = LiveClient(server.url, "alice", key="mine")
         await alice.start()
@@ -38,9 +38,9 @@ def test_what_a_server_keeps_in_a_file_outlives_it(tmp_path):
         server.stop()
 
 
-def test_a_server_that_cannot_start_says_why(tmp_path):
+def test_server_that_cannot_start_reports_the_reason(tmp_path):
     taken = socket.create_server(("127.0.0.1", 0))
-    with taken, pytest.raises(imsim.RunError, match=r"did not start: port \d+ .*taken"):
+    with taken, pytest.raises(imsim.RunError, match=r"did not start: port \d+ .*in use"):
         imsim.serve("office", port=taken.getsockname()[1])
     with pytest.raises(imsim.UsageError, match="did not start"):
         imsim.serve("office", db=tmp_path)

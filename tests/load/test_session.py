@@ -1,4 +1,4 @@
-"""The director of a load, in a subprocess: gevent's loop is none for this one."""
+"""Tests of `Session`. They run in a subprocess, because this process must not import gevent."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ director._next_due = None
 director._director = gevent.spawn(direct)
 gevent.sleep(0)
 director._stopped = 1.0
-director._catch_up()
+director._wait_for_late_messages()
 print(sent)
 """
 
 
-def test_who_stops_a_load_waits_for_what_was_due_by_then(python):
-    """The one who sends may be late, and what was due a moment before the end is no message that was never sent."""
+def test_stop_waits_for_messages_that_were_due_before_it(python):
+    """The sending greenlet may be late; a message that was due just before the stop must still be sent."""
     assert python(PROGRAM) == "[0.8, 0.9]\n"

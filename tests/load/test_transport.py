@@ -1,4 +1,4 @@
-"""The gevent transport, in subprocesses, against websockets' own server in a thread of this one."""
+"""Tests of the gevent transport in subprocesses, against websockets' own server in a thread of this process."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ print("ok")
 
 @contextmanager
 def serving(handler, **options):
-    """websockets' own server at its url; compression off, as imsim's server has it."""
+    """Run websockets' own server, and return its url. Compression is off, as in imsim's server."""
     started, addresses = threading.Event(), []
 
     async def main() -> None:
@@ -90,19 +90,19 @@ async def echo(connection):
         await connection.send(message)
 
 
-def test_many_senders_keep_their_order_and_never_interleave(python):
+def test_messages_of_many_greenlets_keep_their_order(python):
     with serving(echo) as url:
         assert python(ECHO, url) == "ok\n"
 
 
-def test_the_same_over_tls(python):
+def test_messages_of_many_greenlets_keep_their_order_over_tls(python):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(CERTIFICATE)
     with serving(echo, ssl=context) as url:
         assert python(ECHO, url, SSL_CERT_FILE=str(CERTIFICATE)) == "ok\n"
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused(python):
+def test_transport_refuses_an_untrusted_certificate(python):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(CERTIFICATE)
     script = PRELUDE + "try: open_(url, print)\nexcept TransportError as error: print(error)"
@@ -112,8 +112,8 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(python):
     assert output.count("\n") == 1
 
 
-def test_a_server_that_does_not_read_holds_up_nobody_else(python):
-    """8 MB into a connection that nobody reads from return at once, and another connection works on."""
+def test_server_that_does_not_read_blocks_only_its_own_connection(python):
+    """Sends of 8 MB to a server that does not read return at once, and another connection still works."""
     script = (
         PRELUDE
         + """
@@ -125,7 +125,7 @@ transport, reader = open_(url, lambda data: answered.set())
 transport.send(b"still here?")
 assert answered.wait(timeout=5)
 for _ in range(200):
-    stuck.send(b"x" * 100_000)  # more than is kept: this connection ends
+    stuck.send(b"x" * 100_000)  # more than the backlog may hold: this connection ends
 stuck_reader.join(timeout=5)
 assert stuck_reader.ready()
 stuck.send(b"dropped")
@@ -142,7 +142,7 @@ print("ok")
         assert python(script, url, deaf_url) == "ok\n"
 
 
-def test_fragments_are_joined_pings_answered_and_the_end_noticed(python):
+def test_transport_joins_fragments_answers_pings_and_detects_the_end(python):
     async def handler(connection):
         await connection.send(["Gr", "üß", "e"])
         await (await connection.ping())
@@ -155,7 +155,7 @@ def test_fragments_are_joined_pings_answered_and_the_end_noticed(python):
     assert ended == "True"
 
 
-def test_a_message_as_large_as_it_may_be_is_taken_and_a_larger_one_ends_the_connection(python):
+def test_transport_accepts_the_largest_message_and_ends_at_a_larger_one(python):
     async def handler(connection):
         for size in (1_000, 1_001):
             await connection.send("x" * size)
@@ -173,8 +173,8 @@ print(reader.ready())
         assert python(script, url) == "1000\nTrue\n"
 
 
-def test_a_connection_that_is_ended_together_with_its_handshake_is_one_that_ended(python):
-    """All of it in one segment: the answer, a message, and goodbye."""
+def test_close_frame_in_the_segment_of_the_handshake_ends_the_connection(python):
+    """One TCP segment contains the answer to the handshake, a message and a close frame."""
 
     def answer() -> None:
         connection, _ = listening.accept()
@@ -184,7 +184,7 @@ def test_a_connection_that_is_ended_together_with_its_handshake_is_one_that_ende
             head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             head += f"Sec-WebSocket-Accept: {accept_key(key.decode())}\r\n\r\n"
             connection.sendall(head.encode() + b"\x81\x02hi" + b"\x88\x02\x03\xe8")
-            request.read()  # until the other end has hung up
+            request.read()  # until the client has closed the connection
 
     script = (
         PRELUDE + "_, reader = open_(url, lambda d: print(d.decode()))\nreader.join(timeout=5)\nprint(reader.ready())"
@@ -196,19 +196,19 @@ def test_a_connection_that_is_ended_together_with_its_handshake_is_one_that_ende
         thread.join()
 
 
-def test_a_device_takes_what_its_limits_let_a_server_send(python):
+def test_device_accepts_the_largest_message_that_its_limits_allow(python):
     script = """
 import imsim.load.devices as devices
 from imsim.core.policies import Policies
 from imsim.core.sizes import largest_to_client
 from imsim.load.target import Target
 
-asked = []
+limits = []
 
 class Transport:
     @classmethod
     def connect(cls, target, timeout, on_text, largest):
-        asked.append(largest)
+        limits.append(largest)
         raise OSError("not in this test")
 
 devices.Transport = Transport
@@ -217,12 +217,12 @@ for page_bytes in (1_000, 100 << 20):
     device = devices.Device(0, "alice", "d0", Target("ws://x"), "", policies, lambda: 0.5, None, None)
     device.client.token = "some"
     device._connect()
-    print(asked[-1] >= largest_to_client(policies), asked[-1] >= 64 << 20)
+    print(limits[-1] >= largest_to_client(policies), limits[-1] >= 64 << 20)
 """
     assert python(script) == "True True\n" * 2
 
 
-def test_nothing_is_handed_out_after_close(python):
+def test_transport_dispatches_nothing_after_close(python):
     async def handler(connection):
         for number in range(100):
             await connection.send(str(number))
@@ -245,7 +245,7 @@ print(reader.ready())
         assert python(script, url).split() == ["0", "1", "2", "3", "True"]
 
 
-def test_a_server_that_is_none_is_one_clear_line(python, free_port, url):
+def test_failed_connect_raises_one_line_with_the_reason(python, free_port, url):
     script = (
         PRELUDE
         + """
@@ -265,5 +265,5 @@ for url, timeout in zip(sys.argv[1:], (5.0, 5.0, 0.3)):
         )
     refused, wrong_path, no_answer = output.splitlines()
     assert "refused" in refused
-    assert "the server answers HTTP 200" in wrong_path
-    assert "no answer in time" in no_answer
+    assert "HTTP 200 in answer to the WebSocket handshake" in wrong_path
+    assert "no answer within the timeout" in no_answer

@@ -1,4 +1,4 @@
-"""The largest frames that the limits allow are not larger than what both ends are told to take."""
+"""Tests that the largest frames allowed by the limits are not larger than the frames that both ends accept."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from imsim.core.sizes import largest_from_client, largest_to_client
 from imsim.core.storage.memory import MemoryStorage
 
 NAME = "n" * 64
-WORST = "\x01"  # a byte that JSON writes in six
+WORST = "\x01"  # a character of one byte that JSON writes with six
 P2P = f"p2p:{'m' * 64}:{NAME}"
 POLICIES = Policies(content_bytes=2_000, group_size=300, page=30, page_bytes=9_000)
 
 
 def edit(policies: Policies) -> frames.Send:
-    """A message of which each part is as long as it may be."""
+    """Return an edit in which each field has its largest size."""
     text = WORST * policies.content_bytes
     padding = "\x7f" * (policies.content_bytes - 200)
     data = {"seq": 10**15, "content": text, "padding": padding}
@@ -30,7 +30,7 @@ def edit(policies: Policies) -> frames.Send:
     return frames.Send(WORST * 128, Scene.P2P, NAME, text, "notification", file, text, True, WORST * 128, 10**15)
 
 
-def test_what_a_client_may_send():
+def test_largest_frames_of_a_client_are_within_the_limit():
     policies = POLICIES
     largest = edit(policies)
     assert validation.of_send(largest, policies) is None
@@ -40,7 +40,7 @@ def test_what_a_client_may_send():
 
 
 @pytest.mark.parametrize("length", [10, 100, 290, 2_000])
-def test_what_the_server_may_send(length):
+def test_largest_frames_of_a_server_are_within_the_limit(length):
     policies, store = POLICIES, MemoryStorage()
     epoch = store.execute(storage.OpenConversation(P2P, ("m" * 64, NAME))).epoch
     one = edit(policies)
@@ -54,10 +54,10 @@ def test_what_the_server_may_send(length):
     session = Session(NAME, "d0", 1, "g0", 1)
     cursors = {f"{P2P[:-8]}{number:08}": 10**15 for number in range(CURSORS - 1)}
     states = [ConversationState(P2P, 10**9, 10**15, 10**9, True, True, 10**15, "", 10**15, 10**15, True)] * CURSORS
-    mine, more = 0, True
+    cursor, more = 0, True
     while more:
-        ask = storage.Missed(session, {P2P: mine}, policies.page, page_bytes=policies.page_bytes)
-        page = store.execute(ask)
-        mine, more = page.cursors[P2P], page.more
+        request = storage.Missed(session, {P2P: cursor}, policies.page, page_bytes=policies.page_bytes)
+        page = store.execute(request)
+        cursor, more = page.cursors[P2P], page.more
         frame = frames.SyncDone(page.messages, page.cursors | cursors, states, 10**15, 10**15, 10**15)
         assert len(wire.encode(frame)) <= largest_to_client(policies)

@@ -1,4 +1,4 @@
-"""The documents of the protocol: every frame is in them, and they take and refuse what the codec does."""
+"""Tests of the protocol documents: they contain every frame, and accept and refuse the same frames as the codec."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def carries_attachments(frame_type: type) -> bool:
 
 
 def whole(frame_type: type) -> dict[str, object]:
-    """A frame with every field; its `type` is one that any attachment goes with."""
+    """Return a frame with every field. Its `type` allows any attachment."""
     any_type = {"type": "sticker"} if carries_attachments(frame_type) else {}
     return {"op": frame_type.op, **example(frame_type), **any_type}
 
@@ -53,20 +53,20 @@ every_frame = pytest.mark.parametrize("frame_type", FRAMES, ids=lambda frame: fr
 # --- JSON Schema ----------------------------------------------------------------------------------------------------
 
 
-def test_it_is_a_schema():
+def test_json_schema_is_valid():
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     assert SCHEMA["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert json.loads(json.dumps(SCHEMA)) == SCHEMA
 
 
-def test_every_frame_is_there_under_its_direction_and_no_other():
+def test_json_schema_has_every_frame_in_its_direction():
     for name, kinds in (("FromClient", CLIENT), ("ToClient", SERVER)):
         schema = SCHEMA["$defs"][name]
         assert schema["oneOf"] == [{"$ref": f"#/$defs/{kind.__name__}"} for kind in kinds]
         assert schema["discriminator"]["mapping"] == {kind.op: f"#/$defs/{kind.__name__}" for kind in kinds}
 
 
-#: Texts that are not any: the gateway wants a name, or some length.
+#: Valid values of the texts that the gateway constrains to a name or to a length.
 BOUNDED = {
     frames.Login: {"device": "d0", "kind": "", "instance": "5f@0.c+-_"},
     frames.Send: {"id_client": "x" * 128, "to": "b" * 64, "after": None},
@@ -89,7 +89,7 @@ BOUNDED = {
         (frames.Leave, "name", ["", "a b"]),
     ],
 )
-def test_a_text_that_the_gateway_would_refuse_is_not_valid(frame_type, key, wrong):
+def test_text_that_the_gateway_refuses_is_not_valid(frame_type, key, wrong):
     frame = dataclasses.replace(frame_type(**MADE[frame_type]), **BOUNDED[frame_type])
     written = json.loads(encode(frame))
     OF[frame_type.__name__].validate(written)
@@ -108,16 +108,16 @@ MADE = {
 @every_frame
 @settings(max_examples=25)
 @given(data=st.data())
-def test_what_the_codec_writes_is_valid(frame_type, data):
+def test_encoded_frame_is_valid(frame_type, data):
     frame = data.draw(values(frame_type))
-    if carries_attachments(frame_type):  # which have tests of their own
+    if carries_attachments(frame_type):  # other tests cover attachments
         frame = dataclasses.replace(frame, type="sticker")
     frame = dataclasses.replace(frame, **BOUNDED.get(frame_type, {}))
-    ANY.validate(json.loads(encode(frame)))  # and so by exactly one direction and one frame of it: that of its op
+    ANY.validate(json.loads(encode(frame)))  # `op` selects exactly one frame
 
 
 @every_frame
-def test_every_field_is_there_and_is_required_unless_it_has_a_default(frame_type):
+def test_schema_has_every_field_and_requires_those_without_default(frame_type):
     schema = SCHEMA["$defs"][frame_type.__name__]
     assert list(schema["properties"]) == ["op", *map(camel, fields(frame_type))]
     assert schema["required"] == ["op", *map(camel, required_fields(frame_type))]
@@ -129,7 +129,7 @@ def test_every_field_is_there_and_is_required_unless_it_has_a_default(frame_type
 
 
 @every_frame
-def test_a_frame_without_a_required_field_is_refused(frame_type):
+def test_frame_without_a_required_field_is_not_valid(frame_type):
     OF[frame_type.__name__].validate(whole(frame_type))
     for name in SCHEMA["$defs"][frame_type.__name__]["required"]:
         less = {key: value for key, value in whole(frame_type).items() if key != name}
@@ -138,7 +138,7 @@ def test_a_frame_without_a_required_field_is_refused(frame_type):
 
 
 @every_frame
-def test_a_wrong_type_is_refused(frame_type):
+def test_field_of_a_wrong_type_is_not_valid(frame_type):
     for name, value in WRONG[frame_type]:
         written = {**whole(frame_type), camel(name): value}
         assert not OF[frame_type.__name__].is_valid(written), (name, value)
@@ -146,18 +146,18 @@ def test_a_wrong_type_is_refused(frame_type):
 
 
 @every_frame
-def test_an_unknown_key_is_allowed_and_an_unknown_op_is_not(frame_type):
+def test_unknown_key_is_valid_and_unknown_op_is_not(frame_type):
     assert ANY.is_valid({**whole(frame_type), "someNewField": {"deep": [1]}})
     assert not ANY.is_valid({**whole(frame_type), "op": "nonsense"})
 
 
 @every_frame
-def test_a_frame_of_the_other_side_is_refused(frame_type):
+def test_frame_of_the_other_direction_is_not_valid(frame_type):
     sides = {name for name in ("FromClient", "ToClient") if OF[name].is_valid(whole(frame_type))}
     assert sides == {direction(frame_type)}
 
 
-def test_codes_tell_what_a_client_may_do():
+def test_codes_have_the_flags_reconnects_and_retryable():
     schema = SCHEMA["$defs"]["Code"]
     assert schema["enum"] == [str(code) for code in Code]
     assert schema["x-codes"] == {
@@ -165,7 +165,7 @@ def test_codes_tell_what_a_client_may_do():
     }
 
 
-def test_everything_is_described_in_the_words_of_the_wire():
+def test_descriptions_use_the_names_of_the_wire():
     names = {name for kind in (*FRAMES, Message) for name in fields(kind) if "_" in name} - frames.GATEWAY_OPS
     assert all(SCHEMA["$defs"][kind.__name__]["description"] for kind in FRAMES)
     described = dict(SCHEMA["$defs"])
@@ -176,17 +176,17 @@ def test_everything_is_described_in_the_words_of_the_wire():
         assert not names & set(re.findall(r"\w+", text)), f"{name}: {text}"
 
 
-def test_fields_are_described_where_the_code_says_something():
+def test_fields_have_the_descriptions_of_the_code():
     about = SCHEMA["$defs"]
-    assert about["Send"]["description"].startswith("Store and deliver this. Answered by `stored`")
-    assert about["Send"]["properties"]["idClient"]["description"].startswith("`idClient` identifies the message")
-    assert about["Refused"]["properties"]["reconnect"]["description"].endswith("connecting again may help.")
-    assert about["ConversationState"]["properties"]["readSeq"]["description"] == "the read mark."
+    assert "`stored`" in about["Send"]["description"]
+    assert about["Send"]["properties"]["idClient"]["description"].startswith("`idClient` ")
+    assert about["Refused"]["properties"]["reconnect"]["description"].endswith(".")
+    assert "read mark" in about["ConversationState"]["properties"]["readSeq"]["description"]
 
 
 # --- attachments ----------------------------------------------------------------------------------------------------
 
-# Two things a schema cannot say as the server does: that 1.0 is no whole number, and that there is no NaN.
+# The values leave out 1.0 and NaN: unlike the server, a JSON Schema accepts 1.0 as an integer and cannot refuse NaN.
 odd_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=70) | st.floats(-1e6, 1e6).filter(lambda x: x % 1),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
@@ -195,22 +195,22 @@ odd_values = st.recursive(
 
 
 def agree(type: str, file: dict[str, object] | None) -> bool:
-    """Whether the server takes it, and the schema is of the same opinion."""
+    """Check that the server and the schema agree about the attachment; return whether they accept it."""
     frame = frames.Send("1", Scene.P2P, "bob", "", type, file)
     try:
         check_attachment(type, file)
     except BadAttachment:
-        taken = False
+        accepted = False
     else:
-        taken = True
+        accepted = True
     written = json.loads(encode(frame))
-    assert OF["Send"].is_valid(written) == taken
-    assert OF["FromClient"].is_valid({**written, "type": type, "file": file}) == taken  # defaults written out
-    return taken
+    assert OF["Send"].is_valid(written) == accepted
+    assert OF["FromClient"].is_valid({**written, "type": type, "file": file}) == accepted  # with the default values
+    return accepted
 
 
 @pytest.mark.parametrize("type", [*ATTACHMENTS, "sticker"])
-def test_attachments_are_taken_and_refused_as_by_the_server(type):
+def test_schema_and_server_agree_about_attachments(type):
     for file in (None, {}, {"url": "x"}, *GOOD.values()):
         agree(type, file)
     assert agree(type, GOOD.get(type))
@@ -219,24 +219,24 @@ def test_attachments_are_taken_and_refused_as_by_the_server(type):
 
 
 @given(st.sampled_from(FIELDS), odd_values)
-def test_one_strange_value_is_judged_as_by_the_server(field, value):
+def test_schema_and_server_agree_about_odd_values(field, value):
     type, name = field
     agree(type, {**GOOD[type], name: value})
 
 
-def test_a_stored_message_may_have_any_attachment():
-    """It may be older than the rules."""
+def test_stored_message_may_have_any_attachment():
+    """A stored message may be older than the present rules for attachments."""
     OF["Message"].validate({**example(Message), "type": "image", "file": None})
 
 
-def test_the_codec_leaves_attachments_to_the_server():
+def test_codec_does_not_check_attachments():
     text = '{"op":"send","idClient":"1","scene":"p2p","to":"bob","type":"image"}'
     assert typing.cast(frames.Send, decode_from_client(text)).file is None
     assert not ANY.is_valid(json.loads(text))
 
 
 # --- AsyncAPI -------------------------------------------------------------------------------------------------------
-# Its official schema (0.4 MB, npm @asyncapi/specs) comes with no Python package: what it asks for is checked by hand.
+# No Python package contains the official schema (npm @asyncapi/specs, 0.4 MB). So the tests check its rules by hand.
 
 
 def referred(node: object) -> list[str]:
@@ -255,7 +255,7 @@ def resolve(reference: str) -> typing.Any:
     return node
 
 
-def test_the_document_has_the_parts_of_asyncapi_3():
+def test_asyncapi_document_has_the_required_parts():
     assert ASYNCAPI["asyncapi"] == "3.0.0"
     assert set(ASYNCAPI) == {
         "asyncapi", "info", "defaultContentType", "servers", "channels", "operations", "components",
@@ -267,14 +267,14 @@ def test_the_document_has_the_parts_of_asyncapi_3():
     assert json.loads(json.dumps(ASYNCAPI)) == ASYNCAPI
 
 
-def test_every_reference_leads_somewhere():
+def test_every_reference_can_be_resolved():
     references = referred(ASYNCAPI)
     assert len(references) > 3 * len(FRAMES)
     for reference in references:
         assert isinstance(resolve(reference), dict)
 
 
-def test_the_server_receives_what_clients_send_and_sends_what_they_receive():
+def test_asyncapi_operations_have_the_frames_of_their_direction():
     by_action = {operation["action"]: operation for operation in ASYNCAPI["operations"].values()}
     for action, kinds in (("receive", CLIENT), ("send", SERVER)):
         messages = [resolve(resolve(ref["$ref"])["$ref"]) for ref in by_action[action]["messages"]]
@@ -283,22 +283,22 @@ def test_the_server_receives_what_clients_send_and_sends_what_they_receive():
 
 
 @every_frame
-def test_a_payload_is_the_frame_also_for_readers_of_draft_7(frame_type):
-    """In which AsyncAPI 3.0 writes its schemas: a `$ref` stands alone there."""
+def test_payload_is_valid_under_json_schema_draft_7(frame_type):
+    """AsyncAPI 3.0 uses draft 7, in which an object with a `$ref` may have no other key."""
     message = ASYNCAPI["components"]["messages"][frame_type.__name__]
     schema = {"components": ASYNCAPI["components"], **message["payload"]}
     jsonschema.Draft7Validator.check_schema(schema)
     judge = jsonschema.Draft7Validator(schema)
     judge.validate(whole(frame_type))
     assert not judge.is_valid({**whole(frame_type), "op": "nonsense"})
-    for reference in _siblings(ASYNCAPI["components"]["schemas"]):
+    for reference in _references(ASYNCAPI["components"]["schemas"]):
         assert set(reference) == {"$ref"}
 
 
-def _siblings(node: object) -> list[dict[str, object]]:
-    """Every object with a `$ref`."""
+def _references(node: object) -> list[dict[str, object]]:
+    """Return every object with a `$ref`."""
     if isinstance(node, list):
-        return [found for one in node for found in _siblings(one)]
+        return [found for one in node for found in _references(one)]
     if isinstance(node, dict):
-        return [node] * ("$ref" in node) + [found for one in node.values() for found in _siblings(one)]
+        return [node] * ("$ref" in node) + [found for one in node.values() for found in _references(one)]
     return []

@@ -1,8 +1,8 @@
-"""What must hold in every run.
+"""The invariants that must hold in every run.
 
-A check follows the trace, and finds what only one moment shows: a class with a public method for each type of entry
-that it looks at. An invariant looks at the whole run: a function that yields what is wrong. In each text the first
-thing named is the message, the conversation or the instance that it is about.
+A check follows the trace, and finds violations that show only at one moment. It is a class with a public method for
+each type of entry that it needs. An invariant is a function over the whole run, which yields the violations as texts.
+Each text first names the message, the conversation or the instance that it is about.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ Invariant = Callable[[Evidence], Iterator[str]]
 
 
 class Violation(NamedTuple):
-    """`at`: how many entries the trace had when it was seen; None: only the whole run shows it."""
+    """A broken invariant.
+
+    `at`: the number of trace entries when it was found; None: only the whole run shows it.
+    """
 
     invariant: str
     text: str
@@ -40,13 +43,14 @@ class Violation(NamedTuple):
         return f"{self.invariant}: {self.text}"
 
 
-#: In the order in which they see an entry: what feeds the reference model comes after what judges by it as it was.
+#: The checks, in the order in which they see an entry. Checks that compare with the reference model come before those
+#: that update it.
 CHECKS: tuple[type[Check], ...] = (
     Facts, Connections, Rooms, Gateways, Limits, RouterStates, Requests, Refusals, Logins, Presence, Quiescence,
     Answers, Saved, Repetitions, Writers, Storage, Claims, Given,
 )  # fmt: skip
 
-#: The public functions of these modules.
+#: The invariants: the public functions of these modules.
 INVARIANTS: tuple[Invariant, ...] = tuple(
     function
     for module in (log, views, senders, quiescence, ending)
@@ -60,7 +64,7 @@ _HANDLERS = Dispatcher(
 
 
 def check(evidence: Evidence) -> list[Violation]:
-    """Everything that does not hold; empty if all is well."""
+    """Return all violations; [] if there are none."""
     running = [kind(evidence) for kind in CHECKS]
     for moment, entry in enumerate(evidence.world.trace, 1):
         evidence.moment = moment
@@ -74,17 +78,20 @@ def check(evidence: Evidence) -> list[Violation]:
 
 
 def judge(world: World) -> list[Violation]:
-    """The same of a run that may have ended in any way. A core that is broken enough confuses its judge as well: that,
-    too, is a finding about this run, and does not end the search."""
+    """Return all violations of a run that may have ended in any way.
+
+    If the core is so broken that a check raises an exception, that too is a violation of this run. It does not end the
+    search.
+    """
     if world.broken is not None:
         return [Violation("no_machine_raises", world.broken)]
     evidence = Evidence(world)
     try:
         return check(evidence)
     except Exception:
-        return [*(Violation(*what) for what in evidence.found), judge_raises()]
+        return [*(Violation(*what) for what in evidence.found), check_raises()]
 
 
-def judge_raises() -> Violation:
-    """For the exception that is being handled."""
-    return Violation("judge_raises", traceback.format_exc(limit=-6))
+def check_raises() -> Violation:
+    """Return a violation for the exception that is being handled."""
+    return Violation("check_raises", traceback.format_exc(limit=-6))

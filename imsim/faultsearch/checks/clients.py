@@ -1,5 +1,4 @@
-"""What devices say: what they have and have shown, what they repeat, and when; and what a connection that has ended is
-sent."""
+"""Checks of the marks, repeated sends and heartbeats of devices, and of frames for closed connections."""
 
 from __future__ import annotations
 
@@ -15,12 +14,16 @@ _ROUNDING = 0.001  # seconds
 
 
 class Claims(Check):
-    """A device says that it has, or has shown, only what it was given; and of a repeated send that it is one. What it
-    says becomes part of the model."""
+    """Checks that a device claims only messages that it was given, and marks a repeated send as one.
+
+    Its claims become part of the model.
+    """
 
     def begin(self) -> None:
-        self._known: dict[tuple[str, str], int] = {}  # (instance, conversation) -> what it rightly said it has
-        self._sent: Counter[tuple[str, str]] = Counter()  # (instance, idClient) -> attempts, without those limited
+        # (instance, conversation) -> the highest seq that it rightly claimed
+        self._known: dict[tuple[str, str], int] = {}
+        # (instance, idClient) -> attempts, except those beyond a rate limit
+        self._sent: Counter[tuple[str, str]] = Counter()
 
     def sent(self, entry: ClientSent[frames.Send]) -> None:
         instance, frame = self.instances[entry.node], entry.frame
@@ -28,8 +31,8 @@ class Claims(Check):
         self._has(entry, conversation, frame.shown)
         self.model.claimed.reach(instance.user, conversation, frame.shown)
         is_repeated = self._sent[instance.name, frame.id_client] > 0
-        if is_repeated and not frame.resend and frame.id_client not in instance.tapped:  # by the user, not by itself
-            self.violated("repetitions_are_marked", f"{instance.name} said {frame}")
+        if is_repeated and not frame.resend and frame.id_client not in instance.tapped:  # those are the user's
+            self.violated("repetitions_are_marked", f"{instance.name} sent {frame} again, but not as a repetition")
         self._sent[instance.name, frame.id_client] += 1
 
     def delivered(self, entry: ClientSent[frames.Delivered]) -> None:
@@ -42,7 +45,8 @@ class Claims(Check):
     def read(self, entry: ClientSent[frames.Read]) -> None:
         user, conversation, seq = self.evidence.users[entry.node], entry.frame.conversation_id, entry.frame.seq
         if seq > self.model.claimed[user, conversation]:
-            self._has(entry, conversation, seq)  # else it may have heard it from another device, asked the same
+            # else another device may have read to there, and sent the mark to this one
+            self._has(entry, conversation, seq)
         self.model.claimed.reach(user, conversation, seq)
 
     def hidden(self, entry: ClientSent[frames.SetConversation]) -> None:
@@ -65,19 +69,23 @@ class Claims(Check):
         given = model.given[entry.node][conversation]
         missing = [n for n in range(known + 1, seq + 1) if n not in given]
         if any(n > model.age(conversation) or model.may_see(user, conversation, n) for n in missing):
-            self.violated("devices_claim_only_what_they_have", f"{entry.node} said {entry.frame}, and lacks {missing}")
+            self.violated("devices_claim_only_what_they_have", f"{entry.node} sent {entry.frame}, but lacks {missing}")
         self._known[key] = seq
 
 
 class Connections(Check):
-    """A client that is logged in is never silent for so long that it would lose its connection; it enters a room, if
-    its user has, before it speaks there; and a gateway sends nothing on a connection that has ended."""
+    """Checks that a logged-in client sends often enough to keep its connection, and enters a room before it sends
+    there.
+
+    Also checks that a gateway sends nothing on a connection that has ended.
+    """
 
     def begin(self) -> None:
         self._longest = min(self.policies.heartbeat, self.policies.heartbeat_timeout / 2)
-        self._said: dict[str, float] = {}  # instance -> when last, since it knows that it is logged in
+        self._said: dict[str, float] = {}  # instance -> time of its last frame, since it received the end of its login
         self._wished: dict[str, set[str]] = defaultdict(set)  # instance -> the rooms that its user wants to be in
-        self._entered: dict[str, set[str]] = defaultdict(set)  # the same as it has said on this connection
+        # instance -> the rooms that it has entered on this connection
+        self._entered: dict[str, set[str]] = defaultdict(set)
 
     def wants(self, entry: Wished[frames.Enter | frames.Leave]) -> None:
         wished = self._wished[entry.node]
@@ -98,8 +106,8 @@ class Connections(Check):
         name = entry.node
         if name in self._said:
             silence = entry.at - self._said[name]
-            if silence > self._longest + _ROUNDING and self.instances[name].key not in self.evidence.believed:
-                text = f"{name} said nothing for {silence:.3f} s, until {entry.frame}"
+            if silence > self._longest + _ROUNDING and self.instances[name].key not in self.evidence.skewed_clocks:
+                text = f"{name} sent nothing for {silence:.3f} s, until {entry.frame}"
                 self.violated("clients_do_not_fall_silent", text)
             self._said[name] = entry.at
 
@@ -110,8 +118,10 @@ class Connections(Check):
     def sends(self, entry: ClientSent[frames.Send]) -> None:
         name, frame = entry.node, entry.frame
         if frame.scene == Scene.CHATROOM and frame.to in self._wished[name] - self._entered[name]:
-            self.violated("speakers_have_entered", f"{name} said {frame.id_client} before it had entered {frame.to}")
+            self.violated(
+                "devices_enter_rooms_before_sending", f"{name} sent {frame.id_client} before it had entered {frame.to}"
+            )
 
     def adrift(self, entry: Adrift[Any]) -> None:
-        text = f"{entry.node} had for {entry.peer}, which has ended: {entry.frame}"
-        self.violated("nothing_goes_to_connections_that_ended", text)
+        text = f"{entry.node} had a frame for {entry.peer}, whose connection has ended: {entry.frame}"
+        self.violated("ended_connections_receive_nothing", text)

@@ -1,4 +1,4 @@
-"""What gateways and routers send to devices, how often, and how much of it at once."""
+"""Checks of what gateways and routers send to devices: its content, its repetitions and its size."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ _ROUNDING = 0.001
 
 
 class Given(Check):
-    """What clients get is stored, and theirs to see; what others hear that a device has becomes part of the model."""
+    """Checks that clients receive only stored messages that their users may see.
+
+    The marks that gateways and routers receive become part of the model.
+    """
 
     def heard_delivered(self, entry: GatewayReceived[frames.Delivered]) -> None:
         self.model.heard.reach(entry.peer, entry.frame.conversation_id, entry.frame.seq)
@@ -40,15 +43,17 @@ class Given(Check):
             self.model.heard.reach(self.world.owners[entry.frame.session.connection], conversation, seq)
 
     def acknowledged(self, entry: GatewaySent[frames.Stored]) -> None:
-        """When a sender hears that its message is safe, it must be."""
+        """Check that a message is stored when its sender receives the acknowledgement."""
         frame = entry.frame
         stored = self.model.by_key.get((frame.conversation_id, self.evidence.users[entry.peer], frame.id_client))
         if stored is None or (stored.id, stored.seq, stored.time) != (frame.id, frame.seq, frame.time):
-            self.violated("acks_survive", f"{frame.id_client} was acknowledged as {frame.id}, stored: {stored}")
+            text = f"{frame.id_client} was acknowledged as {frame.id}, but stored is {stored}"
+            self.violated("acks_survive", text)
 
     def received(self, entry: GatewaySent[frames.Received]) -> None:
         if not entry.frame.seq and self.policies.ack != "after_receive":
-            self.violated("received_is_sent_as_configured", f"{entry.frame.id_client} of {entry.peer} was received")
+            text = f"{entry.frame.id_client} of {entry.peer} was acknowledged as received, against the policy `ack`"
+            self.violated("received_acks_follow_the_policy", text)
 
     def stored(self, entry: ClientReceived[frames.Stored]) -> None:
         self.model.given[entry.node][entry.frame.conversation_id].add(entry.frame.seq)
@@ -64,39 +69,45 @@ class Given(Check):
         model, user, conversation = self.model, self.evidence.users[instance], message.conversation_id
         model.given[instance][conversation].add(message.seq)
         if is_chatroom(conversation):
-            return  # see `Rooms`
+            return  # `Rooms` checks these
         if not model.may_see(user, conversation, message.seq):
-            self.violated("users_see_only_their_own", f"{instance} was given {message.id}")
+            self.violated("users_see_only_their_messages", f"{instance} was given {message.id}")
         if model.is_new_to(user, message):
-            text = f"{instance} was given the content of {message.id} from after its user had left"
-            self.violated("users_see_only_their_own", text)
+            text = f"{instance} was given an edit of {message.id} made after its user had left"
+            self.violated("users_see_only_their_messages", text)
         if message not in model.forms[conversation, message.seq]:
-            self.violated("only_stored_messages_are_sent", f"{instance} was given {message}")
+            self.violated("only_stored_messages_are_sent", f"{instance} was given {message}, which was never stored")
 
 
-def written_in(message: Message) -> int:
-    """How many bytes its users wrote in it."""
+def written_bytes(message: Message) -> int:
+    """Return the number of bytes in a message that its users wrote."""
     file = json.dumps(message.file, ensure_ascii=False, separators=(",", ":")) if message.file is not None else ""
     return len(f"{message.content}{message.custom or ''}{file}".encode())
 
 
 def fits(messages: Iterable[Message], most: int) -> bool:
-    """Whether a page may hold them: no more than its bytes, except one that alone has more; and what has nothing."""
-    sizes = [size for message in messages if (size := written_in(message))]
+    """Return whether a page may hold these messages.
+
+    They must not exceed its bytes. One message alone may, along with empty ones.
+    """
+    sizes = [size for message in messages if (size := written_bytes(message))]
     return sum(sizes) <= most or len(sizes) == 1
 
 
 class RouterStates(Check):
-    """Routers send only conversation states that storage held at some time, to one session never an older one, and
-    with each an unread count that is a recount. A router knows of a log at least what it has sent of it to any device
-    of the user; and one that takes over from it finds as much in storage.
+    """Checks the conversation states and pages that routers send.
 
-    A page of a sync has no more messages and bytes than it may have; and one after which there is more is not empty,
-    or it would be asked for again without end."""
+    A router sends only states that storage held at some time, with a correct unread count, and never an older one than
+    before to the same session. A router knows at least the part of a log that it has sent to any device of the user; a
+    router that takes over finds as much in storage.
+
+    A page of a sync keeps the limits on messages and bytes. A page that is not the last one is not empty, or the device
+    would request it again without end.
+    """
 
     def begin(self) -> None:
-        self._versions: dict[tuple[Session, str], int] = {}  # (session, conversation) -> sent
-        self._known: dict[tuple[str, str], set[int]] = defaultdict(set)  # (user, conversation) -> seqs, sent to devices
+        self._versions: dict[tuple[Session, str], int] = {}  # (session, conversation) -> the latest version sent
+        self._known: dict[tuple[str, str], set[int]] = defaultdict(set)  # (user, conversation) -> seqs sent to devices
 
     def pushed(self, entry: RouterSent[Down[frames.Push]]) -> None:
         self._knows(entry.frame.sessions, [entry.frame.frame.message])
@@ -107,12 +118,13 @@ class RouterStates(Check):
 
     def paged(self, entry: RouterSent[Down[frames.Page | frames.SyncDone]]) -> None:
         sessions, frame, messages = entry.frame.sessions, entry.frame.frame, entry.frame.frame.messages
-        # Not the custom of conversation states: they are sent as they are by now, and storage has weighed earlier ones.
+        # Not counting the custom field of states: it is sent in its present form, and storage measured an earlier one.
         if len(messages) > self.policies.page or not fits(messages, self.policies.page_bytes):
-            text = f"{sessions} got {len(messages)} messages with {sum(map(written_in, messages))} bytes in one page"
+            size = sum(map(written_bytes, messages))
+            text = f"{sessions} received {len(messages)} messages with {size} bytes in one page"
             self.violated("pages_are_no_larger_than_configured", text)
         if type(frame) is frames.Page and not messages:
-            self.violated("pages_are_not_empty", f"{sessions} got nothing, and was to ask for more")
+            self.violated("pages_are_not_empty", f"{sessions} received an empty page that is not the last one")
         self._knows(sessions, messages)
         for session in sessions:
             for state in frame.states:
@@ -129,10 +141,10 @@ class RouterStates(Check):
         if held is None and state.version == 0:
             held = self.model.user_state("", state.conversation_id)
         if replace(state, unread=0) != held:
-            self._wrong("only_stored_states_are_sent", user, f"{state}, stored was {held}")
+            self._wrong("only_stored_states_are_sent", user, f"{state}, but stored was {held}")
         least, most = self._unread(user, state)
         if not least <= state.unread <= most:
-            self._wrong("unread_is_a_recount", user, f"{state}, which are {least} to {most}")
+            self._wrong("unread_is_a_recount", user, f"{state}, whose unread count should be from {least} to {most}")
 
     def _knows(self, sessions: Iterable[Session], messages: list[Message]) -> None:
         for session in sessions:
@@ -140,19 +152,22 @@ class RouterStates(Check):
                 self._known[session.user, message.conversation_id].add(message.seq)
 
     def _unread(self, user: str, state: ConversationState) -> tuple[int, int]:
-        """How many count beyond this mark, of those that the user's router knows for certain, and of all; as it may
-        not have heard yet what ended the user's stay, and what was recalled."""
+        """Return the smallest and the largest correct unread count of this state.
+
+        The router may not yet know the entry that ended the user's stay, or a recall. The smallest count has only
+        messages that the router is known to have.
+        """
         model, conversation = self.model, state.conversation_id
         known, log = self._known[user, conversation], model.logs.get(conversation, [])
         ends = [entry.seq for entry in log if entry.seq in known and leaves(entry, user)]
-        begun = model.begun(user, conversation)
+        stay_start = model.stay_start(user, conversation)
         floor, least, most = max([state.read_seq, *ends]), 0, 0
         for message in log:
             if message.seq <= floor or message.sender == user or message.type == MessageType.NOTIFICATION:
                 continue
             if not message.recalled or message.amended not in known:
                 most += model.may_see(user, conversation, message.seq)
-            if message.seq in known and begun and message.seq >= begun and not message.recalled:
+            if message.seq in known and stay_start and message.seq >= stay_start and not message.recalled:
                 least += 1
         return least, most
 
@@ -165,7 +180,7 @@ What = tuple[str, str, int]  # op, conversation, seq of a message (0: only the l
 
 @dataclass(slots=True)
 class _Sent:
-    """`number`: of what only the latest counts. `since`: None once it need not be repeated any more."""
+    """A sent frame. `number`: its number, if only the latest counts. `since`: None once it need not be repeated."""
 
     number: int
     wait: float
@@ -173,8 +188,10 @@ class _Sent:
 
 
 class Repetitions(Check):
-    """A gateway sends a push, state, notice or resync again, each time after the wait that the policies say, until the
-    device acknowledges it or the connection ends; and no longer."""
+    """Checks that a gateway repeats each push, state, notice and resync with the backoff of the policies.
+
+    It repeats a frame until the device acknowledges it or the connection ends, and no longer.
+    """
 
     def begin(self) -> None:
         self._sent: dict[tuple[str, str], dict[What, _Sent]] = {}  # by gateway and instance
@@ -182,7 +199,7 @@ class Repetitions(Check):
     def sent(self, entry: GatewaySent[Repeatable]) -> None:
         conversation, number = number_of(entry.frame)
         if is_chatroom(conversation):
-            return  # it goes once
+            return  # sent once, without acknowledgement
         what = (entry.frame.op, conversation, number if isinstance(entry.frame, frames.Push) else 0)
         all_sent, policies = self._sent.setdefault((entry.node, entry.peer), {}), self.policies
         last = all_sent.get(what)
@@ -204,7 +221,8 @@ class Repetitions(Check):
         self._done(entry.node, entry.peer, entry.at, covered)
 
     def repeated(self, entry: Repeated) -> None:
-        self.violated("what_is_acknowledged_is_not_repeated", f"{entry.message.id} went to {entry.device} again")
+        text = f"{entry.message.id} was sent to {entry.device} again, although it was acknowledged"
+        self.violated("acknowledged_frames_are_not_repeated", text)
 
     def logged_in(self, entry: GatewaySent[frames.LoggedIn]) -> None:
         self._sent.pop((entry.node, entry.peer), None)
@@ -223,7 +241,7 @@ class Repetitions(Check):
             self._done(gateway, instance, self.world.clock.now)
 
     def _done(self, gateway: str, instance: str, now: float, covered: dict[tuple[str, str], int] | None = None) -> None:
-        """Up to the numbers that are `covered`, by op and conversation, nothing is repeated any more (None: nothing at
+        """Note that frames need not be repeated: those up to the numbers in `covered`, by op and conversation (None:
         all)."""
         for what, sent in self._sent.get((gateway, instance), {}).items():
             if covered is None or sent.number <= covered.get(what[:2], -1):
@@ -232,6 +250,8 @@ class Repetitions(Check):
 
     def _is_late(self, gateway: str, instance: str, what: What, sent: _Sent, now: float) -> None:
         is_late = sent.since is not None and now - sent.since > sent.wait + _ROUNDING
-        if is_late and gateway not in self.evidence.believed:
-            text = f"{instance} was not sent {what[0]} {what[1]}#{sent.number} again by {gateway}, until {now} s"
-            self.violated("what_is_unacknowledged_is_repeated", text)
+        if is_late and gateway not in self.evidence.skewed_clocks:
+            text = (
+                f"{instance} was not sent {what[0]} {what[1]}#{sent.number} again by {gateway} in time, at {now:.3f} s"
+            )
+            self.violated("unacknowledged_frames_are_repeated", text)

@@ -1,4 +1,4 @@
-"""What all checks have in common, and the facts that several of them rest on."""
+"""The base class of all checks, and the check that records the facts that others use."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from imsim.faultsearch.evidence import Evidence
 
 
 class Check:
-    """Follows the trace of a run by its public methods that take an `entry` (see `handlers_in`), and reports what is
-    wrong at the moment when it is."""
+    """Follows the trace of a run and reports each violation at the moment when it shows.
+
+    Its public methods that take an `entry` are called for the entries of that type (see `handlers_in`).
+    """
 
     def __init__(self, evidence: Evidence) -> None:
         self.evidence = evidence
@@ -22,13 +24,13 @@ class Check:
         self.begin()
 
     def begin(self) -> None:
-        """Make what it remembers."""
+        """Create the attributes of the check."""
 
     def finish(self) -> None:
-        """The trace has ended."""
+        """Check what only the end of the trace shows."""
 
     def has_connections(self, sessions: set[Session], where: str) -> None:
-        """In the end every session has a connection."""
+        """Check that every session has a connection at the end."""
         for session in sorted(sessions):
             if session.connection not in self.world.gateways[session.gateway].connections:
                 text = f"{session.user}/{session.device} is {where} without a connection, as {session}"
@@ -36,11 +38,11 @@ class Check:
 
 
 class Facts(Check):
-    """Keeps in the evidence which sessions routers know of, and whose clocks are not to be relied on."""
+    """Records in the evidence which sessions routers know, and which nodes and devices have had a clock fault."""
 
     def struck(self, entry: Struck) -> None:
         if entry.kind == "clock":
-            self.evidence.believed.add(entry.node)
+            self.evidence.skewed_clocks.add(entry.node)
 
     def attached(self, entry: RouterSent[internal_frames.Attached]) -> None:
         if entry.frame.session is not None:
@@ -50,7 +52,7 @@ class Facts(Check):
         self.evidence.sessions[entry.frame.session.user].discard(entry.frame.session)
 
     def lost(self, entry: Crashed | GatewayLost) -> None:
-        """With a router all its sessions are gone; without a gateway, those on that gateway."""
+        """A router that crashed loses all its sessions; without a gateway, it loses those on that gateway."""
         for user, sessions in self.evidence.sessions.items():
             if self.evidence.is_owner(entry.node, user):
                 gone = {one for one in sessions if isinstance(entry, Crashed) or one.gateway == entry.peer}

@@ -1,7 +1,7 @@
-"""Limits: no user, room or device gets more than the policies allow, and none has to wait without need.
+"""Checks of limits: no user, room or device gets more than the policies allow, and none waits without need.
 
-`Bucket` itself is proved by its property tests (tests/core/test_limits.py). The checks see that it is asked: by
-everyone, with the rate that the policies say, and once for each thing that is let through.
+The property tests of `Bucket` prove the bucket itself (tests/core/test_limits.py). These checks verify its use: for
+everyone, with the rate of the policies, and once for each frame that passes.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from imsim.faultsearch.model.reference import wish_of
 from imsim.faultsearch.model.rules import is_of_a_stranger
 from imsim.faultsearch.model.view import conversation_of, wish_to_send
 
-_READS = 16  # of a connection that may be under way
+_READS = 16  # the largest number of pending reads of a connection
 _READ_OPS = (frames.Sync.op, frames.History.op, frames.ReadCount.op)
 _READ_ANSWERS = (frames.Page, frames.SyncDone, frames.HistoryPage, frames.ReadCounted)
-_ASK_AGAIN = 1.0  # seconds after which a client with too many reads under way may ask again
-_ROUNDING = 0.01  # of a token
+_ASK_AGAIN = 1.0  # seconds until a client with too many pending reads may ask again
+_ROUNDING = 0.01  # tokens
 
 Limit = tuple[float, int]  # rate, burst
 
 
 class _Left(dict[tuple[str, ...], tuple[float, float]]):
-    """By key, how much might still be let through, and when that was."""
+    """By key: the tokens left in a bucket, and the time of that count."""
 
     def at(self, now: float, limit: Limit, *key: str) -> float:
         rate, burst = limit
@@ -47,7 +47,7 @@ class _Left(dict[tuple[str, ...], tuple[float, float]]):
         return min(burst, left + rate * max(0.0, now - since))
 
     def after(self, now: float, limit: Limit, *key: str) -> float:
-        """The same once one more is let through; below 0 it is too much."""
+        """Take a token, and return the number left; below 0 there were too few."""
         left = self.at(now, limit, *key) - 1
         self[key] = (left, max(now, self.get(key, (0.0, now))[1]))
         return left
@@ -58,19 +58,21 @@ class _Left(dict[tuple[str, ...], tuple[float, float]]):
 
 
 class Limits(Check):
-    """Rates and bursts are kept, and nobody waits without need; no connection has more reads under way than it may. A
-    gateway measures by its own clock."""
+    """Checks rates and bursts, waits without need, and the number of pending reads of a connection.
+
+    A gateway measures by its own clock.
+    """
 
     def begin(self) -> None:
         policies = self.policies
         self._user: Limit = (policies.user_rate, policies.user_burst)
         self._group: Limit = (policies.group_rate, policies.group_burst)
         self._room: Limit = (policies.room_rate, policies.room_burst)
-        self._passed = _Left()  # at gateways, by gateway, kind, and user or instance
-        self._budgets = _Left()  # by group and chatroom: what its writer has taken, stored or not
-        self._written = _Left()  # the same of what is stored or said, by the writer's own clock
-        self._epochs: dict[str, int] = {}  # by group, that of its writer
-        self._reads: dict[int, list[float]] = defaultdict(list)  # by connection, when those under way were asked for
+        self._passed = _Left()  # buckets of gateways, by gateway, kind, and user or instance
+        self._budgets = _Left()  # by group and chatroom: tokens that its writer has taken, for stored messages or not
+        self._written = _Left()  # the same for messages stored or sent in rooms, by the writer's own clock
+        self._epochs: dict[str, int] = {}  # by group, the epoch of its writer
+        self._reads: dict[int, list[float]] = defaultdict(list)  # by connection, the times of its pending reads
         self._current: dict[tuple[str, str], int] = {}  # (gateway, instance) -> its connection
         self._lost_after = policies.storage_timeout
 
@@ -85,7 +87,7 @@ class Limits(Check):
             self._passed.forget(entry.node, "room", instance)
             self._current[entry.node, instance] = entry.frame.connection
 
-    def came_down(self, entry: GatewayNotified[internal_frames.Down]) -> None:
+    def answer_arrived(self, entry: GatewayNotified[internal_frames.Down]) -> None:
         frame = entry.frame.frame
         is_refusal = isinstance(frame, frames.Rejected) and frame.request in _READ_OPS
         if is_refusal or isinstance(frame, _READ_ANSWERS):
@@ -104,28 +106,30 @@ class Limits(Check):
         keys = [key for key in self._passed if key[:2] == (entry.node, "room") and key[2] in names]
         left = [self._passed.at(entry.at, self._room, *key) for key in keys]
         if not self.policies.room_rate or all(one >= 1 + _ROUNDING for one in left):
-            self._wrong(entry.node, f"{entry.message.id} was shed for {entry.device}, which might have had it")
+            text = f"{entry.message.id} was shed for {entry.device}, although its rate limit allowed it"
+            self._wrong(entry.node, text)
 
     def forwarded(self, entry: GatewayForwarded[internal_frames.Up]) -> None:
         frame, session, policies = entry.frame.frame, entry.frame.session, self.policies
         user = session.user
         if isinstance(frame, frames.Typing):
             self._let_through(entry, (policies.typing_rate, policies.typing_burst), "typing", user, frame)
-        elif policies.user_rate and not (isinstance(frame, frames.Leave) and not frame.number):  # the gateway's own
+        # else the gateway's own, for a closed connection
+        elif policies.user_rate and not (isinstance(frame, frames.Leave) and not frame.number):
             self._let_through(entry, self._user, _kind(frame.op), user, frame)
         if frame.op in _READ_OPS:
             reads = self._under_way(session.connection, entry.at)
             reads.append(entry.at)
-            if len(reads) > _READS and entry.node not in self.evidence.believed:
-                self.violated("queues_are_bounded", f"{user}/{session.device} has {len(reads)} reads under way")
+            if len(reads) > _READS and entry.node not in self.evidence.skewed_clocks:
+                self.violated("queues_are_bounded", f"{user}/{session.device} has {len(reads)} pending reads")
 
     def _let_through(self, entry: Any, limit: Limit, kind: str, whose: str, what: object) -> None:
         if self._passed.after(entry.at, limit, entry.node, kind, whose) < -_ROUNDING or not limit[0]:
-            self._wrong(entry.node, f"{whose} had too much let through: {what}")
+            self._wrong(entry.node, f"{whose} exceeded its rate limit with {what}")
 
     def rejected(self, entry: GatewaySent[frames.Rejected]) -> None:
-        """Whether somebody waits too long, or without a cause: not too often, as its gateway has counted, and not too
-        many reads under way."""
+        """Check that the wait of a user is not too long, and has a cause: too many frames, or too many pending
+        reads."""
         instance, frame = self.instances[entry.peer], entry.frame
         if frame.code != Code.RATE_LIMITED:
             return
@@ -133,21 +137,21 @@ class Limits(Check):
         is_for_many = is_send and instance.sent[frame.ref]["scene"] in (Scene.GROUP, Scene.CHATROOM)
         rates = [self.policies.user_rate, self.policies.group_rate if is_for_many else 0.0]
         if is_send and not any(rate and 0 < frame.retry_after <= 1 / rate + 1e-6 for rate in rates):
-            self._wrong("", f"{frame.ref} of {instance.name} was to wait {frame.retry_after} s")
+            self._wrong("", f"{frame.ref} of {instance.name} has to wait {frame.retry_after} s, beyond 1/rate")
         if rates[1]:
-            return  # which its writer counts: see `refused`
+            return  # its writer counts those: see `refused`
         connection = self._current.get((entry.node, instance.name), 0)
         has_many = frame.request in _READ_OPS and len(self._under_way(connection, entry.at)) >= _READS
         if has_many and frame.retry_after == _ASK_AGAIN:
             return
         left = self._passed.at(entry.at, self._user, entry.node, _kind(frame.request), instance.user)
         if not self.policies.user_rate or left >= 1 + _ROUNDING:
-            self._wrong(entry.node, f"{instance.name} was to wait, and might have asked: {frame}")
+            self._wrong(entry.node, f"{instance.name} has to wait although its rate limit allowed this: {frame}")
 
     # --- at writers ---
 
     def asked(self, entry: Asked[storage.Append]) -> None:
-        """A writer of a group has let this in, and storage may. Each writer begins with its whole burst."""
+        """Count a message of a group that its writer has accepted. Each writer starts with a whole burst."""
         message, epoch = entry.request.message, entry.request.epoch
         if self._epochs.get(message.conversation_id) != epoch:
             self._epochs[message.conversation_id] = epoch
@@ -156,22 +160,22 @@ class Limits(Check):
             self._budgets.after(entry.at, self._group, message.conversation_id)
 
     def refused(self, entry: RouterSent[Down[frames.Rejected]]) -> None:
-        """A writer has somebody wait: a member, and there was nothing left; by its own clock, too."""
+        """Check that a writer has only members wait, and only without a token left, by its own clock."""
         frame, session = entry.frame.frame, entry.frame.sessions[0]
         if frame.code != Code.RATE_LIMITED:
             return
         sent = self.instances[self.world.owners[session.connection]].sent[frame.ref]
         if is_of_a_stranger(wish_to_send(session.user, sent)):
-            self._wrong("", f"{frame.ref} of {session}, no member, was to wait as members do")
+            self._wrong("", f"{frame.ref} of {session}, which is not a member, has to wait as members do")
         elif self._budgets.at(entry.at, self._group, conversation_of(session.user, sent)) >= 1 + _ROUNDING:
-            self._wrong(entry.node, f"{frame.ref} of {session} was to wait, and might have been said")
+            self._wrong(entry.node, f"{frame.ref} of {session} has to wait although the rate limit allowed it")
 
     def appended(self, entry: Stored[storage.Append]) -> None:
         if _is_counted(entry.request.message) and isinstance(entry.result, storage.Appended):
             self._let_in(entry.request.message, str(entry.request.epoch))
 
     def said(self, entry: Said) -> None:
-        """A chatroom begins again when all have left it."""
+        """Count a chatroom message. A chatroom starts again when all have left it."""
         conversation = entry.message.conversation_id
         if len(self.evidence.rooms[conversation].remembered) == 1:
             self._written.forget(conversation)
@@ -180,30 +184,31 @@ class Limits(Check):
         self._let_in(entry.message, "")
 
     def _let_in(self, message: Message, writer: str) -> None:
-        """A writer lets in of its members, by its own clock, what the limit allows, and no more."""
+        """Check that a writer accepts no more than the limit allows, by its own clock."""
         rate = self.policies.group_rate
         left = self._written.after(message.time / 1000, self._group, message.conversation_id, writer)
         if rate and left < -_ROUNDING - 0.002 * rate:
-            self._wrong("", f"{message.id} came too soon")
+            self._wrong("", f"{message.id} exceeded the rate limit of its conversation")
 
     def _wrong(self, clock: str, text: str) -> None:
-        """`clock`: the node that has measured it."""
-        if clock not in self.evidence.believed:
+        """Report a wrong limit, unless a fault changed the clock of the node `clock` that measured it ("": none
+        did)."""
+        if clock not in self.evidence.skewed_clocks:
             self.violated("limits_are_as_configured", text)
 
     def _under_way(self, connection: int, now: float) -> list[float]:
-        """An answer to what was asked too long ago was lost."""
+        """Return the times of the pending reads. The answers to older ones were lost."""
         reads = self._reads[connection] = [at for at in self._reads[connection] if at > now - self._lost_after]
         return reads
 
 
 class Gateways(Check):
-    """A gateway loses no send, and holds no connection that is silent for too long."""
+    """Checks that a gateway loses no send, and closes connections that are silent for too long."""
 
     def begin(self) -> None:
-        self._open: dict[str, frames.Send] = {}  # gateway -> the send that it has to pass on or to refuse
-        self._since: dict[tuple[str, int], float] = {}  # (gateway, connection) -> logged in
-        self._heard: dict[tuple[str, str], float] = {}  # (gateway, instance) -> when last
+        self._open: dict[str, frames.Send] = {}  # gateway -> the send that it must pass on or refuse
+        self._since: dict[tuple[str, int], float] = {}  # (gateway, connection) -> time of the login
+        self._heard: dict[tuple[str, str], float] = {}  # (gateway, instance) -> time of the last frame
 
     def crashed(self, entry: Crashed) -> None:
         self._since = {key: since for key, since in self._since.items() if key[0] != entry.node}
@@ -217,7 +222,7 @@ class Gateways(Check):
 
     def came(self, entry: GatewayReceived[frames.Send]) -> None:
         if (lost := self._open.get(entry.node)) is not None:
-            self.violated("gateways_lose_no_send", f"{lost.id_client} went no further than {entry.node}")
+            self.violated("gateways_lose_no_send", f"{lost.id_client} was lost at {entry.node}")
         self._open[entry.node] = entry.frame
 
     def forwarded(self, entry: GatewayForwarded[Up[frames.Send]]) -> None:
@@ -240,8 +245,8 @@ class Gateways(Check):
         instance = self.world.owners[connection]
         since = self._since.pop((gateway, connection), now)
         silence = now - max(since, self._heard.get((gateway, instance), 0.0))
-        if silence > self.policies.heartbeat_timeout + 0.001 and gateway not in self.evidence.believed:
-            text = f"{instance} was held by {gateway} though silent for {silence:.3f} s"
+        if silence > self.policies.heartbeat_timeout + 0.001 and gateway not in self.evidence.skewed_clocks:
+            text = f"{instance} was kept by {gateway} although it was silent for {silence:.3f} s"
             self.violated("silent_connections_are_closed", text)
 
 
@@ -250,6 +255,6 @@ def _is_counted(message: Message) -> bool:
 
 
 def _kind(op: str) -> str:
-    """What is counted with what."""
+    """Return the bucket in which this op counts."""
     kinds = {frames.Send.op: "messages", frames.Sync.op: "syncs", frames.Delivered.op: "marks"}
     return kinds.get(op, "requests")

@@ -1,4 +1,4 @@
-"""The log, its members and its states: what storage holds in the end, and in what order."""
+"""Invariants of the log, its members and its states: what storage holds at the end, and in what order."""
 
 from __future__ import annotations
 
@@ -13,40 +13,42 @@ from imsim.faultsearch.model.view import conversation_of
 
 
 def acks_survive(evidence: Evidence) -> Iterator[str]:
-    """Every acknowledgement that a client has had stands in storage, as it was sent."""
+    """Every message that a client received an acknowledgement of is in storage, as acknowledged."""
     for instance in evidence.world.instances():
         for ack in evidence.acked(instance):
             log = evidence.world.logs.get(ack.conversation_id)
             stored = log.messages[ack.seq - 1 : ack.seq] if log is not None and ack.seq else []
             if [(message.id_client, message.sender) for message in stored] != [(ack.id_client, instance.user)]:
-                yield f"{ack.id_client} acknowledged as {ack.conversation_id}#{ack.seq}, where {stored} stands"
+                yield f"{ack.id_client} was acknowledged as {ack.conversation_id}#{ack.seq}, but stored is {stored}"
 
 
 def one_seq_for_each_message(evidence: Evidence) -> Iterator[str]:
-    """A message stands once in storage. (What is sent of it is compared with that when it is sent.)"""
+    """A message is stored only once. (What devices receive is compared with it by other checks.)"""
     for conversation, log in evidence.world.logs.items():
         counts = Counter((message.sender, message.id_client) for message in log.messages)
         for (sender, id_client), count in counts.items():
             if count > 1:
-                yield f"{id_client} of {sender} stands {count} times in {conversation}"
+                yield f"{id_client} of {sender} is stored {count} times in {conversation}"
 
 
 def seqs_are_dense(evidence: Evidence) -> Iterator[str]:
-    """They run from 1 to the last; and storage holds each entry as it became, and nothing of what was taken back."""
+    """seqs run from 1 to the last one, and storage holds each entry in its present form, without recalled contents."""
     for conversation, log in evidence.world.logs.items():
         seqs = [message.seq for message in log.messages]
         if seqs != list(range(1, len(seqs) + 1)):
-            yield f"{conversation} holds {seqs}"
+            yield f"{conversation} has the seqs {seqs}"
         known = evidence.model.logs.get(conversation, [])
         if log.messages != known:
             wrong = [message.id for message in log.messages if message not in known]
-            yield f"{conversation} is not what storage was given and took: {wrong} of {len(seqs)} for {len(known)}"
+            yield f"{conversation} differs from the model in {wrong}: {len(seqs)} entries, {len(known)} in the model"
 
 
 def senders_keep_their_order(evidence: Evidence) -> Iterator[str]:
-    """What an instance sent into a conversation stands there in the order of sending. Left out: a send that was
-    reported as failed, also if it was stored after all or sent again; and a conversation into which another device has
-    sent the same idClient."""
+    """The messages of an instance are in each conversation in the order of sending.
+
+    Left out: a send that was reported as failed, even if it was stored or sent again; and a conversation into which
+    another device has sent the same idClient.
+    """
     for instance in evidence.world.instances():
         failed = {event.id_client for event in instance.events if type(event) is events.SendFailed}
         orders: dict[str, list[tuple[int, str]]] = defaultdict(list)
@@ -59,12 +61,14 @@ def senders_keep_their_order(evidence: Evidence) -> Iterator[str]:
         for conversation, order in orders.items():
             for (one, first), (other, second) in pairwise(order):
                 if one > other:
-                    yield f"{second} was sent after {first} and stands before it in {conversation}"
+                    yield f"{second} was sent after {first} and is stored before it in {conversation}"
 
 
-def nothing_is_made_up(evidence: Evidence) -> Iterator[str]:
-    """What is stored was sent, in these words; or is a system message that follows from what was. (Whether it might be
-    sent is judged when it is stored.)"""
+def stored_messages_were_sent(evidence: Evidence) -> Iterator[str]:
+    """Each stored message was sent with these words, or is a system message that follows from one.
+
+    (Whether it was allowed is checked when it is stored.)
+    """
     model = evidence.model
     sent = defaultdict(list)
     for instance in evidence.world.instances():
@@ -75,18 +79,17 @@ def nothing_is_made_up(evidence: Evidence) -> Iterator[str]:
             first = model.forms[conversation, message.seq][0]
             words = sent[conversation, message.sender, message.id_client]
             if (conversation, message.seq) not in model.notes and not any(same_words(first, one) for one in words):
-                yield f"{message.id_client} in {conversation} was never sent so"
+                yield f"{message.id_client} in {conversation} was never sent with these words"
 
 
-def members_are_those_of_the_log(evidence: Evidence) -> Iterator[str]:
-    """Storage agrees with a replay of the log, about members and who of them is what, about friends, and about who may
-    see what."""
+def members_agree_with_the_log(evidence: Evidence) -> Iterator[str]:
+    """Storage agrees with a replay of the log about members and their roles, friends, and what each user may see."""
     for conversation, log in evidence.world.logs.items():
         members, state = evidence.model.members_of(conversation), evidence.model.states[conversation][-1]
         if sorted(log.members) != sorted(members):
             yield f"{conversation} has the members {log.members}, not {members}"
-        if not state.stands_in(log.state):
-            yield f"{conversation} has the state {log.state}, not {state}"
+        if not state.matches(log.state):
+            yield f"{conversation} has the state {log.state} in storage, not {state}"
         for user in evidence.world.case.users:
             seqs = [message.seq for message in evidence.model.view(user, conversation)]
             if log.seen.get(user, []) != seqs:
@@ -94,10 +97,10 @@ def members_are_those_of_the_log(evidence: Evidence) -> Iterator[str]:
 
 
 def states_are_kept(evidence: Evidence) -> Iterator[str]:
-    """Where each user stands is what storage was asked for, and no further than a device of the user has said."""
+    """Each user's conversation state has exactly the requested changes. Its read mark is one that a device has sent."""
     for conversation, log in evidence.world.logs.items():
         for user, state in log.states.items():
             if state != evidence.model.user_state(user, conversation):
-                yield f"{conversation} has the state {state} for {user}, which storage was not asked for"
+                yield f"{conversation} has the state {state} for {user}, which nobody requested"
             if state.read_seq > evidence.model.claimed[user, conversation]:
-                yield f"{conversation} is read by {user} up to {state.read_seq}, which no device of theirs has said"
+                yield f"{conversation} is read by {user} up to {state.read_seq}, which no device of the user has sent"

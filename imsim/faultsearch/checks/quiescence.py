@@ -1,5 +1,7 @@
-"""What devices show at quiescence: before all log in again, and once more before anybody says a word; and in the end,
-those without a memory included. What a login or a message would put right shows here, or nowhere."""
+"""Checks of what devices show at quiescence: before the second login, before the last messages, and at the end.
+
+At the end they include devices without a memory. The first two show errors that a login or a message would correct.
+"""
 
 from __future__ import annotations
 
@@ -18,18 +20,21 @@ from imsim.faultsearch.nodes import Instance
 
 
 class Quiescence(Check):
-    """Each device shows what storage holds of its list, its marks and what it has sent; and the other users know what
-    it has got."""
+    """Checks that each device shows its list, its marks and its sends as storage holds them.
+
+    Also checks that the other users know what it has received.
+    """
 
     def begin(self) -> None:
-        self._stood: set[str] = set()  # instances that have been looked at before
+        self._checked: set[str] = set()  # instances that have been checked before
 
     def rests(self, entry: Rested) -> None:
         instance, model = self.instances[entry.node], self.model
         lines = model.listed(instance.user)
         for view in entry.conversations:
             line = lines.get(view.id)
-            # Left out: its own mark may be ahead, where the answer to its send was that of another device's twin.
+            # Left out: its own mark may be ahead, if the answer to its send was that of another device's send with its
+            # idClient.
             if line and view.read_seq > line.state.read_seq and self._is_twin(instance, view.id):
                 line.state, line.unread = replace(line.state, read_seq=view.read_seq), view.unread
         for wrong in _wrong_lines(model, instance.user, entry.conversations, lines):
@@ -40,21 +45,22 @@ class Quiescence(Check):
             self.violated("system_messages_come_once", text)
         for id_client in entry.failed:
             if self._is_stored(instance, id_client):
-                text = f"{instance.name} shows {id_client} as failed, and it is stored"
+                text = f"{instance.name} shows {id_client} as failed, although it is stored"
                 self.violated("sent_is_stored_or_rejected", text)
-        # What a device said that it has, of what it had asked for, may have been lost; it says so again at its login.
-        if instance.name in self._stood:
+        # An acknowledgement of messages that a device had fetched may have been lost; it repeats that at its next
+        # login.
+        if instance.name in self._checked:
             for text in _unknown_deliveries(self.evidence, instance):
                 self.violated("states_are_kept", text)
-        self._stood.add(instance.name)
+        self._checked.add(instance.name)
 
     def _is_twin(self, instance: Instance, conversation: str) -> bool:
-        """Whether it has sent something there that another instance has sent as well, or the same twice."""
+        """Return whether one of its idClients there was sent more than once, by itself or by another instance."""
         twins = {id for id in instance.sent if id in self.evidence.shared or id in instance.tapped}
         return any(conversation_of(instance.user, instance.sent[id]) == conversation for id in twins)
 
     def _is_stored(self, instance: Instance, id_client: str) -> bool:
-        """Whether what shows as failed is stored, and no other attempt, or other device, has made it so."""
+        """Return whether a send that shows as failed is stored, unless another attempt or device may have stored it."""
         sent = instance.sent[id_client]
         conversation = conversation_of(instance.user, sent)
         if is_chatroom(conversation) or id_client in self.evidence.shared or id_client in instance.tapped:
@@ -66,25 +72,28 @@ class Quiescence(Check):
 
 
 def _unknown_deliveries(evidence: Evidence, instance: Instance) -> Iterator[str]:
-    """What this device has got of p2p conversations, without that the other user knows of it."""
+    """Yield p2p messages that this device has received, but whose delivery the other user does not know."""
     model, user = evidence.model, instance.user
     for conversation in model.logs if evidence.acknowledges else ():
         members = p2p_members(conversation) or ()
         for peer in [peer for peer in members if user in members and peer != user]:
             got, known = model.got(instance.name, user, conversation), model.user_state(peer, conversation)
             if known.peer_delivered_seq < got:
-                yield f"{instance.name} has {conversation} up to {got}, {peer} knows of {known.peer_delivered_seq}"
+                yield f"{instance.name} has {conversation} up to {got}, but {peer} knows {known.peer_delivered_seq}"
 
 
 def conversation_lists_are_right(evidence: Evidence) -> Iterator[str]:
-    """On every device, one without a memory included: listed is what has happened in since it was hidden; lastMsg and
-    updateTime follow the highest visible seq; unread is a recount by brute force, for the very mark that storage holds;
-    pinned, muted, custom and what the other has read are what storage holds."""
+    """Every device lists the right conversations with the right contents, even one without a memory.
+
+    A conversation is listed if something has happened in it since it was hidden. lastMsg and updateTime follow the
+    highest visible seq. unread is a recount by brute force, for exactly the mark in storage. The settings and the other
+    user's marks are those in storage.
+    """
     for instance in evidence.live:
         views, lines = instance.machine.conversations(), evidence.model.listed(instance.user)
         for view in views:
             if not instance.is_live and view.id in lines:
-                # It was ended by a probe, which has since acknowledged what it got.
+                # A probe ended it, and has since acknowledged more.
                 state = lines[view.id].state
                 lines[view.id].state = replace(state, peer_delivered_seq=view.peer_delivered_seq)
         wrong_lines = _wrong_lines(evidence.model, instance.user, views, lines)
@@ -92,16 +101,17 @@ def conversation_lists_are_right(evidence: Evidence) -> Iterator[str]:
 
 
 def deliveries_are_known(evidence: Evidence) -> Iterator[str]:
-    """In the end the other user of each p2p conversation knows what the devices that are there have got."""
-    for instance in evidence.world.finalists:
+    """At the end the other user of each p2p conversation knows what the live devices have received."""
+    for instance in evidence.world.final_instances:
         yield from _unknown_deliveries(evidence, instance)
 
 
 def totals_are_sums(evidence: Evidence) -> Iterator[str]:
-    """The total unread count, with and without what is muted, is a recount; and what is pinned stands first."""
+    """The total unread counts, with and without muted conversations, are recounts; and pinned conversations are
+    first."""
     for instance in evidence.live:
         lines = evidence.model.listed(instance.user).values()
-        if any(evidence.model.is_torn(instance.user, id) for id in evidence.model.logs):
+        if any(evidence.model.has_missed_amendments(instance.user, id) for id in evidence.model.logs):
             continue
         for muted in (True, False):
             total = sum(line.unread for line in lines if muted or not line.state.muted)
@@ -115,9 +125,9 @@ def totals_are_sums(evidence: Evidence) -> Iterator[str]:
 def _wrong_lines(
     model: ReferenceModel, user: str, views: Iterable[Conversation], lines: Mapping[str, Line]
 ) -> Iterator[str]:
-    """What is wrong, in words, in a conversation list that should have these lines."""
+    """Yield, as texts, the differences between a conversation list and the expected lines."""
     shown = {view.id: view for view in views}
-    torn = {id for id in {*shown, *lines} if model.is_torn(user, id)}
+    torn = {id for id in {*shown, *lines} if model.has_missed_amendments(user, id)}
     if set(shown) - torn != set(lines) - torn:
         yield f"lists {sorted(shown)}, not {sorted(lines)}"
         return

@@ -1,4 +1,4 @@
-"""What users ask for and send, and the answers and refusals that they get."""
+"""Checks of the answers and refusals of requests and sends."""
 
 from __future__ import annotations
 
@@ -16,36 +16,42 @@ from imsim.faultsearch.model.view import conversation_of, wish_to_send
 from imsim.faultsearch.nodes import Answer, Instance, answered
 
 _SETTINGS = ("pinned", "muted", "hidden_seq", "custom", "blocked")
-_ADDRESSED = ("create", "invite", "edit", "friend_request", "friend_accept")  # what others may not want
+# events that other users may have reasons to refuse
+_ADDRESSED = ("create", "invite", "edit", "friend_request", "friend_accept")
 
 
 def settings_in(request: frames.Asked | storage.SaveState) -> dict[str, Any]:
-    """What it sets of a conversation state, marks aside."""
+    """Return the settings that a request changes, without marks."""
     return {name: value for name in _SETTINGS if (value := getattr(request, name, None)) is not None}
 
 
 @dataclass(slots=True)
 class _Pending:
-    """A request since it was made: with what it may be refused, and whether storage has carried it out. Of a change,
-    what a newer one wants otherwise is struck out."""
+    """A request that has no answer yet.
+
+    `refusals`: the codes with which it may be refused. `saved`: whether storage has executed it. A newer request
+    removes its own settings from `wanted`.
+    """
 
     wanted: frames.Asked
     refusals: set[str]
-    readers: int = 0  # of the message that it asks about, when it was made
-    there: int = 0  # how many messages there were then in the conversation that it asks about
+    readers: int = 0  # the read count of the message when it was made
+    there: int = 0  # the number of entries in the conversation when it was made
     saved: bool = False
 
 
 class Requests(Check):
-    """A request is answered by what is true, and refused only for a reason.
+    """Checks that a request is answered with what is true, and refused only for a reason.
 
-    One that is made while another of its kind is unanswered replaces it, and both have one answer."""
+    A request that is made while another of its kind is unanswered replaces it, and both have one answer.
+    """
 
     def begin(self) -> None:
         self._limit = self.policies.content_bytes
-        self._steps: Counter[str] = Counter()  # of each instance
+        self._steps: Counter[str] = Counter()  # by instance, its steps so far
         self._pending: dict[str, dict[tuple[str, str], list[_Pending]]] = defaultdict(dict)  # by instance
-        #: (instance, conversation) -> what its user has last wished of each setting; what it has sent, also by number
+        #: (instance, conversation) -> the last wish of its user for each setting; and by number, the requests that it
+        #: sent
         self._wishes: dict[tuple[str, str], dict[str, Any]] = defaultdict(dict)
         self._sent: dict[tuple[str, str, int], frames.SetConversation] = {}
 
@@ -72,21 +78,23 @@ class Requests(Check):
         all_pending.setdefault((wanted.op, wanted.ref), []).append(pending)
 
     def sent(self, entry: ClientSent[frames.SetConversation]) -> None:
-        """A device asks for what its user has last wished for, and no more."""
+        """Check that a device requests exactly the last wish of its user."""
         name, frame, conversation = entry.node, entry.frame, entry.frame.conversation_id
         wishes = self._wishes[name, conversation]
         end = max(self.model.given[name][conversation], default=0)
         wrong = {setting: value for setting, value in settings_in(frame).items() if wishes.get(setting) != value}
         if "hidden_seq" in wrong and wishes.get("hidden_seq", end + 1) <= wrong["hidden_seq"] <= end:
-            del wrong["hidden_seq"]  # it reaches to what of the log no user sees
+            del wrong["hidden_seq"]  # it may reach to later entries, which no user sees
         if wrong:
-            text = f"{name} asked for {wrong} in {conversation}, not {wishes}"
-            self.violated("only_wishes_are_carried_out", text)
+            text = f"{name} requested {wrong} in {conversation}, not {wishes}"
+            self.violated("only_requested_settings_are_saved", text)
         self._sent[name, conversation, frame.number] = frame
 
     def saved(self, entry: Stored[storage.SaveState]) -> None:
-        """Storage has carried this out: which of the wishes for it have come true? A device has asked for all of it; or
-        nobody, and it only repeats marks."""
+        """Check that a device has requested all that storage saved, and note the requests that this fulfils.
+
+        Storage may also save marks again that no device requested now.
+        """
         request, up, settings = entry.request, entry.request.asked, settings_in(entry.request)
         if isinstance(up, internal_frames.Up) and isinstance(up.frame, frames.SetConversation):
             sent = self._sent.get((self.world.owners[up.session.connection], request.conversation_id, up.frame.number))
@@ -98,20 +106,20 @@ class Requests(Check):
         else:
             is_as_sent = not settings.keys() - {"hidden_seq"}
         if not is_as_sent:
-            self.violated("only_wishes_are_carried_out", f"{request.user} has not asked for {request}")
+            self.violated("only_requested_settings_are_saved", f"{request.user} did not request {request}")
 
     def answered(self, entry: Event[Answer]) -> None:
         instance, event = self.instances[entry.node], entry.event
         pending = self._pending[instance.name].pop(answered(event), [])
         if isinstance(event, events.RequestFailed):
-            is_full = (event.request, event.code) == (frames.Enter.op, Code.TOO_LARGE)  # also for one that comes back
+            is_full = (event.request, event.code) == (frames.Enter.op, Code.TOO_LARGE)  # also at an automatic re-entry
             if not is_full and not any(event.code in one.refusals for one in pending):
                 self._wrong("refusals_have_a_reason", instance, event)
         elif pending:
             self._done(instance, event, pending)
 
     def looked(self, entry: Stepped) -> None:
-        """What a user wants of a conversation shows at once: at the look that comes before each step."""
+        """Check that a requested setting shows at once: at the look before each step."""
         name = entry.node
         _, views = self.instances[name].looks[self._steps[name]]
         self._steps[name] += 1
@@ -120,11 +128,11 @@ class Requests(Check):
                 for setting, value in settings_in(pending.wanted).items():
                     if setting != "hidden_seq" and getattr(view, setting) != value:
                         text = f"{name} shows {setting} {getattr(view, setting)!r} of {view.id}, not {value!r}"
-                        self.violated("wishes_show_at_once", text)
+                        self.violated("settings_show_at_once", text)
 
     def _done(self, instance: Instance, event: Answer, pending: list[_Pending]) -> None:
         if not all(self._is_so(instance.user, one) for one in pending):
-            self._wrong("done_is_done", instance, event)
+            self._wrong("done_requests_took_effect", instance, event)
         elif isinstance(event, events.ReadCounted):
             readers, members = self.model.readers(event.conversation_id, event.seq)
             if event.members != members or not pending[0].readers <= event.read <= readers:
@@ -133,7 +141,7 @@ class Requests(Check):
             self._looked_back(instance, event, pending[-1].there)
 
     def _is_so(self, user: str, pending: _Pending) -> bool:
-        """Whether it can have been carried out by now."""
+        """Return whether the request may have been fulfilled by now."""
         wanted = pending.wanted
         if not isinstance(wanted, frames.SetConversation):
             return True
@@ -142,17 +150,20 @@ class Requests(Check):
         return is_theirs and is_fit and (pending.saved or not settings_in(wanted))
 
     def _looked_back(self, instance: Instance, event: events.History, there: int) -> None:
-        """The range as the user saw it when it was asked for, or at some moment since."""
+        """Check that the range is what the user could see when it was requested, or at some moment since."""
         model, log = self.model, event.conversation_id
         for age in range(there, model.age(log) + 1):
             view = model.view(instance.user, log, age)
             if self._is_page_of(event, [message for message in view if event.first <= message.seq <= event.last]):
                 return
-        self._wrong("history_is_right", instance, f"{event}, of a log of {there} to {model.age(log)}")
+        text = f"{event}, of a log with {there} to {model.age(log)} entries"
+        self._wrong("history_is_right", instance, text)
 
     def _is_page_of(self, event: events.History, found: list[Message]) -> bool:
-        """Whether these are the latest of what was found, as many as fit into a page: a page that ends early had no
-        bytes left for the next one."""
+        """Return whether the page has the latest of these messages, as many as fit.
+
+        A page may end early only if the next message exceeds its bytes.
+        """
         page, left = list(event.messages), found[: -len(event.messages) or len(found)]
         most, most_bytes = self.policies.page, self.policies.page_bytes
         if [*left, *page] != found or event.more != bool(left) or len(page) > most or not fits(page, most_bytes):
@@ -176,22 +187,24 @@ class Requests(Check):
 
 
 def _is_part_of(wanted: dict[str, Any], settings: dict[str, Any]) -> bool:
-    """Whether what storage was asked to set is all of that, or more."""
+    """Return whether the settings given to storage include all wanted ones."""
     return wanted.get("hidden_seq", 0) <= settings.get("hidden_seq", 0) and all(
         settings.get(name) == value for name, value in wanted.items() if name != "hidden_seq"
     )
 
 
 class Refusals(Check):
-    """A send that is refused for good has broken a rule of its conversation, as that was at some time since it was
-    sent. For want of its predecessor it is refused only if that was not stored when it came."""
+    """Checks that a permanently refused send broke a rule of its conversation, at some time since it was sent.
+
+    A send is refused as a gap only if its predecessor was not stored when it arrived.
+    """
 
     def begin(self) -> None:
         self._blocked: set[tuple[str, str, str]] = set()  # (conversation, sender, idClient) that storage refused
         self._related: dict[tuple[str, str], set[str]] = defaultdict(set)  # (conversation, user) -> codes
-        #: (instance, idClient) -> how old the log was when it was sent, and the time (ms)
+        #: (instance, idClient) -> the number of entries in the log when it was sent, and the time (ms)
         self._since: dict[tuple[str, str], tuple[int, int]] = {}
-        #: (session, idClient) -> how often it came without its predecessor, and was not refused for that
+        #: (session, idClient) -> how often it arrived without its predecessor, and was not refused as a gap
         self._early: Counter[tuple[Session, str]] = Counter()
         case = self.world.case
         self._clocks_agree = not case.wall_skew and all(fault.kind != "clock" for fault in case.faults)
@@ -202,7 +215,7 @@ class Refusals(Check):
             self._blocked.add((message.conversation_id, message.sender, message.id_client))
 
     def related(self, entry: Stored[storage.Between]) -> None:
-        """A writer has looked up how others stand to a user who wants something."""
+        """Note the relations that a writer has looked up for a user."""
         request, result = entry.request, entry.result
         if isinstance(result, storage.Relations):
             codes = self._related[request.conversation_id, request.user]
@@ -226,7 +239,7 @@ class Refusals(Check):
             allowed |= {"not_member", "timeout", "unavailable"}
         else:
             since, sent_at = self._since.get((instance.name, event.id_client), (0, 0))
-            # Where clocks disagree, nobody knows what the time is where it is decided.
+            # If clocks disagree, the time at the deciding node is unknown.
             times = (sent_at, int(entry.at * 1000) + 1) if self._clocks_agree else (0, 1 << 60)
             allowed = self.model.verdict(user, conversation, sent, since, times)
             if (conversation, user, event.id_client) in self._blocked:
@@ -234,7 +247,7 @@ class Refusals(Check):
             if wish_to_send(user, sent).event in _ADDRESSED or sent["scene"] == Scene.SYSTEM:
                 allowed |= self._related[conversation, user]
         if event.code not in allowed:
-            text = f"{event.id_client} on {instance.name} was refused: {event.code}, not {sorted(allowed)}"
+            text = f"{event.id_client} on {instance.name} was refused with {event.code}, allowed are {sorted(allowed)}"
             self.violated("refusals_have_a_reason", text)
 
     def came(self, entry: RouterReceived[Up[frames.Send]]) -> None:
@@ -249,4 +262,5 @@ class Refusals(Check):
         if self._early[session, frame.ref]:
             self._early[session, frame.ref] -= 1
         else:
-            self.violated("refusals_have_a_reason", f"{frame.ref} of {session} comes after what was stored")
+            text = f"{frame.ref} of {session} was refused as a gap, although its predecessor was stored"
+            self.violated("refusals_have_a_reason", text)

@@ -1,4 +1,4 @@
-"""Chatrooms: who is in them, who hears what, and what there is to be heard."""
+"""Checks of chatrooms: who is in them, who receives which messages, and what they keep."""
 
 from __future__ import annotations
 
@@ -29,21 +29,23 @@ Door = frames.Enter | frames.Leave
 
 
 class Rooms(Check):
-    """A chatroom is heard only by those who are in it, and nothing of it comes again; a recall or an edit holds for
-    everyone who comes later; a send is answered for what was said by it; and there are as many users in it as it says
-    and may hold."""
+    """Checks chatrooms.
+
+    Only devices in a chatroom receive its messages, each once. A recall or an edit applies for everyone who enters
+    later. The answer to a send is about that send. The number of users in a room is right and within its limit.
+    """
 
     def begin(self) -> None:
         self._rooms = self.evidence.rooms
-        self._inside: set[Place] = set()  # of those who may hear it, as gateways see it
-        #: The last `enter` or `leave` since its login: that it has sent, that came to its gateway.
+        self._inside: set[Place] = set()  # as gateways see it
+        #: The last `enter` or `leave` of a device since its login: as it was sent, and as it arrived at the gateway.
         self._last_sent: dict[Place, Door] = {}
         self._last_came: dict[Place, Door] = {}
-        #: The same, all that came, in order, except each `leave` that has had its answer.
+        #: All that arrived, in order, except each `leave` that was answered.
         self._asked: dict[Place, list[Door]] = defaultdict(list)
-        self._refused: set[Place] = set()  # where an `enter` was refused for good
-        self._sent: set[tuple[str, str]] = set()  # (instance, id)
-        self._recent: dict[tuple[Any, str], int] = {}  # (session, room) -> how much of the latest was asked for
+        self._refused: set[Place] = set()  # where an `enter` was refused permanently
+        self._sent: set[tuple[str, str]] = set()  # (instance, message id)
+        self._recent: dict[tuple[Any, str], int] = {}  # (session, room) -> the number of recent messages requested
 
     # --- at gateways ---
 
@@ -67,8 +69,11 @@ class Rooms(Check):
         self._refused = {place for place in self._refused if place[0] != entry.peer}
 
     def done(self, entry: GatewaySent[frames.Done]) -> None:
-        """A device is outside if no `enter` came after the `leave` that is answered: the first of this number that has
-        had no answer, for an `enter` that was held up may have come before its repetition."""
+        """Note that a device is outside, if no `enter` arrived after the `leave` that is answered.
+
+        That is the first unanswered `leave` of this number: a delayed `enter` may have arrived between it and its
+        repetition.
+        """
         place, frame = (entry.peer, entry.frame.ref), entry.frame
         if frame.request != frames.Leave.op:
             return
@@ -90,18 +95,20 @@ class Rooms(Check):
             room = self._rooms[conversation_id(sent["scene"], "", sent["to"])]
             said = room.said[seq]
             if said.id_client != entry.frame.id_client or not (room.now[seq].amended or same_words(said, sent)):
-                text = f"{entry.frame.id_client} on {entry.peer} was answered for {said}"
-                self.violated("rooms_answer_for_what_was_said", text)
+                text = f"{entry.frame.id_client} on {entry.peer} received the answer for {said}"
+                self.violated("room_acks_match_their_messages", text)
 
     def pushed(self, entry: GatewaySent[frames.Push]) -> None:
         instance, message = entry.peer, entry.frame.message
         if is_chatroom(message.conversation_id):
             if (instance, message.to) not in self._inside:
-                self.violated("rooms_are_for_those_inside", f"{message.id} went to {instance}")
+                text = f"{message.id} was sent to {instance}, which is not in the room"
+                self.violated("rooms_send_only_to_devices_inside", text)
             if (instance, message.id) in self._sent:
-                self.violated("rooms_say_it_once", f"{message.id} went to {instance} again")
+                self.violated("room_messages_are_sent_once", f"{message.id} was sent to {instance} again")
             if self._rooms[message.conversation_id].said.get(message.seq) != message:
-                self.violated("rooms_say_it_once", f"{message.id} went to {instance} and was never said so")
+                text = f"{message.id} was sent to {instance}, but the room has no such message"
+                self.violated("room_messages_are_sent_once", text)
             self._sent.add((instance, message.id))
 
     # --- at the room's router ---
@@ -117,33 +124,36 @@ class Rooms(Check):
         if frame.request == frames.Enter.op and frame.code == Code.TOO_LARGE:
             users = self._rooms[conversation_id(Scene.CHATROOM, "", frame.ref)].users
             if len(users) < self.policies.room_size or session.user in users:
-                self.violated("rooms_hold_as_many_as_they_may", f"{session} was kept out of {frame.ref}: {users}")
+                text = f"{session} was refused by {frame.ref}, which has the users {users}"
+                self.violated("room_sizes_are_right", text)
 
     def sent_out(self, entry: RouterSent[Down[frames.Push]]) -> None:
         message = entry.frame.frame.message
         if is_chatroom(message.conversation_id):
             for session in {*entry.frame.sessions} - self._rooms[message.conversation_id].present:
-                self.violated("rooms_are_for_those_inside", f"{message.id} was for {session}")
+                text = f"{message.id} was sent to {session}, which is not in the room"
+                self.violated("rooms_send_only_to_devices_inside", text)
 
     def let_in(self, entry: RouterSent[Down[frames.Entered]]) -> None:
-        """A router lets somebody in: what it shows is what there is, the latest of it, as much as was asked for."""
+        """Check that a router sends a device that enters the latest messages, as many as requested."""
         session, frame = entry.frame.sessions[0], entry.frame.frame
         room, shown = self._rooms[conversation_id(Scene.CHATROOM, "", frame.name)], list(frame.messages)
         there = [room.now[seq] for seq in sorted(room.remembered)]
         count = max(0, min(self._recent.get((session, frame.name), 0), self.policies.room_recent))
         if not self._is_latest_of(shown, there, count):
-            text = f"{session} asked for {count} and was shown {frame}, of {[message.id for message in there]}"
-            self.violated("rooms_show_what_is_left", text)
+            text = f"{session} requested {count} and received {frame}, of {[message.id for message in there]}"
+            self.violated("rooms_send_recent_messages", text)
         room.present.add(session)
         if frame.users != len(room.users) or frame.users > self.policies.room_size:
-            text = f"{frame.name} had {frame.users} users by {session}: {sorted(room.users)}"
-            self.violated("rooms_hold_as_many_as_they_may", text)
+            text = f"{frame.name} reported {frame.users} users to {session}, not {sorted(room.users)}"
+            self.violated("room_sizes_are_right", text)
 
     def _is_latest_of(self, shown: list[Message], there: list[Message], count: int) -> bool:
         before, most = there[: len(there) - len(shown)], self.policies.page_bytes
         if [*before, *shown] != there or len(shown) > count or not fits(shown, most):
             return False
-        return not before or len(shown) == count or not fits([before[-1], *shown], most)  # which had no room any more
+        # else the next one did not fit
+        return not before or len(shown) == count or not fits([before[-1], *shown], most)
 
     def crashed(self, entry: Crashed) -> None:
         for name, room in self._rooms.items():
@@ -158,27 +168,28 @@ class Rooms(Check):
     def said(self, entry: Said) -> None:
         message, room = entry.message, self._rooms[entry.message.conversation_id]
         if room.remembers(message.sender, message.id_client):
-            self.violated("rooms_say_it_once", f"{message.id} says {message.id_client} of {message.sender} again")
+            text = f"{message.id} repeats {message.id_client} of {message.sender}"
+            self.violated("room_messages_are_sent_once", text)
         if message.seq <= room.latest:
-            self.violated("rooms_count_upwards", f"{message.id} came after {room.latest}")
+            self.violated("room_seqs_grow", f"{message.id} was sent after seq {room.latest}")
         outcome = room.add(message, self.model.rules)
         is_too_long = len(message.content.encode()) > self.policies.content_bytes
         if reasons := sorted(outcome.reasons | ({"too_large"} if is_too_long else set())):
-            self.violated("only_what_is_allowed_is_said", f"{message.id} of {message.sender}: {reasons}")
+            self.violated("only_allowed_room_messages_are_accepted", f"{message.id} of {message.sender}: {reasons}")
 
-    # --- in the end ---
+    # --- at quiescence and at the end ---
 
     def rests(self, entry: Rested) -> None:
-        """The devices whose users want to be in a room are there, by their present connection; and no others."""
+        """Check that exactly the devices whose users want to be in a room are there, with their present connection."""
         inside = {name.partition(":")[2] for name, room in self._rooms.items() if _is_in(room, entry.connection)}
         for name in sorted(inside.symmetric_difference(entry.rooms)):
-            # Left out: a network that lets frames overtake each other may have turned an `enter` and a `leave` round;
-            # and a device that was refused may have asked twice, and was let in by the second, as another had gone.
+            # Left out: a network that reorders frames may have swapped an `enter` and a `leave`; and a refused device
+            # may have sent `enter` twice, and the second was accepted after another device had left.
             place = (entry.node, name)
             is_turned = self._last_sent.get(place) != self._last_came.get(place)
             if not is_turned and not (name in inside and place in self._refused):
-                text = f"{entry.node} is {'' if name in inside else 'not '}in the room {name}, and wants it otherwise"
-                self.violated("rooms_hold_who_wants_to_be_there", text)
+                text = f"{entry.node} is {'' if name in inside else 'not '}in the room {name}, against its user's wish"
+                self.violated("rooms_hold_the_devices_that_entered", text)
 
     def finish(self) -> None:
         for name, room in self._rooms.items():

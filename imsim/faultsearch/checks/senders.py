@@ -1,4 +1,4 @@
-"""The senders: what they hear of what they sent and asked for."""
+"""Invariants of senders: the status of their messages, and the answers to their requests."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from imsim.faultsearch.nodes import Instance
 
 
 def status_only_improves(evidence: Evidence) -> Iterator[str]:
-    """sending, then success for ever; or fail, until it is sent again or proves stored after all. (Left out: what its
-    application sent again although it had succeeded.)"""
+    """A status goes from sending to success, which is final, or to fail, until the message is sent again or found
+    stored.
+
+    (Left out: a message that its application sent again although it had succeeded.)
+    """
     for instance in evidence.world.instances():
         acked: set[str] = set()
         for event in instance.events:
@@ -28,55 +31,61 @@ def status_only_improves(evidence: Evidence) -> Iterator[str]:
 
 
 def sent_is_stored_or_rejected(evidence: Evidence) -> Iterator[str]:
-    """sent = stored + rejected + unknown, where unknown is only what died with its application: success exactly where
-    it is stored in these words, or received by a chatroom. (Whether a refusal has a reason is judged when it is sent.
-    Left out: what its application sent again although it had succeeded, and got no answer.)"""
+    """sent = stored + rejected + unknown, where unknown is only what was lost with its application.
+
+    The status is success exactly if the message is stored with these words, or received by a chatroom. (The reasons of
+    refusals are checked when they are sent. Left out: a message that its application sent again although it had
+    succeeded, and that got no answer.)
+    """
     for instance in evidence.world.instances():
-        # What another device of the user had sent under this idClient may have been shown before.
+        # A message that another device of the user sent with this idClient may have been shown before.
         shown = {e.message.id_client for e in instance.events if type(e) is events.Shown and e.flow == Flow.OUT}
         again = instance.tapped & {event.id_client for event in evidence.acked(instance)}
         received = {event.id_client for event in instance.events if type(event) is events.Received}
-        is_there = instance in evidence.world.finalists
+        is_there = instance in evidence.world.final_instances
         for id_client, sent in instance.sent.items():
             conversation, status = conversation_of(instance.user, sent), instance.machine.status(id_client)
             if is_there and status == Status.SENDING:
                 yield f"{id_client} on {instance.name} is still being sent"
             if is_chatroom(conversation):
                 if status == Status.SUCCESS and id_client not in received:
-                    yield f"{id_client} on {instance.name} has the status success and nobody has received it"
+                    yield f"{id_client} on {instance.name} has the status success, but its chatroom has not received it"
                 continue
             stored = evidence.model.first(conversation, instance.user, id_client)
             same = stored is not None and same_words(stored, sent)
             if status == Status.SUCCESS:
-                # What was amended cannot be compared any more.
+                # An amended message cannot be compared.
                 if not same and not (stored and evidence.model.logs[conversation][stored.seq - 1].amended):
-                    yield f"{id_client} on {instance.name} has the status success and is not stored so"
+                    yield f"{id_client} on {instance.name} has the status success, but is not stored with these words"
             elif is_there and same and id_client not in (shown & evidence.shared) | again:
                 if _may_not_know(evidence, instance, conversation, id_client):
                     continue
-                yield f"{id_client} on {instance.name} has the status {status} and is stored"
+                yield f"{id_client} on {instance.name} has the status {status}, but is stored"
 
 
 def _may_not_know(evidence: Evidence, instance: Instance, conversation: str, id_client: str) -> bool:
-    """Whether it is stored where its sender does not see it, and the answers to all attempts were lost. Or another
-    device has sent it, and what stands there never shows: then the rule may refuse it by now that let it in before, as
-    only who says that it comes again has it looked for."""
+    """Return whether the sender may rightly not know that its message is stored.
+
+    There are two such cases. The user cannot see the message, and the answers to all attempts were lost. Or another
+    device has sent it and no device shows it: without the mark of a repetition, the writer judges the send as a new
+    one, and the rules may refuse it by now.
+    """
     stored = evidence.model.by_key[conversation, instance.user, id_client]
     is_recalled = evidence.model.logs[conversation][stored.seq - 1].recalled
     unseen = (event_of(stored) in SILENT or is_recalled) and id_client in evidence.shared
     return unseen or not evidence.model.may_see(instance.user, conversation, stored.seq)
 
 
-def last_words_are_heard_in_rooms(evidence: Evidence) -> Iterator[str]:
-    """After rest, a device that is in a room hears a last word once, and no other device."""
-    for room, last_words in evidence.world.last_in_rooms.items():
-        for instance in evidence.world.finalists:
+def last_messages_reach_rooms(evidence: Evidence) -> Iterator[str]:
+    """At the end, each device in a chatroom receives its last messages once, and no other device receives them."""
+    for room, last_words in evidence.world.last_room_messages.items():
+        for instance in evidence.world.final_instances:
             shown = [event.message for event in instance.events if type(event) is events.Shown]
             heard = [message.id_client for message in shown if is_chatroom(message.conversation_id)]
             for speaker, id_client in last_words:
                 is_inside, count = instance.name != speaker and room in instance.rooms, heard.count(id_client)
                 if count != int(is_inside) and not _is_shed(evidence, instance):
-                    yield f"{id_client} in {room} was heard {count} times by {instance.name}"
+                    yield f"{id_client} in {room} was shown {count} times by {instance.name}"
 
 
 def _is_shed(evidence: Evidence, instance: Instance) -> bool:
@@ -85,7 +94,7 @@ def _is_shed(evidence: Evidence, instance: Instance) -> bool:
 
 
 def nothing_is_unavailable_without_a_fault(evidence: Evidence) -> Iterator[str]:
-    """To be sent away until later takes a reason: something that broke, or was slow."""
+    """A request is refused as unavailable only if a fault occurred."""
     for entry in evidence.world.trace if not evidence.world.case.faults else ():
         frame = entry.frame if isinstance(entry, GatewaySent) else None
         if isinstance(frame, frames.Rejected | frames.Refused) and frame.code == Code.UNAVAILABLE:
@@ -93,7 +102,7 @@ def nothing_is_unavailable_without_a_fault(evidence: Evidence) -> Iterator[str]:
 
 
 def requests_are_answered(evidence: Evidence) -> Iterator[str]:
-    """By what is true, or with a reason: that is seen when it happens (see `Requests`)."""
-    for instance in evidence.world.finalists:
+    """At the end, every request has an answer. (Whether it is right is checked when it arrives: see `Requests`.)"""
+    for instance in evidence.world.final_instances:
         for op, ref in sorted(instance.asked):
             yield f"{instance.name} has no answer to its {op} {ref}"

@@ -1,4 +1,4 @@
-"""Sessions: for which reasons they end, what they are sent unasked, and how soon they are answered."""
+"""Checks of sessions: the reasons for their ends, what they receive unrequested, and how soon they are answered."""
 
 from __future__ import annotations
 
@@ -30,22 +30,25 @@ Answer = frames.Page | frames.SyncDone | frames.Stored | frames.Rejected
 Unasked = frames.Push | frames.Notify | frames.State | frames.Resync | frames.Presence | frames.IsTyping
 
 _SLOW = ("storage_slow", "storage_stall", "storage_fails", "storage_late")
-_TURNS = 20  # requests to storage, one after the other, that an answer may have to wait for
+_TURNS = 20  # requests to storage, one after the other, that an answer may depend on
 _LEAST = 1.0  # seconds
 
 
 class Logins(Check):
-    """A session ends for good only for a reason; then the device stays away until its application has it log in
-    again."""
+    """Checks that the server ends a session permanently only for a reason, and that the device then waits.
+
+    The device must not log in again before its application has it do so.
+    """
 
     def begin(self) -> None:
-        self._asked: dict[str, tuple[int, float]] = {}  # instance -> its last login: when, and its token's time
+        self._asked: dict[str, tuple[int, float]] = {}  # instance -> (moment, time of its token) of its last login
         self._ended: set[str] = set()  # instances
-        self._refused: set[str] = set()  # instances whose token was not taken
-        # By user, each with how much of the trace had been read:
+        self._refused: set[str] = set()  # instances whose token a fault refused
+        # By user, each with the number of trace entries read:
         self._arrived: dict[str, list[tuple[int, internal_frames.Attach]]] = defaultdict(list)
-        self._ends: dict[str, list[tuple[int, str]]] = defaultdict(list)  # the device that was to be ended
-        self._revoked: dict[str, list[tuple[int, float]]] = defaultdict(list)  # tokens issued before
+        self._ends: dict[str, list[tuple[int, str]]] = defaultdict(list)  # the device to end
+        # the time before which tokens are revoked
+        self._revoked: dict[str, list[tuple[int, float]]] = defaultdict(list)
 
     @property
     def _moment(self) -> int:
@@ -55,7 +58,7 @@ class Logins(Check):
     def asked(self, entry: ClientSent[frames.Login]) -> None:
         self._asked[entry.node] = (self._moment, float(entry.frame.token.split("@")[1]))
         if entry.node in self._ended:
-            self.violated("ended_clients_stay_away", f"{entry.node} logged in by itself")
+            self.violated("ended_clients_do_not_log_in_again", f"{entry.node} logged in by itself after it was ended")
 
     def arrived(self, entry: RouterReceived[internal_frames.Attach]) -> None:
         self._arrived[entry.frame.user].append((self._moment, entry.frame))
@@ -76,7 +79,7 @@ class Logins(Check):
     def ended(self, entry: Event[events.Ended]) -> None:
         self._ended.add(entry.node)
         if not self._has_reason(self.instances[entry.node], entry.event.code):
-            text = f"{entry.node} was ended: {entry.event.code} {entry.event.text}"
+            text = f"{entry.node} was ended without a reason: {entry.event.code} {entry.event.text}"
             self.violated("sessions_end_for_a_reason", text)
 
     def _has_reason(self, instance: Instance, code: Code) -> bool:
@@ -97,19 +100,23 @@ class Logins(Check):
 
 
 class Presence(Check):
-    """Nothing is sent unasked to a session that has ended, as far as the user's router has heard; nor a message to the
-    session that has sent it.
+    """Checks presence, typing, and other frames that devices do not request.
 
-    Users hear who is there only under the policy, only what is so, and only of friends. Across a block nobody hears
-    that the other is there, or writes: a router knows of a block from when it has sent it to a device of the user, and
-    so of the end of a friendship. At quiescence friends have heard, last, what is so."""
+    Nothing is sent to a session that has ended, as far as the user's router knows; and no message to the session that
+    sent it.
+
+    Users receive presence only if the policy allows it, only if it is true, and only of friends. Across a block, nobody
+    learns that the other user is online or typing. A router knows a block, or the end of a friendship, once it has sent
+    it to a device of the user. At quiescence, the last presence that each device received is true.
+    """
 
     def begin(self) -> None:
-        #: (conversation, sender, idClient) -> the sessions that sent it, and whether they said that it was a repetition
+        #: (conversation, sender, idClient) -> the sessions that sent it, and whether they marked it as a repetition
         self._asked: dict[tuple[str, str, str], list[tuple[Session, bool]]] = defaultdict(list)
-        self._blocked: dict[tuple[str, str], tuple[int, bool]] = {}  # (user, conversation) -> version, as it was sent
+        # (user, conversation) -> (version, blocked) as it was sent
+        self._blocked: dict[tuple[str, str], tuple[int, bool]] = {}
         self._parted: set[tuple[str, str, int]] = set()  # (user, conversation, seq) of ends of friendships, as sent
-        self._seen: dict[str, dict[str, bool]] = defaultdict(dict)  # instance -> who is there, since it logged in
+        self._seen: dict[str, dict[str, bool]] = defaultdict(dict)  # instance -> friend -> online, since its login
 
     def asked(self, entry: RouterReceived[Up[frames.Send]]) -> None:
         up = entry.frame
@@ -118,17 +125,17 @@ class Presence(Check):
     def unasked(self, entry: RouterSent[Down[Unasked]]) -> None:
         down, frame = entry.frame, entry.frame.frame
         if isinstance(frame, frames.Push) and is_chatroom(frame.message.conversation_id):
-            return  # see `Rooms`
+            return  # `Rooms` checks these
         for session in down.sessions:
             if session not in self.evidence.sessions[session.user]:
-                text = f"{session} had ended, and was sent {frame}"
-                self.violated("nothing_goes_to_sessions_that_ended", text)
+                text = f"{session} was sent {frame} after its end"
+                self.violated("ended_sessions_receive_nothing", text)
 
     def pushed(self, entry: RouterSent[Down[frames.Push]]) -> None:
         message, sessions = entry.frame.frame.message, entry.frame.sessions
         asked = self._asked[message.conversation_id, message.sender, message.id_client]
         if len(asked) == 1 and not asked[0][1] and asked[0][0] in sessions:
-            self.violated("senders_get_no_echo", f"{message.id} went to {asked[0][0]}, which had sent it")
+            self.violated("senders_get_no_echo", f"{message.id} was sent to {asked[0][0]}, which had sent it")
         if event_of(message) == "friend_delete":
             self._parted.update((session.user, message.conversation_id, message.seq) for session in sessions)
 
@@ -154,29 +161,31 @@ class Presence(Check):
             self._updated(update.asked_by.user, update.user, None)
 
     def _updated(self, source: str, user: str, frame: frames.Presence | None) -> None:
-        """The router of one user notifies that of another; None: it asks whether the other is there."""
+        """Check what the router of one user sends to that of another. None: it asks whether the other is online."""
         self._check(source, user, frame)
         conversation = p2p_id(source, user)
         states, log = self.model.states.get(conversation, []), self.model.logs.get(conversation, [])
         if not any(state.friends for state in states):
-            self.violated("only_friends_hear_who_is_there", f"{user} was never a friend of {source}: {frame}")
+            self.violated("presence_is_sent_to_friends_only", f"{user} was never a friend of {source}: {frame}")
         elif not states[-1].friends:
             last = max((entry.seq for entry in log if event_of(entry) == "friend_delete"), default=0)
             if (source, conversation, last) in self._parted:
-                self.violated("only_friends_hear_who_is_there", f"{user} is not a friend of {source} any more: {frame}")
+                text = f"{user} is no longer a friend of {source}: {frame}"
+                self.violated("presence_is_sent_to_friends_only", text)
         if (frame is None or frame.online) and not self.evidence.sessions[source]:
-            self.violated("users_are_there_when_it_is_said", f"{user} was notified that {source} is there")
+            self.violated("presence_is_true", f"{user} was notified that {source} is online")
 
     def _check(self, user: str, other: str, frame: frames.IsTyping | frames.Presence | None) -> None:
-        """What a router sends on behalf of a user, or to a user."""
+        """Check a frame that a router sends on behalf of a user, or to a user."""
         if self.policies.presence != "friends" and not isinstance(frame, frames.IsTyping):
-            self.violated("only_friends_hear_who_is_there", f"{user} and {other} hear of each other: {frame}")
+            text = f"{user} and {other} receive each other's presence: {frame}"
+            self.violated("presence_is_sent_to_friends_only", text)
         if isinstance(frame, frames.Presence) and not frame.online:
-            return  # as a blocked user hears it
+            return  # a blocked user receives that, too
         conversation = p2p_id(user, other)
         _, blocked = self._blocked.get((user, conversation), (0, False))
         if blocked and self.model.user_state(user, conversation).blocked:
-            self.violated("nothing_is_heard_across_blocks", f"{user} has blocked {other}: {frame}")
+            self.violated("blocks_hide_presence_and_typing", f"{user} has blocked {other}: {frame}")
 
     def logged_in(self, entry: ClientReceived[frames.LoggedIn]) -> None:
         self._seen[entry.node].clear()
@@ -189,24 +198,27 @@ class Presence(Check):
         for instance, user in there.items():
             for friend in self.model.friends_of(user):
                 if self._seen[instance].get(friend, False) != (friend in there.values()):
-                    text = f"{instance} hears of {self._seen[instance]}, and there are {sorted({*there.values()})}"
-                    self.violated("friends_hear_who_is_there", text)
+                    online = sorted({*there.values()})
+                    text = f"{instance} has the presence {self._seen[instance]}, but online are {online}"
+                    self.violated("friends_receive_presence", text)
 
 
 def _other(conversation: str, user: str) -> str:
-    """The other user of a p2p conversation."""
+    """Return the other user of a p2p conversation."""
     return next((one for one in p2p_members(conversation) or () if one != user), "")
 
 
 class Answers(Check):
-    """As long as storage is neither slow nor fails, a router answers logins, syncs and sends soon: whatever waits for
-    storage, or for what storage is asked, goes on when storage has answered."""
+    """Checks that a router answers logins, syncs and sends soon while storage is fast and does not fail.
+
+    A request that waits for storage must continue when storage has answered.
+    """
 
     def begin(self) -> None:
         case = self.world.case
         self._is_slow = any(fault.kind in _SLOW for fault in case.faults)
         self._patience = _LEAST + 2 * _TURNS * (case.storage_latency + case.backend_latency) * 1.5
-        #: By router, what has no answer yet: since when, of which gateway, and what it is.
+        #: By router, the unanswered requests: (time, gateway, frame).
         self._open: dict[str, dict[Hashable, tuple[float, str, Any]]] = defaultdict(dict)
 
     def logs_in(self, entry: RouterReceived[internal_frames.Attach]) -> None:
@@ -214,7 +226,7 @@ class Answers(Check):
 
     def asks(self, entry: RouterReceived[Up[frames.Sync | frames.Send]]) -> None:
         up = entry.frame
-        has_ended = up.session not in self.evidence.sessions[up.session.user]  # then it need not be answered
+        has_ended = up.session not in self.evidence.sessions[up.session.user]  # it need not be answered then
         if not is_chatroom(up.conversation_id) and not has_ended:
             what = up.frame.id_client if isinstance(up.frame, frames.Send) else frames.Sync.op
             self._asked(entry, (up.session, what), up.session.gateway)
@@ -260,4 +272,5 @@ class Answers(Check):
 
     def _late(self, router: str, now: float, since: float, gateway: str, what: Any) -> None:
         if now - since > self._patience:
-            self.violated("routers_answer_soon", f"{router} had {what} for {now - since:.3f} s without an answer")
+            text = f"{router} did not answer {what} for {now - since:.3f} s"
+            self.violated("routers_answer_soon", text)

@@ -1,4 +1,4 @@
-"""What storage is asked for and takes in: it feeds the reference model, after it was compared with it as it was."""
+"""Checks of the requests to storage and their results. They then update the reference model."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ from imsim.faultsearch.model.rules import Outcome, Relations, is_change
 
 
 class Writers(Check):
-    """What a writer asks storage for was asked of it, by a session that had not ended: sessions are ordered by their
-    epochs, for as long as one writer lasts."""
+    """Checks that a writer stores only messages of sessions that had not ended.
+
+    Sessions are ordered by their epochs, for as long as one writer lasts.
+    """
 
     def begin(self) -> None:
         self._epochs: dict[tuple[str, str, str], int] = {}  # (conversation, user, slot) -> the latest seen
-        self._rightful: set[Key] = set()  # sends that a session has asked for while it was the latest
-        self._last: dict[str, Key] = {}  # by conversation, the last send that came
-        self._shown: dict[Key, set[int]] = defaultdict(set)  # what a sender had shown, as a writer has heard
+        self._rightful: set[Key] = set()  # sends of a session that was the latest at that time
+        self._last: dict[str, Key] = {}  # by conversation, the last send that arrived
+        # the seqs up to which a sender had shown messages, as received by a writer
+        self._shown: dict[Key, set[int]] = defaultdict(set)
 
     def came(self, entry: RouterReceived[internal_frames.Up]) -> None:
         up = entry.frame
@@ -40,32 +43,33 @@ class Writers(Check):
 
     def asked(self, entry: Asked[Any]) -> None:
         if is_chatroom(getattr(entry.request, "conversation_id", "")):
-            self.violated("nothing_of_rooms_is_stored", f"{entry.request} was asked for")
+            self.violated("room_messages_are_not_stored", f"{entry.request} was sent to storage")
 
     def opened(self, entry: Asked[storage.OpenConversation]) -> None:
         conversation = entry.request.conversation_id
         self._epochs = {slot: epoch for slot, epoch in self._epochs.items() if slot[0] != conversation}
         if key := self._last.get(conversation):
-            self._rightful.add(key)  # a new writer starts because of it, which knows of no later session
+            self._rightful.add(key)  # a new writer starts because of this send, and knows no later session
 
     def appends(self, entry: Asked[storage.Append]) -> None:
         request = entry.request
         message = request.message
         key = (message.conversation_id, message.sender, message.id_client)
         if request.shown not in self._shown[key]:
-            self.violated("to_send_is_to_read", f"{message.id} was sent by one who read to {request.shown}")
+            text = f"{message.id} was stored with a read mark of {request.shown}, which its sender did not send"
+            self.violated("read_marks_of_sends_are_true", text)
         if key not in self._rightful:
-            self.violated("stale_sessions_do_nothing", f"{message.id} was sent by a session that had ended")
+            self.violated("stale_sessions_store_nothing", f"{message.id} was sent by a session that had ended")
 
 
 class Storage(Check):
-    """What storage takes in may stand there and changes what it should, all of it and nothing else; what it finds is
-    what it has taken in."""
+    """Checks that storage accepts only what is allowed, changes exactly what it should, and finds what it accepted."""
 
     def begin(self) -> None:
-        self._askers: dict[int, tuple[str, int]] = {}  # request -> its router, and which of its lives asked
+        # id of a request -> its router, and the number of the router's crashes then
+        self._askers: dict[int, tuple[str, int]] = {}
         self._crashes: Counter[str] = Counter()
-        #: (conversation, user) -> the relations of others to the user, as its writer has looked them up
+        #: (conversation, user) -> the relations of others to the user, as the writer has looked them up
         self._relations: dict[tuple[str, str], Relations] = {}
 
     def crashed(self, entry: Crashed) -> None:
@@ -83,13 +87,15 @@ class Storage(Check):
         message, result = request.message, entry.result
         if isinstance(result, storage.Appended):
             if not is_change(wish_of(message)) and self._is_blocked(message):
-                self.violated("blocked_users_are_not_heard", f"{message.id} was stored")
+                self.violated(
+                    "messages_of_blocked_users_are_refused", f"{message.id} was stored although its sender is blocked"
+                )
             known = self._relations.pop((message.conversation_id, message.sender), None)
             relations = known or self.model.relations(message.sender, self.world.case.users)
             self._follows(request, self.model.appended(message, request.shown, relations), result)
             self._kept(result.states)
         elif isinstance(result, storage.Blocked) and not self._is_blocked(message):
-            self.violated("refusals_have_a_reason", f"{message.id} was taken for blocked")
+            self.violated("refusals_have_a_reason", f"{message.id} was refused although its sender is not blocked")
 
     def related(self, entry: Stored[storage.Between]) -> None:
         request = entry.request
@@ -107,7 +113,7 @@ class Storage(Check):
         self.model.changed(user, conversation, *marks, **settings)
         held = self.model.held[user, conversation] if self.evidence.acknowledges else 0
         if request.delivered_seq > held:
-            self.violated("receipts_are_true", f"{user} is said to have got {request}")
+            self.violated("receipts_are_true", f"{user} is marked as having received more than it has: {request}")
         if isinstance(entry.result, storage.StatesSaved):
             self._kept(entry.result.states)
 
@@ -115,16 +121,16 @@ class Storage(Check):
         session = entry.request.session
         if isinstance(entry.result, storage.MissedPage):
             self._kept((session.user, state) for state in entry.result.states)
-            for message in entry.result.messages:  # as it is by now, or was when the user left
+            for message in entry.result.messages:  # in its present form, or as it was when the user left
                 now = self.model.forms[message.conversation_id, message.seq][-1:]
                 if message not in now and message not in self.model.view(session.user, message.conversation_id):
                     self.violated("only_stored_messages_are_sent", f"{message} was found for {session.user}")
         elif isinstance(entry.result, storage.Ahead):  # storage loses nothing here
-            text = f"{session.user}/{session.device} has more than there is: {entry.request}"
-            self.violated("nobody_is_ahead_of_storage", text)
+            text = f"{session.user}/{session.device} has later messages than storage: {entry.request}"
+            self.violated("devices_are_not_ahead_of_storage", text)
 
     def revoked(self, entry: Stored[storage.RevokeTokens]) -> None:
-        # Left out: a router that died before storage had done it cannot see to those whom its next life has let in.
+        # Left out: if a router crashed before storage had saved the revocation, its next life may keep revoked logins.
         router, crashes = self._askers[id(entry.request)]
         if crashes == self._crashes[router]:
             self.model.revoke(entry.request.user, entry.request.before)
@@ -138,31 +144,33 @@ class Storage(Check):
             peers = [peer for peer in p2p_members(conversation) or () if peer != user]
             got = [model.user_state(peer, conversation).peer_delivered_seq for peer in peers]
             kept = (len(record.unread_seqs), record.max_seq, [record.delivered_seq] if peers else [])
-            if kept != (model.unread(user, conversation), model.end_for(user, conversation), got):
-                self.violated("storage_keeps_states", f"kept for {user}: {record}")
+            if kept != (model.unread(user, conversation), model.visible_end(user, conversation), got):
+                self.violated("storage_keeps_states", f"kept for {user} is {record}, against the model")
 
     def _is_blocked(self, message: Message) -> bool:
-        """Whether the user who would read it has blocked its sender: between two users, and in what one says to the
-        other by the system's voice."""
+        """Return whether the reader has blocked the sender: of a p2p message, or of a system message from a user."""
         is_for_one = message.scene in (Scene.P2P, Scene.SYSTEM) and message.sender != message.to
         return is_for_one and self.model.user_state(message.to, p2p_id(message.sender, message.to)).blocked
 
     def _follows(self, request: storage.Append, outcome: Outcome, result: storage.Appended) -> None:
         message, effects = request.message, request.effects or storage.Effects()
         if outcome.reasons:
-            text = f"{message.id} of {message.sender}, a {message.type} {message.file or ''}: {sorted(outcome.reasons)}"
-            self.violated("only_what_is_allowed_is_stored", text)
+            what = f"a {message.type} {message.file or ''}"
+            text = f"{message.id} of {message.sender}, {what}, is against the rules: {sorted(outcome.reasons)}"
+            self.violated("only_allowed_messages_are_stored", text)
             return
         if len(message.content.encode()) > self.policies.content_bytes:
-            self.violated("only_what_is_allowed_is_stored", f"{message.id} of {message.sender} is too long")
+            self.violated("only_allowed_messages_are_stored", f"{message.id} of {message.sender} is too long")
         does = (set(effects.joined), set(effects.left), effects.amended)
         follows = (set(outcome.joined), set(outcome.left), outcome.amended)
         state = self.model.states[message.conversation_id][-1]
-        if does != follows or not (effects.state is None or state.stands_in(effects.state)):
-            self.violated("changes_do_what_they_say", f"{message.id} led to {effects}, not {follows}, {state}")
+        if does != follows or not (effects.state is None or state.matches(effects.state)):
+            self.violated("changes_have_their_effects", f"{message.id} led to {effects}, not {follows}, {state}")
         notes = sorted((note.to, note.type, *_resolution(note)) for note in result.notes)
         if notes != sorted(outcome.notes):
-            self.violated("all_concerned_are_notified", f"{message.id} led to {notes}, not {sorted(outcome.notes)}")
+            self.violated(
+                "changes_send_their_system_messages", f"{message.id} led to {notes}, not {sorted(outcome.notes)}"
+            )
         for note in result.notes:
             self.model.added_note(note)
 
@@ -170,11 +178,11 @@ class Storage(Check):
         for user, state in states:
             kept = self.model.user_state(user, state.conversation_id)
             if state != kept:
-                self.violated("storage_keeps_states", f"kept for {user}: {state}, not {kept}")
+                self.violated("storage_keeps_states", f"kept for {user} is {state}, not {kept}")
 
 
 def _resolution(note: Message) -> tuple[str, str]:
-    """Which request a system message resolves, and the state that it says."""
+    """Return the request that a system message resolves, and the state that it reports."""
     file: dict[str, Any] = note.file or {}
     if file.get("event") == "resolve":
         return file["targets"][0], file["data"]["state"]
@@ -182,8 +190,10 @@ def _resolution(note: Message) -> tuple[str, str]:
 
 
 class Saved(Check):
-    """A mark of which a router has asked storage is stored in the end, however often storage failed: it is lost only
-    with its router."""
+    """Checks that storage saves each mark that a router requested, however often storage fails.
+
+    It may be lost only with its router.
+    """
 
     def begin(self) -> None:
         self._asked: dict[str, list[storage.SaveState]] = defaultdict(list)  # by router
@@ -195,12 +205,13 @@ class Saved(Check):
         self._asked.pop(entry.node, None)
 
     def rested(self, entry: Rested) -> None:
-        """The world is quiescent; nobody has logged in again yet."""
+        """Check all marks at the first quiescence, before the second login."""
         for router, asked in self._asked.items():
             for request in asked:
                 user, conversation = request.user, request.conversation_id
                 is_user = user in self.model.stays.get(conversation, ())
                 state, end = self.model.user_state(user, conversation), self.model.age(conversation) if is_user else 0
                 if state.read_seq < min(request.read_seq, end) or state.hidden_seq < min(request.hidden_seq or 0, end):
-                    self.violated("marks_survive_until_saved", f"{user} has {state}; {router} was to save {request}")
+                    text = f"{user} has {state}, but {router} requested {request}"
+                    self.violated("requested_marks_are_saved", text)
         self._asked.clear()

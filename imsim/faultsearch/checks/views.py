@@ -1,4 +1,4 @@
-"""The local views: what each device has shown, and holds."""
+"""Invariants of the local views: what each device has shown, and holds."""
 
 from __future__ import annotations
 
@@ -13,65 +13,69 @@ from imsim.faultsearch.model.view import View
 
 
 def views_are_in_order(evidence: Evidence) -> Iterator[str]:
-    """Each device shows each message once, by strictly increasing seq."""
+    """Each device shows each message once, in strictly increasing order of seq."""
     for instance in evidence.everyone:
         for conversation, messages in evidence.view(instance).shown.items():
             for one, other in pairwise(messages):
                 if one.seq >= other.seq:
-                    yield f"{other.id_client} shown on {instance.name} after {one.id_client} in {conversation}"
+                    yield f"{other.id_client} was shown on {instance.name} after {one.id_client} in {conversation}"
             own = {ack.id_client for ack in evidence.acked(instance) if ack.conversation_id == conversation}
-            own -= evidence.shared  # there the other device's may be shown before this one sends its own
+            # another device's message with this idClient may be shown before this one sends its own
+            own -= evidence.shared
             for message in messages:
                 if message.sender == instance.user and message.id_client in own:
                     yield f"{message.id_client} is both shown and acknowledged on {instance.name}"
 
 
 def views_agree_with_the_log(evidence: Evidence) -> Iterator[str]:
-    """What is shown stands there, or did before it was amended; and is nothing that only machines should see."""
+    """A shown message is in the log, or was before it was amended; and is not one that devices must not show."""
     for instance in evidence.everyone:
         for event in instance.events:
             if type(event) is events.Shown and not is_chatroom(event.message.conversation_id):
                 message = event.message
                 if message not in evidence.model.forms[message.conversation_id, message.seq]:
-                    yield f"{message.id_client} shown on {instance.name} as {message.id} is not what stands there"
+                    yield f"{message.id_client} was shown on {instance.name} as {message.id}, which has other words"
                 if not is_shown(message):
-                    yield f"{message.id_client} shown on {instance.name} is not to be seen"
+                    yield f"{message.id_client} was shown on {instance.name}, although it must not be"
                 if (event.flow == Flow.OUT) != (message.sender == instance.user):
-                    yield f"{message.id_client} shown on {instance.name} as flow {event.flow}"
+                    yield f"{message.id_client} was shown on {instance.name} with flow {event.flow}"
 
 
 def every_device_holds_its_visible_set(evidence: Evidence) -> Iterator[str]:
-    """Delivered = stored x eligible devices: each holds its whole visible set, with all that was amended, and was given
-    it. What its user may see is what was said from joining to leaving."""
-    yield from (f"{lack} before it has logged in once more" for lack in evidence.world.deaf if lack)
+    """delivered = stored x eligible devices: each device holds its whole visible set in its present form, as it was
+    given.
+
+    A user may see the messages from joining to leaving.
+    """
+    yield from (f"{text} before the second login" for text in evidence.world.missing_entries if text)
     for instance in evidence.live:
         view, given = evidence.view(instance), evidence.model.given[instance.name]
         seen = evidence.model.seen_by(instance.user)
         for conversation in sorted({*view.texts, *seen}):
             has, visible = view.texts[conversation], seen.get(conversation, [])
-            torn = evidence.model.is_torn(instance.user, conversation)
+            torn = evidence.model.has_missed_amendments(instance.user, conversation)
             texts = {message.seq: message.content for message in visible if is_shown(message)}
             if sorted(has) != sorted(texts) and not torn:
                 yield f"{instance.name} holds {sorted(has)} of {conversation}, not {sorted(texts)}"
             elif has != texts and not torn and not _is_shared(evidence, visible):
                 yield f"{instance.name} has other words in {conversation}: {has}, not {texts}"
             if not given[conversation] >= set(has):
-                yield f"{instance.name} holds of {conversation} what it was never given"
+                yield f"{instance.name} holds messages of {conversation} that it was never given"
 
 
 def _is_shared(evidence: Evidence, visible: list[Message]) -> bool:
-    """Whether one of it was sent by two devices: once it is amended, nobody can say in whose words it was."""
+    """Return whether two devices sent one of these: once it is amended, the words of either may have been stored."""
     return any(message.id_client in evidence.shared for message in visible)
 
 
 def amendments_show(evidence: Evidence) -> Iterator[str]:
-    """On every device that is there in the end: each recall, edit, answer and silent change once, in the log's order;
-    and no device, at any time, what is none of its user's."""
+    """Each live device shows each recall, edit, answer and silent change of its user's logs once, in order, and no
+    others."""
     for instance in evidence.live:
         view = evidence.view(instance)
         for id, visible in evidence.model.seen_by(instance.user).items():
             log, wishes = evidence.model.logs[id], [wish_in(entry) for entry in visible]
-            # What a message was edited to before it was recalled is nobody's to see, and may have been seen.
+            # A user need not see the edits of a message that was recalled later, but may have seen them.
             edited = [(seq, content) for seq, content in view.edited[id] if not log[seq - 1].recalled]
             shown = {"recall": view.recalled[id], "edit": edited, "change": view.changed[id]}
             if id.startswith("system:"):
@@ -79,11 +83,11 @@ def amendments_show(evidence: Evidence) -> Iterator[str]:
             for kind, has in shown.items():
                 wanted = [what for wish in wishes if (what := _amends(wish, kind)) is not None]
                 if has != wanted:
-                    yield f"{instance.name} shows of each {kind} in {id}: {has}, not {wanted}"
+                    yield f"{instance.name} shows for {kind} in {id}: {has}, not {wanted}"
 
 
 def _amends(wish: Wish, kind: str) -> object:
-    """What a device shows of an entry of the log, if it is of this kind."""
+    """Return what a device shows of an entry of the log; None if the entry is not of this kind."""
     if kind == "change":
         is_silent = wish.event in ("apply", "reject") or wish.event.startswith("friend_")
         return wish.seq if is_silent else None
@@ -95,24 +99,27 @@ def _amends(wish: Wish, kind: str) -> object:
 
 
 def system_messages_come_once(evidence: Evidence) -> Iterator[str]:
-    """Each on every device of its user, once; and their unread count is a recount."""
+    """Each device shows each system message of its user once, and their unread count is a recount."""
     for instance in evidence.live:
         log, view = f"system:{instance.user}", evidence.view(instance)
         visible = evidence.model.view(instance.user, log)
         shown = [m.id for m in view.shown[log]]
         wanted = [m.id for m in visible if is_shown(m)]
         if not _is_shared(evidence, visible) and shown != wanted:
-            own = {m.id for m in visible if m.sender == instance.user}  # which are no news
+            own = {m.id for m in visible if m.sender == instance.user}  # a device need not show them
             if [id for id in shown if id not in own] != [id for id in wanted if id not in own]:
-                yield f"{instance.name} was shown {shown} by the service, not {wanted}"
+                yield f"{instance.name} was shown the system messages {shown}, not {wanted}"
         unread = evidence.model.unread(instance.user, log)
         if instance.machine.system_unread() != unread:
             yield f"{instance.name} counts {instance.machine.system_unread()} system messages unread, not {unread}"
 
 
-def every_look_is_right(evidence: Evidence) -> Iterator[str]:
-    """Whenever a user looks: unread is what was shown beyond the read mark and not recalled, lastMsg the highest of it;
-    and the application has heard what is pinned, muted, blocked and custom."""
+def every_look_agrees_with_events(evidence: Evidence) -> Iterator[str]:
+    """At each look of a user, the list agrees with the events so far.
+
+    unread counts the messages that were shown beyond the read mark and not recalled. lastMsg is the highest of those
+    shown. The application was notified of the settings: pinned, muted, blocked, custom.
+    """
     for instance in evidence.world.instances():
         view, at = View(instance.user, instance.sent), 0
         settings: dict[str, tuple[bool, bool, str, bool]] = {}
@@ -127,7 +134,7 @@ def every_look_is_right(evidence: Evidence) -> Iterator[str]:
             for one in shown:
                 heard = settings.get(one.id, (False, False, "", False))
                 if heard != (one.pinned, one.muted, one.custom, one.blocked):
-                    yield f"{instance.name} reported {heard} of {one.id}, and shows {one}"
+                    yield f"{instance.name} reported {heard} of {one.id}, but shows {one}"
                 unread = sum(seq > one.read_seq for seq in view.counted[one.id])
                 if one.unread != unread:
                     yield f"{instance.name} counted {one.unread} unread in {one.id}, not {unread}"
@@ -137,13 +144,13 @@ def every_look_is_right(evidence: Evidence) -> Iterator[str]:
 
 
 def _left(evidence: Evidence, view: View, conversation: str, last: int) -> list[int]:
-    """Those that may be the last: one that was looked for in the past may know more than the view."""
+    """Return the seqs that lastMsg may have. A device that searched for it may know more recalls than the view."""
     recalled = {entry.seq for entry in evidence.model.logs[conversation] if entry.recalled}
     return [seq for seq in view.texts[conversation] if seq <= last or seq not in recalled]
 
 
 def marks_only_grow(evidence: Evidence) -> Iterator[str]:
-    """One's own and the other's, on each device."""
+    """The marks of the user and of the other user never move back on any device."""
     for instance in evidence.world.instances():
         marks: dict[tuple[type, str], int] = {}
         for event in instance.events:
@@ -153,5 +160,5 @@ def marks_only_grow(evidence: Evidence) -> Iterator[str]:
                 if seq <= marks.get(key, 0):
                     yield f"{instance.name} moved a mark back, from {marks[key]} to {event}"
                 if isinstance(event, events.ReadMoved) and event.unread < 0:
-                    yield f"{instance.name} counts {event.unread} unread in {event.conversation_id}"
+                    yield f"{instance.name} counted {event.unread} unread in {event.conversation_id}"
                 marks[key] = seq

@@ -1,1 +1,1 @@
-"""The reference model: what each user should see, worked out by brute force and independently of the core."""
+"""The reference model: the expected state of each user, computed by brute force and independently of the core."""

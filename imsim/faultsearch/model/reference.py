@@ -1,8 +1,8 @@
-"""What each user should see, worked out by brute force.
+"""The reference model: the expected state of each user, computed by brute force.
 
-It knows the protocol and the words of the data model, and nothing else of the core: it hears what storage took in and
-what went over the edges, keeps everything, and recounts from the start whenever it is asked. What may be said, and what
-follows from it, it knows by `rules` of its own.
+It knows the protocol and the data model, and nothing else of the core. It receives what storage has appended and what
+devices have sent and received, keeps everything, and computes each result from the start. It has its own `rules` for
+what is allowed and what follows from it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Whose = tuple[str, str]  # user, conversation
 
 @dataclass(slots=True)
 class Line:
-    """One conversation as its user should see it."""
+    """The expected state of one conversation in its user's list."""
 
     last_seq: int
     last_id: str
@@ -45,15 +45,18 @@ class Line:
 
 @dataclass(slots=True)
 class Stay:
-    """A part of a log that a user may see, since the log had so many entries."""
+    """A range of a log that a user may see.
+
+    `since`: the number of entries that the log had when the user was first allowed to see it.
+    """
 
     first: int
-    last: int  # 0: it goes on
+    last: int  # 0: the stay has not ended
     since: int
 
 
 class Marks(dict[Whose, int]):
-    """How far a user, or an instance, has got in a conversation: 0 at first, and never back."""
+    """Marks by (user or instance, conversation): 0 at first, and never decreasing."""
 
     def __missing__(self, whose: Whose) -> int:
         return 0
@@ -64,33 +67,36 @@ class Marks(dict[Whose, int]):
 
 @dataclass(slots=True)
 class ReferenceModel:
-    """Places are kept without their unread count, which is recounted."""
+    """The expected logs, states and marks. Conversation states are kept without their unread count, which is
+    recomputed."""
 
     rules: Rules = field(default_factory=Rules)
-    logs: dict[str, list[Message]] = field(default_factory=lambda: defaultdict(list))  # as they are by now
-    #: every form that an entry of a log ever had, by conversation and seq; the first is as it was stored
+    logs: dict[str, list[Message]] = field(default_factory=lambda: defaultdict(list))  # in their present form
+    #: (conversation, seq) -> every form that the entry ever had; the first is as it was stored
     forms: dict[tuple[str, int], list[Message]] = field(default_factory=lambda: defaultdict(list))
-    #: by conversation that storage was asked to found, and user; and of each absence what was recalled and edited in
-    #: it, of what had been seen
+    #: conversation -> user -> stays. A user who returns also gets a stay for each recall or edit, during the absence,
+    #: of an entry that the user had seen.
     stays: dict[str, dict[str, list[Stay]]] = field(default_factory=dict)
-    notes: set[tuple[str, int]] = field(default_factory=set)  # of system logs, what followed from changes
-    #: by conversation, what the rules have made of it: before its first entry, and after each
+    # (conversation, seq) of system messages that followed from changes
+    notes: set[tuple[str, int]] = field(default_factory=set)
+    #: by conversation, its states by the rules: before its first entry, and after each entry
     states: dict[str, list[State]] = field(default_factory=dict)
     by_key: dict[Key, Message] = field(default_factory=dict)
     user_states: dict[Whose, ConversationState] = field(default_factory=dict)
-    #: every conversation state of a user, by version
+    #: (user, conversation, version) -> conversation state
     history: dict[tuple[str, str, int], ConversationState] = field(default_factory=dict)
-    versions: dict[str, int] = field(default_factory=dict)  # of each user's conversation states
+    versions: dict[str, int] = field(default_factory=dict)  # user -> the latest version of a conversation state
     revoked: dict[str, float] = field(default_factory=dict)  # user -> tokens issued before are void
-    #: the highest seq that any device of the user said it had read or shown; up to which it said it held everything
+    #: the highest seq that any device of the user has sent as read or shown; and the seq up to which one reported to
+    #: hold all
     claimed: Marks = field(default_factory=Marks)
     held: Marks = field(default_factory=Marks)
-    #: of each instance, the same as its gateway heard it (of a sync: its router)
+    #: the same by instance, as received by its gateway (of a sync: by its router)
     heard: Marks = field(default_factory=Marks)
-    #: what each instance has been given: instance -> conversation -> seqs
+    #: the seqs that each instance was given: instance -> conversation -> seqs
     given: dict[str, dict[str, set[int]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(set)))
 
-    # --- what storage took in ---
+    # --- updates from storage ---
 
     def founded(self, conversation: str, members: tuple[str, ...]) -> None:
         if conversation not in self.stays:
@@ -98,8 +104,10 @@ class ReferenceModel:
             self.states[conversation] = [State(members)]
 
     def appended(self, message: Message, shown: int, relations: Relations) -> Outcome:
-        """Storage took it in. Returns what follows from it by the rules, and why it should not have been. `relations`:
-        of its sender, when that was decided."""
+        """Add a message that storage appended. Return its effects by the rules, and the reasons against it.
+
+        `relations`: those of the sender at the time of the decision.
+        """
         conversation, wish = message.conversation_id, wish_of(message)
         log, stays = self.logs[conversation], self.stays[conversation]
         outcome = judge(self.states[conversation][-1], wish, log, self.rules, relations)
@@ -122,7 +130,7 @@ class ReferenceModel:
         return outcome
 
     def added_note(self, note: Message) -> None:
-        """Storage put it at the end of a system log."""
+        """Add a system message that storage appended to a system log."""
         self.founded(note.conversation_id, (note.to,))
         self._add(note)
         self.notes.add((note.conversation_id, note.seq))
@@ -136,9 +144,11 @@ class ReferenceModel:
     def changed(
         self, user: str, conversation: str, read: int = 0, hidden: int = 0, delivered: int = 0, **settings: Any
     ) -> None:
-        """Storage was asked to change a user's conversation state. Marks move forward only, and not beyond the log;
-        what is hidden is read; how far one user of a p2p conversation has got it, and has read, is part of the other's
-        state; and what was read had been got."""
+        """Change a user's conversation state as storage was asked to.
+
+        Marks only move forward, and not beyond the log. A hidden message counts as read, and a read one as delivered.
+        In a p2p conversation, the marks of one user are part of the other's state.
+        """
         members = p2p_members(conversation) or ()
         if "blocked" in settings and user in members:
             self.founded(conversation, members)
@@ -165,15 +175,15 @@ class ReferenceModel:
     def revoke(self, user: str, before: float) -> None:
         self.revoked[user] = max(before, self.revoked.get(user, 0.0))
 
-    # --- what went over the edges ---
+    # --- marks of devices ---
 
     def got(self, instance: str, user: str, conversation: str) -> int:
-        """How far the instance has got by what its gateway heard, and by what others said that it was given."""
+        """Return the highest seq that the instance has: its mark at the gateway, or that of a message it was given."""
         given, log = self.given[instance][conversation], self.logs[conversation]
         said = [seq for seq in given if seq <= len(log) and log[seq - 1].sender != user]
         return max([self.heard[instance, conversation], *said])
 
-    # --- what follows ---
+    # --- expected results ---
 
     def relations(self, user: str, others: Iterable[str]) -> Relations:
         blocking = (one for one in others if self.user_state(one, p2p_id(user, one)).blocked)
@@ -181,7 +191,7 @@ class ReferenceModel:
         return Relations(frozenset(blocking), frozenset(friends))
 
     def friends_of(self, user: str) -> list[str]:
-        """Those without a block, either way."""
+        """Return the user's friends, without those who have blocked the user or are blocked."""
         found = []
         for id, states in self.states.items():
             members = p2p_members(id) or ()
@@ -193,7 +203,8 @@ class ReferenceModel:
         return any(stay.first <= seq <= stay.last for stay in self._stays(user, conversation))
 
     def _stays(self, user: str, conversation: str, age: int | None = None) -> list[Stay]:
-        """As they were when the log had so many entries (None: as it is now); what goes on ends with it."""
+        """Return the stays as of the time when the log had `age` entries (None: now). A stay that has not ended ends
+        there."""
         age = self.age(conversation) if age is None else age
         stays = self.stays.get(conversation, {}).get(user, [])
         return [Stay(one.first, min(one.last or age, age), one.since) for one in stays if one.since <= age]
@@ -202,14 +213,16 @@ class ReferenceModel:
         states = self.states.get(conversation)
         return states[-1].members if states else p2p_members(conversation) or ()
 
-    def end_for(self, user: str, conversation: str) -> int:
-        """Where the log ends for this user."""
+    def visible_end(self, user: str, conversation: str) -> int:
+        """Return the last seq that this user may see."""
         stays = self._stays(user, conversation)
         return stays[-1].last if stays else 0
 
     def view(self, user: str, conversation: str, age: int | None = None) -> list[Message]:
-        """What the user may see of it, or might when the log had so many entries; who has left, as it was then, or
-        that it was recalled."""
+        """Return the entries that the user may see, as of the time when the log had `age` entries (None: now).
+
+        A user who has left sees the entries as they were then, but recalled ones as recalled.
+        """
         age = self.age(conversation) if age is None else age
         stays, view = self._stays(user, conversation, age), []
         for message in self.logs.get(conversation, [])[:age]:
@@ -221,34 +234,35 @@ class ReferenceModel:
         return view
 
     def is_new_to(self, user: str, message: Message) -> bool:
-        """Whether it has words that it got when the user had left."""
-        return not message.recalled and message.amended > self.end_for(user, message.conversation_id)
+        """Return whether a message was edited after the user had left."""
+        return not message.recalled and message.amended > self.visible_end(user, message.conversation_id)
 
     def seen_by(self, user: str) -> dict[str, list[Message]]:
-        """Every conversation of the user with all that it holds."""
+        """Return every conversation of the user with the entries that the user may see."""
         return {conversation: view for conversation in self.logs if (view := self.view(user, conversation))}
 
-    def is_torn(self, user: str, conversation: str) -> bool:
-        """Whether something that the user, who has left, has seen was recalled since.
+    def has_missed_amendments(self, user: str, conversation: str) -> bool:
+        """Return whether an entry that the user has seen was amended after the user had left.
 
-        A user who has left a group does not hear of it before coming back. A device that has the message keeps it; a
-        device that fetches it gets it as recalled."""
-        return any(m.amended > self.end_for(user, conversation) for m in self.view(user, conversation))
+        A user who has left a group is not notified of it before joining again. A device that has the message keeps it,
+        and a device that fetches it receives a recalled one as recalled.
+        """
+        return any(m.amended > self.visible_end(user, conversation) for m in self.view(user, conversation))
 
     def user_state(self, user: str, conversation: str) -> ConversationState:
         return self.user_states.get((user, conversation)) or ConversationState(conversation, 0, 0, 0)
 
-    def begun(self, user: str, conversation: str) -> int:
-        """With which entry of the log the user's present stay began; 0 for a user who is not a member."""
+    def stay_start(self, user: str, conversation: str) -> int:
+        """Return the first seq of the user's present stay; 0 if the user is not a member."""
         stays = self.stays.get(conversation, {}).get(user)
         return 0 if not stays or stays[-1].last else stays[-1].first
 
     def unread(self, user: str, conversation: str) -> int:
-        """Of what was said since the user is a member."""
-        begun = self.begun(user, conversation)
-        if not begun:
+        """Return the unread count: of messages since the user is a member."""
+        stay_start = self.stay_start(user, conversation)
+        if not stay_start:
             return 0
-        since = max(self.user_state(user, conversation).read_seq, begun - 1)
+        since = max(self.user_state(user, conversation).read_seq, stay_start - 1)
         return sum(
             message.seq > since
             and message.sender != user
@@ -258,7 +272,7 @@ class ReferenceModel:
         )
 
     def listed(self, user: str) -> dict[str, Line]:
-        """The conversation list: where something has happened since it was hidden."""
+        """Return the conversation list. A hidden conversation is listed again once something new has happened in it."""
         lines = {}
         for conversation, view in self.seen_by(user).items():
             state, shown = self.user_state(user, conversation), [message for message in view if is_shown(message)]
@@ -268,25 +282,28 @@ class ReferenceModel:
         return lines
 
     def readers(self, conversation: str, seq: int) -> tuple[int, int]:
-        """How many have read this message, of how many who may see it; its sender aside."""
+        """Return how many users have read this message, and how many may see it, both without its sender."""
         sender = self.logs[conversation][seq - 1].sender
         others = [user for user in self.stays[conversation] if user != sender and self.may_see(user, conversation, seq)]
         return sum(self.user_state(user, conversation).read_seq >= seq for user in others), len(others)
 
     def first(self, conversation: str, user: str, id_client: str) -> Message | None:
-        """The message with this key, as it was stored."""
+        """Return the message with this key, as it was stored."""
         stored = self.by_key.get((conversation, user, id_client))
         return self.forms[conversation, stored.seq][0] if stored else None
 
     def age(self, conversation: str) -> int:
-        """How many entries its log has."""
+        """Return the number of entries in the log."""
         return len(self.logs.get(conversation, ()))
 
     def verdict(
         self, user: str, conversation: str, sent: Mapping[str, Any], since: int, times: tuple[int, int]
     ) -> set[str]:
-        """The codes with which this send, made when the log was so old, may have been refused for good by now. `times`:
-        the first and the last at which that may have been decided (ms)."""
+        """Return the codes with which a send may have been refused permanently by now.
+
+        `since`: the number of entries in the log when it was sent. `times`: the first and last possible times of the
+        decision (ms).
+        """
         file = sent.get("file") or {}
         codes: set[str] = set()
         for state in self.states.get(conversation, [State(p2p_members(conversation) or ())])[since:]:
@@ -297,11 +314,11 @@ class ReferenceModel:
         if stored is not None and not same_words(stored, sent):
             codes.add("conflict")
         if file.get("event") in AMENDMENTS and file["data"]["seq"] > since:
-            codes.add("bad_request")  # there was no such message yet
+            codes.add("bad_request")  # the message to amend did not exist yet
         return codes | {"timeout", "unavailable"}
 
     def refusals(self, user: str, wanted: frames.Asked, limit: int) -> set[str]:
-        """The codes with which a request that is made now may be refused for good."""
+        """Return the codes with which a request that is made now may be refused permanently."""
         if isinstance(wanted, frames.Enter):
             return {"too_large"}
         if not isinstance(wanted, frames.SetConversation | frames.History | frames.ReadCount):
@@ -324,6 +341,6 @@ def wish_of(message: Message) -> Wish:
 
 
 def same_words(message: Message, sent: Mapping[str, Any]) -> bool:
-    """Whether the message is what was given to `send`."""
+    """Return whether the message has the words that were given to `send`."""
     said = (message.content, message.type, message.file, message.custom)
     return said == (sent["content"], sent["type"], sent.get("file"), sent.get("custom"))

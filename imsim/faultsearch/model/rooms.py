@@ -1,4 +1,4 @@
-"""What there is in a chatroom: what was said in it since it began, as it is by now, and who hears it."""
+"""The model of a chatroom: its messages since it started, in their present form, and the sessions in it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from imsim.faultsearch.model.view import wish_to_send
 
 @dataclass(slots=True)
 class Room:
-    """By seq, what was ever `said` in it, and the same as it is `now`. Since its router lives and somebody is inside:
-    the seqs that it remembers, the latest, and the sessions that are present."""
+    """One chatroom.
+
+    `said`: every message, by seq, as it was sent. `now`: the same in their present form. The rest lasts while its
+    router lives and somebody is inside: `remembered` (seqs), `latest` (seq) and `present` (sessions).
+    """
 
     said: dict[int, Message] = field(default_factory=dict)
     now: dict[int, Message] = field(default_factory=dict)
@@ -28,7 +31,7 @@ class Room:
         return {session.user for session in self.present}
 
     def add(self, message: Message, rules: Rules) -> Outcome:
-        """A router has taken it in. Returns what follows from it by the rules."""
+        """Add a message that a router has accepted. Return its effects by the rules."""
         wish = wish_of(message)
         outcome = judge_in_room(wish, self.now.get(wish.data.get("seq", 0)), rules)
         if outcome.amended is not None:
@@ -43,22 +46,22 @@ class Room:
         return any(self.now[seq].sender == sender and self.now[seq].id_client == id_client for seq in self.remembered)
 
     def leave(self, sessions: Iterable[Session]) -> None:
-        """A room that all have left is gone, with what was said in it."""
+        """Remove sessions. A room that all have left loses its messages."""
         self.present.difference_update(sessions)
         if not self.present:
             self.remembered.clear()
 
     def crash(self) -> None:
-        """Its router has lost it. Where it begins again it counts from what the time is there."""
+        """Forget everything, as its router has crashed. The room starts again with a seq derived from the time."""
         self.leave([*self.present])
         self.remembered.clear()
         self.latest = 0
 
     def refusals(self, user: str, sent: Mapping[str, Any], rules: Rules) -> set[str]:
-        """The codes with which this send may have been refused by now."""
+        """Return the codes with which this send may have been refused by now."""
         wish, codes = wish_to_send(user, sent), set[str]()
         if is_change(wish):
-            codes.add("bad_request")  # the room need not remember it, nor be the one that it was
+            codes.add("bad_request")  # the room may have forgotten the message, or have started again
             target = self.now.get(wish.data.get("seq", 0))
             for time in (0, 1 << 60) if target else ():
                 codes |= judge_in_room(replace(wish, time=time), target, rules).reasons

@@ -1,7 +1,7 @@
-"""The rules of groups, friends and amendments once more, in few words: what may be stored, and what follows from it.
+"""The rules of groups, friends and amendments, written a second time: what may be stored, and what follows from it.
 
-Written from the protocol, and with nothing of the core but the words of the data model, so that it may judge the core.
-A wish has all the reasons that speak against it, whichever of them the core names.
+They are written from the protocol and use only the data model of the core, so that they can check the core. A wish that
+is against several rules has all their codes as reasons, as the core may report any of them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from imsim.core.model import Message, MessageType, Scene
 
-#: What no device shows as a message.
+#: Events that no device shows as a message.
 SILENT = frozenset(
     {
         "recall", "edit", "resolve", "apply", "reject",
@@ -32,7 +32,7 @@ _RULED = AMENDMENTS | GROUPS | FRIENDS | {"resolve"}
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the policies say of it. Times: ms."""
+    """The policies that the rules depend on. Times: ms."""
 
     strangers: bool = True
     group_size: int = 5_000
@@ -43,7 +43,11 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Somebody applied, was invited, or wants to be friends: who has heard of it as `id`, until when it counts."""
+    """A pending application, invitation or friend request.
+
+    `by`: the user who made it. `id`: the id of the system messages about it. `expires`: its end (ms). `notified`: the
+    users who received it.
+    """
 
     kind: str
     by: str
@@ -54,7 +58,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Relations:
-    """The users who have blocked the one that wants something, and the friends."""
+    """The users who have blocked a given user, and the user's friends."""
 
     blocking: frozenset[str] = frozenset()
     friends: frozenset[str] = frozenset()
@@ -62,7 +66,10 @@ class Relations:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Of one conversation. `requests`: by who wants, or is wanted, to join; between two users: by who asked."""
+    """The state of one conversation.
+
+    `requests`: the pending ones. The key is the user who would join a group, or who made a friend request.
+    """
 
     members: tuple[str, ...] = ()
     owner: str = ""
@@ -77,8 +84,9 @@ class State:
     def rank(self, user: str) -> int:
         return 2 if user == self.owner else int(user in self.admins)
 
-    def stands_in(self, kept: dict[str, Any] | None) -> bool:
-        """Whether this is what storage is to keep of it. Of a group without members nothing matters any more."""
+    def matches(self, kept: dict[str, Any] | None) -> bool:
+        """Return whether storage's record of the state, `kept`, agrees with it. For a group without members, only that
+        counts."""
         if kept is None:
             return self == State(self.members)
         if "friends" in kept:
@@ -91,7 +99,7 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What somebody wants to have said, as which entry of the log, and when (ms)."""
+    """A message that a user wants to send: as which entry of the log, and when (ms)."""
 
     user: str
     scene: str
@@ -115,12 +123,12 @@ class Wish:
         return data
 
 
-Note = tuple[str, str, str, str]  # its user, the type of the system message, which request it resolves, its state
+Note = tuple[str, str, str, str]  # (user, type of the system message, the request that it resolves, its state)
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What follows from a wish: the codes of all that speaks against it, or what it does."""
+    """The result of judging a wish: the codes of all reasons against it, and its effects."""
 
     reasons: set[str]
     state: State
@@ -139,7 +147,7 @@ class Outcome:
 
 
 def wish_in(message: Message) -> Wish:
-    """What its sender wanted with it, as this entry of the log."""
+    """Return the wish that this entry of a log fulfils."""
     return Wish(message.sender, message.scene, message.type, message.file or {}, message.seq)
 
 
@@ -148,19 +156,19 @@ def event_of(message: Message) -> str:
 
 
 def is_shown(message: Message) -> bool:
-    """Whether devices show it, as a message."""
+    """Return whether devices show the entry as a message."""
     return not message.recalled and event_of(message) not in SILENT
 
 
 def comes_from_outside(sent: Wish) -> bool:
-    """Whether who sends it need not see it."""
+    """Return whether the sender need not be able to see the message."""
     if sent.scene == Scene.SYSTEM or sent.event == "apply":
         return True
     return sent.event == "reject" and sent.scene == Scene.GROUP and not sent.targets
 
 
 def is_of_a_stranger(wish: Wish) -> bool:
-    """Whether its sender is not a member of the group then."""
+    """Return whether the sender is not a member of the group when sending it."""
     return wish.event in ("create", "apply", "join") or (wish.event in ("accept", "reject") and not wish.targets)
 
 
@@ -169,12 +177,12 @@ def is_change(wish: Wish) -> bool:
 
 
 def edits(entry: Message, seq: int) -> bool:
-    """Whether this entry of a log edits the message at `seq`."""
+    """Return whether this entry of a log edits the message at `seq`."""
     return event_of(entry) == "edit" and about(entry) == seq
 
 
 def leaves(entry: Message, user: str) -> bool:
-    """Whether this entry of a group's log ends the stay of a user who sees it."""
+    """Return whether this entry of a group's log ends the stay of a user who may see it."""
     wish = wish_in(entry)
     return (
         wish.event == "dismiss"
@@ -184,13 +192,14 @@ def leaves(entry: Message, user: str) -> bool:
 
 
 def about(entry: Message) -> int:
-    """The seq of what this entry of a log recalls or edits; 0: it does nothing of the kind."""
+    """Return the seq of the message that this entry of a log recalls or edits; 0 if it does neither."""
     wish = wish_in(entry)
     return int(wish.data["seq"]) if wish.event in AMENDMENTS else 0
 
 
 def amended(log: Iterable[Message], amended: Message, seq: int) -> list[Message]:
-    """All that is another since the entry `seq` has amended one message: with a recalled one goes what edited it."""
+    """Return all entries that change when the entry `seq` amends one message. A recall also recalls the edits of the
+    message."""
     edited = [entry for entry in log if amended.recalled and edits(entry, amended.seq)]
     return [amended, *(_blank(entry, seq) for entry in edited)]
 
@@ -202,7 +211,7 @@ def _blank(message: Message, seq: int) -> Message:
 def judge(
     state: State, wish: Wish, log: Sequence[Message], rules: Rules, relations: Relations | None = None
 ) -> Outcome:
-    """`relations`: of who wishes it; None: nobody knows."""
+    """Judge a wish in this state and log. `relations`: those of the user; None: unknown, so they are ignored."""
     out = Outcome(set(), state)
     if wish.event in AMENDMENTS:
         seq = wish.data.get("seq", 0)
@@ -221,7 +230,7 @@ def judge(
 
 
 def judge_in_room(wish: Wish, target: Message | None, rules: Rules) -> Outcome:
-    """What is said in a chatroom by one who is in it; `target`: the message that it is about."""
+    """Judge a message that a member of a chatroom sends. `target`: the message that it amends."""
     out = Outcome(set(), State((wish.user,)))
     if wish.event in AMENDMENTS:
         _amend(out, wish, target, rules)
@@ -231,7 +240,7 @@ def judge_in_room(wish: Wish, target: Message | None, rules: Rules) -> Outcome:
 
 
 def _reach(out: Outcome, wish: Wish, rules: Rules, relations: Relations) -> None:
-    """Those who may not want it: to be friends, to hear more, to be in a group."""
+    """Add the reasons of other users against it: they have blocked the user, or accept only friends."""
     if wish.scene == Scene.SYSTEM:
         to = wish.conversation.partition(":")[2]
         out.refuse(not rules.strangers and to not in (wish.user, *relations.friends), "not_friends")
@@ -313,13 +322,13 @@ def _resolved(requests: Iterable[Request], state: str) -> list[Note]:
 def _change_group(out: Outcome, wish: Wish, rules: Rules) -> None:
     state, user, event, targets = out.state, wish.user, wish.event, wish.targets
     if not state.members:
-        state = State()  # one that is made again starts again
+        state = State()  # a group that is created again starts with a new state
     refuse, rank = out.refuse, state.rank(user) if user in state.members else -1
     named = [target for target in targets if target in state.members]
     settings = {name: value for name, value in wish.data.items() if name in ("join", "consent")}
-    closed: tuple[str, ...] = ()  # whose requests are answered by it
+    closed: tuple[str, ...] = ()  # the users whose requests this event resolves
     answer = "passed"
-    if event in ("invite", "apply"):  # where new requests come, the old go
+    if event in ("invite", "apply"):  # a new request removes the expired ones
         over = {whose: request for whose, request in state.requests.items() if wish.time >= request.expires}
         out.notes += _resolved(over.values(), "expired")
         state = replace(state, requests={w: r for w, r in state.requests.items() if w not in over})

@@ -1,4 +1,4 @@
-"""The local view that an application has if it follows the events of its client."""
+"""The local view: what an application knows if it follows the events of its client."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from imsim.core import events
 from imsim.core.model import Flow, Message, MessageType, Scene, conversation_id, is_chatroom
 from imsim.faultsearch.model.rules import SILENT, Wish, comes_from_outside, leaves
 
-Sent = Mapping[str, Mapping[str, Any]]  # by idClient: what an application gave to `send`
+Sent = Mapping[str, Mapping[str, Any]]  # by idClient: the arguments of `send`
 
 
 def wish_to_send(user: str, sent: Mapping[str, Any]) -> Wish:
@@ -20,9 +20,12 @@ def wish_to_send(user: str, sent: Mapping[str, Any]) -> Wish:
 
 @dataclass(slots=True)
 class View:
-    """`sent`: by its user, `user`. By conversation: `shown`, what came from elsewhere, in order; `texts`, what it holds
-    now, by seq, its user's own included; `counted`, the seqs that may be unread; `ended`, where its user's last stay
-    did; what was recalled and edited, in order."""
+    """The local view of an application.
+
+    `user`: its user. `sent`: by idClient, the arguments of `send`. By conversation: `shown`, the messages from
+    elsewhere, in order; `texts`, the present contents by seq, including its own messages; `counted`, the seqs that may
+    be unread; `ended`, the seq at which the user's last stay ended; and the recalls and edits, in order.
+    """
 
     user: str
     sent: Sent
@@ -81,12 +84,12 @@ class View:
             self.changed[event.message.conversation_id].append(event.message.seq)
 
     def _end(self, id: str, seq: int) -> None:
-        """Nothing up to there counts as unread."""
+        """Note the end of a stay: no earlier message counts as unread."""
         self.ended[id] = max(seq, self.ended[id])
         self.counted[id] = {one for one in self.counted[id] if one > self.ended[id]}
 
     def has(self, entry: Message) -> bool:
-        """Whether this entry of a log, as it is by now, shows."""
+        """Return whether the view shows this entry of a log, in its present form."""
         id, file = entry.conversation_id, entry.file or {}
         event = Wish("", "", entry.type, file).event
         data: Any = file.get("data")

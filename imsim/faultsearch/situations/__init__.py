@@ -1,4 +1,4 @@
-"""Situations: what a search must have met at least sometimes. What never occurs is what nobody tests."""
+"""Situations that a search must have met. A situation that never occurs is one that no test covers."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from imsim.faultsearch.world import World
 
 _ALL = (*messages.SITUATIONS, *states.SITUATIONS, *sessions.SITUATIONS, *changes.SITUATIONS)
 
-#: By name: what each means.
+#: name -> description.
 SITUATIONS = {situation.name: situation.description for situation in _ALL}
 
-#: Everything that a whole search must have met: the faults, as "fault: kind", and the situations.
+#: Everything that a long search must have met: the kinds of faults, as "fault: KIND", and the situations.
 SOMETIMES = (*(f"fault: {kind}" for kind in KINDS), *SITUATIONS)
 
 _PREDICATES = Dispatcher((trigger, one) for one in _ALL for trigger in triggers_of(one.followed))
@@ -25,7 +25,7 @@ _MEMORY = Dispatcher(handlers_in(Memory))
 
 
 def met(world: World) -> Counter[str]:
-    """How often each of `SOMETIMES` occurred in a run."""
+    """Count how often each of `SOMETIMES` occurred in a run."""
     memory = Memory({instance.name: instance.sent for instance in (*world.instances(), *world.probes)})
     seen: Counter[str] = Counter()
     for entry in (*world.trace, End(world.clock.now, "", len(world.case.faults))):

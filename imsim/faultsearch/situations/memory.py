@@ -1,4 +1,4 @@
-"""What situations have to remember of a run."""
+"""The memory of the situations: the facts about a run that their predicates need."""
 
 from __future__ import annotations
 
@@ -28,47 +28,48 @@ _Received = ClientReceived[Any] | GatewayReceived[Any] | GatewayNotified[Any] | 
 
 
 class Memory:
-    """`sent`: by instance and idClient, what its application gave to `send`."""
+    """The facts of a run so far. `sent`: by instance and idClient, the arguments of `send`."""
 
     def __init__(self, sent: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
         self.sent = sent
-        # of nodes
-        self.latest: dict[str, Any] = {}  # by node, the latest frame that it has received
-        self.heard: dict[str, float] = {}  # when that was
-        self.let_out = ("", 0.0, "")  # what a writer let out last: which, when, idClient
-        # of instances
-        self.ready: set[str] = set()  # those that are through with their sync
+        # facts about nodes
+        self.latest: dict[str, Any] = {}  # by node, the latest frame that it received
+        self.heard: dict[str, float] = {}  # by node, the time of that frame
+        self.let_out = ("", 0.0, "")  # the latest acknowledgement of a writer: (router, time, idClient)
+        # facts about instances
+        self.ready: set[str] = set()  # the instances that have finished their sync
         self.failed: set[tuple[str, str]] = set()  # (instance, idClient)
         self.acked: dict[str, set[str]] = defaultdict(set)  # by instance
         self.given: dict[tuple[str, str], set[int]] = defaultdict(set)  # seqs by instance and conversation
         self.numbers: dict[tuple[str, str, str, str], int] = {}  # (instance, gateway, op, conversation) -> latest sent
         self.wishes: set[tuple[str, str]] = set()  # (instance, conversation) of changes that are unanswered
         self.hidden_to: dict[tuple[str, str], int] = {}  # (instance, conversation) -> up to where
-        self.versions: dict[tuple[str, str], int] = {}  # (instance, conversation) -> the latest received
+        self.versions: dict[tuple[str, str], int] = {}  # (instance, conversation) -> the latest received version
         self.unread: dict[tuple[str, str], set[int]] = defaultdict(set)  # countable seqs by instance and conversation
         self.read_to: dict[tuple[str, str], int] = {}  # (instance, conversation) -> read mark
         self.entered: set[tuple[str, str]] = set()  # (instance, chatroom)
-        self.gone: set[tuple[str, str]] = set()  # the same of those that were left
+        self.gone: set[tuple[str, str]] = set()  # the chatrooms that an instance has left: (instance, chatroom)
         self.recalled: events.Recalled | None = None  # the latest
-        # of conversations
-        self.opened: set[str] = set()
-        self.times: dict[str, int] = {}  # of the latest message
-        self.refused: dict[str, tuple[int, int]] = {}  # conversation -> epoch and seq that storage refused last
-        self.left: dict[str, set[str]] = defaultdict(set)  # by group, users who are no longer members
+        # facts about conversations
+        self.opened: set[str] = set()  # those that a router has opened
+        self.times: dict[str, int] = {}  # by conversation, the time of its latest message
+        # conversation -> epoch and seq of the last message that storage refused
+        self.refused: dict[str, tuple[int, int]] = {}
+        self.left: dict[str, set[str]] = defaultdict(set)  # by group, users who were members and have left
         self.said: dict[str, int] = {}  # by chatroom, the latest seq
-        self.appending: set[tuple[str, str, str]] = set()
-        #: (conversation, seq) -> an amendment that storage has not got
+        self.appending: set[tuple[str, str, str]] = set()  # (conversation, sender, idClient) of pending appends
+        #: (conversation, seq) -> the idClient of a pending amendment that storage has not received
         self.amending: dict[tuple[str, object], str] = {}
-        # of users
+        # facts about users
         self.pending: Counter[tuple[str, str]] = Counter()  # changes of a state that storage has not answered
         self.blocked: dict[tuple[str, str], bool] = {}  # (user, conversation) -> as it is stored
-        self.epochs: dict[tuple[str, str, str], int] = {}  # (router, user, device) -> the latest
+        self.epochs: dict[tuple[str, str, str], int] = {}  # (router, user, device) -> the latest epoch
         self.slots: dict[tuple[str, str, str], tuple[int, str]] = {}  # (router, user, slot) -> latest epoch, its device
         self.opening: Counter[str] = Counter()  # by user, requests that storage has not answered
-        self.revocations: Counter[tuple[str, float]] = Counter()
+        self.revocations: Counter[tuple[str, float]] = Counter()  # (user, before) -> the number of requests
 
     def has_got(self, node: str, kind: Any) -> bool:
-        """Whether a frame of this kind is the latest that the node has received."""
+        """Return whether the latest frame that the node received is of this kind."""
         return isinstance(self.latest.get(node), kind)
 
     # --- frames ---
@@ -192,17 +193,17 @@ class Memory:
         elif entry.event.request == frames.Leave.op:
             self.gone.add((entry.node, entry.event.ref))
 
-    def came_in(self, entry: Event[events.Entered]) -> None:
+    def entered_room(self, entry: Event[events.Entered]) -> None:
         self.entered.add((entry.node, entry.event.name))
 
 
 def key_of(up: Up[frames.Send]) -> tuple[str, str]:
-    """(sender, idClient)"""
+    """Return (sender, idClient) of a send."""
     return up.session.user, up.frame.id_client
 
 
 def amends(up: Up[frames.Send]) -> tuple[str, object]:
-    """(conversation, the seq of what it would recall or edit; None if it would not)"""
+    """Return the conversation of a send and the seq of the message that it amends (None: it amends none)."""
     return up.conversation_id, _target(up.frame)
 
 

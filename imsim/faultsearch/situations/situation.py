@@ -1,4 +1,4 @@
-"""What a situation is: a predicate with a name and a description, which counts the entries that it is true of."""
+"""The type of a situation: a name, a description, and a predicate that counts its occurrences in entries."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ E = TypeVar("E", bound=Entry)
 
 @dataclass(slots=True, eq=False)
 class End(Entry):
-    """The run has ended. (It is in no trace.)"""
+    """The end of the run. No trace contains it."""
 
     faults: int
 
 
 class Situation(NamedTuple):
-    """`followed`: the type of entries that the predicate is called for, with what was before the entry. It returns
-    how often the situation occurs in the entry, or whether."""
+    """A situation.
+
+    `followed`: the type of the entries that the predicate is called for. `predicate`: takes an entry and the memory of
+    the earlier entries, and returns how often, or whether, the situation occurs.
+    """
 
     name: str
     followed: Any
@@ -35,10 +38,10 @@ def when(name: str, followed: type[E], description: str, predicate: Callable[[E,
 
 
 def occurs(name: str, followed: type[Entry], description: str) -> Situation:
-    """A situation that occurs in every such entry."""
+    """Make a situation that occurs in every entry of this type."""
     return Situation(name, followed, description, lambda entry, past: True)
 
 
 def has_code(name: str, code: Code, followed: Any, description: str) -> Situation:
-    """A situation that occurs in such an entry if its subject has this code."""
+    """Make a situation that occurs in an entry of this type if its subject has this code."""
     return Situation(name, followed, description, lambda entry, past: entry.subject.code == code)

@@ -1,4 +1,4 @@
-"""Stores: what carries out the core's storage requests for a server.
+"""Stores, which carry out the core's storage requests for a server.
 
 `MemoryStore` keeps everything in memory, `SqliteStore` in a file.
 """
@@ -16,25 +16,29 @@ Deliver = Callable[[list[tuple[Request, Result]]], None]
 
 
 class Store(Protocol):
-    """Requests are carried out in the order in which they were submitted. One store can serve several servers, one
-    after the other: that is a restart."""
+    """A store. It carries out requests in the order in which they are submitted.
+
+    One store can serve several servers, one after another: that is a restart.
+    """
 
     def start(self, deliver: Deliver) -> None:
-        """From now on, answers go to `deliver`, in the running event loop; answers to what was submitted for an
-        earlier one are dropped."""
+        """Deliver the answers from now on to `deliver`, in the running event loop.
+
+        Answers to requests that were submitted for an earlier `deliver` are dropped.
+        """
 
     def submit(self, request: Request) -> None:
-        """Carry it out; never answered from within this call."""
+        """Carry out the request. The answer never arrives before this call returns."""
 
     @property
     def idle(self) -> bool:
-        """Whether everything submitted has been answered."""
+        """Whether the store has answered every submitted request."""
 
     async def flush(self) -> None:
-        """Return once everything submitted before this call has been answered."""
+        """Return once the store has answered every request submitted before this call."""
 
     def close(self) -> None:
-        """Carry out what was submitted, and let go of the file."""
+        """Carry out the submitted requests, then release the file."""
 
 
 __all__ = ["Deliver", "MemoryStore", "SqliteStore", "Store"]

@@ -1,4 +1,4 @@
-"""A store that keeps everything in memory, as the core's reference storage does: for tests, and for trying out."""
+"""A store that keeps everything in memory, with the core's reference storage. It is meant for tests and experiments."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from imsim.core.storage.memory import MemoryStorage
 
 
 class MemoryStore:
-    """Answers in order, in the next iteration of the event loop."""
+    """A store in memory. It answers in order, in the next iteration of the event loop."""
 
     def __init__(self, *, fanout: str = "read") -> None:
         self.storage = MemoryStorage(fanout, log=uuid.uuid4().hex)

@@ -1,4 +1,4 @@
-"""The tables of an SQLite store: what stands where, the longer queries, and rows to and from the core's objects."""
+"""The schema of an SQLite store: tables, longer queries, and the conversion of rows to and from core objects."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from imsim.core.model import ConversationState, Message, Scene
 
 APPLICATION_ID = 0x696D736D  # "imsm", in the file's header
 SCHEMA_VERSION = 7
-OPEN = 2**63 - 1  # the last seq of a stay that has not ended
+OPEN = 2**63 - 1  # `stays.last` of a membership that has not ended
 
 SCHEMA = f"""
 CREATE TABLE conversations (
-    key     INTEGER PRIMARY KEY,    -- in the order of their making
+    key     INTEGER PRIMARY KEY,    -- in the order of creation
     id      TEXT NOT NULL UNIQUE,
     epoch   INTEGER NOT NULL,       -- of the latest writer
     state   TEXT,                   -- JSON
-    notified TEXT NOT NULL DEFAULT '[]'  -- JSON: user and seq of the latest notes, the last of them last
+    notified TEXT NOT NULL DEFAULT '[]'  -- JSON: [user, seq] of the latest notes, oldest first
 );
-CREATE TABLE members (                      -- whoever is or was one
+CREATE TABLE members (                      -- present and former members
     user          TEXT NOT NULL,
     conversation  INTEGER NOT NULL REFERENCES conversations,
-    version       INTEGER NOT NULL DEFAULT 0,  -- from here on: the user's place
+    version       INTEGER NOT NULL DEFAULT 0,  -- this column and the next ones: the user's conversation state
     read_seq      INTEGER NOT NULL DEFAULT 0,
     pinned        INTEGER NOT NULL DEFAULT 0,
     muted         INTEGER NOT NULL DEFAULT 0,
@@ -32,17 +32,17 @@ CREATE TABLE members (                      -- whoever is or was one
     peer_read_seq INTEGER NOT NULL DEFAULT 0,
     peer_delivered_seq INTEGER NOT NULL DEFAULT 0,
     blocked       INTEGER NOT NULL DEFAULT 0,
-    delivered_seq INTEGER NOT NULL DEFAULT 0,  -- p2p: what stands in the other's peer_delivered_seq
+    delivered_seq INTEGER NOT NULL DEFAULT 0,  -- p2p: equals the other user's peer_delivered_seq
     PRIMARY KEY (user, conversation)
 ) WITHOUT ROWID;
 CREATE INDEX members_of ON members (conversation);
 CREATE INDEX blocked_in ON members (conversation) WHERE blocked;
-CREATE TABLE stays (    -- each time as a member; between two, each entry that the user sees of the time between
+CREATE TABLE stays (    -- ranges of entries that a user sees: one per membership, and single entries between them
     user         TEXT NOT NULL,
     conversation INTEGER NOT NULL REFERENCES conversations,
-    first        INTEGER NOT NULL,  -- seq of the first entry that the user sees
-    last         INTEGER NOT NULL DEFAULT {OPEN},  -- and of the last
-    position     INTEGER NOT NULL,  -- how many members came before: among those of one entry
+    first        INTEGER NOT NULL,  -- seq of the first entry of the range
+    last         INTEGER NOT NULL DEFAULT {OPEN},  -- seq of the last entry of the range
+    position     INTEGER NOT NULL,  -- count of members before this one; orders users who joined by the same entry
     PRIMARY KEY (user, conversation, first)
 ) WITHOUT ROWID;
 CREATE INDEX present ON stays (conversation, first, position) WHERE last = {OPEN};
@@ -61,27 +61,27 @@ CREATE TABLE messages (
     custom       TEXT,
     resend       INTEGER NOT NULL,
     recalled     INTEGER NOT NULL,
-    amended      INTEGER NOT NULL,  -- seq of the entry that changed it last
+    amended      INTEGER NOT NULL,  -- seq of the entry that edited or recalled it last; 0: none
     countable    INTEGER NOT NULL,
     PRIMARY KEY (conversation, seq),
     UNIQUE (conversation, sender, id_client)
 ) WITHOUT ROWID;
-CREATE TABLE earlier (                      -- what an edited message was before
+CREATE TABLE earlier (                      -- earlier versions of edited messages
     conversation INTEGER NOT NULL REFERENCES conversations,
     seq          INTEGER NOT NULL,
-    amended      INTEGER NOT NULL,  -- messages.amended of then
+    amended      INTEGER NOT NULL,  -- messages.amended of that version
     content      TEXT NOT NULL,
     PRIMARY KEY (conversation, seq, amended)
 ) WITHOUT ROWID;
 CREATE TABLE users (
     id             TEXT PRIMARY KEY,
     epoch          INTEGER NOT NULL DEFAULT 0,
-    version        INTEGER NOT NULL DEFAULT 0,  -- of the latest change of a place
-    revoked_before REAL NOT NULL DEFAULT 0  -- wall time, seconds since 1970: older tokens are void
+    version        INTEGER NOT NULL DEFAULT 0,  -- of the latest change of one of the user's conversation states
+    revoked_before REAL NOT NULL DEFAULT 0  -- wall time, seconds since 1970: tokens issued earlier are revoked
 ) WITHOUT ROWID;
-CREATE TABLE inboxes (                      -- under fanout = write: each member's copy of what was let in, 1, 2, 3 ...
+CREATE TABLE inboxes (                      -- fanout = write: the entries that each user receives
     user         TEXT NOT NULL,
-    position     INTEGER NOT NULL,
+    position     INTEGER NOT NULL,  -- 1, 2, 3 ...
     conversation INTEGER NOT NULL REFERENCES conversations,
     seq          INTEGER NOT NULL,
     PRIMARY KEY (user, position)
@@ -93,21 +93,22 @@ PRAGMA user_version = {SCHEMA_VERSION};
 
 MESSAGE = "seq, id, id_client, type, sender, recipient, time, content, file, custom, resend, recalled, amended"
 VALUES = ",".join("?" * 15)  # conversation, MESSAGE, countable
-PLACE = "version, read_seq, pinned, muted, hidden_seq, custom, peer_read_seq, peer_delivered_seq, blocked"
+STATE = "version, read_seq, pinned, muted, hidden_seq, custom, peer_read_seq, peer_delivered_seq, blocked"
 
 
-#: Where the log ends for the member: of the last stay, at its end or at the log's.
+#: The seq of the last entry that the member sees: the end of the last stay, or the end of the log if it comes first.
 END = (
     "min((SELECT last FROM stays WHERE stays.user = members.user AND stays.conversation = key"
     " ORDER BY first DESC LIMIT 1), coalesce((SELECT max(seq) FROM messages WHERE conversation = key), 0))"
 )
 
-#: The end of the member's last stay that has ended.
+#: The seq of the last entry of the member's latest stay that has ended; 0 if there is none.
 ENDED = (
     "coalesce((SELECT max(last) FROM stays"
     f" WHERE stays.user = members.user AND stays.conversation = key AND last < {OPEN}), 0)"
 )
 
+#: The conversation and seq of each unread message of a user.
 UNREAD = f"""
 SELECT members.conversation, seq FROM members
     JOIN stays ON stays.user = members.user AND stays.conversation = members.conversation
@@ -115,14 +116,14 @@ SELECT members.conversation, seq FROM members
 WHERE members.user = ? AND last = {OPEN} AND countable AND sender <> members.user
 ORDER BY stays.conversation, first, seq"""
 
-#: Of a user and a conversation: what is to be seen after a seq, at most so many.
+#: Entries of a conversation that a user sees after a given seq. Parameters: user, conversation, seq, limit.
 AFTER = f"""
 SELECT {MESSAGE} FROM stays
     JOIN messages ON messages.conversation = stays.conversation AND seq BETWEEN max(first, ?3 + 1) AND last
 WHERE user = ?1 AND stays.conversation = ?2
 ORDER BY first, seq LIMIT ?4"""
 
-#: Who is no member any more since an entry beyond the given seq, and which.
+#: Users who left a conversation after a given seq, and the seq of the entry by which they left.
 LEFT_LATELY = f"""
 SELECT user, last FROM stays AS ended
 WHERE conversation = ? AND last < {OPEN} AND last > ? AND NOT EXISTS (
@@ -131,13 +132,15 @@ WHERE conversation = ? AND last < {OPEN} AND last > ? AND NOT EXISTS (
 )
 ORDER BY user"""
 
-#: Of a user and a conversation: what is to be seen from one seq to another, the latest first, at most so many.
+#: Entries of a conversation that a user sees in a range, latest first.
+#: Parameters: user, conversation, first, last, limit.
 RANGE = f"""
 SELECT {MESSAGE} FROM stays
     JOIN messages ON messages.conversation = stays.conversation AND seq BETWEEN max(first, ?3) AND min(last, ?4)
 WHERE user = ?1 AND stays.conversation = ?2
 ORDER BY first DESC, seq DESC LIMIT ?5"""
 
+#: The count of members who have read a message, and of members who see it, both without its sender.
 COUNT_READ = """
 SELECT coalesce(sum(read_seq >= ?2), 0), count(*) FROM members
 WHERE conversation = ?1 AND user <> (SELECT sender FROM messages WHERE conversation = ?1 AND seq = ?2)
@@ -148,11 +151,12 @@ WHERE conversation = ?1 AND user <> (SELECT sender FROM messages WHERE conversat
 
 
 def integer(number: int) -> int:
-    """The nearest that the database can hold: clients may ask for any."""
+    """Return the nearest number that SQLite can store. Clients may request any integer."""
     return max(-(2**63), min(number, 2**63 - 1))
 
 
 def state(conversation_id: str, row: Sequence[Any]) -> ConversationState:
+    """Return the conversation state in a row of the columns STATE."""
     version, read_seq, pinned, muted, hidden_seq, custom, peer_read_seq, peer_delivered_seq, blocked = row
     return ConversationState(
         conversation_id,
@@ -170,11 +174,12 @@ def state(conversation_id: str, row: Sequence[Any]) -> ConversationState:
 
 
 def json_or_none(text: str | None) -> dict[str, Any] | None:
+    """Return the parsed JSON object, or None for NULL."""
     return None if text is None else json.loads(text)
 
 
 def row_of(key: int, message: Message) -> tuple[object, ...]:
-    """What stands in `messages`: conversation, MESSAGE, countable."""
+    """Return the row of the table `messages`: conversation, the columns MESSAGE, countable."""
     return (
         key,
         message.seq,
@@ -195,6 +200,7 @@ def row_of(key: int, message: Message) -> tuple[object, ...]:
 
 
 def message(conversation_id: str, row: tuple[Any, ...]) -> Message:
+    """Return the message in a row of the columns MESSAGE."""
     seq, id, id_client, type, sender, to, time, content, file, custom, resend, recalled, amended = row
     return Message(
         conversation_id,

@@ -1,4 +1,4 @@
-"""A store in an SQLite file: one writer thread, and one commit for everything that waits (group commit)."""
+"""A store in an SQLite file. One writer thread commits all waiting requests together (group commit)."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from imsim.live.stores.tables import SqliteStorage
 _Deliver = Callable[[list[tuple[Request, Result]]], None]
 _Batch = tuple[_Deliver | None, list[Request]]
 
-_LARGEST_COMMIT = 1_000  # requests; an answer does not wait for more than that
+_LARGEST_COMMIT = 1_000  # requests; it limits how long an answer waits for its commit
 
 
 class SqliteStore:
-    """`path` may be ":memory:". At most `limit` requests wait; one beyond is answered Failed and not carried out.
+    """A store in the SQLite file `path`, which may be ":memory:".
 
-    `synchronous` is FULL (what is answered survives a power cut) or NORMAL (it survives the process); `fanout` is
-    "read" or "write", see `imsim.core.storage.memory.MemoryStorage`.
+    At most `limit` requests wait. A request beyond the limit is answered Failed and not carried out. With `synchronous`
+    FULL, the data of an answered request survives a power failure; with NORMAL, it survives a crash of the process.
+    `fanout` is "read" or "write", as in `imsim.core.storage.memory.MemoryStorage`.
 
-    Raises: UsageError if it is no file of imsim's, RunError if another process has it open.
+    Raises: UsageError if `path` is not an imsim database; RunError if another process has it open.
     """
 
     def __init__(
@@ -87,7 +88,8 @@ class SqliteStore:
     # --- in the event loop ------------------------------------------------------------------------------------------
 
     def _hand_over(self) -> None:
-        # One hand-over an iteration: waking the thread for each request would have both fight for the interpreter.
+        # Once per iteration: if each request woke the writer thread, the two threads would compete for the interpreter
+        # lock.
         if self._gathering:
             self._queue.put((self._deliver, self._gathering))
             self._gathering = []
@@ -125,5 +127,5 @@ class SqliteStore:
 
     def _report(self, deliver: _Deliver | None, answers: list[tuple[Request, Result]]) -> None:
         assert self._loop is not None
-        with suppress(RuntimeError):  # the loop has ended, and with it whoever would have listened
+        with suppress(RuntimeError):  # the event loop has ended, and with it the server that submitted the requests
             self._loop.call_soon_threadsafe(self._answer, deliver, answers)

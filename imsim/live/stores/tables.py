@@ -1,4 +1,4 @@
-"""The core's storage requests over SQLite tables, with exactly the meaning of `MemoryStorage`."""
+"""The core's storage requests on SQLite tables. They have exactly the semantics of `MemoryStorage`."""
 
 from __future__ import annotations
 
@@ -22,36 +22,37 @@ _CACHED = 100_000  # conversations whose head is kept in memory
 
 @dataclass(slots=True)
 class _Head:
-    """What appending needs to know of a conversation."""
+    """The cached facts of a conversation that an append needs."""
 
     key: int
     epoch: int
     max_seq: int
     members: tuple[str, ...]
-    blocked: frozenset[str]  # p2p: who takes nothing from the other
+    blocked: frozenset[str]  # p2p: the users who have blocked the other one
 
 
 class SqliteStorage:
-    """Opens `path`, making it if it is not there; holds it alone until `close`. Not for several threads at a time.
+    """A storage in the SQLite file `path`. It creates the file if needed, and locks it until `close`. Not thread-safe.
 
-    `synchronous` FULL: what is answered survives a power cut. NORMAL: it survives the process; after a power cut the
-    last moments may be missing. `fanout`: "read" or "write", as of `MemoryStorage`; a file keeps the one that it was
-    made with.
+    With `synchronous` FULL, committed data survives a power failure. With NORMAL, it survives a crash of the process;
+    after a power failure, the latest commits may be missing. `fanout` is "read" or "write", as in `MemoryStorage`; a
+    file keeps the fan-out that it was created with.
 
-    Raises: UsageError if it is no file of imsim's, or of the other fan-out; RunError if another process has it open.
+    Raises: UsageError if the file is not an imsim database or has the other fan-out; RunError if another process has it
+    open.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, synchronous: str = "FULL", fanout: str = "read") -> None:
         if synchronous not in ("FULL", "NORMAL"):
-            raise UsageError(f"synchronous: {synchronous!r} is neither FULL nor NORMAL")
+            raise UsageError(f"synchronous: must be FULL or NORMAL (got {synchronous!r})")
         if fanout not in ("read", "write"):
-            raise UsageError(f"fanout: {fanout!r} is neither read nor write")
+            raise UsageError(f"fanout: must be read or write (got {fanout!r})")
         self._fanout = Fanout(fanout)
         self._heads: dict[str, _Head] = {}
         try:
             self._db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
         except sqlite3.Error as error:
-            raise UsageError(f"{path}: {error}; is there such a folder?") from None
+            raise UsageError(f"{path}: {error}; check that its folder exists") from None
         try:
             self._prepare(os.fspath(path), synchronous)
         except BaseException:
@@ -61,7 +62,8 @@ class SqliteStorage:
     def _prepare(self, path: str, synchronous: str) -> None:
         db = self._db
         try:
-            # Exclusive: a second writer would know nothing of the heads kept here. Taken before anything is changed.
+            # The lock is exclusive, because a second writer would make the cached heads wrong. It is taken before the
+            # file is changed.
             db.execute("PRAGMA locking_mode = EXCLUSIVE")
             db.execute("BEGIN EXCLUSIVE")
             application, version, tables = (
@@ -74,42 +76,45 @@ class SqliteStorage:
                 settings = f"INSERT INTO settings VALUES ('{self._fanout}', '{uuid.uuid4().hex}');"
                 db.executescript(f"BEGIN;{schema.SCHEMA}{settings}COMMIT;")
             elif application != schema.APPLICATION_ID:
-                raise UsageError(f"{path}: a database of something else; give imsim a file of its own")
+                raise UsageError(f"{path}: not an imsim database; give the path of an imsim database or of a new file")
             elif version != schema.SCHEMA_VERSION:
                 raise UsageError(
-                    f"{path}: written by another version of imsim (schema {version}, here {schema.SCHEMA_VERSION});"
-                    " use that version, or a new file"
+                    f"{path}: must have schema {schema.SCHEMA_VERSION} (got schema {version}, of another version of"
+                    " imsim); use that version, or a new file"
                 )
             db.execute("PRAGMA journal_mode = WAL")
             db.execute(f"PRAGMA synchronous = {synchronous}")
             fanout, self.log = db.execute("SELECT fanout, log FROM settings").fetchone()
             if fanout != self._fanout:
                 raise UsageError(
-                    f"{path}: made with fanout = {fanout}, which decides what it holds; use that, or a new file"
+                    f"{path}: was created with fanout = {fanout} (got {self._fanout}); use {fanout}, or a new file"
                 )
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
-                raise RunError(f"{path}: in use by another process; stop that one, or use another file") from None
-            raise UsageError(f"{path}: {error}") from None
+                raise RunError(f"{path}: in use by another process; stop that process, or use another file") from None
+            raise UsageError(f"{path}: {error}; check the path and the permissions of the file") from None
         except sqlite3.DatabaseError as error:
-            raise UsageError(f"{path}: {error}; give imsim a file of its own") from None
+            raise UsageError(f"{path}: {error}; give the path of an imsim database or of a new file") from None
 
     def close(self) -> None:
+        """Close and unlock the file."""
         self._db.close()
 
     # --- transactions -----------------------------------------------------------------------------------------------
 
     def execute_all(self, requests: Sequence[storage.Request]) -> list[storage.Result]:
-        """Carry all out, in order, in one transaction. A request that fails is Failed and leaves no trace; if the
-        commit fails, all are."""
+        """Carry out all requests, in order, in one transaction.
+
+        A request that fails has the result Failed and no effect. If the commit fails, this applies to all.
+        """
         try:
             self._db.execute("BEGIN IMMEDIATE")
             results = [self.execute(request) for request in requests]
-        except Exception as error:  # whatever it is, the others must not suffer, nor the writer end
+        except Exception as error:  # of any kind: it must not affect the other requests, nor end the writer thread
             self._roll_back()
             if len(requests) == 1:
                 return [storage.Failed(f"{type(error).__name__}: {error}")]
-            half = len(requests) // 2  # by halves, so that one bad request costs a few more commits, not one each
+            half = len(requests) // 2  # bisect: one bad request then costs a few more commits, not one per request
             return self.execute_all(requests[:half]) + self.execute_all(requests[half:])
         try:
             self._commit()
@@ -129,9 +134,9 @@ class SqliteStorage:
     # --- requests ---------------------------------------------------------------------------------------------------
 
     def execute(self, request: storage.Request) -> storage.Result:
-        """Carry one out, within the transaction under way.
+        """Carry out one request, within the current transaction.
 
-        Raises: sqlite3.Error and whatever else a value unfit for the database brings.
+        Raises: sqlite3.Error, or another exception if a value cannot be stored in the database.
         """
         if type(request) is storage.Append:
             return self._append(request)
@@ -193,7 +198,7 @@ class SqliteStorage:
         if head is None:
             if request.founders is None:
                 return None
-            head = self._make(request.conversation_id, request.founders)
+            head = self._create(request.conversation_id, request.founders)
         state, notified = self._db.execute(
             "UPDATE conversations SET epoch = epoch + 1 WHERE key = ? RETURNING state, notified", (head.key,)
         ).fetchone()
@@ -207,7 +212,7 @@ class SqliteStorage:
             tuple(self._db.execute(schema.LEFT_LATELY, (head.key, head.max_seq - storage.NOTIFIED))),
         )
 
-    def _make(self, id: str, members: tuple[str, ...]) -> _Head:
+    def _create(self, id: str, members: tuple[str, ...]) -> _Head:
         key = self._db.execute("INSERT INTO conversations (id, epoch) VALUES (?, 0)", (id,)).lastrowid
         assert key is not None
         self._join(key, members, 1, 0)
@@ -248,7 +253,7 @@ class SqliteStorage:
             if effects.joined:
                 self._catch_up(head, id, effects.joined, appended)
             self._added(head, message.seq, (*head.members, *effects.joined), appended)
-            self._carry_out(head, message.seq, effects, appended)
+            self._apply(head, message.seq, effects, appended)
         sees_it = sender in head.members or (effects is not None and sender in effects.left)
         if request.shown > 0 and sees_it:
             old = self._state_of(head, id, sender)
@@ -262,7 +267,7 @@ class SqliteStorage:
         return between is not None and not between.blocked.isdisjoint(users)
 
     def _insert(self, head: _Head, message: Message) -> bool:
-        """Whether its key was free; else nothing is written."""
+        """Insert the message and return True, or return False if its idempotency key exists already."""
         return bool(
             self._db.execute(
                 f"INSERT INTO messages (conversation, {schema.MESSAGE}, countable) VALUES ({schema.VALUES})"
@@ -284,7 +289,7 @@ class SqliteStorage:
                 [(member, head.key, seq) for member in members],
             )
 
-    def _carry_out(self, head: _Head, seq: int, effects: storage.Effects, appended: storage.Appended) -> None:
+    def _apply(self, head: _Head, seq: int, effects: storage.Effects, appended: storage.Appended) -> None:
         db, key = self._db, head.key
         if effects.state is not None:
             db.execute("UPDATE conversations SET state = ? WHERE key = ?", (json.dumps(effects.state), key))
@@ -319,7 +324,7 @@ class SqliteStorage:
             db.execute("UPDATE conversations SET notified = ? WHERE key = ?", (json.dumps(notified), key))
 
     def _catch_up(self, head: _Head, id: str, users: tuple[str, ...], appended: storage.Appended) -> None:
-        """Who comes back sees what became meanwhile of what was there before."""
+        """Show rejoining users the edits and recalls of messages that they had seen, made during their absence."""
         query = "SELECT first, last FROM stays WHERE user = ? AND conversation = ? ORDER BY first"
         stays = {user: self._db.execute(query, (user, head.key)).fetchall() for user in users}
         ends = [before[-1][1] for before in stays.values() if before]
@@ -338,7 +343,7 @@ class SqliteStorage:
                     self._to_inboxes(head, entry.seq, (user,), appended)
 
     def _edits(self, key: int, message: Message) -> list[Message]:
-        """The entries of the log that have edited it."""
+        """Return the entries of the log that have edited the message."""
         rows = self._db.execute(
             f"SELECT {schema.MESSAGE} FROM messages WHERE conversation = ?1 AND type = 'notification'"
             " AND seq > ?2 AND seq <= (SELECT amended FROM messages WHERE conversation = ?1 AND seq = ?2)",
@@ -348,7 +353,7 @@ class SqliteStorage:
         return [entry for entry in entries if changes.edits(entry, message.seq)]
 
     def _note(self, note: Message, appended: storage.Appended) -> Message | None:
-        head = self._head(note.conversation_id) or self._make(note.conversation_id, (note.to,))
+        head = self._head(note.conversation_id) or self._create(note.conversation_id, (note.to,))
         seq = head.max_seq + 1
         note = replace(note, seq=seq, id=f"{note.conversation_id}:{seq}")
         if not self._insert(head, note):
@@ -402,7 +407,7 @@ class SqliteStorage:
         ).fetchone()
         states = {}
         for key, id, end, ended, delivered_seq, state, *row in db.execute(
-            f"SELECT key, id, {schema.END}, {schema.ENDED}, delivered_seq, state, {schema.PLACE}"
+            f"SELECT key, id, {schema.END}, {schema.ENDED}, delivered_seq, state, {schema.STATE}"
             " FROM members JOIN conversations ON key = conversation WHERE user = ? ORDER BY id",
             (user,),
         ):
@@ -423,7 +428,7 @@ class SqliteStorage:
     def _save_state(self, request: storage.SaveState) -> storage.StatesSaved:
         head, id, user = self._head(request.conversation_id), request.conversation_id, request.user
         if head is None and request.blocked is not None and user in (members := p2p_members(id) or ()):
-            head = self._make(id, members)  # one may block whom one has never heard of
+            head = self._create(id, members)  # a user may block another before there is a conversation
         old = self._state_of(head, id, user) if head else None
         if head is None or old is None:
             return storage.StatesSaved()
@@ -436,7 +441,7 @@ class SqliteStorage:
         return storage.StatesSaved(tuple(saved))
 
     def _change(self, head: _Head, change: storage.SaveState, old: ConversationState) -> storage.States:
-        """`old`: the place as it stands. Returns the places that are other than before."""
+        """Apply the change to the user's stored state, `old`, and to the peers' states; return the changed states."""
         user, id = change.user, change.conversation_id
         new = change.applied_to(old, head.max_seq)
         changed = [(user, new)] if new != old else []
@@ -460,7 +465,7 @@ class SqliteStorage:
                 (one,),
             ).fetchone()
             self._db.execute(
-                f"UPDATE members SET ({schema.PLACE}) = (?,?,?,?,?,?,?,?,?) WHERE user = ? AND conversation = ?",
+                f"UPDATE members SET ({schema.STATE}) = (?,?,?,?,?,?,?,?,?) WHERE user = ? AND conversation = ?",
                 (
                     state.version,
                     state.read_seq,
@@ -478,9 +483,9 @@ class SqliteStorage:
         return tuple(changed)
 
     def _state_of(self, head: _Head, conversation_id: str, user: str) -> ConversationState | None:
-        """None for who never was a member."""
+        """Return the user's conversation state, or None if the user was never a member."""
         row = self._db.execute(
-            f"SELECT {schema.PLACE} FROM members WHERE user = ? AND conversation = ?", (user, head.key)
+            f"SELECT {schema.STATE} FROM members WHERE user = ? AND conversation = ?", (user, head.key)
         ).fetchone()
         return schema.state(conversation_id, row) if row else None
 
@@ -512,7 +517,10 @@ class SqliteStorage:
         return page
 
     def _as_seen_by(self, user: str, key: int, message: Message) -> Message:
-        """Who has left sees it as it was then, or that it was recalled."""
+        """Return the message as the user may see it.
+
+        A user who has left sees it without later edits, but sees a later recall.
+        """
         if not message.amended or message.recalled:
             return message
         (end,) = self._db.execute(
@@ -529,8 +537,8 @@ class SqliteStorage:
 
     def _missed(self, request: storage.Missed) -> storage.MissedPage | storage.Ahead:
         user = request.session.user
-        stands = self._db.execute("SELECT version FROM users WHERE id = ?", (user,)).fetchone()
-        user_version = stands[0] if stands else 0
+        row = self._db.execute("SELECT version FROM users WHERE id = ?", (user,)).fetchone()
+        user_version = row[0] if row else 0
         if max(request.version, request.state_version) > user_version or self._is_ahead(request):
             return storage.Ahead()
         room = Room(request.page_bytes)
@@ -538,7 +546,7 @@ class SqliteStorage:
         if not page.more:
             version = schema.integer(request.version)
             states = self._db.execute(
-                f"SELECT id, {schema.PLACE} FROM members JOIN conversations ON key = conversation"
+                f"SELECT id, {schema.STATE} FROM members JOIN conversations ON key = conversation"
                 " WHERE user = ? AND version >= ?",
                 (user, version + 1 if version else 0),
             )
@@ -546,7 +554,10 @@ class SqliteStorage:
         return page
 
     def _is_ahead(self, request: storage.Missed) -> bool:
-        """Whether the asker has more of the inbox, or where it is `doubted` of a conversation, than there is."""
+        """Whether the client has a cursor beyond the end of the user's inbox.
+
+        If the request is `doubted`, check the cursors of the conversations, too.
+        """
         user = request.session.user
         if request.inbox > 0:
             (end,) = self._db.execute("SELECT max(position) FROM inboxes WHERE user = ?", (user,)).fetchone()
@@ -566,8 +577,11 @@ class SqliteStorage:
         )
 
     def _end_of(self, id: str) -> int:
-        """Where a conversation ends, whoever is in it; 0 where there is none. A user may have been told a later seq
-        than where it ends for them, of what was sent from outside."""
+        """Return the highest seq of a conversation, for any user; 0 if the conversation does not exist.
+
+        A user can send to a conversation without being a member, for example a system message to another user. Then
+        the user knows a seq beyond the last entry that this user sees.
+        """
         row = self._db.execute(
             "SELECT coalesce(max(seq), 0) FROM messages JOIN conversations ON key = conversation"
             " WHERE conversations.id = ?",
@@ -584,7 +598,7 @@ class SqliteStorage:
             (user, page.inbox),
         )
         for position, key, id, seq in rows:
-            if seq > request.cursors.get(id, 0):  # else the device got it by a push
+            if seq > request.cursors.get(id, 0):  # otherwise the device has received it by a push
                 row = self._db.execute(
                     f"SELECT {schema.MESSAGE} FROM messages WHERE conversation = ? AND seq = ?", (key, seq)
                 ).fetchone()

@@ -1,4 +1,4 @@
-"""What each user should see, as the search's model works it out."""
+"""The reference model: the expected view of each user."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ GROUP = "group:club"
 
 
 def model_of(*entries: tuple[str, str, dict]) -> ReferenceModel:
-    """Of a group that alice founds with bob: (type, content, file), all of them alice's."""
+    """Return the model of a group that alice creates with bob. The entries, all by alice: (type, content, file)."""
     model = ReferenceModel()
     model.founded(GROUP, ())
     for seq, (kind, content, file) in enumerate([change("create", "bob"), *entries], start=1):
@@ -29,7 +29,7 @@ def seen(model: ReferenceModel, age: int) -> list[tuple[int, str]]:
     return [(message.seq, message.content) for message in model.view("bob", GROUP, age)]
 
 
-def test_who_was_away_sees_what_was_then_to_be_seen():
+def test_member_who_returns_sees_earlier_messages_in_their_present_form():
     model = model_of(
         ("text", "before", None),
         change("kick", "bob"),
