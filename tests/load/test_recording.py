@@ -1,0 +1,220 @@
+"""Tests of `Recording`: its counts of messages in flight and of foreign messages, and the run made of its facts."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from imsim.core import events
+from imsim.core.exceptions import RunError, UsageError
+from imsim.core.model import Code, Route
+from imsim.load.recording import (
+    SPOOL,
+    Recording,
+    collect,
+    cut,
+    lateness_warnings,
+    read_status,
+    summarize_lateness,
+    write_status,
+)
+from imsim.results import Kind, read_facts
+from imsim.scenario import Scenario, actor, plan
+
+
+@pytest.fixture
+def scenario(tiny):
+    return tiny
+
+
+@pytest.fixture
+def made(scenario, tmp_path):
+    """A recording with t = 0 at 100 s, its plan, and its reports to Locust."""
+    reports = []
+    the_plan = plan(scenario)
+    recording = Recording(the_plan, "ns:", tmp_path / SPOOL, lambda *report: reports.append(report))
+    recording.begin(100.0)
+    yield SimpleNamespace(recording=recording, plan=the_plan, reports=reports, folder=tmp_path)
+    recording.close()
+
+
+def entitled(the_plan, intent: int) -> list[int]:
+    rows = the_plan.entitled()
+    return rows.device[rows.intent == intent].tolist()
+
+
+def test_message_is_in_flight_until_acknowledged_and_delivered_to_every_device(made):
+    devices = entitled(made.plan, 0)
+    made.recording.asked(0, 0.0)  # the device may have to connect first
+    assert made.recording.in_flight == 1 + len(devices)
+    made.recording.sent(0, 0.1)
+    made.recording.sent(0, 0.2)  # a retry
+    assert made.recording.in_flight == 1 + len(devices)
+    made.recording.acked(0, 0.3)
+    assert made.recording.in_flight == len(devices)
+    for device in devices:
+        made.recording.delivered(0, device, 0.4, Route.PUSH)
+    assert made.recording.in_flight == 0
+    made.recording.close()
+    assert [name for name, *_ in made.reports] == ["send -> stored"] + ["send -> delivered"] * len(devices)
+    late = 0.3 - made.plan.at[0] / 1e9
+    assert made.reports[0][1] == pytest.approx(late * 1e3)
+
+
+def test_failed_message_is_not_in_flight_until_an_ack_shows_that_it_is_stored(made):
+    made.recording.asked(0, 0.0)
+    made.recording.sent(0, 0.1)
+    made.recording.failed(0, 0.2, Code.TIMEOUT, "no answer")
+    assert made.recording.in_flight == 0
+    made.recording.acked(0, 0.3)
+    assert made.recording.in_flight == len(entitled(made.plan, 0))
+
+
+def test_delivery_to_a_device_that_is_not_entitled_changes_no_count(made):
+    devices = entitled(made.plan, 0)
+    own = made.plan.device_index(int(made.plan.sender[0]), int(made.plan.device[0]))
+    stranger = next(d for d in range(24) if d not in devices and d != own)
+    made.recording.asked(0, 0.0)
+    made.recording.sent(0, 0.1)
+    before = made.recording.in_flight
+    made.recording.delivered(0, stranger, 0.2, Route.PUSH)
+    made.recording.delivered(0, own, 0.2, Route.SYNC)
+    assert made.recording.in_flight == before
+
+
+def test_close_reports_missing_acks_and_deliveries_as_failures(made):
+    made.recording.asked(0, 0.0)
+    made.recording.sent(0, 0.1)
+    made.recording.acked(0, 0.2)
+    made.recording.asked(1, 0.0)
+    made.recording.sent(1, 0.3)
+    made.reports.clear()
+    made.recording.close()
+    lost = len(entitled(made.plan, 0)) + len(entitled(made.plan, 1))
+    assert [name for name, *_ in made.reports].count("send -> delivered") == lost
+    assert [name for name, *_ in made.reports].count("send -> stored") == 1
+    assert all(ms is None and error for _, ms, _, error in made.reports)
+
+
+mixed = pytest.mark.parametrize(
+    "scenario",
+    [
+        Scenario.load(
+            "social",
+            {"population.users": 20, "workload.rate": 5, "conversations.room_size": 9, "workload.recalls": 0.5},
+        )
+    ],
+)
+
+
+@mixed
+def test_received_acknowledges_a_message_in_chatrooms_only(made):
+    recording, to_room = made.recording, made.plan.to_room
+    room, other = int(np.flatnonzero(to_room)[0]), int(np.flatnonzero(~to_room)[0])
+    for intent in (room, other):
+        recording.asked(intent, 0.0)
+        recording.client_event(0, events.Received(f"ns:{intent}", 1), 100.2)
+    devices = len(entitled(made.plan, room))
+    assert recording.in_flight == devices + 1 + len(entitled(made.plan, other))
+    assert [name for name, *_ in made.reports] == ["send -> stored"]
+    assert recording.missing_in_rooms() == devices
+    recording.delivered(room, entitled(made.plan, room)[0], 0.3, Route.PUSH)
+    assert recording.missing_in_rooms() == devices - 1
+    recording.close()
+    facts = read_facts([made.folder / SPOOL])
+    assert facts[facts[:, 0] == Kind.ACKED][:, 1:4].tolist() == [[room, -1, 200_000_000]]
+
+
+@mixed
+def test_recalled_message_is_no_longer_in_flight(made):
+    recording = made.recording
+    number, action = next((n, a) for n, a in enumerate(made.plan.actions) if a.kind == "recall")
+    devices = entitled(made.plan, action.intent)
+    recording.asked(action.intent, 0.0)
+    recording.acked(action.intent, 0.2)
+    recording.delivered(action.intent, devices[0], 0.3, Route.PUSH)
+    recording.client_event(0, events.Acked(actor.action_id(number, "ns:"), "", 2), 100.4)
+    assert recording.in_flight == 0
+    recording.delivered(action.intent, devices[-1], 0.5, Route.PUSH)  # it was in flight at the recall
+    assert recording.in_flight == 0
+    recording.close()
+    facts = read_facts([made.folder / SPOOL])
+    assert facts[facts[:, 0] == Kind.RECALLED].tolist() == [[Kind.RECALLED, action.intent, -1, 400_000_000, 0]]
+    assert not [error for *_, error in made.reports if error]
+
+
+@mixed
+def test_recording_starts_with_the_plan(made):
+    early = Recording(made.plan, "ns:", made.folder / "early", lambda *report: None)
+    for recording in (made.recording, early):
+        recording.client_event(3, events.Entered("lobby", 1), 101.0)
+        recording.client_event(3, events.Disconnected(None), 102.0)
+        recording.close()
+    assert read_facts([made.folder / SPOOL]).tolist() == [
+        [Kind.ENTERED, -1, 3, 10**9, 0],
+        [Kind.DISCONNECTED, -1, 3, 2 * 10**9, 0],
+    ]
+    assert len(read_facts([made.folder / "early"])) == 0
+
+
+def test_collect_makes_a_run_of_a_folder(made, tiny):
+    devices = entitled(made.plan, 0)
+    made.recording.sent(0, 0.1)
+    made.recording.acked(0, 0.2)
+    made.recording.delivered(0, devices[0], 0.3, Route.PUSH)
+    made.recording.duplicate(0, devices[0], 0.4)
+    made.recording.close()
+    manifest = {"url": "ws://h:1"}
+    status = {"phase": "done", "played": tiny.duration, "started": "2026-01-02T03:04:05+00:00", "manifest": manifest}
+    write_status(made.folder, status)
+    run = collect(made.folder, tiny)
+    assert run.world == "live"
+    assert run.manifest["url"] == "ws://h:1"
+    assert run.messages.outcome.tolist() == ["stored"] + ["unsent"] * (len(made.plan) - 1)
+    assert run.deliveries.outcome.tolist() == ["delivered"] + ["lost"] * (len(made.plan.entitled().intent) - 1)
+    assert run.deliveries.duplicates.tolist() == [1] + [0] * (len(made.plan.entitled().intent) - 1)
+    assert run.deliveries.attempts.isna().all()
+
+
+def test_collect_makes_a_run_of_a_shorter_plan_after_a_stop(made, tiny):
+    made.recording.close()
+    played = float(made.plan.at[10]) / 1e9
+    status = {"phase": "done", "played": played, "started": "2026-01-02T03:04:05+00:00", "manifest": {}}
+    write_status(made.folder, status)
+    run = collect(made.folder, tiny)
+    assert len(run.messages) == 10
+    assert np.array_equal(run.messages.intended_at.to_numpy(np.int64), made.plan.at[:10])
+    assert run.scenario.duration == played
+
+
+def test_cut_before_the_first_message_raises_run_error(tiny):
+    late = tiny.replace({"workload.arrivals": [0.4, 0.8]})
+    assert cut(late, 0.5).workload.arrivals.at == (0.4,)
+    with pytest.raises(RunError, match=r"stopped after 0.3 s, before the first message \(workload.arrivals: "):
+        cut(late, 0.3)
+
+
+def test_cut_drops_a_warm_up_that_is_not_shorter_than_the_run(tiny):
+    with_warmup = tiny.replace({"warmup": 0.5})
+    assert cut(with_warmup, 0.7).warmup == 0.5
+    assert cut(with_warmup, 0.5).warmup == 0.0
+    assert cut(with_warmup, tiny.duration) is with_warmup
+
+
+def test_collect_without_a_spool_raises_usage_error(tiny, tmp_path):
+    status = {"played": tiny.duration, "started": "2026-01-02T03:04:05+00:00", "manifest": {}}
+    assert read_status(tmp_path) == {}
+    write_status(tmp_path, status)
+    with pytest.raises(UsageError, match="spool"):
+        collect(tmp_path, tiny)
+
+
+def test_late_sender_gives_a_warning(made):
+    made.recording.lateness.extend([0.001] * 90 + [0.2] * 10)
+    lateness = summarize_lateness(made.recording.lateness)
+    assert lateness == {"p50": 1.0, "p99": 200.0, "max": 200.0}
+    assert "could not keep up" in lateness_warnings(lateness)[0]
+    assert lateness_warnings({"p50": 0.1, "p99": 1.0, "max": 90.0}) == []
+    assert lateness_warnings({}) == []
