@@ -42,10 +42,11 @@ class Ping:
 class Send:
     """Store and deliver this. Answered by `stored` or `rejected` (and first by `received` under that ack policy).
 
-    `id_client` identifies the message for ever: sent again unchanged it gets the original answer. `after` is the
-    id_client of this device's previous message in the conversation if that one is still unanswered: the writer refuses
-    a message whose predecessor it does not know, so that a sender's messages keep their order. `shown` is the highest
-    seq of the conversation that the device had shown: sending advances the read mark to it.
+    `id_client` identifies the message among those of its sender in the conversation: sent again unchanged it gets
+    the original answer. `after` is the id_client of this device's previous message in the conversation if that one
+    is still unanswered: the writer refuses a message whose predecessor it does not know, so that a sender's
+    messages keep their order. `shown` is the highest seq of the conversation that the device had shown: sending
+    advances the read mark to it.
     """
 
     op: ClassVar[str] = "send"
