@@ -162,7 +162,7 @@ def test_rows_take_bytes_besides_their_content(build):
 
 def test_assumptions_are_no_prices_and_what_is_kept_for_ever_has_none():
     assert not Scenario().replace({"cost": {"average_load": 0.5, "retention_days": 30, "row_bytes": 9}}).cost.is_given
-    with pytest.raises(imsim.UsageError, match=r"cost\.stored_gb_month: expected retention_days with it"):
+    with pytest.raises(imsim.UsageError, match=r"cost\.stored_gb_month: expected retention_days as well"):
         Scenario().replace({"cost.stored_gb_month": 0.08})
 
 

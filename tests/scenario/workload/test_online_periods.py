@@ -162,7 +162,7 @@ def test_reads_back_what_it_writes_and_takes_single_fields() -> None:
     ("sessions", "text"),
     [
         ({"online": "4s"}, "population.sessions.offline: missing"),
-        ({"online": "4s", "offline": 0}, "population.sessions.offline: expected more than 0 s on average, got 0 s"),
+        ({"online": "4s", "offline": 0}, "population.sessions.offline: expected a mean of more than 0 s, got 0 s"),
         (SESSIONS | {"start": 1.5}, "population.sessions.start: expected at most 1, got 1.5"),
         (
             SESSIONS | {"stat": 1},

@@ -204,7 +204,7 @@ def test_types_have_sizes_of_their_own() -> None:
     [
         ({"conversations.partner_skew": -1}, "conversations.partner_skew: expected at least 0, got -1"),
         ({"conversations.group_skew": 11}, "conversations.group_skew: expected at most 10, got 11"),
-        ({"workload.activity": 0}, "workload.activity: expected more than 0 on average, got 0"),
+        ({"workload.activity": 0}, "workload.activity: expected a mean of more than 0, got 0"),
         ({"workload.activity": "5ms"}, "workload.activity: expected plain numbers, 0 or more, got '5ms'"),
         ({"workload.sizes.pic": 1}, "workload.sizes.pic: unknown type; known here: text, image"),
         ({"workload.sizes.text": 20_000}, r"workload.sizes.text: expected at most limits.content_bytes \(16384\), got"),
