@@ -1,4 +1,4 @@
-"""What must hold: `Budget("delivery.p99 < 200ms")`."""
+"""A budget, the bound of a metric: `Budget("delivery.p99 < 200ms")`."""
 
 from __future__ import annotations
 
@@ -32,21 +32,36 @@ class Replicated(Protocol):
     """Runs of one design under several seeds."""
 
     def values(self, metric: str) -> list[float]:
-        """One number of each run."""
+        """Return the metric of each run."""
         ...
 
 
 class Budget:
-    """A metric and the bound that it must keep, as a text: 'delivery.p99 < 200ms', 'ack.p95 <= 50ms', 'lost <= 0'.
+    """A metric and its bound: 'delivery.p99 < 200ms', 'ack.p95 <= 50ms' or 'lost <= 0'.
 
-    `metric` is its name, `bound` in ms where that is a latency, in seconds where it is a time. `fails(run)` says what
-    is wrong, or None. Raises: UsageError for a text that is none.
+    Attributes:
+        metric: the metric's name.
+        bound: the bound as a number: ms for a latency, seconds for a time.
+        text: the budget as a text.
+
+    Args:
+        text: a metric, one of < <= > >=, and a bound. The bound of a latency has a unit.
+
+    Raises:
+        UsageError: the text is not a budget.
+
+    Example:
+        >>> budget = imsim.Budget("delivery.p99 < 200ms")
+        >>> budget.metric, budget.bound
+        ('delivery.p99', 200.0)
+        >>> budget.fails(imsim.simulate("office", duration="1s")) is None
+        True
     """
 
     def __init__(self, text: str) -> None:
-        match = _BUDGET.fullmatch(text)
+        match = _BUDGET.fullmatch(text) if isinstance(text, str) else None
         if not match or not match[1]:
-            raise UsageError(f"budget {text!r}: expected a metric, one of < <= > >=, and a bound, as in {_EXAMPLES}")
+            raise UsageError(f"budget {text!r}: expected a metric, one of < <= > >=, and a bound, such as {_EXAMPLES}")
         self.metric, self._operator, bound = match.groups()
         self.bound = self._bound(text, bound)
         self.text = f"{self.metric} {self._operator} {bound}"
@@ -57,31 +72,36 @@ class Budget:
             if number is None:
                 with suppress(ValueError):
                     return parse_duration(bound) * 1000
-            raise UsageError(f"budget {text!r}: expected a duration with its unit, as in 200ms, got {bound!r}")
+            raise UsageError(f"budget {text!r}: expected a duration with its unit, such as 200ms (got {bound!r})")
         if number is not None:
             return number
         if self.metric in IN_SECONDS:
             with suppress(ValueError):
                 return parse_duration(bound)
-            raise UsageError(f"budget {text!r}: expected a duration, as in 10s, got {bound!r}")
-        # Of an unknown metric, which may be a function of the user's, only a plain number makes sense.
+            raise UsageError(f"budget {text!r}: expected a duration such as 10s (got {bound!r})")
+        # An unknown metric may be a user's function, whose unit is unknown: its bound is a plain number.
         if not is_known(self.metric):
             raise UsageError(
-                f"budget {text!r}: metric {self.metric!r}: there is none of this name{did_you_mean(self.metric)}; "
-                "a metric of your own has a plain number as its bound"
+                f"budget {text!r}: unknown metric {self.metric!r}{did_you_mean(self.metric)}; the bound of your own "
+                "metric is a plain number"
             )
-        raise UsageError(f"budget {text!r}: expected a plain number, got {bound!r}")
+        raise UsageError(f"budget {text!r}: expected a plain number (got {bound!r})")
 
     def is_kept_by(self, value: float) -> bool:
-        """By one number; what never came (infinity) keeps no upper bound, and nothing at all (nan) keeps none."""
+        """Return whether a number keeps the bound.
+
+        Infinity, the value of a message that never arrived, breaks every upper bound. nan breaks every bound.
+        """
         return _OPERATORS[self._operator](value, self.bound)
 
     def judge(self, values: Sequence[float]) -> Verdict:
-        """By one number of each replication: whether the *mean over replications* keeps the bound, as far as its 95 %
-        interval can tell; undecided where the bound lies within it.
+        """Judge the mean over replications by its 95 % interval: "keeps", "breaks", or "undecided".
 
-        A number that never came in any replication breaks an upper bound. Where none is negative, one above 0 is proof
-        enough that the mean is.
+        The verdict is undecided if the bound lies within the interval. An infinite value in some replication breaks an
+        upper bound. If the bound is 0 and no value is negative, a single value above 0 decides.
+
+        Args:
+            values: the metric of each replication.
         """
         if any(map(math.isnan, values)):
             return "undecided"
@@ -96,31 +116,42 @@ class Budget:
         return "undecided" if len(ends) == 2 else "keeps" if ends == {True} else "breaks"
 
     def fails(self, subject: RunData | Replicated) -> str | None:
-        """One line that says by how much the budget is broken; None if it is kept, or, of replications, if their
-        interval does not tell. Raises: UsageError for a single replication, which has no interval."""
+        """Return a line that says by how much the budget is broken, or None if it is kept.
+
+        For replications, None also means that their interval does not decide.
+
+        Args:
+            subject: a run, or replications.
+
+        Raises:
+            UsageError: there is only one replication, which has no interval, or the metric was not measured.
+        """
         if not isinstance(subject, RunData):
             values = subject.values(self.metric)
             if (verdict := self.judge(values)) == "undecided" and len(values) < 2:
                 raise UsageError(
-                    f"budget {self.text!r}: one replication has no interval to judge it by; simulate two or more, "
-                    "better 20, or ask a run: budget.fails(imsim.simulate(scenario))"
+                    f"budget {self.text!r}: one replication has no interval; use two or more, preferably 20, or judge "
+                    "a single run: budget.fails(imsim.simulate(scenario))"
                 )
             if verdict != "breaks":
                 return None
             found = estimate(values, *limits_of(self.metric))
-            return f"{self.text}: it is {found}{self._unit} over {len(values)} replications"
+            return f"{self.text}: measured {found}{self._unit} over {len(values)} replications"
         value = value_of(subject, self.metric)
         if self.is_kept_by(value):
             return None
         if math.isnan(value):
-            return f"{self.text}: it is null: there is nothing to measure"
+            return f"{self.text}: null, because there is nothing to measure"
         if math.isinf(value):
-            return f"{self.text}: it is null: what it falls among never came"
-        return f"{self.text}: it is {value:.4g}{self._unit}"
+            return f"{self.text}: null, because it falls among messages that never arrived"
+        return f"{self.text}: measured {value:.4g}{self._unit}"
 
     @property
     def _unit(self) -> str:
         return " ms" if is_latency(self.metric) else " s" if self.metric in IN_SECONDS else ""
+
+    def __dir__(self) -> list[str]:
+        return ["bound", "fails", "is_kept_by", "judge", "metric", "text"]
 
     def __str__(self) -> str:
         return self.text
@@ -130,7 +161,7 @@ class Budget:
 
 
 def _number(text: str) -> float | None:
-    """The number that the text holds; None unless it is a plain, finite one."""
+    """Return the text's number, or None if the text is not a plain, finite number."""
     try:
         number = float(text)
     except ValueError:

@@ -1,14 +1,14 @@
-"""What a design costs: nodes and workers by the hour, and what each message costs on top.
+"""The cost of a design: nodes and workers by the hour, and storage and traffic by use.
 
-A simple model, so that it can be stated in full. Fixed, by the hour: nodes x price of a node + workers x price of a
-worker. By use, at the rate of the run: rows written, bytes stored, bytes delivered. The rate is what was stored of the
-messages that were intended in `duration`, so `per_hour` is the price of the load that was simulated, busy or idle.
-Prices are the scenario's section `cost`.
+The model is simple enough to be stated in full. The fixed cost of an hour is nodes x price of a node + workers x price
+of a worker. Use costs by rows written, bytes stored and bytes delivered, at the rate of the run. The rate counts the
+stored messages that were intended within `duration`; so `per_hour` is the price of the simulated load, busy or idle.
+The prices are in the scenario's section `cost`.
 
-`per_month` is for a whole month (730 hours): nodes and workers cost the same at any load, use costs what it does at the
-month's *average* load, which is that of the run times `average_load`, and what is kept costs `stored_gb_month`, at the
-size that it has once messages are as old as `retention_days`. Discounts and nodes that come and go with the load are
-left out.
+`per_month` is the price of a whole month (730 hours). Nodes and workers cost the same at any load. Use is priced at the
+month's *average* load, which is the run's load times `average_load`. Kept data cost `stored_gb_month`, at the size that
+storage has once messages are as old as `retention_days`. The model leaves out discounts and nodes that start and stop
+with the load.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ _MONTH = 730.0  # hours, a twelfth of a year
 _MILLION = 1e6
 _GB = 1e9
 
-#: Arrivals whose mean over a long time is `workload.rate`, whatever it is over a run.
+#: Arrivals whose mean over a long time is `workload.rate`, even if the mean of a run differs.
 _WITH_MEAN = ("curve", "bursts")
 
 
 @dataclass(frozen=True)
 class Storage:
-    """What storage keeps, in bytes, at the month's average load."""
+    """The size and growth of stored data, in bytes, at the month's average load."""
 
     per_day: float
     retention_days: float | None
-    size: float | None  # once messages are that old; None if they are kept for ever
+    size: float | None  # after `retention_days`; None if messages are never deleted
 
     def __str__(self) -> str:
         text = f"storage grows by {self.per_day / _GB:,.3g} GB a day"
@@ -51,8 +51,11 @@ class Storage:
 
 @dataclass(frozen=True)
 class Cost:
-    """Money in `currency`. `parts` is what `per_hour` consists of, `monthly` what `per_month` does; `per_million`
-    stored messages is None if none was. `average_load`: of the month, as a multiple of the run's."""
+    """The cost of a run's design, in `currency`.
+
+    `parts` are the components of `per_hour`, `monthly` those of `per_month`. `per_million` is the cost of a million
+    stored messages, None if no message was stored. `average_load` is the month's load as a multiple of the run's.
+    """
 
     currency: str
     per_hour: float
@@ -87,7 +90,7 @@ class Cost:
 
 
 def fixed_per_hour(scenario: Scenario) -> dict[str, float]:
-    """What the nodes and workers of a design cost by the hour, whatever they do: known before anything is run."""
+    """Return the hourly cost of a design's nodes and workers, which does not depend on the load."""
     topology, prices = scenario.topology, scenario.cost
     tiers = (
         (topology.gateways, topology.gateway, prices.gateway),
@@ -100,22 +103,22 @@ def fixed_per_hour(scenario: Scenario) -> dict[str, float]:
 
 
 def cost_of(run: RunData) -> Cost:
-    """Raises: UsageError if the scenario has no prices."""
+    """Return the cost of a run's design. Raises: UsageError if the scenario has no prices."""
     scenario: Scenario = run.scenario
     prices = scenario.cost
     if not prices.is_given:
-        raise UsageError("cost: the scenario has no prices; give some in its section [cost], as in cost.router=0.10")
+        raise UsageError("cost: the scenario has no prices; set some in its section [cost], such as cost.router=0.10")
     messages, deliveries = run.messages, run.deliveries
     hours = scenario.duration / _HOUR
     stored = int((messages["outcome"] == Outcome.STORED).sum())
     kept = _kept(run)
-    sizes = messages["size"].to_numpy(float)  # by intent, which is a message's place in the table
+    sizes = messages["size"].to_numpy(float)  # by intent, which is a message's position in the table
     delivered = deliveries["intent"][deliveries["outcome"] == DeliveryOutcome.DELIVERED].to_numpy(int)
     fixed = fixed_per_hour(scenario)
     used = {
-        "rows written": _rows(run, kept) / _MILLION * prices.stored_million / hours,
-        "bytes stored": float(kept["size"].sum()) / _GB * prices.stored_gb / hours,
-        "bytes delivered": float(sizes[delivered].sum()) / _GB * prices.delivered_gb / hours,
+        "rows_written": _rows(run, kept) / _MILLION * prices.stored_million / hours,
+        "bytes_stored": float(kept["size"].sum()) / _GB * prices.stored_gb / hours,
+        "bytes_delivered": float(sizes[delivered].sum()) / _GB * prices.delivered_gb / hours,
     }
     parts = {**fixed, **used}
     per_hour = sum(parts.values())
@@ -123,13 +126,13 @@ def cost_of(run: RunData) -> Cost:
     average, storage = average_load(run), storage_of(run)
     monthly = {name: value * _MONTH for name, value in fixed.items()}
     monthly |= {name: value * average * _MONTH for name, value in used.items()}
-    monthly["bytes kept"] = (storage.size or 0.0) / _GB * prices.stored_gb_month
+    monthly["bytes_kept"] = (storage.size or 0.0) / _GB * prices.stored_gb_month
     per_month = sum(monthly.values())
     return Cost(prices.currency, per_hour, per_million, parts, per_month, monthly, average, storage)
 
 
 def storage_of(run: RunData) -> Storage:
-    """How much storage grows, and how large it becomes."""
+    """Return how fast storage grows and how large it becomes."""
     prices = run.scenario.cost
     kept = _kept(run)
     stored = float(kept["size"].sum()) + _rows(run, kept) * prices.row_bytes
@@ -139,7 +142,7 @@ def storage_of(run: RunData) -> Storage:
 
 
 def average_load(run: RunData) -> float:
-    """The month's average load as a multiple of the run's: see the scenario's `cost.average_load`."""
+    """Return the month's average load as a multiple of the run's: see the scenario's `cost.average_load`."""
     scenario, arrivals = run.scenario, run.scenario.workload.arrivals
     if scenario.cost.average_load is not None:
         return scenario.cost.average_load
@@ -150,16 +153,16 @@ def average_load(run: RunData) -> float:
 
 
 def _kept(run: RunData) -> pd.DataFrame:
-    """The messages that storage keeps: a chatroom stores nothing."""
+    """Return the messages that storage keeps: all stored messages except those to chatrooms."""
     messages = run.messages
     return messages[(messages["outcome"] == Outcome.STORED) & (messages["scene"] != Scene.CHATROOM)]
 
 
 def _rows(run: RunData, kept: pd.DataFrame) -> int:
-    """The rows written for them."""
+    """Return the number of rows that storage writes for these messages."""
     if not run.scenario.policies.fanout.keeps_inboxes:
         return len(kept)
     deliveries = run.deliveries
     inboxes = deliveries[(deliveries["role"] == Role.RECIPIENT) & deliveries["intent"].isin(kept["intent"])]
-    members = len(inboxes.drop_duplicates(["intent", "recipient"])) + len(kept)  # the sender is one
+    members = len(inboxes.drop_duplicates(["intent", "recipient"])) + len(kept)  # the sender has an inbox, too
     return len(kept) + members

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from imsim.results import RunData
 from imsim.scenario import LIVE_IGNORES, Scenario
 from imsim.scenario.differences import differences
+from imsim.scenario.differences import text_of as text_of  # for the pictures, which import no scenario
 
 #: The lengths of a run are part of a label only if nothing else distinguishes two designs.
 _LENGTHS = ("duration", "warmup", "drain")

@@ -1,7 +1,7 @@
-"""Numbers of a run by name: `delivery.p99`, `ack.mean`, `last.p50`, `cost.per_hour`, or a function of the user's.
+"""Metrics of a run by name: `delivery.p99`, `ack.mean`, `last.p50`, `cost.per_hour`, or a user's function.
 
-Within imsim a number that falls among what never came is infinite, and one of nothing at all is nan; both are null to
-those who read them.
+Inside imsim a metric that falls among messages that never arrived is infinite, and a metric without any values is nan.
+Results show both as null.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ from imsim.scenario import Scenario
 from imsim.scenario.custom_parts import broken
 from imsim.scenario.sections.faults import TIERS
 
-#: A number of a run. None and nan mean that there was nothing to measure, infinity that it never came.
+#: A function that returns a number of a run. None and nan mean that there was nothing to measure, infinity that the
+#: number falls among messages that never arrived.
 MetricFunction = Callable[[Run], float | None]
 
-#: Metrics as they are asked for: names, functions (named as they are), or a mapping of names to functions.
+#: Metrics as a user requests them: names, functions (under their own names), or a mapping of names to functions.
 Metrics = str | MetricFunction | Sequence[str | MetricFunction] | Mapping[str, MetricFunction]
 
 _COUNTS = (
@@ -49,9 +50,9 @@ _COUNTS = (
 _COSTS = ("cost.per_hour", "cost.per_million")
 _PER_MONTH = "cost.per_month"
 IN_SECONDS = ("recovery.time",)  # see `imsim.analysis.recovery`
-#: How busy the busiest node of a tier was (`imsim.analysis.breakdown`), 0 to 1; nan in a live run.
+#: The utilisation of the busiest node of a tier (`imsim.analysis.breakdown`), 0 to 1; nan in a live run.
 UTILISATIONS = tuple(f"utilisation.{tier}" for tier in TIERS)
-_OTHERS = (*_COUNTS, *_COSTS, _PER_MONTH, *IN_SECONDS, *UTILISATIONS)  # than latencies
+_OTHERS = (*_COUNTS, *_COSTS, _PER_MONTH, *IN_SECONDS, *UTILISATIONS)  # all metrics that are not latencies
 _AT_THE_END = re.compile(rf"(.*?)[._ -]?({STATISTIC.pattern})", re.IGNORECASE)
 _KNOWN = "delivery.p50, .p95, .p99.9, .mean, .max; ack., confirmed. and last. with the same; " + ", ".join(_OTHERS)
 
@@ -61,9 +62,11 @@ _USUAL = ("messages", "delivered", "lost", "absent", "recalled", "shed", "duplic
 
 
 def default_metrics(*scenarios: Scenario) -> tuple[str, ...]:
-    """What is measured unless something else is asked for: the last recipient only where messages go to several, and
-    costs only where there are prices, recovery only where there are faults, in all of the scenarios; when senders see
-    success, and what was lost after it, where one of them acknowledges early."""
+    """Return the metrics that are always measured for these scenarios.
+
+    `last.*` is included if all scenarios have messages to groups or chatrooms, costs if all have prices, the recovery
+    time if all have faults. `confirmed.*` and `received_lost` are included if one of them acknowledges early.
+    """
     to_many = all(scenario.conversations.p2p_share < 1 for scenario in scenarios)
     early = any(scenario.policies.ack is Ack.AFTER_RECEIVE for scenario in scenarios)
     left_out = (*(() if to_many else ("last.",)), *(() if early else ("confirmed.",)))
@@ -74,28 +77,31 @@ def default_metrics(*scenarios: Scenario) -> tuple[str, ...]:
 
 
 def is_known(name: str) -> bool:
-    """Whether every run has a metric of this name."""
+    """Return whether this is the name of a metric that every run has."""
     return is_latency(name) or name in _OTHERS
 
 
 def check_name(name: str, own: Iterable[str] = ()) -> str:
-    """The name of a metric that every run has. `own`: names of the user's functions, which may have been meant.
-    Raises: UsageError, which names the nearest and all that there are."""
-    if not is_known(name):
-        raise UsageError(f"metric {name!r}: there is none of this name{did_you_mean(name, own)}; known: {_KNOWN}")
+    """Return the name if every run has such a metric.
+
+    own: names of the user's functions, for suggestions. Raises: UsageError with the nearest names and all known ones.
+    """
+    if not isinstance(name, str) or not is_known(name):
+        hint = did_you_mean(name, own) if isinstance(name, str) else ""
+        raise UsageError(f"metric {name!r}: unknown{hint}; known: {_KNOWN}")
     return name
 
 
 def check_measured(name: str, measured: Sequence[str]) -> str:
-    """The name of a metric that was measured. Raises: UsageError, which says how it would have been."""
+    """Return the name if this metric was measured. Raises: UsageError, which says how to measure it."""
     if name not in measured:
-        how = "name it in metrics=[...]" if is_known(name) else f"there is none of this name{did_you_mean(name)}"
+        how = "request it with metrics=[...]" if is_known(name) else f"unknown{did_you_mean(name)}"
         raise UsageError(f"metric {name!r} was not measured: {how}. Measured: {', '.join(measured)}")
     return name
 
 
 def did_you_mean(name: str, own: Iterable[str] = ()) -> str:
-    """ " (did you mean 'delivery.p99' or 'ack.p99'?)" where metrics, or names in `own`, are near, else nothing."""
+    """Return " (did you mean 'delivery.p99' or 'ack.p99'?)", or "" if no metric or name in `own` is similar."""
     near = difflib.get_close_matches(name, [*own, *_OTHERS, *LATENCY_METRICS], n=3, cutoff=0.7)
     if match := _AT_THE_END.fullmatch(name):
         family, statistic = match[1].lower(), match[2].lower()
@@ -108,26 +114,32 @@ def did_you_mean(name: str, own: Iterable[str] = ()) -> str:
 
 
 def limits_of(name: str) -> tuple[float, float]:
-    """What the metric is never below, and never above: 0 for latencies, counts, costs and times, 0 and 1 for shares; of
-    the user's other functions nothing is known."""
+    """Return the smallest and the largest possible value of a metric.
+
+    Latencies, counts, costs and times are at least 0; shares are from 0 to 1. A user's function has no known bounds.
+    """
     has_most = is_share(name) or name in UTILISATIONS
     return (0.0 if is_known(name) or is_share(name) else -math.inf, 1.0 if has_most else math.inf)
 
 
 @dataclass(frozen=True)
 class Measures:
-    """What is measured in each replication: metrics by name, and functions of the user's own."""
+    """The metrics that are measured in each replication: known metrics by name, and the user's functions."""
 
     names: tuple[str, ...]
     functions: dict[str, MetricFunction] = field(default_factory=dict)
 
     @classmethod
     def of(cls, metrics: Metrics, *, also: Sequence[str] = ()) -> Measures:
-        """The metrics that a user asked for, behind those in `also`. Raises: UsageError."""
+        """Return the metrics that a user requested, after those in `also`. Raises: UsageError."""
         functions: dict[str, MetricFunction] = {}
         asked: list[str] = []
         if isinstance(metrics, str) or callable(metrics):
             metrics = [metrics]
+        if not isinstance(metrics, Iterable):
+            raise UsageError(
+                f"metrics: expected names, functions, or a mapping of names to functions (got {metrics!r})"
+            )
         if isinstance(metrics, Mapping):
             functions.update(metrics)
         else:
@@ -139,13 +151,14 @@ class Measures:
         names = [check_name(name, functions) for name in (*also, *asked)]
         for name, function in functions.items():
             if not callable(function):
-                raise UsageError(f"metric {name!r}: expected a function of a run, got {function!r}")
+                raise UsageError(f"metric {name!r}: expected a function of a run (got {function!r})")
             if name in names:
-                raise UsageError(f"metric {name!r}: there is one of this name already; call yours something else")
+                raise UsageError(f"metric {name!r}: imsim has a metric of this name; rename your function")
         return cls(tuple(dict.fromkeys(names)), functions)
 
     @property
     def all(self) -> tuple[str, ...]:
+        """The names of all metrics."""
         return (*self.names, *self.functions)
 
     def __call__(self, run: Run) -> dict[str, float]:
@@ -160,18 +173,23 @@ class Measures:
                 raise broken(f"metric {name!r}: the function", error) from error
             number = values[name] = _number(name, value)
             if is_share(name) and not 0 <= number <= 1 and not math.isnan(number):
-                raise UsageError(f"metric {name!r}: by its name a share, from 0 to 1, got {value!r}; call it otherwise")
+                raise UsageError(
+                    f"metric {name!r}: a name that ends in 'share' promises a number from 0 to 1 (got {value!r}); "
+                    "rename the function"
+                )
         return values
 
 
 def value_of(run: RunData, name: str) -> float:
-    """One metric of one run: ms, a count, money, seconds (recovery.time) or a share (utilisation); infinite where it
-    falls among what never came, nan of nothing."""
+    """Return one metric of a run: ms, a count, money, seconds (recovery.time) or a share (utilisation).
+
+    It is infinite if it falls among messages that never arrived, and nan if there are no values.
+    """
     return _Numbers(run).value(check_name(name))
 
 
 class _Numbers:
-    """The metrics of one run; what several have in common is worked out once."""
+    """The metrics of one run. Values that several metrics need are computed once."""
 
     def __init__(self, run: RunData) -> None:
         self._run = run
@@ -198,7 +216,7 @@ class _Numbers:
 
 
 def _statistic(values: np.ndarray[Any, np.dtype[np.float64]], name: str) -> float:
-    """Of latencies in ascending order."""
+    """Return a statistic of ascending latencies."""
     if not len(values):
         return math.nan
     if name == "mean":
@@ -212,4 +230,4 @@ def _number(name: str, value: object) -> float:
     try:
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        raise UsageError(f"metric {name!r}: expected a number of each run, got {value!r}") from None
+        raise UsageError(f"metric {name!r}: the function must return a number (got {value!r})") from None

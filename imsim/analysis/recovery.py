@@ -1,19 +1,19 @@
-"""How long after a fault deliveries are as fast again as before it.
+"""The recovery time of a fault: how long until deliveries are as fast as before it.
 
-Recovery time runs from the *start* of the fault, as an operator counts an incident: the outage itself is part of it. It
-ends where the p95 of the delivery latency over a sliding window is within a factor of its level before:
+The recovery time starts with the *start* of the fault, as an operator counts an incident: it includes the outage. It
+ends when the p95 of the delivery latency over a sliding window is within a factor of its level before the fault:
 
-- The level before is the p95 of the deliveries that began to wait between the warm-up's end and the first fault, and
-  had come by then.
-- A window begins at each moment after the fault's start. It holds every delivery that is under way at some time in it.
-  So a message that waits to be sent again delays the recovery until it has come, and messages that were never hit do
-  not hide it. A message that never comes counts only where its wait began: it is lost, and `lost` counts it.
-- The recovery is the first window within the limit behind all that exceed it while the fault lasts. A window ends where
-  the next fault begins or nobody sends any more; below half of its length it says nothing.
+- The level before is the p95 of the deliveries that began to wait after the warm-up and had arrived before the first
+  fault.
+- A window begins at each moment after the start of the fault. It contains every delivery that is on its way at some
+  time in the window. So a message that waits for a resend delays the recovery until it arrives, and messages that the
+  fault did not affect do not hide it. A message that never arrives counts only where its wait began; `lost` counts it.
+- The recovery is the first window within the limit after all windows that exceed the limit while the fault lasts. A
+  window ends early where the next fault begins or the sending stops. A window shorter than half its length is ignored.
 
-The time is 0 where no window exceeds the limit, and infinite where none is back within it before the run's duration
-ends. Faults are the scenario's in a simulated run; a live run has those in its manifest's entry `faults`, a list of
-[since, until, name] (seconds), as a scenario's faults happen in the simulation only.
+The time is 0 if no window exceeds the limit, and infinite if no window is within the limit again before the run's
+duration ends. A simulated run has the faults of its scenario. A live run has the faults in its manifest's entry
+`faults`, a list of [since, until, name] in seconds, because a scenario's faults happen in the simulation only.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ from imsim.results import RunData, World
 if TYPE_CHECKING:
     import pandas as pd
 
-#: When a fault began, when it was over (seconds from the run's start), and its name.
+#: The start and the end of a fault (seconds from the run's start), and its name.
 Fault = tuple[float, float, str]
 
 FACTOR = 2.0
 _PERCENT = 95
-_MESSAGES = 60  # sent in a window, on average, unless it would be longer than this share of the run
+_MESSAGES = 60  # mean number of messages in a window, unless the window would exceed this share of the run
 _LONGEST = 0.1
 _LEAST_BEFORE = 20  # deliveries; fewer have no p95
 
-#: In place of a policy: no wait outlasted the fault by more than the limit.
+#: The cause if no wait outlasted the fault by more than the limit: not a policy.
 THE_FAULT = "the fault itself"
 
 
 @dataclass(frozen=True)
 class Recovery:
-    """Of one fault. Times in seconds from the run's start, latencies in ms."""
+    """The recovery from one fault. Times are in seconds from the run's start, latencies in ms."""
 
     name: str
     at: float
@@ -58,19 +58,21 @@ class Recovery:
     limit: float
     time: float  # seconds from `at`; infinite if it never recovered, nan without a level before the fault
     slow: int  # deliveries beyond the limit that were under way between `at` and the recovery
-    waits: Mapping[str, float] = field(default_factory=dict)  # ms, each slow delivery's mean; the longest first
+    waits: Mapping[str, float] = field(default_factory=dict)  # ms, the mean over slow deliveries; the longest first
 
     @property
     def recovered_at(self) -> float:
+        """The time of the recovery, in seconds from the run's start."""
         return self.at + self.time
 
     @property
     def waited_for(self) -> str | None:
-        """What the slow deliveries waited for longest once the fault was over; None if nothing shows it."""
+        """The longest wait of the slow deliveries after the end of the fault; None if it is unknown."""
         return next(iter(self.waits), None)
 
     @property
     def outcome(self) -> str:
+        """The result in a few words."""
         if math.isnan(self.time):
             return "recovery unknown"
         return "not recovered" if math.isinf(self.time) else f"recovered after {self.time:.3g} s"
@@ -78,7 +80,7 @@ class Recovery:
     def __str__(self) -> str:
         text = f"{self.name} at {self.at:g} s: {self.outcome}"
         if math.isnan(self.time):
-            return f"{text}, as too few deliveries came before it"
+            return f"{text}, because too few deliveries arrived before the fault"
         text += f" (delivery p95 within {self.limit:,.3g} ms, before {self.before:,.3g} ms)"
         if self.waited_for is None or not self.slow:
             return text
@@ -88,7 +90,7 @@ class Recovery:
 
 
 def faults_of(run: RunData) -> list[Fault]:
-    """In the order of time."""
+    """Return the faults of a run in the order of time."""
     if run.world == World.LIVE:
         return sorted((float(since), float(until), str(name)) for since, until, name in run.manifest.get("faults", ()))
     return sorted((fault.at, fault.at + getattr(fault, "duration", 0.0), _name(fault)) for fault in run.scenario.faults)
@@ -97,11 +99,11 @@ def faults_of(run: RunData) -> list[Fault]:
 def recoveries(
     run: RunData, *, window: float | None = None, factor: float = FACTOR, faults: Sequence[Fault] | None = None
 ) -> list[Recovery]:
-    """Of each fault, in the order of time. See `Run.recovery`."""
-    if not factor > 1 or not math.isfinite(factor):
-        raise UsageError(f"factor: expected a number above 1, as in {FACTOR:g}, got {factor!r}")
-    if window is not None and not 0 < window < math.inf:
-        raise UsageError(f"window: expected a number of seconds above 0, got {window!r}")
+    """Return the recovery from each fault, in the order of time. See `Run.recovery`."""
+    if not isinstance(factor, int | float) or not 1 < factor < math.inf:
+        raise UsageError(f"factor: expected a number above 1, such as {FACTOR:g} (got {factor!r})")
+    if window is not None and not (isinstance(window, int | float) and 0 < window < math.inf):
+        raise UsageError(f"window: expected a number of seconds above 0 (got {window!r})")
     faults = faults_of(run) if faults is None else sorted(faults)
     if not faults:
         return []
@@ -122,37 +124,40 @@ def recoveries(
 
 
 def recovery_time(run: RunData) -> float:
-    """The longest of all faults, in seconds; nan without faults, or if the level before is unknown."""
+    """Return the longest recovery time in seconds; nan without faults, or if the level before is unknown."""
     return max((one.time for one in recoveries(run)), default=math.nan)
 
 
 def frame(found: Sequence[Recovery]) -> pd.DataFrame:
-    """A row for each fault."""
+    """Return a frame with a row for each fault."""
     import pandas as pd
 
-    columns = ("at", "until", "before", "limit", "time", "slow", "waited_for")
-    rows = [{"fault": one.name, **{column: getattr(one, column) for column in columns}} for one in found]
-    return pd.DataFrame(rows, columns=["fault", *columns]).astype({"slow": int, "waited_for": object})
+    rows = [_row(one) for one in found]
+    return pd.DataFrame(rows, columns=list(_COLUMNS)).astype({"slow": int, "waited_for": object})
+
+
+_COLUMNS = (
+    "fault", "at_seconds", "until_seconds", "before_ms", "limit_ms", "recovery_seconds", "slow", "waited_for",
+)  # fmt: skip
+
+
+def _row(one: Recovery) -> dict[str, object]:
+    values = (one.name, one.at, one.until, one.before, one.limit, one.time, one.slow, one.waited_for)
+    return dict(zip(_COLUMNS, values, strict=True))
 
 
 def to_json(one: Recovery) -> dict[str, object]:
-    """Plain values; None for a time that is infinite or not known."""
-    return {
-        "fault": one.name,
-        "at": one.at,
-        "until": one.until,
-        "before_ms": _finite(one.before),
-        "limit_ms": _finite(one.limit),
-        "time": _finite(one.time),
-        "slow": one.slow,
-        "waited_for": one.waited_for,
-    }
+    """Return the row as plain values; None for a number that is infinite or unknown."""
+    return {name: _finite(value) if isinstance(value, float) else value for name, value in _row(one).items()}
 
 
 @dataclass(frozen=True)
 class _Waits:
-    """The deliveries that count: when each began to wait and when it came (ns; one that never did, where it began),
-    its latency (ms, infinite), and its number among those that came."""
+    """The deliveries that have a latency: their starts and arrivals in ns, and their latencies in ms.
+
+    A message that never arrived has its start as its arrival, and an infinite latency. `number` counts the deliveries
+    that arrived.
+    """
 
     since: NDArray[np.int64]
     came: NDArray[np.int64]
@@ -169,16 +174,18 @@ class _Waits:
         return cls(since, came, ms, np.cumsum(has_come) - 1)
 
     def level(self, until: int) -> float:
-        """The p95 of what had come by then."""
+        """Return the p95 of the deliveries that arrived before a time; nan if they are too few."""
         ms = np.sort(self.ms[(self.came < until) & np.isfinite(self.ms)])
         return quantile(ms, _PERCENT) if len(ms) >= _LEAST_BEFORE else math.nan
 
     def back(self, at: int, until: int, limit: float, width: int, ends: NDArray[np.int64]) -> float:
-        """When the windows that begin from `at` on are back within the limit (ns). `ends`: none goes beyond the next
-        of these."""
+        """Return when the windows that begin from `at` on are within the limit again, in ns.
+
+        ends: no window extends beyond the next of these times.
+        """
         if math.isnan(limit):
             return math.nan
-        # Windows change only where a delivery leaves or enters them.
+        # The content of a window changes only where a delivery leaves or enters it.
         starts = np.unique(np.concatenate(([at], self.came + 1, self.since - width + 1)))
         starts = starts[(starts >= at) & (starts < ends[-1])]
         following = ends[np.searchsorted(ends, starts, "right")]
@@ -188,7 +195,7 @@ class _Waits:
         is_slow = self.ms > limit
         slow = _under_way(self.since[is_slow], self.came[is_slow], starts, end)
         every = _under_way(self.since, self.came, starts, end)
-        # Counted so, p95 is the least latency that 95 in 100 do not exceed.
+        # Counted this way, p95 is the smallest latency that 95 in 100 do not exceed.
         is_beyond = slow * 100 > every * (100 - _PERCENT)
         lasts = (starts <= until) & (following == following[:1])
         first = int(np.max(np.nonzero(is_beyond & lasts)[0], initial=-1)) + 1
@@ -196,14 +203,14 @@ class _Waits:
         return float(found[0]) if len(found) else math.inf
 
     def between(self, at: int, back: float, limit: float) -> NDArray[np.bool_]:
-        """Which came later than the limit and were under way at some time between the two."""
+        """Return which deliveries exceeded the limit and were on their way at some time from `at` to `back`."""
         return np.isfinite(self.ms) & (self.ms > limit) & (self.came >= at) & (self.since < back)
 
 
 def _under_way(
     since: NDArray[np.int64], came: NDArray[np.int64], starts: NDArray[np.int64], ends: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """The number of waits in each window: all that begin before its end, less those that are over before its start."""
+    """Return the number of waits in each window: those that begin before its end and end after its start."""
     begun: NDArray[np.int64] = np.searchsorted(np.sort(since), ends)
     return begun - np.searchsorted(np.sort(came), starts)
 
@@ -211,8 +218,11 @@ def _under_way(
 def _why(
     run: RunData, numbers: NDArray[np.int64], at: float, until: float, recovered: float, limit: float
 ) -> dict[str, float]:
-    """What these slow deliveries waited for, in ms on average: from the fault's end on or, if they recovered before it,
-    from its start. Each wait is named by the policy field that sets its length, or else by its stage."""
+    """Return the mean wait of these slow deliveries in ms, by cause, the longest first.
+
+    Waits count from the end of the fault or, if the run recovered before it, from its start. The cause is the policy
+    field that sets the length of the wait, or else the stage.
+    """
     if until <= recovered <= until + limit / 1000:
         return {THE_FAULT: math.nan}
     if run.tables.spans is None:
@@ -227,7 +237,7 @@ def _why(
 
 
 def _width(run: RunData, until: float) -> float:
-    """A round number of seconds in which 60 messages were sent on average before the first fault."""
+    """Return a round number of seconds in which 60 messages were sent on average before the first fault."""
     duration = float(run.scenario.duration)
     sent = int((run.messages["intended_at"] < _ns(until)).sum())
     least = _LONGEST * duration

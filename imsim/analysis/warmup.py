@@ -1,14 +1,14 @@
-"""How long a run shows how it began: a suggestion for the scenario's `warmup`, and a note where that is too short.
+"""The initial transient of a run: a suggestion for the scenario's `warmup`, and a note if `warmup` is too short.
 
 `suggest` is MSER-5 (K. P. White, M. J. Cobb and S. C. Spratt, "A comparison of five steady-state truncation heuristics
-for simulation", WSC 2000): of means of five, cut as many from the front as makes the standard error of what is left
-smallest. It is used on the latencies averaged over replications; on the series of single replications it cuts at
-random.
+for simulation", WSC 2000): it averages the series in groups of five, and cuts as many groups from the front as minimize
+the standard error of the rest. It is applied to the latencies averaged over replications; on the series of a single
+replication the cut is random.
 
-`unsteady_note` looks at one run. Its measured part is cut into 20 blocks of equal length, and the mean latencies of the
-first tenth and of the second half are compared. They differ by chance, too; a note is made if the one is at least twice
-the other, lies beyond every block of the other, and differs by more standard errors than chance explains. Measured on
-M/M/1 queues, 1,000 runs of each kind, as in `tests/analysis/test_warmup.py`:
+`unsteady_note` examines one run. It divides the measured part into 20 blocks of equal length, and compares the mean
+latencies of the first tenth and of the second half. They also differ by chance. A note is made if one is at least twice
+the other, lies beyond every block of the other, and differs by more standard errors than chance explains. The table
+shows results for M/M/1 queues, 1,000 runs of each kind, as in `tests/analysis/test_warmup.py`:
 
     load, messages in a run                     .5, 1,000  .8, 3,000  .8, 30,000  .9, 3,000  .9, 10,000  .9, 30,000
     a note though it begins in steady state        .01        .02        .00         .07         .04         .02
@@ -43,8 +43,10 @@ _ERRORS = {"high": 5.0, "low": 3.0}  # latencies have a long tail above, and non
 
 @dataclass(frozen=True)
 class Series:
-    """A run's delivery latencies over the time at which they were intended, warm-up included: sums (ms) and counts in
-    equal bins of `duration`. What never came is left out, and so is the time that a device was offline by plan."""
+    """A run's delivery latencies over their intended times, warm-up included: sums (ms) and counts in equal bins.
+
+    Messages that never arrived are left out, and so is the time for which a device was offline by plan.
+    """
 
     duration: float
     sums: NDArray[np.float64]
@@ -63,8 +65,11 @@ class Series:
 
 
 def suggest(series: Sequence[Series]) -> float | None:
-    """Seconds to cut, by MSER-5 on the mean latency over all replications. None if it would cut half or more, or there
-    is too little to judge by: then the run is too short for a steady state to show."""
+    """Return the seconds to cut, by MSER-5 on the mean latency over all replications.
+
+    None means that the cut would take half of the run or more, or that there are too few values: the run is too short
+    to show a steady state.
+    """
     counts = np.sum([one.counts for one in series], axis=0)
     seen = counts > 0
     if seen.sum() < 2 * _BATCH:
@@ -79,20 +84,22 @@ def suggest(series: Sequence[Series]) -> float | None:
 
 @dataclass(frozen=True)
 class Beginning:
-    """How the measured part of a run begins, as mean delivery latencies in ms: in its `first` tenth, and in each block
-    of its second half, `later`."""
+    """The mean delivery latencies in ms of the measured part of a run.
+
+    `first` is the mean of its first tenth, `later` the mean of each block of its second half.
+    """
 
     first: float
     later: tuple[float, ...]
 
     @classmethod
     def of(cls, run: RunData) -> Beginning | None:
-        """None where one part of a run is not as another anyway, or there is too little in it."""
+        """Return the beginning of a run, or None if its load is not steady or it has too few latencies."""
         return cls.in_series(Series.of(run), run.scenario.warmup) if is_steady(run.scenario) else None
 
     @classmethod
     def of_lost(cls, run: RunData) -> Beginning | None:
-        """The same with the percentage of deliveries that never came in place of latencies."""
+        """Return the beginning of a run in terms of the percentage of deliveries that never arrived."""
         if not is_steady(run.scenario):
             return None
         duration, bins = run.scenario.duration, np.arange(_BINS + 1)
@@ -104,7 +111,7 @@ class Beginning:
 
     @classmethod
     def in_series(cls, series: Series, warmup: float) -> Beginning | None:
-        """`warmup`: seconds."""
+        """Return the beginning of a series, or None if a block has too few values. `warmup` is in seconds."""
         cut = math.ceil(warmup / series.duration * _BINS)
         width = (_BINS - cut) // _BLOCKS
         if not width:
@@ -118,11 +125,12 @@ class Beginning:
 
     @property
     def level(self) -> float:
+        """The mean of the second half."""
         return math.fsum(self.later) / len(self.later)
 
 
 def unsteady_note(beginning: Beginning | None) -> list[str]:
-    """A sentence, if a run does not begin as it goes on."""
+    """Return a sentence if the beginning of a run differs from its second half."""
     if beginning is None:
         return []
     first, level, later = beginning.first, beginning.level, beginning.later
@@ -135,18 +143,21 @@ def unsteady_note(beginning: Beginning | None) -> list[str]:
 
 
 def overload_note(lost: Beginning | None) -> list[str]:
-    """A sentence, if more and more of the deliveries never come. `lost`: as `Beginning.of_lost` has it."""
+    """Return a sentence if a growing share of the deliveries never arrives. `lost`: from `Beginning.of_lost`."""
     if lost is None or lost.level < _LOST or lost.level < _FACTOR * lost.first:
         return []
     return [
-        f"{lost.level:.0f} % of the deliveries in the second half of the run never came, {lost.first:.0f} % in its "
+        f"{lost.level:.0f} % of the deliveries in the second half of the run never arrived, {lost.first:.0f} % in its "
         "first tenth: the service cannot keep up with this load"
     ]
 
 
 def unsteady_notes(beginnings: Sequence[Beginning | None]) -> list[str]:
-    """The same about the replications of one scenario, which show it more surely: half as large a difference counts,
-    if it is beyond twice its 95 % interval."""
+    """Return a sentence if the beginning of the replications of one scenario differs from their second half.
+
+    Replications show a difference more reliably than one run: a factor of 1.5 suffices, if the difference exceeds twice
+    its 95 % interval.
+    """
     known = [one for one in beginnings if one is not None]
     if len(known) < 2:
         return unsteady_note(known[0]) if known else []
@@ -160,26 +171,28 @@ def unsteady_notes(beginnings: Sequence[Beginning | None]) -> list[str]:
 def _note(first: float, level: float, of: str = "") -> str:
     compared = f"mean delivery latency{of}: {first:,.3g} ms in the first tenth, {level:,.3g} ms in the second half"
     if first > level:
-        return f"the run does not begin in steady state ({compared}): lengthen `warmup`"
+        return f"the measured part does not begin in steady state ({compared}): lengthen `warmup`"
     return (
-        f"latency rises during the run ({compared}): the service cannot keep up with this load; or `warmup` is too "
-        "short for its queues to fill"
+        f"latency rises during the run ({compared}): the service cannot keep up with this load, or `warmup` is too "
+        "short for the queues to fill"
     )
 
 
 def mser5(values: NDArray[np.float64]) -> int | None:
-    """How many values to cut from the front; None if the best cut lies in the second half, where there is too little
-    left to trust it."""
+    """Return the number of values to cut from the front, or None if the best cut lies in the second half.
+
+    A cut in the second half leaves too few values to be trusted.
+    """
     batches = values[: len(values) // _BATCH * _BATCH].reshape(-1, _BATCH).mean(axis=1)
     count = len(batches)
     if count < 2:
         return None
-    # Sums from each place to the end; the variance of what is left after a cut follows from them.
-    centred = batches - batches.mean()  # or squares of large numbers would cancel
+    # The variance of the rest after each cut follows from the sums from each position to the end.
+    centred = batches - batches.mean()  # prevents the cancellation of large squares
     left = np.arange(count, 0, -1)
     total = np.cumsum(centred[::-1])[::-1]
     squares = np.cumsum((centred**2)[::-1])[::-1]
     error = np.maximum(squares - total**2 / left, 0) / left**2
-    # The last few always look alike: five batches at least.
+    # The last few batches always look alike, so at least five must remain.
     best = int(np.argmin(error[: max(count - _BATCH, 1)]))
     return None if best * 2 >= count else best * _BATCH

@@ -1,9 +1,9 @@
-"""How much load a design bears: the highest load that keeps a budget, as a bracket.
+"""The capacity of a design: the highest load that keeps a budget, as a bracket of two loads.
 
-Found by doubling or halving until one load keeps the budget and another breaks it, and by bisection between the two.
-This takes it that more load is never better; `notes` say so if what was measured contradicts it. At each load the
-budget is judged by the interval over replications, of which there are more where it does not decide; a load that stays
-undecided is reported as such, and lies inside the bracket.
+The search doubles or halves the load until one load keeps the budget and another breaks it, and then bisects. It
+assumes that more load is never better; `notes` report measurements that contradict this. At each load the interval over
+replications judges the budget. If it does not decide, more replications are run. A load that stays undecided is
+reported as such, and lies inside the bracket.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from html import escape
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,14 +28,14 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-#: A few replications suffice far from the budget; near to it there are more and more. Fewer than these say nothing.
+#: The numbers of replications: the first suffices far from the budget, and near it up to the second are run.
 FEWEST_PER_LOAD = 5
 MOST_PER_LOAD = 40
 
-#: A tier less busy than this has hardly any queues: an M/M/1 job waits as long as it is served.
+#: A tier that is less busy than this has hardly any queues: at 0.5 an M/M/1 job waits as long as its service takes.
 _BUSY = 0.5
 
-#: How many times above or below the first load the search gives up.
+#: The search ends at this multiple, or this fraction, of the first load.
 WIDEST = 64.0
 
 
@@ -52,14 +54,17 @@ def capacity(
     """See `imsim.capacity`. `sampling` measures the budget's metric and `UTILISATIONS`."""
     if sampling.replications < FEWEST_PER_LOAD:
         raise UsageError(
-            f"replications: a load is judged by the interval of {FEWEST_PER_LOAD} or more, got {sampling.replications}"
+            f"replications: must be at least {FEWEST_PER_LOAD} for an interval at each load (got "
+            f"{sampling.replications})"
         )
     start, whole = load_of(scenario, over)
-    if not 0 < tolerance <= 1:
-        raise UsageError(f"tolerance: expected a share above 0 and up to 1, as in 0.05, got {tolerance!r}")
+    if not isinstance(tolerance, int | float) or not 0 < tolerance <= 1:
+        raise UsageError(f"tolerance: expected a share above 0 and at most 1, such as 0.05 (got {tolerance!r})")
     for name, value in (("low", lowest), ("high", highest)):
-        if value is not None and not 0 < value < math.inf:
-            raise UsageError(f"{name}: expected a number above 0, got {value!r}")
+        if value is not None and not (isinstance(value, int | float) and 0 < value < math.inf):
+            raise UsageError(f"{name}: expected a number above 0 (got {value!r})")
+    if lowest is not None and highest is not None and lowest > highest:
+        raise UsageError(f"low: must not exceed high (got {lowest:g} and {highest:g})")
     start = min(max(start, lowest or start), highest or start)
     tried: dict[float, Replications] = {}
 
@@ -78,8 +83,8 @@ def capacity(
         values = found.values(budget.metric)
         if any(map(math.isnan, values)):
             raise UsageError(
-                f"capacity: at {over} = {load:.4g} there is a run with nothing to measure {budget.metric} by; make the "
-                "scenario's duration longer, or start from a higher load"
+                f"capacity: a run at {over} = {load:.4g} has no values for {budget.metric}; use a longer duration or a "
+                "higher load"
             )
         tried[load] = found
         return budget.judge(values)
@@ -90,7 +95,7 @@ def capacity(
 
 @dataclass
 class Bracket:
-    """The loads that were tried so far, each with its verdict on the budget."""
+    """The loads that have been tried, each with its verdict on the budget."""
 
     verdicts: dict[float, Verdict] = field(default_factory=dict)
 
@@ -101,7 +106,7 @@ class Bracket:
 
     @property
     def keeps(self) -> float | None:
-        """The highest load that keeps it, below any that breaks it."""
+        """The highest load that keeps the budget, below all loads that break it."""
         limit = math.inf if self.breaks is None else self.breaks
         return max(
             (load for load, verdict in self.verdicts.items() if verdict == "keeps" and load < limit), default=None
@@ -109,7 +114,7 @@ class Bracket:
 
     @property
     def undecided(self) -> list[float]:
-        """Ascending, between the two."""
+        """The undecided loads between `keeps` and `breaks`, ascending."""
         low, high = self.keeps or 0.0, math.inf if self.breaks is None else self.breaks
         return sorted(load for load, verdict in self.verdicts.items() if verdict == "undecided" and low < load < high)
 
@@ -121,11 +126,11 @@ class Bracket:
         )
 
     def next(self, tolerance: float, whole: bool) -> float | None:
-        """The load to ask about next; None once both sides are known well enough."""
+        """Return the load to try next, or None if the bracket is narrow enough."""
         keeps, breaks = self.keeps, self.breaks
         if keeps is None or breaks is None:
             return None
-        # An undecided load stays undecided: the search goes on between it and each of the two sides.
+        # An undecided load stays undecided, so the search continues on both sides of it.
         edges = [keeps, *self.undecided, breaks]
         for low, high in {(edges[0], edges[1]), (edges[-2], edges[-1])}:
             middle = math.sqrt(low * high)
@@ -145,8 +150,10 @@ def search(
     lowest: float | None = None,
     highest: float | None = None,
 ) -> Bracket:
-    """Ask `judge` about loads until the bracket is no wider than `tolerance` (a share), except for what is undecided
-    in it; `whole` if a load is a whole number."""
+    """Judge loads until the bracket is no wider than `tolerance` (a share), apart from undecided loads.
+
+    whole: loads are whole numbers.
+    """
     lowest = start / WIDEST if lowest is None else lowest
     highest = start * WIDEST if highest is None else highest
     bracket = Bracket()
@@ -174,8 +181,10 @@ def search(
 
 @dataclass(frozen=True)
 class Bottleneck:
-    """The busiest tier at a load: `utilisation` is the share of its workers' time, 0 to 1, of its busiest node.
-    `tiers`: the same of each."""
+    """The busiest tier at a load.
+
+    `utilisation` is the busy share of the workers of its busiest node, 0 to 1. `tiers` has this share for each tier.
+    """
 
     tier: str
     utilisation: float
@@ -184,10 +193,11 @@ class Bottleneck:
 
     @property
     def is_busy(self) -> bool:
-        """Whether queues before its nodes can explain what broke the budget."""
+        """Whether queues at its nodes can explain the broken budget."""
         return self.utilisation >= _BUSY
 
     def to_json_dict(self) -> dict[str, Any]:
+        """Return plain values."""
         return {"tier": self.tier, "utilisation": self.utilisation, "load": self.load}
 
     def __str__(self) -> str:
@@ -195,10 +205,18 @@ class Bottleneck:
 
 
 class Capacity:
-    """The highest load that keeps a budget lies between `keeps`, at which its interval says that it is kept, and
-    `breaks`, at which it says that it is broken. Either is None if no such load was found.
+    """The result of `imsim.capacity`: the highest load that keeps a budget lies between `keeps` and `breaks`.
 
-    `bottleneck`: the tier that gave way; `frame`: each load that was tried; `plot()`.
+    Attributes:
+        scenario: the scenario that was simulated.
+        budget: the budget.
+        over: the dotted path of the load.
+        tried: the `Replications` at each load.
+
+    Example:
+        >>> found = imsim.capacity("office", "delivery.p99 < 1s", high=0.3, duration="1s")
+        >>> found.keeps, found.breaks
+        (0.3, None)
     """
 
     def __init__(
@@ -210,18 +228,25 @@ class Capacity:
         self.bracket = bracket
         self.tried = dict(sorted(tried.items()))
 
+    def __dir__(self) -> list[str]:
+        return [
+            "bottleneck", "breaks", "budget", "frame", "keeps", "notes", "over", "plot", "save_plot", "scenario",
+            "summary", "to_json_dict", "tried", "verdict",
+        ]  # fmt: skip
+
     @property
     def keeps(self) -> float | None:
+        """The highest load whose interval keeps the budget; None if no load did."""
         return self.bracket.keeps
 
     @property
     def breaks(self) -> float | None:
+        """The lowest load whose interval breaks the budget; None if no load did."""
         return self.bracket.breaks
 
-    @property
+    @cached_property
     def bottleneck(self) -> Bottleneck | None:
-        """The busiest tier at the lowest load that breaks the budget; None if no load did, or nothing is known of the
-        nodes."""
+        """The busiest tier at the lowest load that breaks the budget; None if no load breaks it."""
         if self.breaks is None:
             return None
         busy = self._busy(self.breaks)
@@ -230,24 +255,25 @@ class Capacity:
         return None if tier is None else Bottleneck(tier, known[tier], self.breaks, known)
 
     def _busy(self, load: float) -> dict[str, float | None]:
-        """Of each tier how busy its busiest node was at this load, on average over replications."""
+        """Return the mean utilisation of each tier's busiest node at this load."""
         one = self.tried[load]
         return {name.partition(".")[2]: one[name].value if name in one.metrics else None for name in UTILISATIONS}
 
-    @property
+    @cached_property
     def frame(self) -> pd.DataFrame:
-        """A row for each load that was tried: the load, then as in `Replications.row`: every metric that
-        `simulate(replications=...)` measures, and how busy the busiest node of each tier was (`utilisation.`, 0 to 1),
-        with intervals; and the verdict (`budget`)."""
+        """A row for each load: the load, every metric with the ends of its interval, and the verdict (`budget`).
+
+        The metrics are those of `imsim.replicate`, and the utilisation of each tier's busiest node (`utilisation.*`, 0
+        to 1). `delivery.p99.low` and `delivery.p99.high` are the ends of the interval of delivery.p99.
+        """
         import pandas as pd
 
         return pd.DataFrame(
             [{self.over: load, **one.row(), "budget": self.bracket.verdicts[load]} for load, one in self.tried.items()]
         )
 
-    @property
-    def table(self) -> pd.DataFrame:
-        """The frame for reading: of the metrics only the budget's, and how busy each tier was."""
+    def summary(self) -> pd.DataFrame:
+        """Return a row for each load, as texts: the budget's metric, the verdict, and how busy each tier was."""
         import pandas as pd
 
         metric = self.budget.metric
@@ -264,40 +290,42 @@ class Capacity:
             ]
         )
 
-    @property
+    @cached_property
     def notes(self) -> list[str]:
-        """What to know before this is used, one sentence each."""
+        """Facts to know before the result is used, one sentence each."""
         notes = [
-            f"judged by the mean over replications of {self.budget.metric}, with its 95 % interval at each load; "
-            "more load is taken to be never better"
+            f"the mean of {self.budget.metric} over replications, with its 95 % interval, judges each load; the search "
+            "assumes that more load is never better"
         ]
         arrivals = self.scenario.workload.arrivals.kind
         if arrivals != "poisson":
-            holds = "workload.rate plays no part" if arrivals == "replay" else "what is found holds for this shape only"
+            holds = "workload.rate has no effect" if arrivals == "replay" else "the result holds for this shape only"
             notes.append(
-                f"arrivals are not steady here ({arrivals}): {holds}. For the highest load that the design bears for "
-                "long, set workload.arrivals=poisson"
+                f"the arrivals are not steady ({arrivals}): {holds}. For the highest load that the design sustains, "
+                "set workload.arrivals=poisson"
             )
         if self.keeps is None:
-            notes.append(f"no load was found that keeps the budget: the lowest tried is {min(self.tried):.4g}")
+            notes.append(f"no load keeps the budget: the lowest tried is {min(self.tried):.4g}")
         if self.breaks is None:
-            notes.append(f"no load was found that breaks the budget: the highest tried is {max(self.tried):.4g}")
+            notes.append(f"no load breaks the budget: the highest tried is {max(self.tried):.4g}")
         if self.bottleneck is not None and not self.bottleneck.is_busy:
             notes.append(
-                f"no tier is busy where the budget breaks (the busiest is {self.bottleneck}): not queues at nodes, but "
-                "service times, links or policies break it"
+                f"no tier is busy at the load that breaks the budget (the busiest is {self.bottleneck}): the cause is "
+                "not queues at nodes, but service times, links or policies"
             )
         if self.bracket.undecided:
             loads = ", ".join(f"{load:.4g}" for load in self.bracket.undecided)
             most = max(len(self.tried[load]) for load in self.bracket.undecided)
-            notes.append(f"not told apart from the budget by {most} replications: {loads}; more replications would")
+            notes.append(
+                f"{most} replications do not decide whether the budget is kept at {loads}; raise max_replications"
+            )
         notes += [
             f"at {self.over} = {load:.4g}, {note}"
             for load, one in self.tried.items()
             if self.bracket.verdicts[load] == "keeps"
             for note in one.unsteady_notes
         ]
-        # Too low a number cannot break an upper bound by mistake.
+        # A metric that is too low cannot break an upper bound by mistake.
         flaws = {
             one.flaw(self.budget.metric)
             for load, one in self.tried.items()
@@ -306,11 +334,11 @@ class Capacity:
         for found in sorted(found for found in flaws if found):
             notes += flaw_notes({self.budget.metric: found}, self.scenario.duration)
         if not self.bracket.is_monotone:
-            notes.append("a higher load kept the budget where a lower one broke it: here more load is not always worse")
+            notes.append("a higher load kept the budget and a lower one broke it: more load is not always worse here")
         return notes
 
     def to_json_dict(self) -> dict[str, Any]:
-        """What `imsim capacity --json` prints."""
+        """Return the object that `imsim capacity --json` prints."""
         return {
             "scenario": self.scenario.name,
             "seed": self.scenario.seed,
@@ -333,8 +361,13 @@ class Capacity:
         }
 
     def plot(self, axes: Sequence[Axes] | None = None) -> tuple[Axes, Axes]:
-        """Over the load: the metric with the budget, and how busy each tier was; where the budget breaks is marked. In
-        a new figure or in two `axes`."""
+        """Draw the budget's metric over the load, above the utilisation of each tier.
+
+        The lowest load that breaks the budget is marked.
+
+        Args:
+            axes: two axes; None makes a new figure.
+        """
         from imsim.analysis import plots
 
         return plots.capacity(
@@ -348,18 +381,24 @@ class Capacity:
             title=f"{title_of(self.scenario)}\n{self.verdict}",
         )
 
-    def save_plot(self, path: Path | str) -> Path:
-        """The same as a file, whose suffix chooses the format (.png, .svg, .pdf). Raises: UsageError if it cannot be
-        written."""
+    def save_plot(self, path: str | PathLike[str]) -> Path:
+        """Write the picture that `plot` draws to a file and return its path.
+
+        Args:
+            path: the file; its suffix chooses the format (.png, .svg, .pdf).
+
+        Raises:
+            UsageError: the file cannot be written.
+        """
         from imsim.analysis import plots
 
         return plots.save_pair(self.plot, path)
 
     @property
     def verdict(self) -> str:
-        """One line."""
+        """The result in one line."""
         if self.keeps is None:
-            return f"{self.budget} is not kept by any {self.over} that was tried"
+            return f"{self.budget} is broken at every tried {self.over}"
         if self.breaks is None:
             return f"{self.budget} is kept up to {self.over} = {self.keeps:.4g} at least"
         text = f"{self.budget} is kept up to {self.over} = {self.keeps:.4g}, and broken from {self.breaks:.4g} on"
@@ -367,23 +406,25 @@ class Capacity:
         return f"{text}, where {bottleneck} gives way" if bottleneck is not None and bottleneck.is_busy else text
 
     def __str__(self) -> str:
-        text = self.table.to_string(index=False, float_format=lambda value: f"{value:,.4g}")
+        text = self.summary().to_string(index=False, float_format=lambda value: f"{value:,.4g}")
         return "\n".join([f"{self.scenario.name}: {self.verdict}", "", text, *(f"note: {note}" for note in self.notes)])
 
     def __repr__(self) -> str:
         return f"<Capacity of {self.scenario.name}: {self.verdict}>"
 
     def _repr_html_(self) -> str:
-        html = self.table.to_html(index=False, float_format=lambda value: f"{value:,.4g}", border=0)
+        html = self.summary().to_html(index=False, float_format=lambda value: f"{value:,.4g}", border=0)
         notes = "<br>".join(f"<small>{escape(note)}</small>" for note in self.notes)
         return f"<div><b>{escape(self.scenario.name)}</b>: {escape(self.verdict)}{html}{notes}</div>"
 
 
 def load_of(scenario: Scenario, over: str) -> tuple[float, bool]:
-    """The load at a dotted path, and whether it is a whole number. Raises: UsageError if there is no number there."""
+    """Return the load at a dotted path, and whether it is a whole number. Raises: UsageError if it is not a number."""
+    if not isinstance(over, str):
+        raise UsageError(f"over: expected a dotted path such as workload.rate (got {over!r})")
     value: object = scenario
     for part in over.split("."):
         value = value.get(part) if isinstance(value, dict) else getattr(value, part, None)
     if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-        raise UsageError(f"capacity: {over}: expected the path of a number above 0, as in workload.rate")
+        raise UsageError(f"over: {over}: expected the path of a number above 0, such as workload.rate")
     return float(value), isinstance(value, int)

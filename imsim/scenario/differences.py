@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel
 
-if TYPE_CHECKING:
-    from imsim.scenario.model import Scenario
+from imsim.scenario.fields import ScenarioFields
 
 _UNNAMED = ("name", "title")
 _MOST_ENTRIES = 3
@@ -18,7 +17,7 @@ _LONGEST = 40
 Differences = dict[str, tuple[list[Any], list[str]]]
 
 
-def differences(scenarios: Sequence[Scenario]) -> Differences:
+def differences(scenarios: Sequence[ScenarioFields]) -> Differences:
     """Return the fields whose values are not equal in all scenarios. Names and titles do not count."""
     found: Differences = {}
     dumps = [scenario.model_dump(mode="json") for scenario in scenarios]

@@ -41,17 +41,17 @@ def flaw_of(values, halves, latencies=10**9):
     ("load", "messages", "least", "most"),
     [(0.5, 300, 0.7, 1), (0.8, 1000, 0.85, 1), (0.8, 3000, 0.7, 1), (0.5, 3000, 0, 0.1), (0.8, 30_000, 0, 0.1)],
 )
-def test_runs_that_are_too_short_are_found(load, messages, least, most):
+def test_runs_too_short_for_percentile_are_detected(load, messages, least, most):
     """Half an interval's width of 20 replications covers p99 in .69, .22 and .73 of 400 experiments; and in .92."""
     found = [flaw_of(*one) == "short" for one in zip(*experiments(load, messages, 40), strict=True)]
     assert least <= np.mean(found) <= most
 
 
-def test_more_replications_make_it_surer():
+def test_more_replications_detect_short_runs_more_surely():
     assert all(flaw_of(*one) == "short" for one in zip(*experiments(0.8, 1000, 5, replications=60), strict=True))
 
 
-def test_a_percentile_takes_ten_latencies_beyond_it():
+def test_percentile_needs_ten_latencies_beyond_it():
     assert [needed(name) for name in ("ack.p50", "delivery.p95", "delivery.p99", "delivery.p99.9")] == [
         20, 200, 1000, 10_000,
     ]  # fmt: skip
@@ -60,13 +60,13 @@ def test_a_percentile_takes_ten_latencies_beyond_it():
     assert flaw(P99, [1.0, 2.0], [{P99: Behind(5000, 1.0)}, {P99: Behind(119, 1.0)}]) == "few", "the shortest counts"
 
 
-def test_what_is_no_percentile_has_no_flaw():
+def test_metric_that_is_not_percentile_has_no_flaw():
     assert [share_of(name) for name in ("delivery.max", "ack.mean", "lost", "p99")] == [None] * 4
     assert flaw("delivery.mean", [1.0, 2.0], [{}, {}]) is None
 
 
 @pytest.mark.parametrize("halves", [[math.nan, 0.0], [math.inf, 0.0]])
-def test_what_is_not_known_is_no_flaw(halves):
+def test_unknown_halves_are_not_a_flaw(halves):
     assert flaw_of([10.0, 10.1], [0.0, 0.0]) == "short"
     assert flaw_of([10.0, 10.1], halves) is None
     assert flaw_of([10.0], [0.0]) is None
@@ -77,7 +77,7 @@ SCENARIO = imsim.Scenario(duration=6.0, warmup=1.0).replace({"population.users":
 NAMES = Measures.of(["delivery.p50", "ack.p99.9", "delivery.max", "lost"]).names
 
 
-def test_it_is_asked_of_the_halves_of_what_comes_after_the_warm_up():
+def test_halves_are_of_measured_part():
     run = imsim.simulate(SCENARIO)
     found = behind(run, NAMES)
     assert list(found) == ["delivery.p50", "ack.p99.9"]
@@ -90,12 +90,12 @@ def test_it_is_asked_of_the_halves_of_what_comes_after_the_warm_up():
     assert found["delivery.p50"].halves == pytest.approx((np.median(early) + np.median(late)) / 2, rel=0.05)
 
 
-def test_the_last_recipients_latency_is_held_to_the_same():
+def test_last_latency_follows_same_rules():
     found = behind(imsim.simulate(SCENARIO.replace({"conversations": {"p2p_share": 0.5, "groups": 3}})), ["last.p99"])
     assert 0 < found["last.p99"].latencies < needed("last.p99") == 1000
 
 
-def test_where_the_load_is_not_steady_halves_are_not_held_against_the_whole():
+def test_halves_are_ignored_if_load_is_not_steady():
     ramp = imsim.simulate(SCENARIO.replace({"workload.arrivals": {"kind": "ramp", "start": 0.5, "end": 2, "over": 6}}))
     crash = {"kind": "node_crash", "target": "router0", "at": 2, "duration": 1}
     broken = imsim.simulate(SCENARIO.replace({"faults": [crash], "drain": 30}))
@@ -103,7 +103,7 @@ def test_where_the_load_is_not_steady_halves_are_not_held_against_the_whole():
         assert math.isnan(behind(run, NAMES)["delivery.p50"].halves)
 
 
-def test_where_devices_come_back_together_a_run_has_a_night_and_a_morning():
+def test_halves_are_ignored_if_devices_return_together():
     night = imsim.Scenario.load("night-sync", {"workload.arrivals": "poisson"})
     assert not is_steady(night)
     assert is_steady(imsim.Scenario.load("office"))

@@ -5,13 +5,13 @@ from imsim.analysis import warmup
 from imsim.analysis.warmup import Beginning, Series, mser5, unsteady_note, unsteady_notes
 
 
-def test_a_steady_series_is_not_cut():
+def test_mser5_does_not_cut_steady_series():
     rng = np.random.default_rng(1)
     cuts = [mser5(rng.normal(10, 1, 500)) for _ in range(20)]
     assert np.median([cut for cut in cuts if cut is not None]) <= 50
 
 
-def test_a_beginning_that_differs_is_cut():
+def test_mser5_cuts_initial_transient():
     rng = np.random.default_rng(2)
     values = rng.normal(10, 1, 500)
     values[:100] -= np.linspace(8, 0, 100)  # fills up
@@ -21,12 +21,12 @@ def test_a_beginning_that_differs_is_cut():
     assert mser5(values) in (100, 105, 110)
 
 
-def test_what_never_becomes_steady_is_not_cut_at_all():
+def test_mser5_refuses_series_that_never_becomes_steady():
     assert mser5(np.arange(500.0)) is None
     assert mser5(np.arange(5.0)) is None
 
 
-def test_the_best_cut_is_that_of_the_definition():
+def test_mser5_matches_definition():
     rng = np.random.default_rng(3)
     values = rng.exponential(1, 200) + np.exp(-np.arange(200) / 20)
     batches = values.reshape(-1, 5).mean(axis=1)
@@ -35,7 +35,7 @@ def test_the_best_cut_is_that_of_the_definition():
     assert mser5(values) == 5 * int(np.argmin(errors))
 
 
-def test_a_runs_series_counts_by_intended_time(build):
+def test_series_of_run_counts_by_intended_time(build):
     run = build(
         [{"intended_at": at} for at in (0, 3_000_000_000, 3_000_000_000, 9_999_999_999)],
         [{"intent": i, "delivered_at": at} for i, at in enumerate((5_000_000, 3_001_000_000, 3_003_000_000))]
@@ -48,7 +48,7 @@ def test_a_runs_series_counts_by_intended_time(build):
     assert series.counts.sum() == 3  # what never came is in no mean
 
 
-def test_seconds_are_suggested_from_the_mean_over_replications():
+def test_warmup_is_suggested_from_mean_over_replications():
     rng = np.random.default_rng(4)
     replications = []
     for _ in range(20):
@@ -80,7 +80,7 @@ def note_of(series: Series, warmup: float = 0.0) -> list[str]:
 
 
 @pytest.mark.parametrize(("load", "messages"), [(0.5, 1_000), (0.8, 3_000), (0.9, 30_000)])
-def test_a_steady_run_gets_a_note_by_chance_in_one_of_fifty_at_most(load, messages):
+def test_steady_run_rarely_gets_note(load, messages):
     rng = np.random.default_rng(5)
     notes = 0
     for _ in range(300):
@@ -90,7 +90,7 @@ def test_a_steady_run_gets_a_note_by_chance_in_one_of_fifty_at_most(load, messag
 
 
 @pytest.mark.parametrize(("load", "messages"), [(0.5, 1_000), (0.8, 3_000), (0.9, 10_000)])
-def test_a_run_that_begins_with_a_backlog_gets_a_note(load, messages):
+def test_run_with_initial_backlog_gets_note(load, messages):
     rng = np.random.default_rng(6)
     backlog = 10 * load / (1 - load)
     while_it_lasts = 0.2 * messages / load * (1 - load)
@@ -98,21 +98,21 @@ def test_a_run_that_begins_with_a_backlog_gets_a_note(load, messages):
     assert sum("does not begin in steady state" in "".join(notes) for notes in found) >= 45
 
 
-def test_a_service_that_cannot_keep_up_gets_another():
+def test_overloaded_service_gets_note_about_load():
     rng = np.random.default_rng(7)
     (note,) = note_of(waits(1.2, 5_000, rng))
     assert note.startswith("latency rises during the run (mean delivery latency: ")
     assert "cannot keep up" in note
 
 
-def test_of_few_messages_nothing_is_said():
+def test_few_messages_give_no_note():
     rng = np.random.default_rng(8)
     assert note_of(waits(1.2, 60, rng)) == []
     series = waits(1.2, 5_000, rng)
     assert note_of(series, 0.99 * series.duration) == []
 
 
-def test_replications_show_it_more_surely():
+def test_replications_detect_transient_that_one_run_misses():
     """Queues that are empty at first: a single run of this length cannot tell that from chance."""
     rng = np.random.default_rng(9)
     filling = [Beginning.in_series(waits(1.0, 5_000, rng), 0.0) for _ in range(20)]
@@ -129,7 +129,7 @@ def test_replications_show_it_more_surely():
     assert unsteady_notes([None, None]) == []
 
 
-def test_a_run_in_which_more_and_more_is_lost_says_so(build):
+def test_run_with_growing_losses_gets_note(build):
     def run(lost_from: float):
         messages = [{"intended_at": number * 10**7} for number in range(1_000)]
         deliveries = [
@@ -139,6 +139,6 @@ def test_a_run_in_which_more_and_more_is_lost_says_so(build):
         return build(messages, deliveries, duration=10.0, drain=1.0)
 
     (note,) = run(600).warnings
-    assert note.startswith("80 % of the deliveries in the second half of the run never came, 0 % in its first tenth")
+    assert note.startswith("80 % of the deliveries in the second half of the run never arrived, 0 % in its first tenth")
     assert run(1_000).warnings == []
-    assert not [note for note in run(0).warnings if "never came" in note]  # not more and more
+    assert not [note for note in run(0).warnings if "never arrived" in note]  # the share does not grow

@@ -32,7 +32,7 @@ def judge(limit, blur=0.0):
 
 
 @pytest.mark.parametrize("limit", [0.02, 0.9, 1.0001, 7.3, 60.0])
-def test_the_limit_is_bracketed_as_closely_as_asked(limit):
+def test_search_brackets_limit_within_tolerance(limit):
     asked = judge(limit)
     bracket = search(asked, 1.0, tolerance=0.05)
     assert bracket.keeps < limit <= bracket.breaks <= bracket.keeps * 1.05
@@ -40,7 +40,7 @@ def test_the_limit_is_bracketed_as_closely_as_asked(limit):
     assert len(asked.asked) == len(set(asked.asked)) < 15
 
 
-def test_what_is_undecided_lies_inside_the_bracket():
+def test_undecided_loads_lie_inside_bracket():
     bracket = search(judge(3.0, blur=0.2), 1.0, tolerance=0.05)
     first, last = bracket.undecided[0], bracket.undecided[-1]
     assert bracket.keeps < 2.8 <= first <= last <= 3.2 < bracket.breaks
@@ -48,14 +48,14 @@ def test_what_is_undecided_lies_inside_the_bracket():
     assert bracket.breaks <= last * 1.05
 
 
-def test_whole_loads_are_whole():
+def test_search_of_whole_numbers_tries_whole_loads():
     bracket = search(judge(13.5), 5.0, tolerance=0.01, whole=True)
     assert (bracket.keeps, bracket.breaks) == (13, 14)
     bracket = search(judge(0.5), 5.0, tolerance=0.01, whole=True)
     assert (bracket.keeps, bracket.breaks) == (None, 1)
 
 
-def test_it_gives_up_where_told_to():
+def test_search_ends_at_lowest_and_highest_load():
     assert search(judge(1e9), 1.0, tolerance=0.05).keeps == 64
     assert search(judge(0.0), 1.0, tolerance=0.05).keeps is None
     bracket = search(judge(100.0), 1.0, tolerance=0.05, highest=7.0)
@@ -64,7 +64,7 @@ def test_it_gives_up_where_told_to():
     assert (bracket.keeps, min(bracket.verdicts)) == (None, 0.3)
 
 
-def test_what_is_not_monotone_is_seen():
+def test_bracket_detects_loads_that_are_not_monotone():
     bracket = Bracket({1.0: "keeps", 2.0: "breaks", 4.0: "keeps"})
     assert (bracket.keeps, bracket.breaks, bracket.is_monotone) == (1, 2, False)
 
@@ -89,7 +89,7 @@ def make(verdicts, budget="delivery.p99 < 200ms", busy=0.4):
 FOUND = make({2.0: ("breaks", 500.0), 1.0: ("keeps", 50.0), 1.5: ("undecided", 199.0), 4.0: ("breaks", math.inf)})
 
 
-def test_it_tells_what_was_tried_and_what_that_means():
+def test_capacity_reports_loads_and_verdicts():
     assert (FOUND.keeps, FOUND.breaks) == (1.0, 2.0)
     assert FOUND.frame["workload.rate"].tolist() == [1.0, 1.5, 2.0, 4.0]
     assert FOUND.frame["budget"].tolist() == ["keeps", "undecided", "breaks", "breaks"]
@@ -99,11 +99,11 @@ def test_it_tells_what_was_tried_and_what_that_means():
         "delivery.p99 < 200ms is kept up to workload.rate = 1, and broken from 2 on, where storage (81% busy) gives way"
     )
     assert verdict in text
-    assert "not told apart from the budget by 3 replications: 1.5" in text
+    assert "3 replications do not decide whether the budget is kept at 1.5" in text
     assert "never better" in text
     columns = ["workload.rate", "delivery.p99", "replications", "budget", "gateway", "router", "storage"]
-    assert list(FOUND.table.columns) == columns
-    assert FOUND.table["delivery.p99"].tolist()[-1] == "null in 3 of 3"
+    assert list(FOUND.summary().columns) == columns
+    assert FOUND.summary()["delivery.p99"].tolist()[-1] == "null in 3 of 3"
     printed = FOUND.to_json_dict()
     assert printed["undecided"] == [1.5]
     assert printed["tried"][3]["metrics"]["delivery.p99"] == {"mean": None, "low": None, "high": None, "null": 3}
@@ -111,7 +111,7 @@ def test_it_tells_what_was_tried_and_what_that_means():
     assert repr(FOUND).startswith("<Capacity of tiny: ")
 
 
-def test_arrivals_that_are_not_steady_are_said():
+def test_capacity_notes_unsteady_arrivals():
     notes = {
         kind: " ".join(Capacity(scenario, FOUND.budget, FOUND.over, FOUND.bracket, FOUND.tried).notes)
         for kind, scenario in {
@@ -121,12 +121,12 @@ def test_arrivals_that_are_not_steady_are_said():
         }.items()
     }
     assert "steady" not in notes["poisson"]
-    assert "(ramp): what is found holds for this shape only" in notes["ramp"]
+    assert "(ramp): the result holds for this shape only" in notes["ramp"]
     assert "set workload.arrivals=poisson" in notes["ramp"]
-    assert "(replay): workload.rate plays no part" in notes["replay"]
+    assert "(replay): workload.rate has no effect" in notes["replay"]
 
 
-def test_runs_that_are_too_short_are_said_unless_they_break_the_budget():
+def test_capacity_notes_short_runs_unless_budget_breaks():
     def notes(verdict, budget="delivery.p99 < 200ms"):
         samples = [Sample(r, r, "", {"delivery.p99": 50.0}, {"delivery.p99": Behind(10, 50.0)}) for r in range(5)]
         tried = {1.0: Replications(Scenario(), samples)}
@@ -138,13 +138,13 @@ def test_runs_that_are_too_short_are_said_unless_they_break_the_budget():
     assert "delivery.p99 (1,000)" in notes("breaks", "delivery.p99 > 200ms")
 
 
-def test_what_was_not_found_is_said():
-    assert "no load was found that keeps" in str(make({1.0: ("breaks", 500.0)}))
+def test_capacity_notes_missing_side_of_bracket():
+    assert "no load keeps" in str(make({1.0: ("breaks", 500.0)}))
     assert "is kept up to workload.rate = 1 at least" in str(make({1.0: ("keeps", 50.0)}))
     assert "more load is not always worse" in str(make({1.0: ("breaks", 500.0), 2.0: ("keeps", 50.0)}))
 
 
-def test_the_tier_that_gave_way_is_the_busiest_one_where_the_budget_breaks_first():
+def test_bottleneck_is_busiest_tier_at_first_broken_load():
     found = FOUND.bottleneck
     assert (found.tier, found.load) == ("storage", 2.0)
     assert found.utilisation == pytest.approx(0.81)
@@ -153,19 +153,19 @@ def test_the_tier_that_gave_way_is_the_busiest_one_where_the_budget_breaks_first
     told = FOUND.to_json_dict()
     assert told["bottleneck"] == {"tier": "storage", "utilisation": pytest.approx(0.81), "load": 2.0}
     assert told["tried"][0]["metrics"]["utilisation.router"]["mean"] == pytest.approx(0.21)
-    assert FOUND.table["storage"].tolist() == ["41% busy", "61% busy", "81% busy", "100% busy"]
+    assert FOUND.summary()["storage"].tolist() == ["41% busy", "61% busy", "81% busy", "100% busy"]
     assert "where storage (81% busy) gives way" in FOUND._repr_html_()
 
 
-def test_what_breaks_a_budget_without_a_busy_tier_is_said():
+def test_capacity_notes_broken_budget_without_busy_tier():
     found = make({1.0: ("keeps", 50.0), 2.0: ("breaks", 500.0)}, busy=0.15)
     assert found.bottleneck.tier == "router"
     assert not found.bottleneck.is_busy
     assert "gives way" not in found.verdict
-    assert "no tier is busy where the budget breaks (the busiest is router (41% busy)): not queues" in str(found)
+    assert "no tier is busy at the load that breaks the budget (the busiest is router (41% busy))" in str(found)
 
 
-def test_there_is_no_bottleneck_where_nothing_breaks_or_nothing_is_known():
+def test_bottleneck_is_none_if_unknown():
     assert make({1.0: ("keeps", 50.0)}).bottleneck is None
     assert make({1.0: ("keeps", 50.0)}).to_json_dict()["bottleneck"] is None
     values = {"delivery.p99": 500.0, **dict.fromkeys(UTILISATIONS, math.nan)}
@@ -173,10 +173,10 @@ def test_there_is_no_bottleneck_where_nothing_breaks_or_nothing_is_known():
     unknown = Capacity(Scenario(), FOUND.budget, FOUND.over, Bracket({1.0: "breaks"}), tried)
     assert unknown.bottleneck is None
     assert unknown.frame["utilisation.storage"].isna().all()
-    assert unknown.table["storage"].tolist() == ["-"]
+    assert unknown.summary()["storage"].tolist() == ["-"]
 
 
-def test_loads_that_keep_the_budget_but_do_not_begin_in_steady_state_are_said():
+def test_capacity_notes_transient_at_loads_that_keep_budget():
     def replications(first):
         beginning = Beginning(first, (20.0,) * 10)
         return Replications(
@@ -187,13 +187,13 @@ def test_loads_that_keep_the_budget_but_do_not_begin_in_steady_state_are_said():
     tried = {0.5: replications(20.0), 1.0: replications(90.0), 2.0: replications(99.0)}
     found = Capacity(Scenario(), FOUND.budget, FOUND.over, Bracket(verdicts), tried)
     (note,) = [note for note in found.notes if "steady state" in note]
-    assert note.startswith("at workload.rate = 1, the run does not begin in steady state")
+    assert note.startswith("at workload.rate = 1, the measured part does not begin in steady state")
 
 
-def test_it_is_drawn_with_the_budget_and_where_it_breaks():
+def test_capacity_picture_shows_budget_and_bracket():
     upper, lower = FOUND.plot(axes=Figure().subplots(2, sharex=True))
     labels = upper.get_legend_handles_labels()[1]
-    marks = {"delivery.p99 < 200ms", "breaks from here on", "the capacity is in here"}
+    marks = {"delivery.p99 < 200ms", "breaks from here on", "the capacity lies here"}
     assert set(labels) == {"keeps", "undecided", "breaks", *marks}
     assert "1 loads not drawn above" in lower.get_xlabel()
     assert upper.get_ylabel() == "delivery.p99 (ms)"
@@ -204,12 +204,12 @@ def test_it_is_drawn_with_the_budget_and_where_it_breaks():
     assert busy["gateway"] == pytest.approx([0.11, 0.16, 0.21, 0.41])
 
 
-def test_half_a_bracket_can_be_drawn():
+def test_capacity_picture_of_half_bracket_can_be_drawn():
     for one in (make({1.0: ("keeps", 50.0)}), make({1.0: ("breaks", 500.0)}), make({1.0: ("breaks", math.inf)})):
         one.plot(axes=Figure().subplots(2, sharex=True))[0].figure.draw_without_rendering()
 
 
-def test_many_times_the_budget_is_drawn_in_numbers_that_read_well():
+def test_capacity_picture_with_large_values_has_readable_axis():
     ax, _ = make({1.0: ("keeps", 50.0), 2.0: ("breaks", 5000.0)}).plot(axes=Figure().subplots(2, sharex=True))
     ax.figure.draw_without_rendering()
     low, high = ax.get_ylim()
@@ -217,11 +217,11 @@ def test_many_times_the_budget_is_drawn_in_numbers_that_read_well():
     assert shown == ["50 ms", "100 ms", "200 ms", "500 ms", "1 s", "2 s", "5 s"]
 
 
-def test_a_load_is_a_number_of_the_scenario():
+def test_load_must_be_number_of_scenario():
     assert load_of(Scenario(), "population.users") == (Scenario().population.users, True)
     assert load_of(Scenario(), "workload.rate") == (Scenario().workload.rate, False)
     for path in ("workload.rat", "policies.ack", "network", "conversations.churn"):
-        with pytest.raises(imsim.UsageError, match=r"as in workload\.rate"):
+        with pytest.raises(imsim.UsageError, match=r"such as workload\.rate"):
             load_of(Scenario(), path)
 
 
@@ -238,7 +238,7 @@ QUEUE = imsim.Scenario(name="queue", duration=7.0, warmup=2.0).replace(
 )
 
 
-def test_it_is_where_theory_says(tmp_path):
+def test_capacity_of_mm1_queue_matches_theory(tmp_path):
     options = {"tolerance": 1, "replications": 5, "max_replications": 8, "out": tmp_path}
     with joblib.parallel_config("threading"):
         found = imsim.capacity(QUEUE, "delivery.mean < 31ms", jobs=2, **options)
@@ -250,7 +250,7 @@ def test_it_is_where_theory_says(tmp_path):
     assert again.frame.equals(found.frame)
 
 
-def test_the_load_may_be_anything_and_the_budget_a_custom_one():
+def test_capacity_takes_any_field_and_own_metric():
     def late(run):
         return run.to_json_dict()["delivery_ms"]["p50"]
 
@@ -268,10 +268,10 @@ def test_the_load_may_be_anything_and_the_budget_a_custom_one():
         ({"over": "workload.rates"}, "workload.rates"),
         ({"tolerance": 5}, "tolerance"),
         ({"low": -1}, "low"),
-        ({"replications": 4}, "replications: a load is judged by the interval of 5 or more, got 4"),
-        ({"low": 1e-9, "high": 1e-9}, "nothing to measure"),
+        ({"replications": 4}, "replications: must be at least 5 .*got 4"),
+        ({"low": 1e-9, "high": 1e-9}, "has no values for delivery"),
     ],
 )
-def test_bad_input(arguments, words):
+def test_bad_input_is_refused(arguments, words):
     with pytest.raises(imsim.UsageError, match=words):
         imsim.capacity(QUEUE, **{"budget": "delivery.p99 < 50ms", "jobs": 1, **arguments})

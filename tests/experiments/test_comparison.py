@@ -21,7 +21,7 @@ def make(*values, first=0, metric="delivery.p99", name="tiny", **fields):
     return Replications(Scenario(name=name).replace(fields), samples)
 
 
-def test_the_interval_is_that_of_the_paired_differences():
+def test_interval_is_of_paired_differences():
     rng = np.random.default_rng(1)
     luck = rng.normal(100, 20, 30)
     a, b = luck.tolist(), (luck + 3 + rng.normal(0, 1, 30)).tolist()
@@ -36,7 +36,7 @@ def test_the_interval_is_that_of_the_paired_differences():
     assert found.saved > 400
 
 
-def test_intervals_cover_the_differences_that_are_true():
+def test_intervals_cover_true_differences():
     """Both the absolute (3) and the relative one (10 %), with noise that both designs share and noise that they do
     not."""
     rng = np.random.default_rng(2)
@@ -50,7 +50,7 @@ def test_intervals_cover_the_differences_that_are_true():
     assert 0.92 < relative / 400 < 0.98
 
 
-def test_better_is_lower_where_that_means_something():
+def test_better_design_has_less_of_latency():
     assert difference("delivery.p99", [5.0, 6.0, 7.0], [1.0, 2.1, 3.0]).better == "B"
     assert difference("delivery.p99", [5.0, 6.0, 7.0], [5.0, 6.0, 7.0]).better == "="
     assert difference("delivery.p99", [5.0, 6.0, 7.0], [7.0, 6.0, 5.0]).better == "?"
@@ -58,16 +58,16 @@ def test_better_is_lower_where_that_means_something():
     assert difference("messages", [5.0, 6.0, 7.0], [1.0, 2.0, 3.0]).better == ""
 
 
-def test_what_is_null_on_one_side_has_no_difference():
+def test_null_value_has_no_difference():
     found = difference("delivery.p99", [1.0, 2.0, math.inf], [1.0, 2.0, 3.0])
     assert (found.absolute.value, found.relative.value, found.saved, found.better) == (None, None, None, "")
     assert "null in 1 of 3" in str(found)
     found = Comparison(make(1.0, math.inf), make(1.0, 2.0))
     assert "delivery.p99" in found.notes[-1]
-    assert found.table.loc["delivery.p99", "null"] == 1
+    assert found.summary().loc["delivery.p99", "null"] == 1
 
 
-def test_texts_say_who_is_better_by_how_much_and_why():
+def test_comparison_text_names_better_design_and_changes():
     found = Comparison(make(10.0, 12.0, 11.0), make(8.0, 9.1, 9.0, **{"topology.routers": 4}))
     text = str(found)
     assert "B: tiny, which differs in topology.routers: 1 -> 4" in text
@@ -81,14 +81,14 @@ def test_texts_say_who_is_better_by_how_much_and_why():
     assert repr(found) == "<Comparison of routers = 1 and routers = 4: 3 pairs>"
 
 
-def test_replications_without_a_partner_are_left_out_and_counted():
+def test_comparison_counts_replications_without_partner():
     found = Comparison(make(1.0, 2.0, 3.0, 4.0), make(2.0, 4.0))
     assert (found.pairs, found.left_out) == (2, 2)
     assert found["delivery.p99"].absolute.value == 1.5
-    assert "2 replications are without a partner" in " ".join(found.notes)
+    assert "2 replications have no partner" in " ".join(found.notes)
 
 
-def test_other_seeds_are_no_pairs():
+def test_comparison_refuses_other_seeds():
     other = Replications(Scenario(), [Sample(0, 7, "", {"delivery.p99": 1.0})])
     with pytest.raises(imsim.UsageError, match="same seeds"):
         Comparison(make(1.0), other)
@@ -98,7 +98,7 @@ def test_other_seeds_are_no_pairs():
         Comparison(make(1.0), make(1.0))["lost"]
 
 
-def test_scenarios_with_names_are_called_by_them_and_what_differs_is_said():
+def test_comparison_labels_are_names_of_scenarios():
     fields = {"topology.routers": 4, "topology.gateways": 3, "workload.rate": 2.0, "population.users": 9}
     found = Comparison(make(5.0), make(6.0, name="big", **fields))
     values, _ = found.plot(Figure().subplots(1, 2, sharey=True))
@@ -108,7 +108,7 @@ def test_scenarios_with_names_are_called_by_them_and_what_differs_is_said():
     assert title == f"B against A, under the same seeds, which differ in {differ}"
 
 
-def test_the_legend_leaves_room_for_the_curves():
+def test_legend_leaves_room_for_curves():
     """A long label is parted, not made the width of the picture."""
     path = "topology.storage.service.append"
     slow = {"kind": "empirical", "values": ["1ms", "2ms"]}
@@ -121,7 +121,7 @@ def test_the_legend_leaves_room_for_the_curves():
     assert "A: routers = 2" in values.get_legend().get_texts()[0].get_text()
 
 
-def test_intervals_end_where_the_metric_does():
+def test_intervals_stay_within_bounds_of_metric():
     """A share of three times as much, in two of which there is hardly any, is no less than -100 %, nor above 1."""
     found = difference("delivery.p99", [1.0, 50.0, 9.0], [1.0, 2.0, 9.0])
     assert found.a.low == 0
@@ -135,18 +135,18 @@ def test_intervals_end_where_the_metric_does():
     assert free.relative.low < -1
 
 
-def test_what_is_null_in_a_design_is_said_in_the_picture():
+def test_comparison_picture_marks_null_metrics():
     _, shares = Comparison(make(5.0), make(math.inf)).plot(Figure().subplots(1, 2, sharey=True))
     assert [text.get_text() for text in shares.texts] == [" null in 1 of 1 pairs"]
 
 
-def test_a_comparison_without_latencies_has_no_picture():
+def test_comparison_without_latencies_refuses_plot():
     found = Comparison(make(1.0, metric="lost"), make(2.0, metric="lost"))
     with pytest.raises(imsim.UsageError, match="no latency was measured in both"):
         found.plot()
 
 
-def test_two_designs(tmp_path):
+def test_compare_simulates_two_designs(tmp_path):
     office = imsim.Scenario.load("office", {"duration": "1s", "warmup": "0s"})
     slow = office.replace({"topology.storage.service.append": "80ms"})
     found = imsim.compare(office, slow, replications=3, jobs=1)
@@ -186,7 +186,7 @@ def compared():
     return imsim.compare(BASE, SLOW, replications=8, jobs=1)
 
 
-def test_the_difference_is_that_of_theory_and_common_random_numbers_save_variance(compared):
+def test_difference_matches_theory_with_less_variance(compared):
     expected = 10 / (1 - 0.6) - 8 / (1 - 0.48)  # ms
     found = compared["delivery.mean"]
     assert found.absolute.low < expected < found.absolute.high
@@ -198,9 +198,9 @@ def test_the_difference_is_that_of_theory_and_common_random_numbers_save_varianc
     assert found.saved > 2
 
 
-def test_replications_of_one_seed_compare_as_their_scenarios_do(compared):
+def test_replications_compare_like_their_scenarios(compared):
     designs = [design.replace({"duration": 2.0}) for design in (BASE, SLOW)]
-    again = imsim.compare(*(imsim.simulate(design, replications=2, jobs=1) for design in designs))
+    again = imsim.compare(*(imsim.replicate(design, replications=2, jobs=1) for design in designs))
     assert again["delivery.p99"] == imsim.compare(*designs, replications=2, jobs=1)["delivery.p99"]
     assert again.pairs == 2
 
@@ -208,33 +208,35 @@ def test_replications_of_one_seed_compare_as_their_scenarios_do(compared):
 @pytest.mark.parametrize(
     ("what", "words"),
     [
-        ((), "two runs or more, got nothing$"),
-        ((BASE,), "expected two scenarios, two Replications, or two runs or more, got Scenario$"),
-        ((BASE, BASE, BASE), "got Scenario, Scenario, Scenario$"),
-        (([BASE, BASE],), "got list$"),
+        ((BASE, 5), r"scenario: expected a Scenario, the name of a preset or the path of a TOML file \(got 5\)"),
+        (([BASE], BASE), r"scenario: expected a Scenario.*got list"),
         ((BASE, BASE.replace({"seed": 6})), r"different seeds \(5, 6\)"),
         (("office", "ofice"), "did you mean 'office'"),
     ],
 )
-def test_bad_input(what, words):
+def test_bad_input_is_refused(what, words):
     with pytest.raises(imsim.UsageError, match=words):
         imsim.compare(*what, replications=2)
 
 
-def test_one_of_each_kind_is_refused():
+def test_compare_refuses_runs_and_mixed_arguments():
     run = imsim.simulate(BASE, duration=0.5)
-    with pytest.raises(imsim.UsageError, match=r"got Run, Scenario$"):
-        imsim.compare(run, BASE)
-    with pytest.raises(imsim.UsageError, match=r"got Replications; of one alone, summary\(\) has the numbers"):
-        imsim.compare(make(1.0))
-
-
-def test_one_run_is_not_compared_with_itself():
-    run = imsim.simulate(BASE, duration=0.5)
-    with pytest.raises(imsim.UsageError, match=r"got Run; of one alone, summary\(\) has the numbers"):
-        imsim.compare(run)
+    for pair in ((run, BASE), (run, run), (make(1.0), run)):
+        with pytest.raises(imsim.UsageError, match=r"imsim\.summarize\(\[a, b\]\)$"):
+            imsim.compare(*pair)
+    with pytest.raises(imsim.UsageError, match=r"two scenarios or two Replications \(got one of each\)$"):
+        imsim.compare(make(1.0), BASE)
     with pytest.raises(imsim.UsageError, match=r"compare: replications, metrics: for scenarios only"):
-        imsim.compare(run, run, replications=5, metrics=["lost"])
-    for what in ((), ([run],)):
-        with pytest.raises(imsim.UsageError, match=r"plot_cdf: expected runs, as in plot_cdf\(run, other\), got"):
-            imsim.plot_cdf(*what)
+        imsim.compare(make(1.0), make(1.0), replications=5, metrics=["lost"])
+
+
+def test_functions_of_runs_take_one_run_or_several():
+    run = imsim.simulate(BASE, duration=0.5)
+    assert imsim.summarize(run).equals(imsim.summarize([run]))
+    assert imsim.summarize(one for one in (run, run)).index.tolist() == ["run 1", "run 2"]
+    kept = imsim.replicate(BASE, replications=2, duration=0.5, keep="runs", jobs=1)
+    assert imsim.summarize(kept)["lost"].tolist() == [0, 0]
+    for wrong, found in (([], "nothing"), ("office", "str"), ([run, BASE], "Run, Scenario"), (5, "int")):
+        for function in (imsim.summarize, imsim.plot_cdf):
+            with pytest.raises(imsim.UsageError, match=rf"^{function.__name__}: expected a run .*got {found}"):
+                function(wrong)

@@ -73,7 +73,7 @@ print(json.dumps([parallel, swept(jobs=1), again, kept, kept_still]))
 """
 
 
-def test_a_parallel_sweep_takes_them_along(tmp_path):
+def test_parallel_sweep_uses_custom_parts_of_main(tmp_path):
     (tmp_path / "cell.py").write_text(CELL)
     done = subprocess.run(
         [sys.executable, "-W", "error", "cell.py"], cwd=tmp_path, capture_output=True, text=True, check=False
@@ -89,7 +89,7 @@ def test_a_parallel_sweep_takes_them_along(tmp_path):
     assert max(late) > 0
 
 
-def test_what_a_part_refers_to_is_looked_into_when_kept_runs_are_taken(tmp_path):
+def test_kept_runs_are_ignored_after_change_in_referred_code(tmp_path):
     """A bound, a class's list and a helper of a script change between two sweeps into one folder."""
     names: dict[str, object] = {"__name__": "__main__"}
     exec(

@@ -131,7 +131,7 @@ def test_shorter_duration_removes_later_faults_and_moments_and_warns():
         pytest.warns(UserWarning, match="1 of 2 faults are left out"),
         pytest.warns(UserWarning, match="1 of 3 moments"),
     ):
-        imsim.simulate(whole, duration="2s", replications=2, jobs=1)
+        imsim.replicate(whole, duration="2s", replications=2, jobs=1)
 
 
 def test_longer_duration_keeps_faults_moments_and_warmup():

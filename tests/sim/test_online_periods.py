@@ -46,7 +46,7 @@ def test_who_was_away_fetches_it_when_back(run):
     waited = (rows.delivered_at.to_numpy(np.int64) - online_periods.online_from(device, intended)) / 1e9
     assert waited.min() > 0
     assert np.median(waited[was_away]) < 0.5
-    assert run.summary().loc["delivery by sync", "p50"] < 500
+    assert run.summary().loc["delivery_sync", "p50"] < 500
     assert online_periods.is_online(device, rows.delivered_at.to_numpy(np.int64)).all(), (
         "nobody gets anything while away"
     )

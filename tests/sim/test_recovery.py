@@ -36,8 +36,8 @@ def recovery_from(target: str, lasting: float, gateways: int = 1, **policies: fl
     changes = {f"policies.{name}": value for name, value in policies.items()}
     run = imsim.simulate(BASE.replace({"faults": [fault], "topology.gateways": gateways, **changes}), spans=True)
     (row,) = run.recovery(window=WINDOW).to_dict("records")
-    assert row["before"] == pytest.approx(TRIP * 1000)
-    return row["time"], row["waited_for"]
+    assert row["before_ms"] == pytest.approx(TRIP * 1000)
+    return row["recovery_seconds"], row["waited_for"]
 
 
 #: Of slow deliveries that end evenly at RATE, so few are left `SLACK` before the last one that p95 is within the limit:

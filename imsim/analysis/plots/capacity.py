@@ -1,4 +1,4 @@
-"""How much load a design bears, and which of its tiers gives way."""
+"""A picture of the load that a design sustains, and of the tier that gives way."""
 
 from __future__ import annotations
 
@@ -34,12 +34,20 @@ def capacity(
     bracket: tuple[float | None, float | None],
     title: str,
 ) -> tuple[Axes, Axes]:
-    """Two pictures over the load, in a new pyplot figure or in two `axes`: above, the metric of a budget, below, how
-    busy the busiest node of each tier was. The lowest load that breaks the budget is marked in both.
+    """Draw a budget's metric over the load, above the utilisation of the busiest node of each tier.
 
-    frame: a row for each load that was tried: the load, the metric with the ends of its interval (`ack.p99`,
-        `ack.p99.low`, `ack.p99.high`), what became of the `budget`, whose `bound` is drawn, and `utilisation.` of each
-        tier. bracket: the loads between which the capacity is, each None if it was not found.
+    The lowest load that breaks the budget is marked in both pictures.
+
+    Args:
+        frame: a row for each load: the load, the metric with the ends of its interval (`ack.p99`, `ack.p99.low`,
+            `ack.p99.high`), the verdict (`budget`), and `utilisation.` of each tier.
+        over: the column of the load.
+        metric: the column of the metric.
+        axes: two axes; None makes a new pyplot figure.
+        budget: the budget's text.
+        bound: the budget's bound.
+        bracket: the loads between which the capacity lies; None for one that was not found.
+        title: the title of the picture.
     """
     upper, lower = new_pair() if axes is None else axes
     drawn = frame.dropna(subset=[metric])
@@ -67,14 +75,14 @@ def capacity(
     keeps, breaks = bracket
     for ax in (upper, lower):
         if keeps is not None and breaks is not None:
-            label = "the capacity is in here" if ax is upper else None
+            label = "the capacity lies here" if ax is upper else None
             ax.axvspan(keeps, breaks, color="#bbbbbb", alpha=0.5, linewidth=0, zorder=0, label=label)
         if breaks is not None:
             label = "breaks from here on" if ax is upper else None
             ax.axvline(breaks, color=COLORS[1], linewidth=1.4, linestyle="--", zorder=0, label=label)
         decorate(ax)
     if frame[over].max() >= 10 * frame[over].min():
-        lower.set_xscale("log")  # of both
+        lower.set_xscale("log")  # the upper axes share it
         lower.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         lower.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         lower.xaxis.set_minor_formatter(NullFormatter())
@@ -84,14 +92,17 @@ def capacity(
         lower.set_xlabel(f"{over}   ({len(frame) - len(drawn)} loads not drawn above: {metric} is null there)")
     else:
         lower.set_xlabel(over)
-    has_unit = is_latency(metric) and upper.get_yscale() == "linear"  # a logarithmic axis has it at each number
+    has_unit = is_latency(metric) and upper.get_yscale() == "linear"  # a logarithmic axis has the unit at each number
     upper.set_ylabel(f"{metric} (ms)" if has_unit else metric)
     legend_below(lower, upper, gap=0.3)
     return upper, lower
 
 
 def _limit_metric(ax: Axes, frame: pd.DataFrame, drawn: pd.DataFrame, metric: str, bound: float) -> None:
-    """What broke the budget at many times the load would press all else to the floor: then the axis is logarithmic."""
+    """Set the range of the metric's axis.
+
+    A value far beyond the bound would press the others to the floor, so the axis is logarithmic then.
+    """
     if not bound or not len(drawn) or drawn[metric].max() <= 5 * bound:
         ax.set_ylim(bottom=0)
         return

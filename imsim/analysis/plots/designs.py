@@ -1,4 +1,4 @@
-"""Designs: latency against what was varied, and against what it costs."""
+"""Pictures of many designs: latency over a varied field, and latency over cost."""
 
 from __future__ import annotations
 
@@ -9,19 +9,25 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from imsim.analysis.labels import short
+from imsim.analysis.labels import short, text_of
 from imsim.analysis.latency import is_share
 from imsim.analysis.plots.style import COLORS, GREY, decorate, errors, new_axes, titled
-from imsim.scenario.differences import text_of
 
 
 def trend(
     frame: pd.DataFrame, x: str, y: str, hue: str | None, ax: Axes | None = None, *, title: str, labels: tuple[str, str]
 ) -> Axes:
-    """Lines of the metric `y` over what was varied, in a new pyplot figure or in `ax`.
+    """Draw lines of a metric over a varied field.
 
-    frame: a row for each design: what was varied, and each metric with the ends of its interval (`ack.p99`,
-        `ack.p99.low`, `ack.p99.high`). hue: what else was varied, by colour. labels: of both axes.
+    Args:
+        frame: a row for each design: the varied fields, and each metric with the ends of its interval (`ack.p99`,
+            `ack.p99.low`, `ack.p99.high`).
+        x: the varied field.
+        y: the metric.
+        hue: another varied field, shown by colour.
+        ax: the axes; None makes a new pyplot figure.
+        title: the title of the picture.
+        labels: the labels of both axes.
     """
     ax = new_axes() if ax is None else ax
     drawn = frame.dropna(subset=[y])
@@ -44,10 +50,19 @@ def tradeoff(
     front: Sequence[int],
     ties: Sequence[int],
 ) -> Axes:
-    """A point for each design at two of its metrics, in a new pyplot figure or in `ax`.
+    """Draw a point for each design at two of its metrics. The other arguments are those of `trend`.
 
-    frame, hue, labels: as for `trend`. varied: the columns that name a design. front: the rows on the Pareto front,
-        by ascending `x`. ties: the rows that are not told apart from it, which are hollow.
+    Args:
+        frame: a row for each design.
+        x: a metric.
+        y: a metric.
+        hue: a varied field, shown by colour.
+        ax: the axes; None makes a new pyplot figure.
+        title: the title of the picture.
+        labels: the labels of both axes.
+        varied: the columns that name a design.
+        front: the rows on the Pareto front, by ascending `x`.
+        ties: the rows that cannot be distinguished from the front; their points are hollow.
     """
     ax = new_axes() if ax is None else ax
     drawn = frame.dropna(subset=[x, y])
@@ -57,7 +72,7 @@ def tradeoff(
         _points(ax, rows[tied], x, y, color, None if len(rows[~tied]) else label, hollow=True)
     _front(ax, frame.loc[list(front)], x, y, varied)
     if ties:
-        label = "not told apart from the front"
+        label = "may be as good as the front"
         ax.plot([], [], "o", markersize=5, markerfacecolor="white", color=GREY, label=label)
     return _finished(ax, title, labels, y, len(frame) - len(drawn), len(frame))
 
@@ -65,12 +80,12 @@ def tradeoff(
 def _groups(
     frame: pd.DataFrame, drawn: pd.DataFrame, hue: str | None
 ) -> Iterator[tuple[pd.DataFrame, str, str | None]]:
-    """The rows of each value of `hue`, their colour and their label."""
+    """Yield the rows of each value of `hue`, with their colour and label."""
     if hue is None:
         yield drawn, COLORS[0], None
         return
     for number, value in enumerate(frame[hue].unique()):
-        is_base = pd.isna(value)  # a design that says nothing of it has the base's
+        is_base = pd.isna(value)  # a design that does not set the field has the base's value
         rows = drawn[drawn[hue].isna() if is_base else drawn[hue] == value]
         label = f"{short(hue)} as in the base" if is_base else f"{short(hue)} = {text_of(value)}"
         yield rows, COLORS[number % len(COLORS)], label
@@ -78,7 +93,7 @@ def _groups(
 
 def _finished(ax: Axes, title: str, labels: tuple[str, str], y: str, missing: int, count: int) -> Axes:
     if missing:
-        title += f"\n{missing} of {count} designs are not drawn: there {y} falls among what never came"
+        title += f"\n{missing} of {count} designs are not drawn, because their {y} is null"
     titled(ax, title)
     ax.set_xlabel(labels[0])
     ax.set_ylabel(labels[1])
@@ -88,7 +103,7 @@ def _finished(ax: Axes, title: str, labels: tuple[str, str], y: str, missing: in
         ax.yaxis.set_major_formatter(PercentFormatter(1))
     decorate(ax)
     if ax.get_legend_handles_labels()[1]:
-        # Below the axes: inside, it would cover a point sooner or later.
+        # Inside the axes the legend could cover a point.
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3, frameon=False, fontsize=9)
     return ax
 
@@ -112,8 +127,7 @@ def _points(ax: Axes, rows: pd.DataFrame, x: str, y: str, color: str, label: str
 
 
 def _front(ax: Axes, front: pd.DataFrame, x: str, y: str, varied: Sequence[str]) -> None:
-    """The designs of the front, joined, with letters in their points, and named in the legend, where no name covers
-    another."""
+    """Join the designs of the front, mark them with letters, and name them in the legend."""
     ax.plot(front[x], front[y], drawstyle="steps-post", color=GREY, linewidth=1, linestyle="--", label="Pareto front")
     for number, (_, row) in enumerate(front.iterrows()):
         letter = chr(ord("A") + number % 26)
@@ -129,10 +143,10 @@ def _front(ax: Axes, front: pd.DataFrame, x: str, y: str, varied: Sequence[str])
 def _line(
     ax: Axes, frame: pd.DataFrame, rows: pd.DataFrame, x: str, y: str, color: str, label: str | None, shift: float
 ) -> None:
-    """`shift` is a share of the axis: intervals at one value stand side by side, not on each other."""
+    """Draw one line. `shift`, a share of the axis, keeps intervals at the same value apart."""
     values = list(frame[x].unique())
     is_number = all(isinstance(value, int | float | np.number) for value in values)
-    # Values that are not numbers stand side by side in the order in which they were given.
+    # Values that are not numbers are drawn at equal distances, in their given order.
     at = rows[x] if is_number else rows[x].map({value: number for number, value in enumerate(values)})
     ends = [float(value) for value in values] if is_number else [0.0, len(values) - 1.0]
     rows = rows.assign(at=at + shift * (max(ends) - min(ends))).sort_values("at")

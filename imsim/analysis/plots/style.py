@@ -1,4 +1,4 @@
-"""What the pictures have in common: sizes, colours, axes of latencies and of time, and what is shaded there."""
+"""The common style of all pictures: sizes, colours, axes of latencies and of time, shaded times, legends."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _LABEL = 8  # points
 _ROW = _LABEL + 3
 _LEGEND = 9
 _TITLE = 11
-_MARGIN = 70  # left of the axes, about
+_MARGIN = 70  # points left of the axes, roughly
 
 
 def new_axes() -> Axes:
-    """In a new pyplot figure."""
+    """Return axes in a new pyplot figure."""
     from matplotlib import pyplot as plt
 
     _, ax = plt.subplots(figsize=SIZE, layout="constrained")
@@ -44,19 +44,20 @@ def new_axes() -> Axes:
 
 
 def new_pair() -> tuple[Axes, Axes]:
-    """One above the other over the same x axis, in a new pyplot figure."""
+    """Return two axes, one above the other over the same x axis, in a new pyplot figure."""
     from matplotlib import pyplot as plt
 
     return pair(plt.figure(figsize=PAIR, layout="constrained"))
 
 
 def pair(figure: Figure) -> tuple[Axes, Axes]:
+    """Return two axes of a figure, one above the other over the same x axis."""
     upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 2))
     return upper, lower
 
 
 def errors(rows: pd.DataFrame, metric: str) -> np.ndarray | None:
-    """How far the interval of a metric reaches below and above it; None where there is none."""
+    """Return the distances of a metric from the ends of its interval; None without an interval."""
     low, high = rows[f"{metric}.low"], rows[f"{metric}.high"]
     if low.isna().any():
         return None
@@ -64,46 +65,52 @@ def errors(rows: pd.DataFrame, metric: str) -> np.ndarray | None:
 
 
 def titled(ax: Axes, title: str, pad: float | None = None) -> None:
-    """At the left above the axes, each line of it in as many as the figure has room for."""
+    """Set the title above the axes, at the left, and wrap its lines to the width of the figure."""
     room = int((ax.figure.bbox.width * 72 / ax.figure.dpi - _MARGIN) / (_TITLE * 0.53))
     lines = [part for line in title.splitlines() for part in textwrap.wrap(line, room)]
     ax.set_title("\n".join(lines), loc="left", fontsize=_TITLE, pad=pad)
 
 
 def decorate(ax: Axes) -> None:
+    """Add a light grid, and remove the upper and the right edge."""
     ax.grid(color="#dddddd", linewidth=0.6)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
 
 
 def ms(value: float | None) -> str:
-    """A latency as a text of three digits."""
+    """Return a latency as a text of three digits with its unit."""
     return "never" if value is None else f"{value:.3g} ms" if value < 1000 else f"{value / 1000:.3g} s"
 
 
 def log_latency(ax: Axes, which: str, low: float, high: float) -> None:
-    """Make the axis "x" or "y" one of latencies in ms, logarithmic, from `low` to `high`: a decade at least, for it to
-    have numbers."""
+    """Make the axis "x" or "y" a logarithmic axis of latencies in ms from `low` to `high`.
+
+    It spans at least a decade; otherwise it would have no numbers.
+    """
     low = min(low, high / 10)
     axis = ax.xaxis if which == "x" else ax.yaxis
     (ax.set_xscale if which == "x" else ax.set_yscale)("log")
     (ax.set_xlim if which == "x" else ax.set_ylim)(low, high)
-    # Few decades leave room for the numbers between the powers of ten.
+    # If there are few decades, there is room for numbers between the powers of ten.
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 1e3 else (1,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} ms" if value < 1000 else f"{value / 1000:g} s"))
     axis.set_minor_formatter(NullFormatter())
 
 
 def busy_axis(ax: Axes) -> None:
-    """Make the y axis one of shares of the workers' time, all of it, so that an idle system looks idle."""
+    """Make the y axis show shares of the workers' time from 0 to 100 %, so that an idle system looks idle."""
     ax.set_ylim(0, 1.05)
     ax.set_yticks([0, 0.25, 0.5, 0.75, 1], labels=["0", "25 %", "50 %", "75 %", "100 %"])
     ax.set_ylabel("workers busy")
 
 
 def over_time(axes: tuple[Axes, Axes], time: TimeAxis, title: str) -> None:
-    """The axes of time of two pictures, one above the other: what is special is shaded, and named above them, where it
-    covers no curve. So is the time at which the run had recovered from a fault."""
+    """Prepare the time axes of two pictures, one above the other.
+
+    The warm-up and the faults are shaded, and recoveries are marked. Their names are above the axes, where they cover
+    no curve.
+    """
     upper, lower = axes
     end = time.end * 1.01
     for ax in axes:
@@ -117,18 +124,18 @@ def over_time(axes: tuple[Axes, Axes], time: TimeAxis, title: str) -> None:
         ax.set_xlim(0, end)
     names = [(since, name) for since, _, name in time.special]
     for one in time.recoveries:
-        if one.time > 0:  # one that has not recovered is named where the run's duration ends
+        if one.time > 0:  # without a recovery, the name is at the end of the run's duration
             name = one.outcome if len(time.recoveries) == 1 else f"{one.name}: {one.outcome}"
             names.append((min(one.recovered_at, time.duration), name))
-    rows = _labels(upper, sorted([*names, (time.duration, "nobody sends any more")]), end)
+    rows = _labels(upper, sorted([*names, (time.duration, "end of sending")]), end)
     titled(upper, title, pad=6 + _ROW * rows)
     upper.tick_params(labelbottom=False)
     lower.set_xlabel("seconds from the start")
 
 
 def _labels(ax: Axes, names: Sequence[tuple[float, str]], end: float) -> int:
-    """Write each name above the axes at its time, in as many rows as keep them apart; the number of rows."""
-    width = ax.bbox.width * 72 / ax.figure.dpi  # points, about: the layout is not final yet
+    """Write each name above the axes at its time, in rows that keep names apart. Return the number of rows."""
+    width = ax.bbox.width * 72 / ax.figure.dpi  # points, roughly, because the layout is not final yet
     taken: list[list[tuple[float, float]]] = []
     for since, name in names:
         length = len(name) * _LABEL * 0.6
@@ -155,8 +162,11 @@ def _labels(ax: Axes, names: Sequence[tuple[float, str]], end: float) -> int:
 
 
 def legend_below(ax: Axes, *others: Axes, gap: float = 0.13) -> None:
-    """Of these axes, below the first: inside, it would cover a curve sooner or later. In as many columns as there is
-    room for: a legend wider than the figure would squeeze the axes."""
+    """Draw one legend for all these axes, below the first.
+
+    Inside the axes it could cover a curve. It has as many columns as fit, because a legend wider than the figure would
+    squeeze the axes.
+    """
     handles, labels = [], []
     for one in (*others, ax):
         more = one.get_legend_handles_labels()
