@@ -21,7 +21,6 @@ from pydantic.fields import FieldInfo
 
 from imsim.core.frames import GATEWAY_OPS
 from imsim.core.internal_frames import ROUTER_OPS
-from imsim.core.model import MessageType
 from imsim.core.storage import STORAGE_OPS
 from imsim.scenario import Scenario, arrivals, distributions
 from imsim.scenario.sections import PROFILES, faults, network, people, policies, topology
@@ -277,10 +276,6 @@ def _operations() -> str:
     return table(["tier", "operations (`service`)", "of these, they carry messages (`per_byte`)"], rows)
 
 
-def _message_types() -> str:
-    return ", ".join(f"`{one}`" for one in MessageType if one != MessageType.NOTIFICATION) + "."
-
-
 _TIER = tuple(topology.Tier.model_fields)
 _FAULTS = tuple(get_args(faults.Fault))
 _DISTRIBUTIONS = (
@@ -296,7 +291,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "presets": _presets,
     "networks": _networks,
     "operations": _operations,
-    "message types": _message_types,
     "scenario": lambda: fields(Scenario, left_out=("name", *_SECTIONS)),
     "sections": lambda: table(
         ["section", "contents"],

@@ -61,7 +61,7 @@ def test_all_commands_are_tried():
     assert {line.split()[1] for line in COMMANDS if line.startswith("imsim ")} >= set(RUN)
 
 
-RUN = ("simulate", "compare", "sweep", "capacity", "faultsearch")
+RUN = ("simulate", "replicate", "compare", "sweep", "capacity", "faultsearch")
 SMALLER = {
     "--seeds 60": "--seeds 5",
     "--duration 10": "--duration 2",

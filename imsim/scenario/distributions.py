@@ -145,9 +145,9 @@ class Lognormal(_Distribution):
     """
 
     kind: Literal["lognormal"] = "lognormal"
-    median: Quantity = Field(gt=0, description="half of the values are below it")
-    p99: Quantity = Field(description="99 % of the values are below it")
-    maximum: Quantity | None = Field(default=None, description="no value is larger; absent: no limit")
+    median: Quantity = Field(gt=0, description="the median: half of the values are below it")
+    p99: Quantity = Field(description="the 99th percentile: 99 % of the values are below it")
+    maximum: Quantity | None = Field(default=None, description="the largest possible value; absent: no limit")
 
     @model_validator(mode="after")
     def _ordered(self) -> Lognormal:
@@ -201,12 +201,12 @@ class Pareto(_Distribution):
     kind: Literal["pareto"] = "pareto"
     minimum: Quantity = Field(gt=0, description="the smallest value")
     alpha: float = Field(gt=0, description="the index of the tail: a smaller one is heavier; 1.16 is the 80/20 rule")
-    maximum: Quantity | None = Field(default=None, description="no value is larger; absent: no limit")
+    maximum: Quantity | None = Field(default=None, description="the largest possible value; absent: no limit")
 
     @model_validator(mode="after")
     def _possible(self) -> Pareto:
         if self.maximum is None and self.alpha <= 1:
-            raise ValueError(f"expected alpha > 1 (or a maximum: the mean is infinite), got {self.alpha:g}")
+            raise ValueError(f"expected alpha > 1, or a maximum, to have a finite mean, got {self.alpha:g}")
         if self.maximum is not None and self.maximum <= self.minimum:
             raise ValueError(
                 f"expected minimum < maximum, got minimum = {self.minimum:g} and maximum = {self.maximum:g}"
@@ -514,6 +514,6 @@ SecondsDistribution = Annotated[
 NumberDistribution = Annotated[
     _Any,
     BeforeValidator(_shorthand("a number, 0 or more, or a table such as { kind = 'uniform', low = 3, high = 20 }")),
-    BeforeValidator(_unitless),  # runs first: pydantic calls the last one first
+    BeforeValidator(_unitless),  # runs first, because pydantic calls the last validator first
     PlainSerializer(_dump(_plain), when_used="json"),
 ]

@@ -33,8 +33,8 @@ def preset_text(name: str) -> str:
 
 
 def read(name_or_path: str | PathLike[str]) -> tuple[str, str]:
-    """Return a scenario's name and its TOML text. If a preset and a file have one name, it is the preset; ./name is the
-    file."""
+    """Return a scenario's name and its TOML text. If a preset and a file have the same name, the preset is read;
+    ./name reads the file."""
     if isinstance(name_or_path, str) and name_or_path in preset_names():
         return name_or_path, preset_text(name_or_path)
     path = Path(name_or_path)
@@ -79,7 +79,7 @@ def changes(overrides: Overrides, name: str) -> dict[str, object]:
 
 
 def choices(texts: Sequence[str], name: str) -> dict[str, list[object]]:
-    """Fields and the values that they shall have, from `path=1,2,4` texts: TOML values, or plain texts, with commas."""
+    """Read fields and their values from `path=1,2,4` texts: values in TOML or plain text, separated by commas."""
     found: dict[str, list[object]] = {}
     for text in texts:
         path, equals, values = text.partition("=")

@@ -36,7 +36,7 @@ def moments(source: Any) -> tuple[float, ...]:
     at = np.sort(_since_the_first(column(source)))
     if not len(at):
         raise ValueError("expected at least one moment, got none")
-    if np.isnan(at[-1]):  # sorted last
+    if np.isnan(at[-1]):  # np.sort puts nan last
         raise ValueError(f"expected {MOMENTS}, got a missing value")
     first, last = float(at[0]), float(at[-1])
     if first > LONGEST:

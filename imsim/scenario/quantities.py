@@ -20,7 +20,7 @@ _UNITS = {
 }
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ns|us|ms|s|min|h)")
 
-#: The longest duration, in seconds. (Times are counted in int64 nanoseconds, which end at 9.2e9 s.)
+#: The longest duration, in seconds. (Times are int64 nanoseconds, whose largest value is 9.2e9 s.)
 LONGEST = 1e9
 
 DURATION = "a duration such as '250us', '5ms', '2s', '1.5min' or '2h', or a number of seconds"
@@ -36,7 +36,7 @@ def parse_duration(value: object) -> float:
         seconds = value
     elif isinstance(value, str) and (match := _DURATION.fullmatch(value.strip())):
         seconds = float(Decimal(match[1]) * _UNITS[match[2]])
-    if not 0 <= seconds <= LONGEST:  # nan as well
+    if not 0 <= seconds <= LONGEST:  # this is also true for nan
         raise ValueError(f"expected {DURATION}, got {shown(value)}")
     return float(seconds)
 

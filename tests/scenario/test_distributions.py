@@ -231,7 +231,7 @@ def test_custom_distribution_is_written_as_a_name_and_refused_when_read() -> Non
 
 def test_custom_distribution_can_have_an_upper_bound() -> None:
     class Known(CustomDistribution):
-        mean: float  # a parameter may have any name
+        mean: float  # a field can have any name, even `mean`
 
         @property
         def upper(self) -> float:

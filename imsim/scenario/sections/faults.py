@@ -25,7 +25,7 @@ class NodeCrash(_Fault):
     when the node restarts before that, its peers see their connections break."""
 
     kind: Literal["node_crash"] = "node_crash"
-    target: str = Field(description="a node, such as router1 (the first is router0), or a tier: all of its nodes")
+    target: str = Field(description="a node, such as router1 (the first is router0), or a tier for all of its nodes")
     duration: PositiveSeconds = Field(default=5.0, description="time until the node restarts; seconds or a duration")
     detect: Seconds = Field(
         default=0.0,

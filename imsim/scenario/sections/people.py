@@ -42,7 +42,7 @@ class Sessions(Section):
 class Population(Section):
     """The users and their devices."""
 
-    users: int = Field(default=100, ge=1, le=10_000_000, description="how many users")
+    users: int = Field(default=100, ge=1, le=10_000_000, description="number of users")
     devices: int = Field(default=1, ge=1, le=8, description="devices of each user")
     sessions: Sessions | None = Field(
         default=None,
@@ -91,7 +91,8 @@ class Conversations(Section):
     rooms: int = Field(default=0, ge=0, le=1_000_000, description="number of chatrooms")
     room_size: NumberDistribution = Field(
         default=Constant(value=50),
-        description="audience of a chatroom: rounded, at least 1, at most population.users and limits.room_size",
+        description="users in the audience of a chatroom: rounded, at least 1, at most population.users and"
+        " limits.room_size",
     )
     churn: float = Field(
         default=0.0,

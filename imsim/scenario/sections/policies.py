@@ -65,7 +65,7 @@ class Policies(Section):
     send_timeout: PositiveSeconds = Field(
         default=5.0, description="a send without an answer is repeated after this time"
     )
-    send_attempts: int = Field(default=4, ge=1, description="attempts to send a message before it fails")
+    send_attempts: int = Field(default=4, ge=1, description="most attempts to send a message")
     push_timeout: PositiveSeconds = Field(
         default=2.0, description="a push without an acknowledgement is repeated after this time"
     )
@@ -107,7 +107,7 @@ class Policies(Section):
 
 
 class Limits(Section):
-    """The limits of queues, requests and rates. A burst is the number that is allowed at once, after a pause."""
+    """The limits of queues, requests and rates."""
 
     content_bytes: int = Field(
         default=16384,
@@ -118,7 +118,7 @@ class Limits(Section):
     send_queue: int = Field(
         default=1024,
         ge=1,
-        description="unacknowledged pushes of one connection; with more, it is closed (a slow reader)",
+        description="most unacknowledged pushes of one connection; with more, the connection is closed",
     )
     page: int = Field(default=100, ge=1, description="most messages in one page of a sync")
     page_bytes: int = Field(
@@ -135,9 +135,9 @@ class Limits(Section):
         description="messages per second that a user can send through one gateway. The same limit applies to syncs,"
         " and to other requests; 0: no limit",
     )
-    user_burst: int = Field(default=20, ge=1, description="burst that user_rate allows")
+    user_burst: int = Field(default=20, ge=1, description="messages that user_rate allows at once, after a pause")
     group_rate: float = Field(default=0.0, ge=0, description="messages per second in one group; 0: no limit")
-    group_burst: int = Field(default=100, ge=1, description="burst that group_rate allows")
+    group_burst: int = Field(default=100, ge=1, description="messages that group_rate allows at once, after a pause")
     rooms: int = Field(default=100, ge=1, description="most chatrooms that a connection can be in")
     room_size: int = Field(default=100_000, ge=1, description="most users in a chatroom")
     room_recent: int = Field(default=20, ge=0, description="latest messages that a chatroom keeps for users who enter")
@@ -147,15 +147,15 @@ class Limits(Section):
         description="messages of chatrooms per second that a connection is sent; the rest is shed and counted; 0: no"
         " limit",
     )
-    room_burst: int = Field(default=50, ge=1, description="burst that room_rate allows")
+    room_burst: int = Field(default=50, ge=1, description="messages that room_rate allows at once, after a pause")
     typing_rate: float = Field(
         default=0.0, ge=0, description="typing notices per second that a user can send; the rest is dropped; 0: none"
     )
-    typing_burst: int = Field(default=5, ge=1, description="burst that typing_rate allows")
+    typing_burst: int = Field(default=5, ge=1, description="notices that typing_rate allows at once, after a pause")
     presence_rate: float = Field(
         default=1.0,
         ge=0,
         description="presence changes per second that a user's friends are sent; later changes wait, and only the last"
         " of them is sent; 0: no limit",
     )
-    presence_burst: int = Field(default=5, ge=1, description="burst that presence_rate allows")
+    presence_burst: int = Field(default=5, ge=1, description="changes that presence_rate allows at once, after a pause")

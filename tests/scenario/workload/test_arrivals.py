@@ -86,22 +86,22 @@ def test_plan_with_a_shape_does_not_depend_on_block_size(arrivals: object, monke
 def test_bursts_have_the_given_factor_and_share_of_time() -> None:
     arrivals = {"kind": "bursts", "factor": 20, "every": "10s", "lasting": "1s"}
     p = plan(shaped(arrivals, duration=2000.0, **{"workload.rate": 0.2}))
-    assert len(p) == pytest.approx(0.2 * 100 * 2000, rel=0.1)  # the bursts themselves are random, some 200 of them
-    often = np.bincount((p.at // 100_000_000).astype(int), minlength=20_000)  # in tenths of a second
-    quiet = 20 * 0.1 / (1 + 19 * 0.1)  # a tenth of the time at 20 times the rate
+    assert len(p) == pytest.approx(0.2 * 100 * 2000, rel=0.1)  # some 200 bursts of random length
+    often = np.bincount((p.at // 100_000_000).astype(int), minlength=20_000)  # messages in each tenth of a second
+    quiet = 20 * 0.1 / (1 + 19 * 0.1)  # bursts take a tenth of the time and have 20 times the rate
     is_burst = often > 4 * quiet + 2
     assert is_burst.mean() == pytest.approx(0.1, rel=0.3)
     assert often[is_burst].mean() == pytest.approx(20 * quiet, rel=0.2)
     assert often[~is_burst].mean() == pytest.approx(quiet, rel=0.2)
     starts = np.flatnonzero(np.diff(is_burst.astype(int)) == 1)
     assert len(starts) == pytest.approx(200, rel=0.3)
-    assert stats.variation(np.diff(starts)) == pytest.approx(1, abs=0.25)  # exponential, nearly
+    assert stats.variation(np.diff(starts)) == pytest.approx(1, abs=0.25)  # nearly exponential
 
 
 def test_curve_has_its_levels_and_the_mean_rate() -> None:
     p = plan(shaped(CURVE, duration=400.0, **{"workload.rate": 1.0}))
     assert len(p) == pytest.approx(40_000, abs=5 * 200)
-    # By hand: 0.2 -> 1 in a second, a second at 1, then from 0.5 back to 0.2 in two.
+    # Calculated by hand: from 0.2 to 1 in a second, a second at 1, then from 0.5 to 0.2 in two seconds.
     areas = np.array([0.6, 1.0, (0.5 + 0.35) / 2, (0.35 + 0.2) / 2])
     often = np.bincount((p.at // 1_000_000_000 % 4).astype(int))
     assert stats.chisquare(often, areas / areas.sum() * len(p)).pvalue > 1e-4
