@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import imsim
-from imsim.scenario import Scenario
+from imsim.scenario import Constant, Scenario
 
 JSON_KEYS = [
     "run", "world", "scenario", "seed", "digest", "messages", "deliveries", "delivered", "lost", "absent",
@@ -246,5 +246,8 @@ def test_demo_compares_both_worlds(command, monkeypatch, tmp_path):
     )
     planned = ["intent", "sender", "device", "conversation", "scene", "type", "size", "intended_at"]
     assert simulated.messages[planned].equals(live.messages[planned])
+    network = simulated.scenario.network  # that of the loopback interface
+    assert network.client.latency == network.backend.latency == Constant(value=5e-5)
+    assert network.client.loss == 0
     for run in (simulated, live):
         assert run.to_json_dict()["lost"] == 0
