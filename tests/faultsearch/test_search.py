@@ -51,7 +51,7 @@ from imsim.faultsearch.search import ENOUGH, PLANNED
 from imsim.faultsearch.trace import about, digest
 from imsim.scenario import Scenario
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "fault-search.md"
 
 # --- the search ------------------------------------------------------------------------------------------------------
 
@@ -489,8 +489,8 @@ def test_json_output_of_replay_can_be_loaded_as_a_case(capsys, tmp_path):
     assert load(file) == draw(4)
 
 
-def test_case_in_the_readme_runs_and_crashes_its_router(tmp_path):
-    (text,) = re.findall(r"^```json\n(.*?)^```$", README.read_text(), re.DOTALL | re.MULTILINE)
+def test_case_on_the_page_runs_and_crashes_its_router(tmp_path):
+    (text,) = re.findall(r"^```json\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     outcome = run(read(json.loads(text)))
     assert outcome.violations == []
     assert outcome.met["fault: crash_on"] == 1
