@@ -43,7 +43,8 @@ class Draws:
     __slots__ = ("key",)
 
     def __init__(self, seed: int, *purpose: str | int) -> None:
-        plain = [part if isinstance(part, str) else int(part) for part in purpose]  # numpy's have another repr
+        # numpy's integers have another repr than Python's.
+        plain = [part if isinstance(part, str) else int(part) for part in purpose]
         digest = hashlib.sha256(repr(plain).encode()).digest()
         spawn_key = tuple(np.frombuffer(digest, "<u4").tolist())
         sequence = np.random.SeedSequence(seed, spawn_key=spawn_key)

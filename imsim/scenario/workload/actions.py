@@ -44,8 +44,10 @@ def friend_requests(scenario: Scenario, seed: int, duration: float) -> list[Acti
 
 
 def churn(scenario: Scenario, seed: int, duration: float, groups: Groups) -> list[Action]:
-    """Return the changes of all groups: the owner, its first member, invites a guest; the next change is that the guest
-    leaves; and so on. A full group, and a group of all users, has no guests.
+    """Return the changes of membership in all groups.
+
+    In turn, the owner of a group (its first member) invites a guest, and the guest leaves. A full group, and a group of
+    all users, has no guests.
     """
     users, rate = scenario.population.users, scenario.conversations.churn
     if not rate:

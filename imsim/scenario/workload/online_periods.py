@@ -106,9 +106,9 @@ class OnlinePeriods:
         counts = np.diff(self.first)
         device = np.repeat(np.arange(len(counts)), counts)
         nth = np.arange(len(self.at)) - np.repeat(self.first[:-1], counts)
-        comes = self.is_online_first[device] ^ (nth % 2 == 0)
+        goes_online = self.is_online_first[device] ^ (nth % 2 == 0)
         order = np.lexsort((device, self.at))
-        return zip(self.at[order].tolist(), device[order].tolist(), comes[order].tolist(), strict=True)
+        return zip(self.at[order].tolist(), device[order].tolist(), goes_online[order].tolist(), strict=True)
 
     def _changes(self, device: Int64s, at: Int64s | int) -> Int64s:
         """Return the number of changes of each device up to its time. The bisection runs for all devices at once."""
