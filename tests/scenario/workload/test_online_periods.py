@@ -177,5 +177,7 @@ def test_error_names_field_of_sessions(sessions: object, text: str) -> None:
 
 
 def test_too_many_online_periods_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"times a device comes or leaves; raise population\.sessions\.online$"):
+    with pytest.raises(
+        UsageError, match=r"periods are too many for one run \(at most 2e\+07\); raise population\.sessions\.online$"
+    ):
         online_periods(online="1us", offline="1us", duration=1000.0)

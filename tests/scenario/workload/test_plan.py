@@ -219,7 +219,10 @@ def test_empty_plan_has_all_columns() -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"duration": 1e9}, r"^scenario office: 3e\+11 messages are too many for one run; lower workload\.rate"),
+        (
+            {"duration": 1e9},
+            r"^scenario office: 3e\+11 messages are too many for one run \(at most 2e\+08\); lower workload\.rate",
+        ),
         ({"duration": 0}, r"^duration: expected more than 0 s, got 0$"),
         ({"duration": -1}, r"^duration: expected a duration such as .*, got -1$"),
         ({"seed": -1}, r"^seed: expected at least 0, got -1$"),
@@ -239,5 +242,7 @@ def test_impossible_plans_are_refused(arguments, text: str) -> None:
     ],
 )
 def test_error_about_too_many_actions_names_their_field(changes, field: str) -> None:
-    with pytest.raises(UsageError, match=rf"^scenario office: .* are too many for one run; lower {field}$"):
+    with pytest.raises(
+        UsageError, match=rf"^scenario office: .* are too many for one run \(at most 2e\+07\); lower {field}$"
+    ):
         plan(OFFICE.replace(changes), duration=1000)
