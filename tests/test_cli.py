@@ -130,7 +130,7 @@ def test_used_port_is_exit_code_1(command):
         taken.listen()
         result = command("serve", "--port", str(taken.getsockname()[1]))
     assert result.returncode == 1
-    assert "taken" in result.stderr.splitlines()[-1]
+    assert "is in use" in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr
 
 
