@@ -1,4 +1,4 @@
-"""The public face, and what only both worlds together can show."""
+"""The public API, and the behaviour that simulated and live runs must share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import imsim
 from imsim.analysis.kinds import UTILISATIONS, WAITS
 from imsim.api import ProgressBar
 
-#: With a ramp, skews, sizes, chatrooms, and two devices that come and leave.
+#: A scenario with a ramp, skews, sizes, chatrooms, and devices that go offline.
 BUSY = SCENARIO.replace(
     {
         "population.sessions": {"online": {"kind": "exponential", "mean": "1s"}, "offline": "600ms"},
@@ -84,7 +84,7 @@ def test_run_holds_scenario_that_was_run():
 
 
 def test_all_functions_measure_same_metrics():
-    """Also what a function measures besides what is asked for."""
+    """The default metrics are the same for every function."""
     office = imsim.Scenario.load("office").replace(
         {"warmup": 0.0, "duration": 0.5, "population.users": 20, "cost.router": 0.1}
     )

@@ -1,4 +1,4 @@
-"""The `imsim` command, as a user types it."""
+"""The `imsim` command as a user types it: output, errors and exit codes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ JSON_KEYS = [
 
 
 def fails(result: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
-    """With this exit code, nothing on stdout, and one line on stderr with these words."""
+    """Check the exit code, an empty stdout, and one line on stderr that contains these words."""
     assert (result.returncode, result.stdout) == (code, "")
     assert len(result.stderr.splitlines()) == 1, result.stderr
     for word in words:
@@ -36,9 +36,9 @@ def test_simulate_warns_about_dropped_jobs(command):
     gateway = ("--set=topology.gateway.workers=1", "--set=topology.gateway.queue=1")
     crowded = (*gateway, "--set=topology.gateway.service.send=1s", "--set=duration=5s")
     result = command("simulate", "office", "--json", *crowded)
-    told = json.loads(result.stdout)["warnings"]
-    assert [line.split()[1:4] for line in told] == [["dropped", "at", "gateway0,"], ["dropped", "at", "gateway1,"]]
-    assert result.stderr.splitlines() == [f"imsim: warning: {line}" for line in told]
+    found = json.loads(result.stdout)["warnings"]
+    assert [line.split()[1:4] for line in found] == [["dropped", "at", "gateway0,"], ["dropped", "at", "gateway1,"]]
+    assert result.stderr.splitlines() == [f"imsim: warning: {line}" for line in found]
 
 
 def test_simulate_writes_a_run_and_prints_a_table(command, tmp_path):
@@ -118,7 +118,7 @@ def test_broken_scenario_file_names_line(command, tmp_path):
 
 
 def test_missing_server_is_exit_code_1(command):
-    with socket.socket() as taken:  # bound but not listening: nobody else gets the port, nobody answers there
+    with socket.socket() as taken:  # bound but not listening: no other process gets the port, and no server answers
         taken.bind(("127.0.0.1", 0))
         url = f"ws://127.0.0.1:{taken.getsockname()[1]}"
         fails(command("load", "office", "--url", url), 1, url, "imsim serve")
@@ -130,7 +130,7 @@ def test_used_port_is_exit_code_1(command):
         taken.listen()
         result = command("serve", "--port", str(taken.getsockname()[1]))
     assert result.returncode == 1
-    assert "taken" in result.stderr.splitlines()[-1]
+    assert "is in use" in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr
 
 
@@ -143,15 +143,15 @@ def test_wrong_database_file_is_exit_code_2(command, tmp_path):
 
 
 def test_serve_ignores_workload_that_exceeds_limits(command):
-    """The office has groups of more than two; a server has none until somebody makes one."""
+    """The groups of the office exceed this limit, but a server starts without groups."""
     result = command("serve", "--port", "0", "--db", "notes.txt/x", "--set", "limits.group_size=2")
     assert "group_size" not in result.stderr
-    assert "notes.txt" in result.stderr  # it got as far as that
+    assert "notes.txt" in result.stderr  # the error is about the database, not the workload
 
 
 def test_tls_from_end_to_end(command, monkeypatch):
-    """Tokens over https, messages over wss, and nothing for who does not trust the certificate."""
-    certificate = str(Path(__file__).parent / "load" / "localhost.pem")  # holds its key, too
+    """Tokens go over https and messages over wss. A client that does not trust the certificate is refused."""
+    certificate = str(Path(__file__).parent / "load" / "localhost.pem")  # the file also holds its key
     arguments = ["serve", "office", "--port", "0", "--tls-cert", certificate, "--tls-key", certificate]
     with subprocess.Popen([sys.executable, "-m", "imsim", *arguments], stdout=subprocess.PIPE, text=True) as server:
         try:
@@ -183,7 +183,7 @@ def test_stopped_load_ends_locust_and_removes_folder(number, tmp_path):
         environment = {**os.environ, "TMPDIR": str(tmp_path)}
         with subprocess.Popen(command, cwd=tmp_path, env=environment) as process:
             while connections(server.url) < 10:
-                with pytest.raises(subprocess.TimeoutExpired):  # it goes on
+                with pytest.raises(subprocess.TimeoutExpired):  # the process is still running
                     process.wait(timeout=0.05)
             process.send_signal(number)
         assert process.returncode == (143 if number == signal.SIGTERM else -number)
@@ -211,7 +211,7 @@ def test_undefined_latency_is_printed_as_dash(command):
 
 
 def test_simulate_prints_summary_of_run(command):
-    """As in Python: with what came by push and by sync."""
+    """The rows are those of `run.summary()`."""
     result = command("simulate", "mobile", "--set", "duration=3s", "--set", "warmup=0")
     for row in ("delivery", "delivery_push", "delivery_sync", "last", "ack"):
         assert re.search(rf"^ *{row} +\d+ +\d+", result.stdout, re.MULTILINE), row
@@ -219,7 +219,7 @@ def test_simulate_prints_summary_of_run(command):
 
 
 def test_debug_shows_the_traceback():
-    """In a process of its own, whose exit code is what a shell sees."""
+    """The command runs in a new process, whose exit code a shell would see."""
     command = [sys.executable, "-m", "imsim", "simulate", "nothing", "--debug"]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 2
@@ -233,7 +233,7 @@ def test_help_imports_no_heavy_module():
 
 
 def test_demo_compares_both_worlds(command, monkeypatch, tmp_path):
-    office = Scenario.load("office", {"duration": "2s", "population.users": 30})  # of its ten, and of its hundred
+    office = Scenario.load("office", {"duration": "2s", "population.users": 30})  # instead of 10 s and 100 users
     monkeypatch.setattr(Scenario, "load", lambda name: {"office": office}[name])
     result = command("demo")
     assert result.returncode == 0, result.stderr

@@ -1,4 +1,4 @@
-"""The commands that ask about designs, in this process: what they print, and what they refuse."""
+"""The commands that simulate, in this process: their output and their errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHORT = ("--set", "duration=1", "--set", "warmup=0", "--set", "drain=1", "--jobs
 
 @pytest.fixture
 def command(capsys, tmp_path, monkeypatch):
-    """Runs `imsim ...` in a folder of its own and returns what it prints."""
+    """Return a function that runs `imsim ...` in an empty folder and returns its output."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str) -> str:

@@ -147,7 +147,7 @@ class Budget:
         if math.isnan(value):
             return f"{self.text}: it is null: there is nothing to measure"
         if math.isinf(value):
-            return f"{self.text}: it is null: it falls among deliveries that never came"
+            return f"{self.text}: it is null: it falls among deliveries that never arrived"
         return f"{self.text}: it is {value:.4g}{kind.suffix}"
 
     def __dir__(self) -> list[str]:

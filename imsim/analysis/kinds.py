@@ -1,4 +1,4 @@
-"""What is known about a metric from its name: its unit, its limits, its label, and whether less is better."""
+"""The kinds of metrics by name: unit, limits, label, and whether less is better."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from imsim.scenario.sections.topology import TIERS
 
 @dataclass(frozen=True)
 class MetricKind:
-    """What is known about a metric from its name.
+    """The kind of a metric, as its name implies.
 
     unit: "ms", "s", "money", "share" (0 to 1), or "" for counts and unknown metrics. least, most: the values that it
     can have. less_is_better: None if neither less nor more is better, or that is not known. label: the label of an

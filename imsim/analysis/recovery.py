@@ -1,4 +1,4 @@
-"""How long after a fault deliveries are as fast again as before it.
+"""The recovery time of a fault: how long until deliveries are as fast as before it.
 
 The recovery time runs from the *start* of the fault, as an operator counts an incident: it contains the outage itself.
 It ends when the p95 of the delivery latency over a sliding window is within a factor of its level before:

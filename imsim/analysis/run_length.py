@@ -1,4 +1,4 @@
-"""Whether runs are long enough for their percentiles.
+"""Rules that decide whether runs are long enough for their percentiles.
 
 An interval over replications is about the mean of what runs give, and short runs give too low a percentile. The few
 latencies beyond it occur together, when a queue happens to be long, and most short runs have no such queue. The
@@ -44,10 +44,10 @@ SHARE = 0.4
 
 @dataclass(frozen=True)
 class Behind:
-    """What a percentile of one run is based on.
+    """The data on which a percentile of one run is based.
 
-    latencies: their number. halves: the mean of the percentiles of the run's two halves; nan if the second rule does
-    not apply, infinite if one falls among deliveries that never came.
+    latencies: the number of latencies. halves: the mean of the percentiles of the run's two halves; nan if the second
+    rule does not apply, infinite if one falls among deliveries that never arrived.
     """
 
     latencies: int

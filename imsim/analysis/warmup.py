@@ -1,4 +1,4 @@
-"""Whether a run begins in steady state: a suggestion for the scenario's `warmup`, and notes where it is too short.
+"""The beginning of a run: a suggestion for the scenario's `warmup`, and notes if it does not begin in steady state.
 
 `suggest` is MSER-5 (K. P. White, M. J. Cobb and S. C. Spratt, "A comparison of five steady-state truncation heuristics
 for simulation", WSC 2000). Of means of five values, it cuts as many from the front as makes the standard error of the
@@ -88,7 +88,7 @@ def suggest(series: Sequence[Series]) -> float | None:
 
 @dataclass(frozen=True)
 class Beginning:
-    """How a quantity begins and goes on: its mean in the `first` tenth, and in each block of the second half, `later`.
+    """The means of a quantity in the `first` tenth of a run, and in each block of the second half (`later`).
 
     medians: the medians of the first tenth and of the second half; None if they say nothing about the quantity.
     """
@@ -126,6 +126,7 @@ class Beginning:
 
     @property
     def level(self) -> float:
+        """The mean of the second half."""
         return math.fsum(self.later) / len(self.later)
 
     @property
@@ -139,7 +140,7 @@ class Beginning:
 
 @dataclass(frozen=True)
 class Steadiness:
-    """What shows whether a run is in steady state.
+    """The measurements that show whether a run is in steady state.
 
     latency: ms; None if the load is not even or there are too few deliveries. lost: the percentage of deliveries that
     never arrived; None of too few. drops: the operations that each node dropped.
@@ -204,8 +205,8 @@ def _overload(lost: Sequence[Beginning], has_faults: bool) -> list[str]:
         return []
     cause = ", or its faults lose deliveries" if has_faults else ""
     return [
-        f"{level:.0f} % of the deliveries in the second half of the run never came, {first:.0f} % in its first tenth: "
-        f"the service cannot keep up with this load{cause}"
+        f"{level:.0f} % of the deliveries in the second half of the run never arrived, {first:.0f} % in its first "
+        f"tenth: the service cannot keep up with this load{cause}"
     ]
 
 
@@ -269,7 +270,7 @@ def mser5(values: NDArray[np.float64]) -> int | None:
     if count < 2:
         return None
     # The variance after each cut follows from the sums from there to the end.
-    centred = batches - batches.mean()  # or squares of large numbers would cancel
+    centred = batches - batches.mean()  # prevents the cancellation of large squares
     left = np.arange(count, 0, -1)
     total = np.cumsum(centred[::-1])[::-1]
     squares = np.cumsum((centred**2)[::-1])[::-1]

@@ -322,7 +322,7 @@ class Capacity:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know before using the result, one sentence each."""
+        """Facts to know before the result is used, one sentence each."""
         notes = [
             f"the budget is judged by the mean over replications of {self.budget.metric} and its 95 % interval at each "
             "load; more load is assumed to be never better"

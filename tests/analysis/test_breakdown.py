@@ -55,7 +55,7 @@ def test_breakdown_shows_wait_of_storage_stall(run):
 
 
 def longest(policy, fault=None, **changes):
-    """The longest wait by this policy, in ms, and what else there is of its name."""
+    """Return the longest wait (ms) of each kind that this policy sets."""
     faults = [] if fault is None else [{"at": "2s", "duration": "2s", **fault}]
     scenario = imsim.Scenario.load("office", {"duration": "6s", "drain": "40s", "faults": faults, **changes})
     table = imsim.simulate(scenario, spans=True).breakdown("policy").reset_index()

@@ -53,7 +53,7 @@ def test_run_keeps_a_budget_or_fails_with_a_message(delivered):
     assert Budget("delivery.max <= 200ms").fails(run) is None
     assert Budget("delivery.max < 200ms").fails(run) == "delivery.max < 200ms: it is 200 ms"
     assert Budget("lost <= 0").fails(run) is None
-    assert "never came" in Budget("ack.p99 < 1s").fails(delivered(1, None))
+    assert "never arrived" in Budget("ack.p99 < 1s").fails(delivered(1, None))
     assert "nothing to measure" in Budget("ack.p99 < 1s").fails(delivered())
     with pytest.raises(UsageError, match="unknown metric 'mine'"):
         Budget("mine < 3").fails(run)

@@ -23,8 +23,7 @@ def test_interval_matches_textbook():
 
 
 def test_intervals_cover_mean_of_skewed_values():
-    """Means of ten exponentials, about as skewed as a run's mean wait; over 100,000 trials .946 of the intervals
-    cover."""
+    """Means of ten exponentials are about as skewed as a run's mean wait; .946 of 100,000 intervals cover."""
     rng = np.random.default_rng(1)
     means = rng.exponential(1.0, (2000, 20, 10)).mean(axis=2)
     covered = [found.low < 1 < found.high for found in (estimate(list(row)) for row in means)]
@@ -43,7 +42,7 @@ def test_undefined_value_in_one_replication_leaves_no_mean():
 
 
 def test_precision_is_relative_to_true_value():
-    """gamma / (1 + gamma) of the estimate: if the true value is at the interval's end, the error is gamma of it."""
+    """If the true value is at the end of the interval, the error is gamma times it."""
     gamma = 0.1
     edge = Estimate(100.0, 100 - 100 * gamma / (1 + gamma), 100 + 100 * gamma / (1 + gamma), 20)
     assert edge.low == pytest.approx(100 / (1 + gamma))
@@ -63,7 +62,7 @@ def test_next_count_grows_up_to_limit():
 
 
 def test_sequential_stopping_keeps_coverage_and_reaches_precision():
-    """Over 1,500 trials .945 of the intervals cover, and .97 of the values are within the share that was asked for."""
+    """In 1,500 trials .945 of the intervals cover, and .97 of the values have the requested precision."""
     rng = np.random.default_rng(3)
     covered, close = [], []
     for _ in range(200):

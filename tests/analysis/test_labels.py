@@ -1,4 +1,4 @@
-"""What designs and runs are called."""
+"""Labels of designs, runs and pictures."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_designs_of_same_name_are_labelled_by_differing_fields():
         "client.latency = 5ms, routers = 1",
         "client.latency = Bimodal(fast=1.0), routers = 2",
     ]
-    assert design_labels([TINY, TINY.replace({"seed": 9})]) == ["design 1", "design 2"], "seeds are no designs"
+    assert design_labels([TINY, TINY.replace({"seed": 9})]) == ["design 1", "design 2"], "a seed does not make a design"
     both = [TINY, *designs({"topology.routers": 4}), Scenario(name="big")]
     assert design_labels(both) == ["tiny, routers = 1", "tiny, routers = 4", "big, routers = 1"]
 

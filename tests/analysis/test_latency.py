@@ -111,7 +111,7 @@ def test_own_devices_are_counted_without_latency(build):
 
 
 def test_ack_latencies_are_infinite_for_unanswered_messages(build):
-    """Of rejected, unknown, unsent and stored without an ack, all but the rejected one wait for ever."""
+    """Unknown, unsent and stored messages without an ack are infinitely late; a rejected one was answered."""
     outcomes = ["rejected", "unknown", "unsent", "stored"]
     run = build([{"outcome": outcome} for outcome in outcomes] + [{"acked_at": MS}] * 2)
     table = run.summary()
@@ -177,8 +177,8 @@ def test_last_latency_is_longest_of_each_group_message(build):
 
 
 @pytest.fixture
-def coming_and_leaving(build, monkeypatch):
-    """u0 is always there; u1's device is offline from 10 to 20 ms; u2's leaves at 30 ms for good."""
+def run_with_offline_devices(build, monkeypatch):
+    """Three devices: u0 is always online, u1 is offline from 10 to 20 ms, u2 leaves permanently at 30 ms."""
     online_periods = OnlinePeriods(
         end=100 * MS,
         is_online_first=np.array([True, True, True]),
@@ -197,41 +197,41 @@ def coming_and_leaving(build, monkeypatch):
     return run
 
 
-def test_offline_device_waits_from_its_return(coming_and_leaving):
+def test_offline_device_waits_from_its_return(run_with_offline_devices):
     messages = [{"intended_at": at * MS, "acked_at": (at + 1) * MS} for at in (5, 12, 8)]
     deliveries = [
         {"intent": 0, "recipient": "u1", "delivered_at": 7 * MS, "route": "push"},
-        {"intent": 1, "recipient": "u1", "delivered_at": 23 * MS, "route": "sync"},  # back at 20
+        {"intent": 1, "recipient": "u1", "delivered_at": 23 * MS, "route": "sync"},  # it returned at 20 ms
         {"intent": 1, "recipient": "u2", "delivered_at": 13 * MS, "route": "push"},
-        {"intent": 2, "recipient": "u1", "delivered_at": 28 * MS, "route": "sync"},  # it was still there at 8
+        {"intent": 2, "recipient": "u1", "delivered_at": 28 * MS, "route": "sync"},  # at 8 ms it was still online
     ]
-    run = coming_and_leaving(messages, deliveries)
+    run = run_with_offline_devices(messages, deliveries)
     assert delivery_latencies(run).tolist() == [1, 2, 3, 20]
     table = run.summary()
     assert list(table.index) == ["delivery", "delivery_push", "delivery_sync", "ack"]
     assert table["count"].tolist() == [4, 2, 2, 3]
-    # A live device may be a moment late in leaving.
+    # A live device may leave a moment later than planned.
     deliveries[1] |= {"delivered_at": 13 * MS}
-    assert delivery_latencies(coming_and_leaving(messages, deliveries)).tolist() == [1, 1, 2, 20]
+    assert delivery_latencies(run_with_offline_devices(messages, deliveries)).tolist() == [1, 1, 2, 20]
 
 
-def test_warmup_series_leaves_out_offline_time(coming_and_leaving):
+def test_warmup_series_leaves_out_offline_time(run_with_offline_devices):
     deliveries = [
-        {"intent": 0, "recipient": "u1", "delivered_at": 23 * MS, "route": "sync"},  # back at 20
+        {"intent": 0, "recipient": "u1", "delivered_at": 23 * MS, "route": "sync"},  # it returned at 20 ms
         {"intent": 0, "recipient": "u2", "delivered_at": 13 * MS, "route": "push"},
     ]
-    series = Series.of(coming_and_leaving([{"intended_at": 12 * MS}], deliveries))
+    series = Series.of(run_with_offline_devices([{"intended_at": 12 * MS}], deliveries))
     assert (series.sums.sum(), series.counts.sum()) == (3 + 1, 2)
 
 
-def test_absent_delivery_is_counted_apart(coming_and_leaving):
+def test_absent_delivery_is_counted_apart(run_with_offline_devices):
     messages = [{"intended_at": 40 * MS}, {"intended_at": 29 * MS, "sender": "u2", "acked_at": None}]
     deliveries = [
         {"intent": 0, "recipient": "u1", "delivered_at": 42 * MS, "route": "push"},
         {"intent": 0, "recipient": "u2", "outcome": "absent"},
         {"intent": 1, "recipient": "u1"},
     ]
-    run = coming_and_leaving(messages, deliveries)
+    run = run_with_offline_devices(messages, deliveries)
     counts = summarize(run).counts
     assert (counts.deliveries, counts.delivered, counts.lost, counts.absent) == (3, 1, 1, 1)
     assert delivery_latencies(run).tolist() == [2, math.inf]

@@ -23,7 +23,7 @@ def test_latencies_are_those_of_the_summary(delivered):
     for name in LATENCY_METRICS:
         what, statistic = name.split(".")
         if what == "last":
-            continue  # of nothing here: all are p2p
+            continue  # all messages are p2p, so there are no values
         assert value_of(run, name) == printed[f"{what}_ms"][statistic]
     for name in ("messages", "deliveries", "delivered", "lost", "absent", "shed", "duplicates"):
         assert value_of(run, name) == printed[name]

@@ -1,4 +1,4 @@
-"""The formulas, against tables, each other and scipy's distributions."""
+"""The formulas are checked against tables, each other and scipy's distributions."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ MS, S = 1_000_000, 1_000_000_000
 
 @pytest.fixture
 def steady(build):
-    """One each quarter of ten seconds, shown after 10 ms; those of the fifth second wait for it to end."""
+    """Four messages a second for ten seconds, shown after 10 ms; those of the fifth second arrive at its end."""
 
     def build_it(**scenario):
         times = [number * S // 4 for number in range(40)]

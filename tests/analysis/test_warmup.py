@@ -122,7 +122,7 @@ def test_few_latencies_give_no_note():
 
 
 def test_replications_show_a_rise_more_surely():
-    """Queues that are empty at first: a single run of this length cannot tell that from chance."""
+    """The queues are empty at first, which a single run of this length cannot tell from chance."""
     rng = np.random.default_rng(9)
     filling = [beginning(waits(1.0, 5_000, rng)) for _ in range(20)]
     (note,) = notes_of(filling)
@@ -146,13 +146,13 @@ def test_outliers_that_move_only_the_mean_give_no_note():
 
 
 def test_mobile_devices_give_no_false_alarm():
-    """Devices on slow networks come and go all the time: some latencies are long by chance."""
+    """Devices on slow networks go offline and return all the time: some latencies are long by chance."""
     runs = [imsim.simulate(Scenario.load("mobile", seed=seed)) for seed in (106, 109, 115)]
     assert [run.warnings for run in runs] == [[]] * 3
 
 
 def losing(build, lost_from: int, **scenario):
-    """A run of 1,000 messages in 10 s, of which all from a number on are lost."""
+    """Build a run of 1,000 messages in 10 s. All messages from a number on are lost."""
     messages = [{"intended_at": number * 10**7} for number in range(1_000)]
     deliveries = [
         {"intent": number} | ({"delivered_at": (number + 1) * 10**7} if number < lost_from else {})
@@ -163,10 +163,10 @@ def losing(build, lost_from: int, **scenario):
 
 def test_run_that_loses_more_and_more_gets_a_note(build):
     (note,) = losing(build, 600).warnings
-    assert note.startswith("80 % of the deliveries in the second half of the run never came, 0 % in its first tenth")
+    assert note.startswith("80 % of the deliveries in the second half of the run never arrived, 0 % in its first tenth")
     assert note.endswith("cannot keep up with this load")
     assert losing(build, 1_000).warnings == []
-    assert not [note for note in losing(build, 0).warnings if "never came" in note]  # not more and more
+    assert not [note for note in losing(build, 0).warnings if "never arrived" in note]  # the share does not grow
 
 
 RECONNECT = {"kind": "mass_reconnect", "at": 9.7}
@@ -182,7 +182,7 @@ RECONNECT = {"kind": "mass_reconnect", "at": 9.7}
     ],
 )
 def test_loss_is_noted_whatever_the_load_and_its_faults(build, scenario):
-    (note,) = (note for note in losing(build, 600, **scenario).warnings if "never came" in note)
+    (note,) = (note for note in losing(build, 600, **scenario).warnings if "never arrived" in note)
     assert note.endswith("or its faults lose deliveries") == ("faults" in scenario)
 
 

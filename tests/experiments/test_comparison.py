@@ -1,4 +1,4 @@
-"""Two designs, and by how much they differ."""
+"""Comparisons of two designs: differences, intervals, texts and pictures."""
 
 from __future__ import annotations
 
@@ -39,12 +39,11 @@ def test_interval_is_of_paired_differences():
 
 
 def test_intervals_cover_true_differences():
-    """Both the absolute (3) and the relative one (10 %), with noise that both designs share and noise that they do
-    not."""
+    """The true differences are 3 and 10 %. Both designs share some noise, and each has some of its own."""
     rng = np.random.default_rng(2)
     absolute = relative = 0
     for _ in range(400):
-        luck = rng.exponential(10, (20, 5)).mean(axis=1) + 20  # of mean 30
+        luck = rng.exponential(10, (20, 5)).mean(axis=1) + 20  # its mean is 30
         found = difference("m", luck.tolist(), (luck * 1.1 + rng.normal(0, 0.5, 20)).tolist())
         absolute += found.absolute.low < 3 < found.absolute.high
         relative += found.relative.low < 0.1 < found.relative.high
@@ -164,7 +163,7 @@ def test_comparison_labels_are_names_of_scenarios():
 
 
 def test_legend_leaves_room_for_curves():
-    """A long label is parted, not made the width of the picture."""
+    """A long label is wrapped and does not take the width of the picture."""
     path = "topology.storage.service.append"
     slow = {"kind": "empirical", "values": ["1ms", "2ms"]}
     found = Comparison(
@@ -177,7 +176,7 @@ def test_legend_leaves_room_for_curves():
 
 
 def test_intervals_stay_within_bounds_of_metric():
-    """A share of three times as much, in two of which there is hardly any, is no less than -100 %, nor above 1."""
+    """A share is never above 1, and its relative difference never below -100 %."""
     found = difference("delivery.p99", [1.0, 50.0, 9.0], [1.0, 2.0, 9.0])
     assert found.a.low == 0
     assert found.relative.low == -1 < found.relative.value

@@ -1,4 +1,4 @@
-"""Custom parts that a cell, or a script, defines: they live in `__main__`, which other processes do not have."""
+"""Custom parts of a cell or a script: they are in `__main__`, which other processes do not have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Custom parts and metrics are distinguished by their code, their values, and all that they refer to."""
+"""Digests of custom parts and metrics: they cover the code, the values, and all referred objects."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Kind(Enum):
 
 
 def shared(one):
-    """As a function of the user's would close over it."""
+    """Return a function that closes over the object, as a user's function would."""
     return fingerprint.function(lambda run: one)
 
 
@@ -75,7 +75,7 @@ def test_digest_ignores_order_of_mapping():
 
 
 def test_functions_without_source_are_digested_by_code():
-    """As those typed at a prompt."""
+    """Functions that are typed at a prompt have no source."""
     names: dict[str, object] = {"__name__": "__main__"}
     exec("def one(run): return 1\ndef two(run): return 2\ndef again(run): return 1\nagain.__qualname__ = 'one'", names)
     one, two, again = (fingerprint.function(names[name]) for name in ("one", "two", "again"))
@@ -169,7 +169,7 @@ def write(folder, whole, helper):
 
 
 def prints(folder, whole=WHOLE, helper=HELPER, hash_seed="1"):
-    """The fingerprints of the metric and the design, as a process of its own sees them."""
+    """Return the fingerprints of the metric and the design as a new process computes them."""
     done = subprocess.run(
         [sys.executable, "-B", write(folder, whole, helper)],
         env={**os.environ, "PYTHONHASHSEED": hash_seed},
@@ -187,7 +187,7 @@ def before(tmp_path_factory):
 
 
 def test_digest_is_equal_in_another_process(before, tmp_path):
-    """Whatever the order of sets there, in which folder it lies, and what else stands in the files."""
+    """The order of sets, the folder, and unrelated content of the files do not matter."""
     other = "UNUSED = 3\n" + WHOLE.replace(
         "class Rule", "def unused(): return BOUND\n\n@dataclasses.dataclass\nclass Rule"
     )
@@ -233,7 +233,7 @@ def test_digest_covers_referred_objects(before, tmp_path, monkeypatch, capsys, w
 
 
 def test_digest_in_this_process_equals_other_process(before, tmp_path, monkeypatch, capsys):
-    """So what the test above finds is not of this process."""
+    """The results of the test above do not depend on this process."""
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "helper", raising=False)
     runpy.run_path(str(write(tmp_path, WHOLE, HELPER)), run_name="__main__")
@@ -242,7 +242,7 @@ def test_digest_in_this_process_equals_other_process(before, tmp_path, monkeypat
 
 
 def test_user_class_with_standard_name_is_digested_by_content(tmp_path, monkeypatch):
-    """A class that was made without a module's name, and a module of the user's that is called as one of Python's."""
+    """A class without a module's name, and a user's module that has the name of a standard module."""
     made = []
     for number in (1, 2):
         names: dict[str, type] = {}

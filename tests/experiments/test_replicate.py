@@ -1,4 +1,4 @@
-"""Replications: what they are, and that neither workers nor backends change them."""
+"""Replications: neither workers nor backends change them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_replication_equals_run_of_its_seed(four):
 
 
 def test_number_of_workers_changes_no_result(four):
-    """The runs, what a user's function measures, and its mistake come from the other processes, too."""
+    """Runs, values of functions and errors of functions arrive from the other processes."""
     options = {"seed": 3, "replications": 4, "jobs": 2}
     senders = {"senders": lambda run: run.messages.sender.nunique()}
     kept = imsim.replicate(OFFICE, keep="runs", metrics=senders, **options)
@@ -90,7 +90,7 @@ def test_precision_adds_replications_up_to_limit():
 
 
 def test_short_runs_end_search_for_precision():
-    """Some 30 messages a run: more of them would only be surer of a wrong number."""
+    """With 30 messages in a run, more replications would only make a wrong number more certain."""
     found = imsim.replicate(OFFICE, precision=0.9, replications=5, jobs=1)
     assert (len(found), found.is_precise) == (5, False)
     assert "delivery.p99 (1,000)" in found.notes[1]
@@ -110,7 +110,7 @@ def test_null_metric_ends_search_for_precision():
 
 
 def test_warmup_is_suggested_for_cold_start():
-    """Everybody sends at once after an idle start: the queue needs a while to fill up to what it stays at."""
+    """All users send after an idle start, so the queue needs time to reach its steady length."""
     busy = imsim.Scenario().replace(
         {
             "duration": 12.0,
@@ -241,7 +241,7 @@ def test_replications_note_overload_and_drops():
     samples = [Sample(r, r, "", {"lost": 9.0}, steadiness=lost) for r in range(2)]
     overload, drops = Replications(Scenario(), samples).notes[1:]
     assert overload.startswith(
-        "30 % of the deliveries in the second half of the run never came, 1 % in its first tenth"
+        "30 % of the deliveries in the second half of the run never arrived, 1 % in its first tenth"
     )
     assert drops.startswith("storage0 dropped 4 operations a run on average, as its queue was full")
 
@@ -255,7 +255,7 @@ def test_replications_of_an_overloaded_service_note_what_a_run_warns_of():
         "duration": "6s",
     }
     found = imsim.replicate(imsim.Scenario.load("capacity", fields), replications=2, jobs=1)
-    assert any("% of the deliveries in the second half of the run never came" in note for note in found.notes)
+    assert any("% of the deliveries in the second half of the run never arrived" in note for note in found.notes)
     assert any(note.startswith("storage0 dropped ") for note in found.notes)
 
 

@@ -1,4 +1,4 @@
-"""Sweeps: the same rows whatever the number of workers, and however often they were interrupted."""
+"""Sweeps: neither the number of workers nor interruptions change their rows."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_killed_sweep_continues(whole, tmp_path):
     kept = tmp_path / "kept"
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) as process:
         while not (kept / "finished.jsonl").exists() or len(lines(kept)) < 3:
-            with pytest.raises(subprocess.TimeoutExpired):  # it goes on
+            with pytest.raises(subprocess.TimeoutExpired):  # the process is still running
                 process.wait(timeout=0.01)
         process.kill()
     before = len(lines(kept))
@@ -232,7 +232,7 @@ def test_designs_of_same_name_are_labelled_by_differing_fields():
 
 
 def make(*points, columns=("topology.routers", "workload.rate")):
-    """Each point: its values, then what its two replications gave as p99 and as cost."""
+    """Make a sweep. Each point has its values, the p99 of its two replications, and its cost."""
     base = Scenario(name="tiny")
     found = [
         Replications(
@@ -300,7 +300,7 @@ def test_ties_are_drawn_hollow():
     ax = NOISE.plot(x="cost.per_hour", ax=Figure().subplots())
     hollow = [line for line in ax.lines if line.get_markerfacecolor() == "white" and line.get_marker() == "o"]
     assert sorted(float(x) for line in hollow for x in line.get_xdata()) == [2, 5]
-    assert "not told apart from the front" in ax.get_legend_handles_labels()[1]
+    assert "may be as good as the front" in ax.get_legend_handles_labels()[1]
     assert {text.get_text(): text.xy for text in ax.texts} == {"A": (1, 105), "B": (4, 95)}
 
 

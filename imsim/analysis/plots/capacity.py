@@ -79,7 +79,7 @@ def capacity(
             ax.axvline(breaks, color=COLORS[1], linewidth=1.4, linestyle="--", zorder=0, label=label)
         decorate(ax)
     if frame[over].max() >= 10 * frame[over].min():
-        lower.set_xscale("log")  # of both
+        lower.set_xscale("log")  # the upper axes share it
         lower.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         lower.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         lower.xaxis.set_minor_formatter(NullFormatter())

@@ -57,7 +57,7 @@ def tradeoff(
         _points(ax, rows[tied], x, y, color, None if len(rows[~tied]) else label, hollow=True)
     _front(ax, frame.loc[list(front)], x, y, varied)
     if ties:
-        label = "not told apart from the front"
+        label = "may be as good as the front"
         ax.plot([], [], "o", markersize=5, markerfacecolor="white", color=GREY, label=label)
     return _finished(ax, title, labels, y, len(frame) - len(drawn), len(frame))
 
@@ -78,7 +78,7 @@ def _groups(
 
 def _finished(ax: Axes, title: str, labels: tuple[str, str], y: str, missing: int, count: int) -> Axes:
     if missing:
-        title += f"\n{missing} of {count} designs are not drawn: their {y} is null, as deliveries never came"
+        title += f"\n{missing} of {count} designs are not drawn: their {y} is null, because deliveries never arrived"
     titled(ax, title)
     ax.set_xlabel(labels[0])
     ax.set_ylabel(labels[1])

@@ -24,7 +24,7 @@ def test_breakdown_picture_shows_all_stages(run):
 
 
 def test_slowest_deliveries_match_summary(run):
-    """Not those that were away for longest."""
+    """The slowest by latency, not by time offline."""
     ax = run.plot.breakdown(Figure().add_subplot())
     shown = [text.get_text().strip() for text in ax.texts]
     slowest = delivery_latencies(run)
