@@ -1,6 +1,5 @@
 import json
 from datetime import UTC, datetime, timedelta, timezone
-from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
@@ -8,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from imsim.core.exceptions import UsageError
-from imsim.results import DELIVERIES, MESSAGES, NODES, SPANS, Recorder, RunData, assemble, digest
+from imsim.results import DELIVERIES, MESSAGES, Recorder, RunData, assemble, digest
 from imsim.scenario import Scenario
 
 
@@ -226,13 +225,3 @@ def test_pandas_can_read_the_files(folder):
 
 def test_repr_has_name_and_number_of_rows(run):
     assert repr(run) == f"<RunData {run.id}: 3 messages, 8 deliveries>"
-
-
-@pytest.mark.parametrize(
-    ("table", "schema"), [("messages", MESSAGES), ("deliveries", DELIVERIES), ("spans", SPANS), ("nodes", NODES)]
-)
-def test_results_page_describes_every_column(table, schema):
-    page = (Path(__file__).parents[2] / "results" / "README.md").read_text(encoding="utf-8")
-    part = page.split(f"**{table}**")[1].split("| column | meaning |")[1].split("\n\n")[0]
-    described = [name for line in part.splitlines()[2:] for name in line.split("|")[1].strip().split(", ")]
-    assert described == schema.names

@@ -120,7 +120,7 @@ def test_those_that_wait_for_a_commit_take_room_in_the_queue():
 
 
 def test_a_commit_needs_no_service_time_and_only_named_stations():
-    with pytest.raises(imsim.UsageError, match=r"^scenario custom: topology.storage.commit: not together with an own"):
+    with pytest.raises(imsim.UsageError, match=r"^scenario custom: topology.storage.commit: expected no commit with a"):
         Scenario().replace({"topology.storage.commit": {}, "topology.storage.station": object})
     with pytest.raises(imsim.UsageError, match=r"topology.storage.commit.batch: expected at least 1, got 0$"):
         Scenario().replace({"topology.storage.commit": {"batch": 0}})
