@@ -1,7 +1,7 @@
-"""Rows: what a run leaves behind, whichever world it ran in.
+"""The results of a run, simulated or live, as tables of rows.
 
-Read in this order: `schema` (the tables), `observer` (events become facts while a world runs), `recorder` (which keeps
-the facts), `tables` (facts become rows), `run` (rows with their manifest, and the folder that holds them).
+Read the modules in this order: `schema` (the tables), `observer` (turns events into facts during a run), `recorder`
+(keeps the facts), `tables` (turns facts into rows), `run` (the rows with their manifest and their folder).
 """
 
 from imsim.results.observer import Observer

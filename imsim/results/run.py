@@ -1,4 +1,4 @@
-"""A run: its rows, its scenario and where they come from, in memory or as a folder."""
+"""A run: its rows, its scenario and its manifest, in memory or in a folder."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _NODES_FILE = "nodes.parquet"
 _MANIFEST_FILE = "manifest.json"
 _SCENARIO_FILE = "scenario.toml"
 
-#: Where they were recorded.
+#: The tables that only a traced run has.
 _OPTIONAL = ((_SPANS_FILE, SPANS), (_NODES_FILE, NODES))
 
 _REQUIRED = {
@@ -61,10 +61,10 @@ _REQUIRED = {
 
 
 class RunData:
-    """The rows of one run with their manifest and scenario. What is computed from them stands in `imsim.analysis`,
-    whose `Run` is the class that users meet.
+    """The rows of one run, with their manifest and scenario. `make` creates it from new tables, `open` from a folder.
 
-    Built by `make` (from fresh tables) or `open` (from a folder). `path` is the folder, None while there is none.
+    Users receive its subclass `imsim.analysis.Run`, which computes the statistics. `path` is the folder, or None if the
+    run was not written.
     """
 
     def __init__(self, tables: Tables, scenario: Scenario, manifest: dict[str, Any], path: Path | None = None) -> None:
@@ -84,13 +84,16 @@ class RunData:
         started: datetime,
         extra: Mapping[str, Any] | None = None,
     ) -> Self:
-        """A run that has just ended. `started` is an aware wall time; `extra` adds (JSON) entries to the manifest.
+        """Create a run that has just ended.
 
-        Raises: ValueError for a naive `started`, a world other than "sim" and "live", an `extra` that redefines an
-        entry.
+        started: the wall time of the start, with a time zone.
+        extra: additional entries of the manifest (JSON values).
+
+        Raises: ValueError for a `started` without a time zone, a world other than "sim" and "live", and an `extra` that
+        redefines an entry.
         """
         if started.tzinfo is None:
-            raise ValueError("started must be an aware datetime")
+            raise ValueError(f"started: expected a datetime with a time zone, got {started!r}")
         started = started.astimezone(UTC)
         manifest = {
             "schema": VERSION,
@@ -114,18 +117,20 @@ class RunData:
             manifest["utilisation"] = tables.utilisation
         clash = manifest.keys() & (extra or {}).keys()
         if clash:
-            raise ValueError(f"extra redefines {', '.join(sorted(clash))}")
+            raise ValueError(f"extra: cannot redefine entries of the manifest: {', '.join(sorted(clash))}")
         return cls(tables, scenario, manifest | dict(extra or {}))
 
     @classmethod
     def open(cls, path: Path | str, *, verify: bool = False) -> Self:
-        """The run in a folder. `verify` recomputes the digest of the rows (about a second for a million).
+        """Open the run in a folder.
 
-        Raises: UsageError for a folder or file that is missing or broken, another schema version, another digest.
+        verify: compute the digest of the rows and compare it (about a second for a million rows).
+
+        Raises: UsageError for a missing or broken folder or file, another schema version, or another digest.
         """
         folder = Path(path)
         if not folder.is_dir():
-            raise UsageError(f"{folder} is not a run folder: there is no such folder")
+            raise UsageError(f"{folder} is not a run folder: it does not exist")
         manifest = _read_manifest(folder / _MANIFEST_FILE)
         scenario = _read_scenario(folder / _SCENARIO_FILE, manifest["scenario"])
         tables = Tables(
@@ -135,24 +140,24 @@ class RunData:
             *(_read_table(folder / name, schema) if (folder / name).exists() else None for name, schema in _OPTIONAL),
         )
         if verify and digest(tables) != manifest["digest"]:
-            raise UsageError(f"{folder}: the rows are not those that were written; their digest differs")
+            raise UsageError(f"{folder}: the rows have changed since the run was written: their digest differs")
         return cls(tables, scenario, manifest, folder)
 
     def write(self, parent: Path | str) -> Path:
-        """Make the run's folder in `parent` (made if need be) and return it. All of it appears, or nothing.
+        """Create the run's folder in `parent` and return its path. `parent` is created if necessary.
 
-        Raises: UsageError if the folder is there already or cannot be made.
+        The folder appears complete or not at all. Raises: UsageError if it already exists or cannot be created.
         """
         parent = Path(parent)
         folder = parent / self.id
         partial = parent / f".{self.id}.partial"
         if folder.exists():
-            raise UsageError(f"{folder} is there already; a run is never overwritten")
+            raise UsageError(f"{folder} already exists; a run is never overwritten")
         try:
             parent.mkdir(parents=True, exist_ok=True)
             partial.mkdir()
         except OSError as error:
-            raise UsageError(f"cannot make the run folder {folder}: {error.strerror}") from error
+            raise UsageError(f"cannot create the run folder {folder}: {error.strerror}") from error
         try:
             pq.write_table(self.tables.messages, partial / _MESSAGES_FILE, compression="zstd")
             pq.write_table(self.tables.deliveries, partial / _DELIVERIES_FILE, compression="zstd")
@@ -171,65 +176,66 @@ class RunData:
 
     @property
     def id(self) -> str:
-        """`<utc time>-<world>-<scenario>-<random>`, also the folder's name."""
+        """The name of the run and of its folder: `<utc time>-<world>-<scenario>-<random>`."""
         return str(self.manifest["run"])
 
     @property
     def world(self) -> str:
-        """ "sim" or "live"."""
+        """The kind of run: "sim" or "live"."""
         return str(self.manifest["world"])
 
     @property
     def seed(self) -> int:
+        """The seed of the run."""
         return int(self.manifest["seed"])
 
     @property
     def warnings(self) -> list[str]:
-        """What to know before these numbers are trusted, a line each: of a live run what stood in its way, of a
-        simulated one what is odd between fields of its scenario, and which nodes dropped operations."""
+        """Reasons to doubt the results, one line each: problems of a live run; for a simulated run, odd fields of its
+        scenario and nodes that dropped operations."""
         warnings: list[str] = list(self.manifest.get("warnings", ()))
         if self.world == World.SIM:
             warnings += self.scenario.oddities()
         for node, of_node in self.manifest.get("utilisation", {}).items():
             if drops := of_node["drops"]:
-                consequence = "deliveries may be late or lost for it"
-                warnings.append(f"{drops:,} dropped at {node}, which had no room for them: {consequence}")
+                consequence = "deliveries can be late or lost"
+                warnings.append(f"{node} dropped {drops:,} operations, because its queue was full: {consequence}")
         return warnings
 
     @property
     def digest(self) -> str:
-        """sha256 of the canonical rows: equal digests, equal runs."""
+        """The SHA-256 of the canonical rows. Runs with equal digests have equal rows."""
         return str(self.manifest["digest"])
 
     @cached_property
     def messages(self) -> pd.DataFrame:
-        """One row per intended message (schema.MESSAGES); times in ns from the run's start, <NA> where unknown."""
+        """One row for each intended message (schema.MESSAGES). Times are in ns from the start, <NA> if unknown."""
         return _to_pandas(self.tables.messages)
 
     @cached_property
     def deliveries(self) -> pd.DataFrame:
-        """One row per stored message and entitled device (schema.DELIVERIES), to be joined by `intent`."""
+        """One row for each stored message and entitled device (schema.DELIVERIES). Join by `intent`."""
         return _to_pandas(self.tables.deliveries)
 
     @cached_property
     def spans(self) -> pd.DataFrame:
-        """Where the time of each delivery went (schema.SPANS), one row per span, in ns from the run's start.
+        """The spans of each delivery (schema.SPANS), which show where its time went. Times are in ns from the start.
 
-        Raises: UsageError if it was not recorded.
+        Raises: UsageError if the run has no spans.
         """
         return self._recorded(self.tables.spans)
 
     @cached_property
     def nodes(self) -> pd.DataFrame:
-        """How busy the nodes were (schema.NODES): one row per node and bucket of time.
+        """How busy the nodes were (schema.NODES): one row for each node and time bucket.
 
-        Raises: UsageError if it was not recorded.
+        Raises: UsageError if the run was recorded without spans.
         """
         return self._recorded(self.tables.nodes)
 
     def _recorded(self, table: pa.Table | None) -> pd.DataFrame:
         if table is None:
-            raise UsageError(f"run {self.id} has no spans: record them by simulate(..., spans=True)")
+            raise UsageError(f"run {self.id} has no spans: record them with simulate(..., spans=True)")
         return _to_pandas(table)
 
     def __repr__(self) -> str:
@@ -240,8 +246,8 @@ class RunData:
 def _to_pandas(table: pa.Table) -> pd.DataFrame:
     import pandas as pd
 
-    # Plain strings, because categories compare and group with surprises; nullable integers, because floats would round
-    # the nanoseconds.
+    # Plain strings: comparing and grouping categories has surprising results. Nullable integers: floats would round
+    # nanoseconds.
     plain = [
         pa.field(field.name, pa.string()) if pa.types.is_dictionary(field.type) else field for field in table.schema
     ]
@@ -280,7 +286,7 @@ def _read_scenario(path: Path, name: str) -> Scenario:
     from imsim.scenario.custom_parts import names_only
 
     try:
-        # A scenario file does not hold its name, and this one's stem is not it.
+        # The file does not contain the scenario's name, and its own name is always scenario.toml.
         with names_only():
             return Scenario.from_toml(path.read_text(encoding="utf-8"), name=name)
     except OSError as error:
@@ -290,9 +296,9 @@ def _read_scenario(path: Path, name: str) -> Scenario:
 
 
 def _read_table(path: Path, schema: pa.Schema, words: Mapping[str, tuple[str, ...]] = MappingProxyType({})) -> pa.Table:
-    """`words`: those that a column may have."""
+    """Read and check a table. `words`: the allowed values of columns that have a fixed set of values."""
     try:
-        # Not pq.read_table: that would look for partitions in the folder's name.
+        # pq.read_table would search the folder's name for partitions.
         with pq.ParquetFile(path) as file:
             table = file.read()
     except FileNotFoundError as error:
@@ -321,7 +327,7 @@ def _version() -> str:
 
 @functools.cache
 def _commit() -> str | None:
-    """The commit of the checkout that runs, "-dirty" behind it if files have changed; None where there is none."""
+    """Return the commit of imsim's checkout, followed by "-dirty" if files have changed; None without a checkout."""
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None

@@ -1,4 +1,4 @@
-"""Where the time went, and how busy the nodes were, as tables: from the numbers that a traced run leaves."""
+"""The tables of spans (where the time of a delivery went) and of nodes (how busy they were) of a traced run."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from imsim.results.schema import NODES, SPANS
 if TYPE_CHECKING:
     from imsim.scenario import Plan
 
-#: What a span can be.
+#: The kinds of spans.
 KINDS = (
-    "offline",  # the device was not logged in, or not yet
-    "link",  # on its way over a link: sending and latency
-    "link_queue",  # waiting for frames before it on the link
-    "retransmit",  # lost on the way, and sent again
+    "offline",  # the device was not logged in
+    "link",  # on a link: sending and latency
+    "link_queue",  # waiting for earlier frames on the link
+    "retransmit",  # lost on the link and sent again
     "queue",  # waiting for a worker
-    "service",  # being worked at
-    "retry",  # until it was sent or pushed again, for want of an answer
-    "hold",  # kept by somebody: its turn in the log, a stall, a gap before it, until somebody asks for it
+    "service",  # processed by a worker
+    "retry",  # waiting for a repetition, because no answer arrived
+    "hold",  # held back: by its turn in the log, a stall or a missing message before it, or until it is requested
 )
 
 
@@ -35,11 +35,12 @@ def span_table(
     names: Sequence[str],
     deliveries: pa.Table,
 ) -> pa.Table:
-    """The spans of these deliveries.
+    """Return the table of the spans of these deliveries.
 
-    shown, in any order: (intent, device, last span, when, in ns), device being the global device number. spans:
-    (parent, kind, where, op), with `ends` in seconds: each begins where its parent ends, which stands before it; the
-    parent of a first one is 0. kind is an index into KINDS, where and op are indexes into `names`.
+    shown: rows (intent, device, last span, time in ns) in any order; device is the global device number.
+    spans: rows (parent, kind, where, op). Each span begins where its parent ends. A parent precedes its child in the
+        array; the parent of a first span is 0. kind is an index into KINDS; where and op are indexes into `names`.
+    ends: the end of each span, in seconds.
     """
     per_user = len(plan.devices)
     due = np.asarray(deliveries["intent"]) * len(plan.users) * per_user
@@ -71,30 +72,30 @@ def span_table(
 
 
 def _chains(parents: NDArray[np.int64], last: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The spans that lead to each of `last`, from the first to the last; and the positions in `last` of each."""
+    """Return the spans that lead to each span of `last`, in order, and for each of them its position in `last`."""
     lengths, span = np.zeros(len(last), np.int64), last
     while span.any():
         lengths += span > 0
         span = parents[span]
-    place = np.cumsum(lengths) - 1  # of the last one; from there, go backwards
+    position = np.cumsum(lengths) - 1  # where the last span of each chain belongs; earlier ones go before it
     chain, left = np.empty(lengths.sum(), np.int64), last > 0
-    place, span = place[left], last[left]
+    position, span = position[left], last[left]
     while len(span):
-        chain[place] = span
-        place, span = place - 1, parents[span]
-        place, span = place[span > 0], span[span > 0]
+        chain[position] = span
+        position, span = position - 1, parents[span]
+        position, span = position[span > 0], span[span > 0]
     return chain, np.repeat(np.arange(len(last)), lengths)
 
 
 def node_table(columns: Iterable[Iterable[object]]) -> pa.Table:
-    """The series of the nodes, column by column as in schema.NODES."""
+    """Return the table of nodes from its columns, which have the order of schema.NODES."""
     arrays = [pa.array(list(column), field.type) for column, field in zip(columns, NODES, strict=True)]
     return pa.table(arrays, schema=NODES)
 
 
 def _numbers(names: pa.ChunkedArray, known: Sequence[str]) -> NDArray[np.int64]:
-    place = {name: number for number, name in enumerate(known)}
-    return np.array([place[name] for name in names.to_pylist()], np.int64)
+    position = {name: number for number, name in enumerate(known)}
+    return np.array([position[name] for name in names.to_pylist()], np.int64)
 
 
 def _named(numbers: NDArray[np.int64], names: Sequence[str]) -> pa.DictionaryArray:

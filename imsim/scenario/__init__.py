@@ -1,8 +1,8 @@
-"""The scenario (who talks to whom, how often, over what) and the plan that follows from it.
+"""Scenarios (users, their messages, the service) and the plans that follow from them.
 
-Read in this order: `sections` and `fields` (what a file says), `consistency` (what must hold between fields), `model`
-(the scenario), `distributions` (what varies), `arrivals` and `moments` (when messages come), `draws` (random numbers by
-name), `workload` (the plan), `actor` (how a user's client carries it out).
+Read the modules in this order: `sections` and `fields` (the fields of a file), `consistency` (checks between fields),
+`model` (the scenario), `distributions` (values that vary), `arrivals` and `moments` (times of messages), `draws`
+(random numbers by name), `workload` (the plan), `actor` (how a user's client executes the plan).
 """
 
 from imsim.scenario.distributions import (

@@ -1,9 +1,9 @@
-"""When messages come: the shape of their rate over time, or moments that were seen elsewhere.
+"""Arrivals: the rate of messages over time, or recorded moments that are replayed.
 
-Every user writes by a Poisson process, whatever the shape: the process is drawn at a steady rate, and the shape only
-moves its moments, to where as many messages were to be expected (a change of time). So two shapes compared under one
-seed have the same messages, of the same sizes and to the same partners, at other times. A shape is common to all
-users: a burst is a moment in which everybody writes more.
+Each user sends by a Poisson process. The process is drawn at a steady rate. A shape then moves each moment to the time
+by which the varying rate has the same expected number of messages (a change of time). So two shapes that are compared
+under one seed have the same messages, with the same sizes and partners, at different times. A shape is common to all
+users: in a burst, everybody sends more.
 
 In TOML: `arrivals = { kind = "bursts", factor = 10, every = "60s", lasting = "2s" }`, or `arrivals = "poisson"`.
 """
@@ -32,22 +32,25 @@ _CHANCE = 3.0  # standard deviations of its count
 
 
 class Shape:
-    """A rate over time, in straight lines: line i runs from level `left[i]` at `start[i]` to `right[i]` where the next
-    one starts. The first starts at 0; the last one keeps its level for ever, or ends with the `period`, after which all
-    begins anew."""
+    """A rate over time, as a sequence of straight lines.
+
+    Line i runs from level `left[i]` at time `start[i]` to level `right[i]` at the start of the next line. The first
+    line starts at 0. The last one ends with the `period`, after which the lines repeat; without a period, the level of
+    the last line stays constant.
+    """
 
     def __init__(self, start: Floats, left: Floats, right: Floats, period: float = math.inf) -> None:
         length = np.diff(start, append=period)
         self._start, self._left, self._period = start, left, period
         self._slope = (right - left) / length
         through = np.cumsum(length[:-1] * (left + right)[:-1] / 2)
-        self._before = np.concatenate(([0.0], through))  # expected before each line
+        self._before = np.concatenate(([0.0], through))  # the expected number before each line
         self._of_period = math.inf
         if math.isfinite(period):
             self._of_period = float(self._before[-1] + length[-1] * (left[-1] + right[-1]) / 2)
 
     def expected(self, at: float) -> float:
-        """The integral of the rate from 0 to the time `at`: how much is to be expected until then."""
+        """Return the expected number from time 0 to `at`: the integral of the rate."""
         if at == math.inf:
             return math.inf
         periods, rest = divmod(at, self._period)
@@ -57,7 +60,7 @@ class Shape:
         return float(within + (periods * self._of_period if periods else 0.0))
 
     def when(self, expected: Floats) -> Floats:
-        """The inverse: the time until which so much is expected; inf where it never is."""
+        """Return the times by which these numbers are expected (the inverse of `expected`); inf if they never are."""
         periods, rest = np.divmod(expected, self._of_period)
         line = np.searchsorted(self._before, rest, side="right") - 1
         missing, level = rest - self._before[line], self._left[line]
@@ -73,7 +76,7 @@ class _Arrivals(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     def shape(self, seed: int, duration: float) -> Shape | None:
-        """The rate up to `duration` and a while beyond, in multiples of workload.rate; None: steady."""
+        """Return the rate until `duration` or later, as multiples of workload.rate. None: a steady rate."""
         return None
 
     def expected(self, until: float, rate: float) -> float:
@@ -90,12 +93,12 @@ class _Arrivals(BaseModel):
         return 1.0
 
     def until(self, duration: float) -> Any:
-        """The same without what would come from then on. Raises: UsageError if nothing is left."""
+        """Return these arrivals without moments from `duration` on. Raises: UsageError if none is left."""
         return self
 
 
 class Poisson(_Arrivals):
-    """A steady rate; messages come at random moments."""
+    """A steady rate, with messages at random moments."""
 
     kind: Literal["poisson"] = "poisson"
 
@@ -123,12 +126,12 @@ class _Declared(_Arrivals):
 
 
 class Bursts(_WithMean):
-    """Quiet times and bursts in turn, each of random (exponential) length: a Markov-modulated Poisson process."""
+    """Quiet times and bursts in turn, with random (exponential) lengths: a Markov-modulated Poisson process."""
 
     kind: Literal["bursts"] = "bursts"
-    factor: float = Field(gt=1, le=1e6, description="how many times the quiet rate the rate in a burst is")
-    every: PositiveSeconds = Field(description="mean time from one burst's start to the next one's")
-    lasting: PositiveSeconds = Field(description="mean length of a burst, less than every")
+    factor: float = Field(gt=1, le=1e6, description="rate in a burst, as a multiple of the rate in quiet times")
+    every: PositiveSeconds = Field(description="mean time between the starts of two bursts")
+    lasting: PositiveSeconds = Field(description="mean length of a burst; less than `every`")
 
     @model_validator(mode="after")
     def _ordered(self) -> Bursts:
@@ -140,15 +143,19 @@ class Bursts(_WithMean):
         draws, share = Draws(seed, "bursts"), self.lasting / self.every
         quiet = 1 / (1 + (self.factor - 1) * share)
         levels = [quiet, quiet * self.factor]
-        if draws.at(0) < share:  # in the middle of a burst: it has been going on for ever
+        if draws.at(0) < share:  # start in a burst, as in the steady state
             levels.reverse()
         means = np.where(np.array(levels) > quiet, self.lasting, self.every - self.lasting)
         pairs = math.ceil(duration / self.every) + 1
         if pairs > _MOST_BURSTS:
-            raise UsageError(f"workload.arrivals: {pairs:.2g} bursts are too many for one run; raise every")
+            raise UsageError(
+                f"workload.arrivals: expected at most {_MOST_BURSTS:.2g} bursts in a run, got {pairs:.2g}; raise every"
+            )
         while True:
             length = -np.log1p(-draws.array(np.arange(1, 2 * pairs + 1))) * np.tile(means, pairs)
-            start = np.concatenate(([0.0], np.cumsum(length)))  # strictly one after another: more leave these alone
+            start = np.concatenate(
+                ([0.0], np.cumsum(length))
+            )  # each start depends only on earlier lengths: more pairs do not change it
             if start[-1] > duration:
                 break
             pairs *= 2
@@ -157,18 +164,18 @@ class Bursts(_WithMean):
 
 
 class Curve(_WithMean, _Declared):
-    """A day's curve: straight lines between the points, again and again. Its mean is workload.rate."""
+    """A daily pattern: straight lines between points, repeated after each period. Its mean is workload.rate."""
 
     kind: Literal["curve"] = "curve"
     points: tuple[tuple[Seconds, float], ...] = Field(
-        description="[time, level] pairs in the order of time, levels in any unit; two of one time are a step"
+        description="[time, level] pairs, ordered by time, with levels in any unit; two points at one time are a step"
     )
-    period: PositiveSeconds = Field(default=86_400.0, description="after which it begins anew")
+    period: PositiveSeconds = Field(default=86_400.0, description="time after which the pattern repeats")
 
     @model_validator(mode="before")
     @classmethod
     def _paired(cls, fields: Any) -> Any:
-        """Lists, as TOML has them, are tuples here."""
+        """Convert the lists of a TOML file to tuples."""
         if isinstance(fields, dict) and isinstance(points := fields.get("points"), list | tuple):
             pairs = [tuple(point) if isinstance(point, list) else point for point in points]
             for pair in pairs:
@@ -181,14 +188,14 @@ class Curve(_WithMean, _Declared):
     def _possible(self) -> Curve:
         times = [time for time, _ in self.points]
         if not times or times != sorted(times) or times[-1] > self.period:
-            raise ValueError(f"expected points in the order of time, from 0 to the period ({self.period:g} s)")
+            raise ValueError(f"expected points ordered by time, from 0 to the period ({self.period:g} s)")
         if not any(level for _, level in self.points):
             raise ValueError("expected at least one point with a level above 0")
         return self
 
     def shape(self, seed: int, duration: float) -> Shape:
         times, levels = np.array(self.points).T
-        # From the last point the line goes on to the first one of the next period.
+        # The line from the last point leads to the first point of the next period.
         at_the_turn = np.interp(self.period, [times[-1], times[0] + self.period], [levels[-1], levels[0]])
         if times[0] > 0:
             times, levels = np.append(0.0, times), np.append(at_the_turn, levels)
@@ -201,12 +208,12 @@ class Curve(_WithMean, _Declared):
 
 
 class Ramp(_Declared):
-    """From one rate to another in a straight line, and there it stays: how much load until it breaks?"""
+    """A rate that changes evenly from one level to another and then stays constant. It shows which load is too high."""
 
     kind: Literal["ramp"] = "ramp"
-    start: float = Field(ge=0, le=1e6, description="of the rate at the beginning, in multiples of workload.rate")
-    end: float = Field(ge=0, le=1e6, description="of the rate from `over` on, in multiples of workload.rate")
-    over: PositiveSeconds = Field(description="how long it takes from the one to the other")
+    start: float = Field(ge=0, le=1e6, description="rate at the start, as a multiple of workload.rate")
+    end: float = Field(ge=0, le=1e6, description="rate after the time `over`, as a multiple of workload.rate")
+    over: PositiveSeconds = Field(description="time of the change from one rate to the other")
 
     @model_validator(mode="after")
     def _possible(self) -> Ramp:
@@ -220,23 +227,26 @@ class Ramp(_Declared):
 
 
 class Replay(_Arrivals):
-    """Moments that were seen: of a run's messages, or from a log. Each is a message of a user who is drawn anew."""
+    """Recorded moments, from a run or a log. At each of them, a random user sends a message."""
 
     kind: Literal["replay"] = "replay"
     at: tuple[float, ...] = Field(
-        description="seconds from the start; or epoch seconds (above 1e9) or datetimes, of which the first becomes 0"
+        description="seconds from the start; or epoch seconds (above 1e9) or datetimes, whose first becomes 0"
     )
 
     @model_validator(mode="before")
     @classmethod
     def _read(cls, fields: Any) -> Any:
-        """`run` (a run's folder) and `file` (a text with one moment a line) are read here and now, so that a scenario
-        holds all that it needs. See `imsim.scenario.moments` for what moments are."""
+        """Read the moments of `run` (a run's folder) or `file` (a text file with one moment on each line).
+
+        They are read at once, so a scenario is complete without these files. `imsim.scenario.moments` describes the
+        formats of moments.
+        """
         if not isinstance(fields, dict):
             return fields
         given = [name for name in ("at", "run", "file") if name in fields]
         if len(given) != 1:
-            raise ValueError("expected one of at (moments), run (a run's folder) and file (one moment a line)")
+            raise ValueError("expected one of at (moments), run (a run's folder) and file (one moment on each line)")
         fields = dict(fields)
         source = fields.pop(given[0])
         if given != ["at"]:
@@ -255,8 +265,10 @@ class Replay(_Arrivals):
     def until(self, duration: float) -> Replay:
         at = tuple(moment for moment in self.at if moment < duration)
         if not at:
-            found = f"got the first at {self.at[0]:g} s"
-            raise UsageError(f"workload.arrivals: expected a moment before duration ({duration:g} s), {found}")
+            raise UsageError(
+                f"workload.arrivals: expected a moment before duration ({duration:g} s), but the first is at"
+                f" {self.at[0]:g} s"
+            )
         return self if len(at) == len(self.at) else Replay(at=at)
 
 
@@ -278,16 +290,16 @@ def _intended_in(folder: Path) -> Floats:
     try:
         intended = pd.read_parquet(folder / "messages.parquet", columns=["intended_at"])["intended_at"]
     except (OSError, ValueError) as error:
-        raise ValueError(f"expected a run's folder, but {folder} has no table of messages ({error})") from None
+        raise ValueError(f"expected a run's folder, but {folder} contains no messages.parquet ({error})") from None
     return intended.to_numpy(np.float64) / 1e9
 
 
 def _lines_of(file: Path) -> list[float] | list[str]:
-    """Numbers, where all are; texts otherwise."""
+    """Return the lines of a file: as numbers if all of them are numbers, else as texts."""
     try:
         lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, ValueError) as error:
-        raise ValueError(f"expected a text with one moment a line, but {file}: {error}") from None
+        raise ValueError(f"expected a text file with one moment on each line, but {file}: {error}") from None
     try:
         return [float(line) for line in lines]
     except ValueError:
@@ -302,7 +314,7 @@ _EXPECTED = f"a kind of {', '.join(ARRIVALS)}, or a column of moments"
 
 
 def _shorthand(value: object) -> object:
-    """A bare kind is a table of it; a list, an array or a column are moments."""
+    """Convert a plain kind to a table, and a list, an array or a column to a replay of its moments."""
     if isinstance(value, str):
         value = {"kind": value}
     elif not isinstance(value, dict | _Arrivals) and hasattr(value, "__len__"):

@@ -1,8 +1,8 @@
-"""Custom parts: Python objects in place of a scenario's named ones, such as a distribution or a station.
+"""Custom parts: Python objects that replace built-in parts of a scenario, such as a distribution or a station.
 
-A scenario with custom parts works like any other (`replace`, comparison, copies in other processes), but a file can
-only name them: `to_toml` writes a reference, and reading a file refuses it, because the part itself is not there. Code
-that reads a finished run without running it again may accept the name: see `names_only`.
+A scenario with custom parts works like any other (`replace`, comparison, copies in other processes). But a file can
+contain only their names: `to_toml` writes a reference, and reading that file fails, because the object is missing.
+Code that opens a finished run without running it again can accept references: see `names_only`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _names_only = ContextVar("custom parts by their names only", default=False)
 
 
 def reference(part: object) -> str:
-    """What a file says of a custom part: `custom part Bimodal(fast=0.001, slow=0.02)`."""
+    """Return the text that represents a custom part in a file: `custom part Bimodal(fast=0.001, slow=0.02)`."""
     known = getattr(part, "reference", None)
     if isinstance(known, str):
         return known
@@ -36,20 +36,25 @@ def is_reference(value: object) -> bool:
 
 
 def resolved(value: Any, absent: Callable[[str], object]) -> Any:
-    """The value; for a reference, what `absent` makes of it where names are enough.
+    """Return the value; for a reference within `names_only`, return the placeholder that `absent` makes of it.
 
-    Raises: ValueError for a reference anywhere else, with what to do.
+    Raises: ValueError for a reference outside `names_only`, with the remedy.
     """
     if not is_reference(value):
         return value
     if _names_only.get():
         return absent(value)
-    raise ValueError(f"{value} exists only in Python, not in a file: put the object here, by Scenario.replace")
+    raise ValueError(
+        f"{value} exists only in Python; a file contains only its name: pass the object with Scenario.replace"
+    )
 
 
 @contextmanager
 def names_only() -> Iterator[None]:
-    """Within it a file may name custom parts. They can be compared and written again; using one raises a UsageError."""
+    """Accept references to custom parts while the context lasts.
+
+    The placeholders can be compared and written to a file again. Using one in a run raises a UsageError.
+    """
     token = _names_only.set(True)
     try:
         yield
@@ -58,18 +63,18 @@ def names_only() -> Iterator[None]:
 
 
 def not_here(reference: str) -> NoReturn:
-    raise UsageError(f"{reference} is not here: a file only names it; put the object in its place, by Scenario.replace")
+    raise UsageError(f"{reference} is missing: the file contains only its name; pass the object with Scenario.replace")
 
 
 def broken(part: str, error: Exception) -> UsageError:
-    """What is raised, from `error`, where a custom part raised it: a line that says which part it was."""
+    """Return the UsageError to raise when a custom part raised `error`: one line that names the part."""
     text = " ".join(str(error).split())
     return UsageError(f"{part} raised {type(error).__name__}{f': {text}' if text else ''}")
 
 
 @dataclass(frozen=True)
 class AbsentPart:
-    """Stands for a custom class or function of which only the name is known."""
+    """A placeholder for a custom class or function of which only the name is known."""
 
     reference: str
 

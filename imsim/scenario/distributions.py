@@ -1,7 +1,7 @@
-"""What varies from one time to the next: latencies, service times, sizes.
+"""Distributions of latencies, service times, sizes and other values that vary.
 
-Each distribution is its inverse CDF: one uniform number in, one value out. The caller brings the number (see `draws`),
-so that two designs compared under one seed meet the same random numbers.
+A distribution is an inverse CDF: it turns one uniform number into one value. The caller supplies the number (see
+`draws`), so two designs that are compared under one seed use the same random numbers.
 
 In TOML: `latency = { kind = "lognormal", median = "15ms", p99 = "60ms" }`, or `latency = "5ms"` for a constant.
 """
@@ -39,31 +39,34 @@ from imsim.scenario.quiet import QuietModel
 
 Floats = npt.NDArray[np.float64]
 
-# A parameter that carries the unit of the value: seconds (also as "5ms"), bytes, people.
+# A parameter with the unit of the distribution's values: seconds (or a text such as "5ms"), bytes, users.
 Quantity = Annotated[float, BeforeValidator(parse_duration)]
 
 
 class _Distribution(QuietModel):
-    """Values are never negative. `u` is uniform in (0, 1), both ends excluded."""
+    """The base class of all distributions. Values are never negative.
+
+    The argument `u` of `quantile` and `quantiles` is uniform in (0, 1), without 0 and 1.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     @property
     def constant(self) -> float | None:
-        """The value if there is only one, so that nothing need be drawn; else None."""
+        """The value of a distribution that has only one, so that no number needs to be drawn; else None."""
         return None
 
     @property
     def upper(self) -> float:
-        """The largest possible value; infinite where there is none."""
+        """The largest possible value, or infinity if there is no limit."""
         return math.inf
 
 
 class Constant(_Distribution):
-    """Always `value`."""
+    """A distribution with a single value."""
 
     kind: Literal["constant"] = "constant"
-    value: Quantity = Field(description="the value, every time")
+    value: Quantity = Field(description="the value")
 
     @property
     def constant(self) -> float | None:
@@ -85,7 +88,7 @@ class Constant(_Distribution):
 
 
 class Uniform(_Distribution):
-    """Every value from `low` to `high` is as likely as any other."""
+    """The uniform distribution: all values from `low` to `high` are equally likely."""
 
     kind: Literal["uniform"] = "uniform"
     low: Quantity = Field(description="the smallest value")
@@ -117,7 +120,10 @@ class Uniform(_Distribution):
 
 
 class Exponential(_Distribution):
-    """Memoryless; as a service time it is the second M of M/M/1. p99 is 4.6 means."""
+    """The exponential distribution, which is memoryless. Its 99th percentile is 4.6 times its mean.
+
+    As a service time, it is the second M of M/M/1.
+    """
 
     kind: Literal["exponential"] = "exponential"
     mean: Quantity = Field(gt=0, description="the mean")
@@ -130,24 +136,25 @@ class Exponential(_Distribution):
 
 
 class Lognormal(_Distribution):
-    """The usual shape of latencies, given by the two numbers in which people think of one.
+    """The lognormal distribution, a usual shape of latencies, given by its median and its 99th percentile.
 
-    ln X is normal with mean ln(median) and standard deviation ln(p99 / median) / 2.326. Its tail is long: from two
-    numbers that are far apart follows a third that nobody has seen, such as seconds of Wi-Fi once in a hundred thousand
-    frames. With `maximum` the tail beyond it is cut off and its chance shared out among the rest.
+    ln X is normal with mean ln(median) and standard deviation ln(p99 / median) / 2.326. Its tail is long: if the two
+    numbers are far apart, rare values can be larger than any that was measured, such as seconds for one Wi-Fi frame in
+    a hundred thousand. With `maximum`, the tail above it is cut off, and the other values become more likely in
+    proportion.
     """
 
     kind: Literal["lognormal"] = "lognormal"
-    median: Quantity = Field(gt=0, description="half of the values are below it")
-    p99: Quantity = Field(description="99 % of the values are below it")
-    maximum: Quantity | None = Field(default=None, description="no value is larger; absent: no limit")
+    median: Quantity = Field(gt=0, description="the median: half of the values are below it")
+    p99: Quantity = Field(description="the 99th percentile: 99 % of the values are below it")
+    maximum: Quantity | None = Field(default=None, description="the largest possible value; absent: no limit")
 
     @model_validator(mode="after")
     def _ordered(self) -> Lognormal:
         if self.p99 <= self.median:
             raise ValueError(
                 f"expected p99 > median, got median = {self.median:g} and p99 = {self.p99:g}"
-                " (if it does not vary, write the plain value)"
+                " (for a value that does not vary, write the plain value)"
             )
         if self.maximum is not None and self.maximum <= self.p99:
             raise ValueError(f"expected maximum > p99, got p99 = {self.p99:g} and maximum = {self.maximum:g}")
@@ -155,7 +162,7 @@ class Lognormal(_Distribution):
 
     @cached_property
     def _kept(self) -> float:
-        """The share of the whole that lies below the maximum."""
+        """The probability of values below `maximum` in the distribution without it."""
         return 1.0 if self.maximum is None else self._log.cdf(math.log(self.maximum))
 
     @cached_property
@@ -177,28 +184,29 @@ class Lognormal(_Distribution):
         return math.exp(self._log.inv_cdf(u * self._kept))
 
     def quantiles(self, u: Floats) -> Floats:
-        # The standard library's inverse normal in C: 0.15 us each, so a million take as long as a blink.
+        # The standard library's inverse normal is written in C: 0.15 us for each value.
         u = np.asarray(u, np.float64) * self._kept
         logs = np.fromiter(map(self._log.inv_cdf, u.ravel().tolist()), np.float64, u.size)
         return np.exp(logs).reshape(u.shape)
 
 
 class Pareto(_Distribution):
-    """Heavy tail: most values near `minimum`, a few very large, as group sizes are.
+    """The Pareto distribution, with a heavy tail: most values are near `minimum` and a few are very large. Group sizes
+    are an example.
 
-    P(X > x) = (minimum / x) ** alpha. With `maximum` the tail beyond it is cut off and its chance shared out
-    among the rest (the values do not pile up at the maximum).
+    P(X > x) = (minimum / x) ** alpha. With `maximum`, the tail above it is cut off, and the other values become more
+    likely in proportion (so the values do not pile up at the maximum).
     """
 
     kind: Literal["pareto"] = "pareto"
     minimum: Quantity = Field(gt=0, description="the smallest value")
-    alpha: float = Field(gt=0, description="the tail's index: smaller is heavier; 1.16 is the 80/20 rule")
-    maximum: Quantity | None = Field(default=None, description="no value is larger; absent: no limit")
+    alpha: float = Field(gt=0, description="the index of the tail: a smaller one is heavier; 1.16 is the 80/20 rule")
+    maximum: Quantity | None = Field(default=None, description="the largest possible value; absent: no limit")
 
     @model_validator(mode="after")
     def _possible(self) -> Pareto:
         if self.maximum is None and self.alpha <= 1:
-            raise ValueError(f"expected alpha > 1 (or a maximum: the mean is infinite), got {self.alpha:g}")
+            raise ValueError(f"expected alpha > 1, or a maximum, to have a finite mean, got {self.alpha:g}")
         if self.maximum is not None and self.maximum <= self.minimum:
             raise ValueError(
                 f"expected minimum < maximum, got minimum = {self.minimum:g} and maximum = {self.maximum:g}"
@@ -207,7 +215,7 @@ class Pareto(_Distribution):
 
     @cached_property
     def _kept(self) -> float:
-        """The share of the whole tail that lies below the maximum."""
+        """The probability of values below `maximum` in the distribution without it."""
         return 1.0 if self.maximum is None else -math.expm1(self.alpha * math.log(self.minimum / self.maximum))
 
     @cached_property
@@ -222,7 +230,7 @@ class Pareto(_Distribution):
     def mean(self) -> float:
         if self.maximum is None:
             return self.minimum * self.alpha / (self.alpha - 1)
-        # minimum + the integral of P(X > x), written so that alpha = 1 does not divide by zero.
+        # minimum + the integral of P(X > x), in a form that does not divide by zero for alpha = 1.
         a, ratio = self.alpha, math.log(self.maximum / self.minimum)
         growth = ratio if a == 1 else math.expm1((1 - a) * ratio) / (1 - a)
         return self.minimum * a * growth / self._kept
@@ -235,7 +243,7 @@ class Pareto(_Distribution):
 
 
 def _tuple(value: object) -> object:
-    """TOML has lists."""
+    """Convert a list from TOML to a tuple."""
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -246,29 +254,32 @@ def _percentile(value: object) -> object:
 
 
 class Empirical(_Distribution):
-    """What was measured: the `values` themselves, each as likely as any other, or their `percentiles`, as pairs of a
-    percentile and its value, with straight lines between them.
+    """A measured distribution: the measured `values`, all equally likely; or their `percentiles`, pairs of a
+    percentile and its value, with linear interpolation.
 
         { kind = "empirical", values = ["1ms", "1.2ms", "9ms"] }
         { kind = "empirical", percentiles = [[0, "1ms"], [50, "2ms"], [99, "9ms"], [100, "30ms"]] }
 
-    `Empirical.of` makes one from an array.
+    `Empirical.of` makes a distribution from an array.
     """
 
     kind: Literal["empirical"] = "empirical"
     values: Annotated[tuple[Quantity, ...], BeforeValidator(_tuple)] = Field(
-        default=(), description="each is as likely as any other; a value that stands twice is twice as likely"
+        default=(), description="equally likely values; a value that is listed twice is twice as likely"
     )
     percentiles: Annotated[
         tuple[Annotated[tuple[float, Quantity], BeforeValidator(_percentile)], ...], BeforeValidator(_tuple)
     ] = Field(
         default=(),
-        description="pairs of a percentile and its value, from [0, smallest] to [100, largest]; linear in between",
+        description="pairs of a percentile and its value, from [0, smallest] to [100, largest], interpolated linearly",
     )
 
     @classmethod
     def of(cls, samples: npt.ArrayLike, most: int = 1000) -> Empirical:
-        """Of samples (seconds, timedeltas or bytes); more than `most` of them become that many percentiles."""
+        """Return the distribution of samples: seconds, timedeltas or bytes.
+
+        More than `most` samples are reduced to `most` percentiles.
+        """
         values = np.sort(durations(samples))
         if len(values) <= most:
             return cls(values=tuple(values.tolist()))
@@ -278,15 +289,17 @@ class Empirical(_Distribution):
     @model_validator(mode="after")
     def _possible(self) -> Empirical:
         if bool(self.values) == bool(self.percentiles):
-            raise ValueError("expected values or percentiles, one of the two and not empty")
+            raise ValueError("expected either values or percentiles, and not empty")
         if self.percentiles:
             percents, values = zip(*self.percentiles, strict=True)
             if percents[0] != 0 or percents[-1] != 100:
-                raise ValueError("expected percentiles from [0, smallest value] to [100, largest value]")
+                raise ValueError(
+                    "expected [0, smallest value] as the first and [100, largest value] as the last percentile"
+                )
             if any(low >= high for low, high in pairwise(percents)):
-                raise ValueError("expected percentiles in ascending order, each once")
+                raise ValueError("expected percentiles in ascending order, without repetition")
             if any(low > high for low, high in pairwise(values)):
-                raise ValueError("expected values that do not fall from one percentile to the next")
+                raise ValueError("expected values that do not decrease from one percentile to the next")
         return self
 
     @cached_property
@@ -333,7 +346,7 @@ class Empirical(_Distribution):
 
 
 class CustomDistribution(_Distribution):
-    """The base class of a custom distribution, for a notebook cell or a module of yours:
+    """The base class of custom distributions. Define a subclass in a notebook or a module:
 
         class Bimodal(imsim.CustomDistribution):
             fast: float
@@ -344,10 +357,11 @@ class CustomDistribution(_Distribution):
 
         office.replace({"topology.storage.service.append": Bimodal(fast=0.001, slow=0.02)})
 
-    `quantile(u)` is all it needs: the value below which the share `u` of all values lies, seconds or whatever the field
-    counts in; 0 or more. Whatever it raises becomes a UsageError that names the class. Where a largest value is
-    known, a property `upper` gives it, so that it is compared with the limits before a run; `quantiles`, for whole
-    arrays, may be given where it can be faster.
+    Only `quantile(u)` is required. It returns the value below which the share `u` of all values lies: 0 or more, in
+    seconds or in the unit of the field. Any exception from it becomes a UsageError that names the class.
+
+    Two members are optional. A property `upper` returns the largest value, which is then checked against the limits
+    before a run. A method `quantiles` does the same as `quantile` for whole arrays, faster.
     """
 
     def __init__(self, **fields: Any) -> None:
@@ -364,7 +378,7 @@ class CustomDistribution(_Distribution):
                 setattr(cls, name, _checked(vars(cls)[name]))
 
     def quantile(self, u: float) -> float:
-        raise UsageError(f"custom distribution {type(self).__name__}: expected a method quantile(u), and there is none")
+        raise UsageError(f"custom distribution {type(self).__name__}: expected a method quantile(u), but it has none")
 
     def quantiles(self, u: Floats) -> Floats:
         u = np.asarray(u, np.float64)
@@ -375,7 +389,9 @@ class CustomDistribution(_Distribution):
         for u in (0.001, 0.5, 0.999):
             value = self.quantile(u)
             if not isinstance(value, int | float | np.number) or not 0 <= value < math.inf:
-                raise ValueError(f"expected {type(self).__name__}.quantile({u}) to be 0 or more, got {shown(value)}")
+                raise ValueError(
+                    f"expected {type(self).__name__}.quantile({u}) to return 0 or more, got {shown(value)}"
+                )
         return self
 
 
@@ -394,7 +410,7 @@ def _checked(method: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
 
 
 class AbsentDistribution(CustomDistribution):
-    """A custom distribution of which only the name is known."""
+    """A placeholder for a custom distribution of which only the name is known."""
 
     reference: str
 
@@ -415,7 +431,10 @@ Distribution = Named | CustomDistribution
 
 
 def mean_of(distribution: Distribution) -> float:
-    """Exact, except of a custom distribution: there the mean of its quantiles at ten thousand even steps."""
+    """Return the mean of a distribution.
+
+    It is exact, except for a custom distribution: there it is the mean of 10,000 evenly spaced quantiles.
+    """
     if isinstance(distribution, CustomDistribution):
         return float(distribution.quantiles((np.arange(10_000) + 0.5) / 10_000).mean())
     return distribution.mean
@@ -425,7 +444,7 @@ def mean_of(distribution: Distribution) -> float:
 
 
 def _shorthand(expected: str) -> Callable[[object], object]:
-    """A bare quantity stands for the constant distribution."""
+    """Return a validator that accepts a plain value as a constant distribution."""
 
     def read(value: object) -> object:
         value = resolved(value, AbsentDistribution.named)
@@ -440,7 +459,7 @@ def _shorthand(expected: str) -> Callable[[object], object]:
 
 
 def _unitless(value: object) -> object:
-    """Counts and bytes are plain numbers: "5ms" bytes is a mistake, not 0.005."""
+    """Refuse durations where counts or bytes are expected: "5ms" bytes is a mistake, not 0.005."""
     if is_reference(value):
         return value
     given = [v for k, v in value.items() if k != "kind"] if isinstance(value, dict) else [value]
@@ -464,7 +483,7 @@ def _dump(write: Callable[[float], object]) -> Callable[[Distribution], object]:
                 return {"kind": "empirical", "values": [write(value) for value in distribution.values]}
             pairs = [[_plain(percent), write(value)] for percent, value in distribution.percentiles]
             return {"kind": "empirical", "percentiles": pairs}
-        # alpha is the one parameter without the value's unit.
+        # alpha is the only parameter without the unit of the values.
         values = distribution.model_dump(exclude_none=True)
         return {k: v if k in ("kind", "alpha") else write(v) for k, v in values.items()}
 
@@ -476,7 +495,7 @@ def _plain(value: float) -> Any:
 
 
 class _NamedOrCustom:
-    """The `kind` of a table chooses its class; a custom distribution is taken as it is."""
+    """A pydantic schema: the `kind` of a table selects its class; a custom distribution is accepted as it is."""
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         named = handler.generate_schema(Annotated[Named, Field(discriminator="kind")])
@@ -495,6 +514,6 @@ SecondsDistribution = Annotated[
 NumberDistribution = Annotated[
     _Any,
     BeforeValidator(_shorthand("a number, 0 or more, or a table such as { kind = 'uniform', low = 3, high = 20 }")),
-    BeforeValidator(_unitless),  # runs first: pydantic calls the last one first
+    BeforeValidator(_unitless),  # runs first, because pydantic calls the last validator first
     PlainSerializer(_dump(_plain), when_used="json"),
 ]

@@ -1,4 +1,6 @@
-"""What is wrong with a scenario, in its own terms: `policies.ack: expected 'after_store' or ..., got 'never'`."""
+"""Error messages about invalid scenarios. They name a field as its file does:
+`policies.ack: expected 'after_store' or ..., got 'never'`.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class FieldError(ValueError):
-    """Raised by a validator about one field below it: `path` is relative to where the validator stands."""
+    """An error that a validator raises about one field of its table. `path` is relative to that table."""
 
     def __init__(self, path: str, text: str) -> None:
         super().__init__(text)
@@ -23,17 +25,17 @@ class FieldError(ValueError):
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """One line for each problem: the field's dotted path, what was expected, what was found."""
+    """Return one line for each problem: the field's dotted path, the expected value and the given one."""
     return [_line(details, model) for details in error.errors(include_url=False)]
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """ " (did you mean 'x'?)" where something known is near, else nothing."""
+    """Return " (did you mean 'x'?)" if a known name is similar, else an empty text."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
-# What pydantic calls the mistake -> what was expected, with pydantic's own parameters of it.
+# pydantic's name of a problem -> the expected value. The placeholders are pydantic's parameters of that problem.
 _EXPECTED = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
@@ -57,7 +59,7 @@ _EXPECTED = {
 
 def _line(details: ErrorDetails, model: type[BaseModel]) -> str:
     kind, context = details["type"], details.get("ctx", {})
-    path, models = _in_the_file(model, details["loc"])
+    path, models = _path_in_file(model, details["loc"])
     kinds = ", ".join(name for one in models if (name := _kind_of(one)))
     if kind == "value_error":
         problem: Any = context["error"]
@@ -65,7 +67,7 @@ def _line(details: ErrorDetails, model: type[BaseModel]) -> str:
             path.append(problem.path)
         text = str(problem)
     elif kind == "extra_forbidden":
-        _, (table, *_) = _in_the_file(model, details["loc"][:-1])
+        _, (table, *_) = _path_in_file(model, details["loc"][:-1])
         known = [name for name, field in table.model_fields.items() if field.exclude is not True]
         name = str(details["loc"][-1])
         text = f"unknown field{suggestion(name, known)}; known here: {', '.join(known)}"
@@ -78,14 +80,16 @@ def _line(details: ErrorDetails, model: type[BaseModel]) -> str:
         if kind == "union_tag_invalid":
             found = context["tag"]
             path.append("kind")
-        expected = _EXPECTED.get(kind, "another value").format(**context, kinds=kinds)
+        expected = _EXPECTED.get(kind, "another kind of value").format(**context, kinds=kinds)
         text = f"expected {expected}, got {shown(found)}"
     return f"{'.'.join(path)}: {text}" if path else text
 
 
-def _in_the_file(model: type[BaseModel], location: Iterable[str | int]) -> tuple[list[str], list[type[BaseModel]]]:
-    """The path of a location in the file, and the tables that may stand there. pydantic's location also names the
-    branch taken in a union; the file has no such level."""
+def _path_in_file(model: type[BaseModel], location: Iterable[str | int]) -> tuple[list[str], list[type[BaseModel]]]:
+    """Return a location's path in the file, and the models that are possible there.
+
+    pydantic's location also names the chosen branch of a union; a file has no such level.
+    """
     path: list[str] = []
     models = [model]
     for part in map(str, location):
@@ -99,7 +103,7 @@ def _in_the_file(model: type[BaseModel], location: Iterable[str | int]) -> tuple
 
 
 def _tables_of(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The models that a field may hold, by themselves or in a list or a table."""
+    """Yield the models that a field can contain: directly, in a list or in a table."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for argument in get_args(annotation):
@@ -107,6 +111,6 @@ def _tables_of(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _kind_of(model: type[BaseModel]) -> str | None:
-    """The kind by which a union's branch is chosen."""
+    """Return the `kind` that selects this model in a union, or None if it has no kind."""
     kind = model.model_fields.get("kind")
     return None if kind is None else str(kind.default)

@@ -20,34 +20,34 @@ from imsim.scenario.sections import (
 
 
 class ScenarioFields(Section):
-    """All that a scenario's file says, each value checked by itself."""
+    """The fields of a scenario's file. Each value is checked on its own."""
 
     name: str = Field(
         default="custom",
         min_length=1,
         exclude=True,
-        description="the preset's name or the file's stem; not in the file",
+        description="name of the preset, or of the file without its suffix; not a field of the file",
     )
     title: str = Field(
         default="",
-        description="one line: the question that the scenario answers; stands above its pictures and reports",
+        description="the question that the scenario answers, in one line; the heading of pictures and reports",
     )
-    seed: int = Field(default=1, ge=0, description="of everything that is drawn: same seed, same rows")
+    seed: int = Field(default=1, ge=0, description="seed of all random numbers: the same seed gives the same rows")
     duration: PositiveSeconds = Field(
-        default=10.0, description="for how long messages are sent, warm-up included; seconds or a duration"
+        default=10.0, description="how long messages are sent, including the warm-up; seconds or a duration"
     )
     warmup: Seconds = Field(
-        default=0.0, description="messages of this first part do not count in statistics; below duration"
+        default=0.0, description="messages sent before this time are left out of statistics; less than duration"
     )
     drain: Seconds = Field(
-        default=5.0, description="how long deliveries may still arrive after duration; seconds or a duration"
+        default=5.0, description="how long deliveries can still arrive after duration; seconds or a duration"
     )
-    population: Population = Field(default=Population(), description="who is there")
-    conversations: Conversations = Field(default=Conversations(), description="who talks to whom")
-    workload: Workload = Field(default=Workload(), description="how often, and how much")
-    network: Network = Field(default=Network(), description="what lies between the nodes (simulated only)")
-    topology: Topology = Field(default=Topology(), description="what the service consists of (simulated only)")
-    faults: list[AnyFault] = Field(default=[], description="what goes wrong, and when (simulated only)")
-    policies: Policies = Field(default=Policies(), description="how client and server behave")
-    limits: Limits = Field(default=Limits(), description="where queues and requests end")
-    cost: Cost = Field(default=Cost(), description="what the service costs to run (simulated only)")
+    population: Population = Field(default=Population(), description="the users and their devices")
+    conversations: Conversations = Field(default=Conversations(), description="the conversations of the users")
+    workload: Workload = Field(default=Workload(), description="the messages of the users")
+    network: Network = Field(default=Network(), description="the links between nodes (simulated only)")
+    topology: Topology = Field(default=Topology(), description="the nodes of the service (simulated only)")
+    faults: list[AnyFault] = Field(default=[], description="failures, and when they happen (simulated only)")
+    policies: Policies = Field(default=Policies(), description="the behaviour of clients and servers")
+    limits: Limits = Field(default=Limits(), description="the limits of queues, requests and rates")
+    cost: Cost = Field(default=Cost(), description="the prices of the service (simulated only)")

@@ -1,4 +1,4 @@
-"""Where scenarios come from: presets, files, and `path=value` on a command line."""
+"""The sources of scenarios: presets, files, and `path=value` overrides of a command line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PRESETS = resources.files("imsim.scenario") / "presets"
 
 
 def preset_names() -> list[str]:
-    """Sorted."""
+    """Return the names of the presets, sorted."""
     return sorted(entry.name[:-5] for entry in _PRESETS.iterdir() if entry.name.endswith(".toml"))
 
 
@@ -33,7 +33,8 @@ def preset_text(name: str) -> str:
 
 
 def read(name_or_path: str | PathLike[str]) -> tuple[str, str]:
-    """A scenario's name and its TOML text. A preset's name wins over a file called the same; ./name is the file."""
+    """Return a scenario's name and its TOML text. If a preset and a file have the same name, the preset is read;
+    ./name reads the file."""
     if isinstance(name_or_path, str) and name_or_path in preset_names():
         return name_or_path, preset_text(name_or_path)
     path = Path(name_or_path)
@@ -60,12 +61,12 @@ def _unknown(name: str, problem: str) -> UsageError:
 def parse(text: str, name: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:  # its text ends with the line and column
+    except tomllib.TOMLDecodeError as error:  # the error's text ends with the line and column
         raise UsageError(f"scenario {name}: not valid TOML: {error}") from None
 
 
 def changes(overrides: Overrides, name: str) -> dict[str, object]:
-    """Overrides as a mapping of dotted paths to values, whichever way they were given."""
+    """Return overrides as a mapping of dotted paths to values."""
     if isinstance(overrides, Mapping):
         return dict(overrides)
     found: dict[str, object] = {}
@@ -78,7 +79,7 @@ def changes(overrides: Overrides, name: str) -> dict[str, object]:
 
 
 def choices(texts: Sequence[str], name: str) -> dict[str, list[object]]:
-    """Fields and the values that they shall have, from `path=1,2,4` texts: TOML values, or plain texts, with commas."""
+    """Read fields and their values from `path=1,2,4` texts: values in TOML or plain text, separated by commas."""
     found: dict[str, list[object]] = {}
     for text in texts:
         path, equals, values = text.partition("=")
@@ -92,7 +93,7 @@ def choices(texts: Sequence[str], name: str) -> dict[str, list[object]]:
 
 
 def _value(text: str) -> object:
-    """What TOML reads there; plain text (5ms, after_store) needs no quotes."""
+    """Read a value as TOML, or as plain text if it is not TOML (so 5ms and after_store need no quotes)."""
     try:
         table = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
@@ -101,7 +102,7 @@ def _value(text: str) -> object:
 
 
 def as_tables(value: Any) -> Any:
-    """A model as the nested tables that it would be read from; custom parts, which no table describes, stay objects."""
+    """Convert a model to nested tables. Custom parts stay objects, because no table describes them."""
     if isinstance(value, BaseModel) and not isinstance(value, CustomDistribution):
         return {name: as_tables(below) for name, below in value}
     if isinstance(value, dict):
@@ -112,24 +113,26 @@ def as_tables(value: Any) -> Any:
 
 
 def put(fields: dict[str, Any], path: str, value: object, name: str) -> None:
-    """Set the value at a dotted path of nested tables. Whether the path means anything is for validation to say."""
+    """Set the value at a dotted path of nested tables. Validation later checks whether the path exists."""
     *tables, last = path.split(".")
     for depth, part in enumerate(tables, start=1):
-        if (below := fields.get(part)) is None:  # a table that may be absent, too
+        if (below := fields.get(part)) is None:  # a table that the file can omit
             below = fields[part] = {}
         if isinstance(below, list):
-            # The entries of a list are numbered from 0: faults.0.at
+            # The entries of a list are numbered from 0, as in faults.0.at
             entries = {str(number): entry for number, entry in enumerate(below)}
-            place = path.split(".")[depth]
-            if place not in entries:
-                raise UsageError(f"scenario {name}: {path}: there is no entry {place}; there are {len(below)}")
+            entry_number = path.split(".")[depth]
+            if entry_number not in entries:
+                raise UsageError(
+                    f"scenario {name}: {path}: there is no entry {entry_number}; the list has {len(below)}"
+                )
             put(entries, path.split(".", depth)[depth], value, name)
             below[:] = entries.values()
             return
-        if isinstance(below, BaseModel):  # another override put a whole section here
+        if isinstance(below, BaseModel):  # another override has set the whole section
             below = fields[part] = as_tables(below)
         if not isinstance(below, dict):
-            raise UsageError(f"scenario {name}: {path}: unknown field; {'.'.join(tables[:depth])} is no table")
+            raise UsageError(f"scenario {name}: {path}: unknown field; {'.'.join(tables[:depth])} is not a table")
         fields = below
-    # Sweeps count with numpy; a scenario holds plain numbers.
+    # Sweeps pass numpy numbers; a scenario contains plain ones.
     fields[last] = value.item() if isinstance(value, np.generic) else value

@@ -1,7 +1,7 @@
-"""The scenario: one description of an IM system and its users, from which both worlds run.
+"""The scenario: a description of an IM system and its users. Simulated and live runs both follow it.
 
-Every field has a default, so a scenario says only what matters to its question. Durations are float seconds in Python;
-in TOML also "250us", "5ms", "2s", "1.5min", "2h".
+Every field has a default, so a scenario lists only the fields that matter to its question. Durations are float seconds
+in Python; a TOML file can also contain "250us", "5ms", "2s", "1.5min" or "2h".
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _MOST_NAMED = 4  # fields in a repr
 
 
 class Scenario(ScenarioFields):
-    """One IM system, its users, and for how long they talk. Frozen; `replace` makes a changed copy.
+    """One IM system, its users, and for how long they send messages. Frozen; `replace` makes a changed copy.
 
-    Raises: UsageError where the fields are not a scenario, one line for each problem. (A section or a named
-    distribution built on its own raises pydantic's ValidationError.)
+    Raises: UsageError for invalid fields, with one line for each problem. (A section or a built-in distribution that
+    is created on its own raises pydantic's ValidationError instead.)
     """
 
     _internal: ClassVar[frozenset[str]] = frozenset({"core_policies", "ignored_live", "lasting", "left_out"})
@@ -67,13 +67,13 @@ class Scenario(ScenarioFields):
         *,
         seed: int | None = None,
     ) -> Scenario:
-        """A preset by its name, or a TOML file by its path, changed by `overrides`.
+        """Load a preset by its name, or a TOML file by its path, and apply `overrides`.
 
-        overrides: "path=value" texts as on the command line (the value is read as TOML, or else as plain text), or a
-            mapping of dotted paths to Python values: {"population.users": 500}.
-        seed: in place of the scenario's own.
+        overrides: "path=value" texts as on the command line (the value is read as TOML if possible, else as plain
+            text), or a mapping of dotted paths to Python values: {"population.users": 500}.
+        seed: replaces the scenario's own seed.
 
-        Raises: UsageError, also where there is no such preset or file.
+        Raises: UsageError, also if there is no such preset or file.
         """
         name, text = files.read(name_or_path)
         scenario = cls.from_toml(text, name=name)
@@ -84,20 +84,20 @@ class Scenario(ScenarioFields):
 
     @classmethod
     def from_toml(cls, text: str, *, name: str = "custom") -> Scenario:
-        """The scenario that a TOML text describes. Raises: UsageError."""
+        """Return the scenario that a TOML text describes. Raises: UsageError."""
         fields = files.parse(text, name)
         if "name" in fields:
-            raise UsageError(f"scenario {name}: name: not a field of the file; a scenario is named after its file")
+            raise UsageError(f"scenario {name}: name: not a field of a file; a scenario has its file's name")
         return cls(name=name, **fields)
 
     def to_toml(self) -> str:
-        """The TOML text that `from_toml` reads back as an equal scenario (except for its name)."""
+        """Return the scenario as TOML. `from_toml` reads it back as an equal scenario (except for the name)."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
     def replace(self, overrides: Mapping[str, object]) -> Scenario:
-        """A copy with other values at these dotted paths: `office.replace({"topology.routers": 4})`.
+        """Return a copy with new values at these dotted paths: `office.replace({"topology.routers": 4})`.
 
-        All are changed before anything is checked. Raises: UsageError, also for an unknown path.
+        All values are set before the first one is checked. Raises: UsageError, also for an unknown path.
         """
         if not overrides:
             return self
@@ -107,8 +107,11 @@ class Scenario(ScenarioFields):
         return Scenario(**fields)
 
     def lasting(self, duration: object) -> Scenario:
-        """A copy with this duration (seconds, or "5s"), without what would come after its end: faults, moments of a
-        replay, and a warm-up that does not fit. `left_out` lists them. Raises: UsageError."""
+        """Return a copy with this duration: seconds, or a text such as "5s".
+
+        The copy has no faults and no replayed moments after the new end, and no warm-up that does not fit. `left_out`
+        lists what was removed. Raises: UsageError.
+        """
         fields: dict[str, object] = {"duration": duration, "warmup": 0.0, "faults": [], "workload.arrivals": "poisson"}
         seconds = self.replace(fields).duration
         fields |= {
@@ -182,37 +185,41 @@ class Scenario(ScenarioFields):
         return self.replace(sliced(self, share))
 
     def left_out(self, shorter: Scenario, *, live: bool = False) -> list[str]:
-        """What this scenario has and `shorter`, which it is `lasting` for less, has not: a line each. `live`: only what
-        would have mattered to a live run."""
-        found, until = [], f"come before the end of the duration that was asked for ({shorter.duration:g} s)"
+        """List the faults and moments that are missing in `shorter`, a copy made by `lasting`: one line each.
+
+        live: list only what matters to a live run.
+        """
+        found, why = [], f"they would come after the end of the requested duration ({shorter.duration:g} s)"
         if (many := len(self.faults) - len(shorter.faults)) and not live:
-            found.append(f"{many} of {len(self.faults)} faults are left out: only the others {until}")
+            found.append(f"{many} of {len(self.faults)} faults are left out: {why}")
         mine, its = self.workload.arrivals, shorter.workload.arrivals
         if isinstance(mine, Replay) and isinstance(its, Replay) and (many := len(mine.at) - len(its.at)):
-            found.append(f"{many} of {len(mine.at)} moments of the replay are left out: only the others {until}")
+            found.append(f"{many} of {len(mine.at)} moments of the replay are left out: {why}")
         return found
 
     def oddities(self) -> list[str]:
-        """What may be meant, and mostly is not, such as a timeout shorter than the network: a line each."""
+        """List values that are allowed, but probably a mistake, such as a timeout below the network's latency: one line
+        each."""
         return consistency.oddities(self)
 
     def core_policies(self) -> CorePolicies:
-        """[policies] and [limits] for the core's machines; how long tokens live is for those who issue them."""
+        """Return [policies] and [limits] as the core's machines need them: all but `token_lifetime`, which the issuer
+        of tokens needs."""
         fields = self.policies.model_dump(exclude={"token_lifetime"}) | self.limits.model_dump()
         return CorePolicies(**fields)
 
     def ignored_live(self) -> list[str]:
-        """Dotted paths of the fields (here: whole sections) that a live run does not use."""
+        """Return the dotted paths of the fields that a live run does not use; all of them are whole sections."""
         return list(LIVE_IGNORES)
 
     @staticmethod
     def presets() -> dict[str, str]:
-        """The scenarios that come with imsim: name -> title."""
+        """Return the scenarios that are shipped with imsim: name -> title."""
         return {name: files.parse(files.preset_text(name), name)["title"] for name in files.preset_names()}
 
     @staticmethod
     def preset_text(name: str) -> str:
-        """A preset as it stands in its file, comments included. Raises: UsageError if there is none of this name."""
+        """Return the text of a preset's file, with its comments. Raises: UsageError if there is no such preset."""
         return files.preset_text(name)
 
 

@@ -1,4 +1,4 @@
-"""Columns of moments, as they come from a list, a file, numpy or pandas: seconds from the start of a run."""
+"""Conversion of moments from a list, a file, numpy or pandas to seconds from the start of a run."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ MOMENTS = (
     " of Python, numpy or pandas, or ISO 8601 texts such as '2026-02-03T04:05:06Z', all with a time zone or all without"
 ).replace("e+09", "e9")
 
-#: Epoch seconds of the year 5138. Numbers from here on are epoch times in a smaller unit.
+#: Epoch seconds of the year 5138. Larger numbers are epoch times in a smaller unit.
 _LAST_EPOCH = 1e11
 _UNITS = ((1e14, "milliseconds", "1e3"), (1e17, "microseconds", "1e6"), (float("inf"), "nanoseconds", "1e9"))
 
 
 def moments(source: Any) -> tuple[float, ...]:
-    """Seconds from the start, ascending.
+    """Return moments as seconds from the start of a run, in ascending order.
 
-    - Numbers from 0 to 1e9 are seconds from the start, and so are timedeltas.
-    - Numbers that are all above 1e9, which is September 2001, are epoch seconds: the first of them is 0.
-    - Of datetimes, the first is 0. Those without a time zone are taken as if they were UTC: an hour that a clock was
-      put forward or back stays in them.
+    - Numbers from 0 to 1e9, and timedeltas, are seconds from the start.
+    - Numbers that are all above 1e9 (September 2001) are epoch seconds. The first of them becomes 0.
+    - The first of several datetimes becomes 0. Datetimes without a time zone are read as UTC, so they still contain
+      the hour by which a clock was put forward or back.
 
-    Raises: ValueError, one line that says what was expected.
+    Raises: ValueError with one line about the expected values.
     """
     at = np.sort(_since_the_first(column(source)))
     if not len(at):
         raise ValueError("expected at least one moment, got none")
-    if np.isnan(at[-1]):  # sorted last
-        raise ValueError(f"expected {MOMENTS}, got one that is missing")
+    if np.isnan(at[-1]):  # np.sort puts nan last
+        raise ValueError(f"expected {MOMENTS}, got a missing value")
     first, last = float(at[0]), float(at[-1])
     if first > LONGEST:
         if last >= _LAST_EPOCH:
             unit, divisor = next((unit, divisor) for end, unit, divisor in _UNITS if first < end)
-            raise ValueError(f"expected {MOMENTS}, got {last:.4g}: if these are {unit}, divide them by {divisor}")
+            raise ValueError(f"expected {MOMENTS}, got {last:.4g}; if these are {unit}, divide them by {divisor}")
         at = at - first
     if first == 0 and last > LONGEST and column(source).dtype != np.float64:
         years = last / (365.25 * 86_400)
@@ -54,16 +54,18 @@ def moments(source: Any) -> tuple[float, ...]:
 
 
 def durations(source: Any) -> Floats:
-    """A column of numbers, in whatever unit, or of timedeltas, then in seconds. Raises: ValueError."""
+    """Return a column of numbers unchanged, or a column of timedeltas in seconds. Raises: ValueError for others."""
     values = column(np.asarray(source).ravel())
     if values.dtype != np.float64:
-        raise ValueError("expected numbers, or timedeltas, got datetimes")
+        raise ValueError("expected numbers or timedeltas, got datetimes")
     return values
 
 
 def column(source: Any) -> npt.NDArray[Any]:
-    """A one-dimensional array: float64 of numbers, and of timedeltas (seconds); datetime64 or datetimes as they are.
-    Raises: ValueError for anything else."""
+    """Return a one-dimensional array: numbers as float64, timedeltas as float64 seconds, and datetimes unchanged.
+
+    Raises: ValueError for anything else.
+    """
     if hasattr(source, "columns"):  # a DataFrame
         names = [str(name) for name in source.columns]
         raise ValueError(
@@ -72,7 +74,7 @@ def column(source: Any) -> npt.NDArray[Any]:
         )
     try:
         values = np.asarray(source)
-    except ValueError:  # lists of several lengths in a list
+    except ValueError:  # a list of lists with different lengths
         raise ValueError(f"expected one column of numbers or times, got {shown(source)}") from None
     if values.ndim != 1:
         raise ValueError(f"expected one column of numbers or times, got {shown(source)}")
@@ -89,7 +91,7 @@ def column(source: Any) -> npt.NDArray[Any]:
 
 
 def _of_objects(items: Sequence[object]) -> npt.NDArray[Any]:
-    """Of a list, or of a pandas column that is no plain array: times with a zone, numbers of which one is missing."""
+    """Convert a list, or a pandas column with time zones or missing values, to an array."""
     if items and all(isinstance(item, str) for item in items):
         items = [_from_text(str(item)) for item in items]
     if items and all(isinstance(item, timedelta) for item in items):
@@ -113,7 +115,7 @@ def _from_text(text: str) -> datetime:
 
 
 def _since_the_first(values: npt.NDArray[Any]) -> Floats:
-    """Numbers as they are; datetimes as seconds since the first of them, nan where one is missing."""
+    """Return numbers unchanged, and datetimes as seconds since the first of them. A missing datetime becomes nan."""
     if values.dtype.kind == "M":
         since: Floats = np.where(np.isnat(values), np.nan, (values - np.nanmin(values)) / np.timedelta64(1, "s"))
         return since

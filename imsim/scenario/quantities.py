@@ -1,4 +1,4 @@
-"""Durations as people write them ("250us", "1.5min") and as the code holds them (float seconds)."""
+"""Conversion between durations as text ("250us", "1.5min") and as float seconds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, PlainSerializer
 
-# Decimals, so that "0.3ms" is exactly the float that 0.0003 is.
+# Decimals, so that "0.3ms" is exactly the float 0.0003.
 _UNITS = {
     "h": Decimal(3600),
     "min": Decimal(60),
@@ -20,29 +20,29 @@ _UNITS = {
 }
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ns|us|ms|s|min|h)")
 
-#: The longest duration, in seconds. (Times are counted in int64 nanoseconds, which end at 9.2e9 s.)
+#: The longest duration, in seconds. (Times are int64 nanoseconds, whose largest value is 9.2e9 s.)
 LONGEST = 1e9
 
 DURATION = "a duration such as '250us', '5ms', '2s', '1.5min' or '2h', or a number of seconds"
 
 
 def parse_duration(value: object) -> float:
-    """Seconds from "250us", "5ms", "2s", "1.5min", "2h" or a plain number of seconds; 0 to 1e9.
+    """Return the seconds of a duration: "250us", "5ms", "2s", "1.5min", "2h" or a plain number; from 0 to 1e9.
 
-    Raises: ValueError, one line that says what was expected.
+    Raises: ValueError with one line about the expected value.
     """
     seconds: float = math.nan
     if isinstance(value, int | float) and not isinstance(value, bool):
         seconds = value
     elif isinstance(value, str) and (match := _DURATION.fullmatch(value.strip())):
         seconds = float(Decimal(match[1]) * _UNITS[match[2]])
-    if not 0 <= seconds <= LONGEST:  # nan as well
+    if not 0 <= seconds <= LONGEST:  # this is also true for nan
         raise ValueError(f"expected {DURATION}, got {shown(value)}")
     return float(seconds)
 
 
 def format_duration(seconds: float) -> str | float:
-    """The shortest text that `parse_duration` reads back as the same float; below 1 ns plain seconds."""
+    """Return the shortest text that `parse_duration` reads as the same float; below 1 ns, the number of seconds."""
     if seconds == 0:
         return "0s"
     numbers = {unit: Decimal(repr(seconds)) / scale for unit, scale in _UNITS.items()}
@@ -51,7 +51,7 @@ def format_duration(seconds: float) -> str | float:
 
 
 def shown(value: object) -> str:
-    """A value as an error message shows it: one short line."""
+    """Return a value as an error message shows it: one short line."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, dict):

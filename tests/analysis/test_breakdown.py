@@ -88,7 +88,7 @@ def test_spans_are_kept_in_run_folder(run, tmp_path):
 def test_run_without_spans_says_how_to_record_them():
     run = imsim.simulate("office", duration=1)
     for ask in (run.breakdown, run.plot.breakdown, run.plot.nodes, lambda: run.nodes):
-        with pytest.raises(imsim.UsageError, match=r"has no spans: record them by simulate\(..., spans=True\)"):
+        with pytest.raises(imsim.UsageError, match=r"has no spans: record them with simulate\(..., spans=True\)"):
             ask()
 
 

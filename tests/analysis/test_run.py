@@ -36,7 +36,7 @@ def test_run_warns_about_nodes_that_dropped_jobs(delivered, tmp_path):
     run = delivered(1)
     node = {"busy": 0.5, "jobs": 4, "drops": 0}
     run.manifest |= {"warnings": ["late"], "utilisation": {"gateway0": node, "gateway1": node | {"drops": 1234}}}
-    dropped = "1,234 dropped at gateway1, which had no room for them: deliveries may be late or lost for it"
+    dropped = "gateway1 dropped 1,234 operations, because its queue was full: deliveries can be late or lost"
     assert run.warnings == run.to_json_dict()["warnings"] == ["late", dropped]
     assert f"<p>{dropped}</p>" in run._repr_html_()
     assert read_run(run.write(tmp_path)).utilisation().drops.to_dict() == {"gateway0": 0, "gateway1": 1234}

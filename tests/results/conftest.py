@@ -1,4 +1,4 @@
-"""A hand-sized plan: Ann and Bob with two devices each, and Cyd, in one p2p conversation and one group."""
+"""A small plan: Ann, Bob and Cyd with two devices each, in one p2p conversation and one group."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from imsim.scenario import Scenario
 
 @dataclass
 class FakePlan:
-    """Intents 0 (p2p, from ann's d0), 1 (group, from bob's d1) and 2 (p2p, from ann's d1)."""
+    """A plan of three messages: 0 (p2p, from ann's d0), 1 (group, from bob's d1) and 2 (p2p, from ann's d1)."""
 
     at: np.ndarray = field(default_factory=lambda: np.array([100, 200, 300], np.int64))
     sender: np.ndarray = field(default_factory=lambda: np.array([0, 1, 0], np.int32))
@@ -41,7 +41,7 @@ class FakePlan:
         return np.zeros(len(intent), bool)
 
     def entitled(self):
-        """Devices are numbered ann 0 1, bob 2 3, cyd 4 5."""
+        """Return the expected deliveries. The numbers of devices are 0 and 1 (ann), 2 and 3 (bob), 4 and 5 (cyd)."""
         rows = [
             (intent, user * 2 + device, user == self.sender[intent])
             for intent in range(len(self.at))
@@ -55,7 +55,7 @@ class FakePlan:
 
 @pytest.fixture(scope="session")
 def plan() -> FakePlan:
-    """Never changed, so that one does for all (and for all examples of hypothesis)."""
+    """Return a plan. No test changes it, so all tests and all examples of hypothesis share one."""
     return FakePlan()
 
 
@@ -66,7 +66,7 @@ def scenario() -> Scenario:
 
 @pytest.fixture
 def tables(plan) -> Tables:
-    """Intent 0 delivered everywhere, 1 nowhere, 2 rejected."""
+    """Return tables in which message 0 is delivered to all devices, 1 to none, and 2 is rejected."""
     recorder = Recorder()
     for intent, at in enumerate((150e-9, 250e-9, 350e-9)):
         recorder.sent(intent, at)

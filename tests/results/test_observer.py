@@ -1,4 +1,4 @@
-"""Which event becomes which fact; and which events leave none."""
+"""The fact that each event becomes, and the events without a fact."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from imsim.scenario.actor import IdClient, action_id
 
 @pytest.fixture(scope="module")
 def mixed() -> Plan:
-    """With groups, chatrooms, recalls and edits."""
+    """Return a plan with groups, chatrooms, recalls and edits."""
     return plan(Scenario.load("social", {"population.users": 20, "workload.rate": 5, "workload.recalls": 0.5}))
 
 
@@ -31,7 +31,7 @@ class Observed:
         return self.recorder.facts().tolist()
 
     def client(self, *happened: events.ClientEvent) -> list[tuple[int, ...]]:
-        """The facts, after these events of device 3 at 2 seconds."""
+        """Return all facts after these events of device 3 at 2 seconds."""
         for event in happened:
             if translate := self.observer.client_events.get(type(event)):
                 translate(3, event, 2.0)
@@ -43,7 +43,7 @@ def message(id_client: str, type: str = "text", scene: Scene = Scene.GROUP) -> M
 
 
 def of_message(name: str) -> list[events.ClientEvent]:
-    """Each event of a client about a message."""
+    """Return one event of each type that is about a message."""
     return [
         events.Sent(name, 1), events.Received(name, 1), events.Acked(name, "", 1),
         events.SendFailed(name, Code.TIMEOUT, ""),
@@ -67,11 +67,11 @@ def of_message(name: str) -> list[events.ClientEvent]:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_an_event_of_a_client_becomes_a_fact(observed, event, fact):
+def test_client_event_becomes_a_fact(observed, event, fact):
     assert observed.client(event) == [fact]
 
 
-def test_events_of_servers_become_facts(observed):
+def test_server_event_becomes_a_fact(observed):
     session = Session("bob", "d0", 1, "gateway0", 1)
     observed.observer.committed(events.Committed(message(IdClient(5))), 1.0)
     observed.observer.pushed(events.Pushed(session, message(IdClient(5)), 1), 3, 2.0)
@@ -82,22 +82,22 @@ def test_events_of_servers_become_facts(observed):
     ]  # fmt: skip
 
 
-def test_what_is_not_of_the_plan_leaves_no_fact(observed):
+def test_events_about_other_messages_leave_no_fact(observed):
     assert observed.client(*of_message("5"), *of_message("action x"), events.Ready(), events.Typing("p2p:a:b")) == []
 
 
-def test_connections_matter_where_there_are_chatrooms():
+def test_disconnect_is_recorded_only_with_chatrooms():
     without = Observed(plan(Scenario.load("office", {"population.users": 20})), "")
     assert without.client(events.Disconnected(None)) == []
 
 
-def test_received_is_the_answer_in_a_chatroom_and_an_early_one_elsewhere(mixed, observed):
+def test_received_counts_as_ack_only_in_a_chatroom(mixed, observed):
     room, other = mixed.to_room.tolist().index(True), mixed.to_room.tolist().index(False)
     facts = observed.client(events.Received(IdClient(room), 1), events.Received(IdClient(other), 1))
     assert facts == [(Kind.ACKED, room, -1, 2 * 10**9, 0), (Kind.RECEIVED, other, -1, 2 * 10**9, 0)]
 
 
-def test_a_recall_counts_as_soon_as_it_is_known_to_be_in_the_log(mixed, observed):
+def test_recall_is_recorded_when_committed_and_when_acked(mixed, observed):
     number, recall = next((number, one) for number, one in enumerate(mixed.actions) if one.kind == "recall")
     observed.observer.committed(events.Committed(message(action_id(number))), 1.0)
     assert observed.client(events.Acked(action_id(number), "", 2)) == [
@@ -106,14 +106,14 @@ def test_a_recall_counts_as_soon_as_it_is_known_to_be_in_the_log(mixed, observed
     ]
 
 
-def test_the_seq_is_kept_of_what_will_be_recalled_or_edited(mixed, observed):
+def test_observer_keeps_seqs_of_messages_to_recall_or_edit(mixed, observed):
     observed.client(*(events.Acked(IdClient(intent), "", 7 + intent) for intent in range(len(mixed))))
     observed.client(events.Acked("action 1", "", 3))
     assert observed.observer.seqs == {intent: 7 + intent for intent in mixed.amended}
     assert 10 < len(mixed.amended) < len(mixed)
 
 
-def test_in_a_live_run_names_are_read_with_the_prefix_of_the_run(mixed):
+def test_live_run_recognizes_messages_by_its_prefix(mixed):
     observed = Observed(mixed, "run:")
     assert observed.client(events.Sent("run:5", 1), events.Sent(IdClient(6, "run:"), 1)) == [
         (Kind.SENT, 5, -1, 2 * 10**9, 0),
@@ -124,7 +124,7 @@ def test_in_a_live_run_names_are_read_with_the_prefix_of_the_run(mixed):
     assert len(observed.facts()) == 2
 
 
-def test_messages_of_other_runs_are_counted_and_notices_are_not(mixed):
+def test_shown_messages_of_other_runs_are_counted_except_notices(mixed):
     observed = Observed(mixed, "run:")
     observed.client(*of_message("other:5"), *of_message("run:5"))
     notice = message("run:action 1", type="notification")

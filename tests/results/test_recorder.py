@@ -34,7 +34,7 @@ def note_everything(recorder: Recorder) -> list[tuple[int, ...]]:
     ]
 
 
-def test_each_method_notes_one_fact():
+def test_each_method_records_one_fact():
     recorder = Recorder()
     expected = note_everything(recorder)
     assert recorder.facts().tolist() == expected
@@ -55,7 +55,7 @@ def test_seconds_are_rounded_to_the_nearest_nanosecond():
     assert recorder.facts()["at"][0] == 200_000_000
 
 
-def test_a_spool_holds_the_same_facts(tmp_path):
+def test_spool_has_the_same_facts(tmp_path):
     with Recorder(tmp_path / "one.facts") as recorder:
         expected = note_everything(recorder)
         assert recorder.facts().tolist() == expected
@@ -74,7 +74,7 @@ def test_spools_are_merged_one_after_the_other(tmp_path):
 
 
 @pytest.mark.parametrize("torn", [1, 8, 17])
-def test_a_torn_last_fact_is_ignored(tmp_path, torn):
+def test_truncated_last_fact_is_ignored(tmp_path, torn):
     with Recorder(tmp_path / "torn") as recorder:
         recorder.sent(0, 0.0)
         recorder.sent(1, 0.0)
@@ -84,7 +84,7 @@ def test_a_torn_last_fact_is_ignored(tmp_path, torn):
     assert read_facts([tmp_path / "torn", tmp_path / "whole"])["intent"].tolist() == [0, 2]
 
 
-def test_a_killed_process_leaves_all_but_its_last_moment(tmp_path):
+def test_killed_process_loses_at_most_its_last_second(tmp_path):
     code = (
         "import os, sys; from imsim.results import Recorder\n"
         "recorder = Recorder(sys.argv[1])\n"
@@ -94,10 +94,10 @@ def test_a_killed_process_leaves_all_but_its_last_moment(tmp_path):
     subprocess.run([sys.executable, "-c", code, tmp_path / "spool"], check=False)
     intents = read_facts([tmp_path / "spool"])["intent"]
     assert intents.tolist() == list(range(len(intents)))
-    assert len(intents) > 80  # ten facts a second, flushed each second
+    assert len(intents) > 80  # ten facts a second, written every second
 
 
-def test_many_facts_at_one_moment_are_flushed_by_number(tmp_path):
+def test_many_facts_of_one_moment_are_flushed_by_count(tmp_path):
     recorder = Recorder(tmp_path / "spool")
     for number in range(10_000):
         recorder.sent(number, 0.0)
@@ -107,12 +107,12 @@ def test_many_facts_at_one_moment_are_flushed_by_number(tmp_path):
     assert np.array_equal(read_facts([tmp_path / "spool"])["intent"], np.arange(10_000))
 
 
-def test_a_spool_is_never_written_by_two(tmp_path):
+def test_existing_spool_is_not_overwritten(tmp_path):
     Recorder(tmp_path / "spool").close()
     with pytest.raises(UsageError, match=r"cannot make the spool .*spool: File exists"):
         Recorder(tmp_path / "spool")
 
 
-def test_a_missing_spool_is_named(tmp_path):
+def test_error_names_a_missing_spool(tmp_path):
     with pytest.raises(UsageError, match=r"cannot read the spool .*gone: No such file"):
         read_facts([tmp_path / "gone"])

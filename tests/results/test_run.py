@@ -17,7 +17,7 @@ def folder(run, tmp_path):
     return run.write(tmp_path)
 
 
-def test_a_folder_holds_the_run(run, folder, tmp_path):
+def test_written_folder_has_all_files(run, folder, tmp_path):
     assert folder.parent == tmp_path
     assert folder.name.startswith("20260203T040506Z-sim-tiny-")
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -30,7 +30,7 @@ def test_a_folder_holds_the_run(run, folder, tmp_path):
     assert list(tmp_path.iterdir()) == [folder]
 
 
-def test_an_opened_run_is_the_run_that_was_written(run, folder):
+def test_opened_run_equals_written_run(run, folder):
     opened = RunData.open(folder, verify=True)
     assert opened.tables.messages.equals(run.tables.messages)
     assert opened.tables.deliveries.equals(run.tables.deliveries)
@@ -41,7 +41,7 @@ def test_an_opened_run_is_the_run_that_was_written(run, folder):
     assert opened.digest == digest(opened.tables)
 
 
-def test_the_manifest_tells_where_the_rows_come_from(tables, scenario):
+def test_manifest_describes_origin_of_rows(tables, scenario):
     started = datetime(2026, 2, 3, 5, 5, 6, 7000, tzinfo=timezone(timedelta(hours=1)))
     run = RunData.make(tables, scenario, world="live", seed=3, started=started, extra={"url": "ws://x"})
     manifest = dict(run.manifest)
@@ -62,33 +62,33 @@ def test_the_manifest_tells_where_the_rows_come_from(tables, scenario):
     }
 
 
-def test_what_cannot_be_made(tables, scenario):
+def test_make_refuses_invalid_arguments(tables, scenario):
     now = datetime.now(UTC)
-    with pytest.raises(ValueError, match="aware"):
+    with pytest.raises(ValueError, match=r"started: expected a datetime with a time zone, got datetime\.datetime\("):
         RunData.make(tables, scenario, world="sim", seed=1, started=now.replace(tzinfo=None))
     with pytest.raises(ValueError, match="moon"):
         RunData.make(tables, scenario, world="moon", seed=1, started=now)
-    with pytest.raises(ValueError, match="extra redefines seed"):
+    with pytest.raises(ValueError, match="extra: cannot redefine entries of the manifest: seed"):
         RunData.make(tables, scenario, world="sim", seed=1, started=now, extra={"seed": 2})
 
 
-def test_odd_names_make_plain_folders(tables):
+def test_folder_name_replaces_special_characters(tables):
     run = RunData.make(tables, Scenario(name="../Füße = 1/"), world="sim", seed=1, started=datetime.now(UTC))
     assert run.id.split("-", 2)[2].rsplit("-", 1)[0] == "F-e-1"
 
 
-def test_two_runs_of_one_second_have_two_folders(tables, scenario, tmp_path):
+def test_runs_of_one_second_have_different_folders(tables, scenario, tmp_path):
     started = datetime.now(UTC)
     paths = {RunData.make(tables, scenario, world="sim", seed=1, started=started).write(tmp_path) for _ in range(3)}
     assert len(paths) == 3
 
 
-def test_a_run_is_never_overwritten(run, folder, tmp_path):
-    with pytest.raises(UsageError, match="is there already; a run is never overwritten"):
+def test_run_is_never_overwritten(run, folder, tmp_path):
+    with pytest.raises(UsageError, match="already exists; a run is never overwritten"):
         run.write(tmp_path)
 
 
-def test_a_failed_write_leaves_nothing(run, tmp_path):
+def test_failed_write_leaves_no_files(run, tmp_path):
     run.manifest["odd"] = object()
     with pytest.raises(TypeError):
         run.write(tmp_path)
@@ -96,27 +96,27 @@ def test_a_failed_write_leaves_nothing(run, tmp_path):
     assert run.path is None
 
 
-def test_a_parent_that_is_a_file_is_refused(run, tmp_path):
+def test_write_refuses_a_parent_that_is_a_file(run, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="cannot make the run folder"):
+    with pytest.raises(UsageError, match="cannot create the run folder"):
         run.write(tmp_path / "file")
 
 
-# --- what open refuses ----------------------------------------------------------------------------------------------
+# --- refusals of `open` ----------------------------------------------------------------------------------------------
 
 
-def test_a_missing_folder(tmp_path):
-    with pytest.raises(UsageError, match=r"nowhere is not a run folder: there is no such folder"):
+def test_open_refuses_a_missing_folder(tmp_path):
+    with pytest.raises(UsageError, match=r"nowhere is not a run folder: it does not exist"):
         RunData.open(tmp_path / "nowhere")
 
 
-def test_another_folder(tmp_path):
+def test_open_refuses_a_folder_without_manifest(tmp_path):
     with pytest.raises(UsageError, match=r"is not a run folder: cannot read manifest\.json: No such file"):
         RunData.open(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["messages.parquet", "deliveries.parquet", "scenario.toml"])
-def test_a_missing_file(folder, name):
+def test_open_refuses_a_folder_with_a_missing_file(folder, name):
     (folder / name).unlink()
     with pytest.raises(UsageError, match=f"is incomplete: .*{name}"):
         RunData.open(folder)
@@ -124,21 +124,21 @@ def test_a_missing_file(folder, name):
 
 @pytest.mark.parametrize("name", ["messages.parquet", "deliveries.parquet", "scenario.toml", "manifest.json"])
 @pytest.mark.parametrize("content", [b"\xff not this", b"{", b"PAR1"])
-def test_a_broken_file(folder, name, content):
+def test_open_refuses_a_broken_file(folder, name, content):
     (folder / name).write_bytes(content)
     with pytest.raises(UsageError, match=f"{name} is broken: [^\n]+$"):
         RunData.open(folder)
 
 
 @pytest.mark.parametrize("name", ["messages.parquet", "deliveries.parquet"])
-def test_a_cut_parquet_file(folder, name):
+def test_open_refuses_a_truncated_parquet_file(folder, name):
     data = (folder / name).read_bytes()
     (folder / name).write_bytes(data[: len(data) // 2])
     with pytest.raises(UsageError, match=f"{name} is broken: [^\n]+$"):
         RunData.open(folder)
 
 
-def test_a_scenario_with_impossible_values(folder):
+def test_open_refuses_an_invalid_scenario(folder):
     (folder / "scenario.toml").write_text("seed = 'x'\n")
     with pytest.raises(UsageError, match=r"scenario\.toml is broken: .*seed[^\n]+$"):
         RunData.open(folder)
@@ -152,20 +152,20 @@ def test_a_scenario_with_impossible_values(folder):
         ({"seed": "one"}, "is broken: 'seed' is missing or not of type int"),
     ],
 )
-def test_a_wrong_manifest(folder, change, message):
+def test_open_refuses_a_wrong_manifest(folder, change, message):
     path = folder / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(UsageError, match=message):
         RunData.open(folder)
 
 
-def test_a_manifest_of_something_else(folder):
+def test_open_refuses_a_manifest_of_another_format(folder):
     (folder / "manifest.json").write_text("[]")
     with pytest.raises(UsageError, match="is not the manifest of a run"):
         RunData.open(folder)
 
 
-def test_other_columns(folder):
+def test_open_refuses_other_columns(folder):
     path = folder / "messages.parquet"
     pq.write_table(pq.read_table(path).drop_columns(["error"]), path)
     with pytest.raises(UsageError, match="its columns are not those of schema version 3"):
@@ -182,7 +182,7 @@ def test_other_columns(folder):
         ("deliveries.parquet", "route", "push, sync"),
     ],
 )
-def test_a_word_that_no_row_can_have(folder, name, column, known):
+def test_open_refuses_unknown_values_of_a_column(folder, name, column, known):
     path = folder / name
     table = pq.read_table(path)
     number = table.schema.get_field_index(column)
@@ -192,7 +192,7 @@ def test_a_word_that_no_row_can_have(folder, name, column, known):
         RunData.open(folder)
 
 
-def test_changed_rows_are_noticed_when_asked(plan, folder):
+def test_verify_detects_changed_rows(plan, folder):
     recorder = Recorder()
     other = assemble(plan, recorder.facts(), knows_server=True)
     pq.write_table(other.messages, folder / "messages.parquet")
@@ -204,7 +204,7 @@ def test_changed_rows_are_noticed_when_asked(plan, folder):
 # --- pandas ---------------------------------------------------------------------------------------------------------
 
 
-def test_frames_are_exact_and_plain(run):
+def test_frames_have_exact_integers_and_plain_strings(run):
     messages, deliveries = run.messages, run.deliveries
     assert list(messages.columns) == MESSAGES.names
     assert list(deliveries.columns) == DELIVERIES.names
@@ -218,13 +218,13 @@ def test_frames_are_exact_and_plain(run):
     assert deliveries.groupby("outcome").size().to_dict() == {"delivered": 3, "lost": 5}
 
 
-def test_pandas_reads_the_files_too(folder):
+def test_pandas_can_read_the_files(folder):
     frame = pd.read_parquet(folder / "messages.parquet", dtype_backend="numpy_nullable")
     assert frame["intended_at"].tolist() == [100, 200, 300]
     assert frame["acked_at"].tolist() == [400, 500, pd.NA]
 
 
-def test_repr_says_what_it_is(run):
+def test_repr_has_name_and_number_of_rows(run):
     assert repr(run) == f"<RunData {run.id}: 3 messages, 8 deliveries>"
 
 

@@ -21,7 +21,7 @@ def recorder() -> Recorder:
     return Recorder()
 
 
-def test_a_message_that_was_received_is_not_therefore_stored(plan, recorder):
+def test_received_message_is_not_necessarily_stored(plan, recorder):
     for intent in (0, 1, 2):
         recorder.sent(intent, 1.0)
         recorder.received(intent, 2.0)
@@ -33,7 +33,7 @@ def test_a_message_that_was_received_is_not_therefore_stored(plan, recorder):
     assert [row["received_at"] for row in rows] == [2 * 10**9] * 3
 
 
-def test_what_was_intended_is_there_even_if_nothing_happened(plan, recorder):
+def test_every_intended_message_has_a_row_without_any_fact(plan, recorder):
     tables = assemble(plan, recorder.facts(), knows_server=True)
     assert tables.messages.schema == MESSAGES
     assert tables.deliveries.schema == DELIVERIES
@@ -59,7 +59,7 @@ def test_what_was_intended_is_there_even_if_nothing_happened(plan, recorder):
     }
 
 
-def test_one_message_all_the_way(plan, recorder):
+def test_facts_of_one_message_fill_its_rows(plan, recorder):
     recorder.sent(0, 110e-9)
     recorder.sent(0, 150e-9)
     recorder.stored(0, 160e-9)
@@ -82,7 +82,7 @@ def test_one_message_all_the_way(plan, recorder):
     ]
 
 
-def test_a_live_run_does_not_know_its_pushes(plan, recorder):
+def test_live_run_has_no_pushes(plan, recorder):
     recorder.acked(0, 1.0)
     tables = assemble(plan, recorder.facts(), knows_server=False)
     assert rows(tables.deliveries, "pushed_at", "attempts")[:3] == [(None, None)] * 3
@@ -106,7 +106,7 @@ def test_a_live_run_does_not_know_its_pushes(plan, recorder):
         (["acked"], "stored", None),
     ],
 )
-def test_the_outcome_of_a_message(plan, notes, outcome, error):
+def test_facts_determine_outcome_of_message(plan, notes, outcome, error):
     recorder = Recorder()
     for second, note in enumerate(notes):
         if isinstance(note, Code):
@@ -118,13 +118,13 @@ def test_the_outcome_of_a_message(plan, notes, outcome, error):
     tables = assemble(plan, recorder.facts(), knows_server=True)
     assert rows(tables.messages, "outcome", "error")[0] == (outcome, error)
     due = [row for row in rows(tables.deliveries, "intent", "outcome") if row[0] == 0]
-    assert len(due) == (0 if outcome == "rejected" else 3), "a message without an answer is due all the same"
+    assert len(due) == (0 if outcome == "rejected" else 3), "a message without an answer still has its deliveries"
     if outcome != "stored":
         assert {state for _, state in due} <= {"lost"}
 
 
-def test_what_guests_of_a_group_get_is_no_row_and_no_stray(plan, recorder):
-    """Cyd is a guest of Ann and Bob's conversation, but not of any other."""
+def test_deliveries_to_guests_are_neither_rows_nor_strays(plan, recorder):
+    """Cyd is a guest only in the conversation of Ann and Bob."""
     with_guest = replace(plan, guests=frozenset({(0, 2)}))
     cyd, nobody = 4, 6
     for intent in (0, 2):
@@ -140,14 +140,14 @@ def test_what_guests_of_a_group_get_is_no_row_and_no_stray(plan, recorder):
     assert assemble(plan, recorder.facts(), knows_server=True).stray == 4
 
 
-def test_each_message_has_its_type(plan, recorder):
+def test_messages_have_their_types(plan, recorder):
     with_types = replace(plan, types=["text", "image", "geo"], type=np.array([1, 0, 2], np.int8))
     tables = assemble(with_types, recorder.facts(), knows_server=True)
     assert rows(tables.messages, "type") == [("image",), ("text",), ("geo",)]
     assert digest(tables) != digest(assemble(plan, recorder.facts(), knows_server=True))
 
 
-def test_what_was_shed_is_not_pending_unless_it_came_all_the_same(plan, recorder):
+def test_shed_delivery_that_arrives_is_delivered(plan, recorder):
     recorder.acked(0, 1.0)
     for device in (1, 2):
         recorder.shed(0, device, 2.0)
@@ -161,7 +161,7 @@ def test_what_was_shed_is_not_pending_unless_it_came_all_the_same(plan, recorder
     assert tables.stray == 0
 
 
-def test_what_was_recalled_is_so_for_those_who_had_not_shown_it(plan, recorder):
+def test_recalled_message_is_recalled_only_where_it_was_not_shown(plan, recorder):
     recorder.delivered(0, 2, 1.0, Route.PUSH)
     recorder.shed(0, 1, 1.0)
     recorder.recalled(0, 2.0)
@@ -171,8 +171,8 @@ def test_what_was_recalled_is_so_for_those_who_had_not_shown_it(plan, recorder):
     assert tables.stray == 0
 
 
-def test_a_chatroom_owes_nothing_to_those_who_have_lost_their_connection(plan, recorder):
-    """Intent 1 is said at 10 s; devices may take a second to come back, or a message to come."""
+def test_chatroom_delivery_to_disconnected_device_is_absent(plan, recorder):
+    """Message 1 is accepted at 10 s. A device that is offline within a second of that is excused."""
     room = replace(plan, to_room=np.array([False, True, False]), room_patience=10**9)
     recorder.stored(1, 10.0)
     for device, at, back in ((0, 5.0, 8.9), (1, 5.0, 9.1), (2, 10.9, 20.0), (4, 11.1, 20.0), (5, 3.0, None)):
@@ -187,10 +187,10 @@ def test_a_chatroom_owes_nothing_to_those_who_have_lost_their_connection(plan, r
     assert tables.stray == 0
     assert set(rows(assemble(plan, recorder.facts(), knows_server=True).deliveries, "outcome")) == {("lost",)}
     nowhere = assemble(room, recorder.facts()[1:], knows_server=True)
-    assert set(rows(nowhere.deliveries, "outcome")) == {("lost",)}, "what nobody has taken is lost"
+    assert set(rows(nowhere.deliveries, "outcome")) == {("lost",)}, "a message that the chatroom did not accept is lost"
 
 
-def test_the_first_showing_wins_and_the_others_are_duplicates(plan, recorder):
+def test_first_showing_is_the_delivery_and_others_are_duplicates(plan, recorder):
     recorder.delivered(0, 2, 9e-9, Route.PUSH)
     recorder.delivered(0, 2, 5e-9, Route.SYNC)
     recorder.duplicate(0, 2, 7e-9)
@@ -203,7 +203,7 @@ def test_the_first_showing_wins_and_the_others_are_duplicates(plan, recorder):
     ]
 
 
-def test_what_was_shed_is_not_pending_unless_it_came_after_all(plan, recorder):
+def test_shed_delivery_has_no_attempts_and_no_stray(plan, recorder):
     recorder.shed(0, 2, 5e-9)
     recorder.shed(0, 3, 5e-9)
     recorder.delivered(0, 3, 9e-9, Route.PUSH)
@@ -217,21 +217,21 @@ def test_what_was_shed_is_not_pending_unless_it_came_after_all(plan, recorder):
     assert tables.stray == 0
 
 
-def test_deliveries_to_those_not_entitled_are_counted(plan, recorder):
-    recorder.delivered(0, 4, 1.0, Route.PUSH)  # cyd is no member: one pair, however many facts
+def test_deliveries_to_devices_without_entitlement_are_strays(plan, recorder):
+    recorder.delivered(0, 4, 1.0, Route.PUSH)  # cyd is not a member; one stray, however many facts
     recorder.pushed(0, 4, 0.5)
     recorder.delivered(2, 5, 1.0, Route.PUSH)
     recorder.delivered(1, 99, 1.0, Route.PUSH)  # no such device
     recorder.delivered(77, 0, 1.0, Route.PUSH)  # no such message
-    recorder.delivered(0, 0, 1.0, Route.SYNC)  # the sending device meets its own message: no stray
+    recorder.delivered(0, 0, 1.0, Route.SYNC)  # the sending device shows its own message: not a stray
     tables = assemble(plan, recorder.facts(), knows_server=True)
     assert tables.stray == 4
     assert rows(tables.messages, "outcome") == [("stored",)] * 3
     assert set(tables.deliveries.column("outcome").to_pylist()) == {"lost"}
 
 
-def test_a_device_number_past_the_population_is_not_mistaken_for_the_next_message(plan, recorder):
-    # (intent 0, device 6 + 1) would have the same combined number as (intent 1, device 1), who is entitled.
+def test_device_number_beyond_population_does_not_match_next_message(plan, recorder):
+    # (intent 0, device 6 + 1) would have the same combined number as (intent 1, device 1), which is entitled.
     recorder.delivered(0, 7, 1.0, Route.PUSH)
     recorder.acked(1, 1.0)
     tables = assemble(plan, recorder.facts(), knows_server=True)
@@ -240,7 +240,7 @@ def test_a_device_number_past_the_population_is_not_mistaken_for_the_next_messag
 
 
 @given(data=st.data())
-def test_the_order_of_facts_does_not_matter(plan, data):
+def test_rows_do_not_depend_on_order_of_facts(plan, data):
     recorder = Recorder()
     numbers = st.integers(0, 5)
     for _ in range(data.draw(st.integers(0, 30))):
@@ -273,7 +273,7 @@ def test_the_order_of_facts_does_not_matter(plan, data):
     assert delivered == len(one.deliveries.column("delivered_at").drop_null())
 
 
-def test_a_real_plan(recorder):
+def test_assemble_works_with_a_real_plan(recorder):
     scenario = Scenario(duration=2.0).replace(
         {"population.devices": 2, "conversations.groups": 3, "conversations.p2p_share": 0.5}
     )
@@ -295,12 +295,12 @@ def test_a_real_plan(recorder):
 # --- digest ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_digest_is_a_known_one(tables):
-    # A change here means that runs written before can no longer be compared with runs written after.
+def test_digest_is_stable_across_versions(tables):
+    # If this digest changes, runs from before the change can no longer be compared with later ones.
     assert digest(tables) == "497ac98d4aaf91dd59d27d95adaaec1bf1f4250087d90928b15adbd237fe0340"
 
 
-def test_the_digest_sees_values_only(tables):
+def test_digest_depends_on_values_only(tables):
     def chunked(table: pa.Table) -> pa.Table:
         return pa.concat_tables([table.slice(row, 1) for row in range(table.num_rows)])
 
@@ -326,7 +326,7 @@ CELLS = [(0, name) for name in MESSAGES.names] + [(1, name) for name in DELIVERI
 
 
 @given(data=st.data())
-def test_any_other_cell_gives_another_digest(plan, data):
+def test_digest_changes_with_any_cell(plan, data):
     recorder = Recorder()
     recorder.sent(0, 1.0)
     recorder.acked(0, 2.0)
@@ -354,6 +354,6 @@ def test_any_other_cell_gives_another_digest(plan, data):
     assert digest(Tables(*both)) != digest(tables)
 
 
-def test_rows_in_another_order_are_not_the_same(tables):
+def test_digest_changes_with_the_order_of_rows(tables):
     turned = tables.messages.take(list(reversed(range(tables.messages.num_rows))))
     assert digest(Tables(turned, tables.deliveries)) != digest(tables)

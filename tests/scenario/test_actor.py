@@ -1,4 +1,4 @@
-"""What a plan has users do, against a client that only notes what it is asked for; and against the core's rules."""
+"""The calls by which an actor executes a plan, with a client that only records them, and with the rules of the core."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SAID = [type for type in MessageType if type != MessageType.NOTIFICATION]
 
 
 class Recording:
-    """In place of a Client: `asked` has each call."""
+    """A stand-in for a Client that records each call in `asked`."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
@@ -56,14 +56,14 @@ def first(mixed: Plan, kind: str) -> Action:
 # --- names ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_name_of_a_message_of_the_plan_carries_its_number() -> None:
+def test_id_client_contains_number_of_message() -> None:
     name = actor.IdClient(7, "run:")
     assert name == "run:7"
     assert {name: 1} == {"run:7": 1}
     assert [actor.intent_of(each) for each in (name, copy.deepcopy(name), "run:7", "7")] == [7, 7, None, None]
 
 
-def test_the_name_of_a_recall_leads_to_the_message(mixed: Plan) -> None:
+def test_id_of_a_recall_leads_to_its_message(mixed: Plan) -> None:
     number, recall = next((number, one) for number, one in enumerate(mixed.actions) if one.kind == "recall")
     other = next(number for number, one in enumerate(mixed.actions) if one.kind != "recall")
     assert actor.action_id(number, "run:") == f"run:{actor.action_id(number)}"
@@ -71,10 +71,10 @@ def test_the_name_of_a_recall_leads_to_the_message(mixed: Plan) -> None:
     assert [actor.recalled_by(mixed, name) for name in (actor.action_id(other), "action x", "7")] == [None] * 3
 
 
-# --- writing --------------------------------------------------------------------------------------------------------
+# --- messages -------------------------------------------------------------------------------------------------------
 
 
-def test_each_message_goes_where_and_as_the_plan_says(client: Recording, mixed: Plan) -> None:
+def test_each_message_is_sent_as_planned(client: Recording, mixed: Plan) -> None:
     for intent in range(len(mixed)):
         actor.send(client, mixed, named, actor.IdClient(intent, "i"), float(intent))
     assert len(client.asked) == len(mixed)
@@ -94,7 +94,7 @@ def test_each_message_goes_where_and_as_the_plan_says(client: Recording, mixed: 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 700, 16384])
 @pytest.mark.parametrize("type", SAID)
-def test_a_body_is_what_its_type_asks_for_and_of_its_size(type: MessageType, size: int) -> None:
+def test_body_fits_its_type_and_size(type: MessageType, size: int) -> None:
     content, file, custom = actor.body(type, size)
     check_attachment(type, file)
     assert (file is None) == (not ATTACHMENTS[type])
@@ -109,15 +109,15 @@ def test_a_body_is_what_its_type_asks_for_and_of_its_size(type: MessageType, siz
         assert file["size"] == size
 
 
-def test_every_type_of_the_scenario_has_its_own_body() -> None:
+def test_each_type_has_another_body() -> None:
     assert len({str(actor.body(type, 10)) for type in SAID}) == len(SAID)
 
 
-# --- besides --------------------------------------------------------------------------------------------------------
+# --- actions --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["recall", "edit"])
-def test_a_message_is_taken_back_or_edited_by_its_seq(kind: str, client: Recording, mixed: Plan) -> None:
+def test_message_is_recalled_or_edited_by_its_seq(kind: str, client: Recording, mixed: Plan) -> None:
     action = first(mixed, kind)
     conversation = mixed.conversations[mixed.conversation[action.intent]]
     actor.act(client, mixed, action, {action.intent: 9}.get, named, "a1", 2.0)
@@ -134,12 +134,12 @@ def test_a_message_is_taken_back_or_edited_by_its_seq(kind: str, client: Recordi
 
 
 @pytest.mark.parametrize("kind", ["recall", "edit"])
-def test_what_its_sender_does_not_know_to_be_stored_stays_as_it_is(kind: str, client: Recording, mixed: Plan) -> None:
+def test_message_without_known_seq_is_neither_recalled_nor_edited(kind: str, client: Recording, mixed: Plan) -> None:
     actor.act(client, mixed, first(mixed, kind), {}.get, named, "a1", 2.0)
     assert client.asked == []
 
 
-def test_a_guest_is_invited_and_leaves(client: Recording, mixed: Plan) -> None:
+def test_guest_is_invited_and_leaves(client: Recording, mixed: Plan) -> None:
     invite, leave = first(mixed, "invite"), first(mixed, "leave")
     for action in (invite, leave):
         actor.act(client, mixed, action, {}.get, named, action.kind, 2.0)
@@ -151,7 +151,7 @@ def test_a_guest_is_invited_and_leaves(client: Recording, mixed: Plan) -> None:
     ]
 
 
-def test_a_friend_request_goes_to_the_other_user(client: Recording, mixed: Plan) -> None:
+def test_friend_request_is_sent_to_other_user(client: Recording, mixed: Plan) -> None:
     action = first(mixed, "friend_request")
     actor.act(client, mixed, action, {}.get, named, "a1", 2.0)
     assert client.asked == [("change", (Scene.P2P, f"run.u{action.other}", "friend_request", "a1", 2.0), {})]
@@ -165,7 +165,7 @@ def shown(type: str, scene: Scene) -> events.Shown:
     return events.Shown(message, Flow.IN, Route.PUSH)
 
 
-def test_a_friend_request_is_accepted_on_the_first_device_only() -> None:
+def test_only_first_device_accepts_friend_request() -> None:
     devices = [Client(RecordingPort(), "u1", device, "token", Policies(), lambda: 0.5) for device in ("d0", "d1")]
     asked = shown("friend_request", Scene.SYSTEM)
     assert [actor.wants_answer(client, asked) for client in devices] == [True, False]
@@ -173,6 +173,6 @@ def test_a_friend_request_is_accepted_on_the_first_device_only() -> None:
         assert not actor.wants_answer(devices[0], other)
 
 
-def test_the_answer_goes_to_who_asked(client: Recording) -> None:
+def test_answer_is_sent_to_user_who_asked(client: Recording) -> None:
     actor.answer(client, shown("friend_request", Scene.SYSTEM), 3.0)
     assert client.asked == [("change", (Scene.P2P, "u7", "friend_accept", "accept system:u1:4", 3.0), {})]

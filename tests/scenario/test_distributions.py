@@ -25,7 +25,7 @@ Z99 = stats.norm.ppf(0.99)
 
 
 class Cut(stats.rv_continuous):
-    """A lognormal without what lies beyond 0.1."""
+    """A lognormal whose tail is cut off at 0.1."""
 
     def _ppf(self, u, whole=stats.lognorm(np.log(4) / Z99, scale=0.015)):
         return whole.ppf(u * whole.cdf(0.1))
@@ -34,7 +34,7 @@ class Cut(stats.rv_continuous):
         return stats.lognorm(np.log(4) / Z99, scale=0.015).expect(ub=0.1, conditional=True)
 
 
-# Each next to scipy's own distribution of the same shape.
+# Pairs of a distribution of imsim and the same one of scipy.
 CASES: list[tuple[Distribution, object]] = [
     (Uniform(low=2, high=5), stats.uniform(2, 3)),
     (Exponential(mean=0.25), stats.expon(scale=0.25)),
@@ -52,7 +52,7 @@ MEASURED = [
 
 
 class Bimodal(CustomDistribution):
-    """As an architect would define it in a notebook."""
+    """A custom distribution as users define it in a notebook."""
 
     fast: float
     slow: float
@@ -68,14 +68,14 @@ U = np.array([1e-15, 1e-6, 0.01, 0.25, 0.5, 0.75, 0.99, 1 - 1e-6, 1 - 2**-53])
 @pytest.mark.parametrize(
     ("ours", "theirs"), CASES, ids=lambda value: repr(value) if hasattr(value, "quantile") else "scipy"
 )
-def test_quantiles_and_mean_are_scipys(ours, theirs) -> None:
+def test_quantiles_and_mean_equal_those_of_scipy(ours, theirs) -> None:
     usual = U[1:-1]
     assert ours.quantiles(usual) == pytest.approx(theirs.ppf(usual), rel=1e-9)
     assert ours.mean == pytest.approx(theirs.mean(), rel=1e-9)
 
 
 @pytest.mark.parametrize("distribution", ALL, ids=repr)
-def test_scalar_and_array_agree_and_stay_in_bounds(distribution: Distribution) -> None:
+def test_quantile_and_quantiles_agree_and_stay_in_bounds(distribution: Distribution) -> None:
     values = distribution.quantiles(U)
     assert values == pytest.approx([distribution.quantile(u) for u in U.tolist()], rel=1e-13)
     assert (np.diff(values) >= 0).all()
@@ -85,30 +85,30 @@ def test_scalar_and_array_agree_and_stay_in_bounds(distribution: Distribution) -
 
 
 @pytest.mark.parametrize("distribution", [one for one in ALL if hasattr(one, "mean")], ids=repr)
-def test_the_mean_is_what_draws_average_to(distribution: Distribution) -> None:
+def test_mean_equals_average_of_draws(distribution: Distribution) -> None:
     drawn = distribution.quantiles(Draws(5, "mean").array(np.arange(200_000)))
     assert drawn.mean() == pytest.approx(distribution.mean, abs=5 * drawn.std() / 200_000**0.5 + 1e-12)
 
 
-def test_lognormal_has_the_median_and_p99_it_was_given() -> None:
+def test_lognormal_has_given_median_and_p99() -> None:
     latency = Lognormal(median=0.015, p99=0.06)
     assert latency.quantile(0.5) == pytest.approx(0.015)
     assert latency.quantile(0.99) == pytest.approx(0.06)
 
 
-def test_a_truncated_tail_does_not_pile_up_at_the_maximum() -> None:
+def test_values_of_truncated_tail_do_not_pile_up_at_maximum() -> None:
     for cut in (Pareto(minimum=3, alpha=1.2, maximum=20), Lognormal(median=1, p99=10, maximum=11)):
         drawn = cut.quantiles(Draws(1).array(np.arange(10_000)))
         assert len(np.unique(drawn)) == 10_000
 
 
-def test_what_is_constant_says_so() -> None:
+def test_constant_is_the_value_of_distributions_with_only_one() -> None:
     assert [d.constant for d in ALL] == [7, *[None] * len(CASES), *[None] * len(MEASURED), None]
     assert Uniform(low=2, high=2).constant == 2
 
 
 @pytest.mark.parametrize("distribution", ALL, ids=repr)
-def test_survives_pickling_and_copying_after_use(distribution: Distribution) -> None:
+def test_used_distribution_can_be_pickled_and_copied(distribution: Distribution) -> None:
     before = distribution.quantile(0.3)
     for other in (pickle.loads(pickle.dumps(distribution)), copy.deepcopy(distribution)):
         assert other == distribution
@@ -142,27 +142,27 @@ def test_survives_pickling_and_copying_after_use(distribution: Distribution) -> 
         (Empirical, {"percentiles": [[0, 1], [100]]}),
     ],
 )
-def test_the_impossible_is_refused(kind, parameters) -> None:
+def test_impossible_parameters_are_refused(kind, parameters) -> None:
     with pytest.raises(ValidationError):
         kind(**parameters)
 
 
-def test_frozen() -> None:
+def test_distributions_are_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Exponential(mean=1).mean = 2  # type: ignore[misc]
 
 
-# --- what was measured ----------------------------------------------------------------------------------------------
+# --- measured distributions -----------------------------------------------------------------------------------------
 
 
-def test_measured_values_come_as_often_as_they_were_seen() -> None:
+def test_measured_values_are_drawn_as_often_as_they_are_listed() -> None:
     seen = Empirical(values=(0.3, 0.1, 0.1, 0.8))
     drawn = seen.quantiles(np.linspace(0.001, 0.999, 1000))
     assert dict(zip(*np.unique(drawn, return_counts=True), strict=True)) == {0.1: 500, 0.3: 250, 0.8: 250}
     assert (seen.upper, seen.constant, Empirical(values=(2, 2)).constant) == (0.8, None, 2)
 
 
-def test_between_percentiles_lies_a_straight_line() -> None:
+def test_percentiles_are_interpolated_linearly() -> None:
     table = Empirical(percentiles=((0, 0.001), (50, 0.002), (90, 0.01), (100, 0.03)))
     assert [table.quantile(u) for u in (0.25, 0.5, 0.7, 0.95)] == pytest.approx([0.0015, 0.002, 0.006, 0.02])
     assert table.mean == pytest.approx(0.5 * 0.0015 + 0.4 * 0.006 + 0.1 * 0.02)
@@ -170,7 +170,7 @@ def test_between_percentiles_lies_a_straight_line() -> None:
 
 
 @pytest.mark.parametrize("count", [300, 30_000])
-def test_an_array_becomes_a_distribution_like_it(count) -> None:
+def test_distribution_of_an_array_has_its_mean_and_quantiles(count) -> None:
     samples = Lognormal(median=0.015, p99=0.06).quantiles(Draws(3).array(np.arange(count)))
     ours = Empirical.of(samples)
     assert max(len(ours.values), len(ours.percentiles)) <= 1000
@@ -179,7 +179,7 @@ def test_an_array_becomes_a_distribution_like_it(count) -> None:
         assert ours.quantile(u) == pytest.approx(np.quantile(samples, u), rel=0.05)
 
 
-def test_what_was_measured_is_read_and_written() -> None:
+def test_measured_distribution_is_read_and_written() -> None:
     scenario = Scenario.from_toml(
         """
         workload.size = { kind = "empirical", values = [20, 100, 100, 4000] }
@@ -201,7 +201,7 @@ def test_what_was_measured_is_read_and_written() -> None:
 # --- custom distributions -------------------------------------------------------------------------------------------
 
 
-def test_an_own_distribution_stands_where_a_named_one_does() -> None:
+def test_custom_distribution_replaces_a_built_in_one() -> None:
     own = Bimodal(fast=0.001, slow=0.02)
     scenario = Scenario().replace({"topology.storage.service.append": own, "workload.size": Bimodal(fast=10, slow=900)})
     for copied in (
@@ -215,7 +215,7 @@ def test_an_own_distribution_stands_where_a_named_one_does() -> None:
     assert pickle.loads(pickle.dumps(scenario)) == scenario != scenario.replace({"workload.size": 10})
 
 
-def test_a_file_names_an_own_distribution_and_refuses_to_read_it() -> None:
+def test_custom_distribution_is_written_as_a_name_and_refused_when_read() -> None:
     scenario = Scenario().replace({"topology.storage.service.append": Bimodal(fast=0.001, slow=0.02)})
     text = scenario.to_toml()
     assert 'append = "custom part Bimodal(fast=0.001, slow=0.02)"' in text
@@ -223,15 +223,15 @@ def test_a_file_names_an_own_distribution_and_refuses_to_read_it() -> None:
         Scenario.from_toml(text)
     assert str(error.value) == (
         "scenario custom: topology.storage.service.append: custom part Bimodal(fast=0.001, slow=0.02) exists only in"
-        " Python, not in a file: put the object here, by Scenario.replace"
+        " Python; a file contains only its name: pass the object with Scenario.replace"
     )
     with pytest.raises(UsageError, match=r"workload.size: custom part Bimodal\(\) exists only"):
         Scenario().replace({"workload.size": "custom part Bimodal()"})
 
 
-def test_what_is_known_of_an_own_distribution_may_be_said() -> None:
+def test_custom_distribution_can_have_an_upper_bound() -> None:
     class Known(CustomDistribution):
-        mean: float  # a parameter may have any name
+        mean: float  # a field can have any name, even `mean`
 
         @property
         def upper(self) -> float:
@@ -255,16 +255,16 @@ def test_what_is_known_of_an_own_distribution_may_be_said() -> None:
         ({"fast": 0.1}, "slow: missing"),
         ({"fast": "x", "slow": 1}, "fast: expected a number, got 'x'"),
         ({"fast": 0.1, "slow": 1, "slw": 1}, "slw: unknown field (did you mean 'slow'?); known here: fast, slow"),
-        ({"fast": -1.0, "slow": 1}, "expected Bimodal.quantile(0.001) to be 0 or more, got -1.0"),
+        ({"fast": -1.0, "slow": 1}, "expected Bimodal.quantile(0.001) to return 0 or more, got -1.0"),
     ],
 )
-def test_an_own_distribution_that_is_made_wrongly_is_told_in_a_line(fields, problem):
+def test_wrong_fields_of_custom_distribution_raise_one_line(fields, problem):
     with pytest.raises(UsageError) as caught:
         Bimodal(**fields)
     assert str(caught.value) == f"custom distribution Bimodal: {problem}"
 
 
-def test_what_goes_wrong_in_an_own_distribution_is_told_of_it():
+def test_exception_in_custom_distribution_names_its_class():
     class Odd(CustomDistribution):
         def quantile(self, u):
             return 1 / 0 if 0.6 < u < 0.7 else 0.1
@@ -278,6 +278,6 @@ def test_what_goes_wrong_in_an_own_distribution_is_told_of_it():
             ask()
         assert type(caught.value.__cause__) is ZeroDivisionError
     with pytest.raises(
-        UsageError, match=r"^custom distribution Nothing: expected a method quantile\(u\), and there is"
+        UsageError, match=r"^custom distribution Nothing: expected a method quantile\(u\), but it has none$"
     ):
         Nothing()

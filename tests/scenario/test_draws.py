@@ -15,8 +15,8 @@ GOLDEN = {
 }
 
 
-def test_golden_values() -> None:
-    """Results that were published must be reproducible with later versions too."""
+def test_draws_have_golden_values() -> None:
+    """Published results must be reproducible with later versions."""
     assert {
         "at": [Draws(1, "x").at(0), Draws(1, "x").at(3, 4), Draws(2, "service", 7).at(-1, 10**12)],
         "keys": [Draws(0).key, Draws(2**70, "a", 1, "b").key],
@@ -24,13 +24,13 @@ def test_golden_values() -> None:
 
 
 @given(st.integers(-(2**63), 2**63 - 1), st.integers(-(2**63), 2**63 - 1), st.integers(0, 2**80))
-def test_scalar_and_array_are_equal_to_the_last_bit(i: int, j: int, seed: int) -> None:
+def test_at_and_array_are_equal_to_the_last_bit(i: int, j: int, seed: int) -> None:
     draws = Draws(seed, "x")
     one = draws.at(i, j)
     assert 0 < one < 1
     assert draws.array(np.array([i, i]), np.array([j, 0])).tolist() == [one, draws.at(i)]
     assert draws.array(np.array([i]), j).tolist() == [one]
-    assert float(draws.array(np.int64(i), np.int64(j))) == one  # 0-d, where numpy would warn of overflow
+    assert float(draws.array(np.int64(i), np.int64(j))) == one  # 0-d arrays, for which numpy would warn of an overflow
 
 
 def test_arrays_broadcast() -> None:
@@ -40,8 +40,8 @@ def test_arrays_broadcast() -> None:
 
 
 @pytest.mark.parametrize(("word", "number"), [(0, 2.0**-53), (2**64 - 1, 1 - 2.0**-53)])
-def test_never_zero_and_never_one(word: int, number: float) -> None:
-    """The two extremes: the finaliser is a bijection, so there is a key that it maps to each."""
+def test_numbers_are_never_zero_or_one(word: int, number: float) -> None:
+    """Check the smallest and the largest number. The finaliser is a bijection, so some key leads to each of them."""
     draws = Draws(1)
     draws.key = _unshift(pow(_MIX_1, -1, 2**64) * _unshift(pow(_MIX_2, -1, 2**64) * _unshift(word, 31), 27), 30)
     assert draws.at(0) == draws.array(np.array([0]))[0] == Stream(draws, 0).next() == number
@@ -53,7 +53,7 @@ def _unshift(word: int, bits: int) -> int:
     return word ^ (word >> bits) ^ (word >> 2 * bits)
 
 
-def test_a_stream_is_its_entitys_row() -> None:
+def test_stream_has_the_numbers_of_its_entity() -> None:
     draws = Draws(9, "jitter")
     for entity in (0, 3, -1, 10**9):
         stream = Stream(draws, entity)
@@ -73,7 +73,7 @@ def test_streams_are_the_same_side_by_side() -> None:
 
 
 def _uniform(numbers: np.ndarray) -> float:
-    """The smaller p-value of two looks: at the whole range, and at the lowest 12 of the 52 bits."""
+    """Return the smaller p-value of two tests: of the whole range, and of the lowest 12 of the 52 bits."""
     low_bits = (numbers * 2.0**52).astype(np.uint64) % 4096
     return min(stats.kstest(numbers, "uniform").pvalue, stats.chisquare(np.bincount(low_bits, minlength=4096)).pvalue)
 
@@ -89,13 +89,13 @@ SEQUENCES = {
 
 
 @pytest.mark.parametrize("name", SEQUENCES)
-def test_uniform(name: str) -> None:
+def test_numbers_are_uniform(name: str) -> None:
     assert _uniform(SEQUENCES[name]) > 1e-4
 
 
 @pytest.mark.parametrize("name", SEQUENCES)
 @pytest.mark.parametrize("lag", [1, 2, 7])
-def test_neighbours_are_independent(name: str, lag: int) -> None:
+def test_neighbouring_numbers_are_independent(name: str, lag: int) -> None:
     _independent(SEQUENCES[name][:-lag], SEQUENCES[name][lag:])
 
 
@@ -109,7 +109,7 @@ def test_neighbours_are_independent(name: str, lag: int) -> None:
         pytest.param(Draws(1, "x", 0).array(COUNT), id="a longer purpose"),
     ],
 )
-def test_kin_are_independent(other: np.ndarray) -> None:
+def test_related_draws_are_independent(other: np.ndarray) -> None:
     _independent(SEQUENCES["i"], other)
 
 
@@ -118,14 +118,14 @@ def _independent(one: np.ndarray, other: np.ndarray) -> None:
     assert stats.chisquare(cells.ravel()).pvalue > 1e-4
 
 
-def test_purposes_are_not_glued_together() -> None:
+def test_parts_of_a_purpose_are_kept_apart() -> None:
     purposes = [("ab", "c"), ("a", "bc"), ("abc",), ("1",), (1,), (1, 2), (12,), ()]
     assert len({Draws(1, *purpose).key for purpose in purposes}) == len(purposes)
     assert Draws(1, np.int64(1)).key == Draws(1, 1).key
 
 
-def test_no_two_small_pairs_share_a_number() -> None:
-    """The shortest (i, j) that the increments map to 0: Lagrange's reduction of that lattice."""
+def test_different_small_pairs_have_different_numbers() -> None:
+    """Find the shortest (i, j) that the increments map to 0, by Lagrange's reduction of their lattice."""
     short, long = (-_J * pow(_I, -1, 2**64) % 2**64, 1), (2**64, 0)
     while True:
         dot, square = short[0] * long[0] + short[1] * long[1], short[0] ** 2 + short[1] ** 2

@@ -23,7 +23,7 @@ PRESETS = "capacity, chatroom, hot-group, mobile, night-sync, office, reconnect-
 
 
 def problem(*overrides: str) -> str:
-    """What is said about the preset office with these overrides, without the prefix that each line has."""
+    """Return the error of the preset office with these overrides, without the prefix of each line."""
     with pytest.raises(UsageError) as error:
         Scenario.load("office", overrides)
     lines = str(error.value).splitlines()
@@ -100,11 +100,11 @@ def problem(*overrides: str) -> str:
         ("population.users=5", "conversations.partners: expected fewer than population.users (5), got 5"),
         (
             "conversations.groups=0",
-            "conversations.groups: expected at least 1, as p2p_share = 0.7 leaves messages for groups, got 0",
+            "conversations.groups: expected at least 1, because p2p_share = 0.7 leaves messages for groups, got 0",
         ),
         (
             "conversations.partners=0",
-            "conversations.partners: expected at least 1, as p2p_share = 0.7 sends to partners, got 0",
+            "conversations.partners: expected at least 1, because p2p_share = 0.7 sends to partners, got 0",
         ),
         (
             "conversations.room_share=0.4",
@@ -114,14 +114,17 @@ def problem(*overrides: str) -> str:
         ("conversations.room_share=2", "conversations.room_share: expected at most 1, got 2"),
         (
             "conversations.room_share=0.3",
-            "conversations.rooms: expected at least 1, as room_share = 0.3 sends to chatrooms, got 0",
+            "conversations.rooms: expected at least 1, because room_share = 0.3 sends to chatrooms, got 0",
         ),
         (
             "conversations={p2p_share=0.5,room_share=0.2,rooms=1}",
-            "conversations.groups: expected at least 1, as p2p_share = 0.5 and room_share = 0.2 leave messages for"
-            " groups, got 0",
+            "conversations.groups: expected at least 1, because p2p_share = 0.5 and room_share = 0.2 leave messages"
+            " for groups, got 0",
         ),
-        ("conversations={churn=1}", "conversations.groups: expected at least 1, as churn = 1 changes groups, got 0"),
+        (
+            "conversations={churn=1}",
+            "conversations.groups: expected at least 1, because churn = 1 changes groups, got 0",
+        ),
         ("conversations.rooms=-1", "conversations.rooms: expected at least 0, got -1"),
         ("conversations.rooms=2000000", "conversations.rooms: expected at most 1e+06, got 2000000"),
         (
@@ -163,17 +166,17 @@ def problem(*overrides: str) -> str:
         ("population.user=5", "population.user: unknown field (did you mean 'users'?); known here: users, devices"),
         ("population.colour=red", "population.colour: unknown field; known here: users, devices"),
         ("network.moon.latency=1.3s", "network.moon: unknown field; known here: client, clients,"),
-        ("duration.x=1", "duration.x: unknown field; duration is no table"),
+        ("duration.x=1", "duration.x: unknown field; duration is not a table"),
         ("seed", "override 'seed': expected path=value, as in population.users=500"),
         ("=5", "override '=5': expected path=value, as in population.users=500"),
     ],
 )
-def test_says_what_is_wrong_where_and_what_was_expected(override: str, text: str) -> None:
-    said = problem(override)
-    assert said.startswith(text)
-    assert "\n" not in said
+def test_error_names_field_expected_value_and_given_value(override: str, text: str) -> None:
+    line = problem(override)
+    assert line.startswith(text)
+    assert "\n" not in line
     if text.count("known here") == 0 and not text.endswith("table"):
-        assert said == text
+        assert line == text
 
 
 @pytest.mark.parametrize(
@@ -184,13 +187,13 @@ def test_says_what_is_wrong_where_and_what_was_expected(override: str, text: str
         ("storage", "append", STORAGE_OPS | {"commit"}),
     ],
 )
-def test_an_unknown_operation_is_answered_with_those_that_exist(tier: str, op: str, ops: frozenset[str]) -> None:
+def test_error_about_unknown_operation_lists_known_ones(tier: str, op: str, ops: frozenset[str]) -> None:
     assert problem(f"topology.{tier}.service.{op}s=1ms") == (
         f"topology.{tier}.service.{op}s: unknown operation (did you mean {op!r}?); known here: {', '.join(sorted(ops))}"
     )
 
 
-def test_every_problem_gets_its_line() -> None:
+def test_each_problem_has_its_own_line() -> None:
     assert problem("seed=-1", "policies.ack=never", "network.client.latency={kind='lognormal',p98=1}").splitlines() == [
         "seed: expected at least 0, got -1",
         "network.client.latency.median: missing",
@@ -200,7 +203,7 @@ def test_every_problem_gets_its_line() -> None:
     ]
 
 
-def test_python_arguments_are_checked_alike() -> None:
+def test_python_arguments_are_checked_like_files() -> None:
     with pytest.raises(UsageError, match=r"^scenario custom: population\.users: expected at least 1, got 0$"):
         Scenario(population={"users": 0})
     with pytest.raises(UsageError, match=r"^scenario mine: colour: unknown field; known here: title, seed"):
@@ -209,7 +212,7 @@ def test_python_arguments_are_checked_alike() -> None:
         Scenario(name="")
 
 
-def test_a_table_may_be_called_as_a_kind_of_distribution() -> None:
+def test_network_can_have_the_name_of_a_distribution_kind() -> None:
     with pytest.raises(UsageError, match=r"network\.profiles\.constant\.latency: expected .*, got -1$"):
         Scenario().replace({"network.profiles": {"constant": {"latency": -1}}})
 
@@ -221,7 +224,7 @@ def _fields(model: type[BaseModel], path: str = ""):
             yield from _fields(field.annotation, f"{path}{name}.")
 
 
-def test_every_field_is_described() -> None:
+def test_every_field_has_a_description() -> None:
     fields = [*_fields(Scenario), *(entry for kind in get_args(Named) for entry in _fields(kind))]
     assert len(fields) > 60
     assert [path for path, name, field in fields if name != "kind" and not field.description] == []
@@ -230,7 +233,7 @@ def test_every_field_is_described() -> None:
 # --- loading ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_defaults_are_a_scenario() -> None:
+def test_defaults_are_a_valid_scenario() -> None:
     scenario = Scenario()
     assert scenario.name == "custom"
     assert scenario.population.users == 100
@@ -238,18 +241,18 @@ def test_the_defaults_are_a_scenario() -> None:
     assert scenario.topology.gateway.service == {}
 
 
-def test_a_file_is_named_after_its_stem(tmp_path: Path) -> None:
+def test_loaded_scenario_has_the_name_of_its_file(tmp_path: Path) -> None:
     (tmp_path / "rush-hour.toml").write_text("seed = 4\n[network.client]\nloss = 0.01\n[workload]\nsize = 30\n")
     for path in (tmp_path / "rush-hour.toml", str(tmp_path / "rush-hour.toml")):
         scenario = Scenario.load(path, {"population.users": 7}, seed=11)
         assert scenario.name == "rush-hour"
         assert (scenario.seed, scenario.population.users) == (11, 7)
         assert scenario.network.client.loss == 0.01
-        assert scenario.network.client.latency == Lognormal(median=0.015, p99=0.06)  # its default stays
+        assert scenario.network.client.latency == Lognormal(median=0.015, p99=0.06)  # the default
         assert scenario.workload.size == Constant(value=30)
 
 
-def test_overrides_from_a_command_line() -> None:
+def test_overrides_of_a_command_line_are_applied() -> None:
     scenario = Scenario.load(
         "office",
         [
@@ -277,11 +280,11 @@ def test_overrides_from_a_command_line() -> None:
     assert Scenario.load("office", "seed=5").seed == 5
 
 
-def test_an_override_cannot_smuggle_in_a_second_line() -> None:
+def test_override_cannot_contain_a_second_line() -> None:
     assert problem("seed=1\nduration=3").startswith("seed: expected a whole number, got")
 
 
-def test_what_users_do_is_read_and_written() -> None:
+def test_message_types_recalls_and_rooms_are_read_and_written() -> None:
     scenario = Scenario.load(
         "office",
         [
@@ -300,18 +303,18 @@ def test_what_users_do_is_read_and_written() -> None:
     assert Scenario.load("office").workload.types == {"text": 1}
 
 
-def test_a_chatroom_may_be_as_large_as_the_population_or_the_limit() -> None:
+def test_chatroom_can_be_as_large_as_the_limit_or_the_population() -> None:
     rooms = {"conversations.rooms": 1, "conversations.room_share": 0.3, "conversations.room_size": 90}
     Scenario.load("office", {**rooms, "limits.room_size": 90})
     with pytest.raises(
         UsageError, match=r"conversations.room_size: expected at most limits.room_size \(89\), got up to 90"
     ):
         Scenario.load("office", {**rooms, "limits.room_size": 89})
-    Scenario.load("office", {**rooms, "population.users": 80, "limits.room_size": 80})  # nobody else is there
+    Scenario.load("office", {**rooms, "population.users": 80, "limits.room_size": 80})  # at most 80 of the 90 exist
     Scenario.load("office", {"limits.room_size": 1})  # there are no rooms
 
 
-def test_with_makes_a_changed_copy() -> None:
+def test_with_returns_a_changed_copy() -> None:
     office = Scenario.load("office")
     changed = office.replace(
         {
@@ -330,14 +333,14 @@ def test_with_makes_a_changed_copy() -> None:
     assert office.replace({}) == office == office.replace({"seed": office.seed})
 
 
-def test_frozen_all_the_way_down() -> None:
+def test_scenario_and_its_sections_are_frozen() -> None:
     scenario = Scenario()
     for model, field in [(scenario, "seed"), (scenario.policies, "ack"), (scenario.network.client, "loss")]:
         with pytest.raises(ValidationError, match="frozen"):
             setattr(model, field, getattr(model, field))
 
 
-def test_survives_pickling() -> None:
+def test_scenario_can_be_pickled() -> None:
     office = Scenario.load("office")
     office.network.client.latency.quantile(0.5)
     assert pickle.loads(pickle.dumps(office)) == office
@@ -359,21 +362,23 @@ def test_survives_pickling() -> None:
         ("a\0b", "scenario a\0b: cannot be read: embedded null byte"),
     ],
 )
-def test_no_such_scenario(name: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_about_unknown_scenario_suggests_presets(
+    name: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError) as error:
         Scenario.load(name)
     assert str(error.value) == text
 
 
-def test_no_such_preset() -> None:
+def test_error_about_unknown_preset_suggests_one() -> None:
     with pytest.raises(
         UsageError, match=r"^scenario hotgroup: no such preset \(did you mean 'hot-group'\?\); presets: "
     ):
         Scenario.preset_text("hotgroup")
 
 
-def test_files_that_are_no_scenarios(tmp_path: Path) -> None:
+def test_files_that_are_not_scenarios_are_refused(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
     (run / "manifest.json").touch()
@@ -390,7 +395,7 @@ def test_files_that_are_no_scenarios(tmp_path: Path) -> None:
         Scenario.load(bad)
     bad.write_text("name = 'good'")
     with pytest.raises(
-        UsageError, match=r"^scenario bad: name: not a field of the file; a scenario is named after its file$"
+        UsageError, match=r"^scenario bad: name: not a field of a file; a scenario has its file's name$"
     ):
         Scenario.load(bad)
     bad.write_text("warmup = '1 day'")
@@ -398,7 +403,7 @@ def test_files_that_are_no_scenarios(tmp_path: Path) -> None:
         Scenario.load(bad)
 
 
-def test_the_live_world_ignores_sections_that_exist() -> None:
+def test_sections_that_live_runs_ignore_exist() -> None:
     assert Scenario().ignored_live() == list(LIVE_IGNORES) == ["network", "topology", "faults", "cost"]
     assert set(LIVE_IGNORES) <= set(Scenario.model_fields)
 
@@ -425,7 +430,7 @@ distributions = st.one_of(
     title=st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"])),
     rate=st.floats(min_value=1e-9, max_value=1e6),
 )
-def test_reads_back_what_it_writes(latency, service, size, duration, title, rate) -> None:
+def test_written_scenario_is_read_back_equal(latency, service, size, duration, title, rate) -> None:
     scenario = Scenario().replace(
         {
             "network.client.latency": latency,
@@ -439,7 +444,7 @@ def test_reads_back_what_it_writes(latency, service, size, duration, title, rate
     assert Scenario.from_toml(scenario.to_toml()) == scenario
 
 
-def test_writes_as_people_do() -> None:
+def test_durations_are_written_with_units() -> None:
     text = Scenario().replace({"network.client.latency": 0.0003, "workload.size": 200}).to_toml()
     assert 'latency = "300us"' in text
     assert "size = 200\n" in text
@@ -451,14 +456,13 @@ def test_writes_as_people_do() -> None:
 
 
 @pytest.mark.parametrize("name", PRESETS.split(", "))
-def test_presets(name: str) -> None:
+def test_preset_is_valid_and_every_section_has_a_comment(name: str) -> None:
     scenario = Scenario.load(name)
     assert Scenario.presets()[name] == scenario.title
     assert scenario.title.endswith("?")
     assert scenario.name == name
     assert Scenario.from_toml(scenario.to_toml(), name=name) == scenario
     assert Scenario.from_toml(Scenario.preset_text(name), name=name) == scenario
-    # Each section says what it means.
     lines = Scenario.preset_text(name).splitlines()
     for section, above in ((line, lines[i - 1]) for i, line in enumerate(lines) if line.startswith("[")):
         assert above.startswith("#") or section.endswith(".service]")
@@ -469,14 +473,14 @@ def test_all_presets_are_listed() -> None:
     assert sorted(path.stem for path in folder.iterdir()) == list(Scenario.presets()) == PRESETS.split(", ")
 
 
-def test_a_presets_name_wins_over_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_preset_has_precedence_over_a_file_of_the_same_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("office").write_text("seed = 99")
     assert Scenario.load("office").seed == 1
     assert Scenario.load("./office").seed == 99
 
 
-def test_sections_refuse_what_is_unknown_and_guess_nothing() -> None:
+def test_sections_refuse_unknown_fields_and_convert_nothing() -> None:
     for section in (Scenario, *Section.__subclasses__()):
         assert section.model_config["extra"] == "forbid"
         assert section.model_config["strict"] is True

@@ -1,4 +1,4 @@
-"""What a column of moments may be, and what is said of one that is none."""
+"""The formats of moments, and the errors about other columns."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ EPOCH = [one.timestamp() for one in AWARE]
         pd.array([2, 0, 0.25], dtype="Float64"),
     ],
 )
-def test_moments_are_seconds_from_the_start(column):
+def test_moments_become_seconds_from_the_start(column):
     assert moments(column) == (0, 0.25, 2)
     assert Scenario().replace({"workload.arrivals": column}).workload.arrivals.at == (0, 0.25, 2)
 
 
-def test_nanoseconds_of_datetimes_are_kept():
+def test_datetimes_keep_their_nanoseconds():
     start = pd.Timestamp("2026-02-03T04:05:06.000000001")
     late = start + pd.Timedelta(5_000_000_123, unit="ns")
     for column in ([start, late], pd.Series([start, late]), pd.Series([start, late]).dt.tz_localize("UTC")):
@@ -57,13 +57,15 @@ def test_nanoseconds_of_datetimes_are_kept():
 
 
 def test_numbers_are_epoch_seconds_if_all_of_them_are_above_1e9():
-    assert moments([0.5, 1e9]) == (0.5, 1e9), "up to there they are seconds from the start, whose first is not 0"
+    assert moments([0.5, 1e9]) == (0.5, 1e9), (
+        "numbers up to 1e9 are seconds from the start, and the first need not be 0"
+    )
     assert moments([5.0]) == (5.0,)
     assert moments([1e9 + 1]) == (0,)
     assert moments([1_770_091_506, 1_770_091_500]) == (0, 6)
 
 
-def test_a_clock_that_is_put_forward_is_not_undone():
+def test_datetimes_without_time_zone_keep_the_hour_of_a_clock_change():
     naive = [datetime(2026, 3, 29, 1, 59, 59), datetime(2026, 3, 29, 3, 0, 0)]  # one second apart in Berlin
     assert moments(naive) == (0, 3601)
     aware = [one.replace(tzinfo=timezone(timedelta(hours=hours))) for one, hours in zip(naive, (1, 2), strict=True)]
@@ -83,26 +85,26 @@ EXPECTED = (
         ([0.5, 1e9 + 1], "numbers from 0.5 to 1e+09"),
         ([5.0, 1_770_091_506], "numbers from 5 to 1.77009e+09"),
         (np.array([1.2e9, 9.9e9]), "numbers from 1.2e+09 to 9.9e+09"),
-        ([float("nan")], "one that is missing"),
+        ([float("nan")], "a missing value"),
         ([0.5, None], "None"),
-        (pd.Series([1, None], dtype="Int64"), "one that is missing"),
-        (pd.Series([*NAIVE, None]), "one that is missing"),
-        (pd.Series([None, AWARE[0]]), "one that is missing"),
+        (pd.Series([1, None], dtype="Int64"), "a missing value"),
+        (pd.Series([*NAIVE, None]), "a missing value"),
+        (pd.Series([None, AWARE[0]]), "a missing value"),
         ([*AWARE, None], "None among datetimes"),
         (["now"], "'now'"),
         (["5ms"], "'5ms'"),
         ([date(2026, 2, 3)], "datetime.date(2026, 2, 3)"),
         ([NAIVE[0], 5.0], "5.0 among datetimes"),
         ([NAIVE[0], AWARE[0]], "some with a time zone and some without"),
-        ([1_770_091_506_000], "1.77e+12: if these are milliseconds, divide them by 1e3"),
-        ([1_770_091_506_000_000], "1.77e+15: if these are microseconds, divide them by 1e6"),
+        ([1_770_091_506_000], "1.77e+12; if these are milliseconds, divide them by 1e3"),
+        ([1_770_091_506_000_000], "1.77e+15; if these are microseconds, divide them by 1e6"),
         (
             pd.Series(NAIVE, dtype="datetime64[ns]").astype("int64"),
-            "1.77e+18: if these are nanoseconds, divide them by 1e9",
+            "1.77e+18; if these are nanoseconds, divide them by 1e9",
         ),
     ],
 )
-def test_what_is_no_moment_is_said(column, found):
+def test_error_shows_the_value_that_is_not_a_moment(column, found):
     with pytest.raises(ValueError, match="expected") as error:
         moments(column)
     assert str(error.value) == EXPECTED + found
@@ -135,14 +137,14 @@ def test_what_is_no_moment_is_said(column, found):
         ([True], "expected numbers or times, got true"),
     ],
 )
-def test_what_is_no_column_is_said(column, text):
+def test_error_shows_the_value_that_is_not_a_column(column, text):
     with pytest.raises(ValueError, match="expected") as error:
         moments(column)
     assert " ".join(str(error.value).split()) == text
 
 
-def test_measured_times_may_be_timedeltas():
+def test_empirical_distribution_accepts_timedeltas():
     assert Empirical.of(pd.to_timedelta([3, 1], unit="ms")).values == (0.001, 0.003)
     assert Empirical.of([timedelta(seconds=2)]) == Empirical.of([2.0])
-    with pytest.raises(ValueError, match="expected numbers, or timedeltas, got datetimes"):
+    with pytest.raises(ValueError, match="expected numbers or timedeltas, got datetimes"):
         Empirical.of(NAIVE)

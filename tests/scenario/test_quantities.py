@@ -20,7 +20,7 @@ from imsim.scenario.quantities import format_duration, parse_duration
         (0, 0.0),
     ],
 )
-def test_reads_what_people_write(text: object, seconds: float) -> None:
+def test_durations_with_units_are_parsed(text: object, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
 
@@ -28,7 +28,7 @@ def test_reads_what_people_write(text: object, seconds: float) -> None:
     "bad",
     ["5", "5 parsecs", "-1s", "", "ms", "1e3s", "1s 2s", -1, True, None, float("nan"), float("inf"), 10**400, [1]],
 )
-def test_says_what_it_expected(bad: object) -> None:
+def test_error_shows_expected_formats(bad: object) -> None:
     with pytest.raises(
         ValueError, match=r"^expected a duration such as '250us', .*'2h', or a number of seconds, got "
     ) as e:
@@ -40,10 +40,10 @@ def test_says_what_it_expected(bad: object) -> None:
     ("seconds", "text"),
     [(0.0, "0s"), (75.0, "75s"), (86400.0, "24h"), (0.0003, "300us"), (0.5, "500ms"), (1.5, "1.5s"), (90.0, "90s")],
 )
-def test_writes_what_people_would(seconds: float, text: str) -> None:
+def test_durations_are_formatted_with_the_shortest_unit(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
 
 
 @given(st.floats(min_value=0, max_value=1e9))
-def test_what_is_written_reads_back_as_the_same_float(seconds: float) -> None:
+def test_formatted_duration_is_parsed_as_the_same_float(seconds: float) -> None:
     assert parse_duration(format_duration(seconds)) == seconds

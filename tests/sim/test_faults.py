@@ -293,11 +293,17 @@ def test_a_fault_that_hits_nobody_changes_nothing(calm):
     [
         (
             {"kind": "node_crash", "target": "router9"},
-            "faults.0.target: there is no router9 (did you mean 'router'?); there are gateway, router, storage, ",
+            "faults.0.target: there is no router9 (did you mean 'router'?); known here: gateway, router, storage, ",
         ),
-        ({"kind": "partition", "target": "gateway", "other": "storage"}, "faults.0.other: nothing that could be cut"),
-        ({"kind": "partition", "target": "router0", "other": "router0"}, "faults.0.other: nothing that could be cut"),
-        ({"kind": "storage_stall", "target": "router0"}, "faults.0.target: there is no router0; there are storage, "),
+        (
+            {"kind": "partition", "target": "gateway", "other": "storage"},
+            "faults.0.other: expected a tier or node that",
+        ),
+        (
+            {"kind": "partition", "target": "router0", "other": "router0"},
+            "faults.0.other: expected a tier or node that",
+        ),
+        ({"kind": "storage_stall", "target": "router0"}, "faults.0.target: there is no router0; known here: storage, "),
         ({"kind": "crash"}, "faults.0.kind: expected a kind of node_crash, partition, loss_burst, storage_stall, "),
         ({"target": "router0"}, "faults.0: expected a kind of node_crash, "),
         ({"kind": "loss_burst", "share": 2}, "faults.0.share: expected at most 1, got 2"),
@@ -316,7 +322,7 @@ def test_faults_are_written_and_changed_by_their_number():
     assert Scenario.from_toml(scenario.to_toml()).faults == scenario.faults
     assert scenario.replace({"faults.0.duration": "7s"}).faults[0].duration == 7.0
     assert scenario.faults[0].duration == 3.0
-    with pytest.raises(imsim.UsageError, match="there is no entry 1; there are 1"):
+    with pytest.raises(imsim.UsageError, match="there is no entry 1; the list has 1"):
         scenario.replace({"faults.1.duration": "7s"})
 
 

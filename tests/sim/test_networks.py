@@ -118,7 +118,10 @@ def test_a_push_waits_for_others_and_they_go_as_one_operation():
         ),
         ({"network.clients": {"wifi": -1}}, "network.clients.wifi: expected a share from 0 to 1e+09, got -1"),
         ({"network.clients": {"wifi": 0}}, "network.clients: expected at least one network with a share above 0"),
-        ({"network.links": {"storage-router": {}}}, "network.links.storage-router: no two tiers (did you mean"),
+        (
+            {"network.links": {"storage-router": {}}},
+            "network.links.storage-router: unknown pair of tiers (did you mean",
+        ),
         ({"network.client.bandwidth": 0}, "network.client.bandwidth: expected more than 0, got 0"),
         (
             {"network.profiles": {"x": {"latncy": 1}}},

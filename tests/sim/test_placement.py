@@ -65,6 +65,6 @@ def test_it_is_read_and_written():
     with pytest.raises(imsim.UsageError) as error:
         Scenario().replace({"topology.placement": "speard"})
     assert str(error.value) == (
-        "scenario custom: topology.placement: expected 'hash', 'rendezvous', 'spread' or a function of your own, got"
+        "scenario custom: topology.placement: expected 'hash', 'rendezvous', 'spread' or a Python function, got"
         " 'speard'"
     )

@@ -78,7 +78,7 @@ def test_a_hot_group_of_one_is_a_user_with_other_devices():
     assert run.to_json_dict()["delivery_ms"]["p50"] is None
     assert run.to_json_dict()["ack_ms"]["p50"] > 0
     with pytest.raises(
-        imsim.UsageError, match=r"conversations.friend_requests: expected 0, as one user has nobody to ask"
+        imsim.UsageError, match=r"conversations.friend_requests: expected 0, because population.users is 1"
     ):
         alone.replace({"conversations.friend_requests": 1})
 

@@ -214,7 +214,7 @@ def test_a_file_names_an_own_station_and_refuses_to_read_it():
     assert 'station = "custom part Paused"' in text
     with pytest.raises(imsim.UsageError, match=r"topology.storage.station: custom part Paused exists only in Python"):
         Scenario.from_toml(text)
-    with pytest.raises(imsim.UsageError, match=r"topology.storage.station: expected a class or a function of your own"):
+    with pytest.raises(imsim.UsageError, match=r"topology.storage.station: expected a Python class or function"):
         Scenario().replace({"topology.storage.station": 3})
 
 
@@ -236,7 +236,7 @@ def test_a_run_with_custom_parts_is_kept_and_opened_but_not_run_again(tmp_path):
     assert again.scenario.to_toml() == run.scenario.to_toml()
     assert again.scenario != run.scenario
     assert again.scenario == imsim.read_run(again.path).scenario == again.scenario.replace({"seed": again.seed})
-    problem = "custom part .* is not here: a file only names it; put the object in its place"
+    problem = "custom part .* is missing: the file contains only its name; pass the object with Scenario.replace"
     with pytest.raises(imsim.UsageError, match=problem):
         imsim.simulate(again.scenario)
     only_latency = again.scenario.replace({"topology.placement": "hash", "topology.storage.station": None})

@@ -1,4 +1,4 @@
-"""The tables of a scenario's file, one module for each side of the system that they describe."""
+"""The tables of a scenario's file, one module for each part of the system."""
 
 from imsim.scenario.sections.base import Section
 from imsim.scenario.sections.cost import Cost

@@ -1,4 +1,4 @@
-"""What every section of a scenario is."""
+"""The base class of a scenario's sections."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from imsim.scenario.quiet import QuietModel
 
 
 class Section(QuietModel):
-    """A table of the file. Nothing is guessed: unknown fields and wrong types are refused."""
+    """A table of a scenario's file. Unknown fields and wrong types are errors; no value is converted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)

@@ -1,4 +1,4 @@
-"""What the service costs to run."""
+"""The prices of the service."""
 
 from __future__ import annotations
 
@@ -14,60 +14,62 @@ _ASSUMPTIONS = frozenset({"currency", "average_load", "retention_days", "row_byt
 
 
 class Cost(Section):
-    """Prices, in one currency: what is not listed costs nothing. They change no row, only what designs cost."""
+    """Prices in one currency; a price that is not set is 0. Prices do not change the rows of a run, only its cost."""
 
     currency: str = Field(
         default="USD", min_length=1, description="the unit of all prices; only shown, never converted"
     )
-    gateway: float = Field(default=0.0, ge=0, description="of one gateway for an hour")
-    router: float = Field(default=0.0, ge=0, description="of one router for an hour")
-    storage: float = Field(default=0.0, ge=0, description="of one storage for an hour")
+    gateway: float = Field(default=0.0, ge=0, description="price of one gateway for an hour")
+    router: float = Field(default=0.0, ge=0, description="price of one router for an hour")
+    storage: float = Field(default=0.0, ge=0, description="price of one storage for an hour")
     worker: float = Field(
-        default=0.0, ge=0, description="of one worker (a core) of any node for an hour, on top of its node"
+        default=0.0, ge=0, description="price of one worker (a core) of any node for an hour, added to the node's"
     )
     stored_million: float = Field(
         default=0.0,
         ge=0,
-        description="of a million rows written: one for each message that is stored, and under policies.fanout ="
+        description="price of writing a million rows: one row for each stored message, and with policies.fanout ="
         " 'write' one more for each member of the conversation",
     )
     stored_gb: float = Field(
         default=0.0,
         ge=0,
-        description="of 1e9 bytes of content stored, for as long as it is kept; counted once a message",
+        description="price of storing 1e9 bytes of content, for as long as it is kept; counted once for each message",
     )
     delivered_gb: float = Field(
-        default=0.0, ge=0, description="of 1e9 bytes of content delivered to devices (egress); counted for each device"
+        default=0.0,
+        ge=0,
+        description="price of 1e9 bytes of content delivered to devices (egress); counted for each device",
     )
 
     stored_gb_month: float = Field(
-        default=0.0, ge=0, description="of keeping 1e9 bytes for a month; needs retention_days"
+        default=0.0, ge=0, description="price of keeping 1e9 bytes for a month; needs retention_days"
     )
     average_load: float | None = Field(
         default=None,
         gt=0,
         le=1e6,
-        description="the month's average load as a multiple of the simulated one: 0.4 if the run is the peak hour and"
-        " has 2.5 times the average. Absent: where workload.arrivals is a curve or bursts, the load of their mean"
-        " (workload.rate); otherwise the average simulated load goes on all month, that of a ramp, too",
+        description="average load of the month as a multiple of the simulated load: 0.4 if the run is the peak hour"
+        " with 2.5 times the average load. Absent: if workload.arrivals is a curve or bursts, their mean load"
+        " (workload.rate); otherwise the mean of the simulated load, also for a ramp",
     )
     retention_days: float | None = Field(
         default=None,
         gt=0,
         le=100_000,
-        description="how long a message is kept before it is deleted: storage stops growing at that age."
-        " Absent: messages are kept without end",
+        description="how long a message is kept before it is deleted; from that age on the amount of stored data no"
+        " longer grows. Absent: messages are never deleted",
     )
     row_bytes: int = Field(
         default=0,
         ge=0,
         le=1_000_000,
-        description="bytes that each row written takes in storage besides the content: ids, times, indexes, replicas",
+        description="bytes of storage that each written row needs besides its content: ids, times, indexes, replicas",
     )
 
     @property
     def is_given(self) -> bool:
-        """Whether there is any price at all."""
+        """Whether any price is set."""
         return any(value for name, value in self.__dict__.items() if name not in _ASSUMPTIONS)
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""What lies between the nodes."""
+"""The networks between clients, gateways, routers and storages."""
 
 from __future__ import annotations
 
@@ -16,76 +16,85 @@ _MOST_SHARE = 1e9
 
 
 class Link(Section):
-    """A connection between two nodes; both directions are alike. Frames keep their order, as in TCP."""
+    """A link between two nodes, with the same properties in both directions. Frames keep their order, as in TCP."""
 
-    latency: SecondsDistribution = Field(description="one way, seconds or a duration")
+    latency: SecondsDistribution = Field(description="one-way latency, seconds or a duration")
     jitter: SecondsDistribution = Field(
-        default=Constant(value=0.0), description="what varies on top of the latency, seconds or a duration"
+        default=Constant(value=0.0), description="varying delay that is added to the latency, seconds or a duration"
     )
-    loss: float = Field(default=0.0, ge=0, lt=1, description="chance that a transmission is lost (0 to below 1)")
+    loss: float = Field(default=0.0, ge=0, lt=1, description="probability of losing a transmission (0 to below 1)")
     retransmit: PositiveSeconds = Field(
-        default=0.2, description="what each lost transmission adds to the latency, seconds or a duration"
+        default=0.2, description="delay that each lost transmission adds, seconds or a duration"
     )
     bandwidth: float | None = Field(
         default=None,
         gt=0,
         le=1e12,
-        description="bytes per second, each way: a frame starts when the one before it is sent; absent: no limit",
+        description="bytes per second in each direction; a frame waits until the previous one is sent. Absent: no"
+        " limit",
     )
 
 
 class ClientLink(Link):
+    """A link between a device and its gateway."""
+
     latency: SecondsDistribution = Field(
-        default=Lognormal(median=0.015, p99=0.06), description="one way, seconds or a duration"
+        default=Lognormal(median=0.015, p99=0.06), description="one-way latency, seconds or a duration"
     )
     bandwidth: float | None = Field(
         default=None,
         gt=0,
         le=1e12,
-        description="bytes per second to the device: a frame starts when the one before it is sent; absent: no limit",
+        description="bytes per second to the device; a frame waits until the previous one is sent. Absent: no limit",
     )
     upload: float | None = Field(
-        default=None, gt=0, le=1e12, description="bytes per second from the device; absent: as bandwidth"
+        default=None, gt=0, le=1e12, description="bytes per second from the device; absent: the same as bandwidth"
     )
     max_retransmits: int | None = Field(
         default=None,
         ge=0,
-        description="retransmissions of one frame, all lost, after which the connection breaks; absent: never",
+        description="the connection breaks after this many lost retransmissions of one frame; absent: it never does",
     )
 
 
 class BackendLink(Link):
+    """A link between two servers."""
+
     latency: SecondsDistribution = Field(
-        default=Lognormal(median=0.0003, p99=0.001), description="one way, seconds or a duration"
+        default=Lognormal(median=0.0003, p99=0.001), description="one-way latency, seconds or a duration"
     )
 
 
 def _mbit(rate: float) -> float:
-    """Bytes per second."""
+    """Convert Mbit/s to bytes per second."""
     return rate * 125_000
 
 
 def _jitter(median: float, p99: float) -> Lognormal:
-    """No source tells of the rarest; a lognormal of two numbers so far apart makes it seconds, for which every frame
-    behind it waits, too. So its tail ends at four times its 99th percentile, which is ours."""
+    """Return a lognormal jitter whose tail ends at four times its 99th percentile.
+
+    No source reports the rarest values. Without an end, a lognormal with such a distance between its median and its
+    99th percentile would reach several seconds, and all later frames would wait as long. The factor of four is assumed.
+    """
     return Lognormal(median=median, p99=p99, maximum=4 * p99)
 
 
-#: Networks of clients, one way to the nearest data centre. Round trips are halved; what no source gives is assumed, as
-#: is all jitter but that of wifi, and its largest value everywhere.
+#: The networks of clients, up to the nearest data centre. A latency is half of the round trip (RTT) in the source.
+#: Figures without a source are assumed: all jitter except that of wifi, and all largest values of jitter.
 #:
 #: wired          RTT 28 ms, 5 and 1 Mbit/s: "Cable" of WebPageTest's connectivity.ini; jitter assumed
-#: wifi           the same behind an access point, whose hop takes 3 ms at the median, about 20 ms at the 90th and 250
-#:                ms at the 99th percentile (Sui and others, "Characterizing and improving WiFi latency in large-scale
-#:                operational networks", MobiSys 2016; ours has 34 ms at the 90th); loss after the radio's own
-#:                repetitions assumed
-#: 5g             the radio's round trip about half of LTE's; 166 and 21 Mbit/s: median of Ookla's Speedtest, 3rd
+#: wifi           wired, plus an access point with a hop of 3 ms at the median, about 20 ms at the 90th and 250 ms at
+#:                the 99th percentile (Sui and others, "Characterizing and improving WiFi latency in large-scale
+#:                operational networks", MobiSys 2016; this distribution has 34 ms at the 90th); assumed loss, after the
+#:                retransmissions of the radio
+#: 5g             RTT of the radio about half of that of LTE; 166 and 21 Mbit/s: median of Ookla's Speedtest, 3rd
 #:                quarter of 2021; jitter and loss assumed
 #: 4g             RTT 70 ms, 12 Mbit/s each way: "LTE" of connectivity.ini; Opensignal measured 44 to 66 ms and 21 and
-#:                6 Mbit/s in the USA (May 2019), whose upload is taken; jitter and loss assumed
+#:                6 Mbit/s in the USA (May 2019), the source of the upload; jitter and loss assumed
 #: 3g             RTT 300 ms, 1.6 and 0.768 Mbit/s: "3G" of connectivity.ini; jitter and loss assumed
-#: intercontinental   wired, and RTT 160 ms more: what cloud regions measure between Frankfurt and Singapore; across the
-#:                Atlantic half of it (Verizon guarantees 90 ms between London and New York, and 0.5 % loss at most)
+#: intercontinental   wired, plus an RTT of 160 ms, which cloud regions measure between Frankfurt and Singapore; it is
+#:                half as much across the Atlantic (Verizon guarantees 90 ms between London and New York, and at most
+#:                0.5 % loss)
 PROFILES = {
     "wired": ClientLink(
         latency=Constant(value=0.014),
@@ -138,23 +147,23 @@ PROFILES = {
     ),
 }
 
-_PAIRS = ("gateway-router", "router-router", "router-storage")  # between which there is anything to say
+_PAIRS = ("gateway-router", "router-router", "router-storage")  # the tiers that exchange frames
 
 
 class Network(Section):
-    """What lies between the nodes. Simulated only: a live run has a network of its own."""
+    """The links between nodes. Simulated only: a live run uses the real network."""
 
-    client: ClientLink = Field(default=ClientLink(), description="between a device and its gateway, unless `clients`")
+    client: ClientLink = Field(default=ClientLink(), description="link of each device, if `clients` is empty")
     clients: dict[str, float] = Field(
         default={},
-        description="network -> its share of the users, in any unit, in place of `client`: "
+        description="network -> its share of the users, in any unit, instead of `client`. The networks are "
         + ", ".join(PROFILES)
-        + ", or one of `profiles`",
+        + ", and those of `profiles`",
     )
-    profiles: dict[str, ClientLink] = Field(default={}, description="own networks for `clients`, by name")
-    backend: BackendLink = Field(default=BackendLink(), description="between gateways, routers and storages")
+    profiles: dict[str, ClientLink] = Field(default={}, description="custom networks for `clients`, by name")
+    backend: BackendLink = Field(default=BackendLink(), description="link between servers")
     links: dict[str, BackendLink] = Field(
-        default={}, description=f"other than `backend` between two tiers: {', '.join(_PAIRS)}"
+        default={}, description=f"links that replace `backend` between two tiers: {', '.join(_PAIRS)}"
     )
 
     @field_validator("links")
@@ -162,7 +171,9 @@ class Network(Section):
     def _pairs(cls, links: dict[str, BackendLink]) -> dict[str, BackendLink]:
         for pair in links:
             if pair not in _PAIRS:
-                raise FieldError(pair, f"no two tiers{suggestion(pair, _PAIRS)}; known here: {', '.join(_PAIRS)}")
+                raise FieldError(
+                    pair, f"unknown pair of tiers{suggestion(pair, _PAIRS)}; known here: {', '.join(_PAIRS)}"
+                )
         return links
 
     @model_validator(mode="after")
@@ -172,8 +183,8 @@ class Network(Section):
             if name not in known:
                 raise FieldError(
                     f"clients.{name}",
-                    f"unknown network{suggestion(name, known)}; known here: {', '.join(known)}, or a table"
-                    f" network.profiles.{name} of your own",
+                    f"unknown network{suggestion(name, known)}; known here: {', '.join(known)}; or add a"
+                    f" table network.profiles.{name}",
                 )
             if not 0 <= share <= _MOST_SHARE:
                 raise FieldError(f"clients.{name}", f"expected a share from 0 to {_MOST_SHARE:g}, got {share:g}")
@@ -182,19 +193,19 @@ class Network(Section):
         return self
 
     def between(self, one: str, other: str) -> BackendLink:
-        """The link between two tiers."""
+        """Return the link between two tiers."""
         pair = "-".join(sorted((one, other), key=TIERS.index))
         return self.links.get(pair, self.backend)
 
     def in_use(self) -> dict[str, ClientLink]:
-        """The networks of clients, by name; where there is only `client`, it has none."""
+        """Return the networks of clients, by name. Without `clients`, it is the link `client`, with an empty name."""
         if not self.clients:
             return {"": self.client}
-        names = sorted(name for name, share in self.clients.items() if share)  # in whatever order they stand
+        names = sorted(name for name, share in self.clients.items() if share)  # the order in the file does not matter
         return {name: self.profiles.get(name) or PROFILES[name] for name in names}
 
     def of_users(self, seed: int, users: int) -> list[tuple[str, ClientLink]]:
-        """Each user's network, with its name."""
+        """Return the name and the link of each user's network."""
         if not self.clients:
             return [("", self.client)] * users
         networks = list(self.in_use().items())

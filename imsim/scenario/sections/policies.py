@@ -1,4 +1,4 @@
-"""How client and server behave, and where queues and requests end."""
+"""The policies of clients and servers, and the limits of queues and requests."""
 
 from __future__ import annotations
 
@@ -11,76 +11,85 @@ from imsim.scenario.sections.base import Section
 
 
 class Policies(Section):
-    """How client and server behave. All times are seconds or durations."""
+    """The behaviour of clients and servers. All times are seconds or durations."""
 
     ack: Ack = Field(
         default=Ack.AFTER_STORE,
         strict=False,
-        description="when the sender hears of success: once stored, or (also) once the router has the message",
+        description="when the sender learns of success: once the message is stored (after_store), or also once the"
+        " router has it (after_receive)",
     )
     sessions: Sessions = Field(
         default=Sessions.ALL,
         strict=False,
-        description="which of a user's devices may be logged in together: all, one of each kind, or a single one;"
-        " a new login ends the others",
+        description="which of a user's devices can be logged in together: all, one of each kind (one_per_kind) or one"
+        " (single). A new login closes the sessions that are no longer allowed",
     )
     fanout: Fanout = Field(
         default=Fanout.READ,
         strict=False,
-        description="what storage keeps of a message: one row, and a login looks into each of its conversations; or"
-        " also a row in the inbox of each member, and a login reads its own inbox",
+        description="the rows that storage writes for a message: one, and a login reads each of the user's"
+        " conversations (read); or also one in the inbox of each member, and a login reads only the user's inbox"
+        " (write)",
     )
     delivery: Delivery = Field(
         default=Delivery.PUSH,
         strict=False,
-        description="what a device is sent of a new message: the message, or a notice upon which it fetches it",
+        description="how a device receives a new message: as a push (push), or as a notice, after which the device"
+        " fetches the message (notify)",
     )
     receipts: Receipts = Field(
         default=Receipts.READ,
         strict=False,
-        description="what the sender of a p2p message hears of: that it was read, or also that a device has got it",
+        description="what the sender of a p2p message learns: that the message was read (read), or also that a device"
+        " has received it (delivered)",
     )
     strangers: Strangers = Field(
         default=Strangers.ALLOW,
         strict=False,
-        description="whether users who are no friends may send each other p2p messages",
+        description="whether users who are not friends can write to each other and add each other to groups: allow or"
+        " refuse",
     )
     presence: Presence = Field(
         default=Presence.OFF,
         strict=False,
-        description="whether friends hear of each other when they come online and go offline",
+        description="whether friends are notified when a user comes online or goes offline (friends) or not (off)",
     )
     recall_window: Seconds = Field(
-        default=120.0, description="for so long a sender may recall a message; a group's admins may at any time"
+        default=120.0, description="how long a sender can recall a message; admins of a group can do so at any time"
     )
-    edit_window: Seconds = Field(default=900.0, description="for so long a sender may edit a message")
+    edit_window: Seconds = Field(default=900.0, description="how long a sender can edit a message")
     request_lifetime: PositiveSeconds = Field(
-        default=604_800.0, description="friend requests, applications and invitations can be answered for so long"
+        default=604_800.0, description="how long friend requests, applications and invitations can be answered"
     )
-    send_timeout: PositiveSeconds = Field(default=5.0, description="a send not answered for this long is sent again")
-    send_attempts: int = Field(default=4, ge=1, description="sendings of one message before it fails")
+    send_timeout: PositiveSeconds = Field(
+        default=5.0, description="a send without an answer is repeated after this time"
+    )
+    send_attempts: int = Field(default=4, ge=1, description="most attempts to send a message")
     push_timeout: PositiveSeconds = Field(
-        default=2.0, description="a push not acknowledged for this long is pushed again"
+        default=2.0, description="a push without an acknowledgement is repeated after this time"
     )
-    push_backoff: float = Field(default=2.0, ge=1, description="factor from one push's timeout to the next's")
+    push_backoff: float = Field(default=2.0, ge=1, description="growth factor of a push's timeout")
     gap_wait: Seconds = Field(
         default=3.0,
-        description="a device that holds a message back because one before it is missing waits for so long, then"
-        " fetches what is missing (with a drain shorter than this, some are held back at the end, and count as lost)",
+        description="a device holds a message back while an earlier one is missing; after this time it fetches the"
+        " missing one. (If drain is shorter, messages that are held back at the end count as lost)",
     )
-    heartbeat: PositiveSeconds = Field(default=30.0, description="a client silent for this long pings")
+    heartbeat: PositiveSeconds = Field(
+        default=30.0, description="a client pings if one side sent nothing for this long"
+    )
     heartbeat_timeout: PositiveSeconds = Field(
-        default=75.0, description="a connection silent for this long is taken for lost; must exceed heartbeat"
+        default=75.0, description="a connection without traffic for this long is lost; must exceed heartbeat"
     )
-    reconnect_min: PositiveSeconds = Field(default=0.5, description="the first reconnect's backoff, at most")
-    reconnect_max: PositiveSeconds = Field(default=30.0, description="no reconnect backs off for longer")
+    reconnect_min: PositiveSeconds = Field(default=0.5, description="longest backoff of the first reconnect")
+    reconnect_max: PositiveSeconds = Field(default=30.0, description="longest backoff of any reconnect")
     storage_timeout: PositiveSeconds = Field(
-        default=10.0, description="a storage request not answered for this long has failed"
+        default=10.0, description="a storage request without an answer fails after this time"
     )
     login_timeout: PositiveSeconds = Field(
-        default=10.0, description="a connection not logged in after this long is closed"
+        default=10.0, description="a connection without a login is closed after this time"
     )
-    token_lifetime: PositiveSeconds = Field(default=86400.0, description="a token is valid for this long")
+    token_lifetime: PositiveSeconds = Field(default=86400.0, description="how long a token is valid")
 
     @model_validator(mode="after")
     def _ordered(self) -> Policies:
@@ -98,53 +107,55 @@ class Policies(Section):
 
 
 class Limits(Section):
-    """Every queue and every request has an end."""
+    """The limits of queues, requests and rates."""
 
     content_bytes: int = Field(
         default=16384,
         ge=1,
         le=2**31 - 1,
-        description="bytes of a message's content, of its custom and of its file, each",
+        description="largest content of a message in bytes; the same limit applies to its custom field and to its file",
     )
     send_queue: int = Field(
-        default=1024, ge=1, description="unacknowledged pushes of one connection; beyond it a slow reader is closed"
+        default=1024,
+        ge=1,
+        description="most unacknowledged pushes of one connection; with more, the connection is closed",
     )
-    page: int = Field(default=100, ge=1, description="messages in one page of a sync")
+    page: int = Field(default=100, ge=1, description="most messages in one page of a sync")
     page_bytes: int = Field(
         default=262_144,
         ge=1,
         le=2**31 - 1,
-        description="bytes of content, custom and file in one page, which has one message at least, however large",
+        description="most bytes of content, custom and file in one page; a page always has at least one message",
     )
-    open_conversations: int = Field(default=100_000, ge=1, description="conversations that a router keeps in memory")
-    group_size: int = Field(default=5000, ge=1, description="members of a group")
+    open_conversations: int = Field(default=100_000, ge=1, description="most conversations in a router's memory")
+    group_size: int = Field(default=5000, ge=1, description="most members of a group")
     user_rate: float = Field(
         default=0.0,
         ge=0,
-        description="messages per second that a user may send through one gateway, and syncs, and other requests, each;"
-        " 0: any number",
+        description="messages per second that a user can send through one gateway. The same limit applies to syncs,"
+        " and to other requests; 0: no limit",
     )
-    user_burst: int = Field(default=20, ge=1, description="of them at once, after a pause, under user_rate")
-    group_rate: float = Field(default=0.0, ge=0, description="messages per second of a group's members; 0: any number")
-    group_burst: int = Field(default=100, ge=1, description="messages at once, after a pause, under group_rate")
-    rooms: int = Field(default=100, ge=1, description="chatrooms that a connection may be in")
-    room_size: int = Field(default=100_000, ge=1, description="users in a chatroom")
-    room_recent: int = Field(default=20, ge=0, description="messages that a chatroom remembers for who enters")
+    user_burst: int = Field(default=20, ge=1, description="messages that user_rate allows at once, after a pause")
+    group_rate: float = Field(default=0.0, ge=0, description="messages per second in one group; 0: no limit")
+    group_burst: int = Field(default=100, ge=1, description="messages that group_rate allows at once, after a pause")
+    rooms: int = Field(default=100, ge=1, description="most chatrooms that a connection can be in")
+    room_size: int = Field(default=100_000, ge=1, description="most users in a chatroom")
+    room_recent: int = Field(default=20, ge=0, description="latest messages that a chatroom keeps for users who enter")
     room_rate: float = Field(
         default=0.0,
         ge=0,
-        description="messages per second of chatrooms that a connection is sent; more are shed, and counted; 0: any"
-        " number",
+        description="messages of chatrooms per second that a connection is sent; the rest is shed and counted; 0: no"
+        " limit",
     )
-    room_burst: int = Field(default=50, ge=1, description="of them at once, after a pause, under room_rate")
+    room_burst: int = Field(default=50, ge=1, description="messages that room_rate allows at once, after a pause")
     typing_rate: float = Field(
-        default=0.0, ge=0, description="typing hints per second that a user may give; the rest is dropped; 0: none"
+        default=0.0, ge=0, description="typing notices per second that a user can send; the rest is dropped; 0: none"
     )
-    typing_burst: int = Field(default=5, ge=1, description="of them at once, after a pause, under typing_rate")
+    typing_burst: int = Field(default=5, ge=1, description="notices that typing_rate allows at once, after a pause")
     presence_rate: float = Field(
         default=1.0,
         ge=0,
-        description="times per second that friends are told whether a user is there; more wait, and of those only the"
-        " last is told; 0: any number",
+        description="presence changes per second that a user's friends are sent; later changes wait, and only the last"
+        " of them is sent; 0: no limit",
     )
-    presence_burst: int = Field(default=5, ge=1, description="of them at once, after a pause, under presence_rate")
+    presence_burst: int = Field(default=5, ge=1, description="changes that presence_rate allows at once, after a pause")

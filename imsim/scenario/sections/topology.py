@@ -1,4 +1,4 @@
-"""What the service consists of."""
+"""The topology: the nodes of the service, their workers and their service times."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from imsim.scenario.sections.base import Section
 def _own(value: object) -> object:
     value = resolved(value, AbsentPart)
     if value is not None and not callable(value):
-        raise ValueError(f"expected a class or a function of your own, got {shown(value)}")
+        raise ValueError(f"expected a Python class or function, got {shown(value)}")
     return value
 
 
-#: `station(tier)` makes the station of one node, with `submit(now, demand, flow)`.
+#: `station(tier)` returns the station of one node, an object with the method `submit(now, demand, flow)`.
 OwnStation = Annotated[Callable[[Any], Any], BeforeValidator(_own), PlainSerializer(reference, when_used="json")]
 
 
@@ -35,11 +35,11 @@ def _placement(value: object) -> object:
     value = resolved(value, AbsentPart)
     if not callable(value) and value not in PLACEMENTS:
         expected = ", ".join(map(repr, PLACEMENTS))
-        raise ValueError(f"expected {expected} or a function of your own, got {shown(value)}")
+        raise ValueError(f"expected {expected} or a Python function, got {shown(value)}")
     return value
 
 
-#: `placement(name, nodes)` is the number, from 0, of the node that owns the conversation or user of this name.
+#: `placement(name, nodes)` returns the number (from 0) of the node that owns a conversation or a user.
 Placement = Annotated[
     str | Callable[[str, int], int],
     BeforeValidator(_placement),
@@ -52,39 +52,39 @@ TIERS = ("gateway", "router", "storage")
 
 
 class Tier(Section):
-    """The nodes of one kind: each has a queue, and workers that take from it."""
+    """The nodes of one kind. Each node has one queue, and workers that process its operations."""
 
     ops: ClassVar[frozenset[str]]
-    carriers: ClassVar[frozenset[str]]  # those of them that carry messages
+    carriers: ClassVar[frozenset[str]]  # the operations that carry messages
 
-    workers: int = Field(default=1, ge=1, description="operations that one node carries out at the same time")
+    workers: int = Field(default=1, ge=1, description="operations that one node processes at the same time")
     service: dict[str, SecondsDistribution] = Field(
         default={},
-        description="operation -> time it keeps a worker, seconds or a duration. An operation that is not listed costs"
-        " nothing and does not queue",
+        description="operation -> service time, seconds or a duration. An operation that is not listed takes no time"
+        " and does not queue",
     )
     speed: float = Field(
         default=1.0,
         gt=0,
         le=1e6,
-        description="how fast a worker is: all of the tier's service times are divided by it",
+        description="speed of a worker: all service times of the tier are divided by it",
     )
     per_byte: dict[str, Seconds] = Field(
         default={},
-        description="operation -> what each byte of the messages that it carries adds to its service time, seconds or"
-        " a duration such as '10ns'",
+        description="operation -> additional service time for each byte of the messages that it carries, seconds or a"
+        " duration such as '10ns'",
     )
     queue: int | None = Field(
         default=None,
         ge=1,
-        description="how many operations fit into one node, waiting or in service; what does not fit is dropped: a"
-        " frame vanishes (its sender repeats it in time), a request to storage fails at once. Absent: no limit",
+        description="most operations in one node, waiting and in service. Others are dropped: a frame vanishes (its"
+        " sender repeats it after a timeout), and a request to storage fails at once. Absent: no limit",
     )
     station: OwnStation | None = Field(
         default=None,
-        description="Python only: your own station, a class called with this tier, once for each node. Its submit(now,"
-        " demand, flow) tells when an operation will be done, or None if it is dropped; workers and queue are its own"
-        " affair",
+        description="Python only: a custom station, a class that is called with this tier, once for each node. Its"
+        " method submit(now, demand, flow) returns the time at which an operation will be done, or None if the"
+        " operation is dropped. It decides itself about workers and queue",
     )
 
     @field_validator("service", mode="before")
@@ -112,77 +112,82 @@ class Tier(Section):
         if self.queue is not None and self.queue < self.workers and self.station is None:
             raise FieldError(
                 "queue",
-                f"expected at least workers ({self.workers}), as what is in service counts, too, got {self.queue};"
-                " raise it, or have fewer workers",
+                f"expected at least workers ({self.workers}), because operations in service count, too, got"
+                f" {self.queue}; raise queue or lower workers",
             )
         return self
 
 
 class Commit(Section):
-    """Group commit: appends wait until several can be made durable at once."""
+    """Group commit: several appends become durable with one commit."""
 
-    batch: int = Field(default=100, ge=1, description="at most so many appends in one commit; as many start it at once")
+    batch: int = Field(
+        default=100, ge=1, description="most appends in one commit; when that many wait, the commit starts"
+    )
     linger: Seconds = Field(
         default=0.0,
-        description="how long the first append waits for others, seconds or a duration; 0: a commit takes what came"
-        " during the one before it",
+        description="how long the first append waits for others, seconds or a duration; 0: a commit takes the appends"
+        " that arrived during the previous commit",
     )
 
 
 class GatewayTier(Tier):
-    """Gateways hold the connections: each frame of a client, whichever way it goes, is one operation."""
+    """The gateways, which hold the connections. Each frame from or to a client is one operation."""
 
     ops = GATEWAY_OPS
     carriers = frozenset({"send", "push", "page", "sync_done", "history_page", "entered"})
 
     batch_interval: Seconds = Field(
         default=0.0,
-        description="pushes to one connection wait so long for each other and then go as one operation; 0: none waits."
-        " Keep it well below policies.push_timeout. (Simulated only: the live server has no such thing.)",
+        description="pushes to one connection wait this long and are then sent together, as one operation; 0: no wait."
+        " Keep it well below policies.push_timeout. (Simulated only: the live server has no batches.)",
     )
 
 
 class RouterTier(Tier):
-    """Routers order conversations and know where users are: each frame that reaches one is one operation."""
+    """The routers, which order the messages of conversations and locate users. Each received frame is one operation."""
 
     ops = ROUTER_OPS
     carriers = frozenset({"send", "deliver"})
 
 
 class StorageTier(Tier):
-    """Storages keep what is acknowledged: each request is one operation, and so is a commit."""
+    """The storages, which make data durable. Each request is one operation, and so is each commit."""
 
     ops = STORAGE_OPS | {"commit"}
     carriers = frozenset({"append", "inbox", "find", "get", "missed", "range"})
 
     commit: Commit | None = Field(
         default=None,
-        description="group commit: appends wait for a common one, which costs the service time `commit` and that of"
-        " each append in it. Absent: every append is a commit of its own",
+        description="group commit: appends wait for a common commit, which takes the service time `commit` plus that"
+        " of each of its appends. Absent: each append is its own commit",
     )
 
     @model_validator(mode="after")
     def _one_queue(self) -> Self:
         if self.commit is not None and self.station is not None:
-            raise FieldError("commit", "not together with an own station, which can gather appends itself")
+            raise FieldError(
+                "commit", "expected no commit with a custom station, which can group appends itself; remove one"
+            )
         return self
 
 
 class Topology(Section):
-    """What the service consists of. Simulated only: a live server is one process."""
+    """The nodes of the service. Simulated only: a live server is one process."""
 
-    gateways: int = Field(default=1, ge=1, description="how many gateways")
-    routers: int = Field(default=1, ge=1, description="how many routers, which own conversations and users")
-    storages: int = Field(default=1, ge=1, description="how many storages, which own conversations and users")
+    gateways: int = Field(default=1, ge=1, description="number of gateways")
+    routers: int = Field(default=1, ge=1, description="number of routers, which own conversations and users")
+    storages: int = Field(default=1, ge=1, description="number of storages, which own conversations and users")
     placement: Placement = Field(
         default="hash",
-        description="which router and storage owns a conversation or a user: 'hash' (even, but another number of nodes"
-        " moves nearly all), 'rendezvous' (even, and a new node takes only its share), 'spread' (by size, so that large"
-        " groups do not meet), or in Python your own function(name, nodes) -> number of the node, from 0",
+        description="how the owner of a conversation or a user is chosen among routers and storages: 'hash' (even, but"
+        " a change of the number of nodes moves nearly all), 'rendezvous' (even, and a new node takes only its share),"
+        " 'spread' (by size, so that large groups are on different nodes), or in Python a custom function(name, nodes)"
+        " that returns the number of the node, from 0",
     )
-    gateway: GatewayTier = Field(default=GatewayTier(), description="each gateway")
-    router: RouterTier = Field(default=RouterTier(), description="each router")
-    storage: StorageTier = Field(default=StorageTier(), description="each storage")
+    gateway: GatewayTier = Field(default=GatewayTier(), description="properties of each gateway")
+    router: RouterTier = Field(default=RouterTier(), description="properties of each router")
+    storage: StorageTier = Field(default=StorageTier(), description="properties of each storage")
 
     def tiers(self) -> dict[str, tuple[int, Tier]]:
         """Return the number of nodes and the fields of each tier, by its name."""

@@ -1,4 +1,4 @@
-"""Scenarios whose plans the tests look at."""
+"""Scenarios for the tests of plans."""
 
 import numpy as np
 

@@ -9,7 +9,7 @@ from scipy import stats
 from imsim.scenario import Pareto, Scenario, plan
 
 
-def test_recalls_and_edits_have_their_shares_and_delays() -> None:
+def test_recalls_and_edits_have_given_shares_and_delays() -> None:
     p = plan(MIXED.replace({"workload.rate": 10.0, "duration": 20.0}))
     end, mean = 20e9, 0.5e9
     early = (p.at < end - 20 * mean) & ~p.to_room
@@ -26,16 +26,16 @@ def test_recalls_and_edits_have_their_shares_and_delays() -> None:
     assert p.amended == {action.intent for action in p.actions if action.kind in ("recall", "edit")}
 
 
-def test_every_message_can_be_amended_and_a_delay_beyond_any_run_is_none() -> None:
+def test_every_message_is_amended_unless_the_delay_exceeds_the_run() -> None:
     p = plan(BUSY.replace({"workload.recalls": 1, "workload.amended_after": 0}))
     assert p.amended == set(range(len(p)))
     p = plan(BUSY.replace({"workload.edits": 1, "workload.amended_after": 0}))
     assert {(action.kind, action.at) for action in p.actions} == {("edit", at) for at in p.at.tolist()}
-    never = Pareto(minimum=1e8, alpha=1.001)  # reaches beyond what nanoseconds can hold
+    never = Pareto(minimum=1e8, alpha=1.001)  # more than int64 nanoseconds can represent
     assert plan(BUSY.replace({"workload.recalls": 1, "workload.amended_after": never})).actions == []
 
 
-def test_actions_come_in_order_and_end_with_the_run() -> None:
+def test_actions_are_sorted_and_end_with_the_run() -> None:
     p = plan(MIXED)
     assert {action.kind for action in p.actions} == {"recall", "edit", "invite", "leave", "friend_request"}
     assert p.actions == sorted(p.actions)
@@ -43,7 +43,7 @@ def test_actions_come_in_order_and_end_with_the_run() -> None:
     assert p.actions[-1].at < 10e9
 
 
-def test_friend_requests_go_to_anybody_else() -> None:
+def test_friend_requests_go_to_random_other_users() -> None:
     p = plan(Scenario().replace({"population.users": 20, "conversations.friend_requests": 5.0, "duration": 100.0}))
     asked = [(action.user, action.other) for action in p.actions]
     assert len(asked) == pytest.approx(10_000, abs=4 * math.sqrt(10_000))
@@ -54,7 +54,7 @@ def test_friend_requests_go_to_anybody_else() -> None:
     assert stats.kstest([action.at for action in p.actions], "uniform", args=(0, 100e9)).pvalue > 1e-4
 
 
-def test_guests_are_invited_by_the_owner_from_outside_and_leave_again() -> None:
+def test_owner_invites_guests_from_outside_who_leave_again() -> None:
     p = plan(OFFICE.replace({"conversations.churn": 2.0, "duration": 200.0, "workload.rate": 1e-9}))
     by_group = defaultdict(list)
     for action in p.actions:
@@ -69,13 +69,13 @@ def test_guests_are_invited_by_the_owner_from_outside_and_leave_again() -> None:
             assert invite.other == leave.other == leave.user
             assert invite.other not in members
     assert p.guests == {(action.conversation, action.other) for action in p.actions}
-    # Everybody outside is as likely as the other.
+    # All users outside the group are equally likely.
     members = p.conversations[0].members
     guests = np.bincount([action.other for action in by_group[0][::2]], minlength=100)
     assert stats.chisquare(np.delete(guests, members)).pvalue > 1e-4
 
 
-def test_a_group_of_everybody_or_a_full_one_has_no_guests() -> None:
+def test_full_group_has_no_guests() -> None:
     everybody = Scenario.load("hot-group").replace({"conversations.churn": 10.0})
     assert plan(everybody).actions == []
     full = OFFICE.replace({"conversations.churn": 10.0, "conversations.group_size": 7, "limits.group_size": 7})

@@ -21,14 +21,14 @@ def shaped(arrivals: object, **changes: object) -> Scenario:
 
 
 def by_sender(p: Plan) -> list[tuple[int, ...]]:
-    """The messages but for their times, each sender's in order."""
+    """Return the messages without their times, ordered by sender."""
     order = np.argsort(p.sender, kind="stable")
     columns = (p.sender, p.device, p.type, p.size)
     who = [p.conversations[number].id for number in p.conversation[order]]
     return list(zip(*(column[order].tolist() for column in columns), who, strict=True))
 
 
-def test_arrivals_are_a_poisson_process_of_each_user() -> None:
+def test_arrivals_of_each_user_are_a_poisson_process() -> None:
     p = plan(Scenario().replace({"population.users": 400, "workload.rate": 2.0, "duration": 100.0}))
     counts = np.bincount(p.sender, minlength=400)
     assert counts.mean() == pytest.approx(200, abs=4 * math.sqrt(200 / 400))
@@ -39,13 +39,13 @@ def test_arrivals_are_a_poisson_process_of_each_user() -> None:
     assert stats.kstest(gaps[gaps < 3e9] / 1e9, stats.truncexpon(6, scale=0.5).cdf).pvalue > 1e-4
 
 
-def test_how_many_are_drawn_at_a_time_does_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plan_does_not_depend_on_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = plan(BUSY)
     monkeypatch.setattr("imsim.scenario.workload.arrivals._BLOCK", 700)
     assert same(whole, plan(BUSY))
 
 
-def test_messages_of_one_nanosecond_stand_in_their_senders_order() -> None:
+def test_messages_of_one_nanosecond_are_ordered_by_sender() -> None:
     crowded = plan(Scenario().replace({"workload.rate": 1e6}), duration=1e-4)
     assert (np.diff(crowded.at) == 0).sum() > 100
     assert (np.lexsort((crowded.sender, crowded.at)) == np.arange(len(crowded))).all()
@@ -55,8 +55,8 @@ def test_messages_of_one_nanosecond_stand_in_their_senders_order() -> None:
 
 
 @pytest.mark.parametrize("arrivals", SHAPES)
-def test_a_shape_keeps_the_messages_and_moves_them(arrivals: object) -> None:
-    """The same changes of time for everybody, so under one seed it is the same work at other moments."""
+def test_shape_keeps_messages_and_changes_their_times(arrivals: object) -> None:
+    """All users have the same change of time, so one seed gives the same work at other times."""
     steady, moved = plan(BUSY), plan(shaped(arrivals))
     for user in range(100):
         one, other = (np.flatnonzero(p.sender == user) for p in (steady, moved))
@@ -69,7 +69,7 @@ def test_a_shape_keeps_the_messages_and_moves_them(arrivals: object) -> None:
 
 @pytest.mark.parametrize("arrivals", [*SHAPES, REPLAY])
 @pytest.mark.parametrize("duration", [0.3, 2.0, 9.0])
-def test_with_any_arrivals_a_shorter_plan_is_a_prefix(arrivals: object, duration: float) -> None:
+def test_shorter_plan_is_a_prefix_with_any_arrivals(arrivals: object, duration: float) -> None:
     scenario = MIXED.replace({"workload.arrivals": arrivals})
     long, short = plan(scenario), plan(scenario, duration=duration)
     assert len(short) == np.searchsorted(long.at, duration * 1e9)
@@ -77,31 +77,31 @@ def test_with_any_arrivals_a_shorter_plan_is_a_prefix(arrivals: object, duration
 
 
 @pytest.mark.parametrize("arrivals", SHAPES)
-def test_the_width_of_a_block_does_not_show_in_a_shape(arrivals: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plan_with_a_shape_does_not_depend_on_block_size(arrivals: object, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = plan(shaped(arrivals))
     monkeypatch.setattr("imsim.scenario.workload.arrivals._BLOCK", 700)
     assert same(whole, plan(shaped(arrivals)))
 
 
-def test_bursts_are_so_much_busier_and_take_their_share_of_the_time() -> None:
+def test_bursts_have_the_given_factor_and_share_of_time() -> None:
     arrivals = {"kind": "bursts", "factor": 20, "every": "10s", "lasting": "1s"}
     p = plan(shaped(arrivals, duration=2000.0, **{"workload.rate": 0.2}))
-    assert len(p) == pytest.approx(0.2 * 100 * 2000, rel=0.1)  # the bursts themselves are random, some 200 of them
-    often = np.bincount((p.at // 100_000_000).astype(int), minlength=20_000)  # in tenths of a second
-    quiet = 20 * 0.1 / (1 + 19 * 0.1)  # a tenth of the time at 20 times the rate
+    assert len(p) == pytest.approx(0.2 * 100 * 2000, rel=0.1)  # some 200 bursts of random length
+    often = np.bincount((p.at // 100_000_000).astype(int), minlength=20_000)  # messages in each tenth of a second
+    quiet = 20 * 0.1 / (1 + 19 * 0.1)  # bursts take a tenth of the time and have 20 times the rate
     is_burst = often > 4 * quiet + 2
     assert is_burst.mean() == pytest.approx(0.1, rel=0.3)
     assert often[is_burst].mean() == pytest.approx(20 * quiet, rel=0.2)
     assert often[~is_burst].mean() == pytest.approx(quiet, rel=0.2)
     starts = np.flatnonzero(np.diff(is_burst.astype(int)) == 1)
     assert len(starts) == pytest.approx(200, rel=0.3)
-    assert stats.variation(np.diff(starts)) == pytest.approx(1, abs=0.25)  # exponential, nearly
+    assert stats.variation(np.diff(starts)) == pytest.approx(1, abs=0.25)  # nearly exponential
 
 
-def test_a_curve_has_its_levels_and_its_mean_is_the_rate() -> None:
+def test_curve_has_its_levels_and_the_mean_rate() -> None:
     p = plan(shaped(CURVE, duration=400.0, **{"workload.rate": 1.0}))
     assert len(p) == pytest.approx(40_000, abs=5 * 200)
-    # By hand: 0.2 -> 1 in a second, a second at 1, then from 0.5 back to 0.2 in two.
+    # Calculated by hand: from 0.2 to 1 in a second, a second at 1, then from 0.5 to 0.2 in two seconds.
     areas = np.array([0.6, 1.0, (0.5 + 0.35) / 2, (0.35 + 0.2) / 2])
     often = np.bincount((p.at // 1_000_000_000 % 4).astype(int))
     assert stats.chisquare(often, areas / areas.sum() * len(p)).pvalue > 1e-4
@@ -110,7 +110,7 @@ def test_a_curve_has_its_levels_and_its_mean_is_the_rate() -> None:
     assert stats.kstest(rising, lambda x: (0.2 * x + 0.4 * x**2) / 0.6).pvalue > 1e-4
 
 
-def test_a_curve_of_one_point_is_steady_and_a_gap_is_empty() -> None:
+def test_curve_of_one_point_is_steady_and_level_zero_is_empty() -> None:
     steady = plan(BUSY)
     assert np.abs(plan(shaped({"kind": "curve", "points": [["1h", 7]]})).at - steady.at).max() <= 1
     gap = {"kind": "curve", "points": [[0, 1], [1, 1], [1, 0], [3, 0], [3, 1]], "period": 4}
@@ -119,7 +119,7 @@ def test_a_curve_of_one_point_is_steady_and_a_gap_is_empty() -> None:
     assert set((p.at // 1_000_000_000 % 4).tolist()) == {0, 3}
 
 
-def test_a_ramp_rises_and_then_stays() -> None:
+def test_ramp_rises_and_then_stays_constant() -> None:
     p = plan(shaped(RAMP, duration=20.0, **{"workload.rate": 20.0}))
     seconds = p.at / 1e9
     rising, steady = seconds[seconds < 5], seconds[seconds >= 5]
@@ -132,7 +132,7 @@ def test_a_ramp_rises_and_then_stays() -> None:
 
 
 @pytest.mark.parametrize("arrivals", SHAPES)
-def test_a_shape_says_when_as_much_was_to_be_expected(arrivals: object) -> None:
+def test_when_is_the_inverse_of_expected(arrivals: object) -> None:
     shape = shaped(arrivals).workload.arrivals.shape(seed=3, duration=20.0)
     times = np.linspace(0.001, 19.9, 997)
     expected = np.array([shape.expected(time) for time in times])
@@ -141,10 +141,10 @@ def test_a_shape_says_when_as_much_was_to_be_expected(arrivals: object) -> None:
     assert shape.expected(0.0) == 0
 
 
-# --- moments that were seen -----------------------------------------------------------------------------------------
+# --- recorded moments -----------------------------------------------------------------------------------------------
 
 
-def test_moments_are_replayed_by_anybody() -> None:
+def test_moments_are_replayed_by_random_users() -> None:
     p = plan(shaped(REPLAY))
     assert p.at.tolist() == [250_000_000, 250_000_000, 3_500_000_000, 9_000_000_000]
     many = plan(shaped(np.linspace(0, 9.9, 5000)))
@@ -154,7 +154,7 @@ def test_moments_are_replayed_by_anybody() -> None:
     assert len(plan(shaped([5.0]), duration=1.0)) == 0
 
 
-def test_a_runs_moments_are_replayed(tmp_path) -> None:
+def test_moments_of_a_run_or_a_file_are_replayed(tmp_path) -> None:
     intended = np.arange(40) * 100_000_000
     pd.DataFrame({"intended_at": intended}).to_parquet(tmp_path / "messages.parquet")
     from_run = OFFICE.replace({"workload.arrivals": {"kind": "replay", "run": str(tmp_path)}})
@@ -165,7 +165,7 @@ def test_a_runs_moments_are_replayed(tmp_path) -> None:
     assert from_run == OFFICE.replace({"workload.arrivals": (intended / 1e9).tolist()})
     (tmp_path / "log.txt").write_text("\n".join(f"2026-02-03T04:05:{ns / 1e9:09.6f}Z" for ns in intended))
     assert from_run == OFFICE.replace({"workload.arrivals": {"kind": "replay", "file": str(tmp_path / "log.txt")}})
-    # Nothing of it lies elsewhere.
+    # The scenario is complete without the files.
     assert Scenario.from_toml(from_run.to_toml(), name="office") == from_run
 
 
@@ -173,13 +173,13 @@ def test_a_runs_moments_are_replayed(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("arrivals", ["poisson", *SHAPES, REPLAY])
-def test_reads_back_what_it_writes(arrivals: object) -> None:
+def test_written_arrivals_are_read_back_equal(arrivals: object) -> None:
     scenario = shaped(arrivals)
     assert Scenario.from_toml(scenario.to_toml(), name="office") == scenario
     assert scenario.replace({"seed": 2}).workload.arrivals == scenario.workload.arrivals
 
 
-def test_one_kind_takes_the_place_of_another() -> None:
+def test_override_replaces_one_kind_by_another() -> None:
     assert shaped(CURVE).replace({"workload.arrivals": RAMP}) == shaped(RAMP)
     assert shaped(CURVE).replace({"workload.arrivals": "poisson"}) == BUSY
     assert shaped(RAMP).replace({"workload.arrivals.over": "1min"}).workload.arrivals.over == 60
@@ -199,8 +199,8 @@ KINDS = "a kind of poisson, bursts, curve, ramp, replay, or a column of moments"
         (BURSTS | {"lasting": "3s"}, "workload.arrivals: expected lasting < every, got lasting = 3 s and every = 3 s"),
         (BURSTS | {"ever": 3}, r"workload.arrivals.ever: unknown field \(did you mean 'every'\?\); known here: kind, "),
         ("bursts", "workload.arrivals.factor: missing"),
-        (CURVE | {"points": []}, "workload.arrivals: expected points in the order of time, from 0 to the period"),
-        (CURVE | {"points": [[1, 1], [0, 1]]}, "workload.arrivals: expected points in the order of time"),
+        (CURVE | {"points": []}, "workload.arrivals: expected points ordered by time, from 0 to the period"),
+        (CURVE | {"points": [[1, 1], [0, 1]]}, "workload.arrivals: expected points ordered by time"),
         (CURVE | {"points": [[5, 1]]}, r"workload.arrivals: expected points .*, from 0 to the period \(4 s\)"),
         (CURVE | {"points": [[1, 0]]}, "workload.arrivals: expected at least one point with a level above 0"),
         (CURVE | {"points": [[1, -1]]}, "workload.arrivals: expected points such as .* got .1, -1."),
@@ -210,12 +210,12 @@ KINDS = "a kind of poisson, bursts, curve, ramp, replay, or a column of moments"
         (RAMP | {"end": -1}, "workload.arrivals.end: expected at least 0, got -1"),
         ("replay", r"workload.arrivals: expected one of at \(moments\), run \(a run's folder\) and file"),
         (REPLAY | {"run": "x"}, "workload.arrivals: expected one of at"),
-        ({"kind": "replay", "run": "nowhere"}, "workload.arrivals: expected a run's folder, but nowhere has no table"),
-        ({"kind": "replay", "file": "nowhere"}, "workload.arrivals: expected a text with one moment a line"),
+        ({"kind": "replay", "run": "nowhere"}, "workload.arrivals: expected a run's folder, but nowhere contains no"),
+        ({"kind": "replay", "file": "nowhere"}, "workload.arrivals: expected a text file with one moment on each line"),
         ({"kind": "replay", "file": 3}, "workload.arrivals: expected the path of a file, got 3"),
     ],
 )
-def test_mistakes(arrivals: object, text: str) -> None:
+def test_error_names_arrivals_and_expected_value(arrivals: object, text: str) -> None:
     with pytest.raises(UsageError, match=f"^scenario office: {text}") as error:
         shaped(arrivals)
     assert len(str(error.value).splitlines()) == 1 or arrivals == "bursts"
@@ -256,8 +256,8 @@ def test_arrivals_are_even_if_the_blocks_of_a_time_have_as_many_messages(
     assert shaped(arrivals).workload.arrivals.is_even(since, until) is is_even
 
 
-def test_too_many_are_refused() -> None:
+def test_too_many_arrivals_are_refused() -> None:
     with pytest.raises(UsageError, match="too many for one run"):
         plan(shaped({"kind": "ramp", "start": 0, "end": 1e6, "over": "1s"}), duration=1000)
-    with pytest.raises(UsageError, match=r"bursts are too many for one run; raise every"):
+    with pytest.raises(UsageError, match=r"expected at most 1e\+07 bursts in a run, got 1e\+09; raise every"):
         plan(shaped(BURSTS | {"every": "1us", "lasting": "1ns"}), duration=1000)

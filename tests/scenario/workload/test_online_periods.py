@@ -1,4 +1,4 @@
-"""Who is online when."""
+"""The online periods of devices, and their effect on plans."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ ONLINE, OFFLINE = {"kind": "exponential", "mean": "4s"}, {"kind": "uniform", "lo
 SESSIONS = {"online": ONLINE, "offline": OFFLINE}
 
 
-def coming_and_leaving(**changes: object) -> Scenario:
+def with_sessions(**changes: object) -> Scenario:
     return MIXED.replace({"population.sessions": SESSIONS | changes})
 
 
@@ -25,7 +25,7 @@ def online_periods(seed: int = 1, duration: float = 200.0, devices: int = 300, *
 
 
 def lengths(s: OnlinePeriods) -> dict[bool, np.ndarray]:
-    """Of all spells that are neither the first nor the last of their device."""
+    """Return the lengths of online and offline periods, without the first and last one of each device."""
     found: dict[bool, list[float]] = {False: [], True: []}
     for device, online in enumerate(s.is_online_first.tolist()):
         at = s.at[s.first[device] : s.first[device + 1]] / 1e9
@@ -34,31 +34,31 @@ def lengths(s: OnlinePeriods) -> dict[bool, np.ndarray]:
     return {online: np.array(some) for online, some in found.items()}
 
 
-def test_everybody_is_online_all_the_time_unless_it_is_said() -> None:
+def test_devices_are_always_online_by_default() -> None:
     assert plan(BUSY).online_periods is None
 
 
-def test_the_lengths_are_as_the_scenario_says() -> None:
+def test_periods_have_the_lengths_of_the_scenario() -> None:
     drawn = lengths(online_periods(duration=1000.0))
-    # Long ones are cut by the end a little more often: of 1,000 s none is a fiftieth.
+    # The end cuts long periods more often, but no period is longer than a fiftieth of the 1,000 s.
     assert stats.kstest(drawn[True], "expon", args=(0, 4)).pvalue > 1e-4
     assert stats.kstest(drawn[False], "uniform", args=(1, 2)).pvalue > 1e-4
 
 
-def test_without_a_start_it_has_been_going_on_for_ever() -> None:
-    """Two thirds are online at any time, the first moment included, and who is offline is anywhere in it."""
+def test_periods_without_start_begin_in_the_steady_state() -> None:
+    """At any time, including 0, two thirds of the devices are online; the others are at random points of a period."""
     s = online_periods(devices=6000)
     everybody = np.arange(6000)
     for at in (0, 10**9, 10**11):
         assert s.is_online(everybody, at).mean() == pytest.approx(2 / 3, abs=5 * np.sqrt(2 / 9 / 6000))
     offline = everybody[~s.is_online_first]
     left = s.online_from(offline, np.zeros(len(offline), np.int64)) / 1e9
-    # The residual of uniform(1, 3): flat up to 1, then falling to 0 at 3.
+    # The residual time of uniform(1, 3): its density is constant up to 1, then falls to 0 at 3.
     assert stats.kstest(left, lambda x: np.where(x < 1, x / 2, 1 - (3 - x) ** 2 / 8)).pvalue > 1e-4
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
-def test_with_a_start_each_is_at_the_beginning_of_its_time(share: float) -> None:
+def test_periods_with_start_are_new_at_time_zero(share: float) -> None:
     s = online_periods(start=share, devices=2000)
     assert s.is_online_first.mean() == pytest.approx(share, abs=0.05)
     assert s.is_online_first.mean() == share or 0 < share < 1
@@ -68,7 +68,7 @@ def test_with_a_start_each_is_at_the_beginning_of_its_time(share: float) -> None
         assert stats.kstest(back, "uniform", args=(1, 2)).pvalue > 1e-4
 
 
-def test_a_device_is_asked_for_at_any_time() -> None:
+def test_online_state_is_known_at_any_time() -> None:
     s = OnlinePeriods(
         end=100, is_online_first=np.array([True, False]), first=np.array([0, 3, 4]), at=np.array([10, 20, 90, 50])
     )
@@ -82,18 +82,18 @@ def test_a_device_is_asked_for_at_any_time() -> None:
     assert list(s.changes()) == [(10, 0, False), (20, 0, True), (50, 1, True), (90, 0, False)]
 
 
-def test_nobody_writes_while_offline_and_who_has_one_device_online_writes_on_that() -> None:
-    p = plan(coming_and_leaving())
+def test_users_send_on_devices_that_are_online() -> None:
+    p = plan(with_sessions())
     device = p.sender.astype(np.int64) * 3 + p.device
     assert p.online_periods.is_online(device, p.at).all()
     without = plan(MIXED)
-    assert len(without) * 0.9 < len(p) < len(without)  # of three devices all are offline once in 27 times
+    assert len(without) * 0.9 < len(p) < len(without)  # all of three devices are offline with probability 1/27
     often = np.bincount(p.device, minlength=3)
     assert stats.chisquare(often).pvalue > 1e-4
 
 
-def test_sessions_leave_what_is_written_all_the_same_as_it_was() -> None:
-    before, after = plan(MIXED), plan(coming_and_leaving())
+def test_online_periods_do_not_change_remaining_messages() -> None:
+    before, after = plan(MIXED), plan(with_sessions())
     there = np.isin(before.at, after.at)
     assert there.sum() == len(after)
     for column in ("at", "sender", "type", "size"):
@@ -103,8 +103,8 @@ def test_sessions_leave_what_is_written_all_the_same_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("duration", [0.5, 3.0, 9.9])
-def test_a_shorter_plan_is_still_a_prefix(duration: float) -> None:
-    long, short = plan(coming_and_leaving()), plan(coming_and_leaving(), duration=duration)
+def test_shorter_plan_with_online_periods_is_a_prefix(duration: float) -> None:
+    long, short = plan(with_sessions()), plan(with_sessions(), duration=duration)
     assert same(short, long, len(short))
     assert len(short) == np.searchsorted(long.at, duration * 1e9)
     assert list(short.online_periods.changes()) == [
@@ -112,13 +112,13 @@ def test_a_shorter_plan_is_still_a_prefix(duration: float) -> None:
     ]
 
 
-def test_how_many_are_drawn_at_a_time_does_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_online_periods_do_not_depend_on_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = online_periods()
     monkeypatch.setattr("imsim.scenario.workload.online_periods._BLOCK", 700)
     assert list(online_periods().changes()) == list(whole.changes())
 
 
-def test_more_devices_leave_the_others_as_they_were() -> None:
+def test_additional_device_does_not_change_others() -> None:
     few, many = list(online_periods(devices=100).changes()), list(online_periods(devices=101).changes())
     assert few == [change for change in many if change[1] < 100]
 
@@ -129,8 +129,8 @@ def excused(p: Plan, is_stored: bool = True) -> dict[tuple[int, int], bool]:
     return dict(zip(zip(intent.tolist(), device.tolist(), strict=True), found.tolist(), strict=True))
 
 
-def test_excused_is_who_is_away_at_the_end_and_in_chatrooms_who_was_not_there() -> None:
-    p = plan(coming_and_leaving().replace({"workload.rate": 0.1}), duration=30.0)
+def test_devices_offline_at_end_or_during_chatroom_message_are_excused() -> None:
+    p = plan(with_sessions().replace({"workload.rate": 0.1}), duration=30.0)
     away = ~p.online_periods.is_online_at_end(np.arange(300))
     assert 50 < away.sum() < 150
     patience = 5_000_000_000
@@ -149,8 +149,8 @@ def test_excused_is_who_is_away_at_the_end_and_in_chatrooms_who_was_not_there() 
     assert not any(excused(plan(MIXED)).values())
 
 
-def test_reads_back_what_it_writes_and_takes_single_fields() -> None:
-    scenario = coming_and_leaving(start=0.5)
+def test_written_sessions_are_read_back_and_single_fields_can_be_set() -> None:
+    scenario = with_sessions(start=0.5)
     assert Scenario.from_toml(scenario.to_toml(), name="office") == scenario
     assert "population.sessions" not in BUSY.to_toml()
     at_once = BUSY.replace({"population.sessions.online": "4s", "population.sessions.offline": "2s"})
@@ -162,7 +162,7 @@ def test_reads_back_what_it_writes_and_takes_single_fields() -> None:
     ("sessions", "text"),
     [
         ({"online": "4s"}, "population.sessions.offline: missing"),
-        ({"online": "4s", "offline": 0}, "population.sessions.offline: expected more than 0 s on average, got 0 s"),
+        ({"online": "4s", "offline": 0}, "population.sessions.offline: expected a mean of more than 0 s, got 0 s"),
         (SESSIONS | {"start": 1.5}, "population.sessions.start: expected at most 1, got 1.5"),
         (
             SESSIONS | {"stat": 1},
@@ -171,11 +171,13 @@ def test_reads_back_what_it_writes_and_takes_single_fields() -> None:
         (3, "population.sessions: expected a table, got 3"),
     ],
 )
-def test_mistakes(sessions: object, text: str) -> None:
+def test_error_names_field_of_sessions(sessions: object, text: str) -> None:
     with pytest.raises(UsageError, match=f"^scenario office: {text}"):
         BUSY.replace({"population.sessions": sessions})
 
 
-def test_too_many_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"times a device comes or leaves; raise population\.sessions\.online$"):
+def test_too_many_online_periods_are_refused() -> None:
+    with pytest.raises(
+        UsageError, match=r"periods are too many for one run \(at most 2e\+07\); raise population\.sessions\.online$"
+    ):
         online_periods(online="1us", offline="1us", duration=1000.0)

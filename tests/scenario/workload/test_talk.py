@@ -11,7 +11,7 @@ from imsim.scenario import Constant, Draws, Pareto, Scenario, plan
 from imsim.scenario.workload.talk import chosen
 
 
-def test_shares_sizes_partners_and_groups_are_as_the_scenario_says() -> None:
+def test_shares_sizes_partners_and_groups_follow_scenario() -> None:
     p = plan(
         OFFICE.replace(
             {
@@ -24,7 +24,9 @@ def test_shares_sizes_partners_and_groups_are_as_the_scenario_says() -> None:
         )
     )
     sd = math.sqrt(0.3 * 0.7 / len(p))
-    assert (p.conversation < 20).mean() == pytest.approx(0.3, abs=5 * sd)  # 60 of 300, 20 times: all are in some group
+    assert (p.conversation < 20).mean() == pytest.approx(
+        0.3, abs=5 * sd
+    )  # each of 300 users is in one of the 20 groups
     assert np.percentile(p.size, 50) == pytest.approx(60, rel=0.03)
     assert np.percentile(p.size, 99) == pytest.approx(1200, rel=0.1)
     assert stats.chisquare(np.bincount(p.device)).pvalue > 1e-4
@@ -39,14 +41,14 @@ def test_shares_sizes_partners_and_groups_are_as_the_scenario_says() -> None:
         assert set(mine[mine < 20]) == {g for g in range(20) if user in p.conversations[g].members}
 
 
-def test_group_sizes_are_clamped_to_the_users_and_the_limit() -> None:
+def test_group_sizes_are_bounded_by_users_and_limit() -> None:
     heavy = OFFICE.replace({"conversations.group_size": Pareto(minimum=0.3, alpha=1.01), "conversations.groups": 3000})
     assert {len(c.members) for c in plan(heavy).conversations[:3000]} >= {1, 2, 100}
     limited = plan(heavy.replace({"limits.group_size": 30}))
     assert max(len(c.members) for c in limited.conversations[:3000]) == 30
 
 
-def test_who_is_in_no_group_writes_to_partners() -> None:
+def test_user_without_group_sends_to_partners() -> None:
     only_groups = BUSY.replace({"conversations.p2p_share": 0.0, "conversations.groups": 2})
     p = plan(only_groups)
     members = set(p.conversations[0].members) | set(p.conversations[1].members)
@@ -55,12 +57,12 @@ def test_who_is_in_no_group_writes_to_partners() -> None:
     assert (~outside).any()
     assert ((p.conversation >= 2) == outside).all()
 
-    p = plan(only_groups.replace({"conversations.partners": 0}))  # nobody to write to: nothing is written
+    p = plan(only_groups.replace({"conversations.partners": 0}))  # users without a group have nobody to send to
     assert set(p.sender) == members
     assert (p.conversation < 2).all()
 
 
-def test_hot_group_is_everybody() -> None:
+def test_hot_group_contains_all_users() -> None:
     p = plan(Scenario.load("hot-group"))
     assert [c.members for c in p.conversations] == [tuple(range(500))]
     assert 50 < len(p) < 200
@@ -68,19 +70,19 @@ def test_hot_group_is_everybody() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 3, 7, 8])
-def test_every_subset_is_as_likely(size: int) -> None:
+def test_all_subsets_are_equally_likely(size: int) -> None:
     rows = 20_000
     subsets = chosen(Draws(3), np.arange(rows), np.full(rows, size), np.full(rows, 8)).reshape(rows, size)
     masks = (1 << subsets).sum(axis=1)
     kinds, often = np.unique(masks, return_counts=True)
-    assert {int(kind).bit_count() for kind in kinds} == {size}  # distinct, in range
+    assert {int(kind).bit_count() for kind in kinds} == {size}  # the numbers of a subset are distinct and in range
     assert kinds.max() < 2**8
     assert len(kinds) == math.comb(8, size)
     assert size == 8 or stats.chisquare(often).pvalue > 1e-4
     assert stats.chisquare(np.bincount(subsets[:, 0], minlength=8)).pvalue > 1e-4 or size > 1
 
 
-def test_chatrooms_have_their_share_and_their_sizes() -> None:
+def test_chatrooms_have_given_share_and_sizes() -> None:
     everybody = BUSY.replace({**ROOMS, "workload.rate": 10.0, "conversations.room_size": 100})
     p = plan(everybody)
     assert p.to_room.mean() == pytest.approx(0.2, abs=5 * math.sqrt(0.2 * 0.8 / len(p)))
@@ -101,7 +103,7 @@ def test_chatrooms_have_their_share_and_their_sizes() -> None:
     assert max(len(room.members) for room in plan(heavy.replace({"conversations.rooms": 50})).rooms) == 30
 
 
-def test_who_is_in_no_chatroom_writes_to_groups_and_then_to_partners() -> None:
+def test_user_without_chatroom_sends_to_groups_or_else_partners() -> None:
     only_rooms = BUSY.replace({**ROOMS, "conversations.p2p_share": 0.0, "conversations.room_share": 1.0})
     p = plan(only_rooms)
     audience = {user for room in p.rooms for user in room.members}
@@ -123,7 +125,7 @@ def test_who_is_in_no_chatroom_writes_to_groups_and_then_to_partners() -> None:
 # --- skews ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_closest_partner_gets_the_most() -> None:
+def test_partner_shares_follow_zipf() -> None:
     changes = {"workload.rate": 30.0, "conversations.p2p_share": 1.0, "conversations.groups": 0}
     even, skewed = (plan(BUSY.replace({**changes, "conversations.partner_skew": skew})) for skew in (0.0, 1.0))
     assert np.array_equal(even.at, skewed.at)
@@ -139,11 +141,11 @@ def test_the_closest_partner_gets_the_most() -> None:
         received[other if sender == one else one] += 1
     expected = 1 / np.arange(1, 6)
     assert shares / shares.sum() == pytest.approx(expected / expected.sum(), rel=0.1)
-    # Nobody is closer to everybody because of a small number.
+    # Users with small numbers are not closer to everybody.
     assert received[:5].mean() == pytest.approx(received.mean(), rel=0.5)
 
 
-def test_the_first_group_is_the_most_popular() -> None:
+def test_group_shares_follow_zipf() -> None:
     everybody = BUSY.replace(
         {"conversations.group_size": 100, "conversations.groups": 8, "conversations.p2p_share": 0.2}
     )
@@ -153,12 +155,12 @@ def test_the_first_group_is_the_most_popular() -> None:
     assert stats.chisquare(often, expected / expected.sum() * often.sum()).pvalue > 1e-4
     assert np.array_equal(even.at, skewed.at)
     assert np.array_equal(even.conversation[even.conversation >= 8], skewed.conversation[skewed.conversation >= 8])
-    # Where members differ, everybody writes to groups of theirs only.
+    # Users send only to groups of which they are members.
     some = plan(BUSY.replace({"conversations.group_skew": 2.0}))
     assert all(s in some.conversations[c].members for s, c in zip(some.sender, some.conversation, strict=True))
 
 
-def test_few_users_write_most() -> None:
+def test_few_users_send_most_messages() -> None:
     tail = Pareto(minimum=1, alpha=1.16, maximum=1000)
     wide = Scenario().replace({"population.users": 5000, "workload.rate": 1.0, "duration": 20.0})
     p = plan(wide.replace({"workload.activity": tail}))
@@ -167,8 +169,8 @@ def test_few_users_write_most() -> None:
     assert often.sum() == pytest.approx(weights.sum() * 20, rel=0.02)
     assert often[:1000].sum() / often.sum() == pytest.approx(weights[:1000].sum() / weights.sum(), rel=0.02)
     assert often[:1000].sum() > 0.6 * often.sum()
-    assert len(plan(wide)) * 0.6 < len(p) < len(plan(wide)) * 1.6  # the mean is one, though of a heavy tail
-    # In any unit; and who has no share writes nothing.
+    assert len(plan(wide)) * 0.6 < len(p) < len(plan(wide)) * 1.6  # the mean is one, but the tail is heavy
+    # Activities can have any unit.
     hundredfold = Pareto(minimum=100, alpha=1.16, maximum=100_000)
     assert plan(wide.replace({"workload.activity": hundredfold}), duration=1.0).at == pytest.approx(
         plan(wide.replace({"workload.activity": tail}), duration=1.0).at, abs=2
@@ -176,7 +178,7 @@ def test_few_users_write_most() -> None:
     assert same(plan(wide.replace({"workload.activity": 7})), plan(wide))
 
 
-def test_moments_are_replayed_by_the_active() -> None:
+def test_active_users_replay_more_moments() -> None:
     activity = {"kind": "pareto", "minimum": 1, "alpha": 1.2, "maximum": 100}
     moments = np.linspace(0, 9.9, 20_000)
     p = plan(BUSY.replace({"workload.activity": activity, "workload.arrivals": moments}))
@@ -184,7 +186,7 @@ def test_moments_are_replayed_by_the_active() -> None:
     assert stats.chisquare(np.bincount(p.sender, minlength=100), weights / weights.sum() * 20_000).pvalue > 1e-4
 
 
-def test_types_have_sizes_of_their_own() -> None:
+def test_types_have_their_own_sizes() -> None:
     types = {"text": 2, "image": 1, "file": 1, "custom": 1}
     mixed = BUSY.replace({"workload.types": types})
     sizes = {"image": {"kind": "lognormal", "median": 300_000, "p99": 5_000_000}, "custom": 1e4, "video": 7}
@@ -204,13 +206,13 @@ def test_types_have_sizes_of_their_own() -> None:
     [
         ({"conversations.partner_skew": -1}, "conversations.partner_skew: expected at least 0, got -1"),
         ({"conversations.group_skew": 11}, "conversations.group_skew: expected at most 10, got 11"),
-        ({"workload.activity": 0}, "workload.activity: expected more than 0 on average, got 0"),
+        ({"workload.activity": 0}, "workload.activity: expected a mean of more than 0, got 0"),
         ({"workload.activity": "5ms"}, "workload.activity: expected plain numbers, 0 or more, got '5ms'"),
         ({"workload.sizes.pic": 1}, "workload.sizes.pic: unknown type; known here: text, image"),
         ({"workload.sizes.text": 20_000}, r"workload.sizes.text: expected at most limits.content_bytes \(16384\), got"),
         ({"workload.sizes.file": 0}, "workload.sizes.file: expected values of 1 or more, got at most 0"),
     ],
 )
-def test_mistakes(changes: dict[str, object], text: str) -> None:
+def test_error_names_field_and_expected_value(changes: dict[str, object], text: str) -> None:
     with pytest.raises(UsageError, match=f"^scenario office: {text}"):
         BUSY.replace(changes)
