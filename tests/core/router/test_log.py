@@ -203,7 +203,7 @@ def test_repetitions_and_refusals_that_wait_for_storage_are_bounded(opened, monk
         opened.send("1")
         opened.send("1", "other words")
     entry = opened.machine._open[AB].pending[0]
-    assert (len(entry.asked), len(entry.refused)) == (3, 3)
+    assert (len(entry.requests), len(entry.rejections)) == (3, 3)
     opened.answer_all()
     assert opened.answers() == [("1", 2)] * 3 + [("1", Code.CONFLICT)] * 3
 
