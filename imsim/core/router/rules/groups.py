@@ -361,7 +361,7 @@ def _answered(group: Group, members: Collection[str], change: Change) -> tuple[s
         if change.targets == (change.operator,) and change.operator not in members:
             raise RuleViolation(
                 Code.NOT_MEMBER,
-                f"file.targets: expected none to {change.event} your own invitation (got your own name)",
+                f"file.targets: to {change.event} your own invitation, send no targets",
             )
         _need(group, members, change, rank=1)
         (user,) = _targets(change, lambda user: True, "", most=1)
