@@ -1,4 +1,4 @@
-"""Which storage has each request, and which answers count."""
+"""The storage that gets each request, and the answers that count."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ def asked() -> Asked:
     return Asked()
 
 
-def test_each_request_goes_to_its_owner_and_is_answered_once(asked):
+def test_request_goes_to_its_owner_and_is_answered_once(asked):
     one, other = asked.ask("ann1"), asked.ask("bob0")
     assert asked.names() == ["storage1", "storage0"]
     assert [asked.storages.is_answered(request) for request in (other, one, one)] == [True, True, False]
 
 
-def test_equal_requests_are_two(asked):
+def test_requests_with_equal_fields_are_distinct(asked):
     one, same = asked.ask("ann1"), asked.ask("ann1")
     assert one != same
     assert asked.storages.is_answered(same)
     assert asked.storages.is_answered(one)
 
 
-def test_a_lost_storage_is_asked_nothing_until_it_is_back(asked):
+def test_lost_storage_gets_no_request_until_it_is_back(asked):
     one, other = asked.ask("ann1"), asked.ask("bob0")
     asked.names()
     assert asked.storages.lost("storage1") == [one]
