@@ -125,7 +125,8 @@ class Chatrooms:
                 answers.reject(self._port, up, refused.code, refused.text)
                 return
             if room.bucket is not None and (wait := room.bucket.take(now)):
-                answers.reject(self._port, up, Code.RATE_LIMITED, "too many messages in this room", wait)
+                text = f"more than {self._policies.group_rate:g} messages a second in this room"
+                answers.reject(self._port, up, Code.RATE_LIMITED, text, wait)
                 return
             if amended is not None:
                 room.messages[amended.seq] = amended
@@ -134,7 +135,7 @@ class Chatrooms:
                     room.messages.update((one.seq, changes.recalled(one, amended.amended)) for one in edits)
             seq = self._commit(room, session, frame, now)
         elif not room.messages[seq].came_from(frame):
-            answers.reject(self._port, up, Code.CONFLICT, "this idClient was used for another message")
+            answers.reject(self._port, up, Code.CONFLICT, "idClient: already used for another message")
             return
         answers.send(self._port, up.session, frames.Received(frame.id_client, seq))
 

@@ -211,7 +211,8 @@ class Conversations:
         # The budget is for the members. A user who joins or applies has the rate limit of a user, and does not use it.
         bucket = log.bucket
         if bucket is not None and session.user in log.member_set and (wait := bucket.take(now)):
-            answers.reject(self._port, up, Code.RATE_LIMITED, "too many messages in this group", wait)
+            text = f"more than {self._policies.group_rate:g} messages a second in this group"
+            answers.reject(self._port, up, Code.RATE_LIMITED, text, wait)
             return
         self._append(log, up, decision, time, now)
 
@@ -223,8 +224,7 @@ class Conversations:
         return known.find(log.id, sender, id_client) is not None
 
     def _append(self, log: Log, up: internal_frames.Up, decision: Decision | None, time: int, now: float) -> None:
-        """Give the message the next seq, apply its decision in memory and send it to storage. `time` is wall time in
-        ms."""
+        """Give the message the next seq and a wall time in ms, apply its decision in memory, and send it to storage."""
         frame, session = up.frame, up.session
         assert isinstance(frame, frames.Send)
         message = Message(
@@ -268,7 +268,7 @@ class Conversations:
         """Answer a send whose idempotency key is already used. Another body under the same key is a conflict."""
         assert isinstance(up.frame, frames.Send)
         if not entry.message.came_from(up.frame):
-            conflict = RuleViolation(Code.CONFLICT, "this idClient was used for another message")
+            conflict = RuleViolation(Code.CONFLICT, "idClient: already used for another message")
             if entry.stored:
                 answers.reject(self._port, up, conflict.code, conflict.text)
             else:
@@ -323,7 +323,7 @@ class Conversations:
         if log.is_shared:
             self._overtaken(log, now)
         else:
-            self._fence(log, "storage refused the message", now)
+            self._fence(log, "storage refused the message; another router may have opened the conversation", now)
 
     def _release(self, log: Log, entry: Entry) -> None:
         """Acknowledge a stored message, deliver it and its notes, and send the rejections that waited for it."""
